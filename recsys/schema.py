@@ -1,0 +1,91 @@
+"""Names and dtypes of the tables that cross a process boundary, and the one checker for them.
+
+``Table.require`` takes the columns of a pandas or a Spark frame, so both engines refuse the same tables
+with the same words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from recsys.errors import InputError, nearest
+
+USER, ITEM, VALUE, TIME, EVENT = "user_id", "item_id", "value", "timestamp", "event"
+RANK, SCORE, SOURCE = "rank", "score", "source"
+
+CANONICAL_INT = r"^(0|-?[1-9][0-9]{0,18})$"
+"""The decimal form that ids must have, all of them, to be read as int64. Java and Python agree on it."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table's name, the columns it must have, and those that it may have."""
+
+    name: str
+    required: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+
+    def require(self, columns: Iterable[str], where: str = "") -> None:
+        """Raise InputError naming every missing column at once, and the nearest present one."""
+        columns = list(columns)
+        missing = [column for column in self.required if column not in columns]
+        if missing:
+            hints = "".join(f" No column '{column}'.{nearest(column, columns)}" for column in missing)
+            raise InputError(
+                f"{where or self.name}: the {self.name} table needs {', '.join(self.required)}.{hints}"
+                " Map columns under [data.columns] or rename them."
+            )
+
+
+EVENTS = Table("events", (USER, ITEM), (VALUE, TIME, EVENT))
+ITEMS = Table("items", (ITEM,), ("title",))
+USERS = Table("users", (USER,))
+TOPK = Table("topk", (USER, ITEM, RANK), (SCORE, SOURCE))
+INTERACTIONS = Table("interactions", (USER, ITEM, VALUE, TIME))
+
+
+def is_text(values: np.ndarray) -> bool:
+    """Whether every entry of an object array is a ``str``."""
+    return pd.api.types.infer_dtype(values, skipna=False) in ("string", "empty")
+
+
+def canonical_int64(values: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return (int64 numbers, bool fits): ``fits`` where the text is canonical decimal and within 64 bits.
+
+    >>> canonical_int64(["7", "007", "-3", "9223372036854775808"])
+    (array([ 7,  0, -3,  0]), array([ True, False,  True, False]))
+    """
+    text = pd.Series(values, dtype=object)
+    fits = text.str.fullmatch(CANONICAL_INT[1:-1]).to_numpy(dtype=bool)
+    numbers = np.zeros(len(text), dtype=np.int64)
+    short = fits & (text.str.len() < 19).to_numpy(dtype=bool)
+    numbers[short] = text[short].astype(np.int64)
+    for place in np.flatnonzero(fits & ~short):  # 19 or 20 characters: only these can overflow
+        number = int(text.iat[place])
+        fits[place] = -(2**63) <= number < 2**63
+        numbers[place] = number if fits[place] else 0
+    return numbers, fits
+
+
+def one_kind(*columns: pd.Series) -> list[pd.Series]:
+    """Apply the id rule to every column that holds one kind of id (all user ids, or all item ids).
+
+    Text becomes int64 only if *every* text id in *every* column is canonical decimal and fits, and no typed
+    column is text already decided otherwise; if any id is not, all columns become text ("007" stays apart
+    from "7"). Integer columns keep their dtype when all are integers.
+    """
+    parsed = []
+    for column in columns:
+        if column.dtype.kind in "iu":
+            parsed.append(column)
+            continue
+        numbers, fits = canonical_int64(column)
+        if not fits.all():
+            return [c.astype(str).astype(object) if c.dtype.kind in "iu" else c for c in columns]
+        parsed.append(pd.Series(numbers, index=column.index, name=column.name))
+    return parsed

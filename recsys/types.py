@@ -1,0 +1,234 @@
+"""The few frozen types that cross rooms. Arrays are never changed in place once inside one of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Self, runtime_checkable
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import csr_array
+
+from recsys.errors import InputError
+from recsys.schema import canonical_int64, is_text
+
+SHORTFALL = ("none", "small_catalogue", "all_seen", "filtered", "cold_no_fallback")
+"""Why a list is shorter than k; ``TopK.shortfall`` holds positions in this tuple."""
+
+
+@dataclass(frozen=True)
+class IdMap:
+    """External ids, sorted, against rows ``0 … n-1``.
+
+    Inside, ids are ``int64`` or ``str``; ``dtype`` remembers what the input used (``int32``, say) and
+    :meth:`names` hands that back. Integers sort as numbers, text by code point (Spark's order too).
+
+    >>> films = IdMap.of(np.array([30, 10, 20, 10], dtype=np.int32))
+    >>> films.rows([20, 99])
+    array([ 1, -1])
+    >>> films.names([2, 0])
+    array([30, 10], dtype=int32)
+    """
+
+    ids: pd.Index
+    dtype: np.dtype = field(default=np.dtype(object))
+
+    @classmethod
+    def of(cls, *columns: Any) -> IdMap:
+        """Build the map of every id that occurs in ``columns`` (arrays, Series or lists of ids of one kind).
+
+        Raises:
+            InputError: an id is missing, a float, or text and numbers are mixed.
+        """
+        parts = [pd.Index(_plain(column)).unique() for column in columns if len(column)]
+        if not parts:
+            return cls(pd.Index([], dtype=np.int64), np.dtype(np.int64))
+        if len({part.dtype == object for part in parts}) > 1:
+            raise InputError("some ids are text and some are numbers: make them one kind (text is safest)")
+        ids = parts[0]
+        for part in parts[1:]:
+            ids = ids.union(part, sort=False)
+        kinds = [np.asarray(column).dtype for column in columns if len(column)]
+        dtype = np.result_type(*kinds) if ids.dtype != object else np.dtype(object)
+        return cls(ids.sort_values(), dtype)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def rows(self, ids: Any) -> np.ndarray:
+        """Return ``int64[len(ids)]`` rows, -1 where an id is unknown.
+
+        Text is looked up among integer ids when it is their canonical decimal form ("7", not "007").
+
+        Raises:
+            InputError: numbers are looked up among text ids.
+        """
+        if not len(ids):
+            return np.empty(0, dtype=np.int64)
+        wanted = _plain(ids)
+        if not len(self):
+            return np.full(len(wanted), -1, dtype=np.int64)
+        if self.ids.dtype == object and wanted.dtype != object:
+            raise InputError("the known ids are text, but numbers were given: pass the ids as text")
+        if self.ids.dtype != object and wanted.dtype == object:
+            numbers, fits = canonical_int64(wanted)
+            return np.where(fits, self.ids.get_indexer(numbers), -1).astype(np.int64)
+        return self.ids.get_indexer(wanted).astype(np.int64)
+
+    def names(self, rows: Any) -> np.ndarray:
+        """Return the ids of ``rows`` (any shape, each ≥ 0) in the dtype of the input."""
+        return self.ids.to_numpy()[np.asarray(rows, dtype=np.int64)].astype(self.dtype, copy=False)
+
+
+def _plain(ids: Any) -> np.ndarray:
+    """Return ids as int64 or as an object array of ``str``; refuse anything else."""
+    values = ids.to_numpy() if hasattr(ids, "to_numpy") else np.asarray(ids)
+    if values.dtype.kind in "iu":
+        if values.dtype == np.uint64 and len(values) and values.max() > np.iinfo(np.int64).max:
+            raise InputError("an unsigned id does not fit in 64 signed bits: pass the ids as text")
+        return values.astype(np.int64, copy=False)
+    values = values.astype(object)
+    if not is_text(values):
+        raise InputError("ids must all be integers or all be text, and none may be missing")
+    return values
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """``n`` weighted (user, item) entries, sorted by (user, item), at most one an entry.
+
+    ``user``, ``item``: int32[n] rows of ``users`` and ``items``. ``value``: float32[n], finite; preference
+    p = 1 iff value > 0, confidence 1 + α|value|, so that a negative value is a dislike and an explicit zero
+    counts as seen. ``time``: int64[n], seconds since 1970 of the latest event, -1 where unknown.
+    """
+
+    users: IdMap
+    items: IdMap
+    user: np.ndarray
+    item: np.ndarray
+    value: np.ndarray
+    time: np.ndarray
+
+    def __post_init__(self) -> None:
+        if not len(self.user) == len(self.item) == len(self.value) == len(self.time):
+            raise ValueError("user, item, value and time must have one length")
+        key = self.user.astype(np.int64) * len(self.items) + self.item
+        if not np.all(key[1:] > key[:-1]):
+            raise ValueError("entries must be sorted by (user, item) and unique: use recsys.data.weigh.aggregate")
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def matrix(self) -> csr_array:
+        """Return float32 values as (users, items); indices are sorted and explicit zeros stay stored."""
+        return self._csr(self.value)
+
+    def times(self) -> csr_array:
+        """Return int64 times in the structure of :meth:`matrix`."""
+        return self._csr(self.time)
+
+    def _csr(self, data: np.ndarray) -> csr_array:
+        shape = (len(self.users), len(self.items))
+        indptr = np.zeros(shape[0] + 1, dtype=np.int64)
+        np.cumsum(np.bincount(self.user, minlength=shape[0]), out=indptr[1:])
+        index = np.int32 if len(self) < np.iinfo(np.int32).max else np.int64
+        return csr_array((data, self.item.astype(index, copy=False), indptr.astype(index)), shape=shape)
+
+
+@dataclass(frozen=True)
+class Features:
+    """``matrix``: csr_array (rows, features) of raw counts or values; ``names``: one a column.
+
+    Rows are those of an item (or user) IdMap. Weighting such as tf-idf belongs to the model.
+    """
+
+    matrix: csr_array
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Split:
+    """What a model may learn from, what is known when it predicts, and what it is judged on.
+
+    ``train`` and ``history`` share one item map, the *candidates*: items of train and of the items table.
+    ``history`` equals ``train`` except for held-out users. ``test`` has maps of its own, because it may hold
+    items that nobody could have recommended; they stay in the denominator of every metric.
+    ``rule`` names the split, ``about`` counts it (see ``recsys.data.split``).
+    """
+
+    train: Interactions
+    history: Interactions
+    test: Interactions
+    rule: str
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def histories(self) -> csr_array:
+        """Return (tested users, candidates): row i is what is known of ``test.users`` row i, often nothing."""
+        return select_rows(self.history.matrix(), self.history.users.rows(self.test.users.ids))
+
+
+def select_rows(matrix: csr_array, rows: np.ndarray) -> csr_array:
+    """Return ``matrix[rows]`` where row -1 is an empty row; stored zeros are kept."""
+    rows = np.asarray(rows, dtype=np.int64)
+    known = rows >= 0
+    lengths = np.zeros(len(rows), dtype=np.int64)
+    lengths[known] = np.diff(matrix.indptr)[rows[known]]
+    part = matrix[rows[known]]
+    indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(part.indptr.dtype)
+    return csr_array((part.data, part.indices, indptr), shape=(len(rows), matrix.shape[1]))
+
+
+@dataclass(frozen=True)
+class TopK:
+    """The best ``k`` items of ``m`` users, best first.
+
+    ``users``: int[m] rows of the caller's user map. ``items``: int32[m, k] rows of the item map, -1 padding at
+    the end. ``scores``: float32[m, k], NaN padding. ``source``: int8[m, k], position in ``sources`` of the model
+    that spoke, -1 padding. ``shortfall``: int8[m], position in :data:`SHORTFALL`.
+    """
+
+    users: np.ndarray
+    items: np.ndarray
+    scores: np.ndarray
+    source: np.ndarray
+    sources: tuple[str, ...]
+    shortfall: np.ndarray
+
+    def __post_init__(self) -> None:
+        m, k = self.items.shape
+        if not (self.scores.shape == self.source.shape == (m, k) and len(self.users) == len(self.shortfall) == m):
+            raise ValueError("items, scores and source must be [m, k], users and shortfall [m]")
+
+
+@runtime_checkable
+class Recommender(Protocol):
+    """A function from histories to scores. ``fit`` always starts afresh: fit twice = fit once."""
+
+    def fit(self, train: Interactions, features: Features | None = None) -> Self:
+        """Learn from ``train``; ``features`` has one row an item of ``train.items``."""
+        ...
+
+    def score(self, histories: csr_array, users: np.ndarray | None = None) -> np.ndarray:
+        """Return float32[m, items] for csr (m, items) histories; NaN = no opinion. May be read-only.
+
+        ``users``: int[m], a number that stands for each user, for models that need an identity (per-user
+        seeds); None means ``0 … m-1``.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """``per_user``: DataFrame with ``user_id`` and one float64 column a metric (NaN = undefined for that user).
+
+    ``about``: definitions used, counts of users evaluated, skipped, short, without a list.
+    """
+
+    name: str
+    per_user: pd.DataFrame
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metric columns, in order."""
+        return [column for column in self.per_user.columns if column != "user_id"]
