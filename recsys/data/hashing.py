@@ -1,0 +1,67 @@
+"""Numbers that look random but depend only on a seed and on what is hashed: never on order, batch or engine.
+
+Splits hash ids, so that a row falls on the same side after a shuffle, a repartition or a restart, on either
+engine. The made-up world hashes (purpose, user, draw), so that it is the same in chunks of any size.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from pandas.util import hash_array
+
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MULTIPLY = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
+_SHIFT = (np.uint64(30), np.uint64(27), np.uint64(31))
+
+
+def combine(seed: int, *words: np.ndarray) -> np.ndarray:
+    """Return uint64 bits of a seed and of integer arrays that broadcast: SplitMix64 chained over the words.
+
+    Order of the words matters. Reference: Steele, Lea and Flood, OOPSLA 2014 (the finaliser, variant 13).
+    """
+    state = _finalise(np.array([seed % 2**64], dtype=np.uint64) + GOLDEN)
+    for word in words:
+        state = _finalise((state ^ np.asarray(word).astype(np.uint64)) + GOLDEN)
+    return state
+
+
+def _finalise(bits: np.ndarray) -> np.ndarray:
+    bits = (bits ^ (bits >> _SHIFT[0])) * _MULTIPLY[0]
+    bits = (bits ^ (bits >> _SHIFT[1])) * _MULTIPLY[1]
+    return bits ^ (bits >> _SHIFT[2])
+
+
+def unit(bits: np.ndarray) -> np.ndarray:
+    """Return float64 in [0, 1) from the upper 53 of 64 random bits."""
+    return (bits >> np.uint64(11)) * 2.0**-53
+
+
+def id_bits(ids: Any) -> np.ndarray:
+    """Return uint64[n] of ids: the number itself (any integer dtype), or pandas' SipHash of the text.
+
+    The number 7 and the text "7" differ; tables have one kind of id by the time they are split.
+    """
+    values = ids.to_numpy() if hasattr(ids, "to_numpy") else np.asarray(ids)
+    if values.dtype.kind in "iu":
+        return values.astype(np.int64).view(np.uint64)
+    return hash_array(values.astype(object), categorize=True)
+
+
+def id_hash(ids: Any, seed: int) -> np.ndarray:
+    """Return float64[n] in [0, 1): uniform over ids, the same for equal ids.
+
+    >>> id_hash(["alice", "bob", "alice"], seed=0).round(4)
+    array([0.0577, 0.2773, 0.0577])
+    """
+    return unit(combine(seed, id_bits(ids)))
+
+
+def row_hash(user_ids: Any, item_ids: Any, seed: int) -> np.ndarray:
+    """Return float64[n] in [0, 1): uniform over (user, item) pairs, the same for repeats of a pair.
+
+    It depends on the ids and the seed alone: not on the other rows, their order, the batch, or whether an
+    integer id came as int32 or int64. Both engines call this very function.
+    """
+    return unit(combine(seed, id_bits(user_ids), id_bits(item_ids)))

@@ -1,0 +1,230 @@
+"""From accepted events to one weighted entry a (user, item): filters, event weights, decay, aggregation.
+
+The numbers are defined so that any engine can reproduce them bit by bit. :func:`weigh` looks at one row at a
+time (an engine may call it on batches). :func:`aggregate` adds in float64, from 0.0, one event after the other
+in the order (timestamp, value), and rounds once to float32; in Spark SQL::
+
+    aggregate(array_sort(collect_list(struct(timestamp, value))), 0D, (sum, event) -> sum + event.value)
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from recsys.errors import ConfigError, InputError
+from recsys.schema import EVENT, INTERACTIONS, ITEM, TIME, USER, VALUE
+from recsys.types import IdMap, Interactions
+
+Aggregate = Literal["sum", "last", "max", "count"]
+DAY = 86_400.0
+
+
+class Weighting(BaseModel):
+    """What an event is worth: type weight × value × decay, then one number a (user, item).
+
+    >>> Weighting(events={"view": 1, "buy": 5, "return": -5, "impression": 0}, half_life_days=30).aggregate
+    'sum'
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    events: dict[str, float] = Field(
+        {},
+        description="weight of each event type; negative = dislike, 0 = leave such rows out; empty = value alone",
+    )
+    half_life_days: float | None = Field(
+        None, gt=0, description="a train event this much older than the newest train event weighs half"
+    )
+    aggregate: Aggregate = Field(
+        "sum", description="one value a (user, item): sum, last (ties in time: the largest), max, or count of rows"
+    )
+
+    @model_validator(mode="after")
+    def _count_ignores_values(self) -> Self:
+        if self.aggregate == "count" and (self.half_life_days or not {0.0, 1.0}.issuperset(self.events.values())):
+            raise ValueError(
+                "aggregate = 'count' counts events and ignores their values, so half_life_days and event"
+                " weights other than 0 and 1 would do nothing: remove them or use aggregate = 'sum'"
+            )
+        return self
+
+
+class Filters(BaseModel):
+    """Least activity, in rows of train, applied once: items first, then users among the rows that are left."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    min_item_events: int = Field(0, ge=0, description="leave out items with fewer train rows than this (first)")
+    min_user_events: int = Field(0, ge=0, description="leave out users with fewer train rows than this (second)")
+
+
+def filter_events(events: pd.DataFrame, filters: Filters) -> tuple[pd.DataFrame, dict[str, dict[str, int]]]:
+    """Return the events that pass, and the rows and ids that each filter removed."""
+    removed = {}
+    for name, column, least in (
+        ("min_item_events", ITEM, filters.min_item_events),
+        ("min_user_events", USER, filters.min_user_events),
+    ):
+        if least > 1:
+            codes, ids = pd.factorize(events[column])
+            counts = np.bincount(codes, minlength=len(ids))
+            keep = counts[codes] >= least
+            removed[name] = {"rows": int((~keep).sum()), "ids": int((counts < least).sum())}
+            events = events[keep]
+        else:
+            removed[name] = {"rows": 0, "ids": 0}
+    return events, removed
+
+
+def check_event_types(events: pd.DataFrame, weighting: Weighting) -> None:
+    """Raise ConfigError listing every event type that has no weight, with its number of rows."""
+    if EVENT not in events or not weighting.events:
+        return
+    unlisted = [kind for kind in events[EVENT].unique() if kind not in weighting.events]
+    if unlisted:
+        counts = events[EVENT].value_counts(dropna=False)[unlisted]
+        kinds = ", ".join(f"{kind!r} ({count:,} rows)" for kind, count in counts.items())
+        raise ConfigError(
+            f"event types without a weight: {kinds}. Give each a weight under [weighting.events], 0 to ignore it."
+        )
+
+
+def weigh(events: pd.DataFrame, weighting: Weighting, *, reference: float | None = None) -> pd.DataFrame:
+    """Return events with ``value`` × type weight × 2^(−age / half-life); rows of weight 0 are left out.
+
+    The type weight is 1 when there is no ``event`` column or no weights are given. Age is ``reference −
+    timestamp``, never below 0. A value of 0 stays (the pair was seen); a dislike decays toward 0 too.
+
+    Args:
+        reference: seconds since 1970, at most the cut; None = no decay (test events are never decayed).
+    """
+    value = events[VALUE].to_numpy(dtype=np.float64)
+    if weighting.half_life_days and reference is not None:
+        if TIME not in events:
+            raise ConfigError("half_life_days needs timestamps: map a timestamp column, or remove half_life_days.")
+        age = np.maximum(reference - events[TIME].to_numpy(dtype=np.float64), 0.0)
+        value = value * np.exp2(-age / (weighting.half_life_days * DAY))
+    if EVENT not in events or not weighting.events:
+        return events.assign(**{VALUE: value})
+    check_event_types(events, weighting)
+    weight = events[EVENT].map(weighting.events).to_numpy(dtype=np.float64)
+    return events.assign(**{VALUE: value * weight})[weight != 0]
+
+
+def aggregate(events: pd.DataFrame, how: Aggregate, users: IdMap, items: IdMap) -> Interactions:
+    """Return one entry a (user, item), sorted by rows of ``users`` and ``items``.
+
+    value: ``sum`` of values (float64 in the order (timestamp, value), then float32), value of the ``last``
+    event, ``max``, or ``count`` of rows. time: floor of the latest timestamp, -1 without timestamps.
+
+    Ties: among events of one pair at the same time, ``last`` is the one with the largest value.
+
+    Raises:
+        InputError: an id is not in its map, or a sum does not fit in float32.
+        ConfigError: ``last`` without timestamps.
+    """
+    if how == "last" and TIME not in events:
+        raise ConfigError("aggregate = 'last' needs timestamps: map a timestamp column, or use 'sum' or 'max'.")
+    pair = _pairs(events, users, items)
+    value = events[VALUE].to_numpy(dtype=np.float64)
+    time = events[TIME].to_numpy(dtype=np.float64) if TIME in events else np.full(len(events), -1.0)
+    order = _order(pair, time, value)
+    pair, value, time = pair[order], value[order], time[order]
+
+    first = np.flatnonzero(np.diff(pair, prepend=-1))
+    last = np.append(first[1:], len(pair))[: len(first)] - 1
+    one_value = {
+        "sum": lambda: np.bincount(_segments(first, len(pair)), weights=value),  # adds from left to right
+        "last": lambda: value[last],
+        "max": lambda: np.maximum.reduceat(value, first) if len(first) else value,
+        "count": lambda: (last - first + 1).astype(np.float64),
+    }[how]()
+    width = max(len(items), 1)
+    return Interactions(
+        users=users,
+        items=items,
+        user=(pair[first] // width).astype(np.int32),
+        item=(pair[first] % width).astype(np.int32),
+        value=_to_float32(one_value),
+        time=np.floor(time[last]).astype(np.int64),
+    )
+
+
+def table(interactions: Interactions) -> pd.DataFrame:
+    """Return the interactions table: user_id, item_id (dtypes of the input), value float32, timestamp int64."""
+    return pd.DataFrame(
+        {
+            USER: interactions.users.names(interactions.user),
+            ITEM: interactions.items.names(interactions.item),
+            VALUE: interactions.value,
+            TIME: interactions.time,
+        }
+    )
+
+
+def from_table(df: pd.DataFrame, users: IdMap | None = None, items: IdMap | None = None) -> Interactions:
+    """Return the interactions of a table with one row a (user, item), in any order; the way back of :func:`table`.
+
+    Without ``users`` or ``items``, the maps are those of the ids present.
+
+    Raises:
+        InputError: a column is missing, a pair occurs twice, or an id is not in its map.
+    """
+    INTERACTIONS.require(df.columns)
+    users = IdMap.of(df[USER]) if users is None else users
+    items = IdMap.of(df[ITEM]) if items is None else items
+    pair = _pairs(df, users, items)
+    order = np.argsort(pair)
+    repeats = int((np.diff(pair[order]) == 0).sum())
+    if repeats:
+        raise InputError(f"interactions: {repeats:,} (user, item) pairs occur twice: aggregate the events first.")
+    width = max(len(items), 1)
+    return Interactions(
+        users=users,
+        items=items,
+        user=(pair[order] // width).astype(np.int32),
+        item=(pair[order] % width).astype(np.int32),
+        value=df[VALUE].to_numpy(dtype=np.float32)[order],
+        time=df[TIME].to_numpy(dtype=np.int64)[order],
+    )
+
+
+def _pairs(df: pd.DataFrame, users: IdMap, items: IdMap) -> np.ndarray:
+    """Return int64[n] that order rows by (user, item)."""
+    user, item = users.rows(df[USER]), items.rows(df[ITEM])
+    for column, rows in ((USER, user), (ITEM, item)):
+        if (rows < 0).any():
+            unknown = df[column].to_numpy()[rows < 0]
+            raise InputError(f"{len(unknown):,} rows have a {column} outside the id map, first {unknown[0]!r}.")
+    return user * len(items) + item
+
+
+def _order(pair: np.ndarray, time: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """Return the order by (pair, time, value). Most pairs occur once, so only repeats are sorted further."""
+    order = np.argsort(pair)
+    same = np.diff(pair[order]) == 0
+    repeated = np.flatnonzero(np.append(same, False) | np.insert(same, 0, False))
+    rows = order[repeated]
+    for key in (value, time, pair):
+        rows = rows[np.argsort(key[rows], kind="stable")]
+    order[repeated] = rows
+    return order
+
+
+def _segments(first: np.ndarray, n: int) -> np.ndarray:
+    """Return int64[n]: the number of the segment that each position lies in."""
+    starts = np.zeros(n, dtype=np.int64)
+    starts[first] = 1
+    return np.cumsum(starts) - 1
+
+
+def _to_float32(values: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        small = values.astype(np.float32)
+    if not np.isfinite(small).all():
+        raise InputError("a (user, item) value does not fit in float32 after weighting: scale the values down.")
+    return small

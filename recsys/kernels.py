@@ -1,0 +1,95 @@
+"""Compiled loops that both engines share. Each has a plain twin in the tests or in ``models/als.py``.
+
+They are pure functions of arrays, so that they run the same in this process and inside a Spark task. Numba's
+thread count (``numba.set_num_threads``) decides how many cores a call uses; results never depend on it.
+"""
+
+import numpy as np
+from numba import njit, prange
+
+# --- Selection -------------------------------------------------------------------------------------------
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _before(score_a: float, item_a: int, score_b: float, item_b: int) -> bool:
+    """Whether entry a ranks before b: higher score first, then the lower row."""
+    return score_a > score_b or (score_a == score_b and item_a < item_b)
+
+
+@njit(cache=True, nogil=True)
+def _sift_down(scores: np.ndarray, items: np.ndarray, place: int, size: int) -> None:
+    """Restore the heap whose root is the entry that ranks last of those kept."""
+    score, item = scores[place], items[place]
+    while 2 * place + 1 < size:
+        child = 2 * place + 1
+        if child + 1 < size and _before(scores[child], items[child], scores[child + 1], items[child + 1]):
+            child += 1
+        if not _before(score, item, scores[child], items[child]):
+            break
+        scores[place], items[place] = scores[child], items[child]
+        place = child
+    scores[place], items[place] = score, item
+
+
+@njit(cache=True, nogil=True)
+def _select_row(row: np.ndarray, skip: np.ndarray, items: np.ndarray, scores: np.ndarray) -> int:
+    """Fill ``items`` and ``scores`` with the best entries of ``row`` outside ``skip`` (sorted); return how many."""
+    k = len(items)
+    size = 0
+    start = 0
+    for gap in range(len(skip) + 1):  # scan between skipped items: no test an item, and no copy of the row
+        stop = skip[gap] if gap < len(skip) else len(row)
+        if size == k:
+            threshold = scores[0]
+        else:
+            threshold = np.float32(-np.inf)
+        for item in range(start, stop):
+            score = row[item]
+            if score > threshold:  # false for NaN and for the -inf of a masked item; a tie keeps the lower row
+                if size < k:
+                    place = size  # grow the heap: sift the newcomer up
+                    size += 1
+                    while place > 0 and _before(
+                        scores[(place - 1) // 2], items[(place - 1) // 2], score, item
+                    ):
+                        scores[place], items[place] = scores[(place - 1) // 2], items[(place - 1) // 2]
+                        place = (place - 1) // 2
+                    scores[place], items[place] = score, item
+                else:
+                    scores[0], items[0] = score, item
+                    _sift_down(scores, items, 0, k)
+                if size == k:
+                    threshold = scores[0]
+        start = stop + 1
+    for last in range(size - 1, 0, -1):  # heap sort: the root ranks last, move it to the end
+        scores[0], scores[last] = scores[last], scores[0]
+        items[0], items[last] = items[last], items[0]
+        _sift_down(scores, items, 0, last)
+    for place in range(size, k):
+        items[place] = -1
+        scores[place] = np.nan
+    return size
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def select_top_k(
+    scores: np.ndarray, indptr: np.ndarray, indices: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the k best columns of each row, best first, leaving out the row's own ``indices``.
+
+    Args:
+        scores: float32[m, n], read only. NaN and -inf are never chosen.
+        indptr, indices: the CSR structure of what to leave out, int[m + 1] and int[nnz], columns sorted and
+            unique within a row.
+        k: length of the lists, ≥ 1.
+
+    Returns:
+        items int32[m, k] with -1 padding, scores float32[m, k] with NaN padding. Ties go to the lower column.
+        One pass over the row with a heap of k entries: O(n + hits·log k), no partition of the whole row.
+    """
+    m = scores.shape[0]
+    best_items = np.empty((m, k), dtype=np.int32)
+    best_scores = np.empty((m, k), dtype=np.float32)
+    for i in prange(m):
+        _select_row(scores[i], indices[indptr[i] : indptr[i + 1]], best_items[i], best_scores[i])
+    return best_items, best_scores

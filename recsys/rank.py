@@ -1,0 +1,174 @@
+"""Scores -> TopK: the only place that masks, breaks ties, pads and says why a list is short.
+
+Both engines end here or in ``kernels.select_top_k`` below it, so a list means the same on either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import csr_array
+
+from recsys import kernels, schema
+from recsys.errors import ConfigError, InputError
+from recsys.types import SHORTFALL, IdMap, Recommender, TopK
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total) after each block of users."""
+
+
+def recommend(
+    model: Recommender,
+    histories: csr_array,
+    k: int,
+    *,
+    users: np.ndarray | None = None,
+    exclude_seen: bool = True,
+    candidates: np.ndarray | None = None,
+    memory_mb: int = 512,
+    progress: Progress | None = None,
+) -> TopK:
+    """Return each row's k best items.
+
+    Args:
+        model: fitted; scored in blocks of rows, so (users, items) never exists as a whole.
+        histories: csr (m, items) with sorted indices; every stored entry counts as seen, zeros included.
+        k: length of the lists, ≥ 1; shorter catalogues pad with item -1 and score NaN.
+        users: int[m], handed to ``model.score`` and kept in the result; default ``0 … m-1``.
+        exclude_seen: leave out what the history holds.
+        candidates: bool[items], False = never recommended.
+        memory_mb: bound on the block of scores held at a time.
+        progress: called after each block.
+
+    Ties: the lower item row first. Shortfall: ``cold_no_fallback`` when the model has no opinion on any
+    candidate, else ``small_catalogue`` when fewer than k candidates exist, else ``all_seen``, or ``filtered``
+    when only ``candidates`` made the list short.
+
+    Raises:
+        ConfigError: k < 1, or ``candidates`` of the wrong length.
+    """
+    m, n = histories.shape
+    if k < 1:
+        raise ConfigError(f"k is {k}: ask for at least one item")
+    if candidates is not None and (candidates.shape != (n,) or candidates.dtype != bool):
+        raise ConfigError(f"candidates must be bool[{n}], one an item")
+    users = np.arange(m) if users is None else np.asarray(users)
+    histories.sort_indices()
+    items = np.empty((m, k), dtype=np.int32)
+    scores = np.empty((m, k), dtype=np.float32)
+    source = np.full((m, k), -1, dtype=np.int8)
+    shortfall = np.zeros(m, dtype=np.int8)
+    block = max(1, int(memory_mb * 2**20 / (3 * 4 * max(1, n))))  # scores, a masked copy, the model's own work
+    for start in range(0, m, block):
+        rows = slice(start, min(m, start + block))
+        part = histories[rows]
+        raw = np.ascontiguousarray(model.score(part, users[rows]), dtype=np.float32)
+        allowed = raw if candidates is None else np.where(candidates, raw, np.float32(np.nan))
+        seen = part if exclude_seen else csr_array(part.shape, dtype=np.float32)
+        items[rows], scores[rows] = kernels.select_top_k(allowed, seen.indptr, seen.indices, k)
+        source[rows] = _source(model, part, items[rows])
+        short = np.flatnonzero(items[rows, -1] < 0)
+        shortfall[start + short] = _why_short(raw[short], seen[short], candidates, k)
+        if progress:
+            progress(rows.stop, m)
+    return TopK(users, items, scores, source, _sources(model), shortfall)
+
+
+def _sources(model: Recommender) -> tuple[str, ...]:
+    return getattr(model, "sources", (type(model).__name__.lower(),))
+
+
+def _source(model: Recommender, histories: csr_array, items: np.ndarray) -> np.ndarray:
+    if hasattr(model, "source"):
+        return np.where(items >= 0, model.source(histories, items), -1).astype(np.int8)
+    return np.where(items >= 0, 0, -1).astype(np.int8)
+
+
+def _why_short(raw: np.ndarray, seen: csr_array, candidates: np.ndarray | None, k: int) -> np.ndarray:
+    """Return int8 positions in SHORTFALL for rows whose list is short (rare, hence not compiled)."""
+    n = raw.shape[1]
+    scored = np.isfinite(raw)
+    unseen = np.array(scored)
+    unseen[np.repeat(np.arange(len(raw)), np.diff(seen.indptr)), seen.indices] = False
+    reason = np.full(len(raw), SHORTFALL.index("all_seen"), dtype=np.int8)
+    if candidates is not None:
+        reason[(unseen.sum(axis=1) >= k)] = SHORTFALL.index("filtered")
+    if n < k:
+        reason[:] = SHORTFALL.index("small_catalogue")
+    reason[~scored.any(axis=1)] = SHORTFALL.index("cold_no_fallback")
+    return reason
+
+
+def topk_table(topk: TopK, users: IdMap, items: IdMap) -> pd.DataFrame:
+    """Return the topk table: ``user_id``, ``item_id``, ``rank`` from 1 (int32), ``score``, ``source``.
+
+    Padding has no row, so a user without any item has none either.
+    """
+    row, place = np.nonzero(topk.items >= 0)
+    names = np.array(topk.sources, dtype=object)
+    return pd.DataFrame(
+        {
+            schema.USER: users.names(topk.users[row]),
+            schema.ITEM: items.names(topk.items[row, place]),
+            schema.RANK: (place + 1).astype(np.int32),
+            schema.SCORE: topk.scores[row, place],
+            schema.SOURCE: names[topk.source[row, place]],
+        }
+    )
+
+
+def topk_from_table(table: pd.DataFrame, users: IdMap, items: IdMap) -> TopK:
+    """Return the TopK of a topk table with one row for *every* user of ``users``, absent ones empty.
+
+    ``rank`` orders. Items unknown to ``items`` keep their place as a miss only through the caller's map, so
+    build ``items`` from both tables. Shortfall is not stored in the table and comes back as ``none``.
+
+    Raises:
+        InputError: a user or item outside the maps, a rank below 1, or one (user, rank) or (user, item) twice.
+    """
+    schema.TOPK.require(table.columns)
+    user, item = users.rows(table[schema.USER]), items.rows(table[schema.ITEM])
+    rank = table[schema.RANK].to_numpy(dtype=np.int64)
+    if len(table) and min(user.min(), item.min()) < 0:
+        raise InputError("the topk table names users or items that the given id maps do not know")
+    if len(rank) and rank.min() < 1:
+        raise InputError("topk ranks start at 1")
+    for name, key in (("rank", rank), ("item", item)):
+        repeated = pd.DataFrame({"user": user, "key": key}).duplicated()
+        if repeated.any():
+            first = table.iloc[int(np.argmax(repeated))]
+            raise InputError(
+                f"topk: {int(repeated.sum()):,} rows repeat a (user, {name}) pair, first user "
+                f"{first[schema.USER]!r}, item {first[schema.ITEM]!r}: keep one row of each"
+            )
+    order = np.lexsort((rank, user))
+    place = _place_in_group(user[order])
+    k = int(place.max()) + 1 if len(place) else 1
+    found_items = np.full((len(users), k), -1, dtype=np.int32)
+    found_scores = np.full((len(users), k), np.nan, dtype=np.float32)
+    source = np.full((len(users), k), -1, dtype=np.int8)
+    cell = (user[order], place)
+    found_items[cell] = item[order]
+    if schema.SCORE in table:
+        found_scores[cell] = table[schema.SCORE].to_numpy(dtype=np.float32)[order]
+    names = table[schema.SOURCE] if schema.SOURCE in table else pd.Series("", index=table.index)
+    codes, sources = pd.factorize(names, sort=True)
+    source[cell] = codes[order]
+    return TopK(
+        np.arange(len(users)),
+        found_items,
+        found_scores,
+        source,
+        tuple(map(str, sources)),
+        np.zeros(len(users), dtype=np.int8),
+    )
+
+
+def _place_in_group(sorted_keys: np.ndarray) -> np.ndarray:
+    """Return 0, 1, 2 … within each run of equal keys."""
+    if not len(sorted_keys):
+        return np.empty(0, dtype=np.int64)
+    starts = np.flatnonzero(np.r_[True, sorted_keys[1:] != sorted_keys[:-1]])
+    return np.arange(len(sorted_keys)) - np.repeat(starts, np.diff(np.r_[starts, len(sorted_keys)]))
