@@ -1,8 +1,8 @@
 """From accepted events to one weighted entry a (user, item): filters, event weights, decay, aggregation.
 
 The numbers are defined so that any engine can reproduce them bit by bit. :func:`weigh` looks at one row at a
-time (an engine may call it on batches). :func:`aggregate` adds in float64, from 0.0, one event after the other
-in the order (timestamp, value), and rounds once to float32; in Spark SQL::
+time (an engine may call it on batches). :func:`aggregate` adds in float64, from 0.0, one event after
+the other in the order (timestamp, value), and rounds once to float32; in Spark SQL::
 
     aggregate(array_sort(collect_list(struct(timestamp, value))), 0D, (sum, event) -> sum + event.value)
 """
@@ -33,19 +33,24 @@ class Weighting(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     events: dict[str, float] = Field(
-        {},
-        description="weight of each event type; negative = dislike, 0 = leave such rows out; empty = value alone",
+        default={},
+        description="weight of each event type; negative = dislike, 0 = leave the rows out; none = value alone",
     )
     half_life_days: float | None = Field(
-        None, gt=0, description="a train event this much older than the newest train event weighs half"
+        default=None,
+        gt=0,
+        description="a train event this much older than the newest train event weighs half",
     )
     aggregate: Aggregate = Field(
-        "sum", description="one value a (user, item): sum, last (ties in time: the largest), max, or count of rows"
+        default="sum",
+        description="one value a (user, item): sum, last (ties in time: the largest), max, or count of rows",
     )
 
     @model_validator(mode="after")
     def _count_ignores_values(self) -> Self:
-        if self.aggregate == "count" and (self.half_life_days or not {0.0, 1.0}.issuperset(self.events.values())):
+        if self.aggregate == "count" and (
+            self.half_life_days or not {0.0, 1.0}.issuperset(self.events.values())
+        ):
             raise ValueError(
                 "aggregate = 'count' counts events and ignores their values, so half_life_days and event"
                 " weights other than 0 and 1 would do nothing: remove them or use aggregate = 'sum'"
@@ -54,12 +59,14 @@ class Weighting(BaseModel):
 
 
 class Filters(BaseModel):
-    """Least activity, in rows of train, applied once: items first, then users among the rows that are left."""
+    """Least activity, in rows of train, applied once: items first, then users among what is left."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    min_item_events: int = Field(0, ge=0, description="leave out items with fewer train rows than this (first)")
-    min_user_events: int = Field(0, ge=0, description="leave out users with fewer train rows than this (second)")
+    min_item_events: int = Field(default=0, ge=0, description="leave out items with fewer train rows (first)")
+    min_user_events: int = Field(
+        default=0, ge=0, description="leave out users with fewer train rows (second)"
+    )
 
 
 def filter_events(events: pd.DataFrame, filters: Filters) -> tuple[pd.DataFrame, dict[str, dict[str, int]]]:
@@ -89,7 +96,7 @@ def check_event_types(events: pd.DataFrame, weighting: Weighting) -> None:
         counts = events[EVENT].value_counts(dropna=False)[unlisted]
         kinds = ", ".join(f"{kind!r} ({count:,} rows)" for kind, count in counts.items())
         raise ConfigError(
-            f"event types without a weight: {kinds}. Give each a weight under [weighting.events], 0 to ignore it."
+            f"event types without a weight: {kinds}. Give each one under [weighting.events], 0 to ignore it."
         )
 
 
@@ -105,7 +112,9 @@ def weigh(events: pd.DataFrame, weighting: Weighting, *, reference: float | None
     value = events[VALUE].to_numpy(dtype=np.float64)
     if weighting.half_life_days and reference is not None:
         if TIME not in events:
-            raise ConfigError("half_life_days needs timestamps: map a timestamp column, or remove half_life_days.")
+            raise ConfigError(
+                "half_life_days needs timestamps: map a timestamp column, or remove half_life_days."
+            )
         age = np.maximum(reference - events[TIME].to_numpy(dtype=np.float64), 0.0)
         value = value * np.exp2(-age / (weighting.half_life_days * DAY))
     if EVENT not in events or not weighting.events:
@@ -128,7 +137,9 @@ def aggregate(events: pd.DataFrame, how: Aggregate, users: IdMap, items: IdMap) 
         ConfigError: ``last`` without timestamps.
     """
     if how == "last" and TIME not in events:
-        raise ConfigError("aggregate = 'last' needs timestamps: map a timestamp column, or use 'sum' or 'max'.")
+        raise ConfigError(
+            "aggregate = 'last' needs timestamps: map a timestamp column, or use 'sum' or 'max'."
+        )
     pair = _pairs(events, users, items)
     value = events[VALUE].to_numpy(dtype=np.float64)
     time = events[TIME].to_numpy(dtype=np.float64) if TIME in events else np.full(len(events), -1.0)
@@ -167,7 +178,7 @@ def table(interactions: Interactions) -> pd.DataFrame:
 
 
 def from_table(df: pd.DataFrame, users: IdMap | None = None, items: IdMap | None = None) -> Interactions:
-    """Return the interactions of a table with one row a (user, item), in any order; the way back of :func:`table`.
+    """Return the interactions of a table with one row a (user, item), in any order; undoes :func:`table`.
 
     Without ``users`` or ``items``, the maps are those of the ids present.
 
@@ -181,7 +192,7 @@ def from_table(df: pd.DataFrame, users: IdMap | None = None, items: IdMap | None
     order = np.argsort(pair)
     repeats = int((np.diff(pair[order]) == 0).sum())
     if repeats:
-        raise InputError(f"interactions: {repeats:,} (user, item) pairs occur twice: aggregate the events first.")
+        raise InputError(f"interactions: {repeats:,} (user, item) pairs occur twice: aggregate them first.")
     width = max(len(items), 1)
     return Interactions(
         users=users,
@@ -199,7 +210,9 @@ def _pairs(df: pd.DataFrame, users: IdMap, items: IdMap) -> np.ndarray:
     for column, rows in ((USER, user), (ITEM, item)):
         if (rows < 0).any():
             unknown = df[column].to_numpy()[rows < 0]
-            raise InputError(f"{len(unknown):,} rows have a {column} outside the id map, first {unknown[0]!r}.")
+            raise InputError(
+                f"{len(unknown):,} rows have a {column} outside the id map, first {unknown[0]!r}."
+            )
     return user * len(items) + item
 
 
@@ -226,5 +239,7 @@ def _to_float32(values: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):
         small = values.astype(np.float32)
     if not np.isfinite(small).all():
-        raise InputError("a (user, item) value does not fit in float32 after weighting: scale the values down.")
+        raise InputError(
+            "a (user, item) value does not fit in float32 after weighting: scale the values down."
+        )
     return small

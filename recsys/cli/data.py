@@ -1,0 +1,113 @@
+"""Verbs that look at, fetch or make data: check, data fetch, data make."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from recsys.cli.console import log, out, progress
+
+
+def register(app: typer.Typer) -> None:
+    """Add this file's verbs."""
+    app.command("check")(check)
+    group = typer.Typer(no_args_is_help=True, help="Fetch a known data set, or make one.")
+    group.command("fetch")(fetch)
+    group.command("make")(make)
+    app.add_typer(group, name="data")
+
+
+def check(
+    events: Annotated[Path, typer.Argument(help="File or folder of events, or a MovieLens folder or zip.")],
+    items: Annotated[Path | None, typer.Option(help="Items table.")] = None,
+    users: Annotated[Path | None, typer.Option(help="Users table.")] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(help="Column mapping, canonical=source: --column user_id=uid (repeatable).")
+    ] = None,
+    delimiter: Annotated[str | None, typer.Option(help="Field delimiter of text files.")] = None,
+    time_unit: Annotated[str | None, typer.Option(help="s, ms, us or iso.")] = None,
+    refused: Annotated[Path | None, typer.Option(help="Write the refused rows, with reasons, to this CSV.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """Validate tables and print a data card; exit 2 when too many rows are bad.
+
+    Example: recsys check ratings.csv --column user_id=userId --column item_id=movieId
+    """
+    from recsys.data.card import card
+    from recsys.data.read import read_tables
+
+    settings = _reading(column, delimiter, time_unit)
+    tables = read_tables(events, items, users, settings)
+    if refused:
+        tables.refusals.write_csv(refused)
+    facts = card(tables)
+    if as_json:
+        print(json.dumps(facts, ensure_ascii=False))
+        return
+    for name, value in facts.items():
+        out.print(f"{name:>12}  {_say(value)}", markup=False)
+
+
+def _reading(column: list[str] | None, delimiter: str | None, time_unit: str | None):  # noqa: ANN202
+    """Return the Reading of command-line options."""
+    from pydantic import ValidationError
+
+    from recsys.data.read import Reading
+    from recsys.errors import ConfigError
+
+    columns = {}
+    for pair in column or ():
+        canonical, equals, source = pair.partition("=")
+        if not equals:
+            raise ConfigError(f"--column {pair}: write it as canonical=source, for example user_id=userId")
+        columns[canonical] = source
+    try:
+        return Reading(columns=columns, delimiter=delimiter, time_unit=time_unit)
+    except ValidationError as error:
+        raise ConfigError("; ".join(f"{p['loc'][0]}: {p['msg']}" for p in error.errors())) from None
+
+
+def _say(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_say(item)}" for key, item in value.items()) or "none"
+    if isinstance(value, list):
+        return " … ".join(map(_say, value))
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def fetch(
+    name: Annotated[str, typer.Argument(help="ml-latest-small")],
+    folder: Annotated[Path, typer.Option(help="Where to put it.")] = Path("data"),
+) -> None:
+    """Download a public data set from its own site, check its checksum, and unpack it.
+
+    Example: recsys data fetch ml-latest-small
+    """
+    from recsys.data.fetch import fetch as download
+
+    with progress() as steps:
+        place = download(name, folder, progress=lambda done, total: steps(f"fetch {name}", done, total))
+    out.print(str(place), markup=False)
+
+
+def make(
+    folder: Annotated[Path, typer.Argument(help="Where to write events, items and users.")],
+    users: Annotated[int, typer.Option(min=1)] = 6_000,
+    items: Annotated[int, typer.Option(min=1)] = 2_000,
+    events: Annotated[int, typer.Option(min=1)] = 400_000,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    file_format: Annotated[str, typer.Option("--format", help="csv or parquet.")] = "csv",
+) -> None:
+    """Make a film world: tastes, popularity, drift, genres, cast, text, cold films and newcomers.
+
+    Example: recsys data make runs/world --users 1000 --items 500 --events 50000
+    """
+    from recsys.data.synthetic import film_world, write
+
+    write(film_world(users=users, items=items, events=events, seed=seed), folder, format=file_format)
+    log.print(f"wrote events, items and users to {folder}", markup=False)

@@ -1,0 +1,78 @@
+"""Verbs that make a run: demo, run, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from recsys.cli.console import log, models_table, out, progress
+
+DEMO_DATA = Path("runs/demo-data")
+
+
+def register(app: typer.Typer) -> None:
+    """Add this file's verbs."""
+    app.command("demo")(demo)
+    app.command("run")(run)
+    app.command("report")(report)
+
+
+def demo() -> None:
+    """Run the whole flow on a made-up film world: no download, no Java.
+
+    Example: recsys demo
+    """
+    from recsys.data.synthetic import film_world, write
+
+    log.print(f"making a film world in {DEMO_DATA} …")
+    write(film_world(), DEMO_DATA)
+    run(Path(__file__).with_name("demo.toml"))
+
+
+def run(
+    config: Annotated[Path, typer.Argument(help="A TOML file; configs/ has commented examples.")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="Override a key: --set recommend.k=20 (repeatable).")
+    ] = None,
+) -> None:
+    """Read, split, fit, recommend, judge and report, as CONFIG says.
+
+    Example: recsys run configs/demo.toml --set recommend.k=20
+    """
+    from recsys.config import load
+
+    settings = load(config, overrides or ())
+    for override in overrides or ():
+        log.print(f"override: {override}", markup=False)
+    if settings.engine == "spark":
+        from recsys.spark.run import run as run_spark
+
+        run_spark(settings)
+    else:
+        from recsys.experiment import run as run_local
+
+        with progress() as steps:
+            run_local(settings, progress=steps)
+    report([Path(settings.out)])
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders; their reports are written anew.")],
+) -> None:
+    """Write report.html and report.md of each run, and print one table of all their models.
+
+    Example: recsys report runs/demo runs/als_demo
+    """
+    from recsys.report import write
+    from recsys.runfolder import RunFolder
+
+    tables = {}
+    for place in runs:
+        folder = RunFolder.open(place)
+        write(folder.path)
+        tables[place.name] = folder.read_json("metrics.json")
+    out.print(models_table(tables))
+    for place in runs:
+        out.print(f"report: {place / 'report.html'}", markup=False)

@@ -1,0 +1,172 @@
+"""One TOML file says what a run does, on either engine; an unknown key is an error that names the nearest one.
+
+The sections are the settings classes of the rooms that use them, so a key is described in one place only.
+Relative paths are relative to the folder in which the command runs. ``--set a.b=c`` overrides a key; the value
+is read as TOML, or as text when it is no TOML.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from recsys.data.read import Reading
+from recsys.data.split import AnyRule
+from recsys.data.weigh import Filters, Weighting
+from recsys.errors import ConfigError, nearest
+from recsys.evaluation.evaluate import Judging
+
+
+class Data(Reading):
+    """Where the tables are, and how to read them."""
+
+    events: str = Field(description="file or folder of events, or a MovieLens folder or zip")
+    items: str | None = Field(None, description="file of items: `item_id`, `title`, attributes, text")
+    users: str | None = Field(None, description="file of users: `user_id`, attributes")
+
+    @property
+    def reading(self) -> Reading:
+        """The settings of reading alone."""
+        return Reading(**{name: getattr(self, name) for name in Reading.model_fields})
+
+
+class Recommending(BaseModel):
+    """How lists are made."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    k: int = Field(10, ge=1, description="length of each user's list")
+    exclude_seen: bool = Field(True, description="leave out what the user's history holds")
+    fallback: Literal["popular", "recent", "none"] = Field(
+        "popular", description="who answers for a user on whom a model has no opinion; `none`: nobody"
+    )
+    memory_mb: int = Field(512, ge=1, description="bound on one block of scores")
+
+
+class SparkSettings(BaseModel):
+    """The Spark session; what spark-submit or the cluster sets wins over these."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    master: str | None = Field(None, description="master URL; unset: spark-submit's own, else local[*]")
+    driver_memory: str = Field("4g", description="JVM heap of the driver, which does the work on a local master")
+    shuffle_partitions: int | None = Field(None, ge=1, description="unset: 3 a core on a local master, else Spark's own")
+    checkpoint_dir: str | None = Field(None, description="for ALS lineage; unset: inside the run folder")
+    conf: dict[str, str] = Field({}, description="any further Spark settings")
+
+
+class Config(BaseModel):
+    """A whole run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    out: str = Field("runs/run", description="the run folder; replaced as a whole when a new run ends well")
+    engine: Literal["local", "spark"] = Field("local", description="which path: this process, or Spark")
+    seed: int = Field(0, ge=0, description="seeds models, resampling and the split's hash unless they have their own")
+    data: Data
+    split: AnyRule | None = Field(None, description="unset: by time when there are timestamps, else a fraction by hash")
+    filter: Filters = Filters()
+    weigh: Weighting = Weighting()
+    models: dict[str, dict[str, Any]] = Field(
+        {"als": {}}, description="name -> parameters; `model` is the kind, by default the name itself"
+    )
+    recommend: Recommending = Recommending()
+    judge: Judging = Judging()
+    spark: SparkSettings = SparkSettings()
+
+    def to_toml(self) -> str:
+        """Return the config with every default spelled out, as a file that runs again."""
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+def load(path: str | Path, overrides: Iterable[str] = ()) -> Config:
+    """Read ``path``, apply ``key.sub=value`` overrides, check all of it.
+
+    Raises:
+        ConfigError: no such file, not TOML, an override without ``=``, or any number of unknown, missing or
+            ill-typed keys, named all at once.
+    """
+    path = Path(path)
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such config file. Examples are in configs/.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from error
+    for override in overrides:
+        _override(raw, override)
+    return parse(raw, where=str(path))
+
+
+def parse(raw: dict[str, Any], where: str = "config") -> Config:
+    """Check a mapping as :func:`load` does; ``where`` opens each line of the error."""
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        lines = [_say(problem, where) for problem in error.errors()]
+        raise ConfigError("\n".join(lines)) from None
+
+
+def _override(raw: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not all(key.strip().split(".")):
+        raise ConfigError(f"--set {override}: write it as key=value, for example recommend.k=20")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *parents, last = (part.strip() for part in key.split("."))
+    for parent in parents:
+        raw = raw.setdefault(parent, {})
+        if not isinstance(raw, dict):
+            raise ConfigError(f"--set {override}: '{parent}' is a value, not a section")
+    raw[last] = value
+
+
+def _say(problem: Any, where: str) -> str:
+    """Return one line for one of pydantic's errors."""
+    *parents, key = problem["loc"] or ("",)
+    models = _models(Config, tuple(map(str, parents)))
+    section = ".".join(str(part) for part in parents if not (str(part) in _tags()))
+    place = f"{where}: [{section}] {key}" if section else f"{where}: {key}"
+    if problem["type"] == "extra_forbidden":
+        known = {name for model in models for name in model.model_fields}
+        return f"{place}: unknown key.{nearest(str(key), known)}"
+    if problem["type"] == "missing":
+        return f"{place}: missing; add it."
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{place}: {message} (it is {problem['input']!r})"
+
+
+def _models(annotation: Any, path: tuple[str, ...]) -> list[type[BaseModel]]:
+    """Return the settings classes that stand at ``path`` below an annotation."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        if not path:
+            return [annotation]
+        field = annotation.model_fields.get(path[0])
+        return _models(field.annotation, path[1:]) if field else []
+    below = [part for part in get_args(annotation) if not isinstance(part, str)]
+    if path and path[0] in _tags():
+        below = [part for part in below if _tag(part) in (path[0], None)]
+        if any(_tag(part) for part in below):
+            path = path[1:]
+    return [model for part in below for model in _models(part, path)]
+
+
+def _tag(annotation: Any) -> str | None:
+    """Return the value of ``rule`` that selects a split rule."""
+    fields = getattr(annotation, "model_fields", {})
+    return fields["rule"].default if "rule" in fields else None
+
+
+def _tags() -> set[str]:
+    return {"time", "last", "fraction", "users", "items"}
+
+

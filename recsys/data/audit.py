@@ -1,0 +1,102 @@
+"""What a split did, in numbers: sizes, overlap, leakage in time, cold users and items (all JSON-able)."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from recsys.schema import ITEM, TIME, USER
+from recsys.types import Interactions, Split
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def iso(seconds: float) -> str:
+    """Return seconds since 1970 as ISO 8601 in UTC, without a time of day at midnight.
+
+    >>> iso(1451606400.0), iso(1451606400.25)
+    ('2016-01-01', '2016-01-01T00:00:00.250000Z')
+    """
+    text = (EPOCH + timedelta(seconds=float(seconds))).replace(tzinfo=None).isoformat()
+    return text.removesuffix("T00:00:00") if text.endswith("T00:00:00") else text + "Z"
+
+
+def describe_part(rows: pd.DataFrame, interactions: Interactions) -> dict[str, Any]:
+    """Return events, (user, item) pairs, users, items and the span of time of one part.
+
+    ``rows`` are raw events; the other counts are of what is left after weighting and aggregation.
+    """
+    about: dict[str, Any] = {
+        "rows": len(rows),
+        "pairs": len(interactions),
+        "users": int(np.count_nonzero(np.bincount(interactions.user))),
+        "items": int(np.count_nonzero(np.bincount(interactions.item))),
+    }
+    if TIME in rows and len(rows):
+        about |= {"from": iso(rows[TIME].min()), "to": iso(rows[TIME].max())}
+    return about
+
+
+def describe_overlap(
+    split: Split, train: pd.DataFrame, history: pd.DataFrame, test: pd.DataFrame
+) -> dict[str, Any]:
+    """Return what the tested part shares with what is known, from the raw events of each part.
+
+    Keys: ``shared_rows``, equal in (user, item, timestamp) between history and test (must be 0);
+    ``repeated_pairs``, in both at any time; ``test_rows_before_train_end``, the share of test rows strictly
+    earlier than the latest train row (None without timestamps); ``test_users``, warm (with history) and cold;
+    ``test_items``, warm (with train events) and cold; ``test_outside_candidates``: items, rows, their share.
+    """
+    candidates = split.train.items
+    known_user = split.history.users.rows(split.test.users.ids) >= 0
+    candidate = candidates.rows(split.test.items.ids)
+    trained = np.bincount(split.train.item, minlength=len(candidates)) > 0
+    warm_item = (candidate >= 0) & trained[candidate] if len(candidates) else candidate >= 0
+    outside = int((candidates.rows(test[ITEM]) < 0).sum())
+    repeated = _repeated_pairs(split.history, split.test)
+    return {
+        "shared_rows": _shared_rows(history, test, split, repeated) if len(repeated) else 0,
+        "repeated_pairs": len(repeated),
+        "test_rows_before_train_end": float((test[TIME] < train[TIME].max()).mean())
+        if TIME in test
+        else None,
+        "test_users": {"warm": int(known_user.sum()), "cold": int((~known_user).sum())},
+        "test_items": {"warm": int(warm_item.sum()), "cold": int((~warm_item).sum())},
+        "test_outside_candidates": {
+            "items": int((candidate < 0).sum()),
+            "rows": outside,
+            "share_of_rows": outside / len(test),
+        },
+    }
+
+
+def _early(test: pd.DataFrame, train: pd.DataFrame) -> float | None:
+    return float((test[TIME] < train[TIME].max()).mean()) if TIME in test else None
+
+
+def _repeated_pairs(history: Interactions, test: Interactions) -> np.ndarray:
+    """Return int64 keys (row of history user × candidates + item) of the pairs that both hold."""
+    width = len(history.items)
+    known = history.user.astype(np.int64) * width + history.item
+    user = history.users.rows(test.users.ids)[test.user]
+    item = history.items.rows(test.items.ids)[test.item]
+    tested = np.where((user >= 0) & (item >= 0), user * width + item, -1)
+    place = np.minimum(np.searchsorted(known, tested), len(known) - 1)
+    return tested[known[place] == tested]
+
+
+def _shared_rows(history: pd.DataFrame, test: pd.DataFrame, split: Split, repeated: np.ndarray) -> int:
+    """Return how many test rows equal a history row in user, item and (if there is one) timestamp."""
+    users, items = split.history.users, split.history.items
+
+    def rows_of_repeated_pairs(events: pd.DataFrame) -> pd.DataFrame:
+        user, item = users.rows(events[USER]), items.rows(events[ITEM])
+        pair = np.where((user >= 0) & (item >= 0), user * len(items) + item, -1)
+        rows = pd.DataFrame({"pair": pair, "time": events[TIME].to_numpy() if TIME in events else 0.0})
+        return rows[np.isin(pair, repeated)]
+
+    known = rows_of_repeated_pairs(history).drop_duplicates()
+    return len(rows_of_repeated_pairs(test).merge(known, on=["pair", "time"]))

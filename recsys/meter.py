@@ -1,0 +1,110 @@
+"""Seconds and peak memory of each hop, by process role: this Python, a JVM beside it, and the JVM's Python workers.
+
+Memory is resident memory (RSS), sampled from ``/proc`` over the process tree; pages that forked workers share
+count once for each. Where ``/proc`` is missing only this process's own high-water mark is known.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+_PROC = Path("/proc")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class Meter:
+    """Measures hops; use as ``with Meter() as meter: with meter.hop("fit"): ...``.
+
+    ``hops``: a list of ``{"name", "seconds", "peak_mb": {role: MiB, …, "total": MiB}}`` in order of ending.
+    """
+
+    def __init__(self, interval: float = 0.2) -> None:
+        self.hops: list[dict[str, Any]] = []
+        self._interval = interval
+        self._peak: dict[str, float] = {}
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="recsys-meter", daemon=True)
+
+    def __enter__(self) -> Meter:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    @contextmanager
+    def hop(self, name: str) -> Iterator[None]:
+        """Measure the block as one hop; a hop that raises is not recorded."""
+        with self._lock:
+            self._peak = {}
+        start = time.perf_counter()
+        self._sample()
+        yield
+        self._sample()
+        seconds = time.perf_counter() - start
+        with self._lock:
+            peak = {role: round(mb, 1) for role, mb in self._peak.items()}
+        self.hops.append({"name": name, "seconds": round(seconds, 3), "peak_mb": peak})
+
+    def _watch(self) -> None:
+        while not self._stop.wait(self._interval):
+            self._sample()
+
+    def _sample(self) -> None:
+        now = memory_mb()
+        with self._lock:
+            for role, mb in now.items():
+                self._peak[role] = max(mb, self._peak.get(role, 0.0))
+
+
+def memory_mb() -> dict[str, float]:
+    """Return resident MiB by role (``python``, ``jvm``, ``workers``) and their ``total``, at this moment."""
+    if not _PROC.is_dir():
+        unit = 2**20 if sys.platform == "darwin" else 2**10
+        mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+        return {"python": mb, "total": mb}
+    processes = dict(_processes())
+    me = os.getpid()
+    children: dict[int, list[int]] = {}
+    for pid, (parent, _) in processes.items():
+        children.setdefault(parent, []).append(pid)
+    parent = processes.get(me, (0, ""))[0]
+    root = parent if processes.get(parent, (0, ""))[1] == "java" else me  # spark-submit's JVM starts us
+    used: dict[str, float] = {}
+    todo = [root]
+    while todo:
+        pid = todo.pop()
+        todo += children.get(pid, [])
+        role = "python" if pid == me else "jvm" if processes.get(pid, (0, ""))[1] == "java" else "workers"
+        used[role] = used.get(role, 0.0) + _resident_mb(pid)
+    used["total"] = sum(used.values())
+    return used
+
+
+def _processes() -> Iterator[tuple[int, tuple[int, str]]]:
+    """Yield (pid, (parent pid, command name)) of every process."""
+    for entry in os.scandir(_PROC):
+        if entry.name.isdigit():
+            try:
+                stat = (_PROC / entry.name / "stat").read_text()
+            except (OSError, UnicodeDecodeError):
+                continue  # it ended between the two looks
+            name, _, rest = stat.partition("(")[2].rpartition(")")
+            yield int(entry.name), (int(rest.split()[1]), name)
+
+
+def _resident_mb(pid: int) -> float:
+    try:
+        return int((_PROC / str(pid) / "statm").read_text().split()[1]) * _PAGE / 2**20
+    except (OSError, IndexError):
+        return 0.0
