@@ -126,8 +126,8 @@ def _warnings(about: dict[str, Any], rule: AnyRule, weighting: Weighting, events
     early = about["test_rows_before_train_end"]
     if early and not isinstance(rule, ByTime):
         warnings.append(
-            f"rule = '{rule.rule}' leaks the future: {early:.0%} of test rows are earlier than the latest train"
-            " row, so models learn from events that were not known yet. Prefer rule = 'time'."
+            f"rule = '{rule.rule}' leaks the future: {early:.0%} of test rows are earlier than the latest"
+            " train row, so models learn from events that were not known yet. Prefer rule = 'time'."
         )
     if weighting.events and EVENT not in events:
         warnings.append(

@@ -34,7 +34,7 @@ class Weighting(BaseModel):
 
     events: dict[str, float] = Field(
         default={},
-        description="weight of each event type; negative = dislike, 0 = leave the rows out; none = value alone",
+        description="weight of each event type; negative = dislike, 0 = leave out; none = value alone",
     )
     half_life_days: float | None = Field(
         default=None,
@@ -178,7 +178,7 @@ def table(interactions: Interactions) -> pd.DataFrame:
 
 
 def from_table(df: pd.DataFrame, users: IdMap | None = None, items: IdMap | None = None) -> Interactions:
-    """Return the interactions of a table with one row a (user, item), in any order; undoes :func:`table`.
+    """Return the interactions of a table of one row a (user, item), in any order; undoes :func:`table`.
 
     Without ``users`` or ``items``, the maps are those of the ids present.
 

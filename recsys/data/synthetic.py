@@ -1,0 +1,298 @@
+"""Made-up worlds: films with tastes, times and text for demos and scale; small ones with known answers for tests.
+
+In the film world every user mixes some twenty tastes, one way when the log starts and another when it ends, and
+every film serves one or two tastes. An event picks a taste of the user, then a film that serves it and is out by
+then. Every number is a hash of (seed, purpose, user or film, draw): one user's events do not depend on the other
+users, so that the world is the same however many users are made at a time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from scipy.special import ndtri
+
+from recsys.data import words
+from recsys.data.hashing import combine, id_bits, unit
+from recsys.schema import ITEM, TIME, USER, VALUE
+from recsys.types import IdMap, Interactions
+
+TASTES = len(words.THEMES)
+START, YEAR = 1_451_606_400, 31_557_600.0  # 2016-01-01 in seconds since 1970; a year in seconds
+
+
+@dataclass(frozen=True)
+class World:
+    """The tables of a film world and the truth behind them. Row i of the truth is the i-th id; ids sort by row.
+
+    ``events``: user_id, item_id, value (a rating, 0.5 to 5 in half steps), timestamp; sorted by user and time.
+    ``items``: item_id, title, genres and cast (``|`` between), director, year, overview.
+    ``users``: user_id, age_group, country. ``tastes``: float64[2, users, tastes], mixtures (rows sum to 1) at
+    the start and at the end of the log. ``appeal``: float64[tastes, items], how a taste shares its picks among
+    films (rows sum to 1; 0 for films that nobody has met yet).
+    """
+
+    events: pd.DataFrame
+    items: pd.DataFrame
+    users: pd.DataFrame
+    tastes: np.ndarray
+    appeal: np.ndarray
+
+    def preference(self, users: np.ndarray, when: float = 1.0) -> np.ndarray:
+        """Return float64[len(users), items]: the chance that a pick is this film, were all films out.
+
+        ``users``: int rows. ``when``: 0 = start of the log, 1 = end; tastes move from one to the other.
+        """
+        start, end = self.tastes[:, users]
+        return ((1 - when) * start + when * end) @ self.appeal
+
+
+def film_world(
+    users: int = 6000, items: int = 2000, events: int = 400_000, seed: int = 0, *, years: float = 4.0
+) -> World:
+    """Make a film world with a long tail, drifting tastes, new films, cold films and late-coming users.
+
+    The number of events is hit to about one in a hundred; a (user, item) occurs at most once.
+    """
+    recipe = Recipe(users, items, events, seed, years)
+    everyone = np.arange(users)
+    block = max(1, 2**26 // items)  # users at a time: 64 MB of "has seen"
+    return World(
+        events=pd.concat([recipe.events(everyone[at : at + block]) for at in range(0, users, block)], ignore_index=True),
+        items=recipe.item_table(),
+        users=recipe.user_table(everyone),
+        tastes=recipe.tastes(everyone),
+        appeal=recipe.appeal,
+    )
+
+
+class Recipe:
+    """Films made at once, users and their events in pieces of any size."""
+
+    def __init__(self, users: int, items: int, events: int, seed: int, years: float) -> None:
+        self.n_users, self.n_items, self.seed, self.years = users, items, seed, years
+        film = np.arange(items)
+        popularity = (np.argsort(np.argsort(self._uniform("popularity", film))) + 0.01 * items + 1.0) ** -1.2
+        self.main = self._below(TASTES, "main", film)
+        self.second = self._below(TASTES, "second", film)
+        self.serves = np.full((items, TASTES), 0.004)
+        np.add.at(self.serves, (film, self.main), 0.75)
+        np.add.at(self.serves, (film, self.second), 0.25)
+        self.quality = self._normal("quality", film) + 0.25 * np.log(popularity / popularity.mean())
+        age = self._uniform("age", film)
+        in_log = self._uniform("in log", film) < 0.4
+        self.release = np.where(in_log, years * age, -40.0 * age**2)  # in years since the start of the log
+        appeal = self.serves.T * np.where(self._uniform("cold", film) < 0.03, 0.0, popularity)
+        self.appeal = appeal / appeal.sum(axis=1, keepdims=True)
+        steps = np.cumsum(self.appeal, axis=1)
+        self._steps = (steps / steps[:, -1:] + np.arange(TASTES)[:, None]).ravel()
+        self._stride = next(a for a in range(int(0.618 * users) + 1, 2 * users + 2) if np.gcd(a, users) == 1)
+        self._typical = self._typical_activity(events / users)
+
+    def item_table(self) -> pd.DataFrame:
+        """Return the items table; its attributes tell, with noise, which tastes a film serves."""
+        film = np.arange(self.n_items)
+        genre, shown = np.array([genre for genre, _ in words.THEMES], dtype=object), self._or_any("genre", film)
+        cast = np.stack([self._person(f"cast {i}", film, 12) for i in range(3)], axis=1) + 6 * TASTES
+        people = words.people(18 * TASTES)
+        return pd.DataFrame(
+            {
+                ITEM: _ids("f", film, self.n_items),
+                "title": words.titles(combine(self.seed, id_bits(["title"]), film)),
+                "genres": ["|".join(sorted({genre[a], genre[b]})) for a, b in zip(shown, self.second, strict=True)],
+                "cast": ["|".join(dict.fromkeys(people[row])) for row in cast],
+                "director": people[self._person("director", film, 6)],
+                "year": np.floor(2016 + self.release).astype(np.int32),
+                "overview": self._overviews(film),
+            }
+        )
+
+    def user_table(self, user: np.ndarray) -> pd.DataFrame:
+        """Return the users table for int rows ``user``."""
+        age, country = self._segments(user)
+        return pd.DataFrame(
+            {
+                USER: _ids("u", user, self.n_users),
+                "age_group": np.array(words.AGE_GROUPS, dtype=object)[age],
+                "country": np.array(words.COUNTRIES, dtype=object)[country],
+            }
+        )
+
+    def tastes(self, user: np.ndarray) -> np.ndarray:
+        """Return float64[2, len(user), tastes]: mixtures at the start and at the end of the log."""
+        taste, (age, country), row = np.arange(TASTES), self._segments(user), user[:, None]
+        start = self._normal("taste", row, taste)
+        start += 0.6 * self._normal("age taste", age[:, None], taste)
+        start += 0.4 * self._normal("country taste", country[:, None], taste)
+        end = 0.8 * start + 0.6 * self._normal("late taste", row, taste) + 0.3 * self._normal("trend", taste)
+        odds = np.exp(1.6 * np.stack([start, end]))
+        return odds / odds.sum(axis=-1, keepdims=True)
+
+    def events(self, user: np.ndarray) -> pd.DataFrame:
+        """Return the events of int rows ``user``, sorted by user and time."""
+        tastes = self.tastes(user)
+        row = np.repeat(np.arange(len(user)), self._activity(user))
+        slot = np.arange(len(row)) - np.searchsorted(row, row)
+        time = self._times(user[row], slot)
+        film = self._films(user, row, slot, time, np.cumsum(tastes, axis=-1))
+        found = film >= 0
+        row, slot, time, film = row[found], slot[found], time[found], film[found]
+        rating = self._ratings(user[row], film, time, tastes[:, row])
+        seconds = np.floor(START + time * YEAR)
+        order = np.lexsort((film, seconds, row))
+        return pd.DataFrame(
+            {
+                USER: _ids("u", user, self.n_users)[row[order]],
+                ITEM: _ids("f", np.arange(self.n_items), self.n_items)[film[order]],
+                VALUE: rating[order],
+                TIME: seconds[order],
+            }
+        )
+
+    def _films(
+        self, user: np.ndarray, row: np.ndarray, slot: np.ndarray, time: np.ndarray, tastes: np.ndarray
+    ) -> np.ndarray:
+        """Return the film of each slot, -1 where none was found: draw again while unreleased or seen."""
+        film = np.full(len(row), -1)
+        seen = np.zeros(len(user) * self.n_items, dtype=bool)
+        open_ = np.arange(len(row))
+        for attempt in range(100):
+            if not len(open_):
+                break
+            who = row[open_]
+            draw = (user[who], slot[open_], attempt)
+            late = self._uniform("late", *draw) * self.years < time[open_]
+            taste = (self._uniform("pick taste", *draw)[:, None] >= tastes[late.astype(int), who]).sum(axis=1)
+            taste = np.minimum(taste, TASTES - 1)
+            place = np.searchsorted(self._steps, taste + self._uniform("pick film", *draw) * (1 - 1e-12), "right")
+            pick = place - taste * self.n_items
+            age = time[open_] - self.release[pick]
+            fresh = 0.4 + 0.6 * np.exp(-np.maximum(age, 0.0))
+            key = who * self.n_items + pick
+            fits = np.flatnonzero((age >= 0) & (self._uniform("accept", *draw) < fresh) & ~seen[key])
+            fits = fits[np.unique(key[fits], return_index=True)[1]]  # the earlier slot of a user gets the film
+            film[open_[fits]] = pick[fits]
+            seen[key[fits]] = True
+            open_ = np.delete(open_, fits)
+        return film
+
+    def _ratings(self, user: np.ndarray, film: np.ndarray, time: np.ndarray, tastes: np.ndarray) -> np.ndarray:
+        """Return ratings of 0.5 … 5 in half steps: habit of the user, quality of the film, match of both, chance."""
+        late = (time / self.years)[:, None]
+        match = np.log((((1 - late) * tastes[0] + late * tastes[1]) * self.serves[film]).sum(axis=1))
+        liking = 4.5 + 0.35 * self._normal("habit", user) + 0.3 * self.quality[film] + 0.4 * match
+        return np.clip(np.round(2 * (liking + 0.5 * self._normal("mood", user, film))) / 2, 0.5, 5.0)
+
+    def _times(self, user: np.ndarray, slot: np.ndarray) -> np.ndarray:
+        """Return years since the start: two in five users are there from early on, the others join later."""
+        joins = self._uniform("join", user) * np.where(self._uniform("early", user) < 0.4, 0.1, 0.98)
+        stays = np.minimum(1.0 - joins, 0.15 - 0.7 * np.log1p(-self._uniform("stay", user)))
+        return self.years * (joins + stays * self._uniform("time", user, slot))
+
+    def _activity(self, user: np.ndarray) -> np.ndarray:
+        """Return int64 events wanted of each user: quantiles of a log-normal, dealt out so that they add up."""
+        quantile = (user * self._stride % self.n_users + 0.5) / self.n_users
+        return np.floor(self._wanted(self._typical, quantile) + self._uniform("round", user)).astype(np.int64)
+
+    def _wanted(self, typical: float, quantile: np.ndarray) -> np.ndarray:
+        return np.clip(typical * np.exp(ndtri(quantile)), 1.0, max(1.0, 0.3 * self.n_items))
+
+    def _typical_activity(self, mean: float) -> float:
+        """Return the median at which the clipped log-normal has this mean."""
+        quantile, typical = (np.arange(4096) + 0.5) / 4096, mean
+        for _ in range(50):
+            typical *= mean / self._wanted(typical, quantile).mean()
+        return typical
+
+    def _segments(self, user: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self._below(len(words.AGE_GROUPS), "age group", user), self._below(
+            len(words.COUNTRIES), "country", user
+        )
+
+    def _or_any(self, purpose: str, film: np.ndarray) -> np.ndarray:
+        """Return the main taste of three films in four, any taste for the others."""
+        other = self._below(TASTES, purpose + " any", film)
+        return np.where(self._uniform(purpose, film) < 0.75, self.main[film], other)
+
+    def _person(self, purpose: str, film: np.ndarray, of_taste: int) -> np.ndarray:
+        return self._or_any(purpose, film) * of_taste + self._below(of_taste, purpose + " who", film)
+
+    def _overviews(self, film: np.ndarray) -> list[str]:
+        """Return a sentence a film: four words of its main taste, two of the second, two that say nothing."""
+        own = np.argsort(self._uniform("own words", film[:, None], np.arange(10)), axis=1)[:, :4]
+        other = np.argsort(self._uniform("other words", film[:, None], np.arange(10)), axis=1)[:, :2]
+        plain = np.argsort(self._uniform("plain words", film[:, None], np.arange(len(words.COMMON))), axis=1)[:, :2]
+        texts = [text.split() for _, text in words.THEMES]
+        return [
+            words.OVERVIEW.format(
+                *(texts[main][i] for i in a), *(texts[second][i] for i in b), *(words.COMMON[i] for i in c)
+            )
+            for main, second, a, b, c in zip(self.main, self.second, own, other, plain, strict=True)
+        ]
+
+    def _uniform(self, purpose: str, *numbers: np.ndarray | int) -> np.ndarray:
+        return unit(combine(self.seed, id_bits([purpose]), *(np.asarray(number) for number in numbers)))
+
+    def _normal(self, purpose: str, *numbers: np.ndarray | int) -> np.ndarray:
+        return ndtri(self._uniform(purpose, *numbers) + 2.0**-54)
+
+    def _below(self, limit: int, purpose: str, *numbers: np.ndarray | int) -> np.ndarray:
+        return (self._uniform(purpose, *numbers) * limit).astype(np.int64)
+
+
+def _ids(letter: str, rows: np.ndarray, of: int) -> np.ndarray:
+    """Return text ids as wide as the last one, so that they sort by row: "u0017"."""
+    width = len(str(of - 1))
+    return np.array([f"{letter}{row:0{width}d}" for row in rows], dtype=object)
+
+
+def write(world: World, folder: Path | str, format: Literal["csv", "parquet"] = "csv") -> dict[str, Path]:
+    """Write events, items and users into ``folder`` (made if missing); return the path of each by name."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {name: folder / f"{name}.{format}" for name in ("events", "items", "users")}
+    for name, path in paths.items():
+        frame: pd.DataFrame = getattr(world, name)
+        if TIME in frame:
+            frame = frame.astype({TIME: np.int64})
+        if format == "csv":
+            frame.to_csv(path, index=False)
+        else:
+            frame.to_parquet(path, index=False)
+    return paths
+
+
+def checkerboard(n: int) -> Interactions:
+    """Return n users × n items where user u likes item i iff u + i is even, with the diagonal withheld.
+
+    The one right answer: an unseen item of user u's colour is item u. Needs n ≥ 4 to have anything to learn from.
+    """
+    user, item = np.divmod(np.arange(n * n), n)
+    likes = ((user + item) % 2 == 0) & (user != item)
+    return _interactions(user[likes], item[likes], np.ones(int(likes.sum())), (n, n))
+
+
+def low_rank(
+    users: int, items: int, rank: int, *, density: float = 1.0, seed: int = 0
+) -> tuple[Interactions, np.ndarray, np.ndarray]:
+    """Return (interactions, X float64[users, rank], Y float64[items, rank]) with value = X Yᵀ at random cells.
+
+    Factors are uniform in [0.1, 1), so every value is positive and the full matrix has exactly this rank.
+    ``density``: chance of each cell to be stored. Values are rounded to float32.
+    """
+    rng = np.random.default_rng(seed)
+    x, y = rng.uniform(0.1, 1.0, (users, rank)), rng.uniform(0.1, 1.0, (items, rank))
+    user, item = np.nonzero(rng.random((users, items)) < density)
+    return _interactions(user, item, (x[user] * y[item]).sum(axis=1), (users, items)), x, y
+
+
+def _interactions(user: np.ndarray, item: np.ndarray, value: np.ndarray, shape: tuple[int, int]) -> Interactions:
+    """Return entries sorted by (user, item) between ids 0 … n-1, at unknown times."""
+    maps = [IdMap.of(np.arange(n)) for n in shape]
+    return Interactions(
+        *maps, user.astype(np.int32), item.astype(np.int32), value.astype(np.float32), np.full(len(user), -1)
+    )

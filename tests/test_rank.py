@@ -1,0 +1,119 @@
+"""Selection and TopK against a sort of every row, written without the code under test."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.sparse import csr_array
+
+from recsys.errors import ConfigError, InputError
+from recsys.kernels import select_top_k
+from recsys.rank import recommend, topk_from_table, topk_table
+from recsys.types import SHORTFALL, IdMap
+
+
+class Fixed:
+    """A model with given scores; row i of a block is user ``users[i]``."""
+
+    def __init__(self, scores):
+        self.scores = np.asarray(scores, dtype=np.float32)
+
+    def fit(self, train, features=None):
+        return self
+
+    def score(self, histories, users=None):
+        block = self.scores[users]
+        block.flags.writeable = False  # a model may hand out a view that nobody else may change
+        return block
+
+
+def by_sorting(row, seen, k):
+    """Return the expected list of one row: sort all, drop what may not be chosen."""
+    allowed = [item for item in range(len(row)) if np.isfinite(row[item]) and item not in seen]
+    return sorted(allowed, key=lambda item: (-row[item], item))[:k]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_selection_equals_a_full_sort(data):
+    n, k = data.draw(st.integers(1, 30)), data.draw(st.integers(1, 35))
+    values = st.sampled_from([np.nan, -np.inf, -1.0, 0.0, 0.5, 1.0, 2.0])  # few values: many ties
+    rows = data.draw(st.lists(st.lists(values, min_size=n, max_size=n), min_size=1, max_size=5))
+    seen = [sorted(data.draw(st.sets(st.integers(0, n - 1)))) for _ in rows]
+    indptr = np.cumsum([0] + [len(s) for s in seen])
+    indices = np.array([item for s in seen for item in s], dtype=np.int32)
+    items, scores = select_top_k(np.array(rows, dtype=np.float32), indptr, indices, k)
+    for row, hidden, found, found_scores in zip(rows, seen, items, scores, strict=True):
+        expected = by_sorting(row, set(hidden), k)
+        assert found.tolist() == expected + [-1] * (k - len(expected))
+        assert found_scores[: len(expected)].tolist() == [row[item] for item in expected]
+        assert np.isnan(found_scores[len(expected) :]).all()
+
+
+def test_blocks_do_not_change_the_result():
+    rng = np.random.default_rng(0)
+    model = Fixed(rng.standard_normal((50, 20_000)).round(1))  # 1 MiB holds four such rows
+    seen = csr_array((rng.random((50, 20_000)) < 0.2).astype(np.float32))
+    whole = recommend(model, seen, 7)
+    tiny = recommend(model, seen, 7, memory_mb=1)
+    one_by_one = [recommend(model, seen[[row]], 7, users=np.array([row])) for row in range(50)]
+    assert (whole.items == tiny.items).all()
+    assert (whole.items == np.vstack([one.items for one in one_by_one])).all()
+
+
+def test_each_reason_for_a_short_list():
+    nan = np.nan
+    scores = [[3, 2, 1, 0], [3, 2, 1, 0], [nan] * 4, [3, 2, 1, 0]]
+    seen = csr_array(np.array([[0, 0, 0, 0], [1, 1, 1, 0], [0, 0, 0, 0], [0, 0, 0, 1]], dtype=np.float32))
+    lists = recommend(Fixed(scores), seen, 2)
+    assert [SHORTFALL[s] for s in lists.shortfall] == ["none", "all_seen", "cold_no_fallback", "none"]
+    allowed = np.array([True, False, False, True])
+    ruled = recommend(Fixed(scores), seen, 2, candidates=allowed)
+    assert [SHORTFALL[s] for s in ruled.shortfall] == ["none", "all_seen", "cold_no_fallback", "filtered"]
+    assert ruled.items[0].tolist() == [0, 3]
+    assert [SHORTFALL[s] for s in recommend(Fixed(scores), seen, 9).shortfall][0] == "small_catalogue"
+
+
+def test_an_explicit_zero_counts_as_seen():
+    seen = csr_array((np.zeros(1, dtype=np.float32), [1], [0, 1]), shape=(1, 3))
+    assert recommend(Fixed([[1, 9, 2]]), seen, 3).items.tolist() == [[2, 0, -1]]
+    assert recommend(Fixed([[1, 9, 2]]), seen, 3, exclude_seen=False).items.tolist() == [[1, 2, 0]]
+
+
+def test_wrong_arguments_are_refused():
+    empty = csr_array((1, 3), dtype=np.float32)
+    with pytest.raises(ConfigError, match="k is 0"):
+        recommend(Fixed([[1, 2, 3]]), empty, 0)
+    with pytest.raises(ConfigError, match=r"bool\[3\]"):
+        recommend(Fixed([[1, 2, 3]]), empty, 1, candidates=np.array([True]))
+
+
+def test_the_table_and_back():
+    users, items = IdMap.of(["ann", "bob", "eve"]), IdMap.of(np.array([10, 20, 30], dtype=np.int32))
+    seen = csr_array((3, 3), dtype=np.float32)
+    lists = recommend(Fixed([[1, 3, 2], [np.nan] * 3, [5, 4, 6]]), seen, 2)
+    table = topk_table(lists, users, items)
+    assert table["user_id"].tolist() == ["ann", "ann", "eve", "eve"]
+    assert table["item_id"].tolist() == [20, 30, 30, 10]
+    assert table["item_id"].dtype == np.int32
+    assert table["rank"].tolist() == [1, 2, 1, 2]
+    assert set(table["source"]) == {"fixed"}
+    back = topk_from_table(table.sample(frac=1, random_state=1), users, items)
+    assert back.items.tolist() == lists.items.tolist()
+    assert back.items[1].tolist() == [-1, -1]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([("a", "x", 1), ("a", "y", 1)], r"repeat a \(user, rank\)"),
+        ([("a", "x", 1), ("a", "x", 2)], r"repeat a \(user, item\)"),
+        ([("a", "x", 0)], "start at 1"),
+        ([("a", "z", 1)], "do not know"),
+    ],
+)
+def test_bad_tables_are_refused(rows, message):
+    table = pd.DataFrame(rows, columns=["user_id", "item_id", "rank"])
+    with pytest.raises(InputError, match=message):
+        topk_from_table(table, IdMap.of(["a"]), IdMap.of(["x", "y"]))
