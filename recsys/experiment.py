@@ -66,15 +66,7 @@ def run(config: Config, *, progress: Steps | None = None) -> dict[str, Evaluatio
                 folder.write_table(f"topk/{name}.parquet", topk_table(topk, parts.test.users, parts.train.items))
             with meter.hop(f"judge {name}"):
                 evaluations.append(
-                    evaluate(
-                        topk,
-                        parts,
-                        config.judge.metrics,
-                        name=name,
-                        relevant=config.judge.relevant,
-                        missing_users=config.judge.missing_users,
-                        exclude_seen=config.recommend.exclude_seen,
-                    )
+                    evaluate(topk, parts, config.judge, name=name, exclude_seen=config.recommend.exclude_seen)
                 )
         with meter.hop("summarise"):
             folder.write_table("per_user.parquet", _per_user(evaluations))

@@ -93,3 +93,36 @@ def select_top_k(
     for i in prange(m):
         _select_row(scores[i], indices[indptr[i] : indptr[i + 1]], best_items[i], best_scores[i])
     return best_items, best_scores
+
+
+# --- Judging ---------------------------------------------------------------------------------------------
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def gains(
+    items: np.ndarray, indptr: np.ndarray, indices: np.ndarray, values: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what each listed item is worth, and what the best possible list would have been worth.
+
+    Args:
+        items: int[m, k] columns, -1 padding.
+        indptr, indices, values: CSR of the relevant items, columns sorted within a row, float64 values > 0.
+
+    Returns:
+        gains float64[m, k], 0 where an item is not stored in its row; ideal float64[m, k], each row's largest
+        values in descending order, then 0. O(k·log(row) + row·log(row)) a row.
+    """
+    m, k = items.shape
+    found = np.zeros((m, k))
+    ideal = np.zeros((m, k))
+    for i in prange(m):
+        start, stop = indptr[i], indptr[i + 1]
+        row = indices[start:stop]
+        for place in range(k):
+            where = np.searchsorted(row, items[i, place])
+            if where < len(row) and row[where] == items[i, place]:
+                found[i, place] = values[start + where]
+        best = np.sort(values[start:stop])[::-1]
+        n = min(k, len(best))
+        ideal[i, :n] = best[:n]
+    return found, ideal

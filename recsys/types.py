@@ -219,9 +219,10 @@ class Recommender(Protocol):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """``per_user``: DataFrame with ``user_id`` and one float64 column a metric (NaN = undefined for that user).
+    """``per_user``: DataFrame with ``user_id``, counts, and one float64 column a metric (NaN = undefined).
 
-    ``about``: definitions used, counts of users evaluated, skipped, short, without a list.
+    ``about``: ``definitions`` (metric -> one line) and ``counts`` (users evaluated, undefined, short, without a
+    list …).
     """
 
     name: str
@@ -231,4 +232,4 @@ class Evaluation:
     @property
     def metrics(self) -> list[str]:
         """The metric columns, in order."""
-        return [column for column in self.per_user.columns if column != "user_id"]
+        return list(self.about["definitions"])

@@ -72,4 +72,3 @@ def gini(sorted_counts: np.ndarray) -> float:
         return float("nan")
     ranks = np.arange(1, n + 1)
     return float(2 * np.dot(ranks, sorted_counts) / (n * total) - (n + 1) / n)
-

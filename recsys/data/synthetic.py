@@ -27,51 +27,47 @@ START, YEAR = 1_451_606_400, 31_557_600.0  # 2016-01-01 in seconds since 1970; a
 
 @dataclass(frozen=True)
 class World:
-    """The tables of a film world and the truth behind them. Row i of the truth is the i-th id; ids sort by row.
+    """The tables of a film world, and ``truth``, the recipe behind them. Row i of the truth is the i-th id.
 
     ``events``: user_id, item_id, value (a rating, 0.5 to 5 in half steps), timestamp; sorted by user and time.
     ``items``: item_id, title, genres and cast (``|`` between), director, year, overview.
-    ``users``: user_id, age_group, country. ``tastes``: float64[2, users, tastes], mixtures (rows sum to 1) at
-    the start and at the end of the log. ``appeal``: float64[tastes, items], how a taste shares its picks among
-    films (rows sum to 1; 0 for films that nobody has met yet).
+    ``users``: user_id, age_group, country.
     """
 
     events: pd.DataFrame
     items: pd.DataFrame
     users: pd.DataFrame
-    tastes: np.ndarray
-    appeal: np.ndarray
-
-    def preference(self, users: np.ndarray, when: float = 1.0) -> np.ndarray:
-        """Return float64[len(users), items]: the chance that a pick is this film, were all films out.
-
-        ``users``: int rows. ``when``: 0 = start of the log, 1 = end; tastes move from one to the other.
-        """
-        start, end = self.tastes[:, users]
-        return ((1 - when) * start + when * end) @ self.appeal
+    truth: Recipe
 
 
 def film_world(
     users: int = 6000, items: int = 2000, events: int = 400_000, seed: int = 0, *, years: float = 4.0
 ) -> World:
-    """Make a film world with a long tail, drifting tastes, new films, cold films and late-coming users.
+    """Make a film world with a long tail, drifting tastes, new films, films nobody met and late-coming users.
 
-    The number of events is hit to about one in a hundred; a (user, item) occurs at most once.
+    The log starts in 2016 and lasts ``years``. The number of events is hit to about one in a hundred as long as
+    it is under a tenth of users × items; a (user, item) occurs at most once. Ids are text that sorts by row.
     """
     recipe = Recipe(users, items, events, seed, years)
     everyone = np.arange(users)
     block = max(1, 2**26 // items)  # users at a time: 64 MB of "has seen"
     return World(
-        events=pd.concat([recipe.events(everyone[at : at + block]) for at in range(0, users, block)], ignore_index=True),
+        events=pd.concat(
+            [recipe.events(everyone[at : at + block]) for at in range(0, users, block)], ignore_index=True
+        ),
         items=recipe.item_table(),
         users=recipe.user_table(everyone),
-        tastes=recipe.tastes(everyone),
-        appeal=recipe.appeal,
+        truth=recipe,
     )
 
 
 class Recipe:
-    """Films made at once, users and their events in pieces of any size."""
+    """How a film world is made: films at once, users and their events in pieces of any size.
+
+    ``serves``: float64[items, tastes], how well a film fits each taste. ``appeal``: float64[tastes, items], how
+    a taste shares its picks among films (rows sum to 1; 0 for films that nobody has met yet). ``release``:
+    float64[items], years since the start of the log, negative for older films.
+    """
 
     def __init__(self, users: int, items: int, events: int, seed: int, years: float) -> None:
         self.n_users, self.n_items, self.seed, self.years = users, items, seed, years
@@ -96,14 +92,19 @@ class Recipe:
     def item_table(self) -> pd.DataFrame:
         """Return the items table; its attributes tell, with noise, which tastes a film serves."""
         film = np.arange(self.n_items)
-        genre, shown = np.array([genre for genre, _ in words.THEMES], dtype=object), self._or_any("genre", film)
+        genre, shown = (
+            np.array([genre for genre, _ in words.THEMES], dtype=object),
+            self._or_any("genre", film),
+        )
         cast = np.stack([self._person(f"cast {i}", film, 12) for i in range(3)], axis=1) + 6 * TASTES
         people = words.people(18 * TASTES)
         return pd.DataFrame(
             {
                 ITEM: _ids("f", film, self.n_items),
                 "title": words.titles(combine(self.seed, id_bits(["title"]), film)),
-                "genres": ["|".join(sorted({genre[a], genre[b]})) for a, b in zip(shown, self.second, strict=True)],
+                "genres": [
+                    "|".join(sorted({genre[a], genre[b]})) for a, b in zip(shown, self.second, strict=True)
+                ],
                 "cast": ["|".join(dict.fromkeys(people[row])) for row in cast],
                 "director": people[self._person("director", film, 6)],
                 "year": np.floor(2016 + self.release).astype(np.int32),
@@ -153,6 +154,16 @@ class Recipe:
             }
         )
 
+    def preference(self, user: np.ndarray, when: float) -> np.ndarray:
+        """Return float64[len(user), items]: the chance that a pick of int rows ``user`` is this film.
+
+        ``when``: 0 = start of the log, 1 = end; tastes move from one to the other. Rows sum to 1.
+        """
+        start, end = self.tastes(user)
+        age = when * self.years - self.release
+        chance = ((1 - when) * start + when * end) @ self.appeal * _freshness(age)
+        return chance / chance.sum(axis=1, keepdims=True)
+
     def _films(
         self, user: np.ndarray, row: np.ndarray, slot: np.ndarray, time: np.ndarray, tastes: np.ndarray
     ) -> np.ndarray:
@@ -168,19 +179,24 @@ class Recipe:
             late = self._uniform("late", *draw) * self.years < time[open_]
             taste = (self._uniform("pick taste", *draw)[:, None] >= tastes[late.astype(int), who]).sum(axis=1)
             taste = np.minimum(taste, TASTES - 1)
-            place = np.searchsorted(self._steps, taste + self._uniform("pick film", *draw) * (1 - 1e-12), "right")
+            place = np.searchsorted(
+                self._steps, taste + self._uniform("pick film", *draw) * (1 - 1e-12), "right"
+            )
             pick = place - taste * self.n_items
-            age = time[open_] - self.release[pick]
-            fresh = 0.4 + 0.6 * np.exp(-np.maximum(age, 0.0))
             key = who * self.n_items + pick
-            fits = np.flatnonzero((age >= 0) & (self._uniform("accept", *draw) < fresh) & ~seen[key])
-            fits = fits[np.unique(key[fits], return_index=True)[1]]  # the earlier slot of a user gets the film
+            wanted = self._uniform("accept", *draw) < _freshness(time[open_] - self.release[pick])
+            fits = np.flatnonzero(wanted & ~seen[key])
+            fits = fits[
+                np.unique(key[fits], return_index=True)[1]
+            ]  # the earlier slot of a user gets the film
             film[open_[fits]] = pick[fits]
             seen[key[fits]] = True
             open_ = np.delete(open_, fits)
         return film
 
-    def _ratings(self, user: np.ndarray, film: np.ndarray, time: np.ndarray, tastes: np.ndarray) -> np.ndarray:
+    def _ratings(
+        self, user: np.ndarray, film: np.ndarray, time: np.ndarray, tastes: np.ndarray
+    ) -> np.ndarray:
         """Return ratings of 0.5 … 5 in half steps: habit of the user, quality of the film, match of both, chance."""
         late = (time / self.years)[:, None]
         match = np.log((((1 - late) * tastes[0] + late * tastes[1]) * self.serves[film]).sum(axis=1))
@@ -225,7 +241,9 @@ class Recipe:
         """Return a sentence a film: four words of its main taste, two of the second, two that say nothing."""
         own = np.argsort(self._uniform("own words", film[:, None], np.arange(10)), axis=1)[:, :4]
         other = np.argsort(self._uniform("other words", film[:, None], np.arange(10)), axis=1)[:, :2]
-        plain = np.argsort(self._uniform("plain words", film[:, None], np.arange(len(words.COMMON))), axis=1)[:, :2]
+        plain = np.argsort(self._uniform("plain words", film[:, None], np.arange(len(words.COMMON))), axis=1)[
+            :, :2
+        ]
         texts = [text.split() for _, text in words.THEMES]
         return [
             words.OVERVIEW.format(
@@ -242,6 +260,11 @@ class Recipe:
 
     def _below(self, limit: int, purpose: str, *numbers: np.ndarray | int) -> np.ndarray:
         return (self._uniform(purpose, *numbers) * limit).astype(np.int64)
+
+
+def _freshness(age: np.ndarray) -> np.ndarray:
+    """Return how willingly a film is picked at this age in years: 1 when new, 0.4 when old, 0 before it is out."""
+    return np.where(age >= 0, 0.4 + 0.6 * np.exp(-np.maximum(age, 0.0)), 0.0)
 
 
 def _ids(letter: str, rows: np.ndarray, of: int) -> np.ndarray:
@@ -290,7 +313,9 @@ def low_rank(
     return _interactions(user, item, (x[user] * y[item]).sum(axis=1), (users, items)), x, y
 
 
-def _interactions(user: np.ndarray, item: np.ndarray, value: np.ndarray, shape: tuple[int, int]) -> Interactions:
+def _interactions(
+    user: np.ndarray, item: np.ndarray, value: np.ndarray, shape: tuple[int, int]
+) -> Interactions:
     """Return entries sorted by (user, item) between ids 0 … n-1, at unknown times."""
     maps = [IdMap.of(np.arange(n)) for n in shape]
     return Interactions(

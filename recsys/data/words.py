@@ -28,7 +28,9 @@ THEMES = (
 )
 """(genre, ten words) of each taste. Genres repeat: a genre says less than the words do."""
 
-COMMON = "night town family secret friend road morning promise letter past winter city money journey home".split()
+COMMON = (
+    "night town family secret friend road morning promise letter past winter city money journey home".split()
+)
 OVERVIEW = (
     "Between a {0} and a {1} lies a {6}: what the {2} began, the {3} must end,"
     " and neither {4} nor {5} will ever be the same {7} again."
@@ -56,7 +58,9 @@ def people(count: int) -> np.ndarray:
     mixed = np.arange(count) * 3_067 % (len(_FIRST) * len(_START) * len(_END))
     first, family = np.divmod(mixed, len(_START) * len(_END))
     start, end = np.divmod(family, len(_END))
-    return np.array([f"{_FIRST[f]} {_START[s]}{_END[e]}" for f, s, e in zip(first, start, end, strict=True)], dtype=object)
+    return np.array(
+        [f"{_FIRST[f]} {_START[s]}{_END[e]}" for f, s, e in zip(first, start, end, strict=True)], dtype=object
+    )
 
 
 def titles(numbers: np.ndarray) -> list[str]:

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from recsys.data.hashing import id_bits
 from recsys.evaluation.evaluate import Judging
-from recsys.evaluation.significance import mean_ci, paired_difference
+from recsys.evaluation.significance import Sums, bootstrap_sums
 from recsys.schema import USER
 from recsys.types import Evaluation
 
@@ -20,58 +21,49 @@ def summarise(evaluations: list[Evaluation], judging: Judging, *, seed: int = 0)
     """Return metrics.json: per model and metric the mean, its interval and the number of users it is over.
 
     Users whose value is undefined (NaN) are left out of a mean; a difference is over the users for whom both
-    models are defined. Every interval uses the same seed, so equal inputs give equal intervals.
+    models are defined.
     """
-    by_name = {evaluation.name: evaluation for evaluation in evaluations}
-    baseline = by_name.get(judging.baseline)
-    result: dict[str, Any] = {"models": {e.name: _means(e.per_user, e.metrics, judging, seed) for e in evaluations}}
-    if baseline is not None:
-        result["differences"] = {
-            e.name: _differences(e, baseline, judging, seed) for e in evaluations if e is not baseline
+    baseline = next((e for e in evaluations if e.name == judging.baseline), None)
+
+    def measure(table: pd.DataFrame, metrics: list[str], **extra: Any) -> dict[str, Any]:
+        values = table[metrics].to_numpy(dtype=np.float64)
+        return cells(
+            bootstrap_sums(values, id_bits(table[USER]), resamples=judging.resamples, seed=seed), metrics, **extra
+        )
+
+    models = {e.name: measure(e.per_user, e.metrics) for e in evaluations}
+    differences = {
+        e.name: measure(_minus(e, baseline), e.metrics, baseline=baseline.name)
+        for e in evaluations
+        if baseline is not None and e is not baseline
+    }
+    segments = {
+        name: {
+            e.name: measure(e.per_user[e.per_user["n_history"].between(*bounds)], e.metrics) for e in evaluations
         }
-    result["about"] = {
+        for name, bounds in HISTORY_SEGMENTS.items()
+    }
+    about = {
         "engine": "local",
         "primary": judging.metrics[0],
-        "baseline": judging.baseline if baseline is not None else None,
-        "definitions": evaluations[0].about.get("definitions", {}),
-        "counts": {e.name: e.about.get("counts", {}) for e in evaluations},
-        "segments": {"history": _segments(evaluations, judging, seed)},
+        "baseline": baseline.name if baseline else None,
+        "definitions": evaluations[0].about["definitions"],
+        "counts": {e.name: e.about["counts"] for e in evaluations},
+        "segments": {"history": segments},
     }
-    return result
+    return {"models": models, "differences": differences, "about": about}
 
 
-def entry(mean: float, low: float, high: float, users: int) -> dict[str, Any]:
-    """Return one cell of metrics.json."""
-    return {"mean": mean, "ci95": [low, high], "users": users}
+def cells(sums: Sums, metrics: list[str], **extra: Any) -> dict[str, Any]:
+    """Return metric -> {mean, ci95, users} from sums whose columns are the metrics."""
+    mean, low, high = sums.intervals()
+    return {
+        metric: {"mean": float(mean[i]), "ci95": [float(low[i]), float(high[i])], "users": int(sums.count[i])} | extra
+        for i, metric in enumerate(metrics)
+    }
 
 
-def _means(per_user: pd.DataFrame, metrics: list[str], judging: Judging, seed: int) -> dict[str, Any]:
-    cells = {}
-    for metric in metrics:
-        values = per_user[metric].to_numpy(dtype=np.float64)
-        values = values[~np.isnan(values)]
-        cells[metric] = entry(*mean_ci(values, resamples=judging.resamples, rng=seed), len(values))
-    return cells
-
-
-def _differences(model: Evaluation, baseline: Evaluation, judging: Judging, seed: int) -> dict[str, Any]:
-    both = model.per_user.merge(baseline.per_user, on=USER, suffixes=("", "\0"))
-    cells = {}
-    for metric in model.metrics:
-        a, b = both[metric].to_numpy(dtype=np.float64), both[metric + "\0"].to_numpy(dtype=np.float64)
-        defined = ~np.isnan(a) & ~np.isnan(b)
-        found = paired_difference(a[defined], b[defined], resamples=judging.resamples, rng=seed)
-        cells[metric] = entry(*found, int(defined.sum())) | {"baseline": baseline.name}
-    return cells
-
-
-def _segments(evaluations: list[Evaluation], judging: Judging, seed: int) -> dict[str, Any]:
-    segments = {}
-    for name, (least, most) in HISTORY_SEGMENTS.items():
-        parts = {}
-        for e in evaluations:
-            if "n_history" in e.per_user:
-                part = e.per_user[e.per_user["n_history"].between(least, most)]
-                parts[e.name] = _means(part, e.metrics, judging, seed)
-        segments[name] = parts
-    return segments
+def _minus(model: Evaluation, baseline: Evaluation) -> pd.DataFrame:
+    """Return the users of both, with the differences of their metrics."""
+    a, b = model.per_user.set_index(USER)[model.metrics], baseline.per_user.set_index(USER)[model.metrics]
+    return (a - b.reindex(a.index)).reset_index()
