@@ -1,0 +1,35 @@
+# Every target sets the machine up first (.ci/setup.sh): a virtual environment in .venv, the pinned packages, Java.
+#   make demo PYTHON=python3.12      use that interpreter
+#   make test ARGS="-k ndcg -x"      hand options to pytest
+RUN = sh .ci/setup.sh
+export PYTHON
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:   # `make -j` must not interleave set-up and tests
+.PHONY: help setup demo test lint types pytest clean
+
+help:           ## list the targets
+	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1\t/p' Makefile
+
+setup:          ## .venv, the packages of constraints.txt, Java 17 or newer
+	@$(RUN)
+
+demo:           ## a made-up film world through both engines, in about three minutes
+	@$(RUN) recsys demo
+
+test:           ## lint, types and every test; goes on after a failure, so that one run shows all
+	@$(MAKE) --no-print-directory -k lint types pytest
+
+lint:           ## ruff: rules and layout
+	@$(RUN) ruff check .
+	@$(RUN) ruff format --check .
+
+types:          ## mypy
+	@$(RUN) mypy
+
+pytest:         ## the tests alone
+	@$(RUN) python -m pytest $(ARGS)
+
+clean:          ## remove .venv and caches; runs/ and data/ stay
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,306 @@
+"""Bytes -> raw columns, before any rule about their contents."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from recsys.data.validate import code
+from recsys.errors import InputError, nearest
+from recsys.schema import EVENTS, USER
+
+if TYPE_CHECKING:
+    from recsys.data.read import Reading
+
+SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet"}
+csv.field_size_limit(1 << 24)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file, a folder of Parquet parts, or a member of a zip archive."""
+
+    path: Path
+    member: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.path}/{self.member}" if self.member else str(self.path)
+
+    @property
+    def name(self) -> str:
+        """The file name that tells the format."""
+        return self.member or self.path.name
+
+    def open(self) -> BinaryIO:
+        """Return the unpacked bytes as a stream."""
+        if self.member:
+            return zipfile.ZipFile(self.path).open(self.member)  # type: ignore[return-value]
+        if self.path.suffix == ".gz":
+            return gzip.open(self.path)  # type: ignore[return-value]
+        return self.path.open("rb")
+
+    def format(self) -> str:
+        """Return the format that the name tells.
+
+        Raises:
+            InputError: nothing there, or an unknown ending.
+        """
+        if not self.path.exists():
+            raise InputError(f"{self}: no such file or folder. Paths are relative to the folder you run in.")
+        if self.path.is_dir():
+            if any(self.path.rglob("*.parquet")):
+                return "parquet"
+            raise InputError(f"{self}: a folder without .parquet files and without a MovieLens layout.")
+        suffix = Path(self.name.removesuffix(".gz")).suffix.lower()
+        if suffix not in SUFFIXES:
+            raise InputError(f"{self}: cannot tell the format by the name. Set [data] format.")
+        return SUFFIXES[suffix]
+
+
+@dataclass(frozen=True)
+class Raw:
+    """Columns as found. ``why``: int8[n], what the reader itself holds against a row. ``fast``: lines unknown."""
+
+    table: pd.DataFrame
+    why: np.ndarray
+    where: str
+    line: Callable[[int], int]
+    text: Callable[[int], str]
+    fast: bool = False
+
+
+def read_raw(
+    source: Source,
+    file_format: str,
+    wanted: dict[str, str],
+    reading: Reading,
+    *,
+    everything: bool = False,
+    careful: bool = False,
+) -> Raw:
+    """Read the ``wanted`` columns (ours -> theirs) that exist, renamed to ours; ``everything``: all others too.
+
+    Raises:
+        InputError: unreadable, truncated, empty, of another layout, or with the wrong delimiter.
+    """
+    kind = source.format() if file_format == "auto" else file_format
+    try:
+        if kind == "parquet":
+            return _parquet(source, wanted, everything)
+        if kind == "jsonl":
+            return _jsonl(source, wanted, reading, everything)
+        delimiter = reading.delimiter or ("\t" if kind == "tsv" else ",")
+        names, skip = _header(source, delimiter, wanted, reading)
+        if not careful:
+            fast = _fast_csv(source, delimiter, names, skip, wanted, reading)
+            if fast:
+                return fast
+        return _careful_csv(source, delimiter, names, skip, wanted, reading, everything)
+    except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as error:
+        raise InputError(f"{source}: the archive is damaged or cut short ({error}). Fetch it again.") from error
+    except (IsADirectoryError, PermissionError, FileNotFoundError) as error:
+        raise InputError(f"{source}: cannot be read: {error.strerror}.") from error
+    except LookupError as error:
+        raise InputError(f"{source}: {error}. Check [data] encoding.") from error
+
+
+def _lines(source: Source, reading: Reading) -> Iterator[str]:
+    """Yield text lines; bytes of another encoding become lone surrogates, which validation refuses."""
+    stream = source.open()
+    start = stream.read(2)
+    stream.close()
+    if start in (b"\xff\xfe", b"\xfe\xff"):
+        raise InputError(f"{source}: this is UTF-16. Save it as UTF-8, or set [data] encoding = 'utf-16'.")
+    encoding = "utf-8-sig" if reading.encoding.lower() in ("utf-8", "utf8") else reading.encoding
+    with io.TextIOWrapper(source.open(), encoding=encoding, errors="surrogateescape", newline="") as text:
+        yield from text
+
+
+def _rows(source: Source, delimiter: str, reading: Reading) -> Iterator[tuple[int, list[str]]]:
+    """Yield (first physical line from 1, fields) of every row that is not blank."""
+    reader = csv.reader(_lines(source, reading), delimiter=delimiter)
+    line = 1
+    try:
+        for fields in reader:
+            if fields:
+                yield line, fields
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise InputError(f"{source}, line {line}: {error}. Check the quotes and [data] delimiter.") from error
+
+
+def _header(source: Source, delimiter: str, wanted: dict[str, str], reading: Reading) -> tuple[list[str], int]:
+    """Return the column names, and 1 when the first row holds them, else 0 (names are then positions)."""
+    first = next(_rows(source, delimiter, reading), None)
+    if first is None:
+        raise InputError(f"{source}: no rows: the file is empty, or has nothing but a header.")
+    fields = first[1]
+    positions = bool(reading.columns) and all(name.isdigit() and name not in fields for name in reading.columns.values())
+    if reading.header is False or (reading.header is None and positions):
+        names, skip = [str(place) for place in range(len(fields))], 0
+    else:
+        names, skip = fields, 1
+    repeated = {name for name in names if names.count(name) > 1 and name in wanted.values()}
+    if repeated:
+        raise InputError(f"{source}: the header names {', '.join(sorted(repeated))} twice. Rename one.")
+    if len(fields) == 1 and len([1 for name in EVENTS.required if name in wanted]) > 1:
+        better = [d for d in (",", ";", "\t", "|") if d != delimiter and d in fields[0]]
+        hint = f" It looks separated by {better[0]!r}: set [data] delimiter." if better else ""
+        raise InputError(f"{source}: one column only ({fields[0][:60]!r}), when split by {delimiter!r}.{hint}")
+    if USER in wanted and (missing := [wanted[c] for c in EVENTS.required if wanted[c] not in names]):
+        hints = "".join(f" No column '{name}'.{nearest(name, names)}" for name in missing)
+        raise InputError(f"{source}:{hints} Map columns under [data.columns], for example user_id = \"{names[0]}\".")
+    return names, skip
+
+
+def _fast_csv(
+    source: Source, delimiter: str, names: list[str], skip: int, wanted: dict[str, str], reading: Reading
+) -> Raw | None:
+    """Read a clean UTF-8 file with pyarrow; None when anything about it is odd."""
+    if reading.encoding.lower() not in ("utf-8", "utf8") or len(set(names)) < len(names):
+        return None
+    present = {theirs: ours for ours, theirs in wanted.items() if theirs in names}
+    try:
+        with source.open() as stream:
+            table = pa.csv.read_csv(
+                stream,
+                read_options=pa.csv.ReadOptions(column_names=names, skip_rows_after_names=skip, block_size=1 << 24),
+                parse_options=pa.csv.ParseOptions(delimiter=delimiter),
+                convert_options=pa.csv.ConvertOptions(
+                    column_types=dict.fromkeys(names, pa.string()), include_columns=list(present), strings_can_be_null=False
+                ),
+            )
+    except pa.ArrowInvalid:
+        return None
+    columns = {ours: _typed(table.column(theirs), ours) for theirs, ours in present.items()}
+    why = np.zeros(len(table), dtype=np.int8)
+    return Raw(pd.DataFrame(columns), why, str(source), lambda row: row, lambda row: "", fast=True)
+
+
+def _typed(column: pa.ChunkedArray, name: str) -> pd.Series:
+    """Return numbers as float64 if all of them are plain numbers, else text. Ids always stay text."""
+    if name in ("value", "timestamp"):
+        plain = pa.compute.match_substring_regex(column, r"^[+-]?[0-9]+(\.[0-9]+)?$")
+        if pa.compute.all(plain).as_py():
+            return column.cast(pa.float64()).to_pandas()
+    if name in ("user_id", "item_id", "event"):  # few distinct ids: one Python string each, not one a row
+        return column.dictionary_encode().to_pandas().astype(object)
+    return column.to_pandas().astype(object)
+
+
+def _careful_csv(
+    source: Source,
+    delimiter: str,
+    names: list[str],
+    skip: int,
+    wanted: dict[str, str],
+    reading: Reading,
+    everything: bool,
+) -> Raw:
+    rows = list(_rows(source, delimiter, reading))[skip:]
+    places = {ours: names.index(theirs) for ours, theirs in wanted.items() if theirs in names}
+    if everything:
+        places |= {name: place for place, name in enumerate(names) if name not in wanted.values()}
+    fits = np.array([len(fields) == len(names) for _, fields in rows], dtype=bool)
+    columns = {
+        ours: pd.Series([fields[place] if place < len(fields) else "" for _, fields in rows], dtype=object)
+        for ours, place in places.items()
+    }
+    why = np.where(fits, 0, code("wrong column count")).astype(np.int8)
+    return Raw(
+        pd.DataFrame(columns),
+        why,
+        str(source),
+        line=lambda row: rows[row][0],
+        text=lambda row: delimiter.join(rows[row][1]),
+    )
+
+
+def _jsonl(source: Source, wanted: dict[str, str], reading: Reading, everything: bool) -> Raw:
+    lines, records = [], []
+    for number, line in enumerate(_lines(source, reading), start=1):
+        if line.strip():
+            lines.append((number, line.rstrip("\r\n")))
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError):
+                record = None
+            records.append(record if isinstance(record, dict) else None)
+    if not records:
+        raise InputError(f"{source}: no rows: the file is empty.")
+    names = dict.fromkeys(name for record in records if record for name in record)
+    chosen = {ours: theirs for ours, theirs in wanted.items() if theirs in names}
+    if everything:
+        chosen |= {name: name for name in names if name not in wanted.values()}
+    columns = {
+        ours: pd.Series([_text(record.get(theirs)) if record else None for record in records], dtype=object)
+        for ours, theirs in chosen.items()
+    }
+    why = np.array([code("not a JSON object") if record is None else 0 for record in records], dtype=np.int8)
+    table = pd.DataFrame(columns)
+    return Raw(table, why, str(source), line=lambda row: lines[row][0], text=lambda row: lines[row][1])
+
+
+def _text(value: object) -> str | None:
+    """Return a JSON value as the text that a CSV cell would hold; lists are joined by ``|``."""
+    if isinstance(value, list):
+        return "|".join(map(str, value))
+    return None if value is None else str(value)
+
+
+def _parquet(source: Source, wanted: dict[str, str], everything: bool) -> Raw:
+    try:
+        data = pa.parquet.ParquetDataset(source.path)
+        names = data.schema.names
+        chosen = {theirs: ours for ours, theirs in wanted.items() if theirs in names}
+        if everything:
+            chosen |= {name: name for name in names if name not in chosen and name not in wanted}
+        if USER in wanted and (missing := [wanted[c] for c in EVENTS.required if wanted[c] not in names]):
+            hints = "".join(f" No column '{name}'.{nearest(name, names)}" for name in missing)
+            raise InputError(f"{source}:{hints} Map columns under [data.columns].")
+        table = data.read(columns=list(chosen))
+    except (pa.ArrowException, OSError) as error:
+        first = str(error).partition("\n")[0]
+        raise InputError(f"{source}: not a readable Parquet file or folder: {first}") from error
+    columns = {ours: _parquet_column(table.column(theirs), ours, source) for theirs, ours in chosen.items()}
+    if not len(table):
+        raise InputError(f"{source}: no rows: the file is empty.")
+    frame = pd.DataFrame(columns)
+    why = np.zeros(len(frame), dtype=np.int8)
+    return Raw(frame, why, str(source), lambda row: row + 1, lambda row: str(frame.iloc[row].to_dict()))
+
+
+def _parquet_column(column: pa.ChunkedArray, name: str, source: Source) -> pd.Series:
+    """Return a pandas column: ids as integers or text, whole floats (pandas' nullable integers) as integers."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        column = column.cast(kind.value_type)
+        kind = kind.value_type
+    if not name.endswith("_id"):
+        return column.to_pandas()
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return column.to_pandas().astype(object)
+    if pa.types.is_integer(kind) and not column.null_count:
+        return column.to_pandas()
+    if pa.types.is_integer(kind):
+        return column.cast(pa.string()).to_pandas().astype(object)
+    values = column.to_pandas()
+    if pa.types.is_floating(kind):
+        known = values.dropna()
+        if (known % 1 == 0).all() and (known.abs() < 2**53).all():
+            return values.map(lambda number: None if pd.isna(number) else str(int(number))).astype(object)
+    raise InputError(f"{source}: column '{name}' has type {kind}: ids must be text or integers.")

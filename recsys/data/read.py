@@ -1,0 +1,205 @@
+"""Files -> tables: CSV, TSV, JSONL, Parquet and MovieLens folders, with every bad row refused and counted.
+
+Text is read as text first, so that "007" stays "007". A clean file takes the fast way through pyarrow; a file
+with any trouble in it is read again by a careful reader that knows the line of every row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field
+
+from recsys.data import movielens
+from recsys.data.files import Raw, Source, read_raw
+from recsys.data.validate import (
+    REASONS,
+    TimeUnit,
+    check_events,
+    code,
+    count_times,
+    guess_unit,
+    missing,
+    refuse,
+    undecodable,
+)
+from recsys.errors import InputError
+from recsys.schema import EVENT, EVENTS, ITEM, ITEMS, TIME, USER, USERS, VALUE, Table, one_kind
+
+MAX_REFUSED_ROWS = 100_000
+"""Refused rows kept to be written out; beyond it they are only counted."""
+
+
+class Reading(BaseModel):
+    """How files are read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "movielens"] = Field(
+        "auto", description="auto goes by the name: .csv .tsv .jsonl .parquet, with .gz behind it or not"
+    )
+    columns: dict[Literal["user_id", "item_id", "value", "timestamp", "event"], str] = Field(
+        {}, description="our column -> its name in the files, or its position from 0 in a file without header"
+    )
+    delimiter: str | None = Field(None, min_length=1, max_length=1, description="unset: tab for .tsv, else comma")
+    header: bool | None = Field(None, description="unset: yes, unless every mapped column is a position")
+    encoding: str = Field("utf-8", description="of text files; a byte order mark is skipped")
+    time_unit: TimeUnit | None = Field(
+        None, description="s, ms, us or iso; unset: seconds or ISO 8601, refusing what looks like neither"
+    )
+    max_refused_share: float = Field(0.05, ge=0, le=1, description="stop when more than this share of rows is bad")
+
+
+@dataclass
+class Refusals:
+    """Rows that were not accepted: all are counted, the first :data:`MAX_REFUSED_ROWS` are kept.
+
+    ``total``: rows present, so that rows read + rows refused = total. ``rows``: (file, line, reason, text).
+    """
+
+    total: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    rows: list[tuple[str, int, str, str]] = field(default_factory=list)
+
+    @property
+    def refused(self) -> int:
+        """Rows refused, for any reason."""
+        return sum(self.counts.values())
+
+    def add(self, file: str, why: np.ndarray, line: Callable[[int], int], text: Callable[[int], str]) -> None:
+        """Count one file's rows, of which ``why`` (positions in REASONS) refuses some."""
+        self.total += len(why)
+        for reason, count in zip(*np.unique(why[why > 0], return_counts=True), strict=True):
+            self.counts[REASONS[reason]] = self.counts.get(REASONS[reason], 0) + int(count)
+        for row in np.flatnonzero(why)[: MAX_REFUSED_ROWS - len(self.rows)]:
+            self.rows.append((file, line(row), REASONS[why[row]], text(row)[:200]))
+
+    def write_csv(self, path: str | Path) -> None:
+        """Write ``file, line, reason, text``; when rows were only counted, a last line says how many."""
+        rows = list(self.rows)
+        if self.refused > len(rows):
+            rows.append(("", 0, "not listed", f"{self.refused - len(rows):,} more rows were refused"))
+        table = pd.DataFrame(rows, columns=["file", "line", "reason", "text"])
+        table.to_csv(path, index=False, errors="backslashreplace")
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Tables whose ids are of one kind; ``items`` and ``users`` may be absent."""
+
+    events: pd.DataFrame
+    items: pd.DataFrame | None
+    users: pd.DataFrame | None
+    refusals: Refusals
+
+
+def read_tables(
+    events: str | Path,
+    items: str | Path | None = None,
+    users: str | Path | None = None,
+    reading: Reading | None = None,
+) -> Tables:
+    """Read and check all tables, and settle over all of them whether ids are numbers or text.
+
+    A MovieLens folder or zip as ``events`` brings its own items (and users).
+
+    Raises:
+        InputError: a file is missing, empty, damaged or of another layout, or too many rows are bad.
+    """
+    reading = reading or Reading()
+    refusals = Refusals()
+    layout = movielens.layout(Path(events)) if reading.format in ("auto", "movielens") else None
+    if reading.format == "movielens" and layout is None:
+        raise InputError(f"{events}: no MovieLens layout here (ratings.csv, or u.data): check the folder or zip.")
+    if layout:
+        found = _events(layout.events, reading.model_copy(update=layout.reading), refusals)
+        item_table = _attributes(items, ITEMS, reading, refusals) if items else layout.items()
+        user_table = _attributes(users, USERS, reading, refusals) if users else layout.users()
+    else:
+        found = _events(Source(Path(events)), reading, refusals)
+        item_table = _attributes(items, ITEMS, reading, refusals) if items else None
+        user_table = _attributes(users, USERS, reading, refusals) if users else None
+    for column, table in ((USER, user_table), (ITEM, item_table)):
+        kinds = one_kind(found[column], *([] if table is None else [table[column]]))
+        found[column] = kinds[0]
+        if table is not None:
+            table[column] = kinds[1]
+    return Tables(found, item_table, user_table, refusals)
+
+
+def read_events(path: str | Path, reading: Reading | None = None) -> tuple[pd.DataFrame, Refusals]:
+    """Return the accepted events of a file or folder, and what was refused; see :func:`read_tables`."""
+    tables = read_tables(path, reading=reading)
+    return tables.events, tables.refusals
+
+
+def read_items(path: str | Path, reading: Reading | None = None) -> pd.DataFrame:
+    """Return an items table: ``item_id`` and whatever else the file has, as text where the file is text."""
+    table = _attributes(path, ITEMS, reading or Reading(), Refusals())
+    table[ITEM] = one_kind(table[ITEM])[0]
+    return table
+
+
+def _events(source: Source, reading: Reading, refusals: Refusals) -> pd.DataFrame:
+    wanted = {column: reading.columns.get(column, column) for column in (USER, ITEM, VALUE, TIME, EVENT)}
+    raw = read_raw(source, reading.format, wanted, reading)
+    found, why = _check(raw, reading)
+    if why.any() and raw.fast:  # the careful reader knows the lines
+        raw = read_raw(source, reading.format, wanted, reading, careful=True)
+        found, why = _check(raw, reading)
+    before = refusals.total, refusals.refused
+    refusals.add(str(source), why, raw.line, raw.text)
+    total, bad = refusals.total - before[0], refusals.refused - before[1]
+    if not total:
+        raise InputError(f"{source}: no rows: the file is empty, or has nothing but a header.")
+    if bad == total or bad > reading.max_refused_share * total:
+        raise InputError(_too_many(source, refusals, bad, total, reading))
+    return found[why == 0].reset_index(drop=True) if bad else found
+
+
+def _check(raw: Raw, reading: Reading) -> tuple[pd.DataFrame, np.ndarray]:
+    EVENTS.require(raw.table.columns, raw.where)
+    for column in reading.columns:
+        if column not in raw.table:
+            raise InputError(
+                f"{raw.where}: [data.columns] maps {column} to '{reading.columns[column]}', which is no column here."
+            )
+    unit = reading.time_unit
+    if TIME in raw.table and unit is None:
+        unit = guess_unit(count_times(raw.table[TIME]), raw.where)
+    found, why = check_events(raw.table, unit)
+    return found, np.where(raw.why > 0, raw.why, why)
+
+
+def _attributes(path: str | Path, kind: Table, reading: Reading, refusals: Refusals) -> pd.DataFrame:
+    """Read an items or users table: refuse rows without an id, and all but the first of a repeated id."""
+    key = kind.required[0]
+    source = Source(Path(path))
+    mapped = {column: name for column, name in reading.columns.items() if column == key}
+    plain = reading.model_copy(update={"format": "auto", "header": None})
+    raw = read_raw(source, "auto", {key: mapped.get(key, key)}, plain, everything=True, careful=True)
+    kind.require(raw.table.columns, raw.where)
+    why = raw.why.copy()
+    refuse(why, missing(raw.table[key]), f"missing {key.removesuffix('_id')} id")
+    refuse(why, undecodable(raw.table[key]), "undecodable bytes")
+    repeated = raw.table[key].where(why == 0).duplicated().to_numpy() & (why == 0)
+    why[repeated] = code("duplicate id")
+    refusals.add(str(source), why, raw.line, raw.text)
+    return raw.table[why == 0].reset_index(drop=True)
+
+
+def _too_many(source: Source, refusals: Refusals, bad: int, total: int, reading: Reading) -> str:
+    reasons = ", ".join(f"{reason}: {count:,}" for reason, count in refusals.counts.items())
+    examples = "".join(
+        f"\n  line {line}: {reason}: {text!r}" for file, line, reason, text in refusals.rows[:3] if file == str(source)
+    )
+    return (
+        f"{source}: {bad:,} of {total:,} rows are bad ({reasons}), more than [data] max_refused_share ="
+        f" {reading.max_refused_share:g} allows. Check the column mapping and the delimiter, or raise that share."
+        f" The first:{examples}"
+    )

@@ -1,0 +1,101 @@
+"""Where Java is. Spark needs it; nothing else here does.
+
+Standard library only: the set-up asks this module before Spark is ever loaded.
+"""
+
+import glob
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from recsys.errors import MissingExtra
+
+OLDEST = 17  # Spark 4 is compiled for it
+
+FOLDERS = (  # where systems put a Java that PATH does not show
+    "/usr/lib/jvm/*",
+    "/opt/java/*",
+    "/opt/homebrew/opt/openjdk*/libexec/openjdk.jdk/Contents/Home",
+    "/usr/local/opt/openjdk*/libexec/openjdk.jdk/Contents/Home",
+    "/Library/Java/JavaVirtualMachines/*/Contents/Home",
+)
+
+INSTALL = {  # package manager -> command; distributions carry different versions, hence the second choice
+    "apt-get": "apt-get update && { apt-get install -y openjdk-17-jre-headless"
+    " || apt-get install -y openjdk-21-jre-headless || apt-get install -y default-jre-headless; }",
+    "dnf": "dnf install -y java-21-openjdk-headless || dnf install -y java-latest-openjdk-headless",
+    "brew": "brew install openjdk@17",
+}
+
+
+@dataclass(frozen=True)
+class Java:
+    """A Java that runs: its home, its feature version (17, 21, …), and what was passed over on the way to it."""
+
+    home: str
+    version: int
+    notes: tuple[str, ...] = ()
+
+
+def find_java(environ: Mapping[str, str] = os.environ, folders: tuple[str, ...] = FOLDERS) -> Java:
+    """Return the first Java ≥ 17 that runs: that of ``JAVA_HOME``, then of ``PATH``, then of the usual folders.
+
+    Raises ``MissingExtra`` with the command that installs one. Give ``home`` to Spark as ``JAVA_HOME``.
+    """
+    notes = []
+    for place, program in _candidates(environ, folders):
+        home, version = _ask(program)
+        if version >= OLDEST:
+            return Java(home, version, tuple(f"{note}; using {home} instead" for note in notes))
+        notes.append(f"{place} is Java {version}" if version else f"{place} has no Java that runs")
+    found = f" Found: {'; '.join(notes)}." if notes else ""
+    raise MissingExtra(f"Spark needs Java {OLDEST} or newer.{found} {_advice()}")
+
+
+def install_command() -> str:
+    """Return the command that installs Java as root through this system's package manager; "" if it has none we know."""
+    return next((command for manager, command in INSTALL.items() if shutil.which(manager)), "")
+
+
+def _candidates(environ: Mapping[str, str], folders: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Yield (what to call the place, program)."""
+    if home := environ.get("JAVA_HOME"):
+        yield f"JAVA_HOME={home}", os.path.join(home, "bin", "java")
+    if program := shutil.which("java", path=environ.get("PATH", "")):
+        yield program, program
+    for pattern in folders:
+        for home in sorted(glob.glob(pattern)):
+            if os.access(program := os.path.join(home, "bin", "java"), os.X_OK):
+                yield home, program
+
+
+def _ask(program: str) -> tuple[str, int]:
+    """Return (java.home, feature version) as that program states them; ("", 0) if it does not run."""
+    try:
+        answer = subprocess.run(  # noqa: S603 - a program that the user installed
+            [program, "-XshowSettings:properties", "-version"], capture_output=True, text=True, timeout=60
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "", 0
+    settings = dict(re.findall(r"^\s*(java\.\S+) = (.*)$", answer.stderr + answer.stdout, re.M))
+    home, version = settings.get("java.home", ""), settings.get("java.specification.version", "")
+    if answer.returncode or not home or not version:
+        return "", 0
+    if version.startswith("1."):  # up to Java 8, whose home is the jre folder inside the JDK
+        return home, int(version[2:])
+    return str(Path(home)), int(version)
+
+
+def _advice() -> str:
+    """Return what to do about a missing Java."""
+    command = install_command()
+    if command.startswith("brew"):
+        return f"Type:  {command}"
+    if command:
+        return f"As root (or with sudo) type:  sh -c '{command}'"
+    return f"Install a JDK or JRE for {sys.platform} (adoptium.net has them) and set JAVA_HOME to its folder."
