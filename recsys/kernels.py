@@ -126,3 +126,48 @@ def gains(
         n = min(k, len(best))
         ideal[i, :n] = best[:n]
     return found, ideal
+
+
+# --- Least squares -----------------------------------------------------------------------------------------
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def als_half_step(
+    indptr: np.ndarray,
+    indices: np.ndarray,
+    weight: np.ndarray,
+    target: np.ndarray,
+    fixed: np.ndarray,
+    gram: np.ndarray,
+    penalty: np.ndarray,
+) -> np.ndarray:
+    """Return float32[m, rank]: x of each row, solving (gram + Σ_j weight_j y_j y_jᵀ + penalty I) x = Σ_j target_j y_j.
+
+    Args:
+        indptr, indices: the CSR structure of the rows; indices point into ``fixed``.
+        weight, target: float64[nnz]. Implicit ALS: α|v| and (1 + α|v|)·p. Explicit ALS: 1 and v.
+        fixed: float64[n, rank], C order: the other side's factors y.
+        gram: float64[rank, rank]. Implicit ALS: the sum of y yᵀ over all of them. Explicit ALS: zeros.
+        penalty: float64[m].
+
+    A row whose targets are all 0 gets zeros, whatever its system. The caller limits BLAS to one thread.
+    """
+    m, rank = len(indptr) - 1, fixed.shape[1]
+    x = np.zeros((m, rank), dtype=np.float32)
+    for i in prange(m):
+        start, stop = indptr[i], indptr[i + 1]
+        b = np.zeros(rank)
+        own = np.empty((stop - start, rank))
+        scaled = np.empty((stop - start, rank))
+        for j in range(start, stop):
+            y = fixed[indices[j]]
+            for f in range(rank):
+                own[j - start, f] = y[f]
+                scaled[j - start, f] = weight[j] * y[f]
+                b[f] += target[j] * y[f]
+        if np.any(b != 0):
+            a = gram + np.dot(scaled.T, own)
+            for f in range(rank):
+                a[f, f] += penalty[i]
+            x[i] = np.linalg.solve(a, b).astype(np.float32)
+    return x

@@ -21,7 +21,7 @@ import pyarrow.parquet
 
 from recsys.data.validate import code
 from recsys.errors import InputError, nearest
-from recsys.schema import EVENTS, USER
+from recsys.schema import EVENTS
 
 if TYPE_CHECKING:
     from recsys.data.read import Reading
@@ -114,8 +114,6 @@ def read_raw(
         raise InputError(f"{source}: the archive is damaged or cut short ({error}). Fetch it again.") from error
     except (IsADirectoryError, PermissionError, FileNotFoundError) as error:
         raise InputError(f"{source}: cannot be read: {error.strerror}.") from error
-    except LookupError as error:
-        raise InputError(f"{source}: {error}. Check [data] encoding.") from error
 
 
 def _lines(source: Source, reading: Reading) -> Iterator[str]:
@@ -161,10 +159,15 @@ def _header(source: Source, delimiter: str, wanted: dict[str, str], reading: Rea
         better = [d for d in (",", ";", "\t", "|") if d != delimiter and d in fields[0]]
         hint = f" It looks separated by {better[0]!r}: set [data] delimiter." if better else ""
         raise InputError(f"{source}: one column only ({fields[0][:60]!r}), when split by {delimiter!r}.{hint}")
-    if USER in wanted and (missing := [wanted[c] for c in EVENTS.required if wanted[c] not in names]):
-        hints = "".join(f" No column '{name}'.{nearest(name, names)}" for name in missing)
-        raise InputError(f"{source}:{hints} Map columns under [data.columns], for example user_id = \"{names[0]}\".")
+    _require_ids(source, wanted, names)
     return names, skip
+
+
+def _require_ids(source: Source, wanted: dict[str, str], names: list[str]) -> None:
+    missing = [wanted[column] for column in EVENTS.required if column in wanted and wanted[column] not in names]
+    if missing:
+        hints = "".join(f" No column '{name}'.{nearest(name, names)}" for name in missing)
+        raise InputError(f'{source}:{hints} Map columns under [data.columns], for example user_id = "{names[0]}".')
 
 
 def _fast_csv(
@@ -269,9 +272,7 @@ def _parquet(source: Source, wanted: dict[str, str], everything: bool) -> Raw:
         chosen = {theirs: ours for ours, theirs in wanted.items() if theirs in names}
         if everything:
             chosen |= {name: name for name in names if name not in chosen and name not in wanted}
-        if USER in wanted and (missing := [wanted[c] for c in EVENTS.required if wanted[c] not in names]):
-            hints = "".join(f" No column '{name}'.{nearest(name, names)}" for name in missing)
-            raise InputError(f"{source}:{hints} Map columns under [data.columns].")
+        _require_ids(source, wanted, names)
         table = data.read(columns=list(chosen))
     except (pa.ArrowException, OSError) as error:
         first = str(error).partition("\n")[0]

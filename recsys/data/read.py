@@ -6,6 +6,7 @@ with any trouble in it is read again by a careful reader that knows the line of 
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from recsys.data import movielens
 from recsys.data.files import Raw, Source, read_raw
@@ -53,6 +54,15 @@ class Reading(BaseModel):
         None, description="s, ms, us or iso; unset: seconds or ISO 8601, refusing what looks like neither"
     )
     max_refused_share: float = Field(0.05, ge=0, le=1, description="stop when more than this share of rows is bad")
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, name: str) -> str:
+        try:
+            codecs.lookup(name)
+        except LookupError:
+            raise ValueError("no encoding that Python knows") from None
+        return name
 
 
 @dataclass

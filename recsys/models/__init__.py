@@ -1,0 +1,104 @@
+"""Models: a name and parameters -> a :class:`recsys.types.Recommender`; and a fitted one -> files and back.
+
+    random     a random score                       popular    the most liked items
+    recent     the most liked items lately          als        matrix factorization
+
+A model is a dataclass of its parameters. What ``fit`` learns are arrays, named in the class's ``STATE``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from recsys.errors import ConfigError, RunFolderError, nearest
+from recsys.types import Recommender
+
+KINDS = {
+    "random": ("popular", "Random"),
+    "popular": ("popular", "Popular"),
+    "recent": ("popular", "Recent"),
+    "als": ("factor", "ALS"),
+}
+"""Kind -> (module, class); a module is imported when its kind is asked for."""
+
+FORMAT = 1
+"""Version of the files that :func:`save` writes."""
+
+
+def build(kind: str, params: dict[str, Any]) -> Recommender:
+    """Return an unfitted model.
+
+    Raises:
+        ConfigError: unknown kind, unknown parameter (the nearest one is named), or a value out of range.
+
+    >>> build("als", {"rnak": 8})
+    Traceback (most recent call last):
+    recsys.errors.ConfigError: model 'als': unknown parameter 'rnak'. Did you mean 'rank'?
+    """
+    model = _class(kind)
+    known = [field.name for field in dataclasses.fields(model)]
+    unknown = [key for key in params if key not in known]
+    if unknown:
+        hints = " ".join(
+            f"unknown parameter '{key}'.{nearest(key, known) if known else ' It takes none.'}" for key in unknown
+        )
+        raise ConfigError(f"model '{kind}': {hints}")
+    try:
+        return model(**params)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{problem['loc'][0]}: {problem['msg']} (it is {problem['input']!r})" for problem in error.errors()
+        )
+        raise ConfigError(f"model '{kind}': {problems}") from None
+
+
+def save(model: Any, folder: Path) -> None:
+    """Write a fitted model as ``model.json`` and one ``.npy`` file an array; a cascade, a folder a member."""
+    folder.mkdir(parents=True, exist_ok=True)
+    members = getattr(model, "models", None)
+    if members is not None:
+        for name, member in members.items():
+            save(member, folder / name)
+        about: dict[str, Any] = {"kind": "cascade", "members": list(members)}
+    else:
+        kind = next(kind for kind, (_, name) in KINDS.items() if name == type(model).__name__)
+        about = {"kind": kind, "params": dataclasses.asdict(model), "arrays": list(model.STATE)}
+        for name in model.STATE:
+            np.save(folder / f"{name}.npy", getattr(model, name), allow_pickle=False)
+    (folder / "model.json").write_text(json.dumps({"format": FORMAT} | about, indent=1) + "\n", encoding="utf-8")
+
+
+def load(folder: Path) -> Recommender:
+    """Return the fitted model that :func:`save` wrote; it gives the same scores, bit for bit.
+
+    Raises:
+        RunFolderError: a file is missing or damaged, or of another format version.
+    """
+    try:
+        about = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        if about["format"] != FORMAT:
+            raise RunFolderError(f"{folder}: model format {about['format']}, but this recsys reads {FORMAT}. Train it again.")
+        if about["kind"] == "cascade":
+            from recsys.models.hybrid import Cascade
+
+            return Cascade({name: load(folder / name) for name in about["members"]})
+        model = build(about["kind"], about["params"])
+        for name in about["arrays"]:
+            setattr(model, name, np.load(folder / f"{name}.npy", allow_pickle=False))
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise RunFolderError(f"{folder}: not a whole model: {error}. Train it again.") from error
+    return model
+
+
+def _class(kind: str) -> Any:
+    if kind not in KINDS:
+        raise ConfigError(f"unknown model '{kind}'.{nearest(kind, KINDS)}")
+    module, name = KINDS[kind]
+    return getattr(importlib.import_module(f"recsys.models.{module}"), name)

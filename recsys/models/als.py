@@ -1,0 +1,107 @@
+"""Implicit-feedback matrix factorization by alternating least squares: the definition, in plain NumPy.
+
+Every fast solver of the project (``kernels``, ``implicit``, Spark) is held to these lines by a parity test.
+With value v of a stored (user, item) pair:
+
+    p = 1 if v > 0 else 0                    preference; 0 where nothing is stored
+    c = 1 + α|v|                             confidence; 1 where nothing is stored
+    minimise  Σ_ui c_ui (p_ui − x_u·y_i)²  +  λ [ Σ_u (n_u + β·items)^ν |x_u|²  +  Σ_i (n_i + β·users)^ν |y_i|² ]
+
+over all pairs, stored or not; n counts a row's pairs with p = 1. With the items fixed, each user is one linear system:
+
+    (YᵀY + Yᵀ(C_u − I)Y + λ(n_u + β·items)^ν I) x_u = YᵀC_u p_u
+
+The same function solves for the items when it is handed the transposed matrix.
+
+    Spark MLlib, implicitPrefs     ν = 1, β = 0, users solved last
+    implicit                       ν = 0, items solved last
+    Rendle et al. 2021             ν = 1, β = α0, with α = 1/α0 on v = 1 and λ = λ*(1 + α0)/α0
+
+References: Hu, Koren and Volinsky, ICDM 2008, equations 3 to 5; Rendle, Krichene, Zhang and Koren, RecSys 2022
+(arXiv 2110.14037), section 3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import csr_array
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The four numbers of the definition: ``alpha`` ≥ 0, ``reg`` (λ) > 0, ``nu`` (ν) and ``beta`` (β) ≥ 0."""
+
+    alpha: float = 1.0
+    reg: float = 0.1
+    nu: float = 1.0
+    beta: float = 0.0
+
+    def penalty(self, matrix: csr_array) -> np.ndarray:
+        """Return float64[rows]: λ(n + β·columns)^ν, what multiplies each row's squared norm."""
+        n = np.bincount(_row_of(matrix)[matrix.data > 0], minlength=matrix.shape[0])
+        return self.reg * (n + self.beta * matrix.shape[1]) ** self.nu
+
+
+def loss(x: np.ndarray, y: np.ndarray, matrix: csr_array, objective: Objective) -> float:
+    """Return the value that ALS minimises, from dense (users, items) arrays: for small data only."""
+    value = matrix.toarray().astype(np.float64)
+    p = (value > 0).astype(np.float64)
+    c = 1 + objective.alpha * np.abs(value)
+    fit = (c * (p - x @ y.T) ** 2).sum()
+    shrink = objective.penalty(matrix) @ (x**2).sum(axis=1) + objective.penalty(matrix.T.tocsr()) @ (y**2).sum(axis=1)
+    return float(fit + shrink)
+
+
+def half_step(matrix: csr_array, y: np.ndarray, objective: Objective) -> np.ndarray:
+    """Return float64[rows, rank]: the best factor of every row while the columns' factors ``y`` stay."""
+    x = np.zeros((matrix.shape[0], y.shape[1]))
+    for row, (a, b) in enumerate(_systems(matrix, y, objective)):
+        if b.any():  # no positive pair: zero is a minimum, and with ν > 0 and β = 0 the system may be singular
+            x[row] = np.linalg.solve(a, b)
+    return x
+
+
+def residual(x: np.ndarray, y: np.ndarray, matrix: csr_array, objective: Objective) -> np.ndarray:
+    """Return float64[rows]: ‖A x − b‖ / ‖b‖ of each row's system, NaN for a row without a positive pair."""
+    found = np.full(matrix.shape[0], np.nan)
+    for row, (a, b) in enumerate(_systems(matrix, y, objective)):
+        if b.any():
+            found[row] = np.linalg.norm(a @ x[row] - b) / np.linalg.norm(b)
+    return found
+
+
+def fit(
+    matrix: csr_array, rank: int, iterations: int, objective: Objective, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return user and item factors (float64) after full sweeps, each solving the items first and the users last."""
+    x = start(matrix.shape[0], rank, seed)
+    y = np.empty((matrix.shape[1], rank))
+    by_item = matrix.T.tocsr()
+    for _ in range(iterations):
+        y = half_step(by_item, x, objective)
+        x = half_step(matrix, y, objective)
+    return x, y
+
+
+def start(rows: int, rank: int, seed: int) -> np.ndarray:
+    """Return the random factors that a fit begins with: float64[rows, rank], normal, deviation 0.1/√rank."""
+    return np.random.default_rng(seed).normal(0.0, 0.1 / np.sqrt(rank), (rows, rank))
+
+
+def _systems(matrix: csr_array, y: np.ndarray, objective: Objective):  # noqa: ANN202
+    """Yield (A, b) of each row."""
+    y = y.astype(np.float64)
+    gram = y.T @ y
+    identity = np.eye(y.shape[1])
+    for row, penalty in enumerate(objective.penalty(matrix)):
+        stored = slice(matrix.indptr[row], matrix.indptr[row + 1])
+        value, own = matrix.data[stored].astype(np.float64), y[matrix.indices[stored]]
+        c = 1 + objective.alpha * np.abs(value)
+        p = value > 0
+        yield gram + own.T @ ((c - 1)[:, None] * own) + penalty * identity, own.T @ (c * p)
+
+
+def _row_of(matrix: csr_array) -> np.ndarray:
+    return np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))

@@ -1,0 +1,144 @@
+"""Factor models: a user is what the history says under fixed item factors, so a new user is no special case."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal, Self
+
+import numpy as np
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from scipy.sparse import csr_array
+from threadpoolctl import threadpool_limits
+
+from recsys import kernels
+from recsys.errors import InputError
+from recsys.models.als import Objective, start
+from recsys.models.popular import STRICT
+from recsys.types import Features, Interactions
+
+
+@dataclass(config=STRICT)
+class ALS:
+    """Alternating least squares on implicit feedback, as ``recsys.models.als`` defines it.
+
+    A user's scores are x·Yᵀ, where x solves the user's own normal equations given the item factors Y (*fold-in*):
+    the same for a user of the training data and for one who came later. NaN for a history without any liked
+    item that the model knows, and for items that nobody liked in training.
+
+    ``nu = 0`` without ``beta`` is trained by the ``implicit`` library, which solves by ``cg`` (three conjugate gradient
+    steps, fast) or exactly (``cholesky``); anything else, which ``implicit`` cannot express, by the project's own kernel,
+    exactly. With ``nu = 1``, the default, ``reg`` means the same here as on Spark.
+
+    Same data and parameters, same factors: threads never change a result. Memory: 4·rank·(users + items) bytes.
+    """
+
+    STATE: ClassVar = ("item_factors_", "known_")
+    sources: ClassVar = ("als",)
+
+    rank: Annotated[int, Field(ge=1)] = 64
+    iterations: Annotated[int, Field(ge=1)] = 15
+    alpha: Annotated[float, Field(ge=0)] = 10.0
+    reg: Annotated[float, Field(gt=0)] = 0.05
+    nu: Annotated[float, Field(ge=0)] = 1.0
+    beta: Annotated[float, Field(ge=0)] = 0.0
+    solver: Literal["cg", "cholesky"] = "cg"
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @classmethod
+    def from_factors(cls, item_factors: np.ndarray, known: np.ndarray, **params: float) -> Self:
+        """Return a fitted model from factors trained elsewhere, on Spark say.
+
+        Args:
+            item_factors: float32[items, rank], any numbers where ``known`` is False.
+            known: bool[items], False = no factor: the model has no opinion on the item.
+            params: alpha, reg, nu, beta of the training.
+
+        Raises:
+            InputError: a factor of a known item is not finite.
+        """
+        model = cls(rank=item_factors.shape[1], **params)  # type: ignore[arg-type]
+        if not np.isfinite(item_factors[known]).all():
+            raise InputError("some item factors are not finite: the training diverged. Raise `reg`, or lower `alpha`.")
+        model.item_factors_ = np.where(known[:, None], item_factors, 0).astype(np.float32)
+        model.known_ = known.astype(bool)
+        return model
+
+    @property
+    def objective(self) -> Objective:
+        """The numbers of the definition."""
+        return Objective(self.alpha, self.reg, self.nu, self.beta)
+
+    def fit(self, train: Interactions, features: Features | None = None) -> Self:
+        """Learn item factors, always from a fresh random start."""
+        matrix = train.matrix()
+        liked = np.bincount(train.item[train.value > 0], minlength=len(train.items)) > 0
+        library = self.nu == 0 and self.beta == 0
+        factors = self._fit_implicit(matrix) if library else self._fit_kernel(matrix)
+        fitted = self.from_factors(factors, liked)
+        self.item_factors_, self.known_ = fitted.item_factors_, fitted.known_
+        return self
+
+    def user_factors(self, histories: csr_array) -> np.ndarray:
+        """Return float32[m, rank]: the exact fold-in of each history; zeros without a liked item that is known."""
+        return self._half_step(histories, self.item_factors_)
+
+    def score(self, histories: csr_array, users: np.ndarray | None = None) -> np.ndarray:
+        """Return float32[m, items]."""
+        scores = self.user_factors(histories) @ self.item_factors_.T
+        scores[:, ~self.known_] = np.nan
+        scores[~self.knows(histories)] = np.nan
+        return scores
+
+    def knows(self, histories: csr_array) -> np.ndarray:
+        """Return bool[m]: the history holds a liked item that the model knows."""
+        counts = (histories.data > 0) & self.known_[histories.indices]
+        row = np.repeat(np.arange(histories.shape[0]), np.diff(histories.indptr))
+        return np.bincount(row[counts], minlength=histories.shape[0]) > 0
+
+    def _half_step(self, matrix: csr_array, fixed: np.ndarray) -> np.ndarray:
+        return half_step(matrix, fixed, self.objective)
+
+    def _fit_kernel(self, matrix: csr_array) -> np.ndarray:
+        by_item = matrix.T.tocsr()
+        x = start(matrix.shape[0], self.rank, self.seed).astype(np.float32)
+        for _ in range(self.iterations):
+            y = self._half_step(by_item, x)
+            x = self._half_step(matrix, y)
+        return y
+
+    def _fit_implicit(self, matrix: csr_array) -> np.ndarray:
+        from implicit.cpu.als import AlternatingLeastSquares
+
+        confident = matrix.copy()  # implicit takes the confidence as it is; a negative one means preference 0
+        confident.data = np.where(matrix.data > 0, 1.0, -1.0) * (1 + self.alpha * np.abs(matrix.data))
+        library = AlternatingLeastSquares(  # a new one for every fit: a second fit would go on from the first
+            factors=self.rank,
+            regularization=self.reg,
+            alpha=1.0,
+            iterations=self.iterations,
+            use_native=True,
+            use_cg=self.solver == "cg",
+            random_state=self.seed,
+            num_threads=0,
+        )
+        with threadpool_limits(1, "blas"):
+            library.fit(_csr_matrix(confident), show_progress=False)
+        return np.asarray(library.item_factors)
+
+
+def half_step(matrix: csr_array, fixed: np.ndarray, objective: Objective) -> np.ndarray:
+    """Return float32[rows, rank], as ``models.als.half_step``, compiled and in parallel."""
+    weight = objective.alpha * np.abs(matrix.data.astype(np.float64))
+    target = np.where(matrix.data > 0, 1 + weight, 0.0)
+    fixed = np.ascontiguousarray(fixed, dtype=np.float64)
+    with threadpool_limits(1, "blas"):  # the rows are in parallel already
+        return kernels.als_half_step(
+            matrix.indptr, matrix.indices, weight, target, fixed, fixed.T @ fixed, objective.penalty(matrix)
+        )
+
+
+def _csr_matrix(array: csr_array):  # noqa: ANN202
+    """Return the older matrix class, which ``implicit`` asks for."""
+    from scipy.sparse import csr_matrix
+
+    return csr_matrix(array)
