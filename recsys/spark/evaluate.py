@@ -1,0 +1,147 @@
+"""Judging on the executors: the metric functions of ``recsys.evaluation``, called on batches of users.
+
+A frame's ``user`` and ``item`` may hold ids of any kind, or rows. What reaches the driver are sums over users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recsys.data.hashing import id_bits
+from recsys.evaluation.evaluate import Judging, score
+from recsys.evaluation.judge import judge_lists
+from recsys.evaluation.metrics import parse_all
+from recsys.evaluation.significance import Sums
+from recsys.evaluation.summary import Layout
+from recsys.schema import RANK, USER, VALUE
+
+COUNTED = ("n_relevant", "n_history", "n_listed")
+
+
+def truth(
+    test: DataFrame, judging: Judging, history: DataFrame | None = None
+) -> tuple[DataFrame, DataFrame, dict[str, int]]:
+    """Return (relevant pairs, tested users with ``n_history``, counts).
+
+    Relevant: value > 0, at least ``judging.relevant``, and not in ``history``: what was seen could not be recommended,
+    so it leaves the truth, and is counted. Every user of ``test`` is tested, with or without anything relevant.
+    """
+    least = 0.0 if judging.relevant is None else judging.relevant
+    relevant = test.where((F.col(VALUE) > 0) & (F.col(VALUE) >= least)).select("user", "item", VALUE)
+    users = test.select("user").distinct()
+    if history is None:
+        return relevant, users.withColumn("n_history", F.lit(0)), {"seen_pairs_removed": 0}
+    seen = history.select("user", "item")
+    removed = relevant.join(seen, ["user", "item"], "left_semi").count()
+    if removed:
+        relevant = relevant.join(seen, ["user", "item"], "left_anti")
+    lengths = history.groupBy("user").agg(F.count(F.lit(1)).alias("n_history"))
+    tested = users.join(lengths, "user", "left").fillna(0, ["n_history"])
+    return relevant, tested, {"seen_pairs_removed": removed}
+
+
+def per_user(lists: DataFrame, relevant: DataFrame, tested: DataFrame, judging: Judging, k: int) -> DataFrame:
+    """Return (user, n_relevant, n_history, n_listed, metrics…), one row a tested user, NaN = undefined.
+
+    Args:
+        lists: (user, item, rank); users who are not tested do not matter.
+        relevant: (user, item, value), value > 0.
+        k: places that lists may have.
+    """
+    metrics = [str(metric) for metric in parse_all(judging.metrics)]
+    listed = lists.groupBy("user").agg(F.array_sort(F.collect_list(F.struct(RANK, "item")))["item"].alias("listed"))
+    wanted = relevant.groupBy("user").agg(
+        F.collect_list("item").alias("relevant"), F.collect_list(F.col(VALUE).cast("double")).alias("gain")
+    )
+    both = tested.join(wanted, "user", "left").join(listed, "user", "left")
+    schema = f"user {both.schema['user'].dataType.simpleString()}, " + ", ".join(
+        [f"{name} bigint" for name in COUNTED] + [f"`{metric}` double" for metric in metrics]
+    )
+    columns = both.select("user", "n_history", "listed", "relevant", "gain")
+    return columns.mapInArrow(_Judge(judging, k), schema)
+
+
+def _Judge(  # noqa: N802
+    judging: Judging, k: int
+) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        import numba
+
+        numba.set_num_threads(1)
+        metrics = parse_all(judging.metrics)
+        for batch in batches:
+            if not batch.num_rows:
+                continue
+            listed, listed_offsets = _lists(batch.column("listed"))
+            relevant, offsets = _lists(batch.column("relevant"))
+            gain, _ = _lists(batch.column("gain"))
+            judged = judge_lists(listed, listed_offsets, relevant, offsets, gain.astype(np.float64), k=k)
+            counts = [judged.n_relevant, batch.column("n_history").to_numpy(zero_copy_only=False), judged.length]
+            values = score(judged, metrics, judging.missing_users)
+            arrays = [batch.column("user"), *(pa.array(column, pa.int64()) for column in counts)]
+            arrays += [pa.array(value, pa.float64()) for value in values.values()]
+            yield pa.RecordBatch.from_arrays(arrays, names=["user", *COUNTED, *values])
+
+    return run
+
+
+def _lists(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """Return (values of all lists, int[m + 1] offsets); a missing list is empty."""
+    lengths = column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
+    values = column.flatten().to_numpy(zero_copy_only=False)
+    return values, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
+def counts(judged: DataFrame, judging: Judging, k: int) -> dict[str, int]:
+    """Return what ``evaluation.evaluate.count`` returns, from a frame of :func:`per_user`."""
+    defined, listed = F.col("n_relevant") > 0, F.col("n_listed")
+    evaluated = defined & (listed > 0) if judging.missing_users == "skip" else defined
+    wanted = {
+        "evaluated": evaluated,
+        "undefined": ~defined,
+        "without_list": defined & (listed == 0),
+        "short": defined & (listed > 0) & (listed < k),
+    }
+    row = judged.agg(*(F.sum(condition.cast("long")).alias(name) for name, condition in wanted.items())).first()
+    return {name: int(row[name] or 0) for name in wanted} if row else dict.fromkeys(wanted, 0)
+
+
+def sums(judged: dict[str, DataFrame], layout: Layout, *, resamples: int, seed: int) -> Sums:
+    """Return the sums of which ``layout`` makes metrics.json.
+
+    ``judged``: model -> its frame of :func:`per_user` with ``user_id``, over the same users. Each task adds up its
+    users; the driver adds the tasks.
+    """
+    wide: DataFrame | None = None
+    for place, frame in enumerate(judged.values()):
+        keep = [F.col(f"`{metric}`").alias(f"m{place}_{j}") for j, metric in enumerate(layout.metrics)]
+        part = frame.select(USER, *(["n_history"] if place == 0 else []), *keep)
+        wide = part if wide is None else wide.join(part, USER)
+    assert wide is not None
+    parts = wide.mapInPandas(_Sums(layout, resamples, seed), "sums binary").collect()
+    total = Sums.from_bytes(bytes(parts[0]["sums"]), resamples)
+    for part in parts[1:]:
+        total = total + Sums.from_bytes(bytes(part["sums"]), resamples)
+    return total
+
+
+def _Sums(layout: Layout, resamples: int, seed: int) -> Any:  # noqa: N802
+    def run(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        total = None
+        for batch in batches:
+            values = batch.drop(columns=[USER, "n_history"]).to_numpy(dtype=np.float64)
+            part = layout.sums(
+                values, batch["n_history"].to_numpy(), id_bits(batch[USER]), resamples=resamples, seed=seed
+            )
+            total = part if total is None else total + part
+        if total is not None:
+            yield pd.DataFrame({"sums": [total.to_bytes()]})
+
+    return run

@@ -1,0 +1,201 @@
+"""The large path on one screen: read, split, fit, recommend, judge, write. ``recsys.experiment`` has the same hops."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from recsys.config import Config
+from recsys.errors import ConfigError
+from recsys.evaluation.metrics import parse_all
+from recsys.evaluation.summary import Layout, document
+from recsys.meter import Meter
+from recsys.runfolder import RunFolder
+from recsys.schema import ITEM, RANK, SCORE, SOURCE, TIME, USER, VALUE
+from recsys.spark import als, audit, evaluate
+from recsys.spark.recommend import Scorer, histories, popular, recent, top_k
+from recsys.spark.session import session
+from recsys.spark.split import Split, split
+from recsys.spark.tables import read_tables
+
+Steps = Callable[[str, int, int], None]
+"""Called with (step, done, total)."""
+
+
+def run(config: Config, *, progress: Steps | None = None, spark: SparkSession | None = None) -> dict[str, Any]:
+    """Do everything that ``config`` says on Spark, write its run folder, and return its metrics.json.
+
+    Raises:
+        InputError, ConfigError, RunFolderError: with what, where and what to do; nothing half-written stays.
+    """
+    step = progress or (lambda name, done, total: None)
+    params = _params(config)
+    started = datetime.now(UTC)
+    with Meter() as meter, RunFolder.writing(config.out) as folder:
+        work = folder.path.resolve() / ".work"
+        with meter.hop("start"):
+            spark = spark or session(config.spark)
+            if config.spark.checkpoint_dir:
+                spark.sparkContext.setCheckpointDir(config.spark.checkpoint_dir)
+        with meter.hop("read"):
+            tables = read_tables(spark, config.data, work)
+            tables.refusals.write_csv(folder.path / "refused.csv")
+            sizes = {"items": tables.items.count()} if tables.items is not None else {}
+            folder.write_json("data.json", audit.card(tables.events, tables.refusals, sizes) | {"source": config.data.events})
+        with meter.hop("split"):
+            parts = split(
+                tables.events, config.split, weighting=config.weigh, filters=config.filter, items=tables.items, work=work
+            )
+            folder.write_json("split.json", parts.about)
+            for name in ("train", "history", "test"):
+                _with_ids(getattr(parts, name), parts).write.parquet(_uri(folder, f"split/{name}.parquet"))
+        relevant, tested, removed = evaluate.truth(
+            parts.test, config.judge, parts.history if config.recommend.exclude_seen else None
+        )
+        outside = relevant.where(F.col("item") >= parts.candidates).count()
+        judged, about = {}, {}
+        scorers = lineup(parts, config, params, meter, folder, work)
+        for place, (name, (scorer, users)) in enumerate(scorers.items()):
+            step("recommend and judge", place, len(scorers))
+            with meter.hop(f"recommend {name}"):
+                lists = _recommend(name, scorer, users, parts, config, tested, folder, work)
+            with meter.hop(f"judge {name}"):
+                judged[name] = _judge(name, lists, relevant, tested, parts, config, work)
+                about[name] = evaluate.counts(judged[name], config.judge, config.recommend.k)
+                about[name] |= removed | {"relevant_outside_candidates": outside}
+        with meter.hop("summarise"):
+            _write_per_user(judged, config, folder)
+            metrics = parse_all(config.judge.metrics)
+            layout = Layout(tuple(judged), tuple(map(str, metrics)), config.judge.baseline)
+            sums = evaluate.sums(judged, layout, resamples=config.judge.resamples, seed=config.seed)
+            definitions = {str(metric): metric.definition for metric in metrics}
+            result = document(layout, sums, engine="spark", definitions=definitions, counts=about)
+            folder.write_json("metrics.json", result)
+        shutil.rmtree(work, ignore_errors=True)
+        folder.write_text("config.toml", config.to_toml())
+        inputs = [Path(path) for path in (config.data.events, config.data.items, config.data.users) if path]
+        folder.write_manifest(seed=config.seed, inputs=inputs, hops=meter.hops, started=started)
+    return result
+
+
+def lineup(
+    parts: Split, config: Config, params: dict[str, als.Params], meter: Meter, folder: RunFolder, work: Path
+) -> dict[str, tuple[Scorer, DataFrame | None]]:
+    """Return name -> (scorer, user factors or None): the baselines, then each ALS, trained here, with its fallback."""
+    with meter.hop("fit baselines"):
+        likes = popular(parts.train, parts.candidates)
+        scorers: dict[str, tuple[Scorer, DataFrame | None]] = {
+            "random": (Scorer("random", seed=0), None),
+            "popular": (Scorer("popular", same=likes), None),
+        }
+        newest = recent(parts.train, parts.candidates) if parts.timed else None
+        if newest is not None:
+            scorers["recent"] = (Scorer("recent", same=newest), None)
+    fallback = config.recommend.fallback
+    same = {"popular": likes, "recent": newest if newest is not None else likes, "none": None}[fallback]
+    for name, settings in params.items():
+        with meter.hop(f"fit {name}"):
+            model = als.fit(parts.train, parts.candidates, settings, work / name)
+            _write_factors(model, parts, folder, name)
+        scorers[name] = (
+            Scorer(name, factors=model.items, fallback="" if fallback == "none" else fallback, same=same),
+            model.users,
+        )
+    return scorers
+
+
+def _params(config: Config) -> dict[str, als.Params]:
+    """Return name -> parameters of every ALS that the config asks for; the baselines come by themselves."""
+    found = {}
+    for name, settings in config.models.items():
+        chosen = dict(settings)
+        kind = chosen.pop("model", name)
+        if kind in ("random", "popular", "recent"):
+            continue
+        if kind != "als":
+            raise ConfigError(f"model '{kind}' does not run on Spark: use 'als', or engine = 'local'.")
+        found[name] = als.Params.parse(chosen)
+    return found
+
+
+def _recommend(
+    name: str,
+    scorer: Scorer,
+    factors: DataFrame | None,
+    parts: Split,
+    config: Config,
+    tested: DataFrame,
+    folder: RunFolder,
+    work: Path,
+) -> DataFrame:
+    everyone = config.recommend.everyone and factors is not None
+    wanted = parts.users.select(F.col("row").alias("user")) if everyone else tested.select("user")
+    users = histories(parts.history, wanted)
+    if factors is not None:
+        users = users.join(factors, "user", "left")
+    lists = top_k(
+        users,
+        scorer,
+        config.recommend.k,
+        items=parts.candidates,
+        exclude_seen=config.recommend.exclude_seen,
+        memory_mb=config.recommend.memory_mb,
+    )
+    place = work / f"lists-{name}"
+    lists.write.parquet(str(place))
+    lists = lists.sparkSession.read.parquet(str(place))
+    named = _with_ids(lists, parts).select(USER, ITEM, RANK, SCORE, SOURCE)
+    named.sortWithinPartitions(USER, RANK).write.parquet(_uri(folder, f"topk/{name}.parquet"))
+    return lists
+
+
+def _judge(
+    name: str, lists: DataFrame, relevant: DataFrame, tested: DataFrame, parts: Split, config: Config, work: Path
+) -> DataFrame:
+    frame = evaluate.per_user(lists, relevant, tested, config.judge, config.recommend.k)
+    named = frame.join(parts.users.withColumnRenamed("row", "user"), "user").drop("user")
+    k, listed = config.recommend.k, F.col("n_listed")
+    reason = (
+        F.when(listed >= k, "none")
+        .when(F.lit(parts.candidates < k), "small_catalogue")
+        .when(listed == 0, "cold_no_fallback")
+        .otherwise("all_seen")
+    )
+    named.withColumn("shortfall", reason).write.parquet(str(work / f"judged-{name}"))
+    return named.sparkSession.read.parquet(str(work / f"judged-{name}"))
+
+
+def _write_per_user(judged: dict[str, DataFrame], config: Config, folder: RunFolder) -> None:
+    metrics = [f"`{metric}`" for metric in map(str, parse_all(config.judge.metrics))]
+    columns = [USER, "n_relevant", "n_history", "shortfall", *metrics]
+    for name, frame in judged.items():
+        frame.select(F.lit(name).alias("model"), *columns).write.mode("append").parquet(_uri(folder, "per_user.parquet"))
+
+
+def _write_factors(model: als.Model, parts: Split, folder: RunFolder, name: str) -> None:
+    """Write factors under external ids: user_factors.parquet, item_factors.parquet (id, features)."""
+    spark = model.users.sparkSession
+    users = model.users.join(parts.users.withColumnRenamed("row", "user"), "user").select(USER, "features")
+    users.write.parquet(_uri(folder, f"model/{name}/user_factors.parquet"))
+    known = np.flatnonzero(~np.isnan(model.items).all(axis=1))
+    rows = [(int(row), model.items[row].tolist()) for row in known]
+    items = spark.createDataFrame(rows, "row int, features array<float>").join(parts.items, "row")
+    items.select(ITEM, "features").write.parquet(_uri(folder, f"model/{name}/item_factors.parquet"))
+
+
+def _with_ids(frame: DataFrame, parts: Split) -> DataFrame:
+    users = parts.users.withColumnRenamed("row", "user")
+    items = F.broadcast(parts.items.withColumnRenamed("row", "item"))
+    columns = [column for column in (VALUE, TIME, RANK, SCORE, SOURCE) if column in frame.columns]
+    return frame.join(users, "user").join(items, "item").select(USER, ITEM, *columns)
+
+
+def _uri(folder: RunFolder, name: str) -> str:
+    return str(folder.path.resolve() / name)

@@ -1,0 +1,293 @@
+"""The five split rules on Spark, the weighing of events, and rows for ids: the definitions of ``recsys.data``.
+
+Every step leaves Parquet behind and goes on from there: a lost executor then recomputes from files, not from a source
+that may have changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pyspark.sql import Column, DataFrame, SparkSession, Window
+from pyspark.sql import functions as F
+
+from recsys.data import weigh
+from recsys.data.audit import iso, parameters, warnings
+from recsys.data.hashing import id_hash, row_hash
+from recsys.data.rules import AnyRule, ByTime, ColdItems, Fraction, HeldOutUsers, LastN
+from recsys.data.split import no_events_left
+from recsys.data.weigh import Aggregate, Filters, Weighting
+from recsys.errors import ConfigError, InputError
+from recsys.schema import EVENT, ITEM, TIME, USER, VALUE
+
+TRAIN, HISTORY, TEST = "train", "history", "test"
+SIDE = "side"
+
+
+@dataclass(frozen=True)
+class Split:
+    """Prepared tables of int rows: ``user``, ``item``, ``value`` (float), ``timestamp`` (long), one row a pair.
+
+    ``users``: (row, user_id) of every user. ``items``: (row, item_id); rows below ``candidates`` are the items of
+    train and of the items table, those from there on are known from test alone. ``trained``: train has timestamps
+    and so on; ``about``: what ``split.json`` holds.
+    """
+
+    train: DataFrame
+    history: DataFrame
+    test: DataFrame
+    users: DataFrame
+    items: DataFrame
+    candidates: int
+    timed: bool
+    about: dict[str, Any]
+
+
+def split(
+    events: DataFrame,
+    rule: AnyRule | None,
+    *,
+    weighting: Weighting,
+    filters: Filters,
+    items: DataFrame | None,
+    work: Path,
+) -> Split:
+    """Split, filter train, weigh, decay, aggregate, and number users and items; as ``data.split.split``.
+
+    ``rule`` None: by time when there are timestamps, else a fraction by hash.
+
+    Raises:
+        InputError: no timestamps where the rule needs them, or an empty train or test part.
+        ConfigError: an event type without a weight, or decay without timestamps.
+    """
+    spark = events.sparkSession
+    rule = rule or (ByTime() if TIME in events.columns else Fraction())
+    _check_event_types(events, weighting)
+    sided, cut = assign(events, rule)
+    sided = _keep(sided, work / "sided")
+    parts = {side: sided.where(F.col(SIDE) == side).drop(SIDE) for side in (TRAIN, HISTORY, TEST)}
+    train_rows, removed = filter_events(parts[TRAIN], filters)
+    train_rows = _keep(train_rows, work / "train_rows") if any(map(_rows_of, removed.values())) else train_rows
+    newest = _first(train_rows.agg(F.max(TIME))) if TIME in events.columns else None
+    _refuse_empty(train_rows, parts[TEST], events, rule, cut, removed)
+
+    weighed = _weigh(train_rows, weighting, newest)
+    pairs = {TRAIN: aggregate(weighed, weighting.aggregate), TEST: aggregate(_weigh(parts[TEST], weighting, None), weighting.aggregate)}
+    candidates = weighed.select(ITEM).union(items.select(ITEM)).distinct() if items is not None else weighed.select(ITEM).distinct()
+    candidate_items = number(spark, candidates, ITEM, work / "candidates")
+    width = candidate_items.count()
+    others = pairs[TEST].select(ITEM).distinct().join(candidate_items, ITEM, "left_anti")
+    item_rows = candidate_items.unionByName(number(spark, others, ITEM, work / "other_items", start=width))
+    history_rows, dropped = train_rows, 0
+    if isinstance(rule, HeldOutUsers):
+        own = _weigh(parts[HISTORY], weighting, newest)
+        known = own.join(F.broadcast(candidate_items), ITEM, "left_semi")
+        dropped = own.count() - known.count()
+        pairs[HISTORY] = aggregate(weighed.unionByName(known), weighting.aggregate)
+        history_rows = train_rows.unionByName(parts[HISTORY])
+    everyone = pairs[pairs.keys() & {HISTORY} and HISTORY or TRAIN].select(USER).union(pairs[TEST].select(USER)).distinct()
+    user_rows = number(spark, everyone, USER, work / "users")
+    tables = {side: _keep(_rows(pairs[side], user_rows, item_rows), work / side) for side in pairs}
+    tables.setdefault(HISTORY, tables[TRAIN])
+    found = Split(tables[TRAIN], tables[HISTORY], tables[TEST], user_rows, item_rows, width, TIME in events.columns, {})
+    if not found.train.count() or not found.test.count():
+        raise InputError(no_events_left())
+    found.about.update(_about(found, rule, cut, newest, removed, dropped, weighting, events, train_rows, history_rows, parts[TEST]))
+    return found
+
+
+def assign(events: DataFrame, rule: AnyRule) -> tuple[DataFrame, float | None]:
+    """Return events with a column ``side`` (train, history, test), and the cut of a split by time."""
+    if isinstance(rule, ByTime | LastN) and TIME not in events.columns:
+        raise InputError(
+            f"rule = '{rule.rule}' needs timestamps and the events have none."
+            " Map a column to `timestamp` under [data.columns], or use rule = 'fraction'."
+        )
+    if isinstance(rule, ByTime):
+        cut = cut_time(events, rule.test) if rule.at is None else rule.at
+        return _sides(events, F.col(TIME) >= cut), cut
+    if isinstance(rule, Fraction):
+        return _sides(events, _row_hash(rule.seed)(USER, ITEM) < rule.test), None
+    if isinstance(rule, ColdItems):
+        return _sides(events, _id_hash(rule.seed)(ITEM) < rule.share), None
+    if isinstance(rule, LastN):
+        before, _, total = _standing(F.col(TIME))
+        ranked = events.select("*", before.alias("before"), total.alias("total"))
+        test = (F.col("total") - F.col("before") <= rule.n) & (F.col("total") > rule.n)
+        return _sides(ranked, test).drop("before", "total"), None
+    order = F.col(TIME) if TIME in events.columns else _row_hash(rule.seed)(USER, ITEM)
+    marked = events.withColumn("order", order).withColumn("held", _id_hash(rule.seed)(USER) < rule.share)
+    _, upto, total = _standing(F.col("order"))
+    ranked = marked.select("*", upto.alias("upto"), total.alias("total"))
+    known = F.col("upto") <= F.floor(F.lit(rule.history) * F.col("total"))
+    side = F.when(~F.col("held"), TRAIN).when(known, HISTORY).otherwise(TEST)
+    return ranked.withColumn(SIDE, side).drop("order", "held", "upto", "total"), None
+
+
+def _sides(events: DataFrame, test: Column) -> DataFrame:
+    return events.withColumn(SIDE, F.when(test, TEST).otherwise(TRAIN))
+
+
+def _standing(order: Column) -> tuple[Column, Column, Column]:
+    """Return, of the row's user: events before it, events up to it with its equals, and all (``rules._standing``)."""
+    before = F.rank().over(Window.partitionBy(USER).orderBy(order, ITEM)) - 1
+    equals = F.count(F.lit(1)).over(Window.partitionBy(USER, order, ITEM))
+    return before, before + equals, F.count(F.lit(1)).over(Window.partitionBy(USER))
+
+
+def _row_hash(seed: int) -> Any:
+    return F.pandas_udf(_RowHash(seed), "double")
+
+
+def _id_hash(seed: int) -> Any:
+    return F.pandas_udf(_IdHash(seed), "double")
+
+
+def _RowHash(seed: int):  # noqa: ANN202, N802
+    def hashed(user: pd.Series, item: pd.Series) -> pd.Series:
+        return pd.Series(row_hash(user, item, seed))
+
+    return hashed
+
+
+def _IdHash(seed: int):  # noqa: ANN202, N802
+    def hashed(ids: pd.Series) -> pd.Series:
+        return pd.Series(id_hash(ids, seed))
+
+    return hashed
+
+
+def cut_time(events: DataFrame, test: float) -> float:
+    """Return the cut of ``rules.cut_time``, exactly, without sorting the log."""
+    total = events.count()
+    first = total - int(test * total)
+    if not total or first == total:
+        return _first(events.agg(F.max(TIME)))
+    cut = order_statistic(events, TIME, first)
+    if first and order_statistic(events, TIME, first - 1) == cut:  # a tie may not straddle: go past it, if one can
+        later = _first(events.where(F.col(TIME) > cut).agg(F.min(TIME)))
+        return cut if later is None else later
+    return cut
+
+
+def order_statistic(frame: DataFrame, column: str, place: int) -> float:
+    """Return the value at ``place`` (from 0) in ascending order: counts by day, then by second, then by value.
+
+    The driver holds one count a day of the log, one a second of one day, one a distinct value of one second.
+    """
+    value = F.col(column)
+    for bucket in (F.floor(value / 86400), F.floor(value), value):
+        counts = frame.groupBy(bucket.alias("bucket")).count().toPandas().sort_values("bucket")
+        upto = counts["count"].cumsum().to_numpy()
+        chosen = int(np.searchsorted(upto, place, side="right"))
+        place -= int(upto[chosen - 1]) if chosen else 0
+        found = counts["bucket"].iloc[chosen].item()
+        frame = frame.where(bucket == found)
+    return float(found)
+
+
+def filter_events(events: DataFrame, filters: Filters) -> tuple[DataFrame, dict[str, dict[str, int]]]:
+    """Return the events that pass, and the rows and ids that each filter removed; as ``data.weigh.filter_events``."""
+    removed = {}
+    for name, column, least in (
+        ("min_item_events", ITEM, filters.min_item_events),
+        ("min_user_events", USER, filters.min_user_events),
+    ):
+        removed[name] = {"rows": 0, "ids": 0}
+        if least > 1:
+            counts = events.groupBy(column).count()
+            few = counts.where(F.col("count") < least)
+            row = few.agg(F.count(F.lit(1)), F.sum("count")).first()
+            removed[name] = {"rows": int(row[1] or 0), "ids": int(row[0])} if row else removed[name]
+            events = events.join(counts.where(F.col("count") >= least).select(column), column, "left_semi")
+    return events, removed
+
+
+def aggregate(events: DataFrame, how: Aggregate) -> DataFrame:
+    """Return (user_id, item_id, value float, timestamp long), one row a pair; bit for bit ``data.weigh.aggregate``."""
+    if how == "last" and TIME not in events.columns:
+        raise ConfigError("aggregate = 'last' needs timestamps: map a timestamp column, or use 'sum' or 'max'.")
+    time = F.col(TIME) if TIME in events.columns else F.lit(-1.0)
+    pairs = events.groupBy(USER, ITEM)
+    ordered = F.array_sort(F.collect_list(F.struct(time.alias("t"), F.col(VALUE).alias("v"))))
+    value = {
+        "sum": F.aggregate(ordered, F.lit(0.0), lambda sum_, event: sum_ + event["v"]),
+        "last": F.element_at(ordered, -1)["v"],
+        "max": F.max(VALUE),
+        "count": F.count(F.lit(1)).cast("double"),
+    }[how]
+    return pairs.agg(value.cast("float").alias(VALUE), F.floor(F.max(time)).cast("long").alias(TIME))
+
+
+def number(spark: SparkSession, ids: DataFrame, column: str, place: Path, start: int = 0) -> DataFrame:
+    """Return (id, row): the rank of each distinct id in ascending order, from ``start``. Nothing passes the driver.
+
+    The ids are sorted into files; a file's name and the row in it give the rank, for files do not move.
+    """
+    ids.select(column).sort(column).write.parquet(str(place))
+    found = spark.read.schema(ids.select(column).schema).parquet(str(place))
+    found = found.select(column, F.col("_metadata.file_name").alias("file"), F.col("_metadata.row_index").alias("index"))
+    sizes = found.groupBy("file").count().toPandas().sort_values("file")  # part-00000…, part-00001…: in order
+    sizes["offset"] = start + sizes["count"].cumsum() - sizes["count"]
+    if not len(sizes):
+        return found.select(column, F.lit(0).alias("row"))
+    offsets = F.broadcast(spark.createDataFrame(sizes[["file", "offset"]]))
+    return found.join(offsets, "file").select(column, (F.col("offset") + F.col("index")).cast("int").alias("row"))
+
+
+def _rows(pairs: DataFrame, users: DataFrame, items: DataFrame) -> DataFrame:
+    user = users.withColumnRenamed("row", "user")
+    item = items.withColumnRenamed("row", "item")
+    return pairs.join(user, USER).join(item, ITEM).select("user", "item", VALUE, TIME)
+
+
+def _weigh(events: DataFrame, weighting: Weighting, reference: float | None) -> DataFrame:
+    """Run ``data.weigh.weigh`` on batches of rows: the same bits as the local path."""
+    decays = weighting.half_life_days and reference is not None
+    if weighting.half_life_days and TIME not in events.columns:
+        raise ConfigError("half_life_days needs timestamps: map a timestamp column, or remove half_life_days.")
+    if not decays and not (weighting.events and EVENT in events.columns):
+        return events.drop(EVENT)
+
+    def run(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        for batch in batches:
+            yield weigh.weigh(batch, weighting, reference=reference)
+
+    return events.mapInPandas(run, events.schema).drop(EVENT)
+
+
+def _check_event_types(events: DataFrame, weighting: Weighting) -> None:
+    if EVENT in events.columns and weighting.events:
+        kinds = events.groupBy(EVENT).count().toPandas()
+        weigh.check_event_counts(dict(zip(kinds[EVENT], kinds["count"], strict=True)), weighting)
+
+
+def _refuse_empty(
+    train: DataFrame, test: DataFrame, events: DataFrame, rule: AnyRule, cut: float | None, removed: dict[str, Any]
+) -> None:
+    if train.isEmpty() and any(map(_rows_of, removed.values())):
+        raise InputError(f"the filters removed every train event: {removed}. Use smaller minimum counts.")
+    for name, part in ((TRAIN, train), (TEST, test)):
+        if part.isEmpty():
+            span = events.agg(F.min(TIME), F.max(TIME)).first() if isinstance(rule, ByTime) else None
+            raise InputError(empty_message(name, events.count(), rule, tuple(span) if span else None))
+
+
+def _rows_of(removed: dict[str, int]) -> int:
+    return removed["rows"]
+
+
+def _keep(frame: DataFrame, place: Path) -> DataFrame:
+    """Write, and go on from the files."""
+    frame.write.parquet(str(place))
+    return frame.sparkSession.read.parquet(str(place))
+
+
+def _first(frame: DataFrame) -> Any:
+    row = frame.first()
+    return row[0] if row else None

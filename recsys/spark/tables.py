@@ -1,0 +1,205 @@
+"""Files -> checked events on Spark: the rules of ``data.validate``, run on batches of rows by the executors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pyspark.errors import PySparkException
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from recsys.config import Data
+from recsys.data import movielens
+from recsys.data.files import Source, header
+from recsys.data.read import Reading, Refusals, stop_if_too_many
+from recsys.data.validate import REASONS, check_events, code, count_times, guess_unit
+from recsys.errors import InputError
+from recsys.schema import CANONICAL_INT, EVENT, EVENTS, ITEM, TIME, USER, VALUE
+
+CORRUPT, WHY, TEXT = "_corrupt", "why", "text"
+SAMPLE = 1_000
+"""Refused rows written out; all are counted."""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """``events``: checked, one kind of id; ``items``: the ids of the items table, or None; ``refusals``: counted."""
+
+    events: DataFrame
+    items: DataFrame | None
+    refusals: Refusals
+
+
+def read_tables(spark: SparkSession, data: Data, work: Path) -> Tables:
+    """Read, check and settle the kind of the ids; the result is on disk under ``work``, so nothing is read twice.
+
+    Raises:
+        InputError: a file is missing, empty, damaged or of another layout, or too many rows are bad.
+    """
+    source, reading = _source(data)
+    try:
+        raw = _raw(spark, source, reading)
+        unit = reading.time_unit or _unit(raw, source)
+        checked = raw.mapInPandas(_checker(unit), _checked_schema(raw))
+        checked.write.parquet(str(work / "checked"))
+        checked = spark.read.parquet(str(work / "checked"))
+        refusals = _refusals(checked, source)
+        stop_if_too_many(source, refusals, reading)
+        accepted = checked.where(F.col(WHY) == 0).drop(WHY, TEXT)
+        items = _item_ids(spark, data, work)
+        accepted, items = _one_kind(accepted, items)
+    except PySparkException as error:
+        raise InputError(f"{source}: Spark cannot read it: {str(error).splitlines()[0]}") from error
+    return Tables(accepted, items, refusals)
+
+
+def _source(data: Data) -> tuple[Source, Reading]:
+    layout = movielens.layout(Path(data.events)) if data.format in ("auto", "movielens") else None
+    source, reading = Source(Path(data.events)), data.reading
+    if layout:
+        source, reading = layout.events, reading.model_copy(update=layout.reading)
+    if source.member or source.path.suffix == ".zip":
+        raise InputError(f"{source}: Spark cannot read inside a zip archive: unpack it, and name the folder.")
+    return source, reading
+
+
+def _raw(spark: SparkSession, source: Source, reading: Reading) -> DataFrame:
+    """Return the columns that exist, renamed to ours; text files give text, and rows that do not parse ``_corrupt``."""
+    kind = source.format() if reading.format == "auto" else reading.format
+    wanted = {column: reading.columns.get(column, column) for column in (USER, ITEM, VALUE, TIME, EVENT)}
+    path = str(source.path)
+    if kind == "parquet":
+        found = spark.read.parquet(path)
+        names = found.columns
+    elif kind == "jsonl":
+        schema = T.StructType([T.StructField(name, T.StringType()) for name in [*wanted.values(), CORRUPT]])
+        found = spark.read.schema(schema).json(path, columnNameOfCorruptRecord=CORRUPT, encoding=reading.encoding)
+        present = found.agg(*(F.max(F.col(name).isNotNull()).alias(name) for name in wanted.values())).first()
+        names = [name for name in wanted.values() if present and present[name]]
+    else:
+        delimiter = reading.delimiter or ("\t" if kind == "tsv" else ",")
+        names, skip = header(source, delimiter, wanted, reading)
+        schema = T.StructType([T.StructField(name, T.StringType()) for name in [*names, CORRUPT]])
+        found = spark.read.schema(schema).csv(
+            path,
+            header=bool(skip),
+            sep=delimiter,
+            escape='"',
+            encoding=reading.encoding,
+            columnNameOfCorruptRecord=CORRUPT,
+        )
+    columns = [F.col(f"`{theirs}`").alias(ours) for ours, theirs in wanted.items() if theirs in names]
+    EVENTS.require([ours for ours, theirs in wanted.items() if theirs in names], str(source))
+    for ours, theirs in reading.columns.items():
+        if theirs not in names:
+            raise InputError(f"{source}: [data.columns] maps {ours} to '{theirs}', which is no column here.")
+    corrupt = F.col(CORRUPT) if CORRUPT in found.columns else F.lit(None).cast("string").alias(CORRUPT)
+    return _plain_ids(found.select(*columns, corrupt), source)
+
+
+def _plain_ids(frame: DataFrame, source: Source) -> DataFrame:
+    for column in (USER, ITEM):
+        kind = frame.schema[column].dataType
+        if not isinstance(kind, T.StringType | T.ByteType | T.ShortType | T.IntegerType | T.LongType):
+            raise InputError(f"{source}: column '{column}' has type {kind.simpleString()}: ids must be text or integers.")
+    return frame
+
+
+def _unit(raw: DataFrame, source: Source) -> Any:
+    """Return the unit of the times, by the rule of the local reader, from counts over all batches."""
+    if TIME not in raw.columns:
+        return None
+
+    def count(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        for batch in batches:
+            yield pd.DataFrame([count_times(batch[TIME])], columns=["found", "late", "other"])
+
+    counts = raw.select(TIME).mapInPandas(count, "found long, late long, other long")
+    row = counts.agg(F.sum("found"), F.sum("late"), F.sum("other")).first()
+    return guess_unit([number or 0 for number in row], str(source)) if row else None
+
+
+def _checked_schema(raw: DataFrame) -> T.StructType:
+    fields = [raw.schema[USER], raw.schema[ITEM], T.StructField(VALUE, T.DoubleType())]
+    if TIME in raw.columns:
+        fields.append(T.StructField(TIME, T.DoubleType()))
+    if EVENT in raw.columns:
+        fields.append(T.StructField(EVENT, T.StringType()))
+    return T.StructType([*fields, T.StructField(WHY, T.ByteType()), T.StructField(TEXT, T.StringType())])
+
+
+def _checker(unit: Any) -> Any:
+    def check(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        for batch in batches:
+            corrupt = batch.pop(CORRUPT)
+            events, why = check_events(batch, unit)
+            broken = corrupt.notna().to_numpy()
+            why[broken] = code("wrong column count")
+            bad = why > 0
+            text = np.full(len(batch), None, dtype=object)
+            text[broken] = corrupt[broken]
+            whole = bad & ~broken
+            text[whole] = batch[whole].astype(str).agg(",".join, axis=1) if whole.any() else None
+            if TIME in events:
+                events.loc[bad, TIME] = 0.0
+            yield events.assign(**{WHY: why.astype(np.int8), TEXT: text})
+
+    return check
+
+
+def _refusals(checked: DataFrame, source: Source) -> Refusals:
+    """Return the counts by reason, and a sample of refused rows; Spark does not know their line numbers (0)."""
+    counts = {row[WHY]: row["count"] for row in checked.groupBy(WHY).count().collect()}
+    refusals = Refusals(total=sum(counts.values()))
+    refusals.counts = {REASONS[why]: counts[why] for why in sorted(counts) if why}
+    if refusals.refused:
+        rows = checked.where(F.col(WHY) > 0).select(WHY, TEXT).limit(SAMPLE).collect()
+        refusals.rows = [(str(source), 0, REASONS[row[WHY]], (row[TEXT] or "")[:200]) for row in rows]
+    return refusals
+
+
+def _item_ids(spark: SparkSession, data: Data, work: Path) -> DataFrame | None:
+    """Return the ids of the items table: they are candidates too."""
+    from recsys.data.read import read_items
+
+    if data.items:
+        return spark.createDataFrame(read_items(data.items, data.reading)[[ITEM]])
+    layout = movielens.layout(Path(data.events)) if data.format in ("auto", "movielens") else None
+    table = layout.items() if layout else None
+    return None if table is None else spark.createDataFrame(table[[ITEM]])
+
+
+def _one_kind(events: DataFrame, items: DataFrame | None) -> tuple[DataFrame, DataFrame | None]:
+    """Apply ``schema.one_kind``: text ids become int64 only if every one of them is canonical and fits."""
+    for column in (USER, ITEM):
+        frames = [events, *([items] if items is not None and column == ITEM else [])]
+        text = [frame for frame in frames if isinstance(frame.schema[column].dataType, T.StringType)]
+        if not text:
+            continue
+        whole = all(_is_true(frame, _canonical(column)) for frame in text)
+        events = _cast(events, column, whole)
+        if items is not None and column == ITEM:
+            items = _cast(items, column, whole)
+    return events, items
+
+
+def _canonical(column: str) -> Column:
+    return F.col(column).rlike(CANONICAL_INT) & F.expr(f"try_cast({column} AS bigint)").isNotNull()
+
+
+def _is_true(frame: DataFrame, condition: Column) -> bool:
+    row = frame.agg(F.min(condition).alias("all")).first()
+    return bool(row and row["all"])
+
+
+def _cast(frame: DataFrame, column: str, whole: bool) -> DataFrame:
+    kind = frame.schema[column].dataType
+    if whole and isinstance(kind, T.StringType):
+        return frame.withColumn(column, F.col(column).cast("bigint"))
+    return frame if whole else frame.withColumn(column, F.col(column).cast("string"))
