@@ -1,1 +1,52 @@
-"""x"""
+"""Recommendations that can be read, proved and scaled.
+
+The public names, imported when they are first used, so that ``import recsys`` costs next to nothing:
+
+    read_tables, read_events     files -> checked tables            recsys.data.read
+    split                        events -> Split                    recsys.data.split
+    build                        name, parameters -> Recommender    recsys.models
+    recommend                    model, histories -> TopK           recsys.rank
+    judge, evaluate              TopK, truth -> numbers a user      recsys.evaluation
+    summarise                    evaluations -> metrics.json        recsys.evaluation.summary
+    load_config, run             one TOML file -> a run folder      recsys.config, recsys.experiment
+"""
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "Reading": "data.read",
+    "read_events": "data.read",
+    "read_tables": "data.read",
+    "split": "data.split",
+    "build": "models",
+    "recommend": "rank",
+    "judge": "evaluation.judge",
+    "evaluate": "evaluation.evaluate",
+    "evaluate_tables": "evaluation.evaluate",
+    "summarise": "evaluation.summary",
+    "load_config": "config",
+    "run": "experiment",
+}
+"""Public name -> module."""
+
+_RENAMED = {"load_config": "load"}
+
+__all__ = sorted([*_HOMES, "__version__"])
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use (PEP 562)."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("recsys")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'recsys' has no attribute {name!r}")
+    found = getattr(import_module(f"recsys.{_HOMES[name]}"), _RENAMED.get(name, name))
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -16,7 +16,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from recsys.data.read import Reading
-from recsys.data.split import AnyRule
+from recsys.data.rules import AnyRule
 from recsys.data.weigh import Filters, Weighting
 from recsys.errors import ConfigError, nearest
 from recsys.evaluation.evaluate import Judging
@@ -45,6 +45,9 @@ class Recommending(BaseModel):
     fallback: Literal["popular", "recent", "none"] = Field(
         "popular", description="who answers for a user on whom a model has no opinion; `none`: nobody"
     )
+    everyone: bool = Field(
+        False, description="the models also make lists for users with a history who are not tested; baselines never do"
+    )
     memory_mb: int = Field(512, ge=1, description="bound on one block of scores")
 
 
@@ -55,7 +58,9 @@ class SparkSettings(BaseModel):
 
     master: str | None = Field(None, description="master URL; unset: spark-submit's own, else local[*]")
     driver_memory: str = Field("4g", description="JVM heap of the driver, which does the work on a local master")
-    shuffle_partitions: int | None = Field(None, ge=1, description="unset: 3 a core on a local master, else Spark's own")
+    shuffle_partitions: int | None = Field(
+        None, ge=1, description="unset: 3 a core on a local master, else Spark's own"
+    )
     checkpoint_dir: str | None = Field(None, description="for ALS lineage; unset: inside the run folder")
     conf: dict[str, str] = Field({}, description="any further Spark settings")
 
@@ -134,7 +139,7 @@ def _say(problem: Any, where: str) -> str:
     """Return one line for one of pydantic's errors."""
     *parents, key = problem["loc"] or ("",)
     models = _models(Config, tuple(map(str, parents)))
-    section = ".".join(str(part) for part in parents if not (str(part) in _tags()))
+    section = ".".join(str(part) for part in parents if str(part) not in _tags())
     place = f"{where}: [{section}] {key}" if section else f"{where}: {key}"
     if problem["type"] == "extra_forbidden":
         known = {name for model in models for name in model.model_fields}
@@ -168,5 +173,3 @@ def _tag(annotation: Any) -> str | None:
 
 def _tags() -> set[str]:
     return {"time", "last", "fraction", "users", "items"}
-
-

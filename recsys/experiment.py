@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from recsys import models
-from recsys.config import Config
+from recsys.config import Config, Recommending
 from recsys.data import weigh
 from recsys.data.card import card
 from recsys.data.read import read_tables
-from recsys.data.split import default_rule, split
+from recsys.data.rules import default_rule
+from recsys.data.split import split
 from recsys.evaluation.evaluate import evaluate
 from recsys.evaluation.summary import summarise
 from recsys.meter import Meter
 from recsys.models.hybrid import Cascade
 from recsys.rank import recommend, topk_table
 from recsys.runfolder import RunFolder
-from recsys.types import Evaluation, Interactions, Recommender, Split
+from recsys.types import Evaluation, Interactions, Recommender, Split, TopK
 
 Steps = Callable[[str, int, int], None]
 """Called with (step, done, total)."""
@@ -38,7 +41,7 @@ def run(config: Config, *, progress: Steps | None = None) -> dict[str, Evaluatio
     """
     step = progress or (lambda name, done, total: None)
     started = datetime.now(UTC)
-    data, k = config.data, config.recommend.k
+    data = config.data
     with Meter() as meter, RunFolder.writing(config.out) as folder:
         with meter.hop("read"):
             tables = read_tables(data.events, data.items, data.users, data.reading)
@@ -48,22 +51,14 @@ def run(config: Config, *, progress: Steps | None = None) -> dict[str, Evaluatio
             rule = config.split or default_rule(tables.events)
             parts = split(tables.events, rule, weighting=config.weigh, filters=config.filter, items=tables.items)
             _write_split(folder, parts)
-        histories = parts.histories()
         evaluations = []
         for name, model in lineup(config, parts.train).items():
             with meter.hop(f"fit {name}"):
                 model.fit(parts.train)
                 models.save(model, folder.path / "model" / name)
             with meter.hop(f"recommend {name}"):
-                topk = recommend(
-                    model,
-                    histories,
-                    k,
-                    exclude_seen=config.recommend.exclude_seen,
-                    memory_mb=config.recommend.memory_mb,
-                    progress=lambda done, total, name=name: step(f"recommend {name}", done, total),
-                )
-                folder.write_table(f"topk/{name}.parquet", topk_table(topk, parts.test.users, parts.train.items))
+                topk, table = _recommend(name, model, parts, config.recommend, partial(step, f"recommend {name}"))
+                folder.write_table(f"topk/{name}.parquet", table)
             with meter.hop(f"judge {name}"):
                 evaluations.append(
                     evaluate(topk, parts, config.judge, name=name, exclude_seen=config.recommend.exclude_seen)
@@ -78,17 +73,38 @@ def run(config: Config, *, progress: Steps | None = None) -> dict[str, Evaluatio
 
 
 def lineup(config: Config, train: Interactions) -> dict[str, Recommender]:
-    """Return name -> unfitted model: the baselines, then the configured models with their fallback behind them."""
+    """Return name -> unfitted model: the baselines, then the configured models with their fallback behind them.
+
+    A configured model may replace a baseline of its name. Models that take a seed get the run's unless they have one.
+    """
     baselines = [name for name in BASELINES if name != "recent" or (train.time >= 0).any()]
     chosen: dict[str, Recommender] = {name: models.build(name, {}) for name in baselines}
     for name, params in config.models.items():
         settings: dict[str, Any] = dict(params)
-        model = models.build(settings.pop("model", name), settings)
+        kind = settings.pop("model", name)
+        if "seed" in models.parameters(kind):
+            settings.setdefault("seed", config.seed)
+        chosen[name] = models.build(kind, settings)
         fallback = config.recommend.fallback
-        if fallback != "none" and name not in BASELINES:
-            model = Cascade({name: model, fallback: models.build(fallback, {})})
-        chosen[name] = model
+        if fallback != "none" and kind not in BASELINES:
+            chosen[name] = Cascade({name: chosen[name], fallback: models.build(fallback, {})})
     return chosen
+
+
+def _recommend(
+    name: str, model: Recommender, parts: Split, wanted: Recommending, progress: Callable[[int, int], None]
+) -> tuple[TopK, pd.DataFrame]:
+    """Return the lists of the tested users, and the table of all lists (``recommend.everyone``)."""
+    candidates, tested = parts.train.items, parts.test.users
+    settings: dict[str, Any] = {"exclude_seen": wanted.exclude_seen, "memory_mb": wanted.memory_mb}
+    topk = recommend(model, parts.histories(), wanted.k, progress=progress, **settings)
+    table = topk_table(topk, tested, candidates)
+    if wanted.everyone and name not in BASELINES:
+        known = parts.history.users
+        others = np.flatnonzero(tested.rows(known.ids) < 0)
+        rest = recommend(model, parts.history.matrix()[others], wanted.k, users=others, progress=progress, **settings)
+        table = pd.concat([table, topk_table(rest, known, candidates)], ignore_index=True)
+    return topk, table
 
 
 def _write_split(folder: RunFolder, parts: Split) -> None:

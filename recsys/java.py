@@ -47,7 +47,7 @@ def find_java(environ: Mapping[str, str] = os.environ, folders: tuple[str, ...] 
 
     Raises ``MissingExtra`` with the command that installs one. Give ``home`` to Spark as ``JAVA_HOME``.
     """
-    notes = []
+    notes: list[str] = []
     for place, program in _candidates(environ, folders):
         home, version = _ask(program)
         if version >= OLDEST:
@@ -58,7 +58,7 @@ def find_java(environ: Mapping[str, str] = os.environ, folders: tuple[str, ...] 
 
 
 def install_command() -> str:
-    """Return the command that installs Java as root through this system's package manager; "" if it has none we know."""
+    """Return the command that installs Java as root through this system's package manager; "" if none is known."""
     return next((command for manager, command in INSTALL.items() if shutil.which(manager)), "")
 
 
@@ -77,7 +77,7 @@ def _candidates(environ: Mapping[str, str], folders: tuple[str, ...]) -> Iterato
 def _ask(program: str) -> tuple[str, int]:
     """Return (java.home, feature version) as that program states them; ("", 0) if it does not run."""
     try:
-        answer = subprocess.run(  # noqa: S603 - a program that the user installed
+        answer = subprocess.run(
             [program, "-XshowSettings:properties", "-version"], capture_output=True, text=True, timeout=60
         )
     except (OSError, subprocess.TimeoutExpired):

@@ -49,9 +49,7 @@ def _select_row(row: np.ndarray, skip: np.ndarray, items: np.ndarray, scores: np
                 if size < k:
                     place = size  # grow the heap: sift the newcomer up
                     size += 1
-                    while place > 0 and _before(
-                        scores[(place - 1) // 2], items[(place - 1) // 2], score, item
-                    ):
+                    while place > 0 and _before(scores[(place - 1) // 2], items[(place - 1) // 2], score, item):
                         scores[place], items[place] = scores[(place - 1) // 2], items[(place - 1) // 2]
                         place = (place - 1) // 2
                     scores[place], items[place] = score, item
@@ -72,9 +70,7 @@ def _select_row(row: np.ndarray, skip: np.ndarray, items: np.ndarray, scores: np
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def select_top_k(
-    scores: np.ndarray, indptr: np.ndarray, indices: np.ndarray, k: int
-) -> tuple[np.ndarray, np.ndarray]:
+def select_top_k(scores: np.ndarray, indptr: np.ndarray, indices: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the k best columns of each row, best first, leaving out the row's own ``indices``.
 
     Args:

@@ -58,13 +58,17 @@ class RunFolder:
             _remove_orphans(place)
             part.mkdir()
         except OSError as error:
-            raise RunFolderError(f"{place}: cannot write the run folder: {error.strerror}. Choose another `out`.") from error
+            raise RunFolderError(
+                f"{place}: cannot write the run folder: {error.strerror}. Choose another `out`."
+            ) from error
         try:
             yield cls(part)
             (part / SUCCESS).touch()
             _swap(part, place)
         except OSError as error:
-            raise RunFolderError(f"{place}: writing the run failed: {error}. Free some space or choose another `out`.") from error
+            raise RunFolderError(
+                f"{place}: writing the run failed: {error}. Free some space or choose another `out`."
+            ) from error
         finally:
             shutil.rmtree(part, ignore_errors=True)
 

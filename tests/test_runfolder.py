@@ -22,6 +22,12 @@ def make(place, note="one"):
         run.write_manifest(seed=1, inputs=[], hops=[], started=datetime.now(UTC))
 
 
+def interrupt(place):
+    with RunFolder.writing(place) as run:
+        run.write_json("note.json", "two")
+        raise KeyboardInterrupt
+
+
 def test_a_whole_run_is_read_back(tmp_path):
     make(tmp_path / "run")
     run = RunFolder.open(tmp_path / "run")
@@ -32,9 +38,8 @@ def test_a_whole_run_is_read_back(tmp_path):
 
 def test_a_failed_run_leaves_the_previous_one(tmp_path):
     make(tmp_path / "run")
-    with pytest.raises(KeyboardInterrupt), RunFolder.writing(tmp_path / "run") as run:
-        run.write_json("note.json", "two")
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        interrupt(tmp_path / "run")
     assert RunFolder.open(tmp_path / "run").read_json("note.json") == "one"
     assert os.listdir(tmp_path) == ["run"]
 

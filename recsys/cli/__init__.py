@@ -15,10 +15,11 @@ import typer
 from recsys.cli import data, doctor, judge, run
 from recsys.errors import RecsysError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Recommend, judge and compare, on a laptop or on Spark.")
-for room in (run, data, judge):
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Recommend, judge and compare, on a laptop or on Spark."
+)
+for room in (run, data, judge, doctor):
     room.register(app)
-app.command("doctor", help="Say what is installed, what is missing, and the command that mends it.")(doctor.doctor)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from recsys.cli.console import log, out, progress
+
+if TYPE_CHECKING:
+    from recsys.data.read import Reading
 
 
 def register(app: typer.Typer) -> None:
@@ -51,7 +54,7 @@ def check(
         out.print(f"{name:>12}  {_say(value)}", markup=False)
 
 
-def _reading(column: list[str] | None, delimiter: str | None, time_unit: str | None):  # noqa: ANN202
+def _reading(column: list[str] | None, delimiter: str | None, time_unit: str | None) -> Reading:
     """Return the Reading of command-line options."""
     from pydantic import ValidationError
 

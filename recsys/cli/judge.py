@@ -19,7 +19,9 @@ def register(app: typer.Typer) -> None:
 def evaluate(
     recs: Annotated[Path, typer.Argument(help="Top-N table (CSV or Parquet): user_id, item_id, rank[, score].")],
     truth: Annotated[Path, typer.Argument(help="What the users chose: user_id, item_id[, value].")],
-    metrics: Annotated[list[str] | None, typer.Option("-m", "--metric", help="ndcg@10, recall@20, … (repeatable).")] = None,
+    metrics: Annotated[
+        list[str] | None, typer.Option("-m", "--metric", help="ndcg@10, recall@20, … (repeatable).")
+    ] = None,
     relevant: Annotated[float | None, typer.Option(help="A truth row counts when its value is at least this.")] = None,
     missing_users: Annotated[str, typer.Option(help="Users with truth but no list: zero or skip.")] = "zero",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
@@ -30,10 +32,10 @@ def evaluate(
     """
     from recsys.evaluation.evaluate import Judging, evaluate_tables
     from recsys.evaluation.summary import summarise
-    from recsys.evaluation.tables import read_truth, read_topk  # placeholder names
+    from recsys.evaluation.tables import read_topk, read_truth  # placeholder names
 
     judging = Judging(metrics=metrics or ["ndcg@10", "recall@10"], relevant=relevant, missing_users=missing_users)
-    evaluation = evaluate_tables(read_topk(recs), read_truth(truth), judging.metrics, name=recs.stem)
+    evaluation = evaluate_tables(read_topk(recs), read_truth(truth), judging, name=recs.stem)
     result = summarise([evaluation], judging)
     if as_json:
         print(json.dumps(result, ensure_ascii=False))

@@ -2,26 +2,44 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from recsys.data.rules import AnyRule, ByTime, iso
+from recsys.data.weigh import Weighting
 from recsys.schema import ITEM, TIME, USER
 from recsys.types import Interactions, Split
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+def parameters(rule: AnyRule) -> dict[str, Any]:
+    """Return the settings of a rule that had a say."""
+    unused = {"rule"} | ({"test" if rule.at is not None else "at"} if isinstance(rule, ByTime) else set())
+    return rule.model_dump(exclude=unused)
 
 
-def iso(seconds: float) -> str:
-    """Return seconds since 1970 as ISO 8601 in UTC, without a time of day at midnight.
+def cut(rule: AnyRule, first_test: float | None) -> str | None:
+    """Return the cut of a split by time, where the test begins; None for other rules."""
+    if not isinstance(rule, ByTime) or first_test is None:
+        return None
+    return iso(first_test if rule.at is None else rule.at)
 
-    >>> iso(1451606400.0), iso(1451606400.25)
-    ('2016-01-01', '2016-01-01T00:00:00.250000Z')
-    """
-    text = (EPOCH + timedelta(seconds=float(seconds))).replace(tzinfo=None).isoformat()
-    return text.removesuffix("T00:00:00") if text.endswith("T00:00:00") else text + "Z"
+
+def warnings(about: dict[str, Any], rule: AnyRule, weighting: Weighting, has_types: bool) -> list[str]:
+    """Return what the reader of a split's numbers must be told, as sentences; ``about`` as they stand in split.json."""
+    found = []
+    if about["shared_rows"]:
+        found.append(f"{about['shared_rows']:,} rows are in both history and test: the split leaks.")
+    early = about["test_rows_before_train_end"]
+    if early and not isinstance(rule, ByTime):
+        found.append(
+            f"rule = '{rule.rule}' leaks the future: {early:.0%} of test rows are earlier than the latest"
+            " train row, so models learn from events that were not known yet. Prefer rule = 'time'."
+        )
+    if weighting.events and not has_types:
+        found.append("event weights were given, but the events have no `event` column: values were used alone.")
+    return found
 
 
 def describe_part(rows: pd.DataFrame, interactions: Interactions) -> dict[str, Any]:
@@ -40,9 +58,7 @@ def describe_part(rows: pd.DataFrame, interactions: Interactions) -> dict[str, A
     return about
 
 
-def describe_overlap(
-    split: Split, train: pd.DataFrame, history: pd.DataFrame, test: pd.DataFrame
-) -> dict[str, Any]:
+def describe_overlap(split: Split, train: pd.DataFrame, history: pd.DataFrame, test: pd.DataFrame) -> dict[str, Any]:
     """Return what the tested part shares with what is known, from the raw events of each part.
 
     Keys: ``shared_rows``, equal in (user, item, timestamp) between history and test (must be 0);
@@ -60,9 +76,7 @@ def describe_overlap(
     return {
         "shared_rows": _shared_rows(history, test, split, repeated) if len(repeated) else 0,
         "repeated_pairs": len(repeated),
-        "test_rows_before_train_end": float((test[TIME] < train[TIME].max()).mean())
-        if TIME in test
-        else None,
+        "test_rows_before_train_end": float((test[TIME] < train[TIME].max()).mean()) if TIME in test else None,
         "test_users": {"warm": int(known_user.sum()), "cold": int((~known_user).sum())},
         "test_items": {"warm": int(warm_item.sum()), "cold": int((~warm_item).sum())},
         "test_outside_candidates": {
@@ -71,10 +85,6 @@ def describe_overlap(
             "share_of_rows": outside / len(test),
         },
     }
-
-
-def _early(test: pd.DataFrame, train: pd.DataFrame) -> float | None:
-    return float((test[TIME] < train[TIME].max()).mean()) if TIME in test else None
 
 
 def _repeated_pairs(history: Interactions, test: Interactions) -> np.ndarray:

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from recsys.data.audit import iso
 from recsys.data.read import Tables
+from recsys.data.rules import iso
 from recsys.schema import ITEM, TIME, USER
 
 
@@ -25,7 +25,8 @@ def card(tables: Tables) -> dict[str, Any]:
     return facts(
         events=len(events),
         pairs=pairs,
-        per_user=per_user,
+        users=len(per_user),
+        median_events_per_user=float(np.median(per_user)),
         per_item=per_item,
         span=[iso(events[TIME].min()), iso(events[TIME].max())] if TIME in events else None,
         tables={name: len(t) for name in ("items", "users") if (t := getattr(tables, name)) is not None},
@@ -37,21 +38,22 @@ def facts(
     *,
     events: int,
     pairs: int,
-    per_user: np.ndarray,
+    users: int,
+    median_events_per_user: float,
     per_item: np.ndarray,
     span: list[str] | None,
     tables: dict[str, int],
     refused: dict[str, Any],
 ) -> dict[str, Any]:
     """Return the card from counts, which either engine can supply; ``per_item`` is sorted, fewest first."""
-    users, items = len(per_user), len(per_item)
+    items = len(per_item)
     head = max(1, items // 100)
     return {
         "events": events,
         "users": users,
         "items": items,
         "sparsity": 1 - pairs / (users * items),
-        "median_events_per_user": float(np.median(per_user)),
+        "median_events_per_user": median_events_per_user,
         "median_events_per_item": float(np.median(per_item)),
         "gini_items": gini(per_item),
         "top_1_percent_share": float(per_item[-head:].sum() / events),

@@ -26,7 +26,14 @@ from recsys.schema import EVENTS
 if TYPE_CHECKING:
     from recsys.data.read import Reading
 
-SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet"}
+SUFFIXES = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
 csv.field_size_limit(1 << 24)
 
 
@@ -104,7 +111,7 @@ def read_raw(
         if kind == "jsonl":
             return _jsonl(source, wanted, reading, everything)
         delimiter = reading.delimiter or ("\t" if kind == "tsv" else ",")
-        names, skip = _header(source, delimiter, wanted, reading)
+        names, skip = header(source, delimiter, wanted, reading)
         if not careful:
             fast = _fast_csv(source, delimiter, names, skip, wanted, reading)
             if fast:
@@ -141,13 +148,15 @@ def _rows(source: Source, delimiter: str, reading: Reading) -> Iterator[tuple[in
         raise InputError(f"{source}, line {line}: {error}. Check the quotes and [data] delimiter.") from error
 
 
-def _header(source: Source, delimiter: str, wanted: dict[str, str], reading: Reading) -> tuple[list[str], int]:
+def header(source: Source, delimiter: str, wanted: dict[str, str], reading: Reading) -> tuple[list[str], int]:
     """Return the column names, and 1 when the first row holds them, else 0 (names are then positions)."""
     first = next(_rows(source, delimiter, reading), None)
     if first is None:
         raise InputError(f"{source}: no rows: the file is empty, or has nothing but a header.")
     fields = first[1]
-    positions = bool(reading.columns) and all(name.isdigit() and name not in fields for name in reading.columns.values())
+    positions = bool(reading.columns) and all(
+        name.isdigit() and name not in fields for name in reading.columns.values()
+    )
     if reading.header is False or (reading.header is None and positions):
         names, skip = [str(place) for place in range(len(fields))], 0
     else:
@@ -184,7 +193,9 @@ def _fast_csv(
                 read_options=pa.csv.ReadOptions(column_names=names, skip_rows_after_names=skip, block_size=1 << 24),
                 parse_options=pa.csv.ParseOptions(delimiter=delimiter),
                 convert_options=pa.csv.ConvertOptions(
-                    column_types=dict.fromkeys(names, pa.string()), include_columns=list(present), strings_can_be_null=False
+                    column_types=dict.fromkeys(names, pa.string()),
+                    include_columns=list(present),
+                    strings_can_be_null=False,
                 ),
             )
     except pa.ArrowInvalid:

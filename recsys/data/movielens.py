@@ -51,7 +51,7 @@ def layout(path: Path) -> Layout | None:
         return None
     if "ratings.csv" in members:
         columns = {"user_id": "userId", "item_id": "movieId", "value": "rating", "timestamp": "timestamp"}
-        reading = {"format": "csv", "columns": columns, "time_unit": "s", "delimiter": ","}
+        reading: dict[str, Any] = {"format": "csv", "columns": columns, "time_unit": "s", "delimiter": ","}
         return Layout(members["ratings.csv"], reading, lambda: _latest_items(members), lambda: None)
     if "u.data" in members:
         columns = {"user_id": "0", "item_id": "1", "value": "2", "timestamp": "3"}

@@ -29,7 +29,7 @@ from recsys.data.validate import (
     refuse,
     undecodable,
 )
-from recsys.errors import InputError
+from recsys.errors import InputError, nearest
 from recsys.schema import EVENT, EVENTS, ITEM, ITEMS, TIME, USER, USERS, VALUE, Table, one_kind
 
 MAX_REFUSED_ROWS = 100_000
@@ -44,7 +44,7 @@ class Reading(BaseModel):
     format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "movielens"] = Field(
         "auto", description="auto goes by the name: .csv .tsv .jsonl .parquet, with .gz behind it or not"
     )
-    columns: dict[Literal["user_id", "item_id", "value", "timestamp", "event"], str] = Field(
+    columns: dict[str, str] = Field(
         {}, description="our column -> its name in the files, or its position from 0 in a file without header"
     )
     delimiter: str | None = Field(None, min_length=1, max_length=1, description="unset: tab for .tsv, else comma")
@@ -54,6 +54,15 @@ class Reading(BaseModel):
         None, description="s, ms, us or iso; unset: seconds or ISO 8601, refusing what looks like neither"
     )
     max_refused_share: float = Field(0.05, ge=0, le=1, description="stop when more than this share of rows is bad")
+
+    @field_validator("columns")
+    @classmethod
+    def _known_columns(cls, columns: dict[str, str]) -> dict[str, str]:
+        known = EVENTS.required + EVENTS.optional
+        for name in columns:
+            if name not in known:
+                raise ValueError(f"'{name}' is no column of events.{nearest(name, known)}")
+        return columns
 
     @field_validator("encoding")
     @classmethod
@@ -162,14 +171,9 @@ def _events(source: Source, reading: Reading, refusals: Refusals) -> pd.DataFram
     if why.any() and raw.fast:  # the careful reader knows the lines
         raw = read_raw(source, reading.format, wanted, reading, careful=True)
         found, why = _check(raw, reading)
-    before = refusals.total, refusals.refused
     refusals.add(str(source), why, raw.line, raw.text)
-    total, bad = refusals.total - before[0], refusals.refused - before[1]
-    if not total:
-        raise InputError(f"{source}: no rows: the file is empty, or has nothing but a header.")
-    if bad == total or bad > reading.max_refused_share * total:
-        raise InputError(_too_many(source, refusals, bad, total, reading))
-    return found[why == 0].reset_index(drop=True) if bad else found
+    stop_if_too_many(source, refusals, reading)
+    return found[why == 0].reset_index(drop=True) if why.any() else found
 
 
 def _check(raw: Raw, reading: Reading) -> tuple[pd.DataFrame, np.ndarray]:
@@ -203,12 +207,20 @@ def _attributes(path: str | Path, kind: Table, reading: Reading, refusals: Refus
     return raw.table[why == 0].reset_index(drop=True)
 
 
-def _too_many(source: Source, refusals: Refusals, bad: int, total: int, reading: Reading) -> str:
+def stop_if_too_many(source: Source, refusals: Refusals, reading: Reading) -> None:
+    """Raise InputError when there are no events, or too many of them were refused."""
+    bad, total = refusals.refused, refusals.total
+    if not total:
+        raise InputError(f"{source}: no rows: the file is empty, or has nothing but a header.")
+    if bad < total and bad <= reading.max_refused_share * total:
+        return
     reasons = ", ".join(f"{reason}: {count:,}" for reason, count in refusals.counts.items())
     examples = "".join(
-        f"\n  line {line}: {reason}: {text!r}" for file, line, reason, text in refusals.rows[:3] if file == str(source)
+        f"\n  {f'line {line}: ' if line else ''}{reason}: {text!r}"
+        for file, line, reason, text in refusals.rows[:3]
+        if file == str(source)
     )
-    return (
+    raise InputError(
         f"{source}: {bad:,} of {total:,} rows are bad ({reasons}), more than [data] max_refused_share ="
         f" {reading.max_refused_share:g} allows. Check the column mapping and the delimiter, or raise that share."
         f" The first:{examples}"

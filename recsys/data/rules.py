@@ -6,14 +6,13 @@ never trained on), ``x`` test, ``|`` the cut.
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from recsys.data.audit import iso
 from recsys.data.hashing import id_hash, row_hash
 from recsys.errors import InputError
 from recsys.schema import ITEM, TIME, USER
@@ -105,9 +104,7 @@ class HeldOutUsers(_Rule):
 
     rule: Literal["users"] = "users"
     share: Share = Field(default=0.2, description="expected share of users held out")
-    history: Share = Field(
-        default=0.8, description="share of a held-out user's events that is known when we predict"
-    )
+    history: Share = Field(default=0.8, description="share of a held-out user's events that is known when we predict")
     seed: int = Field(default=0, ge=0, description="another seed, another split")
 
 
@@ -127,6 +124,19 @@ class ColdItems(_Rule):
 
 
 AnyRule = Annotated[ByTime | LastN | Fraction | HeldOutUsers | ColdItems, Field(discriminator="rule")]
+
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def iso(seconds: float) -> str:
+    """Return seconds since 1970 as ISO 8601 in UTC, without a time of day at midnight.
+
+    >>> iso(1451606400.0), iso(1451606400.25)
+    ('2016-01-01', '2016-01-01T00:00:00.250000Z')
+    """
+    text = (EPOCH + timedelta(seconds=float(seconds))).replace(tzinfo=None).isoformat()
+    return text.removesuffix("T00:00:00") if text.endswith("T00:00:00") else text + "Z"
 
 
 def default_rule(events: pd.DataFrame) -> AnyRule:
@@ -159,11 +169,10 @@ def assign(events: pd.DataFrame, rule: AnyRule) -> np.ndarray:
         InputError: the rule needs timestamps and there are none, or train or test would be empty.
     """
     side = _assign(events, rule)
-    empty = next(
-        (name for name, code in (("train", TRAIN), ("test", TEST)) if not (side == code).any()), None
-    )
+    empty = next((name for name, code in (("train", TRAIN), ("test", TEST)) if not (side == code).any()), None)
     if empty:
-        raise InputError(_empty_message(empty, events, rule))
+        span = (events[TIME].min(), events[TIME].max()) if TIME in events else None
+        raise InputError(empty_message(empty, len(events), rule, span))
     return side
 
 
@@ -226,20 +235,21 @@ def _runs(change: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.repeat(starts, lengths), np.repeat(lengths, lengths)
 
 
-def _empty_message(part: str, events: pd.DataFrame, rule: AnyRule) -> str:
-    if not isinstance(rule, ByTime):
+def empty_message(part: str, events: int, rule: AnyRule, span: tuple[float, float] | None) -> str:
+    """Return what to say when a rule leaves no train or no test; ``span``: first and last time of the log."""
+    if not isinstance(rule, ByTime) or span is None:
         setting = {"last": "n", "fraction": "test"}.get(rule.rule, "share")
         return (
-            f"rule = '{rule.rule}' leaves no {part} events of {len(events):,}."
+            f"rule = '{rule.rule}' leaves no {part} events of {events:,}."
             f" Use another `{setting}`{' or seed' if hasattr(rule, 'seed') else ''}, or more events."
         )
-    start = iso(events[TIME].min() if rule.at is None else rule.at)
+    start = iso(span[0] if rule.at is None else rule.at)
     if part == "train":
         return (
-            f"everything is in the test window: all {len(events):,} events are at or after {start}."
+            f"everything is in the test window: all {events:,} events are at or after {start}."
             " Use a later `at`, or rule = 'fraction'."
         )
     return (
-        f"test window is empty: no events at or after {start}; the log ends {iso(events[TIME].max())}."
+        f"test window is empty: no events at or after {start}; the log ends {iso(span[1])}."
         " Use an earlier `at`, or rule = 'fraction'."
     )

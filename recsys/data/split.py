@@ -2,47 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 
-from recsys.data.audit import describe_overlap, describe_part, iso
-from recsys.data.hashing import row_hash
-from recsys.data.rules import (
-    HISTORY,
-    TEST,
-    TRAIN,
-    AnyRule,
-    ByTime,
-    ColdItems,
-    Fraction,
-    HeldOutUsers,
-    LastN,
-    assign,
-    cut_time,
-    default_rule,
-)
+from recsys.data.audit import cut, describe_overlap, describe_part, parameters, warnings
+from recsys.data.rules import HISTORY, TEST, TRAIN, AnyRule, HeldOutUsers, assign, iso
 from recsys.data.weigh import Filters, Weighting, aggregate, check_event_types, filter_events, weigh
 from recsys.errors import InputError
 from recsys.schema import EVENT, ITEM, TIME, USER
 from recsys.types import IdMap, Split
 
-__all__ = [
-    "HISTORY",
-    "TEST",
-    "TRAIN",
-    "AnyRule",
-    "ByTime",
-    "ColdItems",
-    "Fraction",
-    "HeldOutUsers",
-    "LastN",
-    "assign",
-    "cut_time",
-    "default_rule",
-    "row_hash",
-    "split",
-]
+WEIGHTLESS = "every event of train or of test has weight 0: give some event types another weight."
 
 
 def split(
@@ -85,15 +54,13 @@ def split(
     tested = weigh(test_rows, weighting)
     test = aggregate(tested, weighting.aggregate, IdMap.of(tested[USER]), IdMap.of(tested[ITEM]))
     if not len(train) or not len(test):
-        raise InputError(
-            "every event of train or of test has weight 0: give some event types another weight."
-        )
+        raise InputError(WEIGHTLESS)
 
     parts = Split(train=train, history=history, test=test, rule=rule.rule)
     parts.about.update(
         rule=rule.rule,
-        parameters=_parameters(rule),
-        cut=_cut(rule, test_rows),
+        parameters=parameters(rule),
+        cut=cut(rule, test_rows[TIME].min() if TIME in events else None),
         decay_reference=iso(reference) if weighting.half_life_days and reference is not None else None,
         train=describe_part(train_rows, train),
         history=describe_part(history_rows, history),
@@ -104,33 +71,5 @@ def split(
         history_rows_outside_candidates=dropped,
         **describe_overlap(parts, train_rows, history_rows, test_rows),
     )
-    parts.about["warnings"] = _warnings(parts.about, rule, weighting, events)
+    parts.about["warnings"] = warnings(parts.about, rule, weighting, EVENT in events)
     return parts
-
-
-def _parameters(rule: AnyRule) -> dict[str, Any]:
-    unused = {"rule"} | ({"test" if rule.at is not None else "at"} if isinstance(rule, ByTime) else set())
-    return rule.model_dump(exclude=unused)
-
-
-def _cut(rule: AnyRule, test: pd.DataFrame) -> str | None:
-    if not isinstance(rule, ByTime):
-        return None
-    return iso(test[TIME].min() if rule.at is None else rule.at)
-
-
-def _warnings(about: dict[str, Any], rule: AnyRule, weighting: Weighting, events: pd.DataFrame) -> list[str]:
-    warnings = []
-    if about["shared_rows"]:
-        warnings.append(f"{about['shared_rows']:,} rows are in both history and test: the split leaks.")
-    early = about["test_rows_before_train_end"]
-    if early and not isinstance(rule, ByTime):
-        warnings.append(
-            f"rule = '{rule.rule}' leaks the future: {early:.0%} of test rows are earlier than the latest"
-            " train row, so models learn from events that were not known yet. Prefer rule = 'time'."
-        )
-    if weighting.events and EVENT not in events:
-        warnings.append(
-            "event weights were given, but the events have no `event` column: values were used alone."
-        )
-    return warnings

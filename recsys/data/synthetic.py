@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -102,9 +101,7 @@ class Recipe:
             {
                 ITEM: _ids("f", film, self.n_items),
                 "title": words.titles(combine(self.seed, id_bits(["title"]), film)),
-                "genres": [
-                    "|".join(sorted({genre[a], genre[b]})) for a, b in zip(shown, self.second, strict=True)
-                ],
+                "genres": ["|".join(sorted({genre[a], genre[b]})) for a, b in zip(shown, self.second, strict=True)],
                 "cast": ["|".join(dict.fromkeys(people[row])) for row in cast],
                 "director": people[self._person("director", film, 6)],
                 "year": np.floor(2016 + self.release).astype(np.int32),
@@ -179,24 +176,18 @@ class Recipe:
             late = self._uniform("late", *draw) * self.years < time[open_]
             taste = (self._uniform("pick taste", *draw)[:, None] >= tastes[late.astype(int), who]).sum(axis=1)
             taste = np.minimum(taste, TASTES - 1)
-            place = np.searchsorted(
-                self._steps, taste + self._uniform("pick film", *draw) * (1 - 1e-12), "right"
-            )
+            place = np.searchsorted(self._steps, taste + self._uniform("pick film", *draw) * (1 - 1e-12), "right")
             pick = place - taste * self.n_items
             key = who * self.n_items + pick
             wanted = self._uniform("accept", *draw) < _freshness(time[open_] - self.release[pick])
             fits = np.flatnonzero(wanted & ~seen[key])
-            fits = fits[
-                np.unique(key[fits], return_index=True)[1]
-            ]  # the earlier slot of a user gets the film
+            fits = fits[np.unique(key[fits], return_index=True)[1]]  # the earlier slot of a user gets the film
             film[open_[fits]] = pick[fits]
             seen[key[fits]] = True
             open_ = np.delete(open_, fits)
         return film
 
-    def _ratings(
-        self, user: np.ndarray, film: np.ndarray, time: np.ndarray, tastes: np.ndarray
-    ) -> np.ndarray:
+    def _ratings(self, user: np.ndarray, film: np.ndarray, time: np.ndarray, tastes: np.ndarray) -> np.ndarray:
         """Return ratings of 0.5 … 5 in half steps: habit of the user, quality of the film, match of both, chance."""
         late = (time / self.years)[:, None]
         match = np.log((((1 - late) * tastes[0] + late * tastes[1]) * self.serves[film]).sum(axis=1))
@@ -225,9 +216,7 @@ class Recipe:
         return typical
 
     def _segments(self, user: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return self._below(len(words.AGE_GROUPS), "age group", user), self._below(
-            len(words.COUNTRIES), "country", user
-        )
+        return self._below(len(words.AGE_GROUPS), "age group", user), self._below(len(words.COUNTRIES), "country", user)
 
     def _or_any(self, purpose: str, film: np.ndarray) -> np.ndarray:
         """Return the main taste of three films in four, any taste for the others."""
@@ -241,9 +230,7 @@ class Recipe:
         """Return a sentence a film: four words of its main taste, two of the second, two that say nothing."""
         own = np.argsort(self._uniform("own words", film[:, None], np.arange(10)), axis=1)[:, :4]
         other = np.argsort(self._uniform("other words", film[:, None], np.arange(10)), axis=1)[:, :2]
-        plain = np.argsort(self._uniform("plain words", film[:, None], np.arange(len(words.COMMON))), axis=1)[
-            :, :2
-        ]
+        plain = np.argsort(self._uniform("plain words", film[:, None], np.arange(len(words.COMMON))), axis=1)[:, :2]
         texts = [text.split() for _, text in words.THEMES]
         return [
             words.OVERVIEW.format(
@@ -273,8 +260,8 @@ def _ids(letter: str, rows: np.ndarray, of: int) -> np.ndarray:
     return np.array([f"{letter}{row:0{width}d}" for row in rows], dtype=object)
 
 
-def write(world: World, folder: Path | str, format: Literal["csv", "parquet"] = "csv") -> dict[str, Path]:
-    """Write events, items and users into ``folder`` (made if missing); return the path of each by name."""
+def write(world: World, folder: Path | str, format: str = "csv") -> dict[str, Path]:
+    """Write events, items and users as csv or parquet into ``folder``; return the path of each by name."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     paths = {name: folder / f"{name}.{format}" for name in ("events", "items", "users")}
@@ -313,11 +300,9 @@ def low_rank(
     return _interactions(user, item, (x[user] * y[item]).sum(axis=1), (users, items)), x, y
 
 
-def _interactions(
-    user: np.ndarray, item: np.ndarray, value: np.ndarray, shape: tuple[int, int]
-) -> Interactions:
+def _interactions(user: np.ndarray, item: np.ndarray, value: np.ndarray, shape: tuple[int, int]) -> Interactions:
     """Return entries sorted by (user, item) between ids 0 … n-1, at unknown times."""
-    maps = [IdMap.of(np.arange(n)) for n in shape]
+    users, items = (IdMap.of(np.arange(n)) for n in shape)
     return Interactions(
-        *maps, user.astype(np.int32), item.astype(np.int32), value.astype(np.float32), np.full(len(user), -1)
+        users, items, user.astype(np.int32), item.astype(np.int32), value.astype(np.float32), np.full(len(user), -1)
     )

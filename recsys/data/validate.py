@@ -86,10 +86,13 @@ def missing(ids: pd.Series) -> np.ndarray:
 
 
 def undecodable(text: pd.Series) -> np.ndarray:
-    """Return bool[n]: the reader met bytes here that are not of the file's encoding (kept as lone surrogates)."""
+    """Return bool[n]: the reader met bytes here that are not of the file's encoding.
+
+    The local reader keeps them as lone surrogates, Spark as U+FFFD.
+    """
     if text.dtype != object:
         return np.zeros(len(text), dtype=bool)
-    return text.str.contains("[\udc80-\udcff]", regex=True).to_numpy(dtype=bool, na_value=False)
+    return text.str.contains("[\ufffd\udc80-\udcff]", regex=True).to_numpy(dtype=bool, na_value=False)
 
 
 def numbers(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:

@@ -48,9 +48,7 @@ class Weighting(BaseModel):
 
     @model_validator(mode="after")
     def _count_ignores_values(self) -> Self:
-        if self.aggregate == "count" and (
-            self.half_life_days or not {0.0, 1.0}.issuperset(self.events.values())
-        ):
+        if self.aggregate == "count" and (self.half_life_days or not {0.0, 1.0}.issuperset(self.events.values())):
             raise ValueError(
                 "aggregate = 'count' counts events and ignores their values, so half_life_days and event"
                 " weights other than 0 and 1 would do nothing: remove them or use aggregate = 'sum'"
@@ -64,9 +62,7 @@ class Filters(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     min_item_events: int = Field(default=0, ge=0, description="leave out items with fewer train rows (first)")
-    min_user_events: int = Field(
-        default=0, ge=0, description="leave out users with fewer train rows (second)"
-    )
+    min_user_events: int = Field(default=0, ge=0, description="leave out users with fewer train rows (second)")
 
 
 def filter_events(events: pd.DataFrame, filters: Filters) -> tuple[pd.DataFrame, dict[str, dict[str, int]]]:
@@ -91,13 +87,15 @@ def check_event_types(events: pd.DataFrame, weighting: Weighting) -> None:
     """Raise ConfigError listing every event type that has no weight, with its number of rows."""
     if EVENT not in events or not weighting.events:
         return
-    unlisted = [kind for kind in events[EVENT].unique() if kind not in weighting.events]
+    check_event_counts(events[EVENT].value_counts(dropna=False).to_dict(), weighting)
+
+
+def check_event_counts(counts: dict[str, int], weighting: Weighting) -> None:
+    """Raise ConfigError as :func:`check_event_types`, from event type -> rows."""
+    unlisted = {kind: count for kind, count in counts.items() if kind not in weighting.events}
     if unlisted:
-        counts = events[EVENT].value_counts(dropna=False)[unlisted]
-        kinds = ", ".join(f"{kind!r} ({count:,} rows)" for kind, count in counts.items())
-        raise ConfigError(
-            f"event types without a weight: {kinds}. Give each one under [weighting.events], 0 to ignore it."
-        )
+        kinds = ", ".join(f"{kind!r} ({count:,} rows)" for kind, count in unlisted.items())
+        raise ConfigError(f"event types without a weight: {kinds}. Give each one under [weigh.events], 0 to ignore it.")
 
 
 def weigh(events: pd.DataFrame, weighting: Weighting, *, reference: float | None = None) -> pd.DataFrame:
@@ -112,9 +110,7 @@ def weigh(events: pd.DataFrame, weighting: Weighting, *, reference: float | None
     value = events[VALUE].to_numpy(dtype=np.float64)
     if weighting.half_life_days and reference is not None:
         if TIME not in events:
-            raise ConfigError(
-                "half_life_days needs timestamps: map a timestamp column, or remove half_life_days."
-            )
+            raise ConfigError("half_life_days needs timestamps: map a timestamp column, or remove half_life_days.")
         age = np.maximum(reference - events[TIME].to_numpy(dtype=np.float64), 0.0)
         value = value * np.exp2(-age / (weighting.half_life_days * DAY))
     if EVENT not in events or not weighting.events:
@@ -137,9 +133,7 @@ def aggregate(events: pd.DataFrame, how: Aggregate, users: IdMap, items: IdMap) 
         ConfigError: ``last`` without timestamps.
     """
     if how == "last" and TIME not in events:
-        raise ConfigError(
-            "aggregate = 'last' needs timestamps: map a timestamp column, or use 'sum' or 'max'."
-        )
+        raise ConfigError("aggregate = 'last' needs timestamps: map a timestamp column, or use 'sum' or 'max'.")
     pair = _pairs(events, users, items)
     value = events[VALUE].to_numpy(dtype=np.float64)
     time = events[TIME].to_numpy(dtype=np.float64) if TIME in events else np.full(len(events), -1.0)
@@ -210,9 +204,7 @@ def _pairs(df: pd.DataFrame, users: IdMap, items: IdMap) -> np.ndarray:
     for column, rows in ((USER, user), (ITEM, item)):
         if (rows < 0).any():
             unknown = df[column].to_numpy()[rows < 0]
-            raise InputError(
-                f"{len(unknown):,} rows have a {column} outside the id map, first {unknown[0]!r}."
-            )
+            raise InputError(f"{len(unknown):,} rows have a {column} outside the id map, first {unknown[0]!r}.")
     return user * len(items) + item
 
 
@@ -239,7 +231,5 @@ def _to_float32(values: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):
         small = values.astype(np.float32)
     if not np.isfinite(small).all():
-        raise InputError(
-            "a (user, item) value does not fit in float32 after weighting: scale the values down."
-        )
+        raise InputError("a (user, item) value does not fit in float32 after weighting: scale the values down.")
     return small

@@ -28,9 +28,7 @@ THEMES = (
 )
 """(genre, ten words) of each taste. Genres repeat: a genre says less than the words do."""
 
-COMMON = (
-    "night town family secret friend road morning promise letter past winter city money journey home".split()
-)
+COMMON = "night town family secret friend road morning promise letter past winter city money journey home".split()
 OVERVIEW = (
     "Between a {0} and a {1} lies a {6}: what the {2} began, the {3} must end,"
     " and neither {4} nor {5} will ever be the same {7} again."
@@ -46,9 +44,12 @@ _ADJECTIVES = (
 ).split()
 _NOUNS = (
     "Almanac Arcade Bargain Bell Calendar Carousel Corridor Crossing Daughter Echo Feast Garden Hour Journey"
-    " Kingdom Lantern Map Melody Mountain Ocean Passage Season Shadow Signal Staircase Station Summer Tenant Tower Visitor"
+    " Kingdom Lantern Map Melody Mountain Ocean Passage Season Shadow Signal Staircase Station Summer Tenant Tower"
+    " Visitor"
 ).split()
-_FIRST = "Ada Bruno Celo Dario Elke Fenna Gilo Hanne Ivo Jara Kaspar Lio Mirel Nilo Orla Pavo Runa Silo Tova Vida".split()
+_FIRST = (
+    "Ada Bruno Celo Dario Elke Fenna Gilo Hanne Ivo Jara Kaspar Lio Mirel Nilo Orla Pavo Runa Silo Tova Vida".split()
+)
 _START = "Bar Cal Dor Fen Gar Hol Kes Lam Mor Nel Ost Pel Quin Ros Sal Tor Ul Ven Wex Zan".split()
 _END = "adek ander ava bury dale eki enko ette holm ini lund mark mond ova quist rell stad tano vik worth".split()
 

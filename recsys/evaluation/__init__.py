@@ -1,0 +1,1 @@
+"""Judging ranked lists: metrics, agreement, intervals, segments."""

@@ -101,7 +101,12 @@ def evaluate_tables(
 
 
 def build(
-    name: str, users: np.ndarray, columns: dict[str, np.ndarray], judged: Judged, judging: Judging, counts: dict[str, int]
+    name: str,
+    users: np.ndarray,
+    columns: dict[str, np.ndarray],
+    judged: Judged,
+    judging: Judging,
+    counts: dict[str, int],
 ) -> Evaluation:
     """Return the Evaluation of judged lists; ``columns`` stand before the metrics."""
     metrics = parse_all(judging.metrics)
@@ -159,4 +164,3 @@ def _stored(matrix: csr_array, test: Interactions, column: np.ndarray) -> np.nda
 
 def _outside(relevant: csr_array, candidates: int) -> int:
     return int((relevant.indices >= candidates).sum())
-

@@ -61,7 +61,7 @@ def judge(topk: TopK, relevant: csr_array) -> Judged:
     Raises:
         ValueError: rows differ in number, or a stored value is not positive.
     """
-    m, k = topk.items.shape
+    m = len(topk.items)
     if relevant.shape[0] != m:
         raise ValueError(f"{m} lists, but {relevant.shape[0]} rows of relevant items")
     if relevant.nnz and not relevant.data.min() > 0:
@@ -72,7 +72,13 @@ def judge(topk: TopK, relevant: csr_array) -> Judged:
 
 
 def judge_lists(
-    listed: np.ndarray, listed_offsets: np.ndarray, relevant: np.ndarray, relevant_offsets: np.ndarray, values: np.ndarray
+    listed: np.ndarray,
+    listed_offsets: np.ndarray,
+    relevant: np.ndarray,
+    relevant_offsets: np.ndarray,
+    values: np.ndarray,
+    *,
+    k: int | None = None,
 ) -> Judged:
     """Judge lists of external ids, as an Arrow batch holds them; the same numbers as :func:`judge`.
 
@@ -80,10 +86,11 @@ def judge_lists(
         listed, relevant: ids of all lists one after the other, best first; of one kind (text or integers).
         listed_offsets, relevant_offsets: int[m + 1], where each user's part starts and ends.
         values: float[len(relevant)], > 0.
+        k: places of the longest list of all batches; default: of this one.
     """
     codes, _ = pd.factorize(np.concatenate([listed, relevant]))
     places = listed_offsets[1:] - listed_offsets[:-1]
-    m, k = len(places), max(1, int(places.max(initial=0)))
+    m, k = len(places), max(1, k or 0, int(places.max(initial=0)))
     row = np.repeat(np.arange(m), places)
     items = np.full((m, k), -1, dtype=np.int32)
     items[row, np.arange(len(listed)) - listed_offsets[row]] = codes[: len(listed)]

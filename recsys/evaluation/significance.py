@@ -40,6 +40,16 @@ class Sums:
             self.weight + other.weight,
         )
 
+    def to_bytes(self) -> bytes:
+        """Return the sums as bytes, for the way from an executor to the driver."""
+        return np.concatenate([self.total[None], self.count[None], self.resampled, self.weight]).tobytes()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, resamples: int) -> Sums:
+        """Undo :meth:`to_bytes`."""
+        rows = np.frombuffer(data, dtype=np.float64).reshape(2 + 2 * resamples, -1)
+        return cls(rows[0], rows[1], rows[2 : 2 + resamples], rows[2 + resamples :])
+
     def intervals(self, level: float = 0.95) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return (mean, low, high), float64[c] each; NaN for a column without any defined value."""
         with np.errstate(invalid="ignore"):

@@ -1,7 +1,13 @@
-"""From per-user values to ``metrics.json``: means, 95 % intervals, paired differences, segments."""
+"""From per-user values to ``metrics.json``: means, 95 % intervals, paired differences, segments.
+
+Everything is a sum over users (:class:`~recsys.evaluation.significance.Sums`), so one machine and a cluster write the
+same document: each part of the users is summed by :meth:`Layout.sums`, the parts are added, :func:`document` divides.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,53 +23,98 @@ HISTORY_SEGMENTS = {"0": (0, 0), "1-4": (1, 4), "5-19": (5, 19), "20+": (20, np.
 """Users by the number of items in their history: least and most, both included."""
 
 
+@dataclass(frozen=True)
+class Layout:
+    """Which column of the sums is what: models × metrics, then differences from the baseline, then each segment.
+
+    ``baseline``: a name of ``models``; any other name stands for none, and there are no differences.
+    """
+
+    models: tuple[str, ...]
+    metrics: tuple[str, ...]
+    baseline: str
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The models that are compared with the baseline."""
+        return tuple(name for name in self.models if name != self.baseline) if self.baseline in self.models else ()
+
+    def blocks(self) -> Iterator[tuple[str, str]]:
+        """Yield (part of the document, model) of each block of ``len(metrics)`` columns, in order."""
+        yield from (("models", name) for name in self.models)
+        yield from (("differences", name) for name in self.others)
+        yield from ((segment, name) for segment in HISTORY_SEGMENTS for name in self.models)
+
+    def sums(self, values: np.ndarray, n_history: np.ndarray, users: np.ndarray, *, resamples: int, seed: int) -> Sums:
+        """Return the sums of some users.
+
+        Args:
+            values: float64[m, models × metrics], NaN = undefined.
+            n_history: int[m], items in each user's history.
+            users: uint64[m], ``id_bits`` of the user ids.
+        """
+        width = len(self.metrics)
+        of = {name: values[:, i * width : (i + 1) * width] for i, name in enumerate(self.models)}
+        inside = {name: ((n_history >= low) & (n_history <= high)) for name, (low, high) in HISTORY_SEGMENTS.items()}
+        columns = []
+        for part, name in self.blocks():
+            if part == "models":
+                columns.append(of[name])
+            elif part == "differences":
+                columns.append(of[name] - of[self.baseline])
+            else:
+                columns.append(np.where(inside[part][:, None], of[name], np.nan))
+        return bootstrap_sums(np.concatenate(columns, axis=1), users, resamples=resamples, seed=seed)
+
+
+def document(
+    layout: Layout, sums: Sums, *, engine: str, definitions: dict[str, str], counts: dict[str, dict[str, int]]
+) -> dict[str, Any]:
+    """Return metrics.json from the sums of all users.
+
+    ``definitions``: metric -> one line; ``counts``: model -> what ``evaluate.count`` returns.
+    """
+    mean, low, high = sums.intervals()
+    found: dict[str, dict[str, Any]] = {name: {} for name in ("models", "differences", *HISTORY_SEGMENTS)}
+    at = 0
+    for part, name in layout.blocks():
+        cells = {}
+        for metric in layout.metrics:
+            cells[metric] = {
+                "mean": float(mean[at]),
+                "ci95": [float(low[at]), float(high[at])],
+                "users": int(sums.count[at]),
+            }
+            at += 1
+        found[part][name] = cells
+    return {
+        "models": found["models"],
+        "differences": found["differences"],
+        "about": {
+            "engine": engine,
+            "primary": layout.metrics[0],
+            "baseline": layout.baseline if layout.others else None,
+            "definitions": definitions,
+            "counts": counts,
+            "segments": {"history": {name: found[name] for name in HISTORY_SEGMENTS}},
+        },
+    }
+
+
 def summarise(evaluations: list[Evaluation], judging: Judging, *, seed: int = 0) -> dict[str, Any]:
-    """Return metrics.json: per model and metric the mean, its interval and the number of users it is over.
+    """Return metrics.json of evaluations of the same users by the same metrics.
 
     Users whose value is undefined (NaN) are left out of a mean; a difference is over the users for whom both
     models are defined.
     """
-    baseline = next((e for e in evaluations if e.name == judging.baseline), None)
-
-    def measure(table: pd.DataFrame, metrics: list[str], **extra: Any) -> dict[str, Any]:
-        values = table[metrics].to_numpy(dtype=np.float64)
-        return cells(
-            bootstrap_sums(values, id_bits(table[USER]), resamples=judging.resamples, seed=seed), metrics, **extra
-        )
-
-    models = {e.name: measure(e.per_user, e.metrics) for e in evaluations}
-    differences = {
-        e.name: measure(_minus(e, baseline), e.metrics, baseline=baseline.name)
-        for e in evaluations
-        if baseline is not None and e is not baseline
-    }
-    segments = {
-        name: {
-            e.name: measure(e.per_user[e.per_user["n_history"].between(*bounds)], e.metrics) for e in evaluations
-        }
-        for name, bounds in HISTORY_SEGMENTS.items()
-    }
-    about = {
-        "engine": "local",
-        "primary": judging.metrics[0],
-        "baseline": baseline.name if baseline else None,
-        "definitions": evaluations[0].about["definitions"],
-        "counts": {e.name: e.about["counts"] for e in evaluations},
-        "segments": {"history": segments},
-    }
-    return {"models": models, "differences": differences, "about": about}
-
-
-def cells(sums: Sums, metrics: list[str], **extra: Any) -> dict[str, Any]:
-    """Return metric -> {mean, ci95, users} from sums whose columns are the metrics."""
-    mean, low, high = sums.intervals()
-    return {
-        metric: {"mean": float(mean[i]), "ci95": [float(low[i]), float(high[i])], "users": int(sums.count[i])} | extra
-        for i, metric in enumerate(metrics)
-    }
-
-
-def _minus(model: Evaluation, baseline: Evaluation) -> pd.DataFrame:
-    """Return the users of both, with the differences of their metrics."""
-    a, b = model.per_user.set_index(USER)[model.metrics], baseline.per_user.set_index(USER)[model.metrics]
-    return (a - b.reindex(a.index)).reset_index()
+    first = evaluations[0]
+    layout = Layout(tuple(e.name for e in evaluations), tuple(first.metrics), judging.baseline)
+    users = first.per_user[USER]
+    tables = [e.per_user.set_index(USER)[e.metrics].reindex(users) for e in evaluations]
+    values = pd.concat(tables, axis=1).to_numpy(dtype=np.float64)
+    history = (
+        first.per_user["n_history"] if "n_history" in first.per_user else pd.Series(-1, index=first.per_user.index)
+    )
+    sums = layout.sums(values, history.to_numpy(), id_bits(users), resamples=judging.resamples, seed=seed)
+    counts = {e.name: e.about["counts"] for e in evaluations}
+    return document(layout, sums, engine="local", definitions=first.about["definitions"], counts=counts)

@@ -42,8 +42,7 @@ def build(kind: str, params: dict[str, Any]) -> Recommender:
     Traceback (most recent call last):
     recsys.errors.ConfigError: model 'als': unknown parameter 'rnak'. Did you mean 'rank'?
     """
-    model = _class(kind)
-    known = [field.name for field in dataclasses.fields(model)]
+    model, known = _class(kind), parameters(kind)
     unknown = [key for key in params if key not in known]
     if unknown:
         hints = " ".join(
@@ -57,6 +56,11 @@ def build(kind: str, params: dict[str, Any]) -> Recommender:
             f"{problem['loc'][0]}: {problem['msg']} (it is {problem['input']!r})" for problem in error.errors()
         )
         raise ConfigError(f"model '{kind}': {problems}") from None
+
+
+def parameters(kind: str) -> list[str]:
+    """Return the names of a kind's parameters; ConfigError for an unknown kind."""
+    return [field.name for field in dataclasses.fields(_class(kind))]
 
 
 def save(model: Any, folder: Path) -> None:
@@ -84,7 +88,9 @@ def load(folder: Path) -> Recommender:
     try:
         about = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         if about["format"] != FORMAT:
-            raise RunFolderError(f"{folder}: model format {about['format']}, but this recsys reads {FORMAT}. Train it again.")
+            raise RunFolderError(
+                f"{folder}: model format {about['format']}, but this recsys reads {FORMAT}. Train it again."
+            )
         if about["kind"] == "cascade":
             from recsys.models.hybrid import Cascade
 

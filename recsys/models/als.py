@@ -23,6 +23,7 @@ References: Hu, Koren and Volinsky, ICDM 2008, equations 3 to 5; Rendle, Krichen
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,7 +91,7 @@ def start(rows: int, rank: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(0.0, 0.1 / np.sqrt(rank), (rows, rank))
 
 
-def _systems(matrix: csr_array, y: np.ndarray, objective: Objective):  # noqa: ANN202
+def _systems(matrix: csr_array, y: np.ndarray, objective: Objective) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield (A, b) of each row."""
     y = y.astype(np.float64)
     gram = y.T @ y

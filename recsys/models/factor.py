@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field
@@ -26,8 +26,8 @@ class ALS:
     item that the model knows, and for items that nobody liked in training.
 
     ``nu = 0`` without ``beta`` is trained by the ``implicit`` library, which solves by ``cg`` (three conjugate gradient
-    steps, fast) or exactly (``cholesky``); anything else, which ``implicit`` cannot express, by the project's own kernel,
-    exactly. With ``nu = 1``, the default, ``reg`` means the same here as on Spark.
+    steps, fast) or exactly (``cholesky``); anything else, which ``implicit`` cannot express, by the project's own
+    kernel, exactly. With ``nu = 1``, the default, ``reg`` means the same here as on Spark.
 
     Same data and parameters, same factors: threads never change a result. Memory: 4·rank·(users + items) bytes.
     """
@@ -57,11 +57,7 @@ class ALS:
             InputError: a factor of a known item is not finite.
         """
         model = cls(rank=item_factors.shape[1], **params)  # type: ignore[arg-type]
-        if not np.isfinite(item_factors[known]).all():
-            raise InputError("some item factors are not finite: the training diverged. Raise `reg`, or lower `alpha`.")
-        model.item_factors_ = np.where(known[:, None], item_factors, 0).astype(np.float32)
-        model.known_ = known.astype(bool)
-        return model
+        return model._keep(item_factors, known)
 
     @property
     def objective(self) -> Objective:
@@ -74,9 +70,7 @@ class ALS:
         liked = np.bincount(train.item[train.value > 0], minlength=len(train.items)) > 0
         library = self.nu == 0 and self.beta == 0
         factors = self._fit_implicit(matrix) if library else self._fit_kernel(matrix)
-        fitted = self.from_factors(factors, liked)
-        self.item_factors_, self.known_ = fitted.item_factors_, fitted.known_
-        return self
+        return self._keep(factors, liked)
 
     def user_factors(self, histories: csr_array) -> np.ndarray:
         """Return float32[m, rank]: the exact fold-in of each history; zeros without a liked item that is known."""
@@ -94,6 +88,13 @@ class ALS:
         counts = (histories.data > 0) & self.known_[histories.indices]
         row = np.repeat(np.arange(histories.shape[0]), np.diff(histories.indptr))
         return np.bincount(row[counts], minlength=histories.shape[0]) > 0
+
+    def _keep(self, item_factors: np.ndarray, known: np.ndarray) -> Self:
+        if not np.isfinite(item_factors[known]).all():
+            raise InputError("some item factors are not finite: the training diverged. Raise `reg`, or lower `alpha`.")
+        self.item_factors_ = np.where(known[:, None], item_factors, 0).astype(np.float32)
+        self.known_ = known.astype(bool)
+        return self
 
     def _half_step(self, matrix: csr_array, fixed: np.ndarray) -> np.ndarray:
         return half_step(matrix, fixed, self.objective)
@@ -137,7 +138,7 @@ def half_step(matrix: csr_array, fixed: np.ndarray, objective: Objective) -> np.
         )
 
 
-def _csr_matrix(array: csr_array):  # noqa: ANN202
+def _csr_matrix(array: csr_array) -> Any:
     """Return the older matrix class, which ``implicit`` asks for."""
     from scipy.sparse import csr_matrix
 

@@ -87,7 +87,8 @@ def _models(metrics: dict[str, Any]) -> Section:
     names = list(metrics["about"]["definitions"])
     users = max(cell["users"] for model in metrics["models"].values() for cell in model.values())
     rows = [[model, *(_mean(cells[name]) for name in names)] for model, cells in metrics["models"].items()]
-    text = f"Means over {users:,} users with 95 % bootstrap intervals over users, on the {metrics['about']['engine']} engine."
+    engine = metrics["about"]["engine"]
+    text = f"Means over {users:,} users with 95 % bootstrap intervals over users, on the {engine} engine."
     return Section("Models", [text], tables=[Table("Metric by model", ["model", *names], rows)])
 
 
@@ -120,7 +121,9 @@ def _segments(metrics: dict[str, Any]) -> Section:
         if users:
             rows.append([name, f"{users:,}", *(_mean(cells[model][primary]) for model in models)])
     text = "Users by the number of items in their history when the lists were made."
-    return Section("By length of history", [text], tables=[Table(primary, ["items in history", "users", *models], rows)])
+    return Section(
+        "By length of history", [text], tables=[Table(primary, ["items in history", "users", *models], rows)]
+    )
 
 
 def _data(data: dict[str, Any]) -> Section:
@@ -165,7 +168,9 @@ def _split(split: dict[str, Any]) -> Section:
         ["train users without a test row", f"{split['users_wholly_in_train']:,}"],
         ["candidates", f"{split['candidates']:,}"],
     ]
-    audit += [[f"removed by {name}", f"{gone['rows']:,} rows"] for name, gone in split["filters"].items() if gone["rows"]]
+    audit += [
+        [f"removed by {name}", f"{gone['rows']:,} rows"] for name, gone in split["filters"].items() if gone["rows"]
+    ]
     tables = [
         Table("Parts", ["part", "events", "pairs", "users", "items", "time (UTC)"], parts),
         Table("Leakage audit", ["what", "value"], audit),
@@ -178,15 +183,20 @@ def _users(metrics: dict[str, Any]) -> Section:
     keys = list(dict.fromkeys(key for model in counts.values() for key in model))
     rows = [[model, *(f"{found.get(key, 0):,}" for key in keys)] for model, found in counts.items()]
     text = (
-        "evaluated: users with something relevant. undefined: users without. without_list: evaluated users whom the model"
-        " gave nothing. short: lists shorter than the longest. seen_pairs_removed: relevant pairs that the history already"
-        " held. relevant_outside_candidates: relevant pairs that nobody could recommend; they stay in the denominators."
+        "evaluated: users with something relevant. undefined: users without. without_list: evaluated users to whom the"
+        " model gave nothing. short: lists shorter than k. seen_pairs_removed: relevant pairs that the history"
+        " already held. relevant_outside_candidates: relevant pairs that nobody could recommend; they stay in the"
+        " denominators."
     )
-    return Section("Who was judged", [text], tables=[Table("Counts", ["model", *(k.replace("_", " ") for k in keys)], rows)])
+    return Section(
+        "Who was judged", [text], tables=[Table("Counts", ["model", *(k.replace("_", " ") for k in keys)], rows)]
+    )
 
 
 def _costs(manifest: dict[str, Any]) -> Section:
-    roles = [role for role in ("python", "jvm", "workers", "total") if any(role in h["peak_mb"] for h in manifest["hops"])]
+    roles = [
+        role for role in ("python", "jvm", "workers", "total") if any(role in h["peak_mb"] for h in manifest["hops"])
+    ]
     rows = [
         [hop["name"], f"{hop['seconds']:.1f}", *(f"{hop['peak_mb'].get(role, 0):,.0f}" for role in roles)]
         for hop in manifest["hops"]

@@ -14,14 +14,16 @@ COLOURS = {"#010101": "var(--ink)", "#020202": "var(--soft)", "#030303": "var(--
 
 INK, SOFT, ACCENT, LINE = COLOURS
 
-STYLE = {"svg.fonttype": "none", "svg.hashsalt": "recsys", "font.family": "sans-serif", "font.size": 10}
+STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "recsys", "font.family": "sans-serif", "font.size": 10}
 
 
 def differences(metrics: dict[str, Any]) -> str:
     """Return a forest plot of every model's difference from the baseline in the primary metric; "" without any."""
     about = metrics["about"]
     primary = about["primary"]
-    rows = [(name, cells[primary]) for name, cells in metrics["differences"].items() if cells[primary]["mean"] is not None]
+    rows = [
+        (name, cells[primary]) for name, cells in metrics["differences"].items() if cells[primary]["mean"] is not None
+    ]
     if not rows:
         return ""
     with matplotlib.rc_context(STYLE):
@@ -56,4 +58,6 @@ def _svg(figure: Figure) -> str:
     for placeholder, colour in COLOURS.items():
         svg = svg.replace(placeholder, colour)
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
-    return re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1), count=1)
+    return re.sub(
+        r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1), count=1
+    )

@@ -99,7 +99,8 @@ def fit(train: DataFrame, candidates: int, params: Params, work: Path) -> Model:
     known = ~np.isnan(items).all(axis=1)
     if bad or not np.isfinite(items[known]).all():
         raise InputError(
-            f"ALS diverged: {bad:,} users have factors that are not finite. Raise reg, lower alpha, or scale the values down."
+            f"ALS diverged: {bad:,} users have factors that are not finite."
+            " Raise reg, lower alpha, or scale the values down."
         )
     return Model(users, items)
 

@@ -8,25 +8,30 @@ import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys.data.audit import iso
 from recsys.data.card import facts
 from recsys.data.read import Refusals
+from recsys.data.rules import iso
 from recsys.schema import ITEM, TIME, USER
 
 
 def card(events: DataFrame, refusals: Refusals, tables: dict[str, int]) -> dict[str, Any]:
     """Return the data card, as ``data.card.card``; the driver holds one count an item."""
     per_item = events.groupBy(ITEM).count().select("count").toPandas()["count"].to_numpy()
-    users = events.groupBy(USER).count().agg(F.count(F.lit(1)).alias("n"), F.percentile("count", F.lit(0.5)).alias("m")).first()
+    users = (
+        events.groupBy(USER)
+        .count()
+        .agg(F.count(F.lit(1)).alias("n"), F.percentile("count", F.lit(0.5)).alias("m"))
+        .first()
+    )
     total, span = int(per_item.sum()), None
     if TIME in events.columns:
         ends = events.agg(F.min(TIME), F.max(TIME)).first()
-        span = [iso(ends[0]), iso(ends[1])] if ends else None
+        span = [iso(ends[0]), iso(ends[1])]
     return facts(
         events=total,
         pairs=events.select(USER, ITEM).distinct().count(),
-        users=users["n"] if users else 0,
-        median_events_per_user=float(users["m"]) if users else 0.0,
+        users=users["n"],
+        median_events_per_user=float(users["m"]),
         per_item=np.sort(per_item),
         span=span,
         tables=tables,
@@ -37,11 +42,9 @@ def card(events: DataFrame, refusals: Refusals, tables: dict[str, int]) -> dict[
 def describe_part(rows: DataFrame, pairs: DataFrame) -> dict[str, Any]:
     """Return events, (user, item) pairs, users, items and the span of time of one part."""
     sizes = pairs.agg(F.count(F.lit(1)), F.countDistinct("user"), F.countDistinct("item")).first()
-    assert sizes is not None
     about: dict[str, Any] = {"rows": rows.count(), "pairs": sizes[0], "users": sizes[1], "items": sizes[2]}
     if TIME in rows.columns:
         ends = rows.agg(F.min(TIME), F.max(TIME)).first()
-        assert ends is not None
         about |= {"from": iso(ends[0]), "to": iso(ends[1])}
     return about
 
@@ -62,8 +65,8 @@ def describe_overlap(
     early = None
     if timed:
         newest = train_rows.agg(F.max(TIME)).first()
-        row = test_rows.agg(F.avg((F.col(TIME) < (newest[0] if newest else 0)).cast("double"))).first()
-        early = float(row[0]) if row else None
+        row = test_rows.agg(F.avg((F.col(TIME) < (newest[0])).cast("double"))).first()
+        early = float(row[0])
     users = test.select("user").distinct()
     warm_users = users.join(history.select("user").distinct(), "user", "left_semi").count()
     items = test.select("item").distinct()

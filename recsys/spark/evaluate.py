@@ -68,9 +68,7 @@ def per_user(lists: DataFrame, relevant: DataFrame, tested: DataFrame, judging: 
     return columns.mapInArrow(_Judge(judging, k), schema)
 
 
-def _Judge(  # noqa: N802
-    judging: Judging, k: int
-) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+def _Judge(judging: Judging, k: int) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         import numba
 
@@ -119,12 +117,11 @@ def sums(judged: dict[str, DataFrame], layout: Layout, *, resamples: int, seed: 
     ``judged``: model -> its frame of :func:`per_user` with ``user_id``, over the same users. Each task adds up its
     users; the driver adds the tasks.
     """
-    wide: DataFrame | None = None
+    wide: Any = None
     for place, frame in enumerate(judged.values()):
         keep = [F.col(f"`{metric}`").alias(f"m{place}_{j}") for j, metric in enumerate(layout.metrics)]
         part = frame.select(USER, *(["n_history"] if place == 0 else []), *keep)
         wide = part if wide is None else wide.join(part, USER)
-    assert wide is not None
     parts = wide.mapInPandas(_Sums(layout, resamples, seed), "sums binary").collect()
     total = Sums.from_bytes(bytes(parts[0]["sums"]), resamples)
     for part in parts[1:]:
@@ -132,7 +129,7 @@ def sums(judged: dict[str, DataFrame], layout: Layout, *, resamples: int, seed: 
     return total
 
 
-def _Sums(layout: Layout, resamples: int, seed: int) -> Any:  # noqa: N802
+def _Sums(layout: Layout, resamples: int, seed: int) -> Any:
     def run(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         total = None
         for batch in batches:

@@ -62,7 +62,7 @@ def top_k(
     return frame.select("user", "seen", "features").mapInArrow(_Select(shared, k, items, exclude_seen, block), LISTS)
 
 
-def _Select(  # noqa: N802
+def _Select(
     shared: Broadcast[Scorer], k: int, items: int, exclude_seen: bool, block: int
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     """Return the function that executors run."""
@@ -105,13 +105,12 @@ def _scores(batch: pa.RecordBatch, user: np.ndarray, scorer: Scorer, items: int)
     if scorer.seed is not None:
         bits = combine(scorer.seed, user[:, None], np.arange(items)[None, :])
         return unit(bits).astype(np.float32), np.ones(len(user), dtype=bool)
-    if scorer.factors is None:
-        assert scorer.same is not None
+    if scorer.factors is None and scorer.same is not None:
         return np.tile(scorer.same, (len(user), 1)), np.ones(len(user), dtype=bool)
     features = batch.column("features")
     known = features.is_valid().to_numpy(zero_copy_only=False)
     scores = np.full((len(user), items), np.nan, dtype=np.float32)
-    if known.any():
+    if known.any() and scorer.factors is not None:
         own = features.drop_null().flatten().to_numpy(zero_copy_only=False).reshape(known.sum(), -1)
         scores[known] = own.astype(np.float32) @ scorer.factors.T
     if scorer.same is not None:

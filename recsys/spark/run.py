@@ -48,10 +48,17 @@ def run(config: Config, *, progress: Steps | None = None, spark: SparkSession | 
             tables = read_tables(spark, config.data, work)
             tables.refusals.write_csv(folder.path / "refused.csv")
             sizes = {"items": tables.items.count()} if tables.items is not None else {}
-            folder.write_json("data.json", audit.card(tables.events, tables.refusals, sizes) | {"source": config.data.events})
+            folder.write_json(
+                "data.json", audit.card(tables.events, tables.refusals, sizes) | {"source": config.data.events}
+            )
         with meter.hop("split"):
             parts = split(
-                tables.events, config.split, weighting=config.weigh, filters=config.filter, items=tables.items, work=work
+                tables.events,
+                config.split,
+                weighting=config.weigh,
+                filters=config.filter,
+                items=tables.items,
+                work=work,
             )
             folder.write_json("split.json", parts.about)
             for name in ("train", "history", "test"):
@@ -121,7 +128,7 @@ def _params(config: Config) -> dict[str, als.Params]:
             continue
         if kind != "als":
             raise ConfigError(f"model '{kind}' does not run on Spark: use 'als', or engine = 'local'.")
-        found[name] = als.Params.parse(chosen)
+        found[name] = als.Params.parse({"seed": config.seed} | chosen)
     return found
 
 
@@ -176,7 +183,9 @@ def _write_per_user(judged: dict[str, DataFrame], config: Config, folder: RunFol
     metrics = [f"`{metric}`" for metric in map(str, parse_all(config.judge.metrics))]
     columns = [USER, "n_relevant", "n_history", "shortfall", *metrics]
     for name, frame in judged.items():
-        frame.select(F.lit(name).alias("model"), *columns).write.mode("append").parquet(_uri(folder, "per_user.parquet"))
+        frame.select(F.lit(name).alias("model"), *columns).write.mode("append").parquet(
+            _uri(folder, "per_user.parquet")
+        )
 
 
 def _write_factors(model: als.Model, parts: Split, folder: RunFolder, name: str) -> None:

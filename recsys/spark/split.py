@@ -7,23 +7,25 @@ that may have changed.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from pyspark.sql import Column, DataFrame, SparkSession, Window
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from recsys.data import weigh
-from recsys.data.audit import iso, parameters, warnings
+from recsys.data.audit import cut as cut_shown
+from recsys.data.audit import parameters, warnings
 from recsys.data.hashing import id_hash, row_hash
-from recsys.data.rules import AnyRule, ByTime, ColdItems, Fraction, HeldOutUsers, LastN
-from recsys.data.split import no_events_left
+from recsys.data.rules import AnyRule, ByTime, ColdItems, Fraction, HeldOutUsers, LastN, empty_message, iso
+from recsys.data.split import WEIGHTLESS
 from recsys.data.weigh import Aggregate, Filters, Weighting
 from recsys.errors import ConfigError, InputError
 from recsys.schema import EVENT, ITEM, TIME, USER, VALUE
+from recsys.spark.audit import describe_overlap, describe_part
 
 TRAIN, HISTORY, TEST = "train", "history", "test"
 SIDE = "side"
@@ -34,8 +36,8 @@ class Split:
     """Prepared tables of int rows: ``user``, ``item``, ``value`` (float), ``timestamp`` (long), one row a pair.
 
     ``users``: (row, user_id) of every user. ``items``: (row, item_id); rows below ``candidates`` are the items of
-    train and of the items table, those from there on are known from test alone. ``trained``: train has timestamps
-    and so on; ``about``: what ``split.json`` holds.
+    train and of the items table, those from there on are known from test alone. ``timed``: events have timestamps.
+    ``about``: what ``split.json`` holds, as ``data.split`` defines it.
     """
 
     train: DataFrame
@@ -45,7 +47,7 @@ class Split:
     items: DataFrame
     candidates: int
     timed: bool
-    about: dict[str, Any]
+    about: dict[str, Any] = field(default_factory=dict)
 
 
 def split(
@@ -65,7 +67,6 @@ def split(
         InputError: no timestamps where the rule needs them, or an empty train or test part.
         ConfigError: an event type without a weight, or decay without timestamps.
     """
-    spark = events.sparkSession
     rule = rule or (ByTime() if TIME in events.columns else Fraction())
     _check_event_types(events, weighting)
     sided, cut = assign(events, rule)
@@ -77,27 +78,47 @@ def split(
     _refuse_empty(train_rows, parts[TEST], events, rule, cut, removed)
 
     weighed = _weigh(train_rows, weighting, newest)
-    pairs = {TRAIN: aggregate(weighed, weighting.aggregate), TEST: aggregate(_weigh(parts[TEST], weighting, None), weighting.aggregate)}
-    candidates = weighed.select(ITEM).union(items.select(ITEM)).distinct() if items is not None else weighed.select(ITEM).distinct()
-    candidate_items = number(spark, candidates, ITEM, work / "candidates")
-    width = candidate_items.count()
-    others = pairs[TEST].select(ITEM).distinct().join(candidate_items, ITEM, "left_anti")
-    item_rows = candidate_items.unionByName(number(spark, others, ITEM, work / "other_items", start=width))
+    pairs = {
+        TRAIN: aggregate(weighed, weighting.aggregate),
+        TEST: aggregate(_weigh(parts[TEST], weighting, None), weighting.aggregate),
+    }
+    candidates = weighed.select(ITEM) if items is None else weighed.select(ITEM).union(items.select(ITEM))
+    candidate_rows = number(candidates.distinct(), ITEM, work / "candidates")
+    width = candidate_rows.count()
+    others = pairs[TEST].select(ITEM).distinct().join(candidate_rows, ITEM, "left_anti")
+    item_rows = candidate_rows.unionByName(number(others, ITEM, work / "other_items", start=width))
     history_rows, dropped = train_rows, 0
     if isinstance(rule, HeldOutUsers):
         own = _weigh(parts[HISTORY], weighting, newest)
-        known = own.join(F.broadcast(candidate_items), ITEM, "left_semi")
+        known = own.join(F.broadcast(candidate_rows), ITEM, "left_semi")
         dropped = own.count() - known.count()
         pairs[HISTORY] = aggregate(weighed.unionByName(known), weighting.aggregate)
         history_rows = train_rows.unionByName(parts[HISTORY])
-    everyone = pairs[pairs.keys() & {HISTORY} and HISTORY or TRAIN].select(USER).union(pairs[TEST].select(USER)).distinct()
-    user_rows = number(spark, everyone, USER, work / "users")
+    everyone = pairs.get(HISTORY, pairs[TRAIN]).select(USER).union(pairs[TEST].select(USER)).distinct()
+    user_rows = number(everyone, USER, work / "users")
     tables = {side: _keep(_rows(pairs[side], user_rows, item_rows), work / side) for side in pairs}
     tables.setdefault(HISTORY, tables[TRAIN])
-    found = Split(tables[TRAIN], tables[HISTORY], tables[TEST], user_rows, item_rows, width, TIME in events.columns, {})
-    if not found.train.count() or not found.test.count():
-        raise InputError(no_events_left())
-    found.about.update(_about(found, rule, cut, newest, removed, dropped, weighting, events, train_rows, history_rows, parts[TEST]))
+    found = Split(tables[TRAIN], tables[HISTORY], tables[TEST], user_rows, item_rows, width, TIME in events.columns)
+    if found.train.isEmpty() or found.test.isEmpty():
+        raise InputError(WEIGHTLESS)
+
+    first_test = _first(parts[TEST].agg(F.min(TIME))) if TIME in events.columns else None
+    three = (found.train, found.history, found.test)
+    found.about.update(
+        rule=rule.rule,
+        parameters=parameters(rule),
+        cut=cut_shown(rule, first_test),
+        decay_reference=iso(newest) if weighting.half_life_days and newest is not None else None,
+        train=describe_part(train_rows, found.train),
+        history=describe_part(history_rows, found.history),
+        test=describe_part(parts[TEST], found.test),
+        candidates=width,
+        users_wholly_in_train=found.train.select("user").distinct().join(found.test, "user", "left_anti").count(),
+        filters=removed,
+        history_rows_outside_candidates=dropped,
+        **describe_overlap(three, (train_rows, history_rows, parts[TEST]), item_rows, width),
+    )
+    found.about["warnings"] = warnings(found.about, rule, weighting, EVENT in events.columns)
     return found
 
 
@@ -141,25 +162,19 @@ def _standing(order: Column) -> tuple[Column, Column, Column]:
 
 
 def _row_hash(seed: int) -> Any:
-    return F.pandas_udf(_RowHash(seed), "double")
+    """Return the function of columns (user, item) that hashes a row as the local path does, on batches of rows."""
 
-
-def _id_hash(seed: int) -> Any:
-    return F.pandas_udf(_IdHash(seed), "double")
-
-
-def _RowHash(seed: int):  # noqa: ANN202, N802
     def hashed(user: pd.Series, item: pd.Series) -> pd.Series:
         return pd.Series(row_hash(user, item, seed))
 
-    return hashed
+    return F.pandas_udf(hashed, "double")
 
 
-def _IdHash(seed: int):  # noqa: ANN202, N802
+def _id_hash(seed: int) -> Any:
     def hashed(ids: pd.Series) -> pd.Series:
         return pd.Series(id_hash(ids, seed))
 
-    return hashed
+    return F.pandas_udf(hashed, "double")
 
 
 def cut_time(events: DataFrame, test: float) -> float:
@@ -224,14 +239,17 @@ def aggregate(events: DataFrame, how: Aggregate) -> DataFrame:
     return pairs.agg(value.cast("float").alias(VALUE), F.floor(F.max(time)).cast("long").alias(TIME))
 
 
-def number(spark: SparkSession, ids: DataFrame, column: str, place: Path, start: int = 0) -> DataFrame:
+def number(ids: DataFrame, column: str, place: Path, start: int = 0) -> DataFrame:
     """Return (id, row): the rank of each distinct id in ascending order, from ``start``. Nothing passes the driver.
 
     The ids are sorted into files; a file's name and the row in it give the rank, for files do not move.
     """
+    spark = ids.sparkSession
     ids.select(column).sort(column).write.parquet(str(place))
     found = spark.read.schema(ids.select(column).schema).parquet(str(place))
-    found = found.select(column, F.col("_metadata.file_name").alias("file"), F.col("_metadata.row_index").alias("index"))
+    found = found.select(
+        column, F.col("_metadata.file_name").alias("file"), F.col("_metadata.row_index").alias("index")
+    )
     sizes = found.groupBy("file").count().toPandas().sort_values("file")  # part-00000…, part-00001…: in order
     sizes["offset"] = start + sizes["count"].cumsum() - sizes["count"]
     if not len(sizes):

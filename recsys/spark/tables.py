@@ -107,7 +107,9 @@ def _plain_ids(frame: DataFrame, source: Source) -> DataFrame:
     for column in (USER, ITEM):
         kind = frame.schema[column].dataType
         if not isinstance(kind, T.StringType | T.ByteType | T.ShortType | T.IntegerType | T.LongType):
-            raise InputError(f"{source}: column '{column}' has type {kind.simpleString()}: ids must be text or integers.")
+            raise InputError(
+                f"{source}: column '{column}' has type {kind.simpleString()}: ids must be text or integers."
+            )
     return frame
 
 
