@@ -1,0 +1,106 @@
+"""`recsys evaluate` on files: the numbers of a hand-made example, and every refusal in one message."""
+
+import json
+import math
+
+import pandas as pd
+import pytest
+
+from recsys.cli import run_verb
+
+RECS = pd.DataFrame(
+    {
+        "user_id": ["ann", "ann", "ann", "bob", "bob"],
+        "item_id": ["007", "7", "x", "y", "x"],
+        "rank": [1, 2, 3, 1, 2],
+    }
+)
+TRUTH = pd.DataFrame({"user_id": ["ann", "ann", "bob", "cy"], "item_id": ["7", "z", "y", "x"], "value": [4, 5, 3, 5]})
+
+
+@pytest.fixture(params=["csv", "tsv", "parquet"])
+def files(request, tmp_path):
+    paths = []
+    for name, table in (("recs", RECS), ("truth", TRUTH)):
+        path = tmp_path / f"{name}.{request.param}"
+        if request.param == "parquet":
+            table.to_parquet(path)
+        else:
+            table.to_csv(path, index=False, sep="\t" if request.param == "tsv" else ",")
+        paths.append(str(path))
+    return paths
+
+
+def run(capsys, *arguments):
+    code = run_verb(["evaluate", *arguments])
+    return code, *capsys.readouterr()
+
+
+def test_the_numbers_of_a_small_example(files, capsys):
+    code, text, _ = run(capsys, *files, "-m", "ndcg@2", "-m", "recall@3", "--json")
+    assert code == 0
+    found = json.loads(text)["models"]["recs"]
+    ann = (1 / math.log2(3)) / (1 + 1 / math.log2(3))  # the second of two places, two relevant
+    assert found["ndcg@2"]["mean"] == pytest.approx((ann + 1 + 0) / 3, abs=1e-15)
+    assert found["recall@3"]["mean"] == pytest.approx((1 / 2 + 1 + 0) / 3, abs=1e-15)
+    assert found["recall@3"]["users"] == 3
+
+
+def test_skipped_users_and_a_higher_bar_for_relevance(files, capsys):
+    code, text, _ = run(capsys, *files, "-m", "recall@3", "--json", "--missing-users", "skip", "--relevant", "4")
+    found = json.loads(text)
+    assert code == 0
+    assert found["models"]["recs"]["recall@3"] == {"mean": 0.5, "ci95": [0.5, 0.5], "users": 1}
+    assert found["about"]["counts"]["recs"]["without_list"] == 1
+    assert found["about"]["counts"]["recs"]["undefined"] == 1
+
+
+def test_without_json_a_table_is_printed(files, capsys):
+    code, text, _ = run(capsys, *files, "-m", "recall@3")
+    assert code == 0
+    assert "recall@3" in text
+    assert "0.5000" in text
+
+
+def test_all_misspelt_metrics_are_named_at_once(files, capsys):
+    code, _, error = run(capsys, *files, "-m", "ndgc@10", "-m", "recal@5", "-m", "auc")
+    assert code == 2
+    assert "Did you mean 'ndcg'?" in error
+    assert "Did you mean 'recall'?" in error
+    assert "scores of all items" in error
+
+
+def test_unknown_and_missing_columns_are_named_at_once(tmp_path, capsys):
+    RECS.rename(columns={"item_id": "itemid"}).assign(title="x").to_csv(tmp_path / "r.csv", index=False)
+    TRUTH.to_csv(tmp_path / "t.csv", index=False)
+    code, _, error = run(capsys, str(tmp_path / "r.csv"), str(tmp_path / "t.csv"))
+    assert code == 2
+    assert "no column 'item_id'. Did you mean 'itemid'?" in error
+    assert "unknown column 'title'" in error
+
+
+@pytest.mark.parametrize("damage", ["twice in a list", "twice in the truth", "a rank twice", "no user", "no number"])
+def test_bad_rows_are_refused(damage, tmp_path, capsys):
+    recs, truth = RECS.astype(object), TRUTH.astype(object)
+    if damage == "twice in a list":
+        recs.loc[2, "item_id"] = "7"
+    elif damage == "a rank twice":
+        recs.loc[2, "rank"] = 2
+    elif damage == "no user":
+        recs.loc[2, "user_id"] = ""
+    elif damage == "no number":
+        recs.loc[2, "rank"] = "third"
+    else:
+        truth.loc[1, "item_id"] = "7"
+    recs.to_csv(tmp_path / "r.csv", index=False)
+    truth.to_csv(tmp_path / "t.csv", index=False)
+    code, _, error = run(capsys, str(tmp_path / "r.csv"), str(tmp_path / "t.csv"))
+    assert code == 2
+    assert error.startswith("error: ")
+    assert "r.csv" in error or "topk" in error or "truth" in error
+
+
+def test_no_such_file(capsys):
+    code, _, error = run(capsys, "nothing.csv", "nowhere.csv")
+    assert code == 2
+    assert "no such file" in error
