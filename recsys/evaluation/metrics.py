@@ -1,6 +1,6 @@
 """Ranking quality: a metric is a function of a :class:`Judged` that gives one number a user, NaN = undefined.
 
-A name is both the request and the label: ``name[option=value,…]@k``, parsed by :func:`parse`. Every metric is
+A name is both the request and the label: ``name[option=value,…]@k``, read by :func:`parse`. Every metric is
 undefined for a user without any relevant item. An empty list scores 0. Places are taken as they are: ``rank``
 has settled ties by then. Definitions side by side with other libraries': docs/metrics.md.
 """
@@ -8,17 +8,14 @@ has settled ties by then. Definitions side by side with other libraries': docs/m
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from recsys.errors import ConfigError, RecsysError, nearest
+from recsys.errors import ConfigError, nearest
 from recsys.evaluation.judge import Judged
-
-_NAME = re.compile(r"(?P<name>[a-z_]+)(\[(?P<options>[^\[\]]*)\])?(@(?P<k>\d+))?")
+from recsys.evaluation.names import Name, parse_name, parse_names
 
 
 def precision(judged: Judged, k: int | None = None) -> np.ndarray:
@@ -120,25 +117,16 @@ METRICS: dict[str, Callable[..., np.ndarray]] = {
 
 
 @dataclass(frozen=True)
-class Metric:
+class Metric(Name):
     """A metric with its options and cut-off; call it on a Judged, ``str`` gives the name back.
 
     >>> str(parse("ndcg[gain=exp]@10"))
     'ndcg[gain=exp]@10'
     """
 
-    name: str
-    options: tuple[tuple[str, Any], ...] = ()
-    k: int | None = None
-
     def __call__(self, judged: Judged) -> np.ndarray:
         """Return float64[m]; NaN = undefined."""
-        cut = {} if self.name == "r_precision" else {"k": self.k}
-        return METRICS[self.name](judged, **cut, **dict(self.options))
-
-    def __str__(self) -> str:
-        options = ",".join(f"{key}={value}" for key, value in self.options)
-        return self.name + (f"[{options}]" if options else "") + (f"@{self.k}" if self.k else "")
+        return METRICS[self.name](judged, **self.arguments())
 
     @property
     def definition(self) -> str:
@@ -150,54 +138,18 @@ def parse(text: str) -> Metric:
     """Return the metric that a name asks for.
 
     Raises:
-        ConfigError: unknown name or option (the nearest one is named), a bad value, or a missing or needless cut-off.
+        ConfigError: unknown name or option (the nearest one is named), a bad value, or a needless cut-off.
     """
-    match = _NAME.fullmatch(text.strip())
-    if not match:
-        raise ConfigError(f"metric {text!r}: write it as name@k or name[option=value]@k, for example ndcg@10")
-    name, k = match["name"], match["k"]
-    if name == "auc":
+    if text.strip().partition("[")[0].partition("@")[0] == "auc":
         raise ConfigError(f"metric {text!r}: AUC needs the scores of all items, and a top-N table has only the best")
-    if name not in METRICS:
-        raise ConfigError(f"metric {text!r}: unknown name.{nearest(name, METRICS)}")
-    if name == "r_precision" and k:
-        raise ConfigError(f"metric {text!r}: R-precision is cut at the number of relevant items; leave '@{k}' out")
-    if k is not None and int(k) < 1:
-        raise ConfigError(f"metric {text!r}: the cut-off must be at least 1")
-    metric = Metric(name, tuple(_options(text, name, match["options"])), int(k) if k else None)
+    metric = parse_name(text, METRICS, Metric)
     metric(Judged(np.ones((1, 1)), np.ones((1, 1)), np.ones(1, dtype=np.int64), np.ones(1, dtype=np.int64)))
     return metric
 
 
 def parse_all(texts: Iterable[str]) -> list[Metric]:
     """Parse every name; all bad ones are reported in one ConfigError."""
-    metrics, problems = [], []
-    for text in texts:
-        try:
-            metrics.append(parse(text))
-        except RecsysError as error:
-            problems.append(str(error))
-    if problems:
-        raise ConfigError("\n".join(problems))
-    repeated = {str(metric) for metric in metrics if metrics.count(metric) > 1}
-    if repeated:
-        raise ConfigError(f"metrics named twice: {', '.join(sorted(repeated))}")
-    return metrics
-
-
-def _options(text: str, name: str, options: str | None) -> Iterable[tuple[str, Any]]:
-    """Yield (option, value), with the type of the option's default."""
-    parameters = inspect.signature(METRICS[name]).parameters
-    known = [parameter for parameter in parameters if parameter not in ("judged", "k")]
-    for option in filter(None, (options or "").split(",")):
-        key, _, value = (part.strip() for part in option.partition("="))
-        if key not in known:
-            hint = nearest(key, known) if known else f" {name} takes none."
-            raise ConfigError(f"metric {text!r}: unknown option '{key}'.{hint}")
-        try:
-            yield key, type(parameters[key].default)(value)
-        except ValueError:
-            raise ConfigError(f"metric {text!r}: {key} is {value!r}, which is no number") from None
+    return parse_names(texts, parse)
 
 
 def _hits(judged: Judged, k: int | None) -> np.ndarray:

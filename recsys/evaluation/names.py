@@ -1,0 +1,100 @@
+"""Names of measures: ``name[option=value,…]@k`` is both the request and the label.
+
+One grammar serves every table of measures (ranking quality, agreement of lists): a measure is a function of some
+data, its other parameters with defaults are its options, and ``k``, if it has one, is its cut-off.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from recsys.errors import ConfigError, RecsysError, nearest
+
+_NAME = re.compile(r"(?P<name>[a-z_]+)(\[(?P<options>[^\[\]]*)\])?(@(?P<k>\d+))?")
+
+
+@dataclass(frozen=True)
+class Name:
+    """What a name asks for; ``str`` gives the name back."""
+
+    name: str
+    options: tuple[tuple[str, Any], ...] = ()
+    k: int | None = None
+
+    def __str__(self) -> str:
+        options = ",".join(f"{key}={_written(value)}" for key, value in self.options)
+        return self.name + (f"[{options}]" if options else "") + (f"@{self.k}" if self.k else "")
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the keyword arguments that the name's function gets."""
+        return dict(self.options) | ({"k": self.k} if self.k else {})
+
+
+NameT = TypeVar("NameT", bound=Name)
+
+
+def parse_name(text: str, functions: Mapping[str, Callable[..., Any]], kind: type[NameT]) -> NameT:
+    """Return the ``kind`` of name that ``text`` is, with every option in the type of its default.
+
+    Raises:
+        ConfigError: not of the grammar, unknown name or option (the nearest one is named), a bad value, a cut-off
+            below 1 or where none belongs.
+    """
+    match = _NAME.fullmatch(text.strip())
+    if not match:
+        raise ConfigError(f"metric {text!r}: write it as name@k or name[option=value]@k, for example ndcg@10")
+    name, k = match["name"], match["k"]
+    if name not in functions:
+        raise ConfigError(f"metric {text!r}: unknown name.{nearest(name, functions)}")
+    parameters = dict(list(inspect.signature(functions[name]).parameters.items())[1:])
+    if k and "k" not in parameters:
+        raise ConfigError(f"metric {text!r}: {name} takes no cut-off; leave '@{k}' out")
+    if k and int(k) < 1:
+        raise ConfigError(f"metric {text!r}: the cut-off must be at least 1")
+    parameters.pop("k", None)
+    options: dict[str, Any] = {}
+    for option in filter(None, (match["options"] or "").split(",")):
+        key, _, value = (part.strip() for part in option.partition("="))
+        if key not in parameters:
+            hint = nearest(key, parameters) if parameters else f" {name} takes none."
+            raise ConfigError(f"metric {text!r}: unknown option '{key}'.{hint}")
+        if key in options:
+            raise ConfigError(f"metric {text!r}: {key} is given twice")
+        options[key] = _read(text, key, value, parameters[key].default)
+    return kind(name, tuple(options.items()), int(k) if k else None)
+
+
+def parse_names(texts: Iterable[str], parse: Callable[[str], NameT]) -> list[NameT]:
+    """Parse every name; all bad ones are reported in one ConfigError."""
+    names, problems = [], []
+    for text in texts:
+        try:
+            names.append(parse(text))
+        except RecsysError as error:
+            problems.append(str(error))
+    if problems:
+        raise ConfigError("\n".join(problems))
+    repeated = {str(name) for name in names if names.count(name) > 1}
+    if repeated:
+        raise ConfigError(f"metrics named twice: {', '.join(sorted(repeated))}")
+    return names
+
+
+def _read(text: str, key: str, value: str, default: Any) -> Any:
+    """Return the value in the type of the default; a default of None stands for an optional number."""
+    if isinstance(default, bool):
+        if value not in ("true", "false"):
+            raise ConfigError(f"metric {text!r}: {key} is {value!r}; it must be true or false")
+        return value == "true"
+    try:
+        return float(value) if default is None else type(default)(value)
+    except ValueError:
+        raise ConfigError(f"metric {text!r}: {key} is {value!r}, which is no number") from None
+
+
+def _written(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
