@@ -15,6 +15,7 @@ from recsys import models
 from recsys.config import Config, Recommending
 from recsys.data import weigh
 from recsys.data.card import card
+from recsys.data.features import features
 from recsys.data.read import read_tables
 from recsys.data.rules import default_rule
 from recsys.data.split import split
@@ -24,6 +25,7 @@ from recsys.meter import Meter
 from recsys.models.hybrid import Cascade
 from recsys.rank import recommend, topk_table
 from recsys.runfolder import RunFolder
+from recsys.schema import ITEM
 from recsys.types import Evaluation, Interactions, Recommender, Split, TopK
 
 Steps = Callable[[str, int, int], None]
@@ -51,10 +53,11 @@ def run(config: Config, *, progress: Steps | None = None) -> dict[str, Evaluatio
             rule = config.split or default_rule(tables.events)
             parts = split(tables.events, rule, weighting=config.weigh, filters=config.filter, items=tables.items)
             _write_split(folder, parts)
+            known = None if tables.items is None else features(tables.items, ITEM, parts.train.items)
         evaluations = []
         for name, model in lineup(config, parts.train).items():
             with meter.hop(f"fit {name}"):
-                model.fit(parts.train)
+                model.fit(parts.train, known)
                 models.save(model, folder.path / "model" / name)
             with meter.hop(f"recommend {name}"):
                 topk, table = _recommend(name, model, parts, config.recommend, partial(step, f"recommend {name}"))

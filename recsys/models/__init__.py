@@ -3,7 +3,8 @@
     random     a random score                       popular    the most liked items
     recent     the most liked items lately          als        matrix factorization
 
-A model is a dataclass of its parameters. What ``fit`` learns are arrays, named in the class's ``STATE``.
+A model is a dataclass of its parameters. What ``fit`` learns are arrays, dense or
+sparse, named in the class's ``STATE``.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
+from scipy.sparse import issparse, load_npz, save_npz
 
 from recsys.errors import ConfigError, RunFolderError, nearest
 from recsys.types import Recommender
@@ -64,7 +66,7 @@ def parameters(kind: str) -> list[str]:
 
 
 def save(model: Any, folder: Path) -> None:
-    """Write a fitted model as ``model.json`` and one ``.npy`` file an array; a cascade, a folder a member."""
+    """Write a fitted model as ``model.json`` and one ``.npy`` (sparse: ``.npz``) file an array; a cascade, a folder a member."""
     folder.mkdir(parents=True, exist_ok=True)
     members = getattr(model, "models", None)
     if members is not None:
@@ -75,7 +77,7 @@ def save(model: Any, folder: Path) -> None:
         kind = next(kind for kind, (_, name) in KINDS.items() if name == type(model).__name__)
         about = {"kind": kind, "params": dataclasses.asdict(model), "arrays": list(model.STATE)}
         for name in model.STATE:
-            np.save(folder / f"{name}.npy", getattr(model, name), allow_pickle=False)
+            _write_array(folder / name, getattr(model, name))
     (folder / "model.json").write_text(json.dumps({"format": FORMAT} | about, indent=1) + "\n", encoding="utf-8")
 
 
@@ -97,10 +99,22 @@ def load(folder: Path) -> Recommender:
             return Cascade({name: load(folder / name) for name in about["members"]})
         model = build(about["kind"], about["params"])
         for name in about["arrays"]:
-            setattr(model, name, np.load(folder / f"{name}.npy", allow_pickle=False))
+            setattr(model, name, _read_array(folder / name))
     except (OSError, ValueError, KeyError, EOFError) as error:
         raise RunFolderError(f"{folder}: not a whole model: {error}. Train it again.") from error
     return model
+
+
+def _write_array(path: Path, array: Any) -> None:
+    if issparse(array):
+        save_npz(path.with_name(path.name + ".npz"), array, compressed=False)
+    else:
+        np.save(path.with_name(path.name + ".npy"), array, allow_pickle=False)
+
+
+def _read_array(path: Path) -> Any:
+    sparse = path.with_name(path.name + ".npz")
+    return load_npz(sparse) if sparse.exists() else np.load(path.with_name(path.name + ".npy"), allow_pickle=False)
 
 
 def _class(kind: str) -> Any:

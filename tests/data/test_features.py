@@ -1,0 +1,95 @@
+"""Item features: kinds of fields, dirty values, words of any script."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recsys.data.features import features, fields, words
+from recsys.errors import InputError
+from recsys.types import IdMap
+
+
+def made(table, ids=None):
+    known = features(table, "item_id", IdMap.of(table["item_id"] if ids is None else ids))
+    return pd.DataFrame(known.matrix.toarray(), columns=known.names)
+
+
+def test_lists_categories_words_and_numbers():
+    table = pd.DataFrame(
+        {
+            "item_id": [f"m{i:02}" for i in range(12)],
+            "genres": ["Drama|War", "war", None, "Drama"] * 3,
+            "country": ["A", "B", "", np.nan] * 3,
+            "overview": [f"<p>A storm &amp; sailor{i}</p>" for i in range(12)],
+            "year": [str(1990 + i) for i in range(12)],
+            "_internal": ["x"] * 12,
+            "empty": [None, "", " ", float("nan")] * 3,
+        }
+    )
+    found = made(table)
+    assert {n for n in found if not n.startswith("year")} == {
+        "genres=drama", "genres=war", "country=a", "country=b", "overview=storm",
+    }  # fmt: skip
+    assert found["genres=drama"].tolist() == [1, 0, 0, 1] * 3
+    assert found["genres=war"].tolist() == [1, 1, 0, 0] * 3
+    assert (found["overview=storm"] == 1).all()
+    years = [name for name in found if name.startswith("year=")]
+    np.testing.assert_allclose(found[years].sum(axis=1), 1, rtol=1e-6)
+    knots = np.array([float(name.partition("=")[2]) for name in years])
+    np.testing.assert_allclose(found[years] @ knots, 1990 + np.arange(12), rtol=1e-6)
+
+
+def test_rows_follow_the_id_map_and_strangers_are_left_out():
+    table = pd.DataFrame({"item_id": [5, 3, 9, 1], "kind": ["b", "a", "b", "a"]})
+    found = made(table, ids=[1, 3, 5, 7])
+    assert list(found) == ["kind=a"]  # only one row within the map is a b
+    assert found["kind=a"].tolist() == [1, 1, 0, 0]
+
+
+def test_list_cells_count_like_bars():
+    bars = pd.DataFrame({"item_id": [1, 2], "tags": ["x|y", "y|x|x"]})
+    lists = pd.DataFrame({"item_id": [1, 2], "tags": [["x", "y"], np.array(["y", "x", "x"])]})
+    pd.testing.assert_frame_equal(made(bars), made(lists))
+
+
+def test_missing_numbers_are_empty_rows():
+    table = pd.DataFrame({"item_id": np.arange(13), "runtime": [*range(60, 72), None]})
+    assert made(table).iloc[-1].sum() == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Crème BRÛLÉE", ["creme", "brulee"]),
+        ("ＡＢＣ ﬁne", ["abc", "fine"]),
+        ("<script>alert('x')</script> 3 < 4 and 5 > 2", ["alert", "and"]),
+        ("&lt;b&gt;bold&lt;/b&gt;", ["bold"]),
+        ("鬼滅", ["鬼滅"]),
+        ("猫", ["猫"]),
+        ("がか", ["がか"]),
+        ("Привет, мир", ["привет", "мир"]),
+        ("", []),
+    ],
+)
+def test_words(text, expected):
+    assert words(text) == expected
+
+
+@given(st.lists(st.one_of(st.none(), st.text(max_size=12), st.floats(), st.integers(0, 5)), min_size=1, max_size=15))
+def test_any_column_gives_finite_features(column):
+    table = pd.DataFrame({"item_id": np.arange(len(column)), "field": pd.Series(column, dtype=object)})
+    known = features(table, "item_id", IdMap.of(table["item_id"]))
+    assert known.matrix.shape == (len(column), len(known.names))
+    assert np.isfinite(known.matrix.data).all()
+    assert (known.matrix.data > 0).all()
+    assert len(set(known.names)) == len(known.names)
+    assert set(fields(known)) <= {"field"}
+
+
+def test_a_repeated_id_and_a_name_with_equals_are_refused():
+    with pytest.raises(InputError, match="repeats"):
+        made(pd.DataFrame({"item_id": [1, 1], "a": ["x", "x"]}), ids=[1])
+    with pytest.raises(InputError, match="rename"):
+        made(pd.DataFrame({"item_id": [1, 2], "a=b": ["x", "x"]}))
