@@ -3,8 +3,8 @@
     random     a random score                       popular    the most liked items
     recent     the most liked items lately          als        matrix factorization
 
-A model is a dataclass of its parameters. What ``fit`` learns are arrays, dense or
-sparse, named in the class's ``STATE``.
+A model is a dataclass of its parameters. What ``fit`` learns are arrays, dense or sparse, named in the class's
+``STATE``; members, if it is made of models, are in ``models``; how it chose, if it chose, is in ``record`` (JSON).
 """
 
 from __future__ import annotations
@@ -66,18 +66,18 @@ def parameters(kind: str) -> list[str]:
 
 
 def save(model: Any, folder: Path) -> None:
-    """Write a fitted model as ``model.json`` and one ``.npy`` (sparse: ``.npz``) file an array; a cascade, a folder a member."""
+    """Write a fitted model as ``model.json`` and one file an array (``.npy``, sparse ``.npz``); members, a folder each."""
     folder.mkdir(parents=True, exist_ok=True)
-    members = getattr(model, "models", None)
-    if members is not None:
-        for name, member in members.items():
-            save(member, folder / name)
-        about: dict[str, Any] = {"kind": "cascade", "members": list(members)}
-    else:
+    members = getattr(model, "models", {})
+    for name, member in members.items():
+        save(member, folder / name)
+    about: dict[str, Any] = {"kind": "cascade"}
+    if dataclasses.is_dataclass(model):
         kind = next(kind for kind, (_, name) in KINDS.items() if name == type(model).__name__)
         about = {"kind": kind, "params": dataclasses.asdict(model), "arrays": list(model.STATE)}
         for name in model.STATE:
             _write_array(folder / name, getattr(model, name))
+    about |= {"members": list(members), "record": getattr(model, "record", None)}
     (folder / "model.json").write_text(json.dumps({"format": FORMAT} | about, indent=1) + "\n", encoding="utf-8")
 
 
@@ -93,13 +93,18 @@ def load(folder: Path) -> Recommender:
             raise RunFolderError(
                 f"{folder}: model format {about['format']}, but this recsys reads {FORMAT}. Train it again."
             )
+        members = {name: load(folder / name) for name in about["members"]}
         if about["kind"] == "cascade":
             from recsys.models.hybrid import Cascade
 
-            return Cascade({name: load(folder / name) for name in about["members"]})
-        model = build(about["kind"], about["params"])
+            return Cascade(members)
+        model: Any = build(about["kind"], about["params"])
         for name in about["arrays"]:
             setattr(model, name, _read_array(folder / name))
+        if members:
+            model.models = members
+        if about["record"] is not None:
+            model.record = about["record"]
     except (OSError, ValueError, KeyError, EOFError) as error:
         raise RunFolderError(f"{folder}: not a whole model: {error}. Train it again.") from error
     return model
