@@ -66,13 +66,13 @@ def parameters(kind: str) -> list[str]:
 
 
 def save(model: Any, folder: Path) -> None:
-    """Write a fitted model as ``model.json`` and one file an array (``.npy``, sparse ``.npz``); members, a folder each."""
+    """Write a fitted model as ``model.json`` and a file an array (``.npy``; sparse ``.npz``); a member, a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     members = getattr(model, "models", {})
     for name, member in members.items():
         save(member, folder / name)
     about: dict[str, Any] = {"kind": "cascade"}
-    if dataclasses.is_dataclass(model):
+    if hasattr(model, "STATE"):
         kind = next(kind for kind, (_, name) in KINDS.items() if name == type(model).__name__)
         about = {"kind": kind, "params": dataclasses.asdict(model), "arrays": list(model.STATE)}
         for name in model.STATE:
