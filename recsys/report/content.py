@@ -100,16 +100,34 @@ def _differences(metrics: dict[str, Any]) -> Section:
     rows = [
         [model, *(_mean(cells[name], sign=True) for name in names)] for model, cells in metrics["differences"].items()
     ]
+    tests = sum(cell["p"] is not None for cells in metrics["differences"].values() for cell in cells.values())
     text = (
         f"Each model minus {baseline}, paired by user. An interval that excludes 0 shows a difference;"
         " one that includes 0 shows none, which is not the same as showing that there is none."
+        f" p: paired t-test, Holm-corrected over all {tests} tests of the table above. Effect size: mean difference"
+        " over its standard deviation between users. Detectable: the true difference that so many users show in four"
+        " runs of five; a smaller one may well be there and not be seen."
     )
-    return Section(
-        "Differences",
-        [text],
-        tables=[Table(f"Difference from {baseline}", ["model", *names], rows)],
-        figure="differences",
-    )
+    tables = [
+        Table(f"Difference from {baseline}", ["model", *names], rows),
+        Table(
+            f"{about['primary']}: is the difference real?",
+            ["model", "difference", "p (Holm)", "effect size", "detectable", "users"],
+            [[model, *_tested(cells[about["primary"]])] for model, cells in metrics["differences"].items()],
+        ),
+    ]
+    return Section("Differences", [text], tables=tables, figure="differences")
+
+
+def _tested(cell: dict[str, Any]) -> list[str]:
+    p, effect, least = cell["p_holm"], cell["effect_size"], cell["detectable"]
+    return [
+        _mean(cell, sign=True),
+        "–" if p is None else "< 0.0001" if p < 0.0001 else f"{p:.4f}",
+        "–" if effect is None else f"{effect:+.2f}",
+        "–" if least is None else f"{least:.4f}",
+        f"{cell['users']:,}",
+    ]
 
 
 def _segments(metrics: dict[str, Any]) -> Section:

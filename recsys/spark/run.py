@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 from recsys.config import Config
 from recsys.errors import ConfigError
 from recsys.evaluation.metrics import parse_all
-from recsys.evaluation.summary import Layout, document
+from recsys.evaluation.summary import Facts, Layout, document
 from recsys.meter import Meter
 from recsys.runfolder import RunFolder
 from recsys.schema import ITEM, RANK, SCORE, SOURCE, TIME, USER, VALUE
@@ -83,7 +83,7 @@ def run(config: Config, *, progress: Steps | None = None, spark: SparkSession | 
             layout = Layout(tuple(judged), tuple(map(str, metrics)), config.judge.baseline)
             sums = evaluate.sums(judged, layout, resamples=config.judge.resamples, seed=config.seed)
             definitions = {str(metric): metric.definition for metric in metrics}
-            result = document(layout, sums, engine="spark", definitions=definitions, counts=about)
+            result = document(layout, sums, Facts("spark", definitions, about))
             folder.write_json("metrics.json", result)
         shutil.rmtree(work, ignore_errors=True)
         folder.write_text("config.toml", config.to_toml())
