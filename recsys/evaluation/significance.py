@@ -9,8 +9,8 @@ test a sign, both drawn by hashing (seed, user, resample): they depend on the us
 order, blocks or engine, and two models judged on the same users are resampled alike.
 
 References: Efron and Tibshirani 1993, chapters 13-14 (percentile, BCa); Chamandy et al. 2012 (Poisson weights);
-Smucker, Allan and Carterette 2007 (randomisation against t); Urbano, Corsi and Hanjalic 2021 (which tests keep their level);
-Holm 1979.
+Smucker, Allan and Carterette 2007 (randomisation against t); Ihemelandu and Ekstrand 2023
+(with thousands of users Wilcoxon and sign tests err too often; these do not); Holm 1979.
 """
 
 from __future__ import annotations
