@@ -4,8 +4,12 @@ They are pure functions of arrays, so that they run the same in this process and
 thread count (``numba.set_num_threads``) decides how many cores a call uses; results never depend on it.
 """
 
+from functools import cache
+from typing import Any
+
 import numpy as np
 from numba import njit, prange
+from threadpoolctl import ThreadpoolController
 
 # --- Selection -------------------------------------------------------------------------------------------
 
@@ -127,6 +131,31 @@ def gains(
 # --- Least squares -----------------------------------------------------------------------------------------
 
 
+@cache
+def _blas() -> ThreadpoolController:
+    import scipy.linalg.cython_blas  # noqa: F401  compiled code calls this one, so it must be loaded to be found
+
+    return ThreadpoolController()
+
+
+def one_blas_thread() -> Any:
+    """Return a context in which BLAS keeps to one thread, for work whose rows are in parallel already."""
+    return _blas().limit(limits=1, user_api="blas")
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return a·b of C-contiguous arrays of one dtype, in blocks of a's rows: the same bits for any number of threads.
+
+    The caller limits BLAS to one thread.
+    """
+    block = 128
+    found = np.empty((a.shape[0], b.shape[1]), dtype=a.dtype)
+    for part in prange((a.shape[0] + block - 1) // block):
+        found[part * block : (part + 1) * block] = np.dot(a[part * block : (part + 1) * block], b)
+    return found
+
+
 @njit(cache=True, nogil=True, parallel=True)
 def als_half_step(
     indptr: np.ndarray,
@@ -134,36 +163,49 @@ def als_half_step(
     weight: np.ndarray,
     target: np.ndarray,
     fixed: np.ndarray,
-    gram: np.ndarray,
+    base: np.ndarray,
     penalty: np.ndarray,
 ) -> np.ndarray:
-    """Return float32[m, rank]: x of each row, solving (gram + Σ_j weight_j y_j y_jᵀ + penalty I) x = Σ_j target_j y_j.
+    """Return x of each row, solving (diag(base + penalty) + Σ_j weight_j y_j y_jᵀ) x = Σ_j target_j y_j exactly.
 
     Args:
         indptr, indices: the CSR structure of the rows; indices point into ``fixed``.
         weight, target: float64[nnz]. Implicit ALS: α|v| and (1 + α|v|)·p. Explicit ALS: 1 and v.
-        fixed: float64[n, rank], C order: the other side's factors y.
-        gram: float64[rank, rank]. Implicit ALS: the sum of y yᵀ over all of them. Explicit ALS: zeros.
-        penalty: float64[m].
+        fixed: float64[n, rank], C order: the other side's factors y. Implicit ALS: turned into the eigenvectors of
+            their Gram matrix, whose eigenvalues are ``base``.
+        base: float64[rank] ≥ 0. Explicit ALS: zeros.
+        penalty: float64[m], > 0 where the row has a target that is not 0.
 
-    A row whose targets are all 0 gets zeros, whatever its system. The caller limits BLAS to one thread.
+    Returns:
+        float64[m, rank]. A row whose targets are all 0 gets zeros, whatever its system.
+
+    A diagonal plus a matrix of rank n, the row's length, costs O(n²·rank) by the Woodbury identity instead of
+    O(n·rank² + rank³), which is what makes a high rank cheap; rows longer than the rank are solved as they stand.
+    The caller limits BLAS to one thread.
     """
     m, rank = len(indptr) - 1, fixed.shape[1]
-    x = np.zeros((m, rank), dtype=np.float32)
+    x = np.zeros((m, rank))
     for i in prange(m):
-        start, stop = indptr[i], indptr[i + 1]
+        start, n = indptr[i], indptr[i + 1] - indptr[i]
+        diagonal = base + penalty[i]
         b = np.zeros(rank)
-        own = np.empty((stop - start, rank))
-        scaled = np.empty((stop - start, rank))
-        for j in range(start, stop):
-            y = fixed[indices[j]]
+        own = np.empty((n, rank))
+        for j in range(n):
+            y, w, t = fixed[indices[start + j]], np.sqrt(weight[start + j]), target[start + j]
             for f in range(rank):
-                own[j - start, f] = y[f]
-                scaled[j - start, f] = weight[j] * y[f]
-                b[f] += target[j] * y[f]
-        if np.any(b != 0):
-            a = gram + np.dot(scaled.T, own)
+                own[j, f] = w * y[f]
+                b[f] += t * y[f]
+        if not np.any(b != 0):
+            continue
+        if n < rank:
+            over = own / diagonal
+            small = np.dot(over, own.T)
+            for j in range(n):
+                small[j, j] += 1.0
+            x[i] = (b - np.dot(np.linalg.solve(small, np.dot(over, b)), own)) / diagonal
+        else:
+            large = np.dot(own.T, own)
             for f in range(rank):
-                a[f, f] += penalty[i]
-            x[i] = np.linalg.solve(a, b).astype(np.float32)
+                large[f, f] += diagonal[f]
+            x[i] = np.linalg.solve(large, b)
     return x

@@ -76,13 +76,13 @@ def residual(x: np.ndarray, y: np.ndarray, matrix: csr_array, objective: Objecti
 def fit(
     matrix: csr_array, rank: int, iterations: int, objective: Objective, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return user and item factors (float64) after full sweeps, each solving the items first and the users last."""
-    x = start(matrix.shape[0], rank, seed)
-    y = np.empty((matrix.shape[1], rank))
+    """Return user and item factors (float64) after full sweeps, each solving the users first and the items last."""
+    x = np.empty((matrix.shape[0], rank))
+    y = start(matrix.shape[1], rank, seed)
     by_item = matrix.T.tocsr()
     for _ in range(iterations):
-        y = half_step(by_item, x, objective)
         x = half_step(matrix, y, objective)
+        y = half_step(by_item, x, objective)
     return x, y
 
 

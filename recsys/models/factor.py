@@ -8,7 +8,6 @@ import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from scipy.sparse import csr_array
-from threadpoolctl import threadpool_limits
 
 from recsys import kernels
 from recsys.errors import InputError
@@ -32,7 +31,7 @@ class ALS:
     Same data and parameters, same factors: threads never change a result. Memory: 4·rank·(users + items) bytes.
     """
 
-    STATE: ClassVar = ("item_factors_", "known_")
+    STATE: ClassVar = ("item_factors_", "known_", "spread_", "axes_")
     sources: ClassVar = ("als",)
 
     rank: Annotated[int, Field(ge=1)] = 64
@@ -74,7 +73,8 @@ class ALS:
 
     def user_factors(self, histories: csr_array) -> np.ndarray:
         """Return float32[m, rank]: the exact fold-in of each history; zeros without a liked item that is known."""
-        return self._half_step(histories, self.item_factors_)
+        axes = (self.spread_, self.axes_)
+        return half_step(histories, self.item_factors_, self.objective, axes).astype(np.float32)
 
     def score(self, histories: csr_array, users: np.ndarray | None = None) -> np.ndarray:
         """Return float32[m, items]."""
@@ -94,17 +94,15 @@ class ALS:
             raise InputError("some item factors are not finite: the training diverged. Raise `reg`, or lower `alpha`.")
         self.item_factors_ = np.where(known[:, None], item_factors, 0).astype(np.float32)
         self.known_ = known.astype(bool)
+        self.spread_, self.axes_ = principal_axes(self.item_factors_)
         return self
-
-    def _half_step(self, matrix: csr_array, fixed: np.ndarray) -> np.ndarray:
-        return half_step(matrix, fixed, self.objective)
 
     def _fit_kernel(self, matrix: csr_array) -> np.ndarray:
         by_item = matrix.T.tocsr()
-        x = start(matrix.shape[0], self.rank, self.seed).astype(np.float32)
+        y = start(matrix.shape[1], self.rank, self.seed)
         for _ in range(self.iterations):
-            y = self._half_step(by_item, x)
-            x = self._half_step(matrix, y)
+            x = half_step(matrix, y, self.objective)
+            y = half_step(by_item, x, self.objective)
         return y
 
     def _fit_implicit(self, matrix: csr_array) -> np.ndarray:
@@ -112,30 +110,50 @@ class ALS:
 
         confident = matrix.copy()  # implicit takes the confidence as it is; a negative one means preference 0
         confident.data = np.where(matrix.data > 0, 1.0, -1.0) * (1 + self.alpha * np.abs(matrix.data))
-        library = AlternatingLeastSquares(  # a new one for every fit: a second fit would go on from the first
-            factors=self.rank,
-            regularization=self.reg,
-            alpha=1.0,
-            iterations=self.iterations,
-            use_native=True,
-            use_cg=self.solver == "cg",
-            random_state=self.seed,
-            num_threads=0,
-        )
-        with threadpool_limits(1, "blas"):
+        with kernels.one_blas_thread():
+            library = AlternatingLeastSquares(  # a new one for every fit: a second fit would go on from the first
+                factors=self.rank,
+                regularization=self.reg,
+                alpha=1.0,
+                iterations=self.iterations,
+                use_native=True,
+                use_cg=self.solver == "cg",
+                random_state=self.seed,
+                num_threads=0,
+            )
             library.fit(_csr_matrix(confident), show_progress=False)
         return np.asarray(library.item_factors)
 
 
-def half_step(matrix: csr_array, fixed: np.ndarray, objective: Objective) -> np.ndarray:
-    """Return float32[rows, rank], as ``models.als.half_step``, compiled and in parallel."""
+Axes = tuple[np.ndarray, np.ndarray]
+"""Eigenvalues float64[rank] ≥ 0 and eigenvectors float64[rank, rank] (columns) of a Gram matrix YᵀY."""
+
+
+def principal_axes(factors: np.ndarray) -> Axes:
+    """Return the axes of ``factors`` [n, rank]."""
+    y = np.ascontiguousarray(factors, dtype=np.float64)
+    with kernels.one_blas_thread():
+        values, vectors = np.linalg.eigh(kernels.product(np.ascontiguousarray(y.T), y))
+    return np.maximum(values, 0), vectors
+
+
+def half_step(matrix: csr_array, fixed: np.ndarray, objective: Objective, axes: Axes | None = None) -> np.ndarray:
+    """Return float64[rows, rank], as ``models.als.half_step``, compiled and in parallel.
+
+    ``axes``: those of ``fixed``, where the caller has them already.
+    """
+    base, vectors = axes or principal_axes(fixed)
     weight = objective.alpha * np.abs(matrix.data.astype(np.float64))
     target = np.where(matrix.data > 0, 1 + weight, 0.0)
-    fixed = np.ascontiguousarray(fixed, dtype=np.float64)
-    with threadpool_limits(1, "blas"):  # the rows are in parallel already
-        return kernels.als_half_step(
-            matrix.indptr, matrix.indices, weight, target, fixed, fixed.T @ fixed, objective.penalty(matrix)
+    used = np.zeros(len(fixed), dtype=bool)
+    used[matrix.indices] = True  # a few histories touch few columns: turn no others
+    place = np.cumsum(used) - 1
+    with kernels.one_blas_thread():
+        turned = kernels.product(fixed[used].astype(np.float64), np.ascontiguousarray(vectors))
+        x = kernels.als_half_step(
+            matrix.indptr, place[matrix.indices], weight, target, turned, base, objective.penalty(matrix)
         )
+        return kernels.product(x, np.ascontiguousarray(vectors.T))
 
 
 def _csr_matrix(array: csr_array) -> Any:

@@ -1,0 +1,5 @@
+"""Shared by all tests."""
+
+import pytest
+
+pytest.register_assert_rewrite("contract")

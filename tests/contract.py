@@ -1,0 +1,175 @@
+"""What every model must do. ``tests/models/test_contract.py`` holds every kind of ``recsys.models.KINDS`` to it.
+
+A check takes ``make``, which returns a fresh unfitted model, and asserts. That file decides which checks a kind must pass.
+"""
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from recsys import models
+from recsys.data.synthetic import checkerboard
+from recsys.rank import recommend
+from recsys.types import Features, IdMap, Interactions
+
+UNLIKED, UNSEEN = 28, 29
+"""Rows of the world's items: one that was only disliked or shrugged at, and one without any event."""
+
+
+def world(seed=0, users=60, items=30):
+    """Return (train, features): two tastes, negatives, explicit zeros, a user without likes, values of 1 to 3."""
+    rng = np.random.default_rng(seed)
+    taste, kind = np.arange(users) % 2, np.arange(items) % 2
+    chance = np.where(taste[:, None] == kind[None, :], 0.4, 0.1)
+    value = np.where(rng.random((users, items)) < chance, rng.integers(1, 4, (users, items)), np.nan)
+    value[rng.random((users, items)) < 0.03] = -1.0
+    value[rng.random((users, items)) < 0.03] = 0.0
+    value[0] = np.where(value[0] > 0, -1.0, value[0])
+    value[:, UNLIKED] = np.where(value[:, UNLIKED] > 0, -1.0, value[:, UNLIKED])
+    value[1, UNLIKED], value[2, UNLIKED] = -1.0, 0.0
+    value[:, UNSEEN] = np.nan
+    user, item = np.nonzero(~np.isnan(value))
+    train = Interactions(
+        IdMap.of(np.arange(users)),
+        IdMap.of(np.arange(items)),
+        user.astype(np.int32),
+        item.astype(np.int32),
+        value[user, item].astype(np.float32),
+        rng.integers(0, 1000, len(user)),
+    )
+    about = np.column_stack([kind == 0, kind == 1, rng.integers(0, 3, (items, 4))]).astype(np.float32)
+    return train, Features(csr_array(about), ("even", "odd", "a", "b", "c", "d"))
+
+
+def with_empty_row(histories):
+    """Return the histories and, last, one without any entry."""
+    indptr = np.append(histories.indptr, histories.indptr[-1])
+    return csr_array((histories.data, histories.indices, indptr), shape=(histories.shape[0] + 1, histories.shape[1]))
+
+
+def scores_have_the_promised_shape(make):
+    train, features = world()
+    scores = make().fit(train, features).score(train.matrix())
+    assert scores.dtype == np.float32
+    assert scores.shape == (len(train.users), len(train.items))
+    assert not np.isinf(scores).any()
+
+
+def lists_beyond_the_catalogue_are_padded(make):
+    train, features = world()
+    histories = with_empty_row(train.matrix())
+    lists = recommend(make().fit(train, features), histories, len(train.items) + 5)
+    assert (lists.items[:, -5:] == -1).all()
+    assert np.isnan(lists.scores[:, -5:]).all()
+    for row, items in enumerate(lists.items):
+        listed = items[items >= 0].tolist()
+        assert len(set(listed)) == len(listed)
+        assert not set(listed) & set(histories[[row]].indices.tolist())
+
+
+def fit_twice_is_fit_once(make):
+    train, features = world()
+    other, other_features = world(seed=1, users=40)
+    once = make().fit(train, features)
+    twice = make().fit(other, other_features).fit(train, features)
+    np.testing.assert_array_equal(once.score(train.matrix()), twice.score(train.matrix()))
+
+
+def a_fit_changes_none_of_its_input(make):
+    train, features = world()
+    before, about = train.matrix(), features.matrix.toarray()
+    model = make().fit(train, features)
+    histories = train.matrix()
+    model.score(histories)
+    np.testing.assert_array_equal(train.matrix().toarray(), before.toarray())
+    np.testing.assert_array_equal(histories.toarray(), before.toarray())
+    np.testing.assert_array_equal(features.matrix.toarray(), about)
+
+
+def a_batch_is_one_by_one(make):
+    train, features = world()
+    model = make().fit(train, features)
+    histories = with_empty_row(train.matrix())
+    users = np.arange(histories.shape[0]) + 7
+    batch = model.score(histories, users)
+    single = np.vstack([model.score(histories[[row]], users[[row]]) for row in range(len(users))])
+    np.testing.assert_allclose(single, batch, rtol=1e-5, atol=1e-5)
+
+
+def saving_and_loading_changes_nothing(make, folder):
+    train, features = world()
+    model = make().fit(train, features)
+    models.save(model, folder / "model")
+    loaded = models.load(folder / "model")
+    histories = with_empty_row(train.matrix())
+    np.testing.assert_array_equal(loaded.score(histories), model.score(histories))
+    assert loaded.sources == model.sources
+
+
+def knowing_is_having_an_opinion(make):
+    """``knows``, where a model has it, is a cheap way to ask whether any score of the row is a number."""
+    train, features = world()
+    model = make().fit(train, features)
+    histories = with_empty_row(train.matrix())
+    if hasattr(model, "knows"):
+        np.testing.assert_array_equal(model.knows(histories), np.isfinite(model.score(histories)).any(axis=1))
+
+
+def contributions_sum_to_the_score(make):
+    """Where a model explains a score by the history, the parts sum to the whole."""
+    train, features = world()
+    model = make().fit(train, features)
+    if not hasattr(model, "contributions"):
+        return
+    histories = train.matrix()
+    scores = model.score(histories)
+    for row in range(12):
+        history = histories[[row]]
+        for item in (0, 1, 7, UNLIKED):
+            parts = model.contributions(history, item)
+            assert parts.shape == (history.nnz,)
+            np.testing.assert_allclose(parts.sum(), scores[row, item], rtol=1e-5, atol=1e-5)
+
+
+def everyone_is_answered(make):
+    train, features = world()
+    lists = recommend(make().fit(train, features), with_empty_row(train.matrix()), 5)
+    assert (lists.items >= 0).all()
+    assert np.isfinite(lists.scores).all()
+
+
+def the_withheld_diagonal_is_found(make):
+    """User u likes every other item but u, and u is the one right answer. Ferrets out transposed or shifted ids."""
+    board = checkerboard(16)
+    lists = recommend(make().fit(board), board.matrix(), 1)
+    assert lists.items[:, 0].tolist() == list(range(16))
+
+
+def an_empty_history_is_unknown(make):
+    train, features = world()
+    model = make().fit(train, features)
+    scores = model.score(with_empty_row(train.matrix()))
+    assert np.isnan(scores[-1]).all()
+    assert np.isnan(scores[0]).all()  # dislikes alone say nothing about likes
+    assert np.isfinite(scores[1:-1]).any(axis=1).all()
+
+
+def an_item_nobody_liked_is_unknown(make):
+    train, features = world()
+    scores = make().fit(train, features).score(train.matrix())
+    assert np.isnan(scores[:, [UNLIKED, UNSEEN]]).all()
+    assert np.isfinite(scores[1:, :UNLIKED]).all()
+    only = csr_array((np.ones(1, dtype=np.float32), [UNSEEN], [0, 1]), shape=(1, len(train.items)))
+    assert np.isnan(make().fit(train, features).score(only)).all()
+
+
+ALL = (
+    scores_have_the_promised_shape,
+    lists_beyond_the_catalogue_are_padded,
+    fit_twice_is_fit_once,
+    a_fit_changes_none_of_its_input,
+    a_batch_is_one_by_one,
+    knowing_is_having_an_opinion,
+    contributions_sum_to_the_score,
+)
+EVERYONE = (everyone_is_answered,)
+COLLABORATIVE = (the_withheld_diagonal_is_found, an_empty_history_is_unknown, an_item_nobody_liked_is_unknown)

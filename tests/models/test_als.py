@@ -1,0 +1,189 @@
+"""The definition of ALS by calculus, then everything that claims to solve it by the definition."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.sparse import csr_array
+
+from recsys.errors import InputError
+from recsys.models import als, build, factor
+from recsys.models.als import Objective
+from recsys.types import IdMap, Interactions
+
+OBJECTIVES = (
+    Objective(alpha=3.0, reg=0.2, nu=1.0, beta=0.0),  # Spark
+    Objective(alpha=3.0, reg=2.0, nu=0.0, beta=0.0),  # implicit
+    Objective(alpha=10.0, reg=0.03, nu=1.0, beta=0.1),  # Rendle et al.
+    Objective(alpha=0.5, reg=0.1, nu=0.5, beta=0.02),
+)
+
+
+def ratings(rows=12, columns=9, seed=0, density=0.4):
+    """Return csr values of -2 to 3 with explicit zeros, an empty row and an empty column."""
+    rng = np.random.default_rng(seed)
+    stored = rng.random((rows, columns)) < density
+    stored[3] = stored[:, 4] = False
+    row, column = np.nonzero(stored)
+    return csr_array((rng.integers(-2, 4, len(row)).astype(np.float32), (row, column)), shape=(rows, columns))
+
+
+def interactions(matrix):
+    matrix = matrix.tocoo()
+    ids = [IdMap.of(np.arange(n)) for n in matrix.shape]
+    order = np.lexsort((matrix.col, matrix.row))
+    user, item = (side[order].astype(np.int32) for side in (matrix.row, matrix.col))
+    return Interactions(*ids, user, item, matrix.data[order], np.full(len(user), -1))
+
+
+def loss_by_loops(x, y, matrix, objective):
+    """Return the loss of DESIGN's formula, pair by pair."""
+    stored = {(r, c): v for r, c, v in zip(*matrix.tocoo().coords, matrix.tocoo().data, strict=True)}
+    users, items = matrix.shape
+    n_user, n_item = np.zeros(users), np.zeros(items)
+    total = 0.0
+    for u in range(users):
+        for i in range(items):
+            v = float(stored.get((u, i), 0.0))
+            p = 1.0 if v > 0 else 0.0
+            c = 1.0 + objective.alpha * abs(v) if (u, i) in stored else 1.0
+            n_user[u] += p
+            n_item[i] += p
+            total += c * (p - sum(x[u, f] * y[i, f] for f in range(x.shape[1]))) ** 2
+    for u in range(users):
+        total += objective.reg * (n_user[u] + objective.beta * items) ** objective.nu * (x[u] ** 2).sum()
+    for i in range(items):
+        total += objective.reg * (n_item[i] + objective.beta * users) ** objective.nu * (y[i] ** 2).sum()
+    return total
+
+
+def slope(f, at, step=1e-5):
+    """Return the gradient of f by central differences."""
+    found = np.empty_like(at)
+    for place in np.ndindex(at.shape):
+        up, down = at.copy(), at.copy()
+        up[place] += step
+        down[place] -= step
+        found[place] = (f(up) - f(down)) / (2 * step)
+    return found
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_the_loss_is_the_formula(objective):
+    rng = np.random.default_rng(1)
+    x, y, matrix = rng.normal(size=(12, 3)), rng.normal(size=(9, 3)), ratings()
+    assert als.loss(x, y, matrix, objective) == pytest.approx(loss_by_loops(x, y, matrix, objective), rel=1e-12)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_half_step_ends_where_the_gradient_is_zero(objective):
+    y, matrix = np.random.default_rng(1).normal(size=(9, 3)), ratings()
+    x = als.half_step(matrix, y, objective)
+    gradient = slope(lambda at: loss_by_loops(at, y, matrix, objective), x)
+    assert np.abs(gradient).max() < 1e-6
+    elsewhere = slope(lambda at: loss_by_loops(at, y, matrix, objective), x + 0.01)
+    assert np.abs(elsewhere).max() > 1e-2  # the check can tell
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_the_loss_never_rises(objective):
+    matrix = ratings(30, 20, seed=2)
+    losses = [als.loss(*als.fit(matrix, 4, n, objective, seed=3), matrix, objective) for n in range(1, 8)]
+    assert (np.diff(losses) <= 1e-9 * losses[0]).all()
+    assert losses[-1] < losses[0]
+
+
+def test_negatives_and_explicit_zeros():
+    """A dislike pulls the score below that of a pair never met; a stored zero has confidence 1 and changes nothing."""
+    y = np.array([[1.0, 0.2], [0.9, 0.3], [0.1, 1.0]])
+    objective = Objective(alpha=5.0, reg=0.1, nu=0.0)
+    likes = csr_array(([1.0], [0], [0, 1]), shape=(1, 3))
+    zero = csr_array(([1.0, 0.0], [0, 1], [0, 2]), shape=(1, 3))
+    dislike = csr_array(([1.0, -1.0], [0, 1], [0, 2]), shape=(1, 3))
+    plain, same, pulled = (als.half_step(m, y, objective) @ y.T for m in (likes, zero, dislike))
+    np.testing.assert_allclose(same, plain, rtol=1e-12)
+    assert pulled[0, 1] < plain[0, 1] - 0.1
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(0, 10_000),
+    st.integers(1, 40),
+    st.sampled_from([0.1, 0.5, 0.9]),
+    st.sampled_from(OBJECTIVES),
+)
+def test_the_kernel_equals_the_definition(seed, rank, density, objective):
+    """Rows shorter and longer than the rank take different ways through the kernel."""
+    matrix = ratings(15, 25, seed, density)
+    y = np.random.default_rng(seed).normal(size=(25, rank))
+    expected = als.half_step(matrix, y, objective)
+    found = factor.half_step(matrix, y, objective)
+    np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-9)
+    known = als.residual(found, y, matrix, objective)
+    assert np.nanmax(known, initial=0) < 1e-10
+
+
+def test_the_kernel_keeps_to_the_definition_when_factors_are_nearly_dependent():
+    rng = np.random.default_rng(5)
+    y = rng.normal(size=(25, 3)) @ rng.normal(size=(3, 20)) + 1e-6 * rng.normal(size=(25, 20))
+    for objective in OBJECTIVES:
+        found = factor.half_step(ratings(15, 25), y, objective)
+        assert np.nanmax(als.residual(found, y, ratings(15, 25), objective)) < 1e-9
+
+
+def test_threads_do_not_change_a_bit():
+    import numba
+
+    matrix = ratings(300, 200, density=0.1)
+    y = np.random.default_rng(0).normal(size=(200, 24))
+    threads = numba.get_num_threads()
+    found = []
+    for n in {1, threads}:
+        numba.set_num_threads(n)
+        found.append(factor.half_step(matrix, y, OBJECTIVES[2]))
+    numba.set_num_threads(threads)
+    assert (found[0] == found[-1]).all()
+
+
+def test_training_by_the_kernel_is_training_by_the_definition():
+    matrix = ratings(30, 20, seed=2)
+    model = build("als", {"rank": 4, "iterations": 5, "alpha": 3.0, "reg": 0.2, "seed": 3}).fit(interactions(matrix))
+    _, y = als.fit(matrix, 4, 5, model.objective, seed=3)
+    np.testing.assert_allclose(model.item_factors_[model.known_], y[model.known_], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_item_factors_of_implicit_satisfy_our_equations(seed, monkeypatch):
+    """The library solves the items last, by Cholesky in float32: they must solve the systems of its own users."""
+    import implicit.cpu.als as library
+
+    fitted = []
+    original = library.AlternatingLeastSquares.fit
+    monkeypatch.setattr(
+        library.AlternatingLeastSquares, "fit", lambda self, *a, **k: (original(self, *a, **k), fitted.append(self))
+    )
+    matrix = ratings(80, 50, seed)
+    params = {"rank": 6, "nu": 0, "reg": 0.7, "alpha": 3.0, "solver": "cholesky", "seed": seed}
+    model = build("als", params).fit(interactions(matrix))
+    x = fitted[0].user_factors
+    residual = als.residual(fitted[0].item_factors, x, matrix.T.tocsr(), model.objective)
+    assert np.nanmax(residual) < 1e-6
+    wrong = als.residual(fitted[0].item_factors, x, matrix.T.tocsr(), Objective(3.0, 0.7, nu=1.0))
+    assert np.nanmin(wrong) > 1e-3  # the check can tell
+
+
+def test_fold_in_solves_the_newcomers_own_equations():
+    train = ratings(40, 30, seed=4)
+    newcomers = ratings(10, 30, seed=5)
+    model = build("als", {"rank": 5, "beta": 0.05}).fit(interactions(train))
+    known = csr_array(newcomers.toarray() * model.known_)  # an item without a factor adds nothing
+    x = model.user_factors(known)
+    assert np.nanmax(als.residual(x, model.item_factors_, known, model.objective)) < 1e-5  # x is float32
+
+
+def test_factors_that_are_not_finite_are_refused():
+    y = np.array([[1.0, np.nan], [np.inf, 0.0]])
+    with pytest.raises(InputError, match="Raise `reg`"):
+        factor.ALS.from_factors(y, np.array([True, False]))
+    model = factor.ALS.from_factors(np.array([[1.0, 2.0], [np.inf, 0.0]]), np.array([True, False]))
+    assert np.isfinite(model.item_factors_).all()

@@ -1,0 +1,51 @@
+"""Every kind of model, held to ``tests/contract.py``. A new kind is here the moment it is in KINDS."""
+
+from functools import partial
+
+import contract
+import pytest
+
+from recsys import models
+from recsys.models.hybrid import Cascade
+
+ANSWER_EVERYONE = {"random", "popular", "recent"}
+"""Kinds with an opinion whatever the history; every other kind is personal and collaborative."""
+
+PARAMS = {"als": {"rank": 16}}
+"""Smaller than the defaults where that saves time."""
+
+MORE = {
+    "als, implicit by conjugate gradient": ("als", {"rank": 8, "nu": 0, "reg": 0.5}),
+    "als, implicit by Cholesky": ("als", {"rank": 8, "nu": 0, "reg": 0.5, "solver": "cholesky"}),
+    "als, as Rendle et al.": ("als", {"rank": 8, "beta": 0.1}),
+}
+"""Settings that take another way through the code."""
+
+
+def cascade():
+    return Cascade({"als": models.build("als", {"rank": 8}), "popular": models.build("popular", {})})
+
+
+MAKERS = {kind: partial(models.build, kind, PARAMS.get(kind, {})) for kind in models.KINDS}
+MAKERS |= {name: partial(models.build, *of) for name, of in MORE.items()} | {"cascade": cascade}
+
+
+def kind_of(name):
+    return MORE[name][0] if name in MORE else name
+
+
+def checks():
+    for name in MAKERS:
+        everyone = kind_of(name) in ANSWER_EVERYONE | {"cascade"}
+        for check in contract.ALL + (contract.EVERYONE if everyone else contract.COLLABORATIVE):
+            yield pytest.param(check, MAKERS[name], id=f"{name}-{check.__name__}")
+
+
+@pytest.mark.parametrize(("check", "make"), list(checks()))
+def test_contract(check, make):
+    check(make)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_saving_and_loading_changes_nothing(name, tmp_path):
+    contract.saving_and_loading_changes_nothing(MAKERS[name], tmp_path)
