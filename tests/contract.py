@@ -1,6 +1,6 @@
 """What every model must do. ``tests/models/test_contract.py`` holds every kind of ``recsys.models.KINDS`` to it.
 
-A check takes ``make``, which returns a fresh unfitted model, and asserts. That file decides which checks a kind must pass.
+A check takes ``make``, which returns a fresh unfitted model, and asserts; that file says which checks a kind must pass.
 """
 
 import numpy as np
