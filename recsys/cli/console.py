@@ -7,12 +7,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+out = Console(highlight=False, soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 120)
 log = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+
+SHOWN = 4
+"""Metrics in a table of the terminal: what fits into 80 columns."""
 
 
 class Steps:
@@ -38,25 +43,33 @@ def progress() -> Iterator[Steps]:
 
 
 def models_table(runs: dict[str, dict[str, Any]]) -> Table:
-    """Return one table of every run's models: mean and 95 % interval a metric.
+    """Return one table of every run's models: the means, and the 95 % interval of the primary metric.
 
-    ``runs``: run name -> its metrics.json.
+    ``runs``: run name -> its metrics.json. At most :data:`SHOWN` metrics: the reports have them all.
     """
-    metrics = list(dict.fromkeys(m for run in runs.values() for model in run["models"].values() for m in model))
-    table = Table(title="Means over users with 95 % intervals", title_justify="left")
-    table.add_column("run")
-    table.add_column("model")
+    every = dict.fromkeys(m for run in runs.values() for model in run["models"].values() for m in model)
+    metrics = list(every)[:SHOWN]
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("run", no_wrap=True)
+    table.add_column("model", no_wrap=True)
     for metric in metrics:
-        table.add_column(metric, justify="right")
+        table.add_column(metric, justify="right", no_wrap=True)
+        if metric == metrics[0]:
+            table.add_column("95 % interval", no_wrap=True)
     for name, run in runs.items():
         for model, values in run["models"].items():
-            table.add_row(name, model, *(_cell(values.get(metric)) for metric in metrics))
+            cells = [_mean(values.get(metric)) for metric in metrics]
+            table.add_row(escape(name), escape(model), cells[0], _interval(values.get(metrics[0])), *cells[1:])
         table.add_section()
     return table
 
 
-def _cell(value: dict[str, Any] | None) -> str:
-    if value is None or value["mean"] is None:
-        return "–"
+def _mean(value: dict[str, Any] | None) -> str:
+    return "–" if value is None or value["mean"] is None else f"{value['mean']:.4f}"
+
+
+def _interval(value: dict[str, Any] | None) -> str:
+    if value is None or value["ci95"][0] is None:
+        return ""
     low, high = value["ci95"]
-    return f"{value['mean']:.4f}" if low is None else f"{value['mean']:.4f} [{low:.4f}, {high:.4f}]"
+    return f"{low:.4f}–{high:.4f}"

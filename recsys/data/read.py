@@ -137,12 +137,12 @@ def read_tables(
         raise InputError(f"{events}: no MovieLens layout here (ratings.csv, or u.data): check the folder or zip.")
     if layout:
         found = _events(layout.events, reading.model_copy(update=layout.reading), refusals)
-        item_table = _attributes(items, ITEMS, reading, refusals) if items else layout.items()
-        user_table = _attributes(users, USERS, reading, refusals) if users else layout.users()
+        item_table = read_attributes(items, ITEMS, reading, refusals) if items else layout.items()
+        user_table = read_attributes(users, USERS, reading, refusals) if users else layout.users()
     else:
         found = _events(Source(Path(events)), reading, refusals)
-        item_table = _attributes(items, ITEMS, reading, refusals) if items else None
-        user_table = _attributes(users, USERS, reading, refusals) if users else None
+        item_table = read_attributes(items, ITEMS, reading, refusals) if items else None
+        user_table = read_attributes(users, USERS, reading, refusals) if users else None
     for column, table in ((USER, user_table), (ITEM, item_table)):
         kinds = one_kind(found[column], *([] if table is None else [table[column]]))
         found[column] = kinds[0]
@@ -159,7 +159,7 @@ def read_events(path: str | Path, reading: Reading | None = None) -> tuple[pd.Da
 
 def read_items(path: str | Path, reading: Reading | None = None) -> pd.DataFrame:
     """Return an items table: ``item_id`` and whatever else the file has, as text where the file is text."""
-    table = _attributes(path, ITEMS, reading or Reading(), Refusals())
+    table = read_attributes(path, ITEMS, reading or Reading(), Refusals())
     table[ITEM] = one_kind(table[ITEM])[0]
     return table
 
@@ -190,7 +190,7 @@ def _check(raw: Raw, reading: Reading) -> tuple[pd.DataFrame, np.ndarray]:
     return found, np.where(raw.why > 0, raw.why, why)
 
 
-def _attributes(path: str | Path, kind: Table, reading: Reading, refusals: Refusals) -> pd.DataFrame:
+def read_attributes(path: str | Path, kind: Table, reading: Reading, refusals: Refusals) -> pd.DataFrame:
     """Read an items or users table: refuse rows without an id, and all but the first of a repeated id."""
     key = kind.required[0]
     source = Source(Path(path))

@@ -264,15 +264,19 @@ def write(world: World, folder: Path | str, format: str = "csv") -> dict[str, Pa
     """Write events, items and users as csv or parquet into ``folder``; return the path of each by name."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    paths = {name: folder / f"{name}.{format}" for name in ("events", "items", "users")}
+    paths = {
+        name: folder / f"{name}.{format}" for name in ("items", "users", "events")
+    }  # events last: then all is there
     for name, path in paths.items():
         frame: pd.DataFrame = getattr(world, name)
         if TIME in frame:
             frame = frame.astype({TIME: np.int64})
+        part = path.with_name(f".{path.name}.part")
         if format == "csv":
-            frame.to_csv(path, index=False)
+            frame.to_csv(part, index=False)
         else:
-            frame.to_parquet(path, index=False)
+            frame.to_parquet(part, index=False)
+        part.replace(path)
     return paths
 
 

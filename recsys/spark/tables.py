@@ -17,10 +17,10 @@ from pyspark.sql import types as T
 from recsys.config import Data
 from recsys.data import movielens
 from recsys.data.files import Source, header
-from recsys.data.read import Reading, Refusals, stop_if_too_many
+from recsys.data.read import Reading, Refusals, read_attributes, stop_if_too_many
 from recsys.data.validate import REASONS, check_events, code, count_times, guess_unit
 from recsys.errors import InputError
-from recsys.schema import CANONICAL_INT, EVENT, EVENTS, ITEM, TIME, USER, VALUE
+from recsys.schema import CANONICAL_INT, EVENT, EVENTS, ITEM, ITEMS, TIME, USER, VALUE
 
 CORRUPT, WHY, TEXT = "_corrupt", "why", "text"
 SAMPLE = 1_000
@@ -52,7 +52,7 @@ def read_tables(spark: SparkSession, data: Data, work: Path) -> Tables:
         refusals = _refusals(checked, source)
         stop_if_too_many(source, refusals, reading)
         accepted = checked.where(F.col(WHY) == 0).drop(WHY, TEXT)
-        items = _item_ids(spark, data, work)
+        items = _item_ids(spark, data, refusals)
         accepted, items = _one_kind(accepted, items)
     except PySparkException as error:
         raise InputError(f"{source}: Spark cannot read it: {str(error).splitlines()[0]}") from error
@@ -166,15 +166,16 @@ def _refusals(checked: DataFrame, source: Source) -> Refusals:
     return refusals
 
 
-def _item_ids(spark: SparkSession, data: Data, work: Path) -> DataFrame | None:
-    """Return the ids of the items table: they are candidates too."""
-    from recsys.data.read import read_items
-
-    if data.items:
-        return spark.createDataFrame(read_items(data.items, data.reading)[[ITEM]])
+def _item_ids(spark: SparkSession, data: Data, refusals: Refusals) -> DataFrame | None:
+    """Return the ids of the items table: they are candidates too. The driver reads it: a catalogue fits there."""
     layout = movielens.layout(Path(data.events)) if data.format in ("auto", "movielens") else None
-    table = layout.items() if layout else None
-    return None if table is None else spark.createDataFrame(table[[ITEM]])
+    if data.items:
+        table = read_attributes(data.items, ITEMS, data.reading, refusals)
+    elif layout and (found := layout.items()) is not None:
+        table = found
+    else:
+        return None
+    return spark.createDataFrame(table[[ITEM]])
 
 
 def _one_kind(events: DataFrame, items: DataFrame | None) -> tuple[DataFrame, DataFrame | None]:

@@ -1,0 +1,64 @@
+"""MLlib against the definition in models/als.py, by the conditions of optimality and not by closeness of scores."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.sparse import csr_array
+
+from recsys.errors import ConfigError
+from recsys.models.als import Objective, residual
+
+pytestmark = pytest.mark.spark
+
+
+@pytest.fixture(scope="module")
+def trained(spark, tmp_path_factory):
+    """Values with dislikes and explicit zeros; user 0 likes nothing, item 0 is liked by nobody."""
+    from recsys.spark import als
+
+    rng = np.random.default_rng(1)
+    dense = np.where(rng.random((60, 40)) < 0.25, rng.integers(-2, 6, (60, 40)), 99)
+    dense[0] = np.where(dense[0] == 99, 99, -1)
+    dense[:, 0] = np.where(dense[:, 0] == 99, 99, -1)
+    dense[0, 1] = dense[1, 0] = -1
+    user, item = np.nonzero(dense != 99)
+    value = dense[user, item].astype(np.float32)
+    matrix = csr_array((value, (user, item)), shape=dense.shape)
+    rows = pd.DataFrame({"user": user.astype(np.int32), "item": item.astype(np.int32), "value": value})
+    params = als.Params(rank=8, iterations=4, alpha=2.0, reg=0.03)
+    work = tmp_path_factory.mktemp("als")
+    model = als.fit(spark.createDataFrame(rows), dense.shape[1], params, work)
+    users = model.users.toPandas()
+    x = np.full((dense.shape[0], 8), np.nan)
+    x[users["user"]] = np.stack(users["features"])
+    return matrix, x, model.items, Objective(alpha=2.0, reg=0.03, nu=1.0, beta=0.0)
+
+
+def test_user_factors_solve_their_normal_equations(trained):
+    matrix, x, y, objective = trained
+    known = ~np.isnan(x).any(axis=1)
+    found = residual(np.nan_to_num(x), np.nan_to_num(y), matrix, objective)[known]
+    assert known.sum() >= 58
+    assert np.nanmax(found) <= 1e-6
+
+
+def test_another_penalty_would_not_fit(trained):
+    matrix, x, y, objective = trained
+    other = Objective(objective.alpha, objective.reg, nu=0.0, beta=0.0)
+    assert np.nanmedian(residual(np.nan_to_num(x), np.nan_to_num(y), matrix, other)) > 1e-3
+
+
+def test_nothing_liked_means_no_factor(trained):
+    _, x, y, _ = trained
+    assert np.isnan(x[0]).all()
+    assert np.isnan(y[0]).all()
+    assert not np.isnan(y[1:]).any()
+
+
+def test_misspelt_and_foreign_parameters_are_named():
+    from recsys.spark.als import Params
+
+    with pytest.raises(ConfigError, match=r"'rnak'.*Did you mean 'rank'"):
+        Params.parse({"rnak": 3})
+    with pytest.raises(ConfigError, match="nu"):
+        Params.parse({"nu": 0.5})

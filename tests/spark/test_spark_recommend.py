@@ -1,0 +1,85 @@
+"""Lists made on executors against ``rank.recommend`` with the same scores."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.sparse import csr_array
+
+from recsys.rank import recommend
+
+pytestmark = pytest.mark.spark
+USERS, ITEMS, RANK = 60, 30, 4
+
+
+class Given:
+    """A model with given scores."""
+
+    def __init__(self, scores):
+        self.scores = scores
+
+    def score(self, histories, users=None):
+        return self.scores[users]
+
+
+@pytest.fixture(scope="module")
+def case(spark):
+    """Factors with NaN rows for unknown items, users without factors, histories with zeros and one full history."""
+    rng = np.random.default_rng(2)
+    x = rng.integers(-2, 3, (USERS, RANK)).astype(np.float32)  # small whole numbers: ties, and exact in any order
+    y = rng.integers(-2, 3, (ITEMS, RANK)).astype(np.float32)
+    y[[3, 17]] = np.nan
+    same = rng.integers(0, 5, ITEMS).astype(np.float32)
+    seen = rng.random((USERS, ITEMS)) < 0.3
+    seen[0], seen[1] = True, False
+    user, item = np.nonzero(seen)
+    value = rng.integers(0, 2, len(user)).astype(np.float32)
+    cold = np.arange(USERS) % 7 == 0
+    history = spark.createDataFrame(
+        pd.DataFrame({"user": user.astype(np.int32), "item": item.astype(np.int32), "value": value})
+    )
+    factors = spark.createDataFrame(
+        [(int(u), x[u].tolist()) for u in np.flatnonzero(~cold)], "user int, features array<float>"
+    )
+    scores = x @ y.T
+    return {
+        "everyone": spark.createDataFrame([(u,) for u in range(USERS)], "user int"),
+        "history": history,
+        "factors": factors,
+        "item_factors": y,
+        "same": same,
+        "cold": cold,
+        "seen": csr_array((np.ones(len(user), dtype=np.float32), (user, item)), shape=(USERS, ITEMS)),
+        "model": np.where(cold[:, None], same, scores).astype(np.float32),
+        "no_fallback": np.where(cold[:, None], np.nan, scores).astype(np.float32),
+    }
+
+
+def lists(case, fallback, k, **settings):
+    from recsys.spark.recommend import Scorer, histories, top_k
+
+    users = histories(case["history"], case["everyone"]).join(case["factors"], "user", "left")
+    scorer = Scorer("als", factors=case["item_factors"], fallback="popular", same=case["same"] if fallback else None)
+    return top_k(users, scorer, k, items=ITEMS, **settings).toPandas().sort_values(["user", "rank"])
+
+
+@pytest.mark.parametrize("fallback", [True, False])
+@pytest.mark.parametrize("exclude_seen", [True, False])
+@pytest.mark.parametrize("k", [5, 40])
+def test_lists_equal_the_local_ones(case, fallback, exclude_seen, k):
+    expected = recommend(
+        Given(case["model"] if fallback else case["no_fallback"]), case["seen"], k, exclude_seen=exclude_seen
+    )
+    found = lists(case, fallback, k, exclude_seen=exclude_seen)
+    for user in range(USERS):
+        own = found[found["user"] == user]
+        wanted = expected.items[user][expected.items[user] >= 0]
+        assert own["item"].tolist() == wanted.tolist()
+        assert own["rank"].tolist() == list(range(1, len(wanted) + 1))
+        assert own["score"].tolist() == expected.scores[user][: len(wanted)].tolist()
+        assert set(own["source"]) <= {"popular" if case["cold"][user] else "als"}
+
+
+def test_blocks_do_not_change_the_lists(case):
+    whole = lists(case, True, 5)
+    tiny = lists(case, True, 5, memory_mb=0)  # one user at a time
+    pd.testing.assert_frame_equal(whole.reset_index(drop=True), tiny.reset_index(drop=True))

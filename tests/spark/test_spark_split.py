@@ -1,0 +1,103 @@
+"""The same log, prepared by both engines: equal row for row, in ids, values, times and every count of the audit."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recsys.config import Data
+from recsys.data import weigh
+from recsys.data.read import read_tables
+from recsys.data.rules import ByTime, ColdItems, Fraction, HeldOutUsers, LastN, cut_time
+from recsys.data.split import split
+from recsys.data.weigh import Filters, Weighting
+
+pytestmark = pytest.mark.spark
+
+RULES = [ByTime(test=0.25), LastN(n=2), Fraction(test=0.3, seed=5), HeldOutUsers(share=0.3), ColdItems(share=0.2)]
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory):
+    """A log with everything in it: repeats, equal times, types, dislikes, zeros, bad rows, an items table."""
+    rng = np.random.default_rng(7)
+    n = 600
+    frame = pd.DataFrame(
+        {
+            "user_id": [f"u{u}" for u in rng.integers(0, 40, n)],
+            "item_id": [f"{i:03d}" for i in rng.integers(0, 25, n)],
+            "value": rng.choice([-1.5, 0.0, 0.1, 0.2, 1.0, 3.0], n),
+            "timestamp": 1_500_000_000 + rng.integers(0, 400, n) * 86.4,
+            "event": rng.choice(["view", "buy", "return"], n),
+        }
+    )
+    folder = tmp_path_factory.mktemp("log")
+    lines = frame.to_csv(index=False).splitlines()
+    lines[5:5] = ["u1,,1,1500000000,view", "u1,003,NaN,1500000000,view", "u1,003,x,1500000000,view", "u1,003,1"]
+    (folder / "events.csv").write_text("\n".join(lines) + "\n")
+    pd.DataFrame({"item_id": [f"{i:03d}" for i in range(20, 30)]}).to_csv(folder / "items.csv", index=False)
+    return {"events": str(folder / "events.csv"), "items": str(folder / "items.csv")}
+
+
+def by_spark(spark, log, work, rule, **settings):
+    from recsys.spark.split import split as split_on_spark
+    from recsys.spark.tables import read_tables as read_on_spark
+
+    tables = read_on_spark(spark, Data(**log), work)
+    found = split_on_spark(tables.events, rule, items=tables.items, work=work, **settings)
+    users, items = (frame.toPandas() for frame in (found.users, found.items))
+    user_id = users.set_index("row")["user_id"]
+    item_id = items.set_index("row")["item_id"]
+    parts = {}
+    for name in ("train", "history", "test"):
+        part = getattr(found, name).toPandas()
+        part = part.assign(user_id=part["user"].map(user_id), item_id=part["item"].map(item_id))
+        parts[name] = part.sort_values(["user_id", "item_id"], ignore_index=True)
+    return found, parts, tables.refusals
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.rule)
+def test_both_engines_prepare_the_same_rows(spark, log, tmp_path, rule):
+    weighting = Weighting(events={"view": 1, "buy": 4, "return": -3}, half_life_days=0.2)
+    filters = Filters(min_item_events=3, min_user_events=2)
+    tables = read_tables(log["events"], log["items"])
+    local = split(tables.events, rule, weighting=weighting, filters=filters, items=tables.items)
+    found, parts, refusals = by_spark(spark, log, tmp_path, rule, weighting=weighting, filters=filters)
+    for name in ("train", "history", "test"):
+        expected = weigh.table(getattr(local, name))
+        columns = ["user_id", "item_id", "value", "timestamp"]
+        pd.testing.assert_frame_equal(parts[name][columns], expected[columns], check_exact=True, check_dtype=False)
+    assert found.about == local.about
+    assert found.candidates == len(local.train.items)
+    assert (refusals.total, refusals.counts) == (tables.refusals.total, tables.refusals.counts)
+
+
+@pytest.mark.parametrize("how", ["sum", "last", "max", "count"])
+def test_both_engines_aggregate_alike(spark, log, tmp_path, how):
+    tables = read_tables(log["events"])
+    weighting = Weighting(aggregate=how)
+    local = split(tables.events, Fraction(test=0.2), weighting=weighting)
+    _, parts, _ = by_spark(
+        spark, {"events": log["events"]}, tmp_path, Fraction(test=0.2), weighting=weighting, filters=Filters()
+    )
+    assert parts["train"]["value"].tolist() == weigh.table(local.train)["value"].tolist()
+
+
+def test_the_split_survives_a_repartition(spark, log):
+    from recsys.spark.split import assign
+
+    events = spark.createDataFrame(read_tables(log["events"]).events)
+    once, _ = assign(events, Fraction(test=0.2))
+    again, _ = assign(events.repartition(7, "item_id").sortWithinPartitions("value"), Fraction(test=0.2))
+    order = ["user_id", "item_id", "timestamp", "value", "event", "side"]
+    first, second = (frame.toPandas().sort_values(order, ignore_index=True) for frame in (once, again))
+    pd.testing.assert_frame_equal(first[order], second[order])
+
+
+@pytest.mark.parametrize("test", [0.001, 0.1, 0.5, 0.99])
+def test_the_cut_is_exact(spark, test):
+    from recsys.spark.split import cut_time as cut_on_spark
+
+    times = np.random.default_rng(0).integers(0, 200_000, 400) / 2.0
+    times[:150] = times.max()
+    frame = spark.createDataFrame(pd.DataFrame({"timestamp": times}))
+    assert cut_on_spark(frame, test) == cut_time(times, test)
