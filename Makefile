@@ -16,7 +16,7 @@ setup:          ## .venv, the packages of constraints.txt, Java 17 or newer
 
 demo:           ## a made-up film world through both engines, in about three minutes
 	@$(RUN) recsys demo
-	@$(RUN) spark-submit jobs/train_als.py --config configs/als_demo.toml
+	@$(RUN) spark-submit --driver-memory 3g --conf spark.log.level=ERROR jobs/train_als.py --config configs/als_demo.toml
 	@$(RUN) recsys report runs/demo runs/als_demo
 
 test:           ## lint, types and every test; goes on after a failure, so that one run shows all

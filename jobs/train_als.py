@@ -2,7 +2,8 @@
 
     spark-submit jobs/train_als.py --config configs/als_demo.toml --set models.als.rank=64
 
-Without --config it is the demo, whose events are made first. What spark-submit sets (--master, --conf) wins over [spark].
+Without --config it is the demo, whose events are made first. What spark-submit sets (--master, --conf,
+--driver-memory) wins over [spark].
 """
 
 import argparse

@@ -50,7 +50,21 @@ def session(settings: SparkSettings) -> SparkSession:
     except (PySparkException, PySparkRuntimeError) as error:
         raise ConfigError(f"[spark]: no session on {master}: {str(error).splitlines()[0]}") from error
     spark.sparkContext.setLogLevel("ERROR")
+    if master.startswith("local"):
+        _compare_heap(spark, wanted["spark.driver.memory"])
     return spark
+
+
+def _compare_heap(spark: SparkSession, wanted: str) -> None:
+    """Say so when the JVM has less memory than the config asks for: spark-submit starts it before we are asked."""
+    heap = spark._jvm.java.lang.Runtime.getRuntime().maxMemory()
+    asked = spark._jvm.org.apache.spark.network.util.JavaUtils.byteStringAsBytes(wanted)
+    if heap < 0.8 * asked:
+        print(
+            f"warning: the driver's JVM has {heap / 2**30:.1f} GiB of heap, but [spark] driver_memory = '{wanted}'."
+            f" spark-submit starts it before the config is read:  spark-submit --driver-memory {wanted} …",
+            file=sys.stderr,
+        )
 
 
 def _settings(settings: SparkSettings) -> dict[str, str]:
