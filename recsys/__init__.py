@@ -7,6 +7,7 @@ The public names, imported when they are first used, so that ``import recsys`` c
     build                        name, parameters -> Recommender    recsys.models
     recommend                    model, histories -> TopK           recsys.rank
     judge, evaluate              TopK, truth -> numbers a user      recsys.evaluation
+    compare                      evaluations -> who beats whom      recsys.evaluation.compare
     summarise                    evaluations -> metrics.json        recsys.evaluation.summary
     load_config, run             one TOML file -> a run folder      recsys.config, recsys.experiment
 """
@@ -24,6 +25,7 @@ _HOMES = {
     "judge": "evaluation.judge",
     "evaluate": "evaluation.evaluate",
     "evaluate_tables": "evaluation.evaluate",
+    "compare": "evaluation.compare",
     "summarise": "evaluation.summary",
     "load_config": "config",
     "run": "experiment",
