@@ -84,7 +84,9 @@ def _say(value: object) -> str:
 
 
 def fetch(
-    name: Annotated[str, typer.Argument(help="ml-latest-small")],
+    name: Annotated[
+        str, typer.Argument(help="ml-latest-small, ml-latest, ml-100k, ml-1m, ml-10m, ml-20m, ml-25m, ml-32m.")
+    ],
     folder: Annotated[Path, typer.Option(help="Where to put it.")] = Path("data"),
 ) -> None:
     """Download a public data set from its own site, check its checksum, and unpack it.
