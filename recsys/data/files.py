@@ -8,7 +8,7 @@ import io
 import json
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -17,10 +17,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
-import pyarrow.parquet
 
-from recsys.data.validate import code
-from recsys.errors import InputError, nearest
+from recsys.data.columnar import Raw, choose, read_parquet, require_ids
+from recsys.data.validate import code, refuse
+from recsys.errors import InputError
 from recsys.schema import EVENTS
 
 if TYPE_CHECKING:
@@ -78,18 +78,6 @@ class Source:
         return SUFFIXES[suffix]
 
 
-@dataclass(frozen=True)
-class Raw:
-    """Columns as found. ``why``: int8[n], what the reader itself holds against a row. ``fast``: lines unknown."""
-
-    table: pd.DataFrame
-    why: np.ndarray
-    where: str
-    line: Callable[[int], int]
-    text: Callable[[int], str]
-    fast: bool = False
-
-
 def read_raw(
     source: Source,
     file_format: str,
@@ -107,11 +95,12 @@ def read_raw(
     kind = source.format() if file_format == "auto" else file_format
     try:
         if kind == "parquet":
-            return _parquet(source, wanted, everything)
+            return read_parquet(source.path, str(source), wanted, everything)
         if kind == "jsonl":
             return _jsonl(source, wanted, reading, everything)
         delimiter = reading.delimiter or ("\t" if kind == "tsv" else ",")
         names, skip = header(source, delimiter, wanted, reading)
+        wanted = choose(names, wanted)
         if not careful:
             fast = _fast_csv(source, delimiter, names, skip, wanted, reading)
             if fast:
@@ -119,6 +108,8 @@ def read_raw(
         return _careful_csv(source, delimiter, names, skip, wanted, reading, everything)
     except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as error:
         raise InputError(f"{source}: the archive is damaged or cut short ({error}). Fetch it again.") from error
+    except UnicodeError as error:
+        raise InputError(f"{source}: not text in [data] encoding = {reading.encoding!r} ({error}).") from error
     except (IsADirectoryError, PermissionError, FileNotFoundError) as error:
         raise InputError(f"{source}: cannot be read: {error.strerror}.") from error
 
@@ -128,24 +119,47 @@ def _lines(source: Source, reading: Reading) -> Iterator[str]:
     stream = source.open()
     start = stream.read(2)
     stream.close()
-    if start in (b"\xff\xfe", b"\xfe\xff"):
+    utf8 = reading.encoding.lower() in ("utf-8", "utf8")
+    if utf8 and start in (b"\xff\xfe", b"\xfe\xff"):
         raise InputError(f"{source}: this is UTF-16. Save it as UTF-8, or set [data] encoding = 'utf-16'.")
-    encoding = "utf-8-sig" if reading.encoding.lower() in ("utf-8", "utf8") else reading.encoding
+    encoding = "utf-8-sig" if utf8 else reading.encoding
     with io.TextIOWrapper(source.open(), encoding=encoding, errors="surrogateescape", newline="") as text:
         yield from text
 
 
 def _rows(source: Source, delimiter: str, reading: Reading) -> Iterator[tuple[int, list[str]]]:
-    """Yield (first physical line from 1, fields) of every row that is not blank."""
-    reader = csv.reader(_lines(source, reading), delimiter=delimiter)
-    line = 1
+    """Yield (first physical line from 1, fields) of every row that is not blank.
+
+    Raises:
+        InputError: a quote that is never closed, which would swallow the rest of the file.
+    """
+    lines: list[str] = []  # of the row that is being read
+
+    def remembered() -> Iterator[str]:
+        for text in _lines(source, reading):
+            lines.append(text)
+            yield text
+
+    reader = csv.reader(remembered(), delimiter=delimiter)
+    first = 1
     try:
         for fields in reader:
+            if lines[0].count('"') % 2 and len(lines) > 1:  # it went on over line ends: did it end, or the file?
+                _require_closed(lines, delimiter)
             if fields:
-                yield line, fields
-            line = reader.line_num + 1
+                yield first, fields
+            first = reader.line_num + 1
+            lines.clear()
     except csv.Error as error:
-        raise InputError(f"{source}, line {line}: {error}. Check the quotes and [data] delimiter.") from error
+        raise InputError(f"{source}, line {first}: {error}. Check the quotes and [data] delimiter.") from error
+
+
+def _require_closed(lines: list[str], delimiter: str) -> None:
+    try:
+        list(csv.reader(lines, delimiter=delimiter, strict=True))
+    except csv.Error as error:
+        if "end of data" in str(error):
+            raise csv.Error("a quote is opened here and never closed") from None
 
 
 def header(source: Source, delimiter: str, wanted: dict[str, str], reading: Reading) -> tuple[list[str], int]:
@@ -168,15 +182,8 @@ def header(source: Source, delimiter: str, wanted: dict[str, str], reading: Read
         better = [d for d in (",", ";", "\t", "|") if d != delimiter and d in fields[0]]
         hint = f" It looks separated by {better[0]!r}: set [data] delimiter." if better else ""
         raise InputError(f"{source}: one column only ({fields[0][:60]!r}), when split by {delimiter!r}.{hint}")
-    _require_ids(source, wanted, names)
+    require_ids(str(source), wanted, names)
     return names, skip
-
-
-def _require_ids(source: Source, wanted: dict[str, str], names: list[str]) -> None:
-    missing = [wanted[column] for column in EVENTS.required if column in wanted and wanted[column] not in names]
-    if missing:
-        hints = "".join(f" No column '{name}'.{nearest(name, names)}" for name in missing)
-        raise InputError(f'{source}:{hints} Map columns under [data.columns], for example user_id = "{names[0]}".')
 
 
 def _fast_csv(
@@ -265,54 +272,23 @@ def _jsonl(source: Source, wanted: dict[str, str], reading: Reading, everything:
         for ours, theirs in chosen.items()
     }
     why = np.array([code("not a JSON object") if record is None else 0 for record in records], dtype=np.int8)
+    for ours, theirs in chosen.items():
+        if ours.endswith("_id"):
+            odd = np.array([not _is_id(record.get(theirs)) if record else False for record in records])
+            refuse(why, odd, "id is no text or integer")
     table = pd.DataFrame(columns)
     return Raw(table, why, str(source), line=lambda row: lines[row][0], text=lambda row: lines[row][1])
 
 
+def _is_id(value: object) -> bool:
+    whole = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
+    return value is None or whole or (isinstance(value, str | int) and not isinstance(value, bool))
+
+
 def _text(value: object) -> str | None:
-    """Return a JSON value as the text that a CSV cell would hold; lists are joined by ``|``."""
+    """Return a JSON value as the text that a CSV cell would hold; lists are joined by ``|``, 3.0 is 3."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        value = int(value)
     if isinstance(value, list):
         return "|".join(map(str, value))
     return None if value is None else str(value)
-
-
-def _parquet(source: Source, wanted: dict[str, str], everything: bool) -> Raw:
-    try:
-        data = pa.parquet.ParquetDataset(source.path)
-        names = data.schema.names
-        chosen = {theirs: ours for ours, theirs in wanted.items() if theirs in names}
-        if everything:
-            chosen |= {name: name for name in names if name not in chosen and name not in wanted}
-        _require_ids(source, wanted, names)
-        table = data.read(columns=list(chosen))
-    except (pa.ArrowException, OSError) as error:
-        first = str(error).partition("\n")[0]
-        raise InputError(f"{source}: not a readable Parquet file or folder: {first}") from error
-    columns = {ours: _parquet_column(table.column(theirs), ours, source) for theirs, ours in chosen.items()}
-    if not len(table):
-        raise InputError(f"{source}: no rows: the file is empty.")
-    frame = pd.DataFrame(columns)
-    why = np.zeros(len(frame), dtype=np.int8)
-    return Raw(frame, why, str(source), lambda row: row + 1, lambda row: str(frame.iloc[row].to_dict()))
-
-
-def _parquet_column(column: pa.ChunkedArray, name: str, source: Source) -> pd.Series:
-    """Return a pandas column: ids as integers or text, whole floats (pandas' nullable integers) as integers."""
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        column = column.cast(kind.value_type)
-        kind = kind.value_type
-    if not name.endswith("_id"):
-        return column.to_pandas()
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return column.to_pandas().astype(object)
-    if pa.types.is_integer(kind) and not column.null_count:
-        return column.to_pandas()
-    if pa.types.is_integer(kind):
-        return column.cast(pa.string()).to_pandas().astype(object)
-    values = column.to_pandas()
-    if pa.types.is_floating(kind):
-        known = values.dropna()
-        if (known % 1 == 0).all() and (known.abs() < 2**53).all():
-            return values.map(lambda number: None if pd.isna(number) else str(int(number))).astype(object)
-    raise InputError(f"{source}: column '{name}' has type {kind}: ids must be text or integers.")

@@ -6,18 +6,18 @@ with any trouble in it is read again by a careful reader that knows the line of 
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from recsys.data import movielens
-from recsys.data.files import Raw, Source, read_raw
+from recsys.data.columnar import Raw, is_table, read_memory
+from recsys.data.files import Source, read_raw
 from recsys.data.validate import (
     REASONS,
     TimeUnit,
@@ -68,10 +68,17 @@ class Reading(BaseModel):
     @classmethod
     def _known_encoding(cls, name: str) -> str:
         try:
-            codecs.lookup(name)
+            "".encode(name)
         except LookupError:
-            raise ValueError("no encoding that Python knows") from None
+            raise ValueError("no encoding of text that Python knows") from None
         return name
+
+    @field_validator("delimiter")
+    @classmethod
+    def _usable_delimiter(cls, character: str | None) -> str | None:
+        if character and (character in '"\r\n' or not character.isascii()):
+            raise ValueError("a delimiter is one ASCII character, and no quote or line end")
+        return character
 
 
 @dataclass
@@ -96,7 +103,14 @@ class Refusals:
         for reason, count in zip(*np.unique(why[why > 0], return_counts=True), strict=True):
             self.counts[REASONS[reason]] = self.counts.get(REASONS[reason], 0) + int(count)
         for row in np.flatnonzero(why)[: MAX_REFUSED_ROWS - len(self.rows)]:
-            self.rows.append((file, line(row), REASONS[why[row]], text(row)[:200]))
+            self.rows.append((file, int(line(row)), REASONS[why[row]], text(row)[:200]))
+
+    def merge(self, other: Refusals) -> None:
+        """Add what another table had refused."""
+        self.total += other.total
+        for reason, count in other.counts.items():
+            self.counts[reason] = self.counts.get(reason, 0) + count
+        self.rows += other.rows[: MAX_REFUSED_ROWS - len(self.rows)]
 
     def write_csv(self, path: str | Path) -> None:
         """Write ``file, line, reason, text``; when rows were only counted, a last line says how many."""
@@ -117,14 +131,10 @@ class Tables:
     refusals: Refusals
 
 
-def read_tables(
-    events: str | Path,
-    items: str | Path | None = None,
-    users: str | Path | None = None,
-    reading: Reading | None = None,
-) -> Tables:
+def read_tables(events: Any, items: Any = None, users: Any = None, reading: Reading | None = None) -> Tables:
     """Read and check all tables, and settle over all of them whether ids are numbers or text.
 
+    Each is a path, or a table in memory: pandas, Polars, pyarrow, or anything with the Arrow C interface.
     A MovieLens folder or zip as ``events`` brings its own items (and users).
 
     Raises:
@@ -132,17 +142,19 @@ def read_tables(
     """
     reading = reading or Reading()
     refusals = Refusals()
-    layout = movielens.layout(Path(events)) if reading.format in ("auto", "movielens") else None
+    path = None if is_table(events) else Path(events)
+    layout = movielens.layout(path) if path and reading.format in ("auto", "movielens") else None
     if reading.format == "movielens" and layout is None:
-        raise InputError(f"{events}: no MovieLens layout here (ratings.csv, or u.data): check the folder or zip.")
+        raise InputError(f"{events}: no MovieLens layout here (ratings.csv, ratings.dat or u.data): check the folder.")
     if layout:
         found = _events(layout.events, reading.model_copy(update=layout.reading), refusals)
-        item_table = read_attributes(items, ITEMS, reading, refusals) if items else layout.items()
-        user_table = read_attributes(users, USERS, reading, refusals) if users else layout.users()
     else:
-        found = _events(Source(Path(events)), reading, refusals)
-        item_table = read_attributes(items, ITEMS, reading, refusals) if items else None
-        user_table = read_attributes(users, USERS, reading, refusals) if users else None
+        found = _events(events if path is None else Source(path), reading, refusals)
+    item_table, user_table = (layout.items(), layout.users()) if layout else (None, None)
+    if items is not None:
+        item_table = read_attributes(items, ITEMS, reading, refusals)
+    if users is not None:
+        user_table = read_attributes(users, USERS, reading, refusals)
     for column, table in ((USER, user_table), (ITEM, item_table)):
         kinds = one_kind(found[column], *([] if table is None else [table[column]]))
         found[column] = kinds[0]
@@ -151,28 +163,31 @@ def read_tables(
     return Tables(found, item_table, user_table, refusals)
 
 
-def read_events(path: str | Path, reading: Reading | None = None) -> tuple[pd.DataFrame, Refusals]:
-    """Return the accepted events of a file or folder, and what was refused; see :func:`read_tables`."""
-    tables = read_tables(path, reading=reading)
+def read_events(events: Any, reading: Reading | None = None) -> tuple[pd.DataFrame, Refusals]:
+    """Return the accepted events of a file, folder or table, and what was refused; see :func:`read_tables`."""
+    tables = read_tables(events, reading=reading)
     return tables.events, tables.refusals
 
 
-def read_items(path: str | Path, reading: Reading | None = None) -> pd.DataFrame:
-    """Return an items table: ``item_id`` and whatever else the file has, as text where the file is text."""
-    table = read_attributes(path, ITEMS, reading or Reading(), Refusals())
+def read_items(items: Any, reading: Reading | None = None) -> pd.DataFrame:
+    """Return an items table: ``item_id`` and whatever else there is, as text where the file is text."""
+    table = read_attributes(items, ITEMS, reading or Reading(), Refusals())
     table[ITEM] = one_kind(table[ITEM])[0]
     return table
 
 
-def _events(source: Source, reading: Reading, refusals: Refusals) -> pd.DataFrame:
+def _events(source: Any, reading: Reading, refusals: Refusals) -> pd.DataFrame:
     wanted = {column: reading.columns.get(column, column) for column in (USER, ITEM, VALUE, TIME, EVENT)}
-    raw = read_raw(source, reading.format, wanted, reading)
+    if isinstance(source, Source):
+        raw = read_raw(source, reading.format, wanted, reading)
+    else:
+        raw = read_memory(source, "events", wanted, everything=False)
     found, why = _check(raw, reading)
     if why.any() and raw.fast:  # the careful reader knows the lines
         raw = read_raw(source, reading.format, wanted, reading, careful=True)
         found, why = _check(raw, reading)
-    refusals.add(str(source), why, raw.line, raw.text)
-    stop_if_too_many(source, refusals, reading)
+    refusals.add(raw.where, why, raw.line, raw.text)
+    stop_if_too_many(raw.where, refusals, reading)
     return found[why == 0].reset_index(drop=True) if why.any() else found
 
 
@@ -190,24 +205,29 @@ def _check(raw: Raw, reading: Reading) -> tuple[pd.DataFrame, np.ndarray]:
     return found, np.where(raw.why > 0, raw.why, why)
 
 
-def read_attributes(path: str | Path, kind: Table, reading: Reading, refusals: Refusals) -> pd.DataFrame:
+def read_attributes(source: Any, kind: Table, reading: Reading, refusals: Refusals) -> pd.DataFrame:
     """Read an items or users table: refuse rows without an id, and all but the first of a repeated id."""
     key = kind.required[0]
-    source = Source(Path(path))
-    mapped = {column: name for column, name in reading.columns.items() if column == key}
-    plain = reading.model_copy(update={"format": "auto", "header": None})
-    raw = read_raw(source, "auto", {key: mapped.get(key, key)}, plain, everything=True, careful=True)
+    wanted = {key: reading.columns.get(key, key)}
+    if is_table(source):
+        raw = read_memory(source, kind.name, wanted, everything=True)
+    else:
+        plain = Reading(encoding=reading.encoding, delimiter=reading.delimiter)
+        raw = read_raw(Source(Path(source)), "auto", wanted, plain, everything=True, careful=True)
     kind.require(raw.table.columns, raw.where)
     why = raw.why.copy()
     refuse(why, missing(raw.table[key]), f"missing {key.removesuffix('_id')} id")
     refuse(why, undecodable(raw.table[key]), "undecodable bytes")
     repeated = raw.table[key].where(why == 0).duplicated().to_numpy() & (why == 0)
     why[repeated] = code("duplicate id")
-    refusals.add(str(source), why, raw.line, raw.text)
+    own = Refusals()
+    own.add(raw.where, why, raw.line, raw.text)
+    stop_if_too_many(raw.where, own, reading)
+    refusals.merge(own)
     return raw.table[why == 0].reset_index(drop=True)
 
 
-def stop_if_too_many(source: Source, refusals: Refusals, reading: Reading) -> None:
+def stop_if_too_many(source: str | Source, refusals: Refusals, reading: Reading) -> None:
     """Raise InputError when there are no events, or too many of them were refused."""
     bad, total = refusals.refused, refusals.total
     if not total:

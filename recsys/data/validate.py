@@ -25,6 +25,7 @@ REASONS = (
     "impossible time",
     "duplicate id",
     "not a JSON object",
+    "id is no text or integer",
 )
 """Why a row is refused; position 0 means that it is not."""
 
