@@ -1,0 +1,93 @@
+"""Ten kinds of broken input: exit code 2, a message that names file, place and remedy, and nothing that looks whole."""
+
+import os
+
+import pandas as pd
+import pytest
+
+from recsys.cli import run_verb
+
+GOOD = "".join(f"u{n % 20},i{n % 13},{1 + n % 5},{1_000_000 + n}\n" for n in range(200))
+HEADER = "user_id,item_id,value,timestamp\n"
+
+
+def csv(text):
+    def make(folder):
+        path = folder / "events.csv"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    return make
+
+
+def truncated_parquet(folder):
+    path = folder / "events.parquet"
+    pd.DataFrame({"user_id": range(1000), "item_id": range(1000)}).to_parquet(path)
+    path.write_bytes(path.read_bytes()[:-100])
+    return path
+
+
+MANY = b"Zo\xeb,x,1,5\n"
+BROKEN = {
+    "empty file": (csv(""), [], ["no rows", "the file is empty"]),
+    "header only": (csv(HEADER), [], ["no rows", "nothing but a header"]),
+    "wrong delimiter": (csv((HEADER + GOOD).replace(",", ";")), [], ["one column only", "';'", "[data] delimiter"]),
+    "missing column": (csv("user,item_id\na,b\n"), [], ["No column 'user_id'", "'user'", "[data.columns]"]),
+    "all rows bad": (csv(HEADER + ",x,1,5\n" * 30), [], ["30 of 30 rows", "missing user id: 30", "line 2"]),
+    "nan and inf": (
+        csv(HEADER + GOOD + "a,b,nan,5\na,b,inf,5\n" * 10),
+        [],
+        ["20 of 220 rows", "non-finite value: 20", "line 202", "max_refused_share"],
+    ),
+    "mixed encodings": (
+        csv((HEADER + GOOD + "Zoë,x,1,5\n").encode() + MANY * 20),
+        [],
+        ["20 of 221 rows", "undecodable bytes: 20", "line 203"],
+    ),
+    "truncated parquet": (truncated_parquet, [], ["not a readable Parquet"]),
+    "unknown config key": (csv(HEADER + GOOD), ["--set", "data.delimeter=;"], ["[data] delimeter", "'delimiter'"]),
+    "unwritable output": (csv(HEADER + GOOD), ["--set", "out=wall/run"], ["wall/run", "Choose another `out`"]),
+}
+OTHERWISE_NAMED = {"unknown config key": "run.toml", "unwritable output": "wall/run"}
+ENGINES = ["local", pytest.param("spark", marks=pytest.mark.spark)]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("kind", BROKEN)
+def test_broken_input(kind, engine, tmp_path, monkeypatch, capsys, request):
+    if engine == "spark":
+        pytest.importorskip("pyspark")
+        try:
+            request.getfixturevalue("spark")
+        except pytest.FixtureLookupError:
+            pytest.skip("no Spark session for tests")
+    monkeypatch.chdir(tmp_path)
+    make, arguments, says = BROKEN[kind]
+    events = make(tmp_path)
+    (tmp_path / "wall").write_text("a file where a folder should be")
+    config = tmp_path / "run.toml"
+    config.write_text(f'out = "runs/one"\nengine = "{engine}"\n[data]\nevents = "{events.name}"\n[models.als]\n')
+    before = {path for path in tmp_path.rglob("*") if "_SUCCESS" in path.name}
+
+    assert run_verb(["run", "run.toml", *arguments]) == 2
+
+    said = capsys.readouterr().err
+    for part in [OTHERWISE_NAMED.get(kind, events.name), *says]:
+        assert part in said
+    assert "Traceback" not in said
+    assert {path for path in tmp_path.rglob("*") if "_SUCCESS" in path.name} == before
+    left = list((tmp_path / "runs").iterdir()) if (tmp_path / "runs").exists() else []
+    assert left == [], f"something was left behind: {left}"
+
+
+def test_a_failed_run_leaves_the_previous_one_as_it_was(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    csv(HEADER + GOOD)(tmp_path)
+    settings = '[data]\nevents = "events.csv"\n[models.popular]\n[judge]\nresamples = 100\n'
+    (tmp_path / "run.toml").write_text('out = "runs/one"\n' + settings)
+    assert run_verb(["run", "run.toml"]) == 0, capsys.readouterr().err
+    metrics = (tmp_path / "runs/one/metrics.json").read_bytes()
+    (tmp_path / "events.csv").write_text("")
+    assert run_verb(["run", "run.toml"]) == 2
+    assert (tmp_path / "runs/one/metrics.json").read_bytes() == metrics
+    assert os.listdir(tmp_path / "runs") == ["one"]

@@ -1,0 +1,164 @@
+"""Weights, decay, dislikes and aggregation, each against a loop over the events."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from recsys.data.weigh import (
+    Filters,
+    Weighting,
+    aggregate,
+    check_event_types,
+    filter_events,
+    from_table,
+    table,
+    weigh,
+)
+from recsys.errors import ConfigError, InputError
+from recsys.types import IdMap
+
+DAY = 86_400
+
+
+def events(*rows, columns=("user_id", "item_id", "value", "timestamp", "event")):
+    return pd.DataFrame(rows, columns=list(columns))
+
+
+SOME = events(
+    ("a", "x", 1.0, 0 * DAY, "view"),
+    ("a", "x", 2.0, 10 * DAY, "buy"),
+    ("a", "y", 1.0, 20 * DAY, "return"),
+    ("b", "x", 0.0, 5 * DAY, "buy"),
+    ("b", "y", 3.0, 20 * DAY, "ad"),
+)
+WEIGHTS = {"view": 1, "buy": 5, "return": -5, "ad": 0}
+
+
+def entries(interactions):
+    """Return {(user, item): (value, time)}."""
+    return {
+        (row.user_id, row.item_id): (row.value, row.timestamp) for row in table(interactions).itertuples(index=False)
+    }
+
+
+def combined(frame, how):
+    users, items = IdMap.of(frame["user_id"]), IdMap.of(frame["item_id"])
+    return entries(aggregate(frame, how, users, items))
+
+
+def test_type_weights_multiply_values_and_zero_leaves_out():
+    weighed = weigh(SOME, Weighting(events=WEIGHTS))
+    assert weighed["value"].tolist() == [1.0, 10.0, -5.0, 0.0]
+    assert combined(weighed, "sum") == {
+        ("a", "x"): (11.0, 10 * DAY),
+        ("a", "y"): (-5.0, 20 * DAY),  # a dislike stays negative
+        ("b", "x"): (0.0, 5 * DAY),  # a zero stays: the pair was seen
+    }
+
+
+@given(st.floats(0.1, 1000), st.integers(0, 3000), st.integers(0, 3000))
+def test_decay_halves_every_half_life_and_never_grows(half_life, then, now):
+    one = events(("a", "x", 3.0, then * DAY, "buy"))
+    value = weigh(one, Weighting(half_life_days=half_life), reference=now * DAY)["value"].iloc[0]
+    assert value == pytest.approx(3.0 * 0.5 ** (max(now - then, 0) / half_life), rel=1e-12)
+
+
+def test_no_reference_no_decay():
+    assert weigh(SOME, Weighting(half_life_days=1))["value"].tolist() == SOME["value"].tolist()
+
+
+def test_decay_needs_times():
+    with pytest.raises(ConfigError, match="half_life_days needs timestamps"):
+        weigh(SOME.drop(columns="timestamp"), Weighting(half_life_days=1), reference=5.0)
+
+
+def test_types_without_a_weight_are_listed_with_their_rows():
+    with pytest.raises(ConfigError, match=r"'view' \(1 rows\), 'return' \(1 rows\), 'ad' \(1 rows\)"):
+        check_event_types(SOME, Weighting(events={"buy": 1}))
+
+
+def test_count_ignores_weights_so_weights_are_refused():
+    assert Weighting(events={"view": 1, "ad": 0}, aggregate="count")
+    for settings in ({"events": {"buy": 2}}, {"half_life_days": 3}):
+        with pytest.raises(ValidationError, match="counts events and ignores their values"):
+            Weighting(**settings, aggregate="count")
+
+
+def loop(frame, how):
+    """Aggregate one event after the other, in the order (time, value), as the docstring defines it."""
+    found = {}
+    ordered = sorted(frame.itertuples(index=False), key=lambda event: (event.timestamp, event.value))
+    for event in ordered:
+        value, _, count = found.get((event.user_id, event.item_id), (None, -1, 0))
+        if how == "sum":
+            value = (value or 0.0) + event.value
+        elif how == "last":
+            value = event.value
+        elif how == "max":
+            value = event.value if value is None else max(value, event.value)
+        else:
+            value = count + 1.0
+        found[event.user_id, event.item_id] = (value, event.timestamp, count + 1)
+    return {pair: (float(np.float32(value)), int(np.floor(time))) for pair, (value, time, _) in found.items()}
+
+
+random_events = st.lists(
+    st.tuples(st.integers(0, 3), st.integers(0, 3), st.sampled_from([-2.5, 0.0, 0.1, 0.3, 7.0]), st.integers(0, 4)),
+    min_size=1,
+    max_size=40,
+)
+
+
+@pytest.mark.parametrize("how", ["sum", "last", "max", "count"])
+@given(random_events, st.randoms())
+def test_aggregation_is_the_loop_whatever_the_order_of_rows(how, rows, random):
+    frame = events(*rows, columns=("user_id", "item_id", "value", "timestamp"))
+    random.shuffle(rows)
+    shuffled = events(*rows, columns=("user_id", "item_id", "value", "timestamp"))
+    assert combined(frame, how) == combined(shuffled, how) == loop(frame, how)
+
+
+def test_sums_add_in_order_so_that_engines_agree_to_the_bit():
+    """0.1 added ten times is not 1.0 in float64; the float32 of it is what the loop gives."""
+    values = [1e16, 1.0, -1e16]  # by time: 1e16 swallows the 1
+    frame = events(*(("a", "x", v, t, "") for t, v in enumerate(values)))
+    assert combined(frame, "sum")["a", "x"][0] == 0.0
+    frame["timestamp"] = [0, 2, 1]
+    assert combined(frame, "sum")["a", "x"][0] == 1.0
+
+
+def test_last_needs_times_and_without_times_time_is_minus_one():
+    bare = SOME[["user_id", "item_id", "value"]]
+    with pytest.raises(ConfigError, match="aggregate = 'last' needs timestamps"):
+        combined(bare, "last")
+    assert combined(bare, "sum")["a", "x"] == (3.0, -1)
+
+
+def test_a_sum_past_float32_is_an_error_not_infinity():
+    with pytest.raises(InputError, match="does not fit in float32"):
+        combined(events(("a", "x", 1e39, 0, "")), "sum")
+
+
+def test_ids_outside_the_map_are_named():
+    with pytest.raises(InputError, match="1 rows have a item_id outside the id map, first 'y'"):
+        aggregate(SOME.iloc[[0, 2]], "sum", IdMap.of(["a"]), IdMap.of(["x"]))
+
+
+def test_table_and_back():
+    weighed = weigh(SOME, Weighting())
+    there = aggregate(weighed, "sum", IdMap.of(SOME["user_id"]), IdMap.of(SOME["item_id"]))
+    again = from_table(table(there).sample(frac=1, random_state=1))
+    pd.testing.assert_frame_equal(table(again), table(there))
+    with pytest.raises(InputError, match="1 \\(user, item\\) pairs occur twice"):
+        from_table(pd.concat([table(there), table(there)[:1]]))
+
+
+def test_filters_take_items_first_then_users_once():
+    rows = [("a", "x"), ("a", "rare"), ("b", "x"), ("b", "x"), ("c", "x"), ("c", "y"), ("d", "y")]
+    frame = events(*rows, columns=("user_id", "item_id"))
+    left, removed = filter_events(frame, Filters(min_item_events=2, min_user_events=2))
+    assert list(left.itertuples(index=False, name=None)) == [("b", "x"), ("b", "x"), ("c", "x"), ("c", "y")]
+    assert removed == {"min_item_events": {"rows": 1, "ids": 1}, "min_user_events": {"rows": 2, "ids": 2}}
