@@ -186,6 +186,26 @@ def header(source: Source, delimiter: str, wanted: dict[str, str], reading: Read
     return names, skip
 
 
+class _Counted(io.RawIOBase):
+    """A stream that counts the line ends and the quotes that pass through it."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self.lines, self.quotes, self._ended = stream, 0, 0, True
+
+    def read(self, size: int = -1) -> bytes:
+        block = self._stream.read(size)
+        self.lines += block.count(b"\n")
+        self.quotes += block.count(b'"')
+        if block:
+            self._ended = block.endswith(b"\n")
+        elif not self._ended:
+            self.lines, self._ended = self.lines + 1, True
+        return block
+
+    def readable(self) -> bool:
+        return True
+
+
 def _fast_csv(
     source: Source, delimiter: str, names: list[str], skip: int, wanted: dict[str, str], reading: Reading
 ) -> Raw | None:
@@ -195,8 +215,9 @@ def _fast_csv(
     present = {theirs: ours for ours, theirs in wanted.items() if theirs in names}
     try:
         with source.open() as stream:
+            counted = _Counted(stream)
             table = pa.csv.read_csv(
-                stream,
+                pa.PythonFile(counted, mode="r"),
                 read_options=pa.csv.ReadOptions(column_names=names, skip_rows_after_names=skip, block_size=1 << 24),
                 parse_options=pa.csv.ParseOptions(delimiter=delimiter),
                 convert_options=pa.csv.ConvertOptions(
@@ -206,6 +227,8 @@ def _fast_csv(
                 ),
             )
     except pa.ArrowInvalid:
+        return None
+    if counted.quotes and len(table) + skip != counted.lines:  # a row of many lines: or is a quote never closed?
         return None
     columns = {ours: _typed(table.column(theirs), ours) for theirs, ours in present.items()}
     why = np.zeros(len(table), dtype=np.int8)

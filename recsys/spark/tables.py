@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -75,7 +76,11 @@ def _raw(spark: SparkSession, source: Source, reading: Reading) -> DataFrame:
     wanted = {column: reading.columns.get(column, column) for column in (USER, ITEM, VALUE, TIME, EVENT)}
     path = str(source.path)
     if kind == "parquet":
-        found = spark.read.parquet(path)
+        try:
+            found = spark.read.parquet(path)
+        except Py4JJavaError as error:  # a damaged footer is no PySparkException
+            why = str(error.java_exception.getMessage()).partition("\n")[0]
+            raise InputError(f"{source}: not a readable Parquet file or folder: {why}") from error
         names = found.columns
     elif kind == "jsonl":
         schema = T.StructType([T.StructField(name, T.StringType()) for name in [*wanted.values(), CORRUPT]])

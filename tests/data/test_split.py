@@ -250,6 +250,13 @@ def test_decay_refers_to_the_newest_train_event_and_never_to_the_test():
     assert parts.about["decay_reference"] == "1970-01-03"
 
 
+def test_test_events_are_never_decayed_even_when_they_are_old():
+    log = events([("a", "x", 8.0, 0.0), ("a", "y", 8.0, 86_400.0), ("b", "x", 8.0, 9 * 86_400.0)])
+    parts = split(log, LastN(n=1), weighting=Weighting(half_life_days=1))
+    assert rows(parts.test) == [("a", "y", 8.0, 86_400)]
+    assert rows(parts.train) == [("a", "x", 8.0 / 2**9, 0), ("b", "x", 8.0, 9 * 86_400)]
+
+
 def test_held_out_users_have_a_history_that_nobody_trained_on():
     rng = np.random.default_rng(1)
     log = events([(u, int(i), 1.0, float(t)) for u in range(40) for t, i in enumerate(rng.permutation(30)[:10])])
