@@ -98,34 +98,153 @@ def select_top_k(scores: np.ndarray, indptr: np.ndarray, indices: np.ndarray, k:
 # --- Judging ---------------------------------------------------------------------------------------------
 
 
+NOWHERE = np.int32(2**30)
+"""The place of a relevant item that a list does not hold: past every cut-off."""
+
+PARTS = 16
+"""Into how many parts lists are cut where each part needs an array as long as the catalogue."""
+
+
+@njit(cache=True, nogil=True)
+def group_rows(group: np.ndarray, m: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return (order int64[n'], offsets int64[m + 1]): rows of group 0, then of group 1, …, in their first order.
+
+    ``group``: int[n]; rows of a group outside ``0 … m-1`` are left out. A counting sort: two passes.
+    """
+    offsets = np.zeros(m + 1, dtype=np.int64)
+    for g in group:
+        if 0 <= g < m:
+            offsets[g + 1] += 1
+    for g in range(m):
+        offsets[g + 1] += offsets[g]
+    order = np.empty(offsets[m], dtype=np.int64)
+    free = offsets.copy()
+    for row in range(len(group)):
+        g = group[row]
+        if 0 <= g < m:
+            order[free[g]] = row
+            free[g] += 1
+    return order, offsets
+
+
 @njit(cache=True, nogil=True, parallel=True)
-def gains(
-    items: np.ndarray, indptr: np.ndarray, indices: np.ndarray, values: np.ndarray
+def sort_groups(order: np.ndarray, offsets: np.ndarray, key: np.ndarray) -> None:
+    """Sort each group of ``order`` in place by ``key[order]`` (float64, ascending), ties in their first order."""
+    for g in prange(len(offsets) - 1):
+        start, stop = offsets[g], offsets[g + 1]
+        for at in range(start + 1, stop):
+            if key[order[at]] < key[order[at - 1]]:  # most tables are sorted already
+                own = order[start:stop].copy()
+                order[start:stop] = own[np.argsort(key[own], kind="mergesort")]
+                break
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def repeats(codes: np.ndarray, offsets: np.ndarray, n: int) -> np.ndarray:
+    """Return int64[groups]: entries of each group that repeat an earlier one of it; ``codes`` lie in ``0 … n-1``."""
+    m = len(offsets) - 1
+    found = np.zeros(m, dtype=np.int64)
+    for part in prange(PARTS):
+        last = np.full(n, -1, dtype=np.int64)
+        for g in range(part * m // PARTS, (part + 1) * m // PARTS):
+            for at in range(offsets[g], offsets[g + 1]):
+                found[g] += last[codes[at]] == g
+                last[codes[at]] = g
+    return found
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def find_relevant(
+    listed: np.ndarray, offsets: np.ndarray, relevant: np.ndarray, indptr: np.ndarray, n: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return what each listed item is worth, and what the best possible list would have been worth.
+    """Walk each list and note where its user's relevant items stand.
 
     Args:
-        items: int[m, k] columns, -1 padding.
-        indptr, indices, values: CSR of the relevant items, columns sorted within a row, float64 values > 0.
+        listed, offsets: codes of all lists, best first, one list after the other; none twice in a list.
+        relevant, indptr: codes of all users' relevant items in the same manner; none twice for a user.
+        n: all codes lie in ``0 … n-1``.
 
     Returns:
-        gains float64[m, k], 0 where an item is not stored in its row; ideal float64[m, k], each row's largest
-        values in descending order, then 0. O(k·log(row) + row·log(row)) a row.
+        (entry int64[nnz], place int32[nnz]): user by user, positions in ``relevant`` in the order of their places from
+        0, then those that are not listed, with place NOWHERE. One pass over lists and truth: no search, no sort.
     """
-    m, k = items.shape
-    found = np.zeros((m, k))
-    ideal = np.zeros((m, k))
-    for i in prange(m):
-        start, stop = indptr[i], indptr[i + 1]
-        row = indices[start:stop]
-        for place in range(k):
-            where = np.searchsorted(row, items[i, place])
-            if where < len(row) and row[where] == items[i, place]:
-                found[i, place] = values[start + where]
-        best = np.sort(values[start:stop])[::-1]
-        n = min(k, len(best))
-        ideal[i, :n] = best[:n]
-    return found, ideal
+    m = len(indptr) - 1
+    entry = np.empty(len(relevant), dtype=np.int64)
+    place = np.full(len(relevant), NOWHERE, dtype=np.int32)
+    for part in prange(PARTS):
+        position = np.full(n, -1, dtype=np.int64)
+        for row in range(part * m // PARTS, (part + 1) * m // PARTS):
+            start, stop = indptr[row], indptr[row + 1]
+            for at in range(start, stop):
+                position[relevant[at]] = at
+            free = start
+            for at in range(offsets[row], offsets[row + 1]):
+                if position[listed[at]] >= 0:
+                    entry[free], place[free] = position[listed[at]], at - offsets[row]
+                    position[listed[at]] = -1
+                    free += 1
+            for at in range(start, stop):
+                if position[relevant[at]] >= 0:
+                    entry[free] = at
+                    position[relevant[at]] = -1
+                    free += 1
+    return entry, place
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def rank_among(
+    scores: np.ndarray, relevant: np.ndarray, indptr: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return where relevant items stand when every candidate of their row is ranked.
+
+    Args:
+        scores: float[m, n]; NaN and -inf are no candidates.
+        relevant, indptr: columns of each row's relevant items; columns ≥ n are no candidates.
+
+    Returns:
+        (above, tied, before int32[nnz], candidates int64[m]): candidates with a higher score (NOWHERE for what is no
+        candidate), with the same score (itself too), and with the same score in a lower column.
+    """
+    m, n = scores.shape
+    above = np.full(len(relevant), NOWHERE, dtype=np.int32)
+    tied = np.ones(len(relevant), dtype=np.int32)
+    before = np.zeros(len(relevant), dtype=np.int32)
+    candidates = np.zeros(m, dtype=np.int64)
+    for row in prange(m):
+        for column in range(n):
+            candidates[row] += scores[row, column] > -np.inf
+        for at in range(indptr[row], indptr[row + 1]):
+            item = relevant[at]
+            if item >= n or not scores[row, item] > -np.inf:
+                continue
+            own, higher, same, lower_column = scores[row, item], 0, 0, 0
+            for column in range(n):
+                higher += scores[row, column] > own
+                same += scores[row, column] == own
+            for column in range(item):
+                lower_column += scores[row, column] == own
+            above[at], tied[at], before[at] = higher, same, lower_column
+    return above, tied, before, candidates
+
+
+@njit(cache=True, nogil=True)
+def expected_reciprocal(place: np.ndarray, spread: np.ndarray, relevant: np.ndarray, k: int) -> np.ndarray:
+    """Return float64[n]: mean of 1 / rank of the first relevant item, 0 past rank k, over random orders of a tie group.
+
+    Args:
+        place: int[n], the group's first place, from 0.
+        spread, relevant: int[n], places and relevant items in it, 1 ≤ relevant ≤ spread.
+
+    P(first at offset i) = C(g−i−1, r−1) / C(g, r), by recursion from r/g. McSherry and Najork, ECIR 2008.
+    """
+    found = np.zeros(len(place))
+    for row in range(len(place)):
+        g, r = spread[row], relevant[row]
+        chance = r / g
+        for i in range(min(g - r + 1, k - place[row])):
+            found[row] += chance / (place[row] + i + 1)
+            chance *= (g - i - r) / max(1, g - i - 1)
+    return found
 
 
 # --- Least squares -----------------------------------------------------------------------------------------

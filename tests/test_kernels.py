@@ -4,27 +4,37 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.kernels import gains, one_blas_thread, product
+from recsys.kernels import NOWHERE, find_relevant, group_rows, one_blas_thread, product, repeats, sort_groups
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.data())
-def test_gains_look_every_listed_item_up(data):
-    n, k = data.draw(st.integers(1, 12)), data.draw(st.integers(1, 15))
-    rows = data.draw(st.lists(st.dictionaries(st.integers(0, n - 1), st.sampled_from([0.5, 1.0, 3.0])), min_size=1))
-    lists = [data.draw(st.permutations(range(n)))[:k] for _ in rows]
-    items = np.full((len(rows), k), -1, dtype=np.int32)
-    for row, listed in enumerate(lists):
-        items[row, : len(listed)] = listed
-    indptr = np.cumsum([0] + [len(row) for row in rows])
-    indices = np.array([item for row in rows for item in sorted(row)], dtype=np.int32)
-    values = np.array([row[item] for row in rows for item in sorted(row)], dtype=np.float64)
-    found, ideal = gains(items, indptr, indices, values)
-    for row, listed in enumerate(lists):
-        missing = k - len(listed)
-        assert found[row].tolist() == [rows[row].get(item, 0.0) for item in listed] + [0.0] * missing
-        best = sorted(rows[row].values(), reverse=True)[:k]
-        assert ideal[row].tolist() == best + [0.0] * (k - len(best))
+def test_relevant_items_are_found_in_order_of_place(data):
+    n = data.draw(st.integers(1, 12))
+    subset = st.lists(st.integers(0, n - 1), unique=True)
+    users = data.draw(st.lists(st.tuples(subset, subset), min_size=1, max_size=40))
+    listed, relevant = (np.array([item for user in users for item in user[side]], dtype=np.int64) for side in (0, 1))
+    offsets, indptr = (np.cumsum([0] + [len(user[side]) for user in users]) for side in (0, 1))
+    entry, place = find_relevant(listed, offsets, relevant, indptr, n)
+    for i, (own, wanted) in enumerate(users):
+        part = slice(indptr[i], indptr[i + 1])
+        expected = [(own.index(item) if item in own else NOWHERE, item) for item in wanted]
+        assert place[part].tolist() == sorted(where for where, _ in expected)
+        assert sorted(zip(place[part].tolist(), relevant[entry[part]].tolist(), strict=True)) == sorted(expected)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.integers(-1, 5), st.integers(0, 3))))
+def test_rows_are_grouped_and_sorted_stably(rows):
+    group, key = (np.array([row[side] for row in rows], dtype=np.int64) for side in (0, 1))
+    order, offsets = group_rows(group, 5)
+    kept = [row for row in range(len(rows)) if 0 <= group[row] < 5]
+    assert order.tolist() == sorted(kept, key=lambda row: group[row])
+    assert np.diff(offsets).tolist() == [int((group == g).sum()) for g in range(5)]
+    sort_groups(order, offsets, key.astype(np.float64))
+    assert order.tolist() == sorted(kept, key=lambda row: (group[row], key[row]))
+    seen = [[key[row] for row in order[offsets[g] : offsets[g + 1]]] for g in range(5)]
+    assert repeats(key[order], offsets, 4).tolist() == [len(keys) - len(set(keys)) for keys in seen]
 
 
 def test_the_blocked_product_is_the_product():

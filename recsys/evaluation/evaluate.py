@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from scipy.sparse import csr_array
 
-from recsys.errors import InputError
-from recsys.evaluation.judge import Judged, judge
+from recsys import kernels
+from recsys.errors import InputError, RecsysError
+from recsys.evaluation import conventions
+from recsys.evaluation.conventions import Convention
+from recsys.evaluation.judge import Judged, Ties, judge, judge_codes
 from recsys.evaluation.metrics import Metric, parse_all
-from recsys.rank import topk_from_table
-from recsys.schema import ITEM, TOPK, USER, VALUE, Table
-from recsys.types import SHORTFALL, Evaluation, IdMap, Interactions, Split, TopK
+from recsys.evaluation.tables import LISTS, TRUTH, codes, lists
+from recsys.schema import ITEM, USER, VALUE
+from recsys.types import SHORTFALL, Evaluation, Interactions, Split, TopK
 
-TRUTH = Table("truth", (USER, ITEM), (VALUE,))
 DEFAULT_METRICS = ("ndcg@10", "recall@10", "precision@10", "map@10", "mrr@10", "hit_rate@10")
 
 
@@ -32,6 +34,9 @@ class Judging(BaseModel):
     missing_users: Literal["zero", "skip"] = Field(
         "zero", description="users with something relevant but no list: count them as 0, or leave them out"
     )
+    ties: Ties = Field(
+        "stable", description="equal scores: the order as it is, the average over all orders, the worst, or the best"
+    )
     baseline: str = Field("popular", description="the model that differences are taken from")
     resamples: int = Field(1000, ge=100, description="bootstrap resamples of an interval")
 
@@ -40,7 +45,7 @@ class Judging(BaseModel):
     def _known(cls, metrics: tuple[str, ...]) -> tuple[str, ...]:
         try:
             return tuple(map(str, parse_all(metrics)))
-        except Exception as error:
+        except RecsysError as error:
             raise ValueError(str(error)) from error
 
 
@@ -61,43 +66,98 @@ def evaluate(
     """
     judging = judging or Judging()
     histories = split.histories()
-    relevant, removed = _truth(split, judging.relevant, histories if exclude_seen else None)
-    judged = judge(topk, relevant)
+    relevant, removed = truth_of(split, judging.relevant, histories if exclude_seen else None)
+    propensity = train_propensity(split, relevant.shape[1])
+    judged = judge(topk, relevant, ties=judging.ties, propensity=propensity)
     columns = {
         "n_relevant": judged.n_relevant,
         "n_history": np.diff(histories.indptr).astype(np.int64),
         "shortfall": np.array(SHORTFALL, dtype=object)[topk.shortfall],
     }
-    counts = {"seen_pairs_removed": removed, "relevant_outside_candidates": _outside(relevant, len(split.train.items))}
+    counts = {"seen_pairs_removed": removed, "relevant_outside_candidates": outside(relevant, len(split.train.items))}
     return build(name, split.test.users.names(topk.users), columns, judged, judging, counts)
 
 
 def evaluate_tables(
-    recs: pd.DataFrame, truth: pd.DataFrame, judging: Judging | None = None, *, name: str = "recs"
+    recs: pd.DataFrame,
+    truth: pd.DataFrame,
+    judging: Judging | None = None,
+    *,
+    name: str = "recs",
+    convention: str | None = None,
+    propensity: pd.Series | None = None,
 ) -> Evaluation:
     """Judge a topk table from any system against a table of what users chose (user_id, item_id[, value]).
 
     Every user of ``truth`` with something relevant counts; lists of other users are counted and left out.
 
+    Args:
+        recs: user_id, item_id, rank; or a score instead of the rank, or beside it for ``judging.ties``. Categorical
+            ids are quickest.
+        convention: a name of :data:`~recsys.evaluation.conventions.CONVENTIONS`: other libraries' definitions, which
+            then settle ties and missing users too.
+        propensity: item id -> chance in (0, 1] that its relevance is observed, for metrics with ``ips``; see
+            :func:`popularity`.
+
+    Returns:
+        per_user: user_id, n_relevant, then the metrics; one row for every user of ``truth``, sorted by id.
+
     Raises:
         InputError: a missing column, ids of two kinds, an item twice in a list or in a user's truth, NaN scores.
+        ConfigError: a metric that the convention, or a table without all scores, cannot give.
     """
     judging = judging or Judging()
-    TOPK.require(recs.columns, name)
+    theirs = conventions.named(convention) if convention else None
+    if theirs:
+        judging = judging.model_copy(update={"ties": theirs.ties, "missing_users": theirs.missing_users})
+    LISTS.require(recs.columns, name)
     TRUTH.require(truth.columns)
-    if "score" in recs and recs["score"].isna().any():
-        raise InputError(f"{name}: {int(recs['score'].isna().sum()):,} rows have no score: fill or drop the column")
-    if repeated := int(truth.duplicated([USER, ITEM]).sum()):
+    users, (chooser, reader) = codes(truth[USER], recs[USER])
+    items, (chosen, listed) = codes(truth[ITEM], recs[ITEM])
+    m = int(chooser.max(initial=-1)) + 1  # the users of the truth come first
+    order, bounds = kernels.group_rows(chooser, m)
+    if repeated := int(kernels.repeats(chosen[order], bounds, len(items)).sum()):
         raise InputError(f"truth: {repeated:,} rows repeat a (user, item) pair: keep one of each")
-    users, items = IdMap.of(truth[USER]), IdMap.of(truth[ITEM], recs[ITEM])
-    known = users.rows(recs[USER]) >= 0
-    topk = topk_from_table(recs[known], users, items)
     value = truth[VALUE].to_numpy(dtype=np.float64) if VALUE in truth else np.ones(len(truth))
-    keep = _is_relevant(value, judging.relevant)
-    cell = (users.rows(truth[USER])[keep], items.rows(truth[ITEM])[keep])
-    judged = judge(topk, csr_array((value[keep], cell), shape=(len(users), len(items))))
-    counts = {"listed_without_truth": int(recs[USER][~known].nunique())}
-    return build(name, users.names(topk.users), {"n_relevant": judged.n_relevant}, judged, judging, counts)
+    kept = order[_is_relevant(value, judging.relevant)[order]]
+    ranked = lists(recs, reader, listed, m, where=name, names=items if theirs and theirs.by_score else None)
+    judged = judge_codes(
+        ranked.item,
+        ranked.offsets,
+        chosen[kept],
+        np.append(0, np.cumsum(np.bincount(chooser[kept], minlength=m))),
+        value[kept],
+        width=len(items),
+        k=ranked.depth,
+        scores=ranked.score,
+        ties=judging.ties,
+        propensity=None if propensity is None else _aligned(propensity, items),
+    )
+    counts = {"listed_without_truth": int((np.bincount(reader, minlength=len(users))[m:] > 0).sum())}
+    found = build(name, users[:m], {"n_relevant": judged.n_relevant}, judged, judging, counts, theirs)
+    per_user = found.per_user.sort_values(USER, ignore_index=True)
+    return Evaluation(name, per_user, found.about)
+
+
+def popularity(train: pd.DataFrame) -> pd.Series:
+    """Return item id -> propensity (n + 1) / (max n + 1), n the train rows of the item with a value > 0.
+
+    Raised to a power by metrics with ``ips``; reference: Yang et al., RecSys 2018.
+    """
+    positive = train[train[VALUE] > 0] if VALUE in train else train
+    return from_counts(positive[ITEM].value_counts(sort=False))
+
+
+def from_counts(counts: Any) -> Any:
+    """Return (n + 1) / (max n + 1) of an array or Series of counts: never 0, 1 for the most popular item."""
+    return (counts + 1) / (counts.max() + 1)
+
+
+def _aligned(propensity: pd.Series, items: np.ndarray) -> np.ndarray:
+    """Return float64[items]; an item that the Series does not name has its smallest value."""
+    if not ((propensity > 0) & (propensity <= 1)).all():
+        raise InputError("propensities must lie in (0, 1]")
+    return propensity.reindex(items).fillna(propensity.min()).to_numpy(dtype=np.float64)
 
 
 def build(
@@ -107,22 +167,31 @@ def build(
     judged: Judged,
     judging: Judging,
     counts: dict[str, int],
+    convention: Convention | None = None,
 ) -> Evaluation:
     """Return the Evaluation of judged lists; ``columns`` stand before the metrics."""
     metrics = parse_all(judging.metrics)
-    values = score(judged, metrics, judging.missing_users)
+    if convention:
+        convention.check(metrics)
+    values = score(judged, metrics, judging.missing_users, convention)
     per_user = pd.DataFrame({USER: users, **columns, **values})
+    tallies = {"listed_places": int(judged.length.sum()), "tied_places": judged.tied_places}
     about = {
-        "definitions": {str(metric): metric.definition for metric in metrics},
-        "counts": count(judged, judging.missing_users) | counts,
+        "definitions": {str(m): convention.definition(m) if convention else m.definition for m in metrics},
+        "counts": count(judged, judging.missing_users) | tallies | counts,
+        "ties": judging.ties,
+        "convention": convention.says if convention else "recsys",
     }
     return Evaluation(name, per_user, about)
 
 
-def score(judged: Judged, metrics: list[Metric], missing_users: str) -> dict[str, np.ndarray]:
+def score(
+    judged: Judged, metrics: list[Metric], missing_users: str, convention: Convention | None = None
+) -> dict[str, np.ndarray]:
     """Return metric name -> float64[m]; both engines call this."""
     skip = (judged.length == 0) & (missing_users == "skip")
-    return {str(metric): np.where(skip, np.nan, metric(judged)) for metric in metrics}
+    value = convention.value if convention else Metric.__call__
+    return {str(metric): np.where(skip, np.nan, value(metric, judged)) for metric in metrics}
 
 
 def count(judged: Judged, missing_users: str) -> dict[str, int]:
@@ -141,7 +210,7 @@ def _is_relevant(value: np.ndarray, least: float | None) -> np.ndarray:
     return (value > 0) if least is None else (value > 0) & (value >= least)
 
 
-def _truth(split: Split, least: float | None, seen: csr_array | None) -> tuple[csr_array, int]:
+def truth_of(split: Split, least: float | None, seen: csr_array | None) -> tuple[csr_array, int]:
     """Return csr (tested users, candidates + other test items) of relevant values, and the seen pairs removed."""
     test, candidates = split.test, split.train.items
     column = candidates.rows(test.items.ids)
@@ -154,6 +223,12 @@ def _truth(split: Split, least: float | None, seen: csr_array | None) -> tuple[c
     return csr_array((test.value[keep].astype(np.float64), cell), shape=shape), int(relevant.sum() - keep.sum())
 
 
+def train_propensity(split: Split, width: int) -> np.ndarray:
+    """Return float64[width] from popularity in train; items outside it were never chosen."""
+    train = split.train
+    return from_counts(np.bincount(train.item[train.value > 0], minlength=width))
+
+
 def _stored(matrix: csr_array, test: Interactions, column: np.ndarray) -> np.ndarray:
     """Return bool[n]: which test pairs ``matrix`` (rows = test users) stores."""
     width = matrix.shape[1] + len(column)  # wide enough for the columns of other test items too
@@ -162,5 +237,6 @@ def _stored(matrix: csr_array, test: Interactions, column: np.ndarray) -> np.nda
     return np.isin(test.user.astype(np.int64) * width + column[test.item], known)
 
 
-def _outside(relevant: csr_array, candidates: int) -> int:
+def outside(relevant: csr_array, candidates: int) -> int:
+    """Return how many relevant pairs lie in columns past the candidates."""
     return int((relevant.indices >= candidates).sum())

@@ -1,19 +1,23 @@
-"""Files -> the two tables that ``recsys evaluate`` needs, with ids as categories so that each is read once."""
+"""Tables of lists and of truth: read from files with ids as categories, and turned into integer codes for the judge."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from recsys import kernels
 from recsys.data.files import Source
 from recsys.errors import InputError, nearest
-from recsys.schema import EVENT, ITEM, RANK, SCORE, SOURCE, TIME, TOPK, USER, VALUE, Table
+from recsys.schema import EVENT, ITEM, RANK, SCORE, SOURCE, TIME, USER, VALUE, Table, is_text, one_kind
 
+LISTS = Table("topk", (USER, ITEM), (RANK, SCORE, SOURCE))
 TRUTH = Table("truth", (USER, ITEM), (VALUE, TIME, EVENT))
 _ID = pa.dictionary(pa.int32(), pa.string())
 _TYPES = {
@@ -30,7 +34,7 @@ _TYPES = {
 
 def read_topk(path: str | Path) -> pd.DataFrame:
     """Read a topk table: ``user_id``, ``item_id``, ``rank`` and/or ``score``, ``source``; CSV, TSV or Parquet."""
-    return _read(Source(Path(path)), TOPK)
+    return _read(Source(Path(path)), LISTS)
 
 
 def read_truth(path: str | Path) -> pd.DataFrame:
@@ -92,3 +96,135 @@ def require(table: Table, columns: Iterable[str], where: str) -> None:
     problems += [f"column '{name}' stands there twice." for name in known if columns.count(name) > 1]
     if problems:
         raise InputError("\n".join(f"{where}: {problem}" for problem in problems) + "\nRename or drop columns.")
+
+
+def codes(*columns: pd.Series) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Give equal ids of several columns equal codes, hashing every column once and categories not at all.
+
+    Returns:
+        (ids by code, int64[n] codes of each column); the ids of the first column come first. Where one column holds
+        text and another numbers, text that is canonical decimal counts as the number if all of it is.
+
+    Raises:
+        InputError: an id is missing, or neither text nor an integer.
+    """
+    found = [_encode(column) for column in columns]
+    ids = [pd.Series(names) for names, _ in found]
+    if len({series.dtype.kind == "O" for series in ids if len(series)}) > 1:
+        ids = one_kind(*ids)
+    everything, union = pd.factorize(np.concatenate([series.to_numpy() for series in ids]))
+    parts = np.split(everything, np.cumsum([len(series) for series in ids])[:-1])
+    return np.asarray(union), [part[own] for part, (_, own) in zip(parts, found, strict=True)]
+
+
+def _encode(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Return (ids that occur, codes) of one column."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        own, names = column.cat.codes.to_numpy(), column.cat.categories.to_numpy()
+    else:
+        own, names = pd.factorize(column)
+        names = np.asarray(names)
+    if (own < 0).any():
+        raise InputError(f"{int((own < 0).sum()):,} rows have no {column.name}, first row {(own < 0).argmax() + 1}")
+    used = np.bincount(own, minlength=len(names)) > 0
+    if not used.all():
+        own, names = (np.cumsum(used) - 1)[own], names[used]
+    if names.dtype.kind not in "iu":
+        names = names.astype(object)
+        if not is_text(names):
+            raise InputError(f"{column.name}: ids must all be integers or all be text")
+    return names, own
+
+
+@dataclass(frozen=True)
+class Lists:
+    """``m`` lists one after the other: ``item`` int64[n] codes, best first, ``score`` float64[n] or None.
+
+    ``offsets``: int64[m + 1]. ``depth``: places of the longest list.
+    """
+
+    item: np.ndarray
+    score: np.ndarray | None
+    offsets: np.ndarray
+
+    @property
+    def depth(self) -> int:
+        """Places of the longest list, at least 1."""
+        return int(np.diff(self.offsets).max(initial=1))
+
+
+def lists(
+    table: pd.DataFrame, user: np.ndarray, item: np.ndarray, m: int, *, where: str, names: np.ndarray | None = None
+) -> Lists:
+    """Return the lists of users ``0 … m-1``; rows of others are left out.
+
+    Order: ``rank``; in a table without ranks, score, equal ones as they stand. With ``names`` (ids by item code) order
+    is by score in single precision, equal ones by id, last in the alphabet first, whatever the ranks say.
+
+    Raises:
+        InputError: neither rank nor score, a rank that is no whole number from 1, a missing score, or one (user, item)
+            or (user, rank) twice.
+    """
+    score, rank = _scores(table, where), None
+    if names is None and RANK in table:
+        rank = _ranks(table, where)
+    order, offsets = kernels.group_rows(user, m)
+    if rank is not None:
+        kernels.sort_groups(order, offsets, rank)
+    elif score is None:
+        raise InputError(
+            f"{where}: the topk table needs a column 'score' to rank by" + (", or 'rank'" * (names is None))
+        )
+    else:
+        if names is not None:
+            score = score.astype(np.float32).astype(np.float64)
+            kernels.sort_groups(order, offsets, -_alphabetical(names)[item])
+        kernels.sort_groups(order, offsets, -score)
+    listed = item[order]
+    _refuse_repeats(
+        table, order, offsets, "item", kernels.repeats(listed, offsets, int(item.max(initial=0)) + 1), where
+    )
+    if rank is not None:
+        _refuse_repeats(table, order, offsets, "rank", _equal_neighbours(rank[order], offsets), where)
+    return Lists(listed, None if score is None else score[order], offsets)
+
+
+def _alphabetical(names: np.ndarray) -> np.ndarray:
+    """Return float64[n]: the place of each id when all are sorted as text."""
+    place = np.empty(len(names))
+    place[np.argsort(names.astype(str))] = np.arange(len(names))
+    return place
+
+
+def _equal_neighbours(key: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Return int64[m]: entries of each group that equal the one before."""
+    same = np.append(False, key[1:] == key[:-1])
+    same[offsets[:-1][offsets[:-1] < len(same)]] = False
+    return np.diff(np.append(0, np.cumsum(same))[offsets])
+
+
+def _refuse_repeats(
+    table: pd.DataFrame, order: np.ndarray, offsets: np.ndarray, what: str, repeated: np.ndarray, where: str
+) -> None:
+    if repeated.any():
+        first = table[USER].iloc[order[offsets[int(repeated.argmax())]]]
+        raise InputError(
+            f"{where}: {int(repeated.sum()):,} rows of the topk table repeat a (user, {what}) pair,"
+            f" first user {first!r}: keep one row of each"
+        )
+
+
+def _scores(table: pd.DataFrame, where: str) -> np.ndarray | None:
+    if SCORE not in table:
+        return None
+    score = table[SCORE].to_numpy(dtype=np.float64, na_value=np.nan)
+    if np.isnan(score).any():
+        raise InputError(f"{where}: {int(np.isnan(score).sum()):,} rows have no score: fill or drop the column")
+    return score
+
+
+def _ranks(table: pd.DataFrame, where: str) -> np.ndarray:
+    rank = table[RANK].to_numpy(dtype=np.float64, na_value=np.nan)
+    if not ((rank >= 1) & (rank % 1 == 0)).all():
+        raise InputError(f"{where}: ranks must be whole numbers from 1, best first")
+    return rank
