@@ -16,10 +16,12 @@ from recsys.config import Config, Recommending
 from recsys.data import weigh
 from recsys.data.card import card
 from recsys.data.features import features
-from recsys.data.read import read_tables
+from recsys.data.read import Tables, read_tables
 from recsys.data.rules import default_rule
 from recsys.data.split import split
-from recsys.evaluation.evaluate import evaluate
+from recsys.evaluation.beyond import Catalogue, extend
+from recsys.evaluation.evaluate import Judging, evaluate
+from recsys.evaluation.segments import whose
 from recsys.evaluation.summary import summarise
 from recsys.meter import Meter
 from recsys.models.hybrid import Cascade
@@ -54,6 +56,7 @@ def run(config: Config, *, progress: Steps | None = None) -> dict[str, Evaluatio
             parts = split(tables.events, rule, weighting=config.weigh, filters=config.filter, items=tables.items)
             _write_split(folder, parts)
             known = None if tables.items is None else features(tables.items, ITEM, parts.train.items)
+            catalogue = _catalogue(parts.train, tables, config.judge)
         evaluations = []
         for name, model in lineup(config, parts.train).items():
             with meter.hop(f"fit {name}"):
@@ -63,12 +66,13 @@ def run(config: Config, *, progress: Steps | None = None) -> dict[str, Evaluatio
                 topk, table = _recommend(name, model, parts, config.recommend, partial(step, f"recommend {name}"))
                 folder.write_table(f"topk/{name}.parquet", table)
             with meter.hop(f"judge {name}"):
-                evaluations.append(
-                    evaluate(topk, parts, config.judge, name=name, exclude_seen=config.recommend.exclude_seen)
-                )
+                seen = config.recommend.exclude_seen
+                evaluation = evaluate(topk, parts, config.judge, name=name, exclude_seen=seen)
+                evaluations.append(extend(evaluation, topk, parts, catalogue, config.judge, exclude_seen=seen))
         with meter.hop("summarise"):
             folder.write_table("per_user.parquet", _per_user(evaluations))
-            folder.write_json("metrics.json", summarise(evaluations, config.judge, seed=config.seed))
+            settings: dict[str, Any] = {"seed": config.seed, "users": tables.users, "catalogue": catalogue}
+            folder.write_json("metrics.json", summarise(evaluations, config.judge, **settings))
         folder.write_text("config.toml", config.to_toml())
         inputs = [Path(path) for path in (data.events, data.items, data.users) if path]
         folder.write_manifest(seed=config.seed, inputs=inputs, hops=meter.hops, started=started)
@@ -108,6 +112,14 @@ def _recommend(
         rest = recommend(model, parts.history.matrix()[others], wanted.k, users=others, progress=progress, **settings)
         table = pd.concat([table, topk_table(rest, known, candidates)], ignore_index=True)
     return topk, table
+
+
+def _catalogue(train: Interactions, tables: Tables, judging: Judging) -> Catalogue:
+    columns = [() if table is None else tuple(table.columns) for table in (tables.users, tables.items)]
+    likes = np.bincount(train.item[train.value > 0], minlength=len(train.items))
+    return Catalogue.of(
+        likes, len(train.users), judging, train.items, tables.items, whose(judging.segments, *columns)[1]
+    )
 
 
 def _write_split(folder: RunFolder, parts: Split) -> None:

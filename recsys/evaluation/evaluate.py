@@ -38,6 +38,12 @@ class Judging(BaseModel):
         "stable", description="equal scores: the order as it is, the average over all orders, the worst, or the best"
     )
     baseline: str = Field("popular", description="the model that differences are taken from")
+    segments: tuple[str, ...] = Field(
+        (), description="columns of the users or items table: results are shown for each of their groups too"
+    )
+    attribute: str | None = Field(
+        None, description="column of the items table for diversity and calibration; unset: the first that holds lists"
+    )
     resamples: int = Field(1000, ge=100, description="bootstrap resamples of an interval")
 
     @field_validator("metrics")

@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 
 from recsys.data.hashing import id_bits
+from recsys.evaluation.beyond import Catalogue
 from recsys.evaluation.evaluate import Judging
-from recsys.evaluation.segments import HISTORY, Grouping, gap, history_codes
+from recsys.evaluation.segments import HISTORY, Grouping, Groups, gap, history_codes, table_groups, within
 from recsys.evaluation.significance import Sums, bootstrap_sums, detectable, holm
 from recsys.schema import USER
 from recsys.types import Evaluation
@@ -29,20 +30,22 @@ class Layout:
     """Which column of the sums is what.
 
     ``baseline``: a name of ``models``; any other name stands for none, and there are no differences.
-    ``groupings``: how users are grouped; each user is in at most one level of each.
-    ``extras``: further per-user columns of each model that are only averaged (beyond accuracy).
+    ``groupings``: of users; each metric is averaged over each group. ``item_groupings``: of relevant items; the primary
+    metric within each group is a column of its own (``segments.within``). ``beyond``: further columns.
     """
 
     models: tuple[str, ...]
     metrics: tuple[str, ...]
     baseline: str
     groupings: tuple[Grouping, ...] = (HISTORY,)
-    extras: tuple[str, ...] = ()
+    item_groupings: tuple[Grouping, ...] = ()
+    beyond: tuple[str, ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The per-user columns that each model must have, in the order of :meth:`sums`."""
-        return self.metrics + self.extras
+        of_items = (within(self.metrics[0], g, level) for g in self.item_groupings for level in g.levels)
+        return (*self.metrics, *of_items, *self.beyond)
 
     @property
     def others(self) -> tuple[str, ...]:
@@ -58,24 +61,22 @@ class Layout:
         """Return the columns that are averaged over a part of the users."""
         return self.columns if part == ALL else self.metrics
 
-    def sums(self, values: np.ndarray, codes: np.ndarray, users: np.ndarray, *, resamples: int, seed: int) -> Sums:
+    def sums(self, values: np.ndarray, inside: np.ndarray, users: np.ndarray, *, resamples: int, seed: int) -> Sums:
         """Return the sums of some users: models, then differences, of all of them and of each level.
 
         Args:
             values: float64[m, models × columns], NaN = undefined.
-            codes: int[m, groupings], the user's level, -1 for none.
+            inside: bool[m, levels of all groupings], which groups each user is in.
             users: uint64[m], ``id_bits`` of the user ids.
         """
-        inside = [np.ones(len(values), dtype=bool)]
-        inside += [codes[:, g] == c for g, grouping in enumerate(self.groupings) for c in range(len(grouping.levels))]
         of = dict(zip(self.models, np.split(values, len(self.models), axis=1), strict=True))
         tables = []
         for part in (ALL, LEVEL):
             width = len(self.names(part))
             own = {name: columns[:, :width] for name, columns in of.items()}
             tables.append(np.hstack([*own.values(), *(own[name] - own[self.baseline] for name in self.others)]))
-        drawn = {"resamples": resamples, "seed": seed}
-        return Sums.beside([bootstrap_sums(tables[i > 0][j], users[j], **drawn) for i, j in enumerate(inside)])
+        parts = [(tables[0], users), *((tables[1][group], users[group]) for group in inside.T)]
+        return Sums.beside([bootstrap_sums(table, ids, resamples=resamples, seed=seed) for table, ids in parts])
 
     def places(self) -> dict[tuple[str, str, str, str], np.ndarray]:
         """Return (kind, grouping, level, model) -> columns of the sums; kind is models or differences."""
@@ -110,12 +111,15 @@ def document(layout: Layout, sums: Sums, facts: Facts) -> dict[str, Any]:
 
     _test([places["differences", *ALL, name][: len(layout.metrics)] for name in layout.others], cells, sums)
     models, differences = found("models", ALL), found("differences", ALL)
-    segments: dict[str, Any] = {grouping.name: {} for grouping in layout.groupings}
-    versus: dict[str, Any] = {grouping.name: {} for grouping in layout.groupings}
+    segments: dict[str, Any] = {}
+    versus: dict[str, Any] = {}
     for grouping in layout.groupings:
-        for level in grouping.levels:
-            segments[grouping.name][level] = found("models", (grouping.name, level))
-            versus[grouping.name][level] = found("differences", (grouping.name, level))
+        parts = {level: (grouping.name, level) for level in grouping.levels}
+        segments[grouping.name] = {level: found("models", part) for level, part in parts.items()}
+        versus[grouping.name] = {level: found("differences", part) for level, part in parts.items()}
+    for grouping in layout.item_groupings:
+        segments[grouping.name] = _within(layout.metrics[0], grouping, models)
+        versus[grouping.name] = _within(layout.metrics[0], grouping, differences)
     return {
         "models": {name: _only(layout.metrics, row) for name, row in models.items()},
         "differences": {name: _only(layout.metrics, row) for name, row in differences.items()},
@@ -128,13 +132,21 @@ def document(layout: Layout, sums: Sums, facts: Facts) -> dict[str, Any]:
             "segments": segments,
             "segment_differences": versus,
             "gaps": _gaps(layout, sums, places),
-            "beyond": {name: facts.beyond.get(name, {}) | _only(layout.extras, models[name]) for name in layout.models},
+            "beyond": {name: facts.beyond.get(name, {}) | _only(layout.beyond, models[name]) for name in layout.models},
         },
     }
 
 
 def _only(names: tuple[str, ...], row: dict[str, Any]) -> dict[str, Any]:
     return {name: row[name] for name in names}
+
+
+def _within(metric: str, grouping: Grouping, rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return level -> model -> metric -> cell of an item grouping, from the cells of all columns."""
+    return {
+        level: {name: {metric: row[within(metric, grouping, level)]} for name, row in rows.items()}
+        for level in grouping.levels
+    }
 
 
 def _cells(sums: Sums) -> np.ndarray:
@@ -164,22 +176,53 @@ def _gaps(layout: Layout, sums: Sums, places: dict[tuple[str, str, str, str], np
             columns = np.stack([places["models", grouping.name, level, name] for level in grouping.levels])
             gaps = (gap(sums, columns[:, j], grouping.levels) for j in range(len(layout.metrics)))
             found[grouping.name][name] = dict(zip(layout.metrics, gaps, strict=True))
+    for grouping in layout.item_groupings:
+        own = [layout.columns.index(within(layout.metrics[0], grouping, level)) for level in grouping.levels]
+        of_model = {name: places["models", *ALL, name][own] for name in layout.models}
+        found[grouping.name] = {
+            name: {layout.metrics[0]: gap(sums, columns, grouping.levels)} for name, columns in of_model.items()
+        }
     return found
 
 
-def summarise(evaluations: list[Evaluation], judging: Judging, *, seed: int = 0) -> dict[str, Any]:
+def summarise(
+    evaluations: list[Evaluation],
+    judging: Judging,
+    *,
+    seed: int = 0,
+    users: pd.DataFrame | None = None,
+    catalogue: Catalogue | None = None,
+) -> dict[str, Any]:
     """Return metrics.json of evaluations of the same users by the same metrics.
 
     Users whose value is undefined (NaN) are left out of a mean; a difference is over the users for whom both
     models are defined.
+
+    Args:
+        users: the users table; its columns in ``judging.segments`` group the users.
+        catalogue: what the evaluations were extended with (``beyond.extend``).
     """
     first = evaluations[0]
-    layout = Layout(tuple(e.name for e in evaluations), tuple(first.metrics), judging.baseline)
-    users = first.per_user[USER]
-    tables = [e.per_user.set_index(USER)[list(layout.columns)].reindex(users) for e in evaluations]
+    ids = first.per_user[USER]
+    wanted = [] if users is None else [name for name in judging.segments if name in users]
+    history = first.per_user.get("n_history", pd.Series(-1, index=ids.index)).to_numpy()
+    groups = [Groups.of(HISTORY, history_codes(history)), *table_groups(wanted, users, USER, ids)]
+    layout = Layout(
+        tuple(e.name for e in evaluations),
+        tuple(first.metrics),
+        judging.baseline,
+        tuple(found.grouping for found in groups),
+        () if catalogue is None else tuple(found.grouping for found in catalogue.groups),
+        () if catalogue is None else catalogue.measures,
+    )
+    tables = [e.per_user.set_index(USER)[list(layout.columns)].reindex(ids) for e in evaluations]
     values = pd.concat(tables, axis=1).to_numpy(dtype=np.float64)
-    history = first.per_user.get("n_history", pd.Series(-1, index=first.per_user.index))
-    codes = history_codes(history.to_numpy())[:, None]
-    sums = layout.sums(values, codes, id_bits(users), resamples=judging.resamples, seed=seed)
-    facts = Facts("local", first.about["definitions"], {e.name: e.about["counts"] for e in evaluations})
+    inside = np.hstack([found.inside for found in groups])
+    sums = layout.sums(values, inside, id_bits(ids), resamples=judging.resamples, seed=seed)
+    facts = Facts(
+        "local",
+        first.about["definitions"],
+        {e.name: e.about["counts"] for e in evaluations},
+        {e.name: e.about.get("beyond", {}) for e in evaluations},
+    )
     return document(layout, sums, facts)

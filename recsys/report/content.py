@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from recsys.evaluation.beyond import DEFINITIONS
+from recsys.evaluation.segments import LEAST_USERS
 from recsys.runfolder import RunFolder
 
 BASELINES = ("random", "popular", "recent")
@@ -50,6 +52,7 @@ def gather(folder: RunFolder) -> Content:
         _models(metrics),
         _differences(metrics),
         _segments(metrics),
+        _beyond(metrics),
         _data(data),
         _split(split),
         _users(metrics),
@@ -131,17 +134,69 @@ def _tested(cell: dict[str, Any]) -> list[str]:
 
 
 def _segments(metrics: dict[str, Any]) -> Section:
-    primary, segments = metrics["about"]["primary"], metrics["about"]["segments"]["history"]
-    models = list(metrics["models"])
-    rows = []
-    for name, cells in segments.items():
-        users = max((cells[model][primary]["users"] for model in models), default=0)
-        if users:
-            rows.append([name, f"{users:,}", *(_mean(cells[model][primary]) for model in models)])
-    text = "Users by the number of items in their history when the lists were made."
-    return Section(
-        "By length of history", [text], tables=[Table(primary, ["items in history", "users", *models], rows)]
+    about = metrics["about"]
+    primary, models = about["primary"], list(metrics["models"])
+    tables = []
+    for name, levels in about["segments"].items():
+        rows = []
+        for level, cells in levels.items():
+            users = max((cells[model][primary]["users"] for model in models), default=0)
+            versus = about["segment_differences"][name][level]
+            if users:
+                rows.append([level, f"{users:,}", *(_versus(model, cells, versus, primary) for model in models)])
+        if rows:
+            rows.append(["largest gap", "", *(_gap(about["gaps"][name][model][primary]) for model in models)])
+            tables.append(Table(f"{primary} by {name}", [name, "users", *models], rows))
+    text = (
+        "history: users by the number of items in their history when the lists were made. popularity: only relevant"
+        " items of that third of all likes count, so a user may stand in several rows."
+        f" + or −: better or worse than {about['baseline']} there (the interval of the paired difference excludes 0;"
+        " not corrected for the number of groups: read it as a hint). Largest gap: between the best and the worst group"
+        f" of {LEAST_USERS} users and more, with an interval that allows for having picked them; smaller groups show"
+        " their mean alone."
     )
+    return Section("By group", [text], tables=tables)
+
+
+def _versus(model: str, cells: dict[str, Any], versus: dict[str, Any], metric: str) -> str:
+    """Return a mean with + or − when the model differs from the baseline in this group; of few users only the mean."""
+    cell = cells[model][metric]
+    if cell["mean"] is None or cell["users"] < LEAST_USERS:
+        return "–" if cell["mean"] is None else f"{cell['mean']:.4f}"
+    low, high = versus[model][metric]["ci95"] if model in versus else (None, None)
+    mark = "" if low is None or high is None else " +" if low > 0 else " −" if high < 0 else ""
+    return _mean(cell) + mark
+
+
+def _gap(found: dict[str, Any]) -> str:
+    if found["gap"] is None:
+        return "–"
+    return f"{found['gap']:.4f} {_interval(found['ci95'], sign=True)} {found['best']} over {found['worst']}"
+
+
+def _beyond(metrics: dict[str, Any]) -> Section:
+    beyond = metrics["about"]["beyond"]
+    measures = list(dict.fromkeys(name for found in beyond.values() for name in found))
+    if not measures:
+        return Section("Beyond accuracy", ["Nothing was measured beyond accuracy."])
+    rows = [[model, *(_value(found[name]) for name in measures)] for model, found in beyond.items()]
+    meaning = [[name, DEFINITIONS[name]] for name in measures]
+    text = "What the lists do to the catalogue, and what they are for a user besides right, next to the accuracy above."
+    return Section(
+        "Beyond accuracy",
+        [text],
+        tables=[
+            Table("Measure by model", ["model", *(name.replace("_", " ") for name in measures)], rows),
+            Table("What each measure means", ["measure", "definition"], meaning, numbers=2),
+        ],
+    )
+
+
+def _value(cell: dict[str, Any]) -> str:
+    if "mean" in cell:
+        low, high = cell["ci95"]
+        return "–" if cell["mean"] is None else f"{cell['mean']:.3f} [{low:.3f}, {high:.3f}]"
+    return "–" if cell["value"] is None else f"{cell['value']:.3f}"
 
 
 def _data(data: dict[str, Any]) -> Section:

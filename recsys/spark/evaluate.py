@@ -18,7 +18,7 @@ from recsys.data.hashing import id_bits
 from recsys.evaluation.evaluate import Judging, score
 from recsys.evaluation.judge import judge_lists
 from recsys.evaluation.metrics import parse_all
-from recsys.evaluation.segments import history_codes
+from recsys.evaluation.segments import HISTORY, Groups, history_codes
 from recsys.evaluation.significance import Sums
 from recsys.evaluation.summary import Layout
 from recsys.schema import RANK, USER, VALUE
@@ -135,8 +135,8 @@ def _Sums(layout: Layout, resamples: int, seed: int) -> Any:
         total = None
         for batch in batches:
             values = batch.drop(columns=[USER, "n_history"]).to_numpy(dtype=np.float64)
-            codes = history_codes(batch["n_history"].to_numpy())[:, None]
-            part = layout.sums(values, codes, id_bits(batch[USER]), resamples=resamples, seed=seed)
+            inside = Groups.of(HISTORY, history_codes(batch["n_history"].to_numpy())).inside
+            part = layout.sums(values, inside, id_bits(batch[USER]), resamples=resamples, seed=seed)
             total = part if total is None else total + part
         if total is not None:
             yield pd.DataFrame({"sums": [total.to_bytes()]})

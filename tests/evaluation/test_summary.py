@@ -82,9 +82,9 @@ def test_order_of_users_and_of_rows_changes_nothing(three):
 
 def test_extras_are_averaged_and_stay_out_of_the_tests():
     rng = np.random.default_rng(1)
-    layout = Layout(("popular", "als"), ("ndcg@10",), "popular", (Grouping("g", ("a", "b")),), ("novelty",))
+    layout = Layout(("popular", "als"), ("ndcg@10",), "popular", (Grouping("g", ("a", "b")),), (), ("novelty",))
     values, codes = rng.random((50, 4)), rng.integers(-1, 2, (50, 1))
-    sums = layout.sums(values, codes, np.arange(50, dtype=np.uint64), resamples=100, seed=0)
+    sums = layout.sums(values, codes == [0, 1], np.arange(50, dtype=np.uint64), resamples=100, seed=0)
     found = document(layout, sums, Facts("local", {"ndcg@10": "…"}, {}, {"als": {"coverage": {"value": 0.5}}}))
     assert found["about"]["beyond"]["als"]["novelty"]["mean"] == pytest.approx(values[:, 3].mean())
     assert found["about"]["beyond"]["als"]["coverage"] == {"value": 0.5}
