@@ -88,6 +88,11 @@ def ap_a(a, b):
     return sum(values) / len(values)
 
 
+def ap_a_symmetric(a, b):
+    there, back = ap_a(a, b), ap_a(b, a)
+    return None if there is None else (there + back) / 2
+
+
 def ap_b(a, b):
     both = aligned(a, b, "intersection")
     if no_order(both):

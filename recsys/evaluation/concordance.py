@@ -103,17 +103,18 @@ def swap(keys: np.ndarray, start: np.ndarray, size: np.ndarray) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True)
-def _runs(values: np.ndarray) -> tuple[int, int]:
-    """Return (pairs of equal values, number of different values) of a sorted array."""
-    pairs, groups, run = 0, 0, 0
-    for j in range(len(values)):
-        if j and values[j] == values[j - 1]:
-            run += 1
-        else:
+def _runs(values: np.ndarray) -> tuple[int, int, float, float]:
+    """Return (pairs of equal values, groups of them, Σ t(t−1)(t−2), Σ t(t−1)(2t+5)) of a sorted array's t-fold ones."""
+    pairs, groups, third, spread, begin = 0, 0, 0.0, 0.0, 0
+    for end in range(1, len(values) + 1):
+        if end == len(values) or values[end] != values[begin]:
+            t = end - begin
+            pairs += t * (t - 1) // 2
             groups += 1
-            run = 0
-        pairs += run
-    return pairs, groups
+            third += float(t) * (t - 1) * (t - 2)
+            spread += float(t) * (t - 1) * (2 * t + 5)
+            begin = end
+    return pairs, groups, third, spread
 
 
 @njit(cache=True, nogil=True)
@@ -139,18 +140,21 @@ def _inversions(values: np.ndarray) -> int:
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def concordance(keys: np.ndarray, start: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Return int64[m, 7]: items, pairs in opposite order, pairs tied in a, in b, in both, groups in a, groups in b."""
+def concordance(keys: np.ndarray, start: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return int64[m, 7]: items, pairs in opposite order, pairs tied in a, in b, in both, groups in a, groups in b;
+    and float64[m, 4]: of a's, then of b's groups of t items, Σ t(t−1)(t−2) and Σ t(t−1)(2t+5).
+    """
     counts = np.empty((len(size), 7), dtype=np.int64)
+    moments = np.empty((len(size), 4))
     for i in prange(len(size)):
         both = keys[start[i] : start[i] + size[i]]
         second = both & LOW
         counts[i, 0] = len(both)
-        counts[i, 2], counts[i, 5] = _runs(both >> 32)
-        counts[i, 4], _ = _runs(both)
+        counts[i, 2], counts[i, 5], moments[i, 0], moments[i, 1] = _runs(both >> 32)
+        counts[i, 4] = _runs(both)[0]
         counts[i, 1] = _inversions(second)
-        counts[i, 3], counts[i, 6] = _runs(second)
-    return counts
+        counts[i, 3], counts[i, 6], moments[i, 2], moments[i, 3] = _runs(second)
+    return counts, moments
 
 
 @njit(cache=True, nogil=True)

@@ -115,13 +115,19 @@ class Aligned:
     @cached_property
     def counts(self) -> Counts:
         """Pairs of items by how the two lists order them."""
-        return Counts(*concordance.concordance(self.keys, self.start, self.size).T)
+        counts, moments = concordance.concordance(self.keys, self.start, self.size)
+        return Counts(moments[:, :2].T, moments[:, 2:].T, *counts.T)
 
 
 @dataclass(frozen=True)
 class Counts:
-    """int64[m] each: ``items``; pairs of items in opposite order, tied in a, in b, in both; groups of ties."""
+    """int64[m] each: ``items``; pairs of items in opposite order, tied in a, in b, in both; groups of ties.
 
+    ``moments``: float64[2, m], Σ t(t − 1)(t − 2) and Σ t(t − 1)(2t + 5) over a list's groups of t items.
+    """
+
+    moments_a: np.ndarray
+    moments_b: np.ndarray
     items: np.ndarray
     discordant: np.ndarray
     tied_a: np.ndarray

@@ -150,7 +150,7 @@ TWINS = {
     "weighted_tau": plain.weighted_kendall,
     "weighted_tau[missing=bottom,additive=false]": lambda a, b: plain.weighted_kendall(a, b, False, "bottom"),
     "tau_ap": plain.ap_a,
-    "tau_ap[symmetric=true]": lambda a, b: plain.ap_a(a, b) and (plain.ap_a(a, b) + plain.ap_a(b, a)) / 2,
+    "tau_ap[symmetric=true]": plain.ap_a_symmetric,
     "tau_ap[ties=b]": plain.ap_b,
     "spearman": plain.rho,
     "spearman[missing=bottom]": lambda a, b: plain.rho(a, b, "bottom"),
