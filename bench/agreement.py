@@ -60,9 +60,10 @@ def main():
     rows = "\n".join(f"| {name} | {value:.3f} |" for name, value in median.items())
     write(
         "agreement",
-        f"## Agreement of ranked lists\n\n{PAIRS:,} pairs of {ITEMS}-item lists, one run (`python bench/agreement.py`), "
-        f"median of {REPEATS} for ours. A loop over `scipy.stats.kendalltau`: {loop:.1f} s; `tau_b` is "
-        f"**{loop / median['tau_b']:.0f} times** faster, and equal to 1e-12.\n\n| measure | seconds |\n|---|--:|\n{rows}",
+        f"## Agreement of ranked lists\n\n{PAIRS:,} pairs of {ITEMS}-item lists, one run "
+        f"(`python bench/agreement.py`), median of {REPEATS} for ours. A loop over `scipy.stats.kendalltau`: "
+        f"{loop:.1f} s; `tau_b` is **{loop / median['tau_b']:.0f} times** faster, and equal to 1e-12.\n\n"
+        f"| measure | seconds |\n|---|--:|\n{rows}",
     )
     print(RESULTS.read_text(encoding="utf-8"))
 

@@ -70,12 +70,18 @@ class Rankings:
         return cls(items[filled].astype(np.int32), places[filled].astype(np.int32), offsets)
 
     @classmethod
+    def of_orders(cls, items: np.ndarray, offsets: np.ndarray) -> Rankings:
+        """Return lists without ties of int[n] items, all lists one after the other."""
+        place = np.arange(len(items)) - np.repeat(offsets[:-1], np.diff(offsets))
+        return cls(items.astype(np.int32), place.astype(np.int32), offsets)
+
+    @classmethod
     def of_topk(cls, topk: TopK, *, tied_scores: bool = False) -> Rankings:
         """Return the lists of a TopK; ``tied_scores``: neighbours of equal score are tied, else places are taken."""
         if not tied_scores:
             return cls.of_places(topk.items)
-        step = topk.scores[:, 1:] != topk.scores[:, :-1]
-        level = np.concatenate([np.zeros((len(topk.items), 1), dtype=np.int64), np.cumsum(step, axis=1)], axis=1)
+        level = np.zeros(topk.items.shape, dtype=np.int64)
+        np.cumsum(topk.scores[:, 1:] != topk.scores[:, :-1], axis=1, out=level[:, 1:])
         return cls.of_places(topk.items, level)
 
     @classmethod
