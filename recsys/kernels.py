@@ -247,6 +247,135 @@ def expected_reciprocal(place: np.ndarray, spread: np.ndarray, relevant: np.ndar
     return found
 
 
+# --- Sparse products ---------------------------------------------------------------------------------------
+
+PARTS = 64
+"""Rows are cut into so many runs, each with its own scratch space; a row's sum never depends on the cut."""
+
+
+@njit(cache=True, nogil=True)
+def _gather(
+    columns: np.ndarray,
+    values: np.ndarray,
+    indptr: np.ndarray,
+    indices: np.ndarray,
+    data: np.ndarray,
+    total: np.ndarray,
+    met: np.ndarray,
+) -> int:
+    """Add Σ_j values_j · row(columns_j) of a CSR matrix to ``total``, all NaN before; list in ``met`` what it fills."""
+    count = 0
+    for place in range(len(columns)):
+        for entry in range(indptr[columns[place]], indptr[columns[place] + 1]):
+            column, term = indices[entry], values[place] * data[entry]
+            if np.isnan(total[column]):
+                total[column] = term
+                met[count] = column
+                count += 1
+            else:
+                total[column] += term
+    return count
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def nearest_rows(
+    a_indptr: np.ndarray,
+    a_indices: np.ndarray,
+    a_data: np.ndarray,
+    b_indptr: np.ndarray,
+    b_indices: np.ndarray,
+    b_data: np.ndarray,
+    left: np.ndarray,
+    right: np.ndarray,
+    shrink: float,
+    k: int,
+    skip_own: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the k largest entries of each row of S, S_ij = (A·B)_ij / (left_i · right_j + shrink), of sparse A and B.
+
+    Args:
+        a_*: CSR arrays of A (m, u), finite. b_*: CSR arrays of B (u, n), finite.
+        left, right: float64[m], float64[n]; with ``shrink`` every denominator met is > 0.
+        k: ≥ 1. skip_own: leave out the diagonal.
+
+    Returns:
+        columns int32[m, k], best first, ties to the lower one, -1 padding; values float32[m, k], NaN padding. Pairs
+        without a common column of A and row of B are never listed, and (m, n) never exists as a whole.
+    """
+    m, n = len(a_indptr) - 1, len(right)
+    best = np.empty((m, k), dtype=np.int32)
+    values = np.empty((m, k), dtype=np.float32)
+    none = np.empty(0, dtype=a_indices.dtype)
+    for part in prange(PARTS):
+        total = np.full(n, np.nan)
+        met = np.empty(n, dtype=np.int64)
+        for i in range(part, m, PARTS):
+            own = slice(a_indptr[i], a_indptr[i + 1])
+            count = _gather(a_indices[own], a_data[own], b_indptr, b_indices, b_data, total, met)
+            near = np.sort(met[:count])
+            similar = np.empty(count, dtype=np.float32)
+            for place in range(count):
+                j = near[place]
+                similar[place] = -np.inf if skip_own and j == i else total[j] / (left[i] * right[j] + shrink)
+                total[j] = np.nan
+            found = _select_row(similar, none, best[i], values[i])
+            for place in range(found):
+                best[i, place] = near[best[i, place]]
+    return best, values
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def dense_product(
+    a_indptr: np.ndarray,
+    a_indices: np.ndarray,
+    a_data: np.ndarray,
+    b_indptr: np.ndarray,
+    b_indices: np.ndarray,
+    b_data: np.ndarray,
+    n: int,
+) -> np.ndarray:
+    """Return float32[m, n], the product of two CSR matrices (m, u) and (u, n) as a dense array."""
+    m = len(a_indptr) - 1
+    found = np.zeros((m, n), dtype=np.float32)
+    for i in prange(m):
+        for place in range(a_indptr[i], a_indptr[i + 1]):
+            j, value = a_indices[place], a_data[place]
+            for entry in range(b_indptr[j], b_indptr[j + 1]):
+                found[i, b_indices[entry]] += value * b_data[entry]
+    return found
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def dense_two_hops(
+    a_indptr: np.ndarray,
+    a_indices: np.ndarray,
+    a_data: np.ndarray,
+    b_indptr: np.ndarray,
+    b_indices: np.ndarray,
+    b_data: np.ndarray,
+    t_indptr: np.ndarray,
+    t_indices: np.ndarray,
+    t_data: np.ndarray,
+    u: int,
+    n: int,
+) -> np.ndarray:
+    """Return float32[m, n] = A·B·T of CSR matrices (m, n'), (n', u) and (u, n), without B·T, which may be dense."""
+    m = len(a_indptr) - 1
+    found = np.zeros((m, n), dtype=np.float32)
+    for part in prange(PARTS):
+        total = np.full(u, np.nan)
+        met = np.empty(u, dtype=np.int64)
+        for i in range(part, m, PARTS):
+            own = slice(a_indptr[i], a_indptr[i + 1])
+            count = _gather(a_indices[own], a_data[own], b_indptr, b_indices, b_data, total, met)
+            for place in range(count):
+                j = met[place]
+                for entry in range(t_indptr[j], t_indptr[j + 1]):
+                    found[i, t_indices[entry]] += total[j] * t_data[entry]
+                total[j] = np.nan
+    return found
+
+
 # --- Least squares -----------------------------------------------------------------------------------------
 
 

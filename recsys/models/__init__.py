@@ -2,6 +2,9 @@
 
     random     a random score                       popular    the most liked items
     recent     the most liked items lately          als        matrix factorization
+    itemknn    items that share users               userknn    what similar users like
+    rp3beta    walks over shared users              ease       linear autoencoder, closed form
+    spectral   graph filter over singular vectors
 
 A model is a dataclass of its parameters. What ``fit`` learns are arrays, dense or sparse, named in the class's
 ``STATE``; members, if it is made of models, are in ``models``; how it chose, if it chose, is in ``record`` (JSON).
@@ -27,6 +30,11 @@ KINDS = {
     "popular": ("popular", "Popular"),
     "recent": ("popular", "Recent"),
     "als": ("factor", "ALS"),
+    "itemknn": ("neighbours", "ItemKNN"),
+    "userknn": ("neighbours", "UserKNN"),
+    "rp3beta": ("neighbours", "RP3beta"),
+    "ease": ("ease", "EASE"),
+    "spectral": ("spectral", "Spectral"),
 }
 """Kind -> (module, class); a module is imported when its kind is asked for."""
 

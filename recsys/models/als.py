@@ -58,7 +58,7 @@ def loss(x: np.ndarray, y: np.ndarray, matrix: csr_array, objective: Objective) 
 def half_step(matrix: csr_array, y: np.ndarray, objective: Objective) -> np.ndarray:
     """Return float64[rows, rank]: the best factor of every row while the columns' factors ``y`` stay."""
     x = np.zeros((matrix.shape[0], y.shape[1]))
-    for row, (a, b) in enumerate(_systems(matrix, y, objective)):
+    for row, (a, b) in enumerate(systems(matrix, y, objective)):
         if b.any():  # no positive pair: zero is a minimum, and with ν > 0 and β = 0 the system may be singular
             x[row] = np.linalg.solve(a, b)
     return x
@@ -67,7 +67,7 @@ def half_step(matrix: csr_array, y: np.ndarray, objective: Objective) -> np.ndar
 def residual(x: np.ndarray, y: np.ndarray, matrix: csr_array, objective: Objective) -> np.ndarray:
     """Return float64[rows]: ‖A x − b‖ / ‖b‖ of each row's system, NaN for a row without a positive pair."""
     found = np.full(matrix.shape[0], np.nan)
-    for row, (a, b) in enumerate(_systems(matrix, y, objective)):
+    for row, (a, b) in enumerate(systems(matrix, y, objective)):
         if b.any():
             found[row] = np.linalg.norm(a @ x[row] - b) / np.linalg.norm(b)
     return found
@@ -91,8 +91,8 @@ def start(rows: int, rank: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(0.0, 0.1 / np.sqrt(rank), (rows, rank))
 
 
-def _systems(matrix: csr_array, y: np.ndarray, objective: Objective) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield (A, b) of each row."""
+def systems(matrix: csr_array, y: np.ndarray, objective: Objective) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield (A, b) of each row: float64[rank, rank] and float64[rank]."""
     y = y.astype(np.float64)
     gram = y.T @ y
     identity = np.eye(y.shape[1])

@@ -11,7 +11,8 @@ from scipy.sparse import csr_array
 
 from recsys import kernels
 from recsys.errors import InputError
-from recsys.models.als import Objective, start
+from recsys.models.als import Objective, start, systems
+from recsys.models.linear import liked, liked_columns
 from recsys.models.popular import STRICT
 from recsys.types import Features, Interactions
 
@@ -66,10 +67,9 @@ class ALS:
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
         """Learn item factors, always from a fresh random start."""
         matrix = train.matrix()
-        liked = np.bincount(train.item[train.value > 0], minlength=len(train.items)) > 0
         library = self.nu == 0 and self.beta == 0
         factors = self._fit_implicit(matrix) if library else self._fit_kernel(matrix)
-        return self._keep(factors, liked)
+        return self._keep(factors, liked_columns(matrix))
 
     def user_factors(self, histories: csr_array) -> np.ndarray:
         """Return float32[m, rank]: the exact fold-in of each history; zeros without a liked item that is known."""
@@ -85,9 +85,20 @@ class ALS:
 
     def knows(self, histories: csr_array) -> np.ndarray:
         """Return bool[m]: the history holds a liked item that the model knows."""
-        counts = (histories.data > 0) & self.known_[histories.indices]
-        row = np.repeat(np.arange(histories.shape[0]), np.diff(histories.indptr))
-        return np.bincount(row[counts], minlength=histories.shape[0]) > 0
+        return np.diff(liked(histories, self.known_, binary=True).indptr) > 0
+
+    def contributions(self, history: csr_array, item: int) -> np.ndarray:
+        """Return float64[history.nnz]: what each entry of one history (1, items) adds to the score of ``item``.
+
+        With x = A⁻¹ Σ_j c_j p_j y_j, entry j adds c_j p_j · y_jᵀ A⁻¹ y_item (Hu et al. 2008, section 5). They sum to
+        the score; 0 for entries that are not liked, all NaN where the score is.
+        """
+        if not (self.known_[item] and self.knows(history)[0]):
+            return np.full(history.nnz, np.nan)
+        ((a, _),) = systems(history, self.item_factors_, self.objective)
+        toward = np.linalg.solve(a, self.item_factors_[item].astype(np.float64))
+        value = history.data.astype(np.float64)
+        return np.where(value > 0, 1 + self.alpha * value, 0) * (self.item_factors_[history.indices] @ toward)
 
     def _keep(self, item_factors: np.ndarray, known: np.ndarray) -> Self:
         if not np.isfinite(item_factors[known]).all():

@@ -18,6 +18,12 @@ MORE = {
     "als, implicit by conjugate gradient": ("als", {"rank": 8, "nu": 0, "reg": 0.5}),
     "als, implicit by Cholesky": ("als", {"rank": 8, "nu": 0, "reg": 0.5, "solver": "cholesky"}),
     "als, as Rendle et al.": ("als", {"rank": 8, "beta": 0.1}),
+    "itemknn, tfidf": ("itemknn", {"weighting": "tfidf", "shrink": 5.0}),
+    "itemknn, bm25, few neighbours": ("itemknn", {"weighting": "bm25", "neighbours": 3}),
+    "userknn, bm25, shrunk": ("userknn", {"weighting": "bm25", "shrink": 5.0}),
+    "userknn, tfidf, few neighbours": ("userknn", {"weighting": "tfidf", "neighbours": 3}),
+    "rp3beta, few neighbours": ("rp3beta", {"alpha": 0.5, "beta": 0.5, "neighbours": 7}),
+    "spectral, thin": ("spectral", {"rank": 4, "low": 0.5}),
 }
 """Settings that take another way through the code."""
 
