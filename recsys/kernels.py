@@ -1,15 +1,11 @@
-"""Compiled loops that both engines share. Each has a plain twin in the tests or in ``models/als.py``.
+"""Compiled loops that both engines share. Each has a plain twin in the tests.
 
 They are pure functions of arrays, so that they run the same in this process and inside a Spark task. Numba's
 thread count (``numba.set_num_threads``) decides how many cores a call uses; results never depend on it.
 """
 
-from functools import cache
-from typing import Any
-
 import numpy as np
 from numba import njit, prange
-from threadpoolctl import ThreadpoolController
 
 # --- Selection -------------------------------------------------------------------------------------------
 
@@ -36,7 +32,7 @@ def _sift_down(scores: np.ndarray, items: np.ndarray, place: int, size: int) -> 
 
 
 @njit(cache=True, nogil=True)
-def _select_row(row: np.ndarray, skip: np.ndarray, items: np.ndarray, scores: np.ndarray) -> int:
+def select_row(row: np.ndarray, skip: np.ndarray, items: np.ndarray, scores: np.ndarray) -> int:
     """Fill ``items`` and ``scores`` with the best entries of ``row`` outside ``skip`` (sorted); return how many."""
     k = len(items)
     size = 0
@@ -91,7 +87,7 @@ def select_top_k(scores: np.ndarray, indptr: np.ndarray, indices: np.ndarray, k:
     best_items = np.empty((m, k), dtype=np.int32)
     best_scores = np.empty((m, k), dtype=np.float32)
     for i in prange(m):
-        _select_row(scores[i], indices[indptr[i] : indptr[i + 1]], best_items[i], best_scores[i])
+        select_row(scores[i], indices[indptr[i] : indptr[i + 1]], best_items[i], best_scores[i])
     return best_items, best_scores
 
 
@@ -245,215 +241,3 @@ def expected_reciprocal(place: np.ndarray, spread: np.ndarray, relevant: np.ndar
             found[row] += chance / (place[row] + i + 1)
             chance *= (g - i - r) / max(1, g - i - 1)
     return found
-
-
-# --- Sparse products ---------------------------------------------------------------------------------------
-
-PARTS = 64
-"""Rows are cut into so many runs, each with its own scratch space; a row's sum never depends on the cut."""
-
-
-@njit(cache=True, nogil=True)
-def _gather(
-    columns: np.ndarray,
-    values: np.ndarray,
-    indptr: np.ndarray,
-    indices: np.ndarray,
-    data: np.ndarray,
-    total: np.ndarray,
-    met: np.ndarray,
-) -> int:
-    """Add Σ_j values_j · row(columns_j) of a CSR matrix to ``total``, all NaN before; list in ``met`` what it fills."""
-    count = 0
-    for place in range(len(columns)):
-        for entry in range(indptr[columns[place]], indptr[columns[place] + 1]):
-            column, term = indices[entry], values[place] * data[entry]
-            if np.isnan(total[column]):
-                total[column] = term
-                met[count] = column
-                count += 1
-            else:
-                total[column] += term
-    return count
-
-
-@njit(cache=True, nogil=True, parallel=True)
-def nearest_rows(
-    a_indptr: np.ndarray,
-    a_indices: np.ndarray,
-    a_data: np.ndarray,
-    b_indptr: np.ndarray,
-    b_indices: np.ndarray,
-    b_data: np.ndarray,
-    left: np.ndarray,
-    right: np.ndarray,
-    shrink: float,
-    k: int,
-    skip_own: bool,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the k largest entries of each row of S, S_ij = (A·B)_ij / (left_i · right_j + shrink), of sparse A and B.
-
-    Args:
-        a_*: CSR arrays of A (m, u), finite. b_*: CSR arrays of B (u, n), finite.
-        left, right: float64[m], float64[n]; with ``shrink`` every denominator met is > 0.
-        k: ≥ 1. skip_own: leave out the diagonal.
-
-    Returns:
-        columns int32[m, k], best first, ties to the lower one, -1 padding; values float32[m, k], NaN padding. Pairs
-        without a common column of A and row of B are never listed, and (m, n) never exists as a whole.
-    """
-    m, n = len(a_indptr) - 1, len(right)
-    best = np.empty((m, k), dtype=np.int32)
-    values = np.empty((m, k), dtype=np.float32)
-    none = np.empty(0, dtype=a_indices.dtype)
-    for part in prange(PARTS):
-        total = np.full(n, np.nan)
-        met = np.empty(n, dtype=np.int64)
-        for i in range(part, m, PARTS):
-            own = slice(a_indptr[i], a_indptr[i + 1])
-            count = _gather(a_indices[own], a_data[own], b_indptr, b_indices, b_data, total, met)
-            near = np.sort(met[:count])
-            similar = np.empty(count, dtype=np.float32)
-            for place in range(count):
-                j = near[place]
-                similar[place] = -np.inf if skip_own and j == i else total[j] / (left[i] * right[j] + shrink)
-                total[j] = np.nan
-            found = _select_row(similar, none, best[i], values[i])
-            for place in range(found):
-                best[i, place] = near[best[i, place]]
-    return best, values
-
-
-@njit(cache=True, nogil=True, parallel=True)
-def dense_product(
-    a_indptr: np.ndarray,
-    a_indices: np.ndarray,
-    a_data: np.ndarray,
-    b_indptr: np.ndarray,
-    b_indices: np.ndarray,
-    b_data: np.ndarray,
-    n: int,
-) -> np.ndarray:
-    """Return float32[m, n], the product of two CSR matrices (m, u) and (u, n) as a dense array."""
-    m = len(a_indptr) - 1
-    found = np.zeros((m, n), dtype=np.float32)
-    for i in prange(m):
-        for place in range(a_indptr[i], a_indptr[i + 1]):
-            j, value = a_indices[place], a_data[place]
-            for entry in range(b_indptr[j], b_indptr[j + 1]):
-                found[i, b_indices[entry]] += value * b_data[entry]
-    return found
-
-
-@njit(cache=True, nogil=True, parallel=True)
-def dense_two_hops(
-    a_indptr: np.ndarray,
-    a_indices: np.ndarray,
-    a_data: np.ndarray,
-    b_indptr: np.ndarray,
-    b_indices: np.ndarray,
-    b_data: np.ndarray,
-    t_indptr: np.ndarray,
-    t_indices: np.ndarray,
-    t_data: np.ndarray,
-    u: int,
-    n: int,
-) -> np.ndarray:
-    """Return float32[m, n] = A·B·T of CSR matrices (m, n'), (n', u) and (u, n), without B·T, which may be dense."""
-    m = len(a_indptr) - 1
-    found = np.zeros((m, n), dtype=np.float32)
-    for part in prange(PARTS):
-        total = np.full(u, np.nan)
-        met = np.empty(u, dtype=np.int64)
-        for i in range(part, m, PARTS):
-            own = slice(a_indptr[i], a_indptr[i + 1])
-            count = _gather(a_indices[own], a_data[own], b_indptr, b_indices, b_data, total, met)
-            for place in range(count):
-                j = met[place]
-                for entry in range(t_indptr[j], t_indptr[j + 1]):
-                    found[i, t_indices[entry]] += total[j] * t_data[entry]
-                total[j] = np.nan
-    return found
-
-
-# --- Least squares -----------------------------------------------------------------------------------------
-
-
-@cache
-def _blas() -> ThreadpoolController:
-    import scipy.linalg.cython_blas  # noqa: F401  compiled code calls this one, so it must be loaded to be found
-
-    return ThreadpoolController()
-
-
-def one_blas_thread() -> Any:
-    """Return a context in which BLAS keeps to one thread, for work whose rows are in parallel already."""
-    return _blas().limit(limits=1, user_api="blas")
-
-
-@njit(cache=True, nogil=True, parallel=True)
-def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return a·b of C-contiguous arrays of one dtype, in blocks of a's rows: the same bits for any number of threads.
-
-    The caller limits BLAS to one thread.
-    """
-    block = 128
-    found = np.empty((a.shape[0], b.shape[1]), dtype=a.dtype)
-    for part in prange((a.shape[0] + block - 1) // block):
-        found[part * block : (part + 1) * block] = np.dot(a[part * block : (part + 1) * block], b)
-    return found
-
-
-@njit(cache=True, nogil=True, parallel=True)
-def als_half_step(
-    indptr: np.ndarray,
-    indices: np.ndarray,
-    weight: np.ndarray,
-    target: np.ndarray,
-    fixed: np.ndarray,
-    base: np.ndarray,
-    penalty: np.ndarray,
-) -> np.ndarray:
-    """Return x of each row, solving (diag(base + penalty) + Σ_j weight_j y_j y_jᵀ) x = Σ_j target_j y_j exactly.
-
-    Args:
-        indptr, indices: the CSR structure of the rows; indices point into ``fixed``.
-        weight, target: float64[nnz]. Implicit ALS: α|v| and (1 + α|v|)·p. Explicit ALS: 1 and v.
-        fixed: float64[n, rank], C order: the other side's factors y. Implicit ALS: turned into the eigenvectors of
-            their Gram matrix, whose eigenvalues are ``base``.
-        base: float64[rank] ≥ 0. Explicit ALS: zeros.
-        penalty: float64[m], > 0 where the row has a target that is not 0.
-
-    Returns:
-        float64[m, rank]. A row whose targets are all 0 gets zeros, whatever its system.
-
-    A diagonal plus a matrix of rank n, the row's length, costs O(n²·rank) by the Woodbury identity instead of
-    O(n·rank² + rank³), which is what makes a high rank cheap; rows longer than the rank are solved as they stand.
-    The caller limits BLAS to one thread.
-    """
-    m, rank = len(indptr) - 1, fixed.shape[1]
-    x = np.zeros((m, rank))
-    for i in prange(m):
-        start, n = indptr[i], indptr[i + 1] - indptr[i]
-        diagonal = base + penalty[i]
-        b = np.zeros(rank)
-        own = np.empty((n, rank))
-        for j in range(n):
-            y, w, t = fixed[indices[start + j]], np.sqrt(weight[start + j]), target[start + j]
-            for f in range(rank):
-                own[j, f] = w * y[f]
-                b[f] += t * y[f]
-        if not np.any(b != 0):
-            continue
-        if n < rank:
-            over = own / diagonal
-            small = np.dot(over, own.T)
-            for j in range(n):
-                small[j, j] += 1.0
-            x[i] = (b - np.dot(np.linalg.solve(small, np.dot(over, b)), own)) / diagonal
-        else:
-            large = np.dot(own.T, own)
-            for f in range(rank):
-                large[f, f] += diagonal[f]
-            x[i] = np.linalg.solve(large, b)
-    return x

@@ -1,10 +1,11 @@
-"""Compiled loops against plain twins. Selection is in test_rank.py, least squares in models/test_als.py."""
+"""Compiled loops against plain twins. Selection is in test_rank.py, recsys.linalg in tests/models."""
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.kernels import NOWHERE, find_relevant, group_rows, one_blas_thread, product, repeats, sort_groups
+from recsys.kernels import NOWHERE, find_relevant, group_rows, repeats, sort_groups
+from recsys.linalg import one_blas_thread, product
 
 
 @settings(max_examples=100, deadline=None)

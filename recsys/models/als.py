@@ -1,6 +1,6 @@
 """Implicit-feedback matrix factorization by alternating least squares: the definition, in plain NumPy.
 
-Every fast solver of the project (``kernels``, ``implicit``, Spark) is held to these lines by a parity test.
+Every fast solver of the project (``linalg``, ``implicit``, Spark) is held to these lines by a parity test.
 With value v of a stored (user, item) pair:
 
     p = 1 if v > 0 else 0                    preference; 0 where nothing is stored

@@ -11,7 +11,7 @@ from scipy.linalg import lapack
 from scipy.sparse import csr_array
 
 from recsys.errors import InputError
-from recsys.kernels import one_blas_thread
+from recsys.linalg import one_blas_thread
 from recsys.models.linear import Linear, liked, liked_columns
 from recsys.models.popular import STRICT
 from recsys.types import Features, Interactions

@@ -9,7 +9,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from scipy.sparse import csr_array
 
-from recsys import kernels
+from recsys import linalg
 from recsys.errors import InputError
 from recsys.models.als import Objective, start, systems
 from recsys.models.linear import liked, liked_columns
@@ -121,7 +121,7 @@ class ALS:
 
         confident = matrix.copy()  # implicit takes the confidence as it is; a negative one means preference 0
         confident.data = np.where(matrix.data > 0, 1.0, -1.0) * (1 + self.alpha * np.abs(matrix.data))
-        with kernels.one_blas_thread():
+        with linalg.one_blas_thread():
             library = AlternatingLeastSquares(  # a new one for every fit: a second fit would go on from the first
                 factors=self.rank,
                 regularization=self.reg,
@@ -143,8 +143,8 @@ Axes = tuple[np.ndarray, np.ndarray]
 def principal_axes(factors: np.ndarray) -> Axes:
     """Return the axes of ``factors`` [n, rank]."""
     y = np.ascontiguousarray(factors, dtype=np.float64)
-    with kernels.one_blas_thread():
-        values, vectors = np.linalg.eigh(kernels.product(np.ascontiguousarray(y.T), y))
+    with linalg.one_blas_thread():
+        values, vectors = np.linalg.eigh(linalg.product(np.ascontiguousarray(y.T), y))
     return np.maximum(values, 0), vectors
 
 
@@ -159,12 +159,12 @@ def half_step(matrix: csr_array, fixed: np.ndarray, objective: Objective, axes: 
     used = np.zeros(len(fixed), dtype=bool)
     used[matrix.indices] = True  # a few histories touch few columns: turn no others
     place = np.cumsum(used) - 1
-    with kernels.one_blas_thread():
-        turned = kernels.product(fixed[used].astype(np.float64), np.ascontiguousarray(vectors))
-        x = kernels.als_half_step(
+    with linalg.one_blas_thread():
+        turned = linalg.product(fixed[used].astype(np.float64), np.ascontiguousarray(vectors))
+        x = linalg.als_half_step(
             matrix.indptr, place[matrix.indices], weight, target, turned, base, objective.penalty(matrix)
         )
-        return kernels.product(x, np.ascontiguousarray(vectors.T))
+        return linalg.product(x, np.ascontiguousarray(vectors.T))
 
 
 def _csr_matrix(array: csr_array) -> Any:

@@ -13,7 +13,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from scipy.sparse import csr_array
 
-from recsys import kernels
+from recsys import linalg
 from recsys.models.linear import Linear, liked, liked_columns
 from recsys.models.popular import STRICT
 from recsys.types import Features, Interactions
@@ -32,7 +32,7 @@ class _Sparse(Linear):
     weights_: csr_array
 
     def _apply(self, strengths: csr_array) -> np.ndarray:
-        return kernels.dense_product(*_arrays(strengths), *_arrays(self.weights_), self.weights_.shape[1])
+        return linalg.dense_product(_arrays(strengths), _arrays(self.weights_), self.weights_.shape[1])
 
     def _weights(self, rows: np.ndarray, item: int) -> np.ndarray:
         return self.weights_[rows][:, [item]].toarray()[:, 0].astype(np.float64)
@@ -69,8 +69,8 @@ class ItemKNN(_Sparse):
         by_item = liked(matrix, self.known_, binary=False).T.tocsr()
         by_item = weigh(by_item, self.weighting, *term_statistics(by_item))
         norm = _norms(by_item)
-        near = kernels.nearest_rows(
-            *_arrays(by_item), *_arrays(by_item.T.tocsr()), norm, norm, self.shrink, self.neighbours, True
+        near = linalg.nearest_rows(
+            _arrays(by_item), _arrays(by_item.T.tocsr()), norm, norm, self.shrink, self.neighbours, True
         )
         self.weights_ = _sparse(*near, len(norm)).T.tocsr()  # column i holds the neighbours of item i
         return self
@@ -107,7 +107,7 @@ class RP3beta(_Sparse):
         by_user.data = np.repeat(_inverse(activity), np.diff(by_user.indptr)) ** self.alpha
         start = _inverse(popularity) ** -self.alpha  # dividing by it walks from the item
         end = np.maximum(popularity, 1) ** self.beta
-        near = kernels.nearest_rows(*_arrays(by_item), *_arrays(by_user), start, end, 0.0, self.neighbours, True)
+        near = linalg.nearest_rows(_arrays(by_item), _arrays(by_user), start, end, 0.0, self.neighbours, True)
         self.weights_ = _sparse(*near, len(end))
         return self
 
@@ -159,14 +159,14 @@ class UserKNN(Linear):
 
     def _apply(self, strengths: csr_array) -> np.ndarray:
         _, near = self._nearest(strengths)
-        return kernels.dense_product(*_arrays(near), *_arrays(self.train_), len(self.known_))
+        return linalg.dense_product(_arrays(near), _arrays(self.train_), len(self.known_))
 
     def _nearest(self, strengths: csr_array) -> tuple[csr_array, csr_array]:
         """Return the weighted histories (m, items) and their similarities to their neighbours (m, training users)."""
         weighted = weigh(strengths, self.weighting, self.idf_, self.average_)
         left = np.maximum(_norms(weighted), np.finfo(np.float64).tiny)
-        near = kernels.nearest_rows(
-            *_arrays(weighted), *_arrays(self.by_item_), left, self.norm_, self.shrink, self.neighbours, False
+        near = linalg.nearest_rows(
+            _arrays(weighted), _arrays(self.by_item_), left, self.norm_, self.shrink, self.neighbours, False
         )
         return weighted, _sparse(*near, len(self.norm_))
 

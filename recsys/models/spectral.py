@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 from scipy.sparse import csr_array
 from sklearn.utils.extmath import randomized_svd
 
-from recsys import kernels
+from recsys import linalg
 from recsys.models.linear import Linear, liked, liked_columns
 from recsys.models.popular import STRICT
 from recsys.types import Features, Interactions
@@ -53,7 +53,7 @@ class Spectral(Linear):
         likes.data = (1 / np.sqrt(np.repeat(n, n)) / self.root_[likes.indices]).astype(np.float32)
         self.by_item_ = likes.T.tocsr()
         rank = min(self.rank, *likes.shape)
-        with kernels.one_blas_thread():
+        with linalg.one_blas_thread():
             _, _, rows = randomized_svd(
                 likes,
                 rank,
@@ -69,7 +69,7 @@ class Spectral(Linear):
         users = self.by_item_.shape[1]
         by_user = self.by_item_.T.tocsr()
         a, b, t = ((m.indptr, m.indices, m.data) for m in (strengths, self.by_item_, by_user))
-        scores = kernels.dense_two_hops(*a, *b, *t, users, strengths.shape[1])
+        scores = linalg.dense_two_hops(a, b, t, users, strengths.shape[1])
         thin = (strengths / self.root_) @ self.vectors_
         scores += self.low * (thin @ (self.vectors_ * self.root_[:, None]).T)
         return scores
