@@ -12,13 +12,13 @@ import traceback
 import click
 import typer
 
-from recsys.cli import agree, data, doctor, judge, run
+from recsys.cli import agree, data, doctor, judge, lab, run
 from recsys.errors import RecsysError
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Recommend, judge and compare, on a laptop or on Spark."
 )
-for room in (run, data, judge, agree, doctor):
+for room in (run, data, judge, agree, lab, doctor):
     room.register(app)
 
 

@@ -28,7 +28,7 @@ def mallows(rng: np.random.Generator, m: int, n: int, dispersion: float) -> np.n
 
 
 def expected_distance(n: int, dispersion: float) -> float:
-    """Return the mean Kendall distance of :func:`mallows` from the truth, in closed form (Fligner and Verducci 1986)."""
+    """Return the mean Kendall distance of :func:`mallows` from the truth (closed form: Fligner and Verducci 1986)."""
     if dispersion == 0:
         return n * (n - 1) / 4
     j = np.arange(1, n + 1)
