@@ -36,8 +36,8 @@ def main(folder: str) -> None:
     rows.append(["mean", "", "", "", "", "", f"{np.mean(differences):+.4f}"])
     heads = ["seed", "same test rows", "popular, local", "popular, Spark", "als, local", "als, Spark", "Spark − local"]
     body = (
-        f"ml-latest-small, 20 % of each user's rows by hash, ratings from 4 relevant, {METRIC};"
-        " als: rank 32, 15 iterations, α 10, λ 0.05. The engines start from other random factors; the rest is the same.\n\n"
+        f"ml-latest-small, 20 % of each user's rows by hash, ratings from 4 relevant, {METRIC}; als:"
+        " rank 32, 15 iterations, α 10, λ 0.05. The engines start from other random factors; the rest is the same.\n\n"
         + table(heads, rows)
     )
     write_section("engines", "Two engines, one answer", "python bench/engines.py FOLDER", body)

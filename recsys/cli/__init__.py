@@ -9,16 +9,15 @@ from __future__ import annotations
 import sys
 import traceback
 
-import click
 import typer
 
-from recsys.cli import agree, data, doctor, judge, lab, run
+from recsys.cli import agree, data, doctor, judge, run
 from recsys.errors import RecsysError
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Recommend, judge and compare, on a laptop or on Spark."
 )
-for room in (run, data, judge, agree, lab, doctor):
+for room in (run, data, judge, agree, doctor):
     room.register(app)
 
 
@@ -30,23 +29,16 @@ def main(arguments: list[str] | None = None) -> None:
 def run_verb(arguments: list[str] | None = None) -> int:
     """Run one verb and return its exit code."""
     try:
-        result = app(args=arguments, standalone_mode=False)
-        return result if isinstance(result, int) else 0
+        app(args=arguments)
+    except SystemExit as stop:  # how typer ends, after it has told what is wrong with the words
+        if stop.code == 130:
+            print("interrupted: nothing half-written was left behind", file=sys.stderr)
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except RecsysError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    except click.exceptions.Exit as stop:
-        return stop.exit_code
-    except click.ClickException as error:
-        error.show()
-        return 2
-    except (KeyboardInterrupt, click.exceptions.Abort):
-        print("interrupted: nothing half-written was left behind", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 0
     except Exception:
         traceback.print_exc()
         print("This is a bug in recsys: please report the lines above.", file=sys.stderr)
         return 1
+    return 0

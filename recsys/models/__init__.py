@@ -4,7 +4,7 @@
     recent     the most liked items lately          als        matrix factorization
     itemknn    items that share users               userknn    what similar users like
     rp3beta    walks over shared users              ease       linear autoencoder, closed form
-    spectral   graph filter over singular vectors   bpr        pairwise ranking
+    spectral   graph filter over singular vectors
 
 A model is a dataclass of its parameters. What ``fit`` learns are arrays, dense or sparse, named in the class's
 ``STATE``; members, if it is made of models, are in ``models``; how it chose, if it chose, is in ``record`` (JSON).
@@ -30,7 +30,6 @@ KINDS = {
     "popular": ("popular", "Popular"),
     "recent": ("popular", "Recent"),
     "als": ("factor", "ALS"),
-    "bpr": ("factor", "BPR"),
     "itemknn": ("neighbours", "ItemKNN"),
     "userknn": ("neighbours", "UserKNN"),
     "rp3beta": ("neighbours", "RP3beta"),

@@ -11,7 +11,7 @@ from recsys.models.hybrid import Cascade
 ANSWER_EVERYONE = {"random", "popular", "recent"}
 """Kinds with an opinion whatever the history; every other kind is personal and collaborative."""
 
-PARAMS = {"als": {"rank": 16}, "bpr": {"rank": 8}}
+PARAMS = {"als": {"rank": 16}}
 """Smaller than the defaults where that saves time."""
 
 MORE = {

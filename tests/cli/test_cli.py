@@ -1,0 +1,91 @@
+"""The command line as a user meets it: help, wrong words, an interrupt, the second run over the first."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import typer
+
+from recsys.cli import app, run_verb
+
+
+def verbs(command, words=()):
+    if below := getattr(command, "commands", None):
+        for name in below:
+            yield from verbs(below[name], (*words, name))
+    else:
+        yield words
+
+
+VERBS = sorted(verbs(typer.main.get_command(app)))
+
+
+@pytest.mark.parametrize("words", VERBS, ids=" ".join)
+def test_every_verb_explains_itself_with_an_example(words, capsys):
+    assert run_verb([*words, "--help"]) == 0
+    assert "Example" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words", [["rnu"], ["run"], ["run", "config.toml", "--nope"], ["demo", "extra"], ["data", "make"]], ids=" ".join
+)
+def test_wrong_words_exit_with_2(words, capsys):
+    assert run_verb(words) == 2
+    assert "Error" in capsys.readouterr().err
+
+
+def test_a_missing_config_is_named(capsys):
+    assert run_verb(["run", "nowhere.toml"]) == 2
+    assert "nowhere.toml: no such config file" in capsys.readouterr().err
+
+
+def test_doctor_finds_this_installation_whole(capsys):
+    assert run_verb(["doctor"]) == 0
+    said = capsys.readouterr().out
+    assert "compiled" in said
+    assert "broken" not in said
+
+
+def test_check_prints_one_json_object(world_files, capsys):
+    assert run_verb(["check", str(world_files["events"]), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["refused"]["total"] == 0
+    assert found["events"] == len(world_files["events"].read_text().splitlines()) - 1
+
+
+@pytest.fixture
+def config(tmp_path, world_files):
+    path = tmp_path / "config.toml"
+    path.write_text(
+        f"out = '{tmp_path}/run'\n[data]\nevents = '{world_files['events']}'\n[models.als]\nrank = 4\niterations = 2\n"
+    )
+    return path
+
+
+def test_a_second_run_replaces_the_first_and_says_the_same(config, capsys):
+    assert run_verb(["run", str(config)]) == 0
+    place = config.parent / "run"
+    first = {name: (place / name).read_bytes() for name in ("metrics.json", "per_user.parquet", "topk/als.parquet")}
+    assert run_verb(["run", str(config)]) == 0
+    assert first == {name: (place / name).read_bytes() for name in first}
+    assert sorted(os.listdir(config.parent)) == ["config.toml", "run"]
+    assert run_verb(["report", str(place)]) == 0
+    assert "als" in capsys.readouterr().out
+
+
+def test_an_interrupt_leaves_nothing_behind(config):
+    """Long enough to be met in the middle: the run's unfinished folder shows that it is under way."""
+    words = ["-c", "from recsys.cli import main; main()", "run", str(config), "--set", "models.als.iterations=1000000"]
+    running = subprocess.Popen([sys.executable, *words], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list(config.parent.glob(".run.*.part/split.json")) and time.monotonic() < deadline:
+        assert running.poll() is None, running.stderr.read()
+    running.send_signal(signal.SIGINT)
+    said = running.communicate(timeout=60)[1]
+    assert running.returncode == 130
+    assert "interrupted" in said
+    assert os.listdir(config.parent) == ["config.toml"]

@@ -1,0 +1,151 @@
+"""Whole runs on both engines over the same files: what does not depend on ALS's random start must be equal."""
+
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recsys import config, experiment
+from recsys.errors import RunFolderError
+from recsys.report import write as write_report
+from recsys.runfolder import RunFolder
+
+pytestmark = pytest.mark.spark
+ROOT = Path(__file__).resolve().parents[2]
+METRICS = ["ndcg@5", "recall@5", "ndcg[gain=exp]@3"]
+SPARK = {"driver_memory": "1g", "conf": {"spark.ui.enabled": "false"}}
+
+
+def ids(kind, rows):
+    """Return ids of a kind for row numbers."""
+    if kind == "text":  # "007" beside "7"
+        return [str(row) if row % 2 else f"00{row + 1}" for row in rows]
+    if kind == "uuid":
+        return [str(uuid.UUID(int=int(row) * 7919)) for row in rows]
+    if kind == "int64":  # pairs that are equal modulo 2^32
+        return np.where(rows % 2, rows, rows - 1 + 2**32).astype(np.int64)
+    return rows.astype(np.int32)
+
+
+@pytest.fixture(scope="module", params=[("text", "uuid"), ("int64", "int32")], ids="-".join)
+def runs(request, spark, world, tmp_path_factory):
+    """One run a engine, over the film world under other ids."""
+    from recsys.spark import run as spark_run
+
+    place = tmp_path_factory.mktemp("runs")
+    user, item = request.param
+    events = world.events.assign(
+        user_id=ids(user, pd.factorize(world.events["user_id"], sort=True)[0]),
+        item_id=ids(item, pd.factorize(world.events["item_id"], sort=True)[0]),
+    )
+    events.to_parquet(place / "events.parquet", index=False)
+    found = {"events": events}
+    for engine, run in (("local", experiment.run), ("spark", spark_run.run)):
+        raw = {
+            "out": str(place / engine),
+            "data": {"events": str(place / "events.parquet")},
+            "split": {"rule": "time", "test": 0.25},
+            "models": {"als": {"rank": 4, "iterations": 3}},
+            "recommend": {"k": 5, "everyone": True},
+            "judge": {"metrics": METRICS, "relevant": 3.5, "resamples": 200},
+            "spark": SPARK,
+        }
+        run(config.parse(raw))
+        write_report(place / engine)
+        found[engine] = RunFolder.open(place / engine)
+    return found
+
+
+def table(run, name, by):
+    found = run.read_table(name)
+    return found.sort_values(by, ignore_index=True)
+
+
+def test_data_and_split_are_described_alike(runs):
+    for name in ("data.json", "split.json"):
+        assert runs["spark"].read_json(name) == runs["local"].read_json(name)
+
+
+def test_ids_come_back_distinct_and_of_their_dtype(runs):
+    for engine in ("local", "spark"):
+        lists = table(runs[engine], "topk/als.parquet", ["user_id", "rank"])
+        for column in ("user_id", "item_id"):
+            assert lists[column].dtype == runs["events"][column].dtype
+            assert set(lists[column]) <= set(runs["events"][column])
+        assert not lists.duplicated(["user_id", "item_id"]).any()
+        known = table(runs[engine], "split/train.parquet", ["user_id", "item_id"])
+        assert lists.merge(known, on=["user_id", "item_id"]).empty, "a seen item was recommended"
+        assert set(lists["user_id"]) >= set(known["user_id"]), "recommend.everyone leaves somebody out"
+
+
+@pytest.mark.parametrize("model", ["popular", "recent"])
+def test_baselines_are_the_same_lists(runs, model):
+    local, spark = (table(runs[e], f"topk/{model}.parquet", ["user_id", "rank"]) for e in ("local", "spark"))
+    pd.testing.assert_frame_equal(local, spark)
+
+
+def test_their_metrics_are_the_same_numbers(runs):
+    local, spark = (table(runs[e], "per_user.parquet", ["model", "user_id"]) for e in ("local", "spark"))
+    for model in ("popular", "recent"):
+        a, b = (frame[frame["model"] == model].reset_index(drop=True) for frame in (local, spark))
+        pd.testing.assert_frame_equal(a[b.columns], b, check_exact=False, rtol=0, atol=1e-12, check_dtype=False)
+    a, b = (runs[e].read_json("metrics.json") for e in ("local", "spark"))
+    for model in ("popular", "recent"):
+        for metric in METRICS:
+            assert a["models"][model][metric]["mean"] == pytest.approx(b["models"][model][metric]["mean"], abs=1e-12)
+            assert a["models"][model][metric]["ci95"] == pytest.approx(b["models"][model][metric]["ci95"], abs=1e-9)
+    assert a["about"]["counts"]["popular"] == b["about"]["counts"]["popular"]
+
+
+def test_als_is_trained_and_reported_on_both(runs):
+    for engine in ("local", "spark"):
+        models = runs[engine].read_json("metrics.json")["models"]
+        assert models["als"]["ndcg@5"]["mean"] > models["random"]["ndcg@5"]["mean"]
+        page = (runs[engine].path / "report.html").read_text()
+        assert f"on the {engine} engine" in page
+    assert runs["spark"].read_json("manifest.json")["hops"][-1]["peak_mb"]["jvm"] > 0
+
+
+def submit(*words, cwd):
+    """Run the job as a user does, with the spark-submit of this environment."""
+    program = Path(sys.executable).with_name("spark-submit")
+    return subprocess.run([program, ROOT / "jobs" / "train_als.py", *words], capture_output=True, text=True, cwd=cwd)
+
+
+def test_the_job_runs_under_spark_submit(world_files, tmp_path):
+    (tmp_path / "job.toml").write_text(
+        f"out = 'run'\n[data]\nevents = '{world_files['events']}'\n[models.als]\nrank = 4\niterations = 2\n"
+    )
+    found = submit("--config", "job.toml", "--set", "recommend.k=3", "--set", "judge.resamples=100", cwd=tmp_path)
+    assert found.returncode == 0, found.stderr[-2000:]
+    run = RunFolder.open(tmp_path / "run")
+    assert run.read_table("topk/als.parquet")["rank"].max() == 3
+    assert (run.path / "report.html").exists()
+    assert "override: recommend.k=3" in found.stdout  # spark-submit merges what its Python prints
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["job.toml", "run"]
+
+
+def test_the_job_refuses_a_bad_config_before_it_starts_anything(tmp_path):
+    (tmp_path / "job.toml").write_text("[data]\nevents = 'x.csv'\n[models.als]\nrnak = 4\n")
+    found = subprocess.run(
+        [sys.executable, ROOT / "jobs" / "train_als.py", "--config", "job.toml"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert found.returncode == 2
+    assert "Did you mean 'rank'?" in found.stderr
+    with pytest.raises(RunFolderError):
+        RunFolder.open(tmp_path / "runs" / "run")
+
+
+def test_the_job_says_which_python_would_do(tmp_path):
+    job = ROOT / "jobs" / "train_als.py"
+    found = subprocess.run([sys.executable, "-I", "-S", job], capture_output=True, text=True, cwd=tmp_path)
+    assert found.returncode == 2
+    assert "has no module recsys" in found.stderr
+    assert "setup" in found.stderr or "spark-submit" in found.stderr
