@@ -207,19 +207,33 @@ def rank_among(
     before = np.zeros(len(relevant), dtype=np.int32)
     candidates = np.zeros(m, dtype=np.int64)
     for row in prange(m):
-        for column in range(n):
-            candidates[row] += scores[row, column] > -np.inf
-        for at in range(indptr[row], indptr[row + 1]):
-            item = relevant[at]
-            if item >= n or not scores[row, item] > -np.inf:
+        own = np.full(indptr[row + 1] - indptr[row], np.inf)  # minus the scores, so that the best comes first
+        for j in range(len(own)):
+            item = relevant[indptr[row] + j]
+            if item < n and scores[row, item] > -np.inf:
+                own[j] = -scores[row, item]
+        order = np.argsort(own)
+        own = own[order]
+        found = np.searchsorted(own, np.inf)
+        higher = np.zeros(found + 1, dtype=np.int32)
+        at = indptr[row] + order[:found]
+        tied[at] = 0
+        for column in range(n):  # one search among the few relevant scores for each candidate
+            score = -np.float64(scores[row, column])
+            if not score < np.inf:
                 continue
-            own, higher, same, lower_column = scores[row, item], 0, 0, 0
-            for column in range(n):
-                higher += scores[row, column] > own
-                same += scores[row, column] == own
-            for column in range(item):
-                lower_column += scores[row, column] == own
-            above[at], tied[at], before[at] = higher, same, lower_column
+            candidates[row] += 1
+            if found and score <= own[found - 1]:
+                place = np.searchsorted(own[:found], score, side="right")
+                higher[place] += 1
+                while place > 0 and own[place - 1] == score:
+                    place -= 1
+                    tied[at[place]] += 1
+                    before[at[place]] += column < relevant[at[place]]
+        total = 0
+        for j in range(found):
+            total += higher[j]
+            above[at[j]] = total
     return above, tied, before, candidates
 
 

@@ -26,23 +26,51 @@ def evaluate(
     missing_users: Annotated[
         Literal["zero", "skip"], typer.Option(help="Users with truth but no list: count 0, or leave out.")
     ] = "zero",
+    ties: Annotated[
+        Literal["stable", "average", "pessimistic", "optimistic"],
+        typer.Option(help="Equal scores: as ranked, the mean over all their orders, the worst, or the best."),
+    ] = "stable",
+    convention: Annotated[
+        Literal["recsys", "trec", "sklearn", "spark", "implicit"],
+        typer.Option(help="Whose definitions; another library's settle ties and missing users too."),
+    ] = "recsys",
+    train: Annotated[
+        Path | None,
+        typer.Option(help="What users chose before: item popularity for debiased metrics, recall[ips=0.5]@10."),
+    ] = None,
+    sampled: Annotated[
+        int | None, typer.Option(min=1, help="The lists rank only this many sampled candidates: names will say so.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
     """Judge a table of recommendations, from any system, against what users chose.
 
     Example: recsys evaluate recs.csv truth.csv -m ndcg@10 -m recall@20 --json
     """
-    from recsys.evaluation.evaluate import Judging, evaluate_tables
+    from recsys.evaluation.evaluate import Judging, evaluate_tables, popularity
     from recsys.evaluation.metrics import parse_all
     from recsys.evaluation.summary import summarise
     from recsys.evaluation.tables import read_topk, read_truth
     from recsys.runfolder import plain
 
     names = tuple(map(str, parse_all(metrics or ["ndcg@10", "recall@10"])))
-    judging = Judging(metrics=names, relevant=relevant, missing_users=missing_users)
-    evaluation = evaluate_tables(read_topk(recs), read_truth(truth), judging, name=recs.stem)
+    judging = Judging(metrics=names, relevant=relevant, missing_users=missing_users, ties=ties)
+    evaluation = evaluate_tables(
+        read_topk(recs),
+        read_truth(truth),
+        judging,
+        name=recs.stem,
+        convention=None if convention == "recsys" else convention,
+        propensity=popularity(read_truth(train)) if train else None,
+        sampled=sampled,
+    )
     result = plain(summarise([evaluation], judging))
+    result["about"] |= {key: evaluation.about[key] for key in ("ties", "missing_users", "convention")}
     if as_json:
         print(json.dumps(result, ensure_ascii=False, allow_nan=False))
-    else:
-        out.print(models_table({recs.stem: result}))
+        return
+    out.print(models_table({recs.stem: result}))
+    counts = evaluation.about["counts"]
+    out.print(", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in counts.items() if count))
+    for name, text in evaluation.about["definitions"].items():
+        out.print(f"{name}: {text}", markup=False)

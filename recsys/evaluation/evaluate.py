@@ -19,6 +19,10 @@ from recsys.evaluation.tables import LISTS, TRUTH, codes, lists
 from recsys.schema import ITEM, USER, VALUE
 from recsys.types import SHORTFALL, Evaluation, Interactions, Split, TopK
 
+CAUTION = (
+    " Caution: ranked among {} sampled candidates only. Such numbers are biased, cannot be compared with full ranking,"
+    " and can order models wrongly (Krichene and Rendle, KDD 2020)."
+)
 DEFAULT_METRICS = ("ndcg@10", "recall@10", "precision@10", "map@10", "mrr@10", "hit_rate@10")
 
 
@@ -92,6 +96,7 @@ def evaluate_tables(
     name: str = "recs",
     convention: str | None = None,
     propensity: pd.Series | None = None,
+    sampled: int | None = None,
 ) -> Evaluation:
     """Judge a topk table from any system against a table of what users chose (user_id, item_id[, value]).
 
@@ -104,6 +109,7 @@ def evaluate_tables(
             then settle ties and missing users too.
         propensity: item id -> chance in (0, 1] that its relevance is observed, for metrics with ``ips``; see
             :func:`popularity`.
+        sampled: the lists rank relevant items among this many sampled others only: the names will say so.
 
     Returns:
         per_user: user_id, n_relevant, then the metrics; one row for every user of ``truth``, sorted by id.
@@ -141,8 +147,16 @@ def evaluate_tables(
     )
     counts = {"listed_without_truth": int((np.bincount(reader, minlength=len(users))[m:] > 0).sum())}
     found = build(name, users[:m], {"n_relevant": judged.n_relevant}, judged, judging, counts, theirs)
-    per_user = found.per_user.sort_values(USER, ignore_index=True)
-    return Evaluation(name, per_user, found.about)
+    found = Evaluation(name, found.per_user.sort_values(USER, ignore_index=True), found.about)
+    return as_sampled(found, sampled) if sampled else found
+
+
+def as_sampled(evaluation: Evaluation, n: int) -> Evaluation:
+    """Return the evaluation with ``[sampled=n]`` behind every metric's name and a caution behind its definition."""
+    names = {metric: f"{metric}[sampled={n}]" for metric in evaluation.metrics}
+    definitions = {names[metric]: text + CAUTION.format(n) for metric, text in evaluation.about["definitions"].items()}
+    per_user = evaluation.per_user.rename(columns=names)
+    return Evaluation(evaluation.name, per_user, evaluation.about | {"definitions": definitions})
 
 
 def popularity(train: pd.DataFrame) -> pd.Series:
@@ -186,6 +200,7 @@ def build(
         "definitions": {str(m): convention.definition(m) if convention else m.definition for m in metrics},
         "counts": count(judged, judging.missing_users) | tallies | counts,
         "ties": judging.ties,
+        "missing_users": judging.missing_users,
         "convention": convention.says if convention else "recsys",
     }
     return Evaluation(name, per_user, about)

@@ -9,16 +9,11 @@ import pandas as pd
 from scipy.sparse import csr_array
 
 from recsys.data.hashing import combine, id_bits
-from recsys.evaluation.evaluate import count, outside, score, train_propensity, truth_of
+from recsys.evaluation.evaluate import as_sampled, count, outside, score, train_propensity, truth_of
 from recsys.evaluation.judge import Ties, judge_scores
 from recsys.evaluation.metrics import parse_all
 from recsys.schema import USER
 from recsys.types import Evaluation, Recommender, Split
-
-CAUTION = (
-    " Caution: ranked among {} sampled candidates only; such numbers are biased, cannot be compared with full"
-    " ranking, and can order models wrongly."
-)
 
 
 def evaluate_scores(
@@ -39,8 +34,7 @@ def evaluate_scores(
     Args:
         model: fitted on ``split.train``.
         sampled: rank relevant items among this many other candidates only, drawn by a hash of seed, user and
-            item. Names then end in ``[sampled=…]``: such numbers are biased and can order models wrongly
-            (Krichene and Rendle, KDD 2020).
+            item, the same for every model. Names then end in ``[sampled=…]`` (:func:`.evaluate.as_sampled`).
 
     Truth and ``exclude_seen`` as in :func:`evaluate`. Users on whom the model has no opinion count 0.
     """
@@ -62,17 +56,14 @@ def evaluate_scores(
         judged = judge_scores(scores, truth[rows], ties=ties, propensity=propensity)
         tallies = {"listed_places": int(judged.n_relevant.sum()), "tied_places": judged.tied_places}
         parts.append((score(judged, chosen, "zero"), count(judged, "zero") | tallies))
-    suffix = "" if sampled is None else f"[sampled={sampled}]"
-    values = {f"{metric}{suffix}": np.concatenate([part[str(metric)] for part, _ in parts]) for metric in chosen}
-    per_user = pd.DataFrame(
-        {USER: split.test.users.names(np.arange(len(bits))), "n_relevant": np.diff(truth.indptr)} | values
-    )
-    counts = {key: sum(tally[key] for _, tally in parts) for key in parts[0][1]}
+    values = {str(metric): np.concatenate([part[str(metric)] for part, _ in parts]) for metric in chosen}
+    users = split.test.users.names(np.arange(len(bits)))
+    per_user = pd.DataFrame({USER: users, "n_relevant": np.diff(truth.indptr)} | values)
+    counts = {key: sum(tally[key] for _, tally in parts) for key in parts[0][1] if key != "short"}
     counts |= {"seen_pairs_removed": removed, "relevant_outside_candidates": outside(truth, candidates)}
-    definitions = {
-        f"{metric}{suffix}": metric.definition + (CAUTION.format(sampled) if sampled else "") for metric in chosen
-    }
-    return Evaluation(name, per_user, {"definitions": definitions, "counts": counts, "ties": ties})
+    definitions = {str(metric): metric.definition for metric in chosen}
+    found = Evaluation(name, per_user, {"definitions": definitions, "counts": counts, "ties": ties})
+    return as_sampled(found, sampled) if sampled else found
 
 
 def _cells(matrix: csr_array) -> tuple[np.ndarray, np.ndarray]:

@@ -78,11 +78,10 @@ class Judged:
         first, size = tie_runs(self.user, self.place)
         return self.ordinal[first], size
 
-    def descending(self, entries: np.ndarray) -> np.ndarray:
-        """Return float64[nnz] entries sorted within each user, largest first."""
-        if not (entries[1:] > entries[:-1]).any():  # as with binary gains: nothing to sort
-            return entries
-        return entries[np.lexsort((-entries, self.user))]
+    @cached_property
+    def by_value(self) -> np.ndarray:
+        """Return int64[nnz]: the entries, each user's largest values first; all cut-offs share it."""
+        return np.lexsort((-self.value, self.user))
 
     def total(self, entries: np.ndarray) -> np.ndarray:
         """Return float64[m]: the sum of float64[nnz] entries over each user, in the order of places."""
@@ -117,13 +116,16 @@ def judge(topk: TopK, relevant: csr_array, *, ties: Ties = "stable", propensity:
     if relevant.nnz and not relevant.data.min() > 0:
         raise ValueError("a relevant item must have a value above 0")
     listed = topk.items >= 0
+    items, offsets = topk.items[listed], np.append(0, np.cumsum(listed.sum(axis=1)))
+    width = max(relevant.shape[1], int(topk.items.max(initial=0)) + 1)
+    _unique(items, offsets, relevant.indices, relevant.indptr, width)
     return judge_codes(
-        topk.items[listed],
-        _offsets(listed.sum(axis=1)),
+        items,
+        offsets,
         relevant.indices,
         relevant.indptr,
         relevant.data,
-        width=max(relevant.shape[1], int(topk.items.max(initial=0)) + 1),
+        width=width,
         k=topk.items.shape[1],
         scores=topk.scores[listed],
         ties=ties,
@@ -152,11 +154,12 @@ def judge_lists(
         scores: float[len(listed)], for ``ties``.
     """
     codes, names = pd.factorize(np.concatenate([listed, relevant]))
-    split = len(listed)
+    listed, relevant = codes[: len(listed)], codes[len(listed) :]
+    _unique(listed, listed_offsets, relevant, relevant_offsets, len(names))
     return judge_codes(
-        codes[:split],
+        listed,
         listed_offsets,
-        codes[split:],
+        relevant,
         relevant_offsets,
         values,
         width=len(names),
@@ -179,15 +182,8 @@ def judge_codes(
     ties: Ties = "stable",
     propensity: np.ndarray | None = None,
 ) -> Judged:
-    """Judge lists of integer codes below ``width``: what :func:`judge` and :func:`judge_lists` come down to.
-
-    Raises:
-        ValueError: a code twice in a list or among a user's relevant items.
-    """
+    """Judge lists of integer codes below ``width``, none twice for a user: what all judging of lists comes down to."""
     indptr, offsets = np.asarray(indptr, dtype=np.int64), np.asarray(offsets, dtype=np.int64)
-    for what, codes, bounds in (("list", listed, offsets), ("truth", relevant, indptr)):
-        if kernels.repeats(codes, bounds, width).any():
-            raise ValueError(f"an item stands twice in a user's {what}")
     entry, place = kernels.find_relevant(listed, offsets, relevant, indptr, width)
     spread, tied_places = np.ones(len(place), dtype=np.int32), 0
     if scores is not None:
@@ -212,6 +208,12 @@ def judge_codes(
         tied_places=tied_places,
         propensity=None if propensity is None else propensity[relevant[entry]],
     )
+
+
+def _unique(listed: np.ndarray, offsets: np.ndarray, relevant: np.ndarray, indptr: np.ndarray, width: int) -> None:
+    for what, codes, bounds in (("list", listed, offsets), ("truth", relevant, indptr)):
+        if kernels.repeats(codes, bounds, width).any():
+            raise ValueError(f"an item stands twice in a user's {what}")
 
 
 def judge_scores(
@@ -286,7 +288,3 @@ def _runs(starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     first = np.flatnonzero(starts)
     size = np.diff(np.append(first, len(starts)))
     return np.repeat(first, size), np.repeat(size, size)
-
-
-def _offsets(lengths: np.ndarray) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(lengths)])

@@ -77,7 +77,8 @@ def ndcg(judged: Judged, k: int | None = None, gain: str = "binary", ips: float 
     gains = shape[gain](judged.value) * _weights(judged, ips)
     discount = 1 / np.log2(np.arange(2, _cut(judged, k) + 2))
     ideal = np.append(discount, 0.0)[np.minimum(judged.ordinal, len(discount))]
-    best = judged.total(judged.descending(gains) * ideal)
+    order = np.lexsort((-gains, judged.user)) if ips else judged.by_value  # every gain grows with the value
+    best = judged.total(gains[order] * ideal)
     return _share(judged, judged.total(gains * judged.mean_over_places(discount)), best)
 
 

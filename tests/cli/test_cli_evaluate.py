@@ -62,6 +62,36 @@ def test_without_json_a_table_is_printed(files, capsys):
     assert "0.5000" in text
 
 
+def test_ties_conventions_popularity_and_samples_change_what_they_say(tmp_path, capsys):
+    """One list a, b, c with a and b tied; b is relevant. trec_eval puts b first: the later id."""
+    table = pd.DataFrame({"user_id": "u", "item_id": list("abc"), "rank": [1, 2, 3], "score": [0.5, 0.5, 0.1]})
+    table.to_csv(tmp_path / "r.csv", index=False)
+    table[1:2][["user_id", "item_id"]].to_csv(tmp_path / "t.csv", index=False)
+    paths = [str(tmp_path / "r.csv"), str(tmp_path / "t.csv")]
+    for options, expected in {
+        (): 1 / 2,
+        ("--ties", "average"): 3 / 4,
+        ("--ties", "pessimistic"): 1 / 2,
+        ("--ties", "optimistic"): 1.0,
+        ("--convention", "trec"): 1.0,
+    }.items():
+        code, text, _ = run(capsys, *paths, "-m", "mrr", "--json", *options)
+        found = json.loads(text)
+        assert code == 0
+        assert found["models"]["r"]["mrr"]["mean"] == expected, options
+        assert found["about"]["counts"]["r"]["tied_places"] == 2
+        assert found["about"]["definitions"]["mrr"].startswith("1 / rank")
+    code, text, _ = run(capsys, *paths, "-m", "mrr", "--json", "--sampled", "100")
+    found = json.loads(text)
+    assert list(found["models"]["r"]) == ["mrr[sampled=100]"]
+    assert "Caution" in found["about"]["definitions"]["mrr[sampled=100]"]
+    code, _, error = run(capsys, *paths, "-m", "recall[ips=1]@2")
+    assert code == 2
+    assert "popularity or propensities" in error
+    code, text, _ = run(capsys, *paths, "-m", "recall[ips=1]@2", "--train", paths[1], "--json")
+    assert json.loads(text)["models"]["r"]["recall[ips=1.0]@2"]["mean"] == 1.0
+
+
 def test_all_misspelt_metrics_are_named_at_once(files, capsys):
     code, _, error = run(capsys, *files, "-m", "ndgc@10", "-m", "recal@5", "-m", "auc")
     assert code == 2
