@@ -11,7 +11,8 @@ import pandas as pd
 
 from recsys.data.hashing import id_bits
 from recsys.errors import InputError, nearest
-from recsys.evaluation.significance import bootstrap_sums, detectable, holm, sign_flip_test
+from recsys.evaluation.significance import Method, bootstrap_sums, detectable, holm, sign_flip_test
+from recsys.runfolder import RunFolder
 from recsys.schema import USER
 from recsys.types import Evaluation
 
@@ -21,7 +22,7 @@ class Comparison:
     """What :func:`compare` found.
 
     ``means``: model × metric, each over the users for whom the model is defined. ``differences``: a row a pair and
-    metric: ``model``, ``against``, ``metric``, ``difference``, ``low``, ``high`` (95 % BCa), ``effect_size``
+    metric: ``model``, ``against``, ``metric``, ``difference``, ``low``, ``high`` (95 % bootstrap), ``effect_size``
     (difference over its standard deviation between users), ``p`` (randomisation), ``p_holm``, ``users`` (for whom both
     are defined), ``detectable`` (the true difference seen four times in five), ``folds`` (the difference in each).
     """
@@ -61,6 +62,7 @@ def compare(
     resamples: int = 4999,
     seed: int = 0,
     alpha: float = 0.05,
+    method: Method = "percentile",
 ) -> Comparison:
     """Compare models that were judged on the same users by the same metrics.
 
@@ -69,8 +71,10 @@ def compare(
 
     Args:
         baseline: compare the others with this one; None: every pair.
-        resamples: of the bootstrap (BCa interval) and of the randomisation test; p cannot be below 1 / (resamples + 1).
+        resamples: of the bootstrap and of the randomisation test; p cannot be below 1 / (resamples + 1).
         alpha: what ``p_holm`` is held against in :meth:`Comparison.table`; Holm's family is all pairs × metrics.
+        method: of the interval. ``bca`` errs more often than ``percentile`` on the differences of ranking metrics
+            (bench/RESULTS.md); both are too narrow below a hundred users, where p is to be trusted rather.
 
     Raises:
         InputError: fewer than two models, other metrics, users or numbers of folds in one of them, an unknown baseline.
@@ -85,7 +89,7 @@ def compare(
     differences = np.concatenate([_mean(d, axis=0) for d in by_fold], axis=1)
     bits = id_bits(users)
     sums = bootstrap_sums(differences, bits, resamples=resamples, seed=seed)
-    mean, low, high = sums.intervals(method="bca")
+    mean, low, high = sums.intervals(method=method)
     p = sign_flip_test(differences, bits, resamples=resamples, seed=seed)
     table = pd.DataFrame(
         [(model, against, metric) for model, against in pairs for metric in metrics],
@@ -103,6 +107,21 @@ def compare(
     )
     means = pd.DataFrame({name: _mean(_mean(values[name], axis=0), axis=0) for name in names}, index=metrics).T
     return Comparison(means, table, alpha)
+
+
+def read_run(folder: RunFolder) -> dict[str, Evaluation]:
+    """Return model -> evaluation of a whole run folder of either engine, in the order of its metrics.json."""
+    about = folder.read_json("metrics.json")
+    definitions = about["about"]["definitions"]
+    table = folder.read_table("per_user.parquet")
+    return {
+        name: Evaluation(
+            name,
+            table[table["model"] == name].drop(columns="model").reset_index(drop=True),
+            {"definitions": definitions},
+        )
+        for name in about["models"]
+    }
 
 
 def _folds(evaluations: list[Evaluation]) -> dict[str, list[Evaluation]]:

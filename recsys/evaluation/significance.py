@@ -152,7 +152,8 @@ def mean_ci(
     """Return (mean, low, high) of float64[m]: the mean of the defined values and its bootstrap interval.
 
     Undefined (all NaN) without a defined value. A difference of two models is the mean of their difference.
-    ``bca`` corrects the percentiles for bias and skewness (:func:`bca_ends`); with hundreds of users they agree.
+    ``bca`` corrects the percentiles for bias and skewness (:func:`bca_ends`); with hundreds of users they agree, with
+    few it errs more often on values that are mostly 0, as those of ranking metrics are (bench/RESULTS.md).
 
     >>> mean_ci(np.array([1.0, 1.0, np.nan]))
     (1.0, 1.0, 1.0)

@@ -5,6 +5,7 @@ A frame's ``user`` and ``item`` may hold ids of any kind, or rows. What reaches 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,43 +22,59 @@ from recsys.evaluation.metrics import parse_all
 from recsys.evaluation.segments import HISTORY, Groups, history_codes
 from recsys.evaluation.significance import Sums
 from recsys.evaluation.summary import Layout
-from recsys.schema import RANK, USER, VALUE
+from recsys.schema import RANK, SCORE, USER, VALUE
+
+Measure = Callable[..., dict[str, np.ndarray]]
+
+FEW_TASKS = 16
+"""Up to so many tasks send their sums straight to the driver."""
 
 COUNTED = ("n_relevant", "n_history", "n_listed")
 
 
 def truth(
-    test: DataFrame, judging: Judging, history: DataFrame | None = None
+    test: DataFrame, judging: Judging, history: DataFrame, *, exclude_seen: bool = True
 ) -> tuple[DataFrame, DataFrame, dict[str, int]]:
-    """Return (relevant pairs, tested users with ``n_history``, counts).
+    """Return (relevant pairs, tested users with ``n_history`` and ``history``: array of (item, value), counts).
 
-    Relevant: value > 0, at least ``judging.relevant``, and not in ``history``: what was seen could not be recommended,
-    so it leaves the truth, and is counted. Every user of ``test`` is tested, with or without anything relevant.
+    Relevant: value > 0, at least ``judging.relevant``, and not in ``history`` when ``exclude_seen``: what was seen
+    could not be recommended, so it leaves the truth, and is counted. Every user of ``test`` is tested, with or
+    without anything relevant.
     """
     least = 0.0 if judging.relevant is None else judging.relevant
     relevant = test.where((F.col(VALUE) > 0) & (F.col(VALUE) >= least)).select("user", "item", VALUE)
-    users = test.select("user").distinct()
-    if history is None:
-        return relevant, users.withColumn("n_history", F.lit(0)), {"seen_pairs_removed": 0}
-    seen = history.select("user", "item")
-    removed = relevant.join(seen, ["user", "item"], "left_semi").count()
-    if removed:
-        relevant = relevant.join(seen, ["user", "item"], "left_anti")
-    lengths = history.groupBy("user").agg(F.count(F.lit(1)).alias("n_history"))
-    tested = users.join(lengths, "user", "left").fillna(0, ["n_history"])
-    return relevant, tested, {"seen_pairs_removed": removed}
+    users, removed = test.select("user").distinct(), 0
+    if exclude_seen:
+        seen = history.select("user", "item")
+        removed = relevant.join(seen, ["user", "item"], "left_semi").count()
+        if removed:
+            relevant = relevant.join(seen, ["user", "item"], "left_anti")
+    own = history.groupBy("user").agg(
+        F.count(F.lit(1)).alias("n_history"), F.collect_list(F.struct("item", VALUE)).alias("history")
+    )
+    return relevant, users.join(own, "user", "left").fillna(0, ["n_history"]), {"seen_pairs_removed": removed}
 
 
-def per_user(lists: DataFrame, relevant: DataFrame, tested: DataFrame, judging: Judging, k: int) -> DataFrame:
+def per_user(
+    lists: DataFrame,
+    relevant: DataFrame,
+    tested: DataFrame,
+    judging: Judging,
+    k: int,
+    *,
+    further: tuple[Measure, tuple[str, ...]] | None = None,
+) -> DataFrame:
     """Return (user, n_relevant, n_history, n_listed, metrics…), one row a tested user, NaN = undefined.
 
     Args:
-        lists: (user, item, rank); users who are not tested do not matter.
+        lists: (user, item, rank, score); users who are not tested do not matter.
         relevant: (user, item, value), value > 0.
         k: places that lists may have.
+        further: what ``beyond.columns_of`` returns, and the names of its columns; items must be rows then.
     """
-    metrics = [str(metric) for metric in parse_all(judging.metrics)]
-    listed = lists.groupBy("user").agg(F.array_sort(F.collect_list(F.struct(RANK, "item")))["item"].alias("listed"))
+    metrics = [str(metric) for metric in parse_all(judging.metrics)] + list(further[1] if further else ())
+    ranked = F.array_sort(F.collect_list(F.struct(RANK, "item", SCORE)))
+    listed = lists.groupBy("user").agg(ranked["item"].alias("listed"), ranked[SCORE].alias("scores"))
     wanted = relevant.groupBy("user").agg(
         F.collect_list("item").alias("relevant"), F.collect_list(F.col(VALUE).cast("double")).alias("gain")
     )
@@ -65,11 +82,13 @@ def per_user(lists: DataFrame, relevant: DataFrame, tested: DataFrame, judging: 
     schema = f"user {both.schema['user'].dataType.simpleString()}, " + ", ".join(
         [f"{name} bigint" for name in COUNTED] + [f"`{metric}` double" for metric in metrics]
     )
-    columns = both.select("user", "n_history", "listed", "relevant", "gain")
-    return columns.mapInArrow(_Judge(judging, k), schema)
+    columns = both.select("user", "n_history", "history", "listed", "scores", "relevant", "gain")
+    return columns.mapInArrow(_Judge(judging, k, further[0] if further else None), schema)
 
 
-def _Judge(judging: Judging, k: int) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+def _Judge(
+    judging: Judging, k: int, measure: Measure | None
+) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         import numba
 
@@ -79,11 +98,14 @@ def _Judge(judging: Judging, k: int) -> Callable[[Iterator[pa.RecordBatch]], Ite
             if not batch.num_rows:
                 continue
             listed, listed_offsets = _lists(batch.column("listed"))
+            scores = _lists(batch.column("scores"))[0]
             relevant, offsets = _lists(batch.column("relevant"))
-            gain, _ = _lists(batch.column("gain"))
-            judged = judge_lists(listed, listed_offsets, relevant, offsets, gain.astype(np.float64), k=k)
+            gain = _lists(batch.column("gain"))[0].astype(np.float64)
+            judged = judge_lists(listed, listed_offsets, relevant, offsets, gain, k=k, scores=scores, ties=judging.ties)
             counts = [judged.n_relevant, batch.column("n_history").to_numpy(zero_copy_only=False), judged.length]
             values = score(judged, metrics, judging.missing_users)
+            if measure:
+                values |= measure(listed, listed_offsets, scores, (relevant, offsets), gain, batch.column("history"))
             arrays = [batch.column("user"), *(pa.array(column, pa.int64()) for column in counts)]
             arrays += [pa.array(value, pa.float64()) for value in values.values()]
             yield pa.RecordBatch.from_arrays(arrays, names=["user", *COUNTED, *values])
@@ -112,31 +134,55 @@ def counts(judged: DataFrame, judging: Judging, k: int) -> dict[str, int]:
     return {name: int(row[name] or 0) for name in wanted} if row else dict.fromkeys(wanted, 0)
 
 
-def sums(judged: dict[str, DataFrame], layout: Layout, *, resamples: int, seed: int) -> Sums:
+def sums(
+    judged: dict[str, DataFrame], layout: Layout, *, resamples: int, seed: int, inside: DataFrame | None = None
+) -> Sums:
     """Return the sums of which ``layout`` makes metrics.json.
 
-    ``judged``: model -> its frame of :func:`per_user` with ``user_id``, over the same users. Each task adds up its
-    users; the driver adds the tasks.
+    Each task adds up its users; tasks are added in two steps, so that the driver never holds many.
+
+    Args:
+        judged: model -> its frame of :func:`per_user` with ``user_id``, over the same users.
+        inside: (key: user id as text, inside: array of bool) for the groupings after :data:`HISTORY`; users who are
+            not there are in the last level, unknown.
     """
     wide: Any = None
     for place, frame in enumerate(judged.values()):
-        keep = [F.col(f"`{metric}`").alias(f"m{place}_{j}") for j, metric in enumerate(layout.metrics)]
+        keep = [F.col(f"`{column}`").alias(f"m{place}_{j}") for j, column in enumerate(layout.columns)]
         part = frame.select(USER, *(["n_history"] if place == 0 else []), *keep)
         wide = part if wide is None else wide.join(part, USER)
-    parts = wide.mapInPandas(_Sums(layout, resamples, seed), "sums binary").collect()
-    total = Sums.from_bytes(bytes(parts[0]["sums"]), resamples)
-    for part in parts[1:]:
-        total = total + Sums.from_bytes(bytes(part["sums"]), resamples)
-    return total
+    if inside is not None:
+        wide = wide.join(inside, F.col(USER).cast("string") == F.col("key"), "left").drop("key")
+    parts = wide.mapInPandas(_Sums(layout, resamples, seed), "sums binary")
+    tasks = parts.rdd.getNumPartitions()
+    if tasks > FEW_TASKS:
+        parts = parts.repartition(math.isqrt(tasks)).mapInPandas(_added(resamples), "sums binary")
+    total = next(_added(resamples)(iter([parts.toPandas()])))
+    return Sums.from_bytes(total["sums"][0], resamples)
 
 
 def _Sums(layout: Layout, resamples: int, seed: int) -> Any:
+    unknown = [j == len(g.levels) - 1 for g in layout.groupings[1:] for j in range(len(g.levels))]
+
     def run(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         total = None
         for batch in batches:
-            values = batch.drop(columns=[USER, "n_history"]).to_numpy(dtype=np.float64)
-            inside = Groups.of(HISTORY, history_codes(batch["n_history"].to_numpy())).inside
-            part = layout.sums(values, inside, id_bits(batch[USER]), resamples=resamples, seed=seed)
+            inside = [Groups.of(HISTORY, history_codes(batch["n_history"].to_numpy())).inside]
+            if "inside" in batch:
+                inside.append(np.array([unknown if own is None else list(own) for own in batch["inside"]], dtype=bool))
+            values = batch.drop(columns=[USER, "n_history", "inside"], errors="ignore").to_numpy(dtype=np.float64)
+            part = layout.sums(values, np.hstack(inside), id_bits(batch[USER]), resamples=resamples, seed=seed)
+            total = part if total is None else total + part
+        if total is not None:
+            yield pd.DataFrame({"sums": [total.to_bytes()]})
+
+    return run
+
+
+def _added(resamples: int) -> Any:
+    def run(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        total = None
+        for part in (Sums.from_bytes(bytes(data), resamples) for batch in batches for data in batch["sums"]):
             total = part if total is None else total + part
         if total is not None:
             yield pd.DataFrame({"sums": [total.to_bytes()]})

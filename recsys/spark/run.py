@@ -14,12 +14,14 @@ from pyspark.sql import functions as F
 
 from recsys.config import Config
 from recsys.errors import ConfigError
+from recsys.evaluation.beyond import Catalogue
 from recsys.evaluation.metrics import parse_all
+from recsys.evaluation.segments import HISTORY
 from recsys.evaluation.summary import Facts, Layout, document
 from recsys.meter import Meter
 from recsys.runfolder import RunFolder
 from recsys.schema import ITEM, RANK, SCORE, SOURCE, TIME, USER, VALUE
-from recsys.spark import als, audit, evaluate
+from recsys.spark import als, audit, beyond, evaluate
 from recsys.spark.recommend import Scorer, histories, popular, recent, top_k
 from recsys.spark.session import session
 from recsys.spark.split import Split, split
@@ -47,7 +49,9 @@ def run(config: Config, *, progress: Steps | None = None, spark: SparkSession | 
         with meter.hop("read"):
             tables = read_tables(spark, config.data, work)
             tables.refusals.write_csv(folder.path / "refused.csv")
-            sizes = {"items": tables.items.count()} if tables.items is not None else {}
+            sizes = {
+                n: len(t) for n, t in (("items", tables.item_table), ("users", tables.user_table)) if t is not None
+            }
             folder.write_json(
                 "data.json", audit.card(tables.events, tables.refusals, sizes) | {"source": config.data.events}
             )
@@ -63,27 +67,40 @@ def run(config: Config, *, progress: Steps | None = None, spark: SparkSession | 
             folder.write_json("split.json", parts.about)
             for name in ("train", "history", "test"):
                 _with_ids(getattr(parts, name), parts).write.parquet(_uri(folder, f"split/{name}.parquet"))
-        relevant, tested, removed = evaluate.truth(
-            parts.test, config.judge, parts.history if config.recommend.exclude_seen else None
-        )
+            seen = config.recommend.exclude_seen
+            relevant, tested, removed = evaluate.truth(parts.test, config.judge, parts.history, exclude_seen=seen)
+            tested.write.parquet(str(work / "tested"))
+            tested = spark.read.parquet(str(work / "tested"))
+            likes = popular(parts.train, parts.candidates)
+            known = beyond.catalogue(parts, tables, likes, config.judge)
+            groups, inside = beyond.user_groups(spark, tables, config.judge)
         outside = relevant.where(F.col("item") >= parts.candidates).count()
-        judged, about = {}, {}
-        scorers = lineup(parts, config, params, meter, folder, work)
+        judged, about, of_all = {}, {}, {}
+        scorers = lineup(parts, config, params, likes, meter, folder, work)
+        metrics = parse_all(config.judge.metrics)
+        layout = Layout(
+            tuple(scorers),
+            tuple(map(str, metrics)),
+            config.judge.baseline,
+            (HISTORY, *(found.grouping for found in groups)),
+            tuple(found.grouping for found in known.groups),
+            known.measures,
+        )
         for place, (name, (scorer, users)) in enumerate(scorers.items()):
             step("recommend and judge", place, len(scorers))
             with meter.hop(f"recommend {name}"):
                 lists = _recommend(name, scorer, users, parts, config, tested, folder, work)
             with meter.hop(f"judge {name}"):
-                judged[name] = _judge(name, lists, relevant, tested, parts, config, work)
+                judged[name] = _judge(name, lists, relevant, tested, parts, config, work, known, layout)
+                of_all[name] = beyond.exposure(lists, tested, parts.candidates)
                 about[name] = evaluate.counts(judged[name], config.judge, config.recommend.k)
                 about[name] |= removed | {"relevant_outside_candidates": outside}
         with meter.hop("summarise"):
-            _write_per_user(judged, config, folder)
-            metrics = parse_all(config.judge.metrics)
-            layout = Layout(tuple(judged), tuple(map(str, metrics)), config.judge.baseline)
-            sums = evaluate.sums(judged, layout, resamples=config.judge.resamples, seed=config.seed)
+            _write_per_user(judged, layout, folder)
+            resamples = config.judge.resamples
+            sums = evaluate.sums(judged, layout, resamples=resamples, seed=config.seed, inside=inside)
             definitions = {str(metric): metric.definition for metric in metrics}
-            result = document(layout, sums, Facts("spark", definitions, about))
+            result = document(layout, sums, Facts("spark", definitions, about, of_all))
             folder.write_json("metrics.json", result)
         shutil.rmtree(work, ignore_errors=True)
         folder.write_text("config.toml", config.to_toml())
@@ -93,11 +110,16 @@ def run(config: Config, *, progress: Steps | None = None, spark: SparkSession | 
 
 
 def lineup(
-    parts: Split, config: Config, params: dict[str, als.Params], meter: Meter, folder: RunFolder, work: Path
+    parts: Split,
+    config: Config,
+    params: dict[str, als.Params],
+    likes: np.ndarray,
+    meter: Meter,
+    folder: RunFolder,
+    work: Path,
 ) -> dict[str, tuple[Scorer, DataFrame | None]]:
     """Return name -> (scorer, user factors or None): the baselines, then each ALS, trained here, with its fallback."""
     with meter.hop("fit baselines"):
-        likes = popular(parts.train, parts.candidates)
         scorers: dict[str, tuple[Scorer, DataFrame | None]] = {
             "random": (Scorer("random", seed=0), None),
             "popular": (Scorer("popular", same=likes), None),
@@ -164,11 +186,22 @@ def _recommend(
 
 
 def _judge(
-    name: str, lists: DataFrame, relevant: DataFrame, tested: DataFrame, parts: Split, config: Config, work: Path
+    name: str,
+    lists: DataFrame,
+    relevant: DataFrame,
+    tested: DataFrame,
+    parts: Split,
+    config: Config,
+    work: Path,
+    known: Catalogue,
+    layout: Layout,
 ) -> DataFrame:
-    frame = evaluate.per_user(lists, relevant, tested, config.judge, config.recommend.k)
+    k = config.recommend.k
+    measure = beyond.columns_of(known, config.judge, k, config.recommend.exclude_seen)
+    further = (measure, layout.columns[len(layout.metrics) :])
+    frame = evaluate.per_user(lists, relevant, tested, config.judge, k, further=further)
     named = frame.join(parts.users.withColumnRenamed("row", "user"), "user").drop("user")
-    k, listed = config.recommend.k, F.col("n_listed")
+    listed = F.col("n_listed")
     reason = (
         F.when(listed >= k, "none")
         .when(F.lit(parts.candidates < k), "small_catalogue")
@@ -179,8 +212,8 @@ def _judge(
     return named.sparkSession.read.parquet(str(work / f"judged-{name}"))
 
 
-def _write_per_user(judged: dict[str, DataFrame], config: Config, folder: RunFolder) -> None:
-    metrics = [f"`{metric}`" for metric in map(str, parse_all(config.judge.metrics))]
+def _write_per_user(judged: dict[str, DataFrame], layout: Layout, folder: RunFolder) -> None:
+    metrics = [f"`{column}`" for column in layout.columns]
     columns = [USER, "n_relevant", "n_history", "shortfall", *metrics]
     for name, frame in judged.items():
         frame.select(F.lit(name).alias("model"), *columns).write.mode("append").parquet(

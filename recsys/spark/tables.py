@@ -21,7 +21,7 @@ from recsys.data.files import Source, header
 from recsys.data.read import Reading, Refusals, read_attributes, stop_if_too_many
 from recsys.data.validate import REASONS, check_events, code, count_times, guess_unit
 from recsys.errors import InputError
-from recsys.schema import CANONICAL_INT, EVENT, EVENTS, ITEM, ITEMS, TIME, USER, VALUE
+from recsys.schema import CANONICAL_INT, EVENT, EVENTS, ITEM, ITEMS, TIME, USER, USERS, VALUE
 
 CORRUPT, WHY, TEXT = "_corrupt", "why", "text"
 SAMPLE = 1_000
@@ -30,11 +30,16 @@ SAMPLE = 1_000
 
 @dataclass(frozen=True)
 class Tables:
-    """``events``: checked, one kind of id; ``items``: the ids of the items table, or None; ``refusals``: counted."""
+    """``events``: checked, one kind of id; ``items``: the ids of the items table, or None; ``refusals``: counted.
+
+    ``item_table``, ``user_table``: the tables themselves, which the driver reads, with ids as they came.
+    """
 
     events: DataFrame
     items: DataFrame | None
     refusals: Refusals
+    item_table: pd.DataFrame | None = None
+    user_table: pd.DataFrame | None = None
 
 
 def read_tables(spark: SparkSession, data: Data, work: Path) -> Tables:
@@ -53,11 +58,12 @@ def read_tables(spark: SparkSession, data: Data, work: Path) -> Tables:
         refusals = _refusals(checked, source)
         stop_if_too_many(source, refusals, reading)
         accepted = checked.where(F.col(WHY) == 0).drop(WHY, TEXT)
-        items = _item_ids(spark, data, refusals)
+        item_table, user_table = _attributes(data, refusals)
+        items = None if item_table is None else spark.createDataFrame(item_table[[ITEM]])
         accepted, items = _one_kind(accepted, items)
     except PySparkException as error:
         raise InputError(f"{source}: Spark cannot read it: {str(error).splitlines()[0]}") from error
-    return Tables(accepted, items, refusals)
+    return Tables(accepted, items, refusals, item_table, user_table)
 
 
 def _source(data: Data) -> tuple[Source, Reading]:
@@ -171,16 +177,15 @@ def _refusals(checked: DataFrame, source: Source) -> Refusals:
     return refusals
 
 
-def _item_ids(spark: SparkSession, data: Data, refusals: Refusals) -> DataFrame | None:
-    """Return the ids of the items table: they are candidates too. The driver reads it: a catalogue fits there."""
+def _attributes(data: Data, refusals: Refusals) -> tuple[pd.DataFrame | None, pd.DataFrame | None]:
+    """Return the items and the users table. The driver reads them: a catalogue and a list of users fit there."""
     layout = movielens.layout(Path(data.events)) if data.format in ("auto", "movielens") else None
+    items, users = (layout.items(), layout.users()) if layout else (None, None)
     if data.items:
-        table = read_attributes(data.items, ITEMS, data.reading, refusals)
-    elif layout and (found := layout.items()) is not None:
-        table = found
-    else:
-        return None
-    return spark.createDataFrame(table[[ITEM]])
+        items = read_attributes(data.items, ITEMS, data.reading, refusals)
+    if data.users:
+        users = read_attributes(data.users, USERS, data.reading, refusals)
+    return items, users
 
 
 def _one_kind(events: DataFrame, items: DataFrame | None) -> tuple[DataFrame, DataFrame | None]:
