@@ -24,7 +24,9 @@ def register(app: typer.Typer) -> None:
 
 
 def check(
-    events: Annotated[Path, typer.Argument(help="File or folder of events, or a MovieLens folder or zip.")],
+    events: Annotated[
+        Path | None, typer.Argument(help="File or folder of events, or a MovieLens folder or zip.")
+    ] = None,
     items: Annotated[Path | None, typer.Option(help="Items table.")] = None,
     users: Annotated[Path | None, typer.Option(help="Users table.")] = None,
     column: Annotated[
@@ -32,17 +34,27 @@ def check(
     ] = None,
     delimiter: Annotated[str | None, typer.Option(help="Field delimiter of text files.")] = None,
     time_unit: Annotated[str | None, typer.Option(help="s, ms, us or iso.")] = None,
+    split: Annotated[
+        tuple[Path, Path] | None, typer.Option(help="Audit this split instead: TRAIN TEST; exit 3 when it leaks.")
+    ] = None,
     refused: Annotated[Path | None, typer.Option(help="Write the refused rows, with reasons, to this CSV.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
-    """Validate tables and print a data card; exit 2 when too many rows are bad.
+    """Validate tables and print a data card, or audit a split; exit 2 when too many rows are bad.
 
     Example: recsys check ratings.csv --column user_id=userId --column item_id=movieId
+
+    Example: recsys check --split train.csv test.csv
     """
     from recsys.data.card import card
     from recsys.data.read import read_tables
+    from recsys.errors import ConfigError
 
     settings = _reading(column, delimiter, time_unit)
+    if split:
+        return _audit(*split, settings, as_json)
+    if not events:
+        raise ConfigError("recsys check: name a file of events, or --split TRAIN TEST.")
     tables = read_tables(events, items, users, settings)
     if refused:
         tables.refusals.write_csv(refused)
@@ -52,6 +64,29 @@ def check(
         return
     for name, value in facts.items():
         out.print(f"{name:>12}  {_say(value)}", markup=False)
+
+
+def _audit(train: Path, test: Path, reading: Reading, as_json: bool) -> None:
+    """Print what leaks from TEST into TRAIN; a leak fires the gate."""
+    from recsys.data.leaks import audit, overview
+    from recsys.data.read import read_wide
+    from recsys.errors import GateFired
+    from recsys.schema import ITEM, USER, one_kind
+
+    parts = [read_wide(part, reading)[0] for part in (train, test)]
+    for key in (USER, ITEM):
+        parts[0][key], parts[1][key] = one_kind(parts[0][key], parts[1][key])
+    about, leaks = overview(*parts), audit(*parts)
+    if as_json:
+        print(json.dumps({"about": about, "leaks": [vars(leak) for leak in leaks]}, ensure_ascii=False))
+    else:
+        for name, value in about.items():
+            out.print(f"{name:>26}  {_say(value)}", markup=False)
+        out.print("no leaks found" if not leaks else f"{len(leaks)} leaks found:", markup=False)
+        for leak in leaks:
+            out.print(f"{leak.leak:>26}  {leak.says}", markup=False)
+    if leaks:
+        raise GateFired(f"{train} knows what only {test} should: {', '.join(dict.fromkeys(x.leak for x in leaks))}.")
 
 
 def _reading(column: list[str] | None, delimiter: str | None, time_unit: str | None) -> Reading:

@@ -142,14 +142,8 @@ def read_tables(events: Any, items: Any = None, users: Any = None, reading: Read
     """
     reading = reading or Reading()
     refusals = Refusals()
-    path = None if is_table(events) else Path(events)
-    layout = movielens.layout(path) if path and reading.format in ("auto", "movielens") else None
-    if reading.format == "movielens" and layout is None:
-        raise InputError(f"{events}: no MovieLens layout here (ratings.csv, ratings.dat or u.data): check the folder.")
-    if layout:
-        found = _events(layout.events, reading.model_copy(update=layout.reading), refusals)
-    else:
-        found = _events(events if path is None else Source(path), reading, refusals)
+    source, of_events, layout = _locate(events, reading)
+    found = _events(source, of_events, refusals)
     item_table, user_table = (layout.items(), layout.users()) if layout else (None, None)
     if items is not None:
         item_table = read_attributes(items, ITEMS, reading, refusals)
@@ -169,6 +163,17 @@ def read_events(events: Any, reading: Reading | None = None) -> tuple[pd.DataFra
     return tables.events, tables.refusals
 
 
+def read_wide(events: Any, reading: Reading | None = None) -> tuple[pd.DataFrame, Refusals]:
+    """Return the accepted events with every further column as it was found, and what was refused."""
+    source, reading, _ = _locate(events, reading or Reading())
+    refusals = Refusals()
+    raw, found, why = _read_checked(source, reading, everything=True)
+    refusals.add(raw.where, why, raw.line, raw.text)
+    stop_if_too_many(raw.where, refusals, reading)
+    others = raw.table[[column for column in raw.table if column not in found]]
+    return pd.concat([found, others], axis=1)[why == 0].reset_index(drop=True), refusals
+
+
 def read_items(items: Any, reading: Reading | None = None) -> pd.DataFrame:
     """Return an items table: ``item_id`` and whatever else there is, as text where the file is text."""
     table = read_attributes(items, ITEMS, reading or Reading(), Refusals())
@@ -176,19 +181,35 @@ def read_items(items: Any, reading: Reading | None = None) -> pd.DataFrame:
     return table
 
 
+def _locate(events: Any, reading: Reading) -> tuple[Any, Reading, movielens.Layout | None]:
+    """Return where the events are (a table is its own place), how to read them, and the MovieLens layout if it is one."""
+    path = None if is_table(events) else Path(events)
+    layout = movielens.layout(path) if path and reading.format in ("auto", "movielens") else None
+    if layout:
+        return layout.events, reading.model_copy(update=layout.reading), layout
+    if reading.format == "movielens":
+        raise InputError(f"{events}: no MovieLens layout here (ratings.csv, ratings.dat or u.data): check the folder.")
+    return events if path is None else Source(path), reading, None
+
+
 def _events(source: Any, reading: Reading, refusals: Refusals) -> pd.DataFrame:
+    raw, found, why = _read_checked(source, reading)
+    refusals.add(raw.where, why, raw.line, raw.text)
+    stop_if_too_many(raw.where, refusals, reading)
+    return found[why == 0].reset_index(drop=True) if why.any() else found
+
+
+def _read_checked(source: Any, reading: Reading, everything: bool = False) -> tuple[Raw, pd.DataFrame, np.ndarray]:
     wanted = {column: reading.columns.get(column, column) for column in (USER, ITEM, VALUE, TIME, EVENT)}
-    if isinstance(source, Source):
-        raw = read_raw(source, reading.format, wanted, reading)
-    else:
-        raw = read_memory(source, "events", wanted, everything=False)
+    if not isinstance(source, Source):
+        raw = read_memory(source, "events", wanted, everything)
+        return raw, *_check(raw, reading)
+    raw = read_raw(source, reading.format, wanted, reading, everything=everything, careful=everything)
     found, why = _check(raw, reading)
     if why.any() and raw.fast:  # the careful reader knows the lines
         raw = read_raw(source, reading.format, wanted, reading, careful=True)
         found, why = _check(raw, reading)
-    refusals.add(raw.where, why, raw.line, raw.text)
-    stop_if_too_many(raw.where, refusals, reading)
-    return found[why == 0].reset_index(drop=True) if why.any() else found
+    return raw, found, why
 
 
 def _check(raw: Raw, reading: Reading) -> tuple[pd.DataFrame, np.ndarray]:

@@ -57,29 +57,41 @@ class Weighting(BaseModel):
 
 
 class Filters(BaseModel):
-    """Least activity, in rows of train, applied once: items first, then users among what is left."""
+    """Least activity, in rows of train: items first, then users among what is left; ``repeat`` gives the k-core."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     min_item_events: int = Field(default=0, ge=0, description="leave out items with fewer train rows (first)")
     min_user_events: int = Field(default=0, ge=0, description="leave out users with fewer train rows (second)")
+    repeat: bool = Field(default=False, description="do both again until nobody falls below (the k-core)")
+
+    def steps(self) -> list[tuple[str, str, int]]:
+        """Return (name, column, least rows an id) of each filter that can remove anything, in order."""
+        both = (("min_item_events", ITEM, self.min_item_events), ("min_user_events", USER, self.min_user_events))
+        return [step for step in both if step[2] > 1]
+
+
+def nothing_removed() -> dict[str, dict[str, int]]:
+    """Return the counts of :func:`filter_events` before it begins."""
+    return {name: {"rows": 0, "ids": 0} for name in ("min_item_events", "min_user_events")}
 
 
 def filter_events(events: pd.DataFrame, filters: Filters) -> tuple[pd.DataFrame, dict[str, dict[str, int]]]:
-    """Return the events that pass, and the rows and ids that each filter removed."""
-    removed = {}
-    for name, column, least in (
-        ("min_item_events", ITEM, filters.min_item_events),
-        ("min_user_events", USER, filters.min_user_events),
-    ):
-        if least > 1:
+    """Return the events that pass, and the rows and ids that each filter removed, over all rounds.
+
+    With ``repeat`` the result is the largest part of the log in which every item and every user has its least
+    rows; it does not depend on the order of removal.
+    """
+    removed, before = nothing_removed(), -1
+    while before != len(events) and (before < 0 or filters.repeat):
+        before = len(events)
+        for name, column, least in filters.steps():
             codes, ids = pd.factorize(events[column])
             counts = np.bincount(codes, minlength=len(ids))
             keep = counts[codes] >= least
-            removed[name] = {"rows": int((~keep).sum()), "ids": int((counts < least).sum())}
+            removed[name]["rows"] += int((~keep).sum())
+            removed[name]["ids"] += int((counts < least).sum())
             events = events[keep]
-        else:
-            removed[name] = {"rows": 0, "ids": 0}
     return events, removed
 
 

@@ -22,7 +22,7 @@ from recsys.data.audit import parameters, warnings
 from recsys.data.hashing import id_hash, row_hash
 from recsys.data.rules import AnyRule, ByTime, ColdItems, Fraction, HeldOutUsers, LastN, empty_message, iso
 from recsys.data.split import WEIGHTLESS
-from recsys.data.weigh import Aggregate, Filters, Weighting
+from recsys.data.weigh import Aggregate, Filters, Weighting, nothing_removed
 from recsys.errors import ConfigError, InputError
 from recsys.schema import EVENT, ITEM, TIME, USER, VALUE
 from recsys.spark.audit import describe_overlap, describe_part
@@ -72,8 +72,8 @@ def split(
     sided, cut = assign(events, rule)
     sided = _keep(sided, work / "sided")
     parts = {side: sided.where(F.col(SIDE) == side).drop(SIDE) for side in (TRAIN, HISTORY, TEST)}
-    train_rows, removed = filter_events(parts[TRAIN], filters)
-    train_rows = _keep(train_rows, work / "train_rows") if any(map(_rows_of, removed.values())) else train_rows
+    train_rows, removed = filter_events(parts[TRAIN], filters, work)
+    train_rows = _keep(train_rows, work / "train_rows") if _rows_removed(removed) else train_rows
     newest = _first(train_rows.agg(F.max(TIME))) if TIME in events.columns else None
     _refuse_empty(train_rows, parts[TEST], events, rule, cut, removed)
 
@@ -206,20 +206,25 @@ def order_statistic(frame: DataFrame, column: str, place: int) -> float:
     return float(found)
 
 
-def filter_events(events: DataFrame, filters: Filters) -> tuple[DataFrame, dict[str, dict[str, int]]]:
-    """Return the events that pass, and the rows and ids that each filter removed; as ``data.weigh.filter_events``."""
-    removed = {}
-    for name, column, least in (
-        ("min_item_events", ITEM, filters.min_item_events),
-        ("min_user_events", USER, filters.min_user_events),
-    ):
-        removed[name] = {"rows": 0, "ids": 0}
-        if least > 1:
+def filter_events(events: DataFrame, filters: Filters, work: Path) -> tuple[DataFrame, dict[str, dict[str, int]]]:
+    """Return the events that pass, and the rows and ids that each filter removed; as ``data.weigh.filter_events``.
+
+    Each round of a k-core is written under ``work``, so that no round computes those before it again.
+    """
+    removed, rounds, before = nothing_removed(), 0, -1
+    while before != _rows_removed(removed) and (before < 0 or filters.repeat):
+        before = _rows_removed(removed)
+        for name, column, least in filters.steps():
             counts = events.groupBy(column).count()
             few = counts.where(F.col("count") < least)
             row = few.agg(F.count(F.lit(1)), F.sum("count")).first()
-            removed[name] = {"rows": int(row[1] or 0), "ids": int(row[0])} if row else removed[name]
-            events = events.join(counts.where(F.col("count") >= least).select(column), column, "left_semi")
+            if row and row[0]:
+                removed[name]["ids"] += int(row[0])
+                removed[name]["rows"] += int(row[1])
+                events = events.join(counts.where(F.col("count") >= least).select(column), column, "left_semi")
+        rounds += 1
+        if filters.repeat and before != _rows_removed(removed):
+            events = _keep(events, work / f"core_{rounds}")
     return events, removed
 
 
@@ -288,7 +293,7 @@ def _check_event_types(events: DataFrame, weighting: Weighting) -> None:
 def _refuse_empty(
     train: DataFrame, test: DataFrame, events: DataFrame, rule: AnyRule, cut: float | None, removed: dict[str, Any]
 ) -> None:
-    if train.isEmpty() and any(map(_rows_of, removed.values())):
+    if train.isEmpty() and _rows_removed(removed):
         raise InputError(f"the filters removed every train event: {removed}. Use smaller minimum counts.")
     for name, part in ((TRAIN, train), (TEST, test)):
         if part.isEmpty():
@@ -296,8 +301,8 @@ def _refuse_empty(
             raise InputError(empty_message(name, events.count(), rule, tuple(span) if span else None))
 
 
-def _rows_of(removed: dict[str, int]) -> int:
-    return removed["rows"]
+def _rows_removed(removed: dict[str, Any]) -> int:
+    return sum(gone["rows"] for gone in removed.values())
 
 
 def _keep(frame: DataFrame, place: Path) -> DataFrame:

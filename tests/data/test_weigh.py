@@ -162,3 +162,22 @@ def test_filters_take_items_first_then_users_once():
     left, removed = filter_events(frame, Filters(min_item_events=2, min_user_events=2))
     assert list(left.itertuples(index=False, name=None)) == [("b", "x"), ("b", "x"), ("c", "x"), ("c", "y")]
     assert removed == {"min_item_events": {"rows": 1, "ids": 1}, "min_user_events": {"rows": 2, "ids": 2}}
+
+
+pairs = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=60)
+
+
+@given(pairs, st.integers(1, 4), st.integers(1, 4))
+def test_the_core_is_what_is_left_when_one_removes_whoever_is_too_small(rows, per_item, per_user):
+    left = list(rows)
+    while True:  # one id at a time, in no order of ours: the core is the same
+        small = [("u", u) for u, _ in left if sum(u == v for v, _ in left) < per_user]
+        small += [("i", i) for _, i in left if sum(i == j for _, j in left) < per_item]
+        if not small:
+            break
+        kind, gone = small[-1]
+        left = [(u, i) for u, i in left if (u if kind == "u" else i) != gone]
+    frame = events(*rows, columns=("user_id", "item_id"))
+    core, removed = filter_events(frame, Filters(min_item_events=per_item, min_user_events=per_user, repeat=True))
+    assert sorted(core.itertuples(index=False, name=None)) == sorted(left)
+    assert len(rows) - len(left) == removed["min_item_events"]["rows"] + removed["min_user_events"]["rows"]

@@ -101,3 +101,18 @@ def test_the_cut_is_exact(spark, test):
     times[:150] = times.max()
     frame = spark.createDataFrame(pd.DataFrame({"timestamp": times}))
     assert cut_on_spark(frame, test) == cut_time(times, test)
+
+
+def test_both_engines_find_the_same_core(spark, log, tmp_path):
+    filters = Filters(min_item_events=10, min_user_events=9, repeat=True)
+    tables = read_tables(log["events"])
+    local = split(tables.events, Fraction(test=0.3), filters=filters)
+    found, parts, _ = by_spark(
+        spark, {"events": log["events"]}, tmp_path, Fraction(test=0.3), weighting=Weighting(), filters=filters
+    )
+    once = split(tables.events, Fraction(test=0.3), filters=filters.model_copy(update={"repeat": False}))
+    assert 0 < len(local.train) < len(once.train), "the log must need more than one round"
+    assert found.about["filters"] == local.about["filters"]
+    expected = weigh.table(local.train)
+    for column in ("user_id", "item_id", "value"):
+        assert parts["train"][column].tolist() == expected[column].tolist()
