@@ -1,4 +1,8 @@
-"""The data card: what was read, what was refused, and how sparse and long-tailed it is."""
+"""The data card: what was read, what was refused, how sparse and long-tailed it is, and what looks odd about it.
+
+Everything is computed from counts that are small on either engine: events an item, users by number of events, days
+with events.
+"""
 
 from __future__ import annotations
 
@@ -10,24 +14,20 @@ from recsys.data.read import Tables
 from recsys.data.rules import iso
 from recsys.schema import ITEM, TIME, USER
 
+DAY = 86_400
+OUTLYING = 3.5
+"""Robust standard deviations, of the logarithm of a user's events, beyond which a user may be a machine."""
+
 
 def card(tables: Tables) -> dict[str, Any]:
-    """Return JSON-able facts about the accepted events.
-
-    ``sparsity``: share of (user, item) cells without an event, in [0, 1]. ``gini_items``: Gini coefficient of
-    events per item that has any, 0 = all equal. ``top_1_percent_share``: share of events on the most popular
-    1 % of items (at least one item). ``span``: ISO times of the first and last event.
-    """
+    """Return JSON-able facts about the accepted events; see :func:`facts`."""
     events = tables.events
-    per_item = np.sort(events[ITEM].value_counts().to_numpy())
-    per_user = events[USER].value_counts().to_numpy()
-    pairs = len(events[[USER, ITEM]].drop_duplicates())
     return facts(
-        events=len(events),
-        pairs=pairs,
-        users=len(per_user),
-        median_events_per_user=float(np.median(per_user)),
-        per_item=per_item,
+        pairs=len(events[[USER, ITEM]].drop_duplicates()),
+        distinct=len(events.drop_duplicates()),
+        per_item=events[ITEM].value_counts().to_numpy(),
+        per_user=np.unique(events[USER].value_counts().to_numpy(), return_counts=True),
+        days=np.unique(events[TIME].to_numpy() // DAY) if TIME in events else None,
         span=[iso(events[TIME].min()), iso(events[TIME].max())] if TIME in events else None,
         tables={name: len(t) for name in ("items", "users") if (t := getattr(tables, name)) is not None},
         refused={"total": tables.refusals.refused, "by_reason": dict(tables.refusals.counts)},
@@ -36,31 +36,97 @@ def card(tables: Tables) -> dict[str, Any]:
 
 def facts(
     *,
-    events: int,
     pairs: int,
-    users: int,
-    median_events_per_user: float,
+    distinct: int,
     per_item: np.ndarray,
+    per_user: tuple[np.ndarray, np.ndarray],
+    days: np.ndarray | None,
     span: list[str] | None,
     tables: dict[str, int],
     refused: dict[str, Any],
 ) -> dict[str, Any]:
-    """Return the card from counts, which either engine can supply; ``per_item`` is sorted, fewest first."""
-    items = len(per_item)
-    head = max(1, items // 100)
+    """Return the card from counts, which either engine can supply.
+
+    ``sparsity``: share of (user, item) cells without an event, in [0, 1]. ``gini_items``: Gini coefficient of
+    events per item that has any, 0 = all equal. ``top_1_percent_share``: share of events on the most popular
+    1 % of items (at least one item). ``repeats``: rows that are not the first of their (user, item);
+    ``exact_duplicates``: rows equal to an earlier one in every column. ``span``: ISO times of the first and last
+    event. ``gaps``: :func:`gaps`. ``busiest_users``: :func:`busiest`.
+
+    Args:
+        pairs: distinct (user, item); ``distinct``: distinct rows.
+        per_item: int[items] events of each item, in any order.
+        per_user: (int[m] numbers of events, ascending; int[m] users who have that many).
+        days: float[d] days since 1970 with events (UTC), ascending; None without timestamps.
+    """
+    per_item = np.sort(per_item)
+    events, items, users = int(per_item.sum()), len(per_item), int(per_user[1].sum())
     return {
         "events": events,
         "users": users,
         "items": items,
         "sparsity": 1 - pairs / (users * items),
-        "median_events_per_user": median_events_per_user,
+        "median_events_per_user": median(*per_user),
         "median_events_per_item": float(np.median(per_item)),
         "gini_items": gini(per_item),
-        "top_1_percent_share": float(per_item[-head:].sum() / events),
+        "top_1_percent_share": float(per_item[-max(1, items // 100) :].sum() / events),
+        "repeats": events - pairs,
+        "exact_duplicates": events - distinct,
         "span": span,
+        "gaps": None if days is None else gaps(days),
+        "busiest_users": busiest(*per_user),
         "tables": tables,
         "refused": refused,
     }
+
+
+def gaps(days: np.ndarray) -> dict[str, Any]:
+    """Return how many days between the first and the last have no event, and the longest run of such days.
+
+    >>> gaps(np.array([0.0, 1.0, 5.0, 7.0]))
+    {'empty_days': 4, 'longest': 3, 'from': '1970-01-03', 'to': '1970-01-05'}
+    """
+    between = np.diff(days).astype(np.int64) - 1
+    if not between.sum():
+        return {"empty_days": 0, "longest": 0, "from": None, "to": None}
+    place = int(between.argmax())
+    start, end = (days[place] + 1) * DAY, (days[place + 1] - 1) * DAY
+    return {"empty_days": int(between.sum()), "longest": int(between[place]), "from": iso(start), "to": iso(end)}
+
+
+def busiest(numbers: np.ndarray, users: np.ndarray) -> dict[str, Any]:
+    """Return how many users have more events than people do, where that begins, and their share of the events.
+
+    The modified z-score of log(events) is above :data:`OUTLYING`: its distance from the median over 1.4826 × the
+    median absolute deviation, or over 1.2533 × the mean absolute deviation where more than half of the users
+    are alike. Reference: Iglewicz and Hoaglin, How to Detect and Handle Outliers, 1993.
+
+    >>> busiest(np.array([8, 10, 12, 5000]), np.array([30, 40, 29, 1]))["users"]
+    1
+    """
+    logs = np.log(numbers)
+    distance = np.abs(logs - median(logs, users))
+    order = np.argsort(distance, kind="stable")
+    spread = 1.4826 * median(distance[order], users[order])
+    spread = spread or 1.2533 * float(np.average(distance, weights=users))
+    limit = np.exp(median(logs, users) + OUTLYING * spread)
+    many = (numbers > limit) & (distance > 0)
+    return {
+        "users": int(users[many].sum()),
+        "more_than": float(np.floor(limit)),
+        "share_of_events": float((numbers * users)[many].sum() / (numbers * users).sum()),
+    }
+
+
+def median(values: np.ndarray, counts: np.ndarray) -> float:
+    """Return the median of ascending ``values``, each occurring ``counts`` times; the mean of two in the middle.
+
+    >>> median(np.array([1, 2, 9]), np.array([2, 1, 1]))
+    1.5
+    """
+    ends = np.cumsum(counts)
+    low, high = np.searchsorted(ends, [(ends[-1] - 1) // 2, ends[-1] // 2], side="right")
+    return float((values[low] + values[high]) / 2)
 
 
 def gini(sorted_counts: np.ndarray) -> float:

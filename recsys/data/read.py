@@ -182,7 +182,7 @@ def read_items(items: Any, reading: Reading | None = None) -> pd.DataFrame:
 
 
 def _locate(events: Any, reading: Reading) -> tuple[Any, Reading, movielens.Layout | None]:
-    """Return where the events are (a table is its own place), how to read them, and the MovieLens layout if it is one."""
+    """Return where the events are (a table is its own place), how to read them, and the MovieLens layout if any."""
     path = None if is_table(events) else Path(events)
     layout = movielens.layout(path) if path and reading.format in ("auto", "movielens") else None
     if layout:

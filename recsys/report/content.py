@@ -212,8 +212,19 @@ def _data(data: dict[str, Any]) -> Section:
         ["Gini of events over items", f"{data['gini_items']:.3f}"],
         ["events on the top 1 % of items", f"{data['top_1_percent_share']:.1%}"],
     ]
+    rows += [
+        ["repeats of a (user, item)", f"{data['repeats']:,}"],
+        ["rows equal to an earlier one", f"{data['exact_duplicates']:,}"],
+    ]
+    busy = data["busiest_users"]
+    if busy["users"]:
+        share = f"{busy['share_of_events']:.1%} of the events"
+        rows.append([f"users with more than {busy['more_than']:,.0f} events: machines?", f"{busy['users']:,}, {share}"])
     if data["span"]:
         rows.append(["time span (UTC)", " to ".join(data["span"])])
+        gaps = data["gaps"]
+        longest = f", {gaps['longest']:,} of them from {gaps['from']} to {gaps['to']}" if gaps["longest"] else ""
+        rows.append(["days without an event", f"{gaps['empty_days']:,}{longest}"])
     rows += [[f"rows of the {name} table", f"{size:,}"] for name, size in data["tables"].items()]
     return Section("Data", [f"Read from {data['source']}."], tables=[Table("Data card", ["what", "value"], rows)])
 
@@ -240,6 +251,11 @@ def _split(split: dict[str, Any]) -> Section:
         ["test rows whose item is no candidate", f"{outside['rows']:,} ({outside['share_of_rows']:.1%})"],
         ["train users without a test row", f"{split['users_wholly_in_train']:,}"],
         ["candidates", f"{split['candidates']:,}"],
+        [
+            "events that moved to other items between train and test (by chance alone)",
+            f"{split['drift']['items_moved']:.1%} ({split['drift']['items_moved_by_chance']:.1%})",
+        ],
+        ["mean value in train, in test", ", ".join(f"{mean:.3g}" for mean in split["drift"]["mean_value"])],
     ]
     audit += [
         [f"removed by {name}", f"{gone['rows']:,} rows"] for name, gone in split["filters"].items() if gone["rows"]

@@ -8,31 +8,29 @@ import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys.data.card import facts
+from recsys.data.audit import drift
+from recsys.data.card import DAY, facts
 from recsys.data.read import Refusals
 from recsys.data.rules import iso
-from recsys.schema import ITEM, TIME, USER
+from recsys.schema import ITEM, TIME, USER, VALUE
 
 
 def card(events: DataFrame, refusals: Refusals, tables: dict[str, int]) -> dict[str, Any]:
     """Return the data card, as ``data.card.card``; the driver holds one count an item."""
     per_item = events.groupBy(ITEM).count().select("count").toPandas()["count"].to_numpy()
-    users = (
-        events.groupBy(USER)
-        .count()
-        .agg(F.count(F.lit(1)).alias("n"), F.percentile("count", F.lit(0.5)).alias("m"))
-        .first()
-    )
-    total, span = int(per_item.sum()), None
+    per_user = events.groupBy(USER).count().groupBy("count").agg(F.count(F.lit(1)).alias("users"))
+    histogram = per_user.orderBy("count").toPandas()
+    days, span = None, None
     if TIME in events.columns:
         ends = events.agg(F.min(TIME), F.max(TIME)).first()
         span = [iso(ends[0]), iso(ends[1])]
+        days = np.sort(events.select(F.floor(F.col(TIME) / DAY).alias("day")).distinct().toPandas()["day"].to_numpy())
     return facts(
-        events=total,
         pairs=events.select(USER, ITEM).distinct().count(),
-        users=users["n"],
-        median_events_per_user=float(users["m"]),
-        per_item=np.sort(per_item),
+        distinct=events.distinct().count(),
+        per_item=per_item,
+        per_user=(histogram["count"].to_numpy(), histogram["users"].to_numpy()),
+        days=days,
         span=span,
         tables=tables,
         refused={"total": refusals.refused, "by_reason": dict(refusals.counts)},
@@ -87,4 +85,12 @@ def describe_overlap(
             "rows": outside_rows,
             "share_of_rows": outside_rows / test_rows.count(),
         },
+        "drift": _drift(train_rows, test_rows),
     }
+
+
+def _drift(train: DataFrame, test: DataFrame) -> dict[str, Any]:
+    counts = [part.groupBy(ITEM).agg(F.count(F.lit(1)).alias(name)) for part, name in ((train, "a"), (test, "b"))]
+    both = counts[0].join(counts[1], ITEM, "full_outer").fillna(0, ["a", "b"]).toPandas()
+    means = [part.agg(F.avg(VALUE)).first()[0] for part in (train, test)]
+    return drift(both["a"].to_numpy(), both["b"].to_numpy(), means)

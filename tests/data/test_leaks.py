@@ -14,7 +14,7 @@ from recsys.data.synthetic import film_world
 
 @pytest.fixture(scope="module")
 def honest():
-    """A split by time with honest columns: release year, hour of day, a noisy expert's score, the film's mean in train."""
+    """A split by time with honest columns: release year, hour, a noisy expert's score, the film's mean in train."""
     world = film_world(users=1200, items=300, events=30_000, seed=5)
     side = assign(world.events, ByTime(test=0.2))
     train, test = (world.events[side == code].reset_index(drop=True) for code in (TRAIN, TEST))
