@@ -147,7 +147,10 @@ def make(
 
     Example: recsys data make runs/world --users 1000 --items 500 --events 50000
     """
-    from recsys.data.synthetic import film_world, write
+    from recsys.data.synthetic import Recipe
+    from recsys.data.synthetic import make as write
 
-    write(film_world(users=users, items=items, events=events, seed=seed), folder, format=file_format)
+    recipe = Recipe(users, items, events, seed, years=4.0)
+    with progress() as steps:
+        write(recipe, folder, file_format, progress=lambda done, total: steps("make users", done, total))
     log.print(f"wrote events, items and users to {folder}", markup=False)

@@ -8,8 +8,10 @@ users, so that the world is the same however many users are made at a time.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +19,7 @@ from scipy.special import ndtri
 
 from recsys.data import words
 from recsys.data.hashing import combine, id_bits, unit
+from recsys.data.writing import appending
 from recsys.schema import ITEM, TIME, USER, VALUE
 from recsys.types import IdMap, Interactions
 
@@ -49,11 +52,9 @@ def film_world(
     """
     recipe = Recipe(users, items, events, seed, years)
     everyone = np.arange(users)
-    block = max(1, 2**26 // items)  # users at a time: 64 MB of "has seen"
+    pieces = [recipe.events(everyone[at : at + recipe.block]) for at in range(0, users, recipe.block)]
     return World(
-        events=pd.concat(
-            [recipe.events(everyone[at : at + block]) for at in range(0, users, block)], ignore_index=True
-        ),
+        events=pd.concat(pieces, ignore_index=True),
         items=recipe.item_table(),
         users=recipe.user_table(everyone),
         truth=recipe,
@@ -65,7 +66,8 @@ class Recipe:
 
     ``serves``: float64[items, tastes], how well a film fits each taste. ``appeal``: float64[tastes, items], how
     a taste shares its picks among films (rows sum to 1; 0 for films that nobody has met yet). ``release``:
-    float64[items], years since the start of the log, negative for older films.
+    float64[items], years since the start of the log, negative for older films. ``block``: users that fit well in
+    memory at a time.
     """
 
     def __init__(self, users: int, items: int, events: int, seed: int, years: float) -> None:
@@ -87,6 +89,7 @@ class Recipe:
         self._steps = (steps / steps[:, -1:] + np.arange(TASTES)[:, None]).ravel()
         self._stride = next(a for a in range(int(0.618 * users) + 1, 2 * users + 2) if np.gcd(a, users) == 1)
         self._typical = self._typical_activity(events / users)
+        self.block = max(1, min(2**26 // items, 2**20 * users // events))  # users a piece: 64 MB of "has seen"
 
     def item_table(self) -> pd.DataFrame:
         """Return the items table; its attributes tell, with noise, which tastes a film serves."""
@@ -262,21 +265,37 @@ def _ids(letter: str, rows: np.ndarray, of: int) -> np.ndarray:
 
 def write(world: World, folder: Path | str, format: str = "csv") -> dict[str, Path]:
     """Write events, items and users as csv or parquet into ``folder``; return the path of each by name."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = {
-        name: folder / f"{name}.{format}" for name in ("items", "users", "events")
-    }  # events last: then all is there
-    for name, path in paths.items():
-        frame: pd.DataFrame = getattr(world, name)
-        if TIME in frame:
-            frame = frame.astype({TIME: np.int64})
-        part = path.with_name(f".{path.name}.part")
-        if format == "csv":
-            frame.to_csv(part, index=False)
-        else:
-            frame.to_parquet(part, index=False)
-        part.replace(path)
+    return _put(world.items, [(world.events, world.users)], folder, format)
+
+
+def make(
+    recipe: Recipe, folder: Path | str, format: str = "csv", *, users_at_a_time: int | None = None, progress: Any = None
+) -> dict[str, Path]:
+    """Write the world of a recipe as :func:`write` does, in memory that does not grow with its users.
+
+    The files are the same whatever ``users_at_a_time``. ``progress`` is called with (users done, users in all).
+    """
+    n, step = recipe.n_users, users_at_a_time or recipe.block
+    draw = progress or (lambda done, total: None)
+
+    def chunks() -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+        for at in range(0, n, step):
+            rows = np.arange(at, min(n, at + step))
+            yield recipe.events(rows), recipe.user_table(rows)
+            draw(min(n, at + step), n)
+
+    return _put(recipe.item_table(), chunks(), folder, format)
+
+
+def _put(
+    items: pd.DataFrame, pieces: Iterable[tuple[pd.DataFrame, pd.DataFrame]], folder: Path | str, format: str
+) -> dict[str, Path]:
+    paths = {name: Path(folder) / f"{name}.{format}" for name in ("events", "items", "users")}
+    with appending(paths, format) as append:
+        append["items"](items)
+        for events, users in pieces:
+            append["events"](events.astype({TIME: np.int64}))
+            append["users"](users)
     return paths
 
 

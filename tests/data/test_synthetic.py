@@ -7,7 +7,8 @@ from scipy import stats
 
 from recsys.data.card import gini
 from recsys.data.read import read_tables
-from recsys.data.synthetic import Recipe, checkerboard, film_world, low_rank, write
+from recsys.data.synthetic import Recipe, checkerboard, film_world, low_rank, make, write
+from recsys.errors import ConfigError
 
 SIZES = {"users": 300, "items": 150, "events": 4000}
 
@@ -109,6 +110,36 @@ def test_a_written_world_is_read_back(world, tmp_path, ending):
     pd.testing.assert_frame_equal(tables.events, world.events)
     assert tables.items["title"].tolist() == world.items["title"].tolist()
     assert tables.refusals.refused == 0
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+@pytest.mark.parametrize("step", [1000, 100, 7])
+def test_the_same_files_in_pieces_of_any_size(world, tmp_path, ending, step):
+    done = []
+    paths = make(world.truth, tmp_path, ending, users_at_a_time=step, progress=lambda *numbers: done.append(numbers))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{name}.{ending}" for name in sorted(paths)]
+    tables = read_tables(paths["events"], paths["items"], paths["users"])
+    pd.testing.assert_frame_equal(tables.events, world.events)
+    pd.testing.assert_frame_equal(tables.users, world.users)
+    assert done[-1] == (300, 300)
+    assert len(done) == -(-300 // step)
+    if ending == "csv" and step == 7:
+        whole = write(world, tmp_path / "whole")
+        assert all(whole[name].read_bytes() == path.read_bytes() for name, path in paths.items())
+
+
+def test_a_broken_off_make_leaves_nothing_that_looks_whole(world, tmp_path):
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make(world.truth, tmp_path, users_at_a_time=50, progress=stop)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_format_is_refused(world, tmp_path):
+    with pytest.raises(ConfigError, match="csv or parquet"):
+        write(world, tmp_path, format="xml")
 
 
 def test_the_checkerboard_withholds_the_diagonal():
