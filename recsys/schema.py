@@ -84,8 +84,22 @@ def one_kind(*columns: pd.Series) -> list[pd.Series]:
         if column.dtype.kind in "iu":
             parsed.append(column)
             continue
-        numbers, fits = canonical_int64(column)
+        numbers, fits = _by_category(column) if _is_category(column) else canonical_int64(column)
         if not fits.all():
-            return [c.astype(str).astype(object) if c.dtype.kind in "iu" else c for c in columns]
+            return [c.astype(str).astype(object) if c.dtype.kind in "iu" else c.astype(object) for c in columns]
         parsed.append(pd.Series(numbers, index=column.index, name=column.name))
     return parsed
+
+
+def _is_category(column: pd.Series) -> bool:
+    return isinstance(column.dtype, pd.CategoricalDtype)
+
+
+def _by_category(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Return what :func:`canonical_int64` does, which is asked once for each distinct text; unused ones always fit."""
+    codes = column.cat.codes.to_numpy()
+    used = np.zeros(len(column.cat.categories) + 1, dtype=bool)  # the last one is for null, code -1
+    used[codes] = True
+    numbers, fits = canonical_int64(column.cat.categories)
+    fits |= ~used[:-1]
+    return (numbers[codes] if fits.all() else numbers), fits

@@ -6,10 +6,12 @@ import csv
 import gzip
 import io
 import json
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -19,7 +21,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from recsys.data.columnar import Raw, choose, read_parquet, require_ids
-from recsys.data.validate import code, refuse
+from recsys.data.validate import NUMBER, code, refuse
 from recsys.errors import InputError
 from recsys.schema import EVENTS
 
@@ -213,6 +215,7 @@ def _fast_csv(
     if reading.encoding.lower() not in ("utf-8", "utf8") or len(set(names)) < len(names):
         return None
     present = {theirs: ours for ours, theirs in wanted.items() if theirs in names}
+    types = {theirs: _type(ours, theirs, names, skip, source, delimiter, reading) for theirs, ours in present.items()}
     try:
         with source.open() as stream:
             counted = _Counted(stream)
@@ -221,29 +224,30 @@ def _fast_csv(
                 read_options=pa.csv.ReadOptions(column_names=names, skip_rows_after_names=skip, block_size=1 << 24),
                 parse_options=pa.csv.ParseOptions(delimiter=delimiter),
                 convert_options=pa.csv.ConvertOptions(
-                    column_types=dict.fromkeys(names, pa.string()),
-                    include_columns=list(present),
-                    strings_can_be_null=False,
+                    column_types=types, include_columns=list(present), null_values=[], strings_can_be_null=False
                 ),
             )
     except pa.ArrowInvalid:
         return None
     if counted.quotes and len(table) + skip != counted.lines:  # a row of many lines: or is a quote never closed?
         return None
-    columns = {ours: _typed(table.column(theirs), ours) for theirs, ours in present.items()}
     why = np.zeros(len(table), dtype=np.int8)
-    return Raw(pd.DataFrame(columns), why, str(source), lambda row: row, lambda row: "", fast=True)
+    columns = {present[name]: column for name, column in zip(table.column_names, table.columns, strict=True)}
+    del table  # each column is given back as soon as pandas has it
+    frame = pd.DataFrame({ours: columns.pop(ours).unify_dictionaries().to_pandas() for ours in present.values()})
+    return Raw(frame, why, str(source), lambda row: row, lambda row: "", fast=True)
 
 
-def _typed(column: pa.ChunkedArray, name: str) -> pd.Series:
-    """Return numbers as float64 if all of them are plain numbers, else text. Ids always stay text."""
-    if name in ("value", "timestamp"):
-        plain = pa.compute.match_substring_regex(column, r"^[+-]?[0-9]+(\.[0-9]+)?$")
-        if pa.compute.all(plain).as_py():
-            return column.cast(pa.float64()).to_pandas()
-    if name in ("user_id", "item_id", "event"):  # few distinct ids: one Python string each, not one a row
-        return column.dictionary_encode().to_pandas().astype(object)
-    return column.to_pandas().astype(object)
+def _type(
+    ours: str, theirs: str, names: list[str], skip: int, source: Source, delimiter: str, reading: Reading
+) -> pa.DataType:
+    """Return float64 for a column of numbers (as the first row has it), else text, each distinct text held once."""
+    if ours in ("value", "timestamp"):
+        fields = next(islice(_rows(source, delimiter, reading), skip, None), (0, []))[1]
+        place = names.index(theirs)
+        if place < len(fields) and re.fullmatch(NUMBER, fields[place]):
+            return pa.float64()
+    return pa.dictionary(pa.int32(), pa.string())
 
 
 def _careful_csv(

@@ -6,6 +6,7 @@ gets the first reason that applies, in the order of :data:`REASONS`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -80,6 +81,8 @@ def refuse(why: np.ndarray, rows: np.ndarray, reason: str) -> None:
 
 def missing(ids: pd.Series) -> np.ndarray:
     """Return bool[n]: null, or text that is empty or blank. Other blanks belong to the id: "a " is not "a"."""
+    if _is_category(ids):
+        return _by_category(missing, ids)
     absent = ids.isna().to_numpy()
     if ids.dtype == object:
         absent |= (ids.str.strip() == "").to_numpy(dtype=bool, na_value=False)
@@ -91,13 +94,27 @@ def undecodable(text: pd.Series) -> np.ndarray:
 
     The local reader keeps them as lone surrogates, Spark as U+FFFD.
     """
+    if _is_category(text):
+        return _by_category(undecodable, text)
     if text.dtype != object:
         return np.zeros(len(text), dtype=bool)
     return text.str.contains("[\ufffd\udc80-\udcff]", regex=True).to_numpy(dtype=bool, na_value=False)
 
 
+def _is_category(column: pd.Series) -> bool:
+    return isinstance(column.dtype, pd.CategoricalDtype)
+
+
+def _by_category(test: Callable[[pd.Series], np.ndarray], column: pd.Series) -> np.ndarray:
+    """Return what ``test`` says of each row, asked once for each distinct text (and for null, code -1)."""
+    distinct = pd.Series([*column.cat.categories, None], dtype=object)
+    return test(distinct)[column.cat.codes.to_numpy()]
+
+
 def numbers(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     """Return (float64[n], bool[n]): NaN where it is no number; True where NaN or infinity is spelt out."""
+    if _is_category(column):
+        column = column.astype(object)
     if column.dtype != object:
         value = column.to_numpy(dtype=np.float64, na_value=np.nan)
         return value, np.isnan(value) & column.notna().to_numpy()
@@ -114,6 +131,7 @@ def times(column: pd.Series, unit: TimeUnit) -> np.ndarray:
     if pd.api.types.is_datetime64_any_dtype(column):
         return _since_1970(pd.to_datetime(column, utc=True))
     if unit == "iso":
+        column = column.astype(object) if _is_category(column) else column
         return _since_1970(pd.to_datetime(column, utc=True, format="ISO8601", errors="coerce"))
     return numbers(column)[0] / PER_SECOND[unit]
 
