@@ -30,6 +30,7 @@ THIRD_PARTY = {
 ONLY_IN = {
     "implicit": {"models/factor.py", "models/neighbours.py"},
     "pyspark": {"spark/"},
+    "py4j": {"spark/"},  # part of pyspark: errors that pyspark does not wrap
     "optuna": {"tune.py", "tune/", "spark/tune.py"},
 }
 
