@@ -16,7 +16,7 @@ from recsys.data.hashing import combine
 from recsys.evaluation.segments import gap
 from recsys.evaluation.significance import bootstrap_sums, detectable, holm, sign_flip_test
 
-SIMULATIONS, BLOCK, RESAMPLES = 10_000, 500, 999
+SIMULATIONS, BLOCK, RESAMPLES = 10_000, 1000, 999
 
 
 def skewed(rng: np.random.Generator, m: int, columns: int) -> np.ndarray:
