@@ -78,12 +78,27 @@ def verdict(metrics: dict[str, Any]) -> str:
     difference = metrics["differences"][best][primary]
     low, high = difference["ci95"]
     size = f"{difference['mean']:+.4f} {primary} {_interval([low, high], sign=True)}"
-    over = f"over {difference['users']:,} users"
+    over, groups = f"over {difference['users']:,} users", _by_history(metrics, best)
     if low > 0:
-        return f"{best} beats {baseline} by {size} {over}."
+        return f"{best} beats {baseline} by {size} {over}.{groups}"
     if high < 0:
-        return f"{best} is worse than {baseline}: {size} {over}."
-    return f"No difference shown between {best} and {baseline}: {size} {over}."
+        return f"{best} is worse than {baseline}: {size} {over}.{groups}"
+    return f"No difference shown between {best} and {baseline}: {size} {over}.{groups}"
+
+
+def _by_history(metrics: dict[str, Any], model: str) -> str:
+    """Return a sentence on the groups of users by history, where at least two are large enough to speak of."""
+    about = metrics["about"]
+    found: dict[str, list[str]] = {"better": [], "worse": [], "no difference shown": []}
+    for level, cells in about["segment_differences"]["history"].items():
+        cell = cells[model][about["primary"]]
+        if cell["users"] >= LEAST_USERS:
+            low, high = cell["ci95"]
+            found["better" if low > 0 else "worse" if high < 0 else "no difference shown"].append(level)
+    if sum(map(len, found.values())) < 2:
+        return ""
+    clauses = (f"{how} for {' and '.join(levels)}" for how, levels in found.items() if levels)
+    return f" By items in the user's history: {'; '.join(clauses)}."
 
 
 def _models(metrics: dict[str, Any]) -> Section:
