@@ -118,14 +118,11 @@ def agree(recs: pd.DataFrame, truth: pd.DataFrame) -> float:
     return max(float((a - b).abs().max()) for a, b in pairs)
 
 
-def timed(function: Callable[..., pd.DataFrame], recs: pd.DataFrame, truth: pd.DataFrame, repeats: int) -> float:
-    """Return the median of the seconds that ``repeats`` calls take."""
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function(recs, truth)
-        seconds.append(time.perf_counter() - start)
-    return float(np.median(seconds))
+def timed(function: Callable[..., pd.DataFrame], recs: pd.DataFrame, truth: pd.DataFrame) -> np.ndarray:
+    """Return (seconds on the clock, seconds of processor time over all threads) of one call."""
+    clock, processor = time.perf_counter(), time.process_time()
+    function(recs, truth)
+    return np.array([time.perf_counter() - clock, time.process_time() - processor])
 
 
 def main(users: int) -> None:
@@ -139,22 +136,13 @@ def main(users: int) -> None:
         if kind == "categories":
             recs, truth = (frame.astype({"user_id": "category", "item_id": "category"}) for frame in (recs, truth))
             by_recsys(*(frame.astype({"user_id": "category", "item_id": "category"}) for frame in small))
-        first = timed(by_recsys, recs, truth, 3)
-        trec, ranx_seconds = timed(by_pytrec_eval, recs, truth, 1), timed(by_ranx, recs, truth, 1)
-        again = timed(by_recsys, recs, truth, 3)  # before and after: the machine's mood counts for all
-        ours = (first + again) / 2
-        rows.append(
-            [
-                kind,
-                f"{ours:.2f}",
-                f"{trec:.1f}",
-                f"{ranx_seconds:.1f}",
-                f"{trec / ours:.1f}",
-                f"{ranx_seconds / ours:.1f}",
-            ]
-        )
-        print(rows[-1], flush=True)
-    heads = ["ids", "recsys, s", "pytrec_eval, s", "ranx, s", "× pytrec_eval", "× ranx"]
+        ours = timed(by_recsys, recs, truth)
+        trec, other = timed(by_pytrec_eval, recs, truth), timed(by_ranx, recs, truth)
+        ours = (ours + timed(by_recsys, recs, truth)) / 2  # before and after: the machine's mood counts for all
+        for what, own, first, second in zip(("clock", "processor"), ours, trec, other, strict=True):
+            rows.append([f"{kind}, {what}", *(f"{x:.1f}" for x in (own, first, second, first / own, second / own))])
+            print(rows[-1], flush=True)
+    heads = ["ids, seconds", "recsys", "pytrec_eval", "ranx", "× pytrec_eval", "× ranx"]
     body = (
         f"{users:,} users × {K} items, {RELEVANT} relevant each; eight metrics at {', '.join(map(str, CUTS))}."
         " From two pandas tables to per-user values, all conversions counted, compilation not. pytrec_eval has no rbp"

@@ -16,6 +16,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys.data.hashing import id_bits
+from recsys.errors import ConfigError
 from recsys.evaluation.evaluate import Judging, score
 from recsys.evaluation.judge import judge_lists
 from recsys.evaluation.metrics import parse_all
@@ -71,7 +72,11 @@ def per_user(
         relevant: (user, item, value), value > 0.
         k: places that lists may have.
         further: what ``beyond.columns_of`` returns, and the names of its columns; items must be rows then.
+
+    Raises:
+        ConfigError: a metric is debiased, for which the executors have no propensities.
     """
+    _refuse_debiased(judging)
     metrics = [str(metric) for metric in parse_all(judging.metrics)] + list(further[1] if further else ())
     ranked = F.array_sort(F.collect_list(F.struct(RANK, "item", SCORE)))
     listed = lists.groupBy("user").agg(ranked["item"].alias("listed"), ranked[SCORE].alias("scores"))
@@ -84,6 +89,15 @@ def per_user(
     )
     columns = both.select("user", "n_history", "history", "listed", "scores", "relevant", "gain")
     return columns.mapInArrow(_Judge(judging, k, further[0] if further else None), schema)
+
+
+def _refuse_debiased(judging: Judging) -> None:
+    debiased = [str(metric) for metric in parse_all(judging.metrics) if dict(metric.options).get("ips")]
+    if debiased:
+        raise ConfigError(
+            f"{', '.join(debiased)}: the Spark path has no propensities on its executors. Judge the topk table that it"
+            " writes: recsys evaluate TOPK TEST --train TRAIN"
+        )
 
 
 def _Judge(

@@ -1,0 +1,73 @@
+"""One topk table judged here and on the executors: the same number for every user and metric."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recsys.errors import ConfigError
+from recsys.evaluation.evaluate import Judging, evaluate_tables
+
+pytestmark = pytest.mark.spark
+NAMES = (
+    "precision@3",
+    "recall@5",
+    "capped_recall@5",
+    "hit_rate@2",
+    "ndcg@5",
+    "ndcg[gain=exp]@4",
+    "map@5",
+    "mrr",
+    "r_precision",
+    "rbp@5",
+)
+
+
+def tables(users=300, items=40, k=6):
+    """Text ids, tied scores, short lists, users without a list, without truth, with nothing relevant."""
+    rng = np.random.default_rng(11)
+    recs, truth = [], []
+    for user in range(users):
+        listed = rng.permutation(items)[: rng.integers(0, k, endpoint=True)]
+        falling = np.sort(rng.integers(0, 3, size=len(listed)))[::-1] / 2
+        recs += [
+            (f"u{user}", f"i{item}", place + 1, score)
+            for place, (item, score) in enumerate(zip(listed, falling, strict=True))
+        ]
+        chosen = rng.permutation(items)[: rng.integers(0, 8)]
+        truth += [
+            (f"u{user}", f"i{item}", float(value))
+            for item, value in zip(chosen, rng.integers(0, 5, size=len(chosen)), strict=True)
+        ]
+    recs = pd.DataFrame(recs, columns=["user_id", "item_id", "rank", "score"])
+    return recs, pd.DataFrame(truth, columns=["user_id", "item_id", "value"])
+
+
+def on_spark(spark, recs, truth, judging, k):
+    from recsys.spark import evaluate
+
+    lists, test = (
+        spark.createDataFrame(frame.rename(columns={"user_id": "user", "item_id": "item"})) for frame in (recs, truth)
+    )
+    relevant, tested, _ = evaluate.truth(test, judging, test.limit(0))
+    frame = evaluate.per_user(lists, relevant, tested, judging, k).toPandas()
+    return frame.sort_values("user", ignore_index=True)
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"ties": "average", "relevant": 2.0}, {"ties": "pessimistic", "missing_users": "skip"}]
+)
+def test_every_user_and_metric(spark, settings):
+    recs, truth = tables()
+    judging = Judging(metrics=NAMES, **settings)
+    here = evaluate_tables(recs, truth, judging).per_user
+    there = on_spark(spark, recs, truth, judging, int(recs["rank"].max()))
+    assert there["user"].tolist() == here["user_id"].tolist()
+    assert there["n_relevant"].tolist() == here["n_relevant"].tolist()
+    for name in judging.metrics:
+        np.testing.assert_allclose(there[name].astype(float), here[name], rtol=0, atol=1e-12, err_msg=name)
+
+
+def test_debiased_metrics_are_refused_before_any_work(spark):
+    recs, truth = tables(users=3)
+    with pytest.raises(ConfigError, match="recsys evaluate"):
+        on_spark(spark, recs, truth, Judging(metrics=("recall[ips=0.5]@5",)), 6)
