@@ -101,5 +101,8 @@ def gaps() -> str:
 if __name__ == "__main__":
     body = "\n\n".join([sizes(), power(), families(), gaps()])
     write_section(
-        "significance", "Tests, intervals and sample sizes keep their word", "python bench/significance.py", body
+        "significance",
+        "Tests, intervals and sample sizes against simulations with known truth",
+        "python bench/significance.py",
+        body,
     )

@@ -195,7 +195,7 @@ def gap(sums: Sums, columns: np.ndarray, levels: tuple[str, ...]) -> dict[str, A
     """Return the largest difference of means between two groups: fairness towards groups of users.
 
     ``gap``: best mean minus worst; ``ci95``: an interval that allows for having picked the most distant of all pairs
-    (it excludes 0 in at most 5 % of cases when all groups are alike); ``best``, ``worst``: their levels.
+    (it excludes 0 in 5 to 7 % of cases when all groups are alike: bench/RESULTS.md); ``best``, ``worst``: their levels.
 
     The interval is gap ± c · se of that pair, where c is the 95 % point, over resamples, of the largest standardised
     deviation of any pair's difference: Tukey's range with bootstrap errors instead of normal ones.
