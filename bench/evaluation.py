@@ -149,7 +149,8 @@ def main(users: int) -> None:
         f" and computes seven of the eight. Largest difference of any per-user value on 500 users: {difference:.1e}."
         "\n\n" + table(heads, rows)
     )
-    write_section("evaluation", "Evaluation: seconds from table to numbers", "python bench/evaluation.py", body)
+    command = f"python bench/evaluation.py {users}"
+    write_section("evaluation", "Evaluation: seconds from table to numbers", command, body)
 
 
 if __name__ == "__main__":
