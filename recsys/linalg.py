@@ -4,6 +4,7 @@ Pure functions of arrays, like ``recsys.kernels``: results never depend on the n
 tests of the models and in ``models/als.py``.
 """
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -215,4 +216,45 @@ def als_half_step(
             for f in range(rank):
                 large[f, f] += diagonal[f]
             x[i] = np.linalg.solve(large, b)
+    return x
+
+
+def ridge(features: Any, targets: np.ndarray, reg: float, weight: np.ndarray, direct: int = 4096) -> np.ndarray:
+    """Return float64[f, r]: W that minimises Σ_i weight_i |targets_i − features_i·W|² + reg·|W|².
+
+    Closed form over the smaller of n and f while that is at most ``direct``: W = (FᵀDF + λI)⁻¹FᵀDY, or
+    Fᵀ(FFᵀ + λD⁻¹)⁻¹Y. Beyond, the same equations by conjugate gradients, which never form a Gram matrix.
+
+    Args:
+        features: csr_array (n, f).
+        targets: float[n, r].
+        reg: λ > 0.
+        weight: float[n] > 0.
+    """
+    root = np.sqrt(np.asarray(weight, dtype=np.float64))
+    a = features.astype(np.float64).multiply(root[:, None]).tocsr()
+    b = root[:, None] * targets.astype(np.float64)
+    n, f = a.shape
+    if min(n, f) > direct:
+        return _conjugate_gradients(lambda w: a.T @ (a @ w) + reg * w, a.T @ b)
+    if f <= n:
+        return np.linalg.solve((a.T @ a).toarray() + reg * np.eye(f), a.T @ b)
+    return a.T @ np.linalg.solve((a @ a.T).toarray() + reg * np.eye(n), b)
+
+
+def _conjugate_gradients(apply: Callable[[np.ndarray], np.ndarray], b: np.ndarray, steps: int = 500) -> np.ndarray:
+    """Return x of a positive definite A x = b, a column each, to a relative residual of 1e-8 or ``steps`` steps."""
+    x, left = np.zeros_like(b), b.copy()
+    toward, size = left.copy(), (left**2).sum(axis=0)
+    goal = 1e-16 * size
+    for _ in range(steps):
+        if (size <= goal).all():
+            break
+        moved = apply(toward)
+        step = size / np.maximum((toward * moved).sum(axis=0), 1e-300)
+        x += step * toward
+        left -= step * moved
+        new = (left**2).sum(axis=0)
+        toward = left + new / np.maximum(size, 1e-300) * toward
+        size = new
     return x

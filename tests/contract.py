@@ -4,10 +4,12 @@ A check takes ``make``, which returns a fresh unfitted model, and asserts; that 
 """
 
 import numpy as np
+import pytest
 from scipy.sparse import csr_array
 
 from recsys import models
 from recsys.data.synthetic import checkerboard
+from recsys.errors import ConfigError
 from recsys.rank import recommend
 from recsys.types import Features, IdMap, Interactions
 
@@ -162,6 +164,20 @@ def an_item_nobody_liked_is_unknown(make):
     assert np.isnan(make().fit(train, features).score(only)).all()
 
 
+def content_places_what_nobody_liked(make):
+    """Features alone give an item a score, a user with a like gets scores, and an empty history gets none."""
+    train, features = world()
+    scores = make().fit(train, features).score(with_empty_row(train.matrix()))
+    assert np.isnan(scores[-1]).all()
+    assert np.isfinite(scores[1:-1]).all()
+
+
+def content_needs_features(make):
+    train, _ = world()
+    with pytest.raises(ConfigError, match="items"):
+        make().fit(train)
+
+
 ALL = (
     scores_have_the_promised_shape,
     lists_beyond_the_catalogue_are_padded,
@@ -172,4 +188,5 @@ ALL = (
     contributions_sum_to_the_score,
 )
 EVERYONE = (everyone_is_answered,)
+CONTENT = (content_places_what_nobody_liked, content_needs_features)
 COLLABORATIVE = (the_withheld_diagonal_is_found, an_empty_history_is_unknown, an_item_nobody_liked_is_unknown)

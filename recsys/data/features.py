@@ -155,3 +155,15 @@ def _hats(values: np.ndarray) -> tuple[csr_array, list[str]]:
     hats = csr_array((np.concatenate([1 - share, share]), (rows, columns)), shape=(len(values), len(knots)))
     hats.eliminate_zeros()
     return hats.astype(np.float32), [f"{knot:.12g}" for knot in knots]
+
+
+def shuffled(known: Features, seed: int) -> Features:
+    """Return the features handed out anew among the rows that have any: what is told stays, of whom does not.
+
+    The placebo of an ablation. Which rows have features says something too (popular items are described better), and a
+    shuffle over all rows would destroy that as well.
+    """
+    told = np.flatnonzero(np.diff(known.matrix.indptr) > 0)
+    rows = np.arange(known.matrix.shape[0])
+    rows[told] = np.random.default_rng(seed).permutation(told)
+    return Features(csr_array(known.matrix[rows]), known.names)

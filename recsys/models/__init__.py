@@ -4,7 +4,9 @@
     recent     the most liked items lately          als        matrix factorization
     itemknn    items that share users               userknn    what similar users like
     rp3beta    walks over shared users              ease       linear autoencoder, closed form
-    spectral   graph filter over singular vectors
+    spectral   graph filter over singular vectors   content    attributes and words alone
+    attributes new items get factors from features  content_als content inside the factorization
+    side_ease  autoencoder over likes and content
 
 A model is a dataclass of its parameters. What ``fit`` learns are arrays, dense or sparse, named in the class's
 ``STATE``; members, if it is made of models, are in ``models``; how it chose, if it chose, is in ``record`` (JSON).
@@ -35,6 +37,12 @@ KINDS = {
     "rp3beta": ("neighbours", "RP3beta"),
     "ease": ("ease", "EASE"),
     "spectral": ("spectral", "Spectral"),
+    "content": ("content", "Content"),
+    "attributes": ("side", "Attributes"),
+    "content_als": ("side", "ContentALS"),
+    "side_ease": ("side", "SideEASE"),
+    "blend": ("blend", "Blend"),
+    "hybrid": ("hybrid", "Hybrid"),
 }
 """Kind -> (module, class); a module is imported when its kind is asked for."""
 

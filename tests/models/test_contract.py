@@ -11,7 +11,12 @@ from recsys.models.hybrid import Cascade
 ANSWER_EVERYONE = {"random", "popular", "recent"}
 """Kinds with an opinion whatever the history; every other kind is personal and collaborative."""
 
-PARAMS = {"als": {"rank": 16}}
+CONTENT = {"content", "attributes", "content_als", "side_ease"}
+"""Personal kinds that need item features, and place items that nobody liked."""
+
+PARAMS = {"als": {"rank": 16}, "attributes": {"rank": 8}, "content_als": {"rank": 8}}
+PARAMS["blend"] = {"parts": {"als": {"rank": 8}, "content": {}}, "weights": {"content": 0.5}}
+PARAMS["hybrid"] = {"parts": ["popular", "content", "side_ease"], "placebo": False}
 """Smaller than the defaults where that saves time."""
 
 MORE = {
@@ -23,6 +28,9 @@ MORE = {
     "userknn, bm25, shrunk": ("userknn", {"weighting": "bm25", "shrink": 5.0}),
     "userknn, tfidf, few neighbours": ("userknn", {"weighting": "tfidf", "neighbours": 3}),
     "rp3beta, few neighbours": ("rp3beta", {"alpha": 0.5, "beta": 0.5, "neighbours": 7}),
+    "content, bm25 in two dimensions": ("content", {"scheme": "bm25", "dims": 2}),
+    "content, raw, fields weighed": ("content", {"scheme": "raw", "fields": {"a": 2, "b": 0}}),
+    "side_ease, over rows": ("side_ease", {"dims": 3}),
     "spectral, thin": ("spectral", {"rank": 4, "low": 0.5}),
 }
 """Settings that take another way through the code."""
@@ -40,10 +48,17 @@ def kind_of(name):
     return MORE[name][0] if name in MORE else name
 
 
+def promises(kind):
+    if kind in ANSWER_EVERYONE | {"cascade"}:
+        return contract.EVERYONE
+    if kind in ("blend", "hybrid"):
+        return ()
+    return contract.CONTENT if kind in CONTENT else contract.COLLABORATIVE
+
+
 def checks():
     for name in MAKERS:
-        everyone = kind_of(name) in ANSWER_EVERYONE | {"cascade"}
-        for check in contract.ALL + (contract.EVERYONE if everyone else contract.COLLABORATIVE):
+        for check in contract.ALL + promises(kind_of(name)):
             yield pytest.param(check, MAKERS[name], id=f"{name}-{check.__name__}")
 
 

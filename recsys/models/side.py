@@ -1,0 +1,189 @@
+"""Likes and content in one model: inside the factorization, inside the autoencoder, or behind the factors."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Self
+
+import numpy as np
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from scipy.linalg import lapack
+from scipy.sparse import csr_array, vstack
+from sklearn.decomposition import TruncatedSVD
+
+from recsys import linalg
+from recsys.errors import InputError
+from recsys.models.content import Scheme, filled, required, similar, weighted
+from recsys.models.factor import ALS
+from recsys.models.linear import Linear, liked, liked_columns
+from recsys.models.popular import STRICT
+from recsys.types import Features, Interactions
+
+
+@dataclass(config=STRICT)
+class Attributes(ALS):
+    """ALS that gives a new item the factor its attributes predict: *attributes → factors*.
+
+    W minimises Σ_i n_i^½ |y_i − [f_i, 1]·W|² + ``ridge``·|W|² over the items somebody liked n_i times, with f the
+    weighted features of :func:`recsys.models.content.weighted`; an item that nobody liked gets [f_i, 1]·W. The other
+    scores are those of ALS. NaN for items with neither likes nor features.
+
+    Reference: Gantner, Drumond, Freudenthaler, Rendle and Schmidt-Thieme, ICDM 2010.
+    """
+
+    sources: ClassVar = ("attributes",)
+
+    ridge: Annotated[float, Field(gt=0)] = 3.0
+    scheme: Scheme = "tfidf"
+    fields: dict[str, float] = Field(default_factory=dict)
+
+    def fit(self, train: Interactions, features: Features | None = None) -> Self:
+        """Fit ALS, then the ridge regression from features to factors."""
+        ALS.fit(self, train, features)
+        terms = with_constant(weighted(required(features, "attributes"), self.scheme, self.fields))
+        liked_by = np.bincount(train.item[train.value > 0], minlength=len(train.items))
+        warm = self.known_
+        told = np.diff(terms.indptr) > 1
+        if warm.any():
+            weight = np.sqrt(liked_by[warm])
+            learned = linalg.ridge(terms[warm], self.item_factors_[warm], self.ridge, weight)
+            factors = np.where(warm[:, None], self.item_factors_, (terms @ learned).astype(np.float32))
+            self._keep(factors, warm | told)
+        return self
+
+
+@dataclass(config=STRICT)
+class ContentALS(ALS):
+    """ALS in which every item also stands for a made-up user who likes it and its ``neighbours`` nearest in content.
+
+    Content shapes the factors while they are learned, so an item with few likes, or none, is placed by what it is
+    like. A user is folded in as in ALS. NaN for items with neither likes nor features.
+    """
+
+    sources: ClassVar = ("content_als",)
+
+    neighbours: Annotated[int, Field(ge=1)] = 5
+    scheme: Scheme = "tfidf"
+    fields: dict[str, float] = Field(default_factory=dict)
+
+    def fit(self, train: Interactions, features: Features | None = None) -> Self:
+        """Learn item factors from the users and the made-up users together."""
+        terms = weighted(required(features, "content_als"), self.scheme, self.fields)
+        matrix = train.matrix()
+        told = np.flatnonzero(filled(terms))
+        near, _ = similar(terms, told, self.neighbours)
+        near = np.column_stack([told, near])
+        row, place = np.nonzero(near >= 0)
+        shape = (len(told), matrix.shape[1])
+        usual = np.median(matrix.data[matrix.data > 0]) if (matrix.data > 0).any() else 1.0
+        made_up = csr_array((np.full(len(row), usual, dtype=np.float32), (row, near[row, place])), shape=shape)
+        both = csr_array(vstack([matrix, made_up], format="csr"))
+        both.sort_indices()
+        return self._keep(self._fit_kernel(both), liked_columns(both))
+
+
+@dataclass(config=STRICT)
+class SideEASE(Linear):
+    """Linear autoencoder over likes and content at once: an item is a column of [P; γ·Fᵀ].
+
+    P: 0/1 likes (users, items); F: ``dims`` latent dimensions of the weighted features; γ makes the two blocks
+    equally heavy, times ``content``. With X the stacked matrix,
+
+        minimise |X − X W|² + λ|W|²        W = Xᵀ (X Xᵀ + λI)⁻¹ X,    λ = ``reg`` · mean diagonal of X Xᵀ
+
+    A user's scores are the history times W. The smaller of XXᵀ and XᵀX is inverted: 12·side² bytes while fitting,
+    4·side² kept, side = min(users + dims, items); beyond ``memory_mb`` the fit refuses before it allocates.
+
+    References: Steck, WWW 2019; Jeunen, Van Balen and Goethals, RecSys 2020, for the side information.
+    """
+
+    STATE: ClassVar = ("rows_", "middle_", "latent_", "known_")
+    sources: ClassVar = ("side_ease",)
+
+    content: Annotated[float, Field(ge=0)] = 1.0
+    reg: Annotated[float, Field(gt=0)] = 3.0
+    dims: Annotated[int, Field(ge=1)] = 500
+    scheme: Scheme = "tfidf"
+    fields: dict[str, float] = Field(default_factory=dict)
+    memory_mb: Annotated[int, Field(ge=1)] = 4096
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    def fit(self, train: Interactions, features: Features | None = None) -> Self:
+        """Invert the Gram matrix of the smaller side.
+
+        Raises:
+            InputError: it would not fit in ``memory_mb``.
+        """
+        terms = weighted(required(features, "side_ease"), self.scheme, self.fields)
+        matrix = train.matrix()
+        latent = reduced(terms, self.dims, self.seed)
+        side = min(matrix.shape[0] + latent.shape[1], matrix.shape[1])
+        if 12 * side**2 / 2**20 > self.memory_mb:
+            raise InputError(
+                f"model 'side_ease': a side of {side:,} needs {12 * side**2 / 2**20:,.0f} MiB, more than memory_mb = "
+                f"{self.memory_mb:,}. Raise it, or use 'content_als', which needs none of it."
+            )
+        columns = liked_columns(matrix)
+        self.known_ = columns | filled(terms)
+        self.rows_ = liked(matrix, columns, binary=True)
+        balance = self.rows_.nnz / max(float((latent**2).sum()), 1e-12)
+        self.latent_ = (self.content * np.sqrt(balance) * latent).astype(np.float32)
+        self.middle_ = self._weights_of_items() if side == matrix.shape[1] else self._inverse_of_rows()
+        return self
+
+    def _inverse_of_rows(self) -> np.ndarray:
+        users, dims = self.rows_.shape[0], self.latent_.shape[1]
+        gram = np.empty((users + dims, users + dims), dtype=np.float32)
+        gram[:users, :users] = (self.rows_ @ self.rows_.T).toarray()
+        gram[:users, users:] = self.rows_ @ self.latent_
+        gram[users:, :users] = gram[:users, users:].T
+        gram[users:, users:] = self.latent_.T @ self.latent_
+        return _inverse(gram, self.reg * gram.trace() / len(gram))
+
+    def _weights_of_items(self) -> np.ndarray:
+        gram = (self.rows_.T @ self.rows_).toarray() + self.latent_ @ self.latent_.T
+        reg = self.reg * gram.trace() / (self.rows_.shape[0] + self.latent_.shape[1])  # the same λ on both ways
+        inverse = _inverse(gram, reg)
+        return np.eye(len(gram), dtype=np.float32) - np.float32(reg) * inverse
+
+    @property
+    def _by_items(self) -> bool:
+        return len(self.middle_) == len(self.known_)
+
+    def _apply(self, strengths: csr_array) -> np.ndarray:
+        if self._by_items:
+            return strengths @ self.middle_
+        stacked = np.hstack([(strengths @ self.rows_.T).toarray(), strengths @ self.latent_]) @ self.middle_
+        users = self.rows_.shape[0]
+        return np.ascontiguousarray((self.rows_.T @ stacked[:, :users].T).T) + stacked[:, users:] @ self.latent_.T
+
+    def _weights(self, rows: np.ndarray, item: int) -> np.ndarray:
+        if self._by_items:
+            return self.middle_[rows, item].astype(np.float64)
+        one = csr_array((np.ones(len(rows), np.float32), rows, np.arange(len(rows) + 1)), (len(rows), len(self.known_)))
+        return self._apply(one)[:, item].astype(np.float64)
+
+
+def with_constant(terms: csr_array) -> csr_array:
+    """Return the terms and one more column of ones."""
+    from scipy.sparse import hstack
+
+    return csr_array(hstack([terms, np.ones((terms.shape[0], 1), dtype=np.float32)], format="csr"))
+
+
+def reduced(terms: csr_array, dims: int, seed: int) -> np.ndarray:
+    """Return float32[items, ≤ dims]: the terms in the space of their largest singular values; dense when they fit."""
+    if dims >= min(terms.shape):
+        return terms.toarray()
+    return TruncatedSVD(dims, n_iter=2, random_state=seed).fit_transform(terms).astype(np.float32)
+
+
+def _inverse(gram: np.ndarray, reg: float) -> np.ndarray:
+    """Return (gram + reg·I)⁻¹ of a symmetric float32 matrix, as float32."""
+    gram = np.asfortranarray(gram)
+    gram[np.diag_indices(len(gram))] += np.float32(reg)
+    factor, _ = lapack.spotrf(gram, lower=1, overwrite_a=1)
+    inverse, _ = lapack.spotri(factor, lower=1, overwrite_c=1)
+    upper = np.triu_indices(len(inverse), 1)
+    inverse[upper] = inverse.T[upper]
+    return np.ascontiguousarray(inverse)

@@ -1,0 +1,132 @@
+"""A validation split made inside ``fit``: what a model that chooses among models looks at, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from recsys.data.hashing import combine, unit
+from recsys.evaluation.judge import judge
+from recsys.evaluation.metrics import ndcg
+from recsys.evaluation.significance import mean_ci
+from recsys.kernels import select_top_k
+from recsys.models.blend import comparable, mix
+from recsys.types import Interactions, Recommender, TopK, select_rows
+
+DEPTH = 100
+"""Places that count. A list this long has enough hits to compare models where hits are few."""
+
+
+@dataclass
+class Trial:
+    """Some likes hidden from ``train``, and models judged by NDCG@100 on finding them for ``users`` (rows).
+
+    ``candidates``: bool[items], what is ranked (besides what the user has seen, which never is). ``scores``: part ->
+    its comparable scores of all users, kept, so that a blend costs an addition.
+    """
+
+    train: Interactions
+    hidden: csr_array
+    users: np.ndarray
+    candidates: np.ndarray
+    scores: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.histories = select_rows(self.train.matrix(), self.users)
+        self.histories.sort_indices()
+        self.relevant = self.hidden[self.users]
+
+    def listen(self, name: str, model: Recommender) -> np.ndarray:
+        """Keep a fitted model's opinions under ``name`` and return its NDCG, float64[users]."""
+        scores = np.where(self.candidates, model.score(self.histories, self.users), np.float32(np.nan))
+        self.scores[name] = comparable(scores)
+        return self.value(self.scores[name])
+
+    def value(self, scores: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+        """Return NDCG@100 of each user (of ``rows`` of them)."""
+        rows = np.arange(len(self.users)) if rows is None else rows
+        seen = self.histories[rows]
+        items, best = select_top_k(np.ascontiguousarray(scores), seen.indptr, seen.indices, DEPTH)
+        nobody = np.zeros(items.shape, dtype=np.int8)
+        topk = TopK(self.users[rows], items, best, nobody, ("trial",), nobody[:, 0])
+        return ndcg(judge(topk, self.relevant[rows]), DEPTH)
+
+    def blend(self, weights: dict[str, float], rows: np.ndarray | None = None) -> np.ndarray:
+        """Return the NDCG of a blend of parts that were listened to."""
+        rows = np.arange(len(self.users)) if rows is None else rows
+        shape = (len(rows), len(self.candidates))
+        return self.value(mix(((self.scores[p][rows], np.full(shape[0], w)) for p, w in weights.items()), shape), rows)
+
+    def choose(self, rows: np.ndarray, start: dict[str, float] | None = None, steps: int = 6) -> dict[str, float]:
+        """Return weights that add parts one by one (a part may come again) while the mean NDCG of ``rows`` rises.
+
+        Without ``start``, the best single part is the start. Reference: Caruana, Niculescu-Mizil, Crew and
+        Ksikes, ICML 2004.
+        """
+        if start is None:
+            single = {p: float(self.value(z[rows], rows).mean()) for p, z in self.scores.items()}
+            start = {max(single, key=lambda p: single[p]): 1.0}
+        weights, best = dict(start), float(self.blend(start, rows).mean())
+        for _ in range(steps):
+            tried = {p: weights | {p: weights.get(p, 0.0) + 1} for p in self.scores}
+            values = {p: float(self.blend(w, rows).mean()) for p, w in tried.items()}
+            top = max(values, key=lambda p: values[p])
+            if values[top] <= best:
+                break
+            weights, best = tried[top], values[top]
+        return weights
+
+    def halves(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows to choose on and the rows to check on."""
+        first = unit(combine(seed + 1, self.users)) < 0.5
+        return np.flatnonzero(first), np.flatnonzero(~first)
+
+
+def gain(new: np.ndarray, old: np.ndarray, seed: int = 0) -> dict[str, float]:
+    """Return the mean paired difference of two models' values and its 95 % bootstrap interval."""
+    mean, low, high = mean_ci(new - old, seed=seed)
+    return {"mean": mean, "low": low, "high": high}
+
+
+def hide_pairs(train: Interactions, share: float, most: int, seed: int) -> Trial:
+    """Return a trial that hides about ``share`` of the likes of users with two or more, by hash.
+
+    Everyone keeps one. At most ``most`` of these users are asked. Every item is a candidate.
+    """
+    liked = train.value > 0
+    chance = unit(combine(seed, train.user, train.item))
+    hide = liked & (chance < share)
+    largest = np.full(len(train.users), -1.0)
+    np.maximum.at(largest, train.user[liked], chance[liked])
+    hide &= chance < largest[train.user]  # whoever would lose everything keeps one; whoever has one, too
+    return _trial(train, hide, hide, np.ones(len(train.items), dtype=bool), most, seed)
+
+
+def hide_items(train: Interactions, share: float, most: int, seed: int) -> Trial:
+    """Return a trial that hides all events of about ``share`` of the items that somebody likes, by hash.
+
+    They are new items, ranked among themselves for users who like some of them and something else.
+    """
+    new = unit(combine(seed, np.arange(len(train.items)))) < share
+    hide = new[train.item]
+    new &= np.bincount(train.item[train.value > 0], minlength=len(new)) > 0
+    return _trial(train, hide, hide & (train.value > 0), new, most, seed)
+
+
+def _trial(
+    train: Interactions, gone: np.ndarray, hidden: np.ndarray, candidates: np.ndarray, most: int, seed: int
+) -> Trial:
+    kept = subset(train, ~gone)
+    left = np.bincount(kept.user[kept.value > 0], minlength=len(train.users)) > 0
+    truth = replace(subset(train, hidden), value=np.ones(int(hidden.sum()), dtype=np.float32)).matrix()
+    users = np.flatnonzero(left & (np.diff(truth.indptr) > 0))
+    chance = unit(combine(seed + 2, users))
+    return Trial(kept, truth, np.sort(users[np.argsort(chance, kind="stable")[:most]]), candidates)
+
+
+def subset(train: Interactions, keep: np.ndarray) -> Interactions:
+    """Return the entries of ``keep`` (bool[n]) under the same maps."""
+    parts = {name: getattr(train, name)[keep] for name in ("user", "item", "value", "time")}
+    return replace(train, **parts)

@@ -1,0 +1,134 @@
+"""Blends against loops; the hybrid's choice, and that it does no harm."""
+
+import json
+from dataclasses import replace
+
+import contract
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.sparse import csr_array
+
+from recsys.errors import ConfigError
+from recsys.models import build
+from recsys.models.blend import comparable, mix, reorder
+from recsys.models.trial import hide_items, hide_pairs, subset
+from recsys.types import Features
+
+SMALL = {"parts": ["popular", "rp3beta", "content", "side_ease"], "placebo": True}
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10_000))
+def test_standard_scores_and_their_mean_are_what_a_loop_finds(seed):
+    rng = np.random.default_rng(seed)
+    parts = [np.where(rng.random((3, 6)) < 0.3, np.nan, rng.normal(size=(3, 6))).astype(np.float32) for _ in range(2)]
+    weights = [rng.integers(0, 3, 3).astype(float) for _ in range(2)]
+    z = [comparable(part) for part in parts]
+    found = mix(zip(z, weights, strict=True), (3, 6))
+    for u in range(3):
+        for i in range(6):
+            total = weight = 0.0
+            for part, w in zip(parts, weights, strict=True):
+                own = part[u][np.isfinite(part[u])].astype(float)
+                if np.isfinite(part[u, i]) and w[u] > 0:
+                    spread = own.std()
+                    total += w[u] * ((part[u, i] - own.mean()) / spread if spread > 1e-9 else 0.0)
+                    weight += w[u]
+            expected = total / weight if weight else np.nan
+            np.testing.assert_allclose(found[u, i], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_reciprocal_ranks_and_new_places():
+    found = comparable(np.array([[0.5, np.nan, 2.0, 0.5]], np.float32), "rrf")
+    np.testing.assert_allclose(found, [[1 / 62, np.nan, 1 / 61, 1 / 63]], rtol=1e-6)
+    places, order = np.array([[0.1, np.nan, 0.9, 0.5]]), np.array([[3.0, 7.0, 2.0, np.nan]])
+    np.testing.assert_array_equal(reorder(places, order), [[0.9, 7.0, 0.1, 0.5]])
+
+
+def test_trials_hide_without_taking_everything():
+    train, _ = contract.world(users=80)
+    trial = hide_pairs(train, 0.3, 50, seed=1)
+    assert len(trial.users) <= 50
+    assert (np.diff(trial.relevant.indptr) > 0).all()
+    kept = np.bincount(trial.train.user[trial.train.value > 0], minlength=80)
+    assert (kept[np.bincount(train.user[train.value > 0], minlength=80) > 0] > 0).all()
+    assert len(trial.train) + trial.hidden.nnz == len(train)
+    items = hide_items(train, 0.3, 50, seed=1)
+    assert not np.isin(items.train.item, np.flatnonzero(items.candidates)).any()
+    assert items.candidates[items.relevant.indices].all()
+
+
+def test_the_choice_is_recorded_with_its_ablation():
+    train, features = contract.world(users=400, items=30)
+    model = build("hybrid", SMALL).fit(train, features)
+    record = json.loads(json.dumps(model.record))
+    assert set(record["parts"]) == set(SMALL["parts"])
+    assert record["why"]
+    told = set(record["weights"]) & {"content", "side_ease"}
+    assert {"hybrid", "collaborative", "content"} | ({"shuffled"} if told else set()) == set(record["ablation"])
+    best = max(part["ndcg@100"] for part in record["parts"].values())
+    assert record["ablation"]["hybrid"] >= best - 0.02
+    assert np.isfinite(model.score(train.matrix()[1:])).all()  # new items too
+
+
+def test_features_of_noise_are_not_used_to_rank_what_people_chose():
+    train, _ = contract.world(users=400, items=30)
+    noise = Features(csr_array(np.random.default_rng(2).random((30, 5)).astype(np.float32)), tuple("abcde"))
+    model = build("hybrid", SMALL).fit(train, noise)
+    ablation = model.record["ablation"]
+    assert ablation["collaborative"]["hybrid_minus_it"]["high"] >= 0
+
+
+def test_one_event_a_user_leans_on_content_and_says_so():
+    train, features = contract.world(users=300)
+    _, first = np.unique(np.where(train.value > 0, train.user, -1), return_index=True)
+    one = subset(train, np.isin(np.arange(len(train)), first[1:]))
+    model = build("hybrid", {}).fit(one, features)
+    assert "leans on content" in model.record["why"]
+    assert set(model.models) == {"side_ease", "content_als"}
+    assert np.isfinite(model.score(one.matrix()[1:])).all()
+
+
+def test_shares_of_the_parts_sum_to_the_score():
+    train, features = contract.world()
+    model = build("blend", {"parts": {"als": {"rank": 4}, "content": {}}, "weights": {"content": 2}})
+    model.fit(train, features)
+    history = train.matrix()[[5]]
+    for item in (0, 3, 29):
+        told = model.shares(history, item)
+        np.testing.assert_allclose(sum(told.values()), model.score(history)[0, item], rtol=1e-4)
+    assert set(model.shares(history, 29)) == {"content"}  # nobody liked it: ALS has no opinion
+
+
+def test_weights_depend_on_history_length_and_new_items_keep_their_places():
+    train, features = contract.world()
+    model = build("blend", {"parts": {"popular": {}, "content": {}}}).fit(train, features)
+    model.weights_ = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]])
+    one = csr_array(np.eye(1, 30, 4, dtype=np.float32))
+    many = csr_array(np.array([[1.0] * 6 + [0.0] * 24], np.float32))
+    popular, content = model.models.values()
+    np.testing.assert_allclose(model.score(one), comparable(popular.score(one)), rtol=1e-5)
+    np.testing.assert_allclose(model.score(many), comparable(content.score(many)), rtol=1e-5)
+    before = model.score(one)
+    model.cold_weights_ = np.array([0.0, 1.0])
+    after = model.score(one)
+    np.testing.assert_array_equal(np.sort(after), np.sort(before))
+    assert model.source(one, np.array([[0, 29]])).tolist() == [[0, 1]]
+
+
+def test_parts_that_are_none_are_refused():
+    train, features = contract.world()
+    with pytest.raises(ConfigError, match="no part 'asl'"):
+        build("hybrid", {"parts": ["asl"]}).fit(train, features)
+    with pytest.raises(ConfigError, match="need item features"):
+        build("hybrid", {"parts": ["content"]}).fit(train)
+    with pytest.raises(ConfigError, match="weights for"):
+        build("blend", {"parts": {"als": {}}, "weights": {"alss": 1}}).fit(train, features)
+
+
+def test_bases_without_features_are_answered_by_the_crowd():
+    train, _ = contract.world(users=200)
+    model = build("hybrid", {"parts": ["popular", "rp3beta", "content"]}).fit(replace(train))
+    assert "content" not in model.record["parts"]
