@@ -178,26 +178,27 @@ def als_half_step(
 
     Args:
         indptr, indices: the CSR structure of the rows; indices point into ``fixed``.
-        weight, target: float64[nnz]. Implicit ALS: α|v| and (1 + α|v|)·p. Explicit ALS: 1 and v.
-        fixed: float64[n, rank], C order: the other side's factors y. Implicit ALS: turned into the eigenvectors of
+        weight, target: [nnz]. Implicit ALS: α|v| and (1 + α|v|)·p. Explicit ALS: 1 and v.
+        fixed: [n, rank], C order: the other side's factors y. Implicit ALS: turned into the eigenvectors of
             their Gram matrix, whose eigenvalues are ``base``.
-        base: float64[rank] ≥ 0. Explicit ALS: zeros.
-        penalty: float64[m], > 0 where the row has a target that is not 0.
+        base: [rank] ≥ 0. Explicit ALS: zeros.
+        penalty: [m], > 0 where the row has a target that is not 0.
 
     Returns:
-        float64[m, rank]. A row whose targets are all 0 gets zeros, whatever its system.
+        [m, rank]; everything is of one dtype, float32 or float64. A row without a target other than 0 gets zeros,
+        whatever its system.
 
     A diagonal plus a matrix of rank n, the row's length, costs O(n²·rank) by the Woodbury identity instead of
     O(n·rank² + rank³), which is what makes a high rank cheap; rows longer than the rank are solved as they stand.
     The caller limits BLAS to one thread.
     """
     m, rank = len(indptr) - 1, fixed.shape[1]
-    x = np.zeros((m, rank))
+    x = np.zeros((m, rank), dtype=fixed.dtype)
     for i in prange(m):
         start, n = indptr[i], indptr[i + 1] - indptr[i]
         diagonal = base + penalty[i]
-        b = np.zeros(rank)
-        own = np.empty((n, rank))
+        b = np.zeros(rank, dtype=fixed.dtype)
+        own = np.empty((n, rank), dtype=fixed.dtype)
         for j in range(n):
             y, w, t = fixed[indices[start + j]], np.sqrt(weight[start + j]), target[start + j]
             for f in range(rank):

@@ -27,7 +27,7 @@ class ALS:
 
     ``nu = 0`` without ``beta`` is trained by the ``implicit`` library, which solves by ``cg`` (three conjugate gradient
     steps, fast) or exactly (``cholesky``); anything else, which ``implicit`` cannot express, by the project's own
-    kernel, exactly. With ``nu = 1``, the default, ``reg`` means the same here as on Spark.
+    kernel, by direct solution in float32. With ``nu = 1``, the default, ``reg`` means the same here as on Spark.
 
     Same data and parameters, same factors: threads never change a result. Memory: 4·rank·(users + items) bytes.
     """
@@ -74,7 +74,8 @@ class ALS:
     def user_factors(self, histories: csr_array) -> np.ndarray:
         """Return float32[m, rank]: the exact fold-in of each history; zeros without a liked item that is known."""
         axes = (self.spread_, self.axes_)
-        return half_step(histories, self.item_factors_, self.objective, axes).astype(np.float32)
+        fixed = self.item_factors_.astype(np.float64)
+        return half_step(histories, fixed, self.objective, axes).astype(np.float32)
 
     def score(self, histories: csr_array, users: np.ndarray | None = None) -> np.ndarray:
         """Return float32[m, items]."""
@@ -105,12 +106,12 @@ class ALS:
             raise InputError("some item factors are not finite: the training diverged. Raise `reg`, or lower `alpha`.")
         self.item_factors_ = np.where(known[:, None], item_factors, 0).astype(np.float32)
         self.known_ = known.astype(bool)
-        self.spread_, self.axes_ = principal_axes(self.item_factors_)
+        self.spread_, self.axes_ = principal_axes(self.item_factors_.astype(np.float64))
         return self
 
     def _fit_kernel(self, matrix: csr_array) -> np.ndarray:
         by_item = matrix.T.tocsr()
-        y = start(matrix.shape[1], self.rank, self.seed)
+        y = start(matrix.shape[1], self.rank, self.seed).astype(np.float32)
         for _ in range(self.iterations):
             x = half_step(matrix, y, self.objective)
             y = half_step(by_item, x, self.objective)
@@ -141,15 +142,15 @@ Axes = tuple[np.ndarray, np.ndarray]
 
 
 def principal_axes(factors: np.ndarray) -> Axes:
-    """Return the axes of ``factors`` [n, rank]."""
-    y = np.ascontiguousarray(factors, dtype=np.float64)
+    """Return the axes of ``factors`` [n, rank], whose Gram matrix is summed in their dtype."""
+    y = np.ascontiguousarray(factors)
     with linalg.one_blas_thread():
-        values, vectors = np.linalg.eigh(linalg.product(np.ascontiguousarray(y.T), y))
+        values, vectors = np.linalg.eigh(linalg.product(np.ascontiguousarray(y.T), y).astype(np.float64))
     return np.maximum(values, 0), vectors
 
 
 def half_step(matrix: csr_array, fixed: np.ndarray, objective: Objective, axes: Axes | None = None) -> np.ndarray:
-    """Return float64[rows, rank], as ``models.als.half_step``, compiled and in parallel.
+    """Return [rows, rank] in the dtype of ``fixed``: ``models.als.half_step``, compiled and in parallel.
 
     ``axes``: those of ``fixed``, where the caller has them already.
     """
@@ -159,12 +160,14 @@ def half_step(matrix: csr_array, fixed: np.ndarray, objective: Objective, axes: 
     used = np.zeros(len(fixed), dtype=bool)
     used[matrix.indices] = True  # a few histories touch few columns: turn no others
     place = np.cumsum(used) - 1
+    turn, back = (np.ascontiguousarray(v, dtype=fixed.dtype) for v in (vectors, vectors.T))
+    weight, target, base, penalty = (
+        part.astype(fixed.dtype) for part in (weight, target, base, objective.penalty(matrix))
+    )
     with linalg.one_blas_thread():
-        turned = linalg.product(fixed[used].astype(np.float64), np.ascontiguousarray(vectors))
-        x = linalg.als_half_step(
-            matrix.indptr, place[matrix.indices], weight, target, turned, base, objective.penalty(matrix)
-        )
-        return linalg.product(x, np.ascontiguousarray(vectors.T))
+        turned = linalg.product(fixed[used], turn)
+        x = linalg.als_half_step(matrix.indptr, place[matrix.indices], weight, target, turned, base, penalty)
+        return linalg.product(x, back)
 
 
 def _csr_matrix(array: csr_array) -> Any:

@@ -149,7 +149,16 @@ def test_training_by_the_kernel_is_training_by_the_definition():
     matrix = ratings(30, 20, seed=2)
     model = build("als", {"rank": 4, "iterations": 5, "alpha": 3.0, "reg": 0.2, "seed": 3}).fit(interactions(matrix))
     _, y = als.fit(matrix, 4, 5, model.objective, seed=3)
-    np.testing.assert_allclose(model.item_factors_[model.known_], y[model.known_], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(model.item_factors_[model.known_], y[model.known_], rtol=1e-3, atol=1e-4)  # in float32
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_training_in_float32_is_exact_to_its_precision(objective):
+    matrix = ratings(30, 40, seed=6)
+    y = np.random.default_rng(0).normal(size=(40, 24)).astype(np.float32)
+    x = factor.half_step(matrix, y, objective)
+    assert x.dtype == np.float32
+    assert np.nanmax(als.residual(x, y, matrix, objective)) < 1e-4
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
