@@ -2,7 +2,6 @@
 
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from fuzz import check, mutate, seeds
 
 def main(files: int) -> None:
     """Read ``files`` broken files, an equal share of each format; stop at the first that is mishandled."""
-    rng, rows, started = np.random.default_rng(2026), [], time.perf_counter()
+    rng, rows = np.random.default_rng(2026), []
     with tempfile.TemporaryDirectory() as folder:
         for name, clean in seeds().items():
             count = {"read": 0, "refused": 0}
