@@ -33,6 +33,7 @@ class ALS:
     """
 
     STATE: ClassVar = ("item_factors_", "known_", "spread_", "axes_")
+    SPACE: ClassVar = {"rank": (16, 512), "alpha": (1.0, 100.0), "reg": (0.001, 1.0), "iterations": (5, 20)}
     sources: ClassVar = ("als",)
 
     rank: Annotated[int, Field(ge=1)] = 64
