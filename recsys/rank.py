@@ -13,7 +13,8 @@ from scipy.sparse import csr_array
 
 from recsys import kernels, schema
 from recsys.errors import ConfigError, InputError
-from recsys.types import SHORTFALL, IdMap, Recommender, TopK
+from recsys.rules import Compiled
+from recsys.types import SHORTFALL, IdMap, Recommender, TopK, select_rows
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) after each block of users."""
@@ -27,6 +28,7 @@ def recommend(
     users: np.ndarray | None = None,
     exclude_seen: bool = True,
     candidates: np.ndarray | None = None,
+    rules: Compiled | None = None,
     memory_mb: int = 512,
     progress: Progress | None = None,
 ) -> TopK:
@@ -39,6 +41,8 @@ def recommend(
         users: int[m], handed to ``model.score`` and kept in the result; default ``0 … m-1``.
         exclude_seen: leave out what the history holds.
         candidates: bool[items], False = never recommended.
+        rules: compiled by :func:`recsys.rules.compile_rules`; ``users`` are rows of the map it was given (any other
+            number: a user without denials).
         memory_mb: bound on the block of scores held at a time.
         progress: called after each block.
 
@@ -55,6 +59,8 @@ def recommend(
     if candidates is not None and (candidates.shape != (n,) or candidates.dtype != bool):
         raise ConfigError(f"candidates must be bool[{n}], one an item")
     users = np.arange(m) if users is None else np.asarray(users)
+    if rules is not None:
+        candidates = rules.candidates if candidates is None else candidates & rules.candidates
     histories.sort_indices()
     items = np.empty((m, k), dtype=np.int32)
     scores = np.empty((m, k), dtype=np.float32)
@@ -67,13 +73,59 @@ def recommend(
         raw = np.ascontiguousarray(model.score(part, users[rows]), dtype=np.float32)
         allowed = raw if candidates is None else np.where(candidates, raw, np.float32(np.nan))
         seen = part if exclude_seen else csr_array(part.shape, dtype=np.float32)
-        items[rows], scores[rows] = kernels.select_top_k(allowed, seen.indptr, seen.indices, k)
+        skip = seen if rules is None else _also(seen, rules.denied, users[rows])
+        items[rows], scores[rows] = kernels.select_top_k(allowed, skip.indptr, skip.indices, k)
+        if rules is not None and rules.quotas:
+            items[rows], scores[rows] = _within_quotas(allowed, skip, rules.quotas, k)
         source[rows] = _source(model, part, items[rows])
         short = np.flatnonzero(items[rows, -1] < 0)
         shortfall[start + short] = _why_short(raw[short], seen[short], candidates, k)
         if progress:
             progress(rows.stop, m)
     return TopK(users, items, scores, source, _sources(model), shortfall)
+
+
+def _also(seen: csr_array, denied: csr_array, users: np.ndarray) -> csr_array:
+    """Return the structure of what is seen or denied."""
+    own = select_rows(denied, np.where((users >= 0) & (users < denied.shape[0]), users, -1))
+    counted = csr_array((np.ones(len(seen.indices), np.float32), seen.indices, seen.indptr), shape=seen.shape)
+    both = csr_array(counted + own)
+    both.sort_indices()
+    return both
+
+
+def _within_quotas(
+    scores: np.ndarray, skip: csr_array, quotas: list[tuple[csr_array, int]], k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the k best of each row, walking down the ranking and passing by what would exceed a quota."""
+    m, n = scores.shape
+    chosen, best = np.full((m, k), -1, dtype=np.int32), np.full((m, k), np.nan, dtype=np.float32)
+    open_, deep = np.arange(m), min(n, 4 * k)
+    while len(open_):  # a list that quotas leave short is walked again, deeper, until the ranking ends
+        part = skip[open_]
+        ranked, values = kernels.select_top_k(scores[open_], part.indptr, part.indices, deep)
+        short = []
+        for at, row in enumerate(open_):
+            places = _allowed_places(ranked[at], quotas, k)
+            chosen[row, : len(places)], best[row, : len(places)] = ranked[at, places], values[at, places]
+            short.append(len(places) < k and ranked[at, -1] >= 0 and deep < n)
+        open_, deep = open_[short], min(n, 4 * deep)
+    return chosen, best
+
+
+def _allowed_places(ranked: np.ndarray, quotas: list[tuple[csr_array, int]], k: int) -> list[int]:
+    """Return the first k places of one ranking that keep every quota."""
+    used = [np.zeros(values.shape[1], dtype=np.int64) for values, _ in quotas]
+    places: list[int] = []
+    for place, item in enumerate(ranked):
+        if item < 0 or len(places) == k:
+            break
+        own = [values.indices[values.indptr[item] : values.indptr[item + 1]] for values, _ in quotas]
+        if all((count[has] < most).all() for count, has, (_, most) in zip(used, own, quotas, strict=True)):
+            places.append(place)
+            for count, has in zip(used, own, strict=True):
+                count[has] += 1
+    return places
 
 
 def _sources(model: Recommender) -> tuple[str, ...]:

@@ -1,0 +1,134 @@
+"""Rules: what each removes, and lists that are right for random data, rules and models (need 3)."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.sparse import csr_array
+
+from recsys.errors import ConfigError, InputError
+from recsys.rank import recommend
+from recsys.rules import Available, Quota, Rules, Where, compile_rules, load
+from recsys.types import SHORTFALL, IdMap
+
+USERS, ITEMS = IdMap.of(["alice", "bob", "carol"]), IdMap.of(["a", "b", "c", "d", "e", "f"])
+TABLE = pd.DataFrame(
+    {
+        "item_id": ["a", "b", "c", "d", "e"],
+        "genres": ["Drama|War", "war", "", "Comedy", None],
+        "year": ["1990", "2000", "x", "2010", "1980"],
+        "from": ["2015-01-01", "", "2016-01-01", "1451606400", None],
+        "until": ["2016-01-01", None, "", "", "2020-01-01T00:00:00+00:00"],
+    }
+)
+
+
+def kept(**rules):
+    found = compile_rules(Rules(**rules), USERS, ITEMS, TABLE)
+    return "".join(ITEMS.names(np.flatnonzero(found.candidates))), found
+
+
+@pytest.mark.parametrize(
+    ("rules", "expected"),
+    [
+        ({"allow": ["a", "b"]}, "ab"),
+        ({"deny": ["a", "b"]}, "cdef"),
+        ({"where": [Where(field="genres", any_of=["WAR"])]}, "ab"),
+        ({"where": [Where(field="genres", none_of=["war"])]}, "cdef"),
+        ({"where": [Where(field="year", at_least=1990, at_most=2000)]}, "ab"),
+        ({"available": Available(from_field="from", until_field="until", at="2016-01-01")}, "bcdef"),
+        ({"available": Available(from_field="from", at=1420070399)}, "bef"),
+        ({"allow": ["a", "b"], "deny": ["b"]}, "a"),
+        ({}, "abcdef"),
+    ],
+)
+def test_what_is_kept(rules, expected):
+    assert kept(**rules)[0] == expected
+
+
+def test_removed_is_counted_and_strangers_are_reported():
+    _, found = kept(
+        allow=["a", "zz"], deny=["b", "c", 7], deny_for={"alice": ["d", "yy"], "nobody": ["a"]},
+        where=[Where(field="genres", any_of=["war"])],
+    )  # fmt: skip
+    assert found.removed == {"allow": 5, "deny": 2, "where 1 (genres)": 4, "deny_for": 1}
+    assert found.unknown == {"allow": ["zz"], "deny": [7], "deny_for": ["yy"], "deny_for users": ["nobody"]}
+
+
+def test_integer_ids_are_found_by_number_or_text():
+    found = compile_rules(Rules(deny=[1, "2"]), IdMap.of([1]), IdMap.of([1, 2, 3]))
+    assert found.candidates.tolist() == [False, False, True]
+
+
+def test_files(tmp_path):
+    path = tmp_path / "rules.toml"
+    path.write_text('deny = ["a"]\n[deny_for]\nalice = ["b"]\n[[quota]]\nfield = "genres"\nat_most = 1\n')
+    assert load(path) == Rules(deny=["a"], deny_for={"alice": ["b"]}, quota=[Quota(field="genres", at_most=1)])
+    path.write_text('denny = ["a"]')
+    with pytest.raises(ConfigError, match="deny"):
+        load(path)
+    with pytest.raises(ConfigError, match="does not have"):
+        compile_rules(Rules(quota=[Quota(field="genre", at_most=1)]), USERS, ITEMS, TABLE)
+    with pytest.raises(InputError, match="neither"):
+        kept(available=Available(from_field="from", at="soon"))
+
+
+class Given:
+    """Scores as they are given."""
+
+    sources = ("given",)
+
+    def __init__(self, scores):
+        self.scores = scores
+
+    def score(self, histories, users=None):
+        return self.scores[users]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.booleans())
+def test_every_list_is_what_a_walk_down_the_ranking_gives(seed, k, exclude_seen):
+    rng = np.random.default_rng(seed)
+    m, n = 4, int(rng.integers(1, 14))
+    scores = rng.integers(0, 4, (m, n)).astype(np.float32)
+    scores[rng.random((m, n)) < rng.choice([0.0, 0.3, 1.0])] = np.nan
+    history = rng.random((m, n)) < 0.3
+    histories = csr_array(np.where(history, 1.0, 0.0).astype(np.float32))
+    histories.data[::2] = 0  # an explicit zero counts as seen
+    items, users = IdMap.of(np.arange(n)), IdMap.of(np.arange(m))
+    genres = ["|".join(rng.choice(list("xyz"), rng.integers(0, 3), replace=False)) for _ in range(n)]
+    rules = Rules(
+        deny=rng.integers(0, n, 2).tolist(),
+        deny_for={str(user): rng.integers(0, n, 2).tolist() for user in range(m)},
+        where=[Where(field="genres", none_of=["y"])] if rng.random() < 0.3 else [],
+        quota=[Quota(field="genres", at_most=int(rng.integers(0, 3)))] if rng.random() < 0.6 else [],
+    )
+    table = pd.DataFrame({"item_id": np.arange(n), "genres": genres})
+    compiled = compile_rules(rules, users, items, table)
+    found = recommend(Given(scores), histories, k, exclude_seen=exclude_seen, rules=compiled)
+    for user in range(m):
+        expected, count = [], {}
+        for item in sorted(range(n), key=lambda i: (-scores[user, i] if scores[user, i] >= 0 else np.inf, i)):
+            own = set(genres[item].split("|")) - {""}
+            if (
+                np.isnan(scores[user, item])
+                or (exclude_seen and history[user, item])
+                or item in rules.deny
+                or item in rules.deny_for[str(user)]
+                or (rules.where and "y" in own)
+                or any(count.get(g, 0) >= quota.at_most for quota in rules.quota for g in own)
+                or len(expected) == k
+            ):
+                continue
+            expected.append(item)
+            for g in own:
+                count[g] = count.get(g, 0) + 1
+        listed = found.items[user][found.items[user] >= 0].tolist()
+        assert listed == expected
+        np.testing.assert_array_equal(found.scores[user, : len(listed)], scores[user, listed])
+        assert np.isnan(found.scores[user, len(listed) :]).all()
+        why = SHORTFALL[found.shortfall[user]]
+        assert (why == "none") == (len(listed) == k)
+        if np.isnan(scores[user]).all():
+            assert why == "cold_no_fallback"
