@@ -54,7 +54,7 @@ def run(config: Config, *, progress: Steps | None = None) -> dict[str, Evaluatio
         with meter.hop("split"):
             rule = config.split or default_rule(tables.events)
             parts = split(tables.events, rule, weighting=config.weigh, filters=config.filter, items=tables.items)
-            _write_split(folder, parts)
+            _write_split(folder, parts, tables.items)
             known = None if tables.items is None else features(tables.items, ITEM, parts.train.items)
             catalogue = _catalogue(parts.train, tables, config.judge)
         evaluations = []
@@ -122,8 +122,12 @@ def _catalogue(train: Interactions, tables: Tables, judging: Judging) -> Catalog
     )
 
 
-def _write_split(folder: RunFolder, parts: Split) -> None:
+def _write_split(folder: RunFolder, parts: Split, items: pd.DataFrame | None) -> None:
+    """Write the parts, and the candidates with what the items table says of them."""
     folder.write_json("split.json", parts.about)
+    candidates = pd.DataFrame({ITEM: parts.train.items.names(np.arange(len(parts.train.items)))})
+    told = candidates if items is None else candidates.merge(items, on=ITEM, how="left")
+    folder.write_table("split/items.parquet", told)
     for name in ("train", "history", "test"):
         folder.write_table(f"split/{name}.parquet", weigh.table(getattr(parts, name)))
 

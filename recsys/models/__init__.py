@@ -6,7 +6,8 @@
     rp3beta    walks over shared users              ease       linear autoencoder, closed form
     spectral   graph filter over singular vectors   content    attributes and words alone
     attributes new items get factors from features  content_als content inside the factorization
-    side_ease  autoencoder over likes and content
+    side_ease  autoencoder over likes and content   blend      parts and weights that you name
+    hybrid     chooses parts, settings and weights on a part of train
 
 A model is a dataclass of its parameters. What ``fit`` learns are arrays, dense or sparse, named in the class's
 ``STATE``; members, if it is made of models, are in ``models``; how it chose, if it chose, is in ``record`` (JSON).

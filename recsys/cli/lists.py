@@ -1,0 +1,190 @@
+"""Verbs that ask a run's model: recommend, similar, explain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+import typer
+from scipy.sparse import csr_array
+
+from recsys.cli.console import log, out
+from recsys.errors import InputError, RunFolderError, nearest
+from recsys.types import IdMap, Interactions, Recommender, select_rows
+
+Run = Annotated[Path, typer.Argument(help="A run folder of `recsys run`.")]
+Model = Annotated[str | None, typer.Option(help="Which of its models; unset: the last one in its report.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this file's verbs."""
+    app.command("recommend")(recommend)
+    app.command("similar")(similar)
+    app.command("explain")(explain)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A run's model with what it needs to answer: histories, items and their table."""
+
+    name: str
+    model: Recommender
+    history: Interactions
+    items: pd.DataFrame
+
+    def rows(self, users: list[str]) -> csr_array:
+        """Return the histories of users; a stranger's is empty."""
+        return select_rows(self.history.matrix(), self.history.users.rows(users))
+
+    def item(self, item: str) -> int:
+        """Return an item's row; InputError for a stranger."""
+        row = int(self.history.items.rows([item])[0])
+        if row < 0:
+            raise InputError(f"no item {item!r} in this run.{nearest(item, map(str, self.history.items.ids))}")
+        return row
+
+    def titled(self, table: pd.DataFrame) -> str:
+        """Return a table as CSV, with titles where the run has them."""
+        if "title" in self.items:
+            table = table.merge(self.items[["item_id", "title"]], on="item_id", how="left")
+        return table.to_csv(index=False)
+
+
+def open_run(run: Path, model: str | None) -> Opened:
+    """Open a run folder for asking.
+
+    Raises:
+        RunFolderError: not a whole run, or no such model in it.
+    """
+    from recsys import models
+    from recsys.data.weigh import from_table
+    from recsys.runfolder import RunFolder
+
+    folder = RunFolder.open(run)
+    names = [name for name in folder.read_json("metrics.json")["models"] if (run / "model" / name).is_dir()]
+    if not names or (model and model not in names):
+        raise RunFolderError(
+            f"{run}: no model {model!r} to ask; it has {', '.join(names) or 'none'}. Train it locally."
+        )
+    name = model or names[-1]
+    items = folder.read_table("split/items.parquet")
+    history = from_table(folder.read_table("split/history.parquet"), items=IdMap.of(items["item_id"]))
+    return Opened(name, models.load(run / "model" / name), history, items)
+
+
+def recommend(
+    run: Run,
+    user: Annotated[
+        list[str] | None, typer.Option(help="A user id (repeatable); a stranger gets the fallback.")
+    ] = None,
+    users: Annotated[Path | None, typer.Option(help="A file of user ids, one a line.")] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="Length of each list.")] = 10,
+    rules: Annotated[Path | None, typer.Option(help="A TOML file of rules: see recsys/rules.py.")] = None,
+    model: Model = None,
+    save: Annotated[
+        Path | None, typer.Option("--out", help="Write the table there (CSV) instead of printing it.")
+    ] = None,
+) -> None:
+    """Print the best items of some users as CSV: user_id, item_id, rank, score, source.
+
+    Example: recsys recommend runs/demo --user u0001 -k 5
+    """
+    from recsys import rank
+    from recsys.rules import compile_rules
+    from recsys.rules import load as load_rules
+    from recsys.types import SHORTFALL
+
+    wanted = list(dict.fromkeys([*(user or []), *(_lines(users) if users else [])]))
+    if not wanted:
+        raise InputError("nobody to recommend to: give --user ID or --users FILE.")
+    opened = open_run(run, model)
+    asked = IdMap.of(wanted)
+    compiled = compile_rules(load_rules(rules), asked, opened.history.items, opened.items) if rules else None
+    if compiled:
+        log.print(f"rules removed: {compiled.removed}", markup=False)
+        for name, ids in compiled.unknown.items():
+            log.print(f"rule {name}: unknown ids {ids[:10]}{' …' if len(ids) > 10 else ''}", markup=False)
+    histories = opened.rows(list(asked.ids))
+    lists = rank.recommend(opened.model, histories, k, rules=compiled)
+    for row in np.flatnonzero(lists.shortfall):
+        log.print(f"user {asked.ids[row]}: short list, {SHORTFALL[lists.shortfall[row]]}", markup=False)
+    text = opened.titled(rank.topk_table(lists, asked, opened.history.items))
+    if save:
+        save.write_text(text, encoding="utf-8")
+    else:
+        print(text, end="")
+
+
+def similar(
+    run: Run,
+    item: Annotated[str, typer.Argument(help="An item id.")],
+    k: Annotated[int, typer.Option("-k", min=1, help="How many.")] = 10,
+    model: Model = None,
+) -> None:
+    """Print what the model recommends to somebody whose whole history is one item.
+
+    Example: recsys similar runs/demo i0001
+    """
+    from recsys import rank
+
+    opened = open_run(run, model)
+    row = opened.item(item)
+    one = csr_array((np.ones(1, np.float32), [row], [0, 1]), shape=(1, len(opened.history.items)))
+    lists = rank.recommend(opened.model, one, k)
+    table = rank.topk_table(lists, IdMap.of(["?"]), opened.history.items).drop(columns="user_id")
+    print(opened.titled(table), end="")
+
+
+def explain(
+    run: Run,
+    user: Annotated[str, typer.Option(help="A user id.")],
+    item: Annotated[str, typer.Option(help="An item id.")],
+    k: Annotated[int, typer.Option("-k", min=1, help="At most so many lines of each kind.")] = 10,
+    model: Model = None,
+) -> None:
+    """Print why a user gets an item: what each history item, word or part adds; all lines of a kind sum to the score.
+
+    Example: recsys explain runs/demo --user u0001 --item i0007
+    """
+    opened = open_run(run, model)
+    history, row = opened.rows([user]), opened.item(item)
+    name, speaker = _speaker(opened.name, opened.model, history)
+    score = float(speaker.score(history)[0, row])
+    out.print(f"{name}: score {score:.6g}", markup=False)
+    ids = opened.history.items.names(history.indices)
+    kinds: dict[str, dict[Any, float]] = {}
+    if hasattr(speaker, "shares"):
+        kinds["part"] = speaker.shares(history, row)
+    if hasattr(speaker, "contributions"):
+        kinds["history item"] = dict(zip(ids.tolist(), speaker.contributions(history, row), strict=True))
+    if hasattr(speaker, "terms"):
+        kinds["feature"] = speaker.terms(history, row)
+    if not kinds:
+        out.print("this model's score is the same for everyone: nothing of the user's is in it")
+    for kind, parts in kinds.items():
+        best = sorted(parts.items(), key=lambda pair: -abs(pair[1]))
+        for key, value in best[:k]:
+            out.print(f"{value:+.6f}  {kind} {key}", markup=False)
+        if len(best) > k:
+            out.print(f"{sum(v for _, v in best[k:]):+.6f}  {len(best) - k} more of a {kind}", markup=False)
+
+
+def _speaker(name: str, model: Any, history: csr_array) -> tuple[str, Any]:
+    """Return the member of a cascade that answers this history, or the model itself."""
+    from recsys.models.hybrid import Cascade
+
+    if isinstance(model, Cascade):
+        place = int(model.speaker(history)[0])
+        names = list(model.models)
+        return names[place], model.models[names[place]]
+    return name, model
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from error
