@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from recsys.data.read import Reading
-from recsys.data.rules import AnyRule
+from recsys.data.rules import AnyRule, ByTime, Fraction
 from recsys.data.weigh import Filters, Weighting
 from recsys.errors import ConfigError, nearest
 from recsys.evaluation.evaluate import Judging
@@ -83,6 +83,19 @@ class Config(BaseModel):
     recommend: Recommending = Recommending()
     judge: Judging = Judging()
     spark: SparkSettings = SparkSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _seed_the_split(cls, raw: Any) -> Any:
+        """Hand the run's seed to a split that hashes and has none of its own."""
+        split = raw.get("split")
+        if isinstance(split, dict) and split.get("rule") in ("fraction", "users", "items") and "seed" in raw:
+            return raw | {"split": {"seed": raw["seed"]} | split}
+        return raw
+
+    def rule(self, *, timed: bool) -> AnyRule:
+        """Return the split rule: the one given, else by time where events are timed, else a fraction by hash."""
+        return self.split or (ByTime() if timed else Fraction(seed=self.seed))
 
     def to_toml(self) -> str:
         """Return the config with every default spelled out, as a file that runs again."""

@@ -17,7 +17,6 @@ from recsys.data import weigh
 from recsys.data.card import card
 from recsys.data.features import features
 from recsys.data.read import Tables, read_tables
-from recsys.data.rules import default_rule
 from recsys.data.split import split
 from recsys.evaluation.beyond import Catalogue, extend
 from recsys.evaluation.evaluate import Judging, evaluate
@@ -27,7 +26,7 @@ from recsys.meter import Meter
 from recsys.models.hybrid import Cascade
 from recsys.rank import recommend, topk_table
 from recsys.runfolder import RunFolder
-from recsys.schema import ITEM
+from recsys.schema import ITEM, TIME
 from recsys.types import Evaluation, Interactions, Recommender, Split, TopK
 
 Steps = Callable[[str, int, int], None]
@@ -52,7 +51,7 @@ def run(config: Config, *, progress: Steps | None = None) -> dict[str, Evaluatio
             tables.refusals.write_csv(folder.path / "refused.csv")
             folder.write_json("data.json", card(tables) | {"source": data.events})
         with meter.hop("split"):
-            rule = config.split or default_rule(tables.events)
+            rule = config.rule(timed=TIME in tables.events)
             parts = split(tables.events, rule, weighting=config.weigh, filters=config.filter, items=tables.items)
             _write_split(folder, parts, tables.items)
             known = None if tables.items is None else features(tables.items, ITEM, parts.train.items)

@@ -139,11 +139,6 @@ def iso(seconds: float) -> str:
     return text.removesuffix("T00:00:00") if text.endswith("T00:00:00") else text + "Z"
 
 
-def default_rule(events: pd.DataFrame) -> AnyRule:
-    """Return the rule of a config that names none: by time if there are timestamps, else by row hash."""
-    return ByTime() if TIME in events else Fraction()
-
-
 def cut_time(times: np.ndarray, test: float) -> float:
     """Return the cut T of ``ByTime(test=...)``: test = timestamp ≥ T.
 

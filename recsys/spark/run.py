@@ -58,7 +58,7 @@ def run(config: Config, *, progress: Steps | None = None, spark: SparkSession | 
         with meter.hop("split"):
             parts = split(
                 tables.events,
-                config.split,
+                config.rule(timed=TIME in tables.events.columns),
                 weighting=config.weigh,
                 filters=config.filter,
                 items=tables.items,

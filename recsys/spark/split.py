@@ -52,7 +52,7 @@ class Split:
 
 def split(
     events: DataFrame,
-    rule: AnyRule | None,
+    rule: AnyRule,
     *,
     weighting: Weighting,
     filters: Filters,
@@ -61,13 +61,10 @@ def split(
 ) -> Split:
     """Split, filter train, weigh, decay, aggregate, and number users and items; as ``data.split.split``.
 
-    ``rule`` None: by time when there are timestamps, else a fraction by hash.
-
     Raises:
         InputError: no timestamps where the rule needs them, or an empty train or test part.
         ConfigError: an event type without a weight, or decay without timestamps.
     """
-    rule = rule or (ByTime() if TIME in events.columns else Fraction())
     _check_event_types(events, weighting)
     sided, cut = assign(events, rule)
     sided = _keep(sided, work / "sided")

@@ -1,0 +1,80 @@
+"""One TOML file, checked as a whole: every wrong key is named with the nearest right one."""
+
+from pathlib import Path
+
+import pytest
+
+from recsys.config import load, parse
+from recsys.data.rules import ByTime, Fraction
+from recsys.errors import ConfigError
+
+CONFIGS = sorted((Path(__file__).resolve().parent.parent / "configs").glob("*.toml"))
+DATA = {"data": {"events": "events.csv"}}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_every_example_loads_and_survives_a_round_trip(path, tmp_path):
+    config = load(path)
+    (tmp_path / "again.toml").write_text(config.to_toml())
+    assert load(tmp_path / "again.toml") == config
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ({"sead": 1}, r"config: sead: unknown key\. Did you mean 'seed'\?"),
+        ({"recommend": {"kk": 3}}, r"\[recommend\] kk: unknown key\. Did you mean 'k'\?"),
+        ({"split": {"rule": "time", "tset": 0.1}}, r"\[split\] tset: unknown key\. Did you mean 'test'\?"),
+        ({"split": {"rule": "tim"}}, r"split: .*'time'"),
+        ({"split": {"rule": "time", "test": 1.5}}, r"\[split\] test: .*less than 1"),
+        ({"judge": {"metrics": ["ndgc@10", "recal@5"]}}, r"'ndcg'(.|\n)*'recall'"),
+        ({"weigh": {"half_life_days": -1}}, r"half_life_days: .*greater than 0"),
+        ({"engine": "flink"}, r"engine: .*'local' or 'spark'"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_is_named(raw, message):
+    with pytest.raises(ConfigError, match=message):
+        parse(DATA | raw)
+
+
+def test_all_problems_at_once():
+    with pytest.raises(ConfigError) as caught:
+        parse({"sead": 1, "recommend": {"k": 0}})
+    said = str(caught.value)
+    assert "sead" in said
+    assert "[recommend] k" in said
+    assert "data: missing" in said
+
+
+def write(tmp_path, text="[data]\nevents = 'e.csv'\n"):
+    (tmp_path / "c.toml").write_text(text)
+    return tmp_path / "c.toml"
+
+
+def test_overrides_are_read_as_toml_or_as_text(tmp_path):
+    config = load(write(tmp_path), ["recommend.k=20", "out=runs/x", "judge.metrics=['ndcg@5']", "models.als.rank=8"])
+    assert (config.recommend.k, config.out, config.judge.metrics) == (20, "runs/x", ("ndcg@5",))
+    assert config.models == {"als": {"rank": 8}}
+
+
+@pytest.mark.parametrize("override", ["k", "=3", "a..b=1", "out.x=1"])
+def test_a_malformed_override_is_refused(tmp_path, override):
+    with pytest.raises(ConfigError, match="--set"):
+        load(write(tmp_path, "out = 'x'\n[data]\nevents = 'e.csv'\n"), [override])
+
+
+def test_no_file_and_no_toml(tmp_path):
+    with pytest.raises(ConfigError, match="no such config file"):
+        load(tmp_path / "none.toml")
+    with pytest.raises(ConfigError, match=r"c\.toml: not TOML"):
+        load(write(tmp_path, "out = "))
+
+
+def test_the_seed_reaches_a_split_without_its_own():
+    seeded = parse(DATA | {"seed": 7, "split": {"rule": "fraction"}})
+    assert seeded.split == Fraction(seed=7)
+    own = parse(DATA | {"seed": 7, "split": {"rule": "fraction", "seed": 1}})
+    assert own.split == Fraction(seed=1)
+    assert parse(DATA | {"seed": 7}).rule(timed=False) == Fraction(seed=7)
+    assert parse(DATA | {"seed": 7}).rule(timed=True) == ByTime()
