@@ -1,6 +1,7 @@
 """citeulike-t, sparse split P = 10: ``build("hybrid", {})`` beside the published rows.
 
-    python bench/citeulike.py          fits once (some minutes) and writes its section of bench/RESULTS.md
+    python bench/citeulike.py [--parts]     fits once (some minutes) and writes its section of bench/RESULTS.md;
+                                            --parts: each chosen part by itself as well
 
 Everything is chosen inside ``fit``, on a part of train; test is looked at once, at the end. Protocol of Ferrari
 Dacrema et al., TOIS 2021, Table 18: every article that is not in the user's train part is ranked, recall divides by
@@ -86,7 +87,12 @@ def main():
     )
     body += f" New items: {record.get('new_items', {}).get('weights', 'no choice')}."
     body += f" Ablation on hidden likes: {record['ablation']}."
-    write_section("citeulike", "citeulike-t, P = 10: hybrid against published rows", "python bench/citeulike.py", body)
+    write_section(
+        "citeulike",
+        "citeulike-t, P = 10: hybrid against published rows",
+        " ".join(["python bench/citeulike.py", *sys.argv[1:]]),
+        body,
+    )
 
 
 if __name__ == "__main__":
