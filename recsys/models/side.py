@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from scipy.linalg import lapack
-from scipy.sparse import csr_array, vstack
+from scipy.sparse import csr_array, hstack, vstack
 from sklearn.decomposition import TruncatedSVD
 
 from recsys import linalg
@@ -166,8 +166,6 @@ class SideEASE(Linear):
 
 def with_constant(terms: csr_array) -> csr_array:
     """Return the terms and one more column of ones."""
-    from scipy.sparse import hstack
-
     return csr_array(hstack([terms, np.ones((terms.shape[0], 1), dtype=np.float32)], format="csr"))
 
 
