@@ -8,6 +8,7 @@ The public names, imported when they are first used, so that ``import recsys`` c
     recommend                    model, histories -> TopK           recsys.rank
     judge, evaluate              TopK, truth -> numbers a user      recsys.evaluation
     compare                      evaluations -> who beats whom      recsys.evaluation.compare
+    agree, agree_tables          two ranked lists, or tables        recsys.evaluation.agreement
     summarise                    evaluations -> metrics.json        recsys.evaluation.summary
     load_config, run             one TOML file -> a run folder      recsys.config, recsys.experiment
 """
@@ -26,6 +27,8 @@ _HOMES = {
     "evaluate": "evaluation.evaluate",
     "evaluate_tables": "evaluation.evaluate",
     "compare": "evaluation.compare",
+    "agree": "evaluation.agreement",
+    "agree_tables": "evaluation.agreement",
     "summarise": "evaluation.summary",
     "load_config": "config",
     "run": "experiment",

@@ -42,7 +42,7 @@ def differences(metrics: dict[str, Any]) -> str:
         axes.set_axisbelow(True)
         for side in axes.spines.values():
             side.set_visible(False)
-        return _svg(figure)
+        return svg(figure)
 
 
 def _short(name: str) -> str:
@@ -50,7 +50,7 @@ def _short(name: str) -> str:
     return name.replace("$", r"\$")  # matplotlib reads $…$ as mathematics
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
     """Return the figure without XML head, with the page's colours and no fixed size."""
     text = io.StringIO()
     figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})

@@ -10,7 +10,12 @@ from recsys.report.content import Content
 
 
 def html(content: Content) -> str:
-    """Return the page. Everything that comes from data is escaped; figures are SVG of our own making."""
+    """Return a run's page."""
+    return page(content, {"differences": figures.differences(content.metrics)})
+
+
+def page(content: Content, drawn: dict[str, str], kind: str = "evaluation report") -> str:
+    """Return a page of sections. Everything that comes from data is escaped; ``drawn`` are SVG of our own making."""
     templates = Environment(
         loader=PackageLoader("recsys.report"),
         autoescape=True,
@@ -18,5 +23,5 @@ def html(content: Content) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    drawn = {"differences": Markup(figures.differences(content.metrics))}  # noqa: S704 - matplotlib escapes its text
-    return templates.get_template("report.html").render(content=content, figures=drawn)
+    safe = {name: Markup(figure) for name, figure in drawn.items()}  # noqa: S704 - matplotlib escapes its text
+    return templates.get_template("report.html").render(content=content, figures=safe, kind=kind)

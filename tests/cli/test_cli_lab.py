@@ -1,0 +1,44 @@
+"""``recsys lab`` on files: JSON, page, and what is refused."""
+
+import json
+from html.parser import HTMLParser
+
+from recsys.cli import run_verb
+
+
+class Text(HTMLParser):
+    """Collects what a reader sees, and every tag."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen, self.tags = [], []
+
+    def handle_data(self, data):
+        self.seen.append(data)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+
+
+def test_page_and_json(world_files, tmp_path, capsys):
+    folder = tmp_path / "lab"
+    arguments = ["lab", str(world_files["events"]), "-m", "tau_b", "-m", "overlap@10", "--pairs", "200"]
+    assert run_verb([*arguments, "--out", str(folder), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert json.loads((folder / "lab.json").read_text()) == found
+    assert set(found["measures"]) == {"tau_b", "overlap@10"}
+    assert len(found["mallows"]) == 10
+    assert 0 <= found["labelled"]["measures"]["tau_b"]["auc"] <= 1
+    page = Text()
+    page.feed((folder / "lab.html").read_text(encoding="utf-8"))
+    assert page.tags.count("svg") == 3
+    assert "script" not in page.tags
+    assert "Is this ranking mine or a stranger's?" in page.seen
+
+
+def test_events_without_ratings_and_misspelt_measures_are_refused(tmp_path, capsys):
+    (tmp_path / "clicks.csv").write_text("user_id,item_id\nu,x\n")
+    assert run_verb(["lab", str(tmp_path / "clicks.csv"), "-m", "tua_b", "-m", "rbbo"]) == 2
+    error = capsys.readouterr().err
+    assert "'tau_b'" in error
+    assert "'rbo'" in error
