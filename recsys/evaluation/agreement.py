@@ -122,7 +122,7 @@ def rbo(pairs: Pairs, p: float = 0.9, ties: str = "a", score: str = "ext") -> np
         hint = nearest(ties, variants) if ties not in variants else nearest(score, scores)
         raise ConfigError(f"rbo: ties is {ties!r} and score is {score!r}.{hint}")
     a, b = pairs.a, pairs.b
-    sides = (a.items, a.level, a.offsets, a.index, b.items, b.level, b.offsets, b.index)
+    sides = (a.items, a.level, a.offsets, *a.table, b.items, b.level, b.offsets, *b.table)
     extrapolated, least, greatest = _rbo.bounds(*sides, pairs.left, pairs.right, p, variants[ties]).T
     return {"ext": extrapolated, "min": least, "res": greatest - least}[score]
 

@@ -2,7 +2,7 @@
 
 Lists lie one after the other in flat arrays (see ``rankings.Rankings``). Two lists are compared on *keys*: one int64
 an item, its tie group in list a in the high 32 bits and that in list b in the low ones, sorted; so a key array is
-sorted by a, and by b within ties of a. Every loop is O(n log n) a pair and gives the same whatever the threads.
+sorted by a, and by b within ties of a. Every loop takes O(n log n) a pair and gives the same whatever the threads.
 """
 
 import numpy as np
@@ -12,38 +12,46 @@ LOW = 0xFFFFFFFF
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def index(items: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Return int64[n]: item · 2³² + place within its list, sorted within each list, for :func:`find`."""
-    packed = np.empty(len(items), dtype=np.int64)
+def flatten(items: np.ndarray, level: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return int32 items and levels of the lists of int[m, k] items, one after the other, without the -1 padding."""
+    flat, tied = np.empty(offsets[-1], dtype=np.int32), np.empty(offsets[-1], dtype=np.int32)
+    for i in prange(len(items)):
+        at = offsets[i]
+        for j in range(items.shape[1]):
+            if items[i, j] >= 0:
+                flat[at], tied[at] = items[i, j], level[i, j]
+                at += 1
+    return flat, tied
+
+
+@njit(cache=True, nogil=True)
+def _slot(table: np.ndarray, items: np.ndarray, item: int) -> np.int64:
+    """Return where an item is, or would be, in a hash table of places (a power of two of them, -1 = free)."""
+    mask = np.uint64(len(table) - 1)
+    at = ((np.uint64(item) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) & mask
+    while table[at] >= 0 and items[table[at]] != item:
+        at = (at + np.uint64(1)) & mask
+    return np.int64(at)
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def places(items: np.ndarray, offsets: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return a hash table of places a list, from ``start[i]`` to ``start[i + 1]``, and which lists repeat an item."""
+    tables = np.full(start[-1], -1, dtype=np.int32)
+    repeats = np.zeros(len(offsets) - 1, dtype=np.bool_)
     for i in prange(len(offsets) - 1):
-        start, stop = offsets[i], offsets[i + 1]
-        for j in range(start, stop):
-            packed[j] = (np.int64(items[j]) << 32) | (j - start)
-        packed[start:stop].sort()
-    return packed
+        table, own = tables[start[i] : start[i + 1]], items[offsets[i] : offsets[i + 1]]
+        for j in range(len(own)):
+            at = _slot(table, own, own[j])
+            repeats[i] |= table[at] >= 0
+            table[at] = j
+    return tables, repeats
 
 
 @njit(cache=True, nogil=True)
-def repeated(packed: np.ndarray, offsets: np.ndarray) -> int:
-    """Return the first list that holds an item twice, -1 when there is none."""
-    for i in range(len(offsets) - 1):
-        for j in range(offsets[i] + 1, offsets[i + 1]):
-            if packed[j] >> 32 == packed[j - 1] >> 32:
-                return i
-    return -1
-
-
-@njit(cache=True, nogil=True)
-def find(packed: np.ndarray, item: int) -> int:
-    """Return the place of an item in one list's part of :func:`index`, -1 when it is not there."""
-    low, high, wanted = 0, len(packed), np.int64(item) << 32
-    while low < high:
-        middle = (low + high) // 2
-        if packed[middle] < wanted:
-            low = middle + 1
-        else:
-            high = middle
-    return packed[low] & LOW if low < len(packed) and packed[low] >> 32 == item else -1
+def find(table: np.ndarray, items: np.ndarray, item: int) -> int:
+    """Return the place of an item in a list, -1 when it is not there; ``table`` is its part of :func:`places`."""
+    return table[_slot(table, items, item)]
 
 
 @njit(cache=True, nogil=True, parallel=True)
@@ -54,7 +62,8 @@ def align(
     b_items: np.ndarray,
     b_level: np.ndarray,
     b_offsets: np.ndarray,
-    b_index: np.ndarray,
+    b_table: np.ndarray,
+    b_start: np.ndarray,
     left: np.ndarray,
     right: np.ndarray,
     start: np.ndarray,
@@ -72,10 +81,11 @@ def align(
         b0, b1 = b_offsets[right[i]], b_offsets[right[i] + 1]
         after_a = np.int64(a_level[a1 - 1]) + 1 if a1 > a0 else np.int64(0)
         after_b = np.int64(b_level[b1 - 1]) + 1 if b1 > b0 else np.int64(0)
+        table, in_b = b_table[b_start[right[i]] : b_start[right[i] + 1]], b_items[b0:b1]
         met = np.zeros(b1 - b0 if bottom else 0, dtype=np.bool_)
         at = start[i]
         for j in range(a0, a1):
-            place = find(b_index[b0:b1], a_items[j])
+            place = find(table, in_b, a_items[j])
             if place >= 0 or bottom:
                 low = np.int64(b_level[b0 + place]) if place >= 0 else after_b
                 keys[at] = (np.int64(a_level[j]) << 32) | low
@@ -86,8 +96,11 @@ def align(
             if not met[j]:
                 keys[at] = (after_a << 32) | np.int64(b_level[b0 + j])
                 at += 1
-        keys[start[i] : at].sort()
         size[i] = at - start[i]
+        for j in range(start[i] + 1, at):  # in order already, unless ties of a are in another order in b
+            if keys[j] < keys[j - 1]:
+                keys[start[i] : at].sort()
+                break
     return keys, size
 
 
@@ -109,18 +122,27 @@ def _runs(values: np.ndarray) -> tuple[int, int, float, float]:
     for end in range(1, len(values) + 1):
         if end == len(values) or values[end] != values[begin]:
             t = end - begin
-            pairs += t * (t - 1) // 2
             groups += 1
-            third += float(t) * (t - 1) * (t - 2)
-            spread += float(t) * (t - 1) * (2 * t + 5)
             begin = end
+            if t > 1:
+                pairs += t * (t - 1) // 2
+                third += float(t) * (t - 1) * (t - 2)
+                spread += float(t) * (t - 1) * (2 * t + 5)
     return pairs, groups, third, spread
 
 
 @njit(cache=True, nogil=True)
-def _inversions(values: np.ndarray) -> int:
-    """Sort ``values`` by merging, and return how many pairs stood in the wrong order (Knight 1966)."""
-    n, width, wrong = len(values), 1, 0
+def _inversions(values: np.ndarray) -> tuple[int, np.ndarray]:
+    """Return how many pairs stand in the wrong order, and the values sorted (Knight 1966); ``values`` is changed."""
+    n, width, wrong = len(values), 8, 0
+    for low in range(0, n, width):  # short runs are sorted by insertion, which is faster there
+        for i in range(low + 1, min(low + width, n)):
+            value, j = values[i], i
+            while j > low and values[j - 1] > value:
+                values[j] = values[j - 1]
+                j -= 1
+            values[j] = value
+            wrong += i - j
     merged = np.empty_like(values)
     while width < n:
         for low in range(0, n, 2 * width):
@@ -134,9 +156,9 @@ def _inversions(values: np.ndarray) -> int:
                     merged[at] = values[j]
                     wrong += middle - i
                     j += 1
-        values[:] = merged
+        values, merged = merged, values
         width *= 2
-    return wrong
+    return wrong, values
 
 
 @njit(cache=True, nogil=True, parallel=True)
@@ -148,11 +170,10 @@ def concordance(keys: np.ndarray, start: np.ndarray, size: np.ndarray) -> tuple[
     moments = np.empty((len(size), 4))
     for i in prange(len(size)):
         both = keys[start[i] : start[i] + size[i]]
-        second = both & LOW
         counts[i, 0] = len(both)
         counts[i, 2], counts[i, 5], moments[i, 0], moments[i, 1] = _runs(both >> 32)
         counts[i, 4] = _runs(both)[0]
-        counts[i, 1] = _inversions(second)
+        counts[i, 1], second = _inversions(both & LOW)
         counts[i, 3], counts[i, 6], moments[i, 2], moments[i, 3] = _runs(second)
     return counts, moments
 

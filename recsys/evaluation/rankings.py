@@ -41,16 +41,18 @@ class Rankings:
         return np.diff(self.offsets)
 
     @cached_property
-    def index(self) -> np.ndarray:
-        """Return what ``concordance.find`` looks items up in.
+    def table(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return what ``concordance.find`` looks items up in: (tables, int64[m + 1] where each list's one starts).
 
         Raises:
             InputError: a list holds an item twice.
         """
-        index = concordance.index(self.items, self.offsets)
-        if (row := concordance.repeated(index, self.offsets)) >= 0:
-            raise InputError(f"list {row} holds an item more than once: keep its best place only")
-        return index
+        room = np.exp2(np.ceil(np.log2(2 * np.maximum(self.length, 1)))).astype(np.int64)
+        start = np.concatenate([[0], np.cumsum(room)])
+        tables, repeats = concordance.places(self.items, self.offsets, start)
+        if repeats.any():
+            raise InputError(f"list {repeats.argmax()} holds an item more than once: keep its best place only")
+        return tables, start
 
     def cut(self, k: int) -> Rankings:
         """Return the first k places of each list; a group of ties that crosses the cut stays whole."""
@@ -64,10 +66,9 @@ class Rankings:
     @classmethod
     def of_places(cls, items: np.ndarray, level: np.ndarray | None = None) -> Rankings:
         """Return the lists of int[m, k] items, best first, -1 padding; ``level``: int[m, k], default no ties."""
-        filled = items >= 0
-        places = np.broadcast_to(np.arange(items.shape[1], dtype=np.int32), items.shape) if level is None else level
-        offsets = np.concatenate([[0], np.cumsum(filled.sum(axis=1))])
-        return cls(items[filled].astype(np.int32), places[filled].astype(np.int32), offsets)
+        places = np.broadcast_to(np.arange(items.shape[1]), items.shape) if level is None else level
+        offsets = np.concatenate([[0], np.cumsum(np.count_nonzero(items >= 0, axis=1))])
+        return cls(*concordance.flatten(items, places, offsets), offsets)
 
     @classmethod
     def of_orders(cls, items: np.ndarray, offsets: np.ndarray) -> Rankings:
@@ -216,8 +217,8 @@ class Pairs:
 
     def _align(self, room: np.ndarray, *, bottom: bool) -> Aligned:
         a, b, start = self.a, self.b, np.concatenate([[0], np.cumsum(room)])
-        _ = a.index  # refuses repeated items
-        lists = (a.items, a.level, a.offsets, b.items, b.level, b.offsets, b.index)
+        _ = a.table  # refuses repeated items
+        lists = (a.items, a.level, a.offsets, b.items, b.level, b.offsets, *b.table)
         keys, size = concordance.align(*lists, self.left, self.right, start, bottom)
         return Aligned(keys, start[:-1], size)
 

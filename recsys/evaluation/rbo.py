@@ -113,11 +113,13 @@ def bounds(
     a_items: np.ndarray,
     a_level: np.ndarray,
     a_offsets: np.ndarray,
-    a_index: np.ndarray,
+    a_table: np.ndarray,
+    a_start: np.ndarray,
     b_items: np.ndarray,
     b_level: np.ndarray,
     b_offsets: np.ndarray,
-    b_index: np.ndarray,
+    b_table: np.ndarray,
+    b_start: np.ndarray,
     left: np.ndarray,
     right: np.ndarray,
     p: float,
@@ -130,10 +132,12 @@ def bounds(
         b0, b1 = b_offsets[right[i]], b_offsets[right[i] + 1]
         if a1 > a0 and b1 > b0:
             a_in_b, b_in_a = np.empty(a1 - a0, dtype=np.int64), np.empty(b1 - b0, dtype=np.int64)
-            for j in range(a0, a1):
-                a_in_b[j - a0] = find(b_index[b0:b1], a_items[j])
-            for j in range(b0, b1):
-                b_in_a[j - b0] = find(a_index[a0:a1], b_items[j])
+            in_a, table_a = a_items[a0:a1], a_table[a_start[left[i]] : a_start[left[i] + 1]]
+            in_b, table_b = b_items[b0:b1], b_table[b_start[right[i]] : b_start[right[i] + 1]]
+            for j in range(len(in_a)):
+                a_in_b[j] = find(table_b, in_b, in_a[j])
+            for j in range(len(in_b)):
+                b_in_a[j] = find(table_a, in_a, in_b[j])
             if a1 - a0 <= b1 - b0:
                 values = _bounds(a_level[a0:a1], b_level[b0:b1], a_in_b, b_in_a, p, ties)
             else:
