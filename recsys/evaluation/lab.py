@@ -261,8 +261,14 @@ def answers(found: dict[str, Any]) -> list[dict[str, Any]]:
     if "labelled" in found:
         told = {name: cell["auc"] for name, cell in found["labelled"]["measures"].items() if name in sound}
         asked.append(("Is this ranking mine or a stranger's?", "AUC", "most", told))
-    rows = []
-    for question, figure, wanted, values in asked:
-        best = sorted(values, key=lambda name: values[name] if wanted == "least" else -values[name])[:2]
-        rows.append({"question": question, "figure": figure, "best": [[name, values[name]] for name in best]})
-    return rows
+    return [
+        {"question": question, "figure": f"{wanted} {figure}", "best": _best(values, wanted == "least")}
+        for question, figure, wanted, values in asked
+    ]
+
+
+def _best(values: dict[str, float], least: bool) -> list[list[Any]]:
+    """Return up to two (measure, value), best first; one that only repeats the first's value is no second opinion."""
+    order = sorted(values, key=lambda name: values[name] if least else -values[name])
+    others = [name for name in order[1:] if abs(values[name] - values[order[0]]) > 1e-9]
+    return [[name, values[name]] for name in order[:1] + others[:1]]

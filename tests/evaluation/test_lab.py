@@ -149,7 +149,7 @@ def test_own_model_is_told_from_a_strangers():
     assert tell_apart(events, blind, measures)["measures"]["tau_b"]["auc"] == 0.5
 
 
-def test_answers_leave_out_what_failed():
-    measures = {"tau_b": parse("tau_b"), "broken": by_code}
+def test_answers_leave_out_what_failed_and_what_only_repeats():
+    measures = {"tau_b": parse("tau_b"), "broken": by_code, "again": parse("tau_b")}
     found = lab.run(measures, SMALL)
     assert {name for row in lab.answers(found) for name, _ in row["best"]} == {"tau_b"}
