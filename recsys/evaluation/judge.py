@@ -29,10 +29,10 @@ class Judged:
 
     ``place``: int32[nnz] from 0, ``kernels.NOWHERE`` when it is not in the list; the first of its tie group.
     ``spread``: int32[nnz], places that the item shares with others of equal score under ``average``, else 1.
-    ``value``: float64[nnz] > 0, its graded gain. ``length``: int64[m], items in the list. ``k``: places of the longest
-    list. ``complete``: every candidate was ranked, not only the best. ``tied_places``: places whose score another
-    of the list has; with all candidates ranked, those of relevant items only. ``propensity``: float64[nnz] in (0, 1],
-    the chance that the item's relevance is observed, None when unknown.
+    ``value``: float64[nnz] > 0, its graded gain. ``length``: int64[m], items in the list. ``k``: places of the
+    longest list. ``complete``: every candidate was ranked, not only the best. ``n_tied``: int64[m], places whose
+    score another of the list has (with all candidates ranked, those of relevant items only), None = no scores.
+    ``propensity``: float64[nnz] in (0, 1], the chance that the item's relevance is observed, None when unknown.
     """
 
     indptr: np.ndarray
@@ -42,8 +42,13 @@ class Judged:
     length: np.ndarray
     k: int
     complete: bool = False
-    tied_places: int = 0
+    n_tied: np.ndarray | None = None
     propensity: np.ndarray | None = None
+
+    @property
+    def tied_places(self) -> int:
+        """All places whose score another of the list has."""
+        return 0 if self.n_tied is None else int(self.n_tied.sum())
 
     @cached_property
     def n_relevant(self) -> np.ndarray:
@@ -185,10 +190,10 @@ def judge_codes(
     """Judge lists of integer codes below ``width``, none twice for a user: what all judging of lists comes down to."""
     indptr, offsets = np.asarray(indptr, dtype=np.int64), np.asarray(offsets, dtype=np.int64)
     entry, place = kernels.find_relevant(listed, offsets, relevant, indptr, width)
-    spread, tied_places = np.ones(len(place), dtype=np.int32), 0
+    spread, n_tied = np.ones(len(place), dtype=np.int32), None
     if scores is not None:
         group, size = _tie_groups(np.asarray(scores), offsets, strict=ties != "stable")
-        tied_places = int((size > 1).sum())
+        n_tied = _per_user(size > 1, offsets)
     elif ties != "stable":
         raise InputError(f"ties = '{ties}' needs a score beside every listed item: add them, or use 'stable'")
     if ties != "stable":
@@ -205,9 +210,15 @@ def judge_codes(
         np.asarray(values, dtype=np.float64)[entry],
         np.diff(offsets),
         k,
-        tied_places=tied_places,
+        n_tied=n_tied,
         propensity=None if propensity is None else propensity[relevant[entry]],
     )
+
+
+def _per_user(marked: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Return int64[m]: how many of each user's places are marked."""
+    upto = np.concatenate([[0], np.cumsum(marked)])
+    return upto[offsets[1:]] - upto[offsets[:-1]]
 
 
 def _unique(listed: np.ndarray, offsets: np.ndarray, relevant: np.ndarray, indptr: np.ndarray, width: int) -> None:
@@ -230,7 +241,7 @@ def judge_scores(
         raise ValueError(f"{len(scores)} rows of scores, but {relevant.shape[0]} rows of relevant items")
     indptr, values = relevant.indptr.astype(np.int64), relevant.data.astype(np.float64)
     place, spread, before, candidates = kernels.rank_among(scores, relevant.indices, indptr)
-    tied_places = int((spread > 1).sum())
+    n_tied = _per_user(spread > 1, indptr)
     if ties == "stable":
         place, spread = place + before, np.ones_like(spread)
     user = np.repeat(np.arange(len(scores)), np.diff(indptr))
@@ -243,7 +254,7 @@ def judge_scores(
         candidates,
         scores.shape[1],
         complete=True,
-        tied_places=tied_places,
+        n_tied=n_tied,
         propensity=None if propensity is None else propensity[relevant.indices[order]],
     )
 

@@ -30,7 +30,7 @@ Measure = Callable[..., dict[str, np.ndarray]]
 FEW_TASKS = 16
 """Up to so many tasks send their sums straight to the driver."""
 
-COUNTED = ("n_relevant", "n_history", "n_listed")
+COUNTED = ("n_relevant", "n_history", "n_listed", "n_tied")
 
 
 def truth(
@@ -65,7 +65,7 @@ def per_user(
     *,
     further: tuple[Measure, tuple[str, ...]] | None = None,
 ) -> DataFrame:
-    """Return (user, n_relevant, n_history, n_listed, metrics…), one row a tested user, NaN = undefined.
+    """Return (user, n_relevant, n_history, n_listed, n_tied, metrics…), one row a tested user, NaN = undefined.
 
     Args:
         lists: (user, item, rank, score); users who are not tested do not matter.
@@ -116,7 +116,8 @@ def _Judge(
             relevant, offsets = _lists(batch.column("relevant"))
             gain = _lists(batch.column("gain"))[0].astype(np.float64)
             judged = judge_lists(listed, listed_offsets, relevant, offsets, gain, k=k, scores=scores, ties=judging.ties)
-            counts = [judged.n_relevant, batch.column("n_history").to_numpy(zero_copy_only=False), judged.length]
+            n_history = batch.column("n_history").to_numpy(zero_copy_only=False)
+            counts = [judged.n_relevant, n_history, judged.length, judged.n_tied]
             values = score(judged, metrics, judging.missing_users)
             if measure:
                 values |= measure(listed, listed_offsets, scores, (relevant, offsets), gain, batch.column("history"))
@@ -135,7 +136,7 @@ def _lists(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
 
 
 def counts(judged: DataFrame, judging: Judging, k: int) -> dict[str, int]:
-    """Return what ``evaluation.evaluate.count`` returns, from a frame of :func:`per_user`."""
+    """Return the counts of ``evaluation.evaluate.build``, from a frame of :func:`per_user`."""
     defined, listed = F.col("n_relevant") > 0, F.col("n_listed")
     evaluated = defined & (listed > 0) if judging.missing_users == "skip" else defined
     wanted = {
@@ -144,8 +145,10 @@ def counts(judged: DataFrame, judging: Judging, k: int) -> dict[str, int]:
         "without_list": defined & (listed == 0),
         "short": defined & (listed > 0) & (listed < k),
     }
-    row = judged.agg(*(F.sum(condition.cast("long")).alias(name) for name, condition in wanted.items())).first()
-    return {name: int(row[name] or 0) for name in wanted} if row else dict.fromkeys(wanted, 0)
+    sums = {name: condition.cast("long") for name, condition in wanted.items()}
+    sums |= {"listed_places": listed, "tied_places": F.col("n_tied")}
+    row = judged.agg(*(F.sum(column).alias(name) for name, column in sums.items())).first()
+    return {name: int(row[name] or 0) for name in sums}
 
 
 def sums(
