@@ -64,7 +64,7 @@ def _block(
     keep = (shared.data >= min_common) & (users[shared.row] != shared.col)
     row, other, common = shared.row[keep], shared.col[keep].astype(np.int64), shared.data[keep]
     value = measure(Pairs(lists, lists, users[row], other))
-    near = value if measure.name in DISTANCES else -value
+    near = np.round(value if measure.name in DISTANCES else -value, 12)  # equal fractions may differ by rounding
     order = np.lexsort((other, -common, near, row))
     order = order[~np.isnan(value[order])]
     start = np.searchsorted(row[order], np.arange(len(users)))

@@ -33,14 +33,17 @@ def by_loops(ratings, k, min_common):
     return found
 
 
-@pytest.mark.parametrize("block", [1, 100, 1 << 19])
-def test_equals_comparing_every_two_users(ratings, monkeypatch, block):
+@pytest.mark.parametrize(("block", "min_common"), [(1, 6), (100, 6), (1 << 19, 6), (1 << 19, 2)])
+def test_equals_comparing_every_two_users(ratings, monkeypatch, block, min_common):
+    """With two common items values are often equal, so that the number in common and the row decide."""
     monkeypatch.setattr(nearest, "BLOCK", block)
-    found = nearest_users(ratings, 4, min_common=6)
-    assert [[v for v in row if v >= 0] for row in found.neighbours.tolist()] == by_loops(ratings, 4, 6)
+    if min_common == 2:
+        ratings = ratings[:, :8]
+    found = nearest_users(ratings, 4, min_common=min_common)
+    assert [[v for v in row if v >= 0] for row in found.neighbours.tolist()] == by_loops(ratings, 4, min_common)
     assert (found.neighbours[7] == -1).all()
     assert np.isnan(found.value[7]).all()
-    assert (found.common[found.neighbours >= 0] >= 6).all()
+    assert (found.common[found.neighbours >= 0] >= min_common).all()
 
 
 def test_some_users_and_distances(ratings):
