@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from scipy.sparse import csr_array
 
+from recsys.data.synthetic import low_rank
 from recsys.errors import ConfigError
 from recsys.models.als import Objective, residual
 
@@ -62,3 +63,20 @@ def test_misspelt_and_foreign_parameters_are_named():
         Params.parse({"rnak": 3})
     with pytest.raises(ConfigError, match="nu"):
         Params.parse({"nu": 0.5})
+
+
+def test_explicit_factors_solve_their_normal_equations(spark, tmp_path):
+    """Ratings: with the items fixed, (Σ y yᵀ + λ n I) x = Σ r y over a user's own n ratings."""
+    from recsys.spark import als
+
+    ratings, *_ = low_rank(40, 30, 2, density=0.5, seed=4)
+    rows = pd.DataFrame({"user": ratings.user, "item": ratings.item, "value": ratings.value})
+    params = als.Params(rank=3, iterations=5, reg=0.02, implicit=False)
+    model = als.fit(spark.createDataFrame(rows), len(ratings.items), params, tmp_path)
+    factors = {row["user"]: np.array(row["features"]) for row in model.users.collect()}
+    assert sorted(factors) == sorted(set(ratings.user.tolist()))
+    for user, x in factors.items():
+        own = ratings.user == user
+        y, r = model.items[ratings.item[own]].astype(np.float64), ratings.value[own].astype(np.float64)
+        a, b = y.T @ y + 0.02 * own.sum() * np.eye(3), y.T @ r
+        assert np.linalg.norm(a @ x - b) <= 1e-6 * np.linalg.norm(b)
