@@ -259,3 +259,42 @@ def _conjugate_gradients(apply: Callable[[np.ndarray], np.ndarray], b: np.ndarra
         toward = left + new / np.maximum(size, 1e-300) * toward
         size = new
     return x
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def logistic_rows(
+    indptr: np.ndarray, indices: np.ndarray, fixed: np.ndarray, offset: np.ndarray, reg: float
+) -> np.ndarray:
+    """Return x of each row, minimising Σ_j log(1 + exp(−(x·y_j + offset_j))) + reg/2 · n |x|² over its n columns j.
+
+    Args:
+        indptr, indices: the CSR structure of the rows; indices point into ``fixed``.
+        fixed: float64[n, rank], C order: y. offset: float64[n]. reg: > 0.
+
+    Returns:
+        float64[m, rank], zeros for an empty row. Newton's method, halving steps that do not lower the value; the
+        minimum is unique. The caller limits BLAS to one thread.
+    """
+    m, rank = len(indptr) - 1, fixed.shape[1]
+    x = np.zeros((m, rank))
+    for i in prange(m):
+        columns = indices[indptr[i] : indptr[i + 1]]
+        own, shift, n = fixed[columns], offset[columns], len(columns)
+        value = np.inf
+        best, step = np.zeros(rank), np.zeros(rank)
+        for _ in range(100 * min(n, 1)):
+            there = best + step
+            margin = np.dot(own, there) + shift
+            now = np.logaddexp(0.0, -margin).sum() + reg / 2 * n * np.dot(there, there)
+            if now < value:
+                best, value = there, now
+                doubt = 1 / (1 + np.exp(margin))
+                slope = reg * n * best - np.dot(doubt, own)
+                if np.abs(slope).max() < 1e-9 * n:
+                    break
+                curve = np.dot((own * (doubt * (1 - doubt)).reshape(-1, 1)).T, own) + reg * n * np.eye(rank)
+                step = -np.linalg.solve(curve, slope)
+            else:
+                step = step / 2
+        x[i] = best
+    return x

@@ -7,7 +7,7 @@
     spectral   graph filter over singular vectors   content    attributes and words alone
     attributes new items get factors from features  content_als content inside the factorization
     side_ease  autoencoder over likes and content   blend      parts and weights that you name
-    hybrid     chooses parts, settings and weights on a part of train
+    hybrid     chooses parts and weights itself     bpr        pairwise ranking
 
 A model is a dataclass of its parameters. What ``fit`` learns are arrays, dense or sparse, named in the class's
 ``STATE``; members, if it is made of models, are in ``models``; how it chose, if it chose, is in ``record`` (JSON).
@@ -33,6 +33,7 @@ KINDS = {
     "popular": ("popular", "Popular"),
     "recent": ("popular", "Recent"),
     "als": ("factor", "ALS"),
+    "bpr": ("factor", "BPR"),
     "itemknn": ("neighbours", "ItemKNN"),
     "userknn": ("neighbours", "UserKNN"),
     "rp3beta": ("neighbours", "RP3beta"),

@@ -14,7 +14,7 @@ ANSWER_EVERYONE = {"random", "popular", "recent"}
 CONTENT = {"content", "attributes", "content_als", "side_ease"}
 """Personal kinds that need item features, and place items that nobody liked."""
 
-PARAMS = {"als": {"rank": 16}, "attributes": {"rank": 8}, "content_als": {"rank": 8}}
+PARAMS = {"als": {"rank": 16}, "bpr": {"rank": 8}, "attributes": {"rank": 8}, "content_als": {"rank": 8}}
 PARAMS["blend"] = {"parts": {"als": {"rank": 8}, "content": {}}, "weights": {"content": 0.5}}
 PARAMS["hybrid"] = {"parts": ["popular", "content", "side_ease"], "placebo": False}
 """Smaller than the defaults where that saves time."""

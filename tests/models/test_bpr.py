@@ -1,0 +1,41 @@
+"""BPR's fold-in by calculus, and what the library learns by its effect."""
+
+import numpy as np
+from contract import world
+
+from recsys.models import build
+from recsys.models.linear import liked
+
+
+def value(x, y, b, reg):
+    """Return what a user's factor minimises, as the docstring has it."""
+    return -np.log(1 / (1 + np.exp(-(y @ x + b)))).sum() + reg / 2 * len(y) * x @ x
+
+
+def test_a_fold_in_is_a_minimum():
+    train, _ = world()
+    model = build("bpr", {"rank": 6, "reg": 0.05}).fit(train)
+    likes = liked(train.matrix(), model.known_, binary=True)
+    y, b = model.item_factors_.astype(float), model.bias_.astype(float)
+    y, b = y - y[model.known_].mean(axis=0), b - b[model.known_].mean()
+    x = model.user_factors(train.matrix()).astype(float)
+    assert not x[0].any()  # no likes
+    for user in range(1, 8):
+        items = likes[[user]].indices
+        at = value(x[user], y[items], b[items], 0.05)
+        for f in range(6):
+            aside = np.eye(6)[f]
+            up, down = (value(x[user] + step * aside, y[items], b[items], 0.05) for step in (1e-4, -1e-4))
+            assert abs(up - down) / 2e-4 < 1e-4
+            assert value(x[user] + 0.1 * aside, y[items], b[items], 0.05) > at
+
+
+def test_likes_score_above_the_rest():
+    train, _ = world()
+    model = build("bpr", {"rank": 6}).fit(train)
+    scores, matrix = model.score(train.matrix()), train.matrix().toarray()
+    known = model.known_
+    better = [
+        scores[u, known & (matrix[u] > 0)].mean() - scores[u, known & (matrix[u] <= 0)].mean() for u in range(1, 60)
+    ]
+    assert np.mean(np.array(better) > 0) > 0.95
