@@ -16,15 +16,24 @@ from recsys.cli import run_verb
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"^(?P<before>[^\n]*)\n\n```(?P<kind>\w+)\n(?P<code>.*?)^```$", re.M | re.S)
 ELSEWHERE = ("make ", "spark-submit ", "git ", "pip ", "docker", ".venv", "cd ", "kubectl ", "sudo ")
 """Commands that other tests run, or that need what a test machine lacks."""
 
 
 def blocks(page):
-    for match in BLOCK.finditer(page.read_text(encoding="utf-8")):
-        if "<!-- not run:" not in match["before"]:
-            yield match["before"], match["kind"], match["code"]
+    """Yield (last line of text before it, kind, code) of every fenced block that is to be run."""
+    before, kind, code = "", None, []
+    for line in page.read_text(encoding="utf-8").splitlines():
+        if kind is None and line.startswith("```"):
+            kind, code = line[3:], []
+        elif kind is None:
+            before = line or before
+        elif line == "```":
+            if "<!-- not run:" not in before:
+                yield before, kind, "\n".join(code) + "\n"
+            kind = None
+        else:
+            code.append(line)
 
 
 def shell(code):
