@@ -186,7 +186,7 @@ def _versus(model: str, cells: dict[str, Any], versus: dict[str, Any], metric: s
 def _gap(found: dict[str, Any]) -> str:
     if found["gap"] is None:
         return "–"
-    return f"{found['gap']:.4f} {_interval(found['ci95'], sign=True)} {found['best']} over {found['worst']}"
+    return f"{found['gap']:.4f} {_interval(found['ci95'], sign=True)}\n{found['best']} over {found['worst']}"
 
 
 def _beyond(metrics: dict[str, Any]) -> Section:
