@@ -125,7 +125,7 @@ def group_rows(group: np.ndarray, m: int) -> tuple[np.ndarray, np.ndarray]:
 
 @njit(cache=True, nogil=True, parallel=True)
 def sort_groups(order: np.ndarray, offsets: np.ndarray, key: np.ndarray) -> None:
-    """Sort each group of ``order`` in place by ``key[order]`` (float64, ascending), ties in their first order."""
+    """Sort each group of ``order`` in place by ``key[order]``, ascending, ties in their first order."""
     for g in prange(len(offsets) - 1):
         start, stop = offsets[g], offsets[g + 1]
         for at in range(start + 1, stop):
@@ -146,6 +146,19 @@ def repeats(codes: np.ndarray, offsets: np.ndarray, n: int) -> np.ndarray:
             for at in range(offsets[g], offsets[g + 1]):
                 found[g] += last[codes[at]] == g
                 last[codes[at]] = g
+    return found
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def equal_neighbours(key: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Return int64[groups, 2]: entries that equal the one before them, and entries that equal a neighbour at all."""
+    found = np.zeros((len(offsets) - 1, 2), dtype=np.int64)
+    for g in prange(len(offsets) - 1):
+        start, stop = offsets[g], offsets[g + 1]
+        for at in range(start, stop):
+            before = at > start and key[at] == key[at - 1]
+            found[g, 0] += before
+            found[g, 1] += before or (at + 1 < stop and key[at] == key[at + 1])
     return found
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.kernels import NOWHERE, find_relevant, group_rows, repeats, sort_groups
+from recsys.kernels import NOWHERE, equal_neighbours, find_relevant, group_rows, repeats, sort_groups
 from recsys.linalg import one_blas_thread, product
 
 
@@ -44,3 +44,16 @@ def test_the_blocked_product_is_the_product():
         a, b = rng.normal(size=shape[:2]), rng.normal(size=shape[1:])
         with one_blas_thread():
             np.testing.assert_allclose(product(a, b), np.einsum("ij,jk->ik", a, b), rtol=1e-12, atol=1e-12)
+
+
+def test_equal_neighbours_equals_a_loop():
+    rng = np.random.default_rng(5)
+    lengths = rng.integers(0, 7, 200)
+    offsets = np.append(0, np.cumsum(lengths)).astype(np.int64)
+    key = rng.choice([0.0, 1.0, np.nan], offsets[-1])
+    for (again, tied), start, stop in zip(equal_neighbours(key, offsets), offsets, offsets[1:], strict=False):
+        own = key[start:stop].tolist()
+        before = [place > 0 and own[place] == own[place - 1] for place in range(len(own))]
+        after = [place + 1 < len(own) and own[place] == own[place + 1] for place in range(len(own))]
+        assert again == sum(before)
+        assert tied == sum(a or b for a, b in zip(before, after, strict=True))

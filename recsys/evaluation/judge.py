@@ -192,11 +192,11 @@ def judge_codes(
     entry, place = kernels.find_relevant(listed, offsets, relevant, indptr, width)
     spread, n_tied = np.ones(len(place), dtype=np.int32), None
     if scores is not None:
-        group, size = _tie_groups(np.asarray(scores), offsets, strict=ties != "stable")
-        n_tied = _per_user(size > 1, offsets)
+        n_tied = kernels.equal_neighbours(np.asarray(scores), offsets)[:, 1]
     elif ties != "stable":
         raise InputError(f"ties = '{ties}' needs a score beside every listed item: add them, or use 'stable'")
     if ties != "stable":
+        group, size = _tie_groups(np.asarray(scores), offsets)
         user = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
         found = np.flatnonzero(place < kernels.NOWHERE)
         at = (offsets[user] + place)[found]
@@ -259,13 +259,13 @@ def judge_scores(
     )
 
 
-def _tie_groups(scores: np.ndarray, offsets: np.ndarray, *, strict: bool) -> tuple[np.ndarray, np.ndarray]:
+def _tie_groups(scores: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return int64[n] twice: where each place's run of equal scores starts, and how long it is."""
     opens = np.zeros(len(scores), dtype=bool)
     opens[offsets[:-1][offsets[:-1] < len(scores)]] = True
-    if strict and np.isnan(scores).any():
+    if np.isnan(scores).any():
         raise InputError("ties: some listed items have no score: fill them, or use ties = 'stable'")
-    if strict and ((scores[1:] > scores[:-1]) & ~opens[1:]).any():
+    if ((scores[1:] > scores[:-1]) & ~opens[1:]).any():
         raise InputError("ties: scores rise along a list, so equal ones say nothing: use ties = 'stable'")
     opens[1:] |= scores[1:] != scores[:-1]
     return _runs(opens)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,8 +123,7 @@ def _encode(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     if isinstance(column.dtype, pd.CategoricalDtype):
         own, names = column.cat.codes.to_numpy(), column.cat.categories.to_numpy()
     else:
-        own, names = pd.factorize(column)
-        names = np.asarray(names)
+        own, names = _factorize(column.to_numpy())
     if (own < 0).any():
         raise InputError(f"{int((own < 0).sum()):,} rows have no {column.name}, first row {(own < 0).argmax() + 1}")
     used = np.bincount(own, minlength=len(names)) > 0
@@ -134,6 +134,24 @@ def _encode(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
         if not is_text(names):
             raise InputError(f"{column.name}: ids must all be integers or all be text")
     return names, own
+
+
+def _factorize(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return (codes, ids) as ``pd.factorize``. Tables hold few Python strings many times: those are hashed once each.
+
+    Rows that share one object are found by its address, an integer, which is far quicker to hash than text.
+    """
+    if values.dtype != object or not len(values):
+        return pd.factorize(values)
+    values = np.ascontiguousarray(values)
+    address = np.ctypeslib.as_array((ctypes.c_ssize_t * len(values)).from_address(values.ctypes.data))
+    same, objects = pd.factorize(address)
+    if len(objects) > len(values) // 2:  # nothing shared to speak of
+        return pd.factorize(values)
+    first = np.empty(len(objects), dtype=np.int64)
+    first[same[::-1]] = np.arange(len(values))[::-1]
+    codes, ids = pd.factorize(values[first])
+    return codes[same], ids
 
 
 @dataclass(frozen=True)
@@ -185,7 +203,7 @@ def lists(
         table, order, offsets, "item", kernels.repeats(listed, offsets, int(item.max(initial=0)) + 1), where
     )
     if rank is not None:
-        _refuse_repeats(table, order, offsets, "rank", _equal_neighbours(rank[order], offsets), where)
+        _refuse_repeats(table, order, offsets, "rank", kernels.equal_neighbours(rank[order], offsets)[:, 0], where)
     return Lists(listed, None if score is None else score[order], offsets)
 
 
@@ -194,13 +212,6 @@ def _alphabetical(names: np.ndarray) -> np.ndarray:
     place = np.empty(len(names))
     place[np.argsort(names.astype(str))] = np.arange(len(names))
     return place
-
-
-def _equal_neighbours(key: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Return int64[m]: entries of each group that equal the one before."""
-    same = np.append(False, key[1:] == key[:-1])
-    same[offsets[:-1][offsets[:-1] < len(same)]] = False
-    return np.diff(np.append(0, np.cumsum(same))[offsets])
 
 
 def _refuse_repeats(
@@ -224,7 +235,9 @@ def _scores(table: pd.DataFrame, where: str) -> np.ndarray | None:
 
 
 def _ranks(table: pd.DataFrame, where: str) -> np.ndarray:
-    rank = table[RANK].to_numpy(dtype=np.float64, na_value=np.nan)
-    if not ((rank >= 1) & (rank % 1 == 0)).all():
+    rank = table[RANK].to_numpy()
+    if rank.dtype.kind not in "iu":
+        rank = table[RANK].to_numpy(dtype=np.float64, na_value=np.nan)
+    if len(rank) and not (rank.min() >= 1 and (rank.dtype.kind in "iu" or (rank % 1 == 0).all())):
         raise InputError(f"{where}: ranks must be whole numbers from 1, best first")
     return rank

@@ -9,6 +9,7 @@ from recsys.data.weigh import aggregate
 from recsys.errors import ConfigError, InputError
 from recsys.evaluation.evaluate import Judging, evaluate, evaluate_tables, popularity
 from recsys.evaluation.full import evaluate_scores
+from recsys.evaluation.tables import _factorize
 from recsys.models.popular import Popular, Random
 from recsys.rank import recommend, topk_table
 from recsys.types import IdMap, Split
@@ -213,3 +214,16 @@ def test_counts_and_given_propensities():
     with pytest.raises(ConfigError, match="popularity or propensities"):
         evaluate_tables(recs, truth, judging)
     assert popularity(truth).to_dict() == {"x": 1.0, "z": 2 / 3}
+
+
+def test_text_ids_are_numbered_alike_whether_rows_share_their_objects_or_not():
+    rng = np.random.default_rng(0)
+    shared = np.array([f"id-{i}" for i in range(20)], dtype=object)[rng.integers(0, 20, 500)]
+    alone = np.array(["".join(list(name)) for name in shared], dtype=object)  # equal text, an object a row
+    assert len({id(name) for name in shared}) == 20
+    assert len({id(name) for name in alone}) == 500
+    for values in (shared, alone, shared[::-1], shared[:1], shared[:0]):
+        found, ids = _factorize(values)
+        expected, names = pd.factorize(values)
+        assert found.tolist() == expected.tolist()
+        assert list(ids) == list(names)
