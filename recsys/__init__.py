@@ -2,11 +2,12 @@
 
 The public names, imported when they are first used, so that ``import recsys`` costs next to nothing:
 
-    read_tables, read_events     files -> checked tables            recsys.data.read
+    read_tables, read_events     files -> checked tables            recsys.data.read; Reading says how
     split                        events -> Split                    recsys.data.split
     build                        name, parameters -> Recommender    recsys.models
     recommend                    model, histories -> TopK           recsys.rank
     judge, evaluate              TopK, truth -> numbers a user      recsys.evaluation
+    evaluate_tables              any top-N table against any truth  recsys.evaluation.evaluate
     compare                      evaluations -> who beats whom      recsys.evaluation.compare
     agree, agree_tables          two ranked lists, or tables        recsys.evaluation.agreement
     summarise                    evaluations -> metrics.json        recsys.evaluation.summary

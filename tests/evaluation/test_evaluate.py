@@ -222,7 +222,9 @@ def test_text_ids_are_numbered_alike_whether_rows_share_their_objects_or_not():
     alone = np.array(["".join(list(name)) for name in shared], dtype=object)  # equal text, an object a row
     assert len({id(name) for name in shared}) == 20
     assert len({id(name) for name in alone}) == 500
-    for values in (shared, alone, shared[::-1], shared[:1], shared[:0]):
+    twins = np.concatenate([shared, np.array([f"id-{i}" for i in range(20)], dtype=object)[rng.integers(0, 20, 500)]])
+    assert len({id(name) for name in twins}) == 40  # two objects a text, each in many rows
+    for values in (shared, alone, twins, shared[::-1], shared[:1], shared[:0]):
         found, ids = _factorize(values)
         expected, names = pd.factorize(values)
         assert found.tolist() == expected.tolist()
