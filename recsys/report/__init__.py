@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from recsys.report.content import gather
-from recsys.report.html import html
+from recsys.report.html import page
 from recsys.report.markdown import markdown
 from recsys.runfolder import RunFolder
 
@@ -21,5 +21,5 @@ def write(path: str | Path) -> Path:
     folder = RunFolder.open(path)
     content = gather(folder)
     folder.write_text("report.md", markdown(content))
-    folder.write_text("report.html", html(content))
+    folder.write_text("report.html", page(content))
     return folder.path / "report.html"

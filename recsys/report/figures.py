@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 COLOURS = {"#010101": "var(--ink)", "#020202": "var(--soft)", "#030303": "var(--accent)", "#040404": "var(--line)"}
@@ -17,37 +18,41 @@ INK, SOFT, ACCENT, LINE = COLOURS
 STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "recsys", "font.family": "sans-serif", "font.size": 10}
 
 
-def differences(metrics: dict[str, Any]) -> str:
-    """Return a forest plot of every model's difference from the baseline in the primary metric; "" without any."""
-    about = metrics["about"]
-    primary = about["primary"]
-    rows = [
-        (name, cells[primary]) for name, cells in metrics["differences"].items() if cells[primary]["mean"] is not None
-    ]
-    if not rows:
+def dots(cells: dict[str, tuple[float, list[float] | None]], label: str, neutral: float) -> str:
+    """Return a row a name: a dot at its value, a line over its interval where it has one; "" without any.
+
+    ``neutral``: where a dashed line stands, the value that says nothing.
+    """
+    if not cells:
         return ""
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 0.9 + 0.38 * len(rows)), layout="constrained")
+        figure = Figure(figsize=(7.2, 0.9 + 0.34 * len(cells)), layout="constrained")
         axes = figure.add_subplot()
-        axes.axvline(0, color=SOFT, linewidth=1, linestyle=(0, (4, 3)))
-        for place, (_, cell) in enumerate(rows):
-            low, high = cell["ci95"]
-            axes.plot([low, high], [place, place], color=ACCENT, linewidth=2.5, solid_capstyle="round")
-            axes.plot(cell["mean"], place, "o", color=ACCENT, markersize=6)
-        axes.set_yticks(range(len(rows)), [_short(name) for name, _ in rows])
-        axes.set_ylim(len(rows) - 0.4, -0.6)
-        axes.set_xlabel(f"{primary} minus that of {about['baseline']}, 95 % interval", color=INK)
-        axes.tick_params(colors=INK, length=0)
+        axes.axvline(neutral, color=SOFT, linewidth=1, linestyle=(0, (4, 3)))
+        for place, (value, ends) in enumerate(cells.values()):
+            if ends:
+                axes.plot(ends, [place, place], color=ACCENT, linewidth=2.5, solid_capstyle="round")
+            axes.plot(value, place, "o", color=ACCENT, markersize=6)
+        axes.set_yticks(range(len(cells)), [short(name) for name in cells])
+        axes.set_ylim(len(cells) - 0.4, -0.6)
+        axes.set_xlabel(label, color=INK)
         axes.grid(axis="x", color=LINE, linewidth=0.8)
-        axes.set_axisbelow(True)
-        for side in axes.spines.values():
-            side.set_visible(False)
+        bare(axes)
         return svg(figure)
 
 
-def _short(name: str) -> str:
-    name = name if len(name) <= 40 else name[:39] + "…"
-    return name.replace("$", r"\$")  # matplotlib reads $…$ as mathematics
+def bare(axes: Axes) -> None:
+    """Take away the frame and the tick marks."""
+    axes.tick_params(colors=INK, length=0, labelsize=9)
+    axes.set_axisbelow(True)
+    for side in axes.spines.values():
+        side.set_visible(False)
+
+
+def short(name: str, most: int = 40) -> str:
+    """Return a name cut to fit, with nothing that matplotlib would read as mathematics."""
+    name = " ".join(name.split())
+    return (name if len(name) <= most else name[: most - 1] + "…").replace("$", r"\$")
 
 
 def svg(figure: Figure) -> str:

@@ -6,12 +6,11 @@ import math
 from typing import Any
 
 import matplotlib
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from recsys.report.content import Content, Section, Table
-from recsys.report.figures import ACCENT, INK, LINE, SOFT, STYLE, svg
+from recsys.report.figures import ACCENT, INK, LINE, SOFT, STYLE, bare, dots, svg
 from recsys.report.html import page
+from recsys.report.parts import Content, Drawing, Section, Table
 
 SCALE = "On the scale 0 = what independent orders give, 1 = what a list gives against itself."
 
@@ -19,10 +18,8 @@ SCALE = "On the scale 0 = what independent orders give, 1 = what a list gives ag
 def lab_page(found: dict[str, Any]) -> str:
     """Return the page of ``evaluation.lab.run``'s findings with ``questions``, and ``labelled`` if there is."""
     sections = [_questions(found), _soundness(found), _noise(found), _top(found), _partial(found), _power(found)]
-    drawn = {"curves": curves(found), "top": top_weights(found)}
     if "labelled" in found:
         sections.insert(1, _labelled(found["labelled"]))
-        drawn["labelled"] = told_apart(found["labelled"])
     failed = [name for name, row in found["measures"].items() if row["failed"]]
     worst = max(abs(row["z"]) for row in found["mallows"])
     verdict = (
@@ -30,7 +27,7 @@ def lab_page(found: dict[str, Any]) -> str:
         + (f"{', '.join(failed)} failed a check. " if failed else "none failed a check. ")
         + f"Simulated orders are within {worst:.1f} standard errors of their known mean distance."
     )
-    return page(Content("The lab: which measure for which question", verdict, sections, {}), drawn, kind="lab")
+    return page(Content("The lab: which measure for which question", verdict, sections), kind="lab")
 
 
 def _questions(found: dict[str, Any]) -> Section:
@@ -53,8 +50,9 @@ def _labelled(labelled: dict[str, Any]) -> Section:
         "a stranger's; both were compared with the user's own ratings. AUC is the chance that the own ranking agrees "
         f"more, a tie counting half. {labelled['left_out']:,} users with too few ratings were left out."
     )
+    drawn = Drawing(told_apart(labelled), "Own against stranger: the table below has the numbers.")
     table = Table("Own against stranger", ["measure", "AUC", "95 %", "users"], rows)
-    return Section("Mine or a stranger's", [text], tables=[table], figure="labelled")
+    return Section("Mine or a stranger's", [text], tables=[table], figures=[drawn])
 
 
 def _soundness(found: dict[str, Any]) -> Section:
@@ -83,7 +81,8 @@ def _noise(found: dict[str, Any]) -> Section:
     text = f"Mean agreement of noisy orders with the truth; the dispersion rises as noise falls. {SCALE}"
     more = "Deviation: the standard deviation of one pair's value at dispersion 0.1."
     table = Table("Agreement by dispersion (Mallows)", heads, rows)
-    return Section("How agreement falls with noise", [text, more], tables=[table], figure="curves")
+    drawn = Drawing(curves(found), "Agreement by dispersion: the table below has the numbers.")
+    return Section("How agreement falls with noise", [text, more], tables=[table], figures=[drawn])
 
 
 def _top(found: dict[str, Any]) -> Section:
@@ -100,7 +99,8 @@ def _top(found: dict[str, Any]) -> Section:
         "0.5 minds both ends alike, 1 only the top."
     )
     heads = ["measure", "top weight", "shuffled top", "shuffled bottom", "swap at top", "swap at bottom"]
-    return Section("How much the top counts", [text], tables=[Table("Top weight", heads, rows)], figure="top")
+    drawn = Drawing(top_weights(found), "Top weight: the table below has the numbers.")
+    return Section("How much the top counts", [text], tables=[Table("Top weight", heads, rows)], figures=[drawn])
 
 
 def _partial(found: dict[str, Any]) -> Section:
@@ -181,7 +181,7 @@ def curves(found: dict[str, Any]) -> str:
             axes.plot(steps, found["measures"][name]["curve"], color=ACCENT, linewidth=2)
             axes.set_title(name, fontsize=9, color=INK, loc="left")
             axes.set_xticks([0, 3, 6, 9], [f"{found['about']['dispersions'][i]:g}" for i in (0, 3, 6, 9)])
-            _bare(axes)
+            bare(axes)
         for axes in list(panels):
             axes.set_visible(False)
         figure.supxlabel("dispersion: more noise on the left", fontsize=9, color=SOFT)
@@ -191,35 +191,15 @@ def curves(found: dict[str, Any]) -> str:
 def top_weights(found: dict[str, Any]) -> str:
     """Return a dot a measure: the share of the loss that the top third costs."""
     values = {name: row["top_weight"] for name, row in found["measures"].items() if row["top_weight"] is not None}
-    return _dots({name: (value, None) for name, value in values.items()}, "top weight: 0.5 minds both ends alike", 0.5)
+    return dots(
+        {name: (values[name], None) for name in sorted(values, key=values.__getitem__, reverse=True)},
+        "top weight: 0.5 minds both ends alike",
+        0.5,
+    )
 
 
 def told_apart(labelled: dict[str, Any]) -> str:
     """Return a dot with its interval a measure: the AUC of own against stranger."""
-    cells = {name: (cell["auc"], cell["ci95"]) for name, cell in labelled["measures"].items()}
-    return _dots(cells, "AUC of own against stranger, 95 % interval: 0.5 cannot tell", 0.5)
-
-
-def _dots(cells: dict[str, tuple[float, list[float] | None]], label: str, neutral: float) -> str:
-    ordered = sorted(cells.items(), key=lambda cell: -cell[1][0])
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 0.9 + 0.3 * len(ordered)), layout="constrained")
-        axes = figure.subplots()
-        axes.axvline(neutral, color=SOFT, linewidth=1, linestyle=(0, (4, 3)))
-        for place, (_, (value, ends)) in enumerate(ordered):
-            if ends:
-                axes.plot(ends, [place, place], color=ACCENT, linewidth=2.5, solid_capstyle="round")
-            axes.plot(value, place, "o", color=ACCENT, markersize=6)
-        axes.set_yticks(range(len(ordered)), [name for name, _ in ordered])
-        axes.set_ylim(len(ordered) - 0.4, -0.6)
-        axes.set_xlabel(label, color=INK)
-        axes.grid(axis="x", color=LINE, linewidth=0.8)
-        _bare(axes)
-        return svg(figure)
-
-
-def _bare(axes: Axes) -> None:
-    axes.tick_params(colors=INK, length=0, labelsize=9)
-    axes.set_axisbelow(True)
-    for side in axes.spines.values():
-        side.set_visible(False)
+    ordered = sorted(labelled["measures"].items(), key=lambda row: -row[1]["auc"])
+    cells = {name: (cell["auc"], cell["ci95"]) for name, cell in ordered}
+    return dots(cells, "AUC of own against stranger, 95 % interval: 0.5 cannot tell", 0.5)

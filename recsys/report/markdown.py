@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from recsys.report.content import Content, Section, Table
+from recsys.report.parts import Content, Section, Table
 
 
 def markdown(content: Content) -> str:

@@ -1,6 +1,6 @@
 import pytest
 
-from recsys.report.content import verdict
+from recsys.report.verdict import verdict
 
 
 def cell(mean, low, high, users=100):

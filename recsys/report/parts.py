@@ -1,0 +1,90 @@
+"""What a page is made of, and how numbers are written on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from recsys.runfolder import RunFolder
+
+BASELINES = ("random", "popular", "recent")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A caption, column heads, rows of text; the columns from ``numbers`` on are numbers."""
+
+    caption: str
+    heads: list[str]
+    rows: list[list[str]]
+    numbers: int = 1
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure: SVG of our own making, and what it shows in words."""
+
+    svg: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A headed part: paragraphs, warnings, figures, tables, code."""
+
+    title: str
+    paragraphs: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    figures: list[Drawing] = field(default_factory=list)
+    code: str | None = None
+
+
+@dataclass(frozen=True)
+class Content:
+    """``verdict`` stands first."""
+
+    title: str
+    verdict: str
+    sections: list[Section]
+
+
+class Run:
+    """A run folder, opened for telling: its JSON files are read when a section asks for them."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """Return metrics.json."""
+        return self.folder.read_json("metrics.json")
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """Return manifest.json."""
+        return self.folder.read_json("manifest.json")
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Return what metrics.json says besides the means and differences."""
+        return self.metrics["about"]
+
+    @property
+    def models(self) -> list[str]:
+        """Return the models, in the order of their results."""
+        return list(self.metrics["models"])
+
+
+def mean(cell: dict[str, Any], sign: bool = False) -> str:
+    """Return a mean and its interval, – where undefined."""
+    if cell["mean"] is None:
+        return "–"
+    return f"{cell['mean']:{'+' if sign else ''}.4f} {interval(cell['ci95'], sign)}"
+
+
+def interval(ends: list[float | None], sign: bool = False) -> str:
+    """Return [low, high]."""
+    form = "+.4f" if sign else ".4f"
+    return "" if ends[0] is None or ends[1] is None else f"[{ends[0]:{form}}, {ends[1]:{form}}]"
