@@ -1,4 +1,4 @@
-"""One table of lists judged locally and on Spark: the largest difference of any user's value.
+"""One table of lists judged, and compared with another, locally and on Spark: the largest difference of any value.
 
 python bench/judging_engines.py [USERS]      300,000 users by default, 20 items each
 """
@@ -15,8 +15,9 @@ import pandas as pd
 from results import write_section
 
 from recsys.config import SparkSettings
-from recsys.evaluation.evaluate import Judging, evaluate_tables
-from recsys.spark import evaluate
+from recsys.evaluation.agreement import agree_tables
+from recsys.evaluation.evaluate import Judging, evaluate_tables, popularity
+from recsys.spark import agreement, evaluate
 from recsys.spark.session import session
 
 K, ITEMS = 20, 10_000
@@ -30,7 +31,11 @@ METRICS = (
     "map@20",
     "mrr",
 )
-METRICS += ("r_precision", "rbp@20")
+METRICS += ("r_precision", "rbp@20", "recall[ips=0.5]@20", "ndcg[ips=0.5]@10")
+MEASURES = (
+    *("tau_a", "tau_b", "tau_c", "weighted_tau", "tau_ap", "spearman", "footrule", "rbo", "rbo[score=min]"),
+    *("kendall_topk", "footrule_topk", "overlap@10", "jaccard@10", "tau_b[missing=intersection]"),
+)
 
 
 def world(users: int, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -47,31 +52,65 @@ def world(users: int, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
     return recs, cells.drop_duplicates(["user_id", "item_id"], ignore_index=True)
 
 
+def another(recs: pd.DataFrame, seed: int = 1) -> pd.DataFrame:
+    """Return other lists for nine users in ten: items shifted by a few places and shuffled a little."""
+    rng = np.random.default_rng(seed)
+    other = recs[recs["user_id"] % 10 > 0].copy()
+    other["item_id"] = (other["item_id"] + 37 * (other["user_id"] % 7)) % ITEMS
+    other["near"] = other["rank"] + rng.normal(0, 5, size=len(other))
+    other["rank"] = other.groupby("user_id")["near"].rank(method="first").astype(int)
+    return other.drop(columns=["near", "score"])
+
+
+def difference(here: pd.DataFrame, there: pd.DataFrame, names: tuple[str, ...]) -> float:
+    """Return the largest difference of any user's value; undefined ones must be the same."""
+    here, there = (
+        here.set_index("user_id")[list(names)],
+        there.set_index("user").loc[list(here["user_id"]), list(names)],
+    )
+    assert (there.isna().to_numpy() == here.isna().to_numpy()).all()
+    return float(np.nanmax(np.abs(there.to_numpy(dtype=float) - here.to_numpy())))
+
+
 def main(users: int) -> None:
-    """Judge on both engines, stable and averaged over ties, and write the section."""
+    """Judge on both engines, stable and averaged over ties, compare two tables there, and write the section."""
     recs, truth = world(users)
+    tables = {"recs": recs, "truth": truth, "other": another(recs)}
+    train = pd.DataFrame({"item_id": np.random.default_rng(2).zipf(1.3, size=1_000_000) % ITEMS})
+    tables["train"] = train.assign(user_id=train.index, value=1.0)
     spark = session(SparkSettings(master="local[2]", driver_memory="3g", conf={"spark.ui.enabled": "false"}))
     lines = []
     with tempfile.TemporaryDirectory() as folder:
-        frames = []
-        for name, table in (("recs", recs), ("truth", truth)):
+        frames = {}
+        for name, table in tables.items():
             table.rename(columns={"user_id": "user", "item_id": "item"}).to_parquet(Path(folder) / f"{name}.parquet")
-            frames.append(spark.read.parquet(str(Path(folder) / f"{name}.parquet")))
+            frames[name] = spark.read.parquet(str(Path(folder) / f"{name}.parquet"))
         for ties in ("stable", "average"):
             judging = Judging(metrics=METRICS, ties=ties)
             start = time.perf_counter()
-            here = evaluate_tables(recs, truth, judging).per_user.set_index("user_id")
+            here = evaluate_tables(
+                recs, truth, judging, propensity=popularity(tables["train"], truth["item_id"])
+            ).per_user
             middle = time.perf_counter()
-            relevant, tested, _ = evaluate.truth(frames[1], judging, frames[1].limit(0))
-            there = evaluate.per_user(frames[0], relevant, tested, judging, K).toPandas().set_index("user")
+            relevant, tested, _ = evaluate.truth(frames["truth"], judging, frames["truth"].limit(0))
+            relevant = evaluate.propensities(relevant, frames["train"])
+            there = evaluate.per_user(frames["recs"], relevant, tested, judging, K).toPandas()
             stop = time.perf_counter()
-            there = there.loc[here.index, list(METRICS)]
-            assert (there.isna() == here[list(METRICS)].isna()).all(axis=None)
-            worst = float((there - here[list(METRICS)]).abs().max(axis=None))
             lines.append(
-                f"- ties {ties}: {len(here):,} users × {len(METRICS)} metrics, largest difference {worst:.1e};"
+                f"- ties {ties}: {len(here):,} users × {len(METRICS)} metrics, largest difference"
+                f" {difference(here, there, METRICS):.1e};"
                 f" {middle - start:.1f} s locally, {stop - middle:.1f} s on Spark (two cores)."
             )
+        start = time.perf_counter()
+        here = agree_tables(tables["recs"].drop(columns="score"), tables["other"], MEASURES).per_user
+        middle = time.perf_counter()
+        there = agreement.per_user(frames["recs"], frames["other"], MEASURES).toPandas()
+        stop = time.perf_counter()
+        lines.append(
+            f"- agreement with another table: {len(here):,} users × {len(MEASURES)} measures, largest difference"
+            f" {difference(here, there, MEASURES):.1e};"
+            f" {middle - start:.1f} s locally, {stop - middle:.1f} s on Spark."
+        )
     spark.stop()
     body = f"{users:,} lists of {K} items, {len(truth):,} truth rows.\n\n" + "\n".join(lines)
     write_section(

@@ -102,6 +102,32 @@ PARTS = 16
 
 
 @njit(cache=True, nogil=True)
+def first_seen(codes: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Number the codes that occur, in the order of their first appearance.
+
+    ``codes``: int[rows] below ``n``; negative ones are passed over.
+
+    Returns:
+        (code int32[seen] of each number, number int32[n] of each code, 0 where it never occurs).
+    """
+    seen, number, count = np.empty(n, dtype=np.int32), np.full(n, -1, dtype=np.int32), 0
+    for code in codes:
+        if code >= 0 and number[code] < 0:
+            seen[count], number[code] = code, count
+            count += 1
+    return seen[:count], np.maximum(number, 0)
+
+
+@njit(cache=True, nogil=True)
+def is_identity(order: np.ndarray, n: int) -> bool:
+    """Whether ``order`` is 0, 1, …, n - 1."""
+    at = 0
+    while at < len(order) and order[at] == at:
+        at += 1
+    return at == len(order) == n
+
+
+@njit(cache=True, nogil=True)
 def group_rows(group: np.ndarray, m: int) -> tuple[np.ndarray, np.ndarray]:
     """Return (order int64[n'], offsets int64[m + 1]): rows of group 0, then of group 1, …, in their first order.
 

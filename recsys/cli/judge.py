@@ -52,16 +52,18 @@ def evaluate(
     from recsys.evaluation.summary import summarise
     from recsys.evaluation.tables import read_topk, read_truth
     from recsys.runfolder import plain
+    from recsys.schema import ITEM
 
     names = tuple(map(str, parse_all(metrics or ["ndcg@10", "recall@10"])))
     judging = Judging(metrics=names, relevant=relevant, missing_users=missing_users, ties=ties)
+    chosen = read_truth(truth)
     evaluation = evaluate_tables(
         read_topk(recs),
-        read_truth(truth),
+        chosen,
         judging,
         name=recs.stem,
         convention=None if convention == "recsys" else convention,
-        propensity=popularity(read_truth(train)) if train else None,
+        propensity=popularity(read_truth(train), chosen[ITEM]) if train else None,
         sampled=sampled,
     )
     result = plain(summarise([evaluation], judging))

@@ -16,7 +16,7 @@ from recsys.evaluation.conventions import Convention
 from recsys.evaluation.judge import Judged, Ties, judge, judge_codes
 from recsys.evaluation.metrics import Metric, parse_all
 from recsys.evaluation.tables import LISTS, TRUTH, codes, lists
-from recsys.schema import ITEM, USER, VALUE
+from recsys.schema import ITEM, USER, VALUE, one_kind
 from recsys.types import SHORTFALL, Evaluation, Interactions, Split, TopK
 
 CAUTION = (
@@ -143,9 +143,9 @@ def evaluate_tables(
         k=ranked.depth,
         scores=ranked.score,
         ties=judging.ties,
-        propensity=None if propensity is None else _aligned(propensity, items),
+        propensity=None if propensity is None else _aligned(propensity, items)[chosen[kept]],
     )
-    counts = {"listed_without_truth": int((np.bincount(reader, minlength=len(users))[m:] > 0).sum())}
+    counts = {"listed_without_truth": len(users) - m}
     found = build(name, users[:m], {"n_relevant": judged.n_relevant}, judged, judging, counts, theirs)
     found = Evaluation(name, found.per_user.sort_values(USER, ignore_index=True), found.about)
     return as_sampled(found, sampled) if sampled else found
@@ -159,13 +159,16 @@ def as_sampled(evaluation: Evaluation, n: int) -> Evaluation:
     return Evaluation(evaluation.name, per_user, evaluation.about | {"definitions": definitions})
 
 
-def popularity(train: pd.DataFrame) -> pd.Series:
+def popularity(train: pd.DataFrame, items: pd.Series | None = None) -> pd.Series:
     """Return item id -> propensity (n + 1) / (max n + 1), n the train rows of the item with a value > 0.
 
-    Raised to a power by metrics with ``ips``; reference: Yang et al., RecSys 2018.
+    ``items``: ids that get a number too, though train may lack them (n = 0). Raised to a power by metrics with ``ips``;
+    reference: Yang et al., RecSys 2018.
     """
     positive = train[train[VALUE] > 0] if VALUE in train else train
-    return from_counts(positive[ITEM].value_counts(sort=False))
+    chosen, asked = positive[ITEM], train[ITEM] if items is None else pd.concat([train[ITEM], items])
+    names, (row, _) = codes(chosen, asked)
+    return pd.Series(from_counts(np.bincount(row, minlength=len(names))), index=names)
 
 
 def from_counts(counts: Any) -> Any:
@@ -177,7 +180,8 @@ def _aligned(propensity: pd.Series, items: np.ndarray) -> np.ndarray:
     """Return float64[items]; an item that the Series does not name has its smallest value."""
     if not ((propensity > 0) & (propensity <= 1)).all():
         raise InputError("propensities must lie in (0, 1]")
-    return propensity.reindex(items).fillna(propensity.min()).to_numpy(dtype=np.float64)
+    named, wanted = one_kind(pd.Series(propensity.index), pd.Series(items))
+    return propensity.set_axis(named).reindex(wanted).fillna(propensity.min()).to_numpy(dtype=np.float64)
 
 
 def build(

@@ -92,6 +92,16 @@ class Judged:
         """Return float64[m]: the sum of float64[nnz] entries over each user, in the order of places."""
         return np.bincount(self.user, weights=entries, minlength=len(self.length))
 
+    def hits(self, k: int) -> np.ndarray:
+        """Return float64[m]: relevant items among the first k places (over ties: expected); kept for other metrics."""
+        if k not in self._hits:
+            self._hits[k] = self.total(self.mean_over_places(np.ones(k)))
+        return self._hits[k]
+
+    @cached_property
+    def _hits(self) -> dict[int, np.ndarray]:
+        return {}
+
     def mean_over_places(self, weights: np.ndarray) -> np.ndarray:
         """Return float64[nnz]: ``weights`` (float64[k], then 0) at each entry's place, the mean over its tie group."""
         k = len(weights)
@@ -134,7 +144,7 @@ def judge(topk: TopK, relevant: csr_array, *, ties: Ties = "stable", propensity:
         k=topk.items.shape[1],
         scores=topk.scores[listed],
         ties=ties,
-        propensity=propensity,
+        propensity=None if propensity is None else propensity[relevant.indices],
     )
 
 
@@ -148,6 +158,7 @@ def judge_lists(
     k: int | None = None,
     scores: np.ndarray | None = None,
     ties: Ties = "stable",
+    propensity: np.ndarray | None = None,
 ) -> Judged:
     """Judge lists of external ids, as an Arrow batch holds them; the same numbers as :func:`judge`.
 
@@ -157,6 +168,7 @@ def judge_lists(
         values: float[len(relevant)], > 0.
         k: places of the longest list of all batches; default: of this one.
         scores: float[len(listed)], for ``ties``.
+        propensity: float[len(relevant)] in (0, 1], for debiased metrics.
     """
     codes, names = pd.factorize(np.concatenate([listed, relevant]))
     listed, relevant = codes[: len(listed)], codes[len(listed) :]
@@ -171,6 +183,7 @@ def judge_lists(
         k=max(k or 0, int(np.diff(listed_offsets).max(initial=1))),
         scores=scores,
         ties=ties,
+        propensity=propensity,
     )
 
 
@@ -187,7 +200,10 @@ def judge_codes(
     ties: Ties = "stable",
     propensity: np.ndarray | None = None,
 ) -> Judged:
-    """Judge lists of integer codes below ``width``, none twice for a user: what all judging of lists comes down to."""
+    """Judge lists of integer codes below ``width``, none twice for a user: what all judging of lists comes down to.
+
+    ``values`` and ``propensity`` stand beside ``relevant``.
+    """
     indptr, offsets = np.asarray(indptr, dtype=np.int64), np.asarray(offsets, dtype=np.int64)
     entry, place = kernels.find_relevant(listed, offsets, relevant, indptr, width)
     spread, n_tied = np.ones(len(place), dtype=np.int32), None
@@ -211,7 +227,7 @@ def judge_codes(
         np.diff(offsets),
         k,
         n_tied=n_tied,
-        propensity=None if propensity is None else propensity[relevant[entry]],
+        propensity=None if propensity is None else np.asarray(propensity, dtype=np.float64)[entry],
     )
 
 

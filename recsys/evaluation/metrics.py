@@ -38,13 +38,17 @@ def recall(judged: Judged, k: int | None = None, ips: float = 0.0) -> np.ndarray
     google-research/ials divide by min(k, relevant): ``capped_recall``. Reference for ``ips``: Yang et al., RecSys 2018
     (self-normalised); Steck, RecSys 2011.
     """
+    k = _cut(judged, k)
+    if not ips:
+        return _share(judged, judged.hits(k), judged.n_relevant)
     weight = _weights(judged, ips)
-    return _share(judged, judged.total(_inside(judged, k) * weight), judged.total(weight))
+    return _share(judged, judged.total(judged.mean_over_places(np.ones(k)) * weight), judged.total(weight))
 
 
 def capped_recall(judged: Judged, k: int | None = None) -> np.ndarray:
     """Relevant items among the first k, divided by min(k, relevant); in [0, 1]: a perfect list reaches 1."""
-    return _share(judged, judged.total(_inside(judged, k)), np.minimum(_cut(judged, k), judged.n_relevant))
+    k = _cut(judged, k)
+    return _share(judged, judged.hits(k), np.minimum(k, judged.n_relevant))
 
 
 def hit_rate(judged: Judged, k: int | None = None) -> np.ndarray:
@@ -52,6 +56,8 @@ def hit_rate(judged: Judged, k: int | None = None) -> np.ndarray:
 
     A tie group of g places, t of them within the cut, misses its r relevant items with chance C(g−t, r) / C(g, r).
     """
+    if not judged.tied:
+        return _defined(judged, np.minimum(judged.hits(_cut(judged, k)), 1.0))
     before, _ = judged.group
     ordinal = judged.ordinal - before  # within the tie group
     within = np.clip(_cut(judged, k) - judged.place.astype(np.int64), 0, judged.spread)
@@ -93,9 +99,11 @@ def average_precision(judged: Judged, k: int | None = None, over: str = "capped"
         raise ConfigError(f"map: over is {over!r}.{nearest(over, ('capped', 'relevant'))}")
     k = _cut(judged, k)
     before, tied = judged.group
-    slope = (tied - 1) / np.maximum(judged.spread - 1, 1)
-    constant = before + 1 - slope * (judged.place + 1.0)
-    places = constant * judged.mean_over_places(1 / np.arange(1, k + 1)) + slope * _inside(judged, k)
+    reciprocal = judged.mean_over_places(1 / np.arange(1, k + 1))
+    places = (before + 1) * reciprocal
+    if judged.tied:
+        slope = (tied - 1) / np.maximum(judged.spread - 1, 1)
+        places += slope * (judged.mean_over_places(np.ones(k)) - (judged.place + 1.0) * reciprocal)
     wanted = np.minimum(k, judged.n_relevant) if over == "capped" else judged.n_relevant
     return _share(judged, judged.total(places), wanted)
 
@@ -218,11 +226,6 @@ def parse_all(texts: Iterable[str], *, complete: bool = False) -> list[Metric]:
         return metric
 
     return parse_names(texts, read)
-
-
-def _inside(judged: Judged, k: int | None) -> np.ndarray:
-    """Return float64[nnz]: the share of each entry's places that lies among the first k."""
-    return judged.mean_over_places(np.ones(_cut(judged, k)))
 
 
 def _cut(judged: Judged, k: int | None) -> int:

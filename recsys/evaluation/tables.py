@@ -103,37 +103,37 @@ def codes(*columns: pd.Series) -> tuple[np.ndarray, list[np.ndarray]]:
     """Give equal ids of several columns equal codes, hashing every column once and categories not at all.
 
     Returns:
-        (ids by code, int64[n] codes of each column); the ids of the first column come first. Where one column holds
-        text and another numbers, text that is canonical decimal counts as the number if all of it is.
+        (ids by code, int32[n] codes of each column). Codes count in the order of first appearance, column by column,
+        so a table that stands in the order of another needs no sorting. Where one column holds text and another
+        numbers, text that is canonical decimal counts as the number if all of it is.
 
     Raises:
         InputError: an id is missing, or neither text nor an integer.
     """
     found = [_encode(column) for column in columns]
-    ids = [pd.Series(names) for names, _ in found]
+    ids = [pd.Series(names) for names, _, _ in found]
     if len({series.dtype.kind == "O" for series in ids if len(series)}) > 1:
         ids = one_kind(*ids)
     everything, union = pd.factorize(np.concatenate([series.to_numpy() for series in ids]))
-    parts = np.split(everything, np.cumsum([len(series) for series in ids])[:-1])
-    return np.asarray(union), [part[own] for part, (_, own) in zip(parts, found, strict=True)]
+    parts = np.split(everything.astype(np.int32), np.cumsum([len(series) for series in ids])[:-1])
+    return np.asarray(union), [part[place][own] for part, (_, place, own) in zip(parts, found, strict=True)]
 
 
-def _encode(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    """Return (ids that occur, codes) of one column."""
+def _encode(column: pd.Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return (ids that occur, in that order; the place in them of each code; codes) of one column."""
     if isinstance(column.dtype, pd.CategoricalDtype):
         own, names = column.cat.codes.to_numpy(), column.cat.categories.to_numpy()
     else:
         own, names = _factorize(column.to_numpy())
-    if (own < 0).any():
-        raise InputError(f"{int((own < 0).sum()):,} rows have no {column.name}, first row {(own < 0).argmax() + 1}")
-    used = np.bincount(own, minlength=len(names)) > 0
-    if not used.all():
-        own, names = (np.cumsum(used) - 1)[own], names[used]
+    seen, place = kernels.first_seen(own.astype(np.int32, copy=False), len(names))
+    if (missing := own < 0).any():
+        raise InputError(f"{int(missing.sum()):,} rows have no {column.name}, first row {missing.argmax() + 1}")
+    names = names[seen]
     if names.dtype.kind not in "iu":
         names = names.astype(object)
         if not is_text(names):
             raise InputError(f"{column.name}: ids must all be integers or all be text")
-    return names, own
+    return names, place, own
 
 
 def _factorize(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -198,13 +198,18 @@ def lists(
             score = score.astype(np.float32).astype(np.float64)
             kernels.sort_groups(order, offsets, -_alphabetical(names)[item])
         kernels.sort_groups(order, offsets, -score)
-    listed = item[order]
+    whole = kernels.is_identity(order, len(table))  # most tables stand in order: spare them the copies
+
+    def sorted_(values: np.ndarray) -> np.ndarray:
+        return values if whole else values[order]
+
+    listed = sorted_(item)
     _refuse_repeats(
         table, order, offsets, "item", kernels.repeats(listed, offsets, int(item.max(initial=0)) + 1), where
     )
     if rank is not None:
-        _refuse_repeats(table, order, offsets, "rank", kernels.equal_neighbours(rank[order], offsets)[:, 0], where)
-    return Lists(listed, None if score is None else score[order], offsets)
+        _refuse_repeats(table, order, offsets, "rank", kernels.equal_neighbours(sorted_(rank), offsets)[:, 0], where)
+    return Lists(listed, None if score is None else sorted_(score), offsets)
 
 
 def _alphabetical(names: np.ndarray) -> np.ndarray:
@@ -228,7 +233,8 @@ def _refuse_repeats(
 def _scores(table: pd.DataFrame, where: str) -> np.ndarray | None:
     if SCORE not in table:
         return None
-    score = table[SCORE].to_numpy(dtype=np.float64, na_value=np.nan)
+    column = table[SCORE]
+    score = column.to_numpy() if column.dtype == np.float64 else column.to_numpy(dtype=np.float64, na_value=np.nan)
     if np.isnan(score).any():
         raise InputError(f"{where}: {int(np.isnan(score).sum()):,} rows have no score: fill or drop the column")
     return score

@@ -30,6 +30,7 @@ Measure = Callable[..., dict[str, np.ndarray]]
 FEW_TASKS = 16
 """Up to so many tasks send their sums straight to the driver."""
 
+PROPENSITY = "propensity"
 COUNTED = ("n_relevant", "n_history", "n_listed", "n_tied")
 
 
@@ -69,35 +70,42 @@ def per_user(
 
     Args:
         lists: (user, item, rank, score); users who are not tested do not matter.
-        relevant: (user, item, value), value > 0.
+        relevant: (user, item, value), value > 0, and the propensity that debiased metrics need (:func:`propensities`).
         k: places that lists may have.
         further: what ``beyond.columns_of`` returns, and the names of its columns; items must be rows then.
 
     Raises:
-        ConfigError: a metric is debiased, for which the executors have no propensities.
+        ConfigError: a metric is debiased, and ``relevant`` has no propensities.
     """
-    _refuse_debiased(judging)
+    if debiased(judging) and PROPENSITY not in relevant.columns:
+        raise ConfigError("debiased metrics need propensities: see recsys.spark.evaluate.propensities")
     metrics = [str(metric) for metric in parse_all(judging.metrics)] + list(further[1] if further else ())
     ranked = F.array_sort(F.collect_list(F.struct(RANK, "item", SCORE)))
     listed = lists.groupBy("user").agg(ranked["item"].alias("listed"), ranked[SCORE].alias("scores"))
     wanted = relevant.groupBy("user").agg(
-        F.collect_list("item").alias("relevant"), F.collect_list(F.col(VALUE).cast("double")).alias("gain")
+        F.collect_list("item").alias("relevant"),
+        F.collect_list(F.col(VALUE).cast("double")).alias("gain"),
+        F.collect_list(F.col(PROPENSITY) if PROPENSITY in relevant.columns else F.lit(None)).alias(PROPENSITY),
     )
     both = tested.join(wanted, "user", "left").join(listed, "user", "left")
     schema = f"user {both.schema['user'].dataType.simpleString()}, " + ", ".join(
         [f"{name} bigint" for name in COUNTED] + [f"`{metric}` double" for metric in metrics]
     )
-    columns = both.select("user", "n_history", "history", "listed", "scores", "relevant", "gain")
+    columns = both.select("user", "n_history", "history", "listed", "scores", "relevant", "gain", PROPENSITY)
     return columns.mapInArrow(_Judge(judging, k, further[0] if further else None), schema)
 
 
-def _refuse_debiased(judging: Judging) -> None:
-    debiased = [str(metric) for metric in parse_all(judging.metrics) if dict(metric.options).get("ips")]
-    if debiased:
-        raise ConfigError(
-            f"{', '.join(debiased)}: the Spark path has no propensities on its executors. Judge the topk table that it"
-            " writes: recsys evaluate TOPK TEST --train TRAIN"
-        )
+def debiased(judging: Judging) -> bool:
+    """Whether a metric weighs items by their propensity."""
+    return any(dict(metric.options).get("ips") for metric in parse_all(judging.metrics))
+
+
+def propensities(relevant: DataFrame, train: DataFrame) -> DataFrame:
+    """Return ``relevant`` with the column propensity: what ``evaluation.evaluate.popularity`` says of each item."""
+    likes = train.where(F.col(VALUE) > 0).groupBy("item").agg(F.count(F.lit(1)).alias("likes"))
+    most = likes.agg(F.max("likes")).first()[0] or 0
+    found = relevant.join(likes, "item", "left").fillna(0, ["likes"])
+    return found.withColumn(PROPENSITY, (F.col("likes") + 1) / F.lit(most + 1)).drop("likes")
 
 
 def _Judge(
@@ -115,7 +123,18 @@ def _Judge(
             scores = _lists(batch.column("scores"))[0]
             relevant, offsets = _lists(batch.column("relevant"))
             gain = _lists(batch.column("gain"))[0].astype(np.float64)
-            judged = judge_lists(listed, listed_offsets, relevant, offsets, gain, k=k, scores=scores, ties=judging.ties)
+            chance = _lists(batch.column(PROPENSITY))[0]
+            judged = judge_lists(
+                listed,
+                listed_offsets,
+                relevant,
+                offsets,
+                gain,
+                k=k,
+                scores=scores,
+                ties=judging.ties,
+                propensity=chance if len(chance) == len(relevant) else None,
+            )
             n_history = batch.column("n_history").to_numpy(zero_copy_only=False)
             counts = [judged.n_relevant, n_history, judged.length, judged.n_tied]
             values = score(judged, metrics, judging.missing_users)

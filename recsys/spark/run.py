@@ -69,6 +69,8 @@ def run(config: Config, *, progress: Steps | None = None, spark: SparkSession | 
                 _with_ids(getattr(parts, name), parts).write.parquet(_uri(folder, f"split/{name}.parquet"))
             seen = config.recommend.exclude_seen
             relevant, tested, removed = evaluate.truth(parts.test, config.judge, parts.history, exclude_seen=seen)
+            if evaluate.debiased(config.judge):
+                relevant = evaluate.propensities(relevant, parts.train)
             tested.write.parquet(str(work / "tested"))
             tested = spark.read.parquet(str(work / "tested"))
             likes = popular(parts.train, parts.candidates)

@@ -214,6 +214,15 @@ def test_counts_and_given_propensities():
     with pytest.raises(ConfigError, match="popularity or propensities"):
         evaluate_tables(recs, truth, judging)
     assert popularity(truth).to_dict() == {"x": 1.0, "z": 2 / 3}
+    assert popularity(truth, pd.Series(["z", "new"])).to_dict() == {"x": 1.0, "z": 2 / 3, "new": 1 / 3}
+
+
+def test_propensities_find_their_items_whether_ids_are_text_or_numbers():
+    recs = pd.DataFrame({"user_id": ["a"], "item_id": ["7"], "rank": [1]})
+    truth = pd.DataFrame({"user_id": ["a", "a"], "item_id": ["7", "8"]})
+    chance = pd.Series({7: 0.5, 8: 0.25})
+    found = evaluate_tables(recs, truth, Judging(metrics=("recall[ips=1]@1",)), propensity=chance)
+    assert found.per_user["recall[ips=1.0]@1"].tolist() == [2 / (2 + 4)]
 
 
 def test_text_ids_are_numbered_alike_whether_rows_share_their_objects_or_not():

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from recsys.errors import ConfigError
-from recsys.evaluation.evaluate import Judging, evaluate_tables
+from recsys.evaluation.evaluate import Judging, evaluate_tables, popularity
 
 pytestmark = pytest.mark.spark
 NAMES = (
@@ -67,7 +67,22 @@ def test_every_user_and_metric(spark, settings):
         np.testing.assert_allclose(there[name].astype(float), here[name], rtol=0, atol=1e-12, err_msg=name)
 
 
-def test_debiased_metrics_are_refused_before_any_work(spark):
-    recs, truth = tables(users=3)
-    with pytest.raises(ConfigError, match="recsys evaluate"):
-        on_spark(spark, recs, truth, Judging(metrics=("recall[ips=0.5]@5",)), 6)
+def test_debiased_metrics_weigh_by_the_popularity_of_train(spark):
+    from recsys.spark import evaluate
+
+    recs, truth = tables(users=40)
+    train, _ = tables(users=60)
+    train = train.iloc[::3].assign(value=lambda t: np.arange(len(t)) % 3)  # a third are no likes
+    judging = Judging(metrics=("recall[ips=0.5]@5", "ndcg[ips=0.5]@5", "precision[ips=1]@3"))
+    here = evaluate_tables(recs, truth, judging, propensity=popularity(train, truth.item_id)).per_user
+    frames = [
+        spark.createDataFrame(frame.rename(columns={"user_id": "user", "item_id": "item"}))
+        for frame in (recs, truth, train)
+    ]
+    relevant, tested, _ = evaluate.truth(frames[1], judging, frames[1].limit(0))
+    with pytest.raises(ConfigError, match="propensities"):
+        evaluate.per_user(frames[0], relevant, tested, judging, 6)
+    weighed = evaluate.propensities(relevant, frames[2])
+    there = evaluate.per_user(frames[0], weighed, tested, judging, 6).toPandas().sort_values("user")
+    for name in judging.metrics:
+        np.testing.assert_allclose(there[name].astype(float), here[name], rtol=0, atol=1e-12, err_msg=name)
