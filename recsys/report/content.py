@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from recsys.report import inputs, results
-from recsys.report.parts import Content, Run, Section
+from recsys.report import inputs, lists, results
+from recsys.report.itemmap import itemmap
+from recsys.report.opened import Run
+from recsys.report.parts import Content, Section
 from recsys.report.verdict import verdict
 from recsys.runfolder import RunFolder
 
@@ -14,6 +16,11 @@ SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     results.differences,
     results.segments,
     results.beyond,
+    lists.tradeoff,
+    lists.agreement,
+    lists.hits_by_rank,
+    lists.examples,
+    itemmap,
     inputs.data,
     inputs.split,
     results.users,

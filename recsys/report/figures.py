@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from typing import Any
 
 import matplotlib
@@ -33,7 +34,7 @@ def dots(cells: dict[str, tuple[float, list[float] | None]], label: str, neutral
             if ends:
                 axes.plot(ends, [place, place], color=ACCENT, linewidth=2.5, solid_capstyle="round")
             axes.plot(value, place, "o", color=ACCENT, markersize=6)
-        axes.set_yticks(range(len(cells)), [short(name) for name in cells])
+        axes.set_yticks(range(len(cells)), [short(name, 28) for name in cells])
         axes.set_ylim(len(cells) - 0.4, -0.6)
         axes.set_xlabel(label, color=INK)
         axes.grid(axis="x", color=LINE, linewidth=0.8)
@@ -56,13 +57,15 @@ def short(name: str, most: int = 40) -> str:
 
 
 def svg(figure: Figure) -> str:
-    """Return the figure without XML head, with the page's colours and no fixed size."""
+    """Return the figure without XML head, with the page's colours and no size but its widest."""
     text = io.StringIO()
-    figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    with warnings.catch_warnings():  # the page's own fonts draw the text; matplotlib's need not have its letters
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = text.getvalue()[text.getvalue().index("<svg") :]
     for placeholder, colour in COLOURS.items():
         svg = svg.replace(placeholder, colour)
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
-    return re.sub(
-        r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1), count=1
-    )
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    return re.sub(r'(<svg[^>]*?) width="([^"]*)pt"', r'\1 style="max-width: calc(1.4 * \2px)"', svg, count=1)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from recsys.report.parts import Run, Section, Table
+from recsys.report import plots
+from recsys.report.opened import Run
+from recsys.report.parts import Drawing, Section, Table
 
 
 def data(run: Run) -> Section:
@@ -36,7 +38,13 @@ def data(run: Run) -> Section:
         longest = f", {gaps['longest']:,} of them from {gaps['from']} to {gaps['to']}" if gaps["longest"] else ""
         rows.append(["days without an event", f"{gaps['empty_days']:,}{longest}"])
     rows += [[f"rows of the {name} table", f"{size:,}"] for name, size in data["tables"].items()]
-    return Section("Data", [f"Read from {data['source']}."], tables=[Table("Data card", ["what", "value"], rows)])
+    told, table = [f"Read from {data['source']}."], Table("Data card", ["what", "value"], rows)
+    likes = run.likes.to_numpy()
+    if not likes.sum():
+        return Section("Data", told, tables=[table])
+    drawn = plots.share_curve(likes / likes.sum(), "liked items, the most liked first, %", "% of the likes in train")
+    label = "The long tail: the share of all likes on the most liked items; dashed: all items alike."
+    return Section("Data", [*told, f"Figure. {label}"], tables=[table], figures=[Drawing(drawn, label)])
 
 
 def split(run: Run) -> Section:
@@ -91,7 +99,15 @@ def costs(run: Run) -> Section:
     ]
     rows.append(["all", f"{sum(hop['seconds'] for hop in manifest['hops']):.1f}", *([""] * len(roles))])
     heads = ["step", "seconds", *(f"{role}, peak MiB" for role in roles)]
-    return Section("Time and memory", [f"On {manifest['platform']}."], tables=[Table("Cost of each step", heads, rows)])
+    table = Table("Cost of each step", heads, rows)
+    drawings = [
+        Drawing(plots.bars({hop["name"]: hop["seconds"] for hop in manifest["hops"]}, "seconds"), table.caption),
+        Drawing(
+            plots.bars({hop["name"]: hop["peak_mb"].get("total", 0.0) for hop in manifest["hops"]}, "peak MiB"),
+            "Peak memory of each step; the table below has the numbers.",
+        ),
+    ]
+    return Section("Time and memory", [f"On {manifest['platform']}."], tables=[table], figures=drawings)
 
 
 def reproduce(run: Run) -> Section:

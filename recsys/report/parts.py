@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
-
-from recsys.runfolder import RunFolder
 
 BASELINES = ("random", "popular", "recent")
 
@@ -48,33 +45,6 @@ class Content:
     title: str
     verdict: str
     sections: list[Section]
-
-
-class Run:
-    """A run folder, opened for telling: its JSON files are read when a section asks for them."""
-
-    def __init__(self, folder: RunFolder) -> None:
-        self.folder = folder
-
-    @cached_property
-    def metrics(self) -> dict[str, Any]:
-        """Return metrics.json."""
-        return self.folder.read_json("metrics.json")
-
-    @cached_property
-    def manifest(self) -> dict[str, Any]:
-        """Return manifest.json."""
-        return self.folder.read_json("manifest.json")
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """Return what metrics.json says besides the means and differences."""
-        return self.metrics["about"]
-
-    @property
-    def models(self) -> list[str]:
-        """Return the models, in the order of their results."""
-        return list(self.metrics["models"])
 
 
 def mean(cell: dict[str, Any], sign: bool = False) -> str:

@@ -7,7 +7,8 @@ from typing import Any
 from recsys.evaluation.beyond import DEFINITIONS
 from recsys.evaluation.segments import LEAST_USERS
 from recsys.report import figures
-from recsys.report.parts import Drawing, Run, Section, Table, interval, mean
+from recsys.report.opened import Run
+from recsys.report.parts import Drawing, Section, Table, interval, mean
 
 
 def models(run: Run) -> Section:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -65,6 +66,7 @@ def run(config: Config, *, progress: Steps | None = None, spark: SparkSession | 
                 work=work,
             )
             folder.write_json("split.json", parts.about)
+            folder.write_table("split/items.parquet", _candidates(parts, tables.item_table))
             for name in ("train", "history", "test"):
                 _with_ids(getattr(parts, name), parts).write.parquet(_uri(folder, f"split/{name}.parquet"))
             seen = config.recommend.exclude_seen
@@ -239,6 +241,16 @@ def _with_ids(frame: DataFrame, parts: Split) -> DataFrame:
     items = F.broadcast(parts.items.withColumnRenamed("row", "item"))
     columns = [column for column in (VALUE, TIME, RANK, SCORE, SOURCE) if column in frame.columns]
     return frame.join(users, "user").join(items, "item").select(USER, ITEM, *columns)
+
+
+def _candidates(parts: Split, table: pd.DataFrame | None) -> pd.DataFrame:
+    """Return the candidates by id, with what the items table says of them."""
+    found = parts.items.where(F.col("row") < parts.candidates).orderBy("row").select(ITEM).toPandas()
+    if table is None:
+        return found
+    if found[ITEM].dtype == object and table[ITEM].dtype != object:
+        table = table.assign(**{ITEM: table[ITEM].astype(str)})
+    return found.merge(table, on=ITEM, how="left")
 
 
 def _uri(folder: RunFolder, name: str) -> str:

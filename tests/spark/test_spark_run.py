@@ -65,6 +65,20 @@ def table(run, name, by):
     return found.sort_values(by, ignore_index=True)
 
 
+def test_both_reports_have_the_same_sections(runs):
+    heads = [
+        [line for line in (runs[engine].path / "report.md").read_text().splitlines() if line.startswith("## ")]
+        for engine in ("local", "spark")
+    ]
+    assert heads[0] == heads[1]
+    assert "## Item map" in heads[0]
+
+
+def test_candidates_are_described_alike(runs):
+    local, spark = (runs[engine].read_table("split/items.parquet") for engine in ("local", "spark"))
+    pd.testing.assert_frame_equal(local, spark, check_dtype=False)
+
+
 def test_data_and_split_are_described_alike(runs):
     for name in ("data.json", "split.json"):
         assert runs["spark"].read_json(name) == runs["local"].read_json(name)

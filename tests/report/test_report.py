@@ -1,0 +1,212 @@
+"""Reports of whole runs: every section renders, whatever the names; the page is one escaped, self-contained file."""
+
+import csv
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from odd import LONG, ODD, odd_run, twelve
+
+from recsys import config, experiment
+from recsys.report import lists, plots, tables, write
+from recsys.report.opened import Run
+from recsys.report.parts import Content, Section, Table
+from recsys.report.why import Teller
+from recsys.runfolder import RunFolder
+
+
+class Page(HTMLParser):
+    """Every element, every id, and all text of a page."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.elements, self.text = [], []
+        self.feed(Path(path, "report.html").read_text(encoding="utf-8"))
+        self.ids = [attributes["id"] for _, attributes in self.elements if "id" in attributes]
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def twelve_models(world, tmp_path_factory):
+    return odd_run(world, tmp_path_factory.mktemp("twelve"), twelve())
+
+
+@pytest.fixture(scope="module")
+def one_model(world, tmp_path_factory):
+    return odd_run(world, tmp_path_factory.mktemp("one"), {})
+
+
+SECTIONS = [
+    "Models",
+    "Differences",
+    "By group",
+    "Beyond accuracy",
+    "Accuracy against breadth",
+    "Agreement between models",
+]
+SECTIONS += ["Is the order right: hits by rank", "Examples", "Item map", "Data", "Split", "Who was judged"]
+SECTIONS += ["Time and memory", "Metric card", "Reproduce"]
+
+
+def test_all_sections_with_twelve_models(twelve_models):
+    text = Path(twelve_models, "report.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## (.*)$", text, re.M) == SECTIONS
+    assert len(json.loads(Path(twelve_models, "metrics.json").read_text())["models"]) == 12
+
+
+def test_baselines_alone_have_no_item_map(one_model):
+    text = Path(one_model, "report.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## (.*)$", text, re.M) == [name for name in SECTIONS if name != "Item map"]
+
+
+def test_the_page_is_one_safe_file(twelve_models):
+    path = Path(twelve_models, "report.html")
+    page = Page(twelve_models)
+    assert path.stat().st_size < 3_000_000
+    assert not {"script", "img", "link", "iframe", "b", "i"} & {tag for tag, _ in page.elements}
+    loaded = [a for _, attrs in page.elements for key, a in attrs.items() if key in ("src", "href", "xlink:href")]
+    assert all(target.startswith("#") for target in loaded)
+    assert not any(key.startswith("on") for _, attrs in page.elements for key in attrs)
+
+
+def test_ids_are_unique_and_every_reference_has_its_target(twelve_models):
+    page = Page(twelve_models)
+    assert len(page.ids) == len(set(page.ids))
+    wanted = {a[1:] for _, attrs in page.elements for key, a in attrs.items() if key in ("href", "xlink:href")}
+    wanted |= {attrs["aria-labelledby"] for _, attrs in page.elements if "aria-labelledby" in attrs}
+    wanted |= {
+        name for _, attrs in page.elements for a in attrs.values() for name in re.findall(r"url\(#([^)]+)\)", a or "")
+    }
+    assert wanted <= set(page.ids)
+
+
+def test_names_stay_what_they_are(twelve_models):
+    text = " ".join("".join(Page(twelve_models).text).split())
+    for title in ODD:
+        assert " ".join(title.split())[:25] in text, title
+    assert "<script>m3" in text
+
+
+def test_a_thousand_characters_are_cut_in_lists_and_whole_in_groups(twelve_models):
+    assert len(LONG) == 1000
+    assert LONG in "".join(Page(twelve_models).text), "the group's name"
+    examples = list(Path(twelve_models, "tables").glob("*-user-*.csv"))
+    cells = [
+        cell for path in examples for row in csv.reader(io.StringIO(path.read_text(encoding="utf-8"))) for cell in row
+    ]
+    assert any("endless" in cell for cell in cells)
+    assert max(map(len, cells)) < 150
+
+
+def test_tables_stand_beside_the_report(twelve_models):
+    rows = list(
+        csv.reader(io.StringIO(Path(twelve_models, "tables/01-metric-by-model.csv").read_text(encoding="utf-8")))
+    )
+    assert rows[0] == ["model", "ndcg@5", "recall@5"]
+    means = json.loads(Path(twelve_models, "metrics.json").read_text(encoding="utf-8"))["models"]
+    assert {row[0]: float(row[1].split()[0]) for row in rows[1:]} == {
+        name: pytest.approx(cells["ndcg@5"]["mean"], abs=5e-5) for name, cells in means.items()
+    }
+
+
+def test_latex_is_escaped():
+    content = Content(
+        "t", "v", [Section("s", tables=[Table("50 % & more", ["a_b", "n"], [["$x$ #1 {y} \\z ~^", "1"]])])]
+    )
+    text = tables.files(content)["01-50-more.tex"]
+    assert r"\caption{50 \% \& more}" in text
+    assert r"a\_b & n \\" in text
+    assert r"\$x\$ \#1 \{y\} \textbackslash{}z \textasciitilde{}\textasciicircum{} & 1 \\" in text
+    assert r"\begin{tabular}{lr}" in text
+
+
+def test_nobody_judged_still_renders(world, tmp_path):
+    place = odd_run(world, tmp_path, judge={"metrics": ["ndcg@5"], "relevant": 99.0, "resamples": 100})
+    assert "No user could be judged" in Path(place, "report.md").read_text(encoding="utf-8")
+
+
+def run_of(tmp_path, frames, metrics=None, k=2):
+    """Return a Run over hand-written tables: name -> (user, item, rank) rows, and users, truth, history."""
+    found = Run(RunFolder(tmp_path))
+    found.__dict__ |= frames | {"metrics": metrics or {"models": {}, "about": {"primary": "ndcg@2"}}}
+    found.__dict__["config"] = config.parse({"data": {"events": "e"}, "recommend": {"k": k}})
+    return found
+
+
+def test_hits_by_rank_by_hand():
+    rows = [(1, 7, 1), (1, 8, 2), (2, 7, 1), (2, 9, 2), (3, 8, 1)]
+    topk = pd.DataFrame(rows, columns=["user_id", "item_id", "rank"])
+    truth = pd.DataFrame([(1, 8), (2, 7), (2, 9), (3, 8)], columns=["user_id", "item_id"])
+    found = lists._hits(topk, pd.Series([1, 2, 4]), truth, 3)  # 3 has no truth that counts, 4 has no list
+    assert found.tolist() == [1 / 3, 2 / 3, 0]
+
+
+def test_a_dominated_model_is_named():
+    panels = {
+        "coverage": {"good": (0.5, 0.3), "poor": (0.4, 0.2), "broad": (0.9, 0.1)},
+        "novelty": {"good": (3.0, 0.3), "poor": (3.0, 0.2), "broad": (5.0, 0.1)},
+    }
+    assert lists._dominated(panels) == " Here that is so of poor."
+
+
+def test_reasons_are_those_that_the_model_gives(world, tmp_path):
+    place = odd_run(world, tmp_path, {"ease": {}})
+    run = Run(RunFolder.open(place))
+    teller = Teller.of(run)
+    user = run.users.loc[run.users["n_history"].idxmax(), "user_id"]
+    top = run.lists["ease"].query("user_id == @user").iloc[0]
+    text = teller.why(user, top["item_id"])
+    shares = [int(share) for share in re.findall(r"(\d+)%", text)]
+    assert len(shares) == 3
+    assert shares == sorted(shares, reverse=True)
+    assert 0 < sum(shares) <= 100
+    cold = run.users.loc[run.users["n_history"] == 0, "user_id"]
+    if len(cold):
+        assert teller.why(cold.iloc[0], top["item_id"]).startswith("the fallback")
+
+
+def test_drawings_survive_any_name():
+    names = [*ODD, "$", "_"]
+    points = {name: (float(place), 0.0) for place, name in enumerate(names)}
+    drawn = [
+        plots.scatter({"x": points}, "y", names[0]),
+        plots.heat(np.eye(len(names)), names, "t"),
+        plots.lines({name: np.array([0.1, np.nan]) for name in names}, "x", "y", names[1]),
+        plots.bars(dict.fromkeys(names, 1.0), "seconds"),
+        plots.cloud(np.random.default_rng(0).normal(size=(20, 2)), dict(enumerate(names)), "x", "y"),
+    ]
+    for svg in drawn:
+        assert svg.startswith("<svg")
+        assert "<script" not in svg
+
+
+def test_writing_again_leaves_no_old_table(world, tmp_path):
+    place = odd_run(world, tmp_path, {})
+    Path(place, "tables/99-old.csv").write_text("old")
+    write(place)
+    assert not Path(place, "tables/99-old.csv").exists()
+
+
+def test_the_sample_is_the_users_alone(world, tmp_path):
+    raw = {
+        "out": str(tmp_path / "run"),
+        "data": {"events": str(tmp_path / "events.parquet")},
+        "models": {},
+        "judge": {"resamples": 100},
+    }
+    world.events.to_parquet(tmp_path / "events.parquet", index=False)
+    experiment.run(config.parse(raw))
+    small, whole = (Run(RunFolder.open(raw["out"]), sample=size) for size in (10, 10_000))
+    assert len(small.users) == 10 < len(whole.users)
+    assert set(small.lists["popular"]["user_id"]) == set(small.users["user_id"])
+    assert set(small.history["user_id"]) <= set(small.users["user_id"])
