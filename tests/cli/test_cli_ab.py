@@ -1,0 +1,76 @@
+import io
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from recsys import config, experiment
+from recsys.cli import run_verb
+
+
+@pytest.fixture(scope="module")
+def run(world_files, tmp_path_factory):
+    place = tmp_path_factory.mktemp("ab") / "run"
+    raw = {"out": str(place), "data": {"events": str(world_files["events"])}, "models": {"ease": {}}}
+    experiment.run(config.parse(raw | {"judge": {"relevant": 3.5, "resamples": 100}}))
+    return place
+
+
+def test_plan_for_a_rate(capsys):
+    assert run_verb(["ab", "plan", "--mean", "0.04", "--lift", "0.05", "--daily", "20000", "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["plans"]
+    z = stats.norm.ppf(0.975) + stats.norm.ppf(0.8)
+    assert found["users_per_arm"] == int(np.ceil(2 * z**2 * 0.04 * 0.96 / 0.002**2))
+    assert found["days"] == int(np.ceil(2 * found["users_per_arm"] / 20_000))
+
+
+def test_plan_for_what_a_run_saw(run, capsys):
+    assert run_verb(["ab", "plan", "--mean", "0.04", "--run", str(run), "--json"]) == 0
+    first, *_ = json.loads(capsys.readouterr().out)["plans"]
+    metrics = json.loads((run / "metrics.json").read_text())
+    best, base = (metrics["models"][name]["ndcg@10"]["mean"] for name in ("ease", "popular"))
+    assert first["lift"] == pytest.approx(best / base - 1)
+    assert run_verb(["ab", "plan", "--mean", "0.04", "--run", str(run)]) == 0
+    assert "seldom carry over" in capsys.readouterr().out
+
+
+def test_assign_and_analyse(tmp_path, capsys):
+    users = tmp_path / "users.txt"
+    users.write_text("\n".join(f"u{n}" for n in range(4000)) + "\nu1\n")
+    assert run_verb(["ab", "assign", str(users), "--name", "ranker-2"]) == 0
+    table = pd.read_csv(io.StringIO(capsys.readouterr().out))
+    assert len(table) == 4000
+    rng = np.random.default_rng(0)
+    table["outcome"] = rng.normal(size=4000) + 0.2 * (table["arm"] == "treatment")
+    table.to_csv(tmp_path / "outcomes.csv", index=False)
+    assert run_verb(["ab", "analyse", str(tmp_path / "outcomes.csv"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["sample_ratio_p"] > 0.001
+    assert found["arms"][0]["low"] < 0.2 < found["arms"][0]["high"]
+    table[(table["arm"] == "control") | (table.index % 4 > 0)].to_csv(tmp_path / "lost.csv", index=False)
+    assert run_verb(["ab", "analyse", str(tmp_path / "lost.csv")]) == 0
+    assert capsys.readouterr().out.startswith("STOP: the arms' sizes")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["plan", "--mean", "0.1"], "give either --lift, or --run"),
+        (["plan", "--mean", "5", "--lift", "0.1"], "not a rate between 0 and 1"),
+        (["assign", "none.txt", "--name", "x"], "none.txt: cannot be read"),
+        (["analyse", "none.csv"], "none.csv: cannot be read"),
+        (["analyse", "none.csv", "--arm", "half"], "cannot be read"),
+    ],
+)
+def test_what_is_wrong_is_said(words, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run_verb(["ab", *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_share_that_is_none(tmp_path, capsys):
+    (tmp_path / "users.txt").write_text("a\nb\n")
+    assert run_verb(["ab", "assign", str(tmp_path / "users.txt"), "--name", "x", "--arm", "half"]) == 2
+    assert "write it as NAME=SHARE" in capsys.readouterr().err
