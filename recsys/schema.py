@@ -81,25 +81,32 @@ def one_kind(*columns: pd.Series) -> list[pd.Series]:
     """
     parsed = []
     for column in columns:
-        if column.dtype.kind in "iu":
+        ids = column.cat.categories.to_series() if _is_category(column) else column
+        if ids.dtype.kind in "iu":
             parsed.append(column)
             continue
-        numbers, fits = _by_category(column) if _is_category(column) else canonical_int64(column)
+        numbers, fits = canonical_int64(ids)
         if not fits.all():
-            return [c.astype(str).astype(object) if c.dtype.kind in "iu" else c.astype(object) for c in columns]
-        parsed.append(pd.Series(numbers, index=column.index, name=column.name))
+            return [_as_text(each) for each in columns]
+        found = _recoded(column, numbers) if _is_category(column) else numbers
+        parsed.append(pd.Series(found, index=column.index, name=column.name))
     return parsed
+
+
+def _as_text(ids: pd.Series) -> pd.Series:
+    if _is_category(ids):
+        return pd.Series(_recoded(ids, ids.cat.categories.astype(str)), index=ids.index, name=ids.name)
+    return ids.astype(str).astype(object) if ids.dtype.kind in "iu" else ids.astype(object)
+
+
+def _recoded(column: pd.Series, ids: Any) -> pd.Categorical:
+    """Return a column of categories with other names for them, sorted."""
+    ids = pd.Index(ids, dtype=object if ids.dtype.kind not in "iu" else None)
+    order = ids.argsort()
+    rank = np.empty(len(ids), dtype=np.int32)
+    rank[order] = np.arange(len(ids), dtype=np.int32)
+    return pd.Categorical.from_codes(rank[column.cat.codes], categories=ids[order])
 
 
 def _is_category(column: pd.Series) -> bool:
     return isinstance(column.dtype, pd.CategoricalDtype)
-
-
-def _by_category(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    """Return what :func:`canonical_int64` does, which is asked once for each distinct text; unused ones always fit."""
-    codes = column.cat.codes.to_numpy()
-    used = np.zeros(len(column.cat.categories) + 1, dtype=bool)  # the last one is for null, code -1
-    used[codes] = True
-    numbers, fits = canonical_int64(column.cat.categories)
-    fits |= ~used[:-1]
-    return (numbers[codes] if fits.all() else numbers), fits

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from recsys.data.files import Source, read_raw
-from recsys.data.read import Reading, _check, read_events
+from recsys.data.read import Reading, read_events
+from recsys.data.validate import check_events, count_times, guess_unit
 from recsys.errors import RecsysError
-from recsys.schema import EVENTS
+from recsys.schema import EVENTS, one_kind
 
 COLUMNS = EVENTS.required + EVENTS.optional
 TOKENS = [
@@ -87,15 +87,24 @@ def check(path: Path) -> str:
     assert len(events) + refusals.refused == refusals.total
     if path.name != "e.parquet":
         assert refusals.total == rows_present(path), "rows were lost, or made up"
-    if path.name in ("e.csv", "e.tsv"):
-        wanted = {column: column for column in COLUMNS}
-        careful, why = _check(read_raw(Source(path), "auto", wanted, reading, careful=True), reading)
-        careful = careful[why == 0].reset_index(drop=True)
+    if path.suffix in (".csv", ".tsv"):
+        plain = by_hand(path)
         for column in events:
-            assert events[column].astype(str).tolist() == careful[column].astype(str).tolist(), (
-                "two readers, two tables"
-            )
+            assert events[column].astype(str).tolist() == plain[column].astype(str).tolist(), "another table"
     return "read"
+
+
+def by_hand(path: Path) -> pd.DataFrame:
+    """Return the accepted rows of a CSV file, read whole by Python's own reader, as text."""
+    names, *rows = _rows(path)
+    cells = [[row[place] if place < len(row) else "" for row in rows] for place in range(len(names))]
+    wanted = {column: pd.Series(cells[names.index(column)], dtype=object) for column in COLUMNS if column in names}
+    times = wanted.get("timestamp", pd.Series(dtype=object))
+    found, why = check_events(pd.DataFrame(wanted), guess_unit(count_times(times), "here"))
+    found = found[(why == 0) & np.array([len(row) == len(names) for row in rows], dtype=bool)]
+    for column in ("user_id", "item_id"):
+        found[column] = one_kind(found[column])[0]
+    return found.reset_index(drop=True)
 
 
 def rows_present(path: Path) -> int:
@@ -104,5 +113,10 @@ def rows_present(path: Path) -> int:
     text = data.decode("utf-8-sig", "surrogateescape")
     if path.suffix == ".jsonl":
         return sum(bool(line.strip()) for line in io.StringIO(text, newline=None))
-    delimiter = "\t" if path.suffix == ".tsv" else ","
-    return sum(bool(row) for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)) - 1
+    return len(_rows(path)) - 1
+
+
+def _rows(path: Path) -> list[list[str]]:
+    data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    text = io.StringIO(data.decode("utf-8-sig", "surrogateescape"), newline="")
+    return [row for row in csv.reader(text, delimiter="\t" if path.suffix == ".tsv" else ",") if row]

@@ -5,7 +5,7 @@ A table in memory is whatever hands itself over by the Arrow C interface (pandas
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,37 +14,42 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet
+import pyarrow.dataset
 
 from recsys.errors import InputError, nearest
 from recsys.schema import EVENTS
 
+ROWS = 1 << 20
+"""Rows of a typed table that are looked at together."""
+
 
 @dataclass(frozen=True)
 class Raw:
-    """Columns as found. ``why``: int8[n], what the reader itself holds against a row. ``fast``: lines unknown."""
+    """A piece of a table as found. ``why``: int8[n], what the reader itself holds against a row."""
 
     table: pd.DataFrame
     why: np.ndarray
     where: str
     line: Callable[[int], int]
     text: Callable[[int], str]
-    fast: bool = False
 
 
-def read_parquet(path: Path, where: str, wanted: dict[str, str], everything: bool) -> Raw:
+def read_parquet(path: Path, where: str, wanted: dict[str, str], everything: bool) -> Iterator[Raw]:
     """Read the ``wanted`` columns (ours -> theirs) of a file, or of a folder with key=value folders in it."""
     try:
-        data = pa.parquet.ParquetDataset(path)
+        partitions = pa.dataset.HivePartitioning.discover(infer_dictionary=True)
+        data = pa.dataset.dataset(path, format="parquet", partitioning=partitions)
         chosen = choose(data.schema.names, wanted, everything)
         require_ids(where, wanted, data.schema.names)
-        return raw(data.read(columns=list(chosen.values())), where, chosen)
-    except (pa.ArrowException, OSError) as error:
+        columns = list(dict.fromkeys(chosen.values()))
+        batches = data.to_batches(columns=columns, batch_size=ROWS, batch_readahead=2, fragment_readahead=1)
+        yield from _pieces(batches, where, chosen)
+    except (pa.ArrowException, OSError, ValueError) as error:
         first = str(error).partition("\n")[0]
         raise InputError(f"{where}: not a readable Parquet file or folder: {first}") from error
 
 
-def read_memory(table: Any, where: str, wanted: dict[str, str], everything: bool) -> Raw:
+def read_memory(table: Any, where: str, wanted: dict[str, str], everything: bool) -> Iterator[Raw]:
     """Read the ``wanted`` columns of a table in memory; a pandas index is ignored."""
     try:
         if isinstance(table, pd.DataFrame):
@@ -55,10 +60,51 @@ def read_memory(table: Any, where: str, wanted: dict[str, str], everything: bool
             data = pa.table(table)
             chosen = choose(data.column_names, wanted, everything)
             require_ids(where, wanted, data.column_names)
-        return raw(data, where, chosen)
+        yield from _pieces(data.to_batches(max_chunksize=ROWS), where, chosen)
     except (pa.ArrowException, TypeError, ValueError) as error:
         first = str(error).partition("\n")[0]
         raise InputError(f"{where}: a table that cannot be read: {first}. Make each column one type.") from error
+
+
+def _pieces(batches: Iterable[pa.RecordBatch], where: str, chosen: dict[str, str]) -> Iterator[Raw]:
+    """Yield the ``chosen`` columns (ours -> theirs) as pandas columns that validation understands."""
+    before = 0
+    for batch in batches:
+        if batch.num_rows:
+            yield _raw(pa.table(batch), where, chosen, before)
+            before += batch.num_rows
+    if not before:
+        raise InputError(f"{where}: no rows: the table is empty.")
+
+
+def _raw(data: pa.Table, where: str, chosen: dict[str, str], before: int) -> Raw:
+    frame = pd.DataFrame({ours: _column(data.column(theirs), ours, where) for ours, theirs in chosen.items()})
+    why = np.zeros(len(frame), dtype=np.int8)
+    return Raw(frame, why, where, lambda row: before + int(row) + 1, lambda row: str(frame.iloc[row].to_dict()))
+
+
+def whole(found: Iterable[Raw], where: str) -> Raw:
+    """Return all pieces as one."""
+    parts = list(found)
+    if not parts:
+        raise InputError(f"{where}: no rows: the file is empty, or has nothing but a header.")
+    ends = np.cumsum([len(part.why) for part in parts])
+
+    def place(row: int) -> tuple[Raw, int]:
+        part = int(np.searchsorted(ends, row, side="right"))
+        return parts[part], int(row) - int(ends[part]) + len(parts[part].why)
+
+    def line(row: int) -> int:
+        part, own = place(row)
+        return part.line(own)
+
+    def text(row: int) -> str:
+        part, own = place(row)
+        return part.text(own)
+
+    tables = [part.table.astype(dict.fromkeys(part.table.select_dtypes("category"), object)) for part in parts]
+    table = pd.concat(tables, ignore_index=True)
+    return Raw(table, np.concatenate([part.why for part in parts]), where, line, text)
 
 
 def is_table(thing: Any) -> bool:
@@ -91,15 +137,6 @@ def require_ids(where: str, wanted: dict[str, str], names: list[str]) -> None:
         raise InputError(f'{where}:{hints} Map columns under [data.columns], for example user_id = "{names[0]}".')
 
 
-def raw(data: pa.Table, where: str, chosen: dict[str, str]) -> Raw:
-    """Return the ``chosen`` columns (ours -> theirs) as pandas columns that validation understands."""
-    if not data.num_rows:
-        raise InputError(f"{where}: no rows: the table is empty.")
-    frame = pd.DataFrame({ours: _column(data.column(theirs), ours, where) for ours, theirs in chosen.items()})
-    why = np.zeros(len(frame), dtype=np.int8)
-    return Raw(frame, why, where, lambda row: int(row) + 1, lambda row: str(frame.iloc[row].to_dict()))
-
-
 def _arrow(table: pd.DataFrame, name: str) -> pa.ChunkedArray:
     column = table.loc[:, [str(column) == name for column in table.columns]]
     if column.shape[1] != 1:
@@ -111,6 +148,8 @@ def _column(column: pa.ChunkedArray, name: str, where: str) -> pd.Series:
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     kind = column.type
+    if _is_text(kind) and (name.endswith("_id") or name == "event"):
+        return column.dictionary_encode().unify_dictionaries().to_pandas()
     if pa.types.is_null(kind) or _is_text(kind):
         return column.to_pandas().astype(object)
     if name.endswith("_id"):

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import io
 import json
-import re
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.csv
 
 from recsys.data.columnar import Raw, choose, read_parquet, require_ids
-from recsys.data.validate import NUMBER, code, refuse
+from recsys.data.lines import Block, EndlessRowError, blocks
+from recsys.data.validate import code, numbers, refuse
 from recsys.errors import InputError
-from recsys.schema import EVENTS
+from recsys.schema import EVENTS, TIME, VALUE
 
 if TYPE_CHECKING:
     from recsys.data.read import Reading
@@ -80,16 +78,12 @@ class Source:
         return SUFFIXES[suffix]
 
 
-def read_raw(
-    source: Source,
-    file_format: str,
-    wanted: dict[str, str],
-    reading: Reading,
-    *,
-    everything: bool = False,
-    careful: bool = False,
-) -> Raw:
-    """Read the ``wanted`` columns (ours -> theirs) that exist, renamed to ours; ``everything``: all others too.
+def pieces(
+    source: Source, file_format: str, wanted: dict[str, str], reading: Reading, *, everything: bool = False
+) -> Iterator[Raw]:
+    """Read the ``wanted`` columns (ours -> theirs) that exist, renamed to ours, a piece of the file at a time.
+
+    ``everything``: all other columns too, and all as text where the file is text.
 
     Raises:
         InputError: unreadable, truncated, empty, of another layout, or with the wrong delimiter.
@@ -97,17 +91,11 @@ def read_raw(
     kind = source.format() if file_format == "auto" else file_format
     try:
         if kind == "parquet":
-            return read_parquet(source.path, str(source), wanted, everything)
-        if kind == "jsonl":
-            return _jsonl(source, wanted, reading, everything)
-        delimiter = reading.delimiter or ("\t" if kind == "tsv" else ",")
-        names, skip = header(source, delimiter, wanted, reading)
-        wanted = choose(names, wanted)
-        if not careful:
-            fast = _fast_csv(source, delimiter, names, skip, wanted, reading)
-            if fast:
-                return fast
-        return _careful_csv(source, delimiter, names, skip, wanted, reading, everything)
+            yield from read_parquet(source.path, str(source), wanted, everything)
+        elif kind == "jsonl":
+            yield _jsonl(source, wanted, reading, everything)
+        else:
+            yield from _csv(source, reading.delimiter or ("\t" if kind == "tsv" else ","), wanted, reading, everything)
     except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as error:
         raise InputError(f"{source}: the archive is damaged or cut short ({error}). Fetch it again.") from error
     except UnicodeError as error:
@@ -116,12 +104,17 @@ def read_raw(
         raise InputError(f"{source}: cannot be read: {error.strerror}.") from error
 
 
+def is_utf8(reading: Reading) -> bool:
+    """Return whether files are read as UTF-8."""
+    return codecs.lookup(reading.encoding).name == "utf-8"
+
+
 def _lines(source: Source, reading: Reading) -> Iterator[str]:
     """Yield text lines; bytes of another encoding become lone surrogates, which validation refuses."""
     stream = source.open()
     start = stream.read(2)
     stream.close()
-    utf8 = reading.encoding.lower() in ("utf-8", "utf8")
+    utf8 = is_utf8(reading)
     if utf8 and start in (b"\xff\xfe", b"\xfe\xff"):
         raise InputError(f"{source}: this is UTF-16. Save it as UTF-8, or set [data] encoding = 'utf-16'.")
     encoding = "utf-8-sig" if utf8 else reading.encoding
@@ -129,47 +122,19 @@ def _lines(source: Source, reading: Reading) -> Iterator[str]:
         yield from text
 
 
-def _rows(source: Source, delimiter: str, reading: Reading) -> Iterator[tuple[int, list[str]]]:
-    """Yield (first physical line from 1, fields) of every row that is not blank.
-
-    Raises:
-        InputError: a quote that is never closed, which would swallow the rest of the file.
-    """
-    lines: list[str] = []  # of the row that is being read
-
-    def remembered() -> Iterator[str]:
-        for text in _lines(source, reading):
-            lines.append(text)
-            yield text
-
-    reader = csv.reader(remembered(), delimiter=delimiter)
-    first = 1
+def _first_row(source: Source, delimiter: str, reading: Reading) -> list[str] | None:
+    """Return the fields of the first row that is not blank."""
     try:
-        for fields in reader:
-            if lines[0].count('"') % 2 and len(lines) > 1:  # it went on over line ends: did it end, or the file?
-                _require_closed(lines, delimiter)
-            if fields:
-                yield first, fields
-            first = reader.line_num + 1
-            lines.clear()
+        return next((fields for fields in csv.reader(_lines(source, reading), delimiter=delimiter) if fields), None)
     except csv.Error as error:
-        raise InputError(f"{source}, line {first}: {error}. Check the quotes and [data] delimiter.") from error
-
-
-def _require_closed(lines: list[str], delimiter: str) -> None:
-    try:
-        list(csv.reader(lines, delimiter=delimiter, strict=True))
-    except csv.Error as error:
-        if "end of data" in str(error):
-            raise csv.Error("a quote is opened here and never closed") from None
+        raise InputError(f"{source}, line 1: {error}. Check the quotes and [data] delimiter.") from error
 
 
 def header(source: Source, delimiter: str, wanted: dict[str, str], reading: Reading) -> tuple[list[str], int]:
     """Return the column names, and 1 when the first row holds them, else 0 (names are then positions)."""
-    first = next(_rows(source, delimiter, reading), None)
-    if first is None:
+    fields = _first_row(source, delimiter, reading)
+    if fields is None:
         raise InputError(f"{source}: no rows: the file is empty, or has nothing but a header.")
-    fields = first[1]
     positions = bool(reading.columns) and all(
         name.isdigit() and name not in fields for name in reading.columns.values()
     )
@@ -188,94 +153,75 @@ def header(source: Source, delimiter: str, wanted: dict[str, str], reading: Read
     return names, skip
 
 
-class _Counted(io.RawIOBase):
-    """A stream that counts the line ends and the quotes that pass through it."""
+def _csv(source: Source, delimiter: str, wanted: dict[str, str], reading: Reading, everything: bool) -> Iterator[Raw]:
+    names, skip = header(source, delimiter, wanted, reading)
+    places = {ours: names.index(theirs) for ours, theirs in choose(names, wanted).items()}
+    if everything:
+        places |= {name: place for place, name in enumerate(names) if place not in places.values()}
+    asked = sorted(set(places.values()))
+    stream: Any = source.open() if is_utf8(reading) else _Recoded(source.open(), reading.encoding)
+    try:
+        with stream:
+            for block in blocks(stream, delimiter, len(names), asked, skip):
+                columns = {
+                    ours: _text_column(block, asked.index(place))
+                    if everything
+                    else _column(block, asked.index(place), ours, reading)
+                    for ours, place in places.items()
+                }
+                why = np.where(block.whole, 0, code("wrong column count")).astype(np.int8)
+                table = pd.DataFrame(columns, copy=False)
+                yield Raw(table, why, str(source), _line_of(block), _text_of(block))
+    except EndlessRowError as error:
+        raise InputError(f"{source}, line {error.line}: {error.why}. Check the quotes and [data] delimiter.") from error
 
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream, self.lines, self.quotes, self._ended = stream, 0, 0, True
+
+def _line_of(block: Block) -> Callable[[int], int]:
+    return lambda row: int(block.lines[row])
+
+
+def _text_of(block: Block) -> Callable[[int], str]:
+    return lambda row: block.delimiter.join(block.fields(row))
+
+
+def _text_column(block: Block, column: int) -> pd.Series:
+    return block.text(column).astype(object)
+
+
+def _column(block: Block, column: int, name: str, reading: Reading) -> pd.Series:
+    """Return integers, where all ids of the block are canonical; numbers of values and times; else text."""
+    if name.endswith("_id"):
+        integers = block.integers(column)
+        return block.text(column) if integers is None else pd.Series(integers, copy=False)
+    if name == VALUE or (name == TIME and reading.time_unit != "iso"):
+        found, odd = block.numbers(column)
+        if name == TIME and len(odd) == len(found):
+            return _text_column(block, column)
+        if len(odd):
+            found[odd], spelt_out = numbers(pd.Series([block.cell(column, row) for row in odd], dtype=object))
+            if name == VALUE:
+                found[odd[spelt_out]] = np.inf  # not finite, for both reasons to be as good as one
+        return pd.Series(found, copy=False)
+    return block.text(column)
+
+
+class _Recoded(io.RawIOBase):
+    """A stream of text in some encoding, as UTF-8; bytes that are not of it stay invalid."""
+
+    def __init__(self, stream: BinaryIO, encoding: str) -> None:
+        self._stream = stream
+        self._decoder = codecs.getincrementaldecoder(encoding)("surrogateescape")
 
     def read(self, size: int = -1) -> bytes:
-        block = self._stream.read(size)
-        self.lines += block.count(b"\n")
-        self.quotes += block.count(b'"')
-        if block:
-            self._ended = block.endswith(b"\n")
-        elif not self._ended:
-            self.lines, self._ended = self.lines + 1, True
-        return block
+        while True:
+            piece = self._stream.read(size)
+            text = self._decoder.decode(piece, final=not piece)
+            if text or not piece:
+                return text.encode("utf-8", "surrogatepass")
 
-    def readable(self) -> bool:
-        return True
-
-
-def _fast_csv(
-    source: Source, delimiter: str, names: list[str], skip: int, wanted: dict[str, str], reading: Reading
-) -> Raw | None:
-    """Read a clean UTF-8 file with pyarrow; None when anything about it is odd."""
-    if reading.encoding.lower() not in ("utf-8", "utf8") or len(set(names)) < len(names):
-        return None
-    present = {theirs: ours for ours, theirs in wanted.items() if theirs in names}
-    types = {theirs: _type(ours, theirs, names, skip, source, delimiter, reading) for theirs, ours in present.items()}
-    try:
-        with source.open() as stream:
-            counted = _Counted(stream)
-            table = pa.csv.read_csv(
-                pa.PythonFile(counted, mode="r"),
-                read_options=pa.csv.ReadOptions(column_names=names, skip_rows_after_names=skip, block_size=1 << 24),
-                parse_options=pa.csv.ParseOptions(delimiter=delimiter),
-                convert_options=pa.csv.ConvertOptions(
-                    column_types=types, include_columns=list(present), null_values=[], strings_can_be_null=False
-                ),
-            )
-    except pa.ArrowInvalid:
-        return None
-    if counted.quotes and len(table) + skip != counted.lines:  # a row of many lines: or is a quote never closed?
-        return None
-    why = np.zeros(len(table), dtype=np.int8)
-    columns = {present[name]: column for name, column in zip(table.column_names, table.columns, strict=True)}
-    del table  # each column is given back as soon as pandas has it
-    frame = pd.DataFrame({ours: columns.pop(ours).unify_dictionaries().to_pandas() for ours in present.values()})
-    return Raw(frame, why, str(source), lambda row: row, lambda row: "", fast=True)
-
-
-def _type(
-    ours: str, theirs: str, names: list[str], skip: int, source: Source, delimiter: str, reading: Reading
-) -> pa.DataType:
-    """Return float64 for a column of numbers (as the first row has it), else text, each distinct text held once."""
-    if ours in ("value", "timestamp"):
-        fields = next(islice(_rows(source, delimiter, reading), skip, None), (0, []))[1]
-        place = names.index(theirs)
-        if place < len(fields) and re.fullmatch(NUMBER, fields[place]):
-            return pa.float64()
-    return pa.dictionary(pa.int32(), pa.string())
-
-
-def _careful_csv(
-    source: Source,
-    delimiter: str,
-    names: list[str],
-    skip: int,
-    wanted: dict[str, str],
-    reading: Reading,
-    everything: bool,
-) -> Raw:
-    rows = list(_rows(source, delimiter, reading))[skip:]
-    places = {ours: names.index(theirs) for ours, theirs in wanted.items() if theirs in names}
-    if everything:
-        places |= {name: place for place, name in enumerate(names) if name not in wanted.values()}
-    fits = np.array([len(fields) == len(names) for _, fields in rows], dtype=bool)
-    columns = {
-        ours: pd.Series([fields[place] if place < len(fields) else "" for _, fields in rows], dtype=object)
-        for ours, place in places.items()
-    }
-    why = np.where(fits, 0, code("wrong column count")).astype(np.int8)
-    return Raw(
-        pd.DataFrame(columns),
-        why,
-        str(source),
-        line=lambda row: rows[row][0],
-        text=lambda row: delimiter.join(rows[row][1]),
-    )
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
 
 
 def _jsonl(source: Source, wanted: dict[str, str], reading: Reading, everything: bool) -> Raw:

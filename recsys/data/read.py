@@ -1,12 +1,13 @@
 """Files -> tables: CSV, TSV, JSONL, Parquet and MovieLens folders, with every bad row refused and counted.
 
-Text is read as text first, so that "007" stays "007". A clean file takes the fast way through pyarrow; a file
-with any trouble in it is read again by a careful reader that knows the line of every row.
+A file is read, checked and packed a piece at a time (``data.lines``, ``data.log``), one piece ahead in a thread of
+its own; the whole is never held as text. "007" stays "007": ids are integers only if all of them are canonical.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -16,8 +17,9 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from recsys.data import movielens
-from recsys.data.columnar import Raw, is_table, read_memory
-from recsys.data.files import Source, read_raw
+from recsys.data.columnar import Raw, is_table, read_memory, whole
+from recsys.data.files import Source, pieces
+from recsys.data.log import Log, widen
 from recsys.data.validate import (
     REASONS,
     TimeUnit,
@@ -123,12 +125,17 @@ class Refusals:
 
 @dataclass(frozen=True)
 class Tables:
-    """Tables whose ids are of one kind; ``items`` and ``users`` may be absent."""
+    """Tables whose ids are of one kind; ``items`` and ``users`` may be absent. ``log``: see ``data.log``."""
 
-    events: pd.DataFrame
+    log: pd.DataFrame
     items: pd.DataFrame | None
     users: pd.DataFrame | None
     refusals: Refusals
+
+    @property
+    def events(self) -> pd.DataFrame:
+        """The log as a plain table, made anew: ids are integers or text, values and times float64."""
+        return widen(self.log)
 
 
 def read_tables(events: Any, items: Any = None, users: Any = None, reading: Reading | None = None) -> Tables:
@@ -141,19 +148,18 @@ def read_tables(events: Any, items: Any = None, users: Any = None, reading: Read
         InputError: a file is missing, empty, damaged or of another layout, or too many rows are bad.
     """
     reading = reading or Reading()
-    refusals = Refusals()
     source, of_events, layout = _locate(events, reading)
-    found = _events(source, of_events, refusals)
+    log = Log()
+    refusals = _collect(source, of_events, log)
+    found = log.table()
     item_table, user_table = (layout.items(), layout.users()) if layout else (None, None)
     if items is not None:
         item_table = read_attributes(items, ITEMS, reading, refusals)
     if users is not None:
         user_table = read_attributes(users, USERS, reading, refusals)
     for column, table in ((USER, user_table), (ITEM, item_table)):
-        kinds = one_kind(found[column], *([] if table is None else [table[column]]))
-        found[column] = kinds[0]
         if table is not None:
-            table[column] = kinds[1]
+            found[column], table[column] = one_kind(found[column], table[column])
     return Tables(found, item_table, user_table, refusals)
 
 
@@ -166,12 +172,10 @@ def read_events(events: Any, reading: Reading | None = None) -> tuple[pd.DataFra
 def read_wide(events: Any, reading: Reading | None = None) -> tuple[pd.DataFrame, Refusals]:
     """Return the accepted events with every further column as it was found, and what was refused."""
     source, reading, _ = _locate(events, reading or Reading())
-    refusals = Refusals()
-    raw, found, why = _read_checked(source, reading, everything=True)
-    refusals.add(raw.where, why, raw.line, raw.text)
-    stop_if_too_many(raw.where, refusals, reading)
-    others = raw.table[[column for column in raw.table if column not in found]]
-    return pd.concat([found, others], axis=1)[why == 0].reset_index(drop=True), refusals
+    found: list[pd.DataFrame] = []
+    refusals = _collect(source, reading, found, everything=True)
+    table = pd.concat(found, ignore_index=True)
+    return table.astype(dict.fromkeys(table.select_dtypes("category"), object)), refusals
 
 
 def read_items(items: Any, reading: Reading | None = None) -> pd.DataFrame:
@@ -192,38 +196,70 @@ def _locate(events: Any, reading: Reading) -> tuple[Any, Reading, movielens.Layo
     return events if path is None else Source(path), reading, None
 
 
-def _events(source: Any, reading: Reading, refusals: Refusals) -> pd.DataFrame:
-    raw, found, why = _read_checked(source, reading)
-    refusals.add(raw.where, why, raw.line, raw.text)
-    stop_if_too_many(raw.where, refusals, reading)
-    return found[why == 0].reset_index(drop=True) if why.any() else found
+class _NumberAfterAllError(Exception):
+    """A time is a number, in a log whose first times were none."""
 
 
-def _read_checked(source: Any, reading: Reading, everything: bool = False) -> tuple[Raw, pd.DataFrame, np.ndarray]:
+def _collect(source: Any, reading: Reading, sink: Log | list[pd.DataFrame], everything: bool = False) -> Refusals:
+    """Append the accepted rows of every piece to ``sink``, and return what was refused.
+
+    Times without a given unit are ISO 8601 if none is a number: that is believed of the first piece, and where a
+    later one shows that it is not so, reading begins anew.
+    """
+    try:
+        return _append(source, reading, sink, reading.time_unit, everything)
+    except _NumberAfterAllError:
+        sink.clear()
+        return _append(source, reading, sink, "s", everything)
+
+
+def _append(
+    source: Any, reading: Reading, sink: Log | list[pd.DataFrame], unit: TimeUnit | None, everything: bool
+) -> Refusals:
+    where = str(source) if isinstance(source, Source) else EVENTS.name
+    refusals, times = Refusals(), np.zeros(3, dtype=np.int64)
+    for raw in _ahead(_pieces(source, where, reading, everything)):
+        _require_columns(raw, reading)
+        if TIME in raw.table and reading.time_unit is None:
+            times += count_times(raw.table[TIME])
+            if unit == "iso" and times[0]:
+                raise _NumberAfterAllError
+            unit = unit or ("s" if times[0] else "iso")
+        found, why = check_events(raw.table, unit)
+        why = np.where(raw.why > 0, raw.why, why)
+        refusals.add(where, why, raw.line, raw.text)
+        if everything:
+            found = pd.concat([found, raw.table[[name for name in raw.table if name not in found]]], axis=1)
+        sink.append(found[why == 0] if why.any() else found)
+    if times.any():
+        guess_unit(times, where)
+    stop_if_too_many(where, refusals, reading)
+    return refusals
+
+
+def _pieces(source: Any, where: str, reading: Reading, everything: bool) -> Iterator[Raw]:
     wanted = {column: reading.columns.get(column, column) for column in (USER, ITEM, VALUE, TIME, EVENT)}
-    if not isinstance(source, Source):
-        raw = read_memory(source, "events", wanted, everything)
-        return raw, *_check(raw, reading)
-    raw = read_raw(source, reading.format, wanted, reading, everything=everything, careful=everything)
-    found, why = _check(raw, reading)
-    if why.any() and raw.fast:  # the careful reader knows the lines
-        raw = read_raw(source, reading.format, wanted, reading, careful=True)
-        found, why = _check(raw, reading)
-    return raw, found, why
+    if isinstance(source, Source):
+        return pieces(source, reading.format, wanted, reading, everything=everything)
+    return read_memory(source, where, wanted, everything)
 
 
-def _check(raw: Raw, reading: Reading) -> tuple[pd.DataFrame, np.ndarray]:
+def _ahead(found: Iterator[Raw]) -> Iterator[Raw]:
+    """Yield what ``found`` yields, whose next piece is already being read while one is looked at."""
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(next, found, None)
+        while (piece := coming.result()) is not None:
+            coming = reader.submit(next, found, None)
+            yield piece
+
+
+def _require_columns(raw: Raw, reading: Reading) -> None:
     EVENTS.require(raw.table.columns, raw.where)
     for column in reading.columns:
         if column not in raw.table:
             raise InputError(
                 f"{raw.where}: [data.columns] maps {column} to '{reading.columns[column]}', which is no column here."
             )
-    unit = reading.time_unit
-    if TIME in raw.table and unit is None:
-        unit = guess_unit(count_times(raw.table[TIME]), raw.where)
-    found, why = check_events(raw.table, unit)
-    return found, np.where(raw.why > 0, raw.why, why)
 
 
 def read_attributes(source: Any, kind: Table, reading: Reading, refusals: Refusals) -> pd.DataFrame:
@@ -231,10 +267,11 @@ def read_attributes(source: Any, kind: Table, reading: Reading, refusals: Refusa
     key = kind.required[0]
     wanted = {key: reading.columns.get(key, key)}
     if is_table(source):
-        raw = read_memory(source, kind.name, wanted, everything=True)
+        found = read_memory(source, kind.name, wanted, everything=True)
     else:
         plain = Reading(encoding=reading.encoding, delimiter=reading.delimiter)
-        raw = read_raw(Source(Path(source)), "auto", wanted, plain, everything=True, careful=True)
+        found = pieces(Source(Path(source)), "auto", wanted, plain, everything=True)
+    raw = whole(found, kind.name if is_table(source) else str(source))
     kind.require(raw.table.columns, raw.where)
     why = raw.why.copy()
     refuse(why, missing(raw.table[key]), f"missing {key.removesuffix('_id')} id")

@@ -69,7 +69,9 @@ def check_events(batch: pd.DataFrame, unit: TimeUnit | None) -> tuple[pd.DataFra
             refuse(why, ~((seconds >= 0) & (seconds < LATEST)), "impossible time")
         columns[TIME] = pd.Series(seconds, index=batch.index)
     if EVENT in batch:
-        columns[EVENT] = batch[EVENT].astype(object).where(batch[EVENT].notna(), "").astype(str).astype(object)
+        kinds = batch[EVENT]
+        whole = _is_category(kinds) and not kinds.hasnans
+        columns[EVENT] = kinds if whole else kinds.astype(object).where(kinds.notna(), "").astype(str).astype(object)
     return pd.DataFrame(columns), why
 
 
