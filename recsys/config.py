@@ -65,6 +65,31 @@ class SparkSettings(BaseModel):
     conf: dict[str, str] = Field({}, description="any further Spark settings")
 
 
+class Tuning(BaseModel):
+    """What `recsys tune` searches, and how it judges what it tries: on folds of the run's train part alone."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str | None = Field(None, description="which of [models]; unset: the only one there")
+    metric: str | None = Field(None, description="a ranking metric; unset: the first of [judge] metrics")
+    trials: int = Field(
+        25, ge=1, description="settings to try, those of the config first; a resumed study goes on to it"
+    )
+    sampler: Literal["tpe", "random", "grid"] = Field(
+        "tpe", description="learns from what was tried; draws blindly; or tries every combination of the listed values"
+    )
+    rule: Literal["time", "pairs"] | None = Field(
+        None, description="folds: windows that roll through time, or (user, item) pairs by hash; unset: time if timed"
+    )
+    folds: int = Field(3, ge=2, description="each setting is judged on so many")
+    share: float = Field(0.1, gt=0, le=0.3, description="of train events in each window of `rule = time`")
+    prune: bool = Field(True, description="give up on a setting whose first folds fall below the median of the others")
+    space: dict[str, list[Any] | dict[str, Any]] = Field(
+        {},
+        description="parameter -> list of values, or {low, high, log}; unset: what the model thinks sensible",
+    )
+
+
 class Config(BaseModel):
     """A whole run."""
 
@@ -83,6 +108,7 @@ class Config(BaseModel):
     recommend: Recommending = Recommending()
     judge: Judging = Judging()
     spark: SparkSettings = SparkSettings()
+    tune: Tuning = Tuning()
 
     @model_validator(mode="before")
     @classmethod

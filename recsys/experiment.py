@@ -85,16 +85,19 @@ def lineup(config: Config, train: Interactions) -> dict[str, Recommender]:
     """
     baselines = [name for name in BASELINES if name != "recent" or (train.time >= 0).any()]
     chosen: dict[str, Recommender] = {name: models.build(name, {}) for name in baselines}
-    for name, params in config.models.items():
-        settings: dict[str, Any] = dict(params)
-        kind = settings.pop("model", name)
-        if "seed" in models.parameters(kind):
-            settings.setdefault("seed", config.seed)
-        chosen[name] = models.build(kind, settings)
-        fallback = config.recommend.fallback
-        if fallback != "none" and kind not in BASELINES:
-            chosen[name] = Cascade({name: chosen[name], fallback: models.build(fallback, {})})
-    return chosen
+    return chosen | {name: configured(name, config) for name in config.models}
+
+
+def configured(name: str, config: Config) -> Recommender:
+    """Return one of ``config.models``, unfitted, its fallback behind it."""
+    settings: dict[str, Any] = dict(config.models[name])
+    kind = settings.pop("model", name)
+    if "seed" in models.parameters(kind):
+        settings.setdefault("seed", config.seed)
+    model, fallback = models.build(kind, settings), config.recommend.fallback
+    if fallback == "none" or kind in BASELINES:
+        return model
+    return Cascade({name: model, fallback: models.build(fallback, {})})
 
 
 def _recommend(

@@ -62,7 +62,7 @@ def build(kind: str, params: dict[str, Any]) -> Recommender:
     Traceback (most recent call last):
     recsys.errors.ConfigError: model 'als': unknown parameter 'rnak'. Did you mean 'rank'?
     """
-    model, known = _class(kind), parameters(kind)
+    model, known = kind_class(kind), parameters(kind)
     unknown = [key for key in params if key not in known]
     if unknown:
         hints = " ".join(
@@ -80,7 +80,7 @@ def build(kind: str, params: dict[str, Any]) -> Recommender:
 
 def parameters(kind: str) -> list[str]:
     """Return the names of a kind's parameters; ConfigError for an unknown kind."""
-    return [field.name for field in dataclasses.fields(_class(kind))]
+    return [field.name for field in dataclasses.fields(kind_class(kind))]
 
 
 def save(model: Any, folder: Path) -> None:
@@ -140,7 +140,8 @@ def _read_array(path: Path) -> Any:
     return load_npz(sparse) if sparse.exists() else np.load(path.with_name(path.name + ".npy"), allow_pickle=False)
 
 
-def _class(kind: str) -> Any:
+def kind_class(kind: str) -> Any:
+    """Return the class of a kind; ConfigError for an unknown one."""
     if kind not in KINDS:
         raise ConfigError(f"unknown model '{kind}'.{nearest(kind, KINDS)}")
     module, name = KINDS[kind]

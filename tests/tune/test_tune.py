@@ -1,0 +1,259 @@
+"""The search: what it reads, that it repeats, that a kill or a second process changes nothing."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recsys import config, experiment
+from recsys.cli import run_verb
+from recsys.config import Tuning
+from recsys.errors import ConfigError, InputError
+from recsys.tune import tune
+from recsys.tune.folds import folds
+from recsys.tune.learning import _says
+from recsys.tune.space import Range, grid_of, space_of
+
+ROOT = Path(__file__).resolve().parents[2]
+SPACE = {"neighbours": [2, 5, 20, 50], "shrink": {"low": 0.0, "high": 50.0}, "weighting": ["cosine", "tfidf"]}
+
+
+@pytest.fixture(scope="module")
+def raw(world_files, tmp_path_factory):
+    """The settings of a finished run, whose model's first setting is a poor one."""
+    found = {
+        "out": str(tmp_path_factory.mktemp("tune") / "run"),
+        "data": {"events": str(world_files["events"])},
+        "models": {"itemknn": {"neighbours": 1, "shrink": 90.0}},
+        "judge": {"metrics": ["ndcg@10"], "relevant": 3.5, "resamples": 100},
+        "tune": {"trials": 12, "space": SPACE},
+    }
+    experiment.run(config.parse(found))
+    return found
+
+
+def changed(raw, **tuning):
+    return config.parse(raw | {"tune": raw["tune"] | tuning})
+
+
+@pytest.fixture(scope="module")
+def undisturbed(raw, tmp_path_factory):
+    return tune(config.parse(raw), tmp_path_factory.mktemp("study") / "study.log")
+
+
+def test_it_finds_better_settings_than_the_first(undisturbed):
+    values = [row["value"] for row in undisturbed.trials if row["value"] is not None]
+    assert undisturbed.value == max(values) > undisturbed.before == values[0]
+    assert undisturbed.config.models["itemknn"] == {"neighbours": 1, "shrink": 90.0} | undisturbed.best
+    assert len(undisturbed.trials) == 12
+
+
+def test_a_setting_given_up_has_fewer_folds(undisturbed):
+    given_up = [row for row in undisturbed.trials if row["state"] == "pruned"]
+    assert given_up, "the search never gave up: this test shows nothing"
+    assert all(len(row["folds"]) < 3 for row in given_up)
+    assert all(len(row["folds"]) == 3 for row in undisturbed.trials if row["state"] == "complete")
+
+
+DIES = """
+import json, os, sys
+from recsys import config
+from recsys.tune import study
+judged, calls = study._judge, []
+def judge(*words):
+    calls.append(1)
+    if len(calls) == 8:
+        os._exit(9)
+    judged(*words)
+study._judge = judge
+study.tune(config.parse(json.loads(sys.argv[1])), __import__("pathlib").Path(sys.argv[2]))
+"""
+
+
+def python(code, *words):
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen([sys.executable, "-c", code, *map(str, words)], env=environment)
+
+
+def test_killed_at_trial_7_and_resumed_it_ends_the_same(raw, undisturbed, tmp_path):
+    storage = tmp_path / "study.log"
+    assert python(DIES, json.dumps(raw), storage).wait(timeout=300) == 9
+    halfway = changed(raw, trials=7)
+    assert len(tune(halfway, storage).trials) == 7, "the trial that was killed is no result"
+    assert tune(config.parse(raw), storage).trials == undisturbed.trials
+
+
+WORKS = """
+import json, pathlib, sys
+from recsys import config
+from recsys.tune import tune
+tune(config.parse(json.loads(sys.argv[1])), pathlib.Path(sys.argv[2]))
+"""
+
+
+def test_two_processes_share_a_study(raw, tmp_path):
+    storage = tmp_path / "study.log"
+    random = raw | {"tune": raw["tune"] | {"sampler": "random", "prune": False}}
+    other = python(WORKS, json.dumps(random), storage)
+    ours = tune(config.parse(random), storage)
+    assert other.wait(timeout=300) == 0
+    ended = tune(config.parse(random), storage)
+    alone = tune(config.parse(random), tmp_path / "alone.log")
+    assert len(ended.trials) == 12 >= len(ours.trials)
+
+    def settled(found):
+        return sorted(json.dumps(row["params"] | {"folds": row["folds"]}) for row in found.trials)
+
+    assert settled(ended) == settled(alone), "a random search tries the same, whoever draws"
+
+
+OPENED, WATCHING = [], []
+sys.addaudithook(lambda event, words: OPENED.append(str(words[0])) if WATCHING and event == "open" else None)
+
+
+def test_only_the_train_part_is_read(raw, undisturbed, tmp_path):
+    """Files opened by Python are seen by the audit hook; Arrow opens natively, so all others are taken away too."""
+    place = tmp_path / "run"
+    shutil.copytree(raw["out"], place)
+    for path in sorted(place.rglob("*"), reverse=True):
+        if path.is_file() and path.name not in ("_SUCCESS", "train.parquet"):
+            path.unlink()
+    WATCHING.append(True)
+    try:
+        found = tune(config.parse(raw | {"out": str(place)}), tmp_path / "study.log")
+    finally:
+        WATCHING.clear()
+    assert found.trials == undisturbed.trials
+    names = {Path(path).name for path in OPENED if str(tmp_path) in path or str(raw["out"]) in path}
+    assert names <= {"study.log", "train.parquet"}, names
+    assert "study.log" in names, "the hook saw nothing"
+
+
+def test_a_grid_tries_every_combination_once(raw, tmp_path):
+    lists = {"neighbours": [3, 30], "weighting": ["cosine", "bm25"]}
+    found = tune(changed(raw, sampler="grid", space=lists, prune=False, trials=99), tmp_path / "study.log")
+    assert [row["params"] for row in found.trials] == [
+        {},
+        *({"neighbours": n, "weighting": w} for n in (3, 30) for w in ("cosine", "bm25")),
+    ]
+
+
+def test_another_study_is_not_mixed_in(raw, tmp_path):
+    tune(changed(raw, trials=1), tmp_path / "study.log")
+    with pytest.raises(ConfigError, match="a study of other settings"):
+        tune(changed(raw, trials=1, folds=2), tmp_path / "study.log")
+
+
+def pairs(n=200, timed=True):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"user_id": rng.integers(0, 30, n), "item_id": rng.integers(0, 20, n), "value": np.float32(1)})
+    table["timestamp"] = rng.integers(0, 60, n) if timed else -1
+    return table.drop_duplicates(["user_id", "item_id"], ignore_index=True)
+
+
+def rows(interactions):
+    names = (interactions.users.names(interactions.user), interactions.items.names(interactions.item))
+    return set(zip(*(n.tolist() for n in names), strict=True))
+
+
+def test_windows_roll_and_never_look_ahead():
+    train, last = pairs(), -1
+    for split, _ in folds(train, Tuning(folds=3, share=0.2)):
+        assert split.train.time.max() < split.test.time.min()
+        assert split.test.time.min() > last
+        last = split.test.time.max()
+    assert last == train["timestamp"].max()
+
+
+def test_folds_of_pairs_are_a_partition():
+    train = pairs(timed=False)
+    found = folds(train, Tuning(folds=4))
+    everything = set(zip(train["user_id"], train["item_id"], strict=True))
+    assert sorted(pair for split, _ in found for pair in rows(split.test)) == sorted(everything)
+    assert all(rows(split.train) == everything - rows(split.test) for split, _ in found)
+
+
+def test_what_cannot_be_folded_is_said():
+    with pytest.raises(InputError, match="needs events with timestamps"):
+        folds(pairs(timed=False), Tuning(rule="time"))
+    with pytest.raises(InputError, match="no liked test pairs"):
+        folds(pairs().assign(value=np.float32(-1)), Tuning())
+
+
+def test_spaces():
+    assert space_of("als", {})["rank"] == Range(16, 512, log=True)
+    assert space_of("itemknn", {})["shrink"] == Range(0.0, 100.0, log=False)
+    assert space_of("itemknn", {})["weighting"] == ["cosine", "tfidf", "bm25"]
+    assert grid_of(space_of("als", {"rank": [8, 16], "reg": [0.1]})) == [
+        {"rank": 8, "reg": 0.1},
+        {"rank": 16, "reg": 0.1},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "wanted", "message"),
+    [
+        ("als", {"rnak": [1]}, "'als' has no such parameter. Did you mean 'rank'"),
+        ("als", {"rank": []}, "an empty list"),
+        ("als", {"reg": {"low": 1, "high": 0.5}}, "low < high"),
+        ("als", {"reg": {"low": 0, "high": 0.5, "log": True}}, "starts above 0"),
+        ("als", {"reg": {"min": 0, "high": 0.5}}, "unknown key 'min'"),
+        ("popular", {}, "suggests no space"),
+    ],
+)
+def test_a_space_that_is_none(kind, wanted, message):
+    with pytest.raises(ConfigError, match=message):
+        space_of(kind, wanted)
+
+
+def test_ranges_have_no_grid():
+    with pytest.raises(ConfigError, match="reg has a range"):
+        grid_of({"reg": Range(0.1, 1.0, log=True)})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"tune": {"model": "als"}}, "'als' is not under"),
+        ({"engine": "spark"}, "searches on the local path"),
+        ({"models": {"ease": {}, "itemknn": {}}}, "which of ease, itemknn"),
+    ],
+)
+def test_which_model_is_asked(raw, settings, message, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        tune(config.parse(raw | settings), tmp_path / "study.log")
+
+
+def change(difference, low, high):
+    return {"change": "rank 8 instead of 4", "difference": difference, "ci95": [low, high]}
+
+
+def test_the_sentences():
+    helps, hurts, neither = change(0.2, 0.1, 0.3), change(-0.2, -0.3, -0.1), change(0.0, -0.1, 0.1)
+    assert _says(helps, [neither]) == [
+        "More data would help: the second half of the training users adds +0.2000 [+0.1000, +0.3000].",
+        "Rank 8 instead of 4 shows no difference: +0.0000 [-0.1000, +0.1000].",
+    ]
+    assert _says(neither, [helps])[1].startswith("Rank 8 instead of 4 helps")
+    assert _says(neither, [hurts])[-1].startswith("None of these shows a gain")
+
+
+def test_the_command(raw, tmp_path, capsys):
+    path = tmp_path / "config.toml"
+    path.write_text(config.parse(raw).to_toml())
+    assert run_verb(["tune", str(path), "--out", str(tmp_path / "found"), "--set", "tune.trials=4"]) == 0
+    told = capsys.readouterr().out
+    assert "the second half of the training users adds" in told
+    found = json.loads((tmp_path / "found" / "tuning.json").read_text())
+    assert len(found["trials"]) == 4
+    assert [row["share"] for row in found["learning"]["curve"]] == [0.125, 0.25, 0.5, 1.0]
+    assert "<svg" in (tmp_path / "found" / "report.html").read_text()
+    best = config.load(tmp_path / "found" / "best.toml")
+    assert best.models["itemknn"] == raw["models"]["itemknn"] | found["best"]
+    assert best.out == raw["out"] + "-tuned"
