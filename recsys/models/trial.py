@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -82,6 +84,26 @@ class Trial:
         """Return the rows to choose on and the rows to check on."""
         first = unit(combine(seed + 1, self.users)) < 0.5
         return np.flatnonzero(first), np.flatnonzero(~first)
+
+
+def climb(lengths: list[int], value: Callable[[tuple[int, ...]], float]) -> tuple[int, ...]:
+    """Return the place on ladders of so many rungs that climbs from their middles while ``value`` rises.
+
+    One ladder after another, again until none of them helps: a local maximum along every ladder. ``value`` is asked
+    once a place.
+    """
+    value = cache(value)
+    place, before = tuple(n // 2 for n in lengths), None
+    while place != before:
+        before = place
+        for axis, n in enumerate(lengths):
+            for step in (1, -1):
+                while 0 <= place[axis] + step < n:
+                    there = (*place[:axis], place[axis] + step, *place[axis + 1 :])
+                    if value(there) <= value(place):
+                        break
+                    place = there
+    return place
 
 
 def gain(new: np.ndarray, old: np.ndarray, seed: int = 0) -> dict[str, float]:
