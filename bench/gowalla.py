@@ -152,11 +152,15 @@ def tune(folder: Path, users: int = 3000) -> None:
     order = sorted(tried, key=lambda name: -mean(tried[name]))
     rows = [[name, *(f"{x:.4f}" for one in tried[name] for x in one), f"{mean(tried[name]):.4f}"] for name in order]
     heads = ["settings", *(f"{metric}, tilt {tilt}" for tilt in TILTS for metric in METRICS), "mean ndcg@20"]
-    write_section("gowalla_tune", "Gowalla: settings chosen on parts of train", "python bench/gowalla.py DATA tune",
-        f"{users:,} users. Standard error of a mean about 0.004; of a difference, less.\n\n" + table(heads, rows))
+    write_section(
+        "gowalla_tune",
+        "Gowalla: settings chosen on parts of train",
+        "python bench/gowalla.py DATA tune",
+        f"{users:,} users. Standard error of a mean about 0.004; of a difference, less.\n\n" + table(heads, rows),
+    )
 
 
-HEAD = """# What `bench/gowalla.py` fits. Written by `python bench/gowalla.py DATA tune`, from parts of train; no test file was read.
+HEAD = """# What `bench/gowalla.py` fits, chosen by `python bench/gowalla.py DATA tune` on parts of train alone.
 """
 TILTS = (0.0, 0.5)
 SWEEPS = (4, 6, 8, 10)

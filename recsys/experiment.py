@@ -23,7 +23,7 @@ from recsys.evaluation.evaluate import Judging, evaluate
 from recsys.evaluation.segments import whose
 from recsys.evaluation.summary import summarise
 from recsys.meter import Meter
-from recsys.models.hybrid import Cascade
+from recsys.models.cascade import Cascade
 from recsys.rank import recommend, topk_table
 from recsys.runfolder import RunFolder
 from recsys.schema import ITEM, TIME

@@ -54,14 +54,15 @@ def nearest_rows(
     right: np.ndarray,
     shrink: float,
     k: int,
-    skip_own: bool,
+    own: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the k largest entries of each row of S, S_ij = (A·B)_ij / (left_i · right_j + shrink), of sparse A and B.
 
     Args:
         a, b: A (m, u) and B (u, n), finite.
         left, right: float64[m], float64[n]; with ``shrink`` every denominator met is > 0.
-        k: ≥ 1. skip_own: leave out the diagonal.
+        k: ≥ 1.
+        own: int[m], a column that row i leaves out (itself, say); -1 leaves out none.
 
     Returns:
         columns int32[m, k], best first, ties to the lower one, -1 padding; values float32[m, k], NaN padding. Pairs
@@ -76,13 +77,13 @@ def nearest_rows(
         total = np.full(n, np.nan)
         met = np.empty(n, dtype=np.int64)
         for i in range(part, m, PARTS):
-            own = slice(a_indptr[i], a_indptr[i + 1])
-            count = _gather(a_indices[own], a_data[own], b, total, met)
-            near = np.sort(met[:count])
+            row = slice(a_indptr[i], a_indptr[i + 1])
+            count = _gather(a_indices[row], a_data[row], b, total, met)
+            near = np.sort(met[:count]) if count * 16 < n else np.flatnonzero(~np.isnan(total))
             similar = np.empty(count, dtype=np.float32)
             for place in range(count):
                 j = near[place]
-                similar[place] = -np.inf if skip_own and j == i else total[j] / (left[i] * right[j] + shrink)
+                similar[place] = -np.inf if j == own[i] else total[j] / (left[i] * right[j] + shrink)
                 total[j] = np.nan
             found = select_row(similar, none, best[i], values[i])
             for place in range(found):

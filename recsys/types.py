@@ -135,11 +135,12 @@ class Interactions:
         return csr_array((data, self.item.astype(index, copy=False), indptr.astype(index)), shape=shape)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Features:
     """``matrix``: csr_array (rows, features) of raw counts or values; ``names``: one a column.
 
-    Rows are those of an item (or user) IdMap. Weighting such as tf-idf belongs to the model.
+    Rows are those of an item (or user) IdMap. Weighting such as tf-idf belongs to the model. Two are equal if they are
+    one and the same.
     """
 
     matrix: csr_array

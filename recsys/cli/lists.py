@@ -174,7 +174,7 @@ def explain(
 
 def _speaker(name: str, model: Any, history: csr_array) -> tuple[str, Any]:
     """Return the member of a cascade that answers this history, or the model itself."""
-    from recsys.models.hybrid import Cascade
+    from recsys.models.cascade import Cascade
 
     if isinstance(model, Cascade):
         place = int(model.speaker(history)[0])

@@ -113,7 +113,7 @@ def load(folder: Path) -> Recommender:
             )
         members = {name: load(folder / name) for name in about["members"]}
         if about["kind"] == "cascade":
-            from recsys.models.hybrid import Cascade
+            from recsys.models.cascade import Cascade
 
             return Cascade(members)
         model: Any = build(about["kind"], about["params"])

@@ -58,7 +58,7 @@ class Blended:
         if self.cold_weights_.any() and len(cold):
             shape = (histories.shape[0], len(cold))
             order = mix(((z[:, cold], np.full(shape[0], self.cold_weights_[p])) for p, z in parts.items()), shape)
-            found[:, cold] = reorder(found[:, cold], order)
+            found = reordered(found, cold, order)
         return found
 
     def shares(self, history: csr_array, item: int) -> dict[str, float]:
@@ -149,25 +149,30 @@ def comparable(scores: np.ndarray, how: How = "standard") -> np.ndarray:
 
 
 def mix(parts: Iterable[tuple[np.ndarray, np.ndarray]], shape: tuple[int, int]) -> np.ndarray:
-    """Return float32[m, n]: the mean of parts [m, n] by weights [m] ≥ 0, each cell over the parts with an opinion."""
+    """Return float32[m, n]: the mean of parts [m, n] by weights ≥ 0 ([m] or [m, n]), where they have an opinion."""
     total, weight = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
     for z, w in parts:
-        own = np.where(np.isfinite(z), w[:, None], 0).astype(np.float32)
+        own = np.where(np.isfinite(z), w.reshape(len(w), -1), 0).astype(np.float32)
         total += np.where(own > 0, z, 0) * own
         weight += own
     return np.divide(total, weight, out=np.full(shape, np.nan, dtype=np.float32), where=weight > 0)
 
 
-def reorder(places: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Return each row's values of ``places``, handed out by ``order``: largest to largest; ties to the lower column.
+def reordered(scores: np.ndarray, columns: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Return ``scores`` with each row's values in ``columns`` handed out by ``order``: largest to largest.
 
-    A cell that only one of the two has an opinion on takes that opinion as it is.
+    Ties go to the lower column. Where only ``order`` has an opinion, it puts the cell below all of the row's scores.
 
-    >>> reorder(np.array([[0.1, 0.2, 0.9]]), np.array([[5.0, 7.0, 6.0]]))
-    array([[0.1, 0.9, 0.2]])
+    >>> reordered(np.array([[0.1, 0.2, 0.9, 0.5, np.nan]]), np.array([0, 1, 2, 4]), np.array([[5.0, 7.0, 6.0, 8.0]]))
+    array([[ 0.1,  0.9,  0.2,  0.5, -0.9]])
     """
-    found = np.where(np.isfinite(places), places, order)
+    found, places = scores.copy(), scores[:, columns]
     for row in range(len(found)):
-        both = np.flatnonzero(np.isfinite(places[row]) & np.isfinite(order[row]))
-        found[row, both[np.argsort(-order[row, both], kind="stable")]] = np.sort(places[row, both])[::-1]
+        told = np.isfinite(order[row])
+        both = np.flatnonzero(np.isfinite(places[row]) & told)
+        found[row, columns[both[np.argsort(-order[row, both], kind="stable")]]] = np.sort(places[row, both])[::-1]
+        alone = np.flatnonzero(~np.isfinite(places[row]) & told)
+        known = scores[row][np.isfinite(scores[row])]
+        drop = known.min() - order[row, alone].max() - 1 if len(known) and len(alone) else 0
+        found[row, columns[alone]] = order[row, alone] + drop
     return found

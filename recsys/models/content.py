@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from pydantic import Field
@@ -15,9 +17,11 @@ from sklearn.preprocessing import normalize
 from recsys.data.features import fields
 from recsys.errors import ConfigError
 from recsys.kernels import select_top_k
+from recsys.linalg import dense_product, nearest_rows
 from recsys.models.popular import STRICT
 from recsys.types import Features, Interactions
 
+T = TypeVar("T")
 Scheme = Literal["tfidf", "bm25", "raw"]
 K1, B = 1.2, 0.75
 """Okapi BM25's own defaults: how fast a repeated word saturates, and how much a long text is held against it."""
@@ -67,8 +71,11 @@ class Content:
     def score(self, histories: csr_array, users: np.ndarray | None = None) -> np.ndarray:
         """Return float32[m, items]."""
         profiles, items = self.profiles(histories), self.vectors_
-        scores = profiles @ items.T
-        scores = scores.toarray() if isinstance(scores, csr_array) else scores
+        if isinstance(items, csr_array):
+            a, b = ((m.indptr, m.indices, m.data) for m in (csr_array(profiles), csr_array(items.T)))
+            scores = dense_product(a, b, items.shape[0])
+        else:
+            scores = profiles @ items.T
         scores[:, ~filled(items)] = np.nan
         scores[~filled(profiles)] = np.nan
         return scores.astype(np.float32, copy=False)
@@ -114,6 +121,20 @@ def required(features: Features | None, kind: str) -> Features:
     return features
 
 
+_REMEMBERED: WeakKeyDictionary[Features, dict[tuple[Any, ...], Any]] = WeakKeyDictionary()
+
+
+def remember(features: Features, key: tuple[Any, ...], make: Callable[[], T]) -> T:
+    """Return ``make()``, once a ``key`` for as long as ``features``, whose arrays never change, is alive.
+
+    Models that are fitted again and again on the same features, by a search say, share what depends on them alone.
+    """
+    known = _REMEMBERED.setdefault(features, {})
+    if key not in known:
+        known[key] = make()
+    return known[key]
+
+
 def weighted(features: Features, scheme: Scheme = "tfidf", weights: dict[str, float] | None = None) -> csr_array:
     """Return float32 csr (items, features) with rows of length 1 (0 for an item without features).
 
@@ -127,7 +148,12 @@ def weighted(features: Features, scheme: Scheme = "tfidf", weights: dict[str, fl
     Raises:
         ConfigError: ``weights`` names a field that the features do not have.
     """
-    weights, parts, columns = dict(weights or {}), [], []
+    key = ("weighted", scheme, *sorted((weights or {}).items()))
+    return remember(features, key, lambda: _weighted(features, scheme, dict(weights or {})))
+
+
+def _weighted(features: Features, scheme: Scheme, weights: dict[str, float]) -> csr_array:
+    parts, columns = [], []
     for name, own in fields(features).items():
         block = csr_array(features.matrix[:, own])
         parts.append(weights.pop(name, 1.0) * normalize(_damped(block, scheme)))
@@ -146,16 +172,26 @@ def similar(
     """Return int32[m, k] nearest other rows by dot product and their float32[m, k] similarity, best first.
 
     ``vectors``: rows of length 1, so that the product is the cosine: items, or users' profiles. Only similarities
-    above 0 count; -1 and NaN pad. Ties: the lower row. Memory: ``block`` rows of similarities at a time.
+    above 0 count; -1 and NaN pad. Ties: the lower row. Memory: ``block`` rows of dense similarities at a time.
     """
+    if isinstance(vectors, csr_array):
+        return _similar_sparse(vectors, rows, k)
     found = np.full((len(rows), k), -1, dtype=np.int32)
     value = np.full((len(rows), k), np.nan, dtype=np.float32)
     for start in range(0, len(rows), block):
         part = np.asarray(rows[start : start + block], dtype=np.int64)
-        near = np.ascontiguousarray(_2d(vectors[part] @ vectors.T), dtype=np.float32)
+        near = np.ascontiguousarray(vectors[part] @ vectors.T, dtype=np.float32)
         near[near <= 0] = np.nan
         chosen = select_top_k(near, np.arange(len(part) + 1), part, k)
         found[start : start + block], value[start : start + block] = chosen
+    return found, value
+
+
+def _similar_sparse(vectors: csr_array, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    a, b = ((m.indptr, m.indices, m.data) for m in (csr_array(vectors[rows]), csr_array(vectors.T)))
+    found, value = nearest_rows(a, b, np.ones(len(rows)), np.ones(vectors.shape[0]), 0.0, k, np.asarray(rows))
+    none = ~(value > 0)
+    found[none], value[none] = -1, np.nan
     return found, value
 
 

@@ -53,11 +53,10 @@ class EASE(Linear):
                 f"model 'ease': {items:,} liked items need {need:,.0f} MiB, more than memory_mb = {self.memory_mb:,}. "
                 "Raise it, drop rare items (the `filter` section), or use 'itemknn', 'rp3beta' or 'spectral'"
             )
-        likes = liked(matrix, self.known_, binary=True)[:, self.known_].astype(np.float64)
-        gram = (likes.T @ likes).toarray(order="F")
-        gram[np.diag_indices(items)] += self.reg
+        likes = csr_array(liked(matrix, self.known_, binary=True)[:, self.known_].astype(np.float64))
+        likes = likes[np.diff(likes.indptr) > 0]
         with one_blas_thread():
-            inverse = _inverse(gram)
+            inverse = _inverse_by_users(likes, self.reg) if 4 * likes.shape[0] < items else _inverse(likes, self.reg)
         inverse /= -np.diag(inverse)
         np.fill_diagonal(inverse, 0)
         self.weights_ = inverse.astype(np.float32, order="C")
@@ -73,10 +72,21 @@ class EASE(Linear):
         return self.weights_[place[rows], place[item]].astype(np.float64)
 
 
-def _inverse(matrix: np.ndarray) -> np.ndarray:
-    """Return the inverse of a symmetric positive definite float64 matrix in Fortran order, which it overwrites."""
-    factor, _ = lapack.dpotrf(matrix, lower=1, overwrite_a=1)
+def _inverse(likes: csr_array, reg: float) -> np.ndarray:
+    """Return (PᵀP + reg·I)⁻¹, float64[items, items]."""
+    gram = (likes.T @ likes).toarray(order="F")
+    gram[np.diag_indices(len(gram))] += reg
+    factor, _ = lapack.dpotrf(gram, lower=1, overwrite_a=1)
     inverse, _ = lapack.dpotri(factor, lower=1, overwrite_c=1)
     upper = np.triu_indices(len(inverse), 1)
     inverse[upper] = inverse.T[upper]
+    return inverse
+
+
+def _inverse_by_users(likes: csr_array, reg: float) -> np.ndarray:
+    """Return the same as (I − Pᵀ(PPᵀ + reg·I)⁻¹P) / reg, which is faster where users are few (Woodbury)."""
+    gram = (likes @ likes.T).toarray()
+    gram[np.diag_indices(len(gram))] += reg
+    inverse = (likes.T @ np.linalg.inv(gram)) @ likes / -reg
+    inverse[np.diag_indices(len(inverse))] += 1 / reg
     return inverse

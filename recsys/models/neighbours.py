@@ -70,7 +70,7 @@ class ItemKNN(_Sparse):
         by_item = weigh(by_item, self.weighting, *term_statistics(by_item))
         norm = _norms(by_item)
         near = linalg.nearest_rows(
-            _arrays(by_item), _arrays(by_item.T.tocsr()), norm, norm, self.shrink, self.neighbours, True
+            _arrays(by_item), _arrays(by_item.T.tocsr()), norm, norm, self.shrink, self.neighbours, np.arange(len(norm))
         )
         self.weights_ = _sparse(*near, len(norm)).T.tocsr()  # column i holds the neighbours of item i
         return self
@@ -107,7 +107,8 @@ class RP3beta(_Sparse):
         by_user.data = np.repeat(_inverse(activity), np.diff(by_user.indptr)) ** self.alpha
         start = _inverse(popularity) ** -self.alpha  # dividing by it walks from the item
         end = np.maximum(popularity, 1) ** self.beta
-        near = linalg.nearest_rows(_arrays(by_item), _arrays(by_user), start, end, 0.0, self.neighbours, True)
+        own = np.arange(len(end))
+        near = linalg.nearest_rows(_arrays(by_item), _arrays(by_user), start, end, 0.0, self.neighbours, own)
         self.weights_ = _sparse(*near, len(end))
         return self
 
@@ -165,8 +166,9 @@ class UserKNN(Linear):
         """Return the weighted histories (m, items) and their similarities to their neighbours (m, training users)."""
         weighted = weigh(strengths, self.weighting, self.idf_, self.average_)
         left = np.maximum(_norms(weighted), np.finfo(np.float64).tiny)
+        everyone = np.full(len(left), -1)
         near = linalg.nearest_rows(
-            _arrays(weighted), _arrays(self.by_item_), left, self.norm_, self.shrink, self.neighbours, False
+            _arrays(weighted), _arrays(self.by_item_), left, self.norm_, self.shrink, self.neighbours, everyone
         )
         return weighted, _sparse(*near, len(self.norm_))
 

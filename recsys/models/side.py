@@ -10,10 +10,11 @@ from pydantic.dataclasses import dataclass
 from scipy.linalg import lapack
 from scipy.sparse import csr_array, hstack, vstack
 from sklearn.decomposition import TruncatedSVD
+from sklearn.preprocessing import normalize
 
 from recsys import linalg
 from recsys.errors import InputError
-from recsys.models.content import Scheme, filled, required, similar, weighted
+from recsys.models.content import Scheme, filled, remember, required, similar, weighted
 from recsys.models.factor import ALS
 from recsys.models.linear import Linear, liked, liked_columns
 from recsys.models.popular import STRICT
@@ -56,43 +57,55 @@ class Attributes(ALS):
 class ContentALS(ALS):
     """ALS in which every item also stands for a made-up user who likes it and its ``neighbours`` nearest in content.
 
-    Content shapes the factors while they are learned, so an item with few likes, or none, is placed by what it is
-    like. A user is folded in as in ALS. NaN for items with neither likes nor features.
+    A like of a made-up user weighs ``content`` times what the usual like does. Content shapes the factors while they
+    are learned, so an item with few likes, or none, is placed by what it is like. A user is folded in as in ALS. NaN
+    for items with neither likes nor features.
     """
 
     sources: ClassVar = ("content_als",)
 
+    alpha: Annotated[float, Field(ge=0)] = 100.0
+    reg: Annotated[float, Field(gt=0)] = 0.1
+    beta: Annotated[float, Field(ge=0)] = 0.01
     neighbours: Annotated[int, Field(ge=1)] = 5
+    content: Annotated[float, Field(gt=0)] = 3.0
     scheme: Scheme = "tfidf"
     fields: dict[str, float] = Field(default_factory=dict)
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
         """Learn item factors from the users and the made-up users together."""
-        terms = weighted(required(features, "content_als"), self.scheme, self.fields)
+        known = required(features, "content_als")
+        told, near = self._near(known)
         matrix = train.matrix()
-        told = np.flatnonzero(filled(terms))
-        near, _ = similar(terms, told, self.neighbours)
         near = np.column_stack([told, near])
         row, place = np.nonzero(near >= 0)
         shape = (len(told), matrix.shape[1])
         usual = np.median(matrix.data[matrix.data > 0]) if (matrix.data > 0).any() else 1.0
-        made_up = csr_array((np.full(len(row), usual, dtype=np.float32), (row, near[row, place])), shape=shape)
+        value = np.full(len(row), self.content * usual, dtype=np.float32)
+        made_up = csr_array((value, (row, near[row, place])), shape=shape)
         both = csr_array(vstack([matrix, made_up], format="csr"))
         both.sort_indices()
         return self._keep(self._fit_kernel(both), liked_columns(both))
+
+    def _near(self, known: Features) -> tuple[np.ndarray, np.ndarray]:
+        """Return int64[m], the items with features, and int32[m, neighbours], the rows nearest to each."""
+        terms = weighted(known, self.scheme, self.fields)
+        told = np.flatnonzero(filled(terms))
+        key = ("near", self.scheme, *sorted(self.fields.items()), self.neighbours)
+        return told, remember(known, key, lambda: similar(terms, told, self.neighbours)[0])
 
 
 @dataclass(config=STRICT)
 class SideEASE(Linear):
     """Linear autoencoder over likes and content at once: an item is a column of [P; γ·Fᵀ].
 
-    P: 0/1 likes (users, items); F: ``dims`` latent dimensions of the weighted features; γ makes the two blocks
-    equally heavy, times ``content``. With X the stacked matrix,
+    P: 0/1 likes (users, items); F: the weighted features in ``dims`` latent dimensions, rows of length 1; γ makes the
+    two blocks equally heavy, times ``content``. With X the stacked matrix,
 
         minimise |X − X W|² + λ|W|²        W = Xᵀ (X Xᵀ + λI)⁻¹ X,    λ = ``reg`` · mean diagonal of X Xᵀ
 
-    A user's scores are the history times W. The smaller of XXᵀ and XᵀX is inverted: 12·side² bytes while fitting,
-    4·side² kept, side = min(users + dims, items); beyond ``memory_mb`` the fit refuses before it allocates.
+    A user's scores are the history times W. Of XXᵀ and XᵀX the smaller is factored: up to 12·side² bytes while
+    fitting, 4·side² kept, side = min(users + dims, items); beyond ``memory_mb`` the fit refuses before it allocates.
 
     References: Steck, WWW 2019; Jeunen, Van Balen and Goethals, RecSys 2020, for the side information.
     """
@@ -114,9 +127,11 @@ class SideEASE(Linear):
         Raises:
             InputError: it would not fit in ``memory_mb``.
         """
-        terms = weighted(required(features, "side_ease"), self.scheme, self.fields)
+        known = required(features, "side_ease")
+        terms = weighted(known, self.scheme, self.fields)
         matrix = train.matrix()
-        latent = reduced(terms, self.dims, self.seed)
+        key = ("reduced", self.scheme, *sorted(self.fields.items()), self.dims, self.seed)
+        latent = remember(known, key, lambda: reduced(terms, self.dims, self.seed))
         side = min(matrix.shape[0] + latent.shape[1], matrix.shape[1])
         if 12 * side**2 / 2**20 > self.memory_mb:
             raise InputError(
@@ -128,22 +143,24 @@ class SideEASE(Linear):
         self.rows_ = liked(matrix, columns, binary=True)
         balance = self.rows_.nnz / max(float((latent**2).sum()), 1e-12)
         self.latent_ = (self.content * np.sqrt(balance) * latent).astype(np.float32)
-        self.middle_ = self._weights_of_items() if side == matrix.shape[1] else self._inverse_of_rows()
+        self.middle_ = self._weights_of_items() if side == matrix.shape[1] else self._factor_of_rows()
         return self
 
-    def _inverse_of_rows(self) -> np.ndarray:
+    def _factor_of_rows(self) -> np.ndarray:
         users, dims = self.rows_.shape[0], self.latent_.shape[1]
         gram = np.empty((users + dims, users + dims), dtype=np.float32)
         gram[:users, :users] = (self.rows_ @ self.rows_.T).toarray()
         gram[:users, users:] = self.rows_ @ self.latent_
         gram[users:, :users] = gram[:users, users:].T
         gram[users:, users:] = self.latent_.T @ self.latent_
-        return _inverse(gram, self.reg * gram.trace() / len(gram))
+        return _cholesky(gram, self.reg * gram.trace() / len(gram))
 
     def _weights_of_items(self) -> np.ndarray:
         gram = (self.rows_.T @ self.rows_).toarray() + self.latent_ @ self.latent_.T
         reg = self.reg * gram.trace() / (self.rows_.shape[0] + self.latent_.shape[1])  # the same λ on both ways
-        inverse = _inverse(gram, reg)
+        inverse, _ = lapack.spotri(_cholesky(gram, reg), lower=1, overwrite_c=1)
+        upper = np.triu_indices(len(inverse), 1)
+        inverse[upper] = inverse.T[upper]
         return np.eye(len(gram), dtype=np.float32) - np.float32(reg) * inverse
 
     @property
@@ -153,7 +170,8 @@ class SideEASE(Linear):
     def _apply(self, strengths: csr_array) -> np.ndarray:
         if self._by_items:
             return strengths @ self.middle_
-        stacked = np.hstack([(strengths @ self.rows_.T).toarray(), strengths @ self.latent_]) @ self.middle_
+        stacked = np.hstack([(strengths @ self.rows_.T).toarray(), strengths @ self.latent_])
+        stacked = lapack.spotrs(self.middle_, stacked.T, lower=1)[0].T
         users = self.rows_.shape[0]
         return np.ascontiguousarray((self.rows_.T @ stacked[:, :users].T).T) + stacked[:, users:] @ self.latent_.T
 
@@ -170,18 +188,17 @@ def with_constant(terms: csr_array) -> csr_array:
 
 
 def reduced(terms: csr_array, dims: int, seed: int) -> np.ndarray:
-    """Return float32[items, ≤ dims]: the terms in the space of their largest singular values; dense when they fit."""
+    """Return float32[items, ≤ dims]: the terms in the space of their largest singular values; dense when they fit.
+
+    Rows have length 1, those of items without terms are 0.
+    """
     if dims >= min(terms.shape):
         return terms.toarray()
-    return TruncatedSVD(dims, n_iter=2, random_state=seed).fit_transform(terms).astype(np.float32)
+    return normalize(TruncatedSVD(dims, n_iter=2, random_state=seed).fit_transform(terms)).astype(np.float32)
 
 
-def _inverse(gram: np.ndarray, reg: float) -> np.ndarray:
-    """Return (gram + reg·I)⁻¹ of a symmetric float32 matrix, as float32."""
+def _cholesky(gram: np.ndarray, reg: float) -> np.ndarray:
+    """Return L, lower (above its diagonal anything), L·Lᵀ = gram + reg·I, of a symmetric float32 matrix."""
     gram = np.asfortranarray(gram)
     gram[np.diag_indices(len(gram))] += np.float32(reg)
-    factor, _ = lapack.spotrf(gram, lower=1, overwrite_a=1)
-    inverse, _ = lapack.spotri(factor, lower=1, overwrite_c=1)
-    upper = np.triu_indices(len(inverse), 1)
-    inverse[upper] = inverse.T[upper]
-    return np.ascontiguousarray(inverse)
+    return lapack.spotrf(gram, lower=1, overwrite_a=1, clean=0)[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -40,11 +40,18 @@ class Trial:
         self.histories.sort_indices()
         self.relevant = self.hidden[self.users]
 
+    def judge(self, model: Recommender, rows: np.ndarray) -> np.ndarray:
+        """Return a fitted model's NDCG for some users, float64[len(rows)]."""
+        return self.value(self._opinions(model, rows), rows)
+
     def listen(self, name: str, model: Recommender) -> np.ndarray:
         """Keep a fitted model's opinions under ``name`` and return its NDCG, float64[users]."""
-        scores = np.where(self.candidates, model.score(self.histories, self.users), np.float32(np.nan))
-        self.scores[name] = comparable(scores)
+        self.scores[name] = comparable(self._opinions(model, np.arange(len(self.users))))
         return self.value(self.scores[name])
+
+    def _opinions(self, model: Recommender, rows: np.ndarray) -> np.ndarray:
+        scores = model.score(self.histories[rows], self.users[rows])
+        return scores if self.candidates.all() else np.where(self.candidates, scores, np.float32(np.nan))
 
     def value(self, scores: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
         """Return NDCG@100 of each user (of ``rows`` of them)."""
@@ -55,11 +62,15 @@ class Trial:
         topk = TopK(self.users[rows], items, best, nobody, ("trial",), nobody[:, 0])
         return ndcg(judge(topk, self.relevant[rows]), DEPTH)
 
-    def blend(self, weights: dict[str, float], rows: np.ndarray | None = None) -> np.ndarray:
-        """Return the NDCG of a blend of parts that were listened to."""
+    def mixed(self, weights: dict[str, float], rows: np.ndarray | None = None) -> np.ndarray:
+        """Return the scores of a blend of parts that were listened to."""
         rows = np.arange(len(self.users)) if rows is None else rows
         shape = (len(rows), len(self.candidates))
-        return self.value(mix(((self.scores[p][rows], np.full(shape[0], w)) for p, w in weights.items()), shape), rows)
+        return mix(((self.scores[p][rows], np.full(shape[0], w)) for p, w in weights.items()), shape)
+
+    def blend(self, weights: dict[str, float], rows: np.ndarray | None = None) -> np.ndarray:
+        """Return the NDCG of a blend of parts that were listened to."""
+        return self.value(self.mixed(weights, rows), rows)
 
     def choose(self, rows: np.ndarray, start: dict[str, float] | None = None, steps: int = 6) -> dict[str, float]:
         """Return weights that add parts one by one (a part may come again) while the mean NDCG of ``rows`` rises.
@@ -67,13 +78,17 @@ class Trial:
         Without ``start``, the best single part is the start. Reference: Caruana, Niculescu-Mizil, Crew and
         Ksikes, ICML 2004.
         """
+        own = {p: z[rows] for p, z in self.scores.items()}
         if start is None:
-            single = {p: float(self.value(z[rows], rows).mean()) for p, z in self.scores.items()}
+            single = {p: float(self.value(z, rows).mean()) for p, z in own.items()}
             start = {max(single, key=lambda p: single[p]): 1.0}
         weights, best = dict(start), float(self.blend(start, rows).mean())
         for _ in range(steps):
-            tried = {p: weights | {p: weights.get(p, 0.0) + 1} for p in self.scores}
-            values = {p: float(self.blend(w, rows).mean()) for p, w in tried.items()}
+            size = np.sum([np.where(np.isfinite(own[p]), np.float32(w), 0) for p, w in weights.items()], axis=0)
+            so_far, one = self.mixed(weights, rows), np.ones(len(rows))
+            tried = {p: weights | {p: weights.get(p, 0.0) + 1} for p in own}
+            mixes = {p: partial(mix, ((so_far, size), (z, one)), z.shape) for p, z in own.items()}
+            values = {p: float(self.value(mixture(), rows).mean()) for p, mixture in mixes.items()}
             top = max(values, key=lambda p: values[p])
             if values[top] <= best:
                 break
@@ -86,15 +101,19 @@ class Trial:
         return np.flatnonzero(first), np.flatnonzero(~first)
 
 
-def climb(lengths: list[int], value: Callable[[tuple[int, ...]], float]) -> tuple[int, ...]:
+Place = tuple[int, ...]
+"""A rung of each of some ladders."""
+
+
+def climb(lengths: list[int], value: Callable[[Place], float], rounds: int = 10) -> Place:
     """Return the place on ladders of so many rungs that climbs from their middles while ``value`` rises.
 
-    One ladder after another, again until none of them helps: a local maximum along every ladder. ``value`` is asked
-    once a place.
+    One ladder after another, again (``rounds`` times at most) until none of them helps: a local maximum along every
+    ladder. ``value`` is asked once a place.
     """
     value = cache(value)
-    place, before = tuple(n // 2 for n in lengths), None
-    while place != before:
+    place = tuple(n // 2 for n in lengths)
+    for _ in range(rounds):
         before = place
         for axis, n in enumerate(lengths):
             for step in (1, -1):
@@ -103,6 +122,8 @@ def climb(lengths: list[int], value: Callable[[tuple[int, ...]], float]) -> tupl
                     if value(there) <= value(place):
                         break
                     place = there
+        if place == before:
+            break
     return place
 
 
@@ -113,16 +134,19 @@ def gain(new: np.ndarray, old: np.ndarray, seed: int = 0) -> dict[str, float]:
 
 
 def hide_pairs(train: Interactions, share: float, most: int, seed: int) -> Trial:
-    """Return a trial that hides about ``share`` of the likes of users with two or more, by hash.
+    """Return a trial that hides about ``share`` of the likes of users with two or more, the newest first.
 
-    Everyone keeps one. At most ``most`` of these users are asked. Every item is a candidate.
+    Likes of one time, or of no known time, go by hash. Everyone keeps one. At most ``most`` of these users are asked.
+    Every item is a candidate.
     """
-    liked = train.value > 0
-    chance = unit(combine(seed, train.user, train.item))
-    hide = liked & (chance < share)
-    largest = np.full(len(train.users), -1.0)
-    np.maximum.at(largest, train.user[liked], chance[liked])
-    hide &= chance < largest[train.user]  # whoever would lose everything keeps one; whoever has one, too
+    liked = np.flatnonzero(train.value > 0)
+    user, chance = train.user[liked], unit(combine(seed, train.user[liked], train.item[liked]))
+    newest = liked[np.lexsort((chance, -train.time[liked], user))]
+    likes = np.bincount(user, minlength=len(train.users))
+    place = np.arange(len(liked)) - np.repeat(np.cumsum(likes) - likes, likes)
+    goal = share * likes + unit(combine(seed + 3, np.arange(len(likes))))  # rounded up or down by chance
+    hide = np.zeros(len(train), dtype=bool)
+    hide[newest] = (place + 1 <= goal[train.user[newest]]) & (place + 1 < likes[train.user[newest]])
     return _trial(train, hide, hide, np.ones(len(train.items), dtype=bool), most, seed)
 
 

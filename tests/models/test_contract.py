@@ -6,7 +6,7 @@ import contract
 import pytest
 
 from recsys import models
-from recsys.models.hybrid import Cascade
+from recsys.models.cascade import Cascade
 
 ANSWER_EVERYONE = {"random", "popular", "recent"}
 """Kinds with an opinion whatever the history; every other kind is personal and collaborative."""

@@ -12,7 +12,7 @@ from scipy.sparse import csr_array
 
 from recsys.errors import ConfigError
 from recsys.models import build
-from recsys.models.blend import comparable, mix, reorder
+from recsys.models.blend import comparable, mix, reordered
 from recsys.models.trial import hide_items, hide_pairs, subset
 from recsys.types import Features
 
@@ -43,8 +43,9 @@ def test_standard_scores_and_their_mean_are_what_a_loop_finds(seed):
 def test_reciprocal_ranks_and_new_places():
     found = comparable(np.array([[0.5, np.nan, 2.0, 0.5]], np.float32), "rrf")
     np.testing.assert_allclose(found, [[1 / 62, np.nan, 1 / 61, 1 / 63]], rtol=1e-6)
-    places, order = np.array([[0.1, np.nan, 0.9, 0.5]]), np.array([[3.0, 7.0, 2.0, np.nan]])
-    np.testing.assert_array_equal(reorder(places, order), [[0.9, 7.0, 0.1, 0.5]])
+    scores, order = np.array([[0.1, np.nan, 0.9, 0.5, 0.7]]), np.array([[3.0, 7.0, 4.0, np.nan]])
+    np.testing.assert_allclose(reordered(scores, np.arange(4), order), [[0.1, -0.9, 0.9, 0.5, 0.7]])
+    np.testing.assert_allclose(reordered(scores, np.arange(4), -order), [[0.9, -0.9, 0.1, 0.5, 0.7]])
 
 
 def test_trials_hide_without_taking_everything():
