@@ -68,13 +68,13 @@ def cold(tables, seed):
     new = np.isin(parts.train.items.ids, parts.test.items.ids)
     found = {"genre + year + metadata present": ndcg(Rival(tables, parts, known).fit(), parts, new)}
     model = build("hybrid", {"placebo": False}).fit(parts.train, known)
-    print(seed, model.record["weights"], model.record.get("new_items"), file=sys.stderr)
     found["hybrid"] = ndcg(model, parts, new)
     found["content"] = ndcg(build("content", {}).fit(parts.train, known), parts, new)
     mixed = shuffled(known, seed)
     for part in model.models.values():
         part.fit(parts.train, mixed)
     found["hybrid, shuffled features"] = ndcg(model, parts, new)
+    tell(seed, model, found)
     return found
 
 
@@ -84,9 +84,15 @@ def warm(tables, seed):
     known = read_features(tables.items, "item_id", parts.train.items)
     found = {kind: ndcg(build(kind, {}).fit(parts.train), parts) for kind in CROWD}
     model = build("hybrid", {"placebo": False}).fit(parts.train, known)
-    print(seed, model.record["weights"], model.record["why"], file=sys.stderr)
     found["hybrid"] = ndcg(model, parts)
+    tell(seed, model, found)
     return found
+
+
+def tell(seed, model, found):
+    """Print what was chosen and what it reached."""
+    means = {name: round(float(np.nanmean(values)), 4) for name, values in found.items()}
+    print(seed, model.record["weights"], model.record.get("new_items"), means, file=sys.stderr, flush=True)
 
 
 def rows(results):
@@ -100,9 +106,9 @@ def main():
     """Measure and write."""
     tables = read_tables(DATA)
     seeds = range(int(sys.argv[1]) if len(sys.argv) > 1 else 5)
+    old = [warm(tables, seed) for seed in range(1)]
     new = [cold(tables, seed) for seed in seeds]
     ratio = np.mean([np.nanmean(r["hybrid"]) for r in new]) / np.mean([np.nanmean(r[next(iter(r))]) for r in new])
-    old = [warm(tables, seed) for seed in range(1)]
     best = max(CROWD, key=lambda kind: np.mean([np.nanmean(r[kind]) for r in old]))
     gap = "{:+.4f} [{:+.4f}, {:+.4f}]".format(*mean_ci(old[0]["hybrid"] - old[0][best]))
     body = table(["cold films", "NDCG@10", "by seed"], list(rows(new)))

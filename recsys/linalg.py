@@ -274,13 +274,15 @@ def logistic_rows(
 
     Returns:
         float64[m, rank], zeros for an empty row. Newton's method, halving steps that do not lower the value; the
-        minimum is unique. The caller limits BLAS to one thread.
+        minimum is unique. Where n < rank a step solves an n × n system (Woodbury). The caller limits BLAS to one
+        thread.
     """
     m, rank = len(indptr) - 1, fixed.shape[1]
     x = np.zeros((m, rank))
     for i in prange(m):
         columns = indices[indptr[i] : indptr[i + 1]]
         own, shift, n = fixed[columns], offset[columns], len(columns)
+        gram = np.dot(own, own.T) if n < rank else own[:0]
         value = np.inf
         best, step = np.zeros(rank), np.zeros(rank)
         for _ in range(100 * min(n, 1)):
@@ -293,8 +295,13 @@ def logistic_rows(
                 slope = reg * n * best - np.dot(doubt, own)
                 if np.abs(slope).max() < 1e-9 * n:
                     break
-                curve = np.dot((own * (doubt * (1 - doubt)).reshape(-1, 1)).T, own) + reg * n * np.eye(rank)
-                step = -np.linalg.solve(curve, slope)
+                curve = doubt * (1 - doubt)
+                if n < rank:
+                    small = gram * curve.reshape(-1, 1) + reg * n * np.eye(n)
+                    step = (np.dot(np.linalg.solve(small, curve * np.dot(own, slope)), own) - slope) / (reg * n)
+                else:
+                    large = np.dot((own * curve.reshape(-1, 1)).T, own) + reg * n * np.eye(rank)
+                    step = -np.linalg.solve(large, slope)
             else:
                 step = step / 2
         x[i] = best

@@ -199,6 +199,6 @@ def reduced(terms: csr_array, dims: int, seed: int) -> np.ndarray:
 
 def _cholesky(gram: np.ndarray, reg: float) -> np.ndarray:
     """Return L, lower (above its diagonal anything), L·Lᵀ = gram + reg·I, of a symmetric float32 matrix."""
-    gram = np.asfortranarray(gram)
+    gram = gram.T  # itself, in the order that LAPACK wants
     gram[np.diag_indices(len(gram))] += np.float32(reg)
     return lapack.spotrf(gram, lower=1, overwrite_a=1, clean=0)[0]

@@ -1,6 +1,7 @@
 """BPR's fold-in by calculus, and what the library learns by its effect."""
 
 import numpy as np
+import pytest
 from contract import world
 
 from recsys.models import build
@@ -12,9 +13,10 @@ def value(x, y, b, reg):
     return -np.log(1 / (1 + np.exp(-(y @ x + b)))).sum() + reg / 2 * len(y) * x @ x
 
 
-def test_a_fold_in_is_a_minimum():
+@pytest.mark.parametrize("rank", [6, 24])  # histories are longer than the one and shorter than the other
+def test_a_fold_in_is_a_minimum(rank):
     train, _ = world()
-    model = build("bpr", {"rank": 6, "reg": 0.05}).fit(train)
+    model = build("bpr", {"rank": rank, "reg": 0.05}).fit(train)
     likes = liked(train.matrix(), model.known_, binary=True)
     y, b = model.item_factors_.astype(float), model.bias_.astype(float)
     y, b = y - y[model.known_].mean(axis=0), b - b[model.known_].mean()
@@ -23,8 +25,8 @@ def test_a_fold_in_is_a_minimum():
     for user in range(1, 8):
         items = likes[[user]].indices
         at = value(x[user], y[items], b[items], 0.05)
-        for f in range(6):
-            aside = np.eye(6)[f]
+        for f in range(rank):
+            aside = np.eye(rank)[f]
             up, down = (value(x[user] + step * aside, y[items], b[items], 0.05) for step in (1e-4, -1e-4))
             assert abs(up - down) / 2e-4 < 1e-4
             assert value(x[user] + 0.1 * aside, y[items], b[items], 0.05) > at
