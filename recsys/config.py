@@ -48,6 +48,10 @@ class Recommending(BaseModel):
     everyone: bool = Field(
         False, description="the models also make lists for users with a history who are not tested; baselines never do"
     )
+    rules: str | None = Field(
+        None,
+        description="a TOML file of rules (recsys/rules.py) that all lists keep, baselines too; the local path only",
+    )
     memory_mb: int = Field(512, ge=1, description="bound on one block of scores")
 
 

@@ -25,9 +25,10 @@ from recsys.evaluation.summary import summarise
 from recsys.meter import Meter
 from recsys.models.cascade import Cascade
 from recsys.rank import recommend, topk_table
+from recsys.rules import Compiled, compile_rules, load
 from recsys.runfolder import RunFolder
 from recsys.schema import ITEM, TIME
-from recsys.types import Evaluation, Interactions, Recommender, Split, TopK
+from recsys.types import Evaluation, IdMap, Interactions, Recommender, Split, TopK
 
 Steps = Callable[[str, int, int], None]
 """Called with (step, done, total)."""
@@ -56,13 +57,15 @@ def run(config: Config, *, progress: Steps | None = None) -> dict[str, Evaluatio
             _write_split(folder, parts, tables.items)
             known = None if tables.items is None else features(tables.items, ITEM, parts.train.items)
             catalogue = _catalogue(parts.train, tables, config.judge)
+            rules = [_rules(config.recommend, ids, parts, tables) for ids in (parts.test.users, parts.history.users)]
         evaluations = []
         for name, model in lineup(config, parts.train).items():
             with meter.hop(f"fit {name}"):
                 model.fit(parts.train, known)
                 models.save(model, folder.path / "model" / name)
             with meter.hop(f"recommend {name}"):
-                topk, table = _recommend(name, model, parts, config.recommend, partial(step, f"recommend {name}"))
+                told = partial(step, f"recommend {name}")
+                topk, table = _recommend(name, model, parts, config.recommend, rules, told)
                 folder.write_table(f"topk/{name}.parquet", table)
             with meter.hop(f"judge {name}"):
                 seen = config.recommend.exclude_seen
@@ -101,19 +104,36 @@ def configured(name: str, config: Config) -> Recommender:
 
 
 def _recommend(
-    name: str, model: Recommender, parts: Split, wanted: Recommending, progress: Callable[[int, int], None]
+    name: str,
+    model: Recommender,
+    parts: Split,
+    wanted: Recommending,
+    rules: list[Compiled | None],
+    progress: Callable[[int, int], None],
 ) -> tuple[TopK, pd.DataFrame]:
-    """Return the lists of the tested users, and the table of all lists (``recommend.everyone``)."""
+    """Return the lists of the tested users, and the table of all lists (``recommend.everyone``).
+
+    ``rules``: in rows of the tested users, and of those with a history.
+    """
     candidates, tested = parts.train.items, parts.test.users
-    settings: dict[str, Any] = {"exclude_seen": wanted.exclude_seen, "memory_mb": wanted.memory_mb}
-    topk = recommend(model, parts.histories(), wanted.k, progress=progress, **settings)
+    settings: dict[str, Any] = {
+        "exclude_seen": wanted.exclude_seen,
+        "memory_mb": wanted.memory_mb,
+        "progress": progress,
+    }
+    topk = recommend(model, parts.histories(), wanted.k, rules=rules[0], **settings)
     table = topk_table(topk, tested, candidates)
     if wanted.everyone and name not in BASELINES:
         known = parts.history.users
         others = np.flatnonzero(tested.rows(known.ids) < 0)
-        rest = recommend(model, parts.history.matrix()[others], wanted.k, users=others, progress=progress, **settings)
+        histories = parts.history.matrix()[others]
+        rest = recommend(model, histories, wanted.k, users=others, rules=rules[1], **settings)
         table = pd.concat([table, topk_table(rest, known, candidates)], ignore_index=True)
     return topk, table
+
+
+def _rules(wanted: Recommending, users: IdMap, parts: Split, tables: Tables) -> Compiled | None:
+    return compile_rules(load(wanted.rules), users, parts.train.items, tables.items) if wanted.rules else None
 
 
 def _catalogue(train: Interactions, tables: Tables, judging: Judging) -> Catalogue:

@@ -146,6 +146,8 @@ def lineup(
 
 def _params(config: Config) -> dict[str, als.Params]:
     """Return name -> parameters of every ALS that the config asks for; the baselines come by themselves."""
+    if config.recommend.rules:
+        raise ConfigError("[recommend] rules: Spark does not apply them yet: remove it, or use engine = 'local'.")
     found = {}
     for name, settings in config.models.items():
         chosen = dict(settings)
