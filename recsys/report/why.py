@@ -9,8 +9,8 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from recsys import models
+from recsys.models.cascade import Cascade
 from recsys.models.factor import ALS
-from recsys.models.hybrid import Cascade
 from recsys.report.opened import Run
 from recsys.schema import ITEM, USER, VALUE
 from recsys.types import IdMap

@@ -45,6 +45,19 @@ def test_recommend_answers_known_users_and_strangers_under_rules(run, tmp_path, 
     assert "nothing" in ruled.err
 
 
+def test_every_list_of_a_run_keeps_its_rules(run, tmp_path):
+    plain = pd.read_parquet(run / "topk" / "popular.parquet")
+    common = plain.item_id.value_counts().index[0]
+    (tmp_path / "rules.toml").write_text(f"deny = ['{common}']\n")
+    settings = [f"out={tmp_path}/run", f"recommend.rules={tmp_path}/rules.toml"]
+    arguments = [part for setting in settings for part in ("--set", setting)]
+    assert run_verb(["run", str(run.parent / "run.toml"), *arguments]) == 0
+    for name in ("popular", "als", "content"):
+        ruled = pd.read_parquet(tmp_path / "run" / "topk" / f"{name}.parquet")
+        assert len(ruled) == len(pd.read_parquet(run / "topk" / f"{name}.parquet"))
+        assert common not in set(ruled.item_id)
+
+
 def test_similar_leaves_the_item_out(run, capsys):
     item = str(pd.read_parquet(run / "split" / "items.parquet").item_id[3])
     table = pd.read_csv(io.StringIO(asked(capsys, "similar", run, item, "-k", 3).out), dtype=str)
