@@ -100,7 +100,9 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     out: str = Field("runs/run", description="the run folder; replaced as a whole when a new run ends well")
-    engine: Literal["local", "spark"] = Field("local", description="which path: this process, or Spark")
+    engine: Literal["local", "spark"] = Field(
+        "local", description="which path: this process, or Spark; unset: `recsys run` asks `recsys route`"
+    )
     seed: int = Field(0, ge=0, description="seeds models, resampling and the split's hash unless they have their own")
     data: Data
     split: AnyRule | None = Field(None, description="unset: by time when there are timestamps, else a fraction by hash")
@@ -151,6 +153,19 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     for override in overrides:
         _override(raw, override)
     return parse(raw, where=str(path))
+
+
+def for_log(events: str | Path, overrides: Iterable[str] = ()) -> Config:
+    """Return the config of a log alone: every default, the run folder named after the log.
+
+    Raises:
+        ConfigError: as of :func:`load`.
+    """
+    path = Path(events)
+    raw: dict[str, Any] = {"out": f"runs/{path.name.partition('.')[0] or 'run'}", "data": {"events": str(path)}}
+    for override in overrides:
+        _override(raw, override)
+    return parse(raw, where="--set")
 
 
 def parse(raw: dict[str, Any], where: str = "config") -> Config:

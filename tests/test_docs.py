@@ -7,16 +7,20 @@ that the sentence before it names. A block under ``<!-- not run: why -->`` is le
 import contextlib
 import io
 import re
+import runpy
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
+import typer.main
 
-from recsys.cli import run_verb
+from recsys.cli import app, run_verb
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-ELSEWHERE = ("make ", "spark-submit ", "git ", "pip ", "docker", ".venv", "cd ", "kubectl ", "sudo ")
+NEWCOMER = re.compile(r"<!-- newcomer -->\n```sh\n(.*?)```", re.S)
+ELSEWHERE = ("make ", "spark-submit ", "git ", "pip ", "docker", ".venv", ". .venv", "cd ", "kubectl ", "sudo ")
 """Commands that other tests run, or that need what a test machine lacks."""
 
 
@@ -48,8 +52,10 @@ def shell(code):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_block_runs(page, tmp_path, monkeypatch):
+def test_every_block_runs(page, tmp_path, monkeypatch, world_files):
     monkeypatch.chdir(tmp_path)
+    if page.name == "README.md":
+        shutil.copy(world_files["events"], "events.csv")  # the reader's own
     namespace = {}
     for before, kind, code in blocks(page):
         if kind == "sh":
@@ -58,6 +64,41 @@ def test_every_block_runs(page, tmp_path, monkeypatch):
             Path(name[1]).write_text(code)
         elif kind == "python":
             exec(compile(code, str(page), "exec"), namespace)
+
+
+def test_five_commands_lead_to_a_verdict(tmp_path, monkeypatch, world_files, capsys):
+    """``git`` and ``make setup`` are what ``make test`` itself came through; the rest runs here on a log as text."""
+    commands = NEWCOMER.search((ROOT / "README.md").read_text(encoding="utf-8"))[1].splitlines()
+    assert len(commands) == 5
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(world_files["events"], "events.csv")
+    for command in commands[3:]:
+        assert run_verb(shlex.split(command)[1:]) == 0
+    told = capsys.readouterr().out
+    assert re.search(r"^events: .*(beats|worse|No difference)", told, re.M)
+    assert "report: runs/events/report.html" in told
+    assert Path("runs/events/report.html").exists()
+    targets = re.findall(r"^(\w+): ", (ROOT / "Makefile").read_text(), re.M)
+    assert "setup" in targets
+
+
+def test_the_reference_of_settings_is_current():
+    made = runpy.run_path(str(ROOT / "docs" / "reference.py"))["page"]()
+    assert (ROOT / "docs" / "config.md").read_text(encoding="utf-8") == made, "run: python docs/reference.py"
+
+
+def test_every_verb_has_help_with_an_example(capsys):
+    def leaves(group, words):
+        for name, verb in group.commands.items():
+            if hasattr(verb, "commands"):
+                yield from leaves(verb, [*words, name])
+            else:
+                yield [*words, name], verb
+
+    for words, verb in leaves(typer.main.get_command(app), []):
+        assert f"Example: recsys {' '.join(words)}" in verb.help, words
+        assert run_verb([*words, "--help"]) == 0
+        assert "Example" in capsys.readouterr().out, words
 
 
 def test_the_readme_is_short():

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from recsys.cli.console import log, models_table, out, progress
+
+if TYPE_CHECKING:
+    from recsys.config import Config
 
 DEMO_DATA = Path("runs/demo-data")
 
@@ -32,7 +35,7 @@ def demo() -> None:
 
 
 def run(
-    config: Annotated[Path, typer.Argument(help="A TOML file; configs/ has commented examples.")],
+    config: Annotated[Path, typer.Argument(help="A TOML file, or a log: then everything else is chosen for it.")],
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="Override a key: --set recommend.k=20 (repeatable).")
     ] = None,
@@ -40,12 +43,14 @@ def run(
     """Read, split, fit, recommend, judge and report, as CONFIG says.
 
     Example: recsys run configs/demo.toml --set recommend.k=20
+    Example: recsys run events.csv --set data.items=items.csv --set judge.relevant=4
     """
-    from recsys.config import load
+    from recsys.config import for_log, load
 
-    settings = load(config, overrides or ())
+    settings = load(config, overrides or ()) if config.suffix == ".toml" else for_log(config, overrides or ())
     for override in overrides or ():
         log.print(f"override: {override}", markup=False)
+    settings = _routed(settings)
     if settings.engine == "spark":
         from recsys.spark.run import run as run_spark
 
@@ -58,14 +63,30 @@ def run(
     report([Path(settings.out)])
 
 
+def _routed(settings: Config) -> Config:
+    """Return the settings with the path, and the models, that suit the log, where they name none."""
+    unset = {"engine", "models"} - settings.model_fields_set
+    if not unset:
+        return settings
+    from recsys.route import decide, statistics
+
+    chosen = decide(statistics(settings))
+    found: dict[str, Any] = {"engine": chosen.engine, "models": {name: {} for name in chosen.models}}
+    log.print(f"path: {found['engine']}. {chosen.why[0]}", markup=False)
+    if "models" in unset:
+        log.print(chosen.why[-1], markup=False)
+    return settings.model_copy(update={name: found[name] for name in unset})
+
+
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders; their reports are written anew.")],
 ) -> None:
-    """Write report.html and report.md of each run, and print one table of all their models.
+    """Write report.html and report.md of each run, and print one table of all their models and what they show.
 
     Example: recsys report runs/demo runs/als_demo
     """
     from recsys.report import write
+    from recsys.report.verdict import verdict
     from recsys.runfolder import RunFolder
 
     tables = {}
@@ -74,5 +95,7 @@ def report(
         write(folder.path)
         tables[place.name] = folder.read_json("metrics.json")
     out.print(models_table(tables))
+    for place in runs:
+        out.print(f"{place.name}: {verdict(tables[place.name])}", markup=False)
     for place in runs:
         out.print(f"report: {place / 'report.html'}", markup=False)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import pyarrow.dataset
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from recsys.data import movielens
@@ -33,6 +34,9 @@ from recsys.data.validate import (
 )
 from recsys.errors import InputError, nearest
 from recsys.schema import EVENT, EVENTS, ITEM, ITEMS, TIME, USER, USERS, VALUE, Table, one_kind
+
+PACKED = 5
+"""How many times smaller a packed log is, about."""
 
 MAX_REFUSED_ROWS = 100_000
 """Refused rows kept to be written out; beyond it they are only counted."""
@@ -183,6 +187,28 @@ def read_items(items: Any, reading: Reading | None = None) -> pd.DataFrame:
     table = read_attributes(items, ITEMS, reading or Reading(), Refusals())
     table[ITEM] = one_kind(table[ITEM])[0]
     return table
+
+
+def scan(events: Any, reading: Reading | None = None) -> Iterator[pd.DataFrame]:
+    """Yield the rows of a log as found, unchecked, a piece at a time: for those who only count."""
+    source, reading, _ = _locate(events, reading or Reading())
+    where = str(source) if isinstance(source, Source) else EVENTS.name
+    for raw in _pieces(source, where, reading, False):
+        _require_columns(raw, reading)
+        yield raw.table
+
+
+def rows_of(events: Any, reading: Reading | None = None) -> int:
+    """Return about how many rows a log has: exactly for Parquet and tables, else its bytes over those of a row."""
+    source, _, _ = _locate(events, reading or Reading())
+    if not isinstance(source, Source):
+        return len(source)
+    if source.path.is_dir() or source.path.suffix in (".parquet", ".pq"):
+        return int(pyarrow.dataset.dataset(source.path, format="parquet").count_rows())
+    with source.open() as stream:
+        start = stream.read(1 << 20)
+    packed = PACKED if source.member or source.path.suffix == ".gz" else 1
+    return max(start.count(b"\n"), round(source.path.stat().st_size * packed * start.count(b"\n") / max(len(start), 1)))
 
 
 def _locate(events: Any, reading: Reading) -> tuple[Any, Reading, movielens.Layout | None]:

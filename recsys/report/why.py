@@ -9,7 +9,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from recsys import models
-from recsys.models.cascade import Cascade
+from recsys.models.cascade import Cascade, knows
 from recsys.models.factor import ALS
 from recsys.report.opened import Run
 from recsys.schema import ITEM, USER, VALUE
@@ -51,7 +51,7 @@ class Teller:
             model = model.models[speaker]
             if not _speaks(model):
                 return f"the fallback, {speaker}: not enough known"
-        if place < 0 or not model.knows(row)[0]:
+        if place < 0 or not knows(model, row)[0]:
             return "the fallback: not enough known"
         return self._reasons(model, row, place) or "the same for everyone"
 

@@ -39,9 +39,9 @@ DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 class Tuned:
     """What :func:`tune` found.
 
-    ``trials``: a row a setting, in order: ``number``, ``state``, ``value``, ``params``, ``folds``. ``config``: the run's
-    with the best settings. ``value``, ``before``: the mean over folds of the best and of the config's own settings,
-    which are always tried first.
+    ``trials``: a row a setting, in order: ``number``, ``state``, ``value``, ``params``, ``folds``. ``config``: that of
+    the run with the best settings. ``value``, ``before``: the mean over folds of the best and of the config's own
+    settings, which are always tried first.
     """
 
     model: str

@@ -175,6 +175,14 @@ def test_reasons_are_those_that_the_model_gives(world, tmp_path):
         assert teller.why(cold.iloc[0], top["item_id"]).startswith("the fallback")
 
 
+def test_a_blend_tells_its_parts(world, tmp_path):
+    place = odd_run(world, tmp_path, {"blend": {"parts": {"itemknn": {}, "content": {}}}})
+    run = Run(RunFolder.open(place))
+    user = run.users.loc[run.users["n_history"].idxmax(), "user_id"]
+    item = run.lists["blend"].query("user_id == @user")["item_id"].iloc[0]
+    assert re.fullmatch(r"(itemknn|content) \d+%(; (itemknn|content) \d+%)?", Teller.of(run).why(user, item))
+
+
 def test_drawings_survive_any_name():
     names = [*ODD, "$", "_"]
     points = {name: (float(place), 0.0) for place, name in enumerate(names)}

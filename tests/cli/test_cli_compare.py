@@ -1,0 +1,79 @@
+import json
+
+import pytest
+
+from recsys import config, experiment
+from recsys.cli import run_verb
+
+
+@pytest.fixture(scope="module")
+def runs(world_files, tmp_path_factory):
+    """Two runs, a good one and a poor one, and the folder that they are in."""
+    place = tmp_path_factory.mktemp("compare")
+    for name, params in (("good", {"neighbours": 100}), ("poor", {"neighbours": 1, "shrink": 500.0})):
+        raw = {
+            "out": str(place / name),
+            "data": {"events": str(world_files["events"])},
+            "split": {"rule": "fraction", "test": 0.3},
+            "models": {"itemknn": params},
+            "judge": {"metrics": ["ndcg@10", "recall@10"], "relevant": 3.5, "resamples": 100},
+        }
+        experiment.run(config.parse(raw))
+    return place
+
+
+def told(words, capsys, code=0):
+    assert run_verb(["compare", *map(str, words), "--json"]) == code
+    return json.loads(capsys.readouterr().out)
+
+
+def test_two_runs(runs, capsys):
+    found = told([runs / "poor", runs / "good"], capsys)
+    assert found["pick"] == "good"
+    assert {row["model"] for row in found["guardrails"]} == {"poor", "good"}
+    assert set(found["guardrails"][0]) >= {"coverage", "tail_share", "ms_a_user", "peak_mb"}
+    assert found["agreement"][0]["users"] > 50
+    assert len(found["most_changed"]) == 5
+    assert told([runs / "good", runs / "poor"], capsys)["pick"] == "good"
+
+
+def test_gates_fire_with_three(runs, capsys):
+    words = [runs / "good", runs / "poor", "--fail-if", "ndcg@10 drops 0.01"]
+    assert told(words, capsys, code=3)["fired"][0].startswith("ndcg@10 drops 0.01: poor - good = -")
+    assert told([runs / "poor", runs / "good", "--fail-if", "ndcg@10 drops 0.01"], capsys)["fired"] == []
+    assert told([runs / "good", runs / "poor", "--fail-if", "recall@10 within 0.001"], capsys, code=3)["fired"]
+
+
+def test_all_models_of_one_run(runs, capsys):
+    assert run_verb(["compare", str(runs / "good")]) == 0
+    text = capsys.readouterr().out
+    assert "pick: " in text
+    assert "Guardrails" in text
+    assert "itemknn - popular" in text
+
+
+def test_tables_of_other_systems(runs, capsys):
+    tables = [runs / name / "topk" / "itemknn.parquet" for name in ("poor", "good")]
+    truth = runs / "good" / "split" / "test.parquet"
+    found = told([*tables, "--truth", truth, "--relevant", "3.5", "-m", "ndcg@10"], capsys)
+    of_runs = told([runs / "poor", runs / "good"], capsys)
+    ours, theirs = (next(iter(f["differences"])) for f in (found, of_runs))
+    assert ours["difference"] == pytest.approx(theirs["difference"], rel=1e-9)
+    assert found["pick"].endswith("itemknn.parquet"), "names alike: the whole path tells them apart"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["{runs}/none"], "no such run folder"),
+        (["{runs}/good/topk/itemknn.parquet", "{runs}/poor"], "a table, not a run folder"),
+        (["{runs}/good", "{runs}/good"], "a run is named twice"),
+        (["{runs}/good", "{runs}/poor", "--model", "ease"], "no model 'ease'"),
+        (["{runs}/good", "--model", "itemknn"], "name two runs or more"),
+        (["{runs}/good", "{runs}/poor", "--fail-if", "ndcg@10 falls 1"], "Known: drops, within"),
+    ],
+)
+def test_what_is_wrong_is_said(words, message, runs, capsys):
+    code = run_verb(["compare", *(word.format(runs=runs) for word in words)])
+    assert code == 2
+    assert message in capsys.readouterr().err

@@ -1,0 +1,108 @@
+"""Which to pick: by hand, and by simulation with known truth."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recsys.evaluation.choose import agreement, broken, choose, most_changed
+from recsys.evaluation.compare import compare
+from recsys.evaluation.significance import users_needed
+from recsys.types import Evaluation
+
+PAIRS, USERS = 2_000, 250
+
+
+def judged(name, values):
+    """Return an evaluation: float64[users] or, a column a pair of models, [users, pairs]."""
+    values = values if values.ndim == 2 else values[:, None]
+    names = [f"pair{column}" for column in range(values.shape[1])] if values.shape[1] > 1 else ["ndcg@10"]
+    table = pd.DataFrame(values, columns=names)
+    table.insert(0, "user_id", np.arange(len(values)))
+    return Evaluation(name, table, {"definitions": dict.fromkeys(names, "")})
+
+
+def pairs(shift, seed):
+    """Two models of values between 0 and 1 with many zeros, as NDCG has; the second is better by ``shift``."""
+    rng = np.random.default_rng(seed)
+    level = np.where(rng.random((USERS, PAIRS)) < 0.4, 0.0, rng.random((USERS, PAIRS)))
+    one, two = (level + rng.normal(0, 0.1, level.shape) for _ in range(2))
+    return judged("a", one), judged("b", two + shift)
+
+
+def test_equal_models_are_told_apart_in_five_percent():
+    found = compare(list(pairs(0.0, 0)), resamples=999, seed=1).differences
+    assert 69 <= (found["p"] <= 0.05).sum() <= 133
+
+
+def test_power_is_what_the_sample_size_formula_says():
+    sd = 0.1 * np.sqrt(2)
+    shift = next(size for size in np.arange(0.001, 0.1, 0.0005) if users_needed(sd, size) <= USERS)
+    found = compare(list(pairs(shift, 2)), resamples=999, seed=1).differences
+    assert (found["p"] <= 0.05).mean() == pytest.approx(0.8, abs=0.025)
+
+
+def three(shift_b, shift_c, seed=3):
+    rng = np.random.default_rng(seed)
+    base = rng.random(400)
+    models = [judged("old", base)]
+    models += [judged(n, base + rng.normal(s, 0.1, 400)) for n, s in (("b", shift_b), ("c", shift_c))]
+    return compare(models, baseline="old", seed=1)
+
+
+def test_the_better_one_is_picked():
+    found = choose(three(0.05, 0.02), "old", "ndcg@10", {})
+    assert (found.pick, found.sure) == ("b", True)
+    assert found.reasons[0].startswith("b is shown to be better than old: ndcg@10")
+    assert "Also shown to be better than old: c." in found.reasons
+
+
+def test_nothing_shown_keeps_the_incumbent():
+    found = choose(three(0.002, -0.05), "old", "ndcg@10", {})
+    assert (found.pick, found.sure) == ("old", False)
+    assert "b: no difference shown" in found.reasons[0]
+    assert "users would" in found.reasons[0]
+    assert "c is worse" in found.reasons[1]
+    assert found.reasons[-1].startswith("Keep old")
+
+
+def test_a_model_like_the_incumbent_is_no_reason_to_change():
+    same = judged("old", np.arange(50.0) % 7)
+    found = choose(compare([same, judged("b", np.arange(50.0) % 7)], baseline="old"), "old", "ndcg@10", {})
+    assert found.reasons[0] == "b and the incumbent do not differ in ndcg@10."
+
+
+def test_a_broken_guardrail_turns_the_choice_to_the_next():
+    guards = {"old": {"coverage": 0.5, "ms_a_user": 1.0}, "b": {"coverage": 0.1}, "c": {"coverage": 0.5}}
+    assert choose(three(0.05, 0.03), "old", "ndcg@10", guards).pick == "c"
+    alone = choose(three(0.05, -0.03), "old", "ndcg@10", guards)
+    assert (alone.pick, alone.sure) == ("b", False)
+    assert any("coverage 0.5 -> 0.1 (0.20 times" in reason for reason in alone.reasons)
+
+
+def test_guardrails_have_a_side():
+    old = {"coverage": 0.5, "tail_share": 0.2, "ms_a_user": 1.0, "peak_mb": 100.0}
+    assert broken(old, {"coverage": 0.9, "tail_share": 0.9, "ms_a_user": 0.1, "peak_mb": 10.0}) == []
+    worse = broken(old, {"coverage": 0.3, "tail_share": 0.1, "ms_a_user": 3.0, "peak_mb": 300.0})
+    assert [text.split()[0] for text in worse] == ["coverage", "tail_share", "ms_a_user", "peak_mb"]
+    assert broken(old, {"coverage": 0.41}) == []
+    assert broken({}, {"coverage": 0.0}) == broken({"coverage": 0.0}, {"coverage": 0.0}) == []
+
+
+def lists(rows):
+    return pd.DataFrame(rows, columns=["user_id", "item_id", "rank"])
+
+
+def test_who_changed_most_by_hand():
+    a, b = judged("a", np.array([0.5, 0.2, 0.9, 0.1])), judged("b", np.array([0.5, 0.9, 0.2, np.nan]))
+    ours = lists([(u, 7, 1) for u in range(4)])
+    theirs = lists([(0, 7, 1), (1, 7, 1), (2, 8, 1)])
+    found = most_changed(a, b, "ndcg@10", {"a": ours, "b": theirs})
+    assert found["user_id"].tolist() == ["2", "1", "0"], (
+        "equal changes: fewer items in common first; undefined: left out"
+    )
+    assert found["overlap"].tolist() == [0.0, 1.0, 1.0]
+
+
+def test_agreement_of_two():
+    found = agreement({"a": lists([(0, 7, 1), (0, 8, 2)]), "b": lists([(0, 8, 1), (0, 7, 2)])})
+    assert found[["a", "b", "users", "overlap", "tau_b"]].values.tolist() == [["a", "b", 1, 1.0, -1.0]]

@@ -1,0 +1,123 @@
+import gzip
+import json
+
+import pytest
+
+from recsys import config, route
+from recsys.cli import run_verb
+from recsys.route import Statistics, available_mb, decide, local_mb, statistics
+
+
+def of(events, items=None, **settings):
+    return config.parse({"data": {"events": str(events), "items": str(items) if items else None} | settings})
+
+
+def test_statistics_are_those_of_the_log(world, world_files):
+    found = statistics(of(world_files["events"], world_files["items"]))
+    assert (found.events, found.users, found.items) == (
+        len(world.events),
+        world.events["user_id"].nunique(),
+        world.events["item_id"].nunique(),
+    )
+    assert found.timed
+    assert found.attributes == len(world.items.columns) - 1
+    assert not found.sampled
+
+
+@pytest.mark.parametrize("ending", ["csv", "csv.gz", "parquet"])
+def test_a_long_log_is_extrapolated(ending, world, tmp_path, monkeypatch):
+    monkeypatch.setattr("recsys.data.columnar.ROWS", 1 << 10)
+    path = tmp_path / f"events.{ending}"
+    if ending == "parquet":
+        world.events.to_parquet(path, index=False)
+    else:
+        data = world.events.to_csv(index=False).encode()
+        path.write_bytes(gzip.compress(data) if ending.endswith("gz") else data)
+    found = statistics(of(path), sample=len(world.events) // 2)
+    if found.sampled:  # text comes in one piece here: then there is nothing to extrapolate
+        assert found.events == pytest.approx(len(world.events), rel=0.05)
+        assert found.users >= world.events["user_id"].nunique()
+    else:
+        assert found.events == len(world.events)
+    assert found.sampled == (ending == "parquet")
+
+
+SMALL = Statistics(events=100_836, users=610, items=9_724, attributes=2)
+GLOBO_100 = Statistics(events=298_818_100, users=32_289_700, items=46_033)
+
+
+def test_movielens_small_goes_local_and_globo_times_100_to_spark():
+    small, large = decide(SMALL, 8_000), decide(GLOBO_100, 24_000)
+    assert small.engine == "local"
+    assert "where it fits it is the faster one" in small.why[0].lower()
+    assert large.engine == "spark"
+    assert large.models == ("als",)
+    assert "more than 80% of the 24,000 MiB" in large.why[0]
+
+
+def test_the_path_turns_exactly_where_memory_ends():
+    needed = local_mb(SMALL)
+    assert decide(SMALL, int(needed / route.HEADROOM) + 1).engine == "local"
+    assert decide(SMALL, int(needed / route.HEADROOM) - 1).engine == "spark"
+
+
+def test_more_of_anything_needs_more():
+    assert local_mb(Statistics(2_000_000, 1000, 1000)) > local_mb(Statistics(1_000_000, 1000, 1000))
+    assert local_mb(Statistics(1000, 2_000_000, 1000)) > local_mb(Statistics(1000, 1_000_000, 1000))
+
+
+@pytest.mark.parametrize(
+    ("found", "first"),
+    [
+        (Statistics(10_000, 1000, 500, attributes=3), "hybrid"),
+        (Statistics(1_000_000, 1000, 500, attributes=3), "ease"),
+        (Statistics(10_000, 1000, 500), "ease"),
+        (Statistics(1_000_000, 1000, 50_000), "als"),
+    ],
+)
+def test_which_model_first(found, first):
+    assert decide(found, 8_000).models[0] == first
+
+
+def test_memory_is_some():
+    assert 100 < available_mb() < 10_000_000
+
+
+def test_the_command(world_files, capsys):
+    assert run_verb(["route", str(world_files["events"]), "--items", str(world_files["items"]), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["engine"] == "local"
+    assert run_verb(["route", "--size", "events=3e8,users=3.2e7,items=46033", "--memory", "24000"]) == 0
+    assert capsys.readouterr().out.startswith("path: spark; models: als")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "name a log"),
+        (["none.csv"], "no such file"),
+        (["--size", "events=1"], "also give users, items"),
+        (["--size", "event=1"], "Did you mean 'events'"),
+        (["--size", "events=many"], "is no number"),
+    ],
+)
+def test_what_is_wrong_is_said(words, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run_verb(["route", *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_run_without_a_path_asks_for_one(world_files, tmp_path, capsys, monkeypatch):
+    path = tmp_path / "config.toml"
+    path.write_text(
+        f'out = "{tmp_path}/run"\n[data]\nevents = "{world_files["events"]}"\n[models.als]\nrank = 4\niterations = 1\n'
+    )
+    assert run_verb(["run", str(path), "--set", "judge.resamples=100"]) == 0
+    assert "path: local." in capsys.readouterr().err
+    assert 'engine = "local"' in (tmp_path / "run" / "config.toml").read_text()
+    monkeypatch.setattr("recsys.route.available_mb", lambda: 100)
+    sent = []
+    monkeypatch.setattr("recsys.spark.run.run", lambda settings: sent.append(settings.engine))
+    assert (
+        run_verb(["run", str(path), "--set", f"out={tmp_path}/none"]) == 2
+    )  # nothing ran, so there is no run to report
+    assert sent == ["spark"]
