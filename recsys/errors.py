@@ -51,8 +51,12 @@ class GateFired(RecsysError):
     exit_code = 3
 
 
+SHOWN = 30
+"""Known words that an error lists, at most."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return `` Did you mean 'x'?`` for the closest known word, or all known words when none is close.
+    """Return `` Did you mean 'x'?`` for the closest known word, or the known words when none is close.
 
     >>> nearest("metrcs", ["metrics", "k"])
     " Did you mean 'metrics'?"
@@ -61,4 +65,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """
     known = sorted(known)
     close = difflib.get_close_matches(word, known, n=1)
-    return f" Did you mean '{close[0]}'?" if close else f" Known: {', '.join(known)}."
+    if close:
+        return f" Did you mean '{close[0]}'?"
+    more = f" … and {len(known) - SHOWN:,} more" if len(known) > SHOWN else ""
+    return f" Known: {', '.join(known[:SHOWN])}{more}."

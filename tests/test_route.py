@@ -98,6 +98,7 @@ def test_the_command(world_files, capsys):
         (["--size", "events=1"], "also give users, items"),
         (["--size", "event=1"], "Did you mean 'events'"),
         (["--size", "events=many"], "is no number"),
+        (["--size", "events=inf"], "is no number"),
     ],
 )
 def test_what_is_wrong_is_said(words, message, capsys, tmp_path, monkeypatch):

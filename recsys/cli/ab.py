@@ -90,6 +90,11 @@ def _offline(run: Path, model: str | None) -> dict[str, float]:
     )
     if not base or cell["mean"] is None:
         raise ConfigError(f"{run}: the baseline's {about['primary']} is {base}: there is no relative lift to plan for.")
+    if cell["mean"] <= 0:
+        raise ConfigError(
+            f"{run}: {name}'s {about['primary']} is not above that of {about['baseline']} ({cell['mean']:+.4f}):"
+            " nothing to try on users. Choose another --model, or give --lift."
+        )
     found = {f"{name}'s offline lift in {about['primary']}": cell["mean"] / base}
     if cell["ci95"][0] > 0:
         found["the lower end of its interval"] = cell["ci95"][0] / base

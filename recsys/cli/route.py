@@ -65,7 +65,7 @@ def _of_size(text: str) -> Statistics:
             raise ConfigError(f"--size {part}: no such figure.{nearest(name, known)}")
         try:
             values[name] = int(float(number))
-        except ValueError:
+        except (ValueError, OverflowError):
             raise ConfigError(f"--size {part}: '{number}' is no number.") from None
     if missing := [name for name in known[:3] if values.get(name, 0) < 1]:
         raise ConfigError(f"--size {text}: also give {', '.join(missing)}, each at least 1.")

@@ -31,7 +31,7 @@ def tune(
     Example: recsys tune configs/demo.toml --set tune.trials=20
     """
     from recsys.config import load
-    from recsys.errors import MissingExtra
+    from recsys.errors import MissingExtra, RunFolderError
     from recsys.report.tuning import tuning_page
     from recsys.runfolder import RunFolder
 
@@ -45,7 +45,10 @@ def tune(
 
     settings = load(config, overrides or ())
     place = folder or Path(f"{settings.out.rstrip('/')}-tune")
-    place.mkdir(parents=True, exist_ok=True)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(f"{place}: cannot be a folder: {error.strerror}. Choose another --out.") from error
     with progress() as steps:
         found = search(settings, place / "study.log", progress=steps)
         learning = learn(found, progress=steps) if curve else None

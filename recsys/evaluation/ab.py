@@ -20,7 +20,7 @@ import pandas as pd
 from scipy import special
 
 from recsys.data.hashing import id_hash
-from recsys.errors import ConfigError, InputError
+from recsys.errors import ConfigError, InputError, nearest
 from recsys.schema import USER, Table
 
 ARM, OUTCOME, BEFORE = "arm", "outcome", "before"
@@ -193,7 +193,9 @@ def mismatch(counts: dict[str, int], shares: dict[str, float] | None = None) -> 
 
 
 def _check(table: pd.DataFrame, control: str) -> None:
-    OUTCOMES.require(table.columns)
+    if missing := [name for name in OUTCOMES.required if name not in table]:
+        hints = "".join(f" No column '{name}'.{nearest(name, map(str, table.columns))}" for name in missing)
+        raise InputError(f"outcomes: the table needs {', '.join(OUTCOMES.required)}.{hints} Rename the columns.")
     if repeated := int(table[USER].duplicated().sum()):
         raise InputError(f"outcomes: {repeated:,} rows repeat a user: add up one number a user first.")
     for column in (OUTCOME, BEFORE):

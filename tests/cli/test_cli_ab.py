@@ -36,6 +36,11 @@ def test_plan_for_what_a_run_saw(run, capsys):
     assert "seldom carry over" in capsys.readouterr().out
 
 
+def test_a_model_that_is_worse_is_no_plan(run, capsys):
+    assert run_verb(["ab", "plan", "--mean", "0.04", "--run", str(run), "--model", "random"]) == 2
+    assert "nothing to try on users" in capsys.readouterr().err
+
+
 def test_assign_and_analyse(tmp_path, capsys):
     users = tmp_path / "users.txt"
     users.write_text("\n".join(f"u{n}" for n in range(4000)) + "\nu1\n")

@@ -230,6 +230,12 @@ def test_which_model_is_asked(raw, settings, message, tmp_path):
         tune(config.parse(raw | settings), tmp_path / "study.log")
 
 
+def test_out_is_a_file(raw, tmp_path, capsys):
+    (tmp_path / "config.toml").write_text(config.parse(raw).to_toml())
+    assert run_verb(["tune", str(tmp_path / "config.toml"), "--out", str(tmp_path / "config.toml")]) == 2
+    assert "cannot be a folder" in capsys.readouterr().err
+
+
 def change(difference, low, high):
     return {"change": "rank 8 instead of 4", "difference": difference, "ci95": [low, high]}
 
