@@ -24,17 +24,19 @@ LEAST_USERS = 60
 class Hybrid(Blended):
     """Chooses among models, their settings and their blends on a part of train, then fits the choice on all of it.
 
-    Each part's settings climb their ladders on half of the users of a trial (20 % of the likes hidden; see
-    :mod:`recsys.models.trial`); then parts are blended one by one while that helps. The blend must beat the best single
-    part on the other half, with the 95 % interval of the difference above 0, else the part alone is the model: *do no
-    harm*. Groups of history length get weights of their own under the same condition; so do new items, on a trial that
-    hides whole items, where the base has new items with features. With too few users to choose by (everyone has one
-    event, say) it leans on content.
+    Each part's settings climb their ladders on half of the users of a trial (20 % of the likes hidden, the newest where
+    times are known; see :mod:`recsys.models.trial`); then parts are blended one by one while that helps. The blend must
+    beat the best single part on the other half, with the 95 % interval of the difference above 0, else the part alone
+    is the model: *do no harm*. Groups of history length get weights of their own under the same condition. New items
+    with features, where the base has any, are ordered among themselves by weights from a trial that hides whole items,
+    unless that harms the first trial; where no part of the choice knows them they come last. The fields of the
+    features are weighed too, by ``content`` on new items. With too few users to choose by (everyone has one event, say)
+    it leans on content.
 
     ``record`` says what was tried, what was chosen and why, with the ablation: best collaborative part, best content
     part, the choice, and the choice with features shuffled among the rows that have them.
 
-    ``parts``: kinds to choose among; empty: all. Cost: some twenty fits; parts that do not fit in memory are left
+    ``parts``: kinds to choose among; empty: all. Cost: some forty fits; parts that do not fit in memory are left
     out and named in ``record``.
     """
 
