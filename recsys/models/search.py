@@ -111,14 +111,12 @@ class Search:
     def weigh_fields(self) -> Settings:
         """Return field -> weight, where weights other than 1 make ``content`` better for these users."""
         names = list(fields(self.told)) if self.told is not None else []
-        ladder = (0.0, 0.5, 1.0, 2.0, 4.0)
+        ladder = (0.1, 0.3, 1.0, 3.0, 10.0)  # never 0: an item that is known by this field alone stays known
 
         def params(place: Place) -> Settings:
             return {"fields": {name: ladder[at] for name, at in zip(names, place, strict=True) if ladder[at] != 1}}
 
         def value(place: Place) -> float:
-            if not any(place):
-                return -np.inf
             return float(self.trial.judge(self._fitted("content", params(place)), self.rows).mean())
 
         return params(climb([len(ladder)] * len(names), value, rounds=1))["fields"] if len(names) > 1 else {}
