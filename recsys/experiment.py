@@ -18,7 +18,9 @@ from recsys.data.card import card
 from recsys.data.features import features
 from recsys.data.read import Tables, read_tables
 from recsys.data.split import split
+from recsys.evaluation import coldstart
 from recsys.evaluation.beyond import Catalogue, extend
+from recsys.evaluation.coldstart import ColdStart
 from recsys.evaluation.evaluate import Judging, evaluate
 from recsys.evaluation.segments import whose
 from recsys.evaluation.summary import summarise
@@ -58,7 +60,8 @@ def run(config: Config, *, progress: Steps | None = None) -> dict[str, Evaluatio
             known = None if tables.items is None else features(tables.items, ITEM, parts.train.items)
             catalogue = _catalogue(parts.train, tables, config.judge)
             rules = [_rules(config.recommend, ids, parts, tables) for ids in (parts.test.users, parts.history.users)]
-        evaluations = []
+        evaluations, by_cut = [], {}
+        newcomers = ColdStart(parts, config.judge, config.recommend.k)
         for name, model in lineup(config, parts.train).items():
             with meter.hop(f"fit {name}"):
                 model.fit(parts.train, known)
@@ -71,10 +74,15 @@ def run(config: Config, *, progress: Steps | None = None) -> dict[str, Evaluatio
                 seen = config.recommend.exclude_seen
                 evaluation = evaluate(topk, parts, config.judge, name=name, exclude_seen=seen)
                 evaluations.append(extend(evaluation, topk, parts, catalogue, config.judge, exclude_seen=seen))
+            if newcomers.cuts:
+                with meter.hop(f"cold start {name}"):
+                    by_cut[name] = newcomers.values(model)
         with meter.hop("summarise"):
             folder.write_table("per_user.parquet", _per_user(evaluations))
             settings: dict[str, Any] = {"seed": config.seed, "users": tables.users, "catalogue": catalogue}
             folder.write_json("metrics.json", summarise(evaluations, config.judge, **settings))
+            if by_cut:
+                folder.write_json("coldstart.json", coldstart.summary(by_cut, config.judge.metrics[0]))
         folder.write_text("config.toml", config.to_toml())
         inputs = [Path(path) for path in (data.events, data.items, data.users) if path]
         folder.write_manifest(seed=config.seed, inputs=inputs, hops=meter.hops, started=started)

@@ -27,6 +27,7 @@ def recommend(
     *,
     users: np.ndarray | None = None,
     exclude_seen: bool = True,
+    seen: csr_array | None = None,
     candidates: np.ndarray | None = None,
     rules: Compiled | None = None,
     memory_mb: int = 512,
@@ -40,6 +41,7 @@ def recommend(
         k: length of the lists, ≥ 1; shorter catalogues pad with item -1 and score NaN.
         users: int[m], handed to ``model.score`` and kept in the result; default ``0 … m-1``.
         exclude_seen: leave out what the history holds.
+        seen: csr like ``histories``, what to leave out where the model is not told all of it.
         candidates: bool[items], False = never recommended.
         rules: compiled by :func:`recsys.rules.compile_rules`; ``users`` are rows of the map it was given (any other
             number: a user without denials).
@@ -61,7 +63,8 @@ def recommend(
     users = np.arange(m) if users is None else np.asarray(users)
     if rules is not None:
         candidates = rules.candidates if candidates is None else candidates & rules.candidates
-    histories.sort_indices()
+    for matrix in (histories,) if seen is None else (histories, seen):
+        matrix.sort_indices()
     items = np.empty((m, k), dtype=np.int32)
     scores = np.empty((m, k), dtype=np.float32)
     source = np.full((m, k), -1, dtype=np.int8)
@@ -72,14 +75,15 @@ def recommend(
         part = histories[rows]
         raw = np.ascontiguousarray(model.score(part, users[rows]), dtype=np.float32)
         allowed = raw if candidates is None else np.where(candidates, raw, np.float32(np.nan))
-        seen = part if exclude_seen else csr_array(part.shape, dtype=np.float32)
-        skip = seen if rules is None else _also(seen, rules.denied, users[rows])
+        known = part if seen is None else seen[rows]
+        own = known if exclude_seen else csr_array(part.shape, dtype=np.float32)
+        skip = own if rules is None else _also(own, rules.denied, users[rows])
         items[rows], scores[rows] = kernels.select_top_k(allowed, skip.indptr, skip.indices, k)
         if rules is not None and rules.quotas:
             items[rows], scores[rows] = _within_quotas(allowed, skip, rules.quotas, k)
         source[rows] = _source(model, part, items[rows])
         short = np.flatnonzero(items[rows, -1] < 0)
-        shortfall[start + short] = _why_short(raw[short], seen[short], candidates, k)
+        shortfall[start + short] = _why_short(raw[short], own[short], candidates, k)
         if progress:
             progress(rows.stop, m)
     return TopK(users, items, scores, source, _sources(model), shortfall)

@@ -11,13 +11,13 @@ import traceback
 
 import typer
 
-from recsys.cli import ab, agree, compare, data, doctor, judge, lab, lists, route, run, tune
+from recsys.cli import ab, agree, compare, data, doctor, judge, lab, lists, onboard, route, run, tune
 from recsys.errors import RecsysError
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Recommend, judge and compare, on a laptop or on Spark."
 )
-for room in (run, lists, data, judge, route, compare, tune, ab, agree, lab, doctor):
+for room in (run, lists, onboard, data, judge, route, compare, tune, ab, agree, lab, doctor):
     room.register(app)
 
 

@@ -48,6 +48,10 @@ class Judging(BaseModel):
     attribute: str | None = Field(
         None, description="column of the items table for diversity and calibration; unset: the first that holds lists"
     )
+    cold_start: tuple[int, ...] = Field(
+        (0, 1, 2, 5, 10),
+        description="numbers of events that histories are cut to, for the cold-start curve; none: no curve",
+    )
     resamples: int = Field(1000, ge=100, description="bootstrap resamples of an interval")
 
     @field_validator("metrics")

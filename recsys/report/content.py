@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from recsys.report import inputs, lists, results
+from recsys.report.choice import choice
+from recsys.report.coldstart import coldstart
 from recsys.report.itemmap import itemmap
 from recsys.report.opened import Run
 from recsys.report.parts import Content, Section
@@ -15,7 +17,9 @@ SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     results.models,
     results.differences,
     results.segments,
+    coldstart,
     results.beyond,
+    choice,
     lists.tradeoff,
     lists.agreement,
     lists.hits_by_rank,

@@ -1,0 +1,206 @@
+"""Newcomers: which items to ask about, and what to recommend after each answer.
+
+A newcomer says of an item that he likes it, that he does not, or that he does not know it. What the users of train say
+of the items they know best is a table of such answers; ridge regression on it tells what a newcomer likes:
+
+    E[likes | answers to A] = μ + (z_A − z̄_A)ᵀ (G_AA + λI)⁻¹ C_A
+
+z holds two marks an item (liked, disliked), μ and z̄ are means over users; G and C are the centred products of the marks
+with each other and with the likes of all items, λ = ``shrink`` × users. Whatever was asked, an answer costs one small
+system: no model is fitted again. An item's own answer does not speak for the item itself: what is known is not
+recommended, and what is not known was not refused. Without any answer the list is the popular one.
+
+Strategies, the item to ask about next:
+
+    popular          the best known
+    entropy0         the most even split into unknown (½), liked and disliked (Rashid et al., SIGKDD Explorations 2008)
+    popular_entropy  log of the users who know it × entropy of liked and disliked (Rashid et al., IUI 2002)
+    coverage         what the items asked so far leave most uncertain: greedy D-optimal design, pivoted Cholesky of G
+    best_guess       what he most probably likes, given his answers so far: adaptive
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Annotated, ClassVar, Literal, Self
+
+import numpy as np
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from scipy.linalg import cho_factor, cho_solve
+from scipy.sparse import csr_array
+
+from recsys.models.popular import STRICT
+from recsys.rank import recommend
+from recsys.types import Features, Interactions, TopK
+
+LIKES, DISLIKES, UNKNOWN = 1, -1, 0
+"""The three answers."""
+
+Answers = dict[int, int]
+"""Item row -> answer."""
+
+Strategy = Literal["popular", "entropy0", "popular_entropy", "coverage", "best_guess"]
+STRATEGIES: tuple[Strategy, ...] = ("popular", "entropy0", "popular_entropy", "coverage", "best_guess")
+
+
+@dataclass(config=STRICT)
+class Onboarding:
+    """Asks newcomers about items of train, and knows what to recommend after their answers.
+
+    ``candidates``: how many of the best known items it may ask about. ``shrink``: λ as a share of the users of train.
+    ``like``: a value of train is a like when it is at least this; unset: when it is above 0; any other stored value is
+    a dislike. Memory: 8 · candidates · items bytes.
+    """
+
+    STATE: ClassVar = ("items_", "mean_", "marked_", "gram_", "cross_", "order_")
+
+    strategy: Strategy = "best_guess"
+    candidates: Annotated[int, Field(ge=1)] = 300
+    shrink: Annotated[float, Field(gt=0)] = 0.2
+    like: float | None = None
+
+    def fit(self, train: Interactions) -> Self:
+        """Count who knows and likes what, and settle the order of the questions that do not depend on answers."""
+        users = max(1, len(train.users))
+        matrix = train.matrix()
+        liked = matrix.data > 0 if self.like is None else (matrix.data > 0) & (matrix.data >= self.like)
+        likes = csr_array((liked.astype(np.float32), matrix.indices, matrix.indptr), shape=matrix.shape)
+        dislikes = csr_array((1 - likes.data, matrix.indices, matrix.indptr), shape=matrix.shape)
+        known = np.bincount(matrix.indices, minlength=matrix.shape[1])
+        self.items_ = np.argsort(-known, kind="stable")[: min(self.candidates, int((known > 0).sum()))]
+        marks = np.hstack([part[:, self.items_].toarray() for part in (likes, dislikes)])
+        self.marked_, self.mean_ = marks.mean(axis=0, dtype=np.float64), likes.sum(axis=0) / users
+        marks = (marks - self.marked_).astype(np.float32)
+        self.gram_ = (marks.T @ marks).astype(np.float64) + self.shrink * users * np.eye(len(self.marked_))
+        self.cross_ = np.asarray((likes.T @ marks).T, dtype=np.float32)  # marks are centred, so likes need not be
+        self.order_ = self._order(known[self.items_], users)
+        return self
+
+    def _order(self, known: np.ndarray, users: int) -> np.ndarray:
+        """Return the candidates' places, first question first."""
+        liked, disliked = np.split(self.marked_, 2)
+        if self.strategy == "entropy0":
+            worth = 0.5 * _information(1 - known / users) + _information(liked) + _information(disliked)
+        elif self.strategy == "popular_entropy":
+            share = liked * users / np.maximum(known, 1)
+            worth = np.log1p(known) * (_information(share) + _information(1 - share))
+        elif self.strategy == "coverage":
+            return _pivots(self.gram_[: len(known), : len(known)])
+        else:
+            worth = known
+        return np.argsort(-worth, kind="stable")
+
+    def question(self, answers: Answers) -> int | None:
+        """Return the item row to ask about after these answers, None when there is nothing left to ask."""
+        left = [int(item) for item in self.items_[self.order_] if int(item) not in answers]
+        if not left:
+            return None
+        if self.strategy != "best_guess":
+            return left[0]
+        return left[int(np.argmax(self.expected(answers)[left]))]
+
+    def expected(self, answers: Answers) -> np.ndarray:
+        """Return float64[items]: the chance that the newcomer likes each item, up to the error of a linear model.
+
+        Raises:
+            KeyError: an answer about an item that is no candidate.
+        """
+        found = self.mean_.copy()
+        place_of = {int(item): place for place, item in enumerate(self.items_)}
+        places = np.array([place_of[item] for item in answers], dtype=np.int64)
+        said = np.array(list(answers.values()), dtype=np.int64)
+        if not len(places):
+            return found
+        own = self.items_[places]
+        found += self._effect(places, said, np.arange(len(found)))
+        for at, item in enumerate(own):
+            others = np.arange(len(places)) != at
+            found[item] = self.mean_[item] + self._effect(places[others], said[others], item)
+        return found
+
+    def _effect(self, places: np.ndarray, said: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """Return what the answers add to the expected likes of ``items``."""
+        rows = np.concatenate([places, places + len(self.items_)])
+        off = np.concatenate([said == LIKES, said == DISLIKES]) - self.marked_[rows]
+        if not len(rows):
+            return np.zeros(np.shape(items))
+        weights = cho_solve(cho_factor(self.gram_[np.ix_(rows, rows)]), off)
+        return weights @ self.cross_[rows][:, items]
+
+    def recommend(self, answers: Answers, k: int) -> TopK:
+        """Return the best ``k`` items that the newcomer did not say he knows."""
+        return _lists(self.expected(answers)[None], [answers], k)
+
+
+class _Given:
+    """A recommender of scores that are already there."""
+
+    sources = ("onboarding",)
+
+    def __init__(self, scores: np.ndarray) -> None:
+        self.scores = scores
+
+    def fit(self, train: Interactions, features: Features | None = None) -> Self:
+        return self
+
+    def score(self, histories: csr_array, users: np.ndarray | None = None) -> np.ndarray:
+        return self.scores if users is None else self.scores[users]
+
+
+def _lists(scores: np.ndarray, answers: list[Answers], k: int) -> TopK:
+    known = [np.sort([item for item, said in own.items() if said != UNKNOWN]).astype(np.int32) for own in answers]
+    indptr = np.cumsum([0] + [len(row) for row in known])
+    data = np.ones(indptr[-1], dtype=np.float32)
+    return recommend(_Given(scores), csr_array((data, np.concatenate(known), indptr), shape=scores.shape), k)
+
+
+def simulate(
+    model: Onboarding,
+    knowledge: csr_array,
+    *,
+    questions: Iterable[int] = (0, 1, 3, 5, 10),
+    k: int = 10,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[int, TopK]:
+    """Ask users whose answers are known, and return their lists after so many questions.
+
+    Args:
+        model: fitted without these users.
+        knowledge: csr (m, items): what each user would answer; stored > 0: likes, stored ≤ 0: dislikes, else he does
+            not know the item. What he is judged on must not be in it.
+        progress: called after each user.
+    """
+    wanted = sorted(set(questions))
+    scores = {count: np.empty(knowledge.shape, dtype=np.float32) for count in wanted}
+    said: dict[int, list[Answers]] = {count: [] for count in wanted}
+    for row in range(knowledge.shape[0]):
+        inside = slice(knowledge.indptr[row], knowledge.indptr[row + 1])
+        known = dict(zip(knowledge.indices[inside].tolist(), np.where(knowledge.data[inside] > 0, 1, -1), strict=True))
+        answers: Answers = {}
+        for count in range(wanted[-1] + 1):
+            if count in scores:
+                scores[count][row] = model.expected(answers)
+                said[count].append(dict(answers))
+            item = model.question(answers)
+            if item is not None:
+                answers[item] = int(known.get(item, UNKNOWN))
+        if progress:
+            progress(row + 1, knowledge.shape[0])
+    return {count: _lists(scores[count], said[count], k) for count in wanted}
+
+
+def _information(p: np.ndarray) -> np.ndarray:
+    """Return −p log p, 0 at 0."""
+    return -p * np.log(np.where(p > 0, p, 1.0))
+
+
+def _pivots(covariance: np.ndarray) -> np.ndarray:
+    """Return the order in which pivoted Cholesky takes the rows: each time the one with most variance left."""
+    left, taken = covariance.copy(), np.zeros(len(covariance), dtype=bool)
+    order = np.empty(len(covariance), dtype=np.int64)
+    for at in range(len(covariance)):
+        best = order[at] = int(np.argmax(np.where(taken, -np.inf, np.diag(left))))
+        taken[best] = True
+        left -= np.outer(left[best], left[best]) / left[best, best]
+    return order

@@ -1,0 +1,118 @@
+"""Asking newcomers: expected likes against a regression written out, each strategy's order, and the simulation."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.sparse import csr_array
+
+from recsys.models.onboarding import STRATEGIES, Onboarding, simulate
+from recsys.types import IdMap, Interactions
+
+
+def train_of(values):
+    """Interactions of a dense array: 0 not stored, else the value."""
+    users, items = (IdMap.of(np.arange(n)) for n in values.shape)
+    user, item = (axis.astype(np.int32) for axis in np.nonzero(values))
+    time = np.full(len(user), -1)
+    return Interactions(users, items, user, item, values[values != 0].astype(np.float32), time)
+
+
+def world(seed=0, users=60, items=12):
+    rng = np.random.default_rng(seed)
+    taste = rng.normal(size=(users, 2)) @ rng.normal(size=(2, items))
+    known = rng.random((users, items)) < np.linspace(0.9, 0.2, items)
+    return np.where(known, np.where(taste > 0, 1.0, -1.0), 0.0)
+
+
+def regression(values, answers, item, shrink):
+    """Ridge of one item's likes on the marks of the asked items but itself, by lstsq on stacked rows."""
+    asked = [other for other in answers if other != item]
+    likes = (values == 1).astype(float)
+    marks = np.hstack([values[:, asked] == 1, values[:, asked] == -1]).astype(float)
+    centre, penalty = marks.mean(axis=0), np.sqrt(shrink * len(values)) * np.eye(marks.shape[1])
+    target = np.concatenate([likes[:, item] - likes[:, item].mean(), np.zeros(len(penalty))])
+    weights = np.linalg.lstsq(np.vstack([marks - centre, penalty]), target, rcond=None)[0]
+    said = np.array([answers[other] for other in asked])
+    return likes[:, item].mean() + (np.concatenate([said == 1, said == -1]) - centre) @ weights
+
+
+@given(st.dictionaries(st.integers(0, 11), st.sampled_from([1, -1, 0]), max_size=6))
+def test_expected_likes_are_a_ridge_regression(answers):
+    values = world()
+    found = Onboarding(shrink=0.3).fit(train_of(values)).expected(answers)
+    wanted = [regression(values, answers, item, 0.3) for item in range(values.shape[1])]
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_without_answers_the_list_is_the_popular_one_and_what_is_known_is_not_recommended():
+    values = world()
+    model = Onboarding().fit(train_of(values))
+    likes = (values == 1).sum(axis=0)
+    assert model.recommend({}, 12).items[0].tolist() == np.argsort(-likes, kind="stable").tolist()
+    lists = model.recommend({0: 1, 1: -1, 2: 0}, 12).items[0]
+    assert set(lists[lists >= 0]) == set(range(12)) - {0, 1}
+
+
+def test_orders_of_the_questions():
+    values = np.zeros((40, 5))
+    values[:, 0] = 1  # everybody knows it, everybody likes it: nothing to learn
+    values[:30, 1] = np.where(np.arange(30) < 15, 1, -1)
+    values[:20, 2] = np.where(np.arange(20) < 18, 1, -1)
+    values[:30, 3] = values[:30, 1]  # what 1 says, once more
+    values[30:, 4] = 1
+
+    def asked(strategy):
+        model = Onboarding(strategy=strategy).fit(train_of(values))
+        answers = {}
+        while (item := model.question(answers)) is not None:
+            answers[item] = 0
+        return list(answers)
+
+    assert asked("popular") == [0, 1, 3, 2, 4]
+    split = {0: (0, 1, 0), 1: (0.25, 0.375, 0.375), 2: (0.5, 0.45, 0.05), 3: (0.25, 0.375, 0.375), 4: (0.75, 0.25, 0)}
+    worth = {
+        item: sum(-w * p * np.log(p) for w, p in zip((0.5, 1, 1), parts, strict=True) if p)
+        for item, parts in split.items()
+    }
+    assert asked("entropy0") == sorted(worth, key=lambda item: (-worth[item], item))
+    assert asked("popular_entropy")[:2] == [1, 3]
+    assert set(asked("popular_entropy")[3:]) == {0, 4}
+    assert asked("coverage").index(3) > asked("coverage").index(2)  # 3 adds nothing to 1, 2 does
+    assert asked("best_guess")[0] == 0
+
+
+def test_the_best_guess_follows_the_answers():
+    values = np.zeros((60, 5))
+    values[:40, 0] = 1
+    values[:38, 1] = 1  # liked with 0
+    values[40:, [2, 3]] = 1  # a camp of its own
+    model = Onboarding(strategy="best_guess").fit(train_of(values))
+    assert model.question({}) == 0
+    assert model.question({0: 1}) == 1
+    assert model.question({0: -1}) in (2, 3)
+    assert model.question({0: 0, 1: 0}) in (2, 3)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_simulation_asks_one_user_as_it_asks_many(strategy):
+    values = world(1)
+    model = Onboarding(strategy=strategy, candidates=8).fit(train_of(values[:40]))
+    knowledge = csr_array(values[40:50])
+    together = simulate(model, knowledge, questions=(0, 2, 20), k=4)
+    for row in range(10):
+        alone = simulate(model, knowledge[[row]], questions=(0, 2, 20), k=4)
+        answers = {}
+        for count in range(21):
+            if count in together:
+                assert together[count].items[row].tolist() == alone[count].items[0].tolist()
+                assert together[count].items[row].tolist() == model.recommend(answers, 4).items[0].tolist()
+            if (item := model.question(answers)) is not None:
+                answers[item] = int(values[40 + row, item])
+        assert len(answers) == 8  # it runs out of candidates, and goes on
+
+
+def test_a_threshold_tells_likes_from_dislikes():
+    values = np.array([[5.0, 3.0], [4.0, 2.0]])
+    graded = Onboarding(like=4.0).fit(train_of(values)).expected({})
+    assert graded.tolist() == [1.0, 0.0]
