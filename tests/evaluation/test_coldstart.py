@@ -14,7 +14,8 @@ ITEMS = 30
 def split_of(lengths, timed=True, seed=0):
     """A user for each length: so many events of items in random order of time, one test item that is new to him."""
     rng = np.random.default_rng(seed)
-    rows = sorted((user, item, at) for user, n in enumerate(lengths) for at, item in enumerate(rng.permutation(ITEMS)[:n]))
+    drawn = [(user, rng.permutation(ITEMS)[:n]) for user, n in enumerate(lengths)]
+    rows = sorted((user, item, at) for user, own in drawn for at, item in enumerate(own))
     user, item, at = (np.array(column, dtype=np.int64) for column in zip(*rows, strict=True))
     users, items = IdMap.of(np.arange(len(lengths))), IdMap.of(np.arange(ITEMS))
     ones = np.ones(len(user), dtype=np.float32)

@@ -50,6 +50,7 @@ SECTIONS = [
     "Models",
     "Differences",
     "By group",
+    "Cold start",
     "Beyond accuracy",
     "Accuracy against breadth",
     "Agreement between models",
