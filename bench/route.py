@@ -7,11 +7,10 @@ Each run is a process of its own, so that one does not warm the other.
 
 from __future__ import annotations
 
-import json
 import os
+import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from results import table, write_section
@@ -22,8 +21,10 @@ from recsys.runfolder import RunFolder
 
 WORK = Path("runs/bench-route")
 SIZES = (30_000, 300_000)
-LIMITS_MB = (1_000, 2_000, 6_000)
-GROUP = Path("/sys/fs/cgroup/memory/recsys-route")
+LIMITS_MB = (900, 2_000, 6_000)
+GROUPS = Path("/sys/fs/cgroup/memory")
+PATIENCE = 900
+"""Seconds after which a run counts as one that does not finish."""
 CONFIG = """out = "{out}"
 engine = "{engine}"
 [data]
@@ -37,11 +38,20 @@ driver_memory = "1g"
 
 
 def run(events: Path, engine: str, limit_mb: int | None = None) -> tuple[float | None, float]:
-    """Return (seconds, peak MiB) of a run in a process of its own; None seconds when it does not finish."""
-    out = WORK / f"{events.parent.name}-{engine}"
+    """Return (seconds, peak MiB) of a run in a process of its own; None seconds when it does not finish.
+
+    A run that is there already, from a call that was cut short, is not repeated.
+    """
+    out = WORK / f"{events.parent.name}-{engine}-{limit_mb or 'free'}"
     config = WORK / f"{out.name}.toml"
     config.write_text(CONFIG.format(out=out, engine=engine, events=events))
-    start = time.perf_counter()
+    if not (out / "_SUCCESS").exists() and not _finishes(config, limit_mb):
+        return None, 0.0
+    hops = RunFolder.open(out).read_json("manifest.json")["hops"]
+    return sum(hop["seconds"] for hop in hops), max(hop["peak_mb"]["total"] for hop in hops)
+
+
+def _finishes(config: Path, limit_mb: int | None) -> bool:
     process = subprocess.Popen(
         [sys.executable, "-c", "from recsys.cli import main; main()", "run", str(config)],
         stdout=subprocess.DEVNULL,
@@ -49,19 +59,19 @@ def run(events: Path, engine: str, limit_mb: int | None = None) -> tuple[float |
         preexec_fn=(lambda: _confine(limit_mb)) if limit_mb else None,
         start_new_session=True,
     )
-    code = process.wait()
-    if code:
-        return None, 0.0
-    hops = RunFolder.open(out).read_json("manifest.json")["hops"]
-    return time.perf_counter() - start, max(hop["peak_mb"]["total"] for hop in hops)
+    try:
+        return process.wait(timeout=PATIENCE) == 0
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return False
 
 
 def _confine(limit_mb: int) -> None:
-    GROUP.mkdir(exist_ok=True)
-    for name in ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"):
-        if (GROUP / name).exists():
-            (GROUP / name).write_text(str(limit_mb << 20))
-    (GROUP / "cgroup.procs").write_text(str(os.getpid()))
+    group = GROUPS / f"recsys-route-{limit_mb}"
+    group.mkdir(exist_ok=True)
+    (group / "memory.limit_in_bytes").write_text(str(limit_mb << 20))
+    (group / "cgroup.procs").write_text(str(os.getpid()))
 
 
 def main() -> None:
@@ -75,7 +85,7 @@ def main() -> None:
         found = Statistics(size, size // 50, 2_000)
         both = {engine: run(events, engine) for engine in ("local", "spark")}
         (local, local_peak), (spark, spark_peak) = both["local"], both["spark"]
-        seen[size] = (events, local, spark)
+        seen[size] = events
         rows.append(
             [
                 f"{size:,}",
@@ -89,10 +99,11 @@ def main() -> None:
         )
     heads = ["events", "local, s", "Spark, s", "ratio", "local, peak MiB", "estimated", "Spark, peak MiB"]
     text = table(heads, rows)
-    if GROUP.parent.exists() and os.geteuid() == 0:
-        text += "\n\n" + _limits(*seen[SIZES[-1]][:1], SIZES[-1])
+    if GROUPS.exists() and os.geteuid() == 0:
+        text += "\n\n" + _limits(seen[SIZES[0]], SIZES[0])
+    load = f"Load average when it ended: {os.getloadavg()[2]:.0f}; read the ratios. "
+    text = f"{load}Seconds are those of all hops.\n\n{text}"
     write_section("route", "Which path: local against Spark", "python bench/route.py", text)
-    print(json.dumps({size: found[1:] for size, found in seen.items()}))
 
 
 def _limits(events: Path, size: int) -> str:

@@ -24,6 +24,14 @@ def test_statistics_are_those_of_the_log(world, world_files):
     assert not found.sampled
 
 
+def test_a_log_that_brings_its_own_items(tmp_path):
+    (tmp_path / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,10,4.0,964982703\n1,11,4.0,964982704\n")
+    (tmp_path / "movies.csv").write_text(
+        "movieId,title,genres\n10,Toy Story (1995),Adventure|Comedy\n11,Heat (1995),Crime\n"
+    )
+    assert statistics(of(tmp_path)).attributes >= 2
+
+
 @pytest.mark.parametrize("ending", ["csv", "csv.gz", "parquet"])
 def test_a_long_log_is_extrapolated(ending, world, tmp_path, monkeypatch):
     monkeypatch.setattr("recsys.data.columnar.ROWS", 1 << 10)

@@ -189,6 +189,12 @@ def read_items(items: Any, reading: Reading | None = None) -> pd.DataFrame:
     return table
 
 
+def items_of(events: Any, items: Any = None, reading: Reading | None = None) -> pd.DataFrame | None:
+    """Return the items table that :func:`read_tables` would: the one named, or the log's own; None without one."""
+    _, _, layout = _locate(events, reading or Reading())
+    return read_items(items, reading) if items is not None else layout.items() if layout else None
+
+
 def scan(events: Any, reading: Reading | None = None) -> Iterator[pd.DataFrame]:
     """Yield the rows of a log as found, unchecked, a piece at a time: for those who only count."""
     source, reading, _ = _locate(events, reading or Reading())
