@@ -29,8 +29,8 @@ def main(files: int) -> None:
             rows.append([name, *(f"{number:,}" for number in (sum(count.values()), count["read"], count["refused"]))])
     body = (
         "One to four random accidents in a clean file of 30 rows. Every file is either read, and then rows read + rows"
-        " refused = rows present, counted by other means, and the fast and the careful CSV reader agree on every cell;"
-        " or refused whole with a message that names it. No file led to another exception."
+        " refused = rows present, counted by other means, and every accepted cell of a CSV or TSV file is the one that"
+        " Python's csv module reads; or refused whole with a message that names it. No file led to another exception."
         "\n\n" + table(["file", "broken files", "read", "refused whole"], rows)
     )
     write_section("fuzz_readers", "Readers under fuzz", f"python bench/fuzz_readers.py {files}", body)
