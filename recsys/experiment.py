@@ -54,8 +54,8 @@ def run(config: Config, *, progress: Steps | None = None) -> dict[str, Evaluatio
             tables.refusals.write_csv(folder.path / "refused.csv")
             folder.write_json("data.json", card(tables) | {"source": data.events})
         with meter.hop("split"):
-            rule = config.rule(timed=TIME in tables.events)
-            parts = split(tables.events, rule, weighting=config.weigh, filters=config.filter, items=tables.items)
+            rule = config.rule(timed=TIME in tables.log)
+            parts = split(tables.take_log(), rule, weighting=config.weigh, filters=config.filter, items=tables.items)
             _write_split(folder, parts, tables.items)
             known = None if tables.items is None else features(tables.items, ITEM, parts.train.items)
             catalogue = _catalogue(parts.train, tables, config.judge)

@@ -4,11 +4,14 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from recsys.data.synthetic import film_world, write
 from recsys.errors import MissingExtra
 
 pytest.register_assert_rewrite("contract")
+settings.register_profile("untimed", deadline=None)  # no test may fail because the machine is busy
+settings.load_profile("untimed")
 
 ROOT = Path(__file__).resolve().parent.parent
 

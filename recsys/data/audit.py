@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from recsys.data import pairs
 from recsys.data.rules import AnyRule, ByTime, iso
 from recsys.data.weigh import Weighting
 from recsys.schema import ITEM, TIME, USER, VALUE
-from recsys.types import Interactions, Split
+from recsys.types import IdMap, Interactions, Split
 
 
 def parameters(rule: AnyRule) -> dict[str, Any]:
@@ -71,7 +72,7 @@ def describe_overlap(split: Split, train: pd.DataFrame, history: pd.DataFrame, t
     candidate = candidates.rows(split.test.items.ids)
     trained = np.bincount(split.train.item, minlength=len(candidates)) > 0
     warm_item = (candidate >= 0) & trained[candidate] if len(candidates) else candidate >= 0
-    outside = int((candidates.rows(test[ITEM]) < 0).sum())
+    outside = int((candidates.small_rows(test[ITEM]) < 0).sum())
     repeated = _repeated_pairs(split.history, split.test)
     return {
         "shared_rows": _shared_rows(history, test, split, repeated) if len(repeated) else 0,
@@ -89,10 +90,15 @@ def describe_overlap(split: Split, train: pd.DataFrame, history: pd.DataFrame, t
 
 
 def _drift(train: pd.DataFrame, test: pd.DataFrame) -> dict[str, Any]:
-    counts = [part[ITEM].value_counts() for part in (train, test)]
+    counts = [_counts(part[ITEM]) for part in (train, test)]
     either = counts[0].index.union(counts[1].index)
     a, b = (count.reindex(either, fill_value=0).to_numpy() for count in counts)
     return drift(a, b, [float(part[VALUE].mean()) for part in (train, test)])
+
+
+def _counts(ids: pd.Series) -> pd.Series:
+    known = IdMap.of(ids)
+    return pd.Series(np.bincount(known.small_rows(ids), minlength=len(known)), index=known.ids)
 
 
 def drift(train: np.ndarray, test: np.ndarray, means: list[float]) -> dict[str, Any]:
@@ -115,24 +121,25 @@ def drift(train: np.ndarray, test: np.ndarray, means: list[float]) -> dict[str, 
 
 def _repeated_pairs(history: Interactions, test: Interactions) -> np.ndarray:
     """Return int64 keys (row of history user × candidates + item) of the pairs that both hold."""
-    width = len(history.items)
-    known = history.user.astype(np.int64) * width + history.item
     user = history.users.rows(test.users.ids)[test.user]
     item = history.items.rows(test.items.ids)[test.item]
-    tested = np.where((user >= 0) & (item >= 0), user * width + item, -1)
-    place = np.minimum(np.searchsorted(known, tested), len(known) - 1)
-    return tested[known[place] == tested]
+    there = np.zeros(len(test), dtype=bool)
+    both = np.flatnonzero((user >= 0) & (item >= 0))
+    begins = np.searchsorted(history.user, np.arange(len(history.users) + 1, dtype=np.int32))
+    there[both] = pairs.present(begins, history.item, user[both], item[both])
+    return user[there] * len(history.items) + item[there]
 
 
 def _shared_rows(history: pd.DataFrame, test: pd.DataFrame, split: Split, repeated: np.ndarray) -> int:
     """Return how many test rows equal a history row in user, item and (if there is one) timestamp."""
     users, items = split.history.users, split.history.items
+    repeated = np.sort(repeated)
 
     def rows_of_repeated_pairs(events: pd.DataFrame) -> pd.DataFrame:
-        user, item = users.rows(events[USER]), items.rows(events[ITEM])
-        pair = np.where((user >= 0) & (item >= 0), user * len(items) + item, -1)
-        rows = pd.DataFrame({"pair": pair, "time": events[TIME].to_numpy() if TIME in events else 0.0})
-        return rows[np.isin(pair, repeated)]
+        user, item = users.small_rows(events[USER]), items.small_rows(events[ITEM])
+        rows = np.flatnonzero(pairs.among(user, item, len(items), repeated))
+        time = events[TIME].to_numpy()[rows] if TIME in events else 0.0
+        return pd.DataFrame({"user": user[rows], "item": item[rows], "time": time})
 
     known = rows_of_repeated_pairs(history).drop_duplicates()
-    return len(rows_of_repeated_pairs(test).merge(known, on=["pair", "time"]))
+    return len(rows_of_repeated_pairs(test).merge(known, on=["user", "item", "time"]))

@@ -9,10 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from recsys.data import pairs
 from recsys.data.read import Tables
 from recsys.data.rules import iso
-from recsys.schema import ITEM, TIME, USER
+from recsys.schema import EVENT, ITEM, TIME, USER, VALUE
 
 DAY = 86_400
 OUTLYING = 3.5
@@ -21,17 +23,31 @@ OUTLYING = 3.5
 
 def card(tables: Tables) -> dict[str, Any]:
     """Return JSON-able facts about the accepted events; see :func:`facts`."""
-    events = tables.events
+    events = tables.log
+    user, item = (events[column].cat.codes.to_numpy() for column in (USER, ITEM))
+    value = events[VALUE].to_numpy()
+    time = events[TIME].to_numpy() if TIME in events else value
+    kind = _item_and_event(events) if EVENT in events else item
+    begins, order = pairs.in_order(user, kind, len(events[USER].cat.categories), time, value)
     return facts(
-        pairs=len(events[[USER, ITEM]].drop_duplicates()),
-        distinct=len(events.drop_duplicates()),
-        per_item=events[ITEM].value_counts().to_numpy(),
-        per_user=np.unique(events[USER].value_counts().to_numpy(), return_counts=True),
-        days=np.unique(events[TIME].to_numpy() // DAY) if TIME in events else None,
+        pairs=pairs.distinct(begins, order, [item]),
+        distinct=pairs.distinct(begins, order, [kind, time, value]),
+        per_item=np.bincount(item),
+        per_user=np.unique(np.diff(begins), return_counts=True),
+        days=np.unique(events[TIME].to_numpy() // DAY).astype(np.float64) if TIME in events else None,
         span=[iso(events[TIME].min()), iso(events[TIME].max())] if TIME in events else None,
         tables={name: len(t) for name in ("items", "users") if (t := getattr(tables, name)) is not None},
         refused={"total": tables.refusals.refused, "by_reason": dict(tables.refusals.counts)},
     )
+
+
+def _item_and_event(events: pd.DataFrame) -> np.ndarray:
+    """Return int32[n] in the order of items: one number an item and type of event."""
+    item, kind = (events[column].cat for column in (ITEM, EVENT))
+    both = item.codes.to_numpy().astype(np.int64) * len(kind.categories) + kind.codes.to_numpy()
+    if len(item.categories) * len(kind.categories) >= 2**31:
+        both = np.unique(both, return_inverse=True)[1]
+    return both.astype(np.int32)
 
 
 def facts(

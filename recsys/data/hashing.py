@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from pandas.util import hash_array
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -43,6 +44,8 @@ def id_bits(ids: Any) -> np.ndarray:
 
     The number 7 and the text "7" differ; tables have one kind of id by the time they are split.
     """
+    if isinstance(getattr(ids, "dtype", None), pd.CategoricalDtype):
+        return id_bits(ids.cat.categories)[ids.cat.codes.to_numpy()]
     values = ids.to_numpy() if hasattr(ids, "to_numpy") else np.asarray(ids)
     if values.dtype.kind in "iu":
         return values.astype(np.int64).view(np.uint64)

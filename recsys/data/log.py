@@ -18,6 +18,7 @@ from recsys.schema import EVENT, ITEM, TIME, USER, VALUE, canonical_int64
 
 SMALLEST = {VALUE: np.float32, TIME: np.int32}
 EMPTY = -1
+SLAB = 1 << 23
 
 
 class Log:
@@ -25,7 +26,7 @@ class Log:
 
     def __init__(self) -> None:
         self._ids: dict[str, Ids] = {}
-        self._pieces: dict[str, list[np.ndarray]] = {}
+        self._columns: dict[str, _Column] = {}
 
     def append(self, piece: pd.DataFrame) -> None:
         """Add the rows of a piece; every piece has the same columns."""
@@ -34,7 +35,7 @@ class Log:
                 found = _shrink(piece[name].to_numpy(), SMALLEST[name])
             else:
                 found = self._ids.setdefault(name, Ids()).number(piece[name])
-            self._pieces.setdefault(name, []).append(found)
+            self._columns.setdefault(name, _Column()).append(found)
 
     def clear(self) -> None:
         """Forget everything."""
@@ -44,11 +45,38 @@ class Log:
         """Return all rows, and give up the pieces."""
         columns: dict[str, Any] = {}
         for name in (USER, ITEM, VALUE, TIME, EVENT):
-            if name not in self._pieces:
+            if name not in self._columns:
                 continue
-            found = np.concatenate(self._pieces.pop(name))
+            found = self._columns.pop(name).whole()
             columns[name] = found if name in SMALLEST else self._ids.pop(name).categories(found)
         return pd.DataFrame(columns, copy=False)
+
+
+class _Column:
+    """Numbers that come in pieces, held in slabs large enough for the allocator to give them back to the system."""
+
+    def __init__(self) -> None:
+        self._slabs: list[np.ndarray] = []
+        self._used = SLAB
+
+    def append(self, values: np.ndarray) -> None:
+        while len(values):
+            if self._used == SLAB or self._slabs[-1].dtype != values.dtype:
+                self._trim()
+                self._slabs.append(np.empty(SLAB, dtype=values.dtype))
+                self._used = 0
+            fits = min(len(values), SLAB - self._used)
+            self._slabs[-1][self._used : self._used + fits] = values[:fits]
+            self._used += fits
+            values = values[fits:]
+
+    def _trim(self) -> None:
+        if self._slabs:
+            self._slabs[-1] = self._slabs[-1][: self._used]
+
+    def whole(self) -> np.ndarray:
+        self._trim()
+        return np.concatenate(self._slabs) if self._slabs else np.empty(0)
 
 
 class Ids:

@@ -127,7 +127,7 @@ class Refusals:
         table.to_csv(path, index=False, errors="backslashreplace")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Tables:
     """Tables whose ids are of one kind; ``items`` and ``users`` may be absent. ``log``: see ``data.log``."""
 
@@ -140,6 +140,11 @@ class Tables:
     def events(self) -> pd.DataFrame:
         """The log as a plain table, made anew: ids are integers or text, values and times float64."""
         return widen(self.log)
+
+    def take_log(self) -> pd.DataFrame:
+        """Return the log and forget it, so that who takes it can let go of it."""
+        log, self.log = self.log, self.log.iloc[:0].copy()  # a slice alone would hold all of it
+        return log
 
 
 def read_tables(events: Any, items: Any = None, users: Any = None, reading: Reading | None = None) -> Tables:

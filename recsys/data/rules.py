@@ -14,6 +14,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from recsys.data.hashing import id_hash, row_hash
+from recsys.data.log import keep
 from recsys.errors import InputError
 from recsys.schema import ITEM, TIME, USER
 from recsys.types import IdMap
@@ -148,13 +149,15 @@ def cut_time(times: np.ndarray, test: float) -> float:
     >>> cut_time(np.array([1.0, 2.0, 3.0, 3.0, 3.0]), test=0.4), cut_time(np.arange(10.0), test=0.2)
     (3.0, 8.0)
     """
-    times = np.sort(times)
-    first = len(times) - int(test * len(times))  # as long as the tie allows, test = times[first:]
+    first = len(times) - int(test * len(times))  # as long as the tie allows, test = sorted times[first:]
     if first == len(times):
-        return float(times[-1])
-    if first and times[first - 1] == times[first]:
-        first = np.searchsorted(times, times[first], side="right")
-    return float(times[min(first, len(times) - 1)])
+        return float(times.max())
+    around = np.partition(times, [max(first - 1, 0), first])[max(first - 1, 0) : first + 1]
+    cut = around[-1]
+    if first and around[0] == cut:
+        later = times[times > cut]
+        cut = later.min() if len(later) else cut
+    return float(cut)
 
 
 def assign(events: pd.DataFrame, rule: AnyRule) -> np.ndarray:
@@ -191,7 +194,7 @@ def _assign(events: pd.DataFrame, rule: AnyRule) -> np.ndarray:
 
 def _hold_out_users(events: pd.DataFrame, rule: HeldOutUsers) -> np.ndarray:
     held = id_hash(events[USER], rule.seed) < rule.share
-    theirs = events[held]
+    theirs = keep(events, held)
     time = theirs[TIME].to_numpy() if TIME in events else row_hash(theirs[USER], theirs[ITEM], rule.seed)
     _, upto, total = _standing(theirs, time)
     side = np.full(len(events), TRAIN, dtype=np.int8)
@@ -205,7 +208,7 @@ def _times(events: pd.DataFrame, rule: AnyRule) -> np.ndarray:
             f"rule = '{rule.rule}' needs timestamps and the events have none."
             " Map a column to `timestamp` under [data.columns], or use rule = 'fraction'."
         )
-    return events[TIME].to_numpy(dtype=np.float64)
+    return events[TIME].to_numpy()
 
 
 def _standing(events: pd.DataFrame, time: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -213,7 +216,7 @@ def _standing(events: pd.DataFrame, time: np.ndarray) -> tuple[np.ndarray, np.nd
 
     Order is (time, item id); rows alike in user, time and item are equals.
     """
-    user, item = pd.factorize(events[USER])[0], IdMap.of(events[ITEM]).rows(events[ITEM])
+    user, item = (IdMap.of(events[column]).small_rows(events[column]) for column in (USER, ITEM))
     order = np.lexsort((item, time, user))
     user, time, item = user[order], time[order], item[order]
     of_user, total = _runs(np.diff(user) != 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from recsys.data.audit import cut, describe_overlap, describe_part, parameters, warnings
+from recsys.data.log import keep
 from recsys.data.rules import HISTORY, TEST, TRAIN, AnyRule, HeldOutUsers, assign, iso
 from recsys.data.weigh import Filters, Weighting, aggregate, check_event_types, filter_events, weigh
 from recsys.errors import InputError
@@ -34,23 +35,26 @@ def split(
     weighting, filters = weighting or Weighting(), filters or Filters()
     check_event_types(events, weighting)
     side = assign(events, rule)
-    train_rows, removed = filter_events(events[side == TRAIN], filters)
-    test_rows = events[side == TEST]
+    train_rows, removed = filter_events(keep(events, side == TRAIN), filters)
+    test_rows = keep(events, side == TEST)
+    history_only = keep(events, side == HISTORY)
+    has_types = EVENT in events
+    del events, side  # nobody may hold them any more
     if not len(train_rows):
         raise InputError(f"the filters removed every train event: {removed}. Use smaller minimum counts.")
-    reference = float(train_rows[TIME].max()) if TIME in events else None
+    reference = float(train_rows[TIME].max()) if TIME in train_rows else None
 
     weighed = weigh(train_rows, weighting, reference=reference)
     candidates = IdMap.of(weighed[ITEM], [] if items is None else items[ITEM])
     train = aggregate(weighed, weighting.aggregate, IdMap.of(weighed[USER]), candidates)
     history, history_rows, dropped = train, train_rows, 0
     if isinstance(rule, HeldOutUsers):
-        own = weigh(events[side == HISTORY], weighting, reference=reference)
+        own = weigh(history_only, weighting, reference=reference)
         known = candidates.rows(own[ITEM]) >= 0
         dropped = int((~known).sum())
-        both = pd.concat([weighed, own[known]])
+        both = pd.concat([weighed, keep(own, known)])
         history = aggregate(both, weighting.aggregate, IdMap.of(both[USER]), candidates)
-        history_rows = pd.concat([train_rows, events[side == HISTORY]])
+        history_rows = pd.concat([train_rows, history_only])
     tested = weigh(test_rows, weighting)
     test = aggregate(tested, weighting.aggregate, IdMap.of(tested[USER]), IdMap.of(tested[ITEM]))
     if not len(train) or not len(test):
@@ -60,7 +64,7 @@ def split(
     parts.about.update(
         rule=rule.rule,
         parameters=parameters(rule),
-        cut=cut(rule, test_rows[TIME].min() if TIME in events else None),
+        cut=cut(rule, test_rows[TIME].min() if TIME in test_rows else None),
         decay_reference=iso(reference) if weighting.half_life_days and reference is not None else None,
         train=describe_part(train_rows, train),
         history=describe_part(history_rows, history),
@@ -71,5 +75,5 @@ def split(
         history_rows_outside_candidates=dropped,
         **describe_overlap(parts, train_rows, history_rows, test_rows),
     )
-    parts.about["warnings"] = warnings(parts.about, rule, weighting, EVENT in events)
+    parts.about["warnings"] = warnings(parts.about, rule, weighting, has_types)
     return parts

@@ -9,17 +9,20 @@ the other in the order (timestamp, value), and rounds once to float32; in Spark 
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from recsys.data import pairs
+from recsys.data.log import keep
 from recsys.errors import ConfigError, InputError
 from recsys.schema import EVENT, INTERACTIONS, ITEM, TIME, USER, VALUE
 from recsys.types import IdMap, Interactions
 
 Aggregate = Literal["sum", "last", "max", "count"]
+AGGREGATES = get_args(Aggregate)  # in the order of pairs.SUM …
 DAY = 86_400.0
 
 
@@ -86,12 +89,12 @@ def filter_events(events: pd.DataFrame, filters: Filters) -> tuple[pd.DataFrame,
     while before != len(events) and (before < 0 or filters.repeat):
         before = len(events)
         for name, column, least in filters.steps():
-            codes, ids = pd.factorize(events[column])
-            counts = np.bincount(codes, minlength=len(ids))
-            keep = counts[codes] >= least
-            removed[name]["rows"] += int((~keep).sum())
+            codes = IdMap.of(events[column]).small_rows(events[column])
+            counts = np.bincount(codes)
+            kept = counts[codes] >= least
+            removed[name]["rows"] += int((~kept).sum())
             removed[name]["ids"] += int((counts < least).sum())
-            events = events[keep]
+            events = keep(events, kept)
     return events, removed
 
 
@@ -119,17 +122,20 @@ def weigh(events: pd.DataFrame, weighting: Weighting, *, reference: float | None
     Args:
         reference: seconds since 1970, at most the cut; None = no decay (test events are never decayed).
     """
-    value = events[VALUE].to_numpy(dtype=np.float64)
+    value = events[VALUE].to_numpy()
     if weighting.half_life_days and reference is not None:
         if TIME not in events:
             raise ConfigError("half_life_days needs timestamps: map a timestamp column, or remove half_life_days.")
         age = np.maximum(reference - events[TIME].to_numpy(dtype=np.float64), 0.0)
-        value = value * np.exp2(-age / (weighting.half_life_days * DAY))
+        value = value.astype(np.float64) * np.exp2(-age / (weighting.half_life_days * DAY))
+    weighed = events.copy(deep=False)  # the columns themselves are shared, and never changed
+    weighed[VALUE] = value
     if EVENT not in events or not weighting.events:
-        return events.assign(**{VALUE: value})
+        return weighed
     check_event_types(events, weighting)
     weight = events[EVENT].map(weighting.events).to_numpy(dtype=np.float64)
-    return events.assign(**{VALUE: value * weight})[weight != 0]
+    weighed[VALUE] = value * weight
+    return keep(weighed, weight != 0)
 
 
 def aggregate(events: pd.DataFrame, how: Aggregate, users: IdMap, items: IdMap) -> Interactions:
@@ -146,29 +152,18 @@ def aggregate(events: pd.DataFrame, how: Aggregate, users: IdMap, items: IdMap) 
     """
     if how == "last" and TIME not in events:
         raise ConfigError("aggregate = 'last' needs timestamps: map a timestamp column, or use 'sum' or 'max'.")
-    pair = _pairs(events, users, items)
-    value = events[VALUE].to_numpy(dtype=np.float64)
-    time = events[TIME].to_numpy(dtype=np.float64) if TIME in events else np.full(len(events), -1.0)
-    order = _order(pair, time, value)
-    pair, value, time = pair[order], value[order], time[order]
-
-    first = np.flatnonzero(np.diff(pair, prepend=-1))
-    last = np.append(first[1:], len(pair))[: len(first)] - 1
-    one_value = {
-        "sum": lambda: np.bincount(_segments(first, len(pair)), weights=value),  # adds from left to right
-        "last": lambda: value[last],
-        "max": lambda: np.maximum.reduceat(value, first) if len(first) else value,
-        "count": lambda: (last - first + 1).astype(np.float64),
-    }[how]()
-    width = max(len(items), 1)
-    return Interactions(
-        users=users,
-        items=items,
-        user=(pair[first] // width).astype(np.int32),
-        item=(pair[first] % width).astype(np.int32),
-        value=_to_float32(one_value),
-        time=np.floor(time[last]).astype(np.int64),
-    )
+    if not len(events):
+        empty = np.empty(0, np.int32)
+        return Interactions(users, items, empty, empty, empty.astype(np.float32), empty.astype(np.int64))
+    user, item = _rows(events, USER, users), _rows(events, ITEM, items)
+    value = events[VALUE].to_numpy()
+    time = events[TIME].to_numpy() if TIME in events else np.full(len(events), -1, dtype=np.int32)
+    begins, order = pairs.in_order(user, item, len(users), time, value)
+    del user  # it is in the order by now
+    user, item, value, time = pairs.one_a_pair(begins, order, item, time, value, AGGREGATES.index(how))
+    if not np.isfinite(value).all():
+        raise InputError("a (user, item) value does not fit in float32 after weighting: scale the values down.")
+    return Interactions(users, items, user, item, value, time)
 
 
 def table(interactions: Interactions) -> pd.DataFrame:
@@ -194,54 +189,26 @@ def from_table(df: pd.DataFrame, users: IdMap | None = None, items: IdMap | None
     INTERACTIONS.require(df.columns)
     users = IdMap.of(df[USER]) if users is None else users
     items = IdMap.of(df[ITEM]) if items is None else items
-    pair = _pairs(df, users, items)
-    order = np.argsort(pair)
-    repeats = int((np.diff(pair[order]) == 0).sum())
+    user, item = _rows(df, USER, users), _rows(df, ITEM, items)
+    order = np.lexsort((item, user))
+    user, item = user[order], item[order]
+    repeats = int(((np.diff(user) == 0) & (np.diff(item) == 0)).sum())
     if repeats:
         raise InputError(f"interactions: {repeats:,} (user, item) pairs occur twice: aggregate them first.")
-    width = max(len(items), 1)
     return Interactions(
         users=users,
         items=items,
-        user=(pair[order] // width).astype(np.int32),
-        item=(pair[order] % width).astype(np.int32),
+        user=user,
+        item=item,
         value=df[VALUE].to_numpy(dtype=np.float32)[order],
         time=df[TIME].to_numpy(dtype=np.int64)[order],
     )
 
 
-def _pairs(df: pd.DataFrame, users: IdMap, items: IdMap) -> np.ndarray:
-    """Return int64[n] that order rows by (user, item)."""
-    user, item = users.rows(df[USER]), items.rows(df[ITEM])
-    for column, rows in ((USER, user), (ITEM, item)):
-        if (rows < 0).any():
-            unknown = df[column].to_numpy()[rows < 0]
-            raise InputError(f"{len(unknown):,} rows have a {column} outside the id map, first {unknown[0]!r}.")
-    return user * len(items) + item
-
-
-def _order(pair: np.ndarray, time: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """Return the order by (pair, time, value). Most pairs occur once, so only repeats are sorted further."""
-    order = np.argsort(pair)
-    same = np.diff(pair[order]) == 0
-    repeated = np.flatnonzero(np.append(same, False) | np.insert(same, 0, False))
-    rows = order[repeated]
-    for key in (value, time, pair):
-        rows = rows[np.argsort(key[rows], kind="stable")]
-    order[repeated] = rows
-    return order
-
-
-def _segments(first: np.ndarray, n: int) -> np.ndarray:
-    """Return int64[n]: the number of the segment that each position lies in."""
-    starts = np.zeros(n, dtype=np.int64)
-    starts[first] = 1
-    return np.cumsum(starts) - 1
-
-
-def _to_float32(values: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        small = values.astype(np.float32)
-    if not np.isfinite(small).all():
-        raise InputError("a (user, item) value does not fit in float32 after weighting: scale the values down.")
-    return small
+def _rows(df: pd.DataFrame, column: str, ids: IdMap) -> np.ndarray:
+    """Return int32[n] the rows of a column of ids, all of which must be known."""
+    rows = ids.small_rows(df[column])
+    if len(rows) and rows.min() < 0:
+        unknown = df[column].array[rows < 0]
+        raise InputError(f"{len(unknown):,} rows have a {column} outside the id map, first {unknown[0]!r}.")
+    return rows
