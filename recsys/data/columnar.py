@@ -146,7 +146,7 @@ def _arrow(table: pd.DataFrame, name: str) -> pa.ChunkedArray:
 
 def _column(column: pa.ChunkedArray, name: str, where: str) -> pd.Series:
     if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
+        column = pa.chunked_array([_distinct(chunk).take(chunk.indices) for chunk in column.chunks])
     kind = column.type
     if _is_text(kind) and (name.endswith("_id") or name == "event"):
         return column.dictionary_encode().unify_dictionaries().to_pandas()
@@ -164,6 +164,10 @@ def _column(column: pa.ChunkedArray, name: str, where: str) -> pd.Series:
     if name == "event":
         return column.cast(pa.string()).to_pandas().astype(object)
     return column.to_pandas()
+
+
+def _distinct(coded: pa.DictionaryArray) -> pa.Array:
+    return coded.dictionary.cast(pa.string()) if _is_text(coded.dictionary.type) else coded.dictionary
 
 
 def _ids(column: pa.ChunkedArray, name: str, where: str) -> pd.Series:
