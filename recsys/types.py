@@ -82,8 +82,8 @@ class IdMap:
         """Return :meth:`rows` as int32; of categories, without anything of eight bytes an id in between."""
         if not _is_category(ids):
             return self.rows(ids).astype(np.int32)
-        of_category = np.append(self.rows(ids.cat.categories), -1).astype(np.int32)  # the last one is for null, code -1
-        codes = ids.cat.codes.to_numpy()
+        of_category = np.append(self.rows(ids.array.categories), -1).astype(np.int32)  # the last one is for null, code -1
+        codes = ids.array.codes
         rows = np.empty(len(codes), dtype=np.int32)
         for part in _parts(len(codes)):
             rows[part] = of_category[codes[part]]
@@ -104,17 +104,17 @@ def _parts(n: int) -> Iterator[slice]:
 
 
 def _dtype(ids: Any) -> np.dtype:
-    return ids.cat.categories.dtype if _is_category(ids) else np.asarray(ids).dtype
+    return ids.array.categories.dtype if _is_category(ids) else np.asarray(ids).dtype
 
 
 def _distinct(ids: Any) -> pd.Index:
     if not _is_category(ids):
         return pd.Index(_plain(ids)).unique()
-    codes = ids.cat.codes.to_numpy()
-    used = np.zeros(len(ids.cat.categories), dtype=bool)
+    codes = ids.array.codes
+    used = np.zeros(len(ids.array.categories), dtype=bool)
     for part in _parts(len(codes)):
         used[codes[part]] = True
-    return pd.Index(_plain(ids.cat.categories))[used]
+    return pd.Index(_plain(ids.array.categories))[used]
 
 
 def _plain(ids: Any) -> np.ndarray:

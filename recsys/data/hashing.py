@@ -45,7 +45,7 @@ def id_bits(ids: Any) -> np.ndarray:
     The number 7 and the text "7" differ; tables have one kind of id by the time they are split.
     """
     if isinstance(getattr(ids, "dtype", None), pd.CategoricalDtype):
-        return id_bits(ids.cat.categories)[ids.cat.codes.to_numpy()]
+        return id_bits(ids.array.categories)[ids.array.codes]
     values = ids.to_numpy() if hasattr(ids, "to_numpy") else np.asarray(ids)
     if values.dtype.kind in "iu":
         return values.astype(np.int64).view(np.uint64)
