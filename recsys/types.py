@@ -82,8 +82,8 @@ class IdMap:
         """Return :meth:`rows` as int32; of categories, without anything of eight bytes an id in between."""
         if not _is_category(ids):
             return self.rows(ids).astype(np.int32)
-        of_category = np.append(self.rows(ids.array.categories), -1).astype(np.int32)  # the last one is for null, code -1
-        codes = ids.array.codes
+        codes, known = ids.array.codes, self.rows(ids.array.categories)
+        of_category = np.append(known, -1).astype(np.int32)  # the last one is for null, code -1
         rows = np.empty(len(codes), dtype=np.int32)
         for part in _parts(len(codes)):
             rows[part] = of_category[codes[part]]

@@ -93,7 +93,7 @@ def _drift(train: pd.DataFrame, test: pd.DataFrame) -> dict[str, Any]:
     counts = [_counts(part[ITEM]) for part in (train, test)]
     either = counts[0].index.union(counts[1].index)
     a, b = (count.reindex(either, fill_value=0).to_numpy() for count in counts)
-    return drift(a, b, [float(part[VALUE].mean()) for part in (train, test)])
+    return drift(a, b, [float(part[VALUE].to_numpy().mean(dtype=np.float64)) for part in (train, test)])
 
 
 def _counts(ids: pd.Series) -> pd.Series:

@@ -52,9 +52,11 @@ def read_tables(spark: SparkSession, data: Data, work: Path) -> Tables:
     try:
         raw = _raw(spark, source, reading)
         unit = reading.time_unit or _unit(raw, source)
-        checked = raw.mapInPandas(_checker(unit), _checked_schema(raw))
+        broken = "not a JSON object" if _kind(source, reading) == "jsonl" else "wrong column count"
+        checked = raw.mapInPandas(_checker(unit, broken), _checked_schema(raw))
         checked.write.parquet(str(work / "checked"))
         checked = spark.read.parquet(str(work / "checked"))
+        _require_rows_on_lines(checked, source)
         refusals = _refusals(checked, source)
         stop_if_too_many(source, refusals, reading)
         accepted = checked.where(F.col(WHY) == 0).drop(WHY, TEXT)
@@ -76,9 +78,13 @@ def _source(data: Data) -> tuple[Source, Reading]:
     return source, reading
 
 
+def _kind(source: Source, reading: Reading) -> str:
+    return source.format() if reading.format == "auto" else reading.format
+
+
 def _raw(spark: SparkSession, source: Source, reading: Reading) -> DataFrame:
     """Return the columns that exist, renamed to ours; text files give text, and rows that do not parse ``_corrupt``."""
-    kind = source.format() if reading.format == "auto" else reading.format
+    kind = _kind(source, reading)
     wanted = {column: reading.columns.get(column, column) for column in (USER, ITEM, VALUE, TIME, EVENT)}
     path = str(source.path)
     if kind == "parquet":
@@ -147,13 +153,13 @@ def _checked_schema(raw: DataFrame) -> T.StructType:
     return T.StructType([*fields, T.StructField(WHY, T.ByteType()), T.StructField(TEXT, T.StringType())])
 
 
-def _checker(unit: Any) -> Any:
+def _checker(unit: Any, broken_reason: str) -> Any:
     def check(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         for batch in batches:
             corrupt = batch.pop(CORRUPT)
             events, why = check_events(batch, unit)
             broken = corrupt.notna().to_numpy()
-            why[broken] = code("wrong column count")
+            why[broken] = code(broken_reason)
             bad = why > 0
             text = np.full(len(batch), None, dtype=object)
             text[broken] = corrupt[broken]
@@ -164,6 +170,20 @@ def _checker(unit: Any) -> Any:
             yield events.assign(**{WHY: why.astype(np.int8), TEXT: text})
 
     return check
+
+
+def _require_rows_on_lines(checked: DataFrame, source: Source) -> None:
+    """Raise InputError when a row has half of a quoted field: Spark cuts files into pieces at line ends, whole or not.
+
+    The local reader accepts a line end between quotes; here it would make two broken rows of a good one.
+    """
+    quotes = F.length(TEXT) - F.length(F.replace(F.col(TEXT), F.lit('"'), F.lit("")))
+    half = checked.where((F.col(WHY) == code("wrong column count")) & (quotes % 2 == 1)).select(TEXT).first()
+    if half:
+        raise InputError(
+            f"{source}: a quoted field goes over the end of a line, or is never closed: {half[0][:80]!r}. Spark reads"
+            " rows of one line: use engine = 'local', or write the table as Parquet."
+        )
 
 
 def _refusals(checked: DataFrame, source: Source) -> Refusals:

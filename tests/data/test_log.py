@@ -7,6 +7,9 @@ import pytest
 from recsys.data import columnar, lines
 from recsys.data.log import Log, keep, widen
 from recsys.data.read import read_tables
+from recsys.data.rules import ByTime, ColdItems, Fraction, HeldOutUsers, LastN
+from recsys.data.split import split
+from recsys.data.weigh import Filters, Weighting, table
 
 
 def log_of(*pieces):
@@ -17,17 +20,17 @@ def log_of(*pieces):
 
 
 def test_ids_are_categories_in_id_order():
-    table = log_of({"user_id": [30, 4], "item_id": ["b", "a"]}, {"user_id": [4, -7], "item_id": ["c", "a"]})
-    assert table["user_id"].cat.categories.tolist() == [-7, 4, 30]
-    assert table["user_id"].tolist() == [30, 4, 4, -7]
-    assert table["item_id"].cat.categories.tolist() == ["a", "b", "c"]
-    assert table["user_id"].cat.codes.to_numpy().tolist() == [2, 1, 1, 0]
+    found = log_of({"user_id": [30, 4], "item_id": ["b", "a"]}, {"user_id": [4, -7], "item_id": ["c", "a"]})
+    assert found["user_id"].cat.categories.tolist() == [-7, 4, 30]
+    assert found["user_id"].tolist() == [30, 4, 4, -7]
+    assert found["item_id"].cat.categories.tolist() == ["a", "b", "c"]
+    assert found["user_id"].cat.codes.to_numpy().tolist() == [2, 1, 1, 0]
 
 
 def test_ids_that_turn_out_to_be_text_late():
-    table = log_of({"user_id": [7, 10]}, {"user_id": ["7", "9"]}, {"user_id": ["007", "10"]}, {"user_id": [9, 11]})
-    assert table["user_id"].tolist() == ["7", "10", "7", "9", "007", "10", "9", "11"]
-    assert table["user_id"].cat.categories.tolist() == ["007", "10", "11", "7", "9"]
+    found = log_of({"user_id": [7, 10]}, {"user_id": ["7", "9"]}, {"user_id": ["007", "10"]}, {"user_id": [9, 11]})
+    assert found["user_id"].tolist() == ["7", "10", "7", "9", "007", "10", "9", "11"]
+    assert found["user_id"].cat.categories.tolist() == ["007", "10", "11", "7", "9"]
 
 
 def test_text_that_is_all_canonical_is_integers_and_types_are_kept():
@@ -40,9 +43,9 @@ def test_many_distinct_integers_are_kept_apart():
     rng = np.random.default_rng(1)
     ids = np.concatenate([rng.integers(-(2**63), 2**63 - 1, 40_000), np.arange(40_000) << 32, np.arange(9) - 4])
     pieces = [{"user_id": part} for part in np.array_split(np.concatenate([ids, ids[::-1]]), 7)]
-    table = log_of(*pieces)
-    assert np.array_equal(table["user_id"].to_numpy(), np.concatenate([ids, ids[::-1]]))
-    assert np.array_equal(table["user_id"].cat.categories, np.unique(ids))
+    found = log_of(*pieces)
+    assert np.array_equal(found["user_id"].to_numpy(), np.concatenate([ids, ids[::-1]]))
+    assert np.array_equal(found["user_id"].cat.categories, np.unique(ids))
 
 
 @pytest.mark.parametrize(
@@ -55,16 +58,16 @@ def test_many_distinct_integers_are_kept_apart():
 )
 def test_values_and_times_lose_nothing(value, time, types):
     pieces = [{"value": [v], "timestamp": [t]} for v, t in zip(value, time, strict=True)]
-    table = log_of(*pieces)
-    assert (table["value"].dtype, table["timestamp"].dtype) == types
-    wide = widen(table)
+    found = log_of(*pieces)
+    assert (found["value"].dtype, found["timestamp"].dtype) == types
+    wide = widen(found)
     assert (wide["value"].tolist(), wide["timestamp"].tolist()) == (value, time)
     assert (wide.dtypes == np.float64).all()
 
 
 def test_kept_rows_keep_their_types():
-    table = log_of({"user_id": [3, 1, 3], "value": [1.0, 2.0, 3.0]})
-    kept = keep(table, np.array([True, False, True]))
+    found = log_of({"user_id": [3, 1, 3], "value": [1.0, 2.0, 3.0]})
+    kept = keep(found, np.array([True, False, True]))
     assert (kept["user_id"].tolist(), kept["value"].tolist()) == ([3, 3], [1.0, 3.0])
     assert kept["user_id"].cat.categories.tolist() == [1, 3]
     assert kept.index.tolist() == [0, 1]
@@ -104,3 +107,23 @@ def test_a_number_among_iso_times_in_a_later_piece(tmp_path, monkeypatch):
     monkeypatch.setattr(lines, "BLOCK", 50)
     assert read_tables(path).refusals.counts == whole.refusals.counts == {"impossible time": 1}
     assert len(read_tables(path).log) == 99
+
+
+@pytest.mark.parametrize("rule", [ByTime(), LastN(n=2), Fraction(), HeldOutUsers(), ColdItems()], ids=lambda r: r.rule)
+@pytest.mark.parametrize("text", [False, True], ids=["numbers", "text"])
+def test_a_packed_log_is_split_as_the_plain_table(rule, text):
+    rng = np.random.default_rng(4)
+    n = 4000
+    plain = pd.DataFrame({"user_id": rng.integers(0, 99, n), "item_id": rng.integers(0, 40, n)})
+    plain = ("u" + plain.astype(str)).astype(object) if text else plain
+    plain["value"], plain["timestamp"] = rng.integers(-2, 9, n) / 2.0, rng.integers(0, 999, n).astype(float)
+    plain["event"] = rng.choice(["view", "buy", "back"], n)
+    packed = log_of(plain[:1500], plain[1500:])
+    settings = {
+        "weighting": Weighting(events={"view": 0.1, "buy": 3, "back": 0}, half_life_days=0.001),
+        "filters": Filters(min_user_events=9, min_item_events=20, repeat=True),
+    }
+    one, other = split(plain, rule, **settings), split(packed, rule, **settings)
+    assert one.about == other.about
+    for name in ("train", "history", "test"):
+        pd.testing.assert_frame_equal(table(getattr(one, name)), table(getattr(other, name)))

@@ -1,0 +1,44 @@
+"""What the local reader and Spark's say of the same broken files."""
+
+import pytest
+
+pytestmark = pytest.mark.spark
+
+
+def both(spark, path, tmp_path, **settings):
+    from recsys.config import Data
+    from recsys.data.read import read_tables
+    from recsys.spark.tables import read_tables as read_on_spark
+
+    data = Data(events=str(path), **settings)
+    return read_tables(path, reading=data.reading), read_on_spark(spark, data, tmp_path / "work")
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("e.csv", ["user_id,item_id,value", "a,b,1", "c,d", "e,,2", "f,g,nan", "h,i,x", *["a,b,2"] * 90]),
+        ("e.jsonl", ['{"user_id":"a","item_id":"b"}'] * 90 + ["{", '{"user_id":null,"item_id":"b"}']),
+    ],
+)
+def test_both_engines_refuse_the_same_rows_for_the_same_reasons(spark, name, lines, tmp_path):
+    path = tmp_path / name
+    path.write_text("\n".join(lines) + "\n")
+    local, large = both(spark, path, tmp_path, max_refused_share=0.2)
+    assert large.refusals.counts == local.refusals.counts
+    assert len(local.refusals.counts) >= 2
+    assert large.refusals.total == local.refusals.total
+    assert sorted(map(tuple, large.events.select("user_id", "item_id").collect())) == sorted(
+        local.events[["user_id", "item_id"]].itertuples(index=False, name=None)
+    )
+
+
+def test_a_row_of_two_lines_is_read_locally_and_stops_spark_with_the_way_out(spark, tmp_path):
+    from recsys.data.read import read_events
+    from recsys.errors import InputError
+
+    path = tmp_path / "e.csv"
+    path.write_text("user_id,item_id,value\n" + "a,b,1\n" * 60 + '"two\nlines",b,1\n')
+    assert len(read_events(path)[0]) == 61
+    with pytest.raises(InputError, match=r"e\.csv: a quoted field goes over the end of a line.*engine = 'local'"):
+        both(spark, path, tmp_path)
