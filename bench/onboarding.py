@@ -25,6 +25,8 @@ from recsys.models.onboarding import STRATEGIES, Onboarding, simulate
 from recsys.types import IdMap, Interactions
 
 QUESTIONS, FOLDS, DECISIVE, LIKE = (0, 1, 3, 5, 10), 5, 5, 4.0
+ASKERS = {name: {"strategy": name} for name in STRATEGIES if name != "best_guess"}
+ASKERS |= {f"best_guess, curiosity {c}": {"strategy": "best_guess", "curiosity": c} for c in (0, 0.05, 0.1, 0.2, 0.5)}
 
 
 def interactions(rows: pd.DataFrame, items: IdMap) -> Interactions:
@@ -50,9 +52,9 @@ def simulated(ratings: pd.DataFrame, halves: int) -> pd.DataFrame:
     fold_of = pd.Series(rng.permutation(np.arange(len(everyone)) % FOLDS), index=everyone)
     fold = ratings["userId"].map(fold_of).to_numpy()
     models = {
-        (f, strategy): Onboarding(strategy=strategy, like=LIKE).fit(interactions(ratings[fold != f], items))
+        (f, name): Onboarding(**settings, like=LIKE).fit(interactions(ratings[fold != f], items))
         for f in range(FOLDS)
-        for strategy in STRATEGIES
+        for name, settings in ASKERS.items()
     }
     parts = []
     for _ in range(halves):
@@ -64,9 +66,9 @@ def simulated(ratings: pd.DataFrame, halves: int) -> pd.DataFrame:
             knowledge = newcomers(pool, users, items, np.where(pool["rating"] >= LIKE, 1.0, -1.0))
             truth = newcomers(held, users, items, np.ones(len(held)))
             values = {
-                (strategy, count): metric(judge(lists, truth))
-                for strategy in STRATEGIES
-                for count, lists in simulate(models[f, strategy], knowledge, questions=QUESTIONS).items()
+                (name, count): metric(judge(lists, truth))
+                for name in ASKERS
+                for count, lists in simulate(models[f, name], knowledge, questions=QUESTIONS).items()
             }
             index = pd.MultiIndex.from_arrays([users, np.full(len(users), f)], names=["user", "fold"])
             parts.append(pd.DataFrame(values, index=index))
@@ -91,9 +93,9 @@ def main(data: Path, halves: int) -> None:
     """Simulate and write the section."""
     values = simulated(pd.read_csv(data / "ml-latest-small" / "ratings.csv"), halves)
     rows = [
-        [strategy, *(f"{values[strategy, count].mean():.4f}" for count in QUESTIONS),
-         cell(values[strategy, DECISIVE] - values["popular", DECISIVE], "+")]
-        for strategy in STRATEGIES
+        [name.replace("_", " "), *(f"{values[name, count].mean():.4f}" for count in QUESTIONS),
+         cell(values[name, DECISIVE] - values["popular", DECISIVE], "+")]
+        for name in ASKERS
     ]  # fmt: skip
     best, choice = chosen(values)
     against = best - values["popular", DECISIVE]

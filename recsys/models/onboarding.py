@@ -16,7 +16,8 @@ Strategies, the item to ask about next:
     entropy0         the most even split into unknown (½), liked and disliked (Rashid et al., SIGKDD Explorations 2008)
     popular_entropy  log of the users who know it × entropy of liked and disliked (Rashid et al., IUI 2002)
     coverage         what the items asked so far leave most uncertain: greedy D-optimal design, pivoted Cholesky of G
-    best_guess       what he most probably likes, given his answers so far: adaptive
+    best_guess       what he most probably likes, given his answers so far, plus ``curiosity`` × how far the answer may
+                     move the expected likes of the items at the top (the sum of standard deviations): adaptive
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ LIKES, DISLIKES, UNKNOWN = 1, -1, 0
 Answers = dict[int, int]
 """Item row -> answer."""
 
+TOP = 40
+"""How many of the items expected most are watched for being moved by an answer."""
+
 Strategy = Literal["popular", "entropy0", "popular_entropy", "coverage", "best_guess"]
 STRATEGIES: tuple[Strategy, ...] = ("popular", "entropy0", "popular_entropy", "coverage", "best_guess")
 
@@ -49,20 +53,23 @@ class Onboarding:
     """Asks newcomers about items of train, and knows what to recommend after their answers.
 
     ``candidates``: how many of the best known items it may ask about. ``shrink``: λ as a share of the users of train.
+    ``curiosity``: what ``best_guess`` adds for learning; 0 asks about what it would recommend first.
     ``like``: a value of train is a like when it is at least this; unset: when it is above 0; any other stored value is
     a dislike. Memory: 8 · candidates · items bytes.
     """
 
-    STATE: ClassVar = ("items_", "mean_", "marked_", "gram_", "cross_", "order_")
+    STATE: ClassVar = ("items_", "mean_", "marked_", "gram_", "cross_", "order_", "users_")
 
     strategy: Strategy = "best_guess"
     candidates: Annotated[int, Field(ge=1)] = 300
     shrink: Annotated[float, Field(gt=0)] = 0.2
+    curiosity: Annotated[float, Field(ge=0)] = 0.1
     like: float | None = None
 
     def fit(self, train: Interactions) -> Self:
         """Count who knows and likes what, and settle the order of the questions that do not depend on answers."""
         users = max(1, len(train.users))
+        self.users_ = np.array([users])
         matrix = train.matrix()
         liked = matrix.data > 0 if self.like is None else (matrix.data > 0) & (matrix.data >= self.like)
         likes = csr_array((liked.astype(np.float32), matrix.indices, matrix.indptr), shape=matrix.shape)
@@ -98,7 +105,34 @@ class Onboarding:
             return None
         if self.strategy != "best_guess":
             return left[0]
-        return left[int(np.argmax(self.expected(answers)[left]))]
+        expected = self.expected(answers)
+        worth = expected[self.items_]
+        if self.curiosity:
+            worth = worth + self.curiosity * self._moves(answers, np.argsort(-expected, kind="stable")[:TOP]).sum(
+                axis=1
+            )
+        place_of = self._place_of()
+        return left[int(np.argmax(worth[[place_of[item] for item in left]]))]
+
+    def _moves(self, answers: Answers, items: np.ndarray) -> np.ndarray:
+        """Return float64[candidates, items]: the standard deviation of what an answer adds to the expected likes.
+
+        What is left of an item's two marks once the answers so far are taken out has covariance G|A / users, and moves
+        likes by G|A⁻¹ C|A: the variance is the diagonal of C|Aᵀ G|A⁻¹ C|A / users.
+        """
+        n, cross, gram = len(self.items_), self.cross_[:, items].astype(np.float64), self.gram_
+        place_of = self._place_of()
+        rows = np.array([place_of[item] + shift for shift in (0, n) for item in answers], dtype=np.int64)
+        if len(rows):
+            taken = cho_solve(cho_factor(gram[np.ix_(rows, rows)]), np.hstack([gram[rows], cross[rows]]))
+            gram, cross = gram - gram[:, rows] @ taken[:, : 2 * n], cross - gram[:, rows] @ taken[:, 2 * n :]
+        a, d, b = np.diag(gram)[:n, None], np.diag(gram)[n:, None], np.diag(gram, n)[:, None]
+        first, second = cross[:n], cross[n:]
+        moved = (d * first**2 - 2 * b * first * second + a * second**2) / np.maximum(a * d - b**2, 1e-12)
+        return np.sqrt(np.maximum(moved, 0) / self.users_)
+
+    def _place_of(self) -> dict[int, int]:
+        return {int(item): place for place, item in enumerate(self.items_)}
 
     def expected(self, answers: Answers) -> np.ndarray:
         """Return float64[items]: the chance that the newcomer likes each item, up to the error of a linear model.
@@ -107,7 +141,7 @@ class Onboarding:
             KeyError: an answer about an item that is no candidate.
         """
         found = self.mean_.copy()
-        place_of = {int(item): place for place, item in enumerate(self.items_)}
+        place_of = self._place_of()
         places = np.array([place_of[item] for item in answers], dtype=np.int64)
         said = np.array(list(answers.values()), dtype=np.int64)
         if not len(places):

@@ -116,3 +116,34 @@ def test_a_threshold_tells_likes_from_dislikes():
     values = np.array([[5.0, 3.0], [4.0, 2.0]])
     graded = Onboarding(like=4.0).fit(train_of(values)).expected({})
     assert graded.tolist() == [1.0, 0.0]
+
+
+def test_curiosity_is_the_spread_of_what_an_answer_adds():
+    values = world(3)
+    model = Onboarding(shrink=0.3).fit(train_of(values))
+    asked = {0: 1, 4: -1}
+    # whiten what is left of an item's marks: a mark one unit of it away moves the expected likes by this much
+    rows = [0, 4, 12, 16]
+    places = np.arange(12)
+    for place in range(12):
+        if int(model.items_[place]) in asked:
+            continue
+        own = [place, place + 12]
+        order = [list(model.items_).index(item) + shift for shift in (0, 12) for item in asked]
+        block = np.ix_(order + own, order + own)
+        factor = np.linalg.cholesky(model.gram_[block])
+        solved = np.linalg.solve(factor, model.cross_[order + own][:, places])[len(rows) :]
+        wanted = np.sqrt((solved**2).sum(axis=0) / 60)
+        np.testing.assert_allclose(model._moves(asked, places)[place], wanted, atol=1e-6)
+
+
+def test_curiosity_prefers_the_question_that_tells_more():
+    rng = np.random.default_rng(5)
+    values = np.zeros((200, 12))
+    values[:, 0] = np.where(rng.random(200) < 0.6, 1, -1)  # liked most, and says nothing of anything else
+    camp = rng.random(200) < 0.5
+    values[:, 1] = np.where(camp, 1, -1)  # says everything of the rest
+    values[:, 2:] = np.where(camp[:, None], 1, -1) * (rng.random((200, 10)) < 0.8)
+    train = train_of(values)
+    assert Onboarding(curiosity=0).fit(train).question({}) == 0
+    assert Onboarding(curiosity=0.5).fit(train).question({}) == 1
