@@ -6,10 +6,10 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:   # `make -j` must not interleave set-up and tests
-.PHONY: help setup demo test lint types pytest clean
+.PHONY: help setup demo bench-scale test lint types pytest clean
 
 help:           ## list the targets
-	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' Makefile
 
 setup:          ## .venv, the packages of constraints.txt, Java 17 or newer
 	@$(RUN)
@@ -21,6 +21,9 @@ demo:           ## a made-up film world through both engines, in about three min
 
 test:           ## lint, types and every test; goes on after a failure, so that one run shows all
 	@$(MAKE) --no-print-directory -k lint types pytest
+
+bench-scale:    ## 1, 3, 10, 30 and 100 million made-up events through Spark, into bench/RESULTS.md; hours
+	@$(RUN) python bench/scale.py $(ARGS)
 
 lint:           ## ruff: rules and layout
 	@$(RUN) ruff check .

@@ -221,6 +221,56 @@ def als_half_step(
     return x
 
 
+Axes = tuple[np.ndarray, np.ndarray]
+"""Eigenvalues float64[rank] ≥ 0 and eigenvectors float64[rank, rank] (columns) of a Gram matrix YᵀY."""
+
+
+def principal_axes(factors: np.ndarray) -> Axes:
+    """Return the axes of ``factors`` [n, rank], whose Gram matrix is summed in their dtype."""
+    y = np.ascontiguousarray(factors)
+    with one_blas_thread():
+        values, vectors = np.linalg.eigh(product(np.ascontiguousarray(y.T), y).astype(np.float64))
+    return np.maximum(values, 0), vectors
+
+
+def implicit_rows(
+    matrix: CSR, fixed: np.ndarray, alpha: float, penalty: np.ndarray, axes: Axes | None = None
+) -> np.ndarray:
+    """Return [rows, rank] in the dtype of ``fixed``: ``models.als.half_step``, compiled and in parallel.
+
+    Args:
+        matrix: stored values v; its columns are rows of ``fixed``.
+        fixed: [columns, rank], finite: the other side's factors.
+        alpha: confidence 1 + α|v|. penalty: [rows], what multiplies each row's squared norm.
+        axes: those of ``fixed``, where the caller has them already.
+    """
+    indptr, indices, value = matrix
+    base, vectors = axes or principal_axes(fixed)
+    weight = alpha * np.abs(value.astype(np.float64))
+    target = np.where(value > 0, 1 + weight, 0.0)
+    used = np.zeros(len(fixed), dtype=bool)
+    used[indices] = True  # a few histories touch few columns: turn no others
+    place = np.cumsum(used) - 1
+    turn, back = (np.ascontiguousarray(v, dtype=fixed.dtype) for v in (vectors, vectors.T))
+    weight, target, base, penalty = (part.astype(fixed.dtype) for part in (weight, target, base, penalty))
+    with one_blas_thread():
+        turned = product(fixed[used], turn)
+        x = als_half_step(indptr, place[indices], weight, target, turned, base, penalty)
+        return product(x, back)
+
+
+def explicit_rows(matrix: CSR, fixed: np.ndarray, penalty: np.ndarray) -> np.ndarray:
+    """Return [rows, rank] in the dtype of ``fixed``: x minimises Σ_j (v_j − x·y_j)² + penalty |x|² over stored values.
+
+    Arguments as for :func:`implicit_rows`.
+    """
+    indptr, indices, value = matrix
+    target, base = value.astype(fixed.dtype), np.zeros(fixed.shape[1], dtype=fixed.dtype)
+    indices = np.require(indices, requirements="W")  # a read-only array would compile the kernel once more
+    with one_blas_thread():
+        return als_half_step(indptr, indices, np.ones_like(target), target, fixed, base, penalty.astype(fixed.dtype))
+
+
 def ridge(features: Any, targets: np.ndarray, reg: float, weight: np.ndarray, direct: int = 4096) -> np.ndarray:
     """Return float64[f, r]: W that minimises Σ_i weight_i |targets_i − features_i·W|² + reg·|W|².
 

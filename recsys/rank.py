@@ -5,7 +5,7 @@ Both engines end here or in ``kernels.select_top_k`` below it, so a list means t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -80,7 +80,7 @@ def recommend(
         skip = own if rules is None else _also(own, rules.denied, users[rows])
         items[rows], scores[rows] = kernels.select_top_k(allowed, skip.indptr, skip.indices, k)
         if rules is not None and rules.quotas:
-            items[rows], scores[rows] = _within_quotas(allowed, skip, rules.quotas, k)
+            items[rows], scores[rows] = within_quotas(allowed, skip, rules.quotas, k)
         source[rows] = _source(model, part, items[rows])
         short = np.flatnonzero(items[rows, -1] < 0)
         shortfall[start + short] = _why_short(raw[short], own[short], candidates, k)
@@ -98,8 +98,12 @@ def _also(seen: csr_array, denied: csr_array, users: np.ndarray) -> csr_array:
     return both
 
 
-def _within_quotas(
-    scores: np.ndarray, skip: csr_array, quotas: list[tuple[csr_array, int]], k: int
+Quota = tuple[csr_array, int]
+"""csr (items, values), an entry where an item has a value, and how many items of one value a list may hold."""
+
+
+def within_quotas(
+    scores: np.ndarray, skip: csr_array, quotas: Sequence[Quota], k: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the k best of each row, walking down the ranking and passing by what would exceed a quota."""
     m, n = scores.shape
@@ -117,7 +121,7 @@ def _within_quotas(
     return chosen, best
 
 
-def _allowed_places(ranked: np.ndarray, quotas: list[tuple[csr_array, int]], k: int) -> list[int]:
+def _allowed_places(ranked: np.ndarray, quotas: Sequence[Quota], k: int) -> list[int]:
     """Return the first k places of one ranking that keep every quota."""
     used = [np.zeros(values.shape[1], dtype=np.int64) for values, _ in quotas]
     places: list[int] = []

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Callable
 
 import typer
 
-from recsys.cli import ab, agree, compare, data, doctor, judge, lab, lists, onboard, route, run, tune
+from recsys.cli import ab, agree, bundle, compare, data, doctor, judge, lab, lists, onboard, plan, route, run, tune
 from recsys.errors import RecsysError
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Recommend, judge and compare, on a laptop or on Spark."
 )
-for room in (run, lists, onboard, data, judge, route, compare, tune, ab, agree, lab, doctor):
+for room in (run, plan, lists, onboard, bundle, data, judge, route, compare, tune, ab, agree, lab, doctor):
     room.register(app)
 
 
@@ -28,8 +29,13 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run_verb(arguments: list[str] | None = None) -> int:
     """Run one verb and return its exit code."""
+    return guarded(lambda: app(args=arguments))
+
+
+def guarded(work: Callable[[], object]) -> int:
+    """Do some work and return the exit code that says how it ended."""
     try:
-        app(args=arguments)
+        work()
     except SystemExit as stop:  # how typer ends, after it has told what is wrong with the words
         if stop.code == 130:
             print("interrupted: nothing half-written was left behind", file=sys.stderr)

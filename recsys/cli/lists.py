@@ -15,7 +15,7 @@ from recsys.cli.console import log, out
 from recsys.errors import InputError, RunFolderError, nearest
 from recsys.types import IdMap, Interactions, Recommender, select_rows
 
-Run = Annotated[Path, typer.Argument(help="A run folder of `recsys run`.")]
+Run = Annotated[Path, typer.Argument(help="A run folder of `recsys run`, or a bundle of one.")]
 Model = Annotated[str | None, typer.Option(help="Which of its models; unset: the last one in its report.")]
 
 
@@ -34,6 +34,17 @@ class Opened:
     model: Recommender
     history: Interactions
     items: pd.DataFrame
+    factors: np.ndarray | None = None
+
+    def answering(self, users: list[str]) -> Recommender:
+        """Return the model that answers these users, in this order: by stored factors where there are any."""
+        if self.factors is None:
+            return self.model
+        from recsys.bundle import Stored
+
+        rows = self.history.users.rows(users)
+        own = np.where((rows >= 0)[:, None], self.factors[rows], np.float32(np.nan))
+        return Stored(self.model, own)
 
     def rows(self, users: list[str]) -> csr_array:
         """Return the histories of users; a stranger's is empty."""
@@ -59,15 +70,23 @@ def open_run(run: Path, model: str | None) -> Opened:
     Raises:
         RunFolderError: not a whole run, or no such model in it.
     """
-    from recsys import models
+    from recsys import bundle, models
     from recsys.data.weigh import from_table
     from recsys.runfolder import RunFolder
 
+    if bundle.is_bundle(run):
+        found = bundle.open_bundle(run)
+        if model and model != found.name:
+            raise RunFolderError(f"{run}: a bundle of model {found.name}, not of {model}.")
+        return Opened(found.name, found.model, found.history, found.items, found.factors)
     folder = RunFolder.open(run)
-    names = [name for name in folder.read_json("metrics.json")["models"] if (run / "model" / name).is_dir()]
+    names = [
+        name for name in folder.read_json("metrics.json")["models"] if (run / "model" / name / "model.json").exists()
+    ]
     if not names or (model and model not in names):
         raise RunFolderError(
-            f"{run}: no model {model!r} to ask; it has {', '.join(names) or 'none'}. Train it locally."
+            f"{run}: no model {model!r} to ask; it has {', '.join(names) or 'none'}."
+            " A run of Spark answers here once it is bundled:  recsys bundle RUN OUT"
         )
     name = model or names[-1]
     items = folder.read_table("split/items.parquet")
@@ -108,7 +127,7 @@ def recommend(
         for name, ids in compiled.unknown.items():
             log.print(f"rule {name}: unknown ids {ids[:10]}{' …' if len(ids) > 10 else ''}", markup=False)
     histories = opened.rows(list(asked.ids))
-    lists = rank.recommend(opened.model, histories, k, rules=compiled)
+    lists = rank.recommend(opened.answering(list(asked.ids)), histories, k, rules=compiled)
     for row in np.flatnonzero(lists.shortfall):
         log.print(f"user {asked.ids[row]}: short list, {SHORTFALL[lists.shortfall[row]]}", markup=False)
     text = opened.titled(rank.topk_table(lists, asked, opened.history.items))

@@ -107,7 +107,7 @@ class ALS:
             raise InputError("some item factors are not finite: the training diverged. Raise `reg`, or lower `alpha`.")
         self.item_factors_ = np.where(known[:, None], item_factors, 0).astype(np.float32)
         self.known_ = known.astype(bool)
-        self.spread_, self.axes_ = principal_axes(self.item_factors_.astype(np.float64))
+        self.spread_, self.axes_ = linalg.principal_axes(self.item_factors_.astype(np.float64))
         return self
 
     def _fit_kernel(self, matrix: csr_array) -> np.ndarray:
@@ -207,37 +207,15 @@ class BPR:
         return np.diff(liked(histories, self.known_, binary=True).indptr) > 0
 
 
-Axes = tuple[np.ndarray, np.ndarray]
-"""Eigenvalues float64[rank] ≥ 0 and eigenvectors float64[rank, rank] (columns) of a Gram matrix YᵀY."""
-
-
-def principal_axes(factors: np.ndarray) -> Axes:
-    """Return the axes of ``factors`` [n, rank], whose Gram matrix is summed in their dtype."""
-    y = np.ascontiguousarray(factors)
-    with linalg.one_blas_thread():
-        values, vectors = np.linalg.eigh(linalg.product(np.ascontiguousarray(y.T), y).astype(np.float64))
-    return np.maximum(values, 0), vectors
-
-
-def half_step(matrix: csr_array, fixed: np.ndarray, objective: Objective, axes: Axes | None = None) -> np.ndarray:
+def half_step(
+    matrix: csr_array, fixed: np.ndarray, objective: Objective, axes: linalg.Axes | None = None
+) -> np.ndarray:
     """Return [rows, rank] in the dtype of ``fixed``: ``models.als.half_step``, compiled and in parallel.
 
     ``axes``: those of ``fixed``, where the caller has them already.
     """
-    base, vectors = axes or principal_axes(fixed)
-    weight = objective.alpha * np.abs(matrix.data.astype(np.float64))
-    target = np.where(matrix.data > 0, 1 + weight, 0.0)
-    used = np.zeros(len(fixed), dtype=bool)
-    used[matrix.indices] = True  # a few histories touch few columns: turn no others
-    place = np.cumsum(used) - 1
-    turn, back = (np.ascontiguousarray(v, dtype=fixed.dtype) for v in (vectors, vectors.T))
-    weight, target, base, penalty = (
-        part.astype(fixed.dtype) for part in (weight, target, base, objective.penalty(matrix))
-    )
-    with linalg.one_blas_thread():
-        turned = linalg.product(fixed[used], turn)
-        x = linalg.als_half_step(matrix.indptr, place[matrix.indices], weight, target, turned, base, penalty)
-        return linalg.product(x, back)
+    parts = (matrix.indptr, matrix.indices, matrix.data)
+    return linalg.implicit_rows(parts, fixed, objective.alpha, objective.penalty(matrix), axes)
 
 
 def _csr_matrix(array: csr_array) -> Any:

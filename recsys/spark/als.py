@@ -6,16 +6,19 @@ over stored values, λ multiplied by the row's number of values.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pyspark.ml.recommendation import ALS
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from recsys import linalg
 from recsys.errors import ConfigError, InputError, nearest
 from recsys.schema import VALUE
 
@@ -112,3 +115,56 @@ def item_factors(factors: DataFrame, taught: DataFrame, candidates: int, rank: i
     if len(known):
         items[known["id"].to_numpy()] = np.stack(known["features"].to_numpy())
     return items
+
+
+def fold_in(history: DataFrame, items: np.ndarray, params: Params) -> DataFrame:
+    """Return (user, features array<float>) of every user of ``history``: what ALS would give, these item factors fixed.
+
+    For a user of the training data that is the trained factor, because MLlib solves the users last. Null for a user
+    without a liked item that the model knows.
+
+    Args:
+        history: (user: a row or an id of any kind, item: row, value), one row a pair.
+        items: float32[candidates, rank], NaN rows where training knows nothing of the item.
+    """
+    own = F.collect_list(F.struct("item", F.col(VALUE).cast("float").alias(VALUE)))
+    grouped = history.groupBy("user").agg(F.array_sort(own).alias("own"))
+    shared = history.sparkSession.sparkContext.broadcast(np.ascontiguousarray(items))
+    kind = history.schema["user"].dataType.simpleString()
+    return grouped.mapInArrow(_FoldIn(shared, params), f"user {kind}, features array<float>")
+
+
+def _FoldIn(shared: Any, params: Params) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    """Return the function that executors run."""
+
+    def fold(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        import numba
+
+        numba.set_num_threads(1)  # Spark runs one task a core
+        known = ~np.isnan(shared.value[:, 0])
+        fixed = np.where(known[:, None], shared.value, 0).astype(np.float64)
+        axes = linalg.principal_axes(fixed) if params.implicit else None
+        for batch in batches:
+            own = batch.column("own")
+            pairs = own.flatten()
+            item, value = (pairs.field(place).to_numpy(zero_copy_only=False) for place in (0, 1))
+            indptr = np.append(0, own.value_lengths().to_numpy(zero_copy_only=False).cumsum()).astype(np.int64)
+            row = np.repeat(np.arange(batch.num_rows), np.diff(indptr))
+            taught = value > 0 if params.implicit else np.ones(len(value), dtype=bool)
+            penalty = params.reg * np.bincount(row[taught], minlength=batch.num_rows)
+            speaks = np.bincount(row[taught & known[item]], minlength=batch.num_rows) > 0
+            matrix = (indptr, item, value)
+            if params.implicit:
+                x = linalg.implicit_rows(matrix, fixed, params.alpha, penalty, axes)
+            else:
+                x = linalg.explicit_rows(matrix, fixed, penalty)
+            yield pa.RecordBatch.from_arrays([batch.column("user"), _features(x, speaks)], names=["user", "features"])
+
+    return fold
+
+
+def _features(x: np.ndarray, speaks: np.ndarray) -> pa.Array:
+    """Return float32 lists, null where nobody speaks."""
+    offsets = np.append(0, np.cumsum(speaks * x.shape[1])).astype(np.int32)
+    values = pa.array(x[speaks].astype(np.float32).ravel())
+    return pa.ListArray.from_arrays(pa.array(offsets), values, mask=pa.array(~speaks))

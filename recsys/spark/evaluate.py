@@ -16,14 +16,14 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys.data.hashing import id_bits
-from recsys.errors import ConfigError
+from recsys.errors import ConfigError, InputError
 from recsys.evaluation.evaluate import Judging, score
 from recsys.evaluation.judge import judge_lists
 from recsys.evaluation.metrics import parse_all
 from recsys.evaluation.segments import HISTORY, Groups, history_codes
 from recsys.evaluation.significance import Sums
-from recsys.evaluation.summary import Layout
-from recsys.schema import RANK, SCORE, USER, VALUE
+from recsys.evaluation.summary import Facts, Layout, document
+from recsys.schema import ITEM, RANK, SCORE, USER, VALUE
 
 Measure = Callable[..., dict[str, np.ndarray]]
 
@@ -152,6 +152,37 @@ def _lists(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     lengths = column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
     values = column.flatten().to_numpy(zero_copy_only=False)
     return values, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
+def evaluate_tables(
+    recs: DataFrame, test: DataFrame, judging: Judging, *, history: DataFrame | None = None, name: str = "recs"
+) -> tuple[DataFrame, dict[str, Any]]:
+    """Judge a table of lists from any system: return (one row a user, with ``user_id``; metrics.json).
+
+    Args:
+        recs: (user_id, item_id, rank, and perhaps score).
+        test: (user_id, item_id, value): what users chose.
+        history: (user_id, item_id, value): such pairs leave the truth, and are counted.
+
+    Raises:
+        InputError: a user's list holds an item twice.
+    """
+    lists, chosen = (frame.withColumnsRenamed({USER: "user", ITEM: "item"}) for frame in (recs, test))
+    before = chosen.limit(0) if history is None else history.withColumnsRenamed({USER: "user", ITEM: "item"})
+    lists = lists if SCORE in lists.columns else lists.withColumn(SCORE, -F.col(RANK).cast("double"))
+    twice = lists.groupBy("user", "item").count().where("count > 1").first()
+    if twice is not None:
+        raise InputError(f"the lists hold item {twice['item']!r} of user {twice['user']!r} {twice['count']} times.")
+    longest = lists.agg(F.max(RANK)).first()
+    k = int(longest[0] or 1) if longest else 1
+    relevant, tested, removed = truth(chosen, judging, before, exclude_seen=history is not None)
+    judged = per_user(lists, relevant, tested, judging, k).withColumnRenamed("user", USER).cache()
+    metrics = parse_all(judging.metrics)
+    layout = Layout((name,), tuple(map(str, metrics)), judging.baseline)
+    found = sums({name: judged}, layout, resamples=judging.resamples, seed=0)
+    about = {name: counts(judged, judging, k) | removed}
+    definitions = {str(metric): metric.definition for metric in metrics}
+    return judged, document(layout, found, Facts("spark", definitions, about))
 
 
 def counts(judged: DataFrame, judging: Judging, k: int) -> dict[str, int]:

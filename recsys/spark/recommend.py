@@ -7,26 +7,30 @@ Memory is one block of scores a task; the driver holds the catalogue, whatever t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 from pyspark.broadcast import Broadcast
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
+from scipy.sparse import csr_array
 
-from recsys import kernels
+from recsys import kernels, rank
 from recsys.data.hashing import combine, unit
+from recsys.rules import Compiled
 from recsys.schema import RANK, SCORE, SOURCE, TIME, VALUE
 from recsys.spark.split import order_statistic
 
-LISTS = f"user int, item int, {RANK} int, {SCORE} float, {SOURCE} string"
+BLOCK = 64 * 2**20
+"""Bytes of scores at a time, also where more memory is allowed: what was multiplied is selected while it is warm."""
 
 
 @dataclass(frozen=True)
 class Scorer:
     """Who speaks for a user. ``factors``: float32[items, rank] for users with features, or None.
     ``same``: float32[items] for everyone else, or None. ``seed``: random scores for everyone, or None.
+    ``quotas``: at most so many items of a kind in a list.
     """
 
     name: str
@@ -34,6 +38,15 @@ class Scorer:
     fallback: str = ""
     same: np.ndarray | None = None
     seed: int | None = None
+    quotas: tuple[rank.Quota, ...] = ()
+
+
+def under_rules(scorer: Scorer, rules: Compiled) -> Scorer:
+    """Return a scorer without an opinion on items that the rules remove; what is denied to a user is for the caller."""
+    keep = rules.candidates
+    own = None if scorer.factors is None else np.where(keep[:, None], scorer.factors, np.float32(np.nan))
+    same = None if scorer.same is None else np.where(keep, scorer.same, np.float32(np.nan))
+    return replace(scorer, factors=own, same=same, quotas=tuple(rules.quotas))
 
 
 def histories(history: DataFrame, users: DataFrame) -> DataFrame:
@@ -49,7 +62,8 @@ def top_k(
     """Return (user, item, rank from 1, score, source), best first; a user on whom nobody speaks has no row.
 
     Args:
-        users: (user, seen), and ``features`` (array<float>, null = no opinion) for a scorer with factors.
+        users: (user, seen), and ``features`` (array<float>, null = no opinion) for a scorer with factors; ``user`` is a
+            row, or an id of any kind.
         items: number of candidates; rows 0 … items-1.
         memory_mb: bound on the scores of one block, in each task.
 
@@ -57,9 +71,11 @@ def top_k(
     """
     context = users.sparkSession.sparkContext
     shared: Broadcast[Scorer] = context.broadcast(scorer)
-    block = max(1, int(memory_mb * 2**20 / (12 * max(1, items))))
+    block = max(1, int(min(memory_mb * 2**20 / 3, BLOCK) / (4 * max(1, items))))
     frame = users if "features" in users.columns else users.withColumn("features", F.lit(None).cast("array<float>"))
-    return frame.select("user", "seen", "features").mapInArrow(_Select(shared, k, items, exclude_seen, block), LISTS)
+    kind = frame.schema["user"].dataType.simpleString()
+    lists = f"user {kind}, item int, {RANK} int, {SCORE} float, {SOURCE} string"
+    return frame.select("user", "seen", "features").mapInArrow(_Select(shared, k, items, exclude_seen, block), lists)
 
 
 def _Select(
@@ -72,50 +88,64 @@ def _Select(
 
         numba.set_num_threads(1)  # Spark runs one task a core
         scorer = shared.value
+        space = np.empty(
+            (block, items), dtype=np.float32
+        )  # one for all blocks: fresh memory costs as much as the product
         for batch in batches:
             for start in range(0, batch.num_rows, block):
-                yield _lists(batch.slice(start, block), scorer, k, items, exclude_seen)
+                yield _lists(batch.slice(start, block), scorer, k, space, exclude_seen)
 
     return select
 
 
-def _lists(batch: pa.RecordBatch, scorer: Scorer, k: int, items: int, exclude_seen: bool) -> pa.RecordBatch:
-    user = batch.column("user").to_numpy(zero_copy_only=False)
-    scores, speaks = _scores(batch, user, scorer, items)
+def _lists(batch: pa.RecordBatch, scorer: Scorer, k: int, space: np.ndarray, exclude_seen: bool) -> pa.RecordBatch:
+    m = batch.num_rows
+    scores = space[:m]
+    speaks = _fill(scores, batch, scorer)
     seen = batch.column("seen")
-    indptr = seen.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64).cumsum()
-    indptr = np.concatenate([[0], indptr]) if exclude_seen else np.zeros(len(user) + 1, dtype=np.int64)
-    chosen, score = kernels.select_top_k(scores, indptr, seen.flatten().to_numpy(zero_copy_only=False), k)
+    indptr = np.zeros(m + 1, dtype=np.int64)
+    if exclude_seen:
+        indptr[1:] = seen.value_lengths().to_numpy(zero_copy_only=False).cumsum()
+    skip = seen.flatten().to_numpy(zero_copy_only=False)
+    if scorer.quotas:
+        skipped = csr_array((np.ones(indptr[-1]), skip[: indptr[-1]], indptr), shape=scores.shape)
+        chosen, score = rank.within_quotas(scores, skipped, scorer.quotas, k)
+    else:
+        chosen, score = kernels.select_top_k(scores, indptr, skip, k)
     row, place = np.nonzero(chosen >= 0)
-    source = np.where(speaks, scorer.name, scorer.fallback or scorer.name).astype(object)
+    names = pa.array([scorer.fallback or scorer.name, scorer.name])
     return pa.RecordBatch.from_arrays(
         [
-            pa.array(user[row], pa.int32()),
-            pa.array(chosen[row, place], pa.int32()),
-            pa.array(place + 1, pa.int32()),
-            pa.array(score[row, place], pa.float32()),
-            pa.array(source[row], pa.string()),
+            batch.column("user").take(pa.array(row)),
+            pa.array(chosen[row, place]),
+            pa.array((place + 1).astype(np.int32)),
+            pa.array(score[row, place]),
+            names.take(pa.array(speaks.astype(np.int8)[row])),
         ],
         names=["user", "item", RANK, SCORE, SOURCE],
     )
 
 
-def _scores(batch: pa.RecordBatch, user: np.ndarray, scorer: Scorer, items: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return float32[m, items], and bool[m]: the scorer itself speaks, not its fallback."""
+def _fill(scores: np.ndarray, batch: pa.RecordBatch, scorer: Scorer) -> np.ndarray:
+    """Write float32[m, items]; return bool[m]: the scorer itself speaks, not its fallback."""
+    everyone = np.ones(len(scores), dtype=bool)
     if scorer.seed is not None:
-        bits = combine(scorer.seed, user[:, None], np.arange(items)[None, :])
-        return unit(bits).astype(np.float32), np.ones(len(user), dtype=bool)
+        user = batch.column("user").to_numpy(zero_copy_only=False)
+        scores[:] = unit(combine(scorer.seed, user[:, None], np.arange(scores.shape[1])[None, :]))
+        return everyone
     if scorer.factors is None and scorer.same is not None:
-        return np.tile(scorer.same, (len(user), 1)), np.ones(len(user), dtype=bool)
+        scores[:] = scorer.same
+        return everyone
     features = batch.column("features")
     known = features.is_valid().to_numpy(zero_copy_only=False)
-    scores = np.full((len(user), items), np.nan, dtype=np.float32)
-    if known.any() and scorer.factors is not None:
+    if scorer.factors is not None and known.any():
         own = features.drop_null().flatten().to_numpy(zero_copy_only=False).reshape(known.sum(), -1)
-        scores[known] = own.astype(np.float32) @ scorer.factors.T
-    if scorer.same is not None:
-        scores[~known] = scorer.same
-    return scores, known
+        if known.all():
+            np.matmul(own, scorer.factors.T, out=scores)
+        else:
+            scores[known] = own @ scorer.factors.T
+    scores[~known] = np.nan if scorer.same is None else scorer.same
+    return known
 
 
 def popular(train: DataFrame, candidates: int) -> np.ndarray:

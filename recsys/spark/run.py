@@ -23,6 +23,7 @@ from recsys.meter import Meter
 from recsys.runfolder import RunFolder
 from recsys.schema import ITEM, RANK, SCORE, SOURCE, TIME, USER, VALUE
 from recsys.spark import als, audit, beyond, evaluate
+from recsys.spark.failures import told
 from recsys.spark.recommend import Scorer, histories, popular, recent, top_k
 from recsys.spark.session import session
 from recsys.spark.split import Split, split
@@ -39,9 +40,9 @@ def run(config: Config, *, progress: Steps | None = None, spark: SparkSession | 
         InputError, ConfigError, RunFolderError: with what, where and what to do; nothing half-written stays.
     """
     step = progress or (lambda name, done, total: None)
-    params = _params(config)
+    params = als_params(config)
     started = datetime.now(UTC)
-    with Meter() as meter, RunFolder.writing(config.out) as folder:
+    with Meter() as meter, RunFolder.writing(config.out) as folder, told(config.out):
         work = folder.path.resolve() / ".work"
         with meter.hop("start"):
             spark = spark or session(config.spark)
@@ -93,8 +94,10 @@ def run(config: Config, *, progress: Steps | None = None, spark: SparkSession | 
         for place, (name, (scorer, users)) in enumerate(scorers.items()):
             step("recommend and judge", place, len(scorers))
             with meter.hop(f"recommend {name}"):
+                spark.sparkContext.setJobDescription(f"recommend {name}")
                 lists = _recommend(name, scorer, users, parts, config, tested, folder, work)
             with meter.hop(f"judge {name}"):
+                spark.sparkContext.setJobDescription(f"judge {name}")
                 judged[name] = _judge(name, lists, relevant, tested, parts, config, work, known, layout)
                 of_all[name] = beyond.exposure(lists, tested, parts.candidates)
                 about[name] = evaluate.counts(judged[name], config.judge, config.recommend.k)
@@ -135,8 +138,10 @@ def lineup(
     same = {"popular": likes, "recent": newest if newest is not None else likes, "none": None}[fallback]
     for name, settings in params.items():
         with meter.hop(f"fit {name}"):
+            parts.train.sparkSession.sparkContext.setJobDescription(f"fit {name}")
             model = als.fit(parts.train, parts.candidates, settings, work / name)
             _write_factors(model, parts, folder, name)
+            folder.write_json(f"model/{name}/params.json", settings.model_dump())
         scorers[name] = (
             Scorer(name, factors=model.items, fallback="" if fallback == "none" else fallback, same=same),
             model.users,
@@ -144,7 +149,7 @@ def lineup(
     return scorers
 
 
-def _params(config: Config) -> dict[str, als.Params]:
+def als_params(config: Config) -> dict[str, als.Params]:
     """Return name -> parameters of every ALS that the config asks for; the baselines come by themselves."""
     if config.recommend.rules:
         raise ConfigError("[recommend] rules: Spark does not apply them yet: remove it, or use engine = 'local'.")
@@ -172,7 +177,10 @@ def _recommend(
 ) -> DataFrame:
     everyone = config.recommend.everyone and factors is not None
     wanted = parts.users.select(F.col("row").alias("user")) if everyone else tested.select("user")
-    users = histories(parts.history, wanted)
+    seen = work / ("seen-of-all" if everyone else "seen-of-tested")  # grouped once, read by every model
+    if not seen.exists():
+        histories(parts.history, wanted).write.parquet(str(seen))
+    users = wanted.sparkSession.read.parquet(str(seen))
     if factors is not None:
         users = users.join(factors, "user", "left")
     lists = top_k(

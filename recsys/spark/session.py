@@ -10,6 +10,7 @@ from recsys.errors import ConfigError, MissingExtra
 from recsys.java import find_java
 
 try:
+    from pyspark import SparkContext
     from pyspark.conf import SparkConf
     from pyspark.errors import PySparkException, PySparkRuntimeError
     from pyspark.sql import SparkSession
@@ -31,7 +32,9 @@ def session(settings: SparkSettings) -> SparkSession:
         MissingExtra: no Java 17 or newer.
         ConfigError: the master cannot be reached, or refuses a setting.
     """
-    if "PYSPARK_GATEWAY_PORT" not in os.environ:  # spark-submit has a Java already
+    if "PYSPARK_GATEWAY_PORT" in os.environ:  # spark-submit has started a Java, which knows what was asked of it
+        SparkContext._ensure_initialized()
+    else:
         os.environ["JAVA_HOME"] = find_java().home
     given = SparkConf()
     wanted = OURS | _settings(settings)

@@ -68,6 +68,11 @@ def read_tables(spark: SparkSession, data: Data, work: Path) -> Tables:
     return Tables(accepted, items, refusals, item_table, user_table)
 
 
+def raw_events(spark: SparkSession, data: Data) -> DataFrame:
+    """Return the events as they stand in their file, unchecked, under our column names."""
+    return _raw(spark, *_source(data))
+
+
 def _source(data: Data) -> tuple[Source, Reading]:
     layout = movielens.layout(Path(data.events)) if data.format in ("auto", "movielens") else None
     source, reading = Source(Path(data.events)), data.reading

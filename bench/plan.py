@@ -1,0 +1,48 @@
+"""The plan against runs that were made on this machine:  python bench/plan.py RUN…
+
+Each RUN is a whole run folder of the Spark path whose events are still where its config says; relative paths are
+relative to the folder in which this is started.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from results import table, write_section
+
+from recsys.config import load
+from recsys.runfolder import RunFolder
+from recsys.spark.plan import count, machine, plan
+from recsys.spark.run import als_params
+from recsys.spark.session import session
+from recsys.spark.tables import raw_events
+
+
+def main(runs: list[str]) -> None:
+    """Plan every run again, compare, and write the section."""
+    rows = []
+    for place in runs:
+        folder = RunFolder.open(place)
+        config = load(folder.path / "config.toml")
+        params = als_params(config)
+        spark = session(config.spark)
+        facts = count(raw_events(spark, config.data))
+        found = plan(config, facts, machine(spark, max(p.rank for p in params.values()), facts.items), params)
+        spark.stop()
+        hops = folder.read_json("manifest.json")["hops"]
+        fits = [hop["seconds"] for hop in hops if hop["name"].startswith("fit als")]
+        pairs = (
+            ("seconds", sum(found.seconds.values()), sum(hop["seconds"] for hop in hops)),
+            ("seconds, fit", sum(s for name, s in found.seconds.items() if name.startswith("fit")), sum(fits)),
+            ("peak MiB", found.memory["total"], max(hop["peak_mb"]["total"] for hop in hops)),
+        )
+        for name, planned, measured in pairs:
+            rows.append(
+                [f"{facts.rows:,} events", name, f"{planned:,.0f}", f"{measured:,.0f}", f"{planned / measured:.2f}"]
+            )
+    body = table(["log", "what", "planned", "measured", "planned / measured"], rows)
+    write_section("plan", "`recsys plan` against what runs took", "python bench/plan.py RUN…", body)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

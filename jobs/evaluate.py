@@ -1,0 +1,57 @@
+"""Judge any top-N table against any truth on Spark, by the metrics of `recsys evaluate`, with the same numbers.
+
+    spark-submit jobs/evaluate.py lists.parquet truth.parquet -m ndcg@10 -m recall@20 --history history.parquet
+
+RECS: user_id, item_id, rank[, score]. TRUTH, HISTORY: user_id, item_id[, value]. Parquet, or CSV when the name ends in
+.csv, at any URI that Spark reads. Prints one JSON object, of the shape of metrics.json.
+"""
+
+import argparse
+import json
+import sys
+
+
+def main() -> int:
+    """Run the job and return its exit code, which means the same as the command line's."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recs", help="top-N table")
+    parser.add_argument("truth", help="what the users chose")
+    parser.add_argument("-m", "--metric", action="append", help="ndcg@10, recall@20, … (repeatable)")
+    parser.add_argument("--history", help="what users chose before; such pairs leave the truth, and are counted")
+    parser.add_argument("--relevant", type=float, help="a truth row counts when its value is at least this")
+    parser.add_argument("--missing-users", choices=["zero", "skip"], default="zero")
+    parser.add_argument("--ties", choices=["stable", "average", "pessimistic", "optimistic"], default="stable")
+    parser.add_argument("--per-user", help="write one row a user there (Parquet)")
+    asked = parser.parse_args()
+    from recsys.cli import guarded
+
+    return guarded(lambda: work(asked))
+
+
+def work(asked: argparse.Namespace) -> None:
+    """Read, judge, print."""
+    from recsys.config import SparkSettings
+    from recsys.evaluation.evaluate import Judging
+    from recsys.evaluation.metrics import parse_all
+    from recsys.runfolder import plain
+    from recsys.spark.evaluate import evaluate_tables
+    from recsys.spark.files import read_table, write_table
+    from recsys.spark.session import session
+
+    names = tuple(map(str, parse_all(asked.metric or ["ndcg@10", "recall@10"])))
+    judging = Judging(
+        metrics=names, relevant=asked.relevant, missing_users=asked.missing_users, ties=asked.ties, resamples=1000
+    )
+    spark = session(SparkSettings())
+    pair = ("user_id", "item_id")
+    recs = read_table(spark, asked.recs, columns=(*pair, "rank"))
+    truth = read_table(spark, asked.truth, like=recs, columns=pair)
+    history = read_table(spark, asked.history, like=recs, columns=pair) if asked.history else None
+    per_user, result = evaluate_tables(recs, truth, judging, history=history)
+    if asked.per_user:
+        write_table(per_user, asked.per_user)
+    print(json.dumps(plain(result), ensure_ascii=False, allow_nan=False))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

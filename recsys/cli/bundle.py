@@ -1,0 +1,63 @@
+"""Verbs that hand a run over: bundle, update."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from recsys.cli.console import log
+
+
+def register(app: typer.Typer) -> None:
+    """Add this file's verbs."""
+    app.command("bundle")(bundle)
+    app.command("update")(update)
+
+
+def bundle(
+    run: Annotated[Path, typer.Argument(help="A run folder of either engine.")],
+    out: Annotated[Path, typer.Argument(help="Where the bundle goes; an older one is replaced.")],
+    model: Annotated[str | None, typer.Option(help="Which model; unset: the last one in its report.")] = None,
+) -> None:
+    """Write a portable folder that recommend, similar and explain answer from, without Spark or Java.
+
+    Example: recsys bundle runs/als_demo bundles/als_demo
+    """
+    from recsys.bundle import write
+
+    name = write(run, out, model)
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    log.print(f"{out}: model {name}, {size / 2**20:.1f} MiB", markup=False)
+
+
+def update(
+    place: Annotated[Path, typer.Argument(help="A bundle of an ALS run on Spark.", metavar="BUNDLE")],
+    events: Annotated[Path, typer.Argument(help="New events, in the layout of the run's own.")],
+    out: Annotated[Path, typer.Argument(help="Where the updated bundle goes; may be the old one.")],
+    against: Annotated[Path | None, typer.Option(help="A bundle of a retrained run, to compare lists with.")] = None,
+    retrain_at: Annotated[float, typer.Option(help="Say `retrain now` when the drift grows by more.")] = 0.05,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """Fold new users and items into a bundle with their full history, and say when to retrain.
+
+    Example: recsys update bundles/als_demo late.csv bundles/als_demo
+    """
+    from recsys.runfolder import plain
+    from recsys.update import update as fold
+
+    found = fold(place, events, out, retrain_at=retrain_at, against=against)
+    if as_json:
+        print(json.dumps(plain(asdict(found) | {"retrain": found.retrain}), allow_nan=False))
+        return
+    print(
+        f"{found.events:,} events; users: {found.users_new:,} new, {found.users_changed:,} with new events;"
+        f" items: {found.items_new:,} new"
+    )
+    print(f"drift: {found.before:.4f} before, {found.after:.4f} after (it may grow by {found.retrain_at})")
+    if against:
+        print(f"first ten places shared with {against}: {found.overlap:.1%}")
+    print("retrain now" if found.retrain else "no need to retrain yet")

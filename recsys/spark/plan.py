@@ -1,0 +1,207 @@
+"""What a run will need, before it runs: rows, skew, memory, shuffle, blocks and time, and what cannot fit.
+
+Times come from operation counts and from a cost that is measured here in a second: a score, multiplied and passed by in
+the selection. The other constants are core-seconds an operation of MLlib's Java code, fitted to one run;
+``bench/plan.py`` holds the plan against runs of other sizes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from recsys import kernels, linalg
+from recsys.config import Config
+from recsys.errors import InputError
+from recsys.schema import ITEM, USER
+from recsys.spark.als import Params
+from recsys.spark.recommend import BLOCK
+
+READ, SPLIT, JUDGE = 20e-6, 43e-6, 9e-6
+"""Core-seconds a row: parse and check; split, number and aggregate; judge a model."""
+PAIR, SOLVE = 0.38e-9, 1.2e-9
+"""Core-seconds of MLlib: rank² times this for a pair and side, rank³/3 times this for a row's system."""
+START, HOP = 8.0, 3.0
+"""Seconds to start Spark, and of each hop whatever its size."""
+PYTHON, JVM, WORKER = 350, 900, 220
+"""MiB of an idle driver Python, JVM and Python worker with its libraries."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the log holds. ``heaviest_user``, ``heaviest_item``: the most rows of one."""
+
+    rows: int
+    users: int
+    items: int
+    heaviest_user: int
+    heaviest_item: int
+
+
+@dataclass(frozen=True)
+class Machine:
+    """``cores`` that work at once; ``heap``: MiB of one JVM; ``free``: MiB of disk; ``score``: core-seconds a score."""
+
+    cores: int
+    heap: int
+    free: int
+    score: float
+    local: bool = True
+
+
+@dataclass
+class Plan:
+    """``seconds`` by hop; ``memory``: MiB by role at the peak; ``notes``: advice; ``refusals``: what cannot fit."""
+
+    facts: Facts
+    seconds: dict[str, float] = field(default_factory=dict)
+    memory: dict[str, float] = field(default_factory=dict)
+    sizes: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    refusals: list[str] = field(default_factory=list)
+
+
+def count(events: DataFrame) -> Facts:
+    """Count a log (user_id, item_id); two shuffles of ids, nothing is written.
+
+    Raises:
+        InputError: no rows.
+    """
+    found = []
+    for column in (USER, ITEM):
+        per_id = events.groupBy(column).count()
+        row = per_id.agg(F.count(F.lit(1)), F.max("count"), F.sum("count")).first()
+        found.append([int(value or 0) for value in row] if row else [0, 0, 0])
+    (users, most_user, rows), (items, most_item, _) = found
+    if not rows:
+        raise InputError("the log has no rows to plan for")
+    return Facts(rows, users, items, most_user, most_item)
+
+
+def machine(spark: SparkSession, rank: int, items: int) -> Machine:
+    """Look at the session, and measure the cost of a score at this rank."""
+    context = spark.sparkContext
+    heap = context._jvm.java.lang.Runtime.getRuntime().maxMemory() // 2**20  # type: ignore[union-attr]
+    local = context.master.startswith("local")
+    folder = Path(context.getConf().get("spark.local.dir", None) or tempfile.gettempdir())
+    free = shutil.disk_usage(folder if folder.exists() else Path("/")).free // 2**20
+    if not local:
+        text = context.getConf().get("spark.executor.memory", "1g") or "1g"
+        heap = context._jvm.org.apache.spark.network.util.JavaUtils.byteStringAsMb(text)  # type: ignore[union-attr]
+    return Machine(context.defaultParallelism, int(heap), free, cost_of_a_score(rank, items), local)
+
+
+def cost_of_a_score(rank: int, items: int) -> float:
+    """Return core-seconds to compute one score and to pass it by in the selection; CPU time, of one thread."""
+    rng = np.random.default_rng(0)
+    m = max(1, min(256, BLOCK // (4 * items)))
+    x, y = (rng.standard_normal((n, rank), dtype=np.float32) for n in (m, items))
+    none = np.zeros(m + 1, dtype=np.int64)
+    costs = []
+    with linalg.one_blas_thread():
+        for _ in range(4):  # the first compiles
+            started = time.thread_time()
+            scores = x @ y.T
+            for row in range(m):
+                kernels.select_row(scores[row], none[:0], np.empty(10, np.int32), np.empty(10, np.float32))
+            costs.append((time.thread_time() - started) / (m * items))
+    return min(costs[1:])
+
+
+def plan(config: Config, facts: Facts, machine: Machine, params: dict[str, Params]) -> Plan:
+    """Return what the run needs."""
+    found = Plan(facts)
+    cores = machine.cores
+    models = 3 + len(params)
+    listed = facts.users if config.recommend.everyone else min(facts.users, facts.rows // 5)
+    row = {"read": READ, "split": SPLIT}
+    found.seconds = {"start": START} | {name: HOP + facts.rows * cost / cores for name, cost in row.items()}
+    rank = 1
+    for name, settings in params.items():
+        rank = max(rank, settings.rank)
+        pairs = 2 * facts.rows * settings.rank**2 * PAIR
+        solves = (facts.users + facts.items) * settings.rank**3 / 3 * SOLVE
+        found.seconds[f"fit {name}"] = HOP + settings.iterations * (pairs + solves) / cores
+        found.seconds[f"recommend {name}"] = HOP + listed * (facts.items * machine.score + 100e-6) / cores
+    found.seconds["baselines"] = 3 * HOP + 3 * min(listed, facts.rows // 10) * (facts.items * 1.5e-9 + 50e-6) / cores
+    found.seconds["judge and summarise"] = models * (HOP + facts.rows * JUDGE / cores)
+    _memory(found, config, machine, rank)
+    _sizes(found, config, machine, params, rank)
+    _advise(found, config, machine, params)
+    return found
+
+
+def _memory(found: Plan, config: Config, machine: Machine, rank: int) -> None:
+    facts = found.facts
+    factors = (facts.users + facts.items) * rank * 4 / 2**20
+    blocks = facts.rows * 2 * 24 / 2**20
+    block = min(config.recommend.memory_mb / 3, BLOCK / 2**20)
+    catalogue = facts.items * rank * 4 / 2**20
+    need = JVM + 3 * factors + 3 * blocks
+    tasks = machine.cores
+    found.memory = {
+        "python": PYTHON + 2 * catalogue,
+        "jvm": min(need, 1.1 * machine.heap) if machine.local else need,
+        "workers": tasks * (WORKER + 3 * catalogue + 2 * block),
+    }
+    found.memory["total"] = sum(found.memory.values())
+    found.sizes["live heap of training, MiB"] = round(factors + blocks)
+
+
+def _sizes(found: Plan, config: Config, machine: Machine, params: dict[str, Params], rank: int) -> None:
+    facts = found.facts
+    blocks = max([p.blocks or max(10, machine.cores) for p in params.values()] or [10])
+    sends = min(facts.users * blocks, facts.rows) + min(facts.items * blocks, facts.rows)
+    rows = max(1, int(min(config.recommend.memory_mb * 2**20 / 3, BLOCK) / (4 * facts.items)))
+    found.sizes |= {
+        "user and item blocks": blocks,
+        "shuffle an iteration, MiB": round(sends * rank * 4 / 2**20),
+        "users in a block of top-N": rows,
+        "checkpoint directory": config.spark.checkpoint_dir or f"{config.out}/.work",
+        "lists": facts.users if config.recommend.everyone else "of tested users",
+    }
+
+
+def _advise(found: Plan, config: Config, machine: Machine, params: dict[str, Params]) -> None:
+    facts = found.facts
+    for name, settings in params.items():
+        if settings.rank > min(facts.users, facts.items):
+            found.refusals.append(
+                f"{name}: rank {settings.rank} is more than the {min(facts.users, facts.items):,} users or items there"
+                " are: lower rank."
+            )
+        if settings.checkpoint_every > 25:
+            found.notes.append(f"{name}: checkpoint_every above 25 lets the lineage grow: 10 is safe.")
+    live = found.sizes["live heap of training, MiB"]
+    if live > 0.6 * machine.heap * (1 if machine.local else machine.cores):
+        found.refusals.append(
+            f"training holds {live:,} MiB, but the heap is {machine.heap:,} MiB: raise spark.driver.memory (local) or"
+            " the number or spark.executor.memory of executors; or lower rank."
+        )
+    if 4 * facts.items > config.recommend.memory_mb * 2**20 / 3:
+        found.refusals.append(f"one user's scores take {4 * facts.items / 2**20:.0f} MiB: raise recommend.memory_mb.")
+    shuffled = found.sizes["shuffle an iteration, MiB"] * 2
+    if shuffled > 0.9 * machine.free:
+        found.refusals.append(f"shuffle files need {shuffled:,} MiB, {machine.free:,} are free: set spark.local.dir.")
+    for kind, most in (("user", facts.heaviest_user), ("item", facts.heaviest_item)):
+        if most > max(1000, 0.05 * facts.rows):
+            found.notes.append(
+                f"one {kind} has {most:,} of {facts.rows:,} rows: one task does all of it. Is it a robot, or a default?"
+            )
+    if not machine.local and not config.spark.checkpoint_dir:
+        found.notes.append("on a cluster set [spark] checkpoint_dir to a disk that all executors share.")
+    if (total := found.memory["total"]) > (memory := _installed()):
+        found.refusals.append(f"about {total:,.0f} MiB at the peak, but this machine has {memory:,.0f}: use a cluster.")
+
+
+def _installed() -> float:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20

@@ -1,0 +1,138 @@
+"""A saved Spark run, opened on Spark again: lists for anybody, of any length, under rules, without training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from scipy.sparse import csr_array
+
+from recsys.errors import RunFolderError
+from recsys.rules import Rules, compile_rules
+from recsys.runfolder import RunFolder
+from recsys.schema import ITEM, RANK, SCORE, SOURCE, USER, VALUE
+from recsys.spark.als import Params, fold_in
+from recsys.spark.recommend import Scorer, histories, popular, top_k, under_rules
+from recsys.types import IdMap
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A trained model with what it needs to answer.
+
+    ``users``: (user: the id, features). ``history``: (user: the id, item: row, value). ``items``: the candidates, row
+    by row, with their attributes. ``factors``: float32[candidates, rank], NaN where there is none. ``likes``:
+    float32[candidates], popularity in train.
+    """
+
+    name: str
+    params: Params
+    users: DataFrame
+    history: DataFrame
+    items: pd.DataFrame
+    factors: np.ndarray
+    likes: np.ndarray
+
+
+def open_run(spark: SparkSession, run: str | Path, model: str | None = None) -> Saved:
+    """Open a run folder.
+
+    Raises:
+        RunFolderError: not a whole run, or no such model of the Spark path in it.
+    """
+    folder = RunFolder.open(run)
+    names = sorted(path.parent.name for path in folder.path.glob("model/*/params.json"))
+    if not names or (model and model not in names):
+        raise RunFolderError(
+            f"{run}: no model {model or ''} of the Spark path; it has {', '.join(names) or 'none'}. "
+            "For a run of the local engine:  recsys recommend RUN --users FILE"
+        )
+    name = model or names[-1]
+
+    def read(part: str) -> DataFrame:
+        return spark.read.parquet(str(folder.path.resolve() / part))
+
+    items = folder.read_table("split/items.parquet")
+    ids = IdMap.of(items[ITEM])
+    rows = _item_rows(spark, items)
+    found = read(f"model/{name}/item_factors.parquet").toPandas()
+    params = Params.parse(folder.read_json(f"model/{name}/params.json"))
+    factors = np.full((len(items), params.rank), np.nan, dtype=np.float32)
+    factors[ids.rows(found[ITEM])] = np.stack(found["features"].to_list())
+    history = read("split/history.parquet").join(rows, ITEM).withColumnRenamed(USER, "user")
+    likes = popular(read("split/train.parquet").join(rows, ITEM), len(items))
+    users = read(f"model/{name}/user_factors.parquet").withColumnRenamed(USER, "user")
+    return Saved(name, params, users, history.select("user", "item", VALUE), items, factors, likes)
+
+
+def recommend(
+    saved: Saved,
+    k: int,
+    *,
+    users: DataFrame | None = None,
+    late: DataFrame | None = None,
+    rules: Rules | None = None,
+    exclude_seen: bool = True,
+    fallback: bool = True,
+    memory_mb: int = 512,
+) -> tuple[DataFrame, dict[str, int]]:
+    """Return (user_id, item_id, rank, score, source), and what the rules removed.
+
+    A user with a factor is asked by it; one with a history alone, or with late events, is folded in with all that is
+    known of him; anybody else gets popular items, or no list without ``fallback``.
+
+    Args:
+        users: (user_id) of whom to answer; None: everyone with a factor or a history.
+        late: (user_id, item_id, value), pairs that came after the run, added to the histories; items that the run does
+            not know are left out.
+    """
+    spark = saved.users.sparkSession
+    history, folded = saved.history, saved.history.join(saved.users, "user", "left_anti")
+    factors = saved.users
+    if late is not None:
+        new = (
+            late.withColumnRenamed(USER, "user")
+            .join(_item_rows(spark, saved.items), ITEM)
+            .select("user", "item", VALUE)
+        )
+        history = history.unionByName(new).groupBy("user", "item").agg(F.sum(VALUE).cast("float").alias(VALUE))
+        changed = new.select("user").distinct()
+        folded = folded.join(changed, "user", "left_anti").unionByName(history.join(changed, "user", "left_semi"))
+        factors = factors.join(changed, "user", "left_anti")
+    factors = factors.unionByName(fold_in(folded, saved.factors, saved.params))
+    everyone = factors.select("user") if users is None else users.withColumnRenamed(USER, "user").distinct()
+    asked = histories(history if exclude_seen else history.limit(0), everyone)
+    scorer = Scorer(saved.name, saved.factors, "popular", saved.likes if fallback else None)
+    removed: dict[str, int] = {}
+    if rules is not None:
+        denied_of = IdMap.of(list(rules.deny_for))
+        compiled = compile_rules(rules, denied_of, IdMap.of(saved.items[ITEM]), saved.items)
+        scorer, removed = under_rules(scorer, compiled), compiled.removed
+        asked = _deny(asked, compiled.denied, denied_of)
+    lists = top_k(asked.join(factors, "user", "left"), scorer, k, items=len(saved.items), memory_mb=memory_mb)
+    named = lists.join(_item_rows(spark, saved.items), "item").withColumnRenamed("user", USER)
+    return named.select(USER, ITEM, RANK, SCORE, SOURCE).sortWithinPartitions(USER, RANK), removed
+
+
+def _item_rows(spark: SparkSession, items: pd.DataFrame) -> DataFrame:
+    """Return (item_id, item: its row), for a broadcast join."""
+    rows = pd.DataFrame({ITEM: items[ITEM], "item": np.arange(len(items), dtype=np.int32)})
+    return F.broadcast(spark.createDataFrame(rows))
+
+
+def _deny(asked: DataFrame, denied: csr_array, users: IdMap) -> DataFrame:
+    """Add what is denied to each user to what he has seen."""
+    if not denied.nnz:
+        return asked
+    rows = [
+        (str(name), denied.indices[denied.indptr[i] : denied.indptr[i + 1]].tolist())
+        for i, name in enumerate(users.ids)
+    ]
+    table = F.broadcast(asked.sparkSession.createDataFrame(rows, "key string, denied array<int>"))
+    both = asked.join(table, F.col("user").cast("string") == F.col("key"), "left")
+    seen = F.coalesce(F.array_sort(F.array_union("seen", "denied")), F.col("seen"))
+    return both.select("user", seen.alias("seen"))

@@ -1,0 +1,182 @@
+"""A standalone Spark cluster as processes on loopback: the very commands of docker-compose.yml, with other ports."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+SERVICES: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+
+
+def command(service: str, values: dict[str, str]) -> list[str]:
+    """Return the words of a service's command, its variables filled in as docker-compose does."""
+    text = re.sub(r"\$\{(\w+):-([^}]*)\}", lambda m: values.get(m[1], m[2]), SERVICES[service]["command"])
+    program, *rest = shlex.split(text)
+    return [str(Path(sys.executable).with_name(program)), *rest]
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+class Cluster:
+    """A master and workers; ``submit`` runs the job of the compose file with further words."""
+
+    def __init__(self, place: Path, memory: str = "1g") -> None:
+        self.place = place
+        (place / "events").mkdir(parents=True, exist_ok=True)
+        self.values = {
+            "SPARK_HOST": "127.0.0.1",
+            "SPARK_PORT": str(free_port()),
+            "SPARK_WEB": "0",
+            "WORKER_WEB": "0",
+            "WORKER_CORES": "1",
+            "WORKER_MEMORY": memory,
+            "DRIVER_MEMORY": memory,
+            "EXECUTOR_MEMORY": memory,
+            "WORKER_DIR": str(place / "work"),
+            "DATA_DIR": str(place / "events"),
+            "RECSYS_HOME": str(ROOT),
+        }
+        self.environment = os.environ | {
+            "SPARK_LOCAL_IP": "127.0.0.1",
+            "PYSPARK_PYTHON": sys.executable,
+            "PYTHONPATH": str(ROOT),
+            "JAVA_HOME": _java(),
+        }
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def start(self, workers: int = 2) -> None:
+        """Start the master, and workers one after the other."""
+        self._start("master", "master.log", "New state: ALIVE|I have been elected leader")
+        for _ in range(workers):
+            self.add_worker()
+
+    def add_worker(self) -> None:
+        """Start one more worker."""
+        self._start("worker", f"worker{len(self.processes)}.log", "Successfully registered")
+
+    def submit(self, *words: str) -> subprocess.Popen[bytes]:
+        """Start the job in ``place``; conf words go before the job, others after it."""
+        own = command("submit", self.values)
+        conf = [word for word in words if word.startswith("spark.")]
+        rest = [word for word in words if not word.startswith("spark.")]
+        flags = [part for word in [*conf, *QUIET] for part in ("--conf", word)]
+        return self._launch([*own[:-1], *flags, own[-1], *rest], "submit.log")
+
+    def events(self) -> list[dict[str, Any]]:
+        """Return the events of the newest job's log, which may still be growing."""
+        logs = [path for path in (self.place / "events").iterdir() if path.is_file()]
+        if not logs:
+            return []
+        lines = max(logs, key=lambda path: path.stat().st_mtime).read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def kill_worker(self) -> None:
+        """Kill the newest worker and its executors at once, as when a machine is lost."""
+        end(self.processes.pop())
+
+    def stop(self) -> None:
+        """Kill everything, in reverse order."""
+        for process in reversed(self.processes):
+            end(process)
+
+    def _start(self, service: str, log: str, ready: str) -> None:
+        process = self._launch(command(service, self.values), log)
+        self.processes.append(process)
+        wait_for(lambda: re.search(ready, (self.place / log).read_text()), process, self.place / log)
+
+    def _launch(self, words: list[str], log: str) -> subprocess.Popen[bytes]:
+        with (self.place / log).open("wb") as stream:
+            return subprocess.Popen(
+                words,
+                env=self.environment,
+                cwd=self.place,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+
+QUIET = (
+    "spark.ui.enabled=false",
+    "spark.eventLog.rolling.enabled=false",
+    "spark.eventLog.compress=false",
+    "spark.driver.host=127.0.0.1",
+    "spark.driver.bindAddress=127.0.0.1",
+    "spark.sql.shuffle.partitions=2",
+)
+
+
+def wait_for(condition: Callable[[], Any], process: subprocess.Popen[bytes], log: Path, seconds: float = 300) -> Any:
+    """Return what ``condition`` returns once that is true; AssertionError when the process ends or time is over."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if found := condition():
+            return found
+        if process.poll() is not None:
+            if found := condition():
+                return found
+            raise AssertionError(f"ended with {process.returncode}: {log.read_text()[-2000:]}")
+        time.sleep(0.05)  # between two looks; nothing depends on its length
+    raise AssertionError(f"not within {seconds:.0f} s: {log.read_text()[-2000:]}")
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process and everything it started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@contextmanager
+def running(place: Path, memory: str = "1g") -> Iterator[Cluster]:
+    """Give a cluster of two workers, and leave no process behind."""
+    cluster = Cluster(place, memory)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+def finished_stages(events: list[dict[str, Any]], rdd: str) -> int:
+    """Return how many finished stages computed an RDD of that name."""
+    done = [event["Stage Info"] for event in events if event["Event"] == "SparkListenerStageCompleted"]
+    return sum(any(info["Name"] == rdd for info in stage["RDD Info"]) for stage in done)
+
+
+def jobs_described(events: list[dict[str, Any]], words: str) -> list[dict[str, Any]]:
+    """Return the starts of jobs whose description contains ``words``."""
+    starts = [event for event in events if event["Event"] == "SparkListenerJobStart"]
+    return [start for start in starts if words in (start["Properties"] or {}).get("spark.job.description", "")]
+
+
+def rerun_tasks(events: list[dict[str, Any]]) -> int:
+    """Return how many tasks ran again: failed attempts, and partitions of stages that were tried again."""
+    ends = [event for event in events if event["Event"] == "SparkListenerTaskEnd"]
+    failed = sum(event["Task End Reason"]["Reason"] != "Success" for event in ends)
+    return failed + sum(event["Stage Attempt ID"] > 0 for event in ends)
+
+
+def _java() -> str:
+    from recsys.java import find_java
+
+    return find_java().home

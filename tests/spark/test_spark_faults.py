@@ -1,0 +1,77 @@
+"""Things that go wrong on the way: full disks, rights, killed drivers, lost workers."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from recsys import config
+from recsys.errors import ConfigError, RunFolderError
+from recsys.runfolder import RunFolder
+
+pytestmark = pytest.mark.spark
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def settings(events, out):
+    raw = {"out": str(out), "data": {"events": str(events)}, "models": {"als": {"rank": 4, "iterations": 2}}}
+    return config.parse(raw | {"judge": {"resamples": 100}})
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 200 kB, or a skip where nothing may be mounted."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(place)]
+    try:
+        mounted = subprocess.run(words, capture_output=True).returncode == 0
+    except FileNotFoundError:
+        mounted = False
+    if not mounted:
+        pytest.skip("no right to mount a small file system here")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(spark, world_files, small_disk):
+    from recsys.spark import run as spark_run
+
+    with pytest.raises(RunFolderError, match=r"No space left on device.*Free some space"):
+        spark_run.run(settings(world_files["events"], small_disk / "run"), spark=spark)
+    assert list(small_disk.iterdir()) == []
+
+
+def test_a_full_disk_leaves_the_run_that_was_there(spark, world_files, small_disk):
+    from recsys.spark import run as spark_run
+
+    with RunFolder.writing(small_disk / "run") as folder:
+        folder.write_json("manifest.json", "old")
+    with pytest.raises(RunFolderError, match="No space left"):
+        spark_run.run(settings(world_files["events"], small_disk / "run"), spark=spark)
+    assert RunFolder.open(small_disk / "run").read_json("manifest.json") == "old"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "advice"),
+    [
+        ("java.io.IOException: Mkdirs failed to create file:/x", RunFolderError, "able to write there"),
+        ("java.lang.OutOfMemoryError: Java heap space", ConfigError, "driver_memory"),
+        ("Lost task 0.3: ExecutorLostFailure (executor 1 exited)", ConfigError, "losing executors"),
+    ],
+)
+def test_known_causes_become_advice(text, kind, advice):
+    from recsys.spark.failures import explain
+
+    found = explain(f"An error occurred while calling o1.parquet.\n: {text}", "out")
+    assert isinstance(found, kind)
+    assert advice in str(found)
+
+
+def test_a_bug_stays_a_bug(spark):
+    from pyspark.errors import PySparkException
+
+    from recsys.spark.failures import told
+
+    with pytest.raises(PySparkException), told("out"):
+        spark.sql("select nothing from nowhere")

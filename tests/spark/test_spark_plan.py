@@ -1,0 +1,73 @@
+"""The plan: what it counts, what it refuses, and that its numbers move with what they depend on."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from recsys import config
+from recsys.cli import run_verb
+from recsys.errors import InputError
+
+pytestmark = pytest.mark.spark
+
+
+def planned(rows=1_000_000, users=50_000, items=5_000, heaviest=(500, 900), machine=None, **raw):
+    from recsys.spark.plan import Facts, Machine, plan
+    from recsys.spark.run import als_params
+
+    settings = config.parse({"data": {"events": "x.csv"}, **raw})
+    machine = machine or Machine(cores=2, heap=4096, free=100_000, score=5e-9)
+    return plan(settings, Facts(rows, users, items, *heaviest), machine, als_params(settings))
+
+
+def test_counts_are_those_of_the_log(spark, world):
+    from recsys.spark.plan import count
+
+    events = world.events[["user_id", "item_id"]]
+    found = count(spark.createDataFrame(events))
+    assert (found.rows, found.users, found.items) == (len(events), *events.nunique())
+    assert found.heaviest_user == events.user_id.value_counts().iloc[0]
+    assert found.heaviest_item == events.item_id.value_counts().iloc[0]
+    with pytest.raises(InputError, match="no rows"):
+        count(spark.createDataFrame(events).limit(0))
+
+
+def test_ten_times_the_log_and_twice_the_rank_cost_accordingly():
+    one, ten = planned(), planned(rows=10_000_000, users=500_000)
+    fit, more = (found.seconds["fit als"] - 3 for found in (one, ten))
+    assert 8 < more / fit < 10.1  # the items' part stays
+    twice = planned(models={"als": {"rank": 128}}).seconds["fit als"] - 3
+    assert 4 < twice / fit < 8  # between rank² and rank³
+    assert ten.memory["python"] == one.memory["python"], "the driver must not grow with the users"
+    assert ten.memory["workers"] == one.memory["workers"]
+
+
+def test_what_cannot_fit_is_refused_with_advice():
+    from recsys.spark.plan import Machine
+
+    assert planned().refusals == []
+    small = Machine(cores=2, heap=1024, free=100_000, score=5e-9)
+    assert "raise spark.driver.memory" in planned(rows=30_000_000, machine=small).refusals[0]
+    assert "lower rank" in planned(users=30, models={"als": {"rank": 64}}).refusals[0]
+    assert "raise recommend.memory_mb" in planned(items=5_000_000, recommend={"memory_mb": 8}).refusals[0]
+    full = Machine(cores=2, heap=4096, free=10, score=5e-9)
+    assert "spark.local.dir" in planned(machine=full).refusals[0]
+
+
+def test_skew_and_checkpoints_are_noted():
+    from recsys.spark.plan import Machine
+
+    assert "one user has 400,000" in planned(heaviest=(400_000, 10)).notes[0]
+    cluster = Machine(cores=8, heap=4096, free=100_000, score=5e-9, local=False)
+    assert any("checkpoint_dir" in note for note in planned(machine=cluster).notes)
+
+
+def test_the_verb_prints_json_or_refuses(spark, world_files, tmp_path, capsys):
+    (tmp_path / "job.toml").write_text(f"[data]\nevents = '{world_files['events']}'\n[models.als]\nrank = 8\n")
+    assert run_verb(["plan", str(tmp_path / "job.toml"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["facts"]["rows"] == len(pd.read_csv(world_files["events"]))
+    assert found["memory"]["total"] > 0
+    assert run_verb(["plan", str(tmp_path / "job.toml"), "--set", "models.als.rank=5000"]) == 2
+    assert "lower rank" in capsys.readouterr().err

@@ -1,0 +1,302 @@
+"""What a saved Spark run can do afterwards: lists on Spark, a bundle without Spark, updates; held against the run."""
+
+import importlib.util
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recsys import bundle, config, rank
+from recsys.cli import run_verb
+from recsys.errors import InputError, RunFolderError
+from recsys.rules import Quota, Rules, Where
+from recsys.types import select_rows
+from recsys.update import update
+
+pytestmark = pytest.mark.spark
+ROOT = Path(__file__).resolve().parents[2]
+PARAMS = {"rank": 6, "iterations": 4, "alpha": 5.0, "reg": 0.03}
+
+
+@pytest.fixture(scope="module")
+def run(spark, world_files, tmp_path_factory):
+    from recsys.spark import run as spark_run
+
+    place = tmp_path_factory.mktemp("saved") / "run"
+    raw = {
+        "out": str(place),
+        "data": {"events": str(world_files["events"]), "items": str(world_files["items"])},
+        "split": {"rule": "time", "test": 0.2},
+        "models": {"als": PARAMS},
+        "recommend": {"k": 5, "everyone": True},
+        "judge": {"metrics": ["ndcg@5", "recall@3"], "relevant": 3.5, "resamples": 100},
+    }
+    spark_run.run(config.parse(raw))
+    return place
+
+
+@pytest.fixture(scope="module")
+def packed(run, tmp_path_factory):
+    place = tmp_path_factory.mktemp("packed") / "bundle"
+    assert run_verb(["bundle", str(run), str(place)]) == 0
+    return place
+
+
+def trained(run, who):
+    found = pd.read_parquet(run / "model" / "als" / f"{who}_factors.parquet")
+    return found[f"{who}_id"].to_numpy(), np.stack(found["features"])
+
+
+def lists(table):
+    return {user: rows["item_id"].tolist() for user, rows in table.sort_values(["user_id", "rank"]).groupby("user_id")}
+
+
+# --- Fold-in ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def saved(spark, run):
+    from recsys.spark.saved import open_run
+
+    return open_run(spark, run)
+
+
+def test_folding_in_a_training_user_gives_the_trained_factor(run, packed, saved):
+    from recsys.spark.als import fold_in
+
+    ids, wanted = trained(run, "user")
+    size = np.linalg.norm(wanted, axis=1).max()
+    on_spark = fold_in(saved.history, saved.factors, saved.params).toPandas().set_index("user")["features"]
+    assert np.abs(np.stack(on_spark.loc[ids]) - wanted).max() <= 1e-4 * size
+    opened = bundle.open_bundle(packed)
+    histories = select_rows(opened.history.matrix(), opened.history.users.rows(ids))
+    local = opened.model.models["als"].user_factors(histories)
+    assert np.abs(local - wanted).max() <= 1e-4 * size
+    assert len(ids) > 100
+
+
+def test_nothing_known_that_is_liked_is_no_factor(spark, saved):
+    from recsys.spark.als import fold_in
+
+    rows = [("a", 0, 3.0), ("b", 0, -1.0), ("c", 1, 2.0), ("c", 0, 0.0)]
+    history = spark.createDataFrame(rows, "user string, item int, value float")
+    factors = np.nan_to_num(saved.factors, nan=1.0)
+    factors[1] = np.nan
+    found = fold_in(history, factors, saved.params).toPandas().set_index("user")["features"]
+    assert found.loc["a"] is not None
+    assert found.loc[["b", "c"]].isna().all()
+
+
+def test_ratings_are_folded_in_by_their_own_equations(spark, saved):
+    from recsys.spark.als import fold_in
+
+    params = saved.params.model_copy(update={"implicit": False})
+    rows = [(1, 0, 3.0), (1, 2, -1.0), (1, 5, 2.0)]
+    factors = np.nan_to_num(saved.factors, nan=1.0)
+    found = fold_in(spark.createDataFrame(rows, "user int, item int, value float"), factors, params).first()
+    y, r = factors[[0, 2, 5]].astype(float), np.array([3.0, -1.0, 2.0])
+    wanted = np.linalg.solve(y.T @ y + params.reg * 3 * np.eye(y.shape[1]), y.T @ r)
+    assert np.allclose(found["features"], wanted, rtol=1e-4, atol=1e-6)
+
+
+# --- Lists on Spark --------------------------------------------------------------------------------------
+
+
+def job(name, *words):
+    """Run a job in this process, so that it finds the session of the tests."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "jobs" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [name, *map(str, words)])
+        return module.main()
+
+
+def test_a_saved_run_gives_the_lists_of_the_run(run, tmp_path):
+    assert job("recommend_als", run, "--out", tmp_path / "lists.parquet", "-k", 5) == 0
+    found, wanted = pd.read_parquet(tmp_path / "lists.parquet"), pd.read_parquet(run / "topk" / "als.parquet")
+    own = lists(wanted[wanted.source == "als"])
+    assert {user: items for user, items in lists(found).items() if user in own} == own
+    assert job("recommend_als", run, "--out", tmp_path / "lists.parquet") == 2, "it writes over what is there"
+
+
+def test_some_users_strangers_rules_and_late_events(spark, saved):
+    from recsys.spark.saved import recommend
+
+    ids = saved.users.toPandas()["user"]
+    items, known = saved.items, ids[0]
+    genre = items["genres"].str.split("|").str[0].mode()[0]
+    wanted = spark.createDataFrame([(known,), ("stranger",), ("late",)], "user_id string")
+    late = spark.createDataFrame(
+        [("late", items.item_id[3], 5.0), ("late", "nothing", 5.0)], "user_id string, item_id string, value float"
+    )
+    plain = lists(recommend(saved, 6, users=wanted, late=late)[0].toPandas())
+    assert set(plain) == {known, "stranger", "late"}
+    assert items.item_id[3] not in plain["late"]
+    rules = Rules(
+        deny=[plain[known][0]],
+        deny_for={known: [plain[known][1]], "late": [plain["late"][0]]},
+        where=[Where(field="genres", none_of=[genre])],
+        quota=[Quota(field="director", at_most=1)],
+    )
+    table, removed = recommend(saved, 6, users=wanted, late=late, rules=rules)
+    ruled = table.toPandas()
+    assert set(ruled[ruled.user_id == "late"].source) == {"als"}
+    assert set(ruled[ruled.user_id == "stranger"].source) == {"popular"}
+    assert removed["deny"] == 1
+    assert removed["deny_for"] == 2
+    kept = ruled.merge(items, on="item_id")
+    assert not kept["genres"].str.split("|").map(set).map(lambda own: genre in own).any()
+    assert not kept.duplicated(["user_id", "director"]).any()
+    assert not set(plain[known][:2]) & set(lists(ruled)[known])
+    assert plain["late"][0] not in lists(ruled)["late"]
+    none = recommend(saved, 6, users=wanted, fallback=False)[0].toPandas()
+    assert set(none.user_id) == {known}
+
+
+def test_the_judging_job_gives_the_numbers_of_the_verb(run, tmp_path, capsys):
+    relevant = ["--relevant", "3.5", "-m", "ndcg@5", "-m", "recall@3"]
+    recs, truth = run / "topk" / "popular.parquet", run / "split" / "test.parquet"
+    capsys.readouterr()
+    assert job("evaluate", recs, truth, *relevant, "--per-user", tmp_path / "users") == 0
+    spark = json.loads(capsys.readouterr().out)["models"]["recs"]
+    for part in (recs, truth):  # the verb reads one file
+        pd.read_parquet(part).to_parquet(tmp_path / part.name)
+    assert run_verb(["evaluate", str(tmp_path / recs.name), str(tmp_path / truth.name), *relevant, "--json"]) == 0
+    local = json.loads(capsys.readouterr().out)["models"]["popular"]
+    for metric in ("ndcg@5", "recall@3"):
+        assert spark[metric]["mean"] == pytest.approx(local[metric]["mean"], abs=1e-12)
+        assert spark[metric]["users"] == local[metric]["users"]
+    assert job("evaluate", recs, truth, "-m", "ndgc@5") == 2
+    assert job("evaluate", tmp_path / "nothing.csv", truth) == 2
+    assert "cannot read it" in capsys.readouterr().err
+
+
+def test_ids_of_another_kind_are_refused_with_the_id(spark, tmp_path):
+    from recsys.spark.files import read_table
+
+    (tmp_path / "users.csv").write_text("user_id\n1\nx7\n")
+    numbers = spark.createDataFrame([(1,)], "user long")
+    with pytest.raises(InputError, match="'x7'"):
+        read_table(spark, str(tmp_path / "users.csv"), columns=("user_id",), like=numbers)
+    with pytest.raises(InputError, match="Did you mean 'user_id'"):
+        read_table(spark, str(tmp_path / "users.csv"), columns=("userid",))
+
+
+# --- The bundle ------------------------------------------------------------------------------------------
+
+
+def test_stored_factors_give_the_lists_of_spark_and_fold_in_nearly(run, packed):
+    opened = bundle.open_bundle(packed)
+    spark = pd.read_parquet(run / "topk" / "als.parquet")
+    wanted = lists(spark[spark.source == "als"])
+    rows = opened.history.users.rows(list(wanted))
+    histories = select_rows(opened.history.matrix(), rows)
+    stored = rank.recommend(bundle.Stored(opened.model, opened.factors[rows]), histories, 5)
+    folded = rank.recommend(opened.model, histories, 5)
+    assert [list(opened.history.items.names(row)) for row in stored.items] == list(wanted.values())
+    scores = opened.model.score(histories)
+    for a, b, own in zip(stored.items, folded.items, scores, strict=True):
+        assert np.allclose(own[a], own[b], atol=1e-4), "other items than such as score the same"
+
+
+def test_a_bundle_answers_without_spark(run, packed):
+    spark = pd.read_parquet(run / "topk" / "als.parquet")
+    user = spark[spark.source == "als"].user_id.iloc[0]
+    code = (
+        "import sys; sys.modules['pyspark'] = None\n"
+        "from recsys.cli import run_verb\n"
+        f"a = run_verb(['recommend', {str(packed)!r}, '--user', {user!r}, '--user', 'stranger', '-k', '5'])\n"
+        f"b = run_verb(['similar', {str(packed)!r}, {spark.item_id.iloc[0]!r}, '-k', '3'])\n"
+        f"c = run_verb(['explain', {str(packed)!r}, '--user', {user!r}, '--item', {spark.item_id.iloc[0]!r}])\n"
+        "sys.exit(a or b or c)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    table = pd.read_csv(io.StringIO("\n".join(found.stdout.splitlines()[:11])), dtype=str)
+    assert table[table.user_id == user].item_id.tolist() == lists(spark)[user]
+    assert set(table[table.user_id == "stranger"].source) == {"popular"}
+
+
+@pytest.mark.parametrize("harm", ["cut", "changed", "missing", "version", "no success"])
+def test_a_damaged_bundle_is_refused(run, harm, tmp_path):
+    place = tmp_path / "bundle"
+    bundle.write(run, place)
+    factors, about = place / "user_factors.npy", place / "bundle.json"
+    if harm == "cut":
+        factors.write_bytes(factors.read_bytes()[:-4])
+    elif harm == "changed":
+        factors.write_bytes(factors.read_bytes()[:-1] + b"\x07")
+    elif harm == "missing":
+        factors.unlink()
+    elif harm == "version":
+        about.write_text(about.read_text().replace('"format": 1', '"format": 99'))
+    else:
+        (place / "_SUCCESS").unlink()
+    words = {"version": "format 99", "missing": "npy is missing", "no success": "no _SUCCESS"}
+    with pytest.raises(RunFolderError, match=words.get(harm, "npy was cut short or changed")):
+        bundle.open_bundle(place)
+
+
+def test_a_bundle_of_no_run_and_of_no_model(run, tmp_path):
+    with pytest.raises(RunFolderError, match="no such run folder"):
+        bundle.write(tmp_path / "nothing", tmp_path / "out")
+    with pytest.raises(RunFolderError, match="it has als"):
+        bundle.write(run, tmp_path / "out", model="asl")
+
+
+# --- Updates ---------------------------------------------------------------------------------------------
+
+
+def late_events(packed, tmp_path, users, per_user, new_item=True):
+    """Write events of strangers and of one known user; every second one likes an item that nobody knew."""
+    opened = bundle.open_bundle(packed)
+    items = opened.history.items.names(np.arange(len(opened.history.items)))
+    known = opened.history.users.names([0])[0]
+    rng = np.random.default_rng(5)
+    rows = [(f"new{u}", item) for u in range(users) for item in rng.choice(items, per_user, replace=False)]
+    rows += [(f"new{u}", "fresh") for u in range(0, users, 2) if new_item]
+    rows += [(known, item) for item in items if item not in set(items[opened.history.item[opened.history.user == 0]])][
+        :1
+    ]
+    table = pd.DataFrame(rows, columns=["user_id", "item_id"]).assign(value=5.0, timestamp=1_700_000_000)
+    table.to_csv(tmp_path / "late.csv", index=False)
+    return tmp_path / "late.csv", known
+
+
+def test_an_update_folds_in_users_and_items_with_their_full_history(packed, tmp_path, capsys):
+    late, known = late_events(packed, tmp_path, users=4, per_user=6)
+    found = update(packed, late, tmp_path / "new")
+    old, new = bundle.open_bundle(packed), bundle.open_bundle(tmp_path / "new")
+    row = old.history.items.rows(liked := pd.read_csv(late, dtype=str)["item_id"].unique())
+    known_before = (row >= 0) & old.model.models["als"].known_[row]
+    assert not known_before[liked == "fresh"]
+    assert (found.users_new, found.users_changed, found.items_new) == (4, 1, (~known_before).sum())
+    als = new.model.models["als"]
+    row = new.history.users.rows([known, "new0"])
+    assert new.history.matrix()[row[:1]].nnz == old.history.matrix()[[0]].nnz + 1
+    assert np.allclose(new.factors[row], als.user_factors(new.history.matrix()[row]), atol=1e-6)
+    assert als.known_[new.history.items.rows(["fresh"])[0]]
+    before = old.history.users.names(np.arange(1, len(old.history.users)))
+    assert np.array_equal(new.factors[new.history.users.rows(before)], old.factors[1:], equal_nan=True)
+    assert run_verb(["recommend", str(tmp_path / "new"), "--user", "new1", "-k", "3"]) == 0
+    assert pd.read_csv(io.StringIO(capsys.readouterr().out)).source.tolist() == ["als"] * 3
+
+
+def test_drift_grows_with_what_is_new_and_says_when_to_retrain(packed, tmp_path, capsys):
+    few, _ = late_events(packed, tmp_path, users=1, per_user=3, new_item=False)
+    little = update(packed, few, tmp_path / "little")
+    many, _ = late_events(packed, tmp_path, users=300, per_user=20)
+    much = update(packed, many, tmp_path / "much", against=packed)
+    assert little.before == much.before > 0
+    assert abs(little.after - little.before) < much.after - much.before
+    assert not little.retrain
+    assert much.retrain
+    assert 0 < much.overlap <= 1
+    assert run_verb(["update", str(packed), str(many), str(tmp_path / "much"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["retrain"] is True
