@@ -31,7 +31,7 @@ def small_disk(tmp_path):
     if not mounted:
         pytest.skip("no right to mount a small file system here")
     yield place
-    subprocess.run(["umount", str(place)], check=True)
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
 def test_a_full_disk_is_named_and_leaves_nothing(spark, world_files, small_disk):
