@@ -89,7 +89,7 @@ def final(folder: Path) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     body = (
         "All items that are not in a user's training history are ranked; recall divides by the test items. "
-        "Settings and weights were chosen on parts of train (bench/gowalla.toml). "
+        "The head of bench/gowalla.toml says where settings and weights come from. "
         f"Peak memory {peak:.1f} GiB.\n\n" + table(["model", *METRICS, "fit, seconds", "settings"], rows)
     )
     write_section("gowalla", "Gowalla", "python bench/gowalla.py DATA", body)
