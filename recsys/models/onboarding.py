@@ -121,12 +121,16 @@ class Onboarding:
         likes by G|A⁻¹ C|A: the variance is the diagonal of C|Aᵀ G|A⁻¹ C|A / users.
         """
         n, cross, gram = len(self.items_), self.cross_[:, items].astype(np.float64), self.gram_
+        own, both = np.diag(gram), np.diag(gram, n)
         place_of = self._place_of()
         rows = np.array([place_of[item] + shift for shift in (0, n) for item in answers], dtype=np.int64)
         if len(rows):
-            taken = cho_solve(cho_factor(gram[np.ix_(rows, rows)]), np.hstack([gram[rows], cross[rows]]))
-            gram, cross = gram - gram[:, rows] @ taken[:, : 2 * n], cross - gram[:, rows] @ taken[:, 2 * n :]
-        a, d, b = np.diag(gram)[:n, None], np.diag(gram)[n:, None], np.diag(gram, n)[:, None]
+            other = gram[:, rows]
+            taken = cho_solve(cho_factor(gram[np.ix_(rows, rows)]), np.hstack([other.T, cross[rows]]))
+            own = own - np.einsum("ij,ji->i", other, taken[:, : 2 * n])
+            both = both - np.einsum("ij,ji->i", other[:n], taken[:, n : 2 * n])
+            cross = cross - other @ taken[:, 2 * n :]
+        a, d, b = own[:n, None], own[n:, None], both[:, None]
         first, second = cross[:n], cross[n:]
         moved = (d * first**2 - 2 * b * first * second + a * second**2) / np.maximum(a * d - b**2, 1e-12)
         return np.sqrt(np.maximum(moved, 0) / self.users_)
