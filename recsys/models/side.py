@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from scipy.linalg import lapack
-from scipy.sparse import csr_array, hstack, vstack
+from scipy.sparse import csc_array, csr_array, hstack, vstack
 from sklearn.decomposition import TruncatedSVD
 from sklearn.preprocessing import normalize
 
@@ -19,6 +19,9 @@ from recsys.models.factor import ALS
 from recsys.models.linear import Linear, liked, liked_columns
 from recsys.models.popular import STRICT
 from recsys.types import Features, Interactions
+
+BLOCK = 1024
+"""Rows or columns of a large matrix that are worked on at a time."""
 
 
 @dataclass(config=STRICT)
@@ -102,15 +105,17 @@ class SideEASE(Linear):
     P: 0/1 likes (users, items); F: the weighted features in ``dims`` latent dimensions, rows of length 1; γ makes the
     two blocks equally heavy, times ``content``. With X the stacked matrix,
 
-        minimise |X − X W|² + λ|W|²        W = Xᵀ (X Xᵀ + λI)⁻¹ X,    λ = ``reg`` · mean diagonal of X Xᵀ
+        minimise |X − X W|² + λ|W|²  with diag W = 0        λ = ``reg`` · mean diagonal of X Xᵀ
 
-    A user's scores are the history times W. Of XXᵀ and XᵀX the smaller is factored: up to 12·side² bytes while
-    fitting, 4·side² kept, side = min(users + dims, items); beyond ``memory_mb`` the fit refuses before it allocates.
+    W is R = Xᵀ(XXᵀ + λI)⁻¹X, the minimum without the constraint, its diagonal taken out and column j divided by
+    1 − R_jj: an item does not speak for itself. A user's scores are the history times W. Of XXᵀ and XᵀX the smaller is
+    inverted: up to 12·side² bytes while fitting, 4·side² kept, side = min(users + dims, items); beyond ``memory_mb``
+    the fit refuses before it allocates.
 
     References: Steck, WWW 2019; Jeunen, Van Balen and Goethals, RecSys 2020, for the side information.
     """
 
-    STATE: ClassVar = ("rows_", "middle_", "latent_", "known_")
+    STATE: ClassVar = ("rows_", "middle_", "latent_", "own_", "known_")
     sources: ClassVar = ("side_ease",)
 
     content: Annotated[float, Field(ge=0)] = 1.0
@@ -143,25 +148,39 @@ class SideEASE(Linear):
         self.rows_ = liked(matrix, columns, binary=True)
         balance = self.rows_.nnz / max(float((latent**2).sum()), 1e-12)
         self.latent_ = (self.content * np.sqrt(balance) * latent).astype(np.float32)
-        self.middle_ = self._weights_of_items() if side == matrix.shape[1] else self._factor_of_rows()
+        if side == matrix.shape[1]:
+            self.middle_ = self._weights_of_items()
+            self.own_ = np.diag(self.middle_).copy()
+        else:
+            self.middle_ = self._inverse_of_rows()
+            self.own_ = self._diagonal()
         return self
 
-    def _factor_of_rows(self) -> np.ndarray:
+    def _inverse_of_rows(self) -> np.ndarray:
         users, dims = self.rows_.shape[0], self.latent_.shape[1]
         gram = np.empty((users + dims, users + dims), dtype=np.float32)
         gram[:users, :users] = (self.rows_ @ self.rows_.T).toarray()
         gram[:users, users:] = self.rows_ @ self.latent_
         gram[users:, :users] = gram[:users, users:].T
         gram[users:, users:] = self.latent_.T @ self.latent_
-        return _cholesky(gram, self.reg * gram.trace() / len(gram))
+        return _inverse(gram, self.reg * gram.trace() / len(gram))
+
+    def _diagonal(self) -> np.ndarray:
+        """Return float32[items]: R_jj = x_jᵀ (XXᵀ + λI)⁻¹ x_j, in blocks of items."""
+        users, n = self.rows_.shape
+        columns, found = csc_array(self.rows_), np.empty(n, dtype=np.float32)
+        upper, cross, lower = self.middle_[:users, :users], self.middle_[:users, users:], self.middle_[users:, users:]
+        for start in range(0, n, BLOCK):
+            block = slice(start, min(n, start + BLOCK))
+            likes, latent = columns[:, block], self.latent_[block]
+            met = upper @ likes + 2 * cross @ latent.T
+            found[block] = likes.multiply(met).sum(axis=0) + ((latent @ lower) * latent).sum(axis=1)
+        return found
 
     def _weights_of_items(self) -> np.ndarray:
         gram = (self.rows_.T @ self.rows_).toarray() + self.latent_ @ self.latent_.T
         reg = self.reg * gram.trace() / (self.rows_.shape[0] + self.latent_.shape[1])  # the same λ on both ways
-        inverse, _ = lapack.spotri(_cholesky(gram, reg), lower=1, overwrite_c=1)
-        upper = np.triu_indices(len(inverse), 1)
-        inverse[upper] = inverse.T[upper]
-        return np.eye(len(gram), dtype=np.float32) - np.float32(reg) * inverse
+        return np.eye(len(gram), dtype=np.float32) - np.float32(reg) * _inverse(gram, reg)
 
     @property
     def _by_items(self) -> bool:
@@ -169,15 +188,20 @@ class SideEASE(Linear):
 
     def _apply(self, strengths: csr_array) -> np.ndarray:
         if self._by_items:
-            return strengths @ self.middle_
-        stacked = np.hstack([(strengths @ self.rows_.T).toarray(), strengths @ self.latent_])
-        stacked = lapack.spotrs(self.middle_, stacked.T, lower=1)[0].T
-        users = self.rows_.shape[0]
-        return np.ascontiguousarray((self.rows_.T @ stacked[:, :users].T).T) + stacked[:, users:] @ self.latent_.T
+            scores = strengths @ self.middle_
+        else:
+            stacked = np.hstack([(strengths @ self.rows_.T).toarray(), strengths @ self.latent_]) @ self.middle_
+            users = self.rows_.shape[0]
+            scores = np.ascontiguousarray((self.rows_.T @ stacked[:, :users].T).T)
+            scores += stacked[:, users:] @ self.latent_.T
+        row = np.repeat(np.arange(strengths.shape[0]), np.diff(strengths.indptr))
+        scores[row, strengths.indices] -= strengths.data * self.own_[strengths.indices]
+        return scores / (1 - self.own_)
 
     def _weights(self, rows: np.ndarray, item: int) -> np.ndarray:
         if self._by_items:
-            return self.middle_[rows, item].astype(np.float64)
+            own = self.own_[item]
+            return np.where(rows == item, 0.0, self.middle_[rows, item]) / (1 - own)
         one = csr_array((np.ones(len(rows), np.float32), rows, np.arange(len(rows) + 1)), (len(rows), len(self.known_)))
         return self._apply(one)[:, item].astype(np.float64)
 
@@ -197,8 +221,15 @@ def reduced(terms: csr_array, dims: int, seed: int) -> np.ndarray:
     return normalize(TruncatedSVD(dims, n_iter=2, random_state=seed).fit_transform(terms)).astype(np.float32)
 
 
-def _cholesky(gram: np.ndarray, reg: float) -> np.ndarray:
-    """Return L, lower (above its diagonal anything), L·Lᵀ = gram + reg·I, of a symmetric float32 matrix."""
+def _inverse(gram: np.ndarray, reg: float) -> np.ndarray:
+    """Return (gram + reg·I)⁻¹ of a symmetric float32 matrix, in its place."""
     gram = gram.T  # itself, in the order that LAPACK wants
     gram[np.diag_indices(len(gram))] += np.float32(reg)
-    return lapack.spotrf(gram, lower=1, overwrite_a=1, clean=0)[0]
+    factor = lapack.spotrf(gram, lower=1, overwrite_a=1, clean=0)[0]
+    inverse, _ = lapack.spotri(factor, lower=1, overwrite_c=1)
+    for start in range(0, len(inverse), BLOCK):  # the lower half is written
+        stop = start + BLOCK
+        inverse[start:stop, stop:] = inverse[stop:, start:stop].T
+        corner = inverse[start:stop, start:stop]
+        corner[...] = np.tril(corner) + np.tril(corner, -1).T
+    return inverse
