@@ -66,10 +66,10 @@ def table(run, name, by):
 
 
 def test_both_reports_have_the_same_sections(runs):
-    heads = [
-        [line for line in (runs[engine].path / "report.md").read_text().splitlines() if line.startswith("## ")]
-        for engine in ("local", "spark")
-    ]
+    heads = []
+    for engine in ("local", "spark"):
+        lines = (runs[engine].path / "report.md").read_text().splitlines()
+        heads.append([line for line in lines if line.startswith("## ") and line != "## Cold start"])  # local alone
     assert heads[0] == heads[1]
     assert "## Item map" in heads[0]
 
