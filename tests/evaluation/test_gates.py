@@ -74,8 +74,14 @@ def runs(tmp_path):
             for model, values in (("popular", base), ("als", base + lift + rng.normal(0, 0.05, 200)))
         ]
         pd.concat(tables).to_parquet(folder / "per_user.parquet")
-        about = {"models": {"popular": {}, "als": {}}, "about": {"definitions": {"ndcg@10": "…"}}}
+        lists = pd.DataFrame({"user_id": np.repeat(np.arange(200), 3), "item_id": np.tile(np.arange(3), 200)})
+        lists["rank"], lists["score"], lists["source"] = np.tile([1, 2, 3], 200), 1.0, "als"
+        (folder / "topk").mkdir()
+        for model in ("popular", "als"):
+            lists.to_parquet(folder / "topk" / f"{model}.parquet")
+        about = {"models": {"popular": {}, "als": {}}, "about": {"definitions": {"ndcg@10": "…"}, "beyond": {}}}
         (folder / "metrics.json").write_text(json.dumps(about))
+        (folder / "manifest.json").write_text(json.dumps({"hops": [], "platform": "here"}))
         (folder / "_SUCCESS").touch()
     return tmp_path
 
