@@ -77,36 +77,37 @@ def one_kind(*columns: pd.Series) -> list[pd.Series]:
 
     Text becomes int64 only if *every* text id in *every* column is canonical decimal and fits, and no typed
     column is text already decided otherwise; if any id is not, all columns become text ("007" stays apart
-    from "7"). Integer columns keep their dtype when all are integers.
+    from "7"). Integer columns keep their dtype when all are integers. Of categories, all count, used or not.
     """
     parsed = []
     for column in columns:
-        ids = column.cat.categories.to_series() if _is_category(column) else column
+        ids = column.cat.categories.to_series() if is_category(column) else column
         if ids.dtype.kind in "iu":
             parsed.append(column)
             continue
         numbers, fits = canonical_int64(ids)
         if not fits.all():
             return [_as_text(each) for each in columns]
-        found = _recoded(column, numbers) if _is_category(column) else numbers
+        found = _recoded(column, numbers) if is_category(column) else numbers
         parsed.append(pd.Series(found, index=column.index, name=column.name))
     return parsed
 
 
 def _as_text(ids: pd.Series) -> pd.Series:
-    if _is_category(ids):
+    if is_category(ids):
         return pd.Series(_recoded(ids, ids.cat.categories.astype(str)), index=ids.index, name=ids.name)
     return ids.astype(str).astype(object) if ids.dtype.kind in "iu" else ids.astype(object)
 
 
 def _recoded(column: pd.Series, ids: Any) -> pd.Categorical:
-    """Return a column of categories with other names for them, sorted."""
+    """Return a column of categories with other names for them, sorted; null stays null."""
     ids = pd.Index(ids, dtype=object if ids.dtype.kind not in "iu" else None)
     order = ids.argsort()
-    rank = np.empty(len(ids), dtype=np.int32)
+    rank = np.full(len(ids) + 1, -1, dtype=np.int32)  # the last one is for null, code -1
     rank[order] = np.arange(len(ids), dtype=np.int32)
     return pd.Categorical.from_codes(rank[column.cat.codes], categories=ids[order])
 
 
-def _is_category(column: pd.Series) -> bool:
-    return isinstance(column.dtype, pd.CategoricalDtype)
+def is_category(ids: Any) -> bool:
+    """Return whether ids (a Series, an Index, an array …) are categories."""
+    return isinstance(getattr(ids, "dtype", None), pd.CategoricalDtype)

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy.sparse import csr_array
 
 from recsys.errors import InputError
-from recsys.schema import canonical_int64, is_text
+from recsys.schema import canonical_int64, is_category, is_text
 
 SHORTFALL = ("none", "small_catalogue", "all_seen", "filtered", "cold_no_fallback")
 """Why a list is shorter than k; ``TopK.shortfall`` holds positions in this tuple."""
@@ -66,7 +66,7 @@ class IdMap:
         """
         if not len(ids):
             return np.empty(0, dtype=np.int64)
-        if _is_category(ids):
+        if is_category(ids):
             return self.small_rows(ids).astype(np.int64)
         wanted = _plain(ids)
         if not len(self):
@@ -80,7 +80,7 @@ class IdMap:
 
     def small_rows(self, ids: Any) -> np.ndarray:
         """Return :meth:`rows` as int32; of categories, without anything of eight bytes an id in between."""
-        if not _is_category(ids):
+        if not is_category(ids):
             return self.rows(ids).astype(np.int32)
         codes, known = ids.array.codes, self.rows(ids.array.categories)
         of_category = np.append(known, -1).astype(np.int32)  # the last one is for null, code -1
@@ -94,21 +94,17 @@ class IdMap:
         return self.ids.to_numpy()[np.asarray(rows, dtype=np.int64)].astype(self.dtype, copy=False)
 
 
-def _is_category(ids: Any) -> bool:
-    return isinstance(getattr(ids, "dtype", None), pd.CategoricalDtype)
-
-
 def _parts(n: int) -> Iterator[slice]:
     """Yield slices of n rows: numpy takes eight bytes for each place that it looks up."""
     return (slice(start, start + (1 << 20)) for start in range(0, n, 1 << 20))
 
 
 def _dtype(ids: Any) -> np.dtype:
-    return ids.array.categories.dtype if _is_category(ids) else np.asarray(ids).dtype
+    return ids.array.categories.dtype if is_category(ids) else np.asarray(ids).dtype
 
 
 def _distinct(ids: Any) -> pd.Index:
-    if not _is_category(ids):
+    if not is_category(ids):
         return pd.Index(_plain(ids)).unique()
     codes = ids.array.codes
     used = np.zeros(len(ids.array.categories), dtype=bool)

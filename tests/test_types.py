@@ -99,3 +99,14 @@ def test_a_row_of_minus_one_is_empty():
     matrix = csr_array(np.array([[1, 0, 2], [0, 3, 0]], dtype=np.float32))
     picked = select_rows(matrix, np.array([1, -1, 0]))
     assert picked.toarray().tolist() == [[0, 3, 0], [0, 0, 0], [1, 0, 2]]
+
+
+def test_categories_are_one_kind_as_their_texts_are_and_null_stays_null():
+    ids = ["10", None, "9", "10"]
+    found = one_kind(pd.Series(ids, dtype="category"), pd.Series([7]))[0]
+    assert found.tolist()[0::2] == [10, 9]
+    assert found.isna().tolist() == [False, True, False, False]
+    assert found.cat.categories.tolist() == [9, 10]
+    text = one_kind(pd.Series(ids, dtype="category"), pd.Series(["a"]))[0]
+    assert text.astype(object).tolist()[0::2] == ["10", "9"]
+    assert text.isna().sum() == 1

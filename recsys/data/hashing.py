@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from pandas.util import hash_array
+
+from recsys.schema import is_category
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MULTIPLY = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
@@ -44,7 +45,7 @@ def id_bits(ids: Any) -> np.ndarray:
 
     The number 7 and the text "7" differ; tables have one kind of id by the time they are split.
     """
-    if isinstance(getattr(ids, "dtype", None), pd.CategoricalDtype):
+    if is_category(ids):
         return id_bits(ids.array.categories)[ids.array.codes]
     values = ids.to_numpy() if hasattr(ids, "to_numpy") else np.asarray(ids)
     if values.dtype.kind in "iu":

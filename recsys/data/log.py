@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numba import njit
 
-from recsys.schema import EVENT, ITEM, TIME, USER, VALUE, canonical_int64
+from recsys.schema import EVENT, ITEM, TIME, USER, VALUE, canonical_int64, is_category
 
 SMALLEST = {VALUE: np.float32, TIME: np.int32}
 EMPTY = -1
@@ -94,7 +94,7 @@ class Ids:
         if ids.dtype.kind in "iu":
             self._dtypes.add(ids.dtype)
             return self._integers(ids.to_numpy().astype(np.int64, copy=False))
-        if _is_category(ids):
+        if is_category(ids):
             codes, distinct = ids.cat.codes.to_numpy(), ids.cat.categories
         else:  # by hand: pandas' factorize takes text for ended at a NUL
             known: dict[str, int] = {}
@@ -153,10 +153,6 @@ def widen(events: pd.DataFrame) -> pd.DataFrame:
     """Return the plain table: ids as int64 (or their own dtype) or text, values and times as float64."""
     columns = {name: events[name].to_numpy(np.float64 if name in SMALLEST else None) for name in events}
     return pd.DataFrame(columns, copy=False)
-
-
-def _is_category(column: pd.Series) -> bool:
-    return isinstance(column.dtype, pd.CategoricalDtype)
 
 
 def _shrink(values: np.ndarray, dtype: Any) -> np.ndarray:

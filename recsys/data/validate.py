@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from recsys.errors import InputError
-from recsys.schema import EVENT, ITEM, TIME, USER, VALUE
+from recsys.schema import EVENT, ITEM, TIME, USER, VALUE, is_category
 
 REASONS = (
     "",
@@ -70,7 +70,7 @@ def check_events(batch: pd.DataFrame, unit: TimeUnit | None) -> tuple[pd.DataFra
         columns[TIME] = pd.Series(seconds, index=batch.index)
     if EVENT in batch:
         kinds = batch[EVENT]
-        whole = _is_category(kinds) and not kinds.hasnans
+        whole = is_category(kinds) and not kinds.hasnans
         columns[EVENT] = kinds if whole else kinds.astype(object).where(kinds.notna(), "").astype(str).astype(object)
     return pd.DataFrame(columns), why
 
@@ -83,7 +83,7 @@ def refuse(why: np.ndarray, rows: np.ndarray, reason: str) -> None:
 
 def missing(ids: pd.Series) -> np.ndarray:
     """Return bool[n]: null, or text that is empty or blank. Other blanks belong to the id: "a " is not "a"."""
-    if _is_category(ids):
+    if is_category(ids):
         return _by_category(missing, ids)
     absent = ids.isna().to_numpy()
     if ids.dtype == object:
@@ -96,15 +96,11 @@ def undecodable(text: pd.Series) -> np.ndarray:
 
     The local reader keeps them as lone surrogates, Spark as U+FFFD.
     """
-    if _is_category(text):
+    if is_category(text):
         return _by_category(undecodable, text)
     if text.dtype != object:
         return np.zeros(len(text), dtype=bool)
     return text.str.contains("[\ufffd\udc80-\udcff]", regex=True).to_numpy(dtype=bool, na_value=False)
-
-
-def _is_category(column: pd.Series) -> bool:
-    return isinstance(column.dtype, pd.CategoricalDtype)
 
 
 def _by_category(test: Callable[[pd.Series], np.ndarray], column: pd.Series) -> np.ndarray:
@@ -115,7 +111,7 @@ def _by_category(test: Callable[[pd.Series], np.ndarray], column: pd.Series) -> 
 
 def numbers(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     """Return (float64[n], bool[n]): NaN where it is no number; True where NaN or infinity is spelt out."""
-    if _is_category(column):
+    if is_category(column):
         column = column.astype(object)
     if column.dtype != object:
         value = column.to_numpy(dtype=np.float64, na_value=np.nan)
@@ -133,7 +129,7 @@ def times(column: pd.Series, unit: TimeUnit) -> np.ndarray:
     if pd.api.types.is_datetime64_any_dtype(column):
         return _since_1970(pd.to_datetime(column, utc=True))
     if unit == "iso":
-        column = column.astype(object) if _is_category(column) else column
+        column = column.astype(object) if is_category(column) else column
         return _since_1970(pd.to_datetime(column, utc=True, format="ISO8601", errors="coerce"))
     return numbers(column)[0] / PER_SECOND[unit]
 

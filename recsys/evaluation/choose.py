@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from recsys.evaluation.alike import alike
+from recsys.evaluation.alike import MEASURES, alike
 from recsys.evaluation.compare import Comparison
 from recsys.evaluation.significance import users_needed
 from recsys.schema import USER
@@ -26,7 +26,6 @@ GUARDS: dict[str, tuple[str, float]] = {
 }
 """Guardrail -> (what it is, the ratio to the incumbent's beyond which it is broken: below if under 1, else above)."""
 
-MEASURES = ("overlap", "rbo", "tau_b")
 CHANGED = 5
 
 
@@ -107,8 +106,8 @@ def _keep(incumbent: str) -> str:
 
 
 def agreement(lists: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Return a row a pair of models: ``a``, ``b``, ``users`` and the mean of each of :data:`MEASURES`."""
-    found = alike(lists, MEASURES)
+    """Return a row a pair of models: ``a``, ``b``, ``users`` and the mean of each of ``alike.MEASURES``."""
+    found = alike(lists)
     groups = found.groupby(["a", "b"], sort=False)
     return groups[list(MEASURES)].mean().assign(users=groups.size()).reset_index()
 

@@ -16,7 +16,7 @@ import pyarrow.parquet
 from recsys import kernels
 from recsys.data.files import Source
 from recsys.errors import InputError, nearest
-from recsys.schema import EVENT, ITEM, RANK, SCORE, SOURCE, TIME, USER, VALUE, Table, is_text, one_kind
+from recsys.schema import EVENT, ITEM, RANK, SCORE, SOURCE, TIME, USER, VALUE, Table, is_category, is_text, one_kind
 
 LISTS = Table("topk", (USER, ITEM), (RANK, SCORE, SOURCE))
 TRUTH = Table("truth", (USER, ITEM), (VALUE, TIME, EVENT))
@@ -121,7 +121,7 @@ def codes(*columns: pd.Series) -> tuple[np.ndarray, list[np.ndarray]]:
 
 def _encode(column: pd.Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return (ids that occur, in that order; the place in them of each code; codes) of one column."""
-    if isinstance(column.dtype, pd.CategoricalDtype):
+    if is_category(column):
         own, names = column.cat.codes.to_numpy(), column.cat.categories.to_numpy()
     else:
         own, names = _factorize(column.to_numpy())
