@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 from scipy.sparse import csr_array
 
@@ -43,7 +44,7 @@ class Bundle:
     name: str
     model: Recommender
     history: Interactions
-    items: Any
+    items: pd.DataFrame
     config: Config
     factors: np.ndarray | None
 
@@ -92,8 +93,7 @@ def write(run: str | Path, out: str | Path, model: str | None = None) -> str:
     if not names or (model and model not in names):
         raise RunFolderError(f"{run}: no model {model or ''} to bundle; it has {', '.join(names) or 'none'}.")
     name = model or names[-1]
-    items = folder.read_table("split/items.parquet")
-    history = from_table(folder.read_table("split/history.parquet"), items=IdMap.of(items[ITEM]))
+    history, items = known(folder)
     factors = None
     if (folder.path / "model" / name / "params.json").exists():
         fitted, factors = _from_spark(folder, name, history)
@@ -136,12 +136,17 @@ def open_bundle(path: str | Path) -> Bundle:
             raise RunFolderError(f"{path}: {name} is missing. Copy the bundle again, or bundle the run again.")
         if fingerprint(folder.path / name) != wanted:
             raise RunFolderError(f"{path}: {name} was cut short or changed. Copy the bundle again.")
-    items = folder.read_table("split/items.parquet")
-    history = from_table(folder.read_table("split/history.parquet"), items=IdMap.of(items[ITEM]))
+    history, items = known(folder)
     stored = folder.path / FACTORS
     factors = np.load(stored, allow_pickle=False) if stored.exists() else None
     fitted = models.load(folder.path / "model" / about["model"])
     return Bundle(about["model"], fitted, history, items, load(folder.path / "config.toml"), factors)
+
+
+def known(folder: RunFolder) -> tuple[Interactions, pd.DataFrame]:
+    """Return what a run or a bundle knows of users, and its candidates with what the items table says of them."""
+    items = folder.read_table("split/items.parquet")
+    return from_table(folder.read_table("split/history.parquet"), items=IdMap.of(items[ITEM])), items
 
 
 def is_bundle(path: Path) -> bool:
@@ -159,10 +164,10 @@ def _from_spark(folder: RunFolder, name: str, history: Interactions) -> tuple[Re
     rank = params["rank"]
     ids, found = _vectors(folder.path / "model" / name / "item_factors.parquet", ITEM, rank)
     items = np.zeros((len(history.items), rank), dtype=np.float32)
-    known = np.zeros(len(items), dtype=bool)
+    has_factor = np.zeros(len(items), dtype=bool)
     at = history.items.rows(ids)
-    items[at], known[at] = found, True
-    als = ALS.from_factors(items, known, **{key: params[key] for key in ("alpha", "reg", "nu", "beta")})
+    items[at], has_factor[at] = found, True
+    als = ALS.from_factors(items, has_factor, **{key: params[key] for key in ("alpha", "reg", "nu", "beta")})
     ids, found = _vectors(folder.path / "model" / name / "user_factors.parquet", USER, rank)
     factors = np.full((len(history.users), rank), np.nan, dtype=np.float32)
     factors[history.users.rows(ids)] = found

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from recsys.cli.console import log, out
+from recsys.cli.console import Json, log, out
 from recsys.errors import ConfigError, InputError, nearest
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Arms = Annotated[list[str] | None, typer.Option("--arm", help="NAME=SHARE (repeatable); default: two equal ones.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 EQUAL = {"control": 0.5, "treatment": 0.5}
 
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from recsys.cli.console import out
+from recsys.cli.console import Json, out
 
 
 def register(app: typer.Typer) -> None:
@@ -25,7 +25,7 @@ def agree(
         list[str] | None,
         typer.Option("-m", "--measure", help="tau_b, rbo[p=0.8], overlap@10, … (repeatable). Default: tau_b and rbo."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Compare two ranked lists. Undefined values are "undefined", null in JSON.
 

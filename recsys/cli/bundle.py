@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from recsys.cli.console import log
+from recsys.cli.console import Json, log
 
 
 def register(app: typer.Typer) -> None:
@@ -40,7 +40,7 @@ def update(
     out: Annotated[Path, typer.Argument(help="Where the updated bundle goes; may be the old one.")],
     against: Annotated[Path | None, typer.Option(help="A bundle of a retrained run, to compare lists with.")] = None,
     retrain_at: Annotated[float, typer.Option(help="Say `retrain now` when the drift grows by more.")] = 0.05,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Fold new users and items into a bundle with their full history, and say when to retrain.
 

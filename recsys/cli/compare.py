@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from recsys.cli.console import log, out
+from recsys.cli.console import Json, log, out
 from recsys.errors import ConfigError, GateFired, nearest
 from recsys.runfolder import RunFolder, plain
 
@@ -50,7 +50,7 @@ def compare(
         list[str] | None, typer.Option(help='"ndcg@10 drops 0.01" or "ndcg@10 within 0.01" (repeatable): exit code 3.')
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the resampling.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Compare one model of each run, all models of one run, or top-N tables, on the same users; say which to take.
 

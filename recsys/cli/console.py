@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -15,6 +16,12 @@ from rich.table import Table
 
 out = Console(highlight=False, soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 120)
 log = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="Override a key: --set recommend.k=20 (repeatable).")
+]
+"""Options that several verbs have."""
 
 SHOWN = 4
 """Metrics in a table of the terminal: what fits into 80 columns."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from recsys.cli.console import log, out, progress
+from recsys.cli.console import Json, log, out, progress
 
 if TYPE_CHECKING:
     from recsys.data.read import Reading
@@ -38,7 +38,7 @@ def check(
         tuple[Path, Path] | None, typer.Option(help="Audit this split instead: TRAIN TEST; exit 3 when it leaks.")
     ] = None,
     refused: Annotated[Path | None, typer.Option(help="Write the refused rows, with reasons, to this CSV.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Validate tables and print a data card, or audit a split; exit 2 when too many rows are bad.
 

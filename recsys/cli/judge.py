@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from recsys.cli.console import models_table, out
+from recsys.cli.console import Json, models_table, out
 
 
 def register(app: typer.Typer) -> None:
@@ -41,7 +41,7 @@ def evaluate(
     sampled: Annotated[
         int | None, typer.Option(min=1, help="The lists rank only this many sampled candidates: names will say so.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Judge a table of recommendations, from any system, against what users chose.
 

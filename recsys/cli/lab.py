@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from recsys.cli.console import log, out, progress
+from recsys.cli.console import Json, log, out, progress
 
 
 def register(app: typer.Typer) -> None:
@@ -27,7 +27,7 @@ def lab(
     pairs: Annotated[int, typer.Option(min=100, help="Simulated pairs of lists a condition.")] = 4000,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     folder: Annotated[Path, typer.Option("--out", help="Where lab.html and lab.json go.")] = Path("runs/lab"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Put measures of agreement to the test: simulated preferences with known truth, and own against stranger.
 

@@ -71,7 +71,6 @@ def open_run(run: Path, model: str | None) -> Opened:
         RunFolderError: not a whole run, or no such model in it.
     """
     from recsys import bundle, models
-    from recsys.data.weigh import from_table
     from recsys.runfolder import RunFolder
 
     if bundle.is_bundle(run):
@@ -89,8 +88,7 @@ def open_run(run: Path, model: str | None) -> Opened:
             " A run of Spark answers here once it is bundled:  recsys bundle RUN OUT"
         )
     name = model or names[-1]
-    items = folder.read_table("split/items.parquet")
-    history = from_table(folder.read_table("split/history.parquet"), items=IdMap.of(items["item_id"]))
+    history, items = bundle.known(folder)
     return Opened(name, models.load(run / "model" / name), history, items)
 
 

@@ -11,8 +11,8 @@ import typer
 from recsys.cli.console import log
 from recsys.errors import ConfigError, nearest
 
-REPLIES = {"y": 1, "yes": 1, "n": -1, "no": -1, "": 0, "?": 0, "d": 0}
-"""What may be typed -> the answer."""
+REPLIES = {"y": 1, "yes": 1, "n": -1, "no": -1, "": 0, "?": 0}
+"""What may be typed -> the answer, as ``models.onboarding`` counts them."""
 
 
 def register(app: typer.Typer) -> None:
@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
 
 
 def onboard(
-    run: Annotated[Path, typer.Argument(help="A run folder of `recsys run`.")],
+    run: Annotated[Path, typer.Argument(help="A run folder of either engine, or a bundle.")],
     questions: Annotated[int, typer.Option(min=0, help="How many items to ask about.")] = 5,
     strategy: Annotated[
         str, typer.Option(help="best_guess, popular, entropy0, popular_entropy or coverage.")
@@ -30,10 +30,12 @@ def onboard(
 ) -> None:
     """Ask a newcomer about a few items (y: I like it, n: I don't, Enter: I don't know it), then print a list as CSV.
 
-    q, or the end of the input, ends the questions early. Example: recsys onboard runs/demo --questions 5
+    q, or the end of the input, ends the questions early.
+
+    Example: recsys onboard runs/demo --questions 5
     """
+    from recsys.bundle import known
     from recsys.config import load
-    from recsys.data.weigh import from_table
     from recsys.models.onboarding import STRATEGIES, Answers, Onboarding
     from recsys.rank import topk_table
     from recsys.runfolder import RunFolder
@@ -42,19 +44,18 @@ def onboard(
     if strategy not in STRATEGIES:
         raise ConfigError(f"no strategy {strategy!r}.{nearest(strategy, STRATEGIES)}")
     folder = RunFolder.open(run)
-    items = folder.read_table("split/items.parquet")
-    known = IdMap.of(items["item_id"])
-    train = from_table(folder.read_table("split/train.parquet"), items=known)
-    model = Onboarding(strategy=strategy, like=load(run / "config.toml").judge.relevant).fit(train)
-    titles = dict(zip(items["item_id"], items.get("title", items["item_id"]), strict=True))
+    history, items = known(folder)
+    ids = history.items
+    model = Onboarding(strategy=strategy, like=load(run / "config.toml").judge.relevant).fit(history)
+    titles = items.set_index("item_id")["title"].dropna() if "title" in items else {}
     answers: Answers = {}
     while len(answers) < questions and (item := model.question(answers)) is not None:
-        name = known.names([item])[0]
+        name = ids.names([item])[0]
         answer = _ask(f"{len(answers) + 1}/{questions}  {titles.get(name, name)} (y / n / Enter: don't know / q): ")
         if answer is None:
             break
         answers[item] = answer
-    table = topk_table(model.recommend(answers, k), IdMap.of(["you"]), known).drop(columns="user_id")
+    table = topk_table(model.recommend(answers, k), IdMap.of(["you"]), ids).drop(columns="user_id")
     if "title" in items:
         table = table.merge(items[["item_id", "title"]], on="item_id", how="left")
     print(table.to_csv(index=False), end="")

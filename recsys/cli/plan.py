@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from recsys.cli.console import out
+from recsys.cli.console import Json, Overrides, out
 from recsys.errors import ConfigError
 
 
@@ -20,10 +20,8 @@ def register(app: typer.Typer) -> None:
 
 def plan(
     config: Annotated[Path, typer.Argument(help="A TOML file; configs/ has commented examples.")],
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="Override a key: --set models.als.rank=128 (repeatable).")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    overrides: Overrides = None,
+    as_json: Json = False,
 ) -> None:
     """Count the log, and say what a run on Spark needs: memory, shuffle, blocks, time; exit 2 when it cannot fit.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recsys.cli.console import out
+from recsys.cli.console import Json, out
 from recsys.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def route(
     memory: Annotated[
         int | None, typer.Option(min=1, help="MiB to plan for; unset: what this machine has left.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Say which path and which models suit a log, and why.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recsys.cli.console import log, models_table, out, progress
+from recsys.cli.console import Overrides, log, models_table, out, progress
 
 if TYPE_CHECKING:
     from recsys.config import Config
@@ -36,9 +36,7 @@ def demo() -> None:
 
 def run(
     config: Annotated[Path, typer.Argument(help="A TOML file, or a log: then everything else is chosen for it.")],
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="Override a key: --set recommend.k=20 (repeatable).")
-    ] = None,
+    overrides: Overrides = None,
 ) -> None:
     """Read, split, fit, recommend, judge and report, as CONFIG says.
 

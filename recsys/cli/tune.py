@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from recsys.cli.console import log, out, progress
+from recsys.cli.console import Overrides, log, out, progress
 
 
 def register(app: typer.Typer) -> None:
@@ -18,9 +18,7 @@ def register(app: typer.Typer) -> None:
 
 def tune(
     config: Annotated[Path, typer.Argument(help="The config of a run that exists; [tune] says what to search.")],
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="Override a key: --set tune.trials=50 (repeatable).")
-    ] = None,
+    overrides: Overrides = None,
     folder: Annotated[
         Path | None, typer.Option("--out", help="Where the study goes; unset: beside the run, as NAME-tune.")
     ] = None,

@@ -22,8 +22,8 @@ Strategies, the item to ask about next:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Annotated, ClassVar, Literal, Self
+from collections.abc import Iterable
+from typing import Annotated, Literal, Self, get_args
 
 import numpy as np
 from pydantic import Field
@@ -45,7 +45,7 @@ TOP = 40
 """How many of the items expected most are watched for being moved by an answer."""
 
 Strategy = Literal["popular", "entropy0", "popular_entropy", "coverage", "best_guess"]
-STRATEGIES: tuple[Strategy, ...] = ("popular", "entropy0", "popular_entropy", "coverage", "best_guess")
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
 
 @dataclass(config=STRICT)
@@ -58,8 +58,6 @@ class Onboarding:
     a dislike. Memory: 8 · candidates · items bytes.
     """
 
-    STATE: ClassVar = ("items_", "mean_", "marked_", "gram_", "cross_", "order_", "users_")
-
     strategy: Strategy = "best_guess"
     candidates: Annotated[int, Field(ge=1)] = 300
     shrink: Annotated[float, Field(gt=0)] = 0.2
@@ -68,8 +66,7 @@ class Onboarding:
 
     def fit(self, train: Interactions) -> Self:
         """Count who knows and likes what, and settle the order of the questions that do not depend on answers."""
-        users = max(1, len(train.users))
-        self.users_ = np.array([users])
+        users = self.users_ = max(1, len(train.users))
         matrix = train.matrix()
         liked = matrix.data > 0 if self.like is None else (matrix.data > 0) & (matrix.data >= self.like)
         likes = csr_array((liked.astype(np.float32), matrix.indices, matrix.indptr), shape=matrix.shape)
@@ -199,7 +196,6 @@ def simulate(
     *,
     questions: Iterable[int] = (0, 1, 3, 5, 10),
     k: int = 10,
-    progress: Callable[[int, int], None] | None = None,
 ) -> dict[int, TopK]:
     """Ask users whose answers are known, and return their lists after so many questions.
 
@@ -207,14 +203,15 @@ def simulate(
         model: fitted without these users.
         knowledge: csr (m, items): what each user would answer; stored > 0: likes, stored ≤ 0: dislikes, else he does
             not know the item. What he is judged on must not be in it.
-        progress: called after each user.
     """
     wanted = sorted(set(questions))
     scores = {count: np.empty(knowledge.shape, dtype=np.float32) for count in wanted}
     said: dict[int, list[Answers]] = {count: [] for count in wanted}
     for row in range(knowledge.shape[0]):
         inside = slice(knowledge.indptr[row], knowledge.indptr[row + 1])
-        known = dict(zip(knowledge.indices[inside].tolist(), np.where(knowledge.data[inside] > 0, 1, -1), strict=True))
+        known = dict(
+            zip(knowledge.indices[inside].tolist(), np.where(knowledge.data[inside] > 0, LIKES, DISLIKES), strict=True)
+        )
         answers: Answers = {}
         for count in range(wanted[-1] + 1):
             if count in scores:
@@ -223,8 +220,6 @@ def simulate(
             item = model.question(answers)
             if item is not None:
                 answers[item] = int(known.get(item, UNKNOWN))
-        if progress:
-            progress(row + 1, knowledge.shape[0])
     return {count: _lists(scores[count], said[count], k) for count in wanted}
 
 

@@ -46,5 +46,12 @@ def test_the_end_of_the_answers_ends_the_questions(run, capsys, monkeypatch, typ
     assert table["rank"].tolist() == [1, 2, 3, 4, 5]
 
 
+def test_a_bundle_asks_as_its_run_does(run, tmp_path, capsys, monkeypatch):
+    assert run_verb(["bundle", str(run), str(tmp_path / "bundle")]) == 0
+    there, here = (asked(place, capsys, monkeypatch, "y\nn\n") for place in (run, tmp_path / "bundle"))
+    assert here.out == there.out
+    assert there.err.endswith(here.err)
+
+
 def test_a_misspelt_strategy_is_refused(run, capsys, monkeypatch):
     assert "best_guess" in asked(run, capsys, monkeypatch, "", "--strategy", "best_gues", code=2).err
