@@ -2,8 +2,8 @@
 
     spark-submit jobs/evaluate.py lists.parquet truth.parquet -m ndcg@10 -m recall@20 --history history.parquet
 
-RECS: user_id, item_id, rank[, score]. TRUTH, HISTORY: user_id, item_id[, value]. Parquet, or CSV when the name ends in
-.csv, at any URI that Spark reads. Prints one JSON object, of the shape of metrics.json.
+RECS: user_id, item_id, rank[, score]. TRUTH, HISTORY, TRAIN: user_id, item_id[, value]. Parquet, or CSV when the name
+ends in .csv, at any URI that Spark reads. Prints one JSON object, of the shape of metrics.json.
 """
 
 import argparse
@@ -18,6 +18,7 @@ def main() -> int:
     parser.add_argument("truth", help="what the users chose")
     parser.add_argument("-m", "--metric", action="append", help="ndcg@10, recall@20, … (repeatable)")
     parser.add_argument("--history", help="what users chose before; such pairs leave the truth, and are counted")
+    parser.add_argument("--train", help="item popularity for debiased metrics, recall[ips=0.5]@10")
     parser.add_argument("--relevant", type=float, help="a truth row counts when its value is at least this")
     parser.add_argument("--missing-users", choices=["zero", "skip"], default="zero")
     parser.add_argument("--ties", choices=["stable", "average", "pessimistic", "optimistic"], default="stable")
@@ -46,8 +47,10 @@ def work(asked: argparse.Namespace) -> None:
     pair = ("user_id", "item_id")
     recs = read_table(spark, asked.recs, columns=(*pair, "rank"))
     truth = read_table(spark, asked.truth, like=recs, columns=pair)
-    history = read_table(spark, asked.history, like=recs, columns=pair) if asked.history else None
-    per_user, result = evaluate_tables(recs, truth, judging, history=history)
+    history, train = (
+        read_table(spark, uri, like=recs, columns=pair) if uri else None for uri in (asked.history, asked.train)
+    )
+    per_user, result = evaluate_tables(recs, truth, judging, history=history, train=train)
     if asked.per_user:
         write_table(per_user, asked.per_user)
     print(json.dumps(plain(result), ensure_ascii=False, allow_nan=False))

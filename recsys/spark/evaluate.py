@@ -78,7 +78,7 @@ def per_user(
         ConfigError: a metric is debiased, and ``relevant`` has no propensities.
     """
     if debiased(judging) and PROPENSITY not in relevant.columns:
-        raise ConfigError("debiased metrics need propensities: see recsys.spark.evaluate.propensities")
+        raise ConfigError("debiased metrics (ips) need item popularity: give the table of what users chose before.")
     metrics = [str(metric) for metric in parse_all(judging.metrics)] + list(further[1] if further else ())
     ranked = F.array_sort(F.collect_list(F.struct(RANK, "item", SCORE)))
     listed = lists.groupBy("user").agg(ranked["item"].alias("listed"), ranked[SCORE].alias("scores"))
@@ -155,7 +155,13 @@ def _lists(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
 
 
 def evaluate_tables(
-    recs: DataFrame, test: DataFrame, judging: Judging, *, history: DataFrame | None = None, name: str = "recs"
+    recs: DataFrame,
+    test: DataFrame,
+    judging: Judging,
+    *,
+    history: DataFrame | None = None,
+    train: DataFrame | None = None,
+    name: str = "recs",
 ) -> tuple[DataFrame, dict[str, Any]]:
     """Judge a table of lists from any system: return (one row a user, with ``user_id``; metrics.json).
 
@@ -163,9 +169,11 @@ def evaluate_tables(
         recs: (user_id, item_id, rank, and perhaps score).
         test: (user_id, item_id, value): what users chose.
         history: (user_id, item_id, value): such pairs leave the truth, and are counted.
+        train: (user_id, item_id, value): item popularity, which debiased metrics need.
 
     Raises:
         InputError: a user's list holds an item twice.
+        ConfigError: a debiased metric, and no ``train``.
     """
     lists, chosen = (frame.withColumnsRenamed({USER: "user", ITEM: "item"}) for frame in (recs, test))
     before = chosen.limit(0) if history is None else history.withColumnsRenamed({USER: "user", ITEM: "item"})
@@ -176,6 +184,8 @@ def evaluate_tables(
     longest = lists.agg(F.max(RANK)).first()
     k = int(longest[0] or 1) if longest else 1
     relevant, tested, removed = truth(chosen, judging, before, exclude_seen=history is not None)
+    if train is not None:
+        relevant = propensities(relevant, train.withColumnsRenamed({USER: "user", ITEM: "item"}))
     judged = per_user(lists, relevant, tested, judging, k).withColumnRenamed("user", USER).cache()
     metrics = parse_all(judging.metrics)
     layout = Layout((name,), tuple(map(str, metrics)), judging.baseline)

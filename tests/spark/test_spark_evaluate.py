@@ -75,14 +75,10 @@ def test_debiased_metrics_weigh_by_the_popularity_of_train(spark):
     train = train.iloc[::3].assign(value=lambda t: np.arange(len(t)) % 3)  # a third are no likes
     judging = Judging(metrics=("recall[ips=0.5]@5", "ndcg[ips=0.5]@5", "precision[ips=1]@3"))
     here = evaluate_tables(recs, truth, judging, propensity=popularity(train, truth.item_id)).per_user
-    frames = [
-        spark.createDataFrame(frame.rename(columns={"user_id": "user", "item_id": "item"}))
-        for frame in (recs, truth, train)
-    ]
-    relevant, tested, _ = evaluate.truth(frames[1], judging, frames[1].limit(0))
-    with pytest.raises(ConfigError, match="propensities"):
-        evaluate.per_user(frames[0], relevant, tested, judging, 6)
-    weighed = evaluate.propensities(relevant, frames[2])
-    there = evaluate.per_user(frames[0], weighed, tested, judging, 6).toPandas().sort_values("user")
+    frames = [spark.createDataFrame(frame) for frame in (recs, truth, train)]
+    with pytest.raises(ConfigError, match="popularity"):
+        evaluate.evaluate_tables(*frames[:2], judging)
+    found, _ = evaluate.evaluate_tables(*frames[:2], judging, train=frames[2])
+    there = found.toPandas().sort_values("user_id")
     for name in judging.metrics:
         np.testing.assert_allclose(there[name].astype(float), here[name], rtol=0, atol=1e-12, err_msg=name)

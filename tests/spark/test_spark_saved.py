@@ -160,16 +160,20 @@ def test_some_users_strangers_rules_and_late_events(spark, saved):
 
 
 def test_the_judging_job_gives_the_numbers_of_the_verb(run, tmp_path, capsys):
-    relevant = ["--relevant", "3.5", "-m", "ndcg@5", "-m", "recall@3"]
+    metrics = ("ndcg@5", "recall@3", "recall[ips=0.5]@5")
+    relevant = ["--relevant", "3.5", *(word for metric in metrics for word in ("-m", metric))]
+    relevant += ["--train", str(run / "split" / "train.parquet")]
     recs, truth = run / "topk" / "popular.parquet", run / "split" / "test.parquet"
     capsys.readouterr()
     assert job("evaluate", recs, truth, *relevant, "--per-user", tmp_path / "users") == 0
     spark = json.loads(capsys.readouterr().out)["models"]["recs"]
     for part in (recs, truth):  # the verb reads one file
         pd.read_parquet(part).to_parquet(tmp_path / part.name)
+    relevant[-1] = str(tmp_path / "train.parquet")
+    pd.read_parquet(run / "split" / "train.parquet").to_parquet(relevant[-1])
     assert run_verb(["evaluate", str(tmp_path / recs.name), str(tmp_path / truth.name), *relevant, "--json"]) == 0
     local = json.loads(capsys.readouterr().out)["models"]["popular"]
-    for metric in ("ndcg@5", "recall@3"):
+    for metric in metrics:
         assert spark[metric]["mean"] == pytest.approx(local[metric]["mean"], abs=1e-12)
         assert spark[metric]["users"] == local[metric]["users"]
     assert job("evaluate", recs, truth, "-m", "ndgc@5") == 2
