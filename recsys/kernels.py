@@ -120,11 +120,11 @@ def first_seen(codes: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 @njit(cache=True, nogil=True)
 def is_identity(order: np.ndarray, n: int) -> bool:
-    """Whether ``order`` is 0, 1, …, n - 1."""
+    """Whether ``order``, of at most n different rows, is 0, 1, …, n - 1."""
     at = 0
     while at < len(order) and order[at] == at:
         at += 1
-    return at == len(order) == n
+    return at == n
 
 
 @njit(cache=True, nogil=True)

@@ -40,9 +40,11 @@ def test_asks_and_leaves_out_what_the_newcomer_knows(run, capsys, monkeypatch):
     assert {"item_id", "rank", "score", "source", "title"} <= set(table.columns)
 
 
-@pytest.mark.parametrize("typed", ["", "q\n", "y\n"])
-def test_the_end_of_the_answers_ends_the_questions(run, capsys, monkeypatch, typed):
-    table = pd.read_csv(io.StringIO(asked(run, capsys, monkeypatch, typed, "-k", "5").out))
+@pytest.mark.parametrize(("typed", "last"), [("", 1), ("q\ny\ny\n", 1), ("y\n", 2)])
+def test_the_end_of_the_answers_ends_the_questions(run, capsys, monkeypatch, typed, last):
+    said = asked(run, capsys, monkeypatch, typed, "-k", "5")
+    assert said.err.count("/5  ") == last
+    table = pd.read_csv(io.StringIO(said.out))
     assert table["rank"].tolist() == [1, 2, 3, 4, 5]
 
 

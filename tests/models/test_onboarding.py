@@ -82,6 +82,21 @@ def test_orders_of_the_questions():
     assert asked("best_guess")[0] == 0
 
 
+def test_coverage_is_greedily_d_optimal():
+    """Each next item makes the determinant of the regularised covariance of likes the largest."""
+    values = world(4)
+    model = Onboarding(strategy="coverage", shrink=0.1).fit(train_of(values))
+    likes = (values == 1) - (values == 1).mean(axis=0)
+    covariance = likes.T @ likes + 0.1 * len(values) * np.eye(12)
+    asked = {}
+    for _ in range(12):
+        grown = {j: np.linalg.det(covariance[np.ix_([*asked, j], [*asked, j])]) for j in set(range(12)) - set(asked)}
+        item = model.question(asked)
+        assert grown[item] == pytest.approx(max(grown.values()), rel=1e-4)
+        asked[item] = 0
+    assert list(asked) != np.argsort(-np.diag(covariance), kind="stable").tolist()  # variance alone says otherwise
+
+
 def test_the_best_guess_follows_the_answers():
     values = np.zeros((60, 5))
     values[:40, 0] = 1
