@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import yaml
 
@@ -62,23 +63,22 @@ class Cluster:
             "JAVA_HOME": _java(),
         }
         self.processes: list[subprocess.Popen[bytes]] = []
+        self.web = ""
 
     def start(self, workers: int = 2) -> None:
-        """Start the master, and workers one after the other."""
-        self._start("master", "master.log", "New state: ALIVE|I have been elected leader")
-        for _ in range(workers):
-            self.add_worker()
-
-    def add_worker(self) -> None:
-        """Start one more worker."""
-        self._start("worker", f"worker{len(self.processes)}.log", "Successfully registered")
+        """Start the master if there is none, and workers, one after the other, until there are so many."""
+        if not self.processes:
+            self._start("master", "master.log", "New state: ALIVE|I have been elected leader")
+        while len(self.processes) < 1 + workers:
+            self._start("worker", f"worker{len(self.processes)}.log", "Successfully registered")
 
     def submit(self, *words: str) -> subprocess.Popen[bytes]:
         """Start the job in ``place``; conf words go before the job, others after it."""
         own = command("submit", self.values)
+        self.web = f"127.0.0.1:{free_port()}"
         conf = [word for word in words if word.startswith("spark.")]
         rest = [word for word in words if not word.startswith("spark.")]
-        flags = [part for word in [*conf, *QUIET] for part in ("--conf", word)]
+        flags = [part for word in [*conf, *QUIET, f"spark.ui.port={self.web[10:]}"] for part in ("--conf", word)]
         return self._launch([*own[:-1], *flags, own[-1], *rest], "submit.log")
 
     def events(self) -> list[dict[str, Any]]:
@@ -89,14 +89,31 @@ class Cluster:
         lines = max(logs, key=lambda path: path.stat().st_mtime).read_text().splitlines(keepends=True)
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
-    def kill_worker(self) -> None:
-        """Kill the newest worker and its executors at once, as when a machine is lost."""
-        end(self.processes.pop())
+    def lose_worker(self, job: subprocess.Popen[bytes]) -> None:
+        """Kill the newest worker and its executors in the middle of a task, as when a machine is lost.
+
+        They are halted first: a task given to a halted executor cannot end before the kill, however short it is.
+        """
+        worker = self.processes.pop()
+        own = {found[1] for words in _commands(worker.pid) if (found := re.search(r"--executor-id (\d+)", words))}
+        try:
+            os.killpg(worker.pid, signal.SIGSTOP)
+            wait_for(lambda: own & self._busy(), job, self.place / "submit.log")
+        finally:
+            end(worker)
 
     def stop(self) -> None:
         """Kill everything, in reverse order."""
         for process in reversed(self.processes):
             end(process)
+
+    def _busy(self) -> set[str]:
+        """Return the executors at work on a task, as the job's own web page tells."""
+        start = f"http://{self.web}/api/v1/applications"
+        with urlopen(start, timeout=30) as page:
+            (job,) = json.load(page)
+        with urlopen(f"{start}/{job['id']}/executors", timeout=30) as page:
+            return {executor["id"] for executor in json.load(page) if executor["activeTasks"]}
 
     def _start(self, service: str, log: str, ready: str) -> None:
         process = self._launch(command(service, self.values), log)
@@ -116,7 +133,6 @@ class Cluster:
 
 
 QUIET = (
-    "spark.ui.enabled=false",
     "spark.eventLog.rolling.enabled=false",
     "spark.eventLog.compress=false",
     "spark.driver.host=127.0.0.1",
@@ -174,6 +190,13 @@ def rerun_tasks(events: list[dict[str, Any]]) -> int:
     ends = [event for event in events if event["Event"] == "SparkListenerTaskEnd"]
     failed = sum(event["Task End Reason"]["Reason"] != "Success" for event in ends)
     return failed + sum(event["Stage Attempt ID"] > 0 for event in ends)
+
+
+def _commands(group: int) -> list[str]:
+    """Return the command lines of a process group."""
+    found = subprocess.run(["ps", "-eo", "pgid=,args=", "-ww"], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(None, 1) for line in found.splitlines()]
+    return [words for pgid, words in rows if int(pgid) == group]
 
 
 def _java() -> str:

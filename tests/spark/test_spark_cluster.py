@@ -31,8 +31,7 @@ resamples = 100
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    """Master and two workers."""
+def machines(tmp_path_factory):
     pytest.importorskip("pyspark", reason="pyspark is not installed")
     try:
         find_java()
@@ -40,6 +39,13 @@ def cluster(tmp_path_factory):
         pytest.skip(str(error))
     with processes.running(tmp_path_factory.mktemp("cluster")) as found:
         yield found
+
+
+@pytest.fixture
+def cluster(machines):
+    """Master and two workers, whatever became of those of the test before."""
+    machines.start()
+    return machines
 
 
 def start(cluster, events, out):
@@ -52,7 +58,7 @@ def start(cluster, events, out):
 def wait(cluster, process, condition=None):
     log = cluster.place / "submit.log"
     if condition is None:
-        assert process.wait(timeout=900) == 0, log.read_text()[-3000:]
+        assert process.wait(timeout=450) == 0, log.read_text()[-3000:]
         return
     processes.wait_for(lambda: process.poll() is None and condition(cluster.events()), process, log)
 
@@ -63,9 +69,9 @@ def lists(out):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(cluster, world_files):
-    out = cluster.place / "undisturbed"
-    wait(cluster, start(cluster, world_files["events"], out))
+def undisturbed(machines, world_files):
+    out = machines.place / "undisturbed"
+    wait(machines, start(machines, world_files["events"], out))
     return lists(RunFolder.open(out).path)
 
 
@@ -90,19 +96,18 @@ def test_a_killed_driver_leaves_nothing_whole_and_a_lost_worker_changes_nothing(
 
     driver = start(cluster, world_files["events"], out)  # again, to the same folder
     wait(cluster, driver, lambda events: processes.finished_stages(events, "itemFactors-3"))
-    cluster.kill_worker()
+    cluster.lose_worker(driver)
     wait(cluster, driver)
     assert processes.rerun_tasks(cluster.events()) > 0
     assert same(lists(RunFolder.open(out).path), undisturbed) >= 0.999
     assert not list(cluster.place.glob(".run.*"))
-    cluster.add_worker()
 
 
 def test_a_worker_lost_while_lists_are_made_changes_nothing(cluster, undisturbed, world_files):
     out = cluster.place / "lists"
     driver = start(cluster, world_files["events"], out)
     wait(cluster, driver, lambda events: processes.jobs_described(events, "recommend als"))
-    cluster.kill_worker()
+    cluster.lose_worker(driver)
     wait(cluster, driver)
     assert processes.rerun_tasks(cluster.events()) > 0
     assert same(lists(RunFolder.open(out).path), undisturbed) >= 0.999
