@@ -48,6 +48,15 @@ def one_a_pair(
     return found
 
 
+def ends_of_sessions(
+    begins: np.ndarray, order: np.ndarray, item: np.ndarray, time: np.ndarray, kind: np.ndarray, seconds: float
+) -> np.ndarray:
+    """Return bool[n]: which events, :func:`in_order`, no event of their pair and kind follows within ``seconds``."""
+    last = np.ones(len(order), dtype=np.bool_)
+    _each(_mark_followed, _shares(begins), begins, order, item, time, kind, seconds, last)
+    return last
+
+
 def distinct(begins: np.ndarray, order: np.ndarray, columns: list[np.ndarray]) -> int:
     """Return how many events in order differ from the one before them, in the user or in any of the columns."""
     first = np.zeros(len(order), dtype=np.bool_)
@@ -178,6 +187,29 @@ def _reduce(
                 total = value[row] if how == LAST else max(total, value[row])
             values[entry] = total
             times[entry] = np.int64(np.floor(time[row]))
+
+
+@njit(cache=True, nogil=True)
+def _mark_followed(
+    low: int,
+    high: int,
+    begins: np.ndarray,
+    order: np.ndarray,
+    item: np.ndarray,
+    time: np.ndarray,
+    kind: np.ndarray,
+    seconds: float,
+    last: np.ndarray,
+) -> None:
+    for user in range(low, high):
+        for place in range(begins[user], begins[user + 1]):
+            row = order[place]
+            for later in order[place + 1 : begins[user + 1]]:
+                if item[later] != item[row] or np.float64(time[later]) - np.float64(time[row]) > seconds:
+                    break
+                if kind[later] == kind[row]:
+                    last[row] = False
+                    break
 
 
 @njit(cache=True, nogil=True)

@@ -7,7 +7,7 @@ import pandas as pd
 from recsys.data.audit import cut, describe_overlap, describe_part, parameters, warnings
 from recsys.data.log import keep
 from recsys.data.rules import HISTORY, TEST, TRAIN, AnyRule, HeldOutUsers, assign, iso
-from recsys.data.weigh import Filters, Weighting, aggregate, check_event_types, filter_events, weigh
+from recsys.data.weigh import Filters, Weighting, aggregate, check_event_types, filter_events, once_a_session, weigh
 from recsys.errors import InputError
 from recsys.schema import EVENT, ITEM, TIME, USER
 from recsys.types import IdMap, Split
@@ -23,23 +23,27 @@ def split(
     filters: Filters | None = None,
     items: pd.DataFrame | None = None,
 ) -> Split:
-    """Split raw events, filter train, weigh, decay (reference = latest train event) and aggregate each part.
+    """Split raw events, take each session's last, filter train, weigh, decay (from the latest train event), aggregate.
 
     Candidates are the items of train and of the ``items`` table. Test events get type weights but no decay.
     ``Split.about`` holds what the report prints; :func:`~recsys.data.audit.describe_overlap` defines it.
 
     Raises:
         InputError: no timestamps where the rule needs them, or an empty train or test part.
-        ConfigError: an event type without a weight, or decay without timestamps.
+        ConfigError: an event type without a weight, or decay or sessions without timestamps.
     """
     weighting, filters = weighting or Weighting(), filters or Filters()
     check_event_types(events, weighting)
     side = assign(events, rule)
-    train_rows, removed = filter_events(keep(events, side == TRAIN), filters)
-    test_rows = keep(events, side == TEST)
-    history_only = keep(events, side == HISTORY)
+    train_rows, history_only, test_rows = (
+        once_a_session(keep(events, side == part), weighting) for part in (TRAIN, HISTORY, TEST)
+    )
+    repeats = len(events) - len(train_rows) - len(history_only) - len(test_rows)
     has_types = EVENT in events
     del events, side  # nobody may hold them any more
+    train_rows, removed = filter_events(train_rows, filters)
+    if weighting.session_minutes is not None:
+        removed["session_minutes"] = {"rows": repeats, "ids": 0}
     if not len(train_rows):
         raise InputError(f"the filters removed every train event: {removed}. Use smaller minimum counts.")
     reference = float(train_rows[TIME].max()) if TIME in train_rows else None

@@ -24,6 +24,7 @@ from recsys.types import IdMap, Interactions
 Aggregate = Literal["sum", "last", "max", "count"]
 AGGREGATES = get_args(Aggregate)  # in the order of pairs.SUM …
 DAY = 86_400.0
+SESSIONS_NEED_TIMES = "session_minutes needs timestamps: map a timestamp column, or remove session_minutes."
 
 
 class Weighting(BaseModel):
@@ -47,6 +48,12 @@ class Weighting(BaseModel):
     aggregate: Aggregate = Field(
         default="sum",
         description="one value a (user, item): sum, last (ties in time: the largest), max, or count of rows",
+    )
+
+    session_minutes: float | None = Field(
+        default=None,
+        gt=0,
+        description="events of one user, item and type at most so many minutes apart are one session: its last counts",
     )
 
     @model_validator(mode="after")
@@ -96,6 +103,31 @@ def filter_events(events: pd.DataFrame, filters: Filters) -> tuple[pd.DataFrame,
             removed[name]["ids"] += int((counts < least).sum())
             events = keep(events, kept)
     return events, removed
+
+
+def once_a_session(events: pd.DataFrame, weighting: Weighting) -> pd.DataFrame:
+    """Return the events that no event of the same user, item and type follows within ``session_minutes``.
+
+    A page loaded five times in ten minutes is one sign of interest, not five. Each event is compared with the next
+    one in the order (timestamp, value), kept or not, so a session lasts as long as its pauses are short, and its last
+    event stands for it; at exactly ``session_minutes`` they are still one session.
+
+    Raises:
+        ConfigError: no timestamps.
+    """
+    if weighting.session_minutes is None:
+        return events
+    if TIME not in events:
+        raise ConfigError(SESSIONS_NEED_TIMES)
+    if not len(events):
+        return events
+    kinds = events[EVENT] if EVENT in events else pd.Series(np.zeros(len(events), np.int8))
+    users = IdMap.of(events[USER])
+    user, item = (ids.small_rows(events[name]) for name, ids in ((USER, users), (ITEM, IdMap.of(events[ITEM]))))
+    time, value = events[TIME].to_numpy(), events[VALUE].to_numpy()
+    begins, order = pairs.in_order(user, item, len(users), time, value)
+    kind = pd.factorize(kinds, use_na_sentinel=False)[0]
+    return keep(events, pairs.ends_of_sessions(begins, order, item, time, kind, 60 * weighting.session_minutes))
 
 
 def check_event_types(events: pd.DataFrame, weighting: Weighting) -> None:

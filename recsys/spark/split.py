@@ -63,15 +63,17 @@ def split(
 
     Raises:
         InputError: no timestamps where the rule needs them, or an empty train or test part.
-        ConfigError: an event type without a weight, or decay without timestamps.
+        ConfigError: an event type without a weight, or decay or sessions without timestamps.
     """
     _check_event_types(events, weighting)
     sided, cut = assign(events, rule)
-    sided = _keep(sided, work / "sided")
+    sided = _keep(once_a_session(sided, weighting), work / "sided")
     parts = {side: sided.where(F.col(SIDE) == side).drop(SIDE) for side in (TRAIN, HISTORY, TEST)}
     train_rows, removed = filter_events(parts[TRAIN], filters, work)
     train_rows = _keep(train_rows, work / "train_rows") if _rows_removed(removed) else train_rows
     newest = _first(train_rows.agg(F.max(TIME))) if TIME in events.columns else None
+    if weighting.session_minutes is not None:
+        removed["session_minutes"] = {"rows": events.count() - sided.count(), "ids": 0}
     _refuse_empty(train_rows, parts[TEST], events, rule, cut, removed)
 
     weighed = _weigh(train_rows, weighting, newest)
@@ -185,6 +187,18 @@ def cut_time(events: DataFrame, test: float) -> float:
         later = _first(events.where(F.col(TIME) > cut).agg(F.min(TIME)))
         return cut if later is None else later
     return cut
+
+
+def once_a_session(sided: DataFrame, weighting: Weighting) -> DataFrame:
+    """Leave out repeats within a session of each side; as ``data.weigh.once_a_session``."""
+    if weighting.session_minutes is None:
+        return sided
+    if TIME not in sided.columns:
+        raise ConfigError(weigh.SESSIONS_NEED_TIMES)
+    alike = [name for name in (SIDE, USER, ITEM, EVENT) if name in sided.columns]
+    following = F.lead(TIME).over(Window.partitionBy(*alike).orderBy(TIME, VALUE)) - F.col(TIME)
+    kept = following.isNull() | (following > 60 * weighting.session_minutes)
+    return sided.withColumn("kept", kept).where("kept").drop("kept")
 
 
 def order_statistic(frame: DataFrame, column: str, place: int) -> float:

@@ -14,6 +14,7 @@ from recsys.data.weigh import (
     check_event_types,
     filter_events,
     from_table,
+    once_a_session,
     table,
     weigh,
 )
@@ -47,6 +48,35 @@ def entries(interactions):
 def combined(frame, how):
     users, items = IdMap.of(frame["user_id"]), IdMap.of(frame["item_id"])
     return entries(aggregate(frame, how, users, items))
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from("ab"), st.sampled_from("xy"), st.integers(-1, 1), st.integers(0, 9), st.sampled_from("vb")
+        ),
+        max_size=30,
+    ),
+    st.integers(1, 4),
+)
+def test_the_last_event_of_a_session_stands_for_it(rows, minutes):
+    frame = events(*((user, item, float(value), 60.0 * time, kind) for user, item, value, time, kind in rows))
+    frame = frame.astype({"value": float, "timestamp": float})
+    expected = []
+    for group in {(user, item, kind) for user, item, _, _, kind in rows}:
+        own = sorted((time, value) for user, item, value, time, kind in rows if (user, item, kind) == group)
+        for place, (time, value) in enumerate(own):
+            if place + 1 == len(own) or own[place + 1][0] - time > minutes:
+                expected.append((*group, value, time))
+    found = once_a_session(frame, Weighting(session_minutes=minutes))
+    got = found[["user_id", "item_id", "event", "value", "timestamp"]].itertuples(index=False, name=None)
+    assert sorted((*ids, value, time / 60) for *ids, value, time in got) == sorted(expected)
+
+
+def test_sessions_need_timestamps_and_none_leaves_all():
+    assert once_a_session(SOME, Weighting()) is SOME
+    with pytest.raises(ConfigError, match="session_minutes needs timestamps"):
+        once_a_session(SOME.drop(columns="timestamp"), Weighting(session_minutes=30))
 
 
 def test_type_weights_multiply_values_and_zero_leaves_out():

@@ -57,7 +57,7 @@ def by_spark(spark, log, work, rule, **settings):
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.rule)
 def test_both_engines_prepare_the_same_rows(spark, log, tmp_path, rule):
-    weighting = Weighting(events={"view": 1, "buy": 4, "return": -3}, half_life_days=0.2)
+    weighting = Weighting(events={"view": 1, "buy": 4, "return": -3}, half_life_days=0.2, session_minutes=90)
     filters = Filters(min_item_events=3, min_user_events=2)
     tables = read_tables(log["events"], log["items"])
     local = split(tables.events, rule, weighting=weighting, filters=filters, items=tables.items)
@@ -67,6 +67,7 @@ def test_both_engines_prepare_the_same_rows(spark, log, tmp_path, rule):
         columns = ["user_id", "item_id", "value", "timestamp"]
         pd.testing.assert_frame_equal(parts[name][columns], expected[columns], check_exact=True, check_dtype=False)
     assert found.about == local.about
+    assert local.about["filters"]["session_minutes"]["rows"] > 0
     assert found.candidates == len(local.train.items)
     assert (refusals.total, refusals.counts) == (tables.refusals.total, tables.refusals.counts)
 
