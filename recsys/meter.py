@@ -11,7 +11,7 @@ import resource
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,12 @@ class Meter:
     """Measures hops; use as ``with Meter() as meter: with meter.hop("fit"): ...``.
 
     ``hops``: a list of ``{"name", "seconds", "peak_mb": {role: MiB, …, "total": MiB}}`` in order of ending.
+    ``announce``: called with the name of each hop that begins.
     """
 
     def __init__(self, interval: float = 0.2) -> None:
         self.hops: list[dict[str, Any]] = []
+        self.announce: Callable[[str], object] = str
         self._interval = interval
         self._peak: dict[str, float] = {}
         self._lock = threading.Lock()
@@ -45,6 +47,7 @@ class Meter:
     @contextmanager
     def hop(self, name: str) -> Iterator[None]:
         """Measure the block as one hop; a hop that raises is not recorded."""
+        self.announce(name)
         with self._lock:
             self._peak = {}
         start = time.perf_counter()

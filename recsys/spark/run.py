@@ -46,6 +46,7 @@ def run(config: Config, *, progress: Steps | None = None, spark: SparkSession | 
         work = folder.path.resolve() / ".work"
         with meter.hop("start"):
             spark = spark or session(config.spark)
+            meter.announce = spark.sparkContext.setJobDescription  # so that Spark's own pages name the hop of a job
             if config.spark.checkpoint_dir:
                 spark.sparkContext.setCheckpointDir(config.spark.checkpoint_dir)
         with meter.hop("read"):
@@ -94,10 +95,8 @@ def run(config: Config, *, progress: Steps | None = None, spark: SparkSession | 
         for place, (name, (scorer, users)) in enumerate(scorers.items()):
             step("recommend and judge", place, len(scorers))
             with meter.hop(f"recommend {name}"):
-                spark.sparkContext.setJobDescription(f"recommend {name}")
                 lists = _recommend(name, scorer, users, parts, config, tested, folder, work)
             with meter.hop(f"judge {name}"):
-                spark.sparkContext.setJobDescription(f"judge {name}")
                 judged[name] = _judge(name, lists, relevant, tested, parts, config, work, known, layout)
                 of_all[name] = beyond.exposure(lists, tested, parts.candidates)
                 about[name] = evaluate.counts(judged[name], config.judge, config.recommend.k)
@@ -138,7 +137,6 @@ def lineup(
     same = {"popular": likes, "recent": newest if newest is not None else likes, "none": None}[fallback]
     for name, settings in params.items():
         with meter.hop(f"fit {name}"):
-            parts.train.sparkSession.sparkContext.setJobDescription(f"fit {name}")
             model = als.fit(parts.train, parts.candidates, settings, work / name)
             _write_factors(model, parts, folder, name)
             folder.write_json(f"model/{name}/params.json", settings.model_dump())
