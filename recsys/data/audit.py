@@ -13,6 +13,9 @@ from recsys.data.weigh import Weighting
 from recsys.schema import ITEM, TIME, USER, VALUE
 from recsys.types import IdMap, Interactions, Split
 
+PIECE = 1 << 24
+"""Rows looked at together where a whole column more would be too much."""
+
 
 def parameters(rule: AnyRule) -> dict[str, Any]:
     """Return the settings of a rule that had a say."""
@@ -135,11 +138,13 @@ def _shared_rows(history: pd.DataFrame, test: pd.DataFrame, split: Split, repeat
     users, items = split.history.users, split.history.items
     repeated = np.sort(repeated)
 
-    def rows_of_repeated_pairs(events: pd.DataFrame) -> pd.DataFrame:
+    def in_repeated_pairs(events: pd.DataFrame) -> pd.DataFrame:
         user, item = users.small_rows(events[USER]), items.small_rows(events[ITEM])
         rows = np.flatnonzero(pairs.among(user, item, len(items), repeated))
         time = events[TIME].to_numpy()[rows] if TIME in events else 0.0
         return pd.DataFrame({"user": user[rows], "item": item[rows], "time": time})
 
-    known = rows_of_repeated_pairs(history).drop_duplicates()
-    return len(rows_of_repeated_pairs(test).merge(known, on=["user", "item", "time"]))
+    def of_all(events: pd.DataFrame) -> pd.DataFrame:
+        return pd.concat([in_repeated_pairs(events.iloc[at : at + PIECE]) for at in range(0, len(events), PIECE)])
+
+    return len(of_all(test).merge(of_all(history).drop_duplicates(), on=["user", "item", "time"]))

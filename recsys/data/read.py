@@ -160,6 +160,7 @@ def read_tables(events: Any, items: Any = None, users: Any = None, reading: Read
     source, of_events, layout = _locate(events, reading)
     log = Log()
     refusals = _collect(source, of_events, log)
+    pyarrow.default_memory_pool().release_unused()  # what it read with; as much as the log itself
     found = log.table()
     item_table, user_table = (layout.items(), layout.users()) if layout else (None, None)
     if items is not None:

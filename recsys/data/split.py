@@ -61,6 +61,7 @@ def split(
         history_rows = pd.concat([train_rows, history_only])
     tested = weigh(test_rows, weighting)
     test = aggregate(tested, weighting.aggregate, IdMap.of(tested[USER]), IdMap.of(tested[ITEM]))
+    del weighed, tested
     if not len(train) or not len(test):
         raise InputError(WEIGHTLESS)
 

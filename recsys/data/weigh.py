@@ -154,19 +154,18 @@ def weigh(events: pd.DataFrame, weighting: Weighting, *, reference: float | None
     Args:
         reference: seconds since 1970, at most the cut; None = no decay (test events are never decayed).
     """
-    value = events[VALUE].to_numpy()
+    weighed = events.copy(deep=False)  # the columns themselves are shared, and never changed
     if weighting.half_life_days and reference is not None:
         if TIME not in events:
             raise ConfigError("half_life_days needs timestamps: map a timestamp column, or remove half_life_days.")
         age = np.maximum(reference - events[TIME].to_numpy(dtype=np.float64), 0.0)
-        value = value.astype(np.float64) * np.exp2(-age / (weighting.half_life_days * DAY))
-    weighed = events.copy(deep=False)  # the columns themselves are shared, and never changed
-    weighed[VALUE] = value
+        decay = np.exp2(-age / (weighting.half_life_days * DAY))
+        weighed[VALUE] = events[VALUE].to_numpy(dtype=np.float64) * decay
     if EVENT not in events or not weighting.events:
         return weighed
     check_event_types(events, weighting)
     weight = events[EVENT].map(weighting.events).to_numpy(dtype=np.float64)
-    weighed[VALUE] = value * weight
+    weighed[VALUE] = weighed[VALUE].to_numpy() * weight
     return keep(weighed, weight != 0)
 
 
