@@ -87,7 +87,14 @@ class Tuning(BaseModel):
     )
     folds: int = Field(3, ge=2, description="each setting is judged on so many")
     share: float = Field(0.1, gt=0, le=0.3, description="of train events in each window of `rule = time`")
-    prune: bool = Field(True, description="give up on a setting whose first folds fall below the median of the others")
+    prune: Literal["median", "halving", "none"] = Field(
+        "median",
+        description="give up on a setting: below the median of the others so far; or, after folds 1, 2, 4 …, outside"
+        " their better half (successive halving); or never",
+    )
+    parallel: int = Field(
+        1, ge=1, description="settings judged at a time, on Spark; on the local path start `recsys tune` so often"
+    )
     space: dict[str, list[Any] | dict[str, Any]] = Field(
         {},
         description="parameter -> list of values, or {low, high, log}; unset: what the model thinks sensible",

@@ -22,7 +22,9 @@ def tune(
     folder: Annotated[
         Path | None, typer.Option("--out", help="Where the study goes; unset: beside the run, as NAME-tune.")
     ] = None,
-    curve: Annotated[bool, typer.Option(help="Also measure whether more data or capacity would help.")] = True,
+    curve: Annotated[
+        bool, typer.Option(help="Local path: also measure whether more data or capacity would help.")
+    ] = True,
 ) -> None:
     """Search for better settings on the train part of a run; call it again, or twice at once, to go on.
 
@@ -49,7 +51,7 @@ def tune(
         raise RunFolderError(f"{place}: cannot be a folder: {error.strerror}. Choose another --out.") from error
     with progress() as steps:
         found = search(settings, place / "study.log", progress=steps)
-        learning = learn(found, progress=steps) if curve else None
+        learning = learn(found, progress=steps) if curve and settings.engine == "local" else None
     tuned = found.config.model_copy(update={"out": f"{settings.out.rstrip('/')}-tuned"})
     written = RunFolder(place)
     written.write_text("best.toml", tuned.to_toml())

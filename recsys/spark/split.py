@@ -67,10 +67,10 @@ def split(
     """
     _check_event_types(events, weighting)
     sided, cut = assign(events, rule)
-    sided = _keep(once_a_session(sided, weighting), work / "sided")
+    sided = keep(once_a_session(sided, weighting), work / "sided")
     parts = {side: sided.where(F.col(SIDE) == side).drop(SIDE) for side in (TRAIN, HISTORY, TEST)}
     train_rows, removed = filter_events(parts[TRAIN], filters, work)
-    train_rows = _keep(train_rows, work / "train_rows") if _rows_removed(removed) else train_rows
+    train_rows = keep(train_rows, work / "train_rows") if _rows_removed(removed) else train_rows
     newest = _first(train_rows.agg(F.max(TIME))) if TIME in events.columns else None
     if weighting.session_minutes is not None:
         removed["session_minutes"] = {"rows": events.count() - sided.count(), "ids": 0}
@@ -95,7 +95,7 @@ def split(
         history_rows = train_rows.unionByName(parts[HISTORY])
     everyone = pairs.get(HISTORY, pairs[TRAIN]).select(USER).union(pairs[TEST].select(USER)).distinct()
     user_rows = number(everyone, USER, work / "users")
-    tables = {side: _keep(_rows(pairs[side], user_rows, item_rows), work / side) for side in pairs}
+    tables = {side: keep(_rows(pairs[side], user_rows, item_rows), work / side) for side in pairs}
     tables.setdefault(HISTORY, tables[TRAIN])
     found = Split(tables[TRAIN], tables[HISTORY], tables[TEST], user_rows, item_rows, width, TIME in events.columns)
     if found.train.isEmpty() or found.test.isEmpty():
@@ -132,7 +132,7 @@ def assign(events: DataFrame, rule: AnyRule) -> tuple[DataFrame, float | None]:
         cut = cut_time(events, rule.test) if rule.at is None else rule.at
         return _sides(events, F.col(TIME) >= cut), cut
     if isinstance(rule, Fraction):
-        return _sides(events, _row_hash(rule.seed)(USER, ITEM) < rule.test), None
+        return _sides(events, row_hash_of(rule.seed)(USER, ITEM) < rule.test), None
     if isinstance(rule, ColdItems):
         return _sides(events, _id_hash(rule.seed)(ITEM) < rule.share), None
     if isinstance(rule, LastN):
@@ -140,7 +140,7 @@ def assign(events: DataFrame, rule: AnyRule) -> tuple[DataFrame, float | None]:
         ranked = events.select("*", before.alias("before"), total.alias("total"))
         test = (F.col("total") - F.col("before") <= rule.n) & (F.col("total") > rule.n)
         return _sides(ranked, test).drop("before", "total"), None
-    order = F.col(TIME) if TIME in events.columns else _row_hash(rule.seed)(USER, ITEM)
+    order = F.col(TIME) if TIME in events.columns else row_hash_of(rule.seed)(USER, ITEM)
     marked = events.withColumn("order", order).withColumn("held", _id_hash(rule.seed)(USER) < rule.share)
     _, upto, total = _standing(F.col("order"))
     ranked = marked.select("*", upto.alias("upto"), total.alias("total"))
@@ -160,7 +160,7 @@ def _standing(order: Column) -> tuple[Column, Column, Column]:
     return before, before + equals, F.count(F.lit(1)).over(Window.partitionBy(USER))
 
 
-def _row_hash(seed: int) -> Any:
+def row_hash_of(seed: int) -> Any:
     """Return the function of columns (user, item) that hashes a row as the local path does, on batches of rows."""
 
     def hashed(user: pd.Series, item: pd.Series) -> pd.Series:
@@ -235,7 +235,7 @@ def filter_events(events: DataFrame, filters: Filters, work: Path) -> tuple[Data
                 events = events.join(counts.where(F.col("count") >= least).select(column), column, "left_semi")
         rounds += 1
         if filters.repeat and before != _rows_removed(removed):
-            events = _keep(events, work / f"core_{rounds}")
+            events = keep(events, work / f"core_{rounds}")
     return events, removed
 
 
@@ -316,8 +316,8 @@ def _rows_removed(removed: dict[str, Any]) -> int:
     return sum(gone["rows"] for gone in removed.values())
 
 
-def _keep(frame: DataFrame, place: Path) -> DataFrame:
-    """Write, and go on from the files."""
+def keep(frame: DataFrame, place: Path) -> DataFrame:
+    """Write a frame to ``place`` and return what stands there, so that nothing before it is computed again."""
     frame.write.parquet(str(place))
     return frame.sparkSession.read.parquet(str(place))
 

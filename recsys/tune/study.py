@@ -9,8 +9,11 @@ from __future__ import annotations
 import os
 import socket
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +31,17 @@ from recsys.errors import ConfigError, nearest
 from recsys.evaluation.metrics import parse
 from recsys.experiment import configured
 from recsys.runfolder import RunFolder
-from recsys.tune.folds import folds, per_user
+from recsys.tune.folds import Fold, folds, per_user
 from recsys.tune.space import Space, grid_of, space_of
 
 Steps = Callable[[str, int, int], None]
+Judge = Callable[[Config], float]
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
+PRUNERS: dict[str, optuna.pruners.BasePruner] = {
+    "median": optuna.pruners.MedianPruner(n_startup_trials=5),
+    "halving": optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),
+    "none": optuna.pruners.NopPruner(),
+}
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,8 @@ def tune(config: Config, storage: Path, *, progress: Steps | None = None) -> Tun
     Of the run only ``split/train.parquet`` is read, and ``split/items.parquet`` for models that use features: what is
     tested is out of reach. Trials go to ``storage`` (an Optuna journal); call again, or in several processes, to go on.
 
+    With ``engine = "spark"`` the folds and the models are of the Spark path, ``tune.parallel`` settings at a time.
+
     Raises:
         ConfigError: no such model or parameter, a study of other settings in ``storage``.
         RunFolderError: no whole run at ``config.out``.
@@ -66,25 +77,50 @@ def tune(config: Config, storage: Path, *, progress: Steps | None = None) -> Tun
     name, wanted = _chosen(config), config.tune
     kind = str(config.models[name].get("model", name))
     metric = str(parse(wanted.metric or config.judge.metrics[0]))
-    space = space_of(kind, wanted.space)
+    space = space_of(kind, wanted.space or _default(config))
     grid = grid_of(space) if wanted.sampler == "grid" else []
-    train, items = train_part(config, kind)
-    parts = folds(train, wanted, items, config.seed)
-    study = _study(storage, {"model": name, "kind": kind, "metric": metric, "tune": wanted.model_dump(mode="json")})
+    about: dict[str, Any] = {"engine": config.engine, "model": name, "kind": kind, "metric": metric}
+    about["tune"] = wanted.model_dump(mode="json", exclude={"trials", "parallel"})
     total = min(wanted.trials, len(grid) + 1) if grid else wanted.trials
-    while (behind := _behind(study)) < total:
-        trial = study.ask()
-        trial.set_user_attr("process", _process())
-        place = _place(study, trial)
-        if place >= total:  # another process draws the last one
-            study.tell(trial, state=TrialState.FAIL)
-            break
-        params = {} if place == 0 else _draw(study, trial, space, _sampler(config, grid, place))
-        trial.set_user_attr("params", params)
-        _judge(study, trial, _with(config, name, params), parts, metric, name)
-        if progress:
-            progress("trials", behind + 1, total)
+
+    def work() -> None:
+        study = _study(storage, about)
+        while (behind := _behind(study)) < total:
+            trial = study.ask()
+            trial.set_user_attr("process", _process())
+            place = _place(study, trial)
+            if place >= total:  # another process draws the last one
+                study.tell(trial, state=TrialState.FAIL)
+                break
+            params = {} if place == 0 else _draw(study, trial, space, _sampler(config, grid, place))
+            trial.set_user_attr("params", params)
+            _judge(study, trial, _with(config, name, params), judges)
+            if progress:
+                progress("trials", behind + 1, total)
+
+    study = _study(storage, about)
+    with _judges(config, name, kind, metric, storage) as judges, ThreadPoolExecutor(wanted.parallel) as threads:
+        for done in [threads.submit(work) for _ in range(wanted.parallel)]:
+            done.result()
     return _result(study, config, name, metric)
+
+
+@contextmanager
+def _judges(config: Config, name: str, kind: str, metric: str, storage: Path) -> Iterator[list[Judge]]:
+    """Give the folds of the run's train part, each as what judges a config on it."""
+    if config.engine == "spark":
+        from recsys.spark.tune import judges
+
+        with judges(config, name, metric, storage.parent) as found:
+            yield found
+        return
+    train, items = train_part(config, kind)
+    parts = folds(train, config.tune, items, config.seed)
+
+    def judge(fold: Fold, settings: Config) -> float:
+        return float(np.nanmean(per_user(configured(name, settings), fold, settings, metric)))
+
+    yield [partial(judge, fold) for fold in parts]
 
 
 def train_part(config: Config, kind: str) -> tuple[pd.DataFrame, pd.DataFrame | None]:
@@ -100,20 +136,34 @@ FEATURED = ("content", "attributes", "content_als", "side_ease", "blend", "hybri
 
 def _chosen(config: Config) -> str:
     names = list(config.models)
-    if config.engine != "local":
-        raise ConfigError("recsys tune searches on the local path: set engine = 'local' (ALS means the same on both).")
+    if config.engine == "local" and config.tune.parallel > 1:
+        raise ConfigError("[tune] parallel is of the Spark path: here, start `recsys tune` so often at once.")
     if config.tune.model is None and len(names) != 1:
         raise ConfigError(f"[tune] model: which of {', '.join(names) or 'no models'}? Name one.")
     name = config.tune.model or names[0]
     if name not in names:
         raise ConfigError(f"[tune] model: '{name}' is not under [models].{nearest(name, names)}")
+    if config.engine == "spark" and config.models[name].get("model", name) != "als":
+        raise ConfigError(f"[tune] model: '{name}' has nothing to search on Spark: name an ALS, or engine = 'local'.")
     return name
+
+
+def _default(config: Config) -> dict[str, Any]:
+    """Return the space where none is given: on Spark what MLlib's ALS has, else what the model suggests."""
+    return ON_SPARK if config.engine == "spark" else {}
+
+
+ON_SPARK: dict[str, Any] = {
+    "rank": [16, 32, 64, 128],
+    "iterations": [5, 10, 20],
+    "alpha": {"low": 1.0, "high": 100.0},
+    "reg": {"low": 0.001, "high": 1.0},
+}
 
 
 def _study(storage: Path, about: dict[str, Any]) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     storage.parent.mkdir(parents=True, exist_ok=True)
-    pruner = optuna.pruners.MedianPruner(n_startup_trials=5) if about["tune"]["prune"] else optuna.pruners.NopPruner()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study = optuna.create_study(
@@ -121,10 +171,8 @@ def _study(storage: Path, about: dict[str, Any]) -> optuna.Study:
             storage=JournalStorage(JournalFileBackend(str(storage))),
             direction="maximize",
             load_if_exists=True,
-            pruner=pruner,
+            pruner=PRUNERS[about["tune"]["prune"]],
         )
-    settled = {key: value for key, value in about["tune"].items() if key != "trials"}
-    about = about | {"tune": settled}
     if (before := study.user_attrs.get("about")) not in (None, about):
         raise ConfigError(f"{storage}: a study of other settings ({before}). Choose another --out, or remove it.")
     study.set_user_attr("about", about)
@@ -203,16 +251,14 @@ def _with(config: Config, name: str, params: dict[str, Any]) -> Config:
     return config.model_copy(update={"models": config.models | {name: config.models[name] | params}})
 
 
-def _judge(
-    study: optuna.Study, trial: optuna.Trial, config: Config, parts: Sequence[Any], metric: str, name: str
-) -> None:
+def _judge(study: optuna.Study, trial: optuna.Trial, config: Config, judges: Sequence[Judge]) -> None:
     """Judge a setting fold by fold and tell the study: its mean over all, or that it was given up."""
     means: list[float] = []
-    for place, fold in enumerate(parts):
-        means.append(float(np.nanmean(per_user(configured(name, config), fold, config, metric))))
+    for place, judge in enumerate(judges, start=1):
+        means.append(judge(config))
         trial.set_user_attr("folds", means)
         trial.report(float(np.mean(means)), place)
-        if place + 1 < len(parts) and trial.number and trial.should_prune():
+        if place < len(judges) and trial.number and trial.should_prune():
             study.tell(trial, state=TrialState.PRUNED)
             return
     study.tell(trial, float(np.mean(means)))

@@ -99,7 +99,7 @@ tune(config.parse(json.loads(sys.argv[1])), pathlib.Path(sys.argv[2]))
 
 def test_two_processes_share_a_study(raw, tmp_path):
     storage = tmp_path / "study.log"
-    random = raw | {"tune": raw["tune"] | {"sampler": "random", "prune": False}}
+    random = raw | {"tune": raw["tune"] | {"sampler": "random", "prune": "none"}}
     other = python(WORKS, json.dumps(random), storage)
     ours = tune(config.parse(random), storage)
     assert other.wait(timeout=300) == 0
@@ -137,7 +137,7 @@ def test_only_the_train_part_is_read(raw, undisturbed, tmp_path):
 
 def test_a_grid_tries_every_combination_once(raw, tmp_path):
     lists = {"neighbours": [3, 30], "weighting": ["cosine", "bm25"]}
-    found = tune(changed(raw, sampler="grid", space=lists, prune=False, trials=99), tmp_path / "study.log")
+    found = tune(changed(raw, sampler="grid", space=lists, prune="none", trials=99), tmp_path / "study.log")
     assert [row["params"] for row in found.trials] == [
         {},
         *({"neighbours": n, "weighting": w} for n in (3, 30) for w in ("cosine", "bm25")),
@@ -221,7 +221,7 @@ def test_ranges_have_no_grid():
     ("settings", "message"),
     [
         ({"tune": {"model": "als"}}, "'als' is not under"),
-        ({"engine": "spark"}, "searches on the local path"),
+        ({"engine": "spark"}, "'itemknn' has nothing to search on Spark"),
         ({"models": {"ease": {}, "itemknn": {}}}, "which of ease, itemknn"),
     ],
 )

@@ -1,0 +1,111 @@
+"""Folds of a run's train part on Spark, each as what judges a setting on it; ``recsys.tune`` does the searching."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from recsys.config import Config, Tuning
+from recsys.errors import InputError
+from recsys.runfolder import RunFolder
+from recsys.schema import ITEM, TIME, USER, VALUE
+from recsys.spark import als, evaluate
+from recsys.spark.recommend import Scorer, histories, popular, recent, top_k
+from recsys.spark.run import als_params
+from recsys.spark.session import session
+from recsys.spark.split import keep, number, order_statistic, row_hash_of
+
+Judge = Callable[[Config], float]
+
+
+@contextmanager
+def judges(config: Config, name: str, metric: str, place: Path) -> Iterator[list[Judge]]:
+    """Give the folds that ``tune.folds`` makes locally, each as a function from a config to the mean of the metric.
+
+    Only ``split/train.parquet`` of the run at ``config.out`` is read. What comes between lies under ``place``, which
+    the executors must see as the driver does, and is removed at the end.
+
+    Raises:
+        InputError: no times for windows, or a fold without train or test pairs.
+    """
+    run = RunFolder.open(config.out)
+    spark = session(config.spark)
+    work = place.resolve() / ".work"
+    shutil.rmtree(work, ignore_errors=True)
+    try:
+        train = spark.read.parquet(str(run.path.resolve() / "split/train.parquet"))
+        yield [
+            _judge(train.where(known), train.where(tested), config, name, metric, work / f"fold{fold}")
+            for fold, (known, tested) in enumerate(sides(train, config.tune, config.seed))
+        ]
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def sides(train: DataFrame, wanted: Tuning, seed: int) -> list[tuple[Column, Column]]:
+    """Return (in train, in test) of each fold, as conditions on a row: the folds of ``tune.folds.folds``."""
+    timed = train.where(F.col(TIME) < 0).isEmpty()
+    if wanted.rule == "time" and not timed:
+        raise InputError("[tune] rule = 'time' needs events with timestamps: use 'pairs'.")
+    if wanted.rule == "pairs" or not timed:
+        fold = F.floor(row_hash_of(seed)(USER, ITEM) * wanted.folds)
+        return [(fold != place, fold == place) for place in range(wanted.folds)]
+    n = train.count()
+    places = [max(0, n - round((wanted.folds - fold) * wanted.share * n)) for fold in range(wanted.folds)]
+    starts = [order_statistic(train, TIME, place) for place in places]
+    time = F.col(TIME)
+    ends = [*(time < start for start in starts[1:]), F.lit(True)]
+    return [(time < start, (time >= start) & end) for start, end in zip(starts, ends, strict=True)]
+
+
+def _judge(known: DataFrame, tested: DataFrame, config: Config, name: str, metric: str, work: Path) -> Judge:
+    """Write what all settings share on one fold, and return what judges a setting."""
+    candidates = number(known.select(ITEM).distinct(), ITEM, work / "candidates")
+    width = candidates.count()
+    others = tested.select(ITEM).distinct().join(candidates, ITEM, "left_anti")
+    items = candidates.unionByName(number(others, ITEM, work / "others", start=width)).withColumnRenamed("row", "item")
+    users = number(known.select(USER).union(tested.select(USER)).distinct(), USER, work / "users")
+    users = users.withColumnRenamed("row", "user")
+    train, test = (
+        keep(part.join(users, USER).join(items, ITEM).select("user", "item", VALUE, TIME), work / side)
+        for part, side in ((known, "train"), (tested, "test"))
+    )
+    if train.isEmpty() or test.where(F.col(VALUE) > 0).isEmpty():
+        part = "train" if train.isEmpty() else "liked test"
+        raise InputError(f"[tune]: a fold has no {part} pairs: use fewer folds, or another share or rule.")
+    judging = config.judge.model_copy(update={"metrics": (metric,), "segments": ()})
+    seen = config.recommend.exclude_seen
+    relevant, asked, _ = evaluate.truth(test, judging, train, exclude_seen=seen)
+    if evaluate.debiased(judging):
+        relevant = evaluate.propensities(relevant, train)
+    asked = keep(asked, work / "asked")
+    past = keep(histories(train, asked.select("user")), work / "past")
+    fallback = config.recommend.fallback
+    same = None if fallback == "none" else (popular if fallback == "popular" else recent)(train, width)
+
+    def judge(settings: Config) -> float:
+        place = work / uuid4().hex
+        train.sparkSession.sparkContext.setJobDescription(f"judge {settings.models[name]}")
+        model = als.fit(train, width, als_params(settings)[name], place)
+        scorer = Scorer(name, factors=model.items, fallback="" if fallback == "none" else fallback, same=same)
+        lists = top_k(
+            past.join(model.users, "user", "left"),
+            scorer,
+            config.recommend.k,
+            items=width,
+            exclude_seen=seen,
+            memory_mb=config.recommend.memory_mb,
+        )
+        per_user = evaluate.per_user(lists, relevant, asked, judging, config.recommend.k)
+        defined = F.nanvl(F.col(f"`{metric}`"), F.lit(None))
+        found = per_user.agg(F.avg(defined)).first()
+        shutil.rmtree(place, ignore_errors=True)
+        return float(found[0]) if found and found[0] is not None else float("nan")
+
+    return judge

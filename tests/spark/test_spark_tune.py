@@ -1,0 +1,137 @@
+"""The search on Spark: the folds and the numbers of the local path, several settings at a time, and its job."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recsys import config, experiment, models
+from recsys.config import Tuning
+from recsys.errors import ConfigError, InputError
+from recsys.models.cascade import Cascade
+from recsys.tune import tune
+from recsys.tune.folds import folds, per_user
+
+pytestmark = pytest.mark.spark
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def raw(world_files, tmp_path_factory):
+    """The settings of a finished run."""
+    found = {
+        "out": str(tmp_path_factory.mktemp("tune") / "run"),
+        "data": {"events": str(world_files["events"])},
+        "models": {"als": {"rank": 2, "iterations": 1}},
+        "judge": {"metrics": ["ndcg@10"], "relevant": 3.5, "resamples": 100},
+        "tune": {
+            "folds": 2,
+            "sampler": "random",
+            "prune": "none",
+            "space": {"rank": [2, 3, 4], "reg": [0.01, 0.1, 1.0]},
+        },
+        "spark": {"driver_memory": "1g", "conf": {"spark.ui.enabled": "false", "spark.sql.shuffle.partitions": "2"}},
+    }
+    experiment.run(config.parse(found))
+    return found
+
+
+def on_spark(raw, **tuning):
+    als = {"als": raw["models"]["als"] | {"blocks": 2}}
+    return config.parse(raw | {"engine": "spark", "models": als, "tune": raw["tune"] | tuning})
+
+
+@pytest.mark.parametrize("rule", ["time", "pairs"])
+def test_the_folds_are_those_of_the_local_path(spark, raw, rule):
+    from recsys.spark.tune import sides
+
+    wanted = Tuning(rule=rule, folds=3, share=0.2)
+    table = pd.read_parquet(Path(raw["out"], "split", "train.parquet"))
+    there = spark.createDataFrame(table)
+    for (known, tested), (split, _) in zip(sides(there, wanted, seed=4), folds(table, wanted, seed=4), strict=True):
+        for condition, own in ((known, split.train), (tested, split.test)):
+            expected = set(zip(own.users.names(own.user), own.items.names(own.item), strict=True))
+            found = there.where(condition).select("user_id", "item_id").collect()
+            assert {(row.user_id, row.item_id) for row in found} == expected
+            assert len(found) == len(expected)
+
+
+def test_windows_need_times(spark, raw):
+    from recsys.spark.tune import sides
+
+    there = spark.createDataFrame([("u", "i", 1.0, -1)], ["user_id", "item_id", "value", "timestamp"])
+    with pytest.raises(InputError, match="needs events with timestamps"):
+        sides(there, Tuning(rule="time"), seed=0)
+
+
+class Fixed:
+    """A model of which both engines have the same factors: it likes items by their row."""
+
+    sources = ("als",)
+
+    def fit(self, train, features=None):
+        self.scores = np.sin(np.arange(len(train.items)), dtype=np.float32)
+        return self
+
+    def knows(self, histories):
+        return np.diff(histories.indptr) > 0
+
+    def score(self, histories, users=None):
+        return np.where(self.knows(histories)[:, None], self.scores, np.float32(np.nan))
+
+
+def test_a_setting_is_worth_what_it_is_on_the_local_path(spark, raw, tmp_path, monkeypatch):
+    from pyspark.sql import functions as F
+
+    from recsys.spark import als
+    from recsys.spark.tune import judges
+
+    def fit(train, candidates, params, work):
+        users = train.select("user").distinct().withColumn("features", F.array(F.lit(1.0).cast("float")))
+        return als.Model(users, np.sin(np.arange(candidates), dtype=np.float32)[:, None])
+
+    monkeypatch.setattr(als, "fit", fit)
+    table = pd.read_parquet(Path(raw["out"], "split", "train.parquet"))
+    settings = on_spark(raw)
+    with judges(settings, "als", "ndcg@10", tmp_path) as found:
+        values = [judge(settings) for judge in found]
+    expected = [
+        np.nanmean(
+            per_user(Cascade({"als": Fixed(), "popular": models.build("popular", {})}), fold, settings, "ndcg@10")
+        )
+        for fold in folds(table, settings.tune, seed=settings.seed)
+    ]
+    assert values == pytest.approx(expected, rel=1e-12)
+    assert not list(tmp_path.iterdir()), "what was written on the way is gone"
+
+
+def test_the_job_is_resumed_with_settings_side_by_side(spark, raw, tmp_path):
+    settings = tmp_path / "job.toml"
+    settings.write_text(on_spark(raw).to_toml())
+    words = ["--config", str(settings), "--out", str(tmp_path / "study"), "--set", "tune.trials=2"]
+    done = subprocess.run(
+        [sys.executable, ROOT / "jobs" / "tune_als.py", *words],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "als: ndcg@10 on folds of train" in done.stdout
+    best = config.load(tmp_path / "study" / "best.toml")
+    assert best.engine == "spark"
+    assert best.out == raw["out"] + "-tuned"
+    first = json.loads((tmp_path / "study" / "tuning.json").read_text())["trials"]
+    found = tune(on_spark(raw, trials=4, parallel=2), tmp_path / "study" / "study.log").trials
+    assert found[:2] == first, "what was judged before is not judged again"
+    assert [row["state"] for row in found] == ["complete"] * 4
+    assert all(len(row["folds"]) == 2 and 0 < row["value"] < 1 for row in found)
+
+
+def test_threads_are_of_spark(raw, tmp_path):
+    with pytest.raises(ConfigError, match=r"\[tune\] parallel is of the Spark path"):
+        tune(config.parse(raw | {"tune": raw["tune"] | {"parallel": 2}}), tmp_path / "study.log")
