@@ -9,15 +9,28 @@ from pathlib import Path
 import pytest
 from odd import odd_run, twelve
 
+from recsys import config, report
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 
 PROBE = Path(__file__).with_name("probe.js").read_text(encoding="utf-8")
 
 
-@pytest.fixture(scope="module", params=["twelve models", "baselines alone"])
-def page(request, world, tmp_path_factory):
+@pytest.fixture(
+    scope="module",
+    params=["twelve models", "baselines alone", pytest.param("of Spark", marks=pytest.mark.spark)],
+)
+def page(request, world, world_files, tmp_path_factory):
     place = tmp_path_factory.mktemp("browser")
+    if request.param == "of Spark":
+        request.getfixturevalue("spark")
+        from recsys.spark import run
+
+        data = {"events": str(world_files["events"]), "items": str(world_files["items"])}
+        models = {"als": {"rank": 4, "iterations": 2, "blocks": 2}}
+        run.run(config.parse({"out": str(place / "run"), "engine": "spark", "data": data, "models": models}))
+        return report.write(place / "run")
     return Path(odd_run(world, place, twelve() if request.param == "twelve models" else {}), "report.html")
 
 
