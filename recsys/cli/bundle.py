@@ -1,4 +1,4 @@
-"""Verbs that hand a run over: bundle, update."""
+"""Verbs that hand a run over: bundle, update, track."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ def register(app: typer.Typer) -> None:
     """Add this file's verbs."""
     app.command("bundle")(bundle)
     app.command("update")(update)
+    app.command("track")(track)
 
 
 def bundle(
@@ -61,3 +62,18 @@ def update(
     if against:
         print(f"first ten places shared with {against}: {found.overlap:.1%}")
     print("retrain now" if found.retrain else "no need to retrain yet")
+
+
+def track(
+    run: Annotated[Path, typer.Argument(help="A run folder of either engine.")],
+    to: Annotated[str, typer.Option(help="MLflow's tracking URI: http://HOST:5000, sqlite:///mlflow.db, …")],
+    experiment: Annotated[str, typer.Option(help="The experiment; made if there is none.")] = "recsys",
+) -> None:
+    """Log a run, its models, metrics and report to MLflow.
+
+    Example: recsys track runs/demo --to http://localhost:5000
+    """
+    from recsys.track import track as log_run
+
+    whole, *models = log_run(run, to, experiment)
+    print(f"MLflow run {whole}, and one each of {len(models)} models inside it")

@@ -31,9 +31,12 @@ class Random:
 
     def score(self, histories: csr_array, users: np.ndarray | None = None) -> np.ndarray:
         """Return float32[m, items] that depend on the seed, the user's number and the item's row alone."""
-        users = np.arange(histories.shape[0]) if users is None else users
-        bits = combine(self.seed, np.asarray(users)[:, None], np.arange(int(self.items_[0]))[None, :])
-        return unit(bits).astype(np.float32)
+        users = np.arange(histories.shape[0]) if users is None else np.asarray(users)
+        items = np.arange(int(self.items_[0]))
+        scores = np.empty((len(users), len(items)), dtype=np.float32)
+        for row, user in enumerate(users):  # one at a time: the bits of a score take several times its room
+            scores[row] = unit(combine(self.seed, user, items))
+        return scores
 
     def knows(self, histories: csr_array) -> np.ndarray:
         """Return bool[m], all True."""
