@@ -25,9 +25,9 @@ class Blended:
 
     z is a part's score, standardised over the user's items (``standard``), or 1/(60 + rank) (``rrf``: reciprocal rank
     fusion, Cormack, Clarke and Büttcher, SIGIR 2009). The weights depend on how many items the user likes and, for
-    items that nobody liked in training, on another choice: those are ordered among themselves by ``cold_weights_``
-    while the places that they hold against the others stay as the first weights say. NaN where no part with a
-    weight has an opinion.
+    items that nobody liked in training, on another choice: those are ordered among themselves by ``cold_weights_``,
+    of scores standardised over them alone (beside the others' scores theirs hardly differ), while the places that they
+    hold against the others stay as the first weights say. NaN where no part with a weight has an opinion.
     """
 
     STATE: ClassVar = ("weights_", "cold_weights_", "cold_")
@@ -57,16 +57,18 @@ class Blended:
         cold = np.flatnonzero(self.cold_)
         if self.cold_weights_.any() and len(cold):
             shape = (histories.shape[0], len(cold))
-            order = mix(((z[:, cold], np.full(shape[0], self.cold_weights_[p])) for p, z in parts.items()), shape)
-            found = reordered(found, cold, order)
+            own = ((among(z, cold, self.how), np.full(shape[0], self.cold_weights_[p])) for p, z in parts.items())
+            found = reordered(found, cold, mix(own, shape))
         return found
 
     def shares(self, history: csr_array, item: int) -> dict[str, float]:
         """Return part -> what it adds to one score; for a new item, to the score that orders it among new items."""
-        own = (
-            self.cold_weights_ if self.cold_[item] and self.cold_weights_.any() else self.weights_[lengths(history)[0]]
-        )
-        score = {p: float(z[0, item]) for p, z in self._parts(history, np.zeros(1, dtype=np.int64)).items()}
+        own, parts = self.weights_[lengths(history)[0]], self._parts(history, np.zeros(1, dtype=np.int64))
+        if self.cold_[item] and self.cold_weights_.any():
+            cold = np.flatnonzero(self.cold_)
+            own, parts = self.cold_weights_, {p: among(z, cold, self.how) for p, z in parts.items()}
+            item = int(np.searchsorted(cold, item))
+        score = {p: float(z[0, item]) for p, z in parts.items()}
         spoke = {p: own[p] for p in score if own[p] > 0 and np.isfinite(score[p])}
         names = list(self.models)
         return {names[p]: weight / sum(spoke.values()) * score[p] for p, weight in spoke.items()}
@@ -146,6 +148,11 @@ def comparable(scores: np.ndarray, how: How = "standard") -> np.ndarray:
     centred = (scores - mean).astype(np.float32)
     spread = np.sqrt((np.where(given, centred, 0).astype(np.float64) ** 2).sum(axis=1, keepdims=True) / count)
     return centred / np.where(spread > 1e-12 * np.abs(mean), spread, np.inf).astype(np.float32)
+
+
+def among(z: np.ndarray, columns: np.ndarray, how: How = "standard") -> np.ndarray:
+    """Return float32[m, len(columns)]: :func:`comparable` scores made comparable over these columns alone."""
+    return comparable(z[:, columns], how)
 
 
 def mix(parts: Iterable[tuple[np.ndarray, np.ndarray]], shape: tuple[int, int]) -> np.ndarray:

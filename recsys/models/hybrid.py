@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from recsys.data.features import shuffled
 from recsys.errors import ConfigError, InputError
-from recsys.models.blend import LENGTHS, Blended, How, lengths, reordered, unliked
+from recsys.models.blend import LENGTHS, Blended, How, among, lengths, mix, reordered, unliked
 from recsys.models.popular import STRICT
 from recsys.models.search import CONTENT, LADDERS, Search, Settings, fitted
 from recsys.models.trial import Trial, gain, hide_items, hide_pairs
@@ -29,9 +29,9 @@ class Hybrid(Blended):
     beat the best single part on the other half, with the 95 % interval of the difference above 0, else the part alone
     is the model: *do no harm*. Groups of history length get weights of their own under the same condition. New items
     with features, where the base has any, are ordered among themselves by weights from a trial that hides whole items,
-    unless that harms the first trial; where no part of the choice knows them they come last. The fields of the
-    features are weighed too, by ``content`` on new items. With too few users to choose by (everyone has one event, say)
-    it leans on content.
+    unless that is shown to harm the first trial; where no part of the choice knows them they come last. The fields of
+    the features are weighed too, by ``content`` on new items, and each part takes those weights or leaves them. With
+    too few users to choose by (everyone has one event, say) it leans on content.
 
     ``record`` says what was tried, what was chosen and why, with the ablation: best collaborative part, best content
     part, the choice, and the choice with features shuffled among the rows that have them.
@@ -170,7 +170,7 @@ class Hybrid(Blended):
     def _choose_cold(
         self, fresh: Trial, search: Search, kinds: list[str], weights: dict[str, float]
     ) -> dict[str, float]:
-        """Return weights that order new items among themselves, unless the other trial says that they harm.
+        """Return weights that order new items among themselves, unless the other trial shows that they harm.
 
         Parts keep the settings of the other trial; ``attributes``, which speaks of new items alone, gets its own here.
         """
@@ -184,7 +184,7 @@ class Hybrid(Blended):
         self.record["new_items"] = {"weights": chosen, "why": why, "users": len(fresh.users)}
         harm = self._harm(search.trial, search.told, weights, chosen)
         self.record["new_items"]["among all items"] = harm
-        return chosen if harm["mean"] >= 0 else {}
+        return chosen if harm["high"] >= 0 else {}
 
     def _harm(
         self, trial: Trial, told: Features | None, weights: dict[str, float], cold: dict[str, float]
@@ -194,7 +194,9 @@ class Hybrid(Blended):
             trial.listen("attributes", self._fitted("attributes", trial.train, told))
         plain = trial.mixed(weights)
         new = np.flatnonzero(unliked(trial.train))
-        return gain(trial.value(reordered(plain, new, trial.mixed(cold)[:, new])), trial.value(plain), self.seed)
+        own = ((among(trial.scores[p], new), np.full(len(plain), w)) for p, w in cold.items())
+        order = mix(own, (len(plain), len(new)))
+        return gain(trial.value(reordered(plain, new, order)), trial.value(plain), self.seed)
 
     def _ablate(self, trial: Trial, told: Features | None, weights: dict[str, float], values: dict[str, Any]) -> None:
         """Record the choice against its best collaborative part, and against itself with shuffled features."""

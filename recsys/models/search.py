@@ -75,17 +75,17 @@ def fitted(kind: str, params: Settings, train: Interactions, told: Features | No
 class Search:
     """Fits parts on a trial with the settings that climb their ladders for some of its users.
 
-    ``fields``: weights of the fields of the features, for every part that has features.
+    ``fields``: weights of the fields of the features, which each part that has features takes or leaves: what makes
+    ``content`` better may harm another.
     """
 
     def __init__(self, trial: Trial, told: Features | None, rows: np.ndarray, seed: int, fields: Settings) -> None:
         self.trial, self.told, self.rows, self.seed, self.fields = trial, told, rows, seed, fields
         self.limit = min(len(trial.train.users), len(trial.train.items))
 
-    def params(self, kind: str, place: Place) -> Settings:
-        """Return the parameters of a place."""
-        fields = {"fields": self.fields} if self.fields and kind in CONTENT else {}
-        return settings(ladders(kind, self.limit), place) | fields
+    def _steps(self, kind: str) -> tuple[Ladder, ...]:
+        own = (({}, {"fields": self.fields}),) if self.fields and kind in CONTENT else ()
+        return (*ladders(kind, self.limit), *own)
 
     def climb(self, kind: str) -> tuple[Settings, np.ndarray, int]:
         """Return the best parameters, the NDCG of all users with them, and how many were tried.
@@ -96,13 +96,14 @@ class Search:
             InputError: the part does not fit in memory.
         """
         quick = {"iterations": QUICK} if "iterations" in parameters(kind) else {}
-        tried = []
+        steps = self._steps(kind)
+        tried: list[Place] = []
 
         def value(place: Place) -> float:
             tried.append(place)
-            return float(self.trial.judge(self._fitted(kind, self.params(kind, place) | quick), self.rows).mean())
+            return float(self.trial.judge(self._fitted(kind, settings(steps, place) | quick), self.rows).mean())
 
-        params = self.params(kind, climb([len(ladder) for ladder in ladders(kind, self.limit)], value))
+        params = settings(steps, climb([len(ladder) for ladder in steps], value))
         return params, self.trial.listen(kind, self._fitted(kind, params)), len(tried)
 
     def _fitted(self, kind: str, params: Settings) -> Recommender:
