@@ -84,7 +84,7 @@ class Search:
         self.limit = min(len(trial.train.users), len(trial.train.items))
 
     def _steps(self, kind: str) -> tuple[Ladder, ...]:
-        own = (({}, {"fields": self.fields}),) if self.fields and kind in CONTENT else ()
+        own: tuple[Ladder, ...] = (({}, {"fields": self.fields}),) if self.fields and kind in CONTENT else ()
         return (*ladders(kind, self.limit), *own)
 
     def climb(self, kind: str) -> tuple[Settings, np.ndarray, int]:

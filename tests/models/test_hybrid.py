@@ -13,6 +13,7 @@ from scipy.sparse import csr_array
 from recsys.errors import ConfigError
 from recsys.models import build
 from recsys.models.blend import comparable, mix, reordered
+from recsys.models.search import Search
 from recsys.models.trial import hide_items, hide_pairs, subset
 from recsys.types import Features
 
@@ -117,6 +118,42 @@ def test_weights_depend_on_history_length_and_new_items_keep_their_places():
     after = model.score(one)
     np.testing.assert_array_equal(np.sort(after), np.sort(before))
     assert model.source(one, np.array([[0, 29]])).tolist() == [[0, 1]]
+
+
+class Fixed:
+    """Scores everyone alike."""
+
+    def __init__(self, *scores):
+        self.scores = np.array([scores], dtype=np.float32)
+
+    def score(self, histories, users=None):
+        return np.repeat(self.scores, histories.shape[0], axis=0)
+
+
+def test_new_items_are_compared_among_new_items():
+    """Beside the known items' scores those of the new ones hardly differ; among themselves both parts count."""
+    model = build("blend", {"parts": {"a": {}, "b": {}}})
+    model.models = {"a": Fixed(0, 100, 50, 1, 2, 3), "b": Fixed(0, 1, 0.5, 30, 20, -10)}
+    model.weights_, model.cold_weights_ = np.ones((4, 2)), np.ones(2)
+    model.cold_ = np.array([False] * 3 + [True] * 3)
+    history = csr_array(np.eye(1, 6, dtype=np.float32))
+    a, b = (np.array(own, dtype=float) for own in ((1, 2, 3), (30, 20, -10)))
+    mean = ((a - a.mean()) / a.std() + (b - b.mean()) / b.std()) / 2
+    assert np.argsort(-model.score(history)[0, 3:]).tolist() == np.argsort(-mean).tolist() == [1, 2, 0]
+    for place in range(3):
+        assert sum(model.shares(history, 3 + place).values()) == pytest.approx(mean[place], abs=1e-6)
+
+
+def test_a_part_takes_the_field_weights_or_leaves_them():
+    """Taste decides what is liked and the other field is noise: to drown taste harms, to drown noise does not."""
+    train, features = contract.world(users=200)
+    names = tuple(f"{'taste' if name in ('even', 'odd') else 'noise'}={name}" for name in features.names)
+    told = replace(features, names=names)
+    trial = hide_pairs(train, 0.3, 200, seed=1)
+    rows = np.arange(len(trial.users))
+    for weights, taken in (({"taste": 0.001}, False), ({"noise": 0.001}, True)):
+        params, _, _ = Search(trial, told, rows, 0, weights).climb("content")
+        assert params.get("fields") == (weights if taken else None)
 
 
 def test_parts_that_are_none_are_refused():
