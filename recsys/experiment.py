@@ -60,12 +60,15 @@ def run(config: Config, *, progress: Steps | None = None) -> dict[str, Evaluatio
             known = None if tables.items is None else features(tables.items, ITEM, parts.train.items)
             catalogue = _catalogue(parts.train, tables, config.judge)
             rules = [_rules(config.recommend, ids, parts, tables) for ids in (parts.test.users, parts.history.users)]
-        evaluations, by_cut = [], {}
+        evaluations, by_cut, losses = [], {}, {}
         newcomers = ColdStart(parts, config.judge, config.recommend.k)
         for name, model in lineup(config, parts.train).items():
             with meter.hop(f"fit {name}"):
                 model.fit(parts.train, known)
                 models.save(model, folder.path / "model" / name)
+                trained = model.models[name] if isinstance(model, Cascade) else model
+                if hasattr(trained, "losses_"):
+                    losses[name] = trained.losses_.tolist()
             with meter.hop(f"recommend {name}"):
                 told = partial(step, f"recommend {name}")
                 topk, table = _recommend(name, model, parts, config.recommend, rules, told)
@@ -83,6 +86,8 @@ def run(config: Config, *, progress: Steps | None = None) -> dict[str, Evaluatio
             folder.write_json("metrics.json", summarise(evaluations, config.judge, **settings))
             if by_cut:
                 folder.write_json("coldstart.json", coldstart.summary(by_cut, config.judge.metrics[0]))
+            if losses:
+                folder.write_json("training.json", losses)
         folder.write_text("config.toml", config.to_toml())
         inputs = [Path(path) for path in (data.events, data.items, data.users) if path]
         folder.write_manifest(seed=config.seed, inputs=inputs, hops=meter.hops, started=started)

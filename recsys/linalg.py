@@ -259,6 +259,22 @@ def implicit_rows(
         return product(x, back)
 
 
+@njit(cache=True, nogil=True, parallel=True)
+def stored_loss(
+    indptr: np.ndarray, indices: np.ndarray, value: np.ndarray, x: np.ndarray, y: np.ndarray, alpha: float
+) -> float:
+    """Return Σ c (p − x_u·y_i)² − (x_u·y_i)² over stored values, with c = 1 + α|v| and p = 1 where v > 0."""
+    found = np.zeros(len(indptr) - 1)
+    for u in prange(len(found)):
+        for place in range(indptr[u], indptr[u + 1]):
+            score = 0.0
+            for f in range(x.shape[1]):
+                score += x[u, f] * y[indices[place], f]
+            p = 1.0 if value[place] > 0 else 0.0
+            found[u] += (1.0 + alpha * abs(value[place])) * (p - score) ** 2 - score**2
+    return found.sum()
+
+
 def explicit_rows(matrix: CSR, fixed: np.ndarray, penalty: np.ndarray) -> np.ndarray:
     """Return [rows, rank] in the dtype of ``fixed``: x minimises Σ_j (v_j − x·y_j)² + penalty |x|² over stored values.
 

@@ -30,6 +30,7 @@ class ALS:
     kernel, by direct solution in float32. With ``nu = 1``, the default, ``reg`` means the same here as on Spark.
 
     Same data and parameters, same factors: threads never change a result. Memory: 4·rank·(users + items) bytes.
+    After a fit by our own kernel ``losses_`` holds the objective after each sweep.
     """
 
     STATE: ClassVar = ("item_factors_", "known_", "spread_", "axes_")
@@ -113,9 +114,11 @@ class ALS:
     def _fit_kernel(self, matrix: csr_array) -> np.ndarray:
         by_item = matrix.T.tocsr()
         y = start(matrix.shape[1], self.rank, self.seed).astype(np.float32)
-        for _ in range(self.iterations):
+        self.losses_ = np.empty(self.iterations)
+        for sweep in range(self.iterations):
             x = half_step(matrix, y, self.objective)
             y = half_step(by_item, x, self.objective)
+            self.losses_[sweep] = loss(x, y, matrix, self.objective)
         return y
 
     def _fit_implicit(self, matrix: csr_array) -> np.ndarray:
@@ -216,6 +219,15 @@ def half_step(
     """
     parts = (matrix.indptr, matrix.indices, matrix.data)
     return linalg.implicit_rows(parts, fixed, objective.alpha, objective.penalty(matrix), axes)
+
+
+def loss(x: np.ndarray, y: np.ndarray, matrix: csr_array, objective: Objective) -> float:
+    """Return ``models.als.loss`` without the dense matrix: what is not stored is in the two Gram matrices."""
+    grams = [linalg.product(np.ascontiguousarray(side.T), side).astype(np.float64) for side in (x, y)]
+    fit = (grams[0] * grams[1]).sum()
+    fit += linalg.stored_loss(matrix.indptr, matrix.indices, matrix.data, x, y, objective.alpha)
+    sides = ((matrix, x), (matrix.T.tocsr(), y))
+    return float(fit + sum(objective.penalty(own) @ (side.astype(np.float64) ** 2).sum(axis=1) for own, side in sides))
 
 
 def _csr_matrix(array: csr_array) -> Any:

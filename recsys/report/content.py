@@ -10,6 +10,7 @@ from recsys.report.coldstart import coldstart
 from recsys.report.itemmap import itemmap
 from recsys.report.opened import Run
 from recsys.report.parts import Content, Section
+from recsys.report.training import training
 from recsys.report.verdict import verdict
 from recsys.runfolder import RunFolder
 
@@ -24,6 +25,7 @@ SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     lists.agreement,
     lists.hits_by_rank,
     lists.examples,
+    training,
     itemmap,
     inputs.data,
     inputs.split,

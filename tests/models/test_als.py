@@ -72,7 +72,9 @@ def slope(f, at, step=1e-5):
 def test_the_loss_is_the_formula(objective):
     rng = np.random.default_rng(1)
     x, y, matrix = rng.normal(size=(12, 3)), rng.normal(size=(9, 3)), ratings()
-    assert als.loss(x, y, matrix, objective) == pytest.approx(loss_by_loops(x, y, matrix, objective), rel=1e-12)
+    expected = loss_by_loops(x, y, matrix, objective)
+    assert als.loss(x, y, matrix, objective) == pytest.approx(expected, rel=1e-12)
+    assert factor.loss(x, y, matrix, objective) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -83,6 +85,13 @@ def test_a_half_step_ends_where_the_gradient_is_zero(objective):
     assert np.abs(gradient).max() < 1e-6
     elsewhere = slope(lambda at: loss_by_loops(at, y, matrix, objective), x + 0.01)
     assert np.abs(elsewhere).max() > 1e-2  # the check can tell
+
+
+def test_a_fit_keeps_the_loss_of_each_sweep():
+    matrix = ratings(30, 20, seed=2)
+    model = build("als", {"rank": 4, "iterations": 5, "alpha": 3.0, "reg": 0.2, "seed": 3}).fit(interactions(matrix))
+    expected = [als.loss(*als.fit(matrix, 4, n, model.objective, seed=3), matrix, model.objective) for n in range(1, 6)]
+    np.testing.assert_allclose(model.losses_, expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)

@@ -55,7 +55,7 @@ SECTIONS = [
     "Accuracy against breadth",
     "Agreement between models",
 ]
-SECTIONS += ["Is the order right: hits by rank", "Examples", "Item map", "Data", "Split", "Who was judged"]
+SECTIONS += ["Is the order right: hits by rank", "Examples", "Training", "Item map", "Data", "Split", "Who was judged"]
 SECTIONS += ["Time and memory", "Metric card", "Reproduce"]
 
 
@@ -65,9 +65,9 @@ def test_all_sections_with_twelve_models(twelve_models):
     assert len(json.loads(Path(twelve_models, "metrics.json").read_text())["models"]) == 12
 
 
-def test_baselines_alone_have_no_item_map(one_model):
+def test_baselines_alone_have_no_item_map_and_no_training(one_model):
     text = Path(one_model, "report.md").read_text(encoding="utf-8")
-    assert re.findall(r"^## (.*)$", text, re.M) == [name for name in SECTIONS if name != "Item map"]
+    assert re.findall(r"^## (.*)$", text, re.M) == [name for name in SECTIONS if name not in ("Training", "Item map")]
 
 
 def test_the_page_is_one_safe_file(twelve_models):

@@ -16,6 +16,7 @@ from recsys.runfolder import RunFolder
 
 pytestmark = pytest.mark.spark
 ROOT = Path(__file__).resolve().parents[2]
+OF_LOCAL_RUNS = ("## Cold start", "## Training")
 METRICS = ["ndcg@5", "recall@5", "ndcg[gain=exp]@3"]
 SPARK = {"driver_memory": "1g", "conf": {"spark.ui.enabled": "false"}}
 
@@ -69,7 +70,7 @@ def test_both_reports_have_the_same_sections(runs):
     heads = []
     for engine in ("local", "spark"):
         lines = (runs[engine].path / "report.md").read_text().splitlines()
-        heads.append([line for line in lines if line.startswith("## ") and line != "## Cold start"])  # local alone
+        heads.append([line for line in lines if line.startswith("## ") and line not in OF_LOCAL_RUNS])
     assert heads[0] == heads[1]
     assert "## Item map" in heads[0]
 
