@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from recsys.report.figures import ACCENT, INK, LINE, SOFT, STYLE, bare, short, svg
 
@@ -68,6 +69,8 @@ def lines(curves: dict[str, Any], x_label: str, y_label: str, marked: str | None
                 last = int(np.flatnonzero(np.isfinite(values))[-1])
                 ends[name] = (at[last], values[last])
         axes.margins(x=0.16)
+        if x is None:
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         _name(axes, ends, marked)
         axes.set_xlabel(x_label, color=INK)
         axes.set_ylabel(y_label, color=INK)

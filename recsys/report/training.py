@@ -32,5 +32,5 @@ def _say(name: str, losses: np.ndarray) -> str:
         f" first, the last one by {last:.2%}"
     )
     if last > STILL:
-        return f"{told}: more iterations would lower it further; whether lists get better too, `recsys tune` tells."
+        return f"{told}: more iterations would lower it further; whether lists get better too, recsys tune tells."
     return f"{told}: it has settled."
