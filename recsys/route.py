@@ -22,8 +22,8 @@ from recsys.schema import ITEM, TIME, USER
 SAMPLE = 20_000_000
 """Rows that are looked at; of a longer log the rest is extrapolated by its bytes."""
 
-MEASURED = ((30_000, 9.0, 349.0), (300_000, 15.0, 540.0))
-"""(events, seconds on the local path, seconds on Spark) of a machine with two busy cores: bench/route.py."""
+MEASURED = ((30_000, 4.9, 51.6), (300_000, 2.5, 62.7))
+"""(events, seconds on the local path, seconds on Spark) of a machine with two cores: bench/route.py."""
 
 BASE_MB, EVENT_BYTES, USER_BYTES, ITEM_BYTES = 600.0, 300.0, 1500.0, 600.0
 """Peak memory of the local path: this much anyway, and for each event, user and item. Fitted by bench/route.py."""
