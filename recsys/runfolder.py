@@ -55,7 +55,7 @@ class RunFolder:
         part = place.parent / f".{place.name}.{os.getpid()}.part"
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
-            _remove_orphans(place)
+            remove_orphans(place)
             part.mkdir()
         except OSError as error:
             raise RunFolderError(
@@ -181,7 +181,7 @@ def _swap(part: Path, place: Path) -> None:
         part.rename(place)
 
 
-def _remove_orphans(place: Path) -> None:
+def remove_orphans(place: Path) -> None:
     """Remove what runs that were killed left beside ``place``; a killed swap's old run is put back."""
     for orphan in place.parent.glob(f".{place.name}.*.*"):
         pid = orphan.suffixes[-2][1:]

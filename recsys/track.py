@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -28,6 +29,7 @@ def track(path: str | Path, uri: str, experiment: str = "recsys") -> list[str]:
     Raises:
         MissingExtra: no MLflow here. RunFolderError: no whole run at ``path``. ConfigError: MLflow refuses.
     """
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # its own default asks a wrong host for minutes
     try:
         from mlflow import MlflowClient
         from mlflow.entities import Metric, Param, RunTag

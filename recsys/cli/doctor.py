@@ -29,6 +29,7 @@ EXTRAS = {
     "spark": ("pyspark", "the large path"),
     "serve": ("starlette", "recsys serve"),
     "tune": ("optuna", "recsys tune"),
+    "mlflow": ("mlflow", "recsys track"),
 }
 """Extra -> (the module that shows it is there, what needs it)."""
 
@@ -70,9 +71,10 @@ def examine() -> Iterator[Finding]:
         except metadata.PackageNotFoundError:
             yield "broken", name, "pip install recsys installs it"
     yield _kernels()
+    packages = metadata.packages_distributions()  # mlflow comes as mlflow or as mlflow-skinny
     for extra, (module, need) in EXTRAS.items():
         if find_spec(module):
-            yield "ok", f"[{extra}]", f"{module} {metadata.version(module)}"
+            yield "ok", f"[{extra}]", f"{module} {metadata.version(packages[module][0])}"
         else:
             yield "missing", f"[{extra}]", f"{need} needs it:  pip install 'recsys[{extra}]'"
     yield _java()

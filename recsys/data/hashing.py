@@ -15,6 +15,8 @@ from recsys.schema import is_category
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MULTIPLY = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
+CELLS = 1 << 18
+"""Scores drawn at a time."""
 _SHIFT = (np.uint64(30), np.uint64(27), np.uint64(31))
 
 
@@ -38,6 +40,19 @@ def _finalise(bits: np.ndarray) -> np.ndarray:
 def unit(bits: np.ndarray) -> np.ndarray:
     """Return float64 in [0, 1) from the upper 53 of 64 random bits."""
     return (bits >> np.uint64(11)) * 2.0**-53
+
+
+def random_scores(seed: int, users: np.ndarray, items: int) -> np.ndarray:
+    """Return float32[m, items] in [0, 1) that depend on the seed, the user's number and the item's row alone.
+
+    A block at a time: the bits of a score take several times its room.
+    """
+    scores = np.empty((len(users), items), dtype=np.float32)
+    step = max(1, CELLS // max(1, items))
+    for start in range(0, len(users), step):
+        block = users[start : start + step, None]
+        scores[start : start + step] = unit(combine(seed, block, np.arange(items)[None, :]))
+    return scores
 
 
 def id_bits(ids: Any) -> np.ndarray:

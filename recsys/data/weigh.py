@@ -49,7 +49,6 @@ class Weighting(BaseModel):
         default="sum",
         description="one value a (user, item): sum, last (ties in time: the largest), max, or count of rows",
     )
-
     session_minutes: float | None = Field(
         default=None,
         gt=0,
@@ -121,12 +120,11 @@ def once_a_session(events: pd.DataFrame, weighting: Weighting) -> pd.DataFrame:
         raise ConfigError(SESSIONS_NEED_TIMES)
     if not len(events):
         return events
-    kinds = events[EVENT] if EVENT in events else pd.Series(np.zeros(len(events), np.int8))
     users = IdMap.of(events[USER])
     user, item = (ids.small_rows(events[name]) for name, ids in ((USER, users), (ITEM, IdMap.of(events[ITEM]))))
     time, value = events[TIME].to_numpy(), events[VALUE].to_numpy()
     begins, order = pairs.in_order(user, item, len(users), time, value)
-    kind = pd.factorize(kinds, use_na_sentinel=False)[0]
+    kind = pd.factorize(events[EVENT])[0] if EVENT in events else np.zeros(len(events), dtype=np.int64)
     return keep(events, pairs.ends_of_sessions(begins, order, item, time, kind, 60 * weighting.session_minutes))
 
 

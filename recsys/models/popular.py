@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from scipy.sparse import csr_array
 
-from recsys.data.hashing import combine, unit
+from recsys.data.hashing import random_scores
 from recsys.types import Features, Interactions
 
 STRICT = ConfigDict(extra="forbid", strict=False)
@@ -32,11 +32,7 @@ class Random:
     def score(self, histories: csr_array, users: np.ndarray | None = None) -> np.ndarray:
         """Return float32[m, items] that depend on the seed, the user's number and the item's row alone."""
         users = np.arange(histories.shape[0]) if users is None else np.asarray(users)
-        items = np.arange(int(self.items_[0]))
-        scores = np.empty((len(users), len(items)), dtype=np.float32)
-        for row, user in enumerate(users):  # one at a time: the bits of a score take several times its room
-            scores[row] = unit(combine(self.seed, user, items))
-        return scores
+        return random_scores(self.seed, users, int(self.items_[0]))
 
     def knows(self, histories: csr_array) -> np.ndarray:
         """Return bool[m], all True."""

@@ -17,7 +17,7 @@ from pyspark.sql import functions as F
 from scipy.sparse import csr_array
 
 from recsys import kernels, rank
-from recsys.data.hashing import combine, unit
+from recsys.data.hashing import random_scores
 from recsys.rules import Compiled
 from recsys.schema import RANK, SCORE, SOURCE, TIME, VALUE
 from recsys.spark.split import order_statistic
@@ -131,7 +131,7 @@ def _fill(scores: np.ndarray, batch: pa.RecordBatch, scorer: Scorer) -> np.ndarr
     everyone = np.ones(len(scores), dtype=bool)
     if scorer.seed is not None:
         user = batch.column("user").to_numpy(zero_copy_only=False)
-        scores[:] = unit(combine(scorer.seed, user[:, None], np.arange(scores.shape[1])[None, :]))
+        scores[:] = random_scores(scorer.seed, user, scores.shape[1])
         return everyone
     if scorer.factors is None and scorer.same is not None:
         scores[:] = scorer.same

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from pyspark.sql import functions as F
 
 from recsys.config import Config, Tuning
 from recsys.errors import InputError
-from recsys.runfolder import RunFolder
+from recsys.runfolder import RunFolder, remove_orphans
 from recsys.schema import ITEM, TIME, USER, VALUE
 from recsys.spark import als, evaluate
 from recsys.spark.recommend import Scorer, histories, popular, recent, top_k
@@ -36,8 +37,8 @@ def judges(config: Config, name: str, metric: str, place: Path) -> Iterator[list
     """
     run = RunFolder.open(config.out)
     spark = session(config.spark)
-    work = place.resolve() / ".work"
-    shutil.rmtree(work, ignore_errors=True)
+    work = place.resolve() / f".work.{os.getpid()}.part"  # of this process: others may be at the same study
+    remove_orphans(place.resolve() / "work")
     try:
         train = spark.read.parquet(str(run.path.resolve() / "split/train.parquet"))
         yield [

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,14 @@ PRUNERS: dict[str, optuna.pruners.BasePruner] = {
     "halving": optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),
     "none": optuna.pruners.NopPruner(),
 }
+
+ON_SPARK: dict[str, Any] = {
+    "rank": [16, 32, 64, 128],
+    "iterations": [5, 10, 20],
+    "alpha": {"low": 1.0, "high": 100.0},
+    "reg": {"low": 0.001, "high": 1.0},
+}
+"""What is searched on Spark where no space is given: what MLlib's ALS has."""
 
 
 @dataclass(frozen=True)
@@ -77,31 +86,36 @@ def tune(config: Config, storage: Path, *, progress: Steps | None = None) -> Tun
     name, wanted = _chosen(config), config.tune
     kind = str(config.models[name].get("model", name))
     metric = str(parse(wanted.metric or config.judge.metrics[0]))
-    space = space_of(kind, wanted.space or _default(config))
+    space = space_of(kind, wanted.space or (ON_SPARK if config.engine == "spark" else {}))
     grid = grid_of(space) if wanted.sampler == "grid" else []
     about: dict[str, Any] = {"engine": config.engine, "model": name, "kind": kind, "metric": metric}
     about["tune"] = wanted.model_dump(mode="json", exclude={"trials", "parallel"})
     total = min(wanted.trials, len(grid) + 1) if grid else wanted.trials
 
-    def work() -> None:
-        study = _study(storage, about)
-        while (behind := _behind(study)) < total:
-            trial = study.ask()
-            trial.set_user_attr("process", _process())
-            place = _place(study, trial)
-            if place >= total:  # another process draws the last one
-                study.tell(trial, state=TrialState.FAIL)
-                break
-            params = {} if place == 0 else _draw(study, trial, space, _sampler(config, grid, place))
-            trial.set_user_attr("params", params)
-            _judge(study, trial, _with(config, name, params), judges)
-            if progress:
-                progress("trials", behind + 1, total)
+    def work(study: optuna.Study) -> None:
+        try:
+            while not stop.is_set() and (behind := _behind(study)) < total:
+                trial = study.ask()
+                trial.set_user_attr("process", _process())
+                place = _place(study, trial)
+                if place >= total:  # another process draws the last one
+                    study.tell(trial, state=TrialState.FAIL)
+                    break
+                params = {} if place == 0 else _draw(study, trial, space, _sampler(config, grid, place))
+                trial.set_user_attr("params", params)
+                _judge(study, trial, _with(config, name, params), judges)
+                if progress:
+                    progress("trials", behind + 1, total)
+        except BaseException:
+            stop.set()  # the other threads end with the setting they are at
+            raise
 
-    study = _study(storage, about)
+    study, stop = _study(storage, about), Event()
     with _judges(config, name, kind, metric, storage) as judges, ThreadPoolExecutor(wanted.parallel) as threads:
-        for done in [threads.submit(work) for _ in range(wanted.parallel)]:
-            done.result()
+        others = [threads.submit(work, _study(storage, about)) for _ in range(wanted.parallel - 1)]
+        work(study)  # here, so that Ctrl-C is heard
+        for other in others:
+            other.result()
     return _result(study, config, name, metric)
 
 
@@ -146,19 +160,6 @@ def _chosen(config: Config) -> str:
     if config.engine == "spark" and config.models[name].get("model", name) != "als":
         raise ConfigError(f"[tune] model: '{name}' has nothing to search on Spark: name an ALS, or engine = 'local'.")
     return name
-
-
-def _default(config: Config) -> dict[str, Any]:
-    """Return the space where none is given: on Spark what MLlib's ALS has, else what the model suggests."""
-    return ON_SPARK if config.engine == "spark" else {}
-
-
-ON_SPARK: dict[str, Any] = {
-    "rank": [16, 32, 64, 128],
-    "iterations": [5, 10, 20],
-    "alpha": {"low": 1.0, "high": 100.0},
-    "reg": {"low": 0.001, "high": 1.0},
-}
 
 
 def _study(storage: Path, about: dict[str, Any]) -> optuna.Study:

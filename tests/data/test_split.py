@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.data import rules
+from recsys.data import audit, rules
 from recsys.data.hashing import id_hash, row_hash
 from recsys.data.rules import ByTime, ColdItems, Fraction, HeldOutUsers, LastN, assign, cut_time
 from recsys.data.split import split
-from recsys.data.weigh import Filters, Weighting, table
+from recsys.data.weigh import Filters, Weighting, aggregate, table
 from recsys.errors import ConfigError, InputError
+from recsys.types import IdMap, Split
 
 SIDES = {"o": rules.TRAIN, "h": rules.HISTORY, "x": rules.TEST}
 
@@ -327,3 +328,23 @@ def test_the_counts_of_the_audit_are_those_of_sets(rows_, rule):
     assert about["test_users"]["warm"] == len(set(test["user_id"]) & warm)
     assert about["test_items"]["cold"] == len(set(test["item_id"]) - set(train["item_id"]))
     assert about["test_rows_before_train_end"] == np.mean([t < train["timestamp"].max() for t in test["timestamp"]])
+
+
+@given(logs, st.lists(st.booleans(), min_size=40, max_size=40))
+def test_rows_on_both_sides_are_counted_however_long_the_log(rows_, both):
+    """No rule of ours puts a row on both sides, so the sides are made here: all in train, some of them in the test too.
+
+    Looked at three rows at a time.
+    """
+    train = events(rows_)
+    test = train[np.resize(both, len(train))]
+    if not len(test):
+        return
+    items, users = (IdMap.of(train[column]) for column in ("item_id", "user_id"))
+    known = aggregate(train, "sum", users, items)
+    parts = Split(train=known, history=known, test=aggregate(test, "sum", users, items), rule="by hand")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(audit, "PIECE", 3)
+        assert audit.describe_overlap(parts, train, train, test)["shared_rows"] == len(test)
+        later = test.assign(timestamp=test["timestamp"] + 1_000_000)
+        assert audit.describe_overlap(parts, train, train, later)["shared_rows"] == 0

@@ -1,10 +1,12 @@
 """The search: what it reads, that it repeats, that a kill or a second process changes nothing."""
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from recsys import config, experiment
 from recsys.cli import run_verb
 from recsys.config import Tuning
 from recsys.errors import ConfigError, InputError
-from recsys.tune import tune
+from recsys.tune import study, tune
 from recsys.tune.folds import folds
 from recsys.tune.learning import _says
 from recsys.tune.space import Range, grid_of, space_of
@@ -92,7 +94,7 @@ def test_killed_at_trial_7_and_resumed_it_ends_the_same(raw, undisturbed, tmp_pa
 WORKS = """
 import json, pathlib, sys
 from recsys import config
-from recsys.tune import tune
+from recsys.tune import study, tune
 tune(config.parse(json.loads(sys.argv[1])), pathlib.Path(sys.argv[2]))
 """
 
@@ -111,6 +113,31 @@ def test_two_processes_share_a_study(raw, tmp_path):
         return sorted(json.dumps(row["params"] | {"folds": row["folds"]}) for row in found.trials)
 
     assert settled(ended) == settled(alone), "a random search tries the same, whoever draws"
+
+
+@pytest.mark.parametrize("breaks", [1, 2])
+def test_where_one_thread_fails_the_others_do_not_go_on(raw, tmp_path, monkeypatch, breaks):
+    """Both threads are at a setting when one of them fails, whichever it is."""
+    both, calls = threading.Barrier(2, timeout=60), []
+
+    def judge(settings):
+        calls.append(settings)
+        number = len(calls)
+        if number <= 2:
+            both.wait()
+        if number == breaks:
+            raise RuntimeError("no more memory")
+        return 0.5
+
+    @contextlib.contextmanager
+    def judges(*_):
+        yield [judge]
+
+    monkeypatch.setattr(study, "_judges", judges)
+    wanted = raw["tune"] | {"parallel": 2, "trials": 40, "sampler": "random", "space": {"rank": {"low": 2, "high": 99}}}
+    with pytest.raises(RuntimeError, match="no more memory"):
+        tune(config.parse(raw | {"engine": "spark", "models": {"als": {}}, "tune": wanted}), tmp_path / "study.log")
+    assert len(calls) < 40
 
 
 OPENED, WATCHING = [], []

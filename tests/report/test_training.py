@@ -1,0 +1,37 @@
+"""What the report says of a training: whether more sweeps would go on lowering the objective."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from recsys.report.opened import Run
+from recsys.report.training import training
+from recsys.runfolder import RunFolder
+
+MODEL = {"ndcg@10": {"mean": 0.2, "ci95": [0.1, 0.3], "users": 9}}
+
+
+def told(place, losses):
+    with RunFolder.writing(place / "run") as folder:
+        folder.write_json("metrics.json", {"models": {"als": MODEL}, "about": {"primary": "ndcg@10"}})
+        folder.write_json("training.json", losses)
+        folder.write_manifest(seed=0, inputs=[], hops=[], started=datetime.now(UTC))
+    return training(Run(RunFolder.open(place / "run")))
+
+
+@pytest.mark.parametrize(
+    ("losses", "says"),
+    [
+        ([200.0, 101.0, 100.0], "lowered the objective to 50.0% of what it was after the first, the last one by 0.99%"),
+        ([200.0, 101.0, 100.0], "it has settled"),
+        ([200.0, 102.0, 100.0], "more iterations would lower it further"),
+    ],
+)
+def test_what_is_said(tmp_path, losses, says):
+    section = told(tmp_path, {"als": losses})
+    assert says in section.paragraphs[0]
+    assert len(section.figures) == 1
+
+
+def test_one_sweep_is_no_curve(tmp_path):
+    assert told(tmp_path, {"als": [200.0]}) is None
