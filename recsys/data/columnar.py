@@ -78,7 +78,7 @@ def _pieces(batches: Iterable[pa.RecordBatch], where: str, chosen: dict[str, str
 
 
 def _raw(data: pa.Table, where: str, chosen: dict[str, str], before: int) -> Raw:
-    frame = pd.DataFrame({ours: _column(data.column(theirs), ours, where) for ours, theirs in chosen.items()})
+    frame = pd.DataFrame({ours: series(data.column(theirs), ours, where) for ours, theirs in chosen.items()})
     why = np.zeros(len(frame), dtype=np.int8)
     return Raw(frame, why, where, lambda row: before + int(row) + 1, lambda row: str(frame.iloc[row].to_dict()))
 
@@ -144,7 +144,12 @@ def _arrow(table: pd.DataFrame, name: str) -> pa.ChunkedArray:
     return pa.chunked_array([pa.Array.from_pandas(column.iloc[:, 0])])
 
 
-def _column(column: pa.ChunkedArray, name: str, where: str) -> pd.Series:
+def series(column: pa.ChunkedArray, name: str, where: str) -> pd.Series:
+    """Return a typed column, to be called ``name``, as validation wants it: text ids are categories.
+
+    Raises:
+        InputError: ids that are neither text nor integers, or values that are no numbers.
+    """
     if pa.types.is_dictionary(column.type):
         column = pa.chunked_array([_distinct(chunk).take(chunk.indices) for chunk in column.chunks])
     kind = column.type
@@ -186,6 +191,20 @@ def _ids(column: pa.ChunkedArray, name: str, where: str) -> pd.Series:
         column = column.cast(pa.string())
     found = column.to_pandas()
     return found.astype(object) if pa.types.is_string(column.type) else found
+
+
+def numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return text that is all finite numbers as float64, correctly rounded, and any other column as it is.
+
+    What Arrow's parser refuses or finds infinite is left to ``validate.numbers``, which is slower and knows why.
+    """
+    if not _is_text(column.type):
+        return column
+    try:
+        value = column.cast(pa.float64())
+    except pa.ArrowInvalid:
+        return column
+    return column if pc.all(pc.is_finite(value)).as_py() is False else value
 
 
 def _is_text(kind: pa.DataType) -> bool:

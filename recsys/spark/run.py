@@ -21,7 +21,7 @@ from recsys.evaluation.segments import HISTORY
 from recsys.evaluation.summary import Facts, Layout, document
 from recsys.meter import Meter
 from recsys.runfolder import RunFolder
-from recsys.schema import ITEM, RANK, SCORE, SOURCE, TIME, USER, VALUE
+from recsys.schema import ITEM, RANK, SCORE, SOURCE, TIME, USER
 from recsys.spark import als, audit, beyond, evaluate
 from recsys.spark.failures import told
 from recsys.spark.recommend import Scorer, histories, popular, recent, top_k
@@ -70,7 +70,7 @@ def run(config: Config, *, progress: Steps | None = None, spark: SparkSession | 
             folder.write_json("split.json", parts.about)
             folder.write_table("split/items.parquet", _candidates(parts, tables.item_table))
             for name in ("train", "history", "test"):
-                _with_ids(getattr(parts, name), parts).write.parquet(_uri(folder, f"split/{name}.parquet"))
+                parts.named[name].write.parquet(_uri(folder, f"split/{name}.parquet"))
             seen = config.recommend.exclude_seen
             relevant, tested, removed = evaluate.truth(parts.test, config.judge, parts.history, exclude_seen=seen)
             if evaluate.debiased(config.judge):
@@ -192,8 +192,7 @@ def _recommend(
     place = work / f"lists-{name}"
     lists.write.parquet(str(place))
     lists = lists.sparkSession.read.parquet(str(place))
-    named = _with_ids(lists, parts).select(USER, ITEM, RANK, SCORE, SOURCE)
-    named.sortWithinPartitions(USER, RANK).write.parquet(_uri(folder, f"topk/{name}.parquet"))
+    _with_ids(lists, parts).sortWithinPartitions(USER, RANK).write.parquet(_uri(folder, f"topk/{name}.parquet"))
     return lists
 
 
@@ -247,8 +246,7 @@ def _write_factors(model: als.Model, parts: Split, folder: RunFolder, name: str)
 def _with_ids(frame: DataFrame, parts: Split) -> DataFrame:
     users = parts.users.withColumnRenamed("row", "user")
     items = F.broadcast(parts.items.withColumnRenamed("row", "item"))
-    columns = [column for column in (VALUE, TIME, RANK, SCORE, SOURCE) if column in frame.columns]
-    return frame.join(users, "user").join(items, "item").select(USER, ITEM, *columns)
+    return frame.join(users, "user").join(items, "item").select(USER, ITEM, RANK, SCORE, SOURCE)
 
 
 def _candidates(parts: Split, table: pd.DataFrame | None) -> pd.DataFrame:

@@ -37,7 +37,8 @@ class Split:
 
     ``users``: (row, user_id) of every user. ``items``: (row, item_id); rows below ``candidates`` are the items of
     train and of the items table, those from there on are known from test alone. ``timed``: events have timestamps.
-    ``about``: what ``split.json`` holds, as ``data.split`` defines it.
+    ``named``: side -> the same pairs by id: (user_id, item_id, value, timestamp). ``about``: what ``split.json`` holds,
+    as ``data.split`` defines it.
     """
 
     train: DataFrame
@@ -47,6 +48,7 @@ class Split:
     items: DataFrame
     candidates: int
     timed: bool
+    named: dict[str, DataFrame]
     about: dict[str, Any] = field(default_factory=dict)
 
 
@@ -66,56 +68,68 @@ def split(
         ConfigError: an event type without a weight, or decay or sessions without timestamps.
     """
     _check_event_types(events, weighting)
+    timed = TIME in events.columns
     sided, cut = assign(events, rule)
-    sided = keep(once_a_session(sided, weighting), work / "sided")
+    if cut is None or weighting.session_minutes is not None:  # a comparison of times costs less than a copy of the log
+        sided = keep(once_a_session(sided, weighting), work / "sided")
     parts = {side: sided.where(F.col(SIDE) == side).drop(SIDE) for side in (TRAIN, HISTORY, TEST)}
     train_rows, removed = filter_events(parts[TRAIN], filters, work)
     train_rows = keep(train_rows, work / "train_rows") if _rows_removed(removed) else train_rows
-    newest = _first(train_rows.agg(F.max(TIME))) if TIME in events.columns else None
+    newest = _first(train_rows.agg(F.max(TIME))) if timed else None
     if weighting.session_minutes is not None:
         removed["session_minutes"] = {"rows": events.count() - sided.count(), "ids": 0}
     _refuse_empty(train_rows, parts[TEST], events, rule, cut, removed)
 
-    weighed = _weigh(train_rows, weighting, newest)
-    pairs = {
-        TRAIN: aggregate(weighed, weighting.aggregate),
-        TEST: aggregate(_weigh(parts[TEST], weighting, None), weighting.aggregate),
+    weighed = {
+        TRAIN: _weigh(train_rows, weighting, newest, work / "weighed_train"),
+        TEST: _weigh(parts[TEST], weighting, None, work / "weighed_test"),
     }
-    candidates = weighed.select(ITEM) if items is None else weighed.select(ITEM).union(items.select(ITEM))
+    candidates = weighed[TRAIN].select(ITEM)
+    candidates = candidates if items is None else candidates.union(items.select(ITEM))
     candidate_rows = number(candidates.distinct(), ITEM, work / "candidates")
     width = candidate_rows.count()
-    others = pairs[TEST].select(ITEM).distinct().join(candidate_rows, ITEM, "left_anti")
+    others = weighed[TEST].select(ITEM).distinct().join(F.broadcast(candidate_rows), ITEM, "left_anti")
     item_rows = candidate_rows.unionByName(number(others, ITEM, work / "other_items", start=width))
     history_rows, dropped = train_rows, 0
     if isinstance(rule, HeldOutUsers):
-        own = _weigh(parts[HISTORY], weighting, newest)
+        own = _weigh(parts[HISTORY], weighting, newest, work / "weighed_history")
         known = own.join(F.broadcast(candidate_rows), ITEM, "left_semi")
         dropped = own.count() - known.count()
-        pairs[HISTORY] = aggregate(weighed.unionByName(known), weighting.aggregate)
+        weighed[HISTORY] = weighed[TRAIN].unionByName(known)
         history_rows = train_rows.unionByName(parts[HISTORY])
-    everyone = pairs.get(HISTORY, pairs[TRAIN]).select(USER).union(pairs[TEST].select(USER)).distinct()
+    everyone = weighed.get(HISTORY, weighed[TRAIN]).select(USER).union(weighed[TEST].select(USER)).distinct()
     user_rows = number(everyone, USER, work / "users")
-    tables = {side: keep(_rows(pairs[side], user_rows, item_rows), work / side) for side in pairs}
-    tables.setdefault(HISTORY, tables[TRAIN])
-    found = Split(tables[TRAIN], tables[HISTORY], tables[TEST], user_rows, item_rows, width, TIME in events.columns)
+    item = F.broadcast(item_rows.withColumnRenamed("row", "item"))
+    user = user_rows.withColumnRenamed("row", "user")
+    named = {}
+    for side, rows in weighed.items():
+        pairs = aggregate(rows.join(item, ITEM).join(user, USER), weighting.aggregate, with_rows=True)
+        named[side] = keep(pairs, work / side)
+    named.setdefault(HISTORY, named[TRAIN])
+    train, history, test = (named[side].select("user", "item", VALUE, TIME) for side in (TRAIN, HISTORY, TEST))
+    named = {side: pairs.select(USER, ITEM, VALUE, TIME) for side, pairs in named.items()}
+    found = Split(train, history, test, user_rows, item_rows, width, timed, named)
     if found.train.isEmpty() or found.test.isEmpty():
         raise InputError(WEIGHTLESS)
 
-    first_test = _first(parts[TEST].agg(F.min(TIME))) if TIME in events.columns else None
-    three = (found.train, found.history, found.test)
+    shown = {TRAIN: describe_part(train_rows, train), TEST: describe_part(parts[TEST], test)}
+    shown[HISTORY] = describe_part(history_rows, history) if isinstance(rule, HeldOutUsers) else shown[TRAIN]
     found.about.update(
         rule=rule.rule,
         parameters=parameters(rule),
-        cut=cut_shown(rule, first_test),
+        cut=cut_shown(rule, shown[TEST].first if timed else None),
         decay_reference=iso(newest) if weighting.half_life_days and newest is not None else None,
-        train=describe_part(train_rows, found.train),
-        history=describe_part(history_rows, found.history),
-        test=describe_part(parts[TEST], found.test),
+        **{side: shown[side].about for side in (TRAIN, HISTORY, TEST)},
         candidates=width,
-        users_wholly_in_train=found.train.select("user").distinct().join(found.test, "user", "left_anti").count(),
+        users_wholly_in_train=train.select("user").distinct().join(test, "user", "left_anti").count(),
         filters=removed,
         history_rows_outside_candidates=dropped,
-        **describe_overlap(three, (train_rows, history_rows, parts[TEST]), item_rows, width),
+        **describe_overlap(
+            (train, history, test),
+            (train_rows, history_rows, parts[TEST]),
+            (shown[TRAIN], shown[HISTORY], shown[TEST]),
+            item_rows.where(F.col("row") >= width),
+        ),
     )
     found.about["warnings"] = warnings(found.about, rule, weighting, EVENT in events.columns)
     return found
@@ -183,7 +197,7 @@ def cut_time(events: DataFrame, test: float) -> float:
     if not total or first == total:
         return _first(events.agg(F.max(TIME)))
     cut = order_statistic(events, TIME, first)
-    if first and order_statistic(events, TIME, first - 1) == cut:  # a tie may not straddle: go past it, if one can
+    if 0 < first != events.where(F.col(TIME) < cut).count():  # a tie may not straddle: go past it, if one can
         later = _first(events.where(F.col(TIME) > cut).agg(F.min(TIME)))
         return cut if later is None else later
     return cut
@@ -239,20 +253,35 @@ def filter_events(events: DataFrame, filters: Filters, work: Path) -> tuple[Data
     return events, removed
 
 
-def aggregate(events: DataFrame, how: Aggregate) -> DataFrame:
-    """Return (user_id, item_id, value float, timestamp long), one row a pair; bit for bit ``data.weigh.aggregate``."""
+def aggregate(events: DataFrame, how: Aggregate, *, with_rows: bool = False) -> DataFrame:
+    """Return (user_id, item_id, value float, timestamp long), one row a pair; bit for bit ``data.weigh.aggregate``.
+
+    ``with_rows``: keep the columns ``user`` and ``item``, which the ids determine.
+    """
     if how == "last" and TIME not in events.columns:
         raise ConfigError("aggregate = 'last' needs timestamps: map a timestamp column, or use 'sum' or 'max'.")
     time = F.col(TIME) if TIME in events.columns else F.lit(-1.0)
-    pairs = events.groupBy(USER, ITEM)
-    ordered = F.array_sort(F.collect_list(F.struct(time.alias("t"), F.col(VALUE).alias("v"))))
+    pairs = events.groupBy(USER, ITEM, *(("user", "item") if with_rows else ()))
     value = {
-        "sum": F.aggregate(ordered, F.lit(0.0), lambda sum_, event: sum_ + event["v"]),
-        "last": F.element_at(ordered, -1)["v"],
+        "last": F.max(F.struct(time.alias("t"), F.col(VALUE).alias("v")))["v"],
         "max": F.max(VALUE),
         "count": F.count(F.lit(1)).cast("double"),
-    }[how]
-    return pairs.agg(value.cast("float").alias(VALUE), F.floor(F.max(time)).cast("long").alias(TIME))
+    }
+    if how == "sum":
+        value["sum"] = F.sum(VALUE) if _adds_exactly(events) else _sum_in_order(time)
+    return pairs.agg(value[how].cast("float").alias(VALUE), F.floor(F.max(time)).cast("long").alias(TIME))
+
+
+def _adds_exactly(events: DataFrame) -> bool:
+    """Return whether sums of these values are exact in float64, so that order does not matter: of ratings, say."""
+    value = F.col(VALUE) * 2**10
+    row = events.agg(F.count(F.lit(1)), F.max(F.abs(value)), F.min(value == F.floor(value))).first()
+    return bool(row and row[2] and row[0] * row[1] < 2**53)
+
+
+def _sum_in_order(time: Column) -> Column:
+    ordered = F.array_sort(F.collect_list(F.struct(time.alias("t"), F.col(VALUE).alias("v"))))
+    return F.aggregate(ordered, F.lit(0.0), lambda sum_, event: sum_ + event["v"])
 
 
 def number(ids: DataFrame, column: str, place: Path, start: int = 0) -> DataFrame:
@@ -274,14 +303,8 @@ def number(ids: DataFrame, column: str, place: Path, start: int = 0) -> DataFram
     return found.join(offsets, "file").select(column, (F.col("offset") + F.col("index")).cast("int").alias("row"))
 
 
-def _rows(pairs: DataFrame, users: DataFrame, items: DataFrame) -> DataFrame:
-    user = users.withColumnRenamed("row", "user")
-    item = items.withColumnRenamed("row", "item")
-    return pairs.join(user, USER).join(item, ITEM).select("user", "item", VALUE, TIME)
-
-
-def _weigh(events: DataFrame, weighting: Weighting, reference: float | None) -> DataFrame:
-    """Run ``data.weigh.weigh`` on batches of rows: the same bits as the local path."""
+def _weigh(events: DataFrame, weighting: Weighting, reference: float | None, place: Path) -> DataFrame:
+    """Run ``data.weigh.weigh`` on batches of rows: the same bits as the local path; into ``place`` if there is work."""
     decays = weighting.half_life_days and reference is not None
     if weighting.half_life_days and TIME not in events.columns:
         raise ConfigError("half_life_days needs timestamps: map a timestamp column, or remove half_life_days.")
@@ -292,7 +315,7 @@ def _weigh(events: DataFrame, weighting: Weighting, reference: float | None) -> 
         for batch in batches:
             yield weigh.weigh(batch, weighting, reference=reference)
 
-    return events.mapInPandas(run, events.schema).drop(EVENT)
+    return keep(events.mapInPandas(run, events.schema).drop(EVENT), place)
 
 
 def _check_event_types(events: DataFrame, weighting: Weighting) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -17,6 +18,7 @@ from pyspark.sql import types as T
 
 from recsys.config import Data
 from recsys.data import movielens
+from recsys.data.columnar import numbers, series
 from recsys.data.files import Source, header
 from recsys.data.read import Reading, Refusals, read_attributes, stop_if_too_many
 from recsys.data.validate import REASONS, check_events, code, count_times, guess_unit
@@ -53,10 +55,9 @@ def read_tables(spark: SparkSession, data: Data, work: Path) -> Tables:
         raw = _raw(spark, source, reading)
         unit = reading.time_unit or _unit(raw, source)
         broken = "not a JSON object" if _kind(source, reading) == "jsonl" else "wrong column count"
-        checked = raw.mapInPandas(_checker(unit, broken), _checked_schema(raw))
+        checked = raw.mapInArrow(_checker(unit, broken), _checked_schema(raw))
         checked.write.parquet(str(work / "checked"))
         checked = spark.read.parquet(str(work / "checked"))
-        _require_rows_on_lines(checked, source)
         refusals = _refusals(checked, source)
         stop_if_too_many(source, refusals, reading)
         accepted = checked.where(F.col(WHY) == 0).drop(WHY, TEXT)
@@ -122,16 +123,24 @@ def _raw(spark: SparkSession, source: Source, reading: Reading) -> DataFrame:
         if theirs not in names:
             raise InputError(f"{source}: [data.columns] maps {ours} to '{theirs}', which is no column here.")
     corrupt = F.col(CORRUPT) if CORRUPT in found.columns else F.lit(None).cast("string").alias(CORRUPT)
-    return _plain_ids(found.select(*columns, corrupt), source)
+    return _plain(found.select(*columns, corrupt), source)
 
 
-def _plain_ids(frame: DataFrame, source: Source) -> DataFrame:
-    for column in (USER, ITEM):
-        kind = frame.schema[column].dataType
-        if not isinstance(kind, T.StringType | T.ByteType | T.ShortType | T.IntegerType | T.LongType):
-            raise InputError(
-                f"{source}: column '{column}' has type {kind.simpleString()}: ids must be text or integers."
-            )
+def _plain(frame: DataFrame, source: Source) -> DataFrame:
+    """Raise InputError unless ids are text or integers, and values and times can be numbers."""
+    whole = T.ByteType | T.ShortType | T.IntegerType | T.LongType
+    real = whole | T.StringType | T.FloatType | T.DoubleType | T.DecimalType
+    moment = T.TimestampType | T.TimestampNTZType | T.DateType
+    wanted: dict[str, tuple[Any, str]] = {
+        USER: (T.StringType | whole, "ids must be text or integers"),
+        ITEM: (T.StringType | whole, "ids must be text or integers"),
+        VALUE: (real | T.BooleanType, "it must be a number"),
+        TIME: (real | moment, "it must be a number or a time"),
+    }
+    for column, (kinds, rule) in wanted.items():
+        kind = frame.schema[column].dataType if column in frame.columns else None
+        if kind is not None and not isinstance(kind, kinds):
+            raise InputError(f"{source}: column '{column}' has type {kind.simpleString()}: {rule}.")
     return frame
 
 
@@ -140,11 +149,13 @@ def _unit(raw: DataFrame, source: Source) -> Any:
     if TIME not in raw.columns:
         return None
 
-    def count(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    def count(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        total = np.zeros(3, dtype=np.int64)
         for batch in batches:
-            yield pd.DataFrame([count_times(batch[TIME])], columns=["found", "late", "other"])
+            total += count_times(_series(batch, TIME, as_numbers=True))
+        yield pa.RecordBatch.from_arrays([pa.array([n]) for n in total], names=["found", "late", "other"])
 
-    counts = raw.select(TIME).mapInPandas(count, "found long, late long, other long")
+    counts = raw.select(TIME).mapInArrow(count, "found long, late long, other long")
     row = counts.agg(F.sum("found"), F.sum("late"), F.sum("other")).first()
     return guess_unit([number or 0 for number in row], str(source)) if row else None
 
@@ -159,22 +170,42 @@ def _checked_schema(raw: DataFrame) -> T.StructType:
 
 
 def _checker(unit: Any, broken_reason: str) -> Any:
-    def check(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    """Return the function that checks batches: ids pass through as they are, and only bad rows become text."""
+
+    def check(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            corrupt = batch.pop(CORRUPT)
-            events, why = check_events(batch, unit)
-            broken = corrupt.notna().to_numpy()
+            names = [name for name in batch.schema.names if name != CORRUPT]
+            as_numbers = {VALUE} if unit == "iso" else {VALUE, TIME}
+            frame = pd.DataFrame({name: _series(batch, name, as_numbers=name in as_numbers) for name in names})
+            events, why = check_events(frame, unit)
+            broken = batch.column(CORRUPT).is_valid().to_numpy(zero_copy_only=False)
             why[broken] = code(broken_reason)
-            bad = why > 0
-            text = np.full(len(batch), None, dtype=object)
-            text[broken] = corrupt[broken]
-            whole = bad & ~broken
-            text[whole] = batch[whole].astype(str).agg(",".join, axis=1) if whole.any() else None
+            columns = {USER: batch.column(USER), ITEM: batch.column(ITEM), VALUE: pa.array(events[VALUE].to_numpy())}
             if TIME in events:
-                events.loc[bad, TIME] = 0.0
-            yield events.assign(**{WHY: why.astype(np.int8), TEXT: text})
+                columns[TIME] = pa.array(np.where(why > 0, 0.0, events[TIME].to_numpy()))
+            if EVENT in events:
+                columns[EVENT] = pa.Array.from_pandas(events[EVENT]).cast(pa.string())
+            columns |= {WHY: pa.array(why.astype(np.int8)), TEXT: _text(batch, names, why > 0)}
+            yield pa.RecordBatch.from_pydict(columns)
 
     return check
+
+
+def _series(batch: pa.RecordBatch, name: str, *, as_numbers: bool) -> pd.Series:
+    column = pa.chunked_array([batch.column(name)])
+    return series(numbers(column) if as_numbers else column, name, "the log")
+
+
+def _text(batch: pa.RecordBatch, names: list[str], bad: np.ndarray) -> pa.Array:
+    """Return the bad rows as they stood, or as well as that is known, and null for all others."""
+    if not bad.any():
+        return pa.nulls(batch.num_rows, pa.string())
+    text = np.full(batch.num_rows, None, dtype=object)
+    rows = batch.select(names).take(pa.array(np.flatnonzero(bad))).to_pandas()
+    whole = rows.astype(str).agg(",".join, axis=1)
+    stood = batch.column(CORRUPT).take(pa.array(np.flatnonzero(bad))).to_pandas()
+    text[bad] = stood.where(stood.notna(), whole)
+    return pa.array(text, pa.string())
 
 
 def _require_rows_on_lines(checked: DataFrame, source: Source) -> None:
@@ -194,6 +225,8 @@ def _require_rows_on_lines(checked: DataFrame, source: Source) -> None:
 def _refusals(checked: DataFrame, source: Source) -> Refusals:
     """Return the counts by reason, and a sample of refused rows; Spark does not know their line numbers (0)."""
     counts = {row[WHY]: row["count"] for row in checked.groupBy(WHY).count().collect()}
+    if code("wrong column count") in counts:
+        _require_rows_on_lines(checked, source)
     refusals = Refusals(total=sum(counts.values()))
     refusals.counts = {REASONS[why]: counts[why] for why in sorted(counts) if why}
     if refusals.refused:
@@ -215,25 +248,28 @@ def _attributes(data: Data, refusals: Refusals) -> tuple[pd.DataFrame | None, pd
 
 def _one_kind(events: DataFrame, items: DataFrame | None) -> tuple[DataFrame, DataFrame | None]:
     """Apply ``schema.one_kind``: text ids become int64 only if every one of them is canonical and fits."""
-    for column in (USER, ITEM):
-        frames = [events, *([items] if items is not None and column == ITEM else [])]
-        text = [frame for frame in frames if isinstance(frame.schema[column].dataType, T.StringType)]
-        if not text:
-            continue
-        whole = all(_is_true(frame, _canonical(column)) for frame in text)
-        events = _cast(events, column, whole)
+    text = [_text_ids(events, (USER, ITEM)), [] if items is None else _text_ids(items, (ITEM,))]
+    whole = [_all_canonical(events, text[0]), {} if items is None else _all_canonical(items, text[1])]
+    for column in sorted({*text[0], *text[1]}):
+        numeric = all(found.get(column, True) for found in whole)
+        events = _cast(events, column, numeric)
         if items is not None and column == ITEM:
-            items = _cast(items, column, whole)
+            items = _cast(items, column, numeric)
     return events, items
+
+
+def _text_ids(frame: DataFrame, columns: tuple[str, ...]) -> list[str]:
+    return [column for column in columns if isinstance(frame.schema[column].dataType, T.StringType)]
+
+
+def _all_canonical(frame: DataFrame, columns: list[str]) -> dict[str, bool]:
+    """Return column -> every id is a canonical int64, in one pass."""
+    row = frame.agg(*(F.min(_canonical(column)).alias(column) for column in columns)).first() if columns else None
+    return {column: bool(row and row[column]) for column in columns}
 
 
 def _canonical(column: str) -> Column:
     return F.col(column).rlike(CANONICAL_INT) & F.expr(f"try_cast({column} AS bigint)").isNotNull()
-
-
-def _is_true(frame: DataFrame, condition: Column) -> bool:
-    row = frame.agg(F.min(condition).alias("all")).first()
-    return bool(row and row["all"])
 
 
 def _cast(frame: DataFrame, column: str, whole: bool) -> DataFrame:
