@@ -63,7 +63,7 @@ class SparkSettings(BaseModel):
     master: str | None = Field(None, description="master URL; unset: spark-submit's own, else local[*]")
     driver_memory: str = Field("4g", description="JVM heap of the driver, which does the work on a local master")
     shuffle_partitions: int | None = Field(
-        None, ge=1, description="unset: 3 a core on a local master, else Spark's own"
+        None, ge=1, description="unset: 32 a core on a local master, else Spark's own"
     )
     checkpoint_dir: str | None = Field(None, description="for ALS lineage; unset: inside the run folder")
     conf: dict[str, str] = Field({}, description="any further Spark settings")

@@ -294,3 +294,20 @@ def expected_reciprocal(place: np.ndarray, spread: np.ndarray, relevant: np.ndar
             found[row] += chance / (place[row] + i + 1)
             chance *= (g - i - r) / max(1, g - i - 1)
     return found
+
+
+# --- Random scores -----------------------------------------------------------------------------------------
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def last_word(state: np.ndarray, n: int) -> np.ndarray:
+    """Return float32[m, n] in [0, 1): ``hashing.unit`` of uint64[m] states to which ``combine`` adds a word below n."""
+    found = np.empty((len(state), n), dtype=np.float32)
+    for i in prange(len(state)):
+        for word in range(n):
+            bits = (state[i] ^ np.uint64(word)) + np.uint64(0x9E3779B97F4A7C15)
+            bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            bits = bits ^ (bits >> np.uint64(31))
+            found[i, word] = np.float64(bits >> np.uint64(11)) * 2.0**-53
+    return found

@@ -4,6 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recsys.data.hashing import random_scores
 from recsys.kernels import NOWHERE, equal_neighbours, find_relevant, group_rows, repeats, sort_groups
 from recsys.linalg import one_blas_thread, product
 
@@ -57,3 +58,17 @@ def test_equal_neighbours_equals_a_loop():
         after = [place + 1 < len(own) and own[place] == own[place + 1] for place in range(len(own))]
         assert again == sum(before)
         assert tied == sum(a or b for a, b in zip(before, after, strict=True))
+
+
+def test_random_scores_are_splitmix_in_whole_numbers():
+    def mixed(state, word):
+        bits = ((state ^ word) + 0x9E3779B97F4A7C15) % 2**64
+        bits = (bits ^ (bits >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+        bits = (bits ^ (bits >> 27)) * 0x94D049BB133111EB % 2**64
+        return bits ^ (bits >> 31)
+
+    found = random_scores(5, np.array([0, 7, 2**40]), 50)
+    first = mixed(0, 5)  # the seed is the first word
+    for row, user in enumerate((0, 7, 2**40)):
+        for item in range(50):
+            assert found[row, item] == np.float32((mixed(mixed(first, user), item) >> 11) * 2.0**-53)

@@ -15,8 +15,6 @@ from recsys.schema import is_category
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MULTIPLY = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
-CELLS = 1 << 18
-"""Scores drawn at a time."""
 _SHIFT = (np.uint64(30), np.uint64(27), np.uint64(31))
 
 
@@ -45,14 +43,11 @@ def unit(bits: np.ndarray) -> np.ndarray:
 def random_scores(seed: int, users: np.ndarray, items: int) -> np.ndarray:
     """Return float32[m, items] in [0, 1) that depend on the seed, the user's number and the item's row alone.
 
-    A block at a time: the bits of a score take several times its room.
+    They are ``unit(combine(seed, user, item))``, item by item in compiled code.
     """
-    scores = np.empty((len(users), items), dtype=np.float32)
-    step = max(1, CELLS // max(1, items))
-    for start in range(0, len(users), step):
-        block = users[start : start + step, None]
-        scores[start : start + step] = unit(combine(seed, block, np.arange(items)[None, :]))
-    return scores
+    from recsys import kernels  # it costs a second to load, and nobody else here needs it
+
+    return kernels.last_word(combine(seed, users), items)
 
 
 def id_bits(ids: Any) -> np.ndarray:

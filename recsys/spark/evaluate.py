@@ -51,7 +51,8 @@ def truth(
         removed = relevant.join(seen, ["user", "item"], "left_semi").count()
         if removed:
             relevant = relevant.join(seen, ["user", "item"], "left_anti")
-    own = history.groupBy("user").agg(
+    own = history.join(users, "user", "left_semi")  # only what is asked for is collected
+    own = own.groupBy("user").agg(
         F.count(F.lit(1)).alias("n_history"), F.collect_list(F.struct("item", VALUE)).alias("history")
     )
     return relevant, users.join(own, "user", "left").fillna(0, ["n_history"]), {"seen_pairs_removed": removed}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -69,8 +70,10 @@ def run(config: Config, *, progress: Steps | None = None, spark: SparkSession | 
             )
             folder.write_json("split.json", parts.about)
             folder.write_table("split/items.parquet", _candidates(parts, tables.item_table))
-            for name in ("train", "history", "test"):
-                parts.named[name].write.parquet(_uri(folder, f"split/{name}.parquet"))
+            for name, pairs in parts.named.items():
+                pairs.write.parquet(_uri(folder, f"split/{name}.parquet"))
+            if "history" not in parts.named:
+                _link(folder.path / "split/train.parquet", folder.path / "split/history.parquet")
             seen = config.recommend.exclude_seen
             relevant, tested, removed = evaluate.truth(parts.test, config.judge, parts.history, exclude_seen=seen)
             if evaluate.debiased(config.judge):
@@ -257,6 +260,18 @@ def _candidates(parts: Split, table: pd.DataFrame | None) -> pd.DataFrame:
     if found[ITEM].dtype == object and table[ITEM].dtype != object:
         table = table.assign(**{ITEM: table[ITEM].astype(str)})
     return found.merge(table, on=ITEM, how="left")
+
+
+def _link(source: Path, target: Path) -> None:
+    """Make a second name for a folder of files, or a copy where a disk knows no second names."""
+
+    def link(a: str, b: str) -> None:
+        try:
+            os.link(a, b)
+        except OSError:
+            shutil.copyfile(a, b)
+
+    shutil.copytree(source, target, copy_function=link)
 
 
 def _uri(folder: RunFolder, name: str) -> str:

@@ -24,6 +24,9 @@ OURS = {
     "spark.ui.showConsoleProgress": "false",
 }
 
+SHUFFLE = 32
+"""Partitions a core of what is shuffled on a local master: enough for 100 million rows; Spark merges small ones."""
+
 
 def session(settings: SparkSettings) -> SparkSession:
     """Return the session that runs, or a new one: what spark-submit set, then ``settings``, then our defaults.
@@ -43,7 +46,7 @@ def session(settings: SparkSettings) -> SparkSession:
     master = given.get("spark.master") or wanted["spark.master"]
     if master.startswith("local"):
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # workers on this machine: the same interpreter
-        wanted.setdefault("spark.sql.shuffle.partitions", str(3 * _cores(master)))
+        wanted.setdefault("spark.sql.shuffle.partitions", str(SHUFFLE * _cores(master)))  # merged where small
     builder = SparkSession.builder
     for key, value in wanted.items():
         if not given.contains(key):

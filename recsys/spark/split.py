@@ -37,8 +37,8 @@ class Split:
 
     ``users``: (row, user_id) of every user. ``items``: (row, item_id); rows below ``candidates`` are the items of
     train and of the items table, those from there on are known from test alone. ``timed``: events have timestamps.
-    ``named``: side -> the same pairs by id: (user_id, item_id, value, timestamp). ``about``: what ``split.json`` holds,
-    as ``data.split`` defines it.
+    ``named``: side -> the same pairs by id: (user_id, item_id, value, timestamp); no history where it is train.
+    ``about``: what ``split.json`` holds, as ``data.split`` defines it.
     """
 
     train: DataFrame
@@ -101,13 +101,13 @@ def split(
     user_rows = number(everyone, USER, work / "users")
     item = F.broadcast(item_rows.withColumnRenamed("row", "item"))
     user = user_rows.withColumnRenamed("row", "user")
-    named = {}
-    for side, rows in weighed.items():
-        pairs = aggregate(rows.join(item, ITEM).join(user, USER), weighting.aggregate, with_rows=True)
-        named[side] = keep(pairs, work / side)
-    named.setdefault(HISTORY, named[TRAIN])
-    train, history, test = (named[side].select("user", "item", VALUE, TIME) for side in (TRAIN, HISTORY, TEST))
-    named = {side: pairs.select(USER, ITEM, VALUE, TIME) for side, pairs in named.items()}
+    both = {  # by row and by id, so that neither is looked up again
+        side: keep(aggregate(part.join(item, ITEM).join(user, USER), weighting.aggregate, with_rows=True), work / side)
+        for side, part in weighed.items()
+    }
+    rows = {side: pairs.select("user", "item", VALUE, TIME) for side, pairs in both.items()}
+    named = {side: pairs.select(USER, ITEM, VALUE, TIME) for side, pairs in both.items()}
+    train, history, test = rows[TRAIN], rows.get(HISTORY, rows[TRAIN]), rows[TEST]
     found = Split(train, history, test, user_rows, item_rows, width, timed, named)
     if found.train.isEmpty() or found.test.isEmpty():
         raise InputError(WEIGHTLESS)

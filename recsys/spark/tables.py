@@ -21,7 +21,7 @@ from recsys.data import movielens
 from recsys.data.columnar import numbers, series
 from recsys.data.files import Source, header
 from recsys.data.read import Reading, Refusals, read_attributes, stop_if_too_many
-from recsys.data.validate import REASONS, check_events, code, count_times, guess_unit
+from recsys.data.validate import LATEST, REASONS, check_events, code, count_times, guess_unit
 from recsys.errors import InputError
 from recsys.schema import CANONICAL_INT, EVENT, EVENTS, ITEM, ITEMS, TIME, USER, USERS, VALUE
 
@@ -148,6 +148,13 @@ def _unit(raw: DataFrame, source: Source) -> Any:
     """Return the unit of the times, by the rule of the local reader, from counts over all batches."""
     if TIME not in raw.columns:
         return None
+    if isinstance(raw.schema[TIME].dataType, T.NumericType):  # no text to look at: Spark can count
+        time = F.col(TIME).cast("double")
+        number = time.isNotNull() & ~F.isnan(time)
+        late = F.coalesce(number & (time >= LATEST), F.lit(False))
+        counts = raw.select(*(F.count_if(which).alias(name) for name, which in (("found", number), ("late", late))))
+        found, beyond = counts.first() or (0, 0)
+        return guess_unit([found, beyond, 0], str(source))
 
     def count(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         total = np.zeros(3, dtype=np.int64)
