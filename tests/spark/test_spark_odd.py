@@ -1,0 +1,148 @@
+"""Logs as they should not be: one huge user, one item everywhere, repeats, zeros, gaps, dislikes, changing sources."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recsys import config, experiment
+from recsys.errors import RunFolderError
+from recsys.runfolder import RunFolder
+
+pytestmark = pytest.mark.spark
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = 1_000_000
+
+
+@pytest.fixture(scope="module")
+def odd_log(tmp_path_factory):
+    """One user with a million events; an item in nine of ten histories; a tenth of rows twice; values of all kinds."""
+    rng = np.random.default_rng(0)
+    n, users, items = 20_000, 800, 300
+    light = pd.DataFrame({"user_id": rng.integers(1, users, n), "item_id": rng.integers(1, items, n)})
+    common = pd.DataFrame({"user_id": np.flatnonzero(rng.random(users) < 0.9), "item_id": 0})
+    heavy = pd.DataFrame({"user_id": np.zeros(HEAVY, np.int64), "item_id": rng.integers(0, items, HEAVY)})
+    log = pd.concat([light, common, heavy], ignore_index=True)
+    log["value"] = rng.choice([1.0, 2.5, 0.0, -1.0, 0.1], len(log), p=[0.6, 0.2, 0.1, 0.05, 0.05])
+    log["timestamp"] = 1_600_000_000.0 + rng.integers(0, 10**7, len(log))
+    log = pd.concat([log, log.sample(frac=0.1, random_state=1)], ignore_index=True)
+    log.loc[log.index[::997], "value"] = np.nan
+    log = log.sample(frac=1, random_state=2)  # times in no order
+    path = tmp_path_factory.mktemp("odd") / "events.parquet"
+    log.to_parquet(path, index=False)
+    return path, log
+
+
+def test_an_odd_log_gives_both_engines_the_same_counts_lists_and_refusals(spark, odd_log, tmp_path):
+    from recsys.spark import run as spark_run
+
+    path, log = odd_log
+    found = {}
+    for engine, run in (("local", experiment.run), ("spark", spark_run.run)):
+        raw = {
+            "out": str(tmp_path / engine),
+            "data": {"events": str(path)},
+            "models": {"als": {"rank": 4, "iterations": 3}},
+            "recommend": {"k": 5},
+            "judge": {"metrics": ["ndcg@5"], "resamples": 100},
+        }
+        run(config.parse(raw))
+        found[engine] = RunFolder.open(tmp_path / engine)
+    local, large = found["local"], found["spark"]
+    bad = int(log["value"].isna().sum())
+    for folder in (local, large):  # Parquet keeps pandas' NaN as a gap
+        assert folder.read_json("data.json")["refused"] == {"total": bad, "by_reason": {"unparsable value": bad}}
+    assert large.read_json("split.json") == local.read_json("split.json")
+    assert large.read_json("split.json")["train"]["rows"] > 0.7 * HEAVY
+    order = ["user_id", "rank"]
+    for model in ("popular", "recent"):
+        lists = [folder.read_table(f"topk/{model}.parquet")[[*order, "item_id"]] for folder in (local, large)]
+        a, b = (table.sort_values(order, ignore_index=True).astype("int64") for table in lists)
+        pd.testing.assert_frame_equal(a, b)
+    lists = large.read_table("topk/als.parquet")
+    assert np.isfinite(lists["score"]).all()
+    history = large.read_table("split/history.parquet")[["user_id", "item_id"]]
+    assert lists.merge(history, on=["user_id", "item_id"]).empty
+    assert not lists.duplicated(["user_id", "item_id"]).any()
+
+
+def test_a_source_that_changes_at_every_look_is_read_once(spark, monkeypatch, tmp_path):
+    from pyspark.sql import functions as F
+
+    from recsys.config import Data
+    from recsys.data.rules import Fraction
+    from recsys.data.weigh import Filters, Weighting
+    from recsys.spark import tables
+    from recsys.spark.split import split
+
+    def raw(session, source, reading):
+        anything = F.floor(F.rand() * 40).cast("long")
+        ids = [anything.alias("user_id"), F.floor(F.rand() * 30).cast("long").alias("item_id")]
+        return session.range(3000).select(*ids, F.lit(None).cast("string").alias(tables.CORRUPT))
+
+    (tmp_path / "any.csv").write_text("user_id,item_id\n1,1\n")
+    monkeypatch.setattr(tables, "_raw", raw)
+    events = tables.read_tables(spark, Data(events=str(tmp_path / "any.csv")), tmp_path / "work").events
+    found = split(
+        events, Fraction(test=0.3), weighting=Weighting(), filters=Filters(), items=None, work=tmp_path / "work"
+    )
+    train, test = (found.named[side].toPandas() for side in ("train", "test"))
+    assert train.merge(test, on=["user_id", "item_id"]).empty
+    assert train["value"].sum() + test["value"].sum() == 3000
+    assert found.about["train"]["rows"] == train["value"].sum()
+    assert found.about["test"]["pairs"] == len(test)
+
+
+def test_two_hundred_iterations_do_not_outgrow_the_stack(spark, tmp_path):
+    from recsys.spark import als
+
+    rng = np.random.default_rng(0)
+    pairs = pd.DataFrame({"user": rng.integers(0, 30, 300), "item": rng.integers(0, 20, 300)}).drop_duplicates()
+    train = spark.createDataFrame(pairs.assign(value=1.0)).selectExpr("int(user) user", "int(item) item", "value")
+    model = als.fit(train, 20, als.Params(rank=2, iterations=200, blocks=1), tmp_path / "als")
+    assert np.isfinite(model.items).all()
+    assert model.users.count() == pairs["user"].nunique()
+
+
+def test_two_jobs_at_one_folder_leave_one_whole_run(world_files, tmp_path):
+    text = (
+        f"out = '{tmp_path}/run'\n[data]\nevents = '{world_files['events']}'\n[models.als]\nrank = 2\niterations = 1\n"
+        "blocks = 1\n[judge]\nmetrics = ['ndcg@5']\nresamples = 100\n"
+    )
+    (tmp_path / "job.toml").write_text(text)
+    words = ["--master", "local[1]", "--driver-memory", "1g"]
+    for setting in ("spark.ui.enabled=false", "spark.sql.shuffle.partitions=1", "spark.default.parallelism=1"):
+        words += ["--conf", setting]
+    job = [Path(sys.executable).with_name("spark-submit"), *words, ROOT / "jobs/train_als.py"]
+    both = []
+    for name in "ab":
+        with (tmp_path / f"{name}.log").open("w") as log:
+            both.append(
+                subprocess.Popen([*job, "--config", "job.toml"], cwd=tmp_path, stdout=log, stderr=subprocess.STDOUT)
+            )
+    codes = [process.wait(timeout=600) for process in both]
+    said = [(tmp_path / f"{name}.log").read_text() for name in "ab"]
+    assert codes == [0, 0], said
+    folder = RunFolder.open(tmp_path / "run")
+    assert folder.read_json("metrics.json")["models"]["als"]
+    assert len(folder.read_table("topk/als.parquet"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.log", "b.log", "job.toml", "run"]
+
+
+def test_a_folder_that_may_not_be_written_is_named(spark, world_files, tmp_path):
+    from recsys.spark import run as spark_run
+
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(place)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("no right to mount a read-only file system here")
+    try:
+        raw = {"out": str(place / "run"), "data": {"events": str(world_files["events"])}}
+        with pytest.raises(RunFolderError, match=r"cannot write the run folder: Read-only file system"):
+            spark_run.run(config.parse(raw | {"models": {"als": {}}}), spark=spark)
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
