@@ -95,7 +95,7 @@ def main(data: str) -> None:
         print(rows[-1], flush=True)
 
         for name, condition in (
-            ("a worker, after training iteration 3", lambda e: processes.finished_stages(e, "itemFactors-3")),
+            ("a worker, after training iteration 3", lambda e: processes.jobs_described(e, "sweep 4")),
             ("a worker, while lists are made", lambda e: processes.jobs_described(e, "recommend als")),
         ):
             out = cluster.place / "worker"

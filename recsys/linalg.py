@@ -275,6 +275,40 @@ def stored_loss(
     return found.sum()
 
 
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def add_left_over(
+    indptr: np.ndarray,
+    indices: np.ndarray,
+    weight: np.ndarray,
+    target: np.ndarray,
+    x: np.ndarray,
+    y: np.ndarray,
+    left: np.ndarray,
+) -> float:
+    """Add (target − weight·x_u·y_i) x_u to ``left_i`` for each stored (u, i): what the equations of y leave over.
+
+    Args:
+        indptr, indices, weight, target: as in :func:`als_half_step`, a row a user.
+        x: [users, rank]. y, left: [items, rank].
+
+    Returns:
+        Σ weight·s² − 2·target·s with s = x_u·y_i: what the stored pairs add to the objective, but for its constant.
+    """
+    total = 0.0
+    for u in range(len(indptr) - 1):
+        own = x[u]
+        for place in range(indptr[u], indptr[u + 1]):
+            there, into = y[indices[place]], left[indices[place]]
+            s = np.float32(0.0)
+            for f in range(len(own)):
+                s += own[f] * there[f]
+            part = target[place] - weight[place] * s
+            for f in range(len(own)):
+                into[f] += part * own[f]
+            total += s * (weight[place] * s - 2 * target[place])
+    return total
+
+
 def explicit_rows(matrix: CSR, fixed: np.ndarray, penalty: np.ndarray) -> np.ndarray:
     """Return [rows, rank] in the dtype of ``fixed``: x minimises Σ_j (v_j − x·y_j)² + penalty |x|² over stored values.
 
@@ -304,13 +338,13 @@ def ridge(features: Any, targets: np.ndarray, reg: float, weight: np.ndarray, di
     b = root[:, None] * targets.astype(np.float64)
     n, f = a.shape
     if min(n, f) > direct:
-        return _conjugate_gradients(lambda w: a.T @ (a @ w) + reg * w, a.T @ b)
+        return conjugate_gradients(lambda w: a.T @ (a @ w) + reg * w, a.T @ b)
     if f <= n:
         return np.linalg.solve((a.T @ a).toarray() + reg * np.eye(f), a.T @ b)
     return a.T @ np.linalg.solve((a @ a.T).toarray() + reg * np.eye(n), b)
 
 
-def _conjugate_gradients(apply: Callable[[np.ndarray], np.ndarray], b: np.ndarray, steps: int = 500) -> np.ndarray:
+def conjugate_gradients(apply: Callable[[np.ndarray], np.ndarray], b: np.ndarray, steps: int = 500) -> np.ndarray:
     """Return x of a positive definite A x = b, a column each, to a relative residual of 1e-8 or ``steps`` steps."""
     x, left = np.zeros_like(b), b.copy()
     toward, size = left.copy(), (left**2).sum(axis=0)

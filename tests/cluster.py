@@ -173,12 +173,6 @@ def running(place: Path, memory: str = "1g") -> Iterator[Cluster]:
         cluster.stop()
 
 
-def finished_stages(events: list[dict[str, Any]], rdd: str) -> int:
-    """Return how many finished stages computed an RDD of that name."""
-    done = [event["Stage Info"] for event in events if event["Event"] == "SparkListenerStageCompleted"]
-    return sum(any(info["Name"] == rdd for info in stage["RDD Info"]) for stage in done)
-
-
 def jobs_described(events: list[dict[str, Any]], words: str) -> list[dict[str, Any]]:
     """Return the starts of jobs whose description contains ``words``."""
     starts = [event for event in events if event["Event"] == "SparkListenerJobStart"]

@@ -29,6 +29,7 @@ from recsys.spark.recommend import Scorer, histories, popular, recent, top_k
 from recsys.spark.session import session
 from recsys.spark.split import Split, split
 from recsys.spark.tables import read_tables
+from recsys.spark.watch import Curve
 
 Steps = Callable[[str, int, int], None]
 """Called with (step, done, total)."""
@@ -138,15 +139,19 @@ def lineup(
             scorers["recent"] = (Scorer("recent", same=newest), None)
     fallback = config.recommend.fallback
     same = {"popular": likes, "recent": newest if newest is not None else likes, "none": None}[fallback]
+    curves: dict[str, Curve] = {}
     for name, settings in params.items():
         with meter.hop(f"fit {name}"):
             model = als.fit(parts.train, parts.candidates, settings, work / name)
+            if model.curve:
+                curves[name] = model.curve
             _write_factors(model, parts, folder, name)
             folder.write_json(f"model/{name}/params.json", settings.model_dump())
         scorers[name] = (
             Scorer(name, factors=model.items, fallback="" if fallback == "none" else fallback, same=same),
             model.users,
         )
+    _write_curves(curves, folder)
     return scorers
 
 
@@ -244,6 +249,15 @@ def _write_factors(model: als.Model, parts: Split, folder: RunFolder, name: str)
     rows = [(int(row), model.items[row].tolist()) for row in known]
     items = spark.createDataFrame(rows, "row int, features array<float>").join(parts.items, "row")
     items.select(ITEM, "features").write.parquet(_uri(folder, f"model/{name}/item_factors.parquet"))
+
+
+def _write_curves(curves: dict[str, Curve], folder: RunFolder) -> None:
+    """Write training.json, the objective after each sweep as a local run does, and watched.json."""
+    if curves:
+        folder.write_json("training.json", {name: curve.losses for name, curve in curves.items()})
+    if watched := {name: curve for name, curve in curves.items() if curve.watched}:
+        told = {n: {"measure": c.measure, "users": c.watched, "quality": c.quality} for n, c in watched.items()}
+        folder.write_json("watched.json", told)
 
 
 def _with_ids(frame: DataFrame, parts: Split) -> DataFrame:

@@ -61,8 +61,12 @@ def test_misspelt_and_foreign_parameters_are_named():
 
     with pytest.raises(ConfigError, match=r"'rnak'.*Did you mean 'rank'"):
         Params.parse({"rnak": 3})
-    with pytest.raises(ConfigError, match="nu"):
-        Params.parse({"nu": 0.5})
+    with pytest.raises(ConfigError, match="nu = 1"):
+        Params.parse({"nu": 0.5, "trainer": "mllib"})
+    with pytest.raises(ConfigError, match="mllib"):
+        Params.parse({"nonnegative": True})
+    with pytest.raises(ConfigError, match="alpha"):
+        Params.parse({"alpha": -1.0})
 
 
 def test_explicit_factors_solve_their_normal_equations(spark, tmp_path):

@@ -95,7 +95,7 @@ def test_a_killed_driver_leaves_nothing_whole_and_a_lost_worker_changes_nothing(
         RunFolder.open(out)
 
     driver = start(cluster, world_files["events"], out)  # again, to the same folder
-    wait(cluster, driver, lambda events: processes.finished_stages(events, "itemFactors-3"))
+    wait(cluster, driver, lambda events: processes.jobs_described(events, "sweep 4"))
     cluster.lose_worker(driver)
     wait(cluster, driver)
     assert processes.rerun_tasks(cluster.events()) > 0

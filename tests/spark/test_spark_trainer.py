@@ -1,0 +1,200 @@
+"""Our own ALS on Spark against the definition in models/als.py, and the users that watch it."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.sparse import csr_array
+
+from recsys.models.als import Objective, half_step, loss, residual
+
+pytestmark = pytest.mark.spark
+
+USERS, ITEMS = 70, 40
+
+
+@pytest.fixture(scope="module")
+def matrix():
+    """Stored values with dislikes; user 0 likes nothing, item 0 is liked by nobody."""
+    rng = np.random.default_rng(5)
+    dense = np.where(rng.random((USERS, ITEMS)) < 0.2, rng.integers(-2, 5, (USERS, ITEMS)), 0).astype(np.float32)
+    dense[0] = -np.abs(dense[0])
+    dense[:, 0] = -np.abs(dense[:, 0])
+    return csr_array(dense)
+
+
+def pairs(spark, matrix):
+    user, item = matrix.nonzero()
+    rows = pd.DataFrame({"user": user.astype(np.int32), "item": item.astype(np.int32), "value": matrix.data})
+    return spark.createDataFrame(rows)
+
+
+def fit(spark, matrix, place, **params):
+    from recsys.spark import als
+
+    model = als.fit(pairs(spark, matrix), matrix.shape[1], als.Params(**params), place)
+    users = model.users.toPandas()
+    x = np.full((matrix.shape[0], params["rank"]), np.nan)
+    x[users["user"]] = np.stack(users["features"])
+    return x, model.items, model.curve
+
+
+def test_many_sweeps_end_where_no_factor_can_move(spark, matrix, tmp_path):
+    """With ν and β that MLlib does not know: users and items both solve their own equations."""
+    objective = Objective(alpha=2.0, reg=0.02, nu=0.5, beta=0.1)
+    given = {"alpha": 2.0, "reg": 0.02, "nu": 0.5, "beta": 0.1}
+    x, y, curve = fit(spark, matrix, tmp_path / "als", rank=3, iterations=60, **given)
+    assert np.flatnonzero(np.isnan(x).any(axis=1)).tolist() == [0]
+    assert np.flatnonzero(np.isnan(y).any(axis=1)).tolist() == [0]
+    x, y = np.nan_to_num(x), np.nan_to_num(y).astype(np.float64)
+    assert np.nanmax(residual(x, y, matrix, objective)) < 1e-6
+    assert np.nanmax(residual(y, x, csr_array(matrix.T), objective)) < 1e-2
+    assert curve.losses[-1] == pytest.approx(loss(x, y, matrix, objective), rel=1e-5)
+    assert (np.diff(curve.losses) < 1e-3).all()
+    assert curve.watched == 0, "too few users to leave any out"
+
+
+def test_a_sweep_gains_what_exact_half_steps_gain(spark, matrix, tmp_path):
+    objective = Objective(alpha=10.0, reg=0.05)
+    *_, curve = fit(spark, matrix, tmp_path / "als", rank=4, iterations=5, alpha=10.0, reg=0.05, seed=3)
+    y = np.random.default_rng(3).normal(0.0, 0.05, (ITEMS, 4))
+    y[0] = 0
+    exact = []
+    x = half_step(matrix, y, objective)
+    for _ in range(5):
+        y = half_step(csr_array(matrix.T), x, objective)
+        x = half_step(matrix, y, objective)
+        exact.append(loss(x, y, matrix, objective))
+    assert curve.losses == pytest.approx(exact, rel=0.02)
+
+
+def test_explicit_values_end_where_no_factor_can_move(spark, matrix, tmp_path):
+    x, y, curve = fit(spark, matrix, tmp_path / "als", rank=2, iterations=200, reg=0.1, implicit=False)
+    x, y = np.nan_to_num(x), np.nan_to_num(y).astype(np.float64)
+    user, item = matrix.nonzero()
+    error = matrix.data - np.einsum("nr,nr->n", x[user], y[item])
+    n, m = (np.bincount(row, minlength=size) for row, size in ((user, USERS), (item, ITEMS)))
+    gradient = np.zeros_like(y)
+    np.add.at(gradient, item, error[:, None] * x[user])
+    assert np.abs(gradient - 0.1 * m[:, None] * y).max() < 0.02 * np.abs(gradient).max()
+    expected = (error**2).sum() + 0.1 * (n @ (x**2).sum(axis=1) + m @ (y**2).sum(axis=1))
+    assert curve.losses[-1] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_same_bits_again_and_from_other_orders(spark, matrix, tmp_path):
+    from recsys.spark import als
+
+    params = als.Params(rank=3, iterations=3)
+    shuffled = pairs(spark, matrix).orderBy("value", "item").repartition(7)
+    one, other = (
+        als.fit(frame, ITEMS, params, tmp_path / name) for name, frame in (("a", pairs(spark, matrix)), ("b", shuffled))
+    )
+    assert np.array_equal(one.items, other.items, equal_nan=True)
+    assert one.curve == other.curve
+    rows = [sorted(map(tuple, model.users.collect())) for model in (one, other)]
+    assert rows[0] == rows[1]
+
+
+def test_many_partial_sums_are_added_in_their_order(spark):
+    from recsys.spark.trainer import FEW, _added
+
+    rng = np.random.default_rng(2)
+    numbers = (rng.standard_normal((FEW + 9, 5)) * 10.0 ** rng.integers(-6, 7, (FEW + 9, 5))).astype(np.float32)
+    parts = spark.sparkContext.parallelize(range(len(numbers)), len(numbers))
+    found = [_added(parts.map(lambda place: (numbers[place], np.array([place]))))[0] for _ in range(3)]
+    groups = [numbers[start : start + 5] for start in range(0, len(numbers), 5)]
+    expected = sum((sum(group[1:], group[0]) for group in groups[1:]), sum(groups[0][1:], groups[0][0]))
+    for one in found:
+        assert one.tobytes() == expected.tobytes()
+
+
+def test_a_block_keeps_every_pair_and_divides_users_for_good():
+    from recsys.spark.trainer import Block
+
+    rng = np.random.default_rng(0)
+    cells = np.unique(rng.integers(0, 3000 * 50, 20000))
+    user, item = (cells // 50).astype(np.int32), (cells % 50).astype(np.int32)
+    value = rng.random(len(cells)).astype(np.float32)
+    order = rng.permutation(len(cells))
+    block = Block.unpack(Block.of(user[order], item[order], value[order], 7).pack())
+    again = np.repeat(block.users, np.diff(block.indptr))
+    back = np.lexsort((block.items, again))
+    for found, given in ((again, user), (block.items, item), (block.values, value)):
+        assert np.array_equal(found[back], given)
+
+    half = user < 1500
+    parts = [Block.of(user[side], item[side], value[side], 7).divide(7, 10) for side in (half, ~half)]
+    watched, teach = block.divide(7, 10)
+    assert sorted(watched.users) == sorted([*parts[0][0].users, *parts[1][0].users])
+    assert sorted([*watched.users, *teach.users]) == np.unique(user).tolist()
+    assert len(watched.users) == pytest.approx(300, rel=0.25)
+    assert block.divide(7, 0)[0].users.size == 0
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Watch one user in five, from two on."""
+    from recsys.spark import watch
+
+    monkeypatch.setattr(watch, "ONE_IN", 5)
+    monkeypatch.setattr(watch, "LEAST", 2)
+
+
+def test_who_is_watched_teaches_nothing_until_the_sweeps_are_over(spark, matrix, tmp_path, few):
+    from recsys.spark.trainer import Block
+
+    user, item = (part.astype(np.int32) for part in matrix.nonzero())
+    watched, _ = Block.of(user, item, matrix.data, 0).divide(0, 5)
+    others = matrix.toarray()
+    others[watched.users] = 0
+    _, y, curve = fit(spark, matrix, tmp_path / "all", rank=3, iterations=4)
+    _, _, alone = fit(spark, csr_array(others), tmp_path / "others", rank=3, iterations=4)
+    assert 0 < curve.watched <= len(watched.users)
+    assert len(curve.quality) == 4
+    assert all(0 <= value <= 1 for value in curve.quality)
+    loss_of = Objective(alpha=10.0, reg=0.05)
+    taught = (others > 0).sum()
+    assert 0 < taught < (matrix.toarray() > 0).sum()
+    assert curve.losses[0] < loss(np.zeros((USERS, 3)), np.zeros((ITEMS, 3)), csr_array(others), loss_of)
+    liked_by_watched_alone = ((matrix.toarray() > 0).any(axis=0)) & ~((others > 0).any(axis=0))
+    assert not np.isnan(y[liked_by_watched_alone]).any(), "the closing half step learns from everyone"
+
+
+def test_watching_is_ndcg_of_the_hidden_by_fold_in(matrix):
+    """A loop over users: fold in what is seen, rank what is not, find what is hidden."""
+    from recsys.spark.als import Params
+    from recsys.spark.watch import HIDDEN, Watched, one_in
+
+    params = Params(rank=3, alpha=2.0, reg=0.1)
+    watched = Watched.draw([(matrix.indptr, matrix.indices, matrix.data)], ITEMS, params)
+    y = np.random.default_rng(1).standard_normal((ITEMS, 3)).astype(np.float32)
+    y[0] = 0
+    values = []
+    for seen, hidden in zip(watched.seen.toarray(), watched.hidden.toarray(), strict=True):
+        assert not (seen.astype(bool) & hidden.astype(bool)).any()
+        assert (hidden >= 0).all()
+        x = half_step(csr_array(seen[None]), y, Objective(2.0, 0.1))[0]
+        order = [i for i in np.argsort(-(y @ x), kind="stable") if seen[i] == 0 and i > 0][:10]
+        gains = [hidden[i] > 0 for i in order]
+        ideal = sum(1 / np.log2(place + 2) for place in range(min(10, int((hidden > 0).sum()))))
+        values.append(sum(gain / np.log2(place + 2) for place, gain in enumerate(gains)) / ideal)
+    assert watched.judge(y) == pytest.approx(np.mean(values), abs=1e-6)
+    liked = (watched.seen.data > 0).sum() + watched.hidden.nnz
+    assert watched.hidden.nnz / liked == pytest.approx(HIDDEN, abs=0.08)
+    assert one_in(2999) == 0
+    assert one_in(3000) == 100
+    assert one_in(10**6) == 1000
+
+
+def test_watching_explicit_values_is_their_error(matrix):
+    from recsys.spark.als import Params
+    from recsys.spark.watch import Watched
+
+    watched = Watched.draw([(matrix.indptr, matrix.indices, matrix.data)], ITEMS, Params(implicit=False, reg=0.2))
+    y = np.random.default_rng(1).standard_normal((ITEMS, 2)).astype(np.float32)
+    errors = []
+    for user in range(watched.users):
+        seen, hidden = (part[[user]].tocoo() for part in (watched.seen, watched.hidden))
+        own = y[seen.coords[1]].astype(np.float64)
+        x = np.linalg.solve(own.T @ own + 0.2 * len(own) * np.eye(2), own.T @ seen.data)
+        errors.extend((hidden.data - y[hidden.coords[1]] @ x) ** 2)
+    assert watched.judge(y) == pytest.approx(np.sqrt(np.mean(errors)), rel=1e-4)
