@@ -96,13 +96,13 @@ def test_a_source_that_changes_at_every_look_is_read_once(spark, monkeypatch, tm
     assert found.about["test"]["pairs"] == len(test)
 
 
-def test_two_hundred_iterations_do_not_outgrow_the_stack(spark, tmp_path):
+def test_two_hundred_iterations_of_mllib_do_not_outgrow_the_stack(spark, tmp_path):
     from recsys.spark import als
 
     rng = np.random.default_rng(0)
     pairs = pd.DataFrame({"user": rng.integers(0, 30, 300), "item": rng.integers(0, 20, 300)}).drop_duplicates()
     train = spark.createDataFrame(pairs.assign(value=1.0)).selectExpr("int(user) user", "int(item) item", "value")
-    model = als.fit(train, 20, als.Params(rank=2, iterations=200, blocks=1), tmp_path / "als")
+    model = als.fit(train, 20, als.Params(rank=2, iterations=200, trainer="mllib", blocks=1), tmp_path / "als")
     assert np.isfinite(model.items).all()
     assert model.users.count() == pairs["user"].nunique()
 
