@@ -27,7 +27,7 @@ def main(runs: list[str]) -> None:
         params = als_params(config)
         spark = session(config.spark)
         facts = count(raw_events(spark, config.data))
-        found = plan(config, facts, machine(spark, max(p.rank for p in params.values()), facts.items), params)
+        found = plan(config, facts, machine(spark, facts, params), params)
         spark.stop()
         hops = folder.read_json("manifest.json")["hops"]
         fits = [hop["seconds"] for hop in hops if hop["name"].startswith("fit als")]

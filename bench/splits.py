@@ -2,10 +2,10 @@
 
 python bench/splits.py [MILLION]        default 10
 
-Each rule splits the log three times: as it lies; again in the same session after all that was kept was let go and the rows
-were shuffled into other partitions; and in a new process with another number of partitions. A side is the number of its
-pairs and a sum of 64-bit hashes over (user, item, value, time): the same sums, the same pairs. What two sides share is
-counted by a join.
+Each rule splits the log three times: as it lies; again in the same session, after all that was kept was let go and the
+rows were shuffled into other partitions; and in a new process with other partitions again. A side is the number of
+its pairs and a sum of 64-bit hashes over (user, item, value, time): the same sums, the same pairs. What train and test
+share is counted by a join.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def plan(
     params = als_params(settings)
     spark = session(settings.spark)
     facts = count(raw_events(spark, settings.data))
-    found = make(settings, facts, machine(spark, max([p.rank for p in params.values()] or [1]), facts.items), params)
+    found = make(settings, facts, machine(spark, facts, params), params)
     if as_json:
         print(json.dumps(asdict(found)))
     else:

@@ -1,8 +1,8 @@
 """What a run will need, before it runs: rows, skew, memory, shuffle, blocks and time, and what cannot fit.
 
-Times come from operation counts and from a cost that is measured here in a second: a score, multiplied and passed by in
-the selection. The other constants are core-seconds an operation of MLlib's Java code, fitted to one run;
-``bench/plan.py`` holds the plan against runs of other sizes.
+Times come from operation counts and from costs that are measured here in a second: a pair of a training sweep, and a
+score, multiplied and passed by in the selection. The other constants are core-seconds of Java code, fitted to one
+run; ``bench/plan.py`` holds the plan against runs of other sizes.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -25,11 +26,18 @@ from recsys.errors import InputError
 from recsys.schema import ITEM, USER
 from recsys.spark.als import Params
 from recsys.spark.recommend import BLOCK
+from recsys.spark.trainer import PAIRS, STEPS
 
 READ, SPLIT, JUDGE = 20e-6, 43e-6, 9e-6
 """Core-seconds a row: parse and check; split, number and aggregate; judge a model."""
 PAIR, SOLVE = 0.38e-9, 1.2e-9
 """Core-seconds of MLlib: rank² times this for a pair and side, rank³/3 times this for a row's system."""
+PACK = 2e-6
+"""Core-seconds a row: to bring the pairs of a user together, and to write the factors."""
+MOVE, JOB = 20e-9, 0.1
+"""Our own trainer: core-seconds to hand a pair to Python once, and seconds of a job whatever its size."""
+CATALOGUE = 1024
+"""MiB of item factors from which a task's memory is worth a word."""
 START, HOP = 8.0, 3.0
 """Seconds to start Spark, and of each hop whatever its size."""
 PYTHON, JVM, WORKER = 350, 900, 220
@@ -49,12 +57,15 @@ class Facts:
 
 @dataclass(frozen=True)
 class Machine:
-    """``cores`` that work at once; ``heap``: MiB of one JVM; ``free``: MiB of disk; ``score``: core-seconds a score."""
+    """``cores`` that work at once; ``heap``: MiB of one JVM; ``free``: MiB of disk; ``score``: core-seconds a score;
+    ``pair``: model -> core-seconds a pair in a sweep of our own trainer.
+    """
 
     cores: int
     heap: int
     free: int
     score: float
+    pair: dict[str, float]
     local: bool = True
 
 
@@ -87,8 +98,8 @@ def count(events: DataFrame) -> Facts:
     return Facts(rows, users, items, most_user, most_item)
 
 
-def machine(spark: SparkSession, rank: int, items: int) -> Machine:
-    """Look at the session, and measure the cost of a score at this rank."""
+def machine(spark: SparkSession, facts: Facts, params: dict[str, Params]) -> Machine:
+    """Look at the session, and measure what a pair and a score cost at these ranks."""
     context = spark.sparkContext
     heap = context._jvm.java.lang.Runtime.getRuntime().maxMemory() // 2**20  # type: ignore[union-attr]
     local = context.master.startswith("local")
@@ -97,7 +108,10 @@ def machine(spark: SparkSession, rank: int, items: int) -> Machine:
     if not local:
         text = context.getConf().get("spark.executor.memory", "1g") or "1g"
         heap = context._jvm.org.apache.spark.network.util.JavaUtils.byteStringAsMb(text)  # type: ignore[union-attr]
-    return Machine(context.defaultParallelism, int(heap), free, cost_of_a_score(rank, items), local)
+    score = cost_of_a_score(max((p.rank for p in params.values()), default=1), facts.items)
+    length = max(1, round(facts.rows / facts.users))
+    pair = {name: cost_of_a_pair(p, length, facts.items) for name, p in params.items() if p.trainer == "recsys"}
+    return Machine(context.defaultParallelism, int(heap), free, score, pair, local)
 
 
 def cost_of_a_score(rank: int, items: int) -> float:
@@ -117,6 +131,30 @@ def cost_of_a_score(rank: int, items: int) -> float:
     return min(costs[1:])
 
 
+def cost_of_a_pair(params: Params, length: int, items: int) -> float:
+    """Return core-seconds of a pair in a sweep, at ``length`` pairs a user: solved once, summed up four times."""
+    users = max(1, 100_000 // length)
+    rng = np.random.default_rng(0)
+    indptr = np.arange(users + 1, dtype=np.int64) * length
+    columns = rng.integers(0, items, users * length).astype(np.int32)
+    values = np.ones(len(columns), dtype=np.float32)
+    y = rng.standard_normal((items, params.rank), dtype=np.float32)
+    axes = linalg.principal_axes(y) if params.implicit else None
+    costs = []
+    threads = numba.get_num_threads()
+    numba.set_num_threads(1)
+    try:
+        for _ in range(3):  # the first compiles
+            started = time.thread_time()
+            x = params.solve((indptr, columns, values), y, axes)
+            for _ in range(1 + STEPS):
+                linalg.add_left_over(indptr, columns, values, values, x, y, np.zeros_like(y))
+            costs.append((time.thread_time() - started) / len(columns))
+    finally:
+        numba.set_num_threads(threads)
+    return min(costs[1:])
+
+
 def plan(config: Config, facts: Facts, machine: Machine, params: dict[str, Params]) -> Plan:
     """Return what the run needs."""
     found = Plan(facts)
@@ -128,50 +166,64 @@ def plan(config: Config, facts: Facts, machine: Machine, params: dict[str, Param
     rank = 1
     for name, settings in params.items():
         rank = max(rank, settings.rank)
-        pairs = 2 * facts.rows * settings.rank**2 * PAIR
-        solves = (facts.users + facts.items) * settings.rank**3 / 3 * SOLVE
-        found.seconds[f"fit {name}"] = HOP + settings.iterations * (pairs + solves) / cores
+        if settings.trainer == "recsys":
+            sweep = (2 + STEPS) * JOB + facts.rows * (machine.pair[name] + (2 + STEPS) * MOVE) / cores
+        else:
+            pairs = 2 * facts.rows * settings.rank**2 * PAIR
+            sweep = (pairs + (facts.users + facts.items) * settings.rank**3 / 3 * SOLVE) / cores
+        found.seconds[f"fit {name}"] = HOP + facts.rows * PACK / cores + settings.iterations * sweep
         found.seconds[f"recommend {name}"] = HOP + listed * (facts.items * machine.score + 100e-6) / cores
     found.seconds["baselines"] = 3 * HOP + 3 * min(listed, facts.rows // 10) * (facts.items * 1.5e-9 + 50e-6) / cores
     found.seconds["judge and summarise"] = models * (HOP + facts.rows * JUDGE / cores)
-    _memory(found, config, machine, rank)
+    _memory(found, config, machine, params, rank)
     _sizes(found, config, machine, params, rank)
-    _advise(found, config, machine, params)
+    _advise(found, config, machine, params, rank)
     return found
 
 
-def _memory(found: Plan, config: Config, machine: Machine, rank: int) -> None:
+def _memory(found: Plan, config: Config, machine: Machine, params: dict[str, Params], rank: int) -> None:
     facts = found.facts
-    factors = (facts.users + facts.items) * rank * 4 / 2**20
-    blocks = facts.rows * 2 * 24 / 2**20
-    block = min(config.recommend.memory_mb / 3, BLOCK / 2**20)
-    catalogue = facts.items * rank * 4 / 2**20
-    need = JVM + 3 * factors + 3 * blocks
-    tasks = machine.cores
+    users, catalogue = (n * rank * 4 / 2**20 for n in (facts.users, facts.items))
+    block = max(min(config.recommend.memory_mb / 3, BLOCK / 2**20), 64 * PAIRS / 2**20)
+    kept = facts.rows * 2 * 8 / 2**20 + users  # packed pairs, with and without their users' factors
+    live = facts.rows * 2 * 24 / 2**20 + users + catalogue
+    need = JVM + kept
+    if any(p.trainer == "mllib" for p in params.values()):
+        found.sizes["live heap of MLlib's training, MiB"] = round(live)
+        need = JVM + 3 * live
     found.memory = {
-        "python": PYTHON + 2 * catalogue,
+        "python": PYTHON + 10 * catalogue,  # conjugate gradients in float64
         "jvm": min(need, 1.1 * machine.heap) if machine.local else need,
-        "workers": tasks * (WORKER + 3 * catalogue + 2 * block),
+        "workers": machine.cores * (WORKER + 3 * catalogue + 2 * block),
     }
     found.memory["total"] = sum(found.memory.values())
-    found.sizes["live heap of training, MiB"] = round(factors + blocks)
+    found.sizes["kept while training, MiB"] = round(kept)
 
 
 def _sizes(found: Plan, config: Config, machine: Machine, params: dict[str, Params], rank: int) -> None:
     facts = found.facts
-    blocks = max([p.blocks or max(10, machine.cores) for p in params.values()] or [10])
-    sends = min(facts.users * blocks, facts.rows) + min(facts.items * blocks, facts.rows)
-    rows = max(1, int(min(config.recommend.memory_mb * 2**20 / 3, BLOCK) / (4 * facts.items)))
+    mllib = [p for p in params.values() if p.trainer == "mllib"]
+    shuffled = facts.rows * 12
+    if mllib:
+        blocks = max(p.blocks or max(10, machine.cores) for p in mllib)
+        sends = min(facts.users * blocks, facts.rows) + min(facts.items * blocks, facts.rows)
+        found.sizes |= {
+            "MLlib's user and item blocks": blocks,
+            "checkpoint directory": config.spark.checkpoint_dir or f"{config.out}/.work",
+        }
+        shuffled = max(shuffled, sends * rank * 4 * 2)
+    tasks = min(max(machine.cores, facts.rows // PAIRS), 2 * machine.cores)
     found.sizes |= {
-        "user and item blocks": blocks,
-        "shuffle an iteration, MiB": round(sends * rank * 4 / 2**20),
-        "users in a block of top-N": rows,
-        "checkpoint directory": config.spark.checkpoint_dir or f"{config.out}/.work",
+        "shuffle files of training, MiB": round(shuffled / 2**20),
+        "sent by the tasks of a sweep, MiB": round((1 + STEPS) * tasks * facts.items * rank * 4 / 2**20),
+        "users in a block of top-N": max(
+            1, int(min(config.recommend.memory_mb * 2**20 / 3, BLOCK) / (4 * facts.items))
+        ),
         "lists": facts.users if config.recommend.everyone else "of tested users",
     }
 
 
-def _advise(found: Plan, config: Config, machine: Machine, params: dict[str, Params]) -> None:
+def _advise(found: Plan, config: Config, machine: Machine, params: dict[str, Params], rank: int) -> None:
     facts = found.facts
     for name, settings in params.items():
         if settings.rank > min(facts.users, facts.items):
@@ -179,17 +231,26 @@ def _advise(found: Plan, config: Config, machine: Machine, params: dict[str, Par
                 f"{name}: rank {settings.rank} is more than the {min(facts.users, facts.items):,} users or items there"
                 " are: lower rank."
             )
-        if settings.checkpoint_every > 25:
+        if settings.trainer == "mllib" and settings.checkpoint_every > 25:
             found.notes.append(f"{name}: checkpoint_every above 25 lets the lineage grow: 10 is safe.")
-    live = found.sizes["live heap of training, MiB"]
-    if live > 0.6 * machine.heap * (1 if machine.local else machine.cores):
+    heap = 0.6 * machine.heap * (1 if machine.local else machine.cores)
+    live, kept = found.sizes.get("live heap of MLlib's training, MiB", 0), found.sizes["kept while training, MiB"]
+    if live > heap:
         found.refusals.append(
-            f"training holds {live:,} MiB, but the heap is {machine.heap:,} MiB: raise spark.driver.memory (local) or"
-            " the number or spark.executor.memory of executors; or lower rank."
+            f"MLlib's training holds {live:,} MiB, but the heap is {machine.heap:,} MiB: raise spark.driver.memory"
+            " (local) or the number or spark.executor.memory of executors; lower rank; or use trainer = 'recsys'."
+        )
+    if kept > heap:
+        found.notes.append(f"training keeps {kept:,} MiB, and {heap:,.0f} fit in memory: the rest is read from disk.")
+    catalogue = facts.items * rank * 4 / 2**20
+    if catalogue > CATALOGUE and any(p.trainer == "recsys" for p in params.values()):
+        found.notes.append(
+            f"every task holds item factors of {catalogue:,.0f} MiB three times: fewer tasks with more memory each"
+            " (spark.task.cpus), a lower rank, or trainer = 'mllib'."
         )
     if 4 * facts.items > config.recommend.memory_mb * 2**20 / 3:
         found.refusals.append(f"one user's scores take {4 * facts.items / 2**20:.0f} MiB: raise recommend.memory_mb.")
-    shuffled = found.sizes["shuffle an iteration, MiB"] * 2
+    shuffled = found.sizes["shuffle files of training, MiB"]
     if shuffled > 0.9 * machine.free:
         found.refusals.append(f"shuffle files need {shuffled:,} MiB, {machine.free:,} are free: set spark.local.dir.")
     for kind, most in (("user", facts.heaviest_user), ("item", facts.heaviest_item)):
@@ -197,7 +258,7 @@ def _advise(found: Plan, config: Config, machine: Machine, params: dict[str, Par
             found.notes.append(
                 f"one {kind} has {most:,} of {facts.rows:,} rows: one task does all of it. Is it a robot, or a default?"
             )
-    if not machine.local and not config.spark.checkpoint_dir:
+    if not machine.local and not config.spark.checkpoint_dir and live:
         found.notes.append("on a cluster set [spark] checkpoint_dir to a disk that all executors share.")
     if (total := found.memory["total"]) > (memory := _installed()):
         found.refusals.append(f"about {total:,.0f} MiB at the peak, but this machine has {memory:,.0f}: use a cluster.")

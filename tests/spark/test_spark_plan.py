@@ -17,7 +17,7 @@ def planned(rows=1_000_000, users=50_000, items=5_000, heaviest=(500, 900), mach
     from recsys.spark.run import als_params
 
     settings = config.parse({"data": {"events": "x.csv"}, **raw})
-    machine = machine or Machine(cores=2, heap=4096, free=100_000, score=5e-9)
+    machine = machine or Machine(cores=2, heap=4096, free=100_000, score=5e-9, pair={"als": 1e-6})
     return plan(settings, Facts(rows, users, items, *heaviest), machine, als_params(settings))
 
 
@@ -34,11 +34,15 @@ def test_counts_are_those_of_the_log(spark, world):
 
 
 def test_ten_times_the_log_and_twice_the_rank_cost_accordingly():
-    one, ten = planned(), planned(rows=10_000_000, users=500_000)
+    mllib = {"als": {"trainer": "mllib"}}
+    one, ten = planned(models=mllib), planned(rows=10_000_000, users=500_000, models=mllib)
     fit, more = (found.seconds["fit als"] - 3 for found in (one, ten))
     assert 8 < more / fit < 10.1  # the items' part stays
-    twice = planned(models={"als": {"rank": 128}}).seconds["fit als"] - 3
-    assert 4 < twice / fit < 8  # between rank² and rank³
+    twice = planned(models={"als": {"rank": 128, "trainer": "mllib"}}).seconds["fit als"] - 3
+    assert 3.5 < twice / fit < 8  # between rank² and rank³
+    one, ten = planned(), planned(rows=10_000_000, users=500_000)
+    fit, more = (found.seconds["fit als"] - 3 for found in (one, ten))
+    assert 5 < more / fit < 10  # the jobs of a sweep have a part that stays
     assert ten.memory["python"] == one.memory["python"], "the driver must not grow with the users"
     assert ten.memory["workers"] == one.memory["workers"]
 
@@ -47,11 +51,14 @@ def test_what_cannot_fit_is_refused_with_advice():
     from recsys.spark.plan import Machine
 
     assert planned().refusals == []
-    small = Machine(cores=2, heap=1024, free=100_000, score=5e-9)
-    assert "raise spark.driver.memory" in planned(rows=30_000_000, machine=small).refusals[0]
+    small = Machine(cores=2, heap=1024, free=100_000, score=5e-9, pair={"als": 1e-6})
+    mllib = {"als": {"trainer": "mllib"}}
+    assert "raise spark.driver.memory" in planned(rows=30_000_000, machine=small, models=mllib).refusals[0]
+    assert any("read from disk" in note for note in planned(rows=60_000_000, machine=small).notes)
+    assert any("three times" in note for note in planned(items=8_000_000).notes)
     assert "lower rank" in planned(users=30, models={"als": {"rank": 64}}).refusals[0]
     assert "raise recommend.memory_mb" in planned(items=5_000_000, recommend={"memory_mb": 8}).refusals[0]
-    full = Machine(cores=2, heap=4096, free=10, score=5e-9)
+    full = Machine(cores=2, heap=4096, free=10, score=5e-9, pair={"als": 1e-6})
     assert "spark.local.dir" in planned(machine=full).refusals[0]
 
 
@@ -59,8 +66,10 @@ def test_skew_and_checkpoints_are_noted():
     from recsys.spark.plan import Machine
 
     assert "one user has 400,000" in planned(heaviest=(400_000, 10)).notes[0]
-    cluster = Machine(cores=8, heap=4096, free=100_000, score=5e-9, local=False)
-    assert any("checkpoint_dir" in note for note in planned(machine=cluster).notes)
+    cluster = Machine(cores=8, heap=4096, free=100_000, score=5e-9, pair={"als": 1e-6}, local=False)
+    mllib = {"als": {"trainer": "mllib"}}
+    assert any("checkpoint_dir" in note for note in planned(machine=cluster, models=mllib).notes)
+    assert not any("checkpoint_dir" in note for note in planned(machine=cluster).notes)
 
 
 def test_the_verb_prints_json_or_refuses(spark, world_files, tmp_path, capsys):
