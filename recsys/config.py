@@ -65,7 +65,9 @@ class SparkSettings(BaseModel):
     shuffle_partitions: int | None = Field(
         None, ge=1, description="unset: 32 a core on a local master, else Spark's own"
     )
-    checkpoint_dir: str | None = Field(None, description="for ALS lineage; unset: inside the run folder")
+    checkpoint_dir: str | None = Field(
+        None, description="of trainer = 'mllib', for its lineage; unset: inside the run folder"
+    )
     conf: dict[str, str] = Field({}, description="any further Spark settings")
 
 

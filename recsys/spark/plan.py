@@ -212,10 +212,9 @@ def _sizes(found: Plan, config: Config, machine: Machine, params: dict[str, Para
             "checkpoint directory": config.spark.checkpoint_dir or f"{config.out}/.work",
         }
         shuffled = max(shuffled, sends * rank * 4 * 2)
-    tasks = min(max(machine.cores, facts.rows // PAIRS), 2 * machine.cores)
     found.sizes |= {
         "shuffle files of training, MiB": round(shuffled / 2**20),
-        "sent by the tasks of a sweep, MiB": round((1 + STEPS) * tasks * facts.items * rank * 4 / 2**20),
+        "sent by the tasks of a sweep, MiB": round((1 + STEPS) * machine.cores * facts.items * rank * 4 / 2**20),
         "users in a block of top-N": max(
             1, int(min(config.recommend.memory_mb * 2**20 / 3, BLOCK) / (4 * facts.items))
         ),

@@ -126,14 +126,14 @@ def train(pairs: DataFrame, candidates: int, params: Params, place: Path) -> Tra
     context = spark.sparkContext
     hop = context.getLocalProperty("spark.job.description") or "fit"
     cores = context.defaultParallelism
-    many = max(cores, -(-pairs.count() // PAIRS))
+    many = max(4 * cores, -(-pairs.count() // PAIRS))  # several a core, so that cores have alike much to do
     packed = (
         pairs.select("user", "item", F.col(VALUE).cast("float").alias(VALUE))
         .repartition(many, "user")
         .mapInArrow(_pack(params.seed), "block binary")
         .persist(StorageLevel.MEMORY_AND_DISK)
     )
-    blocks = packed.rdd.map(lambda row: bytes(row[0])).coalesce(min(many, 2 * cores))
+    blocks = packed.rdd.map(lambda row: bytes(row[0])).coalesce(cores)  # one sum a core and step
     try:
         fitter = _Fitter(blocks, candidates, params, hop)
         items = fitter.fit()
