@@ -8,13 +8,13 @@ import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from scipy.linalg import lapack
-from scipy.sparse import csc_array, csr_array, hstack, vstack
+from scipy.sparse import csc_array, csr_array, vstack
 from sklearn.decomposition import TruncatedSVD
 from sklearn.preprocessing import normalize
 
-from recsys import linalg
+from recsys.data.terms import Scheme, predicted, remember, required, weighted, with_constant
 from recsys.errors import InputError
-from recsys.models.content import Scheme, filled, remember, required, similar, weighted
+from recsys.models.content import filled, similar
 from recsys.models.factor import ALS
 from recsys.models.linear import Linear, liked, liked_columns
 from recsys.models.popular import STRICT
@@ -29,8 +29,8 @@ class Attributes(ALS):
     """ALS that gives a new item the factor its attributes predict: *attributes → factors*.
 
     W minimises Σ_i n_i^½ |y_i − [f_i, 1]·W|² + ``ridge``·|W|² over the items somebody liked n_i times, with f the
-    weighted features of :func:`recsys.models.content.weighted`; an item that nobody liked gets [f_i, 1]·W. The other
-    scores are those of ALS. NaN for items with neither likes nor features.
+    weighted features of :func:`recsys.data.terms.weighted`; an item that nobody liked gets [f_i, 1]·W. The other
+    factors are those of ALS. NaN for items with neither likes nor features.
 
     Reference: Gantner, Drumond, Freudenthaler, Rendle and Schmidt-Thieme, ICDM 2010.
     """
@@ -46,13 +46,8 @@ class Attributes(ALS):
         ALS.fit(self, train, features)
         terms = with_constant(weighted(required(features, "attributes"), self.scheme, self.fields))
         liked_by = np.bincount(train.item[train.value > 0], minlength=len(train.items))
-        warm = self.known_
-        told = np.diff(terms.indptr) > 1
-        if warm.any():
-            weight = np.sqrt(liked_by[warm])
-            learned = linalg.ridge(terms[warm], self.item_factors_[warm], self.ridge, weight)
-            factors = np.where(warm[:, None], self.item_factors_, (terms @ learned).astype(np.float32))
-            self._keep(factors, warm | told)
+        if self.known_.any():
+            self._keep(*predicted(terms, self.item_factors_, self.known_, liked_by, self.ridge))
         return self
 
 
@@ -204,11 +199,6 @@ class SideEASE(Linear):
             return np.where(rows == item, 0.0, self.middle_[rows, item]) / (1 - own)
         one = csr_array((np.ones(len(rows), np.float32), rows, np.arange(len(rows) + 1)), (len(rows), len(self.known_)))
         return self._apply(one)[:, item].astype(np.float64)
-
-
-def with_constant(terms: csr_array) -> csr_array:
-    """Return the terms and one more column of ones."""
-    return csr_array(hstack([terms, np.ones((terms.shape[0], 1), dtype=np.float32)], format="csr"))
 
 
 def reduced(terms: csr_array, dims: int, seed: int) -> np.ndarray:

@@ -9,10 +9,10 @@ from scipy.sparse import csr_array
 
 from recsys import linalg
 from recsys.data.features import shuffled
+from recsys.data.terms import weighted, with_constant
 from recsys.errors import ConfigError, InputError
 from recsys.models import build
-from recsys.models.content import similar, weighted
-from recsys.models.side import with_constant
+from recsys.models.content import similar
 from recsys.types import Features
 
 
