@@ -29,6 +29,7 @@ from recsys.errors import RunFolderError
 from recsys.models.cascade import Cascade
 from recsys.models.factor import ALS
 from recsys.models.popular import Popular
+from recsys.models.side import Attributes
 from recsys.runfolder import MANIFEST, RunFolder, fingerprint
 from recsys.schema import ITEM, USER
 from recsys.types import IdMap, Interactions, Recommender
@@ -167,7 +168,8 @@ def _from_spark(folder: RunFolder, name: str, history: Interactions) -> tuple[Re
     has_factor = np.zeros(len(items), dtype=bool)
     at = history.items.rows(ids)
     items[at], has_factor[at] = found, True
-    als = ALS.from_factors(items, has_factor, **{key: params[key] for key in ("alpha", "reg", "nu", "beta")})
+    kind, extra = (Attributes, ("ridge", "scheme", "fields")) if params.get("model") == "attributes" else (ALS, ())
+    als = kind.from_factors(items, has_factor, **{key: params[key] for key in ("alpha", "reg", "nu", "beta", *extra)})
     ids, found = _vectors(folder.path / "model" / name / "user_factors.parquet", USER, rank)
     factors = np.full((len(history.users), rank), np.nan, dtype=np.float32)
     factors[history.users.rows(ids)] = found

@@ -50,7 +50,7 @@ class Recommending(BaseModel):
     )
     rules: str | None = Field(
         None,
-        description="a TOML file of rules (recsys/rules.py) that all lists keep, baselines too; the local path only",
+        description="a TOML file of rules (recsys/rules.py) that all lists keep, baselines too",
     )
     memory_mb: int = Field(512, ge=1, description="bound on one block of scores")
 

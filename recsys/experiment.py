@@ -59,7 +59,11 @@ def run(config: Config, *, progress: Steps | None = None) -> dict[str, Evaluatio
             _write_split(folder, parts, tables.items)
             known = None if tables.items is None else features(tables.items, ITEM, parts.train.items)
             catalogue = _catalogue(parts.train, tables, config.judge)
-            rules = [_rules(config.recommend, ids, parts, tables) for ids in (parts.test.users, parts.history.users)]
+            tested, known_users = parts.test.users, parts.history.users
+            everyone = IdMap.of(tested.ids, known_users.ids)
+            rules = [_rules(config.recommend, ids, parts, tables) for ids in (tested, known_users, everyone)]
+            if rules[2]:
+                folder.write_json("rules.json", rules[2].about)
         evaluations, by_cut, losses = [], {}, {}
         newcomers = ColdStart(parts, config.judge, config.recommend.k)
         for name, model in lineup(config, parts.train).items():
@@ -126,7 +130,7 @@ def _recommend(
 ) -> tuple[TopK, pd.DataFrame]:
     """Return the lists of the tested users, and the table of all lists (``recommend.everyone``).
 
-    ``rules``: in rows of the tested users, and of those with a history.
+    ``rules``: in rows of the tested users, and of those with a history; the rest is not looked at.
     """
     candidates, tested = parts.train.items, parts.test.users
     settings: dict[str, Any] = {

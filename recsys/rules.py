@@ -94,6 +94,11 @@ class Compiled:
     removed: dict[str, int]
     unknown: dict[str, list[Any]]
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """What rules.json of a run folder holds."""
+        return {"removed": self.removed, "unknown": self.unknown}
+
 
 def load(path: str | Path) -> Rules:
     """Read rules from TOML.

@@ -11,7 +11,7 @@ It is not 0 for a fresh bundle, because training stops somewhere; what grows is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -84,9 +84,11 @@ def update(
     x[at] = old.factors
     carried = _wider(als, old.history.items, history.items)
     x[changed] = _fold(carried, history.matrix()[changed])
-    before, _ = _drift(als, np.nan_to_num(old.factors), old.history.matrix())
-    after, stepped = _drift(carried, np.nan_to_num(x), history.matrix())
-    fresh = liked_columns(history.matrix()) & ~carried.known_
+    learned = als.known_ & liked_columns(old.history.matrix())  # others have the factors of their attributes, if any
+    before, _ = _drift(als, learned, np.nan_to_num(old.factors), old.history.matrix())
+    learned = _at(learned, old.history.items, history.items)
+    after, stepped = _drift(carried, learned, np.nan_to_num(x), history.matrix())
+    fresh = liked_columns(history.matrix()) & ~learned
     grown = _with(carried, np.where(fresh[:, None], stepped, carried.item_factors_), carried.known_ | fresh)
     x[changed] = _fold(grown, history.matrix()[changed])
     model = Cascade({old.name: grown, "popular": Popular().fit(history)})
@@ -123,24 +125,28 @@ def _ids(history: Interactions) -> list[tuple[np.ndarray, str]]:
 
 def _wider(als: ALS, old: IdMap, new: IdMap) -> ALS:
     """Return the model over a larger catalogue; it knows nothing of what came in."""
-    at = new.rows(old.names(np.arange(len(old))))
-    factors, known = np.zeros((len(new), als.rank), dtype=np.float32), np.zeros(len(new), dtype=bool)
-    factors[at], known[at] = als.item_factors_, als.known_
-    return _with(als, factors, known)
+    return _with(als, _at(als.item_factors_, old, new), _at(als.known_, old, new))
+
+
+def _at(rows: np.ndarray, old: IdMap, new: IdMap) -> np.ndarray:
+    """Return what stands for old items in rows of new ones, 0 or False for the rest."""
+    found = np.zeros((len(new), *rows.shape[1:]), dtype=rows.dtype)
+    found[new.rows(old.names(np.arange(len(old))))] = rows
+    return found
 
 
 def _with(als: ALS, factors: np.ndarray, known: np.ndarray) -> ALS:
-    return ALS.from_factors(factors, known, alpha=als.alpha, reg=als.reg, nu=als.nu, beta=als.beta)
+    settings = {name: value for name, value in asdict(als).items() if name != "rank"}
+    return type(als).from_factors(factors, known, **settings)
 
 
 def _fold(als: ALS, histories: csr_array) -> np.ndarray:
     return np.where(als.knows(histories)[:, None], als.user_factors(histories), np.float32(np.nan))
 
 
-def _drift(als: ALS, x: np.ndarray, matrix: csr_array) -> tuple[float, np.ndarray]:
-    """Return the drift, and every item's factor after one step against the users ``x``."""
+def _drift(als: ALS, known: np.ndarray, x: np.ndarray, matrix: csr_array) -> tuple[float, np.ndarray]:
+    """Return the drift of items ``known`` from training, and all factors after one step against the users ``x``."""
     y = half_step(matrix.T.tocsr(), x.astype(np.float64), als.objective)
-    known = als.known_
     moved = np.linalg.norm(y[known] - als.item_factors_[known])
     return float(moved / np.linalg.norm(als.item_factors_[known])), y.astype(np.float32)
 

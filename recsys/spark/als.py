@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +29,7 @@ class Params(BaseModel):
     """Parameters of an ALS on Spark; names, meaning and defaults are those of the local ``als``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: ClassVar[str] = "als"
 
     rank: int = Field(64, ge=1)
     iterations: int = Field(15, ge=1)
@@ -46,21 +47,21 @@ class Params(BaseModel):
     seed: int = Field(0, ge=0)
 
     @classmethod
-    def parse(cls, params: dict[str, Any]) -> Params:
+    def parse(cls, params: dict[str, Any]) -> Self:
         """Check a mapping; the nearest name stands in the ConfigError of an unknown one."""
         known = list(cls.model_fields)
         if unknown := [key for key in params if key not in known]:
             hints = " ".join(f"unknown parameter '{key}'.{nearest(key, known)}" for key in unknown)
-            raise ConfigError(f"model 'als' on Spark: {hints}")
+            raise ConfigError(f"model '{cls.kind}' on Spark: {hints}")
         try:
             found = cls(**params)
         except ValidationError as error:
             problems = "; ".join(f"{p['loc'][0]}: {p['msg']} (it is {p['input']!r})" for p in error.errors())
-            raise ConfigError(f"model 'als' on Spark: {problems}") from None
+            raise ConfigError(f"model '{cls.kind}' on Spark: {problems}") from None
         if found.trainer == "mllib" and (found.nu, found.beta) != (1, 0):
-            raise ConfigError("model 'als' on Spark: trainer = 'mllib' knows only nu = 1 and beta = 0.")
+            raise ConfigError(f"model '{cls.kind}' on Spark: trainer = 'mllib' knows only nu = 1 and beta = 0.")
         if found.trainer != "mllib" and found.nonnegative:
-            raise ConfigError("model 'als' on Spark: nonnegative needs trainer = 'mllib'.")
+            raise ConfigError(f"model '{cls.kind}' on Spark: nonnegative needs trainer = 'mllib'.")
         return found
 
     def penalty(self, n: np.ndarray, others: int) -> np.ndarray:

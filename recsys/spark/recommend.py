@@ -7,7 +7,7 @@ Memory is one block of scores a task; the driver holds the catalogue, whatever t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,6 @@ from scipy.sparse import csr_array
 
 from recsys import kernels, rank
 from recsys.data.hashing import random_scores
-from recsys.rules import Compiled
 from recsys.schema import RANK, SCORE, SOURCE, TIME, VALUE
 from recsys.spark.split import order_statistic
 
@@ -30,7 +29,8 @@ BLOCK = 64 * 2**20
 class Scorer:
     """Who speaks for a user. ``factors``: float32[items, rank] for users with features, or None.
     ``same``: float32[items] for everyone else, or None. ``seed``: random scores for everyone, or None.
-    ``quotas``: at most so many items of a kind in a list.
+    ``keep``: bool[items], the items that random scores are for; None: all. ``quotas``: at most so many items of a kind
+    in a list.
     """
 
     name: str
@@ -38,15 +38,8 @@ class Scorer:
     fallback: str = ""
     same: np.ndarray | None = None
     seed: int | None = None
+    keep: np.ndarray | None = None
     quotas: tuple[rank.Quota, ...] = ()
-
-
-def under_rules(scorer: Scorer, rules: Compiled) -> Scorer:
-    """Return a scorer without an opinion on items that the rules remove; what is denied to a user is for the caller."""
-    keep = rules.candidates
-    own = None if scorer.factors is None else np.where(keep[:, None], scorer.factors, np.float32(np.nan))
-    same = None if scorer.same is None else np.where(keep, scorer.same, np.float32(np.nan))
-    return replace(scorer, factors=own, same=same, quotas=tuple(rules.quotas))
 
 
 def histories(history: DataFrame, users: DataFrame) -> DataFrame:
@@ -132,6 +125,8 @@ def _fill(scores: np.ndarray, batch: pa.RecordBatch, scorer: Scorer) -> np.ndarr
     if scorer.seed is not None:
         user = batch.column("user").to_numpy(zero_copy_only=False)
         scores[:] = random_scores(scorer.seed, user, scores.shape[1])
+        if scorer.keep is not None:
+            scores[:, ~scorer.keep] = np.nan
         return everyone
     if scorer.factors is None and scorer.same is not None:
         scores[:] = scorer.same

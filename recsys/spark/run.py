@@ -21,11 +21,13 @@ from recsys.evaluation.metrics import parse_all
 from recsys.evaluation.segments import HISTORY
 from recsys.evaluation.summary import Facts, Layout, document
 from recsys.meter import Meter
+from recsys.rules import load
 from recsys.runfolder import RunFolder
 from recsys.schema import ITEM, RANK, SCORE, SOURCE, TIME, USER
-from recsys.spark import als, audit, beyond, evaluate
+from recsys.spark import als, attributes, audit, beyond, evaluate
 from recsys.spark.failures import told
 from recsys.spark.recommend import Scorer, histories, popular, recent, top_k
+from recsys.spark.rules import Ruled, deny, in_rows, under_rules, why_short
 from recsys.spark.session import session
 from recsys.spark.split import Split, split
 from recsys.spark.tables import read_tables
@@ -43,6 +45,7 @@ def run(config: Config, *, progress: Steps | None = None, spark: SparkSession | 
     """
     step = progress or (lambda name, done, total: None)
     params = als_params(config)
+    wanted = load(config.recommend.rules) if config.recommend.rules else None
     started = datetime.now(UTC)
     with Meter() as meter, RunFolder.writing(config.out) as folder, told(config.out):
         work = folder.path.resolve() / ".work"
@@ -53,6 +56,7 @@ def run(config: Config, *, progress: Steps | None = None, spark: SparkSession | 
                 spark.sparkContext.setCheckpointDir(config.spark.checkpoint_dir)
         with meter.hop("read"):
             tables = read_tables(spark, config.data, work)
+            attributes.require_items(params.values(), tables.item_table)
             tables.refusals.write_csv(folder.path / "refused.csv")
             sizes = {
                 n: len(t) for n, t in (("items", tables.item_table), ("users", tables.user_table)) if t is not None
@@ -70,7 +74,11 @@ def run(config: Config, *, progress: Steps | None = None, spark: SparkSession | 
                 work=work,
             )
             folder.write_json("split.json", parts.about)
-            folder.write_table("split/items.parquet", _candidates(parts, tables.item_table))
+            items = _candidates(parts, tables.item_table)
+            folder.write_table("split/items.parquet", items)
+            rules = None if wanted is None else in_rows(wanted, parts.users, items)
+            if rules:
+                folder.write_json("rules.json", rules[0].about)
             for name, pairs in parts.named.items():
                 pairs.write.parquet(_uri(folder, f"split/{name}.parquet"))
             if "history" not in parts.named:
@@ -86,7 +94,7 @@ def run(config: Config, *, progress: Steps | None = None, spark: SparkSession | 
             groups, inside = beyond.user_groups(spark, tables, config.judge)
         outside = relevant.where(F.col("item") >= parts.candidates).count()
         judged, about, of_all = {}, {}, {}
-        scorers = lineup(parts, config, params, likes, meter, folder, work)
+        scorers = lineup(parts, items, config, params, likes, meter, folder, work)
         metrics = parse_all(config.judge.metrics)
         layout = Layout(
             tuple(scorers),
@@ -99,9 +107,9 @@ def run(config: Config, *, progress: Steps | None = None, spark: SparkSession | 
         for place, (name, (scorer, users)) in enumerate(scorers.items()):
             step("recommend and judge", place, len(scorers))
             with meter.hop(f"recommend {name}"):
-                lists = _recommend(name, scorer, users, parts, config, tested, folder, work)
+                lists, why = _recommend(name, scorer, users, parts, config, rules, tested, folder, work)
             with meter.hop(f"judge {name}"):
-                judged[name] = _judge(name, lists, relevant, tested, parts, config, work, known, layout)
+                judged[name] = _judge(name, lists, why, relevant, tested, parts, config, work, known, layout)
                 of_all[name] = beyond.exposure(lists, tested, parts.candidates)
                 about[name] = evaluate.counts(judged[name], config.judge, config.recommend.k)
                 about[name] |= removed | {"relevant_outside_candidates": outside}
@@ -121,6 +129,7 @@ def run(config: Config, *, progress: Steps | None = None, spark: SparkSession | 
 
 def lineup(
     parts: Split,
+    items: pd.DataFrame,
     config: Config,
     params: dict[str, als.Params],
     likes: np.ndarray,
@@ -142,11 +151,14 @@ def lineup(
     curves: dict[str, Curve] = {}
     for name, settings in params.items():
         with meter.hop(f"fit {name}"):
+            own = attributes.terms(items, settings) if isinstance(settings, attributes.Params) else None
             model = als.fit(parts.train, parts.candidates, settings, work / name)
             if model.curve:
                 curves[name] = model.curve
+            if isinstance(settings, attributes.Params) and own is not None:
+                model = attributes.place_cold(model, parts.train, own, likes, settings, work / name)
             _write_factors(model, parts, folder, name)
-            folder.write_json(f"model/{name}/params.json", settings.model_dump())
+            folder.write_json(f"model/{name}/params.json", {"model": settings.kind} | settings.model_dump())
         scorers[name] = (
             Scorer(name, factors=model.items, fallback="" if fallback == "none" else fallback, same=same),
             model.users,
@@ -157,17 +169,15 @@ def lineup(
 
 def als_params(config: Config) -> dict[str, als.Params]:
     """Return name -> parameters of every ALS that the config asks for; the baselines come by themselves."""
-    if config.recommend.rules:
-        raise ConfigError("[recommend] rules: Spark does not apply them yet: remove it, or use engine = 'local'.")
     found = {}
     for name, settings in config.models.items():
         chosen = dict(settings)
         kind = chosen.pop("model", name)
         if kind in ("random", "popular", "recent"):
             continue
-        if kind != "als":
-            raise ConfigError(f"model '{kind}' does not run on Spark: use 'als', or engine = 'local'.")
-        found[name] = als.Params.parse({"seed": config.seed} | chosen)
+        if kind not in ("als", "attributes"):
+            raise ConfigError(f"model '{kind}' does not run on Spark: use 'als' or 'attributes', or engine = 'local'.")
+        found[name] = attributes.parse(kind, {"seed": config.seed} | chosen)
     return found
 
 
@@ -177,36 +187,40 @@ def _recommend(
     factors: DataFrame | None,
     parts: Split,
     config: Config,
+    rules: Ruled | None,
     tested: DataFrame,
     folder: RunFolder,
     work: Path,
-) -> DataFrame:
+) -> tuple[DataFrame, DataFrame | None]:
+    """Return the lists, and under rules why the list of each user would be short."""
     everyone = config.recommend.everyone and factors is not None
     wanted = parts.users.select(F.col("row").alias("user")) if everyone else tested.select("user")
     seen = work / ("seen-of-all" if everyone else "seen-of-tested")  # grouped once, read by every model
     if not seen.exists():
-        histories(parts.history, wanted).write.parquet(str(seen))
-    users = wanted.sparkSession.read.parquet(str(seen))
-    if factors is not None:
-        users = users.join(factors, "user", "left")
-    lists = top_k(
-        users,
-        scorer,
-        config.recommend.k,
-        items=parts.candidates,
-        exclude_seen=config.recommend.exclude_seen,
-        memory_mb=config.recommend.memory_mb,
-    )
+        past = parts.history if config.recommend.exclude_seen else parts.history.limit(0)
+        histories(past, wanted).write.parquet(str(seen))
+    users, why = wanted.sparkSession.read.parquet(str(seen)), None
+    k, width = config.recommend.k, parts.candidates
+    if rules:
+        judged = users.join(tested.select("user"), "user", "left_semi") if everyone else users
+        why = why_short(_joined(judged, factors), scorer, k, width)
+        scorer, users = under_rules(scorer, rules[0]), deny(users, rules[0].denied, rules[1])
+    lists = top_k(_joined(users, factors), scorer, k, items=width, memory_mb=config.recommend.memory_mb)
     place = work / f"lists-{name}"
     lists.write.parquet(str(place))
     lists = lists.sparkSession.read.parquet(str(place))
     _with_ids(lists, parts).sortWithinPartitions(USER, RANK).write.parquet(_uri(folder, f"topk/{name}.parquet"))
-    return lists
+    return lists, why
+
+
+def _joined(users: DataFrame, factors: DataFrame | None) -> DataFrame:
+    return users if factors is None else users.join(factors, "user", "left")
 
 
 def _judge(
     name: str,
     lists: DataFrame,
+    why: DataFrame | None,
     relevant: DataFrame,
     tested: DataFrame,
     parts: Split,
@@ -219,7 +233,7 @@ def _judge(
     measure = beyond.columns_of(known, config.judge, k, config.recommend.exclude_seen)
     further = (measure, layout.columns[len(layout.metrics) :])
     frame = evaluate.per_user(lists, relevant, tested, config.judge, k, further=further)
-    named = frame.join(parts.users.withColumnRenamed("row", "user"), "user").drop("user")
+    named = frame.join(parts.users.withColumnRenamed("row", "user"), "user")
     listed = F.col("n_listed")
     reason = (
         F.when(listed >= k, "none")
@@ -227,7 +241,9 @@ def _judge(
         .when(listed == 0, "cold_no_fallback")
         .otherwise("all_seen")
     )
-    named.withColumn("shortfall", reason).write.parquet(str(work / f"judged-{name}"))
+    if why is not None:
+        named, reason = named.join(why, "user"), F.when(listed >= k, "none").otherwise(F.col("why"))
+    named.withColumn("shortfall", reason).drop("user", "why").write.parquet(str(work / f"judged-{name}"))
     return named.sparkSession.read.parquet(str(work / f"judged-{name}"))
 
 

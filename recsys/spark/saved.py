@@ -9,14 +9,15 @@ import numpy as np
 import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from scipy.sparse import csr_array
 
 from recsys.errors import RunFolderError
 from recsys.rules import Rules, compile_rules
 from recsys.runfolder import RunFolder
 from recsys.schema import ITEM, RANK, SCORE, SOURCE, USER, VALUE
 from recsys.spark.als import Params, fold_in
-from recsys.spark.recommend import Scorer, histories, popular, top_k, under_rules
+from recsys.spark.attributes import parse
+from recsys.spark.recommend import Scorer, histories, popular, top_k
+from recsys.spark.rules import deny, under_rules
 from recsys.types import IdMap
 
 
@@ -60,7 +61,8 @@ def open_run(spark: SparkSession, run: str | Path, model: str | None = None) -> 
     ids = IdMap.of(items[ITEM])
     rows = _item_rows(spark, items)
     found = read(f"model/{name}/item_factors.parquet").toPandas()
-    params = Params.parse(folder.read_json(f"model/{name}/params.json"))
+    settings = folder.read_json(f"model/{name}/params.json")
+    params = parse(settings.pop("model", "als"), settings)
     factors = np.full((len(items), params.rank), np.nan, dtype=np.float32)
     factors[ids.rows(found[ITEM])] = np.stack(found["features"].to_list())
     history = read("split/history.parquet").join(rows, ITEM).withColumnRenamed(USER, "user")
@@ -112,7 +114,7 @@ def recommend(
         denied_of = IdMap.of(list(rules.deny_for))
         compiled = compile_rules(rules, denied_of, IdMap.of(saved.items[ITEM]), saved.items)
         scorer, removed = under_rules(scorer, compiled), compiled.removed
-        asked = _deny(asked, compiled.denied, denied_of)
+        asked = deny(asked, compiled.denied, list(denied_of.ids))
     lists = top_k(asked.join(factors, "user", "left"), scorer, k, items=len(saved.items), memory_mb=memory_mb)
     named = lists.join(_item_rows(spark, saved.items), "item").withColumnRenamed("user", USER)
     return named.select(USER, ITEM, RANK, SCORE, SOURCE).sortWithinPartitions(USER, RANK), removed
@@ -122,17 +124,3 @@ def _item_rows(spark: SparkSession, items: pd.DataFrame) -> DataFrame:
     """Return (item_id, item: its row), for a broadcast join."""
     rows = pd.DataFrame({ITEM: items[ITEM], "item": np.arange(len(items), dtype=np.int32)})
     return F.broadcast(spark.createDataFrame(rows))
-
-
-def _deny(asked: DataFrame, denied: csr_array, users: IdMap) -> DataFrame:
-    """Add what is denied to each user to what he has seen."""
-    if not denied.nnz:
-        return asked
-    rows = [
-        (str(name), denied.indices[denied.indptr[i] : denied.indptr[i + 1]].tolist())
-        for i, name in enumerate(users.ids)
-    ]
-    table = F.broadcast(asked.sparkSession.createDataFrame(rows, "key string, denied array<int>"))
-    both = asked.join(table, F.col("user").cast("string") == F.col("key"), "left")
-    seen = F.coalesce(F.array_sort(F.array_union("seen", "denied")), F.col("seen"))
-    return both.select("user", seen.alias("seen"))

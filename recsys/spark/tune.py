@@ -13,7 +13,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recsys.config import Config, Tuning
-from recsys.errors import InputError
+from recsys.errors import ConfigError, InputError
 from recsys.runfolder import RunFolder, remove_orphans
 from recsys.schema import ITEM, TIME, USER, VALUE
 from recsys.spark import als, evaluate
@@ -34,7 +34,10 @@ def judges(config: Config, name: str, metric: str, place: Path) -> Iterator[list
 
     Raises:
         InputError: no times for windows, or a fold without train or test pairs.
+        ConfigError: a model that is more than ALS; folds know no attributes.
     """
+    if als_params(config)[name].kind != "als":
+        raise ConfigError(f"[tune] model '{name}': on Spark tune one of kind 'als', and take over what it finds.")
     run = RunFolder.open(config.out)
     spark = session(config.spark)
     work = place.resolve() / f".work.{os.getpid()}.part"  # of this process: others may be at the same study

@@ -6,6 +6,8 @@ import pytest
 from scipy.sparse import csr_array
 
 from recsys.rank import recommend
+from recsys.rules import Compiled
+from recsys.types import SHORTFALL
 
 pytestmark = pytest.mark.spark
 USERS, ITEMS, RANK = 60, 30, 4
@@ -83,3 +85,35 @@ def test_blocks_do_not_change_the_lists(case):
     whole = lists(case, True, 5)
     tiny = lists(case, True, 5, memory_mb=0)  # one user at a time
     pd.testing.assert_frame_equal(whole.reset_index(drop=True), tiny.reset_index(drop=True))
+
+
+@pytest.mark.parametrize("exclude_seen", [True, False])
+@pytest.mark.parametrize("fallback", [True, False])
+def test_lists_under_rules_equal_the_local_ones_and_are_short_for_the_same_reason(case, fallback, exclude_seen):
+    from recsys.spark.recommend import Scorer, histories, top_k
+    from recsys.spark.rules import deny, under_rules, why_short
+
+    rng = np.random.default_rng(4)
+    denied = rng.random((USERS, ITEMS)) < 0.2
+    denied[::3] = False
+    kinds = csr_array(rng.random((ITEMS, 4)) < 0.3, dtype=np.float32)
+    rules = Compiled(rng.random(ITEMS) < 0.7, csr_array(denied, dtype=np.float32), [(kinds, 2)], {}, {})
+    model = Given(case["model"] if fallback else case["no_fallback"])
+    expected = recommend(model, case["seen"], 8, rules=rules, exclude_seen=exclude_seen)
+    past = case["history"] if exclude_seen else case["history"].limit(0)
+    users = histories(past, case["everyone"])
+    scorer = Scorer("als", factors=case["item_factors"], fallback="popular", same=case["same"] if fallback else None)
+    ruled = deny(users, rules.denied, range(USERS)).join(case["factors"], "user", "left")
+    lists = top_k(ruled, under_rules(scorer, rules), 8, items=ITEMS).toPandas().sort_values(["user", "rank"])
+    own = lists.groupby("user")["item"].agg(list)
+    why = why_short(users.join(case["factors"], "user", "left"), scorer, 8, ITEMS).toPandas().set_index("user")["why"]
+    reasons = set()
+    for user in range(USERS):
+        wanted = expected.items[user][expected.items[user] >= 0].tolist()
+        assert own.get(user, []) == wanted
+        if len(wanted) < 8:
+            assert why[user] == SHORTFALL[expected.shortfall[user]]
+            reasons.add(why[user])
+    assert "filtered" in reasons
+    assert ("all_seen" in reasons) is (fallback and exclude_seen)
+    assert ("cold_no_fallback" in reasons) is not fallback
