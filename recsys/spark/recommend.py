@@ -29,6 +29,7 @@ BLOCK = 64 * 2**20
 @dataclass(frozen=True)
 class Scorer:
     """Who speaks for a user. ``factors``: float32[items, rank] for users with features, or None.
+    ``groups``: for users without: float32[segments, items] and who speaks for each segment, or None.
     ``same``: float32[items] for everyone else, or None. ``seed``: random scores for everyone, or None.
     ``quotas``: at most so many items of a kind in a list.
     """
@@ -39,6 +40,7 @@ class Scorer:
     same: np.ndarray | None = None
     seed: int | None = None
     quotas: tuple[rank.Quota, ...] = ()
+    groups: tuple[np.ndarray, tuple[str, ...]] | None = None
 
 
 def under_rules(scorer: Scorer, rules: Compiled) -> Scorer:
@@ -46,7 +48,10 @@ def under_rules(scorer: Scorer, rules: Compiled) -> Scorer:
     keep = rules.candidates
     own = None if scorer.factors is None else np.where(keep[:, None], scorer.factors, np.float32(np.nan))
     same = None if scorer.same is None else np.where(keep, scorer.same, np.float32(np.nan))
-    return replace(scorer, factors=own, same=same, quotas=tuple(rules.quotas))
+    groups = None
+    if scorer.groups is not None:
+        groups = np.where(keep, scorer.groups[0], np.float32(np.nan)), scorer.groups[1]
+    return replace(scorer, factors=own, same=same, groups=groups, quotas=tuple(rules.quotas))
 
 
 def histories(history: DataFrame, users: DataFrame) -> DataFrame:
@@ -62,8 +67,8 @@ def top_k(
     """Return (user, item, rank from 1, score, source), best first; a user on whom nobody speaks has no row.
 
     Args:
-        users: (user, seen), and ``features`` (array<float>, null = no opinion) for a scorer with factors; ``user`` is a
-            row, or an id of any kind.
+        users: (user, seen), and ``features`` (array<float>, null = no opinion) for a scorer with factors, ``segment``
+            (int, null or -1 = none) for one with groups; ``user`` is a row, or an id of any kind.
         items: number of candidates; rows 0 … items-1.
         memory_mb: bound on the scores of one block, in each task.
 
@@ -72,10 +77,14 @@ def top_k(
     context = users.sparkSession.sparkContext
     shared: Broadcast[Scorer] = context.broadcast(scorer)
     block = max(1, int(min(memory_mb * 2**20 / 3, BLOCK) / (4 * max(1, items))))
-    frame = users if "features" in users.columns else users.withColumn("features", F.lit(None).cast("array<float>"))
+    frame = users
+    for name, missing in (("features", "array<float>"), ("segment", "int")):
+        if name not in users.columns:
+            frame = frame.withColumn(name, F.lit(None).cast(missing))
     kind = frame.schema["user"].dataType.simpleString()
     lists = f"user {kind}, item int, {RANK} int, {SCORE} float, {SOURCE} string"
-    return frame.select("user", "seen", "features").mapInArrow(_Select(shared, k, items, exclude_seen, block), lists)
+    wanted = frame.select("user", "seen", "features", "segment")
+    return wanted.mapInArrow(_Select(shared, k, items, exclude_seen, block), lists)
 
 
 def _Select(
@@ -113,22 +122,22 @@ def _lists(batch: pa.RecordBatch, scorer: Scorer, k: int, space: np.ndarray, exc
     else:
         chosen, score = kernels.select_top_k(scores, indptr, skip, k)
     row, place = np.nonzero(chosen >= 0)
-    names = pa.array([scorer.fallback or scorer.name, scorer.name])
+    names = pa.array([scorer.fallback or scorer.name, scorer.name, *(scorer.groups[1] if scorer.groups else ())])
     return pa.RecordBatch.from_arrays(
         [
             batch.column("user").take(pa.array(row)),
             pa.array(chosen[row, place]),
             pa.array((place + 1).astype(np.int32)),
             pa.array(score[row, place]),
-            names.take(pa.array(speaks.astype(np.int8)[row])),
+            names.take(pa.array(speaks[row])),
         ],
         names=["user", "item", RANK, SCORE, SOURCE],
     )
 
 
 def _fill(scores: np.ndarray, batch: pa.RecordBatch, scorer: Scorer) -> np.ndarray:
-    """Write float32[m, items]; return bool[m]: the scorer itself speaks, not its fallback."""
-    everyone = np.ones(len(scores), dtype=bool)
+    """Write float32[m, items]; return int[m], who speaks: 0 the fallback, 1 the scorer itself, 2 + s segment s."""
+    everyone = np.ones(len(scores), dtype=np.int64)
     if scorer.seed is not None:
         user = batch.column("user").to_numpy(zero_copy_only=False)
         scores[:] = random_scores(scorer.seed, user, scores.shape[1])
@@ -145,7 +154,13 @@ def _fill(scores: np.ndarray, batch: pa.RecordBatch, scorer: Scorer) -> np.ndarr
         else:
             scores[known] = own @ scorer.factors.T
     scores[~known] = np.nan if scorer.same is None else scorer.same
-    return known
+    speaks = known.astype(np.int64)
+    if scorer.groups is not None:
+        segment = batch.column("segment").fill_null(-1).to_numpy(zero_copy_only=False)
+        grouped = ~known & (segment >= 0)
+        scores[grouped] = scorer.groups[0][segment[grouped]]
+        speaks[grouped] = 2 + segment[grouped]
+    return speaks
 
 
 def popular(train: DataFrame, candidates: int) -> np.ndarray:
