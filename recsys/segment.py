@@ -226,7 +226,7 @@ class BySegment:
     def score(self, histories: csr_array, users: np.ndarray | None = None) -> np.ndarray:
         """Return float32[m, items]."""
         users = np.arange(histories.shape[0]) if users is None else users
-        scores, own = self.model.score(histories, users), self._speaking(histories, users)
+        scores, own = self.model.score(histories, users), self.speaking(histories, users)
         if (own >= 0).any():
             scores = np.array(scores)
             scores[own >= 0] = self.segments.scores[own[own >= 0]]
@@ -235,12 +235,12 @@ class BySegment:
     def source(self, histories: csr_array, items: np.ndarray, users: np.ndarray | None = None) -> np.ndarray:
         """Return int8[m, k]: who spoke."""
         users = np.arange(histories.shape[0]) if users is None else users
-        found, own = np.array(self.model.source(histories, items, users)), self._speaking(histories, users)
+        found, own = np.array(self.model.source(histories, items, users)), self.speaking(histories, users)
         spoken = own >= 0
         found[spoken] = (len(self.model.sources) + self.segments.depths[own[spoken]])[:, None]
         return found
 
-    def _speaking(self, histories: csr_array, users: np.ndarray) -> np.ndarray:
+    def speaking(self, histories: csr_array, users: np.ndarray) -> np.ndarray:
         """Return int64[m], the segment that speaks for each row, -1 where none does."""
         return np.where(self.model.leads(histories, users), -1, self.rows[users])
 

@@ -244,6 +244,18 @@ def test_new_users_are_answered_by_what_is_told_of_them(run, tmp_path, capsys, p
     assert table.groupby("user_id").item_id.first().to_dict() == {"one": "b0", "two": "a0", "idle-y": "b0"}
 
 
+def test_a_segment_is_named_as_the_reason(run, capsys):
+    of = ["explain", str(run), "--model", "als", "--item", "b3", "--user"]
+    assert run_verb([*of, "idle-y"]) == 0
+    share = (SMALL - SMALL // EACH) / (LARGE + SMALL)
+    said = capsys.readouterr().out
+    assert f"segment:country: score {(SMALL - SMALL // EACH + 20 * share) / (SMALL + 20):.6g}" in said
+    assert "users of country=y" in said
+    for user, speaker in (("nobody", "popular"), ("y01", "als")):
+        assert run_verb([*of, user]) == 0
+        assert capsys.readouterr().out.startswith(f"{speaker}: score")
+
+
 def test_what_cannot_be_told_is_refused_or_warned_of(run, tmp_path, capsys):
     of = ["recommend", run, "--model", "als", "--user", "nobody"]
     for wrong in ("contry=y", "country", "=y"):

@@ -57,6 +57,20 @@ class Opened:
         told = self.segments.rows(users)
         return BySegment(model, self.segments, np.where(told >= 0, told, self.segments.of_users(users["user_id"])))
 
+    def by_segment(self, user: str, history: csr_array, item: int) -> bool:
+        """Print why a segment gives a user an item, and return whether one speaks for him."""
+        from recsys.segment import BySegment
+
+        model = self.answering(pd.DataFrame({"user_id": [user]}))
+        own = int(model.speaking(history, np.zeros(1, int))[0]) if isinstance(model, BySegment) else -1
+        if own < 0 or self.segments is None:
+            return False
+        known = self.segments
+        values = ", ".join(map("=".join, zip(known.columns, known.keys[own], strict=False)))
+        out.print(f"{known.row_sources[own]}: score {known.scores[own, item]:.6g}", markup=False)
+        out.print(f"the share of users of {values} who like it: nothing of the user's own is in it", markup=False)
+        return True
+
     def rows(self, users: list[str]) -> csr_array:
         """Return the histories of users; a stranger's is empty."""
         return select_rows(self.history.matrix(), self.history.users.rows(users))
@@ -191,6 +205,8 @@ def explain(
     """
     opened = open_run(run, model)
     history, row = opened.rows([user]), opened.item(item)
+    if opened.by_segment(user, history, row):
+        return
     name, speaker = _speaker(opened.name, opened.model, history)
     score = float(speaker.score(history)[0, row])
     out.print(f"{name}: score {score:.6g}", markup=False)
