@@ -2,8 +2,10 @@
 
     spark-submit jobs/recommend_als.py runs/als_demo --out lists.parquet -k 20 --users users.csv --rules rules.toml
 
-USERS is a table with a column user_id; LATE holds events (user_id, item_id[, value]) that came after the run: their
-users, known or new, are folded in. Tables are Parquet, or CSV when the name ends in .csv, at any URI that Spark reads.
+USERS is a table with a column user_id; where the run falls back on segments, columns of their names (country, say) tell
+the segment of users that the run has not met. LATE holds events (user_id, item_id[, value]) that came after the run:
+their users, known or new, are folded in. Tables are Parquet, or CSV when the name ends in .csv, at any URI that Spark
+reads.
 """
 
 import argparse

@@ -4,6 +4,7 @@
     model/NAME/        the fitted model, as ``models.save`` writes it: JSON and .npy
     user_factors.npy   float32[users of the history, rank], NaN rows without one; of Spark runs only
     split/             items.parquet, history.parquet
+    segment/           who speaks for users that nothing is known of, where the run has segments (recsys/segment.py)
     config.toml  metrics.json  manifest.json
 
 Nothing is pickled. A bundle is opened only when every file is there, unchanged, and of a format this version reads.
@@ -32,6 +33,7 @@ from recsys.models.popular import Popular
 from recsys.models.side import Attributes
 from recsys.runfolder import MANIFEST, RunFolder, fingerprint
 from recsys.schema import ITEM, USER
+from recsys.segment import Segments
 from recsys.types import IdMap, Interactions, Recommender
 
 FORMAT = 1
@@ -40,7 +42,8 @@ ABOUT, FACTORS = "bundle.json", "user_factors.npy"
 
 @dataclass(frozen=True)
 class Bundle:
-    """An open bundle: ``factors`` float32[users of ``history``, rank], NaN rows without one, or None."""
+    """An open bundle: ``factors`` float32[users of ``history``, rank], NaN rows without one, or None; ``segments`` of a
+    run that falls back on them."""
 
     name: str
     model: Recommender
@@ -48,6 +51,7 @@ class Bundle:
     items: pd.DataFrame
     config: Config
     factors: np.ndarray | None
+    segments: Segments | None = None
 
 
 class Stored:
@@ -77,7 +81,12 @@ class Stored:
             scores[~known] = self.model.score(histories[np.flatnonzero(~known)], users[~known])
         return scores
 
-    def source(self, histories: csr_array, items: np.ndarray) -> np.ndarray:
+    def leads(self, histories: csr_array, users: np.ndarray) -> np.ndarray:
+        """Return bool[m]: the factor model speaks, by a stored factor or by folding in."""
+        known = ~np.isnan(self.factors[users]).any(axis=1)
+        return known | self.als.knows(histories)
+
+    def source(self, histories: csr_array, items: np.ndarray, users: np.ndarray | None = None) -> np.ndarray:
         """Return int8[m, k]: who spoke."""
         found: np.ndarray = np.zeros(items.shape, np.int8)
         return self.model.source(histories, items) if hasattr(self.model, "source") else found
@@ -101,7 +110,7 @@ def write(run: str | Path, out: str | Path, model: str | None = None) -> str:
     else:
         fitted = models.load(folder.path / "model" / name)
     config = load(folder.path / "config.toml")
-    write_bundle(Bundle(name, fitted, history, items, config, factors), Path(out), folder)
+    write_bundle(Bundle(name, fitted, history, items, config, factors, Segments.load(folder.path)), Path(out), folder)
     return name
 
 
@@ -113,6 +122,8 @@ def write_bundle(bundle: Bundle, out: Path, source: RunFolder) -> None:
         models.save(bundle.model, folder.path / "model" / bundle.name)
         if bundle.factors is not None:
             np.save(folder.path / FACTORS, bundle.factors, allow_pickle=False)
+        if bundle.segments is not None:
+            bundle.segments.save(folder.path)
         for name in ("config.toml", "metrics.json", MANIFEST):
             shutil.copyfile(source.path / name, folder.path / name)
         files = sorted(path for path in folder.path.rglob("*") if path.is_file())
@@ -141,7 +152,8 @@ def open_bundle(path: str | Path) -> Bundle:
     stored = folder.path / FACTORS
     factors = np.load(stored, allow_pickle=False) if stored.exists() else None
     fitted = models.load(folder.path / "model" / about["model"])
-    return Bundle(about["model"], fitted, history, items, load(folder.path / "config.toml"), factors)
+    config, segments = load(folder.path / "config.toml"), Segments.load(folder.path)
+    return Bundle(about["model"], fitted, history, items, config, factors, segments)
 
 
 def known(folder: RunFolder) -> tuple[Interactions, pd.DataFrame]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from recsys.data.read import Reading
 from recsys.data.rules import AnyRule, ByTime, Fraction
@@ -42,8 +42,21 @@ class Recommending(BaseModel):
 
     k: int = Field(10, ge=1, description="length of each user's list")
     exclude_seen: bool = Field(True, description="leave out what the user's history holds")
-    fallback: Literal["popular", "recent", "none"] = Field(
-        "popular", description="who answers for a user on whom a model has no opinion; `none`: nobody"
+    fallback: Literal["popular", "recent", "segment", "none"] = Field(
+        "popular",
+        description="who answers for a user on whom a model has no opinion; `segment`: what users of his segment like,"
+        " else popular (recsys/segment.py); `none`: nobody",
+    )
+    segment: tuple[str, ...] = Field(
+        (),
+        description="columns of the users table that make the segments, from wide to narrow, such as"
+        ' `["country", "age_group"]`; one may stand without brackets',
+    )
+    segment_prior: float = Field(
+        20,
+        ge=0,
+        description="a segment's scores are drawn to those of the wider group as if that added so many users: a segment"
+        " of 20 users is half itself",
     )
     everyone: bool = Field(
         False, description="the models also make lists for users with a history who are not tested; baselines never do"
@@ -52,7 +65,23 @@ class Recommending(BaseModel):
         None,
         description="a TOML file of rules (recsys/rules.py) that all lists keep, baselines too",
     )
-    memory_mb: int = Field(512, ge=1, description="bound on one block of scores")
+    memory_mb: int = Field(512, ge=1, description="bound on one block of scores, and on those of all segments")
+
+    @field_validator("segment", mode="before")
+    @classmethod
+    def _one_column(cls, raw: Any) -> Any:
+        return (raw,) if isinstance(raw, str) else raw
+
+    @model_validator(mode="after")
+    def _segment_of_what(self) -> Recommending:
+        if (self.fallback == "segment") != bool(self.segment):
+            raise ValueError(
+                "fallback = 'segment' and segment = 'COLUMN' go together: name the columns of the users table that make"
+                " the segments"
+                if not self.segment
+                else "segment needs fallback = 'segment'"
+            )
+        return self
 
 
 class SparkSettings(BaseModel):

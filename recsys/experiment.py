@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recsys import models
+from recsys import models, segment
 from recsys.config import Config, Recommending
 from recsys.data import weigh
 from recsys.data.card import card
@@ -30,6 +30,7 @@ from recsys.rank import recommend, topk_table
 from recsys.rules import Compiled, compile_rules, load
 from recsys.runfolder import RunFolder
 from recsys.schema import ITEM, TIME
+from recsys.segment import BySegment, Segments
 from recsys.types import Evaluation, IdMap, Interactions, Recommender, Split, TopK
 
 Steps = Callable[[str, int, int], None]
@@ -64,6 +65,9 @@ def run(config: Config, *, progress: Steps | None = None) -> dict[str, Evaluatio
             rules = [_rules(config.recommend, ids, parts, tables) for ids in (tested, known_users, everyone)]
             if rules[2]:
                 folder.write_json("rules.json", rules[2].about)
+            segments = _segments(config.recommend, parts.train, tables)
+            if segments is not None:
+                segments.save(folder.path)
         evaluations, by_cut, losses = [], {}, {}
         newcomers = ColdStart(parts, config.judge, config.recommend.k)
         for name, model in lineup(config, parts.train).items():
@@ -75,7 +79,8 @@ def run(config: Config, *, progress: Steps | None = None) -> dict[str, Evaluatio
                     losses[name] = trained.losses_.tolist()
             with meter.hop(f"recommend {name}"):
                 told = partial(step, f"recommend {name}")
-                topk, table = _recommend(name, model, parts, config.recommend, rules, told)
+                asked = [behind(model, segments, ids) for ids in (parts.test.users, parts.history.users)]
+                topk, table = _recommend(name, asked, parts, config.recommend, rules, told)
                 folder.write_table(f"topk/{name}.parquet", table)
             with meter.hop(f"judge {name}"):
                 seen = config.recommend.exclude_seen
@@ -83,7 +88,7 @@ def run(config: Config, *, progress: Steps | None = None) -> dict[str, Evaluatio
                 evaluations.append(extend(evaluation, topk, parts, catalogue, config.judge, exclude_seen=seen))
             if newcomers.cuts:
                 with meter.hop(f"cold start {name}"):
-                    by_cut[name] = newcomers.values(model)
+                    by_cut[name] = newcomers.values(asked[0])
         with meter.hop("summarise"):
             folder.write_table("per_user.parquet", _per_user(evaluations))
             settings: dict[str, Any] = {"seed": config.seed, "users": tables.users, "catalogue": catalogue}
@@ -117,12 +122,20 @@ def configured(name: str, config: Config) -> Recommender:
     model, fallback = models.build(kind, settings), config.recommend.fallback
     if fallback == "none" or kind in BASELINES:
         return model
+    fallback = "popular" if fallback == "segment" else fallback  # segments come between: they need the user, see behind
     return Cascade({name: model, fallback: models.build(fallback, {})})
+
+
+def behind(model: Recommender, segments: Segments | None, users: IdMap) -> Recommender:
+    """Return the model that answers ``users``, by row: of a cascade, with segments between it and its fallback."""
+    if segments is None or not isinstance(model, Cascade):
+        return model
+    return BySegment(model, segments, segments.of_users(users.ids))
 
 
 def _recommend(
     name: str,
-    model: Recommender,
+    model: list[Recommender],
     parts: Split,
     wanted: Recommending,
     rules: list[Compiled | None],
@@ -130,7 +143,7 @@ def _recommend(
 ) -> tuple[TopK, pd.DataFrame]:
     """Return the lists of the tested users, and the table of all lists (``recommend.everyone``).
 
-    ``rules``: in rows of the tested users, and of those with a history; the rest is not looked at.
+    ``model``, ``rules``: for rows of the tested users, and for rows of those with a history; more is not looked at.
     """
     candidates, tested = parts.train.items, parts.test.users
     settings: dict[str, Any] = {
@@ -138,19 +151,26 @@ def _recommend(
         "memory_mb": wanted.memory_mb,
         "progress": progress,
     }
-    topk = recommend(model, parts.histories(), wanted.k, rules=rules[0], **settings)
+    topk = recommend(model[0], parts.histories(), wanted.k, rules=rules[0], **settings)
     table = topk_table(topk, tested, candidates)
     if wanted.everyone and name not in BASELINES:
         known = parts.history.users
         others = np.flatnonzero(tested.rows(known.ids) < 0)
         histories = parts.history.matrix()[others]
-        rest = recommend(model, histories, wanted.k, users=others, rules=rules[1], **settings)
+        rest = recommend(model[1], histories, wanted.k, users=others, rules=rules[1], **settings)
         table = pd.concat([table, topk_table(rest, known, candidates)], ignore_index=True)
     return topk, table
 
 
 def _rules(wanted: Recommending, users: IdMap, parts: Split, tables: Tables) -> Compiled | None:
     return compile_rules(load(wanted.rules), users, parts.train.items, tables.items) if wanted.rules else None
+
+
+def _segments(wanted: Recommending, train: Interactions, tables: Tables) -> Segments | None:
+    if wanted.fallback != "segment":
+        return None
+    columns, prior, memory_mb = wanted.segment, wanted.segment_prior, wanted.memory_mb
+    return segment.fit(train, tables.users, columns, prior=prior, memory_mb=memory_mb)
 
 
 def _catalogue(train: Interactions, tables: Tables, judging: Judging) -> Catalogue:

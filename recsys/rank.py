@@ -81,7 +81,7 @@ def recommend(
         items[rows], scores[rows] = kernels.select_top_k(allowed, skip.indptr, skip.indices, k)
         if rules is not None and rules.quotas:
             items[rows], scores[rows] = within_quotas(allowed, skip, rules.quotas, k)
-        source[rows] = _source(model, part, items[rows])
+        source[rows] = _source(model, part, items[rows], users[rows])
         short = np.flatnonzero(items[rows, -1] < 0)
         shortfall[start + short] = _why_short(raw[short], own[short], candidates, k)
         if progress:
@@ -140,9 +140,9 @@ def _sources(model: Recommender) -> tuple[str, ...]:
     return getattr(model, "sources", (type(model).__name__.lower(),))
 
 
-def _source(model: Recommender, histories: csr_array, items: np.ndarray) -> np.ndarray:
+def _source(model: Recommender, histories: csr_array, items: np.ndarray, users: np.ndarray) -> np.ndarray:
     if hasattr(model, "source"):
-        return np.where(items >= 0, model.source(histories, items), -1).astype(np.int8)
+        return np.where(items >= 0, model.source(histories, items, users), -1).astype(np.int8)
     return np.where(items >= 0, 0, -1).astype(np.int8)
 
 

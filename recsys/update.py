@@ -19,7 +19,7 @@ import pandas as pd
 from scipy.sparse import csr_array
 
 from recsys import bundle as bundles
-from recsys import rank
+from recsys import rank, segment
 from recsys.bundle import Bundle, Stored
 from recsys.data.read import read_events
 from recsys.data.weigh import aggregate, table, weigh
@@ -30,6 +30,7 @@ from recsys.models.linear import liked_columns
 from recsys.models.popular import Popular
 from recsys.runfolder import RunFolder
 from recsys.schema import ITEM, TIME, USER
+from recsys.segment import Segments
 from recsys.types import IdMap, Interactions, select_rows
 
 RETRAIN_AT = 0.05
@@ -93,7 +94,8 @@ def update(
     x[changed] = _fold(grown, history.matrix()[changed])
     model = Cascade({old.name: grown, "popular": Popular().fit(history)})
     ids = pd.DataFrame({ITEM: history.items.names(np.arange(len(history.items)))})
-    new = replace(old, model=model, history=history, items=ids.merge(old.items, on=ITEM, how="left"), factors=x)
+    items, segments = ids.merge(old.items, on=ITEM, how="left"), _segments(old, history)
+    new = replace(old, model=model, history=history, items=items, factors=x, segments=segments)
     bundles.write_bundle(new, Path(out), RunFolder.open(place))
     overlap = float("nan") if against is None else _overlap(new, bundles.open_bundle(against))
     strangers = len(history.users) - len(old.history.users)
@@ -117,6 +119,15 @@ def _together(old: Bundle, events: pd.DataFrame) -> tuple[Interactions, np.ndarr
     how = "sum" if weighing.aggregate == "count" else weighing.aggregate
     history = aggregate(both if timed else both.drop(columns=TIME), how, users, items)
     return history, np.unique(users.rows(weighed[USER]))
+
+
+def _segments(old: Bundle, history: Interactions) -> Segments | None:
+    """Return the segments counted anew; who is in which is what the bundle knows."""
+    if old.segments is None:
+        return None
+    wanted = old.config.recommend
+    columns, prior, memory_mb = wanted.segment, wanted.segment_prior, wanted.memory_mb
+    return segment.fit(history, old.segments.users, columns, prior=prior, memory_mb=memory_mb)
 
 
 def _ids(history: Interactions) -> list[tuple[np.ndarray, str]]:

@@ -13,7 +13,21 @@ PACKAGE = ROOT / "recsys"
 
 FLOOR = {"errors": 0, "types": 0, "schema": 0}
 FLOOR |= dict.fromkeys(
-    ("config", "kernels", "linalg", "rank", "rerank", "rules", "runfolder", "meter", "java", "data", "evaluation"), 1
+    (
+        "config",
+        "kernels",
+        "linalg",
+        "rank",
+        "rerank",
+        "rules",
+        "runfolder",
+        "segment",
+        "meter",
+        "java",
+        "data",
+        "evaluation",
+    ),
+    1,
 )
 FLOOR |= {"models": 2, "spark": 2}
 FLOOR |= dict.fromkeys(("experiment", "route", "tune", "bundle", "update", "report", "serve", "track"), 3)

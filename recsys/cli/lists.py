@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,9 @@ from scipy.sparse import csr_array
 from recsys.cli.console import log, out
 from recsys.errors import InputError, RunFolderError, nearest
 from recsys.types import IdMap, Interactions, Recommender, select_rows
+
+if TYPE_CHECKING:
+    from recsys.segment import Segments
 
 Run = Annotated[Path, typer.Argument(help="A run folder of `recsys run`, or a bundle of one.")]
 Model = Annotated[str | None, typer.Option(help="Which of its models; unset: the last one in its report.")]
@@ -35,16 +39,37 @@ class Opened:
     history: Interactions
     items: pd.DataFrame
     factors: np.ndarray | None = None
+    segments: Segments | None = None
 
-    def answering(self, users: list[str]) -> Recommender:
-        """Return the model that answers these users, in this order: by stored factors where there are any."""
-        if self.factors is None:
-            return self.model
-        from recsys.bundle import Stored
+    def answering(self, users: pd.DataFrame) -> Recommender:
+        """Return the model that answers these users, in this order: by stored factors where there are any, and by
+        segment where the run has them, which columns of ``users`` tell before the users table of the run does."""
+        model: Any = self.model
+        if self.factors is not None:
+            from recsys.bundle import Stored
 
-        rows = self.history.users.rows(users)
-        own = np.where((rows >= 0)[:, None], self.factors[rows], np.float32(np.nan))
-        return Stored(self.model, own)
+            rows = self.history.users.rows(users["user_id"])
+            model = Stored(model, np.where((rows >= 0)[:, None], self.factors[rows], np.float32(np.nan)))
+        if self.segments is None or not hasattr(self.model, "leads"):
+            return model
+        from recsys.segment import BySegment
+
+        told = self.segments.rows(users)
+        return BySegment(model, self.segments, np.where(told >= 0, told, self.segments.of_users(users["user_id"])))
+
+    def by_segment(self, user: str, history: csr_array, item: int) -> bool:
+        """Print why a segment gives a user an item, and return whether one speaks for him."""
+        from recsys.segment import BySegment
+
+        model = self.answering(pd.DataFrame({"user_id": [user]}))
+        own = int(model.speaking(history, np.zeros(1, int))[0]) if isinstance(model, BySegment) else -1
+        if own < 0 or self.segments is None:
+            return False
+        known = self.segments
+        values = ", ".join(map("=".join, zip(known.columns, known.keys[own], strict=False)))
+        out.print(f"{known.row_sources[own]}: score {known.scores[own, item]:.6g}", markup=False)
+        out.print(f"the share of users of {values} who like it: nothing of the user's own is in it", markup=False)
+        return True
 
     def rows(self, users: list[str]) -> csr_array:
         """Return the histories of users; a stranger's is empty."""
@@ -72,12 +97,13 @@ def open_run(run: Path, model: str | None) -> Opened:
     """
     from recsys import bundle, models
     from recsys.runfolder import RunFolder
+    from recsys.segment import Segments
 
     if bundle.is_bundle(run):
         found = bundle.open_bundle(run)
         if model and model != found.name:
             raise RunFolderError(f"{run}: a bundle of model {found.name}, not of {model}.")
-        return Opened(found.name, found.model, found.history, found.items, found.factors)
+        return Opened(found.name, found.model, found.history, found.items, found.factors, found.segments)
     folder = RunFolder.open(run)
     names = [
         name for name in folder.read_json("metrics.json")["models"] if (run / "model" / name / "model.json").exists()
@@ -89,7 +115,7 @@ def open_run(run: Path, model: str | None) -> Opened:
         )
     name = model or names[-1]
     history, items = bundle.known(folder)
-    return Opened(name, models.load(run / "model" / name), history, items)
+    return Opened(name, models.load(run / "model" / name), history, items, segments=Segments.load(run))
 
 
 def recommend(
@@ -97,7 +123,14 @@ def recommend(
     user: Annotated[
         list[str] | None, typer.Option(help="A user id (repeatable); a stranger gets the fallback.")
     ] = None,
-    users: Annotated[Path | None, typer.Option(help="A file of user ids, one a line.")] = None,
+    users: Annotated[
+        Path | None,
+        typer.Option(help="A file of user ids, one a line; or CSV: user_id, and columns that tell segments."),
+    ] = None,
+    told: Annotated[
+        list[str] | None,
+        typer.Option("--with", help="What is known of users without a history: country=DE (repeatable)."),
+    ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Length of each list.")] = 10,
     rules: Annotated[Path | None, typer.Option(help="A TOML file of rules: see recsys/rules.py.")] = None,
     model: Model = None,
@@ -108,24 +141,28 @@ def recommend(
     """Print the best items of some users as CSV: user_id, item_id, rank, score, source.
 
     Example: recsys recommend runs/demo --user u0001 -k 5
+    Somebody new: recsys recommend runs/demo --user me --with country=arvenia
     """
     from recsys import rank
     from recsys.rules import compile_rules
     from recsys.rules import load as load_rules
     from recsys.types import SHORTFALL
 
-    wanted = list(dict.fromkeys([*(user or []), *(_lines(users) if users else [])]))
-    if not wanted:
+    wanted = pd.concat([pd.DataFrame({"user_id": user or []}, dtype=object), *([_people(users)] if users else [])])
+    wanted = wanted.drop_duplicates("user_id").sort_values("user_id", ignore_index=True)
+    if not len(wanted):
         raise InputError("nobody to recommend to: give --user ID or --users FILE.")
     opened = open_run(run, model)
-    asked = IdMap.of(wanted)
+    asked = IdMap.of(wanted["user_id"])
+    if told:
+        wanted = wanted.assign(**_told(told, opened))
     compiled = compile_rules(load_rules(rules), asked, opened.history.items, opened.items) if rules else None
     if compiled:
         log.print(f"rules removed: {compiled.removed}", markup=False)
         for name, ids in compiled.unknown.items():
             log.print(f"rule {name}: unknown ids {ids[:10]}{' …' if len(ids) > 10 else ''}", markup=False)
     histories = opened.rows(list(asked.ids))
-    lists = rank.recommend(opened.answering(list(asked.ids)), histories, k, rules=compiled)
+    lists = rank.recommend(opened.answering(wanted), histories, k, rules=compiled)
     for row in np.flatnonzero(lists.shortfall):
         log.print(f"user {asked.ids[row]}: short list, {SHORTFALL[lists.shortfall[row]]}", markup=False)
     text = opened.titled(rank.topk_table(lists, asked, opened.history.items))
@@ -168,6 +205,8 @@ def explain(
     """
     opened = open_run(run, model)
     history, row = opened.rows([user]), opened.item(item)
+    if opened.by_segment(user, history, row):
+        return
     name, speaker = _speaker(opened.name, opened.model, history)
     score = float(speaker.score(history)[0, row])
     out.print(f"{name}: score {score:.6g}", markup=False)
@@ -198,6 +237,33 @@ def _speaker(name: str, model: Any, history: csr_array) -> tuple[str, Any]:
         names = list(model.models)
         return names[place], model.models[names[place]]
     return name, model
+
+
+def _told(pairs: list[str], opened: Opened) -> dict[str, str]:
+    """Return what ``--with`` says, and warn where nobody in train is like that."""
+    from recsys.segment import told
+
+    if opened.segments is None:
+        raise InputError(
+            "--with: this run has no segments: run it with [recommend] fallback = 'segment' and segment = 'COLUMN'."
+        )
+    found = told(pairs, opened.segments)
+    if opened.segments.rows(pd.DataFrame([found]))[0] < 0:
+        log.print(f"--with {' '.join(pairs)}: no such segment in train: popular items", markup=False)
+    return found
+
+
+def _people(path: Path) -> pd.DataFrame:
+    """Return the users of a file as text: ``user_id``, and of a CSV with that header its other columns."""
+    lines = _lines(path)
+    head = [cell.strip() for cell in next(csv.reader(lines[:1]), [])]
+    if "user_id" not in head:
+        return pd.DataFrame({"user_id": lines}, dtype=object)
+    rows = list(csv.reader(lines))
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(head):
+            raise InputError(f"{path}, row {number}: {len(row)} fields, but the header has {len(head)}.")
+    return pd.DataFrame(rows[1:], columns=head, dtype=object)
 
 
 def _lines(path: Path) -> list[str]:

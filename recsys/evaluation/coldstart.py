@@ -30,6 +30,7 @@ class ColdStart:
     stays what it is, so only what the model is told changes.
 
     ``cuts``: those of ``judging.cold_start`` that at least :data:`LEAST` users have events for.
+    ``users``: int[m], rows of ``split.test.users``: who they are, which models are told.
     """
 
     def __init__(self, split: Split, judging: Judging, k: int) -> None:
@@ -42,7 +43,7 @@ class ColdStart:
         if len(able) > MOST:
             bits = combine(0, id_bits(pd.Index(split.test.users.names(able))))
             able = np.sort(able[np.argsort(bits, kind="stable")[:MOST]])
-        self.seen, self.relevant = select_rows(histories, able), select_rows(relevant, able)
+        self.users, self.seen, self.relevant = able, select_rows(histories, able), select_rows(relevant, able)
         self.seen.sort_indices()
         self._place = _places(split, able)
 
@@ -50,7 +51,8 @@ class ColdStart:
         """Return cut -> float64[users] of the primary metric."""
         found = {}
         for cut in self.cuts:
-            lists = recommend(model, _kept(self.seen, self._place < cut), self.k, seen=self.seen)
+            told = _kept(self.seen, self._place < cut)
+            lists = recommend(model, told, self.k, users=self.users, seen=self.seen)
             judged = judge(lists, self.relevant)
             found[cut] = score(judged, [self.metric], "zero")[str(self.metric)]
         return found

@@ -44,7 +44,7 @@ class Blended:
         name = type(self).__name__.lower()
         return name, f"{name}: new item"
 
-    def source(self, histories: csr_array, items: np.ndarray) -> np.ndarray:
+    def source(self, histories: csr_array, items: np.ndarray, users: np.ndarray | None = None) -> np.ndarray:
         """Return int8[m, k]: 1 for new items."""
         return self.cold_[items].astype(np.int8)
 

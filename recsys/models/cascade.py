@@ -45,9 +45,13 @@ class Cascade:
                 scores[rows] = model.score(histories[rows], users[rows])
         return scores
 
-    def source(self, histories: csr_array, items: np.ndarray) -> np.ndarray:
+    def source(self, histories: csr_array, items: np.ndarray, users: np.ndarray | None = None) -> np.ndarray:
         """Return int8[m, k], the position in ``sources`` of the model that spoke for each row."""
         return np.broadcast_to(self.speaker(histories)[:, None], items.shape)
+
+    def leads(self, histories: csr_array, users: np.ndarray | None = None) -> np.ndarray:
+        """Return bool[m]: the first model speaks."""
+        return self.speaker(histories) == 0
 
     def knows(self, histories: csr_array) -> np.ndarray:
         """Return bool[m]: some model has an opinion on the row."""

@@ -11,7 +11,7 @@ from recsys.report import plots
 from recsys.report.opened import Run
 from recsys.report.parts import Drawing, Section, Table
 from recsys.report.why import Teller
-from recsys.schema import ITEM, RANK, TIME, USER, VALUE
+from recsys.schema import ITEM, RANK, SOURCE, TIME, USER, VALUE
 
 MEASURES = {"rbo": "RBO, top-weighted", "tau_b": "Kendall's tau-b"}
 SHOWN = 5
@@ -143,10 +143,11 @@ def _example(run: Run, teller: Teller | None, user: object, known: int) -> Table
     columns = {}
     for name in run.models:
         lists = run.lists[name]
-        items = lists.loc[lists[USER] == user, ITEM].head(SHOWN)
+        own = lists[lists[USER] == user].head(SHOWN)
+        items = own[ITEM]
         columns[name] = [("✓ " if item in right else "") + _cut(run.title(item)) for item in items]
         if teller and name == teller.name:
-            columns[f"why {name}"] = [teller.why(user, item) for item in items]
+            columns[f"why {name}"] = [teller.why(user, *row) for row in zip(items, own[SOURCE], strict=True)]
     rows = [
         [str(place + 1), *(column[place] if place < len(column) else "–" for column in columns.values())]
         for place in range(SHOWN)

@@ -38,8 +38,8 @@ class Teller:
             return cls(str(run.best), *spark_factors(run, str(run.best)), run)
         return None
 
-    def why(self, user: Any, item: Any) -> str:
-        """Return the strongest reasons with their shares of the score, or who answers when nothing is known."""
+    def why(self, user: Any, item: Any, source: str) -> str:
+        """Return the strongest reasons with their shares of the score; without any, who answered: ``source``."""
         history = self.run.history[self.run.history[USER] == user]
         rows = self.items.rows(history[ITEM])
         order = np.argsort(rows)
@@ -50,9 +50,9 @@ class Teller:
             speaker = list(model.models)[int(model.speaker(row)[0])]
             model = model.models[speaker]
             if not _speaks(model):
-                return f"the fallback, {speaker}: not enough known"
+                return f"the fallback, {source}: not enough known"
         if place < 0 or not knows(model, row)[0]:
-            return "the fallback: not enough known"
+            return f"the fallback, {source}: not enough known"
         return self._reasons(model, row, place) or "the same for everyone"
 
     def _reasons(self, model: Any, row: Any, item: int) -> str:

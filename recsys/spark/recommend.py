@@ -28,6 +28,7 @@ BLOCK = 64 * 2**20
 @dataclass(frozen=True)
 class Scorer:
     """Who speaks for a user. ``factors``: float32[items, rank] for users with features, or None.
+    ``groups``: for users without: float32[segments, items] and who speaks for each segment, or None.
     ``same``: float32[items] for everyone else, or None. ``seed``: random scores for everyone, or None.
     ``keep``: bool[items], the items that random scores are for; None: all. ``quotas``: at most so many items of a kind
     in a list.
@@ -40,6 +41,7 @@ class Scorer:
     seed: int | None = None
     keep: np.ndarray | None = None
     quotas: tuple[rank.Quota, ...] = ()
+    groups: tuple[np.ndarray, tuple[str, ...]] | None = None
 
 
 def histories(history: DataFrame, users: DataFrame) -> DataFrame:
@@ -55,8 +57,8 @@ def top_k(
     """Return (user, item, rank from 1, score, source), best first; a user on whom nobody speaks has no row.
 
     Args:
-        users: (user, seen), and ``features`` (array<float>, null = no opinion) for a scorer with factors; ``user`` is a
-            row, or an id of any kind.
+        users: (user, seen), and ``features`` (array<float>, null = no opinion) for a scorer with factors, ``segment``
+            (int, null or -1 = none) for one with groups; ``user`` is a row, or an id of any kind.
         items: number of candidates; rows 0 … items-1.
         memory_mb: bound on the scores of one block, in each task.
 
@@ -65,10 +67,18 @@ def top_k(
     context = users.sparkSession.sparkContext
     shared: Broadcast[Scorer] = context.broadcast(scorer)
     block = max(1, int(min(memory_mb * 2**20 / 3, BLOCK) / (4 * max(1, items))))
-    frame = users if "features" in users.columns else users.withColumn("features", F.lit(None).cast("array<float>"))
+    frame = with_opinions(users)
     kind = frame.schema["user"].dataType.simpleString()
     lists = f"user {kind}, item int, {RANK} int, {SCORE} float, {SOURCE} string"
-    return frame.select("user", "seen", "features").mapInArrow(_Select(shared, k, items, exclude_seen, block), lists)
+    return frame.mapInArrow(_Select(shared, k, items, exclude_seen, block), lists)
+
+
+def with_opinions(users: DataFrame) -> DataFrame:
+    """Return (user, seen, features, segment), null where ``users`` has no such column."""
+    for name, missing in (("features", "array<float>"), ("segment", "int")):
+        if name not in users.columns:
+            users = users.withColumn(name, F.lit(None).cast(missing))
+    return users.select("user", "seen", "features", "segment")
 
 
 def _Select(
@@ -106,22 +116,22 @@ def _lists(batch: pa.RecordBatch, scorer: Scorer, k: int, space: np.ndarray, exc
     else:
         chosen, score = kernels.select_top_k(scores, indptr, skip, k)
     row, place = np.nonzero(chosen >= 0)
-    names = pa.array([scorer.fallback or scorer.name, scorer.name])
+    names = pa.array([scorer.fallback or scorer.name, scorer.name, *(scorer.groups[1] if scorer.groups else ())])
     return pa.RecordBatch.from_arrays(
         [
             batch.column("user").take(pa.array(row)),
             pa.array(chosen[row, place]),
             pa.array((place + 1).astype(np.int32)),
             pa.array(score[row, place]),
-            names.take(pa.array(speaks.astype(np.int8)[row])),
+            names.take(pa.array(speaks[row])),
         ],
         names=["user", "item", RANK, SCORE, SOURCE],
     )
 
 
 def _fill(scores: np.ndarray, batch: pa.RecordBatch, scorer: Scorer) -> np.ndarray:
-    """Write float32[m, items]; return bool[m]: the scorer itself speaks, not its fallback."""
-    everyone = np.ones(len(scores), dtype=bool)
+    """Write float32[m, items]; return int[m], who speaks: 0 the fallback, 1 the scorer itself, 2 + s segment s."""
+    everyone = np.ones(len(scores), dtype=np.int64)
     if scorer.seed is not None:
         user = batch.column("user").to_numpy(zero_copy_only=False)
         scores[:] = random_scores(scorer.seed, user, scores.shape[1])
@@ -140,7 +150,13 @@ def _fill(scores: np.ndarray, batch: pa.RecordBatch, scorer: Scorer) -> np.ndarr
         else:
             scores[known] = own @ scorer.factors.T
     scores[~known] = np.nan if scorer.same is None else scorer.same
-    return known
+    speaks = known.astype(np.int64)
+    if scorer.groups is not None:
+        segment = batch.column("segment").fill_null(-1).to_numpy(zero_copy_only=False)
+        grouped = ~known & (segment >= 0)
+        scores[grouped] = scorer.groups[0][segment[grouped]]
+        speaks[grouped] = 2 + segment[grouped]
+    return speaks
 
 
 def popular(train: DataFrame, candidates: int) -> np.ndarray:

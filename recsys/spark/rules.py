@@ -15,7 +15,7 @@ from scipy.sparse import csr_array
 
 from recsys.rules import Compiled, Rules, compile_rules
 from recsys.schema import ITEM, USER
-from recsys.spark.recommend import Scorer
+from recsys.spark.recommend import Scorer, with_opinions
 from recsys.types import SHORTFALL, IdMap
 
 Ruled = tuple[Compiled, list[int]]
@@ -35,7 +35,10 @@ def under_rules(scorer: Scorer, rules: Compiled) -> Scorer:
     keep = rules.candidates
     own = None if scorer.factors is None else np.where(keep[:, None], scorer.factors, np.float32(np.nan))
     same = None if scorer.same is None else np.where(keep, scorer.same, np.float32(np.nan))
-    return replace(scorer, factors=own, same=same, keep=keep, quotas=tuple(rules.quotas))
+    groups = None
+    if scorer.groups is not None:
+        groups = np.where(keep, scorer.groups[0], np.float32(np.nan)), scorer.groups[1]
+    return replace(scorer, factors=own, same=same, groups=groups, keep=keep, quotas=tuple(rules.quotas))
 
 
 def deny(asked: DataFrame, denied: csr_array, users: Sequence[Any]) -> DataFrame:
@@ -64,7 +67,7 @@ def why_short(users: DataFrame, scorer: Scorer, k: int, items: int) -> DataFrame
         scorer: as it is without the rules.
     """
     shared = users.sparkSession.sparkContext.broadcast(_Opinions.of(scorer, items))
-    frame = users if "features" in users.columns else users.withColumn("features", F.lit(None).cast("array<float>"))
+    frame = with_opinions(users)
 
     def reasons(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
@@ -72,30 +75,39 @@ def why_short(users: DataFrame, scorer: Scorer, k: int, items: int) -> DataFrame
             yield pa.RecordBatch.from_arrays([batch.column("user"), why], names=["user", "why"])
 
     kind = frame.schema["user"].dataType.simpleString()
-    return frame.select("user", "seen", "features").mapInArrow(reasons, f"user {kind}, why string")
+    return frame.mapInArrow(reasons, f"user {kind}, why string")
 
 
 @dataclass(frozen=True)
 class _Opinions:
-    """bool[items] each: the items on which a scorer has an opinion for users with features, and for all others."""
+    """The items on which a scorer has an opinion: bool[items] for users with features, bool[items] for users without,
+    bool[segments, items] for those of them with a segment.
+    """
 
     own: np.ndarray
     same: np.ndarray
+    groups: np.ndarray
 
     @classmethod
     def of(cls, scorer: Scorer, items: int) -> _Opinions:
         every = np.ones(items, dtype=bool)
+        groups = np.isfinite(scorer.groups[0]) if scorer.groups else np.empty((0, items), dtype=bool)
         if scorer.seed is not None:
-            return cls(every, every)
+            return cls(every, every, groups[:0])
         same = ~every if scorer.same is None else np.isfinite(scorer.same)
-        return cls(same if scorer.factors is None else np.isfinite(scorer.factors[:, 0]), same)
+        return cls(same if scorer.factors is None else np.isfinite(scorer.factors[:, 0]), same, groups)
 
     def reasons(self, batch: pa.RecordBatch, k: int) -> np.ndarray:
         seen, known = batch.column("seen"), batch.column("features").is_valid().to_numpy(zero_copy_only=False)
         row = np.repeat(np.arange(len(known)), seen.value_lengths().to_numpy(zero_copy_only=False))
         item = seen.flatten().to_numpy(zero_copy_only=False)
-        scored = np.where(known, self.own.sum(), self.same.sum())
-        met = np.bincount(row, np.where(known[row], self.own[item], self.same[item]), len(known))
+        kinds = np.vstack([self.same, self.own, self.groups])
+        kind = known.astype(np.int64)
+        if len(self.groups):
+            segment = batch.column("segment").fill_null(-1).to_numpy(zero_copy_only=False)
+            kind = np.where(~known & (segment >= 0), 2 + segment, kind)
+        scored = kinds.sum(axis=1)[kind]
+        met = np.bincount(row, kinds[kind[row], item], len(known))
         reason = np.where(scored - met >= k, SHORTFALL.index("filtered"), SHORTFALL.index("all_seen"))
         if len(self.own) < k:
             reason[:] = SHORTFALL.index("small_catalogue")

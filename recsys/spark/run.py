@@ -14,6 +14,7 @@ import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from recsys import segment
 from recsys.config import Config
 from recsys.errors import ConfigError
 from recsys.evaluation.beyond import Catalogue
@@ -24,7 +25,8 @@ from recsys.meter import Meter
 from recsys.rules import load
 from recsys.runfolder import RunFolder
 from recsys.schema import ITEM, RANK, SCORE, SOURCE, TIME, USER
-from recsys.spark import als, attributes, audit, beyond, evaluate
+from recsys.segment import Segments
+from recsys.spark import als, attributes, audit, beyond, evaluate, newcomers
 from recsys.spark.failures import told
 from recsys.spark.recommend import Scorer, histories, popular, recent, top_k
 from recsys.spark.rules import Ruled, deny, in_rows, under_rules, why_short
@@ -58,6 +60,8 @@ def run(config: Config, *, progress: Steps | None = None, spark: SparkSession | 
             tables = read_tables(spark, config.data, work)
             attributes.require_items(params.values(), tables.item_table)
             tables.refusals.write_csv(folder.path / "refused.csv")
+            columns = config.recommend.segment
+            people = segment.described(tables.user_table, columns) if columns else None
             sizes = {
                 n: len(t) for n, t in (("items", tables.item_table), ("users", tables.user_table)) if t is not None
             }
@@ -92,9 +96,12 @@ def run(config: Config, *, progress: Steps | None = None, spark: SparkSession | 
             likes = popular(parts.train, parts.candidates)
             known = beyond.catalogue(parts, tables, likes, config.judge)
             groups, inside = beyond.user_groups(spark, tables, config.judge)
+            segments = newcomers.fit(parts, people, config.recommend)
+            if segments is not None:
+                segments.save(folder.path)
         outside = relevant.where(F.col("item") >= parts.candidates).count()
         judged, about, of_all = {}, {}, {}
-        scorers = lineup(parts, items, config, params, likes, meter, folder, work)
+        scorers = lineup(parts, items, config, params, likes, segments, meter, folder, work)
         metrics = parse_all(config.judge.metrics)
         layout = Layout(
             tuple(scorers),
@@ -133,11 +140,13 @@ def lineup(
     config: Config,
     params: dict[str, als.Params],
     likes: np.ndarray,
+    segments: Segments | None,
     meter: Meter,
     folder: RunFolder,
     work: Path,
 ) -> dict[str, tuple[Scorer, DataFrame | None]]:
-    """Return name -> (scorer, user factors or None): the baselines, then each ALS, trained here, with its fallback."""
+    """Return name -> (scorer, what it is told of users or None): the baselines, then each ALS, trained here, with its
+    fallback. Users come as (user, features), and their segment where there are any."""
     with meter.hop("fit baselines"):
         scorers: dict[str, tuple[Scorer, DataFrame | None]] = {
             "random": (Scorer("random", seed=0), None),
@@ -146,7 +155,8 @@ def lineup(
         newest = recent(parts.train, parts.candidates) if parts.timed else None
         if newest is not None:
             scorers["recent"] = (Scorer("recent", same=newest), None)
-    fallback = config.recommend.fallback
+    fallback = "popular" if segments is not None else config.recommend.fallback
+    groups = None if segments is None else (segments.scores, segments.row_sources)
     same = {"popular": likes, "recent": newest if newest is not None else likes, "none": None}[fallback]
     curves: dict[str, Curve] = {}
     for name, settings in params.items():
@@ -159,9 +169,14 @@ def lineup(
                 model = attributes.place_cold(model, parts.train, own, likes, settings, work / name)
             _write_factors(model, parts, folder, name)
             folder.write_json(f"model/{name}/params.json", {"model": settings.kind} | settings.model_dump())
+        users = model.users
+        if segments is not None:
+            users = users.join(newcomers.members(parts, segments), "user", "full")
         scorers[name] = (
-            Scorer(name, factors=model.items, fallback="" if fallback == "none" else fallback, same=same),
-            model.users,
+            Scorer(
+                name, factors=model.items, fallback="" if fallback == "none" else fallback, same=same, groups=groups
+            ),
+            users,
         )
     _write_curves(curves, folder)
     return scorers

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,8 @@ from recsys.errors import RunFolderError
 from recsys.rules import Rules, compile_rules
 from recsys.runfolder import RunFolder
 from recsys.schema import ITEM, RANK, SCORE, SOURCE, USER, VALUE
+from recsys.segment import Segments
+from recsys.spark import newcomers
 from recsys.spark.als import Params, fold_in
 from recsys.spark.attributes import parse
 from recsys.spark.recommend import Scorer, histories, popular, top_k
@@ -27,7 +29,8 @@ class Saved:
 
     ``users``: (user: the id, features). ``history``: (user: the id, item: row, value). ``items``: the candidates, row
     by row, with their attributes. ``factors``: float32[candidates, rank], NaN where there is none. ``likes``:
-    float32[candidates], popularity in train.
+    float32[candidates], popularity in train. ``segments``: who speaks for users that nothing is known of, or None;
+    ``people``: (user: the id as text, segment), of the run's users table.
     """
 
     name: str
@@ -37,6 +40,8 @@ class Saved:
     items: pd.DataFrame
     factors: np.ndarray
     likes: np.ndarray
+    segments: Segments | None = None
+    people: DataFrame | None = None
 
 
 def open_run(spark: SparkSession, run: str | Path, model: str | None = None) -> Saved:
@@ -68,7 +73,11 @@ def open_run(spark: SparkSession, run: str | Path, model: str | None = None) -> 
     history = read("split/history.parquet").join(rows, ITEM).withColumnRenamed(USER, "user")
     likes = popular(read("split/train.parquet").join(rows, ITEM), len(items))
     users = read(f"model/{name}/user_factors.parquet").withColumnRenamed(USER, "user")
-    return Saved(name, params, users, history.select("user", "item", VALUE), items, factors, likes)
+    segments = Segments.load(folder.path)
+    people = None
+    if segments is not None:
+        people = newcomers.assigned(read("segment/users.parquet"), segments).select(F.col(USER).alias("key"), "segment")
+    return Saved(name, params, users, history.select("user", "item", VALUE), items, factors, likes, segments, people)
 
 
 def recommend(
@@ -85,10 +94,12 @@ def recommend(
     """Return (user_id, item_id, rank, score, source), and what the rules removed.
 
     A user with a factor is asked by it; one with a history alone, or with late events, is folded in with all that is
-    known of him; anybody else gets popular items, or no list without ``fallback``.
+    known of him; anybody else gets what his segment likes, where the run has segments, else popular items, or no list
+    without ``fallback``.
 
     Args:
-        users: (user_id) of whom to answer; None: everyone with a factor or a history.
+        users: (user_id) of whom to answer; None: everyone with a factor or a history. Columns of the segments' names
+            say which segment a user is in, before the users table of the run does.
         late: (user_id, item_id, value), pairs that came after the run, added to the histories; items that the run does
             not know are left out.
     """
@@ -106,18 +117,34 @@ def recommend(
         folded = folded.join(changed, "user", "left_anti").unionByName(history.join(changed, "user", "left_semi"))
         factors = factors.join(changed, "user", "left_anti")
     factors = factors.unionByName(fold_in(folded, saved.factors, saved.params))
-    everyone = factors.select("user") if users is None else users.withColumnRenamed(USER, "user").distinct()
+    everyone = factors.select("user") if users is None else users.select(F.col(USER).alias("user")).distinct()
     asked = histories(history if exclude_seen else history.limit(0), everyone)
     scorer = Scorer(saved.name, saved.factors, "popular", saved.likes if fallback else None)
+    if saved.segments is not None and fallback:
+        scorer = replace(scorer, groups=(saved.segments.scores, saved.segments.row_sources))
     removed: dict[str, int] = {}
     if rules is not None:
         denied_of = IdMap.of(list(rules.deny_for))
         compiled = compile_rules(rules, denied_of, IdMap.of(saved.items[ITEM]), saved.items)
         scorer, removed = under_rules(scorer, compiled), compiled.removed
         asked = deny(asked, compiled.denied, list(denied_of.ids))
-    lists = top_k(asked.join(factors, "user", "left"), scorer, k, items=len(saved.items), memory_mb=memory_mb)
+    known = _with_segments(asked.join(factors, "user", "left"), saved, users)
+    lists = top_k(known, scorer, k, items=len(saved.items), memory_mb=memory_mb)
     named = lists.join(_item_rows(spark, saved.items), "item").withColumnRenamed("user", USER)
     return named.select(USER, ITEM, RANK, SCORE, SOURCE).sortWithinPartitions(USER, RANK), removed
+
+
+def _with_segments(asked: DataFrame, saved: Saved, users: DataFrame | None) -> DataFrame:
+    """Add the column ``segment`` where the run has segments: what ``users`` says of a user, else the users table."""
+    if saved.segments is None or saved.people is None:
+        return asked
+    known = asked.withColumn("key", F.col("user").cast("string")).join(saved.people, "key", "left").drop("key")
+    if users is None or not set(saved.segments.columns) & set(users.columns):
+        return known
+    own = newcomers.assigned(users.dropDuplicates([USER]), saved.segments)
+    own = own.select(F.col(USER).alias("user"), F.col("segment").alias("own"))
+    both = known.join(own, "user", "left")
+    return both.withColumn("segment", F.when(F.col("own") >= 0, F.col("own")).otherwise(F.col("segment"))).drop("own")
 
 
 def _item_rows(spark: SparkSession, items: pd.DataFrame) -> DataFrame:

@@ -90,7 +90,9 @@ def _judge(known: DataFrame, tested: DataFrame, config: Config, name: str, metri
         relevant = evaluate.propensities(relevant, train)
     asked = keep(asked, work / "asked")
     past = keep(histories(train, asked.select("user")), work / "past")
-    fallback = config.recommend.fallback
+    fallback = (
+        "popular" if config.recommend.fallback == "segment" else config.recommend.fallback
+    )  # alike for all trials
     same = None if fallback == "none" else (popular if fallback == "popular" else recent)(train, width)
 
     def judge(settings: Config) -> float:

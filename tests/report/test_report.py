@@ -166,14 +166,14 @@ def test_reasons_are_those_that_the_model_gives(world, tmp_path):
     teller = Teller.of(run)
     user = run.users.loc[run.users["n_history"].idxmax(), "user_id"]
     top = run.lists["ease"].query("user_id == @user").iloc[0]
-    text = teller.why(user, top["item_id"])
+    text = teller.why(user, top["item_id"], "ease")
     shares = [int(share) for share in re.findall(r"(\d+)%", text)]
     assert len(shares) == 3
     assert shares == sorted(shares, reverse=True)
     assert 0 < sum(shares) <= 100
     cold = run.users.loc[run.users["n_history"] == 0, "user_id"]
     if len(cold):
-        assert teller.why(cold.iloc[0], top["item_id"]).startswith("the fallback")
+        assert teller.why(cold.iloc[0], top["item_id"], "popular") == "the fallback, popular: not enough known"
 
 
 def test_a_blend_tells_its_parts(world, tmp_path):
@@ -181,7 +181,7 @@ def test_a_blend_tells_its_parts(world, tmp_path):
     run = Run(RunFolder.open(place))
     user = run.users.loc[run.users["n_history"].idxmax(), "user_id"]
     item = run.lists["blend"].query("user_id == @user")["item_id"].iloc[0]
-    assert re.fullmatch(r"(itemknn|content) \d+%(; (itemknn|content) \d+%)?", Teller.of(run).why(user, item))
+    assert re.fullmatch(r"(itemknn|content) \d+%(; (itemknn|content) \d+%)?", Teller.of(run).why(user, item, "blend"))
 
 
 def test_drawings_survive_any_name():
