@@ -1,6 +1,7 @@
 """How the Spark path scales: made-up logs of 1, 3, 10, … million events, each a job of its own.
 
-python bench/scale.py MILLION…        default 1 3 10 30 100
+python bench/scale.py MILLION…              default 1 3 10 30 100
+python bench/scale.py --keep FOLDER …       logs and runs stay there, for bench/plan.py
 
 Users grow with the events (100 each), 27,000 items stay; rank 32, 10 iterations, lists of 20 for every user. Every size
 is made in chunks, run by spark-submit in processes of its own, measured by the run's manifest, and removed.
@@ -8,6 +9,7 @@ is made in chunks, run by spark-submit in processes of its own, measured by the 
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import tempfile
@@ -41,12 +43,18 @@ resamples = 200
 """
 
 
-def main(millions: list[float]) -> None:
+def main() -> None:
     """Run every size and write table and figure."""
+    words = argparse.ArgumentParser(description="How the Spark path scales.")
+    words.add_argument("millions", nargs="*", type=float, default=[1, 3, 10, 30, 100])
+    words.add_argument("--keep", type=Path)
+    given = words.parse_args()
     found = {}
-    for million in millions:
-        with tempfile.TemporaryDirectory() as place:
-            found[million] = run(Path(place), int(million * 1e6))
+    for million in given.millions:
+        with tempfile.TemporaryDirectory() as temporary:
+            place = given.keep / f"{million:g}" if given.keep else Path(temporary)
+            place.mkdir(parents=True, exist_ok=True)
+            found[million] = run(place, int(million * 1e6))
         report(found)
 
 
@@ -119,4 +127,4 @@ def figure(found: dict[float, dict[str, dict[str, float]]]) -> None:
 
 
 if __name__ == "__main__":
-    main([float(word) for word in sys.argv[1:]] or [1, 3, 10, 30, 100])
+    main()
