@@ -1,7 +1,7 @@
 """How the Spark path scales: made-up logs of 1, 3, 10, … million events, each a job of its own.
 
 python bench/scale.py MILLION…              default 1 3 10 30 100
-python bench/scale.py --keep FOLDER …       logs and runs stay there, for bench/plan.py
+python bench/scale.py --keep FOLDER …       logs and runs stay there, for bench/plan.py; whole ones are not run again
 
 Users grow with the events (100 each), 27,000 items stay; rank 32, 10 iterations, lists of 20 for every user. Every size
 is made in chunks, run by spark-submit in processes of its own, measured by the run's manifest, and removed.
@@ -62,13 +62,19 @@ def main() -> None:
 
 def run(place: Path, events: int) -> dict[str, dict[str, float]]:
     """Return stage -> seconds and peak MiB by role of one size."""
+    if not (place / "run").exists():
+        submit_job(place, events)
+    hops = RunFolder.open(place / "run").read_json("manifest.json")["hops"]
+    return {hop["name"]: {"seconds": hop["seconds"], **hop["peak_mb"]} for hop in hops}
+
+
+def submit_job(place: Path, events: int) -> None:
+    """Make the log and run the job over it."""
     make(Recipe(events // PER_USER, ITEMS, events, 0, 4.0), place, "parquet")
     (place / "job.toml").write_text(CONFIG.format(place=place))
     submit = Path(sys.executable).with_name("spark-submit")
     words = ["--master", f"local[{CORES}]", "--driver-memory", DRIVER, "--conf", "spark.log.level=ERROR"]
     subprocess.run([submit, *words, ROOT / "jobs" / "train_als.py", "--config", place / "job.toml"], check=True)
-    hops = RunFolder.open(place / "run").read_json("manifest.json")["hops"]
-    return {hop["name"]: {"seconds": hop["seconds"], **hop["peak_mb"]} for hop in hops}
 
 
 def report(found: dict[float, dict[str, dict[str, float]]]) -> None:
@@ -85,6 +91,8 @@ def report(found: dict[float, dict[str, dict[str, float]]]) -> None:
         rows.append([f"{million:g} M", *(f"{x:,.0f}" for x in [*seconds, *memory, everything])])
     if len(found) > 1:
         rows.append(["log–log slope", *(f"{slope(found, stage):.2f}" for stage in STAGES), "", "", "", ""])
+        largest = dict(list(found.items())[-2:])
+        rows.append(["of the two largest", *(f"{slope(largest, stage):.2f}" for stage in STAGES), "", "", "", ""])
     heads = [
         "events",
         *(f"{stage}, s" for stage in STAGES),

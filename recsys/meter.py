@@ -1,7 +1,8 @@
 """Seconds and peak memory of each hop, by process role: this Python, a JVM beside it, and the JVM's Python workers.
 
-Memory is resident memory (RSS), sampled from ``/proc`` over the process tree; pages that forked workers share
-count once for each. Where ``/proc`` is missing only this process's own high-water mark is known.
+Memory is resident memory (RSS), sampled from ``/proc`` over the process tree; pages that forked workers share count
+once for each, but those of a fork that is still its parent's image (a JVM about to run a command) only once. Where
+``/proc`` is missing only this process's own high-water mark is known.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from typing import Any
 
 _PROC = Path("/proc")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+FORKED = 0.01
+"""A child whose address space is its parent's size, but for this share, has not begun to be something of its own."""
 
 
 class Meter:
@@ -84,12 +87,15 @@ def memory_mb() -> dict[str, float]:
     parent = processes.get(me, (0, ""))[0]
     root = parent if processes.get(parent, (0, ""))[1] == "java" else me  # spark-submit's JVM starts us
     used: dict[str, float] = {}
-    todo = [root]
+    todo = [(root, 0)]
     while todo:
-        pid = todo.pop()
-        todo += children.get(pid, [])
+        pid, above = todo.pop()
+        size, resident = _pages(pid)
+        todo += [(child, size) for child in children.get(pid, [])]
+        if abs(size - above) <= FORKED * above:
+            continue
         role = "python" if pid == me else "jvm" if processes.get(pid, (0, ""))[1] == "java" else "workers"
-        used[role] = used.get(role, 0.0) + _resident_mb(pid)
+        used[role] = used.get(role, 0.0) + resident * _PAGE / 2**20
     used["total"] = sum(used.values())
     return used
 
@@ -106,8 +112,10 @@ def _processes() -> Iterator[tuple[int, tuple[int, str]]]:
             yield int(entry.name), (int(rest.split()[1]), name)
 
 
-def _resident_mb(pid: int) -> float:
+def _pages(pid: int) -> tuple[int, int]:
+    """Return the pages of a process's address space, and those of them in memory."""
     try:
-        return int((_PROC / str(pid) / "statm").read_text().split()[1]) * _PAGE / 2**20
-    except (OSError, IndexError):
-        return 0.0
+        size, resident = (_PROC / str(pid) / "statm").read_text().split()[:2]
+    except (OSError, ValueError):
+        return 0, 0  # it ended between the two looks
+    return int(size), int(resident)

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -125,3 +126,33 @@ def test_the_meter_sees_memory_come_and_go():
     assert 40 < big - small < 80
     assert begun == ["big", "small"]
     assert memory_mb()["total"] >= memory_mb()["python"] > 10
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc here")
+def test_a_fork_counts_once_it_is_something_of_its_own():
+    """In a process of its own, without other threads: it holds 64 MiB and forks; the child then maps 256 MiB more."""
+    text = """
+import mmap, os, sys
+from recsys.meter import memory_mb
+held = bytearray(os.urandom(1024)) * (64 * 1024)
+up, down = os.pipe(), os.pipe()
+child = os.fork()
+if not child:
+    os.read(down[0], 1)
+    more = mmap.mmap(-1, 256 * 2**20)
+    more[:] = bytes(256 * 2**20)
+    os.write(up[1], b"x")
+    os.read(down[0], 1)
+    os._exit(0)
+before = memory_mb().get("workers", 0)
+os.write(down[1], b"x")
+os.read(up[0], 1)
+after = memory_mb().get("workers", 0)
+os.write(down[1], b"x")
+os.waitpid(child, 0)
+print(before, after)
+"""
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
+    before, after = map(float, done.stdout.split())
+    assert before == 0
+    assert after > 256
