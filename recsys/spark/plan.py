@@ -26,22 +26,24 @@ from recsys.errors import InputError
 from recsys.schema import ITEM, USER
 from recsys.spark.als import Params
 from recsys.spark.recommend import BLOCK
-from recsys.spark.trainer import PAIRS, STEPS
+from recsys.spark.trainer import BLOCKS, PAIRS, STEPS
 
-READ, SPLIT, JUDGE = 20e-6, 43e-6, 9e-6
+READ, SPLIT, JUDGE = 4.2e-6, 5.7e-6, 0.55e-6
 """Core-seconds a row: parse and check; split, number and aggregate; judge a model."""
+PACK, MOVE = 2.8e-6, 20e-9
+"""Core-seconds a row: to bring a user's pairs together and write the factors; to hand a pair to Python once."""
+LIST = 60e-6
+"""Core-seconds a list, besides its scores."""
+START, READ_HOP, SPLIT_HOP, FIT_HOP, HOP, JOB = 3.0, 11.0, 20.0, 12.0, 2.0, 0.25
+"""Seconds whatever the size: of Spark's start, of hops, and of each job of a training sweep."""
 PAIR, SOLVE = 0.38e-9, 1.2e-9
 """Core-seconds of MLlib: rank² times this for a pair and side, rank³/3 times this for a row's system."""
-PACK = 2e-6
-"""Core-seconds a row: to bring the pairs of a user together, and to write the factors."""
-MOVE, JOB = 20e-9, 0.1
-"""Our own trainer: core-seconds to hand a pair to Python once, and seconds of a job whatever its size."""
+PYTHON, JVM, WORKER = 350, 900, 1000
+"""MiB of an idle driver Python, JVM, and Python workers of one core with their compiled code."""
+GARBAGE, BEHIND = 0.5, 150
+"""A local JVM grows to this share of its heap on any log, and by so many bytes a row, before it collects garbage."""
 CATALOGUE = 1024
 """MiB of item factors from which a task's memory is worth a word."""
-START, HOP = 8.0, 3.0
-"""Seconds to start Spark, and of each hop whatever its size."""
-PYTHON, JVM, WORKER = 350, 900, 220
-"""MiB of an idle driver Python, JVM and Python worker with its libraries."""
 
 
 @dataclass(frozen=True)
@@ -161,8 +163,8 @@ def plan(config: Config, facts: Facts, machine: Machine, params: dict[str, Param
     cores = machine.cores
     models = 3 + len(params)
     listed = facts.users if config.recommend.everyone else min(facts.users, facts.rows // 5)
-    row = {"read": READ, "split": SPLIT}
-    found.seconds = {"start": START} | {name: HOP + facts.rows * cost / cores for name, cost in row.items()}
+    row = {"read": (READ_HOP, READ), "split": (SPLIT_HOP, SPLIT)}
+    found.seconds = {"start": START} | {n: hop + facts.rows * cost / cores for n, (hop, cost) in row.items()}
     rank = 1
     for name, settings in params.items():
         rank = max(rank, settings.rank)
@@ -171,9 +173,9 @@ def plan(config: Config, facts: Facts, machine: Machine, params: dict[str, Param
         else:
             pairs = 2 * facts.rows * settings.rank**2 * PAIR
             sweep = (pairs + (facts.users + facts.items) * settings.rank**3 / 3 * SOLVE) / cores
-        found.seconds[f"fit {name}"] = HOP + facts.rows * PACK / cores + settings.iterations * sweep
-        found.seconds[f"recommend {name}"] = HOP + listed * (facts.items * machine.score + 100e-6) / cores
-    found.seconds["baselines"] = 3 * HOP + 3 * min(listed, facts.rows // 10) * (facts.items * 1.5e-9 + 50e-6) / cores
+        found.seconds[f"fit {name}"] = FIT_HOP + facts.rows * PACK / cores + (settings.iterations + 1) * sweep
+        found.seconds[f"recommend {name}"] = HOP + listed * (facts.items * machine.score + LIST) / cores
+    found.seconds["baselines"] = 3 * HOP + 3 * min(listed, facts.rows // 10) * (facts.items * 1.5e-9 + LIST) / cores
     found.seconds["judge and summarise"] = models * (HOP + facts.rows * JUDGE / cores)
     _memory(found, config, machine, params, rank)
     _sizes(found, config, machine, params, rank)
@@ -191,9 +193,11 @@ def _memory(found: Plan, config: Config, machine: Machine, params: dict[str, Par
     if any(p.trainer == "mllib" for p in params.values()):
         found.sizes["live heap of MLlib's training, MiB"] = round(live)
         need = JVM + 3 * live
+    grown = min(1.1 * machine.heap, GARBAGE * machine.heap + BEHIND * facts.rows / 2**20)
+    need = min(need, 1.1 * machine.heap) if machine.local else need
     found.memory = {
         "python": PYTHON + 10 * catalogue,  # conjugate gradients in float64
-        "jvm": min(need, 1.1 * machine.heap) if machine.local else need,
+        "jvm": max(need, grown) if machine.local else need,
         "workers": machine.cores * (WORKER + 3 * catalogue + 2 * block),
     }
     found.memory["total"] = sum(found.memory.values())
@@ -212,9 +216,10 @@ def _sizes(found: Plan, config: Config, machine: Machine, params: dict[str, Para
             "checkpoint directory": config.spark.checkpoint_dir or f"{config.out}/.work",
         }
         shuffled = max(shuffled, sends * rank * 4 * 2)
+    tasks = max(machine.cores, facts.rows // PAIRS // BLOCKS)
     found.sizes |= {
         "shuffle files of training, MiB": round(shuffled / 2**20),
-        "sent by the tasks of a sweep, MiB": round((1 + STEPS) * machine.cores * facts.items * rank * 4 / 2**20),
+        "sent by the tasks of a sweep, MiB": round((1 + STEPS) * tasks * facts.items * rank * 4 / 2**20),
         "users in a block of top-N": max(
             1, int(min(config.recommend.memory_mb * 2**20 / 3, BLOCK) / (4 * facts.items))
         ),

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 PAIRS = 2**19
 """Pairs of a block, about."""
+BLOCKS = 64
+"""Blocks of a task at most, where there are more than cores to share them."""
 STEPS = 3
 """Conjugate gradient steps of an item half step."""
 FEW = 16
@@ -133,7 +135,8 @@ def train(pairs: DataFrame, candidates: int, params: Params, place: Path) -> Tra
         .mapInArrow(_pack(params.seed), "block binary")
         .persist(StorageLevel.MEMORY_AND_DISK)
     )
-    blocks = packed.rdd.map(lambda row: bytes(row[0])).coalesce(cores)  # one sum a core and step
+    tasks = max(cores, many // BLOCKS)  # one sum a core and step
+    blocks = packed.rdd.map(lambda row: bytes(row[0])).coalesce(tasks)
     try:
         fitter = _Fitter(blocks, candidates, params, hop)
         items = fitter.fit()
@@ -190,6 +193,8 @@ class _Fitter:
         watched = self._watched() if self.every else None
         if watched:
             self._count("count who teaches")
+        else:
+            self.every = 0
         normal = np.random.default_rng(params.seed).normal(0.0, 0.1 / np.sqrt(params.rank), self.shape)
         state = self._users(np.where(self.taught[:, None] > 0, normal, 0).astype(np.float32), "start")
         for sweep in range(1, sweeps + 1):

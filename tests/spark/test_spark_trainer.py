@@ -158,6 +158,15 @@ def test_who_is_watched_teaches_nothing_until_the_sweeps_are_over(spark, matrix,
     assert not np.isnan(y[liked_by_watched_alone]).any(), "the closing half step learns from everyone"
 
 
+def test_nobody_is_left_out_where_nobody_can_be_watched(spark, tmp_path, few):
+    """Users of one like each: none of them has a pair to hide and a pair to keep."""
+    one_each = csr_array((np.ones(40, np.float32), (np.arange(40), np.arange(40) % 8)), shape=(40, 8))
+    x, y, curve = fit(spark, one_each, tmp_path / "als", rank=2, iterations=2)
+    assert curve.watched == 0
+    assert not np.isnan(x).any()
+    assert curve.losses[-1] == pytest.approx(loss(x, y.astype(np.float64), one_each, Objective(10.0, 0.05)), rel=1e-4)
+
+
 def test_watching_is_ndcg_of_the_hidden_by_fold_in(matrix):
     """A loop over users: fold in what is seen, rank what is not, find what is hidden."""
     from recsys.spark.als import Params
