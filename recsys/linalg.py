@@ -166,6 +166,24 @@ def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True, parallel=True)
+def gram(y: np.ndarray) -> np.ndarray:
+    """Return float64[rank, rank] YᵀY of C-contiguous [n, rank], summed in its dtype within runs of rows.
+
+    The same bits for any number of threads. The caller limits BLAS to one thread.
+    """
+    n, rank = y.shape
+    parts = min(16, 1 + n // 256)
+    found = np.empty((parts, rank, rank), dtype=y.dtype)
+    for part in prange(parts):
+        own = y[part * n // parts : (part + 1) * n // parts]
+        found[part] = np.dot(own.T, own)
+    total = np.zeros((rank, rank))
+    for part in range(parts):
+        total += found[part]
+    return total
+
+
+@njit(cache=True, nogil=True, parallel=True)
 def als_half_step(
     indptr: np.ndarray,
     indices: np.ndarray,
@@ -221,20 +239,116 @@ def als_half_step(
     return x
 
 
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def _near_row(
+    indices: np.ndarray,
+    weight: np.ndarray,
+    target: np.ndarray,
+    fixed: np.ndarray,
+    diagonal: np.ndarray,
+    x: np.ndarray,
+    steps: int,
+) -> None:
+    """Move x by ``steps`` conjugate gradient steps to the solution of one row's system, preconditioned by ``diagonal``.
+
+    The diagonal is what all rows share, YᵀY + penalty in its own axes: only the row's n columns are beside it. So a
+    step costs O(n·rank), and n + 1 of them would be exact.
+    """
+    rank, zero = len(x), x.dtype.type(0)
+    left, toward, moved = (-diagonal * x, np.empty_like(x), np.empty_like(x))  # left = b − Ax
+    for j in range(len(indices)):
+        y, s = fixed[indices[j]], zero
+        for f in range(rank):
+            s += y[f] * x[f]
+        part = target[j] - weight[j] * s
+        for f in range(rank):
+            left[f] += part * y[f]
+    size = zero
+    for f in range(rank):
+        toward[f] = left[f] / diagonal[f]
+        size += left[f] * toward[f]
+    for _ in range(steps):
+        if not size > 0:
+            break
+        along = zero
+        for f in range(rank):
+            moved[f] = diagonal[f] * toward[f]  # moved = A·toward
+            along += moved[f] * toward[f]
+        for j in range(len(indices)):
+            y, s = fixed[indices[j]], zero
+            for f in range(rank):
+                s += y[f] * toward[f]
+            part = weight[j] * s
+            along += part * s
+            for f in range(rank):
+                moved[f] += part * y[f]
+        new = zero
+        for f in range(rank):
+            x[f] += size / along * toward[f]
+            left[f] -= size / along * moved[f]
+            new += left[f] * left[f] / diagonal[f]
+        for f in range(rank):
+            toward[f] = left[f] / diagonal[f] + new / size * toward[f]
+        size = new
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def als_near_step(
+    indptr: np.ndarray,
+    indices: np.ndarray,
+    weight: np.ndarray,
+    target: np.ndarray,
+    fixed: np.ndarray,
+    base: np.ndarray,
+    penalty: np.ndarray,
+    near: np.ndarray,
+    turn: np.ndarray,
+    steps: int,
+) -> np.ndarray:
+    """Return x of each row, ``steps`` conjugate gradient steps from ``near`` towards what ``als_half_step`` solves.
+
+    Args:
+        near: [m, rank], where each row starts: its x of the sweep before, or zeros.
+        turn: [rank, rank], the eigenvectors that turned ``fixed``; ``near`` and the result are as before the turn.
+        steps: ≥ 1.
+        The rest, and which rows are zeros, as in :func:`als_half_step`.
+    """
+    found, back, block = np.empty_like(near), np.ascontiguousarray(turn.T), 64
+    for part in prange((len(near) + block - 1) // block):
+        first = part * block
+        x = np.dot(near[first : first + block], turn)
+        for row in range(len(x)):
+            own = slice(indptr[first + row], indptr[first + row + 1])
+            if np.any(target[own] != 0):
+                diagonal = base + penalty[first + row]
+                _near_row(indices[own], weight[own], target[own], fixed, diagonal, x[row], steps)
+            else:
+                x[row] = 0
+        found[first : first + block] = np.dot(x, back)
+    return found
+
+
+STEPS = 3
+"""Conjugate gradient steps of a half-step: with those of the sweeps before, enough to train as well as exactly."""
+
 Axes = tuple[np.ndarray, np.ndarray]
 """Eigenvalues float64[rank] ≥ 0 and eigenvectors float64[rank, rank] (columns) of a Gram matrix YᵀY."""
 
 
 def principal_axes(factors: np.ndarray) -> Axes:
-    """Return the axes of ``factors`` [n, rank], whose Gram matrix is summed in their dtype."""
-    y = np.ascontiguousarray(factors)
+    """Return the axes of ``factors`` [n, rank], whose Gram matrix is summed as :func:`gram` does."""
     with one_blas_thread():
-        values, vectors = np.linalg.eigh(product(np.ascontiguousarray(y.T), y).astype(np.float64))
+        values, vectors = np.linalg.eigh(gram(np.ascontiguousarray(factors)))
     return np.maximum(values, 0), vectors
 
 
 def implicit_rows(
-    matrix: CSR, fixed: np.ndarray, alpha: float, penalty: np.ndarray, axes: Axes | None = None
+    matrix: CSR,
+    fixed: np.ndarray,
+    alpha: float,
+    penalty: np.ndarray,
+    axes: Axes | None = None,
+    near: np.ndarray | None = None,
 ) -> np.ndarray:
     """Return [rows, rank] in the dtype of ``fixed``: ``models.als.half_step``, compiled and in parallel.
 
@@ -243,6 +357,7 @@ def implicit_rows(
         fixed: [columns, rank], finite: the other side's factors.
         alpha: confidence 1 + α|v|. penalty: [rows], what multiplies each row's squared norm.
         axes: those of ``fixed``, where the caller has them already.
+        near: [rows, rank] of that dtype, from where ``STEPS`` conjugate gradient steps are made; None: solve exactly.
     """
     indptr, indices, value = matrix
     base, vectors = axes or principal_axes(fixed)
@@ -255,19 +370,21 @@ def implicit_rows(
     weight, target, base, penalty = (part.astype(fixed.dtype) for part in (weight, target, base, penalty))
     with one_blas_thread():
         turned = product(fixed[used], turn)
-        x = als_half_step(indptr, place[indices], weight, target, turned, base, penalty)
-        return product(x, back)
+        system = (indptr, place[indices], weight, target, turned, base, penalty)
+        if near is not None:
+            return als_near_step(*system, near, turn, STEPS)
+        return product(als_half_step(*system), back)
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@njit(cache=True, nogil=True, parallel=True, fastmath={"reassoc", "contract"})
 def stored_loss(
     indptr: np.ndarray, indices: np.ndarray, value: np.ndarray, x: np.ndarray, y: np.ndarray, alpha: float
 ) -> float:
     """Return Σ c (p − x_u·y_i)² − (x_u·y_i)² over stored values, with c = 1 + α|v| and p = 1 where v > 0."""
-    found = np.zeros(len(indptr) - 1)
+    found, zero = np.zeros(len(indptr) - 1), x.dtype.type(0)
     for u in prange(len(found)):
         for place in range(indptr[u], indptr[u + 1]):
-            score = 0.0
+            score = zero
             for f in range(x.shape[1]):
                 score += x[u, f] * y[indices[place], f]
             p = 1.0 if value[place] > 0 else 0.0

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
+from recsys import linalg
 from recsys.errors import InputError
 from recsys.models import als, build, factor
 from recsys.models.als import Objective
@@ -17,6 +18,8 @@ OBJECTIVES = (
     Objective(alpha=10.0, reg=0.03, nu=1.0, beta=0.1),  # Rendle et al.
     Objective(alpha=0.5, reg=0.1, nu=0.5, beta=0.02),
 )
+
+EXACT = {"rank": 4, "iterations": 5, "alpha": 3.0, "reg": 0.2, "seed": 3, "solver": "cholesky"}
 
 
 def ratings(rows=12, columns=9, seed=0, density=0.4):
@@ -89,7 +92,7 @@ def test_a_half_step_ends_where_the_gradient_is_zero(objective):
 
 def test_a_fit_keeps_the_loss_of_each_sweep():
     matrix = ratings(30, 20, seed=2)
-    model = build("als", {"rank": 4, "iterations": 5, "alpha": 3.0, "reg": 0.2, "seed": 3}).fit(interactions(matrix))
+    model = build("als", EXACT).fit(interactions(matrix))
     expected = [als.loss(*als.fit(matrix, 4, n, model.objective, seed=3), matrix, model.objective) for n in range(1, 6)]
     np.testing.assert_allclose(model.losses_, expected, rtol=1e-4)
 
@@ -144,19 +147,70 @@ def test_threads_do_not_change_a_bit():
     import numba
 
     matrix = ratings(300, 200, density=0.1)
-    y = np.random.default_rng(0).normal(size=(200, 24))
+    rng = np.random.default_rng(0)
+    y, x = rng.normal(size=(200, 24)), rng.normal(size=(300, 24))
     threads = numba.get_num_threads()
     found = []
     for n in {1, threads}:
         numba.set_num_threads(n)
-        found.append(factor.half_step(matrix, y, OBJECTIVES[2]))
+        found.append([factor.half_step(matrix, y, OBJECTIVES[2], near=near) for near in (None, x)])
     numba.set_num_threads(threads)
-    assert (found[0] == found[-1]).all()
+    for one, many in zip(*found, strict=True) if len(found) > 1 else ():
+        assert (one == many).all()
+
+
+def conjugate_gradients(a, b, x, shared, steps):
+    """Return x after textbook steps, preconditioned by ``shared``."""
+    left = b - a @ x
+    better = np.linalg.solve(shared, left)
+    toward = better
+    for _ in range(steps):
+        step = left @ better / (toward @ a @ toward)
+        x, new = x + step * toward, left - step * (a @ toward)
+        fresh = np.linalg.solve(shared, new)
+        toward = fresh + new @ fresh / (left @ better) * toward
+        left, better = new, fresh
+    return x
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_conjugate_gradients_are_those_of_the_textbook(objective):
+    """Preconditioned by YᵀY + penalty, what all rows share."""
+    rng = np.random.default_rng(7)
+    matrix, y, near = ratings(15, 25, seed=7), rng.normal(size=(25, 6)), rng.normal(size=(15, 6))
+    found = factor.half_step(matrix, y, objective, near=near)
+    for row, (a, b) in enumerate(als.systems(matrix, y, objective)):
+        shared = y.T @ y + objective.penalty(matrix)[row] * np.eye(6)
+        expected = conjugate_gradients(a, b, near[row], shared, linalg.STEPS) if b.any() else np.zeros(6)
+        np.testing.assert_allclose(found[row], expected, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_conjugate_gradients_from_the_solution_stay_there_and_from_afar_arrive(objective):
+    matrix, y = ratings(15, 25, seed=7), np.random.default_rng(7).normal(size=(25, 6))
+    exact = als.half_step(matrix, y, objective)
+    np.testing.assert_allclose(factor.half_step(matrix, y, objective, near=exact), exact, rtol=1e-9, atol=1e-11)
+    near = exact + np.random.default_rng(8).normal(size=exact.shape)
+    for _ in range(12):
+        near = factor.half_step(matrix, y, objective, near=near)
+    np.testing.assert_allclose(near, exact, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize(("alpha", "reg", "beta", "behind"), [(3.0, 0.2, 0.0, 0.001), (100.0, 0.1, 0.01, 0.05)])
+def test_training_by_conjugate_gradients_gets_as_low_as_exact_training(alpha, reg, beta, behind):
+    """Likes at random are the hardest: with heavy weights it is some sweeps behind."""
+    likes = ratings(120, 80, seed=2, density=0.1)
+    likes.data[:] = 1
+    params = {"rank": 12, "iterations": 15, "alpha": alpha, "reg": reg, "beta": beta}
+    losses = [build("als", params | {"solver": s}).fit(interactions(likes)).losses_ for s in ("cg", "cholesky")]
+    assert (np.diff(losses[0]) < 0).all()
+    assert losses[0][-1] < (1 + behind) * losses[1][-1]
+    assert losses[0][-1] != losses[1][-1]
 
 
 def test_training_by_the_kernel_is_training_by_the_definition():
     matrix = ratings(30, 20, seed=2)
-    model = build("als", {"rank": 4, "iterations": 5, "alpha": 3.0, "reg": 0.2, "seed": 3}).fit(interactions(matrix))
+    model = build("als", EXACT).fit(interactions(matrix))
     _, y = als.fit(matrix, 4, 5, model.objective, seed=3)
     np.testing.assert_allclose(model.item_factors_[model.known_], y[model.known_], rtol=1e-3, atol=1e-4)  # in float32
 
