@@ -1,195 +1,216 @@
 """Fit and recommend times beside the libraries that have the same model, at the quality that each reaches.
 
-python bench/models.py                     beside implicit, and RecTools where it is installed
-python bench/models.py --users 2000 --items 1000 --events 100000
+python bench/models.py                             beside implicit
+python bench/models.py --rectools PYTHON --lenskit PYTHON       and beside these, each in an environment of its own:
+                                                   they want other versions of NumPy than this package and each other
+python bench/models.py --users 2000 --items 1000 --events 100000 --only EASE
 
-A made-up film world, a fifth of the pairs held out by hash. Everything is fitted and asked in turn, REPEATS
-times; medians are compared. Both sides list ten unseen items for every tested user.
+A made-up film world, a fifth of the pairs held out by hash. Everything is fitted and asked in turn, once unmeasured
+(compiled code is loaded, caches are warm) and REPEATS times measured; medians are compared. All list ten unseen items
+for every tested user with the same settings (bench/peers.py), and all are judged here.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import subprocess
 import sys
-import time
+import tempfile
+from pathlib import Path
+
+os.environ["OMP_WAIT_POLICY"] = "passive"  # here and for peers: threads that wait must not burn what others need
 
 import numpy as np
+import peers
+from peers import BM25, BPR, CG, COSINE, EXACT, TFIDF, USERS, K
 from results import table, write_section
-from scipy.sparse import csr_matrix
 
 from recsys import models
 from recsys.data.rules import Fraction
 from recsys.data.split import split
 from recsys.data.synthetic import film_world
 from recsys.evaluation.evaluate import Judging, evaluate
-from recsys.linalg import one_blas_thread
+from recsys.evaluation.significance import mean_ci
 from recsys.rank import recommend
 from recsys.types import TopK
 
-K, REPEATS = 10, 3
-RANK, SWEEPS, ALPHA = 64, 15, 10.0
+REPEATS = 3
+ALS = {"rank": peers.RANK, "iterations": peers.SWEEPS, "alpha": peers.ALPHA}
+BPR_PARAMS = {"iterations": peers.BPR_SWEEPS, "learning_rate": peers.BPR_RATE, "reg": peers.BPR_REG}
+KNN = {"neighbours": peers.NEIGHBOURS}
+OURS = {  # family -> {label: kind and parameters}; the first is the one that the peers are compared with
+    CG: {
+        "ours, ν = 1": ("als", ALS | {"reg": 0.05}),
+        "ours, ν = 0, trained by implicit": ("als", ALS | {"reg": peers.REG, "nu": 0}),
+    },
+    EXACT: {"ours, ν = 1": ("als", ALS | {"reg": 0.05, "solver": "cholesky"})},
+    BPR: {"ours": ("bpr", BPR_PARAMS | {"rank": peers.RANK})},
+    COSINE: {"ours": ("itemknn", KNN)},
+    TFIDF: {"ours": ("itemknn", KNN | {"weighting": "tfidf"})},
+    BM25: {"ours": ("itemknn", KNN | {"weighting": "bm25"})},
+    USERS: {"ours": ("userknn", KNN)},
+    "EASE": {"ours": ("ease", {"reg": peers.EASE_REG})},
+    "popular": {"ours": ("popular", {})},
+    "random": {"ours": ("random", {})},
+    "RP3beta, 200": {"ours": ("rp3beta", {})},
+    "spectral, rank 256": {"ours": ("spectral", {})},
+}
 
 
 class Ours:
     """A kind of this package."""
 
-    def __init__(self, kind, **params) -> None:
-        self.kind, self.params = kind, params
+    every = 1
 
-    def fit(self, parts):
-        """Fit on train."""
-        self.model = models.build(self.kind, self.params).fit(parts.train)
+    def __init__(self, parts, kind, params) -> None:
+        self.parts, self.kind, self.params = parts, kind, params
 
-    def lists(self, parts):
-        """Return int32[m, K] items."""
-        return recommend(self.model, parts.histories(), K).items
-
-
-class Implicit:
-    """A model of the implicit library; ``make`` returns a new one."""
-
-    def __init__(self, make, scale=1.0) -> None:
-        self.make, self.scale = make, scale
-
-    def fit(self, parts):
-        """Fit on the likes; confidence 1 + α where ``scale`` says so."""
-        self.matrix = csr_matrix(parts.train.matrix())
-        self.matrix.data[:] = self.scale
-        with one_blas_thread():
-            self.model = self.make()
-            self.model.fit(self.matrix, show_progress=False)
-
-    def lists(self, parts):
-        """Return int32[m, K] items."""
-        rows = parts.train.users.rows(parts.test.users.ids)
-        with one_blas_thread():
-            return self.model.recommend(rows, self.matrix[rows], N=K)[0]
+    def run(self):
+        """Return (seconds to fit, seconds to list, items int32[m, K])."""
+        model = models.build(self.kind, self.params)
+        fit, _ = peers.timed(model.fit, self.parts.train)
+        ask, lists = peers.timed(lambda: recommend(model, self.parts.histories(), K))
+        return fit, ask, lists.items[self.parts.train.users.rows(self.parts.test.users.ids) >= 0]
 
 
-class RecTools:
-    """A model of RecTools; it takes and gives frames of ids."""
+class Peer:
+    """The process of another library."""
 
-    def __init__(self, make) -> None:
-        self.make = make
+    def __init__(self, library, python, folder) -> None:
+        self.folder = folder
+        command = [python, str(Path(peers.__file__)), library, str(folder)]
+        self.log = folder / f"{library}.log"
+        with self.log.open("w") as log:
+            pipe = subprocess.PIPE
+            self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log, text=True)
+        self.offer = json.loads(self.process.stdout.readline() or "{}")
 
-    def fit(self, parts):
-        """Build its Dataset and fit."""
-        import pandas as pd
-        from rectools.dataset import Dataset
+    def run(self, family):
+        """Return (seconds to fit, seconds to list, items int32[asked, K])."""
+        print(family, file=self.process.stdin, flush=True)
+        line = self.process.stdout.readline()
+        if not line:
+            sys.exit(f"{family}: the library failed:\n{self.log.read_text()}")
+        answer = json.loads(line)
+        return answer["fit"], answer["ask"], np.load(self.folder / "lists.npy")
 
-        train = parts.train
-        frame = pd.DataFrame({"user_id": train.user, "item_id": train.item, "weight": 1.0, "datetime": "2020-01-01"})
-        self.data = Dataset.construct(frame)
-        self.model = self.make().fit(self.data)
-
-    def lists(self, parts):
-        """Return int32[m, K] items."""
-        rows = parts.train.users.rows(parts.test.users.ids)
-        frame = self.model.recommend(rows, self.data, k=K, filter_viewed=True)
-        found = np.full((len(parts.train.users), K), -1, dtype=np.int32)
-        found[frame["user_id"], frame["rank"] - 1] = frame["item_id"]
-        return found[rows]
+    def close(self):
+        """End it."""
+        self.process.stdin.close()
+        self.process.wait()
 
 
-def pairs():
-    """Return name -> {who: model} of the same model in several libraries."""
-    from implicit.cpu.als import AlternatingLeastSquares
-    from implicit.cpu.bpr import BayesianPersonalizedRanking
-    from implicit.nearest_neighbours import CosineRecommender
+class Model:
+    """One model of a peer."""
 
-    def als(use_cg):
-        return lambda: AlternatingLeastSquares(
-            factors=RANK,
-            regularization=1.0,
-            iterations=SWEEPS,
-            use_cg=use_cg,
-            random_state=0,
-            calculate_training_loss=False,
-        )
+    def __init__(self, peer, family) -> None:
+        self.peer, self.family, self.every = peer, family, peer.offer["every"]
 
-    def bpr():
-        return BayesianPersonalizedRanking(
-            factors=RANK, iterations=50, learning_rate=0.05, num_threads=1, random_state=0
-        )
+    def run(self):
+        """Return what :meth:`Peer.run` does."""
+        return self.peer.run(self.family)
 
-    ours = {"rank": RANK, "iterations": SWEEPS, "alpha": ALPHA}
-    found = {
-        f"ALS, rank {RANK}": {
-            "ours, ν = 1, exact": Ours("als", reg=0.05, **ours),
-            "ours, ν = 0, trained by implicit": Ours("als", reg=1.0, nu=0, **ours),
-            "implicit, conjugate gradient": Implicit(als(True), 1 + ALPHA),
-            "implicit, Cholesky": Implicit(als(False), 1 + ALPHA),
-        },
-        f"BPR, rank {RANK}": {
-            "ours": Ours("bpr", rank=RANK, iterations=50, learning_rate=0.05),
-            "implicit, one thread": Implicit(bpr),
-        },
-        "item neighbours, cosine, 100": {
-            "ours": Ours("itemknn", neighbours=100),
-            "implicit": Implicit(lambda: CosineRecommender(K=101)),
-        },
-        "EASE": {"ours": Ours("ease", reg=250.0)},
-        "user neighbours, cosine, 100": {"ours": Ours("userknn", neighbours=100)},
-        "RP3beta": {"ours": Ours("rp3beta")},
-        "spectral, rank 256": {"ours": Ours("spectral")},
-    }
-    try:
-        from rectools.models import EASEModel, ImplicitItemKNNWrapperModel
-    except ImportError:
-        print("RecTools is not installed: pip install rectools", file=sys.stderr)
-    else:
-        found["EASE"]["RecTools"] = RecTools(lambda: EASEModel(regularization=250.0))
-        found["item neighbours, cosine, 100"]["RecTools"] = RecTools(
-            lambda: ImplicitItemKNNWrapperModel(CosineRecommender(K=101))
-        )
+
+def opened(pythons, parts, folder):
+    """Return library -> Peer of those that start; write down what they learn from."""
+    train = parts.train
+    shape = (len(train.users), len(train.items))
+    np.savez(folder / "train.npz", user=train.user, item=train.item, shape=shape)
+    rows = train.users.rows(parts.test.users.ids)
+    np.save(folder / "asked.npy", rows[rows >= 0])
+    found = {library: Peer(library, python, folder) for library, python in pythons.items()}
+    for library in [library for library, peer in found.items() if not peer.offer]:
+        print(f"{library} did not start: python -m venv ENV; ENV/bin/pip install {library}", file=sys.stderr)
+        del found[library]
     return found
 
 
-def main(users: int, items: int, events: int) -> None:
-    """Measure everything and write the section."""
-    made = film_world(users, items, events)
-    liked = made.events.assign(value=1.0)
-    parts = split(liked, Fraction(), items=made.items)
+def family_rows(name, who, parts):
+    """Return the rows of the table of one family; ``who``: label -> what runs."""
+    seconds, judged = {label: ([], []) for label in who}, {}
+    for repeat in range(REPEATS + 1):
+        for label, model in who.items():
+            fit, ask, items = model.run()
+            if repeat:
+                seconds[label][0].append(fit)
+                seconds[label][1].append(ask)
+            else:
+                judged[label] = quality(items, parts, model.every)
+    middle = {label: np.median(taken, axis=1) for label, taken in seconds.items()}  # (fit, ask) by (wall, CPU)
+    theirs = [middle[label] for label in who if not label.startswith("ours")]
+    first = next(iter(who))
     rows = []
-    for name, who in pairs().items():
-        seconds, lists = {label: ([], []) for label in who}, {}
-        for _ in range(REPEATS):
-            for label, model in who.items():
-                for taken, work in zip(seconds[label], (model.fit, model.lists), strict=True):
-                    began = time.perf_counter()
-                    lists[label] = work(parts)
-                    taken.append(time.perf_counter() - began)
-        peers = [label for label in who if not label.startswith("ours")]
-        for label, (fit, ask) in seconds.items():
-            mine = label.startswith("ours") and peers
-            ratio = [min(np.median(seconds[peer][place]) for peer in peers) for place in (0, 1)] if mine else []
-            times = [f"{np.median(taken):.2f}" for taken in (fit, ask)]
-            over = [f"{np.median(taken) / best:.2f}" for taken, best in zip((fit, ask), ratio, strict=False)] or [
-                "",
-                "",
-            ]
-            rows.append([name, label, f"{quality(lists[label], parts):.4f}", times[0], over[0], times[1], over[1]])
-            print(*rows[-1], sep=" | ", file=sys.stderr, flush=True)
-    heads = ["model", "who", f"ndcg@{K}", "fit, s", "÷ fastest peer", f"top {K} for all, s", "÷ fastest peer"]
-    body = (
-        f"Film world of {users:,} users × {items:,} films, {len(parts.train):,} training pairs, all values 1; "
-        f"medians of {REPEATS}, in turn. Compiled code is cached by an earlier run.\n\n" + table(heads, rows)
-    )
-    write_section("models", "Models beside their peers", "python bench/models.py", body)
+    for label, times in middle.items():
+        over = np.full((2, 2), np.nan)
+        if label.startswith("ours") and theirs:
+            over = times / np.min(theirs, axis=0)
+        fit, ask = (
+            [f"{spent[0]:.3f}", *("" if np.isnan(x) else f"{x:.2f}" for x in ratio)]
+            for spent, ratio in zip(times, over, strict=True)
+        )
+        gap = ""
+        if label != first:
+            gap = "{:+.4f} [{:+.4f}, {:+.4f}]".format(*mean_ci(judged[label] - judged[first]))
+        cells = [name, label, f"{np.nanmean(judged[label]):.4f}", gap]
+        rows.append([*cells, *fit, *ask])
+        print(*rows[-1], sep=" | ", file=sys.stderr, flush=True)
+    return rows
 
 
-def quality(items, parts):
-    """Return the mean ndcg@K of lists of item rows."""
-    m, k = items.shape
-    source = np.where(items >= 0, 0, -1).astype(np.int8)
-    scores = np.broadcast_to(-np.arange(k, dtype=np.float32), (m, k))
-    lists = TopK(np.arange(m), items.astype(np.int32), scores, source, ("peer",), np.zeros(m, dtype=np.int8))
+def quality(items, parts, every):
+    """Return float[m]: ndcg@K of lists of items for every so many of the tested users that train knows; else NaN."""
+    m = len(parts.test.users)
+    asked = np.flatnonzero(parts.train.users.rows(parts.test.users.ids) >= 0)[::every]
+    full = np.full((m, K), -1, dtype=np.int32)
+    full[asked] = items
+    source = np.where(full >= 0, 0, -1).astype(np.int8)
+    scores = np.where(full >= 0, -np.arange(K, dtype=np.float32), np.float32(np.nan))
+    lists = TopK(np.arange(m), full, scores, source, ("peer",), np.zeros(m, dtype=np.int8))
     metric = f"ndcg@{K}"
-    return evaluate(lists, parts, Judging(metrics=(metric,)), name="peer").per_user[metric].mean()
+    found = evaluate(lists, parts, Judging(metrics=(metric,)), name="peer").per_user[metric].to_numpy()
+    return np.where(np.isin(np.arange(m), asked), found, np.nan)
+
+
+def main(users: int, items: int, events: int, only: str, **pythons: str) -> None:
+    """Measure everything and write the section, if nothing was left out."""
+    made = film_world(users, items, events)
+    parts = split(made.events.assign(value=1.0), Fraction(), items=made.items)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        found = opened(pythons, parts, Path(folder))
+        for name, ours in OURS.items():
+            if only not in name:
+                continue
+            who = {label: Ours(parts, *settings) for label, settings in ours.items()}
+            who |= {library: Model(peer, name) for library, peer in found.items() if name in peer.offer["models"]}
+            rows += family_rows(name, who, parts)
+        for peer in found.values():
+            peer.close()
+    over = ["÷ fastest", "CPU ÷ least"]
+    heads = ["model", "who", f"ndcg@{K}", "− ours [95 %]", "fit, s", *over, f"top {K} for all, s", *over]
+    body = (
+        f"Film world of {users:,} users × {items:,} films, {len(parts.train):,} training pairs, all values 1, the same "
+        f"settings for all; medians of {REPEATS}, in turn, after one run unmeasured. ÷ fastest: over the fastest "
+        "peer; the same for CPU seconds of all threads, which others on the machine change less. "
+        "Threads that wait sleep (OMP_WAIT_POLICY=passive, for all). "
+        "RecTools trains implicit's models by implicit. LensKit answers user by user: it is asked for one tested user "
+        "in so many, its seconds are multiplied, and the difference is over the users that both were asked for.\n\n"
+        + table(heads, rows)
+    )
+    if only:
+        print(table(heads, rows))
+    else:
+        command = "python bench/models.py" + "".join(f" --{library} PYTHON" for library in list(found)[1:])
+        write_section("models", "Models beside their peers", command, body)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for option, default in (("users", 10_000), ("items", 3_000), ("events", 500_000)):
         parser.add_argument(f"--{option}", type=int, default=default)
+    parser.add_argument("--only", default="", help="families whose name holds this text; writes nothing")
+    for library in peers.LIBRARIES:
+        parser.add_argument(f"--{library}", default=sys.executable, help="interpreter that has it")
     main(**vars(parser.parse_args()))
