@@ -195,6 +195,7 @@ def main(users: int, items: int, events: int, only: str, **pythons: str) -> None
         f"settings for all; medians of {REPEATS}, in turn, after one run unmeasured. ÷ fastest: over the fastest "
         "peer; the same for CPU seconds of all threads, which others on the machine change less. "
         "Threads that wait sleep (OMP_WAIT_POLICY=passive, for all). "
+        f"Load average when it ended: {os.getloadavg()[2]:.0f}. "
         "RecTools trains implicit's models by implicit. LensKit answers user by user: it is asked for one tested user "
         "in so many, its seconds are multiplied, and the difference is over the users that both were asked for.\n\n"
         + table(heads, rows)
