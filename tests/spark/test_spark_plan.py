@@ -40,9 +40,9 @@ def test_ten_times_the_log_and_twice_the_rank_cost_accordingly():
     assert 8 < more / fit < 10.1  # the items' part stays
     twice = planned(models={"als": {"rank": 128, "trainer": "mllib"}}).seconds["fit als"] - 12
     assert 3.5 < twice / fit < 8  # between rank² and rank³
-    one, ten = planned(), planned(rows=10_000_000, users=500_000)
-    fit, more = (found.seconds["fit als"] - 12 for found in (one, ten))
-    assert 5 < more / fit < 10  # the jobs of a sweep have a part that stays
+    one, ten, hundred = (planned(rows=n * 1_000_000, users=n * 50_000) for n in (1, 10, 100))
+    first, second, third = (found.seconds["fit als"] for found in (one, ten, hundred))
+    assert third - second == pytest.approx(10 * (second - first))  # jobs have a part that stays
     assert ten.memory["python"] == one.memory["python"], "the driver must not grow with the users"
     assert ten.memory["workers"] == one.memory["workers"]
 
