@@ -461,10 +461,19 @@ def ridge(features: Any, targets: np.ndarray, reg: float, weight: np.ndarray, di
     return a.T @ np.linalg.solve((a @ a.T).toarray() + reg * np.eye(n), b)
 
 
-def conjugate_gradients(apply: Callable[[np.ndarray], np.ndarray], b: np.ndarray, steps: int = 500) -> np.ndarray:
-    """Return x of a positive definite A x = b, a column each, to a relative residual of 1e-8 or ``steps`` steps."""
+def conjugate_gradients(
+    apply: Callable[[np.ndarray], np.ndarray],
+    b: np.ndarray,
+    steps: int = 500,
+    near: Callable[[np.ndarray], np.ndarray] = np.asarray,
+) -> np.ndarray:
+    """Return x of a positive definite A x = b, a column each, to a relative residual of 1e-8 or ``steps`` steps.
+
+    ``near``: the preconditioner, what A⁻¹ is not far from, applied to columns.
+    """
     x, left = np.zeros_like(b), b.copy()
-    toward, size = left.copy(), (left**2).sum(axis=0)
+    toward = near(left).copy()
+    size = (left * toward).sum(axis=0)
     goal = 1e-16 * size
     for _ in range(steps):
         if (size <= goal).all():
@@ -473,8 +482,9 @@ def conjugate_gradients(apply: Callable[[np.ndarray], np.ndarray], b: np.ndarray
         step = size / np.maximum((toward * moved).sum(axis=0), 1e-300)
         x += step * toward
         left -= step * moved
-        new = (left**2).sum(axis=0)
-        toward = left + new / np.maximum(size, 1e-300) * toward
+        turned = near(left)
+        new = (left * turned).sum(axis=0)
+        toward = turned + new / np.maximum(size, 1e-300) * toward
         size = new
     return x
 

@@ -2,8 +2,9 @@
 
 The log is packed once into blocks of whole users. A sweep is one half step each:
 
-* items: three conjugate gradient steps from the factors of the sweep before. Each needs one sum over all blocks, the
-  size of the item factors, so that no rank × rank system of an item ever exists, and nothing of a user travels.
+* items: three conjugate gradient steps from the factors of the sweep before, preconditioned by what all items share.
+  Each needs one sum over all blocks, the size of the item factors, so that no rank × rank system of an item ever
+  exists, and nothing of a user travels.
 * users: each block solves its users' systems exactly, against the item factors it is sent.
 
 A task holds a block and twice the item factors; tasks × items × rank numbers travel a step, whatever the number of
@@ -176,7 +177,7 @@ class _State(NamedTuple):
 
 
 class _Fitter:
-    """The driver's side of the sweeps. ``taught``: int64[items], pairs that teach each item."""
+    """The driver's side of the sweeps. ``taught``: int64[items], pairs that teach an item. ``users``: how many teach."""
 
     def __init__(self, blocks: RDD[bytes], candidates: int, params: Params, hop: str) -> None:
         self.blocks, self.params, self.hop = blocks, params, hop
@@ -245,8 +246,17 @@ class _Fitter:
             shared.destroy()
             return (p @ gram + penalty * p - minus).T
 
+        values, axes = np.linalg.eigh(state.sums.gram)
+        share = 1.0 if self.params.implicit else self.taught[:, None] / self.users
+        alike = np.maximum(values, 0) * share + penalty
+        alike[self.taught == 0] = 1  # nothing is left over there
+
+        def near(left: np.ndarray) -> np.ndarray:
+            """Return what would solve the equations but for an item's own pairs, or with users like all others."""
+            return ((left.T @ axes) / alike @ axes.T).T
+
         left = state.sums.left - state.items @ gram - penalty * state.items
-        return (state.items + linalg.conjugate_gradients(apply, left.T, STEPS).T).astype(np.float32)
+        return (state.items + linalg.conjugate_gradients(apply, left.T, STEPS, near).T).astype(np.float32)
 
     def _loss(self, state: _State) -> float:
         y = state.items.astype(np.float64)
