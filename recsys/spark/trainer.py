@@ -177,7 +177,7 @@ class _State(NamedTuple):
 
 
 class _Fitter:
-    """The driver's side of the sweeps. ``taught``: int64[items], pairs that teach an item. ``users``: how many teach."""
+    """The driver's side of the sweeps. ``taught``: int64[items], pairs that teach. ``users``: how many teach."""
 
     def __init__(self, blocks: RDD[bytes], candidates: int, params: Params, hop: str) -> None:
         self.blocks, self.params, self.hop = blocks, params, hop
