@@ -25,8 +25,7 @@ class Hybrid(Blended):
     """Chooses among models, their settings and their blends on a part of train, then fits the choice on all of it.
 
     Each part's settings climb their ladders on half of the users of a trial (20 % of the likes hidden, the newest where
-    times are known; see :mod:`recsys.models.trial`), and the best factor model comes at half and at twice its rank too,
-    for what one rank sees another does not; then parts are blended one by one while that helps. The blend must
+    times are known; see :mod:`recsys.models.trial`); then parts are blended one by one while that helps. The blend must
     beat the best single part on the other half, with the 95 % interval of the difference above 0, else the part alone
     is the model: *do no harm*. Groups of history length get weights of their own under the same condition. New items
     with features, where the base has any, are ordered among themselves by weights from a trial that hides whole items,
@@ -37,7 +36,7 @@ class Hybrid(Blended):
     ``record`` says what was tried, what was chosen and why, with the ablation: best collaborative part, best content
     part, the choice, and the choice with features shuffled among the rows that have them.
 
-    ``parts``: kinds to choose among; empty: all. Cost: some fifty fits; parts that do not fit in memory are left
+    ``parts``: kinds to choose among; empty: all. Cost: some forty fits; parts that do not fit in memory are left
     out and named in ``record``.
     """
 
@@ -68,8 +67,8 @@ class Hybrid(Blended):
         return self
 
     def _fitted(self, kind: str, train: Interactions, told: Features | None) -> Recommender:
-        """Return a part with the settings chosen for it; ``als@32`` is ``als`` of another rank."""
-        return fitted(_kind(kind), self.record["parts"].get(kind, {}).get("params", {}), train, told, self.seed)
+        """Return a part with the settings chosen for it."""
+        return fitted(kind, self.record["parts"].get(kind, {}).get("params", {}), train, told, self.seed)
 
     def _kinds(self, told: Features | None) -> list[str]:
         strangers = [kind for kind in self.parts if kind not in LADDERS]
@@ -101,7 +100,6 @@ class Hybrid(Blended):
                 self._climb(kind, search, values)
         if not values:
             raise ConfigError(f"model 'hybrid': no part could be fitted: {self.record['left_out']}")
-        self._vary_rank(search, values)
         weights, why = self._checked(trial, half, check, None)
         self.record |= {"why": why, "users": len(trial.users), "metric": "ndcg@100 on hidden likes"}
         by_group = self._choose_by_length(trial, half, check, weights)
@@ -141,18 +139,6 @@ class Hybrid(Blended):
             self.record["left_out"][kind] = str(error)
         else:
             self.record["parts"][kind] = {"params": params, "ndcg@100": float(values[kind].mean()), "tried": tried}
-
-    def _vary_rank(self, search: Search, values: dict[str, np.ndarray]) -> None:
-        """Listen to the best of the factor models at half and at twice its rank, as parts of their own."""
-        of_factors = [kind for kind in values if "rank" in self.record["parts"][kind]["params"]]
-        if not of_factors:
-            return
-        best = max(of_factors, key=lambda kind: values[kind].mean())
-        own = self.record["parts"][best]["params"]
-        for rank in sorted({max(1, own["rank"] // 2), min(search.limit, 2 * own["rank"])} - {own["rank"]}):
-            name, params = f"{best}@{rank}", own | {"rank": rank}
-            values[name] = search.trial.listen(name, search.fitted(best, params))
-            self.record["parts"][name] = {"params": params, "ndcg@100": float(values[name].mean()), "tried": 1}
 
     def _choose_by_length(
         self, trial: Trial, half: np.ndarray, check: np.ndarray, weights: dict[str, float]
@@ -215,14 +201,14 @@ class Hybrid(Blended):
     def _ablate(self, trial: Trial, told: Features | None, weights: dict[str, float], values: dict[str, Any]) -> None:
         """Record the choice against its best collaborative part, and against itself with shuffled features."""
         means = {kind: float(v.mean()) for kind, v in values.items()}
-        crowd = max((k for k in means if _kind(k) not in CONTENT), key=lambda k: means[k], default=None)
-        content = max((k for k in means if _kind(k) in CONTENT), key=lambda k: means[k], default=None)
+        crowd = max((k for k in means if k not in CONTENT), key=lambda k: means[k], default=None)
+        content = max((k for k in means if k in CONTENT), key=lambda k: means[k], default=None)
         chosen = trial.blend(weights)
         found: dict[str, Any] = {"hybrid": float(chosen.mean())}
         for name, kind in (("collaborative", crowd), ("content", content)):
             if kind:
                 found[name] = {"part": kind, "mean": means[kind], "hybrid_minus_it": gain(chosen, values[kind])}
-        used = [kind for kind in weights if _kind(kind) in CONTENT]
+        used = [kind for kind in weights if kind in CONTENT]
         if self.placebo and used and told is not None:
             mixed = shuffled(told, self.seed)
             for kind in used:
@@ -240,10 +226,6 @@ class Hybrid(Blended):
         self.weights_ = np.array([[group.get(name, 0.0) for name in names] for group in groups])
         self.cold_weights_ = np.array([cold.get(name, 0.0) for name in names])
         self.record["weights"] = weights
-
-
-def _kind(name: str) -> str:
-    return name.partition("@")[0]
 
 
 def _say(weights: dict[str, float]) -> str:

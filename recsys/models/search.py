@@ -101,13 +101,12 @@ class Search:
 
         def value(place: Place) -> float:
             tried.append(place)
-            return float(self.trial.judge(self.fitted(kind, settings(steps, place) | quick), self.rows).mean())
+            return float(self.trial.judge(self._fitted(kind, settings(steps, place) | quick), self.rows).mean())
 
         params = settings(steps, climb([len(ladder) for ladder in steps], value))
-        return params, self.trial.listen(kind, self.fitted(kind, params)), len(tried)
+        return params, self.trial.listen(kind, self._fitted(kind, params)), len(tried)
 
-    def fitted(self, kind: str, params: Settings) -> Recommender:
-        """Return a part fitted on the trial's train part."""
+    def _fitted(self, kind: str, params: Settings) -> Recommender:
         return fitted(kind, params, self.trial.train, self.told, self.seed)
 
     def weigh_fields(self) -> Settings:
@@ -119,6 +118,6 @@ class Search:
             return {"fields": {name: ladder[at] for name, at in zip(names, place, strict=True) if ladder[at] != 1}}
 
         def value(place: Place) -> float:
-            return float(self.trial.judge(self.fitted("content", params(place)), self.rows).mean())
+            return float(self.trial.judge(self._fitted("content", params(place)), self.rows).mean())
 
         return params(climb([len(ladder)] * len(names), value, rounds=1))["fields"] if len(names) > 1 else {}

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
-from recsys import models
 from recsys.errors import ConfigError
 from recsys.models import build
 from recsys.models.blend import comparable, mix, reordered
@@ -74,26 +73,6 @@ def test_the_choice_is_recorded_with_its_ablation():
     best = max(part["ndcg@100"] for part in record["parts"].values())
     assert record["ablation"]["hybrid"] >= best - 0.02
     assert np.isfinite(model.score(train.matrix()[1:])).all()  # new items too
-
-
-def test_the_best_factor_model_comes_at_other_ranks_too(tmp_path):
-    train, features = contract.world(users=400, items=30)
-    model = build("hybrid", {"parts": ["popular", "als", "content_als"], "placebo": False}).fit(train, features)
-    parts = model.record["parts"]
-    ranks = {name: own["params"]["rank"] for name, own in parts.items() if "rank" in own["params"]}
-    best = max(("als", "content_als"), key=lambda kind: parts[kind]["ndcg@100"])
-    others = {name: rank for name, rank in ranks.items() if "@" in name}
-    assert others
-    assert all(name == f"{best}@{rank}" for name, rank in others.items())
-    assert set(others.values()) <= {ranks[best] // 2, 2 * ranks[best], 30} - {ranks[best]}
-    for name, rank in others.items():
-        alike = {key: own for key, own in parts[best]["params"].items() if key != "rank"}
-        assert {key: own for key, own in parts[name]["params"].items() if key != "rank"} == alike
-        model._settle([name], {name: 1.0}, {}, {})
-        model.models = {name: model._fitted(name, train, features)}
-        models.save(model, tmp_path / str(rank))
-        again = models.load(tmp_path / str(rank))
-        np.testing.assert_array_equal(again.score(train.matrix()[:5]), model.score(train.matrix()[:5]))
 
 
 def test_features_of_noise_are_not_used_to_rank_what_people_chose():
