@@ -40,7 +40,14 @@ def page() -> str:
                 "its own to search, it stands in the last column.\n"
             )
             parts += [_model(kind) for kind in sorted(models.KINDS)]
+            parts += [_table(f"`{kind}` on Spark", found, level=3) for kind, found in _on_spark().items()]
     return "\n".join(parts)
+
+
+def _on_spark() -> dict[str, type[BaseModel]]:
+    from recsys.spark import als, attributes
+
+    return {"als": als.Params, "attributes": attributes.Params}
 
 
 def _rules() -> list[type[BaseModel]]:

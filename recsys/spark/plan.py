@@ -26,7 +26,7 @@ from recsys.errors import InputError
 from recsys.schema import ITEM, USER
 from recsys.spark.als import Params
 from recsys.spark.recommend import BLOCK
-from recsys.spark.trainer import BLOCKS, PAIRS, STEPS
+from recsys.spark.trainer import BLOCKS, PAIRS
 
 READ, SPLIT, JUDGE = 4.2e-6, 5.7e-6, 0.55e-6
 """Core-seconds a row: parse and check; split, number and aggregate; judge a model."""
@@ -149,7 +149,7 @@ def cost_of_a_pair(params: Params, length: int, items: int) -> float:
         for _ in range(3):  # the first compiles
             started = time.thread_time()
             x = params.solve((indptr, columns, values), y, axes)
-            for _ in range(1 + STEPS):
+            for _ in range(1 + linalg.STEPS):
                 linalg.add_left_over(indptr, columns, values, values, x, y, np.zeros_like(y))
             costs.append((time.thread_time() - started) / len(columns))
     finally:
@@ -169,7 +169,7 @@ def plan(config: Config, facts: Facts, machine: Machine, params: dict[str, Param
     for name, settings in params.items():
         rank = max(rank, settings.rank)
         if settings.trainer == "recsys":
-            sweep = (2 + STEPS) * JOB + facts.rows * (machine.pair[name] + (2 + STEPS) * MOVE) / cores
+            sweep = (2 + linalg.STEPS) * JOB + facts.rows * (machine.pair[name] + (2 + linalg.STEPS) * MOVE) / cores
         else:
             pairs = 2 * facts.rows * settings.rank**2 * PAIR
             sweep = (pairs + (facts.users + facts.items) * settings.rank**3 / 3 * SOLVE) / cores
@@ -219,7 +219,7 @@ def _sizes(found: Plan, config: Config, machine: Machine, params: dict[str, Para
     tasks = max(machine.cores, facts.rows // PAIRS // BLOCKS)
     found.sizes |= {
         "shuffle files of training, MiB": round(shuffled / 2**20),
-        "sent by the tasks of a sweep, MiB": round((1 + STEPS) * tasks * facts.items * rank * 4 / 2**20),
+        "sent by the tasks of a sweep, MiB": round((1 + linalg.STEPS) * tasks * facts.items * rank * 4 / 2**20),
         "users in a block of top-N": max(
             1, int(min(config.recommend.memory_mb * 2**20 / 3, BLOCK) / (4 * facts.items))
         ),

@@ -17,22 +17,20 @@ gradients inside ALS).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 from pyspark import RDD, Broadcast, StorageLevel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys import linalg
-from recsys.data.hashing import combine
 from recsys.errors import InputError
 from recsys.schema import VALUE
-from recsys.spark import watch
+from recsys.spark import blocks, watch
 from recsys.spark.watch import Curve
 
 if TYPE_CHECKING:
@@ -42,65 +40,8 @@ PAIRS = 2**19
 """Pairs of a block, about."""
 BLOCKS = 64
 """Blocks of a task at most, where there are more than cores to share them."""
-STEPS = 3
-"""Conjugate gradient steps of an item half step."""
 FEW = 16
 """So many partial sums the driver adds by itself; more are added in groups on the executors first."""
-
-
-class Block(NamedTuple):
-    """Histories of whole users as CSR, users in an order that looks random and is always the same.
-
-    ``users``: int32[m]. ``indptr``: int64[m + 1]. ``items``: int32[n], ascending within a user. ``values``: float32[n].
-    """
-
-    users: np.ndarray
-    indptr: np.ndarray
-    items: np.ndarray
-    values: np.ndarray
-
-    @classmethod
-    def of(cls, users: np.ndarray, items: np.ndarray, values: np.ndarray, seed: int) -> Block:
-        """Return the block of pairs in any order."""
-        order = np.lexsort((items, users, combine(seed, users)))
-        users, items, values = users[order], items[order], values[order]
-        starts = np.flatnonzero(np.append(True, users[1:] != users[:-1]))
-        indptr = np.append(starts, len(users)).astype(np.int64)
-        return cls(users[starts], indptr, items, values)
-
-    def pack(self) -> bytes:
-        """Return it as bytes, for :meth:`unpack`."""
-        sizes = np.array([len(self.users), len(self.items)], dtype=np.int64)
-        return b"".join(part.tobytes() for part in (sizes, self.indptr, self.users, self.items, self.values))
-
-    @classmethod
-    def unpack(cls, raw: bytes) -> Block:
-        """Return views of packed bytes; nothing is copied."""
-        m, n = np.frombuffer(raw, np.int64, 2).tolist()
-        place = 16
-        parts = []
-        for kind, size in ((np.int64, m + 1), (np.int32, m), (np.int32, n), (np.float32, n)):
-            parts.append(np.frombuffer(raw, kind, size, place))
-            place += parts[-1].nbytes
-        indptr, users, items, values = parts
-        return cls(users, indptr, items, values)
-
-    def divide(self, seed: int, every: int) -> tuple[Block, Block]:
-        """Return (who is watched, who teaches): one user in ``every`` is watched, none for 0."""
-        cut = int(np.searchsorted(combine(seed, self.users), np.uint64(2**64 // every))) if every else 0
-        return self._rows(0, cut), self._rows(cut, len(self.users))
-
-    def _rows(self, start: int, stop: int) -> Block:
-        indptr = self.indptr[start : stop + 1]
-        inside = slice(indptr[0], indptr[-1])
-        return Block(self.users[start:stop], indptr - indptr[0], self.items[inside], self.values[inside])
-
-    def targets(self, params: Params) -> tuple[np.ndarray, np.ndarray]:
-        """Return float32[n] twice, weight and target of each pair, as ``linalg.als_half_step`` takes them."""
-        if not params.implicit:
-            return np.ones_like(self.values), self.values
-        weight = np.float32(params.alpha) * np.abs(self.values)
-        return weight, np.where(self.values > 0, 1 + weight, np.float32(0))
 
 
 class Trained(NamedTuple):
@@ -133,17 +74,17 @@ def train(pairs: DataFrame, candidates: int, params: Params, place: Path) -> Tra
     packed = (
         pairs.select("user", "item", F.col(VALUE).cast("float").alias(VALUE))
         .repartition(many, "user")
-        .mapInArrow(_pack(params.seed), "block binary")
+        .mapInArrow(blocks.pack(params.seed), "block binary")
         .persist(StorageLevel.MEMORY_AND_DISK)
     )
     tasks = max(cores, many // BLOCKS)  # one sum a core and step
-    blocks = packed.rdd.map(lambda row: bytes(row[0])).coalesce(tasks)
+    log = packed.rdd.map(lambda row: bytes(row[0])).coalesce(tasks)
     try:
-        fitter = _Fitter(blocks, candidates, params, hop)
+        fitter = _Fitter(log, candidates, params, hop)
         items = fitter.fit()
         context.setJobDescription(hop)
         shared = context.broadcast(items)
-        users = packed.mapInArrow(_solve_everyone(shared, params), "user int, features array<float>")
+        users = packed.mapInArrow(blocks.solve_everyone(shared, params), "user int, features array<float>")
         users.write.parquet(str(place))
         shared.destroy()
     finally:
@@ -154,9 +95,7 @@ def train(pairs: DataFrame, candidates: int, params: Params, place: Path) -> Tra
 
 
 class _Sums(NamedTuple):
-    """Sums over users x that were solved for items y. ``left``: float32[items, rank], Σ (target − weight·x·y) x of each
-    item's pairs. ``gram``: float64[rank, rank], Σ x xᵀ. ``loss``: float64[1], the users' part of the objective.
-    """
+    """What :func:`blocks.sum_up` gives."""
 
     left: np.ndarray
     gram: np.ndarray
@@ -179,9 +118,9 @@ class _State(NamedTuple):
 class _Fitter:
     """The driver's side of the sweeps. ``taught``: int64[items], pairs that teach. ``users``: how many teach."""
 
-    def __init__(self, blocks: RDD[bytes], candidates: int, params: Params, hop: str) -> None:
-        self.blocks, self.params, self.hop = blocks, params, hop
-        self.context = blocks.context
+    def __init__(self, log: RDD[bytes], candidates: int, params: Params, hop: str) -> None:
+        self.log, self.params, self.hop = log, params, hop
+        self.context = log.context
         self.shape = (candidates, params.rank)
         self.curve = Curve()
         self.every = 0
@@ -222,9 +161,9 @@ class _Fitter:
             raise InputError("ALS diverged: item factors are not finite. Raise reg, or scale the values down.")
         self._say(f"{name}: users")
         shared = self.context.broadcast((items, linalg.principal_axes(items) if self.params.implicit else None))
-        solved = self.blocks.map(_solve_teachers(shared, self.params, self.every))
+        solved = self.log.map(blocks.solve_teachers(shared, self.params, self.every))
         solved = solved.persist(StorageLevel.MEMORY_AND_DISK)
-        sums = _Sums(*_added(solved.mapPartitions(_sum_up(shared, self.params, self.every))))
+        sums = _Sums(*_added(solved.mapPartitions(blocks.sum_up(shared, self.params, self.every))))
         if before:
             before.drop()
         return _State(items, solved, shared, sums)
@@ -242,7 +181,7 @@ class _Fitter:
             self._say(f"{name}: items, step {step}")
             p = np.ascontiguousarray(toward.T, dtype=np.float32)
             shared = self.context.broadcast(p)
-            (minus,) = _added(state.solved.mapPartitions(_turn(shared, self.params, self.every)))
+            (minus,) = _added(state.solved.mapPartitions(blocks.turn(shared, self.params, self.every)))
             shared.destroy()
             return (p @ gram + penalty * p - minus).T
 
@@ -256,128 +195,28 @@ class _Fitter:
             return ((left.T @ axes) / alike @ axes.T).T
 
         left = state.sums.left - state.items @ gram - penalty * state.items
-        return (state.items + linalg.conjugate_gradients(apply, left.T, STEPS, near).T).astype(np.float32)
+        return (state.items + linalg.conjugate_gradients(apply, left.T, linalg.STEPS, near).T).astype(np.float32)
 
     def _loss(self, state: _State) -> float:
         y = state.items.astype(np.float64)
         unseen = float((y.T @ y * state.sums.gram).sum()) if self.params.implicit else 0.0
-        return (
-            float(state.sums.loss[0])
-            + unseen
-            + float(self.params.penalty(self.taught, self.users) @ (y**2).sum(axis=1))
-        )
+        shrunk = self.params.penalty(self.taught, self.users) @ (y**2).sum(axis=1)
+        return float(state.sums.loss[0] + unseen + shrunk)
 
     def _count(self, name: str) -> None:
         self._say(name)
-        self.taught, users = _added(self.blocks.mapPartitions(_count(self.shape[0], self.params, self.every)))
+        self.taught, users = _added(self.log.mapPartitions(blocks.count(self.shape[0], self.params, self.every)))
         self.users = int(users[0])
 
     def _watched(self) -> watch.Watched | None:
         self._say("who is watched")
         seed, every = self.params.seed, self.every
-        found = self.blocks.map(lambda raw: Block.unpack(raw).divide(seed, every)[0]).collect()
+        found = self.log.map(lambda raw: blocks.Block.unpack(raw).divide(seed, every)[0]).collect()
         matrices = [(block.indptr, block.items, block.values) for block in found]
         return watch.Watched.draw(matrices, self.shape[0], self.params)
 
     def _say(self, what: str) -> None:
         self.context.setJobDescription(f"{self.hop}: {what}")
-
-
-# --- What executors run ------------------------------------------------------------------------------------
-
-Blocks = Iterator[bytes]
-Solved = Iterator[tuple[bytes, np.ndarray]]
-Parts = Iterator[tuple[np.ndarray, ...]]
-
-
-def _one_thread() -> None:
-    import numba
-
-    numba.set_num_threads(1)  # Spark runs one task a core
-
-
-def _pack(seed: int) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    def pack(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        own = [[column.to_numpy() for column in batch.columns] for batch in batches if batch.num_rows]
-        if own:
-            users, items, values = (np.concatenate(column) for column in zip(*own, strict=True))
-            block = Block.of(users, items, values, seed)
-            yield pa.RecordBatch.from_arrays([pa.array([block.pack()], pa.binary())], names=["block"])
-
-    return pack
-
-
-def _count(items: int, params: Params, every: int) -> Callable[[Blocks], Parts]:
-    def count(blocks: Blocks) -> Parts:
-        taught, users = np.zeros(items, dtype=np.int64), 0
-        for raw in blocks:
-            _, block = Block.unpack(raw).divide(params.seed, every)
-            taught += np.bincount(block.items[params.taught(block.values)], minlength=items)
-            users += len(block.users)
-        yield taught, np.array([users])
-
-    return count
-
-
-def _solve_teachers(shared: Broadcast[Any], params: Params, every: int) -> Callable[[bytes], tuple[bytes, np.ndarray]]:
-    def solve_teachers(raw: bytes) -> tuple[bytes, np.ndarray]:
-        _one_thread()
-        items, axes = shared.value
-        _, block = Block.unpack(raw).divide(params.seed, every)
-        return raw, params.solve((block.indptr, block.items, block.values), items, axes)
-
-    return solve_teachers
-
-
-def _sum_up(shared: Broadcast[Any], params: Params, every: int) -> Callable[[Solved], Parts]:
-    def sum_up(solved: Solved) -> Parts:
-        items, _ = shared.value
-        left, gram, loss = np.zeros_like(items), np.zeros((params.rank, params.rank)), 0.0
-        for raw, x in solved:
-            _, block = Block.unpack(raw).divide(params.seed, every)
-            weight, target = block.targets(params)
-            known = float((target if params.implicit else target.astype(np.float64) ** 2).sum(dtype=np.float64))
-            loss += known + linalg.add_left_over(block.indptr, block.items, weight, target, x, items, left)
-            wide = x.astype(np.float64)
-            penalty = params.penalty(params.lengths(block.indptr, block.values), len(items))
-            loss += float(penalty @ (wide**2).sum(axis=1))
-            gram += wide.T @ wide
-        yield left, gram, np.array([loss])
-
-    return sum_up
-
-
-def _turn(shared: Broadcast[np.ndarray], params: Params, every: int) -> Callable[[Solved], Parts]:
-    def turn(solved: Solved) -> Parts:
-        p = shared.value
-        left = np.zeros_like(p)
-        for raw, x in solved:
-            _, block = Block.unpack(raw).divide(params.seed, every)
-            weight, target = block.targets(params)
-            linalg.add_left_over(block.indptr, block.items, weight, np.zeros_like(target), x, p, left)
-        yield (left,)
-
-    return turn
-
-
-def _solve_everyone(
-    shared: Broadcast[np.ndarray], params: Params
-) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    def solve_everyone(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        _one_thread()
-        items = shared.value.astype(np.float64)
-        axes = linalg.principal_axes(items) if params.implicit else None
-        for batch in batches:
-            for raw in batch.column(0):
-                block = Block.unpack(raw.as_py())
-                x = params.solve((block.indptr, block.items, block.values), items, axes).astype(np.float32)
-                speaks = params.lengths(block.indptr, block.values) > 0
-                x = x[speaks]
-                offsets = pa.array(np.arange(len(x) + 1, dtype=np.int32) * params.rank)
-                features = pa.ListArray.from_arrays(offsets, pa.array(x.ravel()))
-                yield pa.RecordBatch.from_arrays([pa.array(block.users[speaks]), features], ["user", "features"])
-
-    return solve_everyone
 
 
 # --- Sums ----------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from recsys.update import update
 
 pytestmark = pytest.mark.spark
 ROOT = Path(__file__).resolve().parents[2]
-PARAMS = {"rank": 6, "iterations": 4, "alpha": 5.0, "reg": 0.03}
+PARAMS = {"rank": 6, "iterations": 4, "alpha": 5.0, "reg": 0.03, "nu": 0.8, "beta": 0.01}
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,8 @@ def test_ratings_are_folded_in_by_their_own_equations(spark, saved):
     factors = np.nan_to_num(saved.factors, nan=1.0)
     found = fold_in(spark.createDataFrame(rows, "user int, item int, value float"), factors, params).first()
     y, r = factors[[0, 2, 5]].astype(float), np.array([3.0, -1.0, 2.0])
-    wanted = np.linalg.solve(y.T @ y + params.reg * 3 * np.eye(y.shape[1]), y.T @ r)
+    penalty = params.reg * (3 + params.beta * len(factors)) ** params.nu
+    wanted = np.linalg.solve(y.T @ y + penalty * np.eye(y.shape[1]), y.T @ r)
     assert np.allclose(found["features"], wanted, rtol=1e-4, atol=1e-6)
 
 

@@ -108,7 +108,7 @@ def test_many_partial_sums_are_added_in_their_order(spark):
 
 
 def test_a_block_keeps_every_pair_and_divides_users_for_good():
-    from recsys.spark.trainer import Block
+    from recsys.spark.blocks import Block
 
     rng = np.random.default_rng(0)
     cells = np.unique(rng.integers(0, 3000 * 50, 20000))
@@ -140,7 +140,7 @@ def few(monkeypatch):
 
 
 def test_who_is_watched_teaches_nothing_until_the_sweeps_are_over(spark, matrix, tmp_path, few):
-    from recsys.spark.trainer import Block
+    from recsys.spark.blocks import Block
 
     user, item = (part.astype(np.int32) for part in matrix.nonzero())
     watched, _ = Block.of(user, item, matrix.data, 0).divide(0, 5)

@@ -1,0 +1,59 @@
+"""Newcomers known by their attributes alone, in the made-up film world: popular films against popular by segment.
+
+python bench/segments.py                    writes its section of bench/RESULTS.md
+
+The log is split by time, ratings from 4 are relevant, and the users of the test who have no history are judged. They
+are answered as in a run: by ALS, which has no opinion, then by their segment, then by popularity.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from results import table, write_section
+
+from recsys import segment
+from recsys.data.read import read_tables
+from recsys.data.rules import ByTime
+from recsys.data.split import split
+from recsys.data.synthetic import film_world
+from recsys.evaluation.evaluate import truth_of
+from recsys.evaluation.judge import judge
+from recsys.evaluation.metrics import ndcg
+from recsys.evaluation.significance import mean_ci
+from recsys.models import build
+from recsys.models.cascade import Cascade
+from recsys.rank import recommend
+from recsys.segment import BySegment
+
+COLUMNS = (("country",), ("age_group",), ("age_group", "country"))
+PRIORS = (0, 5, 20, 100)
+
+
+def main() -> None:
+    """Judge the newcomers by each segment and prior, and write the section."""
+    world = film_world()
+    tables = read_tables(world.events, world.items, world.users)
+    parts = split(tables.take_log(), ByTime(), items=tables.items)
+    histories = parts.histories()
+    relevant, _ = truth_of(parts, 4, histories)
+    new = np.flatnonzero((np.diff(histories.indptr) == 0) & (np.diff(relevant.indptr) > 0))
+    model = Cascade({"als": build("als", {}), "popular": build("popular", {})}).fit(parts.train)
+
+    def value(answers) -> np.ndarray:
+        return ndcg(judge(recommend(answers, histories[new], 10, users=new), relevant[new]), 10)
+
+    plain = value(model)
+    rows = [["popular", "", f"{plain.mean():.3f}", ""]]
+    for columns in COLUMNS:
+        for prior in PRIORS:
+            found = segment.fit(parts.train, tables.users, columns, prior=prior, memory_mb=512)
+            own = value(BySegment(model, found, found.of_users(parts.test.users.ids)))
+            gain = "{:+.3f} [{:+.3f}, {:+.3f}]".format(*mean_ci(own - plain))
+            rows.append([", ".join(columns), f"{prior}", f"{own.mean():.3f}", gain])
+    heads = ["segment", "prior, users", "ndcg@10", "gain over popular [95 %]"]
+    body = f"{len(new)} users of the test without a history.\n\n{table(heads, rows)}"
+    write_section("segments", "Newcomers known by their attributes alone", "python bench/segments.py", body)
+
+
+if __name__ == "__main__":
+    main()
