@@ -69,31 +69,41 @@ def test_an_odd_log_gives_both_engines_the_same_counts_lists_and_refusals(spark,
     assert not lists.duplicated(["user_id", "item_id"]).any()
 
 
-def test_a_source_that_changes_at_every_look_is_read_once(spark, monkeypatch, tmp_path):
-    from pyspark.sql import functions as F
-
+@pytest.mark.parametrize("rule", ["time", "fraction"])
+def test_a_source_that_changes_at_every_look_is_read_once(spark, monkeypatch, tmp_path, rule):
+    """By time a side is a comparison on what was read, and nothing in between is kept: a second look would show."""
     from recsys.config import Data
-    from recsys.data.rules import Fraction
+    from recsys.data.rules import ByTime, Fraction
     from recsys.data.weigh import Filters, Weighting
     from recsys.spark import tables
     from recsys.spark.split import split
 
     def raw(session, source, reading):
-        anything = F.floor(F.rand() * 40).cast("long")
-        ids = [anything.alias("user_id"), F.floor(F.rand() * 30).cast("long").alias("item_id")]
-        return session.range(3000).select(*ids, F.lit(None).cast("string").alias(tables.CORRUPT))
+        def look(frames):
+            rng = np.random.default_rng()  # of no seed: other rows at every look
+            for frame in frames:
+                most = {"user_id": 40, "item_id": 30, "timestamp": 10**6}
+                rows = {name: rng.integers(0, n, len(frame)) for name, n in most.items()}
+                yield pd.DataFrame(rows).assign(**{corrupt: None})
 
-    (tmp_path / "any.csv").write_text("user_id,item_id\n1,1\n")
+        corrupt = tables.CORRUPT
+        schema = f"user_id long, item_id long, timestamp long, {corrupt} string"
+        return session.range(3000).mapInPandas(look, schema)
+
+    (tmp_path / "any.csv").write_text("user_id,item_id,timestamp\n1,1,1\n")
     monkeypatch.setattr(tables, "_raw", raw)
-    events = tables.read_tables(spark, Data(events=str(tmp_path / "any.csv")), tmp_path / "work").events
-    found = split(
-        events, Fraction(test=0.3), weighting=Weighting(), filters=Filters(), items=None, work=tmp_path / "work"
-    )
+    data = Data(events=str(tmp_path / "any.csv"), time_unit="s")
+    events = tables.read_tables(spark, data, tmp_path / "work").events
+    chosen = ByTime() if rule == "time" else Fraction(test=0.3)
+    found = split(events, chosen, weighting=Weighting(), filters=Filters(), items=None, work=tmp_path / "work")
     train, test = (found.named[side].toPandas() for side in ("train", "test"))
-    assert train.merge(test, on=["user_id", "item_id"]).empty
     assert train["value"].sum() + test["value"].sum() == 3000
     assert found.about["train"]["rows"] == train["value"].sum()
     assert found.about["test"]["pairs"] == len(test)
+    if rule == "time":
+        assert train["timestamp"].max() < test["timestamp"].min()
+    else:
+        assert train.merge(test, on=["user_id", "item_id"]).empty
 
 
 def test_two_hundred_iterations_of_mllib_do_not_outgrow_the_stack(spark, tmp_path):
