@@ -7,11 +7,10 @@ from typing import Annotated, ClassVar, Self
 import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
-from scipy.linalg import lapack
 from scipy.sparse import csr_array
 
+from recsys import linalg
 from recsys.errors import InputError
-from recsys.linalg import one_blas_thread
 from recsys.models.linear import Linear, liked, liked_columns
 from recsys.models.popular import STRICT
 from recsys.types import Features, Interactions
@@ -55,7 +54,7 @@ class EASE(Linear):
             )
         likes = csr_array(liked(matrix, self.known_, binary=True)[:, self.known_].astype(np.float64))
         likes = likes[np.diff(likes.indptr) > 0]
-        with one_blas_thread():
+        with linalg.one_blas_thread():
             inverse = _inverse_by_users(likes, self.reg) if 4 * likes.shape[0] < items else _inverse(likes, self.reg)
         inverse /= -np.diag(inverse)
         np.fill_diagonal(inverse, 0)
@@ -74,13 +73,9 @@ class EASE(Linear):
 
 def _inverse(likes: csr_array, reg: float) -> np.ndarray:
     """Return (PᵀP + reg·I)⁻¹, float64[items, items]."""
-    gram = (likes.T @ likes).toarray(order="F")
+    gram = (likes.T @ likes).toarray()
     gram[np.diag_indices(len(gram))] += reg
-    factor, _ = lapack.dpotrf(gram, lower=1, overwrite_a=1)
-    inverse, _ = lapack.dpotri(factor, lower=1, overwrite_c=1)
-    upper = np.triu_indices(len(inverse), 1)
-    inverse[upper] = inverse.T[upper]
-    return inverse
+    return linalg.inverse(gram)
 
 
 def _inverse_by_users(likes: csr_array, reg: float) -> np.ndarray:

@@ -36,13 +36,15 @@ class Hybrid(Blended):
     ``record`` says what was tried, what was chosen and why, with the ablation: best collaborative part, best content
     part, the choice, and the choice with features shuffled among the rows that have them.
 
-    ``parts``: kinds to choose among; empty: all. Cost: some forty fits; parts that do not fit in memory are left
-    out and named in ``record``.
+    ``parts``: kinds to choose among; empty: all. ``users``: how many a trial asks; fewer where what every part tells
+    each of them of each item, 4 bytes, would not fit in ``memory_mb``. Cost: some forty fits; parts that do not fit in
+    memory are left out and named in ``record``.
     """
 
     parts: list[str] = Field(default_factory=list)
     how: How = "standard"
-    users: Annotated[int, Field(ge=2)] = 1000
+    users: Annotated[int, Field(ge=2)] = 2000
+    memory_mb: Annotated[int, Field(ge=1)] = 4096
     placebo: bool = True
     seed: Annotated[int, Field(ge=0)] = 0
 
@@ -56,7 +58,7 @@ class Hybrid(Blended):
         kinds = self._kinds(told)
         self.cold_ = unliked(train)
         self.record: dict[str, Any] = {"parts": {}, "left_out": {}}
-        trial = hide_pairs(train, 0.2, self.users, self.seed)
+        trial = hide_pairs(train, 0.2, self._asked(train, kinds), self.seed)
         if len(trial.users) < LEAST_USERS:
             weights, by_group, cold = self._lean(kinds, len(trial.users))
         else:
@@ -69,6 +71,10 @@ class Hybrid(Blended):
     def _fitted(self, kind: str, train: Interactions, told: Features | None) -> Recommender:
         """Return a part with the settings chosen for it."""
         return fitted(kind, self.record["parts"].get(kind, {}).get("params", {}), train, told, self.seed)
+
+    def _asked(self, train: Interactions, kinds: list[str]) -> int:
+        """Return how many users a trial may ask."""
+        return min(self.users, max(LEAST_USERS, self.memory_mb * 2**20 // (4 * len(kinds) * len(train.items))))
 
     def _kinds(self, told: Features | None) -> list[str]:
         strangers = [kind for kind in self.parts if kind not in LADDERS]
@@ -112,7 +118,7 @@ class Hybrid(Blended):
         able = told is not None and set(kinds) & set(CONTENT)
         if not able or told is None or not (self.cold_ & (np.diff(told.matrix.indptr) > 0)).any():
             return None
-        trial = hide_items(train, 0.2, self.users, self.seed)
+        trial = hide_items(train, 0.2, self._asked(train, kinds), self.seed)
         return trial if len(trial.users) >= LEAST_USERS else None
 
     def _weigh_fields(self, trial: Trial, told: Features | None) -> Settings:

@@ -37,6 +37,7 @@ LADDERS: dict[str, tuple[Ladder, ...]] = {
         SCALED,
         ({"content": 1.0}, {"content": 3.0}, {"content": 10.0}),
         ({"neighbours": 3}, {"neighbours": 5}, {"neighbours": 10}),
+        ({"terms": 0.0}, {"terms": 0.03}, {"terms": 0.1}, {"terms": 0.3}, {"terms": 1.0}),
         ({"rank": 64}, {"rank": 128}, {"rank": 256}),
     ),
 }

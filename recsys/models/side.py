@@ -7,11 +7,11 @@ from typing import Annotated, ClassVar, Self
 import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
-from scipy.linalg import lapack
 from scipy.sparse import csc_array, csr_array, vstack
 from sklearn.decomposition import TruncatedSVD
 from sklearn.preprocessing import normalize
 
+from recsys import linalg
 from recsys.data.terms import Scheme, predicted, remember, required, weighted, with_constant
 from recsys.errors import InputError
 from recsys.models.content import filled, similar
@@ -53,11 +53,14 @@ class Attributes(ALS):
 
 @dataclass(config=STRICT)
 class ContentALS(ALS):
-    """ALS in which every item also stands for a made-up user who likes it and its ``neighbours`` nearest in content.
+    """ALS in which content speaks by made-up users, so that it shapes the factors while they are learned.
 
-    A like of a made-up user weighs ``content`` times what the usual like does. Content shapes the factors while they
-    are learned, so an item with few likes, or none, is placed by what it is like. A user is folded in as in ALS. NaN
-    for items with neither likes nor features.
+    Every item stands for one who likes it and its ``neighbours`` nearest in content, each like weighing ``content``
+    times what the usual like does. Every term of the features stands for one who likes the items that have it; such
+    likes weigh as the term does in the item, ``terms`` times the usual like in the mean. So an item with few likes, or
+    none, is placed by what it is like. A user is folded in as in ALS. NaN for items with neither likes nor features.
+
+    Reference: Singh and Gordon, KDD 2008, for factors shared by likes and attributes.
     """
 
     sources: ClassVar = ("content_als",)
@@ -67,30 +70,30 @@ class ContentALS(ALS):
     beta: Annotated[float, Field(ge=0)] = 0.01
     neighbours: Annotated[int, Field(ge=1)] = 5
     content: Annotated[float, Field(gt=0)] = 3.0
+    terms: Annotated[float, Field(ge=0)] = 0.1
     scheme: Scheme = "tfidf"
     fields: dict[str, float] = Field(default_factory=dict)
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
         """Learn item factors from the users and the made-up users together."""
-        known = required(features, "content_als")
-        told, near = self._near(known)
-        matrix = train.matrix()
-        near = np.column_stack([told, near])
-        row, place = np.nonzero(near >= 0)
-        shape = (len(told), matrix.shape[1])
+        known, matrix = required(features, "content_als"), train.matrix()
+        weights = weighted(known, self.scheme, self.fields)
         usual = np.median(matrix.data[matrix.data > 0]) if (matrix.data > 0).any() else 1.0
-        value = np.full(len(row), self.content * usual, dtype=np.float32)
-        made_up = csr_array((value, (row, near[row, place])), shape=shape)
-        both = csr_array(vstack([matrix, made_up], format="csr"))
+        parts = [matrix, self._items(known, weights, self.content * usual)]
+        if self.terms and weights.nnz:
+            parts.append(csr_array(weights.T) * np.float32(self.terms * usual / np.abs(weights.data).mean()))
+        both = csr_array(vstack(parts, format="csr", dtype=np.float32))
         both.sort_indices()
         return self._keep(self._fit_kernel(both), liked_columns(both))
 
-    def _near(self, known: Features) -> tuple[np.ndarray, np.ndarray]:
-        """Return int64[m], the items with features, and int32[m, neighbours], the rows nearest to each."""
-        terms = weighted(known, self.scheme, self.fields)
-        told = np.flatnonzero(filled(terms))
+    def _items(self, known: Features, weights: csr_array, value: float) -> csr_array:
+        """Return the made-up users that items stand for: float32[items with features, items]."""
+        told = np.flatnonzero(filled(weights))
         key = ("near", self.scheme, *sorted(self.fields.items()), self.neighbours)
-        return told, remember(known, key, lambda: similar(terms, told, self.neighbours)[0])
+        near = np.column_stack([told, remember(known, key, lambda: similar(weights, told, self.neighbours)[0])])
+        row, place = np.nonzero(near >= 0)
+        likes = np.full(len(row), value, dtype=np.float32)
+        return csr_array((likes, (row, near[row, place])), shape=(len(told), weights.shape[0]))
 
 
 @dataclass(config=STRICT)
@@ -158,7 +161,8 @@ class SideEASE(Linear):
         gram[:users, users:] = self.rows_ @ self.latent_
         gram[users:, :users] = gram[:users, users:].T
         gram[users:, users:] = self.latent_.T @ self.latent_
-        return _inverse(gram, self.reg * gram.trace() / len(gram))
+        gram[np.diag_indices(len(gram))] += np.float32(self.reg * gram.trace() / len(gram))
+        return linalg.inverse(gram)
 
     def _diagonal(self) -> np.ndarray:
         """Return float32[items]: R_jj = x_jᵀ (XXᵀ + λI)⁻¹ x_j, in blocks of items."""
@@ -175,7 +179,8 @@ class SideEASE(Linear):
     def _weights_of_items(self) -> np.ndarray:
         gram = (self.rows_.T @ self.rows_).toarray() + self.latent_ @ self.latent_.T
         reg = self.reg * gram.trace() / (self.rows_.shape[0] + self.latent_.shape[1])  # the same λ on both ways
-        return np.eye(len(gram), dtype=np.float32) - np.float32(reg) * _inverse(gram, reg)
+        gram[np.diag_indices(len(gram))] += np.float32(reg)
+        return np.eye(len(gram), dtype=np.float32) - np.float32(reg) * linalg.inverse(gram)
 
     @property
     def _by_items(self) -> bool:
@@ -209,17 +214,3 @@ def reduced(terms: csr_array, dims: int, seed: int) -> np.ndarray:
     if dims >= min(terms.shape):
         return terms.toarray()
     return normalize(TruncatedSVD(dims, n_iter=2, random_state=seed).fit_transform(terms)).astype(np.float32)
-
-
-def _inverse(gram: np.ndarray, reg: float) -> np.ndarray:
-    """Return (gram + reg·I)⁻¹ of a symmetric float32 matrix, in its place."""
-    gram = gram.T  # itself, in the order that LAPACK wants
-    gram[np.diag_indices(len(gram))] += np.float32(reg)
-    factor = lapack.spotrf(gram, lower=1, overwrite_a=1, clean=0)[0]
-    inverse, _ = lapack.spotri(factor, lower=1, overwrite_c=1)
-    for start in range(0, len(inverse), BLOCK):  # the lower half is written
-        stop = start + BLOCK
-        inverse[start:stop, stop:] = inverse[stop:, start:stop].T
-        corner = inverse[start:stop, start:stop]
-        corner[...] = np.tril(corner) + np.tril(corner, -1).T
-    return inverse

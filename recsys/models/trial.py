@@ -20,6 +20,9 @@ from recsys.types import Interactions, Recommender, TopK, select_rows
 DEPTH = 100
 """Places that count. A list this long has enough hits to compare models where hits are few."""
 
+SHARES = (0.25, 0.5, 1.0)
+"""With how much of a blend's weight another part may come in."""
+
 
 @dataclass
 class Trial:
@@ -75,8 +78,9 @@ class Trial:
     def choose(self, rows: np.ndarray, start: dict[str, float] | None = None, steps: int = 6) -> dict[str, float]:
         """Return weights that add parts one by one (a part may come again) while the mean NDCG of ``rows`` rises.
 
-        Without ``start``, the best single part is the start. Reference: Caruana, Niculescu-Mizil, Crew and
-        Ksikes, ICML 2004.
+        A part comes in with one of :data:`SHARES` of the weight of all so far, whichever is best. Without ``start``,
+        the best single part is the start. After Caruana, Niculescu-Mizil, Crew and Ksikes, ICML 2004, whose parts come
+        in with equal weights: a part that helps at a fifth may harm at a half.
         """
         own = {p: z[rows] for p, z in self.scores.items()}
         if start is None:
@@ -86,10 +90,11 @@ class Trial:
         for _ in range(steps):
             size = np.sum([np.where(np.isfinite(own[p]), np.float32(w), 0) for p, w in weights.items()], axis=0)
             so_far, one = self.mixed(weights, rows), np.ones(len(rows))
-            tried = {p: weights | {p: weights.get(p, 0.0) + 1} for p in own}
-            mixes = {p: partial(mix, ((so_far, size), (z, one)), z.shape) for p, z in own.items()}
-            values = {p: float(self.value(mixture(), rows).mean()) for p, mixture in mixes.items()}
-            top = max(values, key=lambda p: values[p])
+            total = sum(weights.values())
+            tried = {(p, s): weights | {p: weights.get(p, 0.0) + s * total} for p in own for s in SHARES}
+            mixes = {(p, s): partial(mix, ((so_far, size), (own[p], s * total * one)), own[p].shape) for p, s in tried}
+            values = {key: float(self.value(mixture(), rows).mean()) for key, mixture in mixes.items()}
+            top = max(values, key=lambda key: values[key])
             if values[top] <= best:
                 break
             weights, best = tried[top], values[top]

@@ -29,6 +29,7 @@ SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     itemmap,
     inputs.data,
     inputs.split,
+    inputs.rules,
     results.users,
     inputs.costs,
     results.definitions,

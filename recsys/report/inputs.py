@@ -1,4 +1,4 @@
-"""What a run was made from and cost: data card, split card with leakage audit, time and memory, how to reproduce it."""
+"""What a run was made from and cost: data, split with leakage audit, rules, time and memory, how to reproduce it."""
 
 from __future__ import annotations
 
@@ -85,6 +85,21 @@ def split(run: Run) -> Section:
         Table("Leakage audit", ["what", "value"], audit),
     ]
     return Section("Split", sentences, warnings=split["warnings"], tables=tables)
+
+
+def rules(run: Run) -> Section | None:
+    """What each rule takes away, and ids in it that nobody knows."""
+    if not (run.folder.path / "rules.json").exists():
+        return None
+    about = run.folder.read_json("rules.json")
+    rows = [[rule, f"{count:,}"] for rule, count in about["removed"].items()]
+    warnings = [
+        f"{rule}: ids that nobody knows ({len(ids):,}): {', '.join(map(str, ids[:5]))}{', …' if len(ids) > 5 else ''}."
+        for rule, ids in about["unknown"].items()
+    ]
+    heads = ["rule", "items (deny_for: pairs) that it takes away"]
+    tables = [Table("What each rule does by itself", heads, rows)] if rows else []
+    return Section("Rules", ["Every list keeps them, whichever model made it."], warnings=warnings, tables=tables)
 
 
 def costs(run: Run) -> Section:

@@ -48,7 +48,7 @@ def test_recommend_answers_known_users_and_strangers_under_rules(run, tmp_path, 
 def test_every_list_of_a_run_keeps_its_rules(run, tmp_path):
     plain = pd.read_parquet(run / "topk" / "popular.parquet")
     common = plain.item_id.value_counts().index[0]
-    (tmp_path / "rules.toml").write_text(f"deny = ['{common}']\n")
+    (tmp_path / "rules.toml").write_text(f"deny = ['{common}', '<unheard-of>']\n")
     settings = [f"out={tmp_path}/run", f"recommend.rules={tmp_path}/rules.toml"]
     arguments = [part for setting in settings for part in ("--set", setting)]
     assert run_verb(["run", str(run.parent / "run.toml"), *arguments]) == 0
@@ -56,6 +56,10 @@ def test_every_list_of_a_run_keeps_its_rules(run, tmp_path):
         ruled = pd.read_parquet(tmp_path / "run" / "topk" / f"{name}.parquet")
         assert len(ruled) == len(pd.read_parquet(run / "topk" / f"{name}.parquet"))
         assert common not in set(ruled.item_id)
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "deny: ids that nobody knows (1): &lt;unheard-of&gt;." in page
+    assert re.search(r"deny</t[dh]>\s*<td[^>]*>1<", page)
+    assert "What each rule does by itself" not in (run / "report.html").read_text(encoding="utf-8")
 
 
 def test_similar_leaves_the_item_out(run, capsys):

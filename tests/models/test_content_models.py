@@ -11,7 +11,7 @@ from recsys import linalg
 from recsys.data.features import shuffled
 from recsys.data.terms import weighted, with_constant
 from recsys.errors import ConfigError, InputError
-from recsys.models import build
+from recsys.models import als, build
 from recsys.models.content import similar
 from recsys.types import Features
 
@@ -41,6 +41,23 @@ def test_a_new_item_gets_the_factor_that_its_features_predict():
     learned = ridge_twin(x[known], plain.item_factors_[known], 2.0, np.sqrt(count[known]))
     np.testing.assert_array_equal(model.item_factors_[known], plain.item_factors_[known])
     np.testing.assert_allclose(model.item_factors_[~known], x[~known] @ learned, rtol=1e-4, atol=1e-5)
+
+
+def test_content_als_is_als_with_the_made_up_users_among_the_others():
+    train, features = contract.world()
+    params = {"rank": 3, "iterations": 4, "neighbours": 2, "content": 2.0, "terms": 0.5, "solver": "cholesky"}
+    model = build("content_als", params).fit(train, features)
+    likes, terms = train.matrix().toarray(), weighted(features).toarray()
+    usual, near = np.median(likes[likes > 0]), terms @ terms.T
+    rows = list(likes)
+    for item in np.flatnonzero(terms.any(axis=1)):
+        others = sorted((j for j in range(len(terms)) if j != item and near[item, j] > 0), key=lambda j: -near[item, j])
+        rows.append(np.zeros(len(terms)))
+        rows[-1][[item, *others[:2]]] = 2 * usual
+    rows += list(0.5 * usual * terms.T / terms[terms > 0].mean())
+    y = als.fit(csr_array(np.array(rows)), 3, 4, model.objective)[1]
+    assert model.known_.sum() > len(likes.any(axis=0).nonzero()[0])
+    np.testing.assert_allclose(model.item_factors_[model.known_], y[model.known_], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("dims", [3, 6])

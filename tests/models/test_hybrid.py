@@ -170,3 +170,26 @@ def test_bases_without_features_are_answered_by_the_crowd():
     train, _ = contract.world(users=200)
     model = build("hybrid", {"parts": ["popular", "rp3beta", "content"]}).fit(replace(train))
     assert "content" not in model.record["parts"]
+
+
+def test_a_trial_asks_as_many_users_as_its_memory_holds():
+    train, _ = contract.world(users=200, items=2000)
+    record = build("hybrid", {"parts": ["popular"], "memory_mb": 1}).fit(train).record
+    assert record["users"] == 2**20 // (4 * 2000)
+    assert build("hybrid", {"parts": ["popular"], "users": 70, "memory_mb": 1}).fit(train).record["users"] == 70
+
+
+def test_chosen_weights_are_better_than_any_next_step_and_take_a_part_that_helps_a_little():
+    train, features = contract.world(users=300)
+    trial = hide_pairs(train, 0.3, 300, seed=1)
+    for kind in ("popular", "itemknn", "content"):
+        trial.listen(kind, build(kind, {}).fit(trial.train, features))
+    rows = np.arange(len(trial.users))
+    weights = trial.choose(rows, steps=50)
+    best = trial.blend(weights, rows).mean()
+    for part in trial.scores:
+        assert trial.blend({part: 1.0}, rows).mean() <= best
+        for share in (0.25, 0.5, 1.0):
+            more = weights | {part: weights.get(part, 0.0) + share * sum(weights.values())}
+            assert trial.blend(more, rows).mean() <= best + 1e-12
+    assert len(weights) > 1
