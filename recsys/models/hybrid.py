@@ -25,13 +25,14 @@ class Hybrid(Blended):
     """Chooses among models, their settings and their blends on a part of train, then fits the choice on all of it.
 
     Each part's settings climb their ladders on half of the users of a trial (20 % of the likes hidden, the newest where
-    times are known; see :mod:`recsys.models.trial`); then parts are blended one by one while that helps. The blend must
-    beat the best single part on the other half, with the 95 % interval of the difference above 0, else the part alone
-    is the model: *do no harm*. Groups of history length get weights of their own under the same condition. New items
-    with features, where the base has any, are ordered among themselves by weights from a trial that hides whole items,
-    unless that is shown to harm the first trial; where no part of the choice knows them they come last. The fields of
-    the features are weighed too, by ``content`` on new items, and each part takes those weights or leaves them. With
-    too few users to choose by (everyone has one event, say) it leans on content.
+    times are known; see :mod:`recsys.models.trial`); then parts are blended one by one while that helps. Blends chosen
+    on one half must beat the best single part on the other, both ways round together, with the 95 % interval of the
+    difference above 0, else the part alone is the model: *do no harm*. Groups of history length get weights of their
+    own under the same condition. New items with features, where the base has any, are ordered among themselves by
+    weights from a trial that hides whole items, unless that is shown to harm the first trial; where no part of the
+    choice knows them they come last. The fields of the features are weighed too, by ``content`` on new items, and each
+    part takes those weights or leaves them. With too few users to choose by (everyone has one event, say) it leans on
+    content.
 
     ``record`` says what was tried, what was chosen and why, with the ablation: best collaborative part, best content
     part, the choice, and the choice with features shuffled among the rows that have them.
@@ -163,15 +164,23 @@ class Hybrid(Blended):
     def _checked(
         self, trial: Trial, half: np.ndarray, check: np.ndarray, start: dict[str, float] | None
     ) -> tuple[dict[str, float], str]:
-        """Return the blend chosen on ``half`` if it beats ``start`` (None: the best part) on ``check``, and why."""
-        safe = start or trial.choose(np.union1d(half, check), steps=0)
-        chosen = trial.choose(half, safe)
-        if chosen == safe:
-            return safe, f"no blend beats {_say(safe)} on the users chosen on"
-        better = gain(trial.blend(chosen, check), trial.blend(safe, check), self.seed)
-        told = f"{_say(chosen)} against {_say(safe)} on other users: {better['mean']:+.4f}"
+        """Return the best blend if choosing one is shown to beat ``start`` (None: the best part), else that; and why.
+
+        Shown by what is chosen on one half and valued on the other, both ways round, so that every user has a say.
+        """
+        both = np.union1d(half, check)
+        safe = start or trial.choose(both, steps=0)
+        ways = [(trial.choose(own, safe), other) for own, other in ((half, check), (check, half))]
+        if all(chosen == safe for chosen, _ in ways):
+            return safe, f"no blend beats {_say(safe)} on either half of the users"
+        new = np.concatenate([trial.blend(chosen, other) for chosen, other in ways])
+        old = np.concatenate([trial.blend(safe, other) for _, other in ways])
+        better = gain(new, old, self.seed)
+        told = f"blends chosen on half of the users against {_say(safe)} on the others: {better['mean']:+.4f}"
         told += f" [{better['low']:+.4f}, {better['high']:+.4f}]"
-        return (chosen, told) if better["low"] > 0 else (safe, f"{told}: not shown to help, so it is not used")
+        if better["low"] <= 0:
+            return safe, f"{told}: not shown to help, so not used"
+        return trial.choose(both, safe), told
 
     def _choose_cold(
         self, fresh: Trial, search: Search, kinds: list[str], weights: dict[str, float]
