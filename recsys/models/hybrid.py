@@ -29,10 +29,10 @@ class Hybrid(Blended):
     on one half must beat the best single part on the other, both ways round together, with the 95 % interval of the
     difference above 0, else the part alone is the model: *do no harm*. Groups of history length get weights of their
     own under the same condition. New items with features, where the base has any, are ordered among themselves by
-    weights from a trial that hides whole items, unless that is shown to harm the first trial; where no part of the
-    choice knows them they come last. The fields of the features are weighed too, by ``content`` on new items, and each
-    part takes those weights or leaves them. With too few users to choose by (everyone has one event, say) it leans on
-    content.
+    weights from a trial that hides whole items, unless that is shown to harm the first trial; among new items no part
+    is the safe one, so what is better in the mean is used. Where no part of the choice knows them they come last. The
+    fields of the features are weighed too, by ``content`` on new items, and each part takes those weights or leaves
+    them. With too few users to choose by (everyone has one event, say) it leans on content.
 
     ``record`` says what was tried, what was chosen and why, with the ablation: best collaborative part, best content
     part, the choice, and the choice with features shuffled among the rows that have them.
@@ -162,11 +162,12 @@ class Hybrid(Blended):
         return found
 
     def _checked(
-        self, trial: Trial, half: np.ndarray, check: np.ndarray, start: dict[str, float] | None
+        self, trial: Trial, half: np.ndarray, check: np.ndarray, start: dict[str, float] | None, sure: bool = True
     ) -> tuple[dict[str, float], str]:
         """Return the best blend if choosing one is shown to beat ``start`` (None: the best part), else that; and why.
 
-        Shown by what is chosen on one half and valued on the other, both ways round, so that every user has a say.
+        Shown by what is chosen on one half and valued on the other, both ways round, so that every user has a say. Not
+        ``sure``: the mean difference decides, not its interval.
         """
         both = np.union1d(half, check)
         safe = start or trial.choose(both, steps=0)
@@ -178,7 +179,7 @@ class Hybrid(Blended):
         better = gain(new, old, self.seed)
         told = f"blends chosen on half of the users against {_say(safe)} on the others: {better['mean']:+.4f}"
         told += f" [{better['low']:+.4f}, {better['high']:+.4f}]"
-        if better["low"] <= 0:
+        if better["low" if sure else "mean"] <= 0:
             return safe, f"{told}: not shown to help, so not used"
         return trial.choose(both, safe), told
 
@@ -195,7 +196,7 @@ class Hybrid(Blended):
         for kind in kinds:
             if kind in CONTENT and kind != "attributes" and kind not in self.record["left_out"]:
                 fresh.listen(kind, self._fitted(kind, fresh.train, search.told))
-        chosen, why = self._checked(fresh, half, check, None)
+        chosen, why = self._checked(fresh, half, check, None, sure=False)
         self.record["new_items"] = {"weights": chosen, "why": why, "users": len(fresh.users)}
         harm = self._harm(search.trial, search.told, weights, chosen)
         self.record["new_items"]["among all items"] = harm

@@ -193,3 +193,21 @@ def test_chosen_weights_are_better_than_any_next_step_and_take_a_part_that_helps
             more = weights | {part: weights.get(part, 0.0) + share * sum(weights.values())}
             assert trial.blend(more, rows).mean() <= best + 1e-12
     assert len(weights) > 1
+
+
+@pytest.mark.parametrize("gain", [0.05, -0.05])
+@pytest.mark.parametrize("sure", [True, False])
+def test_a_blend_that_is_only_likely_to_help_orders_new_items_and_nothing_else(gain, sure):
+    class Noisy:
+        """A blend that helps every other user and harms the rest: ten users show nothing."""
+
+        def choose(self, rows, start=None, steps=6):
+            return {"a": 1.0, "b": 0.5} if steps else {"a": 1.0}
+
+        def blend(self, weights, rows):
+            return 0.5 + ("b" in weights) * (gain + np.where(rows % 2, 0.3, -0.3))
+
+    rows = np.arange(10)
+    chosen, why = build("hybrid", {})._checked(Noisy(), rows[::3], np.setdiff1d(rows, rows[::3]), None, sure)
+    assert ("b" in chosen) == (gain > 0 and not sure)
+    assert f"{gain:+.4f} [" in why
