@@ -101,6 +101,21 @@ PARTS = 16
 """Into how many parts lists are cut where each part needs an array as long as the catalogue."""
 
 
+@njit(cache=True, nogil=True, parallel=True)
+def add_weighted(total: np.ndarray, weight: np.ndarray, scores: np.ndarray, own: np.ndarray) -> None:
+    """Add ``own`` · ``scores`` to ``total`` and ``own`` to ``weight``, in place, where a score is finite and own > 0.
+
+    All float32[m, n]; ``own`` may be [m, 1]: a weight a row.
+    """
+    wide = own.shape[1] > 1
+    for i in prange(len(scores)):
+        for j in range(scores.shape[1]):
+            here = own[i, j if wide else 0]
+            if here > 0 and np.isfinite(scores[i, j]):
+                total[i, j] += scores[i, j] * here
+                weight[i, j] += here
+
+
 @njit(cache=True, nogil=True)
 def first_seen(codes: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Number the codes that occur, in the order of their first appearance.

@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 from scipy.sparse import csr_array
 
 from recsys.errors import ConfigError
+from recsys.kernels import add_weighted
 from recsys.models.popular import STRICT
 from recsys.types import Features, Interactions, Recommender
 
@@ -159,9 +160,7 @@ def mix(parts: Iterable[tuple[np.ndarray, np.ndarray]], shape: tuple[int, int]) 
     """Return float32[m, n]: the mean of parts [m, n] by weights ≥ 0 ([m] or [m, n]), where they have an opinion."""
     total, weight = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
     for z, w in parts:
-        own = np.where(np.isfinite(z), w.reshape(len(w), -1), 0).astype(np.float32)
-        total += np.where(own > 0, z, 0) * own
-        weight += own
+        add_weighted(total, weight, z, w.reshape(len(w), -1).astype(np.float32))
     return np.divide(total, weight, out=np.full(shape, np.nan, dtype=np.float32), where=weight > 0)
 
 
