@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from numba import njit, prange
-from scipy.linalg import lapack
 from threadpoolctl import ThreadpoolController
 
 from recsys.kernels import select_row
@@ -460,22 +459,6 @@ def ridge(features: Any, targets: np.ndarray, reg: float, weight: np.ndarray, di
     if f <= n:
         return np.linalg.solve((a.T @ a).toarray() + reg * np.eye(f), a.T @ b)
     return a.T @ np.linalg.solve((a @ a.T).toarray() + reg * np.eye(n), b)
-
-
-def inverse(gram: np.ndarray, block: int = 1024) -> np.ndarray:
-    """Return the inverse of a symmetric positive definite matrix, written over it; float32 or float64, C order.
-
-    LAPACK fills one half; the other is copied in blocks that fit in the cache. The caller sets the threads of BLAS.
-    """
-    turned = gram.T  # itself, in the order that LAPACK wants
-    factor, rebuild = lapack.get_lapack_funcs(("potrf", "potri"), (turned,))
-    half, _ = rebuild(factor(turned, lower=1, overwrite_a=1, clean=0)[0], lower=1, overwrite_c=1)
-    for start in range(0, len(half), block):
-        stop = start + block
-        half[start:stop, stop:] = half[stop:, start:stop].T
-        corner = half[start:stop, start:stop]
-        corner[...] = np.tril(corner) + np.tril(corner, -1).T
-    return half.T
 
 
 def conjugate_gradients(

@@ -158,10 +158,20 @@ def among(z: np.ndarray, columns: np.ndarray, how: How = "standard") -> np.ndarr
 
 def mix(parts: Iterable[tuple[np.ndarray, np.ndarray]], shape: tuple[int, int]) -> np.ndarray:
     """Return float32[m, n]: the mean of parts [m, n] by weights ≥ 0 ([m] or [m, n]), where they have an opinion."""
+    return mean_of(*sums(parts, shape))
+
+
+def sums(parts: Iterable[tuple[np.ndarray, np.ndarray]], shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return float32[m, n] twice: the weighted sum of the parts of :func:`mix`, and the weight behind each cell."""
     total, weight = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
     for z, w in parts:
         add_weighted(total, weight, z, w.reshape(len(w), -1).astype(np.float32))
-    return np.divide(total, weight, out=np.full(shape, np.nan, dtype=np.float32), where=weight > 0)
+    return total, weight
+
+
+def mean_of(total: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Return float32[m, n]: ``total`` / ``weight``, NaN where nothing weighs."""
+    return np.divide(total, weight, out=np.full(total.shape, np.nan, dtype=np.float32), where=weight > 0)
 
 
 def reordered(scores: np.ndarray, columns: np.ndarray, order: np.ndarray) -> np.ndarray:

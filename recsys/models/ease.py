@@ -7,10 +7,11 @@ from typing import Annotated, ClassVar, Self
 import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
+from scipy.linalg import inv
 from scipy.sparse import csr_array
 
-from recsys import linalg
 from recsys.errors import InputError
+from recsys.linalg import one_blas_thread
 from recsys.models.linear import Linear, liked, liked_columns
 from recsys.models.popular import STRICT
 from recsys.types import Features, Interactions
@@ -54,7 +55,7 @@ class EASE(Linear):
             )
         likes = csr_array(liked(matrix, self.known_, binary=True)[:, self.known_].astype(np.float64))
         likes = likes[np.diff(likes.indptr) > 0]
-        with linalg.one_blas_thread():
+        with one_blas_thread():
             inverse = _inverse_by_users(likes, self.reg) if 4 * likes.shape[0] < items else _inverse(likes, self.reg)
         inverse /= -np.diag(inverse)
         np.fill_diagonal(inverse, 0)
@@ -73,9 +74,9 @@ class EASE(Linear):
 
 def _inverse(likes: csr_array, reg: float) -> np.ndarray:
     """Return (PᵀP + reg·I)⁻¹, float64[items, items]."""
-    gram = (likes.T @ likes).toarray()
+    gram = (likes.T @ likes).toarray(order="F")
     gram[np.diag_indices(len(gram))] += reg
-    return linalg.inverse(gram)
+    return inv(gram, overwrite_a=True, check_finite=False, assume_a="pos", lower=True)
 
 
 def _inverse_by_users(likes: csr_array, reg: float) -> np.ndarray:

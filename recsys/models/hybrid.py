@@ -37,9 +37,9 @@ class Hybrid(Blended):
     ``record`` says what was tried, what was chosen and why, with the ablation: best collaborative part, best content
     part, the choice, and the choice with features shuffled among the rows that have them.
 
-    ``parts``: kinds to choose among; empty: all. ``users``: how many a trial asks; fewer where what every part tells
-    each of them of each item, 4 bytes, would not fit in ``memory_mb``. Cost: some forty fits; parts that do not fit in
-    memory are left out and named in ``record``.
+    ``parts``: kinds to choose among; empty: all. ``users``: how many a trial asks; fewer (but 60) where what every part
+    tells each of them of each item, 8 bytes (4 kept, and as much again while choosing), would not fit in ``memory_mb``.
+    Cost: some eighty fits; parts that do not fit in memory are left out and named in ``record``.
     """
 
     parts: list[str] = Field(default_factory=list)
@@ -75,7 +75,7 @@ class Hybrid(Blended):
 
     def _asked(self, train: Interactions, kinds: list[str]) -> int:
         """Return how many users a trial may ask."""
-        return min(self.users, max(LEAST_USERS, self.memory_mb * 2**20 // (4 * len(kinds) * len(train.items))))
+        return min(self.users, max(LEAST_USERS, self.memory_mb * 2**20 // (8 * len(kinds) * len(train.items))))
 
     def _kinds(self, told: Features | None) -> list[str]:
         strangers = [kind for kind in self.parts if kind not in LADDERS]

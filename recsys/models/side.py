@@ -7,11 +7,11 @@ from typing import Annotated, ClassVar, Self
 import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
+from scipy.linalg import inv
 from scipy.sparse import csc_array, csr_array, vstack
 from sklearn.decomposition import TruncatedSVD
 from sklearn.preprocessing import normalize
 
-from recsys import linalg
 from recsys.data.terms import Scheme, predicted, remember, required, weighted, with_constant
 from recsys.errors import InputError
 from recsys.models.content import filled, similar
@@ -161,8 +161,7 @@ class SideEASE(Linear):
         gram[:users, users:] = self.rows_ @ self.latent_
         gram[users:, :users] = gram[:users, users:].T
         gram[users:, users:] = self.latent_.T @ self.latent_
-        gram[np.diag_indices(len(gram))] += np.float32(self.reg * gram.trace() / len(gram))
-        return linalg.inverse(gram)
+        return _inverse(gram, self.reg * gram.trace() / len(gram))
 
     def _diagonal(self) -> np.ndarray:
         """Return float32[items]: R_jj = x_jᵀ (XXᵀ + λI)⁻¹ x_j, in blocks of items."""
@@ -179,8 +178,7 @@ class SideEASE(Linear):
     def _weights_of_items(self) -> np.ndarray:
         gram = (self.rows_.T @ self.rows_).toarray() + self.latent_ @ self.latent_.T
         reg = self.reg * gram.trace() / (self.rows_.shape[0] + self.latent_.shape[1])  # the same λ on both ways
-        gram[np.diag_indices(len(gram))] += np.float32(reg)
-        return np.eye(len(gram), dtype=np.float32) - np.float32(reg) * linalg.inverse(gram)
+        return np.eye(len(gram), dtype=np.float32) - np.float32(reg) * _inverse(gram, reg)
 
     @property
     def _by_items(self) -> bool:
@@ -214,3 +212,10 @@ def reduced(terms: csr_array, dims: int, seed: int) -> np.ndarray:
     if dims >= min(terms.shape):
         return terms.toarray()
     return normalize(TruncatedSVD(dims, n_iter=2, random_state=seed).fit_transform(terms)).astype(np.float32)
+
+
+def _inverse(gram: np.ndarray, reg: float) -> np.ndarray:
+    """Return (gram + reg·I)⁻¹ of a symmetric float32 matrix, which is written over."""
+    gram[np.diag_indices(len(gram))] += np.float32(reg)
+    turned = gram.T  # itself, in the order that LAPACK wants
+    return inv(turned, overwrite_a=True, check_finite=False, assume_a="pos", lower=True).T

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import cache
+from itertools import product
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -13,8 +14,8 @@ from recsys.data.hashing import combine, unit
 from recsys.evaluation.judge import judge
 from recsys.evaluation.metrics import ndcg
 from recsys.evaluation.significance import mean_ci
-from recsys.kernels import select_top_k
-from recsys.models.blend import comparable, mix
+from recsys.kernels import add_weighted, select_top_k
+from recsys.models.blend import comparable, mean_of, sums
 from recsys.types import Interactions, Recommender, TopK, select_rows
 
 DEPTH = 100
@@ -68,8 +69,7 @@ class Trial:
     def mixed(self, weights: dict[str, float], rows: np.ndarray | None = None) -> np.ndarray:
         """Return the scores of a blend of parts that were listened to."""
         rows = np.arange(len(self.users)) if rows is None else rows
-        shape = (len(rows), len(self.candidates))
-        return mix(((self.scores[p][rows], np.full(shape[0], w)) for p, w in weights.items()), shape)
+        return mean_of(*_sums({p: self.scores[p][rows] for p in weights}, weights))
 
     def blend(self, weights: dict[str, float], rows: np.ndarray | None = None) -> np.ndarray:
         """Return the NDCG of a blend of parts that were listened to."""
@@ -82,28 +82,35 @@ class Trial:
         the best single part is the start. After Caruana, Niculescu-Mizil, Crew and Ksikes, ICML 2004, whose parts come
         in with equal weights: a part that helps at a fifth may harm at a half.
         """
-        own = {p: z[rows] for p, z in self.scores.items()}
+        everyone = len(rows) == len(self.users)
+        own = {p: z if everyone else z[rows] for p, z in self.scores.items()}
         if start is None:
             single = {p: float(self.value(z, rows).mean()) for p, z in own.items()}
             start = {max(single, key=lambda p: single[p]): 1.0}
         weights, best = dict(start), float(self.blend(start, rows).mean())
         for _ in range(steps):
-            size = np.sum([np.where(np.isfinite(own[p]), np.float32(w), 0) for p, w in weights.items()], axis=0)
-            so_far, one = self.mixed(weights, rows), np.ones(len(rows))
-            total = sum(weights.values())
-            tried = {(p, s): weights | {p: weights.get(p, 0.0) + s * total} for p in own for s in SHARES}
-            mixes = {(p, s): partial(mix, ((so_far, size), (own[p], s * total * one)), own[p].shape) for p, s in tried}
-            values = {key: float(self.value(mixture(), rows).mean()) for key, mixture in mixes.items()}
-            top = max(values, key=lambda key: values[key])
-            if values[top] <= best:
+            so_far, size = _sums(own, weights), sum(weights.values())
+            values = {}
+            for p, share in product(own, SHARES):
+                total, weight = (part.copy() for part in so_far)
+                add_weighted(total, weight, own[p], np.full((len(rows), 1), share * size, dtype=np.float32))
+                values[p, share] = float(self.value(mean_of(total, weight), rows).mean())
+            p, share = max(values, key=lambda step: values[step])
+            if values[p, share] <= best:
                 break
-            weights, best = tried[top], values[top]
+            weights, best = weights | {p: weights.get(p, 0.0) + share * size}, values[p, share]
         return weights
 
     def halves(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows to choose on and the rows to check on."""
         first = unit(combine(seed + 1, self.users)) < 0.5
         return np.flatnonzero(first), np.flatnonzero(~first)
+
+
+def _sums(scores: dict[str, np.ndarray], weights: dict[str, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Return what :func:`blend.sums` says of parts with one weight each."""
+    shape = next(iter(scores.values())).shape
+    return sums(((scores[p], np.full(shape[0], w)) for p, w in weights.items()), shape)
 
 
 Place = tuple[int, ...]

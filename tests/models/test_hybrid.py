@@ -175,8 +175,8 @@ def test_bases_without_features_are_answered_by_the_crowd():
 def test_a_trial_asks_as_many_users_as_its_memory_holds():
     train, _ = contract.world(users=200, items=2000)
     record = build("hybrid", {"parts": ["popular"], "memory_mb": 1}).fit(train).record
-    assert record["users"] == 2**20 // (4 * 2000)
-    assert build("hybrid", {"parts": ["popular"], "users": 70, "memory_mb": 1}).fit(train).record["users"] == 70
+    assert record["users"] == 2**20 // (8 * 2000)
+    assert build("hybrid", {"parts": ["popular"], "users": 62, "memory_mb": 1}).fit(train).record["users"] == 62
 
 
 def test_chosen_weights_are_better_than_any_next_step_and_take_a_part_that_helps_a_little():
