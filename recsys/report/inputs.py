@@ -99,7 +99,8 @@ def rules(run: Run) -> Section | None:
     ]
     heads = ["rule", "items (deny_for: pairs) that it takes away"]
     tables = [Table("What each rule does by itself", heads, rows)] if rows else []
-    return Section("Rules", ["Every list keeps them, whichever model made it."], warnings=warnings, tables=tables)
+    told = ["Every list keeps them, whichever model made it. A quota takes no item away for good: it is not counted."]
+    return Section("Rules", told, warnings=warnings, tables=tables)
 
 
 def costs(run: Run) -> Section:
