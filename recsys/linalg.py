@@ -479,12 +479,13 @@ def conjugate_gradients(
         if (size <= goal).all():
             break
         moved = apply(toward)
-        step = size / np.maximum((toward * moved).sum(axis=0), 1e-300)
+        along = (toward * moved).sum(axis=0)
+        step = np.divide(size, along, out=np.zeros_like(size), where=along > 0)  # 0 where ``apply`` rounds all away
         x += step * toward
         left -= step * moved
         turned = near(left)
         new = (left * turned).sum(axis=0)
-        toward = turned + new / np.maximum(size, 1e-300) * toward
+        toward = turned + np.divide(new, size, out=np.zeros_like(new), where=size > 0) * toward
         size = new
     return x
 

@@ -196,6 +196,14 @@ def test_conjugate_gradients_from_the_solution_stay_there_and_from_afar_arrive(o
     np.testing.assert_allclose(near, exact, rtol=1e-6, atol=1e-8)
 
 
+def test_conjugate_gradients_leave_alone_what_rounds_to_zero():
+    """The factors of a lone pair halve every sweep; what applies A in float32 sees zeros in the end."""
+    a, b = np.diag([2.0, 3.0]), np.array([[1.0, 1e-46], [1.0, 2e-46]])
+    x = linalg.conjugate_gradients(lambda p: a @ p.astype(np.float32).astype(np.float64), b, steps=3)
+    np.testing.assert_allclose(x[:, 0], [1 / 2, 1 / 3], rtol=1e-6)
+    assert np.abs(x[:, 1]).max() <= 1e-46
+
+
 @pytest.mark.parametrize(("alpha", "reg", "beta", "behind"), [(3.0, 0.2, 0.0, 0.001), (100.0, 0.1, 0.01, 0.05)])
 def test_training_by_conjugate_gradients_gets_as_low_as_exact_training(alpha, reg, beta, behind):
     """Likes at random are the hardest: with heavy weights it is some sweeps behind."""
