@@ -11,7 +11,7 @@ from scipy.linalg import inv
 from scipy.sparse import csr_array
 
 from recsys.errors import InputError
-from recsys.linalg import one_blas_thread
+from recsys.linalg import dense_product, one_blas_thread
 from recsys.models.linear import Linear, liked, liked_columns
 from recsys.models.popular import STRICT
 from recsys.types import Features, Interactions
@@ -25,7 +25,7 @@ class EASE(Linear):
 
         minimise |P − P W|² + reg · |W|²   with diag W = 0        W_ij = −C_ij / C_jj for i ≠ j,  C = (PᵀP + reg · I)⁻¹
 
-    score = the row of P times W. Only items that somebody liked take part. Memory while fitting: 20 bytes · items², of
+    score = the row of P times W. Only items that somebody liked take part. Memory while fitting: 14 bytes · items², of
     which 4 · items² are kept; time grows with items³. Beyond ``memory_mb`` the fit refuses before it allocates.
 
     Reference: Steck, WWW 2019.
@@ -47,7 +47,7 @@ class EASE(Linear):
         matrix = train.matrix()
         self.known_ = liked_columns(matrix)
         items = int(self.known_.sum())
-        need = 20 * items**2 / 2**20
+        need = 14 * items**2 / 2**20
         if need > self.memory_mb:
             raise InputError(
                 f"model 'ease': {items:,} liked items need {need:,.0f} MiB, more than memory_mb = {self.memory_mb:,}. "
@@ -74,7 +74,9 @@ class EASE(Linear):
 
 def _inverse(likes: csr_array, reg: float) -> np.ndarray:
     """Return (PᵀP + reg·I)⁻¹, float64[items, items]."""
-    gram = (likes.T @ likes).toarray(order="F")
+    by_item = likes.T.tocsr()
+    by_item, by_user = ((m.indptr, m.indices, m.data) for m in (by_item, likes))
+    gram = dense_product(by_item, by_user, likes.shape[1]).astype(np.float64, order="F")  # counts: exact in float32
     gram[np.diag_indices(len(gram))] += reg
     return inv(gram, overwrite_a=True, check_finite=False, assume_a="pos", lower=True)
 
@@ -83,6 +85,7 @@ def _inverse_by_users(likes: csr_array, reg: float) -> np.ndarray:
     """Return the same as (I − Pᵀ(PPᵀ + reg·I)⁻¹P) / reg, which is faster where users are few (Woodbury)."""
     gram = (likes @ likes.T).toarray()
     gram[np.diag_indices(len(gram))] += reg
-    inverse = (likes.T @ np.linalg.inv(gram)) @ likes / -reg
+    inverse = (likes.T @ np.linalg.inv(gram)) @ likes
+    inverse /= -reg
     inverse[np.diag_indices(len(inverse))] += 1 / reg
     return inverse

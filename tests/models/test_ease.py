@@ -31,7 +31,7 @@ def test_scores_are_likes_times_weights():
 
 def test_what_does_not_fit_is_refused_with_a_way_out():
     train, _ = world(users=400, items=400)
-    assert 20 * 399**2 > 2**20
+    assert 14 * 399**2 > 2**20
     with pytest.raises(InputError, match=r"more than memory_mb = 1\. .*'spectral'"):
         build("ease", {"memory_mb": 1}).fit(train)
     assert build("ease", {"memory_mb": 8}).fit(train).knows(train.matrix()).any()
