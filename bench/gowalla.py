@@ -139,6 +139,7 @@ def tune(folder: Path, users: int = 3000) -> None:
     for name in sorted(CANDIDATES, key=value, reverse=True):
         kinds.setdefault(CANDIDATES[name]["model"], []).append(name)
     members = [name for names in kinds.values() for name in names[:2]]
+    # Fitted again: what all candidates say would take 30 GiB.
     opinions = {name: [opinion(CANDIDATES[name], one) for one in parts] for name in members}
     weights = added(tried, opinions, parts, max(members, key=value), best)
     chosen = {name: CANDIDATES[name] for name in weights} | {"weights": weights}

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numba import njit, prange
+from scipy.sparse import csr_array
 from threadpoolctl import ThreadpoolController
 
 from recsys.kernels import select_row
@@ -21,6 +22,11 @@ CSR = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 PARTS = 64
 """Rows are cut into so many runs, each with its own scratch space; a row's sum never depends on the cut."""
+
+
+def arrays(matrix: csr_array) -> CSR:
+    """Return what compiled code takes of a sparse matrix."""
+    return matrix.indptr, matrix.indices, matrix.data
 
 
 @njit(cache=True, nogil=True)
@@ -485,7 +491,7 @@ def conjugate_gradients(
         left -= step * moved
         turned = near(left)
         new = (left * turned).sum(axis=0)
-        toward = turned + np.divide(new, size, out=np.zeros_like(new), where=size > 0) * toward
+        toward = turned + new / np.maximum(size, 1e-300) * toward
         size = new
     return x
 

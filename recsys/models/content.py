@@ -13,7 +13,7 @@ from sklearn.preprocessing import normalize
 
 from recsys.data.terms import Scheme, required, weighted
 from recsys.kernels import select_top_k
-from recsys.linalg import dense_product, nearest_rows
+from recsys.linalg import arrays, dense_product, nearest_rows
 from recsys.models.popular import STRICT
 from recsys.types import Features, Interactions
 
@@ -63,8 +63,7 @@ class Content:
         """Return float32[m, items]."""
         profiles, items = self.profiles(histories), self.vectors_
         if isinstance(items, csr_array):
-            a, b = ((m.indptr, m.indices, m.data) for m in (csr_array(profiles), csr_array(items.T)))
-            scores = dense_product(a, b, items.shape[0])
+            scores = dense_product(arrays(csr_array(profiles)), arrays(csr_array(items.T)), items.shape[0])
         else:
             scores = profiles @ items.T
         scores[:, ~filled(items)] = np.nan
@@ -127,7 +126,7 @@ def similar(
 
 
 def _similar_sparse(vectors: csr_array, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    a, b = ((m.indptr, m.indices, m.data) for m in (csr_array(vectors[rows]), csr_array(vectors.T)))
+    a, b = arrays(csr_array(vectors[rows])), arrays(csr_array(vectors.T))
     found, value = nearest_rows(a, b, np.ones(len(rows)), np.ones(vectors.shape[0]), 0.0, k, np.asarray(rows))
     none = ~(value > 0)
     found[none], value[none] = -1, np.nan

@@ -11,7 +11,7 @@ from scipy.linalg import inv
 from scipy.sparse import csr_array
 
 from recsys.errors import InputError
-from recsys.linalg import dense_product, one_blas_thread
+from recsys.linalg import arrays, dense_product, one_blas_thread
 from recsys.models.linear import Linear, liked, liked_columns
 from recsys.models.popular import STRICT
 from recsys.types import Features, Interactions
@@ -53,7 +53,7 @@ class EASE(Linear):
                 f"model 'ease': {items:,} liked items need {need:,.0f} MiB, more than memory_mb = {self.memory_mb:,}. "
                 "Raise it, drop rare items (the `filter` section), or use 'itemknn', 'rp3beta' or 'spectral'"
             )
-        likes = csr_array(liked(matrix, self.known_, binary=True)[:, self.known_].astype(np.float64))
+        likes = csr_array(liked(matrix, self.known_, binary=True)[:, self.known_])
         likes = likes[np.diff(likes.indptr) > 0]
         with one_blas_thread():
             inverse = _inverse_by_users(likes, self.reg) if 4 * likes.shape[0] < items else _inverse(likes, self.reg)
@@ -74,16 +74,15 @@ class EASE(Linear):
 
 def _inverse(likes: csr_array, reg: float) -> np.ndarray:
     """Return (PᵀP + reg·I)⁻¹, float64[items, items]."""
-    by_item = likes.T.tocsr()
-    by_item, by_user = ((m.indptr, m.indices, m.data) for m in (by_item, likes))
-    gram = dense_product(by_item, by_user, likes.shape[1]).astype(np.float64, order="F")  # counts: exact in float32
+    gram = dense_product(arrays(likes.T.tocsr()), arrays(likes), likes.shape[1])  # counts: exact below 2**24
+    gram = gram.astype(np.float64, order="F")
     gram[np.diag_indices(len(gram))] += reg
     return inv(gram, overwrite_a=True, check_finite=False, assume_a="pos", lower=True)
 
 
 def _inverse_by_users(likes: csr_array, reg: float) -> np.ndarray:
     """Return the same as (I − Pᵀ(PPᵀ + reg·I)⁻¹P) / reg, which is faster where users are few (Woodbury)."""
-    gram = (likes @ likes.T).toarray()
+    gram = (likes @ likes.T).toarray().astype(np.float64)
     gram[np.diag_indices(len(gram))] += reg
     inverse = (likes.T @ np.linalg.inv(gram)) @ likes
     inverse /= -reg

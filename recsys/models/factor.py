@@ -228,8 +228,7 @@ def half_step(
     ``axes``: those of ``fixed``, where the caller has them already. ``near``: where conjugate gradients start, as in
     :func:`linalg.implicit_rows`; None solves exactly.
     """
-    parts = (matrix.indptr, matrix.indices, matrix.data)
-    return linalg.implicit_rows(parts, fixed, objective.alpha, objective.penalty(matrix), axes, near)
+    return linalg.implicit_rows(linalg.arrays(matrix), fixed, objective.alpha, objective.penalty(matrix), axes, near)
 
 
 def loss(
@@ -245,7 +244,7 @@ def loss(
     """
     (a, left), (b, right) = axes or (linalg.principal_axes(x), linalg.principal_axes(y))
     fit = a @ (left.T @ right) ** 2 @ b  # the trace of XᵀX·YᵀY
-    fit += linalg.stored_loss(matrix.indptr, matrix.indices, matrix.data, x, y, objective.alpha)
+    fit += linalg.stored_loss(*linalg.arrays(matrix), x, y, objective.alpha)
     sides = ((matrix, x), (matrix.T.tocsr(), y))
     return float(fit + sum(objective.penalty(own) @ (side.astype(np.float64) ** 2).sum(axis=1) for own, side in sides))
 

@@ -13,7 +13,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from scipy.sparse import csr_array
 
-from recsys import linalg
+from recsys.linalg import arrays, dense_product, nearest_rows
 from recsys.models.linear import Linear, liked, liked_columns
 from recsys.models.popular import STRICT
 from recsys.types import Features, Interactions
@@ -32,7 +32,7 @@ class _Sparse(Linear):
     weights_: csr_array
 
     def _apply(self, strengths: csr_array) -> np.ndarray:
-        return linalg.dense_product(_arrays(strengths), _arrays(self.weights_), self.weights_.shape[1])
+        return dense_product(arrays(strengths), arrays(self.weights_), self.weights_.shape[1])
 
     def _weights(self, rows: np.ndarray, item: int) -> np.ndarray:
         return self.weights_[rows][:, [item]].toarray()[:, 0].astype(np.float64)
@@ -69,8 +69,8 @@ class ItemKNN(_Sparse):
         by_item = liked(matrix, self.known_, binary=False).T.tocsr()
         by_item = weigh(by_item, self.weighting, *term_statistics(by_item))
         norm = _norms(by_item)
-        near = linalg.nearest_rows(
-            _arrays(by_item), _arrays(by_item.T.tocsr()), norm, norm, self.shrink, self.neighbours, np.arange(len(norm))
+        near = nearest_rows(
+            arrays(by_item), arrays(by_item.T.tocsr()), norm, norm, self.shrink, self.neighbours, np.arange(len(norm))
         )
         self.weights_ = _sparse(*near, len(norm)).T.tocsr()  # column i holds the neighbours of item i
         return self
@@ -108,7 +108,7 @@ class RP3beta(_Sparse):
         start = _inverse(popularity) ** -self.alpha  # dividing by it walks from the item
         end = np.maximum(popularity, 1) ** self.beta
         own = np.arange(len(end))
-        near = linalg.nearest_rows(_arrays(by_item), _arrays(by_user), start, end, 0.0, self.neighbours, own)
+        near = nearest_rows(arrays(by_item), arrays(by_user), start, end, 0.0, self.neighbours, own)
         self.weights_ = _sparse(*near, len(end))
         return self
 
@@ -160,15 +160,15 @@ class UserKNN(Linear):
 
     def _apply(self, strengths: csr_array) -> np.ndarray:
         _, near = self._nearest(strengths)
-        return linalg.dense_product(_arrays(near), _arrays(self.train_), len(self.known_))
+        return dense_product(arrays(near), arrays(self.train_), len(self.known_))
 
     def _nearest(self, strengths: csr_array) -> tuple[csr_array, csr_array]:
         """Return the weighted histories (m, items) and their similarities to their neighbours (m, training users)."""
         weighted = weigh(strengths, self.weighting, self.idf_, self.average_)
         left = np.maximum(_norms(weighted), np.finfo(np.float64).tiny)
         everyone = np.full(len(left), -1)
-        near = linalg.nearest_rows(
-            _arrays(weighted), _arrays(self.by_item_), left, self.norm_, self.shrink, self.neighbours, everyone
+        near = nearest_rows(
+            arrays(weighted), arrays(self.by_item_), left, self.norm_, self.shrink, self.neighbours, everyone
         )
         return weighted, _sparse(*near, len(self.norm_))
 
@@ -199,10 +199,6 @@ def _norms(matrix: csr_array) -> np.ndarray:
 def _inverse(counts: np.ndarray) -> np.ndarray:
     """Return 1/n, and 1 for n = 0, which nothing refers to."""
     return 1 / np.maximum(counts, 1)
-
-
-def _arrays(matrix: csr_array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return matrix.indptr, matrix.indices, matrix.data
 
 
 def _sparse(columns: np.ndarray, values: np.ndarray, n: int) -> csr_array:

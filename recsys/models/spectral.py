@@ -68,7 +68,7 @@ class Spectral(Linear):
     def _apply(self, strengths: csr_array) -> np.ndarray:
         users = self.by_item_.shape[1]
         by_user = self.by_item_.T.tocsr()
-        a, b, t = ((m.indptr, m.indices, m.data) for m in (strengths, self.by_item_, by_user))
+        a, b, t = linalg.arrays(strengths), linalg.arrays(self.by_item_), linalg.arrays(by_user)
         scores = linalg.dense_two_hops(a, b, t, users, strengths.shape[1])
         thin = (strengths / self.root_) @ self.vectors_
         scores += self.low * (thin @ (self.vectors_ * self.root_[:, None]).T)

@@ -101,7 +101,7 @@ class _FoldIn:
 
     def factors(self, histories: csr_array) -> np.ndarray:
         axes = linalg.principal_axes(self.items) if self.params.implicit else None
-        return self.params.solve((histories.indptr, histories.indices, histories.data), self.items, axes)
+        return self.params.solve(linalg.arrays(histories), self.items, axes)
 
     def score(self, histories: csr_array, users: np.ndarray | None = None) -> np.ndarray:
         scores = self.factors(histories) @ self.items.T
