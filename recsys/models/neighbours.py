@@ -192,8 +192,7 @@ def weigh(documents: csr_array, how: Weighting, idf: np.ndarray, average: np.nda
 
 
 def _norms(matrix: csr_array) -> np.ndarray:
-    row = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-    return np.sqrt(np.bincount(row, matrix.data**2, minlength=matrix.shape[0]))
+    return np.sqrt(matrix.power(2).astype(np.float64).sum(axis=1))
 
 
 def _inverse(counts: np.ndarray) -> np.ndarray:
