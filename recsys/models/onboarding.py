@@ -73,6 +73,7 @@ class Onboarding:
         dislikes = csr_array((1 - likes.data, matrix.indices, matrix.indptr), shape=matrix.shape)
         known = np.bincount(matrix.indices, minlength=matrix.shape[1])
         self.items_ = np.argsort(-known, kind="stable")[: min(self.candidates, int((known > 0).sum()))]
+        self.place_of_ = {int(item): place for place, item in enumerate(self.items_)}
         marks = np.hstack([part[:, self.items_].toarray() for part in (likes, dislikes)])
         self.marked_, self.mean_ = marks.mean(axis=0, dtype=np.float64), likes.sum(axis=0) / users
         marks = (marks - self.marked_).astype(np.float32)
@@ -105,11 +106,9 @@ class Onboarding:
         expected = self.expected(answers)
         worth = expected[self.items_]
         if self.curiosity:
-            worth = worth + self.curiosity * self._moves(answers, np.argsort(-expected, kind="stable")[:TOP]).sum(
-                axis=1
-            )
-        place_of = self._place_of()
-        return left[int(np.argmax(worth[[place_of[item] for item in left]]))]
+            top = np.argpartition(-expected, min(TOP, len(expected)) - 1)[:TOP]
+            worth = worth + self.curiosity * self._moves(answers, top).sum(axis=1)
+        return left[int(np.argmax(worth[[self.place_of_[item] for item in left]]))]
 
     def _moves(self, answers: Answers, items: np.ndarray) -> np.ndarray:
         """Return float64[candidates, items]: the standard deviation of what an answer adds to the expected likes.
@@ -119,8 +118,7 @@ class Onboarding:
         """
         n, cross, gram = len(self.items_), self.cross_[:, items].astype(np.float64), self.gram_
         own, both = np.diag(gram), np.diag(gram, n)
-        place_of = self._place_of()
-        rows = np.array([place_of[item] + shift for shift in (0, n) for item in answers], dtype=np.int64)
+        rows = np.array([self.place_of_[item] + shift for shift in (0, n) for item in answers], dtype=np.int64)
         if len(rows):
             other = gram[:, rows]
             taken = cho_solve(cho_factor(gram[np.ix_(rows, rows)]), np.hstack([other.T, cross[rows]]))
@@ -132,36 +130,29 @@ class Onboarding:
         moved = (d * first**2 - 2 * b * first * second + a * second**2) / np.maximum(a * d - b**2, 1e-12)
         return np.sqrt(np.maximum(moved, 0) / self.users_)
 
-    def _place_of(self) -> dict[int, int]:
-        return {int(item): place for place, item in enumerate(self.items_)}
-
     def expected(self, answers: Answers) -> np.ndarray:
         """Return float64[items]: the chance that the newcomer likes each item, up to the error of a linear model.
 
         Raises:
             KeyError: an answer about an item that is no candidate.
         """
-        found = self.mean_.copy()
-        place_of = self._place_of()
-        places = np.array([place_of[item] for item in answers], dtype=np.int64)
+        places = np.array([self.place_of_[item] for item in answers], dtype=np.int64)
         said = np.array(list(answers.values()), dtype=np.int64)
-        if not len(places):
-            return found
-        own = self.items_[places]
-        found += self._effect(places, said, np.arange(len(found)))
-        for at, item in enumerate(own):
+        rows, weights = self._weights(places, said)
+        found = self.mean_ + weights @ self.cross_[rows]
+        for at, item in enumerate(self.items_[places]):
             others = np.arange(len(places)) != at
-            found[item] = self.mean_[item] + self._effect(places[others], said[others], item)
+            rows, weights = self._weights(places[others], said[others])
+            found[item] = self.mean_[item] + weights @ self.cross_[rows, item]
         return found
 
-    def _effect(self, places: np.ndarray, said: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """Return what the answers add to the expected likes of ``items``."""
+    def _weights(self, places: np.ndarray, said: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return (rows of the marks of what was answered, what each adds to the expected likes per unit of cross_)."""
         rows = np.concatenate([places, places + len(self.items_)])
         off = np.concatenate([said == LIKES, said == DISLIKES]) - self.marked_[rows]
         if not len(rows):
-            return np.zeros(np.shape(items))
-        weights = cho_solve(cho_factor(self.gram_[np.ix_(rows, rows)]), off)
-        return weights @ self.cross_[rows][:, items]
+            return rows, off
+        return rows, cho_solve(cho_factor(self.gram_[np.ix_(rows, rows)]), off)
 
     def recommend(self, answers: Answers, k: int) -> TopK:
         """Return the best ``k`` items that the newcomer did not say he knows."""
