@@ -53,7 +53,7 @@ class EASE(Linear):
                 f"model 'ease': {items:,} liked items need {need:,.0f} MiB, more than memory_mb = {self.memory_mb:,}. "
                 "Raise it, drop rare items (the `filter` section), or use 'itemknn', 'rp3beta' or 'spectral'"
             )
-        likes = csr_array(liked(matrix, self.known_, binary=True)[:, self.known_])
+        likes = csr_array(liked(matrix, binary=True)[:, self.known_])
         likes = likes[np.diff(likes.indptr) > 0]
         with one_blas_thread():
             inverse = _inverse_by_users(likes, self.reg) if 4 * likes.shape[0] < items else _inverse(likes, self.reg)

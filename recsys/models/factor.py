@@ -186,7 +186,7 @@ class BPR:
             num_threads=1,
             random_state=self.seed,
         )
-        likes = liked(matrix, self.known_, binary=True)
+        likes = liked(matrix, binary=True)
         if likes.nnz:
             library.fit(_csr_matrix(likes), show_progress=False)
             found = np.where(self.known_[:, None], library.item_factors, 0).astype(np.float32)

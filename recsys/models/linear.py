@@ -8,12 +8,19 @@ import numpy as np
 from scipy.sparse import csr_array
 
 
-def liked(matrix: csr_array, known: np.ndarray, *, binary: bool) -> csr_array:
-    """Return the entries with value > 0 in ``known`` (bool[columns]) columns, as float32 values or, binary, as ones."""
-    keep = (matrix.data > 0) & known[matrix.indices]
-    indptr = np.concatenate([[0], np.cumsum(keep)])[matrix.indptr].astype(matrix.indptr.dtype)
-    data = np.ones(int(indptr[-1]), dtype=np.float32) if binary else matrix.data[keep].astype(np.float32)
-    return csr_array((data, matrix.indices[keep], indptr), shape=matrix.shape)
+def liked(matrix: csr_array, known: np.ndarray | None = None, *, binary: bool) -> csr_array:
+    """Return the entries with value > 0, in ``known`` (bool[columns]) columns if given, as float32 or, binary, as ones.
+
+    Where these are all there are, the result shares its structure with ``matrix``.
+    """
+    keep = matrix.data > 0
+    if known is not None:
+        keep &= known[matrix.indices]
+    if not keep.all():
+        indptr = np.concatenate([[0], np.cumsum(keep)])[matrix.indptr].astype(matrix.indptr.dtype)
+        matrix = csr_array((matrix.data[keep], matrix.indices[keep], indptr), shape=matrix.shape)
+    data = np.ones(matrix.nnz, dtype=np.float32) if binary else matrix.data.astype(np.float32)
+    return csr_array((data, matrix.indices, matrix.indptr), shape=matrix.shape)
 
 
 def liked_columns(matrix: csr_array) -> np.ndarray:

@@ -66,7 +66,7 @@ class ItemKNN(_Sparse):
         """Find each item's nearest items."""
         matrix = train.matrix()
         self.known_ = liked_columns(matrix)
-        by_item = liked(matrix, self.known_, binary=False).T.tocsr()
+        by_item = liked(matrix, binary=False).T.tocsr()
         by_item = weigh(by_item, self.weighting, *term_statistics(by_item))
         norm = _norms(by_item)
         near = nearest_rows(
@@ -101,7 +101,7 @@ class RP3beta(_Sparse):
         """Walk from every item and keep the likeliest ends."""
         matrix = train.matrix()
         self.known_ = liked_columns(matrix)
-        by_user = liked(matrix, self.known_, binary=True)
+        by_user = liked(matrix, binary=True)
         by_item = by_user.T.tocsr()
         activity, popularity = (np.diff(side.indptr).astype(np.float64) for side in (by_user, by_item))
         by_user.data = np.repeat(_inverse(activity), np.diff(by_user.indptr)) ** self.alpha
@@ -135,10 +135,9 @@ class UserKNN(Linear):
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
         """Remember who liked what, as it is and weighted."""
-        matrix = train.matrix()
-        self.known_ = liked_columns(matrix)
-        self.train_ = liked(matrix, self.known_, binary=False)
+        self.train_ = liked(train.matrix(), binary=False)
         self.idf_, self.average_ = term_statistics(self.train_)
+        self.known_ = self.idf_ > 0  # somebody likes it
         weighted = weigh(self.train_, self.weighting, self.idf_, self.average_)
         self.norm_, self.by_item_ = _norms(weighted), weighted.T.tocsr()
         return self
@@ -192,7 +191,7 @@ def weigh(documents: csr_array, how: Weighting, idf: np.ndarray, average: np.nda
 
 
 def _norms(matrix: csr_array) -> np.ndarray:
-    return np.sqrt(matrix.power(2).astype(np.float64).sum(axis=1))
+    return np.sqrt(matrix.power(2).sum(axis=1, dtype=np.float64))
 
 
 def _inverse(counts: np.ndarray) -> np.ndarray:

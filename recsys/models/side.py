@@ -143,7 +143,7 @@ class SideEASE(Linear):
             )
         columns = liked_columns(matrix)
         self.known_ = columns | filled(terms)
-        self.rows_ = liked(matrix, columns, binary=True)
+        self.rows_ = liked(matrix, binary=True)
         balance = self.rows_.nnz / max(float((latent**2).sum()), 1e-12)
         self.latent_ = (self.content * np.sqrt(balance) * latent).astype(np.float32)
         if side == matrix.shape[1]:

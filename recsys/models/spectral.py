@@ -47,7 +47,7 @@ class Spectral(Linear):
         """Find the first singular vectors of the normalised likes."""
         matrix = train.matrix()
         self.known_ = liked_columns(matrix)
-        likes = liked(matrix, self.known_, binary=True)
+        likes = liked(matrix, binary=True)
         self.root_ = np.sqrt(np.maximum(1, np.bincount(likes.indices, minlength=matrix.shape[1]))).astype(np.float32)
         n = np.diff(likes.indptr)
         likes.data = (1 / np.sqrt(np.repeat(n, n)) / self.root_[likes.indices]).astype(np.float32)
