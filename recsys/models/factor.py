@@ -83,7 +83,7 @@ class ALS:
 
     def score(self, histories: csr_array, users: np.ndarray | None = None) -> np.ndarray:
         """Return float32[m, items]."""
-        scores = self.user_factors(histories) @ self.item_factors_.T
+        scores = linalg.product(self.user_factors(histories), self.item_factors_.T)
         scores[:, ~self.known_] = np.nan
         scores[~self.knows(histories)] = np.nan
         return scores
@@ -206,7 +206,8 @@ class BPR:
 
     def score(self, histories: csr_array, users: np.ndarray | None = None) -> np.ndarray:
         """Return float32[m, items]."""
-        scores = self.user_factors(histories) @ self.item_factors_.T + self.bias_
+        scores = linalg.product(self.user_factors(histories), self.item_factors_.T)
+        scores += self.bias_
         scores[:, ~self.known_] = np.nan
         scores[~self.knows(histories)] = np.nan
         return scores
