@@ -5,9 +5,9 @@ python bench/models.py --rectools PYTHON --lenskit PYTHON       and beside these
                                                    they want other versions of NumPy than this package and each other
 python bench/models.py --users 2000 --items 1000 --events 100000 --only EASE
 
-A made-up film world, a fifth of the pairs held out by hash. Everything is fitted and asked in turn, once unmeasured
-(compiled code is loaded, caches are warm) and REPEATS times measured; medians are compared. All list ten unseen items
-for every tested user with the same settings (bench/peers.py), and all are judged here.
+A made-up film world, a fifth of the pairs held out by hash. Everything is fitted and asked once unmeasured (compiled
+code is loaded, caches are warm) and REPEATS times measured, each time in an order drawn anew; medians are compared. All
+list ten unseen items for every tested user with the same settings (bench/peers.py), and all are judged here.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from recsys.evaluation.significance import mean_ci
 from recsys.rank import recommend
 from recsys.types import TopK
 
-REPEATS = 3
+REPEATS = 5
 ALS = {"rank": peers.RANK, "iterations": peers.SWEEPS, "alpha": peers.ALPHA}
 BPR_PARAMS = {"iterations": peers.BPR_SWEEPS, "learning_rate": peers.BPR_RATE, "reg": peers.BPR_REG}
 KNN = {"neighbours": peers.NEIGHBOURS}
@@ -130,14 +130,15 @@ def opened(pythons, parts, folder):
 def family_rows(name, who, parts):
     """Return the rows of the table of one family; ``who``: label -> what runs."""
     seconds, judged = {label: ([], []) for label in who}, {}
+    rng = np.random.default_rng(0)
     for repeat in range(REPEATS + 1):
-        for label, model in who.items():
-            fit, ask, items = model.run()
+        for label in rng.permutation(list(who)):  # who ran just before costs time: memory that another process freed
+            fit, ask, items = who[label].run()
             if repeat:
                 seconds[label][0].append(fit)
                 seconds[label][1].append(ask)
             else:
-                judged[label] = quality(items, parts, model.every)
+                judged[label] = quality(items, parts, who[label].every)
     middle = {label: np.median(taken, axis=1) for label, taken in seconds.items()}  # (fit, ask) by (wall, CPU)
     theirs = [middle[label] for label in who if not label.startswith("ours")]
     first = next(iter(who))
@@ -192,8 +193,8 @@ def main(users: int, items: int, events: int, only: str, **pythons: str) -> None
     heads = ["model", "who", f"ndcg@{K}", "− ours [95 %]", "fit, s", *over, f"top {K} for all, s", *over]
     body = (
         f"Film world of {users:,} users × {items:,} films, {len(parts.train):,} training pairs, all values 1, the same "
-        f"settings for all; medians of {REPEATS}, in turn, after one run unmeasured. ÷ fastest: over the fastest "
-        "peer; the same for CPU seconds of all threads, which others on the machine change less. "
+        f"settings for all; medians of {REPEATS} in changing order, after one run unmeasured. ÷ fastest: over the "
+        "fastest peer; the same for CPU seconds of all threads, which others on the machine change less. "
         "Threads that wait sleep (OMP_WAIT_POLICY=passive, for all). "
         f"Load average when it ended: {os.getloadavg()[2]:.0f}. "
         "RecTools trains implicit's models by implicit. LensKit answers user by user: it is asked for one tested user "
