@@ -12,6 +12,7 @@ from scipy.sparse import csr_array
 
 from recsys.errors import ConfigError
 from recsys.kernels import add_weighted
+from recsys.models.cascade import knows
 from recsys.models.popular import STRICT
 from recsys.types import Features, Interactions, Recommender
 
@@ -60,6 +61,18 @@ class Blended:
             shape = (histories.shape[0], len(cold))
             own = ((among(z, cold, self.how), np.full(shape[0], self.cold_weights_[p])) for p, z in parts.items())
             found = reordered(found, cold, mix(own, shape))
+        return found
+
+    def knows(self, histories: csr_array) -> np.ndarray:
+        """Return bool[m]: a part that weighs for the row has an opinion. Nothing is scored for parts that can tell."""
+        weighs = self.weights_[lengths(histories)] > 0
+        if self.cold_.any():
+            weighs |= self.cold_weights_ > 0
+        found = np.zeros(histories.shape[0], dtype=bool)
+        for p, model in enumerate(self.models.values()):
+            open_ = np.flatnonzero(weighs[:, p] & ~found)
+            if len(open_):
+                found[open_] = knows(model, histories[open_])
         return found
 
     def shares(self, history: csr_array, item: int) -> dict[str, float]:

@@ -37,14 +37,16 @@ class Hybrid(Blended):
     ``record`` says what was tried, what was chosen and why, with the ablation: best collaborative part, best content
     part, the choice, and the choice with features shuffled among the rows that have them.
 
-    ``parts``: kinds to choose among; empty: all. ``users``: how many a trial asks; fewer (but 60) where what every part
-    tells each of them of each item, 8 bytes (4 kept, and as much again while choosing), would not fit in ``memory_mb``.
-    Cost: some eighty fits; parts that do not fit in memory are left out and named in ``record``.
+    ``parts``: kinds to choose among; empty: all. ``how``: as in :class:`Blended`, while choosing too. ``users``: how
+    many a trial asks; fewer (but 60) where what every part tells each of them of each item, 8 bytes (4 kept, and as
+    much again while choosing), would not fit in ``memory_mb``. Cost: some eighty fits; parts that do not fit in memory
+    are left out and named in ``record``. Where the choice meets its limit on all of train, the best part that fits
+    takes its place.
     """
 
     parts: list[str] = Field(default_factory=list)
     how: How = "standard"
-    users: Annotated[int, Field(ge=2)] = 2000
+    users: Annotated[int, Field(ge=LEAST_USERS)] = 2000
     memory_mb: Annotated[int, Field(ge=1)] = 4096
     placebo: bool = True
     seed: Annotated[int, Field(ge=0)] = 0
@@ -59,15 +61,38 @@ class Hybrid(Blended):
         kinds = self._kinds(told)
         self.cold_ = unliked(train)
         self.record: dict[str, Any] = {"parts": {}, "left_out": {}}
-        trial = hide_pairs(train, 0.2, self._asked(train, kinds), self.seed)
+        trial = hide_pairs(train, 0.2, self._asked(train, kinds), self.seed, self.how)
         if len(trial.users) < LEAST_USERS:
             weights, by_group, cold = self._lean(kinds, len(trial.users))
         else:
             weights, by_group, cold = self._choose(trial, train, told, kinds)
-        names = list(dict.fromkeys([*weights, *(p for w in by_group.values() for p in w), *cold]))
-        self._settle(names, weights, by_group, cold)
-        self.models = {name: self._fitted(name, train, told) for name in names}
+        self.models = {}
+        for kind in dict.fromkeys([*weights, *(p for w in by_group.values() for p in w), *cold]):
+            self._join(kind, train, told)
+        weights = self._left(weights)
+        for kind in sorted(kinds, key=self._worth, reverse=True):
+            if not weights and kind not in self.record["left_out"]:
+                self._join(kind, train, told)
+                weights = self._left({kind: 1.0})
+        if not weights:
+            raise ConfigError(f"model 'hybrid': no part could be fitted: {self.record['left_out']}")
+        by_group = {g: own for g, w in by_group.items() if (own := self._left(w))}
+        self._settle(weights, by_group, self._left(cold))
         return self
+
+    def _join(self, kind: str, train: Interactions, told: Features | None) -> None:
+        """Fit a part on all of train, or note that it does not fit there."""
+        try:
+            self.models[kind] = self._fitted(kind, train, told)
+        except InputError as error:
+            self.record["left_out"][kind] = str(error)
+
+    def _left(self, weights: dict[str, float]) -> dict[str, float]:
+        return {kind: weight for kind, weight in weights.items() if kind in self.models}
+
+    def _worth(self, kind: str) -> tuple[bool, float]:
+        """Return how early a part takes the place of a choice that does not fit; ``attributes`` had another trial."""
+        return kind != "attributes", self.record["parts"].get(kind, {}).get("ndcg@100", -1.0)
 
     def _fitted(self, kind: str, train: Interactions, told: Features | None) -> Recommender:
         """Return a part with the settings chosen for it."""
@@ -99,19 +124,18 @@ class Hybrid(Blended):
     ) -> tuple[dict[str, float], dict[int, dict[str, float]], dict[str, float]]:
         half, check = trial.halves(self.seed)
         fresh = self._new_items(train, told, kinds)
-        fields = self._weigh_fields(fresh or trial, told)
+        fields = self._weigh_fields(fresh or trial, told) if set(kinds) & set(CONTENT) else {}
         search = Search(trial, told, half, self.seed, fields)
         values: dict[str, np.ndarray] = {}
-        for kind in kinds:
-            if kind != "attributes":  # among known items it is ALS
-                self._climb(kind, search, values)
+        for kind in [kind for kind in kinds if kind != "attributes"] or kinds:  # it is ALS among known items
+            self._climb(kind, search, values)
         if not values:
             raise ConfigError(f"model 'hybrid': no part could be fitted: {self.record['left_out']}")
         weights, why = self._checked(trial, half, check, None)
         self.record |= {"why": why, "users": len(trial.users), "metric": "ndcg@100 on hidden likes"}
         by_group = self._choose_by_length(trial, half, check, weights)
         cold = self._choose_cold(fresh, search, kinds, weights) if fresh else {}
-        self._ablate(trial, told, weights, values)
+        self._ablate(trial, told, weights, by_group, values)
         return weights, by_group, cold
 
     def _new_items(self, train: Interactions, told: Features | None, kinds: list[str]) -> Trial | None:
@@ -119,7 +143,7 @@ class Hybrid(Blended):
         able = told is not None and set(kinds) & set(CONTENT)
         if not able or told is None or not (self.cold_ & (np.diff(told.matrix.indptr) > 0)).any():
             return None
-        trial = hide_items(train, 0.2, self._asked(train, kinds), self.seed)
+        trial = hide_items(train, 0.2, self._asked(train, kinds), self.seed, self.how)
         return trial if len(trial.users) >= LEAST_USERS else None
 
     def _weigh_fields(self, trial: Trial, told: Features | None) -> Settings:
@@ -186,7 +210,7 @@ class Hybrid(Blended):
     def _choose_cold(
         self, fresh: Trial, search: Search, kinds: list[str], weights: dict[str, float]
     ) -> dict[str, float]:
-        """Return weights that order new items among themselves, unless the other trial shows that they harm.
+        """Return weights that order new items among themselves, none where the other trial shows that they harm.
 
         Parts keep the settings of the other trial; ``attributes``, which speaks of new items alone, gets its own here.
         """
@@ -196,6 +220,8 @@ class Hybrid(Blended):
         for kind in kinds:
             if kind in CONTENT and kind != "attributes" and kind not in self.record["left_out"]:
                 fresh.listen(kind, self._fitted(kind, fresh.train, search.told))
+        if not fresh.scores:
+            return {}
         chosen, why = self._checked(fresh, half, check, None, sure=False)
         self.record["new_items"] = {"weights": chosen, "why": why, "users": len(fresh.users)}
         harm = self._harm(search.trial, search.told, weights, chosen)
@@ -210,37 +236,51 @@ class Hybrid(Blended):
             trial.listen("attributes", self._fitted("attributes", trial.train, told))
         plain = trial.mixed(weights)
         new = np.flatnonzero(unliked(trial.train))
-        own = ((among(trial.scores[p], new), np.full(len(plain), w)) for p, w in cold.items())
+        own = ((among(trial.scores[p], new, self.how), np.full(len(plain), w)) for p, w in cold.items())
         order = mix(own, (len(plain), len(new)))
         return gain(trial.value(reordered(plain, new, order)), trial.value(plain), self.seed)
 
-    def _ablate(self, trial: Trial, told: Features | None, weights: dict[str, float], values: dict[str, Any]) -> None:
+    def _ablate(
+        self,
+        trial: Trial,
+        told: Features | None,
+        weights: dict[str, float],
+        by_group: dict[int, dict[str, float]],
+        values: dict[str, Any],
+    ) -> None:
         """Record the choice against its best collaborative part, and against itself with shuffled features."""
         means = {kind: float(v.mean()) for kind, v in values.items()}
         crowd = max((k for k in means if k not in CONTENT), key=lambda k: means[k], default=None)
         content = max((k for k in means if k in CONTENT), key=lambda k: means[k], default=None)
-        chosen = trial.blend(weights)
+        group = lengths(trial.histories)
+
+        def blended() -> np.ndarray:
+            whole = trial.blend(weights)
+            for g, own in by_group.items():
+                rows = np.flatnonzero(group == g)
+                whole[rows] = trial.blend(own, rows)
+            return whole
+
+        chosen = blended()
         found: dict[str, Any] = {"hybrid": float(chosen.mean())}
         for name, kind in (("collaborative", crowd), ("content", content)):
             if kind:
                 found[name] = {"part": kind, "mean": means[kind], "hybrid_minus_it": gain(chosen, values[kind])}
-        used = [kind for kind in weights if kind in CONTENT]
+        used = {kind for own in (weights, *by_group.values()) for kind in own if kind in CONTENT}
         if self.placebo and used and told is not None:
             mixed = shuffled(told, self.seed)
-            for kind in used:
+            for kind in sorted(used):
                 trial.listen(kind, self._fitted(kind, trial.train, mixed))
-            placebo = trial.blend(weights)
+            placebo = blended()
             found["shuffled"] = {"mean": float(placebo.mean())}
             if crowd:
                 found["shuffled"]["minus_collaborative"] = gain(placebo, values[crowd])
         self.record["ablation"] = found
 
-    def _settle(
-        self, names: list[str], weights: dict[str, float], by_group: dict[int, dict[str, float]], cold: dict[str, float]
-    ) -> None:
+    def _settle(self, weights: dict[str, float], by_group: dict[int, dict[str, float]], cold: dict[str, float]) -> None:
         groups = [by_group.get(g, weights) for g in range(len(LENGTHS) + 1)]
-        self.weights_ = np.array([[group.get(name, 0.0) for name in names] for group in groups])
-        self.cold_weights_ = np.array([cold.get(name, 0.0) for name in names])
+        self.weights_ = np.array([[group.get(name, 0.0) for name in self.models] for group in groups])
+        self.cold_weights_ = np.array([cold.get(name, 0.0) for name in self.models])
         self.record["weights"] = weights
 
 

@@ -144,7 +144,7 @@ class SideEASE(Linear):
         columns = liked_columns(matrix)
         self.known_ = columns | filled(terms)
         self.rows_ = liked(matrix, binary=True)
-        balance = self.rows_.nnz / max(float((latent**2).sum()), 1e-12)
+        balance = max(self.rows_.nnz, 1) / max(float((latent**2).sum()), 1e-12)  # without likes: content alone
         self.latent_ = (self.content * np.sqrt(balance) * latent).astype(np.float32)
         if side == matrix.shape[1]:
             self.middle_ = self._weights_of_items()
@@ -161,7 +161,7 @@ class SideEASE(Linear):
         gram[:users, users:] = self.rows_ @ self.latent_
         gram[users:, :users] = gram[:users, users:].T
         gram[users:, users:] = self.latent_.T @ self.latent_
-        return _inverse(gram, self.reg * gram.trace() / len(gram))
+        return _inverse(gram, self._penalty(gram))
 
     def _diagonal(self) -> np.ndarray:
         """Return float32[items]: R_jj = x_jᵀ (XXᵀ + λI)⁻¹ x_j, in blocks of items."""
@@ -177,8 +177,12 @@ class SideEASE(Linear):
 
     def _weights_of_items(self) -> np.ndarray:
         gram = (self.rows_.T @ self.rows_).toarray() + self.latent_ @ self.latent_.T
-        reg = self.reg * gram.trace() / (self.rows_.shape[0] + self.latent_.shape[1])  # the same λ on both ways
+        reg = self._penalty(gram)
         return np.eye(len(gram), dtype=np.float32) - np.float32(reg) * _inverse(gram, reg)
+
+    def _penalty(self, gram: np.ndarray) -> float:
+        """Return λ, the same for the Gram matrices of both sides, and above 0 where nothing is known."""
+        return float(self.reg * gram.trace() / (self.rows_.shape[0] + self.latent_.shape[1])) or 1.0
 
     @property
     def _by_items(self) -> bool:

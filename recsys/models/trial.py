@@ -15,7 +15,7 @@ from recsys.evaluation.judge import judge
 from recsys.evaluation.metrics import ndcg
 from recsys.evaluation.significance import mean_ci
 from recsys.kernels import add_weighted, select_top_k
-from recsys.models.blend import comparable, mean_of, sums
+from recsys.models.blend import How, comparable, mean_of, sums
 from recsys.types import Interactions, Recommender, TopK, select_rows
 
 DEPTH = 100
@@ -30,13 +30,14 @@ class Trial:
     """Some likes hidden from ``train``, and models judged by NDCG@100 on finding them for ``users`` (rows).
 
     ``candidates``: bool[items], what is ranked (besides what the user has seen, which never is). ``scores``: part ->
-    its comparable scores of all users, kept, so that a blend costs an addition.
+    its scores of all users, comparable in the sense of ``how``, kept, so that a blend costs an addition.
     """
 
     train: Interactions
     hidden: csr_array
     users: np.ndarray
     candidates: np.ndarray
+    how: How = "standard"
     scores: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -50,7 +51,7 @@ class Trial:
 
     def listen(self, name: str, model: Recommender) -> np.ndarray:
         """Keep a fitted model's opinions under ``name`` and return its NDCG, float64[users]."""
-        self.scores[name] = comparable(self._opinions(model, np.arange(len(self.users))))
+        self.scores[name] = comparable(self._opinions(model, np.arange(len(self.users))), self.how)
         return self.value(self.scores[name])
 
     def _opinions(self, model: Recommender, rows: np.ndarray) -> np.ndarray:
@@ -145,7 +146,7 @@ def gain(new: np.ndarray, old: np.ndarray, seed: int = 0) -> dict[str, float]:
     return {"mean": mean, "low": low, "high": high}
 
 
-def hide_pairs(train: Interactions, share: float, most: int, seed: int) -> Trial:
+def hide_pairs(train: Interactions, share: float, most: int, seed: int, how: How = "standard") -> Trial:
     """Return a trial that hides about ``share`` of the likes of users with two or more, the newest first.
 
     Likes of one time, or of no known time, go by hash. Everyone keeps one. At most ``most`` of these users are asked.
@@ -159,10 +160,10 @@ def hide_pairs(train: Interactions, share: float, most: int, seed: int) -> Trial
     goal = share * likes + unit(combine(seed + 3, np.arange(len(likes))))  # rounded up or down by chance
     hide = np.zeros(len(train), dtype=bool)
     hide[newest] = (place + 1 <= goal[train.user[newest]]) & (place + 1 < likes[train.user[newest]])
-    return _trial(train, hide, hide, np.ones(len(train.items), dtype=bool), most, seed)
+    return _trial(train, hide, hide, np.ones(len(train.items), dtype=bool), most, seed, how)
 
 
-def hide_items(train: Interactions, share: float, most: int, seed: int) -> Trial:
+def hide_items(train: Interactions, share: float, most: int, seed: int, how: How = "standard") -> Trial:
     """Return a trial that hides all events of about ``share`` of the items that somebody likes, by hash.
 
     They are new items, ranked among themselves for users who like some of them and something else.
@@ -170,18 +171,18 @@ def hide_items(train: Interactions, share: float, most: int, seed: int) -> Trial
     new = unit(combine(seed, np.arange(len(train.items)))) < share
     hide = new[train.item]
     new &= np.bincount(train.item[train.value > 0], minlength=len(new)) > 0
-    return _trial(train, hide, hide & (train.value > 0), new, most, seed)
+    return _trial(train, hide, hide & (train.value > 0), new, most, seed, how)
 
 
 def _trial(
-    train: Interactions, gone: np.ndarray, hidden: np.ndarray, candidates: np.ndarray, most: int, seed: int
+    train: Interactions, gone: np.ndarray, hidden: np.ndarray, candidates: np.ndarray, most: int, seed: int, how: How
 ) -> Trial:
     kept = subset(train, ~gone)
     left = np.bincount(kept.user[kept.value > 0], minlength=len(train.users)) > 0
     truth = replace(subset(train, hidden), value=np.ones(int(hidden.sum()), dtype=np.float32)).matrix()
     users = np.flatnonzero(left & (np.diff(truth.indptr) > 0))
     chance = unit(combine(seed + 2, users))
-    return Trial(kept, truth, np.sort(users[np.argsort(chance, kind="stable")[:most]]), candidates)
+    return Trial(kept, truth, np.sort(users[np.argsort(chance, kind="stable")[:most]]), candidates, how)
 
 
 def subset(train: Interactions, keep: np.ndarray) -> Interactions:

@@ -13,6 +13,7 @@ from recsys.data.terms import weighted, with_constant
 from recsys.errors import ConfigError, InputError
 from recsys.models import als, build
 from recsys.models.content import similar
+from recsys.models.trial import subset
 from recsys.types import Features
 
 
@@ -60,11 +61,15 @@ def test_content_als_is_als_with_the_made_up_users_among_the_others():
     np.testing.assert_allclose(model.item_factors_[model.known_], y[model.known_], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("likes", [True, False])
 @pytest.mark.parametrize("dims", [3, 6])
-def test_side_ease_minimises_what_it_says_on_either_side(dims):
+def test_side_ease_minimises_what_it_says_on_either_side(dims, likes):
+    """Without a like in train too: then whoever comes later and likes something is answered by content alone."""
     train, features = contract.world(users=12 if dims == 3 else 60)
-    model = build("side_ease", {"dims": dims, "reg": 0.5, "content": 2.0}).fit(train, features)
+    learned = train if likes else subset(train, train.value < 0)
+    model = build("side_ease", {"dims": dims, "reg": 0.5, "content": 2.0}).fit(learned, features)
     x = np.vstack([model.rows_.toarray(), model.latent_.T]).astype(np.float64)
+    assert x.any()
     reg = 0.5 * (x**2).sum() / len(x)
     gram = x.T @ x
     twin = np.zeros_like(gram)  # item by item, least squares on the other items
@@ -75,7 +80,14 @@ def test_side_ease_minimises_what_it_says_on_either_side(dims):
     liked = np.where(train.matrix().toarray() > 0, 1.0, 0.0)
     scores = model.score(train.matrix())
     rows = np.isfinite(scores).any(axis=1)
+    assert rows.any()
     np.testing.assert_allclose(scores[rows], (liked @ twin)[rows], rtol=1e-3, atol=1e-4)
+
+
+def test_side_ease_of_nothing_has_no_opinion_or_none_that_differs():
+    train, features = contract.world()
+    model = build("side_ease", {"content": 0.0}).fit(subset(train, train.value < 0), features)
+    assert set(np.unique(model.score(train.matrix())[1:])) <= {0.0}
 
 
 def test_side_ease_states_the_memory_it_would_need():

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
-from recsys.errors import ConfigError
-from recsys.models import build
+from recsys.errors import ConfigError, InputError
+from recsys.models import build, hybrid
 from recsys.models.blend import comparable, mix, reordered
 from recsys.models.search import Search
-from recsys.models.trial import hide_items, hide_pairs, subset
+from recsys.models.trial import Trial, hide_items, hide_pairs, subset
 from recsys.types import Features
 
 SMALL = {"parts": ["popular", "rp3beta", "content", "side_ease"], "placebo": True}
@@ -91,6 +91,90 @@ def test_one_event_a_user_leans_on_content_and_says_so():
     assert "leans on content" in model.record["why"]
     assert set(model.models) == {"side_ease", "content_als"}
     assert np.isfinite(model.score(one.matrix()[1:])).all()
+
+
+def refusing(monkeypatch, kind, most):
+    """Let a part refuse to fit on more than so many events."""
+    whole = hybrid.fitted
+
+    def fitted(name, params, train, told, seed):
+        if name == kind and len(train) > most:
+            raise InputError("too large")
+        return whole(name, params, train, told, seed)
+
+    monkeypatch.setattr(hybrid, "fitted", fitted)
+
+
+def test_a_part_that_only_fits_on_the_trial_is_left_out(monkeypatch):
+    train, features = contract.world(users=300)
+    settings = {"parts": ["side_ease", "popular"], "placebo": False}
+    assert "side_ease" in build("hybrid", settings).fit(train, features).models
+    refusing(monkeypatch, "side_ease", len(train) - 1)
+    model = build("hybrid", settings).fit(train, features)
+    assert model.record["parts"]["side_ease"]
+    assert model.record["left_out"] == {"side_ease": "too large"}
+    assert model.record["weights"] == {"popular": 1.0}
+    np.testing.assert_allclose(
+        model.score(train.matrix()), comparable(model.models["popular"].score(train.matrix())), rtol=1e-5
+    )
+
+
+def test_what_leans_on_content_goes_without_the_part_that_does_not_fit(monkeypatch):
+    train, features = contract.world(users=40)
+    refusing(monkeypatch, "side_ease", 0)
+    model = build("hybrid", {}).fit(train, features)
+    assert model.record["weights"] == {"content_als": 1.0}
+    with pytest.raises(ConfigError, match="too large"):
+        build("hybrid", {"parts": ["side_ease"]}).fit(train, features)
+
+
+def test_new_items_stay_last_where_no_part_that_fits_knows_them(monkeypatch):
+    train, features = contract.world(users=300)
+    monkeypatch.setattr(Search, "climb", refuse(Search.climb, "side_ease"))
+    model = build("hybrid", {"parts": ["popular", "side_ease"]}).fit(train, features)
+    assert list(model.models) == ["popular"]
+
+
+def refuse(climb, kind):
+    """Return a search in which a part does not fit."""
+
+    def search(self, name):
+        if name == kind:
+            raise InputError("too large")
+        return climb(self, name)
+
+    return search
+
+
+def test_one_part_for_new_items_is_a_part_like_any_other():
+    train, features = contract.world(users=300)
+    model = build("hybrid", {"parts": ["attributes"]}).fit(train, features)
+    assert list(model.models) == ["attributes"]
+    assert np.isfinite(model.score(train.matrix()[1:])).all()
+
+
+@pytest.mark.parametrize("how", ["standard", "rrf"])
+def test_what_a_trial_values_is_what_the_blend_scores(how):
+    train, features = contract.world(users=100)
+    trial = hide_pairs(train, 0.3, 100, 1, how)
+    weights = {"popular": 1.0, "content": 0.5}
+    model = build("blend", {"parts": {p: {} for p in weights}, "weights": weights, "how": how})
+    model.fit(trial.train, features)
+    for name, part in model.models.items():
+        trial.listen(name, part)
+    np.testing.assert_allclose(trial.mixed(weights), model.score(trial.histories), rtol=1e-5)
+
+
+def test_the_rank_fused_hybrid_chooses_by_rank_fused_scores(monkeypatch):
+    train, features = contract.world(users=300)
+    seen = []
+    listen = Trial.listen
+    monkeypatch.setattr(
+        Trial, "listen", lambda self, *part: (listen(self, *part), seen.append(self.scores[part[0]]))[0]
+    )
+    build("hybrid", {"parts": ["popular", "content"], "how": "rrf"}).fit(train, features)
+    assert all(np.nanmax(z) == np.float32(1 / 61) for z in seen)
+    assert len({z.shape for z in seen}) == 2  # both trials: known items, new items
 
 
 def test_shares_of_the_parts_sum_to_the_score():
