@@ -47,7 +47,7 @@ def mmr(topk: TopK, vectors: np.ndarray | csr_array, k: int, weight: float) -> T
     return _taken(topk, places)
 
 
-def calibrated(topk: TopK, genres: np.ndarray, histories: csr_array, k: int, weight: float) -> TopK:
+def calibrated(topk: TopK, genres: np.ndarray | csr_array, histories: csr_array, k: int, weight: float) -> TopK:
     """Return lists whose mix of genres is like that of the liked items, chosen greedily by
 
         λ · (sum of relevance) − (1 − λ) · KL(p | 0.99 q + 0.01 p)
@@ -56,7 +56,7 @@ def calibrated(topk: TopK, genres: np.ndarray, histories: csr_array, k: int, wei
     head; a history without genres leaves the list as it is. Ties: the earlier place.
 
     Args:
-        genres: float[items, g], rows that sum to 1 (or to 0).
+        genres: float[items, g], dense or csr, rows that sum to 1 (or to 0).
 
     Reference: Steck, RecSys 2018.
     """
@@ -67,33 +67,36 @@ def calibrated(topk: TopK, genres: np.ndarray, histories: csr_array, k: int, wei
         own = histories[[row]]
         p = genres[own.indices[own.data > 0]].sum(axis=0)
         p = p / p.sum() if p.sum() > 0 else p
+        mix = genres[listed]
+        mix = mix.toarray() if isinstance(mix, csr_array) else mix
         relevance = _scaled(topk.scores[row, : len(listed)])
         mixed, left = np.zeros(genres.shape[1]), np.ones(len(listed), dtype=bool)
         for place in range(min(k, len(listed))):
-            q = (mixed + genres[listed]) / (place + 1)
+            q = (mixed + mix) / (place + 1)
             smooth = 0.99 * q + 0.01 * p
             with np.errstate(divide="ignore", invalid="ignore"):
                 gap = np.where(p > 0, p * np.log(p / smooth), 0.0).sum(axis=1)
             value = np.where(left, weight * relevance - (1 - weight) * gap, -np.inf)
             chosen = int(np.argmax(value))
             places[row, place], left[chosen] = chosen, False
-            mixed += genres[listed[chosen]]
+            mixed += mix[chosen]
     return _taken(topk, places)
 
 
-def explore(topk: TopK, k: int, temperature: float, seed: int) -> TopK:
+def explore(topk: TopK, k: int, temperature: float, seed: int, users: np.ndarray | None = None) -> TopK:
     """Return lists drawn without replacement in proportion to exp(relevance / ``temperature``), relevance in [0, 1].
 
     The draw depends on the seed, the user's number and the item alone, not on who else is asked. A temperature near
-    0 is the list's own head.
+    0 is the list's own head. ``users``: other numbers than the list's own, bits of ids say.
     """
     if not temperature > 0:
         raise ConfigError(f"temperature is {temperature}: it must be above 0; leave exploration out for none")
+    users = topk.users if users is None else users
     places = np.full((len(topk.items), min(k, topk.items.shape[1])), -1, dtype=np.int64)
     for row, items in enumerate(topk.items):
         listed = items[items >= 0]
         log_weight = _scaled(topk.scores[row, : len(listed)]) / temperature
-        chance = unit(combine(seed, np.full(len(listed), topk.users[row]), listed))
+        chance = unit(combine(seed, np.full(len(listed), users[row]), listed))
         order = _order(log_weight, chance)[:k]
         places[row, : len(order)] = order
     return _taken(topk, places)

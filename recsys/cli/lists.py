@@ -13,11 +13,14 @@ import typer
 from scipy.sparse import csr_array
 
 from recsys.cli.console import log, out
-from recsys.errors import InputError, RunFolderError, nearest
+from recsys.errors import ConfigError, InputError, RunFolderError, nearest
 from recsys.types import IdMap, Interactions, Recommender, select_rows
 
 if TYPE_CHECKING:
     from recsys.segment import Segments
+
+POOL = 100
+"""A list that is made anew chooses among at least so many."""
 
 Run = Annotated[Path, typer.Argument(help="A run folder of `recsys run`, or a bundle of one.")]
 Model = Annotated[str | None, typer.Option(help="Which of its models; unset: the last one in its report.")]
@@ -82,6 +85,27 @@ class Opened:
             raise InputError(f"no item {item!r} in this run.{nearest(item, map(str, self.history.items.ids))}")
         return row
 
+    def terms(self) -> csr_array:
+        """Return the items' weighted terms, float32 csr (items, terms), rows of length 1."""
+        from recsys.data.features import features
+        from recsys.data.terms import weighted
+
+        found = features(self.items, "item_id", self.history.items)
+        if not found.matrix.nnz:
+            raise InputError("this run's items have no attributes to be alike by: give [data] items a table.")
+        return weighted(found)
+
+    def shares_of(self, column: str | None) -> csr_array:
+        """Return each item's shares of the values of a column, float64 csr (items, values)."""
+        from sklearn.preprocessing import normalize
+
+        from recsys.evaluation.beyond import attributes
+
+        found = attributes(column, self.history.items, self.items)
+        if found is None:
+            raise InputError("this run's items have no column that holds lists: name another with --by.")
+        return normalize(found, norm="l1")
+
     def titled(self, table: pd.DataFrame) -> str:
         """Return a table as CSV, with titles where the run has them."""
         if "title" in self.items:
@@ -133,6 +157,22 @@ def recommend(
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Length of each list.")] = 10,
     rules: Annotated[Path | None, typer.Option(help="A TOML file of rules: see recsys/rules.py.")] = None,
+    diverse: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Let unlike items in (MMR): 1 changes nothing, 0 looks at likeness alone."),
+    ] = None,
+    calibrate: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Draw the mix of --by towards the user's own: 1 changes nothing."),
+    ] = None,
+    by: Annotated[
+        str | None, typer.Option(help="The column for --calibrate; unset: the first that holds lists.")
+    ] = None,
+    explore: Annotated[
+        float | None,
+        typer.Option(help="Draw the list by chance, near 0: hardly; 0.1: the best are likely; 1: few are."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of --explore: the same for the same list.")] = 0,
     model: Model = None,
     save: Annotated[
         Path | None, typer.Option("--out", help="Write the table there (CSV) instead of printing it.")
@@ -142,8 +182,10 @@ def recommend(
 
     Example: recsys recommend runs/demo --user u0001 -k 5
     Somebody new: recsys recommend runs/demo --user me --with country=arvenia
+    More variety: recsys recommend runs/demo --user u0001 --diverse 0.7
     """
-    from recsys import rank
+    from recsys import rank, rerank
+    from recsys.data.hashing import id_bits
     from recsys.rules import compile_rules
     from recsys.rules import load as load_rules
     from recsys.types import SHORTFALL
@@ -162,7 +204,17 @@ def recommend(
         for name, ids in compiled.unknown.items():
             log.print(f"rule {name}: unknown ids {ids[:10]}{' …' if len(ids) > 10 else ''}", markup=False)
     histories = opened.rows(list(asked.ids))
-    lists = rank.recommend(opened.answering(wanted), histories, k, rules=compiled)
+    changes = {"--diverse": diverse, "--calibrate": calibrate, "--explore": explore}
+    if sum(value is not None for value in changes.values()) > 1:
+        raise ConfigError(f"{', '.join(changes)}: give one of them.")
+    pool = k if all(value is None for value in changes.values()) else max(POOL, 5 * k)
+    lists = rank.recommend(opened.answering(wanted), histories, pool, rules=compiled)
+    if diverse is not None:
+        lists = rerank.mmr(lists, opened.terms(), k, diverse)
+    elif calibrate is not None:
+        lists = rerank.calibrated(lists, opened.shares_of(by), histories, k, calibrate)
+    elif explore is not None:
+        lists = rerank.explore(lists, k, explore, seed, id_bits(asked.ids))
     for row in np.flatnonzero(lists.shortfall):
         log.print(f"user {asked.ids[row]}: short list, {SHORTFALL[lists.shortfall[row]]}", markup=False)
     text = opened.titled(rank.topk_table(lists, asked, opened.history.items))

@@ -74,12 +74,7 @@ class Catalogue:
             ConfigError: ``[judge] attribute`` names no column of the items table.
         """
         groups = [Groups.of(POPULARITY, popularity_codes(likes)), *table_groups(segments or [], table, ITEM, ids.ids)]
-        name = _attribute(judging.attribute, table)
-        if name is None or table is None:
-            return cls(likes, users, None, tuple(groups))
-        matrix = features(table[[ITEM, name]], ITEM, ids).matrix.astype(np.float64)
-        matrix.data[:] = 1.0
-        return cls(likes, users, matrix if matrix.nnz else None, tuple(groups))
+        return cls(likes, users, attributes(judging.attribute, ids, table), tuple(groups))
 
     @property
     def measures(self) -> tuple[str, ...]:
@@ -87,14 +82,25 @@ class Catalogue:
         return (*OF_A_LIST, *(OF_FEATURES if self.attributes is not None else ()))
 
 
-def _attribute(wanted: str | None, table: pd.DataFrame | None) -> str | None:
-    """Return the column that diversity and calibration use: the wanted one, else the first that holds lists."""
+def attributes(wanted: str | None, ids: IdMap, table: pd.DataFrame | None) -> csr_array | None:
+    """Return float64 csr (items, values) of 0 and 1, None where nothing is told.
+
+    They are those of the wanted column of the items table, else of the first column that holds lists.
+
+    Raises:
+        ConfigError: the table has no such column.
+    """
     columns = [] if table is None else [name for name in table.columns if name != ITEM]
-    if wanted is not None:
-        if wanted not in columns:
-            raise ConfigError(f"[judge] attribute: no column '{wanted}' in the items table.{nearest(wanted, columns)}")
-        return wanted
-    return next((name for name in columns if table is not None and table[name].map(_is_list).any()), None)
+    if wanted is not None and wanted not in columns:
+        raise ConfigError(f"attribute: no column '{wanted}' in the items table.{nearest(wanted, columns)}")
+    if table is None:
+        return None
+    name = wanted or next((name for name in columns if table[name].map(_is_list).any()), None)
+    if name is None:
+        return None
+    matrix = features(table[[ITEM, name]], ITEM, ids).matrix.astype(np.float64)
+    matrix.data[:] = 1.0
+    return matrix if matrix.nnz else None
 
 
 def _is_list(cell: Any) -> bool:

@@ -3,6 +3,7 @@
 import io
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -43,6 +44,51 @@ def test_recommend_answers_known_users_and_strangers_under_rules(run, tmp_path, 
     kept = pd.read_csv(io.StringIO(ruled.out), dtype=str).item_id.tolist()
     assert kept == [i for i in table[table.user_id == known].item_id if i != table.item_id[0]][:4]
     assert "nothing" in ruled.err
+
+
+def listed(capsys, run, users, *options):
+    """Return user -> items of lists of ten by ALS."""
+    ask = [part for user in users for part in ("--user", user)]
+    table = pd.read_csv(io.StringIO(asked(capsys, "recommend", run, *ask, "--model", "als", *options).out), dtype=str)
+    return table.groupby("user_id").item_id.agg(list).to_dict()
+
+
+def test_lists_with_more_variety(run, capsys):
+    history = pd.read_parquet(run / "split" / "history.parquet").astype({"user_id": str})
+    genres = pd.read_parquet(run / "split" / "items.parquet").set_index("item_id").genres.str.split("|").map(set)
+    users = history.user_id.value_counts().index[:20].tolist()
+    plain = listed(capsys, run, users)
+    for option, nothing in (("--diverse", 1), ("--calibrate", 1), ("--explore", 1e-9)):
+        assert listed(capsys, run, users, option, nothing) == plain
+
+    def alike(lists):
+        pairs = [(genres[a], genres[b]) for items in lists.values() for a in items for b in items if a < b]
+        return np.mean([len(a & b) / len(a | b) for a, b in pairs])
+
+    assert alike(listed(capsys, run, users, "--diverse", 0.2)) < 0.9 * alike(plain)
+
+    def shares(items):
+        votes = pd.Series({g: 0.0 for item in genres.index for g in genres[item]})
+        for item in items:
+            votes[list(genres[item])] += 1 / len(genres[item])
+        return votes / votes.sum()
+
+    def distance(lists):
+        liked = history[history.value > 0].groupby("user_id").item_id.agg(list)
+        return np.mean([(shares(lists[user]) - shares(liked[user])).abs().sum() for user in users])
+
+    assert distance(listed(capsys, run, users, "--calibrate", 0.2)) < 0.8 * distance(plain)
+    drawn = listed(capsys, run, users, "--explore", 1)
+    assert drawn != plain
+    assert listed(capsys, run, users[3:4], "--explore", 1) == {users[3]: drawn[users[3]]}
+    assert listed(capsys, run, users, "--explore", 1, "--seed", 1) != drawn
+    assert all(len(set(items)) == 10 for items in drawn.values())
+
+
+def test_variety_that_cannot_be_had_is_said(run, capsys):
+    for options in (["--diverse", 0.5, "--explore", 1], ["--calibrate", 0.5, "--by", "genre"], ["--explore", 0]):
+        assert asked(capsys, "recommend", run, "--user", "x", *options, code=2).err
+    assert "'genres'" in asked(capsys, "recommend", run, "--user", "x", "--calibrate", 1, "--by", "genre", code=2).err
 
 
 def test_every_list_of_a_run_keeps_its_rules(run, tmp_path):
