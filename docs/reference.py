@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -26,14 +27,15 @@ names the nearest one. `recsys run` writes the whole, defaults spelled out, into
 
 def page() -> str:
     """Return the page."""
-    parts = [HEAD, _table("Top of the file", Config, skip=lambda kind: _settings(kind) is not None)]
+    sections = [name for name, field in Config.model_fields.items() if _settings(field.annotation)]
+    parts = [HEAD, _table("Top of the file", Config, but=[*sections, "split", "models"])]
     for name, field in Config.model_fields.items():
         section = _settings(field.annotation)
         if section:
             parts.append(_table(f"[{name}]", section))
         elif name == "split":
             parts.append("## [split]\n\nThe rule decides which further keys there are.\n")
-            parts += [_table(f'rule = "{rule.model_fields["rule"].default}"', rule, level=3) for rule in _rules()]
+            parts += [_rule(rule) for rule in _rules()]
         elif name == "models":
             parts.append(
                 "## [models.NAME]\n\n`model` is the kind, by default NAME itself. Where `recsys tune` has a space of\n"
@@ -58,11 +60,16 @@ def _settings(annotation: Any) -> type[BaseModel] | None:
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 
-def _table(title: str, section: type[BaseModel], skip: Any = lambda kind: False, level: int = 2) -> str:
+def _rule(rule: type[BaseModel]) -> str:
+    """Return the table of a split rule; its name is the heading, and no key beside the others."""
+    return _table(f'rule = "{rule.model_fields["rule"].default}"', rule, but=("rule",), level=3)
+
+
+def _table(title: str, section: type[BaseModel], but: Sequence[str] = (), level: int = 2) -> str:
     rows = [
         [f"`{name}`", _type(field.annotation), _default(field), field.description or ""]
         for name, field in section.model_fields.items()
-        if not skip(field.annotation) and name not in ("rule", "models", "split")
+        if name not in but
     ]
     doc = (section.__doc__ or "").strip().splitlines()[0]
     return f"{'#' * level} {title}\n\n{doc}\n\n{_markdown(['key', 'type', 'default', 'meaning'], rows)}\n"

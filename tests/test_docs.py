@@ -16,6 +16,7 @@ import pytest
 import typer.main
 
 from recsys.cli import app, run_verb
+from recsys.config import Config
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -87,6 +88,14 @@ def test_the_reference_of_settings_is_current():
     pytest.importorskip("pyspark", reason="pyspark is not installed")
     made = runpy.run_path(str(ROOT / "docs" / "reference.py"))["page"]()
     assert (ROOT / "docs" / "config.md").read_text(encoding="utf-8") == made, "run: python docs/reference.py"
+
+
+def test_the_reference_has_every_key_of_every_section():
+    page = (ROOT / "docs" / "config.md").read_text(encoding="utf-8")
+    for name, field in Config.model_fields.items():
+        if keys := getattr(field.annotation, "model_fields", None):
+            section = page.partition(f"\n## [{name}]\n")[2].partition("\n## ")[0]
+            assert [key for key in keys if f"\n| `{key}` |" not in section] == [], name
 
 
 def test_every_verb_has_help_with_an_example(capsys):
