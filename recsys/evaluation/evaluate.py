@@ -50,7 +50,8 @@ class Judging(BaseModel):
     )
     cold_start: tuple[int, ...] = Field(
         (0, 1, 2, 5, 10),
-        description="numbers of events that histories are cut to, for the cold-start curve; none: no curve",
+        description="numbers of events that histories are cut to, for the cold-start curve; local runs only; none: no"
+        " curve",
     )
     resamples: int = Field(1000, ge=100, description="bootstrap resamples of an interval")
 
