@@ -3,7 +3,8 @@
     python bench/tuning.py
 
 The defaults were fixed beforehand: those of implicit's AlternatingLeastSquares (factors 100, regularization 0.01, alpha
-1, 15 iterations, c = alpha · r, λ unscaled, that is nu = 0), and k = 50 without shrinkage for nearest items.
+1, 15 iterations, λ unscaled, that is nu = 0), but with our confidence c = 1 + alpha · r where implicit's is alpha · r;
+and k = 50 without shrinkage for nearest items.
 """
 
 from __future__ import annotations
