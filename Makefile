@@ -14,7 +14,7 @@ help:           ## list the targets
 setup:          ## .venv, the packages of constraints.txt, Java 17 or newer
 	@$(RUN)
 
-demo:           ## a made-up film world through both engines, in about three minutes
+demo:           ## a made-up film world through both engines, in about two minutes once set up
 	@$(RUN) recsys demo
 	@$(RUN) spark-submit --driver-memory 3g --conf spark.log.level=ERROR jobs/train_als.py --config configs/als_demo.toml
 	@$(RUN) recsys report runs/demo runs/als_demo
