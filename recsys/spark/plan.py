@@ -257,7 +257,10 @@ def _advise(found: Plan, config: Config, machine: Machine, params: dict[str, Par
     shuffled = found.sizes["shuffle files of training, MiB"]
     if shuffled > 0.9 * machine.free:
         found.refusals.append(f"shuffle files need {shuffled:,} MiB, {machine.free:,} are free: set spark.local.dir.")
-    for kind, most in (("user", facts.heaviest_user), ("item", facts.heaviest_item)):
+    alone = [("user", facts.heaviest_user)]
+    if any(p.trainer == "mllib" for p in params.values()):  # ours adds an item's pairs up where its users are
+        alone.append(("item", facts.heaviest_item))
+    for kind, most in alone:
         if most > max(1000, 0.05 * facts.rows):
             found.notes.append(
                 f"one {kind} has {most:,} of {facts.rows:,} rows: one task does all of it. Is it a robot, or a default?"

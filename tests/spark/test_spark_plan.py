@@ -65,9 +65,11 @@ def test_what_cannot_fit_is_refused_with_advice():
 def test_skew_and_checkpoints_are_noted():
     from recsys.spark.plan import Machine
 
-    assert "one user has 400,000" in planned(heaviest=(400_000, 10)).notes[0]
-    cluster = Machine(cores=8, heap=4096, free=100_000, score=5e-9, pair={"als": 1e-6}, local=False)
     mllib = {"als": {"trainer": "mllib"}}
+    assert "one user has 400,000" in planned(heaviest=(400_000, 10)).notes[0]
+    assert "one item has 400,000" in planned(heaviest=(10, 400_000), models=mllib).notes[0]
+    assert planned(heaviest=(10, 400_000)).notes == [], "our trainer gives no task a whole item"
+    cluster = Machine(cores=8, heap=4096, free=100_000, score=5e-9, pair={"als": 1e-6}, local=False)
     assert any("checkpoint_dir" in note for note in planned(machine=cluster, models=mllib).notes)
     assert not any("checkpoint_dir" in note for note in planned(machine=cluster).notes)
 
