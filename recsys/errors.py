@@ -5,7 +5,7 @@
     ├── ConfigError             2   the config file, a parameter, a metric name, a command-line option
     ├── MissingExtra            2   an optional package or program that this step needs
     ├── RunFolderError          2   a run folder that is not whole, not ours, or not writable
-    └── GateFired               3   a comparison that was asked to fail, and did
+    └── GateFired               3   a comparison that was asked to fail did, or a split leaks
 
 Every message says what is wrong, where, and what to do. The command line prints it without a traceback and
 exits with ``exit_code``; anything that is not a ``RecsysError`` is a bug of ours and exits with 1.
@@ -46,7 +46,7 @@ class RunFolderError(RecsysError):
 
 
 class GateFired(RecsysError):
-    """A ``--fail-if`` condition holds."""
+    """A condition of ``compare --fail-if`` holds, or ``check --split`` found a leak."""
 
     exit_code = 3
 
