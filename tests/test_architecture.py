@@ -30,7 +30,7 @@ FLOOR |= dict.fromkeys(
     1,
 )
 FLOOR |= {"models": 2, "spark": 2}
-FLOOR |= dict.fromkeys(("experiment", "route", "tune", "bundle", "update", "report", "serve", "track"), 3)
+FLOOR |= dict.fromkeys(("experiment", "route", "tune", "bundle", "update", "report", "track"), 3)
 FLOOR |= {"cli": 4}
 """Room -> floor. A room imports from its own floor and from those below; models and spark never from each other."""
 
@@ -38,7 +38,7 @@ THIRD_PARTY = {
     0: {"numpy", "scipy", "pandas"},
     1: {"pyarrow", "pydantic", "sklearn", "numba", "threadpoolctl", "tomli_w", "tqdm", "duckdb", "polars"},
     2: set(),
-    3: {"optuna", "jinja2", "markupsafe", "matplotlib", "starlette", "uvicorn"},
+    3: {"optuna", "jinja2", "markupsafe", "matplotlib"},
     4: {"typer", "click", "rich"},
 }
 ONLY_IN = {

@@ -27,7 +27,6 @@ NEEDED = (
 )
 EXTRAS = {
     "spark": ("pyspark", "the large path"),
-    "serve": ("starlette", "recsys serve"),
     "tune": ("optuna", "recsys tune"),
     "mlflow": ("mlflow", "recsys track"),
 }
