@@ -16,7 +16,8 @@
     at_most = 3
 
 Every rule is applied before the best k are chosen. An item without the attribute passes ``none_of`` and fails the
-others.
+others. A cell that is a list or holds a ``|`` has several values. Values are compared as text, whatever their case,
+and a whole number is its digits: 1994 is found among floats, which integers become in a column where one is missing.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from scipy.sparse import csr_array
 
 from recsys.errors import ConfigError, InputError, nearest
 from recsys.schema import ITEM
+from recsys.segment import text, texts
 from recsys.types import IdMap
 
 Ids = list[int | str]
@@ -47,8 +49,8 @@ class Where(_Strict):
     """Keep the items whose attribute passes every test that is given."""
 
     field: str
-    any_of: list[int | float | str] | None = None
-    none_of: list[int | float | str] | None = None
+    any_of: list[bool | int | float | str] | None = None
+    none_of: list[bool | int | float | str] | None = None
     at_least: float | None = None
     at_most: float | None = None
 
@@ -128,7 +130,8 @@ def compile_rules(rules: Rules, users: IdMap, items: IdMap, table: pd.DataFrame 
         table: the items table; needed by ``where``, ``available`` and ``quota``.
 
     Raises:
-        ConfigError: a rule needs a field that the items table does not have, or there is no table.
+        ConfigError: a rule needs a field that the items table does not have, or the id, or there is no table.
+        InputError: a moment is neither an ISO date nor a number.
     """
     keep: dict[str, np.ndarray] = {}
     unknown: dict[str, list[Any]] = {}
@@ -177,8 +180,10 @@ def _rows(known: IdMap, ids: Ids) -> np.ndarray:
 
 def _column(table: pd.DataFrame | None, field: str, items: IdMap) -> pd.Series:
     """Return a column of the items table, one cell an item row, None where the table has no such item."""
+    if field == ITEM:
+        raise ConfigError(f"a rule asks for the field '{ITEM}', which is no attribute: name ids in `allow` or `deny`.")
     if table is None or field not in table:
-        there = [] if table is None else list(table.columns)
+        there = [] if table is None else set(table.columns) - {ITEM}
         raise ConfigError(
             f"a rule asks for the field '{field}', which the items table does not have.{nearest(field, there)}"
         )
@@ -186,11 +191,9 @@ def _column(table: pd.DataFrame | None, field: str, items: IdMap) -> pd.Series:
 
 
 def _cells(column: pd.Series) -> list[list[str]]:
-    given = column.notna() & (column.astype(str) != "")
-    return [
-        [v.strip().casefold() for v in str(cell).split("|")] if ok else []
-        for cell, ok in zip(column, given, strict=True)
-    ]
+    """Return the values of each cell, in one case: none of a missing one, the members of a list or of ``a|b``."""
+    cells = [[value.strip() for value in cell.casefold().split("|")] for cell in texts(column)]
+    return [[value for value in cell if value] for cell in cells]
 
 
 def _passes(test: Where, column: pd.Series) -> np.ndarray:
@@ -198,7 +201,7 @@ def _passes(test: Where, column: pd.Series) -> np.ndarray:
     cells = _cells(column)
     for wanted, among in ((test.any_of, True), (test.none_of, False)):
         if wanted is not None:
-            values = {str(value).strip().casefold() for value in wanted}
+            values = {text(value).casefold() for value in wanted}
             kept &= np.array([bool(values & set(cell)) == among for cell in cells], dtype=bool)
     if test.at_least is not None or test.at_most is not None:
         number = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64)
@@ -212,8 +215,7 @@ def _on_offer(rule: Available, table: pd.DataFrame | None, items: IdMap) -> np.n
     at, kept = _second(rule.at), np.ones(len(items), dtype=bool)
     for field, begins in ((rule.from_field, True), (rule.until_field, False)):
         if field:
-            cells = _column(table, field, items)
-            limit = np.array([np.nan if pd.isna(cell) or cell == "" else _second(cell) for cell in cells])
+            limit = np.array([_second(cell) if cell else np.nan for cell in texts(_column(table, field, items))])
             kept &= np.isnan(limit) | ((limit <= at) if begins else (at < limit))
     return kept
 

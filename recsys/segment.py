@@ -118,7 +118,7 @@ def described(table: pd.DataFrame | None, columns: Sequence[str]) -> pd.DataFram
         if name == USER or name not in table:
             known = nearest(name, set(table.columns) - {USER})
             raise ConfigError(f"{_HINT}: no column '{name}' to group by in the users table.{known}")
-        found[name] = pd.Series(_texts(table[name]), index=table.index)
+        found[name] = pd.Series(texts(table[name]), index=table.index)
         values = found[name].unique()
         if any("|" in value for value in values):
             raise ConfigError(
@@ -263,27 +263,28 @@ def told(pairs: Iterable[str], segments: Segments) -> dict[str, str]:
 
 def _keys(table: pd.DataFrame) -> tuple[list[Key], np.ndarray]:
     """Return the distinct keys of the rows in order of first appearance, and int64[rows], the key of each."""
-    texts = pd.DataFrame({name: _texts(table[name]) for name in table})
-    codes = texts.groupby(list(texts), sort=False).ngroup().to_numpy(dtype=np.int64)
+    cells = pd.DataFrame({name: texts(table[name]) for name in table})
+    codes = cells.groupby(list(cells), sort=False).ngroup().to_numpy(dtype=np.int64)
     keys = []
-    for values in texts.drop_duplicates().itertuples(index=False, name=None):
+    for values in cells.drop_duplicates().itertuples(index=False, name=None):
         filled = [value != _MISSING for value in values]
         keys.append(tuple(values[: filled.index(False)] if False in filled else values))
     return keys, codes
 
 
-def _texts(column: pd.Series) -> np.ndarray:
+def texts(column: pd.Series) -> np.ndarray:
     """Return values as text (object), missing ones empty: 25.0 is "25", several values are joined by ``|``."""
     try:
         codes, values = pd.factorize(column)
     except TypeError:  # lists cannot be hashed
-        return np.array([_text(value) for value in column], dtype=object)
-    return np.array([*map(_text, values), _MISSING], dtype=object)[codes]
+        return np.array([text(value) for value in column], dtype=object)
+    return np.array([*map(text, values), _MISSING], dtype=object)[codes]
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, list | tuple | np.ndarray):
-        return "|".join(map(_text, value))
+def text(value: Any) -> str:
+    """Return one value as :func:`texts` does."""
+    if isinstance(value, list | tuple | set | np.ndarray):
+        return "|".join(map(text, value))
     if value is None or value is pd.NA or value != value:
         return _MISSING
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+    return str(int(value)) if isinstance(value, float | np.floating) and value.is_integer() else str(value).strip()

@@ -47,6 +47,68 @@ def test_what_is_kept(rules, expected):
     assert kept(**rules)[0] == expected
 
 
+YEARS = {"a": "1994", "c": "1996", "d": "1994", "e": "1990"}
+SAME = {
+    "text": ["1994", "", " 1996 ", "1994", "1990"],
+    "float64": [1994.0, np.nan, 1996.0, 1994.0, 1990.0],
+    "float32": np.array([1994.0, np.nan, 1996.0, 1994.0, 1990.0], dtype=np.float32),
+    "Int64": pd.array([1994, None, 1996, 1994, 1990], dtype="Int64"),
+    "category": pd.Categorical([1994, None, 1996, 1994, 1990]),
+    "list of text": [["1994"], [], ["1996"], ["1994"], ["1990"]],
+    "list of floats": [np.array([1994.0]), None, np.array([1996.0]), np.array([1994.0]), np.array([1990.0])],
+}
+"""The same years, kept in different ways; item b has none, and f no row (so int64 becomes float64, too)."""
+
+
+@pytest.mark.parametrize("kind", [*SAME, "int64"])
+@pytest.mark.parametrize("year", [1994, 1994.0, "1994"])
+def test_a_year_is_found_however_the_column_is_kept(kind, year):
+    table = TABLE.assign(year=[1994, 2000, 1996, 1994, 1990] if kind == "int64" else SAME[kind])
+
+    def left(**test):
+        rules = Rules(where=[Where(field="year", **test)])
+        return "".join(ITEMS.names(np.flatnonzero(compile_rules(rules, USERS, ITEMS, table).candidates)))
+
+    assert left(any_of=[year]) == "ad"
+    assert left(none_of=[year]) == "bcef"
+
+
+@pytest.mark.parametrize("kind", SAME)
+def test_a_quota_counts_values_however_the_column_is_kept(kind):
+    rules = Rules(quota=[Quota(field="year", at_most=1)])
+    ((values, _),) = compile_rules(rules, USERS, ITEMS, TABLE.assign(year=SAME[kind])).quotas
+    together = (values @ values.T).toarray() > 0
+    assert together.tolist() == [[i in YEARS and YEARS[i] == YEARS.get(j) for j in "abcdef"] for i in "abcdef"]
+
+
+@pytest.mark.parametrize("kind", [list, tuple, set, np.array, "|".join])
+def test_members_of_a_list_are_values(kind):
+    table = TABLE.assign(genres=[kind(cell) for cell in (["Horror", "War"], ["War"], ["Drama"], ["horror"], [""])])
+    where = [Where(field="genres", none_of=["horror"])]
+    found = compile_rules(Rules(where=where, quota=[Quota(field="genres", at_most=1)]), USERS, ITEMS, table)
+    assert found.candidates.tolist() == [False, True, True, False, True, True]
+    assert found.quotas[0][0].sum(axis=1).tolist() == [2, 1, 1, 1, 0, 0]
+    assert found.quotas[0][0].shape == (6, 3)
+
+
+def test_truth_is_no_number(tmp_path):
+    (tmp_path / "rules.toml").write_text("[[where]]\nfield = 'free'\nany_of = [true]\n")
+    table = TABLE.assign(free=[True, False, True, False, None])
+    found = compile_rules(load(tmp_path / "rules.toml"), USERS, ITEMS, table)
+    assert found.candidates.tolist() == [True, False, True, False, False, False]
+
+
+def test_dates_of_every_kind():
+    dates = pd.to_datetime(pd.Series(["2015-12-31", "2016-01-01", "2016-01-02", None, None]))
+    seconds = [1451520000.0, 1451606400.0, 1451692800.0, np.nan, np.nan]
+    for kept_as in (dates, dates.dt.tz_localize("UTC"), dates.dt.date, seconds):
+        rules = Rules(available=Available(from_field="from", at="2016-01-01"))
+        found = compile_rules(rules, USERS, ITEMS, TABLE.assign(**{"from": kept_as}))
+        assert found.candidates.tolist() == [True, True, False, True, True, True]
+    with pytest.raises(InputError, match=r"'2016\|2017' is neither"):
+        compile_rules(rules, USERS, ITEMS, TABLE.assign(**{"from": [["2016", "2017"]] * 5}))
+
+
 def test_removed_is_counted_and_strangers_are_reported():
     _, found = kept(
         allow=["a", "zz"], deny=["b", "c", 7], deny_for={"alice": ["d", "yy"], "nobody": ["a"]},
@@ -70,6 +132,9 @@ def test_files(tmp_path):
         load(path)
     with pytest.raises(ConfigError, match="does not have"):
         compile_rules(Rules(quota=[Quota(field="genre", at_most=1)]), USERS, ITEMS, TABLE)
+    for rule in ({"where": [Where(field="item_id", any_of=["a"])]}, {"quota": [Quota(field="item_id", at_most=1)]}):
+        with pytest.raises(ConfigError, match="`allow` or `deny`"):
+            kept(**rule)
     with pytest.raises(InputError, match="neither"):
         kept(available=Available(from_field="from", at="soon"))
 

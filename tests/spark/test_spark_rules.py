@@ -10,7 +10,16 @@ from recsys.runfolder import RunFolder
 
 pytestmark = pytest.mark.spark
 BASELINES = ("random", "popular", "recent")
+YEAR = 2014
 DENIED = {"u003": ["f01", "f02"], "u007": ["f05", "nothing"], "nobody": ["f01"]}
+
+
+@pytest.fixture(scope="module")
+def items(world, tmp_path_factory):
+    """The items table with lists in its cells and no row for one film, so that its integers become floats."""
+    place = tmp_path_factory.mktemp("ruled") / "items.parquet"
+    world.items.assign(genres=world.items["genres"].str.split("|")).iloc[:-1].to_parquet(place)
+    return place
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +31,7 @@ def rules(world, tmp_path_factory):
         "allow": [film for film in films if film not in ("f10", "f11")],
         "deny": ["f12", "unheard-of"],
         "deny_for": DENIED | {"u000": films},
-        "where": [{"field": "genres", "none_of": ["horror"]}, {"field": "year", "at_least": 1975}],
+        "where": [{"field": "genres", "none_of": ["horror"]}, {"field": "year", "at_least": 1975, "none_of": [YEAR]}],
         "quota": [{"field": "genres", "at_most": 3}],
     }
     place.write_text(tomli_w.dumps(found))
@@ -30,7 +39,7 @@ def rules(world, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def runs(spark, world_files, rules, tmp_path_factory):
+def runs(spark, world_files, items, rules, tmp_path_factory):
     """One run an engine; every user is tested, so that a user's number, which random scores hang on, is the same."""
     from recsys.spark import run as spark_run
 
@@ -38,7 +47,7 @@ def runs(spark, world_files, rules, tmp_path_factory):
     for engine, run in (("local", experiment.run), ("spark", spark_run.run)):
         raw = {
             "out": str(place / engine),
-            "data": {"events": str(world_files["events"]), "items": str(world_files["items"])},
+            "data": {"events": str(world_files["events"]), "items": str(items)},
             "split": {"rule": "last", "n": 1},
             "models": {"als": {"rank": 4, "iterations": 2}},
             "recommend": {"k": 12, "rules": str(rules)},
@@ -106,6 +115,7 @@ def test_lists_of_als_keep_the_rules(runs, world):
     assert not set(lists["item_id"]) & {"f10", "f11", "f12"}
     assert not genres.map(lambda own: "horror" in own).any()
     assert told["year"].min() >= 1975
+    assert YEAR not in set(told["year"])
     assert told.assign(genre=genres).explode("genre").groupby(["user_id", "genre"]).size().max() <= 3
     denied = [(user, film) for user, films in DENIED.items() for film in films]
     assert not set(denied) & set(zip(lists["user_id"], lists["item_id"], strict=True))
