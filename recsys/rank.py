@@ -48,9 +48,14 @@ def recommend(
         memory_mb: bound on the block of scores held at a time.
         progress: called after each block.
 
-    Ties: the lower item row first. Shortfall: ``cold_no_fallback`` when the model has no opinion on any
-    candidate, else ``small_catalogue`` when fewer than k candidates exist, else ``all_seen``, or ``filtered``
-    when only ``candidates`` made the list short.
+    Ties: the lower item row first. Shortfall, of a list of fewer than k items, the first that holds:
+
+        cold_no_fallback   the model has no opinion on any item, a candidate or not
+        small_catalogue    there are fewer than k items, candidates or not
+        filtered           without ``candidates`` and ``rules`` the list would be full
+        all_seen           the model has an opinion on fewer than k items that are not left out as seen
+
+    So two cold items as the only candidates are ``filtered`` if the model could fill the list with others.
 
     Raises:
         ConfigError: k < 1, or ``candidates`` of the wrong length.
@@ -147,7 +152,12 @@ def _source(model: Recommender, histories: csr_array, items: np.ndarray, users: 
 
 
 def _why_short(raw: np.ndarray, seen: csr_array, candidates: np.ndarray | None, k: int) -> np.ndarray:
-    """Return int8 positions in SHORTFALL for rows whose list is short (rare, hence not compiled)."""
+    """Return int8 positions in SHORTFALL for rows whose list is short (rare, hence not compiled).
+
+    Args:
+        raw: float32[m, items], scores as they are without candidates.
+        seen: csr (m, items), without what rules deny.
+    """
     n = raw.shape[1]
     scored = np.isfinite(raw)
     unseen = np.array(scored)

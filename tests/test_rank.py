@@ -75,6 +75,19 @@ def test_each_reason_for_a_short_list():
     assert SHORTFALL[recommend(Fixed(scores), seen, 9).shortfall[0]] == "small_catalogue"
 
 
+def test_what_candidates_remove_is_the_reason_only_where_the_list_would_else_be_full():
+    nan = np.nan
+    scores = [[3, 2, nan, nan], [3, nan, nan, nan], [nan] * 4, [3, 2, nan, nan]]
+    seen = csr_array(np.array([[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [1, 0, 0, 0]], dtype=np.float32))
+    cold = np.array([False, False, True, True])  # two candidates, on which the model has no opinion
+    lists = recommend(Fixed(scores), seen, 2, candidates=cold)
+    assert [SHORTFALL[s] for s in lists.shortfall] == ["filtered", "all_seen", "cold_no_fallback", "all_seen"]
+    one = np.array([True, False, False, False])  # fewer than k candidates, but not a small catalogue
+    assert SHORTFALL[recommend(Fixed(scores), seen, 2, candidates=one).shortfall[0]] == "filtered"
+    small = recommend(Fixed(scores), seen, 5, candidates=one)
+    assert [SHORTFALL[s] for s in small.shortfall] == ["small_catalogue"] * 2 + ["cold_no_fallback", "small_catalogue"]
+
+
 def test_an_explicit_zero_counts_as_seen():
     seen = csr_array((np.zeros(1, dtype=np.float32), [1], [0, 1]), shape=(1, 3))
     assert recommend(Fixed([[1, 9, 2]]), seen, 3).items.tolist() == [[2, 0, -1]]
