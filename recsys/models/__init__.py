@@ -19,7 +19,9 @@ import dataclasses
 import importlib
 import json
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from pydantic import ValidationError
@@ -50,6 +52,9 @@ KINDS = {
 
 FORMAT = 1
 """Version of the files that :func:`save` writes."""
+
+_DAMAGED = (OSError, ValueError, KeyError, EOFError, BadZipFile, NotImplementedError, TokenError, ConfigError)
+"""What comes of reading a damaged file: of JSON, of .npy, of .npz (zip), of a kind or parameter that is none."""
 
 
 def build(kind: str, params: dict[str, Any]) -> Recommender:
@@ -123,7 +128,7 @@ def load(folder: Path) -> Recommender:
             model.models = members
         if about["record"] is not None:
             model.record = about["record"]
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except _DAMAGED as error:
         raise RunFolderError(f"{folder}: not a whole model: {error}. Train it again.") from error
     return model
 
@@ -137,7 +142,10 @@ def _write_array(path: Path, array: Any) -> None:
 
 def _read_array(path: Path) -> Any:
     sparse = path.with_name(path.name + ".npz")
-    return load_npz(sparse) if sparse.exists() else np.load(path.with_name(path.name + ".npy"), allow_pickle=False)
+    if not sparse.exists():
+        return np.load(path.with_name(path.name + ".npy"), allow_pickle=False)
+    with sparse.open("rb") as file:  # which numpy leaves open if it is damaged
+        return load_npz(file)
 
 
 def kind_class(kind: str) -> Any:

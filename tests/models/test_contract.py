@@ -1,11 +1,14 @@
 """Every kind of model, held to ``tests/contract.py``. A new kind is here the moment it is in KINDS."""
 
+import contextlib
 from functools import partial
 
 import contract
 import pytest
 
 from recsys import models
+from recsys.data.synthetic import checkerboard
+from recsys.errors import RunFolderError
 from recsys.models.cascade import Cascade
 
 ANSWER_EVERYONE = {"random", "popular", "recent"}
@@ -70,3 +73,20 @@ def test_contract(check, make):
 @pytest.mark.parametrize("name", MAKERS)
 def test_saving_and_loading_changes_nothing(name, tmp_path):
     contract.saving_and_loading_changes_nothing(MAKERS[name], tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model.json", "known_.npy", "weights_.npz"])
+def test_a_damaged_file_is_no_whole_model(name, tmp_path):
+    models.save(models.build("itemknn", {}).fit(checkerboard(6)), tmp_path)
+    whole = (tmp_path / name).read_bytes()
+    (tmp_path / name).unlink()
+    with pytest.raises(RunFolderError, match="not a whole model"):
+        models.load(tmp_path)
+    for end in (0, 1, len(whole) // 2, len(whole) - 2):
+        (tmp_path / name).write_bytes(whole[:end])
+        with pytest.raises(RunFolderError, match="not a whole model"):
+            models.load(tmp_path)
+    for place in range(0, len(whole), 3):  # a changed byte may pass for another value; nothing else is raised
+        (tmp_path / name).write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+        with contextlib.suppress(RunFolderError):
+            models.load(tmp_path)
