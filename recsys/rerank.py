@@ -5,7 +5,9 @@ Each takes a model's best ``n`` (ask :func:`recsys.rank.recommend` for more than
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -113,7 +115,7 @@ def sample(weights: Mapping[Any, float], k: int, *, seed: int = 0, user: Hashabl
 
     Raises:
         ConfigError: k is negative.
-        InputError: a weight is negative, infinite or not a number.
+        InputError: a weight is negative, infinite as a float, or not a number (text and None are none).
 
     >>> sample({"a": 1.0, "b": 0.0}, 2)
     ['a']
@@ -122,15 +124,25 @@ def sample(weights: Mapping[Any, float], k: int, *, seed: int = 0, user: Hashabl
 
     if k < 0:
         raise ConfigError(f"k is {k}: ask for 0 or more")
-    for key, weight in weights.items():
-        if not (np.isfinite(weight) and weight >= 0):
-            raise InputError(f"the weight of {key!r} is {weight}: weights are finite and not negative")
-    keys = [key for key, weight in weights.items() if weight > 0]
+    known = {key: _weight(key, weight) for key, weight in weights.items()}
+    keys = [key for key, weight in known.items() if weight > 0]
     bits = id_bits(np.array([str(key) for key in keys], dtype=object))
     whom = id_bits(np.array([str(user)], dtype=object))
     chance = unit(combine(seed, np.repeat(whom, len(keys)), bits))
-    log_weight = np.log(np.array([float(weights[key]) for key in keys]))
+    log_weight = np.log(np.array([known[key] for key in keys]))
     return [keys[place] for place in _order(log_weight, chance)[:k]]
+
+
+def _weight(key: Any, weight: Any) -> float:
+    if not isinstance(weight, Real):
+        raise InputError(f"the weight of {key!r} is {weight!r}: weights are numbers")
+    try:
+        found = float(weight)
+    except OverflowError:  # an integer beyond the largest float
+        found = math.inf
+    if not (math.isfinite(found) and found >= 0):
+        raise InputError(f"the weight of {key!r} is {found}: weights are finite and not negative")
+    return found
 
 
 def _order(log_weight: np.ndarray, chance: np.ndarray) -> np.ndarray:

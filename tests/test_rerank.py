@@ -1,5 +1,6 @@
 """Re-ranking and exploration against loops and exact probabilities."""
 
+from fractions import Fraction
 from itertools import permutations
 
 import numpy as np
@@ -93,7 +94,8 @@ def test_weights_of_any_size():
     assert sample({"a": 1.0}, 0) == []
     again = [sample({"a": 1.0, "b": 1.0, "c": 1.0}, 3, seed=s) for s in (1, 1)]
     assert again[0] == again[1] == sample({"c": 1.0, "b": 1.0, "a": 1.0}, 3, seed=1)
-    for bad in (-1.0, np.nan, np.inf):
+    assert sample({"a": np.float32(2), "b": np.int64(1), "c": Fraction(1, 3), "d": True}, 0) == []
+    for bad in (-1.0, np.nan, np.inf, None, "3", [1.0], 10**400, 10**5000, -(10**400), 1j):
         with pytest.raises(InputError, match="weight of 'x'"):
             sample({"x": bad}, 1)
     with pytest.raises(ConfigError):
