@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from recsys.cli.console import Json, log, out
+from recsys.cli.console import Json, log, out, save_text
 from recsys.errors import ConfigError, InputError, nearest
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def assign(
     table = pd.DataFrame({"user_id": ids, "arm": assigned(pd.Series(ids, dtype=object), name, _shares(arms))})
     text = table.to_csv(index=False)
     if save:
-        save.write_text(text, encoding="utf-8")
+        save_text(save, text)
         log.print(f"wrote {save}: {table['arm'].value_counts().to_dict()}", markup=False)
     else:
         print(text, end="")

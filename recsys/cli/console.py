@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+from recsys.errors import InputError
 
 out = Console(highlight=False, soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 120)
 log = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
@@ -25,6 +28,14 @@ Overrides = Annotated[
 
 SHOWN = 4
 """Metrics in a table of the terminal: what fits into 80 columns."""
+
+
+def save_text(path: Path, text: str) -> None:
+    """Write a file that a verb was asked for; InputError where it cannot be written."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}. Choose another --out.") from error
 
 
 class Steps:

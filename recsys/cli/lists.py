@@ -12,7 +12,7 @@ import pandas as pd
 import typer
 from scipy.sparse import csr_array
 
-from recsys.cli.console import log, out
+from recsys.cli.console import log, out, save_text
 from recsys.errors import ConfigError, InputError, RunFolderError, nearest
 from recsys.types import IdMap, Interactions, Recommender, select_rows
 
@@ -181,7 +181,7 @@ def recommend(
     """Print the best items of some users as CSV: user_id, item_id, rank, score, source.
 
     Example: recsys recommend runs/demo --user u0001 -k 5
-    Somebody new: recsys recommend runs/demo --user me --with country=arvenia
+    Somebody new, where the run has segments: recsys recommend RUN --user me --with country=Arvenia
     More variety: recsys recommend runs/demo --user u0001 --diverse 0.7
     """
     from recsys import rank, rerank
@@ -219,7 +219,7 @@ def recommend(
         log.print(f"user {asked.ids[row]}: short list, {SHORTFALL[lists.shortfall[row]]}", markup=False)
     text = opened.titled(rank.topk_table(lists, asked, opened.history.items))
     if save:
-        save.write_text(text, encoding="utf-8")
+        save_text(save, text)
     else:
         print(text, end="")
 
@@ -232,7 +232,7 @@ def similar(
 ) -> None:
     """Print what the model recommends to somebody whose whole history is one item.
 
-    Example: recsys similar runs/demo i0001
+    Example: recsys similar runs/demo f0001
     """
     from recsys import rank
 
@@ -253,7 +253,7 @@ def explain(
 ) -> None:
     """Print why a user gets an item: what each history item, word or part adds; all lines of a kind sum to the score.
 
-    Example: recsys explain runs/demo --user u0001 --item i0007
+    Example: recsys explain runs/demo --user u0001 --item f0007
     """
     opened = open_run(run, model)
     history, row = opened.rows([user]), opened.item(item)

@@ -75,6 +75,17 @@ def test_what_is_wrong_is_said(words, message, tmp_path, monkeypatch, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_assigned_users_go_to_a_file_or_it_is_said_why_not(tmp_path, capsys):
+    (tmp_path / "users.txt").write_text("a\nb\n")
+    words = ["ab", "assign", str(tmp_path / "users.txt"), "--name", "x"]
+    assert run_verb(words) == 0
+    shown = capsys.readouterr().out
+    assert run_verb([*words, "--out", str(tmp_path / "arms.csv")]) == 0
+    assert (tmp_path / "arms.csv").read_text(encoding="utf-8") == shown
+    assert run_verb([*words, "--out", str(tmp_path / "none" / "arms.csv")]) == 2
+    assert "none/arms.csv: cannot be written" in capsys.readouterr().err
+
+
 def test_a_share_that_is_none(tmp_path, capsys):
     (tmp_path / "users.txt").write_text("a\nb\n")
     assert run_verb(["ab", "assign", str(tmp_path / "users.txt"), "--name", "x", "--arm", "half"]) == 2

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recsys.cli import run_verb
+from recsys.cli import lists, run_verb
 from recsys.data.synthetic import film_world, write
 
 
@@ -124,6 +124,25 @@ def test_explain_sums_to_the_score(run, capsys, model):
     score = float(re.search(r"score (\S+)", lines[0])[1])
     parts = [float(line.split()[0]) for line in lines[1:] if "history item" in line]
     assert sum(parts) == pytest.approx(score, abs=1e-4)
+
+
+def test_a_table_goes_to_a_file_or_it_is_said_why_not(run, tmp_path, capsys):
+    shown = asked(capsys, "recommend", run, "--user", "stranger").out
+    assert asked(capsys, "recommend", run, "--user", "stranger", "--out", tmp_path / "lists.csv").out == ""
+    assert (tmp_path / "lists.csv").read_text(encoding="utf-8") == shown
+    for place in (tmp_path / "none" / "lists.csv", tmp_path):
+        err = asked(capsys, "recommend", run, "--user", "stranger", "--out", place, code=2).err
+        assert f"error: {place}: cannot be written" in err
+
+
+@pytest.mark.parametrize("verb", [lists.recommend, lists.similar, lists.explain])
+def test_what_examples_ask_for_is_in_the_world_of_the_demo(verb):
+    world = film_world(events=1000)  # of as many users and items
+    known = {*world.users["user_id"], *world.users["country"], *world.items["item_id"]}
+    examples = [line.split("recsys ")[1] for line in verb.__doc__.splitlines() if ": recsys " in line]
+    words = re.findall(r"(?:--user |--item |country=|runs/demo )(\w+)", " ".join(examples))
+    assert words
+    assert set(words) - {"me"} <= known
 
 
 def test_strange_items_models_and_nobody_are_refused(run, capsys):
