@@ -16,6 +16,10 @@ from recsys.errors import ConfigError, InputError
 from recsys.rules import Compiled
 from recsys.types import SHORTFALL, IdMap, Recommender, TopK, select_rows
 
+SCORES, ROWS = 16 * 2**20, 1024
+"""Bytes of scores in a block: memory of this size is handed out again, larger is asked of the system each time. But so
+many users at least, where ``memory_mb`` lets them: a model gets ready once a block."""
+
 Progress = Callable[[int, int], None]
 """Called with (done, total) after each block of users."""
 
@@ -74,7 +78,8 @@ def recommend(
     scores = np.empty((m, k), dtype=np.float32)
     source = np.full((m, k), -1, dtype=np.int8)
     shortfall = np.zeros(m, dtype=np.int8)
-    block = max(1, int(memory_mb * 2**20 / (3 * 4 * max(1, n))))  # scores, a masked copy, the model's own work
+    held = int(memory_mb * 2**20 / (3 * 4 * max(1, n)))  # scores, a masked copy, the model's own work
+    block = max(1, min(held, max(ROWS, SCORES // (4 * max(1, n)))))
     for start in range(0, m, block):
         rows = slice(start, min(m, start + block))
         part = histories[rows]

@@ -44,6 +44,8 @@ GARBAGE, BEHIND = 0.5, 150
 """A local JVM grows to this share of its heap on any log, and by so many bytes a row, before it collects garbage."""
 CATALOGUE = 1024
 """MiB of item factors from which a task's memory is worth a word."""
+PASSED = 2048
+"""MiB that PySpark cannot pass as one value any more: it writes the length as 32 bits with a sign."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,7 @@ def plan(config: Config, facts: Facts, machine: Machine, params: dict[str, Param
     found.seconds["judge and summarise"] = models * (HOP + facts.rows * JUDGE / cores)
     _memory(found, config, machine, params, rank)
     _sizes(found, config, machine, params, rank)
-    _advise(found, config, machine, params, rank)
+    _advise(found, config, machine, params)
     return found
 
 
@@ -227,7 +229,7 @@ def _sizes(found: Plan, config: Config, machine: Machine, params: dict[str, Para
     }
 
 
-def _advise(found: Plan, config: Config, machine: Machine, params: dict[str, Params], rank: int) -> None:
+def _advise(found: Plan, config: Config, machine: Machine, params: dict[str, Params]) -> None:
     facts = found.facts
     for name, settings in params.items():
         if settings.rank > min(facts.users, facts.items):
@@ -246,8 +248,14 @@ def _advise(found: Plan, config: Config, machine: Machine, params: dict[str, Par
         )
     if kept > heap:
         found.notes.append(f"training keeps {kept:,} MiB, and {heap:,.0f} fit in memory: the rest is read from disk.")
-    catalogue = facts.items * rank * 4 / 2**20
-    if catalogue > CATALOGUE and any(p.trainer == "recsys" for p in params.values()):
+    ours = [p.rank for p in params.values() if p.trainer == "recsys"]
+    catalogue = facts.items * max(ours, default=0) * 4 / 2**20
+    if catalogue >= PASSED:
+        found.refusals.append(
+            f"item factors of {catalogue:,.0f} MiB: PySpark passes no value of {PASSED:,} MiB or more; lower rank, or"
+            " use trainer = 'mllib'."
+        )
+    elif catalogue > CATALOGUE:
         found.notes.append(
             f"every task holds item factors of {catalogue:,.0f} MiB three times: fewer tasks with more memory each"
             " (spark.task.cpus), a lower rank, or trainer = 'mllib'."

@@ -252,8 +252,8 @@ def _judge(
     listed = F.col("n_listed")
     reason = (
         F.when(listed >= k, "none")
-        .when(F.lit(parts.candidates < k), "small_catalogue")
         .when(listed == 0, "cold_no_fallback")
+        .when(F.lit(parts.candidates < k), "small_catalogue")
         .otherwise("all_seen")
     )
     if why is not None:

@@ -22,6 +22,7 @@ OURS = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.execution.arrow.maxRecordsPerBatch": "8192",
     "spark.ui.showConsoleProgress": "false",
+    "spark.driver.maxResultSize": "0",  # sums of the size of the item factors come here, and no more of them than fit
 }
 
 SHUFFLE = 32

@@ -56,6 +56,7 @@ def test_what_cannot_fit_is_refused_with_advice():
     assert "raise spark.driver.memory" in planned(rows=30_000_000, machine=small, models=mllib).refusals[0]
     assert any("read from disk" in note for note in planned(rows=60_000_000, machine=small).notes)
     assert any("three times" in note for note in planned(items=8_000_000).notes)
+    assert "no value of 2,048 MiB" in planned(items=8_400_000).refusals[0]  # 2³¹ bytes at rank 64 are 8,388,608 items
     assert "lower rank" in planned(users=30, models={"als": {"rank": 64}}).refusals[0]
     assert "raise recommend.memory_mb" in planned(items=5_000_000, recommend={"memory_mb": 8}).refusals[0]
     full = Machine(cores=2, heap=4096, free=10, score=5e-9, pair={"als": 1e-6})
