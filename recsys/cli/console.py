@@ -30,12 +30,24 @@ SHOWN = 4
 """Metrics in a table of the terminal: what fits into 80 columns."""
 
 
-def save_text(path: Path, text: str) -> None:
-    """Write a file that a verb was asked for; InputError where it cannot be written."""
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
     try:
-        path.write_text(text, encoding="utf-8")
+        yield
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror}. Choose another --out.") from error
+
+
+def save_text(path: Path, text: str) -> None:
+    """Write a file that a verb was asked for; InputError where it cannot be written."""
+    with _writing(path):
+        path.write_text(text, encoding="utf-8")
+
+
+def made(folder: Path) -> None:
+    """Make a folder that a verb was asked for; InputError where it cannot be made."""
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 class Steps:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from recsys.cli.console import Json, log, out, progress
+from recsys.cli.console import Json, log, made, out, progress, save_text
 
 
 def register(app: typer.Typer) -> None:
@@ -42,15 +42,15 @@ def lab(
     from recsys.report.lab import lab_page
 
     chosen = {str(measure): measure for measure in parse_all(measures or MEASURES)}
+    made(folder)  # before the work, not after it
     table = read_events(events)[0] if events else film_world(users=1500, items=600, events=90_000, seed=seed).events
     with progress() as steps:
         found = run(chosen, Setting(pairs=pairs, seed=seed), steps)
     found["labelled"] = tell_apart(table, build("als", {"rank": 16, "iterations": 10}), chosen, seed=seed)
     found["questions"] = answers(found)
-    folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(found, ensure_ascii=False, indent=1)
-    (folder / "lab.json").write_text(text, encoding="utf-8")
-    (folder / "lab.html").write_text(lab_page(found), encoding="utf-8")
+    save_text(folder / "lab.json", text)
+    save_text(folder / "lab.html", lab_page(found))
     if as_json:
         print(text)
         return

@@ -36,6 +36,12 @@ def test_page_and_json(world_files, tmp_path, capsys):
     assert "Is this ranking mine or a stranger's?" in page.seen
 
 
+def test_a_folder_that_cannot_be_is_said_before_the_work(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert run_verb(["lab", "/nothing/there.csv", "-m", "rbo", "--out", str(tmp_path / "file" / "lab")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
 def test_events_without_ratings_and_misspelt_measures_are_refused(tmp_path, capsys):
     (tmp_path / "clicks.csv").write_text("user_id,item_id\nu,x\n")
     assert run_verb(["lab", str(tmp_path / "clicks.csv"), "-m", "tua_b", "-m", "rbbo"]) == 2
