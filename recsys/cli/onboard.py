@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
+import numpy as np
+import pandas as pd
 import typer
 
 from recsys.cli.console import log
 from recsys.errors import ConfigError, nearest
 
+if TYPE_CHECKING:
+    from recsys.config import Config
+    from recsys.runfolder import RunFolder
+    from recsys.types import Interactions
+
 REPLIES = {"y": 1, "yes": 1, "n": -1, "no": -1, "": 0, "?": 0}
 """What may be typed -> the answer, as ``models.onboarding`` counts them."""
+
+ROUNDING = 1e-4
+"""By what share of itself a like's value may be short: stored values are float32, and their times whole seconds."""
 
 
 def register(app: typer.Typer) -> None:
@@ -46,7 +57,8 @@ def onboard(
     folder = RunFolder.open(run)
     history, items = known(folder)
     ids = history.items
-    model = Onboarding(strategy=strategy, like=load(run / "config.toml").judge.relevant).fit(history)
+    said, least = _said(folder, load(run / "config.toml"), history)
+    model = Onboarding(strategy=strategy, like=least).fit(said)
     titles = items.set_index("item_id")["title"].dropna() if "title" in items else {}
     answers: Answers = {}
     while len(answers) < questions and (item := model.question(answers)) is not None:
@@ -59,6 +71,36 @@ def onboard(
     if "title" in items:
         table = table.merge(items[["item_id", "title"]], on="item_id", how="left")
     print(table.to_csv(index=False), end="")
+
+
+def _said(folder: RunFolder, config: Config, history: Interactions) -> tuple[Interactions, float | None]:
+    """Return the history as it was before it decayed, and the least value of a like, None: any above 0.
+
+    ``[judge] relevant`` is of values with their event weights and without decay. Those come back from the stored ones
+    where each is of one event: every pair has one event, or ``aggregate = "last"``. Sums of several events do not come
+    back, nor do values in a bundle, which does not say from when on they decayed: there any value above 0 is a like,
+    and a line says so. Pairs whose value has decayed to nothing, for float32, are left out, and counted in a line.
+    """
+    from recsys.data.weigh import DAY
+
+    half_life, least = config.weigh.half_life_days, config.judge.relevant
+    if half_life is None:
+        return history, least
+    left = np.abs(history.value) >= np.finfo(np.float32).tiny
+    if not left.all():
+        log.print(f"{(~left).sum():,} pairs have decayed to nothing: nobody knows what was said, they do not count")
+        parts = {name: getattr(history, name)[left] for name in ("user", "item", "value", "time")}
+        history = replace(history, **parts)
+    if least is None:
+        return history, None
+    about = folder.read_json("split.json") if (folder.path / "split.json").exists() else None
+    if about is None or (config.weigh.aggregate != "last" and about["history"]["rows"] != about["history"]["pairs"]):
+        why = "a bundle does not say from when on" if about is None else "sums of several events do not come back"
+        log.print(f"values have decayed, and {why}: any above 0 is a like, not only those of {least:g} and more")
+        return history, None
+    age = np.maximum(pd.to_datetime(about["decay_reference"], utc=True).timestamp() - history.time, 0)
+    value = history.value * np.exp2(age / (half_life * DAY))
+    return replace(history, value=value.astype(np.float32)), least * (1 - ROUNDING)
 
 
 def _ask(question: str) -> int | None:
