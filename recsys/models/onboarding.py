@@ -29,8 +29,9 @@ import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from scipy.linalg import cho_factor, cho_solve
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, hstack
 
+from recsys.linalg import arrays, dense_product
 from recsys.models.popular import STRICT
 from recsys.rank import recommend
 from recsys.types import Features, Interactions, TopK
@@ -55,7 +56,8 @@ class Onboarding:
     ``candidates``: how many of the best known items it may ask about. ``shrink``: λ as a share of the users of train.
     ``curiosity``: what ``best_guess`` adds for learning; 0 asks about what it would recommend first.
     ``like``: a value of train is a like when it is at least this; unset: when it is above 0; any other stored value is
-    a dislike. Memory: 8 · candidates · items bytes.
+    a dislike. Memory: 8 · candidates · items bytes kept, and for ``fit`` some copies of train beside that; nothing
+    dense is as long as the users.
     """
 
     strategy: Strategy = "best_guess"
@@ -69,16 +71,19 @@ class Onboarding:
         users = self.users_ = max(1, len(train.users))
         matrix = train.matrix()
         liked = matrix.data > 0 if self.like is None else (matrix.data > 0) & (matrix.data >= self.like)
-        likes = csr_array((liked.astype(np.float32), matrix.indices, matrix.indptr), shape=matrix.shape)
-        dislikes = csr_array((1 - likes.data, matrix.indices, matrix.indptr), shape=matrix.shape)
+        likes, dislikes = (_ones(matrix, of) for of in (liked, ~liked))
         known = np.bincount(matrix.indices, minlength=matrix.shape[1])
         self.items_ = np.argsort(-known, kind="stable")[: min(self.candidates, int((known > 0).sum()))]
         self.place_of_ = {int(item): place for place, item in enumerate(self.items_)}
-        marks = np.hstack([part[:, self.items_].toarray() for part in (likes, dislikes)])
-        self.marked_, self.mean_ = marks.mean(axis=0, dtype=np.float64), likes.sum(axis=0) / users
-        marks = (marks - self.marked_).astype(np.float32)
-        self.gram_ = (marks.T @ marks).astype(np.float64) + self.shrink * users * np.eye(len(self.marked_))
-        self.cross_ = np.asarray((likes.T @ marks).T, dtype=np.float32)  # marks are centred, so likes need not be
+        marks = csr_array(hstack([likes[:, self.items_], dislikes[:, self.items_]]))
+        said = arrays(csr_array(marks.T))
+        self.marked_, self.mean_ = (np.diff(csr_array(of.T).indptr) / users for of in (marks, likes))
+        # centred by Σ_u (z_u − z̄)(l_u − l̄)ᵀ = ZᵀL − n z̄ l̄ᵀ: the products of sparse marks are counts, exact to 2^24
+        gram = dense_product(said, arrays(marks), len(self.marked_)).astype(np.float64)
+        self.gram_ = gram - users * np.outer(self.marked_, self.marked_) + self.shrink * users * np.eye(len(gram))
+        self.cross_ = dense_product(said, arrays(likes), len(self.mean_))
+        for row, share in zip(self.cross_, self.marked_, strict=True):
+            row[:] = row - users * share * self.mean_
         self.order_ = self._order(known[self.items_], users)
         return self
 
@@ -212,6 +217,12 @@ def simulate(
             if item is not None:
                 answers[item] = int(known.get(item, UNKNOWN))
     return {count: _lists(scores[count], said[count], k) for count in wanted}
+
+
+def _ones(matrix: csr_array, chosen: np.ndarray) -> csr_array:
+    """Return float32 csr: 1 where ``chosen``, bool[nnz], and nothing stored elsewhere."""
+    indptr = np.concatenate([[0], np.cumsum(chosen)])[matrix.indptr]
+    return csr_array((np.ones(indptr[-1], dtype=np.float32), matrix.indices[chosen], indptr), shape=matrix.shape)
 
 
 def _information(p: np.ndarray) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Asking newcomers: expected likes against a regression written out, each strategy's order, and the simulation."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -43,6 +45,40 @@ def test_expected_likes_are_a_ridge_regression(answers):
     found = Onboarding(shrink=0.3).fit(train_of(values)).expected(answers)
     wanted = [regression(values, answers, item, 0.3) for item in range(values.shape[1])]
     np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("like", [None, 3.0])
+def test_products_are_those_of_the_centred_marks(like):
+    values = np.round(3 * world(2, users=300)) + np.random.default_rng(2).integers(0, 2, (300, 12))
+    values[:, 4] = 0  # nobody knows it
+    model = Onboarding(candidates=7, shrink=0.3, like=like).fit(train_of(values))
+    likes = (values > 0 if like is None else values >= like).astype(np.float64)
+    known = (values != 0).sum(axis=0)
+    assert model.items_.tolist() == sorted(range(12), key=lambda item: (-known[item], item))[:7]
+    marks = np.hstack([part[:, model.items_] for part in (likes, (values != 0) - likes)])
+    np.testing.assert_allclose(model.marked_, marks.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(model.mean_, likes.mean(axis=0), rtol=1e-12)
+    marks -= marks.mean(axis=0)
+    np.testing.assert_allclose(model.gram_, marks.T @ marks + 0.3 * 300 * np.eye(14), atol=1e-9)
+    np.testing.assert_allclose(model.cross_, marks.T @ (likes - likes.mean(axis=0)), atol=1e-5)
+    assert model.cross_.dtype == np.float32
+
+
+def test_no_array_is_as_long_as_the_users_and_as_wide_as_the_candidates():
+    rng, users = np.random.default_rng(0), 60_000
+    item = (np.arange(0, 400, 100) + rng.integers(0, 100, (users, 4))).ravel().astype(np.int32)
+    user, value = np.repeat(np.arange(users, dtype=np.int32), 4), rng.choice([-1, 1], 4 * users).astype(np.float32)
+    train = Interactions(
+        IdMap.of(np.arange(users)), IdMap.of(np.arange(400)), user, item, value, np.full(len(user), -1)
+    )
+    Onboarding().fit(train_of(world()))  # compile first
+    tracemalloc.start()
+    try:
+        Onboarding(candidates=300).fit(train)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < users * 300  # a byte a cell
 
 
 def test_without_answers_the_list_is_the_popular_one_and_what_is_known_is_not_recommended():
