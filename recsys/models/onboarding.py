@@ -77,7 +77,7 @@ class Onboarding:
         self.place_of_ = {int(item): place for place, item in enumerate(self.items_)}
         marks = csr_array(hstack([likes[:, self.items_], dislikes[:, self.items_]]))
         said = arrays(csr_array(marks.T))
-        self.marked_, self.mean_ = (np.diff(csr_array(of.T).indptr) / users for of in (marks, likes))
+        self.marked_, self.mean_ = (np.bincount(of.indices, minlength=of.shape[1]) / users for of in (marks, likes))
         # centred by Σ_u (z_u − z̄)(l_u − l̄)ᵀ = ZᵀL − n z̄ l̄ᵀ: the products of sparse marks are counts, exact to 2^24
         gram = dense_product(said, arrays(marks), len(self.marked_)).astype(np.float64)
         self.gram_ = gram - users * np.outer(self.marked_, self.marked_) + self.shrink * users * np.eye(len(gram))
