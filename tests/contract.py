@@ -117,7 +117,7 @@ def knowing_is_having_an_opinion(make):
 
 
 def contributions_sum_to_the_score(make):
-    """Where a model explains a score by the history, the parts sum to the whole."""
+    """Where a model explains a score by the history, the parts sum to the whole, with what everyone gets if it says."""
     train, features = world()
     model = make().fit(train, features)
     if not hasattr(model, "contributions"):
@@ -129,7 +129,8 @@ def contributions_sum_to_the_score(make):
         for item in (0, 1, 7, UNLIKED):
             parts = model.contributions(history, item)
             assert parts.shape == (history.nnz,)
-            np.testing.assert_allclose(parts.sum(), scores[row, item], rtol=1e-5, atol=1e-5)
+            base = model.base(item) if hasattr(model, "base") else 0.0
+            np.testing.assert_allclose(parts.sum() + base, scores[row, item], rtol=1e-5, atol=1e-5)
 
 
 def everyone_is_answered(make):

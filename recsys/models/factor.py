@@ -197,12 +197,18 @@ class BPR:
 
     def user_factors(self, histories: csr_array) -> np.ndarray:
         """Return float32[m, rank]: the fold-in of each history; zeros without a liked item that is known."""
-        likes = liked(histories, self.known_, binary=True)
+        return self._fold_in(liked(histories, self.known_, binary=True), *self._centred()).astype(np.float32)
+
+    def _fold_in(self, likes: csr_array, y: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Return float64[m, rank]: what the class's sum is least at, given y_i − ȳ and b_i − b̄."""
+        with linalg.one_blas_thread():
+            return linalg.logistic_rows(likes.indptr, likes.indices, y, b, self.reg)
+
+    def _centred(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return float64[items, rank] y_i − ȳ and float64[items] b_i − b̄."""
         y, b = self.item_factors_.astype(np.float64), self.bias_.astype(np.float64)
         n = max(1, int(self.known_.sum()))
-        y, b = y - y.sum(axis=0) / n, b - b.sum() / n  # unknown items are zeros: the sums are those of the known
-        with linalg.one_blas_thread():
-            return linalg.logistic_rows(likes.indptr, likes.indices, y, b, self.reg).astype(np.float32)
+        return y - y.sum(axis=0) / n, b - b.sum() / n  # unknown items are zeros: the sums are those of the known
 
     def score(self, histories: csr_array, users: np.ndarray | None = None) -> np.ndarray:
         """Return float32[m, items]."""
@@ -215,6 +221,28 @@ class BPR:
     def knows(self, histories: csr_array) -> np.ndarray:
         """Return bool[m]: the history holds a liked item that the model knows."""
         return np.diff(liked(histories, self.known_, binary=True).indptr) > 0
+
+    def contributions(self, history: csr_array, item: int) -> np.ndarray:
+        """Return float64[history.nnz]: what each entry of one history (1, items) adds to x·y of ``item``.
+
+        At the minimum reg · n x = Σ_j d_j (y_j − ȳ), with d_j = σ(−x·(y_j − ȳ) − b_j + b̄) how much the liked item j is
+        in doubt: entry j adds d_j (y_j − ȳ)·y_item / (reg · n). With :meth:`base` they sum to the score. 0 for entries
+        that are not liked or not known; all NaN where the score is.
+        """
+        counts = (history.data > 0) & self.known_[history.indices]
+        if not (counts.any() and self.known_[item]):
+            return np.full(history.nnz, np.nan)
+        y, b = self._centred()
+        x = self._fold_in(liked(history, self.known_, binary=True), y, b)[0]
+        rows = history.indices[counts]
+        doubt = 1 / (1 + np.exp(y[rows] @ x + b[rows]))
+        parts = np.zeros(history.nnz)
+        parts[counts] = doubt * (y[rows] @ self.item_factors_[item].astype(np.float64)) / (self.reg * len(rows))
+        return parts
+
+    def base(self, item: int) -> float:
+        """Return what of the item's score is the same for everyone: b_i, NaN for an item that nobody liked."""
+        return float(self.bias_[item]) if self.known_[item] else np.nan
 
 
 def half_step(

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from contract import world
+from contract import UNLIKED, world
 
 from recsys.models import build
 from recsys.models.linear import liked
@@ -41,3 +41,22 @@ def test_likes_score_above_the_rest():
         scores[u, known & (matrix[u] > 0)].mean() - scores[u, known & (matrix[u] <= 0)].mean() for u in range(1, 60)
     ]
     assert np.mean(np.array(better) > 0) > 0.95
+
+
+@pytest.mark.parametrize("rank", [6, 24])
+def test_an_entry_adds_what_its_doubt_pulls(rank):
+    """By hand from the stored factors: every liked item pulls the user by its doubt, and nothing else does."""
+    train, _ = world()
+    model = build("bpr", {"rank": rank, "reg": 0.05}).fit(train)
+    y, b, known = model.item_factors_.astype(float), model.bias_.astype(float), model.known_
+    for user in (1, 2, 5):
+        history = train.matrix()[[user]]
+        x, items = model.user_factors(history)[0].astype(float), history.indices
+        own, likes = y[items] - y[known].mean(axis=0), (history.data > 0) & known[items]
+        doubt = 1 / (1 + np.exp(own @ x + b[items] - b[known].mean()))
+        parts = model.contributions(history, 7)
+        np.testing.assert_allclose(parts, likes * doubt * (own @ y[7]) / (0.05 * likes.sum()), rtol=1e-4, atol=1e-6)
+        assert not parts[~likes].any()
+        assert (~likes).any()
+        assert parts.sum() + b[7] == pytest.approx(model.score(history)[0, 7], abs=1e-5)
+    assert np.isnan(model.base(UNLIKED))
