@@ -79,8 +79,13 @@ class Content:
         return normalize(self._evidence(histories) @ self.vectors_)
 
     def contributions(self, history: csr_array, item: int) -> np.ndarray:
-        """Return float64[nnz]: what each entry of a (1, items) history adds to the score of ``item``."""
+        """Return float64[nnz]: what each entry of a (1, items) history adds to the score of ``item``.
+
+        They sum to the score; all NaN where it is.
+        """
         evidence, vectors = self._evidence(history), self.vectors_
+        if not filled(vectors[[item]])[0]:
+            return np.full(history.nnz, np.nan)
         own = vectors[history.indices] @ vectors[[item]].T
         own = own.toarray() if isinstance(own, csr_array) else own
         length = np.linalg.norm(_dense(evidence @ vectors))

@@ -115,6 +115,7 @@ def test_content_scores_are_cosines_and_dislikes_push_away():
     torn = csr_array(np.array([[2.0, -2.0, 0, 0]], np.float32))
     assert model.score(torn)[0, 1] < 0
     assert not model.knows(csr_array(np.array([[0, 0, 0, 1.0]], np.float32)))[0]
+    np.testing.assert_array_equal(model.contributions(torn, 3), [np.nan, np.nan])  # as the score: no opinion, not 0
 
 
 @pytest.mark.parametrize("params", [{}, {"dims": 3}, {"scheme": "bm25", "fields": {"odd": 3}}])
