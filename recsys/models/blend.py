@@ -76,16 +76,22 @@ class Blended:
         return found
 
     def shares(self, history: csr_array, item: int) -> dict[str, float]:
-        """Return part -> what it adds to one score; for a new item, to the score that orders it among new items."""
-        own, parts = self.weights_[lengths(history)[0]], self._parts(history, np.zeros(1, dtype=np.int64))
-        if self.cold_[item] and self.cold_weights_.any():
+        """Return part -> what it adds to one score, and nothing where no part has an opinion.
+
+        For a new item that ``cold_weights_`` speak of, they sum to what orders it among the new items instead.
+        """
+        names, parts = list(self.models), self._parts(history, np.zeros(1, dtype=np.int64))
+
+        def added(weights: np.ndarray, z: dict[int, float]) -> dict[str, float]:
+            spoke = [p for p in z if weights[p] > 0 and np.isfinite(z[p])]
+            return {names[p]: float(weights[p] * z[p] / weights[spoke].sum()) for p in spoke}
+
+        found: dict[str, float] = {}
+        if self.cold_[item]:
             cold = np.flatnonzero(self.cold_)
-            own, parts = self.cold_weights_, {p: among(z, cold, self.how) for p, z in parts.items()}
-            item = int(np.searchsorted(cold, item))
-        score = {p: float(z[0, item]) for p, z in parts.items()}
-        spoke = {p: own[p] for p in score if own[p] > 0 and np.isfinite(score[p])}
-        names = list(self.models)
-        return {names[p]: weight / sum(spoke.values()) * score[p] for p, weight in spoke.items()}
+            at = int(np.searchsorted(cold, item))
+            found = added(self.cold_weights_, {p: among(z, cold, self.how)[0, at] for p, z in parts.items()})
+        return found or added(self.weights_[lengths(history)[0]], {p: z[0, item] for p, z in parts.items()})
 
     def _parts(self, histories: csr_array, users: np.ndarray) -> dict[int, np.ndarray]:
         used = self.weights_.any(axis=0) | (self.cold_weights_ > 0)

@@ -228,6 +228,19 @@ def test_new_items_are_compared_among_new_items():
         assert sum(model.shares(history, 3 + place).values()) == pytest.approx(mean[place], abs=1e-6)
 
 
+def test_a_new_item_that_is_not_reordered_is_explained_as_any_other():
+    """Where no part that orders new items has an opinion, the score stays that of the first weights."""
+    model = build("blend", {"parts": {"a": {}, "b": {}}})
+    model.models = {"a": Fixed(0, 100, 1, 2, 3), "b": Fixed(0, 1, np.nan, 20, -10)}
+    model.weights_, model.cold_weights_ = np.ones((4, 2)), np.array([0.0, 1.0])
+    model.cold_ = np.array([False] * 2 + [True] * 3)
+    history = csr_array(np.eye(1, 5, dtype=np.float32))
+    told = model.shares(history, 2)
+    assert set(told) == {"a"}
+    assert sum(told.values()) == pytest.approx(model.score(history)[0, 2], abs=1e-6)
+    assert set(model.shares(history, 3)) == {"b"}
+
+
 def test_a_part_takes_the_field_weights_or_leaves_them():
     """Taste decides what is liked and the other field is noise: to drown taste harms, to drown noise does not."""
     train, features = contract.world(users=200)
