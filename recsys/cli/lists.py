@@ -251,16 +251,30 @@ def explain(
     k: Annotated[int, typer.Option("-k", min=1, help="At most so many lines of each kind.")] = 10,
     model: Model = None,
 ) -> None:
-    """Print why a user gets an item: what each history item, word or part adds; all lines of a kind sum to the score.
+    """Print why a user gets an item: what each history item, word or part adds.
+
+    All lines of a kind sum to the score, history items together with what the item has for everyone, where the model
+    has such a part. Where they sum to something else, what a hybrid orders new items by, a line says so.
 
     Example: recsys explain runs/demo --user u0001 --item f0007
     """
+    from recsys.models.cascade import knows
+    from recsys.models.popular import Popular, Random
+
     opened = open_run(run, model)
     history, row = opened.rows([user]), opened.item(item)
     if opened.by_segment(user, history, row):
         return
     name, speaker = _speaker(opened.name, opened.model, history)
     score = float(speaker.score(history)[0, row])
+    if np.isnan(score):
+        told = knows(speaker, history)[0]
+        whose = "the item has nothing of what" if told else "the user's history has nothing of what"
+        out.print(f"{name}: no opinion: {whose} this model goes by, likes in training or features", markup=False)
+        return
+    if isinstance(speaker, Random):
+        out.print(f"{name}: drawn at random: nothing of the user's is in it", markup=False)
+        return
     out.print(f"{name}: score {score:.6g}", markup=False)
     ids = opened.history.items.names(history.indices)
     kinds: dict[str, dict[Any, float]] = {}
@@ -270,14 +284,23 @@ def explain(
         kinds["history item"] = dict(zip(ids.tolist(), speaker.contributions(history, row), strict=True))
     if hasattr(speaker, "terms"):
         kinds["feature"] = speaker.terms(history, row)
-    if not kinds:
+    if isinstance(speaker, Popular):
         out.print("this model's score is the same for everyone: nothing of the user's is in it")
+    elif not kinds:
+        out.print("this model does not say what its score is made of")
     for kind, parts in kinds.items():
         best = sorted(parts.items(), key=lambda pair: -abs(pair[1]))
         for key, value in best[:k]:
             out.print(f"{value:+.6f}  {kind} {key}", markup=False)
         if len(best) > k:
             out.print(f"{sum(v for _, v in best[k:]):+.6f}  {len(best) - k} more of a {kind}", markup=False)
+    if hasattr(speaker, "base"):
+        out.print(f"{speaker.base(row):+.6f}  the item's own, the same for everyone", markup=False)
+    total = sum(kinds.get("part", {}).values())
+    if "part" in kinds and abs(total - score) > 1e-3 * max(1, abs(score)):
+        out.print(
+            f"{total:+.6f}  all parts: orders the new items, who share out their scores in that order", markup=False
+        )
 
 
 def _speaker(name: str, model: Any, history: csr_array) -> tuple[str, Any]:

@@ -11,6 +11,7 @@ from scipy.sparse import csr_array
 from recsys import models
 from recsys.models.cascade import Cascade, knows
 from recsys.models.factor import ALS
+from recsys.models.popular import Popular, Random
 from recsys.report.opened import Run
 from recsys.schema import ITEM, USER, VALUE
 from recsys.types import IdMap
@@ -39,7 +40,10 @@ class Teller:
         return None
 
     def why(self, user: Any, item: Any, source: str) -> str:
-        """Return the strongest reasons with their shares of the score; without any, who answered: ``source``."""
+        """Return the strongest reasons with their shares of the score, or why there are none to tell.
+
+        ``source``: who answered, for a user of whom the model does not know enough.
+        """
         history = self.run.history[self.run.history[USER] == user]
         rows = self.items.rows(history[ITEM])
         order = np.argsort(rows)
@@ -47,27 +51,31 @@ class Teller:
         row = _row(rows[order], history[VALUE].to_numpy()[order], len(self.items))
         model, place = self.model, int(self.items.rows([item])[0])
         if isinstance(model, Cascade):
-            speaker = list(model.models)[int(model.speaker(row)[0])]
-            model = model.models[speaker]
-            if not _speaks(model):
+            if not model.leads(row)[0]:
                 return f"the fallback, {source}: not enough known"
+            model = next(iter(model.models.values()))
         if place < 0 or not knows(model, row)[0]:
             return f"the fallback, {source}: not enough known"
-        return self._reasons(model, row, place) or "the same for everyone"
+        return self._reasons(model, row, place)
 
     def _reasons(self, model: Any, row: Any, item: int) -> str:
         if hasattr(model, "shares"):
-            parts = model.shares(row, item)
+            parts = list(model.shares(row, item).items())
         elif hasattr(model, "contributions"):
             names = [self.run.title(name) for name in self.items.names(row.indices)]
-            parts = dict(zip(names, model.contributions(row, item), strict=True))
-        elif hasattr(model, "terms"):
-            parts = model.terms(row, item)
+            parts = list(zip(names, model.contributions(row, item), strict=True))
+            if hasattr(model, "base"):
+                parts.append(("the same for everyone", model.base(item)))
+        elif isinstance(model, Random):
+            return "drawn at random"
         else:
-            return ""
-        total = sum(abs(value) for value in parts.values())
-        best = sorted(parts.items(), key=lambda part: -part[1])[:NAMED]
-        return "; ".join(f"{name[:40]} {value / total:.0%}" for name, value in best if total and value > 0)
+            return "the same for everyone" if isinstance(model, Popular) else "the model does not say"
+        total = sum(abs(value) for _, value in parts)
+        if np.isnan(total) or not parts:
+            return "no opinion on it"
+        best = sorted(parts, key=lambda part: -part[1])[:NAMED]
+        told = "; ".join(f"{name[:40]} {value / total:.0%}" for name, value in best if value > 0)
+        return told or "nothing known speaks for it"
 
 
 def spark_factors(run: Run, name: str) -> tuple[ALS, IdMap]:
@@ -78,10 +86,6 @@ def spark_factors(run: Run, name: str) -> tuple[ALS, IdMap]:
     place = items.rows(table[ITEM])
     params = {key: value for key, value in run.config.models[name].items() if key in ("alpha", "reg")}
     return ALS.from_factors(factors[np.argsort(place)], np.ones(len(table), dtype=bool), **params), items
-
-
-def _speaks(model: Any) -> bool:
-    return any(hasattr(model, how) for how in ("shares", "contributions", "terms"))
 
 
 def _row(rows: np.ndarray, values: np.ndarray, width: int) -> Any:

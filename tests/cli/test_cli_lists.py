@@ -18,7 +18,8 @@ def run(tmp_path_factory):
     config = place / "run.toml"
     config.write_text(
         f"out = '{place}/run'\n[data]\nevents = '{files['events']}'\nitems = '{files['items']}'\n"
-        "[models.als]\nrank = 4\niterations = 2\n[models.content]\n"
+        "[models.als]\nrank = 4\niterations = 2\n[models.content]\n[models.bpr]\nrank = 4\niterations = 9\n"
+        "[models.blend.parts.als]\nrank = 4\niterations = 2\n[models.blend.parts.content]\n"
     )
     assert run_verb(["run", str(config)]) == 0
     return place / "run"
@@ -115,15 +116,74 @@ def test_similar_leaves_the_item_out(run, capsys):
     assert item not in set(table.item_id)
 
 
-@pytest.mark.parametrize("model", ["als", "content"])
+@pytest.mark.parametrize("model", ["als", "content", "bpr"])
 def test_explain_sums_to_the_score(run, capsys, model):
     history = pd.read_parquet(run / "split" / "history.parquet")
     liked = history[history.value > 0]
     user, item = str(liked.user_id.iloc[0]), str(liked.item_id.iloc[-1])
     lines = asked(capsys, "explain", run, "--user", user, "--item", item, "-k", 3, "--model", model).out.splitlines()
     score = float(re.search(r"score (\S+)", lines[0])[1])
-    parts = [float(line.split()[0]) for line in lines[1:] if "history item" in line]
+    parts = [float(line.split()[0]) for line in lines[1:] if "history item" in line or "same for everyone" in line]
     assert sum(parts) == pytest.approx(score, abs=1e-4)
+    assert sum("same for everyone" in line for line in lines) == (model == "bpr")
+
+
+def explained(capsys, place, model, item, user=None):
+    user = user or str(pd.read_parquet(place / "split" / "history.parquet").user_id.iloc[0])
+    capsys.readouterr()  # what making the run printed
+    return asked(capsys, "explain", place, "--user", user, "--item", item, "--model", model).out
+
+
+def test_models_without_the_user_in_them_say_so(run, capsys):
+    item = str(pd.read_parquet(run / "split" / "history.parquet").item_id.iloc[0])
+    said = {model: explained(capsys, run, model, item) for model in ("random", "popular", "als")}
+    assert said["random"] == "random: drawn at random: nothing of the user's is in it\n"
+    assert "same for everyone: nothing of the user's is in it" in said["popular"]
+    assert "is in it" not in said["als"]
+
+
+def test_what_a_model_has_no_opinion_on_is_said_to_be_so(run, tmp_path, capsys):
+    """An item that nobody chose and that says nothing of itself, and a user without a history."""
+    place = newer(run, tmp_path, "f99,,,,,,")
+    for model in ("als", "content", "bpr", "blend"):
+        said = explained(capsys, place, model, "f99")
+        assert said.startswith(f"{model}: no opinion: the item has nothing of")
+        assert "nan" not in said
+    assert "is the same for everyone" in explained(capsys, place, "als", "f99", user="stranger")  # popular answers him
+    alone = newer(run, tmp_path / "alone", "f99,,,,,,", fallback="none")
+    said = explained(capsys, alone, "als", "f00", user="stranger")
+    assert said.startswith("als: no opinion: the user's history has nothing of")
+
+
+def test_a_new_item_is_explained_by_its_score_or_by_what_orders_it(run, tmp_path, capsys):
+    place = newer(run, tmp_path, "f98,,comedy,,,,a family", "f99,,crime|drama,,,,a letter")
+    plain = _parts(explained(capsys, place, "blend", "f98"))
+    assert plain["sum"] == pytest.approx(plain["score"], abs=1e-4)
+    assert "orders" not in plain
+    weights = next((place / "model").rglob("cold_weights_*"))
+    np.save(weights, np.array([0.0, 1.0]))
+    for item in ("f98", "f99"):
+        told = _parts(explained(capsys, place, "blend", item))
+        assert told["orders"] == pytest.approx(told["sum"], abs=1e-4)
+        assert abs(told["sum"] - told["score"]) > 0.01
+
+
+def _parts(said):
+    numbers = {"score": float(re.search(r"score (\S+)", said)[1])}
+    numbers["sum"] = sum(float(line.split()[0]) for line in said.splitlines() if "  part " in line)
+    order = [float(line.split()[0]) for line in said.splitlines() if "all parts: orders the new items" in line]
+    return numbers | ({"orders": order[0]} if order else {})
+
+
+def newer(run, place, *rows, fallback="popular"):
+    """The run once more, with further rows in its table of items."""
+    place.mkdir(exist_ok=True)
+    items = next((run.parent / "data").glob("items*")).read_text()
+    (place / "items.csv").write_text(items + "".join(f"{row}\n" for row in rows))
+    settings = [f"out={place}/run", f"data.items={place}/items.csv", f"recommend.fallback={fallback}"]
+    arguments = [part for setting in settings for part in ("--set", setting)]
+    assert run_verb(["run", str(run.parent / "run.toml"), *arguments]) == 0
+    return place / "run"
 
 
 def test_a_table_goes_to_a_file_or_it_is_said_why_not(run, tmp_path, capsys):

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pandas as pd
 import pytest
 from odd import LONG, ODD, odd_run, twelve
 
-from recsys import config, experiment
+from recsys import config, experiment, models
 from recsys.report import lists, plots, tables, write
 from recsys.report.opened import Run
 from recsys.report.parts import Content, Section, Table
@@ -182,6 +183,31 @@ def test_a_blend_tells_its_parts(world, tmp_path):
     user = run.users.loc[run.users["n_history"].idxmax(), "user_id"]
     item = run.lists["blend"].query("user_id == @user")["item_id"].iloc[0]
     assert re.fullmatch(r"(itemknn|content) \d+%(; (itemknn|content) \d+%)?", Teller.of(run).why(user, item, "blend"))
+
+
+def test_reasons_are_told_as_they_are(world, tmp_path):
+    """A bias is everyone's; without anything of the user's in the score, or without a score, that is said."""
+    place = odd_run(world, tmp_path, {"bpr": {"rank": 3, "iterations": 5}})
+    run = Run(RunFolder.open(place))
+    user = run.users.loc[run.users["n_history"].idxmax(), "user_id"]
+    item = run.lists["bpr"].query("user_id == @user")["item_id"].iloc[0]
+    teller = Teller.of(run)
+
+    def told(name, **changes):
+        model = models.load(RunFolder.open(place).path / "model" / name)
+        own = next(iter(model.models.values())) if hasattr(model, "models") else model
+        for attribute, value in changes.items():
+            setattr(own, attribute, value)
+        return replace(teller, model=model).why(user, item, name)
+
+    plenty = np.full(len(teller.items), 50.0, dtype=np.float32)
+    assert re.match(r"the same for everyone \d\d%", told("bpr", bias_=plenty))
+    assert re.fullmatch(r"(.* \d+%(; )?)+", told("bpr", bias_=0 * plenty))
+    assert told("bpr", bias_=-plenty, item_factors_=np.zeros((len(plenty), 3))) == "nothing known speaks for it"
+    assert told("popular") == "the same for everyone"
+    assert told("random") == "drawn at random"
+    unknown = np.arange(len(plenty)) != teller.items.rows([item])[0]
+    assert told("bpr", known_=unknown) == "no opinion on it"
 
 
 def test_drawings_survive_any_name():
