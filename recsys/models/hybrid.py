@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Self
 
 import numpy as np
@@ -61,7 +62,7 @@ class Hybrid(Blended):
         kinds = self._kinds(told)
         self.cold_ = unliked(train)
         self.record: dict[str, Any] = {"parts": {}, "left_out": {}}
-        trial = hide_pairs(train, 0.2, self._asked(train, kinds), self.seed, self.how)
+        trial = replace(hide_pairs(train, 0.2, self._asked(train, kinds), self.seed), how=self.how)
         if len(trial.users) < LEAST_USERS:
             weights, by_group, cold = self._lean(kinds, len(trial.users))
         else:
@@ -143,7 +144,7 @@ class Hybrid(Blended):
         able = told is not None and set(kinds) & set(CONTENT)
         if not able or told is None or not (self.cold_ & (np.diff(told.matrix.indptr) > 0)).any():
             return None
-        trial = hide_items(train, 0.2, self._asked(train, kinds), self.seed, self.how)
+        trial = replace(hide_items(train, 0.2, self._asked(train, kinds), self.seed), how=self.how)
         return trial if len(trial.users) >= LEAST_USERS else None
 
     def _weigh_fields(self, trial: Trial, told: Features | None) -> Settings:

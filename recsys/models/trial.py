@@ -146,7 +146,7 @@ def gain(new: np.ndarray, old: np.ndarray, seed: int = 0) -> dict[str, float]:
     return {"mean": mean, "low": low, "high": high}
 
 
-def hide_pairs(train: Interactions, share: float, most: int, seed: int, how: How = "standard") -> Trial:
+def hide_pairs(train: Interactions, share: float, most: int, seed: int) -> Trial:
     """Return a trial that hides about ``share`` of the likes of users with two or more, the newest first.
 
     Likes of one time, or of no known time, go by hash. Everyone keeps one. At most ``most`` of these users are asked.
@@ -160,10 +160,10 @@ def hide_pairs(train: Interactions, share: float, most: int, seed: int, how: How
     goal = share * likes + unit(combine(seed + 3, np.arange(len(likes))))  # rounded up or down by chance
     hide = np.zeros(len(train), dtype=bool)
     hide[newest] = (place + 1 <= goal[train.user[newest]]) & (place + 1 < likes[train.user[newest]])
-    return _trial(train, hide, hide, np.ones(len(train.items), dtype=bool), most, seed, how)
+    return _trial(train, hide, hide, np.ones(len(train.items), dtype=bool), most, seed)
 
 
-def hide_items(train: Interactions, share: float, most: int, seed: int, how: How = "standard") -> Trial:
+def hide_items(train: Interactions, share: float, most: int, seed: int) -> Trial:
     """Return a trial that hides all events of about ``share`` of the items that somebody likes, by hash.
 
     They are new items, ranked among themselves for users who like some of them and something else.
@@ -171,18 +171,18 @@ def hide_items(train: Interactions, share: float, most: int, seed: int, how: How
     new = unit(combine(seed, np.arange(len(train.items)))) < share
     hide = new[train.item]
     new &= np.bincount(train.item[train.value > 0], minlength=len(new)) > 0
-    return _trial(train, hide, hide & (train.value > 0), new, most, seed, how)
+    return _trial(train, hide, hide & (train.value > 0), new, most, seed)
 
 
 def _trial(
-    train: Interactions, gone: np.ndarray, hidden: np.ndarray, candidates: np.ndarray, most: int, seed: int, how: How
+    train: Interactions, gone: np.ndarray, hidden: np.ndarray, candidates: np.ndarray, most: int, seed: int
 ) -> Trial:
     kept = subset(train, ~gone)
     left = np.bincount(kept.user[kept.value > 0], minlength=len(train.users)) > 0
     truth = replace(subset(train, hidden), value=np.ones(int(hidden.sum()), dtype=np.float32)).matrix()
     users = np.flatnonzero(left & (np.diff(truth.indptr) > 0))
     chance = unit(combine(seed + 2, users))
-    return Trial(kept, truth, np.sort(users[np.argsort(chance, kind="stable")[:most]]), candidates, how)
+    return Trial(kept, truth, np.sort(users[np.argsort(chance, kind="stable")[:most]]), candidates)
 
 
 def subset(train: Interactions, keep: np.ndarray) -> Interactions:

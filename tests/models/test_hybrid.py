@@ -156,7 +156,7 @@ def test_one_part_for_new_items_is_a_part_like_any_other():
 @pytest.mark.parametrize("how", ["standard", "rrf"])
 def test_what_a_trial_values_is_what_the_blend_scores(how):
     train, features = contract.world(users=100)
-    trial = hide_pairs(train, 0.3, 100, 1, how)
+    trial = replace(hide_pairs(train, 0.3, 100, seed=1), how=how)
     weights = {"popular": 1.0, "content": 0.5}
     model = build("blend", {"parts": {p: {} for p in weights}, "weights": weights, "how": how})
     model.fit(trial.train, features)
@@ -202,6 +202,18 @@ def test_weights_depend_on_history_length_and_new_items_keep_their_places():
     after = model.score(one)
     np.testing.assert_array_equal(np.sort(after), np.sort(before))
     assert model.source(one, np.array([[0, 29]])).tolist() == [[0, 1]]
+
+
+def test_who_is_known_only_by_what_orders_new_items_is_known():
+    train, features = contract.world()
+    model = build("blend", {"parts": {"als": {"rank": 4}, "content": {}}, "weights": {"content": 0}})
+    model.fit(train, features)
+    stranger = csr_array(np.eye(1, 30, 29, dtype=np.float32))  # likes what nobody liked: ALS has no opinion
+    both = csr_array(np.vstack([stranger.toarray(), train.matrix()[[5]].toarray()]))
+    assert model.knows(both).tolist() == [False, True]
+    model.cold_weights_ = np.array([0.0, 1.0])
+    assert model.knows(both).tolist() == [True, True]
+    assert np.isfinite(model.score(both)).any(axis=1).all()
 
 
 class Fixed:
