@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -81,7 +80,8 @@ def _said(folder: RunFolder, config: Config, history: Interactions) -> tuple[Int
     back, nor do values in a bundle, which does not say from when on they decayed: there any value above 0 is a like,
     and a line says so. Pairs whose value has decayed to nothing, for float32, are left out, and counted in a line.
     """
-    from recsys.data.weigh import DAY
+    from recsys.data.weigh import undecayed
+    from recsys.models.trial import subset
 
     half_life, least = config.weigh.half_life_days, config.judge.relevant
     if half_life is None:
@@ -89,8 +89,7 @@ def _said(folder: RunFolder, config: Config, history: Interactions) -> tuple[Int
     left = np.abs(history.value) >= np.finfo(np.float32).tiny
     if not left.all():
         log.print(f"{(~left).sum():,} pairs have decayed to nothing: nobody knows what was said, they do not count")
-        parts = {name: getattr(history, name)[left] for name in ("user", "item", "value", "time")}
-        history = replace(history, **parts)
+        history = subset(history, left)
     if least is None:
         return history, None
     about = folder.read_json("split.json") if (folder.path / "split.json").exists() else None
@@ -98,9 +97,8 @@ def _said(folder: RunFolder, config: Config, history: Interactions) -> tuple[Int
         why = "a bundle does not say from when on" if about is None else "sums of several events do not come back"
         log.print(f"values have decayed, and {why}: any above 0 is a like, not only those of {least:g} and more")
         return history, None
-    age = np.maximum(pd.to_datetime(about["decay_reference"], utc=True).timestamp() - history.time, 0)
-    value = history.value * np.exp2(age / (half_life * DAY))
-    return replace(history, value=value.astype(np.float32)), least * (1 - ROUNDING)
+    reference = pd.to_datetime(about["decay_reference"], utc=True).timestamp()
+    return undecayed(history, half_life, reference), least * (1 - ROUNDING)
 
 
 def _ask(question: str) -> int | None:

@@ -9,6 +9,7 @@ the other in the order (timestamp, value), and rounds once to float32; in Spark 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal, Self, get_args
 
 import numpy as np
@@ -156,8 +157,7 @@ def weigh(events: pd.DataFrame, weighting: Weighting, *, reference: float | None
     if weighting.half_life_days and reference is not None:
         if TIME not in events:
             raise ConfigError("half_life_days needs timestamps: map a timestamp column, or remove half_life_days.")
-        age = np.maximum(reference - events[TIME].to_numpy(dtype=np.float64), 0.0)
-        decay = np.exp2(-age / (weighting.half_life_days * DAY))
+        decay = _decay(events[TIME].to_numpy(dtype=np.float64), weighting.half_life_days, reference)
         weighed[VALUE] = events[VALUE].to_numpy(dtype=np.float64) * decay
     if EVENT not in events or not weighting.events:
         return weighed
@@ -165,6 +165,19 @@ def weigh(events: pd.DataFrame, weighting: Weighting, *, reference: float | None
     weight = events[EVENT].map(weighting.events).to_numpy(dtype=np.float64)
     weighed[VALUE] = weighed[VALUE].to_numpy() * weight
     return keep(weighed, weight != 0)
+
+
+def undecayed(interactions: Interactions, half_life_days: float, reference: float) -> Interactions:
+    """Return values as they were before :func:`weigh` let them decay, to the rounding of float32 and of whole seconds.
+
+    Right where each value is of one event: a sum of several does not come back.
+    """
+    value = interactions.value / _decay(interactions.time, half_life_days, reference)
+    return replace(interactions, value=value.astype(np.float32))
+
+
+def _decay(time: np.ndarray, half_life_days: float, reference: float) -> np.ndarray:
+    return np.exp2(-np.maximum(reference - time, 0.0) / (half_life_days * DAY))
 
 
 def aggregate(events: pd.DataFrame, how: Aggregate, users: IdMap, items: IdMap) -> Interactions:
