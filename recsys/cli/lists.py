@@ -190,6 +190,12 @@ def recommend(
     from recsys.rules import load as load_rules
     from recsys.types import SHORTFALL
 
+    variety = {"--diverse": diverse, "--calibrate": calibrate, "--explore": explore}
+    ways = [way for way, value in variety.items() if value is not None]
+    if len(ways) > 1:
+        raise ConfigError(f"{' and '.join(ways)}: give one of them.")
+    if by is not None and calibrate is None:
+        raise ConfigError("--by names the column of --calibrate, which is not given.")
     wanted = pd.concat([pd.DataFrame({"user_id": user or []}, dtype=object), *([_people(users)] if users else [])])
     wanted = wanted.drop_duplicates("user_id").sort_values("user_id", ignore_index=True)
     if not len(wanted):
@@ -204,11 +210,7 @@ def recommend(
         for name, ids in compiled.unknown.items():
             log.print(f"rule {name}: unknown ids {ids[:10]}{' …' if len(ids) > 10 else ''}", markup=False)
     histories = opened.rows(list(asked.ids))
-    changes = {"--diverse": diverse, "--calibrate": calibrate, "--explore": explore}
-    if sum(value is not None for value in changes.values()) > 1:
-        raise ConfigError(f"{', '.join(changes)}: give one of them.")
-    pool = k if all(value is None for value in changes.values()) else max(POOL, 5 * k)
-    lists = rank.recommend(opened.answering(wanted), histories, pool, rules=compiled)
+    lists = rank.recommend(opened.answering(wanted), histories, max(POOL, 5 * k) if ways else k, rules=compiled)
     if diverse is not None:
         lists = rerank.mmr(lists, opened.terms(), k, diverse)
     elif calibrate is not None:

@@ -92,7 +92,7 @@ def attributes(wanted: str | None, ids: IdMap, table: pd.DataFrame | None) -> cs
     """
     columns = [] if table is None else [name for name in table.columns if name != ITEM]
     if wanted is not None and wanted not in columns:
-        raise ConfigError(f"attribute: no column '{wanted}' in the items table.{nearest(wanted, columns)}")
+        raise ConfigError(f"[judge] attribute, or --by: the items table has no '{wanted}'.{nearest(wanted, columns)}")
     if table is None:
         return None
     name = wanted or next((name for name in columns if table[name].map(_is_list).any()), None)

@@ -87,7 +87,7 @@ def test_lists_with_more_variety(run, capsys):
 
 
 def test_variety_that_cannot_be_had_is_said(run, capsys):
-    for options in (["--diverse", 0.5, "--explore", 1], ["--calibrate", 0.5, "--by", "genre"], ["--explore", 0]):
+    for options in (["--diverse", 0.5, "--explore", 1], ["--by", "genres"], ["--explore", 0]):
         assert asked(capsys, "recommend", run, "--user", "x", *options, code=2).err
     assert "'genres'" in asked(capsys, "recommend", run, "--user", "x", "--calibrate", 1, "--by", "genre", code=2).err
 
