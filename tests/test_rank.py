@@ -56,7 +56,9 @@ def test_blocks_do_not_change_the_result():
     model = Fixed(rng.standard_normal((50, 20_000)).round(1))  # 1 MiB holds four such rows
     seen = csr_array((rng.random((50, 20_000)) < 0.2).astype(np.float32))
     whole = recommend(model, seen, 7)
-    tiny = recommend(model, seen, 7, memory_mb=1)
+    done = [0]
+    tiny = recommend(model, seen, 7, memory_mb=1, progress=lambda rows, total: done.append(rows))
+    assert np.diff(done).tolist() == [4] * 12 + [2]
     one_by_one = [recommend(model, seen[[row]], 7, users=np.array([row])) for row in range(50)]
     assert (whole.items == tiny.items).all()
     assert (whole.items == np.vstack([one.items for one in one_by_one])).all()

@@ -134,3 +134,24 @@ def test_a_bad_file_of_rules_is_refused_before_anything_is_read(tmp_path):
     with pytest.raises(ConfigError, match="toml: where"):
         spark_run.run(config.parse(raw))
     assert not (tmp_path / "run").exists()
+
+
+def test_without_rules_too(spark, world_files, tmp_path):
+    """Lists longer than the catalogue, and users without a history or a fallback, who are told apart from them."""
+    from recsys.spark import run as spark_run
+
+    found = {}
+    for engine, run in (("local", experiment.run), ("spark", spark_run.run)):
+        raw = {
+            "out": str(tmp_path / engine),
+            "data": {"events": str(world_files["events"])},
+            "split": {"rule": "time", "test": 0.3},
+            "models": {"als": {"rank": 4, "iterations": 2}},
+            "recommend": {"k": 500, "fallback": "none"},
+            "judge": {"metrics": ["ndcg@5"], "resamples": 100},
+        }
+        run(config.parse(raw))
+        per_user = RunFolder.open(tmp_path / engine).read_table("per_user.parquet")
+        found[engine] = per_user.set_index(["model", "user_id"])["shortfall"].astype(str).sort_index()
+    pd.testing.assert_series_equal(found["local"], found["spark"])
+    assert set(found["local"]) == {"small_catalogue", "cold_no_fallback"}
