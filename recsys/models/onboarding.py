@@ -32,6 +32,7 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse import csr_array, hstack
 
 from recsys.linalg import arrays, dense_product
+from recsys.models.linear import liked
 from recsys.models.popular import STRICT
 from recsys.rank import recommend
 from recsys.types import Features, Interactions, TopK
@@ -70,8 +71,9 @@ class Onboarding:
         """Count who knows and likes what, and settle the order of the questions that do not depend on answers."""
         users = self.users_ = max(1, len(train.users))
         matrix = train.matrix()
-        liked = matrix.data > 0 if self.like is None else (matrix.data > 0) & (matrix.data >= self.like)
-        likes, dislikes = (_ones(matrix, of) for of in (liked, ~liked))
+        good = matrix.data > 0 if self.like is None else (matrix.data > 0) & (matrix.data >= self.like)
+        given = csr_array((np.where(good, LIKES, DISLIKES), matrix.indices, matrix.indptr), shape=matrix.shape)
+        likes, dislikes = liked(given, binary=True), liked(-given, binary=True)
         known = np.bincount(matrix.indices, minlength=matrix.shape[1])
         self.items_ = np.argsort(-known, kind="stable")[: min(self.candidates, int((known > 0).sum()))]
         self.place_of_ = {int(item): place for place, item in enumerate(self.items_)}
@@ -217,12 +219,6 @@ def simulate(
             if item is not None:
                 answers[item] = int(known.get(item, UNKNOWN))
     return {count: _lists(scores[count], said[count], k) for count in wanted}
-
-
-def _ones(matrix: csr_array, chosen: np.ndarray) -> csr_array:
-    """Return float32 csr: 1 where ``chosen``, bool[nnz], and nothing stored elsewhere."""
-    indptr = np.concatenate([[0], np.cumsum(chosen)])[matrix.indptr]
-    return csr_array((np.ones(indptr[-1], dtype=np.float32), matrix.indices[chosen], indptr), shape=matrix.shape)
 
 
 def _information(p: np.ndarray) -> np.ndarray:
