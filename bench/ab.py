@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from results import table, write_section
 
-from recsys.evaluation.ab import MISMATCH, measure, mismatch, users_per_arm
+from recsys.evaluation.testing.ab_test import MISMATCH, measure, mismatch, users_per_arm
 
 SIMULATIONS = 10_000
 Draw = Callable[[np.random.Generator, int], np.ndarray]

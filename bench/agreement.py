@@ -11,8 +11,8 @@ import numpy as np
 import scipy.stats
 from results import table, write_section
 
-from recsys.evaluation.agreement import MEASURES, parse
-from recsys.evaluation.rankings import Pairs, Rankings
+from recsys.evaluation.agreement.measures import MEASURES, parse
+from recsys.evaluation.agreement.rankings import Pairs, Rankings
 
 PAIRS, ITEMS, REPEATS = 100_000, 50, 5
 

@@ -21,9 +21,9 @@ from scipy.sparse import csr_array
 
 from recsys.data.weigh import from_table
 from recsys.evaluation.evaluate import Judging, evaluate
-from recsys.evaluation.significance import mean_ci
+from recsys.evaluation.testing.significance import mean_ci
 from recsys.models import build
-from recsys.rank import recommend
+from recsys.ranking.rank import recommend
 from recsys.types import Features, IdMap, Split
 
 DATA = Path(os.environ.get("RECSYS_DATA", Path(__file__).parents[2] / "shared" / "data")) / "citeulike-t"

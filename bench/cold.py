@@ -15,16 +15,16 @@ import numpy as np
 from results import table, write_section
 from scipy.sparse import csr_array, hstack
 
-from recsys.data.features import features as read_features
-from recsys.data.features import fields, shuffled
-from recsys.data.read import read_tables
-from recsys.data.rules import ColdItems, Fraction
-from recsys.data.split import split
+from recsys.data.reading.read import read_tables
+from recsys.data.splitting.split import split
+from recsys.data.splitting.strategies import ColdItems, Fraction
 from recsys.evaluation.evaluate import Judging, evaluate
-from recsys.evaluation.significance import mean_ci
+from recsys.evaluation.testing.significance import mean_ci
+from recsys.features.encoding import features as read_features
+from recsys.features.encoding import fields, shuffled
 from recsys.linalg import ridge
 from recsys.models import build
-from recsys.rank import recommend
+from recsys.ranking.rank import recommend
 
 DATA = Path(os.environ.get("RECSYS_DATA", Path(__file__).parents[2] / "shared" / "data")) / "ml-latest-small"
 JUDGING = Judging(metrics=("ndcg@10",))

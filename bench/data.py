@@ -22,7 +22,7 @@ FLOW = "recsys, read + data card + split by time"
 
 def with_recsys(path: Path) -> list[np.ndarray]:
     """Read, check, number and aggregate with this package."""
-    from recsys.data.read import read_tables
+    from recsys.data.reading.read import read_tables
     from recsys.data.weigh import aggregate
     from recsys.types import IdMap
 
@@ -35,9 +35,9 @@ def with_recsys(path: Path) -> list[np.ndarray]:
 def flow(path: Path) -> int:
     """Do what `recsys run` does before it fits: read, check, number, describe, split, filter, weigh, aggregate."""
     from recsys.data.card import card
-    from recsys.data.read import read_tables
-    from recsys.data.rules import ByTime
-    from recsys.data.split import split
+    from recsys.data.reading.read import read_tables
+    from recsys.data.splitting.split import split
+    from recsys.data.splitting.strategies import ByTime
 
     tables = read_tables(path)
     card(tables)

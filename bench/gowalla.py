@@ -29,7 +29,7 @@ from results import table, write_section
 from recsys import models
 from recsys.data.hashing import row_hash
 from recsys.evaluation.evaluate import Judging, evaluate
-from recsys.rank import recommend
+from recsys.ranking.rank import recommend
 from recsys.types import IdMap, Interactions, Split, TopK
 
 CONFIG = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))

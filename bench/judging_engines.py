@@ -15,9 +15,9 @@ import pandas as pd
 from results import write_section
 
 from recsys.config import SparkSettings
-from recsys.evaluation.agreement import agree_tables
+from recsys.evaluation.agreement.measures import agree_tables
 from recsys.evaluation.evaluate import Judging, evaluate_tables, popularity
-from recsys.spark import agreement, evaluate
+from recsys.spark.evaluation import agreement, evaluate
 from recsys.spark.session import session
 
 K, ITEMS = 20, 10_000

@@ -28,12 +28,12 @@ from peers import BM25, BPR, CG, COSINE, EXACT, TFIDF, USERS, K
 from results import table, write_section
 
 from recsys import models
-from recsys.data.rules import Fraction
-from recsys.data.split import split
+from recsys.data.splitting.split import split
+from recsys.data.splitting.strategies import Fraction
 from recsys.data.synthetic import film_world
 from recsys.evaluation.evaluate import Judging, evaluate
-from recsys.evaluation.significance import mean_ci
-from recsys.rank import recommend
+from recsys.evaluation.testing.significance import mean_ci
+from recsys.ranking.rank import recommend
 from recsys.types import TopK
 
 REPEATS = 5

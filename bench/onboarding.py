@@ -18,9 +18,9 @@ import pandas as pd
 from results import table, write_section
 from scipy.sparse import csr_array
 
-from recsys.evaluation.judge import judge
-from recsys.evaluation.metrics import parse
-from recsys.evaluation.significance import mean_ci
+from recsys.evaluation.judging.judge import judge
+from recsys.evaluation.judging.metrics import parse
+from recsys.evaluation.testing.significance import mean_ci
 from recsys.models.onboarding import STRATEGIES, Onboarding, simulate
 from recsys.types import IdMap, Interactions
 

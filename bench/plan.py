@@ -12,10 +12,10 @@ from results import table, write_section
 
 from recsys.config import load
 from recsys.runfolder import RunFolder
+from recsys.spark.data.read import raw_events
 from recsys.spark.plan import count, machine, plan
 from recsys.spark.run import als_params
 from recsys.spark.session import session
-from recsys.spark.tables import raw_events
 
 
 def main(runs: list[str]) -> None:

@@ -11,19 +11,19 @@ from __future__ import annotations
 import numpy as np
 from results import table, write_section
 
-from recsys import segment
-from recsys.data.read import read_tables
-from recsys.data.rules import ByTime
-from recsys.data.split import split
+from recsys.data.reading.read import read_tables
+from recsys.data.splitting.split import split
+from recsys.data.splitting.strategies import ByTime
 from recsys.data.synthetic import film_world
 from recsys.evaluation.evaluate import truth_of
-from recsys.evaluation.judge import judge
-from recsys.evaluation.metrics import ndcg
-from recsys.evaluation.significance import mean_ci
+from recsys.evaluation.judging.judge import judge
+from recsys.evaluation.judging.metrics import ndcg
+from recsys.evaluation.testing.significance import mean_ci
+from recsys.features import segment_popularity
+from recsys.features.segment_popularity import BySegment
 from recsys.models import build
-from recsys.models.cascade import Cascade
-from recsys.rank import recommend
-from recsys.segment import BySegment
+from recsys.models.combining.cascade import Cascade
+from recsys.ranking.rank import recommend
 
 COLUMNS = (("country",), ("age_group",), ("age_group", "country"))
 PRIORS = (0, 5, 20, 100)
@@ -46,7 +46,7 @@ def main() -> None:
     rows = [["popular", "", f"{plain.mean():.3f}", ""]]
     for columns in COLUMNS:
         for prior in PRIORS:
-            found = segment.fit(parts.train, tables.users, columns, prior=prior, memory_mb=512)
+            found = segment_popularity.fit(parts.train, tables.users, columns, prior=prior, memory_mb=512)
             own = value(BySegment(model, found, found.of_users(parts.test.users.ids)))
             gain = "{:+.3f} [{:+.3f}, {:+.3f}]".format(*mean_ci(own - plain))
             rows.append([", ".join(columns), f"{prior}", f"{own.mean():.3f}", gain])

@@ -13,8 +13,8 @@ import numpy as np
 from results import table, write_section
 
 from recsys.data.hashing import combine
-from recsys.evaluation.segments import gap
-from recsys.evaluation.significance import bootstrap_sums, detectable, holm, sign_flip_test
+from recsys.evaluation.groups import gap
+from recsys.evaluation.testing.significance import bootstrap_sums, detectable, holm, sign_flip_test
 
 SIMULATIONS, BLOCK, RESAMPLES = 10_000, 1000, 999
 

@@ -23,11 +23,11 @@ from pyspark.sql import functions as F
 from results import table, write_section
 
 from recsys.config import SparkSettings
-from recsys.data.rules import AnyRule
+from recsys.data.splitting.strategies import AnyRule
 from recsys.data.synthetic import Recipe, make
 from recsys.data.weigh import Filters, Weighting
+from recsys.spark.data.split import split
 from recsys.spark.session import session
-from recsys.spark.split import split
 
 RULES = ("time", "last", "fraction", "users", "items")
 KEYS = ("user_id", "item_id")

@@ -25,7 +25,7 @@ from pyspark.sql import DataFrame, SparkSession
 from results import table, write_section
 
 from recsys.config import SparkSettings
-from recsys.spark.recommend import Scorer, histories, top_k
+from recsys.spark.ranking.recommend import Scorer, histories, top_k
 from recsys.spark.session import session
 
 USERS, ITEMS, RANK, K, PAIRS, FILES = 138_000, 27_000, 64, 20, 19_200_000, 8
@@ -48,7 +48,7 @@ def report(found: dict[str, list[tuple[float, float]]]) -> None:
     names = {
         "mllib": "MLlib, Java BLAS (keeps seen items)",
         "jni": "MLlib, OpenBLAS by JNI (keeps seen items)",
-        "ours": "`recsys.spark.recommend.top_k`, seen removed",
+        "ours": "`recsys.spark.ranking.recommend.top_k`, seen removed",
         "pairs": "the same, grouping the raw pairs by user first",
     }
     rows = []

@@ -17,7 +17,7 @@ from results import table, write_section
 from recsys import experiment
 from recsys.config import Config, parse
 from recsys.data.hashing import id_bits
-from recsys.evaluation.significance import mean_ci, sign_flip_test
+from recsys.evaluation.testing.significance import mean_ci, sign_flip_test
 from recsys.tune import tune
 
 DATA = Path(os.environ.get("RECSYS_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))

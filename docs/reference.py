@@ -14,7 +14,7 @@ from pydantic_core import PydanticUndefined
 
 from recsys import models
 from recsys.config import Config
-from recsys.data.rules import AnyRule
+from recsys.data.splitting.strategies import AnyRule
 
 PAGE = Path(__file__).with_name("config.md")
 HEAD = """# Every setting
@@ -47,7 +47,8 @@ def page() -> str:
 
 
 def _on_spark() -> dict[str, type[BaseModel]]:
-    from recsys.spark import als, attributes
+    from recsys.spark.features import attributes
+    from recsys.spark.training import als
 
     return {"als": als.Params, "attributes": attributes.Params}
 

@@ -33,11 +33,11 @@ def work(asked: argparse.Namespace) -> None:
     """Read, judge, print."""
     from recsys.config import SparkSettings
     from recsys.evaluation.evaluate import Judging
-    from recsys.evaluation.metrics import parse_all
+    from recsys.evaluation.judging.metrics import parse_all
     from recsys.runfolder import plain
-    from recsys.spark.evaluate import evaluate_tables
-    from recsys.spark.files import read_table, write_table
+    from recsys.spark.evaluation.evaluate import evaluate_tables
     from recsys.spark.session import session
+    from recsys.spark.table_files import read_table, write_table
 
     names = tuple(map(str, parse_all(asked.metric or ["ndcg@10", "recall@10"])))
     judging = Judging(

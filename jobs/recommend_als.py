@@ -21,7 +21,7 @@ def main() -> int:
     parser.add_argument("-k", type=int, default=10, help="length of each list (10)")
     parser.add_argument("--users", help="of whom to answer; default: everybody with a factor or a history")
     parser.add_argument("--late", help="events that came after the run")
-    parser.add_argument("--rules", help="a TOML file of rules: see recsys/rules.py")
+    parser.add_argument("--rules", help="a TOML file of rules: see recsys/ranking/business_rules.py")
     parser.add_argument("--keep-seen", action="store_true", help="do not leave out what a user has seen")
     parser.add_argument("--no-fallback", action="store_true", help="no popular items for users without a factor")
     parser.add_argument("--memory-mb", type=int, default=512, help="bound on the scores that one task holds (512)")
@@ -34,10 +34,10 @@ def main() -> int:
 def work(asked: argparse.Namespace) -> None:
     """Open, recommend, write, and say how many lists there are."""
     from recsys.config import SparkSettings
-    from recsys.rules import load
+    from recsys.ranking.business_rules import load
     from recsys.spark import saved
-    from recsys.spark.files import read_table, write_table
     from recsys.spark.session import session
+    from recsys.spark.table_files import read_table, write_table
 
     rules = load(asked.rules) if asked.rules else None
     spark = session(SparkSettings())

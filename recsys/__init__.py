@@ -2,14 +2,14 @@
 
 The public names, imported when they are first used, so that ``import recsys`` costs next to nothing:
 
-    read_tables, read_events     files -> checked tables            recsys.data.read; Reading says how
-    split                        events -> Split                    recsys.data.split
+    read_tables, read_events     files -> checked tables            recsys.data.reading.read; Reading says how
+    split                        events -> Split                    recsys.data.splitting.split
     build                        name, parameters -> Recommender    recsys.models
-    recommend                    model, histories -> TopK           recsys.rank
+    recommend                    model, histories -> TopK           recsys.ranking.rank
     judge, evaluate              TopK, truth -> numbers a user      recsys.evaluation
     evaluate_tables              any top-N table against any truth  recsys.evaluation.evaluate
-    compare                      evaluations -> who beats whom      recsys.evaluation.compare
-    agree, agree_tables          two ranked lists, or tables        recsys.evaluation.agreement
+    compare                      evaluations -> who beats whom      recsys.evaluation.testing.compare
+    agree, agree_tables          two ranked lists, or tables        recsys.evaluation.agreement.measures
     summarise                    evaluations -> metrics.json        recsys.evaluation.summary
     load_config, run             one TOML file -> a run folder      recsys.config, recsys.experiment
 """
@@ -18,18 +18,18 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "Reading": "data.read",
-    "read_events": "data.read",
-    "read_tables": "data.read",
-    "split": "data.split",
+    "Reading": "data.reading.read",
+    "read_events": "data.reading.read",
+    "read_tables": "data.reading.read",
+    "split": "data.splitting.split",
     "build": "models",
-    "recommend": "rank",
-    "judge": "evaluation.judge",
+    "recommend": "ranking.rank",
+    "judge": "evaluation.judging.judge",
     "evaluate": "evaluation.evaluate",
     "evaluate_tables": "evaluation.evaluate",
-    "compare": "evaluation.compare",
-    "agree": "evaluation.agreement",
-    "agree_tables": "evaluation.agreement",
+    "compare": "evaluation.testing.compare",
+    "agree": "evaluation.agreement.measures",
+    "agree_tables": "evaluation.agreement.measures",
     "summarise": "evaluation.summary",
     "load_config": "config",
     "run": "experiment",

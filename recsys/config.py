@@ -15,8 +15,8 @@ from typing import Any, Literal, get_args
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from recsys.data.read import Reading
-from recsys.data.rules import AnyRule, ByTime, Fraction
+from recsys.data.reading.read import Reading
+from recsys.data.splitting.strategies import AnyRule, ByTime, Fraction
 from recsys.data.weigh import Filters, Weighting
 from recsys.errors import ConfigError, nearest
 from recsys.evaluation.evaluate import Judging
@@ -45,7 +45,7 @@ class Recommending(BaseModel):
     fallback: Literal["popular", "recent", "segment", "none"] = Field(
         "popular",
         description="who answers for a user on whom a model has no opinion; `segment`: what users of his segment like,"
-        " else popular (recsys/segment.py); `none`: nobody",
+        " else popular (recsys/features/segment_popularity.py); `none`: nobody",
     )
     segment: tuple[str, ...] = Field(
         (),
@@ -63,7 +63,7 @@ class Recommending(BaseModel):
     )
     rules: str | None = Field(
         None,
-        description="a TOML file of rules (recsys/rules.py) that all lists keep, baselines too",
+        description="a TOML file of rules (recsys/ranking/business_rules.py) that all lists keep, baselines too",
     )
     memory_mb: int = Field(512, ge=1, description="bound on one block of scores, and on those of all segments")
 

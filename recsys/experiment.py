@@ -11,26 +11,27 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recsys import models, segment
+from recsys import models
 from recsys.config import Config, Recommending
 from recsys.data import weigh
 from recsys.data.card import card
-from recsys.data.features import features
-from recsys.data.read import Tables, read_tables
-from recsys.data.split import split
-from recsys.evaluation import coldstart
+from recsys.data.reading.read import Tables, read_tables
+from recsys.data.splitting.split import split
+from recsys.evaluation import cold_start
 from recsys.evaluation.beyond import Catalogue, extend
-from recsys.evaluation.coldstart import ColdStart
+from recsys.evaluation.cold_start import ColdStart
 from recsys.evaluation.evaluate import Judging, evaluate
-from recsys.evaluation.segments import whose
+from recsys.evaluation.groups import whose
 from recsys.evaluation.summary import summarise
+from recsys.features import segment_popularity
+from recsys.features.encoding import features
+from recsys.features.segment_popularity import BySegment, Segments
 from recsys.meter import Meter
-from recsys.models.cascade import Cascade
-from recsys.rank import recommend, topk_table
-from recsys.rules import Compiled, compile_rules, load
+from recsys.models.combining.cascade import Cascade
+from recsys.ranking.business_rules import Compiled, compile_rules, load
+from recsys.ranking.rank import recommend, topk_table
 from recsys.runfolder import RunFolder
 from recsys.schema import ITEM, TIME
-from recsys.segment import BySegment, Segments
 from recsys.types import Evaluation, IdMap, Interactions, Recommender, Split, TopK
 
 Steps = Callable[[str, int, int], None]
@@ -94,7 +95,7 @@ def run(config: Config, *, progress: Steps | None = None) -> dict[str, Evaluatio
             settings: dict[str, Any] = {"seed": config.seed, "users": tables.users, "catalogue": catalogue}
             folder.write_json("metrics.json", summarise(evaluations, config.judge, **settings))
             if by_cut:
-                folder.write_json("coldstart.json", coldstart.summary(by_cut, config.judge.metrics[0]))
+                folder.write_json("coldstart.json", cold_start.summary(by_cut, config.judge.metrics[0]))
             if losses:
                 folder.write_json("training.json", losses)
         folder.write_text("config.toml", config.to_toml())
@@ -170,7 +171,7 @@ def _segments(wanted: Recommending, train: Interactions, tables: Tables) -> Segm
     if wanted.fallback != "segment":
         return None
     columns, prior, memory_mb = wanted.segment, wanted.segment_prior, wanted.memory_mb
-    return segment.fit(train, tables.users, columns, prior=prior, memory_mb=memory_mb)
+    return segment_popularity.fit(train, tables.users, columns, prior=prior, memory_mb=memory_mb)
 
 
 def _catalogue(train: Interactions, tables: Tables, judging: Judging) -> Catalogue:

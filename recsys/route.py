@@ -15,7 +15,7 @@ import pandas as pd
 
 from recsys.config import Config
 from recsys.data.hashing import id_bits
-from recsys.data.read import items_of, rows_of, scan
+from recsys.data.reading.read import items_of, rows_of, scan
 from recsys.errors import InputError
 from recsys.schema import ITEM, TIME, USER
 

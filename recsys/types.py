@@ -187,7 +187,7 @@ class Split:
     ``train`` and ``history`` share one item map, the *candidates*: items of train and of the items table.
     ``history`` equals ``train`` except for held-out users. ``test`` has maps of its own, because it may hold
     items that nobody could have recommended; they stay in the denominator of every metric.
-    ``rule`` names the split, ``about`` counts it (see ``recsys.data.split``).
+    ``rule`` names the split, ``about`` counts it (see ``recsys.data.splitting.split``).
     """
 
     train: Interactions

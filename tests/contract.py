@@ -10,7 +10,7 @@ from scipy.sparse import csr_array
 from recsys import models
 from recsys.data.synthetic import checkerboard
 from recsys.errors import ConfigError
-from recsys.rank import recommend
+from recsys.ranking.rank import recommend
 from recsys.types import Features, IdMap, Interactions
 
 UNLIKED, UNSEEN = 28, 29

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from recsys.data.read import Reading, read_events
-from recsys.data.validate import check_events, count_times, guess_unit
+from recsys.data.reading.read import Reading, read_events
+from recsys.data.reading.validate import check_events, count_times, guess_unit
 from recsys.errors import RecsysError
 from recsys.schema import EVENTS, one_kind
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from recsys.config import load, parse
-from recsys.data.rules import ByTime, Fraction
+from recsys.data.splitting.strategies import ByTime, Fraction
 from recsys.errors import ConfigError
 
 CONFIGS = sorted((Path(__file__).resolve().parent.parent / "configs").glob("*.toml"))

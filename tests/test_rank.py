@@ -9,7 +9,7 @@ from scipy.sparse import csr_array
 
 from recsys.errors import ConfigError, InputError
 from recsys.kernels import select_top_k
-from recsys.rank import recommend, topk_from_table, topk_table
+from recsys.ranking.rank import recommend, topk_from_table, topk_table
 from recsys.types import SHORTFALL, IdMap
 
 

@@ -11,7 +11,7 @@ from scipy.sparse import csr_array
 from scipy.stats import chisquare
 
 from recsys.errors import ConfigError, InputError
-from recsys.rerank import calibrated, explore, mmr, sample
+from recsys.ranking.rerank import calibrated, explore, mmr, sample
 from recsys.types import TopK
 
 

@@ -34,7 +34,7 @@ def test_a_log_that_brings_its_own_items(tmp_path):
 
 @pytest.mark.parametrize("ending", ["csv", "csv.gz", "parquet"])
 def test_a_long_log_is_extrapolated(ending, world, tmp_path, monkeypatch):
-    monkeypatch.setattr("recsys.data.columnar.ROWS", 1 << 10)
+    monkeypatch.setattr("recsys.data.reading.columnar.ROWS", 1 << 10)
     path = tmp_path / f"events.{ending}"
     if ending == "parquet":
         world.events.to_parquet(path, index=False)

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
 from recsys.errors import ConfigError, InputError
-from recsys.rank import recommend
-from recsys.rules import Available, Quota, Rules, Where, compile_rules, load
+from recsys.ranking.business_rules import Available, Quota, Rules, Where, compile_rules, load
+from recsys.ranking.rank import recommend
 from recsys.types import SHORTFALL, IdMap
 
 USERS, ITEMS = IdMap.of(["alice", "bob", "carol"]), IdMap.of(["a", "b", "c", "d", "e", "f"])

@@ -6,14 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recsys import bundle, config, experiment
+from recsys import config, experiment
 from recsys.cli import run_verb
 from recsys.data.weigh import from_table
 from recsys.errors import ConfigError
-from recsys.rank import recommend
-from recsys.rules import Rules, compile_rules
+from recsys.features.segment_popularity import Segments, fit
+from recsys.ranking.business_rules import Rules, compile_rules
+from recsys.ranking.rank import recommend
 from recsys.runfolder import RunFolder
-from recsys.segment import Segments, fit
+from recsys.saved import bundle
 from recsys.types import IdMap, select_rows
 
 LARGE, SMALL, EACH = 60, 30, 10

@@ -43,7 +43,7 @@ def plan(
 
     Example: recsys ab plan --mean 0.04 --lift 0.05 --daily 20000
     """
-    from recsys.evaluation.ab import users_per_arm
+    from recsys.evaluation.testing.ab_test import users_per_arm
 
     if (lift is None) == (run is None):
         raise ConfigError("give either --lift, or --run with a run folder whose offline lift to plan for.")
@@ -73,7 +73,7 @@ def plan(
 
 def _offline(run: Path, model: str | None) -> dict[str, float]:
     """Return the relative lift of a run's model over its baseline, and the interval's lower end where it is a gain."""
-    from recsys.report.opened import Run
+    from recsys.report.run_reader import Run
     from recsys.runfolder import RunFolder
 
     opened = Run(RunFolder.open(run))
@@ -114,7 +114,7 @@ def assign(
     """
     import pandas as pd
 
-    from recsys.evaluation.ab import assign as assigned
+    from recsys.evaluation.testing.ab_test import assign as assigned
 
     try:
         lines = users.read_text(encoding="utf-8-sig").splitlines()
@@ -145,8 +145,8 @@ def analyse(
 
     Example: recsys ab analyse outcomes.csv --expected 0.002
     """
-    from recsys.evaluation.ab import MISMATCH, mismatch
-    from recsys.evaluation.ab import analyse as analysed
+    from recsys.evaluation.testing.ab_test import MISMATCH, mismatch
+    from recsys.evaluation.testing.ab_test import analyse as analysed
 
     table = _read(outcomes)
     found = analysed(table, control=control, expected=expected)

@@ -31,9 +31,9 @@ def agree(
 
     Example: recsys agree mine.txt yours.txt -m tau_b -m rbo --json
     """
-    from recsys.data.lists import read_list
-    from recsys.evaluation.agreement import parse_all, score
-    from recsys.evaluation.rankings import pair
+    from recsys.data.list_file import read_list
+    from recsys.evaluation.agreement.measures import parse_all, score
+    from recsys.evaluation.agreement.rankings import pair
 
     chosen = parse_all(measures or ["tau_b", "rbo"])
     pairs = pair(read_list(list_a), read_list(list_b))

@@ -28,7 +28,7 @@ def bundle(
 
     Example: recsys bundle runs/als_demo bundles/als_demo
     """
-    from recsys.bundle import write
+    from recsys.saved.bundle import write
 
     name = write(run, out, model)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
@@ -48,7 +48,7 @@ def update(
     Example: recsys update bundles/als_demo late.csv bundles/als_demo
     """
     from recsys.runfolder import plain
-    from recsys.update import update as fold
+    from recsys.saved.update import update as fold
 
     found = fold(place, events, out, retrain_at=retrain_at, against=against)
     if as_json:
@@ -73,7 +73,7 @@ def track(
 
     Example: recsys track runs/demo --to http://localhost:5000
     """
-    from recsys.track import track as log_run
+    from recsys.saved.track import track as log_run
 
     whole, *models = log_run(run, to, experiment)
     print(f"MLflow run {whole}, and one each of {len(models)} models inside it")

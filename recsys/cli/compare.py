@@ -56,9 +56,9 @@ def compare(
 
     Example: recsys compare runs/old runs/new --fail-if "ndcg@10 drops 0.01"
     """
-    from recsys.evaluation.choose import agreement, choose, most_changed
-    from recsys.evaluation.compare import compare as compare_evaluations
-    from recsys.evaluation.gates import Gate
+    from recsys.evaluation.testing.choose import agreement, choose, most_changed
+    from recsys.evaluation.testing.compare import compare as compare_evaluations
+    from recsys.evaluation.testing.gates import Gate
 
     found = _tables(runs, truth, metrics, relevant) if truth else _runs(runs, model)
     evaluations = [candidate.evaluation for candidate in found]
@@ -101,7 +101,7 @@ def compare(
 
 def _runs(runs: list[Path], model: str | None) -> list[Candidate]:
     """Return all models of one run under their names, or one model of each of several under their runs' names."""
-    from recsys.evaluation.compare import read_run
+    from recsys.evaluation.testing.compare import read_run
 
     if odd := [run for run in runs if run.is_file() or run.suffix in LISTS]:
         raise ConfigError(f"{odd[0]}: a table, not a run folder: say what the users chose with --truth FILE.")
@@ -144,8 +144,8 @@ def _candidate(folder: RunFolder, evaluation: Evaluation, name: str) -> Candidat
 def _tables(tables: list[Path], truth: Path, metrics: list[str] | None, relevant: float | None) -> list[Candidate]:
     """Judge top-N tables of any systems against one truth."""
     from recsys.evaluation.evaluate import Judging, evaluate_tables
-    from recsys.evaluation.metrics import parse_all
-    from recsys.evaluation.tables import read_topk, read_truth
+    from recsys.evaluation.judging.metrics import parse_all
+    from recsys.evaluation.topk_tables import read_topk, read_truth
 
     if len(tables) < 2:
         raise ConfigError("name two tables or more.")

@@ -11,7 +11,7 @@ import typer
 from recsys.cli.console import Json, log, out, progress
 
 if TYPE_CHECKING:
-    from recsys.data.read import Reading
+    from recsys.data.reading.read import Reading
 
 
 def register(app: typer.Typer) -> None:
@@ -47,7 +47,7 @@ def check(
     Example: recsys check --split train.csv test.csv
     """
     from recsys.data.card import card
-    from recsys.data.read import read_tables
+    from recsys.data.reading.read import read_tables
     from recsys.errors import ConfigError
 
     settings = _reading(column, delimiter, time_unit)
@@ -68,8 +68,8 @@ def check(
 
 def _audit(train: Path, test: Path, reading: Reading, as_json: bool) -> None:
     """Print what leaks from TEST into TRAIN; a leak fires the gate."""
-    from recsys.data.leaks import audit, overview
-    from recsys.data.read import read_wide
+    from recsys.data.reading.read import read_wide
+    from recsys.data.splitting.leaks import audit, overview
     from recsys.errors import GateFired
     from recsys.schema import ITEM, USER, one_kind
 
@@ -93,7 +93,7 @@ def _reading(column: list[str] | None, delimiter: str | None, time_unit: str | N
     """Return the Reading of command-line options."""
     from pydantic import ValidationError
 
-    from recsys.data.read import Reading
+    from recsys.data.reading.read import Reading
     from recsys.errors import ConfigError
 
     columns = {}
@@ -128,7 +128,7 @@ def fetch(
 
     Example: recsys data fetch ml-latest-small
     """
-    from recsys.data.fetch import fetch as download
+    from recsys.data.reading.fetch import fetch as download
 
     with progress() as steps:
         place = download(name, folder, progress=lambda done, total: steps(f"fetch {name}", done, total))

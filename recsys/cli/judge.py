@@ -48,9 +48,9 @@ def evaluate(
     Example: recsys evaluate recs.csv truth.csv -m ndcg@10 -m recall@20 --json
     """
     from recsys.evaluation.evaluate import Judging, evaluate_tables, popularity
-    from recsys.evaluation.metrics import parse_all
+    from recsys.evaluation.judging.metrics import parse_all
     from recsys.evaluation.summary import summarise
-    from recsys.evaluation.tables import read_topk, read_truth
+    from recsys.evaluation.topk_tables import read_topk, read_truth
     from recsys.runfolder import plain
     from recsys.schema import ITEM
 

@@ -33,13 +33,13 @@ def lab(
 
     Example: recsys lab -m tau_b -m rbo --out runs/lab
     """
-    from recsys.data.read import read_events
+    from recsys.data.reading.read import read_events
     from recsys.data.synthetic import film_world
-    from recsys.evaluation.agreement import parse_all
-    from recsys.evaluation.lab import MEASURES, Setting, answers, run
-    from recsys.evaluation.labelled import tell_apart
+    from recsys.evaluation.agreement.measures import parse_all
+    from recsys.evaluation.lab.labelled import tell_apart
+    from recsys.evaluation.lab.studies import MEASURES, Setting, answers, run
     from recsys.models import build
-    from recsys.report.lab import lab_page
+    from recsys.report.lab_page import lab_page
 
     chosen = {str(measure): measure for measure in parse_all(measures or MEASURES)}
     made(folder)  # before the work, not after it

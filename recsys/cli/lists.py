@@ -17,7 +17,7 @@ from recsys.errors import ConfigError, InputError, RunFolderError, nearest
 from recsys.types import IdMap, Interactions, Recommender, select_rows
 
 if TYPE_CHECKING:
-    from recsys.segment import Segments
+    from recsys.features.segment_popularity import Segments
 
 POOL = 100
 """A list that is made anew chooses among at least so many."""
@@ -49,20 +49,20 @@ class Opened:
         segment where the run has them, which columns of ``users`` tell before the users table of the run does."""
         model: Any = self.model
         if self.factors is not None:
-            from recsys.bundle import Stored
+            from recsys.saved.bundle import Stored
 
             rows = self.history.users.rows(users["user_id"])
             model = Stored(model, np.where((rows >= 0)[:, None], self.factors[rows], np.float32(np.nan)))
         if self.segments is None or not hasattr(self.model, "leads"):
             return model
-        from recsys.segment import BySegment
+        from recsys.features.segment_popularity import BySegment
 
         told = self.segments.rows(users)
         return BySegment(model, self.segments, np.where(told >= 0, told, self.segments.of_users(users["user_id"])))
 
     def by_segment(self, user: str, history: csr_array, item: int) -> bool:
         """Print why a segment gives a user an item, and return whether one speaks for him."""
-        from recsys.segment import BySegment
+        from recsys.features.segment_popularity import BySegment
 
         model = self.answering(pd.DataFrame({"user_id": [user]}))
         own = int(model.speaking(history, np.zeros(1, int))[0]) if isinstance(model, BySegment) else -1
@@ -87,8 +87,8 @@ class Opened:
 
     def terms(self) -> csr_array:
         """Return the items' weighted terms, float32 csr (items, terms), rows of length 1."""
-        from recsys.data.features import features
-        from recsys.data.terms import weighted
+        from recsys.features.encoding import features
+        from recsys.features.terms import weighted
 
         found = features(self.items, "item_id", self.history.items)
         if not found.matrix.nnz:
@@ -119,9 +119,10 @@ def open_run(run: Path, model: str | None) -> Opened:
     Raises:
         RunFolderError: not a whole run, or no such model in it.
     """
-    from recsys import bundle, models
+    from recsys import models
+    from recsys.features.segment_popularity import Segments
     from recsys.runfolder import RunFolder
-    from recsys.segment import Segments
+    from recsys.saved import bundle
 
     if bundle.is_bundle(run):
         found = bundle.open_bundle(run)
@@ -156,7 +157,7 @@ def recommend(
         typer.Option("--with", help="What is known of users without a history: country=DE (repeatable)."),
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Length of each list.")] = 10,
-    rules: Annotated[Path | None, typer.Option(help="A TOML file of rules: see recsys/rules.py.")] = None,
+    rules: Annotated[Path | None, typer.Option(help="A TOML file of business rules.")] = None,
     diverse: Annotated[
         float | None,
         typer.Option(min=0, max=1, help="Let unlike items in (MMR): 1 changes nothing, 0 looks at likeness alone."),
@@ -184,10 +185,10 @@ def recommend(
     Somebody new, where the run has segments: recsys recommend RUN --user me --with country=Arvenia
     More variety: recsys recommend runs/demo --user u0001 --diverse 0.7
     """
-    from recsys import rank, rerank
     from recsys.data.hashing import id_bits
-    from recsys.rules import compile_rules
-    from recsys.rules import load as load_rules
+    from recsys.ranking import rank, rerank
+    from recsys.ranking.business_rules import compile_rules
+    from recsys.ranking.business_rules import load as load_rules
     from recsys.types import SHORTFALL
 
     variety = {"--diverse": diverse, "--calibrate": calibrate, "--explore": explore}
@@ -236,7 +237,7 @@ def similar(
 
     Example: recsys similar runs/demo f0001
     """
-    from recsys import rank
+    from recsys.ranking import rank
 
     opened = open_run(run, model)
     row = opened.item(item)
@@ -260,8 +261,8 @@ def explain(
 
     Example: recsys explain runs/demo --user u0001 --item f0007
     """
-    from recsys.models.cascade import knows
-    from recsys.models.popular import Popular, Random
+    from recsys.models.collaborative.popular import Popular, Random
+    from recsys.models.combining.cascade import knows
 
     opened = open_run(run, model)
     history, row = opened.rows([user]), opened.item(item)
@@ -307,7 +308,7 @@ def explain(
 
 def _speaker(name: str, model: Any, history: csr_array) -> tuple[str, Any]:
     """Return the member of a cascade that answers this history, or the model itself."""
-    from recsys.models.cascade import Cascade
+    from recsys.models.combining.cascade import Cascade
 
     if isinstance(model, Cascade):
         place = int(model.speaker(history)[0])
@@ -318,7 +319,7 @@ def _speaker(name: str, model: Any, history: csr_array) -> tuple[str, Any]:
 
 def _told(pairs: list[str], opened: Opened) -> dict[str, str]:
     """Return what ``--with`` says, and warn where nobody in train is like that."""
-    from recsys.segment import told
+    from recsys.features.segment_popularity import told
 
     if opened.segments is None:
         raise InputError(

@@ -44,11 +44,11 @@ def onboard(
 
     Example: recsys onboard runs/demo --questions 5
     """
-    from recsys.bundle import known
     from recsys.config import load
     from recsys.models.onboarding import STRATEGIES, Answers, Onboarding
-    from recsys.rank import topk_table
+    from recsys.ranking.rank import topk_table
     from recsys.runfolder import RunFolder
+    from recsys.saved.bundle import known
     from recsys.types import IdMap
 
     if strategy not in STRATEGIES:
@@ -81,7 +81,7 @@ def _said(folder: RunFolder, config: Config, history: Interactions) -> tuple[Int
     and a line says so. Pairs whose value has decayed to nothing, for float32, are left out, and counted in a line.
     """
     from recsys.data.weigh import undecayed
-    from recsys.models.trial import subset
+    from recsys.models.combining.trial import subset
 
     half_life, least = config.weigh.half_life_days, config.judge.relevant
     if half_life is None:

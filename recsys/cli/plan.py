@@ -28,11 +28,11 @@ def plan(
     Example: recsys plan configs/als_large.toml --set models.als.rank=128
     """
     from recsys.config import load
+    from recsys.spark.data.read import raw_events
     from recsys.spark.plan import count, machine
     from recsys.spark.plan import plan as make
     from recsys.spark.run import als_params
     from recsys.spark.session import session
-    from recsys.spark.tables import raw_events
 
     settings = load(config, overrides or ())
     params = als_params(settings)

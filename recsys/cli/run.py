@@ -84,7 +84,7 @@ def report(
     Example: recsys report runs/demo runs/als_demo
     """
     from recsys.report import write
-    from recsys.report.verdict import verdict
+    from recsys.report.sections.verdict import verdict
     from recsys.runfolder import RunFolder
 
     tables = {}

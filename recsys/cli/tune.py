@@ -32,7 +32,7 @@ def tune(
     """
     from recsys.config import load
     from recsys.errors import MissingExtra, RunFolderError
-    from recsys.report.tuning import tuning_page
+    from recsys.report.tuning_page import tuning_page
     from recsys.runfolder import RunFolder
 
     try:

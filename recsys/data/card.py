@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from recsys.data import pairs
-from recsys.data.read import Tables
-from recsys.data.rules import iso
+from recsys.data.reading.read import Tables
+from recsys.data.splitting.strategies import iso
 from recsys.schema import EVENT, ITEM, TIME, USER, VALUE
 
 DAY = 86_400

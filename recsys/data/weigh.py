@@ -17,7 +17,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from recsys.data import pairs
-from recsys.data.log import keep
+from recsys.data.reading.log import keep
 from recsys.errors import ConfigError, InputError
 from recsys.schema import EVENT, INTERACTIONS, ITEM, TIME, USER, VALUE
 from recsys.types import IdMap, Interactions

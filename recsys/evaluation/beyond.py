@@ -15,11 +15,11 @@ import pandas as pd
 from scipy.sparse import csr_array, diags_array
 
 from recsys.data.card import gini
-from recsys.data.features import features
 from recsys.errors import ConfigError, nearest
 from recsys.evaluation.evaluate import Judging, from_counts, truth_of
-from recsys.evaluation.metrics import parse_all
-from recsys.evaluation.segments import POPULARITY, Groups, by_item_group, popularity_codes, table_groups
+from recsys.evaluation.groups import POPULARITY, Groups, by_item_group, popularity_codes, table_groups
+from recsys.evaluation.judging.metrics import parse_all
+from recsys.features.encoding import features
 from recsys.schema import ITEM
 from recsys.types import Evaluation, IdMap, Split, TopK
 

@@ -11,11 +11,11 @@ from scipy.sparse import csr_array
 
 from recsys import kernels
 from recsys.errors import InputError, RecsysError
-from recsys.evaluation import conventions
-from recsys.evaluation.conventions import Convention
-from recsys.evaluation.judge import Judged, Ties, judge, judge_codes
-from recsys.evaluation.metrics import Metric, parse_all
-from recsys.evaluation.tables import LISTS, TRUTH, codes, lists
+from recsys.evaluation.judging import conventions
+from recsys.evaluation.judging.conventions import Convention
+from recsys.evaluation.judging.judge import Judged, Ties, judge, judge_codes
+from recsys.evaluation.judging.metrics import Metric, parse_all
+from recsys.evaluation.topk_tables import LISTS, TRUTH, codes, lists
 from recsys.schema import ITEM, USER, VALUE, one_kind
 from recsys.types import SHORTFALL, Evaluation, Interactions, Split, TopK
 
@@ -110,8 +110,8 @@ def evaluate_tables(
     Args:
         recs: user_id, item_id, rank; or a score instead of the rank, or beside it for ``judging.ties``. Categorical
             ids are quickest.
-        convention: a name of :data:`~recsys.evaluation.conventions.CONVENTIONS`: other libraries' definitions, which
-            then settle ties and missing users too.
+        convention: a name of :data:`~recsys.evaluation.judging.conventions.CONVENTIONS`: the definitions of other
+            libraries, which then settle ties and missing users too.
         propensity: item id -> chance in (0, 1] that its relevance is observed, for metrics with ``ips``; see
             :func:`popularity`.
         sampled: the lists rank relevant items among this many sampled others only: the names will say so.

@@ -1,7 +1,8 @@
 """From per-user values to ``metrics.json``: means, 95 % intervals, paired differences, segments, gaps.
 
-Everything is a sum over users (:class:`~recsys.evaluation.significance.Sums`), so one machine and a cluster write the
-same document: each part of the users is summed by :meth:`Layout.sums`, the parts are added, :func:`document` divides.
+Everything is a sum over users (:class:`~recsys.evaluation.testing.significance.Sums`), so one machine and a
+cluster write the same document: each part of the users is summed by :meth:`Layout.sums`, the parts are added,
+:func:`document` divides.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import pandas as pd
 from recsys.data.hashing import id_bits
 from recsys.evaluation.beyond import Catalogue
 from recsys.evaluation.evaluate import Judging
-from recsys.evaluation.segments import HISTORY, Grouping, Groups, gap, history_codes, table_groups, within
-from recsys.evaluation.significance import Sums, bootstrap_sums, detectable, holm
+from recsys.evaluation.groups import HISTORY, Grouping, Groups, gap, history_codes, table_groups, within
+from recsys.evaluation.testing.significance import Sums, bootstrap_sums, detectable, holm
 from recsys.schema import USER
 from recsys.types import Evaluation
 

@@ -31,22 +31,22 @@ from recsys.errors import ConfigError, RunFolderError, nearest
 from recsys.types import Recommender
 
 KINDS = {
-    "random": ("popular", "Random"),
-    "popular": ("popular", "Popular"),
-    "recent": ("popular", "Recent"),
-    "als": ("factor", "ALS"),
-    "bpr": ("factor", "BPR"),
-    "itemknn": ("neighbours", "ItemKNN"),
-    "userknn": ("neighbours", "UserKNN"),
-    "rp3beta": ("neighbours", "RP3beta"),
-    "ease": ("ease", "EASE"),
-    "spectral": ("spectral", "Spectral"),
+    "random": ("collaborative.popular", "Random"),
+    "popular": ("collaborative.popular", "Popular"),
+    "recent": ("collaborative.popular", "Recent"),
+    "als": ("collaborative.factor", "ALS"),
+    "bpr": ("collaborative.factor", "BPR"),
+    "itemknn": ("collaborative.neighbours", "ItemKNN"),
+    "userknn": ("collaborative.neighbours", "UserKNN"),
+    "rp3beta": ("collaborative.neighbours", "RP3beta"),
+    "ease": ("collaborative.ease", "EASE"),
+    "spectral": ("collaborative.spectral", "Spectral"),
     "content": ("content", "Content"),
-    "attributes": ("side", "Attributes"),
-    "content_als": ("side", "ContentALS"),
-    "side_ease": ("side", "SideEASE"),
-    "blend": ("blend", "Blend"),
-    "hybrid": ("hybrid", "Hybrid"),
+    "attributes": ("content_collaborative", "Attributes"),
+    "content_als": ("content_collaborative", "ContentALS"),
+    "side_ease": ("content_collaborative", "SideEASE"),
+    "blend": ("combining.blend", "Blend"),
+    "hybrid": ("combining.hybrid", "Hybrid"),
 }
 """Kind -> (module, class); a module is imported when its kind is asked for."""
 
@@ -118,7 +118,7 @@ def load(folder: Path) -> Recommender:
             )
         members = {name: load(folder / name) for name in about["members"]}
         if about["kind"] == "cascade":
-            from recsys.models.cascade import Cascade
+            from recsys.models.combining.cascade import Cascade
 
             return Cascade(members)
         model: Any = build(about["kind"], about["params"])

@@ -11,10 +11,10 @@ from scipy.sparse import csr_array
 from sklearn.decomposition import TruncatedSVD
 from sklearn.preprocessing import normalize
 
-from recsys.data.terms import Scheme, required, weighted
+from recsys.features.terms import Scheme, required, weighted
 from recsys.kernels import select_top_k
 from recsys.linalg import arrays, dense_product, nearest_rows
-from recsys.models.popular import STRICT
+from recsys.models.collaborative.popular import STRICT
 from recsys.types import Features, Interactions
 
 

@@ -32,9 +32,9 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse import csr_array, hstack
 
 from recsys.linalg import arrays, dense_product
-from recsys.models.linear import liked
-from recsys.models.popular import STRICT
-from recsys.rank import recommend
+from recsys.models.collaborative.linear import liked
+from recsys.models.collaborative.popular import STRICT
+from recsys.ranking.rank import recommend
 from recsys.types import Features, Interactions, TopK
 
 LIKES, DISLIKES, UNKNOWN = 1, -1, 0

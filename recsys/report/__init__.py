@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from recsys.report.content import gather
+from recsys.report.exports import files
 from recsys.report.html import page
 from recsys.report.markdown import markdown
-from recsys.report.tables import files
+from recsys.report.outline import gather
 from recsys.runfolder import RunFolder
 
 

@@ -24,9 +24,9 @@ from recsys import kernels, linalg
 from recsys.config import Config
 from recsys.errors import InputError
 from recsys.schema import ITEM, USER
-from recsys.spark.als import Params
-from recsys.spark.recommend import BLOCK
-from recsys.spark.trainer import BLOCKS, PAIRS
+from recsys.spark.ranking.recommend import BLOCK
+from recsys.spark.training.als import Params
+from recsys.spark.training.trainer import BLOCKS, PAIRS
 
 READ, SPLIT, JUDGE = 4.2e-6, 5.7e-6, 0.55e-6
 """Core-seconds a row: parse and check; split, number and aggregate; judge a model."""

@@ -14,26 +14,28 @@ import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from recsys import segment
 from recsys.config import Config
 from recsys.errors import ConfigError
 from recsys.evaluation.beyond import Catalogue
-from recsys.evaluation.metrics import parse_all
-from recsys.evaluation.segments import HISTORY
+from recsys.evaluation.groups import HISTORY
+from recsys.evaluation.judging.metrics import parse_all
 from recsys.evaluation.summary import Facts, Layout, document
+from recsys.features.segment_popularity import Segments, described
 from recsys.meter import Meter
-from recsys.rules import load
+from recsys.ranking.business_rules import load
 from recsys.runfolder import RunFolder
 from recsys.schema import ITEM, RANK, SCORE, SOURCE, TIME, USER
-from recsys.segment import Segments
-from recsys.spark import als, attributes, audit, beyond, evaluate, newcomers
-from recsys.spark.failures import told
-from recsys.spark.recommend import Scorer, histories, popular, recent, top_k
-from recsys.spark.rules import Ruled, deny, in_rows, under_rules, why_short
+from recsys.spark.data import audit
+from recsys.spark.data.read import read_tables
+from recsys.spark.data.split import Split, split
+from recsys.spark.errors import told
+from recsys.spark.evaluation import beyond, evaluate
+from recsys.spark.features import attributes, segment_popularity
+from recsys.spark.ranking.business_rules import Ruled, deny, in_rows, under_rules, why_short
+from recsys.spark.ranking.recommend import Scorer, histories, popular, recent, top_k
 from recsys.spark.session import session
-from recsys.spark.split import Split, split
-from recsys.spark.tables import read_tables
-from recsys.spark.watch import Curve
+from recsys.spark.training import als
+from recsys.spark.training.training_curve import Curve
 
 Steps = Callable[[str, int, int], None]
 """Called with (step, done, total)."""
@@ -61,7 +63,7 @@ def run(config: Config, *, progress: Steps | None = None, spark: SparkSession | 
             attributes.require_items(params.values(), tables.item_table)
             tables.refusals.write_csv(folder.path / "refused.csv")
             columns = config.recommend.segment
-            people = segment.described(tables.user_table, columns) if columns else None
+            people = described(tables.user_table, columns) if columns else None
             sizes = {
                 n: len(t) for n, t in (("items", tables.item_table), ("users", tables.user_table)) if t is not None
             }
@@ -96,7 +98,7 @@ def run(config: Config, *, progress: Steps | None = None, spark: SparkSession | 
             likes = popular(parts.train, parts.candidates)
             known = beyond.catalogue(parts, tables, likes, config.judge)
             groups, inside = beyond.user_groups(spark, tables, config.judge)
-            segments = newcomers.fit(parts, people, config.recommend)
+            segments = segment_popularity.fit(parts, people, config.recommend)
             if segments is not None:
                 segments.save(folder.path)
         outside = relevant.where(F.col("item") >= parts.candidates).count()
@@ -171,7 +173,7 @@ def lineup(
             folder.write_json(f"model/{name}/params.json", {"model": settings.kind} | settings.model_dump())
         users = model.users
         if segments is not None:
-            users = users.join(newcomers.members(parts, segments), "user", "full")
+            users = users.join(segment_popularity.members(parts, segments), "user", "full")
         scorers[name] = (
             Scorer(
                 name, factors=model.items, fallback="" if fallback == "none" else fallback, same=same, groups=groups

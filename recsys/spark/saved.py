@@ -11,15 +11,15 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recsys.errors import RunFolderError
-from recsys.rules import Rules, compile_rules
+from recsys.features.segment_popularity import Segments
+from recsys.ranking.business_rules import Rules, compile_rules
 from recsys.runfolder import RunFolder
 from recsys.schema import ITEM, RANK, SCORE, SOURCE, USER, VALUE
-from recsys.segment import Segments
-from recsys.spark import newcomers
-from recsys.spark.als import Params, fold_in
-from recsys.spark.attributes import parse
-from recsys.spark.recommend import Scorer, histories, popular, top_k
-from recsys.spark.rules import deny, under_rules
+from recsys.spark.features import segment_popularity
+from recsys.spark.features.attributes import parse
+from recsys.spark.ranking.business_rules import deny, under_rules
+from recsys.spark.ranking.recommend import Scorer, histories, popular, top_k
+from recsys.spark.training.als import Params, fold_in
 from recsys.types import IdMap
 
 
@@ -76,7 +76,9 @@ def open_run(spark: SparkSession, run: str | Path, model: str | None = None) -> 
     segments = Segments.load(folder.path)
     people = None
     if segments is not None:
-        people = newcomers.assigned(read("segment/users.parquet"), segments).select(F.col(USER).alias("key"), "segment")
+        people = segment_popularity.assigned(read("segment/users.parquet"), segments).select(
+            F.col(USER).alias("key"), "segment"
+        )
     return Saved(name, params, users, history.select("user", "item", VALUE), items, factors, likes, segments, people)
 
 
@@ -141,7 +143,7 @@ def _with_segments(asked: DataFrame, saved: Saved, users: DataFrame | None) -> D
     known = asked.withColumn("key", F.col("user").cast("string")).join(saved.people, "key", "left").drop("key")
     if users is None or not set(saved.segments.columns) & set(users.columns):
         return known
-    own = newcomers.assigned(users.dropDuplicates([USER]), saved.segments)
+    own = segment_popularity.assigned(users.dropDuplicates([USER]), saved.segments)
     own = own.select(F.col(USER).alias("user"), F.col("segment").alias("own"))
     both = known.join(own, "user", "left")
     return both.withColumn("segment", F.when(F.col("own") >= 0, F.col("own")).otherwise(F.col("segment"))).drop("own")

@@ -16,11 +16,12 @@ from recsys.config import Config, Tuning
 from recsys.errors import ConfigError, InputError
 from recsys.runfolder import RunFolder, remove_orphans
 from recsys.schema import ITEM, TIME, USER, VALUE
-from recsys.spark import als, evaluate
-from recsys.spark.recommend import Scorer, histories, popular, recent, top_k
+from recsys.spark.data.split import keep, number, order_statistic, row_hash_of
+from recsys.spark.evaluation import evaluate
+from recsys.spark.ranking.recommend import Scorer, histories, popular, recent, top_k
 from recsys.spark.run import als_params
 from recsys.spark.session import session
-from recsys.spark.split import keep, number, order_statistic, row_hash_of
+from recsys.spark.training import als
 
 Judge = Callable[[Config], float]
 

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 
 from recsys.config import Config, Tuning
-from recsys.data.features import features
 from recsys.data.hashing import row_hash
 from recsys.data.weigh import from_table
 from recsys.errors import InputError
 from recsys.evaluation.evaluate import evaluate
-from recsys.rank import recommend
+from recsys.features.encoding import features
+from recsys.ranking.rank import recommend
 from recsys.schema import ITEM, TIME, USER, VALUE
 from recsys.types import Features, IdMap, Interactions, Recommender, Split
 

@@ -12,9 +12,9 @@ import pandas as pd
 from recsys import models
 from recsys.config import Config
 from recsys.data.hashing import id_bits, id_hash
-from recsys.evaluation.significance import mean_ci
+from recsys.evaluation.testing.significance import mean_ci
 from recsys.experiment import configured
-from recsys.models.trial import subset
+from recsys.models.combining.trial import subset
 from recsys.tune.folds import Fold, folds, judged, per_user
 from recsys.tune.study import Tuned, train_part
 from recsys.types import Split

@@ -29,7 +29,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from recsys.config import Config
 from recsys.errors import ConfigError, nearest
-from recsys.evaluation.metrics import parse
+from recsys.evaluation.judging.metrics import parse
 from recsys.experiment import configured
 from recsys.runfolder import RunFolder
 from recsys.tune.folds import Fold, folds, per_user

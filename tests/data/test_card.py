@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.data.audit import drift
 from recsys.data.card import busiest, card, gini, median
-from recsys.data.read import read_tables
+from recsys.data.reading.read import read_tables
+from recsys.data.splitting.audit import drift
 
 DAY = 86_400
 

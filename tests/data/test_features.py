@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.data.features import features, fields, words
 from recsys.errors import InputError
+from recsys.features.encoding import features, fields, words
 from recsys.types import IdMap
 
 

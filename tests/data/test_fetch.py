@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from recsys.cli import run_verb
-from recsys.data import fetch as fetching
-from recsys.data.fetch import fetch
+from recsys.data.reading import fetch as fetching
+from recsys.data.reading.fetch import fetch
 from recsys.errors import ConfigError, InputError
 
 RATINGS = "userId,movieId,rating,timestamp\n" + "".join(f"{u},{u % 7},4.0,{1000 + u}\n" for u in range(5000))

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from recsys.cli import run_verb
-from recsys.data.leaks import LEAKS, audit, overview
-from recsys.data.rules import TEST, TRAIN, ByTime, LastN, assign
+from recsys.data.splitting.leaks import LEAKS, audit, overview
+from recsys.data.splitting.strategies import TEST, TRAIN, ByTime, LastN, assign
 from recsys.data.synthetic import film_world
 
 

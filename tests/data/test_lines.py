@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from recsys.data import lines
-from recsys.data.read import read_events
+from recsys.data.reading import lines
+from recsys.data.reading.read import read_events
 from recsys.errors import InputError
 from recsys.schema import canonical_int64
 

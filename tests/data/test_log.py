@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recsys.data import columnar, lines
-from recsys.data.log import Log, keep, widen
-from recsys.data.read import read_tables
-from recsys.data.rules import ByTime, ColdItems, Fraction, HeldOutUsers, LastN
-from recsys.data.split import split
+from recsys.data.reading import columnar, lines
+from recsys.data.reading.log import Log, keep, widen
+from recsys.data.reading.read import read_tables
+from recsys.data.splitting.split import split
+from recsys.data.splitting.strategies import ByTime, ColdItems, Fraction, HeldOutUsers, LastN
 from recsys.data.weigh import Filters, Weighting, table
 
 

@@ -7,8 +7,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from recsys.data import columnar
-from recsys.data.read import Reading, read_events, read_tables
+from recsys.data.reading import columnar
+from recsys.data.reading.read import Reading, read_events, read_tables
 from recsys.errors import InputError
 
 polars = pytest.importorskip("polars", reason="polars is not installed")

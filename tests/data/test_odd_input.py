@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recsys.data.read import Reading, read_events, read_tables
+from recsys.data.reading.read import Reading, read_events, read_tables
 from recsys.errors import InputError
 
 HEAD = "user_id,item_id,value,timestamp\n"

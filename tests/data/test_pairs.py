@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from recsys.data import pairs
 from recsys.data.card import card
-from recsys.data.log import Log
-from recsys.data.read import Refusals, Tables
+from recsys.data.reading.log import Log
+from recsys.data.reading.read import Refusals, Tables
 from recsys.types import IdMap
 
 EVENTS = st.lists(st.tuples(*(st.integers(0, n) for n in (5, 4, 3, 3))), min_size=1, max_size=60)

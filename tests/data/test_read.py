@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from recsys.data.read import MAX_REFUSED_ROWS, Reading, read_events, read_items, read_tables
+from recsys.data.reading.read import MAX_REFUSED_ROWS, Reading, read_events, read_items, read_tables
 from recsys.errors import InputError
 
 ROWS = [
@@ -334,7 +334,7 @@ def test_refused_csv_can_be_read_back(tmp_path):
 
 
 def test_refused_rows_past_the_limit_are_counted(tmp_path, monkeypatch):
-    monkeypatch.setattr("recsys.data.read.MAX_REFUSED_ROWS", 3)
+    monkeypatch.setattr("recsys.data.reading.read.MAX_REFUSED_ROWS", 3)
     assert MAX_REFUSED_ROWS > 3
     path = write(tmp_path / "e.csv", "user_id,item_id\n" + "a,b\n" * 40 + ",x\n" * 10)
     _, refusals = read_events(path, Reading(max_refused_share=0.5))

@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.data import audit, rules
 from recsys.data.hashing import id_hash, row_hash
-from recsys.data.rules import ByTime, ColdItems, Fraction, HeldOutUsers, LastN, assign, cut_time
-from recsys.data.split import split
+from recsys.data.splitting import audit, strategies
+from recsys.data.splitting.split import split
+from recsys.data.splitting.strategies import ByTime, ColdItems, Fraction, HeldOutUsers, LastN, assign, cut_time
 from recsys.data.weigh import Filters, Weighting, aggregate, table
 from recsys.errors import ConfigError, InputError
 from recsys.types import IdMap, Split
 
-SIDES = {"o": rules.TRAIN, "h": rules.HISTORY, "x": rules.TEST}
+SIDES = {"o": strategies.TRAIN, "h": strategies.HISTORY, "x": strategies.TEST}
 
 
 def events(rows, columns=("user_id", "item_id", "value", "timestamp")):
@@ -54,10 +54,10 @@ def test_the_drawings_by_hash(rule, monkeypatch):
     """Whatever the hash says: here it says what the drawing shows."""
     log, drawn = drawing(rule)
     shown = {"Alice": 0.9, "Carol": 0.9, "Bob": 0.0}
-    of_item = dict(zip(log["item_id"], np.where(drawn == rules.TEST, 0.0, 0.9), strict=True))
-    monkeypatch.setattr(rules, "row_hash", lambda users, items, seed: items.map(of_item).to_numpy())
+    of_item = dict(zip(log["item_id"], np.where(drawn == strategies.TEST, 0.0, 0.9), strict=True))
+    monkeypatch.setattr(strategies, "row_hash", lambda users, items, seed: items.map(of_item).to_numpy())
     of_id = shown if rule is HeldOutUsers else of_item
-    monkeypatch.setattr(rules, "id_hash", lambda ids, seed: ids.map(of_id).to_numpy())
+    monkeypatch.setattr(strategies, "id_hash", lambda ids, seed: ids.map(of_id).to_numpy())
     assert assign(log, rule()).tolist() == drawn.tolist()
 
 
@@ -69,7 +69,7 @@ def loop_time(log, rule):
     limit = int(rule.test * len(times))
     fitting = [t for t in times if sum(other >= t for other in times) <= limit]
     cut = min(fitting) if fitting else times[-1]
-    return [rules.TEST if t >= cut else rules.TRAIN for t in log["timestamp"]]
+    return [strategies.TEST if t >= cut else strategies.TRAIN for t in log["timestamp"]]
 
 
 def loop_last(log, rule):
@@ -77,29 +77,30 @@ def loop_last(log, rule):
     for row in log.itertuples(index=False):
         own = [(r.timestamp, r.item_id) for r in log.itertuples(index=False) if r.user_id == row.user_id]
         from_here_on = sum(event >= (row.timestamp, row.item_id) for event in own)
-        sides.append(rules.TEST if len(own) > rule.n and from_here_on <= rule.n else rules.TRAIN)
+        sides.append(strategies.TEST if len(own) > rule.n and from_here_on <= rule.n else strategies.TRAIN)
     return sides
 
 
 def loop_fraction(log, rule):
     return [
-        rules.TEST if row_hash([u], [i], rule.seed)[0] < rule.test else 0 for u, i in log[["user_id", "item_id"]].values
+        strategies.TEST if row_hash([u], [i], rule.seed)[0] < rule.test else 0
+        for u, i in log[["user_id", "item_id"]].values
     ]
 
 
 def loop_items(log, rule):
-    return [rules.TEST if id_hash([i], rule.seed)[0] < rule.share else rules.TRAIN for i in log["item_id"]]
+    return [strategies.TEST if id_hash([i], rule.seed)[0] < rule.share else strategies.TRAIN for i in log["item_id"]]
 
 
 def loop_users(log, rule):
     sides = []
     for row in log.itertuples(index=False):
         if id_hash([row.user_id], rule.seed)[0] >= rule.share:
-            sides.append(rules.TRAIN)
+            sides.append(strategies.TRAIN)
             continue
         own = [(r.timestamp, r.item_id) for r in log.itertuples(index=False) if r.user_id == row.user_id]
         up_to_here = sum(event <= (row.timestamp, row.item_id) for event in own)
-        sides.append(rules.HISTORY if up_to_here <= int(rule.history * len(own)) else rules.TEST)
+        sides.append(strategies.HISTORY if up_to_here <= int(rule.history * len(own)) else strategies.TEST)
     return sides
 
 
@@ -124,7 +125,7 @@ def test_rules_are_their_loops_in_any_order_of_rows(rule, loop, rows, random, as
     if as_text:
         log = log.astype({"user_id": str, "item_id": str}).astype({"user_id": object, "item_id": object})
     wanted = loop(log, rule)
-    if rules.TEST not in wanted or rules.TRAIN not in wanted:
+    if strategies.TEST not in wanted or strategies.TRAIN not in wanted:
         with pytest.raises(InputError):
             assign(log, rule)
         return
@@ -165,7 +166,7 @@ def test_fraction_hits_its_share_and_keeps_pairs_together():
         zip(rng.integers(0, 300, 20_000), rng.integers(0, 300, 20_000), [1.0] * 20_000, [0.0] * 20_000, strict=True)
     )
     side = assign(log, Fraction(test=0.2))
-    assert abs((side == rules.TEST).mean() - 0.2) < 0.01
+    assert abs((side == strategies.TEST).mean() - 0.2) < 0.01
     assert log.assign(side=side).groupby(["user_id", "item_id"])["side"].nunique().max() == 1
 
 
@@ -319,7 +320,7 @@ def test_the_counts_of_the_audit_are_those_of_sets(rows_, rule):
     except InputError:
         return
     about = split(log, rule).about
-    train, test = log[side == rules.TRAIN], log[side == rules.TEST]
+    train, test = log[side == strategies.TRAIN], log[side == strategies.TEST]
     pairs = [set(map(tuple, part[["user_id", "item_id"]].values)) for part in (train, test)]
     exact = set(map(tuple, train[["user_id", "item_id", "timestamp"]].values))
     assert about["repeated_pairs"] == len(pairs[0] & pairs[1])

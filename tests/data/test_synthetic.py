@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from recsys.data.card import gini
-from recsys.data.read import read_tables
+from recsys.data.reading.read import read_tables
 from recsys.data.synthetic import Recipe, checkerboard, film_world, low_rank, make, write
 from recsys.errors import ConfigError
 

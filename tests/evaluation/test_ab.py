@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from recsys.errors import ConfigError, InputError
-from recsys.evaluation.ab import BEFORE, OUTCOME, analyse, assign, measure, mismatch, users_per_arm
+from recsys.evaluation.testing.ab_test import BEFORE, OUTCOME, analyse, assign, measure, mismatch, users_per_arm
 
 SIMULATIONS = 10_000
 
@@ -83,7 +83,7 @@ def test_the_mixture_ratio_is_the_integral():
     """Λ = ∫ N(d; θ, V) N(θ; 0, τ²) dθ / N(d; 0, V), by quadrature."""
     from scipy.integrate import quad
 
-    from recsys.evaluation.ab import always_valid
+    from recsys.evaluation.testing.ab_test import always_valid
 
     d, v, tau = 0.3, 0.01, 0.2
 

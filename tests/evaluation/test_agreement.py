@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 import tests.reference_agreement as plain
 from recsys.errors import ConfigError, InputError
-from recsys.evaluation.agreement import MEASURES, agree, kendall_tau, parse, parse_all
-from recsys.evaluation.rankings import Pairs, Rankings, pair
+from recsys.evaluation.agreement.measures import MEASURES, agree, kendall_tau, parse, parse_all
+from recsys.evaluation.agreement.rankings import Pairs, Rankings, pair
 
 
 def by_id(values):

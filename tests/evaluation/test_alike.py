@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from scipy.stats import kendalltau
 
-from recsys.evaluation.alike import alike
+from recsys.evaluation.agreement.system_pairs import alike
 
 
 def lists(rng, users, items, k):

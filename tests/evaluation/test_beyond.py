@@ -5,15 +5,15 @@ import pandas as pd
 import pytest
 from scipy.sparse import csr_array
 
-from recsys.data.rules import Fraction
-from recsys.data.split import split
+from recsys.data.splitting.split import split
+from recsys.data.splitting.strategies import Fraction
 from recsys.errors import ConfigError
 from recsys.evaluation import beyond
 from recsys.evaluation.beyond import Catalogue
 from recsys.evaluation.evaluate import Judging, evaluate
 from recsys.evaluation.summary import summarise
 from recsys.models import build
-from recsys.rank import recommend
+from recsys.ranking.rank import recommend
 from recsys.types import IdMap, TopK
 
 ITEMS, USERS, K = 30, 25, 5

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recsys.evaluation.choose import agreement, broken, choose, most_changed
-from recsys.evaluation.compare import compare
-from recsys.evaluation.significance import users_needed
+from recsys.evaluation.testing.choose import agreement, broken, choose, most_changed
+from recsys.evaluation.testing.compare import compare
+from recsys.evaluation.testing.significance import users_needed
 from recsys.types import Evaluation
 
 PAIRS, USERS = 2_000, 250

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from recsys.evaluation.coldstart import ColdStart, summary
+from recsys.evaluation.cold_start import ColdStart, summary
 from recsys.evaluation.evaluate import Judging
 from recsys.types import IdMap, Interactions, Split
 

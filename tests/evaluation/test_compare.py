@@ -4,7 +4,7 @@ import pytest
 from scipy import stats
 
 from recsys.errors import InputError
-from recsys.evaluation.compare import compare
+from recsys.evaluation.testing.compare import compare
 from recsys.types import Evaluation
 
 

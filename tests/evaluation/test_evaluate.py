@@ -8,10 +8,10 @@ import reference
 from recsys.data.weigh import aggregate
 from recsys.errors import ConfigError, InputError
 from recsys.evaluation.evaluate import Judging, evaluate, evaluate_tables, popularity
-from recsys.evaluation.full import evaluate_scores
-from recsys.evaluation.tables import _factorize
-from recsys.models.popular import Popular, Random
-from recsys.rank import recommend, topk_table
+from recsys.evaluation.judging.full_ranking import evaluate_scores
+from recsys.evaluation.topk_tables import _factorize
+from recsys.models.collaborative.popular import Popular, Random
+from recsys.ranking.rank import recommend, topk_table
 from recsys.types import IdMap, Split
 
 

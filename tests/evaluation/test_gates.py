@@ -7,8 +7,8 @@ import pytest
 
 from recsys.cli import run_verb
 from recsys.errors import ConfigError
-from recsys.evaluation.compare import compare
-from recsys.evaluation.gates import Gate
+from recsys.evaluation.testing.compare import compare
+from recsys.evaluation.testing.gates import Gate
 from recsys.types import Evaluation
 
 

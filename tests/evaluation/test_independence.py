@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from recsys.evaluation.independence import kendall_pvalues, kendall_test, spearman_pvalues, spearman_test
-from recsys.evaluation.rankings import Pairs, Rankings
+from recsys.evaluation.agreement.rankings import Pairs, Rankings
+from recsys.evaluation.testing.independence import kendall_pvalues, kendall_test, spearman_pvalues, spearman_test
 
 pytestmark = pytest.mark.filterwarnings("ignore:An input array is constant")
 

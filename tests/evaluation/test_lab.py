@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recsys.evaluation import lab, simulate
-from recsys.evaluation.agreement import parse
-from recsys.evaluation.labelled import tell_apart
-from recsys.evaluation.rankings import Pairs, Rankings
+from recsys.evaluation.agreement.measures import parse
+from recsys.evaluation.agreement.rankings import Pairs, Rankings
+from recsys.evaluation.lab import simulate, studies
+from recsys.evaluation.lab.labelled import tell_apart
 
-SMALL = lab.Setting(items=12, pairs=600, users=20, experiments=2000)
+SMALL = studies.Setting(items=12, pairs=600, users=20, experiments=2000)
 
 
 def test_closed_form_of_mallows_against_all_orders_of_five_items():
@@ -37,24 +37,24 @@ def test_mallows_orders_have_their_chances():
 
 
 def test_mallows_distance_is_recovered_for_ten_dispersions():
-    rows = lab.recover(lab.Setting(pairs=4000))
+    rows = studies.recover(studies.Setting(pairs=4000))
     assert len(rows) == 10
     assert max(abs(row["z"]) for row in rows) < 3.5  # 1 in 200 of ten normal values
 
 
 def test_size_of_each_test_under_the_null():
-    setting = lab.Setting()
+    setting = studies.Setting()
     assert setting.experiments == 10_000
-    for name, size in lab.sizes(setting).items():
+    for name, size in studies.sizes(setting).items():
         assert 0.04 <= size <= 0.06, name
-    bench = lab.Bench(parse("tau_b"), setting)
+    bench = studies.Bench(parse("tau_b"), setting)
     values = bench.scaled(bench.mallows(0.1))
-    assert 0.04 <= lab.rejections(np.random.default_rng(0), values, values, setting) <= 0.06
+    assert 0.04 <= studies.rejections(np.random.default_rng(0), values, values, setting) <= 0.06
 
 
 @pytest.mark.parametrize("name", ["tau_b", "weighted_tau", "tau_ap", "rbo", "kendall_topk@4", "overlap@4"])
 def test_sound_measures_pass(name):
-    assert lab.examine(parse(name), SMALL)["failed"] == []
+    assert studies.examine(parse(name), SMALL)["failed"] == []
 
 
 def by_code(pairs):
@@ -106,17 +106,17 @@ def no_noise_felt(pairs):
     ],
 )
 def test_broken_measures_are_caught(broken, caught):
-    assert caught in lab.examine(broken, SMALL)["failed"]
+    assert caught in studies.examine(broken, SMALL)["failed"]
 
 
 def test_top_weight_tells_top_heavy_measures_from_even_ones():
-    found = {name: lab.examine(parse(name), SMALL)["top_weight"] for name in ("tau_b", "tau_ap", "rbo[p=0.7]")}
+    found = {name: studies.examine(parse(name), SMALL)["top_weight"] for name in ("tau_b", "tau_ap", "rbo[p=0.7]")}
     assert found["tau_b"] == pytest.approx(0.5, abs=0.02)
     assert found["tau_b"] < found["tau_ap"] < found["rbo[p=0.7]"]
 
 
 def test_a_worse_top_is_seen_by_measures_that_look_there():
-    found = {name: lab.examine(parse(name), SMALL)["power"] for name in ("tau_ap", "rbo[p=0.7]", "overlap@6")}
+    found = {name: studies.examine(parse(name), SMALL)["power"] for name in ("tau_ap", "rbo[p=0.7]", "overlap@6")}
     for name in ("tau_ap", "rbo[p=0.7]"):
         assert found[name]["top"] > 2 * found[name]["bottom"], name
     assert found["overlap@6"]["top"] < 0.1  # the same six items, in whatever order
@@ -151,5 +151,5 @@ def test_own_model_is_told_from_a_strangers():
 
 def test_answers_leave_out_what_failed_and_what_only_repeats():
     measures = {"tau_b": parse("tau_b"), "broken": by_code, "again": parse("tau_b")}
-    found = lab.run(measures, SMALL)
-    assert {name for row in lab.answers(found) for name, _ in row["best"]} == {"tau_b"}
+    found = studies.run(measures, SMALL)
+    assert {name for row in studies.answers(found) for name, _ in row["best"]} == {"tau_b"}

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
 from recsys.errors import ConfigError, InputError
-from recsys.evaluation.judge import judge, judge_lists
-from recsys.evaluation.metrics import METRICS, parse, parse_all
+from recsys.evaluation.judging.judge import judge, judge_lists
+from recsys.evaluation.judging.metrics import METRICS, parse, parse_all
 from recsys.types import TopK
 
 TWINS = {

@@ -12,10 +12,10 @@ import pytest
 from scipy.sparse import csr_array, csr_matrix
 
 from recsys.errors import ConfigError
-from recsys.evaluation.conventions import CONVENTIONS
 from recsys.evaluation.evaluate import Judging, evaluate_tables
-from recsys.evaluation.judge import judge_lists, judge_scores
-from recsys.evaluation.metrics import parse
+from recsys.evaluation.judging.conventions import CONVENTIONS
+from recsys.evaluation.judging.judge import judge_lists, judge_scores
+from recsys.evaluation.judging.metrics import parse
 
 CASES = 1_000
 

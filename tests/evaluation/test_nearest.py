@@ -6,8 +6,8 @@ import scipy.stats
 from scipy.sparse import csr_array
 
 from recsys.errors import ConfigError
-from recsys.evaluation import nearest
-from recsys.evaluation.nearest import nearest_users
+from recsys.evaluation.agreement import similar_users
+from recsys.evaluation.agreement.similar_users import nearest_users
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def by_loops(ratings, k, min_common):
 @pytest.mark.parametrize(("block", "min_common"), [(1, 6), (100, 6), (1 << 19, 6), (1 << 19, 2)])
 def test_equals_comparing_every_two_users(ratings, monkeypatch, block, min_common):
     """With two common items values are often equal, so that the number in common and the row decide."""
-    monkeypatch.setattr(nearest, "BLOCK", block)
+    monkeypatch.setattr(similar_users, "BLOCK", block)
     if min_common == 2:
         ratings = ratings[:, :8]
     found = nearest_users(ratings, 4, min_common=min_common)

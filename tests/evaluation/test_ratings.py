@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from recsys.errors import InputError
-from recsys.evaluation.ratings import evaluate_ratings, mae, rmse
+from recsys.evaluation.judging.ratings import evaluate_ratings, mae, rmse
 
 
 def test_against_scikit_learn():

@@ -4,8 +4,7 @@ import pytest
 from scipy.sparse import csr_array
 
 from recsys.errors import ConfigError
-from recsys.evaluation.metrics import parse
-from recsys.evaluation.segments import (
+from recsys.evaluation.groups import (
     POPULARITY,
     Groups,
     by_item_group,
@@ -15,6 +14,7 @@ from recsys.evaluation.segments import (
     whose,
     within,
 )
+from recsys.evaluation.judging.metrics import parse
 from recsys.types import TopK
 
 

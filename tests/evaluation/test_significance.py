@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 
 from recsys.data.hashing import combine
-from recsys.evaluation.significance import (
+from recsys.evaluation.testing.significance import (
     Sums,
     bca_ends,
     bootstrap_sums,

@@ -3,9 +3,9 @@ import pandas as pd
 import pytest
 
 from recsys.evaluation.evaluate import Judging
-from recsys.evaluation.segments import Grouping, gap, history_codes
-from recsys.evaluation.significance import bootstrap_sums, holm, mean_ci
+from recsys.evaluation.groups import Grouping, gap, history_codes
 from recsys.evaluation.summary import Facts, Layout, document, summarise
+from recsys.evaluation.testing.significance import bootstrap_sums, holm, mean_ci
 from recsys.types import Evaluation
 
 METRICS = ["ndcg@10", "recall@10"]

@@ -7,9 +7,11 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
 from recsys import linalg
+from recsys.als import definition
+from recsys.als.definition import Objective
 from recsys.errors import InputError
-from recsys.models import als, build, factor
-from recsys.models.als import Objective
+from recsys.models import build
+from recsys.models.collaborative import factor
 from recsys.types import IdMap, Interactions
 
 OBJECTIVES = (
@@ -76,14 +78,14 @@ def test_the_loss_is_the_formula(objective):
     rng = np.random.default_rng(1)
     x, y, matrix = rng.normal(size=(12, 3)), rng.normal(size=(9, 3)), ratings()
     expected = loss_by_loops(x, y, matrix, objective)
-    assert als.loss(x, y, matrix, objective) == pytest.approx(expected, rel=1e-12)
+    assert definition.loss(x, y, matrix, objective) == pytest.approx(expected, rel=1e-12)
     assert factor.loss(x, y, matrix, objective) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_a_half_step_ends_where_the_gradient_is_zero(objective):
     y, matrix = np.random.default_rng(1).normal(size=(9, 3)), ratings()
-    x = als.half_step(matrix, y, objective)
+    x = definition.half_step(matrix, y, objective)
     gradient = slope(lambda at: loss_by_loops(at, y, matrix, objective), x)
     assert np.abs(gradient).max() < 1e-6
     elsewhere = slope(lambda at: loss_by_loops(at, y, matrix, objective), x + 0.01)
@@ -93,14 +95,17 @@ def test_a_half_step_ends_where_the_gradient_is_zero(objective):
 def test_a_fit_keeps_the_loss_of_each_sweep():
     matrix = ratings(30, 20, seed=2)
     model = build("als", EXACT).fit(interactions(matrix))
-    expected = [als.loss(*als.fit(matrix, 4, n, model.objective, seed=3), matrix, model.objective) for n in range(1, 6)]
+    expected = [
+        definition.loss(*definition.fit(matrix, 4, n, model.objective, seed=3), matrix, model.objective)
+        for n in range(1, 6)
+    ]
     np.testing.assert_allclose(model.losses_, expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_the_loss_never_rises(objective):
     matrix = ratings(30, 20, seed=2)
-    losses = [als.loss(*als.fit(matrix, 4, n, objective, seed=3), matrix, objective) for n in range(1, 8)]
+    losses = [definition.loss(*definition.fit(matrix, 4, n, objective, seed=3), matrix, objective) for n in range(1, 8)]
     assert (np.diff(losses) <= 1e-9 * losses[0]).all()
     assert losses[-1] < losses[0]
 
@@ -112,7 +117,7 @@ def test_negatives_and_explicit_zeros():
     likes = csr_array(([1.0], [0], [0, 1]), shape=(1, 3))
     zero = csr_array(([1.0, 0.0], [0, 1], [0, 2]), shape=(1, 3))
     dislike = csr_array(([1.0, -1.0], [0, 1], [0, 2]), shape=(1, 3))
-    plain, same, pulled = (als.half_step(m, y, objective) @ y.T for m in (likes, zero, dislike))
+    plain, same, pulled = (definition.half_step(m, y, objective) @ y.T for m in (likes, zero, dislike))
     np.testing.assert_allclose(same, plain, rtol=1e-12)
     assert pulled[0, 1] < plain[0, 1] - 0.1
 
@@ -128,10 +133,10 @@ def test_the_kernel_equals_the_definition(seed, rank, density, objective):
     """Rows shorter and longer than the rank take different ways through the kernel."""
     matrix = ratings(15, 25, seed, density)
     y = np.random.default_rng(seed).normal(size=(25, rank))
-    expected = als.half_step(matrix, y, objective)
+    expected = definition.half_step(matrix, y, objective)
     found = factor.half_step(matrix, y, objective)
     np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-9)
-    known = als.residual(found, y, matrix, objective)
+    known = definition.residual(found, y, matrix, objective)
     assert np.nanmax(known, initial=0) < 1e-10
 
 
@@ -140,7 +145,7 @@ def test_the_kernel_keeps_to_the_definition_when_factors_are_nearly_dependent():
     y = rng.normal(size=(25, 3)) @ rng.normal(size=(3, 20)) + 1e-6 * rng.normal(size=(25, 20))
     for objective in OBJECTIVES:
         found = factor.half_step(ratings(15, 25), y, objective)
-        assert np.nanmax(als.residual(found, y, ratings(15, 25), objective)) < 1e-9
+        assert np.nanmax(definition.residual(found, y, ratings(15, 25), objective)) < 1e-9
 
 
 def test_threads_do_not_change_a_bit():
@@ -179,7 +184,7 @@ def test_conjugate_gradients_are_those_of_the_textbook(objective):
     rng = np.random.default_rng(7)
     matrix, y, near = ratings(15, 25, seed=7), rng.normal(size=(25, 6)), rng.normal(size=(15, 6))
     found = factor.half_step(matrix, y, objective, near=near)
-    for row, (a, b) in enumerate(als.systems(matrix, y, objective)):
+    for row, (a, b) in enumerate(definition.systems(matrix, y, objective)):
         shared = y.T @ y + objective.penalty(matrix)[row] * np.eye(6)
         expected = conjugate_gradients(a, b, near[row], shared, linalg.STEPS) if b.any() else np.zeros(6)
         np.testing.assert_allclose(found[row], expected, rtol=1e-8, atol=1e-10)
@@ -188,7 +193,7 @@ def test_conjugate_gradients_are_those_of_the_textbook(objective):
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_conjugate_gradients_from_the_solution_stay_there_and_from_afar_arrive(objective):
     matrix, y = ratings(15, 25, seed=7), np.random.default_rng(7).normal(size=(25, 6))
-    exact = als.half_step(matrix, y, objective)
+    exact = definition.half_step(matrix, y, objective)
     np.testing.assert_allclose(factor.half_step(matrix, y, objective, near=exact), exact, rtol=1e-9, atol=1e-11)
     near = exact + np.random.default_rng(8).normal(size=exact.shape)
     for _ in range(12):
@@ -219,7 +224,7 @@ def test_training_by_conjugate_gradients_gets_as_low_as_exact_training(alpha, re
 def test_training_by_the_kernel_is_training_by_the_definition():
     matrix = ratings(30, 20, seed=2)
     model = build("als", EXACT).fit(interactions(matrix))
-    _, y = als.fit(matrix, 4, 5, model.objective, seed=3)
+    _, y = definition.fit(matrix, 4, 5, model.objective, seed=3)
     np.testing.assert_allclose(model.item_factors_[model.known_], y[model.known_], rtol=1e-3, atol=1e-4)  # in float32
 
 
@@ -229,7 +234,7 @@ def test_training_in_float32_is_exact_to_its_precision(objective):
     y = np.random.default_rng(0).normal(size=(40, 24)).astype(np.float32)
     x = factor.half_step(matrix, y, objective)
     assert x.dtype == np.float32
-    assert np.nanmax(als.residual(x, y, matrix, objective)) < 1e-4
+    assert np.nanmax(definition.residual(x, y, matrix, objective)) < 1e-4
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -246,9 +251,9 @@ def test_item_factors_of_implicit_satisfy_our_equations(seed, monkeypatch):
     params = {"rank": 6, "nu": 0, "reg": 0.7, "alpha": 3.0, "solver": "cholesky", "seed": seed}
     model = build("als", params).fit(interactions(matrix))
     x = fitted[0].user_factors
-    residual = als.residual(fitted[0].item_factors, x, matrix.T.tocsr(), model.objective)
+    residual = definition.residual(fitted[0].item_factors, x, matrix.T.tocsr(), model.objective)
     assert np.nanmax(residual) < 1e-6
-    wrong = als.residual(fitted[0].item_factors, x, matrix.T.tocsr(), Objective(3.0, 0.7, nu=1.0))
+    wrong = definition.residual(fitted[0].item_factors, x, matrix.T.tocsr(), Objective(3.0, 0.7, nu=1.0))
     assert np.nanmin(wrong) > 1e-3  # the check can tell
 
 
@@ -258,7 +263,7 @@ def test_fold_in_solves_the_newcomers_own_equations():
     model = build("als", {"rank": 5, "beta": 0.05}).fit(interactions(train))
     known = csr_array(newcomers.toarray() * model.known_)  # an item without a factor adds nothing
     x = model.user_factors(known)
-    assert np.nanmax(als.residual(x, model.item_factors_, known, model.objective)) < 1e-5  # x is float32
+    assert np.nanmax(definition.residual(x, model.item_factors_, known, model.objective)) < 1e-5  # x is float32
 
 
 def test_factors_that_are_not_finite_are_refused():

@@ -5,7 +5,7 @@ import pytest
 from contract import UNLIKED, world
 
 from recsys.models import build
-from recsys.models.linear import liked
+from recsys.models.collaborative.linear import liked
 
 
 def value(x, y, b, reg):

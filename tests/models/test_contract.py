@@ -9,7 +9,7 @@ import pytest
 from recsys import models
 from recsys.data.synthetic import checkerboard
 from recsys.errors import RunFolderError
-from recsys.models.cascade import Cascade
+from recsys.models.combining.cascade import Cascade
 
 ANSWER_EVERYONE = {"random", "popular", "recent"}
 """Kinds with an opinion whatever the history; every other kind is personal and collaborative."""

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
 from recsys.errors import ConfigError, InputError
-from recsys.models import build, hybrid
-from recsys.models.blend import comparable, mix, reordered
-from recsys.models.search import Search
-from recsys.models.trial import Trial, hide_items, hide_pairs, subset
+from recsys.models import build
+from recsys.models.combining import hybrid
+from recsys.models.combining.blend import comparable, mix, reordered
+from recsys.models.combining.search import Search
+from recsys.models.combining.trial import Trial, hide_items, hide_pairs, subset
 from recsys.types import Features
 
 SMALL = {"parts": ["popular", "rp3beta", "content", "side_ease"], "placebo": True}

@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from recsys.report.choice import choice
-from recsys.report.opened import Run
+from recsys.report.run_reader import Run
+from recsys.report.sections.choice import choice
 from recsys.runfolder import RunFolder
 
 RECORD = {

@@ -14,10 +14,11 @@ import pytest
 from odd import LONG, ODD, odd_run, twelve
 
 from recsys import config, experiment, models
-from recsys.report import lists, plots, tables, write
-from recsys.report.opened import Run
+from recsys.report import exports, plots, write
+from recsys.report.explanations import Teller
 from recsys.report.parts import Content, Section, Table
-from recsys.report.why import Teller
+from recsys.report.run_reader import Run
+from recsys.report.sections import lists
 from recsys.runfolder import RunFolder
 
 
@@ -125,7 +126,7 @@ def test_latex_is_escaped():
     content = Content(
         "t", "v", [Section("s", tables=[Table("50 % & more", ["a_b", "n"], [["$x$ #1 {y} \\z ~^", "1"]])])]
     )
-    text = tables.files(content)["01-50-more.tex"]
+    text = exports.files(content)["01-50-more.tex"]
     assert r"\caption{50 \% \& more}" in text
     assert r"a\_b & n \\" in text
     assert r"\$x\$ \#1 \{y\} \textbackslash{}z \textasciitilde{}\textasciicircum{} & 1 \\" in text

@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from recsys.report.opened import Run
-from recsys.report.training import training
+from recsys.report.run_reader import Run
+from recsys.report.sections.training import training
 from recsys.runfolder import RunFolder
 
 MODEL = {"ndcg@10": {"mean": 0.2, "ci95": [0.1, 0.3], "users": 9}}

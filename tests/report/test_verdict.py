@@ -1,6 +1,6 @@
 import pytest
 
-from recsys.report.verdict import verdict
+from recsys.report.sections.verdict import verdict
 
 
 def cell(mean, low, high, users=100):

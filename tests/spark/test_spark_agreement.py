@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recsys.evaluation.agreement import MEASURES, agree_tables
+from recsys.evaluation.agreement.measures import MEASURES, agree_tables
 
 pytestmark = pytest.mark.spark
 CHOSEN = [*MEASURES, "tau_b[missing=intersection]", "rbo[p=0.7,ties=b,score=min]", "overlap@3", "tau_ap[ties=b]"]
@@ -22,7 +22,7 @@ def topk(seed, users):
 
 
 def test_equals_the_local_numbers(spark):
-    from recsys.spark.agreement import per_user
+    from recsys.spark.evaluation.agreement import per_user
 
     a, b = topk(1, range(90)), topk(2, range(30, 120))
     renamed = {"user_id": "user", "item_id": "item"}

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from scipy.sparse import csr_array
 
+from recsys.als.definition import Objective, residual
 from recsys.data.synthetic import low_rank
 from recsys.errors import ConfigError
-from recsys.models.als import Objective, residual
 
 pytestmark = pytest.mark.spark
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.spark
 @pytest.fixture(scope="module")
 def trained(spark, tmp_path_factory):
     """Values with dislikes and explicit zeros; user 0 likes nothing, item 0 is liked by nobody."""
-    from recsys.spark import als
+    from recsys.spark.training import als
 
     rng = np.random.default_rng(1)
     dense = np.where(rng.random((60, 40)) < 0.25, rng.integers(-2, 6, (60, 40)), 99)
@@ -57,7 +57,7 @@ def test_nothing_liked_means_no_factor(trained):
 
 
 def test_misspelt_and_foreign_parameters_are_named():
-    from recsys.spark.als import Params
+    from recsys.spark.training.als import Params
 
     with pytest.raises(ConfigError, match=r"'rnak'.*Did you mean 'rank'"):
         Params.parse({"rnak": 3})
@@ -71,7 +71,7 @@ def test_misspelt_and_foreign_parameters_are_named():
 
 def test_explicit_factors_solve_their_normal_equations(spark, tmp_path):
     """Ratings: with the items fixed, (Σ y yᵀ + λ n I) x = Σ r y over a user's own n ratings."""
-    from recsys.spark import als
+    from recsys.spark.training import als
 
     ratings, *_ = low_rank(40, 30, 2, density=0.5, seed=4)
     rows = pd.DataFrame({"user": ratings.user, "item": ratings.item, "value": ratings.value})

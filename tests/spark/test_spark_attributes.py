@@ -4,15 +4,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recsys import bundle, config, rank
-from recsys.data.features import features
-from recsys.data.terms import weighted
+from recsys import config
 from recsys.errors import ConfigError
-from recsys.models.side import Attributes
+from recsys.features.encoding import features
+from recsys.features.terms import weighted
+from recsys.models.content_collaborative import Attributes
+from recsys.ranking import rank
 from recsys.report import write as write_report
 from recsys.runfolder import RunFolder
+from recsys.saved import bundle
+from recsys.saved.update import update
 from recsys.types import IdMap, select_rows
-from recsys.update import update
 
 pytestmark = pytest.mark.spark
 HYBRID = {"model": "attributes", "rank": 5, "iterations": 3, "alpha": 3.0, "reg": 0.02, "ridge": 2.0}
@@ -75,7 +77,8 @@ def test_cold_factors_are_the_ridge_of_the_local_model_on_the_trained_ones(run, 
 
 
 def test_warm_factors_stay_and_users_are_folded_in_anew(spark, run, likes):
-    from recsys.spark import als, attributes
+    from recsys.spark.features import attributes
+    from recsys.spark.training import als
 
     params = attributes.Params.parse({key: value for key, value in HYBRID.items() if key != "model"})
     items = run.read_table("split/items.parquet")
@@ -158,7 +161,7 @@ def test_an_update_learns_a_cold_item_once_somebody_likes_it(packed, run, likes,
 
 
 def test_what_cannot_be_done_is_refused(world, tmp_path):
-    from recsys.spark import attributes
+    from recsys.spark.features import attributes
     from recsys.spark.run import als_params
     from recsys.spark.tune import judges
 

@@ -43,7 +43,7 @@ def tables(users=300, items=40, k=6):
 
 
 def on_spark(spark, recs, truth, judging, k):
-    from recsys.spark import evaluate
+    from recsys.spark.evaluation import evaluate
 
     lists, test = (
         spark.createDataFrame(frame.rename(columns={"user_id": "user", "item_id": "item"})) for frame in (recs, truth)
@@ -68,7 +68,7 @@ def test_every_user_and_metric(spark, settings):
 
 
 def test_debiased_metrics_weigh_by_the_popularity_of_train(spark):
-    from recsys.spark import evaluate
+    from recsys.spark.evaluation import evaluate
 
     recs, truth = tables(users=40)
     train, _ = tables(users=60)

@@ -61,7 +61,7 @@ def test_a_full_disk_leaves_the_run_that_was_there(spark, world_files, small_dis
     ],
 )
 def test_known_causes_become_advice(text, kind, advice):
-    from recsys.spark.failures import explain
+    from recsys.spark.errors import explain
 
     found = explain(f"An error occurred while calling o1.parquet.\n: {text}", "out")
     assert isinstance(found, kind)
@@ -71,7 +71,7 @@ def test_known_causes_become_advice(text, kind, advice):
 def test_a_bug_stays_a_bug(spark):
     from pyspark.errors import PySparkException
 
-    from recsys.spark.failures import told
+    from recsys.spark.errors import told
 
     with pytest.raises(PySparkException), told("out"):
         spark.sql("select nothing from nowhere")

@@ -73,10 +73,10 @@ def test_an_odd_log_gives_both_engines_the_same_counts_lists_and_refusals(spark,
 def test_a_source_that_changes_at_every_look_is_read_once(spark, monkeypatch, tmp_path, rule):
     """By time a side is a comparison on what was read, and nothing in between is kept: a second look would show."""
     from recsys.config import Data
-    from recsys.data.rules import ByTime, Fraction
+    from recsys.data.splitting.strategies import ByTime, Fraction
     from recsys.data.weigh import Filters, Weighting
-    from recsys.spark import tables
-    from recsys.spark.split import split
+    from recsys.spark.data import read
+    from recsys.spark.data.split import split
 
     def raw(session, source, reading):
         def look(frames):
@@ -86,14 +86,14 @@ def test_a_source_that_changes_at_every_look_is_read_once(spark, monkeypatch, tm
                 rows = {name: rng.integers(0, n, len(frame)) for name, n in most.items()}
                 yield pd.DataFrame(rows).assign(**{corrupt: None})
 
-        corrupt = tables.CORRUPT
+        corrupt = read.CORRUPT
         schema = f"user_id long, item_id long, timestamp long, {corrupt} string"
         return session.range(3000).mapInPandas(look, schema)
 
     (tmp_path / "any.csv").write_text("user_id,item_id,timestamp\n1,1,1\n")
-    monkeypatch.setattr(tables, "_raw", raw)
+    monkeypatch.setattr(read, "_raw", raw)
     data = Data(events=str(tmp_path / "any.csv"), time_unit="s")
-    events = tables.read_tables(spark, data, tmp_path / "work").events
+    events = read.read_tables(spark, data, tmp_path / "work").events
     chosen = ByTime() if rule == "time" else Fraction(test=0.3)
     found = split(events, chosen, weighting=Weighting(), filters=Filters(), items=None, work=tmp_path / "work")
     train, test = (found.named[side].toPandas() for side in ("train", "test"))
@@ -107,7 +107,7 @@ def test_a_source_that_changes_at_every_look_is_read_once(spark, monkeypatch, tm
 
 
 def test_two_hundred_iterations_of_mllib_do_not_outgrow_the_stack(spark, tmp_path):
-    from recsys.spark import als
+    from recsys.spark.training import als
 
     rng = np.random.default_rng(0)
     pairs = pd.DataFrame({"user": rng.integers(0, 30, 300), "item": rng.integers(0, 20, 300)}).drop_duplicates()

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from scipy.sparse import csr_array
 
-from recsys.rank import recommend
-from recsys.rules import Compiled
+from recsys.ranking.business_rules import Compiled
+from recsys.ranking.rank import recommend
 from recsys.types import SHORTFALL
 
 pytestmark = pytest.mark.spark
@@ -57,7 +57,7 @@ def case(spark):
 
 
 def lists(case, fallback, k, **settings):
-    from recsys.spark.recommend import Scorer, histories, top_k
+    from recsys.spark.ranking.recommend import Scorer, histories, top_k
 
     users = histories(case["history"], case["everyone"]).join(case["factors"], "user", "left")
     scorer = Scorer("als", factors=case["item_factors"], fallback="popular", same=case["same"] if fallback else None)
@@ -90,8 +90,8 @@ def test_blocks_do_not_change_the_lists(case):
 @pytest.mark.parametrize("exclude_seen", [True, False])
 @pytest.mark.parametrize("fallback", [True, False])
 def test_lists_under_rules_equal_the_local_ones_and_are_short_for_the_same_reason(case, fallback, exclude_seen):
-    from recsys.spark.recommend import Scorer, histories, top_k
-    from recsys.spark.rules import deny, under_rules, why_short
+    from recsys.spark.ranking.business_rules import deny, under_rules, why_short
+    from recsys.spark.ranking.recommend import Scorer, histories, top_k
 
     rng = np.random.default_rng(4)
     denied = rng.random((USERS, ITEMS)) < 0.2

@@ -11,12 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recsys import bundle, config, rank
+from recsys import config
 from recsys.cli import run_verb
 from recsys.errors import InputError, RunFolderError
-from recsys.rules import Quota, Rules, Where
+from recsys.ranking import rank
+from recsys.ranking.business_rules import Quota, Rules, Where
+from recsys.saved import bundle
+from recsys.saved.update import update
 from recsys.types import select_rows
-from recsys.update import update
 
 pytestmark = pytest.mark.spark
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,7 +69,7 @@ def saved(spark, run):
 
 
 def test_folding_in_a_training_user_gives_the_trained_factor(run, packed, saved):
-    from recsys.spark.als import fold_in
+    from recsys.spark.training.als import fold_in
 
     ids, wanted = trained(run, "user")
     size = np.linalg.norm(wanted, axis=1).max()
@@ -81,7 +83,7 @@ def test_folding_in_a_training_user_gives_the_trained_factor(run, packed, saved)
 
 
 def test_nothing_known_that_is_liked_is_no_factor(spark, saved):
-    from recsys.spark.als import fold_in
+    from recsys.spark.training.als import fold_in
 
     rows = [("a", 0, 3.0), ("b", 0, -1.0), ("c", 1, 2.0), ("c", 0, 0.0)]
     history = spark.createDataFrame(rows, "user string, item int, value float")
@@ -93,7 +95,7 @@ def test_nothing_known_that_is_liked_is_no_factor(spark, saved):
 
 
 def test_ratings_are_folded_in_by_their_own_equations(spark, saved):
-    from recsys.spark.als import fold_in
+    from recsys.spark.training.als import fold_in
 
     params = saved.params.model_copy(update={"implicit": False})
     rows = [(1, 0, 3.0), (1, 2, -1.0), (1, 5, 2.0)]
@@ -183,7 +185,7 @@ def test_the_judging_job_gives_the_numbers_of_the_verb(run, tmp_path, capsys):
 
 
 def test_ids_of_another_kind_are_refused_with_the_id(spark, tmp_path):
-    from recsys.spark.files import read_table
+    from recsys.spark.table_files import read_table
 
     (tmp_path / "users.csv").write_text("user_id\n1\nx7\n")
     numbers = spark.createDataFrame([(1,)], "user long")

@@ -11,9 +11,9 @@ import pytest
 from recsys import config, experiment
 from recsys.cli import run_verb
 from recsys.errors import ConfigError
-from recsys.rules import Rules
-from recsys.segment import Segments
-from recsys.update import update
+from recsys.features.segment_popularity import Segments
+from recsys.ranking.business_rules import Rules
+from recsys.saved.update import update
 
 pytestmark = pytest.mark.spark
 ROOT = Path(__file__).resolve().parents[2]
@@ -115,8 +115,8 @@ def test_a_saved_run_and_its_bundle_answer_strangers_alike(runs, people, tmp_pat
 
 
 def test_rules_and_no_fallback_hold_for_segments(spark, runs, people):
-    from recsys.spark.files import read_table
     from recsys.spark.saved import open_run, recommend
+    from recsys.spark.table_files import read_table
 
     saved = open_run(spark, runs["spark"])
     users = read_table(spark, str(people), like=saved.users, columns=("user_id",))

@@ -6,9 +6,9 @@ import pytest
 
 from recsys.config import Data
 from recsys.data import weigh
-from recsys.data.read import read_tables
-from recsys.data.rules import ByTime, ColdItems, Fraction, HeldOutUsers, LastN, cut_time
-from recsys.data.split import split
+from recsys.data.reading.read import read_tables
+from recsys.data.splitting.split import split
+from recsys.data.splitting.strategies import ByTime, ColdItems, Fraction, HeldOutUsers, LastN, cut_time
 from recsys.data.weigh import Filters, Weighting
 
 pytestmark = pytest.mark.spark
@@ -39,8 +39,8 @@ def log(tmp_path_factory):
 
 
 def by_spark(spark, log, work, rule, **settings):
-    from recsys.spark.split import split as split_on_spark
-    from recsys.spark.tables import read_tables as read_on_spark
+    from recsys.spark.data.read import read_tables as read_on_spark
+    from recsys.spark.data.split import split as split_on_spark
 
     tables = read_on_spark(spark, Data(**log), work)
     found = split_on_spark(tables.events, rule, items=tables.items, work=work, **settings)
@@ -84,7 +84,7 @@ def test_both_engines_aggregate_alike(spark, log, tmp_path, how):
 
 
 def test_the_split_survives_a_repartition(spark, log):
-    from recsys.spark.split import assign
+    from recsys.spark.data.split import assign
 
     events = spark.createDataFrame(read_tables(log["events"]).events)
     once, _ = assign(events, Fraction(test=0.2))
@@ -96,7 +96,7 @@ def test_the_split_survives_a_repartition(spark, log):
 
 @pytest.mark.parametrize("test", [0.001, 0.1, 0.5, 0.99])
 def test_the_cut_is_exact(spark, test):
-    from recsys.spark.split import cut_time as cut_on_spark
+    from recsys.spark.data.split import cut_time as cut_on_spark
 
     times = np.random.default_rng(0).integers(0, 200_000, 400) / 2.0
     times[:150] = times.max()

@@ -7,8 +7,8 @@ pytestmark = pytest.mark.spark
 
 def both(spark, path, tmp_path, **settings):
     from recsys.config import Data
-    from recsys.data.read import read_tables
-    from recsys.spark.tables import read_tables as read_on_spark
+    from recsys.data.reading.read import read_tables
+    from recsys.spark.data.read import read_tables as read_on_spark
 
     data = Data(events=str(path), **settings)
     return read_tables(path, reading=data.reading), read_on_spark(spark, data, tmp_path / "work")
@@ -34,7 +34,7 @@ def test_both_engines_refuse_the_same_rows_for_the_same_reasons(spark, name, lin
 
 
 def test_a_row_of_two_lines_is_read_locally_and_stops_spark_with_the_way_out(spark, tmp_path):
-    from recsys.data.read import read_events
+    from recsys.data.reading.read import read_events
     from recsys.errors import InputError
 
     path = tmp_path / "e.csv"

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy.sparse import csr_array
 
-from recsys.models.als import Objective, half_step, loss, residual
+from recsys.als.definition import Objective, half_step, loss, residual
 
 pytestmark = pytest.mark.spark
 
@@ -29,7 +29,7 @@ def pairs(spark, matrix, step=1):
 
 
 def fit(spark, matrix, place, **params):
-    from recsys.spark import als
+    from recsys.spark.training import als
 
     model = als.fit(pairs(spark, matrix), matrix.shape[1], als.Params(**params), place)
     users = model.users.toPandas()
@@ -81,7 +81,7 @@ def test_explicit_values_end_where_no_factor_can_move(spark, matrix, tmp_path):
 
 
 def test_the_same_bits_again_and_from_other_orders(spark, matrix, tmp_path):
-    from recsys.spark import als
+    from recsys.spark.training import als
 
     params = als.Params(rank=3, iterations=3)
     turned = pairs(spark, matrix, step=-1)
@@ -95,7 +95,7 @@ def test_the_same_bits_again_and_from_other_orders(spark, matrix, tmp_path):
 
 
 def test_many_partial_sums_are_added_in_their_order(spark):
-    from recsys.spark.trainer import FEW, _added
+    from recsys.spark.training.trainer import FEW, _added
 
     rng = np.random.default_rng(2)
     numbers = (rng.standard_normal((FEW + 9, 5)) * 10.0 ** rng.integers(-6, 7, (FEW + 9, 5))).astype(np.float32)
@@ -108,7 +108,7 @@ def test_many_partial_sums_are_added_in_their_order(spark):
 
 
 def test_a_block_keeps_every_pair_and_divides_users_for_good():
-    from recsys.spark.blocks import Block
+    from recsys.spark.training.blocks import Block
 
     rng = np.random.default_rng(0)
     cells = np.unique(rng.integers(0, 3000 * 50, 20000))
@@ -133,14 +133,14 @@ def test_a_block_keeps_every_pair_and_divides_users_for_good():
 @pytest.fixture
 def few(monkeypatch):
     """Watch one user in five, from two on."""
-    from recsys.spark import watch
+    from recsys.spark.training import training_curve
 
-    monkeypatch.setattr(watch, "ONE_IN", 5)
-    monkeypatch.setattr(watch, "LEAST", 2)
+    monkeypatch.setattr(training_curve, "ONE_IN", 5)
+    monkeypatch.setattr(training_curve, "LEAST", 2)
 
 
 def test_who_is_watched_teaches_nothing_until_the_sweeps_are_over(spark, matrix, tmp_path, few):
-    from recsys.spark.blocks import Block
+    from recsys.spark.training.blocks import Block
 
     user, item = (part.astype(np.int32) for part in matrix.nonzero())
     watched, _ = Block.of(user, item, matrix.data, 0).divide(0, 5)
@@ -169,8 +169,8 @@ def test_nobody_is_left_out_where_nobody_can_be_watched(spark, tmp_path, few):
 
 def test_watching_is_ndcg_of_the_hidden_by_fold_in(matrix):
     """A loop over users: fold in what is seen, rank what is not, find what is hidden."""
-    from recsys.spark.als import Params
-    from recsys.spark.watch import HIDDEN, Watched, one_in
+    from recsys.spark.training.als import Params
+    from recsys.spark.training.training_curve import HIDDEN, Watched, one_in
 
     params = Params(rank=3, alpha=2.0, reg=0.1)
     watched = Watched.draw([(matrix.indptr, matrix.indices, matrix.data)], ITEMS, params)
@@ -194,8 +194,8 @@ def test_watching_is_ndcg_of_the_hidden_by_fold_in(matrix):
 
 
 def test_watching_explicit_values_is_their_error(matrix):
-    from recsys.spark.als import Params
-    from recsys.spark.watch import Watched
+    from recsys.spark.training.als import Params
+    from recsys.spark.training.training_curve import Watched
 
     watched = Watched.draw([(matrix.indptr, matrix.indices, matrix.data)], ITEMS, Params(implicit=False, reg=0.2))
     y = np.random.default_rng(1).standard_normal((ITEMS, 2)).astype(np.float32)

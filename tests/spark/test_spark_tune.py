@@ -13,7 +13,7 @@ import pytest
 from recsys import config, experiment, models
 from recsys.config import Tuning
 from recsys.errors import ConfigError, InputError
-from recsys.models.cascade import Cascade
+from recsys.models.combining.cascade import Cascade
 from recsys.tune import tune
 from recsys.tune.folds import folds, per_user
 
@@ -88,7 +88,7 @@ class Fixed:
 def test_a_setting_is_worth_what_it_is_on_the_local_path(spark, raw, tmp_path, monkeypatch):
     from pyspark.sql import functions as F
 
-    from recsys.spark import als
+    from recsys.spark.training import als
     from recsys.spark.tune import judges
 
     def fit(train, candidates, params, work):

@@ -1,0 +1,1 @@
+"""Reading what people have: files in, checked tables and refused rows out."""

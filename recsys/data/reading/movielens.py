@@ -1,0 +1,183 @@
+"""The published MovieLens layouts, from a folder or a zip.
+
+``latest``, ``20m``, ``25m`` and ``32m`` have ratings.csv; ``1m`` and ``10m`` ratings.dat, split by ``::``; ``100k``
+u.data, and its ready-made splits (u1.base with u1.test … u5, ua, ub), which are named one by one.
+"""
+
+from __future__ import annotations
+
+import re
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from recsys.data.reading.files import Source
+from recsys.errors import InputError
+
+GENRES_100K = (
+    "unknown Action Adventure Animation Children Comedy Crime Documentary Drama Fantasy Film-Noir Horror Musical"
+    " Mystery Romance Sci-Fi Thriller War Western"
+).split()
+_Tables = Callable[[dict[str, Source]], pd.DataFrame | None]
+_YEAR = re.compile(r"\((\d{4})\)\s*$")
+_PART_100K = re.compile(r"u[1-5ab]\.(base|test)")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the ratings are, how to read them, and functions that give the other tables (None = none)."""
+
+    events: Source
+    reading: dict[str, Any]
+    items: Callable[[], pd.DataFrame | None]
+    users: Callable[[], pd.DataFrame | None]
+
+
+def layout(path: Path) -> Layout | None:
+    """Return the layout found in a folder or zip, or that of one part of a ready-made 100k split; None if none.
+
+    Raises:
+        InputError: the zip is damaged.
+    """
+    ready_made = bool(_PART_100K.fullmatch(path.name)) and path.is_file()
+    if path.is_dir() or ready_made:
+        folder = path.parent if ready_made else path
+        members = {file.name: Source(file) for file in folder.iterdir() if file.is_file()}
+    elif path.suffix == ".zip" and path.is_file():
+        try:
+            names = zipfile.ZipFile(path).namelist()
+        except zipfile.BadZipFile as error:
+            raise InputError(f"{path}: not a whole zip archive ({error}). Fetch it again.") from error
+        members = {Path(name).name: Source(path, name) for name in names if not name.endswith("/")}
+    else:
+        return None
+    ratings = path.name if ready_made else next((name for name in _READING if name in members), None)
+    if ratings is None:
+        return None
+    reading, items, users = _READING["u.data" if ready_made else ratings]
+    return Layout(
+        members[ratings],
+        {"time_unit": "s"} | reading,
+        lambda: _checked(items, members, path),
+        lambda: _checked(users, members, path),
+    )
+
+
+def _checked(table: _Tables, members: dict[str, Source], path: Path) -> pd.DataFrame | None:
+    """Return the table; whatever a damaged or foreign file does to its reader is the user's to hear in one line."""
+    try:
+        return table(members)
+    except (ValueError, KeyError, IndexError, EOFError, OSError, zlib.error, zipfile.BadZipFile) as error:
+        kind = table.__name__.strip("_").replace("_", " ")
+        raise InputError(
+            f"{path}: its {kind} are damaged, or not those of MovieLens ({error}). Fetch them again, or pass your own"
+            " tables as [data] events, items and users."
+        ) from error
+
+
+def _latest_items(members: dict[str, Source]) -> pd.DataFrame | None:
+    """Return movies.csv, with the columns of content.csv (year, director, cast, overview …) where it is there."""
+    if "movies.csv" not in members:
+        return None
+    movies = _text_csv(members["movies.csv"])
+    movies["genres"] = movies["genres"].replace("(no genres listed)", "")
+    movies["year"] = _years(movies["title"])
+    if "content.csv" in members:
+        content = _text_csv(members["content.csv"])
+        movies = movies.merge(content.drop_duplicates("movieId"), on="movieId", how="left", suffixes=("", "_content"))
+        if "year_content" in movies:
+            movies["year"] = movies["year"].fillna(pd.to_numeric(movies.pop("year_content"), errors="coerce"))
+    return movies.rename(columns={"movieId": "item_id"})
+
+
+def _100k_items(members: dict[str, Source]) -> pd.DataFrame | None:
+    if "u.item" not in members:
+        return None
+    rows = _rows(members["u.item"], "|")
+    flags = np.array([row[5:24] for row in rows]) == "1"
+    titles = pd.Series([row[1] for row in rows], dtype=object)
+    genres = ["|".join(genre for genre, on in zip(GENRES_100K, flag, strict=True) if on) for flag in flags]
+    ids = pd.Series([row[0] for row in rows], dtype=object)
+    return pd.DataFrame({"item_id": ids, "title": titles, "genres": genres, "year": _years(titles)})
+
+
+def _100k_users(members: dict[str, Source]) -> pd.DataFrame | None:
+    if "u.user" not in members:
+        return None
+    names = ["user_id", "age", "gender", "occupation", "zip_code"]
+    return pd.DataFrame([row[:5] for row in _rows(members["u.user"], "|")], columns=names, dtype=object)
+
+
+def _dat_items(members: dict[str, Source]) -> pd.DataFrame | None:
+    if "movies.dat" not in members:
+        return None
+    rows = _rows(members["movies.dat"], "::")
+    movies = pd.DataFrame([row[:3] for row in rows], columns=["item_id", "title", "genres"], dtype=object)
+    movies["genres"] = movies["genres"].replace("(no genres listed)", "")
+    return movies.assign(year=_years(movies["title"]))
+
+
+def _dat_users(members: dict[str, Source]) -> pd.DataFrame | None:
+    if "users.dat" not in members:
+        return None
+    names = ["user_id", "gender", "age", "occupation", "zip_code"]
+    return pd.DataFrame([row[:5] for row in _rows(members["users.dat"], "::")], columns=names, dtype=object)
+
+
+def _rows(source: Source, separator: str) -> list[list[str]]:
+    """Return the fields of each line; these files are UTF-8 (10m) or Latin-1 (100k, 1m) and have no quotes."""
+    with source.open() as stream:
+        data = stream.read()
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        text = data.decode("latin-1")
+    return [line.rstrip("\r").split(separator) for line in text.split("\n") if line.strip()]
+
+
+def _text_csv(source: Source) -> pd.DataFrame:
+    with source.open() as stream:
+        return pd.read_csv(stream, dtype=str, keep_default_na=False, encoding="utf-8")
+
+
+def _years(titles: pd.Series) -> pd.Series:
+    return pd.to_numeric(titles.str.extract(_YEAR, expand=False), errors="coerce")
+
+
+_READING: dict[str, tuple[dict[str, Any], _Tables, _Tables]] = {
+    "ratings.csv": (
+        {
+            "format": "csv",
+            "delimiter": ",",
+            "columns": {"user_id": "userId", "item_id": "movieId", "value": "rating", "timestamp": "timestamp"},
+        },
+        _latest_items,
+        lambda members: None,
+    ),
+    "ratings.dat": (  # "1::2::3::4" split by ":" has an empty field between any two
+        {
+            "format": "csv",
+            "delimiter": ":",
+            "header": False,
+            "columns": {"user_id": "0", "item_id": "2", "value": "4", "timestamp": "6"},
+        },
+        _dat_items,
+        _dat_users,
+    ),
+    "u.data": (
+        {
+            "format": "tsv",
+            "header": False,
+            "columns": {"user_id": "0", "item_id": "1", "value": "2", "timestamp": "3"},
+        },
+        _100k_items,
+        _100k_users,
+    ),
+}
+"""File of the ratings -> how to read it, and what reads the items and the users."""

@@ -1,0 +1,84 @@
+"""Splits that do not leak, and the numbers that show it: raw events in, a :class:`recsys.types.Split` out."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from recsys.data.reading.log import keep
+from recsys.data.splitting.audit import cut, describe_overlap, describe_part, parameters, warnings
+from recsys.data.splitting.strategies import HISTORY, TEST, TRAIN, AnyRule, HeldOutUsers, assign, iso
+from recsys.data.weigh import Filters, Weighting, aggregate, check_event_types, filter_events, once_a_session, weigh
+from recsys.errors import InputError
+from recsys.schema import EVENT, ITEM, TIME, USER
+from recsys.types import IdMap, Split
+
+WEIGHTLESS = "every event of train or of test has weight 0: give some event types another weight."
+
+
+def split(
+    events: pd.DataFrame,
+    rule: AnyRule,
+    *,
+    weighting: Weighting | None = None,
+    filters: Filters | None = None,
+    items: pd.DataFrame | None = None,
+) -> Split:
+    """Split raw events, take each session's last, filter train, weigh, decay (from the latest train event), aggregate.
+
+    Candidates are the items of train and of the ``items`` table. Test events get type weights but no decay.
+    ``Split.about`` holds what the report prints; :func:`~recsys.data.splitting.audit.describe_overlap` defines it.
+
+    Raises:
+        InputError: no timestamps where the rule needs them, or an empty train or test part.
+        ConfigError: an event type without a weight, or decay or sessions without timestamps.
+    """
+    weighting, filters = weighting or Weighting(), filters or Filters()
+    check_event_types(events, weighting)
+    side = assign(events, rule)
+    train_rows, history_only, test_rows = (
+        once_a_session(keep(events, side == part), weighting) for part in (TRAIN, HISTORY, TEST)
+    )
+    repeats = len(events) - len(train_rows) - len(history_only) - len(test_rows)
+    has_types = EVENT in events
+    del events, side  # nobody may hold them any more
+    train_rows, removed = filter_events(train_rows, filters)
+    if weighting.session_minutes is not None:
+        removed["session_minutes"] = {"rows": repeats, "ids": 0}
+    if not len(train_rows):
+        raise InputError(f"the filters removed every train event: {removed}. Use smaller minimum counts.")
+    reference = float(train_rows[TIME].max()) if TIME in train_rows else None
+
+    weighed = weigh(train_rows, weighting, reference=reference)
+    candidates = IdMap.of(weighed[ITEM], [] if items is None else items[ITEM])
+    train = aggregate(weighed, weighting.aggregate, IdMap.of(weighed[USER]), candidates)
+    history, history_rows, dropped = train, train_rows, 0
+    if isinstance(rule, HeldOutUsers):
+        own = weigh(history_only, weighting, reference=reference)
+        known = candidates.rows(own[ITEM]) >= 0
+        dropped = int((~known).sum())
+        both = pd.concat([weighed, keep(own, known)])
+        history = aggregate(both, weighting.aggregate, IdMap.of(both[USER]), candidates)
+        history_rows = pd.concat([train_rows, history_only])
+    tested = weigh(test_rows, weighting)
+    test = aggregate(tested, weighting.aggregate, IdMap.of(tested[USER]), IdMap.of(tested[ITEM]))
+    del weighed, tested
+    if not len(train) or not len(test):
+        raise InputError(WEIGHTLESS)
+
+    parts = Split(train=train, history=history, test=test, rule=rule.rule)
+    parts.about.update(
+        rule=rule.rule,
+        parameters=parameters(rule),
+        cut=cut(rule, test_rows[TIME].min() if TIME in test_rows else None),
+        decay_reference=iso(reference) if weighting.half_life_days and reference is not None else None,
+        train=describe_part(train_rows, train),
+        history=describe_part(history_rows, history),
+        test=describe_part(test_rows, test),
+        candidates=len(candidates),
+        users_wholly_in_train=int((test.users.rows(train.users.ids) < 0).sum()),
+        filters=removed,
+        history_rows_outside_candidates=dropped,
+        **describe_overlap(parts, train_rows, history_rows, test_rows),
+    )
+    parts.about["warnings"] = warnings(parts.about, rule, weighting, has_types)
+    return parts

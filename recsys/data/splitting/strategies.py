@@ -1,0 +1,253 @@
+"""The five ways to split a log, each drawn, and the side on which each puts every raw event.
+
+Drawings: a user a line, time from left to right; ``o`` train, ``h`` history only (known when we predict,
+never trained on), ``x`` test, ``|`` the cut.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from recsys.data.hashing import id_hash, row_hash
+from recsys.data.reading.log import keep
+from recsys.errors import InputError
+from recsys.schema import ITEM, TIME, USER
+from recsys.types import IdMap
+
+TRAIN, HISTORY, TEST = 0, 1, 2
+"""The sides of a split, as :func:`assign` returns them."""
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class _Rule(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ByTime(_Rule):
+    """One cut in time for everybody: the test is what a deployed model would have met. The default.
+
+        Alice   o  o  o  .  |  x  .  x
+        Bob     .  o  .  o  |  .  .  .
+        Carol   .  .  .  .  |  .  x  .
+
+    Carol has no history: she is a cold user, and the report counts her. Equal timestamps never
+    straddle the cut.
+    """
+
+    rule: Literal["time"] = "time"
+    test: Share = Field(
+        default=0.2, description="the newest events, at most this share of all; unused when `at` is given"
+    )
+    at: float | None = Field(
+        default=None,
+        description="test = events at or after this: ISO date or date and time (UTC), or seconds since 1970",
+    )
+
+    @field_validator("at", mode="before")
+    @classmethod
+    def _to_seconds(cls, at: Any) -> Any:
+        if isinstance(at, str):
+            at = datetime.fromisoformat(at)
+        if isinstance(at, date) and not isinstance(at, datetime):
+            at = datetime(at.year, at.month, at.day)
+        if isinstance(at, datetime):
+            return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+        return at
+
+
+class LastN(_Rule):
+    """The last ``n`` events of each user. Leaks: Bob's test is earlier than what Alice and Carol teach.
+
+        Alice   o  o  .  .  .  .  o  x
+        Bob     .  o  x  .  .  .  .  .
+        Carol   .  .  .  .  .  o  .  .
+
+    Here n = 1. Carol has no more than n events: she stays wholly in train. Last is by (timestamp, item id);
+    repeats of one event (same user, item and time) never straddle, they all stay in train.
+    """
+
+    rule: Literal["last"] = "last"
+    n: int = Field(default=1, ge=1, description="test events of each user who has more than n")
+
+
+class Fraction(_Rule):
+    """Each (user, item) by its hash, whatever its time. For events without timestamps; with them, it leaks.
+
+        Alice   o  x  o  .  o  .  x  o
+        Bob     .  o  .  o  .  o  .  o
+        Carol   .  .  .  .  .  x  o  .
+
+    All events of one (user, item) fall on the same side: a repeat in train would give the answer away.
+    """
+
+    rule: Literal["fraction"] = "fraction"
+    test: Share = Field(default=0.2, description="expected share of (user, item) pairs in the test")
+    seed: int = Field(default=0, ge=0, description="another seed, another split")
+
+
+class HeldOutUsers(_Rule):
+    """Some users, by hash of their id, are never trained on; we predict from the start of their history.
+
+        Alice   o  o  o  .  o  .  o  o
+        Bob     .  h  h  h  .  h  .  x
+        Carol   .  o  .  .  .  .  o  .
+
+    Bob is held out: the earliest ``history`` share of his events, rounded down, is known when we predict, by
+    (timestamp, item id), or by hash without timestamps. Repeats of one event never straddle. A held-out
+    user's history rows whose item is no candidate are dropped and counted.
+    """
+
+    rule: Literal["users"] = "users"
+    share: Share = Field(default=0.2, description="expected share of users held out")
+    history: Share = Field(default=0.8, description="share of a held-out user's events that is known when we predict")
+    seed: int = Field(default=0, ge=0, description="another seed, another split")
+
+
+class ColdItems(_Rule):
+    """Some items, by hash of their id, are tested and never trained on: only their attributes can find them.
+
+        Alice   o  o  x  .  o  .  o  o
+        Bob     .  x  .  o  .  o  .  .
+        Carol   .  .  o  .  .  .  o  x
+
+    A cold item is a candidate only if the items table has it; the others are counted.
+    """
+
+    rule: Literal["items"] = "items"
+    share: Share = Field(default=0.2, description="expected share of items held out")
+    seed: int = Field(default=0, ge=0, description="another seed, another split")
+
+
+AnyRule = Annotated[ByTime | LastN | Fraction | HeldOutUsers | ColdItems, Field(discriminator="rule")]
+
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def iso(seconds: float) -> str:
+    """Return seconds since 1970 as ISO 8601 in UTC, without a time of day at midnight.
+
+    >>> iso(1451606400.0), iso(1451606400.25)
+    ('2016-01-01', '2016-01-01T00:00:00.250000Z')
+    """
+    text = (EPOCH + timedelta(seconds=float(seconds))).replace(tzinfo=None).isoformat()
+    return text.removesuffix("T00:00:00") if text.endswith("T00:00:00") else text + "Z"
+
+
+def cut_time(times: np.ndarray, test: float) -> float:
+    """Return the cut T of ``ByTime(test=...)``: test = timestamp ≥ T.
+
+    T is the smallest timestamp of the log such that at most ``int(test * n)`` of the n events are at or
+    after it; where even the newest timestamp has more events than that, T is the newest timestamp.
+
+    >>> cut_time(np.array([1.0, 2.0, 3.0, 3.0, 3.0]), test=0.4), cut_time(np.arange(10.0), test=0.2)
+    (3.0, 8.0)
+    """
+    first = len(times) - int(test * len(times))  # as long as the tie allows, test = sorted times[first:]
+    if first == len(times):
+        return float(times.max())
+    around = np.partition(times, [max(first - 1, 0), first])[max(first - 1, 0) : first + 1]
+    cut = around[-1]
+    if first and around[0] == cut:
+        later = times[times > cut]
+        cut = later.min() if len(later) else cut
+    return float(cut)
+
+
+def assign(events: pd.DataFrame, rule: AnyRule) -> np.ndarray:
+    """Return int8[n]: 0 train, 1 history only, 2 test. Depends on the set of rows, never on their order.
+
+    Raises:
+        InputError: the rule needs timestamps and there are none, or train or test would be empty.
+    """
+    side = _assign(events, rule)
+    empty = next((name for name, code in (("train", TRAIN), ("test", TEST)) if not (side == code).any()), None)
+    if empty:
+        span = (events[TIME].min(), events[TIME].max()) if TIME in events else None
+        raise InputError(empty_message(empty, len(events), rule, span))
+    return side
+
+
+def _assign(events: pd.DataFrame, rule: AnyRule) -> np.ndarray:
+    if not len(events):
+        raise InputError("there are no events to split.")
+    if isinstance(rule, ByTime):
+        times = _times(events, rule)
+        test = times >= (cut_time(times, rule.test) if rule.at is None else rule.at)
+    elif isinstance(rule, LastN):
+        before, _, total = _standing(events, _times(events, rule))
+        test = (total - before <= rule.n) & (total > rule.n)
+    elif isinstance(rule, Fraction):
+        test = row_hash(events[USER], events[ITEM], rule.seed) < rule.test
+    elif isinstance(rule, ColdItems):
+        test = id_hash(events[ITEM], rule.seed) < rule.share
+    else:
+        return _hold_out_users(events, rule)
+    return np.where(test, TEST, TRAIN).astype(np.int8)
+
+
+def _hold_out_users(events: pd.DataFrame, rule: HeldOutUsers) -> np.ndarray:
+    held = id_hash(events[USER], rule.seed) < rule.share
+    theirs = keep(events, held)
+    time = theirs[TIME].to_numpy() if TIME in events else row_hash(theirs[USER], theirs[ITEM], rule.seed)
+    _, upto, total = _standing(theirs, time)
+    side = np.full(len(events), TRAIN, dtype=np.int8)
+    side[held] = np.where(upto <= np.floor(rule.history * total), HISTORY, TEST)
+    return side
+
+
+def _times(events: pd.DataFrame, rule: AnyRule) -> np.ndarray:
+    if TIME not in events:
+        raise InputError(
+            f"rule = '{rule.rule}' needs timestamps and the events have none."
+            " Map a column to `timestamp` under [data.columns], or use rule = 'fraction'."
+        )
+    return events[TIME].to_numpy()
+
+
+def _standing(events: pd.DataFrame, time: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return int64[n] each: of the row's user, events before it, events up to it with its equals, and all.
+
+    Order is (time, item id); rows alike in user, time and item are equals.
+    """
+    user, item = (IdMap.of(events[column]).small_rows(events[column]) for column in (USER, ITEM))
+    order = np.lexsort((item, time, user))
+    user, time, item = user[order], time[order], item[order]
+    of_user, total = _runs(np.diff(user) != 0)
+    of_equals, length = _runs((np.diff(user) != 0) | (np.diff(time) != 0) | (np.diff(item) != 0))
+    standing = np.empty((3, len(order)), dtype=np.int64)
+    standing[:, order] = of_equals - of_user, of_equals + length - of_user, total
+    return standing[0], standing[1], standing[2]
+
+
+def _runs(change: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return int64[n] each: start and length of the run of equals that each of n positions lies in."""
+    starts = np.append(0, np.flatnonzero(change) + 1)
+    lengths = np.diff(np.append(starts, len(change) + 1))
+    return np.repeat(starts, lengths), np.repeat(lengths, lengths)
+
+
+def empty_message(part: str, events: int, rule: AnyRule, span: tuple[float, float] | None) -> str:
+    """Return what to say when a rule leaves no train or no test; ``span``: first and last time of the log."""
+    if not isinstance(rule, ByTime) or span is None:
+        setting = {"last": "n", "fraction": "test"}.get(rule.rule, "share")
+        return (
+            f"rule = '{rule.rule}' leaves no {part} events of {events:,}."
+            f" Use another `{setting}`{' or seed' if hasattr(rule, 'seed') else ''}, or more events."
+        )
+    start = iso(span[0] if rule.at is None else rule.at)
+    if part == "train":
+        return (
+            f"everything is in the test window: all {events:,} events are at or after {start}."
+            " Use a later `at`, or rule = 'fraction'."
+        )
+    return (
+        f"test window is empty: no events at or after {start}; the log ends {iso(span[1])}."
+        " Use an earlier `at`, or rule = 'fraction'."
+    )

@@ -1,0 +1,1 @@
+"""Agreement of ranked lists: Kendall, Spearman, RBO and their kin, with ties and partial lists."""

@@ -1,0 +1,221 @@
+"""Results by group: users by length of history or by any column, relevant items by popularity or by any column.
+
+A *user* grouping puts users in groups and averages over each. An *item* grouping asks how well a model finds the
+relevant items of one group: the lists stay as they are, what counts as relevant is cut down to the group, and a user
+with nothing relevant in it is undefined there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import csr_array
+
+from recsys.errors import ConfigError, nearest
+from recsys.evaluation.judging.judge import judge
+from recsys.evaluation.judging.metrics import Metric
+from recsys.evaluation.testing.significance import Sums
+from recsys.schema import ITEM, USER
+from recsys.types import TopK
+
+LEAST_USERS = 20
+"""A group with fewer users is shown, but no gap is taken from it: its bootstrap interval cannot be trusted."""
+
+MOST_LEVELS = 12
+"""Most groups of a column, besides ``unknown``; with more distinct values numbers are cut at their quartiles, and the
+rarest texts are ``other``."""
+
+UNKNOWN, OTHER = "unknown", "other"
+
+_HISTORY_STARTS = np.array([0, 1, 5, 20])
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """A way to group users, or relevant items: ``levels`` in the order in which they are shown."""
+
+    name: str
+    levels: tuple[str, ...]
+
+
+HISTORY = Grouping("history", ("0", "1-4", "5-19", "20+"))
+"""Users by the number of items in their history when their lists were made."""
+
+POPULARITY = Grouping("popularity", ("head", "mid", "tail"))
+"""Relevant items by popularity: :func:`popularity_codes`."""
+
+
+def history_codes(n_history: np.ndarray) -> np.ndarray:
+    """Return int[m], the level of :data:`HISTORY`; -1 for an unknown (negative) length.
+
+    >>> history_codes(np.array([0, 4, 5, 99, -1])).tolist()
+    [0, 1, 2, 3, -1]
+    """
+    return np.searchsorted(_HISTORY_STARTS, n_history, side="right") - 1
+
+
+def popularity_codes(likes: np.ndarray) -> np.ndarray:
+    """Return int[items], the level of :data:`POPULARITY`: each third of all likes, the most liked items first.
+
+    An item is in the head when the items liked more than it hold less than a third of all likes, in the middle when
+    less than two thirds, else in the tail. Items liked equally often stand together; one that nobody likes is tail.
+
+    >>> popularity_codes(np.array([5, 2, 2, 1, 1, 1, 0])).tolist()
+    [0, 1, 1, 2, 2, 2, 2]
+    """
+    values, place, sizes = np.unique(-np.asarray(likes, dtype=np.int64), return_inverse=True, return_counts=True)
+    held = -values * sizes
+    before = np.cumsum(held) - held  # likes held by items that are liked more
+    level = np.searchsorted(np.array([1, 2]) * held.sum(), 3 * before, side="right")
+    return np.where(values == 0, 2, level)[place]
+
+
+@dataclass(frozen=True)
+class Groups:
+    """A grouping and who is in which group: ``inside`` is bool[n, levels], row i for user or item i."""
+
+    grouping: Grouping
+    inside: np.ndarray
+
+    @classmethod
+    def of(cls, grouping: Grouping, codes: np.ndarray) -> Groups:
+        """Return the groups of int[n] levels, -1 for none."""
+        return cls(grouping, codes[:, None] == np.arange(len(grouping.levels)))
+
+    def rows(self, rows: np.ndarray) -> np.ndarray:
+        """Return bool[len(rows), levels]; a row of -1 or past the end is in the last level: unknown, or tail."""
+        last = np.zeros((1, len(self.grouping.levels)), dtype=bool)
+        last[0, -1] = True
+        known = np.where((rows < 0) | (rows >= len(self.inside)), len(self.inside), rows)
+        return np.concatenate([self.inside, last])[known]
+
+
+def column_groups(name: str, column: pd.Series) -> Groups:
+    """Return the groups that a column of a users or items table makes.
+
+    Texts are groups, and a cell ``a|b`` (or a list) is in both; so are numbers when there are few. Beyond
+    :data:`MOST_LEVELS` numbers are cut at their quartiles and the rarer texts are ``other``. A missing or empty cell
+    is ``unknown``: a group like any other, and the last one.
+    """
+    cells = [_cell(value) for value in column]
+    levels, level_of = _levels(pd.Series([v for cell in cells for v in cell], dtype=object).value_counts())
+    inside = np.zeros((len(cells), len(levels) + 1), dtype=bool)
+    for row, cell in enumerate(cells):
+        inside[row, [level_of[value] for value in cell] or [-1]] = True
+    return Groups(Grouping(name, (*levels, UNKNOWN)), inside)
+
+
+def _cell(value: Any) -> list[str]:
+    if isinstance(value, list | tuple | np.ndarray):
+        return [text for part in value for text in _cell(part)]
+    if value is None or value is pd.NA or value != value:
+        return []
+    if isinstance(value, float | np.floating):
+        return [f"{value:g}"]
+    return [part for part in (piece.strip() for piece in str(value).split("|")) if part]
+
+
+def _levels(counts: pd.Series) -> tuple[list[str], dict[str, int]]:
+    """Return the levels of distinct values (the index; how often each occurs), and value -> level."""
+    numbers = pd.to_numeric(pd.Series(counts.index, dtype=object), errors="coerce").to_numpy(dtype=np.float64)
+    numeric, many = bool(len(numbers)) and bool(np.isfinite(numbers).all()), len(counts) > MOST_LEVELS
+    if numeric and many:
+        edges = np.unique(np.quantile(np.repeat(numbers, counts), [0.25, 0.5, 0.75]))
+        bins, codes = np.unique(np.searchsorted(edges, numbers), return_inverse=True)
+        parts = [numbers[codes == code] for code in range(len(bins))]
+        return [f"{part.min():g} to {part.max():g}" for part in parts], dict(zip(counts.index, codes, strict=True))
+    kept = sorted(counts.index, key=lambda value: (-counts[value], value))[: MOST_LEVELS - many]
+    kept.sort(key=float if numeric else str)
+    level_of = {value: kept.index(value) if value in kept else len(kept) for value in counts.index}
+    return kept + [OTHER] * many, level_of
+
+
+def table_groups(names: list[str], table: pd.DataFrame | None, key: str, ids: Any) -> list[Groups]:
+    """Return the groups of some columns of a table, row i for ``ids[i]``; an id that it does not have is unknown."""
+    if table is None:
+        return []
+    rows = pd.Index(table[key]).get_indexer(pd.Index(ids))
+    groups = [column_groups(name, table[name]) for name in names]
+    return [Groups(found.grouping, found.rows(rows)) for found in groups]
+
+
+def whose(wanted: Iterable[str], users: Iterable[str], items: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Return which of the wanted columns are of the users table, and which of the items table.
+
+    Raises:
+        ConfigError: a column that neither table has, or both, or whose name a built-in grouping has.
+    """
+    users, items = set(users) - {USER}, set(items) - {ITEM}
+    for name in wanted:
+        if name in (HISTORY.name, POPULARITY.name):
+            raise ConfigError(f"[judge] segments: '{name}' is always shown; to use a column of that name, rename it.")
+        if name in users & items:
+            raise ConfigError(f"[judge] segments: users and items both have a column '{name}': rename one of them.")
+        if name not in users | items:
+            known = nearest(name, users | items) if users | items else " There is no users or items table."
+            raise ConfigError(f"[judge] segments: no column '{name}' in the users or items table.{known}")
+    return [name for name in wanted if name in users], [name for name in wanted if name in items]
+
+
+def within(metric: Metric | str, grouping: Grouping, level: str) -> str:
+    """Return the per-user column of a metric whose relevant items are those of one level.
+
+    >>> within("ndcg@10", POPULARITY, "tail")
+    'ndcg@10[popularity=tail]'
+    """
+    return f"{metric}[{grouping.name}={level}]"
+
+
+def by_item_group(
+    topk: TopK, relevant: csr_array, groups: Groups, metric: Metric, **settings: Any
+) -> dict[str, np.ndarray]:
+    """Return column -> float64[m]: the metric when only one group's items are relevant, NaN where a user has none.
+
+    Args:
+        relevant: csr (m, ≥ items) of values > 0, as :func:`~recsys.evaluation.judging.judge.judge` takes it.
+        groups: of the items that lists can name; relevant items past them are in the last level.
+        settings: of :func:`~recsys.evaluation.judging.judge.judge`.
+    """
+    inside, found = groups.rows(relevant.indices), {}
+    row = np.repeat(np.arange(relevant.shape[0]), np.diff(relevant.indptr))
+    for code, level in enumerate(groups.grouping.levels):
+        keep = inside[:, code]
+        cell = (row[keep], relevant.indices[keep])
+        part = csr_array((relevant.data[keep], cell), shape=relevant.shape)
+        found[within(metric, groups.grouping, level)] = metric(judge(topk, part, **settings))
+    return found
+
+
+def gap(sums: Sums, columns: np.ndarray, levels: tuple[str, ...]) -> dict[str, Any]:
+    """Return the largest difference of means between two groups: fairness towards groups of users.
+
+    ``gap``: best mean minus worst; ``ci95``: an interval that allows for having picked the most distant of all pairs
+    (it excludes 0 in 5 to 7 % of cases when all groups are alike: bench/RESULTS.md); ``best``, ``worst``: their levels.
+
+    The interval is gap ± c · se of that pair, where c is the 95 % point, over resamples, of the largest standardised
+    deviation of any pair's difference: Tukey's range with bootstrap errors instead of normal ones.
+
+    Undefined (None) with fewer than two groups of :data:`LEAST_USERS` users.
+
+    Args:
+        sums: of disjoint groups of users; ``columns``: int[groups], where each group's values stand.
+    """
+    large = np.flatnonzero(sums.count[columns] >= LEAST_USERS)
+    if len(large) < 2:
+        return {"gap": None, "ci95": [None, None], "best": None, "worst": None}
+    mean, means = sums.mean[columns[large]], sums.means[:, columns[large]]
+    pairs = np.array(list(combinations(range(len(large)), 2)))
+    deviation = (means[:, pairs[:, 0]] - mean[pairs[:, 0]]) - (means[:, pairs[:, 1]] - mean[pairs[:, 1]])
+    error = deviation.std(axis=0)
+    standardised = np.divide(np.abs(deviation), error, out=np.zeros_like(deviation), where=error > 0)
+    reach = float(np.quantile(standardised.max(axis=1), 0.95))
+    best, worst = int(mean.argmax()), int(mean.argmin())
+    picked = np.flatnonzero((pairs == sorted((best, worst))).all(axis=1))
+    size, half = float(mean[best] - mean[worst]), reach * float(error[picked].sum())
+    names = [levels[group] for group in large]
+    return {"gap": size, "ci95": [size - half, size + half], "best": names[best], "worst": names[worst]}

@@ -1,0 +1,1 @@
+"""Lists against truth: the metrics, their names, and the definitions of other libraries."""

@@ -1,0 +1,250 @@
+"""Ranking quality: a metric is a function of a :class:`Judged` that gives one number a user, NaN = undefined.
+
+A name is both the request and the label: ``name[option=value,…]@k``, read by :func:`parse`. Every metric is
+undefined for a user without any relevant item. An empty list scores 0. Without a cut-off a list is taken whole: the
+ideal list and the denominators then hold every relevant item. Where the judge left items tied (``ties = "average"``),
+a metric is its exact expectation over all orders of the tied. Each costs one pass over the relevant items, not over
+the lists. Definitions side by side with other libraries': docs/metrics.md.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from recsys import kernels
+from recsys.errors import ConfigError, nearest
+from recsys.evaluation.judging.judge import Judged
+from recsys.evaluation.judging.names import Name, parse_name, parse_names
+
+
+def precision(judged: Judged, k: int | None = None, ips: float = 0.0) -> np.ndarray:
+    """Relevant items among the first k, divided by k; in [0, 1]. Missing places count as misses.
+
+    ``ips``: each relevant item weighs its propensity^-ips, weights scaled to mean 1 a user: debiased for items that are
+    observed by chance. Differs from: LensKit divides by the length of the list; ``implicit`` pools hits over users and
+    divides by Σ min(k, relevant).
+    """
+    return recall(judged, k, ips) * judged.n_relevant / (k or judged.k)
+
+
+def recall(judged: Judged, k: int | None = None, ips: float = 0.0) -> np.ndarray:
+    """Relevant items among the first k, divided by all relevant ones; in [0, 1].
+
+    ``ips``: both sums weigh each relevant item by its propensity^-ips. Differs from: LensKit, Liang et al. 2018 and
+    google-research/ials divide by min(k, relevant): ``capped_recall``. Reference for ``ips``: Yang et al., RecSys 2018
+    (self-normalised); Steck, RecSys 2011.
+    """
+    k = _cut(judged, k)
+    if not ips:
+        return _share(judged, judged.hits(k), judged.n_relevant)
+    weight = _weights(judged, ips)
+    return _share(judged, judged.total(judged.mean_over_places(np.ones(k)) * weight), judged.total(weight))
+
+
+def capped_recall(judged: Judged, k: int | None = None) -> np.ndarray:
+    """Relevant items among the first k, divided by min(k, relevant); in [0, 1]: a perfect list reaches 1."""
+    k = _cut(judged, k)
+    return _share(judged, judged.hits(k), np.minimum(k, judged.n_relevant))
+
+
+def hit_rate(judged: Judged, k: int | None = None) -> np.ndarray:
+    """1 when any of the first k items is relevant, else 0; over tied scores, the chance of it.
+
+    A tie group of g places, t of them within the cut, misses its r relevant items with chance C(g−t, r) / C(g, r).
+    """
+    if not judged.tied:
+        return _defined(judged, np.minimum(judged.hits(_cut(judged, k)), 1.0))
+    before, _ = judged.group
+    ordinal = judged.ordinal - before  # within the tie group
+    within = np.clip(_cut(judged, k) - judged.place.astype(np.int64), 0, judged.spread)
+    left = np.where(within > 0, np.maximum(judged.spread - within - ordinal, 0), 1)
+    miss = np.ones(len(judged.length))
+    np.multiply.at(miss, judged.user, left / np.where(within > 0, judged.spread - ordinal, 1))
+    return _defined(judged, 1 - miss)
+
+
+def ndcg(judged: Judged, k: int | None = None, gain: str = "binary", ips: float = 0.0) -> np.ndarray:
+    """Discounted gain of the first k places over that of the best possible list; in [0, 1].
+
+    DCG = Σ_r g_r / log2(r + 1) for ranks r from 1; the ideal list holds the user's min(k, relevant) best items,
+    whether or not they were retrieved. ``gain``: binary (g = 1), linear (g = value), exp (g = 2^value − 1). ``ips``:
+    each gain is multiplied by propensity^-ips, in both lists.
+
+    Differs from: RecTools' default divides by k hits however few are relevant; trec_eval's gain is linear.
+    Reference: Järvelin and Kekäläinen, TOIS 2002; Burges et al., ICML 2005 (exponential gain).
+    """
+    shape = {"binary": lambda g: (g > 0).astype(np.float64), "linear": lambda g: g, "exp": lambda g: np.exp2(g) - 1}
+    if gain not in shape:
+        raise ConfigError(f"ndcg: gain is {gain!r}.{nearest(gain, shape)}")
+    gains = shape[gain](judged.value) * _weights(judged, ips)
+    discount = 1 / np.log2(np.arange(2, _cut(judged, k) + 2))
+    ideal = np.append(discount, 0.0)[np.minimum(judged.ordinal, len(discount))]
+    order = np.lexsort((-gains, judged.user)) if ips else judged.by_value  # every gain grows with the value
+    best = judged.total(gains[order] * ideal)
+    return _share(judged, judged.total(gains * judged.mean_over_places(discount)), best)
+
+
+def average_precision(judged: Judged, k: int | None = None, over: str = "capped") -> np.ndarray:
+    """Mean over min(k, relevant) of the precision at each relevant place, missed ones counting 0; in [0, 1].
+
+    ``over``: capped divides by min(k, relevant); relevant divides by all relevant items, as trec_eval does.
+    Over tied scores: a relevant item at offset i of g tied places, r of them relevant and h before, finds
+    h + 1 + i(r − 1)/(g − 1) relevant ones up to its place in the mean (McSherry and Najork, ECIR 2008).
+    """
+    if over not in ("capped", "relevant"):
+        raise ConfigError(f"map: over is {over!r}.{nearest(over, ('capped', 'relevant'))}")
+    k = _cut(judged, k)
+    before, tied = judged.group
+    reciprocal = judged.mean_over_places(1 / np.arange(1, k + 1))
+    places = (before + 1) * reciprocal
+    if judged.tied:
+        slope = (tied - 1) / np.maximum(judged.spread - 1, 1)
+        places += slope * (judged.mean_over_places(np.ones(k)) - (judged.place + 1.0) * reciprocal)
+    wanted = np.minimum(k, judged.n_relevant) if over == "capped" else judged.n_relevant
+    return _share(judged, judged.total(places), wanted)
+
+
+def reciprocal_rank(judged: Judged, k: int | None = None) -> np.ndarray:
+    """1 / rank of the first relevant item among the first k, 0 when there is none; in [0, 1]."""
+    _, tied = judged.group
+    first = judged.indptr[:-1][~judged.undefined]
+    value = np.zeros(len(judged.length))
+    value[~judged.undefined] = kernels.expected_reciprocal(
+        judged.place[first], judged.spread[first], tied[first], _cut(judged, k)
+    )
+    return _defined(judged, value)
+
+
+def r_precision(judged: Judged) -> np.ndarray:
+    """Relevant items among the first R places, divided by R, the number of relevant items; in [0, 1].
+
+    Places past the end of the list count as misses, so lists should be at least R long.
+    """
+    cut = judged.n_relevant[judged.user]
+    inside = np.minimum(judged.place + judged.spread, cut) - np.minimum(judged.place, cut)
+    return _share(judged, judged.total(inside / judged.spread), judged.n_relevant)
+
+
+def rbp(judged: Judged, k: int | None = None, p: float = 0.8) -> np.ndarray:
+    """Rank-biased precision (1 − p) Σ_r p^(r−1) hit_r over the first k places; in [0, 1).
+
+    ``p``: chance that the reader goes on to the next place, in (0, 1). Reference: Moffat and Zobel, TOIS 2008.
+    """
+    if not 0 < p < 1:
+        raise ConfigError(f"rbp: p is {p}; it must lie strictly between 0 and 1")
+    return _defined(judged, judged.total(judged.mean_over_places((1 - p) * p ** np.arange(_cut(judged, k)))))
+
+
+def auc(judged: Judged) -> np.ndarray:
+    """Chance that a relevant item ranks above one that is not, ties counting half; in [0, 1].
+
+    Needs the scores of all candidates (:func:`~recsys.evaluation.judging.judge.judge_scores`). Relevant
+    items that are no candidates rank below everything. Undefined also when every candidate is relevant.
+    """
+    if not judged.complete:
+        raise ConfigError(NEEDS_ALL)
+    found = judged.place < kernels.NOWHERE
+    others = judged.length - judged.total(found).astype(np.int64)
+    before, tied = judged.group
+    below = others[judged.user] - (judged.place - before) - (judged.spread - tied) / 2
+    pairs = np.where(others > 0, judged.n_relevant * others, np.nan)
+    return _share(judged, judged.total(np.where(found, below, 0.0)), pairs)
+
+
+NEEDS_ALL = "AUC needs the scores of all items, and a top-N table has only the best"
+
+METRICS: dict[str, Callable[..., np.ndarray]] = {
+    "precision": precision,
+    "recall": recall,
+    "capped_recall": capped_recall,
+    "hit_rate": hit_rate,
+    "ndcg": ndcg,
+    "map": average_precision,
+    "mrr": reciprocal_rank,
+    "r_precision": r_precision,
+    "rbp": rbp,
+    "auc": auc,
+}
+
+
+@dataclass(frozen=True)
+class Metric(Name):
+    """A metric with its options and cut-off; call it on a Judged, ``str`` gives the name back.
+
+    >>> str(parse("ndcg[gain=exp]@10"))
+    'ndcg[gain=exp]@10'
+    """
+
+    def __call__(self, judged: Judged) -> np.ndarray:
+        """Return float64[m]; NaN = undefined."""
+        return METRICS[self.name](judged, **self.arguments())
+
+    @property
+    def definition(self) -> str:
+        """One line that says what is computed, for metric cards."""
+        return (inspect.getdoc(METRICS[self.name]) or "").split("\n")[0]
+
+
+_ONE = Judged(
+    np.array([0, 1]),
+    np.zeros(1, dtype=np.int32),
+    np.ones(1, dtype=np.int32),
+    np.ones(1),
+    np.full(1, 2),
+    2,
+    complete=True,
+    propensity=np.ones(1),
+)
+"""One user with one relevant item, in first place: a name whose options are out of range fails on it."""
+
+
+def parse(text: str) -> Metric:
+    """Return the metric that a name asks for.
+
+    Raises:
+        ConfigError: unknown name or option (the nearest one is named), a bad value, or a needless cut-off.
+    """
+    metric = parse_name(text, METRICS, Metric)
+    metric(_ONE)
+    return metric
+
+
+def parse_all(texts: Iterable[str], *, complete: bool = False) -> list[Metric]:
+    """Parse every name; all bad ones are reported in one ConfigError.
+
+    ``complete``: the scores of all candidates are at hand; else AUC is refused.
+    """
+
+    def read(text: str) -> Metric:
+        metric = parse(text)
+        if metric.name == "auc" and not complete:
+            raise ConfigError(f"metric {text!r}: {NEEDS_ALL}: see evaluation.judging.full_ranking.evaluate_scores")
+        return metric
+
+    return parse_names(texts, read)
+
+
+def _cut(judged: Judged, k: int | None) -> int:
+    """Return the cut-off, lowered to where nothing changes any more."""
+    whole = max(judged.k, int(judged.n_relevant.max(initial=1)))
+    return min(k or whole, whole)
+
+
+def _weights(judged: Judged, ips: float) -> np.ndarray:
+    if not ips:
+        return np.ones(len(judged.place))
+    if judged.propensity is None:
+        raise ConfigError("ips weighs items by propensity^-ips: give the items' popularity or propensities")
+    return judged.propensity**-ips
+
+
+def _share(judged: Judged, part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.divide(part, whole, out=np.full(len(part), np.nan), where=~judged.undefined)
+
+
+def _defined(judged: Judged, values: np.ndarray) -> np.ndarray:
+    return np.where(judged.undefined, np.nan, values)

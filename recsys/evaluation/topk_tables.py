@@ -1,0 +1,249 @@
+"""Tables of lists and of truth: read from files with ids as categories, and turned into integer codes for the judge."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from recsys import kernels
+from recsys.data.reading.files import Source
+from recsys.errors import InputError, nearest
+from recsys.schema import EVENT, ITEM, RANK, SCORE, SOURCE, TIME, USER, VALUE, Table, is_category, is_text, one_kind
+
+LISTS = Table("topk", (USER, ITEM), (RANK, SCORE, SOURCE))
+TRUTH = Table("truth", (USER, ITEM), (VALUE, TIME, EVENT))
+_ID = pa.dictionary(pa.int32(), pa.string())
+_TYPES = {
+    USER: _ID,
+    ITEM: _ID,
+    SOURCE: _ID,
+    EVENT: _ID,
+    RANK: pa.int64(),
+    SCORE: pa.float64(),
+    VALUE: pa.float64(),
+    TIME: pa.string(),
+}
+
+
+def read_topk(path: str | Path) -> pd.DataFrame:
+    """Read a topk table: ``user_id``, ``item_id``, ``rank`` and/or ``score``, ``source``; CSV, TSV or Parquet."""
+    return _read(Source(Path(path)), LISTS)
+
+
+def read_truth(path: str | Path) -> pd.DataFrame:
+    """Read what users chose: ``user_id``, ``item_id``, ``value``; ``timestamp`` and ``event`` may stand beside them."""
+    return _read(Source(Path(path)), TRUTH)
+
+
+def _read(source: Source, table: Table) -> pd.DataFrame:
+    """Return the known columns of a file, text ids as categories.
+
+    Raises:
+        InputError: no such file, another format, no rows, a missing, unknown or repeated column, a cell that is not
+            what its column holds, an id that is missing.
+    """
+    kind = source.format()
+    if kind not in ("csv", "tsv", "parquet"):
+        raise InputError(f"{source}: {kind} is not read here: write the table as CSV or Parquet.")
+    try:
+        found = _parquet(source, table) if kind == "parquet" else _csv(source, table, "\t" if kind == "tsv" else ",")
+    except (pa.ArrowException, OSError, EOFError) as error:
+        raise InputError(f"{source}: {str(error).splitlines()[0]}. Check the file and its columns.") from error
+    if not len(found):
+        raise InputError(f"{source}: no rows: the file is empty, or has nothing but a header.")
+    for column in (USER, ITEM):
+        blank = found[column].isna() | (found[column] == "")
+        if blank.any():
+            raise InputError(f"{source}: {int(blank.sum()):,} rows have no {column}, first row {blank.argmax() + 1}.")
+    return found
+
+
+def _csv(source: Source, table: Table, delimiter: str) -> pd.DataFrame:
+    with source.open() as stream:
+        found = pa.csv.read_csv(
+            stream,
+            parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+            convert_options=pa.csv.ConvertOptions(column_types=_TYPES, null_values=[""], strings_can_be_null=True),
+        )
+    require(table, found.column_names, str(source))
+    return found.unify_dictionaries().to_pandas()
+
+
+def _parquet(source: Source, table: Table) -> pd.DataFrame:
+    data = pa.parquet.ParquetDataset(source.path, read_dictionary=[USER, ITEM])
+    require(table, data.schema.names, str(source))
+    found = data.read()
+    for column in (USER, ITEM):
+        kind = found.schema.field(column).type
+        if not (pa.types.is_integer(kind) or pa.types.is_dictionary(kind)):
+            raise InputError(f"{source}: column '{column}' has type {kind}: ids must be text or integers.")
+    return found.unify_dictionaries().to_pandas()
+
+
+def require(table: Table, columns: Iterable[str], where: str) -> None:
+    """Raise InputError naming every missing, repeated and unknown column at once."""
+    columns = list(columns)
+    known = table.required + table.optional
+    problems = [f"no column '{name}'.{nearest(name, columns)}" for name in table.required if name not in columns]
+    problems += [f"unknown column '{name}'.{nearest(name, known)}" for name in columns if name not in known]
+    problems += [f"column '{name}' stands there twice." for name in known if columns.count(name) > 1]
+    if problems:
+        raise InputError("\n".join(f"{where}: {problem}" for problem in problems) + "\nRename or drop columns.")
+
+
+def codes(*columns: pd.Series) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Give equal ids of several columns equal codes, hashing every column once and categories not at all.
+
+    Returns:
+        (ids by code, int32[n] codes of each column). Codes count in the order of first appearance, column by column,
+        so a table that stands in the order of another needs no sorting. Where one column holds text and another
+        numbers, text that is canonical decimal counts as the number if all of it is.
+
+    Raises:
+        InputError: an id is missing, or neither text nor an integer.
+    """
+    found = [_encode(column) for column in columns]
+    ids = [pd.Series(names) for names, _, _ in found]
+    if len({series.dtype.kind == "O" for series in ids if len(series)}) > 1:
+        ids = one_kind(*ids)
+    everything, union = pd.factorize(np.concatenate([series.to_numpy() for series in ids]))
+    parts = np.split(everything.astype(np.int32), np.cumsum([len(series) for series in ids])[:-1])
+    return np.asarray(union), [part[place][own] for part, (_, place, own) in zip(parts, found, strict=True)]
+
+
+def _encode(column: pd.Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return (ids that occur, in that order; the place in them of each code; codes) of one column."""
+    if is_category(column):
+        own, names = column.cat.codes.to_numpy(), column.cat.categories.to_numpy()
+    else:
+        own, names = _factorize(column.to_numpy())
+    seen, place = kernels.first_seen(own.astype(np.int32, copy=False), len(names))
+    if (missing := own < 0).any():
+        raise InputError(f"{int(missing.sum()):,} rows have no {column.name}, first row {missing.argmax() + 1}")
+    names = names[seen]
+    if names.dtype.kind not in "iu":
+        names = names.astype(object)
+        if not is_text(names):
+            raise InputError(f"{column.name}: ids must all be integers or all be text")
+    return names, place, own
+
+
+def _factorize(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return (codes, ids) as ``pd.factorize``. Tables hold few Python strings many times: those are hashed once each.
+
+    Rows that share one object are found by its address, an integer, which is far quicker to hash than text.
+    """
+    if values.dtype != object or not len(values):
+        return pd.factorize(values)
+    values = np.ascontiguousarray(values)
+    address = np.ctypeslib.as_array((ctypes.c_ssize_t * len(values)).from_address(values.ctypes.data))
+    same, objects = pd.factorize(address)
+    if len(objects) > len(values) // 2:  # nothing shared to speak of
+        return pd.factorize(values)
+    first = np.empty(len(objects), dtype=np.int64)
+    first[same[::-1]] = np.arange(len(values))[::-1]
+    codes, ids = pd.factorize(values[first])
+    return codes[same], ids
+
+
+@dataclass(frozen=True)
+class Lists:
+    """``m`` lists one after the other: ``item`` int64[n] codes, best first, ``score`` float64[n] or None.
+
+    ``offsets``: int64[m + 1]. ``depth``: places of the longest list.
+    """
+
+    item: np.ndarray
+    score: np.ndarray | None
+    offsets: np.ndarray
+
+    @property
+    def depth(self) -> int:
+        """Places of the longest list, at least 1."""
+        return int(np.diff(self.offsets).max(initial=1))
+
+
+def lists(
+    table: pd.DataFrame, user: np.ndarray, item: np.ndarray, m: int, *, where: str, names: np.ndarray | None = None
+) -> Lists:
+    """Return the lists of users ``0 … m-1``; rows of others are left out.
+
+    Order: ``rank``; in a table without ranks, score, equal ones as they stand. With ``names`` (ids by item code) order
+    is by score in single precision, equal ones by id, last in the alphabet first, whatever the ranks say.
+
+    Raises:
+        InputError: neither rank nor score, a rank that is no whole number from 1, a missing score, or one (user, item)
+            or (user, rank) twice.
+    """
+    score, rank = _scores(table, where), None
+    if names is None and RANK in table:
+        rank = _ranks(table, where)
+    order, offsets = kernels.group_rows(user, m)
+    if rank is not None:
+        kernels.sort_groups(order, offsets, rank)
+    elif score is None:
+        raise InputError(
+            f"{where}: the topk table needs a column 'score' to rank by" + (", or 'rank'" * (names is None))
+        )
+    else:
+        if names is not None:
+            score = score.astype(np.float32).astype(np.float64)
+            kernels.sort_groups(order, offsets, -_alphabetical(names)[item])
+        kernels.sort_groups(order, offsets, -score)
+    whole = kernels.is_identity(order, len(table))  # most tables stand in order: spare them the copies
+
+    def sorted_(values: np.ndarray) -> np.ndarray:
+        return values if whole else values[order]
+
+    listed = sorted_(item)
+    _refuse_repeats(
+        table, order, offsets, "item", kernels.repeats(listed, offsets, int(item.max(initial=0)) + 1), where
+    )
+    if rank is not None:
+        _refuse_repeats(table, order, offsets, "rank", kernels.equal_neighbours(sorted_(rank), offsets)[:, 0], where)
+    return Lists(listed, None if score is None else sorted_(score), offsets)
+
+
+def _alphabetical(names: np.ndarray) -> np.ndarray:
+    """Return float64[n]: the place of each id when all are sorted as text."""
+    place = np.empty(len(names))
+    place[np.argsort(names.astype(str))] = np.arange(len(names))
+    return place
+
+
+def _refuse_repeats(
+    table: pd.DataFrame, order: np.ndarray, offsets: np.ndarray, what: str, repeated: np.ndarray, where: str
+) -> None:
+    if repeated.any():
+        first = table[USER].iloc[order[offsets[int(repeated.argmax())]]]
+        raise InputError(
+            f"{where}: {int(repeated.sum()):,} rows of the topk table repeat a (user, {what}) pair,"
+            f" first user {first!r}: keep one row of each"
+        )
+
+
+def _scores(table: pd.DataFrame, where: str) -> np.ndarray | None:
+    if SCORE not in table:
+        return None
+    column = table[SCORE]
+    score = column.to_numpy() if column.dtype == np.float64 else column.to_numpy(dtype=np.float64, na_value=np.nan)
+    if np.isnan(score).any():
+        raise InputError(f"{where}: {int(np.isnan(score).sum()):,} rows have no score: fill or drop the column")
+    return score
+
+
+def _ranks(table: pd.DataFrame, where: str) -> np.ndarray:
+    rank = table[RANK].to_numpy()
+    if rank.dtype.kind not in "iu":
+        rank = table[RANK].to_numpy(dtype=np.float64, na_value=np.nan)
+    if len(rank) and not (rank.min() >= 1 and (rank.dtype.kind in "iu" or (rank % 1 == 0).all())):
+        raise InputError(f"{where}: ranks must be whole numbers from 1, best first")
+    return rank

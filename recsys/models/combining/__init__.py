@@ -1,0 +1,1 @@
+"""Models made of other models: cascade, blend, and the hybrid that chooses for itself."""

@@ -1,0 +1,1 @@
+"""From scores to lists: selection, masking, business rules, and re-ranking."""

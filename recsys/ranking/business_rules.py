@@ -1,0 +1,247 @@
+"""Business rules as data: one TOML file says what may be recommended, to whom, and how much of each kind.
+
+    allow = ["a1", "a2"]                 # nothing but these
+    deny = ["b7"]
+    [deny_for]                           # user -> items
+    alice = ["c3"]
+    [[where]]                            # keep items whose attribute …
+    field = "genres"
+    none_of = ["horror"]                 # any_of, none_of; at_least, at_most for numbers
+    [available]                          # keep items on offer at a moment; an empty cell is no limit
+    from_field = "from"
+    until_field = "until"
+    at = "2016-01-01"
+    [[quota]]                            # at most so many items of one value in a list
+    field = "genres"
+    at_most = 3
+
+Every rule is applied before the best k are chosen. An item without the attribute passes ``none_of`` and fails the
+others. A cell that is a list or holds a ``|`` has several values. Values are compared as text, whatever their case,
+and a whole number is its digits: 1994 is found among floats, which integers become in a column where one is missing.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from scipy.sparse import csr_array
+
+from recsys.errors import ConfigError, InputError, nearest
+from recsys.features.segment_popularity import text, texts
+from recsys.schema import ITEM
+from recsys.types import IdMap
+
+Ids = list[int | str]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Where(_Strict):
+    """Keep the items whose attribute passes every test that is given."""
+
+    field: str
+    any_of: list[bool | int | float | str] | None = None
+    none_of: list[bool | int | float | str] | None = None
+    at_least: float | None = None
+    at_most: float | None = None
+
+
+class Available(_Strict):
+    """Keep the items on offer at a moment: from ≤ at < until, as ISO dates or seconds since 1970."""
+
+    from_field: str | None = None
+    until_field: str | None = None
+    at: str | int | float | date | datetime
+
+
+class Quota(_Strict):
+    """At most so many items with one value of a field in a list; the next best ones come in their place."""
+
+    field: str
+    at_most: int = Field(ge=0)
+
+
+class Rules(_Strict):
+    """All rules; none by default."""
+
+    allow: Ids | None = None
+    deny: Ids = []
+    deny_for: dict[str, Ids] = {}
+    where: list[Where] = []
+    available: Available | None = None
+    quota: list[Quota] = []
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """Rules against one catalogue.
+
+    ``candidates``: bool[items]. ``denied``: csr (users, items), an entry a denied pair. ``quotas``: (csr (items,
+    values), most). ``removed``: rule -> items (``deny_for``: pairs) that this rule alone would remove. ``unknown``:
+    rule -> ids that nobody knows.
+    """
+
+    candidates: np.ndarray
+    denied: csr_array
+    quotas: list[tuple[csr_array, int]]
+    removed: dict[str, int]
+    unknown: dict[str, list[Any]]
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What rules.json of a run folder holds."""
+        return {"removed": self.removed, "unknown": self.unknown}
+
+
+def load(path: str | Path) -> Rules:
+    """Read rules from TOML.
+
+    Raises:
+        ConfigError: no such file, not TOML, or an unknown or ill-typed key, the nearest one named.
+    """
+    try:
+        raw = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as rules: {error}") from error
+    try:
+        return Rules.model_validate(raw)
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            key = ".".join(map(str, problem["loc"]))
+            hint = nearest(str(problem["loc"][-1]), Rules.model_fields) if problem["type"] == "extra_forbidden" else ""
+            lines.append(f"{path}: {key}: {problem['msg']}.{hint}")
+        raise ConfigError("\n".join(lines)) from None
+
+
+def compile_rules(rules: Rules, users: IdMap, items: IdMap, table: pd.DataFrame | None = None) -> Compiled:
+    """Return the rules in rows of ``users`` and ``items``.
+
+    Args:
+        table: the items table; needed by ``where``, ``available`` and ``quota``.
+
+    Raises:
+        ConfigError: a rule needs a field that the items table does not have, or the id, or there is no table.
+        InputError: a moment is neither an ISO date nor a number.
+    """
+    keep: dict[str, np.ndarray] = {}
+    unknown: dict[str, list[Any]] = {}
+
+    def rows(name: str, ids: Ids) -> np.ndarray:
+        found = _rows(items, ids)
+        if (found < 0).any():
+            unknown.setdefault(name, []).extend(np.array(ids, dtype=object)[found < 0].tolist())
+        return found[found >= 0]
+
+    if rules.allow is not None:
+        keep["allow"] = np.isin(np.arange(len(items)), rows("allow", rules.allow))
+    if rules.deny:
+        keep["deny"] = ~np.isin(np.arange(len(items)), rows("deny", rules.deny))
+    for place, test in enumerate(rules.where):
+        keep[f"where {place + 1} ({test.field})"] = _passes(test, _column(table, test.field, items))
+    if rules.available:
+        keep["available"] = _on_offer(rules.available, table, items)
+    denied = _denied(rules, users, items, rows, unknown)
+    quotas = [(_values(_column(table, quota.field, items)), quota.at_most) for quota in rules.quota]
+    removed = {name: int((~kept).sum()) for name, kept in keep.items()}
+    if rules.deny_for:
+        removed["deny_for"] = denied.nnz
+    candidates = np.logical_and.reduce([np.ones(len(items), dtype=bool), *keep.values()])
+    return Compiled(candidates, denied, quotas, removed, unknown)
+
+
+def _denied(rules: Rules, users: IdMap, items: IdMap, rows: Any, unknown: dict[str, list[Any]]) -> csr_array:
+    user, item = [], []
+    for who, ids in rules.deny_for.items():
+        own = np.unique(rows("deny_for", ids))
+        place = int(_rows(users, [who])[0])
+        if place < 0:
+            unknown.setdefault("deny_for users", []).append(who)
+            continue
+        user += [place] * len(own)
+        item += own.tolist()
+    pairs = csr_array((np.ones(len(user), np.float32), (user, item)), shape=(len(users), len(items)))
+    pairs.sort_indices()
+    return pairs
+
+
+def _rows(known: IdMap, ids: Ids) -> np.ndarray:
+    return known.rows([str(key) for key in ids])
+
+
+def _column(table: pd.DataFrame | None, field: str, items: IdMap) -> pd.Series:
+    """Return a column of the items table, one cell an item row, None where the table has no such item."""
+    if field == ITEM:
+        raise ConfigError(f"a rule asks for the field '{ITEM}', which is no attribute: name ids in `allow` or `deny`.")
+    if table is None or field not in table:
+        there = [] if table is None else set(table.columns) - {ITEM}
+        raise ConfigError(
+            f"a rule asks for the field '{field}', which the items table does not have.{nearest(field, there)}"
+        )
+    return table.set_index(ITEM)[field].reindex(pd.Index(items.ids))
+
+
+def _cells(column: pd.Series) -> list[list[str]]:
+    """Return the values of each cell, in one case: none of a missing one, the members of a list or of ``a|b``."""
+    cells = [[value.strip() for value in cell.casefold().split("|")] for cell in texts(column)]
+    return [[value for value in cell if value] for cell in cells]
+
+
+def _passes(test: Where, column: pd.Series) -> np.ndarray:
+    kept = np.ones(len(column), dtype=bool)
+    cells = _cells(column)
+    for wanted, among in ((test.any_of, True), (test.none_of, False)):
+        if wanted is not None:
+            values = {text(value).casefold() for value in wanted}
+            kept &= np.array([bool(values & set(cell)) == among for cell in cells], dtype=bool)
+    if test.at_least is not None or test.at_most is not None:
+        number = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64)
+        low = -np.inf if test.at_least is None else test.at_least
+        high = np.inf if test.at_most is None else test.at_most
+        kept &= (number >= low) & (number <= high)
+    return kept
+
+
+def _on_offer(rule: Available, table: pd.DataFrame | None, items: IdMap) -> np.ndarray:
+    at, kept = _second(rule.at), np.ones(len(items), dtype=bool)
+    for field, begins in ((rule.from_field, True), (rule.until_field, False)):
+        if field:
+            limit = np.array([_second(cell) if cell else np.nan for cell in texts(_column(table, field, items))])
+            kept &= np.isnan(limit) | ((limit <= at) if begins else (at < limit))
+    return kept
+
+
+def _second(moment: Any) -> float:
+    """Return seconds since 1970 of an ISO date or time (UTC unless it says otherwise), or of a number."""
+    if isinstance(moment, int | float | np.number):
+        return float(moment)
+    try:
+        return float(moment) if not isinstance(moment, date) else _since(moment)
+    except ValueError:
+        pass
+    try:
+        return _since(datetime.fromisoformat(str(moment)))
+    except ValueError:
+        raise InputError(f"available: {moment!r} is neither an ISO date nor seconds since 1970") from None
+
+
+def _since(moment: date) -> float:
+    at = moment if isinstance(moment, datetime) else datetime(moment.year, moment.month, moment.day)
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+
+
+def _values(column: pd.Series) -> csr_array:
+    """Return (items, values of the field): what each item has."""
+    cells = [sorted(set(cell)) for cell in _cells(column)]
+    row = np.repeat(np.arange(len(cells)), [len(cell) for cell in cells])
+    code, names = pd.factorize(np.array([value for cell in cells for value in cell], dtype=object))
+    return csr_array((np.ones(len(row), np.float32), (row, code)), shape=(len(cells), len(names)))

@@ -1,0 +1,1 @@
+"""Saved models: bundles, their update with new events, and export to MLflow."""

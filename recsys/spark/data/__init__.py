@@ -1,0 +1,1 @@
+"""Reading, splitting and auditing on Spark: the twins of ``recsys.data``."""

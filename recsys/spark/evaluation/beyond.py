@@ -1,0 +1,87 @@
+"""Beyond accuracy and groups on Spark: the driver reads the items and users tables and counts items; users stay out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from scipy.sparse import csr_array
+
+from recsys.evaluation.beyond import Catalogue, of_all_lists, per_user
+from recsys.evaluation.evaluate import Judging
+from recsys.evaluation.groups import Groups, column_groups, whose
+from recsys.schema import ITEM, USER
+from recsys.spark.data.read import Tables
+from recsys.spark.data.split import Split
+from recsys.types import IdMap, TopK
+
+
+def catalogue(parts: Split, tables: Tables, likes: np.ndarray, judging: Judging) -> Catalogue:
+    """Return what is known of the candidates; ``likes``: train users who like each (``recommend.popular``)."""
+    named = parts.items.where(F.col("row") < parts.candidates).orderBy("row").toPandas()[ITEM]
+    table = tables.item_table
+    if table is not None and named.dtype == object and table[ITEM].dtype != object:
+        table = table.assign(**{ITEM: table[ITEM].astype(str).astype(object)})
+    columns = [() if found is None else tuple(found.columns) for found in (tables.user_table, table)]
+    users = parts.train.select("user").distinct().count()
+    segments = whose(judging.segments, *columns)[1]
+    return Catalogue.of(likes.astype(np.int64), users, judging, IdMap.of(named), table, segments)
+
+
+def user_groups(spark: SparkSession, tables: Tables, judging: Judging) -> tuple[list[Groups], DataFrame | None]:
+    """Return the groups of the wanted columns of the users table, and (id as text, ``inside``: who is in which)."""
+    table = tables.user_table
+    wanted = [] if table is None else [name for name in judging.segments if name in table]
+    if table is None or not wanted:
+        return [], None
+    groups = [column_groups(name, table[name]) for name in wanted]
+    inside = np.hstack([found.inside for found in groups]).tolist()
+    frame = pd.DataFrame({"key": table[USER].astype(str), "inside": inside})
+    return groups, spark.createDataFrame(frame, "key string, inside array<boolean>")
+
+
+def exposure(lists: DataFrame, tested: DataFrame, items: int) -> dict[str, dict[str, float]]:
+    """Return the measures of all lists of tested users; ``lists``: (user, item, …), items are rows."""
+    own = lists.join(tested.select("user"), "user", "left_semi").select("user", "item")
+    lengths = own.groupBy("user").agg(F.count(F.lit(1)).alias("length"))
+    weight = F.lit(1.0) / F.sqrt("length")
+    found = own.join(lengths, "user").groupBy("item").agg(F.count(F.lit(1)).alias("n"), F.sum(weight).alias("w"))
+    counted = found.toPandas().sort_values("item")
+    times, weights = np.zeros(items, dtype=np.int64), np.zeros(items)
+    rows = counted["item"].to_numpy(dtype=np.int64)
+    times[rows], weights[rows] = counted["n"], counted["w"]
+    return of_all_lists(times, weights, lengths.count())
+
+
+def columns_of(known: Catalogue, judging: Judging, k: int, exclude_seen: bool) -> Callable[..., dict[str, np.ndarray]]:
+    """Return a function of a batch's lists, truth and histories that gives its further columns.
+
+    It takes (values, offsets) of listed items, of their scores, of relevant items and of their gains, and an Arrow
+    column of lists of (item, value): what each user's history holds. Items are rows.
+    """
+    n = len(known.likes)
+
+    def measure(
+        listed: np.ndarray, offsets: np.ndarray, scores: np.ndarray, relevant: Any, gain: np.ndarray, history: pa.Array
+    ) -> dict[str, np.ndarray]:
+        m = len(offsets) - 1
+        row = np.repeat(np.arange(m), np.diff(offsets))
+        place = np.arange(len(listed)) - offsets[row]
+        items, score = np.full((m, k), -1, dtype=np.int32), np.full((m, k), np.nan, dtype=np.float32)
+        items[row, place], score[row, place] = listed, scores
+        blank = np.full((m, k), -1, dtype=np.int8)
+        topk = TopK(np.arange(m), items, score, blank, (), np.zeros(m, dtype=np.int8))
+        wanted, starts = relevant
+        truth = csr_array((gain, np.array(wanted), starts), shape=(m, max(n, int(wanted.max(initial=0)) + 1)))
+        cells = history.flatten()
+        lengths = history.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
+        data = [np.array(cells.field(i)) for i in (1, 0)]  # copies: Arrow's own memory is read-only
+        seen = csr_array((*data, np.concatenate([[0], np.cumsum(lengths)])), shape=(m, n))
+        return per_user(topk, truth, seen, known, judging, exclude_seen=exclude_seen)
+
+    return measure

@@ -1,0 +1,1 @@
+"""Segments and attributes on Spark: the twins of ``recsys.features``."""

@@ -1,0 +1,1 @@
+"""Top-N on Spark: the twins of ``recsys.ranking``."""

@@ -1,0 +1,1 @@
+"""Training ALS on Spark: log blocks, half-steps, and the training curve."""
