@@ -20,7 +20,7 @@ from results import table, write_section
 from scipy.sparse import csr_array
 
 from recsys.data.weigh import from_table
-from recsys.evaluation.evaluate import Judging, evaluate
+from recsys.evaluation.evaluate import EvaluationSettings, evaluate
 from recsys.evaluation.testing.significance import mean_ci
 from recsys.models import build
 from recsys.ranking.rank import recommend
@@ -61,7 +61,7 @@ def complete(pairs):
 def measure(model, split):
     """Return {metric: mean} and the per-user table."""
     lists = recommend(model, split.histories(), 300)
-    judged = evaluate(lists, split, Judging(metrics=METRICS), name="hybrid")
+    judged = evaluate(lists, split, EvaluationSettings(metrics=METRICS), name="hybrid")
     return judged.per_user
 
 

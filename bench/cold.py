@@ -18,7 +18,7 @@ from scipy.sparse import csr_array, hstack
 from recsys.data.reading.read import read_tables
 from recsys.data.splitting.split import split
 from recsys.data.splitting.strategies import ColdItems, Fraction
-from recsys.evaluation.evaluate import Judging, evaluate
+from recsys.evaluation.evaluate import EvaluationSettings, evaluate
 from recsys.evaluation.testing.significance import mean_ci
 from recsys.features.encoding import features as read_features
 from recsys.features.encoding import fields, shuffled
@@ -27,7 +27,7 @@ from recsys.models import build
 from recsys.ranking.rank import recommend
 
 DATA = Path(os.environ.get("RECSYS_DATA", Path(__file__).parents[2] / "shared" / "data")) / "ml-latest-small"
-JUDGING = Judging(metrics=("ndcg@10",))
+JUDGING = EvaluationSettings(metrics=("ndcg@10",))
 CROWD = ("itemknn", "rp3beta", "ease", "spectral", "als")
 
 

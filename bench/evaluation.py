@@ -19,7 +19,7 @@ import pytrec_eval
 import ranx
 from results import table, write_section
 
-from recsys.evaluation.evaluate import Judging, evaluate_tables
+from recsys.evaluation.evaluate import EvaluationSettings, evaluate_tables
 
 K, ITEMS, RELEVANT = 100, 50_000, 10
 CUTS = (5, 10, 20, 100)
@@ -76,7 +76,7 @@ def world(users: int, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def by_recsys(recs: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
     """Our numbers; mrr at one cut stands for the others' mrr."""
-    judging = Judging(metrics=tuple(names(OURS)))
+    judging = EvaluationSettings(metrics=tuple(names(OURS)))
     return evaluate_tables(recs, truth, judging).per_user.set_index("user_id")
 
 

@@ -28,7 +28,7 @@ from results import table, write_section
 
 from recsys import models
 from recsys.data.hashing import row_hash
-from recsys.evaluation.evaluate import Judging, evaluate
+from recsys.evaluation.evaluate import EvaluationSettings, evaluate
 from recsys.ranking.rank import recommend
 from recsys.types import IdMap, Interactions, Split, TopK
 
@@ -114,7 +114,7 @@ def together(lists):
 
 def means(name, lists, parts):
     """Return the mean of each metric."""
-    return evaluate(lists, parts, Judging(metrics=METRICS), name=name).per_user[list(METRICS)].mean()
+    return evaluate(lists, parts, EvaluationSettings(metrics=METRICS), name=name).per_user[list(METRICS)].mean()
 
 
 def tune(folder: Path, users: int = 3000) -> None:
@@ -265,7 +265,7 @@ def hold_out(everything: Interactions, tilt: float, users: int, share: float = 0
 
 def part(whole: Interactions, keep: np.ndarray, users: IdMap) -> Interactions:
     """Return some entries, with a user map that knows all their users."""
-    row = users.rows(whole.users.names(whole.user[keep])).astype(np.int32)
+    row = users.rows(whole.users.ids_of(whole.user[keep])).astype(np.int32)
     return Interactions(users, whole.items, row, whole.item[keep], whole.value[keep], whole.time[keep])
 
 

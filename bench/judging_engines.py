@@ -16,7 +16,7 @@ from results import write_section
 
 from recsys.config import SparkSettings
 from recsys.evaluation.agreement.measures import agree_tables
-from recsys.evaluation.evaluate import Judging, evaluate_tables, popularity
+from recsys.evaluation.evaluate import EvaluationSettings, evaluate_tables, popularity
 from recsys.spark.evaluation import agreement, evaluate
 from recsys.spark.session import session
 
@@ -86,7 +86,7 @@ def main(users: int) -> None:
             table.rename(columns={"user_id": "user", "item_id": "item"}).to_parquet(Path(folder) / f"{name}.parquet")
             frames[name] = spark.read.parquet(str(Path(folder) / f"{name}.parquet"))
         for ties in ("stable", "average"):
-            judging = Judging(metrics=METRICS, ties=ties)
+            judging = EvaluationSettings(metrics=METRICS, ties=ties)
             start = time.perf_counter()
             here = evaluate_tables(
                 recs, truth, judging, propensity=popularity(tables["train"], truth["item_id"])

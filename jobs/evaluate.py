@@ -32,7 +32,7 @@ def main() -> int:
 def work(asked: argparse.Namespace) -> None:
     """Read, judge, print."""
     from recsys.config import SparkSettings
-    from recsys.evaluation.evaluate import Judging
+    from recsys.evaluation.evaluate import EvaluationSettings
     from recsys.evaluation.judging.metrics import parse_all
     from recsys.runfolder import plain
     from recsys.spark.evaluation.evaluate import evaluate_tables
@@ -40,7 +40,7 @@ def work(asked: argparse.Namespace) -> None:
     from recsys.spark.table_files import read_table, write_table
 
     names = tuple(map(str, parse_all(asked.metric or ["ndcg@10", "recall@10"])))
-    judging = Judging(
+    judging = EvaluationSettings(
         metrics=names, relevant=asked.relevant, missing_users=asked.missing_users, ties=asked.ties, resamples=1000
     )
     spark = session(SparkSettings())

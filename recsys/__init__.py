@@ -2,7 +2,7 @@
 
 The public names, imported when they are first used, so that ``import recsys`` costs next to nothing:
 
-    read_tables, read_events     files -> checked tables            recsys.data.reading.read; Reading says how
+    read_tables, read_events     files -> checked tables            recsys.data.reading.read; ReadSettings says how
     split                        events -> Split                    recsys.data.splitting.split
     build                        name, parameters -> Recommender    recsys.models
     recommend                    model, histories -> TopK           recsys.ranking.rank
@@ -18,7 +18,7 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "Reading": "data.reading.read",
+    "ReadSettings": "data.reading.read",
     "read_events": "data.reading.read",
     "read_tables": "data.reading.read",
     "split": "data.splitting.split",

@@ -15,14 +15,14 @@ from typing import Any, Literal, get_args
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from recsys.data.reading.read import Reading
+from recsys.data.reading.read import ReadSettings
 from recsys.data.splitting.strategies import AnyRule, ByTime, Fraction
-from recsys.data.weigh import Filters, Weighting
+from recsys.data.weigh import FilterSettings, WeightSettings
 from recsys.errors import ConfigError, nearest
-from recsys.evaluation.evaluate import Judging
+from recsys.evaluation.evaluate import EvaluationSettings
 
 
-class Data(Reading):
+class Data(ReadSettings):
     """Where the tables are, and how to read them."""
 
     events: str = Field(description="file or folder of events, or a MovieLens folder or zip")
@@ -30,12 +30,12 @@ class Data(Reading):
     users: str | None = Field(None, description="file of users: `user_id`, attributes")
 
     @property
-    def reading(self) -> Reading:
+    def reading(self) -> ReadSettings:
         """The settings of reading alone."""
-        return Reading(**{name: getattr(self, name) for name in Reading.model_fields})
+        return ReadSettings(**{name: getattr(self, name) for name in ReadSettings.model_fields})
 
 
-class Recommending(BaseModel):
+class RecommendSettings(BaseModel):
     """How lists are made."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -73,7 +73,7 @@ class Recommending(BaseModel):
         return (raw,) if isinstance(raw, str) else raw
 
     @model_validator(mode="after")
-    def _segment_of_what(self) -> Recommending:
+    def _segment_of_what(self) -> RecommendSettings:
         if (self.fallback == "segment") != bool(self.segment):
             raise ValueError(
                 "fallback = 'segment' and segment = 'COLUMN' go together: name the columns of the users table that make"
@@ -100,7 +100,7 @@ class SparkSettings(BaseModel):
     conf: dict[str, str] = Field({}, description="any further Spark settings")
 
 
-class Tuning(BaseModel):
+class TuneSettings(BaseModel):
     """What `recsys tune` searches, and how it judges what it tries: on folds of the run's train part alone."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -144,15 +144,15 @@ class Config(BaseModel):
     seed: int = Field(0, ge=0, description="seeds models, resampling and the split's hash unless they have their own")
     data: Data
     split: AnyRule | None = Field(None, description="unset: by time when there are timestamps, else a fraction by hash")
-    filter: Filters = Filters()
-    weigh: Weighting = Weighting()
+    filter: FilterSettings = FilterSettings()
+    weigh: WeightSettings = WeightSettings()
     models: dict[str, dict[str, Any]] = Field(
         {"als": {}}, description="name -> parameters; `model` is the kind, by default the name itself"
     )
-    recommend: Recommending = Recommending()
-    judge: Judging = Judging()
+    recommend: RecommendSettings = RecommendSettings()
+    judge: EvaluationSettings = EvaluationSettings()
     spark: SparkSettings = SparkSettings()
-    tune: Tuning = Tuning()
+    tune: TuneSettings = TuneSettings()
 
     @model_validator(mode="before")
     @classmethod

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from recsys import models
-from recsys.config import Config, Recommending
+from recsys.config import Config, RecommendSettings
 from recsys.data import weigh
 from recsys.data.card import card
 from recsys.data.reading.read import Tables, read_tables
@@ -20,7 +20,7 @@ from recsys.data.splitting.split import split
 from recsys.evaluation import cold_start
 from recsys.evaluation.beyond import Catalogue, extend
 from recsys.evaluation.cold_start import ColdStart
-from recsys.evaluation.evaluate import Judging, evaluate
+from recsys.evaluation.evaluate import EvaluationSettings, evaluate
 from recsys.evaluation.groups import whose
 from recsys.evaluation.summary import summarise
 from recsys.features import segment_popularity
@@ -28,7 +28,7 @@ from recsys.features.encoding import features
 from recsys.features.segment_popularity import BySegment, Segments
 from recsys.meter import Meter
 from recsys.models.combining.cascade import Cascade
-from recsys.ranking.business_rules import Compiled, compile_rules, load
+from recsys.ranking.business_rules import CompiledRules, compile_rules, load
 from recsys.ranking.rank import recommend, topk_table
 from recsys.runfolder import RunFolder
 from recsys.schema import ITEM, TIME
@@ -138,8 +138,8 @@ def _recommend(
     name: str,
     model: list[Recommender],
     parts: Split,
-    wanted: Recommending,
-    rules: list[Compiled | None],
+    wanted: RecommendSettings,
+    rules: list[CompiledRules | None],
     progress: Callable[[int, int], None],
 ) -> tuple[TopK, pd.DataFrame]:
     """Return the lists of the tested users, and the table of all lists (``recommend.everyone``).
@@ -163,18 +163,18 @@ def _recommend(
     return topk, table
 
 
-def _rules(wanted: Recommending, users: IdMap, parts: Split, tables: Tables) -> Compiled | None:
+def _rules(wanted: RecommendSettings, users: IdMap, parts: Split, tables: Tables) -> CompiledRules | None:
     return compile_rules(load(wanted.rules), users, parts.train.items, tables.items) if wanted.rules else None
 
 
-def _segments(wanted: Recommending, train: Interactions, tables: Tables) -> Segments | None:
+def _segments(wanted: RecommendSettings, train: Interactions, tables: Tables) -> Segments | None:
     if wanted.fallback != "segment":
         return None
     columns, prior, memory_mb = wanted.segment, wanted.segment_prior, wanted.memory_mb
     return segment_popularity.fit(train, tables.users, columns, prior=prior, memory_mb=memory_mb)
 
 
-def _catalogue(train: Interactions, tables: Tables, judging: Judging) -> Catalogue:
+def _catalogue(train: Interactions, tables: Tables, judging: EvaluationSettings) -> Catalogue:
     columns = [() if table is None else tuple(table.columns) for table in (tables.users, tables.items)]
     likes = np.bincount(train.item[train.value > 0], minlength=len(train.items))
     return Catalogue.of(
@@ -185,7 +185,7 @@ def _catalogue(train: Interactions, tables: Tables, judging: Judging) -> Catalog
 def _write_split(folder: RunFolder, parts: Split, items: pd.DataFrame | None) -> None:
     """Write the parts, and the candidates with what the items table says of them."""
     folder.write_json("split.json", parts.about)
-    candidates = pd.DataFrame({ITEM: parts.train.items.names(np.arange(len(parts.train.items)))})
+    candidates = pd.DataFrame({ITEM: parts.train.items.all_ids})
     told = candidates if items is None else candidates.merge(items, on=ITEM, how="left")
     folder.write_table("split/items.parquet", told)
     for name in ("train", "history", "test"):

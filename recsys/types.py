@@ -22,12 +22,12 @@ class IdMap:
     """External ids, sorted, against rows ``0 … n-1``.
 
     Inside, ids are ``int64`` or ``str``; ``dtype`` remembers what the input used (``int32``, say) and
-    :meth:`names` hands that back. Integers sort as numbers, text by code point (Spark's order too).
+    :meth:`ids_of` hands that back. Integers sort as numbers, text by code point (Spark's order too).
 
     >>> films = IdMap.of(np.array([30, 10, 20, 10], dtype=np.int32))
     >>> films.rows([20, 99])
     array([ 1, -1])
-    >>> films.names([2, 0])
+    >>> films.ids_of([2, 0])
     array([30, 10], dtype=int32)
     """
 
@@ -67,7 +67,7 @@ class IdMap:
         if not len(ids):
             return np.empty(0, dtype=np.int64)
         if is_category(ids):
-            return self.small_rows(ids).astype(np.int64)
+            return self.rows_int32(ids).astype(np.int64)
         wanted = _plain(ids)
         if not len(self):
             return np.full(len(wanted), -1, dtype=np.int64)
@@ -78,7 +78,7 @@ class IdMap:
             return np.where(fits, self.ids.get_indexer(numbers), -1).astype(np.int64)
         return self.ids.get_indexer(wanted).astype(np.int64)
 
-    def small_rows(self, ids: Any) -> np.ndarray:
+    def rows_int32(self, ids: Any) -> np.ndarray:
         """Return :meth:`rows` as int32; of categories, without anything of eight bytes an id in between."""
         if not is_category(ids):
             return self.rows(ids).astype(np.int32)
@@ -89,9 +89,14 @@ class IdMap:
             rows[part] = of_category[codes[part]]
         return rows
 
-    def names(self, rows: Any) -> np.ndarray:
+    def ids_of(self, rows: Any) -> np.ndarray:
         """Return the ids of ``rows`` (any shape, each ≥ 0) in the dtype of the input."""
         return self.ids.to_numpy()[np.asarray(rows, dtype=np.int64)].astype(self.dtype, copy=False)
+
+    @property
+    def all_ids(self) -> np.ndarray:
+        """The ids of all rows, in order, in the dtype of the input."""
+        return self.ids.to_numpy().astype(self.dtype, copy=False)
 
 
 def _parts(n: int) -> Iterator[slice]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from recsys.data.reading.read import Reading, read_events
+from recsys.data.reading.read import ReadSettings, read_events
 from recsys.data.reading.validate import check_events, count_times, guess_unit
 from recsys.errors import RecsysError
 from recsys.schema import EVENTS, one_kind
@@ -74,7 +74,7 @@ def mutate(data: bytes, rng: np.random.Generator) -> bytes:
 
 def check(path: Path) -> str:
     """Return ``read`` or ``refused``; raise AssertionError when rows are lost, or any other error as it comes."""
-    reading = Reading(max_refused_share=1)
+    reading = ReadSettings(max_refused_share=1)
     try:
         events, refusals = read_events(path, reading)
     except RecsysError as error:

@@ -26,7 +26,7 @@ TABLE = pd.DataFrame(
 
 def kept(**rules):
     found = compile_rules(Rules(**rules), USERS, ITEMS, TABLE)
-    return "".join(ITEMS.names(np.flatnonzero(found.candidates))), found
+    return "".join(ITEMS.ids_of(np.flatnonzero(found.candidates))), found
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_a_year_is_found_however_the_column_is_kept(kind, year):
 
     def left(**test):
         rules = Rules(where=[Where(field="year", **test)])
-        return "".join(ITEMS.names(np.flatnonzero(compile_rules(rules, USERS, ITEMS, table).candidates)))
+        return "".join(ITEMS.ids_of(np.flatnonzero(compile_rules(rules, USERS, ITEMS, table).candidates)))
 
     assert left(any_of=[year]) == "ad"
     assert left(none_of=[year]) == "bcef"

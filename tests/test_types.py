@@ -24,9 +24,9 @@ def test_ids_come_back_as_they_were(ids):
     known = IdMap.of(ids)
     rows = known.rows(ids)
     assert sorted(rows) == list(range(len(ids)))
-    assert list(known.names(rows)) == list(ids)
+    assert list(known.ids_of(rows)) == list(ids)
     if hasattr(ids, "dtype"):
-        assert known.names(rows).dtype == ids.dtype
+        assert known.ids_of(rows).dtype == ids.dtype
 
 
 def test_text_looked_up_among_numbers_must_be_canonical():

@@ -143,13 +143,15 @@ def _candidate(folder: RunFolder, evaluation: Evaluation, name: str) -> Candidat
 
 def _tables(tables: list[Path], truth: Path, metrics: list[str] | None, relevant: float | None) -> list[Candidate]:
     """Judge top-N tables of any systems against one truth."""
-    from recsys.evaluation.evaluate import Judging, evaluate_tables
+    from recsys.evaluation.evaluate import EvaluationSettings, evaluate_tables
     from recsys.evaluation.judging.metrics import parse_all
     from recsys.evaluation.topk_tables import read_topk, read_truth
 
     if len(tables) < 2:
         raise ConfigError("name two tables or more.")
-    judging = Judging(metrics=tuple(map(str, parse_all(metrics or ["ndcg@10", "recall@10"]))), relevant=relevant)
+    judging = EvaluationSettings(
+        metrics=tuple(map(str, parse_all(metrics or ["ndcg@10", "recall@10"]))), relevant=relevant
+    )
     chosen, lists = (
         read_truth(truth),
         {label: read_topk(path) for path, label in zip(tables, _labels(tables), strict=True)},

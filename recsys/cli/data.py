@@ -11,7 +11,7 @@ import typer
 from recsys.cli.console import Json, log, out, progress
 
 if TYPE_CHECKING:
-    from recsys.data.reading.read import Reading
+    from recsys.data.reading.read import ReadSettings
 
 
 def register(app: typer.Typer) -> None:
@@ -66,7 +66,7 @@ def check(
         out.print(f"{name:>12}  {_say(value)}", markup=False)
 
 
-def _audit(train: Path, test: Path, reading: Reading, as_json: bool) -> None:
+def _audit(train: Path, test: Path, reading: ReadSettings, as_json: bool) -> None:
     """Print what leaks from TEST into TRAIN; a leak fires the gate."""
     from recsys.data.reading.read import read_wide
     from recsys.data.splitting.leaks import audit, overview
@@ -89,11 +89,11 @@ def _audit(train: Path, test: Path, reading: Reading, as_json: bool) -> None:
         raise GateFired(f"{train} knows what only {test} should: {', '.join(dict.fromkeys(x.leak for x in leaks))}.")
 
 
-def _reading(column: list[str] | None, delimiter: str | None, time_unit: str | None) -> Reading:
+def _reading(column: list[str] | None, delimiter: str | None, time_unit: str | None) -> ReadSettings:
     """Return the Reading of command-line options."""
     from pydantic import ValidationError
 
-    from recsys.data.reading.read import Reading
+    from recsys.data.reading.read import ReadSettings
     from recsys.errors import ConfigError
 
     columns = {}
@@ -103,7 +103,7 @@ def _reading(column: list[str] | None, delimiter: str | None, time_unit: str | N
             raise ConfigError(f"--column {pair}: write it as canonical=source, for example user_id=userId")
         columns[canonical] = source
     try:
-        return Reading(columns=columns, delimiter=delimiter, time_unit=time_unit)
+        return ReadSettings(columns=columns, delimiter=delimiter, time_unit=time_unit)
     except ValidationError as error:
         raise ConfigError("; ".join(f"{p['loc'][0]}: {p['msg']}" for p in error.errors())) from None
 

@@ -47,7 +47,7 @@ def evaluate(
 
     Example: recsys evaluate recs.csv truth.csv -m ndcg@10 -m recall@20 --json
     """
-    from recsys.evaluation.evaluate import Judging, evaluate_tables, popularity
+    from recsys.evaluation.evaluate import EvaluationSettings, evaluate_tables, popularity
     from recsys.evaluation.judging.metrics import parse_all
     from recsys.evaluation.summary import summarise
     from recsys.evaluation.topk_tables import read_topk, read_truth
@@ -55,7 +55,7 @@ def evaluate(
     from recsys.schema import ITEM
 
     names = tuple(map(str, parse_all(metrics or ["ndcg@10", "recall@10"])))
-    judging = Judging(metrics=names, relevant=relevant, missing_users=missing_users, ties=ties)
+    judging = EvaluationSettings(metrics=names, relevant=relevant, missing_users=missing_users, ties=ties)
     chosen = read_truth(truth)
     evaluation = evaluate_tables(
         read_topk(recs),

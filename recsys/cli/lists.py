@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
 
 
 @dataclass(frozen=True)
-class Opened:
+class SavedModel:
     """A run's model with what it needs to answer: histories, items and their table."""
 
     name: str
@@ -49,10 +49,10 @@ class Opened:
         segment where the run has them, which columns of ``users`` tell before the users table of the run does."""
         model: Any = self.model
         if self.factors is not None:
-            from recsys.saved.bundle import Stored
+            from recsys.saved.bundle import StoredFactors
 
             rows = self.history.users.rows(users["user_id"])
-            model = Stored(model, np.where((rows >= 0)[:, None], self.factors[rows], np.float32(np.nan)))
+            model = StoredFactors(model, np.where((rows >= 0)[:, None], self.factors[rows], np.float32(np.nan)))
         if self.segments is None or not hasattr(self.model, "leads"):
             return model
         from recsys.features.segment_popularity import BySegment
@@ -113,7 +113,7 @@ class Opened:
         return table.to_csv(index=False)
 
 
-def open_run(run: Path, model: str | None) -> Opened:
+def open_run(run: Path, model: str | None) -> SavedModel:
     """Open a run folder for asking.
 
     Raises:
@@ -128,7 +128,7 @@ def open_run(run: Path, model: str | None) -> Opened:
         found = bundle.open_bundle(run)
         if model and model != found.name:
             raise RunFolderError(f"{run}: a bundle of model {found.name}, not of {model}.")
-        return Opened(found.name, found.model, found.history, found.items, found.factors, found.segments)
+        return SavedModel(found.name, found.model, found.history, found.items, found.factors, found.segments)
     folder = RunFolder.open(run)
     names = [
         name for name in folder.read_json("metrics.json")["models"] if (run / "model" / name / "model.json").exists()
@@ -140,7 +140,7 @@ def open_run(run: Path, model: str | None) -> Opened:
         )
     name = model or names[-1]
     history, items = bundle.known(folder)
-    return Opened(name, models.load(run / "model" / name), history, items, segments=Segments.load(run))
+    return SavedModel(name, models.load(run / "model" / name), history, items, segments=Segments.load(run))
 
 
 def recommend(
@@ -279,7 +279,7 @@ def explain(
         out.print(f"{name}: drawn at random: nothing of the user's is in it", markup=False)
         return
     out.print(f"{name}: score {score:.6g}", markup=False)
-    ids = opened.history.items.names(history.indices)
+    ids = opened.history.items.ids_of(history.indices)
     kinds: dict[str, dict[Any, float]] = {}
     if hasattr(speaker, "shares"):
         kinds["part"] = speaker.shares(history, row)
@@ -317,7 +317,7 @@ def _speaker(name: str, model: Any, history: csr_array) -> tuple[str, Any]:
     return name, model
 
 
-def _told(pairs: list[str], opened: Opened) -> dict[str, str]:
+def _told(pairs: list[str], opened: SavedModel) -> dict[str, str]:
     """Return what ``--with`` says, and warn where nobody in train is like that."""
     from recsys.features.segment_popularity import told
 

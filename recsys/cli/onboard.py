@@ -61,7 +61,7 @@ def onboard(
     titles = items.set_index("item_id")["title"].dropna() if "title" in items else {}
     answers: Answers = {}
     while len(answers) < questions and (item := model.question(answers)) is not None:
-        name = ids.names([item])[0]
+        name = ids.ids_of([item])[0]
         answer = _ask(f"{len(answers) + 1}/{questions}  {titles.get(name, name)} (y / n / Enter: don't know / q): ")
         if answer is None:
             break

@@ -28,10 +28,10 @@ DAY = 86_400.0
 SESSIONS_NEED_TIMES = "session_minutes needs timestamps: map a timestamp column, or remove session_minutes."
 
 
-class Weighting(BaseModel):
+class WeightSettings(BaseModel):
     """What an event is worth: type weight × value × decay, then one number a (user, item).
 
-    >>> Weighting(events={"view": 1, "buy": 5, "return": -5, "impression": 0}, half_life_days=30).aggregate
+    >>> WeightSettings(events={"view": 1, "buy": 5, "return": -5, "impression": 0}, half_life_days=30).aggregate
     'sum'
     """
 
@@ -66,7 +66,7 @@ class Weighting(BaseModel):
         return self
 
 
-class Filters(BaseModel):
+class FilterSettings(BaseModel):
     """Least activity, in rows of train: items first, then users among what is left; ``repeat`` gives the k-core."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -86,7 +86,7 @@ def nothing_removed() -> dict[str, dict[str, int]]:
     return {name: {"rows": 0, "ids": 0} for name in ("min_item_events", "min_user_events")}
 
 
-def filter_events(events: pd.DataFrame, filters: Filters) -> tuple[pd.DataFrame, dict[str, dict[str, int]]]:
+def filter_events(events: pd.DataFrame, filters: FilterSettings) -> tuple[pd.DataFrame, dict[str, dict[str, int]]]:
     """Return the events that pass, and the rows and ids that each filter removed, over all rounds.
 
     With ``repeat`` the result is the largest part of the log in which every item and every user has its least
@@ -96,7 +96,7 @@ def filter_events(events: pd.DataFrame, filters: Filters) -> tuple[pd.DataFrame,
     while before != len(events) and (before < 0 or filters.repeat):
         before = len(events)
         for name, column, least in filters.steps():
-            codes = IdMap.of(events[column]).small_rows(events[column])
+            codes = IdMap.of(events[column]).rows_int32(events[column])
             counts = np.bincount(codes)
             kept = counts[codes] >= least
             removed[name]["rows"] += int((~kept).sum())
@@ -105,7 +105,7 @@ def filter_events(events: pd.DataFrame, filters: Filters) -> tuple[pd.DataFrame,
     return events, removed
 
 
-def once_a_session(events: pd.DataFrame, weighting: Weighting) -> pd.DataFrame:
+def once_a_session(events: pd.DataFrame, weighting: WeightSettings) -> pd.DataFrame:
     """Return the events that no event of the same user, item and type follows within ``session_minutes``.
 
     A page loaded five times in ten minutes is one sign of interest, not five. Each event is compared with the next
@@ -122,21 +122,21 @@ def once_a_session(events: pd.DataFrame, weighting: Weighting) -> pd.DataFrame:
     if not len(events):
         return events
     users = IdMap.of(events[USER])
-    user, item = (ids.small_rows(events[name]) for name, ids in ((USER, users), (ITEM, IdMap.of(events[ITEM]))))
+    user, item = (ids.rows_int32(events[name]) for name, ids in ((USER, users), (ITEM, IdMap.of(events[ITEM]))))
     time, value = events[TIME].to_numpy(), events[VALUE].to_numpy()
     begins, order = pairs.in_order(user, item, len(users), time, value)
     kind = pd.factorize(events[EVENT])[0] if EVENT in events else np.zeros(len(events), dtype=np.int64)
     return keep(events, pairs.ends_of_sessions(begins, order, item, time, kind, 60 * weighting.session_minutes))
 
 
-def check_event_types(events: pd.DataFrame, weighting: Weighting) -> None:
+def check_event_types(events: pd.DataFrame, weighting: WeightSettings) -> None:
     """Raise ConfigError listing every event type that has no weight, with its number of rows."""
     if EVENT not in events or not weighting.events:
         return
     check_event_counts(events[EVENT].value_counts(dropna=False).to_dict(), weighting)
 
 
-def check_event_counts(counts: dict[str, int], weighting: Weighting) -> None:
+def check_event_counts(counts: dict[str, int], weighting: WeightSettings) -> None:
     """Raise ConfigError as :func:`check_event_types`, from event type -> rows."""
     unlisted = {kind: count for kind, count in counts.items() if kind not in weighting.events}
     if unlisted:
@@ -144,7 +144,7 @@ def check_event_counts(counts: dict[str, int], weighting: Weighting) -> None:
         raise ConfigError(f"event types without a weight: {kinds}. Give each one under [weigh.events], 0 to ignore it.")
 
 
-def weigh(events: pd.DataFrame, weighting: Weighting, *, reference: float | None = None) -> pd.DataFrame:
+def weigh(events: pd.DataFrame, weighting: WeightSettings, *, reference: float | None = None) -> pd.DataFrame:
     """Return events with ``value`` × type weight × 2^(−age / half-life); rows of weight 0 are left out.
 
     The type weight is 1 when there is no ``event`` column or no weights are given. Age is ``reference −
@@ -212,8 +212,8 @@ def table(interactions: Interactions) -> pd.DataFrame:
     """Return the interactions table: user_id, item_id (dtypes of the input), value float32, timestamp int64."""
     return pd.DataFrame(
         {
-            USER: interactions.users.names(interactions.user),
-            ITEM: interactions.items.names(interactions.item),
+            USER: interactions.users.ids_of(interactions.user),
+            ITEM: interactions.items.ids_of(interactions.item),
             VALUE: interactions.value,
             TIME: interactions.time,
         }
@@ -249,7 +249,7 @@ def from_table(df: pd.DataFrame, users: IdMap | None = None, items: IdMap | None
 
 def _rows(df: pd.DataFrame, column: str, ids: IdMap) -> np.ndarray:
     """Return int32[n] the rows of a column of ids, all of which must be known."""
-    rows = ids.small_rows(df[column])
+    rows = ids.rows_int32(df[column])
     if len(rows) and rows.min() < 0:
         unknown = df[column].array[rows < 0]
         raise InputError(f"{len(unknown):,} rows have a {column} outside the id map, first {unknown[0]!r}.")

@@ -16,7 +16,7 @@ from scipy.sparse import csr_array, diags_array
 
 from recsys.data.card import gini
 from recsys.errors import ConfigError, nearest
-from recsys.evaluation.evaluate import Judging, from_counts, truth_of
+from recsys.evaluation.evaluate import EvaluationSettings, from_counts, truth_of
 from recsys.evaluation.groups import POPULARITY, Groups, by_item_group, popularity_codes, table_groups
 from recsys.evaluation.judging.metrics import parse_all
 from recsys.features.encoding import features
@@ -63,7 +63,7 @@ class Catalogue:
         cls,
         likes: np.ndarray,
         users: int,
-        judging: Judging,
+        judging: EvaluationSettings,
         ids: IdMap,
         table: pd.DataFrame | None = None,
         segments: list[str] | None = None,
@@ -112,7 +112,7 @@ def extend(
     topk: TopK,
     split: Split,
     catalogue: Catalogue,
-    judging: Judging,
+    judging: EvaluationSettings,
     *,
     exclude_seen: bool = True,
 ) -> Evaluation:
@@ -133,7 +133,7 @@ def per_user(
     relevant: csr_array,
     histories: csr_array,
     catalogue: Catalogue,
-    judging: Judging,
+    judging: EvaluationSettings,
     *,
     exclude_seen: bool = True,
 ) -> dict[str, np.ndarray]:

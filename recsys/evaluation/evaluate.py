@@ -26,7 +26,7 @@ CAUTION = (
 DEFAULT_METRICS = ("ndcg@10", "recall@10", "precision@10", "map@10", "mrr@10", "hit_rate@10")
 
 
-class Judging(BaseModel):
+class EvaluationSettings(BaseModel):
     """What is measured, and what counts as relevant."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -65,7 +65,7 @@ class Judging(BaseModel):
 
 
 def evaluate(
-    topk: TopK, split: Split, judging: Judging | None = None, *, name: str, exclude_seen: bool = True
+    topk: TopK, split: Split, judging: EvaluationSettings | None = None, *, name: str, exclude_seen: bool = True
 ) -> Evaluation:
     """Judge the lists of ``split.test`` users.
 
@@ -79,7 +79,7 @@ def evaluate(
     Returns:
         per_user: user_id, n_relevant, n_history, shortfall, then the metrics; a row for every tested user.
     """
-    judging = judging or Judging()
+    judging = judging or EvaluationSettings()
     histories = split.histories()
     relevant, removed = truth_of(split, judging.relevant, histories if exclude_seen else None)
     propensity = train_propensity(split, relevant.shape[1])
@@ -90,13 +90,13 @@ def evaluate(
         "shortfall": np.array(SHORTFALL, dtype=object)[topk.shortfall],
     }
     counts = {"seen_pairs_removed": removed, "relevant_outside_candidates": outside(relevant, len(split.train.items))}
-    return build(name, split.test.users.names(topk.users), columns, judged, judging, counts)
+    return build(name, split.test.users.ids_of(topk.users), columns, judged, judging, counts)
 
 
 def evaluate_tables(
     recs: pd.DataFrame,
     truth: pd.DataFrame,
-    judging: Judging | None = None,
+    judging: EvaluationSettings | None = None,
     *,
     name: str = "recs",
     convention: str | None = None,
@@ -123,7 +123,7 @@ def evaluate_tables(
         InputError: a missing column, ids of two kinds, an item twice in a list or in a user's truth, NaN scores.
         ConfigError: a metric that the convention, or a table without all scores, cannot give.
     """
-    judging = judging or Judging()
+    judging = judging or EvaluationSettings()
     theirs = conventions.named(convention) if convention else None
     if theirs:
         judging = judging.model_copy(update={"ties": theirs.ties, "missing_users": theirs.missing_users})
@@ -194,7 +194,7 @@ def build(
     users: np.ndarray,
     columns: dict[str, np.ndarray],
     judged: Judged,
-    judging: Judging,
+    judging: EvaluationSettings,
     counts: dict[str, int],
     convention: Convention | None = None,
 ) -> Evaluation:

@@ -16,7 +16,7 @@ import pandas as pd
 
 from recsys.data.hashing import id_bits
 from recsys.evaluation.beyond import Catalogue
-from recsys.evaluation.evaluate import Judging
+from recsys.evaluation.evaluate import EvaluationSettings
 from recsys.evaluation.groups import HISTORY, Grouping, Groups, gap, history_codes, table_groups, within
 from recsys.evaluation.testing.significance import Sums, bootstrap_sums, detectable, holm
 from recsys.schema import USER
@@ -188,7 +188,7 @@ def _gaps(layout: Layout, sums: Sums, places: dict[tuple[str, str, str, str], np
 
 def summarise(
     evaluations: list[Evaluation],
-    judging: Judging,
+    judging: EvaluationSettings,
     *,
     seed: int = 0,
     users: pd.DataFrame | None = None,

@@ -82,7 +82,7 @@ class Rules(_Strict):
 
 
 @dataclass(frozen=True)
-class Compiled:
+class CompiledRules:
     """Rules against one catalogue.
 
     ``candidates``: bool[items]. ``denied``: csr (users, items), an entry a denied pair. ``quotas``: (csr (items,
@@ -123,7 +123,7 @@ def load(path: str | Path) -> Rules:
         raise ConfigError("\n".join(lines)) from None
 
 
-def compile_rules(rules: Rules, users: IdMap, items: IdMap, table: pd.DataFrame | None = None) -> Compiled:
+def compile_rules(rules: Rules, users: IdMap, items: IdMap, table: pd.DataFrame | None = None) -> CompiledRules:
     """Return the rules in rows of ``users`` and ``items``.
 
     Args:
@@ -156,7 +156,7 @@ def compile_rules(rules: Rules, users: IdMap, items: IdMap, table: pd.DataFrame 
     if rules.deny_for:
         removed["deny_for"] = denied.nnz
     candidates = np.logical_and.reduce([np.ones(len(items), dtype=bool), *keep.values()])
-    return Compiled(candidates, denied, quotas, removed, unknown)
+    return CompiledRules(candidates, denied, quotas, removed, unknown)
 
 
 def _denied(rules: Rules, users: IdMap, items: IdMap, rows: Any, unknown: dict[str, list[Any]]) -> csr_array:

@@ -13,7 +13,7 @@ from scipy.sparse import csr_array
 
 from recsys import kernels, schema
 from recsys.errors import ConfigError, InputError
-from recsys.ranking.business_rules import Compiled
+from recsys.ranking.business_rules import CompiledRules
 from recsys.types import SHORTFALL, IdMap, Recommender, TopK, select_rows
 
 SCORES, ROWS = 16 * 2**20, 1024
@@ -33,7 +33,7 @@ def recommend(
     exclude_seen: bool = True,
     seen: csr_array | None = None,
     candidates: np.ndarray | None = None,
-    rules: Compiled | None = None,
+    rules: CompiledRules | None = None,
     memory_mb: int = 512,
     progress: Progress | None = None,
 ) -> TopK:
@@ -185,8 +185,8 @@ def topk_table(topk: TopK, users: IdMap, items: IdMap) -> pd.DataFrame:
     names = np.array(topk.sources, dtype=object)
     return pd.DataFrame(
         {
-            schema.USER: users.names(topk.users[row]),
-            schema.ITEM: items.names(topk.items[row, place]),
+            schema.USER: users.ids_of(topk.users[row]),
+            schema.ITEM: items.ids_of(topk.items[row, place]),
             schema.RANK: (place + 1).astype(np.int32),
             schema.SCORE: topk.scores[row, place],
             schema.SOURCE: names[topk.source[row, place]],

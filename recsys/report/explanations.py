@@ -62,7 +62,7 @@ class Teller:
         if hasattr(model, "shares"):
             parts = list(model.shares(row, item).items())
         elif hasattr(model, "contributions"):
-            names = [self.run.title(name) for name in self.items.names(row.indices)]
+            names = [self.run.title(name) for name in self.items.ids_of(row.indices)]
             parts = list(zip(names, model.contributions(row, item), strict=True))
             if hasattr(model, "base"):
                 parts.append(("the same for everyone", model.base(item)))

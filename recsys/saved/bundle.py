@@ -54,7 +54,7 @@ class Bundle:
     segments: Segments | None = None
 
 
-class Stored:
+class StoredFactors:
     """A factor model that asks stored user factors first, and folds in whoever has none.
 
     ``factors``: float32[m, rank], the factor of the m-th user asked about, NaN where none is stored.
@@ -65,7 +65,7 @@ class Stored:
         self.als: ALS = next(iter(model.models.values())) if isinstance(model, Cascade) else model  # type: ignore
         self.sources = model.sources  # type: ignore[attr-defined]
 
-    def fit(self, train: Interactions, features: Any = None) -> Stored:
+    def fit(self, train: Interactions, features: Any = None) -> StoredFactors:
         """Refuse: what is stored was trained elsewhere."""
         raise RunFolderError("a bundle is not trained: train a run, and bundle that.")
 

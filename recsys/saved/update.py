@@ -30,7 +30,7 @@ from recsys.models.combining.cascade import Cascade
 from recsys.ranking import rank
 from recsys.runfolder import RunFolder
 from recsys.saved import bundle as bundles
-from recsys.saved.bundle import Bundle, Stored
+from recsys.saved.bundle import Bundle, StoredFactors
 from recsys.schema import ITEM, TIME, USER
 from recsys.types import IdMap, Interactions, select_rows
 
@@ -81,7 +81,7 @@ def update(
     als: ALS = old.model.models[old.name]  # type: ignore[assignment]
     read, _ = read_events(events, old.config.data.reading)
     history, changed = _together(old, read)
-    at = history.users.rows(old.history.users.names(np.arange(len(old.history.users))))
+    at = history.users.rows(old.history.users.all_ids)
     x = np.full((len(history.users), als.rank), np.nan, dtype=np.float32)
     x[at] = old.factors
     carried = _wider(als, old.history.items, history.items)
@@ -94,7 +94,7 @@ def update(
     grown = _with(carried, np.where(fresh[:, None], stepped, carried.item_factors_), carried.known_ | fresh)
     x[changed] = _fold(grown, history.matrix()[changed])
     model = Cascade({old.name: grown, "popular": Popular().fit(history)})
-    ids = pd.DataFrame({ITEM: history.items.names(np.arange(len(history.items)))})
+    ids = pd.DataFrame({ITEM: history.items.all_ids})
     items, segments = ids.merge(old.items, on=ITEM, how="left"), _segments(old, history)
     new = replace(old, model=model, history=history, items=items, factors=x, segments=segments)
     bundles.write_bundle(new, Path(out), RunFolder.open(place))
@@ -132,7 +132,7 @@ def _segments(old: Bundle, history: Interactions) -> Segments | None:
 
 
 def _ids(history: Interactions) -> list[tuple[np.ndarray, str]]:
-    return [(ids.names(np.arange(len(ids))), column) for ids, column in ((history.users, USER), (history.items, ITEM))]
+    return [(ids.all_ids, column) for ids, column in ((history.users, USER), (history.items, ITEM))]
 
 
 def _wider(als: ALS, old: IdMap, new: IdMap) -> ALS:
@@ -143,7 +143,7 @@ def _wider(als: ALS, old: IdMap, new: IdMap) -> ALS:
 def _at(rows: np.ndarray, old: IdMap, new: IdMap) -> np.ndarray:
     """Return what stands for old items in rows of new ones, 0 or False for the rest."""
     found = np.zeros((len(new), *rows.shape[1:]), dtype=rows.dtype)
-    found[new.rows(old.names(np.arange(len(old))))] = rows
+    found[new.rows(old.all_ids)] = rows
     return found
 
 
@@ -165,7 +165,7 @@ def _drift(als: ALS, known: np.ndarray, x: np.ndarray, matrix: csr_array) -> tup
 
 def _overlap(new: Bundle, other: Bundle, k: int = 10, most: int = 10_000) -> float:
     """Return the mean share of common items in the first k places, over at most ``most`` users of both."""
-    ids = new.history.users.names(np.arange(len(new.history.users)))
+    ids = new.history.users.all_ids
     ids = ids[other.history.users.rows(ids) >= 0]
     ids = ids[:: max(1, len(ids) // most)]
     lists = [_lists(each, ids, k) for each in (new, other)]
@@ -174,6 +174,6 @@ def _overlap(new: Bundle, other: Bundle, k: int = 10, most: int = 10_000) -> flo
 
 def _lists(each: Bundle, ids: np.ndarray, k: int) -> list[list[object]]:
     rows = each.history.users.rows(ids)
-    model = each.model if each.factors is None else Stored(each.model, each.factors[rows])
+    model = each.model if each.factors is None else StoredFactors(each.model, each.factors[rows])
     found = rank.recommend(model, select_rows(each.history.matrix(), rows), k).items  # type: ignore[arg-type]
-    return [list(each.history.items.names(row[row >= 0])) for row in found]
+    return [list(each.history.items.ids_of(row[row >= 0])) for row in found]

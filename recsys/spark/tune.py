@@ -12,7 +12,7 @@ from uuid import uuid4
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from recsys.config import Config, Tuning
+from recsys.config import Config, TuneSettings
 from recsys.errors import ConfigError, InputError
 from recsys.runfolder import RunFolder, remove_orphans
 from recsys.schema import ITEM, TIME, USER, VALUE
@@ -53,7 +53,7 @@ def judges(config: Config, name: str, metric: str, place: Path) -> Iterator[list
         shutil.rmtree(work, ignore_errors=True)
 
 
-def sides(train: DataFrame, wanted: Tuning, seed: int) -> list[tuple[Column, Column]]:
+def sides(train: DataFrame, wanted: TuneSettings, seed: int) -> list[tuple[Column, Column]]:
     """Return (in train, in test) of each fold, as conditions on a row: the folds of ``tune.folds.folds``."""
     timed = train.where(F.col(TIME) < 0).isEmpty()
     if wanted.rule == "time" and not timed:

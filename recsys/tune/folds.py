@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from recsys.config import Config, Tuning
+from recsys.config import Config, TuneSettings
 from recsys.data.hashing import row_hash
 from recsys.data.weigh import from_table
 from recsys.errors import InputError
@@ -20,7 +20,7 @@ from recsys.types import Features, IdMap, Interactions, Recommender, Split
 Fold = tuple[Split, Features | None]
 
 
-def folds(train: pd.DataFrame, wanted: Tuning, items: pd.DataFrame | None = None, seed: int = 0) -> list[Fold]:
+def folds(train: pd.DataFrame, wanted: TuneSettings, items: pd.DataFrame | None = None, seed: int = 0) -> list[Fold]:
     """Return the folds of a train part, each with the items' features where there is an items table.
 
     ``time``: window f of F holds the ``share`` of events before the last F - f windows; its train is all that is
@@ -52,7 +52,7 @@ def judged(model: Recommender, split: Split, config: Config, metric: str) -> pd.
     return found.per_user.set_index(USER)[metric]
 
 
-def _windows(train: pd.DataFrame, wanted: Tuning) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _windows(train: pd.DataFrame, wanted: TuneSettings) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     times, ordered = train[TIME].to_numpy(), np.sort(train[TIME].to_numpy())
     n = len(times)
     starts = [ordered[max(0, n - round((wanted.folds - f) * wanted.share * n))] for f in range(wanted.folds)]
@@ -60,7 +60,7 @@ def _windows(train: pd.DataFrame, wanted: Tuning) -> Iterator[tuple[np.ndarray, 
         yield times < start, (times >= start) & (times < end)
 
 
-def _pairs(train: pd.DataFrame, wanted: Tuning, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _pairs(train: pd.DataFrame, wanted: TuneSettings, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     place = (row_hash(train[USER], train[ITEM], seed) * wanted.folds).astype(int)
     for fold in range(wanted.folds):
         yield place != fold, place == fold

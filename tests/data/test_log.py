@@ -9,7 +9,7 @@ from recsys.data.reading.log import Log, keep, widen
 from recsys.data.reading.read import read_tables
 from recsys.data.splitting.split import split
 from recsys.data.splitting.strategies import ByTime, ColdItems, Fraction, HeldOutUsers, LastN
-from recsys.data.weigh import Filters, Weighting, table
+from recsys.data.weigh import FilterSettings, WeightSettings, table
 
 
 def log_of(*pieces):
@@ -120,8 +120,8 @@ def test_a_packed_log_is_split_as_the_plain_table(rule, text):
     plain["event"] = rng.choice(["view", "buy", "back"], n)
     packed = log_of(plain[:1500], plain[1500:])
     settings = {
-        "weighting": Weighting(events={"view": 0.1, "buy": 3, "back": 0}, half_life_days=0.001),
-        "filters": Filters(min_user_events=9, min_item_events=20, repeat=True),
+        "weighting": WeightSettings(events={"view": 0.1, "buy": 3, "back": 0}, half_life_days=0.001),
+        "filters": FilterSettings(min_user_events=9, min_item_events=20, repeat=True),
     }
     one, other = split(plain, rule, **settings), split(packed, rule, **settings)
     assert one.about == other.about

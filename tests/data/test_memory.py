@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from recsys.data.reading import columnar
-from recsys.data.reading.read import Reading, read_events, read_tables
+from recsys.data.reading.read import ReadSettings, read_events, read_tables
 from recsys.errors import InputError
 
 polars = pytest.importorskip("polars", reason="polars is not installed")
@@ -50,7 +50,7 @@ def _frames():
 @pytest.mark.parametrize(("kind", "table"), frames(), ids=[kind for kind, _ in frames()])
 def test_a_table_in_memory_is_read_as_a_file_is(kind, table, tmp_path, monkeypatch):
     monkeypatch.setattr(columnar, "ROWS", 2)
-    events, refusals = read_events(table, Reading(max_refused_share=0.5))
+    events, refusals = read_events(table, ReadSettings(max_refused_share=0.5))
     assert list(events.itertuples(index=False, name=None)) == ACCEPTED
     assert refusals.counts == {"missing user id": 1, "unparsable value": 1}
     assert [(file, line) for file, line, _, _ in refusals.rows] == [("events", 2), ("events", 3)]

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recsys.data.reading.read import Reading, read_events, read_tables
+from recsys.data.reading.read import ReadSettings, read_events, read_tables
 from recsys.errors import InputError
 
 HEAD = "user_id,item_id,value,timestamp\n"
@@ -163,7 +163,7 @@ def put(folder, name, data):
 @pytest.mark.parametrize("kind", READ)
 def test_read(kind, tmp_path):
     (name, data), settings, rows = READ[kind]
-    events, refusals = read_events(put(tmp_path, name, data), Reading(**settings))
+    events, refusals = read_events(put(tmp_path, name, data), ReadSettings(**settings))
     assert list(events.itertuples(index=False, name=None)) == rows
     assert (refusals.total, refusals.refused) == (len(rows), 0)
 
@@ -172,7 +172,7 @@ def test_read(kind, tmp_path):
 def test_rows_refused(kind, tmp_path):
     (name, data), settings, counts = REFUSED[kind]
     path = put(tmp_path, name, data)
-    events, refusals = read_events(path, Reading(**settings))
+    events, refusals = read_events(path, ReadSettings(**settings))
     assert refusals.counts == counts
     assert len(events) + refusals.refused == refusals.total
     assert refusals.rows[0][0] == str(path)
@@ -182,7 +182,7 @@ def test_rows_refused(kind, tmp_path):
 def test_stopped(kind, tmp_path):
     (name, data), settings, says = STOPPED[kind]
     with pytest.raises(InputError) as stopped:
-        read_events(put(tmp_path, name, data), Reading(**settings))
+        read_events(put(tmp_path, name, data), ReadSettings(**settings))
     for part in [name, *says]:
         assert part in str(stopped.value)
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from recsys.data.reading.read import MAX_REFUSED_ROWS, Reading, read_events, read_items, read_tables
+from recsys.data.reading.read import MAX_REFUSED_ROWS, ReadSettings, read_events, read_items, read_tables
 from recsys.errors import InputError
 
 ROWS = [
@@ -70,45 +70,49 @@ def test_a_bad_row_changes_nothing_for_the_good_ones(tmp_path):
     """The fast reader gives way to the careful one, which must see the same table."""
     good = text() * 1
     path = write(tmp_path / "events.csv", good + "carol,,1,5\n")
-    events, refusals = read_events(path, Reading(max_refused_share=0.5))
+    events, refusals = read_events(path, ReadSettings(max_refused_share=0.5))
     same(events)
     assert refusals.rows == [(str(path), 5, "missing item id", "carol,,1,5")]
 
 
 @pytest.mark.parametrize("delimiter", [";", "|", "\t"])
 def test_any_delimiter(tmp_path, delimiter):
-    same(read_events(write(tmp_path / "e.csv", text(delimiter)), Reading(delimiter=delimiter))[0])
+    same(read_events(write(tmp_path / "e.csv", text(delimiter)), ReadSettings(delimiter=delimiter))[0])
 
 
 @pytest.mark.parametrize("delimiter", ["", "::", '"', "\n", "é"])
 def test_no_delimiter(delimiter):
     with pytest.raises(ValidationError):
-        Reading(delimiter=delimiter)
+        ReadSettings(delimiter=delimiter)
 
 
 def test_mapping_by_name_and_by_position(tmp_path):
     columns = {"user_id": "who", "item_id": "what", "value": "stars", "timestamp": "when"}
-    same(read_events(write(tmp_path / "named.csv", text(header=list(columns.values()))), Reading(columns=columns))[0])
+    same(
+        read_events(write(tmp_path / "named.csv", text(header=list(columns.values()))), ReadSettings(columns=columns))[
+            0
+        ]
+    )
     places = {"user_id": "0", "item_id": "1", "value": "2", "timestamp": "3"}
-    same(read_events(write(tmp_path / "bare.csv", text(header=None)), Reading(columns=places))[0])
-    with_header = Reading(columns=places, header=True)
+    same(read_events(write(tmp_path / "bare.csv", text(header=None)), ReadSettings(columns=places))[0])
+    with_header = ReadSettings(columns=places, header=True)
     same(read_events(write(tmp_path / "head.csv", text(header=["a", "b", "c", "d"])), with_header)[0])
 
 
 def test_mapping_by_position_in_typed_columns(tmp_path):
     table = frame().set_axis(["a", "b", "c", "d"], axis=1)
     places = {"user_id": "0", "item_id": "1", "value": "2", "timestamp": "3"}
-    same(read_events(table, Reading(columns=places))[0])
+    same(read_events(table, ReadSettings(columns=places))[0])
 
 
 def test_a_mapped_column_that_is_absent_is_an_error_even_if_optional(tmp_path):
     with pytest.raises(InputError, match=r"maps value to 'stars', which is no column here"):
-        read_events(write(tmp_path / "e.csv", text()), Reading(columns={"value": "stars"}))
+        read_events(write(tmp_path / "e.csv", text()), ReadSettings(columns={"value": "stars"}))
 
 
 def test_mapping_names_our_columns_only():
     with pytest.raises(ValidationError, match="Did you mean 'timestamp'"):
-        Reading(columns={"timestmp": "when"})
+        ReadSettings(columns={"timestmp": "when"})
 
 
 def test_value_is_one_and_time_is_absent_without_their_columns(tmp_path):
@@ -124,14 +128,14 @@ def test_event_types_are_text(tmp_path):
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "cp1252"])
 def test_another_encoding(tmp_path, encoding):
     path = write(tmp_path / "e.csv", "user_id,item_id\nZoë,Amélie\n".encode(encoding))
-    events, _ = read_events(path, Reading(encoding=encoding))
+    events, _ = read_events(path, ReadSettings(encoding=encoding))
     assert events.iloc[0].tolist() == ["Zoë", "Amélie", 1.0]
 
 
 def test_an_encoding_that_is_none():
     for name in ("utf-9", "base64"):
         with pytest.raises(ValidationError, match="no encoding of text"):
-            Reading(encoding=name)
+            ReadSettings(encoding=name)
 
 
 # --- tables in memory and folders ----------------------------------------------------------------------------
@@ -268,7 +272,7 @@ def test_json_ids_are_text_or_integers(tmp_path):
     good = [{"user_id": 3, "item_id": "a"}, {"user_id": 4.0, "item_id": "b"}]
     bad = [{"user_id": value, "item_id": "a"} for value in (1.5, True, [1], {"id": 1})]
     lines = "".join(json.dumps(record) + "\n" for record in good + bad)
-    events, refusals = read_events(write(tmp_path / "e.jsonl", lines), Reading(max_refused_share=0.9))
+    events, refusals = read_events(write(tmp_path / "e.jsonl", lines), ReadSettings(max_refused_share=0.9))
     assert events["user_id"].tolist() == [3, 4]
     assert refusals.counts == {"id is no text or integer": 4}
 
@@ -337,7 +341,7 @@ def test_refused_rows_past_the_limit_are_counted(tmp_path, monkeypatch):
     monkeypatch.setattr("recsys.data.reading.read.MAX_REFUSED_ROWS", 3)
     assert MAX_REFUSED_ROWS > 3
     path = write(tmp_path / "e.csv", "user_id,item_id\n" + "a,b\n" * 40 + ",x\n" * 10)
-    _, refusals = read_events(path, Reading(max_refused_share=0.5))
+    _, refusals = read_events(path, ReadSettings(max_refused_share=0.5))
     assert refusals.refused == 10
     refusals.write_csv(tmp_path / "refused.csv")
     assert "7 more rows were refused" in (tmp_path / "refused.csv").read_text().splitlines()[-1]
@@ -355,14 +359,14 @@ def test_too_many_bad_rows_stop_the_run(tmp_path, bad, stops):
 
 def test_repeated_and_missing_ids_of_items_are_refused(tmp_path):
     write(tmp_path / "i.csv", "item_id,title\nx,First\nx,Second\n,None\ny,Third\n")
-    items = read_items(tmp_path / "i.csv", Reading(max_refused_share=0.5))
+    items = read_items(tmp_path / "i.csv", ReadSettings(max_refused_share=0.5))
     assert items.to_dict("list") == {"item_id": ["x", "y"], "title": ["First", "Third"]}
     with pytest.raises(InputError, match=r"i\.csv: 2 of 4 rows are bad \(missing item id: 1, duplicate id: 1\)"):
         read_items(tmp_path / "i.csv")
 
 
 def test_items_may_use_the_mapped_name_or_ours(tmp_path):
-    mapped = Reading(columns={"user_id": "u", "item_id": "film"})
+    mapped = ReadSettings(columns={"user_id": "u", "item_id": "film"})
     for header in ("film", "item_id"):
         write(tmp_path / "i.csv", f"{header},title\nx,X\n")
         assert read_items(tmp_path / "i.csv", mapped)["item_id"].tolist() == ["x"]
@@ -388,7 +392,7 @@ MOMENT = 1_577_836_800.0  # 2020-01-01
 )
 def test_time_units(tmp_path, unit, value):
     path = write(tmp_path / "e.csv", f"user_id,item_id,timestamp\na,b,{value}\n")
-    assert read_events(path, Reading(time_unit=unit))[0]["timestamp"].tolist() == [MOMENT]
+    assert read_events(path, ReadSettings(time_unit=unit))[0]["timestamp"].tolist() == [MOMENT]
 
 
 def test_milliseconds_that_nobody_announced_are_an_error(tmp_path):
@@ -485,4 +489,4 @@ def test_damaged_archives_and_tables_are_named(tmp_path):
 
 def test_a_movielens_that_is_none(tmp_path):
     with pytest.raises(InputError, match="no MovieLens layout here"):
-        read_tables(tmp_path, reading=Reading(format="movielens"))
+        read_tables(tmp_path, reading=ReadSettings(format="movielens"))

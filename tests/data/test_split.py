@@ -12,7 +12,7 @@ from recsys.data.hashing import id_hash, row_hash
 from recsys.data.splitting import audit, strategies
 from recsys.data.splitting.split import split
 from recsys.data.splitting.strategies import ByTime, ColdItems, Fraction, HeldOutUsers, LastN, assign, cut_time
-from recsys.data.weigh import Filters, Weighting, aggregate, table
+from recsys.data.weigh import FilterSettings, WeightSettings, aggregate, table
 from recsys.errors import ConfigError, InputError
 from recsys.types import IdMap, Split
 
@@ -236,17 +236,17 @@ def test_a_split_by_time_and_all_its_numbers():
 
 
 def test_filters_touch_train_only():
-    parts = split(LOG, ByTime(at=30), filters=Filters(min_item_events=2))
+    parts = split(LOG, ByTime(at=30), filters=FilterSettings(min_item_events=2))
     assert [row[:2] for row in rows(parts.train)] == [("ann", "x"), ("bob", "x")]
     assert len(parts.test) == 3
     with pytest.raises(InputError, match="the filters removed every train event"):
-        split(LOG, ByTime(at=30), filters=Filters(min_user_events=99))
+        split(LOG, ByTime(at=30), filters=FilterSettings(min_user_events=99))
 
 
 def test_decay_refers_to_the_newest_train_event_and_never_to_the_test():
     day = 86_400.0
     log = events([("a", "x", 8.0, 0.0), ("b", "x", 8.0, 2 * day), ("a", "y", 8.0, 10 * day)])
-    parts = split(log, ByTime(at=3 * day), weighting=Weighting(half_life_days=2))
+    parts = split(log, ByTime(at=3 * day), weighting=WeightSettings(half_life_days=2))
     assert parts.train.value.tolist() == [4.0, 8.0]
     assert parts.test.value.tolist() == [8.0]
     assert parts.about["decay_reference"] == "1970-01-03"
@@ -254,7 +254,7 @@ def test_decay_refers_to_the_newest_train_event_and_never_to_the_test():
 
 def test_test_events_are_never_decayed_even_when_they_are_old():
     log = events([("a", "x", 8.0, 0.0), ("a", "y", 8.0, 86_400.0), ("b", "x", 8.0, 9 * 86_400.0)])
-    parts = split(log, LastN(n=1), weighting=Weighting(half_life_days=1))
+    parts = split(log, LastN(n=1), weighting=WeightSettings(half_life_days=1))
     assert rows(parts.test) == [("a", "y", 8.0, 86_400)]
     assert rows(parts.train) == [("a", "x", 8.0 / 2**9, 0), ("b", "x", 8.0, 9 * 86_400)]
 
@@ -304,12 +304,12 @@ def test_leaks_are_said():
 
 
 def test_weights_without_types_and_types_without_weights():
-    about = split(LOG, ByTime(at=30), weighting=Weighting(events={"buy": 2})).about
+    about = split(LOG, ByTime(at=30), weighting=WeightSettings(events={"buy": 2})).about
     assert any("no `event` column" in line for line in about["warnings"])
     with pytest.raises(ConfigError, match="event types without a weight: 'view'"):
-        split(LOG.assign(event="view"), ByTime(at=30), weighting=Weighting(events={"buy": 2}))
+        split(LOG.assign(event="view"), ByTime(at=30), weighting=WeightSettings(events={"buy": 2}))
     with pytest.raises(InputError, match="has weight 0"):
-        split(LOG.assign(event="ad"), ByTime(at=30), weighting=Weighting(events={"ad": 0}))
+        split(LOG.assign(event="ad"), ByTime(at=30), weighting=WeightSettings(events={"ad": 0}))
 
 
 @given(logs, st.sampled_from([ByTime(test=0.3), Fraction(test=0.4), LastN(), ColdItems(share=0.4)]))

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from recsys.data.weigh import (
-    Filters,
-    Weighting,
+    FilterSettings,
+    WeightSettings,
     aggregate,
     check_event_types,
     filter_events,
@@ -68,19 +68,19 @@ def test_the_last_event_of_a_session_stands_for_it(rows, minutes):
         for place, (time, value) in enumerate(own):
             if place + 1 == len(own) or own[place + 1][0] - time > minutes:
                 expected.append((*group, value, time))
-    found = once_a_session(frame, Weighting(session_minutes=minutes))
+    found = once_a_session(frame, WeightSettings(session_minutes=minutes))
     got = found[["user_id", "item_id", "event", "value", "timestamp"]].itertuples(index=False, name=None)
     assert sorted((*ids, value, time / 60) for *ids, value, time in got) == sorted(expected)
 
 
 def test_sessions_need_timestamps_and_none_leaves_all():
-    assert once_a_session(SOME, Weighting()) is SOME
+    assert once_a_session(SOME, WeightSettings()) is SOME
     with pytest.raises(ConfigError, match="session_minutes needs timestamps"):
-        once_a_session(SOME.drop(columns="timestamp"), Weighting(session_minutes=30))
+        once_a_session(SOME.drop(columns="timestamp"), WeightSettings(session_minutes=30))
 
 
 def test_type_weights_multiply_values_and_zero_leaves_out():
-    weighed = weigh(SOME, Weighting(events=WEIGHTS))
+    weighed = weigh(SOME, WeightSettings(events=WEIGHTS))
     assert weighed["value"].tolist() == [1.0, 10.0, -5.0, 0.0]
     assert combined(weighed, "sum") == {
         ("a", "x"): (11.0, 10 * DAY),
@@ -92,29 +92,29 @@ def test_type_weights_multiply_values_and_zero_leaves_out():
 @given(st.floats(0.1, 1000), st.integers(0, 3000), st.integers(0, 3000))
 def test_decay_halves_every_half_life_and_never_grows(half_life, then, now):
     one = events(("a", "x", 3.0, then * DAY, "buy"))
-    value = weigh(one, Weighting(half_life_days=half_life), reference=now * DAY)["value"].iloc[0]
+    value = weigh(one, WeightSettings(half_life_days=half_life), reference=now * DAY)["value"].iloc[0]
     assert value == pytest.approx(3.0 * 0.5 ** (max(now - then, 0) / half_life), rel=1e-12)
 
 
 def test_no_reference_no_decay():
-    assert weigh(SOME, Weighting(half_life_days=1))["value"].tolist() == SOME["value"].tolist()
+    assert weigh(SOME, WeightSettings(half_life_days=1))["value"].tolist() == SOME["value"].tolist()
 
 
 def test_decay_needs_times():
     with pytest.raises(ConfigError, match="half_life_days needs timestamps"):
-        weigh(SOME.drop(columns="timestamp"), Weighting(half_life_days=1), reference=5.0)
+        weigh(SOME.drop(columns="timestamp"), WeightSettings(half_life_days=1), reference=5.0)
 
 
 def test_types_without_a_weight_are_listed_with_their_rows():
     with pytest.raises(ConfigError, match=r"'view' \(1 rows\), 'return' \(1 rows\), 'ad' \(1 rows\)"):
-        check_event_types(SOME, Weighting(events={"buy": 1}))
+        check_event_types(SOME, WeightSettings(events={"buy": 1}))
 
 
 def test_count_ignores_weights_so_weights_are_refused():
-    assert Weighting(events={"view": 1, "ad": 0}, aggregate="count")
+    assert WeightSettings(events={"view": 1, "ad": 0}, aggregate="count")
     for settings in ({"events": {"buy": 2}}, {"half_life_days": 3}):
         with pytest.raises(ValidationError, match="counts events and ignores their values"):
-            Weighting(**settings, aggregate="count")
+            WeightSettings(**settings, aggregate="count")
 
 
 def loop(frame, how):
@@ -178,7 +178,7 @@ def test_ids_outside_the_map_are_named():
 
 
 def test_table_and_back():
-    weighed = weigh(SOME, Weighting())
+    weighed = weigh(SOME, WeightSettings())
     there = aggregate(weighed, "sum", IdMap.of(SOME["user_id"]), IdMap.of(SOME["item_id"]))
     again = from_table(table(there).sample(frac=1, random_state=1))
     pd.testing.assert_frame_equal(table(again), table(there))
@@ -189,7 +189,7 @@ def test_table_and_back():
 def test_filters_take_items_first_then_users_once():
     rows = [("a", "x"), ("a", "rare"), ("b", "x"), ("b", "x"), ("c", "x"), ("c", "y"), ("d", "y")]
     frame = events(*rows, columns=("user_id", "item_id"))
-    left, removed = filter_events(frame, Filters(min_item_events=2, min_user_events=2))
+    left, removed = filter_events(frame, FilterSettings(min_item_events=2, min_user_events=2))
     assert list(left.itertuples(index=False, name=None)) == [("b", "x"), ("b", "x"), ("c", "x"), ("c", "y")]
     assert removed == {"min_item_events": {"rows": 1, "ids": 1}, "min_user_events": {"rows": 2, "ids": 2}}
 
@@ -208,6 +208,8 @@ def test_the_core_is_what_is_left_when_one_removes_whoever_is_too_small(rows, pe
         kind, gone = small[-1]
         left = [(u, i) for u, i in left if (u if kind == "u" else i) != gone]
     frame = events(*rows, columns=("user_id", "item_id"))
-    core, removed = filter_events(frame, Filters(min_item_events=per_item, min_user_events=per_user, repeat=True))
+    core, removed = filter_events(
+        frame, FilterSettings(min_item_events=per_item, min_user_events=per_user, repeat=True)
+    )
     assert sorted(core.itertuples(index=False, name=None)) == sorted(left)
     assert len(rows) - len(left) == removed["min_item_events"]["rows"] + removed["min_user_events"]["rows"]

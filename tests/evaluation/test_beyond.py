@@ -10,7 +10,7 @@ from recsys.data.splitting.strategies import Fraction
 from recsys.errors import ConfigError
 from recsys.evaluation import beyond
 from recsys.evaluation.beyond import Catalogue
-from recsys.evaluation.evaluate import Judging, evaluate
+from recsys.evaluation.evaluate import EvaluationSettings, evaluate
 from recsys.evaluation.summary import summarise
 from recsys.models import build
 from recsys.ranking.rank import recommend
@@ -52,7 +52,7 @@ def mean(values):
 
 
 def catalogue_of(likes, attributes=None):
-    return Catalogue.of(likes, 12, Judging(), IdMap.of(np.arange(ITEMS)))
+    return Catalogue.of(likes, 12, EvaluationSettings(), IdMap.of(np.arange(ITEMS)))
 
 
 def measured(world, **settings):
@@ -62,7 +62,7 @@ def measured(world, **settings):
         csr_array(relevant),
         stored(history),
         catalogue_of(likes),
-        Judging(metrics=("recall@5",)),
+        EvaluationSettings(metrics=("recall@5",)),
         **settings,
     )
 
@@ -171,7 +171,7 @@ def judged():
     items = pd.DataFrame({"item_id": range(40), "genres": rng.choice(["a|b", "b", "c|a", None], 40)})
     users = pd.DataFrame({"user_id": range(60), "age": rng.choice(["young", "old"], 60)})
     parts = split(events, Fraction(test=0.3), items=items)
-    judging = Judging(metrics=("ndcg@5", "recall@5"), segments=("age", "genres"), resamples=100)
+    judging = EvaluationSettings(metrics=("ndcg@5", "recall@5"), segments=("age", "genres"), resamples=100)
     likes = np.bincount(parts.train.item, minlength=40)
     catalogue = Catalogue.of(likes, len(parts.train.users), judging, parts.train.items, items, ["genres"])
     evaluations = []
@@ -215,10 +215,10 @@ def test_which_column_holds_the_attributes():
     ids, likes = IdMap.of(np.arange(3)), np.array([3, 2, 1])
 
     def attributes(**judging):
-        return Catalogue.of(likes, 4, Judging(**judging), ids, items).attributes
+        return Catalogue.of(likes, 4, EvaluationSettings(**judging), ids, items).attributes
 
     np.testing.assert_array_equal(attributes().toarray(), [[1, 1], [1, 0], [0, 1]])
     assert attributes(attribute="tag").shape[0] == 3
-    assert Catalogue.of(likes, 4, Judging(), ids).attributes is None
+    assert Catalogue.of(likes, 4, EvaluationSettings(), ids).attributes is None
     with pytest.raises(ConfigError, match="Did you mean 'genres'"):
         attributes(attribute="genre")

@@ -5,7 +5,7 @@ import pytest
 from scipy.sparse import csr_array
 
 from recsys.evaluation.cold_start import ColdStart, summary
-from recsys.evaluation.evaluate import Judging
+from recsys.evaluation.evaluate import EvaluationSettings
 from recsys.types import IdMap, Interactions, Split
 
 ITEMS = 30
@@ -43,7 +43,7 @@ class Told:
 
 def test_a_model_is_told_the_first_events_and_the_rest_stays_out_of_its_lists():
     split = split_of([12] * 25 + [3] * 5)
-    curve = ColdStart(split, Judging(metrics=("mrr@1",), cold_start=(0, 2, 12, 20)), 5)
+    curve = ColdStart(split, EvaluationSettings(metrics=("mrr@1",), cold_start=(0, 2, 12, 20)), 5)
     assert curve.cuts == (0, 2, 12)  # nobody has 20
     model = Told()
     values = curve.values(model)
@@ -56,7 +56,7 @@ def test_a_model_is_told_the_first_events_and_the_rest_stays_out_of_its_lists():
 
 
 def test_without_times_the_kept_events_are_random_but_always_the_same_and_nested():
-    curve = ColdStart(split_of([15] * 40, timed=False), Judging(cold_start=(3, 6)), 5)
+    curve = ColdStart(split_of([15] * 40, timed=False), EvaluationSettings(cold_start=(3, 6)), 5)
     first, again = Told(), Told()
     curve.values(first)
     curve.values(again)
@@ -71,7 +71,7 @@ def test_without_times_the_kept_events_are_random_but_always_the_same_and_nested
 @pytest.mark.parametrize("lengths", [[5] * 10, []])
 def test_too_few_users_give_no_curve(lengths):
     split = split_of(lengths or [1])
-    assert ColdStart(split, Judging(), 5).cuts == ()
+    assert ColdStart(split, EvaluationSettings(), 5).cuts == ()
 
 
 def test_summary_names_who_leads_at_each_cut():

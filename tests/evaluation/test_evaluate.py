@@ -7,7 +7,7 @@ import reference
 
 from recsys.data.weigh import aggregate
 from recsys.errors import ConfigError, InputError
-from recsys.evaluation.evaluate import Judging, evaluate, evaluate_tables, popularity
+from recsys.evaluation.evaluate import EvaluationSettings, evaluate, evaluate_tables, popularity
 from recsys.evaluation.judging.full_ranking import evaluate_scores
 from recsys.evaluation.topk_tables import _factorize
 from recsys.models.collaborative.popular import Popular, Random
@@ -58,7 +58,7 @@ CANARY = {
 def test_popularity_canary(small):
     split, train, test = small
     topk = recommend(Popular().fit(split.train), split.histories(), 10)
-    found = evaluate(topk, split, Judging(metrics=tuple(CANARY)), name="popular")
+    found = evaluate(topk, split, EvaluationSettings(metrics=tuple(CANARY)), name="popular")
     assert found.per_user[list(CANARY)].mean().to_dict() == pytest.approx(CANARY, abs=1e-12)
     hand = {"ndcg@10": reference.ndcg, "recall@10": reference.recall, "map@10": reference.average_precision}
     for row, (user, listed, truth) in zip(found.per_user.itertuples(), loops(train, test, 10), strict=True):
@@ -70,7 +70,7 @@ def test_popularity_canary(small):
     tables = evaluate_tables(
         topk_table(topk, split.test.users, split.train.items),
         pd.DataFrame([(u, i) for u, _, truth in loops(train, test, 10) for i in truth], columns=["user_id", "item_id"]),
-        Judging(metrics=tuple(CANARY)),
+        EvaluationSettings(metrics=tuple(CANARY)),
     )
     assert tables.per_user[list(CANARY)].mean().to_dict() == pytest.approx(CANARY, abs=1e-12)
 
@@ -101,7 +101,9 @@ def test_all_candidates_ranked_equals_lists_as_long_as_the_catalogue(small):
     split, _, _ = small
     model = Popular().fit(split.train)
     names = ("ndcg@5", "map", "precision@20", "mrr", "recall[ips=0.5]@10")
-    lists = evaluate(recommend(model, split.histories(), 40), split, Judging(metrics=names), name="a").per_user
+    lists = evaluate(
+        recommend(model, split.histories(), 40), split, EvaluationSettings(metrics=names), name="a"
+    ).per_user
     whole = evaluate_scores(model, split, names, name="a", ties="stable").per_user
     for name in names:
         np.testing.assert_allclose(whole[name], lists[name], rtol=0, atol=1e-12)
@@ -134,7 +136,7 @@ def test_sampled_candidates_change_the_name_and_flatter(small):
 
 def test_auc_of_lists_is_refused_with_the_reason():
     with pytest.raises(ValueError, match="scores of all items"):
-        Judging(metrics=("ndcg@5", "auc"))
+        EvaluationSettings(metrics=("ndcg@5", "auc"))
 
 
 @pytest.mark.parametrize("kind", ["text", "category", "string", "integer"])
@@ -145,7 +147,7 @@ def test_ids_of_any_dtype_give_the_same_numbers_and_keep_their_kind(kind):
     for table in (recs, truth):
         for column in ("user_id", "item_id"):
             table[column] = table[column].astype(dtype)
-    found = evaluate_tables(recs, truth, Judging(metrics=("mrr",))).per_user
+    found = evaluate_tables(recs, truth, EvaluationSettings(metrics=("mrr",))).per_user
     assert list(map(str, found["user_id"])) == ["1", "2", "3"]
     assert found["user_id"].dtype.kind == ("i" if kind == "integer" else "O")
     assert found["mrr"].tolist() == [1.0, 0.0, 0.5]
@@ -154,7 +156,7 @@ def test_ids_of_any_dtype_give_the_same_numbers_and_keep_their_kind(kind):
 def test_text_meets_numbers_only_where_all_text_is_numbers():
     recs = pd.DataFrame({"user_id": ["1", "1"], "item_id": ["7", "8"], "rank": [1, 2]})
     truth = pd.DataFrame({"user_id": [1], "item_id": [8]})
-    judging = Judging(metrics=("mrr",))
+    judging = EvaluationSettings(metrics=("mrr",))
     assert evaluate_tables(recs, truth, judging).per_user["mrr"].tolist() == [0.5]
     recs["item_id"] = ["07", "8"]
     assert evaluate_tables(recs, truth, judging).per_user["mrr"].tolist() == [0.5]
@@ -170,7 +172,7 @@ def test_rows_may_come_in_any_order():
     )
     recs["rank"] = np.tile(np.arange(1, 7), 50)
     truth = pd.DataFrame({"user_id": np.arange(50), "item_id": rng.integers(0, 9, size=50)})
-    judging = Judging(metrics=("ndcg@4", "mrr"))
+    judging = EvaluationSettings(metrics=("ndcg@4", "mrr"))
     one = evaluate_tables(recs, truth, judging).per_user
     other = evaluate_tables(recs.sample(frac=1, random_state=1), truth.sample(frac=1, random_state=2), judging).per_user
     pd.testing.assert_frame_equal(one, other)
@@ -195,14 +197,14 @@ def test_rows_may_come_in_any_order():
 def test_tables_that_cannot_be_judged_are_refused(change, says):
     recs = pd.DataFrame({"user_id": ["a"] * 3, "item_id": ["x", "y", "z"], "rank": [1, 2, 3]}).assign(**change)
     with pytest.raises(InputError, match=says):
-        evaluate_tables(recs, pd.DataFrame({"user_id": ["a"], "item_id": ["x"]}), Judging(metrics=("mrr",)))
+        evaluate_tables(recs, pd.DataFrame({"user_id": ["a"], "item_id": ["x"]}), EvaluationSettings(metrics=("mrr",)))
 
 
 def test_counts_and_given_propensities():
     recs = pd.DataFrame({"user_id": list("aab"), "item_id": list("xyx"), "rank": [1, 2, 1], "score": [1.0, 1.0, 0.5]})
     truth = pd.DataFrame({"user_id": list("aacd"), "item_id": list("xzxx"), "value": [1, 1, 1, 0]})
     chance = pd.Series({"x": 0.5, "z": 0.25})
-    judging = Judging(metrics=("recall@1", "recall[ips=1.0]@1"))
+    judging = EvaluationSettings(metrics=("recall@1", "recall[ips=1.0]@1"))
     found = evaluate_tables(recs, truth, judging, propensity=chance)
     assert found.per_user["recall[ips=1.0]@1"].tolist()[:2] == [2 / (2 + 4), 0.0]
     assert found.about["counts"] == {
@@ -221,7 +223,7 @@ def test_propensities_find_their_items_whether_ids_are_text_or_numbers():
     recs = pd.DataFrame({"user_id": ["a"], "item_id": ["7"], "rank": [1]})
     truth = pd.DataFrame({"user_id": ["a", "a"], "item_id": ["7", "8"]})
     chance = pd.Series({7: 0.5, 8: 0.25})
-    found = evaluate_tables(recs, truth, Judging(metrics=("recall[ips=1]@1",)), propensity=chance)
+    found = evaluate_tables(recs, truth, EvaluationSettings(metrics=("recall[ips=1]@1",)), propensity=chance)
     assert found.per_user["recall[ips=1.0]@1"].tolist() == [2 / (2 + 4)]
 
 

@@ -12,7 +12,7 @@ import pytest
 from scipy.sparse import csr_array, csr_matrix
 
 from recsys.errors import ConfigError
-from recsys.evaluation.evaluate import Judging, evaluate_tables
+from recsys.evaluation.evaluate import EvaluationSettings, evaluate_tables
 from recsys.evaluation.judging.conventions import CONVENTIONS
 from recsys.evaluation.judging.judge import judge_lists, judge_scores
 from recsys.evaluation.judging.metrics import parse
@@ -43,7 +43,7 @@ def as_dicts(table, value):
 
 
 def per_user(recs, truth, names, convention=None, **settings):
-    judging = Judging(metrics=tuple(names), **settings)
+    judging = EvaluationSettings(metrics=tuple(names), **settings)
     return evaluate_tables(recs, truth, judging, convention=convention).per_user.set_index("user_id")
 
 

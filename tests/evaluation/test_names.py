@@ -3,7 +3,7 @@
 import pytest
 
 from recsys.errors import ConfigError
-from recsys.evaluation.judging.names import Name, parse_name, parse_names
+from recsys.evaluation.judging.names import MeasureName, parse_name, parse_names
 
 
 def cut(data, k=None, p=0.9, kind="w", exact=True, location=None): ...
@@ -16,7 +16,7 @@ TABLE = {"cut": cut, "whole": whole}
 
 
 def read(text):
-    return parse_name(text, TABLE, Name)
+    return parse_name(text, TABLE, MeasureName)
 
 
 @pytest.mark.parametrize(

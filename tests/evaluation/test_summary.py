@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recsys.evaluation.evaluate import Judging
+from recsys.evaluation.evaluate import EvaluationSettings
 from recsys.evaluation.groups import Grouping, gap, history_codes
 from recsys.evaluation.summary import Facts, Layout, document, summarise
 from recsys.evaluation.testing.significance import bootstrap_sums, holm, mean_ci
@@ -30,7 +30,7 @@ def three():
 
 
 def test_the_document_says_what_loops_say(three):
-    judging = Judging(metrics=tuple(METRICS), resamples=200)
+    judging = EvaluationSettings(metrics=tuple(METRICS), resamples=200)
     found = summarise(three, judging, seed=4)
     tables = {e.name: e.per_user for e in three}
     users = np.arange(120, dtype=np.uint64)
@@ -54,7 +54,7 @@ def test_the_document_says_what_loops_say(three):
 
 
 def test_differences_carry_their_test(three):
-    found = summarise(three, Judging(metrics=tuple(METRICS), resamples=100))["differences"]
+    found = summarise(three, EvaluationSettings(metrics=tuple(METRICS), resamples=100))["differences"]
     assert list(found) == ["als", "knn"]
     cells = [cell for model in found.values() for cell in model.values()]
     np.testing.assert_allclose([c["p_holm"] for c in cells], holm(np.array([c["p"] for c in cells])))
@@ -64,13 +64,13 @@ def test_differences_carry_their_test(three):
 
 
 def test_without_a_baseline_there_are_no_differences(three):
-    found = summarise(three[1:], Judging(metrics=tuple(METRICS), resamples=100))
+    found = summarise(three[1:], EvaluationSettings(metrics=tuple(METRICS), resamples=100))
     assert found["differences"] == {}
     assert found["about"]["baseline"] is None
 
 
 def test_order_of_users_and_of_rows_changes_nothing(three):
-    judging = Judging(metrics=tuple(METRICS), resamples=100)
+    judging = EvaluationSettings(metrics=tuple(METRICS), resamples=100)
     shuffled = [Evaluation(e.name, e.per_user.sample(frac=1, random_state=i), e.about) for i, e in enumerate(three)]
     one, other = summarise(three, judging), summarise(shuffled, judging)
     cells = [

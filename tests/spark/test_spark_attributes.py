@@ -63,7 +63,7 @@ def lists(table):
 
 def test_cold_factors_are_the_ridge_of_the_local_model_on_the_trained_ones(run, likes, world):
     found, ids = factors(run), IdMap.of(run.read_table("split/items.parquet")["item_id"])
-    names = ids.names(np.arange(len(ids)))
+    names = ids.all_ids
     assert len(found) == len(names), "an item with attributes has no factor"
     warm, y = np.isin(names, likes.index), found.loc[names].to_numpy(dtype=float)
     told = weighted(features(world.items, "item_id", ids), "bm25", {"overview": 0.5}).toarray().astype(float)
@@ -125,9 +125,9 @@ def test_cold_items_stand_in_lists_that_the_local_model_makes_of_these_factors(r
     own = lists(table)
     rows = ids.rows(list(own))
     stored = rank.recommend(
-        bundle.Stored(packed.model, packed.factors[rows]), select_rows(packed.history.matrix(), rows), 20
+        bundle.StoredFactors(packed.model, packed.factors[rows]), select_rows(packed.history.matrix(), rows), 20
     )
-    names = packed.history.items.names(np.arange(len(packed.history.items)))
+    names = packed.history.items.all_ids
     assert [names[row[row >= 0]].tolist() for row in stored.items] == list(own.values())
     folded = local.user_factors(select_rows(packed.history.matrix(), rows))
     assert np.abs(folded - packed.factors[rows]).max() <= 1e-4 * np.abs(packed.factors[rows]).max()
@@ -147,7 +147,7 @@ def test_the_saved_run_gives_the_lists_of_the_run_and_its_report_opens(spark, ru
 def test_an_update_learns_a_cold_item_once_somebody_likes_it(packed, run, likes, tmp_path):
     place = tmp_path / "bundle"
     bundle.write(run.path, place)
-    names = packed.history.items.names(np.arange(len(packed.history.items)))
+    names = packed.history.items.all_ids
     cold, other = names[~np.isin(names, likes.index)][:2]
     late = pd.DataFrame({"user_id": ["new1", "new2"], "item_id": cold, "value": 5.0, "timestamp": 1_700_000_000})
     late.to_csv(tmp_path / "late.csv", index=False)

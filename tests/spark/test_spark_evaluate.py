@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from recsys.errors import ConfigError
-from recsys.evaluation.evaluate import Judging, evaluate_tables, popularity
+from recsys.evaluation.evaluate import EvaluationSettings, evaluate_tables, popularity
 
 pytestmark = pytest.mark.spark
 NAMES = (
@@ -58,7 +58,7 @@ def on_spark(spark, recs, truth, judging, k):
 )
 def test_every_user_and_metric(spark, settings):
     recs, truth = tables()
-    judging = Judging(metrics=NAMES, **settings)
+    judging = EvaluationSettings(metrics=NAMES, **settings)
     here = evaluate_tables(recs, truth, judging).per_user
     there = on_spark(spark, recs, truth, judging, int(recs["rank"].max()))
     assert there["user"].tolist() == here["user_id"].tolist()
@@ -73,7 +73,7 @@ def test_debiased_metrics_weigh_by_the_popularity_of_train(spark):
     recs, truth = tables(users=40)
     train, _ = tables(users=60)
     train = train.iloc[::3].assign(value=lambda t: np.arange(len(t)) % 3)  # a third are no likes
-    judging = Judging(metrics=("recall[ips=0.5]@5", "ndcg[ips=0.5]@5", "precision[ips=1]@3"))
+    judging = EvaluationSettings(metrics=("recall[ips=0.5]@5", "ndcg[ips=0.5]@5", "precision[ips=1]@3"))
     here = evaluate_tables(recs, truth, judging, propensity=popularity(train, truth.item_id)).per_user
     frames = [spark.createDataFrame(frame) for frame in (recs, truth, train)]
     with pytest.raises(ConfigError, match="popularity"):

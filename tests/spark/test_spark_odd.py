@@ -74,7 +74,7 @@ def test_a_source_that_changes_at_every_look_is_read_once(spark, monkeypatch, tm
     """By time a side is a comparison on what was read, and nothing in between is kept: a second look would show."""
     from recsys.config import Data
     from recsys.data.splitting.strategies import ByTime, Fraction
-    from recsys.data.weigh import Filters, Weighting
+    from recsys.data.weigh import FilterSettings, WeightSettings
     from recsys.spark.data import read
     from recsys.spark.data.split import split
 
@@ -95,7 +95,9 @@ def test_a_source_that_changes_at_every_look_is_read_once(spark, monkeypatch, tm
     data = Data(events=str(tmp_path / "any.csv"), time_unit="s")
     events = read.read_tables(spark, data, tmp_path / "work").events
     chosen = ByTime() if rule == "time" else Fraction(test=0.3)
-    found = split(events, chosen, weighting=Weighting(), filters=Filters(), items=None, work=tmp_path / "work")
+    found = split(
+        events, chosen, weighting=WeightSettings(), filters=FilterSettings(), items=None, work=tmp_path / "work"
+    )
     train, test = (found.named[side].toPandas() for side in ("train", "test"))
     assert train["value"].sum() + test["value"].sum() == 3000
     assert found.about["train"]["rows"] == train["value"].sum()

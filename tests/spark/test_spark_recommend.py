@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy.sparse import csr_array
 
-from recsys.ranking.business_rules import Compiled
+from recsys.ranking.business_rules import CompiledRules
 from recsys.ranking.rank import recommend
 from recsys.types import SHORTFALL
 
@@ -97,7 +97,7 @@ def test_lists_under_rules_equal_the_local_ones_and_are_short_for_the_same_reaso
     denied = rng.random((USERS, ITEMS)) < 0.2
     denied[::3] = False
     kinds = csr_array(rng.random((ITEMS, 4)) < 0.3, dtype=np.float32)
-    rules = Compiled(rng.random(ITEMS) < 0.7, csr_array(denied, dtype=np.float32), [(kinds, 2)], {}, {})
+    rules = CompiledRules(rng.random(ITEMS) < 0.7, csr_array(denied, dtype=np.float32), [(kinds, 2)], {}, {})
     model = Given(case["model"] if fallback else case["no_fallback"])
     expected = recommend(model, case["seen"], 8, rules=rules, exclude_seen=exclude_seen)
     past = case["history"] if exclude_seen else case["history"].limit(0)

@@ -204,9 +204,9 @@ def test_stored_factors_give_the_lists_of_spark_and_fold_in_nearly(run, packed):
     wanted = lists(spark[spark.source == "als"])
     rows = opened.history.users.rows(list(wanted))
     histories = select_rows(opened.history.matrix(), rows)
-    stored = rank.recommend(bundle.Stored(opened.model, opened.factors[rows]), histories, 5)
+    stored = rank.recommend(bundle.StoredFactors(opened.model, opened.factors[rows]), histories, 5)
     folded = rank.recommend(opened.model, histories, 5)
-    assert [list(opened.history.items.names(row)) for row in stored.items] == list(wanted.values())
+    assert [list(opened.history.items.ids_of(row)) for row in stored.items] == list(wanted.values())
     scores = opened.model.score(histories)
     for a, b, own in zip(stored.items, folded.items, scores, strict=True):
         assert np.allclose(own[a], own[b], atol=1e-4), "other items than such as score the same"
@@ -263,8 +263,8 @@ def test_a_bundle_of_no_run_and_of_no_model(run, tmp_path):
 def late_events(packed, tmp_path, users, per_user, new_item=True):
     """Write events of strangers and of one known user; every second one likes an item that nobody knew."""
     opened = bundle.open_bundle(packed)
-    items = opened.history.items.names(np.arange(len(opened.history.items)))
-    known = opened.history.users.names([0])[0]
+    items = opened.history.items.all_ids
+    known = opened.history.users.ids_of([0])[0]
     rng = np.random.default_rng(5)
     rows = [(f"new{u}", item) for u in range(users) for item in rng.choice(items, per_user, replace=False)]
     rows += [(f"new{u}", "fresh") for u in range(0, users, 2) if new_item]
@@ -289,7 +289,7 @@ def test_an_update_folds_in_users_and_items_with_their_full_history(packed, tmp_
     assert new.history.matrix()[row[:1]].nnz == old.history.matrix()[[0]].nnz + 1
     assert np.allclose(new.factors[row], als.user_factors(new.history.matrix()[row]), atol=1e-6)
     assert als.known_[new.history.items.rows(["fresh"])[0]]
-    before = old.history.users.names(np.arange(1, len(old.history.users)))
+    before = old.history.users.ids_of(np.arange(1, len(old.history.users)))
     assert np.array_equal(new.factors[new.history.users.rows(before)], old.factors[1:], equal_nan=True)
     assert run_verb(["recommend", str(tmp_path / "new"), "--user", "new1", "-k", "3"]) == 0
     assert pd.read_csv(io.StringIO(capsys.readouterr().out)).source.tolist() == ["als"] * 3

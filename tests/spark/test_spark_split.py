@@ -9,7 +9,7 @@ from recsys.data import weigh
 from recsys.data.reading.read import read_tables
 from recsys.data.splitting.split import split
 from recsys.data.splitting.strategies import ByTime, ColdItems, Fraction, HeldOutUsers, LastN, cut_time
-from recsys.data.weigh import Filters, Weighting
+from recsys.data.weigh import FilterSettings, WeightSettings
 
 pytestmark = pytest.mark.spark
 
@@ -57,8 +57,8 @@ def by_spark(spark, log, work, rule, **settings):
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.rule)
 def test_both_engines_prepare_the_same_rows(spark, log, tmp_path, rule):
-    weighting = Weighting(events={"view": 1, "buy": 4, "return": -3}, half_life_days=0.2, session_minutes=90)
-    filters = Filters(min_item_events=3, min_user_events=2)
+    weighting = WeightSettings(events={"view": 1, "buy": 4, "return": -3}, half_life_days=0.2, session_minutes=90)
+    filters = FilterSettings(min_item_events=3, min_user_events=2)
     tables = read_tables(log["events"], log["items"])
     local = split(tables.events, rule, weighting=weighting, filters=filters, items=tables.items)
     found, parts, refusals = by_spark(spark, log, tmp_path, rule, weighting=weighting, filters=filters)
@@ -75,10 +75,10 @@ def test_both_engines_prepare_the_same_rows(spark, log, tmp_path, rule):
 @pytest.mark.parametrize("how", ["sum", "last", "max", "count"])
 def test_both_engines_aggregate_alike(spark, log, tmp_path, how):
     tables = read_tables(log["events"])
-    weighting = Weighting(aggregate=how)
+    weighting = WeightSettings(aggregate=how)
     local = split(tables.events, Fraction(test=0.2), weighting=weighting)
     _, parts, _ = by_spark(
-        spark, {"events": log["events"]}, tmp_path, Fraction(test=0.2), weighting=weighting, filters=Filters()
+        spark, {"events": log["events"]}, tmp_path, Fraction(test=0.2), weighting=weighting, filters=FilterSettings()
     )
     assert parts["train"]["value"].tolist() == weigh.table(local.train)["value"].tolist()
 
@@ -105,11 +105,11 @@ def test_the_cut_is_exact(spark, test):
 
 
 def test_both_engines_find_the_same_core(spark, log, tmp_path):
-    filters = Filters(min_item_events=10, min_user_events=9, repeat=True)
+    filters = FilterSettings(min_item_events=10, min_user_events=9, repeat=True)
     tables = read_tables(log["events"])
     local = split(tables.events, Fraction(test=0.3), filters=filters)
     found, parts, _ = by_spark(
-        spark, {"events": log["events"]}, tmp_path, Fraction(test=0.3), weighting=Weighting(), filters=filters
+        spark, {"events": log["events"]}, tmp_path, Fraction(test=0.3), weighting=WeightSettings(), filters=filters
     )
     once = split(tables.events, Fraction(test=0.3), filters=filters.model_copy(update={"repeat": False}))
     assert 0 < len(local.train) < len(once.train), "the log must need more than one round"

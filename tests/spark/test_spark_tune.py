@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from recsys import config, experiment, models
-from recsys.config import Tuning
+from recsys.config import TuneSettings
 from recsys.errors import ConfigError, InputError
 from recsys.models.combining.cascade import Cascade
 from recsys.tune import tune
@@ -50,12 +50,12 @@ def on_spark(raw, **tuning):
 def test_the_folds_are_those_of_the_local_path(spark, raw, rule):
     from recsys.spark.tune import sides
 
-    wanted = Tuning(rule=rule, folds=3, share=0.2)
+    wanted = TuneSettings(rule=rule, folds=3, share=0.2)
     table = pd.read_parquet(Path(raw["out"], "split", "train.parquet"))
     there = spark.createDataFrame(table)
     for (known, tested), (split, _) in zip(sides(there, wanted, seed=4), folds(table, wanted, seed=4), strict=True):
         for condition, own in ((known, split.train), (tested, split.test)):
-            expected = set(zip(own.users.names(own.user), own.items.names(own.item), strict=True))
+            expected = set(zip(own.users.ids_of(own.user), own.items.ids_of(own.item), strict=True))
             found = there.where(condition).select("user_id", "item_id").collect()
             assert {(row.user_id, row.item_id) for row in found} == expected
             assert len(found) == len(expected)
@@ -66,7 +66,7 @@ def test_windows_need_times(spark, raw):
 
     there = spark.createDataFrame([("u", "i", 1.0, -1)], ["user_id", "item_id", "value", "timestamp"])
     with pytest.raises(InputError, match="needs events with timestamps"):
-        sides(there, Tuning(rule="time"), seed=0)
+        sides(there, TuneSettings(rule="time"), seed=0)
 
 
 class Fixed:

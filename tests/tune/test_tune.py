@@ -15,7 +15,7 @@ import pytest
 
 from recsys import config, experiment
 from recsys.cli import run_verb
-from recsys.config import Tuning
+from recsys.config import TuneSettings
 from recsys.errors import ConfigError, InputError
 from recsys.tune import study, tune
 from recsys.tune.folds import folds
@@ -185,13 +185,13 @@ def pairs(n=200, timed=True):
 
 
 def rows(interactions):
-    names = (interactions.users.names(interactions.user), interactions.items.names(interactions.item))
+    names = (interactions.users.ids_of(interactions.user), interactions.items.ids_of(interactions.item))
     return set(zip(*(n.tolist() for n in names), strict=True))
 
 
 def test_windows_roll_and_never_look_ahead():
     train, last = pairs(), -1
-    for split, _ in folds(train, Tuning(folds=3, share=0.2)):
+    for split, _ in folds(train, TuneSettings(folds=3, share=0.2)):
         assert split.train.time.max() < split.test.time.min()
         assert split.test.time.min() > last
         last = split.test.time.max()
@@ -200,7 +200,7 @@ def test_windows_roll_and_never_look_ahead():
 
 def test_folds_of_pairs_are_a_partition():
     train = pairs(timed=False)
-    found = folds(train, Tuning(folds=4))
+    found = folds(train, TuneSettings(folds=4))
     everything = set(zip(train["user_id"], train["item_id"], strict=True))
     assert sorted(pair for split, _ in found for pair in rows(split.test)) == sorted(everything)
     assert all(rows(split.train) == everything - rows(split.test) for split, _ in found)
@@ -208,9 +208,9 @@ def test_folds_of_pairs_are_a_partition():
 
 def test_what_cannot_be_folded_is_said():
     with pytest.raises(InputError, match="needs events with timestamps"):
-        folds(pairs(timed=False), Tuning(rule="time"))
+        folds(pairs(timed=False), TuneSettings(rule="time"))
     with pytest.raises(InputError, match="no liked test pairs"):
-        folds(pairs().assign(value=np.float32(-1)), Tuning())
+        folds(pairs().assign(value=np.float32(-1)), TuneSettings())
 
 
 def test_spaces():

@@ -24,7 +24,7 @@ ROWS = 1 << 20
 
 
 @dataclass(frozen=True)
-class Raw:
+class RawChunk:
     """A piece of a table as found. ``why``: int8[n], what the reader itself holds against a row."""
 
     table: pd.DataFrame
@@ -34,7 +34,7 @@ class Raw:
     text: Callable[[int], str]
 
 
-def read_parquet(path: Path, where: str, wanted: dict[str, str], everything: bool) -> Iterator[Raw]:
+def read_parquet(path: Path, where: str, wanted: dict[str, str], everything: bool) -> Iterator[RawChunk]:
     """Read the ``wanted`` columns (ours -> theirs) of a file, or of a folder with key=value folders in it."""
     try:
         partitions = pa.dataset.HivePartitioning.discover(infer_dictionary=True)
@@ -49,7 +49,7 @@ def read_parquet(path: Path, where: str, wanted: dict[str, str], everything: boo
         raise InputError(f"{where}: not a readable Parquet file or folder: {first}") from error
 
 
-def read_memory(table: Any, where: str, wanted: dict[str, str], everything: bool) -> Iterator[Raw]:
+def read_memory(table: Any, where: str, wanted: dict[str, str], everything: bool) -> Iterator[RawChunk]:
     """Read the ``wanted`` columns of a table in memory; a pandas index is ignored."""
     try:
         if isinstance(table, pd.DataFrame):
@@ -66,7 +66,7 @@ def read_memory(table: Any, where: str, wanted: dict[str, str], everything: bool
         raise InputError(f"{where}: a table that cannot be read: {first}. Make each column one type.") from error
 
 
-def _pieces(batches: Iterable[pa.RecordBatch], where: str, chosen: dict[str, str]) -> Iterator[Raw]:
+def _pieces(batches: Iterable[pa.RecordBatch], where: str, chosen: dict[str, str]) -> Iterator[RawChunk]:
     """Yield the ``chosen`` columns (ours -> theirs) as pandas columns that validation understands."""
     before = 0
     for batch in batches:
@@ -77,20 +77,20 @@ def _pieces(batches: Iterable[pa.RecordBatch], where: str, chosen: dict[str, str
         raise InputError(f"{where}: no rows: the table is empty.")
 
 
-def _raw(data: pa.Table, where: str, chosen: dict[str, str], before: int) -> Raw:
+def _raw(data: pa.Table, where: str, chosen: dict[str, str], before: int) -> RawChunk:
     frame = pd.DataFrame({ours: series(data.column(theirs), ours, where) for ours, theirs in chosen.items()})
     why = np.zeros(len(frame), dtype=np.int8)
-    return Raw(frame, why, where, lambda row: before + int(row) + 1, lambda row: str(frame.iloc[row].to_dict()))
+    return RawChunk(frame, why, where, lambda row: before + int(row) + 1, lambda row: str(frame.iloc[row].to_dict()))
 
 
-def whole(found: Iterable[Raw], where: str) -> Raw:
+def whole(found: Iterable[RawChunk], where: str) -> RawChunk:
     """Return all pieces as one."""
     parts = list(found)
     if not parts:
         raise InputError(f"{where}: no rows: the file is empty, or has nothing but a header.")
     ends = np.cumsum([len(part.why) for part in parts])
 
-    def place(row: int) -> tuple[Raw, int]:
+    def place(row: int) -> tuple[RawChunk, int]:
         part = int(np.searchsorted(ends, row, side="right"))
         return parts[part], int(row) - int(ends[part]) + len(parts[part].why)
 
@@ -104,7 +104,7 @@ def whole(found: Iterable[Raw], where: str) -> Raw:
 
     tables = [part.table.astype(dict.fromkeys(part.table.select_dtypes("category"), object)) for part in parts]
     table = pd.concat(tables, ignore_index=True)
-    return Raw(table, np.concatenate([part.why for part in parts]), where, line, text)
+    return RawChunk(table, np.concatenate([part.why for part in parts]), where, line, text)
 
 
 def is_table(thing: Any) -> bool:

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 import pandas as pd
 
-from recsys.data.reading.columnar import Raw, choose, read_parquet, require_ids
+from recsys.data.reading.columnar import RawChunk, choose, read_parquet, require_ids
 from recsys.data.reading.lines import Block, EndlessRowError, blocks
 from recsys.data.reading.validate import code, numbers, refuse
 from recsys.errors import InputError
 from recsys.schema import EVENTS, TIME, VALUE
 
 if TYPE_CHECKING:
-    from recsys.data.reading.read import Reading
+    from recsys.data.reading.read import ReadSettings
 
 SUFFIXES = {
     ".csv": "csv",
@@ -79,8 +79,8 @@ class Source:
 
 
 def pieces(
-    source: Source, file_format: str, wanted: dict[str, str], reading: Reading, *, everything: bool = False
-) -> Iterator[Raw]:
+    source: Source, file_format: str, wanted: dict[str, str], reading: ReadSettings, *, everything: bool = False
+) -> Iterator[RawChunk]:
     """Read the ``wanted`` columns (ours -> theirs) that exist, renamed to ours, a piece of the file at a time.
 
     ``everything``: all other columns too, and all as text where the file is text.
@@ -104,12 +104,12 @@ def pieces(
         raise InputError(f"{source}: cannot be read: {error.strerror}.") from error
 
 
-def is_utf8(reading: Reading) -> bool:
+def is_utf8(reading: ReadSettings) -> bool:
     """Return whether files are read as UTF-8."""
     return codecs.lookup(reading.encoding).name == "utf-8"
 
 
-def _lines(source: Source, reading: Reading) -> Iterator[str]:
+def _lines(source: Source, reading: ReadSettings) -> Iterator[str]:
     """Yield text lines; bytes of another encoding become lone surrogates, which validation refuses."""
     stream = source.open()
     start = stream.read(2)
@@ -122,7 +122,7 @@ def _lines(source: Source, reading: Reading) -> Iterator[str]:
         yield from text
 
 
-def _first_row(source: Source, delimiter: str, reading: Reading) -> list[str] | None:
+def _first_row(source: Source, delimiter: str, reading: ReadSettings) -> list[str] | None:
     """Return the fields of the first row that is not blank."""
     try:
         return next((fields for fields in csv.reader(_lines(source, reading), delimiter=delimiter) if fields), None)
@@ -130,7 +130,7 @@ def _first_row(source: Source, delimiter: str, reading: Reading) -> list[str] | 
         raise InputError(f"{source}, line 1: {error}. Check the quotes and [data] delimiter.") from error
 
 
-def header(source: Source, delimiter: str, wanted: dict[str, str], reading: Reading) -> tuple[list[str], int]:
+def header(source: Source, delimiter: str, wanted: dict[str, str], reading: ReadSettings) -> tuple[list[str], int]:
     """Return the column names, and 1 when the first row holds them, else 0 (names are then positions)."""
     fields = _first_row(source, delimiter, reading)
     if fields is None:
@@ -153,7 +153,9 @@ def header(source: Source, delimiter: str, wanted: dict[str, str], reading: Read
     return names, skip
 
 
-def _csv(source: Source, delimiter: str, wanted: dict[str, str], reading: Reading, everything: bool) -> Iterator[Raw]:
+def _csv(
+    source: Source, delimiter: str, wanted: dict[str, str], reading: ReadSettings, everything: bool
+) -> Iterator[RawChunk]:
     names, skip = header(source, delimiter, wanted, reading)
     places = {ours: names.index(theirs) for ours, theirs in choose(names, wanted).items()}
     if everything:
@@ -171,7 +173,7 @@ def _csv(source: Source, delimiter: str, wanted: dict[str, str], reading: Readin
                 }
                 why = np.where(block.whole, 0, code("wrong column count")).astype(np.int8)
                 table = pd.DataFrame(columns, copy=False)
-                yield Raw(table, why, str(source), _line_of(block), _text_of(block))
+                yield RawChunk(table, why, str(source), _line_of(block), _text_of(block))
     except EndlessRowError as error:
         raise InputError(f"{source}, line {error.line}: {error.why}. Check the quotes and [data] delimiter.") from error
 
@@ -188,7 +190,7 @@ def _text_column(block: Block, column: int) -> pd.Series:
     return block.text(column).astype(object)
 
 
-def _column(block: Block, column: int, name: str, reading: Reading) -> pd.Series:
+def _column(block: Block, column: int, name: str, reading: ReadSettings) -> pd.Series:
     """Return integers, where all ids of the block are canonical; numbers of values and times; else text."""
     if name.endswith("_id"):
         integers = block.integers(column)
@@ -224,7 +226,7 @@ class _Recoded(io.RawIOBase):
         super().close()
 
 
-def _jsonl(source: Source, wanted: dict[str, str], reading: Reading, everything: bool) -> Raw:
+def _jsonl(source: Source, wanted: dict[str, str], reading: ReadSettings, everything: bool) -> RawChunk:
     lines, records = [], []
     for number, line in enumerate(_lines(source, reading), start=1):
         if line.strip():
@@ -250,7 +252,7 @@ def _jsonl(source: Source, wanted: dict[str, str], reading: Reading, everything:
             odd = np.array([not _is_id(record.get(theirs)) if record else False for record in records])
             refuse(why, odd, "id is no text or integer")
     table = pd.DataFrame(columns)
-    return Raw(table, why, str(source), line=lambda row: lines[row][0], text=lambda row: lines[row][1])
+    return RawChunk(table, why, str(source), line=lambda row: lines[row][0], text=lambda row: lines[row][1])
 
 
 def _is_id(value: object) -> bool:

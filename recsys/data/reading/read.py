@@ -18,7 +18,7 @@ import pyarrow.dataset
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from recsys.data.reading import movielens
-from recsys.data.reading.columnar import Raw, is_table, read_memory, whole
+from recsys.data.reading.columnar import RawChunk, is_table, read_memory, whole
 from recsys.data.reading.files import Source, pieces
 from recsys.data.reading.log import Log, widen
 from recsys.data.reading.validate import (
@@ -42,7 +42,7 @@ MAX_REFUSED_ROWS = 100_000
 """Refused rows kept to be written out; beyond it they are only counted."""
 
 
-class Reading(BaseModel):
+class ReadSettings(BaseModel):
     """How files are read."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -147,7 +147,7 @@ class Tables:
         return log
 
 
-def read_tables(events: Any, items: Any = None, users: Any = None, reading: Reading | None = None) -> Tables:
+def read_tables(events: Any, items: Any = None, users: Any = None, reading: ReadSettings | None = None) -> Tables:
     """Read and check all tables, and settle over all of them whether ids are numbers or text.
 
     Each is a path, or a table in memory: pandas, Polars, pyarrow, or anything with the Arrow C interface.
@@ -156,7 +156,7 @@ def read_tables(events: Any, items: Any = None, users: Any = None, reading: Read
     Raises:
         InputError: a file is missing, empty, damaged or of another layout, or too many rows are bad.
     """
-    reading = reading or Reading()
+    reading = reading or ReadSettings()
     source, of_events, layout = _locate(events, reading)
     log = Log()
     refusals = _collect(source, of_events, log)
@@ -173,46 +173,46 @@ def read_tables(events: Any, items: Any = None, users: Any = None, reading: Read
     return Tables(found, item_table, user_table, refusals)
 
 
-def read_events(events: Any, reading: Reading | None = None) -> tuple[pd.DataFrame, Refusals]:
+def read_events(events: Any, reading: ReadSettings | None = None) -> tuple[pd.DataFrame, Refusals]:
     """Return the accepted events of a file, folder or table, and what was refused; see :func:`read_tables`."""
     tables = read_tables(events, reading=reading)
     return tables.events, tables.refusals
 
 
-def read_wide(events: Any, reading: Reading | None = None) -> tuple[pd.DataFrame, Refusals]:
+def read_wide(events: Any, reading: ReadSettings | None = None) -> tuple[pd.DataFrame, Refusals]:
     """Return the accepted events with every further column as it was found, and what was refused."""
-    source, reading, _ = _locate(events, reading or Reading())
+    source, reading, _ = _locate(events, reading or ReadSettings())
     found: list[pd.DataFrame] = []
     refusals = _collect(source, reading, found, everything=True)
     table = pd.concat(found, ignore_index=True)
     return table.astype(dict.fromkeys(table.select_dtypes("category"), object)), refusals
 
 
-def read_items(items: Any, reading: Reading | None = None) -> pd.DataFrame:
+def read_items(items: Any, reading: ReadSettings | None = None) -> pd.DataFrame:
     """Return an items table: ``item_id`` and whatever else there is, as text where the file is text."""
-    table = read_attributes(items, ITEMS, reading or Reading(), Refusals())
+    table = read_attributes(items, ITEMS, reading or ReadSettings(), Refusals())
     table[ITEM] = one_kind(table[ITEM])[0]
     return table
 
 
-def items_of(events: Any, items: Any = None, reading: Reading | None = None) -> pd.DataFrame | None:
+def items_of(events: Any, items: Any = None, reading: ReadSettings | None = None) -> pd.DataFrame | None:
     """Return the items table that :func:`read_tables` would: the one named, or the log's own; None without one."""
-    _, _, layout = _locate(events, reading or Reading())
+    _, _, layout = _locate(events, reading or ReadSettings())
     return read_items(items, reading) if items is not None else layout.items() if layout else None
 
 
-def scan(events: Any, reading: Reading | None = None) -> Iterator[pd.DataFrame]:
+def scan(events: Any, reading: ReadSettings | None = None) -> Iterator[pd.DataFrame]:
     """Yield the rows of a log as found, unchecked, a piece at a time: for those who only count."""
-    source, reading, _ = _locate(events, reading or Reading())
+    source, reading, _ = _locate(events, reading or ReadSettings())
     where = str(source) if isinstance(source, Source) else EVENTS.name
     for raw in _pieces(source, where, reading, False):
         _require_columns(raw, reading)
         yield raw.table
 
 
-def rows_of(events: Any, reading: Reading | None = None) -> int:
+def rows_of(events: Any, reading: ReadSettings | None = None) -> int:
     """Return about how many rows a log has: exactly for Parquet and tables, else its bytes over those of a row."""
-    source, _, _ = _locate(events, reading or Reading())
+    source, _, _ = _locate(events, reading or ReadSettings())
     if not isinstance(source, Source):
         return len(source)
     if source.path.is_dir() or source.path.suffix in (".parquet", ".pq"):
@@ -223,7 +223,7 @@ def rows_of(events: Any, reading: Reading | None = None) -> int:
     return max(start.count(b"\n"), round(source.path.stat().st_size * packed * start.count(b"\n") / max(len(start), 1)))
 
 
-def _locate(events: Any, reading: Reading) -> tuple[Any, Reading, movielens.Layout | None]:
+def _locate(events: Any, reading: ReadSettings) -> tuple[Any, ReadSettings, movielens.Layout | None]:
     """Return where the events are (a table is its own place), how to read them, and the MovieLens layout if any."""
     path = None if is_table(events) else Path(events)
     layout = movielens.layout(path) if path and reading.format in ("auto", "movielens") else None
@@ -238,7 +238,7 @@ class _NumberAfterAllError(Exception):
     """A time is a number, in a log whose first times were none."""
 
 
-def _collect(source: Any, reading: Reading, sink: Log | list[pd.DataFrame], everything: bool = False) -> Refusals:
+def _collect(source: Any, reading: ReadSettings, sink: Log | list[pd.DataFrame], everything: bool = False) -> Refusals:
     """Append the accepted rows of every piece to ``sink``, and return what was refused.
 
     Times without a given unit are ISO 8601 if none is a number: that is believed of the first piece, and where a
@@ -252,7 +252,7 @@ def _collect(source: Any, reading: Reading, sink: Log | list[pd.DataFrame], ever
 
 
 def _append(
-    source: Any, reading: Reading, sink: Log | list[pd.DataFrame], unit: TimeUnit | None, everything: bool
+    source: Any, reading: ReadSettings, sink: Log | list[pd.DataFrame], unit: TimeUnit | None, everything: bool
 ) -> Refusals:
     where = str(source) if isinstance(source, Source) else EVENTS.name
     refusals, times = Refusals(), np.zeros(3, dtype=np.int64)
@@ -275,14 +275,14 @@ def _append(
     return refusals
 
 
-def _pieces(source: Any, where: str, reading: Reading, everything: bool) -> Iterator[Raw]:
+def _pieces(source: Any, where: str, reading: ReadSettings, everything: bool) -> Iterator[RawChunk]:
     wanted = {column: reading.columns.get(column, column) for column in (USER, ITEM, VALUE, TIME, EVENT)}
     if isinstance(source, Source):
         return pieces(source, reading.format, wanted, reading, everything=everything)
     return read_memory(source, where, wanted, everything)
 
 
-def _ahead(found: Iterator[Raw]) -> Iterator[Raw]:
+def _ahead(found: Iterator[RawChunk]) -> Iterator[RawChunk]:
     """Yield what ``found`` yields, whose next piece is already being read while one is looked at."""
     with ThreadPoolExecutor(1) as reader:
         coming = reader.submit(next, found, None)
@@ -291,7 +291,7 @@ def _ahead(found: Iterator[Raw]) -> Iterator[Raw]:
             yield piece
 
 
-def _require_columns(raw: Raw, reading: Reading) -> None:
+def _require_columns(raw: RawChunk, reading: ReadSettings) -> None:
     EVENTS.require(raw.table.columns, raw.where)
     for column in reading.columns:
         if column not in raw.table:
@@ -300,14 +300,14 @@ def _require_columns(raw: Raw, reading: Reading) -> None:
             )
 
 
-def read_attributes(source: Any, kind: Table, reading: Reading, refusals: Refusals) -> pd.DataFrame:
+def read_attributes(source: Any, kind: Table, reading: ReadSettings, refusals: Refusals) -> pd.DataFrame:
     """Read an items or users table: refuse rows without an id, and all but the first of a repeated id."""
     key = kind.required[0]
     wanted = {key: reading.columns.get(key, key)}
     if is_table(source):
         found = read_memory(source, kind.name, wanted, everything=True)
     else:
-        plain = Reading(encoding=reading.encoding, delimiter=reading.delimiter)
+        plain = ReadSettings(encoding=reading.encoding, delimiter=reading.delimiter)
         found = pieces(Source(Path(source)), "auto", wanted, plain, everything=True)
     raw = whole(found, kind.name if is_table(source) else str(source))
     kind.require(raw.table.columns, raw.where)
@@ -323,7 +323,7 @@ def read_attributes(source: Any, kind: Table, reading: Reading, refusals: Refusa
     return raw.table[why == 0].reset_index(drop=True)
 
 
-def stop_if_too_many(source: str | Source, refusals: Refusals, reading: Reading) -> None:
+def stop_if_too_many(source: str | Source, refusals: Refusals, reading: ReadSettings) -> None:
     """Raise InputError when there are no events, or too many of them were refused."""
     bad, total = refusals.refused, refusals.total
     if not total:

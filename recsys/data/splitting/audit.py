@@ -9,7 +9,7 @@ import pandas as pd
 
 from recsys.data import pairs
 from recsys.data.splitting.strategies import AnyRule, ByTime, iso
-from recsys.data.weigh import Weighting
+from recsys.data.weigh import WeightSettings
 from recsys.schema import ITEM, TIME, USER, VALUE
 from recsys.types import IdMap, Interactions, Split
 
@@ -30,7 +30,7 @@ def cut(rule: AnyRule, first_test: float | None) -> str | None:
     return iso(first_test if rule.at is None else rule.at)
 
 
-def warnings(about: dict[str, Any], rule: AnyRule, weighting: Weighting, has_types: bool) -> list[str]:
+def warnings(about: dict[str, Any], rule: AnyRule, weighting: WeightSettings, has_types: bool) -> list[str]:
     """Return what the reader of a split's numbers must be told, as sentences; ``about`` as they stand in split.json."""
     found = []
     if about["shared_rows"]:
@@ -75,7 +75,7 @@ def describe_overlap(split: Split, train: pd.DataFrame, history: pd.DataFrame, t
     candidate = candidates.rows(split.test.items.ids)
     trained = np.bincount(split.train.item, minlength=len(candidates)) > 0
     warm_item = (candidate >= 0) & trained[candidate] if len(candidates) else candidate >= 0
-    outside = int((candidates.small_rows(test[ITEM]) < 0).sum())
+    outside = int((candidates.rows_int32(test[ITEM]) < 0).sum())
     repeated = _repeated_pairs(split.history, split.test)
     return {
         "shared_rows": _shared_rows(history, test, split, repeated) if len(repeated) else 0,
@@ -101,7 +101,7 @@ def _drift(train: pd.DataFrame, test: pd.DataFrame) -> dict[str, Any]:
 
 def _counts(ids: pd.Series) -> pd.Series:
     known = IdMap.of(ids)
-    return pd.Series(np.bincount(known.small_rows(ids), minlength=len(known)), index=known.ids)
+    return pd.Series(np.bincount(known.rows_int32(ids), minlength=len(known)), index=known.ids)
 
 
 def drift(train: np.ndarray, test: np.ndarray, means: list[float]) -> dict[str, Any]:
@@ -139,7 +139,7 @@ def _shared_rows(history: pd.DataFrame, test: pd.DataFrame, split: Split, repeat
     repeated = np.sort(repeated)
 
     def in_repeated_pairs(events: pd.DataFrame) -> pd.DataFrame:
-        user, item = users.small_rows(events[USER]), items.small_rows(events[ITEM])
+        user, item = users.rows_int32(events[USER]), items.rows_int32(events[ITEM])
         rows = np.flatnonzero(pairs.among(user, item, len(items), repeated))
         time = events[TIME].to_numpy()[rows] if TIME in events else 0.0
         return pd.DataFrame({"user": user[rows], "item": item[rows], "time": time})

@@ -7,7 +7,15 @@ import pandas as pd
 from recsys.data.reading.log import keep
 from recsys.data.splitting.audit import cut, describe_overlap, describe_part, parameters, warnings
 from recsys.data.splitting.strategies import HISTORY, TEST, TRAIN, AnyRule, HeldOutUsers, assign, iso
-from recsys.data.weigh import Filters, Weighting, aggregate, check_event_types, filter_events, once_a_session, weigh
+from recsys.data.weigh import (
+    FilterSettings,
+    WeightSettings,
+    aggregate,
+    check_event_types,
+    filter_events,
+    once_a_session,
+    weigh,
+)
 from recsys.errors import InputError
 from recsys.schema import EVENT, ITEM, TIME, USER
 from recsys.types import IdMap, Split
@@ -19,8 +27,8 @@ def split(
     events: pd.DataFrame,
     rule: AnyRule,
     *,
-    weighting: Weighting | None = None,
-    filters: Filters | None = None,
+    weighting: WeightSettings | None = None,
+    filters: FilterSettings | None = None,
     items: pd.DataFrame | None = None,
 ) -> Split:
     """Split raw events, take each session's last, filter train, weigh, decay (from the latest train event), aggregate.
@@ -32,7 +40,7 @@ def split(
         InputError: no timestamps where the rule needs them, or an empty train or test part.
         ConfigError: an event type without a weight, or decay or sessions without timestamps.
     """
-    weighting, filters = weighting or Weighting(), filters or Filters()
+    weighting, filters = weighting or WeightSettings(), filters or FilterSettings()
     check_event_types(events, weighting)
     side = assign(events, rule)
     train_rows, history_only, test_rows = (

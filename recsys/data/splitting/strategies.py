@@ -216,7 +216,7 @@ def _standing(events: pd.DataFrame, time: np.ndarray) -> tuple[np.ndarray, np.nd
 
     Order is (time, item id); rows alike in user, time and item are equals.
     """
-    user, item = (IdMap.of(events[column]).small_rows(events[column]) for column in (USER, ITEM))
+    user, item = (IdMap.of(events[column]).rows_int32(events[column]) for column in (USER, ITEM))
     order = np.lexsort((item, time, user))
     user, time, item = user[order], time[order], item[order]
     of_user, total = _runs(np.diff(user) != 0)

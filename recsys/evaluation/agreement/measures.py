@@ -21,7 +21,7 @@ from recsys.errors import ConfigError, InputError, nearest
 from recsys.evaluation.agreement import concordance
 from recsys.evaluation.agreement import rbo as _rbo
 from recsys.evaluation.agreement.rankings import Pairs, Ranked, Rankings, pair
-from recsys.evaluation.judging.names import Name, parse_name, parse_names
+from recsys.evaluation.judging.names import MeasureName, parse_name, parse_names
 from recsys.ranking.rank import topk_from_table
 from recsys.schema import ITEM, TOPK, USER
 from recsys.types import Evaluation, IdMap
@@ -204,7 +204,7 @@ def _defined(undefined: np.ndarray, values: np.ndarray, over: np.ndarray | None 
 
 
 @dataclass(frozen=True)
-class Measure(Name):
+class Measure(MeasureName):
     """A measure with its options; call it on Pairs, ``str`` gives the name back.
 
     >>> str(parse("rbo[p=0.5]"))
@@ -287,7 +287,7 @@ def agree_tables(a: pd.DataFrame, b: pd.DataFrame, measures: Iterable[str], *, n
     found = score(pairs, chosen)
     undefined = {f"undefined {measure}": int(np.isnan(values).sum()) for measure, values in found.items()}
     n_a, n_b = pairs.lengths
-    columns = {USER: users.names(np.arange(len(users))), "n_a": n_a, "n_b": n_b, "n_common": pairs.common}
+    columns = {USER: users.all_ids, "n_a": n_a, "n_b": n_b, "n_common": pairs.common}
     counts = {"without_a": int((n_a == 0).sum()), "without_b": int((n_b == 0).sum())} | undefined
     definitions = {str(measure): measure.definition for measure in chosen}
     return Evaluation(name, pd.DataFrame(columns | found), {"definitions": definitions, "counts": counts})

@@ -57,7 +57,7 @@ def evaluate_scores(
         tallies = {"listed_places": int(judged.n_relevant.sum()), "tied_places": judged.tied_places}
         parts.append((score(judged, chosen, "zero"), count(judged, "zero") | tallies))
     values = {str(metric): np.concatenate([part[str(metric)] for part, _ in parts]) for metric in chosen}
-    users = split.test.users.names(np.arange(len(bits)))
+    users = split.test.users.ids_of(np.arange(len(bits)))
     per_user = pd.DataFrame({USER: users, "n_relevant": np.diff(truth.indptr)} | values)
     counts = {key: sum(tally[key] for _, tally in parts) for key in parts[0][1] if key != "short"}
     counts |= {"seen_pairs_removed": removed, "relevant_outside_candidates": outside(truth, candidates)}

@@ -18,7 +18,7 @@ import numpy as np
 from recsys import kernels
 from recsys.errors import ConfigError, nearest
 from recsys.evaluation.judging.judge import Judged
-from recsys.evaluation.judging.names import Name, parse_name, parse_names
+from recsys.evaluation.judging.names import MeasureName, parse_name, parse_names
 
 
 def precision(judged: Judged, k: int | None = None, ips: float = 0.0) -> np.ndarray:
@@ -172,7 +172,7 @@ METRICS: dict[str, Callable[..., np.ndarray]] = {
 
 
 @dataclass(frozen=True)
-class Metric(Name):
+class Metric(MeasureName):
     """A metric with its options and cut-off; call it on a Judged, ``str`` gives the name back.
 
     >>> str(parse("ndcg[gain=exp]@10"))

@@ -18,7 +18,7 @@ _NAME = re.compile(r"(?P<name>[a-z_]+)(\[(?P<options>[^\[\]]*)\])?(@(?P<k>\d+))?
 
 
 @dataclass(frozen=True)
-class Name:
+class MeasureName:
     """What a name asks for; ``str`` gives the name back."""
 
     name: str
@@ -34,7 +34,7 @@ class Name:
         return dict(self.options) | ({"k": self.k} if self.k else {})
 
 
-NameT = TypeVar("NameT", bound=Name)
+NameT = TypeVar("NameT", bound=MeasureName)
 
 
 def parse_name(text: str, functions: Mapping[str, Callable[..., Any]], kind: type[NameT]) -> NameT:

@@ -31,7 +31,7 @@ def itemmap(run: Run) -> Section | None:
     centred -= centred.mean(axis=0)
     left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
     explained = sizes**2 / max(float((sizes**2).sum()), np.finfo(float).tiny)
-    ids = items.names(rows)
+    ids = items.ids_of(rows)
     ends = _ends(left)
     labels = {int(place): run.title(ids[place]) for component in ends[:2] for side in component for place in side}
     axes = [f"component {c + 1}: {explained[c]:.1%} of the variance" for c in (0, 1)]

@@ -20,7 +20,7 @@ from recsys.config import Data
 from recsys.data.reading import movielens
 from recsys.data.reading.columnar import numbers, series
 from recsys.data.reading.files import Source, header
-from recsys.data.reading.read import Reading, Refusals, read_attributes, stop_if_too_many
+from recsys.data.reading.read import ReadSettings, Refusals, read_attributes, stop_if_too_many
 from recsys.data.reading.validate import LATEST, REASONS, check_events, code, count_times, guess_unit
 from recsys.errors import InputError
 from recsys.schema import CANONICAL_INT, EVENT, EVENTS, ITEM, ITEMS, TIME, USER, USERS, VALUE
@@ -74,7 +74,7 @@ def raw_events(spark: SparkSession, data: Data) -> DataFrame:
     return _raw(spark, *_source(data))
 
 
-def _source(data: Data) -> tuple[Source, Reading]:
+def _source(data: Data) -> tuple[Source, ReadSettings]:
     layout = movielens.layout(Path(data.events)) if data.format in ("auto", "movielens") else None
     source, reading = Source(Path(data.events)), data.reading
     if layout:
@@ -84,11 +84,11 @@ def _source(data: Data) -> tuple[Source, Reading]:
     return source, reading
 
 
-def _kind(source: Source, reading: Reading) -> str:
+def _kind(source: Source, reading: ReadSettings) -> str:
     return source.format() if reading.format == "auto" else reading.format
 
 
-def _raw(spark: SparkSession, source: Source, reading: Reading) -> DataFrame:
+def _raw(spark: SparkSession, source: Source, reading: ReadSettings) -> DataFrame:
     """Return the columns that exist, renamed to ours; text files give text, and rows that do not parse ``_corrupt``."""
     kind = _kind(source, reading)
     wanted = {column: reading.columns.get(column, column) for column in (USER, ITEM, VALUE, TIME, EVENT)}

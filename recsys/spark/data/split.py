@@ -31,7 +31,7 @@ from recsys.data.splitting.strategies import (
     empty_message,
     iso,
 )
-from recsys.data.weigh import Aggregate, Filters, Weighting, nothing_removed
+from recsys.data.weigh import Aggregate, FilterSettings, WeightSettings, nothing_removed
 from recsys.errors import ConfigError, InputError
 from recsys.schema import EVENT, ITEM, TIME, USER, VALUE
 from recsys.spark.data.audit import describe_overlap, describe_part
@@ -65,8 +65,8 @@ def split(
     events: DataFrame,
     rule: AnyRule,
     *,
-    weighting: Weighting,
-    filters: Filters,
+    weighting: WeightSettings,
+    filters: FilterSettings,
     items: DataFrame | None,
     work: Path,
 ) -> Split:
@@ -212,7 +212,7 @@ def cut_time(events: DataFrame, test: float) -> float:
     return cut
 
 
-def once_a_session(sided: DataFrame, weighting: Weighting) -> DataFrame:
+def once_a_session(sided: DataFrame, weighting: WeightSettings) -> DataFrame:
     """Leave out repeats within a session of each side; as ``data.weigh.once_a_session``."""
     if weighting.session_minutes is None:
         return sided
@@ -240,7 +240,9 @@ def order_statistic(frame: DataFrame, column: str, place: int) -> float:
     return float(found)
 
 
-def filter_events(events: DataFrame, filters: Filters, work: Path) -> tuple[DataFrame, dict[str, dict[str, int]]]:
+def filter_events(
+    events: DataFrame, filters: FilterSettings, work: Path
+) -> tuple[DataFrame, dict[str, dict[str, int]]]:
     """Return the events that pass, and the rows and ids that each filter removed; as ``data.weigh.filter_events``.
 
     Each round of a k-core is written under ``work``, so that no round computes those before it again.
@@ -312,7 +314,7 @@ def number(ids: DataFrame, column: str, place: Path, start: int = 0) -> DataFram
     return found.join(offsets, "file").select(column, (F.col("offset") + F.col("index")).cast("int").alias("row"))
 
 
-def _weigh(events: DataFrame, weighting: Weighting, reference: float | None, place: Path) -> DataFrame:
+def _weigh(events: DataFrame, weighting: WeightSettings, reference: float | None, place: Path) -> DataFrame:
     """Run ``data.weigh.weigh`` on batches of rows: the same bits as the local path; into ``place`` if there is work."""
     decays = weighting.half_life_days and reference is not None
     if weighting.half_life_days and TIME not in events.columns:
@@ -327,7 +329,7 @@ def _weigh(events: DataFrame, weighting: Weighting, reference: float | None, pla
     return keep(events.mapInPandas(run, events.schema).drop(EVENT), place)
 
 
-def _check_event_types(events: DataFrame, weighting: Weighting) -> None:
+def _check_event_types(events: DataFrame, weighting: WeightSettings) -> None:
     if EVENT in events.columns and weighting.events:
         kinds = events.groupBy(EVENT).count().toPandas()
         weigh.check_event_counts(dict(zip(kinds[EVENT], kinds["count"], strict=True)), weighting)

@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 from scipy.sparse import csr_array
 
 from recsys.evaluation.beyond import Catalogue, of_all_lists, per_user
-from recsys.evaluation.evaluate import Judging
+from recsys.evaluation.evaluate import EvaluationSettings
 from recsys.evaluation.groups import Groups, column_groups, whose
 from recsys.schema import ITEM, USER
 from recsys.spark.data.read import Tables
@@ -21,7 +21,7 @@ from recsys.spark.data.split import Split
 from recsys.types import IdMap, TopK
 
 
-def catalogue(parts: Split, tables: Tables, likes: np.ndarray, judging: Judging) -> Catalogue:
+def catalogue(parts: Split, tables: Tables, likes: np.ndarray, judging: EvaluationSettings) -> Catalogue:
     """Return what is known of the candidates; ``likes``: train users who like each (``recommend.popular``)."""
     named = parts.items.where(F.col("row") < parts.candidates).orderBy("row").toPandas()[ITEM]
     table = tables.item_table
@@ -33,7 +33,9 @@ def catalogue(parts: Split, tables: Tables, likes: np.ndarray, judging: Judging)
     return Catalogue.of(likes.astype(np.int64), users, judging, IdMap.of(named), table, segments)
 
 
-def user_groups(spark: SparkSession, tables: Tables, judging: Judging) -> tuple[list[Groups], DataFrame | None]:
+def user_groups(
+    spark: SparkSession, tables: Tables, judging: EvaluationSettings
+) -> tuple[list[Groups], DataFrame | None]:
     """Return the groups of the wanted columns of the users table, and (id as text, ``inside``: who is in which)."""
     table = tables.user_table
     wanted = [] if table is None else [name for name in judging.segments if name in table]
@@ -58,7 +60,9 @@ def exposure(lists: DataFrame, tested: DataFrame, items: int) -> dict[str, dict[
     return of_all_lists(times, weights, lengths.count())
 
 
-def columns_of(known: Catalogue, judging: Judging, k: int, exclude_seen: bool) -> Callable[..., dict[str, np.ndarray]]:
+def columns_of(
+    known: Catalogue, judging: EvaluationSettings, k: int, exclude_seen: bool
+) -> Callable[..., dict[str, np.ndarray]]:
     """Return a function of a batch's lists, truth and histories that gives its further columns.
 
     It takes (values, offsets) of listed items, of their scores, of relevant items and of their gains, and an Arrow

@@ -17,7 +17,7 @@ from pyspark.sql import functions as F
 
 from recsys.data.hashing import id_bits
 from recsys.errors import ConfigError, InputError
-from recsys.evaluation.evaluate import Judging, score
+from recsys.evaluation.evaluate import EvaluationSettings, score
 from recsys.evaluation.groups import HISTORY, Groups, history_codes
 from recsys.evaluation.judging.judge import judge_lists
 from recsys.evaluation.judging.metrics import parse_all
@@ -35,7 +35,7 @@ COUNTED = ("n_relevant", "n_history", "n_listed", "n_tied")
 
 
 def truth(
-    test: DataFrame, judging: Judging, history: DataFrame, *, exclude_seen: bool = True
+    test: DataFrame, judging: EvaluationSettings, history: DataFrame, *, exclude_seen: bool = True
 ) -> tuple[DataFrame, DataFrame, dict[str, int]]:
     """Return (relevant pairs, tested users with ``n_history`` and ``history``: array of (item, value), counts).
 
@@ -62,7 +62,7 @@ def per_user(
     lists: DataFrame,
     relevant: DataFrame,
     tested: DataFrame,
-    judging: Judging,
+    judging: EvaluationSettings,
     k: int,
     *,
     further: tuple[Measure, tuple[str, ...]] | None = None,
@@ -96,7 +96,7 @@ def per_user(
     return columns.mapInArrow(_Judge(judging, k, further[0] if further else None), schema)
 
 
-def debiased(judging: Judging) -> bool:
+def debiased(judging: EvaluationSettings) -> bool:
     """Whether a metric weighs items by their propensity."""
     return any(dict(metric.options).get("ips") for metric in parse_all(judging.metrics))
 
@@ -110,7 +110,7 @@ def propensities(relevant: DataFrame, train: DataFrame) -> DataFrame:
 
 
 def _Judge(
-    judging: Judging, k: int, measure: Measure | None
+    judging: EvaluationSettings, k: int, measure: Measure | None
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         import numba
@@ -158,7 +158,7 @@ def _lists(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
 def evaluate_tables(
     recs: DataFrame,
     test: DataFrame,
-    judging: Judging,
+    judging: EvaluationSettings,
     *,
     history: DataFrame | None = None,
     train: DataFrame | None = None,
@@ -196,7 +196,7 @@ def evaluate_tables(
     return judged, document(layout, found, Facts("spark", definitions, about))
 
 
-def counts(judged: DataFrame, judging: Judging, k: int) -> dict[str, int]:
+def counts(judged: DataFrame, judging: EvaluationSettings, k: int) -> dict[str, int]:
     """Return the counts of ``evaluation.evaluate.build``, from a frame of :func:`per_user`."""
     defined, listed = F.col("n_relevant") > 0, F.col("n_listed")
     evaluated = defined & (listed > 0) if judging.missing_users == "skip" else defined

@@ -8,14 +8,14 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from scipy.sparse import csr_array
 
-from recsys.config import Recommending
+from recsys.config import RecommendSettings
 from recsys.features import segment_popularity
 from recsys.features.segment_popularity import Segments
 from recsys.schema import USER, VALUE
 from recsys.spark.data.split import Split
 
 
-def fit(parts: Split, users: pd.DataFrame | None, wanted: Recommending) -> Segments | None:
+def fit(parts: Split, users: pd.DataFrame | None, wanted: RecommendSettings) -> Segments | None:
     """Return the segments of train, equal to those of ``segment.fit`` on the same pairs; None where none are wanted.
 
     Args:

@@ -13,12 +13,12 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from scipy.sparse import csr_array
 
-from recsys.ranking.business_rules import Compiled, Rules, compile_rules
+from recsys.ranking.business_rules import CompiledRules, Rules, compile_rules
 from recsys.schema import ITEM, USER
 from recsys.spark.ranking.recommend import Scorer, with_opinions
 from recsys.types import SHORTFALL, IdMap
 
-Ruled = tuple[Compiled, list[int]]
+Ruled = tuple[CompiledRules, list[int]]
 """Rules in rows: those of ``denied`` stand for these users of the run."""
 
 
@@ -30,7 +30,7 @@ def in_rows(rules: Rules, users: DataFrame, items: pd.DataFrame) -> Ruled:
     return compile_rules(rules, IdMap.of(known[USER]), IdMap.of(items[ITEM]), items), known["row"].tolist()
 
 
-def under_rules(scorer: Scorer, rules: Compiled) -> Scorer:
+def under_rules(scorer: Scorer, rules: CompiledRules) -> Scorer:
     """Return a scorer without an opinion on items that the rules remove; what is denied to a user is for the caller."""
     keep = rules.candidates
     own = None if scorer.factors is None else np.where(keep[:, None], scorer.factors, np.float32(np.nan))
