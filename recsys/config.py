@@ -10,10 +10,18 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from recsys.data.reading.read import ReadSettings
 from recsys.data.splitting.strategies import AnyRule, ByTime, Fraction
@@ -132,6 +140,31 @@ class TuneSettings(BaseModel):
     )
 
 
+MODEL_NAME_BYTES = 100
+
+
+def check_model_name(name: str) -> str:
+    """Return a model's name if it can name a file and a folder inside the run folder.
+
+    Raises:
+        ValueError: empty, longer than ``MODEL_NAME_BYTES`` in UTF-8, with a slash, a backslash, a
+            control character, a dot in front, or a blank at an end.
+    """
+    is_file_name = name.isprintable() and not set(name) & set("/\\")
+    has_clean_ends = name == name.strip() and not name.startswith(".")
+    if not name or not is_file_name or not has_clean_ends:
+        raise ValueError(
+            "a model's name is also a file name: leave out / and \\, control characters, a dot in"
+            " front and blanks at the ends"
+        )
+    if len(name.encode()) > MODEL_NAME_BYTES:
+        raise ValueError(f"a model's name has at most {MODEL_NAME_BYTES} bytes, this one has {len(name.encode())}")
+    return name
+
+
+ModelName = Annotated[str, AfterValidator(check_model_name)]
+
+
 class Config(BaseModel):
     """A whole run."""
 
@@ -146,7 +179,7 @@ class Config(BaseModel):
     split: AnyRule | None = Field(None, description="unset: by time when there are timestamps, else a fraction by hash")
     filter: FilterSettings = FilterSettings()
     weigh: WeightSettings = WeightSettings()
-    models: dict[str, dict[str, Any]] = Field(
+    models: dict[ModelName, dict[str, Any]] = Field(
         {"als": {}}, description="name -> parameters; `model` is the kind, by default the name itself"
     )
     recommend: RecommendSettings = RecommendSettings()
@@ -162,6 +195,25 @@ class Config(BaseModel):
         if isinstance(split, dict) and split.get("rule") in ("fraction", "users", "items") and "seed" in raw:
             return raw | {"split": {"seed": raw["seed"]} | split}
         return raw
+
+    @field_validator("models")
+    @classmethod
+    def _check_part_names(cls, models: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Check the names of the parts of blends, which are saved as folders too."""
+        unchecked = list(models.values())
+        while unchecked:
+            parts = unchecked.pop().get("parts")
+            if isinstance(parts, dict):
+                for name in parts:
+                    check_model_name(str(name))
+                unchecked += [part for part in parts.values() if isinstance(part, dict)]
+        return models
+
+    @property
+    def sources(self) -> list[str]:
+        """The files and folders that a run reads."""
+        data = self.data
+        return [path for path in (data.events, data.items, data.users, self.recommend.rules) if path]
 
     def rule(self, *, timed: bool) -> AnyRule:
         """Return the split rule: the one given, else by time where events are timed, else a fraction by hash."""
@@ -234,6 +286,8 @@ def _override(raw: dict[str, Any], override: str) -> None:
 def _say(problem: Any, where: str) -> str:
     """Return one line for one of pydantic's errors."""
     *parents, key = problem["loc"] or ("",)
+    if key == "[key]":  # how pydantic calls a mapping's key, here a model's name, which the message shows
+        *parents, key = parents[:-1]
     models = _models(Config, tuple(map(str, parents)))
     section = ".".join(str(part) for part in parents if str(part) not in _tags())
     place = f"{where}: [{section}] {key}" if section else f"{where}: {key}"

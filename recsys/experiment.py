@@ -50,7 +50,7 @@ def run(config: Config, *, progress: Steps | None = None) -> dict[str, Evaluatio
     step = progress or (lambda name, done, total: None)
     started = datetime.now(UTC)
     data = config.data
-    with Meter() as meter, RunFolder.writing(config.out) as folder:
+    with Meter() as meter, RunFolder.writing(config.out, "run", config.sources) as folder:
         with meter.hop("read"):
             tables = read_tables(data.events, data.items, data.users, data.reading)
             tables.refusals.write_csv(folder.path / "refused.csv")

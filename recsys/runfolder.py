@@ -15,7 +15,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
@@ -26,8 +26,8 @@ import numpy as np
 import pandas as pd
 
 from recsys.errors import RunFolderError
+from recsys.replacing import KIND, MANIFEST, SUCCESS, Kind, remove_orphans, require_replaceable
 
-MANIFEST, SUCCESS = "manifest.json", "_SUCCESS"
 PACKAGES = ("numpy", "scipy", "pandas", "pyarrow", "numba", "scikit-learn", "implicit", "pyspark")
 
 
@@ -39,23 +39,23 @@ class RunFolder:
 
     @classmethod
     @contextmanager
-    def writing(cls, place: str | Path) -> Iterator[RunFolder]:
+    def writing(cls, place: str | Path, kind: Kind = "run", sources: Iterable[str | Path] = ()) -> Iterator[RunFolder]:
         """Give a folder to fill; when the block ends well it replaces ``place``, else it is removed.
 
+        Args:
+            kind: what the folder will be; it replaces only a folder of this kind.
+            sources: files and folders that it is made from; a place that holds one is not replaced.
+
         Raises:
-            RunFolderError: ``place`` cannot be written, or holds something that is not a run folder.
+            RunFolderError: ``place`` cannot be written, or may not be replaced (:mod:`recsys.replacing`).
         """
         place = Path(place)
-        if place.is_dir() and any(place.iterdir()) and not (place / MANIFEST).exists():
-            raise RunFolderError(
-                f"{place}: not empty and not a run folder (no {MANIFEST}), so it is left alone. Choose another `out`."
-            )
-        if place.exists() and not place.is_dir():
-            raise RunFolderError(f"{place}: a file stands where the run folder should go. Choose another `out`.")
+        sources = list(sources)
         part = place.parent / f".{place.name}.{os.getpid()}.part"
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
             remove_orphans(place)
+            require_replaceable(place, kind, sources)
             part.mkdir()
         except OSError as error:
             raise RunFolderError(
@@ -64,6 +64,8 @@ class RunFolder:
         try:
             yield cls(part)
             (part / SUCCESS).touch()
+            # The work may have taken hours: files that came into the old folder meanwhile are kept.
+            require_replaceable(place, kind, sources)
             _swap(part, place)
         except OSError as error:
             raise RunFolderError(
@@ -125,6 +127,7 @@ class RunFolder:
         self.write_json(
             MANIFEST,
             {
+                KIND: "run",
                 "recsys": metadata.version("recsys"),
                 "python": platform.python_version(),
                 "platform": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
@@ -179,18 +182,6 @@ def _swap(part: Path, place: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
     else:
         part.rename(place)
-
-
-def remove_orphans(place: Path) -> None:
-    """Remove what runs that were killed left beside ``place``; a killed swap's old run is put back."""
-    for orphan in place.parent.glob(f".{place.name}.*.*"):
-        pid = orphan.suffixes[-2][1:]
-        if orphan.suffix not in (".part", ".old") or not pid.isdigit() or Path(f"/proc/{pid}").exists():
-            continue
-        if orphan.suffix == ".old" and not place.exists():
-            orphan.rename(place)
-        else:
-            shutil.rmtree(orphan, ignore_errors=True)
 
 
 def _version(package: str) -> str | None:

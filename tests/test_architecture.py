@@ -17,6 +17,7 @@ FLOOR |= dict.fromkeys(
         "config",
         "kernels",
         "linalg",
+        "replacing",
         "runfolder",
         "meter",
         "java",

@@ -38,6 +38,21 @@ def test_what_is_wrong_is_named(raw, message):
         parse(DATA | raw)
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["../../evil", "/evil", "a/b", "a\\b", "..", ".", ".hidden", "", " ", "a ", "a\0", "a\nb", "m" * 300, "م" * 60],
+)
+def test_a_model_that_cannot_name_a_file_is_refused(name):
+    for models in ({name: {"model": "popular"}}, {"blend": {"parts": {"blend": {"parts": {name: {}}}}}}):
+        with pytest.raises(ConfigError, match=r"config: models: a model's name (is also a file|has at most)"):
+            parse(DATA | {"models": models})
+
+
+def test_model_names_of_any_script_are_taken():
+    names = ["m $1$", "m_2^", "<script>m3", "ثلاثة", "四", "m" * 100, "als.v2"]
+    assert list(parse(DATA | {"models": {name: {"model": "als"} for name in names}}).models) == names
+
+
 def test_all_problems_at_once():
     with pytest.raises(ConfigError) as caught:
         parse({"sead": 1, "recommend": {"k": 0}})

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
-from recsys.report.exports import files
+from recsys.report.exports import files, is_table_name
 from recsys.report.html import page
 from recsys.report.markdown import markdown
 from recsys.report.outline import gather
@@ -24,7 +23,11 @@ def write(path: str | Path) -> Path:
     content = gather(folder)
     folder.write_text("report.md", markdown(content))
     folder.write_text("report.html", page(content))
-    shutil.rmtree(folder.path / "tables", ignore_errors=True)
-    for name, text in files(content).items():
+    tables = files(content)
+    for path in (folder.path / "tables").glob("*"):
+        # Tables of an earlier report go, files of other names are not ours.
+        if is_table_name(path.name) and path.is_file() and path.name not in tables:
+            path.unlink()
+    for name, text in tables.items():
         folder.write_text(f"tables/{name}", text)
     return folder.path / "report.html"

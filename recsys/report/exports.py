@@ -25,6 +25,11 @@ def files(content: Content) -> dict[str, str]:
     return found
 
 
+def is_table_name(name: str) -> bool:
+    """Return whether :func:`files` makes file names like this one."""
+    return re.fullmatch(r"\d{2,}-[a-z0-9-]*\.(csv|tex)", name) is not None
+
+
 def _csv(table: Table) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([table.heads, *table.rows])

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,8 @@ from recsys.models.collaborative.factor import ALS
 from recsys.models.collaborative.popular import Popular
 from recsys.models.combining.cascade import Cascade
 from recsys.models.content_collaborative import Attributes
-from recsys.runfolder import MANIFEST, RunFolder, fingerprint
+from recsys.replacing import KIND, MANIFEST
+from recsys.runfolder import RunFolder, fingerprint
 from recsys.schema import ITEM, USER
 from recsys.types import IdMap, Interactions, Recommender
 
@@ -96,7 +98,8 @@ def write(run: str | Path, out: str | Path, model: str | None = None) -> str:
     """Write the bundle of a run's model to ``out``, and return the model's name; an older bundle there is replaced.
 
     Raises:
-        RunFolderError: not a whole run, no such model in it, or a model that cannot be carried.
+        RunFolderError: not a whole run, no such model in it, a model that cannot be carried, or an
+            ``out`` that may not be replaced.
     """
     folder = RunFolder.open(run)
     names = [name for name in folder.read_json("metrics.json")["models"] if (folder.path / "model" / name).is_dir()]
@@ -110,13 +113,21 @@ def write(run: str | Path, out: str | Path, model: str | None = None) -> str:
     else:
         fitted = models.load(folder.path / "model" / name)
     config = load(folder.path / "config.toml")
-    write_bundle(Bundle(name, fitted, history, items, config, factors, Segments.load(folder.path)), Path(out), folder)
+    bundle = Bundle(name, fitted, history, items, config, factors, Segments.load(folder.path))
+    write_bundle(bundle, Path(out), folder, sources=[run])
     return name
 
 
-def write_bundle(bundle: Bundle, out: Path, source: RunFolder) -> None:
-    """Write a bundle; its config, metrics and manifest are those of ``source``."""
-    with RunFolder.writing(out) as folder:
+def write_bundle(bundle: Bundle, out: Path, source: RunFolder, *, sources: Iterable[str | Path]) -> None:
+    """Write a bundle; its config, metrics and manifest are those of ``source``.
+
+    Args:
+        sources: files and folders that ``out`` must not hold, because they would be lost.
+
+    Raises:
+        RunFolderError: ``out`` may not be replaced, or cannot be written.
+    """
+    with RunFolder.writing(out, "bundle", sources) as folder:
         folder.write_table("split/items.parquet", bundle.items)
         folder.write_table("split/history.parquet", table(bundle.history))
         models.save(bundle.model, folder.path / "model" / bundle.name)
@@ -124,8 +135,9 @@ def write_bundle(bundle: Bundle, out: Path, source: RunFolder) -> None:
             np.save(folder.path / FACTORS, bundle.factors, allow_pickle=False)
         if bundle.segments is not None:
             bundle.segments.save(folder.path)
-        for name in ("config.toml", "metrics.json", MANIFEST):
+        for name in ("config.toml", "metrics.json"):
             shutil.copyfile(source.path / name, folder.path / name)
+        folder.write_json(MANIFEST, source.read_json(MANIFEST) | {KIND: "bundle"})
         files = sorted(path for path in folder.path.rglob("*") if path.is_file())
         sums = {path.relative_to(folder.path).as_posix(): fingerprint(path) for path in files}
         folder.write_json(ABOUT, {"format": FORMAT, "model": bundle.name, "files": sums})

@@ -73,7 +73,8 @@ def update(
         against: a bundle of a retrained run, to compare with.
 
     Raises:
-        RunFolderError: not a bundle of a Spark run. InputError: the events cannot be read.
+        RunFolderError: not a bundle of a Spark run, or ``out`` may not be replaced.
+        InputError: the events cannot be read.
     """
     old = bundles.open_bundle(place)
     if old.factors is None or not isinstance(old.model, Cascade):
@@ -97,7 +98,9 @@ def update(
     ids = pd.DataFrame({ITEM: history.items.all_ids})
     items, segments = ids.merge(old.items, on=ITEM, how="left"), _segments(old, history)
     new = replace(old, model=model, history=history, items=items, factors=x, segments=segments)
-    bundles.write_bundle(new, Path(out), RunFolder.open(place))
+    # The bundle that is updated may be replaced: the new one has all of it.
+    sources = [events] if against is None else [events, against]
+    bundles.write_bundle(new, Path(out), RunFolder.open(place), sources=sources)
     overlap = float("nan") if against is None else _overlap(new, bundles.open_bundle(against))
     strangers = len(history.users) - len(old.history.users)
     counts = (len(read), strangers, len(changed) - strangers, int(fresh.sum()))

@@ -51,7 +51,7 @@ def run(config: Config, *, progress: Steps | None = None, spark: SparkSession | 
     params = als_params(config)
     wanted = load(config.recommend.rules) if config.recommend.rules else None
     started = datetime.now(UTC)
-    with Meter() as meter, RunFolder.writing(config.out) as folder, told(config.out):
+    with Meter() as meter, RunFolder.writing(config.out, "run", config.sources) as folder, told(config.out):
         work = folder.path.resolve() / ".work"
         with meter.hop("start"):
             spark = spark or session(config.spark)

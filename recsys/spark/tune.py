@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +15,8 @@ from pyspark.sql import functions as F
 
 from recsys.config import Config, TuneSettings
 from recsys.errors import ConfigError, InputError
-from recsys.runfolder import RunFolder, remove_orphans
+from recsys.replacing import remove_orphans
+from recsys.runfolder import RunFolder
 from recsys.schema import ITEM, TIME, USER, VALUE
 from recsys.spark.data.split import keep, number, order_statistic, row_hash_of
 from recsys.spark.evaluation import evaluate
@@ -42,7 +44,7 @@ def judges(config: Config, name: str, metric: str, place: Path) -> Iterator[list
     run = RunFolder.open(config.out)
     spark = session(config.spark)
     work = place.resolve() / f".work.{os.getpid()}.part"  # of this process: others may be at the same study
-    remove_orphans(place.resolve() / "work")
+    remove_orphans(place.resolve() / "work", is_ours=_holds_folds)
     try:
         train = spark.read.parquet(str(run.path.resolve() / "split/train.parquet"))
         yield [
@@ -51,6 +53,10 @@ def judges(config: Config, name: str, metric: str, place: Path) -> Iterator[list
         ]
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _holds_folds(folder: Path) -> bool:
+    return all(re.fullmatch(r"fold\d+", path.name) for path in folder.iterdir())
 
 
 def sides(train: DataFrame, wanted: TuneSettings, seed: int) -> list[tuple[Column, Column]]:

@@ -77,6 +77,38 @@ def test_a_second_run_replaces_the_first_and_says_the_same(config, capsys):
     assert "als" in capsys.readouterr().out
 
 
+def test_run_and_bundle_replace_only_their_own_kind(config, tmp_path, capsys):
+    app, run, bundle = tmp_path / "app", tmp_path / "run", tmp_path / "bundle"
+    app.mkdir()
+    (app / "manifest.json").write_text("{}")
+    (app / "thesis.txt").write_text("years of work")
+    assert run_verb(["run", str(config), "--set", f"out={app}"]) == 2
+    assert run_verb(["run", str(config)]) == 0
+    assert run_verb(["bundle", str(run), str(app)]) == 2
+    assert sorted(os.listdir(app)) == ["manifest.json", "thesis.txt"]
+    for _ in range(2):
+        assert run_verb(["bundle", str(run), str(bundle)]) == 0
+    manifests = [json.loads((place / "manifest.json").read_text()) for place in (run, bundle)]
+    assert [manifest.pop("kind") for manifest in manifests] == ["run", "bundle"]
+    assert manifests[0] == manifests[1]
+    whole = {place: sorted(place.rglob("*")) for place in (run, bundle)}
+    capsys.readouterr()
+    assert run_verb(["bundle", str(run), str(run)]) == 2
+    assert "this is a run, and a bundle replaces only a bundle" in " ".join(capsys.readouterr().err.split())
+    assert run_verb(["bundle", str(bundle), str(bundle)]) == 2
+    assert run_verb(["run", str(config), "--set", f"out={bundle}"]) == 2
+    assert run_verb(["run", str(config), "--set", f"data.events={run}/split/train.parquet"]) == 2
+    assert "is read from this folder" in " ".join(capsys.readouterr().err.split())
+    assert whole == {place: sorted(place.rglob("*")) for place in whole}
+
+
+def test_a_model_is_not_written_outside_the_run_folder(config, tmp_path, capsys):
+    out = f"out={tmp_path}/a/b/run"
+    assert run_verb(["run", str(config), "--set", out, "--set", 'models={"../../evil"={model="popular"}}']) == 2
+    assert "config.toml: models: a model's name is also a file name" in " ".join(capsys.readouterr().err.split())
+    assert os.listdir(tmp_path) == ["config.toml"]
+
+
 def test_an_interrupt_leaves_nothing_behind(config):
     """Long enough to be met in the middle: the run's unfinished folder shows that it is under way."""
     words = ["-c", "from recsys.cli import main; main()", "run", str(config), "--set", "models.als.iterations=1000000"]

@@ -229,8 +229,10 @@ def test_drawings_survive_any_name():
 def test_writing_again_leaves_no_old_table(world, tmp_path):
     place = odd_run(world, tmp_path, {})
     Path(place, "tables/99-old.csv").write_text("old")
+    Path(place, "tables/mine.csv").write_text("mine")
     write(place)
     assert not Path(place, "tables/99-old.csv").exists()
+    assert Path(place, "tables/mine.csv").read_text() == "mine"
 
 
 def test_the_sample_is_the_users_alone(world, tmp_path):

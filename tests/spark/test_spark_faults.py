@@ -1,6 +1,7 @@
 """Things that go wrong on the way: full disks, rights, killed drivers, lost workers."""
 
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -46,10 +47,10 @@ def test_a_full_disk_leaves_the_run_that_was_there(spark, world_files, small_dis
     from recsys.spark import run as spark_run
 
     with RunFolder.writing(small_disk / "run") as folder:
-        folder.write_json("manifest.json", "old")
+        folder.write_manifest(seed=7, inputs=[], hops=[], started=datetime.now(UTC))
     with pytest.raises(RunFolderError, match="No space left"):
         spark_run.run(settings(world_files["events"], small_disk / "run"), spark=spark)
-    assert RunFolder.open(small_disk / "run").read_json("manifest.json") == "old"
+    assert RunFolder.open(small_disk / "run").read_json("manifest.json")["seed"] == 7
 
 
 @pytest.mark.parametrize(

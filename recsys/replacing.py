@@ -1,0 +1,186 @@
+"""Which folders recsys may replace or remove: those that it wrote itself and that hold nothing else.
+
+A run folder and a bundle are replaced as a whole, so everything in the old folder is lost. A folder
+is replaceable only if all of these are true:
+
+* it is empty, or its ``manifest.json`` has the keys that :class:`recsys.runfolder.RunFolder` writes,
+  with the kind of the folder (``run`` or ``bundle``), and ``_SUCCESS`` is there;
+* the kind is the kind of the new folder: a run replaces a run, a bundle replaces a bundle;
+* every file in it has a name that recsys writes there;
+* nothing that the new folder is made from is inside it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Literal
+
+from recsys.errors import RunFolderError
+
+Kind = Literal["run", "bundle"]
+
+MANIFEST = "manifest.json"
+SUCCESS = "_SUCCESS"
+KIND = "kind"
+
+MANIFEST_KEYS = frozenset(
+    {
+        "recsys",
+        "python",
+        "platform",
+        "packages",
+        "commit",
+        "command",
+        "seed",
+        "data",
+        "hops",
+        "started",
+        "finished",
+    }
+)
+"""Keys of every manifest besides ``kind``; the manifests of version 0.1.0 have no ``kind``."""
+
+# A table is one Parquet file of the local engine, or a folder of part files that Spark writes.
+_TABLE = r"\.parquet(/(\.?(part-[^/]+|_(SUCCESS|metadata|common_metadata)(\.crc)?)))?"
+
+# The names in a run folder, of both engines and of `recsys report`. `recsys tune` writes a folder of
+# its own: its study is not part of a run, so a folder that holds one is not replaced.
+_RUN_FILES = (
+    r"_SUCCESS|config\.toml|refused\.csv|report\.(md|html)",
+    r"(manifest|data|split|rules|metrics|coldstart|training|watched)\.json",
+    rf"(per_user|split/(items|train|history|test)|topk/[^/]+){_TABLE}",
+    r"segment/(segments\.json|scores\.npy|users\.parquet)",
+    r"tables/\d+-[a-z0-9-]*\.(csv|tex)",
+    r"model/(.+/)?(model\.json|params\.json|\w+_\.np[yz])",
+    rf"model/[^/]+/(user|item)_factors{_TABLE}",
+)
+_BUNDLE_FILES = (
+    r"_SUCCESS|config\.toml|(bundle|metrics|manifest)\.json|user_factors\.npy",
+    r"split/(items|history)\.parquet",
+    r"segment/(segments\.json|scores\.npy|users\.parquet)",
+    r"model/(.+/)?(model\.json|\w+_\.np[yz])",
+)
+# What Spark leaves behind when it is killed while it writes.
+_UNFINISHED_FILES = (r"\.work/.*", r".+\.parquet/_temporary/.*")
+
+_FILES = {
+    "run": re.compile("|".join(_RUN_FILES)),
+    "bundle": re.compile("|".join(_BUNDLE_FILES)),
+    "unfinished": re.compile("|".join((*_RUN_FILES, *_BUNDLE_FILES, *_UNFINISHED_FILES))),
+}
+_TEMPORARY = re.compile(r"\.([^/]+)\.part")
+
+
+def require_replaceable(place: Path, kind: Kind, sources: Iterable[str | Path] = ()) -> None:
+    """Refuse a place that a new folder of ``kind`` may not take.
+
+    Args:
+        sources: files and folders that the new folder is made from.
+
+    Raises:
+        RunFolderError: a file, a folder that recsys did not write, one of another kind, one that
+            holds other files too, or one that holds a source.
+    """
+    if not place.exists():
+        return
+    if not place.is_dir():
+        raise RunFolderError(f"{place}: a file is where the {kind} folder should go. Choose another folder.")
+    if not any(place.iterdir()):
+        return
+    actual_kind = kind_of(place)
+    if actual_kind is None:
+        raise RunFolderError(
+            f"{place}: not empty and not a folder that recsys wrote (no {MANIFEST} of a run or a"
+            f" bundle with {SUCCESS}), so it is left alone. Choose another folder."
+        )
+    if actual_kind != kind:
+        raise RunFolderError(
+            f"{place}: this is a {actual_kind}, and a {kind} replaces only a {kind}. Choose another folder."
+        )
+    for source in sources:
+        if Path(source).resolve().is_relative_to(place.resolve()):
+            raise RunFolderError(
+                f"{place}: {source} is read from this folder, so the {kind} cannot replace it. Choose another folder."
+            )
+    foreign = foreign_files(place, kind)
+    if foreign:
+        more = f" and {len(foreign) - 1:,} more" if len(foreign) > 1 else ""
+        raise RunFolderError(
+            f"{place}: holds {foreign[0]}{more}, which no {kind} has, so the folder is left alone."
+            " Move them out of it, or choose another folder."
+        )
+
+
+def kind_of(folder: Path) -> Kind | None:
+    """Return the kind of a folder that recsys wrote and finished, None for any other folder."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(manifest, dict) or not (folder / SUCCESS).is_file():
+        return None
+    keys = set(manifest)
+    if KIND in keys:
+        has_our_keys = keys >= MANIFEST_KEYS and manifest[KIND] in ("run", "bundle")
+        return manifest[KIND] if has_our_keys else None
+    # Version 0.1.0 copied the manifest of the run into a bundle, and only bundles have a bundle.json.
+    if keys == MANIFEST_KEYS:
+        return "bundle" if (folder / "bundle.json").is_file() else "run"
+    return None
+
+
+def foreign_files(folder: Path, kind: Literal["run", "bundle", "unfinished"]) -> list[str]:
+    """Return the paths, relative to ``folder``, of files that a folder of ``kind`` never has.
+
+    ``unfinished`` is a run or a bundle whose writing was cut short.
+    """
+    foreign = []
+    for parent, folders, files in os.walk(folder):
+        relative = Path(parent).relative_to(folder)
+        # A link to a folder is a name like that of a file: the files behind it are not in this folder.
+        links = [name for name in folders if Path(parent, name).is_symlink()]
+        for name in (*files, *links):
+            temporary = _TEMPORARY.fullmatch(name)
+            final_name = temporary[1] if temporary else name
+            if not _FILES[kind].fullmatch((relative / final_name).as_posix()):
+                foreign.append((relative / name).as_posix())
+    return sorted(foreign)
+
+
+def remove_orphans(place: Path, is_ours: Callable[[Path], bool] | None = None) -> None:
+    """Remove what killed processes left beside ``place``; the folder of a killed swap is put back.
+
+    Only ``.NAME.PID.part`` and ``.NAME.PID.old`` of a dead process are looked at, and only if their
+    contents are those of a run or a bundle.
+
+    Args:
+        is_ours: decides by the contents in place of that rule.
+    """
+    orphan_name = re.compile(rf"\.{re.escape(place.name)}\.(\d+)\.(part|old)")
+    for orphan in list(place.parent.iterdir()):
+        match = orphan_name.fullmatch(orphan.name)
+        if match is None or Path(f"/proc/{match[1]}").exists():
+            continue
+        if orphan.is_symlink() or not orphan.is_dir():
+            continue
+        was_whole = match[2] == "old"
+        if not (is_ours or (_is_whole if was_whole else _is_unfinished))(orphan):
+            continue
+        if was_whole and not place.exists():
+            orphan.rename(place)
+        else:
+            shutil.rmtree(orphan, ignore_errors=True)
+
+
+def _is_whole(folder: Path) -> bool:
+    kind = kind_of(folder)
+    return kind is not None and not foreign_files(folder, kind)
+
+
+def _is_unfinished(folder: Path) -> bool:
+    return not foreign_files(folder, "unfinished")
