@@ -80,11 +80,17 @@ def _model(kind: str) -> str:
     found = models.kind_class(kind)
     space, hints = getattr(found, "SPACE", {}), typing.get_type_hints(found, include_extras=True)
     rows = [
-        [f"`{field.name}`", _type(hints[field.name]), _value(_of_field(field)), _space(space.get(field.name))]
+        [
+            f"`{field.name}`",
+            _type(hints[field.name]),
+            _value(_of_field(field)),
+            _meaning(hints[field.name]),
+            _space(space.get(field.name)),
+        ]
         for field in dataclasses.fields(found)
     ]
     doc = (found.__doc__ or "").strip().splitlines()[0]
-    table = _markdown(["key", "type", "default", "searched by tune"], rows) if rows else "It takes none."
+    table = _markdown(["key", "type", "default", "meaning", "searched by tune"], rows) if rows else "It takes none."
     return f"### `{kind}`\n\n{doc}\n\n{table}\n"
 
 
@@ -93,6 +99,12 @@ def _of_field(field: Any) -> Any:
     if hasattr(default, "get_default"):  # pydantic's FieldInfo
         return default.get_default(call_default_factory=True)
     return default() if callable(default) else default
+
+
+def _meaning(annotation: Any) -> str:
+    """Return the description that the annotation carries, or nothing."""
+    descriptions = [getattr(part, "description", None) for part in getattr(annotation, "__metadata__", ())]
+    return next(filter(None, descriptions), "")
 
 
 def _space(values: Any) -> str:

@@ -17,6 +17,7 @@ FLOOR |= dict.fromkeys(
         "config",
         "kernels",
         "linalg",
+        "parameters",
         "replacing",
         "runfolder",
         "meter",
@@ -42,7 +43,7 @@ THIRD_PARTY = {
     4: {"typer", "click", "rich"},
 }
 ONLY_IN = {
-    "implicit": {"models/collaborative/factor.py"},
+    "implicit": {"models/collaborative/als.py", "models/collaborative/bpr.py"},
     "pyspark": {"spark/"},
     "py4j": {"spark/"},  # part of pyspark: errors that pyspark does not wrap
     "mlflow": {"saved/track.py"},

@@ -24,18 +24,18 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
-from pydantic import ValidationError
 from scipy.sparse import issparse, load_npz, save_npz
 
 from recsys.errors import ConfigError, RunFolderError, nearest
+from recsys.parameters import build_from_parameters
 from recsys.types import Recommender
 
 KINDS = {
     "random": ("collaborative.popular", "Random"),
     "popular": ("collaborative.popular", "Popular"),
     "recent": ("collaborative.popular", "Recent"),
-    "als": ("collaborative.factor", "ALS"),
-    "bpr": ("collaborative.factor", "BPR"),
+    "als": ("collaborative.als", "ALS"),
+    "bpr": ("collaborative.bpr", "BPR"),
     "itemknn": ("collaborative.neighbours", "ItemKNN"),
     "userknn": ("collaborative.neighbours", "UserKNN"),
     "rp3beta": ("collaborative.neighbours", "RP3beta"),
@@ -67,20 +67,7 @@ def build(kind: str, params: dict[str, Any]) -> Recommender:
     Traceback (most recent call last):
     recsys.errors.ConfigError: model 'als': unknown parameter 'rnak'. Did you mean 'rank'?
     """
-    model, known = kind_class(kind), parameters(kind)
-    unknown = [key for key in params if key not in known]
-    if unknown:
-        hints = " ".join(
-            f"unknown parameter '{key}'.{nearest(key, known) if known else ' It takes none.'}" for key in unknown
-        )
-        raise ConfigError(f"model '{kind}': {hints}")
-    try:
-        return model(**params)
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{problem['loc'][0]}: {problem['msg']} (it is {problem['input']!r})" for problem in error.errors()
-        )
-        raise ConfigError(f"model '{kind}': {problems}") from None
+    return build_from_parameters(kind_class(kind), params, f"model '{kind}'")
 
 
 def parameters(kind: str) -> list[str]:

@@ -14,7 +14,7 @@ from sklearn.preprocessing import normalize
 from recsys.features.terms import Scheme, required, weighted
 from recsys.kernels import select_top_k
 from recsys.linalg import arrays, dense_product, nearest_rows
-from recsys.models.collaborative.popular import STRICT
+from recsys.parameters import STRICT
 from recsys.types import Features, Interactions
 
 

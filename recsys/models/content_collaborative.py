@@ -14,10 +14,10 @@ from sklearn.preprocessing import normalize
 
 from recsys.errors import InputError
 from recsys.features.terms import Scheme, predicted, remember, required, weighted, with_constant
-from recsys.models.collaborative.factor import ALS
+from recsys.models.collaborative.als import ALS
 from recsys.models.collaborative.linear import Linear, liked, liked_columns
-from recsys.models.collaborative.popular import STRICT
 from recsys.models.content import filled, similar
+from recsys.parameters import STRICT
 from recsys.types import Features, Interactions
 
 BLOCK = 1024

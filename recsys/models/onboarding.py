@@ -33,7 +33,7 @@ from scipy.sparse import csr_array, hstack
 
 from recsys.linalg import arrays, dense_product
 from recsys.models.collaborative.linear import liked
-from recsys.models.collaborative.popular import STRICT
+from recsys.parameters import STRICT
 from recsys.ranking.rank import recommend
 from recsys.types import Features, Interactions, TopK
 

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from recsys import models
-from recsys.models.collaborative.factor import ALS
+from recsys.models.collaborative.als import ALS
 from recsys.models.collaborative.popular import Popular, Random
 from recsys.models.combining.cascade import Cascade, knows
 from recsys.report.run_reader import Run

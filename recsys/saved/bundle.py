@@ -29,7 +29,7 @@ from recsys.config import Config, load
 from recsys.data.weigh import from_table, table
 from recsys.errors import RunFolderError
 from recsys.features.segment_popularity import Segments
-from recsys.models.collaborative.factor import ALS
+from recsys.models.collaborative.als import ALS
 from recsys.models.collaborative.popular import Popular
 from recsys.models.combining.cascade import Cascade
 from recsys.models.content_collaborative import Attributes

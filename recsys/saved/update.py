@@ -23,7 +23,7 @@ from recsys.data.weigh import aggregate, table, weigh
 from recsys.errors import RunFolderError
 from recsys.features import segment_popularity
 from recsys.features.segment_popularity import Segments
-from recsys.models.collaborative.factor import ALS, half_step
+from recsys.models.collaborative.als import ALS, half_step
 from recsys.models.collaborative.linear import liked_columns
 from recsys.models.collaborative.popular import Popular
 from recsys.models.combining.cascade import Cascade

@@ -11,7 +11,7 @@ from recsys.als import definition
 from recsys.als.definition import Objective
 from recsys.errors import InputError
 from recsys.models import build
-from recsys.models.collaborative import factor
+from recsys.models.collaborative import als as local_als
 from recsys.types import IdMap, Interactions
 
 OBJECTIVES = (
@@ -79,7 +79,7 @@ def test_the_loss_is_the_formula(objective):
     x, y, matrix = rng.normal(size=(12, 3)), rng.normal(size=(9, 3)), ratings()
     expected = loss_by_loops(x, y, matrix, objective)
     assert definition.loss(x, y, matrix, objective) == pytest.approx(expected, rel=1e-12)
-    assert factor.loss(x, y, matrix, objective) == pytest.approx(expected, rel=1e-12)
+    assert local_als.loss(x, y, matrix, objective) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -134,7 +134,7 @@ def test_the_kernel_equals_the_definition(seed, rank, density, objective):
     matrix = ratings(15, 25, seed, density)
     y = np.random.default_rng(seed).normal(size=(25, rank))
     expected = definition.half_step(matrix, y, objective)
-    found = factor.half_step(matrix, y, objective)
+    found = local_als.half_step(matrix, y, objective)
     np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-9)
     known = definition.residual(found, y, matrix, objective)
     assert np.nanmax(known, initial=0) < 1e-10
@@ -144,7 +144,7 @@ def test_the_kernel_keeps_to_the_definition_when_factors_are_nearly_dependent():
     rng = np.random.default_rng(5)
     y = rng.normal(size=(25, 3)) @ rng.normal(size=(3, 20)) + 1e-6 * rng.normal(size=(25, 20))
     for objective in OBJECTIVES:
-        found = factor.half_step(ratings(15, 25), y, objective)
+        found = local_als.half_step(ratings(15, 25), y, objective)
         assert np.nanmax(definition.residual(found, y, ratings(15, 25), objective)) < 1e-9
 
 
@@ -158,7 +158,7 @@ def test_threads_do_not_change_a_bit():
     found = []
     for n in {1, threads}:
         numba.set_num_threads(n)
-        found.append([factor.half_step(matrix, y, OBJECTIVES[2], near=near) for near in (None, x)])
+        found.append([local_als.half_step(matrix, y, OBJECTIVES[2], near=near) for near in (None, x)])
     numba.set_num_threads(threads)
     for one, many in zip(*found, strict=True) if len(found) > 1 else ():
         assert (one == many).all()
@@ -183,7 +183,7 @@ def test_conjugate_gradients_are_those_of_the_textbook(objective):
     """Preconditioned by YᵀY + penalty, what all rows share."""
     rng = np.random.default_rng(7)
     matrix, y, near = ratings(15, 25, seed=7), rng.normal(size=(25, 6)), rng.normal(size=(15, 6))
-    found = factor.half_step(matrix, y, objective, near=near)
+    found = local_als.half_step(matrix, y, objective, near=near)
     for row, (a, b) in enumerate(definition.systems(matrix, y, objective)):
         shared = y.T @ y + objective.penalty(matrix)[row] * np.eye(6)
         expected = conjugate_gradients(a, b, near[row], shared, linalg.STEPS) if b.any() else np.zeros(6)
@@ -194,10 +194,10 @@ def test_conjugate_gradients_are_those_of_the_textbook(objective):
 def test_conjugate_gradients_from_the_solution_stay_there_and_from_afar_arrive(objective):
     matrix, y = ratings(15, 25, seed=7), np.random.default_rng(7).normal(size=(25, 6))
     exact = definition.half_step(matrix, y, objective)
-    np.testing.assert_allclose(factor.half_step(matrix, y, objective, near=exact), exact, rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(local_als.half_step(matrix, y, objective, near=exact), exact, rtol=1e-9, atol=1e-11)
     near = exact + np.random.default_rng(8).normal(size=exact.shape)
     for _ in range(12):
-        near = factor.half_step(matrix, y, objective, near=near)
+        near = local_als.half_step(matrix, y, objective, near=near)
     np.testing.assert_allclose(near, exact, rtol=1e-6, atol=1e-8)
 
 
@@ -232,7 +232,7 @@ def test_training_by_the_kernel_is_training_by_the_definition():
 def test_training_in_float32_is_exact_to_its_precision(objective):
     matrix = ratings(30, 40, seed=6)
     y = np.random.default_rng(0).normal(size=(40, 24)).astype(np.float32)
-    x = factor.half_step(matrix, y, objective)
+    x = local_als.half_step(matrix, y, objective)
     assert x.dtype == np.float32
     assert np.nanmax(definition.residual(x, y, matrix, objective)) < 1e-4
 
@@ -269,6 +269,6 @@ def test_fold_in_solves_the_newcomers_own_equations():
 def test_factors_that_are_not_finite_are_refused():
     y = np.array([[1.0, np.nan], [np.inf, 0.0]])
     with pytest.raises(InputError, match="Raise `reg`"):
-        factor.ALS.from_factors(y, np.array([True, False]))
-    model = factor.ALS.from_factors(np.array([[1.0, 2.0], [np.inf, 0.0]]), np.array([True, False]))
+        local_als.ALS.from_factors(y, np.array([True, False]))
+    model = local_als.ALS.from_factors(np.array([[1.0, 2.0], [np.inf, 0.0]]), np.array([True, False]))
     assert np.isfinite(model.item_factors_).all()

@@ -13,7 +13,7 @@ from scipy.sparse import csr_array
 from recsys.errors import InputError
 from recsys.linalg import arrays, dense_product, one_blas_thread
 from recsys.models.collaborative.linear import Linear, liked, liked_columns
-from recsys.models.collaborative.popular import STRICT
+from recsys.parameters import STRICT
 from recsys.types import Features, Interactions
 
 

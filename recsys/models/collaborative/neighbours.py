@@ -15,7 +15,7 @@ from scipy.sparse import csr_array
 
 from recsys.linalg import arrays, dense_product, nearest_rows
 from recsys.models.collaborative.linear import Linear, liked, liked_columns
-from recsys.models.collaborative.popular import STRICT
+from recsys.parameters import STRICT
 from recsys.types import Features, Interactions
 
 Weighting = Literal["cosine", "tfidf", "bm25"]

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Self
 
 import numpy as np
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from scipy.sparse import csr_array
 
 from recsys.data.hashing import random_scores
+from recsys.parameters import STRICT
 from recsys.types import Features, Interactions
-
-STRICT = ConfigDict(extra="forbid", strict=False)
 
 
 @dataclass(config=STRICT)

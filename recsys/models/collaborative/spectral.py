@@ -12,7 +12,7 @@ from sklearn.utils.extmath import randomized_svd
 
 from recsys import linalg
 from recsys.models.collaborative.linear import Linear, liked, liked_columns
-from recsys.models.collaborative.popular import STRICT
+from recsys.parameters import STRICT
 from recsys.types import Features, Interactions
 
 POWER, OVERSAMPLE = 4, 32

@@ -12,8 +12,8 @@ from scipy.sparse import csr_array
 
 from recsys.errors import ConfigError
 from recsys.kernels import add_weighted
-from recsys.models.collaborative.popular import STRICT
 from recsys.models.combining.cascade import knows
+from recsys.parameters import STRICT
 from recsys.types import Features, Interactions, Recommender
 
 LENGTHS = (2, 5, 20)

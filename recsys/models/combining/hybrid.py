@@ -11,10 +11,10 @@ from pydantic.dataclasses import dataclass
 
 from recsys.errors import ConfigError, InputError
 from recsys.features.encoding import shuffled
-from recsys.models.collaborative.popular import STRICT
 from recsys.models.combining.blend import LENGTHS, Blended, How, among, lengths, mix, reordered, unliked
 from recsys.models.combining.search import CONTENT, LADDERS, Search, Settings, fitted
 from recsys.models.combining.trial import Trial, gain, hide_items, hide_pairs
+from recsys.parameters import STRICT
 from recsys.types import Features, Interactions, Recommender
 
 LEAST_USERS = 60

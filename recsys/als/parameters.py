@@ -1,0 +1,30 @@
+"""The parameters of ALS that both engines have: names, defaults, ranges and meaning."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from recsys.parameters import STRICT
+
+
+@dataclass(config=STRICT)
+class ALSParameters:
+    """Parameters of alternating least squares; :mod:`recsys.als.definition` has the equations."""
+
+    rank: Annotated[int, Field(ge=1, description="number of latent factors per user and per item")] = 64
+    iterations: Annotated[int, Field(ge=1, description="number of sweeps over users and items")] = 15
+    alpha: Annotated[
+        float, Field(ge=0, description="confidence of a stored pair: 1 + alpha·|value|; implicit feedback only")
+    ] = 10.0
+    reg: Annotated[float, Field(gt=0, description="λ, the regularization; higher values keep factors smaller")] = 0.05
+    nu: Annotated[
+        float,
+        Field(ge=0, description="ν: the penalty of a row is λ · (its pairs + beta · rows of the other side)^nu"),
+    ] = 1.0
+    beta: Annotated[
+        float, Field(ge=0, description="β: the part of the penalty that does not depend on the row's number of pairs")
+    ] = 0.0
+    seed: Annotated[int, Field(ge=0, description="seed of the random start")] = 0

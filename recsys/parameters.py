@@ -1,0 +1,44 @@
+"""Parameters of models: one way to check them, whatever the engine."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ConfigDict, ValidationError
+
+from recsys.errors import ConfigError, nearest
+
+STRICT = ConfigDict(extra="forbid", strict=False)
+"""Configuration of the pydantic dataclasses whose fields are a model's parameters."""
+
+
+def build_from_parameters(cls: Any, params: Mapping[str, Any], label: str) -> Any:
+    """Return ``cls(**params)``, checked.
+
+    Args:
+        cls: a pydantic dataclass whose fields are the parameters.
+        label: opens the message of an error, ``model 'als'`` for example.
+
+    Raises:
+        ConfigError: an unknown parameter (the message names the nearest one), or a value out of range.
+    """
+    names = [field.name for field in dataclasses.fields(cls)]
+    unknown = [key for key in params if key not in names]
+    if unknown:
+        hints = " ".join(f"unknown parameter '{key}'.{_hint(key, names)}" for key in unknown)
+        raise ConfigError(f"{label}: {hints}")
+    try:
+        return cls(**params)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{problem['loc'][0]}: {problem['msg']} (it is {problem['input']!r})" for problem in error.errors()
+        )
+        raise ConfigError(f"{label}: {problems}") from None
+
+
+def _hint(key: str, names: list[str]) -> str:
+    if not names:
+        return " It takes none."
+    return nearest(key, names)
