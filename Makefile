@@ -6,7 +6,8 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:   # `make -j` must not interleave set-up and tests
-.PHONY: help setup demo bench-scale test lint types pytest clean
+.PHONY: help setup demo bench-scale quick test test-all lint types pytest clean
+PYTEST = $(RUN) python -m pytest --numprocesses=2 --dist=loadgroup --no-loadscope-reorder
 
 help:           ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' Makefile
@@ -19,8 +20,14 @@ demo:           ## a made-up film world through both engines, in about two minut
 	@$(RUN) spark-submit --driver-memory 3g --conf spark.log.level=ERROR jobs/train_als.py --config configs/als_demo.toml
 	@$(RUN) recsys report runs/demo runs/als_demo
 
-test:           ## lint, types and every test; goes on after a failure, so that one run shows all
-	@$(MAKE) --no-print-directory -k lint types pytest
+quick:          ## lint, types and the tests without Spark, other processes or a browser: under a minute
+	@$(PYTEST) --hypothesis-profile=quick -m "not spark and not subprocess and not browser and not slow" $(ARGS)
+
+test:           ## lint, types and the tests; goes on after a failure, so that one run shows all
+	@$(PYTEST) -m "not slow" $(ARGS)
+
+test-all:       ## the same, the slow tests too, and 400 examples of each property
+	@$(PYTEST) --hypothesis-profile=full $(ARGS)
 
 bench-scale:    ## 1, 3, 10, 30 and 100 million made-up events through Spark, into bench/RESULTS.md; hours
 	@$(RUN) python bench/scale.py $(ARGS)
@@ -32,7 +39,7 @@ lint:           ## ruff: rules and layout
 types:          ## mypy
 	@$(RUN) mypy
 
-pytest:         ## the tests alone
+pytest:         ## the tests in one process, as a debugger needs them
 	@$(RUN) python -m pytest $(ARGS)
 
 clean:          ## remove .venv and caches; runs/ and data/ stay

@@ -4,16 +4,40 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-from recsys.data.synthetic import film_world, write
-from recsys.errors import MissingExtra
+# Before anything imports numba: the clones of this machine share what they compiled, and so do the processes that
+# tests start. Threads that wait must sleep, because the other worker of pytest needs their core.
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+os.environ.setdefault("NUMBA_CACHE_DIR", str(CACHE / "recsys" / "numba"))
+os.environ.setdefault("NUMBA_CACHE_LOCATOR_CLASSES", "recsys.kernel_cache.ByContent")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 pytest.register_assert_rewrite("contract")
-settings.register_profile("untimed", deadline=None)  # no test may fail because the machine is busy
-settings.load_profile("untimed")
+
+# Property tests take their number of examples from a profile (--hypothesis-profile), never by themselves.
+# No test may fail because the machine is busy.
+for profile, examples in {"quick": 10, "standard": 40, "full": 400}.items():
+    settings.register_profile(
+        profile, max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+settings.load_profile("standard")
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """Under pytest-xdist: one worker runs all tests of the Spark session, and each other file stays whole.
+
+    The tests of Spark take longest, so they come first; the tests that start processes follow, then the others.
+    """
+    if not hasattr(config, "workerinput"):
+        return
+    for item in items:
+        shared = "spark" in item.fixturenames
+        item.add_marker(pytest.mark.xdist_group("spark" if shared else str(item.path)))
+    items.sort(key=lambda item: (not item.get_closest_marker("spark"), not item.get_closest_marker("subprocess")))
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +45,7 @@ def spark():
     """One local session on two cores for all tests; skipped, with the reason, where Spark cannot run."""
     pytest.importorskip("pyspark", reason="pyspark is not installed")
     from recsys.config import SparkSettings
+    from recsys.errors import MissingExtra
     from recsys.spark.session import session
 
     conf = {"spark.ui.enabled": "false", "spark.sql.shuffle.partitions": "3", "spark.default.parallelism": "2"}
@@ -35,12 +60,16 @@ def spark():
 @pytest.fixture(scope="session")
 def world():
     """A film world small enough for every engine: about 150 users, 60 films, 2,500 events."""
+    from recsys.data.synthetic import film_world
+
     return film_world(users=150, items=60, events=2_500, seed=3)
 
 
 @pytest.fixture(scope="session")
 def world_files(world, tmp_path_factory):
     """The world's tables as CSV files, by name."""
+    from recsys.data.synthetic import write
+
     return write(world, tmp_path_factory.mktemp("world"))
 
 

@@ -16,6 +16,7 @@ FLOOR |= dict.fromkeys(
     (
         "config",
         "kernels",
+        "kernel_cache",
         "linalg",
         "parameters",
         "replacing",

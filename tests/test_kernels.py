@@ -1,7 +1,7 @@
 """Compiled loops against plain twins. Selection is in test_rank.py, recsys.linalg in tests/models."""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.data.hashing import random_scores
@@ -9,7 +9,6 @@ from recsys.kernels import NOWHERE, equal_neighbours, find_relevant, group_rows,
 from recsys.linalg import one_blas_thread, product
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_relevant_items_are_found_in_order_of_place(data):
     n = data.draw(st.integers(1, 12))
@@ -25,7 +24,6 @@ def test_relevant_items_are_found_in_order_of_place(data):
         assert sorted(zip(place[part].tolist(), relevant[entry[part]].tolist(), strict=True)) == sorted(expected)
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.integers(-1, 5), st.integers(0, 3))))
 def test_rows_are_grouped_and_sorted_stably(rows):
     group, key = (np.array([row[side] for row in rows], dtype=np.int64) for side in (0, 1))

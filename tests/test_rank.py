@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
@@ -34,7 +34,6 @@ def by_sorting(row, seen, k):
     return sorted(allowed, key=lambda item: (-row[item], item))[:k]
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_selection_equals_a_full_sort(data):
     n, k = data.draw(st.integers(1, 30)), data.draw(st.integers(1, 35))

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
@@ -151,7 +151,6 @@ class Given:
         return self.scores[users]
 
 
-@settings(max_examples=150, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.booleans())
 def test_every_list_is_what_a_walk_down_the_ranking_gives(seed, k, exclude_seen):
     rng = np.random.default_rng(seed)

@@ -5,7 +5,7 @@ import io
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from recsys.data.reading import lines
@@ -19,7 +19,6 @@ TEXT = st.text(st.sampled_from('a7,"\n\r é\x00-'), max_size=60)
 @given(TEXT, st.integers(1, 40))
 @example('a,"b\r\n",c\r\nd', 3)
 @example("a\r\rb\n\n", 1)
-@settings(max_examples=400, deadline=None)
 def test_fields_lines_and_counts_are_those_of_csv(text, size):
     reader = csv.reader(io.StringIO(text, newline=""))
     wanted, first = [], 1
@@ -61,7 +60,6 @@ def one_column(cells):
 @example([str(2**63)])
 @example([str(-(2**63) - 1)])
 @example(["-0"])
-@settings(max_examples=300, deadline=None)
 def test_integers_are_the_canonical_ones(cells):
     numbers, fits = canonical_int64(cells)
     found = one_column(cells).integers(0)
@@ -81,7 +79,6 @@ def test_integers_are_the_canonical_ones(cells):
         min_size=1,
     )
 )
-@settings(max_examples=300, deadline=None)
 def test_numbers_are_correctly_rounded(cells):
     found, odd = one_column(cells).numbers(0)
     for row, cell in enumerate(cells):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import tests.reference_agreement as plain
@@ -170,7 +170,6 @@ TWINS = {
 def test_equals_its_plain_twin(measure):
     parsed = parse(measure)
 
-    @settings(max_examples=60, deadline=None)
     @given(ranked(), ranked())
     def check(a, b):
         assert same(parsed(pair(a, b))[0], TWINS[measure](a, b), 1e-9)
@@ -221,7 +220,6 @@ CORRELATIONS = ["tau_a", "tau_b", "tau_c", "weighted_tau", "tau_ap", "tau_ap[tie
 RANGE = dict.fromkeys(CORRELATIONS, (-1, 1))
 
 
-@settings(max_examples=60, deadline=None)
 @given(ranked(), ranked(), st.permutations(range(8)))
 def test_range_symmetry_and_names_of_ids(a, b, renamed):
     there, back = pair(a, b), pair(b, a)
@@ -236,7 +234,6 @@ def test_range_symmetry_and_names_of_ids(a, b, renamed):
         assert same(measure(there)[0], measure(back)[0]), measure
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(0, 50), min_size=2, max_size=20, unique=True))
 def test_a_list_with_itself_and_with_its_reverse(ids):
     for name in CORRELATIONS:
@@ -248,7 +245,6 @@ def test_a_list_with_itself_and_with_its_reverse(ids):
         assert agree(ids, ids, name) == 0.0
 
 
-@settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(ranked(), ranked()), min_size=2, max_size=6), st.randoms())
 def test_pairs_do_not_influence_one_another(lists, random):
     order = list(range(len(lists)))

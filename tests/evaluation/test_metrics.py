@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import reference
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
@@ -78,7 +78,6 @@ PROPENSITY = np.array([(COUNTS[item] + 1) / 5 for item in range(9)])
 
 
 @pytest.mark.parametrize("ties", ["stable", "average", "pessimistic", "optimistic"])
-@settings(max_examples=40, deadline=None)
 @given(case=cases())
 def test_every_metric_equals_its_loop_twin(ties, case):
     lists, truths, scores = zip(*case, strict=True)
@@ -99,7 +98,6 @@ def test_the_twins_cover_every_metric():
     assert set(METRICS) == {*TWINS, "auc"}
 
 
-@settings(max_examples=40, deadline=None)
 @given(case=cases(), rng=st.randoms(use_true_random=False))
 def test_properties(case, rng):
     lists, truths, _ = zip(*case, strict=True)
@@ -121,7 +119,6 @@ def test_properties(case, rng):
         np.testing.assert_allclose(metric(renamed), base[str(metric)], rtol=0, atol=1e-15)
 
 
-@settings(max_examples=50, deadline=None)
 @given(case=cases(), k=st.sampled_from([1, 3, 4]))
 def test_items_below_the_cut_change_nothing(case, k):
     lists, truths, _ = zip(*case, strict=True)
@@ -131,7 +128,6 @@ def test_items_below_the_cut_change_nothing(case, k):
         np.testing.assert_allclose(metric(cut), metric(whole), rtol=0, atol=1e-15)
 
 
-@settings(max_examples=50, deadline=None)
 @given(data=st.data())
 def test_swapping_a_hit_upward_never_lowers_ndcg(data):
     n = data.draw(st.integers(2, 8))
@@ -161,7 +157,6 @@ def test_truth_against_truth_is_one(name):
     np.testing.assert_allclose(values, 1.0, rtol=0, atol=1e-15)
 
 
-@settings(max_examples=25, deadline=None)
 @given(case=cases(), rng=st.randoms(use_true_random=False))
 @pytest.mark.parametrize("ties", ["average", "pessimistic", "optimistic"])
 def test_the_order_of_tied_items_changes_nothing(ties, case, rng):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
@@ -122,7 +122,6 @@ def test_negatives_and_explicit_zeros():
     assert pulled[0, 1] < plain[0, 1] - 0.1
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     st.integers(0, 10_000),
     st.integers(1, 40),

@@ -3,7 +3,7 @@
 import contract
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
@@ -139,7 +139,6 @@ def test_a_field_without_a_value_leaves_rows_of_length_one_and_a_strange_field_i
         weighted(features, weights={"c": 1.0})
 
 
-@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 6))
 def test_similar_rows_are_what_a_loop_finds(seed, k):
     rng = np.random.default_rng(seed)

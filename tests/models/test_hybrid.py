@@ -6,7 +6,7 @@ from dataclasses import replace
 import contract
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
@@ -21,7 +21,6 @@ from recsys.types import Features
 SMALL = {"parts": ["popular", "rp3beta", "content", "side_ease"], "placebo": True}
 
 
-@settings(max_examples=50, deadline=None)
 @given(st.integers(0, 10_000))
 def test_standard_scores_and_their_mean_are_what_a_loop_finds(seed):
     rng = np.random.default_rng(seed)
