@@ -11,7 +11,7 @@ import numpy as np
 import scipy.stats
 from results import table, write_section
 
-from recsys.evaluation.agreement.measures import MEASURES, parse
+from recsys.evaluation.agreement.measures import MEASURES, parse_measure
 from recsys.evaluation.agreement.rankings import Pairs, Rankings
 
 PAIRS, ITEMS, REPEATS = 100_000, 50, 5
@@ -24,7 +24,7 @@ def lists(rng):
 
 def ours(a, b, measure):
     """Return the measure of every pair, counting the building of Pairs."""
-    return measure(Pairs.row_by_row(Rankings.of_places(a), Rankings.of_places(b)))
+    return measure(Pairs.row_by_row(Rankings.from_padded(a), Rankings.from_padded(b)))
 
 
 def seconds(function, *arguments):
@@ -38,10 +38,10 @@ def main():
     """Time, check that both give the same, and write the table."""
     a, b = lists(np.random.default_rng(0))
     places = [np.argsort(lists_, axis=1) for lists_ in (a, b)]  # item -> place: what scipy compares
-    tau = parse("tau_b")
+    tau = parse_measure("tau_b")
     ours(a[:1000], b[:1000], tau)  # compile
     median = {}
-    for measure in map(parse, MEASURES):
+    for measure in map(parse_measure, MEASURES):
         ours(a[:1000], b[:1000], measure)
         median[str(measure)] = float(np.median([seconds(ours, a, b, measure)[1] for _ in range(REPEATS)]))
     theirs, loop = seconds(lambda: [scipy.stats.kendalltau(x, y).statistic for x, y in zip(*places, strict=True)])

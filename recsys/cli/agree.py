@@ -32,12 +32,12 @@ def agree(
     Example: recsys agree mine.txt yours.txt -m tau_b -m rbo --json
     """
     from recsys.data.list_file import read_list
-    from recsys.evaluation.agreement.measures import parse_all, score
-    from recsys.evaluation.agreement.rankings import pair
+    from recsys.evaluation.agreement.measures import compute_measures, parse_measures
+    from recsys.evaluation.agreement.rankings import make_pair
 
-    chosen = parse_all(measures or ["tau_b", "rbo"])
-    pairs = pair(read_list(list_a), read_list(list_b))
-    values = {name: float(value[0]) for name, value in score(pairs, chosen).items()}
+    chosen = parse_measures(measures or ["tau_b", "rbo"])
+    pairs = make_pair(read_list(list_a), read_list(list_b))
+    values = {name: float(value[0]) for name, value in compute_measures(pairs, chosen).items()}
     if as_json:
         print(json.dumps({name: None if math.isnan(value) else value for name, value in values.items()}))
         return

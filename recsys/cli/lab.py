@@ -35,13 +35,13 @@ def lab(
     """
     from recsys.data.reading.read import read_events
     from recsys.data.synthetic import film_world
-    from recsys.evaluation.agreement.measures import parse_all
+    from recsys.evaluation.agreement.measures import parse_measures
     from recsys.evaluation.lab.labelled import tell_apart
     from recsys.evaluation.lab.studies import MEASURES, Setting, answers, run
     from recsys.models import build
     from recsys.report.lab_page import lab_page
 
-    chosen = {str(measure): measure for measure in parse_all(measures or MEASURES)}
+    chosen = {str(measure): measure for measure in parse_measures(measures or MEASURES)}
     made(folder)  # before the work, not after it
     table = read_events(events)[0] if events else film_world(users=1500, items=600, events=90_000, seed=seed).events
     with progress() as steps:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 import tests.reference_agreement as plain
 from recsys.errors import ConfigError, InputError
-from recsys.evaluation.agreement.measures import MEASURES, agree, kendall_tau, parse, parse_all
-from recsys.evaluation.agreement.rankings import Pairs, Rankings, pair
+from recsys.evaluation.agreement.measures import MEASURES, agree, kendall_tau, parse_measure, parse_measures
+from recsys.evaluation.agreement.rankings import Pairs, Rankings, make_pair
 
 
 def by_id(values):
@@ -168,11 +168,11 @@ TWINS = {
 
 @pytest.mark.parametrize("measure", TWINS)
 def test_equals_its_plain_twin(measure):
-    parsed = parse(measure)
+    parsed = parse_measure(measure)
 
     @given(ranked(), ranked())
     def check(a, b):
-        assert same(parsed(pair(a, b))[0], TWINS[measure](a, b), 1e-9)
+        assert same(parsed(make_pair(a, b))[0], TWINS[measure](a, b), 1e-9)
 
     check()
 
@@ -222,15 +222,15 @@ RANGE = dict.fromkeys(CORRELATIONS, (-1, 1))
 
 @given(ranked(), ranked(), st.permutations(range(8)))
 def test_range_symmetry_and_names_of_ids(a, b, renamed):
-    there, back = pair(a, b), pair(b, a)
+    there, back = make_pair(a, b), make_pair(b, a)
 
-    other = pair([[f"id{renamed[i]}" for i in g] for g in a], [[f"id{renamed[i]}" for i in g[::-1]] for g in b])
-    for measure in parse_all(EVERY):
+    other = make_pair([[f"id{renamed[i]}" for i in g] for g in a], [[f"id{renamed[i]}" for i in g[::-1]] for g in b])
+    for measure in parse_measures(EVERY):
         value = measure(there)[0]
         low, high = RANGE.get(str(measure), (0, math.inf if measure.name.endswith("topk") else 1))
         assert math.isnan(value) or low - 1e-12 <= value <= high + 1e-12, measure
         assert same(measure(other)[0], value), measure
-    for measure in parse_all(SYMMETRIC):
+    for measure in parse_measures(SYMMETRIC):
         assert same(measure(there)[0], measure(back)[0]), measure
 
 
@@ -252,9 +252,9 @@ def test_pairs_do_not_influence_one_another(lists, random):
     together = [rankings(side) for side in zip(*lists, strict=True)]
     pairs = Pairs.row_by_row(*together)
     shuffled = Pairs(*together, np.array(order), np.array(order))
-    for measure in parse_all(EVERY):
+    for measure in parse_measures(EVERY):
         values = measure(pairs)
-        alone = [measure(pair(*one))[0] for one in lists]
+        alone = [measure(make_pair(*one))[0] for one in lists]
         assert np.array_equal(values, alone, equal_nan=True), measure
         assert np.array_equal(measure(shuffled), values[order], equal_nan=True), measure
 
@@ -305,13 +305,13 @@ def test_what_is_refused():
     with pytest.raises(InputError, match="score of 'x' is NaN"):
         agree({"x": math.nan}, ["x"], "tau_b")
     with pytest.raises(InputError, match="list 1 holds an item more than once"):
-        parse("tau_b")(Pairs.row_by_row(*[Rankings.of_places(np.array([[0, 1], [2, 2]]))] * 2))
+        parse_measure("tau_b")(Pairs.row_by_row(*[Rankings.from_padded(np.array([[0, 1], [2, 2]]))] * 2))
     with pytest.raises(ConfigError, match=r"'tua_b'.*'tau_b'[^$]*'nothing'"):
-        parse_all(["tua_b", "tau_b[missing=nothing]"])
+        parse_measures(["tua_b", "tau_b[missing=nothing]"])
     for bad in ("rbo[p=1]", "rbo[ties=c]", "rbo[score=max]", "kendall_topk[p=2]", "tau_ap[ties=c]", "tau_b@5"):
         with pytest.raises(ConfigError):
-            parse(bad)
-    with pytest.raises(ConfigError, match="go past it"):
+            parse_measure(bad)
+    with pytest.raises(ConfigError, match="choose a larger one"):
         agree("abc", "abd", "footrule_topk[location=3]")
 
 
@@ -319,8 +319,8 @@ def test_rankings_of_scores_and_of_tied_places():
     from scipy.sparse import csr_array
 
     scores = csr_array(([1.0, 3.0, 3.0, 2.0], ([0, 0, 0, 2], [4, 7, 2, 1])), shape=(3, 8))
-    lists = Rankings.of_scores(scores)
+    lists = Rankings.from_scores(scores)
     assert lists.items.tolist() == [2, 7, 4, 1]
-    assert lists.level.tolist() == [0, 0, 1, 0]
+    assert lists.dense_ranks.tolist() == [0, 0, 1, 0]
     assert lists.offsets.tolist() == [0, 3, 3, 4]
     assert lists.cut(1).items.tolist() == [2, 7, 1]

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from scipy.stats import kendalltau
 
-from recsys.evaluation.agreement.system_pairs import alike
+from recsys.evaluation.agreement.system_pairs import pairwise_agreement
 
 
 def lists(rng, users, items, k):
@@ -18,7 +18,7 @@ def order_of(table, user):
 def test_every_pair_and_user_against_a_loop():
     rng = np.random.default_rng(0)
     tables = {"a": lists(rng, range(6), 9, 5), "b": lists(rng, range(2, 9), 9, 5), "c": lists(rng, range(8), 9, 3)}
-    found = alike(tables, ["overlap", "tau_b"])
+    found = pairwise_agreement(tables, ["overlap", "tau_b"])
     for row in found.itertuples():
         one, two = (order_of(tables[name], row.user_id) for name in (row.a, row.b))
         union = sorted({*one, *two})
@@ -31,4 +31,4 @@ def test_every_pair_and_user_against_a_loop():
 def test_ids_of_two_kinds_meet_as_text():
     one = pd.DataFrame({"user_id": [1], "item_id": [7], "rank": [1]})
     two = pd.DataFrame({"user_id": ["1"], "item_id": ["7"], "rank": [1]})
-    assert alike({"one": one, "two": two}, ["overlap"])["overlap"].tolist() == [1.0]
+    assert pairwise_agreement({"one": one, "two": two}, ["overlap"])["overlap"].tolist() == [1.0]

@@ -71,6 +71,6 @@ def test_size_under_the_null(n):
     """One test in twenty calls independent orders related; 10,000 of them, fixed by the seed."""
     rng = np.random.default_rng(7)
     orders = np.argsort(rng.random((10_000, n)), axis=1)
-    pairs = Pairs.row_by_row(Rankings.of_places(np.tile(np.arange(n), (10_000, 1))), Rankings.of_places(orders))
+    pairs = Pairs.row_by_row(Rankings.from_padded(np.tile(np.arange(n), (10_000, 1))), Rankings.from_padded(orders))
     for pvalues in (kendall_pvalues(pairs), spearman_pvalues(pairs)):
         assert 0.04 <= np.mean(pvalues <= 0.05) <= 0.06

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recsys.evaluation.agreement.measures import parse
+from recsys.evaluation.agreement.measures import parse_measure
 from recsys.evaluation.agreement.rankings import Pairs, Rankings
 from recsys.evaluation.lab import simulate, studies
 from recsys.evaluation.lab.labelled import tell_apart
@@ -47,51 +47,51 @@ def test_size_of_each_test_under_the_null():
     assert setting.experiments == 10_000
     for name, size in studies.sizes(setting).items():
         assert 0.04 <= size <= 0.06, name
-    bench = studies.Bench(parse("tau_b"), setting)
+    bench = studies.Bench(parse_measure("tau_b"), setting)
     values = bench.scaled(bench.mallows(0.1))
     assert 0.04 <= studies.rejections(np.random.default_rng(0), values, values, setting) <= 0.06
 
 
 @pytest.mark.parametrize("name", ["tau_b", "weighted_tau", "tau_ap", "rbo", "kendall_topk@4", "overlap@4"])
 def test_sound_measures_pass(name):
-    assert studies.examine(parse(name), SMALL)["failed"] == []
+    assert studies.examine(parse_measure(name), SMALL)["failed"] == []
 
 
 def by_code(pairs):
     """Depends on what items are called."""
-    return parse("tau_b")(pairs) + 0.01 * pairs.b.items[pairs.b.offsets[pairs.right]]
+    return parse_measure("tau_b")(pairs) + 0.01 * pairs.b.items[pairs.b.offsets[pairs.rows_b]]
 
 
 def upside_down(pairs):
     """Weighted tau of ranks instead of scores: the classic slip, it weighs the bottom."""
 
     def turned(lists):
-        level = np.repeat(lists.length, lists.length) - 1 - lists.level
-        order = np.lexsort((level, np.repeat(np.arange(len(lists)), lists.length)))
+        level = np.repeat(lists.lengths, lists.lengths) - 1 - lists.dense_ranks
+        order = np.lexsort((level, np.repeat(np.arange(len(lists)), lists.lengths)))
         return Rankings(lists.items[order], level[order], lists.offsets)
 
-    return parse("weighted_tau")(Pairs(turned(pairs.a), turned(pairs.b), pairs.left, pairs.right))
+    return parse_measure("weighted_tau")(Pairs(turned(pairs.a), turned(pairs.b), pairs.rows_a, pairs.rows_b))
 
 
 def best_elsewhere(pairs):
     """A correction that overshoots: others agree better than a list with itself."""
-    return parse("spearman")(pairs) - 2 * parse("overlap@4")(pairs) ** 2
+    return parse_measure("spearman")(pairs) - 2 * parse_measure("overlap@4")(pairs) ** 2
 
 
 def sign_lost(pairs):
     """Right for identical lists only."""
-    tau = parse("tau_b")(pairs)
+    tau = parse_measure("tau_b")(pairs)
     return np.where(tau > 0.999, 1.0, -tau)
 
 
 def with_the_neighbours(pairs):
     """Each pair's value leaks into the next one's."""
-    return (parse("tau_b")(pairs) + np.roll(parse("tau_b")(pairs), 1)) / 2
+    return (parse_measure("tau_b")(pairs) + np.roll(parse_measure("tau_b")(pairs), 1)) / 2
 
 
 def no_noise_felt(pairs):
     """Only looks at how many items both lists have."""
-    return parse("overlap")(pairs) + 1e-3 * np.sin(np.arange(len(pairs)))
+    return parse_measure("overlap")(pairs) + 1e-3 * np.sin(np.arange(len(pairs)))
 
 
 @pytest.mark.parametrize(
@@ -110,13 +110,17 @@ def test_broken_measures_are_caught(broken, caught):
 
 
 def test_top_weight_tells_top_heavy_measures_from_even_ones():
-    found = {name: studies.examine(parse(name), SMALL)["top_weight"] for name in ("tau_b", "tau_ap", "rbo[p=0.7]")}
+    found = {
+        name: studies.examine(parse_measure(name), SMALL)["top_weight"] for name in ("tau_b", "tau_ap", "rbo[p=0.7]")
+    }
     assert found["tau_b"] == pytest.approx(0.5, abs=0.02)
     assert found["tau_b"] < found["tau_ap"] < found["rbo[p=0.7]"]
 
 
 def test_a_worse_top_is_seen_by_measures_that_look_there():
-    found = {name: studies.examine(parse(name), SMALL)["power"] for name in ("tau_ap", "rbo[p=0.7]", "overlap@6")}
+    found = {
+        name: studies.examine(parse_measure(name), SMALL)["power"] for name in ("tau_ap", "rbo[p=0.7]", "overlap@6")
+    }
     for name in ("tau_ap", "rbo[p=0.7]"):
         assert found[name]["top"] > 2 * found[name]["bottom"], name
     assert found["overlap@6"]["top"] < 0.1  # the same six items, in whatever order
@@ -142,7 +146,7 @@ def test_own_model_is_told_from_a_strangers():
         [(u, f"i{i:02}", taste[i]) for u, taste in tastes.items() for i in rng.permutation(30)],
         columns=["user_id", "item_id", "value"],
     )
-    measures = {name: parse(name) for name in ("tau_b", "kendall_topk")}
+    measures = {name: parse_measure(name) for name in ("tau_b", "kendall_topk")}
     for name, cell in tell_apart(events, Taste(tastes), measures)["measures"].items():
         assert cell["auc"] == 1.0, name
     blind = Taste(dict.fromkeys(tastes, rng.random(30)))
@@ -150,6 +154,6 @@ def test_own_model_is_told_from_a_strangers():
 
 
 def test_answers_leave_out_what_failed_and_what_only_repeats():
-    measures = {"tau_b": parse("tau_b"), "broken": by_code, "again": parse("tau_b")}
+    measures = {"tau_b": parse_measure("tau_b"), "broken": by_code, "again": parse_measure("tau_b")}
     found = studies.run(measures, SMALL)
     assert {name for row in studies.answers(found) for name, _ in row["best"]} == {"tau_b"}

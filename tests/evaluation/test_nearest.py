@@ -36,13 +36,13 @@ def by_loops(ratings, k, min_common):
 @pytest.mark.parametrize(("block", "min_common"), [(1, 6), (100, 6), (1 << 19, 6), (1 << 19, 2)])
 def test_equals_comparing_every_two_users(ratings, monkeypatch, block, min_common):
     """With two common items values are often equal, so that the number in common and the row decide."""
-    monkeypatch.setattr(similar_users, "BLOCK", block)
+    monkeypatch.setattr(similar_users, "BLOCK_PAIRS", block)
     if min_common == 2:
         ratings = ratings[:, :8]
     found = nearest_users(ratings, 4, min_common=min_common)
     assert [[v for v in row if v >= 0] for row in found.neighbours.tolist()] == by_loops(ratings, 4, min_common)
     assert (found.neighbours[7] == -1).all()
-    assert np.isnan(found.value[7]).all()
+    assert np.isnan(found.values[7]).all()
     assert (found.common[found.neighbours >= 0] >= min_common).all()
 
 
@@ -50,6 +50,6 @@ def test_some_users_and_distances(ratings):
     every, some = nearest_users(ratings, 3), nearest_users(ratings, 3, users=np.array([5, 2]))
     assert (some.neighbours == every.neighbours[[5, 2]]).all()
     far = nearest_users(ratings, 3, measure="kendall_topk")
-    assert (np.diff(far.value[0]) >= 0).all()
+    assert (np.diff(far.values[0]) >= 0).all()
     with pytest.raises(ConfigError, match="min_common"):
         nearest_users(ratings, min_common=1)

@@ -1,1 +1,1 @@
-"""Agreement of ranked lists: Kendall, Spearman, RBO and their kin, with ties and partial lists."""
+"""Agreement of ranked lists: Kendall, Spearman, RBO and related measures, with ties and partial lists."""

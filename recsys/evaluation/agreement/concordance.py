@@ -1,339 +1,436 @@
-"""Compiled loops over pairs of ranked lists: who stands before whom in both. Plain twins: tests/reference_agreement.py.
+"""Compiled loops over pairs of ranked lists: concordant, discordant and tied pairs of items.
 
-Lists lie one after the other in flat arrays (see ``rankings.Rankings``). Two lists are compared on *keys*: one int64
-an item, its tie group in list a in the high 32 bits and that in list b in the low ones, sorted; so a key array is
-sorted by a, and by b within ties of a. Every loop takes O(n log n) a pair and gives the same whatever the threads.
+All lists are concatenated in flat arrays (see ``rankings.Rankings``). Each item has a *dense rank* in its list: 0 for
+the best group of tied items, 1 for the next group, and so on. Two lists a and b are compared through *keys*, one int64
+per item: the item's dense rank in a in the high 32 bits, its dense rank in b in the low 32 bits. The keys of a pair are
+sorted, hence ordered by a, and by b within ties of a.
+
+Every loop takes O(n log n) time per pair of lists. The results do not depend on the number of threads. The same
+definitions as slow plain Python: tests/reference_agreement.py.
 """
 
 import numpy as np
 from numba import njit, prange
 
-LOW = 0xFFFFFFFF
+LOW_BITS = 0xFFFFFFFF
+"""Mask that keeps an item's dense rank in b."""
+
+INSERTION_RUN = 8
+"""Runs of this length are sorted by insertion before merging starts, because that is faster for short runs."""
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def flatten(items: np.ndarray, level: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return int32 items and levels of the lists of int[m, k] items, one after the other, without the -1 padding."""
-    flat, tied = np.empty(offsets[-1], dtype=np.int32), np.empty(offsets[-1], dtype=np.int32)
+def flatten_lists(items: np.ndarray, dense_ranks: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the items and dense ranks of int[m, k] lists as flat int32 arrays, without the padding of -1."""
+    flat_items = np.empty(offsets[-1], dtype=np.int32)
+    flat_ranks = np.empty(offsets[-1], dtype=np.int32)
     for i in prange(len(items)):
-        at = offsets[i]
+        end = offsets[i]
         for j in range(items.shape[1]):
             if items[i, j] >= 0:
-                flat[at], tied[at] = items[i, j], level[i, j]
-                at += 1
-    return flat, tied
+                flat_items[end] = items[i, j]
+                flat_ranks[end] = dense_ranks[i, j]
+                end += 1
+    return flat_items, flat_ranks
+
+
+# --- Hash tables: item -> position in a list ---------------------------------------------------------------------
 
 
 @njit(cache=True, nogil=True)
-def _slot(table: np.ndarray, items: np.ndarray, item: int) -> np.int64:
-    """Return where an item is, or would be, in a hash table of places (a power of two of them, -1 = free)."""
+def _find_slot(table: np.ndarray, items: np.ndarray, item: int) -> np.int64:
+    """Return the slot of an item in a hash table of positions, or the free slot (-1) where it would be inserted.
+
+    The number of slots is a power of two; collisions are resolved by linear probing.
+    """
     mask = np.uint64(len(table) - 1)
-    at = ((np.uint64(item) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) & mask
-    while table[at] >= 0 and items[table[at]] != item:
-        at = (at + np.uint64(1)) & mask
-    return np.int64(at)
+    # Fibonacci hashing: 2^64 divided by the golden ratio spreads consecutive ids over the table.
+    slot = ((np.uint64(item) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) & mask
+    while table[slot] >= 0 and items[table[slot]] != item:
+        slot = (slot + np.uint64(1)) & mask
+    return np.int64(slot)
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def places(items: np.ndarray, offsets: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return a hash table of places a list, from ``start[i]`` to ``start[i + 1]``, and which lists repeat an item."""
-    tables = np.full(start[-1], -1, dtype=np.int32)
+def build_position_tables(
+    items: np.ndarray, offsets: np.ndarray, table_offsets: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return one hash table per list (item -> position) and bool[m], true for a list that repeats an item.
+
+    The table of list i occupies ``table_offsets[i]`` to ``table_offsets[i + 1]`` of the first array.
+    """
+    tables = np.full(table_offsets[-1], -1, dtype=np.int32)
     repeats = np.zeros(len(offsets) - 1, dtype=np.bool_)
     for i in prange(len(offsets) - 1):
-        table, own = tables[start[i] : start[i + 1]], items[offsets[i] : offsets[i + 1]]
-        for j in range(len(own)):
-            at = _slot(table, own, own[j])
-            repeats[i] |= table[at] >= 0
-            table[at] = j
+        table = tables[table_offsets[i] : table_offsets[i + 1]]
+        list_items = items[offsets[i] : offsets[i + 1]]
+        for j in range(len(list_items)):
+            slot = _find_slot(table, list_items, list_items[j])
+            repeats[i] |= table[slot] >= 0
+            table[slot] = j
     return tables, repeats
 
 
 @njit(cache=True, nogil=True)
-def find(table: np.ndarray, items: np.ndarray, item: int) -> int:
-    """Return the place of an item in a list, -1 when it is not there; ``table`` is its part of :func:`places`."""
-    return table[_slot(table, items, item)]
+def find_position(table: np.ndarray, items: np.ndarray, item: int) -> int:
+    """Return the position of an item in a list, or -1; ``table`` is the list's part of the position tables."""
+    return table[_find_slot(table, items, item)]
+
+
+# --- Keys of a pair of lists -------------------------------------------------------------------------------------
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def align(
+def align_pairs(
     a_items: np.ndarray,
-    a_level: np.ndarray,
+    a_ranks: np.ndarray,
     a_offsets: np.ndarray,
     b_items: np.ndarray,
-    b_level: np.ndarray,
+    b_ranks: np.ndarray,
     b_offsets: np.ndarray,
-    b_table: np.ndarray,
-    b_start: np.ndarray,
-    left: np.ndarray,
-    right: np.ndarray,
-    start: np.ndarray,
+    b_tables: np.ndarray,
+    b_table_offsets: np.ndarray,
+    rows_a: np.ndarray,
+    rows_b: np.ndarray,
+    starts: np.ndarray,
     bottom: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the keys of the items that a pair is compared on, and how many there are.
+    """Return the sorted keys of the items that each pair is compared on, and the number of items per pair.
 
-    Pair i compares list ``left[i]`` of a with list ``right[i]`` of b; its keys begin at ``start[i]``. Without
-    ``bottom``: items of both lists. With it: items of either; what a list misses is tied in one group below its end.
+    Pair i compares list ``rows_a[i]`` of a with list ``rows_b[i]`` of b; its keys begin at ``starts[i]``. With
+    ``bottom`` false, only items of both lists are compared. With ``bottom`` true, items of either list are compared,
+    and the items that a list misses form one group of ties below its end.
     """
-    keys = np.empty(start[-1], dtype=np.int64)
-    size = np.zeros(len(left), dtype=np.int64)
-    for i in prange(len(left)):
-        a0, a1 = a_offsets[left[i]], a_offsets[left[i] + 1]
-        b0, b1 = b_offsets[right[i]], b_offsets[right[i] + 1]
-        after_a = np.int64(a_level[a1 - 1]) + 1 if a1 > a0 else np.int64(0)
-        after_b = np.int64(b_level[b1 - 1]) + 1 if b1 > b0 else np.int64(0)
-        table, in_b = b_table[b_start[right[i]] : b_start[right[i] + 1]], b_items[b0:b1]
-        met = np.zeros(b1 - b0 if bottom else 0, dtype=np.bool_)
-        at = start[i]
-        for j in range(a0, a1):
-            place = find(table, in_b, a_items[j])
-            if place >= 0 or bottom:
-                low = np.int64(b_level[b0 + place]) if place >= 0 else after_b
-                keys[at] = (np.int64(a_level[j]) << 32) | low
-                at += 1
-            if place >= 0 and bottom:
-                met[place] = True
-        for j in range(len(met)):
-            if not met[j]:
-                keys[at] = (after_a << 32) | np.int64(b_level[b0 + j])
-                at += 1
-        size[i] = at - start[i]
-        for j in range(start[i] + 1, at):  # in order already, unless ties of a are in another order in b
+    keys = np.empty(starts[-1], dtype=np.int64)
+    sizes = np.zeros(len(rows_a), dtype=np.int64)
+    for i in prange(len(rows_a)):
+        a_start, a_end = a_offsets[rows_a[i]], a_offsets[rows_a[i] + 1]
+        b_start, b_end = b_offsets[rows_b[i]], b_offsets[rows_b[i] + 1]
+        a_bottom = np.int64(a_ranks[a_end - 1]) + 1 if a_end > a_start else np.int64(0)
+        b_bottom = np.int64(b_ranks[b_end - 1]) + 1 if b_end > b_start else np.int64(0)
+        table = b_tables[b_table_offsets[rows_b[i]] : b_table_offsets[rows_b[i] + 1]]
+        list_b = b_items[b_start:b_end]
+        in_both = np.zeros(b_end - b_start if bottom else 0, dtype=np.bool_)
+        end = starts[i]
+        for j in range(a_start, a_end):
+            position = find_position(table, list_b, a_items[j])
+            if position >= 0 or bottom:
+                b_rank = np.int64(b_ranks[b_start + position]) if position >= 0 else b_bottom
+                keys[end] = (np.int64(a_ranks[j]) << 32) | b_rank
+                end += 1
+            if position >= 0 and bottom:
+                in_both[position] = True
+        for j in range(len(in_both)):
+            if not in_both[j]:
+                keys[end] = (a_bottom << 32) | np.int64(b_ranks[b_start + j])
+                end += 1
+        sizes[i] = end - starts[i]
+        # The keys follow the order of list a, so they need sorting only where b orders ties of a differently.
+        for j in range(starts[i] + 1, end):
             if keys[j] < keys[j - 1]:
-                keys[start[i] : at].sort()
+                keys[starts[i] : end].sort()
                 break
-    return keys, size
+    return keys, sizes
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def swap(keys: np.ndarray, start: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Return the keys with a and b exchanged, sorted by b, then a."""
+def swap_lists(keys: np.ndarray, starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Return the keys with a and b exchanged: sorted by b, then by a."""
     swapped = np.empty_like(keys)
-    for i in prange(len(size)):
-        for j in range(start[i], start[i] + size[i]):
-            swapped[j] = ((keys[j] & LOW) << 32) | (keys[j] >> 32)
-        swapped[start[i] : start[i] + size[i]].sort()
+    for i in prange(len(sizes)):
+        for j in range(starts[i], starts[i] + sizes[i]):
+            swapped[j] = ((keys[j] & LOW_BITS) << 32) | (keys[j] >> 32)
+        swapped[starts[i] : starts[i] + sizes[i]].sort()
     return swapped
 
 
+# --- Kendall's counts --------------------------------------------------------------------------------------------
+
+
 @njit(cache=True, nogil=True)
-def _runs(values: np.ndarray) -> tuple[int, int, float, float]:
-    """Return (pairs of equal values, groups of them, Σ t(t−1)(t−2), Σ t(t−1)(2t+5)) of a sorted array's t-fold ones."""
-    pairs, groups, third, spread, begin = 0, 0, 0.0, 0.0, 0
+def _tie_statistics(values: np.ndarray) -> tuple[int, int, float, float]:
+    """Return the tie statistics of a sorted array whose groups of equal values have sizes t.
+
+    They are: pairs of equal values, groups, Σ t(t−1)(t−2) and Σ t(t−1)(2t+5).
+    """
+    tied_pairs = 0
+    groups = 0
+    third_moment = 0.0
+    variance_term = 0.0
+    start = 0
     for end in range(1, len(values) + 1):
-        if end == len(values) or values[end] != values[begin]:
-            t = end - begin
+        if end == len(values) or values[end] != values[start]:
+            t = end - start
             groups += 1
-            begin = end
+            start = end
             if t > 1:
-                pairs += t * (t - 1) // 2
-                third += float(t) * (t - 1) * (t - 2)
-                spread += float(t) * (t - 1) * (2 * t + 5)
-    return pairs, groups, third, spread
+                tied_pairs += t * (t - 1) // 2
+                third_moment += float(t) * (t - 1) * (t - 2)
+                variance_term += float(t) * (t - 1) * (2 * t + 5)
+    return tied_pairs, groups, third_moment, variance_term
 
 
 @njit(cache=True, nogil=True)
-def _inversions(values: np.ndarray) -> tuple[int, np.ndarray]:
-    """Return how many pairs stand in the wrong order, and the values sorted (Knight 1966); ``values`` is changed."""
-    n, width, wrong = len(values), 8, 0
-    for low in range(0, n, width):  # short runs are sorted by insertion, which is faster there
+def _count_inversions(values: np.ndarray) -> tuple[int, np.ndarray]:
+    """Return the number of inversions by merge sort, and the sorted values; ``values`` is overwritten.
+
+    Reference: Knight, JASA 1966.
+    """
+    n = len(values)
+    width = INSERTION_RUN
+    inversions = 0
+    for low in range(0, n, width):
         for i in range(low + 1, min(low + width, n)):
-            value, j = values[i], i
+            value = values[i]
+            j = i
             while j > low and values[j - 1] > value:
                 values[j] = values[j - 1]
                 j -= 1
             values[j] = value
-            wrong += i - j
+            inversions += i - j
     merged = np.empty_like(values)
     while width < n:
         for low in range(0, n, 2 * width):
-            middle, high = min(low + width, n), min(low + 2 * width, n)
-            i, j = low, middle
-            for at in range(low, high):
+            middle = min(low + width, n)
+            high = min(low + 2 * width, n)
+            i = low
+            j = middle
+            for out in range(low, high):
                 if j == high or (i < middle and values[i] <= values[j]):
-                    merged[at] = values[i]
+                    merged[out] = values[i]
                     i += 1
                 else:
-                    merged[at] = values[j]
-                    wrong += middle - i
+                    # values[j] passes all the values of the first run that are not merged yet.
+                    merged[out] = values[j]
+                    inversions += middle - i
                     j += 1
         values, merged = merged, values
         width *= 2
-    return wrong, values
+    return inversions, values
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def concordance(keys: np.ndarray, start: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return int64[m, 7]: items, pairs in opposite order, pairs tied in a, in b, in both, groups in a, groups in b;
-    and float64[m, 4]: of a's, then of b's groups of t items, Σ t(t−1)(t−2) and Σ t(t−1)(2t+5).
+def count_concordance(keys: np.ndarray, starts: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the counts from which Kendall's coefficients and their variance are computed.
+
+    Returns:
+        counts: int64[m, 7]: items, discordant pairs, pairs tied in a, in b, in both, groups in a, groups in b.
+        moments: float64[m, 4]: Σ t(t−1)(t−2) and Σ t(t−1)(2t+5) over the groups of t items in a, then the same in b.
     """
-    counts = np.empty((len(size), 7), dtype=np.int64)
-    moments = np.empty((len(size), 4))
-    for i in prange(len(size)):
-        both = keys[start[i] : start[i] + size[i]]
-        counts[i, 0] = len(both)
-        counts[i, 2], counts[i, 5], moments[i, 0], moments[i, 1] = _runs(both >> 32)
-        counts[i, 4] = _runs(both)[0]
-        counts[i, 1], second = _inversions(both & LOW)
-        counts[i, 3], counts[i, 6], moments[i, 2], moments[i, 3] = _runs(second)
+    counts = np.empty((len(sizes), 7), dtype=np.int64)
+    moments = np.empty((len(sizes), 4))
+    for i in prange(len(sizes)):
+        pair_keys = keys[starts[i] : starts[i] + sizes[i]]
+        counts[i, 0] = len(pair_keys)
+        counts[i, 2], counts[i, 5], moments[i, 0], moments[i, 1] = _tie_statistics(pair_keys >> 32)
+        counts[i, 4] = _tie_statistics(pair_keys)[0]
+        counts[i, 1], sorted_b = _count_inversions(pair_keys & LOW_BITS)
+        counts[i, 3], counts[i, 6], moments[i, 2], moments[i, 3] = _tie_statistics(sorted_b)
     return counts, moments
 
 
-@njit(cache=True, nogil=True)
-def _pair_weight(total: float, squares: float, count: int, additive: bool) -> float:
-    """Return the sum over all pairs of ``count`` items of w_i + w_j, or of w_i · w_j."""
-    return (count - 1) * total if additive else (total * total - squares) / 2
+# --- Weighted tau ------------------------------------------------------------------------------------------------
 
 
 @njit(cache=True, nogil=True)
-def _tied_weight(values: np.ndarray, weight: np.ndarray, additive: bool) -> float:
-    """Return the weight of the pairs of equal values of a sorted array."""
-    tied, begin = 0.0, 0
-    while begin < len(values):
-        total, squares, end = 0.0, 0.0, begin
-        while end < len(values) and values[end] == values[begin]:
-            total += weight[end]
-            squares += weight[end] ** 2
+def _pair_weight_sum(weight_sum: float, square_sum: float, count: int, additive: bool) -> float:
+    """Return the sum over all pairs of ``count`` items of w_i + w_j (additive) or of w_i · w_j."""
+    if additive:
+        return (count - 1) * weight_sum
+    return (weight_sum * weight_sum - square_sum) / 2
+
+
+@njit(cache=True, nogil=True)
+def _tied_weight(values: np.ndarray, weights: np.ndarray, additive: bool) -> float:
+    """Return the total weight of the pairs of equal values of a sorted array."""
+    tied = 0.0
+    start = 0
+    while start < len(values):
+        weight_sum = 0.0
+        square_sum = 0.0
+        end = start
+        while end < len(values) and values[end] == values[start]:
+            weight_sum += weights[end]
+            square_sum += weights[end] ** 2
             end += 1
-        if end - begin > 1:
-            tied += _pair_weight(total, squares, end - begin, additive)
-        begin = end
+        if end - start > 1:
+            tied += _pair_weight_sum(weight_sum, square_sum, end - start, additive)
+        start = end
     return tied
 
 
 @njit(cache=True, nogil=True)
-def _inverted_weight(values: np.ndarray, weight: np.ndarray, additive: bool) -> float:
-    """Sort ``values``, their ``weight`` with them, and return the weight of the pairs that stood in the wrong order."""
-    n, width, wrong = len(values), 1, 0.0
-    merged, moved = np.empty_like(values), np.empty_like(weight)
+def _sort_inverted_weight(values: np.ndarray, weights: np.ndarray, additive: bool) -> float:
+    """Sort ``values`` in place, ``weights`` along with them, and return the total weight of the inversions."""
+    n = len(values)
+    width = 1
+    inverted = 0.0
+    merged_values = np.empty_like(values)
+    merged_weights = np.empty_like(weights)
     while width < n:
         for low in range(0, n, 2 * width):
-            middle, high = min(low + width, n), min(low + 2 * width, n)
-            i, j = low, middle
-            waiting = weight[low:middle].sum()
-            for at in range(low, high):
+            middle = min(low + width, n)
+            high = min(low + 2 * width, n)
+            i = low
+            j = middle
+            remaining = weights[low:middle].sum()
+            for out in range(low, high):
                 if j == high or (i < middle and values[i] <= values[j]):
-                    merged[at], moved[at] = values[i], weight[i]
-                    waiting -= weight[i]
+                    merged_values[out] = values[i]
+                    merged_weights[out] = weights[i]
+                    remaining -= weights[i]
                     i += 1
                 else:
-                    merged[at], moved[at] = values[j], weight[j]
+                    merged_values[out] = values[j]
+                    merged_weights[out] = weights[j]
                     if i < middle:
-                        wrong += waiting + (middle - i) * weight[j] if additive else waiting * weight[j]
+                        # values[j] passes the middle − i values of the first run that are not merged yet.
+                        if additive:
+                            inverted += remaining + (middle - i) * weights[j]
+                        else:
+                            inverted += remaining * weights[j]
                     j += 1
-        values[:], weight[:] = merged, moved
+        values[:] = merged_values
+        weights[:] = merged_weights
         width *= 2
-    return wrong
+    return inverted
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def weighted_tau(keys: np.ndarray, start: np.ndarray, size: np.ndarray, additive: bool) -> np.ndarray:
-    """Return float64[m]: tau-b with each pair weighed by 1/rank of its items in the order of the keys."""
-    tau = np.full(len(size), np.nan)
-    for i in prange(len(size)):
-        both = keys[start[i] : start[i] + size[i]]
-        weight = 1 / np.arange(1.0, len(both) + 1)
-        second = both & LOW
-        every = _pair_weight(weight.sum(), (weight**2).sum(), len(both), additive)
-        in_a = _tied_weight(both >> 32, weight, additive)
-        in_both = _tied_weight(both, weight, additive)
-        wrong = _inverted_weight(second, weight, additive)
-        in_b = _tied_weight(second, weight, additive)
-        if every > in_a and every > in_b:
-            score = (every + in_both - in_a - in_b - 2 * wrong) / np.sqrt(every - in_a) / np.sqrt(every - in_b)
+def hyperbolic_tau(keys: np.ndarray, starts: np.ndarray, sizes: np.ndarray, additive: bool) -> np.ndarray:
+    """Return float64[m]: tau-b with item weights 1/r, where r is an item's position among the keys, from 1.
+
+    NaN where all pairs of items are tied in a list. Reference: Vigna, WWW 2015.
+    """
+    tau = np.full(len(sizes), np.nan)
+    for i in prange(len(sizes)):
+        pair_keys = keys[starts[i] : starts[i] + sizes[i]]
+        weights = 1 / np.arange(1.0, len(pair_keys) + 1)
+        b_ranks = pair_keys & LOW_BITS
+        total = _pair_weight_sum(weights.sum(), (weights**2).sum(), len(pair_keys), additive)
+        tied_a = _tied_weight(pair_keys >> 32, weights, additive)
+        tied_both = _tied_weight(pair_keys, weights, additive)
+        inverted = _sort_inverted_weight(b_ranks, weights, additive)
+        # The ranks in b, and the weights with them, are sorted by now.
+        tied_b = _tied_weight(b_ranks, weights, additive)
+        if total > tied_a and total > tied_b:
+            balance = total + tied_both - tied_a - tied_b - 2 * inverted
+            score = balance / np.sqrt(total - tied_a) / np.sqrt(total - tied_b)
             tau[i] = min(1.0, max(-1.0, score))
     return tau
 
 
+# --- AP correlation ----------------------------------------------------------------------------------------------
+
+
 @njit(cache=True, nogil=True)
-def _before(tree: np.ndarray, place: int) -> int:
-    """Return how many marks of a Fenwick tree lie before ``place``."""
+def _prefix_sum(tree: np.ndarray, end: int) -> int:
+    """Return the sum of the first ``end`` counters of a Fenwick tree."""
     total = 0
-    while place > 0:
-        total += tree[place]
-        place -= place & -place
+    while end > 0:
+        total += tree[end]
+        end -= end & -end
     return total
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def average_precision(keys: np.ndarray, start: np.ndarray, size: np.ndarray, average: bool) -> np.ndarray:
-    """Return float64[m]: tau_AP; the high half of a key is the list that is judged, the low half the reference.
+def ap_correlation(keys: np.ndarray, starts: np.ndarray, sizes: np.ndarray, average_ties: bool) -> np.ndarray:
+    """Return float64[m]: the AP correlation tau_AP; list a is judged, list b is the reference.
 
-    ``average``: the mean over all ways to break ties; else a tie agrees with nothing, and an item is compared with
-    those in groups above its own.
+    With ``average_ties``, the mean over all ways to break ties. Otherwise a tied pair counts as disagreement, and an
+    item is compared with the items in groups above its own only. NaN without any comparison.
     """
-    tau = np.full(len(size), np.nan)
-    for i in prange(len(size)):
-        both = keys[start[i] : start[i] + size[i]]
-        n = len(both)
-        reference = both & LOW
-        order = np.sort(reference)
+    tau = np.full(len(sizes), np.nan)
+    for i in prange(len(sizes)):
+        pair_keys = keys[starts[i] : starts[i] + sizes[i]]
+        n = len(pair_keys)
+        reference = pair_keys & LOW_BITS
+        sorted_reference = np.sort(reference)
+        # Items above the current group, counted by their position in the reference: as prefix sums and one by one.
         tree = np.zeros(n + 1, dtype=np.int64)
-        at_place = np.zeros(n, dtype=np.int64)
-        begin, compared, total = 0, 0, 0.0
-        while begin < n:
-            end, right = begin, 0.0
-            while end < n and both[end] >> 32 == both[begin] >> 32:
-                place = np.searchsorted(order, reference[end])
-                right += _before(tree, place) + (0.5 * at_place[place] if average else 0.0)
+        item_counts = np.zeros(n, dtype=np.int64)
+        start = 0
+        comparisons = 0
+        total = 0.0
+        while start < n:
+            end = start
+            agreeing = 0.0
+            while end < n and pair_keys[end] >> 32 == pair_keys[start] >> 32:
+                position = np.searchsorted(sorted_reference, reference[end])
+                tied = 0.5 * item_counts[position] if average_ties else 0.0
+                agreeing += _prefix_sum(tree, position) + tied
                 end += 1
-            tied = end - begin
-            if average:
-                compared += tied - (begin == 0)
-                for k in range(begin, end):  # the group's items take each of its places in turn
+            group_size = end - start
+            if average_ties:
+                comparisons += group_size - (start == 0)
+                # Over all ways to break the tie, each item of the group takes each position of the group equally often.
+                for k in range(start, end):
                     if k > 0:
-                        total += (right / tied + 0.5 * (k - begin)) / k
-            elif begin > 0:
-                compared += tied
-                total += right / begin
-            for j in range(begin, end):
-                place = np.searchsorted(order, reference[j])
-                at_place[place] += 1
-                place += 1
-                while place <= n:
-                    tree[place] += 1
-                    place += place & -place
-            begin = end
-        if compared:
-            tau[i] = 2 * total / compared - 1
+                        total += (agreeing / group_size + 0.5 * (k - start)) / k
+            elif start > 0:
+                comparisons += group_size
+                total += agreeing / start
+            for j in range(start, end):
+                position = np.searchsorted(sorted_reference, reference[j])
+                item_counts[position] += 1
+                position += 1
+                while position <= n:
+                    tree[position] += 1
+                    position += position & -position
+            start = end
+        if comparisons:
+            tau[i] = 2 * total / comparisons - 1
     return tau
 
 
+# --- Ranks -------------------------------------------------------------------------------------------------------
+
+
 @njit(cache=True, nogil=True)
-def _ranks(both: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ranks of each item in a and in b, from 1; ties share their mean rank."""
-    first, second = both >> 32, both & LOW
-    order = np.sort(second)
-    a, b = np.empty(len(both)), np.empty(len(both))
-    for j in range(len(both)):
-        a[j] = (np.searchsorted(first, first[j]) + np.searchsorted(first, first[j], side="right") + 1) / 2
-        b[j] = (np.searchsorted(order, second[j]) + np.searchsorted(order, second[j], side="right") + 1) / 2
-    return a, b
+def _mean_ranks(pair_keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rank of each item in a and in b, from 1; tied items share their mean rank."""
+    a_values = pair_keys >> 32
+    b_values = pair_keys & LOW_BITS
+    sorted_b = np.sort(b_values)
+    a_ranks = np.empty(len(pair_keys))
+    b_ranks = np.empty(len(pair_keys))
+    for j in range(len(pair_keys)):
+        a_first = np.searchsorted(a_values, a_values[j])
+        a_ranks[j] = (a_first + np.searchsorted(a_values, a_values[j], side="right") + 1) / 2
+        b_first = np.searchsorted(sorted_b, b_values[j])
+        b_ranks[j] = (b_first + np.searchsorted(sorted_b, b_values[j], side="right") + 1) / 2
+    return a_ranks, b_ranks
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def rank_products(keys: np.ndarray, start: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Return float64[m, 3]: Σ dx·dy, Σ dx², Σ dy² of the ranks' distances from their mean."""
-    sums = np.zeros((len(size), 3))
-    for i in prange(len(size)):
-        a, b = _ranks(keys[start[i] : start[i] + size[i]])
-        middle = (len(a) + 1) / 2
-        for j in range(len(a)):
-            sums[i, 0] += (a[j] - middle) * (b[j] - middle)
-            sums[i, 1] += (a[j] - middle) ** 2
-            sums[i, 2] += (b[j] - middle) ** 2
+def rank_cross_products(keys: np.ndarray, starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Return float64[m, 3]: Σ dx·dy, Σ dx² and Σ dy², with dx and dy the deviations of the ranks from their mean."""
+    sums = np.zeros((len(sizes), 3))
+    for i in prange(len(sizes)):
+        a_ranks, b_ranks = _mean_ranks(keys[starts[i] : starts[i] + sizes[i]])
+        mean = (len(a_ranks) + 1) / 2
+        for j in range(len(a_ranks)):
+            sums[i, 0] += (a_ranks[j] - mean) * (b_ranks[j] - mean)
+            sums[i, 1] += (a_ranks[j] - mean) ** 2
+            sums[i, 2] += (b_ranks[j] - mean) ** 2
     return sums
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def rank_distance(
-    keys: np.ndarray, start: np.ndarray, size: np.ndarray, a_length: np.ndarray, b_length: np.ndarray, at: np.ndarray
+def footrule_distance(
+    keys: np.ndarray,
+    starts: np.ndarray,
+    sizes: np.ndarray,
+    a_lengths: np.ndarray,
+    b_lengths: np.ndarray,
+    locations: np.ndarray,
 ) -> np.ndarray:
-    """Return float64[m]: Σ |rank in a − rank in b|, an item past the end of its list having rank ``at[i]``."""
-    distance = np.zeros(len(size))
-    for i in prange(len(size)):
-        a, b = _ranks(keys[start[i] : start[i] + size[i]])
-        for j in range(len(a)):
-            x = at[i] if a[j] > a_length[i] else a[j]
-            y = at[i] if b[j] > b_length[i] else b[j]
-            distance[i] += abs(x - y)
+    """Return float64[m]: Σ |rank in a − rank in b|; an item past the end of a list has the rank ``locations[i]``."""
+    distance = np.zeros(len(sizes))
+    for i in prange(len(sizes)):
+        a_ranks, b_ranks = _mean_ranks(keys[starts[i] : starts[i] + sizes[i]])
+        for j in range(len(a_ranks)):
+            a_rank = locations[i] if a_ranks[j] > a_lengths[i] else a_ranks[j]
+            b_rank = locations[i] if b_ranks[j] > b_lengths[i] else b_ranks[j]
+            distance[i] += abs(a_rank - b_rank)
     return distance

@@ -1,4 +1,4 @@
-"""Ranked lists and pairs of them, in the one form that every measure of agreement takes."""
+"""Ranked lists and pairs of them, in the one form that all measures of agreement take."""
 
 from __future__ import annotations
 
@@ -14,123 +14,146 @@ from recsys.errors import ConfigError, InputError, nearest
 from recsys.evaluation.agreement import concordance
 from recsys.types import TopK
 
-Ranked = Sequence[Any] | Mapping[Any, float]
-"""One ranked list: ids best first, a list, tuple or set among them being a group of ties; or id -> score."""
+RankedList = Sequence[Any] | Mapping[Any, float]
+"""One ranked list: ids, best first, where a nested list, tuple or set is a group of ties; or a dict id -> score."""
 
-MISSING = ("intersection", "bottom")
+MISSING_RULES = ("intersection", "bottom")
 
 
 @dataclass(frozen=True)
 class Rankings:
-    """``m`` lists of any lengths, one after the other, best first.
+    """``m`` ranked lists of any lengths in flat arrays, each list best first.
 
-    ``items``: int32[n] codes ≥ 0, at most once a list. ``level``: int32[n], 0 for a list's best group of ties, one
-    more for each next group. ``offsets``: int64[m + 1], where each list starts and the last one ends.
+    Attributes:
+        items: int32[n], item codes ≥ 0; a list holds an item at most once.
+        dense_ranks: int32[n], 0 for the best group of ties of a list, 1 for the next group, and so on.
+        offsets: int64[m + 1], list i is ``items[offsets[i] : offsets[i + 1]]``.
     """
 
     items: np.ndarray
-    level: np.ndarray
+    dense_ranks: np.ndarray
     offsets: np.ndarray
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     @property
-    def length(self) -> np.ndarray:
-        """Return int64[m]: items in each list."""
+    def lengths(self) -> np.ndarray:
+        """Return int64[m], the number of items of each list."""
         return np.diff(self.offsets)
 
     @cached_property
-    def table(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return what ``concordance.find`` looks items up in: (tables, int64[m + 1] where each list's one starts).
+    def position_tables(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the hash tables for ``concordance.find_position`` and int64[m + 1], the offset of each list's table.
 
         Raises:
             InputError: a list holds an item twice.
         """
-        room = np.exp2(np.ceil(np.log2(2 * np.maximum(self.length, 1)))).astype(np.int64)
-        start = np.concatenate([[0], np.cumsum(room)])
-        tables, repeats = concordance.places(self.items, self.offsets, start)
+        # At most half of the slots are used, so that probing stays short.
+        slots = np.exp2(np.ceil(np.log2(2 * np.maximum(self.lengths, 1)))).astype(np.int64)
+        table_offsets = np.concatenate([[0], np.cumsum(slots)])
+        tables, repeats = concordance.build_position_tables(self.items, self.offsets, table_offsets)
         if repeats.any():
-            raise InputError(f"list {repeats.argmax()} holds an item more than once: keep its best place only")
-        return tables, start
+            raise InputError(f"list {repeats.argmax()} holds an item more than once: keep its best position only")
+        return tables, table_offsets
 
     def cut(self, k: int) -> Rankings:
-        """Return the first k places of each list; a group of ties that crosses the cut stays whole."""
-        last = self.offsets[:-1] + np.minimum(k, self.length) - 1
-        filled = self.length > 0
-        deepest = np.where(filled, self.level[last * filled] if len(self.level) else 0, 0)
-        keep = self.level <= np.repeat(deepest, self.length)
-        kept = np.concatenate([[0], np.cumsum(keep)])
-        return Rankings(self.items[keep], self.level[keep], kept[self.offsets])
+        """Return the first k positions of each list; a group of ties that crosses the cut is kept whole."""
+        last = self.offsets[:-1] + np.minimum(k, self.lengths) - 1
+        is_filled = self.lengths > 0
+        last_ranks = self.dense_ranks[last * is_filled] if len(self.dense_ranks) else 0
+        deepest = np.where(is_filled, last_ranks, 0)
+        keep = self.dense_ranks <= np.repeat(deepest, self.lengths)
+        kept_before = np.concatenate([[0], np.cumsum(keep)])
+        return Rankings(self.items[keep], self.dense_ranks[keep], kept_before[self.offsets])
 
     @classmethod
-    def of_places(cls, items: np.ndarray, level: np.ndarray | None = None) -> Rankings:
-        """Return the lists of int[m, k] items, best first, -1 padding; ``level``: int[m, k], default no ties."""
-        places = np.broadcast_to(np.arange(items.shape[1]), items.shape) if level is None else level
+    def from_padded(cls, items: np.ndarray, dense_ranks: np.ndarray | None = None) -> Rankings:
+        """Return the lists of int[m, k] items, best first, padded with -1.
+
+        ``dense_ranks``: int[m, k]; by default no items are tied.
+        """
+        if dense_ranks is None:
+            dense_ranks = np.broadcast_to(np.arange(items.shape[1]), items.shape)
         offsets = np.concatenate([[0], np.cumsum(np.count_nonzero(items >= 0, axis=1))])
-        return cls(*concordance.flatten(items, places, offsets), offsets)
+        return cls(*concordance.flatten_lists(items, dense_ranks, offsets), offsets)
 
     @classmethod
-    def of_orders(cls, items: np.ndarray, offsets: np.ndarray) -> Rankings:
-        """Return lists without ties of int[n] items, all lists one after the other."""
-        place = np.arange(len(items)) - np.repeat(offsets[:-1], np.diff(offsets))
-        return cls(items.astype(np.int32), place.astype(np.int32), offsets)
+    def from_flat(cls, items: np.ndarray, offsets: np.ndarray) -> Rankings:
+        """Return lists without ties from int[n] items of all lists, one list after the other."""
+        positions = np.arange(len(items)) - np.repeat(offsets[:-1], np.diff(offsets))
+        return cls(items.astype(np.int32), positions.astype(np.int32), offsets)
 
     @classmethod
-    def of_topk(cls, topk: TopK, *, tied_scores: bool = False) -> Rankings:
-        """Return the lists of a TopK; ``tied_scores``: neighbours of equal score are tied, else places are taken."""
+    def from_topk(cls, topk: TopK, *, tied_scores: bool = False) -> Rankings:
+        """Return the lists of a TopK, ordered by position.
+
+        With ``tied_scores``, consecutive items of equal score are tied.
+        """
         if not tied_scores:
-            return cls.of_places(topk.items)
-        level = np.zeros(topk.items.shape, dtype=np.int64)
-        np.cumsum(topk.scores[:, 1:] != topk.scores[:, :-1], axis=1, out=level[:, 1:])
-        return cls.of_places(topk.items, level)
+            return cls.from_padded(topk.items)
+        dense_ranks = np.zeros(topk.items.shape, dtype=np.int64)
+        np.cumsum(topk.scores[:, 1:] != topk.scores[:, :-1], axis=1, out=dense_ranks[:, 1:])
+        return cls.from_padded(topk.items, dense_ranks)
 
     @classmethod
-    def of_scores(cls, scores: csr_array) -> Rankings:
-        """Return one list a row: its stored columns, highest value first, equal values tied.
+    def from_scores(cls, scores: csr_array) -> Rankings:
+        """Return one list per row: its stored columns, highest value first; equal values are tied.
 
         Raises:
             InputError: a value is NaN.
         """
         if np.isnan(scores.data).any():
-            raise InputError(f"{int(np.isnan(scores.data).sum()):,} scores are NaN: fill them, or leave the items out")
+            count = int(np.isnan(scores.data).sum())
+            raise InputError(f"{count:,} scores are NaN: fill them, or leave the items out")
         row = np.repeat(np.arange(scores.shape[0]), np.diff(scores.indptr))
         order = np.lexsort((-scores.data, row))
-        value = scores.data[order]
-        step = np.zeros(len(value), dtype=np.int64)
-        step[1:] = value[1:] != value[:-1]
+        values = scores.data[order]
+        is_new_group = np.zeros(len(values), dtype=np.int64)
+        is_new_group[1:] = values[1:] != values[:-1]
+        # Groups are numbered over all rows first; then the number of a row's first group is subtracted.
+        groups = np.cumsum(is_new_group)
         offsets = scores.indptr.astype(np.int64)
-        groups = np.cumsum(step)
-        first = groups[np.minimum(offsets[:-1], max(len(groups) - 1, 0))] if len(groups) else np.zeros(len(offsets) - 1)
-        level = groups - np.repeat(first, np.diff(offsets)).astype(np.int64)
-        return cls(scores.indices[order].astype(np.int32), level.astype(np.int32), offsets)
+        first_groups = np.zeros(len(offsets) - 1)
+        if len(groups):
+            first_groups = groups[np.minimum(offsets[:-1], len(groups) - 1)]
+        dense_ranks = groups - np.repeat(first_groups, np.diff(offsets)).astype(np.int64)
+        return cls(scores.indices[order].astype(np.int32), dense_ranks.astype(np.int32), offsets)
 
 
 @dataclass(frozen=True)
-class Aligned:
-    """The items that each pair is compared on, as sorted keys (see ``concordance``); pair i has ``size[i]`` of them."""
+class AlignedKeys:
+    """The items that each pair of lists is compared on, as sorted keys (see ``concordance``).
+
+    The keys of pair i are ``keys[starts[i] : starts[i] + sizes[i]]``, one per item.
+    """
 
     keys: np.ndarray
-    start: np.ndarray
-    size: np.ndarray
+    starts: np.ndarray
+    sizes: np.ndarray
 
     @cached_property
-    def swapped(self) -> Aligned:
-        """The same with the two lists exchanged."""
-        return replace(self, keys=concordance.swap(self.keys, self.start, self.size))
+    def swapped(self) -> AlignedKeys:
+        """The keys with the two lists of each pair exchanged."""
+        return replace(self, keys=concordance.swap_lists(self.keys, self.starts, self.sizes))
 
     @cached_property
-    def counts(self) -> Counts:
-        """Pairs of items by how the two lists order them."""
-        counts, moments = concordance.concordance(self.keys, self.start, self.size)
-        return Counts(moments[:, :2].T, moments[:, 2:].T, *counts.T)
+    def counts(self) -> ConcordanceCounts:
+        """Concordant, discordant and tied pairs of items."""
+        counts, moments = concordance.count_concordance(self.keys, self.starts, self.sizes)
+        return ConcordanceCounts(moments[:, :2].T, moments[:, 2:].T, *counts.T)
 
 
 @dataclass(frozen=True)
-class Counts:
-    """int64[m] each: ``items``; pairs of items in opposite order, tied in a, in b, in both; groups of ties.
+class ConcordanceCounts:
+    """Counts of m pairs of lists, from which Kendall's coefficients and their variance are computed.
 
-    ``moments``: float64[2, m], Σ t(t − 1)(t − 2) and Σ t(t − 1)(2t + 5) over a list's groups of t items.
+    Attributes:
+        moments_a, moments_b: float64[2, m], Σ t(t − 1)(t − 2) and Σ t(t − 1)(2t + 5) over the groups of t items.
+        items: int64[m], compared items.
+        discordant: int64[m], pairs of items in opposite order.
+        tied_a, tied_b, tied_both: int64[m], pairs of items tied in list a, in list b, and in both.
+        groups_a, groups_b: int64[m], groups of ties; an item without ties is a group of its own.
     """
 
     moments_a: np.ndarray
@@ -145,7 +168,7 @@ class Counts:
 
     @property
     def pairs(self) -> np.ndarray:
-        """All pairs of items."""
+        """All pairs of items, n (n − 1) / 2."""
         return self.items * (self.items - 1) // 2
 
     @property
@@ -155,107 +178,135 @@ class Counts:
 
     @property
     def undefined(self) -> np.ndarray:
-        """Fewer than two items to compare, or a list that ties all of them: it holds no order to agree with."""
+        """True where a correlation is undefined: fewer than two items, or all items tied in a list."""
         return (self.groups_a < 2) | (self.groups_b < 2)
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """``m`` pairs of lists: ``left[i]`` of ``a`` against ``right[i]`` of ``b``; both share one code an item.
+    """``m`` pairs of ranked lists: pair i is list ``rows_a[i]`` of ``a`` with list ``rows_b[i]`` of ``b``.
 
-    ``missing``: what measures do by default with items of one list only: ``intersection`` leaves them out, ``bottom``
-    ties them in one group below the list that misses them.
+    Both Rankings use the same item codes. ``missing`` is the default rule for items of one list only: ``intersection``
+    leaves them out, ``bottom`` puts them in one group of ties below the end of the list that misses them.
     """
 
     a: Rankings
     b: Rankings
-    left: np.ndarray
-    right: np.ndarray
+    rows_a: np.ndarray
+    rows_b: np.ndarray
     missing: str = "intersection"
 
     @classmethod
     def row_by_row(cls, a: Rankings, b: Rankings, missing: str = "intersection") -> Pairs:
-        """Return list 0 of ``a`` against list 0 of ``b``, 1 against 1, …"""
+        """Return list 0 of ``a`` with list 0 of ``b``, 1 with 1, and so on."""
         if len(a) != len(b):
-            raise ValueError(f"{len(a)} lists against {len(b)}")
+            raise ValueError(f"row_by_row needs equally many lists: a has {len(a)}, b has {len(b)}")
         rows = np.arange(len(a))
         return cls(a, b, rows, rows, missing)
 
     def __len__(self) -> int:
-        return len(self.left)
+        return len(self.rows_a)
 
     @property
     def lengths(self) -> tuple[np.ndarray, np.ndarray]:
-        """Items in the first and in the second list of each pair."""
-        return self.a.length[self.left], self.b.length[self.right]
+        """The number of items of the first and of the second list of each pair, int64[m] each."""
+        return self.a.lengths[self.rows_a], self.b.lengths[self.rows_b]
 
     @property
     def common(self) -> np.ndarray:
-        """Return int64[m]: items that stand in both lists."""
-        return self._intersection.size
+        """The number of items that both lists of a pair hold, int64[m]."""
+        return self._intersection.sizes
 
     def cut(self, k: int | None) -> Pairs:
-        """Return the pairs of lists cut at k (:meth:`Rankings.cut`); None: as they are."""
-        return self if k is None else replace(self, a=self.a.cut(k), b=self.b.cut(k))
+        """Return the pairs with all lists cut at k (:meth:`Rankings.cut`), or unchanged for None."""
+        if k is None:
+            return self
+        return replace(self, a=self.a.cut(k), b=self.b.cut(k))
 
-    def aligned(self, missing: str = "") -> Aligned:
-        """Return the items to compare under a rule of :data:`MISSING`, "" meaning these pairs' own."""
+    def aligned(self, missing: str = "") -> AlignedKeys:
+        """Return the keys of the items to compare, under one of :data:`MISSING_RULES`.
+
+        The empty string stands for the default rule of these pairs.
+
+        Raises:
+            ConfigError: no such rule.
+            InputError: a list holds an item twice.
+        """
         rule = missing or self.missing
-        if rule not in MISSING:
-            raise ConfigError(f"missing is {rule!r}.{nearest(rule, MISSING)}")
-        return self._bottom if rule == "bottom" else self._intersection
+        if rule not in MISSING_RULES:
+            raise ConfigError(f"missing is {rule!r}.{nearest(rule, MISSING_RULES)}")
+        if rule == "bottom":
+            return self._union
+        return self._intersection
 
     @cached_property
-    def _intersection(self) -> Aligned:
-        a, b = self.lengths
-        return self._align(np.minimum(a, b), bottom=False)
+    def _intersection(self) -> AlignedKeys:
+        a_lengths, b_lengths = self.lengths
+        return self._align(np.minimum(a_lengths, b_lengths), bottom=False)
 
     @cached_property
-    def _bottom(self) -> Aligned:
-        a, b = self.lengths
-        return self._align(a + b, bottom=True)
+    def _union(self) -> AlignedKeys:
+        a_lengths, b_lengths = self.lengths
+        return self._align(a_lengths + b_lengths, bottom=True)
 
-    def _align(self, room: np.ndarray, *, bottom: bool) -> Aligned:
-        a, b, start = self.a, self.b, np.concatenate([[0], np.cumsum(room)])
-        _ = a.table  # refuses repeated items
-        lists = (a.items, a.level, a.offsets, b.items, b.level, b.offsets, *b.table)
-        keys, size = concordance.align(*lists, self.left, self.right, start, bottom)
-        return Aligned(keys, start[:-1], size)
+    def _align(self, capacities: np.ndarray, *, bottom: bool) -> AlignedKeys:
+        """Return the keys; ``capacities``: int64[m], the largest possible number of keys of each pair."""
+        starts = np.concatenate([[0], np.cumsum(capacities)])
+        # The tables of a are not used, but building them refuses lists that repeat an item.
+        _ = self.a.position_tables
+        keys, sizes = concordance.align_pairs(
+            self.a.items,
+            self.a.dense_ranks,
+            self.a.offsets,
+            self.b.items,
+            self.b.dense_ranks,
+            self.b.offsets,
+            *self.b.position_tables,
+            self.rows_a,
+            self.rows_b,
+            starts,
+            bottom,
+        )
+        return AlignedKeys(keys, starts[:-1], sizes)
 
 
-def pair(a: Ranked, b: Ranked) -> Pairs:
-    """Return one pair of lists.
+def make_pair(a: RankedList, b: RankedList) -> Pairs:
+    """Return the Pairs of two ranked lists.
 
-    >>> pair(["x", ["y", "z"]], {"z": 3.5, "x": 1.0}).common
+    >>> make_pair(["x", ["y", "z"]], {"z": 3.5, "x": 1.0}).common
     array([2])
 
     Raises:
-        InputError: a list holds an id twice, or a score is no finite or infinite number.
+        InputError: a list holds an id twice, or a score is NaN.
     """
     codes: dict[Hashable, int] = {}
-    return Pairs.row_by_row(_ranking(a, codes, "the first list"), _ranking(b, codes, "the second list"))
+    rankings_a = _encode(a, codes, "the first list")
+    rankings_b = _encode(b, codes, "the second list")
+    return Pairs.row_by_row(rankings_a, rankings_b)
 
 
-def _ranking(ranked: Ranked, codes: dict[Hashable, int], which: str) -> Rankings:
-    """Return one list; ids get the next free code."""
+def _encode(ranked: RankedList, codes: dict[Hashable, int], label: str) -> Rankings:
+    """Return one list as Rankings; new ids are added to ``codes``."""
     items: list[int] = []
-    level: list[int] = []
+    dense_ranks: list[int] = []
     seen: set[Hashable] = set()
-    for place, group in enumerate(_by_score(ranked, which) if isinstance(ranked, Mapping) else ranked):
+    groups = _group_by_score(ranked, label) if isinstance(ranked, Mapping) else ranked
+    for dense_rank, group in enumerate(groups):
         for item in group if isinstance(group, list | tuple | set | frozenset) else (group,):
             if item in seen:
-                raise InputError(f"{which} holds {item!r} more than once: keep its best place only")
+                raise InputError(f"{label} holds {item!r} more than once: keep its best position only")
             seen.add(item)
             items.append(codes.setdefault(item, len(codes)))
-            level.append(place)
-    return Rankings(np.array(items, dtype=np.int32), np.array(level, dtype=np.int32), np.array([0, len(items)]))
+            dense_ranks.append(dense_rank)
+    offsets = np.array([0, len(items)])
+    return Rankings(np.array(items, dtype=np.int32), np.array(dense_ranks, dtype=np.int32), offsets)
 
 
-def _by_score(scores: Mapping[Any, float], which: str) -> Iterable[list[Any]]:
-    """Return groups of ids of equal score, highest first."""
+def _group_by_score(scores: Mapping[Any, float], label: str) -> Iterable[list[Any]]:
+    """Return the groups of ids of equal score, highest score first."""
     groups: dict[float, list[Any]] = {}
     for item, score in scores.items():
         if score != score:
-            raise InputError(f"{which}: the score of {item!r} is NaN: fill it, or leave the item out")
+            raise InputError(f"{label}: the score of {item!r} is NaN: fill it, or leave the item out")
         groups.setdefault(score, []).append(item)
     return [groups[score] for score in sorted(groups, reverse=True)]

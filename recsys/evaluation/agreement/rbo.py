@@ -1,15 +1,16 @@
-"""Rank-biased overlap of prefixes of endless lists, with ties.
+"""Rank-biased overlap (RBO) of two prefixes of endless lists, with ties.
 
-RBO = (1 − p) Σ_d p^(d−1) A_d over depths d from 1; A_d is the agreement of the lists' first d places. Only prefixes are
-known, so there are a least and a greatest value that they allow, and one that extrapolates their agreement.
+RBO = (1 − p) Σ_d p^(d−1) A_d over the depths d = 1, 2, …, where A_d is the agreement of the first d positions of both
+lists. Only prefixes of the lists are observed. They allow a smallest and a largest value of RBO, and an extrapolated
+value, which assumes that the lists go on to agree as far as they did.
 
-An item counts c_d ∈ [0, 1] towards depth d; one outside any tie counts 1 from its place on. Inside a tie that fills
-places t … b: ``w`` counts it whole from t on; ``a`` and ``b`` count its share (d − t + 1) / (b − t + 1) until b. With
-X_d = Σ c·c' over the items of both lists,
+An item contributes c_d ∈ [0, 1] at depth d. An item without ties contributes 1 from its position on. In a tie that
+fills the positions t … b, variant ``w`` counts every item as 1 from t on; variants ``a`` and ``b`` count the share
+(d − t + 1) / (b − t + 1) until depth b, and 1 from there. With X_d = Σ c·c' over the items of both lists,
 
-    w: A_d = 2 X_d / (Σ c + Σ c')        ties are equal merit
-    a: A_d = X_d / d                     ties are ignorance: the mean over all ways to break them
-    b: A_d = X_d / √(Σ c² · Σ c'²)       as a, corrected for what ties hide: a list agrees fully with itself
+    w: A_d = 2 X_d / (Σ c + Σ c')        tied items deserve the same rank
+    a: A_d = X_d / d                     the true order is unknown: the mean over all ways to break ties
+    b: A_d = X_d / √(Σ c² · Σ c'²)       as a, corrected so that a list with ties agrees fully with itself
 
 References: Webber, Moffat and Zobel, TOIS 2010; Corsi and Urbano, SIGIR 2024 (ties).
 """
@@ -19,128 +20,181 @@ import math
 import numpy as np
 from numba import njit, prange
 
-from recsys.evaluation.agreement.concordance import find
+from recsys.evaluation.agreement.concordance import find_position
 
 W, A, B = 0, 1, 2
 
 
 @njit(cache=True, nogil=True)
-def _group_end(level: np.ndarray, start: int) -> int:
-    """Return where the group of ties that starts here ends."""
+def _group_end(dense_ranks: np.ndarray, start: int) -> int:
+    """Return the end of the group of ties that starts at position ``start``."""
     end = start + 1
-    while end < len(level) and level[end] == level[start]:
+    while end < len(dense_ranks) and dense_ranks[end] == dense_ranks[start]:
         end += 1
     return end
 
 
 @njit(cache=True, nogil=True)
-def _count(place: np.ndarray, start: int, end: int, low: int, high: int) -> int:
-    """Return how many of ``place[start:end]`` lie in [low, high)."""
-    inside = 0
+def _count_in_range(positions: np.ndarray, start: int, end: int, low: int, high: int) -> int:
+    """Return how many of ``positions[start:end]`` are in [low, high)."""
+    count = 0
     for j in range(start, end):
-        inside += low <= place[j] < high
-    return inside
+        count += low <= positions[j] < high
+    return count
 
 
 @njit(cache=True, nogil=True)
-def _agreement(x: float, short: tuple[float, float], long: tuple[float, float], depth: int, ties: int) -> float:
-    """Return A_d from X_d and each list's (Σ c, Σ c²)."""
+def _depth_agreement(
+    x: float, short_sums: tuple[float, float], long_sums: tuple[float, float], depth: int, ties: int
+) -> float:
+    """Return A_d from X_d and (Σ c, Σ c²) of each list."""
     if ties == W:
-        return 2 * x / (short[0] + long[0])
-    return x / depth if ties == A else x / math.sqrt(short[1] * long[1])
+        return 2 * x / (short_sums[0] + long_sums[0])
+    if ties == A:
+        return x / depth
+    return x / math.sqrt(short_sums[1] * long_sums[1])
 
 
 @njit(cache=True, nogil=True)
-def _bounds(
-    s_level: np.ndarray, l_level: np.ndarray, s_in_l: np.ndarray, l_in_s: np.ndarray, p: float, ties: int
-) -> tuple[float, float, float]:
-    """Return (extrapolated, least, greatest) RBO of a list and one at least as long.
+def _list_sums(start: int, end: int, contribution: float) -> tuple[float, float]:
+    """Return (Σ c, Σ c²) of a list whose open group of ties fills the positions [start, end)."""
+    size = end - start
+    return start + size * contribution, start + size * contribution**2
 
-    ``s_in_l``: place in the long list of each item of the short one, -1 where it has none; ``l_in_s``: the reverse.
-    One walk over the depths. Groups before the ones that the depth lies in are *whole*; counted are the items whole in
-    both lists, in the short one's open group and whole in the long one, the reverse, and open in both.
+
+@njit(cache=True, nogil=True)
+def _pair_bounds(
+    short_ranks: np.ndarray,
+    long_ranks: np.ndarray,
+    short_in_long: np.ndarray,
+    long_in_short: np.ndarray,
+    p: float,
+    ties: int,
+) -> tuple[float, float, float]:
+    """Return the extrapolated, the smallest and the largest RBO of a list and one that is at least as long.
+
+    Args:
+        short_ranks, long_ranks: dense ranks of the shorter and the longer list.
+        short_in_long: position in the long list of each item of the short list, or -1.
+        long_in_short: the reverse.
+
+    The loop visits each depth once. At a depth, each list has one *open* group, the group of ties that contains the
+    depth, and *closed* groups above it. The counters hold the common items by the state of their group in either list.
     """
-    s, l = len(s_level), len(l_level)  # noqa: E741 - the letters of the papers
-    s0 = s1 = l0 = l1 = 0  # open groups: places [s0, s1) and [l0, l1)
-    whole, s_open, l_open, both_open = 0, 0, 0, 0
-    only_whole, only_open = 0, 0  # items of the long list alone: whole, in its open group
-    extrapolated, least, greatest, harmonic = 0.0, 0.0, 0.0, 0.0
-    x, at_s, weight = 0.0, 0.0, 1.0
-    for d in range(1, l + 1):
-        if d > s1 and s1 <= s:
-            whole, l_open = whole + s_open, l_open + both_open
+    short_length = len(short_ranks)
+    long_length = len(long_ranks)
+    # The open groups fill the positions [s0, s1) of the short list and [l0, l1) of the long list.
+    s0 = s1 = l0 = l1 = 0
+    closed_both = 0
+    short_open = 0
+    long_open = 0
+    both_open = 0
+    # Items of the long list alone: in closed groups, and in the open group.
+    unmatched_closed = 0
+    unmatched_open = 0
+    extrapolated = 0.0
+    smallest = 0.0
+    largest = 0.0
+    harmonic = 0.0
+    x = 0.0
+    short_end_agreement = 0.0
+    weight = 1.0
+    for d in range(1, long_length + 1):
+        if d > s1 and s1 <= short_length:
+            closed_both += short_open
+            long_open += both_open
             s0 = s1
-            s1 = _group_end(s_level, s0) if s0 < s else s + 1  # past the end nothing is tied any more
-            stop = min(s1, s)
-            s_open, both_open = _count(s_in_l, s0, stop, 0, l0), _count(s_in_l, s0, stop, l0, l1)
+            # Positions past the end of the short list are not tied: one last group covers the unseen rest.
+            s1 = _group_end(short_ranks, s0) if s0 < short_length else short_length + 1
+            stop = min(s1, short_length)
+            short_open = _count_in_range(short_in_long, s0, stop, 0, l0)
+            both_open = _count_in_range(short_in_long, s0, stop, l0, l1)
         if d > l1:
-            whole, s_open, only_whole = whole + l_open, s_open + both_open, only_whole + only_open
-            l0, l1 = l1, _group_end(l_level, l1)
-            l_open, both_open = _count(l_in_s, l0, l1, 0, s0), _count(l_in_s, l0, l1, s0, s1)
-            only_open = _count(l_in_s, l0, l1, -1, 0)
-        in_s = 1.0 if ties == W else (d - s0) / (s1 - s0)
-        in_l = 1.0 if ties == W else (d - l0) / (l1 - l0)
-        x = whole + in_s * s_open + in_l * l_open + in_s * in_l * both_open
-        long = (l0 + (l1 - l0) * in_l, l0 + (l1 - l0) * in_l**2)
+            closed_both += long_open
+            short_open += both_open
+            unmatched_closed += unmatched_open
+            l0 = l1
+            l1 = _group_end(long_ranks, l0)
+            long_open = _count_in_range(long_in_short, l0, l1, 0, s0)
+            both_open = _count_in_range(long_in_short, l0, l1, s0, s1)
+            unmatched_open = _count_in_range(long_in_short, l0, l1, -1, 0)
+        c_short = 1.0 if ties == W else (d - s0) / (s1 - s0)
+        c_long = 1.0 if ties == W else (d - l0) / (l1 - l0)
+        x = closed_both + c_short * short_open + c_long * long_open + c_short * c_long * both_open
+        long_sums = _list_sums(l0, l1, c_long)
         weight *= p
         harmonic += weight / d
-        if d <= s:
-            short = (s0 + (s1 - s0) * in_s, s0 + (s1 - s0) * in_s**2)
-            at_s = _agreement(x, short, long, d, ties)
-            extrapolated += weight * at_s
-            least += weight * at_s
-            greatest += weight * at_s
+        if d <= short_length:
+            short_sums = _list_sums(s0, s1, c_short)
+            short_end_agreement = _depth_agreement(x, short_sums, long_sums, d, ties)
+            extrapolated += weight * short_end_agreement
+            smallest += weight * short_end_agreement
+            largest += weight * short_end_agreement
         else:
-            short, unseen = (float(d), float(d)), d - s
-            mean = (only_whole + in_l * only_open) / (only_whole + only_open)
-            most = min(unseen, only_whole) + in_l * max(0, unseen - only_whole)
-            extrapolated += weight * _agreement(x + unseen * at_s * mean, short, long, d, ties)
-            least += weight * _agreement(x, short, long, d, ties)
-            greatest += weight * _agreement(x + most, short, long, d, ties)
-    extrapolated += (x + (l - s) * at_s) / l * weight * p / (1 - p)
-    least += x * (-math.log1p(-p) - harmonic)
-    full = l + s - int(x)  # from this depth on the lists can agree on everything
-    for d in range(l + 1, full + 1):
+            # The short list has ended: its unseen items could match none or many of the unmatched items.
+            short_sums = (float(d), float(d))
+            unseen = d - short_length
+            unmatched = unmatched_closed + unmatched_open
+            mean_contribution = (unmatched_closed + c_long * unmatched_open) / unmatched
+            most = min(unseen, unmatched_closed) + c_long * max(0, unseen - unmatched_closed)
+            expected = unseen * short_end_agreement * mean_contribution
+            extrapolated += weight * _depth_agreement(x + expected, short_sums, long_sums, d, ties)
+            smallest += weight * _depth_agreement(x, short_sums, long_sums, d, ties)
+            largest += weight * _depth_agreement(x + most, short_sums, long_sums, d, ties)
+    # The sums over all depths past the end of the long list have closed forms.
+    final_x = x + (long_length - short_length) * short_end_agreement
+    extrapolated += final_x / long_length * weight * p / (1 - p)
+    smallest += x * (-math.log1p(-p) - harmonic)
+    # From this depth on the lists could agree fully.
+    full_depth = long_length + short_length - int(x)
+    for d in range(long_length + 1, full_depth + 1):
         weight *= p
-        greatest += weight * (2 * d - l - s + x) / d
-    greatest += weight * p / (1 - p)
+        largest += weight * (2 * d - long_length - short_length + x) / d
+    largest += weight * p / (1 - p)
     scale = (1 - p) / p
-    return min(1.0, scale * extrapolated), min(1.0, scale * least), min(1.0, scale * greatest)
+    return min(1.0, scale * extrapolated), min(1.0, scale * smallest), min(1.0, scale * largest)
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def bounds(
+def rbo_bounds(
     a_items: np.ndarray,
-    a_level: np.ndarray,
+    a_ranks: np.ndarray,
     a_offsets: np.ndarray,
-    a_table: np.ndarray,
-    a_start: np.ndarray,
+    a_tables: np.ndarray,
+    a_table_offsets: np.ndarray,
     b_items: np.ndarray,
-    b_level: np.ndarray,
+    b_ranks: np.ndarray,
     b_offsets: np.ndarray,
-    b_table: np.ndarray,
-    b_start: np.ndarray,
-    left: np.ndarray,
-    right: np.ndarray,
+    b_tables: np.ndarray,
+    b_table_offsets: np.ndarray,
+    rows_a: np.ndarray,
+    rows_b: np.ndarray,
     p: float,
     ties: int,
 ) -> np.ndarray:
-    """Return float64[m, 3]: extrapolated, least and greatest RBO of each pair; NaN when a list is empty."""
-    found = np.full((len(left), 3), np.nan)
-    for i in prange(len(left)):
-        a0, a1 = a_offsets[left[i]], a_offsets[left[i] + 1]
-        b0, b1 = b_offsets[right[i]], b_offsets[right[i] + 1]
-        if a1 > a0 and b1 > b0:
-            a_in_b, b_in_a = np.empty(a1 - a0, dtype=np.int64), np.empty(b1 - b0, dtype=np.int64)
-            in_a, table_a = a_items[a0:a1], a_table[a_start[left[i]] : a_start[left[i] + 1]]
-            in_b, table_b = b_items[b0:b1], b_table[b_start[right[i]] : b_start[right[i] + 1]]
-            for j in range(len(in_a)):
-                a_in_b[j] = find(table_b, in_b, in_a[j])
-            for j in range(len(in_b)):
-                b_in_a[j] = find(table_a, in_a, in_b[j])
-            if a1 - a0 <= b1 - b0:
-                values = _bounds(a_level[a0:a1], b_level[b0:b1], a_in_b, b_in_a, p, ties)
+    """Return float64[m, 3]: the extrapolated, smallest and largest RBO of each pair; NaN where a list is empty."""
+    values = np.full((len(rows_a), 3), np.nan)
+    for i in prange(len(rows_a)):
+        row_a = rows_a[i]
+        row_b = rows_b[i]
+        a_start, a_end = a_offsets[row_a], a_offsets[row_a + 1]
+        b_start, b_end = b_offsets[row_b], b_offsets[row_b + 1]
+        if a_end > a_start and b_end > b_start:
+            list_a = a_items[a_start:a_end]
+            list_b = b_items[b_start:b_end]
+            table_a = a_tables[a_table_offsets[row_a] : a_table_offsets[row_a + 1]]
+            table_b = b_tables[b_table_offsets[row_b] : b_table_offsets[row_b + 1]]
+            a_in_b = np.empty(len(list_a), dtype=np.int64)
+            b_in_a = np.empty(len(list_b), dtype=np.int64)
+            for j in range(len(list_a)):
+                a_in_b[j] = find_position(table_b, list_b, list_a[j])
+            for j in range(len(list_b)):
+                b_in_a[j] = find_position(table_a, list_a, list_b[j])
+            ranks_a = a_ranks[a_start:a_end]
+            ranks_b = b_ranks[b_start:b_end]
+            if len(list_a) <= len(list_b):
+                bounds = _pair_bounds(ranks_a, ranks_b, a_in_b, b_in_a, p, ties)
             else:
-                values = _bounds(b_level[b0:b1], a_level[a0:a1], b_in_a, a_in_b, p, ties)
-            found[i, 0], found[i, 1], found[i, 2] = values
-    return found
+                bounds = _pair_bounds(ranks_b, ranks_a, b_in_a, a_in_b, p, ties)
+            values[i, 0], values[i, 1], values[i, 2] = bounds
+    return values

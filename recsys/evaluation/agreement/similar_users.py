@@ -1,4 +1,4 @@
-"""Each user's nearest users: those who rank the items that both rated most alike."""
+"""The most similar users of each user: those who rank the items that both rated in the most similar order."""
 
 from __future__ import annotations
 
@@ -8,70 +8,102 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from recsys.errors import ConfigError
-from recsys.evaluation.agreement.measures import DISTANCES, Measure, parse
+from recsys.evaluation.agreement.measures import Measure, parse_measure
 from recsys.evaluation.agreement.rankings import Pairs, Rankings
 
-BLOCK = 1 << 19
-"""Pairs of users compared at a time; what decides the memory."""
+BLOCK_PAIRS = 1 << 19
+"""Pairs of users compared at a time; this sets the memory that is needed."""
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """``users``: int64[m] rows. ``neighbours``: int64[m, k] rows, nearest first, -1 padding. ``value``: float64[m, k],
-    NaN padding. ``common``: int64[m, k], items that both rated, 0 padding.
+    """The nearest users of m users.
+
+    Attributes:
+        users: int64[m], rows of the users.
+        neighbours: int64[m, k], rows of their neighbours, nearest first, padded with -1.
+        values: float64[m, k], the measure of each neighbour, padded with NaN.
+        common: int64[m, k], the number of items that both users rated, padded with 0.
     """
 
     users: np.ndarray
     neighbours: np.ndarray
-    value: np.ndarray
+    values: np.ndarray
     common: np.ndarray
 
 
 def nearest_users(
-    ratings: csr_array, k: int = 10, *, measure: str = "tau_b", min_common: int = 5, users: np.ndarray | None = None
+    ratings: csr_array,
+    k: int = 10,
+    *,
+    measure: str = "tau_b",
+    min_common: int = 5,
+    users: np.ndarray | None = None,
 ) -> Neighbours:
-    """Return the k users whose ratings agree most with each user's, over the items that both rated.
+    """Return the k users whose ratings agree most with those of each user, over the items that both rated.
 
     Args:
-        ratings: csr (users, items), the stored values; equal values are ties.
-        measure: a name of ``agreement``; of a distance the smallest are nearest.
-        min_common: pairs with fewer items in common are not compared: their agreement would be mostly chance.
-        users: rows to find neighbours of; default: all.
+        ratings: csr (users, items); the stored values are the ratings, and equal ratings are ties.
+        measure: a name of ``agreement.measures``; for a distance, the smallest values are nearest.
+        min_common: pairs with fewer items in common are not compared, because their agreement is mostly chance.
+        users: rows of the users to find neighbours for; default: all.
 
-    Ties go to the pair with more items in common, then to the lower row; pairs without a defined value are left out.
-    Only pairs that share items are ever looked at, at most :data:`BLOCK` of them (or one user's) at a time.
+    Equal values are ordered by the number of items in common, most first, then by row. Pairs whose value is undefined
+    are left out. Only pairs of users that share items are compared, at most :data:`BLOCK_PAIRS` of them (but all those
+    of one user) at a time.
+
+    Raises:
+        ConfigError: k below 1, min_common below 2, or an unknown measure.
     """
     if k < 1 or min_common < 2:
-        raise ConfigError(f"nearest users: k is {k} and min_common is {min_common}; at least 1 and 2 are needed")
-    parsed, lists = parse(measure), Rankings.of_scores(ratings)
-    users = np.arange(len(lists)) if users is None else np.asarray(users, dtype=np.int64)
-    rated = csr_array((np.ones(ratings.nnz, dtype=np.int32), ratings.indices, ratings.indptr), shape=ratings.shape)
-    raters = rated.T.tocsr()
-    rows = max(1, BLOCK // max(1, len(lists)))
-    blocks = [
-        _block(lists, rated, raters, users[i : i + rows], k, parsed, min_common) for i in range(0, len(users), rows)
-    ]
-    empty = (np.empty((0, k), dtype=np.int64), np.empty((0, k)), np.empty((0, k), dtype=np.int64))
-    return Neighbours(
-        users, *(np.concatenate(parts) for parts in (zip(*blocks, strict=True) if blocks else zip(empty, strict=True)))
-    )
+        raise ConfigError(f"nearest users: k is {k} and min_common is {min_common}; they must be at least 1 and 2")
+    search = _NeighbourSearch(ratings, k, parse_measure(measure), min_common)
+    if users is None:
+        users = np.arange(len(search.lists))
+    users = np.asarray(users, dtype=np.int64)
+    block_rows = max(1, BLOCK_PAIRS // max(1, len(search.lists)))
+    # An empty block comes first, so that there is something to concatenate when there are no users.
+    blocks = [search.find_neighbours(users[:0])]
+    blocks += [search.find_neighbours(users[i : i + block_rows]) for i in range(0, len(users), block_rows)]
+    neighbours, values, common = (np.concatenate(arrays) for arrays in zip(*blocks, strict=True))
+    return Neighbours(users, neighbours, values, common)
 
 
-def _block(
-    lists: Rankings, rated: csr_array, raters: csr_array, users: np.ndarray, k: int, measure: Measure, min_common: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    shared = (rated[users] @ raters).tocoo()
-    keep = (shared.data >= min_common) & (users[shared.row] != shared.col)
-    row, other, common = shared.row[keep], shared.col[keep].astype(np.int64), shared.data[keep]
-    value = measure(Pairs(lists, lists, users[row], other))
-    near = np.round(value if measure.name in DISTANCES else -value, 12)  # equal fractions may differ by rounding
-    order = np.lexsort((other, -common, near, row))
-    order = order[~np.isnan(value[order])]
-    start = np.searchsorted(row[order], np.arange(len(users)))
-    place = np.arange(len(order)) - start[row[order]]
-    order, place = order[place < k], place[place < k]
-    found = np.full((len(users), k), -1, dtype=np.int64)
-    values, counts = np.full((len(users), k), np.nan), np.zeros((len(users), k), dtype=np.int64)
-    found[row[order], place], values[row[order], place] = other[order], value[order]
-    counts[row[order], place] = common[order]
-    return found, values, counts
+class _NeighbourSearch:
+    """The rankings of all users, and the settings that all blocks share."""
+
+    def __init__(self, ratings: csr_array, k: int, measure: Measure, min_common: int) -> None:
+        self.lists = Rankings.from_scores(ratings)
+        self.k = k
+        self.measure = measure
+        self.min_common = min_common
+        ones = np.ones(ratings.nnz, dtype=np.int32)
+        self.is_rated = csr_array((ones, ratings.indices, ratings.indptr), shape=ratings.shape)
+        self.raters = self.is_rated.T.tocsr()
+
+    def find_neighbours(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return (neighbours, values, common) of a block of users, as in :class:`Neighbours`."""
+        common_counts = (self.is_rated[users] @ self.raters).tocoo()
+        is_compared = (common_counts.data >= self.min_common) & (users[common_counts.row] != common_counts.col)
+        row = common_counts.row[is_compared]
+        neighbour = common_counts.col[is_compared].astype(np.int64)
+        common = common_counts.data[is_compared]
+        value = self.measure(Pairs(self.lists, self.lists, users[row], neighbour))
+        distance = value if self.measure.is_distance else -value
+        # Equal fractions may differ by rounding; without this the order of ties would depend on it.
+        distance = np.round(distance, 12)
+        order = np.lexsort((neighbour, -common, distance, row))
+        order = order[~np.isnan(value[order])]
+        first = np.searchsorted(row[order], np.arange(len(users)))
+        position = np.arange(len(order)) - first[row[order]]
+        is_nearest = position < self.k
+        order = order[is_nearest]
+        cells = row[order], position[is_nearest]
+        shape = (len(users), self.k)
+        neighbours = np.full(shape, -1, dtype=np.int64)
+        neighbours[cells] = neighbour[order]
+        values = np.full(shape, np.nan)
+        values[cells] = value[order]
+        counts = np.zeros(shape, dtype=np.int64)
+        counts[cells] = common[order]
+        return neighbours, values, counts

@@ -1,4 +1,4 @@
-"""How alike the lists of several systems are: every pair of topk tables, user by user."""
+"""Agreement of the lists of several systems: every pair of top-k tables, user by user."""
 
 from __future__ import annotations
 
@@ -8,47 +8,51 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from recsys.evaluation.agreement.measures import parse_all, score
+from recsys.evaluation.agreement.measures import compute_measures, parse_measures
 from recsys.evaluation.agreement.rankings import Pairs, Rankings
 from recsys.schema import ITEM, RANK, USER, one_kind
 
-MEASURES = ("overlap", "rbo", "tau_b")
+DEFAULT_MEASURES = ("overlap", "rbo", "tau_b")
 
 
-def alike(tables: dict[str, pd.DataFrame], measures: Iterable[str] = MEASURES) -> pd.DataFrame:
-    """Return ``a``, ``b``, ``user_id``, then the measures: a row for each pair of tables and user that both serve.
+def pairwise_agreement(tables: dict[str, pd.DataFrame], measures: Iterable[str] = DEFAULT_MEASURES) -> pd.DataFrame:
+    """Return one row per pair of tables and user that has a list in both: ``a``, ``b``, ``user_id``, the measures.
 
-    What one list holds and the other does not stands below its end (``missing="bottom"``); NaN = undefined.
+    An item that one list misses is ranked below its end (``missing="bottom"``). NaN = undefined.
 
     Args:
-        tables: name -> topk table (user_id, item_id, rank); an item at most once a user.
+        tables: name -> top-k table (user_id, item_id, rank); an item at most once per user.
 
     >>> one = pd.DataFrame({"user_id": [1, 1], "item_id": [7, 8], "rank": [1, 2]})
     >>> two = pd.DataFrame({"user_id": [1, 1], "item_id": [7, 9], "rank": [1, 2]})
-    >>> alike({"one": one, "two": two}, ["overlap"]).values.tolist()
+    >>> pairwise_agreement({"one": one, "two": two}, ["overlap"]).values.tolist()
     [['one', 'two', 1, 0.5]]
     """
-    chosen = parse_all(measures)
-    lists = dict(zip(tables, _lists(list(tables.values())), strict=True))
-    found = []
+    parsed = parse_measures(measures)
+    rankings = dict(zip(tables, _encode_tables(list(tables.values())), strict=True))
+    frames = []
     for a, b in combinations(tables, 2):
-        (users, ours), (others, theirs) = lists[a], lists[b]
-        both = users.intersection(others, sort=False)
-        pairs = Pairs(ours, theirs, users.get_indexer(both), others.get_indexer(both), "bottom")
-        values = score(pairs, chosen)
-        found.append(pd.DataFrame({"a": a, "b": b, USER: both, **values}))
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=["a", "b", USER, *map(str, chosen)])
+        users_a, lists_a = rankings[a]
+        users_b, lists_b = rankings[b]
+        users = users_a.intersection(users_b, sort=False)
+        pairs = Pairs(lists_a, lists_b, users_a.get_indexer(users), users_b.get_indexer(users), "bottom")
+        values = compute_measures(pairs, parsed)
+        frames.append(pd.DataFrame({"a": a, "b": b, USER: users, **values}))
+    if not frames:
+        return pd.DataFrame(columns=["a", "b", USER, *map(str, parsed)])
+    return pd.concat(frames, ignore_index=True)
 
 
-def _lists(tables: list[pd.DataFrame]) -> list[tuple[pd.Index, Rankings]]:
-    """Return (users, their lists) of each table, with one code for one item in all of them."""
-    users, items = one_kind(*(t[USER] for t in tables)), one_kind(*(t[ITEM] for t in tables))
-    codes, _ = pd.factorize(np.concatenate([column.to_numpy(dtype=object) for column in items]))
-    parts = np.split(codes, np.cumsum([len(table) for table in tables])[:-1])
-    found = []
-    for table, user, item in zip(tables, users, parts, strict=True):
-        who, names = pd.factorize(user)
-        order = np.lexsort((table[RANK].to_numpy(), who))
-        offsets = np.append(0, np.cumsum(np.bincount(who, minlength=len(names))))
-        found.append((pd.Index(names), Rankings.of_orders(item[order], offsets)))
-    return found
+def _encode_tables(tables: list[pd.DataFrame]) -> list[tuple[pd.Index, Rankings]]:
+    """Return (users, their lists) of each table; an item has the same code in all tables."""
+    user_columns = one_kind(*(table[USER] for table in tables))
+    item_columns = one_kind(*(table[ITEM] for table in tables))
+    codes, _ = pd.factorize(np.concatenate([column.to_numpy(dtype=object) for column in item_columns]))
+    codes_by_table = np.split(codes, np.cumsum([len(table) for table in tables])[:-1])
+    encoded = []
+    for table, user_column, item_codes in zip(tables, user_columns, codes_by_table, strict=True):
+        user_codes, user_ids = pd.factorize(user_column)
+        order = np.lexsort((table[RANK].to_numpy(), user_codes))
+        offsets = np.append(0, np.cumsum(np.bincount(user_codes, minlength=len(user_ids))))
+        encoded.append((pd.Index(user_ids), Rankings.from_flat(item_codes[order], offsets)))
+    return encoded

@@ -65,8 +65,8 @@ def tell_apart(
 
 def _direction(score: Score) -> int:
     """Return 1 when more is closer, −1 for a distance."""
-    two = Rankings.of_places(np.array([[0, 1, 2], [0, 1, 2]]))
-    same, turned = score(Pairs.row_by_row(two, Rankings.of_places(np.array([[0, 1, 2], [2, 1, 0]]))))
+    two = Rankings.from_padded(np.array([[0, 1, 2], [0, 1, 2]]))
+    same, turned = score(Pairs.row_by_row(two, Rankings.from_padded(np.array([[0, 1, 2], [2, 1, 0]]))))
     return -1 if turned > same else 1
 
 
@@ -95,5 +95,5 @@ def _lists(
         parts.append((*where, scores[0][known], scores[1][known], test.data[known]))
     row, item, *columns = (np.concatenate(part) for part in zip(*parts, strict=True))
     shape = (len(chosen), rated.shape[1])
-    own, stranger, truth = (Rankings.of_scores(csr_array((values, (row, item)), shape=shape)) for values in columns)
+    own, stranger, truth = (Rankings.from_scores(csr_array((values, (row, item)), shape=shape)) for values in columns)
     return own, stranger, truth

@@ -50,7 +50,7 @@ def rated(rng: np.random.Generator, m: int, n: int, noise: float, grades: int = 
     liking = np.linspace(1, -1, n) + noise * rng.standard_normal((m, n))
     grade = np.clip(np.floor((liking + 1) / 2 * grades), 0, grades - 1)
     items = np.argsort(-grade, axis=1, kind="stable")
-    return Rankings.of_places(items, grades - np.take_along_axis(grade, items, axis=1).astype(np.int64))
+    return Rankings.from_padded(items, grades - np.take_along_axis(grade, items, axis=1).astype(np.int64))
 
 
 def shuffled(rng: np.random.Generator, m: int, n: int, start: int, stop: int) -> np.ndarray:
@@ -62,10 +62,10 @@ def shuffled(rng: np.random.Generator, m: int, n: int, start: int, stop: int) ->
 
 def tied(orders: np.ndarray, size: int) -> Rankings:
     """Return the orders with every ``size`` places in a row tied."""
-    return Rankings.of_places(orders, np.broadcast_to(np.arange(orders.shape[1]) // size, orders.shape))
+    return Rankings.from_padded(orders, np.broadcast_to(np.arange(orders.shape[1]) // size, orders.shape))
 
 
 def without(rng: np.random.Generator, orders: np.ndarray, share: float) -> Rankings:
     """Return the orders without a random ``share`` of the items, drawn anew for each list."""
     keep = rng.random(orders.shape) >= share
-    return Rankings.of_places(np.where(keep, orders, -1))
+    return Rankings.from_padded(np.where(keep, orders, -1))

@@ -55,7 +55,7 @@ class Bench:
         self.score, self.setting = score, setting
         self.truth = np.arange(setting.items)
         one = self.truth[None, :]
-        self.perfect = float(self.raw(Rankings.of_places(one), Rankings.of_places(one))[0])
+        self.perfect = float(self.raw(Rankings.from_padded(one), Rankings.from_padded(one))[0])
         self.chance = float(np.nanmean(self.raw(*self._against_truth(self.mallows(0.0)))))
 
     def mallows(self, dispersion: float) -> np.ndarray:
@@ -73,8 +73,8 @@ class Bench:
         return (self.raw(against or a, b) - self.chance) / (self.perfect - self.chance)
 
     def _against_truth(self, lists: np.ndarray | Rankings) -> tuple[Rankings, Rankings]:
-        found = lists if isinstance(lists, Rankings) else Rankings.of_places(lists)
-        return Rankings.of_places(np.tile(self.truth, (len(found), 1))), found
+        found = lists if isinstance(lists, Rankings) else Rankings.from_padded(lists)
+        return Rankings.from_padded(np.tile(self.truth, (len(found), 1))), found
 
 
 def run(
@@ -103,9 +103,9 @@ def recover(setting: Setting) -> list[dict[str, float]]:
     ``z``: how many standard errors they are apart. The distance is the measure ``kendall_topk`` of whole lists.
     """
     bench, rows = Bench(lambda pairs: kendall_topk(pairs, p=0.0), setting), []
-    truth = Rankings.of_places(np.tile(bench.truth, (setting.pairs, 1)))
+    truth = Rankings.from_padded(np.tile(bench.truth, (setting.pairs, 1)))
     for dispersion in DISPERSIONS:
-        distance = bench.raw(truth, Rankings.of_places(bench.mallows(dispersion)))
+        distance = bench.raw(truth, Rankings.from_padded(bench.mallows(dispersion)))
         error = distance.std(ddof=1) / np.sqrt(len(distance))
         expected = simulate.expected_distance(setting.items, dispersion)
         z = (distance.mean() - expected) / error
@@ -117,7 +117,7 @@ def sizes(setting: Setting) -> dict[str, float]:
     """Return how often each test of independence says "related" of unrelated orders, at 5 %."""
     rng = np.random.default_rng([setting.seed, 100])
     a, b = (simulate.mallows(rng, setting.experiments, setting.items, 0.0) for _ in range(2))
-    pairs = Pairs.row_by_row(Rankings.of_places(a), Rankings.of_places(b))
+    pairs = Pairs.row_by_row(Rankings.from_padded(a), Rankings.from_padded(b))
     tests = {"kendall_test": kendall_pvalues, "spearman_test": spearman_pvalues}
     return {name: float(np.mean(pvalues(pairs) <= 0.05)) for name, pvalues in tests.items()}
 
@@ -167,7 +167,7 @@ def observed(bench: Bench, rng: np.random.Generator) -> dict[str, dict[str, floa
     truth = np.tile(bench.truth, orders.shape[0]).reshape(orders.shape)
     whole = bench.scaled(orders)
     seen = {
-        "truncated": (Rankings.of_places(truth).cut(n // 2), Rankings.of_places(orders).cut(n // 2)),
+        "truncated": (Rankings.from_padded(truth).cut(n // 2), Rankings.from_padded(orders).cut(n // 2)),
         "tied": (simulate.tied(truth, 3), simulate.tied(orders, 3)),
         "subsampled": (simulate.without(rng, truth, 1 / 3), simulate.without(rng, orders, 1 / 3)),
     }
@@ -223,7 +223,7 @@ def checks(bench: Bench, curve: list[float], top: float, bottom: float) -> list[
     values = bench.scaled(orders)
     wobble = 4 * float(np.nanstd(values)) * np.sqrt(2 / len(values))  # what chance does to a step of the curve
     rename = np.random.default_rng(bench.setting.seed).permutation(bench.setting.items)
-    named = bench.scaled(rename[orders], against=Rankings.of_places(rename[np.tile(bench.truth, (len(orders), 1))]))
+    named = bench.scaled(rename[orders], against=Rankings.from_padded(rename[np.tile(bench.truth, (len(orders), 1))]))
     failed = {
         "a list does not agree best with itself": np.nanmax(values) > 1 + 1e-9 or np.isnan(bench.perfect),
         "the value depends on what items are called": not np.allclose(named, values, atol=1e-9, equal_nan=True),

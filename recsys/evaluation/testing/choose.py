@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from recsys.evaluation.agreement.system_pairs import MEASURES, alike
+from recsys.evaluation.agreement.system_pairs import DEFAULT_MEASURES, pairwise_agreement
 from recsys.evaluation.testing.compare import Comparison
 from recsys.evaluation.testing.significance import users_needed
 from recsys.schema import USER
@@ -106,10 +106,10 @@ def _keep(incumbent: str) -> str:
 
 
 def agreement(lists: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Return a row a pair of models: ``a``, ``b``, ``users`` and the mean of each of ``alike.MEASURES``."""
-    found = alike(lists)
+    """Return one row per pair of models: ``a``, ``b``, ``users`` and the mean of each of ``DEFAULT_MEASURES``."""
+    found = pairwise_agreement(lists)
     groups = found.groupby(["a", "b"], sort=False)
-    return groups[list(MEASURES)].mean().assign(users=groups.size()).reset_index()
+    return groups[list(DEFAULT_MEASURES)].mean().assign(users=groups.size()).reset_index()
 
 
 def most_changed(a: Evaluation, b: Evaluation, metric: str, lists: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -119,7 +119,7 @@ def most_changed(a: Evaluation, b: Evaluation, metric: str, lists: dict[str, pd.
     """
     both = a.per_user[[USER, metric]].merge(b.per_user[[USER, metric]], on=USER, suffixes=("_a", "_b")).dropna()
     both.columns = pd.Index([USER, "a", "b"])
-    shared = alike({"a": lists[a.name], "b": lists[b.name]}, ["overlap"])[[USER, "overlap"]]
+    shared = pairwise_agreement({"a": lists[a.name], "b": lists[b.name]}, ["overlap"])[[USER, "overlap"]]
     both[USER], shared[USER] = both[USER].astype(str), shared[USER].astype(str)
     both = both.merge(shared, on=USER, how="left")
     both["size"] = -(both["b"] - both["a"]).abs()

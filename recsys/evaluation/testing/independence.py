@@ -8,7 +8,7 @@ import numpy as np
 from scipy import special, stats
 
 from recsys.evaluation.agreement.measures import spearman, tau_b
-from recsys.evaluation.agreement.rankings import Counts, Pairs, Ranked, pair
+from recsys.evaluation.agreement.rankings import ConcordanceCounts, Pairs, RankedList, make_pair
 
 EXACT_ITEMS = 33
 """Without ties, the exact distribution of tau is used up to here, as in scipy; beyond it the normal one is as good."""
@@ -23,7 +23,7 @@ class Test:
     items: int
 
 
-def kendall_test(a: Ranked, b: Ranked, *, missing: str = "intersection") -> Test:
+def kendall_test(a: RankedList, b: RankedList, *, missing: str = "intersection") -> Test:
     """Test Kendall's tau-b of two ranked lists: exactly for few items without ties, else by the normal distribution.
 
     The normal distribution's variance is corrected for ties. NaN where tau is undefined. Equals
@@ -32,17 +32,17 @@ def kendall_test(a: Ranked, b: Ranked, *, missing: str = "intersection") -> Test
     >>> kendall_test("abcde", "abced")
     Test(statistic=0.8, pvalue=0.08333333333333333, items=5)
     """
-    pairs = pair(a, b)
-    return _single(tau_b(pairs, missing), kendall_pvalues(pairs, missing), pairs.aligned(missing).size)
+    pairs = make_pair(a, b)
+    return _single(tau_b(pairs, missing), kendall_pvalues(pairs, missing), pairs.aligned(missing).sizes)
 
 
-def spearman_test(a: Ranked, b: Ranked, *, missing: str = "intersection") -> Test:
+def spearman_test(a: RankedList, b: RankedList, *, missing: str = "intersection") -> Test:
     """Test Spearman's rho of two ranked lists by Student's t with n − 2 degrees of freedom, as scipy does.
 
     NaN where rho is undefined and for two items.
     """
-    pairs = pair(a, b)
-    return _single(spearman(pairs, missing), spearman_pvalues(pairs, missing), pairs.aligned(missing).size)
+    pairs = make_pair(a, b)
+    return _single(spearman(pairs, missing), spearman_pvalues(pairs, missing), pairs.aligned(missing).sizes)
 
 
 def kendall_pvalues(pairs: Pairs, missing: str = "") -> np.ndarray:
@@ -61,13 +61,13 @@ def kendall_pvalues(pairs: Pairs, missing: str = "") -> np.ndarray:
 
 def spearman_pvalues(pairs: Pairs, missing: str = "") -> np.ndarray:
     """Return float64[m], the p-values of :func:`spearman_test` for many pairs."""
-    rho, freedom = spearman(pairs, missing), pairs.aligned(missing).size - 2.0
+    rho, freedom = spearman(pairs, missing), pairs.aligned(missing).sizes - 2.0
     with np.errstate(divide="ignore", invalid="ignore"):
         t = rho * np.sqrt(np.maximum(freedom / ((rho + 1) * (1 - rho)), 0))
         return np.where(freedom > 0, 2 * stats.t.sf(np.abs(t), np.maximum(freedom, 1)), np.nan)
 
 
-def _normal(counts: Counts) -> np.ndarray:
+def _normal(counts: ConcordanceCounts) -> np.ndarray:
     """Return two-sided p-values of concordant − discordant, whose variance is corrected for the ties of both lists."""
     n = counts.items.astype(np.float64)
     a, b = counts.moments_a, counts.moments_b

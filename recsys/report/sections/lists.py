@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from recsys.data.hashing import combine, id_bits
-from recsys.evaluation.agreement.system_pairs import alike
+from recsys.evaluation.agreement.system_pairs import pairwise_agreement
 from recsys.report import plots
 from recsys.report.explanations import Teller
 from recsys.report.parts import Drawing, Section, Table
@@ -65,7 +65,7 @@ def agreement(run: Run) -> Section | None:
     names = [name for name in run.models if len(run.lists[name])]
     if len(names) < 2:
         return None
-    found = alike({name: run.lists[name] for name in names}, ["overlap", *MEASURES])
+    found = pairwise_agreement({name: run.lists[name] for name in names}, ["overlap", *MEASURES])
     means = found.groupby(["a", "b"], sort=False)[["overlap", *MEASURES]].mean().reset_index()
     rows = [
         [row.a, row.b, f"{row.overlap:.3f}", f"{row.rbo:.3f}", "–" if np.isnan(row.tau_b) else f"{row.tau_b:+.3f}"]

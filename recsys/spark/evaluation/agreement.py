@@ -10,7 +10,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys.evaluation.agreement.measures import parse_all, score
+from recsys.evaluation.agreement.measures import compute_measures, parse_measures
 from recsys.evaluation.agreement.rankings import Pairs, Rankings
 from recsys.schema import RANK
 from recsys.spark.evaluation.evaluate import _lists
@@ -25,7 +25,7 @@ def per_user(a: DataFrame, b: DataFrame, measures: Iterable[str], *, missing: st
         a, b: (user, item, rank), ids of any kind, or rows; an item at most once a user.
         missing: as in ``rankings.Pairs``, for measures whose name does not say.
     """
-    names = [str(measure) for measure in parse_all(measures)]
+    names = [str(measure) for measure in parse_measures(measures)]
     both = _listed(a, "a").join(_listed(b, "b"), "user", "full")
     schema = f"user {both.schema['user'].dataType.simpleString()}, " + ", ".join(
         [f"{name} bigint" for name in COUNTED] + [f"`{name}` double" for name in names]
@@ -42,16 +42,16 @@ def _Compare(names: list[str], missing: str) -> Callable[[Iterator[pa.RecordBatc
         import numba
 
         numba.set_num_threads(1)
-        measures = parse_all(names)
+        measures = parse_measures(names)
         for batch in batches:
             if not batch.num_rows:
                 continue
             (items_a, offsets_a), (items_b, offsets_b) = (_lists(batch.column(side)) for side in ("a", "b"))
             codes, _ = pd.factorize(np.concatenate([items_a, items_b]))
-            lists_a = Rankings.of_orders(codes[: len(items_a)], offsets_a)
-            lists_b = Rankings.of_orders(codes[len(items_a) :], offsets_b)
+            lists_a = Rankings.from_flat(codes[: len(items_a)], offsets_a)
+            lists_b = Rankings.from_flat(codes[len(items_a) :], offsets_b)
             pairs = Pairs.row_by_row(lists_a, lists_b, missing)
-            values = score(pairs, measures)
+            values = compute_measures(pairs, measures)
             arrays = [batch.column("user"), *(pa.array(count, pa.int64()) for count in (*pairs.lengths, pairs.common))]
             arrays += [pa.array(value, pa.float64()) for value in values.values()]
             yield pa.RecordBatch.from_arrays(arrays, names=["user", *COUNTED, *values])
