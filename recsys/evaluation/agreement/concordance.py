@@ -1,12 +1,13 @@
 """Compiled loops over pairs of ranked lists: concordant, discordant and tied pairs of items.
 
-All lists are concatenated in flat arrays (see ``rankings.Rankings``). Each item has a *dense rank* in its list: 0 for
-the best group of tied items, 1 for the next group, and so on. Two lists a and b are compared through *keys*, one int64
-per item: the item's dense rank in a in the high 32 bits, its dense rank in b in the low 32 bits. The keys of a pair are
-sorted, hence ordered by a, and by b within ties of a.
+All lists are concatenated in flat arrays (see ``rankings.Rankings``). Each item has a *dense rank*
+in its list: 0 for the best group of tied items, 1 for the next group, and so on. Two lists a and b
+are compared through *keys*, one int64 per item: the item's dense rank in a in the high 32 bits, its
+dense rank in b in the low 32 bits. The keys of a pair are sorted, hence ordered by a, and by b
+within ties of a.
 
-Every loop takes O(n log n) time per pair of lists. The results do not depend on the number of threads. The same
-definitions as slow plain Python: tests/reference_agreement.py.
+Every loop takes O(n log n) time per pair of lists. The results do not depend on the number of
+threads. The same definitions as slow plain Python: tests/reference_agreement.py.
 """
 
 import numpy as np
@@ -34,7 +35,7 @@ def flatten_lists(items: np.ndarray, dense_ranks: np.ndarray, offsets: np.ndarra
     return flat_items, flat_ranks
 
 
-# --- Hash tables: item -> position in a list ---------------------------------------------------------------------
+# --- Hash tables: item -> position in a list ------------------------------------------------------
 
 
 @njit(cache=True, nogil=True)
@@ -57,7 +58,8 @@ def build_position_tables(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return one hash table per list (item -> position) and bool[m], true for a list that repeats an item.
 
-    The table of list i occupies ``table_offsets[i]`` to ``table_offsets[i + 1]`` of the first array.
+    The table of list i occupies ``table_offsets[i]`` to ``table_offsets[i + 1]`` of the first
+    array.
     """
     tables = np.full(table_offsets[-1], -1, dtype=np.int32)
     repeats = np.zeros(len(offsets) - 1, dtype=np.bool_)
@@ -77,7 +79,7 @@ def find_position(table: np.ndarray, items: np.ndarray, item: int) -> int:
     return table[_find_slot(table, items, item)]
 
 
-# --- Keys of a pair of lists -------------------------------------------------------------------------------------
+# --- Keys of a pair of lists ----------------------------------------------------------------------
 
 
 @njit(cache=True, nogil=True, parallel=True)
@@ -97,9 +99,10 @@ def align_pairs(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the sorted keys of the items that each pair is compared on, and the number of items per pair.
 
-    Pair i compares list ``rows_a[i]`` of a with list ``rows_b[i]`` of b; its keys begin at ``starts[i]``. With
-    ``bottom`` false, only items of both lists are compared. With ``bottom`` true, items of either list are compared,
-    and the items that a list misses form one group of ties below its end.
+    Pair i compares list ``rows_a[i]`` of a with list ``rows_b[i]`` of b; its keys begin at
+    ``starts[i]``. With ``bottom`` false, only items of both lists are compared. With ``bottom``
+    true, items of either list are compared, and the items that a list misses form one group of ties
+    below its end.
     """
     keys = np.empty(starts[-1], dtype=np.int64)
     sizes = np.zeros(len(rows_a), dtype=np.int64)
@@ -125,7 +128,8 @@ def align_pairs(
                 keys[end] = (a_bottom << 32) | np.int64(b_ranks[b_start + j])
                 end += 1
         sizes[i] = end - starts[i]
-        # The keys follow the order of list a, so they need sorting only where b orders ties of a differently.
+        # The keys follow the order of list a, so they need sorting only where b orders ties of a
+        # differently.
         for j in range(starts[i] + 1, end):
             if keys[j] < keys[j - 1]:
                 keys[starts[i] : end].sort()
@@ -144,7 +148,7 @@ def swap_lists(keys: np.ndarray, starts: np.ndarray, sizes: np.ndarray) -> np.nd
     return swapped
 
 
-# --- Kendall's counts --------------------------------------------------------------------------------------------
+# --- Kendall's counts -----------------------------------------------------------------------------
 
 
 @njit(cache=True, nogil=True)
@@ -214,8 +218,10 @@ def count_concordance(keys: np.ndarray, starts: np.ndarray, sizes: np.ndarray) -
     """Return the counts from which Kendall's coefficients and their variance are computed.
 
     Returns:
-        counts: int64[m, 7]: items, discordant pairs, pairs tied in a, in b, in both, groups in a, groups in b.
-        moments: float64[m, 4]: Σ t(t−1)(t−2) and Σ t(t−1)(2t+5) over the groups of t items in a, then the same in b.
+        counts: int64[m, 7]: items, discordant pairs, pairs tied in a, in b, in both, groups in a,
+            groups in b.
+        moments: float64[m, 4]: Σ t(t−1)(t−2) and Σ t(t−1)(2t+5) over the groups of t items in a,
+            then the same in b.
     """
     counts = np.empty((len(sizes), 7), dtype=np.int64)
     moments = np.empty((len(sizes), 4))
@@ -229,7 +235,7 @@ def count_concordance(keys: np.ndarray, starts: np.ndarray, sizes: np.ndarray) -
     return counts, moments
 
 
-# --- Weighted tau ------------------------------------------------------------------------------------------------
+# --- Weighted tau ---------------------------------------------------------------------------------
 
 
 @njit(cache=True, nogil=True)
@@ -284,7 +290,8 @@ def _sort_inverted_weight(values: np.ndarray, weights: np.ndarray, additive: boo
                     merged_values[out] = values[j]
                     merged_weights[out] = weights[j]
                     if i < middle:
-                        # values[j] passes the middle − i values of the first run that are not merged yet.
+                        # values[j] passes the middle − i values of the first run that are not
+                        # merged yet.
                         if additive:
                             inverted += remaining + (middle - i) * weights[j]
                         else:
@@ -320,7 +327,7 @@ def hyperbolic_tau(keys: np.ndarray, starts: np.ndarray, sizes: np.ndarray, addi
     return tau
 
 
-# --- AP correlation ----------------------------------------------------------------------------------------------
+# --- AP correlation -------------------------------------------------------------------------------
 
 
 @njit(cache=True, nogil=True)
@@ -337,8 +344,9 @@ def _prefix_sum(tree: np.ndarray, end: int) -> int:
 def ap_correlation(keys: np.ndarray, starts: np.ndarray, sizes: np.ndarray, average_ties: bool) -> np.ndarray:
     """Return float64[m]: the AP correlation tau_AP; list a is judged, list b is the reference.
 
-    With ``average_ties``, the mean over all ways to break ties. Otherwise a tied pair counts as disagreement, and an
-    item is compared with the items in groups above its own only. NaN without any comparison.
+    With ``average_ties``, the mean over all ways to break ties. Otherwise a tied pair counts as
+    disagreement, and an item is compared with the items in groups above its own only. NaN without
+    any comparison.
     """
     tau = np.full(len(sizes), np.nan)
     for i in prange(len(sizes)):
@@ -346,7 +354,8 @@ def ap_correlation(keys: np.ndarray, starts: np.ndarray, sizes: np.ndarray, aver
         n = len(pair_keys)
         reference = pair_keys & LOW_BITS
         sorted_reference = np.sort(reference)
-        # Items above the current group, counted by their position in the reference: as prefix sums and one by one.
+        # Items above the current group, counted by their position in the reference: as prefix sums
+        # and one by one.
         tree = np.zeros(n + 1, dtype=np.int64)
         item_counts = np.zeros(n, dtype=np.int64)
         start = 0
@@ -363,7 +372,8 @@ def ap_correlation(keys: np.ndarray, starts: np.ndarray, sizes: np.ndarray, aver
             group_size = end - start
             if average_ties:
                 comparisons += group_size - (start == 0)
-                # Over all ways to break the tie, each item of the group takes each position of the group equally often.
+                # Over all ways to break the tie, each item of the group takes each position of the
+                # group equally often.
                 for k in range(start, end):
                     if k > 0:
                         total += (agreeing / group_size + 0.5 * (k - start)) / k
@@ -383,7 +393,7 @@ def ap_correlation(keys: np.ndarray, starts: np.ndarray, sizes: np.ndarray, aver
     return tau
 
 
-# --- Ranks -------------------------------------------------------------------------------------------------------
+# --- Ranks ----------------------------------------------------------------------------------------
 
 
 @njit(cache=True, nogil=True)

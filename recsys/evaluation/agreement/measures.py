@@ -1,13 +1,14 @@
 """Measures of agreement of ranked lists: functions of :class:`Pairs` that return one number per pair of lists.
 
-A name is both the request and the label, for example ``tau_b``, ``rbo[p=0.8,ties=b]`` or ``overlap@10``; it is read by
-:func:`parse_measure`. All measures return float64[m]; NaN means undefined.
+A name is both the request and the label, for example ``tau_b``, ``rbo[p=0.8,ties=b]`` or
+``overlap@10``; it is read by :func:`parse_measure`. All measures return float64[m]; NaN means
+undefined.
 
-*Correlations* compare the items of both lists (``missing=intersection``: an item that somebody did not rate is not an
-item that they dislike) or of either list (``missing=bottom``: the items that a list misses are tied below its end).
-They are undefined for fewer than two such items, and where a list ties all of them. ``kendall_topk`` and
-``footrule_topk`` are *distances*: smaller is closer. docs/agreement.md compares the formulas and says which measure
-answers which question.
+*Correlations* compare the items of both lists (``missing=intersection``: an item that somebody did
+not rate is not an item that they dislike) or of either list (``missing=bottom``: the items that a
+list misses are tied below its end). They are undefined for fewer than two such items, and where a
+list ties all of them. ``kendall_topk`` and ``footrule_topk`` are *distances*: smaller is closer.
+docs/agreement.md compares the formulas and says which measure answers which question.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ from recsys.types import Evaluation, IdMap
 def tau_a(pairs: Pairs, missing: str = "") -> np.ndarray:
     """Kendall's tau-a: (concordant − discordant) / all pairs of items, in [−1, 1].
 
-    A pair of items tied in a list adds 0, as the mean over all ways to break the tie does. Reference: Kendall,
-    Biometrika 1938.
+    A pair of items tied in a list adds 0, as the mean over all ways to break the tie does.
+    Reference: Kendall, Biometrika 1938.
     """
     counts = pairs.aligned(missing).counts
     return _divide(counts.balance, counts.pairs, undefined=counts.undefined)
@@ -53,8 +54,9 @@ def tau_b(pairs: Pairs, missing: str = "") -> np.ndarray:
 def tau_c(pairs: Pairs, missing: str = "") -> np.ndarray:
     """Stuart's tau-c: 2 (concordant − discordant) / (n² (g − 1) / g), in [−1, 1].
 
-    n is the number of items and g the smaller number of groups of ties. Meant for two lists with few groups of ties and
-    different numbers of them. Equals ``scipy.stats.kendalltau(variant="c")``. Reference: Stuart, Biometrika 1953.
+    n is the number of items and g the smaller number of groups of ties. Meant for two lists with
+    few groups of ties and different numbers of them. Equals
+    ``scipy.stats.kendalltau(variant="c")``. Reference: Stuart, Biometrika 1953.
     """
     counts = pairs.aligned(missing).counts
     groups = np.maximum(np.minimum(counts.groups_a, counts.groups_b), 1)
@@ -65,9 +67,10 @@ def tau_c(pairs: Pairs, missing: str = "") -> np.ndarray:
 def weighted_tau(pairs: Pairs, missing: str = "", additive: bool = True) -> np.ndarray:
     """Weighted tau-b: a pair of items at ranks r and s has the weight 1/r + 1/s (else 1/rs), in [−1, 1].
 
-    ``additive`` chooses between the two weights. The value is the mean of two: items ranked by the first list (ties by
-    the second), and by the second list (ties by the first). Equals ``scipy.stats.weightedtau`` of scores, where high is
-    best; given ranks, scipy would weight the *bottom* most. Reference: Vigna, WWW 2015.
+    ``additive`` chooses between the two weights. The value is the mean of two: items ranked by the
+    first list (ties by the second), and by the second list (ties by the first). Equals
+    ``scipy.stats.weightedtau`` of scores, where high is best; given ranks, scipy would weight the
+    *bottom* most. Reference: Vigna, WWW 2015.
     """
     aligned = pairs.aligned(missing)
     by_a, by_b = (
@@ -80,11 +83,12 @@ def weighted_tau(pairs: Pairs, missing: str = "", additive: bool = True) -> np.n
 def tau_ap(pairs: Pairs, missing: str = "", ties: str = "a", symmetric: bool = False) -> np.ndarray:
     """AP correlation 2/(n − 1) Σ_{i≥2} C(i)/(i − 1) − 1, in [−1, 1]; the *first* list is the reference.
 
-    C(i) is the number of items above position i of the second list that the reference also ranks above the item at i,
-    so disorder at the top costs most. ``symmetric``: the mean of both directions. ``ties=a``: the mean over all ways to
-    break ties. ``ties=b``: a tied pair counts as disagreement, items of the top group are not compared, and the value
-    is symmetric. References: Yilmaz, Aslam and Robertson, SIGIR 2008; Urbano and Marrero, ICTIR 2017 (their variant a
-    allows no ties in the reference).
+    C(i) is the number of items above position i of the second list that the reference also ranks
+    above the item at i, so disorder at the top costs most. ``symmetric``: the mean of both
+    directions. ``ties=a``: the mean over all ways to break ties. ``ties=b``: a tied pair counts as
+    disagreement, items of the top group are not compared, and the value is symmetric. References:
+    Yilmaz, Aslam and Robertson, SIGIR 2008; Urbano and Marrero, ICTIR 2017 (their variant a allows
+    no ties in the reference).
     """
     if ties not in ("a", "b"):
         raise ConfigError(f"tau_ap: ties is {ties!r}.{nearest(ties, 'ab')}")
@@ -124,10 +128,11 @@ def footrule(pairs: Pairs, missing: str = "") -> np.ndarray:
 def rbo(pairs: Pairs, p: float = 0.9, ties: str = "a", score: str = "ext") -> np.ndarray:
     """Rank-biased overlap (1 − p) Σ_d p^(d−1) A_d of two lists that go on beyond what is observed, in [0, 1].
 
-    ``p`` is the probability that a reader goes on to the next depth; the first 1/(1 − p) positions weigh most.
-    ``score=ext`` assumes that the rest agrees as the observed part does, ``score=min`` is the smallest possible value,
-    ``score=res`` the difference between the largest and the smallest. ``ties`` is w, a or b, see
-    ``recsys.evaluation.agreement.rbo``. Undefined where a list is empty. References: see that module.
+    ``p`` is the probability that a reader goes on to the next depth; the first 1/(1 − p) positions
+    weigh most. ``score=ext`` assumes that the rest agrees as the observed part does, ``score=min``
+    is the smallest possible value, ``score=res`` the difference between the largest and the
+    smallest. ``ties`` is w, a or b, see ``recsys.evaluation.agreement.rbo``. Undefined where a list
+    is empty. References: see that module.
     """
     variants = {"w": rbo_kernels.W, "a": rbo_kernels.A, "b": rbo_kernels.B}
     scores = ("ext", "min", "res")
@@ -158,9 +163,10 @@ def rbo(pairs: Pairs, p: float = 0.9, ties: str = "a", score: str = "ext") -> np
 def kendall_topk(pairs: Pairs, p: float = 0.5, k: int | None = None) -> np.ndarray:
     """Fagin's K^(p) *distance*: discordant pairs of items, plus p for each pair tied in exactly one list; ≥ 0.
 
-    Items of either list are compared; the items that a list misses are tied below its end. ``p`` is the penalty for an
-    unknown order: 0.5 is its expected cost, 0 is optimistic. ``k``: cut both lists first. Undefined where both lists
-    are empty. Reference: Fagin, Kumar and Sivakumar, SIAM J. Discrete Math. 2003.
+    Items of either list are compared; the items that a list misses are tied below its end. ``p`` is
+    the penalty for an unknown order: 0.5 is its expected cost, 0 is optimistic. ``k``: cut both
+    lists first. Undefined where both lists are empty. Reference: Fagin, Kumar and Sivakumar, SIAM
+    J. Discrete Math. 2003.
     """
     if not 0 <= p <= 1:
         raise ConfigError(f"kendall_topk: p is {p}; it must lie between 0 and 1")
@@ -172,9 +178,9 @@ def kendall_topk(pairs: Pairs, p: float = 0.5, k: int | None = None) -> np.ndarr
 def footrule_topk(pairs: Pairs, location: float | None = None, k: int | None = None) -> np.ndarray:
     """Fagin's F^(l) *distance*: Σ |rank in a − rank in b| over the items of either list; ≥ 0.
 
-    An item that a list misses has the rank ``location`` there (default: one more than the length of the longer list).
-    Tied items share their mean rank. ``k``: cut both lists first. Undefined where both lists are empty. Reference: as
-    ``kendall_topk``.
+    An item that a list misses has the rank ``location`` there (default: one more than the length of
+    the longer list). Tied items share their mean rank. ``k``: cut both lists first. Undefined where
+    both lists are empty. Reference: as ``kendall_topk``.
     """
     pairs = pairs.cut(k)
     aligned = pairs.aligned("bottom")
@@ -197,8 +203,8 @@ def footrule_topk(pairs: Pairs, location: float | None = None, k: int | None = N
 def overlap(pairs: Pairs, k: int | None = None) -> np.ndarray:
     """Items of both lists / mean length of the two lists, each cut at k; in [0, 1].
 
-    For lists of at least k items without ties across the cut, this is |A ∩ B| / k. A group of ties that crosses the cut
-    is kept whole. Undefined where both lists are empty.
+    For lists of at least k items without ties across the cut, this is |A ∩ B| / k. A group of ties
+    that crosses the cut is kept whole. Undefined where both lists are empty.
     """
     pairs = pairs.cut(k)
     a_lengths, b_lengths = pairs.lengths
@@ -276,8 +282,8 @@ def parse_measure(text: str) -> Measure:
     """Return the measure with this name.
 
     Raises:
-        ConfigError: an unknown name or option (the message suggests the nearest one), an invalid value, or a cut-off
-            for a measure that takes none.
+        ConfigError: an unknown name or option (the message suggests the nearest one), an invalid
+            value, or a cut-off for a measure that takes none.
     """
     measure = parse_name(text, MEASURES, Measure)
     # Measures check the values of their options when they are called.
@@ -299,7 +305,8 @@ def agree(a: RankedList, b: RankedList, measure: str) -> float:
     """Return the agreement of two ranked lists; NaN = undefined.
 
     Args:
-        a, b: ids, best first, where a nested list or tuple is a group of ties; or a dict id -> score, high = best.
+        a, b: ids, best first, where a nested list or tuple is a group of ties; or a dict id ->
+            score, high = best.
         measure: a name such as ``tau_b[missing=bottom]``.
 
     >>> agree(["x", "y", "z"], ["y", "x", "z"], "tau_ap")
@@ -322,12 +329,14 @@ def kendall_tau(a: RankedList, b: RankedList, *, variant: str = "b", missing: st
 def agree_tables(a: pd.DataFrame, b: pd.DataFrame, measures: Iterable[str], *, name: str = "agreement") -> Evaluation:
     """Compare two top-k tables (user_id, item_id, rank) user by user.
 
-    Correlations use ``missing=bottom`` by default: an item that a list misses is ranked below its end.
+    Correlations use ``missing=bottom`` by default: an item that a list misses is ranked below its
+    end.
 
     Returns:
-        per_user: user_id, n_a, n_b, n_common, then the measures; one row for every user of either table.
-        about: the definitions, the number of users without a list in a or in b, and for each measure the number of
-            users for whom it is undefined.
+        per_user: user_id, n_a, n_b, n_common, then the measures; one row for every user of either
+            table.
+        about: the definitions, the number of users without a list in a or in b, and for each
+            measure the number of users for whom it is undefined.
 
     Raises:
         InputError: a missing column, ids of two types, or an item or a rank twice in a list.

@@ -26,7 +26,8 @@ class Rankings:
 
     Attributes:
         items: int32[n], item codes ≥ 0; a list holds an item at most once.
-        dense_ranks: int32[n], 0 for the best group of ties of a list, 1 for the next group, and so on.
+        dense_ranks: int32[n], 0 for the best group of ties of a list, 1 for the next group, and so
+            on.
         offsets: int64[m + 1], list i is ``items[offsets[i] : offsets[i + 1]]``.
     """
 
@@ -111,7 +112,8 @@ class Rankings:
         values = scores.data[order]
         is_new_group = np.zeros(len(values), dtype=np.int64)
         is_new_group[1:] = values[1:] != values[:-1]
-        # Groups are numbered over all rows first; then the number of a row's first group is subtracted.
+        # Groups are numbered over all rows first; then the number of a row's first group is
+        # subtracted.
         groups = np.cumsum(is_new_group)
         offsets = scores.indptr.astype(np.int64)
         first_groups = np.zeros(len(offsets) - 1)
@@ -149,7 +151,8 @@ class ConcordanceCounts:
     """Counts of m pairs of lists, from which Kendall's coefficients and their variance are computed.
 
     Attributes:
-        moments_a, moments_b: float64[2, m], Σ t(t − 1)(t − 2) and Σ t(t − 1)(2t + 5) over the groups of t items.
+        moments_a, moments_b: float64[2, m], Σ t(t − 1)(t − 2) and Σ t(t − 1)(2t + 5) over the
+            groups of t items.
         items: int64[m], compared items.
         discordant: int64[m], pairs of items in opposite order.
         tied_a, tied_b, tied_both: int64[m], pairs of items tied in list a, in list b, and in both.
@@ -186,8 +189,9 @@ class ConcordanceCounts:
 class Pairs:
     """``m`` pairs of ranked lists: pair i is list ``rows_a[i]`` of ``a`` with list ``rows_b[i]`` of ``b``.
 
-    Both Rankings use the same item codes. ``missing`` is the default rule for items of one list only: ``intersection``
-    leaves them out, ``bottom`` puts them in one group of ties below the end of the list that misses them.
+    Both Rankings use the same item codes. ``missing`` is the default rule for items of one list
+    only: ``intersection`` leaves them out, ``bottom`` puts them in one group of ties below the end
+    of the list that misses them.
     """
 
     a: Rankings

@@ -1,16 +1,20 @@
 """Rank-biased overlap (RBO) of two prefixes of endless lists, with ties.
 
-RBO = (1 − p) Σ_d p^(d−1) A_d over the depths d = 1, 2, …, where A_d is the agreement of the first d positions of both
-lists. Only prefixes of the lists are observed. They allow a smallest and a largest value of RBO, and an extrapolated
-value, which assumes that the lists go on to agree as far as they did.
+RBO = (1 − p) Σ_d p^(d−1) A_d over the depths d = 1, 2, …, where A_d is the agreement of the first d
+positions of both lists. Only prefixes of the lists are observed. They allow a smallest and a
+largest value of RBO, and an extrapolated value, which assumes that the lists go on to agree as far
+as they did.
 
-An item contributes c_d ∈ [0, 1] at depth d. An item without ties contributes 1 from its position on. In a tie that
-fills the positions t … b, variant ``w`` counts every item as 1 from t on; variants ``a`` and ``b`` count the share
-(d − t + 1) / (b − t + 1) until depth b, and 1 from there. With X_d = Σ c·c' over the items of both lists,
+An item contributes c_d ∈ [0, 1] at depth d. An item without ties contributes 1 from its position
+on. In a tie that fills the positions t … b, variant ``w`` counts every item as 1 from t on;
+variants ``a`` and ``b`` count the share (d − t + 1) / (b − t + 1) until depth b, and 1 from there.
+With X_d = Σ c·c' over the items of both lists,
 
     w: A_d = 2 X_d / (Σ c + Σ c')        tied items deserve the same rank
-    a: A_d = X_d / d                     the true order is unknown: the mean over all ways to break ties
-    b: A_d = X_d / √(Σ c² · Σ c'²)       as a, corrected so that a list with ties agrees fully with itself
+    a: A_d = X_d / d                     the true order is unknown: the mean over all ways to break
+    ties
+    b: A_d = X_d / √(Σ c² · Σ c'²)       as a, corrected so that a list with ties agrees fully with
+    itself
 
 References: Webber, Moffat and Zobel, TOIS 2010; Corsi and Urbano, SIGIR 2024 (ties).
 """
@@ -78,8 +82,9 @@ def _pair_bounds(
         short_in_long: position in the long list of each item of the short list, or -1.
         long_in_short: the reverse.
 
-    The loop visits each depth once. At a depth, each list has one *open* group, the group of ties that contains the
-    depth, and *closed* groups above it. The counters hold the common items by the state of their group in either list.
+    The loop visits each depth once. At a depth, each list has one *open* group, the group of ties
+    that contains the depth, and *closed* groups above it. The counters hold the common items by the
+    state of their group in either list.
     """
     short_length = len(short_ranks)
     long_length = len(long_ranks)
@@ -104,7 +109,8 @@ def _pair_bounds(
             closed_both += short_open
             long_open += both_open
             s0 = s1
-            # Positions past the end of the short list are not tied: one last group covers the unseen rest.
+            # Positions past the end of the short list are not tied: one last group covers the
+            # unseen rest.
             s1 = _group_end(short_ranks, s0) if s0 < short_length else short_length + 1
             stop = min(s1, short_length)
             short_open = _count_in_range(short_in_long, s0, stop, 0, l0)
@@ -131,7 +137,8 @@ def _pair_bounds(
             smallest += weight * short_end_agreement
             largest += weight * short_end_agreement
         else:
-            # The short list has ended: its unseen items could match none or many of the unmatched items.
+            # The short list has ended: its unseen items could match none or many of the unmatched
+            # items.
             short_sums = (float(d), float(d))
             unseen = d - short_length
             unmatched = unmatched_closed + unmatched_open

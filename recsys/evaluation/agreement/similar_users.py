@@ -45,12 +45,13 @@ def nearest_users(
     Args:
         ratings: csr (users, items); the stored values are the ratings, and equal ratings are ties.
         measure: a name of ``agreement.measures``; for a distance, the smallest values are nearest.
-        min_common: pairs with fewer items in common are not compared, because their agreement is mostly chance.
+        min_common: pairs with fewer items in common are not compared, because their agreement is
+            mostly chance.
         users: rows of the users to find neighbours for; default: all.
 
-    Equal values are ordered by the number of items in common, most first, then by row. Pairs whose value is undefined
-    are left out. Only pairs of users that share items are compared, at most :data:`BLOCK_PAIRS` of them (but all those
-    of one user) at a time.
+    Equal values are ordered by the number of items in common, most first, then by row. Pairs whose
+    value is undefined are left out. Only pairs of users that share items are compared, at most
+    :data:`BLOCK_PAIRS` of them (but all those of one user) at a time.
 
     Raises:
         ConfigError: k below 1, min_common below 2, or an unknown measure.
