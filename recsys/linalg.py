@@ -252,7 +252,7 @@ def als_half_step(
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def _near_row(
+def _row_cg_steps(
     indices: np.ndarray,
     weight: np.ndarray,
     target: np.ndarray,
@@ -261,51 +261,66 @@ def _near_row(
     x: np.ndarray,
     steps: int,
 ) -> None:
-    """Move x by ``steps`` conjugate gradient steps to the solution of one row's system, preconditioned by ``diagonal``.
+    """Move x by at most ``steps`` conjugate gradient steps towards the solution of one row's system A x = b.
 
-    The diagonal is what all rows share, YᵀY + penalty in its own axes: only the row's n columns are beside it. So a
-    step costs O(n·rank), and n + 1 of them would be exact.
+    A is ``diagonal``, which is also the preconditioner, plus Σ_j weight_j y_j y_jᵀ over the row's n columns.
+    ``diagonal`` is what all rows share, YᵀY + penalty in its own axes. So a step costs O(n·rank), and n + 1 steps
+    would be exact.
+
+    The steps end early where rᵀM⁻¹r (residual r, preconditioner M) is below the smallest normal number of the dtype.
     """
-    rank, zero = len(x), x.dtype.type(0)
-    left, toward, moved = (-diagonal * x, np.empty_like(x), np.empty_like(x))  # left = b − Ax
+    rank = len(x)
+    zero = x.dtype.type(0)
+    smallest = np.finfo(x.dtype).tiny
+    residual = -diagonal * x  # b − A x, to which the loop below adds the row's columns
+    direction = np.empty_like(x)
+    A_direction = np.empty_like(x)
     for j in range(len(indices)):
-        y, s = fixed[indices[j]], zero
+        y = fixed[indices[j]]
+        score = zero
         for f in range(rank):
-            s += y[f] * x[f]
-        part = target[j] - weight[j] * s
+            score += y[f] * x[f]
+        error = target[j] - weight[j] * score
         for f in range(rank):
-            left[f] += part * y[f]
-    size = zero
+            residual[f] += error * y[f]
+    residual_norm = zero  # rᵀM⁻¹r, a squared norm
     for f in range(rank):
-        toward[f] = left[f] / diagonal[f]
-        size += left[f] * toward[f]
+        direction[f] = residual[f] / diagonal[f]
+        residual_norm += residual[f] * direction[f]
     for _ in range(steps):
-        if not size > 0:
+        # The factors of a user and an item that have only each other can shrink in every sweep, to 1e-20 and below.
+        # Their squares then underflow, and a quotient of two such sums is noise, infinite or undefined.
+        if not residual_norm > smallest:
             break
-        along = zero
+        curvature = zero
         for f in range(rank):
-            moved[f] = diagonal[f] * toward[f]  # moved = A·toward
-            along += moved[f] * toward[f]
+            A_direction[f] = diagonal[f] * direction[f]
+            curvature += A_direction[f] * direction[f]
         for j in range(len(indices)):
-            y, s = fixed[indices[j]], zero
+            y = fixed[indices[j]]
+            score = zero
             for f in range(rank):
-                s += y[f] * toward[f]
-            part = weight[j] * s
-            along += part * s
+                score += y[f] * direction[f]
+            weighted_score = weight[j] * score
+            curvature += weighted_score * score
             for f in range(rank):
-                moved[f] += part * y[f]
-        new = zero
+                A_direction[f] += weighted_score * y[f]
+        if not curvature > 0:
+            break
+        step = residual_norm / curvature
+        new_norm = zero
         for f in range(rank):
-            x[f] += size / along * toward[f]
-            left[f] -= size / along * moved[f]
-            new += left[f] * left[f] / diagonal[f]
+            x[f] += step * direction[f]
+            residual[f] -= step * A_direction[f]
+            new_norm += residual[f] * residual[f] / diagonal[f]
+        ratio = new_norm / residual_norm
         for f in range(rank):
-            toward[f] = left[f] / diagonal[f] + new / size * toward[f]
-        size = new
+            direction[f] = residual[f] / diagonal[f] + ratio * direction[f]
+        residual_norm = new_norm
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def als_near_step(
+def als_cg_step(
     indptr: np.ndarray,
     indices: np.ndarray,
     weight: np.ndarray,
@@ -313,31 +328,33 @@ def als_near_step(
     fixed: np.ndarray,
     base: np.ndarray,
     penalty: np.ndarray,
-    near: np.ndarray,
-    turn: np.ndarray,
+    initial: np.ndarray,
+    rotation: np.ndarray,
     steps: int,
 ) -> np.ndarray:
-    """Return x of each row, ``steps`` conjugate gradient steps from ``near`` towards what ``als_half_step`` solves.
+    """Return x of each row after ``steps`` conjugate gradient steps from ``initial`` to what ``als_half_step`` solves.
 
     Args:
-        near: [m, rank], where each row starts: its x of the sweep before, or zeros.
-        turn: [rank, rank], the eigenvectors that turned ``fixed``; ``near`` and the result are as before the turn.
+        initial: [m, rank], the x that each row starts from: that of the previous sweep, or zeros.
+        rotation: [rank, rank], the eigenvectors that rotated ``fixed``. ``initial`` and the result are not rotated.
         steps: ≥ 1.
         The rest, and which rows are zeros, as in :func:`als_half_step`.
     """
-    found, back, block = np.empty_like(near), np.ascontiguousarray(turn.T), 64
-    for part in prange((len(near) + block - 1) // block):
+    result = np.empty_like(initial)
+    inverse_rotation = np.ascontiguousarray(rotation.T)
+    block = 64
+    for part in prange((len(initial) + block - 1) // block):
         first = part * block
-        x = np.dot(near[first : first + block], turn)
+        x = np.dot(initial[first : first + block], rotation)
         for row in range(len(x)):
-            own = slice(indptr[first + row], indptr[first + row + 1])
-            if np.any(target[own] != 0):
+            pairs = slice(indptr[first + row], indptr[first + row + 1])
+            if np.any(target[pairs] != 0):
                 diagonal = base + penalty[first + row]
-                _near_row(indices[own], weight[own], target[own], fixed, diagonal, x[row], steps)
+                _row_cg_steps(indices[pairs], weight[pairs], target[pairs], fixed, diagonal, x[row], steps)
             else:
                 x[row] = 0
-        found[first : first + block] = np.dot(x, back)
-    return found
+        result[first : first + block] = np.dot(x, inverse_rotation)
+    return result
 
 
 STEPS = 3
@@ -384,7 +401,7 @@ def implicit_rows(
         turned = product(fixed[used], turn)
         system = (indptr, place[indices], weight, target, turned, base, penalty)
         if near is not None:
-            return als_near_step(*system, near, turn, STEPS)
+            return als_cg_step(*system, near, turn, STEPS)
         return product(als_half_step(*system), back)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.sparse import csr_array
+from scipy.sparse import block_diag, csr_array
 
 from recsys import linalg
 from recsys.als import definition
@@ -12,7 +12,7 @@ from recsys.als.definition import Objective
 from recsys.errors import InputError
 from recsys.models import build
 from recsys.models.collaborative import als as local_als
-from recsys.types import IdMap, Interactions
+from recsys.types import Features, IdMap, Interactions
 
 OBJECTIVES = (
     Objective(alpha=3.0, reg=0.2, nu=1.0, beta=0.0),  # Spark
@@ -206,6 +206,72 @@ def test_conjugate_gradients_leave_alone_what_rounds_to_zero():
     x = linalg.conjugate_gradients(lambda p: a @ p.astype(np.float32).astype(np.float64), b, steps=3)
     np.testing.assert_allclose(x[:, 0], [1 / 2, 1 / 3], rtol=1e-6)
     assert np.abs(x[:, 1]).max() <= 1e-46
+
+
+def log_with_isolated_pairs(seed):
+    """Return the matrix of a log in which users and items of a dense core shrink the factors of isolated pairs.
+
+    Beside the core: ten users whose only item has no other user, a user with two items of their own, an item with three
+    users of its own, and a user and an item without any pair. Values in the core are all equal in every second log.
+    """
+    rng = np.random.default_rng(seed)
+    users, items = ((60, 30), (120, 40))[seed % 2]
+    core = rng.random((users, items)) < 0.3
+    core = core * (rng.integers(1, 6, core.shape) if seed % 4 < 2 else 1)
+    blocks = [core, np.ones((1, 2)), np.ones((3, 1)), np.zeros((1, 1)), *np.ones((10, 1, 1))]
+    return csr_array(block_diag(blocks).tocsr().astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("name", "seed"),
+    [*(("als", n) for n in range(8)), *((name, n) for name in ("attributes", "content_als") for n in (0, 1))],
+)
+def test_isolated_pairs_do_not_stop_the_training(name, seed):
+    """Their factors shrink in every sweep until their squares are below the smallest float32."""
+    matrix = log_with_isolated_pairs(seed)
+    terms = csr_array((np.random.default_rng(seed).random((matrix.shape[1], 6)) < 0.3).astype(np.float32))
+    params = {"rank": 4, "iterations": 60, "alpha": (0.5, 1.0)[seed % 2], "reg": 0.01, "seed": seed}
+    params |= {"beta": 0.0} if name == "content_als" else {}
+    fitted = {
+        solver: build(name, params | {"solver": solver}).fit(
+            interactions(matrix), Features(terms, tuple(f"genre={n}" for n in range(6)))
+        )
+        for solver in ("cg", "cholesky")
+    }
+    model = fitted["cg"]
+    assert np.isfinite(model.losses_).all()
+    assert model.losses_[-1] < 1.01 * fitted["cholesky"].losses_[-1]
+    users = np.flatnonzero(model.knows(matrix))
+    x = model.user_factors(matrix)
+    assert np.isfinite(model.score(matrix)[np.ix_(users, model.known_)]).all()
+    _assert_solves(x, model.item_factors_, matrix, model.objective)
+
+
+def _assert_solves(x, y, matrix, objective, tolerance=1e-4):
+    """Each row's A x = b holds to ``tolerance`` of the largest b of all rows."""
+    systems = list(definition.systems(matrix, y, objective))
+    errors = [np.linalg.norm(a @ row - b) for row, (a, b) in zip(x.astype(np.float64), systems, strict=True) if b.any()]
+    assert max(errors) <= tolerance * max(np.linalg.norm(b) for _, b in systems)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 20), st.sampled_from(OBJECTIVES), st.floats(-44, 3))
+def test_conjugate_gradients_solve_rows_of_any_size(seed, rank, objective, exponent):
+    """The last five columns belong to one row each, and their factors are of the size 10 ** ``exponent``."""
+    rng = np.random.default_rng(seed)
+    matrix = csr_array(block_diag([ratings(15, 25, seed).toarray(), *np.ones((5, 1, 1))]).tocsr().astype(np.float32))
+    y = rng.normal(size=(30, rank))
+    initial = rng.normal(size=(20, rank))
+    y[25:] *= 10**exponent
+    initial[15:] *= 10**exponent
+    y, x = (side.astype(np.float32) for side in (y, initial))
+    for _ in range(15):
+        x = local_als.half_step(matrix, y, objective, near=x)
+    exact = definition.half_step(matrix, y, objective)
+    assert np.isfinite(x).all()
+    for rows in (slice(0, 15), slice(15, 20)):
+        largest = np.abs(exact[rows]).max()
+        np.testing.assert_allclose(x[rows], exact[rows], rtol=0, atol=1e-3 * largest + 1e-17)
 
 
 @pytest.mark.parametrize(("alpha", "reg", "beta", "behind"), [(3.0, 0.2, 0.0, 0.001), (100.0, 0.1, 0.01, 0.05)])
