@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import block_diag, csr_array
 
@@ -224,7 +224,7 @@ def log_with_isolated_pairs(seed):
 
 @pytest.mark.parametrize(
     ("name", "seed"),
-    [*(("als", n) for n in range(8)), *((name, n) for name in ("attributes", "content_als") for n in (0, 1))],
+    [*(("als", n) for n in range(8)), *((name, n) for name in ("attributes", "content_als") for n in (1, 7))],
 )
 def test_isolated_pairs_do_not_stop_the_training(name, seed):
     """Their factors shrink in every sweep until their squares are below the smallest float32."""
@@ -254,7 +254,7 @@ def _assert_solves(x, y, matrix, objective, tolerance=1e-4):
     assert max(errors) <= tolerance * max(np.linalg.norm(b) for _, b in systems)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 10_000), st.integers(1, 20), st.sampled_from(OBJECTIVES), st.floats(-44, 3))
 def test_conjugate_gradients_solve_rows_of_any_size(seed, rank, objective, exponent):
     """The last five columns belong to one row each, and their factors are of the size 10 ** ``exponent``."""
