@@ -19,7 +19,7 @@ import pandas as pd
 from results import table, write_section
 from scipy.sparse import csr_array
 
-from recsys.data.weigh import from_table
+from recsys.data.weigh import interactions_from_table
 from recsys.evaluation.evaluate import EvaluationSettings, evaluate
 from recsys.evaluation.testing.significance import mean_ci
 from recsys.models import build
@@ -45,8 +45,8 @@ def load():
     parts = {name: pd.read_parquet(DATA / f"{name}_p10.parquet") for name in ("train", "test")}
     words = pd.read_parquet(DATA / "words.parquet")
     articles = IdMap.of(parts["train"]["item_id"], parts["test"]["item_id"], words["item_id"])
-    train = from_table(complete(parts["train"]), items=articles)
-    test = from_table(complete(parts["test"]), items=articles)
+    train = interactions_from_table(complete(parts["train"]), items=articles)
+    test = interactions_from_table(complete(parts["test"]), items=articles)
     code, names = pd.factorize(words["word"], sort=True)
     shape = (len(articles), len(names))
     counts = csr_array((words["count"].to_numpy(np.float32), (articles.rows(words["item_id"]), code)), shape=shape)

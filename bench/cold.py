@@ -20,8 +20,8 @@ from recsys.data.splitting.split import split
 from recsys.data.splitting.strategies import ColdItems, Fraction
 from recsys.evaluation.evaluate import EvaluationSettings, evaluate
 from recsys.evaluation.testing.significance import mean_ci
-from recsys.features.encoding import features as read_features
-from recsys.features.encoding import fields, shuffled
+from recsys.features.encoding import columns_by_field, shuffle_features
+from recsys.features.encoding import encode_features as read_features
 from recsys.linalg import ridge
 from recsys.models import build
 from recsys.ranking.rank import recommend
@@ -35,7 +35,7 @@ class Rival:
     """Ridge from genre, year and whether there is any metadata to the ratings of each user of train."""
 
     def __init__(self, tables, parts, known):
-        self.parts, where = parts, fields(known)
+        self.parts, where = parts, columns_by_field(known)
         told = np.isin(parts.train.items.ids, tables.items.item_id[tables.items.overview.fillna("") != ""])
         columns = np.concatenate([where["genres"], where["year"]])
         extra = csr_array(np.column_stack([told, np.ones(len(told))]).astype(np.float32))
@@ -70,7 +70,7 @@ def cold(tables, seed):
     model = build("hybrid", {"placebo": False}).fit(parts.train, known)
     found["hybrid"] = ndcg(model, parts, new)
     found["content"] = ndcg(build("content", {}).fit(parts.train, known), parts, new)
-    mixed = shuffled(known, seed)
+    mixed = shuffle_features(known, seed)
     for part in model.models.values():
         part.fit(parts.train, mixed)
     found["hybrid, shuffled features"] = ndcg(model, parts, new)

@@ -23,24 +23,24 @@ FLOW = "recsys, read + data card + split by time"
 def with_recsys(path: Path) -> list[np.ndarray]:
     """Read, check, number and aggregate with this package."""
     from recsys.data.reading.read import read_tables
-    from recsys.data.weigh import aggregate
+    from recsys.data.weigh import aggregate_events
     from recsys.types import IdMap
 
     log = read_tables(path).take_log()
     users, items = (IdMap.of(log[column]) for column in ("user_id", "item_id"))
-    pairs = aggregate(log, "sum", users, items)
+    pairs = aggregate_events(log, "sum", users, items)
     return [pairs.user, pairs.item, pairs.value, pairs.time]
 
 
 def flow(path: Path) -> int:
     """Do what `recsys run` does before it fits: read, check, number, describe, split, filter, weigh, aggregate."""
-    from recsys.data.card import card
+    from recsys.data.card import data_card
     from recsys.data.reading.read import read_tables
     from recsys.data.splitting.split import split
     from recsys.data.splitting.strategies import ByTime
 
     tables = read_tables(path)
-    card(tables)
+    data_card(tables)
     parts = split(tables.take_log(), ByTime())
     return len(parts.train) + len(parts.test)
 
@@ -106,11 +106,14 @@ def write_log(folder: Path, rows: int) -> list[Path]:
     """Write a log with a long tail as CSV and as Parquet, a piece at a time."""
     import pandas as pd
 
-    from recsys.data.writing import appending
+    from recsys.data.writing import open_appenders
 
     paths = {kind: folder / f"events.{kind}" for kind in ("csv", "parquet")}
     rng = np.random.default_rng(0)
-    with appending({"csv": paths["csv"]}, "csv") as text, appending({"parquet": paths["parquet"]}, "parquet") as typed:
+    with (
+        open_appenders({"csv": paths["csv"]}, "csv") as text,
+        open_appenders({"parquet": paths["parquet"]}, "parquet") as typed,
+    ):
         for at in range(0, rows, 2_000_000):
             n = min(2_000_000, rows - at)
             columns = {

@@ -45,7 +45,7 @@ def main(folder: str) -> None:
 
 def run(folder: str, place: Path, engine: str, seed: int) -> dict[str, pd.Series | pd.DataFrame]:
     """Return the test rows and each model's per-user metric."""
-    settings = config.parse(
+    settings = config.parse_config(
         {
             "out": str(place / f"{engine}-{seed}"),
             "seed": seed,

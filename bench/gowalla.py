@@ -27,7 +27,7 @@ import pandas as pd
 from results import table, write_section
 
 from recsys import models
-from recsys.data.hashing import row_hash
+from recsys.data.hashing import pair_hash
 from recsys.evaluation.evaluate import EvaluationSettings, evaluate
 from recsys.ranking.rank import recommend
 from recsys.types import IdMap, Interactions, Split, TopK
@@ -254,7 +254,7 @@ def mixed(weights, opinions, place):
 def hold_out(everything: Interactions, tilt: float, users: int, share: float = 0.1) -> Split:
     """Return train without a share of each user's likes, drawn by chance ∝ popularity^tilt; test: some users'."""
     popularity = np.bincount(everything.item)
-    hurry = -np.log(row_hash(everything.user, everything.item, seed=1)) / popularity[everything.item] ** tilt
+    hurry = -np.log(pair_hash(everything.user, everything.item, seed=1)) / popularity[everything.item] ** tilt
     place = pd.Series(hurry).groupby(everything.user).rank(method="first").to_numpy()
     out = place <= np.maximum(1, np.round(share * np.bincount(everything.user)))[everything.user]
     train = part(everything, ~out, everything.users)

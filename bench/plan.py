@@ -10,7 +10,7 @@ import sys
 
 from results import table, write_section
 
-from recsys.config import load
+from recsys.config import load_config
 from recsys.runfolder import RunFolder
 from recsys.spark.data.read import raw_events
 from recsys.spark.plan import count, machine, plan
@@ -23,7 +23,7 @@ def main(runs: list[str]) -> None:
     rows = []
     for place in runs:
         folder = RunFolder.open(place)
-        config = load(folder.path / "config.toml")
+        config = load_config(folder.path / "config.toml")
         params = als_params(config)
         spark = session(config.spark)
         facts = count(raw_events(spark, config.data))

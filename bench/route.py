@@ -15,8 +15,8 @@ from pathlib import Path
 
 from results import table, write_section
 
-from recsys.data.synthetic import film_world, write
-from recsys.route import HEADROOM, Statistics, decide, local_mb
+from recsys.data.synthetic import film_world, write_world
+from recsys.route import HEADROOM, LogStatistics, choose_route, estimate_local_mb
 from recsys.runfolder import RunFolder
 
 WORK = Path("runs/bench-route")
@@ -77,12 +77,12 @@ def _confine(limit_mb: int) -> None:
 def main() -> None:
     """Measure and write the section."""
     rows, seen = [], {}
-    warm = write(film_world(users=100, items=50, events=1_000, seed=0), WORK / "warm")
+    warm = write_world(film_world(users=100, items=50, events=1_000, seed=0), WORK / "warm")
     run(Path(warm["events"]), "local")  # compiled loops are kept on disk: a first run ever would pay for them
     for size in SIZES:
-        files = write(film_world(users=size // 50, items=2_000, events=size, seed=1), WORK / f"world{size}")
+        files = write_world(film_world(users=size // 50, items=2_000, events=size, seed=1), WORK / f"world{size}")
         events = Path(files["events"])
-        found = Statistics(size, size // 50, 2_000)
+        found = LogStatistics(size, size // 50, 2_000)
         both = {engine: run(events, engine) for engine in ("local", "spark")}
         (local, local_peak), (spark, spark_peak) = both["local"], both["spark"]
         seen[size] = events
@@ -93,7 +93,7 @@ def main() -> None:
                 f"{spark:.0f}",
                 f"{spark / local:.1f}",
                 f"{local_peak:,.0f}",
-                f"{local_mb(found):,}",
+                f"{estimate_local_mb(found):,}",
                 f"{spark_peak:,.0f}",
             ]
         )
@@ -109,7 +109,7 @@ def main() -> None:
 def _limits(events: Path, size: int) -> str:
     rows = []
     for limit in LIMITS_MB:
-        chosen = decide(Statistics(size, size // 50, 2_000), limit)
+        chosen = choose_route(LogStatistics(size, size // 50, 2_000), limit)
         seconds = {engine: run(events, engine, limit)[0] for engine in ("local", "spark")}
         told = [f"{value:.0f}" if value else "does not finish" for value in seconds.values()]
         rows.append([f"{limit:,}", chosen.engine, *told])

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from results import RESULTS, table, write_section
 
-from recsys.data.synthetic import Recipe, make
+from recsys.data.synthetic import Recipe, generate_world
 from recsys.runfolder import RunFolder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -70,7 +70,7 @@ def run(place: Path, events: int) -> dict[str, dict[str, float]]:
 
 def submit_job(place: Path, events: int) -> None:
     """Make the log and run the job over it."""
-    make(Recipe(events // PER_USER, ITEMS, events, 0, 4.0), place, "parquet")
+    generate_world(Recipe(events // PER_USER, ITEMS, events, 0, 4.0), place, "parquet")
     (place / "job.toml").write_text(CONFIG.format(place=place))
     submit = Path(sys.executable).with_name("spark-submit")
     words = ["--master", f"local[{CORES}]", "--driver-memory", DRIVER, "--conf", "spark.log.level=ERROR"]

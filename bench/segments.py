@@ -46,7 +46,7 @@ def main() -> None:
     rows = [["popular", "", f"{plain.mean():.3f}", ""]]
     for columns in COLUMNS:
         for prior in PRIORS:
-            found = segment_popularity.fit(parts.train, tables.users, columns, prior=prior, memory_mb=512)
+            found = segment_popularity.fit_segments(parts.train, tables.users, columns, prior=prior, memory_mb=512)
             own = value(BySegment(model, found, found.of_users(parts.test.users.ids)))
             gain = "{:+.3f} [{:+.3f}, {:+.3f}]".format(*mean_ci(own - plain))
             rows.append([", ".join(columns), f"{prior}", f"{own.mean():.3f}", gain])

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from results import table, write_section
 
-from recsys.data.hashing import combine
+from recsys.data.hashing import hash_words
 from recsys.evaluation.groups import gap
 from recsys.evaluation.testing.significance import bootstrap_sums, detectable, holm, sign_flip_test
 
@@ -35,7 +35,7 @@ def rejections(draw: Callable[[np.random.Generator, int, int], np.ndarray], m: i
     for block in range(SIMULATIONS // BLOCK):
         rng = np.random.default_rng([m, block])
         values = draw(rng, m, BLOCK) + shift
-        users = combine(block, np.arange(m))
+        users = hash_words(block, np.arange(m))
         sums = bootstrap_sums(values, users, resamples=RESAMPLES, seed=block)
         flips = sign_flip_test(values, users, resamples=RESAMPLES, seed=block)
         outside = [(low > 0) | (high < 0) for _, low, high in (sums.intervals(), sums.intervals(method="bca"))]
@@ -90,7 +90,7 @@ def gaps() -> str:
         for seed in range(simulations):
             values = np.random.default_rng(seed).random(60 * groups)
             columns = np.where(label[:, None] == np.arange(groups), values[:, None], np.nan)
-            sums = bootstrap_sums(columns, combine(seed, np.arange(60 * groups)), resamples=300, seed=seed)
+            sums = bootstrap_sums(columns, hash_words(seed, np.arange(60 * groups)), resamples=300, seed=seed)
             excluded += gap(sums, np.arange(groups), tuple(map(str, range(groups))))["ci95"][0] > 0
         rows.append([f"{groups} groups of 60", f"{excluded / simulations:.1%}"])
     return f"Gaps between equal groups whose interval excludes 0 ({simulations:,} simulations):\n\n" + table(

@@ -24,7 +24,7 @@ from results import table, write_section
 
 from recsys.config import SparkSettings
 from recsys.data.splitting.strategies import AnyRule
-from recsys.data.synthetic import Recipe, make
+from recsys.data.synthetic import Recipe, generate_world
 from recsys.data.weigh import FilterSettings, WeightSettings
 from recsys.spark.data.split import split
 from recsys.spark.session import session
@@ -38,7 +38,7 @@ def main(million: float) -> None:
     rows = []
     with tempfile.TemporaryDirectory() as place:
         events = int(million * 1e6)
-        make(Recipe(events // 100, 27_000, events, 0, 4.0), Path(place), "parquet")
+        generate_world(Recipe(events // 100, 27_000, events, 0, 4.0), Path(place), "parquet")
         for name in RULES:
             first, again = child(name, place, "twice", 24)
             (restarted,) = child(name, place, "once", 7)

@@ -15,7 +15,7 @@ from pathlib import Path
 from results import table, write_section
 
 from recsys import experiment
-from recsys.config import Config, parse
+from recsys.config import Config, parse_config
 from recsys.data.hashing import id_bits
 from recsys.evaluation.testing.significance import mean_ci, sign_flip_test
 from recsys.tune import tune
@@ -39,7 +39,7 @@ TRIALS = 40
 
 def settings(model: str, params: dict, out: Path) -> Config:
     """Return the run: a random fifth of each user's pairs is the test; all ratings of 4 and more are relevant."""
-    return parse(
+    return parse_config(
         {
             "out": str(out),
             "data": {"events": str(DATA / "ml-latest-small")},

@@ -36,8 +36,6 @@ _HOMES = {
 }
 """Public name -> module."""
 
-_RENAMED = {"load_config": "load"}
-
 __all__ = sorted([*_HOMES, "__version__"])
 
 
@@ -49,7 +47,7 @@ def __getattr__(name: str) -> Any:
         return version("recsys")
     if name not in _HOMES:
         raise AttributeError(f"module 'recsys' has no attribute {name!r}")
-    found = getattr(import_module(f"recsys.{_HOMES[name]}"), _RENAMED.get(name, name))
+    found = getattr(import_module(f"recsys.{_HOMES[name]}"), name)
     globals()[name] = found
     return found
 

@@ -26,11 +26,11 @@ from pydantic import (
 from recsys.data.reading.read import ReadSettings
 from recsys.data.splitting.strategies import AnyRule, ByTime, Fraction
 from recsys.data.weigh import FilterSettings, WeightSettings
-from recsys.errors import ConfigError, nearest
+from recsys.errors import ConfigError, suggest_nearest
 from recsys.evaluation.evaluate import EvaluationSettings
 
 
-class Data(ReadSettings):
+class DataSettings(ReadSettings):
     """Where the tables are, and how to read them."""
 
     events: str = Field(description="file or folder of events, or a MovieLens folder or zip")
@@ -175,7 +175,7 @@ class Config(BaseModel):
         "local", description="which path: this process, or Spark; unset: `recsys run` asks `recsys route`"
     )
     seed: int = Field(0, ge=0, description="seeds models, resampling and the split's hash unless they have their own")
-    data: Data
+    data: DataSettings
     split: AnyRule | None = Field(None, description="unset: by time when there are timestamps, else a fraction by hash")
     filter: FilterSettings = FilterSettings()
     weigh: WeightSettings = WeightSettings()
@@ -224,7 +224,7 @@ class Config(BaseModel):
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
 
-def load(path: str | Path, overrides: Iterable[str] = ()) -> Config:
+def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     """Read ``path``, apply ``key.sub=value`` overrides, check all of it.
 
     Raises:
@@ -242,24 +242,24 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> Config:
         raise ConfigError(f"{path}: not TOML: {error}") from error
     for override in overrides:
         _override(raw, override)
-    return parse(raw, where=str(path))
+    return parse_config(raw, where=str(path))
 
 
-def for_log(events: str | Path, overrides: Iterable[str] = ()) -> Config:
+def config_for_log(events: str | Path, overrides: Iterable[str] = ()) -> Config:
     """Return the config of a log alone: every default, the run folder named after the log.
 
     Raises:
-        ConfigError: as of :func:`load`.
+        ConfigError: as of :func:`load_config`.
     """
     path = Path(events)
     raw: dict[str, Any] = {"out": f"runs/{path.name.partition('.')[0] or 'run'}", "data": {"events": str(path)}}
     for override in overrides:
         _override(raw, override)
-    return parse(raw, where="--set")
+    return parse_config(raw, where="--set")
 
 
-def parse(raw: dict[str, Any], where: str = "config") -> Config:
-    """Check a mapping as :func:`load` does; ``where`` opens each line of the error."""
+def parse_config(raw: dict[str, Any], where: str = "config") -> Config:
+    """Check a mapping as :func:`load_config` does; ``where`` opens each line of the error."""
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
@@ -293,7 +293,7 @@ def _say(problem: Any, where: str) -> str:
     place = f"{where}: [{section}] {key}" if section else f"{where}: {key}"
     if problem["type"] == "extra_forbidden":
         known = {name for model in models for name in model.model_fields}
-        return f"{place}: unknown key.{nearest(str(key), known)}"
+        return f"{place}: unknown key.{suggest_nearest(str(key), known)}"
     if problem["type"] == "missing":
         return f"{place}: missing; add it."
     message = problem["msg"].removeprefix("Value error, ")

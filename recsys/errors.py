@@ -55,12 +55,12 @@ SHOWN = 30
 """Known words that an error lists, at most."""
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def suggest_nearest(word: str, known: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` for the closest known word, or the known words when none is close.
 
-    >>> nearest("metrcs", ["metrics", "k"])
+    >>> suggest_nearest("metrcs", ["metrics", "k"])
     " Did you mean 'metrics'?"
-    >>> nearest("zzz", ["metrics", "k"])
+    >>> suggest_nearest("zzz", ["metrics", "k"])
     ' Known: k, metrics.'
     """
     known = sorted(known)

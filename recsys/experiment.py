@@ -14,7 +14,7 @@ import pandas as pd
 from recsys import models
 from recsys.config import Config, RecommendSettings
 from recsys.data import weigh
-from recsys.data.card import card
+from recsys.data.card import data_card
 from recsys.data.reading.read import Tables, read_tables
 from recsys.data.splitting.split import split
 from recsys.evaluation import cold_start
@@ -24,7 +24,7 @@ from recsys.evaluation.evaluate import EvaluationSettings, evaluate
 from recsys.evaluation.groups import whose
 from recsys.evaluation.summary import summarise
 from recsys.features import segment_popularity
-from recsys.features.encoding import features
+from recsys.features.encoding import encode_features
 from recsys.features.segment_popularity import BySegment, Segments
 from recsys.meter import Meter
 from recsys.models.combining.cascade import Cascade
@@ -54,12 +54,12 @@ def run(config: Config, *, progress: Steps | None = None) -> dict[str, Evaluatio
         with meter.hop("read"):
             tables = read_tables(data.events, data.items, data.users, data.reading)
             tables.refusals.write_csv(folder.path / "refused.csv")
-            folder.write_json("data.json", card(tables) | {"source": data.events})
+            folder.write_json("data.json", data_card(tables) | {"source": data.events})
         with meter.hop("split"):
             rule = config.rule(timed=TIME in tables.log)
             parts = split(tables.take_log(), rule, weighting=config.weigh, filters=config.filter, items=tables.items)
             _write_split(folder, parts, tables.items)
-            known = None if tables.items is None else features(tables.items, ITEM, parts.train.items)
+            known = None if tables.items is None else encode_features(tables.items, ITEM, parts.train.items)
             catalogue = _catalogue(parts.train, tables, config.judge)
             tested, known_users = parts.test.users, parts.history.users
             everyone = IdMap.of(tested.ids, known_users.ids)
@@ -171,7 +171,7 @@ def _segments(wanted: RecommendSettings, train: Interactions, tables: Tables) ->
     if wanted.fallback != "segment":
         return None
     columns, prior, memory_mb = wanted.segment, wanted.segment_prior, wanted.memory_mb
-    return segment_popularity.fit(train, tables.users, columns, prior=prior, memory_mb=memory_mb)
+    return segment_popularity.fit_segments(train, tables.users, columns, prior=prior, memory_mb=memory_mb)
 
 
 def _catalogue(train: Interactions, tables: Tables, judging: EvaluationSettings) -> Catalogue:
@@ -189,7 +189,7 @@ def _write_split(folder: RunFolder, parts: Split, items: pd.DataFrame | None) ->
     told = candidates if items is None else candidates.merge(items, on=ITEM, how="left")
     folder.write_table("split/items.parquet", told)
     for name in ("train", "history", "test"):
-        folder.write_table(f"split/{name}.parquet", weigh.table(getattr(parts, name)))
+        folder.write_table(f"split/{name}.parquet", weigh.interactions_to_table(getattr(parts, name)))
 
 
 def _per_user(evaluations: list[Evaluation]) -> pd.DataFrame:

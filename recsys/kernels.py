@@ -32,7 +32,7 @@ def _sift_down(scores: np.ndarray, items: np.ndarray, place: int, size: int) -> 
 
 
 @njit(cache=True, nogil=True)
-def select_row(row: np.ndarray, skip: np.ndarray, items: np.ndarray, scores: np.ndarray) -> int:
+def select_top_k_of_row(row: np.ndarray, skip: np.ndarray, items: np.ndarray, scores: np.ndarray) -> int:
     """Fill ``items`` and ``scores`` with the best entries of ``row`` outside ``skip`` (sorted); return how many."""
     k = len(items)
     size = 0
@@ -87,7 +87,7 @@ def select_top_k(scores: np.ndarray, indptr: np.ndarray, indices: np.ndarray, k:
     best_items = np.empty((m, k), dtype=np.int32)
     best_scores = np.empty((m, k), dtype=np.float32)
     for i in prange(m):
-        select_row(scores[i], indices[indptr[i] : indptr[i + 1]], best_items[i], best_scores[i])
+        select_top_k_of_row(scores[i], indices[indptr[i] : indptr[i + 1]], best_items[i], best_scores[i])
     return best_items, best_scores
 
 
@@ -117,7 +117,7 @@ def add_weighted(total: np.ndarray, weight: np.ndarray, scores: np.ndarray, own:
 
 
 @njit(cache=True, nogil=True)
-def first_seen(codes: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+def number_codes(codes: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Number the codes that occur, in the order of their first appearance.
 
     ``codes``: int[rows] below ``n``; negative ones are passed over.
@@ -177,7 +177,7 @@ def sort_groups(order: np.ndarray, offsets: np.ndarray, key: np.ndarray) -> None
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def repeats(codes: np.ndarray, offsets: np.ndarray, n: int) -> np.ndarray:
+def count_repeats(codes: np.ndarray, offsets: np.ndarray, n: int) -> np.ndarray:
     """Return int64[groups]: entries of each group that repeat an earlier one of it; ``codes`` lie in ``0 … n-1``."""
     m = len(offsets) - 1
     found = np.zeros(m, dtype=np.int64)
@@ -191,7 +191,7 @@ def repeats(codes: np.ndarray, offsets: np.ndarray, n: int) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def equal_neighbours(key: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+def count_equal_neighbours(key: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """Return int64[groups, 2]: entries that equal the one before them, and entries that equal a neighbour at all."""
     found = np.zeros((len(offsets) - 1, 2), dtype=np.int64)
     for g in prange(len(offsets) - 1):
@@ -242,7 +242,7 @@ def find_relevant(
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def rank_among(
+def rank_relevant(
     scores: np.ndarray, relevant: np.ndarray, indptr: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return where relevant items stand when every candidate of their row is ranked.
@@ -292,7 +292,7 @@ def rank_among(
 
 
 @njit(cache=True, nogil=True)
-def expected_reciprocal(place: np.ndarray, spread: np.ndarray, relevant: np.ndarray, k: int) -> np.ndarray:
+def expected_reciprocal_rank(place: np.ndarray, spread: np.ndarray, relevant: np.ndarray, k: int) -> np.ndarray:
     """Return float64[n]: mean of 1 / rank of the first relevant item, 0 past rank k, over random orders of a tie group.
 
     Args:
@@ -315,8 +315,9 @@ def expected_reciprocal(place: np.ndarray, spread: np.ndarray, relevant: np.ndar
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def last_word(state: np.ndarray, n: int) -> np.ndarray:
-    """Return float32[m, n] in [0, 1): ``hashing.unit`` of uint64[m] states to which ``combine`` adds a word below n."""
+def hash_last_word(state: np.ndarray, n: int) -> np.ndarray:
+    """Return float32[m, n] in [0, 1): ``hashing.to_unit_interval`` of uint64[m] states to which
+    ``hash_words`` adds a word below n."""
     found = np.empty((len(state), n), dtype=np.float32)
     for i in prange(len(state)):
         for word in range(n):

@@ -13,7 +13,7 @@ from numba import njit, prange
 from scipy.sparse import csr_array
 from threadpoolctl import ThreadpoolController
 
-from recsys.kernels import select_row
+from recsys.kernels import select_top_k_of_row
 
 # --- Sparse products ---------------------------------------------------------------------------------------
 
@@ -91,7 +91,7 @@ def nearest_rows(
                 j = near[place]
                 similar[place] = -np.inf if j == own[i] else total[j] / (left[i] * right[j] + shrink)
                 total[j] = np.nan
-            found = select_row(similar, none, best[i], values[i])
+            found = select_top_k_of_row(similar, none, best[i], values[i])
             for place in range(found):
                 best[i, place] = near[best[i, place]]
     return best, values

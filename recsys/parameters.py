@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ConfigDict, ValidationError
 
-from recsys.errors import ConfigError, nearest
+from recsys.errors import ConfigError, suggest_nearest
 
 STRICT = ConfigDict(extra="forbid", strict=False)
 """Configuration of the pydantic dataclasses whose fields are a model's parameters."""
@@ -41,4 +41,4 @@ def build_from_parameters(cls: Any, params: Mapping[str, Any], label: str) -> An
 def _hint(key: str, names: list[str]) -> str:
     if not names:
         return " It takes none."
-    return nearest(key, names)
+    return suggest_nearest(key, names)

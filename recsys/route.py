@@ -15,7 +15,7 @@ import pandas as pd
 
 from recsys.config import Config
 from recsys.data.hashing import id_bits
-from recsys.data.reading.read import items_of, rows_of, scan
+from recsys.data.reading.read import estimate_rows, read_items_of_log, scan_log
 from recsys.errors import InputError
 from recsys.schema import ITEM, TIME, USER
 
@@ -45,7 +45,7 @@ DENSE_ITEMS = 12_000
 
 
 @dataclass(frozen=True)
-class Statistics:
+class LogStatistics:
     """What a path is chosen from. ``attributes``: columns of the items table. ``sampled``: partly extrapolated."""
 
     events: int
@@ -63,16 +63,16 @@ class Route:
     engine: str
     models: tuple[str, ...]
     why: tuple[str, ...]
-    local_mb: int
+    estimate_local_mb: int
     memory_mb: int
-    statistics: Statistics
+    measure_log: LogStatistics
 
     def as_dict(self) -> dict[str, Any]:
         """Return all of it as plain values."""
         return asdict(self)
 
 
-def statistics(config: Config, sample: int = SAMPLE) -> Statistics:
+def measure_log(config: Config, sample: int = SAMPLE) -> LogStatistics:
     """Count events, users and items in one pass over the log, or over its first ``sample`` rows.
 
     Of a longer log, events are extrapolated by bytes (Parquet says how many rows it has) and users and items in
@@ -83,7 +83,7 @@ def statistics(config: Config, sample: int = SAMPLE) -> Statistics:
     """
     seen: dict[str, set[int]] = {USER: set(), ITEM: set()}
     rows, timed, cut = 0, True, False
-    for piece in scan(config.data.events, config.data.reading):
+    for piece in scan_log(config.data.events, config.data.reading):
         if cut := rows >= sample:
             break
         rows, timed = rows + len(piece), timed and TIME in piece
@@ -91,16 +91,16 @@ def statistics(config: Config, sample: int = SAMPLE) -> Statistics:
             ids.update(id_bits(pd.Index(piece[column].dropna().unique())).tolist())
     if not rows:
         raise InputError(f"{config.data.events}: no events in it.")
-    more = max(1.0, rows_of(config.data.events, config.data.reading) / rows) if cut else 1.0
+    more = max(1.0, estimate_rows(config.data.events, config.data.reading) / rows) if cut else 1.0
     events, users, items = (round(n * more) for n in (rows, len(seen[USER]), len(seen[ITEM])))
-    table = items_of(config.data.events, config.data.items, config.data.reading)
-    return Statistics(events, users, items, timed, 0 if table is None else len(table.columns) - 1, cut)
+    table = read_items_of_log(config.data.events, config.data.items, config.data.reading)
+    return LogStatistics(events, users, items, timed, 0 if table is None else len(table.columns) - 1, cut)
 
 
-def decide(found: Statistics, memory_mb: int | None = None) -> Route:
+def choose_route(found: LogStatistics, memory_mb: int | None = None) -> Route:
     """Choose a path and models for a log of this size; ``memory_mb``: default, what this process may use."""
     memory = available_mb() if memory_mb is None else memory_mb
-    needed = local_mb(found)
+    needed = estimate_local_mb(found)
     fits = needed <= HEADROOM * memory
     size = f"{found.events:,} events of {found.users:,} users on {found.items:,} items" + (
         " (extrapolated)" if found.sampled else ""
@@ -108,7 +108,7 @@ def decide(found: Statistics, memory_mb: int | None = None) -> Route:
     if fits:
         why = [
             f"{size} need about {needed:,} MiB on the local path; {memory:,} MiB are there. Where it fits it is the"
-            f" faster one: {crossover()}"
+            f" faster one: {measured_slowdown()}"
         ]
     else:
         why = [
@@ -126,7 +126,7 @@ def decide(found: Statistics, memory_mb: int | None = None) -> Route:
     return Route("local" if fits else "spark", chosen, (*why, reason), needed, memory, found)
 
 
-def _models(found: Statistics, fits: bool) -> tuple[tuple[str, ...], str]:
+def _models(found: LogStatistics, fits: bool) -> tuple[tuple[str, ...], str]:
     """Return the models to try, best guess first, and why; ``popular`` and ``recent`` stand in every run anyway."""
     if not fits:
         return (
@@ -146,7 +146,7 @@ def _models(found: Statistics, fits: bool) -> tuple[tuple[str, ...], str]:
     ), f"Models: als first, for its memory grows with users + items; ease would need {found.items:,}²."
 
 
-def local_mb(found: Statistics) -> int:
+def estimate_local_mb(found: LogStatistics) -> int:
     """Return the estimated peak memory of a local run in MiB."""
     size = EVENT_BYTES * found.events + USER_BYTES * found.users + ITEM_BYTES * found.items
     return round(BASE_MB + size / 2**20)
@@ -169,7 +169,7 @@ def available_mb() -> int:
     return min([*free, *limits], default=DEFAULT_MB)
 
 
-def crossover() -> str:
+def measured_slowdown() -> str:
     """Return what was measured of both paths on one machine, as the end of a sentence."""
     each = [f"{spark / local:.0f} times as long at {events:,} events" for events, local, spark in MEASURED]
     return f"Spark took {' and '.join(each)} on two cores (bench/RESULTS.md)."

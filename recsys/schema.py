@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recsys.errors import InputError, nearest
+from recsys.errors import InputError, suggest_nearest
 
 USER, ITEM, VALUE, TIME, EVENT = "user_id", "item_id", "value", "timestamp", "event"
 RANK, SCORE, SOURCE = "rank", "score", "source"
@@ -23,7 +23,7 @@ CANONICAL_INT = r"^(0|-?[1-9][0-9]{0,18})$"
 
 
 @dataclass(frozen=True)
-class Table:
+class TableSchema:
     """A table's name, the columns it must have, and those that it may have."""
 
     name: str
@@ -35,18 +35,18 @@ class Table:
         columns = list(columns)
         missing = [column for column in self.required if column not in columns]
         if missing:
-            hints = "".join(f" No column '{column}'.{nearest(column, columns)}" for column in missing)
+            hints = "".join(f" No column '{column}'.{suggest_nearest(column, columns)}" for column in missing)
             raise InputError(
                 f"{where or self.name}: the {self.name} table needs {', '.join(self.required)}.{hints}"
                 " Map columns under [data.columns] or rename them."
             )
 
 
-EVENTS = Table("events", (USER, ITEM), (VALUE, TIME, EVENT))
-ITEMS = Table("items", (ITEM,), ("title",))
-USERS = Table("users", (USER,))
-TOPK = Table("topk", (USER, ITEM, RANK), (SCORE, SOURCE))
-INTERACTIONS = Table("interactions", (USER, ITEM, VALUE, TIME))
+EVENTS = TableSchema("events", (USER, ITEM), (VALUE, TIME, EVENT))
+ITEMS = TableSchema("items", (ITEM,), ("title",))
+USERS = TableSchema("users", (USER,))
+TOPK = TableSchema("topk", (USER, ITEM, RANK), (SCORE, SOURCE))
+INTERACTIONS = TableSchema("interactions", (USER, ITEM, VALUE, TIME))
 
 
 def is_text(values: np.ndarray) -> bool:
@@ -72,7 +72,7 @@ def canonical_int64(values: Any) -> tuple[np.ndarray, np.ndarray]:
     return numbers, fits
 
 
-def one_kind(*columns: pd.Series) -> list[pd.Series]:
+def unify_ids(*columns: pd.Series) -> list[pd.Series]:
     """Apply the id rule to every column that holds one kind of id (all user ids, or all item ids).
 
     Text becomes int64 only if *every* text id in *every* column is canonical decimal and fits, and no typed

@@ -152,7 +152,9 @@ class Interactions:
             raise ValueError("user, item, value and time must have one length")
         same = self.user[1:] == self.user[:-1]
         if not np.all((self.user[1:] > self.user[:-1]) | (same & (self.item[1:] > self.item[:-1]))):
-            raise ValueError("entries must be sorted by (user, item) and unique: use recsys.data.weigh.aggregate")
+            raise ValueError(
+                "entries must be sorted by (user, item) and unique: use recsys.data.weigh.aggregate_events"
+            )
 
     def __len__(self) -> int:
         return len(self.user)

@@ -68,9 +68,9 @@ def world():
 @pytest.fixture(scope="session")
 def world_files(world, tmp_path_factory):
     """The world's tables as CSV files, by name."""
-    from recsys.data.synthetic import write
+    from recsys.data.synthetic import write_world
 
-    return write(world, tmp_path_factory.mktemp("world"))
+    return write_world(world, tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture(scope="session")

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 
 from recsys.data.reading.read import ReadSettings, read_events
-from recsys.data.reading.validate import check_events, count_times, guess_unit
+from recsys.data.reading.validate import check_events, count_times, guess_time_unit
 from recsys.errors import RecsysError
-from recsys.schema import EVENTS, one_kind
+from recsys.schema import EVENTS, unify_ids
 
 COLUMNS = EVENTS.required + EVENTS.optional
 TOKENS = [
@@ -100,10 +100,10 @@ def by_hand(path: Path) -> pd.DataFrame:
     cells = [[row[place] if place < len(row) else "" for row in rows] for place in range(len(names))]
     wanted = {column: pd.Series(cells[names.index(column)], dtype=object) for column in COLUMNS if column in names}
     times = wanted.get("timestamp", pd.Series(dtype=object))
-    found, why = check_events(pd.DataFrame(wanted), guess_unit(count_times(times), "here"))
+    found, why = check_events(pd.DataFrame(wanted), guess_time_unit(count_times(times), "here"))
     found = found[(why == 0) & np.array([len(row) == len(names) for row in rows], dtype=bool)]
     for column in ("user_id", "item_id"):
-        found[column] = one_kind(found[column])[0]
+        found[column] = unify_ids(found[column])[0]
     return found.reset_index(drop=True)
 
 

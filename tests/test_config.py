@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from recsys.config import load, parse
+from recsys.config import load_config, parse_config
 from recsys.data.splitting.strategies import ByTime, Fraction
 from recsys.errors import ConfigError
 
@@ -14,9 +14,9 @@ DATA = {"data": {"events": "events.csv"}}
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_every_example_loads_and_survives_a_round_trip(path, tmp_path):
-    config = load(path)
+    config = load_config(path)
     (tmp_path / "again.toml").write_text(config.to_toml())
-    assert load(tmp_path / "again.toml") == config
+    assert load_config(tmp_path / "again.toml") == config
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_every_example_loads_and_survives_a_round_trip(path, tmp_path):
 )
 def test_what_is_wrong_is_named(raw, message):
     with pytest.raises(ConfigError, match=message):
-        parse(DATA | raw)
+        parse_config(DATA | raw)
 
 
 @pytest.mark.parametrize(
@@ -45,17 +45,17 @@ def test_what_is_wrong_is_named(raw, message):
 def test_a_model_that_cannot_name_a_file_is_refused(name):
     for models in ({name: {"model": "popular"}}, {"blend": {"parts": {"blend": {"parts": {name: {}}}}}}):
         with pytest.raises(ConfigError, match=r"config: models: a model's name (is also a file|has at most)"):
-            parse(DATA | {"models": models})
+            parse_config(DATA | {"models": models})
 
 
 def test_model_names_of_any_script_are_taken():
     names = ["m $1$", "m_2^", "<script>m3", "ثلاثة", "四", "m" * 100, "als.v2"]
-    assert list(parse(DATA | {"models": {name: {"model": "als"} for name in names}}).models) == names
+    assert list(parse_config(DATA | {"models": {name: {"model": "als"} for name in names}}).models) == names
 
 
 def test_all_problems_at_once():
     with pytest.raises(ConfigError) as caught:
-        parse({"sead": 1, "recommend": {"k": 0}})
+        parse_config({"sead": 1, "recommend": {"k": 0}})
     said = str(caught.value)
     assert "sead" in said
     assert "[recommend] k" in said
@@ -68,7 +68,9 @@ def write(tmp_path, text="[data]\nevents = 'e.csv'\n"):
 
 
 def test_overrides_are_read_as_toml_or_as_text(tmp_path):
-    config = load(write(tmp_path), ["recommend.k=20", "out=runs/x", "judge.metrics=['ndcg@5']", "models.als.rank=8"])
+    config = load_config(
+        write(tmp_path), ["recommend.k=20", "out=runs/x", "judge.metrics=['ndcg@5']", "models.als.rank=8"]
+    )
     assert (config.recommend.k, config.out, config.judge.metrics) == (20, "runs/x", ("ndcg@5",))
     assert config.models == {"als": {"rank": 8}}
 
@@ -76,20 +78,20 @@ def test_overrides_are_read_as_toml_or_as_text(tmp_path):
 @pytest.mark.parametrize("override", ["k", "=3", "a..b=1", "out.x=1"])
 def test_a_malformed_override_is_refused(tmp_path, override):
     with pytest.raises(ConfigError, match="--set"):
-        load(write(tmp_path, "out = 'x'\n[data]\nevents = 'e.csv'\n"), [override])
+        load_config(write(tmp_path, "out = 'x'\n[data]\nevents = 'e.csv'\n"), [override])
 
 
 def test_no_file_and_no_toml(tmp_path):
     with pytest.raises(ConfigError, match="no such config file"):
-        load(tmp_path / "none.toml")
+        load_config(tmp_path / "none.toml")
     with pytest.raises(ConfigError, match=r"c\.toml: not TOML"):
-        load(write(tmp_path, "out = "))
+        load_config(write(tmp_path, "out = "))
 
 
 def test_the_seed_reaches_a_split_without_its_own():
-    seeded = parse(DATA | {"seed": 7, "split": {"rule": "fraction"}})
+    seeded = parse_config(DATA | {"seed": 7, "split": {"rule": "fraction"}})
     assert seeded.split == Fraction(seed=7)
-    own = parse(DATA | {"seed": 7, "split": {"rule": "fraction", "seed": 1}})
+    own = parse_config(DATA | {"seed": 7, "split": {"rule": "fraction", "seed": 1}})
     assert own.split == Fraction(seed=1)
-    assert parse(DATA | {"seed": 7}).rule(timed=False) == Fraction(seed=7)
-    assert parse(DATA | {"seed": 7}).rule(timed=True) == ByTime()
+    assert parse_config(DATA | {"seed": 7}).rule(timed=False) == Fraction(seed=7)
+    assert parse_config(DATA | {"seed": 7}).rule(timed=True) == ByTime()

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.data.hashing import random_scores
-from recsys.kernels import NOWHERE, equal_neighbours, find_relevant, group_rows, repeats, sort_groups
+from recsys.kernels import NOWHERE, count_equal_neighbours, count_repeats, find_relevant, group_rows, sort_groups
 from recsys.linalg import one_blas_thread, product
 
 
@@ -34,7 +34,7 @@ def test_rows_are_grouped_and_sorted_stably(rows):
     sort_groups(order, offsets, key.astype(np.float64))
     assert order.tolist() == sorted(kept, key=lambda row: (group[row], key[row]))
     seen = [[key[row] for row in order[offsets[g] : offsets[g + 1]]] for g in range(5)]
-    assert repeats(key[order], offsets, 4).tolist() == [len(keys) - len(set(keys)) for keys in seen]
+    assert count_repeats(key[order], offsets, 4).tolist() == [len(keys) - len(set(keys)) for keys in seen]
 
 
 def test_the_blocked_product_is_the_product():
@@ -50,7 +50,7 @@ def test_equal_neighbours_equals_a_loop():
     lengths = rng.integers(0, 7, 200)
     offsets = np.append(0, np.cumsum(lengths)).astype(np.int64)
     key = rng.choice([0.0, 1.0, np.nan], offsets[-1])
-    for (again, tied), start, stop in zip(equal_neighbours(key, offsets), offsets, offsets[1:], strict=False):
+    for (again, tied), start, stop in zip(count_equal_neighbours(key, offsets), offsets, offsets[1:], strict=False):
         own = key[start:stop].tolist()
         before = [place > 0 and own[place] == own[place - 1] for place in range(len(own))]
         after = [place + 1 < len(own) and own[place] == own[place + 1] for place in range(len(own))]

@@ -5,15 +5,15 @@ import pytest
 
 from recsys import config, route
 from recsys.cli import run_verb
-from recsys.route import Statistics, available_mb, decide, local_mb, statistics
+from recsys.route import LogStatistics, available_mb, choose_route, estimate_local_mb, measure_log
 
 
 def of(events, items=None, **settings):
-    return config.parse({"data": {"events": str(events), "items": str(items) if items else None} | settings})
+    return config.parse_config({"data": {"events": str(events), "items": str(items) if items else None} | settings})
 
 
 def test_statistics_are_those_of_the_log(world, world_files):
-    found = statistics(of(world_files["events"], world_files["items"]))
+    found = measure_log(of(world_files["events"], world_files["items"]))
     assert (found.events, found.users, found.items) == (
         len(world.events),
         world.events["user_id"].nunique(),
@@ -29,7 +29,7 @@ def test_a_log_that_brings_its_own_items(tmp_path):
     (tmp_path / "movies.csv").write_text(
         "movieId,title,genres\n10,Toy Story (1995),Adventure|Comedy\n11,Heat (1995),Crime\n"
     )
-    assert statistics(of(tmp_path)).attributes >= 2
+    assert measure_log(of(tmp_path)).attributes >= 2
 
 
 @pytest.mark.parametrize("ending", ["csv", "csv.gz", "parquet"])
@@ -41,7 +41,7 @@ def test_a_long_log_is_extrapolated(ending, world, tmp_path, monkeypatch):
     else:
         data = world.events.to_csv(index=False).encode()
         path.write_bytes(gzip.compress(data) if ending.endswith("gz") else data)
-    found = statistics(of(path), sample=len(world.events) // 2)
+    found = measure_log(of(path), sample=len(world.events) // 2)
     if found.sampled:  # text comes in one piece here: then there is nothing to extrapolate
         assert found.events == pytest.approx(len(world.events), rel=0.05)
         assert found.users >= world.events["user_id"].nunique()
@@ -50,12 +50,12 @@ def test_a_long_log_is_extrapolated(ending, world, tmp_path, monkeypatch):
     assert found.sampled == (ending == "parquet")
 
 
-SMALL = Statistics(events=100_836, users=610, items=9_724, attributes=2)
-GLOBO_100 = Statistics(events=298_818_100, users=32_289_700, items=46_033)
+SMALL = LogStatistics(events=100_836, users=610, items=9_724, attributes=2)
+GLOBO_100 = LogStatistics(events=298_818_100, users=32_289_700, items=46_033)
 
 
 def test_movielens_small_goes_local_and_globo_times_100_to_spark():
-    small, large = decide(SMALL, 8_000), decide(GLOBO_100, 24_000)
+    small, large = choose_route(SMALL, 8_000), choose_route(GLOBO_100, 24_000)
     assert small.engine == "local"
     assert "where it fits it is the faster one" in small.why[0].lower()
     assert large.engine == "spark"
@@ -64,27 +64,31 @@ def test_movielens_small_goes_local_and_globo_times_100_to_spark():
 
 
 def test_the_path_turns_exactly_where_memory_ends():
-    needed = local_mb(SMALL)
-    assert decide(SMALL, int(needed / route.HEADROOM) + 1).engine == "local"
-    assert decide(SMALL, int(needed / route.HEADROOM) - 1).engine == "spark"
+    needed = estimate_local_mb(SMALL)
+    assert choose_route(SMALL, int(needed / route.HEADROOM) + 1).engine == "local"
+    assert choose_route(SMALL, int(needed / route.HEADROOM) - 1).engine == "spark"
 
 
 def test_more_of_anything_needs_more():
-    assert local_mb(Statistics(2_000_000, 1000, 1000)) > local_mb(Statistics(1_000_000, 1000, 1000))
-    assert local_mb(Statistics(1000, 2_000_000, 1000)) > local_mb(Statistics(1000, 1_000_000, 1000))
+    assert estimate_local_mb(LogStatistics(2_000_000, 1000, 1000)) > estimate_local_mb(
+        LogStatistics(1_000_000, 1000, 1000)
+    )
+    assert estimate_local_mb(LogStatistics(1000, 2_000_000, 1000)) > estimate_local_mb(
+        LogStatistics(1000, 1_000_000, 1000)
+    )
 
 
 @pytest.mark.parametrize(
     ("found", "first"),
     [
-        (Statistics(10_000, 1000, 500, attributes=3), "hybrid"),
-        (Statistics(1_000_000, 1000, 500, attributes=3), "ease"),
-        (Statistics(10_000, 1000, 500), "ease"),
-        (Statistics(1_000_000, 1000, 50_000), "als"),
+        (LogStatistics(10_000, 1000, 500, attributes=3), "hybrid"),
+        (LogStatistics(1_000_000, 1000, 500, attributes=3), "ease"),
+        (LogStatistics(10_000, 1000, 500), "ease"),
+        (LogStatistics(1_000_000, 1000, 50_000), "als"),
     ],
 )
 def test_which_model_first(found, first):
-    assert decide(found, 8_000).models[0] == first
+    assert choose_route(found, 8_000).models[0] == first
 
 
 def test_memory_is_some():

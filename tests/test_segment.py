@@ -8,9 +8,9 @@ import pytest
 
 from recsys import config, experiment
 from recsys.cli import run_verb
-from recsys.data.weigh import from_table
+from recsys.data.weigh import interactions_from_table
 from recsys.errors import ConfigError
-from recsys.features.segment_popularity import Segments, fit
+from recsys.features.segment_popularity import Segments, fit_segments
 from recsys.ranking.business_rules import Rules, compile_rules
 from recsys.ranking.rank import recommend
 from recsys.runfolder import RunFolder
@@ -24,7 +24,7 @@ LARGE, SMALL, EACH = 60, 30, 10
 def log_of(likes):
     """Return interactions of (user, item, value) rows."""
     table = pd.DataFrame(likes, columns=["user_id", "item_id", "value"]).assign(timestamp=1)
-    return from_table(table, items=IdMap.of(table["item_id"]))
+    return interactions_from_table(table, items=IdMap.of(table["item_id"]))
 
 
 def random_log(seed):
@@ -63,7 +63,7 @@ def by_loop(train, table, key, columns, prior):
 def test_scores_are_those_of_the_definition(seed, prior):
     train, table = random_log(seed)
     columns = ("country", "sex")
-    found = fit(train, table, columns, prior=prior, memory_mb=1)
+    found = fit_segments(train, table, columns, prior=prior, memory_mb=1)
     assert found.scores.dtype == np.float32
     assert {len(key) for key in found.keys} == {1, 2}
     for key, scores in zip(found.keys, found.scores, strict=True):
@@ -74,11 +74,11 @@ def test_scores_are_those_of_the_definition(seed, prior):
 def test_a_large_prior_is_popularity_and_a_small_segment_is_drawn_to_it():
     train, table = random_log(0)
     share = np.bincount(train.item[train.value > 0], minlength=12) / len(np.unique(train.user[train.value > 0]))
-    far = fit(train, table, ["country"], prior=1e9, memory_mb=1)
+    far = fit_segments(train, table, ["country"], prior=1e9, memory_mb=1)
     np.testing.assert_allclose(far.scores, np.tile(share, (len(far.keys), 1)), rtol=1e-5)
     apart = {}
     for prior in (1, 20):
-        found = fit(train, table, ["country"], prior=prior, memory_mb=1)
+        found = fit_segments(train, table, ["country"], prior=prior, memory_mb=1)
         apart[prior] = np.abs(found.scores - share).sum(axis=1)
     assert (apart[20] < apart[1]).all()
 
@@ -86,7 +86,7 @@ def test_a_large_prior_is_popularity_and_a_small_segment_is_drawn_to_it():
 def test_a_user_is_in_the_narrowest_segment_that_train_knows():
     likes = [(0, "a", 1.0), (1, "b", 1.0), (2, "b", -1.0)]
     table = pd.DataFrame({"user_id": [0, 1, 2], "country": ["x", "y", "z"], "age": [25.0, None, 30.0]})
-    found = fit(log_of(likes), table, ["country", "age"], prior=1, memory_mb=1)
+    found = fit_segments(log_of(likes), table, ["country", "age"], prior=1, memory_mb=1)
     assert found.keys == (("x",), ("x", "25"), ("y",))  # nobody of z likes anything
     asked = pd.DataFrame({"country": ["x", "x", "x", "y", "z", None, "q"], "age": [25, 99, None, 1, 30, 25, None]})
     assert found.rows(asked).tolist() == [1, 0, 0, 2, -1, -1, -1]
@@ -110,29 +110,32 @@ def test_what_makes_no_groups_is_refused():
     }
     for column, why in refused.items():
         with pytest.raises(ConfigError, match=why):
-            fit(train, table, [column], prior=1, memory_mb=1)
+            fit_segments(train, table, [column], prior=1, memory_mb=1)
     with pytest.raises(ConfigError, match="no users table"):
-        fit(train, None, ["age"], prior=1, memory_mb=1)
+        fit_segments(train, None, ["age"], prior=1, memory_mb=1)
 
 
 def test_scores_that_would_not_fit_are_refused_before_they_are_made():
     train = log_of([(u, i, 1.0) for u in range(300) for i in range(u, u + 4)])
     table = pd.DataFrame({"user_id": np.arange(300), "town": [f"t{u}" for u in range(300)], "land": ["x", "y"] * 150})
-    assert len(fit(train, table, ["land"], prior=1, memory_mb=1).keys) == 2
-    assert len(fit(train, table, ["town"], prior=1, memory_mb=1).keys) == 300  # 300 · 303 · 4 bytes: 0.35 MiB
+    assert len(fit_segments(train, table, ["land"], prior=1, memory_mb=1).keys) == 2
+    assert len(fit_segments(train, table, ["town"], prior=1, memory_mb=1).keys) == 300  # 300 · 303 · 4 bytes: 0.35 MiB
     wide = pd.DataFrame({"user_id": np.arange(900), "town": [f"t{u}" for u in range(900)]})
     with pytest.raises(ConfigError, match=r"900 segments × 303 items are 1 MiB .* memory_mb = 1:.*wider"):
-        fit(train, wide, ["town"], prior=1, memory_mb=1)
+        fit_segments(train, wide, ["town"], prior=1, memory_mb=1)
 
 
 def test_the_config_wants_both_keys_or_none():
     raw = {"data": {"events": "e.csv"}}
     for half in ({"fallback": "segment"}, {"segment": "country"}, {"fallback": "popular", "segment": ["country"]}):
         with pytest.raises(ConfigError, match="segment"):
-            config.parse(raw | {"recommend": half})
-    found = config.parse(raw | {"recommend": {"fallback": "segment", "segment": "country"}})
+            config.parse_config(raw | {"recommend": half})
+    found = config.parse_config(raw | {"recommend": {"fallback": "segment", "segment": "country"}})
     assert found.recommend.segment == ("country",)
-    assert config.parse(raw | {"recommend": {"fallback": "segment", "segment": ["a", "b"]}}).recommend.segment[1] == "b"
+    assert (
+        config.parse_config(raw | {"recommend": {"fallback": "segment", "segment": ["a", "b"]}}).recommend.segment[1]
+        == "b"
+    )
 
 
 def tastes(place):
@@ -169,7 +172,7 @@ def settings(place, **recommending):
 def run(tmp_path_factory):
     place = tmp_path_factory.mktemp("tastes")
     tastes(place)
-    experiment.run(config.parse(settings(place)))
+    experiment.run(config.parse_config(settings(place)))
     return place / "run"
 
 
@@ -272,7 +275,7 @@ def test_what_cannot_be_told_is_refused_or_warned_of(run, tmp_path, capsys):
 def test_a_run_without_segments_says_so(tmp_path, capsys):
     tastes(tmp_path)
     raw = settings(tmp_path) | {"recommend": {"k": 3}}
-    experiment.run(config.parse(raw))
+    experiment.run(config.parse_config(raw))
     said = asked(capsys, "recommend", tmp_path / "run", "--user", "u", "--with", "country=y", code=2)[1]
     assert "fallback = 'segment'" in said
 

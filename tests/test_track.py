@@ -41,7 +41,7 @@ def run(world_files, tmp_path_factory):
         "models": {"itemknn": {"neighbours": 7}},
         "judge": {"metrics": ["ndcg@10", "recall[ips=0.5]@10"], "resamples": 100},
     }
-    experiment.run(config.parse(settings))
+    experiment.run(config.parse_config(settings))
     return out
 
 

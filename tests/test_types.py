@@ -6,7 +6,7 @@ import pytest
 from scipy.sparse import csr_array
 
 from recsys.errors import InputError
-from recsys.schema import ITEMS, canonical_int64, one_kind
+from recsys.schema import ITEMS, canonical_int64, unify_ids
 from recsys.types import IdMap, Interactions, select_rows
 
 
@@ -45,11 +45,11 @@ def test_mixtures_are_refused():
 
 
 def test_ids_become_numbers_only_together():
-    numbers = one_kind(pd.Series(["1", "2"]), pd.Series(["30", "-4"]))
+    numbers = unify_ids(pd.Series(["1", "2"]), pd.Series(["30", "-4"]))
     assert [column.dtype.kind for column in numbers] == ["i", "i"]
-    text = one_kind(pd.Series([1, 2], dtype=np.int32), pd.Series(["007", "7"]))
+    text = unify_ids(pd.Series([1, 2], dtype=np.int32), pd.Series(["007", "7"]))
     assert [column.tolist() for column in text] == [["1", "2"], ["007", "7"]]
-    kept = one_kind(pd.Series([1], dtype=np.int32), pd.Series(["5"]))
+    kept = unify_ids(pd.Series([1], dtype=np.int32), pd.Series(["5"]))
     assert [str(column.dtype) for column in kept] == ["int32", "int64"]
 
 
@@ -103,10 +103,10 @@ def test_a_row_of_minus_one_is_empty():
 
 def test_categories_are_one_kind_as_their_texts_are_and_null_stays_null():
     ids = ["10", None, "9", "10"]
-    found = one_kind(pd.Series(ids, dtype="category"), pd.Series([7]))[0]
+    found = unify_ids(pd.Series(ids, dtype="category"), pd.Series([7]))[0]
     assert found.tolist()[0::2] == [10, 9]
     assert found.isna().tolist() == [False, True, False, False]
     assert found.cat.categories.tolist() == [9, 10]
-    text = one_kind(pd.Series(ids, dtype="category"), pd.Series(["a"]))[0]
+    text = unify_ids(pd.Series(ids, dtype="category"), pd.Series(["a"]))[0]
     assert text.astype(object).tolist()[0::2] == ["10", "9"]
     assert text.isna().sum() == 1

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recsys.config import parse
-from recsys.data.weigh import from_table
+from recsys.config import parse_config
+from recsys.data.weigh import interactions_from_table
 from recsys.errors import RunFolderError
 from recsys.models.collaborative.als import ALS
 from recsys.models.collaborative.popular import Popular
@@ -21,9 +21,9 @@ from recsys.saved.update import update
 def packed(tmp_path):
     """Return a bundle as that of an ALS run on Spark, and write ``late.csv`` beside it."""
     pairs = pd.DataFrame({"user_id": ["a", "a", "b"], "item_id": ["x", "y", "y"], "value": 1.0, "timestamp": 0.0})
-    history = from_table(pairs)
+    history = interactions_from_table(pairs)
     als = ALS.from_factors(np.eye(2, dtype=np.float32), np.ones(2, dtype=bool))
-    config = parse({"data": {"events": "events.csv"}})
+    config = parse_config({"data": {"events": "events.csv"}})
     with RunFolder.writing(tmp_path / "run") as run:
         run.write_text("config.toml", config.to_toml())
         run.write_json("metrics.json", {"models": {"als": {}}})

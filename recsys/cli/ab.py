@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from recsys.cli.console import Json, log, out, save_text
-from recsys.errors import ConfigError, InputError, nearest
+from recsys.errors import ConfigError, InputError, suggest_nearest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,7 +81,7 @@ def _offline(run: Path, model: str | None) -> dict[str, float]:
     name = model or opened.best
     if name not in differences:
         raise ConfigError(
-            f"{run}: no model '{name}' with a difference from the baseline.{nearest(str(name), differences)}"
+            f"{run}: no model '{name}' with a difference from the baseline.{suggest_nearest(str(name), differences)}"
         )
     cell, base = (
         differences[name][about["primary"]],

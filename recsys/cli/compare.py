@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from recsys.cli.console import Json, log, out
-from recsys.errors import ConfigError, GateFired, nearest
+from recsys.errors import ConfigError, GateFired, suggest_nearest
 from recsys.runfolder import RunFolder, plain
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _runs(runs: list[Path], model: str | None) -> list[Candidate]:
         if len(own) != 1:
             raise ConfigError(f"{run}: has {', '.join(own) or 'baselines only'}: choose with --model.")
         if own[0] not in evaluations:
-            raise ConfigError(f"{run}: no model '{own[0]}'.{nearest(own[0], evaluations)}")
+            raise ConfigError(f"{run}: no model '{own[0]}'.{suggest_nearest(own[0], evaluations)}")
         found.append(_candidate(folder, replace(evaluations[own[0]], name=label), own[0]))
     return found
 

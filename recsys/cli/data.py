@@ -46,7 +46,7 @@ def check(
 
     Example: recsys check --split train.csv test.csv
     """
-    from recsys.data.card import card
+    from recsys.data.card import data_card
     from recsys.data.reading.read import read_tables
     from recsys.errors import ConfigError
 
@@ -58,7 +58,7 @@ def check(
     tables = read_tables(events, items, users, settings)
     if refused:
         tables.refusals.write_csv(refused)
-    facts = card(tables)
+    facts = data_card(tables)
     if as_json:
         print(json.dumps(facts, ensure_ascii=False))
         return
@@ -68,15 +68,15 @@ def check(
 
 def _audit(train: Path, test: Path, reading: ReadSettings, as_json: bool) -> None:
     """Print what leaks from TEST into TRAIN; a leak fires the gate."""
-    from recsys.data.reading.read import read_wide
-    from recsys.data.splitting.leaks import audit, overview
+    from recsys.data.reading.read import read_all_columns
+    from recsys.data.splitting.leaks import find_leaks, split_overview
     from recsys.errors import GateFired
-    from recsys.schema import ITEM, USER, one_kind
+    from recsys.schema import ITEM, USER, unify_ids
 
-    parts = [read_wide(part, reading)[0] for part in (train, test)]
+    parts = [read_all_columns(part, reading)[0] for part in (train, test)]
     for key in (USER, ITEM):
-        parts[0][key], parts[1][key] = one_kind(parts[0][key], parts[1][key])
-    about, leaks = overview(*parts), audit(*parts)
+        parts[0][key], parts[1][key] = unify_ids(parts[0][key], parts[1][key])
+    about, leaks = split_overview(*parts), find_leaks(*parts)
     if as_json:
         print(json.dumps({"about": about, "leaks": [vars(leak) for leak in leaks]}, ensure_ascii=False))
     else:
@@ -128,7 +128,7 @@ def fetch(
 
     Example: recsys data fetch ml-latest-small
     """
-    from recsys.data.reading.fetch import fetch as download
+    from recsys.data.reading.fetch import fetch_data_set as download
 
     with progress() as steps:
         place = download(name, folder, progress=lambda done, total: steps(f"fetch {name}", done, total))
@@ -148,7 +148,7 @@ def make(
     Example: recsys data make runs/world --users 1000 --items 500 --events 50000
     """
     from recsys.data.synthetic import Recipe
-    from recsys.data.synthetic import make as write
+    from recsys.data.synthetic import generate_world as write
 
     recipe = Recipe(users, items, events, seed, years=4.0)
     with progress() as steps:

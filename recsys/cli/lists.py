@@ -13,7 +13,7 @@ import typer
 from scipy.sparse import csr_array
 
 from recsys.cli.console import log, out, save_text
-from recsys.errors import ConfigError, InputError, RunFolderError, nearest
+from recsys.errors import ConfigError, InputError, RunFolderError, suggest_nearest
 from recsys.types import IdMap, Interactions, Recommender, select_rows
 
 if TYPE_CHECKING:
@@ -82,18 +82,18 @@ class SavedModel:
         """Return an item's row; InputError for a stranger."""
         row = int(self.history.items.rows([item])[0])
         if row < 0:
-            raise InputError(f"no item {item!r} in this run.{nearest(item, map(str, self.history.items.ids))}")
+            raise InputError(f"no item {item!r} in this run.{suggest_nearest(item, map(str, self.history.items.ids))}")
         return row
 
     def terms(self) -> csr_array:
         """Return the items' weighted terms, float32 csr (items, terms), rows of length 1."""
-        from recsys.features.encoding import features
-        from recsys.features.terms import weighted
+        from recsys.features.encoding import encode_features
+        from recsys.features.terms import weigh_terms
 
-        found = features(self.items, "item_id", self.history.items)
+        found = encode_features(self.items, "item_id", self.history.items)
         if not found.matrix.nnz:
             raise InputError("this run's items have no attributes to be alike by: give [data] items a table.")
-        return weighted(found)
+        return weigh_terms(found)
 
     def shares_of(self, column: str | None) -> csr_array:
         """Return each item's shares of the values of a column, float64 csr (items, values)."""
@@ -319,13 +319,13 @@ def _speaker(name: str, model: Any, history: csr_array) -> tuple[str, Any]:
 
 def _told(pairs: list[str], opened: SavedModel) -> dict[str, str]:
     """Return what ``--with`` says, and warn where nobody in train is like that."""
-    from recsys.features.segment_popularity import told
+    from recsys.features.segment_popularity import parse_user_attributes
 
     if opened.segments is None:
         raise InputError(
             "--with: this run has no segments: run it with [recommend] fallback = 'segment' and segment = 'COLUMN'."
         )
-    found = told(pairs, opened.segments)
+    found = parse_user_attributes(pairs, opened.segments)
     if opened.segments.rows(pd.DataFrame([found]))[0] < 0:
         log.print(f"--with {' '.join(pairs)}: no such segment in train: popular items", markup=False)
     return found

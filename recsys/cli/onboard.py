@@ -11,7 +11,7 @@ import pandas as pd
 import typer
 
 from recsys.cli.console import log
-from recsys.errors import ConfigError, nearest
+from recsys.errors import ConfigError, suggest_nearest
 
 if TYPE_CHECKING:
     from recsys.config import Config
@@ -44,7 +44,7 @@ def onboard(
 
     Example: recsys onboard runs/demo --questions 5
     """
-    from recsys.config import load
+    from recsys.config import load_config
     from recsys.models.onboarding import STRATEGIES, Answers, Onboarding
     from recsys.ranking.rank import topk_table
     from recsys.runfolder import RunFolder
@@ -52,11 +52,11 @@ def onboard(
     from recsys.types import IdMap
 
     if strategy not in STRATEGIES:
-        raise ConfigError(f"no strategy {strategy!r}.{nearest(strategy, STRATEGIES)}")
+        raise ConfigError(f"no strategy {strategy!r}.{suggest_nearest(strategy, STRATEGIES)}")
     folder = RunFolder.open(run)
     history, items = known(folder)
     ids = history.items
-    said, least = _said(folder, load(run / "config.toml"), history)
+    said, least = _said(folder, load_config(run / "config.toml"), history)
     model = Onboarding(strategy=strategy, like=least).fit(said)
     titles = items.set_index("item_id")["title"].dropna() if "title" in items else {}
     answers: Answers = {}
@@ -80,7 +80,7 @@ def _said(folder: RunFolder, config: Config, history: Interactions) -> tuple[Int
     back, nor do values in a bundle, which does not say from when on they decayed: there any value above 0 is a like,
     and a line says so. Pairs whose value has decayed to nothing, for float32, are left out, and counted in a line.
     """
-    from recsys.data.weigh import undecayed
+    from recsys.data.weigh import undo_decay
     from recsys.models.combining.trial import subset
 
     half_life, least = config.weigh.half_life_days, config.judge.relevant
@@ -98,7 +98,7 @@ def _said(folder: RunFolder, config: Config, history: Interactions) -> tuple[Int
         log.print(f"values have decayed, and {why}: any above 0 is a like, not only those of {least:g} and more")
         return history, None
     reference = pd.to_datetime(about["decay_reference"], utc=True).timestamp()
-    return undecayed(history, half_life, reference), least * (1 - ROUNDING)
+    return undo_decay(history, half_life, reference), least * (1 - ROUNDING)
 
 
 def _ask(question: str) -> int | None:

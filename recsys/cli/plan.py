@@ -27,14 +27,14 @@ def plan(
 
     Example: recsys plan configs/als_large.toml --set models.als.rank=128
     """
-    from recsys.config import load
+    from recsys.config import load_config
     from recsys.spark.data.read import raw_events
     from recsys.spark.plan import count, machine
     from recsys.spark.plan import plan as make
     from recsys.spark.run import als_params
     from recsys.spark.session import session
 
-    settings = load(config, overrides or ())
+    settings = load_config(config, overrides or ())
     params = als_params(settings)
     spark = session(settings.spark)
     facts = count(raw_events(spark, settings.data))

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from recsys.cli.console import Json, out
-from recsys.errors import ConfigError, nearest
+from recsys.errors import ConfigError, suggest_nearest
 
 if TYPE_CHECKING:
-    from recsys.route import Statistics
+    from recsys.route import LogStatistics
 
 
 def register(app: typer.Typer) -> None:
@@ -35,17 +35,17 @@ def route(
 
     Example: recsys route events.csv --items items.csv
     """
-    from recsys.config import Config, Data, load
-    from recsys.route import decide, statistics
+    from recsys.config import Config, DataSettings, load_config
+    from recsys.route import choose_route, measure_log
 
     if (events is None) == (size is None):
         raise ConfigError("name a log (or a config), or give its --size.")
     if size is not None:
         found = _of_size(size)
     else:
-        of_log = Config(data=Data(events=str(events), items=str(items) if items else None))
-        found = statistics(load(events) if events and events.suffix == ".toml" else of_log)
-    chosen = decide(found, memory)
+        of_log = Config(data=DataSettings(events=str(events), items=str(items) if items else None))
+        found = measure_log(load_config(events) if events and events.suffix == ".toml" else of_log)
+    chosen = choose_route(found, memory)
     if as_json:
         print(json.dumps(chosen.as_dict()))
         return
@@ -54,19 +54,19 @@ def route(
         out.print(sentence, markup=False)
 
 
-def _of_size(text: str) -> Statistics:
-    from recsys.route import Statistics
+def _of_size(text: str) -> LogStatistics:
+    from recsys.route import LogStatistics
 
     known = ("events", "users", "items", "attributes")
     values: dict[str, Any] = {}
     for part in text.split(","):
         name, _, number = part.strip().partition("=")
         if name not in known:
-            raise ConfigError(f"--size {part}: no such figure.{nearest(name, known)}")
+            raise ConfigError(f"--size {part}: no such figure.{suggest_nearest(name, known)}")
         try:
             values[name] = int(float(number))
         except (ValueError, OverflowError):
             raise ConfigError(f"--size {part}: '{number}' is no number.") from None
     if missing := [name for name in known[:3] if values.get(name, 0) < 1]:
         raise ConfigError(f"--size {text}: also give {', '.join(missing)}, each at least 1.")
-    return Statistics(**values)
+    return LogStatistics(**values)

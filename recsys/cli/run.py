@@ -27,10 +27,10 @@ def demo() -> None:
 
     Example: recsys demo
     """
-    from recsys.data.synthetic import film_world, write
+    from recsys.data.synthetic import film_world, write_world
 
     log.print(f"making a film world in {DEMO_DATA} …")
-    write(film_world(), DEMO_DATA)
+    write_world(film_world(), DEMO_DATA)
     run(Path(__file__).with_name("demo.toml"))
 
 
@@ -43,9 +43,11 @@ def run(
     Example: recsys run configs/demo.toml --set recommend.k=20
     Example: recsys run events.csv --set data.items=items.csv --set judge.relevant=4
     """
-    from recsys.config import for_log, load
+    from recsys.config import config_for_log, load_config
 
-    settings = load(config, overrides or ()) if config.suffix == ".toml" else for_log(config, overrides or ())
+    settings = (
+        load_config(config, overrides or ()) if config.suffix == ".toml" else config_for_log(config, overrides or ())
+    )
     for override in overrides or ():
         log.print(f"override: {override}", markup=False)
     settings = _routed(settings)
@@ -66,9 +68,9 @@ def _routed(settings: Config) -> Config:
     unset = {"engine", "models"} - settings.model_fields_set
     if not unset:
         return settings
-    from recsys.route import decide, statistics
+    from recsys.route import choose_route, measure_log
 
-    chosen = decide(statistics(settings))
+    chosen = choose_route(measure_log(settings))
     found: dict[str, Any] = {"engine": chosen.engine, "models": {name: {} for name in chosen.models}}
     log.print(f"path: {found['engine']}. {chosen.why[0]}", markup=False)
     if "models" in unset:

@@ -30,7 +30,7 @@ def tune(
 
     Example: recsys tune configs/demo.toml --set tune.trials=20
     """
-    from recsys.config import load
+    from recsys.config import load_config
     from recsys.errors import MissingExtra, RunFolderError
     from recsys.report.tuning_page import tuning_page
     from recsys.runfolder import RunFolder
@@ -43,7 +43,7 @@ def tune(
             raise
         raise MissingExtra("recsys tune needs Optuna: pip install 'recsys[tune]'") from error
 
-    settings = load(config, overrides or ())
+    settings = load_config(config, overrides or ())
     place = folder or Path(f"{settings.out.rstrip('/')}-tune")
     try:
         place.mkdir(parents=True, exist_ok=True)

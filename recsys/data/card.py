@@ -13,7 +13,7 @@ import pandas as pd
 
 from recsys.data import pairs
 from recsys.data.reading.read import Tables
-from recsys.data.splitting.strategies import iso
+from recsys.data.splitting.strategies import to_iso
 from recsys.schema import EVENT, ITEM, TIME, USER, VALUE
 
 DAY = 86_400
@@ -21,21 +21,21 @@ OUTLYING = 3.5
 """Robust standard deviations, of the logarithm of a user's events, beyond which a user may be a machine."""
 
 
-def card(tables: Tables) -> dict[str, Any]:
+def data_card(tables: Tables) -> dict[str, Any]:
     """Return JSON-able facts about the accepted events; see :func:`facts`."""
     events = tables.log
     user, item = (events[column].cat.codes.to_numpy() for column in (USER, ITEM))
     value = events[VALUE].to_numpy()
     time = events[TIME].to_numpy() if TIME in events else value
     kind = _item_and_event(events) if EVENT in events else item
-    begins, order = pairs.in_order(user, kind, len(events[USER].cat.categories), time, value)
+    begins, order = pairs.sort_events(user, kind, len(events[USER].cat.categories), time, value)
     return facts(
-        pairs=pairs.distinct(begins, order, [item]),
-        distinct=pairs.distinct(begins, order, [kind, time, value]),
+        pairs=pairs.count_distinct(begins, order, [item]),
+        distinct=pairs.count_distinct(begins, order, [kind, time, value]),
         per_item=np.bincount(item),
         per_user=np.unique(np.diff(begins), return_counts=True),
         days=np.unique(events[TIME].to_numpy() // DAY).astype(np.float64) if TIME in events else None,
-        span=[iso(events[TIME].min()), iso(events[TIME].max())] if TIME in events else None,
+        span=[to_iso(events[TIME].min()), to_iso(events[TIME].max())] if TIME in events else None,
         tables={name: len(t) for name in ("items", "users") if (t := getattr(tables, name)) is not None},
         refused={"total": tables.refusals.refused, "by_reason": dict(tables.refusals.counts)},
     )
@@ -67,7 +67,7 @@ def facts(
     events per item that has any, 0 = all equal. ``top_1_percent_share``: share of events on the most popular
     1 % of items (at least one item). ``repeats``: rows that are not the first of their (user, item);
     ``exact_duplicates``: rows equal to an earlier one in every column. ``span``: ISO times of the first and last
-    event. ``gaps``: :func:`gaps`. ``busiest_users``: :func:`busiest`.
+    event. ``gaps``: :func:`describe_gaps`. ``busiest_users``: :func:`find_busiest_users`.
 
     Args:
         pairs: distinct (user, item); ``distinct``: distinct rows.
@@ -82,21 +82,21 @@ def facts(
         "users": users,
         "items": items,
         "sparsity": 1 - pairs / (users * items),
-        "median_events_per_user": median(*per_user),
+        "median_events_per_user": median_of_counts(*per_user),
         "median_events_per_item": float(np.median(per_item)),
-        "gini_items": gini(per_item),
+        "gini_items": gini_coefficient(per_item),
         "top_1_percent_share": float(per_item[-max(1, items // 100) :].sum() / events),
         "repeats": events - pairs,
         "exact_duplicates": events - distinct,
         "span": span,
-        "gaps": None if days is None else gaps(days),
-        "busiest_users": busiest(*per_user),
+        "gaps": None if days is None else describe_gaps(days),
+        "busiest_users": find_busiest_users(*per_user),
         "tables": tables,
         "refused": refused,
     }
 
 
-def gaps(days: np.ndarray) -> dict[str, Any]:
+def describe_gaps(days: np.ndarray) -> dict[str, Any]:
     """Return how many days between the first and the last have no event, and the longest run of such days.
 
     >>> gaps(np.array([0.0, 1.0, 5.0, 7.0]))
@@ -107,10 +107,10 @@ def gaps(days: np.ndarray) -> dict[str, Any]:
         return {"empty_days": 0, "longest": 0, "from": None, "to": None}
     place = int(between.argmax())
     start, end = (days[place] + 1) * DAY, (days[place + 1] - 1) * DAY
-    return {"empty_days": int(between.sum()), "longest": int(between[place]), "from": iso(start), "to": iso(end)}
+    return {"empty_days": int(between.sum()), "longest": int(between[place]), "from": to_iso(start), "to": to_iso(end)}
 
 
-def busiest(numbers: np.ndarray, users: np.ndarray) -> dict[str, Any]:
+def find_busiest_users(numbers: np.ndarray, users: np.ndarray) -> dict[str, Any]:
     """Return how many users have more events than people do, where that begins, and their share of the events.
 
     The modified z-score of log(events) is above :data:`OUTLYING`: its distance from the median over 1.4826 × the
@@ -121,11 +121,11 @@ def busiest(numbers: np.ndarray, users: np.ndarray) -> dict[str, Any]:
     1
     """
     logs = np.log(numbers)
-    distance = np.abs(logs - median(logs, users))
+    distance = np.abs(logs - median_of_counts(logs, users))
     order = np.argsort(distance, kind="stable")
-    spread = 1.4826 * median(distance[order], users[order])
+    spread = 1.4826 * median_of_counts(distance[order], users[order])
     spread = spread or 1.2533 * float(np.average(distance, weights=users))
-    limit = np.exp(median(logs, users) + OUTLYING * spread)
+    limit = np.exp(median_of_counts(logs, users) + OUTLYING * spread)
     many = (numbers > limit) & (distance > 0)
     return {
         "users": int(users[many].sum()),
@@ -134,7 +134,7 @@ def busiest(numbers: np.ndarray, users: np.ndarray) -> dict[str, Any]:
     }
 
 
-def median(values: np.ndarray, counts: np.ndarray) -> float:
+def median_of_counts(values: np.ndarray, counts: np.ndarray) -> float:
     """Return the median of ascending ``values``, each occurring ``counts`` times; the mean of two in the middle.
 
     >>> median(np.array([1, 2, 9]), np.array([2, 1, 1]))
@@ -145,7 +145,7 @@ def median(values: np.ndarray, counts: np.ndarray) -> float:
     return float((values[low] + values[high]) / 2)
 
 
-def gini(sorted_counts: np.ndarray) -> float:
+def gini_coefficient(sorted_counts: np.ndarray) -> float:
     """Return the Gini coefficient of ascending non-negative counts, in [0, 1 − 1/n]; NaN when all are zero.
 
     >>> gini(np.array([1, 1, 1, 1])), gini(np.array([0, 0, 0, 4]))

@@ -18,7 +18,7 @@ _MULTIPLY = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 _SHIFT = (np.uint64(30), np.uint64(27), np.uint64(31))
 
 
-def combine(seed: int, *words: np.ndarray) -> np.ndarray:
+def hash_words(seed: int, *words: np.ndarray) -> np.ndarray:
     """Return uint64 bits of a seed and of integer arrays that broadcast: SplitMix64 chained over the words.
 
     Order of the words matters. Reference: Steele, Lea and Flood, OOPSLA 2014 (the finaliser, variant 13).
@@ -35,7 +35,7 @@ def _finalise(bits: np.ndarray) -> np.ndarray:
     return bits ^ (bits >> _SHIFT[2])
 
 
-def unit(bits: np.ndarray) -> np.ndarray:
+def to_unit_interval(bits: np.ndarray) -> np.ndarray:
     """Return float64 in [0, 1) from the upper 53 of 64 random bits."""
     return (bits >> np.uint64(11)) * 2.0**-53
 
@@ -43,11 +43,11 @@ def unit(bits: np.ndarray) -> np.ndarray:
 def random_scores(seed: int, users: np.ndarray, items: int) -> np.ndarray:
     """Return float32[m, items] in [0, 1) that depend on the seed, the user's number and the item's row alone.
 
-    They are ``unit(combine(seed, user, item))``, item by item in compiled code.
+    They are ``to_unit_interval(hash_words(seed, user, item))``, item by item in compiled code.
     """
     from recsys import kernels  # it costs a second to load, and nobody else here needs it
 
-    return kernels.last_word(combine(seed, users), items)
+    return kernels.hash_last_word(hash_words(seed, users), items)
 
 
 def id_bits(ids: Any) -> np.ndarray:
@@ -69,13 +69,13 @@ def id_hash(ids: Any, seed: int) -> np.ndarray:
     >>> id_hash(["alice", "bob", "alice"], seed=0).round(4)
     array([0.4485, 0.4119, 0.4485])
     """
-    return unit(combine(seed, id_bits(ids)))
+    return to_unit_interval(hash_words(seed, id_bits(ids)))
 
 
-def row_hash(user_ids: Any, item_ids: Any, seed: int) -> np.ndarray:
+def pair_hash(user_ids: Any, item_ids: Any, seed: int) -> np.ndarray:
     """Return float64[n] in [0, 1): uniform over (user, item) pairs, the same for repeats of a pair.
 
     It depends on the ids and the seed alone: not on the other rows, their order, the batch, or whether an
     integer id came as int32 or int64. Both engines call this very function.
     """
-    return unit(combine(seed, id_bits(user_ids), id_bits(item_ids)))
+    return to_unit_interval(hash_words(seed, id_bits(user_ids), id_bits(item_ids)))

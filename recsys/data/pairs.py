@@ -20,7 +20,7 @@ SHARES = 16
 """Parts a core, so that one with a busy user does not hold up the others."""
 
 
-def in_order(
+def sort_events(
     user: np.ndarray, item: np.ndarray, users: int, time: np.ndarray, value: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return (int64[users + 1] where each user begins, int32[n] the events by (user, item, time, value)).
@@ -35,10 +35,13 @@ def in_order(
     return begins, order
 
 
-def one_a_pair(
+def aggregate_pairs(
     begins: np.ndarray, order: np.ndarray, item: np.ndarray, time: np.ndarray, value: np.ndarray, how: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return (int32 user, int32 item, float32 value, int64 latest time) of each pair, from events :func:`in_order`."""
+    """Return (int32 user, int32 item, float32 value, int64 latest time) of each pair.
+
+    ``begins, order``: as of :func:`sort_events`.
+    """
     pairs = np.zeros(len(begins), dtype=np.int64)  # of the users before
     _each(_count_pairs, _shares(begins), begins, order, item, pairs)
     np.cumsum(pairs, out=pairs)
@@ -48,16 +51,16 @@ def one_a_pair(
     return found
 
 
-def ends_of_sessions(
+def last_of_session(
     begins: np.ndarray, order: np.ndarray, item: np.ndarray, time: np.ndarray, kind: np.ndarray, seconds: float
 ) -> np.ndarray:
-    """Return bool[n]: which events, :func:`in_order`, no event of their pair and kind follows within ``seconds``."""
+    """Return bool[n]: which events, :func:`sort_events`, no event of their pair and kind follows within ``seconds``."""
     last = np.ones(len(order), dtype=np.bool_)
     _each(_mark_followed, _shares(begins), begins, order, item, time, kind, seconds, last)
     return last
 
 
-def distinct(begins: np.ndarray, order: np.ndarray, columns: list[np.ndarray]) -> int:
+def count_distinct(begins: np.ndarray, order: np.ndarray, columns: list[np.ndarray]) -> int:
     """Return how many events in order differ from the one before them, in the user or in any of the columns."""
     first = np.zeros(len(order), dtype=np.bool_)
     first[begins[:-1][np.diff(begins) > 0]] = True
@@ -66,14 +69,14 @@ def distinct(begins: np.ndarray, order: np.ndarray, columns: list[np.ndarray]) -
     return int(np.count_nonzero(first))
 
 
-def present(begins: np.ndarray, item: np.ndarray, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+def contains_pairs(begins: np.ndarray, item: np.ndarray, users: np.ndarray, items: np.ndarray) -> np.ndarray:
     """Return bool[m]: which of m pairs occur among pairs that are sorted, ``item`` from ``begins`` of each user."""
     found = np.zeros(len(users), dtype=np.bool_)
     _each(_search, _evenly(len(users)), begins, item, users, items, found)
     return found
 
 
-def among(user: np.ndarray, item: np.ndarray, width: int, keys: np.ndarray) -> np.ndarray:
+def keys_contain(user: np.ndarray, item: np.ndarray, width: int, keys: np.ndarray) -> np.ndarray:
     """Return bool[n]: which events have user × width + item among the sorted keys; -1 is no user, and no item."""
     found = np.zeros(len(user), dtype=np.bool_)
     _each(_search_keys, _evenly(len(user)), user, item, width, keys, found)

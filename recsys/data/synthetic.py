@@ -18,8 +18,8 @@ import pandas as pd
 from scipy.special import ndtri
 
 from recsys.data import words
-from recsys.data.hashing import combine, id_bits, unit
-from recsys.data.writing import appending
+from recsys.data.hashing import hash_words, id_bits, to_unit_interval
+from recsys.data.writing import open_appenders
 from recsys.schema import ITEM, TIME, USER, VALUE
 from recsys.types import IdMap, Interactions
 
@@ -99,11 +99,11 @@ class Recipe:
             self._or_any("genre", film),
         )
         cast = np.stack([self._person(f"cast {i}", film, 12) for i in range(3)], axis=1) + 6 * TASTES
-        people = words.people(18 * TASTES)
+        people = words.person_names(18 * TASTES)
         return pd.DataFrame(
             {
                 ITEM: _ids("f", film, self.n_items),
-                "title": words.titles(combine(self.seed, id_bits(["title"]), film)),
+                "title": words.film_titles(hash_words(self.seed, id_bits(["title"]), film)),
                 "genres": ["|".join(sorted({genre[a], genre[b]})) for a, b in zip(shown, self.second, strict=True)],
                 "cast": ["|".join(dict.fromkeys(people[row])) for row in cast],
                 "director": people[self._person("director", film, 6)],
@@ -243,7 +243,7 @@ class Recipe:
         ]
 
     def _uniform(self, purpose: str, *numbers: np.ndarray | int) -> np.ndarray:
-        return unit(combine(self.seed, id_bits([purpose]), *(np.asarray(number) for number in numbers)))
+        return to_unit_interval(hash_words(self.seed, id_bits([purpose]), *(np.asarray(number) for number in numbers)))
 
     def _normal(self, purpose: str, *numbers: np.ndarray | int) -> np.ndarray:
         return ndtri(self._uniform(purpose, *numbers) + 2.0**-54)
@@ -263,15 +263,15 @@ def _ids(letter: str, rows: np.ndarray, of: int) -> np.ndarray:
     return np.array([f"{letter}{row:0{width}d}" for row in rows], dtype=object)
 
 
-def write(world: World, folder: Path | str, format: str = "csv") -> dict[str, Path]:
+def write_world(world: World, folder: Path | str, format: str = "csv") -> dict[str, Path]:
     """Write events, items and users as csv or parquet into ``folder``; return the path of each by name."""
     return _put(world.items, [(world.events, world.users)], folder, format)
 
 
-def make(
+def generate_world(
     recipe: Recipe, folder: Path | str, format: str = "csv", *, users_at_a_time: int | None = None, progress: Any = None
 ) -> dict[str, Path]:
-    """Write the world of a recipe as :func:`write` does, in memory that does not grow with its users.
+    """Write the world of a recipe as :func:`write_world` does, in memory that does not grow with its users.
 
     The files are the same whatever ``users_at_a_time``. ``progress`` is called with (users done, users in all).
     """
@@ -291,7 +291,7 @@ def _put(
     items: pd.DataFrame, pieces: Iterable[tuple[pd.DataFrame, pd.DataFrame]], folder: Path | str, format: str
 ) -> dict[str, Path]:
     paths = {name: Path(folder) / f"{name}.{format}" for name in ("events", "items", "users")}
-    with appending(paths, format) as append:
+    with open_appenders(paths, format) as append:
         append["items"](items)
         for events, users in pieces:
             append["events"](events.astype({TIME: np.int64}))

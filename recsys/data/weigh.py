@@ -1,7 +1,7 @@
 """From accepted events to one weighted entry a (user, item): filters, event weights, decay, aggregation.
 
-The numbers are defined so that any engine can reproduce them bit by bit. :func:`weigh` looks at one row at a
-time (an engine may call it on batches). :func:`aggregate` adds in float64, from 0.0, one event after
+The numbers are defined so that any engine can reproduce them bit by bit. :func:`weigh_events` looks at one row at a
+time (an engine may call it on batches). :func:`aggregate_events` adds in float64, from 0.0, one event after
 the other in the order (timestamp, value), and rounds once to float32; in Spark SQL::
 
     aggregate(array_sort(collect_list(struct(timestamp, value))), 0D, (sum, event) -> sum + event.value)
@@ -17,7 +17,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from recsys.data import pairs
-from recsys.data.reading.log import keep
+from recsys.data.reading.log import keep_rows
 from recsys.errors import ConfigError, InputError
 from recsys.schema import EVENT, INTERACTIONS, ITEM, TIME, USER, VALUE
 from recsys.types import IdMap, Interactions
@@ -81,7 +81,7 @@ class FilterSettings(BaseModel):
         return [step for step in both if step[2] > 1]
 
 
-def nothing_removed() -> dict[str, dict[str, int]]:
+def zero_removal_counts() -> dict[str, dict[str, int]]:
     """Return the counts of :func:`filter_events` before it begins."""
     return {name: {"rows": 0, "ids": 0} for name in ("min_item_events", "min_user_events")}
 
@@ -92,7 +92,7 @@ def filter_events(events: pd.DataFrame, filters: FilterSettings) -> tuple[pd.Dat
     With ``repeat`` the result is the largest part of the log in which every item and every user has its least
     rows; it does not depend on the order of removal.
     """
-    removed, before = nothing_removed(), -1
+    removed, before = zero_removal_counts(), -1
     while before != len(events) and (before < 0 or filters.repeat):
         before = len(events)
         for name, column, least in filters.steps():
@@ -101,11 +101,11 @@ def filter_events(events: pd.DataFrame, filters: FilterSettings) -> tuple[pd.Dat
             kept = counts[codes] >= least
             removed[name]["rows"] += int((~kept).sum())
             removed[name]["ids"] += int((counts < least).sum())
-            events = keep(events, kept)
+            events = keep_rows(events, kept)
     return events, removed
 
 
-def once_a_session(events: pd.DataFrame, weighting: WeightSettings) -> pd.DataFrame:
+def keep_last_of_session(events: pd.DataFrame, weighting: WeightSettings) -> pd.DataFrame:
     """Return the events that no event of the same user, item and type follows within ``session_minutes``.
 
     A page loaded five times in ten minutes is one sign of interest, not five. Each event is compared with the next
@@ -124,9 +124,9 @@ def once_a_session(events: pd.DataFrame, weighting: WeightSettings) -> pd.DataFr
     users = IdMap.of(events[USER])
     user, item = (ids.rows_int32(events[name]) for name, ids in ((USER, users), (ITEM, IdMap.of(events[ITEM]))))
     time, value = events[TIME].to_numpy(), events[VALUE].to_numpy()
-    begins, order = pairs.in_order(user, item, len(users), time, value)
+    begins, order = pairs.sort_events(user, item, len(users), time, value)
     kind = pd.factorize(events[EVENT])[0] if EVENT in events else np.zeros(len(events), dtype=np.int64)
-    return keep(events, pairs.ends_of_sessions(begins, order, item, time, kind, 60 * weighting.session_minutes))
+    return keep_rows(events, pairs.last_of_session(begins, order, item, time, kind, 60 * weighting.session_minutes))
 
 
 def check_event_types(events: pd.DataFrame, weighting: WeightSettings) -> None:
@@ -144,7 +144,7 @@ def check_event_counts(counts: dict[str, int], weighting: WeightSettings) -> Non
         raise ConfigError(f"event types without a weight: {kinds}. Give each one under [weigh.events], 0 to ignore it.")
 
 
-def weigh(events: pd.DataFrame, weighting: WeightSettings, *, reference: float | None = None) -> pd.DataFrame:
+def weigh_events(events: pd.DataFrame, weighting: WeightSettings, *, reference: float | None = None) -> pd.DataFrame:
     """Return events with ``value`` × type weight × 2^(−age / half-life); rows of weight 0 are left out.
 
     The type weight is 1 when there is no ``event`` column or no weights are given. Age is ``reference −
@@ -164,13 +164,14 @@ def weigh(events: pd.DataFrame, weighting: WeightSettings, *, reference: float |
     check_event_types(events, weighting)
     weight = events[EVENT].map(weighting.events).to_numpy(dtype=np.float64)
     weighed[VALUE] = weighed[VALUE].to_numpy() * weight
-    return keep(weighed, weight != 0)
+    return keep_rows(weighed, weight != 0)
 
 
-def undecayed(interactions: Interactions, half_life_days: float, reference: float) -> Interactions:
-    """Return values as they were before :func:`weigh` let them decay, to the rounding of float32 and of whole seconds.
+def undo_decay(interactions: Interactions, half_life_days: float, reference: float) -> Interactions:
+    """Return values as they were before :func:`weigh_events` applied the decay.
 
-    Right where each value is of one event: a sum of several does not come back.
+    Exact up to the rounding of float32 and of whole seconds, where each value is that of one event: a sum
+    of several events cannot be restored.
     """
     value = interactions.value / _decay(interactions.time, half_life_days, reference)
     return replace(interactions, value=value.astype(np.float32))
@@ -180,7 +181,7 @@ def _decay(time: np.ndarray, half_life_days: float, reference: float) -> np.ndar
     return np.exp2(-np.maximum(reference - time, 0.0) / (half_life_days * DAY))
 
 
-def aggregate(events: pd.DataFrame, how: Aggregate, users: IdMap, items: IdMap) -> Interactions:
+def aggregate_events(events: pd.DataFrame, how: Aggregate, users: IdMap, items: IdMap) -> Interactions:
     """Return one entry a (user, item), sorted by rows of ``users`` and ``items``.
 
     value: ``sum`` of values (float64 in the order (timestamp, value), then float32), value of the ``last``
@@ -200,15 +201,15 @@ def aggregate(events: pd.DataFrame, how: Aggregate, users: IdMap, items: IdMap) 
     user, item = _rows(events, USER, users), _rows(events, ITEM, items)
     value = events[VALUE].to_numpy()
     time = events[TIME].to_numpy() if TIME in events else np.full(len(events), -1, dtype=np.int32)
-    begins, order = pairs.in_order(user, item, len(users), time, value)
+    begins, order = pairs.sort_events(user, item, len(users), time, value)
     del user  # it is in the order by now
-    user, item, value, time = pairs.one_a_pair(begins, order, item, time, value, AGGREGATES.index(how))
+    user, item, value, time = pairs.aggregate_pairs(begins, order, item, time, value, AGGREGATES.index(how))
     if not np.isfinite(value).all():
         raise InputError("a (user, item) value does not fit in float32 after weighting: scale the values down.")
     return Interactions(users, items, user, item, value, time)
 
 
-def table(interactions: Interactions) -> pd.DataFrame:
+def interactions_to_table(interactions: Interactions) -> pd.DataFrame:
     """Return the interactions table: user_id, item_id (dtypes of the input), value float32, timestamp int64."""
     return pd.DataFrame(
         {
@@ -220,8 +221,8 @@ def table(interactions: Interactions) -> pd.DataFrame:
     )
 
 
-def from_table(df: pd.DataFrame, users: IdMap | None = None, items: IdMap | None = None) -> Interactions:
-    """Return the interactions of a table of one row a (user, item), in any order; undoes :func:`table`.
+def interactions_from_table(df: pd.DataFrame, users: IdMap | None = None, items: IdMap | None = None) -> Interactions:
+    """Return the interactions of a table of one row a (user, item), in any order; undoes :func:`interactions_to_table`.
 
     Without ``users`` or ``items``, the maps are those of the ids present.
 

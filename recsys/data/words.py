@@ -54,7 +54,7 @@ _START = "Bar Cal Dor Fen Gar Hol Kes Lam Mor Nel Ost Pel Quin Ros Sal Tor Ul Ve
 _END = "adek ander ava bury dale eki enko ette holm ini lund mark mond ova quist rell stad tano vik worth".split()
 
 
-def people(count: int) -> np.ndarray:
+def person_names(count: int) -> np.ndarray:
     """Return ``count`` (up to 8,000) distinct made-up names, always the same ones."""
     mixed = np.arange(count) * 3_067 % (len(_FIRST) * len(_START) * len(_END))
     first, family = np.divmod(mixed, len(_START) * len(_END))
@@ -64,7 +64,7 @@ def people(count: int) -> np.ndarray:
     )
 
 
-def titles(numbers: np.ndarray) -> list[str]:
+def film_titles(numbers: np.ndarray) -> list[str]:
     """Return a title for each of int[n] non-negative numbers; titles repeat after 900, as real ones do."""
     adjective, noun = np.divmod(numbers % (len(_ADJECTIVES) * len(_NOUNS)), len(_NOUNS))
     return [f"The {_ADJECTIVES[a]} {_NOUNS[n]}" for a, n in zip(adjective, noun, strict=True)]

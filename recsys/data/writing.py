@@ -17,7 +17,7 @@ from recsys.errors import ConfigError, InputError
 
 
 @contextmanager
-def appending(paths: dict[str, Path], format: str) -> Iterator[dict[str, Callable[[pd.DataFrame], None]]]:
+def open_appenders(paths: dict[str, Path], format: str) -> Iterator[dict[str, Callable[[pd.DataFrame], None]]]:
     """Give, for each path by name, a function that appends a frame; when the block fails, no file is left.
 
     Args:

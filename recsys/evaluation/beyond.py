@@ -14,12 +14,12 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array, diags_array
 
-from recsys.data.card import gini
-from recsys.errors import ConfigError, nearest
+from recsys.data.card import gini_coefficient
+from recsys.errors import ConfigError, suggest_nearest
 from recsys.evaluation.evaluate import EvaluationSettings, from_counts, truth_of
 from recsys.evaluation.groups import POPULARITY, Groups, by_item_group, popularity_codes, table_groups
 from recsys.evaluation.judging.metrics import parse_all
-from recsys.features.encoding import features
+from recsys.features.encoding import encode_features
 from recsys.schema import ITEM
 from recsys.types import Evaluation, IdMap, Split, TopK
 
@@ -92,13 +92,15 @@ def attributes(wanted: str | None, ids: IdMap, table: pd.DataFrame | None) -> cs
     """
     columns = [] if table is None else [name for name in table.columns if name != ITEM]
     if wanted is not None and wanted not in columns:
-        raise ConfigError(f"[judge] attribute, or --by: the items table has no '{wanted}'.{nearest(wanted, columns)}")
+        raise ConfigError(
+            f"[judge] attribute, or --by: the items table has no '{wanted}'.{suggest_nearest(wanted, columns)}"
+        )
     if table is None:
         return None
     name = wanted or next((name for name in columns if table[name].map(_is_list).any()), None)
     if name is None:
         return None
-    matrix = features(table[[ITEM, name]], ITEM, ids).matrix.astype(np.float64)
+    matrix = encode_features(table[[ITEM, name]], ITEM, ids).matrix.astype(np.float64)
     matrix.data[:] = 1.0
     return matrix if matrix.nnz else None
 
@@ -249,7 +251,7 @@ def of_all_lists(times: np.ndarray, weight: np.ndarray, lists: int) -> dict[str,
     overlap = (float(weight @ weight) - lists) / (lists * (lists - 1)) if lists > 1 else np.nan
     values = {
         "coverage": float((times > 0).mean()) if len(times) else np.nan,
-        "gini": gini(np.sort(times)),
+        "gini": gini_coefficient(np.sort(times)),
         "entropy": float(-(share * np.log2(share)).sum()) if total else np.nan,
         "personalisation": 1 - overlap,
     }

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array
 
-from recsys.data.hashing import combine, id_bits
+from recsys.data.hashing import hash_words, id_bits
 from recsys.evaluation.evaluate import EvaluationSettings, score, truth_of
 from recsys.evaluation.judging.judge import judge
 from recsys.evaluation.judging.metrics import parse_all
@@ -41,7 +41,7 @@ class ColdStart:
         self.cuts = tuple(cut for cut in sorted(set(judging.cold_start)) if (events >= max(cut, 1)).sum() >= LEAST)
         able = np.flatnonzero(events >= max(self.cuts, default=np.inf))
         if len(able) > MOST:
-            bits = combine(0, id_bits(pd.Index(split.test.users.ids_of(able))))
+            bits = hash_words(0, id_bits(pd.Index(split.test.users.ids_of(able))))
             able = np.sort(able[np.argsort(bits, kind="stable")[:MOST]])
         self.users, self.seen, self.relevant = able, select_rows(histories, able), select_rows(relevant, able)
         self.seen.sort_indices()
@@ -78,7 +78,7 @@ def _places(split: Split, rows: np.ndarray) -> np.ndarray:
     own = select_rows(times, history.users.rows(split.test.users.ids)[rows])
     own.sort_indices()
     user = np.repeat(np.arange(len(rows)), np.diff(own.indptr))
-    chance = combine(1, id_bits(pd.Index(split.test.users.ids_of(rows)))[user], own.indices)
+    chance = hash_words(1, id_bits(pd.Index(split.test.users.ids_of(rows)))[user], own.indices)
     order = np.lexsort((chance if (history.time < 0).all() else own.indices, own.data, user))
     place = np.empty(len(order), dtype=np.int64)
     place[order] = np.arange(len(order)) - own.indptr[user[order]]

@@ -16,7 +16,7 @@ from recsys.evaluation.judging.conventions import Convention
 from recsys.evaluation.judging.judge import Judged, Ties, judge, judge_codes
 from recsys.evaluation.judging.metrics import Metric, parse_all
 from recsys.evaluation.topk_tables import LISTS, TRUTH, codes, lists
-from recsys.schema import ITEM, USER, VALUE, one_kind
+from recsys.schema import ITEM, USER, VALUE, unify_ids
 from recsys.types import SHORTFALL, Evaluation, Interactions, Split, TopK
 
 CAUTION = (
@@ -133,7 +133,7 @@ def evaluate_tables(
     items, (chosen, listed) = codes(truth[ITEM], recs[ITEM])
     m = int(chooser.max(initial=-1)) + 1  # the users of the truth come first
     order, bounds = kernels.group_rows(chooser, m)
-    if repeated := int(kernels.repeats(chosen[order], bounds, len(items)).sum()):
+    if repeated := int(kernels.count_repeats(chosen[order], bounds, len(items)).sum()):
         raise InputError(f"truth: {repeated:,} rows repeat a (user, item) pair: keep one of each")
     value = truth[VALUE].to_numpy(dtype=np.float64) if VALUE in truth else np.ones(len(truth))
     kept = order[_is_relevant(value, judging.relevant)[order]]
@@ -185,7 +185,7 @@ def _aligned(propensity: pd.Series, items: np.ndarray) -> np.ndarray:
     """Return float64[items]; an item that the Series does not name has its smallest value."""
     if not ((propensity > 0) & (propensity <= 1)).all():
         raise InputError("propensities must lie in (0, 1]")
-    named, wanted = one_kind(pd.Series(propensity.index), pd.Series(items))
+    named, wanted = unify_ids(pd.Series(propensity.index), pd.Series(items))
     return propensity.set_axis(named).reindex(wanted).fillna(propensity.min()).to_numpy(dtype=np.float64)
 
 

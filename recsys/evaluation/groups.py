@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array
 
-from recsys.errors import ConfigError, nearest
+from recsys.errors import ConfigError, suggest_nearest
 from recsys.evaluation.judging.judge import judge
 from recsys.evaluation.judging.metrics import Metric
 from recsys.evaluation.testing.significance import Sums
@@ -157,7 +157,7 @@ def whose(wanted: Iterable[str], users: Iterable[str], items: Iterable[str]) -> 
         if name in users & items:
             raise ConfigError(f"[judge] segments: users and items both have a column '{name}': rename one of them.")
         if name not in users | items:
-            known = nearest(name, users | items) if users | items else " There is no users or items table."
+            known = suggest_nearest(name, users | items) if users | items else " There is no users or items table."
             raise ConfigError(f"[judge] segments: no column '{name}' in the users or items table.{known}")
     return [name for name in wanted if name in users], [name for name in wanted if name in items]
 

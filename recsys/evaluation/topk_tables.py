@@ -15,11 +15,24 @@ import pyarrow.parquet
 
 from recsys import kernels
 from recsys.data.reading.files import Source
-from recsys.errors import InputError, nearest
-from recsys.schema import EVENT, ITEM, RANK, SCORE, SOURCE, TIME, USER, VALUE, Table, is_category, is_text, one_kind
+from recsys.errors import InputError, suggest_nearest
+from recsys.schema import (
+    EVENT,
+    ITEM,
+    RANK,
+    SCORE,
+    SOURCE,
+    TIME,
+    USER,
+    VALUE,
+    TableSchema,
+    is_category,
+    is_text,
+    unify_ids,
+)
 
-LISTS = Table("topk", (USER, ITEM), (RANK, SCORE, SOURCE))
-TRUTH = Table("truth", (USER, ITEM), (VALUE, TIME, EVENT))
+LISTS = TableSchema("topk", (USER, ITEM), (RANK, SCORE, SOURCE))
+TRUTH = TableSchema("truth", (USER, ITEM), (VALUE, TIME, EVENT))
 _ID = pa.dictionary(pa.int32(), pa.string())
 _TYPES = {
     USER: _ID,
@@ -43,7 +56,7 @@ def read_truth(path: str | Path) -> pd.DataFrame:
     return _read(Source(Path(path)), TRUTH)
 
 
-def _read(source: Source, table: Table) -> pd.DataFrame:
+def _read(source: Source, table: TableSchema) -> pd.DataFrame:
     """Return the known columns of a file, text ids as categories.
 
     Raises:
@@ -66,7 +79,7 @@ def _read(source: Source, table: Table) -> pd.DataFrame:
     return found
 
 
-def _csv(source: Source, table: Table, delimiter: str) -> pd.DataFrame:
+def _csv(source: Source, table: TableSchema, delimiter: str) -> pd.DataFrame:
     with source.open() as stream:
         found = pa.csv.read_csv(
             stream,
@@ -77,7 +90,7 @@ def _csv(source: Source, table: Table, delimiter: str) -> pd.DataFrame:
     return found.unify_dictionaries().to_pandas()
 
 
-def _parquet(source: Source, table: Table) -> pd.DataFrame:
+def _parquet(source: Source, table: TableSchema) -> pd.DataFrame:
     data = pa.parquet.ParquetDataset(source.path, read_dictionary=[USER, ITEM])
     require(table, data.schema.names, str(source))
     found = data.read()
@@ -88,12 +101,14 @@ def _parquet(source: Source, table: Table) -> pd.DataFrame:
     return found.unify_dictionaries().to_pandas()
 
 
-def require(table: Table, columns: Iterable[str], where: str) -> None:
+def require(table: TableSchema, columns: Iterable[str], where: str) -> None:
     """Raise InputError naming every missing, repeated and unknown column at once."""
     columns = list(columns)
     known = table.required + table.optional
-    problems = [f"no column '{name}'.{nearest(name, columns)}" for name in table.required if name not in columns]
-    problems += [f"unknown column '{name}'.{nearest(name, known)}" for name in columns if name not in known]
+    problems = [
+        f"no column '{name}'.{suggest_nearest(name, columns)}" for name in table.required if name not in columns
+    ]
+    problems += [f"unknown column '{name}'.{suggest_nearest(name, known)}" for name in columns if name not in known]
     problems += [f"column '{name}' stands there twice." for name in known if columns.count(name) > 1]
     if problems:
         raise InputError("\n".join(f"{where}: {problem}" for problem in problems) + "\nRename or drop columns.")
@@ -113,7 +128,7 @@ def codes(*columns: pd.Series) -> tuple[np.ndarray, list[np.ndarray]]:
     found = [_encode(column) for column in columns]
     ids = [pd.Series(names) for names, _, _ in found]
     if len({series.dtype.kind == "O" for series in ids if len(series)}) > 1:
-        ids = one_kind(*ids)
+        ids = unify_ids(*ids)
     everything, union = pd.factorize(np.concatenate([series.to_numpy() for series in ids]))
     parts = np.split(everything.astype(np.int32), np.cumsum([len(series) for series in ids])[:-1])
     return np.asarray(union), [part[place][own] for part, (_, place, own) in zip(parts, found, strict=True)]
@@ -125,7 +140,7 @@ def _encode(column: pd.Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         own, names = column.cat.codes.to_numpy(), column.cat.categories.to_numpy()
     else:
         own, names = _factorize(column.to_numpy())
-    seen, place = kernels.first_seen(own.astype(np.int32, copy=False), len(names))
+    seen, place = kernels.number_codes(own.astype(np.int32, copy=False), len(names))
     if (missing := own < 0).any():
         raise InputError(f"{int(missing.sum()):,} rows have no {column.name}, first row {missing.argmax() + 1}")
     names = names[seen]
@@ -205,10 +220,12 @@ def lists(
 
     listed = sorted_(item)
     _refuse_repeats(
-        table, order, offsets, "item", kernels.repeats(listed, offsets, int(item.max(initial=0)) + 1), where
+        table, order, offsets, "item", kernels.count_repeats(listed, offsets, int(item.max(initial=0)) + 1), where
     )
     if rank is not None:
-        _refuse_repeats(table, order, offsets, "rank", kernels.equal_neighbours(sorted_(rank), offsets)[:, 0], where)
+        _refuse_repeats(
+            table, order, offsets, "rank", kernels.count_equal_neighbours(sorted_(rank), offsets)[:, 0], where
+        )
     return Lists(listed, None if score is None else sorted_(score), offsets)
 
 

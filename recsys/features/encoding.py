@@ -36,7 +36,7 @@ _WORD = re.compile(rf"[{_UNSPACED}]+|[^\W_{_UNSPACED}]{{2,}}")
 _ACCENTS = re.compile("[̀-ͯ]")
 
 
-def features(table: pd.DataFrame, key: str, ids: IdMap) -> Features:
+def encode_features(table: pd.DataFrame, key: str, ids: IdMap) -> Features:
     """Return the features of ``table``: row i is that of ``ids`` row i, empty where the table has no such id.
 
     Args:
@@ -66,7 +66,7 @@ def features(table: pd.DataFrame, key: str, ids: IdMap) -> Features:
     return Features(matrix, tuple(names))
 
 
-def fields(known: Features) -> dict[str, np.ndarray]:
+def columns_by_field(known: Features) -> dict[str, np.ndarray]:
     """Return field -> int64 columns, in order of first appearance.
 
     >>> fields(Features(csr_array((1, 3)), ("genres=drama", "year=1994", "genres=war")))
@@ -78,7 +78,7 @@ def fields(known: Features) -> dict[str, np.ndarray]:
     return {field: np.array(columns) for field, columns in found.items()}
 
 
-def words(text: str) -> list[str]:
+def split_words(text: str) -> list[str]:
     """Return the words of a text, without HTML, case and accents; scripts without spaces give pairs of characters.
 
     >>> words("<b>Amélie</b> &amp; the CAFÉ: 東京物語, part 2")
@@ -115,7 +115,7 @@ def _field(column: pd.Series) -> tuple[csr_array, list[str]]:
     whole = pd.Series([_plain(c[0]) for c in cells if c], dtype=object)
     if whole.duplicated(keep=False).mean() >= 0.5:
         return _count(cells, lambda cell: [_plain(value) for value in cell])
-    return _count(cells, lambda cell: [word for value in cell for word in words(value)])
+    return _count(cells, lambda cell: [word for value in cell for word in split_words(value)])
 
 
 def _cell(value: Any) -> list[str]:
@@ -157,7 +157,7 @@ def _hats(values: np.ndarray) -> tuple[csr_array, list[str]]:
     return hats.astype(np.float32), [f"{knot:.12g}" for knot in knots]
 
 
-def shuffled(known: Features, seed: int) -> Features:
+def shuffle_features(known: Features, seed: int) -> Features:
     """Return the features handed out anew among the rows that have any: what is told stays, of whom does not.
 
     The placebo of an ablation. Which rows have features says something too (popular items are described better), and a

@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array
 
-from recsys.errors import ConfigError, InputError, RunFolderError, nearest
+from recsys.errors import ConfigError, InputError, RunFolderError, suggest_nearest
 from recsys.schema import USER
 from recsys.types import Interactions
 
@@ -104,7 +104,7 @@ class Segments:
             raise RunFolderError(f"{place}: cannot be read: {error}. Run it again.") from error
 
 
-def described(table: pd.DataFrame | None, columns: Sequence[str]) -> pd.DataFrame:
+def describe_users(table: pd.DataFrame | None, columns: Sequence[str]) -> pd.DataFrame:
     """Return the users table as segments need it: ``user_id`` and ``columns`` as text, a missing value empty.
 
     Raises:
@@ -116,9 +116,9 @@ def described(table: pd.DataFrame | None, columns: Sequence[str]) -> pd.DataFram
     found = {USER: table[USER].astype(str).astype(object)}
     for name in columns:
         if name == USER or name not in table:
-            known = nearest(name, set(table.columns) - {USER})
+            known = suggest_nearest(name, set(table.columns) - {USER})
             raise ConfigError(f"{_HINT}: no column '{name}' to group by in the users table.{known}")
-        found[name] = pd.Series(texts(table[name]), index=table.index)
+        found[name] = pd.Series(values_as_text(table[name]), index=table.index)
         values = found[name].unique()
         if any("|" in value for value in values):
             raise ConfigError(
@@ -133,7 +133,9 @@ def described(table: pd.DataFrame | None, columns: Sequence[str]) -> pd.DataFram
     return pd.DataFrame(found).reset_index(drop=True)
 
 
-def groups(users: pd.DataFrame, columns: Sequence[str], items: int, memory_mb: int) -> tuple[list[Key], np.ndarray]:
+def group_users(
+    users: pd.DataFrame, columns: Sequence[str], items: int, memory_mb: int
+) -> tuple[list[Key], np.ndarray]:
     """Return the distinct keys of a described users table, and int64[users], the key of each.
 
     Raises:
@@ -150,7 +152,7 @@ def groups(users: pd.DataFrame, columns: Sequence[str], items: int, memory_mb: i
     return keys, codes
 
 
-def learn(
+def segments_from_counts(
     users: pd.DataFrame,
     columns: Sequence[str],
     keys: Sequence[Key],
@@ -162,7 +164,7 @@ def learn(
 
     Args:
         users: described; it comes along.
-        keys: of :func:`groups`.
+        keys: of :func:`group_users`.
         counts: int64[keys], users with exactly this key who like something; csr (keys, items), how many like each.
         share: float64[items], of all users who like something, those who like each.
         prior: m, ≥ 0, in users.
@@ -182,10 +184,10 @@ def learn(
     return Segments(tuple(columns), tuple(known), stacked, users)
 
 
-def fit(
+def fit_segments(
     train: Interactions, table: pd.DataFrame | None, columns: Sequence[str], *, prior: float, memory_mb: int
 ) -> Segments:
-    """Return the segments of a local log: :func:`described`, :func:`groups`, counted, :func:`learn`.
+    """Return the segments of a local log.
 
     >>> from recsys.data.synthetic import checkerboard
     >>> train = checkerboard(4)
@@ -194,8 +196,8 @@ def fit(
     >>> found.keys, found.scores.tolist()
     ((('x',), ('y',)), [[0.5, 0.0, 0.5, 0.0], [0.0, 0.5, 0.0, 0.5]])
     """
-    users = described(table, columns)
-    keys, codes = groups(users, columns, len(train.items), memory_mb)
+    users = describe_users(table, columns)
+    keys, codes = group_users(users, columns, len(train.items), memory_mb)
     at = pd.Index(users[USER]).get_indexer(pd.Index(train.users.ids.astype(str), dtype=object))
     key_of = np.append(codes, -1)[at]
     liked = train.value > 0
@@ -205,7 +207,9 @@ def fit(
     n = np.bincount(key_of[likers] + 1, minlength=len(keys) + 1)[1:]
     inside = key_of[user] >= 0
     cells = (np.ones(int(inside.sum()), dtype=np.int64), (key_of[user][inside], item[inside]))
-    return learn(users, columns, keys, (n, csr_array(cells, shape=(len(keys), len(train.items)))), popular, prior)
+    return segments_from_counts(
+        users, columns, keys, (n, csr_array(cells, shape=(len(keys), len(train.items)))), popular, prior
+    )
 
 
 class BySegment:
@@ -245,7 +249,7 @@ class BySegment:
         return np.where(self.model.leads(histories, users), -1, self.rows[users])
 
 
-def told(pairs: Iterable[str], segments: Segments) -> dict[str, str]:
+def parse_user_attributes(pairs: Iterable[str], segments: Segments) -> dict[str, str]:
     """Return column -> value of ``column=value`` texts.
 
     Raises:
@@ -255,7 +259,7 @@ def told(pairs: Iterable[str], segments: Segments) -> dict[str, str]:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or name.strip() not in segments.columns:
-            known = nearest(name.strip(), segments.columns)
+            known = suggest_nearest(name.strip(), segments.columns)
             raise InputError(f"--with {pair}: write column=value, of a column that makes this run's segments.{known}")
         found[name.strip()] = value.strip()
     return found
@@ -263,7 +267,7 @@ def told(pairs: Iterable[str], segments: Segments) -> dict[str, str]:
 
 def _keys(table: pd.DataFrame) -> tuple[list[Key], np.ndarray]:
     """Return the distinct keys of the rows in order of first appearance, and int64[rows], the key of each."""
-    cells = pd.DataFrame({name: texts(table[name]) for name in table})
+    cells = pd.DataFrame({name: values_as_text(table[name]) for name in table})
     codes = cells.groupby(list(cells), sort=False).ngroup().to_numpy(dtype=np.int64)
     keys = []
     for values in cells.drop_duplicates().itertuples(index=False, name=None):
@@ -272,19 +276,19 @@ def _keys(table: pd.DataFrame) -> tuple[list[Key], np.ndarray]:
     return keys, codes
 
 
-def texts(column: pd.Series) -> np.ndarray:
+def values_as_text(column: pd.Series) -> np.ndarray:
     """Return values as text (object), missing ones empty: 25.0 is "25", several values are joined by ``|``."""
     try:
         codes, values = pd.factorize(column)
     except TypeError:  # lists cannot be hashed
-        return np.array([text(value) for value in column], dtype=object)
-    return np.array([*map(text, values), _MISSING], dtype=object)[codes]
+        return np.array([value_as_text(value) for value in column], dtype=object)
+    return np.array([*map(value_as_text, values), _MISSING], dtype=object)[codes]
 
 
-def text(value: Any) -> str:
-    """Return one value as :func:`texts` does."""
+def value_as_text(value: Any) -> str:
+    """Return one value as :func:`values_as_text` does."""
     if isinstance(value, list | tuple | set | np.ndarray):
-        return "|".join(map(text, value))
+        return "|".join(map(value_as_text, value))
     if value is None or value is pd.NA or value != value:
         return _MISSING
     return str(int(value)) if isinstance(value, float | np.floating) and value.is_integer() else str(value).strip()

@@ -13,7 +13,7 @@ from sklearn.preprocessing import normalize
 
 from recsys import linalg
 from recsys.errors import ConfigError
-from recsys.features.encoding import fields
+from recsys.features.encoding import columns_by_field
 from recsys.types import Features
 
 T = TypeVar("T")
@@ -22,7 +22,7 @@ K1, B = 1.2, 0.75
 """Okapi BM25's own defaults: how fast a repeated word saturates, and how much a long text is held against it."""
 
 
-def required(features: Features | None, kind: str) -> Features:
+def require_features(features: Features | None, kind: str) -> Features:
     """Return the features, or say that the model cannot do without."""
     if features is None or not features.matrix.nnz:
         raise ConfigError(f"model '{kind}' needs item features: give [data] items a table with attributes or text.")
@@ -32,7 +32,7 @@ def required(features: Features | None, kind: str) -> Features:
 _REMEMBERED: WeakKeyDictionary[Features, dict[tuple[Any, ...], Any]] = WeakKeyDictionary()
 
 
-def remember(features: Features, key: tuple[Any, ...], make: Callable[[], T]) -> T:
+def compute_once(features: Features, key: tuple[Any, ...], make: Callable[[], T]) -> T:
     """Return ``make()``, once a ``key`` for as long as ``features``, whose arrays never change, is alive.
 
     Models that are fitted again and again on the same features, by a search say, share what depends on them alone.
@@ -43,7 +43,7 @@ def remember(features: Features, key: tuple[Any, ...], make: Callable[[], T]) ->
     return known[key]
 
 
-def weighted(features: Features, scheme: Scheme = "tfidf", weights: dict[str, float] | None = None) -> csr_array:
+def weigh_terms(features: Features, scheme: Scheme = "tfidf", weights: dict[str, float] | None = None) -> csr_array:
     """Return float32 csr (items, features) with rows of length 1 (0 for an item without features).
 
     Each field apart: values are damped (``tfidf``: log(1 + v); ``bm25``: v(k₁ + 1)/(v + k₁(1 − b + b·length/mean
@@ -57,29 +57,31 @@ def weighted(features: Features, scheme: Scheme = "tfidf", weights: dict[str, fl
         ConfigError: ``weights`` names a field that the features do not have.
     """
     key = ("weighted", scheme, *sorted((weights or {}).items()))
-    return remember(features, key, lambda: _weighted(features, scheme, dict(weights or {})))
+    return compute_once(features, key, lambda: _weighted(features, scheme, dict(weights or {})))
 
 
 def _weighted(features: Features, scheme: Scheme, weights: dict[str, float]) -> csr_array:
     parts, columns = [], []
-    for name, own in fields(features).items():
+    for name, own in columns_by_field(features).items():
         block = csr_array(features.matrix[:, own])
         parts.append(weights.pop(name, 1.0) * normalize(_damped(block, scheme)))
         columns.append(own)
     if weights:
-        raise ConfigError(f"no features of field {sorted(weights)[0]!r}: the fields are {list(fields(features))}")
+        raise ConfigError(
+            f"no features of field {sorted(weights)[0]!r}: the fields are {list(columns_by_field(features))}"
+        )
     joined = csr_array(hstack(parts, format="csr"))[:, np.argsort(np.concatenate(columns))]
     joined.eliminate_zeros()
     joined.sort_indices()
     return csr_array(normalize(joined)).astype(np.float32)
 
 
-def with_constant(terms: csr_array) -> csr_array:
+def add_constant_column(terms: csr_array) -> csr_array:
     """Return the terms and one more column of ones."""
     return csr_array(hstack([terms, np.ones((terms.shape[0], 1), dtype=np.float32)], format="csr"))
 
 
-def predicted(
+def predict_cold_factors(
     terms: csr_array, factors: np.ndarray, warm: np.ndarray, liked_by: np.ndarray, ridge: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return float32[items, rank] and bool[items]: factors, those of cold items from their terms; and who has one.
@@ -88,7 +90,7 @@ def predicted(
     Warm items keep their factors. A cold item without a term has none.
 
     Args:
-        terms: csr (items, terms), the last column ones: :func:`with_constant`.
+        terms: csr (items, terms), the last column ones: :func:`add_constant_column`.
         factors: float[items, rank], any numbers where ``warm``, bool[items], is False; some item is warm.
         liked_by: [items], > 0 where ``warm``.
     """

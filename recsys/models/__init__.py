@@ -26,7 +26,7 @@ from zipfile import BadZipFile
 import numpy as np
 from scipy.sparse import issparse, load_npz, save_npz
 
-from recsys.errors import ConfigError, RunFolderError, nearest
+from recsys.errors import ConfigError, RunFolderError, suggest_nearest
 from recsys.parameters import build_from_parameters
 from recsys.types import Recommender
 
@@ -138,6 +138,6 @@ def _read_array(path: Path) -> Any:
 def kind_class(kind: str) -> Any:
     """Return the class of a kind; ConfigError for an unknown one."""
     if kind not in KINDS:
-        raise ConfigError(f"unknown model '{kind}'.{nearest(kind, KINDS)}")
+        raise ConfigError(f"unknown model '{kind}'.{suggest_nearest(kind, KINDS)}")
     module, name = KINDS[kind]
     return getattr(importlib.import_module(f"recsys.models.{module}"), name)

@@ -11,7 +11,7 @@ from scipy.sparse import csr_array
 from sklearn.decomposition import TruncatedSVD
 from sklearn.preprocessing import normalize
 
-from recsys.features.terms import Scheme, required, weighted
+from recsys.features.terms import Scheme, require_features, weigh_terms
 from recsys.kernels import select_top_k
 from recsys.linalg import arrays, dense_product, nearest_rows
 from recsys.parameters import STRICT
@@ -22,7 +22,7 @@ from recsys.types import Features, Interactions
 class Content:
     """Items like the ones in the history, by their attributes and words alone; the only model that needs no crowd.
 
-    score(u, i) = cos(Σ_j w_j t_j, t_i), where t is an item's weighted features (:func:`weighted`) and w_j is
+    score(u, i) = cos(Σ_j w_j t_j, t_i), where t is an item's weighted features (:func:`weigh_terms`) and w_j is
     log(1 + |v|) with the sign of the value v, a dislike counting ``dislike`` as much. Recency is in the value:
     ``[weigh] half_life_days`` makes old events small. In [−1, 1]; NaN for items without features and for users
     whose history has none.
@@ -49,8 +49,8 @@ class Content:
         Raises:
             ConfigError: no features, or a weight for a field that they do not have.
         """
-        known = required(features, "content")
-        self.terms_ = weighted(known, self.scheme, self.fields)
+        known = require_features(features, "content")
+        self.terms_ = weigh_terms(known, self.scheme, self.fields)
         self.names_ = np.array(known.names, dtype=str)
         self.basis_ = np.zeros((self.terms_.shape[1], 0), dtype=np.float32)
         if 0 < self.dims < min(self.terms_.shape):

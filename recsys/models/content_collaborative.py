@@ -13,7 +13,14 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.preprocessing import normalize
 
 from recsys.errors import InputError
-from recsys.features.terms import Scheme, predicted, remember, required, weighted, with_constant
+from recsys.features.terms import (
+    Scheme,
+    add_constant_column,
+    compute_once,
+    predict_cold_factors,
+    require_features,
+    weigh_terms,
+)
 from recsys.models.collaborative.als import ALS
 from recsys.models.collaborative.linear import Linear, liked, liked_columns
 from recsys.models.content import filled, similar
@@ -29,7 +36,7 @@ class Attributes(ALS):
     """ALS that gives a new item the factor its attributes predict: *attributes → factors*.
 
     W minimises Σ_i n_i^½ |y_i − [f_i, 1]·W|² + ``ridge``·|W|² over the items somebody liked n_i times, with f the
-    weighted features of :func:`recsys.features.terms.weighted`; an item that nobody liked gets [f_i, 1]·W. The other
+    weighted features of :func:`recsys.features.terms.weigh_terms`; an item that nobody liked gets [f_i, 1]·W. The other
     factors are those of ALS. NaN for items with neither likes nor features.
 
     Reference: Gantner, Drumond, Freudenthaler, Rendle and Schmidt-Thieme, ICDM 2010.
@@ -44,10 +51,10 @@ class Attributes(ALS):
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
         """Fit ALS, then the ridge regression from features to factors."""
         ALS.fit(self, train, features)
-        terms = with_constant(weighted(required(features, "attributes"), self.scheme, self.fields))
+        terms = add_constant_column(weigh_terms(require_features(features, "attributes"), self.scheme, self.fields))
         liked_by = np.bincount(train.item[train.value > 0], minlength=len(train.items))
         if self.known_.any():
-            self._keep(*predicted(terms, self.item_factors_, self.known_, liked_by, self.ridge))
+            self._keep(*predict_cold_factors(terms, self.item_factors_, self.known_, liked_by, self.ridge))
         return self
 
 
@@ -76,8 +83,8 @@ class ContentALS(ALS):
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
         """Learn item factors from the users and the made-up users together."""
-        known, matrix = required(features, "content_als"), train.matrix()
-        weights = weighted(known, self.scheme, self.fields)
+        known, matrix = require_features(features, "content_als"), train.matrix()
+        weights = weigh_terms(known, self.scheme, self.fields)
         usual = np.median(matrix.data[matrix.data > 0]) if (matrix.data > 0).any() else 1.0
         parts = [matrix, self._items(known, weights, self.content * usual)]
         if self.terms and weights.nnz:
@@ -90,7 +97,7 @@ class ContentALS(ALS):
         """Return the made-up users that items stand for: float32[items with features, items]."""
         told = np.flatnonzero(filled(weights))
         key = ("near", self.scheme, *sorted(self.fields.items()), self.neighbours)
-        near = np.column_stack([told, remember(known, key, lambda: similar(weights, told, self.neighbours)[0])])
+        near = np.column_stack([told, compute_once(known, key, lambda: similar(weights, told, self.neighbours)[0])])
         row, place = np.nonzero(near >= 0)
         likes = np.full(len(row), value, dtype=np.float32)
         return csr_array((likes, (row, near[row, place])), shape=(len(told), weights.shape[0]))
@@ -130,11 +137,11 @@ class SideEASE(Linear):
         Raises:
             InputError: it would not fit in ``memory_mb``.
         """
-        known = required(features, "side_ease")
-        terms = weighted(known, self.scheme, self.fields)
+        known = require_features(features, "side_ease")
+        terms = weigh_terms(known, self.scheme, self.fields)
         matrix = train.matrix()
         key = ("reduced", self.scheme, *sorted(self.fields.items()), self.dims, self.seed)
-        latent = remember(known, key, lambda: reduced(terms, self.dims, self.seed))
+        latent = compute_once(known, key, lambda: reduced(terms, self.dims, self.seed))
         side = min(matrix.shape[0] + latent.shape[1], matrix.shape[1])
         if 12 * side**2 / 2**20 > self.memory_mb:
             raise InputError(

@@ -33,8 +33,8 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from scipy.sparse import csr_array
 
-from recsys.errors import ConfigError, InputError, nearest
-from recsys.features.segment_popularity import text, texts
+from recsys.errors import ConfigError, InputError, suggest_nearest
+from recsys.features.segment_popularity import value_as_text, values_as_text
 from recsys.schema import ITEM
 from recsys.types import IdMap
 
@@ -118,7 +118,11 @@ def load(path: str | Path) -> Rules:
         lines = []
         for problem in error.errors():
             key = ".".join(map(str, problem["loc"]))
-            hint = nearest(str(problem["loc"][-1]), Rules.model_fields) if problem["type"] == "extra_forbidden" else ""
+            hint = (
+                suggest_nearest(str(problem["loc"][-1]), Rules.model_fields)
+                if problem["type"] == "extra_forbidden"
+                else ""
+            )
             lines.append(f"{path}: {key}: {problem['msg']}.{hint}")
         raise ConfigError("\n".join(lines)) from None
 
@@ -185,14 +189,14 @@ def _column(table: pd.DataFrame | None, field: str, items: IdMap) -> pd.Series:
     if table is None or field not in table:
         there = [] if table is None else set(table.columns) - {ITEM}
         raise ConfigError(
-            f"a rule asks for the field '{field}', which the items table does not have.{nearest(field, there)}"
+            f"a rule asks for the field '{field}', which the items table does not have.{suggest_nearest(field, there)}"
         )
     return table.set_index(ITEM)[field].reindex(pd.Index(items.ids))
 
 
 def _cells(column: pd.Series) -> list[list[str]]:
     """Return the values of each cell, in one case: none of a missing one, the members of a list or of ``a|b``."""
-    cells = [[value.strip() for value in cell.casefold().split("|")] for cell in texts(column)]
+    cells = [[value.strip() for value in cell.casefold().split("|")] for cell in values_as_text(column)]
     return [[value for value in cell if value] for cell in cells]
 
 
@@ -201,7 +205,7 @@ def _passes(test: Where, column: pd.Series) -> np.ndarray:
     cells = _cells(column)
     for wanted, among in ((test.any_of, True), (test.none_of, False)):
         if wanted is not None:
-            values = {text(value).casefold() for value in wanted}
+            values = {value_as_text(value).casefold() for value in wanted}
             kept &= np.array([bool(values & set(cell)) == among for cell in cells], dtype=bool)
     if test.at_least is not None or test.at_most is not None:
         number = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64)
@@ -215,7 +219,9 @@ def _on_offer(rule: Available, table: pd.DataFrame | None, items: IdMap) -> np.n
     at, kept = _second(rule.at), np.ones(len(items), dtype=bool)
     for field, begins in ((rule.from_field, True), (rule.until_field, False)):
         if field:
-            limit = np.array([_second(cell) if cell else np.nan for cell in texts(_column(table, field, items))])
+            limit = np.array(
+                [_second(cell) if cell else np.nan for cell in values_as_text(_column(table, field, items))]
+            )
             kept &= np.isnan(limit) | ((limit <= at) if begins else (at < limit))
     return kept
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array
 
-from recsys.data.hashing import combine, unit
+from recsys.data.hashing import hash_words, to_unit_interval
 from recsys.errors import ConfigError, InputError
 from recsys.types import TopK
 
@@ -98,7 +98,7 @@ def explore(topk: TopK, k: int, temperature: float, seed: int, users: np.ndarray
     for row, items in enumerate(topk.items):
         listed = items[items >= 0]
         log_weight = _scaled(topk.scores[row, : len(listed)]) / temperature
-        chance = unit(combine(seed, np.full(len(listed), users[row]), listed))
+        chance = to_unit_interval(hash_words(seed, np.full(len(listed), users[row]), listed))
         order = _order(log_weight, chance)[:k]
         places[row, : len(order)] = order
     return _taken(topk, places)
@@ -128,7 +128,7 @@ def sample(weights: Mapping[Any, float], k: int, *, seed: int = 0, user: Hashabl
     keys = [key for key, weight in known.items() if weight > 0]
     bits = id_bits(np.array([str(key) for key in keys], dtype=object))
     whom = id_bits(np.array([str(user)], dtype=object))
-    chance = unit(combine(seed, np.repeat(whom, len(keys)), bits))
+    chance = to_unit_interval(hash_words(seed, np.repeat(whom, len(keys)), bits))
     log_weight = np.log(np.array([known[key] for key in keys]))
     return [keys[place] for place in _order(log_weight, chance)[:k]]
 

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pyarrow.dataset as ds
 
-from recsys.config import Config, load
-from recsys.data.hashing import combine, id_bits
+from recsys.config import Config, load_config
+from recsys.data.hashing import hash_words, id_bits
 from recsys.report.parts import BASELINES
 from recsys.runfolder import RunFolder
 from recsys.schema import ITEM, RANK, USER, VALUE
@@ -39,7 +39,7 @@ class Run:
     @cached_property
     def config(self) -> Config:
         """Return the configuration, every default spelled out."""
-        return load(self.folder.path / "config.toml")
+        return load_config(self.folder.path / "config.toml")
 
     @property
     def about(self) -> dict[str, Any]:
@@ -66,7 +66,7 @@ class Run:
         columns = [USER, "n_relevant", "n_history"]
         table = ds.dataset(place).to_table(columns=columns, filter=ds.field("model") == self.models[0]).to_pandas()
         if len(table) > self._most:
-            table = table.iloc[np.argsort(combine(0, id_bits(pd.Index(table[USER]))), kind="stable")[: self._most]]
+            table = table.iloc[np.argsort(hash_words(0, id_bits(pd.Index(table[USER]))), kind="stable")[: self._most]]
         return table.sort_values(USER, ignore_index=True)
 
     @cached_property

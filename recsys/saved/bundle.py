@@ -25,8 +25,8 @@ import pyarrow.parquet as pq
 from scipy.sparse import csr_array
 
 from recsys import models
-from recsys.config import Config, load
-from recsys.data.weigh import from_table, table
+from recsys.config import Config, load_config
+from recsys.data.weigh import interactions_from_table, interactions_to_table
 from recsys.errors import RunFolderError
 from recsys.features.segment_popularity import Segments
 from recsys.models.collaborative.als import ALS
@@ -112,7 +112,7 @@ def write(run: str | Path, out: str | Path, model: str | None = None) -> str:
         fitted, factors = _from_spark(folder, name, history)
     else:
         fitted = models.load(folder.path / "model" / name)
-    config = load(folder.path / "config.toml")
+    config = load_config(folder.path / "config.toml")
     bundle = Bundle(name, fitted, history, items, config, factors, Segments.load(folder.path))
     write_bundle(bundle, Path(out), folder, sources=[run])
     return name
@@ -129,7 +129,7 @@ def write_bundle(bundle: Bundle, out: Path, source: RunFolder, *, sources: Itera
     """
     with RunFolder.writing(out, "bundle", sources) as folder:
         folder.write_table("split/items.parquet", bundle.items)
-        folder.write_table("split/history.parquet", table(bundle.history))
+        folder.write_table("split/history.parquet", interactions_to_table(bundle.history))
         models.save(bundle.model, folder.path / "model" / bundle.name)
         if bundle.factors is not None:
             np.save(folder.path / FACTORS, bundle.factors, allow_pickle=False)
@@ -164,14 +164,14 @@ def open_bundle(path: str | Path) -> Bundle:
     stored = folder.path / FACTORS
     factors = np.load(stored, allow_pickle=False) if stored.exists() else None
     fitted = models.load(folder.path / "model" / about["model"])
-    config, segments = load(folder.path / "config.toml"), Segments.load(folder.path)
+    config, segments = load_config(folder.path / "config.toml"), Segments.load(folder.path)
     return Bundle(about["model"], fitted, history, items, config, factors, segments)
 
 
 def known(folder: RunFolder) -> tuple[Interactions, pd.DataFrame]:
     """Return what a run or a bundle knows of users, and its candidates with what the items table says of them."""
     items = folder.read_table("split/items.parquet")
-    return from_table(folder.read_table("split/history.parquet"), items=IdMap.of(items[ITEM])), items
+    return interactions_from_table(folder.read_table("split/history.parquet"), items=IdMap.of(items[ITEM])), items
 
 
 def is_bundle(path: Path) -> bool:
@@ -197,7 +197,7 @@ def _from_spark(folder: RunFolder, name: str, history: Interactions) -> tuple[Re
     ids, found = _vectors(folder.path / "model" / name / "user_factors.parquet", USER, rank)
     factors = np.full((len(history.users), rank), np.nan, dtype=np.float32)
     factors[history.users.rows(ids)] = found
-    popular = Popular().fit(from_table(folder.read_table("split/train.parquet"), items=history.items))
+    popular = Popular().fit(interactions_from_table(folder.read_table("split/train.parquet"), items=history.items))
     return Cascade({name: als, "popular": popular}), factors
 
 

@@ -19,7 +19,7 @@ import pandas as pd
 from scipy.sparse import csr_array
 
 from recsys.data.reading.read import read_events
-from recsys.data.weigh import aggregate, table, weigh
+from recsys.data.weigh import aggregate_events, interactions_to_table, weigh_events
 from recsys.errors import RunFolderError
 from recsys.features import segment_popularity
 from recsys.features.segment_popularity import Segments
@@ -114,14 +114,14 @@ def _together(old: Bundle, events: pd.DataFrame) -> tuple[Interactions, np.ndarr
             events = events.assign(**{column: events[column].astype(str)})
     weighing = old.config.weigh
     reference = float(old.history.time.max()) if weighing.half_life_days else None
-    weighed = weigh(events, weighing, reference=reference)
-    known = table(old.history)
+    weighed = weigh_events(events, weighing, reference=reference)
+    known = interactions_to_table(old.history)
     users, items = (IdMap.of(known_ids, weighed[column]) for known_ids, column in _ids(old.history))
-    new = table(aggregate(weighed, weighing.aggregate, users, items))
+    new = interactions_to_table(aggregate_events(weighed, weighing.aggregate, users, items))
     both = pd.concat([known, new], ignore_index=True)
     timed = (both[TIME] >= 0).all()
     how = "sum" if weighing.aggregate == "count" else weighing.aggregate
-    history = aggregate(both if timed else both.drop(columns=TIME), how, users, items)
+    history = aggregate_events(both if timed else both.drop(columns=TIME), how, users, items)
     return history, np.unique(users.rows(weighed[USER]))
 
 
@@ -131,7 +131,7 @@ def _segments(old: Bundle, history: Interactions) -> Segments | None:
         return None
     wanted = old.config.recommend
     columns, prior, memory_mb = wanted.segment, wanted.segment_prior, wanted.memory_mb
-    return segment_popularity.fit(history, old.segments.users, columns, prior=prior, memory_mb=memory_mb)
+    return segment_popularity.fit_segments(history, old.segments.users, columns, prior=prior, memory_mb=memory_mb)
 
 
 def _ids(history: Interactions) -> list[tuple[np.ndarray, str]]:

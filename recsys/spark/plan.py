@@ -130,7 +130,7 @@ def cost_of_a_score(rank: int, items: int) -> float:
             started = time.thread_time()
             scores = x @ y.T
             for row in range(m):
-                kernels.select_row(scores[row], none[:0], np.empty(10, np.int32), np.empty(10, np.float32))
+                kernels.select_top_k_of_row(scores[row], none[:0], np.empty(10, np.int32), np.empty(10, np.float32))
             costs.append((time.thread_time() - started) / (m * items))
     return min(costs[1:])
 

@@ -20,7 +20,7 @@ from recsys.evaluation.beyond import Catalogue
 from recsys.evaluation.groups import HISTORY
 from recsys.evaluation.judging.metrics import parse_all
 from recsys.evaluation.summary import Facts, Layout, document
-from recsys.features.segment_popularity import Segments, described
+from recsys.features.segment_popularity import Segments, describe_users
 from recsys.meter import Meter
 from recsys.ranking.business_rules import load
 from recsys.runfolder import RunFolder
@@ -63,7 +63,7 @@ def run(config: Config, *, progress: Steps | None = None, spark: SparkSession | 
             attributes.require_items(params.values(), tables.item_table)
             tables.refusals.write_csv(folder.path / "refused.csv")
             columns = config.recommend.segment
-            people = described(tables.user_table, columns) if columns else None
+            people = describe_users(tables.user_table, columns) if columns else None
             sizes = {
                 n: len(t) for n, t in (("items", tables.item_table), ("users", tables.user_table)) if t is not None
             }
@@ -98,7 +98,7 @@ def run(config: Config, *, progress: Steps | None = None, spark: SparkSession | 
             likes = popular(parts.train, parts.candidates)
             known = beyond.catalogue(parts, tables, likes, config.judge)
             groups, inside = beyond.user_groups(spark, tables, config.judge)
-            segments = segment_popularity.fit(parts, people, config.recommend)
+            segments = segment_popularity.fit_segments(parts, people, config.recommend)
             if segments is not None:
                 segments.save(folder.path)
         outside = relevant.where(F.col("item") >= parts.candidates).count()

@@ -7,7 +7,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from recsys.errors import InputError, RunFolderError, nearest
+from recsys.errors import InputError, RunFolderError, suggest_nearest
 from recsys.schema import ITEM, RANK, SCORE, USER, VALUE
 
 NUMBERS = {RANK: "int", SCORE: "double", VALUE: "float"}
@@ -32,7 +32,9 @@ def read_table(
         raise InputError(f"{uri}: Spark cannot read it: {str(error).splitlines()[0]}") from error
     for column in columns:
         if column not in table.columns:
-            raise InputError(f"{uri}: no column {column}.{nearest(column, table.columns)} It has {table.columns}.")
+            raise InputError(
+                f"{uri}: no column {column}.{suggest_nearest(column, table.columns)} It has {table.columns}."
+            )
     if ITEM in columns and VALUE not in table.columns:
         table = table.withColumn(VALUE, F.lit(1.0))
     kinds = {name: kind for name, kind in NUMBERS.items() if name in table.columns}

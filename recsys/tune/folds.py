@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 
 from recsys.config import Config, TuneSettings
-from recsys.data.hashing import row_hash
-from recsys.data.weigh import from_table
+from recsys.data.hashing import pair_hash
+from recsys.data.weigh import interactions_from_table
 from recsys.errors import InputError
 from recsys.evaluation.evaluate import evaluate
-from recsys.features.encoding import features
+from recsys.features.encoding import encode_features
 from recsys.ranking.rank import recommend
 from recsys.schema import ITEM, TIME, USER, VALUE
 from recsys.types import Features, IdMap, Interactions, Recommender, Split
@@ -61,7 +61,7 @@ def _windows(train: pd.DataFrame, wanted: TuneSettings) -> Iterator[tuple[np.nda
 
 
 def _pairs(train: pd.DataFrame, wanted: TuneSettings, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    place = (row_hash(train[USER], train[ITEM], seed) * wanted.folds).astype(int)
+    place = (pair_hash(train[USER], train[ITEM], seed) * wanted.folds).astype(int)
     for fold in range(wanted.folds):
         yield place != fold, place == fold
 
@@ -72,6 +72,6 @@ def _fold(train: pd.DataFrame, known: np.ndarray, tested: np.ndarray, items: pd.
         part = "train" if not known.any() else "liked test"
         raise InputError(f"[tune]: a fold by {rule} has no {part} pairs: use fewer folds, or another share or rule.")
     candidates = IdMap.of(train.loc[known, ITEM], [] if items is None else items[ITEM])
-    kept: Interactions = from_table(train[known], items=candidates)
-    split = Split(train=kept, history=kept, test=from_table(train[tested]), rule=rule)
-    return split, None if items is None else features(items, ITEM, candidates)
+    kept: Interactions = interactions_from_table(train[known], items=candidates)
+    split = Split(train=kept, history=kept, test=interactions_from_table(train[tested]), rule=rule)
+    return split, None if items is None else encode_features(items, ITEM, candidates)

@@ -7,7 +7,7 @@ from itertools import product
 from typing import Any
 
 from recsys import models
-from recsys.errors import ConfigError, nearest
+from recsys.errors import ConfigError, suggest_nearest
 
 WIDE = 10
 """A range whose high is at least so many times its low is searched on a logarithmic scale."""
@@ -49,7 +49,7 @@ def space_of(kind: str, wanted: dict[str, Any], where: str = "[tune.space]") -> 
     found: Space = {}
     for name, values in (wanted or suggested).items():
         if name not in known:
-            raise ConfigError(f"{where} {name}: '{kind}' has no such parameter.{nearest(name, known)}")
+            raise ConfigError(f"{where} {name}: '{kind}' has no such parameter.{suggest_nearest(name, known)}")
         found[name] = _parsed(values, f"{where} {name}")
     return found
 

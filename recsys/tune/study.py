@@ -28,7 +28,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from recsys.config import Config
-from recsys.errors import ConfigError, nearest
+from recsys.errors import ConfigError, suggest_nearest
 from recsys.evaluation.judging.metrics import parse
 from recsys.experiment import configured
 from recsys.runfolder import RunFolder
@@ -156,7 +156,7 @@ def _chosen(config: Config) -> str:
         raise ConfigError(f"[tune] model: which of {', '.join(names) or 'no models'}? Name one.")
     name = config.tune.model or names[0]
     if name not in names:
-        raise ConfigError(f"[tune] model: '{name}' is not under [models].{nearest(name, names)}")
+        raise ConfigError(f"[tune] model: '{name}' is not under [models].{suggest_nearest(name, names)}")
     if config.engine == "spark" and config.models[name].get("model", name) != "als":
         raise ConfigError(f"[tune] model: '{name}' has nothing to search on Spark: name an ALS, or engine = 'local'.")
     return name

@@ -14,7 +14,7 @@ from recsys.cli import run_verb
 def run(world_files, tmp_path_factory):
     place = tmp_path_factory.mktemp("ab") / "run"
     raw = {"out": str(place), "data": {"events": str(world_files["events"])}, "models": {"ease": {}}}
-    experiment.run(config.parse(raw | {"judge": {"relevant": 3.5, "resamples": 100}}))
+    experiment.run(config.parse_config(raw | {"judge": {"relevant": 3.5, "resamples": 100}}))
     return place
 
 

@@ -18,7 +18,7 @@ def runs(world_files, tmp_path_factory):
             "models": {"itemknn": params},
             "judge": {"metrics": ["ndcg@10", "recall@10"], "relevant": 3.5, "resamples": 100},
         }
-        experiment.run(config.parse(raw))
+        experiment.run(config.parse_config(raw))
     return place
 
 

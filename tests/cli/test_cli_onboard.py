@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 
 from recsys.cli import run_verb
-from recsys.data.synthetic import film_world, write
+from recsys.data.synthetic import film_world, write_world
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     place = tmp_path_factory.mktemp("onboard")
-    files = write(film_world(users=60, items=50), place / "data")
+    files = write_world(film_world(users=60, items=50), place / "data")
     config = place / "run.toml"
     config.write_text(
         f"out = '{place}/run'\n[data]\nevents = '{files['events']}'\nitems = '{files['items']}'\n[models.content]\n"

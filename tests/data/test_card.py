@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.data.card import busiest, card, gini, median
+from recsys.data.card import data_card, find_busiest_users, gini_coefficient, median_of_counts
 from recsys.data.reading.read import read_tables
-from recsys.data.splitting.audit import drift
+from recsys.data.splitting.audit import describe_drift
 
 DAY = 86_400
 
@@ -24,7 +24,7 @@ def test_a_small_card_by_hand():
         ],
         columns=["user_id", "item_id", "value", "timestamp"],
     )
-    facts = card(read_tables(events))
+    facts = data_card(read_tables(events))
     assert (facts["events"], facts["users"], facts["items"]) == (5, 2, 2)
     assert facts["sparsity"] == 1 - 3 / 4
     assert facts["median_events_per_user"] == (4 + 1) / 2
@@ -35,20 +35,20 @@ def test_a_small_card_by_hand():
 
 
 def test_without_times_there_are_no_gaps():
-    facts = card(read_tables(pd.DataFrame({"user_id": [1, 2], "item_id": [1, 1]})))
+    facts = data_card(read_tables(pd.DataFrame({"user_id": [1, 2], "item_id": [1, 1]})))
     assert facts["gaps"] is facts["span"] is None
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=40))
 def test_the_median_of_a_histogram_is_the_median(values):
-    assert median(*np.unique(values, return_counts=True)) == np.median(values)
+    assert median_of_counts(*np.unique(values, return_counts=True)) == np.median(values)
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=30).filter(any))
 def test_gini_is_the_mean_difference_of_all_pairs(counts):
     counts = np.sort(counts)
     mean_difference = np.abs(np.subtract.outer(counts, counts)).mean()
-    assert gini(counts) == pytest.approx(mean_difference / (2 * counts.mean()), abs=1e-12)
+    assert gini_coefficient(counts) == pytest.approx(mean_difference / (2 * counts.mean()), abs=1e-12)
 
 
 def histogram(counts):
@@ -58,7 +58,7 @@ def histogram(counts):
 def test_machines_are_found_among_people():
     rng = np.random.default_rng(0)
     people = np.maximum(1, rng.lognormal(2.5, 0.8, 5000).astype(int))
-    found = busiest(*histogram(np.append(people, [50_000, 80_000])))
+    found = find_busiest_users(*histogram(np.append(people, [50_000, 80_000])))
     assert 2 <= found["users"] <= 10
     assert people.max() * 0.5 < found["more_than"] < 50_000
     assert found["share_of_events"] >= 130_000 / (130_000 + people.sum())
@@ -67,12 +67,14 @@ def test_machines_are_found_among_people():
 def test_people_alone_raise_hardly_an_alarm():
     rng = np.random.default_rng(1)
     people = np.maximum(1, rng.lognormal(3, 1, 20_000).astype(int))
-    assert busiest(*histogram(people))["users"] <= 20  # 3.5 sigma of a normal, one side: 0.02 % of 20,000 are 5
-    assert busiest(*histogram([7] * 100))["users"] == 0
+    assert (
+        find_busiest_users(*histogram(people))["users"] <= 20
+    )  # 3.5 sigma of a normal, one side: 0.02 % of 20,000 are 5
+    assert find_busiest_users(*histogram([7] * 100))["users"] == 0
 
 
 def test_a_machine_among_users_who_are_all_alike():
-    assert busiest(*histogram([10] * 500 + [9000]))["users"] == 1
+    assert find_busiest_users(*histogram([10] * 500 + [9000]))["users"] == 1
 
 
 def test_no_drift_is_what_chance_gives_and_drift_is_more():
@@ -81,11 +83,11 @@ def test_no_drift_is_what_chance_gives_and_drift_is_more():
     popularity /= popularity.sum()
     train = rng.multinomial(80_000, popularity)
     same, other = rng.multinomial(20_000, popularity), rng.multinomial(20_000, np.roll(popularity, 1))
-    still = drift(train, same, [1.0, 1.0])
+    still = describe_drift(train, same, [1.0, 1.0])
     assert still["items_moved"] == pytest.approx(still["items_moved_by_chance"], rel=0.1)
-    assert drift(train, other, [1.0, 1.0])["items_moved"] > 5 * still["items_moved_by_chance"]
+    assert describe_drift(train, other, [1.0, 1.0])["items_moved"] > 5 * still["items_moved_by_chance"]
 
 
 def test_drift_has_its_ends():
-    assert drift(np.array([3, 3]), np.array([1, 1]), [0.0, 0.0])["items_moved"] == 0
-    assert drift(np.array([3, 0]), np.array([0, 9]), [0.0, 0.0])["items_moved"] == 1
+    assert describe_drift(np.array([3, 3]), np.array([1, 1]), [0.0, 0.0])["items_moved"] == 0
+    assert describe_drift(np.array([3, 0]), np.array([0, 9]), [0.0, 0.0])["items_moved"] == 1

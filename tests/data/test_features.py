@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.errors import InputError
-from recsys.features.encoding import features, fields, words
+from recsys.features.encoding import columns_by_field, encode_features, split_words
 from recsys.types import IdMap
 
 
 def made(table, ids=None):
-    known = features(table, "item_id", IdMap.of(table["item_id"] if ids is None else ids))
+    known = encode_features(table, "item_id", IdMap.of(table["item_id"] if ids is None else ids))
     return pd.DataFrame(known.matrix.toarray(), columns=known.names)
 
 
@@ -74,18 +74,18 @@ def test_missing_numbers_are_empty_rows():
     ],
 )
 def test_words(text, expected):
-    assert words(text) == expected
+    assert split_words(text) == expected
 
 
 @given(st.lists(st.one_of(st.none(), st.text(max_size=12), st.floats(), st.integers(0, 5)), min_size=1, max_size=15))
 def test_any_column_gives_finite_features(column):
     table = pd.DataFrame({"item_id": np.arange(len(column)), "field": pd.Series(column, dtype=object)})
-    known = features(table, "item_id", IdMap.of(table["item_id"]))
+    known = encode_features(table, "item_id", IdMap.of(table["item_id"]))
     assert known.matrix.shape == (len(column), len(known.names))
     assert np.isfinite(known.matrix.data).all()
     assert (known.matrix.data > 0).all()
     assert len(set(known.names)) == len(known.names)
-    assert set(fields(known)) <= {"field"}
+    assert set(columns_by_field(known)) <= {"field"}
 
 
 def test_a_repeated_id_and_a_name_with_equals_are_refused():

@@ -10,7 +10,7 @@ import pytest
 
 from recsys.cli import run_verb
 from recsys.data.reading import fetch as fetching
-from recsys.data.reading.fetch import fetch
+from recsys.data.reading.fetch import fetch_data_set
 from recsys.errors import ConfigError, InputError
 
 RATINGS = "userId,movieId,rating,timestamp\n" + "".join(f"{u},{u % 7},4.0,{1000 + u}\n" for u in range(5000))
@@ -90,7 +90,9 @@ def whole(place):
 
 def test_fetches_checks_and_unpacks(site, tmp_path):
     seen = []
-    place = fetch("ml-latest-small", tmp_path / "data", progress=lambda done, total: seen.append((done, total)))
+    place = fetch_data_set(
+        "ml-latest-small", tmp_path / "data", progress=lambda done, total: seen.append((done, total))
+    )
     assert whole(place)
     size = len(site.files["ml-latest-small.zip"])
     assert seen[-1] == (size, size)
@@ -98,16 +100,16 @@ def test_fetches_checks_and_unpacks(site, tmp_path):
 
 
 def test_what_is_there_is_not_fetched_again(site, tmp_path):
-    fetch("ml-latest-small", tmp_path)
+    fetch_data_set("ml-latest-small", tmp_path)
     site.asked.clear()
-    fetch("ml-latest-small", tmp_path)
+    fetch_data_set("ml-latest-small", tmp_path)
     assert site.asked == []
 
 
 @pytest.mark.parametrize("ranges", [True, False])
 def test_goes_on_after_broken_connections(site, tmp_path, ranges):
     site.ranges, site.cuts = ranges, [100, 3000]
-    assert whole(fetch("ml-latest-small", tmp_path))
+    assert whole(fetch_data_set("ml-latest-small", tmp_path))
     starts = [start for name, start in site.asked if name.endswith(".zip")]
     assert starts == ([0, 100, 3100] if ranges else [0, 100, 3000])
 
@@ -115,48 +117,48 @@ def test_goes_on_after_broken_connections(site, tmp_path, ranges):
 def test_a_second_call_goes_on_where_the_first_gave_up(site, tmp_path):
     site.cuts = [500] + [0] * fetching.TRIES
     with pytest.raises(InputError, match=r"goes on from there"):
-        fetch("ml-latest-small", tmp_path)
+        fetch_data_set("ml-latest-small", tmp_path)
     assert not (tmp_path / "ml-latest-small").exists()
     site.asked.clear()
-    assert whole(fetch("ml-latest-small", tmp_path))
+    assert whole(fetch_data_set("ml-latest-small", tmp_path))
     assert ("ml-latest-small.zip", 500) in site.asked
 
 
 def test_a_claimed_length_that_is_too_long_is_found_out(site, tmp_path):
     site.claim = 10 + len(site.files["ml-latest-small.zip"])
-    assert whole(fetch("ml-latest-small", tmp_path))
+    assert whole(fetch_data_set("ml-latest-small", tmp_path))
 
 
 def test_a_claimed_length_that_is_too_short_fails_the_checksum(site, tmp_path):
     site.claim = len(site.files["ml-latest-small.zip"]) - 10
     with pytest.raises(InputError, match=r"not the published archive: its MD5 is"):
-        fetch("ml-latest-small", tmp_path)
+        fetch_data_set("ml-latest-small", tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_another_file_is_refused_and_deleted(site, tmp_path):
     site.files["ml-latest-small.zip"] = b"<html>please log in to the hotel's network</html>"
     with pytest.raises(InputError, match=r"ml-latest-small\.zip: what came is not the published archive"):
-        fetch("ml-latest-small", tmp_path)
+        fetch_data_set("ml-latest-small", tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_pinned_checksum_does_not_trust_the_site(site, tmp_path):
     publish(site, archive("ml-1m"), name="ml-1m")
     with pytest.raises(InputError, match=fetching.MD5["ml-1m"]):
-        fetch("ml-1m", tmp_path)
+        fetch_data_set("ml-1m", tmp_path)
 
 
 def test_no_checksum_no_archive(site, tmp_path):
     site.files["ml-latest-small.zip.md5"] = b"<html>not found</html>"
     with pytest.raises(InputError, match="no MD5 in it"):
-        fetch("ml-latest-small", tmp_path)
+        fetch_data_set("ml-latest-small", tmp_path)
 
 
 def test_the_folder_is_named_by_the_data_set_whatever_the_archive_says(site, tmp_path, monkeypatch):
     monkeypatch.setitem(fetching.MD5, "ml-10m", None)
     publish(site, archive("ml-10M100K"), name="ml-10m")
-    assert whole(fetch("ml-10m", tmp_path))
+    assert whole(fetch_data_set("ml-10m", tmp_path))
 
 
 @pytest.mark.parametrize(("status", "tries"), [(403, 1), (503, fetching.TRIES)])
@@ -164,7 +166,7 @@ def test_a_site_that_answers_with_an_error(site, tmp_path, status, tries, monkey
     monkeypatch.setitem(fetching.MD5, "ml-1m", "0" * 32)
     site.status = status
     with pytest.raises(InputError, match=r"cannot be fetched"):
-        fetch("ml-1m", tmp_path)
+        fetch_data_set("ml-1m", tmp_path)
     assert len(site.asked) == tries
 
 
@@ -184,10 +186,10 @@ def test_the_command_prints_where_it_is(site, tmp_path, capsys):
 
 def test_an_unknown_name_is_told_the_nearest(tmp_path):
     with pytest.raises(ConfigError, match="Did you mean 'ml-25m'"):
-        fetch("ml-25", tmp_path)
+        fetch_data_set("ml-25", tmp_path)
 
 
 def test_a_folder_that_cannot_be_written(site, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="Choose another --folder"):
-        fetch("ml-latest-small", tmp_path / "file")
+        fetch_data_set("ml-latest-small", tmp_path / "file")

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from recsys.data.hashing import combine, id_hash, row_hash, unit
+from recsys.data.hashing import hash_words, id_hash, pair_hash, to_unit_interval
 
 MASK = 2**64 - 1
 
@@ -29,42 +29,42 @@ def test_combine_is_splitmix_chained_over_the_words(seed):
     """… and ours is that, chained: each word is mixed into the state before the next output."""
     words = [3, 2**64 - 1]
     state = splitmix(seed)
-    assert combine(seed)[0] == state
+    assert hash_words(seed)[0] == state
     for word in words:
         state = splitmix(state ^ word)
-    assert combine(seed, *(np.array([word], dtype=np.uint64) for word in words))[0] == state
+    assert hash_words(seed, *(np.array([word], dtype=np.uint64) for word in words))[0] == state
 
 
 def test_the_hash_of_a_row_is_that_of_its_two_numbers():
     state = splitmix(splitmix(splitmix(9) ^ 5) ^ 8)
-    assert row_hash([5], [8], seed=9)[0] == (state >> 11) / 2**53
+    assert pair_hash([5], [8], seed=9)[0] == (state >> 11) / 2**53
 
 
 def test_unit_reaches_0_and_stays_below_1():
-    assert unit(np.array([0, MASK], dtype=np.uint64)).tolist() == [0.0, 1 - 2.0**-53]
+    assert to_unit_interval(np.array([0, MASK], dtype=np.uint64)).tolist() == [0.0, 1 - 2.0**-53]
 
 
 def test_dtype_order_and_batch_do_not_matter():
     users, items = np.arange(1000) % 37, np.arange(1000) % 101
-    whole = row_hash(users, items, seed=3)
+    whole = pair_hash(users, items, seed=3)
     for dtype in ("int8", "int16", "int32", "uint64"):
-        np.testing.assert_array_equal(row_hash(users.astype(dtype), items.astype(dtype), seed=3), whole)
-    np.testing.assert_array_equal(row_hash(users[::-1], items[::-1], seed=3), whole[::-1])
-    parts = [row_hash(users[at : at + 7], items[at : at + 7], seed=3) for at in range(0, 1000, 7)]
+        np.testing.assert_array_equal(pair_hash(users.astype(dtype), items.astype(dtype), seed=3), whole)
+    np.testing.assert_array_equal(pair_hash(users[::-1], items[::-1], seed=3), whole[::-1])
+    parts = [pair_hash(users[at : at + 7], items[at : at + 7], seed=3) for at in range(0, 1000, 7)]
     np.testing.assert_array_equal(np.concatenate(parts), whole)
     text = pd.Series(users).astype(str).astype(object)
-    assert row_hash(text[:5], text[:5], 3).tolist() == row_hash(list(text[:5]), list(text[:5]), 3).tolist()
+    assert pair_hash(text[:5], text[:5], 3).tolist() == pair_hash(list(text[:5]), list(text[:5]), 3).tolist()
 
 
 def test_user_and_item_do_not_change_places():
-    assert row_hash([1], [2], 0) != row_hash([2], [1], 0)
-    assert row_hash([1], [2], 0) != row_hash([1], [2], 1)
+    assert pair_hash([1], [2], 0) != pair_hash([2], [1], 0)
+    assert pair_hash([1], [2], 0) != pair_hash([1], [2], 1)
 
 
 @pytest.mark.parametrize("ids", [np.arange(20_000), np.arange(20_000).astype(str)])
 def test_uniform(ids):
     assert stats.kstest(id_hash(ids, seed=1), "uniform").pvalue > 1e-3
-    assert stats.kstest(row_hash(ids, ids[::-1], seed=1), "uniform").pvalue > 1e-3
+    assert stats.kstest(pair_hash(ids, ids[::-1], seed=1), "uniform").pvalue > 1e-3
 
 
 def test_ids_equal_modulo_2_to_32_differ():

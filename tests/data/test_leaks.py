@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from recsys.cli import run_verb
-from recsys.data.splitting.leaks import LEAKS, audit, overview
-from recsys.data.splitting.strategies import TEST, TRAIN, ByTime, LastN, assign
+from recsys.data.splitting.leaks import LEAKS, find_leaks, split_overview
+from recsys.data.splitting.strategies import TEST, TRAIN, ByTime, LastN, assign_sides
 from recsys.data.synthetic import film_world
 
 
@@ -16,7 +16,7 @@ from recsys.data.synthetic import film_world
 def honest():
     """A split by time with honest columns: release year, hour, a noisy expert's score, the film's mean in train."""
     world = film_world(users=1200, items=300, events=30_000, seed=5)
-    side = assign(world.events, ByTime(test=0.2))
+    side = assign_sides(world.events, ByTime(test=0.2))
     train, test = (world.events[side == code].reset_index(drop=True) for code in (TRAIN, TEST))
     year = world.items.set_index("item_id")["year"]
     rng = np.random.default_rng(1)
@@ -36,11 +36,11 @@ def honest():
 
 
 def found(train, test):
-    return {finding.leak for finding in audit(train, test)}
+    return {finding.leak for finding in find_leaks(train, test)}
 
 
 def test_silent_on_an_honest_split(honest):
-    assert audit(*honest) == []
+    assert find_leaks(*honest) == []
 
 
 def moved(train, test, rows):
@@ -133,7 +133,7 @@ def test_every_leak_has_been_planted():
 
 def test_findings_count_and_show(honest):
     train, test = shared(*honest)
-    finding = next(finding for finding in audit(train, test) if finding.leak == "shared rows")
+    finding = next(finding for finding in find_leaks(train, test) if finding.leak == "shared rows")
     assert finding.count == 3
     assert repr(of_known_users(*honest)["user_id"].iloc[100]) in finding.says
 
@@ -143,13 +143,13 @@ def test_a_pair_that_comes_back_is_no_leak_with_times_and_is_one_without(honest)
     again = test.assign(user_id=train["user_id"].iloc[0], item_id=train["item_id"].iloc[0])[-1:]
     test = pd.concat([test, again], ignore_index=True)
     assert found(train, test) == set()
-    assert overview(train, test)["test_rows_of_pairs_in_train"] == 1
+    assert split_overview(train, test)["test_rows_of_pairs_in_train"] == 1
     assert found(train.drop(columns="timestamp"), test.drop(columns="timestamp")) == {"shared rows"}
 
 
 def test_a_split_by_last_events_is_told_that_it_knows_the_future(honest):
     log = pd.concat(honest)[["user_id", "item_id", "value", "timestamp"]]
-    side = assign(log, LastN(n=1))
+    side = assign_sides(log, LastN(n=1))
     assert "future events" in found(log[side == TRAIN], log[side == TEST])
 
 
@@ -160,7 +160,7 @@ def test_chance_raises_no_alarm_in_small_splits():
         log = pd.DataFrame(
             {"user_id": rng.integers(0, 15, 60), "item_id": rng.integers(0, 15, 60), "value": rng.integers(1, 6, 60)}
         ).assign(timestamp=np.arange(60.0), feature=rng.normal(size=60))
-        assert audit(log[:45], log[45:]) == []
+        assert find_leaks(log[:45], log[45:]) == []
 
 
 @pytest.mark.parametrize("leaky", [False, True])

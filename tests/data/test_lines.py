@@ -48,11 +48,11 @@ def test_fields_lines_and_counts_are_those_of_csv(text, size):
 def read(text, size):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lines, "BLOCK", size)
-        yield from lines.blocks(io.BytesIO(text.encode()), ",", 3, [0, 2], 0)
+        yield from lines.read_row_blocks(io.BytesIO(text.encode()), ",", 3, [0, 2], 0)
 
 
 def one_column(cells):
-    return next(lines.blocks(io.BytesIO("".join(f"{cell}\n" for cell in cells).encode()), ",", 1, [0], 0))
+    return next(lines.read_row_blocks(io.BytesIO("".join(f"{cell}\n" for cell in cells).encode()), ",", 1, [0], 0))
 
 
 @given(st.lists(st.one_of(st.integers(-(2**64), 2**64).map(str), st.text("0123456789-+ ", min_size=1)), min_size=1))

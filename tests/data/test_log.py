@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 
 from recsys.data.reading import columnar, lines
-from recsys.data.reading.log import Log, keep, widen
+from recsys.data.reading.log import Log, keep_rows, widen_log
 from recsys.data.reading.read import read_tables
 from recsys.data.splitting.split import split
 from recsys.data.splitting.strategies import ByTime, ColdItems, Fraction, HeldOutUsers, LastN
-from recsys.data.weigh import FilterSettings, WeightSettings, table
+from recsys.data.weigh import FilterSettings, WeightSettings, interactions_to_table
 
 
 def log_of(*pieces):
@@ -60,14 +60,14 @@ def test_values_and_times_lose_nothing(value, time, types):
     pieces = [{"value": [v], "timestamp": [t]} for v, t in zip(value, time, strict=True)]
     found = log_of(*pieces)
     assert (found["value"].dtype, found["timestamp"].dtype) == types
-    wide = widen(found)
+    wide = widen_log(found)
     assert (wide["value"].tolist(), wide["timestamp"].tolist()) == (value, time)
     assert (wide.dtypes == np.float64).all()
 
 
 def test_kept_rows_keep_their_types():
     found = log_of({"user_id": [3, 1, 3], "value": [1.0, 2.0, 3.0]})
-    kept = keep(found, np.array([True, False, True]))
+    kept = keep_rows(found, np.array([True, False, True]))
     assert (kept["user_id"].tolist(), kept["value"].tolist()) == ([3, 3], [1.0, 3.0])
     assert kept["user_id"].cat.categories.tolist() == [1, 3]
     assert kept.index.tolist() == [0, 1]
@@ -126,4 +126,6 @@ def test_a_packed_log_is_split_as_the_plain_table(rule, text):
     one, other = split(plain, rule, **settings), split(packed, rule, **settings)
     assert one.about == other.about
     for name in ("train", "history", "test"):
-        pd.testing.assert_frame_equal(table(getattr(one, name)), table(getattr(other, name)))
+        pd.testing.assert_frame_equal(
+            interactions_to_table(getattr(one, name)), interactions_to_table(getattr(other, name))
+        )

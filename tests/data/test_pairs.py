@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.data import pairs
-from recsys.data.card import card
+from recsys.data.card import data_card
 from recsys.data.reading.log import Log
 from recsys.data.reading.read import Refusals, Tables
 from recsys.types import IdMap
@@ -32,10 +32,10 @@ def shuffled_log():
 def test_order_and_entries(cores):
     rows = shuffled_log()
     user, item, time, value = columns_of(rows)
-    begins, order = pairs.in_order(user, item, 41, time, value)
+    begins, order = pairs.sort_events(user, item, 41, time, value)
     assert [rows[row] for row in order] == sorted(rows)
     assert begins.tolist() == [sum(row[0] < user for row in rows) for user in range(42)]
-    found = pairs.one_a_pair(begins, order, item, time, value, pairs.SUM)
+    found = pairs.aggregate_pairs(begins, order, item, time, value, pairs.SUM)
     wanted = {}
     for u, i, t, v in rows:
         total, latest = wanted.get((u, i), (0, 0))
@@ -43,8 +43,8 @@ def test_order_and_entries(cores):
     assert list(zip(*(column.tolist() for column in found), strict=True)) == [
         (*pair, *wanted[pair]) for pair in sorted(wanted)
     ]
-    assert pairs.distinct(begins, order, [item]) == len(wanted)
-    assert pairs.distinct(begins, order, [item, time, value]) == len(set(rows))
+    assert pairs.count_distinct(begins, order, [item]) == len(wanted)
+    assert pairs.count_distinct(begins, order, [item, time, value]) == len(set(rows))
 
 
 def test_search(cores):
@@ -53,10 +53,10 @@ def test_search(cores):
     begins = np.searchsorted(user, np.arange(42))
     asked = [(u, i) for u in range(41) for i in range(11)]
     users, items = columns_of(asked)
-    assert pairs.present(begins, item, users, items).tolist() == [pair in rows for pair in asked]
+    assert pairs.contains_pairs(begins, item, users, items).tolist() == [pair in rows for pair in asked]
     keys = np.array([u * 11 + i for u, i in rows[::3]])
-    assert pairs.among(users, items, 11, keys).tolist() == [pair in rows[::3] for pair in asked]
-    assert not pairs.among(np.array([-1, 0]), np.array([0, -1]), 11, np.array([-11, -1])).any()
+    assert pairs.keys_contain(users, items, 11, keys).tolist() == [pair in rows[::3] for pair in asked]
+    assert not pairs.keys_contain(np.array([-1, 0]), np.array([0, -1]), 11, np.array([-11, -1])).any()
 
 
 @given(EVENTS)
@@ -64,7 +64,7 @@ def test_the_card_counts_pairs_and_duplicates(rows):
     names = ["user_id", "item_id", "timestamp", "event"]
     log = Log()
     log.append(pd.DataFrame(rows, columns=names).astype({"timestamp": float, "event": str}).assign(value=1.0))
-    facts = card(Tables(log.table(), None, None, Refusals(total=len(rows))))
+    facts = data_card(Tables(log.table(), None, None, Refusals(total=len(rows))))
     assert facts["repeats"] == len(rows) - len({row[:2] for row in rows})
     assert facts["exact_duplicates"] == len(rows) - len(set(rows))
     assert (facts["users"], facts["items"]) == tuple(len({row[place] for row in rows}) for place in (0, 1))

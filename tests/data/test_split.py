@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.data.hashing import id_hash, row_hash
+from recsys.data.hashing import id_hash, pair_hash
 from recsys.data.splitting import audit, strategies
 from recsys.data.splitting.split import split
-from recsys.data.splitting.strategies import ByTime, ColdItems, Fraction, HeldOutUsers, LastN, assign, cut_time
-from recsys.data.weigh import FilterSettings, WeightSettings, aggregate, table
+from recsys.data.splitting.strategies import ByTime, ColdItems, Fraction, HeldOutUsers, LastN, assign_sides, cut_time
+from recsys.data.weigh import FilterSettings, WeightSettings, aggregate_events, interactions_to_table
 from recsys.errors import ConfigError, InputError
 from recsys.types import IdMap, Split
 
@@ -41,12 +41,12 @@ def drawing(rule):
 
 def test_the_drawing_of_time():
     log, drawn = drawing(ByTime)
-    assert assign(log, ByTime(at=4)).tolist() == drawn.tolist()
+    assert assign_sides(log, ByTime(at=4)).tolist() == drawn.tolist()
 
 
 def test_the_drawing_of_last():
     log, drawn = drawing(LastN)
-    assert assign(log, LastN(n=1)).tolist() == drawn.tolist()
+    assert assign_sides(log, LastN(n=1)).tolist() == drawn.tolist()
 
 
 @pytest.mark.parametrize("rule", [Fraction, HeldOutUsers, ColdItems])
@@ -55,10 +55,10 @@ def test_the_drawings_by_hash(rule, monkeypatch):
     log, drawn = drawing(rule)
     shown = {"Alice": 0.9, "Carol": 0.9, "Bob": 0.0}
     of_item = dict(zip(log["item_id"], np.where(drawn == strategies.TEST, 0.0, 0.9), strict=True))
-    monkeypatch.setattr(strategies, "row_hash", lambda users, items, seed: items.map(of_item).to_numpy())
+    monkeypatch.setattr(strategies, "pair_hash", lambda users, items, seed: items.map(of_item).to_numpy())
     of_id = shown if rule is HeldOutUsers else of_item
     monkeypatch.setattr(strategies, "id_hash", lambda ids, seed: ids.map(of_id).to_numpy())
-    assert assign(log, rule()).tolist() == drawn.tolist()
+    assert assign_sides(log, rule()).tolist() == drawn.tolist()
 
 
 # --- the definitions, as loops -------------------------------------------------------------------------------
@@ -83,7 +83,7 @@ def loop_last(log, rule):
 
 def loop_fraction(log, rule):
     return [
-        strategies.TEST if row_hash([u], [i], rule.seed)[0] < rule.test else 0
+        strategies.TEST if pair_hash([u], [i], rule.seed)[0] < rule.test else 0
         for u, i in log[["user_id", "item_id"]].values
     ]
 
@@ -127,12 +127,12 @@ def test_rules_are_their_loops_in_any_order_of_rows(rule, loop, rows, random, as
     wanted = loop(log, rule)
     if strategies.TEST not in wanted or strategies.TRAIN not in wanted:
         with pytest.raises(InputError):
-            assign(log, rule)
+            assign_sides(log, rule)
         return
-    assert assign(log, rule).tolist() == wanted
+    assert assign_sides(log, rule).tolist() == wanted
     order = list(range(len(log)))
     random.shuffle(order)
-    assert assign(log.iloc[order], rule).tolist() == [wanted[place] for place in order]
+    assert assign_sides(log.iloc[order], rule).tolist() == [wanted[place] for place in order]
 
 
 @given(st.lists(st.integers(0, 8).map(float), min_size=2, max_size=30), st.floats(0.01, 0.99))
@@ -165,7 +165,7 @@ def test_fraction_hits_its_share_and_keeps_pairs_together():
     log = events(
         zip(rng.integers(0, 300, 20_000), rng.integers(0, 300, 20_000), [1.0] * 20_000, [0.0] * 20_000, strict=True)
     )
-    side = assign(log, Fraction(test=0.2))
+    side = assign_sides(log, Fraction(test=0.2))
     assert abs((side == strategies.TEST).mean() - 0.2) < 0.01
     assert log.assign(side=side).groupby(["user_id", "item_id"])["side"].nunique().max() == 1
 
@@ -173,7 +173,7 @@ def test_fraction_hits_its_share_and_keeps_pairs_together():
 @pytest.mark.parametrize("rule", [ByTime(), LastN()])
 def test_rules_of_time_say_when_there_is_none(rule):
     with pytest.raises(InputError, match=rf"rule = '{rule.rule}' needs timestamps"):
-        assign(events([(1, 1)], columns=("user_id", "item_id")), rule)
+        assign_sides(events([(1, 1)], columns=("user_id", "item_id")), rule)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_rules_of_time_say_when_there_is_none(rule):
 )
 def test_an_empty_side_is_an_error_with_a_remedy(rule, says):
     with pytest.raises(InputError, match=says):
-        assign(events([(1, item, 1.0, float(item)) for item in range(4)]), rule)
+        assign_sides(events([(1, item, 1.0, float(item)) for item in range(4)]), rule)
 
 
 # --- the whole hop -------------------------------------------------------------------------------------------
@@ -206,7 +206,7 @@ LOG = events(
 
 
 def rows(interactions):
-    return [tuple(row) for row in table(interactions).itertuples(index=False, name=None)]
+    return [tuple(row) for row in interactions_to_table(interactions).itertuples(index=False, name=None)]
 
 
 def test_a_split_by_time_and_all_its_numbers():
@@ -268,8 +268,8 @@ def test_held_out_users_have_a_history_that_nobody_trained_on():
     assert not tested & trained
     assert known == trained | tested
     for user in tested:
-        own = table(parts.history)[lambda t, user=user: t["user_id"] == user]
-        after = table(parts.test)[lambda t, user=user: t["user_id"] == user]
+        own = interactions_to_table(parts.history)[lambda t, user=user: t["user_id"] == user]
+        after = interactions_to_table(parts.test)[lambda t, user=user: t["user_id"] == user]
         assert len(own) == 8
         assert len(after) == 2
         assert own["timestamp"].max() < after["timestamp"].min()
@@ -316,7 +316,7 @@ def test_weights_without_types_and_types_without_weights():
 def test_the_counts_of_the_audit_are_those_of_sets(rows_, rule):
     log = events(rows_)
     try:
-        side = assign(log, rule)
+        side = assign_sides(log, rule)
     except InputError:
         return
     about = split(log, rule).about
@@ -342,8 +342,8 @@ def test_rows_on_both_sides_are_counted_however_long_the_log(rows_, both):
     if not len(test):
         return
     items, users = (IdMap.of(train[column]) for column in ("item_id", "user_id"))
-    known = aggregate(train, "sum", users, items)
-    parts = Split(train=known, history=known, test=aggregate(test, "sum", users, items), rule="by hand")
+    known = aggregate_events(train, "sum", users, items)
+    parts = Split(train=known, history=known, test=aggregate_events(test, "sum", users, items), rule="by hand")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(audit, "PIECE", 3)
         assert audit.describe_overlap(parts, train, train, test)["shared_rows"] == len(test)

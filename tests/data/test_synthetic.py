@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from recsys.data.card import gini
+from recsys.data.card import gini_coefficient
 from recsys.data.reading.read import read_tables
-from recsys.data.synthetic import Recipe, checkerboard, film_world, low_rank, make, write
+from recsys.data.synthetic import Recipe, checkerboard, film_world, generate_world, low_rank, write_world
 from recsys.errors import ConfigError
 
 SIZES = {"users": 300, "items": 150, "events": 4000}
@@ -60,7 +60,7 @@ def test_sizes_and_shapes(large):
 
 def test_the_long_tail_and_the_cold_films(large):
     counts = large.events["item_id"].value_counts().reindex(large.items["item_id"], fill_value=0)
-    assert gini(np.sort(counts.to_numpy())) > 0.5
+    assert gini_coefficient(np.sort(counts.to_numpy())) > 0.5
     never = counts.index[counts == 0]
     nobody = large.truth.appeal.sum(axis=0) == 0
     assert nobody.any()
@@ -105,7 +105,7 @@ def test_tastes_drift(large):
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_a_written_world_is_read_back(world, tmp_path, ending):
-    paths = write(world, tmp_path / "world", format=ending)
+    paths = write_world(world, tmp_path / "world", format=ending)
     tables = read_tables(paths["events"], paths["items"], paths["users"])
     pd.testing.assert_frame_equal(tables.events, world.events)
     assert tables.items["title"].tolist() == world.items["title"].tolist()
@@ -116,7 +116,9 @@ def test_a_written_world_is_read_back(world, tmp_path, ending):
 @pytest.mark.parametrize("step", [1000, 100, 7])
 def test_the_same_files_in_pieces_of_any_size(world, tmp_path, ending, step):
     done = []
-    paths = make(world.truth, tmp_path, ending, users_at_a_time=step, progress=lambda *numbers: done.append(numbers))
+    paths = generate_world(
+        world.truth, tmp_path, ending, users_at_a_time=step, progress=lambda *numbers: done.append(numbers)
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"{name}.{ending}" for name in sorted(paths)]
     tables = read_tables(paths["events"], paths["items"], paths["users"])
     pd.testing.assert_frame_equal(tables.events, world.events)
@@ -124,7 +126,7 @@ def test_the_same_files_in_pieces_of_any_size(world, tmp_path, ending, step):
     assert done[-1] == (300, 300)
     assert len(done) == -(-300 // step)
     if ending == "csv" and step == 7:
-        whole = write(world, tmp_path / "whole")
+        whole = write_world(world, tmp_path / "whole")
         assert all(whole[name].read_bytes() == path.read_bytes() for name, path in paths.items())
 
 
@@ -133,13 +135,13 @@ def test_a_broken_off_make_leaves_nothing_that_looks_whole(world, tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        make(world.truth, tmp_path, users_at_a_time=50, progress=stop)
+        generate_world(world.truth, tmp_path, users_at_a_time=50, progress=stop)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_another_format_is_refused(world, tmp_path):
     with pytest.raises(ConfigError, match="csv or parquet"):
-        write(world, tmp_path, format="xml")
+        write_world(world, tmp_path, format="xml")
 
 
 def test_the_checkerboard_withholds_the_diagonal():

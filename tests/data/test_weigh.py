@@ -10,13 +10,13 @@ from pydantic import ValidationError
 from recsys.data.weigh import (
     FilterSettings,
     WeightSettings,
-    aggregate,
+    aggregate_events,
     check_event_types,
     filter_events,
-    from_table,
-    once_a_session,
-    table,
-    weigh,
+    interactions_from_table,
+    interactions_to_table,
+    keep_last_of_session,
+    weigh_events,
 )
 from recsys.errors import ConfigError, InputError
 from recsys.types import IdMap
@@ -41,13 +41,14 @@ WEIGHTS = {"view": 1, "buy": 5, "return": -5, "ad": 0}
 def entries(interactions):
     """Return {(user, item): (value, time)}."""
     return {
-        (row.user_id, row.item_id): (row.value, row.timestamp) for row in table(interactions).itertuples(index=False)
+        (row.user_id, row.item_id): (row.value, row.timestamp)
+        for row in interactions_to_table(interactions).itertuples(index=False)
     }
 
 
 def combined(frame, how):
     users, items = IdMap.of(frame["user_id"]), IdMap.of(frame["item_id"])
-    return entries(aggregate(frame, how, users, items))
+    return entries(aggregate_events(frame, how, users, items))
 
 
 @given(
@@ -68,19 +69,19 @@ def test_the_last_event_of_a_session_stands_for_it(rows, minutes):
         for place, (time, value) in enumerate(own):
             if place + 1 == len(own) or own[place + 1][0] - time > minutes:
                 expected.append((*group, value, time))
-    found = once_a_session(frame, WeightSettings(session_minutes=minutes))
+    found = keep_last_of_session(frame, WeightSettings(session_minutes=minutes))
     got = found[["user_id", "item_id", "event", "value", "timestamp"]].itertuples(index=False, name=None)
     assert sorted((*ids, value, time / 60) for *ids, value, time in got) == sorted(expected)
 
 
 def test_sessions_need_timestamps_and_none_leaves_all():
-    assert once_a_session(SOME, WeightSettings()) is SOME
+    assert keep_last_of_session(SOME, WeightSettings()) is SOME
     with pytest.raises(ConfigError, match="session_minutes needs timestamps"):
-        once_a_session(SOME.drop(columns="timestamp"), WeightSettings(session_minutes=30))
+        keep_last_of_session(SOME.drop(columns="timestamp"), WeightSettings(session_minutes=30))
 
 
 def test_type_weights_multiply_values_and_zero_leaves_out():
-    weighed = weigh(SOME, WeightSettings(events=WEIGHTS))
+    weighed = weigh_events(SOME, WeightSettings(events=WEIGHTS))
     assert weighed["value"].tolist() == [1.0, 10.0, -5.0, 0.0]
     assert combined(weighed, "sum") == {
         ("a", "x"): (11.0, 10 * DAY),
@@ -92,17 +93,17 @@ def test_type_weights_multiply_values_and_zero_leaves_out():
 @given(st.floats(0.1, 1000), st.integers(0, 3000), st.integers(0, 3000))
 def test_decay_halves_every_half_life_and_never_grows(half_life, then, now):
     one = events(("a", "x", 3.0, then * DAY, "buy"))
-    value = weigh(one, WeightSettings(half_life_days=half_life), reference=now * DAY)["value"].iloc[0]
+    value = weigh_events(one, WeightSettings(half_life_days=half_life), reference=now * DAY)["value"].iloc[0]
     assert value == pytest.approx(3.0 * 0.5 ** (max(now - then, 0) / half_life), rel=1e-12)
 
 
 def test_no_reference_no_decay():
-    assert weigh(SOME, WeightSettings(half_life_days=1))["value"].tolist() == SOME["value"].tolist()
+    assert weigh_events(SOME, WeightSettings(half_life_days=1))["value"].tolist() == SOME["value"].tolist()
 
 
 def test_decay_needs_times():
     with pytest.raises(ConfigError, match="half_life_days needs timestamps"):
-        weigh(SOME.drop(columns="timestamp"), WeightSettings(half_life_days=1), reference=5.0)
+        weigh_events(SOME.drop(columns="timestamp"), WeightSettings(half_life_days=1), reference=5.0)
 
 
 def test_types_without_a_weight_are_listed_with_their_rows():
@@ -174,16 +175,16 @@ def test_a_sum_past_float32_is_an_error_not_infinity():
 
 def test_ids_outside_the_map_are_named():
     with pytest.raises(InputError, match="1 rows have a item_id outside the id map, first 'y'"):
-        aggregate(SOME.iloc[[0, 2]], "sum", IdMap.of(["a"]), IdMap.of(["x"]))
+        aggregate_events(SOME.iloc[[0, 2]], "sum", IdMap.of(["a"]), IdMap.of(["x"]))
 
 
 def test_table_and_back():
-    weighed = weigh(SOME, WeightSettings())
-    there = aggregate(weighed, "sum", IdMap.of(SOME["user_id"]), IdMap.of(SOME["item_id"]))
-    again = from_table(table(there).sample(frac=1, random_state=1))
-    pd.testing.assert_frame_equal(table(again), table(there))
+    weighed = weigh_events(SOME, WeightSettings())
+    there = aggregate_events(weighed, "sum", IdMap.of(SOME["user_id"]), IdMap.of(SOME["item_id"]))
+    again = interactions_from_table(interactions_to_table(there).sample(frac=1, random_state=1))
+    pd.testing.assert_frame_equal(interactions_to_table(again), interactions_to_table(there))
     with pytest.raises(InputError, match="1 \\(user, item\\) pairs occur twice"):
-        from_table(pd.concat([table(there), table(there)[:1]]))
+        interactions_from_table(pd.concat([interactions_to_table(there), interactions_to_table(there)[:1]]))
 
 
 def test_filters_take_items_first_then_users_once():

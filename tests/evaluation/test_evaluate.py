@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import reference
 
-from recsys.data.weigh import aggregate
+from recsys.data.weigh import aggregate_events
 from recsys.errors import ConfigError, InputError
 from recsys.evaluation.evaluate import EvaluationSettings, evaluate, evaluate_tables, popularity
 from recsys.evaluation.judging.full_ranking import evaluate_scores
@@ -25,8 +25,8 @@ def small_world():
     train = events(60, 40, lambda u, i: (u * u + 3 * u * i + 7 * i) % (2 + i // 4) == 0)
     test = events(60, 40, lambda u, i: (5 * u + u * i * i + 11 * i) % (3 + i // 4) == 1)
     users, items = IdMap.of(np.arange(60)), IdMap.of(np.arange(40))
-    known = aggregate(train, "max", users, items)
-    return Split(known, known, aggregate(test, "max", users, items), "arithmetic"), train, test
+    known = aggregate_events(train, "max", users, items)
+    return Split(known, known, aggregate_events(test, "max", users, items), "arithmetic"), train, test
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +83,9 @@ def test_published_numbers_of_the_popularity_baseline(real_data):
     )
     users = IdMap.of(train["user_id"], test["user_id"])
     items = IdMap.of(np.arange(25_975))
-    known = aggregate(train, "max", users, items)
+    known = aggregate_events(train, "max", users, items)
     tested = IdMap.of(test["user_id"])
-    split = Split(known, known, aggregate(test, "max", tested, items), "as published")
+    split = Split(known, known, aggregate_events(test, "max", tested, items), "as published")
     names = ["recall@50", "recall@100", "recall@300"]
     worst, mean, best = (
         evaluate_scores(Popular().fit(known), split, names, name="popular", ties=ties).per_user[names].mean()

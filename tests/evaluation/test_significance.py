@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from recsys.data.hashing import combine
+from recsys.data.hashing import hash_words
 from recsys.evaluation.testing.significance import (
     Sums,
     bca_ends,
@@ -126,7 +126,7 @@ def test_random_flips_come_close_to_the_exact_test_and_depend_on_users_alone():
     rng = np.random.default_rng(7)
     differences = rng.normal(0.25, 1, (16, 3))
     exact = sign_flip_test(differences, resamples=2**16)
-    users = combine(0, np.arange(16))
+    users = hash_words(0, np.arange(16))
     random = sign_flip_test(differences, users, resamples=19_999, seed=1)
     np.testing.assert_allclose(random, exact, atol=4 * np.sqrt(0.25 / 19_999))
     order = rng.permutation(16)

@@ -10,8 +10,8 @@ from scipy.sparse import csr_array
 from recsys import linalg
 from recsys.als import definition
 from recsys.errors import ConfigError, InputError
-from recsys.features.encoding import shuffled
-from recsys.features.terms import weighted, with_constant
+from recsys.features.encoding import shuffle_features
+from recsys.features.terms import add_constant_column, weigh_terms
 from recsys.models import build
 from recsys.models.combining.trial import subset
 from recsys.models.content import similar
@@ -38,7 +38,7 @@ def test_a_new_item_gets_the_factor_that_its_features_predict():
     model = build("attributes", {"rank": 4, "ridge": 2.0}).fit(train, features)
     plain = build("als", {"rank": 4}).fit(train)
     known = plain.known_
-    x = with_constant(weighted(features)).toarray()
+    x = add_constant_column(weigh_terms(features)).toarray()
     count = np.bincount(train.item[train.value > 0], minlength=len(known))
     learned = ridge_twin(x[known], plain.item_factors_[known], 2.0, np.sqrt(count[known]))
     np.testing.assert_array_equal(model.item_factors_[known], plain.item_factors_[known])
@@ -49,7 +49,7 @@ def test_content_als_is_als_with_the_made_up_users_among_the_others():
     train, features = contract.world()
     params = {"rank": 3, "iterations": 4, "neighbours": 2, "content": 2.0, "terms": 0.5, "solver": "cholesky"}
     model = build("content_als", params).fit(train, features)
-    likes, terms = train.matrix().toarray(), weighted(features).toarray()
+    likes, terms = train.matrix().toarray(), weigh_terms(features).toarray()
     usual, near = np.median(likes[likes > 0]), terms @ terms.T
     rows = list(likes)
     for item in np.flatnonzero(terms.any(axis=1)):
@@ -133,10 +133,10 @@ def test_terms_sum_to_the_score(params):
 
 def test_a_field_without_a_value_leaves_rows_of_length_one_and_a_strange_field_is_refused():
     features = Features(csr_array(np.array([[1.0, 2, 0], [3, 0, 0], [0, 0, 0]], np.float32)), ("a=x", "b=y", "b=z"))
-    np.testing.assert_allclose((weighted(features).toarray() ** 2).sum(axis=1), [1, 1, 0], rtol=1e-6)
-    assert weighted(features, weights={"b": 0.0}).toarray()[0].tolist() == [1, 0, 0]
+    np.testing.assert_allclose((weigh_terms(features).toarray() ** 2).sum(axis=1), [1, 1, 0], rtol=1e-6)
+    assert weigh_terms(features, weights={"b": 0.0}).toarray()[0].tolist() == [1, 0, 0]
     with pytest.raises(ConfigError, match="no features of field 'c'"):
-        weighted(features, weights={"c": 1.0})
+        weigh_terms(features, weights={"c": 1.0})
 
 
 @given(st.integers(0, 10_000), st.integers(1, 6))
@@ -155,7 +155,7 @@ def test_a_shuffle_keeps_empty_rows_empty_and_the_rest_the_same_rows():
     _, features = contract.world()
     matrix = features.matrix.toarray()
     matrix[3:6] = 0
-    mixed = shuffled(Features(csr_array(matrix), features.names), seed=1).matrix.toarray()
+    mixed = shuffle_features(Features(csr_array(matrix), features.names), seed=1).matrix.toarray()
     assert not mixed[3:6].any()
     assert sorted(map(tuple, mixed)) == sorted(map(tuple, matrix))
     assert (mixed != matrix).any()

@@ -39,7 +39,7 @@ def odd_run(world, place, models=None, **settings):
         "recommend": {"k": 5},
         "judge": {"metrics": ["ndcg@5", "recall@5"], "relevant": 3.5, "resamples": 100, "segments": ["taste"]},
     } | settings
-    experiment.run(config.parse(raw))
+    experiment.run(config.parse_config(raw))
     write(raw["out"])
     return raw["out"]
 

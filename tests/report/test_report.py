@@ -142,7 +142,7 @@ def run_of(tmp_path, frames, metrics=None, k=2):
     """Return a Run over hand-written tables: name -> (user, item, rank) rows, and users, truth, history."""
     found = Run(RunFolder(tmp_path))
     found.__dict__ |= frames | {"metrics": metrics or {"models": {}, "about": {"primary": "ndcg@2"}}}
-    found.__dict__["config"] = config.parse({"data": {"events": "e"}, "recommend": {"k": k}})
+    found.__dict__["config"] = config.parse_config({"data": {"events": "e"}, "recommend": {"k": k}})
     return found
 
 
@@ -243,7 +243,7 @@ def test_the_sample_is_the_users_alone(world, tmp_path):
         "judge": {"resamples": 100},
     }
     world.events.to_parquet(tmp_path / "events.parquet", index=False)
-    experiment.run(config.parse(raw))
+    experiment.run(config.parse_config(raw))
     small, whole = (Run(RunFolder.open(raw["out"]), sample=size) for size in (10, 10_000))
     assert len(small.users) == 10 < len(whole.users)
     assert set(small.lists["popular"]["user_id"]) == set(small.users["user_id"])

@@ -6,8 +6,8 @@ import pytest
 
 from recsys import config
 from recsys.errors import ConfigError
-from recsys.features.encoding import features
-from recsys.features.terms import weighted
+from recsys.features.encoding import encode_features
+from recsys.features.terms import weigh_terms
 from recsys.models.content_collaborative import Attributes
 from recsys.ranking import rank
 from recsys.report import write as write_report
@@ -34,7 +34,7 @@ def run(spark, world_files, tmp_path_factory):
         "recommend": {"k": 20, "everyone": True},
         "judge": {"metrics": ["ndcg@10"], "resamples": 100},
     }
-    spark_run.run(config.parse(raw))
+    spark_run.run(config.parse_config(raw))
     return RunFolder.open(place)
 
 
@@ -66,7 +66,7 @@ def test_cold_factors_are_the_ridge_of_the_local_model_on_the_trained_ones(run, 
     names = ids.all_ids
     assert len(found) == len(names), "an item with attributes has no factor"
     warm, y = np.isin(names, likes.index), found.loc[names].to_numpy(dtype=float)
-    told = weighted(features(world.items, "item_id", ids), "bm25", {"overview": 0.5}).toarray().astype(float)
+    told = weigh_terms(encode_features(world.items, "item_id", ids), "bm25", {"overview": 0.5}).toarray().astype(float)
     x = np.column_stack([told, np.ones(len(told))])
     by = np.sqrt(likes.loc[names[warm]].to_numpy(dtype=float))[:, None]
     gram = x[warm].T @ (by * x[warm]) + HYBRID["ridge"] * np.eye(x.shape[1])
@@ -166,21 +166,21 @@ def test_what_cannot_be_done_is_refused(world, tmp_path):
     from recsys.spark.tune import judges
 
     raw = {"data": {"events": "events.csv"}, "models": {"attributes": {}}}
-    params = als_params(config.parse(raw))
+    params = als_params(config.parse_config(raw))
     with pytest.raises(ConfigError, match="'attributes' needs item features"):
         attributes.require_items(params.values(), None)
-    attributes.require_items(als_params(config.parse({"data": raw["data"]})).values(), None)
+    attributes.require_items(als_params(config.parse_config({"data": raw["data"]})).values(), None)
     with pytest.raises(ConfigError, match="'attributes' needs item features"):
         attributes.terms(pd.DataFrame({"item_id": ["a", "b"]}), params["attributes"])
     chosen = params["attributes"].model_copy(update={"fields": {"genre": 2.0}})
     with pytest.raises(ConfigError, match="no features of field 'genre'"):
         attributes.terms(world.items, chosen)
     with pytest.raises(ConfigError, match="model 'attributes' on Spark: unknown parameter 'ridgee'"):
-        als_params(config.parse(raw | {"models": {"attributes": {"ridgee": 1.0}}}))
+        als_params(config.parse_config(raw | {"models": {"attributes": {"ridgee": 1.0}}}))
     with pytest.raises(ConfigError, match="use 'als' or 'attributes'"):
-        als_params(config.parse(raw | {"models": {"ease": {}}}))
+        als_params(config.parse_config(raw | {"models": {"ease": {}}}))
     with (
         pytest.raises(ConfigError, match="tune one of kind 'als'"),
-        judges(config.parse(raw), "attributes", "ndcg", tmp_path),
+        judges(config.parse_config(raw), "attributes", "ndcg", tmp_path),
     ):
         pass

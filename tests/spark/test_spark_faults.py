@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def settings(events, out):
     raw = {"out": str(out), "data": {"events": str(events)}, "models": {"als": {"rank": 4, "iterations": 2}}}
-    return config.parse(raw | {"judge": {"resamples": 100}})
+    return config.parse_config(raw | {"judge": {"resamples": 100}})
 
 
 @pytest.fixture

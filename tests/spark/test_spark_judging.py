@@ -24,7 +24,7 @@ def both(spark, world_files, tmp_path_factory):
         "judge": {"metrics": ["ndcg@5", "recall@7", "ndcg[gain=linear]@7"], "resamples": 100, "segments": SEGMENTS},
     }
     for engine, go in (("local", experiment.run), ("spark", lambda wanted: run(wanted, spark=spark))):
-        go(config.parse(raw | {"out": str(place / engine)}))
+        go(config.parse_config(raw | {"out": str(place / engine)}))
     return {engine: place / engine for engine in ("local", "spark")}
 
 

@@ -49,7 +49,7 @@ def test_an_odd_log_gives_both_engines_the_same_counts_lists_and_refusals(spark,
             "recommend": {"k": 5},
             "judge": {"metrics": ["ndcg@5"], "resamples": 100},
         }
-        run(config.parse(raw))
+        run(config.parse_config(raw))
         found[engine] = RunFolder.open(tmp_path / engine)
     local, large = found["local"], found["spark"]
     bad = int(log["value"].isna().sum())
@@ -72,7 +72,7 @@ def test_an_odd_log_gives_both_engines_the_same_counts_lists_and_refusals(spark,
 @pytest.mark.parametrize("rule", ["time", "fraction"])
 def test_a_source_that_changes_at_every_look_is_read_once(spark, monkeypatch, tmp_path, rule):
     """By time a side is a comparison on what was read, and nothing in between is kept: a second look would show."""
-    from recsys.config import Data
+    from recsys.config import DataSettings
     from recsys.data.splitting.strategies import ByTime, Fraction
     from recsys.data.weigh import FilterSettings, WeightSettings
     from recsys.spark.data import read
@@ -92,7 +92,7 @@ def test_a_source_that_changes_at_every_look_is_read_once(spark, monkeypatch, tm
 
     (tmp_path / "any.csv").write_text("user_id,item_id,timestamp\n1,1,1\n")
     monkeypatch.setattr(read, "_raw", raw)
-    data = Data(events=str(tmp_path / "any.csv"), time_unit="s")
+    data = DataSettings(events=str(tmp_path / "any.csv"), time_unit="s")
     events = read.read_tables(spark, data, tmp_path / "work").events
     chosen = ByTime() if rule == "time" else Fraction(test=0.3)
     found = split(
@@ -155,6 +155,6 @@ def test_a_folder_that_may_not_be_written_is_named(spark, world_files, tmp_path)
     try:
         raw = {"out": str(place / "run"), "data": {"events": str(world_files["events"])}}
         with pytest.raises(RunFolderError, match=r"cannot write the run folder: Read-only file system"):
-            spark_run.run(config.parse(raw | {"models": {"als": {}}}), spark=spark)
+            spark_run.run(config.parse_config(raw | {"models": {"als": {}}}), spark=spark)
     finally:
         subprocess.run(["umount", "--lazy", str(place)], check=True)

@@ -16,7 +16,7 @@ def planned(rows=1_000_000, users=50_000, items=5_000, heaviest=(500, 900), mach
     from recsys.spark.plan import Facts, Machine, plan
     from recsys.spark.run import als_params
 
-    settings = config.parse({"data": {"events": "x.csv"}, **raw})
+    settings = config.parse_config({"data": {"events": "x.csv"}, **raw})
     machine = machine or Machine(cores=2, heap=4096, free=100_000, score=5e-9, pair={"als": 1e-6})
     return plan(settings, Facts(rows, users, items, *heaviest), machine, als_params(settings))
 

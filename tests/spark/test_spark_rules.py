@@ -53,7 +53,7 @@ def runs(spark, world_files, items, rules, tmp_path_factory):
             "recommend": {"k": 12, "rules": str(rules)},
             "judge": {"metrics": ["ndcg@5"], "resamples": 100},
         }
-        run(config.parse(raw))
+        run(config.parse_config(raw))
         found[engine] = RunFolder.open(place / engine)
     return found
 
@@ -132,7 +132,7 @@ def test_a_bad_file_of_rules_is_refused_before_anything_is_read(tmp_path):
         "recommend": {"rules": str(tmp_path / "rules.toml")},
     }
     with pytest.raises(ConfigError, match="toml: where"):
-        spark_run.run(config.parse(raw))
+        spark_run.run(config.parse_config(raw))
     assert not (tmp_path / "run").exists()
 
 
@@ -150,7 +150,7 @@ def test_without_rules_too(spark, world_files, tmp_path):
             "recommend": {"k": 500, "fallback": "none"},
             "judge": {"metrics": ["ndcg@5"], "resamples": 100},
         }
-        run(config.parse(raw))
+        run(config.parse_config(raw))
         per_user = RunFolder.open(tmp_path / engine).read_table("per_user.parquet")
         found[engine] = per_user.set_index(["model", "user_id"])["shortfall"].astype(str).sort_index()
     pd.testing.assert_series_equal(found["local"], found["spark"])

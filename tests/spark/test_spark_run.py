@@ -55,7 +55,7 @@ def runs(request, spark, world, tmp_path_factory):
             "judge": {"metrics": METRICS, "relevant": 3.5, "resamples": 200},
             "spark": SPARK,
         }
-        run(config.parse(raw))
+        run(config.parse_config(raw))
         write_report(place / engine)
         found[engine] = RunFolder.open(place / engine)
     return found

@@ -38,7 +38,7 @@ def run(spark, world_files, tmp_path_factory):
         "recommend": {"k": 5, "everyone": True},
         "judge": {"metrics": ["ndcg@5", "recall@3"], "relevant": 3.5, "resamples": 100},
     }
-    spark_run.run(config.parse(raw))
+    spark_run.run(config.parse_config(raw))
     return place
 
 

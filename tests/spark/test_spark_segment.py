@@ -44,7 +44,7 @@ def runs(spark, world_files, tmp_path_factory):
     people[people.index % 11 > 0].to_csv(place / "users.csv", index=False)
     files = world_files | {"users": place / "users.csv"}
     for engine, run in (("local", experiment.run), ("spark", spark_run.run)):
-        run(config.parse(settings(files, place / engine)))
+        run(config.parse_config(settings(files, place / engine)))
     return {engine: place / engine for engine in ("local", "spark")}
 
 
@@ -155,7 +155,7 @@ def test_what_is_refused_on_one_engine_is_refused_on_the_other(spark, world_file
     said = []
     for run in (experiment.run, spark_run.run):
         with pytest.raises(ConfigError) as error:
-            run(config.parse(raw))
+            run(config.parse_config(raw))
         said.append(str(error.value))
     assert said[0] == said[1]
     assert "Did you mean 'country'" in said[0]

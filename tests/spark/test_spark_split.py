@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recsys.config import Data
+from recsys.config import DataSettings
 from recsys.data import weigh
 from recsys.data.reading.read import read_tables
 from recsys.data.splitting.split import split
@@ -42,7 +42,7 @@ def by_spark(spark, log, work, rule, **settings):
     from recsys.spark.data.read import read_tables as read_on_spark
     from recsys.spark.data.split import split as split_on_spark
 
-    tables = read_on_spark(spark, Data(**log), work)
+    tables = read_on_spark(spark, DataSettings(**log), work)
     found = split_on_spark(tables.events, rule, items=tables.items, work=work, **settings)
     users, items = (frame.toPandas() for frame in (found.users, found.items))
     user_id = users.set_index("row")["user_id"]
@@ -63,7 +63,7 @@ def test_both_engines_prepare_the_same_rows(spark, log, tmp_path, rule):
     local = split(tables.events, rule, weighting=weighting, filters=filters, items=tables.items)
     found, parts, refusals = by_spark(spark, log, tmp_path, rule, weighting=weighting, filters=filters)
     for name in ("train", "history", "test"):
-        expected = weigh.table(getattr(local, name))
+        expected = weigh.interactions_to_table(getattr(local, name))
         columns = ["user_id", "item_id", "value", "timestamp"]
         pd.testing.assert_frame_equal(parts[name][columns], expected[columns], check_exact=True, check_dtype=False)
     assert found.about == local.about
@@ -80,7 +80,7 @@ def test_both_engines_aggregate_alike(spark, log, tmp_path, how):
     _, parts, _ = by_spark(
         spark, {"events": log["events"]}, tmp_path, Fraction(test=0.2), weighting=weighting, filters=FilterSettings()
     )
-    assert parts["train"]["value"].tolist() == weigh.table(local.train)["value"].tolist()
+    assert parts["train"]["value"].tolist() == weigh.interactions_to_table(local.train)["value"].tolist()
 
 
 def test_the_split_survives_a_repartition(spark, log):
@@ -114,6 +114,6 @@ def test_both_engines_find_the_same_core(spark, log, tmp_path):
     once = split(tables.events, Fraction(test=0.3), filters=filters.model_copy(update={"repeat": False}))
     assert 0 < len(local.train) < len(once.train), "the log must need more than one round"
     assert found.about["filters"] == local.about["filters"]
-    expected = weigh.table(local.train)
+    expected = weigh.interactions_to_table(local.train)
     for column in ("user_id", "item_id", "value"):
         assert parts["train"][column].tolist() == expected[column].tolist()

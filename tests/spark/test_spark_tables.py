@@ -6,11 +6,11 @@ pytestmark = pytest.mark.spark
 
 
 def both(spark, path, tmp_path, **settings):
-    from recsys.config import Data
+    from recsys.config import DataSettings
     from recsys.data.reading.read import read_tables
     from recsys.spark.data.read import read_tables as read_on_spark
 
-    data = Data(events=str(path), **settings)
+    data = DataSettings(events=str(path), **settings)
     return read_tables(path, reading=data.reading), read_on_spark(spark, data, tmp_path / "work")
 
 

@@ -37,13 +37,13 @@ def raw(world_files, tmp_path_factory):
         },
         "spark": {"driver_memory": "1g", "conf": {"spark.ui.enabled": "false", "spark.sql.shuffle.partitions": "2"}},
     }
-    experiment.run(config.parse(found))
+    experiment.run(config.parse_config(found))
     return found
 
 
 def on_spark(raw, **tuning):
     als = {"als": raw["models"]["als"] | {"blocks": 2}}
-    return config.parse(raw | {"engine": "spark", "models": als, "tune": raw["tune"] | tuning})
+    return config.parse_config(raw | {"engine": "spark", "models": als, "tune": raw["tune"] | tuning})
 
 
 @pytest.mark.parametrize("rule", ["time", "pairs"])
@@ -122,7 +122,7 @@ def test_the_job_is_resumed_with_settings_side_by_side(spark, raw, tmp_path):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "als: ndcg@10 on folds of train" in done.stdout
-    best = config.load(tmp_path / "study" / "best.toml")
+    best = config.load_config(tmp_path / "study" / "best.toml")
     assert best.engine == "spark"
     assert best.out == raw["out"] + "-tuned"
     first = json.loads((tmp_path / "study" / "tuning.json").read_text())["trials"]
@@ -134,4 +134,4 @@ def test_the_job_is_resumed_with_settings_side_by_side(spark, raw, tmp_path):
 
 def test_threads_are_of_spark(raw, tmp_path):
     with pytest.raises(ConfigError, match=r"\[tune\] parallel is of the Spark path"):
-        tune(config.parse(raw | {"tune": raw["tune"] | {"parallel": 2}}), tmp_path / "study.log")
+        tune(config.parse_config(raw | {"tune": raw["tune"] | {"parallel": 2}}), tmp_path / "study.log")

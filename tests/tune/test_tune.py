@@ -36,17 +36,17 @@ def raw(world_files, tmp_path_factory):
         "judge": {"metrics": ["ndcg@10"], "relevant": 3.5, "resamples": 100},
         "tune": {"trials": 12, "space": SPACE},
     }
-    experiment.run(config.parse(found))
+    experiment.run(config.parse_config(found))
     return found
 
 
 def changed(raw, **tuning):
-    return config.parse(raw | {"tune": raw["tune"] | tuning})
+    return config.parse_config(raw | {"tune": raw["tune"] | tuning})
 
 
 @pytest.fixture(scope="module")
 def undisturbed(raw, tmp_path_factory):
-    return tune(config.parse(raw), tmp_path_factory.mktemp("study") / "study.log")
+    return tune(config.parse_config(raw), tmp_path_factory.mktemp("study") / "study.log")
 
 
 def test_it_finds_better_settings_than_the_first(undisturbed):
@@ -74,7 +74,7 @@ def judge(*words):
         os._exit(9)
     judged(*words)
 study._judge = judge
-study.tune(config.parse(json.loads(sys.argv[1])), __import__("pathlib").Path(sys.argv[2]))
+study.tune(config.parse_config(json.loads(sys.argv[1])), __import__("pathlib").Path(sys.argv[2]))
 """
 
 
@@ -88,14 +88,14 @@ def test_killed_at_trial_7_and_resumed_it_ends_the_same(raw, undisturbed, tmp_pa
     assert python(DIES, json.dumps(raw), storage).wait(timeout=300) == 9
     halfway = changed(raw, trials=7)
     assert len(tune(halfway, storage).trials) == 7, "the trial that was killed is no result"
-    assert tune(config.parse(raw), storage).trials == undisturbed.trials
+    assert tune(config.parse_config(raw), storage).trials == undisturbed.trials
 
 
 WORKS = """
 import json, pathlib, sys
 from recsys import config
 from recsys.tune import study, tune
-tune(config.parse(json.loads(sys.argv[1])), pathlib.Path(sys.argv[2]))
+tune(config.parse_config(json.loads(sys.argv[1])), pathlib.Path(sys.argv[2]))
 """
 
 
@@ -103,10 +103,10 @@ def test_two_processes_share_a_study(raw, tmp_path):
     storage = tmp_path / "study.log"
     random = raw | {"tune": raw["tune"] | {"sampler": "random", "prune": "none"}}
     other = python(WORKS, json.dumps(random), storage)
-    ours = tune(config.parse(random), storage)
+    ours = tune(config.parse_config(random), storage)
     assert other.wait(timeout=300) == 0
-    ended = tune(config.parse(random), storage)
-    alone = tune(config.parse(random), tmp_path / "alone.log")
+    ended = tune(config.parse_config(random), storage)
+    alone = tune(config.parse_config(random), tmp_path / "alone.log")
     assert len(ended.trials) == 12 >= len(ours.trials)
 
     def settled(found):
@@ -136,7 +136,10 @@ def test_where_one_thread_fails_the_others_do_not_go_on(raw, tmp_path, monkeypat
     monkeypatch.setattr(study, "_judges", judges)
     wanted = raw["tune"] | {"parallel": 2, "trials": 40, "sampler": "random", "space": {"rank": {"low": 2, "high": 99}}}
     with pytest.raises(RuntimeError, match="no more memory"):
-        tune(config.parse(raw | {"engine": "spark", "models": {"als": {}}, "tune": wanted}), tmp_path / "study.log")
+        tune(
+            config.parse_config(raw | {"engine": "spark", "models": {"als": {}}, "tune": wanted}),
+            tmp_path / "study.log",
+        )
     assert len(calls) < 40
 
 
@@ -153,7 +156,7 @@ def test_only_the_train_part_is_read(raw, undisturbed, tmp_path):
             path.unlink()
     WATCHING.append(True)
     try:
-        found = tune(config.parse(raw | {"out": str(place)}), tmp_path / "study.log")
+        found = tune(config.parse_config(raw | {"out": str(place)}), tmp_path / "study.log")
     finally:
         WATCHING.clear()
     assert found.trials == undisturbed.trials
@@ -254,11 +257,11 @@ def test_ranges_have_no_grid():
 )
 def test_which_model_is_asked(raw, settings, message, tmp_path):
     with pytest.raises(ConfigError, match=message):
-        tune(config.parse(raw | settings), tmp_path / "study.log")
+        tune(config.parse_config(raw | settings), tmp_path / "study.log")
 
 
 def test_out_is_a_file(raw, tmp_path, capsys):
-    (tmp_path / "config.toml").write_text(config.parse(raw).to_toml())
+    (tmp_path / "config.toml").write_text(config.parse_config(raw).to_toml())
     assert run_verb(["tune", str(tmp_path / "config.toml"), "--out", str(tmp_path / "config.toml")]) == 2
     assert "cannot be a folder" in capsys.readouterr().err
 
@@ -279,7 +282,7 @@ def test_the_sentences():
 
 def test_the_command(raw, tmp_path, capsys):
     path = tmp_path / "config.toml"
-    path.write_text(config.parse(raw).to_toml())
+    path.write_text(config.parse_config(raw).to_toml())
     assert run_verb(["tune", str(path), "--out", str(tmp_path / "found"), "--set", "tune.trials=4"]) == 0
     told = capsys.readouterr().out
     assert "the second half of the training users adds" in told
@@ -287,6 +290,6 @@ def test_the_command(raw, tmp_path, capsys):
     assert len(found["trials"]) == 4
     assert [row["share"] for row in found["learning"]["curve"]] == [0.125, 0.25, 0.5, 1.0]
     assert "<svg" in (tmp_path / "found" / "report.html").read_text()
-    best = config.load(tmp_path / "found" / "best.toml")
+    best = config.load_config(tmp_path / "found" / "best.toml")
     assert best.models["itemknn"] == raw["models"]["itemknn"] | found["best"]
     assert best.out == raw["out"] + "-tuned"

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
 
-from recsys.errors import InputError, nearest
+from recsys.errors import InputError, suggest_nearest
 from recsys.schema import EVENTS
 
 ROWS = 1 << 20
@@ -39,8 +39,8 @@ def read_parquet(path: Path, where: str, wanted: dict[str, str], everything: boo
     try:
         partitions = pa.dataset.HivePartitioning.discover(infer_dictionary=True)
         data = pa.dataset.dataset(path, format="parquet", partitioning=partitions)
-        chosen = choose(data.schema.names, wanted, everything)
-        require_ids(where, wanted, data.schema.names)
+        chosen = choose_columns(data.schema.names, wanted, everything)
+        require_id_columns(where, wanted, data.schema.names)
         columns = list(dict.fromkeys(chosen.values()))
         batches = data.to_batches(columns=columns, batch_size=ROWS, batch_readahead=2, fragment_readahead=1)
         yield from _pieces(batches, where, chosen)
@@ -49,17 +49,17 @@ def read_parquet(path: Path, where: str, wanted: dict[str, str], everything: boo
         raise InputError(f"{where}: not a readable Parquet file or folder: {first}") from error
 
 
-def read_memory(table: Any, where: str, wanted: dict[str, str], everything: bool) -> Iterator[RawChunk]:
+def read_in_memory(table: Any, where: str, wanted: dict[str, str], everything: bool) -> Iterator[RawChunk]:
     """Read the ``wanted`` columns of a table in memory; a pandas index is ignored."""
     try:
         if isinstance(table, pd.DataFrame):
-            chosen = choose([str(name) for name in table.columns], wanted, everything)
-            require_ids(where, wanted, [str(name) for name in table.columns])
+            chosen = choose_columns([str(name) for name in table.columns], wanted, everything)
+            require_id_columns(where, wanted, [str(name) for name in table.columns])
             data = pa.table({theirs: _arrow(table, theirs) for theirs in dict.fromkeys(chosen.values())})
         else:
             data = pa.table(table)
-            chosen = choose(data.column_names, wanted, everything)
-            require_ids(where, wanted, data.column_names)
+            chosen = choose_columns(data.column_names, wanted, everything)
+            require_id_columns(where, wanted, data.column_names)
         yield from _pieces(data.to_batches(max_chunksize=ROWS), where, chosen)
     except (pa.ArrowException, TypeError, ValueError) as error:
         first = str(error).partition("\n")[0]
@@ -78,12 +78,12 @@ def _pieces(batches: Iterable[pa.RecordBatch], where: str, chosen: dict[str, str
 
 
 def _raw(data: pa.Table, where: str, chosen: dict[str, str], before: int) -> RawChunk:
-    frame = pd.DataFrame({ours: series(data.column(theirs), ours, where) for ours, theirs in chosen.items()})
+    frame = pd.DataFrame({ours: column_to_series(data.column(theirs), ours, where) for ours, theirs in chosen.items()})
     why = np.zeros(len(frame), dtype=np.int8)
     return RawChunk(frame, why, where, lambda row: before + int(row) + 1, lambda row: str(frame.iloc[row].to_dict()))
 
 
-def whole(found: Iterable[RawChunk], where: str) -> RawChunk:
+def concat_chunks(found: Iterable[RawChunk], where: str) -> RawChunk:
     """Return all pieces as one."""
     parts = list(found)
     if not parts:
@@ -112,7 +112,7 @@ def is_table(thing: Any) -> bool:
     return isinstance(thing, pd.DataFrame) or hasattr(thing, "__arrow_c_stream__")
 
 
-def choose(names: list[str], wanted: dict[str, str], everything: bool = False) -> dict[str, str]:
+def choose_columns(names: list[str], wanted: dict[str, str], everything: bool = False) -> dict[str, str]:
     """Return our column -> its name among ``names``, of those that exist; a position from 0 will do as a name.
 
     ``everything``: the columns that nobody asked for keep their names.
@@ -128,12 +128,12 @@ def choose(names: list[str], wanted: dict[str, str], everything: bool = False) -
     return chosen
 
 
-def require_ids(where: str, wanted: dict[str, str], names: list[str]) -> None:
+def require_id_columns(where: str, wanted: dict[str, str], names: list[str]) -> None:
     """Raise InputError naming each id column that is wanted and absent, and the nearest present one."""
     there = {*names, *map(str, range(len(names)))}
     missing = [ours for ours in EVENTS.required if ours in wanted and not there & {ours, wanted[ours]}]
     if missing:
-        hints = "".join(f" No column '{wanted[ours]}'.{nearest(wanted[ours], names)}" for ours in missing)
+        hints = "".join(f" No column '{wanted[ours]}'.{suggest_nearest(wanted[ours], names)}" for ours in missing)
         raise InputError(f'{where}:{hints} Map columns under [data.columns], for example user_id = "{names[0]}".')
 
 
@@ -144,7 +144,7 @@ def _arrow(table: pd.DataFrame, name: str) -> pa.ChunkedArray:
     return pa.chunked_array([pa.Array.from_pandas(column.iloc[:, 0])])
 
 
-def series(column: pa.ChunkedArray, name: str, where: str) -> pd.Series:
+def column_to_series(column: pa.ChunkedArray, name: str, where: str) -> pd.Series:
     """Return a typed column, to be called ``name``, as validation wants it: text ids are categories.
 
     Raises:
@@ -193,10 +193,10 @@ def _ids(column: pa.ChunkedArray, name: str, where: str) -> pd.Series:
     return found.astype(object) if pa.types.is_string(column.type) else found
 
 
-def numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def parse_finite_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return text that is all finite numbers as float64, correctly rounded, and any other column as it is.
 
-    What Arrow's parser refuses or finds infinite is left to ``validate.numbers``, which is slower and knows why.
+    What Arrow's parser refuses or finds infinite is left to ``validate.parse_numbers``, which is slower and knows why.
     """
     if not _is_text(column.type):
         return column

@@ -19,7 +19,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from recsys.errors import ConfigError, InputError, nearest
+from recsys.errors import ConfigError, InputError, suggest_nearest
 
 SITE = "https://files.grouplens.org/datasets/movielens/"
 MD5: dict[str, str | None] = {
@@ -41,7 +41,7 @@ Progress = Callable[[int, int], None]
 """Called with (bytes done, bytes in all)."""
 
 
-def fetch(name: str, folder: str | Path, *, progress: Progress | None = None) -> Path:
+def fetch_data_set(name: str, folder: str | Path, *, progress: Progress | None = None) -> Path:
     """Return ``folder/name``, holding the unpacked data set; what is there already is not fetched again.
 
     Raises:
@@ -49,7 +49,7 @@ def fetch(name: str, folder: str | Path, *, progress: Progress | None = None) ->
         InputError: the site cannot be reached, breaks off again and again, or serves something else.
     """
     if name not in MD5:
-        raise ConfigError(f"{name}: no data set that can be fetched.{nearest(name, MD5)}")
+        raise ConfigError(f"{name}: no data set that can be fetched.{suggest_nearest(name, MD5)}")
     folder = Path(folder)
     place, archive = folder / name, folder / f"{name}.zip.part"
     if place.is_dir():

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 import pandas as pd
 
-from recsys.data.reading.columnar import RawChunk, choose, read_parquet, require_ids
-from recsys.data.reading.lines import Block, EndlessRowError, blocks
-from recsys.data.reading.validate import code, numbers, refuse
+from recsys.data.reading.columnar import RawChunk, choose_columns, read_parquet, require_id_columns
+from recsys.data.reading.lines import EndlessRowError, RowBlock, read_row_blocks
+from recsys.data.reading.validate import parse_numbers, reason_code, refuse_rows
 from recsys.errors import InputError
 from recsys.schema import EVENTS, TIME, VALUE
 
@@ -78,7 +78,7 @@ class Source:
         return SUFFIXES[suffix]
 
 
-def pieces(
+def read_chunks(
     source: Source, file_format: str, wanted: dict[str, str], reading: ReadSettings, *, everything: bool = False
 ) -> Iterator[RawChunk]:
     """Read the ``wanted`` columns (ours -> theirs) that exist, renamed to ours, a piece of the file at a time.
@@ -130,7 +130,7 @@ def _first_row(source: Source, delimiter: str, reading: ReadSettings) -> list[st
         raise InputError(f"{source}, line 1: {error}. Check the quotes and [data] delimiter.") from error
 
 
-def header(source: Source, delimiter: str, wanted: dict[str, str], reading: ReadSettings) -> tuple[list[str], int]:
+def read_header(source: Source, delimiter: str, wanted: dict[str, str], reading: ReadSettings) -> tuple[list[str], int]:
     """Return the column names, and 1 when the first row holds them, else 0 (names are then positions)."""
     fields = _first_row(source, delimiter, reading)
     if fields is None:
@@ -149,48 +149,48 @@ def header(source: Source, delimiter: str, wanted: dict[str, str], reading: Read
         better = [d for d in (",", ";", "\t", "|") if d != delimiter and d in fields[0]]
         hint = f" It looks separated by {better[0]!r}: set [data] delimiter." if better else ""
         raise InputError(f"{source}: one column only ({fields[0][:60]!r}), when split by {delimiter!r}.{hint}")
-    require_ids(str(source), wanted, names)
+    require_id_columns(str(source), wanted, names)
     return names, skip
 
 
 def _csv(
     source: Source, delimiter: str, wanted: dict[str, str], reading: ReadSettings, everything: bool
 ) -> Iterator[RawChunk]:
-    names, skip = header(source, delimiter, wanted, reading)
-    places = {ours: names.index(theirs) for ours, theirs in choose(names, wanted).items()}
+    names, skip = read_header(source, delimiter, wanted, reading)
+    places = {ours: names.index(theirs) for ours, theirs in choose_columns(names, wanted).items()}
     if everything:
         places |= {name: place for place, name in enumerate(names) if place not in places.values()}
     asked = sorted(set(places.values()))
     stream: Any = source.open() if is_utf8(reading) else _Recoded(source.open(), reading.encoding)
     try:
         with stream:
-            for block in blocks(stream, delimiter, len(names), asked, skip):
+            for block in read_row_blocks(stream, delimiter, len(names), asked, skip):
                 columns = {
                     ours: _text_column(block, asked.index(place))
                     if everything
                     else _column(block, asked.index(place), ours, reading)
                     for ours, place in places.items()
                 }
-                why = np.where(block.whole, 0, code("wrong column count")).astype(np.int8)
+                why = np.where(block.whole, 0, reason_code("wrong column count")).astype(np.int8)
                 table = pd.DataFrame(columns, copy=False)
                 yield RawChunk(table, why, str(source), _line_of(block), _text_of(block))
     except EndlessRowError as error:
         raise InputError(f"{source}, line {error.line}: {error.why}. Check the quotes and [data] delimiter.") from error
 
 
-def _line_of(block: Block) -> Callable[[int], int]:
+def _line_of(block: RowBlock) -> Callable[[int], int]:
     return lambda row: int(block.lines[row])
 
 
-def _text_of(block: Block) -> Callable[[int], str]:
+def _text_of(block: RowBlock) -> Callable[[int], str]:
     return lambda row: block.delimiter.join(block.fields(row))
 
 
-def _text_column(block: Block, column: int) -> pd.Series:
+def _text_column(block: RowBlock, column: int) -> pd.Series:
     return block.text(column).astype(object)
 
 
-def _column(block: Block, column: int, name: str, reading: ReadSettings) -> pd.Series:
+def _column(block: RowBlock, column: int, name: str, reading: ReadSettings) -> pd.Series:
     """Return integers, where all ids of the block are canonical; numbers of values and times; else text."""
     if name.endswith("_id"):
         integers = block.integers(column)
@@ -200,7 +200,7 @@ def _column(block: Block, column: int, name: str, reading: ReadSettings) -> pd.S
         if name == TIME and len(odd) == len(found):
             return _text_column(block, column)
         if len(odd):
-            found[odd], spelt_out = numbers(pd.Series([block.cell(column, row) for row in odd], dtype=object))
+            found[odd], spelt_out = parse_numbers(pd.Series([block.cell(column, row) for row in odd], dtype=object))
             if name == VALUE:
                 found[odd[spelt_out]] = np.inf  # not finite, for both reasons to be as good as one
         return pd.Series(found, copy=False)
@@ -246,11 +246,11 @@ def _jsonl(source: Source, wanted: dict[str, str], reading: ReadSettings, everyt
         ours: pd.Series([_text(record.get(theirs)) if record else None for record in records], dtype=object)
         for ours, theirs in chosen.items()
     }
-    why = np.array([code("not a JSON object") if record is None else 0 for record in records], dtype=np.int8)
+    why = np.array([reason_code("not a JSON object") if record is None else 0 for record in records], dtype=np.int8)
     for ours, theirs in chosen.items():
         if ours.endswith("_id"):
             odd = np.array([not _is_id(record.get(theirs)) if record else False for record in records])
-            refuse(why, odd, "id is no text or integer")
+            refuse_rows(why, odd, "id is no text or integer")
     table = pd.DataFrame(columns)
     return RawChunk(table, why, str(source), line=lambda row: lines[row][0], text=lambda row: lines[row][1])
 

@@ -29,7 +29,7 @@ POWERS = 10.0 ** np.arange(19)
 
 
 @dataclass(frozen=True)
-class Block:
+class RowBlock:
     """``n`` rows of text as found.
 
     ``begins``, ``ends``: int32[columns asked for, n] where each field lies in ``data``, without its quotes.
@@ -113,7 +113,7 @@ class EndlessRowError(Exception):
         self.line, self.why = line, why
 
 
-def blocks(stream: BinaryIO, delimiter: str, columns: int, places: list[int], skip: int) -> Iterator[Block]:
+def read_row_blocks(stream: BinaryIO, delimiter: str, columns: int, places: list[int], skip: int) -> Iterator[RowBlock]:
     """Yield the rows of a UTF-8 stream behind the first ``skip``, without blank ones.
 
     Args:
@@ -142,7 +142,7 @@ def blocks(stream: BinaryIO, delimiter: str, columns: int, places: list[int], sk
         skip -= first
         if n > first:
             of_rows = (rows[first : n + 1], lines[first:n], flags[0, first:n], flags[1, first:n])
-            yield Block(data, begins[:, first:n], ends[:, first:n], *of_rows, places, delimiter)
+            yield RowBlock(data, begins[:, first:n], ends[:, first:n], *of_rows, places, delimiter)
         rest = data[used:].tobytes()
 
 

@@ -3,7 +3,7 @@
 In the table an id is a category, at most int32 a row, with the categories in id order: what is asked of an id (its
 hash, its row in another table) is asked once an id. ``value`` is float32 where every value of the log is exact in it,
 else float64; ``timestamp`` is int32 where all are whole seconds before 2038, else float64. A hundred million events
-take 1.6 GB. :func:`widen` gives the plain table.
+take 1.6 GB. :func:`widen_log` gives the plain table.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Log:
     """Pieces of a log, each a frame that ``validate.check_events`` has passed, appended one after the other."""
 
     def __init__(self) -> None:
-        self._ids: dict[str, Ids] = {}
+        self._ids: dict[str, IdNumbers] = {}
         self._columns: dict[str, _Column] = {}
 
     def append(self, piece: pd.DataFrame) -> None:
@@ -34,7 +34,7 @@ class Log:
             if name in SMALLEST:
                 found = _shrink(piece[name].to_numpy(), SMALLEST[name])
             else:
-                found = self._ids.setdefault(name, Ids()).number(piece[name])
+                found = self._ids.setdefault(name, IdNumbers()).number(piece[name])
             self._columns.setdefault(name, _Column()).append(found)
 
     def clear(self) -> None:
@@ -79,7 +79,7 @@ class _Column:
         return np.concatenate(self._slabs) if self._slabs else np.empty(0)
 
 
-class Ids:
+class IdNumbers:
     """Distinct ids in the order met: integers as long as all are canonical integers, then text."""
 
     def __init__(self) -> None:
@@ -144,12 +144,12 @@ class Ids:
         return pd.Categorical.from_codes(numbers, categories=ids[order], validate=False)
 
 
-def keep(events: pd.DataFrame, rows: np.ndarray) -> pd.DataFrame:
+def keep_rows(events: pd.DataFrame, rows: np.ndarray) -> pd.DataFrame:
     """Return the rows where bool[n] is true; unlike indexing, without an index of eight bytes a row."""
     return pd.DataFrame({name: events[name].array[rows] for name in events}, copy=False)
 
 
-def widen(events: pd.DataFrame) -> pd.DataFrame:
+def widen_log(events: pd.DataFrame) -> pd.DataFrame:
     """Return the plain table: ids as int64 (or their own dtype) or text, values and times as float64."""
     columns = {name: events[name].to_numpy(np.float64 if name in SMALLEST else None) for name in events}
     return pd.DataFrame(columns, copy=False)

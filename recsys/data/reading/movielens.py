@@ -30,7 +30,7 @@ _PART_100K = re.compile(r"u[1-5ab]\.(base|test)")
 
 
 @dataclass(frozen=True)
-class Layout:
+class MovieLensLayout:
     """Where the ratings are, how to read them, and functions that give the other tables (None = none)."""
 
     events: Source
@@ -39,7 +39,7 @@ class Layout:
     users: Callable[[], pd.DataFrame | None]
 
 
-def layout(path: Path) -> Layout | None:
+def find_layout(path: Path) -> MovieLensLayout | None:
     """Return the layout found in a folder or zip, or that of one part of a ready-made 100k split; None if none.
 
     Raises:
@@ -61,7 +61,7 @@ def layout(path: Path) -> Layout | None:
     if ratings is None:
         return None
     reading, items, users = _READING["u.data" if ready_made else ratings]
-    return Layout(
+    return MovieLensLayout(
         members[ratings],
         {"time_unit": "s"} | reading,
         lambda: _checked(items, members, path),

@@ -18,22 +18,22 @@ import pyarrow.dataset
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from recsys.data.reading import movielens
-from recsys.data.reading.columnar import RawChunk, is_table, read_memory, whole
-from recsys.data.reading.files import Source, pieces
-from recsys.data.reading.log import Log, widen
+from recsys.data.reading.columnar import RawChunk, concat_chunks, is_table, read_in_memory
+from recsys.data.reading.files import Source, read_chunks
+from recsys.data.reading.log import Log, widen_log
 from recsys.data.reading.validate import (
     REASONS,
     TimeUnit,
     check_events,
-    code,
     count_times,
-    guess_unit,
-    missing,
-    refuse,
-    undecodable,
+    guess_time_unit,
+    is_missing,
+    is_undecodable,
+    reason_code,
+    refuse_rows,
 )
-from recsys.errors import InputError, nearest
-from recsys.schema import EVENT, EVENTS, ITEM, ITEMS, TIME, USER, USERS, VALUE, Table, one_kind
+from recsys.errors import InputError, suggest_nearest
+from recsys.schema import EVENT, EVENTS, ITEM, ITEMS, TIME, USER, USERS, VALUE, TableSchema, unify_ids
 
 PACKED = 5
 """How many times smaller a packed log is, about."""
@@ -67,7 +67,7 @@ class ReadSettings(BaseModel):
         known = EVENTS.required + EVENTS.optional
         for name in columns:
             if name not in known:
-                raise ValueError(f"'{name}' is no column of events.{nearest(name, known)}")
+                raise ValueError(f"'{name}' is no column of events.{suggest_nearest(name, known)}")
         return columns
 
     @field_validator("encoding")
@@ -139,7 +139,7 @@ class Tables:
     @property
     def events(self) -> pd.DataFrame:
         """The log as a plain table, made anew: ids are integers or text, values and times float64."""
-        return widen(self.log)
+        return widen_log(self.log)
 
     def take_log(self) -> pd.DataFrame:
         """Return the log and forget it, so that who takes it can let go of it."""
@@ -169,7 +169,7 @@ def read_tables(events: Any, items: Any = None, users: Any = None, reading: Read
         user_table = read_attributes(users, USERS, reading, refusals)
     for column, table in ((USER, user_table), (ITEM, item_table)):
         if table is not None:
-            found[column], table[column] = one_kind(found[column], table[column])
+            found[column], table[column] = unify_ids(found[column], table[column])
     return Tables(found, item_table, user_table, refusals)
 
 
@@ -179,7 +179,7 @@ def read_events(events: Any, reading: ReadSettings | None = None) -> tuple[pd.Da
     return tables.events, tables.refusals
 
 
-def read_wide(events: Any, reading: ReadSettings | None = None) -> tuple[pd.DataFrame, Refusals]:
+def read_all_columns(events: Any, reading: ReadSettings | None = None) -> tuple[pd.DataFrame, Refusals]:
     """Return the accepted events with every further column as it was found, and what was refused."""
     source, reading, _ = _locate(events, reading or ReadSettings())
     found: list[pd.DataFrame] = []
@@ -191,17 +191,17 @@ def read_wide(events: Any, reading: ReadSettings | None = None) -> tuple[pd.Data
 def read_items(items: Any, reading: ReadSettings | None = None) -> pd.DataFrame:
     """Return an items table: ``item_id`` and whatever else there is, as text where the file is text."""
     table = read_attributes(items, ITEMS, reading or ReadSettings(), Refusals())
-    table[ITEM] = one_kind(table[ITEM])[0]
+    table[ITEM] = unify_ids(table[ITEM])[0]
     return table
 
 
-def items_of(events: Any, items: Any = None, reading: ReadSettings | None = None) -> pd.DataFrame | None:
+def read_items_of_log(events: Any, items: Any = None, reading: ReadSettings | None = None) -> pd.DataFrame | None:
     """Return the items table that :func:`read_tables` would: the one named, or the log's own; None without one."""
     _, _, layout = _locate(events, reading or ReadSettings())
     return read_items(items, reading) if items is not None else layout.items() if layout else None
 
 
-def scan(events: Any, reading: ReadSettings | None = None) -> Iterator[pd.DataFrame]:
+def scan_log(events: Any, reading: ReadSettings | None = None) -> Iterator[pd.DataFrame]:
     """Yield the rows of a log as found, unchecked, a piece at a time: for those who only count."""
     source, reading, _ = _locate(events, reading or ReadSettings())
     where = str(source) if isinstance(source, Source) else EVENTS.name
@@ -210,7 +210,7 @@ def scan(events: Any, reading: ReadSettings | None = None) -> Iterator[pd.DataFr
         yield raw.table
 
 
-def rows_of(events: Any, reading: ReadSettings | None = None) -> int:
+def estimate_rows(events: Any, reading: ReadSettings | None = None) -> int:
     """Return about how many rows a log has: exactly for Parquet and tables, else its bytes over those of a row."""
     source, _, _ = _locate(events, reading or ReadSettings())
     if not isinstance(source, Source):
@@ -223,10 +223,10 @@ def rows_of(events: Any, reading: ReadSettings | None = None) -> int:
     return max(start.count(b"\n"), round(source.path.stat().st_size * packed * start.count(b"\n") / max(len(start), 1)))
 
 
-def _locate(events: Any, reading: ReadSettings) -> tuple[Any, ReadSettings, movielens.Layout | None]:
+def _locate(events: Any, reading: ReadSettings) -> tuple[Any, ReadSettings, movielens.MovieLensLayout | None]:
     """Return where the events are (a table is its own place), how to read them, and the MovieLens layout if any."""
     path = None if is_table(events) else Path(events)
-    layout = movielens.layout(path) if path and reading.format in ("auto", "movielens") else None
+    layout = movielens.find_layout(path) if path and reading.format in ("auto", "movielens") else None
     if layout:
         return layout.events, reading.model_copy(update=layout.reading), layout
     if reading.format == "movielens":
@@ -270,16 +270,16 @@ def _append(
             found = pd.concat([found, raw.table[[name for name in raw.table if name not in found]]], axis=1)
         sink.append(found[why == 0] if why.any() else found)
     if times.any():
-        guess_unit(times, where)
-    stop_if_too_many(where, refusals, reading)
+        guess_time_unit(times, where)
+    check_refused_share(where, refusals, reading)
     return refusals
 
 
 def _pieces(source: Any, where: str, reading: ReadSettings, everything: bool) -> Iterator[RawChunk]:
     wanted = {column: reading.columns.get(column, column) for column in (USER, ITEM, VALUE, TIME, EVENT)}
     if isinstance(source, Source):
-        return pieces(source, reading.format, wanted, reading, everything=everything)
-    return read_memory(source, where, wanted, everything)
+        return read_chunks(source, reading.format, wanted, reading, everything=everything)
+    return read_in_memory(source, where, wanted, everything)
 
 
 def _ahead(found: Iterator[RawChunk]) -> Iterator[RawChunk]:
@@ -300,30 +300,30 @@ def _require_columns(raw: RawChunk, reading: ReadSettings) -> None:
             )
 
 
-def read_attributes(source: Any, kind: Table, reading: ReadSettings, refusals: Refusals) -> pd.DataFrame:
+def read_attributes(source: Any, kind: TableSchema, reading: ReadSettings, refusals: Refusals) -> pd.DataFrame:
     """Read an items or users table: refuse rows without an id, and all but the first of a repeated id."""
     key = kind.required[0]
     wanted = {key: reading.columns.get(key, key)}
     if is_table(source):
-        found = read_memory(source, kind.name, wanted, everything=True)
+        found = read_in_memory(source, kind.name, wanted, everything=True)
     else:
         plain = ReadSettings(encoding=reading.encoding, delimiter=reading.delimiter)
-        found = pieces(Source(Path(source)), "auto", wanted, plain, everything=True)
-    raw = whole(found, kind.name if is_table(source) else str(source))
+        found = read_chunks(Source(Path(source)), "auto", wanted, plain, everything=True)
+    raw = concat_chunks(found, kind.name if is_table(source) else str(source))
     kind.require(raw.table.columns, raw.where)
     why = raw.why.copy()
-    refuse(why, missing(raw.table[key]), f"missing {key.removesuffix('_id')} id")
-    refuse(why, undecodable(raw.table[key]), "undecodable bytes")
+    refuse_rows(why, is_missing(raw.table[key]), f"missing {key.removesuffix('_id')} id")
+    refuse_rows(why, is_undecodable(raw.table[key]), "undecodable bytes")
     repeated = raw.table[key].where(why == 0).duplicated().to_numpy() & (why == 0)
-    why[repeated] = code("duplicate id")
+    why[repeated] = reason_code("duplicate id")
     own = Refusals()
     own.add(raw.where, why, raw.line, raw.text)
-    stop_if_too_many(raw.where, own, reading)
+    check_refused_share(raw.where, own, reading)
     refusals.merge(own)
     return raw.table[why == 0].reset_index(drop=True)
 
 
-def stop_if_too_many(source: str | Source, refusals: Refusals, reading: ReadSettings) -> None:
+def check_refused_share(source: str | Source, refusals: Refusals, reading: ReadSettings) -> None:
     """Raise InputError when there are no events, or too many of them were refused."""
     bad, total = refusals.refused, refusals.total
     if not total:

@@ -39,7 +39,7 @@ NUMBER = r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*"
 NOT_FINITE = r"(?i:\s*[+-]?(nan|inf|infinity)\s*)"
 
 
-def code(reason: str) -> int:
+def reason_code(reason: str) -> int:
     """Return the position of a reason in :data:`REASONS`."""
     return REASONS.index(reason)
 
@@ -47,26 +47,26 @@ def code(reason: str) -> int:
 def check_events(batch: pd.DataFrame, unit: TimeUnit | None) -> tuple[pd.DataFrame, np.ndarray]:
     """Return (events, why): the batch with canonical dtypes, and int8[n] positions in REASONS.
 
-    Ids keep their form; text ids stay text here (``schema.one_kind`` decides over whole tables). ``value`` is
+    Ids keep their form; text ids stay text here (``schema.unify_ids`` decides over whole tables). ``value`` is
     float64, 1 without the column; ``timestamp`` is float64 seconds since 1970. Refused rows hold fillers.
     """
     why = np.zeros(len(batch), dtype=np.int8)
     columns = {}
     for column in (USER, ITEM):
         columns[column] = batch[column]
-        refuse(why, missing(batch[column]), f"missing {column.removesuffix('_id')} id")
-        refuse(why, undecodable(batch[column]), "undecodable bytes")
+        refuse_rows(why, is_missing(batch[column]), f"missing {column.removesuffix('_id')} id")
+        refuse_rows(why, is_undecodable(batch[column]), "undecodable bytes")
     if VALUE in batch:
-        value, spelt_out = numbers(batch[VALUE])
-        refuse(why, np.isnan(value) & ~spelt_out, "unparsable value")
-        refuse(why, ~np.isfinite(value), "non-finite value")
+        value, spelt_out = parse_numbers(batch[VALUE])
+        refuse_rows(why, np.isnan(value) & ~spelt_out, "unparsable value")
+        refuse_rows(why, ~np.isfinite(value), "non-finite value")
         columns[VALUE] = pd.Series(value, index=batch.index)
     else:
         columns[VALUE] = pd.Series(1.0, index=batch.index)
     if TIME in batch:
-        seconds = times(batch[TIME], unit or "s")
+        seconds = parse_times(batch[TIME], unit or "s")
         with np.errstate(invalid="ignore"):
-            refuse(why, ~((seconds >= 0) & (seconds < LATEST)), "impossible time")
+            refuse_rows(why, ~((seconds >= 0) & (seconds < LATEST)), "impossible time")
         columns[TIME] = pd.Series(seconds, index=batch.index)
     if EVENT in batch:
         kinds = batch[EVENT]
@@ -75,29 +75,29 @@ def check_events(batch: pd.DataFrame, unit: TimeUnit | None) -> tuple[pd.DataFra
     return pd.DataFrame(columns), why
 
 
-def refuse(why: np.ndarray, rows: np.ndarray, reason: str) -> None:
+def refuse_rows(why: np.ndarray, rows: np.ndarray, reason: str) -> None:
     """Give ``rows`` the reason, unless they have an earlier one."""
-    now = code(reason)
+    now = reason_code(reason)
     why[rows & ((why == 0) | (why > now))] = now
 
 
-def missing(ids: pd.Series) -> np.ndarray:
+def is_missing(ids: pd.Series) -> np.ndarray:
     """Return bool[n]: null, or text that is empty or blank. Other blanks belong to the id: "a " is not "a"."""
     if is_category(ids):
-        return _by_category(missing, ids)
+        return _by_category(is_missing, ids)
     absent = ids.isna().to_numpy()
     if ids.dtype == object:
         absent |= (ids.str.strip() == "").to_numpy(dtype=bool, na_value=False)
     return absent
 
 
-def undecodable(text: pd.Series) -> np.ndarray:
+def is_undecodable(text: pd.Series) -> np.ndarray:
     """Return bool[n]: the reader met bytes here that are not of the file's encoding.
 
     The local reader keeps them as lone surrogates, Spark as U+FFFD.
     """
     if is_category(text):
-        return _by_category(undecodable, text)
+        return _by_category(is_undecodable, text)
     if text.dtype != object:
         return np.zeros(len(text), dtype=bool)
     return text.str.contains("[\ufffd\udc80-\udcff]", regex=True).to_numpy(dtype=bool, na_value=False)
@@ -109,7 +109,7 @@ def _by_category(test: Callable[[pd.Series], np.ndarray], column: pd.Series) -> 
     return test(distinct)[column.cat.codes.to_numpy()]
 
 
-def numbers(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+def parse_numbers(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     """Return (float64[n], bool[n]): NaN where it is no number; True where NaN or infinity is spelt out."""
     if is_category(column):
         column = column.astype(object)
@@ -124,14 +124,14 @@ def numbers(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     return value, spelt_out
 
 
-def times(column: pd.Series, unit: TimeUnit) -> np.ndarray:
+def parse_times(column: pd.Series, unit: TimeUnit) -> np.ndarray:
     """Return float64[n] seconds since 1970, NaN where there is none. ISO times without a zone are UTC."""
     if pd.api.types.is_datetime64_any_dtype(column):
         return _since_1970(pd.to_datetime(column, utc=True))
     if unit == "iso":
         column = column.astype(object) if is_category(column) else column
         return _since_1970(pd.to_datetime(column, utc=True, format="ISO8601", errors="coerce"))
-    return numbers(column)[0] / PER_SECOND[unit]
+    return parse_numbers(column)[0] / PER_SECOND[unit]
 
 
 def _since_1970(moments: pd.Series) -> np.ndarray:
@@ -142,16 +142,16 @@ def _since_1970(moments: pd.Series) -> np.ndarray:
 def count_times(column: pd.Series) -> np.ndarray:
     """Return int64[3]: times of this batch that are numbers, those past 2100 if they were seconds, and the rest.
 
-    Add the counts of all batches and hand them to :func:`guess_unit`.
+    Add the counts of all batches and hand them to :func:`guess_time_unit`.
     """
     if pd.api.types.is_datetime64_any_dtype(column):
         return np.array([0, 0, len(column)])
-    value, _ = numbers(column)
+    value, _ = parse_numbers(column)
     found = ~np.isnan(value)
     return np.array([found.sum(), (value[found] >= LATEST).sum(), (~found).sum()])
 
 
-def guess_unit(counts: Any, where: str) -> TimeUnit:
+def guess_time_unit(counts: Any, where: str) -> TimeUnit:
     """Return ``iso`` when no time is a number, else ``s``.
 
     Raises:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from recsys.data import pairs
-from recsys.data.splitting.strategies import AnyRule, ByTime, iso
+from recsys.data.splitting.strategies import AnyRule, ByTime, to_iso
 from recsys.data.weigh import WeightSettings
 from recsys.schema import ITEM, TIME, USER, VALUE
 from recsys.types import IdMap, Interactions, Split
@@ -17,20 +17,20 @@ PIECE = 1 << 24
 """Rows looked at together where a whole column more would be too much."""
 
 
-def parameters(rule: AnyRule) -> dict[str, Any]:
+def rule_parameters(rule: AnyRule) -> dict[str, Any]:
     """Return the settings of a rule that had a say."""
     unused = {"rule"} | ({"test" if rule.at is not None else "at"} if isinstance(rule, ByTime) else set())
     return rule.model_dump(exclude=unused)
 
 
-def cut(rule: AnyRule, first_test: float | None) -> str | None:
+def cut_as_iso(rule: AnyRule, first_test: float | None) -> str | None:
     """Return the cut of a split by time, where the test begins; None for other rules."""
     if not isinstance(rule, ByTime) or first_test is None:
         return None
-    return iso(first_test if rule.at is None else rule.at)
+    return to_iso(first_test if rule.at is None else rule.at)
 
 
-def warnings(about: dict[str, Any], rule: AnyRule, weighting: WeightSettings, has_types: bool) -> list[str]:
+def split_warnings(about: dict[str, Any], rule: AnyRule, weighting: WeightSettings, has_types: bool) -> list[str]:
     """Return what the reader of a split's numbers must be told, as sentences; ``about`` as they stand in split.json."""
     found = []
     if about["shared_rows"]:
@@ -58,7 +58,7 @@ def describe_part(rows: pd.DataFrame, interactions: Interactions) -> dict[str, A
         "items": int(np.count_nonzero(np.bincount(interactions.item))),
     }
     if TIME in rows and len(rows):
-        about |= {"from": iso(rows[TIME].min()), "to": iso(rows[TIME].max())}
+        about |= {"from": to_iso(rows[TIME].min()), "to": to_iso(rows[TIME].max())}
     return about
 
 
@@ -96,7 +96,7 @@ def _drift(train: pd.DataFrame, test: pd.DataFrame) -> dict[str, Any]:
     counts = [_counts(part[ITEM]) for part in (train, test)]
     either = counts[0].index.union(counts[1].index)
     a, b = (count.reindex(either, fill_value=0).to_numpy() for count in counts)
-    return drift(a, b, [float(part[VALUE].to_numpy().mean(dtype=np.float64)) for part in (train, test)])
+    return describe_drift(a, b, [float(part[VALUE].to_numpy().mean(dtype=np.float64)) for part in (train, test)])
 
 
 def _counts(ids: pd.Series) -> pd.Series:
@@ -104,7 +104,7 @@ def _counts(ids: pd.Series) -> pd.Series:
     return pd.Series(np.bincount(known.rows_int32(ids), minlength=len(known)), index=known.ids)
 
 
-def drift(train: np.ndarray, test: np.ndarray, means: list[float]) -> dict[str, Any]:
+def describe_drift(train: np.ndarray, test: np.ndarray, means: list[float]) -> dict[str, Any]:
     """Return how far the test's events are from train's: int[n] each, raw events of the same n items.
 
     ``items_moved``: half the sum of |share of train − share of test|, in [0, 1]: the part of the test's events that
@@ -129,7 +129,7 @@ def _repeated_pairs(history: Interactions, test: Interactions) -> np.ndarray:
     there = np.zeros(len(test), dtype=bool)
     both = np.flatnonzero((user >= 0) & (item >= 0))
     begins = np.searchsorted(history.user, np.arange(len(history.users) + 1, dtype=np.int32))
-    there[both] = pairs.present(begins, history.item, user[both], item[both])
+    there[both] = pairs.contains_pairs(begins, history.item, user[both], item[both])
     return user[there] * len(history.items) + item[there]
 
 
@@ -140,7 +140,7 @@ def _shared_rows(history: pd.DataFrame, test: pd.DataFrame, split: Split, repeat
 
     def in_repeated_pairs(events: pd.DataFrame) -> pd.DataFrame:
         user, item = users.rows_int32(events[USER]), items.rows_int32(events[ITEM])
-        rows = np.flatnonzero(pairs.among(user, item, len(items), repeated))
+        rows = np.flatnonzero(pairs.keys_contain(user, item, len(items), repeated))
         time = events[TIME].to_numpy()[rows] if TIME in events else 0.0
         return pd.DataFrame({"user": user[rows], "item": item[rows], "time": time})
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from recsys.data.splitting.strategies import iso
+from recsys.data.splitting.strategies import to_iso
 from recsys.schema import EVENT, ITEM, TIME, USER, VALUE
 
 LEAKS = {
@@ -45,7 +45,7 @@ class Finding:
     says: str
 
 
-def audit(train: pd.DataFrame, test: pd.DataFrame) -> list[Finding]:
+def find_leaks(train: pd.DataFrame, test: pd.DataFrame) -> list[Finding]:
     """Return the leaks of a split given as two tables of events, none when it is clean.
 
     Both have ``user_id`` and ``item_id`` of one kind, ``value``, perhaps ``timestamp`` (seconds) and ``event``,
@@ -54,7 +54,7 @@ def audit(train: pd.DataFrame, test: pd.DataFrame) -> list[Finding]:
     return [*_shared(train, test), *_future(train, test), *_features(train, test)]
 
 
-def overview(train: pd.DataFrame, test: pd.DataFrame) -> dict[str, Any]:
+def split_overview(train: pd.DataFrame, test: pd.DataFrame) -> dict[str, Any]:
     """Return what is natural in a split and still worth knowing: sizes, cold users and items, pairs that come back."""
     pair = [USER, ITEM]
     about = {
@@ -66,7 +66,7 @@ def overview(train: pd.DataFrame, test: pd.DataFrame) -> dict[str, Any]:
         "cold_test_users": int((~pd.Index(test[USER].unique()).isin(train[USER].unique())).sum()),
         "cold_test_items": int((~pd.Index(test[ITEM].unique()).isin(train[ITEM].unique())).sum()),
         "test_rows_of_pairs_in_train": int(pd.MultiIndex.from_frame(test[pair]).isin(known).sum()),
-        "cut": iso(test[TIME].min()) if TIME in test else None,
+        "cut": to_iso(test[TIME].min()) if TIME in test else None,
     }
 
 
@@ -95,7 +95,7 @@ def _plain(ids: pd.Series) -> pd.Series:
 
 def _row(rows: pd.DataFrame, chosen: np.ndarray) -> str:
     row = rows[chosen].iloc[0]
-    when = f" at {iso(row[TIME])}" if TIME in rows else ""
+    when = f" at {to_iso(row[TIME])}" if TIME in rows else ""
     return f"user {row[USER]!r}, item {row[ITEM]!r}{when}"
 
 
@@ -105,7 +105,7 @@ def _future(train: pd.DataFrame, test: pd.DataFrame) -> Iterator[Finding]:
     cut = test[TIME].min()
     late = (train[TIME] >= cut).to_numpy()
     if late.any():
-        says = f"{late.sum():,} of {len(train):,} train rows are at or after the first test row ({iso(cut)})"
+        says = f"{late.sum():,} of {len(train):,} train rows are at or after the first test row ({to_iso(cut)})"
         yield Finding("future events", int(late.sum()), says)
     first = train[USER].map(test.groupby(USER)[TIME].min())
     own = (train[TIME] > first).to_numpy()

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pandas as pd
 
-from recsys.data.reading.log import keep
-from recsys.data.splitting.audit import cut, describe_overlap, describe_part, parameters, warnings
-from recsys.data.splitting.strategies import HISTORY, TEST, TRAIN, AnyRule, HeldOutUsers, assign, iso
+from recsys.data.reading.log import keep_rows
+from recsys.data.splitting.audit import cut_as_iso, describe_overlap, describe_part, rule_parameters, split_warnings
+from recsys.data.splitting.strategies import HISTORY, TEST, TRAIN, AnyRule, HeldOutUsers, assign_sides, to_iso
 from recsys.data.weigh import (
     FilterSettings,
     WeightSettings,
-    aggregate,
+    aggregate_events,
     check_event_types,
     filter_events,
-    once_a_session,
-    weigh,
+    keep_last_of_session,
+    weigh_events,
 )
 from recsys.errors import InputError
 from recsys.schema import EVENT, ITEM, TIME, USER
@@ -42,9 +42,9 @@ def split(
     """
     weighting, filters = weighting or WeightSettings(), filters or FilterSettings()
     check_event_types(events, weighting)
-    side = assign(events, rule)
+    side = assign_sides(events, rule)
     train_rows, history_only, test_rows = (
-        once_a_session(keep(events, side == part), weighting) for part in (TRAIN, HISTORY, TEST)
+        keep_last_of_session(keep_rows(events, side == part), weighting) for part in (TRAIN, HISTORY, TEST)
     )
     repeats = len(events) - len(train_rows) - len(history_only) - len(test_rows)
     has_types = EVENT in events
@@ -56,19 +56,19 @@ def split(
         raise InputError(f"the filters removed every train event: {removed}. Use smaller minimum counts.")
     reference = float(train_rows[TIME].max()) if TIME in train_rows else None
 
-    weighed = weigh(train_rows, weighting, reference=reference)
+    weighed = weigh_events(train_rows, weighting, reference=reference)
     candidates = IdMap.of(weighed[ITEM], [] if items is None else items[ITEM])
-    train = aggregate(weighed, weighting.aggregate, IdMap.of(weighed[USER]), candidates)
+    train = aggregate_events(weighed, weighting.aggregate, IdMap.of(weighed[USER]), candidates)
     history, history_rows, dropped = train, train_rows, 0
     if isinstance(rule, HeldOutUsers):
-        own = weigh(history_only, weighting, reference=reference)
+        own = weigh_events(history_only, weighting, reference=reference)
         known = candidates.rows(own[ITEM]) >= 0
         dropped = int((~known).sum())
-        both = pd.concat([weighed, keep(own, known)])
-        history = aggregate(both, weighting.aggregate, IdMap.of(both[USER]), candidates)
+        both = pd.concat([weighed, keep_rows(own, known)])
+        history = aggregate_events(both, weighting.aggregate, IdMap.of(both[USER]), candidates)
         history_rows = pd.concat([train_rows, history_only])
-    tested = weigh(test_rows, weighting)
-    test = aggregate(tested, weighting.aggregate, IdMap.of(tested[USER]), IdMap.of(tested[ITEM]))
+    tested = weigh_events(test_rows, weighting)
+    test = aggregate_events(tested, weighting.aggregate, IdMap.of(tested[USER]), IdMap.of(tested[ITEM]))
     del weighed, tested
     if not len(train) or not len(test):
         raise InputError(WEIGHTLESS)
@@ -76,9 +76,9 @@ def split(
     parts = Split(train=train, history=history, test=test, rule=rule.rule)
     parts.about.update(
         rule=rule.rule,
-        parameters=parameters(rule),
-        cut=cut(rule, test_rows[TIME].min() if TIME in test_rows else None),
-        decay_reference=iso(reference) if weighting.half_life_days and reference is not None else None,
+        parameters=rule_parameters(rule),
+        cut=cut_as_iso(rule, test_rows[TIME].min() if TIME in test_rows else None),
+        decay_reference=to_iso(reference) if weighting.half_life_days and reference is not None else None,
         train=describe_part(train_rows, train),
         history=describe_part(history_rows, history),
         test=describe_part(test_rows, test),
@@ -88,5 +88,5 @@ def split(
         history_rows_outside_candidates=dropped,
         **describe_overlap(parts, train_rows, history_rows, test_rows),
     )
-    parts.about["warnings"] = warnings(parts.about, rule, weighting, has_types)
+    parts.about["warnings"] = split_warnings(parts.about, rule, weighting, has_types)
     return parts

@@ -13,14 +13,14 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from recsys.data.hashing import id_hash, row_hash
-from recsys.data.reading.log import keep
+from recsys.data.hashing import id_hash, pair_hash
+from recsys.data.reading.log import keep_rows
 from recsys.errors import InputError
 from recsys.schema import ITEM, TIME, USER
 from recsys.types import IdMap
 
 TRAIN, HISTORY, TEST = 0, 1, 2
-"""The sides of a split, as :func:`assign` returns them."""
+"""The sides of a split, as :func:`assign_sides` returns them."""
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 
@@ -130,7 +130,7 @@ AnyRule = Annotated[ByTime | LastN | Fraction | HeldOutUsers | ColdItems, Field(
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def iso(seconds: float) -> str:
+def to_iso(seconds: float) -> str:
     """Return seconds since 1970 as ISO 8601 in UTC, without a time of day at midnight.
 
     >>> iso(1451606400.0), iso(1451606400.25)
@@ -160,7 +160,7 @@ def cut_time(times: np.ndarray, test: float) -> float:
     return float(cut)
 
 
-def assign(events: pd.DataFrame, rule: AnyRule) -> np.ndarray:
+def assign_sides(events: pd.DataFrame, rule: AnyRule) -> np.ndarray:
     """Return int8[n]: 0 train, 1 history only, 2 test. Depends on the set of rows, never on their order.
 
     Raises:
@@ -170,7 +170,7 @@ def assign(events: pd.DataFrame, rule: AnyRule) -> np.ndarray:
     empty = next((name for name, code in (("train", TRAIN), ("test", TEST)) if not (side == code).any()), None)
     if empty:
         span = (events[TIME].min(), events[TIME].max()) if TIME in events else None
-        raise InputError(empty_message(empty, len(events), rule, span))
+        raise InputError(empty_side_message(empty, len(events), rule, span))
     return side
 
 
@@ -184,7 +184,7 @@ def _assign(events: pd.DataFrame, rule: AnyRule) -> np.ndarray:
         before, _, total = _standing(events, _times(events, rule))
         test = (total - before <= rule.n) & (total > rule.n)
     elif isinstance(rule, Fraction):
-        test = row_hash(events[USER], events[ITEM], rule.seed) < rule.test
+        test = pair_hash(events[USER], events[ITEM], rule.seed) < rule.test
     elif isinstance(rule, ColdItems):
         test = id_hash(events[ITEM], rule.seed) < rule.share
     else:
@@ -194,8 +194,8 @@ def _assign(events: pd.DataFrame, rule: AnyRule) -> np.ndarray:
 
 def _hold_out_users(events: pd.DataFrame, rule: HeldOutUsers) -> np.ndarray:
     held = id_hash(events[USER], rule.seed) < rule.share
-    theirs = keep(events, held)
-    time = theirs[TIME].to_numpy() if TIME in events else row_hash(theirs[USER], theirs[ITEM], rule.seed)
+    theirs = keep_rows(events, held)
+    time = theirs[TIME].to_numpy() if TIME in events else pair_hash(theirs[USER], theirs[ITEM], rule.seed)
     _, upto, total = _standing(theirs, time)
     side = np.full(len(events), TRAIN, dtype=np.int8)
     side[held] = np.where(upto <= np.floor(rule.history * total), HISTORY, TEST)
@@ -233,7 +233,7 @@ def _runs(change: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.repeat(starts, lengths), np.repeat(lengths, lengths)
 
 
-def empty_message(part: str, events: int, rule: AnyRule, span: tuple[float, float] | None) -> str:
+def empty_side_message(part: str, events: int, rule: AnyRule, span: tuple[float, float] | None) -> str:
     """Return what to say when a rule leaves no train or no test; ``span``: first and last time of the log."""
     if not isinstance(rule, ByTime) or span is None:
         setting = {"last": "n", "fraction": "test"}.get(rule.rule, "share")
@@ -241,13 +241,13 @@ def empty_message(part: str, events: int, rule: AnyRule, span: tuple[float, floa
             f"rule = '{rule.rule}' leaves no {part} events of {events:,}."
             f" Use another `{setting}`{' or seed' if hasattr(rule, 'seed') else ''}, or more events."
         )
-    start = iso(span[0] if rule.at is None else rule.at)
+    start = to_iso(span[0] if rule.at is None else rule.at)
     if part == "train":
         return (
             f"everything is in the test window: all {events:,} events are at or after {start}."
             " Use a later `at`, or rule = 'fraction'."
         )
     return (
-        f"test window is empty: no events at or after {start}; the log ends {iso(span[1])}."
+        f"test window is empty: no events at or after {start}; the log ends {to_iso(span[1])}."
         " Use an earlier `at`, or rule = 'fraction'."
     )

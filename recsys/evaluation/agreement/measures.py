@@ -21,7 +21,7 @@ import numba
 import numpy as np
 import pandas as pd
 
-from recsys.errors import ConfigError, InputError, nearest
+from recsys.errors import ConfigError, InputError, suggest_nearest
 from recsys.evaluation.agreement import concordance
 from recsys.evaluation.agreement import rbo as rbo_kernels
 from recsys.evaluation.agreement.rankings import Pairs, RankedList, Rankings, make_pair
@@ -91,7 +91,7 @@ def tau_ap(pairs: Pairs, missing: str = "", ties: str = "a", symmetric: bool = F
     no ties in the reference).
     """
     if ties not in ("a", "b"):
-        raise ConfigError(f"tau_ap: ties is {ties!r}.{nearest(ties, 'ab')}")
+        raise ConfigError(f"tau_ap: ties is {ties!r}.{suggest_nearest(ties, 'ab')}")
     aligned = pairs.aligned(missing)
     directions = [aligned.swapped]
     if symmetric or ties == "b":
@@ -139,9 +139,9 @@ def rbo(pairs: Pairs, p: float = 0.9, ties: str = "a", score: str = "ext") -> np
     if not 0 < p < 1:
         raise ConfigError(f"rbo: p is {p}; it must lie strictly between 0 and 1")
     if ties not in variants:
-        raise ConfigError(f"rbo: ties is {ties!r}.{nearest(ties, variants)}")
+        raise ConfigError(f"rbo: ties is {ties!r}.{suggest_nearest(ties, variants)}")
     if score not in scores:
-        raise ConfigError(f"rbo: score is {score!r}.{nearest(score, scores)}")
+        raise ConfigError(f"rbo: score is {score!r}.{suggest_nearest(score, scores)}")
     a, b = pairs.a, pairs.b
     extrapolated, smallest, largest = rbo_kernels.rbo_bounds(
         a.items,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array
 
-from recsys.errors import ConfigError, InputError, nearest
+from recsys.errors import ConfigError, InputError, suggest_nearest
 from recsys.evaluation.agreement import concordance
 from recsys.types import TopK
 
@@ -238,7 +238,7 @@ class Pairs:
         """
         rule = missing or self.missing
         if rule not in MISSING_RULES:
-            raise ConfigError(f"missing is {rule!r}.{nearest(rule, MISSING_RULES)}")
+            raise ConfigError(f"missing is {rule!r}.{suggest_nearest(rule, MISSING_RULES)}")
         if rule == "bottom":
             return self._union
         return self._intersection

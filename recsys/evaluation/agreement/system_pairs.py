@@ -10,7 +10,7 @@ import pandas as pd
 
 from recsys.evaluation.agreement.measures import compute_measures, parse_measures
 from recsys.evaluation.agreement.rankings import Pairs, Rankings
-from recsys.schema import ITEM, RANK, USER, one_kind
+from recsys.schema import ITEM, RANK, USER, unify_ids
 
 DEFAULT_MEASURES = ("overlap", "rbo", "tau_b")
 
@@ -45,8 +45,8 @@ def pairwise_agreement(tables: dict[str, pd.DataFrame], measures: Iterable[str] 
 
 def _encode_tables(tables: list[pd.DataFrame]) -> list[tuple[pd.Index, Rankings]]:
     """Return (users, their lists) of each table; an item has the same code in all tables."""
-    user_columns = one_kind(*(table[USER] for table in tables))
-    item_columns = one_kind(*(table[ITEM] for table in tables))
+    user_columns = unify_ids(*(table[USER] for table in tables))
+    item_columns = unify_ids(*(table[ITEM] for table in tables))
     codes, _ = pd.factorize(np.concatenate([column.to_numpy(dtype=object) for column in item_columns]))
     codes_by_table = np.split(codes, np.cumsum([len(table) for table in tables])[:-1])
     encoded = []

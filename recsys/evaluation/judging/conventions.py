@@ -13,7 +13,7 @@ from functools import partial
 
 import numpy as np
 
-from recsys.errors import ConfigError, nearest
+from recsys.errors import ConfigError, suggest_nearest
 from recsys.evaluation.judging.judge import Judged, Ties
 from recsys.evaluation.judging.metrics import (
     Metric,
@@ -60,7 +60,7 @@ class Convention:
     def check(self, metrics: list[Metric]) -> None:
         """Raise ConfigError naming every metric that the library does not have, and every option."""
         problems = [
-            f"{self.name} has no {m.name}.{nearest(m.name, self.metrics)}"
+            f"{self.name} has no {m.name}.{suggest_nearest(m.name, self.metrics)}"
             for m in metrics
             if m.name not in self.metrics
         ]
@@ -139,5 +139,5 @@ CONVENTIONS = {convention.name: convention for convention in (_TREC, _SKLEARN, _
 def named(name: str) -> Convention:
     """Return a convention, or raise ConfigError naming the nearest one."""
     if name not in CONVENTIONS:
-        raise ConfigError(f"convention {name!r}: unknown.{nearest(name, CONVENTIONS)}")
+        raise ConfigError(f"convention {name!r}: unknown.{suggest_nearest(name, CONVENTIONS)}")
     return CONVENTIONS[name]

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array
 
-from recsys.data.hashing import combine, id_bits
+from recsys.data.hashing import hash_words, id_bits
 from recsys.evaluation.evaluate import as_sampled, count, outside, score, train_propensity, truth_of
 from recsys.evaluation.judging.judge import Ties, judge_scores
 from recsys.evaluation.judging.metrics import parse_all
@@ -52,7 +52,7 @@ def evaluate_scores(
         if exclude_seen:
             scores[_cells(histories[rows])] = np.nan
         if sampled is not None:
-            scores = _sample(scores, truth[rows], combine(seed, bits[rows, None], np.arange(candidates)), sampled)
+            scores = _sample(scores, truth[rows], hash_words(seed, bits[rows, None], np.arange(candidates)), sampled)
         judged = judge_scores(scores, truth[rows], ties=ties, propensity=propensity)
         tallies = {"listed_places": int(judged.n_relevant.sum()), "tied_places": judged.tied_places}
         parts.append((score(judged, chosen, "zero"), count(judged, "zero") | tallies))

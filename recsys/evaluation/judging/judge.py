@@ -208,7 +208,7 @@ def judge_codes(
     entry, place = kernels.find_relevant(listed, offsets, relevant, indptr, width)
     spread, n_tied = np.ones(len(place), dtype=np.int32), None
     if scores is not None:
-        n_tied = kernels.equal_neighbours(np.asarray(scores), offsets)[:, 1]
+        n_tied = kernels.count_equal_neighbours(np.asarray(scores), offsets)[:, 1]
     elif ties != "stable":
         raise InputError(f"ties = '{ties}' needs a score beside every listed item: add them, or use 'stable'")
     if ties != "stable":
@@ -239,7 +239,7 @@ def _per_user(marked: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 def _unique(listed: np.ndarray, offsets: np.ndarray, relevant: np.ndarray, indptr: np.ndarray, width: int) -> None:
     for what, codes, bounds in (("list", listed, offsets), ("truth", relevant, indptr)):
-        if kernels.repeats(codes, bounds, width).any():
+        if kernels.count_repeats(codes, bounds, width).any():
             raise ValueError(f"an item stands twice in a user's {what}")
 
 
@@ -256,7 +256,7 @@ def judge_scores(
     if relevant.shape[0] != len(scores):
         raise ValueError(f"{len(scores)} rows of scores, but {relevant.shape[0]} rows of relevant items")
     indptr, values = relevant.indptr.astype(np.int64), relevant.data.astype(np.float64)
-    place, spread, before, candidates = kernels.rank_among(scores, relevant.indices, indptr)
+    place, spread, before, candidates = kernels.rank_relevant(scores, relevant.indices, indptr)
     n_tied = _per_user(spread > 1, indptr)
     if ties == "stable":
         place, spread = place + before, np.ones_like(spread)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsys import kernels
-from recsys.errors import ConfigError, nearest
+from recsys.errors import ConfigError, suggest_nearest
 from recsys.evaluation.judging.judge import Judged
 from recsys.evaluation.judging.names import MeasureName, parse_name, parse_names
 
@@ -79,7 +79,7 @@ def ndcg(judged: Judged, k: int | None = None, gain: str = "binary", ips: float 
     """
     shape = {"binary": lambda g: (g > 0).astype(np.float64), "linear": lambda g: g, "exp": lambda g: np.exp2(g) - 1}
     if gain not in shape:
-        raise ConfigError(f"ndcg: gain is {gain!r}.{nearest(gain, shape)}")
+        raise ConfigError(f"ndcg: gain is {gain!r}.{suggest_nearest(gain, shape)}")
     gains = shape[gain](judged.value) * _weights(judged, ips)
     discount = 1 / np.log2(np.arange(2, _cut(judged, k) + 2))
     ideal = np.append(discount, 0.0)[np.minimum(judged.ordinal, len(discount))]
@@ -96,7 +96,7 @@ def average_precision(judged: Judged, k: int | None = None, over: str = "capped"
     h + 1 + i(r − 1)/(g − 1) relevant ones up to its place in the mean (McSherry and Najork, ECIR 2008).
     """
     if over not in ("capped", "relevant"):
-        raise ConfigError(f"map: over is {over!r}.{nearest(over, ('capped', 'relevant'))}")
+        raise ConfigError(f"map: over is {over!r}.{suggest_nearest(over, ('capped', 'relevant'))}")
     k = _cut(judged, k)
     before, tied = judged.group
     reciprocal = judged.mean_over_places(1 / np.arange(1, k + 1))
@@ -113,7 +113,7 @@ def reciprocal_rank(judged: Judged, k: int | None = None) -> np.ndarray:
     _, tied = judged.group
     first = judged.indptr[:-1][~judged.undefined]
     value = np.zeros(len(judged.length))
-    value[~judged.undefined] = kernels.expected_reciprocal(
+    value[~judged.undefined] = kernels.expected_reciprocal_rank(
         judged.place[first], judged.spread[first], tied[first], _cut(judged, k)
     )
     return _defined(judged, value)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from recsys.errors import ConfigError, RecsysError, nearest
+from recsys.errors import ConfigError, RecsysError, suggest_nearest
 
 _NAME = re.compile(r"(?P<name>[a-z_]+)(\[(?P<options>[^\[\]]*)\])?(@(?P<k>\d+))?")
 
@@ -49,7 +49,7 @@ def parse_name(text: str, functions: Mapping[str, Callable[..., Any]], kind: typ
         raise ConfigError(f"metric {text!r}: write it as name@k or name[option=value]@k, for example ndcg@10")
     name, k = match["name"], match["k"]
     if name not in functions:
-        raise ConfigError(f"metric {text!r}: unknown name.{nearest(name, functions)}")
+        raise ConfigError(f"metric {text!r}: unknown name.{suggest_nearest(name, functions)}")
     parameters = dict(list(inspect.signature(functions[name]).parameters.items())[1:])
     if k and "k" not in parameters:
         raise ConfigError(f"metric {text!r}: {name} takes no cut-off; leave '@{k}' out")
@@ -60,7 +60,7 @@ def parse_name(text: str, functions: Mapping[str, Callable[..., Any]], kind: typ
     for option in filter(None, (match["options"] or "").split(",")):
         key, _, value = (part.strip() for part in option.partition("="))
         if key not in parameters:
-            hint = nearest(key, parameters) if parameters else f" {name} takes none."
+            hint = suggest_nearest(key, parameters) if parameters else f" {name} takes none."
             raise ConfigError(f"metric {text!r}: unknown option '{key}'.{hint}")
         if key in options:
             raise ConfigError(f"metric {text!r}: {key} is given twice")

@@ -9,11 +9,11 @@ import pandas as pd
 
 from recsys.errors import InputError
 from recsys.evaluation.topk_tables import TRUTH, codes
-from recsys.schema import ITEM, SCORE, USER, VALUE, Table
+from recsys.schema import ITEM, SCORE, USER, VALUE, TableSchema
 from recsys.types import Evaluation
 
-PREDICTIONS = Table("predictions", (USER, ITEM, SCORE))
-RATINGS = Table("truth", (*TRUTH.required, VALUE))
+PREDICTIONS = TableSchema("predictions", (USER, ITEM, SCORE))
+RATINGS = TableSchema("truth", (*TRUTH.required, VALUE))
 
 
 def rmse(predicted: Any, actual: Any) -> float:

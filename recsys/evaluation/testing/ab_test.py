@@ -20,11 +20,11 @@ import pandas as pd
 from scipy import special
 
 from recsys.data.hashing import id_hash
-from recsys.errors import ConfigError, InputError, nearest
-from recsys.schema import USER, Table
+from recsys.errors import ConfigError, InputError, suggest_nearest
+from recsys.schema import USER, TableSchema
 
 ARM, OUTCOME, BEFORE = "arm", "outcome", "before"
-OUTCOMES = Table("outcomes", (USER, ARM, OUTCOME), (BEFORE,))
+OUTCOMES = TableSchema("outcomes", (USER, ARM, OUTCOME), (BEFORE,))
 MISMATCH = 0.001
 """Below this p-value the arms' sizes do not fit the plan: look for the fault before anything else."""
 LEAST = 10
@@ -194,7 +194,7 @@ def mismatch(counts: dict[str, int], shares: dict[str, float] | None = None) -> 
 
 def _check(table: pd.DataFrame, control: str) -> None:
     if missing := [name for name in OUTCOMES.required if name not in table]:
-        hints = "".join(f" No column '{name}'.{nearest(name, map(str, table.columns))}" for name in missing)
+        hints = "".join(f" No column '{name}'.{suggest_nearest(name, map(str, table.columns))}" for name in missing)
         raise InputError(f"outcomes: the table needs {', '.join(OUTCOMES.required)}.{hints} Rename the columns.")
     if repeated := int(table[USER].duplicated().sum()):
         raise InputError(f"outcomes: {repeated:,} rows repeat a user: add up one number a user first.")

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from recsys.data.hashing import id_bits
-from recsys.errors import InputError, nearest
+from recsys.errors import InputError, suggest_nearest
 from recsys.evaluation.testing.significance import Method, bootstrap_sums, detectable, holm, sign_flip_test
 from recsys.runfolder import RunFolder
 from recsys.schema import USER
@@ -82,7 +82,7 @@ def compare(
     folds = _folds(evaluations)
     names, metrics = list(folds), evaluations[0].metrics
     if baseline is not None and baseline not in folds:
-        raise InputError(f"baseline '{baseline}' is none of the models compared.{nearest(baseline, names)}")
+        raise InputError(f"baseline '{baseline}' is none of the models compared.{suggest_nearest(baseline, names)}")
     users, values = _values(folds, metrics)
     pairs = [(n, baseline) for n in names if n != baseline] if baseline else [(b, a) for a, b in combinations(names, 2)]
     by_fold = [values[model] - values[against] for model, against in pairs]

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from recsys.errors import ConfigError, nearest
+from recsys.errors import ConfigError, suggest_nearest
 
 _FORM = re.compile(r"(?P<metric>\S+)\s+(?P<kind>\w+)\s+(?P<limit>\d*\.?\d+)")
 
@@ -34,9 +34,13 @@ class Gate:
         if not match:
             raise ConfigError(f"--fail-if '{text}': write METRIC drops LIMIT, or METRIC within LIMIT.")
         if match["kind"] not in ("drops", "within"):
-            raise ConfigError(f"--fail-if '{text}': '{match['kind']}'?{nearest(match['kind'], ['drops', 'within'])}")
+            raise ConfigError(
+                f"--fail-if '{text}': '{match['kind']}'?{suggest_nearest(match['kind'], ['drops', 'within'])}"
+            )
         if match["metric"] not in metrics:
-            raise ConfigError(f"--fail-if '{text}': no such metric in these runs.{nearest(match['metric'], metrics)}")
+            raise ConfigError(
+                f"--fail-if '{text}': no such metric in these runs.{suggest_nearest(match['metric'], metrics)}"
+            )
         return cls(match["metric"], match["kind"], float(match["limit"]))
 
     def fires(self, row: Any) -> bool:

@@ -23,7 +23,7 @@ from typing import Literal
 import numpy as np
 from scipy import special
 
-from recsys.data.hashing import combine
+from recsys.data.hashing import hash_words
 
 Method = Literal["percentile", "bca"]
 
@@ -265,7 +265,7 @@ def _blocks(m: int, resamples: int) -> list[slice]:
 def _bits(users: np.ndarray, n: int, seed: int) -> np.ndarray:
     """Return uint64[m, ⌈n / 64⌉] of random bits, the same for a user whoever stands beside him."""
     words = np.arange(-(-n // 64), dtype=np.uint64)
-    return np.ascontiguousarray(combine(seed, np.asarray(users, dtype=np.uint64)[:, None], words[None, :]))
+    return np.ascontiguousarray(hash_words(seed, np.asarray(users, dtype=np.uint64)[:, None], words[None, :]))
 
 
 def _ratio(over: np.ndarray, under: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from recsys.errors import ConfigError, InputError
-from recsys.features.encoding import shuffled
+from recsys.features.encoding import shuffle_features
 from recsys.models.combining.blend import LENGTHS, Blended, How, among, lengths, mix, reordered, unliked
 from recsys.models.combining.search import CONTENT, LADDERS, Search, Settings, fitted
 from recsys.models.combining.trial import Trial, gain, hide_items, hide_pairs
@@ -269,7 +269,7 @@ class Hybrid(Blended):
                 found[name] = {"part": kind, "mean": means[kind], "hybrid_minus_it": gain(chosen, values[kind])}
         used = {kind for own in (weights, *by_group.values()) for kind in own if kind in CONTENT}
         if self.placebo and used and told is not None:
-            mixed = shuffled(told, self.seed)
+            mixed = shuffle_features(told, self.seed)
             for kind in sorted(used):
                 trial.listen(kind, self._fitted(kind, trial.train, mixed))
             placebo = blended()

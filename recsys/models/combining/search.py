@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from recsys.features.encoding import fields
+from recsys.features.encoding import columns_by_field
 from recsys.models import build, parameters
 from recsys.models.combining.trial import Place, Trial, climb
 from recsys.types import Features, Interactions, Recommender
@@ -112,7 +112,7 @@ class Search:
 
     def weigh_fields(self) -> Settings:
         """Return field -> weight, where weights other than 1 make ``content`` better for these users."""
-        names = list(fields(self.told)) if self.told is not None else []
+        names = list(columns_by_field(self.told)) if self.told is not None else []
         ladder = (0.1, 0.3, 1.0, 3.0, 10.0)  # never 0: an item that is known by this field alone stays known
 
         def params(place: Place) -> Settings:

@@ -10,7 +10,7 @@ from itertools import product
 import numpy as np
 from scipy.sparse import csr_array
 
-from recsys.data.hashing import combine, unit
+from recsys.data.hashing import hash_words, to_unit_interval
 from recsys.evaluation.judging.judge import judge
 from recsys.evaluation.judging.metrics import ndcg
 from recsys.evaluation.testing.significance import mean_ci
@@ -104,7 +104,7 @@ class Trial:
 
     def halves(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows to choose on and the rows to check on."""
-        first = unit(combine(seed + 1, self.users)) < 0.5
+        first = to_unit_interval(hash_words(seed + 1, self.users)) < 0.5
         return np.flatnonzero(first), np.flatnonzero(~first)
 
 
@@ -153,11 +153,11 @@ def hide_pairs(train: Interactions, share: float, most: int, seed: int) -> Trial
     Every item is a candidate.
     """
     liked = np.flatnonzero(train.value > 0)
-    user, chance = train.user[liked], unit(combine(seed, train.user[liked], train.item[liked]))
+    user, chance = train.user[liked], to_unit_interval(hash_words(seed, train.user[liked], train.item[liked]))
     newest = liked[np.lexsort((chance, -train.time[liked], user))]
     likes = np.bincount(user, minlength=len(train.users))
     place = np.arange(len(liked)) - np.repeat(np.cumsum(likes) - likes, likes)
-    goal = share * likes + unit(combine(seed + 3, np.arange(len(likes))))  # rounded up or down by chance
+    goal = share * likes + to_unit_interval(hash_words(seed + 3, np.arange(len(likes))))  # rounded up or down by chance
     hide = np.zeros(len(train), dtype=bool)
     hide[newest] = (place + 1 <= goal[train.user[newest]]) & (place + 1 < likes[train.user[newest]])
     return _trial(train, hide, hide, np.ones(len(train.items), dtype=bool), most, seed)
@@ -168,7 +168,7 @@ def hide_items(train: Interactions, share: float, most: int, seed: int) -> Trial
 
     They are new items, ranked among themselves for users who like some of them and something else.
     """
-    new = unit(combine(seed, np.arange(len(train.items)))) < share
+    new = to_unit_interval(hash_words(seed, np.arange(len(train.items)))) < share
     hide = new[train.item]
     new &= np.bincount(train.item[train.value > 0], minlength=len(new)) > 0
     return _trial(train, hide, hide & (train.value > 0), new, most, seed)
@@ -181,7 +181,7 @@ def _trial(
     left = np.bincount(kept.user[kept.value > 0], minlength=len(train.users)) > 0
     truth = replace(subset(train, hidden), value=np.ones(int(hidden.sum()), dtype=np.float32)).matrix()
     users = np.flatnonzero(left & (np.diff(truth.indptr) > 0))
-    chance = unit(combine(seed + 2, users))
+    chance = to_unit_interval(hash_words(seed + 2, users))
     return Trial(kept, truth, np.sort(users[np.argsort(chance, kind="stable")[:most]]), candidates)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from recsys.data.hashing import combine, id_bits
+from recsys.data.hashing import hash_words, id_bits
 from recsys.evaluation.agreement.system_pairs import pairwise_agreement
 from recsys.report import plots
 from recsys.report.explanations import Teller
@@ -132,7 +132,7 @@ def examples(run: Run) -> Section | None:
 
 def _few(run: Run) -> pd.DataFrame:
     """Return (user_id, n_history) of at most one tested user of each length of history."""
-    order = np.argsort(combine(1, id_bits(pd.Index(run.users[USER]))), kind="stable")
+    order = np.argsort(hash_words(1, id_bits(pd.Index(run.users[USER]))), kind="stable")
     drawn = run.users.iloc[order]
     group = np.searchsorted([1, 5, 20], drawn["n_history"], side="right")
     return drawn.groupby(group).head(1).sort_values("n_history")[[USER, "n_history"]]

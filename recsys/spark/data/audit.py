@@ -12,20 +12,20 @@ from pyspark.sql import functions as F
 
 from recsys.data.card import DAY, facts
 from recsys.data.reading.read import Refusals
-from recsys.data.splitting.audit import drift
-from recsys.data.splitting.strategies import iso
+from recsys.data.splitting.audit import describe_drift
+from recsys.data.splitting.strategies import to_iso
 from recsys.schema import ITEM, TIME, USER, VALUE
 
 
 def card(events: DataFrame, refusals: Refusals, tables: dict[str, int]) -> dict[str, Any]:
-    """Return the data card, as ``data.card.card``; the driver holds one count an item."""
+    """Return the data card, as ``data.card.data_card``; the driver holds one count an item."""
     per_item = events.groupBy(ITEM).count().select("count").toPandas()["count"].to_numpy()
     per_user = events.groupBy(USER).count().groupBy("count").agg(F.count(F.lit(1)).alias("users"))
     histogram = per_user.orderBy("count").toPandas()
     days, span = None, None
     if TIME in events.columns:
         ends = events.agg(F.min(TIME), F.max(TIME)).first()
-        span = [iso(ends[0]), iso(ends[1])]
+        span = [to_iso(ends[0]), to_iso(ends[1])]
         days = np.sort(events.select(F.floor(F.col(TIME) / DAY).alias("day")).distinct().toPandas()["day"].to_numpy())
     rows = events.repartition(USER, ITEM).groupBy(*events.columns).count()  # moved once, for both counts
     of_pairs = rows.groupBy(USER, ITEM).agg(F.count(F.lit(1)).alias("rows"))
@@ -64,7 +64,7 @@ def describe_part(rows: DataFrame, pairs: DataFrame) -> Part:
     users, n = pairs.groupBy("user").count().agg(F.count(F.lit(1)), F.sum("count")).first()
     about = {"rows": count, "pairs": n or 0, "users": users, "items": pairs.select("item").distinct().count()}
     first, last = span if timed else (math.nan, math.nan)
-    return Part(about | ({"from": iso(first), "to": iso(last)} if timed else {}), count, mean, first, last)
+    return Part(about | ({"from": to_iso(first), "to": to_iso(last)} if timed else {}), count, mean, first, last)
 
 
 def describe_overlap(
@@ -116,4 +116,4 @@ def _warm(test: DataFrame, known: DataFrame, column: str) -> dict[str, int]:
 def _drift(train: DataFrame, test: DataFrame, means: list[float]) -> dict[str, Any]:
     counts = [part.groupBy(ITEM).agg(F.count(F.lit(1)).alias(name)) for part, name in ((train, "a"), (test, "b"))]
     both = counts[0].join(counts[1], ITEM, "full_outer").fillna(0, ["a", "b"]).toPandas()
-    return drift(both["a"].to_numpy(), both["b"].to_numpy(), means)
+    return describe_drift(both["a"].to_numpy(), both["b"].to_numpy(), means)

@@ -16,12 +16,12 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from recsys.config import Data
+from recsys.config import DataSettings
 from recsys.data.reading import movielens
-from recsys.data.reading.columnar import numbers, series
-from recsys.data.reading.files import Source, header
-from recsys.data.reading.read import ReadSettings, Refusals, read_attributes, stop_if_too_many
-from recsys.data.reading.validate import LATEST, REASONS, check_events, code, count_times, guess_unit
+from recsys.data.reading.columnar import column_to_series, parse_finite_numbers
+from recsys.data.reading.files import Source, read_header
+from recsys.data.reading.read import ReadSettings, Refusals, check_refused_share, read_attributes
+from recsys.data.reading.validate import LATEST, REASONS, check_events, count_times, guess_time_unit, reason_code
 from recsys.errors import InputError
 from recsys.schema import CANONICAL_INT, EVENT, EVENTS, ITEM, ITEMS, TIME, USER, USERS, VALUE
 
@@ -44,7 +44,7 @@ class Tables:
     user_table: pd.DataFrame | None = None
 
 
-def read_tables(spark: SparkSession, data: Data, work: Path) -> Tables:
+def read_tables(spark: SparkSession, data: DataSettings, work: Path) -> Tables:
     """Read, check and settle the kind of the ids; the result is on disk under ``work``, so nothing is read twice.
 
     Raises:
@@ -59,7 +59,7 @@ def read_tables(spark: SparkSession, data: Data, work: Path) -> Tables:
         checked.write.parquet(str(work / "checked"))
         checked = spark.read.parquet(str(work / "checked"))
         refusals = _refusals(checked, source)
-        stop_if_too_many(source, refusals, reading)
+        check_refused_share(source, refusals, reading)
         accepted = checked.where(F.col(WHY) == 0).drop(WHY, TEXT)
         item_table, user_table = _attributes(data, refusals)
         items = None if item_table is None else spark.createDataFrame(item_table[[ITEM]])
@@ -69,13 +69,13 @@ def read_tables(spark: SparkSession, data: Data, work: Path) -> Tables:
     return Tables(accepted, items, refusals, item_table, user_table)
 
 
-def raw_events(spark: SparkSession, data: Data) -> DataFrame:
+def raw_events(spark: SparkSession, data: DataSettings) -> DataFrame:
     """Return the events as they stand in their file, unchecked, under our column names."""
     return _raw(spark, *_source(data))
 
 
-def _source(data: Data) -> tuple[Source, ReadSettings]:
-    layout = movielens.layout(Path(data.events)) if data.format in ("auto", "movielens") else None
+def _source(data: DataSettings) -> tuple[Source, ReadSettings]:
+    layout = movielens.find_layout(Path(data.events)) if data.format in ("auto", "movielens") else None
     source, reading = Source(Path(data.events)), data.reading
     if layout:
         source, reading = layout.events, reading.model_copy(update=layout.reading)
@@ -107,7 +107,7 @@ def _raw(spark: SparkSession, source: Source, reading: ReadSettings) -> DataFram
         names = [name for name in wanted.values() if present and present[name]]
     else:
         delimiter = reading.delimiter or ("\t" if kind == "tsv" else ",")
-        names, skip = header(source, delimiter, wanted, reading)
+        names, skip = read_header(source, delimiter, wanted, reading)
         schema = T.StructType([T.StructField(name, T.StringType()) for name in [*names, CORRUPT]])
         found = spark.read.schema(schema).csv(
             path,
@@ -154,7 +154,7 @@ def _unit(raw: DataFrame, source: Source) -> Any:
         late = F.coalesce(number & (time >= LATEST), F.lit(False))
         counts = raw.select(*(F.count_if(which).alias(name) for name, which in (("found", number), ("late", late))))
         found, beyond = counts.first() or (0, 0)
-        return guess_unit([found, beyond, 0], str(source))
+        return guess_time_unit([found, beyond, 0], str(source))
 
     def count(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         total = np.zeros(3, dtype=np.int64)
@@ -164,7 +164,7 @@ def _unit(raw: DataFrame, source: Source) -> Any:
 
     counts = raw.select(TIME).mapInArrow(count, "found long, late long, other long")
     row = counts.agg(F.sum("found"), F.sum("late"), F.sum("other")).first()
-    return guess_unit([number or 0 for number in row], str(source)) if row else None
+    return guess_time_unit([number or 0 for number in row], str(source)) if row else None
 
 
 def _checked_schema(raw: DataFrame) -> T.StructType:
@@ -186,7 +186,7 @@ def _checker(unit: Any, broken_reason: str) -> Any:
             frame = pd.DataFrame({name: _series(batch, name, as_numbers=name in as_numbers) for name in names})
             events, why = check_events(frame, unit)
             broken = batch.column(CORRUPT).is_valid().to_numpy(zero_copy_only=False)
-            why[broken] = code(broken_reason)
+            why[broken] = reason_code(broken_reason)
             columns = {USER: batch.column(USER), ITEM: batch.column(ITEM), VALUE: pa.array(events[VALUE].to_numpy())}
             if TIME in events:
                 columns[TIME] = pa.array(np.where(why > 0, 0.0, events[TIME].to_numpy()))
@@ -200,7 +200,7 @@ def _checker(unit: Any, broken_reason: str) -> Any:
 
 def _series(batch: pa.RecordBatch, name: str, *, as_numbers: bool) -> pd.Series:
     column = pa.chunked_array([batch.column(name)])
-    return series(numbers(column) if as_numbers else column, name, "the log")
+    return column_to_series(parse_finite_numbers(column) if as_numbers else column, name, "the log")
 
 
 def _text(batch: pa.RecordBatch, names: list[str], bad: np.ndarray) -> pa.Array:
@@ -221,7 +221,7 @@ def _require_rows_on_lines(checked: DataFrame, source: Source) -> None:
     The local reader accepts a line end between quotes; here it would make two broken rows of a good one.
     """
     quotes = F.length(TEXT) - F.length(F.replace(F.col(TEXT), F.lit('"'), F.lit("")))
-    half = checked.where((F.col(WHY) == code("wrong column count")) & (quotes % 2 == 1)).select(TEXT).first()
+    half = checked.where((F.col(WHY) == reason_code("wrong column count")) & (quotes % 2 == 1)).select(TEXT).first()
     if half:
         raise InputError(
             f"{source}: a quoted field goes over the end of a line, or is never closed: {half[0][:80]!r}. Spark reads"
@@ -232,7 +232,7 @@ def _require_rows_on_lines(checked: DataFrame, source: Source) -> None:
 def _refusals(checked: DataFrame, source: Source) -> Refusals:
     """Return the counts by reason, and a sample of refused rows; Spark does not know their line numbers (0)."""
     counts = {row[WHY]: row["count"] for row in checked.groupBy(WHY).count().collect()}
-    if code("wrong column count") in counts:
+    if reason_code("wrong column count") in counts:
         _require_rows_on_lines(checked, source)
     refusals = Refusals(total=sum(counts.values()))
     refusals.counts = {REASONS[why]: counts[why] for why in sorted(counts) if why}
@@ -242,9 +242,9 @@ def _refusals(checked: DataFrame, source: Source) -> Refusals:
     return refusals
 
 
-def _attributes(data: Data, refusals: Refusals) -> tuple[pd.DataFrame | None, pd.DataFrame | None]:
+def _attributes(data: DataSettings, refusals: Refusals) -> tuple[pd.DataFrame | None, pd.DataFrame | None]:
     """Return the items and the users table. The driver reads them: a catalogue and a list of users fit there."""
-    layout = movielens.layout(Path(data.events)) if data.format in ("auto", "movielens") else None
+    layout = movielens.find_layout(Path(data.events)) if data.format in ("auto", "movielens") else None
     items, users = (layout.items(), layout.users()) if layout else (None, None)
     if data.items:
         items = read_attributes(data.items, ITEMS, data.reading, refusals)
@@ -254,7 +254,7 @@ def _attributes(data: Data, refusals: Refusals) -> tuple[pd.DataFrame | None, pd
 
 
 def _one_kind(events: DataFrame, items: DataFrame | None) -> tuple[DataFrame, DataFrame | None]:
-    """Apply ``schema.one_kind``: text ids become int64 only if every one of them is canonical and fits."""
+    """Apply ``schema.unify_ids``: text ids become int64 only if every one of them is canonical and fits."""
     text = [_text_ids(events, (USER, ITEM)), [] if items is None else _text_ids(items, (ITEM,))]
     whole = [_all_canonical(events, text[0]), {} if items is None else _all_canonical(items, text[1])]
     for column in sorted({*text[0], *text[1]}):

@@ -17,9 +17,9 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from recsys.data import weigh
-from recsys.data.hashing import id_hash, row_hash
-from recsys.data.splitting.audit import cut as cut_shown
-from recsys.data.splitting.audit import parameters, warnings
+from recsys.data.hashing import id_hash, pair_hash
+from recsys.data.splitting.audit import cut_as_iso as cut_shown
+from recsys.data.splitting.audit import rule_parameters, split_warnings
 from recsys.data.splitting.split import WEIGHTLESS
 from recsys.data.splitting.strategies import (
     AnyRule,
@@ -28,10 +28,10 @@ from recsys.data.splitting.strategies import (
     Fraction,
     HeldOutUsers,
     LastN,
-    empty_message,
-    iso,
+    empty_side_message,
+    to_iso,
 )
-from recsys.data.weigh import Aggregate, FilterSettings, WeightSettings, nothing_removed
+from recsys.data.weigh import Aggregate, FilterSettings, WeightSettings, zero_removal_counts
 from recsys.errors import ConfigError, InputError
 from recsys.schema import EVENT, ITEM, TIME, USER, VALUE
 from recsys.spark.data.audit import describe_overlap, describe_part
@@ -80,7 +80,7 @@ def split(
     timed = TIME in events.columns
     sided, cut = assign(events, rule)
     if cut is None or weighting.session_minutes is not None:  # a comparison of times costs less than a copy of the log
-        sided = keep(once_a_session(sided, weighting), work / "sided")
+        sided = keep(keep_last_of_session(sided, weighting), work / "sided")
     parts = {side: sided.where(F.col(SIDE) == side).drop(SIDE) for side in (TRAIN, HISTORY, TEST)}
     train_rows, removed = filter_events(parts[TRAIN], filters, work)
     train_rows = keep(train_rows, work / "train_rows") if _rows_removed(removed) else train_rows
@@ -125,9 +125,9 @@ def split(
     shown[HISTORY] = describe_part(history_rows, history) if isinstance(rule, HeldOutUsers) else shown[TRAIN]
     found.about.update(
         rule=rule.rule,
-        parameters=parameters(rule),
+        parameters=rule_parameters(rule),
         cut=cut_shown(rule, shown[TEST].first if timed else None),
-        decay_reference=iso(newest) if weighting.half_life_days and newest is not None else None,
+        decay_reference=to_iso(newest) if weighting.half_life_days and newest is not None else None,
         **{side: shown[side].about for side in (TRAIN, HISTORY, TEST)},
         candidates=width,
         users_wholly_in_train=train.select("user").distinct().join(test, "user", "left_anti").count(),
@@ -140,7 +140,7 @@ def split(
             item_rows.where(F.col("row") >= width),
         ),
     )
-    found.about["warnings"] = warnings(found.about, rule, weighting, EVENT in events.columns)
+    found.about["warnings"] = split_warnings(found.about, rule, weighting, EVENT in events.columns)
     return found
 
 
@@ -187,7 +187,7 @@ def row_hash_of(seed: int) -> Any:
     """Return the function of columns (user, item) that hashes a row as the local path does, on batches of rows."""
 
     def hashed(user: pd.Series, item: pd.Series) -> pd.Series:
-        return pd.Series(row_hash(user, item, seed))
+        return pd.Series(pair_hash(user, item, seed))
 
     return F.pandas_udf(hashed, "double")
 
@@ -212,8 +212,8 @@ def cut_time(events: DataFrame, test: float) -> float:
     return cut
 
 
-def once_a_session(sided: DataFrame, weighting: WeightSettings) -> DataFrame:
-    """Leave out repeats within a session of each side; as ``data.weigh.once_a_session``."""
+def keep_last_of_session(sided: DataFrame, weighting: WeightSettings) -> DataFrame:
+    """Leave out repeats within a session of each side; as ``data.weigh.keep_last_of_session``."""
     if weighting.session_minutes is None:
         return sided
     if TIME not in sided.columns:
@@ -247,7 +247,7 @@ def filter_events(
 
     Each round of a k-core is written under ``work``, so that no round computes those before it again.
     """
-    removed, rounds, before = nothing_removed(), 0, -1
+    removed, rounds, before = zero_removal_counts(), 0, -1
     while before != _rows_removed(removed) and (before < 0 or filters.repeat):
         before = _rows_removed(removed)
         for name, column, least in filters.steps():
@@ -265,7 +265,8 @@ def filter_events(
 
 
 def aggregate(events: DataFrame, how: Aggregate, *, with_rows: bool = False) -> DataFrame:
-    """Return (user_id, item_id, value float, timestamp long), one row a pair; bit for bit ``data.weigh.aggregate``.
+    """Return (user_id, item_id, value float, timestamp long), one row a pair; as
+    ``data.weigh.aggregate_events``, bit for bit.
 
     ``with_rows``: keep the columns ``user`` and ``item``, which the ids determine.
     """
@@ -315,7 +316,10 @@ def number(ids: DataFrame, column: str, place: Path, start: int = 0) -> DataFram
 
 
 def _weigh(events: DataFrame, weighting: WeightSettings, reference: float | None, place: Path) -> DataFrame:
-    """Run ``data.weigh.weigh`` on batches of rows: the same bits as the local path; into ``place`` if there is work."""
+    """Run ``data.weigh.weigh_events`` on batches of rows: the same bits as the local path.
+
+    The result is in ``place`` if there is work to do.
+    """
     decays = weighting.half_life_days and reference is not None
     if weighting.half_life_days and TIME not in events.columns:
         raise ConfigError("half_life_days needs timestamps: map a timestamp column, or remove half_life_days.")
@@ -324,7 +328,7 @@ def _weigh(events: DataFrame, weighting: WeightSettings, reference: float | None
 
     def run(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         for batch in batches:
-            yield weigh.weigh(batch, weighting, reference=reference)
+            yield weigh.weigh_events(batch, weighting, reference=reference)
 
     return keep(events.mapInPandas(run, events.schema).drop(EVENT), place)
 
@@ -343,7 +347,7 @@ def _refuse_empty(
     for name, part in ((TRAIN, train), (TEST, test)):
         if part.isEmpty():
             span = events.agg(F.min(TIME), F.max(TIME)).first() if isinstance(rule, ByTime) else None
-            raise InputError(empty_message(name, events.count(), rule, tuple(span) if span else None))
+            raise InputError(empty_side_message(name, events.count(), rule, tuple(span) if span else None))
 
 
 def _rows_removed(removed: dict[str, Any]) -> int:

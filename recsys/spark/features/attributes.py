@@ -18,8 +18,8 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from scipy.sparse import csr_array
 
-from recsys.features.encoding import features
-from recsys.features.terms import Scheme, predicted, required, weighted, with_constant
+from recsys.features.encoding import encode_features
+from recsys.features.terms import Scheme, add_constant_column, predict_cold_factors, require_features, weigh_terms
 from recsys.schema import ITEM
 from recsys.spark.training import als
 from recsys.types import IdMap
@@ -43,7 +43,7 @@ def parse(kind: str, params: dict[str, Any]) -> als.Params:
 def require_items(wanted: Iterable[als.Params], items: pd.DataFrame | None) -> None:
     """Raise ConfigError if a model needs attributes and there is no items table: before anything long begins."""
     if items is None and any(isinstance(params, Params) for params in wanted):
-        required(None, Params.kind)
+        require_features(None, Params.kind)
 
 
 def terms(items: pd.DataFrame, params: Params) -> csr_array:
@@ -52,8 +52,8 @@ def terms(items: pd.DataFrame, params: Params) -> csr_array:
     Raises:
         ConfigError: no attributes, or a weight for a field that they do not have.
     """
-    known = features(items, ITEM, IdMap.of(items[ITEM]))
-    return with_constant(weighted(required(known, Params.kind), params.scheme, params.fields))
+    known = encode_features(items, ITEM, IdMap.of(items[ITEM]))
+    return add_constant_column(weigh_terms(require_features(known, Params.kind), params.scheme, params.fields))
 
 
 def place_cold(
@@ -74,7 +74,7 @@ def place_cold(
     if not warm.any():
         return model
     support = np.maximum(liked_by, 1)  # of ratings, an item may be known without being liked
-    found, known = predicted(own, model.items, warm, support, params.ridge)
+    found, known = predict_cold_factors(own, model.items, warm, support, params.ridge)
     found = np.maximum(found, 0) if params.nonnegative else found
     items = np.where(known[:, None], found, np.float32(np.nan))
     if not params.implicit or params.nonnegative:

@@ -15,19 +15,21 @@ from recsys.schema import USER, VALUE
 from recsys.spark.data.split import Split
 
 
-def fit(parts: Split, users: pd.DataFrame | None, wanted: RecommendSettings) -> Segments | None:
-    """Return the segments of train, equal to those of ``segment.fit`` on the same pairs; None where none are wanted.
+def fit_segments(parts: Split, users: pd.DataFrame | None, wanted: RecommendSettings) -> Segments | None:
+    """Return the segments of train, None where none are wanted.
+
+    They equal those of ``features.segment_popularity.fit_segments`` on the same pairs.
 
     Args:
-        users: the users table as ``segment.described`` gives it.
+        users: the users table as ``features.segment_popularity.describe_users`` gives it.
 
     Raises:
-        ConfigError: as of ``segment.groups``.
+        ConfigError: as of ``features.segment_popularity.group_users``.
     """
     if users is None:
         return None
     items = parts.candidates
-    keys, codes = segment_popularity.groups(users, wanted.segment, items, wanted.memory_mb)
+    keys, codes = segment_popularity.group_users(users, wanted.segment, items, wanted.memory_mb)
     liked = parts.train.where(F.col(VALUE) > 0).select("user", "item")
     group = _by_row(parts, users, codes, "group").fillna(-1, ["group"])
     both = liked.join(group, "user").groupBy("group", "item").agg(F.count(F.lit(1)).alias("n")).toPandas()
@@ -37,7 +39,9 @@ def fit(parts: Split, users: pd.DataFrame | None, wanted: RecommendSettings) -> 
     n = np.zeros(len(keys) + 1, dtype=np.int64)
     n[likers["group"].to_numpy(dtype=np.int64) + 1] = likers["count"]
     share = counts.sum(axis=0) / max(1, n.sum())
-    return segment_popularity.learn(users, wanted.segment, keys, (n[1:], counts[1:]), share, wanted.segment_prior)
+    return segment_popularity.segments_from_counts(
+        users, wanted.segment, keys, (n[1:], counts[1:]), share, wanted.segment_prior
+    )
 
 
 def members(parts: Split, segments: Segments) -> DataFrame:

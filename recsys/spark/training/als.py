@@ -19,7 +19,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys import linalg
-from recsys.errors import ConfigError, InputError, nearest
+from recsys.errors import ConfigError, InputError, suggest_nearest
 from recsys.schema import VALUE
 from recsys.spark.training import trainer
 from recsys.spark.training.training_curve import Curve
@@ -51,7 +51,7 @@ class Params(BaseModel):
         """Check a mapping; the nearest name stands in the ConfigError of an unknown one."""
         known = list(cls.model_fields)
         if unknown := [key for key in params if key not in known]:
-            hints = " ".join(f"unknown parameter '{key}'.{nearest(key, known)}" for key in unknown)
+            hints = " ".join(f"unknown parameter '{key}'.{suggest_nearest(key, known)}" for key in unknown)
             raise ConfigError(f"model '{cls.kind}' on Spark: {hints}")
         try:
             found = cls(**params)

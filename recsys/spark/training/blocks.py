@@ -10,7 +10,7 @@ import pyarrow as pa
 from pyspark import Broadcast
 
 from recsys import linalg
-from recsys.data.hashing import combine
+from recsys.data.hashing import hash_words
 
 if TYPE_CHECKING:
     from recsys.spark.training.als import Params
@@ -30,7 +30,7 @@ class Block(NamedTuple):
     @classmethod
     def of(cls, users: np.ndarray, items: np.ndarray, values: np.ndarray, seed: int) -> Block:
         """Return the block of pairs in any order."""
-        order = np.lexsort((items, users, combine(seed, users)))
+        order = np.lexsort((items, users, hash_words(seed, users)))
         users, items, values = users[order], items[order], values[order]
         starts = np.flatnonzero(np.append(True, users[1:] != users[:-1]))
         indptr = np.append(starts, len(users)).astype(np.int64)
@@ -55,7 +55,7 @@ class Block(NamedTuple):
 
     def divide(self, seed: int, every: int) -> tuple[Block, Block]:
         """Return (who is watched, who teaches): one user in ``every`` is watched, none for 0."""
-        cut = int(np.searchsorted(combine(seed, self.users), np.uint64(2**64 // every))) if every else 0
+        cut = int(np.searchsorted(hash_words(seed, self.users), np.uint64(2**64 // every))) if every else 0
         return self._rows(0, cut), self._rows(cut, len(self.users))
 
     def _rows(self, start: int, stop: int) -> Block:
