@@ -34,7 +34,7 @@ def work(asked: argparse.Namespace) -> None:
     from recsys.config import SparkSettings
     from recsys.evaluation.evaluate import EvaluationSettings
     from recsys.evaluation.judging.metrics import parse_all
-    from recsys.runfolder import plain
+    from recsys.runfolder import to_plain_json
     from recsys.spark.evaluation.evaluate import evaluate_tables
     from recsys.spark.session import session
     from recsys.spark.table_files import read_table, write_table
@@ -53,7 +53,7 @@ def work(asked: argparse.Namespace) -> None:
     per_user, result = evaluate_tables(recs, truth, judging, history=history, train=train)
     if asked.per_user:
         write_table(per_user, asked.per_user)
-    print(json.dumps(plain(result), ensure_ascii=False, allow_nan=False))
+    print(json.dumps(to_plain_json(result), ensure_ascii=False, allow_nan=False))
 
 
 if __name__ == "__main__":

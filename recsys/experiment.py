@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recsys import models
+from recsys import models, run_files
 from recsys.config import Config, RecommendSettings
 from recsys.data import weigh
 from recsys.data.card import data_card
@@ -53,8 +53,8 @@ def run(config: Config, *, progress: Steps | None = None) -> dict[str, Evaluatio
     with Meter() as meter, RunFolder.writing(config.out, "run", config.sources) as folder:
         with meter.hop("read"):
             tables = read_tables(data.events, data.items, data.users, data.reading)
-            tables.refusals.write_csv(folder.path / "refused.csv")
-            folder.write_json("data.json", data_card(tables) | {"source": data.events})
+            tables.refusals.write_csv(folder.path / run_files.REFUSED_ROWS)
+            folder.write_json(run_files.DATA_CARD, data_card(tables) | {"source": data.events})
         with meter.hop("split"):
             rule = config.rule(timed=TIME in tables.log)
             parts = split(tables.take_log(), rule, weighting=config.weigh, filters=config.filter, items=tables.items)
@@ -65,7 +65,7 @@ def run(config: Config, *, progress: Steps | None = None) -> dict[str, Evaluatio
             everyone = IdMap.of(tested.ids, known_users.ids)
             rules = [_rules(config.recommend, ids, parts, tables) for ids in (tested, known_users, everyone)]
             if rules[2]:
-                folder.write_json("rules.json", rules[2].about)
+                folder.write_json(run_files.RULES_CARD, rules[2].about)
             segments = _segments(config.recommend, parts.train, tables)
             if segments is not None:
                 segments.save(folder.path)
@@ -74,7 +74,7 @@ def run(config: Config, *, progress: Steps | None = None) -> dict[str, Evaluatio
         for name, model in lineup(config, parts.train).items():
             with meter.hop(f"fit {name}"):
                 model.fit(parts.train, known)
-                models.save(model, folder.path / "model" / name)
+                models.save(model, folder.path / run_files.model_folder(name))
                 trained = model.models[name] if isinstance(model, Cascade) else model
                 if hasattr(trained, "losses_"):
                     losses[name] = trained.losses_.tolist()
@@ -82,7 +82,7 @@ def run(config: Config, *, progress: Steps | None = None) -> dict[str, Evaluatio
                 told = partial(step, f"recommend {name}")
                 asked = [behind(model, segments, ids) for ids in (parts.test.users, parts.history.users)]
                 topk, table = _recommend(name, asked, parts, config.recommend, rules, told)
-                folder.write_table(f"topk/{name}.parquet", table)
+                folder.write_table(run_files.topk(name), table)
             with meter.hop(f"judge {name}"):
                 seen = config.recommend.exclude_seen
                 evaluation = evaluate(topk, parts, config.judge, name=name, exclude_seen=seen)
@@ -91,14 +91,14 @@ def run(config: Config, *, progress: Steps | None = None) -> dict[str, Evaluatio
                 with meter.hop(f"cold start {name}"):
                     by_cut[name] = newcomers.values(asked[0])
         with meter.hop("summarise"):
-            folder.write_table("per_user.parquet", _per_user(evaluations))
+            folder.write_table(run_files.PER_USER, _per_user(evaluations))
             settings: dict[str, Any] = {"seed": config.seed, "users": tables.users, "catalogue": catalogue}
-            folder.write_json("metrics.json", summarise(evaluations, config.judge, **settings))
+            folder.write_json(run_files.METRICS, summarise(evaluations, config.judge, **settings))
             if by_cut:
-                folder.write_json("coldstart.json", cold_start.summary(by_cut, config.judge.metrics[0]))
+                folder.write_json(run_files.COLD_START, cold_start.summary(by_cut, config.judge.metrics[0]))
             if losses:
-                folder.write_json("training.json", losses)
-        folder.write_text("config.toml", config.to_toml())
+                folder.write_json(run_files.TRAINING, losses)
+        folder.write_text(run_files.CONFIG, config.to_toml())
         inputs = [Path(path) for path in (data.events, data.items, data.users) if path]
         folder.write_manifest(seed=config.seed, inputs=inputs, hops=meter.hops, started=started)
     return {evaluation.name: evaluation for evaluation in evaluations}
@@ -184,12 +184,12 @@ def _catalogue(train: Interactions, tables: Tables, judging: EvaluationSettings)
 
 def _write_split(folder: RunFolder, parts: Split, items: pd.DataFrame | None) -> None:
     """Write the parts, and the candidates with what the items table says of them."""
-    folder.write_json("split.json", parts.about)
+    folder.write_json(run_files.SPLIT_CARD, parts.about)
     candidates = pd.DataFrame({ITEM: parts.train.items.all_ids})
     told = candidates if items is None else candidates.merge(items, on=ITEM, how="left")
-    folder.write_table("split/items.parquet", told)
+    folder.write_table(run_files.ITEMS, told)
     for name in ("train", "history", "test"):
-        folder.write_table(f"split/{name}.parquet", weigh.interactions_to_table(getattr(parts, name)))
+        folder.write_table(run_files.split_part(name), weigh.interactions_to_table(getattr(parts, name)))
 
 
 def _per_user(evaluations: list[Evaluation]) -> pd.DataFrame:

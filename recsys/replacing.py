@@ -20,12 +20,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Literal
 
+from recsys import run_files
 from recsys.errors import RunFolderError
+from recsys.run_files import MANIFEST, SUCCESS
 
 Kind = Literal["run", "bundle"]
 
-MANIFEST = "manifest.json"
-SUCCESS = "_SUCCESS"
 KIND = "kind"
 
 MANIFEST_KEYS = frozenset(
@@ -46,23 +46,40 @@ MANIFEST_KEYS = frozenset(
 """Keys of every manifest besides ``kind``; the manifests of version 0.1.0 have no ``kind``."""
 
 # A table is one Parquet file of the local engine, or a folder of part files that Spark writes.
-_TABLE = r"\.parquet(/(\.?(part-[^/]+|_(SUCCESS|metadata|common_metadata)(\.crc)?)))?"
+_SPARK_PARTS = r"(/(\.?(part-[^/]+|_(SUCCESS|metadata|common_metadata)(\.crc)?)))?"
+
+
+def _any_of(*names: str) -> str:
+    """Return the pattern of these file names."""
+    return "|".join(map(re.escape, names))
+
+
+def _any_model(name_of: Callable[[str], str]) -> str:
+    """Return the pattern of the names that a function of :mod:`recsys.run_files` gives for any model."""
+    return re.escape(name_of("MODEL")).replace("MODEL", "[^/]+")
+
+
+_SEGMENT_FILES = _any_of(run_files.SEGMENTS, run_files.SEGMENT_SCORES, run_files.SEGMENT_USERS)
 
 # The names in a run folder, of both engines and of `recsys report`. `recsys tune` writes a folder of
 # its own: its study is not part of a run, so a folder that holds one is not replaced.
 _RUN_FILES = (
-    r"_SUCCESS|config\.toml|refused\.csv|report\.(md|html)",
-    r"(manifest|data|split|rules|metrics|coldstart|training|watched)\.json",
-    rf"(per_user|split/(items|train|history|test)|topk/[^/]+){_TABLE}",
-    r"segment/(segments\.json|scores\.npy|users\.parquet)",
-    r"tables/\d+-[a-z0-9-]*\.(csv|tex)",
+    _any_of(SUCCESS, MANIFEST, run_files.CONFIG, run_files.REFUSED_ROWS),
+    _any_of(run_files.REPORT_MARKDOWN, run_files.REPORT_HTML),
+    _any_of(run_files.DATA_CARD, run_files.SPLIT_CARD, run_files.RULES_CARD),
+    _any_of(run_files.METRICS, run_files.COLD_START, run_files.TRAINING, run_files.WATCHED),
+    rf"({_any_of(run_files.ITEMS, run_files.TRAIN, run_files.HISTORY, run_files.TEST)}){_SPARK_PARTS}",
+    rf"({_any_of(run_files.PER_USER)}|{_any_model(run_files.topk)}){_SPARK_PARTS}",
+    _SEGMENT_FILES,
+    rf"{run_files.REPORT_TABLES}/\d+-[a-z0-9-]*\.(csv|tex)",
     r"model/(.+/)?(model\.json|params\.json|\w+_\.np[yz])",
-    rf"model/[^/]+/(user|item)_factors{_TABLE}",
+    rf"({_any_model(run_files.user_factors)}|{_any_model(run_files.item_factors)}){_SPARK_PARTS}",
 )
 _BUNDLE_FILES = (
-    r"_SUCCESS|config\.toml|(bundle|metrics|manifest)\.json|user_factors\.npy",
-    r"split/(items|history)\.parquet",
-    r"segment/(segments\.json|scores\.npy|users\.parquet)",
+    _any_of(SUCCESS, MANIFEST, run_files.CONFIG, run_files.METRICS),
+    _any_of(run_files.BUNDLE_CARD, run_files.BUNDLE_USER_FACTORS),
+    _any_of(run_files.ITEMS, run_files.HISTORY),
+    _SEGMENT_FILES,
     r"model/(.+/)?(model\.json|\w+_\.np[yz])",
 )
 # What Spark leaves behind when it is killed while it writes.
@@ -130,7 +147,7 @@ def kind_of(folder: Path) -> Kind | None:
         return manifest[KIND] if has_our_keys else None
     # Version 0.1.0 copied the manifest of the run into a bundle, and only bundles have a bundle.json.
     if keys == MANIFEST_KEYS:
-        return "bundle" if (folder / "bundle.json").is_file() else "run"
+        return "bundle" if (folder / run_files.BUNDLE_CARD).is_file() else "run"
     return None
 
 

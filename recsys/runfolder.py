@@ -26,7 +26,8 @@ import numpy as np
 import pandas as pd
 
 from recsys.errors import RunFolderError
-from recsys.replacing import KIND, MANIFEST, SUCCESS, Kind, remove_orphans, require_replaceable
+from recsys.replacing import KIND, Kind, remove_orphans, require_replaceable
+from recsys.run_files import MANIFEST, SUCCESS
 
 PACKAGES = ("numpy", "scipy", "pandas", "pyarrow", "numba", "scikit-learn", "implicit", "pyspark")
 
@@ -98,7 +99,7 @@ class RunFolder:
 
     def write_json(self, name: str, value: Any) -> None:
         """Write ``value`` as strict JSON: NaN becomes null, NumPy scalars become numbers."""
-        self.write_text(name, json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        self.write_text(name, json.dumps(to_plain_json(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
         """Write ``name`` as Parquet, atomically."""
@@ -143,14 +144,14 @@ class RunFolder:
         )
 
 
-def plain(value: Any) -> Any:
+def to_plain_json(value: Any) -> Any:
     """Return ``value`` with NumPy scalars and arrays as Python's, and every non-finite float as None."""
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): to_plain_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [to_plain_json(item) for item in value]
     if isinstance(value, np.ndarray):
-        return plain(value.tolist())
+        return to_plain_json(value.tolist())
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value

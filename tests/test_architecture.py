@@ -20,6 +20,7 @@ FLOOR |= dict.fromkeys(
         "linalg",
         "parameters",
         "replacing",
+        "run_files",
         "runfolder",
         "meter",
         "java",

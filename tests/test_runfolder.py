@@ -14,7 +14,7 @@ import pytest
 from recsys.errors import RunFolderError
 from recsys.meter import Meter, memory_mb
 from recsys.replacing import MANIFEST_KEYS, remove_orphans
-from recsys.runfolder import RunFolder, fingerprint, plain
+from recsys.runfolder import RunFolder, fingerprint, to_plain_json
 
 
 def make(place, note="one"):
@@ -284,7 +284,7 @@ def test_damaged_files_are_named(tmp_path):
 
 
 def test_json_is_strict():
-    value = plain({1: np.float32("nan"), "a": np.array([1.5, np.inf]), "b": (np.int8(3), None, True)})
+    value = to_plain_json({1: np.float32("nan"), "a": np.array([1.5, np.inf]), "b": (np.int8(3), None, True)})
     assert json.dumps(value) == '{"1": null, "a": [1.5, null], "b": [3, null, true]}'
 
 

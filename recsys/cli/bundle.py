@@ -47,12 +47,12 @@ def update(
 
     Example: recsys update bundles/als_demo late.csv bundles/als_demo
     """
-    from recsys.runfolder import plain
+    from recsys.runfolder import to_plain_json
     from recsys.saved.update import update as fold
 
     found = fold(place, events, out, retrain_at=retrain_at, against=against)
     if as_json:
-        print(json.dumps(plain(asdict(found) | {"retrain": found.retrain}), allow_nan=False))
+        print(json.dumps(to_plain_json(asdict(found) | {"retrain": found.retrain}), allow_nan=False))
         return
     print(
         f"{found.events:,} events; users: {found.users_new:,} new, {found.users_changed:,} with new events;"

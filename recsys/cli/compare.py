@@ -11,9 +11,10 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from recsys import run_files
 from recsys.cli.console import Json, log, out
-from recsys.errors import ConfigError, GateFired, suggest_nearest
-from recsys.runfolder import RunFolder, plain
+from recsys.errors import ConfigError, GateFired
+from recsys.runfolder import RunFolder, to_plain_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,7 +90,7 @@ def compare(
     if as_json:
         told = {name: table.to_dict(orient="index" if name == "means" else "records") for name, table in tables.items()}
         told |= {"pick": choice.pick, "sure": choice.sure, "reasons": choice.reasons, "fired": fired}
-        print(json.dumps(plain(told), ensure_ascii=False, allow_nan=False))
+        print(json.dumps(to_plain_json(told), ensure_ascii=False, allow_nan=False))
     else:
         _show(tables | {"means": result.table()}, primary)
         out.print(f"pick: {choice.pick}", markup=False)
@@ -125,14 +126,14 @@ def _runs(runs: list[Path], model: str | None) -> list[Candidate]:
 
 def _candidate(folder: RunFolder, evaluation: Evaluation, name: str) -> Candidate:
     """Read a model's lists of the tested users, and its guardrails off the run's files."""
-    lists = folder.read_table(f"topk/{name}.parquet")
+    lists = folder.read_table(run_files.topk(name))
     tested = evaluation.per_user["user_id"]
     guards: dict[str, float] = {}
-    for measure, cell in folder.read_json("metrics.json")["about"]["beyond"].get(name, {}).items():
+    for measure, cell in folder.read_json(run_files.METRICS)["about"]["beyond"].get(name, {}).items():
         value = cell.get("value", cell.get("mean"))
         if measure in ("coverage", "tail_share") and value is not None:
             guards[measure] = float(value)
-    manifest = folder.read_json("manifest.json")
+    manifest = folder.read_json(run_files.MANIFEST)
     hops = {hop["name"]: hop for hop in manifest["hops"]}
     if f"recommend {name}" in hops:
         guards["ms_a_user"] = 1000 * hops[f"recommend {name}"]["seconds"] / max(lists["user_id"].nunique(), 1)

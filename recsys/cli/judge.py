@@ -51,7 +51,7 @@ def evaluate(
     from recsys.evaluation.judging.metrics import parse_all
     from recsys.evaluation.summary import summarise
     from recsys.evaluation.topk_tables import read_topk, read_truth
-    from recsys.runfolder import plain
+    from recsys.runfolder import to_plain_json
     from recsys.schema import ITEM
 
     names = tuple(map(str, parse_all(metrics or ["ndcg@10", "recall@10"])))
@@ -66,7 +66,7 @@ def evaluate(
         propensity=popularity(read_truth(train), chosen[ITEM]) if train else None,
         sampled=sampled,
     )
-    result = plain(summarise([evaluation], judging))
+    result = to_plain_json(summarise([evaluation], judging))
     result["about"] |= {key: evaluation.about[key] for key in ("ties", "missing_users", "convention")}
     if as_json:
         print(json.dumps(result, ensure_ascii=False, allow_nan=False))

@@ -12,6 +12,7 @@ import pandas as pd
 import typer
 from scipy.sparse import csr_array
 
+from recsys import run_files
 from recsys.cli.console import log, out, save_text
 from recsys.errors import ConfigError, InputError, RunFolderError, suggest_nearest
 from recsys.types import IdMap, Interactions, Recommender, select_rows
@@ -131,7 +132,7 @@ def open_run(run: Path, model: str | None) -> SavedModel:
         return SavedModel(found.name, found.model, found.history, found.items, found.factors, found.segments)
     folder = RunFolder.open(run)
     names = [
-        name for name in folder.read_json("metrics.json")["models"] if (run / "model" / name / "model.json").exists()
+        name for name in folder.read_json(run_files.METRICS)["models"] if (run / run_files.model_card(name)).exists()
     ]
     if not names or (model and model not in names):
         raise RunFolderError(
@@ -140,7 +141,9 @@ def open_run(run: Path, model: str | None) -> SavedModel:
         )
     name = model or names[-1]
     history, items = bundle.known(folder)
-    return SavedModel(name, models.load(run / "model" / name), history, items, segments=Segments.load(run))
+    return SavedModel(
+        name, models.load(run / run_files.model_folder(name)), history, items, segments=Segments.load(run)
+    )
 
 
 def recommend(

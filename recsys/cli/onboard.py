@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import typer
 
+from recsys import run_files
 from recsys.cli.console import log
 from recsys.errors import ConfigError, suggest_nearest
 
@@ -44,7 +45,6 @@ def onboard(
 
     Example: recsys onboard runs/demo --questions 5
     """
-    from recsys.config import load_config
     from recsys.models.onboarding import STRATEGIES, Answers, Onboarding
     from recsys.ranking.rank import topk_table
     from recsys.runfolder import RunFolder
@@ -56,7 +56,7 @@ def onboard(
     folder = RunFolder.open(run)
     history, items = known(folder)
     ids = history.items
-    said, least = _said(folder, load_config(run / "config.toml"), history)
+    said, least = _said(folder, load(run / run_files.CONFIG), history)
     model = Onboarding(strategy=strategy, like=least).fit(said)
     titles = items.set_index("item_id")["title"].dropna() if "title" in items else {}
     answers: Answers = {}
@@ -92,7 +92,7 @@ def _said(folder: RunFolder, config: Config, history: Interactions) -> tuple[Int
         history = subset(history, left)
     if least is None:
         return history, None
-    about = folder.read_json("split.json") if (folder.path / "split.json").exists() else None
+    about = folder.read_json(run_files.SPLIT_CARD) if (folder.path / run_files.SPLIT_CARD).exists() else None
     if about is None or (config.weigh.aggregate != "last" and about["history"]["rows"] != about["history"]["pairs"]):
         why = "a bundle does not say from when on" if about is None else "sums of several events do not come back"
         log.print(f"values have decayed, and {why}: any above 0 is a like, not only those of {least:g} and more")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from recsys import run_files
 from recsys.cli.console import Overrides, log, models_table, out, progress
 
 if TYPE_CHECKING:
@@ -93,9 +94,9 @@ def report(
     for place in runs:
         folder = RunFolder.open(place)
         write(folder.path)
-        tables[place.name] = folder.read_json("metrics.json")
+        tables[place.name] = folder.read_json(run_files.METRICS)
     out.print(models_table(tables))
     for place in runs:
         out.print(f"{place.name}: {verdict(tables[place.name])}", markup=False)
     for place in runs:
-        out.print(f"report: {place / 'report.html'}", markup=False)
+        out.print(f"report: {place / run_files.REPORT_HTML}", markup=False)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from recsys import run_files
 from recsys.cli.console import Overrides, log, out, progress
 
 
@@ -50,19 +51,21 @@ def tune(
     except OSError as error:
         raise RunFolderError(f"{place}: cannot be a folder: {error.strerror}. Choose another --out.") from error
     with progress() as steps:
-        found = search(settings, place / "study.log", progress=steps)
+        found = search(settings, place / run_files.STUDY_LOG, progress=steps)
         learning = learn(found, progress=steps) if curve and settings.engine == "local" else None
     tuned = found.config.model_copy(update={"out": f"{settings.out.rstrip('/')}-tuned"})
     written = RunFolder(place)
-    written.write_text("best.toml", tuned.to_toml())
+    written.write_text(run_files.BEST_CONFIG, tuned.to_toml())
     told = {key: value for key, value in asdict(found).items() if key != "config"}
     told["learning"] = asdict(learning) if learning else None
-    written.write_json("tuning.json", told)
-    written.write_text("report.html", tuning_page(place.resolve().name, told))
+    written.write_json(run_files.STUDY_RESULT, told)
+    written.write_text(run_files.REPORT_HTML, tuning_page(place.resolve().name, told))
     given_up = sum(row["value"] is None for row in found.trials)
     log.print(f"{len(found.trials)} settings, {given_up} given up early", markup=False)
     out.print(f"{found.model}: {found.metric} on folds of train {found.before:.4f} -> {found.value:.4f}", markup=False)
     out.print(f"best: {found.best or 'the settings of the config'}", markup=False)
     for sentence in learning.says if learning else ():
         out.print(sentence, markup=False)
-    out.print(f"report: {place / 'report.html'}; run it: recsys run {place / 'best.toml'}", markup=False)
+    out.print(
+        f"report: {place / run_files.REPORT_HTML}; run it: recsys run {place / run_files.BEST_CONFIG}", markup=False
+    )

@@ -25,12 +25,10 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array
 
+from recsys import run_files
 from recsys.errors import ConfigError, InputError, RunFolderError, suggest_nearest
 from recsys.schema import USER
 from recsys.types import Interactions
-
-FOLDER = "segment"
-"""Where a run and a bundle keep them."""
 
 MOST_NUMBERS = 50
 """More distinct numbers than this are a quantity, not groups."""
@@ -83,25 +81,25 @@ class Segments:
 
     def save(self, run: Path) -> None:
         """Write them into a run folder: JSON, ``.npy`` and Parquet."""
-        place = run / FOLDER
-        place.mkdir()
+        (run / run_files.SEGMENT_FOLDER).mkdir()
         about = {"columns": self.columns, "keys": self.keys}
-        (place / "segments.json").write_text(json.dumps(about, ensure_ascii=False) + "\n", encoding="utf-8")
-        np.save(place / "scores.npy", self.scores, allow_pickle=False)
-        self.users.to_parquet(place / "users.parquet", index=False)
+        (run / run_files.SEGMENTS).write_text(json.dumps(about, ensure_ascii=False) + "\n", encoding="utf-8")
+        np.save(run / run_files.SEGMENT_SCORES, self.scores, allow_pickle=False)
+        self.users.to_parquet(run / run_files.SEGMENT_USERS, index=False)
 
     @classmethod
     def load(cls, run: Path) -> Segments | None:
         """Return what :meth:`save` wrote, None where a run has none; a damaged one is a RunFolderError."""
-        place = run / FOLDER
-        if not place.exists():
+        folder = run / run_files.SEGMENT_FOLDER
+        if not folder.exists():
             return None
         try:
-            about = json.loads((place / "segments.json").read_text(encoding="utf-8"))
-            scores, users = np.load(place / "scores.npy", allow_pickle=False), pd.read_parquet(place / "users.parquet")
+            about = json.loads((run / run_files.SEGMENTS).read_text(encoding="utf-8"))
+            scores = np.load(run / run_files.SEGMENT_SCORES, allow_pickle=False)
+            users = pd.read_parquet(run / run_files.SEGMENT_USERS)
             return cls(tuple(about["columns"]), tuple(map(tuple, about["keys"])), scores, users)
         except (OSError, ValueError, KeyError, EOFError) as error:
-            raise RunFolderError(f"{place}: cannot be read: {error}. Run it again.") from error
+            raise RunFolderError(f"{folder}: cannot be read: {error}. Run it again.") from error
 
 
 def describe_users(table: pd.DataFrame | None, columns: Sequence[str]) -> pd.DataFrame:

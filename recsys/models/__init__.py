@@ -26,6 +26,7 @@ from zipfile import BadZipFile
 import numpy as np
 from scipy.sparse import issparse, load_npz, save_npz
 
+from recsys import run_files
 from recsys.errors import ConfigError, RunFolderError, suggest_nearest
 from recsys.parameters import build_from_parameters
 from recsys.types import Recommender
@@ -88,7 +89,9 @@ def save(model: Any, folder: Path) -> None:
         for name in model.STATE:
             _write_array(folder / name, getattr(model, name))
     about |= {"members": list(members), "record": getattr(model, "record", None)}
-    (folder / "model.json").write_text(json.dumps({"format": FORMAT} | about, indent=1) + "\n", encoding="utf-8")
+    (folder / run_files.MODEL_CARD).write_text(
+        json.dumps({"format": FORMAT} | about, indent=1) + "\n", encoding="utf-8"
+    )
 
 
 def load(folder: Path) -> Recommender:
@@ -98,7 +101,7 @@ def load(folder: Path) -> Recommender:
         RunFolderError: a file is missing or damaged, or of another format version.
     """
     try:
-        about = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        about = json.loads((folder / run_files.MODEL_CARD).read_text(encoding="utf-8"))
         if about["format"] != FORMAT:
             raise RunFolderError(
                 f"{folder}: model format {about['format']}, but this recsys reads {FORMAT}. Train it again."

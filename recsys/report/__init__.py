@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from recsys import run_files
 from recsys.report.exports import files, is_table_name
 from recsys.report.html import page
 from recsys.report.markdown import markdown
@@ -21,13 +22,13 @@ def write(path: str | Path) -> Path:
     """
     folder = RunFolder.open(path)
     content = gather(folder)
-    folder.write_text("report.md", markdown(content))
-    folder.write_text("report.html", page(content))
+    folder.write_text(run_files.REPORT_MARKDOWN, markdown(content))
+    folder.write_text(run_files.REPORT_HTML, page(content))
     tables = files(content)
-    for path in (folder.path / "tables").glob("*"):
+    for path in (folder.path / run_files.REPORT_TABLES).glob("*"):
         # Tables of an earlier report go, files of other names are not ours.
         if is_table_name(path.name) and path.is_file() and path.name not in tables:
             path.unlink()
     for name, text in tables.items():
-        folder.write_text(f"tables/{name}", text)
-    return folder.path / "report.html"
+        folder.write_text(f"{run_files.REPORT_TABLES}/{name}", text)
+    return folder.path / run_files.REPORT_HTML

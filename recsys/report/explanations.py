@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array
 
-from recsys import models
+from recsys import models, run_files
 from recsys.models.collaborative.als import ALS
 from recsys.models.collaborative.popular import Popular, Random
 from recsys.models.combining.cascade import Cascade, knows
@@ -32,8 +32,8 @@ class Teller:
     @classmethod
     def of(cls, run: Run) -> Teller | None:
         """Return the teller of the run's best model; None when it is not stored."""
-        place = run.folder.path / "model" / str(run.best)
-        if (place / "model.json").exists():
+        place = run.folder.path / run_files.model_folder(str(run.best))
+        if (place / run_files.MODEL_CARD).exists():
             return cls(str(run.best), models.load(place), IdMap.of(run.items[ITEM]), run)
         if (place / "item_factors.parquet").exists():  # trained on Spark
             return cls(str(run.best), *spark_factors(run, str(run.best)), run)
@@ -80,7 +80,7 @@ class Teller:
 
 def spark_factors(run: Run, name: str) -> tuple[ALS, IdMap]:
     """Return the local model of factors trained on Spark, and the items that they stand for."""
-    table = run.folder.read_table(f"model/{name}/item_factors.parquet").sort_values(ITEM, ignore_index=True)
+    table = run.folder.read_table(run_files.item_factors(name)).sort_values(ITEM, ignore_index=True)
     items = IdMap.of(table[ITEM])
     factors = np.array(table["features"].to_list(), dtype=np.float32).reshape(len(table), -1)
     place = items.rows(table[ITEM])

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.dataset as ds
 
+from recsys import run_files
 from recsys.config import Config, load_config
 from recsys.data.hashing import hash_words, id_bits
 from recsys.report.parts import BASELINES
@@ -29,17 +30,17 @@ class Run:
     @cached_property
     def metrics(self) -> dict[str, Any]:
         """Return metrics.json."""
-        return self.folder.read_json("metrics.json")
+        return self.folder.read_json(run_files.METRICS)
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
         """Return manifest.json."""
-        return self.folder.read_json("manifest.json")
+        return self.folder.read_json(run_files.MANIFEST)
 
     @cached_property
     def config(self) -> Config:
         """Return the configuration, every default spelled out."""
-        return load_config(self.folder.path / "config.toml")
+        return load_config(self.folder.path / run_files.CONFIG)
 
     @property
     def about(self) -> dict[str, Any]:
@@ -62,7 +63,7 @@ class Run:
     @cached_property
     def users(self) -> pd.DataFrame:
         """Return ``user_id``, ``n_relevant``, ``n_history`` of a sample of the tested users, drawn by hash."""
-        place = self.folder.path / "per_user.parquet"
+        place = self.folder.path / run_files.PER_USER
         columns = [USER, "n_relevant", "n_history"]
         table = ds.dataset(place).to_table(columns=columns, filter=ds.field("model") == self.models[0]).to_pandas()
         if len(table) > self._most:
@@ -72,33 +73,33 @@ class Run:
     @cached_property
     def lists(self) -> dict[str, pd.DataFrame]:
         """Return model -> the topk table of the sampled users, by user and rank."""
-        found = {name: self._of_users(f"topk/{name}.parquet") for name in self.models}
+        found = {name: self._of_users(run_files.topk(name)) for name in self.models}
         return {name: table.sort_values([USER, RANK], ignore_index=True) for name, table in found.items()}
 
     @cached_property
     def truth(self) -> pd.DataFrame:
         """Return the relevant (user_id, item_id) pairs of the sampled users in the test part."""
-        test, least = self._of_users("split/test.parquet"), self.config.judge.relevant
+        test, least = self._of_users(run_files.TEST), self.config.judge.relevant
         return test.loc[(test[VALUE] > 0) & (test[VALUE] >= (least or 0)), [USER, ITEM]]
 
     @cached_property
     def history(self) -> pd.DataFrame:
         """Return what is known of the sampled users: user_id, item_id, value, timestamp."""
-        return self._of_users("split/history.parquet")
+        return self._of_users(run_files.HISTORY)
 
     @cached_property
     def likes(self) -> pd.Series:
         """Return item id -> users of train who liked it, most first."""
-        place = self.folder.path / "split/train.parquet"
+        place = self.folder.path / run_files.TRAIN
         liked = ds.dataset(place).to_table(columns=[ITEM], filter=ds.field(VALUE) > 0)
         return liked.to_pandas()[ITEM].value_counts()
 
     @cached_property
     def items(self) -> pd.DataFrame:
         """Return the candidates with what the items table says of them; empty where the run did not write them."""
-        if not (self.folder.path / "split/items.parquet").exists():
+        if not (self.folder.path / run_files.ITEMS).exists():
             return pd.DataFrame({ITEM: []})
-        return self.folder.read_table("split/items.parquet")
+        return self.folder.read_table(run_files.ITEMS)
 
     @cached_property
     def titles(self) -> dict[Any, str]:

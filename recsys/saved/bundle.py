@@ -24,7 +24,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 from scipy.sparse import csr_array
 
-from recsys import models
+from recsys import models, run_files
 from recsys.config import Config, load_config
 from recsys.data.weigh import interactions_from_table, interactions_to_table
 from recsys.errors import RunFolderError
@@ -33,13 +33,12 @@ from recsys.models.collaborative.als import ALS
 from recsys.models.collaborative.popular import Popular
 from recsys.models.combining.cascade import Cascade
 from recsys.models.content_collaborative import Attributes
-from recsys.replacing import KIND, MANIFEST
+from recsys.replacing import KIND
 from recsys.runfolder import RunFolder, fingerprint
 from recsys.schema import ITEM, USER
 from recsys.types import IdMap, Interactions, Recommender
 
 FORMAT = 1
-ABOUT, FACTORS = "bundle.json", "user_factors.npy"
 
 
 @dataclass(frozen=True)
@@ -102,17 +101,21 @@ def write(run: str | Path, out: str | Path, model: str | None = None) -> str:
             ``out`` that may not be replaced.
     """
     folder = RunFolder.open(run)
-    names = [name for name in folder.read_json("metrics.json")["models"] if (folder.path / "model" / name).is_dir()]
+    names = [
+        name
+        for name in folder.read_json(run_files.METRICS)["models"]
+        if (folder.path / run_files.model_folder(name)).is_dir()
+    ]
     if not names or (model and model not in names):
         raise RunFolderError(f"{run}: no model {model or ''} to bundle; it has {', '.join(names) or 'none'}.")
     name = model or names[-1]
     history, items = known(folder)
     factors = None
-    if (folder.path / "model" / name / "params.json").exists():
+    if (folder.path / run_files.spark_params(name)).exists():
         fitted, factors = _from_spark(folder, name, history)
     else:
-        fitted = models.load(folder.path / "model" / name)
-    config = load_config(folder.path / "config.toml")
+        fitted = models.load(folder.path / run_files.model_folder(name))
+    config = load_config(folder.path / run_files.CONFIG)
     bundle = Bundle(name, fitted, history, items, config, factors, Segments.load(folder.path))
     write_bundle(bundle, Path(out), folder, sources=[run])
     return name
@@ -128,19 +131,19 @@ def write_bundle(bundle: Bundle, out: Path, source: RunFolder, *, sources: Itera
         RunFolderError: ``out`` may not be replaced, or cannot be written.
     """
     with RunFolder.writing(out, "bundle", sources) as folder:
-        folder.write_table("split/items.parquet", bundle.items)
-        folder.write_table("split/history.parquet", interactions_to_table(bundle.history))
-        models.save(bundle.model, folder.path / "model" / bundle.name)
+        folder.write_table(run_files.ITEMS, bundle.items)
+        folder.write_table(run_files.HISTORY, interactions_to_table(bundle.history))
+        models.save(bundle.model, folder.path / run_files.model_folder(bundle.name))
         if bundle.factors is not None:
-            np.save(folder.path / FACTORS, bundle.factors, allow_pickle=False)
+            np.save(folder.path / run_files.BUNDLE_USER_FACTORS, bundle.factors, allow_pickle=False)
         if bundle.segments is not None:
             bundle.segments.save(folder.path)
-        for name in ("config.toml", "metrics.json"):
+        for name in (run_files.CONFIG, run_files.METRICS):
             shutil.copyfile(source.path / name, folder.path / name)
-        folder.write_json(MANIFEST, source.read_json(MANIFEST) | {KIND: "bundle"})
+        folder.write_json(run_files.MANIFEST, source.read_json(run_files.MANIFEST) | {KIND: "bundle"})
         files = sorted(path for path in folder.path.rglob("*") if path.is_file())
         sums = {path.relative_to(folder.path).as_posix(): fingerprint(path) for path in files}
-        folder.write_json(ABOUT, {"format": FORMAT, "model": bundle.name, "files": sums})
+        folder.write_json(run_files.BUNDLE_CARD, {"format": FORMAT, "model": bundle.name, "files": sums})
 
 
 def open_bundle(path: str | Path) -> Bundle:
@@ -150,7 +153,7 @@ def open_bundle(path: str | Path) -> Bundle:
         RunFolderError: not a bundle, of an unknown format, or a file is missing or is not what was written.
     """
     folder = RunFolder.open(path)
-    about = folder.read_json(ABOUT)
+    about = folder.read_json(run_files.BUNDLE_CARD)
     if about.get("format") != FORMAT:
         raise RunFolderError(
             f"{path}: bundle format {about.get('format')}, but this recsys reads {FORMAT}. Bundle the run again."
@@ -161,43 +164,43 @@ def open_bundle(path: str | Path) -> Bundle:
         if fingerprint(folder.path / name) != wanted:
             raise RunFolderError(f"{path}: {name} was cut short or changed. Copy the bundle again.")
     history, items = known(folder)
-    stored = folder.path / FACTORS
+    stored = folder.path / run_files.BUNDLE_USER_FACTORS
     factors = np.load(stored, allow_pickle=False) if stored.exists() else None
-    fitted = models.load(folder.path / "model" / about["model"])
-    config, segments = load_config(folder.path / "config.toml"), Segments.load(folder.path)
+    fitted = models.load(folder.path / run_files.model_folder(about["model"]))
+    config, segments = load_config(folder.path / run_files.CONFIG), Segments.load(folder.path)
     return Bundle(about["model"], fitted, history, items, config, factors, segments)
 
 
 def known(folder: RunFolder) -> tuple[Interactions, pd.DataFrame]:
     """Return what a run or a bundle knows of users, and its candidates with what the items table says of them."""
-    items = folder.read_table("split/items.parquet")
-    return interactions_from_table(folder.read_table("split/history.parquet"), items=IdMap.of(items[ITEM])), items
+    items = folder.read_table(run_files.ITEMS)
+    return interactions_from_table(folder.read_table(run_files.HISTORY), items=IdMap.of(items[ITEM])), items
 
 
 def is_bundle(path: Path) -> bool:
     """Return whether a folder says that it is a bundle."""
-    return (path / ABOUT).exists()
+    return (path / run_files.BUNDLE_CARD).exists()
 
 
 def _from_spark(folder: RunFolder, name: str, history: Interactions) -> tuple[Recommender, np.ndarray]:
     """Return the model of Spark's item factors with popular behind it, and the user factors."""
-    params = json.loads((folder.path / "model" / name / "params.json").read_text(encoding="utf-8"))
+    params = json.loads((folder.path / run_files.spark_params(name)).read_text(encoding="utf-8"))
     if not params["implicit"]:
         raise RunFolderError(
             f"{folder.path}: model {name} predicts ratings (implicit = false): nothing here asks that."
         )
     rank = params["rank"]
-    ids, found = _vectors(folder.path / "model" / name / "item_factors.parquet", ITEM, rank)
+    ids, found = _vectors(folder.path / run_files.item_factors(name), ITEM, rank)
     items = np.zeros((len(history.items), rank), dtype=np.float32)
     has_factor = np.zeros(len(items), dtype=bool)
     at = history.items.rows(ids)
     items[at], has_factor[at] = found, True
     kind, extra = (Attributes, ("ridge", "scheme", "fields")) if params.get("model") == "attributes" else (ALS, ())
     als = kind.from_factors(items, has_factor, **{key: params[key] for key in ("alpha", "reg", "nu", "beta", *extra)})
-    ids, found = _vectors(folder.path / "model" / name / "user_factors.parquet", USER, rank)
+    ids, found = _vectors(folder.path / run_files.user_factors(name), USER, rank)
     factors = np.full((len(history.users), rank), np.nan, dtype=np.float32)
     factors[history.users.rows(ids)] = found
-    popular = Popular().fit(interactions_from_table(folder.read_table("split/train.parquet"), items=history.items))
+    popular = Popular().fit(interactions_from_table(folder.read_table(run_files.TRAIN), items=history.items))
     return Cascade({name: als, "popular": popular}), factors
 
 

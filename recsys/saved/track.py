@@ -8,10 +8,19 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from recsys import run_files
 from recsys.errors import ConfigError, MissingExtra
 from recsys.runfolder import RunFolder
 
-FILES = ("report.html", "report.md", "metrics.json", "split.json", "data.json", "manifest.json", "config.toml")
+FILES = (
+    run_files.REPORT_HTML,
+    run_files.REPORT_MARKDOWN,
+    run_files.METRICS,
+    run_files.SPLIT_CARD,
+    run_files.DATA_CARD,
+    run_files.MANIFEST,
+    run_files.CONFIG,
+)
 LONGEST = 6_000
 """Characters that MLflow takes as the value of a parameter."""
 
@@ -38,8 +47,8 @@ def track(path: str | Path, uri: str, experiment: str = "recsys") -> list[str]:
     except ModuleNotFoundError as error:
         raise MissingExtra("recsys track needs MLflow: pip install 'recsys[mlflow]'") from error
     run = RunFolder.open(path)
-    config = tomllib.loads((run.path / "config.toml").read_text(encoding="utf-8"))
-    manifest, judged = run.read_json("manifest.json"), run.read_json("metrics.json")["models"]
+    config = tomllib.loads((run.path / run_files.CONFIG).read_text(encoding="utf-8"))
+    manifest, judged = run.read_json(run_files.MANIFEST), run.read_json(run_files.METRICS)["models"]
     own = config.pop("models", {})
     now = get_current_time_millis()
 
@@ -47,8 +56,8 @@ def track(path: str | Path, uri: str, experiment: str = "recsys") -> list[str]:
         made = client.create_run(place, run_name=name, tags=tags).info.run_id
         client.log_batch(
             made,
-            metrics=[Metric(plain(key), float(value), now, 0) for key, value in values.items()],
-            params=[Param(plain(key), str(value)[:LONGEST]) for key, value in flat(params).items()],
+            metrics=[Metric(mlflow_name(key), float(value), now, 0) for key, value in values.items()],
+            params=[Param(mlflow_name(key), str(value)[:LONGEST]) for key, value in flat(params).items()],
             tags=[RunTag("recsys.commit", str(manifest.get("commit")))],
         )
         client.set_terminated(made)
@@ -83,10 +92,10 @@ def _ends(metrics: dict[str, Any]) -> dict[str, float]:
     return found
 
 
-def plain(name: str) -> str:
+def mlflow_name(name: str) -> str:
     """Return a name that MLflow takes.
 
-    >>> plain("recall[ips=0.5]@10")
+    >>> mlflow_name("recall[ips=0.5]@10")
     'recall_ips_0.5_at_10'
     """
     return re.sub(r"[^\w./ -]+", "_", name.replace("]@", "@").replace("@", "_at_"))

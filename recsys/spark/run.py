@@ -14,6 +14,7 @@ import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from recsys import run_files
 from recsys.config import Config
 from recsys.errors import ConfigError
 from recsys.evaluation.beyond import Catalogue
@@ -61,14 +62,14 @@ def run(config: Config, *, progress: Steps | None = None, spark: SparkSession | 
         with meter.hop("read"):
             tables = read_tables(spark, config.data, work)
             attributes.require_items(params.values(), tables.item_table)
-            tables.refusals.write_csv(folder.path / "refused.csv")
+            tables.refusals.write_csv(folder.path / run_files.REFUSED_ROWS)
             columns = config.recommend.segment
             people = describe_users(tables.user_table, columns) if columns else None
             sizes = {
                 n: len(t) for n, t in (("items", tables.item_table), ("users", tables.user_table)) if t is not None
             }
             folder.write_json(
-                "data.json", audit.card(tables.events, tables.refusals, sizes) | {"source": config.data.events}
+                run_files.DATA_CARD, audit.card(tables.events, tables.refusals, sizes) | {"source": config.data.events}
             )
         with meter.hop("split"):
             parts = split(
@@ -79,16 +80,16 @@ def run(config: Config, *, progress: Steps | None = None, spark: SparkSession | 
                 items=tables.items,
                 work=work,
             )
-            folder.write_json("split.json", parts.about)
+            folder.write_json(run_files.SPLIT_CARD, parts.about)
             items = _candidates(parts, tables.item_table)
-            folder.write_table("split/items.parquet", items)
+            folder.write_table(run_files.ITEMS, items)
             rules = None if wanted is None else in_rows(wanted, parts.users, items)
             if rules:
-                folder.write_json("rules.json", rules[0].about)
+                folder.write_json(run_files.RULES_CARD, rules[0].about)
             for name, pairs in parts.named.items():
-                pairs.write.parquet(_uri(folder, f"split/{name}.parquet"))
+                pairs.write.parquet(_uri(folder, run_files.split_part(name)))
             if "history" not in parts.named:
-                _link(folder.path / "split/train.parquet", folder.path / "split/history.parquet")
+                _link(folder.path / run_files.TRAIN, folder.path / run_files.HISTORY)
             seen = config.recommend.exclude_seen
             relevant, tested, removed = evaluate.truth(parts.test, config.judge, parts.history, exclude_seen=seen)
             if evaluate.debiased(config.judge):
@@ -128,9 +129,9 @@ def run(config: Config, *, progress: Steps | None = None, spark: SparkSession | 
             sums = evaluate.sums(judged, layout, resamples=resamples, seed=config.seed, inside=inside)
             definitions = {str(metric): metric.definition for metric in metrics}
             result = document(layout, sums, Facts("spark", definitions, about, of_all))
-            folder.write_json("metrics.json", result)
+            folder.write_json(run_files.METRICS, result)
         shutil.rmtree(work, ignore_errors=True)
-        folder.write_text("config.toml", config.to_toml())
+        folder.write_text(run_files.CONFIG, config.to_toml())
         inputs = [Path(path) for path in (config.data.events, config.data.items, config.data.users) if path]
         folder.write_manifest(seed=config.seed, inputs=inputs, hops=meter.hops, started=started)
     return result
@@ -170,7 +171,7 @@ def lineup(
             if isinstance(settings, attributes.Params) and own is not None:
                 model = attributes.place_cold(model, parts.train, own, likes, settings, work / name)
             _write_factors(model, parts, folder, name)
-            folder.write_json(f"model/{name}/params.json", {"model": settings.kind} | settings.model_dump())
+            folder.write_json(run_files.spark_params(name), {"model": settings.kind} | settings.model_dump())
         users = model.users
         if segments is not None:
             users = users.join(segment_popularity.members(parts, segments), "user", "full")
@@ -226,7 +227,7 @@ def _recommend(
     place = work / f"lists-{name}"
     lists.write.parquet(str(place))
     lists = lists.sparkSession.read.parquet(str(place))
-    _with_ids(lists, parts).sortWithinPartitions(USER, RANK).write.parquet(_uri(folder, f"topk/{name}.parquet"))
+    _with_ids(lists, parts).sortWithinPartitions(USER, RANK).write.parquet(_uri(folder, run_files.topk(name)))
     return lists, why
 
 
@@ -269,7 +270,7 @@ def _write_per_user(judged: dict[str, DataFrame], layout: Layout, folder: RunFol
     columns = [USER, "n_relevant", "n_history", "shortfall", *metrics]
     for name, frame in judged.items():
         frame.select(F.lit(name).alias("model"), *columns).write.mode("append").parquet(
-            _uri(folder, "per_user.parquet")
+            _uri(folder, run_files.PER_USER)
         )
 
 
@@ -277,20 +278,20 @@ def _write_factors(model: als.Model, parts: Split, folder: RunFolder, name: str)
     """Write factors under external ids: user_factors.parquet, item_factors.parquet (id, features)."""
     spark = model.users.sparkSession
     users = model.users.join(parts.users.withColumnRenamed("row", "user"), "user").select(USER, "features")
-    users.write.parquet(_uri(folder, f"model/{name}/user_factors.parquet"))
+    users.write.parquet(_uri(folder, run_files.user_factors(name)))
     known = np.flatnonzero(~np.isnan(model.items).all(axis=1))
     rows = [(int(row), model.items[row].tolist()) for row in known]
     items = spark.createDataFrame(rows, "row int, features array<float>").join(parts.items, "row")
-    items.select(ITEM, "features").write.parquet(_uri(folder, f"model/{name}/item_factors.parquet"))
+    items.select(ITEM, "features").write.parquet(_uri(folder, run_files.item_factors(name)))
 
 
 def _write_curves(curves: dict[str, Curve], folder: RunFolder) -> None:
     """Write training.json, the objective after each sweep as a local run does, and watched.json."""
     if curves:
-        folder.write_json("training.json", {name: curve.losses for name, curve in curves.items()})
+        folder.write_json(run_files.TRAINING, {name: curve.losses for name, curve in curves.items()})
     if watched := {name: curve for name, curve in curves.items() if curve.watched}:
         told = {n: {"measure": c.measure, "users": c.watched, "quality": c.quality} for n, c in watched.items()}
-        folder.write_json("watched.json", told)
+        folder.write_json(run_files.WATCHED, told)
 
 
 def _with_ids(frame: DataFrame, parts: Split) -> DataFrame:

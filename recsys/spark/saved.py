@@ -10,6 +10,7 @@ import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from recsys import run_files
 from recsys.errors import RunFolderError
 from recsys.features.segment_popularity import Segments
 from recsys.ranking.business_rules import Rules, compile_rules
@@ -62,21 +63,21 @@ def open_run(spark: SparkSession, run: str | Path, model: str | None = None) -> 
     def read(part: str) -> DataFrame:
         return spark.read.parquet(str(folder.path.resolve() / part))
 
-    items = folder.read_table("split/items.parquet")
+    items = folder.read_table(run_files.ITEMS)
     ids = IdMap.of(items[ITEM])
     rows = _item_rows(spark, items)
-    found = read(f"model/{name}/item_factors.parquet").toPandas()
-    settings = folder.read_json(f"model/{name}/params.json")
+    found = read(run_files.item_factors(name)).toPandas()
+    settings = folder.read_json(run_files.spark_params(name))
     params = parse(settings.pop("model", "als"), settings)
     factors = np.full((len(items), params.rank), np.nan, dtype=np.float32)
     factors[ids.rows(found[ITEM])] = np.stack(found["features"].to_list())
-    history = read("split/history.parquet").join(rows, ITEM).withColumnRenamed(USER, "user")
-    likes = popular(read("split/train.parquet").join(rows, ITEM), len(items))
-    users = read(f"model/{name}/user_factors.parquet").withColumnRenamed(USER, "user")
+    history = read(run_files.HISTORY).join(rows, ITEM).withColumnRenamed(USER, "user")
+    likes = popular(read(run_files.TRAIN).join(rows, ITEM), len(items))
+    users = read(run_files.user_factors(name)).withColumnRenamed(USER, "user")
     segments = Segments.load(folder.path)
     people = None
     if segments is not None:
-        people = segment_popularity.assigned(read("segment/users.parquet"), segments).select(
+        people = segment_popularity.assigned(read(run_files.SEGMENT_USERS), segments).select(
             F.col(USER).alias("key"), "segment"
         )
     return Saved(name, params, users, history.select("user", "item", VALUE), items, factors, likes, segments, people)

@@ -13,6 +13,7 @@ from uuid import uuid4
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from recsys import run_files
 from recsys.config import Config, TuneSettings
 from recsys.errors import ConfigError, InputError
 from recsys.replacing import remove_orphans
@@ -46,7 +47,7 @@ def judges(config: Config, name: str, metric: str, place: Path) -> Iterator[list
     work = place.resolve() / f".work.{os.getpid()}.part"  # of this process: others may be at the same study
     remove_orphans(place.resolve() / "work", is_ours=_holds_folds)
     try:
-        train = spark.read.parquet(str(run.path.resolve() / "split/train.parquet"))
+        train = spark.read.parquet(str(run.path.resolve() / run_files.TRAIN))
         yield [
             _judge(train.where(known), train.where(tested), config, name, metric, work / f"fold{fold}")
             for fold, (known, tested) in enumerate(sides(train, config.tune, config.seed))

@@ -27,6 +27,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
+from recsys import run_files
 from recsys.config import Config
 from recsys.errors import ConfigError, suggest_nearest
 from recsys.evaluation.judging.metrics import parse
@@ -140,8 +141,8 @@ def _judges(config: Config, name: str, kind: str, metric: str, storage: Path) ->
 def train_part(config: Config, kind: str) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     """Return (train pairs, the items table if this kind of model can use one)."""
     folder = RunFolder.open(config.out)
-    items = folder.read_table("split/items.parquet") if kind in FEATURED else None
-    return folder.read_table("split/train.parquet"), items
+    items = folder.read_table(run_files.ITEMS) if kind in FEATURED else None
+    return folder.read_table(run_files.TRAIN), items
 
 
 FEATURED = ("content", "attributes", "content_als", "side_ease", "blend", "hybrid")

@@ -9,6 +9,7 @@ from string import ascii_lowercase
 import numpy as np
 import pandas as pd
 
+from recsys import run_files
 from recsys.data.hashing import id_bits
 from recsys.errors import InputError, suggest_nearest
 from recsys.evaluation.testing.significance import Method, bootstrap_sums, detectable, holm, sign_flip_test
@@ -111,9 +112,9 @@ def compare(
 
 def read_run(folder: RunFolder) -> dict[str, Evaluation]:
     """Return model -> evaluation of a whole run folder of either engine, in the order of its metrics.json."""
-    about = folder.read_json("metrics.json")
+    about = folder.read_json(run_files.METRICS)
     definitions = about["about"]["definitions"]
-    table = folder.read_table("per_user.parquet")
+    table = folder.read_table(run_files.PER_USER)
     return {
         name: Evaluation(
             name,

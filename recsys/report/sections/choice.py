@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
+from recsys import run_files
 from recsys.models.combining.blend import LENGTHS
 from recsys.report.parts import Section, Table, interval
 from recsys.report.run_reader import Run
@@ -34,7 +35,7 @@ def choice(run: Run) -> Section | None:
 
 def _record(folder: RunFolder, name: str) -> dict[str, Any] | None:
     """Return the record of a hybrid, which may stand before a fallback."""
-    for place in (f"model/{name}/model.json", f"model/{name}/{name}/model.json"):
+    for place in (run_files.model_card(name), f"{run_files.model_folder(name)}/{name}/{run_files.MODEL_CARD}"):
         if (folder.path / place).exists() and (record := folder.read_json(place).get("record")) and "why" in record:
             return dict(record)
     return None

@@ -6,6 +6,7 @@ from itertools import groupby
 
 import numpy as np
 
+from recsys import run_files
 from recsys.report import plots
 from recsys.report.parts import Drawing, Section, Table, mean
 from recsys.report.run_reader import Run
@@ -13,9 +14,9 @@ from recsys.report.run_reader import Run
 
 def coldstart(run: Run) -> Section | None:
     """Return the cold-start curve; None for a run without one."""
-    if not (run.folder.path / "coldstart.json").exists():
+    if not (run.folder.path / run_files.COLD_START).exists():
         return None
-    found = run.folder.read_json("coldstart.json")
+    found = run.folder.read_json(run_files.COLD_START)
     rows = {name: list(own) for name, own in groupby(found["curve"], key=lambda row: row["model"])}
     cuts = list(found["leads"])
     table = Table(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from recsys import run_files
 from recsys.report import plots
 from recsys.report.parts import Drawing, Section, Table
 from recsys.report.run_reader import Run
@@ -11,7 +12,7 @@ from recsys.report.run_reader import Run
 
 def data(run: Run) -> Section:
     """The data card."""
-    data = run.folder.read_json("data.json")
+    data = run.folder.read_json(run_files.DATA_CARD)
     refused = data["refused"]
     rows = [
         ["events accepted", f"{data['events']:,}"],
@@ -49,7 +50,7 @@ def data(run: Run) -> Section:
 
 def split(run: Run) -> Section:
     """The split card with its leakage audit."""
-    split = run.folder.read_json("split.json")
+    split = run.folder.read_json(run_files.SPLIT_CARD)
     settings = ", ".join(f"{key} = {value}" for key, value in split["parameters"].items() if value is not None)
     text = f"Rule: {split['rule']} ({settings})" + (f"; cut at {split['cut']} (UTC)." if split["cut"] else ".")
     users, items, outside = split["test_users"], split["test_items"], split["test_outside_candidates"]
@@ -89,9 +90,9 @@ def split(run: Run) -> Section:
 
 def rules(run: Run) -> Section | None:
     """What each rule takes away, and ids in it that nobody knows."""
-    if not (run.folder.path / "rules.json").exists():
+    if not (run.folder.path / run_files.RULES_CARD).exists():
         return None
-    about = run.folder.read_json("rules.json")
+    about = run.folder.read_json(run_files.RULES_CARD)
     rows = [[rule, f"{count:,}"] for rule, count in about["removed"].items()]
     warnings = [
         f"{rule}: ids that nobody knows ({len(ids):,}): {', '.join(map(str, ids[:5]))}{', …' if len(ids) > 5 else ''}."
@@ -128,7 +129,7 @@ def costs(run: Run) -> Section:
 
 def reproduce(run: Run) -> Section:
     """Versions, command, seed, fingerprints, configuration."""
-    manifest, config = run.manifest, (run.folder.path / "config.toml").read_text(encoding="utf-8")
+    manifest, config = run.manifest, (run.folder.path / run_files.CONFIG).read_text(encoding="utf-8")
     rows = [
         ["recsys", manifest["recsys"]],
         ["commit", manifest["commit"] or "not a git checkout"],

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from recsys import run_files
 from recsys.report import plots
 from recsys.report.explanations import spark_factors
 from recsys.report.parts import Drawing, Section, Table
@@ -70,7 +71,7 @@ def _table(run: Run, ids: np.ndarray, ends: list[tuple[np.ndarray, np.ndarray]],
 
 def _factors(run: Run, name: str) -> tuple[str, np.ndarray, IdMap] | None:
     """Return (name, float32[items, rank], their ids) of a model stored by either engine; None without item factors."""
-    place = run.folder.path / "model" / name
+    place = run.folder.path / run_files.model_folder(name)
     if (place / "item_factors.parquet").exists():
         model, items = spark_factors(run, name)
         return name, model.item_factors_, items

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from recsys import run_files
 from recsys.report import plots
 from recsys.report.parts import Drawing, Section
 from recsys.report.run_reader import Run
@@ -14,17 +15,17 @@ STILL = 0.01
 
 def training(run: Run) -> Section | None:
     """Return the training curves of models that keep one; None for a run without."""
-    if not (run.folder.path / "training.json").exists():
+    if not (run.folder.path / run_files.TRAINING).exists():
         return None
-    curves = {name: np.array(own) for name, own in run.folder.read_json("training.json").items() if len(own) > 1}
+    curves = {name: np.array(own) for name, own in run.folder.read_json(run_files.TRAINING).items() if len(own) > 1}
     if not curves:
         return None
     shares = {name: losses / losses[0] for name, losses in curves.items()}
     sentences = [_say(name, losses) for name, losses in curves.items()]
     drawn = plots.lines(shares, "sweep", "objective, of the first sweep's", run.best)
     figures = [Drawing(drawn, "The objective on train after each sweep.")]
-    if (run.folder.path / "watched.json").exists():
-        watched = run.folder.read_json("watched.json")
+    if (run.folder.path / run_files.WATCHED).exists():
+        watched = run.folder.read_json(run_files.WATCHED)
         sentences += [_say_watched(name, **own) for name, own in watched.items()]
         for measure in sorted({own["measure"] for own in watched.values()}):
             found = {name: np.array(own["quality"]) for name, own in watched.items() if own["measure"] == measure}

@@ -1,0 +1,84 @@
+"""Names of the files in a run folder, a bundle and a study, relative to the folder.
+
+Both engines write these names, and everything that reads a folder takes them from here.
+"""
+
+SUCCESS = "_SUCCESS"
+MANIFEST = "manifest.json"
+CONFIG = "config.toml"
+
+# What was read, and how it was split.
+REFUSED_ROWS = "refused.csv"
+DATA_CARD = "data.json"
+SPLIT_CARD = "split.json"
+RULES_CARD = "rules.json"
+
+ITEMS = "split/items.parquet"
+TRAIN = "split/train.parquet"
+HISTORY = "split/history.parquet"
+TEST = "split/test.parquet"
+
+# What was measured.
+METRICS = "metrics.json"
+PER_USER = "per_user.parquet"
+COLD_START = "coldstart.json"
+TRAINING = "training.json"
+WATCHED = "watched.json"
+
+# What `recsys report` writes.
+REPORT_HTML = "report.html"
+REPORT_MARKDOWN = "report.md"
+REPORT_TABLES = "tables"
+
+# The segments of a run with `fallback = "segment"`.
+SEGMENT_FOLDER = "segment"
+SEGMENTS = "segment/segments.json"
+SEGMENT_SCORES = "segment/scores.npy"
+SEGMENT_USERS = "segment/users.parquet"
+
+# What only a bundle has.
+BUNDLE_CARD = "bundle.json"
+BUNDLE_USER_FACTORS = "user_factors.npy"
+
+# What `recsys tune` writes, in a folder of its own.
+STUDY_LOG = "study.log"
+STUDY_RESULT = "tuning.json"
+BEST_CONFIG = "best.toml"
+
+MODEL_CARD = "model.json"
+"""Inside the folder of each model of the local engine, also of a model within a model."""
+
+
+def split_part(part: str) -> str:
+    """Return the name of the table of a part of the split: ``train``, ``history`` or ``test``."""
+    return f"split/{part}.parquet"
+
+
+def topk(model: str) -> str:
+    """Return the name of the table of a model's lists."""
+    return f"topk/{model}.parquet"
+
+
+def model_folder(model: str) -> str:
+    """Return the name of the folder with a model's parameters."""
+    return f"model/{model}"
+
+
+def model_card(model: str) -> str:
+    """Return the name of the file that describes a model of the local engine."""
+    return f"{model_folder(model)}/{MODEL_CARD}"
+
+
+def spark_params(model: str) -> str:
+    """Return the name of the file with the parameters of a model of the Spark engine."""
+    return f"{model_folder(model)}/params.json"
+
+
+def user_factors(model: str) -> str:
+    """Return the name of the table of user factors of a model of the Spark engine."""
+    return f"{model_folder(model)}/user_factors.parquet"
+
+
+def item_factors(model: str) -> str:
+    """Return the name of the table of item factors of a model of the Spark engine."""
+    return f"{model_folder(model)}/item_factors.parquet"
