@@ -24,9 +24,9 @@ def main() -> int:
     parser.add_argument("--ties", choices=["stable", "average", "pessimistic", "optimistic"], default="stable")
     parser.add_argument("--per-user", help="write one row a user there (Parquet)")
     asked = parser.parse_args()
-    from recsys.cli import guarded
+    from recsys.cli import exit_code_of
 
-    return guarded(lambda: work(asked))
+    return exit_code_of(lambda: work(asked))
 
 
 def work(asked: argparse.Namespace) -> None:

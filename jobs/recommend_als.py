@@ -26,9 +26,9 @@ def main() -> int:
     parser.add_argument("--no-fallback", action="store_true", help="no popular items for users without a factor")
     parser.add_argument("--memory-mb", type=int, default=512, help="bound on the scores that one task holds (512)")
     asked = parser.parse_args()
-    from recsys.cli import guarded
+    from recsys.cli import exit_code_of
 
-    return guarded(lambda: work(asked))
+    return exit_code_of(lambda: work(asked))
 
 
 def work(asked: argparse.Namespace) -> None:

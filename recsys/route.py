@@ -1,7 +1,8 @@
-"""Which path and which models for a log: decided from its size, and said in a sentence.
+"""Which engine and which models suit a log: decided from its size, with the reasons in sentences.
 
-The local path is the faster one wherever it fits into memory: it moves nothing between processes (``MEASURED``). So it
-is taken while its peak, estimated from the log's size, stays below the memory there is; beyond it Spark, which spills.
+The local engine is the faster one wherever the log fits into memory, because it moves nothing between processes
+(``MEASURED``). It is chosen while its peak memory, estimated from the size of the log, stays below the free memory.
+For larger logs the choice is Spark, which spills to disk.
 """
 
 from __future__ import annotations
@@ -58,14 +59,14 @@ class LogStatistics:
 
 @dataclass(frozen=True)
 class Route:
-    """``engine``, ``models`` in the order to try them, ``why`` in sentences, and the figures behind it."""
+    """``engine``, ``models`` in the order to try them, the ``reasons`` in sentences, and the numbers used."""
 
     engine: str
     models: tuple[str, ...]
-    why: tuple[str, ...]
-    estimate_local_mb: int
+    reasons: tuple[str, ...]
+    local_mb: int
     memory_mb: int
-    measure_log: LogStatistics
+    statistics: LogStatistics
 
     def as_dict(self) -> dict[str, Any]:
         """Return all of it as plain values."""
@@ -102,48 +103,49 @@ def choose_route(found: LogStatistics, memory_mb: int | None = None) -> Route:
     memory = available_mb() if memory_mb is None else memory_mb
     needed = estimate_local_mb(found)
     fits = needed <= HEADROOM * memory
-    size = f"{found.events:,} events of {found.users:,} users on {found.items:,} items" + (
-        " (extrapolated)" if found.sampled else ""
-    )
+    extrapolated = ", extrapolated" if found.sampled else ""
+    size = f"{found.events:,} events ({found.users:,} users, {found.items:,} items{extrapolated})"
+    need = f"{size} need about {needed:,} MiB locally and {memory:,} MiB are free"
+    reasons = []
     if fits:
-        why = [
-            f"{size} need about {needed:,} MiB on the local path; {memory:,} MiB are there. Where it fits it is the"
-            f" faster one: {measured_slowdown()}"
-        ]
+        reasons.append(f"{need}, so this run stays local; {measured_slowdown()}")
     else:
-        why = [
-            f"{size} need about {needed:,} MiB on the local path, more than {HEADROOM:.0%} of the {memory:,} MiB"
-            " there are: Spark works in pieces and spills to disk."
-        ]
+        reasons.append(
+            f"{need}, of which at most {HEADROOM:.0%} are used, so this run goes to Spark, which works in pieces and"
+            " spills to disk."
+        )
         if memory < SPARK_MB:
-            why.append(
-                f"On this machine alone Spark will be short of memory too (it likes {SPARK_MB:,} MiB): set"
+            reasons.append(
+                f"Spark on this machine alone will be short of memory too (it needs {SPARK_MB:,} MiB by default): set"
                 " [spark] driver_memory low, or use a cluster."
             )
         if not shutil.which("java"):
-            why.append("There is no Java here, which Spark needs: `recsys doctor` says how to get it.")
+            reasons.append("Spark needs Java, and there is none on this machine: `recsys doctor` says how to get it.")
     chosen, reason = _models(found, fits)
-    return Route("local" if fits else "spark", chosen, (*why, reason), needed, memory, found)
+    return Route("local" if fits else "spark", chosen, (*reasons, reason), needed, memory, found)
 
 
 def _models(found: LogStatistics, fits: bool) -> tuple[tuple[str, ...], str]:
-    """Return the models to try, best guess first, and why; ``popular`` and ``recent`` stand in every run anyway."""
+    """Return the models to try, the most promising first, and the reason. Every run also has the baselines."""
     if not fits:
-        return (
-            "als",
-        ), "Models: als, the one that is trained on Spark; its fallback answers for users without history."
-    each = found.events / max(found.users, 1)
-    if found.attributes and each < FEW:
-        return ("hybrid", "als"), (
-            f"Models: hybrid first, for {each:.0f} events a user are few and the items table has"
-            f" {found.attributes} columns to learn from; per user it chooses itself who speaks (`source` in its lists)."
+        reason = "Models: als, which Spark trains; users without a history get the items of its fallback."
+        return ("als",), reason
+    events_per_user = found.events / max(found.users, 1)
+    if found.attributes and events_per_user < FEW:
+        reason = (
+            f"Models: hybrid first, because {events_per_user:.0f} events per user are few and the items table has"
+            f" {found.attributes} columns to learn from; it chooses which model scores each user (`source` in its"
+            " lists)."
         )
+        return ("hybrid", "als"), reason
     if found.items <= DENSE_ITEMS:
-        return ("ease", "als"), f"Models: ease first, for {found.items:,} items are few enough for its closed form."
-    return (
-        "als",
-        "rp3beta",
-    ), f"Models: als first, for its memory grows with users + items; ease would need {found.items:,}²."
+        reason = f"Models: ease first, because {found.items:,} items are few enough for its closed form."
+        return ("ease", "als"), reason
+    reason = (
+        "Models: als first, because its memory grows with users + items; the matrix of ease would have"
+        f" {found.items:,}² cells."
+    )
+    return ("als", "rp3beta"), reason
 
 
 def estimate_local_mb(found: LogStatistics) -> int:
@@ -171,8 +173,8 @@ def available_mb() -> int:
 
 def measured_slowdown() -> str:
     """Return what was measured of both paths on one machine, as the end of a sentence."""
-    each = [f"{spark / local:.0f} times as long at {events:,} events" for events, local, spark in MEASURED]
-    return f"Spark took {' and '.join(each)} on two cores (bench/RESULTS.md)."
+    slowdowns = [f"{spark / local:.0f}x slower at {events:,} events" for events, local, spark in MEASURED]
+    return f"Spark was {' and '.join(slowdowns)} (two cores, bench/RESULTS.md)."
 
 
 def _lines(path: str) -> list[str]:

@@ -57,10 +57,10 @@ GLOBO_100 = LogStatistics(events=298_818_100, users=32_289_700, items=46_033)
 def test_movielens_small_goes_local_and_globo_times_100_to_spark():
     small, large = choose_route(SMALL, 8_000), choose_route(GLOBO_100, 24_000)
     assert small.engine == "local"
-    assert "where it fits it is the faster one" in small.why[0].lower()
+    assert "so this run stays local; Spark was 11x slower" in small.reasons[0]
     assert large.engine == "spark"
     assert large.models == ("als",)
-    assert "more than 80% of the 24,000 MiB" in large.why[0]
+    assert "24,000 MiB are free, of which at most 80% are used" in large.reasons[0]
 
 
 def test_the_path_turns_exactly_where_memory_ends():
@@ -99,18 +99,18 @@ def test_the_command(world_files, capsys):
     assert run_verb(["route", str(world_files["events"]), "--items", str(world_files["items"]), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["engine"] == "local"
     assert run_verb(["route", "--size", "events=3e8,users=3.2e7,items=46033", "--memory", "24000"]) == 0
-    assert capsys.readouterr().out.startswith("path: spark; models: als")
+    assert capsys.readouterr().out.startswith("engine: spark; models: als")
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "name a log"),
+        ([], "name a file of events"),
         (["none.csv"], "no such file"),
         (["--size", "events=1"], "also give users, items"),
         (["--size", "event=1"], "Did you mean 'events'"),
-        (["--size", "events=many"], "is no number"),
-        (["--size", "events=inf"], "is no number"),
+        (["--size", "events=many"], "is not a number"),
+        (["--size", "events=inf"], "is not a number"),
     ],
 )
 def test_what_is_wrong_is_said(words, message, capsys, tmp_path, monkeypatch):
@@ -125,7 +125,7 @@ def test_run_without_a_path_asks_for_one(world_files, tmp_path, capsys, monkeypa
         f'out = "{tmp_path}/run"\n[data]\nevents = "{world_files["events"]}"\n[models.als]\nrank = 4\niterations = 1\n'
     )
     assert run_verb(["run", str(path), "--set", "judge.resamples=100"]) == 0
-    assert "path: local." in capsys.readouterr().err
+    assert "engine: local." in capsys.readouterr().err
     assert 'engine = "local"' in (tmp_path / "run" / "config.toml").read_text()
     monkeypatch.setattr("recsys.route.available_mb", lambda: 100)
     sent = []

@@ -1,7 +1,7 @@
-"""The command line: one verb a function, grouped in files by what they serve.
+"""The command line: one file per verb, named by the verb.
 
-Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 our bug, 2 the user's input or config,
-3 a gate fired, 130 interrupted.
+Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 a bug in recsys, 2 the user's input
+or configuration, 3 a gate fired, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -9,36 +9,39 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Callable
+from importlib import import_module
 
-import typer
-
-from recsys.cli import ab, agree, bundle, compare, data, doctor, judge, lab, lists, onboard, plan, route, run, tune
+from recsys.cli.application import app
 from recsys.errors import RecsysError
 
-app = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Recommend, judge and compare, on a laptop or on Spark."
-)
-for room in (run, plan, lists, onboard, bundle, data, judge, route, compare, tune, ab, agree, lab, doctor):
-    room.register(app)
+VERBS = (
+    "demo run tune plan route check data lists onboard evaluate report compare agree lab ab bundle update track doctor"
+).split()
+"""The modules of the verbs, in the order of `recsys --help`."""
+
+# A module registers its verb with the application when it is imported.
+for verb in VERBS:
+    import_module(f"recsys.cli.{verb}")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one verb and exit with its code; an error of the user's is a message, never a traceback."""
+    """Run one verb and exit with its exit code. An error of the user is a message, never a traceback."""
     sys.exit(run_verb(arguments))
 
 
 def run_verb(arguments: list[str] | None = None) -> int:
     """Run one verb and return its exit code."""
-    return guarded(lambda: app(args=arguments))
+    return exit_code_of(lambda: app(args=arguments))
 
 
-def guarded(work: Callable[[], object]) -> int:
-    """Do some work and return the exit code that says how it ended."""
+def exit_code_of(work: Callable[[], object]) -> int:
+    """Call ``work``, print the error that it raises, and return the exit code that says how it ended."""
     try:
         work()
-    except SystemExit as stop:  # how typer ends, after it has told what is wrong with the words
+    except SystemExit as stop:
+        # Typer ends like this, after it has printed what is wrong with the arguments.
         if stop.code == 130:
-            print("interrupted: nothing half-written was left behind", file=sys.stderr)
+            print("interrupted: no half-written files remain", file=sys.stderr)
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except RecsysError as error:
         print(f"error: {error}", file=sys.stderr)

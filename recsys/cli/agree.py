@@ -1,4 +1,4 @@
-"""Verbs about agreement of ranked lists: agree."""
+"""The verb agree: how much two ranked lists agree."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
-from recsys.cli.console import Json, out
+from recsys.cli.application import DECISIONS, app
+from recsys.cli.console import out
+from recsys.cli.options import Json
 
 
-def register(app: typer.Typer) -> None:
-    """Add this file's verbs."""
-    app.command("agree")(agree)
-
-
+@app.command(rich_help_panel=DECISIONS)
 def agree(
-    list_a: Annotated[Path, typer.Argument(help="One id a line, best first (tab-separated: tied); or item_id,score.")],
+    list_a: Annotated[
+        Path,
+        typer.Argument(help="One id per line, best first, tied ids separated by tabs; or a CSV: item_id,score."),
+    ],
     list_b: Annotated[Path, typer.Argument(help="The other list, in either form.")],
     measures: Annotated[
         list[str] | None,
@@ -27,7 +29,7 @@ def agree(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare two ranked lists. Undefined values are "undefined", null in JSON.
+    """Measure how much two ranked lists agree. Undefined values are "undefined", null in JSON.
 
     Example: recsys agree mine.txt yours.txt -m tau_b -m rbo --json
     """
@@ -35,9 +37,9 @@ def agree(
     from recsys.evaluation.agreement.measures import compute_measures, parse_measures
     from recsys.evaluation.agreement.rankings import make_pair
 
-    chosen = parse_measures(measures or ["tau_b", "rbo"])
+    parsed = parse_measures(measures or ["tau_b", "rbo"])
     pairs = make_pair(read_list(list_a), read_list(list_b))
-    values = {name: float(value[0]) for name, value in compute_measures(pairs, chosen).items()}
+    values = {name: float(value[0]) for name, value in compute_measures(pairs, parsed).items()}
     if as_json:
         print(json.dumps({name: None if math.isnan(value) else value for name, value in values.items()}))
         return
@@ -45,10 +47,9 @@ def agree(
     out.print(f"{n_a[0]:,} and {n_b[0]:,} items, {common[0]:,} in common")
     table = Table("measure", show_edge=False)
     table.add_column("value", justify="right")
-    table.add_column("what it is")
-    for measure in chosen:
+    table.add_column("definition")
+    for measure in parsed:
         value = values[str(measure)]
-        table.add_row(
-            str(measure).replace("[", r"\["), "undefined" if math.isnan(value) else f"{value:.4f}", measure.definition
-        )
+        text = "undefined" if math.isnan(value) else f"{value:.4f}"
+        table.add_row(escape(str(measure)), text, measure.definition)
     out.print(table)

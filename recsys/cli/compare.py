@@ -1,4 +1,4 @@
-"""The verb that decides between runs: compare."""
+"""The verb compare: which of several models to take, and why."""
 
 from __future__ import annotations
 
@@ -12,21 +12,28 @@ from rich.markup import escape
 from rich.table import Table
 
 from recsys import run_files
-from recsys.cli.console import Json, log, out
-from recsys.errors import ConfigError, GateFired
+from recsys.cli.application import DECISIONS, app
+from recsys.cli.console import log, out
+from recsys.cli.options import Json
+from recsys.errors import ConfigError, GateFired, suggest_nearest
 from recsys.runfolder import RunFolder, to_plain_json
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from recsys.evaluation.testing.choose import Choice
     from recsys.types import Evaluation
 
-LISTS = (".csv", ".tsv", ".parquet", ".gz", ".pq")
+TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".gz", ".pq")
+BASELINES = ("random", "popular", "recent")
+
+MACHINE_COSTS = ("ms_a_user", "peak_mb")
+"""Guardrails that can be compared only between runs of one machine."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model to compare: its per-user values, its lists, what it costs, and on which machine."""
+    """A model to compare: its values per user, its lists, its guardrails, and the machine that it ran on."""
 
     evaluation: Evaluation
     lists: pd.DataFrame
@@ -34,26 +41,30 @@ class Candidate:
     platform: str = ""
 
 
-def register(app: typer.Typer) -> None:
-    """Add this file's verbs."""
-    app.command("compare")(compare)
-
-
+@app.command(rich_help_panel=DECISIONS)
 def compare(
     runs: Annotated[
-        list[Path], typer.Argument(help="Run folders, or top-N tables; the others are compared with the first.")
+        list[Path],
+        typer.Argument(help="Run folders, or tables of lists; the others are compared with the first."),
     ],
-    model: Annotated[str | None, typer.Option(help="The model of each run; default: the only one it trained.")] = None,
-    truth: Annotated[Path | None, typer.Option(help="For top-N tables: what the users chose.")] = None,
-    metrics: Annotated[list[str] | None, typer.Option("-m", "--metric", help="For top-N tables (repeatable).")] = None,
-    relevant: Annotated[float | None, typer.Option(help="For top-N tables: least value of a truth row.")] = None,
-    fail_if: Annotated[
-        list[str] | None, typer.Option(help='"ndcg@10 drops 0.01" or "ndcg@10 within 0.01" (repeatable): exit code 3.')
+    model: Annotated[
+        str | None, typer.Option(help="The model of each run. Default: the only one that is not a baseline.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the resampling.")] = 0,
+    truth: Annotated[Path | None, typer.Option(help="For tables of lists: what the users chose.")] = None,
+    metrics: Annotated[
+        list[str] | None, typer.Option("-m", "--metric", help="For tables of lists: a metric (repeatable).")
+    ] = None,
+    relevant: Annotated[
+        float | None, typer.Option(help="For tables of lists: the least value of a relevant row of the truth.")
+    ] = None,
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option(help='"ndcg@10 drops 0.01" or "ndcg@10 within 0.01" (repeatable): if so, exit code 3.'),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The seed of the bootstrap.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Compare one model of each run, all models of one run, or top-N tables, on the same users; say which to take.
+    """Compare one model of each run, all models of one run, or tables of lists, on the same users; print which to take.
 
     Example: recsys compare runs/old runs/new --fail-if "ndcg@10 drops 0.01"
     """
@@ -61,71 +72,80 @@ def compare(
     from recsys.evaluation.testing.compare import compare as compare_evaluations
     from recsys.evaluation.testing.gates import Gate
 
-    found = _tables(runs, truth, metrics, relevant) if truth else _runs(runs, model)
-    evaluations = [candidate.evaluation for candidate in found]
-    first, primary = evaluations[0], evaluations[0].metrics[0]
+    if truth:
+        candidates = read_tables_of_lists(runs, truth, metrics, relevant)
+    else:
+        candidates = read_run_folders(runs, model)
+    evaluations = {candidate.evaluation.name: candidate.evaluation for candidate in candidates}
+    names = list(evaluations)
+    first = evaluations[names[0]]
+    primary = first.metrics[0]
     gates = [Gate.parse(text, first.metrics) for text in fail_if or []]
-    whole = len(runs) == 1
-    result = compare_evaluations(evaluations, baseline=None if whole else first.name, seed=seed)
-    incumbent = "popular" if whole and "popular" in result.means.index else first.name
-    against = result if not whole else compare_evaluations(evaluations, baseline=incumbent, seed=seed)
-    rows = [row for row in result.differences.itertuples() if row.against == first.name]
+
+    # Several runs are compared with the first. The models of one run are all compared with each other,
+    # and the choice is made against the popular items, if the run has them.
+    one_run = len(runs) == 1
+    baseline = None if one_run else first.name
+    comparison = compare_evaluations(list(evaluations.values()), baseline=baseline, seed=seed)
+    incumbent = "popular" if one_run and "popular" in evaluations else first.name
+    against_incumbent = comparison
+    if one_run:
+        against_incumbent = compare_evaluations(list(evaluations.values()), baseline=incumbent, seed=seed)
+
+    guards = comparable_guards(candidates)
+    choice = choose(against_incumbent, incumbent, primary, guards)
+    lists = {candidate.evaluation.name: candidate.lists for candidate in candidates}
+    rival = choice.pick if choice.pick != incumbent else names[-1]
+    changed = most_changed(evaluations[incumbent], evaluations[rival], primary, lists)
+    rows = [row for row in comparison.differences.itertuples() if row.against == first.name]
     fired = [gate.says(row) for gate in gates for row in rows if row.metric == gate.metric and gate.fires(row)]
-    guards = {candidate.evaluation.name: candidate.guards for candidate in found}
-    if len({candidate.platform for candidate in found}) > 1:
-        log.print("the runs are of different machines: their time and memory are not compared", markup=False)
-        costs = ("ms_a_user", "peak_mb")
-        guards = {name: {k: v for k, v in own.items() if k not in costs} for name, own in guards.items()}
-    lists = {candidate.evaluation.name: candidate.lists for candidate in found}
-    choice = choose(against, incumbent, primary, guards)
-    other = next(e for e in evaluations if e.name == choice.pick) if choice.pick != incumbent else evaluations[-1]
-    base = next(e for e in evaluations if e.name == incumbent)
     tables = {
-        "means": result.means,
-        "differences": result.differences,
+        "means": comparison.means,
+        "differences": comparison.differences,
         "agreement": agreement(lists),
-        "guardrails": _guards(guards),
-        "most_changed": most_changed(base, other, primary, lists).rename(columns={"a": base.name, "b": other.name}),
+        "guardrails": guards_table(guards),
+        "most_changed": changed.rename(columns={"a": incumbent, "b": rival}),
     }
     if as_json:
-        told = {name: table.to_dict(orient="index" if name == "means" else "records") for name, table in tables.items()}
-        told |= {"pick": choice.pick, "sure": choice.sure, "reasons": choice.reasons, "fired": fired}
-        print(json.dumps(to_plain_json(told), ensure_ascii=False, allow_nan=False))
+        print_json(tables, choice, fired)
     else:
-        _show(tables | {"means": result.table()}, primary)
         out.print(f"pick: {choice.pick}", markup=False)
         for reason in choice.reasons:
             out.print(f"  {reason}", markup=False)
+        out.print()
+        print_tables(tables | {"means": comparison.table()}, primary)
     if fired:
         raise GateFired("; ".join(fired))
 
 
-def _runs(runs: list[Path], model: str | None) -> list[Candidate]:
-    """Return all models of one run under their names, or one model of each of several under their runs' names."""
+def read_run_folders(runs: list[Path], model: str | None) -> list[Candidate]:
+    """Return all models of one run by their names, or one model of each of several runs by the names of the runs."""
     from recsys.evaluation.testing.compare import read_run
 
-    if odd := [run for run in runs if run.is_file() or run.suffix in LISTS]:
-        raise ConfigError(f"{odd[0]}: a table, not a run folder: say what the users chose with --truth FILE.")
+    for run in runs:
+        if run.is_file() or run.suffix in TABLE_SUFFIXES:
+            raise ConfigError(f"{run}: a table, not a run folder. Name what the users chose with --truth FILE.")
     if len(runs) == 1:
         if model:
-            raise ConfigError("--model chooses one model of each run: name two runs or more.")
+            raise ConfigError("--model chooses one model of each run: name at least two runs.")
         folder = RunFolder.open(runs[0])
-        return [_candidate(folder, evaluation, name) for name, evaluation in read_run(folder).items()]
-    found = []
-    for run, label in zip(runs, _labels(runs), strict=True):
+        return [read_candidate(folder, evaluation, name) for name, evaluation in read_run(folder).items()]
+    candidates = []
+    for run, label in zip(runs, short_labels(runs), strict=True):
         folder = RunFolder.open(run)
         evaluations = read_run(folder)
-        own = [model] if model else [name for name in evaluations if name not in ("random", "popular", "recent")]
-        if len(own) != 1:
-            raise ConfigError(f"{run}: has {', '.join(own) or 'baselines only'}: choose with --model.")
-        if own[0] not in evaluations:
-            raise ConfigError(f"{run}: no model '{own[0]}'.{suggest_nearest(own[0], evaluations)}")
-        found.append(_candidate(folder, replace(evaluations[own[0]], name=label), own[0]))
-    return found
+        names = [model] if model else [name for name in evaluations if name not in BASELINES]
+        if len(names) != 1:
+            raise ConfigError(f"{run}: has {', '.join(names) or 'only baselines'}. Choose one with --model.")
+        name = names[0]
+        if name not in evaluations:
+            raise ConfigError(f"{run}: no model '{name}'.{suggest_nearest(name, evaluations)}")
+        candidates.append(read_candidate(folder, replace(evaluations[name], name=label), name))
+    return candidates
 
 
-def _candidate(folder: RunFolder, evaluation: Evaluation, name: str) -> Candidate:
-    """Read a model's lists of the tested users, and its guardrails off the run's files."""
+def read_candidate(folder: RunFolder, evaluation: Evaluation, name: str) -> Candidate:
+    """Read a model's lists of the tested users, and its guardrails, from the files of the run."""
     lists = folder.read_table(run_files.topk(name))
     tested = evaluation.per_user["user_id"]
     guards: dict[str, float] = {}
@@ -137,39 +157,36 @@ def _candidate(folder: RunFolder, evaluation: Evaluation, name: str) -> Candidat
     hops = {hop["name"]: hop for hop in manifest["hops"]}
     if f"recommend {name}" in hops:
         guards["ms_a_user"] = 1000 * hops[f"recommend {name}"]["seconds"] / max(lists["user_id"].nunique(), 1)
-        of_model = [hops[hop] for hop in (f"fit {name}", f"recommend {name}") if hop in hops]
-        guards["peak_mb"] = max(hop["peak_mb"].get("total", 0.0) for hop in of_model)
+        hops_of_model = [hops[hop] for hop in (f"fit {name}", f"recommend {name}") if hop in hops]
+        guards["peak_mb"] = max(hop["peak_mb"].get("total", 0.0) for hop in hops_of_model)
     return Candidate(evaluation, lists[lists["user_id"].isin(tested)], guards, manifest["platform"])
 
 
-def _tables(tables: list[Path], truth: Path, metrics: list[str] | None, relevant: float | None) -> list[Candidate]:
-    """Judge top-N tables of any systems against one truth."""
+def read_tables_of_lists(
+    tables: list[Path], truth: Path, metrics: list[str] | None, relevant: float | None
+) -> list[Candidate]:
+    """Evaluate tables of lists, made by any systems, against one truth."""
     from recsys.evaluation.evaluate import EvaluationSettings, evaluate_tables
     from recsys.evaluation.judging.metrics import parse_all
     from recsys.evaluation.topk_tables import read_topk, read_truth
 
     if len(tables) < 2:
-        raise ConfigError("name two tables or more.")
-    judging = EvaluationSettings(
-        metrics=tuple(map(str, parse_all(metrics or ["ndcg@10", "recall@10"]))), relevant=relevant
-    )
-    chosen, lists = (
-        read_truth(truth),
-        {label: read_topk(path) for path, label in zip(tables, _labels(tables), strict=True)},
-    )
-    catalogue = len(set().union(*(table["item_id"].unique() for table in lists.values())))
-    return [
-        Candidate(
-            evaluate_tables(table, chosen, judging, name=label),
-            _ranked(table),
-            {"coverage": table["item_id"].nunique() / catalogue},
-        )
-        for label, table in lists.items()
-    ]
+        raise ConfigError("name at least two tables.")
+    names = tuple(map(str, parse_all(metrics or ["ndcg@10", "recall@10"])))
+    settings = EvaluationSettings(metrics=names, relevant=relevant)
+    truth_table = read_truth(truth)
+    lists = {label: read_topk(path) for path, label in zip(tables, short_labels(tables), strict=True)}
+    all_items = set().union(*(table["item_id"].unique() for table in lists.values()))
+    candidates = []
+    for label, table in lists.items():
+        evaluation = evaluate_tables(table, truth_table, settings, name=label)
+        coverage = table["item_id"].nunique() / len(all_items)
+        candidates.append(Candidate(evaluation, with_ranks(table), {"coverage": coverage}))
+    return candidates
 
 
-def _ranked(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table with ranks, which a table of scores does without."""
+def with_ranks(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of lists with a column ``rank``, which a table with scores may lack."""
     table = table.astype({column: object for column in ("user_id", "item_id") if table[column].dtype == "category"})
     if "rank" in table:
         return table
@@ -177,49 +194,78 @@ def _ranked(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(rank=ranks)
 
 
-def _labels(places: list[Path]) -> list[str]:
-    """Return the shortest names that tell the places apart."""
-    for labels in ([p.resolve().stem if p.is_file() else p.resolve().name for p in places], [str(p) for p in places]):
+def short_labels(paths: list[Path]) -> list[str]:
+    """Return the shortest names by which the paths can be distinguished."""
+    short = [path.resolve().stem if path.is_file() else path.resolve().name for path in paths]
+    for labels in (short, [str(path) for path in paths]):
         if len(set(labels)) == len(labels):
             return labels
-    raise ConfigError("a run is named twice: name different ones.")
+    raise ConfigError("the same run is named twice. Name different runs.")
 
 
-def _guards(guards: dict[str, dict[str, float]]) -> pd.DataFrame:
+def comparable_guards(candidates: list[Candidate]) -> dict[str, dict[str, float]]:
+    """Return model -> guardrails, without those that depend on the machine if the machines differ."""
+    guards = {candidate.evaluation.name: candidate.guards for candidate in candidates}
+    if len({candidate.platform for candidate in candidates}) == 1:
+        return guards
+    log.print("the runs are from different machines: their time and memory are not compared", markup=False)
+    return {
+        name: {guard: value for guard, value in values.items() if guard not in MACHINE_COSTS}
+        for name, values in guards.items()
+    }
+
+
+def guards_table(guards: dict[str, dict[str, float]]) -> pd.DataFrame:
+    """Return one row per model with its guardrails."""
     import pandas as pd
 
-    return pd.DataFrame([{"model": name, **found} for name, found in guards.items()])
+    return pd.DataFrame([{"model": name, **values} for name, values in guards.items()])
 
 
-def _show(tables: dict[str, pd.DataFrame], primary: str) -> None:
+def print_json(tables: dict[str, pd.DataFrame], choice: Choice, fired: list[str]) -> None:
+    """Print the tables, the choice and the gates that fired as one JSON object."""
+    record: dict[str, Any] = {
+        name: table.to_dict(orient="index" if name == "means" else "records") for name, table in tables.items()
+    }
+    record |= {"pick": choice.pick, "sure": choice.sure, "reasons": choice.reasons, "fired": fired}
+    print(json.dumps(to_plain_json(record), ensure_ascii=False, allow_nan=False))
+
+
+def print_tables(tables: dict[str, pd.DataFrame], primary: str) -> None:
+    """Print each table below its title."""
+    means = tables["means"].reset_index(names="model")
+    print_table("Means (letters: the models that this one beats)", means.columns, _format_rows(means))
+    print_table(
+        "Differences",
+        ["difference", "metric", "size [95 %]", "p (Holm)", "effect size", "detectable", "users"],
+        [_format_difference(row) for row in tables["differences"].itertuples()],
+    )
     titles = {
-        "means": "Means (letters: beats)",
-        "differences": "Differences",
         "agreement": "Agreement of the lists",
         "guardrails": "Guardrails",
         "most_changed": f"Users whose {primary} differs most",
     }
     for name, title in titles.items():
-        table = tables[name]
-        if name == "means":
-            table = table.reset_index(names="model")
-        if name == "differences":
-            rows = [_cells(row) for row in table.itertuples()]
-            heads = ["difference", "metric", "size [95 %]", "p (Holm)", "effect size", "detectable", "users"]
-        else:
-            rows = [[_cell(value) for value in row] for row in table.itertuples(index=False)]
-            heads = [str(column) for column in table.columns]
-        shown = Table(*map(escape, heads), title=title, title_justify="left")
-        for cells in rows:
-            shown.add_row(*map(escape, cells))
-        out.print(shown)
+        print_table(title, tables[name].columns, _format_rows(tables[name]))
 
 
-def _cell(value: Any) -> str:
+def print_table(title: str, heads: Any, rows: list[list[str]]) -> None:
+    """Print one table of text."""
+    table = Table(*(escape(str(head)) for head in heads), title=title, title_justify="left")
+    for cells in rows:
+        table.add_row(*map(escape, cells))
+    out.print(table)
+
+
+def _format_rows(table: pd.DataFrame) -> list[list[str]]:
+    return [[_format_cell(value) for value in row] for row in table.itertuples(index=False)]
+
+
+def _format_cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _cells(row: Any) -> list[str]:
+def _format_difference(row: Any) -> list[str]:
     return [
         f"{row.model} - {row.against}",
         row.metric,

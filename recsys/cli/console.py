@@ -1,4 +1,4 @@
-"""What the verbs print with: logs and progress on stderr, results on stdout."""
+"""What the verbs print with: results on stdout, logs and progress on stderr."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -20,45 +19,47 @@ from recsys.errors import InputError
 out = Console(highlight=False, soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 120)
 log = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", help="Override a key: --set recommend.k=20 (repeatable).")
-]
-"""Options that several verbs have."""
+MAX_METRICS = 4
+"""Metrics in a table of the terminal: as many as fit into 80 columns."""
 
-SHOWN = 4
-"""Metrics in a table of the terminal: what fits into 80 columns."""
+
+def save_text(path: Path, text: str) -> None:
+    """Write a file that the user named; InputError if it cannot be written."""
+    with _write_errors_explained(path):
+        path.write_text(text, encoding="utf-8")
+
+
+def print_or_save(text: str, path: Path | None) -> None:
+    """Write text to ``path``, or print it if there is no path."""
+    if path:
+        save_text(path, text)
+    else:
+        print(text, end="")
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder that the user named; InputError if it cannot be made."""
+    with _write_errors_explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def _write_errors_explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror}. Choose another --out.") from error
 
 
-def save_text(path: Path, text: str) -> None:
-    """Write a file that a verb was asked for; InputError where it cannot be written."""
-    with _writing(path):
-        path.write_text(text, encoding="utf-8")
-
-
-def made(folder: Path) -> None:
-    """Make a folder that a verb was asked for; InputError where it cannot be made."""
-    with _writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-
-
 class Steps:
-    """Draws the progress of named steps: ``steps("fit als", done, total)``. Silent when stderr is no terminal."""
+    """Draws the progress of named steps: ``steps("fit als", done, total)``. Draws nothing if stderr is no terminal."""
 
     def __init__(self, bars: Progress) -> None:
         self._bars = bars
         self._tasks: dict[str, Any] = {}
 
     def __call__(self, name: str, done: int, total: int) -> None:
-        """Show that ``done`` of ``total`` is behind us."""
+        """Show that ``done`` of ``total`` units of a step are done."""
         if name not in self._tasks:
             self._tasks[name] = self._bars.add_task(name, total=total)
         self._bars.update(self._tasks[name], completed=done, total=total)
@@ -66,19 +67,21 @@ class Steps:
 
 @contextmanager
 def progress() -> Iterator[Steps]:
-    """Give a :class:`Steps`; the bars disappear when the block ends."""
+    """Yield a :class:`Steps`; its bars disappear when the block ends."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=log, transient=True, disable=not sys.stderr.isatty()) as bars:
         yield Steps(bars)
 
 
 def models_table(runs: dict[str, dict[str, Any]]) -> Table:
-    """Return one table of every run's models: the means, and the 95 % interval of the primary metric.
+    """Return one table of all models of some runs: means, and the 95 % interval of the primary metric.
 
-    ``runs``: run name -> its metrics.json. At most :data:`SHOWN` metrics: the reports have them all.
+    Args:
+        runs: run name -> the contents of its metrics.json. The table shows the first :data:`MAX_METRICS`
+            metrics; the reports have all of them.
     """
-    every = dict.fromkeys(m for run in runs.values() for model in run["models"].values() for m in model)
-    metrics = list(every)[:SHOWN]
+    models = [(name, model, cells) for name, run in runs.items() for model, cells in run["models"].items()]
+    metrics = list(dict.fromkeys(metric for _, _, cells in models for metric in cells))[:MAX_METRICS]
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("run", no_wrap=True)
     table.add_column("model", no_wrap=True)
@@ -86,20 +89,22 @@ def models_table(runs: dict[str, dict[str, Any]]) -> Table:
         table.add_column(metric, justify="right", no_wrap=True)
         if metric == metrics[0]:
             table.add_column("95 % interval", no_wrap=True)
-    for name, run in runs.items():
-        for model, values in run["models"].items():
-            cells = [_mean(values.get(metric)) for metric in metrics]
-            table.add_row(escape(name), escape(model), cells[0], _interval(values.get(metrics[0])), *cells[1:])
-        table.add_section()
+    for position, (name, model, cells) in enumerate(models):
+        if position and models[position - 1][0] != name:
+            table.add_section()
+        means = [_format_mean(cells.get(metric)) for metric in metrics]
+        table.add_row(escape(name), escape(model), means[0], _format_interval(cells.get(metrics[0])), *means[1:])
     return table
 
 
-def _mean(value: dict[str, Any] | None) -> str:
-    return "–" if value is None or value["mean"] is None else f"{value['mean']:.4f}"
+def _format_mean(cell: dict[str, Any] | None) -> str:
+    if cell is None or cell["mean"] is None:
+        return "–"
+    return f"{cell['mean']:.4f}"
 
 
-def _interval(value: dict[str, Any] | None) -> str:
-    if value is None or value["ci95"][0] is None:
+def _format_interval(cell: dict[str, Any] | None) -> str:
+    if cell is None or cell["ci95"][0] is None:
         return ""
-    low, high = value["ci95"]
+    low, high = cell["ci95"]
     return f"{low:.4f}–{high:.4f}"

@@ -1,4 +1,4 @@
-"""The verb doctor: what is installed, what is missing, and the command that mends it."""
+"""The verb doctor: what is installed, what is missing, and the command that installs it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Annotated
 
 import typer
 
+from recsys.cli.application import SETUP, app
 from recsys.cli.console import out
 
-NEEDED = (
+REQUIRED = (
     "numpy",
     "scipy",
     "pandas",
@@ -26,76 +27,75 @@ NEEDED = (
     "matplotlib",
 )
 EXTRAS = {
-    "spark": ("pyspark", "the large path"),
+    "spark": ("pyspark", "the Spark engine"),
     "tune": ("optuna", "recsys tune"),
     "mlflow": ("mlflow", "recsys track"),
 }
-"""Extra -> (the module that shows it is there, what needs it)."""
+"""Extra -> (a module that it installs, what needs it)."""
 
 Finding = tuple[str, str, str]
-"""(``ok``, ``missing`` or ``broken``; what; remedy or detail)."""
+"""(``ok``, ``missing`` or ``broken``; the thing looked at; remedy or detail)."""
 
 
-def register(app: typer.Typer) -> None:
-    """Add this file's verb."""
-    app.command("doctor")(doctor)
-
-
+@app.command(rich_help_panel=SETUP)
 def doctor(
     spark: Annotated[bool, typer.Option(help="Also start Spark and run a small job: about ten seconds.")] = False,
 ) -> None:
-    """Say what is installed, what is missing, and the command that mends it; exit 2 when something is broken.
+    """Print what is installed, what is missing, and the command that installs it. Exit code 2 if something is broken.
 
-    A missing extra is no fault: the small path needs none of them.
+    A missing extra is not an error: the local engine needs none of them.
 
     Example: recsys doctor --spark
     """
-    findings = list(examine())
+    findings = list(check_installation())
     if spark:
-        findings.append(_try_spark())
-    for state, what, detail in findings:
-        out.print(f"{state:>7}  {what:<16} {detail}", markup=False)
+        findings.append(_check_spark())
+    for state, name, detail in findings:
+        out.print(f"{state:>7}  {name:<16} {detail}", markup=False)
     if any(state == "broken" for state, _, _ in findings):
         raise typer.Exit(2)
 
 
-def examine() -> Iterator[Finding]:
-    """Yield what is found, the cheap checks only."""
+def check_installation() -> Iterator[Finding]:
+    """Yield the findings of the checks that take no time."""
     version = sys.version_info
     python = f"{version.major}.{version.minor}.{version.micro} ({sys.executable})"
     yield ("ok" if version >= (3, 11) else "broken"), "Python", python
-    for name in NEEDED:
+    for name in REQUIRED:
         try:
             yield "ok", name, metadata.version(name)
         except metadata.PackageNotFoundError:
             yield "broken", name, "pip install recsys installs it"
-    yield _kernels()
-    packages = metadata.packages_distributions()  # mlflow comes as mlflow or as mlflow-skinny
+    yield _check_kernels()
+    # MLflow is installed as the distribution mlflow or as mlflow-skinny.
+    packages = metadata.packages_distributions()
     for extra, (module, need) in EXTRAS.items():
         if find_spec(module):
             yield "ok", f"[{extra}]", f"{module} {metadata.version(packages[module][0])}"
         else:
             yield "missing", f"[{extra}]", f"{need} needs it:  pip install 'recsys[{extra}]'"
-    yield _java()
+    yield _check_java()
 
 
-def _kernels() -> Finding:
-    """Compile and run one kernel."""
+def _check_kernels() -> Finding:
+    """Compile and run one function of numba."""
     import numpy as np
 
     try:
         from recsys.kernels import select_top_k
 
-        row, none = np.array([[1.0, 3.0, 2.0]], dtype=np.float32), np.zeros(2, dtype=np.int64)
-        items, _ = select_top_k(row, none, np.zeros(0, dtype=np.int32), 2)
+        scores = np.array([[1.0, 3.0, 2.0]], dtype=np.float32)
+        no_history = np.zeros(2, dtype=np.int64)
+        items, _ = select_top_k(scores, no_history, np.zeros(0, dtype=np.int32), 2)
         if items.tolist() != [[1, 2]]:
-            return "broken", "kernels", f"a compiled selection gave {items.tolist()}: reinstall numba"
+            return "broken", "kernels", f"a compiled function returned {items.tolist()}: reinstall numba"
     except Exception as error:
         return "broken", "kernels", f"numba cannot compile ({error}): reinstall it; is the cache folder writable?"
     return "ok", "kernels", f"compiled, {os.cpu_count()} cores"
 
 
-def _java() -> Finding:
+def _check_java() -> Finding:
+    """Look for a Java that Spark can run on."""
     from recsys.errors import MissingExtra
     from recsys.java import find_java
 
@@ -106,7 +106,8 @@ def _java() -> Finding:
     return "ok", "Java", f"{java.version} ({java.home})" + "".join(f"; {note}" for note in java.notes)
 
 
-def _try_spark() -> Finding:
+def _check_spark() -> Finding:
+    """Start Spark and run a small job."""
     try:
         from recsys.config import SparkSettings
         from recsys.spark.session import session

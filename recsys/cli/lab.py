@@ -1,4 +1,4 @@
-"""Verbs that put the measures themselves to the test: lab."""
+"""The verb lab: an experiment on the measures of agreement themselves."""
 
 from __future__ import annotations
 
@@ -7,29 +7,33 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
-from recsys.cli.console import Json, log, made, out, progress, save_text
+from recsys.cli.application import DECISIONS, app
+from recsys.cli.console import log, make_folder, out, progress, save_text
+from recsys.cli.options import Json
+
+LAB_JSON = "lab.json"
+LAB_HTML = "lab.html"
 
 
-def register(app: typer.Typer) -> None:
-    """Add this file's verbs."""
-    app.command("lab")(lab)
-
-
+@app.command(rich_help_panel=DECISIONS)
 def lab(
     events: Annotated[
-        Path | None, typer.Argument(help="Events with values, for the labelled part. Default: a made-up film world.")
+        Path | None,
+        typer.Argument(help="Events with values, for the part with real users. Default: a made-up world of films."),
     ] = None,
     measures: Annotated[
-        list[str] | None, typer.Option("-m", "--measure", help="tau_b, rbo[p=0.8], … (repeatable). Default: a dozen.")
+        list[str] | None,
+        typer.Option("-m", "--measure", help="tau_b, rbo[p=0.8], … (repeatable). Default: a dozen measures."),
     ] = None,
-    pairs: Annotated[int, typer.Option(min=100, help="Simulated pairs of lists a condition.")] = 4000,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    folder: Annotated[Path, typer.Option("--out", help="Where lab.html and lab.json go.")] = Path("runs/lab"),
+    pairs: Annotated[int, typer.Option(min=100, help="Simulated pairs of lists per condition.")] = 4000,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")] = 0,
+    folder: Annotated[Path, typer.Option("--out", help="The folder for lab.html and lab.json.")] = Path("runs/lab"),
     as_json: Json = False,
 ) -> None:
-    """Put measures of agreement to the test: simulated preferences with known truth, and own against stranger.
+    """Test measures of agreement on simulated preferences with a known truth, and on the ratings of users.
 
     Example: recsys lab -m tau_b -m rbo --out runs/lab
     """
@@ -41,22 +45,29 @@ def lab(
     from recsys.models import build
     from recsys.report.lab_page import lab_page
 
-    chosen = {str(measure): measure for measure in parse_measures(measures or MEASURES)}
-    made(folder)  # before the work, not after it
-    table = read_events(events)[0] if events else film_world(users=1500, items=600, events=90_000, seed=seed).events
+    parsed = {str(measure): measure for measure in parse_measures(measures or MEASURES)}
+    # A folder that cannot be made is reported before the work, not after it.
+    make_folder(folder)
+    if events:
+        table = read_events(events)[0]
+    else:
+        table = film_world(users=1500, items=600, events=90_000, seed=seed).events
     with progress() as steps:
-        found = run(chosen, Setting(pairs=pairs, seed=seed), steps)
-    found["labelled"] = tell_apart(table, build("als", {"rank": 16, "iterations": 10}), chosen, seed=seed)
-    found["questions"] = answers(found)
-    text = json.dumps(found, ensure_ascii=False, indent=1)
-    save_text(folder / "lab.json", text)
-    save_text(folder / "lab.html", lab_page(found))
+        result = run(parsed, Setting(pairs=pairs, seed=seed), steps)
+    als = build("als", {"rank": 16, "iterations": 10})
+    result["labelled"] = tell_apart(table, als, parsed, seed=seed)
+    result["questions"] = answers(result)
+    text = json.dumps(result, ensure_ascii=False, indent=1)
+    save_text(folder / LAB_JSON, text)
+    save_text(folder / LAB_HTML, lab_page(result))
     if as_json:
         print(text)
         return
-    shown = Table("question", "best", "next", "by", title="Which measure for which question", title_justify="left")
-    for row in found["questions"]:
-        best = [f"{name} ({value:.3f})".replace("[", r"\[") for name, value in row["best"]]
-        shown.add_row(row["question"], *[*best, "–", "–"][:2], row["figure"])
-    out.print(shown)
-    log.print(f"wrote {folder / 'lab.html'} and lab.json", markup=False)
+    table_of_answers = Table(
+        "question", "best", "next", "by", title="Which measure for which question", title_justify="left"
+    )
+    for row in result["questions"]:
+        best_two = [escape(f"{name} ({value:.3f})") for name, value in row["best"]]
+        table_of_answers.add_row(row["question"], *[*best_two, "–", "–"][:2], row["figure"])
+    out.print(table_of_answers)
+    log.print(f"wrote {folder / LAB_HTML} and {folder / LAB_JSON}", markup=False)

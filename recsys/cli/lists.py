@@ -13,6 +13,7 @@ import typer
 from scipy.sparse import csr_array
 
 from recsys import run_files
+from recsys.cli.application import LISTS, app
 from recsys.cli.console import log, out, save_text
 from recsys.errors import ConfigError, InputError, RunFolderError, suggest_nearest
 from recsys.types import IdMap, Interactions, Recommender, select_rows
@@ -25,13 +26,6 @@ POOL = 100
 
 Run = Annotated[Path, typer.Argument(help="A run folder of `recsys run`, or a bundle of one.")]
 Model = Annotated[str | None, typer.Option(help="Which of its models; unset: the last one in its report.")]
-
-
-def register(app: typer.Typer) -> None:
-    """Add this file's verbs."""
-    app.command("recommend")(recommend)
-    app.command("similar")(similar)
-    app.command("explain")(explain)
 
 
 @dataclass(frozen=True)
@@ -146,6 +140,7 @@ def open_run(run: Path, model: str | None) -> SavedModel:
     )
 
 
+@app.command(rich_help_panel=LISTS)
 def recommend(
     run: Run,
     user: Annotated[
@@ -230,6 +225,7 @@ def recommend(
         print(text, end="")
 
 
+@app.command(rich_help_panel=LISTS)
 def similar(
     run: Run,
     item: Annotated[str, typer.Argument(help="An item id.")],
@@ -250,6 +246,7 @@ def similar(
     print(opened.titled(table), end="")
 
 
+@app.command(rich_help_panel=LISTS)
 def explain(
     run: Run,
     user: Annotated[str, typer.Option(help="A user id.")],

@@ -9,28 +9,26 @@ from typing import Annotated
 
 import typer
 
-from recsys.cli.console import Json, Overrides, out
+from recsys.cli.application import RUNS, app
+from recsys.cli.console import out
+from recsys.cli.options import Json, Overrides
 from recsys.errors import ConfigError
 
 
-def register(app: typer.Typer) -> None:
-    """Add this file's verb."""
-    app.command("plan")(plan)
-
-
+@app.command(rich_help_panel=RUNS)
 def plan(
-    config: Annotated[Path, typer.Argument(help="A TOML file; configs/ has commented examples.")],
+    config: Annotated[Path, typer.Argument(help="A config (TOML); configs/ has commented examples.")],
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Count the log, and say what a run on Spark needs: memory, shuffle, blocks, time; exit 2 when it cannot fit.
+    """Count the log and print what a run on Spark needs: memory, shuffle, blocks, time. Exit code 2 if it cannot fit.
 
     Example: recsys plan configs/als_large.toml --set models.als.rank=128
     """
     from recsys.config import load_config
     from recsys.spark.data.read import raw_events
     from recsys.spark.plan import count, machine
-    from recsys.spark.plan import plan as make
+    from recsys.spark.plan import plan as make_plan
     from recsys.spark.run import als_params
     from recsys.spark.session import session
 
@@ -38,18 +36,19 @@ def plan(
     params = als_params(settings)
     spark = session(settings.spark)
     facts = count(raw_events(spark, settings.data))
-    found = make(settings, facts, machine(spark, facts, params), params)
+    estimate = make_plan(settings, facts, machine(spark, facts, params), params)
     if as_json:
-        print(json.dumps(asdict(found)))
+        print(json.dumps(asdict(estimate)))
     else:
-        for name, value in (asdict(facts) | found.sizes).items():
-            out.print(f"{name.replace('_', ' '):32} {value:,}" if isinstance(value, int) else f"{name:32} {value}")
-        for name, seconds in found.seconds.items():
+        for name, value in (asdict(facts) | estimate.sizes).items():
+            text = f"{value:,}" if isinstance(value, int) else str(value)
+            out.print(f"{name.replace('_', ' '):32} {text}", markup=False)
+        for name, seconds in estimate.seconds.items():
             out.print(f"{name:32} {seconds:,.0f} s", markup=False)
-        out.print(f"{'all':32} {sum(found.seconds.values()):,.0f} s")
-        for role, mb in found.memory.items():
+        out.print(f"{'all':32} {sum(estimate.seconds.values()):,.0f} s")
+        for role, mb in estimate.memory.items():
             out.print(f"{'peak memory, ' + role:32} {mb:,.0f} MiB")
-        for note in found.notes:
+        for note in estimate.notes:
             out.print(f"note: {note}", markup=False)
-    if found.refusals:
-        raise ConfigError("this cannot fit: " + " ".join(found.refusals))
+    if estimate.refusals:
+        raise ConfigError("this run cannot fit: " + " ".join(estimate.refusals))

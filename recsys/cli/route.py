@@ -1,4 +1,4 @@
-"""The verb that chooses the path: route."""
+"""The verb route: which engine and which models suit a log."""
 
 from __future__ import annotations
 
@@ -8,65 +8,75 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recsys.cli.console import Json, out
+from recsys.cli.application import RUNS, app
+from recsys.cli.console import out
+from recsys.cli.options import Json
 from recsys.errors import ConfigError, suggest_nearest
 
 if TYPE_CHECKING:
     from recsys.route import LogStatistics
 
-
-def register(app: typer.Typer) -> None:
-    """Add this file's verbs."""
-    app.command("route")(route)
+SIZE_NAMES = ("events", "users", "items", "attributes")
 
 
+@app.command(rich_help_panel=RUNS)
 def route(
-    events: Annotated[Path | None, typer.Argument(help="A log, or a config (.toml) that names one.")] = None,
+    events: Annotated[Path | None, typer.Argument(help="A file of events, or a config (TOML) that names one.")] = None,
     items: Annotated[Path | None, typer.Option(help="The items table.")] = None,
     size: Annotated[
-        str | None, typer.Option(help="Instead of a log: events=3e8,users=3e7,items=50000[,attributes=4].")
+        str | None,
+        typer.Option(help="The size of a log that is not here: events=3e8,users=3e7,items=50000[,attributes=4]."),
     ] = None,
     memory: Annotated[
-        int | None, typer.Option(min=1, help="MiB to plan for; unset: what this machine has left.")
+        int | None, typer.Option(min=1, help="MiB of memory to plan for. Default: what is free on this machine.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say which path and which models suit a log, and why.
+    """Print which engine and which models suit a log, and why.
 
     Example: recsys route events.csv --items items.csv
     """
-    from recsys.config import Config, DataSettings, load_config
-    from recsys.route import choose_route, measure_log
+    from recsys.route import choose_route
 
-    if (events is None) == (size is None):
-        raise ConfigError("name a log (or a config), or give its --size.")
-    if size is not None:
-        found = _of_size(size)
+    if events is not None and size is None:
+        statistics = measure(events, items)
+    elif size is not None and events is None:
+        statistics = parse_size(size)
     else:
-        of_log = Config(data=DataSettings(events=str(events), items=str(items) if items else None))
-        found = measure_log(load_config(events) if events and events.suffix == ".toml" else of_log)
-    chosen = choose_route(found, memory)
+        raise ConfigError("name a file of events (or a config), or give a --size, but not both.")
+    chosen = choose_route(statistics, memory)
     if as_json:
         print(json.dumps(chosen.as_dict()))
         return
-    out.print(f"path: {chosen.engine}; models: {', '.join(chosen.models)}")
-    for sentence in chosen.why:
-        out.print(sentence, markup=False)
+    out.print(f"engine: {chosen.engine}; models: {', '.join(chosen.models)}")
+    for reason in chosen.reasons:
+        out.print(reason, markup=False)
 
 
-def _of_size(text: str) -> LogStatistics:
+def measure(path: Path, items: Path | None) -> LogStatistics:
+    """Return the size of the log at ``path``, or of the log that the config at ``path`` names."""
+    from recsys.config import Config, DataSettings, load_config
+    from recsys.route import measure_log
+
+    if path.suffix == ".toml":
+        return measure_log(load_config(path))
+    return measure_log(Config(data=DataSettings(events=str(path), items=str(items) if items else None)))
+
+
+def parse_size(text: str) -> LogStatistics:
+    """Return the size that ``--size`` gives, as in ``events=3e8,users=3e7,items=50000``."""
     from recsys.route import LogStatistics
 
-    known = ("events", "users", "items", "attributes")
     values: dict[str, Any] = {}
     for part in text.split(","):
         name, _, number = part.strip().partition("=")
-        if name not in known:
-            raise ConfigError(f"--size {part}: no such figure.{suggest_nearest(name, known)}")
+        if name not in SIZE_NAMES:
+            raise ConfigError(f"--size {part}: no such number.{suggest_nearest(name, SIZE_NAMES)}")
         try:
             values[name] = int(float(number))
         except (ValueError, OverflowError):
-            raise ConfigError(f"--size {part}: '{number}' is no number.") from None
-    if missing := [name for name in known[:3] if values.get(name, 0) < 1]:
+            raise ConfigError(f"--size {part}: '{number}' is not a number.") from None
+    required = [name for name in SIZE_NAMES if name != "attributes"]
+    if missing := [name for name in required if values.get(name, 0) < 1]:
         raise ConfigError(f"--size {text}: also give {', '.join(missing)}, each at least 1.")
     return LogStatistics(**values)

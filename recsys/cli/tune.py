@@ -1,4 +1,4 @@
-"""The verb that searches for settings: tune."""
+"""The verb tune: search for settings."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import Annotated
 import typer
 
 from recsys import run_files
-from recsys.cli.console import Overrides, log, out, progress
+from recsys.cli.application import RUNS, app
+from recsys.cli.console import log, out, progress
+from recsys.cli.options import Overrides
 
 
-def register(app: typer.Typer) -> None:
-    """Add this file's verbs."""
-    app.command("tune")(tune)
-
-
+@app.command(rich_help_panel=RUNS)
 def tune(
-    config: Annotated[Path, typer.Argument(help="The config of a run that exists; [tune] says what to search.")],
+    config: Annotated[
+        Path, typer.Argument(help="The config of a run that has ended; its [tune] section says what to search.")
+    ],
     overrides: Overrides = None,
     folder: Annotated[
-        Path | None, typer.Option("--out", help="Where the study goes; unset: beside the run, as NAME-tune.")
+        Path | None, typer.Option("--out", help="The folder of the study. Default: beside the run, as NAME-tune.")
     ] = None,
     curve: Annotated[
-        bool, typer.Option(help="Local path: also measure whether more data or capacity would help.")
+        bool, typer.Option(help="On the local engine, also measure whether more data or capacity would help.")
     ] = True,
 ) -> None:
-    """Search for better settings on the train part of a run; call it again, or twice at once, to go on.
+    """Search for better settings on the train part of a run. Call it again, or several times at once, to continue.
 
     Example: recsys tune configs/demo.toml --set tune.trials=20
     """
@@ -45,27 +45,33 @@ def tune(
         raise MissingExtra("recsys tune needs Optuna: pip install 'recsys[tune]'") from error
 
     settings = load_config(config, overrides or ())
-    place = folder or Path(f"{settings.out.rstrip('/')}-tune")
+    run = settings.out.rstrip("/")
+    study = folder or Path(f"{run}-tune")
     try:
-        place.mkdir(parents=True, exist_ok=True)
+        study.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunFolderError(f"{place}: cannot be a folder: {error.strerror}. Choose another --out.") from error
+        raise RunFolderError(f"{study}: cannot be made a folder: {error.strerror}. Choose another --out.") from error
+    learning = None
     with progress() as steps:
-        found = search(settings, place / run_files.STUDY_LOG, progress=steps)
-        learning = learn(found, progress=steps) if curve and settings.engine == "local" else None
-    tuned = found.config.model_copy(update={"out": f"{settings.out.rstrip('/')}-tuned"})
-    written = RunFolder(place)
-    written.write_text(run_files.BEST_CONFIG, tuned.to_toml())
-    told = {key: value for key, value in asdict(found).items() if key != "config"}
-    told["learning"] = asdict(learning) if learning else None
-    written.write_json(run_files.STUDY_RESULT, told)
-    written.write_text(run_files.REPORT_HTML, tuning_page(place.resolve().name, told))
-    given_up = sum(row["value"] is None for row in found.trials)
-    log.print(f"{len(found.trials)} settings, {given_up} given up early", markup=False)
-    out.print(f"{found.model}: {found.metric} on folds of train {found.before:.4f} -> {found.value:.4f}", markup=False)
-    out.print(f"best: {found.best or 'the settings of the config'}", markup=False)
+        result = search(settings, study / run_files.STUDY_LOG, progress=steps)
+        if curve and settings.engine == "local":
+            learning = learn(result, progress=steps)
+    record = {key: value for key, value in asdict(result).items() if key != "config"}
+    record["learning"] = asdict(learning) if learning else None
+    files = RunFolder(study)
+    files.write_text(run_files.BEST_CONFIG, result.config.model_copy(update={"out": f"{run}-tuned"}).to_toml())
+    files.write_json(run_files.STUDY_RESULT, record)
+    files.write_text(run_files.REPORT_HTML, tuning_page(study.resolve().name, record))
+    stopped = sum(trial["value"] is None for trial in result.trials)
+    log.print(f"{len(result.trials)} settings tried, {stopped} of them stopped early", markup=False)
+    out.print(
+        f"{result.model}: {result.metric} on folds of train rose from {result.before:.4f} to {result.value:.4f}"
+        if result.value > result.before
+        else f"{result.model}: no setting was better than the config's own, {result.metric} {result.before:.4f}",
+        markup=False,
+    )
+    out.print(f"best: {result.best or 'the settings of the config'}", markup=False)
     for sentence in learning.says if learning else ():
         out.print(sentence, markup=False)
-    out.print(
-        f"report: {place / run_files.REPORT_HTML}; run it: recsys run {place / run_files.BEST_CONFIG}", markup=False
-    )
+    out.print(f"report: {study / run_files.REPORT_HTML}", markup=False)
+    out.print(f"run the best settings: recsys run {study / run_files.BEST_CONFIG}", markup=False)

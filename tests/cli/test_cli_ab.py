@@ -56,7 +56,7 @@ def test_assign_and_analyse(tmp_path, capsys):
     assert found["arms"][0]["low"] < 0.2 < found["arms"][0]["high"]
     table[(table["arm"] == "control") | (table.index % 4 > 0)].to_csv(tmp_path / "lost.csv", index=False)
     assert run_verb(["ab", "analyse", str(tmp_path / "lost.csv")]) == 0
-    assert capsys.readouterr().out.startswith("STOP: the arms' sizes")
+    assert capsys.readouterr().out.startswith("STOP: the sizes of the arms")
 
 
 @pytest.mark.parametrize(

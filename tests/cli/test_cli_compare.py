@@ -67,9 +67,9 @@ def test_tables_of_other_systems(runs, capsys):
     [
         (["{runs}/none"], "no such run folder"),
         (["{runs}/good/topk/itemknn.parquet", "{runs}/poor"], "a table, not a run folder"),
-        (["{runs}/good", "{runs}/good"], "a run is named twice"),
+        (["{runs}/good", "{runs}/good"], "the same run is named twice"),
         (["{runs}/good", "{runs}/poor", "--model", "ease"], "no model 'ease'"),
-        (["{runs}/good", "--model", "itemknn"], "name two runs or more"),
+        (["{runs}/good", "--model", "itemknn"], "name at least two runs"),
         (["{runs}/good", "{runs}/poor", "--fail-if", "ndcg@10 falls 1"], "Known: drops, within"),
     ],
 )

@@ -1,0 +1,38 @@
+"""The verb report: the reports of runs, written again, and one table of all their models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from recsys import run_files
+from recsys.cli.application import RUNS, app
+from recsys.cli.console import models_table, out
+
+
+@app.command(rich_help_panel=RUNS)
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders; their reports are written again.")],
+) -> None:
+    """Write report.html and report.md of each run, and print one table of all models and a verdict per run.
+
+    Example: recsys report runs/demo runs/als_demo
+    """
+    from recsys.report import write
+    from recsys.report.sections.verdict import verdict
+    from recsys.runfolder import RunFolder
+
+    metrics = {}
+    for path in runs:
+        folder = RunFolder.open(path)
+        write(folder.path)
+        metrics[path.name] = folder.read_json(run_files.METRICS)
+    for name, values in metrics.items():
+        out.print(f"{name}: {verdict(values)}", markup=False)
+    out.print()
+    out.print(models_table(metrics))
+    out.print()
+    for path in runs:
+        out.print(f"report: {path / run_files.REPORT_HTML}", markup=False)

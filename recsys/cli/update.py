@@ -1,0 +1,50 @@
+"""The verb update: new events into a bundle, without training."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from recsys.cli.application import DEPLOYMENT, app
+from recsys.cli.options import Json
+
+
+@app.command(rich_help_panel=DEPLOYMENT)
+def update(
+    bundle: Annotated[Path, typer.Argument(help="A bundle of an ALS run on Spark.")],
+    events: Annotated[Path, typer.Argument(help="New events, in the same layout as those of the run.")],
+    out: Annotated[Path, typer.Argument(help="The folder of the updated bundle; may be the old one.")],
+    against: Annotated[
+        Path | None, typer.Option(help="A bundle of a retrained run, to compare the lists with.")
+    ] = None,
+    retrain_at: Annotated[
+        float, typer.Option(help="Recommend a retrain when the new events add more than this to the drift.")
+    ] = 0.05,
+    as_json: Json = False,
+) -> None:
+    """Fold new users and items into a bundle with their full history, and print whether to retrain.
+
+    Example: recsys update bundles/als_demo late.csv bundles/als_demo
+    """
+    from recsys.runfolder import to_plain_json
+    from recsys.saved.update import update as update_bundle
+
+    result = update_bundle(bundle, events, out, retrain_at=retrain_at, against=against)
+    if as_json:
+        print(json.dumps(to_plain_json(asdict(result) | {"retrain": result.retrain}), allow_nan=False))
+        return
+    print(
+        f"{result.events:,} events; users: {result.users_new:,} new, {result.users_changed:,} with new events;"
+        f" items: {result.items_new:,} new"
+    )
+    print(
+        f"drift: {result.before:.4f} before, {result.after:.4f} after; retrain when it grows by more than"
+        f" {result.retrain_at}"
+    )
+    if against:
+        print(f"share of the first ten items that are also in the lists of {against}: {result.overlap:.1%}")
+    print("retrain now" if result.retrain else "no need to retrain yet")
