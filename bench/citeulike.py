@@ -20,8 +20,10 @@ from results import table, write_section
 from scipy.sparse import csr_array
 
 from recsys.data.weigh import interactions_from_table
-from recsys.evaluation.evaluate import EvaluationSettings, evaluate
+from recsys.evaluation.evaluate import evaluate
+from recsys.evaluation.settings import EvaluationSettings
 from recsys.evaluation.testing.significance import mean_ci
+from recsys.evaluation.truth import Truth
 from recsys.models import build
 from recsys.ranking.rank import recommend
 from recsys.types import Features, IdMap, Split
@@ -61,7 +63,7 @@ def complete(pairs):
 def measure(model, split):
     """Return {metric: mean} and the per-user table."""
     lists = recommend(model, split.histories(), 300)
-    judged = evaluate(lists, split, EvaluationSettings(metrics=METRICS), name="hybrid")
+    judged = evaluate(lists, Truth.of(split, EvaluationSettings(metrics=METRICS)), name="hybrid")
     return judged.per_user
 
 

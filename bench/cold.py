@@ -18,8 +18,10 @@ from scipy.sparse import csr_array, hstack
 from recsys.data.reading.read import read_tables
 from recsys.data.splitting.split import split
 from recsys.data.splitting.strategies import ColdItems, Fraction
-from recsys.evaluation.evaluate import EvaluationSettings, evaluate
+from recsys.evaluation.evaluate import evaluate
+from recsys.evaluation.settings import EvaluationSettings
 from recsys.evaluation.testing.significance import mean_ci
+from recsys.evaluation.truth import Truth
 from recsys.features.encoding import columns_by_field, shuffle_features
 from recsys.features.encoding import encode_features as read_features
 from recsys.linalg import ridge
@@ -58,7 +60,7 @@ class Rival:
 def ndcg(model, parts, candidates=None):
     """Return NDCG@10 of every tested user."""
     lists = recommend(model, parts.histories(), 10, candidates=candidates)
-    return evaluate(lists, parts, JUDGING, name="x").per_user["ndcg@10"].to_numpy()
+    return evaluate(lists, Truth.of(parts, JUDGING), name="x").per_user["ndcg@10"].to_numpy()
 
 
 def cold(tables, seed):

@@ -19,7 +19,8 @@ import pytrec_eval
 import ranx
 from results import table, write_section
 
-from recsys.evaluation.evaluate import EvaluationSettings, evaluate_tables
+from recsys.evaluation.evaluate import evaluate_tables
+from recsys.evaluation.settings import EvaluationSettings
 
 K, ITEMS, RELEVANT = 100, 50_000, 10
 CUTS = (5, 10, 20, 100)

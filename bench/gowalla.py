@@ -28,7 +28,9 @@ from results import table, write_section
 
 from recsys import models
 from recsys.data.hashing import pair_hash
-from recsys.evaluation.evaluate import EvaluationSettings, evaluate
+from recsys.evaluation.evaluate import evaluate
+from recsys.evaluation.settings import EvaluationSettings
+from recsys.evaluation.truth import Truth
 from recsys.ranking.rank import recommend
 from recsys.types import IdMap, Interactions, Split, TopK
 
@@ -114,7 +116,9 @@ def together(lists):
 
 def means(name, lists, parts):
     """Return the mean of each metric."""
-    return evaluate(lists, parts, EvaluationSettings(metrics=METRICS), name=name).per_user[list(METRICS)].mean()
+    return (
+        evaluate(lists, Truth.of(parts, EvaluationSettings(metrics=METRICS)), name=name).per_user[list(METRICS)].mean()
+    )
 
 
 def tune(folder: Path, users: int = 3000) -> None:

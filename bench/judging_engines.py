@@ -16,8 +16,10 @@ from results import write_section
 
 from recsys.config import SparkSettings
 from recsys.evaluation.agreement.measures import agree_tables
-from recsys.evaluation.evaluate import EvaluationSettings, evaluate_tables, popularity
+from recsys.evaluation.evaluate import evaluate_tables, popularity
+from recsys.evaluation.settings import EvaluationSettings
 from recsys.spark.evaluation import agreement, evaluate
+from recsys.spark.evaluation.truth import Truth
 from recsys.spark.session import session
 
 K, ITEMS = 20, 10_000
@@ -92,9 +94,8 @@ def main(users: int) -> None:
                 recs, truth, judging, propensity=popularity(tables["train"], truth["item_id"])
             ).per_user
             middle = time.perf_counter()
-            relevant, tested, _ = evaluate.truth(frames["truth"], judging, frames["truth"].limit(0))
-            relevant = evaluate.propensities(relevant, frames["train"])
-            there = evaluate.per_user(frames["recs"], relevant, tested, judging, K).toPandas()
+            truth = Truth.of_pairs(frames["truth"], frames["truth"].limit(0), judging)
+            there = evaluate.per_user(frames["recs"], truth.with_propensity(frames["train"]), K).toPandas()
             stop = time.perf_counter()
             lines.append(
                 f"- ties {ties}: {len(here):,} users × {len(METRICS)} metrics, largest difference"

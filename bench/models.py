@@ -31,8 +31,10 @@ from recsys import models
 from recsys.data.splitting.split import split
 from recsys.data.splitting.strategies import Fraction
 from recsys.data.synthetic import film_world
-from recsys.evaluation.evaluate import EvaluationSettings, evaluate
+from recsys.evaluation.evaluate import evaluate
+from recsys.evaluation.settings import EvaluationSettings
 from recsys.evaluation.testing.significance import mean_ci
+from recsys.evaluation.truth import Truth
 from recsys.ranking.rank import recommend
 from recsys.types import TopK
 
@@ -170,7 +172,9 @@ def quality(items, parts, every):
     scores = np.where(full >= 0, -np.arange(K, dtype=np.float32), np.float32(np.nan))
     lists = TopK(np.arange(m), full, scores, source, ("peer",), np.zeros(m, dtype=np.int8))
     metric = f"ndcg@{K}"
-    found = evaluate(lists, parts, EvaluationSettings(metrics=(metric,)), name="peer").per_user[metric].to_numpy()
+    found = (
+        evaluate(lists, Truth.of(parts, EvaluationSettings(metrics=(metric,))), name="peer").per_user[metric].to_numpy()
+    )
     return np.where(np.isin(np.arange(m), asked), found, np.nan)
 
 

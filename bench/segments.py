@@ -15,10 +15,10 @@ from recsys.data.reading.read import read_tables
 from recsys.data.splitting.split import split
 from recsys.data.splitting.strategies import ByTime
 from recsys.data.synthetic import film_world
-from recsys.evaluation.evaluate import truth_of
-from recsys.evaluation.judging.judge import judge
 from recsys.evaluation.judging.metrics import ndcg
+from recsys.evaluation.settings import EvaluationSettings
 from recsys.evaluation.testing.significance import mean_ci
+from recsys.evaluation.truth import Truth
 from recsys.features import segment_popularity
 from recsys.features.segment_popularity import BySegment
 from recsys.models import build
@@ -34,13 +34,12 @@ def main() -> None:
     world = film_world()
     tables = read_tables(world.events, world.items, world.users)
     parts = split(tables.take_log(), ByTime(), items=tables.items)
-    histories = parts.histories()
-    relevant, _ = truth_of(parts, 4, histories)
-    new = np.flatnonzero((np.diff(histories.indptr) == 0) & (np.diff(relevant.indptr) > 0))
+    truth = Truth.of(parts, EvaluationSettings(relevant=4))
+    new = np.flatnonzero((np.diff(truth.histories.indptr) == 0) & (np.diff(truth.relevant.indptr) > 0))
     model = Cascade({"als": build("als", {}), "popular": build("popular", {})}).fit(parts.train)
 
     def value(answers) -> np.ndarray:
-        return ndcg(judge(recommend(answers, histories[new], 10, users=new), relevant[new]), 10)
+        return ndcg(truth.judge(recommend(answers, truth.histories[new], 10, users=new)), 10)
 
     plain = value(model)
     rows = [["popular", "", f"{plain.mean():.3f}", ""]]

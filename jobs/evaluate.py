@@ -32,8 +32,8 @@ def main() -> int:
 def work(asked: argparse.Namespace) -> None:
     """Read, judge, print."""
     from recsys.config import SparkSettings
-    from recsys.evaluation.evaluate import EvaluationSettings
     from recsys.evaluation.judging.metrics import parse_all
+    from recsys.evaluation.settings import EvaluationSettings
     from recsys.runfolder import to_plain_json
     from recsys.spark.evaluation.evaluate import evaluate_tables
     from recsys.spark.session import session

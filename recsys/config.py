@@ -27,7 +27,7 @@ from recsys.data.reading.read import ReadSettings
 from recsys.data.splitting.strategies import AnyRule, ByTime, Fraction
 from recsys.data.weigh import FilterSettings, WeightSettings
 from recsys.errors import ConfigError, suggest_nearest
-from recsys.evaluation.evaluate import EvaluationSettings
+from recsys.evaluation.settings import EvaluationSettings
 
 
 class DataSettings(ReadSettings):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import csr_array
 
 from recsys import models, run_files
 from recsys.config import Config, RecommendSettings
@@ -20,9 +22,11 @@ from recsys.data.splitting.split import split
 from recsys.evaluation import cold_start
 from recsys.evaluation.beyond import Catalogue, extend
 from recsys.evaluation.cold_start import ColdStart
-from recsys.evaluation.evaluate import EvaluationSettings, evaluate
+from recsys.evaluation.evaluate import evaluate
 from recsys.evaluation.groups import whose
+from recsys.evaluation.settings import EvaluationSettings
 from recsys.evaluation.summary import summarise
+from recsys.evaluation.truth import Truth
 from recsys.features import segment_popularity
 from recsys.features.encoding import encode_features
 from recsys.features.segment_popularity import BySegment, Segments
@@ -60,6 +64,8 @@ def run(config: Config, *, progress: Steps | None = None) -> dict[str, Evaluatio
             parts = split(tables.take_log(), rule, weighting=config.weigh, filters=config.filter, items=tables.items)
             _write_split(folder, parts, tables.items)
             known = None if tables.items is None else encode_features(tables.items, ITEM, parts.train.items)
+            truth = Truth.of(parts, config.judge, exclude_seen=config.recommend.exclude_seen)
+            untested = _untested_users(parts) if config.recommend.everyone else None
             catalogue = _catalogue(parts.train, tables, config.judge)
             tested, known_users = parts.test.users, parts.history.users
             everyone = IdMap.of(tested.ids, known_users.ids)
@@ -70,7 +76,7 @@ def run(config: Config, *, progress: Steps | None = None) -> dict[str, Evaluatio
             if segments is not None:
                 segments.save(folder.path)
         evaluations, by_cut, losses = [], {}, {}
-        newcomers = ColdStart(parts, config.judge, config.recommend.k)
+        newcomers = ColdStart(truth, parts.history, config.recommend.k)
         for name, model in lineup(config, parts.train).items():
             with meter.hop(f"fit {name}"):
                 model.fit(parts.train, known)
@@ -81,12 +87,10 @@ def run(config: Config, *, progress: Steps | None = None) -> dict[str, Evaluatio
             with meter.hop(f"recommend {name}"):
                 told = partial(step, f"recommend {name}")
                 asked = [behind(model, segments, ids) for ids in (parts.test.users, parts.history.users)]
-                topk, table = _recommend(name, asked, parts, config.recommend, rules, told)
+                topk, table = _recommend(name, asked, truth, untested, config.recommend, rules, told)
                 folder.write_table(run_files.topk(name), table)
             with meter.hop(f"judge {name}"):
-                seen = config.recommend.exclude_seen
-                evaluation = evaluate(topk, parts, config.judge, name=name, exclude_seen=seen)
-                evaluations.append(extend(evaluation, topk, parts, catalogue, config.judge, exclude_seen=seen))
+                evaluations.append(extend(evaluate(topk, truth, name=name), topk, truth, catalogue))
             if newcomers.cuts:
                 with meter.hop(f"cold start {name}"):
                     by_cut[name] = newcomers.values(asked[0])
@@ -134,10 +138,27 @@ def behind(model: Recommender, segments: Segments | None, users: IdMap) -> Recom
     return BySegment(model, segments, segments.of_users(users.ids))
 
 
+@dataclass(frozen=True, eq=False)
+class Audience:
+    """Users who get lists: ``rows`` of the map ``users``, and csr ``histories``, one row per entry of ``rows``."""
+
+    users: IdMap
+    rows: np.ndarray
+    histories: csr_array
+
+
+def _untested_users(parts: Split) -> Audience:
+    """Return the users with a history who are not in the test."""
+    users = parts.history.users
+    rows = np.flatnonzero(parts.test.users.rows(users.ids) < 0)
+    return Audience(users, rows, parts.history.matrix()[rows])
+
+
 def _recommend(
     name: str,
     model: list[Recommender],
-    parts: Split,
+    truth: Truth,
+    untested: Audience | None,
     wanted: RecommendSettings,
     rules: list[CompiledRules | None],
     progress: Callable[[int, int], None],
@@ -146,20 +167,16 @@ def _recommend(
 
     ``model``, ``rules``: for rows of the tested users, and for rows of those with a history; more is not looked at.
     """
-    candidates, tested = parts.train.items, parts.test.users
     settings: dict[str, Any] = {
         "exclude_seen": wanted.exclude_seen,
         "memory_mb": wanted.memory_mb,
         "progress": progress,
     }
-    topk = recommend(model[0], parts.histories(), wanted.k, rules=rules[0], **settings)
-    table = topk_table(topk, tested, candidates)
-    if wanted.everyone and name not in BASELINES:
-        known = parts.history.users
-        others = np.flatnonzero(tested.rows(known.ids) < 0)
-        histories = parts.history.matrix()[others]
-        rest = recommend(model[1], histories, wanted.k, users=others, rules=rules[1], **settings)
-        table = pd.concat([table, topk_table(rest, known, candidates)], ignore_index=True)
+    topk = recommend(model[0], truth.histories, wanted.k, rules=rules[0], **settings)
+    table = topk_table(topk, truth.users, truth.candidates)
+    if untested is not None and name not in BASELINES:
+        rest = recommend(model[1], untested.histories, wanted.k, users=untested.rows, rules=rules[1], **settings)
+        table = pd.concat([table, topk_table(rest, untested.users, truth.candidates)], ignore_index=True)
     return topk, table
 
 

@@ -166,8 +166,9 @@ def read_tables_of_lists(
     tables: list[Path], truth: Path, metrics: list[str] | None, relevant: float | None
 ) -> list[Candidate]:
     """Evaluate tables of lists, made by any systems, against one truth."""
-    from recsys.evaluation.evaluate import EvaluationSettings, evaluate_tables
+    from recsys.evaluation.evaluate import evaluate_tables
     from recsys.evaluation.judging.metrics import parse_all
+    from recsys.evaluation.settings import EvaluationSettings
     from recsys.evaluation.topk_tables import read_topk, read_truth
 
     if len(tables) < 2:

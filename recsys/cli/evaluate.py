@@ -49,8 +49,9 @@ def evaluate(
 
     Example: recsys evaluate recs.csv truth.csv -m ndcg@10 -m recall@20 --json
     """
-    from recsys.evaluation.evaluate import EvaluationSettings, evaluate_tables, popularity
+    from recsys.evaluation.evaluate import evaluate_tables, popularity
     from recsys.evaluation.judging.metrics import parse_all
+    from recsys.evaluation.settings import EvaluationSettings
     from recsys.evaluation.summary import summarise
     from recsys.evaluation.topk_tables import read_topk, read_truth
     from recsys.runfolder import to_plain_json

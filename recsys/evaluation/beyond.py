@@ -16,12 +16,13 @@ from scipy.sparse import csr_array, diags_array
 
 from recsys.data.card import gini_coefficient
 from recsys.errors import ConfigError, suggest_nearest
-from recsys.evaluation.evaluate import EvaluationSettings, from_counts, truth_of
 from recsys.evaluation.groups import POPULARITY, Groups, by_item_group, popularity_codes, table_groups
 from recsys.evaluation.judging.metrics import parse_all
+from recsys.evaluation.settings import EvaluationSettings
+from recsys.evaluation.truth import Truth
 from recsys.features.encoding import encode_features
 from recsys.schema import ITEM
-from recsys.types import Evaluation, IdMap, Split, TopK
+from recsys.types import Evaluation, IdMap, TopK
 
 OF_ALL_LISTS = {
     "coverage": "share of the candidates that stand in at least one list",
@@ -109,50 +110,31 @@ def _is_list(cell: Any) -> bool:
     return "|" in cell if isinstance(cell, str) else isinstance(cell, list | tuple | np.ndarray)
 
 
-def extend(
-    evaluation: Evaluation,
-    topk: TopK,
-    split: Split,
-    catalogue: Catalogue,
-    judging: EvaluationSettings,
-    *,
-    exclude_seen: bool = True,
-) -> Evaluation:
+def extend(evaluation: Evaluation, topk: TopK, truth: Truth, catalogue: Catalogue) -> Evaluation:
     """Return the evaluation with the columns of item groups and of each list, and ``about["beyond"]`` of all lists.
 
     ``topk``: the lists that were evaluated, row by row.
     """
-    histories = split.histories()
-    relevant, _ = truth_of(split, judging.relevant, histories if exclude_seen else None)
-    columns = per_user(topk, relevant, histories, catalogue, judging, exclude_seen=exclude_seen)
+    columns = per_user(topk, truth, catalogue)
     beyond = of_all_lists(*exposure(topk.items, len(catalogue.likes)))
     per_row = pd.concat([evaluation.per_user, pd.DataFrame(columns, index=evaluation.per_user.index)], axis=1)
     return Evaluation(evaluation.name, per_row, evaluation.about | {"beyond": beyond})
 
 
-def per_user(
-    topk: TopK,
-    relevant: csr_array,
-    histories: csr_array,
-    catalogue: Catalogue,
-    judging: EvaluationSettings,
-    *,
-    exclude_seen: bool = True,
-) -> dict[str, np.ndarray]:
+def per_user(topk: TopK, truth: Truth, catalogue: Catalogue) -> dict[str, np.ndarray]:
     """Return column -> float64[m]: the primary metric within each item group, then the catalogue's measures.
 
     Args:
-        topk: m lists; items are rows of the catalogue.
-        relevant: csr (m, ≥ items) of values > 0.
-        histories: csr (m, items); what is stored is seen, what is > 0 is liked.
-        exclude_seen: lists leave out what was seen (so do the most popular items that serendipity looks past).
+        topk: one list per user of ``truth``, in its order; items are rows of the catalogue.
+        truth: what its histories store is seen, what is > 0 there is liked. Where lists leave out seen items, so do
+            the most popular items that serendipity compares with.
     """
-    primary = parse_all(judging.metrics)[0]
-    propensity = from_counts(np.pad(catalogue.likes, (0, relevant.shape[1] - len(catalogue.likes))))
+    settings, relevant, histories = truth.settings, truth.relevant, truth.histories
+    primary = parse_all(settings.metrics)[0]
     found: dict[str, np.ndarray] = {}
     for groups in catalogue.groups:
-        found |= by_item_group(topk, relevant, groups, primary, ties=judging.ties, propensity=propensity)
-    if judging.missing_users == "skip":
+        found |= by_item_group(topk, truth, groups, primary)
+    if settings.missing_users == "skip":
         skip = topk.items[:, 0] < 0
         found = {name: np.where(skip, np.nan, values) for name, values in found.items()}
     liked = csr_array(histories > 0).astype(np.float64)
@@ -160,7 +142,7 @@ def per_user(
     own = _ratio(liked @ catalogue.likes.astype(np.float64), liked.sum(axis=1))
     found["popularity_lift"] = _ratio(_list_mean(topk.items, catalogue.likes), own) - 1
     found["tail_share"] = _list_mean(topk.items, catalogue.groups[0].inside[:, -1])
-    found["serendipity"] = serendipity(topk, relevant, catalogue.likes, histories if exclude_seen else None)
+    found["serendipity"] = serendipity(topk, relevant, catalogue.likes, histories if truth.exclude_seen else None)
     if catalogue.attributes is not None:
         listed = _listed(topk.items, len(catalogue.likes))
         found["diversity"] = diversity(listed, catalogue.attributes)

@@ -9,61 +9,73 @@ import pandas as pd
 from scipy.sparse import csr_array
 
 from recsys.data.hashing import hash_words, id_bits
-from recsys.evaluation.evaluate import EvaluationSettings, score, truth_of
-from recsys.evaluation.judging.judge import judge
+from recsys.evaluation.evaluate import score
 from recsys.evaluation.judging.metrics import parse_all
 from recsys.evaluation.testing.significance import mean_ci
+from recsys.evaluation.truth import Truth
 from recsys.ranking.rank import recommend
-from recsys.types import Recommender, Split, select_rows
+from recsys.types import Interactions, Recommender, select_rows
 
-MOST = 1_000
-"""So many users are asked about, drawn by hash: their intervals are narrow enough, and every cut scores them again."""
-LEAST = 20
-"""Longer cuts, which fewer users have, are left out."""
+MOST_USERS = 1_000
+"""Users on the curve at most, drawn by hash: enough for narrow intervals, and every cut scores all of them again."""
+FEWEST_USERS = 20
+"""A cut for which fewer users have enough events is left out."""
 
 
 class ColdStart:
-    """The same users at every cut, by every model: who has events enough, their histories cut, and their truth.
+    """The same users at every cut, for every model: their histories cut to the first events, and their truth.
 
     Histories are cut to a user's first events (equal times: the lower item row), or, where events have no time, to
-    random ones that depend on user and item alone. All that the user has seen stays out of the lists, and the truth
-    stays what it is, so only what the model is told changes.
+    random ones that depend on user and item alone. Lists leave out *all* items of the whole history, and the truth
+    stays the same, so that only what the model knows of the user changes from cut to cut.
 
-    ``cuts``: those of ``judging.cold_start`` that at least :data:`LEAST` users have events for.
-    ``users``: int[m], rows of ``split.test.users``: who they are, which models are told.
+    ``cuts``: those of ``settings.cold_start`` for which at least :data:`FEWEST_USERS` users have enough events.
+    ``users``: int[m], the users on the curve as rows of ``truth.users``.
     """
 
-    def __init__(self, split: Split, judging: EvaluationSettings, k: int) -> None:
-        self.metric, self.k = parse_all(judging.metrics)[0], k
-        histories = split.histories()
-        relevant, _ = truth_of(split, judging.relevant, histories)
-        events = np.where(np.diff(relevant.indptr) > 0, np.diff(histories.indptr), -1)
-        self.cuts = tuple(cut for cut in sorted(set(judging.cold_start)) if (events >= max(cut, 1)).sum() >= LEAST)
-        able = np.flatnonzero(events >= max(self.cuts, default=np.inf))
-        if len(able) > MOST:
-            bits = hash_words(0, id_bits(pd.Index(split.test.users.ids_of(able))))
-            able = np.sort(able[np.argsort(bits, kind="stable")[:MOST]])
-        self.users, self.seen, self.relevant = able, select_rows(histories, able), select_rows(relevant, able)
+    def __init__(self, truth: Truth, history: Interactions, k: int) -> None:
+        """Choose the users and cut their histories, once for all models.
+
+        Args:
+            truth: of the run, with or without seen items; the curve always leaves them out.
+            history: what ``truth.histories`` was taken from, for the order of events.
+            k: length of the lists.
+        """
+        self.truth = truth.without_seen()
+        self.metric = parse_all(truth.settings.metrics)[0]
+        self.k = k
+        has_truth = np.diff(self.truth.relevant.indptr) > 0
+        events = np.where(has_truth, np.diff(truth.histories.indptr), -1)
+        # A user without any history says nothing about the cut 0 either: the curve has the same users at every cut.
+        self.cuts = tuple(
+            cut for cut in sorted(set(truth.settings.cold_start)) if (events >= max(cut, 1)).sum() >= FEWEST_USERS
+        )
+        users = np.flatnonzero(events >= max(self.cuts, default=np.inf))
+        if len(users) > MOST_USERS:
+            bits = hash_words(0, id_bits(pd.Index(truth.users.ids_of(users))))
+            users = np.sort(users[np.argsort(bits, kind="stable")[:MOST_USERS]])
+        self.users = users
+        self.seen = select_rows(truth.histories, users)
         self.seen.sort_indices()
-        self._place = _places(split, able)
+        position = _event_positions(self.seen, truth, history, users)
+        self._histories = {cut: _keep_entries(self.seen, position < cut) for cut in self.cuts}
 
     def values(self, model: Recommender) -> dict[int, np.ndarray]:
         """Return cut -> float64[users] of the primary metric."""
-        found = {}
-        for cut in self.cuts:
-            told = _kept(self.seen, self._place < cut)
-            lists = recommend(model, told, self.k, users=self.users, seen=self.seen)
-            judged = judge(lists, self.relevant)
-            found[cut] = score(judged, [self.metric], "zero")[str(self.metric)]
-        return found
+        values = {}
+        for cut, histories in self._histories.items():
+            topk = recommend(model, histories, self.k, users=self.users, seen=self.seen)
+            judged = self.truth.judge(topk)
+            values[cut] = score(judged, [self.metric], "zero")[str(self.metric)]
+        return values
 
 
 def summary(values: dict[str, dict[int, np.ndarray]], metric: str) -> dict[str, Any]:
-    """Return what coldstart.json holds: a row a model and cut with its interval, and where the lead changes hands."""
+    """Return what coldstart.json holds: a row per model and cut with its interval, and the best model at each cut."""
     rows = []
     for name, by_cut in values.items():
-        for cut, own in by_cut.items():
-            mean, low, high = mean_ci(own)
+        for cut, user_values in by_cut.items():
+            mean, low, high = mean_ci(user_values)
             rows.append({"model": name, "events": cut, "mean": mean, "ci95": [low, high]})
     cuts = list(next(iter(values.values()), {}))
     leaders = [max(values, key=lambda name: float(values[name][cut].mean())) for cut in cuts]
@@ -71,21 +83,23 @@ def summary(values: dict[str, dict[int, np.ndarray]], metric: str) -> dict[str, 
     return {"metric": metric, "users": users, "curve": rows, "leads": dict(zip(map(str, cuts), leaders, strict=True))}
 
 
-def _places(split: Split, rows: np.ndarray) -> np.ndarray:
-    """Return int64[nnz of the histories]: 0, 1, 2 … within each user, in the order in which events came."""
-    history = split.history
+def _event_positions(histories: csr_array, truth: Truth, history: Interactions, users: np.ndarray) -> np.ndarray:
+    """Return int64[nnz of ``histories``]: 0, 1, 2 … within each user, in the order in which the events came."""
+    # Stored zeros vanish from some operations, and -1 stands for an unknown time: + 2 keeps every entry positive.
     times = csr_array((history.time.astype(np.float64) + 2, (history.user, history.item)), shape=history.matrix().shape)
-    own = select_rows(times, history.users.rows(split.test.users.ids)[rows])
-    own.sort_indices()
-    user = np.repeat(np.arange(len(rows)), np.diff(own.indptr))
-    chance = hash_words(1, id_bits(pd.Index(split.test.users.ids_of(rows)))[user], own.indices)
-    order = np.lexsort((chance if (history.time < 0).all() else own.indices, own.data, user))
-    place = np.empty(len(order), dtype=np.int64)
-    place[order] = np.arange(len(order)) - own.indptr[user[order]]
-    return place
+    times = select_rows(times, history.users.rows(truth.users.ids)[users])
+    times.sort_indices()
+    row = np.repeat(np.arange(len(users)), np.diff(histories.indptr))
+    tie_break = histories.indices
+    if (history.time < 0).all():
+        tie_break = hash_words(1, id_bits(pd.Index(truth.users.ids_of(users)))[row], histories.indices)
+    order = np.lexsort((tie_break, times.data, row))
+    position = np.empty(len(order), dtype=np.int64)
+    position[order] = np.arange(len(order)) - histories.indptr[row[order]]
+    return position
 
 
-def _kept(matrix: csr_array, kept: np.ndarray) -> csr_array:
-    """Return the matrix with some of its stored entries."""
-    upto = np.concatenate([[0], np.cumsum(kept)])[matrix.indptr]
-    return csr_array((matrix.data[kept], matrix.indices[kept], upto), shape=matrix.shape)
+def _keep_entries(matrix: csr_array, keep: np.ndarray) -> csr_array:
+    """Return the matrix with the stored entries of ``keep`` (bool[nnz]) alone."""
+    indptr = np.concatenate([[0], np.cumsum(keep)])[matrix.indptr]
+    return csr_array((matrix.data[keep], matrix.indices[keep], indptr), shape=matrix.shape)

@@ -2,95 +2,50 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
-
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, field_validator
-from scipy.sparse import csr_array
 
 from recsys import kernels
-from recsys.errors import InputError, RecsysError
+from recsys.errors import InputError
 from recsys.evaluation.judging import conventions
 from recsys.evaluation.judging.conventions import Convention
-from recsys.evaluation.judging.judge import Judged, Ties, judge, judge_codes
+from recsys.evaluation.judging.judge import Judged, judge_codes
 from recsys.evaluation.judging.metrics import Metric, parse_all
+from recsys.evaluation.settings import EvaluationSettings
 from recsys.evaluation.topk_tables import LISTS, TRUTH, codes, lists
+from recsys.evaluation.truth import Truth, propensity_of_counts
 from recsys.schema import ITEM, USER, VALUE, unify_ids
-from recsys.types import SHORTFALL, Evaluation, Interactions, Split, TopK
+from recsys.types import SHORTFALL, Evaluation, TopK
 
 CAUTION = (
     " Caution: ranked among {} sampled candidates only. Such numbers are biased, cannot be compared with full ranking,"
     " and can order models wrongly (Krichene and Rendle, KDD 2020)."
 )
-DEFAULT_METRICS = ("ndcg@10", "recall@10", "precision@10", "map@10", "mrr@10", "hit_rate@10")
 
 
-class EvaluationSettings(BaseModel):
-    """What is measured, and what counts as relevant."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    metrics: tuple[str, ...] = Field(DEFAULT_METRICS, min_length=1, description="the first is the primary one")
-    relevant: float | None = Field(
-        None, description="a test pair is relevant when its value is at least this; unset: value > 0"
-    )
-    missing_users: Literal["zero", "skip"] = Field(
-        "zero", description="users with something relevant but no list: count them as 0, or leave them out"
-    )
-    ties: Ties = Field(
-        "stable", description="equal scores: the order as it is, the average over all orders, the worst, or the best"
-    )
-    baseline: str = Field("popular", description="the model that differences are taken from")
-    segments: tuple[str, ...] = Field(
-        (), description="columns of the users or items table: results are shown for each of their groups too"
-    )
-    attribute: str | None = Field(
-        None, description="column of the items table for diversity and calibration; unset: the first that holds lists"
-    )
-    cold_start: tuple[int, ...] = Field(
-        (0, 1, 2, 5, 10),
-        description="numbers of events that histories are cut to, for the cold-start curve; local runs only; none: no"
-        " curve",
-    )
-    resamples: int = Field(1000, ge=100, description="bootstrap resamples of an interval")
-
-    @field_validator("metrics")
-    @classmethod
-    def _known(cls, metrics: tuple[str, ...]) -> tuple[str, ...]:
-        try:
-            return tuple(map(str, parse_all(metrics)))
-        except RecsysError as error:
-            raise ValueError(str(error)) from error
-
-
-def evaluate(
-    topk: TopK, split: Split, judging: EvaluationSettings | None = None, *, name: str, exclude_seen: bool = True
-) -> Evaluation:
-    """Judge the lists of ``split.test`` users.
+def evaluate(topk: TopK, truth: Truth, *, name: str) -> Evaluation:
+    """Judge the lists of all tested users.
 
     Args:
-        topk: one list a row of ``split.test.users``, in that order; items are rows of ``split.train.items``.
-        exclude_seen: what the history holds could not be recommended, so it leaves the truth, and is counted.
-
-    Truth: test pairs with value ≥ ``judging.relevant`` (unset: > 0), never one whose value is 0 or negative. Test items
-    that are no candidates stay relevant: nobody could recommend them, and every denominator has them.
+        topk: one list per tested user; ``topk.users`` are rows of ``truth.users``, items are rows of
+            ``truth.candidates``.
+        truth: what is relevant, and the settings, which :meth:`.truth.Truth.of` explains.
 
     Returns:
-        per_user: user_id, n_relevant, n_history, shortfall, then the metrics; a row for every tested user.
+        per_user: user_id, n_relevant, n_history, shortfall, then the metrics; one row per tested user.
+
+    Raises:
+        ValueError: lists and tested users differ in number.
     """
-    judging = judging or EvaluationSettings()
-    histories = split.histories()
-    relevant, removed = truth_of(split, judging.relevant, histories if exclude_seen else None)
-    propensity = train_propensity(split, relevant.shape[1])
-    judged = judge(topk, relevant, ties=judging.ties, propensity=propensity)
+    if len(topk.users) != len(truth):
+        raise ValueError(f"{len(topk.users):,} lists for {len(truth):,} tested users: give one list per user")
+    judged = truth.judge(topk)
     columns = {
         "n_relevant": judged.n_relevant,
-        "n_history": np.diff(histories.indptr).astype(np.int64),
+        "n_history": np.diff(truth.histories.indptr).astype(np.int64)[topk.users],
         "shortfall": np.array(SHORTFALL, dtype=object)[topk.shortfall],
     }
-    counts = {"seen_pairs_removed": removed, "relevant_outside_candidates": outside(relevant, len(split.train.items))}
-    return build(name, split.test.users.ids_of(topk.users), columns, judged, judging, counts)
+    return build(name, truth.users.ids_of(topk.users), columns, judged, truth.settings, truth.counts)
 
 
 def evaluate_tables(
@@ -136,7 +91,7 @@ def evaluate_tables(
     if repeated := int(kernels.count_repeats(chosen[order], bounds, len(items)).sum()):
         raise InputError(f"truth: {repeated:,} rows repeat a (user, item) pair: keep one of each")
     value = truth[VALUE].to_numpy(dtype=np.float64) if VALUE in truth else np.ones(len(truth))
-    kept = order[_is_relevant(value, judging.relevant)[order]]
+    kept = order[judging.is_relevant(value)[order]]
     ranked = lists(recs, reader, listed, m, where=name, names=items if theirs and theirs.by_score else None)
     judged = judge_codes(
         ranked.item,
@@ -173,12 +128,7 @@ def popularity(train: pd.DataFrame, items: pd.Series | None = None) -> pd.Series
     positive = train[train[VALUE] > 0] if VALUE in train else train
     chosen, asked = positive[ITEM], train[ITEM] if items is None else pd.concat([train[ITEM], items])
     names, (row, _) = codes(chosen, asked)
-    return pd.Series(from_counts(np.bincount(row, minlength=len(names))), index=names)
-
-
-def from_counts(counts: Any) -> Any:
-    """Return (n + 1) / (max n + 1) of an array or Series of counts: never 0, 1 for the most popular item."""
-    return (counts + 1) / (counts.max() + 1)
+    return pd.Series(propensity_of_counts(np.bincount(row, minlength=len(names))), index=names)
 
 
 def _aligned(propensity: pd.Series, items: np.ndarray) -> np.ndarray:
@@ -234,39 +184,3 @@ def count(judged: Judged, missing_users: str) -> dict[str, int]:
         "without_list": int(absent.sum()),
         "short": int((defined & (judged.length > 0) & (judged.length < judged.k)).sum()),
     }
-
-
-def _is_relevant(value: np.ndarray, least: float | None) -> np.ndarray:
-    return (value > 0) if least is None else (value > 0) & (value >= least)
-
-
-def truth_of(split: Split, least: float | None, seen: csr_array | None) -> tuple[csr_array, int]:
-    """Return csr (tested users, candidates + other test items) of relevant values, and the seen pairs removed."""
-    test, candidates = split.test, split.train.items
-    column = candidates.rows(test.items.ids)
-    others = column < 0
-    column[others] = len(candidates) + np.arange(others.sum())
-    relevant = _is_relevant(test.value, least)
-    keep = relevant & ~_stored(seen, test, column) if seen is not None else relevant
-    shape = (len(test.users), len(candidates) + int(others.sum()))
-    cell = (test.user[keep], column[test.item[keep]])
-    return csr_array((test.value[keep].astype(np.float64), cell), shape=shape), int(relevant.sum() - keep.sum())
-
-
-def train_propensity(split: Split, width: int) -> np.ndarray:
-    """Return float64[width] from popularity in train; items outside it were never chosen."""
-    train = split.train
-    return from_counts(np.bincount(train.item[train.value > 0], minlength=width))
-
-
-def _stored(matrix: csr_array, test: Interactions, column: np.ndarray) -> np.ndarray:
-    """Return bool[n]: which test pairs ``matrix`` (rows = test users) stores."""
-    width = matrix.shape[1] + len(column)  # wide enough for the columns of other test items too
-    row = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-    known = row * width + matrix.indices
-    return np.isin(test.user.astype(np.int64) * width + column[test.item], known)
-
-
-def outside(relevant: csr_array, candidates: int) -> int:
-    """Return how many relevant pairs lie in columns past the candidates."""
-    return int((relevant.indices >= candidates).sum())

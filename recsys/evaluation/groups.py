@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_array
 
 from recsys.errors import ConfigError, suggest_nearest
-from recsys.evaluation.judging.judge import judge
 from recsys.evaluation.judging.metrics import Metric
 from recsys.evaluation.testing.significance import Sums
+from recsys.evaluation.truth import Truth
 from recsys.schema import ITEM, USER
 from recsys.types import TopK
 
@@ -171,24 +170,16 @@ def within(metric: Metric | str, grouping: Grouping, level: str) -> str:
     return f"{metric}[{grouping.name}={level}]"
 
 
-def by_item_group(
-    topk: TopK, relevant: csr_array, groups: Groups, metric: Metric, **settings: Any
-) -> dict[str, np.ndarray]:
+def by_item_group(topk: TopK, truth: Truth, groups: Groups, metric: Metric) -> dict[str, np.ndarray]:
     """Return column -> float64[m]: the metric when only one group's items are relevant, NaN where a user has none.
 
-    Args:
-        relevant: csr (m, ≥ items) of values > 0, as :func:`~recsys.evaluation.judging.judge.judge` takes it.
-        groups: of the items that lists can name; relevant items past them are in the last level.
-        settings: of :func:`~recsys.evaluation.judging.judge.judge`.
+    ``groups``: of the candidates; relevant items that are no candidates are in the last level.
     """
-    inside, found = groups.rows(relevant.indices), {}
-    row = np.repeat(np.arange(relevant.shape[0]), np.diff(relevant.indptr))
-    for code, level in enumerate(groups.grouping.levels):
-        keep = inside[:, code]
-        cell = (row[keep], relevant.indices[keep])
-        part = csr_array((relevant.data[keep], cell), shape=relevant.shape)
-        found[within(metric, groups.grouping, level)] = metric(judge(topk, part, **settings))
-    return found
+    in_level = groups.rows(truth.relevant.indices)
+    return {
+        within(metric, groups.grouping, level): metric(truth.keep_relevant(in_level[:, code]).judge(topk))
+        for code, level in enumerate(groups.grouping.levels)
+    }
 
 
 def gap(sums: Sums, columns: np.ndarray, levels: tuple[str, ...]) -> dict[str, Any]:

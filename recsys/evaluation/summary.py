@@ -16,8 +16,8 @@ import pandas as pd
 
 from recsys.data.hashing import id_bits
 from recsys.evaluation.beyond import Catalogue
-from recsys.evaluation.evaluate import EvaluationSettings
 from recsys.evaluation.groups import HISTORY, Grouping, Groups, gap, history_codes, table_groups, within
+from recsys.evaluation.settings import EvaluationSettings
 from recsys.evaluation.testing.significance import Sums, bootstrap_sums, detectable, holm
 from recsys.schema import USER
 from recsys.types import Evaluation

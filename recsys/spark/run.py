@@ -28,9 +28,10 @@ from recsys.runfolder import RunFolder
 from recsys.schema import ITEM, RANK, SCORE, SOURCE, TIME, USER
 from recsys.spark.data import audit
 from recsys.spark.data.read import read_tables
-from recsys.spark.data.split import Split, split
+from recsys.spark.data.split import Split, keep, split
 from recsys.spark.errors import told
 from recsys.spark.evaluation import beyond, evaluate
+from recsys.spark.evaluation.truth import Truth
 from recsys.spark.features import attributes, segment_popularity
 from recsys.spark.ranking.business_rules import Ruled, deny, in_rows, under_rules, why_short
 from recsys.spark.ranking.recommend import Scorer, histories, popular, recent, top_k
@@ -91,18 +92,14 @@ def run(config: Config, *, progress: Steps | None = None, spark: SparkSession | 
             if "history" not in parts.named:
                 _link(folder.path / run_files.TRAIN, folder.path / run_files.HISTORY)
             seen = config.recommend.exclude_seen
-            relevant, tested, removed = evaluate.truth(parts.test, config.judge, parts.history, exclude_seen=seen)
-            if evaluate.debiased(config.judge):
-                relevant = evaluate.propensities(relevant, parts.train)
-            tested.write.parquet(str(work / "tested"))
-            tested = spark.read.parquet(str(work / "tested"))
+            truth = Truth.of(parts, config.judge, exclude_seen=seen, work=work)
             likes = popular(parts.train, parts.candidates)
             known = beyond.catalogue(parts, tables, likes, config.judge)
             groups, inside = beyond.user_groups(spark, tables, config.judge)
             segments = segment_popularity.fit_segments(parts, people, config.recommend)
             if segments is not None:
                 segments.save(folder.path)
-        outside = relevant.where(F.col("item") >= parts.candidates).count()
+        k = config.recommend.k
         judged, about, of_all = {}, {}, {}
         scorers = lineup(parts, items, config, params, likes, segments, meter, folder, work)
         metrics = parse_all(config.judge.metrics)
@@ -117,12 +114,11 @@ def run(config: Config, *, progress: Steps | None = None, spark: SparkSession | 
         for place, (name, (scorer, users)) in enumerate(scorers.items()):
             step("recommend and judge", place, len(scorers))
             with meter.hop(f"recommend {name}"):
-                lists, why = _recommend(name, scorer, users, parts, config, rules, tested, folder, work)
+                lists, why = _recommend(name, scorer, users, parts, config, rules, truth.tested, folder, work)
             with meter.hop(f"judge {name}"):
-                judged[name] = _judge(name, lists, why, relevant, tested, parts, config, work, known, layout)
-                of_all[name] = beyond.exposure(lists, tested, parts.candidates)
-                about[name] = evaluate.counts(judged[name], config.judge, config.recommend.k)
-                about[name] |= removed | {"relevant_outside_candidates": outside}
+                judged[name] = _judge(name, lists, why, truth, parts, k, work, known, layout)
+                of_all[name] = beyond.exposure(lists, truth.tested, parts.candidates)
+                about[name] = evaluate.counts(judged[name], config.judge, k) | truth.counts
         with meter.hop("summarise"):
             _write_per_user(judged, layout, folder)
             resamples = config.judge.resamples
@@ -239,30 +235,21 @@ def _judge(
     name: str,
     lists: DataFrame,
     why: DataFrame | None,
-    relevant: DataFrame,
-    tested: DataFrame,
+    truth: Truth,
     parts: Split,
-    config: Config,
+    k: int,
     work: Path,
     known: Catalogue,
     layout: Layout,
 ) -> DataFrame:
-    k = config.recommend.k
-    measure = beyond.columns_of(known, config.judge, k, config.recommend.exclude_seen)
-    further = (measure, layout.columns[len(layout.metrics) :])
-    frame = evaluate.per_user(lists, relevant, tested, config.judge, k, further=further)
+    further = (beyond.columns_of(known, truth, k), layout.columns[len(layout.metrics) :])
+    frame = evaluate.per_user(lists, truth, k, further=further)
     named = frame.join(parts.users.withColumnRenamed("row", "user"), "user")
     listed = F.col("n_listed")
-    reason = (
-        F.when(listed >= k, "none")
-        .when(listed == 0, "cold_no_fallback")
-        .when(F.lit(parts.candidates < k), "small_catalogue")
-        .otherwise("all_seen")
-    )
+    reason = evaluate.shortfall(listed, k, parts.candidates)
     if why is not None:
         named, reason = named.join(why, "user"), F.when(listed >= k, "none").otherwise(F.col("why"))
-    named.withColumn("shortfall", reason).drop("user", "why").write.parquet(str(work / f"judged-{name}"))
-    return named.sparkSession.read.parquet(str(work / f"judged-{name}"))
+    return keep(named.withColumn("shortfall", reason).drop("user", "why"), work / f"judged-{name}")
 
 
 def _write_per_user(judged: dict[str, DataFrame], layout: Layout, folder: RunFolder) -> None:

@@ -21,6 +21,7 @@ from recsys.runfolder import RunFolder
 from recsys.schema import ITEM, TIME, USER, VALUE
 from recsys.spark.data.split import keep, number, order_statistic, row_hash_of
 from recsys.spark.evaluation import evaluate
+from recsys.spark.evaluation.truth import Truth
 from recsys.spark.ranking.recommend import Scorer, histories, popular, recent, top_k
 from recsys.spark.run import als_params
 from recsys.spark.session import session
@@ -93,11 +94,11 @@ def _judge(known: DataFrame, tested: DataFrame, config: Config, name: str, metri
         raise InputError(f"[tune]: a fold has no {part} pairs: use fewer folds, or another share or rule.")
     judging = config.judge.model_copy(update={"metrics": (metric,), "segments": ()})
     seen = config.recommend.exclude_seen
-    relevant, asked, _ = evaluate.truth(test, judging, train, exclude_seen=seen)
-    if evaluate.debiased(judging):
-        relevant = evaluate.propensities(relevant, train)
-    asked = keep(asked, work / "asked")
-    past = keep(histories(train, asked.select("user")), work / "past")
+    truth = Truth.of_pairs(test, train, judging, exclude_seen=seen)
+    if judging.debiased:
+        truth = truth.with_propensity(train)
+    truth = truth.write(work)
+    past = keep(histories(train, truth.tested.select("user")), work / "past")
     fallback = (
         "popular" if config.recommend.fallback == "segment" else config.recommend.fallback
     )  # alike for all trials
@@ -116,7 +117,7 @@ def _judge(known: DataFrame, tested: DataFrame, config: Config, name: str, metri
             exclude_seen=seen,
             memory_mb=config.recommend.memory_mb,
         )
-        per_user = evaluate.per_user(lists, relevant, asked, judging, config.recommend.k)
+        per_user = evaluate.per_user(lists, truth, config.recommend.k)
         defined = F.nanvl(F.col(f"`{metric}`"), F.lit(None))
         found = per_user.agg(F.avg(defined)).first()
         shutil.rmtree(place, ignore_errors=True)

@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from recsys.config import Config, TuneSettings
+from recsys.config import Config, RecommendSettings, TuneSettings
 from recsys.data.hashing import pair_hash
 from recsys.data.weigh import interactions_from_table
 from recsys.errors import InputError
 from recsys.evaluation.evaluate import evaluate
+from recsys.evaluation.truth import Truth
 from recsys.features.encoding import encode_features
 from recsys.ranking.rank import recommend
 from recsys.schema import ITEM, TIME, USER, VALUE
 from recsys.types import Features, IdMap, Interactions, Recommender, Split
 
-Fold = tuple[Split, Features | None]
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """A part of train that stands in for the test: its split, the items' features if any, and its truth."""
+
+    split: Split
+    features: Features | None
+    truth: Truth
 
 
-def folds(train: pd.DataFrame, wanted: TuneSettings, items: pd.DataFrame | None = None, seed: int = 0) -> list[Fold]:
-    """Return the folds of a train part, each with the items' features where there is an items table.
+def folds(train: pd.DataFrame, config: Config, metric: str, items: pd.DataFrame | None = None) -> list[Fold]:
+    """Return the folds of a train part, by ``config.tune``, each with the truth by which ``metric`` is computed.
 
     ``time``: window f of F holds the ``share`` of events before the last F - f windows; its train is all that is
     earlier, and equal times never straddle. ``pairs``: the hash of (user, item) names the fold that tests it.
@@ -29,27 +38,44 @@ def folds(train: pd.DataFrame, wanted: TuneSettings, items: pd.DataFrame | None 
     Raises:
         InputError: no times for windows, or a fold without train or test pairs.
     """
+    wanted = config.tune
     timed = bool((train[TIME] >= 0).all())
     if wanted.rule == "time" and not timed:
         raise InputError("[tune] rule = 'time' needs events with timestamps: use 'pairs'.")
     by_time = wanted.rule == "time" or (wanted.rule is None and timed)
-    sides = _windows(train, wanted) if by_time else _pairs(train, wanted, seed)
-    return [_fold(train, known, tested, items, "time" if by_time else "pairs") for known, tested in sides]
+    sides = _windows(train, wanted) if by_time else _pairs(train, wanted, config.seed)
+    rule = "time" if by_time else "pairs"
+    splits = [_split(train, in_train, in_test, items, rule) for in_train, in_test in sides]
+    return [
+        Fold(
+            split,
+            None if items is None else encode_features(items, ITEM, split.train.items),
+            fold_truth(split, config, metric),
+        )
+        for split in splits
+    ]
 
 
-def per_user(model: Recommender, fold: Fold, config: Config, metric: str) -> pd.Series:
+def fold_truth(split: Split, config: Config, metric: str) -> Truth:
+    """Return the truth of a split's tested users, for one metric and no groups of users."""
+    settings = config.judge.model_copy(update={"metrics": (metric,), "segments": ()})
+    return Truth.of(split, settings, exclude_seen=config.recommend.exclude_seen)
+
+
+def per_user(model: Recommender, fold: Fold, recommending: RecommendSettings) -> pd.Series:
     """Return user -> value of a model, fitted on the fold's train; NaN for a user without anything relevant."""
-    split, known = fold
-    return judged(model.fit(split.train, known), split, config, metric)
+    return judged(model.fit(fold.split.train, fold.features), fold.truth, recommending)
 
 
-def judged(model: Recommender, split: Split, config: Config, metric: str) -> pd.Series:
-    """Return user -> value of a fitted model."""
-    settings = {"exclude_seen": config.recommend.exclude_seen, "memory_mb": config.recommend.memory_mb}
-    topk = recommend(model, split.histories(), config.recommend.k, **settings)  # type: ignore[arg-type]
-    judging = config.judge.model_copy(update={"metrics": (metric,), "segments": ()})
-    found = evaluate(topk, split, judging, name="trial", exclude_seen=config.recommend.exclude_seen)
-    return found.per_user.set_index(USER)[metric]
+def judged(model: Recommender, truth: Truth, recommending: RecommendSettings) -> pd.Series:
+    """Return user -> value of a fitted model by the primary metric of ``truth``.
+
+    Lists leave out seen items where the truth leaves them out.
+    """
+    topk = recommend(
+        model, truth.histories, recommending.k, exclude_seen=truth.exclude_seen, memory_mb=recommending.memory_mb
+    )
+    return evaluate(topk, truth, name="trial").per_user.set_index(USER)[truth.settings.metrics[0]]
 
 
 def _windows(train: pd.DataFrame, wanted: TuneSettings) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -66,12 +92,13 @@ def _pairs(train: pd.DataFrame, wanted: TuneSettings, seed: int) -> Iterator[tup
         yield place != fold, place == fold
 
 
-def _fold(train: pd.DataFrame, known: np.ndarray, tested: np.ndarray, items: pd.DataFrame | None, rule: str) -> Fold:
-    relevant = tested & (train[VALUE].to_numpy() > 0)
-    if not known.any() or not relevant.any():
-        part = "train" if not known.any() else "liked test"
+def _split(
+    train: pd.DataFrame, in_train: np.ndarray, in_test: np.ndarray, items: pd.DataFrame | None, rule: str
+) -> Split:
+    relevant = in_test & (train[VALUE].to_numpy() > 0)
+    if not in_train.any() or not relevant.any():
+        part = "liked test" if in_train.any() else "train"
         raise InputError(f"[tune]: a fold by {rule} has no {part} pairs: use fewer folds, or another share or rule.")
-    candidates = IdMap.of(train.loc[known, ITEM], [] if items is None else items[ITEM])
-    kept: Interactions = interactions_from_table(train[known], items=candidates)
-    split = Split(train=kept, history=kept, test=interactions_from_table(train[tested]), rule=rule)
-    return split, None if items is None else encode_features(items, ITEM, candidates)
+    candidates = IdMap.of(train.loc[in_train, ITEM], [] if items is None else items[ITEM])
+    kept: Interactions = interactions_from_table(train[in_train], items=candidates)
+    return Split(train=kept, history=kept, test=interactions_from_table(train[in_test]), rule=rule)

@@ -15,7 +15,7 @@ from recsys.data.hashing import id_bits, id_hash
 from recsys.evaluation.testing.significance import mean_ci
 from recsys.experiment import configured
 from recsys.models.combining.trial import subset
-from recsys.tune.folds import Fold, folds, judged, per_user
+from recsys.tune.folds import Fold, fold_truth, folds, judged, per_user
 from recsys.tune.study import Tuned, train_part
 from recsys.types import Split
 
@@ -50,17 +50,17 @@ def learn(tuned: Tuned, *, progress: Steps | None = None) -> Learning:
     config, name = tuned.config, tuned.model
     kind = str(config.models[name].get("model", name))
     train, items = train_part(config, kind)
-    fold = folds(train, config.tune, items, config.seed)[-1]
+    fold = folds(train, config, tuned.metric, items)[-1]
     variants = _variants(config, name)
     tried: dict[Any, tuple[Config, Fold]] = {share: (config, _share(fold, share)) for share in SHARES}
     tried |= {change: (changed, fold) for change, changed in variants.items()}
     values: dict[Any, pd.Series] = {}
     for key, (settings, part) in tried.items():
-        values[key] = per_user(configured(name, settings), part, settings, tuned.metric)
+        values[key] = per_user(configured(name, settings), part, settings.recommend)
         if progress:
             progress("learning curve", len(values), len(tried))
     curve = [
-        {"share": share, "users": int((_kept(fold[0], share)).sum())} | _mean(values[share], config.seed)
+        {"share": share, "users": int((_kept(fold.split, share)).sum())} | _mean(values[share], config.seed)
         for share in SHARES
     ]
     changes = [{"change": key} | _difference(values[key] - values[1.0], config.seed) for key in variants]
@@ -91,17 +91,18 @@ def _kept(split: Split, share: float) -> np.ndarray:
 
 
 def _share(fold: Fold, share: float) -> Fold:
-    """Return the fold with a share of its training users; histories stay whole."""
-    split, known = fold
-    return replace(split, train=subset(split.train, _kept(split, share)[split.train.user])), known
+    """Return the fold with a share of its training users; histories and truth stay as they are."""
+    split = fold.split
+    return replace(fold, split=replace(split, train=subset(split.train, _kept(split, share)[split.train.user])))
 
 
 def _on_train(config: Config, name: str, fold: Fold, metric: str) -> float:
     """Return the metric on the pairs trained on, nothing masked."""
-    split, known = fold
-    model = configured(name, config).fit(split.train, known)
-    seen = config.model_copy(update={"recommend": config.recommend.model_copy(update={"exclude_seen": False})})
-    return float(np.nanmean(judged(model, replace(split, test=split.train), seen, metric)))
+    split = fold.split
+    model = configured(name, config).fit(split.train, fold.features)
+    unmasked = config.model_copy(update={"recommend": config.recommend.model_copy(update={"exclude_seen": False})})
+    truth = fold_truth(replace(split, test=split.train), unmasked, metric)
+    return float(np.nanmean(judged(model, truth, unmasked.recommend)))
 
 
 def _mean(values: pd.Series, seed: int) -> dict[str, Any]:

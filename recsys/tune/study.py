@@ -130,10 +130,10 @@ def _judges(config: Config, name: str, kind: str, metric: str, storage: Path) ->
             yield found
         return
     train, items = train_part(config, kind)
-    parts = folds(train, config.tune, items, config.seed)
+    parts = folds(train, config, metric, items)
 
     def judge(fold: Fold, settings: Config) -> float:
-        return float(np.nanmean(per_user(configured(name, settings), fold, settings, metric)))
+        return float(np.nanmean(per_user(configured(name, settings), fold, settings.recommend)))
 
     yield [partial(judge, fold) for fold in parts]
 

@@ -10,8 +10,10 @@ from recsys.data.splitting.strategies import Fraction
 from recsys.errors import ConfigError
 from recsys.evaluation import beyond
 from recsys.evaluation.beyond import Catalogue
-from recsys.evaluation.evaluate import EvaluationSettings, evaluate
+from recsys.evaluation.evaluate import evaluate
+from recsys.evaluation.settings import EvaluationSettings
 from recsys.evaluation.summary import summarise
+from recsys.evaluation.truth import Truth
 from recsys.models import build
 from recsys.ranking.rank import recommend
 from recsys.types import IdMap, TopK
@@ -55,16 +57,20 @@ def catalogue_of(likes, attributes=None):
     return Catalogue.of(likes, 12, EvaluationSettings(), IdMap.of(np.arange(ITEMS)))
 
 
-def measured(world, **settings):
+def measured(world, exclude_seen=True):
     rows, likes, relevant, history, _ = world
-    return beyond.per_user(
-        topk_of(rows),
-        csr_array(relevant),
-        stored(history),
-        catalogue_of(likes),
-        EvaluationSettings(metrics=("recall@5",)),
-        **settings,
+    ids = IdMap.of(np.arange(ITEMS))
+    truth = Truth(
+        users=IdMap.of(np.arange(USERS)),
+        candidates=ids,
+        histories=stored(history),
+        relevant=csr_array(relevant),
+        propensity=np.ones(relevant.shape[1]),
+        counts={},
+        settings=EvaluationSettings(metrics=("recall@5",)),
+        exclude_seen=exclude_seen,
     )
+    return beyond.per_user(topk_of(rows), truth, catalogue_of(likes))
 
 
 def test_novelty_lift_and_tail_by_loops(world):
@@ -174,10 +180,10 @@ def judged():
     judging = EvaluationSettings(metrics=("ndcg@5", "recall@5"), segments=("age", "genres"), resamples=100)
     likes = np.bincount(parts.train.item, minlength=40)
     catalogue = Catalogue.of(likes, len(parts.train.users), judging, parts.train.items, items, ["genres"])
-    evaluations = []
+    truth, evaluations = Truth.of(parts, judging), []
     for name in ("popular", "random"):
-        topk = recommend(build(name, {}).fit(parts.train), parts.histories(), 5)
-        evaluations.append(beyond.extend(evaluate(topk, parts, judging, name=name), topk, parts, catalogue, judging))
+        topk = recommend(build(name, {}).fit(parts.train), truth.histories, 5)
+        evaluations.append(beyond.extend(evaluate(topk, truth, name=name), topk, truth, catalogue))
     return evaluations, summarise(evaluations, judging, users=users, catalogue=catalogue), users
 
 

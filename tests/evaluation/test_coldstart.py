@@ -5,7 +5,8 @@ import pytest
 from scipy.sparse import csr_array
 
 from recsys.evaluation.cold_start import ColdStart, summary
-from recsys.evaluation.evaluate import EvaluationSettings
+from recsys.evaluation.settings import EvaluationSettings
+from recsys.evaluation.truth import Truth
 from recsys.types import IdMap, Interactions, Split
 
 ITEMS = 30
@@ -28,6 +29,10 @@ def split_of(lengths, timed=True, seed=0):
     return Split(history, history, test, "made")
 
 
+def curve_of(split, **settings):
+    return ColdStart(Truth.of(split, EvaluationSettings(**settings)), split.history, 5)
+
+
 class Told:
     """Notes the histories that it is asked about; likes low rows best."""
 
@@ -43,7 +48,7 @@ class Told:
 
 def test_a_model_is_told_the_first_events_and_the_rest_stays_out_of_its_lists():
     split = split_of([12] * 25 + [3] * 5)
-    curve = ColdStart(split, EvaluationSettings(metrics=("mrr@1",), cold_start=(0, 2, 12, 20)), 5)
+    curve = curve_of(split, metrics=("mrr@1",), cold_start=(0, 2, 12, 20))
     assert curve.cuts == (0, 2, 12)  # nobody has 20
     model = Told()
     values = curve.values(model)
@@ -56,7 +61,7 @@ def test_a_model_is_told_the_first_events_and_the_rest_stays_out_of_its_lists():
 
 
 def test_without_times_the_kept_events_are_random_but_always_the_same_and_nested():
-    curve = ColdStart(split_of([15] * 40, timed=False), EvaluationSettings(cold_start=(3, 6)), 5)
+    curve = curve_of(split_of([15] * 40, timed=False), cold_start=(3, 6))
     first, again = Told(), Told()
     curve.values(first)
     curve.values(again)
@@ -71,7 +76,7 @@ def test_without_times_the_kept_events_are_random_but_always_the_same_and_nested
 @pytest.mark.parametrize("lengths", [[5] * 10, []])
 def test_too_few_users_give_no_curve(lengths):
     split = split_of(lengths or [1])
-    assert ColdStart(split, EvaluationSettings(), 5).cuts == ()
+    assert curve_of(split).cuts == ()
 
 
 def test_summary_names_who_leads_at_each_cut():

@@ -7,9 +7,11 @@ import reference
 
 from recsys.data.weigh import aggregate_events
 from recsys.errors import ConfigError, InputError
-from recsys.evaluation.evaluate import EvaluationSettings, evaluate, evaluate_tables, popularity
-from recsys.evaluation.judging.full_ranking import evaluate_scores
+from recsys.evaluation.evaluate import evaluate, evaluate_tables, popularity
+from recsys.evaluation.judging.full_ranking import FullRanking, evaluate_scores
+from recsys.evaluation.settings import EvaluationSettings
 from recsys.evaluation.topk_tables import _factorize
+from recsys.evaluation.truth import Truth
 from recsys.models.collaborative.popular import Popular, Random
 from recsys.ranking.rank import recommend, topk_table
 from recsys.types import IdMap, Split
@@ -57,8 +59,9 @@ CANARY = {
 
 def test_popularity_canary(small):
     split, train, test = small
+    judging = EvaluationSettings(metrics=tuple(CANARY))
     topk = recommend(Popular().fit(split.train), split.histories(), 10)
-    found = evaluate(topk, split, EvaluationSettings(metrics=tuple(CANARY)), name="popular")
+    found = evaluate(topk, Truth.of(split, judging), name="popular")
     assert found.per_user[list(CANARY)].mean().to_dict() == pytest.approx(CANARY, abs=1e-12)
     hand = {"ndcg@10": reference.ndcg, "recall@10": reference.recall, "map@10": reference.average_precision}
     for row, (user, listed, truth) in zip(found.per_user.itertuples(), loops(train, test, 10), strict=True):
@@ -70,7 +73,7 @@ def test_popularity_canary(small):
     tables = evaluate_tables(
         topk_table(topk, split.test.users, split.train.items),
         pd.DataFrame([(u, i) for u, _, truth in loops(train, test, 10) for i in truth], columns=["user_id", "item_id"]),
-        EvaluationSettings(metrics=tuple(CANARY)),
+        judging,
     )
     assert tables.per_user[list(CANARY)].mean().to_dict() == pytest.approx(CANARY, abs=1e-12)
 
@@ -87,8 +90,9 @@ def test_published_numbers_of_the_popularity_baseline(real_data):
     tested = IdMap.of(test["user_id"])
     split = Split(known, known, aggregate_events(test, "max", tested, items), "as published")
     names = ["recall@50", "recall@100", "recall@300"]
+    model, truth = Popular().fit(known), Truth.of(split)
     worst, mean, best = (
-        evaluate_scores(Popular().fit(known), split, names, name="popular", ties=ties).per_user[names].mean()
+        evaluate_scores(model, truth, names, name="popular", ranking=FullRanking(ties=ties)).per_user[names].mean()
         for ties in ("pessimistic", "average", "optimistic")
     )  # thousands of articles are liked by two users each, and the paper does not say how it breaks such ties
     published = np.array([0.0578, 0.0862, 0.1568])
@@ -101,10 +105,9 @@ def test_all_candidates_ranked_equals_lists_as_long_as_the_catalogue(small):
     split, _, _ = small
     model = Popular().fit(split.train)
     names = ("ndcg@5", "map", "precision@20", "mrr", "recall[ips=0.5]@10")
-    lists = evaluate(
-        recommend(model, split.histories(), 40), split, EvaluationSettings(metrics=names), name="a"
-    ).per_user
-    whole = evaluate_scores(model, split, names, name="a", ties="stable").per_user
+    truth = Truth.of(split, EvaluationSettings(metrics=names))
+    lists = evaluate(recommend(model, truth.histories, 40), truth, name="a").per_user
+    whole = evaluate_scores(model, truth, names, name="a", ranking=FullRanking(ties="stable")).per_user
     for name in names:
         np.testing.assert_allclose(whole[name], lists[name], rtol=0, atol=1e-12)
 
@@ -112,25 +115,27 @@ def test_all_candidates_ranked_equals_lists_as_long_as_the_catalogue(small):
 def test_auc_equals_the_count_of_pairs_in_blocks_of_any_size(small):
     split, train, test = small
     model = Popular().fit(split.train)
-    found = evaluate_scores(model, split, ["auc", "ndcg@10"], name="popular")
+    all_truth, names = Truth.of(split), ["auc", "ndcg@10"]
+    found = evaluate_scores(model, all_truth, names, name="popular")
     for row, (user, _, truth) in zip(found.per_user.itertuples(), loops(train, test, 40), strict=True):
         seen = set(train["item_id"][train["user_id"] == user])
         scores = {item: float(model.scores_[item]) for item in range(40) if item not in seen}
         assert row.auc == pytest.approx(reference.auc(scores, truth), abs=1e-12)
     assert found.about["counts"]["tied_places"] > 0
-    blocks = evaluate_scores(model, split, ["auc", "ndcg@10"], name="popular", memory_mb=1)
+    blocks = evaluate_scores(model, all_truth, names, name="popular", ranking=FullRanking(memory_mb=1))
     pd.testing.assert_frame_equal(found.per_user, blocks.per_user)
 
 
 def test_sampled_candidates_change_the_name_and_flatter(small):
     split, _, _ = small
     model = Random(seed=1).fit(split.train)
-    whole = evaluate_scores(model, split, ["ndcg@5"], name="r")
-    few = evaluate_scores(model, split, ["ndcg@5"], name="r", sampled=3)
+    truth = Truth.of(split)
+    whole = evaluate_scores(model, truth, ["ndcg@5"], name="r")
+    few = evaluate_scores(model, truth, ["ndcg@5"], name="r", ranking=FullRanking(sampled=3))
     assert few.metrics == ["ndcg@5[sampled=3]"]
     assert "cannot be compared" in few.about["definitions"]["ndcg@5[sampled=3]"]
     assert few.per_user["ndcg@5[sampled=3]"].mean() > whole.per_user["ndcg@5"].mean() + 0.2
-    everything = evaluate_scores(model, split, ["ndcg@5"], name="r", sampled=40)
+    everything = evaluate_scores(model, truth, ["ndcg@5"], name="r", ranking=FullRanking(sampled=40))
     np.testing.assert_array_equal(everything.per_user["ndcg@5[sampled=40]"], whole.per_user["ndcg@5"])
 
 

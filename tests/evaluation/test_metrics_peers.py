@@ -12,10 +12,11 @@ import pytest
 from scipy.sparse import csr_array, csr_matrix
 
 from recsys.errors import ConfigError
-from recsys.evaluation.evaluate import EvaluationSettings, evaluate_tables
+from recsys.evaluation.evaluate import evaluate_tables
 from recsys.evaluation.judging.conventions import CONVENTIONS
 from recsys.evaluation.judging.judge import judge_lists, judge_scores
 from recsys.evaluation.judging.metrics import parse
+from recsys.evaluation.settings import EvaluationSettings
 
 CASES = 1_000
 

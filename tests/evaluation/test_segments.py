@@ -15,7 +15,9 @@ from recsys.evaluation.groups import (
     within,
 )
 from recsys.evaluation.judging.metrics import parse
-from recsys.types import TopK
+from recsys.evaluation.settings import EvaluationSettings
+from recsys.evaluation.truth import Truth
+from recsys.types import IdMap, TopK
 
 
 def lists(rows, k):
@@ -98,10 +100,20 @@ def test_a_metric_within_item_groups_by_hand():
     groups = Groups.of(POPULARITY, np.array([0, 0, 1, 2, 2, 2]))
     topk = lists([[0, 3, 2], [4, 1]], 3)
     relevant = csr_array(np.array([[1, 0, 0, 1, 1, 0, 0], [0, 0, 1, 0, 1, 0, 1.0]]))
-    found = by_item_group(topk, relevant, groups, parse("recall@3"))
+    truth = Truth(
+        users=IdMap.of(np.arange(2)),
+        candidates=IdMap.of(np.arange(6)),
+        histories=csr_array((2, 6)),
+        relevant=relevant,
+        propensity=np.ones(7),
+        counts={},
+        settings=EvaluationSettings(),
+        exclude_seen=True,
+    )
+    found = by_item_group(topk, truth, groups, parse("recall@3"))
     np.testing.assert_allclose(found[within("recall@3", POPULARITY, "head")], [1, np.nan])
     np.testing.assert_allclose(found[within("recall@3", POPULARITY, "mid")], [np.nan, 0])
     np.testing.assert_allclose(found[within("recall@3", POPULARITY, "tail")], [1 / 2, 1 / 2])
-    found = by_item_group(topk, relevant, groups, parse("ndcg@3"))
+    found = by_item_group(topk, truth, groups, parse("ndcg@3"))
     best = 1 + 1 / np.log2(3)
     np.testing.assert_allclose(found["ndcg@3[popularity=tail]"], [1 / np.log2(3) / best, 1 / best])

@@ -2,8 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recsys.evaluation.evaluate import EvaluationSettings
 from recsys.evaluation.groups import Grouping, gap, history_codes
+from recsys.evaluation.settings import EvaluationSettings
 from recsys.evaluation.summary import Facts, Layout, document, summarise
 from recsys.evaluation.testing.significance import bootstrap_sums, holm, mean_ci
 from recsys.types import Evaluation

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from recsys.errors import ConfigError
-from recsys.evaluation.evaluate import EvaluationSettings, evaluate_tables, popularity
+from recsys.evaluation.evaluate import evaluate_tables, popularity
+from recsys.evaluation.settings import EvaluationSettings
 
 pytestmark = pytest.mark.spark
 NAMES = (
@@ -44,12 +45,12 @@ def tables(users=300, items=40, k=6):
 
 def on_spark(spark, recs, truth, judging, k):
     from recsys.spark.evaluation import evaluate
+    from recsys.spark.evaluation.truth import Truth
 
     lists, test = (
         spark.createDataFrame(frame.rename(columns={"user_id": "user", "item_id": "item"})) for frame in (recs, truth)
     )
-    relevant, tested, _ = evaluate.truth(test, judging, test.limit(0))
-    frame = evaluate.per_user(lists, relevant, tested, judging, k).toPandas()
+    frame = evaluate.per_user(lists, Truth.of_pairs(test, test.limit(0), judging), k).toPandas()
     return frame.sort_values("user", ignore_index=True)
 
 

@@ -50,10 +50,11 @@ def on_spark(raw, **tuning):
 def test_the_folds_are_those_of_the_local_path(spark, raw, rule):
     from recsys.spark.tune import sides
 
-    wanted = TuneSettings(rule=rule, folds=3, share=0.2)
+    settings = config.parse_config(raw | {"seed": 4, "tune": {"rule": rule, "folds": 3, "share": 0.2}})
     table = pd.read_parquet(Path(raw["out"], "split", "train.parquet"))
     there = spark.createDataFrame(table)
-    for (known, tested), (split, _) in zip(sides(there, wanted, seed=4), folds(table, wanted, seed=4), strict=True):
+    local = [fold.split for fold in folds(table, settings, "ndcg@10")]
+    for (known, tested), split in zip(sides(there, settings.tune, seed=4), local, strict=True):
         for condition, own in ((known, split.train), (tested, split.test)):
             expected = set(zip(own.users.ids_of(own.user), own.items.ids_of(own.item), strict=True))
             found = there.where(condition).select("user_id", "item_id").collect()
@@ -102,9 +103,9 @@ def test_a_setting_is_worth_what_it_is_on_the_local_path(spark, raw, tmp_path, m
         values = [judge(settings) for judge in found]
     expected = [
         np.nanmean(
-            per_user(Cascade({"als": Fixed(), "popular": models.build("popular", {})}), fold, settings, "ndcg@10")
+            per_user(Cascade({"als": Fixed(), "popular": models.build("popular", {})}), fold, settings.recommend)
         )
-        for fold in folds(table, settings.tune, seed=settings.seed)
+        for fold in folds(table, settings, "ndcg@10")
     ]
     assert values == pytest.approx(expected, rel=1e-12)
     assert not list(tmp_path.iterdir()), "what was written on the way is gone"

@@ -15,7 +15,6 @@ import pytest
 
 from recsys import config, experiment
 from recsys.cli import run_verb
-from recsys.config import TuneSettings
 from recsys.errors import ConfigError, InputError
 from recsys.tune import study, tune
 from recsys.tune.folds import folds
@@ -192,9 +191,15 @@ def rows(interactions):
     return set(zip(*(n.tolist() for n in names), strict=True))
 
 
+def folds_of(table, **tuning):
+    raw = {"out": "unused", "data": {"events": "unused.csv"}, "tune": tuning}
+    return folds(table, config.parse_config(raw), "ndcg@10")
+
+
 def test_windows_roll_and_never_look_ahead():
     train, last = pairs(), -1
-    for split, _ in folds(train, TuneSettings(folds=3, share=0.2)):
+    for fold in folds_of(train, folds=3, share=0.2):
+        split = fold.split
         assert split.train.time.max() < split.test.time.min()
         assert split.test.time.min() > last
         last = split.test.time.max()
@@ -203,17 +208,17 @@ def test_windows_roll_and_never_look_ahead():
 
 def test_folds_of_pairs_are_a_partition():
     train = pairs(timed=False)
-    found = folds(train, TuneSettings(folds=4))
+    found = [fold.split for fold in folds_of(train, folds=4)]
     everything = set(zip(train["user_id"], train["item_id"], strict=True))
-    assert sorted(pair for split, _ in found for pair in rows(split.test)) == sorted(everything)
-    assert all(rows(split.train) == everything - rows(split.test) for split, _ in found)
+    assert sorted(pair for split in found for pair in rows(split.test)) == sorted(everything)
+    assert all(rows(split.train) == everything - rows(split.test) for split in found)
 
 
 def test_what_cannot_be_folded_is_said():
     with pytest.raises(InputError, match="needs events with timestamps"):
-        folds(pairs(timed=False), TuneSettings(rule="time"))
+        folds_of(pairs(timed=False), rule="time")
     with pytest.raises(InputError, match="no liked test pairs"):
-        folds(pairs().assign(value=np.float32(-1)), TuneSettings())
+        folds_of(pairs().assign(value=np.float32(-1)))
 
 
 def test_spaces():

@@ -13,11 +13,14 @@ from pyspark.sql import functions as F
 from scipy.sparse import csr_array
 
 from recsys.evaluation.beyond import Catalogue, of_all_lists, per_user
-from recsys.evaluation.evaluate import EvaluationSettings
 from recsys.evaluation.groups import Groups, column_groups, whose
+from recsys.evaluation.settings import EvaluationSettings
+from recsys.evaluation.truth import Truth as LocalTruth
+from recsys.evaluation.truth import propensity_of_counts
 from recsys.schema import ITEM, USER
 from recsys.spark.data.read import Tables
 from recsys.spark.data.split import Split
+from recsys.spark.evaluation.truth import Truth
 from recsys.types import IdMap, TopK
 
 
@@ -60,32 +63,42 @@ def exposure(lists: DataFrame, tested: DataFrame, items: int) -> dict[str, dict[
     return of_all_lists(times, weights, lengths.count())
 
 
-def columns_of(
-    known: Catalogue, judging: EvaluationSettings, k: int, exclude_seen: bool
-) -> Callable[..., dict[str, np.ndarray]]:
+def columns_of(catalogue: Catalogue, truth: Truth, k: int) -> Callable[..., dict[str, np.ndarray]]:
     """Return a function of a batch's lists, truth and histories that gives its further columns.
 
     It takes (values, offsets) of listed items, of their scores, of relevant items and of their gains, and an Arrow
     column of lists of (item, value): what each user's history holds. Items are rows.
     """
-    n = len(known.likes)
+    n = len(catalogue.likes)
+    candidates = IdMap.of(np.arange(n))
+    # The function travels to executors, so it must not hold the truth, whose frames live on the driver.
+    settings, exclude_seen = truth.settings, truth.exclude_seen
 
     def measure(
         listed: np.ndarray, offsets: np.ndarray, scores: np.ndarray, relevant: Any, gain: np.ndarray, history: pa.Array
     ) -> dict[str, np.ndarray]:
         m = len(offsets) - 1
         row = np.repeat(np.arange(m), np.diff(offsets))
-        place = np.arange(len(listed)) - offsets[row]
+        position = np.arange(len(listed)) - offsets[row]
         items, score = np.full((m, k), -1, dtype=np.int32), np.full((m, k), np.nan, dtype=np.float32)
-        items[row, place], score[row, place] = listed, scores
+        items[row, position], score[row, position] = listed, scores
         blank = np.full((m, k), -1, dtype=np.int8)
         topk = TopK(np.arange(m), items, score, blank, (), np.zeros(m, dtype=np.int8))
-        wanted, starts = relevant
-        truth = csr_array((gain, np.array(wanted), starts), shape=(m, max(n, int(wanted.max(initial=0)) + 1)))
+        chosen, starts = relevant
+        width = max(n, int(chosen.max(initial=0)) + 1)
         cells = history.flatten()
         lengths = history.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
         data = [np.array(cells.field(i)) for i in (1, 0)]  # copies: Arrow's own memory is read-only
-        seen = csr_array((*data, np.concatenate([[0], np.cumsum(lengths)])), shape=(m, n))
-        return per_user(topk, truth, seen, known, judging, exclude_seen=exclude_seen)
+        batch_truth = LocalTruth(
+            users=IdMap.of(np.arange(m)),
+            candidates=candidates,
+            histories=csr_array((*data, np.concatenate([[0], np.cumsum(lengths)])), shape=(m, n)),
+            relevant=csr_array((gain, np.array(chosen), starts), shape=(m, width)),
+            propensity=propensity_of_counts(np.pad(catalogue.likes, (0, width - n))),
+            counts={},
+            settings=settings,
+            exclude_seen=exclude_seen,
+        )
+        return per_user(topk, batch_truth, catalogue)
 
     return measure

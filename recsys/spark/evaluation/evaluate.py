@@ -12,75 +12,46 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recsys.data.hashing import id_bits
-from recsys.errors import ConfigError, InputError
-from recsys.evaluation.evaluate import EvaluationSettings, score
+from recsys.errors import InputError
+from recsys.evaluation.evaluate import score
 from recsys.evaluation.groups import HISTORY, Groups, history_codes
 from recsys.evaluation.judging.judge import judge_lists
 from recsys.evaluation.judging.metrics import parse_all
+from recsys.evaluation.settings import EvaluationSettings
 from recsys.evaluation.summary import Facts, Layout, document
 from recsys.evaluation.testing.significance import Sums
 from recsys.schema import ITEM, RANK, SCORE, USER, VALUE
+from recsys.spark.evaluation.truth import PROPENSITY, Truth
 
 Measure = Callable[..., dict[str, np.ndarray]]
 
 FEW_TASKS = 16
 """Up to so many tasks send their sums straight to the driver."""
 
-PROPENSITY = "propensity"
 COUNTED = ("n_relevant", "n_history", "n_listed", "n_tied")
 
 
-def truth(
-    test: DataFrame, judging: EvaluationSettings, history: DataFrame, *, exclude_seen: bool = True
-) -> tuple[DataFrame, DataFrame, dict[str, int]]:
-    """Return (relevant pairs, tested users with ``n_history`` and ``history``: array of (item, value), counts).
-
-    Relevant: value > 0, at least ``judging.relevant``, and not in ``history`` when ``exclude_seen``: what was seen
-    could not be recommended, so it leaves the truth, and is counted. Every user of ``test`` is tested, with or
-    without anything relevant.
-    """
-    least = 0.0 if judging.relevant is None else judging.relevant
-    relevant = test.where((F.col(VALUE) > 0) & (F.col(VALUE) >= least)).select("user", "item", VALUE)
-    users, removed = test.select("user").distinct(), 0
-    if exclude_seen:
-        seen = history.select("user", "item")
-        removed = relevant.join(seen, ["user", "item"], "left_semi").count()
-        if removed:
-            relevant = relevant.join(seen, ["user", "item"], "left_anti")
-    own = history.join(users, "user", "left_semi")  # only what is asked for is collected
-    own = own.groupBy("user").agg(
-        F.count(F.lit(1)).alias("n_history"), F.collect_list(F.struct("item", VALUE)).alias("history")
-    )
-    return relevant, users.join(own, "user", "left").fillna(0, ["n_history"]), {"seen_pairs_removed": removed}
-
-
 def per_user(
-    lists: DataFrame,
-    relevant: DataFrame,
-    tested: DataFrame,
-    judging: EvaluationSettings,
-    k: int,
-    *,
-    further: tuple[Measure, tuple[str, ...]] | None = None,
+    lists: DataFrame, truth: Truth, k: int, *, further: tuple[Measure, tuple[str, ...]] | None = None
 ) -> DataFrame:
-    """Return (user, n_relevant, n_history, n_listed, n_tied, metrics…), one row a tested user, NaN = undefined.
+    """Return (user, n_relevant, n_history, n_listed, n_tied, metrics…), one row per tested user, NaN = undefined.
 
     Args:
         lists: (user, item, rank, score); users who are not tested do not matter.
-        relevant: (user, item, value), value > 0, and the propensity that debiased metrics need (:func:`propensities`).
+        truth: what the lists are judged against.
         k: places that lists may have.
         further: what ``beyond.columns_of`` returns, and the names of its columns; items must be rows then.
 
     Raises:
-        ConfigError: a metric is debiased, and ``relevant`` has no propensities.
+        ConfigError: a metric is debiased, and ``truth`` has no propensities.
     """
-    if debiased(judging) and PROPENSITY not in relevant.columns:
-        raise ConfigError("debiased metrics (ips) need item popularity: give the table of what users chose before.")
-    metrics = [str(metric) for metric in parse_all(judging.metrics)] + list(further[1] if further else ())
+    truth.require_propensity()
+    settings, relevant = truth.settings, truth.relevant
+    metrics = [str(metric) for metric in parse_all(settings.metrics)] + list(further[1] if further else ())
     ranked = F.array_sort(F.collect_list(F.struct(RANK, "item", SCORE)))
     listed = lists.groupBy("user").agg(ranked["item"].alias("listed"), ranked[SCORE].alias("scores"))
     wanted = relevant.groupBy("user").agg(
@@ -88,25 +59,25 @@ def per_user(
         F.collect_list(F.col(VALUE).cast("double")).alias("gain"),
         F.collect_list(F.col(PROPENSITY) if PROPENSITY in relevant.columns else F.lit(None)).alias(PROPENSITY),
     )
-    both = tested.join(wanted, "user", "left").join(listed, "user", "left")
+    both = truth.tested.join(wanted, "user", "left").join(listed, "user", "left")
     schema = f"user {both.schema['user'].dataType.simpleString()}, " + ", ".join(
         [f"{name} bigint" for name in COUNTED] + [f"`{metric}` double" for metric in metrics]
     )
     columns = both.select("user", "n_history", "history", "listed", "scores", "relevant", "gain", PROPENSITY)
-    return columns.mapInArrow(_Judge(judging, k, further[0] if further else None), schema)
+    return columns.mapInArrow(_Judge(settings, k, further[0] if further else None), schema)
 
 
-def debiased(judging: EvaluationSettings) -> bool:
-    """Whether a metric weighs items by their propensity."""
-    return any(dict(metric.options).get("ips") for metric in parse_all(judging.metrics))
+def shortfall(n_listed: Column, k: int, candidates: int) -> Column:
+    """Return why each list is shorter than k, a name of ``types.SHORTFALL``, for lists that no rules shortened.
 
-
-def propensities(relevant: DataFrame, train: DataFrame) -> DataFrame:
-    """Return ``relevant`` with the column propensity: what ``evaluation.evaluate.popularity`` says of each item."""
-    likes = train.where(F.col(VALUE) > 0).groupBy("item").agg(F.count(F.lit(1)).alias("likes"))
-    most = likes.agg(F.max("likes")).first()[0] or 0
-    found = relevant.join(likes, "item", "left").fillna(0, ["likes"])
-    return found.withColumn(PROPENSITY, (F.col("likes") + 1) / F.lit(most + 1)).drop("likes")
+    Under rules ``recsys.spark.ranking.business_rules.why_short`` says it.
+    """
+    return (
+        F.when(n_listed >= k, "none")
+        .when(n_listed == 0, "cold_no_fallback")
+        .when(F.lit(candidates < k), "small_catalogue")
+        .otherwise("all_seen")
+    )
 
 
 def _Judge(
@@ -184,14 +155,14 @@ def evaluate_tables(
         raise InputError(f"the lists hold item {twice['item']!r} of user {twice['user']!r} {twice['count']} times.")
     longest = lists.agg(F.max(RANK)).first()
     k = int(longest[0] or 1) if longest else 1
-    relevant, tested, removed = truth(chosen, judging, before, exclude_seen=history is not None)
+    truth = Truth.of_pairs(chosen, before, judging, exclude_seen=history is not None)
     if train is not None:
-        relevant = propensities(relevant, train.withColumnsRenamed({USER: "user", ITEM: "item"}))
-    judged = per_user(lists, relevant, tested, judging, k).withColumnRenamed("user", USER).cache()
+        truth = truth.with_propensity(train.withColumnsRenamed({USER: "user", ITEM: "item"}))
+    judged = per_user(lists, truth, k).withColumnRenamed("user", USER).cache()
     metrics = parse_all(judging.metrics)
     layout = Layout((name,), tuple(map(str, metrics)), judging.baseline)
     found = sums({name: judged}, layout, resamples=judging.resamples, seed=0)
-    about = {name: counts(judged, judging, k) | removed}
+    about = {name: counts(judged, judging, k) | truth.counts}
     definitions = {str(metric): metric.definition for metric in metrics}
     return judged, document(layout, found, Facts("spark", definitions, about))
 

@@ -1,0 +1,65 @@
+"""What is measured and how: the section ``[judge]`` of a config, read by both engines."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from recsys.errors import RecsysError
+from recsys.evaluation.judging.judge import Ties
+from recsys.evaluation.judging.metrics import parse_all
+
+DEFAULT_METRICS = ("ndcg@10", "recall@10", "precision@10", "map@10", "mrr@10", "hit_rate@10")
+
+
+class EvaluationSettings(BaseModel):
+    """What is measured, and what counts as relevant."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    metrics: tuple[str, ...] = Field(DEFAULT_METRICS, min_length=1, description="the first is the primary one")
+    relevant: float | None = Field(
+        None, description="a test pair is relevant when its value is at least this; unset: value > 0"
+    )
+    missing_users: Literal["zero", "skip"] = Field(
+        "zero", description="users with something relevant but no list: count them as 0, or leave them out"
+    )
+    ties: Ties = Field(
+        "stable", description="equal scores: the order as it is, the average over all orders, the worst, or the best"
+    )
+    baseline: str = Field("popular", description="the model that differences are taken from")
+    segments: tuple[str, ...] = Field(
+        (), description="columns of the users or items table: results are shown for each of their groups too"
+    )
+    attribute: str | None = Field(
+        None, description="column of the items table for diversity and calibration; unset: the first that holds lists"
+    )
+    cold_start: tuple[int, ...] = Field(
+        (0, 1, 2, 5, 10),
+        description="numbers of events that histories are cut to, for the cold-start curve; local runs only; none: no"
+        " curve",
+    )
+    resamples: int = Field(1000, ge=100, description="bootstrap resamples of an interval")
+
+    @field_validator("metrics")
+    @classmethod
+    def _check_metrics(cls, metrics: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            return tuple(map(str, parse_all(metrics)))
+        except RecsysError as error:
+            raise ValueError(str(error)) from error
+
+    @property
+    def debiased(self) -> bool:
+        """Whether a metric weighs items by their propensity (``ips``)."""
+        return any(dict(metric.options).get("ips") for metric in parse_all(self.metrics))
+
+    def is_relevant(self, values: Any) -> Any:
+        """Return which test pairs are relevant: value > 0, and at least ``relevant`` where that is set.
+
+        ``values``: an array, for bool of the same shape, or a Spark column, for a condition. A dislike (< 0) and a
+        decayed value of 0 are never relevant, whatever the threshold.
+        """
+        positive = values > 0
+        return positive if self.relevant is None else positive & (values >= self.relevant)

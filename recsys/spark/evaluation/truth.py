@@ -1,0 +1,97 @@
+"""The truth of a run on Spark: tested users, their histories and what they chose, computed once for all models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recsys.errors import ConfigError
+from recsys.evaluation.settings import EvaluationSettings
+from recsys.schema import VALUE
+from recsys.spark.data.split import Split, keep
+
+PROPENSITY = "propensity"
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What lists are judged against; the twin of ``recsys.evaluation.truth.Truth``.
+
+    ``tested``: (user, n_history, history: array of (item, value)), one row per tested user, with or without anything
+    relevant. ``history`` is null for a user without one.
+    ``relevant``: (user, item, value) of values > 0, and ``propensity`` where a metric of the settings is debiased.
+    ``counts``: ``seen_pairs_removed`` and, where candidates are known, ``relevant_outside_candidates``.
+    ``exclude_seen``: whether lists leave out what the history holds.
+
+    ``user`` and ``item`` may hold ids of any kind, or rows.
+    """
+
+    tested: DataFrame
+    relevant: DataFrame
+    counts: dict[str, int]
+    settings: EvaluationSettings
+    exclude_seen: bool
+
+    @classmethod
+    def of(cls, split: Split, settings: EvaluationSettings, *, exclude_seen: bool, work: Path) -> Truth:
+        """Return the truth of the users of ``split.test``, written under ``work`` for every model to read."""
+        truth = cls.of_pairs(split.test, split.history, settings, exclude_seen=exclude_seen)
+        if settings.debiased:
+            truth = truth.with_propensity(split.train)
+        truth = truth.write(work)
+        outside_candidates = truth.relevant.where(F.col("item") >= split.candidates).count()
+        return replace(truth, counts=truth.counts | {"relevant_outside_candidates": outside_candidates})
+
+    @classmethod
+    def of_pairs(
+        cls, test: DataFrame, history: DataFrame, settings: EvaluationSettings, *, exclude_seen: bool = True
+    ) -> Truth:
+        """Return the truth of the users of ``test``, as plans that are not yet computed, without propensities.
+
+        Args:
+            test, history: (user, item, value), each pair once.
+            exclude_seen: relevant pairs that the history holds are removed and counted.
+        """
+        relevant = test.where(settings.is_relevant(F.col(VALUE))).select("user", "item", VALUE)
+        users = test.select("user").distinct()
+        removed = 0
+        if exclude_seen:
+            seen = history.select("user", "item")
+            removed = relevant.join(seen, ["user", "item"], "left_semi").count()
+            if removed:
+                relevant = relevant.join(seen, ["user", "item"], "left_anti")
+        # Only histories of tested users are collected into arrays.
+        histories = (
+            history.join(users, "user", "left_semi")
+            .groupBy("user")
+            .agg(F.count(F.lit(1)).alias("n_history"), F.collect_list(F.struct("item", VALUE)).alias("history"))
+        )
+        tested = users.join(histories, "user", "left").fillna(0, ["n_history"])
+        return cls(tested, relevant, {"seen_pairs_removed": removed}, settings, exclude_seen)
+
+    def with_propensity(self, train: DataFrame) -> Truth:
+        """Return the truth with the propensity of each relevant item: (n + 1) / (max n + 1) for n likes in ``train``.
+
+        ``recsys.evaluation.truth.propensity_of_counts`` defines it.
+        """
+        likes = train.where(F.col(VALUE) > 0).groupBy("item").agg(F.count(F.lit(1)).alias("likes"))
+        most_likes = likes.agg(F.max("likes")).first()[0] or 0
+        relevant = self.relevant.join(likes, "item", "left").fillna(0, ["likes"])
+        propensity = (F.col("likes") + 1) / F.lit(most_likes + 1)
+        return replace(self, relevant=relevant.withColumn(PROPENSITY, propensity).drop("likes"))
+
+    def write(self, work: Path) -> Truth:
+        """Write both frames under ``work`` and return the truth that reads them, so that no model computes it again."""
+        return replace(self, tested=keep(self.tested, work / "tested"), relevant=keep(self.relevant, work / "relevant"))
+
+    def require_propensity(self) -> None:
+        """Check that debiased metrics have the propensities they need.
+
+        Raises:
+            ConfigError: a metric is debiased, and ``relevant`` has no propensities.
+        """
+        if self.settings.debiased and PROPENSITY not in self.relevant.columns:
+            raise ConfigError("debiased metrics (ips) need item popularity: give the table of what users chose before.")
