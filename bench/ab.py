@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from results import table, write_section
 
-from recsys.evaluation.testing.ab_test import MISMATCH, measure, mismatch, users_per_arm
+from recsys.evaluation.testing.ab_test import SAMPLE_RATIO_ALPHA, compare_arms, sample_ratio_pvalue, users_per_arm
 
 SIMULATIONS = 10_000
 Draw = Callable[[np.random.Generator, int], np.ndarray]
@@ -32,7 +32,7 @@ def rates(draw: Draw, n: int, effect: float, seed: int) -> tuple[float, float, f
     rng, treated = np.random.default_rng(seed), np.arange(2 * n) % 2 == 1
     found = np.zeros(3)
     for _ in range(SIMULATIONS):
-        row = measure(draw(rng, 2 * n) + effect * treated, treated, expected=effect or None)
+        row = compare_arms(draw(rng, 2 * n) + effect * treated, treated, expected=effect or None)
         found += (row["p"] <= 0.05, row["p_always"] <= 0.05, row["low"] <= effect <= row["high"])
     return tuple(found / SIMULATIONS)
 
@@ -44,7 +44,7 @@ def cuped(correlation: float) -> tuple[float, float]:
     for _ in range(SIMULATIONS):
         before = rng.normal(size=400)
         y = correlation * before + (1 - correlation**2) ** 0.5 * rng.normal(size=400)
-        pairs.append([measure(y, treated, x)["difference"] for x in (before, None)])
+        pairs.append([compare_arms(y, treated, x)["difference"] for x in (before, None)])
     adjusted, plain = np.var(pairs, axis=0)
     return adjusted / plain, 1 - correlation**2
 
@@ -54,7 +54,7 @@ def peeking(looks: int, n: int) -> tuple[float, float]:
     rng, treated, ever = np.random.default_rng(8), np.arange(2 * n * looks) % 2 == 1, np.zeros(2)
     for _ in range(SIMULATIONS // 5):
         y = rng.normal(size=len(treated))
-        rows = [measure(y[: 2 * n * s], treated[: 2 * n * s], expected=0.2) for s in range(1, looks + 1)]
+        rows = [compare_arms(y[: 2 * n * s], treated[: 2 * n * s], expected=0.2) for s in range(1, looks + 1)]
         ever += [any(row[key] <= 0.05 for row in rows) for key in ("p", "p_always")]
     return tuple(ever / (SIMULATIONS // 5))
 
@@ -71,7 +71,12 @@ def main() -> None:
     once, always = peeking(20, 50)
     rng = np.random.default_rng(9)
     fair, lost = (
-        np.mean([mismatch({"a": int(a), "b": 20_000 - int(a)}) < MISMATCH for a in rng.binomial(20_000, share, 10_000)])
+        np.mean(
+            [
+                sample_ratio_pvalue({"a": int(a), "b": 20_000 - int(a)}) < SAMPLE_RATIO_ALPHA
+                for a in rng.binomial(20_000, share, 10_000)
+            ]
+        )
         for share in (0.5, 0.48)
     )
     write_section(
@@ -81,8 +86,8 @@ def main() -> None:
         f"{SIMULATIONS:,} simulated experiments a cell.\n\n{table(heads, rows)}\n\n"
         + table(["correlation", "variance with CUPED / without", "1 - correlation²"], reduced)
         + f"\n\nLooking 20 times at an experiment without effect: p is ≤ 0.05 at some look in {once:.1%}, the"
-        f" always-valid p in {always:.1%}. Sample-ratio check at {MISMATCH:g}, 20,000 users: alarms in {fair:.2%} when"
-        f" the arms are fair, in {lost:.1%} when one gets 48 %.",
+        f" always-valid p in {always:.1%}. Sample-ratio check at {SAMPLE_RATIO_ALPHA:g}, 20,000 users: alarms in"
+        f" {fair:.2%} when the arms are fair, in {lost:.1%} when one gets 48 %.",
     )
 
 

@@ -14,7 +14,7 @@ from results import table, write_section
 
 from recsys.data.hashing import hash_words
 from recsys.evaluation.groups import gap
-from recsys.evaluation.testing.significance import bootstrap_sums, detectable, holm, sign_flip_test
+from recsys.evaluation.testing.significance import bootstrap_sums, detectable_effect, holm_adjust, sign_flip_test
 
 SIMULATIONS, BLOCK, RESAMPLES = 10_000, 1000, 999
 
@@ -58,7 +58,7 @@ def power() -> str:
     rows = []
     for m in (50, 200, 1000):
         sd = float(symmetric(np.random.default_rng(0), 1_000_000, 1).std())
-        shift = float(detectable(np.array(sd), np.array(m)))
+        shift = float(detectable_effect(np.array(sd), np.array(m)))
         rows.append(
             [f"{m} users, difference {shift:.4f}", *(f"{share:.1%}" for share in rejections(symmetric, m, shift))]
         )
@@ -76,7 +76,7 @@ def families() -> str:
             (0.8 * common + 0.6 * rng.normal(size=(100, 4, 6))).reshape(100, 24), np.arange(100), resamples=1
         ).t_test()
         plain += (p <= 0.05).any()
-        corrected += (holm(p) <= 0.05).any()
+        corrected += (holm_adjust(p) <= 0.05).any()
     rows = [["none", f"{plain / SIMULATIONS:.1%}"], ["Holm", f"{corrected / SIMULATIONS:.2%}"]]
     return "Any false finding among 24 comparisons of equal models:\n\n" + table(["correction", "share"], rows)
 

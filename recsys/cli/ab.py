@@ -17,7 +17,7 @@ from recsys.errors import ConfigError, InputError, suggest_nearest
 if TYPE_CHECKING:
     import pandas as pd
 
-    from recsys.evaluation.testing.ab_test import Outcome
+    from recsys.evaluation.testing.ab_test import ArmResult
 
 EQUAL_ARMS = {"control": 0.5, "treatment": 0.5}
 
@@ -129,7 +129,7 @@ def assign(
     """
     import pandas as pd
 
-    from recsys.evaluation.testing.ab_test import assign as assign_arms
+    from recsys.evaluation.testing.ab_test import assign_arms
 
     try:
         lines = users.read_text(encoding="utf-8-sig").splitlines()
@@ -159,18 +159,17 @@ def analyse(
 
     Example: recsys ab analyse outcomes.csv --expected 0.002
     """
-    from recsys.evaluation.testing.ab_test import MISMATCH, mismatch
-    from recsys.evaluation.testing.ab_test import analyse as analyse_arms
+    from recsys.evaluation.testing.ab_test import SAMPLE_RATIO_ALPHA, analyse_experiment, sample_ratio_pvalue
 
     table = read_outcomes(outcomes)
-    results = analyse_arms(table, control=control, expected=expected)
+    results = analyse_experiment(table, control=control, expected=expected)
     sizes = {str(arm): int(n) for arm, n in table["arm"].value_counts().items()}
-    ratio_p = mismatch(sizes, parse_shares(arms) if arms else None)
+    ratio_p = sample_ratio_pvalue(sizes, parse_shares(arms) if arms else None)
     if as_json:
         record = {"sample_ratio_p": ratio_p, "arms": [asdict(result) for result in results]}
         print(json.dumps(record, ensure_ascii=False, allow_nan=False))
         return
-    if ratio_p < MISMATCH:
+    if ratio_p < SAMPLE_RATIO_ALPHA:
         out.print(
             f"STOP: the sizes of the arms, {sizes}, do not fit the planned shares (p = {ratio_p:.2g}): users were lost"
             " or counted twice in one arm. Find the cause first: no number below can be trusted.",
@@ -180,7 +179,7 @@ def analyse(
         print_result(result, control, has_before="before" in table)
 
 
-def print_result(result: Outcome, control: str, has_before: bool) -> None:
+def print_result(result: ArmResult, control: str, has_before: bool) -> None:
     """Print the result of one arm in three lines."""
     shows = "shows" if result.low > 0 or result.high < 0 else "does not show"
     cuped = f"; values from before removed {result.reduction:.0%} of the variance" if has_before else ""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".gz", ".pq")
 BASELINES = ("random", "popular", "recent")
 
-MACHINE_COSTS = ("ms_a_user", "peak_mb")
+MACHINE_COSTS = ("ms_per_user", "peak_mb")
 """Guardrails that can be compared only between runs of one machine."""
 
 
@@ -68,7 +68,7 @@ def compare(
 
     Example: recsys compare runs/old runs/new --fail-if "ndcg@10 drops 0.01"
     """
-    from recsys.evaluation.testing.choose import agreement, choose, most_changed
+    from recsys.evaluation.testing.choose import choose_model, mean_agreement, most_changed_users
     from recsys.evaluation.testing.compare import compare as compare_evaluations
     from recsys.evaluation.testing.gates import Gate
 
@@ -93,16 +93,16 @@ def compare(
         against_incumbent = compare_evaluations(list(evaluations.values()), baseline=incumbent, seed=seed)
 
     guards = comparable_guards(candidates)
-    choice = choose(against_incumbent, incumbent, primary, guards)
+    choice = choose_model(against_incumbent, incumbent, primary, guards)
     lists = {candidate.evaluation.name: candidate.lists for candidate in candidates}
     rival = choice.pick if choice.pick != incumbent else names[-1]
-    changed = most_changed(evaluations[incumbent], evaluations[rival], primary, lists)
+    changed = most_changed_users(evaluations[incumbent], evaluations[rival], primary, lists)
     rows = [row for row in comparison.differences.itertuples() if row.against == first.name]
-    fired = [gate.says(row) for gate in gates for row in rows if row.metric == gate.metric and gate.fires(row)]
+    fired = [gate.describe(row) for gate in gates for row in rows if row.metric == gate.metric and gate.fires(row)]
     tables = {
         "means": comparison.means,
         "differences": comparison.differences,
-        "agreement": agreement(lists),
+        "agreement": mean_agreement(lists),
         "guardrails": guards_table(guards),
         "most_changed": changed.rename(columns={"a": incumbent, "b": rival}),
     }
@@ -156,7 +156,7 @@ def read_candidate(folder: RunFolder, evaluation: Evaluation, name: str) -> Cand
     manifest = folder.read_json(run_files.MANIFEST)
     hops = {hop["name"]: hop for hop in manifest["hops"]}
     if f"recommend {name}" in hops:
-        guards["ms_a_user"] = 1000 * hops[f"recommend {name}"]["seconds"] / max(lists["user_id"].nunique(), 1)
+        guards["ms_per_user"] = 1000 * hops[f"recommend {name}"]["seconds"] / max(lists["user_id"].nunique(), 1)
         hops_of_model = [hops[hop] for hop in (f"fit {name}", f"recommend {name}") if hop in hops]
         guards["peak_mb"] = max(hop["peak_mb"].get("total", 0.0) for hop in hops_of_model)
     return Candidate(evaluation, lists[lists["user_id"].isin(tested)], guards, manifest["platform"])
@@ -228,7 +228,7 @@ def print_json(tables: dict[str, pd.DataFrame], choice: Choice, fired: list[str]
     record: dict[str, Any] = {
         name: table.to_dict(orient="index" if name == "means" else "records") for name, table in tables.items()
     }
-    record |= {"pick": choice.pick, "sure": choice.sure, "reasons": choice.reasons, "fired": fired}
+    record |= {"pick": choice.pick, "conclusive": choice.conclusive, "reasons": choice.reasons, "fired": fired}
     print(json.dumps(to_plain_json(record), ensure_ascii=False, allow_nan=False))
 
 

@@ -40,12 +40,12 @@ def lab(
     from recsys.data.reading.read import read_events
     from recsys.data.synthetic import film_world
     from recsys.evaluation.agreement.measures import parse_measures
-    from recsys.evaluation.lab.labelled import tell_apart
-    from recsys.evaluation.lab.studies import MEASURES, Setting, answers, run
+    from recsys.evaluation.lab.labelled import discrimination_auc
+    from recsys.evaluation.lab.studies import STUDIED_MEASURES, LabSettings, best_measures, run_lab
     from recsys.models import build
     from recsys.report.lab_page import lab_page
 
-    parsed = {str(measure): measure for measure in parse_measures(measures or MEASURES)}
+    parsed = {str(measure): measure for measure in parse_measures(measures or STUDIED_MEASURES)}
     # A folder that cannot be made is reported before the work, not after it.
     make_folder(folder)
     if events:
@@ -53,10 +53,10 @@ def lab(
     else:
         table = film_world(users=1500, items=600, events=90_000, seed=seed).events
     with progress() as steps:
-        result = run(parsed, Setting(pairs=pairs, seed=seed), steps)
+        result = run_lab(parsed, LabSettings(pairs=pairs, seed=seed), steps)
     als = build("als", {"rank": 16, "iterations": 10})
-    result["labelled"] = tell_apart(table, als, parsed, seed=seed)
-    result["questions"] = answers(result)
+    result["labelled"] = discrimination_auc(table, als, parsed, seed=seed)
+    result["questions"] = best_measures(result)
     text = json.dumps(result, ensure_ascii=False, indent=1)
     save_text(folder / LAB_JSON, text)
     save_text(folder / LAB_HTML, lab_page(result))

@@ -199,7 +199,7 @@ def gap(sums: Sums, columns: np.ndarray, levels: tuple[str, ...]) -> dict[str, A
     large = np.flatnonzero(sums.count[columns] >= LEAST_USERS)
     if len(large) < 2:
         return {"gap": None, "ci95": [None, None], "best": None, "worst": None}
-    mean, means = sums.mean[columns[large]], sums.means[:, columns[large]]
+    mean, means = sums.mean[columns[large]], sums.resampled_means[:, columns[large]]
     pairs = np.array(list(combinations(range(len(large)), 2)))
     deviation = (means[:, pairs[:, 0]] - mean[pairs[:, 0]]) - (means[:, pairs[:, 1]] - mean[pairs[:, 1]])
     error = deviation.std(axis=0)

@@ -18,7 +18,7 @@ from recsys.data.hashing import id_bits
 from recsys.evaluation.beyond import Catalogue
 from recsys.evaluation.groups import HISTORY, Grouping, Groups, gap, history_codes, table_groups, within
 from recsys.evaluation.settings import EvaluationSettings
-from recsys.evaluation.testing.significance import Sums, bootstrap_sums, detectable, holm
+from recsys.evaluation.testing.significance import Sums, bootstrap_sums, detectable_effect, holm_adjust
 from recsys.schema import USER
 from recsys.types import Evaluation
 
@@ -77,7 +77,7 @@ class Layout:
             own = {name: columns[:, :width] for name, columns in of.items()}
             tables.append(np.hstack([*own.values(), *(own[name] - own[self.baseline] for name in self.others)]))
         parts = [(tables[0], users), *((tables[1][group], users[group]) for group in inside.T)]
-        return Sums.beside([bootstrap_sums(table, ids, resamples=resamples, seed=seed) for table, ids in parts])
+        return Sums.hstack([bootstrap_sums(table, ids, resamples=resamples, seed=seed) for table, ids in parts])
 
     def places(self) -> dict[tuple[str, str, str, str], np.ndarray]:
         """Return (kind, grouping, level, model) -> columns of the sums; kind is models or differences."""
@@ -163,7 +163,7 @@ def _test(family: list[np.ndarray], cells: np.ndarray, sums: Sums) -> None:
     columns = np.concatenate([np.empty(0, dtype=np.int64), *family])
     p, sd = sums.t_test()[columns], sums.sd[columns]
     effect = np.divide(sums.mean[columns], sd, out=np.full(len(columns), np.nan), where=sd > 0)
-    rows = zip(effect, detectable(sd, sums.count[columns]), p, holm(p), strict=True)
+    rows = zip(effect, detectable_effect(sd, sums.count[columns]), p, holm_adjust(p), strict=True)
     for column, row in zip(columns, rows, strict=True):
         cells[column] |= dict(zip(("effect_size", "detectable", "p", "p_holm"), map(float, row), strict=True))
 

@@ -16,7 +16,7 @@ SCALE = "On the scale 0 = what independent orders give, 1 = what a list gives ag
 
 
 def lab_page(found: dict[str, Any]) -> str:
-    """Return the page of ``evaluation.lab.run``'s findings with ``questions``, and ``labelled`` if there is."""
+    """Return the page of the results of ``run_lab`` with ``questions``, and with ``labelled`` if there is."""
     sections = [_questions(found), _soundness(found), _noise(found), _top(found), _partial(found), _power(found)]
     if "labelled" in found:
         sections.insert(1, _labelled(found["labelled"]))

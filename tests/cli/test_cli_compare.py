@@ -31,7 +31,7 @@ def test_two_runs(runs, capsys):
     found = told([runs / "poor", runs / "good"], capsys)
     assert found["pick"] == "good"
     assert {row["model"] for row in found["guardrails"]} == {"poor", "good"}
-    assert set(found["guardrails"][0]) >= {"coverage", "tail_share", "ms_a_user", "peak_mb"}
+    assert set(found["guardrails"][0]) >= {"coverage", "tail_share", "ms_per_user", "peak_mb"}
     assert found["agreement"][0]["users"] > 50
     assert len(found["most_changed"]) == 5
     assert told([runs / "good", runs / "poor"], capsys)["pick"] == "good"

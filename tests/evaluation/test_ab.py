@@ -8,7 +8,15 @@ import pytest
 from scipy import stats
 
 from recsys.errors import ConfigError, InputError
-from recsys.evaluation.testing.ab_test import BEFORE, OUTCOME, analyse, assign, measure, mismatch, users_per_arm
+from recsys.evaluation.testing.ab_test import (
+    COVARIATE,
+    OUTCOME,
+    analyse_experiment,
+    assign_arms,
+    compare_arms,
+    sample_ratio_pvalue,
+    users_per_arm,
+)
 
 SIMULATIONS = 10_000
 
@@ -19,7 +27,7 @@ def simulated(n, effect, *, correlation=0.0, simulations=SIMULATIONS, seed=0):
     before = rng.normal(size=(simulations, 2 * n))
     noise = rng.normal(size=(simulations, 2 * n))
     y = correlation * before + math.sqrt(1 - correlation**2) * noise + effect * treated
-    return [measure(y[s], treated, before[s] if correlation else None) for s in range(simulations)]
+    return [compare_arms(y[s], treated, before[s] if correlation else None) for s in range(simulations)]
 
 
 def share(values):
@@ -58,7 +66,7 @@ def test_looking_every_day_keeps_the_level_always_and_breaks_it_otherwise():
     for s in range(simulations):
         y = rng.normal(size=len(treated))
         for look in range(1, looks + 1):
-            row = measure(y[: 2 * n * look], treated[: 2 * n * look], expected=0.2)
+            row = compare_arms(y[: 2 * n * look], treated[: 2 * n * look], expected=0.2)
             ever[s] |= (row["p_always"] <= 0.05, row["p"] <= 0.05)
     assert ever[:, 0].mean() <= 0.05
     assert ever[:, 1].mean() > 0.15
@@ -73,7 +81,7 @@ def test_p_and_interval_say_the_same():
 def test_welch_is_scipys():
     rng = np.random.default_rng(6)
     y, treated = rng.exponential(size=300), rng.random(300) < 0.3
-    ours, theirs = measure(y, treated), stats.ttest_ind(y[treated], y[~treated], equal_var=False)
+    ours, theirs = compare_arms(y, treated), stats.ttest_ind(y[treated], y[~treated], equal_var=False)
     interval = theirs.confidence_interval()
     assert ours["p"] == pytest.approx(theirs.pvalue, rel=1e-9)
     assert (ours["low"], ours["high"]) == pytest.approx((interval.low, interval.high), rel=1e-9)
@@ -83,7 +91,7 @@ def test_the_mixture_ratio_is_the_integral():
     """Λ = ∫ N(d; θ, V) N(θ; 0, τ²) dθ / N(d; 0, V), by quadrature."""
     from scipy.integrate import quad
 
-    from recsys.evaluation.testing.ab_test import always_valid
+    from recsys.evaluation.testing.ab_test import always_valid_test
 
     d, v, tau = 0.3, 0.01, 0.2
 
@@ -91,9 +99,9 @@ def test_the_mixture_ratio_is_the_integral():
         return stats.norm.pdf(d, theta, v**0.5) * stats.norm.pdf(theta, 0, tau)
 
     ratio = quad(density, -3, 3, points=[0, d])[0] / stats.norm.pdf(d, 0, v**0.5)
-    p, reach = always_valid(d, v, tau)
+    p, reach = always_valid_test(d, v, tau)
     assert p == pytest.approx(1 / ratio, rel=1e-6)
-    assert always_valid(reach, v, tau)[0] == pytest.approx(0.05, rel=1e-9)
+    assert always_valid_test(reach, v, tau)[0] == pytest.approx(0.05, rel=1e-9)
 
 
 def test_users_per_arm_of_the_textbook():
@@ -107,23 +115,23 @@ def test_users_per_arm_of_the_textbook():
 def test_assignment_is_deterministic_balanced_and_independent_between_experiments():
     users = pd.Series([f"u{n}" for n in range(40_000)], dtype=object)
     shares = {"control": 0.5, "a": 0.3, "b": 0.2}
-    first, second = assign(users, "one", shares), assign(users, "two", shares)
-    assert (assign(users[::-1], "one", shares)[::-1] == first).all(), "the order of the users does not matter"
-    assert (assign(users[:10], "one", shares) == first[:10]).all(), "nor who else is asked for"
+    first, second = assign_arms(users, "one", shares), assign_arms(users, "two", shares)
+    assert (assign_arms(users[::-1], "one", shares)[::-1] == first).all(), "the order of the users does not matter"
+    assert (assign_arms(users[:10], "one", shares) == first[:10]).all(), "nor who else is asked for"
     for found in (first, second):
-        assert mismatch(pd.Series(found).value_counts().to_dict(), shares) > 0.001
+        assert sample_ratio_pvalue(pd.Series(found).value_counts().to_dict(), shares) > 0.001
     assert stats.chi2_contingency(pd.crosstab(first, second)).pvalue > 0.001
     for bad in ({"control": 1.0}, {"control": 0.5, "b": 0.6}, {"control": 1.5, "b": -0.5}):
         with pytest.raises(ConfigError, match="sum to 1"):
-            assign(users, "one", bad)
+            assign_arms(users, "one", bad)
 
 
 def test_a_mismatch_is_scipys_and_is_found():
     counts = {"control": 5000, "new": 5300}
-    assert mismatch(counts) == pytest.approx(stats.chisquare([5000, 5300]).pvalue, rel=1e-9)
-    assert mismatch({"control": 50_000, "new": 51_500}) < 0.001, "3 % of one arm lost"
+    assert sample_ratio_pvalue(counts) == pytest.approx(stats.chisquare([5000, 5300]).pvalue, rel=1e-9)
+    assert sample_ratio_pvalue({"control": 50_000, "new": 51_500}) < 0.001, "3 % of one arm lost"
     with pytest.raises(ConfigError, match="name the same"):
-        mismatch(counts, {"control": 0.5, "old": 0.5})
+        sample_ratio_pvalue(counts, {"control": 0.5, "old": 0.5})
 
 
 def outcomes(n=60, **changed):
@@ -137,17 +145,17 @@ def outcomes(n=60, **changed):
         (outcomes(user_id=1), "59 rows repeat a user"),
         (outcomes(outcome=np.nan), "60 cells of 'outcome' are missing"),
         (outcomes(before=np.inf), "60 cells of 'before' are missing or infinite"),
-        (outcomes(arm="new"), r"the arms are \['new'\]: one must be 'control'"),
-        (outcomes(n=8), "arm 'control' has 4 users: 10 are the least"),
+        (outcomes(arm="new"), r"the arms are \['new'\]: 'control' and at least one other arm"),
+        (outcomes(n=8), "arm 'control' has 4 users: at least 10 are needed"),
         (outcomes(outcome=3.0), "the same for every user"),
         (outcomes().drop(columns="arm"), "No column 'arm'"),
     ],
 )
 def test_a_table_that_cannot_be_analysed(table, message):
     with pytest.raises(InputError, match=message):
-        analyse(table)
+        analyse_experiment(table)
 
 
 def test_every_arm_meets_control():
-    table = outcomes(n=90, arm=["control", "new", "other"] * 30, **{BEFORE: np.arange(90) % 5})
-    assert [row.arm for row in analyse(table)] == ["new", "other"]
+    table = outcomes(n=90, arm=["control", "new", "other"] * 30, **{COVARIATE: np.arange(90) % 5})
+    assert [row.arm for row in analyse_experiment(table)] == ["new", "other"]

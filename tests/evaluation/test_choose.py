@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recsys.evaluation.testing.choose import agreement, broken, choose, most_changed
+from recsys.evaluation.testing.choose import broken_guardrails, choose_model, mean_agreement, most_changed_users
 from recsys.evaluation.testing.compare import compare
 from recsys.evaluation.testing.significance import users_needed
 from recsys.types import Evaluation
@@ -50,42 +50,42 @@ def three(shift_b, shift_c, seed=3):
 
 
 def test_the_better_one_is_picked():
-    found = choose(three(0.05, 0.02), "old", "ndcg@10", {})
-    assert (found.pick, found.sure) == ("b", True)
+    found = choose_model(three(0.05, 0.02), "old", "ndcg@10", {})
+    assert (found.pick, found.conclusive) == ("b", True)
     assert found.reasons[0].startswith("b is shown to be better than old: ndcg@10")
     assert "Also shown to be better than old: c." in found.reasons
 
 
 def test_nothing_shown_keeps_the_incumbent():
-    found = choose(three(0.002, -0.05), "old", "ndcg@10", {})
-    assert (found.pick, found.sure) == ("old", False)
-    assert "b: no difference shown" in found.reasons[0]
-    assert "users would" in found.reasons[0]
+    found = choose_model(three(0.002, -0.05), "old", "ndcg@10", {})
+    assert (found.pick, found.conclusive) == ("old", False)
+    assert "b: no difference is shown" in found.reasons[0]
+    assert "with 80 % power; detecting +0.00" in found.reasons[0]
     assert "c is worse" in found.reasons[1]
     assert found.reasons[-1].startswith("Keep old")
 
 
 def test_a_model_like_the_incumbent_is_no_reason_to_change():
     same = judged("old", np.arange(50.0) % 7)
-    found = choose(compare([same, judged("b", np.arange(50.0) % 7)], baseline="old"), "old", "ndcg@10", {})
+    found = choose_model(compare([same, judged("b", np.arange(50.0) % 7)], baseline="old"), "old", "ndcg@10", {})
     assert found.reasons[0] == "b and the incumbent do not differ in ndcg@10."
 
 
 def test_a_broken_guardrail_turns_the_choice_to_the_next():
-    guards = {"old": {"coverage": 0.5, "ms_a_user": 1.0}, "b": {"coverage": 0.1}, "c": {"coverage": 0.5}}
-    assert choose(three(0.05, 0.03), "old", "ndcg@10", guards).pick == "c"
-    alone = choose(three(0.05, -0.03), "old", "ndcg@10", guards)
-    assert (alone.pick, alone.sure) == ("b", False)
+    guards = {"old": {"coverage": 0.5, "ms_per_user": 1.0}, "b": {"coverage": 0.1}, "c": {"coverage": 0.5}}
+    assert choose_model(three(0.05, 0.03), "old", "ndcg@10", guards).pick == "c"
+    alone = choose_model(three(0.05, -0.03), "old", "ndcg@10", guards)
+    assert (alone.pick, alone.conclusive) == ("b", False)
     assert any("coverage 0.5 -> 0.1 (0.20 times" in reason for reason in alone.reasons)
 
 
 def test_guardrails_have_a_side():
-    old = {"coverage": 0.5, "tail_share": 0.2, "ms_a_user": 1.0, "peak_mb": 100.0}
-    assert broken(old, {"coverage": 0.9, "tail_share": 0.9, "ms_a_user": 0.1, "peak_mb": 10.0}) == []
-    worse = broken(old, {"coverage": 0.3, "tail_share": 0.1, "ms_a_user": 3.0, "peak_mb": 300.0})
-    assert [text.split()[0] for text in worse] == ["coverage", "tail_share", "ms_a_user", "peak_mb"]
-    assert broken(old, {"coverage": 0.41}) == []
-    assert broken({}, {"coverage": 0.0}) == broken({"coverage": 0.0}, {"coverage": 0.0}) == []
+    old = {"coverage": 0.5, "tail_share": 0.2, "ms_per_user": 1.0, "peak_mb": 100.0}
+    assert broken_guardrails(old, {"coverage": 0.9, "tail_share": 0.9, "ms_per_user": 0.1, "peak_mb": 10.0}) == []
+    worse = broken_guardrails(old, {"coverage": 0.3, "tail_share": 0.1, "ms_per_user": 3.0, "peak_mb": 300.0})
+    assert [text.split()[0] for text in worse] == ["coverage", "tail_share", "ms_per_user", "peak_mb"]
+    assert broken_guardrails(old, {"coverage": 0.41}) == []
+    assert broken_guardrails({}, {"coverage": 0.0}) == broken_guardrails({"coverage": 0.0}, {"coverage": 0.0}) == []
 
 
 def lists(rows):
@@ -96,7 +96,7 @@ def test_who_changed_most_by_hand():
     a, b = judged("a", np.array([0.5, 0.2, 0.9, 0.1])), judged("b", np.array([0.5, 0.9, 0.2, np.nan]))
     ours = lists([(u, 7, 1) for u in range(4)])
     theirs = lists([(0, 7, 1), (1, 7, 1), (2, 8, 1)])
-    found = most_changed(a, b, "ndcg@10", {"a": ours, "b": theirs})
+    found = most_changed_users(a, b, "ndcg@10", {"a": ours, "b": theirs})
     assert found["user_id"].tolist() == ["2", "1", "0"], (
         "equal changes: fewer items in common first; undefined: left out"
     )
@@ -104,5 +104,5 @@ def test_who_changed_most_by_hand():
 
 
 def test_agreement_of_two():
-    found = agreement({"a": lists([(0, 7, 1), (0, 8, 2)]), "b": lists([(0, 8, 1), (0, 7, 2)])})
+    found = mean_agreement({"a": lists([(0, 7, 1), (0, 8, 2)]), "b": lists([(0, 8, 1), (0, 7, 2)])})
     assert found[["a", "b", "users", "overlap", "tau_b"]].values.tolist() == [["a", "b", 1, 1.0, -1.0]]

@@ -95,7 +95,7 @@ def test_undefined_in_one_model_leaves_the_user_out_of_the_pair():
 @pytest.mark.parametrize(
     ("others", "message"),
     [
-        ([], "needs two models; there is x"),
+        ([], "needs two models; it was given x"),
         ([evaluation("y", [1, 1], metrics=("map@5",))], "metrics differ"),
         ([evaluation("y", [1, 1], users=[0, 7])], "2 users were judged for one of them only"),
         ([evaluation("y", [1, 1]), evaluation("y", [1, 1])], "x has 1 folds, y has 2"),

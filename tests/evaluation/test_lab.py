@@ -11,9 +11,9 @@ import pytest
 from recsys.evaluation.agreement.measures import parse_measure
 from recsys.evaluation.agreement.rankings import Pairs, Rankings
 from recsys.evaluation.lab import simulate, studies
-from recsys.evaluation.lab.labelled import tell_apart
+from recsys.evaluation.lab.labelled import discrimination_auc
 
-SMALL = studies.Setting(items=12, pairs=600, users=20, experiments=2000)
+SMALL = studies.LabSettings(items=12, pairs=600, users=20, experiments=2000)
 
 
 def test_closed_form_of_mallows_against_all_orders_of_five_items():
@@ -23,11 +23,11 @@ def test_closed_form_of_mallows_against_all_orders_of_five_items():
     for dispersion in (0.0, 0.3, 1.5):
         chance = {order: math.exp(-dispersion * far(order)) for order in itertools.permutations(range(5))}
         mean = sum(far(order) * p for order, p in chance.items()) / sum(chance.values())
-        assert simulate.expected_distance(5, dispersion) == pytest.approx(mean, abs=1e-12)
+        assert simulate.expected_mallows_distance(5, dispersion) == pytest.approx(mean, abs=1e-12)
 
 
 def test_mallows_orders_have_their_chances():
-    orders = simulate.mallows(np.random.default_rng(1), 60_000, 3, 0.7)
+    orders = simulate.sample_mallows(np.random.default_rng(1), 60_000, 3, 0.7)
     found = Counter(map(tuple, orders.tolist()))
     weight = {o: math.exp(-0.7 * sum(x > y for x, y in itertools.combinations(o, 2))) for o in found}
     assert len(found) == 6
@@ -37,24 +37,24 @@ def test_mallows_orders_have_their_chances():
 
 
 def test_mallows_distance_is_recovered_for_ten_dispersions():
-    rows = studies.recover(studies.Setting(pairs=4000))
+    rows = studies.check_mallows_distances(studies.LabSettings(pairs=4000))
     assert len(rows) == 10
     assert max(abs(row["z"]) for row in rows) < 3.5  # 1 in 200 of ten normal values
 
 
 def test_size_of_each_test_under_the_null():
-    setting = studies.Setting()
+    setting = studies.LabSettings()
     assert setting.experiments == 10_000
-    for name, size in studies.sizes(setting).items():
+    for name, size in studies.independence_test_sizes(setting).items():
         assert 0.04 <= size <= 0.06, name
-    bench = studies.Bench(parse_measure("tau_b"), setting)
-    values = bench.scaled(bench.mallows(0.1))
-    assert 0.04 <= studies.rejections(np.random.default_rng(0), values, values, setting) <= 0.06
+    scaled_measure = studies.ScaledMeasure(parse_measure("tau_b"), setting)
+    values = scaled_measure.scaled(scaled_measure.mallows(0.1))
+    assert 0.04 <= studies.rejection_rate(np.random.default_rng(0), values, values, setting) <= 0.06
 
 
 @pytest.mark.parametrize("name", ["tau_b", "weighted_tau", "tau_ap", "rbo", "kendall_topk@4", "overlap@4"])
 def test_sound_measures_pass(name):
-    assert studies.examine(parse_measure(name), SMALL)["failed"] == []
+    assert studies.study_measure(parse_measure(name), SMALL)["failed"] == []
 
 
 def by_code(pairs):
@@ -106,12 +106,13 @@ def no_noise_felt(pairs):
     ],
 )
 def test_broken_measures_are_caught(broken, caught):
-    assert caught in studies.examine(broken, SMALL)["failed"]
+    assert caught in studies.study_measure(broken, SMALL)["failed"]
 
 
 def test_top_weight_tells_top_heavy_measures_from_even_ones():
     found = {
-        name: studies.examine(parse_measure(name), SMALL)["top_weight"] for name in ("tau_b", "tau_ap", "rbo[p=0.7]")
+        name: studies.study_measure(parse_measure(name), SMALL)["top_weight"]
+        for name in ("tau_b", "tau_ap", "rbo[p=0.7]")
     }
     assert found["tau_b"] == pytest.approx(0.5, abs=0.02)
     assert found["tau_b"] < found["tau_ap"] < found["rbo[p=0.7]"]
@@ -119,7 +120,8 @@ def test_top_weight_tells_top_heavy_measures_from_even_ones():
 
 def test_a_worse_top_is_seen_by_measures_that_look_there():
     found = {
-        name: studies.examine(parse_measure(name), SMALL)["power"] for name in ("tau_ap", "rbo[p=0.7]", "overlap@6")
+        name: studies.study_measure(parse_measure(name), SMALL)["power"]
+        for name in ("tau_ap", "rbo[p=0.7]", "overlap@6")
     }
     for name in ("tau_ap", "rbo[p=0.7]"):
         assert found[name]["top"] > 2 * found[name]["bottom"], name
@@ -147,13 +149,13 @@ def test_own_model_is_told_from_a_strangers():
         columns=["user_id", "item_id", "value"],
     )
     measures = {name: parse_measure(name) for name in ("tau_b", "kendall_topk")}
-    for name, cell in tell_apart(events, Taste(tastes), measures)["measures"].items():
+    for name, cell in discrimination_auc(events, Taste(tastes), measures)["measures"].items():
         assert cell["auc"] == 1.0, name
     blind = Taste(dict.fromkeys(tastes, rng.random(30)))
-    assert tell_apart(events, blind, measures)["measures"]["tau_b"]["auc"] == 0.5
+    assert discrimination_auc(events, blind, measures)["measures"]["tau_b"]["auc"] == 0.5
 
 
 def test_answers_leave_out_what_failed_and_what_only_repeats():
     measures = {"tau_b": parse_measure("tau_b"), "broken": by_code, "again": parse_measure("tau_b")}
-    found = studies.run(measures, SMALL)
-    assert {name for row in studies.answers(found) for name, _ in row["best"]} == {"tau_b"}
+    found = studies.run_lab(measures, SMALL)
+    assert {name for row in studies.best_measures(found) for name, _ in row["best"]} == {"tau_b"}

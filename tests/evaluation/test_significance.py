@@ -5,10 +5,10 @@ from scipy import stats
 from recsys.data.hashing import hash_words
 from recsys.evaluation.testing.significance import (
     Sums,
-    bca_ends,
+    bca_interval,
     bootstrap_sums,
-    detectable,
-    holm,
+    detectable_effect,
+    holm_adjust,
     mean_ci,
     poisson_weights,
     sign_flip_test,
@@ -73,7 +73,7 @@ def test_a_resampled_mean_is_the_weighted_mean():
     for r in range(7):
         total = sum(w for w, v in zip(weights[:, r], values, strict=True) if not np.isnan(v))
         expected = np.nansum(weights[:, r] * values) / total if total else np.nanmean(values)
-        assert sums.means[r, 0] == pytest.approx(expected)
+        assert sums.resampled_means[r, 0] == pytest.approx(expected)
 
 
 def test_t_test_equals_scipy():
@@ -94,7 +94,7 @@ def test_bca_equals_scipy_on_its_own_resamples():
     values = np.random.default_rng(2).exponential(size=30)
     theirs = stats.bootstrap((values,), np.mean, n_resamples=999, method="BCa", rng=np.random.default_rng(3))
     sums = sums_of(values)
-    ends = bca_ends(
+    ends = bca_interval(
         theirs.bootstrap_distribution[:, None], values.mean(keepdims=True), sums.acceleration, np.array([0.025, 0.975])
     )
     np.testing.assert_allclose(np.ravel(ends), theirs.confidence_interval, rtol=1e-9)
@@ -161,10 +161,10 @@ def test_size_under_the_null(m):
 
 def test_holm_by_hand():
     # sorted .005 .01 .03 .04 -> ×4 ×3 ×2 ×1 = .02 .03 .06 .04, the last raised to the one before it
-    np.testing.assert_allclose(holm(np.array([[0.01, 0.04], [0.03, 0.005]])), [[0.03, 0.06], [0.06, 0.02]])
-    np.testing.assert_allclose(holm(np.array([0.02, np.nan, 0.9])), [0.04, np.nan, 0.9])
-    np.testing.assert_allclose(holm(np.array([0.6, 0.7])), [1, 1])
-    assert holm(np.array([])).shape == (0,)
+    np.testing.assert_allclose(holm_adjust(np.array([[0.01, 0.04], [0.03, 0.005]])), [[0.03, 0.06], [0.06, 0.02]])
+    np.testing.assert_allclose(holm_adjust(np.array([0.02, np.nan, 0.9])), [0.04, np.nan, 0.9])
+    np.testing.assert_allclose(holm_adjust(np.array([0.6, 0.7])), [1, 1])
+    assert holm_adjust(np.array([])).shape == (0,)
 
 
 def test_holm_rejects_as_its_procedure_does():
@@ -176,13 +176,13 @@ def test_holm_rejects_as_its_procedure_does():
             if p[place] > 0.05 / (6 - step):
                 break
             rejected[place] = True
-        np.testing.assert_array_equal(holm(p) <= 0.05, rejected)
+        np.testing.assert_array_equal(holm_adjust(p) <= 0.05, rejected)
 
 
 def test_the_detectable_difference_is_found_four_times_in_five():
     rng = np.random.default_rng(12)
     sd, m, simulations = 0.3, 150, 4000
-    true = float(detectable(np.array(sd), np.array(m)))
+    true = float(detectable_effect(np.array(sd), np.array(m)))
     assert users_needed(sd, true) in (m, m + 1)
     p = sums_of(rng.normal(true, sd, (m, simulations)), resamples=1).t_test()
     assert abs((p <= 0.05).mean() - 0.8) < 4 * np.sqrt(0.16 / simulations) + 0.005

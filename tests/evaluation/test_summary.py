@@ -5,7 +5,7 @@ import pytest
 from recsys.evaluation.groups import Grouping, gap, history_codes
 from recsys.evaluation.settings import EvaluationSettings
 from recsys.evaluation.summary import Facts, Layout, document, summarise
-from recsys.evaluation.testing.significance import bootstrap_sums, holm, mean_ci
+from recsys.evaluation.testing.significance import bootstrap_sums, holm_adjust, mean_ci
 from recsys.types import Evaluation
 
 METRICS = ["ndcg@10", "recall@10"]
@@ -57,7 +57,7 @@ def test_differences_carry_their_test(three):
     found = summarise(three, EvaluationSettings(metrics=tuple(METRICS), resamples=100))["differences"]
     assert list(found) == ["als", "knn"]
     cells = [cell for model in found.values() for cell in model.values()]
-    np.testing.assert_allclose([c["p_holm"] for c in cells], holm(np.array([c["p"] for c in cells])))
+    np.testing.assert_allclose([c["p_holm"] for c in cells], holm_adjust(np.array([c["p"] for c in cells])))
     d = three[1].per_user["ndcg@10"] - three[0].per_user["ndcg@10"]
     assert found["als"]["ndcg@10"]["effect_size"] == pytest.approx(d.mean() / d.std())
     assert found["als"]["ndcg@10"]["detectable"] == pytest.approx(2.8015852 * d.std() / np.sqrt(90))

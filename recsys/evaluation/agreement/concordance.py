@@ -21,7 +21,11 @@ INSERTION_RUN = 8
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def flatten_lists(items: np.ndarray, dense_ranks: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def flatten_lists(
+    items: np.ndarray,
+    dense_ranks: np.ndarray,
+    offsets: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the items and dense ranks of int[m, k] lists as flat int32 arrays, without the padding of -1."""
     flat_items = np.empty(offsets[-1], dtype=np.int32)
     flat_ranks = np.empty(offsets[-1], dtype=np.int32)
@@ -54,7 +58,9 @@ def _find_slot(table: np.ndarray, items: np.ndarray, item: int) -> np.int64:
 
 @njit(cache=True, nogil=True, parallel=True)
 def build_position_tables(
-    items: np.ndarray, offsets: np.ndarray, table_offsets: np.ndarray
+    items: np.ndarray,
+    offsets: np.ndarray,
+    table_offsets: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return one hash table per list (item -> position) and bool[m], true for a list that repeats an item.
 
@@ -214,7 +220,11 @@ def _count_inversions(values: np.ndarray) -> tuple[int, np.ndarray]:
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def count_concordance(keys: np.ndarray, starts: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def count_concordance(
+    keys: np.ndarray,
+    starts: np.ndarray,
+    sizes: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the counts from which Kendall's coefficients and their variance are computed.
 
     Returns:
@@ -304,7 +314,12 @@ def _sort_inverted_weight(values: np.ndarray, weights: np.ndarray, additive: boo
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def hyperbolic_tau(keys: np.ndarray, starts: np.ndarray, sizes: np.ndarray, additive: bool) -> np.ndarray:
+def hyperbolic_tau(
+    keys: np.ndarray,
+    starts: np.ndarray,
+    sizes: np.ndarray,
+    additive: bool,
+) -> np.ndarray:
     """Return float64[m]: tau-b with item weights 1/r, where r is an item's position among the keys, from 1.
 
     NaN where all pairs of items are tied in a list. Reference: Vigna, WWW 2015.
@@ -341,7 +356,12 @@ def _prefix_sum(tree: np.ndarray, end: int) -> int:
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def ap_correlation(keys: np.ndarray, starts: np.ndarray, sizes: np.ndarray, average_ties: bool) -> np.ndarray:
+def ap_correlation(
+    keys: np.ndarray,
+    starts: np.ndarray,
+    sizes: np.ndarray,
+    average_ties: bool,
+) -> np.ndarray:
     """Return float64[m]: the AP correlation tau_AP; list a is judged, list b is the reference.
 
     With ``average_ties``, the mean over all ways to break ties. Otherwise a tied pair counts as

@@ -106,7 +106,11 @@ def spearman(pairs: Pairs, missing: str = "") -> np.ndarray:
     Equals ``scipy.stats.spearmanr``. Reference: Spearman, American Journal of Psychology 1904.
     """
     aligned = pairs.aligned(missing)
-    cross, squares_a, squares_b = concordance.rank_cross_products(aligned.keys, aligned.starts, aligned.sizes).T
+    cross, squares_a, squares_b = concordance.rank_cross_products(
+        aligned.keys,
+        aligned.starts,
+        aligned.sizes,
+    ).T
     return _divide(cross, np.sqrt(squares_a * squares_b), undefined=aligned.counts.undefined)
 
 
@@ -119,7 +123,12 @@ def footrule(pairs: Pairs, missing: str = "") -> np.ndarray:
     # All compared items are in both lists here, so the location of missing items is never used.
     unlimited = np.full(len(pairs), np.inf)
     distance = concordance.footrule_distance(
-        aligned.keys, aligned.starts, aligned.sizes, unlimited, unlimited, unlimited
+        aligned.keys,
+        aligned.starts,
+        aligned.sizes,
+        unlimited,
+        unlimited,
+        unlimited,
     )
     largest = aligned.sizes**2 // 2
     return _divide(largest - distance, largest, undefined=aligned.counts.undefined)
@@ -191,11 +200,16 @@ def footrule_topk(pairs: Pairs, location: float | None = None, k: int | None = N
     else:
         if len(pairs) and location <= longer.max():
             raise ConfigError(
-                f"footrule_topk: location is {location:g}, but a list has {longer.max()} items; choose a larger one"
+                f"footrule_topk: location is {location:g}, but a list has {longer.max()} items; choose a larger one",
             )
         locations = np.full(len(pairs), float(location))
     distance = concordance.footrule_distance(
-        aligned.keys, aligned.starts, aligned.sizes, a_lengths, b_lengths, locations
+        aligned.keys,
+        aligned.starts,
+        aligned.sizes,
+        a_lengths,
+        b_lengths,
+        locations,
     )
     return np.where(longer == 0, np.nan, distance)
 
@@ -317,7 +331,13 @@ def agree(a: RankedList, b: RankedList, measure: str) -> float:
     return float(parse_measure(measure)(make_pair(a, b))[0])
 
 
-def kendall_tau(a: RankedList, b: RankedList, *, variant: str = "b", missing: str = "intersection") -> float:
+def kendall_tau(
+    a: RankedList,
+    b: RankedList,
+    *,
+    variant: str = "b",
+    missing: str = "intersection",
+) -> float:
     """Return Kendall's tau-a, tau-b or tau-c of two ranked lists; see :func:`agree`.
 
     >>> round(kendall_tau({"v": 12, "w": 2, "x": 1, "y": 12, "z": 2}, {"v": 1, "w": 4, "x": 7, "y": 1, "z": 0}), 4)
@@ -326,7 +346,13 @@ def kendall_tau(a: RankedList, b: RankedList, *, variant: str = "b", missing: st
     return agree(a, b, f"tau_{variant}[missing={missing}]")
 
 
-def agree_tables(a: pd.DataFrame, b: pd.DataFrame, measures: Iterable[str], *, name: str = "agreement") -> Evaluation:
+def agree_tables(
+    a: pd.DataFrame,
+    b: pd.DataFrame,
+    measures: Iterable[str],
+    *,
+    name: str = "agreement",
+) -> Evaluation:
     """Compare two top-k tables (user_id, item_id, rank) user by user.
 
     Correlations use ``missing=bottom`` by default: an item that a list misses is ranked below its
@@ -357,4 +383,8 @@ def agree_tables(a: pd.DataFrame, b: pd.DataFrame, measures: Iterable[str], *, n
     for label, per_user in values.items():
         counts[f"undefined {label}"] = int(np.isnan(per_user).sum())
     definitions = {str(measure): measure.definition for measure in parsed}
-    return Evaluation(name, pd.DataFrame(columns | values), {"definitions": definitions, "counts": counts})
+    return Evaluation(
+        name,
+        pd.DataFrame(columns | values),
+        {"definitions": definitions, "counts": counts},
+    )

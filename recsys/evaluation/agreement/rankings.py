@@ -55,7 +55,9 @@ class Rankings:
         table_offsets = np.concatenate([[0], np.cumsum(slots)])
         tables, repeats = concordance.build_position_tables(self.items, self.offsets, table_offsets)
         if repeats.any():
-            raise InputError(f"list {repeats.argmax()} holds an item more than once: keep its best position only")
+            raise InputError(
+                f"list {repeats.argmax()} holds an item more than once: keep its best position only",
+            )
         return tables, table_offsets
 
     def cut(self, k: int) -> Rankings:
@@ -298,7 +300,9 @@ def _encode(ranked: RankedList, codes: dict[Hashable, int], label: str) -> Ranki
     for dense_rank, group in enumerate(groups):
         for item in group if isinstance(group, list | tuple | set | frozenset) else (group,):
             if item in seen:
-                raise InputError(f"{label} holds {item!r} more than once: keep its best position only")
+                raise InputError(
+                    f"{label} holds {item!r} more than once: keep its best position only",
+                )
             seen.add(item)
             items.append(codes.setdefault(item, len(codes)))
             dense_ranks.append(dense_rank)
@@ -311,6 +315,8 @@ def _group_by_score(scores: Mapping[Any, float], label: str) -> Iterable[list[An
     groups: dict[float, list[Any]] = {}
     for item, score in scores.items():
         if score != score:
-            raise InputError(f"{label}: the score of {item!r} is NaN: fill it, or leave the item out")
+            raise InputError(
+                f"{label}: the score of {item!r} is NaN: fill it, or leave the item out",
+            )
         groups.setdefault(score, []).append(item)
     return [groups[score] for score in sorted(groups, reverse=True)]

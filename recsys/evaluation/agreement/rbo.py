@@ -49,7 +49,11 @@ def _count_in_range(positions: np.ndarray, start: int, end: int, low: int, high:
 
 @njit(cache=True, nogil=True)
 def _depth_agreement(
-    x: float, short_sums: tuple[float, float], long_sums: tuple[float, float], depth: int, ties: int
+    x: float,
+    short_sums: tuple[float, float],
+    long_sums: tuple[float, float],
+    depth: int,
+    ties: int,
 ) -> float:
     """Return A_d from X_d and (Σ c, Σ c²) of each list."""
     if ties == W:

@@ -57,7 +57,9 @@ def nearest_users(
         ConfigError: k below 1, min_common below 2, or an unknown measure.
     """
     if k < 1 or min_common < 2:
-        raise ConfigError(f"nearest users: k is {k} and min_common is {min_common}; they must be at least 1 and 2")
+        raise ConfigError(
+            f"nearest users: k is {k} and min_common is {min_common}; they must be at least 1 and 2",
+        )
     search = _NeighbourSearch(ratings, k, parse_measure(measure), min_common)
     if users is None:
         users = np.arange(len(search.lists))

@@ -15,7 +15,10 @@ from recsys.schema import ITEM, RANK, USER, unify_ids
 DEFAULT_MEASURES = ("overlap", "rbo", "tau_b")
 
 
-def pairwise_agreement(tables: dict[str, pd.DataFrame], measures: Iterable[str] = DEFAULT_MEASURES) -> pd.DataFrame:
+def pairwise_agreement(
+    tables: dict[str, pd.DataFrame],
+    measures: Iterable[str] = DEFAULT_MEASURES,
+) -> pd.DataFrame:
     """Return one row per pair of tables and user that has a list in both: ``a``, ``b``, ``user_id``, the measures.
 
     An item that one list misses is ranked below its end (``missing="bottom"``). NaN = undefined.
@@ -35,7 +38,13 @@ def pairwise_agreement(tables: dict[str, pd.DataFrame], measures: Iterable[str] 
         users_a, lists_a = rankings[a]
         users_b, lists_b = rankings[b]
         users = users_a.intersection(users_b, sort=False)
-        pairs = Pairs(lists_a, lists_b, users_a.get_indexer(users), users_b.get_indexer(users), "bottom")
+        pairs = Pairs(
+            lists_a,
+            lists_b,
+            users_a.get_indexer(users),
+            users_b.get_indexer(users),
+            "bottom",
+        )
         values = compute_measures(pairs, parsed)
         frames.append(pd.DataFrame({"a": a, "b": b, USER: users, **values}))
     if not frames:

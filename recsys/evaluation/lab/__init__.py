@@ -1,1 +1,1 @@
-"""The rank measures themselves, put to the test on made-up preferences whose truth is known."""
+"""The lab: tests of the agreement measures themselves, on simulated preferences whose truth is known."""

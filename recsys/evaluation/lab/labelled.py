@@ -1,7 +1,9 @@
-"""The lab's labelled data: can a measure tell a user's own model from a stranger's?
+"""The lab on real ratings: can a measure tell a user's own model from the model of another user?
 
-Every user's events are halved by time. A model learns from all first halves. It ranks the films of a user's second half
-once from that user's first half and once from a stranger's; both are compared with the user's own ratings of them.
+Every user's events are split in two halves by time. A model learns from the first halves of all
+users. It ranks the items of a user's second half twice: once from the user's own first half, and
+once from another user's first half. Both rankings are compared with the user's own ratings of these
+items.
 """
 
 from __future__ import annotations
@@ -15,85 +17,152 @@ from scipy.sparse import csr_array
 
 from recsys.errors import InputError
 from recsys.evaluation.agreement.rankings import Pairs, Rankings
-from recsys.evaluation.lab.studies import Score
+from recsys.evaluation.lab.studies import MeasureFunction
 from recsys.evaluation.testing.significance import mean_ci
 from recsys.schema import ITEM, TIME, USER, VALUE
 from recsys.types import IdMap, Interactions, Recommender
 
-LEAST = 8
+MIN_HALF_EVENTS = 8
 """Users with fewer events in either half are left out, and counted."""
+MIN_USERS = 20
+"""The smallest number of users that the comparison is made for."""
 
 
-def tell_apart(
-    events: pd.DataFrame, model: Recommender, measures: Mapping[str, Score], *, most: int = 2000, seed: int = 0
+def discrimination_auc(
+    events: pd.DataFrame,
+    model: Recommender,
+    measures: Mapping[str, MeasureFunction],
+    *,
+    max_users: int = 2000,
+    seed: int = 0,
 ) -> dict[str, Any]:
-    """Return, per measure, the chance that own beats stranger, a tie being half a win, with its 95 % interval.
+    """Return for each measure the probability (AUC) that the user's own ranking agrees more than the other one.
+
+    A tie counts half. Each AUC has a 95 % interval; users for whom the measure is undefined are
+    left out of it.
 
     Args:
-        events: user_id, item_id, value, and timestamp if there is one, else the order of the rows is time.
-        model: not fitted; it is trained on first halves, values less their user's mean: more is liked, less disliked.
-        most: users to look at, chosen at random.
+        events: user_id, item_id, value, and a timestamp; without one, the rows are in order of
+            time.
+        model: a model that is not fitted. It is fitted on the first halves, each value minus the
+            mean of its user, so that items above the user's mean are liked and items below are
+            disliked.
+        max_users: the number of users to draw at random.
 
     Raises:
-        InputError: no values, or too few users with :data:`LEAST` events in each half.
+        InputError: no values, or fewer than :data:`MIN_USERS` users with :data:`MIN_HALF_EVENTS`
+            events in each half.
     """
     if VALUE not in events or events[VALUE].nunique() < 2:
-        raise InputError("the lab compares lists with ratings: it needs events with a value, and more than one value")
+        raise InputError(
+            "the lab compares lists with ratings: it needs events with a column 'value' of at least two values",
+        )
     table = events.drop_duplicates([USER, ITEM], keep="last")
-    table = table.sort_values(TIME, kind="stable") if TIME in table else table
-    users, items = IdMap.of(table[USER]), IdMap.of(table[ITEM])
-    user, item = users.rows(table[USER]), items.rows(table[ITEM])
+    if TIME in table:
+        table = table.sort_values(TIME, kind="stable")
+    users = IdMap.of(table[USER])
+    items = IdMap.of(table[ITEM])
+    user = users.rows(table[USER])
+    item = items.rows(table[ITEM])
     value = table[VALUE].to_numpy(dtype=np.float64)
-    place, size = table.groupby(USER).cumcount().to_numpy(), np.bincount(user, minlength=len(users))
-    first = place < (size // 2)[user]
-    train = _interactions(users, items, user[first], item[first], value[first])
-    rated = csr_array((value[~first], (user[~first], item[~first])), shape=(len(users), len(items)))
-    chosen = np.flatnonzero(size >= 2 * LEAST)
-    if len(chosen) < 20:
-        raise InputError(f"{len(chosen)} users have {2 * LEAST} events or more: the lab needs 20 of them")
-    chosen = np.random.default_rng(seed).permutation(chosen)[:most]
+    position = table.groupby(USER).cumcount().to_numpy()
+    event_counts = np.bincount(user, minlength=len(users))
+    is_first_half = position < (event_counts // 2)[user]
+    train = _centred_interactions(
+        users,
+        items,
+        user[is_first_half],
+        item[is_first_half],
+        value[is_first_half],
+    )
+    is_second_half = ~is_first_half
+    second_half_cells = (user[is_second_half], item[is_second_half])
+    ratings = csr_array((value[is_second_half], second_half_cells), shape=(len(users), len(items)))
+    is_eligible = event_counts >= 2 * MIN_HALF_EVENTS
+    eligible = np.flatnonzero(is_eligible)
+    if len(eligible) < MIN_USERS:
+        raise InputError(
+            f"{len(eligible)} users have {2 * MIN_HALF_EVENTS} events or more: the lab needs {MIN_USERS} of them",
+        )
+    sample = np.random.default_rng(seed).permutation(eligible)[:max_users]
     model.fit(train)
-    own, stranger, truth = _lists(model, train.matrix(), rated, chosen)
-    found = {}
-    for name, score in measures.items():
-        better = (score(Pairs.row_by_row(truth, own)) - score(Pairs.row_by_row(truth, stranger))) * _direction(score)
-        wins = np.where(np.isnan(better), np.nan, (np.sign(better) + 1) / 2)
+    own_lists, other_lists, rated_lists = _rank_second_halves(
+        model,
+        train.matrix(),
+        ratings,
+        sample,
+    )
+    results = {}
+    for name, measure in measures.items():
+        own_user = measure(Pairs.row_by_row(rated_lists, own_lists))
+        other_user = measure(Pairs.row_by_row(rated_lists, other_lists))
+        advantage = (own_user - other_user) * _direction(measure)
+        wins = np.where(np.isnan(advantage), np.nan, (np.sign(advantage) + 1) / 2)
         auc, low, high = mean_ci(wins, seed=seed)
-        found[name] = {"auc": auc, "ci95": [low, high], "users": int((~np.isnan(wins)).sum())}
-    return {"users": len(chosen), "left_out": int((size < 2 * LEAST).sum()), "measures": found}
+        results[name] = {"auc": auc, "ci95": [low, high], "users": int((~np.isnan(wins)).sum())}
+    return {"users": len(sample), "left_out": int((~is_eligible).sum()), "measures": results}
 
 
-def _direction(score: Score) -> int:
-    """Return 1 when more is closer, −1 for a distance."""
-    two = Rankings.from_padded(np.array([[0, 1, 2], [0, 1, 2]]))
-    same, turned = score(Pairs.row_by_row(two, Rankings.from_padded(np.array([[0, 1, 2], [2, 1, 0]]))))
-    return -1 if turned > same else 1
+def _direction(measure: MeasureFunction) -> int:
+    """Return 1 for a measure that is larger for more agreement, −1 for a distance."""
+    truth = Rankings.from_padded(np.array([[0, 1, 2], [0, 1, 2]]))
+    identical, reversed_order = measure(
+        Pairs.row_by_row(truth, Rankings.from_padded(np.array([[0, 1, 2], [2, 1, 0]]))),
+    )
+    if reversed_order > identical:
+        return -1
+    return 1
 
 
-def _interactions(users: IdMap, items: IdMap, user: np.ndarray, item: np.ndarray, value: np.ndarray) -> Interactions:
-    """Return first halves with each user's mean taken off."""
+def _centred_interactions(
+    users: IdMap,
+    items: IdMap,
+    user: np.ndarray,
+    item: np.ndarray,
+    value: np.ndarray,
+) -> Interactions:
+    """Return interactions whose values are the given ones minus the mean of their user."""
     count = np.maximum(np.bincount(user, minlength=len(users)), 1)
     mean = np.bincount(user, weights=value, minlength=len(users)) / count
+    centred = value - mean[user]
     order = np.lexsort((item, user))
-    user, item, value = user[order], item[order], (value - mean[user])[order]
-    time = np.full(len(user), -1, dtype=np.int64)
-    return Interactions(users, items, user.astype(np.int32), item.astype(np.int32), value.astype(np.float32), time)
+    return Interactions(
+        users,
+        items,
+        user[order].astype(np.int32),
+        item[order].astype(np.int32),
+        centred[order].astype(np.float32),
+        np.full(len(user), -1, dtype=np.int64),
+    )
 
 
-def _lists(
-    model: Recommender, histories: csr_array, rated: csr_array, chosen: np.ndarray, block: int = 256
+def _rank_second_halves(
+    model: Recommender,
+    histories: csr_array,
+    ratings: csr_array,
+    users: np.ndarray,
+    block: int = 256,
 ) -> tuple[Rankings, Rankings, Rankings]:
-    """Return each chosen user's second half ranked by the own model, by the next user's, and by the ratings."""
-    strangers, parts = np.roll(chosen, -1), []
-    for at in range(0, len(chosen), block):
-        rows = slice(at, at + block)
-        test = rated[chosen[rows]]
-        row = np.repeat(np.arange(test.shape[0]), np.diff(test.indptr))
-        scores = [model.score(histories[who], who)[row, test.indices] for who in (chosen[rows], strangers[rows])]
-        known = ~np.isnan(scores[0]) & ~np.isnan(scores[1])
-        where = (at + row[known], test.indices[known])
-        parts.append((*where, scores[0][known], scores[1][known], test.data[known]))
-    row, item, *columns = (np.concatenate(part) for part in zip(*parts, strict=True))
-    shape = (len(chosen), rated.shape[1])
-    own, stranger, truth = (Rankings.from_scores(csr_array((values, (row, item)), shape=shape)) for values in columns)
-    return own, stranger, truth
+    """Return the second half of each user, ranked from the own history, from the next user's, and by the ratings.
+
+    Items without a score from either history are left out of all three rankings.
+    """
+    other_users = np.roll(users, -1)
+    blocks = []
+    for start in range(0, len(users), block):
+        own_rows = users[start : start + block]
+        other_rows = other_users[start : start + block]
+        tested = ratings[own_rows]
+        row = np.repeat(np.arange(tested.shape[0]), np.diff(tested.indptr))
+        cells = (row, tested.indices)
+        own_scores = model.score(histories[own_rows], own_rows)[cells]
+        other_scores = model.score(histories[other_rows], other_rows)[cells]
+        is_scored = ~np.isnan(own_scores) & ~np.isnan(other_scores)
+        arrays = (start + row, tested.indices, own_scores, other_scores, tested.data)
+        blocks.append([array[is_scored] for array in arrays])
+    row, item, *columns = (np.concatenate(arrays) for arrays in zip(*blocks, strict=True))
+    shape = (len(users), ratings.shape[1])
+    own_lists, other_lists, rated_lists = (
+        Rankings.from_scores(csr_array((values, (row, item)), shape=shape)) for values in columns
+    )
+    return own_lists, other_lists, rated_lists

@@ -1,7 +1,7 @@
-"""The lab: rank measures put to the test on simulated preferences whose truth is known.
+"""Studies of the agreement measures on simulated preferences whose truth is known.
 
-Measures live on different scales, so the lab compares *scaled* values: 0 is what independent orders give on average, 1
-what a list gives against itself. Everything is a function of the seed.
+Measures have different scales, so the lab compares *scaled* values: 0 is the mean of independent
+orders, 1 the value of a list and itself. All results are functions of the seed.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from recsys.evaluation.agreement.rankings import Pairs, Rankings
 from recsys.evaluation.lab import simulate
 from recsys.evaluation.testing.independence import kendall_pvalues, spearman_pvalues
 
-Score = Callable[[Pairs], np.ndarray]
+MeasureFunction = Callable[[Pairs], np.ndarray]
 
-MEASURES = (
+STUDIED_MEASURES = (
     "tau_b",
     "tau_b[missing=bottom]",
     "weighted_tau",
@@ -35,11 +35,20 @@ MEASURES = (
     "jaccard@10",
 )
 DISPERSIONS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.2, 2.0)
+SHUFFLED_POSITIONS = 5
+"""Positions at either end that the systems of the power study shuffle."""
 
 
 @dataclass(frozen=True)
-class Setting:
-    """Size of the simulations: ``items`` a list, ``pairs`` a condition, ``experiments`` of ``users`` users a test."""
+class LabSettings:
+    """Sizes of the simulations.
+
+    Attributes:
+        items: length of a list.
+        pairs: pairs of lists per condition.
+        users: users per experiment of the power study.
+        experiments: experiments per test.
+    """
 
     items: int = 30
     pairs: int = 4000
@@ -48,227 +57,346 @@ class Setting:
     seed: int = 0
 
 
-class Bench:
-    """One measure's view of simulated lists: values against the true order, scaled."""
+class ScaledMeasure:
+    """A measure, scaled to 0 for independent orders and 1 for identical ones, and the simulated lists it is used on."""
 
-    def __init__(self, score: Score, setting: Setting) -> None:
-        self.score, self.setting = score, setting
-        self.truth = np.arange(setting.items)
-        one = self.truth[None, :]
-        self.perfect = float(self.raw(Rankings.from_padded(one), Rankings.from_padded(one))[0])
-        self.chance = float(np.nanmean(self.raw(*self._against_truth(self.mallows(0.0)))))
+    def __init__(self, measure: MeasureFunction, settings: LabSettings) -> None:
+        self.measure = measure
+        self.settings = settings
+        self.truth = np.arange(settings.items)
+        true_list = Rankings.from_padded(self.truth[None, :])
+        self.perfect = float(self.raw(true_list, true_list)[0])
+        independent = Rankings.from_padded(self.mallows(0.0))
+        self.chance = float(np.nanmean(self.raw(self._true_lists(len(independent)), independent)))
 
     def mallows(self, dispersion: float) -> np.ndarray:
-        """Return the orders of a dispersion; the same for every measure."""
-        rng = np.random.default_rng([self.setting.seed, round(1000 * dispersion)])
-        return simulate.mallows(rng, self.setting.pairs, self.setting.items, dispersion)
+        """Return the Mallows orders of a dispersion; they are the same for all measures."""
+        rng = np.random.default_rng([self.settings.seed, round(1000 * dispersion)])
+        return simulate.sample_mallows(rng, self.settings.pairs, self.settings.items, dispersion)
 
     def raw(self, a: Rankings, b: Rankings) -> np.ndarray:
-        """Return the measure of each pair as it is."""
-        return np.asarray(self.score(Pairs.row_by_row(a, b)), dtype=np.float64)
+        """Return the unscaled measure of each pair of lists."""
+        return np.asarray(self.measure(Pairs.row_by_row(a, b)), dtype=np.float64)
 
-    def scaled(self, lists: np.ndarray | Rankings, against: Rankings | None = None) -> np.ndarray:
-        """Return the scaled measure of each list against the truth, or against other lists."""
-        a, b = self._against_truth(lists)
-        return (self.raw(against or a, b) - self.chance) / (self.perfect - self.chance)
+    def scaled(self, lists: np.ndarray | Rankings, reference: Rankings | None = None) -> np.ndarray:
+        """Return the scaled measure of each list with the reference; by default, with the true order."""
+        rankings = lists if isinstance(lists, Rankings) else Rankings.from_padded(lists)
+        if reference is None:
+            reference = self._true_lists(len(rankings))
+        return (self.raw(reference, rankings) - self.chance) / (self.perfect - self.chance)
 
-    def _against_truth(self, lists: np.ndarray | Rankings) -> tuple[Rankings, Rankings]:
-        found = lists if isinstance(lists, Rankings) else Rankings.from_padded(lists)
-        return Rankings.from_padded(np.tile(self.truth, (len(found), 1))), found
+    def _true_lists(self, count: int) -> Rankings:
+        return Rankings.from_padded(np.tile(self.truth, (count, 1)))
 
 
-def run(
-    measures: Mapping[str, Score],
-    setting: Setting | None = None,
+def run_lab(
+    measures: Mapping[str, MeasureFunction],
+    settings: LabSettings | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Return what the lab finds, ready for JSON: ``about``, ``mallows``, ``tests``, ``measures``."""
-    setting = setting or Setting()
-    found = {}
-    for done, (name, score) in enumerate(measures.items()):
-        found[name] = examine(score, setting)
+    """Return the results of all studies, ready for JSON: ``about``, ``mallows``, ``tests``, ``measures``."""
+    settings = settings or LabSettings()
+    results = {}
+    for done, (name, measure) in enumerate(measures.items(), start=1):
+        results[name] = study_measure(measure, settings)
         if progress:
-            progress("lab", done + 1, len(measures))
+            progress("lab", done, len(measures))
     return {
-        "about": asdict(setting) | {"dispersions": list(DISPERSIONS)},
-        "mallows": recover(setting),
-        "tests": sizes(setting),
-        "measures": found,
+        "about": asdict(settings) | {"dispersions": list(DISPERSIONS)},
+        "mallows": check_mallows_distances(settings),
+        "tests": independence_test_sizes(settings),
+        "measures": results,
     }
 
 
-def recover(setting: Setting) -> list[dict[str, float]]:
-    """Return the mean Kendall distance of Mallows' orders from the truth beside its closed form, a row a dispersion.
+def check_mallows_distances(settings: LabSettings) -> list[dict[str, float]]:
+    """Return one row per dispersion: the mean Kendall distance of the Mallows orders and its closed form.
 
-    ``z``: how many standard errors they are apart. The distance is the measure ``kendall_topk`` of whole lists.
+    ``z`` is their difference in standard errors. The distance is computed by ``kendall_topk`` of
+    complete lists.
     """
-    bench, rows = Bench(lambda pairs: kendall_topk(pairs, p=0.0), setting), []
-    truth = Rankings.from_padded(np.tile(bench.truth, (setting.pairs, 1)))
+    kendall_distance = ScaledMeasure(lambda pairs: kendall_topk(pairs, p=0.0), settings)
+    truth = Rankings.from_padded(np.tile(kendall_distance.truth, (settings.pairs, 1)))
+    rows = []
     for dispersion in DISPERSIONS:
-        distance = bench.raw(truth, Rankings.from_padded(bench.mallows(dispersion)))
-        error = distance.std(ddof=1) / np.sqrt(len(distance))
-        expected = simulate.expected_distance(setting.items, dispersion)
-        z = (distance.mean() - expected) / error
-        rows.append({"dispersion": dispersion, "mean": float(distance.mean()), "expected": expected, "z": float(z)})
+        orders = Rankings.from_padded(kendall_distance.mallows(dispersion))
+        distance = kendall_distance.raw(truth, orders)
+        standard_error = distance.std(ddof=1) / np.sqrt(len(distance))
+        expected = simulate.expected_mallows_distance(settings.items, dispersion)
+        z = (distance.mean() - expected) / standard_error
+        rows.append(
+            {
+                "dispersion": dispersion,
+                "mean": float(distance.mean()),
+                "expected": expected,
+                "z": float(z),
+            }
+        )
     return rows
 
 
-def sizes(setting: Setting) -> dict[str, float]:
-    """Return how often each test of independence says "related" of unrelated orders, at 5 %."""
-    rng = np.random.default_rng([setting.seed, 100])
-    a, b = (simulate.mallows(rng, setting.experiments, setting.items, 0.0) for _ in range(2))
+def independence_test_sizes(settings: LabSettings) -> dict[str, float]:
+    """Return the size of each test of independence: the share of unrelated orders that it rejects at 5 %."""
+    rng = np.random.default_rng([settings.seed, 100])
+    a, b = (simulate.sample_mallows(rng, settings.experiments, settings.items, 0.0) for _ in range(2))
     pairs = Pairs.row_by_row(Rankings.from_padded(a), Rankings.from_padded(b))
     tests = {"kendall_test": kendall_pvalues, "spearman_test": spearman_pvalues}
     return {name: float(np.mean(pvalues(pairs) <= 0.05)) for name, pvalues in tests.items()}
 
 
-def examine(score: Score, setting: Setting) -> dict[str, Any]:
-    """Return one measure's results; every figure but the checks is on the scale 0 = chance, 1 = perfect."""
-    bench = Bench(score, setting)
-    curve = [float(np.nanmean(bench.scaled(bench.mallows(dispersion)))) for dispersion in DISPERSIONS]
-    noisy = bench.scaled(bench.mallows(0.1))
-    rng = np.random.default_rng([setting.seed, 200])
-    top, bottom = (1 - bench.scaled(one_swap(setting.items, place))[0] for place in (0, setting.items - 2))
-    k = setting.items // 3
-    head, tail = (
-        1 - np.nanmean(bench.scaled(simulate.shuffled(rng, setting.pairs, setting.items, start, start + k)))
-        for start in (0, setting.items - k)
+def study_measure(measure: MeasureFunction, settings: LabSettings) -> dict[str, Any]:
+    """Return the results of one measure; all figures except ``perfect`` and ``chance`` are of its scaled values."""
+    scaled = ScaledMeasure(measure, settings)
+    n = settings.items
+    curve = [float(np.nanmean(scaled.scaled(scaled.mallows(dispersion)))) for dispersion in DISPERSIONS]
+    noisy = scaled.scaled(scaled.mallows(0.1))
+    # One generator serves the random studies below, so their order decides their numbers.
+    rng = np.random.default_rng([settings.seed, 200])
+    top_swap, bottom_swap = (1 - scaled.scaled(swap_neighbours(n, position))[0] for position in (0, n - 2))
+    third = n // 3
+    top_loss, bottom_loss = (
+        1
+        - np.nanmean(
+            scaled.scaled(simulate.shuffle_positions(rng, settings.pairs, n, start, start + third)),
+        )
+        for start in (0, n - third)
     )
+    top_weight = None
+    if top_loss + bottom_loss > 1e-9:
+        top_weight = float(top_loss / (top_loss + bottom_loss))
     return {
-        "perfect": bench.perfect,
-        "chance": bench.chance,
+        "perfect": scaled.perfect,
+        "chance": scaled.chance,
         "curve": curve,
         "spread": float(np.nanstd(noisy)),
-        "swap": {"top": float(top), "bottom": float(bottom)},
-        "shuffle": {"top": float(head), "bottom": float(tail)},
-        "top_weight": float(head / (head + tail)) if head + tail > 1e-9 else None,
-        "observed": observed(bench, rng),
-        "power": powers(bench, rng),
-        "null": rejections(rng, noisy, noisy, setting),
-        "failed": checks(bench, curve, top, bottom),
+        "swap": {"top": float(top_swap), "bottom": float(bottom_swap)},
+        "shuffle": {"top": float(top_loss), "bottom": float(bottom_loss)},
+        "top_weight": top_weight,
+        "observed": partial_list_errors(scaled, rng),
+        "power": discriminative_power(scaled, rng),
+        "null": rejection_rate(rng, noisy, noisy, settings),
+        "failed": failed_checks(scaled, curve, top_swap, bottom_swap),
     }
 
 
-def one_swap(n: int, place: int) -> np.ndarray:
-    """Return the true order with two neighbours exchanged, int64[1, n]."""
+def swap_neighbours(n: int, position: int) -> np.ndarray:
+    """Return the true order, int64[1, n], with the items at ``position`` and the next one exchanged."""
     order = np.arange(n)
-    order[[place, place + 1]] = order[[place + 1, place]]
+    order[[position, position + 1]] = order[[position + 1, position]]
     return order[None, :]
 
 
-def observed(bench: Bench, rng: np.random.Generator) -> dict[str, dict[str, float | None]]:
-    """Return what partial sight does to a measure: ``bias``, ``spread`` of the error, ``undefined`` share.
+def partial_list_errors(
+    scaled: ScaledMeasure,
+    rng: np.random.Generator,
+) -> dict[str, dict[str, float | None]]:
+    """Return how a measure changes when lists are only partly observed: ``bias``, ``spread`` and ``undefined``.
 
-    Truth is the value on whole lists without ties, of moderately noisy orders. Seen are: both lists cut at half, both
-    with neighbours tied by threes, both without a random third of their items. How far a measure varies is shown for
-    two people's five-grade ratings of one liking (``rerated``) and for choices item by item (``plackett_luce``).
+    The reference is the value of complete lists without ties, for moderately noisy orders. The
+    observed lists are cut at half their length (``truncated``), tied in groups of three (``tied``),
+    or miss a random third of the items (``subsampled``). Two more entries hold mean and spread of a
+    measure for other kinds of noise: two people's ratings in five grades (``rerated``), and choices
+    item by item (``plackett_luce``).
     """
-    n, orders = bench.setting.items, bench.mallows(0.2)
-    truth = np.tile(bench.truth, orders.shape[0]).reshape(orders.shape)
-    whole = bench.scaled(orders)
-    seen = {
-        "truncated": (Rankings.from_padded(truth).cut(n // 2), Rankings.from_padded(orders).cut(n // 2)),
-        "tied": (simulate.tied(truth, 3), simulate.tied(orders, 3)),
-        "subsampled": (simulate.without(rng, truth, 1 / 3), simulate.without(rng, orders, 1 / 3)),
+    n = scaled.settings.items
+    orders = scaled.mallows(0.2)
+    truth = np.tile(scaled.truth, orders.shape[0]).reshape(orders.shape)
+    complete = scaled.scaled(orders)
+    observed = {
+        "truncated": (
+            Rankings.from_padded(truth).cut(n // 2),
+            Rankings.from_padded(orders).cut(n // 2),
+        ),
+        "tied": (simulate.tie_positions(truth, 3), simulate.tie_positions(orders, 3)),
+        "subsampled": (
+            simulate.drop_items(rng, truth, 1 / 3),
+            simulate.drop_items(rng, orders, 1 / 3),
+        ),
     }
-    found = {name: _error(bench.scaled(b, against=a), whole) for name, (a, b) in seen.items()}
-    people = [simulate.rated(rng, len(orders), n, 0.5) for _ in range(2)]
-    choices = simulate.plackett_luce(rng, len(orders), n, 8.0)
-    return found | {
-        "rerated": _spread(bench.scaled(people[1], against=people[0])),
-        "plackett_luce": _spread(bench.scaled(choices)),
-    }
+    results: dict[str, dict[str, float | None]] = {}
+    for name, (true_lists, noisy_lists) in observed.items():
+        results[name] = _error(scaled.scaled(noisy_lists, reference=true_lists), complete)
+    first_person, second_person = (simulate.sample_ratings(rng, len(orders), n, 0.5) for _ in range(2))
+    choices = simulate.sample_plackett_luce(rng, len(orders), n, 8.0)
+    results["rerated"] = _mean_and_spread(scaled.scaled(second_person, reference=first_person))
+    results["plackett_luce"] = _mean_and_spread(scaled.scaled(choices))
+    return results
 
 
-def _error(seen: np.ndarray, whole: np.ndarray) -> dict[str, float | None]:
-    defined = ~np.isnan(seen)
-    off = (seen - whole)[defined]
-    bias, spread = (float(off.mean()), float(off.std())) if len(off) else (None, None)
-    return {"bias": bias, "spread": spread, "undefined": float(1 - defined.mean())}
+def _error(observed: np.ndarray, complete: np.ndarray) -> dict[str, float | None]:
+    """Return the mean and the standard deviation of observed − complete, and the share of undefined values."""
+    is_defined = ~np.isnan(observed)
+    error = (observed - complete)[is_defined]
+    undefined = float(1 - is_defined.mean())
+    if not len(error):
+        return {"bias": None, "spread": None, "undefined": undefined}
+    return {"bias": float(error.mean()), "spread": float(error.std()), "undefined": undefined}
 
 
-def _spread(values: np.ndarray) -> dict[str, float | None]:
+def _mean_and_spread(values: np.ndarray) -> dict[str, float | None]:
     return {"mean": float(np.nanmean(values)), "spread": float(np.nanstd(values))}
 
 
-def powers(bench: Bench, rng: np.random.Generator) -> dict[str, float]:
-    """Return how often a test tells two systems apart: noisier all over, or the first or last five places shuffled."""
-    fine = bench.mallows(0.5)
-    top, bottom = fine.copy(), fine.copy()
-    top[:, :5] = rng.permuted(top[:, :5], axis=1)
-    bottom[:, -5:] = rng.permuted(bottom[:, -5:], axis=1)
-    systems = {"all": (bench.mallows(0.1), bench.mallows(0.12)), "top": (top, fine), "bottom": (bottom, fine)}
-    return {
-        where: rejections(rng, bench.scaled(worse), bench.scaled(better), bench.setting)
-        for where, (worse, better) in systems.items()
-    }
+def discriminative_power(scaled: ScaledMeasure, rng: np.random.Generator) -> dict[str, float]:
+    """Return how often a test with this measure distinguishes two systems, one of which is worse.
 
-
-def rejections(rng: np.random.Generator, a: np.ndarray, b: np.ndarray, setting: Setting) -> float:
-    """Return the share of experiments in which Welch's t-test tells two systems apart at 5 %.
-
-    Each experiment draws ``users`` values of a and as many of b. Equal sources give the size of the test, unequal ones
-    its power: the discriminative power of the measure at that many users.
+    The worse system is noisier (``all``), or has its first (``top``) or last (``bottom``) five
+    positions shuffled.
     """
-    shape = (setting.experiments, setting.users)
-    x, y = (rng.choice(values[~np.isnan(values)], shape) for values in (a, b))
+    good = scaled.mallows(0.5)
+    top = good.copy()
+    bottom = good.copy()
+    top[:, :SHUFFLED_POSITIONS] = rng.permuted(top[:, :SHUFFLED_POSITIONS], axis=1)
+    bottom[:, -SHUFFLED_POSITIONS:] = rng.permuted(bottom[:, -SHUFFLED_POSITIONS:], axis=1)
+    systems = {
+        "all": (scaled.mallows(0.1), scaled.mallows(0.12)),
+        "top": (top, good),
+        "bottom": (bottom, good),
+    }
+    rates = {}
+    for name, (worse_orders, good_orders) in systems.items():
+        rates[name] = rejection_rate(
+            rng,
+            scaled.scaled(worse_orders),
+            scaled.scaled(good_orders),
+            scaled.settings,
+        )
+    return rates
+
+
+def rejection_rate(
+    rng: np.random.Generator,
+    a: np.ndarray,
+    b: np.ndarray,
+    settings: LabSettings,
+) -> float:
+    """Return the share of experiments in which Welch's t-test distinguishes two systems at 5 %.
+
+    Each experiment draws ``settings.users`` defined values of a and as many of b, with replacement.
+    For equal systems this is the size of the test, for different systems its power.
+    """
+    shape = (settings.experiments, settings.users)
+    sample_a, sample_b = (rng.choice(values[~np.isnan(values)], shape) for values in (a, b))
+    # Samples without variance have an undefined p-value, which does not count as a rejection.
     with np.errstate(invalid="ignore", divide="ignore"):
-        pvalue = stats.ttest_ind(x, y, axis=1, equal_var=False).pvalue
+        pvalue = stats.ttest_ind(sample_a, sample_b, axis=1, equal_var=False).pvalue
     return float(np.mean(pvalue <= 0.05))
 
 
-def checks(bench: Bench, curve: list[float], top: float, bottom: float) -> list[str]:
-    """Return what a sound measure would not do, in words; empty when all is well."""
-    orders = bench.mallows(0.1)
-    values = bench.scaled(orders)
-    wobble = 4 * float(np.nanstd(values)) * np.sqrt(2 / len(values))  # what chance does to a step of the curve
-    rename = np.random.default_rng(bench.setting.seed).permutation(bench.setting.items)
-    named = bench.scaled(rename[orders], against=Rankings.from_padded(rename[np.tile(bench.truth, (len(orders), 1))]))
-    failed = {
-        "a list does not agree best with itself": np.nanmax(values) > 1 + 1e-9 or np.isnan(bench.perfect),
-        "the value depends on what items are called": not np.allclose(named, values, atol=1e-9, equal_nan=True),
-        "more noise does not mean less agreement": curve[-1] <= curve[0] or min(np.diff(curve)) < -wobble,
-        "a swap at the bottom costs more than one at the top": bottom > top + 1e-9,
+def failed_checks(
+    scaled: ScaledMeasure,
+    curve: list[float],
+    top_swap: float,
+    bottom_swap: float,
+) -> list[str]:
+    """Return one sentence for each check of a sound measure that this one fails.
+
+    Args:
+        curve: mean scaled values of the Mallows orders of :data:`DISPERSIONS`.
+        top_swap, bottom_swap: what a swap of two neighbours at either end costs.
+    """
+    orders = scaled.mallows(0.1)
+    values = scaled.scaled(orders)
+    # A step of the curve is the difference of two means; four standard errors of it are attributed
+    # to chance.
+    tolerance = 4 * float(np.nanstd(values)) * np.sqrt(2 / len(values))
+    new_codes = np.random.default_rng(scaled.settings.seed).permutation(scaled.settings.items)
+    renamed_truth = Rankings.from_padded(new_codes[np.tile(scaled.truth, (len(orders), 1))])
+    renamed = scaled.scaled(new_codes[orders], reference=renamed_truth)
+    reversed_pairs = scaled.scaled(orders[::-1])[::-1]
+    failures = {
+        "a list does not agree best with itself": np.nanmax(values) > 1 + 1e-9 or np.isnan(scaled.perfect),
+        "the value depends on what items are called": not np.allclose(
+            renamed,
+            values,
+            atol=1e-9,
+            equal_nan=True,
+        ),
+        "more noise does not mean less agreement": curve[-1] <= curve[0] or min(np.diff(curve)) < -tolerance,
+        "a swap at the bottom costs more than one at the top": bottom_swap > top_swap + 1e-9,
         "one pair's value depends on the other pairs": not np.allclose(
-            bench.scaled(orders[::-1])[::-1], values, atol=1e-9, equal_nan=True
+            reversed_pairs,
+            values,
+            atol=1e-9,
+            equal_nan=True,
         ),
     }
-    return [what for what, holds in failed.items() if holds]
+    return [sentence for sentence, failed in failures.items() if failed]
 
 
-def answers(found: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return which measures answer which question best, by the lab's own numbers; those that failed a check are out.
+def best_measures(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return, for each question that the lab can answer, the two best measures by the lab's own numbers.
 
-    ``found``: what :func:`run` returns, with ``labelled`` (``labelled.tell_apart``) or without.
+    Measures that failed a check are left out.
+
+    Args:
+        results: from :func:`run_lab`, with or without ``labelled``
+            (``labelled.discrimination_auc``).
     """
-    sound = {name: row for name, row in found["measures"].items() if not row["failed"]}
-
-    def off(condition: str) -> dict[str, float]:
-        rows = {name: row["observed"][condition] for name, row in sound.items()}
-        errors = {name: float(np.hypot(c["bias"], c["spread"])) for name, c in rows.items() if c["bias"] is not None}
-        return {name: error for name, error in errors.items() if error > 0.01}  # else it only looks at what is seen
-
-    def power(where: str) -> dict[str, float]:
-        return {name: row["power"][where] for name, row in sound.items()}
-
-    asked = [
-        ("Which of two rankers is less noisy, all places alike?", "power", "most", power("all")),
-        ("Which of two rankers has the better top?", "power", "most", power("top")),
-        ("What do lists that break off half-way say of the whole ones?", "error", "least", off("truncated")),
-        ("What if ties hide a part of the order?", "error", "least", off("tied")),
-        ("What if a third of the items is unknown, as in two people's ratings?", "error", "least", off("subsampled")),
+    sound = {name: row for name, row in results["measures"].items() if not row["failed"]}
+    power = {system: {name: row["power"][system] for name, row in sound.items()} for system in ("all", "top")}
+    questions = [
+        (
+            "Which of two rankers is less noisy, at all positions alike?",
+            "power",
+            "most",
+            power["all"],
+        ),
+        ("Which of two rankers has the better top?", "power", "most", power["top"]),
+        (
+            "How well do lists cut at half their length stand for the whole lists?",
+            "error",
+            "least",
+            _partial_errors(sound, "truncated"),
+        ),
+        (
+            "What if ties hide a part of the order?",
+            "error",
+            "least",
+            _partial_errors(sound, "tied"),
+        ),
+        (
+            "What if a third of the items is unknown, as in two people's ratings?",
+            "error",
+            "least",
+            _partial_errors(sound, "subsampled"),
+        ),
     ]
-    if "labelled" in found:
-        told = {name: cell["auc"] for name, cell in found["labelled"]["measures"].items() if name in sound}
-        asked.append(("Is this ranking mine or a stranger's?", "AUC", "most", told))
+    if "labelled" in results:
+        cells = results["labelled"]["measures"]
+        auc = {name: cell["auc"] for name, cell in cells.items() if name in sound}
+        questions.append(
+            ("Is this ranking from my model or from another user's?", "AUC", "most", auc),
+        )
     return [
-        {"question": question, "figure": f"{wanted} {figure}", "best": _best(values, wanted == "least")}
-        for question, figure, wanted, values in asked
+        {
+            "question": question,
+            "figure": f"{direction} {figure}",
+            "best": _top_two(values, smallest_first=direction == "least"),
+        }
+        for question, figure, direction, values in questions
     ]
 
 
-def _best(values: dict[str, float], least: bool) -> list[list[Any]]:
-    """Return up to two (measure, value), best first; one that only repeats the first's value is no second opinion."""
-    order = sorted(values, key=lambda name: values[name] if least else -values[name])
-    others = [name for name in order[1:] if abs(values[name] - values[order[0]]) > 1e-9]
-    return [[name, values[name]] for name in order[:1] + others[:1]]
+def _partial_errors(measures: dict[str, Any], condition: str) -> dict[str, float]:
+    """Return the root mean square error of each measure under a condition of :func:`partial_list_errors`.
+
+    A measure whose error is almost 0 is left out: it depends only on the part of the lists that is
+    observed.
+    """
+    errors = {}
+    for name, row in measures.items():
+        cell = row["observed"][condition]
+        if cell["bias"] is None:
+            continue
+        error = float(np.hypot(cell["bias"], cell["spread"]))
+        if error > 0.01:
+            errors[name] = error
+    return errors
+
+
+def _top_two(values: dict[str, float], *, smallest_first: bool) -> list[list[Any]]:
+    """Return up to two [measure, value], best first; a measure that equals the first is not the second."""
+    order = sorted(values, key=lambda name: values[name] if smallest_first else -values[name])
+    second = [name for name in order[1:] if abs(values[name] - values[order[0]]) > 1e-9]
+    return [[name, values[name]] for name in order[:1] + second[:1]]

@@ -1,1 +1,1 @@
-"""Is a difference real: intervals, tests, comparisons of runs, gates, and A/B tests."""
+"""Whether a difference is real: intervals, tests, comparisons of models, gates, and A/B tests."""

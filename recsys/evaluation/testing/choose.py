@@ -1,14 +1,15 @@
-"""Which of several to take: the difference first, then what it costs, said in sentences.
+"""Choose between models: the difference first, then what it costs, explained in sentences.
 
-"85 % or 82 %: which do you pick?" cannot be answered from the two numbers. It takes the interval of their difference
-(over the same users), what such a test could have seen at all, and what the better one does to the catalogue, to the
-waiting time and to the memory bill.
+"85 % or 82 %: which do you pick?" cannot be answered from the two numbers. The answer needs the
+interval of their difference over the same users, the smallest difference that the test can detect,
+and the effect of the better model on the catalogue, on response time and on memory.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -18,109 +19,149 @@ from recsys.evaluation.testing.significance import users_needed
 from recsys.schema import USER
 from recsys.types import Evaluation
 
-GUARDS: dict[str, tuple[str, float]] = {
-    "coverage": ("share of the catalogue listed at all", 0.8),
+GUARDRAILS: dict[str, tuple[str, float]] = {
+    "coverage": ("share of the catalogue that is in any list", 0.8),
     "tail_share": ("share of listed items from the tail", 0.8),
-    "ms_a_user": ("milliseconds to make one list", 2.0),
+    "ms_per_user": ("milliseconds to make one list", 2.0),
     "peak_mb": ("peak memory of fitting and recommending, MiB", 1.5),
 }
-"""Guardrail -> (what it is, the ratio to the incumbent's beyond which it is broken: below if under 1, else above)."""
+"""Guardrail -> (description, largest change, as candidate / incumbent). A ratio below 1 is a lower limit, a ratio
+above 1 an upper limit."""
 
-CHANGED = 5
+CHANGED_USERS = 5
 
 
 @dataclass(frozen=True)
 class Choice:
-    """``pick``: the name to take; ``sure``: whether it is shown to be the better one; ``reasons``: sentences."""
+    """The result of :func:`choose_model`.
+
+    Attributes:
+        pick: the name of the model to take.
+        conclusive: whether it is shown to be better than the incumbent and breaks no guardrail.
+        reasons: sentences that explain the choice.
+    """
 
     pick: str
-    sure: bool
+    conclusive: bool
     reasons: list[str]
 
 
-def broken(incumbent: dict[str, float], candidate: dict[str, float]) -> list[str]:
-    """Return a sentence for every guardrail that the candidate breaks; what either does not know is no guardrail."""
-    found = []
-    for name, (meaning, limit) in GUARDS.items():
-        before, after = incumbent.get(name), candidate.get(name)
-        if before is None or after is None or before <= 0:
-            continue
-        if (limit < 1 and after < limit * before) or (limit >= 1 and after > limit * before):
-            found.append(f"{name} {before:.3g} -> {after:.3g} ({after / before:.2f} times; {meaning})")
-    return found
+def broken_guardrails(incumbent: dict[str, float], candidate: dict[str, float]) -> list[str]:
+    """Return one sentence for each guardrail that the candidate breaks.
 
-
-def choose(found: Comparison, incumbent: str, metric: str, guards: dict[str, dict[str, float]]) -> Choice:
-    """Choose between the incumbent and those that were compared with it, by ``metric``.
-
-    A candidate must be shown to be better: lower end of its interval above 0 and Holm's p at most ``found.alpha``. Of
-    several the highest mean is taken, one that breaks a guardrail only if no other is shown to be better.
+    A guardrail is skipped where a value is missing or the incumbent's is not positive.
     """
-    rows = found.differences[(found.differences["metric"] == metric) & (found.differences["against"] == incumbent)]
-    better = [row for row in rows.itertuples() if row.low > 0 and row.p_holm <= found.alpha]
-    costs = {row.model: broken(guards.get(incumbent, {}), guards.get(row.model, {})) for row in rows.itertuples()}
-    if not better:
-        return Choice(
-            incumbent, False, [*(_not_shown(row, found.alpha) for row in rows.itertuples()), _keep(incumbent)]
-        )
-    best = min(better, key=lambda row: (bool(costs[row.model]), -row.difference))
-    base = found.means.loc[incumbent, metric]
+    sentences = []
+    for name, (description, limit) in GUARDRAILS.items():
+        current = incumbent.get(name)
+        new = candidate.get(name)
+        if current is None or new is None or current <= 0:
+            continue
+        is_too_low = limit < 1 and new < limit * current
+        is_too_high = limit >= 1 and new > limit * current
+        if is_too_low or is_too_high:
+            sentences.append(
+                f"{name} {current:.3g} -> {new:.3g} ({new / current:.2f} times; {description})",
+            )
+    return sentences
+
+
+def choose_model(
+    comparison: Comparison,
+    incumbent: str,
+    metric: str,
+    guardrails: dict[str, dict[str, float]],
+) -> Choice:
+    """Choose between the incumbent and the models that were compared with it, by one metric.
+
+    A candidate is shown to be better if the lower end of its interval is above 0 and its ``p_holm``
+    is at most ``comparison.alpha``. Of several such candidates, the one with the largest difference
+    is taken, but one that breaks a guardrail only if all of them do. Without any, the incumbent is
+    kept.
+
+    Args:
+        guardrails: model -> guardrail -> value; missing values are not checked.
+    """
+    differences = comparison.differences
+    is_relevant = (differences["metric"] == metric) & (differences["against"] == incumbent)
+    rows = list(differences[is_relevant].itertuples())
+    winners = [row for row in rows if row.low > 0 and row.p_holm <= comparison.alpha]
+    if not winners:
+        reasons = [_why_not_taken(row, comparison.alpha) for row in rows]
+        reasons.append(f"Keep {incumbent}: a change needs a candidate that is shown to be better.")
+        return Choice(incumbent, False, reasons)
+    current = guardrails.get(incumbent, {})
+    broken = {row.model: broken_guardrails(current, guardrails.get(row.model, {})) for row in winners}
+    pick = min(winners, key=lambda row: (bool(broken[row.model]), -row.difference))
+    mean = comparison.means.loc[incumbent, metric]
     reasons = [
-        f"{best.model} is shown to be better than {incumbent}: {metric} {base:.4f} -> {base + best.difference:.4f},"
-        f" {best.difference:+.4f} [{best.low:+.4f}, {best.high:+.4f}], p = {best.p_holm:.4f} after Holm, over"
-        f" {best.users:,} users."
+        f"{pick.model} is shown to be better than {incumbent}: {metric} {mean:.4f} -> {mean + pick.difference:.4f},"
+        f" {_difference_text(pick)}, p = {pick.p_holm:.4f} after Holm's adjustment, over {pick.users:,} users."
     ]
-    others = [row.model for row in better if row.model != best.model]
-    if others:
-        reasons.append(f"Also shown to be better than {incumbent}: {', '.join(others)}.")
-    broke = costs[best.model]
-    reasons += [f"But it breaks a guardrail: {text}." for text in broke]
-    if broke:
-        reasons.append(f"Take it only if {metric} is worth that to you; else stay with {incumbent}.")
-    elif guards.get(best.model) and guards.get(incumbent):
+    if runners_up := [row.model for row in winners if row.model != pick.model]:
+        reasons.append(f"Also shown to be better than {incumbent}: {', '.join(runners_up)}.")
+    reasons += [f"But it breaks a guardrail: {sentence}." for sentence in broken[pick.model]]
+    if broken[pick.model]:
+        reasons.append(
+            f"Take it only if the gain in {metric} is worth this cost; otherwise keep {incumbent}.",
+        )
+    elif guardrails.get(pick.model) and current:
         reasons.append("It breaks no guardrail.")
-    reasons.append("Offline is not online: let an experiment confirm it (recsys ab plan).")
-    return Choice(best.model, not broke, reasons)
+    reasons.append(
+        "Offline results may not hold online: confirm them in an experiment (recsys ab plan).",
+    )
+    return Choice(pick.model, not broken[pick.model], reasons)
 
 
-def _not_shown(row: object, alpha: float) -> str:
-    """Say why a candidate is not taken, and what it would need."""
-    model, metric, low, high = (getattr(row, key) for key in ("model", "metric", "low", "high"))
-    size = f"{getattr(row, 'difference'):+.4f} [{low:+.4f}, {high:+.4f}]"  # noqa: B009 - a namedtuple of pandas
-    if high < 0:
-        return f"{model} is worse: {metric} {size}."
-    if low > 0:
-        return f"{model}: {metric} {size}, but p = {getattr(row, 'p_holm'):.4f} after Holm is above {alpha:g}."  # noqa: B009
-    difference, effect, least = (getattr(row, key) for key in ("difference", "effect_size", "detectable"))
-    if not difference or math.isnan(effect) or not effect:
-        return f"{model} and the incumbent do not differ in {metric}."
-    users = users_needed(difference / effect, difference)
+def _difference_text(row: Any) -> str:
+    return f"{row.difference:+.4f} [{row.low:+.4f}, {row.high:+.4f}]"
+
+
+def _why_not_taken(row: Any, alpha: float) -> str:
+    """Return a sentence that says why a candidate is not taken, and how many users could show its difference."""
+    size = f"{row.metric} {_difference_text(row)}"
+    if row.high < 0:
+        return f"{row.model} is worse: {size}."
+    if row.low > 0:
+        return f"{row.model}: {size}, but p = {row.p_holm:.4f} after Holm's adjustment is above {alpha:g}."
+    if not row.difference or not row.effect_size or math.isnan(row.effect_size):
+        return f"{row.model} and the incumbent do not differ in {row.metric}."
+    sd = row.difference / row.effect_size
     return (
-        f"{model}: no difference shown in {metric}, {size}. So many users show {least:.4f} four times in five; if its"
-        f" {difference:+.4f} is real, {users:,} users would."
+        f"{row.model}: no difference is shown, {size}. This many users can detect a difference of"
+        f" {row.detectable:.4f} with 80 % power; detecting {row.difference:+.4f} would take"
+        f" {users_needed(sd, row.difference):,} users."
     )
 
 
-def _keep(incumbent: str) -> str:
-    return f"Keep {incumbent}: what is not shown to be better is not worth the change."
+def mean_agreement(lists: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return one row per pair of models: ``a``, ``b``, the mean of each of ``DEFAULT_MEASURES``, and ``users``.
 
-
-def agreement(lists: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Return one row per pair of models: ``a``, ``b``, ``users`` and the mean of each of ``DEFAULT_MEASURES``."""
-    found = pairwise_agreement(lists)
-    groups = found.groupby(["a", "b"], sort=False)
+    Args:
+        lists: model -> top-k table (user_id, item_id, rank).
+    """
+    groups = pairwise_agreement(lists).groupby(["a", "b"], sort=False)
     return groups[list(DEFAULT_MEASURES)].mean().assign(users=groups.size()).reset_index()
 
 
-def most_changed(a: Evaluation, b: Evaluation, metric: str, lists: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Return the users whose ``metric`` differs most between two models, most first: user_id, a, b, overlap.
+def most_changed_users(
+    a: Evaluation,
+    b: Evaluation,
+    metric: str,
+    lists: dict[str, pd.DataFrame],
+) -> pd.DataFrame:
+    """Return the :data:`CHANGED_USERS` users whose ``metric`` differs most between two models: user_id, a, b, overlap.
 
-    Equal differences: the user with fewer items in common first, then by id.
+    The largest difference comes first; equal differences are ordered by overlap, smallest first,
+    then by id.
     """
-    both = a.per_user[[USER, metric]].merge(b.per_user[[USER, metric]], on=USER, suffixes=("_a", "_b")).dropna()
-    both.columns = pd.Index([USER, "a", "b"])
-    shared = pairwise_agreement({"a": lists[a.name], "b": lists[b.name]}, ["overlap"])[[USER, "overlap"]]
-    both[USER], shared[USER] = both[USER].astype(str), shared[USER].astype(str)
-    both = both.merge(shared, on=USER, how="left")
-    both["size"] = -(both["b"] - both["a"]).abs()
-    return both.sort_values(["size", "overlap", USER], kind="stable").drop(columns="size").head(CHANGED)
+    values = a.per_user[[USER, metric]].merge(b.per_user[[USER, metric]], on=USER).dropna()
+    values.columns = pd.Index([USER, "a", "b"])
+    overlap = pairwise_agreement({"a": lists[a.name], "b": lists[b.name]}, ["overlap"])[[USER, "overlap"]]
+    # The tables of two runs may hold the same ids as numbers and as text.
+    values[USER] = values[USER].astype(str)
+    overlap[USER] = overlap[USER].astype(str)
+    table = values.merge(overlap, on=USER, how="left")
+    table["size"] = -(table["b"] - table["a"]).abs()
+    table = table.sort_values(["size", "overlap", USER], kind="stable")
+    return table.drop(columns="size").head(CHANGED_USERS)

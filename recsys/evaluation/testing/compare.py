@@ -1,4 +1,4 @@
-"""Several models on the same users: every difference with its interval, its size, its test, and one table to read."""
+"""Compare several models on the same users: differences with intervals, effect sizes and tests, and a table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ import pandas as pd
 from recsys import run_files
 from recsys.data.hashing import id_bits
 from recsys.errors import InputError, suggest_nearest
-from recsys.evaluation.testing.significance import Method, bootstrap_sums, detectable, holm, sign_flip_test
+from recsys.evaluation.testing.significance import (
+    Method,
+    bootstrap_sums,
+    detectable_effect,
+    holm_adjust,
+    sign_flip_test,
+)
 from recsys.runfolder import RunFolder
 from recsys.schema import USER
 from recsys.types import Evaluation
@@ -20,12 +26,21 @@ from recsys.types import Evaluation
 
 @dataclass(frozen=True)
 class Comparison:
-    """What :func:`compare` found.
+    """The result of :func:`compare`.
 
-    ``means``: model × metric, each over the users for whom the model is defined. ``differences``: a row a pair and
-    metric: ``model``, ``against``, ``metric``, ``difference``, ``low``, ``high`` (95 % bootstrap), ``effect_size``
-    (difference over its standard deviation between users), ``p`` (randomisation), ``p_holm``, ``users`` (for whom both
-    are defined), ``detectable`` (the true difference seen four times in five), ``folds`` (the difference in each).
+    Attributes:
+        means: one row per model, one column per metric: the mean over the users for whom the metric
+            is defined.
+        differences: one row per pair of models and metric, with the columns
+
+            * ``model``, ``against``, ``metric``; * ``difference``, the mean of model − against, and
+            ``low``, ``high``, its 95 % bootstrap interval; * ``effect_size``, the difference
+            divided by its standard deviation between users; * ``p`` of the randomisation test, and
+            ``p_holm``, adjusted for all pairs and metrics; * ``users``, the number of users for
+            whom both models are defined; * ``detectable``, the true difference that this number of
+            users detects with 80 % power; * ``folds``, the difference in each fold.
+
+        alpha: the level that ``p_holm`` is compared with.
     """
 
     means: pd.DataFrame
@@ -33,24 +48,25 @@ class Comparison:
     alpha: float
 
     def table(self) -> pd.DataFrame:
-        """Return text: a row a model, opened by its letter; each mean is followed by the letters of those it beats.
+        """Return a table of text: one row per model, labelled by its letter, and one column per metric.
 
-        "Beats": its mean is the higher one of the two and Holm's p is at most ``alpha``.
+        Each mean is followed by the letters of the models that it beats: those with a lower mean
+        and a ``p_holm`` of at most ``alpha``.
         """
         letters = dict(zip(self.means.index, _letters(len(self.means)), strict=True))
-        won: dict[tuple[str, str], list[str]] = {}
+        beaten: dict[tuple[str, str], list[str]] = {}
         for row in self.differences.itertuples():
             if row.p_holm <= self.alpha and row.difference:
-                better, worse = (row.model, row.against) if row.difference > 0 else (row.against, row.model)
-                won.setdefault((better, row.metric), []).append(letters[worse])
-        shown = {
-            metric: [
-                " ".join([f"{mean:.4f}", *filter(None, ["".join(sorted(won.get((name, metric), [])))])])
-                for name, mean in self.means[metric].items()
-            ]
-            for metric in self.means
-        }
-        return pd.DataFrame(shown, index=pd.Index([f"{letters[name]} {name}" for name in self.means.index]))
+                winner, loser = row.model, row.against
+                if row.difference < 0:
+                    winner, loser = loser, winner
+                beaten.setdefault((winner, row.metric), []).append(letters[loser])
+        cells: dict[str, list[str]] = {metric: [] for metric in self.means}
+        for metric in self.means:
+            for name, mean in self.means[metric].items():
+                beaten_letters = "".join(sorted(beaten.get((name, metric), [])))
+                cells[metric].append(f"{mean:.4f} {beaten_letters}".rstrip())
+        return pd.DataFrame(cells, index=pd.Index([f"{letters[name]} {name}" for name in self.means.index]))
 
     def __str__(self) -> str:
         return f"{self.table().to_string()}\n\n{self.differences.drop(columns='folds').to_string(index=False)}"
@@ -67,51 +83,64 @@ def compare(
 ) -> Comparison:
     """Compare models that were judged on the same users by the same metrics.
 
-    Evaluations of one name are the folds of one model, in order; fold f of a model meets fold f of the other. A user
-    who is tested in several folds counts once, with the mean of his differences: his folds are not independent.
+    Evaluations with the same name are the folds of one model, in order; fold f of a model is
+    compared with fold f of the other. A user who is tested in several folds counts once, with the
+    mean of the user's differences, because the folds of one user are not independent.
 
     Args:
-        baseline: compare the others with this one; None: every pair.
-        resamples: of the bootstrap and of the randomisation test; p cannot be below 1 / (resamples + 1).
-        alpha: what ``p_holm`` is held against in :meth:`Comparison.table`; Holm's family is all pairs × metrics.
-        method: of the interval. ``bca`` errs more often than ``percentile`` on the differences of ranking metrics
-            (bench/RESULTS.md); both are too narrow below a hundred users, where p is to be trusted rather.
+        baseline: compare all other models with this one; None: compare every pair.
+        resamples: of the bootstrap and of the randomisation test; p is at least 1 / (resamples +
+            1).
+        alpha: the level of :meth:`Comparison.table`; Holm's adjustment is over all pairs and
+            metrics.
+        method: of the interval. For differences of ranking metrics, ``bca`` misses the true
+            difference more often than ``percentile`` (bench/RESULTS.md). Below about a hundred
+            users both are too narrow; rely on p there.
 
     Raises:
-        InputError: fewer than two models, other metrics, users or numbers of folds in one of them, an unknown baseline.
+        InputError: fewer than two models; metrics, users or numbers of folds that differ; an
+            unknown baseline.
     """
-    folds = _folds(evaluations)
-    names, metrics = list(folds), evaluations[0].metrics
+    folds = _group_folds(evaluations)
+    names = list(folds)
+    metrics = evaluations[0].metrics
     if baseline is not None and baseline not in folds:
-        raise InputError(f"baseline '{baseline}' is none of the models compared.{suggest_nearest(baseline, names)}")
-    users, values = _values(folds, metrics)
-    pairs = [(n, baseline) for n in names if n != baseline] if baseline else [(b, a) for a, b in combinations(names, 2)]
-    by_fold = [values[model] - values[against] for model, against in pairs]
-    differences = np.concatenate([_mean(d, axis=0) for d in by_fold], axis=1)
-    bits = id_bits(users)
-    sums = bootstrap_sums(differences, bits, resamples=resamples, seed=seed)
+        raise InputError(
+            f"baseline '{baseline}' is not one of the models compared.{suggest_nearest(baseline, names)}",
+        )
+    users, values = _values_by_model(folds, metrics)
+    if baseline:
+        pairs = [(name, baseline) for name in names if name != baseline]
+    else:
+        pairs = [(model, against) for against, model in combinations(names, 2)]
+    fold_differences = [values[model] - values[against] for model, against in pairs]
+    differences = np.concatenate([_defined_mean(array, axis=0) for array in fold_differences], axis=1)
+    user_bits = id_bits(users)
+    sums = bootstrap_sums(differences, user_bits, resamples=resamples, seed=seed)
     mean, low, high = sums.intervals(method=method)
-    p = sign_flip_test(differences, bits, resamples=resamples, seed=seed)
-    table = pd.DataFrame(
-        [(model, against, metric) for model, against in pairs for metric in metrics],
-        columns=["model", "against", "metric"],
-    ).assign(
+    p = sign_flip_test(differences, user_bits, resamples=resamples, seed=seed)
+    labels = [(model, against, metric) for model, against in pairs for metric in metrics]
+    table = pd.DataFrame(labels, columns=["model", "against", "metric"]).assign(
         difference=mean,
         low=low,
         high=high,
         effect_size=np.divide(mean, sums.sd, out=np.full(len(mean), np.nan), where=sums.sd > 0),
         p=p,
-        p_holm=holm(p),
+        p_holm=holm_adjust(p),
         users=sums.count.astype(np.int64),
-        detectable=detectable(sums.sd, sums.count),
-        folds=[list(_mean(d[:, :, j], axis=1)) for d in by_fold for j in range(len(metrics))],
+        detectable=detectable_effect(sums.sd, sums.count),
+        folds=[
+            list(_defined_mean(array[:, :, column], axis=1))
+            for array in fold_differences
+            for column in range(len(metrics))
+        ],
     )
-    means = pd.DataFrame({name: _mean(_mean(values[name], axis=0), axis=0) for name in names}, index=metrics).T
-    return Comparison(means, table, alpha)
+    means = {name: _defined_mean(_defined_mean(values[name], axis=0), axis=0) for name in names}
+    return Comparison(pd.DataFrame(means, index=metrics).T, table, alpha)
 
 
 def read_run(folder: RunFolder) -> dict[str, Evaluation]:
-    """Return model -> evaluation of a whole run folder of either engine, in the order of its metrics.json."""
+    """Return name -> evaluation for the models of a complete run folder, in the order of its metrics.json."""
     about = folder.read_json(run_files.METRICS)
     definitions = about["about"]["definitions"]
     table = folder.read_table(run_files.PER_USER)
@@ -125,45 +154,72 @@ def read_run(folder: RunFolder) -> dict[str, Evaluation]:
     }
 
 
-def _folds(evaluations: list[Evaluation]) -> dict[str, list[Evaluation]]:
-    """Return name -> evaluations, after checking that they can be compared."""
+def _group_folds(evaluations: list[Evaluation]) -> dict[str, list[Evaluation]]:
+    """Return name -> the evaluations of its folds, after checking that all models can be compared."""
     folds: dict[str, list[Evaluation]] = {}
     for evaluation in evaluations:
         folds.setdefault(evaluation.name, []).append(evaluation)
     if len(folds) < 2:
-        raise InputError(f"a comparison needs two models; there is {', '.join(folds) or 'none'}.")
+        raise InputError(
+            f"a comparison needs two models; it was given {', '.join(folds) or 'none'}.",
+        )
     first_name, first = next(iter(folds.items()))
-    for name, found in folds.items():
-        if len(found) != len(first):
-            raise InputError(f"{first_name} has {len(first)} folds, {name} has {len(found)}: compare the same folds.")
-        for fold, (ours, theirs) in enumerate(zip(first, found, strict=True)):
-            where = f"{first_name} and {name}" + (f", fold {fold}" if len(first) > 1 else "")
-            if ours.metrics != theirs.metrics:
-                raise InputError(f"{where}: metrics differ: {ours.metrics} and {theirs.metrics}. Judge both alike.")
-            a, b = pd.Index(ours.per_user[USER]), pd.Index(theirs.per_user[USER])
-            if (odd := len(a.symmetric_difference(b))) or not a.is_unique:
-                what = f"{odd:,} users were judged for one of them only" if odd else "a user stands there twice"
-                raise InputError(f"{where}: {what}. Judge both on the same users.")
+    for name, evaluations_of_name in folds.items():
+        if len(evaluations_of_name) != len(first):
+            raise InputError(
+                f"{first_name} has {len(first)} folds, {name} has {len(evaluations_of_name)}: compare the same folds.",
+            )
+        for fold, (first_fold, second_fold) in enumerate(
+            zip(first, evaluations_of_name, strict=True),
+        ):
+            label = f"{first_name} and {name}"
+            if len(first) > 1:
+                label += f", fold {fold}"
+            _check_comparable(first_fold, second_fold, label)
     return folds
 
 
-def _values(folds: dict[str, list[Evaluation]], metrics: list[str]) -> tuple[pd.Index, dict[str, np.ndarray]]:
-    """Return all users, and name -> float64[folds, users, metrics], NaN where undefined or not in that fold."""
-    found = next(iter(folds.values()))
-    users = pd.Index(pd.concat([e.per_user[USER] for e in found]).unique())
-    return users, {
-        name: np.stack([e.per_user.set_index(USER)[metrics].reindex(users).to_numpy(dtype=np.float64) for e in own])
-        for name, own in folds.items()
-    }
+def _check_comparable(first: Evaluation, second: Evaluation, label: str) -> None:
+    """Raise InputError unless both evaluations have the same metrics and the same users, each user once."""
+    if first.metrics != second.metrics:
+        raise InputError(
+            f"{label}: metrics differ: {first.metrics} and {second.metrics}. Judge both by the same metrics.",
+        )
+    first_users = pd.Index(first.per_user[USER])
+    second_users = pd.Index(second.per_user[USER])
+    if unshared := len(first_users.symmetric_difference(second_users)):
+        raise InputError(f"{label}: {unshared:,} users were judged for one of them only. Judge both on the same users.")
+    if not first_users.is_unique or not second_users.is_unique:
+        raise InputError(
+            f"{label}: a user occurs twice. Judge both on the same users, each user once.",
+        )
 
 
-def _mean(values: np.ndarray, axis: int) -> np.ndarray:
-    """Return the mean of the defined values along an axis, NaN where there is none."""
-    defined = (~np.isnan(values)).sum(axis=axis)
+def _values_by_model(
+    folds: dict[str, list[Evaluation]],
+    metrics: list[str],
+) -> tuple[pd.Index, dict[str, np.ndarray]]:
+    """Return all users, and name -> float64[folds, users, metrics], NaN where undefined or not tested in a fold."""
+    first = next(iter(folds.values()))
+    users = pd.Index(pd.concat([evaluation.per_user[USER] for evaluation in first]).unique())
+    values = {}
+    for name, evaluations in folds.items():
+        frames = [evaluation.per_user.set_index(USER)[metrics].reindex(users) for evaluation in evaluations]
+        values[name] = np.stack([frame.to_numpy(dtype=np.float64) for frame in frames])
+    return users, values
+
+
+def _defined_mean(values: np.ndarray, axis: int) -> np.ndarray:
+    """Return the mean of the defined values along an axis, NaN without any."""
+    count = (~np.isnan(values)).sum(axis=axis)
     total = np.nansum(values, axis=axis)
-    return np.divide(total, defined, out=np.full(total.shape, np.nan), where=defined > 0)
+    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
 
 
 def _letters(n: int) -> list[str]:
-    """Return n distinct labels: a … z, then a1 … z1, and so on."""
-    return [ascii_lowercase[i % 26] + (str(i // 26) if i >= 26 else "") for i in range(n)]
+    """Return n distinct labels: a, …, z, then a1, …, z1, then a2, and so on."""
+    labels = []
+    for i in range(n):
+        letter = ascii_lowercase[i % 26]
+        labels.append(letter + str(i // 26) if i >= 26 else letter)
+    return labels
