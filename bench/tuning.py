@@ -69,7 +69,8 @@ def main() -> None:
             means = [f"{frame[metric].mean():.4f}" for frame in (default, tuned)]
             rows.append([f"{model}, {metric}", *means, f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]", f"{p:.4f}"])
         best = ", ".join(
-            f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in found.best.items()
+            f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
+            for key, value in found.best_params.items()
         )
         rows[-2][0] += f" ({best})"
     heads = ["model, metric (found)", "default", "tuned", "difference [95 %]", "p"]

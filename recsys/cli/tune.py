@@ -37,7 +37,7 @@ def tune(
     from recsys.runfolder import RunFolder
 
     try:
-        from recsys.tune import learn
+        from recsys.tune import learning_curve
         from recsys.tune import tune as search
     except ModuleNotFoundError as error:
         if error.name != "optuna":
@@ -55,7 +55,7 @@ def tune(
     with progress() as steps:
         result = search(settings, study / run_files.STUDY_LOG, progress=steps)
         if curve and settings.engine == "local":
-            learning = learn(result, progress=steps)
+            learning = learning_curve(result, progress=steps)
     record = {key: value for key, value in asdict(result).items() if key != "config"}
     record["learning"] = asdict(learning) if learning else None
     files = RunFolder(study)
@@ -65,13 +65,13 @@ def tune(
     stopped = sum(trial["value"] is None for trial in result.trials)
     log.print(f"{len(result.trials)} settings tried, {stopped} of them stopped early", markup=False)
     out.print(
-        f"{result.model}: {result.metric} on folds of train rose from {result.before:.4f} to {result.value:.4f}"
-        if result.value > result.before
-        else f"{result.model}: no setting was better than the config's own, {result.metric} {result.before:.4f}",
+        f"{result.model}: {result.metric} on folds of train rose from {result.initial_value:.4f} to {result.value:.4f}"
+        if result.value > result.initial_value
+        else f"{result.model}: no setting was better than the config's own, {result.metric} {result.initial_value:.4f}",
         markup=False,
     )
-    out.print(f"best: {result.best or 'the settings of the config'}", markup=False)
-    for sentence in learning.says if learning else ():
+    out.print(f"best: {result.best_params or 'the settings of the config'}", markup=False)
+    for sentence in learning.findings if learning else ():
         out.print(sentence, markup=False)
     out.print(f"report: {study / run_files.REPORT_HTML}", markup=False)
     out.print(f"run the best settings: recsys run {study / run_files.BEST_CONFIG}", markup=False)

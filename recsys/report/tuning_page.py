@@ -13,12 +13,13 @@ from recsys.report.parts import Content, Drawing, Section, Table, interval
 
 def tuning_page(title: str, found: dict[str, Any]) -> str:
     """Return the page of ``tuning.json``."""
-    better = found["value"] - found["before"]
+    initial = found["initial_value"]
+    gain = found["value"] - initial
     verdict = (
-        f"{found['model']}: {found['metric']} on the folds of train rose from {found['before']:.4f} to"
-        f" {found['value']:.4f} ({better:+.4f}) in {len(found['trials'])} settings."
-        if better > 0
-        else f"{found['model']}: no setting of {len(found['trials'])} beats the config's own {found['before']:.4f}."
+        f"{found['model']}: {found['metric']} on the folds of train rose from {initial:.4f} to"
+        f" {found['value']:.4f} ({gain:+.4f}) in {len(found['trials'])} settings."
+        if gain > 0
+        else f"{found['model']}: no setting of {len(found['trials'])} beats the config's own {initial:.4f}."
     )
     sections = [_trials(found)]
     if found["learning"]:
@@ -50,7 +51,9 @@ def _learning(metric: str, learning: dict[str, Any]) -> Section:
         drawn = figures.dots(cells, f"difference in {metric}, 95 % interval", 0.0)
         drawings.append(Drawing(drawn, "What each change does; the table below has the numbers."))
     tables = [Table("Learning curve", ["share", "users", metric], rows), Table("Changes", ["change", metric], changes)]
-    return Section("What would help", [text, *learning["says"]], tables=tables[: 2 if changes else 1], figures=drawings)
+    return Section(
+        "What would help", [text, *learning["findings"]], tables=tables[: 2 if changes else 1], figures=drawings
+    )
 
 
 def _trials(found: dict[str, Any]) -> Section:

@@ -32,7 +32,7 @@ Judge = Callable[[Config], float]
 
 @contextmanager
 def judges(config: Config, name: str, metric: str, place: Path) -> Iterator[list[Judge]]:
-    """Give the folds that ``tune.folds`` makes locally, each as a function from a config to the mean of the metric.
+    """Yield one function per fold of ``tune.folds.make_folds``: from a config to the mean of the metric.
 
     Only ``split/train.parquet`` of the run at ``config.out`` is read. What comes between lies under ``place``, which
     the executors must see as the driver does, and is removed at the end.
@@ -62,7 +62,7 @@ def _holds_folds(folder: Path) -> bool:
 
 
 def sides(train: DataFrame, wanted: TuneSettings, seed: int) -> list[tuple[Column, Column]]:
-    """Return (in train, in test) of each fold, as conditions on a row: the folds of ``tune.folds.folds``."""
+    """Return (in train, in test) of each fold, as conditions on a row: the folds of ``tune.folds.make_folds``."""
     timed = train.where(F.col(TIME) < 0).isEmpty()
     if wanted.rule == "time" and not timed:
         raise InputError("[tune] rule = 'time' needs events with timestamps: use 'pairs'.")

@@ -1,4 +1,4 @@
-"""Parts of train that stand in for the test: rolling windows in time, or pairs by hash."""
+"""Folds of the train part that stand in for the test part: rolling windows in time, or pairs by hash."""
 
 from __future__ import annotations
 
@@ -17,88 +17,132 @@ from recsys.evaluation.truth import Truth
 from recsys.features.encoding import encode_features
 from recsys.ranking.rank import recommend
 from recsys.schema import ITEM, TIME, USER, VALUE
-from recsys.types import Features, IdMap, Interactions, Recommender, Split
+from recsys.types import Features, IdMap, Recommender, Split
 
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """A part of train that stands in for the test: its split, the items' features if any, and its truth."""
+    """A part of train that stands in for the test part.
+
+    Attributes:
+        split: the train and test pairs of the fold.
+        item_features: the features of its items, where there is an items table.
+        truth: what the lists of its tested users are judged against.
+    """
 
     split: Split
-    features: Features | None
+    item_features: Features | None
     truth: Truth
 
 
-def folds(train: pd.DataFrame, config: Config, metric: str, items: pd.DataFrame | None = None) -> list[Fold]:
-    """Return the folds of a train part, by ``config.tune``, each with the truth by which ``metric`` is computed.
+def make_folds(
+    train: pd.DataFrame,
+    config: Config,
+    metric: str,
+    items: pd.DataFrame | None = None,
+) -> list[Fold]:
+    """Return the folds of a train part, by the rule of ``config.tune``, with the truth for one metric.
 
-    ``time``: window f of F holds the ``share`` of events before the last F - f windows; its train is all that is
-    earlier, and equal times never straddle. ``pairs``: the hash of (user, item) names the fold that tests it.
+    Rule ``time``: fold f of F tests the f-th of the last F windows, each with the ``share`` of all events, and trains on
+    all earlier events. Events of equal time are on the same side. Rule ``pairs``: the hash of (user, item) decides which
+    fold tests a pair; all other folds train on it. Without a rule: ``time`` if all events have times, else ``pairs``.
 
     Raises:
-        InputError: no times for windows, or a fold without train or test pairs.
+        InputError: rule ``time`` without times, or a fold without train pairs or relevant test pairs.
     """
-    wanted = config.tune
-    timed = bool((train[TIME] >= 0).all())
-    if wanted.rule == "time" and not timed:
+    settings = config.tune
+    has_times = bool((train[TIME] >= 0).all())
+    if settings.rule == "time" and not has_times:
         raise InputError("[tune] rule = 'time' needs events with timestamps: use 'pairs'.")
-    by_time = wanted.rule == "time" or (wanted.rule is None and timed)
-    sides = _windows(train, wanted) if by_time else _pairs(train, wanted, config.seed)
-    rule = "time" if by_time else "pairs"
-    splits = [_split(train, in_train, in_test, items, rule) for in_train, in_test in sides]
-    return [
-        Fold(
-            split,
-            None if items is None else encode_features(items, ITEM, split.train.items),
-            fold_truth(split, config, metric),
-        )
-        for split in splits
-    ]
+    rule = settings.rule or ("time" if has_times else "pairs")
+    if rule == "time":
+        masks = _window_masks(train, settings)
+    else:
+        masks = _pair_masks(train, settings, config.seed)
+    folds = []
+    for is_train, is_test in masks:
+        split = _split_by_masks(train, is_train, is_test, items, rule)
+        item_features = None
+        if items is not None:
+            item_features = encode_features(items, ITEM, split.train.items)
+        folds.append(Fold(split, item_features, fold_truth(split, config, metric)))
+    return folds
 
 
 def fold_truth(split: Split, config: Config, metric: str) -> Truth:
-    """Return the truth of a split's tested users, for one metric and no groups of users."""
+    """Return the truth of the tested users of a split, for one metric and without groups of users."""
     settings = config.judge.model_copy(update={"metrics": (metric,), "segments": ()})
     return Truth.of(split, settings, exclude_seen=config.recommend.exclude_seen)
 
 
-def per_user(model: Recommender, fold: Fold, recommending: RecommendSettings) -> pd.Series:
-    """Return user -> value of a model, fitted on the fold's train; NaN for a user without anything relevant."""
-    return judged(model.fit(fold.split.train, fold.features), fold.truth, recommending)
+def fit_and_judge(model: Recommender, fold: Fold, settings: RecommendSettings) -> pd.Series:
+    """Return user -> metric of a model that is fitted on the train side of a fold.
+
+    NaN for a user without a relevant item on the test side.
+    """
+    fitted = model.fit(fold.split.train, fold.item_features)
+    return judge_fitted(fitted, fold.truth, settings)
 
 
-def judged(model: Recommender, truth: Truth, recommending: RecommendSettings) -> pd.Series:
-    """Return user -> value of a fitted model by the primary metric of ``truth``.
+def judge_fitted(model: Recommender, truth: Truth, settings: RecommendSettings) -> pd.Series:
+    """Return user -> value of the truth's first metric for a fitted model.
 
-    Lists leave out seen items where the truth leaves them out.
+    Seen items are excluded from the lists if the truth excludes them.
     """
     topk = recommend(
-        model, truth.histories, recommending.k, exclude_seen=truth.exclude_seen, memory_mb=recommending.memory_mb
+        model,
+        truth.histories,
+        settings.k,
+        exclude_seen=truth.exclude_seen,
+        memory_mb=settings.memory_mb,
     )
-    return evaluate(topk, truth, name="trial").per_user.set_index(USER)[truth.settings.metrics[0]]
+    evaluation = evaluate(topk, truth, name="trial")
+    return evaluation.per_user.set_index(USER)[truth.settings.metrics[0]]
 
 
-def _windows(train: pd.DataFrame, wanted: TuneSettings) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    times, ordered = train[TIME].to_numpy(), np.sort(train[TIME].to_numpy())
+def _window_masks(
+    train: pd.DataFrame,
+    settings: TuneSettings,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield (is_train, is_test) of each window, earliest first."""
+    times = train[TIME].to_numpy()
+    sorted_times = np.sort(times)
     n = len(times)
-    starts = [ordered[max(0, n - round((wanted.folds - f) * wanted.share * n))] for f in range(wanted.folds)]
+    starts = []
+    for fold in range(settings.folds):
+        remaining = round((settings.folds - fold) * settings.share * n)
+        starts.append(sorted_times[max(0, n - remaining)])
     for start, end in zip(starts, [*starts[1:], np.inf], strict=True):
         yield times < start, (times >= start) & (times < end)
 
 
-def _pairs(train: pd.DataFrame, wanted: TuneSettings, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    place = (pair_hash(train[USER], train[ITEM], seed) * wanted.folds).astype(int)
-    for fold in range(wanted.folds):
-        yield place != fold, place == fold
+def _pair_masks(
+    train: pd.DataFrame,
+    settings: TuneSettings,
+    seed: int,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield (is_train, is_test) of each fold of a partition of the pairs."""
+    fold_of_pair = (pair_hash(train[USER], train[ITEM], seed) * settings.folds).astype(int)
+    for fold in range(settings.folds):
+        yield fold_of_pair != fold, fold_of_pair == fold
 
 
-def _split(
-    train: pd.DataFrame, in_train: np.ndarray, in_test: np.ndarray, items: pd.DataFrame | None, rule: str
+def _split_by_masks(
+    train: pd.DataFrame,
+    is_train: np.ndarray,
+    is_test: np.ndarray,
+    items: pd.DataFrame | None,
+    rule: str,
 ) -> Split:
-    relevant = in_test & (train[VALUE].to_numpy() > 0)
-    if not in_train.any() or not relevant.any():
-        part = "liked test" if in_train.any() else "train"
-        raise InputError(f"[tune]: a fold by {rule} has no {part} pairs: use fewer folds, or another share or rule.")
-    candidates = IdMap.of(train.loc[in_train, ITEM], [] if items is None else items[ITEM])
-    kept: Interactions = interactions_from_table(train[in_train], items=candidates)
-    return Split(train=kept, history=kept, test=interactions_from_table(train[in_test]), rule=rule)
+    """Return the split of two masks over the rows of train."""
+    is_relevant = is_test & (train[VALUE].to_numpy() > 0)
+    advice = "use fewer folds, or another share or rule"
+    if not is_train.any():
+        raise InputError(f"[tune]: a fold by {rule} has no train pairs: {advice}.")
+    if not is_relevant.any():
+        raise InputError(f"[tune]: a fold by {rule} has no liked test pairs: {advice}.")
+    # Items that only the items table holds are candidates too, as in a run.
+    candidates = IdMap.of(train.loc[is_train, ITEM], [] if items is None else items[ITEM])
+    interactions = interactions_from_table(train[is_train], items=candidates)
+    test = interactions_from_table(train[is_test])
+    return Split(train=interactions, history=interactions, test=test, rule=rule)

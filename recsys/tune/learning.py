@@ -1,4 +1,4 @@
-"""Would more data, more capacity or more regularisation help? Each is tried, on one fold, and compared user by user."""
+"""Would more data, more capacity or more regularisation help? Each is tried on one fold and compared user by user."""
 
 from __future__ import annotations
 
@@ -15,122 +15,157 @@ from recsys.data.hashing import id_bits, id_hash
 from recsys.evaluation.testing.significance import mean_ci
 from recsys.experiment import configured
 from recsys.models.combining.trial import subset
-from recsys.tune.folds import Fold, fold_truth, folds, judged, per_user
-from recsys.tune.study import Tuned, train_part
+from recsys.tune.folds import Fold, fit_and_judge, fold_truth, judge_fitted, make_folds
+from recsys.tune.study import Tuned, model_kind, read_train_part
 from recsys.types import Split
 
 Steps = Callable[[str, int, int], None]
 SHARES = (0.125, 0.25, 0.5, 1.0)
-CAPACITY, REGULARISATION = ("rank", "neighbours"), ("reg", "shrink")
-"""Parameters that mean more of either when they grow."""
+CAPACITY_PARAMETERS = ("rank", "neighbours")
+"""Parameters that increase the capacity of a model; they are doubled."""
+REGULARISATION_PARAMETERS = ("reg", "shrink")
+"""Parameters that increase the regularisation of a model; they are tripled and divided by three."""
+SHARE_SEED = 5
 
 
 @dataclass(frozen=True)
-class Learning:
-    """What :func:`learn` found.
+class LearningReport:
+    """The result of :func:`learning_curve`.
 
-    ``curve``: a row a share of the training users: ``share``, ``users``, ``value``, ``ci95``. ``changes``: a row a
-    change tried: ``change``, ``difference``, ``ci95`` against the settings as they are. ``train_value``: the metric on
-    what the model was trained on, ``value`` on what it was not. ``says``: what follows, in a sentence each.
+    Attributes:
+        curve: one row per share of the training users: ``share``, ``users``, ``value``, ``ci95``.
+        changes: one row per change of a parameter: ``change``, ``difference`` from the best
+            settings, ``ci95``.
+        train_value: the metric on the pairs that the model was trained on.
+        value: the metric on the test side of the fold.
+        findings: what follows from these numbers, in sentences.
     """
 
     curve: list[dict[str, Any]]
     changes: list[dict[str, Any]]
     train_value: float
     value: float
-    says: list[str]
+    findings: list[str]
 
 
-def learn(tuned: Tuned, *, progress: Steps | None = None) -> Learning:
-    """Measure the learning curve and the changes for the best settings, on the last fold.
+def learning_curve(tuned: Tuned, *, progress: Steps | None = None) -> LearningReport:
+    """Measure the learning curve of the best settings, and changes of their parameters, on the last fold.
 
-    Shares of the data are shares of the *users* trained on, by hash; the tested users and their histories stay.
-    A change is twice the capacity (rank, neighbours), or three times or a third of the regularisation.
+    The shares of data are shares of the *users* trained on, drawn by hash; the tested users and
+    their histories are the same for all shares. A change doubles the capacity (rank, neighbours),
+    or triples the regularisation or divides it by three.
     """
-    config, name = tuned.config, tuned.model
-    kind = str(config.models[name].get("model", name))
-    train, items = train_part(config, kind)
-    fold = folds(train, config, tuned.metric, items)[-1]
-    variants = _variants(config, name)
-    tried: dict[Any, tuple[Config, Fold]] = {share: (config, _share(fold, share)) for share in SHARES}
-    tried |= {change: (changed, fold) for change, changed in variants.items()}
+    config = tuned.config
+    name = tuned.model
+    train, items = read_train_part(config, model_kind(config, name))
+    fold = make_folds(train, config, tuned.metric, items)[-1]
+    variants = _parameter_changes(config, name)
+    runs: dict[Any, tuple[Config, Fold]] = {share: (config, _with_user_share(fold, share)) for share in SHARES}
+    runs |= {change: (changed_config, fold) for change, changed_config in variants.items()}
     values: dict[Any, pd.Series] = {}
-    for key, (settings, part) in tried.items():
-        values[key] = per_user(configured(name, settings), part, settings.recommend)
+    for key, (run_config, run_fold) in runs.items():
+        values[key] = fit_and_judge(configured(name, run_config), run_fold, run_config.recommend)
         if progress:
-            progress("learning curve", len(values), len(tried))
-    curve = [
-        {"share": share, "users": int((_kept(fold.split, share)).sum())} | _mean(values[share], config.seed)
-        for share in SHARES
+            progress("learning curve", len(values), len(runs))
+    curve = []
+    for share in SHARES:
+        users = int(_users_in_share(fold.split, share).sum())
+        curve.append(
+            {"share": share, "users": users} | _mean_with_interval(values[share], config.seed),
+        )
+    changes = [
+        {"change": change} | _difference_with_interval(values[change] - values[1.0], config.seed) for change in variants
     ]
-    changes = [{"change": key} | _difference(values[key] - values[1.0], config.seed) for key in variants]
-    data = _difference(values[1.0] - values[0.5], config.seed)
-    return Learning(
-        curve, changes, _on_train(config, name, fold, tuned.metric), curve[-1]["value"], _says(data, changes)
+    gain_of_data = _difference_with_interval(values[1.0] - values[0.5], config.seed)
+    return LearningReport(
+        curve,
+        changes,
+        _value_on_train(config, name, fold, tuned.metric),
+        curve[-1]["value"],
+        _findings(gain_of_data, changes),
     )
 
 
-def _variants(config: Config, name: str) -> dict[str, Config]:
-    """Return what was changed -> the config with it."""
-    settings = dict(config.models[name])
-    model = models.build(str(settings.pop("model", name)), settings)
-    found = {}
-    for key, factor in [(key, 2) for key in CAPACITY] + [(key, by) for key in REGULARISATION for by in (3, 1 / 3)]:
-        now = getattr(model, key, None)
-        if now:
-            then = now * factor if isinstance(now, float) else max(1, round(now * factor))
-            config_then = config.model_copy(
-                update={"models": config.models | {name: config.models[name] | {key: then}}}
-            )
-            found[f"{key} {then:.4g} instead of {now:.4g}"] = config_then
-    return found
+def _parameter_changes(config: Config, name: str) -> dict[str, Config]:
+    """Return description of a change -> the config with it."""
+    parameters = dict(config.models[name])
+    model = models.build(str(parameters.pop("model", name)), parameters)
+    factors = [(key, 2.0) for key in CAPACITY_PARAMETERS]
+    factors += [(key, factor) for key in REGULARISATION_PARAMETERS for factor in (3.0, 1 / 3)]
+    changes = {}
+    for key, factor in factors:
+        current = getattr(model, key, None)
+        # Parameters that the model does not have, or that are 0, cannot be multiplied.
+        if not current:
+            continue
+        new = current * factor
+        if not isinstance(current, float):
+            new = max(1, round(new))
+        model_settings = config.models | {name: config.models[name] | {key: new}}
+        description = f"{key} {new:.4g} instead of {current:.4g}"
+        changes[description] = config.model_copy(update={"models": model_settings})
+    return changes
 
 
-def _kept(split: Split, share: float) -> np.ndarray:
-    return id_hash(split.train.users.ids, 5) < share
+def _users_in_share(split: Split, share: float) -> np.ndarray:
+    """Return bool[users], true for the users of train whose hash is below ``share``."""
+    return id_hash(split.train.users.ids, SHARE_SEED) < share
 
 
-def _share(fold: Fold, share: float) -> Fold:
-    """Return the fold with a share of its training users; histories and truth stay as they are."""
-    split = fold.split
-    return replace(fold, split=replace(split, train=subset(split.train, _kept(split, share)[split.train.user])))
+def _with_user_share(fold: Fold, share: float) -> Fold:
+    """Return the fold with a share of its training users; histories and truth are unchanged."""
+    train = fold.split.train
+    is_kept = _users_in_share(fold.split, share)[train.user]
+    return replace(fold, split=replace(fold.split, train=subset(train, is_kept)))
 
 
-def _on_train(config: Config, name: str, fold: Fold, metric: str) -> float:
-    """Return the metric on the pairs trained on, nothing masked."""
-    split = fold.split
-    model = configured(name, config).fit(split.train, fold.features)
-    unmasked = config.model_copy(update={"recommend": config.recommend.model_copy(update={"exclude_seen": False})})
-    truth = fold_truth(replace(split, test=split.train), unmasked, metric)
-    return float(np.nanmean(judged(model, truth, unmasked.recommend)))
+def _value_on_train(config: Config, name: str, fold: Fold, metric: str) -> float:
+    """Return the metric on the pairs that the model is trained on; seen items are not excluded from the lists."""
+    model = configured(name, config).fit(fold.split.train, fold.item_features)
+    recommend = config.recommend.model_copy(update={"exclude_seen": False})
+    config = config.model_copy(update={"recommend": recommend})
+    truth = fold_truth(replace(fold.split, test=fold.split.train), config, metric)
+    return float(np.nanmean(judge_fitted(model, truth, config.recommend)))
 
 
-def _mean(values: pd.Series, seed: int) -> dict[str, Any]:
+def _mean_with_interval(values: pd.Series, seed: int) -> dict[str, Any]:
     mean, low, high = mean_ci(values.to_numpy(), id_bits(values.index), seed=seed)
     return {"value": mean, "ci95": [low, high]}
 
 
-def _difference(values: pd.Series, seed: int) -> dict[str, Any]:
-    found = _mean(values, seed)
-    return {"difference": found["value"], "ci95": found["ci95"]}
+def _difference_with_interval(differences: pd.Series, seed: int) -> dict[str, Any]:
+    mean = _mean_with_interval(differences, seed)
+    return {"difference": mean["value"], "ci95": mean["ci95"]}
 
 
-def _says(data: dict[str, Any], changes: list[dict[str, Any]]) -> list[str]:
-    """Return the findings: a change helps when its interval is above 0, hurts when it is below."""
+def _effect(row: dict[str, Any]) -> str:
+    """Return what the interval of a difference shows."""
+    low, high = row["ci95"]
+    if low > 0:
+        return "helps"
+    if high < 0:
+        return "hurts"
+    return "shows no difference"
+
+
+DATA_FINDINGS = {
+    "helps": "More data would help: the second half of the training users adds",
+    "hurts": "More data of this kind would not help: the second half of the training users costs",
+    "shows no difference": "It is not shown whether more data would help: the second half of the training users adds",
+}
+
+
+def _findings(gain_of_data: dict[str, Any], changes: list[dict[str, Any]]) -> list[str]:
+    """Return one sentence on more data, one per change, and a last one if nothing helps."""
 
     def size(row: dict[str, Any]) -> str:
-        return f"{row['difference']:+.4f} [{row['ci95'][0]:+.4f}, {row['ci95'][1]:+.4f}]"
+        low, high = row["ci95"]
+        return f"{row['difference']:+.4f} [{low:+.4f}, {high:+.4f}]"
 
-    def effect(row: dict[str, Any]) -> str:
-        return "helps" if row["ci95"][0] > 0 else "hurts" if row["ci95"][1] < 0 else "shows no difference"
-
-    more = {
-        "helps": "More data would help: the second half of the training users adds",
-        "hurts": "More data of this kind would not help: the second half of the training users costs",
-        "shows no difference": "Whether more data would help is not shown: the second half of the training users adds",
-    }
-    found = [f"{more[effect(data)]} {size(data)}."]
-    found += [f"{row['change'][0].upper()}{row['change'][1:]} {effect(row)}: {size(row)}." for row in changes]
-    if not any(effect(row) == "helps" for row in (data, *changes)):
-        found.append("None of these shows a gain: the settings fit the data there is.")
-    return found
+    findings = [f"{DATA_FINDINGS[_effect(gain_of_data)]} {size(gain_of_data)}."]
+    for row in changes:
+        change = row["change"]
+        findings.append(f"{change[0].upper()}{change[1:]} {_effect(row)}: {size(row)}.")
+    if all(_effect(row) != "helps" for row in (gain_of_data, *changes)):
+        findings.append("None of these shows a gain: the settings fit the available data.")
+    return findings

@@ -1,4 +1,4 @@
-"""What is searched: parameter -> listed values or a range, from TOML or, by default, from the model's ``SPACE``."""
+"""The search space: parameter -> listed values or a range, from TOML or, by default, from the model's ``SPACE``."""
 
 from __future__ import annotations
 
@@ -9,79 +9,98 @@ from typing import Any
 from recsys import models
 from recsys.errors import ConfigError, suggest_nearest
 
-WIDE = 10
-"""A range whose high is at least so many times its low is searched on a logarithmic scale."""
+LOG_RATIO = 10
+"""A range whose high is at least this many times its low is searched on a logarithmic scale by default."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from ``low`` to ``high``, both included; whole ones if both are, by factors if ``log``."""
+    """Numbers from ``low`` to ``high``, both included; ``log``: drawn uniformly on a logarithmic scale."""
 
     low: float
     high: float
     log: bool
 
     @property
-    def whole(self) -> bool:
-        """Whether only whole numbers are meant."""
+    def is_integer(self) -> bool:
+        """Whether only integers are drawn, because both ends are integers."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
 
 Space = dict[str, Range | list[Any]]
 
 
-def space_of(kind: str, wanted: dict[str, Any], where: str = "[tune.space]") -> Space:
-    """Return the space of a kind of model: ``wanted`` if it names any parameter, else the model's own.
+def search_space(kind: str, requested: dict[str, Any], location: str = "[tune.space]") -> Space:
+    """Return the search space of a kind of model: the requested one, or the model's own if none is requested.
 
-    >>> space_of("als", {"rank": [16, 32], "reg": {"low": 0.01, "high": 1.0}})
+    >>> search_space("als", {"rank": [16, 32], "reg": {"low": 0.01, "high": 1.0}})
     {'rank': [16, 32], 'reg': Range(low=0.01, high=1.0, log=True)}
 
+    Args:
+        requested: parameter -> list of values, or a dict with ``low``, ``high`` and optionally
+            ``log``.
+        location: where the space was written, for error messages.
+
     Raises:
-        ConfigError: a parameter that the model does not have, an empty list, a range that is none; or nothing is wanted
-            and the model suggests nothing.
+        ConfigError: a parameter that the model does not have, an empty list, an invalid range; or
+            nothing is requested and the model has no space of its own.
     """
-    known = [name for name in models.parameters(kind) if name != "seed"]
-    suggested = getattr(models.kind_class(kind), "SPACE", {})
-    if not wanted and not suggested:
+    parameters = [name for name in models.parameters(kind) if name != "seed"]
+    space = requested or getattr(models.kind_class(kind), "SPACE", {})
+    if not space:
         raise ConfigError(
-            f"{where}: '{kind}' suggests no space to search: list values of {', '.join(known) or 'nothing'}."
+            f"{location}: '{kind}' suggests no space to search: list values of {', '.join(parameters) or 'nothing'}."
         )
-    found: Space = {}
-    for name, values in (wanted or suggested).items():
-        if name not in known:
-            raise ConfigError(f"{where} {name}: '{kind}' has no such parameter.{suggest_nearest(name, known)}")
-        found[name] = _parsed(values, f"{where} {name}")
-    return found
+    parsed: Space = {}
+    for name, values in space.items():
+        if name not in parameters:
+            raise ConfigError(
+                f"{location} {name}: '{kind}' has no such parameter.{suggest_nearest(name, parameters)}",
+            )
+        parsed[name] = _parse_values(values, f"{location} {name}")
+    return parsed
 
 
-def grid_of(space: Space, where: str = "[tune.space]") -> list[dict[str, Any]]:
-    """Return every combination of the listed values, the last parameter changing fastest.
+def grid_points(space: Space, location: str = "[tune.space]") -> list[dict[str, Any]]:
+    """Return all combinations of the listed values; the last parameter changes fastest.
 
     Raises:
         ConfigError: a parameter has a range.
     """
     if ranges := [name for name, values in space.items() if isinstance(values, Range)]:
-        raise ConfigError(f"{where}: sampler = 'grid' needs listed values, but {', '.join(ranges)} has a range.")
+        raise ConfigError(
+            f"{location}: sampler = 'grid' needs listed values, but {', '.join(ranges)} has a range.",
+        )
     lists = [values for values in space.values() if isinstance(values, list)]
-    return [dict(zip(space, chosen, strict=True)) for chosen in product(*lists)]
+    return [dict(zip(space, point, strict=True)) for point in product(*lists)]
 
 
-def _parsed(values: Any, where: str) -> Range | list[Any]:
+def _parse_values(values: Any, location: str) -> Range | list[Any]:
+    """Return the values of one parameter.
+
+    A dict is a range of TOML, a tuple of two numbers a range of a model's ``SPACE``, anything else
+    is a list.
+    """
     if isinstance(values, dict):
         if unknown := set(values) - {"low", "high", "log"}:
-            raise ConfigError(f"{where}: unknown key '{min(unknown)}': write low, high and, if you like, log.")
-        ends = (values.get("low"), values.get("high"))
-        if not all(isinstance(end, int | float) for end in ends) or not ends[0] < ends[1]:  # type: ignore[operator]
-            raise ConfigError(f"{where}: a range needs numbers low < high; it is {values}.")
-        return _range(*ends, values.get("log"), where)  # type: ignore[arg-type]
+            raise ConfigError(
+                f"{location}: unknown key '{min(unknown)}': write low, high and optionally log.",
+            )
+        low = values.get("low")
+        high = values.get("high")
+        if not isinstance(low, int | float) or not isinstance(high, int | float) or not low < high:
+            raise ConfigError(f"{location}: a range needs numbers low < high; it is {values}.")
+        return _make_range(low, high, values.get("log"), location)
     if isinstance(values, tuple) and len(values) == 2 and all(isinstance(end, int | float) for end in values):
-        return _range(*values, None, where)
+        return _make_range(*values, None, location)
     if not values:
-        raise ConfigError(f"{where}: an empty list: name the values to try.")
+        raise ConfigError(f"{location}: an empty list: name the values to try.")
     return list(values)
 
 
-def _range(low: float, high: float, log: bool | None, where: str) -> Range:
+def _make_range(low: float, high: float, log: bool | None, location: str) -> Range:
     if log and low <= 0:
-        raise ConfigError(f"{where}: a logarithmic range starts above 0; low is {low}.")
-    return Range(low, high, (low > 0 and high >= WIDE * low) if log is None else log)
+        raise ConfigError(f"{location}: a logarithmic range starts above 0; low is {low}.")
+    if log is None:
+        log = low > 0 and high >= LOG_RATIO * low
+    return Range(low, high, log)

@@ -1,7 +1,8 @@
-"""The search itself: an Optuna study in a file, which one process or several work on, now or after a kill.
+"""The search: an Optuna study in a file, which one or several processes work on, now or after being killed.
 
-A setting is drawn from (seed, how many were drawn before it) and from the results so far, not from the state of a
-process. So a study that was killed and resumed tries, one process at a time, what it would have tried undisturbed.
+The settings of a trial depend only on the seed, on the number of trials drawn before it and on
+their results, not on the state of a process. So a study that was killed and resumed tries, with one
+process at a time, the same settings as an undisturbed one.
 """
 
 from __future__ import annotations
@@ -33,137 +34,233 @@ from recsys.errors import ConfigError, suggest_nearest
 from recsys.evaluation.judging.metrics import parse
 from recsys.experiment import configured
 from recsys.runfolder import RunFolder
-from recsys.tune.folds import Fold, folds, per_user
-from recsys.tune.space import Space, grid_of, space_of
+from recsys.tune.folds import Fold, fit_and_judge, make_folds
+from recsys.tune.space import Space, grid_points, search_space
 
 Steps = Callable[[str, int, int], None]
-Judge = Callable[[Config], float]
-DONE = (TrialState.COMPLETE, TrialState.PRUNED)
+FoldJudge = Callable[[Config], float]
+"""Judges a config on one fold: the mean of the metric over its users."""
+
+FINISHED_STATES = (TrialState.COMPLETE, TrialState.PRUNED)
+TPE_RANDOM_TRIALS = 8
+"""Trials that the TPE sampler draws at random before it learns from results."""
 PRUNERS: dict[str, optuna.pruners.BasePruner] = {
     "median": optuna.pruners.MedianPruner(n_startup_trials=5),
     "halving": optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),
     "none": optuna.pruners.NopPruner(),
 }
 
-ON_SPARK: dict[str, Any] = {
+SPARK_SPACE: dict[str, Any] = {
     "rank": [16, 32, 64, 128],
     "iterations": [5, 10, 20],
     "alpha": {"low": 1.0, "high": 100.0},
     "reg": {"low": 0.001, "high": 1.0},
 }
-"""What is searched on Spark where no space is given: what MLlib's ALS has."""
+"""The default search space on Spark: the parameters that MLlib's ALS has."""
+
+FEATURE_MODELS = ("content", "attributes", "content_als", "side_ease", "blend", "hybrid")
+"""Kinds of models that learn from features of the items."""
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """What :func:`tune` found.
+    """The result of :func:`tune`.
 
-    ``trials``: a row a setting, in order: ``number``, ``state``, ``value``, ``params``, ``folds``. ``config``: that of
-    the run with the best settings. ``value``, ``before``: the mean over folds of the best and of the config's own
-    settings, which are always tried first.
+    Attributes:
+        model: name of the model.
+        metric: the metric that was maximised.
+        config: the config of the run, with the best settings.
+        trials: one row per finished trial, in order: ``number``, ``state``, ``value``, ``params``,
+            ``folds``.
+        best_params: the parameters of the best trial; empty if the config's own settings are the best.
+        value: the mean over folds of the best trial.
+        initial_value: the mean over folds of the config's own settings, which are always tried
+            first.
     """
 
     model: str
     metric: str
     config: Config
     trials: list[dict[str, Any]]
-    best: dict[str, Any]
+    best_params: dict[str, Any]
     value: float
-    before: float
+    initial_value: float
 
 
 def tune(config: Config, storage: Path, *, progress: Steps | None = None) -> Tuned:
     """Search the settings of ``config.tune.model``, judged on folds of the train part of the run at ``config.out``.
 
-    Of the run only ``split/train.parquet`` is read, and ``split/items.parquet`` for models that use features: what is
-    tested is out of reach. Trials go to ``storage`` (an Optuna journal); call again, or in several processes, to go on.
-
-    With ``engine = "spark"`` the folds and the models are of the Spark path, ``tune.parallel`` settings at a time.
+    Of the run, only ``split/train.parquet`` is read, and ``split/items.parquet`` for models that
+    use features; the test part is not. Trials are stored in ``storage`` (an Optuna journal). Call
+    the function again, or in several processes, to continue the search. With ``engine = "spark"``,
+    folds and models are those of the Spark path, and ``tune.parallel`` trials run at a time.
 
     Raises:
-        ConfigError: no such model or parameter, a study of other settings in ``storage``.
-        RunFolderError: no whole run at ``config.out``.
+        ConfigError: no such model or parameter, or ``storage`` holds a study of other settings.
+        RunFolderError: no complete run at ``config.out``.
     """
-    name, wanted = _chosen(config), config.tune
-    kind = str(config.models[name].get("model", name))
-    metric = str(parse(wanted.metric or config.judge.metrics[0]))
-    space = space_of(kind, wanted.space or (ON_SPARK if config.engine == "spark" else {}))
-    grid = grid_of(space) if wanted.sampler == "grid" else []
-    about: dict[str, Any] = {"engine": config.engine, "model": name, "kind": kind, "metric": metric}
-    about["tune"] = wanted.model_dump(mode="json", exclude={"trials", "parallel"})
-    total = min(wanted.trials, len(grid) + 1) if grid else wanted.trials
-
-    def work(study: optuna.Study) -> None:
-        try:
-            while not stop.is_set() and (behind := _behind(study)) < total:
-                trial = study.ask()
-                trial.set_user_attr("process", _process())
-                place = _place(study, trial)
-                if place >= total:  # another process draws the last one
-                    study.tell(trial, state=TrialState.FAIL)
-                    break
-                params = {} if place == 0 else _draw(study, trial, space, _sampler(config, grid, place))
-                trial.set_user_attr("params", params)
-                _judge(study, trial, _with(config, name, params), judges)
-                if progress:
-                    progress("trials", behind + 1, total)
-        except BaseException:
-            stop.set()  # the other threads end with the setting they are at
-            raise
-
-    study, stop = _study(storage, about), Event()
-    with _judges(config, name, kind, metric, storage) as judges, ThreadPoolExecutor(wanted.parallel) as threads:
-        others = [threads.submit(work, _study(storage, about)) for _ in range(wanted.parallel - 1)]
-        work(study)  # here, so that Ctrl-C is heard
-        for other in others:
-            other.result()
+    settings = config.tune
+    name = _model_name(config)
+    kind = model_kind(config, name)
+    metric = str(parse(settings.metric or config.judge.metrics[0]))
+    default_space = SPARK_SPACE if config.engine == "spark" else {}
+    space = search_space(kind, settings.space or default_space)
+    grid = grid_points(space) if settings.sampler == "grid" else []
+    # The config's own settings come first, before the points of the grid.
+    total = min(settings.trials, len(grid) + 1) if grid else settings.trials
+    about = {
+        "engine": config.engine,
+        "model": name,
+        "kind": kind,
+        "metric": metric,
+        "tune": settings.model_dump(mode="json", exclude={"trials", "parallel"}),
+    }
+    study = _open_study(storage, about)
+    with (
+        _fold_judges(config, name, kind, metric, storage) as judges,
+        ThreadPoolExecutor(settings.parallel) as threads,
+    ):
+        search = _Search(config, name, space, grid, total, judges, progress, Event())
+        futures = [threads.submit(search.work, _open_study(storage, about)) for _ in range(settings.parallel - 1)]
+        # The main thread works too, so that Ctrl-C interrupts a trial.
+        search.work(study)
+        for future in futures:
+            future.result()
     return _result(study, config, name, metric)
 
 
+@dataclass(frozen=True)
+class _Search:
+    """What all threads of a search share."""
+
+    config: Config
+    name: str
+    space: Space
+    grid: list[dict[str, Any]]
+    total: int
+    judges: Sequence[FoldJudge]
+    progress: Steps | None
+    stop: Event
+
+    def work(self, study: optuna.Study) -> None:
+        """Draw and judge trials until the study has ``total`` finished ones, or another thread fails."""
+        try:
+            while not self.stop.is_set():
+                finished = _finished_count(study)
+                if finished >= self.total:
+                    break
+                trial = study.ask()
+                trial.set_user_attr("process", _process_id())
+                number = _trial_number(study, trial)
+                if number >= self.total:
+                    # Another process has drawn the last trial.
+                    study.tell(trial, state=TrialState.FAIL)
+                    break
+                params = self._draw_params(study, trial, number)
+                trial.set_user_attr("params", params)
+                _judge_trial(
+                    study,
+                    trial,
+                    _with_params(self.config, self.name, params),
+                    self.judges,
+                )
+                if self.progress:
+                    self.progress("trials", finished + 1, self.total)
+        except BaseException:
+            # The other threads finish the trial that they work on.
+            self.stop.set()
+            raise
+
+    def _draw_params(self, study: optuna.Study, trial: optuna.Trial, number: int) -> dict[str, Any]:
+        """Return the parameters of the trial with that number; trial 0 is the config itself."""
+        if number == 0:
+            return {}
+        study.sampler = _sampler(self.config, self.grid, number)
+        params: dict[str, Any] = {}
+        for name, values in self.space.items():
+            if isinstance(values, list):
+                params[name] = trial.suggest_categorical(name, values)
+            elif values.is_integer:
+                params[name] = trial.suggest_int(
+                    name,
+                    int(values.low),
+                    int(values.high),
+                    log=values.log,
+                )
+            else:
+                params[name] = trial.suggest_float(name, values.low, values.high, log=values.log)
+        return params
+
+
 @contextmanager
-def _judges(config: Config, name: str, kind: str, metric: str, storage: Path) -> Iterator[list[Judge]]:
-    """Give the folds of the run's train part, each as what judges a config on it."""
+def _fold_judges(
+    config: Config,
+    name: str,
+    kind: str,
+    metric: str,
+    storage: Path,
+) -> Iterator[list[FoldJudge]]:
+    """Yield one judge per fold of the run's train part."""
     if config.engine == "spark":
+        # Spark is imported only where it is used.
         from recsys.spark.tune import judges
 
-        with judges(config, name, metric, storage.parent) as found:
-            yield found
+        with judges(config, name, metric, storage.parent) as spark_judges:
+            yield spark_judges
         return
-    train, items = train_part(config, kind)
-    parts = folds(train, config, metric, items)
+    train, items = read_train_part(config, kind)
 
-    def judge(fold: Fold, settings: Config) -> float:
-        return float(np.nanmean(per_user(configured(name, settings), fold, settings.recommend)))
+    def judge(fold: Fold, trial_config: Config) -> float:
+        per_user = fit_and_judge(configured(name, trial_config), fold, trial_config.recommend)
+        return float(np.nanmean(per_user))
 
-    yield [partial(judge, fold) for fold in parts]
+    yield [partial(judge, fold) for fold in make_folds(train, config, metric, items)]
 
 
-def train_part(config: Config, kind: str) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-    """Return (train pairs, the items table if this kind of model can use one)."""
+def model_kind(config: Config, name: str) -> str:
+    """Return the kind of a model of the config: its key ``model``, by default its name."""
+    return str(config.models[name].get("model", name))
+
+
+def read_train_part(config: Config, kind: str) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """Return the train pairs of the run, and its items table if this kind of model can use one."""
     folder = RunFolder.open(config.out)
-    items = folder.read_table(run_files.ITEMS) if kind in FEATURED else None
+    items = folder.read_table(run_files.ITEMS) if kind in FEATURE_MODELS else None
     return folder.read_table(run_files.TRAIN), items
 
 
-FEATURED = ("content", "attributes", "content_als", "side_ease", "blend", "hybrid")
-"""Kinds of models that learn from features of the items."""
+def _model_name(config: Config) -> str:
+    """Return the name of the model to tune.
 
-
-def _chosen(config: Config) -> str:
+    Raises:
+        ConfigError: it is not given and not the only one, it does not exist, or it cannot be tuned
+            on this engine.
+    """
     names = list(config.models)
     if config.engine == "local" and config.tune.parallel > 1:
-        raise ConfigError("[tune] parallel is of the Spark path: here, start `recsys tune` so often at once.")
+        raise ConfigError(
+            "[tune] parallel is for the Spark path: on the local path, start `recsys tune` several times at once."
+        )
     if config.tune.model is None and len(names) != 1:
         raise ConfigError(f"[tune] model: which of {', '.join(names) or 'no models'}? Name one.")
     name = config.tune.model or names[0]
     if name not in names:
-        raise ConfigError(f"[tune] model: '{name}' is not under [models].{suggest_nearest(name, names)}")
-    if config.engine == "spark" and config.models[name].get("model", name) != "als":
-        raise ConfigError(f"[tune] model: '{name}' has nothing to search on Spark: name an ALS, or engine = 'local'.")
+        raise ConfigError(
+            f"[tune] model: '{name}' is not under [models].{suggest_nearest(name, names)}",
+        )
+    if config.engine == "spark" and model_kind(config, name) != "als":
+        raise ConfigError(
+            f"[tune] model: '{name}' has nothing to search on Spark: name an ALS, or set engine = 'local'.",
+        )
     return name
 
 
-def _study(storage: Path, about: dict[str, Any]) -> optuna.Study:
+def _open_study(storage: Path, about: dict[str, Any]) -> optuna.Study:
+    """Return the study in a file, created if necessary; trials of processes that have ended are marked as failed.
+
+    Raises:
+        ConfigError: the file holds a study that is not about the same search.
+    """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     storage.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
@@ -175,109 +272,132 @@ def _study(storage: Path, about: dict[str, Any]) -> optuna.Study:
             load_if_exists=True,
             pruner=PRUNERS[about["tune"]["prune"]],
         )
-    if (before := study.user_attrs.get("about")) not in (None, about):
-        raise ConfigError(f"{storage}: a study of other settings ({before}). Choose another --out, or remove it.")
+    stored = study.user_attrs.get("about")
+    if stored not in (None, about):
+        raise ConfigError(
+            f"{storage}: a study of other settings ({stored}). Choose another --out, or remove it.",
+        )
     study.set_user_attr("about", about)
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if _dead(trial.user_attrs.get("process")):
+        if _has_ended(trial.user_attrs.get("process")):
             study.tell(trial.number, state=TrialState.FAIL)
     return study
 
 
-def _process() -> str:
+def _process_id() -> str:
     return f"{socket.gethostname()} {os.getpid()}"
 
 
-def _dead(process: str | None) -> bool:
-    """Whether the process that drew a trial is gone; one on another machine is taken to live."""
-    host, _, pid = (process or "").rpartition(" ")
-    return not process or (
-        host == socket.gethostname() and pid != str(os.getpid()) and not Path(f"/proc/{pid}").exists()
-    )
+def _has_ended(process: str | None) -> bool:
+    """Return whether the process that drew a trial has ended; one on another machine counts as running."""
+    if not process:
+        return True
+    host, _, pid = process.rpartition(" ")
+    if host != socket.gethostname() or pid == str(os.getpid()):
+        return False
+    return not Path(f"/proc/{pid}").exists()
 
 
-def _behind(study: optuna.Study) -> int:
-    return len(study.get_trials(deepcopy=False, states=DONE))
+def _finished_count(study: optuna.Study) -> int:
+    return len(study.get_trials(deepcopy=False, states=FINISHED_STATES))
 
 
-def _place(study: optuna.Study, trial: optuna.Trial) -> int:
-    """Return how many settings were drawn before this one, those that failed or were killed aside."""
+def _trial_number(study: optuna.Study, trial: optuna.Trial) -> int:
+    """Return the number of trials drawn before this one, without those that failed or were killed."""
     earlier = study.get_trials(deepcopy=False)[: trial.number]
-    return sum(other.state != TrialState.FAIL for other in earlier)
+    return sum(earlier_trial.state != TrialState.FAIL for earlier_trial in earlier)
 
 
-def _sampler(config: Config, grid: list[dict[str, Any]], place: int) -> BaseSampler:
+def _sampler(config: Config, grid: list[dict[str, Any]], number: int) -> BaseSampler:
+    """Return the sampler of one trial, seeded by its number so that a resumed study draws the same settings."""
     if grid:
-        return _Fixed(grid[place - 1])
-    seed = int(np.random.SeedSequence([config.seed, place]).generate_state(1)[0])
-    return RandomSampler(seed=seed) if config.tune.sampler == "random" else TPESampler(seed=seed, n_startup_trials=8)
+        return _FixedSampler(grid[number - 1])
+    seed = int(np.random.SeedSequence([config.seed, number]).generate_state(1)[0])
+    if config.tune.sampler == "random":
+        return RandomSampler(seed=seed)
+    return TPESampler(seed=seed, n_startup_trials=TPE_RANDOM_TRIALS)
 
 
-class _Fixed(BaseSampler):
-    """Draws what it was told."""
+class _FixedSampler(BaseSampler):
+    """Draws the given parameters."""
 
     def __init__(self, params: dict[str, Any]) -> None:
         self._params = params
 
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Return nothing: every parameter is drawn by itself."""
+    def infer_relative_search_space(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+    ) -> dict[str, BaseDistribution]:
+        """Return no parameters: each is drawn independently."""
         return {}
 
     def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        search_space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
-        """Return nothing."""
+        """Return no parameters."""
         return {}
 
     def sample_independent(
-        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
     ) -> Any:
-        """Return the parameter's value."""
+        """Return the value of the parameter."""
         return self._params[param_name]
 
 
-def _draw(study: optuna.Study, trial: optuna.Trial, space: Space, sampler: BaseSampler) -> dict[str, Any]:
-    study.sampler = sampler
-    found: dict[str, Any] = {}
-    for name, values in space.items():
-        if isinstance(values, list):
-            found[name] = trial.suggest_categorical(name, values)
-        elif values.whole:
-            found[name] = trial.suggest_int(name, int(values.low), int(values.high), log=values.log)
-        else:
-            found[name] = trial.suggest_float(name, values.low, values.high, log=values.log)
-    return found
+def _with_params(config: Config, name: str, params: dict[str, Any]) -> Config:
+    """Return the config with these parameters of a model."""
+    model_settings = config.models[name] | params
+    return config.model_copy(update={"models": config.models | {name: model_settings}})
 
 
-def _with(config: Config, name: str, params: dict[str, Any]) -> Config:
-    return config.model_copy(update={"models": config.models | {name: config.models[name] | params}})
-
-
-def _judge(study: optuna.Study, trial: optuna.Trial, config: Config, judges: Sequence[Judge]) -> None:
-    """Judge a setting fold by fold and tell the study: its mean over all, or that it was given up."""
-    means: list[float] = []
-    for place, judge in enumerate(judges, start=1):
-        means.append(judge(config))
-        trial.set_user_attr("folds", means)
-        trial.report(float(np.mean(means)), place)
-        if place < len(judges) and trial.number and trial.should_prune():
+def _judge_trial(
+    study: optuna.Study,
+    trial: optuna.Trial,
+    config: Config,
+    judges: Sequence[FoldJudge],
+) -> None:
+    """Judge a trial fold by fold and store its mean over all folds, or that it was pruned."""
+    values: list[float] = []
+    for step, judge in enumerate(judges, start=1):
+        values.append(judge(config))
+        trial.set_user_attr("folds", values)
+        trial.report(float(np.mean(values)), step)
+        # Trial 0, the config itself, is never pruned, because the others are compared with it.
+        if step < len(judges) and trial.number and trial.should_prune():
             study.tell(trial, state=TrialState.PRUNED)
             return
-    study.tell(trial, float(np.mean(means)))
+    study.tell(trial, float(np.mean(values)))
 
 
 def _result(study: optuna.Study, config: Config, name: str, metric: str) -> Tuned:
-    done = study.get_trials(deepcopy=False, states=DONE)
-    rows = [
-        {
-            "number": place,
-            "state": trial.state.name.lower(),
-            "value": trial.value if trial.state == TrialState.COMPLETE else None,
-            "params": trial.user_attrs["params"],
-            "folds": trial.user_attrs["folds"],
-        }
-        for place, trial in enumerate(done)
-    ]
-    best = max((row for row in rows if row["value"] is not None), key=lambda row: row["value"])
-    before = next(row["value"] for row in rows if not row["params"])
-    return Tuned(name, metric, _with(config, name, best["params"]), rows, best["params"], best["value"], before)
+    """Return the finished trials of the study and the best of them."""
+    rows = []
+    for number, trial in enumerate(study.get_trials(deepcopy=False, states=FINISHED_STATES)):
+        rows.append(
+            {
+                "number": number,
+                "state": trial.state.name.lower(),
+                "value": trial.value if trial.state == TrialState.COMPLETE else None,
+                "params": trial.user_attrs["params"],
+                "folds": trial.user_attrs["folds"],
+            }
+        )
+    complete = [row for row in rows if row["value"] is not None]
+    best_trial = max(complete, key=lambda row: row["value"])
+    return Tuned(
+        model=name,
+        metric=metric,
+        config=_with_params(config, name, best_trial["params"]),
+        trials=rows,
+        best_params=best_trial["params"],
+        value=best_trial["value"],
+        initial_value=next(row["value"] for row in rows if not row["params"]),
+    )

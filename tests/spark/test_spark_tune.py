@@ -15,7 +15,7 @@ from recsys.config import TuneSettings
 from recsys.errors import ConfigError, InputError
 from recsys.models.combining.cascade import Cascade
 from recsys.tune import tune
-from recsys.tune.folds import folds, per_user
+from recsys.tune.folds import fit_and_judge, make_folds
 
 pytestmark = pytest.mark.spark
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,7 +53,7 @@ def test_the_folds_are_those_of_the_local_path(spark, raw, rule):
     settings = config.parse_config(raw | {"seed": 4, "tune": {"rule": rule, "folds": 3, "share": 0.2}})
     table = pd.read_parquet(Path(raw["out"], "split", "train.parquet"))
     there = spark.createDataFrame(table)
-    local = [fold.split for fold in folds(table, settings, "ndcg@10")]
+    local = [fold.split for fold in make_folds(table, settings, "ndcg@10")]
     for (known, tested), split in zip(sides(there, settings.tune, seed=4), local, strict=True):
         for condition, own in ((known, split.train), (tested, split.test)):
             expected = set(zip(own.users.ids_of(own.user), own.items.ids_of(own.item), strict=True))
@@ -103,9 +103,9 @@ def test_a_setting_is_worth_what_it_is_on_the_local_path(spark, raw, tmp_path, m
         values = [judge(settings) for judge in found]
     expected = [
         np.nanmean(
-            per_user(Cascade({"als": Fixed(), "popular": models.build("popular", {})}), fold, settings.recommend)
+            fit_and_judge(Cascade({"als": Fixed(), "popular": models.build("popular", {})}), fold, settings.recommend)
         )
-        for fold in folds(table, settings, "ndcg@10")
+        for fold in make_folds(table, settings, "ndcg@10")
     ]
     assert values == pytest.approx(expected, rel=1e-12)
     assert not list(tmp_path.iterdir()), "what was written on the way is gone"
@@ -134,5 +134,5 @@ def test_the_job_is_resumed_with_settings_side_by_side(spark, raw, tmp_path):
 
 
 def test_threads_are_of_spark(raw, tmp_path):
-    with pytest.raises(ConfigError, match=r"\[tune\] parallel is of the Spark path"):
+    with pytest.raises(ConfigError, match=r"\[tune\] parallel is for the Spark path"):
         tune(config.parse_config(raw | {"tune": raw["tune"] | {"parallel": 2}}), tmp_path / "study.log")

@@ -17,9 +17,9 @@ from recsys import config, experiment
 from recsys.cli import run_verb
 from recsys.errors import ConfigError, InputError
 from recsys.tune import study, tune
-from recsys.tune.folds import folds
-from recsys.tune.learning import _says
-from recsys.tune.space import Range, grid_of, space_of
+from recsys.tune.folds import make_folds
+from recsys.tune.learning import _findings
+from recsys.tune.space import Range, grid_points, search_space
 
 ROOT = Path(__file__).resolve().parents[2]
 SPACE = {"neighbours": [2, 5, 20, 50], "shrink": {"low": 0.0, "high": 50.0}, "weighting": ["cosine", "tfidf"]}
@@ -50,8 +50,8 @@ def undisturbed(raw, tmp_path_factory):
 
 def test_it_finds_better_settings_than_the_first(undisturbed):
     values = [row["value"] for row in undisturbed.trials if row["value"] is not None]
-    assert undisturbed.value == max(values) > undisturbed.before == values[0]
-    assert undisturbed.config.models["itemknn"] == {"neighbours": 1, "shrink": 90.0} | undisturbed.best
+    assert undisturbed.value == max(values) > undisturbed.initial_value == values[0]
+    assert undisturbed.config.models["itemknn"] == {"neighbours": 1, "shrink": 90.0} | undisturbed.best_params
     assert len(undisturbed.trials) == 12
 
 
@@ -66,13 +66,13 @@ DIES = """
 import json, os, sys
 from recsys import config
 from recsys.tune import study
-judged, calls = study._judge, []
+judged, calls = study._judge_trial, []
 def judge(*words):
     calls.append(1)
     if len(calls) == 8:
         os._exit(9)
     judged(*words)
-study._judge = judge
+study._judge_trial = judge
 study.tune(config.parse_config(json.loads(sys.argv[1])), __import__("pathlib").Path(sys.argv[2]))
 """
 
@@ -132,7 +132,7 @@ def test_where_one_thread_fails_the_others_do_not_go_on(raw, tmp_path, monkeypat
     def judges(*_):
         yield [judge]
 
-    monkeypatch.setattr(study, "_judges", judges)
+    monkeypatch.setattr(study, "_fold_judges", judges)
     wanted = raw["tune"] | {"parallel": 2, "trials": 40, "sampler": "random", "space": {"rank": {"low": 2, "high": 99}}}
     with pytest.raises(RuntimeError, match="no more memory"):
         tune(
@@ -193,7 +193,7 @@ def rows(interactions):
 
 def folds_of(table, **tuning):
     raw = {"out": "unused", "data": {"events": "unused.csv"}, "tune": tuning}
-    return folds(table, config.parse_config(raw), "ndcg@10")
+    return make_folds(table, config.parse_config(raw), "ndcg@10")
 
 
 def test_windows_roll_and_never_look_ahead():
@@ -222,10 +222,10 @@ def test_what_cannot_be_folded_is_said():
 
 
 def test_spaces():
-    assert space_of("als", {})["rank"] == Range(16, 512, log=True)
-    assert space_of("itemknn", {})["shrink"] == Range(0.0, 100.0, log=False)
-    assert space_of("itemknn", {})["weighting"] == ["cosine", "tfidf", "bm25"]
-    assert grid_of(space_of("als", {"rank": [8, 16], "reg": [0.1]})) == [
+    assert search_space("als", {})["rank"] == Range(16, 512, log=True)
+    assert search_space("itemknn", {})["shrink"] == Range(0.0, 100.0, log=False)
+    assert search_space("itemknn", {})["weighting"] == ["cosine", "tfidf", "bm25"]
+    assert grid_points(search_space("als", {"rank": [8, 16], "reg": [0.1]})) == [
         {"rank": 8, "reg": 0.1},
         {"rank": 16, "reg": 0.1},
     ]
@@ -244,12 +244,12 @@ def test_spaces():
 )
 def test_a_space_that_is_none(kind, wanted, message):
     with pytest.raises(ConfigError, match=message):
-        space_of(kind, wanted)
+        search_space(kind, wanted)
 
 
 def test_ranges_have_no_grid():
     with pytest.raises(ConfigError, match="reg has a range"):
-        grid_of({"reg": Range(0.1, 1.0, log=True)})
+        grid_points({"reg": Range(0.1, 1.0, log=True)})
 
 
 @pytest.mark.parametrize(
@@ -277,12 +277,12 @@ def change(difference, low, high):
 
 def test_the_sentences():
     helps, hurts, neither = change(0.2, 0.1, 0.3), change(-0.2, -0.3, -0.1), change(0.0, -0.1, 0.1)
-    assert _says(helps, [neither]) == [
+    assert _findings(helps, [neither]) == [
         "More data would help: the second half of the training users adds +0.2000 [+0.1000, +0.3000].",
         "Rank 8 instead of 4 shows no difference: +0.0000 [-0.1000, +0.1000].",
     ]
-    assert _says(neither, [helps])[1].startswith("Rank 8 instead of 4 helps")
-    assert _says(neither, [hurts])[-1].startswith("None of these shows a gain")
+    assert _findings(neither, [helps])[1].startswith("Rank 8 instead of 4 helps")
+    assert _findings(neither, [hurts])[-1].startswith("None of these shows a gain")
 
 
 def test_the_command(raw, tmp_path, capsys):
@@ -296,5 +296,5 @@ def test_the_command(raw, tmp_path, capsys):
     assert [row["share"] for row in found["learning"]["curve"]] == [0.125, 0.25, 0.5, 1.0]
     assert "<svg" in (tmp_path / "found" / "report.html").read_text()
     best = config.load_config(tmp_path / "found" / "best.toml")
-    assert best.models["itemknn"] == raw["models"]["itemknn"] | found["best"]
+    assert best.models["itemknn"] == raw["models"]["itemknn"] | found["best_params"]
     assert best.out == raw["out"] + "-tuned"
