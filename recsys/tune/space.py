@@ -49,7 +49,7 @@ def search_space(kind: str, requested: dict[str, Any], location: str = "[tune.sp
     space = requested or getattr(models.kind_class(kind), "SPACE", {})
     if not space:
         raise ConfigError(
-            f"{location}: '{kind}' suggests no space to search: list values of {', '.join(parameters) or 'nothing'}."
+            f"{location}: '{kind}' suggests no space to search: list values of {', '.join(parameters) or 'nothing'}.",
         )
     parsed: Space = {}
     for name, values in space.items():

@@ -72,7 +72,8 @@ class Tuned:
         config: the config of the run, with the best settings.
         trials: one row per finished trial, in order: ``number``, ``state``, ``value``, ``params``,
             ``folds``.
-        best_params: the parameters of the best trial; empty if the config's own settings are the best.
+        best_params: the parameters of the best trial; empty if the config's own settings are the
+            best.
         value: the mean over folds of the best trial.
         initial_value: the mean over folds of the config's own settings, which are always tried
             first.
@@ -103,8 +104,10 @@ def tune(config: Config, storage: Path, *, progress: Steps | None = None) -> Tun
     name = _model_name(config)
     kind = model_kind(config, name)
     metric = str(parse(settings.metric or config.judge.metrics[0]))
-    default_space = SPARK_SPACE if config.engine == "spark" else {}
-    space = search_space(kind, settings.space or default_space)
+    requested = settings.space
+    if not requested and config.engine == "spark":
+        requested = SPARK_SPACE
+    space = search_space(kind, requested)
     grid = grid_points(space) if settings.sampler == "grid" else []
     # The config's own settings come first, before the points of the grid.
     total = min(settings.trials, len(grid) + 1) if grid else settings.trials
@@ -225,8 +228,10 @@ def model_kind(config: Config, name: str) -> str:
 def read_train_part(config: Config, kind: str) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     """Return the train pairs of the run, and its items table if this kind of model can use one."""
     folder = RunFolder.open(config.out)
-    items = folder.read_table(run_files.ITEMS) if kind in FEATURE_MODELS else None
-    return folder.read_table(run_files.TRAIN), items
+    train = folder.read_table(run_files.TRAIN)
+    if kind not in FEATURE_MODELS:
+        return train, None
+    return train, folder.read_table(run_files.ITEMS)
 
 
 def _model_name(config: Config) -> str:

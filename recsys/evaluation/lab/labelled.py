@@ -147,6 +147,7 @@ def _rank_second_halves(
 
     Items without a score from either history are left out of all three rankings.
     """
+    # The users are in random order, so the next one is a random other user.
     other_users = np.roll(users, -1)
     blocks = []
     for start in range(0, len(users), block):

@@ -243,6 +243,7 @@ def discriminative_power(scaled: ScaledMeasure, rng: np.random.Generator) -> dic
     The worse system is noisier (``all``), or has its first (``top``) or last (``bottom``) five
     positions shuffled.
     """
+    # Fewer disturbed than elsewhere, so that the shuffled positions make the difference.
     good = scaled.mallows(0.5)
     top = good.copy()
     bottom = good.copy()

@@ -126,6 +126,7 @@ def _why_not_taken(row: Any, alpha: float) -> str:
         return f"{row.model}: {size}, but p = {row.p_holm:.4f} after Holm's adjustment is above {alpha:g}."
     if not row.difference or not row.effect_size or math.isnan(row.effect_size):
         return f"{row.model} and the incumbent do not differ in {row.metric}."
+    # The effect size is the difference in standard deviations between users.
     sd = row.difference / row.effect_size
     return (
         f"{row.model}: no difference is shown, {size}. This many users can detect a difference of"

@@ -113,6 +113,7 @@ def compare(
         pairs = [(name, baseline) for name in names if name != baseline]
     else:
         pairs = [(model, against) for against, model in combinations(names, 2)]
+    # Folds are averaged per user before any test, so that the unit is the user.
     fold_differences = [values[model] - values[against] for model, against in pairs]
     differences = np.concatenate([_defined_mean(array, axis=0) for array in fold_differences], axis=1)
     user_bits = id_bits(users)

@@ -53,6 +53,7 @@ class Gate:
         """Return whether a row of ``Comparison.differences`` fails; an undefined difference fails ``within`` only."""
         if self.kind == "drops":
             return bool(row.difference < -self.limit and row.high < 0)
+        # Negated, so that a NaN fires the gate.
         return not row.low > -self.limit
 
     def describe(self, row: Any) -> str:
