@@ -43,12 +43,14 @@ def make_folds(
 ) -> list[Fold]:
     """Return the folds of a train part, by the rule of ``config.tune``, with the truth for one metric.
 
-    Rule ``time``: fold f of F tests the f-th of the last F windows, each with the ``share`` of all events, and trains on
-    all earlier events. Events of equal time are on the same side. Rule ``pairs``: the hash of (user, item) decides which
-    fold tests a pair; all other folds train on it. Without a rule: ``time`` if all events have times, else ``pairs``.
+    Rule ``time``: fold f of F tests the f-th of the last F windows, each with the ``share`` of all
+    events, and trains on all earlier events. Events of equal time are on the same side. Rule
+    ``pairs``: the hash of (user, item) decides which fold tests a pair; all other folds train on
+    it. Without a rule: ``time`` if all events have times, else ``pairs``.
 
     Raises:
-        InputError: rule ``time`` without times, or a fold without train pairs or relevant test pairs.
+        InputError: rule ``time`` without times, or a fold without train pairs or relevant test
+            pairs.
     """
     settings = config.tune
     has_times = bool((train[TIME] >= 0).all())
