@@ -268,7 +268,7 @@ def test_which_model_is_asked(raw, settings, message, tmp_path):
 def test_out_is_a_file(raw, tmp_path, capsys):
     (tmp_path / "config.toml").write_text(config.parse_config(raw).to_toml())
     assert run_verb(["tune", str(tmp_path / "config.toml"), "--out", str(tmp_path / "config.toml")]) == 2
-    assert "cannot be a folder" in capsys.readouterr().err
+    assert "cannot be made a folder" in capsys.readouterr().err
 
 
 def change(difference, low, high):
