@@ -20,14 +20,14 @@ def report(
 
     Example: recsys report runs/demo runs/als_demo
     """
-    from recsys.report import write
+    from recsys.report import write_report
     from recsys.report.sections.verdict import verdict
     from recsys.runfolder import RunFolder
 
     metrics = {}
     for path in runs:
         folder = RunFolder.open(path)
-        write(folder.path)
+        write_report(folder.path)
         metrics[path.name] = folder.read_json(run_files.METRICS)
     for name, values in metrics.items():
         out.print(f"{name}: {verdict(values)}", markup=False)

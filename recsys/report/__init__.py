@@ -1,34 +1,34 @@
-"""A run folder -> report.html, report.md and tables/. All show the same content."""
+"""The report of a run folder, as report.html, report.md and tables/, all with the same content."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from recsys import run_files
-from recsys.report.exports import files, is_table_name
-from recsys.report.html import page
-from recsys.report.markdown import markdown
-from recsys.report.outline import gather
+from recsys.report.exports import is_table_name, table_files
+from recsys.report.html import render_html
+from recsys.report.markdown import render_markdown
+from recsys.report.outline import build_report
 from recsys.runfolder import RunFolder
 
 
-def write(path: str | Path) -> Path:
-    """Write both reports, and their tables as CSV and LaTeX, into a whole run folder; return the path of the HTML page.
+def write_report(path: str | Path) -> Path:
+    """Write both reports, and their tables as CSV and LaTeX, into a run folder; return the path of the HTML page.
 
-    The page is one file: styles and figures inside, no scripts, nothing loaded from elsewhere.
+    The page is one file: its styles and figures are inside, it has no scripts and loads nothing.
 
     Raises:
-        RunFolderError: the folder is not a whole run, or one of its files is damaged.
+        RunFolderError: the folder is not a complete run, or one of its files is damaged.
     """
     folder = RunFolder.open(path)
-    content = gather(folder)
-    folder.write_text(run_files.REPORT_MARKDOWN, markdown(content))
-    folder.write_text(run_files.REPORT_HTML, page(content))
-    tables = files(content)
-    for path in (folder.path / run_files.REPORT_TABLES).glob("*"):
-        # Tables of an earlier report go, files of other names are not ours.
-        if is_table_name(path.name) and path.is_file() and path.name not in tables:
-            path.unlink()
+    report = build_report(folder)
+    folder.write_text(run_files.REPORT_MARKDOWN, render_markdown(report))
+    folder.write_text(run_files.REPORT_HTML, render_html(report))
+    tables = table_files(report)
+    for file in (folder.path / run_files.REPORT_TABLES).glob("*"):
+        # Tables of an earlier report are removed; files with other names belong to the user.
+        if is_table_name(file.name) and file.is_file() and file.name not in tables:
+            file.unlink()
     for name, text in tables.items():
         folder.write_text(f"{run_files.REPORT_TABLES}/{name}", text)
     return folder.path / run_files.REPORT_HTML

@@ -1,4 +1,4 @@
-"""A report's tables as files for other programs: CSV, and LaTeX with booktabs."""
+"""The tables of a report as files for other programs: CSV, and LaTeX with booktabs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 import io
 import re
 
-from recsys.report.parts import Content, Table
+from recsys.report.parts import Report, ReportTable
 
 _LATEX = str.maketrans(
     {c: rf"\{c}" for c in "&%$#_{}"}
@@ -15,34 +15,36 @@ _LATEX = str.maketrans(
 )
 
 
-def files(content: Content) -> dict[str, str]:
+def table_files(report: Report) -> dict[str, str]:
     """Return file name -> text: each table as NN-caption.csv and .tex, numbered in the order of the report."""
-    found = {}
-    tables = [table for section in content.sections for table in section.tables]
-    for place, table in enumerate(tables, start=1):
-        name = f"{place:02d}-{re.sub(r'[^a-z0-9]+', '-', table.caption.lower()).strip('-')[:40].strip('-')}"
-        found[f"{name}.csv"], found[f"{name}.tex"] = _csv(table), _latex(table)
-    return found
+    files = {}
+    tables = [table for section in report.sections for table in section.tables]
+    for number, table in enumerate(tables, start=1):
+        words = re.sub(r"[^a-z0-9]+", "-", table.caption.lower()).strip("-")
+        name = f"{number:02d}-{words[:40].strip('-')}"
+        files[f"{name}.csv"] = _csv(table)
+        files[f"{name}.tex"] = _latex(table)
+    return files
 
 
 def is_table_name(name: str) -> bool:
-    """Return whether :func:`files` makes file names like this one."""
+    """Return whether :func:`table_files` makes file names like this one."""
     return re.fullmatch(r"\d{2,}-[a-z0-9-]*\.(csv|tex)", name) is not None
 
 
-def _csv(table: Table) -> str:
+def _csv(table: ReportTable) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([table.heads, *table.rows])
     return text.getvalue()
 
 
-def _latex(table: Table) -> str:
-    lines = [" & ".join(map(_escaped, row)) + r" \\" for row in (table.heads, *table.rows)]
+def _latex(table: ReportTable) -> str:
+    lines = [" & ".join(map(_escape_latex, row)) + r" \\" for row in (table.heads, *table.rows)]
     columns = "l" * table.numbers + "r" * (len(table.heads) - table.numbers)
     return "\n".join(
         [
             r"\begin{table}",
-            rf"\caption{{{_escaped(table.caption)}}}",
+            rf"\caption{{{_escape_latex(table.caption)}}}",
             rf"\begin{{tabular}}{{{columns}}}",
             r"\toprule",
             lines[0],
@@ -56,5 +58,5 @@ def _latex(table: Table) -> str:
     )
 
 
-def _escaped(text: str) -> str:
+def _escape_latex(text: str) -> str:
     return " ".join(text.split()).translate(_LATEX)

@@ -1,4 +1,4 @@
-"""Figures as SVG text. Ink and accent are CSS variables of the page, so that one figure serves light and dark."""
+"""Figures as SVG text. Their colours are CSS variables of the page, so that one figure fits light and dark mode."""
 
 from __future__ import annotations
 
@@ -11,18 +11,24 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-COLOURS = {"#010101": "var(--ink)", "#020202": "var(--soft)", "#030303": "var(--accent)", "#040404": "var(--line)"}
-"""Placeholder that matplotlib draws with -> what the page shows."""
+INK = "#010101"
+SOFT = "#020202"
+ACCENT = "#030303"
+LINE = "#040404"
 
-INK, SOFT, ACCENT, LINE = COLOURS
+# Matplotlib cannot draw with CSS variables, so it draws with placeholders.
+COLOURS = {INK: "var(--ink)", SOFT: "var(--soft)", ACCENT: "var(--accent)", LINE: "var(--line)"}
+"""Placeholder -> the CSS variable that replaces it."""
 
 STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "recsys", "font.family": "sans-serif", "font.size": 10}
 
 
 def dots(cells: dict[str, tuple[float, list[float] | None]], label: str, neutral: float) -> str:
-    """Return a row a name: a dot at its value, a line over its interval where it has one; "" without any.
+    """Return one row per name with a dot at its value and a line over its interval, if any; "" without names.
 
-    ``neutral``: where a dashed line stands, the value that says nothing.
+    Args:
+        cells: name -> (value, interval or None).
+        neutral: the value without meaning, marked by a dashed line.
     """
     if not cells:
         return ""
@@ -30,11 +36,11 @@ def dots(cells: dict[str, tuple[float, list[float] | None]], label: str, neutral
         figure = Figure(figsize=(7.2, 0.9 + 0.34 * len(cells)), layout="constrained")
         axes = figure.add_subplot()
         axes.axvline(neutral, color=SOFT, linewidth=1, linestyle=(0, (4, 3)))
-        for place, (value, ends) in enumerate(cells.values()):
+        for row, (value, ends) in enumerate(cells.values()):
             if ends:
-                axes.plot(ends, [place, place], color=ACCENT, linewidth=2.5, solid_capstyle="round")
-            axes.plot(value, place, "o", color=ACCENT, markersize=6)
-        axes.set_yticks(range(len(cells)), [short(name, 28) for name in cells])
+                axes.plot(ends, [row, row], color=ACCENT, linewidth=2.5, solid_capstyle="round")
+            axes.plot(value, row, "o", color=ACCENT, markersize=6)
+        axes.set_yticks(range(len(cells)), [shorten_name(name, 28) for name in cells])
         axes.set_ylim(len(cells) - 0.4, -0.6)
         axes.set_xlabel(label, color=INK)
         axes.grid(axis="x", color=LINE, linewidth=0.8)
@@ -43,23 +49,26 @@ def dots(cells: dict[str, tuple[float, list[float] | None]], label: str, neutral
 
 
 def bare(axes: Axes) -> None:
-    """Take away the frame and the tick marks."""
+    """Remove the frame and the tick marks."""
     axes.tick_params(colors=INK, length=0, labelsize=9)
     axes.set_axisbelow(True)
     for side in axes.spines.values():
         side.set_visible(False)
 
 
-def short(name: str, most: int = 40) -> str:
-    """Return a name cut to fit, with nothing that matplotlib would read as mathematics."""
+def shorten_name(name: str, max_length: int = 40) -> str:
+    """Return a name of at most ``max_length`` characters, in which matplotlib sees no formula."""
     name = " ".join(name.split())
-    return (name if len(name) <= most else name[: most - 1] + "…").replace("$", r"\$")
+    if len(name) > max_length:
+        name = name[: max_length - 1] + "…"
+    return name.replace("$", r"\$")
 
 
 def svg(figure: Figure) -> str:
-    """Return the figure without XML head, with the page's colours and no size but its widest."""
+    """Return the SVG text of a figure without its XML head, in the colours of the page, as wide as the page allows."""
     text = io.StringIO()
-    with warnings.catch_warnings():  # the page's own fonts draw the text; matplotlib's need not have its letters
+    # The browser draws the text with its own fonts, so the fonts of matplotlib need not have its letters.
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})

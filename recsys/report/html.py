@@ -1,4 +1,4 @@
-"""Content -> report.html."""
+"""A report as one HTML page."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from itertools import count
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from recsys.report.parts import Content, Drawing
+from recsys.report.parts import Drawing, Report
 
 
-def page(content: Content, kind: str = "evaluation report") -> str:
-    """Return a page of sections. Everything that comes from data is escaped; the drawings are SVG of our own making."""
+def render_html(report: Report, kind: str = "evaluation report") -> str:
+    """Return the HTML page of a report. All text is escaped; the drawings are SVG made by this package."""
     templates = Environment(
         loader=PackageLoader("recsys.report"),
         autoescape=True,
@@ -22,12 +22,12 @@ def page(content: Content, kind: str = "evaluation report") -> str:
     )
     number = count(1)
 
-    def drawn(drawing: Drawing) -> Markup:
-        return Markup(_apart(drawing.svg, f"f{next(number)}-"))  # noqa: S704 - matplotlib escapes its text
+    def render_svg(drawing: Drawing) -> Markup:
+        return Markup(_prefix_ids(drawing.svg, f"f{next(number)}-"))  # noqa: S704 - matplotlib escapes text
 
-    return templates.get_template("report.html").render(content=content, kind=kind, drawn=drawn)
+    return templates.get_template("report.html").render(report=report, kind=kind, render_svg=render_svg)
 
 
-def _apart(svg: str, prefix: str) -> str:
-    """Return a drawing whose ids no other drawing of the page has."""
+def _prefix_ids(svg: str, prefix: str) -> str:
+    """Return an SVG with a prefix before each id, so that two drawings of a page share no id."""
     return re.sub(r'( id="|href="#|url\(#)', rf"\1{prefix}", svg)

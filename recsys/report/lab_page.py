@@ -1,4 +1,4 @@
-"""What the lab found -> one HTML page."""
+"""The report of the lab, as one HTML page."""
 
 from __future__ import annotations
 
@@ -9,35 +9,42 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from recsys.report.figures import ACCENT, INK, LINE, SOFT, STYLE, bare, dots, svg
-from recsys.report.html import page
-from recsys.report.parts import Content, Drawing, Section, Table
+from recsys.report.html import render_html
+from recsys.report.parts import Drawing, Report, ReportTable, Section
 
 SCALE = "On the scale 0 = what independent orders give, 1 = what a list gives against itself."
 
 
-def lab_page(found: dict[str, Any]) -> str:
-    """Return the page of the results of ``run_lab`` with ``questions``, and with ``labelled`` if there is."""
-    sections = [_questions(found), _soundness(found), _noise(found), _top(found), _partial(found), _power(found)]
-    if "labelled" in found:
-        sections.insert(1, _labelled(found["labelled"]))
-    failed = [name for name, row in found["measures"].items() if row["failed"]]
-    worst = max(abs(row["z"]) for row in found["mallows"])
+def lab_page(results: dict[str, Any]) -> str:
+    """Return the page for the contents of lab.json, with or without the part ``labelled``."""
+    sections = [
+        _questions(results),
+        _soundness(results),
+        _noise(results),
+        _top(results),
+        _partial(results),
+        _power(results),
+    ]
+    if "labelled" in results:
+        sections.insert(1, _labelled(results["labelled"]))
+    failed = [name for name, row in results["measures"].items() if row["failed"]]
+    worst = max(abs(row["z"]) for row in results["mallows"])
     verdict = (
-        f"{len(found['measures'])} measures on trial; "
+        f"{len(results['measures'])} measures were tested; "
         + (f"{', '.join(failed)} failed a check. " if failed else "none failed a check. ")
         + f"Simulated orders are within {worst:.1f} standard errors of their known mean distance."
     )
-    return page(Content("The lab: which measure for which question", verdict, sections), kind="lab")
+    return render_html(Report("The lab: which measure for which question", verdict, sections), kind="lab")
 
 
-def _questions(found: dict[str, Any]) -> Section:
+def _questions(results: dict[str, Any]) -> Section:
     rows = []
-    for row in found["questions"]:
-        best = [f"{name} ({value:.3f})" for name, value in row["best"]]
-        rows.append([row["question"], *[*best, "–", "–"][:2], row["figure"]])
+    for row in results["questions"]:
+        best_two = [f"{name} ({value:.3f})" for name, value in row["best"]]
+        rows.append([row["question"], *[*best_two, "–", "–"][:2], row["figure"]])
     heads = ["question", "best", "next", "by"]
-    text = "Each answer is the measure with the best number of the sections below, among those that passed all checks."
-    return Section("Which measure for which question", [text], tables=[Table("Answers", heads, rows, 4)])
+    text = "Each answer is the measure with the best number in the sections below, among those that passed all checks."
+    return Section("Which measure for which question", [text], tables=[ReportTable("Answers", heads, rows, 4)])
 
 
 def _labelled(labelled: dict[str, Any]) -> Section:
@@ -46,109 +53,129 @@ def _labelled(labelled: dict[str, Any]) -> Section:
         for name, cell in sorted(labelled["measures"].items(), key=lambda row: -row[1]["auc"])
     ]
     text = (
-        f"The films of {labelled['users']:,} users' second halves were ranked from each user's own first half and from "
-        "a stranger's; both were compared with the user's own ratings. AUC is the chance that the own ranking agrees "
-        f"more, a tie counting half. {labelled['left_out']:,} users with too few ratings were left out."
+        f"For each of {labelled['users']:,} users, the films of the second half of the history were ranked from the"
+        " first half, and from the history of another user. Both rankings were compared with the ratings of the user."
+        " AUC is the chance that the first ranking agrees more with them; a tie counts one half."
+        f" {labelled['left_out']:,} users with too few ratings were left out."
     )
-    drawn = Drawing(told_apart(labelled), "Own against stranger: the table below has the numbers.")
-    table = Table("Own against stranger", ["measure", "AUC", "95 %", "users"], rows)
-    return Section("Mine or a stranger's", [text], tables=[table], figures=[drawn])
+    drawing = Drawing(
+        draw_labelled(labelled), "Own history against that of another user; the table below has the numbers."
+    )
+    table = ReportTable("Own history against another user's", ["measure", "AUC", "95 %", "users"], rows)
+    return Section("Own history or another user's", [text], tables=[table], figures=[drawing])
 
 
-def _soundness(found: dict[str, Any]) -> Section:
-    rows = [[name, "; ".join(row["failed"]) or "passed"] for name, row in found["measures"].items()]
-    warnings = [f"{name}: {'; '.join(row['failed'])}" for name, row in found["measures"].items() if row["failed"]]
+def _soundness(results: dict[str, Any]) -> Section:
+    rows = [[name, "; ".join(row["failed"]) or "passed"] for name, row in results["measures"].items()]
+    warnings = [f"{name}: {'; '.join(row['failed'])}" for name, row in results["measures"].items() if row["failed"]]
     text = (
-        "A sound measure is best for a list with itself, falls with noise, cares neither what items are called nor "
-        "which other pairs it is given, and never minds a swap at the bottom more than one at the top."
+        "A sound measure is highest for a list with itself, falls with noise, depends neither on the names of items"
+        " nor on the other pairs that it is computed with, and falls at most as much for a swap at the bottom as at"
+        " the top."
     )
-    known = [
+    distances = [
         [f"{row['dispersion']:g}", f"{row['mean']:.2f}", f"{row['expected']:.2f}", f"{row['z']:+.2f}"]
-        for row in found["mallows"]
+        for row in results["mallows"]
     ]
     tables = [
-        Table("Checks", ["measure", "result"], rows, 2),
-        Table("Mallows' orders: Kendall distance from the truth", ["dispersion", "mean", "closed form", "z"], known, 0),
+        ReportTable("Checks", ["measure", "result"], rows, 2),
+        ReportTable(
+            "Mallows model: Kendall distance from the truth", ["dispersion", "mean", "closed form", "z"], distances, 0
+        ),
     ]
-    return Section("Can the measures, and the lab, be trusted", [text], warnings, tables)
+    return Section("Are the measures, and the simulations, sound", [text], warnings, tables)
 
 
-def _noise(found: dict[str, Any]) -> Section:
-    heads = ["measure", *(f"{d:g}" for d in found["about"]["dispersions"]), "deviation"]
+def _noise(results: dict[str, Any]) -> Section:
+    heads = ["measure", *(f"{d:g}" for d in results["about"]["dispersions"]), "deviation"]
     rows = [
-        [name, *(f"{v:.2f}" for v in row["curve"]), f"{row['spread']:.3f}"] for name, row in found["measures"].items()
+        [name, *(f"{v:.2f}" for v in row["curve"]), f"{row['spread']:.3f}"] for name, row in results["measures"].items()
     ]
     text = f"Mean agreement of noisy orders with the truth; the dispersion rises as noise falls. {SCALE}"
     more = "Deviation: the standard deviation of one pair's value at dispersion 0.1."
-    table = Table("Agreement by dispersion (Mallows)", heads, rows)
-    drawn = Drawing(curves(found), "Agreement by dispersion: the table below has the numbers.")
-    return Section("How agreement falls with noise", [text, more], tables=[table], figures=[drawn])
+    table = ReportTable("Agreement by dispersion (Mallows)", heads, rows)
+    drawing = Drawing(curves(results), "Agreement by dispersion: the table below has the numbers.")
+    return Section("How agreement falls with noise", [text, more], tables=[table], figures=[drawing])
 
 
-def _top(found: dict[str, Any]) -> Section:
+def _top(results: dict[str, Any]) -> Section:
     rows = [
         [
             name,
-            "blind to it" if row["top_weight"] is None else f"{row['top_weight']:.2f}",
-            *(f"{row[what][where]:.4f}" for what in ("shuffle", "swap") for where in ("top", "bottom")),
+            "not sensitive" if row["top_weight"] is None else f"{row['top_weight']:.2f}",
+            *(f"{row[change][end]:.4f}" for change in ("shuffle", "swap") for end in ("top", "bottom")),
         ]
-        for name, row in found["measures"].items()
+        for name, row in results["measures"].items()
     ]
     text = (
-        f"What it costs to shuffle the top or the bottom third, and to swap two neighbours at either end. {SCALE} "
-        "0.5 minds both ends alike, 1 only the top."
+        f"How much a measure falls when the top or the bottom third is shuffled, and when two neighbours at either end "
+        f"are swapped. {SCALE} Top weight: 0.5 if both ends count the same, 1 if only the top counts."
     )
     heads = ["measure", "top weight", "shuffled top", "shuffled bottom", "swap at top", "swap at bottom"]
-    drawn = Drawing(top_weights(found), "Top weight: the table below has the numbers.")
-    return Section("How much the top counts", [text], tables=[Table("Top weight", heads, rows)], figures=[drawn])
+    drawing = Drawing(top_weights(results), "Top weight: the table below has the numbers.")
+    return Section(
+        "How much the top counts", [text], tables=[ReportTable("Top weight", heads, rows)], figures=[drawing]
+    )
 
 
-def _partial(found: dict[str, Any]) -> Section:
+def _partial(results: dict[str, Any]) -> Section:
     parts = ("truncated", "tied", "subsampled")
-    heads = ["measure", *(f"{part}: {what}" for part in parts for what in ("bias", "deviation"))]
+    heads = ["measure", *(f"{part}: {statistic}" for part in parts for statistic in ("bias", "deviation"))]
     rows = [
         [
             name,
             *(
-                _number(row["observed"][part][what], sign=what == "bias")
+                _number(row["observed"][part][statistic], sign=statistic == "bias")
                 for part in parts
-                for what in ("bias", "spread")
+                for statistic in ("bias", "spread")
             ),
         ]
-        for name, row in found["measures"].items()
+        for name, row in results["measures"].items()
     ]
     text = (
-        "Seen against whole lists: both cut at half, both with places tied by threes, both without a random third of "
-        f"their items. Bias is the mean error, deviation its standard deviation. {SCALE}"
+        "Compared with complete lists: both lists cut at half, both with items tied in threes, both without a random "
+        f"third of their items. Bias is the mean error, deviation its standard deviation. {SCALE}"
     )
     scenes = [
         [
             name,
             *(_number(row["observed"][scene][w]) for scene in ("rerated", "plackett_luce") for w in ("mean", "spread")),
         ]
-        for name, row in found["measures"].items()
+        for name, row in results["measures"].items()
     ]
-    others = ["measure", "re-rated: mean", "re-rated: deviation", "Plackett–Luce: mean", "Plackett–Luce: deviation"]
-    tables = [Table("Errors of partial lists", heads, rows), Table("Other kinds of noise", others, scenes)]
+    scene_heads = [
+        "measure",
+        "re-rated: mean",
+        "re-rated: deviation",
+        "Plackett–Luce: mean",
+        "Plackett–Luce: deviation",
+    ]
+    tables = [
+        ReportTable("Errors of partial lists", heads, rows),
+        ReportTable("Other kinds of noise", scene_heads, scenes),
+    ]
     return Section("Lists that are cut, tied or patchy", [text], tables=tables)
 
 
-def _power(found: dict[str, Any]) -> Section:
-    about = found["about"]
-    ordered = sorted(found["measures"].items(), key=lambda row: -row[1]["power"]["all"])
+def _power(results: dict[str, Any]) -> Section:
+    about = results["about"]
+    ordered = sorted(results["measures"].items(), key=lambda row: -row[1]["power"]["all"])
     rows = [
-        [name, *(f"{row['power'][where]:.3f}" for where in ("all", "top", "bottom")), f"{row['null']:.3f}"]
+        [name, *(f"{row['power'][part]:.3f}" for part in ("all", "top", "bottom")), f"{row['null']:.3f}"]
         for name, row in ordered
     ]
-    tests = [[name, f"{size:.4f}"] for name, size in found["tests"].items()]
+    tests = [[name, f"{size:.4f}"] for name, size in results["tests"].items()]
     text = (
         f"{about['experiments']:,} experiments, each a t-test at 5 % between two systems judged on {about['users']} "
-        "users. Power: how often it tells a system from a worse one, which is noisier everywhere, or has its first or "
-        "last five places shuffled. Under the null: how often it does so when both are the same; it should be 0.05."
+        "users. Power: how often the test detects a worse system, which is noisier everywhere, or whose first or last "
+        "five items are shuffled. Under the null: how often it reports a difference between equal systems; this should "
+        "be 0.05."
     )
     tables = [
-        Table("Discriminative power", ["measure", "noisier", "worse top", "worse bottom", "under the null"], rows),
-        Table("Tests of independence: share of unrelated pairs called related", ["test", "size"], tests),
+        ReportTable(
+            "Discriminative power", ["measure", "noisier", "worse top", "worse bottom", "under the null"], rows
+        ),
+        ReportTable("Tests of independence: share of independent pairs reported as dependent", ["test", "size"], tests),
     ]
     return Section("Discriminative power and size", [text], tables=tables)
 
@@ -156,31 +183,31 @@ def _power(found: dict[str, Any]) -> Section:
 def _number(value: float | None, *, sign: bool = False) -> str:
     if value is None or math.isnan(value):
         return "–"
-    return (
-        f"{value + 0.0:+.3f}"
-        if sign and abs(value) >= 0.0005
-        else f"{abs(value) if abs(value) < 0.0005 else value:.3f}"
-    )
+    # A value that rounds to 0 is written without its sign.
+    if abs(value) < 0.0005:
+        value = 0.0
+        sign = False
+    return f"{value:+.3f}" if sign else f"{value:.3f}"
 
 
 def _interval(ends: list[float]) -> str:
     return f"[{ends[0]:.3f}, {ends[1]:.3f}]"
 
 
-def curves(found: dict[str, Any]) -> str:
-    """Return a small panel a measure: its mean by dispersion, over the other measures' in the line colour."""
-    steps = range(len(found["about"]["dispersions"]))
-    names = list(found["measures"])
+def curves(results: dict[str, Any]) -> str:
+    """Return one small panel per measure: its mean by dispersion, in front of the lines of all measures."""
+    steps = range(len(results["about"]["dispersions"]))
+    names = list(results["measures"])
     rows = math.ceil(len(names) / 3)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.6, 1.75 * rows), layout="constrained")
         panels = figure.subplots(rows, 3, sharex=True, sharey=True, squeeze=False).flat
         for name, axes in zip(names, panels, strict=False):
-            for other in names:
-                axes.plot(steps, found["measures"][other]["curve"], color=LINE, linewidth=1)
-            axes.plot(steps, found["measures"][name]["curve"], color=ACCENT, linewidth=2)
+            for each_name in names:
+                axes.plot(steps, results["measures"][each_name]["curve"], color=LINE, linewidth=1)
+            axes.plot(steps, results["measures"][name]["curve"], color=ACCENT, linewidth=2)
             axes.set_title(name, fontsize=9, color=INK, loc="left")
-            axes.set_xticks([0, 3, 6, 9], [f"{found['about']['dispersions'][i]:g}" for i in (0, 3, 6, 9)])
+            axes.set_xticks([0, 3, 6, 9], [f"{results['about']['dispersions'][i]:g}" for i in (0, 3, 6, 9)])
             bare(axes)
         for axes in list(panels):
             axes.set_visible(False)
@@ -188,18 +215,18 @@ def curves(found: dict[str, Any]) -> str:
         return svg(figure)
 
 
-def top_weights(found: dict[str, Any]) -> str:
-    """Return a dot a measure: the share of the loss that the top third costs."""
-    values = {name: row["top_weight"] for name, row in found["measures"].items() if row["top_weight"] is not None}
+def top_weights(results: dict[str, Any]) -> str:
+    """Return one dot per measure: the share of its loss that is due to the top third."""
+    values = {name: row["top_weight"] for name, row in results["measures"].items() if row["top_weight"] is not None}
     return dots(
         {name: (values[name], None) for name in sorted(values, key=values.__getitem__, reverse=True)},
-        "top weight: 0.5 minds both ends alike",
+        "top weight: 0.5 if both ends count the same",
         0.5,
     )
 
 
-def told_apart(labelled: dict[str, Any]) -> str:
-    """Return a dot with its interval a measure: the AUC of own against stranger."""
+def draw_labelled(labelled: dict[str, Any]) -> str:
+    """Return one dot with an interval per measure: the AUC of the own history against that of another user."""
     ordered = sorted(labelled["measures"].items(), key=lambda row: -row[1]["auc"])
     cells = {name: (cell["auc"], cell["ci95"]) for name, cell in ordered}
-    return dots(cells, "AUC of own against stranger, 95 % interval: 0.5 cannot tell", 0.5)
+    return dots(cells, "AUC, 95 % interval: 0.5 is no better than chance", 0.5)

@@ -1,36 +1,36 @@
-"""Content -> report.md."""
+"""A report as Markdown."""
 
 from __future__ import annotations
 
 import re
 
-from recsys.report.parts import Content, Section, Table
+from recsys.report.parts import Report, ReportTable, Section
 
 
-def markdown(content: Content) -> str:
-    """Return the report as GitHub-flavoured Markdown; figures are left to the page."""
-    parts = [f"# {_text(content.title)}", f"**{_text(content.verdict)}**"]
-    for section in content.sections:
+def render_markdown(report: Report) -> str:
+    """Return a report as GitHub-flavoured Markdown, without its figures."""
+    parts = [f"# {_escape(report.title)}", f"**{_escape(report.verdict)}**"]
+    for section in report.sections:
         parts += _section(section)
     return "\n\n".join(parts) + "\n"
 
 
 def _section(section: Section) -> list[str]:
-    parts = [f"## {section.title}", *map(_text, section.paragraphs)]
-    parts += [f"> **Warning:** {_text(warning)}" for warning in section.warnings]
+    parts = [f"## {section.title}", *map(_escape, section.paragraphs)]
+    parts += [f"> **Warning:** {_escape(warning)}" for warning in section.warnings]
     parts += [_table(table) for table in section.tables]
     if section.code:
         parts.append(f"````toml\n{section.code.strip()}\n````")
     return parts
 
 
-def _table(table: Table) -> str:
-    rule = ["---" if place < table.numbers else "--:" for place in range(len(table.heads))]
-    rows = [[_text(cell) for cell in row] for row in table.rows]
-    lines = [table.heads, rule, *rows]
-    return f"{_text(table.caption)}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def _table(table: ReportTable) -> str:
+    alignment = ["---" if column < table.numbers else "--:" for column in range(len(table.heads))]
+    rows = [[_escape(cell) for cell in row] for row in table.rows]
+    lines = [table.heads, alignment, *rows]
+    return f"{_escape(table.caption)}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _text(text: str) -> str:
-    """Return text that Markdown shows as it is: names come from users' files."""
+def _escape(text: str) -> str:
+    """Return text that Markdown shows unchanged, because names come from the files of users."""
     return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(text.split()))

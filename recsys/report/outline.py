@@ -1,15 +1,15 @@
-"""The order in which a report tells what a run found. A section is a function of the run in a file of its noun."""
+"""The sections of a report in their order; each is a function that returns a section for a run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from recsys.report.parts import Content, Section
+from recsys.report.parts import Report, Section
 from recsys.report.run_reader import Run
 from recsys.report.sections import inputs, lists, results
 from recsys.report.sections.choice import choice
-from recsys.report.sections.cold_start_curve import coldstart
-from recsys.report.sections.item_map import itemmap
+from recsys.report.sections.cold_start_curve import cold_start_curve
+from recsys.report.sections.item_map import item_map
 from recsys.report.sections.training import training
 from recsys.report.sections.verdict import verdict
 from recsys.runfolder import RunFolder
@@ -18,28 +18,28 @@ SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     results.models,
     results.differences,
     results.segments,
-    coldstart,
-    results.beyond,
+    cold_start_curve,
+    results.beyond_accuracy,
     choice,
     lists.tradeoff,
-    lists.agreement,
+    lists.model_agreement,
     lists.hits_by_rank,
     lists.examples,
     training,
-    itemmap,
-    inputs.data,
-    inputs.split,
+    item_map,
+    inputs.data_overview,
+    inputs.split_audit,
     inputs.rules,
-    results.users,
+    results.judged_users,
     inputs.costs,
     results.definitions,
     inputs.reproduce,
 )
-"""In order of reading. A section that has nothing to say about a run is None."""
+"""In order of reading. A function returns None if its section does not apply to the run."""
 
 
-def gather(folder: RunFolder) -> Content:
-    """Read a run folder and say what it shows."""
+def build_report(folder: RunFolder) -> Report:
+    """Read a run folder and return its report."""
     run = Run(folder)
-    sections = [section for tell in SECTIONS if (section := tell(run)) is not None]
-    return Content(folder.path.resolve().name, verdict(run.metrics), sections)
+    sections = [section for build_section in SECTIONS if (section := build_section(run)) is not None]
+    return Report(folder.path.resolve().name, verdict(run.metrics), sections)

@@ -1,4 +1,4 @@
-"""What a page is made of, and how numbers are written on it."""
+"""What a page is made of, and how numbers are formatted on it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ BASELINES = ("random", "popular", "recent")
 
 
 @dataclass(frozen=True)
-class Table:
-    """A caption, column heads, rows of text; the columns from ``numbers`` on are numbers."""
+class ReportTable:
+    """A caption, column heads, and rows of text; the columns from index ``numbers`` on hold numbers."""
 
     caption: str
     heads: list[str]
@@ -20,7 +20,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure: SVG of our own making, and what it shows in words."""
+    """A figure: SVG made by this package, and a label that says what it shows."""
 
     svg: str
     label: str
@@ -28,33 +28,36 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Section:
-    """A headed part: paragraphs, warnings, figures, tables, code."""
+    """A part of a page with a title: paragraphs, warnings, figures, tables, code."""
 
     title: str
     paragraphs: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    tables: list[Table] = field(default_factory=list)
+    tables: list[ReportTable] = field(default_factory=list)
     figures: list[Drawing] = field(default_factory=list)
     code: str | None = None
 
 
 @dataclass(frozen=True)
-class Content:
-    """``verdict`` stands first."""
+class Report:
+    """A whole page; ``verdict`` is the sentence that it opens with."""
 
     title: str
     verdict: str
     sections: list[Section]
 
 
-def mean(cell: dict[str, Any], sign: bool = False) -> str:
-    """Return a mean and its interval, – where undefined."""
+def format_mean(cell: dict[str, Any], sign: bool = False) -> str:
+    """Return a mean with its interval, – if it is undefined."""
     if cell["mean"] is None:
         return "–"
-    return f"{cell['mean']:{'+' if sign else ''}.4f} {interval(cell['ci95'], sign)}"
+    number = f"{cell['mean']:+.4f}" if sign else f"{cell['mean']:.4f}"
+    return f"{number} {format_interval(cell['ci95'], sign)}"
 
 
-def interval(ends: list[float | None], sign: bool = False) -> str:
-    """Return [low, high]."""
-    form = "+.4f" if sign else ".4f"
-    return "" if ends[0] is None or ends[1] is None else f"[{ends[0]:{form}}, {ends[1]:{form}}]"
+def format_interval(ends: list[float | None], sign: bool = False) -> str:
+    """Return ``[low, high]``, empty if an end is undefined."""
+    low, high = ends
+    if low is None or high is None:
+        return ""
+    return f"[{low:+.4f}, {high:+.4f}]" if sign else f"[{low:.4f}, {high:.4f}]"

@@ -1,9 +1,9 @@
-"""The drawings of a run's report, as SVG text; each takes plain numbers and names and computes nothing."""
+"""The figures of the report of a run, as SVG text; each takes numbers and names and computes nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
@@ -12,21 +12,24 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from recsys.report.figures import ACCENT, INK, LINE, SOFT, STYLE, bare, short, svg
+from recsys.report.figures import ACCENT, INK, LINE, SOFT, STYLE, bare, shorten_name, svg
 
 Points = dict[str, tuple[float, float]]
+Box = tuple[float, float, float, float]
+"""(x_min, y_min, x_max, y_max)."""
 
 
 def scatter(panels: dict[str, Points], y_label: str, marked: str | None) -> str:
-    """Return a panel a key, its label below: a named dot a model, the ``marked`` one in the accent colour."""
+    """Return one panel per label with one named dot per model; the ``marked`` one has the accent colour."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.1 * len(panels), 3.6), layout="constrained")
         for axes, (label, points) in zip(
             figure.subplots(1, len(panels), squeeze=False).flat, panels.items(), strict=True
         ):
             for name, (x, y) in points.items():
-                axes.plot(x, y, "o", color=ACCENT if name == marked else SOFT, markersize=7 if name == marked else 5)
-            _name(axes, points, marked, longest=14)
+                colour, size = (ACCENT, 7) if name == marked else (SOFT, 5)
+                axes.plot(x, y, "o", color=colour, markersize=size)
+            _write_names(axes, points, marked, longest=14)
             axes.set_xlabel(label, color=INK)
             axes.margins(0.12)
             axes.grid(color=LINE, linewidth=0.8)
@@ -36,15 +39,17 @@ def scatter(panels: dict[str, Points], y_label: str, marked: str | None) -> str:
 
 
 def heat(values: np.ndarray, names: list[str], title: str) -> str:
-    """Return a square a pair of names, the deeper the more alike (0 … 1), its number in it."""
-    n, labels = len(names), [short(name, 18) for name in names]
+    """Return one square per pair of names with its number in it; a higher value (0 … 1) has a deeper colour."""
+    n = len(names)
+    labels = [shorten_name(name, 18) for name in names]
     side = 1.6 + 0.45 * n
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(side, side), layout="constrained")
         axes = figure.add_subplot()
         for row, column in np.argwhere(np.isfinite(values)):
             value = values[row, column]
-            shade = 0.55 * float(np.clip(value, 0.0, 1.0))  # never so deep that ink on it becomes hard to read
+            # Text on a deeper colour would be hard to read.
+            shade = 0.55 * float(np.clip(value, 0.0, 1.0))
             axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=ACCENT, alpha=shade, linewidth=0))
             axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color=INK)
         axes.set(xlim=(-0.5, n - 0.5), ylim=(n - 0.5, -0.5), aspect="equal")
@@ -56,22 +61,22 @@ def heat(values: np.ndarray, names: list[str], title: str) -> str:
 
 
 def lines(curves: dict[str, Any], x_label: str, y_label: str, marked: str | None, x: list[float] | None = None) -> str:
-    """Return a line a name over ``x`` (default 1, 2, …), each named at its right end."""
+    """Return one line per name over ``x`` (default 1, 2, …), with its name at its right end."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 3.4), layout="constrained")
         axes = figure.add_subplot()
         ends: Points = {}
         for name, values in curves.items():
-            at = x or list(range(1, len(values) + 1))
+            positions = x or list(range(1, len(values) + 1))
             colour, width = (ACCENT, 2.2) if name == marked else (SOFT, 1.2)
-            axes.plot(at, values, "o-", color=colour, linewidth=width, markersize=3.5)
+            axes.plot(positions, values, "o-", color=colour, linewidth=width, markersize=3.5)
             if np.isfinite(values).any():
                 last = int(np.flatnonzero(np.isfinite(values))[-1])
-                ends[name] = (at[last], values[last])
+                ends[name] = (positions[last], values[last])
         axes.margins(x=0.16)
         if x is None:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        _name(axes, ends, marked)
+        _write_names(axes, ends, marked)
         axes.set_xlabel(x_label, color=INK)
         axes.set_ylabel(y_label, color=INK)
         axes.grid(axis="y", color=LINE, linewidth=0.8)
@@ -80,14 +85,14 @@ def lines(curves: dict[str, Any], x_label: str, y_label: str, marked: str | None
 
 
 def bars(values: dict[str, float], label: str) -> str:
-    """Return a horizontal bar a name, with its number."""
+    """Return one horizontal bar per name, with its number."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 0.8 + 0.27 * len(values)), layout="constrained")
         axes = figure.add_subplot()
-        for place, value in enumerate(values.values()):
-            axes.barh(place, value, color=ACCENT, alpha=0.75, height=0.62)
-            axes.text(value, place, f" {value:,.1f}", va="center", fontsize=9, color=INK)
-        axes.set_yticks(range(len(values)), [short(name) for name in values])
+        for row, value in enumerate(values.values()):
+            axes.barh(row, value, color=ACCENT, alpha=0.75, height=0.62)
+            axes.text(value, row, f" {value:,.1f}", va="center", fontsize=9, color=INK)
+        axes.set_yticks(range(len(values)), [shorten_name(name) for name in values])
         axes.set_ylim(len(values) - 0.4, -0.6)
         axes.margins(x=0.12)
         axes.set_xlabel(label, color=INK)
@@ -96,12 +101,16 @@ def bars(values: dict[str, float], label: str) -> str:
 
 
 def share_curve(shares: np.ndarray, label: str, y_label: str) -> str:
-    """Return how a total gathers over the first x % of its parts; ``shares``: falling, they sum to 1."""
+    """Return the cumulative share of a total over the first x % of its parts.
+
+    Args:
+        shares: the share of each part, in falling order; their sum is 1.
+    """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 2.9), layout="constrained")
         axes = figure.add_subplot()
-        at = np.unique(np.geomspace(1, len(shares), num=min(len(shares), 200)).astype(int))
-        axes.plot(100 * at / len(shares), 100 * np.cumsum(shares)[at - 1], color=ACCENT, linewidth=2.2)
+        counts = np.unique(np.geomspace(1, len(shares), num=min(len(shares), 200)).astype(int))
+        axes.plot(100 * counts / len(shares), 100 * np.cumsum(shares)[counts - 1], color=ACCENT, linewidth=2.2)
         axes.plot([0, 100], [0, 100], color=SOFT, linewidth=1, linestyle=(0, (4, 3)))
         axes.set_xlabel(label, color=INK)
         axes.set_ylabel(y_label, color=INK)
@@ -111,16 +120,21 @@ def share_curve(shares: np.ndarray, label: str, y_label: str) -> str:
         return svg(figure)
 
 
-def cloud(at: np.ndarray, labels: dict[int, str], x_label: str, y_label: str) -> str:
-    """Return float[n, 2] points; those in ``labels`` (point -> text) stand out and are named where there is room."""
+def cloud(points: np.ndarray, labels: dict[int, str], x_label: str, y_label: str) -> str:
+    """Return a figure of points; those with a label have the accent colour, and a name if there is room.
+
+    Args:
+        points: float[n, 2].
+        labels: row of a point -> its name.
+    """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.6, 5.2), layout="constrained")
         axes = figure.add_subplot()
-        named = np.isin(np.arange(len(at)), list(labels))
-        axes.plot(*at[~named].T, ".", color=SOFT, markersize=4, alpha=0.55, markeredgewidth=0)
-        axes.plot(*at[named].T, "o", color=ACCENT, markersize=5)
+        named = np.isin(np.arange(len(points)), list(labels))
+        axes.plot(*points[~named].T, ".", color=SOFT, markersize=4, alpha=0.55, markeredgewidth=0)
+        axes.plot(*points[named].T, "o", color=ACCENT, markersize=5)
         axes.margins(0.1)
-        _name(axes, {text: (at[row, 0], at[row, 1]) for row, text in labels.items()}, None, longest=26)
+        _write_names(axes, {text: (points[row, 0], points[row, 1]) for row, text in labels.items()}, None, longest=26)
         axes.set_xlabel(x_label, color=INK)
         axes.set_ylabel(y_label, color=INK)
         axes.grid(color=LINE, linewidth=0.8)
@@ -128,39 +142,45 @@ def cloud(at: np.ndarray, labels: dict[int, str], x_label: str, y_label: str) ->
         return svg(figure)
 
 
-def _name(axes: Axes, points: Points, marked: str | None, longest: int = 18) -> None:
-    """Write each name beside its point, on the side and at the height where it covers none already written."""
+def _write_names(axes: Axes, points: Points, marked: str | None, longest: int = 18) -> None:
+    """Write each name beside its point, at the first position where it covers no point and no other name."""
     axes.autoscale_view()
-    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
-    dot = (0.012 * (right - left), 0.02 * (high - low))
-    taken: list[tuple[float, ...]] = [(x - dot[0], y - dot[1], x + dot[0], y + dot[1]) for x, y in points.values()]
+    x_min, x_max = axes.get_xlim()
+    y_min, y_max = axes.get_ylim()
+    dot_x = 0.012 * (x_max - x_min)
+    dot_y = 0.02 * (y_max - y_min)
+    taken: list[Box] = [(x - dot_x, y - dot_y, x + dot_x, y + dot_y) for x, y in points.values()]
     for name, (x, y) in sorted(points.items(), key=lambda point: point[0] != marked):
-        text = short(name, longest)
-        width, height = 0.013 * (len(text) + 1) * (right - left), 0.055 * (high - low)
-        for to_right, dy in _places():
-            at = (x + 1.1 * dot[0] if to_right else x - width - 1.1 * dot[0], y + dy * height - height / 2)
-            box = (*at, at[0] + width, at[1] + height)
-            if not any(_meet(box, other) for other in taken):
-                taken.append(box)
-                shift = (7 if to_right else -7, 0)
-                axes.annotate(
-                    text,
-                    (x, y + dy * height),
-                    shift,
-                    textcoords="offset points",
-                    ha="left" if to_right else "right",
-                    va="center",
-                    fontsize=8.5,
-                    color=ACCENT if name == marked else INK,
-                )
-                break
+        text = shorten_name(name, longest)
+        width = 0.013 * (len(text) + 1) * (x_max - x_min)
+        height = 0.055 * (y_max - y_min)
+        colour = ACCENT if name == marked else INK
+        for side, lines_up in _positions():
+            x_start = x + 1.1 * dot_x if side == "left" else x - width - 1.1 * dot_x
+            y_start = y + lines_up * height - height / 2
+            box = (x_start, y_start, x_start + width, y_start + height)
+            if any(_overlap(box, other_box) for other_box in taken):
+                continue
+            taken.append(box)
+            axes.annotate(
+                text,
+                (x, y + lines_up * height),
+                (7 if side == "left" else -7, 0),
+                textcoords="offset points",
+                ha=side,
+                va="center",
+                fontsize=8.5,
+                color=colour,
+            )
+            break
 
 
-def _places() -> Iterator[tuple[bool, float]]:
-    for dy in (0.0, 1.0, -1.0, 2.0, -2.0):
-        yield True, dy
-        yield False, dy
+def _positions() -> Iterator[tuple[Literal["left", "right"], float]]:
+    """Yield (side of the text that is at the point, lines above the point), the best position first."""
+    for lines_up in (0.0, 1.0, -1.0, 2.0, -2.0):
+        yield "left", lines_up
+        yield "right", lines_up
 
 
-def _meet(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+def _overlap(a: Box, b: Box) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

@@ -1,4 +1,4 @@
-"""What a search found -> one page."""
+"""The report of a search for settings, as one HTML page."""
 
 from __future__ import annotations
 
@@ -7,37 +7,39 @@ from typing import Any
 import numpy as np
 
 from recsys.report import figures, plots
-from recsys.report.html import page
-from recsys.report.parts import Content, Drawing, Section, Table, interval
+from recsys.report.html import render_html
+from recsys.report.parts import Drawing, Report, ReportTable, Section, format_interval
 
 
-def tuning_page(title: str, found: dict[str, Any]) -> str:
-    """Return the page of ``tuning.json``."""
-    initial = found["initial_value"]
-    gain = found["value"] - initial
+def tuning_page(title: str, study: dict[str, Any]) -> str:
+    """Return the page for the contents of ``tuning.json``."""
+    gain = study["value"] - study["initial_value"]
     verdict = (
-        f"{found['model']}: {found['metric']} on the folds of train rose from {initial:.4f} to"
-        f" {found['value']:.4f} ({gain:+.4f}) in {len(found['trials'])} settings."
+        f"{study['model']}: {study['metric']} on the folds of train rose from {study['initial_value']:.4f} to"
+        f" {study['value']:.4f} ({gain:+.4f}) with {len(study['trials'])} settings tried."
         if gain > 0
-        else f"{found['model']}: no setting of {len(found['trials'])} beats the config's own {initial:.4f}."
+        else f"{study['model']}: none of {len(study['trials'])} settings is better than that of the config,"
+        f" {study['initial_value']:.4f}."
     )
-    sections = [_trials(found)]
-    if found["learning"]:
-        sections.insert(0, _learning(found["metric"], found["learning"]))
-    return page(Content(title, verdict, sections), kind="tuning report")
+    sections = [_trials(study)]
+    if study["learning"]:
+        sections.insert(0, _learning(study["metric"], study["learning"]))
+    return render_html(Report(title, verdict, sections), kind="tuning report")
 
 
 def _learning(metric: str, learning: dict[str, Any]) -> Section:
     curve = learning["curve"]
     text = (
-        "Measured with the best settings on the last fold of train, user by user. On what it was trained on the model"
-        f" reaches {learning['train_value']:.4f}, on what it was not {learning['value']:.4f}."
+        "Measured with the best settings on the last fold of train, user by user. The model reaches"
+        f" {learning['train_value']:.4f} on the events that it was trained on, and {learning['value']:.4f} on others."
     )
     rows = [
-        [f"{row['share']:.1%}", f"{row['users']:,}", f"{row['value']:.4f} {interval(row['ci95'])}"] for row in curve
+        [f"{row['share']:.1%}", f"{row['users']:,}", f"{row['value']:.4f} {format_interval(row['ci95'])}"]
+        for row in curve
     ]
     changes = [
-        [row["change"], f"{row['difference']:+.4f} {interval(row['ci95'], sign=True)}"] for row in learning["changes"]
+        [row["change"], f"{row['difference']:+.4f} {format_interval(row['ci95'], sign=True)}"]
+        for row in learning["changes"]
     ]
     shares = [100 * row["share"] for row in curve]
     drawings = [
@@ -48,37 +50,41 @@ def _learning(metric: str, learning: dict[str, Any]) -> Section:
     ]
     cells = {row["change"]: (row["difference"], row["ci95"]) for row in learning["changes"]}
     if cells:
-        drawn = figures.dots(cells, f"difference in {metric}, 95 % interval", 0.0)
-        drawings.append(Drawing(drawn, "What each change does; the table below has the numbers."))
-    tables = [Table("Learning curve", ["share", "users", metric], rows), Table("Changes", ["change", metric], changes)]
+        svg = figures.dots(cells, f"difference in {metric}, 95 % interval", 0.0)
+        drawings.append(Drawing(svg, "What each change does; the table below has the numbers."))
+    tables = [
+        ReportTable("Learning curve", ["share", "users", metric], rows),
+        ReportTable("Changes", ["change", metric], changes),
+    ]
     return Section(
-        "What would help", [text, *learning["findings"]], tables=tables[: 2 if changes else 1], figures=drawings
+        "What would help", [text, *learning["findings"]], tables=tables if changes else tables[:1], figures=drawings
     )
 
 
-def _trials(found: dict[str, Any]) -> Section:
-    trials = found["trials"]
+def _trials(study: dict[str, Any]) -> Section:
+    trials = study["trials"]
     names = list(dict.fromkeys(name for row in trials for name in row["params"]))
     rows = [
         [
             str(row["number"]),
-            "given up" if row["value"] is None else f"{row['value']:.4f}",
-            *(_short(row["params"].get(name, "as configured")) for name in names),
+            "stopped early" if row["value"] is None else f"{row['value']:.4f}",
+            *(_format_value(row["params"].get(name, "as configured")) for name in names),
         ]
         for row in trials
     ]
-    best = np.fmax.accumulate([np.nan if row["value"] is None else row["value"] for row in trials])
-    drawn = plots.lines({"best so far": best}, "settings tried", found["metric"], "best so far")
+    best_values = np.fmax.accumulate([np.nan if row["value"] is None else row["value"] for row in trials])
+    svg = plots.lines({"best so far": best_values}, "settings tried", study["metric"], "best so far")
     text = (
-        "Each setting is judged on folds of the train part, and given up when it falls below the median of the others."
+        "Each setting is evaluated on folds of the train part, and stopped early if it falls below the median of the"
+        " others."
     )
     return Section(
         "Settings tried",
         [text],
-        tables=[Table("Settings", ["number", found["metric"], *names], rows)],
-        figures=[Drawing(drawn, "The best value so far; the table below has the numbers.")],
+        tables=[ReportTable("Settings", ["number", study["metric"], *names], rows)],
+        figures=[Drawing(svg, "The best value so far; the table below has the numbers.")],
     )
 
 
-def _short(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from recsys import config, experiment
-from recsys.report import write
+from recsys.report import write_report
 
 LONG = "endless " * 62 + "x" * 504
 ODD = [
@@ -40,7 +40,7 @@ def odd_run(world, place, models=None, **settings):
         "judge": {"metrics": ["ndcg@5", "recall@5"], "relevant": 3.5, "resamples": 100, "segments": ["taste"]},
     } | settings
     experiment.run(config.parse_config(raw))
-    write(raw["out"])
+    write_report(raw["out"])
     return raw["out"]
 
 

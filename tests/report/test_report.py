@@ -14,9 +14,9 @@ import pytest
 from odd import LONG, ODD, odd_run, twelve
 
 from recsys import config, experiment, models
-from recsys.report import exports, plots, write
+from recsys.report import exports, plots, write_report
 from recsys.report.explanations import Teller
-from recsys.report.parts import Content, Section, Table
+from recsys.report.parts import Report, ReportTable, Section
 from recsys.report.run_reader import Run
 from recsys.report.sections import lists
 from recsys.runfolder import RunFolder
@@ -123,10 +123,10 @@ def test_tables_stand_beside_the_report(twelve_models):
 
 
 def test_latex_is_escaped():
-    content = Content(
-        "t", "v", [Section("s", tables=[Table("50 % & more", ["a_b", "n"], [["$x$ #1 {y} \\z ~^", "1"]])])]
+    content = Report(
+        "t", "v", [Section("s", tables=[ReportTable("50 % & more", ["a_b", "n"], [["$x$ #1 {y} \\z ~^", "1"]])])]
     )
-    text = exports.files(content)["01-50-more.tex"]
+    text = exports.table_files(content)["01-50-more.tex"]
     assert r"\caption{50 \% \& more}" in text
     assert r"a\_b & n \\" in text
     assert r"\$x\$ \#1 \{y\} \textbackslash{}z \textasciitilde{}\textasciicircum{} & 1 \\" in text
@@ -159,7 +159,7 @@ def test_a_dominated_model_is_named():
         "coverage": {"good": (0.5, 0.3), "poor": (0.4, 0.2), "broad": (0.9, 0.1)},
         "novelty": {"good": (3.0, 0.3), "poor": (3.0, 0.2), "broad": (5.0, 0.1)},
     }
-    assert lists._dominated(panels) == " Here that is so of poor."
+    assert lists._dominated(panels) == "Dominated here: poor."
 
 
 def test_reasons_are_those_that_the_model_gives(world, tmp_path):
@@ -230,7 +230,7 @@ def test_writing_again_leaves_no_old_table(world, tmp_path):
     place = odd_run(world, tmp_path, {})
     Path(place, "tables/99-old.csv").write_text("old")
     Path(place, "tables/mine.csv").write_text("mine")
-    write(place)
+    write_report(place)
     assert not Path(place, "tables/99-old.csv").exists()
     assert Path(place, "tables/mine.csv").read_text() == "mine"
 
@@ -244,7 +244,7 @@ def test_the_sample_is_the_users_alone(world, tmp_path):
     }
     world.events.to_parquet(tmp_path / "events.parquet", index=False)
     experiment.run(config.parse_config(raw))
-    small, whole = (Run(RunFolder.open(raw["out"]), sample=size) for size in (10, 10_000))
+    small, whole = (Run(RunFolder.open(raw["out"]), max_users=size) for size in (10, 10_000))
     assert len(small.users) == 10 < len(whole.users)
     assert set(small.lists["popular"]["user_id"]) == set(small.users["user_id"])
     assert set(small.history["user_id"]) <= set(small.users["user_id"])

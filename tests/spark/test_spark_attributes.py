@@ -10,7 +10,7 @@ from recsys.features.encoding import encode_features
 from recsys.features.terms import weigh_terms
 from recsys.models.content_collaborative import Attributes
 from recsys.ranking import rank
-from recsys.report import write as write_report
+from recsys.report import write_report
 from recsys.runfolder import RunFolder
 from recsys.saved import bundle
 from recsys.saved.update import update

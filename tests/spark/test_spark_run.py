@@ -11,7 +11,7 @@ import pytest
 
 from recsys import config, experiment
 from recsys.errors import RunFolderError
-from recsys.report import write as write_report
+from recsys.report import write_report
 from recsys.runfolder import RunFolder
 
 pytestmark = pytest.mark.spark

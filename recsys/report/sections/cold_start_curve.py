@@ -1,4 +1,4 @@
-"""How good each model is for users of whom little is known."""
+"""How good each model is for users with a short history."""
 
 from __future__ import annotations
 
@@ -8,29 +8,37 @@ import numpy as np
 
 from recsys import run_files
 from recsys.report import plots
-from recsys.report.parts import Drawing, Section, Table, mean
+from recsys.report.parts import Drawing, ReportTable, Section, format_mean
 from recsys.report.run_reader import Run
 
 
-def coldstart(run: Run) -> Section | None:
-    """Return the cold-start curve; None for a run without one."""
+def cold_start_curve(run: Run) -> Section | None:
+    """Return the cold-start curve, None for a run without one."""
     if not (run.folder.path / run_files.COLD_START).exists():
         return None
-    found = run.folder.read_json(run_files.COLD_START)
-    rows = {name: list(own) for name, own in groupby(found["curve"], key=lambda row: row["model"])}
-    cuts = list(found["leads"])
-    table = Table(
-        f"{found['metric']} by events known", ["model", *cuts], [[name, *map(mean, own)] for name, own in rows.items()]
+    record = run.folder.read_json(run_files.COLD_START)
+    metric = record["metric"]
+    cuts = list(record["leads"])
+    rows_of_model = {name: list(rows) for name, rows in groupby(record["curve"], key=lambda row: row["model"])}
+    table = ReportTable(
+        f"{metric} by number of known events",
+        ["model", *cuts],
+        [[name, *map(format_mean, rows)] for name, rows in rows_of_model.items()],
     )
-    curves = {name: np.array([row["mean"] for row in own]) for name, own in rows.items()}
-    drawn = plots.lines(curves, "events known", found["metric"], run.best, [float(cut) for cut in cuts])
-    leads = [(name, [cut for cut, _ in own]) for name, own in groupby(found["leads"].items(), key=lambda pair: pair[1])]
+    curves = {name: np.array([row["mean"] for row in rows]) for name, rows in rows_of_model.items()}
+    svg = plots.lines(curves, "known events", metric, run.best, [float(cut) for cut in cuts])
     text = (
-        f"{found['users']:,} tested users, of whom every model is told only the first events; what they saw later stays"
-        " out of their lists all the same. The lead: "
-        + ", then ".join(
-            f"{name} at {' and '.join(at) if len(at) < 3 else f'{at[0]} to {at[-1]}'}" for name, at in leads
-        )
-        + " events."
+        f"{record['users']:,} tested users; each model gets only the first events of a user. The later events of the"
+        f" history stay out of the lists in every case. Best: {_leads(record['leads'])} events."
     )
-    return Section("Cold start", [text], tables=[table], figures=[Drawing(drawn, "The same, drawn.")])
+    return Section("Cold start", [text], tables=[table], figures=[Drawing(svg, f"{table.caption}, drawn.")])
+
+
+def _leads(leads: dict[str, str]) -> str:
+    """Return which model is best at which numbers of events, as in ``popular at 0 and 1, then als at 2 to 20``."""
+    clauses = []
+    for name, entries in groupby(leads.items(), key=lambda entry: entry[1]):
+        cuts = [cut for cut, _ in entries]
+        span = " and ".join(cuts) if len(cuts) < 3 else f"{cuts[0]} to {cuts[-1]}"
+        clauses.append(f"{name} at {span}")
+    return ", then ".join(clauses)

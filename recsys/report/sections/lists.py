@@ -1,4 +1,4 @@
-"""What the lists look like beside each other: accuracy against breadth, agreement of models, hits by rank, examples."""
+"""The lists of the models compared: accuracy against breadth, agreement, hits by rank, examples."""
 
 from __future__ import annotations
 
@@ -9,27 +9,28 @@ from recsys.data.hashing import hash_words, id_bits
 from recsys.evaluation.agreement.system_pairs import pairwise_agreement
 from recsys.report import plots
 from recsys.report.explanations import Teller
-from recsys.report.parts import Drawing, Section, Table
+from recsys.report.parts import Drawing, ReportTable, Section
 from recsys.report.run_reader import Run
 from recsys.schema import ITEM, RANK, SOURCE, TIME, USER, VALUE
 
 MEASURES = {"rbo": "RBO, top-weighted", "tau_b": "Kendall's tau-b"}
-SHOWN = 5
-"""Places of an example's lists."""
-LONGEST = 60
-"""Characters of a title in an example: enough to know it by."""
+EXAMPLE_LENGTH = 5
+"""Items of a list in an example."""
+TITLE_LENGTH = 60
+"""Characters of a title in an example, at most."""
 
 
 def tradeoff(run: Run) -> Section | None:
-    """Accuracy against coverage and novelty."""
-    primary, beyond = run.about["primary"], run.about["beyond"]
+    """Return accuracy against coverage and novelty."""
+    primary = run.about["primary"]
+    measures = run.about["beyond"]
     panels = {}
     for measure, key, label in (
-        ("coverage", "value", "coverage: share of the catalogue listed at all"),
+        ("coverage", "value", "coverage: share of the catalogue in any list"),
         ("novelty", "mean", "novelty: mean bits of surprise of a listed item"),
     ):
         pairs = {
-            name: (beyond.get(name, {}).get(measure, {}).get(key), run.metrics["models"][name][primary]["mean"])
+            name: (measures.get(name, {}).get(measure, {}).get(key), run.metrics["models"][name][primary]["mean"])
             for name in run.models
         }
         points = {name: pair for name, pair in pairs.items() if None not in pair}
@@ -38,8 +39,8 @@ def tradeoff(run: Run) -> Section | None:
     if not panels:
         return None
     text = (
-        "Up: more accurate. Right: more of the catalogue, or less known items. A model with another one both above it"
-        f" and to its right is the poorer on both counts.{_dominated(panels)}"
+        "Up: more accurate. Right: more of the catalogue, or less known items. A model is dominated if another one is"
+        f" at least as good in everything and better in something. {_dominated(panels)}"
     )
     drawn = plots.scatter(panels, primary, run.best)
     return Section(
@@ -50,33 +51,35 @@ def tradeoff(run: Run) -> Section | None:
 
 
 def _dominated(panels: dict[str, plots.Points]) -> str:
-    """Return a sentence naming the models that some other model beats on accuracy and on every breadth."""
-    names = set.intersection(*(set(points) for points in panels.values()))
+    """Return a sentence with the models that another model dominates."""
+    names = sorted(set.intersection(*(set(points) for points in panels.values())))
+    values = {name: np.array([value for points in panels.values() for value in points[name]]) for name in names}
+    dominated = [
+        name
+        for name in names
+        if any((values[rival] >= values[name]).all() and (values[rival] > values[name]).any() for rival in names)
+    ]
+    return f"Dominated here: {', '.join(dominated) or 'none'}."
 
-    def at(name: str) -> np.ndarray:
-        return np.array([value for points in panels.values() for value in points[name]])
 
-    poor = [n for n in sorted(names) if any((at(o) >= at(n)).all() and (at(o) > at(n)).any() for o in names - {n})]
-    return f" Here that is so of {', '.join(poor)}." if poor else " Here that is so of none."
-
-
-def agreement(run: Run) -> Section | None:
-    """How alike the lists of every two models are."""
+def model_agreement(run: Run) -> Section | None:
+    """Return how much the lists of every two models agree."""
     names = [name for name in run.models if len(run.lists[name])]
     if len(names) < 2:
         return None
-    found = pairwise_agreement({name: run.lists[name] for name in names}, ["overlap", *MEASURES])
-    means = found.groupby(["a", "b"], sort=False)[["overlap", *MEASURES]].mean().reset_index()
+    agreements = pairwise_agreement({name: run.lists[name] for name in names}, ["overlap", *MEASURES])
+    means = agreements.groupby(["a", "b"], sort=False)[["overlap", *MEASURES]].mean().reset_index()
     rows = [
         [row.a, row.b, f"{row.overlap:.3f}", f"{row.rbo:.3f}", "–" if np.isnan(row.tau_b) else f"{row.tau_b:+.3f}"]
         for row in means.itertuples()
     ]
     text = (
-        f"Means over {len(run.users):,} tested users. Overlap: items that both lists hold. RBO: the same with the top"
-        " weighing most. tau-b: agreement in order, an item that one list misses standing below its end; -1 = reversed."
-        " Two models of equal accuracy whose lists agree little find different things: a blend of them may do better."
+        f"Means over {len(run.users):,} tested users. Overlap: share of items in both lists. RBO: the same with more"
+        " weight on the top. tau-b: agreement of the order, where an item that is missing from a list is below its"
+        " end; -1 = reversed. Two models of equal accuracy whose lists agree little find different items, so a blend"
+        " of them may do better."
     )
-    table = Table("Agreement of the lists", ["model", "with", "overlap", "RBO", "tau-b"], rows, 2)
+    table = ReportTable("Agreement of the lists", ["model", "with", "overlap", "RBO", "tau-b"], rows, 2)
     drawings = [
         Drawing(plots.heat(_square(means, measure, names), names, label), f"{label}; the table below has the numbers.")
         for measure, label in MEASURES.items()
@@ -85,15 +88,17 @@ def agreement(run: Run) -> Section | None:
 
 
 def _square(means: pd.DataFrame, measure: str, names: list[str]) -> np.ndarray:
-    place = {name: row for row, name in enumerate(names)}
+    index = {name: row for row, name in enumerate(names)}
     square = np.eye(len(names))
     for row in means.itertuples():
-        square[place[row.a], place[row.b]] = square[place[row.b], place[row.a]] = getattr(row, measure)
+        value = getattr(row, measure)
+        square[index[row.a], index[row.b]] = value
+        square[index[row.b], index[row.a]] = value
     return square
 
 
 def hits_by_rank(run: Run) -> Section | None:
-    """Whether higher places are right more often."""
+    """Return the share of users for whom the item at each rank is relevant."""
     judged = run.users.loc[run.users["n_relevant"] > 0, USER]
     if not len(judged):
         return None
@@ -102,9 +107,10 @@ def hits_by_rank(run: Run) -> Section | None:
     rows = [[name, *(f"{share:.4f}" for share in shares)] for name, shares in curves.items()]
     text = (
         f"The share of {len(judged):,} users with something relevant for whom the item at each rank is relevant."
-        " A model that ranks well starts high and falls: where the line is flat, the order of the list tells nothing."
+        " The line of a model that ranks well starts high and falls; where it is flat, the order of the list does not"
+        " matter."
     )
-    table = Table("Relevant at rank", ["model", *map(str, range(1, k + 1))], rows)
+    table = ReportTable("Relevant at rank", ["model", *map(str, range(1, k + 1))], rows)
     drawn = plots.lines(curves, "rank", "share relevant", run.best)
     return Section("Is the order right: hits by rank", [text], tables=[table], figures=[Drawing(drawn, table.caption)])
 
@@ -116,21 +122,23 @@ def _hits(lists: pd.DataFrame, judged: pd.Series, truth: pd.DataFrame, k: int) -
 
 
 def examples(run: Run) -> Section | None:
-    """A few users: what they liked, what each model shows them, and why."""
-    chosen = _few(run)
-    if not len(chosen):
+    """Return a few users with what they liked, what each model shows them, and why."""
+    users = _draw_users(run)
+    if not len(users):
         return None
     teller = Teller.of(run)
-    tables = [_example(run, teller, user, known) for user, known in chosen.itertuples(index=False)]
-    why = f" Why: what {teller.name} drew on, in shares of the score." if teller else ""
+    tables = [_example(run, teller, user, history_length) for user, history_length in users.itertuples(index=False)]
+    reasons = ""
+    if teller:
+        reasons = f" Why: the parts of the score of {teller.name} that add most, with their shares."
     text = (
-        "Users drawn by a hash of their id, one each of those with nothing, little and much known; not chosen for"
-        f" looking good. ✓: the user did choose it in the test part.{why}"
+        "Users drawn by a hash of their id, one for each length of history (none, 1–4, 5–19, 20 and more items); they"
+        f" were not picked for good results. ✓: the user chose the item in the test part.{reasons}"
     )
     return Section("Examples", [text], tables=tables)
 
 
-def _few(run: Run) -> pd.DataFrame:
+def _draw_users(run: Run) -> pd.DataFrame:
     """Return (user_id, n_history) of at most one tested user of each length of history."""
     order = np.argsort(hash_words(1, id_bits(pd.Index(run.users[USER]))), kind="stable")
     drawn = run.users.iloc[order]
@@ -138,31 +146,33 @@ def _few(run: Run) -> pd.DataFrame:
     return drawn.groupby(group).head(1).sort_values("n_history")[[USER, "n_history"]]
 
 
-def _example(run: Run, teller: Teller | None, user: object, known: int) -> Table:
-    right = set(run.truth.loc[run.truth[USER] == user, ITEM])
+def _example(run: Run, teller: Teller | None, user: object, history_length: int) -> ReportTable:
+    relevant = set(run.truth.loc[run.truth[USER] == user, ITEM])
     columns = {}
     for name in run.models:
         lists = run.lists[name]
-        own = lists[lists[USER] == user].head(SHOWN)
+        own = lists[lists[USER] == user].head(EXAMPLE_LENGTH)
         items = own[ITEM]
-        columns[name] = [("✓ " if item in right else "") + _cut(run.title(item)) for item in items]
+        columns[name] = [("✓ " if item in relevant else "") + _shorten(run.title(item)) for item in items]
         if teller and name == teller.name:
             columns[f"why {name}"] = [teller.why(user, *row) for row in zip(items, own[SOURCE], strict=True)]
     rows = [
         [str(place + 1), *(column[place] if place < len(column) else "–" for column in columns.values())]
-        for place in range(SHOWN)
+        for place in range(EXAMPLE_LENGTH)
     ]
-    return Table(f"User {_cut(str(user))}: {_liked(run, user, known)}", ["rank", *columns], rows, 1 + len(columns))
+    return ReportTable(
+        f"User {_shorten(str(user))}: {_liked(run, user, history_length)}", ["rank", *columns], rows, 1 + len(columns)
+    )
 
 
-def _liked(run: Run, user: object, known: int) -> str:
+def _liked(run: Run, user: object, history_length: int) -> str:
     history = run.history[(run.history[USER] == user) & (run.history[VALUE] > 0)]
-    newest = history.sort_values([TIME, VALUE], ascending=False)[ITEM].head(SHOWN)
+    newest = history.sort_values([TIME, VALUE], ascending=False)[ITEM].head(EXAMPLE_LENGTH)
     if not len(newest):
-        return f"{known} items known, none liked"
-    names = "; ".join(_cut(run.title(item)) for item in newest)
-    return f"{known:,} items known, lately liked {names}"
+        return f"{history_length} items in the history, none liked"
+    names = "; ".join(_shorten(run.title(item)) for item in newest)
+    return f"{history_length:,} items in the history, liked most recently: {names}"
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+def _shorten(text: str) -> str:
+    return text if len(text) <= TITLE_LENGTH else text[: TITLE_LENGTH - 1] + "…"

@@ -1,4 +1,4 @@
-"""How good the models are: means, differences, groups of users and items, beyond accuracy, who was judged."""
+"""How good the models are: means, differences, groups of users and items, beyond accuracy, judged users."""
 
 from __future__ import annotations
 
@@ -7,45 +7,47 @@ from typing import Any
 from recsys.evaluation.beyond import DEFINITIONS
 from recsys.evaluation.groups import LEAST_USERS
 from recsys.report import figures
-from recsys.report.parts import Drawing, Section, Table, interval, mean
+from recsys.report.parts import Drawing, ReportTable, Section, format_interval, format_mean
 from recsys.report.run_reader import Run
 
 
 def models(run: Run) -> Section:
-    """Every metric of every model, with its interval."""
+    """Return every metric of every model, with its interval."""
     metrics = run.metrics
     names = list(metrics["about"]["definitions"])
     users = max(cell["users"] for model in metrics["models"].values() for cell in model.values())
-    rows = [[model, *(mean(cells[name]) for name in names)] for model, cells in metrics["models"].items()]
+    rows = [[model, *(format_mean(cells[name]) for name in names)] for model, cells in metrics["models"].items()]
     engine = metrics["about"]["engine"]
     text = f"Means over {users:,} users with 95 % bootstrap intervals over users, on the {engine} engine."
-    return Section("Models", [text], tables=[Table("Metric by model", ["model", *names], rows)])
+    return Section("Models", [text], tables=[ReportTable("Metric by model", ["model", *names], rows)])
 
 
 def differences(run: Run) -> Section:
-    """Each model against the baseline: size, interval, test."""
+    """Return the difference of each model from the baseline: size, interval, test."""
     metrics = run.metrics
     about = run.about
-    names, baseline = list(about["definitions"]), about["baseline"]
+    names = list(about["definitions"])
+    baseline = about["baseline"]
     if not metrics["differences"]:
-        return Section("Differences", [f"There is no baseline in this run ([judge] baseline = {baseline!r})."])
+        return Section("Differences", [f"This run has no baseline ([judge] baseline = {baseline!r})."])
     rows = [
-        [model, *(mean(cells[name], sign=True) for name in names)] for model, cells in metrics["differences"].items()
+        [model, *(format_mean(cells[name], sign=True) for name in names)]
+        for model, cells in metrics["differences"].items()
     ]
     tests = sum(cell["p"] is not None for cells in metrics["differences"].values() for cell in cells.values())
     text = (
         f"Each model minus {baseline}, paired by user. An interval that excludes 0 shows a difference;"
         " one that includes 0 shows none, which is not the same as showing that there is none."
         f" p: paired t-test, Holm-corrected over all {tests} tests of the table above. Effect size: mean difference"
-        " over its standard deviation between users. Detectable: the true difference that so many users show in four"
-        " runs of five; a smaller one may well be there and not be seen."
+        " over its standard deviation between users. Detectable: the true difference that this number of users detects"
+        " with 80 % power; a smaller difference may exist and not be detected."
     )
     tables = [
-        Table(f"Difference from {baseline}", ["model", *names], rows),
-        Table(
+        ReportTable(f"Difference from {baseline}", ["model", *names], rows),
+        ReportTable(
             f"{about['primary']}: is the difference real?",
             ["model", "difference", "p (Holm)", "effect size", "detectable", "users"],
-            [[model, *_tested(cells[about["primary"]])] for model, cells in metrics["differences"].items()],
+            [[model, *_test_cells(cells[about["primary"]])] for model, cells in metrics["differences"].items()],
         ),
     ]
     return Section("Differences", [text], tables=tables, figures=_forest(metrics))
@@ -53,113 +55,130 @@ def differences(run: Run) -> Section:
 
 def _forest(metrics: dict[str, Any]) -> list[Drawing]:
     about = metrics["about"]
-    found = {name: cells[about["primary"]] for name, cells in metrics["differences"].items()}
-    cells = {name: (cell["mean"], cell["ci95"]) for name, cell in found.items() if cell["mean"] is not None}
-    svg = figures.dots(cells, f"{about['primary']} minus that of {about['baseline']}, 95 % interval", 0.0)
+    differences = {name: cells[about["primary"]] for name, cells in metrics["differences"].items()}
+    dots = {name: (cell["mean"], cell["ci95"]) for name, cell in differences.items() if cell["mean"] is not None}
+    svg = figures.dots(dots, f"{about['primary']} minus that of {about['baseline']}, 95 % interval", 0.0)
     label = f"Differences in {metrics['about']['primary']} with 95 % intervals; the table below has the numbers."
     return [Drawing(svg, label)] if svg else []
 
 
-def _tested(cell: dict[str, Any]) -> list[str]:
-    p, effect, least = cell["p_holm"], cell["effect_size"], cell["detectable"]
+def _test_cells(cell: dict[str, Any]) -> list[str]:
+    p = cell["p_holm"]
+    p_text = "–"
+    if p is not None:
+        p_text = "< 0.0001" if p < 0.0001 else f"{p:.4f}"
     return [
-        mean(cell, sign=True),
-        "–" if p is None else "< 0.0001" if p < 0.0001 else f"{p:.4f}",
-        "–" if effect is None else f"{effect:+.2f}",
-        "–" if least is None else f"{least:.4f}",
+        format_mean(cell, sign=True),
+        p_text,
+        _format_or_dash(cell["effect_size"], "+.2f"),
+        _format_or_dash(cell["detectable"], ".4f"),
         f"{cell['users']:,}",
     ]
 
 
+def _format_or_dash(value: float | None, form: str) -> str:
+    return "–" if value is None else f"{value:{form}}"
+
+
 def segments(run: Run) -> Section:
-    """The primary metric within groups of users and of relevant items."""
+    """Return the primary metric within groups of users and of relevant items."""
     metrics = run.metrics
     about = run.about
-    primary, models = about["primary"], list(metrics["models"])
+    primary = about["primary"]
+    models = list(metrics["models"])
     tables = []
     for name, levels in about["segments"].items():
         rows = []
         for level, cells in levels.items():
             users = max((cells[model][primary]["users"] for model in models), default=0)
-            versus = about["segment_differences"][name][level]
+            differences = about["segment_differences"][name][level]
             if users:
-                rows.append([level, f"{users:,}", *(_versus(model, cells, versus, primary) for model in models)])
+                rows.append(
+                    [level, f"{users:,}", *(_format_in_group(model, cells, differences, primary) for model in models)]
+                )
         if rows:
-            rows.append(["largest gap", "", *(_gap(about["gaps"][name][model][primary]) for model in models)])
-            tables.append(Table(f"{primary} by {name}", [name, "users", *models], rows))
+            rows.append(["largest gap", "", *(_format_gap(about["gaps"][name][model][primary]) for model in models)])
+            tables.append(ReportTable(f"{primary} by {name}", [name, "users", *models], rows))
     text = (
         "history: users by the number of items in their history when the lists were made. popularity: only relevant"
-        " items of that third of all likes count, so a user may stand in several rows."
-        f" + or −: better or worse than {about['baseline']} there (the interval of the paired difference excludes 0;"
-        " not corrected for the number of groups: read it as a hint). Largest gap: between the best and the worst group"
-        f" of {LEAST_USERS} users and more, with an interval that allows for having picked them; smaller groups show"
-        " their mean alone."
+        " items of that third of all likes count, so one user may be in several rows."
+        f" + or −: better or worse than {about['baseline']} in this group (the interval of the paired difference"
+        " excludes 0; it is not corrected for the number of groups, so read it as a hint). Largest gap: between the"
+        f" best and the worst group of at least {LEAST_USERS} users, with an interval that accounts for the choice of"
+        " the two groups. Smaller groups have a mean without an interval."
     )
     return Section("By group", [text], tables=tables)
 
 
-def _versus(model: str, cells: dict[str, Any], versus: dict[str, Any], metric: str) -> str:
-    """Return a mean with + or − when the model differs from the baseline in this group; of few users only the mean."""
+def _format_in_group(model: str, cells: dict[str, Any], differences: dict[str, Any], metric: str) -> str:
+    """Return a mean, with + or − if the model differs from the baseline in this group; only the mean for few users."""
     cell = cells[model][metric]
     if cell["mean"] is None or cell["users"] < LEAST_USERS:
-        return "–" if cell["mean"] is None else f"{cell['mean']:.4f}"
-    low, high = versus[model][metric]["ci95"] if model in versus else (None, None)
-    mark = "" if low is None or high is None else " +" if low > 0 else " −" if high < 0 else ""
-    return mean(cell) + mark
+        return _format_or_dash(cell["mean"], ".4f")
+    low, high = None, None
+    if model in differences:
+        low, high = differences[model][metric]["ci95"]
+    mark = ""
+    if low is not None and low > 0:
+        mark = " +"
+    elif high is not None and high < 0:
+        mark = " −"
+    return format_mean(cell) + mark
 
 
-def _gap(found: dict[str, Any]) -> str:
-    if found["gap"] is None:
+def _format_gap(gap: dict[str, Any]) -> str:
+    if gap["gap"] is None:
         return "–"
-    return f"{found['gap']:.4f} {interval(found['ci95'], sign=True)}\n{found['best']} over {found['worst']}"
+    return f"{gap['gap']:.4f} {format_interval(gap['ci95'], sign=True)}\n{gap['best']} over {gap['worst']}"
 
 
-def beyond(run: Run) -> Section:
-    """What the lists do besides being right."""
-    metrics = run.metrics
-    beyond = metrics["about"]["beyond"]
-    measures = list(dict.fromkeys(name for found in beyond.values() for name in found))
+def beyond_accuracy(run: Run) -> Section:
+    """Return the measures of the lists other than accuracy."""
+    cells_of_model = run.about["beyond"]
+    measures = list(dict.fromkeys(name for cells in cells_of_model.values() for name in cells))
     if not measures:
         return Section("Beyond accuracy", ["Nothing was measured beyond accuracy."])
-    rows = [[model, *(_value(found[name]) for name in measures)] for model, found in beyond.items()]
+    rows = [[model, *(_format_measure(cells[name]) for name in measures)] for model, cells in cells_of_model.items()]
     meaning = [[name, DEFINITIONS[name]] for name in measures]
-    text = "What the lists do to the catalogue, and what they are for a user besides right, next to the accuracy above."
+    text = "How much of the catalogue the lists show, and how varied, new and personal they are for a user."
     return Section(
         "Beyond accuracy",
         [text],
         tables=[
-            Table("Measure by model", ["model", *(name.replace("_", " ") for name in measures)], rows),
-            Table("What each measure means", ["measure", "definition"], meaning, numbers=2),
+            ReportTable("Measure by model", ["model", *(name.replace("_", " ") for name in measures)], rows),
+            ReportTable("What each measure means", ["measure", "definition"], meaning, numbers=2),
         ],
     )
 
 
-def _value(cell: dict[str, Any]) -> str:
-    if "mean" in cell:
-        low, high = cell["ci95"]
-        return "–" if cell["mean"] is None else f"{cell['mean']:.3f} [{low:.3f}, {high:.3f}]"
-    return "–" if cell["value"] is None else f"{cell['value']:.3f}"
+def _format_measure(cell: dict[str, Any]) -> str:
+    if "mean" not in cell:
+        return _format_or_dash(cell["value"], ".3f")
+    if cell["mean"] is None:
+        return "–"
+    low, high = cell["ci95"]
+    return f"{cell['mean']:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def users(run: Run) -> Section:
-    """How many users stand behind the numbers."""
-    metrics = run.metrics
-    counts = metrics["about"]["counts"]
+def judged_users(run: Run) -> Section:
+    """Return how many users the means are over, and how many are left out."""
+    counts = run.about["counts"]
     keys = list(dict.fromkeys(key for model in counts.values() for key in model))
-    rows = [[model, *(f"{found.get(key, 0):,}" for key in keys)] for model, found in counts.items()]
+    rows = [[model, *(f"{entry.get(key, 0):,}" for key in keys)] for model, entry in counts.items()]
     text = (
-        "evaluated: users with something relevant. undefined: users without. without_list: evaluated users to whom the"
-        " model gave nothing. short: lists shorter than k. seen_pairs_removed: relevant pairs that the history"
-        " already held. relevant_outside_candidates: relevant pairs that nobody could recommend; they stay in the"
+        "evaluated: users with something relevant. undefined: users without. without list: evaluated users for whom the"
+        " model has no list. short: lists shorter than k. seen pairs removed: relevant pairs that are already in the"
+        " history. relevant outside candidates: relevant pairs whose item no model could recommend; they count in the"
         " denominators."
     )
     return Section(
-        "Who was judged", [text], tables=[Table("Counts", ["model", *(k.replace("_", " ") for k in keys)], rows)]
+        "Who was judged", [text], tables=[ReportTable("Counts", ["model", *(k.replace("_", " ") for k in keys)], rows)]
     )
 
 
 def definitions(run: Run) -> Section:
-    """What each metric means."""
-    metrics = run.metrics
-    rows = [[name, text] for name, text in metrics["about"]["definitions"].items()]
-    return Section("Metric card", tables=[Table("What each metric means", ["metric", "definition"], rows, numbers=2)])
+    """Return what each metric means."""
+    rows = [[name, text] for name, text in run.about["definitions"].items()]
+    return Section(
+        "Metric card", tables=[ReportTable("What each metric means", ["metric", "definition"], rows, numbers=2)]
+    )

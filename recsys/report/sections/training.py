@@ -1,4 +1,4 @@
-"""Was it trained long enough: what the training minimises, sweep by sweep, and what users who taught nothing get."""
+"""Whether the training was long enough: its objective, and the quality for users who are not trained on, by sweep."""
 
 from __future__ import annotations
 
@@ -9,48 +9,54 @@ from recsys.report import plots
 from recsys.report.parts import Drawing, Section
 from recsys.report.run_reader import Run
 
-STILL = 0.01
-"""A last sweep that lowers the objective by more than this share says that more sweeps would go on."""
+SETTLED = 0.01
+"""Training has settled if its last sweep lowers the objective by at most this share."""
 
 
 def training(run: Run) -> Section | None:
-    """Return the training curves of models that keep one; None for a run without."""
+    """Return the training curves of the models that record one, None for a run without any."""
     if not (run.folder.path / run_files.TRAINING).exists():
         return None
-    curves = {name: np.array(own) for name, own in run.folder.read_json(run_files.TRAINING).items() if len(own) > 1}
+    record = run.folder.read_json(run_files.TRAINING)
+    curves = {name: np.array(losses) for name, losses in record.items() if len(losses) > 1}
     if not curves:
         return None
+    sentences = [_describe_losses(name, losses) for name, losses in curves.items()]
     shares = {name: losses / losses[0] for name, losses in curves.items()}
-    sentences = [_say(name, losses) for name, losses in curves.items()]
-    drawn = plots.lines(shares, "sweep", "objective, of the first sweep's", run.best)
-    figures = [Drawing(drawn, "The objective on train after each sweep.")]
+    svg = plots.lines(shares, "sweep", "objective, share of the first sweep's", run.best)
+    figures = [Drawing(svg, "The objective on train after each sweep.")]
     if (run.folder.path / run_files.WATCHED).exists():
         watched = run.folder.read_json(run_files.WATCHED)
-        sentences += [_say_watched(name, **own) for name, own in watched.items()]
-        for measure in sorted({own["measure"] for own in watched.values()}):
-            found = {name: np.array(own["quality"]) for name, own in watched.items() if own["measure"] == measure}
-            drawn = plots.lines(found, "sweep", measure, run.best)
-            figures.append(Drawing(drawn, f"{measure} of hidden pairs of users who teach nothing, after each sweep."))
+        sentences += [_describe_quality(name, **entry) for name, entry in watched.items()]
+        for measure in sorted({entry["measure"] for entry in watched.values()}):
+            qualities = {
+                name: np.array(entry["quality"]) for name, entry in watched.items() if entry["measure"] == measure
+            }
+            svg = plots.lines(qualities, "sweep", measure, run.best)
+            label = f"{measure} on hidden pairs of users who are not trained on, after each sweep."
+            figures.append(Drawing(svg, label))
     return Section("Training", sentences, figures=figures)
 
 
-def _say(name: str, losses: np.ndarray) -> str:
-    last = 1 - losses[-1] / losses[-2]
-    told = (
-        f"{name}: {len(losses)} sweeps lowered the objective to {losses[-1] / losses[0]:.1%} of what it was after the"
-        f" first, the last one by {last:.2%}"
+def _describe_losses(name: str, losses: np.ndarray) -> str:
+    last_gain = 1 - losses[-1] / losses[-2]
+    sentence = (
+        f"{name}: after {len(losses)} sweeps the objective is {losses[-1] / losses[0]:.1%} of its value after the first"
+        f" one; the last sweep lowered it by {last_gain:.2%}"
     )
-    if last > STILL:
-        return f"{told}: more iterations would lower it further; whether lists get better too, recsys tune tells."
-    return f"{told}: it has settled."
+    if last_gain > SETTLED:
+        return (
+            f"{sentence}. More iterations would lower it further; `recsys tune` measures whether the lists get better."
+        )
+    return f"{sentence}. It has settled."
 
 
-def _say_watched(name: str, measure: str, users: int, quality: list[float]) -> str:
-    best = int(np.argmin(quality) if measure == "rmse" else np.argmax(quality))
-    told = (
-        f"{name}: {users:,} users taught nothing while it swept, and a fifth of their pairs was hidden: {measure} was"
-        f" {quality[0]:.4f} after the first sweep, {quality[-1]:.4f} after the last"
+def _describe_quality(name: str, measure: str, users: int, quality: list[float]) -> str:
+    best_sweep = int(np.argmin(quality) if measure == "rmse" else np.argmax(quality))
+    sentence = (
+        f"{name}: {users:,} users were not trained on, and a fifth of their pairs was hidden. On these pairs {measure}"
+        f" was {quality[0]:.4f} after the first sweep and {quality[-1]:.4f} after the last one"
     )
-    if best < len(quality) - 1:
-        return f"{told}, and best, {quality[best]:.4f}, after sweep {best + 1}."
-    return f"{told}, where it was best."
+    if best_sweep < len(quality) - 1:
+        return f"{sentence}; it was best, {quality[best_sweep]:.4f}, after sweep {best_sweep + 1}."
+    return f"{sentence}, which is the best."
