@@ -22,9 +22,10 @@ def told(place, losses):
 @pytest.mark.parametrize(
     ("losses", "says"),
     [
-        ([200.0, 101.0, 100.0], "lowered the objective to 50.0% of what it was after the first, the last one by 0.99%"),
-        ([200.0, 101.0, 100.0], "it has settled"),
-        ([200.0, 102.0, 100.0], "more iterations would lower it further"),
+        ([200.0, 101.0, 100.0], "the objective is 50.0% of its value after the first one"),
+        ([200.0, 101.0, 100.0], "the last sweep lowered it by 0.99%"),
+        ([200.0, 101.0, 100.0], "It has settled"),
+        ([200.0, 102.0, 100.0], "More iterations would lower it further"),
     ],
 )
 def test_what_is_said(tmp_path, losses, says):

@@ -42,8 +42,8 @@ def item_map(run: Run) -> Section | None:
     text = (
         f"The {len(rows):,} most liked items by the item factors of {name}, projected to the two directions in which"
         f" they differ most. The two explain {explained[:2].sum():.1%} of the variance, so items that are close here"
-        f" may be far apart in all {factors.shape[1]} dimensions. Items at both ends of a direction are named if there is"
-        " room; what they have in common may show what the direction means."
+        f" may be far apart in all {factors.shape[1]} dimensions. Items at both ends of a direction are named if there"
+        " is room; what they have in common may show what the direction means."
     )
     svg = plots.cloud(directions[:, :2] * scales[:2], labels, *axes)
     return Section(
