@@ -1,9 +1,9 @@
-"""Judge any top-N table against any truth on Spark, by the metrics of `recsys evaluate`, with the same numbers.
+"""Evaluate a table of lists against a truth on Spark, with the metrics of `recsys evaluate` and the same numbers.
 
     spark-submit jobs/evaluate.py lists.parquet truth.parquet -m ndcg@10 -m recall@20 --history history.parquet
 
 RECS: user_id, item_id, rank[, score]. TRUTH, HISTORY, TRAIN: user_id, item_id[, value]. Parquet, or CSV when the name
-ends in .csv, at any URI that Spark reads. Prints one JSON object, of the shape of metrics.json.
+ends in .csv, at any URI that Spark reads. Prints one JSON object with the keys of metrics.json.
 """
 
 import argparse
@@ -12,25 +12,25 @@ import sys
 
 
 def main() -> int:
-    """Run the job and return its exit code, which means the same as the command line's."""
+    """Run the job and return its exit code, with the same meaning as on the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recs", help="top-N table")
     parser.add_argument("truth", help="what the users chose")
     parser.add_argument("-m", "--metric", action="append", help="ndcg@10, recall@20, … (repeatable)")
-    parser.add_argument("--history", help="what users chose before; such pairs leave the truth, and are counted")
+    parser.add_argument("--history", help="what users chose before; such pairs are removed from the truth, and counted")
     parser.add_argument("--train", help="item popularity for debiased metrics, recall[ips=0.5]@10")
-    parser.add_argument("--relevant", type=float, help="a truth row counts when its value is at least this")
+    parser.add_argument("--relevant", type=float, help="a truth row is relevant if its value is at least this")
     parser.add_argument("--missing-users", choices=["zero", "skip"], default="zero")
     parser.add_argument("--ties", choices=["stable", "average", "pessimistic", "optimistic"], default="stable")
-    parser.add_argument("--per-user", help="write one row a user there (Parquet)")
-    asked = parser.parse_args()
+    parser.add_argument("--per-user", help="write one row per user to this Parquet file")
+    options = parser.parse_args()
     from recsys.cli import exit_code_of
 
-    return exit_code_of(lambda: work(asked))
+    return exit_code_of(lambda: work(options))
 
 
-def work(asked: argparse.Namespace) -> None:
-    """Read, judge, print."""
+def work(options: argparse.Namespace) -> None:
+    """Read the tables, evaluate, and print the result."""
     from recsys.config import SparkSettings
     from recsys.evaluation.judging.metrics import parse_all
     from recsys.evaluation.settings import EvaluationSettings
@@ -39,20 +39,19 @@ def work(asked: argparse.Namespace) -> None:
     from recsys.spark.session import session
     from recsys.spark.table_files import read_table, write_table
 
-    names = tuple(map(str, parse_all(asked.metric or ["ndcg@10", "recall@10"])))
+    names = tuple(map(str, parse_all(options.metric or ["ndcg@10", "recall@10"])))
     judging = EvaluationSettings(
-        metrics=names, relevant=asked.relevant, missing_users=asked.missing_users, ties=asked.ties, resamples=1000
+        metrics=names, relevant=options.relevant, missing_users=options.missing_users, ties=options.ties, resamples=1000
     )
     spark = session(SparkSettings())
     pair = ("user_id", "item_id")
-    recs = read_table(spark, asked.recs, columns=(*pair, "rank"))
-    truth = read_table(spark, asked.truth, like=recs, columns=pair)
-    history, train = (
-        read_table(spark, uri, like=recs, columns=pair) if uri else None for uri in (asked.history, asked.train)
-    )
+    recs = read_table(spark, options.recs, columns=(*pair, "rank"))
+    truth = read_table(spark, options.truth, like=recs, columns=pair)
+    history = read_table(spark, options.history, like=recs, columns=pair) if options.history else None
+    train = read_table(spark, options.train, like=recs, columns=pair) if options.train else None
     per_user, result = evaluate_tables(recs, truth, judging, history=history, train=train)
-    if asked.per_user:
-        write_table(per_user, asked.per_user)
+    if options.per_user:
+        write_table(per_user, options.per_user)
     print(json.dumps(to_plain_json(result), ensure_ascii=False, allow_nan=False))
 
 

@@ -1,9 +1,9 @@
-"""Train ALS on Spark, recommend, judge, and write the run folder with its report.
+"""Train ALS on Spark, recommend, evaluate, and write the run folder with its report.
 
     spark-submit jobs/train_als.py --config configs/als_demo.toml --set models.als.rank=64
 
-Without --config it is the demo, whose events are made first. What spark-submit sets (--master, --conf,
---driver-memory) wins over [spark].
+Without --config this is the demo, which makes its events first. What spark-submit sets (--master, --conf,
+--driver-memory) overrides [spark].
 """
 
 import argparse
@@ -16,7 +16,7 @@ DEMO_EVENTS = Path("runs/demo-data/events.csv")
 
 
 def main() -> int:
-    """Run the job and return its exit code, which means the same as the command line's."""
+    """Run the job and return its exit code, with the same meaning as on the command line."""
     try:
         from recsys.cli import run_verb
     except ModuleNotFoundError as missing:
@@ -28,15 +28,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", help="a TOML file; configs/ has commented examples")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key (repeatable)")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     if (
-        asked.config is None
+        options.config is None
         and not DEMO_EVENTS.exists()
         and (code := run_verb(["data", "make", str(DEMO_EVENTS.parent)]))
     ):
         return code
-    config = asked.config or str(ROOT / "configs" / "als_demo.toml")
-    return run_verb(["run", config, *(word for key in asked.set for word in ("--set", key)), "--set", "engine=spark"])
+    config = options.config or str(ROOT / "configs" / "als_demo.toml")
+    return run_verb(["run", config, *(word for key in options.set for word in ("--set", key)), "--set", "engine=spark"])
 
 
 if __name__ == "__main__":
