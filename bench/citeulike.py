@@ -75,7 +75,7 @@ def main():
     seconds = time.perf_counter() - begin
     ours = {"hybrid": measure(model, split)}
     if "--parts" in sys.argv:
-        ours |= {name: measure(part, split) for name, part in model.models.items()}
+        ours |= {name: measure(part, split) for name, part in model.members.items()}
     rows = [[name, *(f"{value:.4f}" for value in values)] for name, values in PUBLISHED.items()]
     for name, per_user in ours.items():
         cells = ["{:.4f} [{:.4f}, {:.4f}]".format(*mean_ci(per_user[metric].to_numpy())) for metric in METRICS]

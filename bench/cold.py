@@ -27,13 +27,14 @@ from recsys.features.encoding import encode_features as read_features
 from recsys.linalg import ridge
 from recsys.models import build
 from recsys.ranking.rank import recommend
+from recsys.recommender import Recommender
 
 DATA = Path(os.environ.get("RECSYS_DATA", Path(__file__).parents[2] / "shared" / "data")) / "ml-latest-small"
 JUDGING = EvaluationSettings(metrics=("ndcg@10",))
 CROWD = ("itemknn", "rp3beta", "ease", "spectral", "als")
 
 
-class Rival:
+class Rival(Recommender):
     """Ridge from genre, year and whether there is any metadata to the ratings of each user of train."""
 
     def __init__(self, tables, parts, known):
@@ -43,7 +44,7 @@ class Rival:
         extra = csr_array(np.column_stack([told, np.ones(len(told))]).astype(np.float32))
         self.x = csr_array(hstack([known.matrix[:, columns], extra], format="csr"))
 
-    def fit(self):
+    def fit(self, train=None, features=None):
         """Learn a weight a feature and user."""
         seen = self.parts.train.matrix()
         seen.data[:] = 1
@@ -73,7 +74,7 @@ def cold(tables, seed):
     found["hybrid"] = ndcg(model, parts, new)
     found["content"] = ndcg(build("content", {}).fit(parts.train, known), parts, new)
     mixed = shuffle_features(known, seed)
-    for part in model.models.values():
+    for part in model.members.values():
         part.fit(parts.train, mixed)
     found["hybrid, shuffled features"] = ndcg(model, parts, new)
     tell(seed, model, found)

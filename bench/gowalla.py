@@ -32,6 +32,7 @@ from recsys.evaluation.evaluate import evaluate
 from recsys.evaluation.settings import EvaluationSettings
 from recsys.evaluation.truth import Truth
 from recsys.ranking.rank import recommend
+from recsys.recommender import Recommender
 from recsys.types import IdMap, Interactions, Split, TopK
 
 CONFIG = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
@@ -49,13 +50,17 @@ PUBLISHED = {  # BARS leaderboard gowalla_m1: Recall@20, NDCG@20
 }
 
 
-class Given:
+class Given(Recommender):
     """A model with scores for the rows it is asked about next."""
 
-    sources = ("given",)
+    SOURCE = "given"
 
     def __init__(self, scores) -> None:
         self.scores = scores
+
+    def fit(self, train, features=None):
+        """Return the same: nothing is learned."""
+        return self
 
     def score(self, histories, users=None):
         """Return the given scores."""
@@ -99,7 +104,7 @@ def final(folder: Path) -> None:
 def everyone(fitted, weights, histories, block=1000):
     """Return name -> TopK of every model and of their blend; each user is scored once."""
     found: dict[str, list] = {}
-    for first in range(0, histories.shape[0], block):
+    for first in range(0, len(histories), block):
         part = histories[first : first + block]
         scores = {name: model.score(part) for name, model in fitted.items()}
         for name, given in (scores | {"blend": blend(scores, weights)}).items():

@@ -20,9 +20,9 @@ from recsys.evaluation.settings import EvaluationSettings
 from recsys.evaluation.testing.significance import mean_ci
 from recsys.evaluation.truth import Truth
 from recsys.features import segment_popularity
-from recsys.features.segment_popularity import BySegment
 from recsys.models import build
 from recsys.models.combining.cascade import Cascade
+from recsys.models.combining.wrappers import insert_segment_fallback
 from recsys.ranking.rank import recommend
 
 COLUMNS = (("country",), ("age_group",), ("age_group", "country"))
@@ -35,7 +35,7 @@ def main() -> None:
     tables = read_tables(world.events, world.items, world.users)
     parts = split(tables.take_log(), ByTime(), items=tables.items)
     truth = Truth.of(parts, EvaluationSettings(relevant=4))
-    new = np.flatnonzero((np.diff(truth.histories.indptr) == 0) & (np.diff(truth.relevant.indptr) > 0))
+    new = np.flatnonzero((truth.histories.lengths == 0) & (np.diff(truth.relevant.indptr) > 0))
     model = Cascade({"als": build("als", {}), "popular": build("popular", {})}).fit(parts.train)
 
     def value(answers) -> np.ndarray:
@@ -46,7 +46,7 @@ def main() -> None:
     for columns in COLUMNS:
         for prior in PRIORS:
             found = segment_popularity.fit_segments(parts.train, tables.users, columns, prior=prior, memory_mb=512)
-            own = value(BySegment(model, found, found.of_users(parts.test.users.ids)))
+            own = value(insert_segment_fallback(model, found, parts.test.users.ids))
             gain = "{:+.3f} [{:+.3f}, {:+.3f}]".format(*mean_ci(own - plain))
             rows.append([", ".join(columns), f"{prior}", f"{own.mean():.3f}", gain])
     heads = ["segment", "prior, users", "ndcg@10", "gain over popular [95 %]"]

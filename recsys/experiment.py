@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_array
 
 from recsys import models, run_files
 from recsys.config import Config, RecommendSettings
@@ -29,14 +28,16 @@ from recsys.evaluation.summary import summarise
 from recsys.evaluation.truth import Truth
 from recsys.features import segment_popularity
 from recsys.features.encoding import encode_features
-from recsys.features.segment_popularity import BySegment, Segments
+from recsys.features.segment_popularity import Segments
 from recsys.meter import Meter
 from recsys.models.combining.cascade import Cascade
+from recsys.models.combining.wrappers import insert_segment_fallback
 from recsys.ranking.business_rules import CompiledRules, compile_rules, load
 from recsys.ranking.rank import recommend, topk_table
+from recsys.recommender import Recommender
 from recsys.runfolder import RunFolder
 from recsys.schema import ITEM, TIME
-from recsys.types import Evaluation, IdMap, Interactions, Recommender, Split, TopK
+from recsys.types import Evaluation, Histories, IdMap, Interactions, Split, TopK
 
 Steps = Callable[[str, int, int], None]
 """Called with (step, done, total)."""
@@ -76,17 +77,18 @@ def run(config: Config, *, progress: Steps | None = None) -> dict[str, Evaluatio
             if segments is not None:
                 segments.save(folder.path)
         evaluations, by_cut, losses = [], {}, {}
-        newcomers = ColdStart(truth, parts.history, config.recommend.k)
+        newcomers = ColdStart(truth, config.recommend.k)
         for name, model in lineup(config, parts.train).items():
             with meter.hop(f"fit {name}"):
                 model.fit(parts.train, known)
                 models.save(model, folder.path / run_files.model_folder(name))
-                trained = model.models[name] if isinstance(model, Cascade) else model
+                trained = model.members[name] if isinstance(model, Cascade) else model
                 if hasattr(trained, "losses_"):
                     losses[name] = trained.losses_.tolist()
             with meter.hop(f"recommend {name}"):
                 told = partial(step, f"recommend {name}")
-                asked = [behind(model, segments, ids) for ids in (parts.test.users, parts.history.users)]
+                audiences = (parts.test.users.ids, parts.history.users.ids)
+                asked = [insert_segment_fallback(model, segments, user_ids) for user_ids in audiences]
                 topk, table = _recommend(name, asked, truth, untested, config.recommend, rules, told)
                 folder.write_table(run_files.topk(name), table)
             with meter.hop(f"judge {name}"):
@@ -131,27 +133,20 @@ def configured(name: str, config: Config) -> Recommender:
     return Cascade({name: model, fallback: models.build(fallback, {})})
 
 
-def behind(model: Recommender, segments: Segments | None, users: IdMap) -> Recommender:
-    """Return the model that answers ``users``, by row: of a cascade, with segments between it and its fallback."""
-    if segments is None or not isinstance(model, Cascade):
-        return model
-    return BySegment(model, segments, segments.of_users(users.ids))
-
-
 @dataclass(frozen=True, eq=False)
 class Audience:
-    """Users who get lists: ``rows`` of the map ``users``, and csr ``histories``, one row per entry of ``rows``."""
+    """Users who get lists: ``rows`` of the map ``users``, and ``histories``, one row per entry of ``rows``."""
 
     users: IdMap
     rows: np.ndarray
-    histories: csr_array
+    histories: Histories
 
 
 def _untested_users(parts: Split) -> Audience:
     """Return the users with a history who are not in the test."""
     users = parts.history.users
     rows = np.flatnonzero(parts.test.users.rows(users.ids) < 0)
-    return Audience(users, rows, parts.history.matrix()[rows])
+    return Audience(users, rows, parts.history.histories()[rows])
 
 
 def _recommend(

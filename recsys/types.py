@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -161,18 +161,123 @@ class Interactions:
 
     def matrix(self) -> csr_array:
         """Return float32 values as (users, items); indices are sorted and explicit zeros stay stored."""
-        return self._csr(self.value)
-
-    def times(self) -> csr_array:
-        """Return int64 times in the structure of :meth:`matrix`."""
-        return self._csr(self.time)
-
-    def _csr(self, data: np.ndarray) -> csr_array:
         shape = (len(self.users), len(self.items))
         indptr = np.zeros(shape[0] + 1, dtype=np.int64)
         np.cumsum(np.bincount(self.user, minlength=shape[0]), out=indptr[1:])
         index = np.int32 if len(self) < np.iinfo(np.int32).max else np.int64
-        return csr_array((data, self.item.astype(index, copy=False), indptr.astype(index)), shape=shape)
+        return csr_array((self.value, self.item.astype(index, copy=False), indptr.astype(index)), shape=shape)
+
+    def histories(self) -> Histories:
+        """Return each user's history: the values of :meth:`matrix` with the times of the same entries."""
+        has_times = bool((self.time >= 0).any())
+        return Histories(self.matrix(), self.time if has_times else None)
+
+
+@dataclass(frozen=True, eq=False)
+class Histories:
+    """What is known of ``m`` users when a model scores items for them: one row per user.
+
+    ``values``: csr (m, items) of float32 with sorted indices. Every stored entry was seen; a value > 0 is a like.
+    ``times``: int64[nnz], seconds since 1970 of the entries of ``values``, in the same order, -1 where unknown; None
+    where no event has a time. Of a pair with several events it is the time of the latest.
+
+    A model that ignores order reads ``values`` and pays nothing for the times.
+
+    >>> values = csr_array(np.array([[5.0, 0.0, 1.0], [0.0, 2.0, 0.0]], dtype=np.float32))
+    >>> histories = Histories(values, np.array([90, 30, 60]))
+    >>> histories.positions().tolist()
+    [1, 0, 0]
+    >>> histories.first(1).values.toarray().tolist()
+    [[0.0, 0.0, 1.0], [0.0, 2.0, 0.0]]
+    """
+
+    values: csr_array
+    times: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.times is None:
+            self.values.sort_indices()
+        elif len(self.times) != self.values.nnz:
+            raise ValueError(f"{len(self.times):,} times for {self.values.nnz:,} history entries: give one per entry")
+        elif not self.values.has_sorted_indices:
+            raise ValueError("history entries must be sorted by item within each row, because times follow their order")
+
+    @classmethod
+    def of(cls, histories: Histories | csr_array) -> Histories:
+        """Return ``histories`` as they are; a matrix becomes histories without times."""
+        return histories if isinstance(histories, cls) else cls(csr_array(histories))
+
+    def __len__(self) -> int:
+        return self.values.shape[0]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(users, items)."""
+        return self.values.shape
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """The number of entries in each row: int[m]."""
+        return np.diff(self.values.indptr)
+
+    @property
+    def row_of_entry(self) -> np.ndarray:
+        """The row of each stored entry: int64[nnz]."""
+        return np.repeat(np.arange(len(self)), self.lengths)
+
+    def __getitem__(self, rows: slice | np.ndarray) -> Histories:
+        """Return some rows, by a slice or by row numbers ≥ 0; see :meth:`select` for unknown users."""
+        if self.times is None:
+            return Histories(self.values[rows])
+        if isinstance(rows, slice):
+            start, stop, step = rows.indices(len(self))
+            if step == 1:
+                entries = slice(self.values.indptr[start], self.values.indptr[max(start, stop)])
+                return Histories(self.values[rows], self.times[entries])
+            rows = np.arange(start, stop, step)
+        return self.select(rows)
+
+    def select(self, rows: np.ndarray) -> Histories:
+        """Return the histories of ``rows``; row -1, an unknown user, has an empty one. Stored zeros are kept."""
+        selected = select_rows(self.values, rows)
+        if self.times is None:
+            return Histories(selected)
+        entries = csr_array((self.times, self.values.indices, self.values.indptr), shape=self.shape)
+        return Histories(selected, select_rows(entries, rows).data)
+
+    def where(self, keep: np.ndarray) -> Histories:
+        """Return the histories with the entries of ``keep`` (bool[nnz]) alone."""
+        values = self.values
+        indptr = np.concatenate([[0], np.cumsum(keep)])[values.indptr].astype(values.indptr.dtype)
+        kept = csr_array((values.data[keep], values.indices[keep], indptr), shape=values.shape)
+        return Histories(kept, None if self.times is None else self.times[keep])
+
+    def positions(self) -> np.ndarray:
+        """Return int64[nnz]: the position of each entry in its user's history, 0 for the oldest.
+
+        Entries of one time are in the order of their item rows, and so are all entries where there are no times.
+        """
+        row = self.row_of_entry
+        position = np.arange(self.values.nnz) - self.values.indptr[row]
+        if self.times is None:
+            return position
+        order = np.lexsort((self.values.indices, self.times, row))
+        ranked = np.empty_like(position)
+        ranked[order] = position
+        return ranked
+
+    def first(self, count: int) -> Histories:
+        """Return the histories cut to each user's ``count`` oldest entries."""
+        return self.where(self.positions() < count)
+
+    def ages(self) -> np.ndarray:
+        """Return float64[nnz]: days from each entry to the latest entry of its row; 0 where a time is unknown."""
+        if self.times is None:
+            return np.zeros(self.values.nnz)
+        latest = np.full(len(self), -1, dtype=np.int64)
+        row = self.row_of_entry
+        np.maximum.at(latest, row, self.times)
+        return np.where(self.times < 0, 0.0, (latest[row] - self.times) / 86_400)
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,9 +308,9 @@ class Split:
     rule: str
     about: dict[str, Any] = field(default_factory=dict)
 
-    def histories(self) -> csr_array:
-        """Return (tested users, candidates): row i is what is known of ``test.users`` row i, often nothing."""
-        return select_rows(self.history.matrix(), self.history.users.rows(self.test.users.ids))
+    def histories(self) -> Histories:
+        """Return the histories of the tested users: row i is what is known of ``test.users`` row i, often nothing."""
+        return self.history.histories().select(self.history.users.rows(self.test.users.ids))
 
 
 def select_rows(matrix: csr_array, rows: np.ndarray) -> csr_array:
@@ -239,23 +344,6 @@ class TopK:
         m, k = self.items.shape
         if not (self.scores.shape == self.source.shape == (m, k) and len(self.users) == len(self.shortfall) == m):
             raise ValueError("items, scores and source must be [m, k], users and shortfall [m]")
-
-
-@runtime_checkable
-class Recommender(Protocol):
-    """A function from histories to scores. ``fit`` always starts afresh: fit twice = fit once."""
-
-    def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Learn from ``train``; ``features`` has one row an item of ``train.items``."""
-        ...
-
-    def score(self, histories: csr_array, users: np.ndarray | None = None) -> np.ndarray:
-        """Return float32[m, items] for csr (m, items) histories; NaN = no opinion. May be read-only.
-
-        ``users``: int[m], a number that stands for each user, for models that need an identity (per-user
-        seeds); None means ``0 … m-1``.
-        """
-        ...
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from scipy.sparse import csr_array
 from recsys import models
 from recsys.data.synthetic import checkerboard
 from recsys.errors import ConfigError
+from recsys.models.combining.cascade import Cascade
 from recsys.ranking.rank import recommend
-from recsys.types import Features, IdMap, Interactions
+from recsys.types import Features, Histories, IdMap, Interactions
 
 UNLIKED, UNSEEN = 28, 29
 """Rows of the world's items: one that was only disliked or shrugged at, and one without any event."""
@@ -44,13 +45,12 @@ def world(seed=0, users=60, items=30):
 
 def with_empty_row(histories):
     """Return the histories and, last, one without any entry."""
-    indptr = np.append(histories.indptr, histories.indptr[-1])
-    return csr_array((histories.data, histories.indices, indptr), shape=(histories.shape[0] + 1, histories.shape[1]))
+    return histories.select(np.append(np.arange(len(histories)), -1))
 
 
 def scores_have_the_promised_shape(make):
     train, features = world()
-    scores = make().fit(train, features).score(train.matrix())
+    scores = make().fit(train, features).score(train.histories())
     assert scores.dtype == np.float32
     assert scores.shape == (len(train.users), len(train.items))
     assert not np.isinf(scores).any()
@@ -58,14 +58,14 @@ def scores_have_the_promised_shape(make):
 
 def lists_beyond_the_catalogue_are_padded(make):
     train, features = world()
-    histories = with_empty_row(train.matrix())
+    histories = with_empty_row(train.histories())
     lists = recommend(make().fit(train, features), histories, len(train.items) + 5)
     assert (lists.items[:, -5:] == -1).all()
     assert np.isnan(lists.scores[:, -5:]).all()
     for row, items in enumerate(lists.items):
         listed = items[items >= 0].tolist()
         assert len(set(listed)) == len(listed)
-        assert not set(listed) & set(histories[[row]].indices.tolist())
+        assert not set(listed) & set(histories[[row]].values.indices.tolist())
 
 
 def fit_twice_is_fit_once(make):
@@ -73,25 +73,26 @@ def fit_twice_is_fit_once(make):
     other, other_features = world(seed=1, users=40)
     once = make().fit(train, features)
     twice = make().fit(other, other_features).fit(train, features)
-    np.testing.assert_array_equal(once.score(train.matrix()), twice.score(train.matrix()))
+    np.testing.assert_array_equal(once.score(train.histories()), twice.score(train.histories()))
 
 
 def a_fit_changes_none_of_its_input(make):
     train, features = world()
-    before, about = train.matrix(), features.matrix.toarray()
+    before, times, about = train.matrix(), train.time.copy(), features.matrix.toarray()
     model = make().fit(train, features)
-    histories = train.matrix()
+    histories = train.histories()
     model.score(histories)
     np.testing.assert_array_equal(train.matrix().toarray(), before.toarray())
-    np.testing.assert_array_equal(histories.toarray(), before.toarray())
+    np.testing.assert_array_equal(histories.values.toarray(), before.toarray())
+    np.testing.assert_array_equal(histories.times, times)
     np.testing.assert_array_equal(features.matrix.toarray(), about)
 
 
 def a_batch_is_one_by_one(make):
     train, features = world()
     model = make().fit(train, features)
-    histories = with_empty_row(train.matrix())
-    users = np.arange(histories.shape[0]) + 7
+    histories = with_empty_row(train.histories())
+    users = np.arange(len(histories)) + 7
     batch = model.score(histories, users)
     single = np.vstack([model.score(histories[[row]], users[[row]]) for row in range(len(users))])
     np.testing.assert_allclose(single, batch, rtol=1e-5, atol=1e-5)
@@ -102,40 +103,83 @@ def saving_and_loading_changes_nothing(make, folder):
     model = make().fit(train, features)
     models.save(model, folder / "model")
     loaded = models.load(folder / "model")
-    histories = with_empty_row(train.matrix())
+    histories = with_empty_row(train.histories())
     np.testing.assert_array_equal(loaded.score(histories), model.score(histories))
     assert loaded.sources == model.sources
 
 
-def knowing_is_having_an_opinion(make):
-    """``knows``, where a model has it, is a cheap way to ask whether any score of the row is a number."""
+def can_score_is_having_an_opinion(make):
+    """``can_score`` is a cheap way to ask whether any score of the row is a number."""
     train, features = world()
     model = make().fit(train, features)
-    histories = with_empty_row(train.matrix())
-    if hasattr(model, "knows"):
-        np.testing.assert_array_equal(model.knows(histories), np.isfinite(model.score(histories)).any(axis=1))
+    histories = with_empty_row(train.histories())
+    np.testing.assert_array_equal(model.can_score(histories), np.isfinite(model.score(histories)).any(axis=1))
 
 
-def contributions_sum_to_the_score(make):
-    """Where a model explains a score by the history, the parts sum to the whole, with what everyone gets if it says."""
+def explanations_sum_to_the_score(make):
+    """A model gives the kinds of part that its class claims, no others, and each kind sums to the score."""
     train, features = world()
     model = make().fit(train, features)
-    if not hasattr(model, "contributions"):
-        return
-    histories = train.matrix()
+    histories = train.histories()
     scores = model.score(histories)
+    explained = 0
     for row in range(12):
         history = histories[[row]]
         for item in (0, 1, 7, UNLIKED):
-            parts = model.contributions(history, item)
-            assert parts.shape == (history.nnz,)
-            base = model.base(item) if hasattr(model, "base") else 0.0
-            np.testing.assert_allclose(parts.sum() + base, scores[row, item], rtol=1e-5, atol=1e-5)
+            explanation = model.explain(history, item, user=row)
+            np.testing.assert_allclose(explanation.score, scores[row, item], rtol=1e-5, atol=1e-6)
+            parts = {
+                "history": [] if explanation.history is None else explanation.history.tolist(),
+                "features": list(explanation.features.values()),
+                "members": list(explanation.members.values()),
+            }
+            if np.isnan(scores[row, item]):
+                assert list(parts.values()) == [[], [], []]
+                continue
+            explained += 1
+            scorer = model.scoring_member(history, row)[1] if isinstance(model, Cascade) else model
+            for kind, values in parts.items():
+                if kind in scorer.EXPLAINS:
+                    total = sum(values) + explanation.constant
+                    np.testing.assert_allclose(total, scores[row, item], rtol=1e-4, atol=1e-5)
+                else:
+                    assert values == [], kind
+            assert scorer.EXPLAINS or explanation.note
+            if "history" in scorer.EXPLAINS:
+                assert explanation.history.shape == (history.values.nnz,)
+    assert explained > 10
+
+
+def times_do_not_matter(make):
+    """A model that ignores order scores the same whatever the times are, or without any."""
+    train, features = world()
+    model = make().fit(train, features)
+    histories = train.histories()
+    expected = model.score(histories)
+    shuffled = np.random.default_rng(5).permutation(histories.times)
+    for times in (shuffled, None):
+        np.testing.assert_array_equal(model.score(Histories(histories.values, times)), expected)
+
+
+def capabilities_are_true(make):
+    """What a class claims of itself is what its instances do."""
+    train, features = world()
+    model = make()
+    if model.NEEDS_FEATURES:
+        with pytest.raises(ConfigError, match="items"):
+            make().fit(train)
+    model.fit(train, features)
+    scores = model.score(with_empty_row(train.histories()))
+    if not model.members:  # what a model made of models can do depends on its members
+        assert np.isfinite(scores[-1]).any() == model.SCORES_EVERYONE
+        assert np.isfinite(scores[1:, UNSEEN]).any() == model.SCORES_NEW_ITEMS
+    for name in model.STATE:
+        getattr(model, name)
 
 
 def everyone_is_answered(make):
     train, features = world()
-    lists = recommend(make().fit(train, features), with_empty_row(train.matrix()), 5)
+    lists = recommend(make().fit(train, features), with_empty_row(train.histories()), 5)
     assert (lists.items >= 0).all()
     assert np.isfinite(lists.scores).all()
 
@@ -150,7 +194,7 @@ def the_withheld_diagonal_is_found(make):
 def an_empty_history_is_unknown(make):
     train, features = world()
     model = make().fit(train, features)
-    scores = model.score(with_empty_row(train.matrix()))
+    scores = model.score(with_empty_row(train.histories()))
     assert np.isnan(scores[-1]).all()
     assert np.isnan(scores[0]).all()  # dislikes alone say nothing about likes
     assert np.isfinite(scores[1:-1]).any(axis=1).all()
@@ -158,25 +202,19 @@ def an_empty_history_is_unknown(make):
 
 def an_item_nobody_liked_is_unknown(make):
     train, features = world()
-    scores = make().fit(train, features).score(train.matrix())
+    scores = make().fit(train, features).score(train.histories())
     assert np.isnan(scores[:, [UNLIKED, UNSEEN]]).all()
     assert np.isfinite(scores[1:, :UNLIKED]).all()
-    only = csr_array((np.ones(1, dtype=np.float32), [UNSEEN], [0, 1]), shape=(1, len(train.items)))
+    only = Histories(csr_array((np.ones(1, dtype=np.float32), [UNSEEN], [0, 1]), shape=(1, len(train.items))))
     assert np.isnan(make().fit(train, features).score(only)).all()
 
 
 def content_places_what_nobody_liked(make):
     """Features alone give an item a score, a user with a like gets scores, and an empty history gets none."""
     train, features = world()
-    scores = make().fit(train, features).score(with_empty_row(train.matrix()))
+    scores = make().fit(train, features).score(with_empty_row(train.histories()))
     assert np.isnan(scores[-1]).all()
     assert np.isfinite(scores[1:-1]).all()
-
-
-def content_needs_features(make):
-    train, _ = world()
-    with pytest.raises(ConfigError, match="items"):
-        make().fit(train)
 
 
 ALL = (
@@ -185,9 +223,11 @@ ALL = (
     fit_twice_is_fit_once,
     a_fit_changes_none_of_its_input,
     a_batch_is_one_by_one,
-    knowing_is_having_an_opinion,
-    contributions_sum_to_the_score,
+    can_score_is_having_an_opinion,
+    explanations_sum_to_the_score,
+    times_do_not_matter,
+    capabilities_are_true,
 )
 EVERYONE = (everyone_is_answered,)
-CONTENT = (content_places_what_nobody_liked, content_needs_features)
+CONTENT = (content_places_what_nobody_liked,)
 COLLABORATIVE = (the_withheld_diagonal_is_found, an_empty_history_is_unknown, an_item_nobody_liked_is_unknown)

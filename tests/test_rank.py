@@ -10,10 +10,11 @@ from scipy.sparse import csr_array
 from recsys.errors import ConfigError, InputError
 from recsys.kernels import select_top_k
 from recsys.ranking.rank import recommend, topk_from_table, topk_table
+from recsys.recommender import Recommender
 from recsys.types import SHORTFALL, IdMap
 
 
-class Fixed:
+class Fixed(Recommender):
     """A model with given scores; row i of a block is user ``users[i]``."""
 
     def __init__(self, scores):

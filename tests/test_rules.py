@@ -10,6 +10,7 @@ from scipy.sparse import csr_array
 from recsys.errors import ConfigError, InputError
 from recsys.ranking.business_rules import Available, Quota, Rules, Where, compile_rules, load
 from recsys.ranking.rank import recommend
+from recsys.recommender import Recommender
 from recsys.types import SHORTFALL, IdMap
 
 USERS, ITEMS = IdMap.of(["alice", "bob", "carol"]), IdMap.of(["a", "b", "c", "d", "e", "f"])
@@ -139,13 +140,16 @@ def test_files(tmp_path):
         kept(available=Available(from_field="from", at="soon"))
 
 
-class Given:
+class Given(Recommender):
     """Scores as they are given."""
 
-    sources = ("given",)
+    SOURCE = "given"
 
     def __init__(self, scores):
         self.scores = scores
+
+    def fit(self, train, features=None):
+        return self
 
     def score(self, histories, users=None):
         return self.scores[users]

@@ -11,10 +11,11 @@ from recsys.cli import run_verb
 from recsys.data.weigh import interactions_from_table
 from recsys.errors import ConfigError
 from recsys.features.segment_popularity import Segments, fit_segments
+from recsys.models.combining.wrappers import insert_segment_fallback
 from recsys.ranking.business_rules import Rules, compile_rules
 from recsys.ranking.rank import recommend
 from recsys.runfolder import RunFolder
-from recsys.saved import bundle
+from recsys.saved.open_model import read_history_and_items
 from recsys.types import IdMap, select_rows
 
 LARGE, SMALL, EACH = 60, 30, 10
@@ -195,13 +196,13 @@ def test_where_segments_differ_their_lists_are_the_best_and_popular_is_not(run):
 
 
 def test_everybody_with_a_history_is_still_the_models(run, tmp_path):
-    opened = bundle.known(RunFolder.open(run))[0]
+    opened = read_history_and_items(RunFolder.open(run))[0]
     from recsys.models import load
 
     model = load(run / "model" / "als")
     segments = Segments.load(run)
-    answering = experiment.behind(model, segments, opened.users)
-    histories = opened.matrix()
+    answering = insert_segment_fallback(model, segments, opened.users.ids)
+    histories = opened.histories()
     with_segments, without = (recommend(each, histories, 5) for each in (answering, model))
     assert (with_segments.items == without.items).all()
     assert set(np.unique(with_segments.source)) == {0}
@@ -214,8 +215,8 @@ def test_rules_hold_for_segments(run):
     items = pd.read_parquet(run / "split" / "items.parquet")
     asked = IdMap.of(["new-x0", "new-y0"])
     compiled = compile_rules(Rules(deny=("b0",)), asked, IdMap.of(items["item_id"]), items)
-    answering = experiment.behind(load(run / "model" / "als"), segments, asked)
-    history = select_rows(bundle.known(RunFolder.open(run))[0].matrix(), np.array([-1, -1]))
+    answering = insert_segment_fallback(load(run / "model" / "als"), segments, asked.ids)
+    history = select_rows(read_history_and_items(RunFolder.open(run))[0].matrix(), np.array([-1, -1]))
     found = recommend(answering, history, 3, rules=compiled)
     assert items["item_id"].to_numpy()[found.items[1]].tolist() == ["b1", "b2", "b3"]
 

@@ -22,8 +22,8 @@ def bundle(
 
     Example: recsys bundle runs/als_demo bundles/als_demo
     """
-    from recsys.saved.bundle import write
+    from recsys.saved.bundle import bundle_run
 
-    name = write(run, out, model)
+    name = bundle_run(run, out, model)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     log.print(f"{out}: model {name}, {size / 2**20:.1f} MiB", markup=False)

@@ -129,7 +129,7 @@ def per_user(topk: TopK, truth: Truth, catalogue: Catalogue) -> dict[str, np.nda
         truth: what its histories store is seen, what is > 0 there is liked. Where lists leave out seen items, so do
             the most popular items that serendipity compares with.
     """
-    settings, relevant, histories = truth.settings, truth.relevant, truth.histories
+    settings, relevant, histories = truth.settings, truth.relevant, truth.histories.values
     primary = parse_all(settings.metrics)[0]
     found: dict[str, np.ndarray] = {}
     for groups in catalogue.groups:

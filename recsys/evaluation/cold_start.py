@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_array
 
 from recsys.data.hashing import hash_words, id_bits
 from recsys.evaluation.evaluate import score
@@ -14,7 +13,8 @@ from recsys.evaluation.judging.metrics import parse_all
 from recsys.evaluation.testing.significance import mean_ci
 from recsys.evaluation.truth import Truth
 from recsys.ranking.rank import recommend
-from recsys.types import Interactions, Recommender, select_rows
+from recsys.recommender import Recommender
+from recsys.types import Histories
 
 MOST_USERS = 1_000
 """Users on the curve at most, drawn by hash: enough for narrow intervals, and every cut scores all of them again."""
@@ -33,19 +33,18 @@ class ColdStart:
     ``users``: int[m], the users on the curve as rows of ``truth.users``.
     """
 
-    def __init__(self, truth: Truth, history: Interactions, k: int) -> None:
+    def __init__(self, truth: Truth, k: int) -> None:
         """Choose the users and cut their histories, once for all models.
 
         Args:
             truth: of the run, with or without seen items; the curve always leaves them out.
-            history: what ``truth.histories`` was taken from, for the order of events.
             k: length of the lists.
         """
         self.truth = truth.without_seen()
         self.metric = parse_all(truth.settings.metrics)[0]
         self.k = k
         has_truth = np.diff(self.truth.relevant.indptr) > 0
-        events = np.where(has_truth, np.diff(truth.histories.indptr), -1)
+        events = np.where(has_truth, truth.histories.lengths, -1)
         # A user without any history says nothing about the cut 0 either: the curve has the same users at every cut.
         self.cuts = tuple(
             cut for cut in sorted(set(truth.settings.cold_start)) if (events >= max(cut, 1)).sum() >= FEWEST_USERS
@@ -55,10 +54,10 @@ class ColdStart:
             bits = hash_words(0, id_bits(pd.Index(truth.users.ids_of(users))))
             users = np.sort(users[np.argsort(bits, kind="stable")[:MOST_USERS]])
         self.users = users
-        self.seen = select_rows(truth.histories, users)
-        self.seen.sort_indices()
-        position = _event_positions(self.seen, truth, history, users)
-        self._histories = {cut: _keep_entries(self.seen, position < cut) for cut in self.cuts}
+        whole = truth.histories.select(users)
+        self.seen = whole.values
+        position = _event_positions(whole, truth.users.ids_of(users))
+        self._histories = {cut: whole.where(position < cut) for cut in self.cuts}
 
     def values(self, model: Recommender) -> dict[int, np.ndarray]:
         """Return cut -> float64[users] of the primary metric."""
@@ -83,23 +82,13 @@ def summary(values: dict[str, dict[int, np.ndarray]], metric: str) -> dict[str, 
     return {"metric": metric, "users": users, "curve": rows, "leads": dict(zip(map(str, cuts), leaders, strict=True))}
 
 
-def _event_positions(histories: csr_array, truth: Truth, history: Interactions, users: np.ndarray) -> np.ndarray:
-    """Return int64[nnz of ``histories``]: 0, 1, 2 … within each user, in the order in which the events came."""
-    # Stored zeros vanish from some operations, and -1 stands for an unknown time: + 2 keeps every entry positive.
-    times = csr_array((history.time.astype(np.float64) + 2, (history.user, history.item)), shape=history.matrix().shape)
-    times = select_rows(times, history.users.rows(truth.users.ids)[users])
-    times.sort_indices()
-    row = np.repeat(np.arange(len(users)), np.diff(histories.indptr))
-    tie_break = histories.indices
-    if (history.time < 0).all():
-        tie_break = hash_words(1, id_bits(pd.Index(truth.users.ids_of(users)))[row], histories.indices)
-    order = np.lexsort((tie_break, times.data, row))
+def _event_positions(histories: Histories, user_ids: np.ndarray) -> np.ndarray:
+    """Return int64[nnz]: the position of each entry in its user's history; without times, an order drawn by hash."""
+    if histories.times is not None:
+        return histories.positions()
+    row = histories.row_of_entry
+    chance = hash_words(1, id_bits(pd.Index(user_ids))[row], histories.values.indices)
+    order = np.lexsort((chance, row))
     position = np.empty(len(order), dtype=np.int64)
-    position[order] = np.arange(len(order)) - histories.indptr[row[order]]
+    position[order] = np.arange(len(order)) - histories.values.indptr[row[order]]
     return position
-
-
-def _keep_entries(matrix: csr_array, keep: np.ndarray) -> csr_array:
-    """Return the matrix with the stored entries of ``keep`` (bool[nnz]) alone."""
-    indptr = np.concatenate([[0], np.cumsum(keep)])[matrix.indptr]
-    return csr_array((matrix.data[keep], matrix.indices[keep], indptr), shape=matrix.shape)

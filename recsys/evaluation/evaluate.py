@@ -42,7 +42,7 @@ def evaluate(topk: TopK, truth: Truth, *, name: str) -> Evaluation:
     judged = truth.judge(topk)
     columns = {
         "n_relevant": judged.n_relevant,
-        "n_history": np.diff(truth.histories.indptr).astype(np.int64)[topk.users],
+        "n_history": truth.histories.lengths.astype(np.int64)[topk.users],
         "shortfall": np.array(SHORTFALL, dtype=object)[topk.shortfall],
     }
     return build(name, truth.users.ids_of(topk.users), columns, judged, truth.settings, truth.counts)

@@ -10,7 +10,7 @@ from scipy.sparse import csr_array
 
 from recsys.evaluation.judging.judge import Judged, judge
 from recsys.evaluation.settings import EvaluationSettings
-from recsys.types import IdMap, Split, TopK, select_rows
+from recsys.types import Histories, IdMap, Split, TopK, select_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +18,7 @@ class Truth:
     """What lists are judged against, for the tested users of one split. Row i of each matrix is user i.
 
     ``users``: the m tested users. ``candidates``: the items that lists can name.
-    ``histories``: csr (m, candidates), what was known of each user when the lists were made.
+    ``histories``: of m users over the candidates, what was known of each user when the lists were made.
     ``relevant``: csr (m, candidates + other test items) of values > 0. Test items that are no candidates come after
     them: no model could recommend them, and they count in every denominator.
     ``propensity``: float64[columns of ``relevant``] in (0, 1], the chance that an item's relevance is observed.
@@ -29,7 +29,7 @@ class Truth:
 
     users: IdMap
     candidates: IdMap
-    histories: csr_array
+    histories: Histories
     relevant: csr_array
     propensity: np.ndarray
     counts: dict[str, int]
@@ -71,7 +71,7 @@ class Truth:
         if self.exclude_seen:
             return self
         width = self.relevant.shape[1]
-        seen = np.isin(_cell_numbers(self.relevant, width), _cell_numbers(self.histories, width))
+        seen = np.isin(_cell_numbers(self.relevant, width), _cell_numbers(self.histories.values, width))
         counts = self.counts | {"seen_pairs_removed": int(seen.sum())}
         return replace(self.keep_relevant(~seen), counts=counts, exclude_seen=True)
 

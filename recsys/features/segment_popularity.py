@@ -210,43 +210,6 @@ def fit_segments(
     )
 
 
-class BySegment:
-    """A cascade with segments behind its first model: whom that does not know, his segment speaks for.
-
-    ``rows``: int64[users], the segment of each user that will be asked about, -1 = none: the cascade goes on. The model
-    has ``leads(histories, users)``: bool[m], its first member speaks.
-    """
-
-    def __init__(self, model: Any, segments: Segments, rows: np.ndarray) -> None:
-        self.model, self.segments, self.rows = model, segments, rows
-        self.sources = (*model.sources, *segments.sources)
-
-    def fit(self, train: Interactions, features: Any = None) -> BySegment:
-        """Refuse: its parts are fitted each on its own."""
-        raise RunFolderError("a model with segments is not trained as one: train a run.")
-
-    def score(self, histories: csr_array, users: np.ndarray | None = None) -> np.ndarray:
-        """Return float32[m, items]."""
-        users = np.arange(histories.shape[0]) if users is None else users
-        scores, own = self.model.score(histories, users), self.speaking(histories, users)
-        if (own >= 0).any():
-            scores = np.array(scores)
-            scores[own >= 0] = self.segments.scores[own[own >= 0]]
-        return scores
-
-    def source(self, histories: csr_array, items: np.ndarray, users: np.ndarray | None = None) -> np.ndarray:
-        """Return int8[m, k]: who spoke."""
-        users = np.arange(histories.shape[0]) if users is None else users
-        found, own = np.array(self.model.source(histories, items, users)), self.speaking(histories, users)
-        spoken = own >= 0
-        found[spoken] = (len(self.model.sources) + self.segments.depths[own[spoken]])[:, None]
-        return found
-
-    def speaking(self, histories: csr_array, users: np.ndarray) -> np.ndarray:
-        """Return int64[m], the segment that speaks for each row, -1 where none does."""
-        return np.where(self.model.leads(histories, users), -1, self.rows[users])
-
-
 def parse_user_attributes(pairs: Iterable[str], segments: Segments) -> dict[str, str]:
     """Return column -> value of ``column=value`` texts.
 

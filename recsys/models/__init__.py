@@ -1,4 +1,4 @@
-"""Models: a name and parameters -> a :class:`recsys.types.Recommender`; and a fitted one -> files and back.
+"""Models: a name and parameters -> a :class:`recsys.recommender.Recommender`; and a fitted one -> files and back.
 
     random     a random score                       popular    the most liked items
     recent     the most liked items lately          als        matrix factorization
@@ -10,7 +10,7 @@
     hybrid     chooses parts and weights itself     bpr        pairwise ranking
 
 A model is a dataclass of its parameters. What ``fit`` learns are arrays, dense or sparse, named in the class's
-``STATE``; members, if it is made of models, are in ``models``; how it chose, if it chose, is in ``record`` (JSON).
+``STATE``; members, if it is made of models, are in ``members``; how it chose, if it chose, is in ``record`` (JSON).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import importlib
 import json
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any
+from typing import Any, cast
 from zipfile import BadZipFile
 
 import numpy as np
@@ -28,8 +28,9 @@ from scipy.sparse import issparse, load_npz, save_npz
 
 from recsys import run_files
 from recsys.errors import ConfigError, RunFolderError, suggest_nearest
+from recsys.models.combining.cascade import Cascade
 from recsys.parameters import build_from_parameters
-from recsys.types import Recommender
+from recsys.recommender import Recommender
 
 KINDS = {
     "random": ("collaborative.popular", "Random"),
@@ -76,22 +77,20 @@ def parameters(kind: str) -> list[str]:
     return [field.name for field in dataclasses.fields(kind_class(kind))]
 
 
-def save(model: Any, folder: Path) -> None:
+def save(model: Recommender, folder: Path) -> None:
     """Write a fitted model as ``model.json`` and a file an array (``.npy``; sparse ``.npz``); a member, a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    members = getattr(model, "models", {})
-    for name, member in members.items():
+    for name, member in model.members.items():
         save(member, folder / name)
     about: dict[str, Any] = {"kind": "cascade"}
-    if hasattr(model, "STATE"):
+    if not isinstance(model, Cascade):
         kind = next(kind for kind, (_, name) in KINDS.items() if name == type(model).__name__)
-        about = {"kind": kind, "params": dataclasses.asdict(model), "arrays": list(model.STATE)}
+        params = dataclasses.asdict(cast(Any, model))
+        about = {"kind": kind, "params": params, "arrays": list(model.STATE)}
         for name in model.STATE:
             _write_array(folder / name, getattr(model, name))
-    about |= {"members": list(members), "record": getattr(model, "record", None)}
-    (folder / run_files.MODEL_CARD).write_text(
-        json.dumps({"format": FORMAT} | about, indent=1) + "\n", encoding="utf-8"
-    )
+    about |= {"members": list(model.members), "record": model.record}
+    (folder / "model.json").write_text(json.dumps({"format": FORMAT} | about, indent=1) + "\n", encoding="utf-8")
 
 
 def load(folder: Path) -> Recommender:
@@ -108,14 +107,12 @@ def load(folder: Path) -> Recommender:
             )
         members = {name: load(folder / name) for name in about["members"]}
         if about["kind"] == "cascade":
-            from recsys.models.combining.cascade import Cascade
-
             return Cascade(members)
         model: Any = build(about["kind"], about["params"])
         for name in about["arrays"]:
             setattr(model, name, _read_array(folder / name))
         if members:
-            model.models = members
+            model.members = members
         if about["record"] is not None:
             model.record = about["record"]
     except _DAMAGED as error:

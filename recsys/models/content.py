@@ -15,11 +15,12 @@ from recsys.features.terms import Scheme, require_features, weigh_terms
 from recsys.kernels import select_top_k
 from recsys.linalg import arrays, dense_product, nearest_rows
 from recsys.parameters import STRICT
-from recsys.types import Features, Interactions
+from recsys.recommender import Explanation, Recommender
+from recsys.types import Features, Histories, Interactions
 
 
 @dataclass(config=STRICT)
-class Content:
+class Content(Recommender):
     """Items like the ones in the history, by their attributes and words alone; the only model that needs no crowd.
 
     score(u, i) = cos(Σ_j w_j t_j, t_i), where t is an item's weighted features (:func:`weigh_terms`) and w_j is
@@ -35,7 +36,10 @@ class Content:
     """
 
     STATE: ClassVar = ("terms_", "basis_", "vectors_", "names_")
-    sources: ClassVar = ("content",)
+    NEEDS_FEATURES: ClassVar = True
+    SCORES_NEW_ITEMS: ClassVar = True
+    EXPLAINS: ClassVar = ("history", "features")
+    SOURCE: ClassVar = "content"
 
     scheme: Scheme = "tfidf"
     fields: dict[str, float] = Field(default_factory=dict)
@@ -59,7 +63,7 @@ class Content:
         self.vectors_ = normalize(self.terms_ @ self.basis_) if self.basis_.shape[1] else self.terms_
         return self
 
-    def score(self, histories: csr_array, users: np.ndarray | None = None) -> np.ndarray:
+    def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
         """Return float32[m, items]."""
         profiles, items = self.profiles(histories), self.vectors_
         if isinstance(items, csr_array):
@@ -70,28 +74,28 @@ class Content:
         scores[~filled(profiles)] = np.nan
         return scores.astype(np.float32, copy=False)
 
-    def knows(self, histories: csr_array) -> np.ndarray:
+    def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
         """Return bool[m]: the history holds an item with features."""
         return filled(self.profiles(histories))
 
-    def profiles(self, histories: csr_array) -> np.ndarray | csr_array:
+    def profiles(self, histories: Histories) -> np.ndarray | csr_array:
         """Return users as rows of length 1 (or 0) in the space of ``vectors_`` (items)."""
         return normalize(self._evidence(histories) @ self.vectors_)
 
-    def contributions(self, history: csr_array, item: int) -> np.ndarray:
-        """Return float64[nnz]: what each entry of a (1, items) history adds to the score of ``item``.
+    def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
+        """Return what each entry of the history, and what each feature of ``item``, adds to its score."""
+        score = self._score_of(history, item)
+        if np.isnan(score):
+            return Explanation(score)
+        evidence = self._evidence(history)
+        cosine = self.vectors_[history.values.indices] @ self.vectors_[[item]].T
+        if isinstance(cosine, csr_array):
+            cosine = cosine.toarray()
+        length = np.linalg.norm(_dense(evidence @ self.vectors_))
+        added = evidence.data.astype(np.float64) * cosine.ravel() / length
+        return Explanation(score, history=added, features=self._feature_contributions(history, item))
 
-        They sum to the score; all NaN where it is.
-        """
-        evidence, vectors = self._evidence(history), self.vectors_
-        if not filled(vectors[[item]])[0]:
-            return np.full(history.nnz, np.nan)
-        own = vectors[history.indices] @ vectors[[item]].T
-        own = own.toarray() if isinstance(own, csr_array) else own
-        length = np.linalg.norm(_dense(evidence @ vectors))
-        return evidence.data.astype(np.float64) * own.ravel() / (length or np.nan)
-
-    def terms(self, history: csr_array, item: int) -> dict[str, float]:
+    def _feature_contributions(self, history: Histories, item: int) -> dict[str, float]:
         """Return feature -> what it adds to the score of ``item``, largest first; the values sum to the score."""
         profile = _dense(self.profiles(history)).astype(np.float64)
         row = self.terms_[[item]]
@@ -103,10 +107,12 @@ class Content:
         order = np.argsort(-parts, kind="stable")
         return {str(self.names_[row.indices[k]]): float(parts[k]) for k in order if parts[k] != 0}
 
-    def _evidence(self, histories: csr_array) -> csr_array:
-        weight = np.sign(histories.data) * np.log1p(np.abs(histories.data))
+    def _evidence(self, histories: Histories) -> csr_array:
+        """Return float32 csr (m, items): how much each entry says for, or below 0 against, its item."""
+        values = histories.values
+        weight = np.sign(values.data) * np.log1p(np.abs(values.data))
         weight = np.where(weight < 0, self.dislike * weight, weight).astype(np.float32)
-        return csr_array((weight, histories.indices, histories.indptr), shape=histories.shape)
+        return csr_array((weight, values.indices, values.indptr), shape=values.shape)
 
 
 def similar(

@@ -42,7 +42,9 @@ class Attributes(ALS):
     Reference: Gantner, Drumond, Freudenthaler, Rendle and Schmidt-Thieme, ICDM 2010.
     """
 
-    sources: ClassVar = ("attributes",)
+    NEEDS_FEATURES: ClassVar = True
+    SCORES_NEW_ITEMS: ClassVar = True
+    SOURCE: ClassVar = "attributes"
 
     ridge: Annotated[float, Field(gt=0)] = 3.0
     scheme: Scheme = "tfidf"
@@ -70,7 +72,9 @@ class ContentALS(ALS):
     Reference: Singh and Gordon, KDD 2008, for factors shared by likes and attributes.
     """
 
-    sources: ClassVar = ("content_als",)
+    NEEDS_FEATURES: ClassVar = True
+    SCORES_NEW_ITEMS: ClassVar = True
+    SOURCE: ClassVar = "content_als"
 
     alpha: Annotated[float, Field(ge=0)] = 100.0
     reg: Annotated[float, Field(gt=0)] = 0.1
@@ -121,7 +125,9 @@ class SideEASE(Linear):
     """
 
     STATE: ClassVar = ("rows_", "middle_", "latent_", "own_", "known_")
-    sources: ClassVar = ("side_ease",)
+    NEEDS_FEATURES: ClassVar = True
+    SCORES_NEW_ITEMS: ClassVar = True
+    SOURCE: ClassVar = "side_ease"
 
     content: Annotated[float, Field(ge=0)] = 1.0
     reg: Annotated[float, Field(gt=0)] = 3.0

@@ -33,9 +33,10 @@ from scipy.sparse import csr_array, hstack
 
 from recsys.linalg import arrays, dense_product
 from recsys.models.collaborative.linear import liked
+from recsys.models.combining.wrappers import FixedScores
 from recsys.parameters import STRICT
 from recsys.ranking.rank import recommend
-from recsys.types import Features, Interactions, TopK
+from recsys.types import Interactions, TopK
 
 LIKES, DISLIKES, UNKNOWN = 1, -1, 0
 """The three answers."""
@@ -166,26 +167,13 @@ class Onboarding:
         return _lists(self.expected(answers)[None], [answers], k)
 
 
-class _Given:
-    """A recommender of scores that are already there."""
-
-    sources = ("onboarding",)
-
-    def __init__(self, scores: np.ndarray) -> None:
-        self.scores = scores
-
-    def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        return self
-
-    def score(self, histories: csr_array, users: np.ndarray | None = None) -> np.ndarray:
-        return self.scores if users is None else self.scores[users]
-
-
 def _lists(scores: np.ndarray, answers: list[Answers], k: int) -> TopK:
     known = [np.sort([item for item, said in own.items() if said != UNKNOWN]).astype(np.int32) for own in answers]
     indptr = np.cumsum([0] + [len(row) for row in known])
     data = np.ones(indptr[-1], dtype=np.float32)
-    return recommend(_Given(scores), csr_array((data, np.concatenate(known), indptr), shape=scores.shape), k)
+    return recommend(
+        FixedScores(scores, "onboarding"), csr_array((data, np.concatenate(known), indptr), shape=scores.shape), k
+    )
 
 
 def simulate(

@@ -14,7 +14,8 @@ from scipy.sparse import csr_array
 from recsys import kernels, schema
 from recsys.errors import ConfigError, InputError
 from recsys.ranking.business_rules import CompiledRules
-from recsys.types import SHORTFALL, IdMap, Recommender, TopK, select_rows
+from recsys.recommender import Recommender
+from recsys.types import SHORTFALL, Histories, IdMap, TopK, select_rows
 
 SCORES, ROWS = 16 * 2**20, 1024
 """Bytes of scores in a block: memory of this size is handed out again, larger is asked of the system each time. But so
@@ -26,7 +27,7 @@ Progress = Callable[[int, int], None]
 
 def recommend(
     model: Recommender,
-    histories: csr_array,
+    histories: Histories | csr_array,
     k: int,
     *,
     users: np.ndarray | None = None,
@@ -41,11 +42,12 @@ def recommend(
 
     Args:
         model: fitted; scored in blocks of rows, so (users, items) never exists as a whole.
-        histories: csr (m, items) with sorted indices; every stored entry counts as seen, zeros included.
+        histories: of m users; a csr matrix (m, items) stands for histories without times. Every stored entry counts
+            as seen, zeros included.
         k: length of the lists, ≥ 1; shorter catalogues pad with item -1 and score NaN.
         users: int[m], handed to ``model.score`` and kept in the result; default ``0 … m-1``.
         exclude_seen: leave out what the history holds.
-        seen: csr like ``histories``, what to leave out where the model is not told all of it.
+        seen: csr (m, items), what to leave out where ``histories`` are only a part of it.
         candidates: bool[items], False = never recommended.
         rules: compiled by :func:`recsys.ranking.business_rules.compile_rules`; ``users`` are rows
             of the map it was given (any other number: a user without denials).
@@ -64,6 +66,7 @@ def recommend(
     Raises:
         ConfigError: k < 1, or ``candidates`` of the wrong length.
     """
+    histories = Histories.of(histories)
     m, n = histories.shape
     if k < 1:
         raise ConfigError(f"k is {k}: ask for at least one item")
@@ -72,8 +75,8 @@ def recommend(
     users = np.arange(m) if users is None else np.asarray(users)
     if rules is not None:
         candidates = rules.candidates if candidates is None else candidates & rules.candidates
-    for matrix in (histories,) if seen is None else (histories, seen):
-        matrix.sort_indices()
+    if seen is not None:
+        seen.sort_indices()
     items = np.empty((m, k), dtype=np.int32)
     scores = np.empty((m, k), dtype=np.float32)
     source = np.full((m, k), -1, dtype=np.int8)
@@ -85,21 +88,23 @@ def recommend(
         part = histories[rows]
         raw = np.ascontiguousarray(model.score(part, users[rows]), dtype=np.float32)
         allowed = raw if candidates is None else np.where(candidates, raw, np.float32(np.nan))
-        known = part if seen is None else seen[rows]
-        own = known if exclude_seen else csr_array(part.shape, dtype=np.float32)
-        skip = own if rules is None else _also(own, rules.denied, users[rows])
+        own = part.values if seen is None else seen[rows]
+        if not exclude_seen:
+            own = csr_array(part.shape, dtype=np.float32)
+        skip = own if rules is None else _union(own, rules.denied, users[rows])
         items[rows], scores[rows] = kernels.select_top_k(allowed, skip.indptr, skip.indices, k)
         if rules is not None and rules.quotas:
             items[rows], scores[rows] = within_quotas(allowed, skip, rules.quotas, k)
-        source[rows] = _source(model, part, items[rows], users[rows])
+        listed = items[rows] >= 0
+        source[rows] = np.where(listed, model.source(part, items[rows], users[rows]), -1)
         short = np.flatnonzero(items[rows, -1] < 0)
-        shortfall[start + short] = _why_short(raw[short], own[short], candidates, k)
+        shortfall[start + short] = _shortfall_reasons(raw[short], own[short], candidates, k)
         if progress:
             progress(rows.stop, m)
-    return TopK(users, items, scores, source, _sources(model), shortfall)
+    return TopK(users, items, scores, source, model.sources, shortfall)
 
 
-def _also(seen: csr_array, denied: csr_array, users: np.ndarray) -> csr_array:
+def _union(seen: csr_array, denied: csr_array, users: np.ndarray) -> csr_array:
     """Return the structure of what is seen or denied."""
     own = select_rows(denied, np.where((users >= 0) & (users < denied.shape[0]), users, -1))
     counted = csr_array((np.ones(len(seen.indices), np.float32), seen.indices, seen.indptr), shape=seen.shape)
@@ -146,17 +151,7 @@ def _allowed_places(ranked: np.ndarray, quotas: Sequence[Quota], k: int) -> list
     return places
 
 
-def _sources(model: Recommender) -> tuple[str, ...]:
-    return getattr(model, "sources", (type(model).__name__.lower(),))
-
-
-def _source(model: Recommender, histories: csr_array, items: np.ndarray, users: np.ndarray) -> np.ndarray:
-    if hasattr(model, "source"):
-        return np.where(items >= 0, model.source(histories, items, users), -1).astype(np.int8)
-    return np.where(items >= 0, 0, -1).astype(np.int8)
-
-
-def _why_short(raw: np.ndarray, seen: csr_array, candidates: np.ndarray | None, k: int) -> np.ndarray:
+def _shortfall_reasons(raw: np.ndarray, seen: csr_array, candidates: np.ndarray | None, k: int) -> np.ndarray:
     """Return int8 positions in SHORTFALL for rows whose list is short (rare, hence not compiled).
 
     Args:

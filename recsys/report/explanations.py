@@ -1,4 +1,4 @@
-"""Why a user is shown an item, in a few words: what the model that spoke drew on."""
+"""Why a user is shown an item, in a few words: the parts of the score that add most, with their shares of it."""
 
 from __future__ import annotations
 
@@ -8,85 +8,70 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array
 
-from recsys import models, run_files
-from recsys.models.collaborative.als import ALS
-from recsys.models.collaborative.popular import Popular, Random
-from recsys.models.combining.cascade import Cascade, knows
+from recsys.models.combining.cascade import Cascade
+from recsys.recommender import Explanation, Recommender
 from recsys.report.run_reader import Run
-from recsys.schema import ITEM, USER, VALUE
-from recsys.types import IdMap
+from recsys.saved.open_model import open_item_side
+from recsys.schema import ITEM, TIME, USER, VALUE
+from recsys.types import Histories, IdMap
 
-NAMED = 3
-"""Reasons told, at most."""
+MAX_REASONS = 3
 
 
 @dataclass(frozen=True)
-class Teller:
-    """A run's best model, loaded with what it needs to say why."""
+class Explainer:
+    """A run's best model, opened with what it needs to explain its scores for the sampled users."""
 
     name: str
-    model: Any
+    model: Recommender
     items: IdMap
     run: Run
 
     @classmethod
-    def of(cls, run: Run) -> Teller | None:
-        """Return the teller of the run's best model; None when it is not stored."""
-        place = run.folder.path / run_files.model_folder(str(run.best))
-        if (place / run_files.MODEL_CARD).exists():
-            return cls(str(run.best), models.load(place), IdMap.of(run.items[ITEM]), run)
-        if (place / "item_factors.parquet").exists():  # trained on Spark
-            return cls(str(run.best), *spark_factors(run, str(run.best)), run)
-        return None
+    def of(cls, run: Run) -> Explainer | None:
+        """Return the explainer of the run's best model; None when the run has not kept it."""
+        name = run.best
+        if name is None or not (run.folder.path / "model" / name).is_dir():
+            return None
+        items = IdMap.of(run.items[ITEM])
+        return cls(name, open_item_side(run.folder, name, items), items, run)
 
-    def why(self, user: Any, item: Any, source: str) -> str:
-        """Return the strongest reasons with their shares of the score, or why there are none to tell.
+    def explain(self, user: Any, item: Any, source: str) -> str:
+        """Return the strongest reasons for one listed item with their shares of the score, or why there are none.
 
-        ``source``: who answered, for a user of whom the model does not know enough.
+        Args:
+            source: what the listed item came from, for a user whom the model cannot score.
         """
-        history = self.run.history[self.run.history[USER] == user]
-        rows = self.items.rows(history[ITEM])
-        order = np.argsort(rows)
-        order = order[rows[order] >= 0]
-        row = _row(rows[order], history[VALUE].to_numpy()[order], len(self.items))
-        model, place = self.model, int(self.items.rows([item])[0])
+        history = self._history(user)
+        row = int(self.items.rows([item])[0])
+        model = self.model
         if isinstance(model, Cascade):
-            if not model.leads(row)[0]:
-                return f"the fallback, {source}: not enough known"
-            model = next(iter(model.models.values()))
-        if place < 0 or not knows(model, row)[0]:
-            return f"the fallback, {source}: not enough known"
-        return self._reasons(model, row, place)
+            model = next(iter(model.members.values()))
+        if row < 0 or not model.can_score(history)[0]:
+            return f"from the fallback, {source}: not enough is known of this user"
+        return self._reasons(model.explain(history, row), history)
 
-    def _reasons(self, model: Any, row: Any, item: int) -> str:
-        if hasattr(model, "shares"):
-            parts = list(model.shares(row, item).items())
-        elif hasattr(model, "contributions"):
-            names = [self.run.title(name) for name in self.items.ids_of(row.indices)]
-            parts = list(zip(names, model.contributions(row, item), strict=True))
-            if hasattr(model, "base"):
-                parts.append(("the same for everyone", model.base(item)))
-        elif isinstance(model, Random):
-            return "drawn at random"
-        else:
-            return "the same for everyone" if isinstance(model, Popular) else "the model does not say"
-        total = sum(abs(value) for _, value in parts)
-        if np.isnan(total) or not parts:
+    def _history(self, user: Any) -> Histories:
+        """Return what the run knows of one user, as one row."""
+        table = self.run.history[self.run.history[USER] == user]
+        rows = self.items.rows(table[ITEM])
+        order = np.argsort(rows, kind="stable")
+        order = order[rows[order] >= 0]
+        values = table[VALUE].to_numpy(dtype=np.float32)[order]
+        matrix = csr_array((values, rows[order].astype(np.int32), [0, len(order)]), shape=(1, len(self.items)))
+        times = table[TIME].to_numpy(dtype=np.int64)[order]
+        return Histories(matrix, times if (times >= 0).any() else None)
+
+    def _reasons(self, explanation: Explanation, history: Histories) -> str:
+        if np.isnan(explanation.score):
             return "no opinion on it"
-        best = sorted(parts, key=lambda part: -part[1])[:NAMED]
-        told = "; ".join(f"{name[:40]} {value / total:.0%}" for name, value in best if value > 0)
-        return told or "nothing known speaks for it"
-
-
-def spark_factors(run: Run, name: str) -> tuple[ALS, IdMap]:
-    """Return the local model of factors trained on Spark, and the items that they stand for."""
-    table = run.folder.read_table(run_files.item_factors(name)).sort_values(ITEM, ignore_index=True)
-    items = IdMap.of(table[ITEM])
-    factors = np.array(table["features"].to_list(), dtype=np.float32).reshape(len(table), -1)
-    place = items.rows(table[ITEM])
-    params = {key: value for key, value in run.config.models[name].items() if key in ("alpha", "reg")}
-    return ALS.from_factors(factors[np.argsort(place)], np.ones(len(table), dtype=bool), **params), items
-
-
-def _row(rows: np.ndarray, values: np.ndarray, width: int) -> Any:
-    return csr_array((values.astype(np.float32), rows.astype(np.int32), [0, len(rows)]), shape=(1, width))
+        parts = list(explanation.members.items())
+        if not parts and explanation.history is not None:
+            titles = [self.run.title(name) for name in self.items.ids_of(history.values.indices)]
+            parts = [*zip(titles, explanation.history, strict=True), ("the same for everyone", explanation.constant)]
+        if not parts:
+            return explanation.note
+        total = sum(abs(value) for _, value in parts)
+        strongest = sorted(parts, key=lambda part: -part[1])[:MAX_REASONS]
+        reasons = "; ".join(f"{name[:40]} {value / total:.0%}" for name, value in strongest if value > 0)
+        return reasons or "nothing in the history counts in favour of it"

@@ -1,6 +1,6 @@
 """New events into a bundle, without training: users and items folded in, and how far a retrain would go.
 
-A user with new events is what his *full* history says under the item factors; an item that training did not know is
+A user with new events is what the *full* history says under the item factors; an item that training did not know is
 what its likers say. The item factors of training stay. What a retrain would change is measured by its first step: solve
 every item against the users as they now are, and take
 
@@ -29,10 +29,10 @@ from recsys.models.collaborative.popular import Popular
 from recsys.models.combining.cascade import Cascade
 from recsys.ranking import rank
 from recsys.runfolder import RunFolder
-from recsys.saved import bundle as bundles
-from recsys.saved.bundle import Bundle, StoredFactors
+from recsys.saved.bundle import write_bundle
+from recsys.saved.open_model import SavedModel, is_bundle, open_model
 from recsys.schema import ITEM, TIME, USER
-from recsys.types import IdMap, Interactions, select_rows
+from recsys.types import Histories, IdMap, Interactions
 
 RETRAIN_AT = 0.05
 """Retrain when the new events add more than this to the drift."""
@@ -40,8 +40,11 @@ RETRAIN_AT = 0.05
 
 @dataclass(frozen=True)
 class Update:
-    """What happened. ``before``, ``after``: drift without and with the new events. ``overlap``: mean share of the first
-    ten places that a retrained bundle has too, over users of both; NaN without one."""
+    """What an update did.
+
+    ``before``, ``after``: drift without and with the new events. ``overlap``: mean share of the first ten places that
+    a retrained bundle has too, over users of both; NaN without one.
+    """
 
     events: int
     users_new: int
@@ -59,16 +62,17 @@ class Update:
 
 
 def update(
-    place: str | Path,
+    bundle: str | Path,
     events: str | Path,
     out: str | Path,
     *,
     retrain_at: float = RETRAIN_AT,
     against: str | Path | None = None,
 ) -> Update:
-    """Fold new events into the bundle at ``place``, write it to ``out``, and say how far it has drifted.
+    """Fold new events into ``bundle``, write the result to ``out``, and say how far it has drifted.
 
     Args:
+        bundle: of a run on Spark.
         events: a file of the layout that the bundle's config describes; ids as there.
         against: a bundle of a retrained run, to compare with.
 
@@ -76,107 +80,124 @@ def update(
         RunFolderError: not a bundle of a Spark run, or ``out`` may not be replaced.
         InputError: the events cannot be read.
     """
-    old = bundles.open_bundle(place)
-    if old.factors is None or not isinstance(old.model, Cascade):
-        raise RunFolderError(f"{place}: holds no user factors: only bundles of ALS runs on Spark can be updated.")
-    als: ALS = old.model.models[old.name]  # type: ignore[assignment]
-    read, _ = read_events(events, old.config.data.reading)
-    history, changed = _together(old, read)
-    at = history.users.rows(old.history.users.all_ids)
-    x = np.full((len(history.users), als.rank), np.nan, dtype=np.float32)
-    x[at] = old.factors
-    carried = _wider(als, old.history.items, history.items)
-    x[changed] = _fold(carried, history.matrix()[changed])
-    learned = als.known_ & liked_columns(old.history.matrix())  # others have the factors of their attributes, if any
-    before, _ = _drift(als, learned, np.nan_to_num(old.factors), old.history.matrix())
-    learned = _at(learned, old.history.items, history.items)
-    after, stepped = _drift(carried, learned, np.nan_to_num(x), history.matrix())
-    fresh = liked_columns(history.matrix()) & ~learned
-    grown = _with(carried, np.where(fresh[:, None], stepped, carried.item_factors_), carried.known_ | fresh)
-    x[changed] = _fold(grown, history.matrix()[changed])
-    model = Cascade({old.name: grown, "popular": Popular().fit(history)})
-    ids = pd.DataFrame({ITEM: history.items.all_ids})
-    items, segments = ids.merge(old.items, on=ITEM, how="left"), _segments(old, history)
-    new = replace(old, model=model, history=history, items=items, factors=x, segments=segments)
+    old = open_model(bundle)
+    if not is_bundle(Path(bundle)) or old.user_factors is None or not isinstance(old.model, Cascade):
+        raise RunFolderError(f"{bundle}: holds no user factors: only bundles of ALS runs on Spark can be updated.")
+    als: ALS = old.model.members[old.name]  # type: ignore[assignment]
+    new_events, _ = read_events(events, old.config.data.reading)
+    history, changed_users = _merge_history(old, new_events)
+    matrix = history.matrix()
+    changed = history.histories()[changed_users]
+    user_factors = np.full((len(history.users), als.rank), np.nan, dtype=np.float32)
+    user_factors[history.users.rows(old.history.users.all_ids)] = old.user_factors
+    extended = _extend_catalogue(als, old.history.items, history.items)
+    user_factors[changed_users] = _fold_in(extended, changed)
+    # Items that nobody had liked have, at most, the factors that their attributes predict: they do not drift.
+    trained = als.known_ & liked_columns(old.history.matrix())
+    before, _ = _drift(als, trained, np.nan_to_num(old.user_factors), old.history.matrix())
+    trained = _align_rows(trained, old.history.items, history.items)
+    after, solved = _drift(extended, trained, np.nan_to_num(user_factors), matrix)
+    is_new = liked_columns(matrix) & ~trained
+    item_factors = np.where(is_new[:, None], solved, extended.item_factors_)
+    updated_als = _with_factors(extended, item_factors, extended.known_ | is_new)
+    user_factors[changed_users] = _fold_in(updated_als, changed)
+    item_ids = pd.DataFrame({ITEM: history.items.all_ids})
+    updated = replace(
+        old,
+        model=Cascade({old.name: updated_als, "popular": Popular().fit(history)}),
+        history=history,
+        items=item_ids.merge(old.items, on=ITEM, how="left"),
+        user_factors=user_factors,
+        segments=_recount_segments(old, history),
+    )
     # The bundle that is updated may be replaced: the new one has all of it.
     sources = [events] if against is None else [events, against]
-    bundles.write_bundle(new, Path(out), RunFolder.open(place), sources=sources)
-    overlap = float("nan") if against is None else _overlap(new, bundles.open_bundle(against))
-    strangers = len(history.users) - len(old.history.users)
-    counts = (len(read), strangers, len(changed) - strangers, int(fresh.sum()))
-    return Update(*counts, before, after, retrain_at, overlap)
+    write_bundle(updated, Path(out), RunFolder.open(bundle), sources=sources)
+    users_new = len(history.users) - len(old.history.users)
+    return Update(
+        events=len(new_events),
+        users_new=users_new,
+        users_changed=len(changed_users) - users_new,
+        items_new=int(is_new.sum()),
+        before=before,
+        after=after,
+        retrain_at=retrain_at,
+        overlap=float("nan") if against is None else _overlap(updated, open_model(against)),
+    )
 
 
-def _together(old: Bundle, events: pd.DataFrame) -> tuple[Interactions, np.ndarray]:
+def _merge_history(old: SavedModel, events: pd.DataFrame) -> tuple[Interactions, np.ndarray]:
     """Return the history with the new events in it, and the rows of users who have any."""
     for column, ids in ((USER, old.history.users), (ITEM, old.history.items)):
         if ids.ids.dtype == object:
             events = events.assign(**{column: events[column].astype(str)})
-    weighing = old.config.weigh
-    reference = float(old.history.time.max()) if weighing.half_life_days else None
-    weighed = weigh_events(events, weighing, reference=reference)
-    known = interactions_to_table(old.history)
-    users, items = (IdMap.of(known_ids, weighed[column]) for known_ids, column in _ids(old.history))
-    new = interactions_to_table(aggregate_events(weighed, weighing.aggregate, users, items))
-    both = pd.concat([known, new], ignore_index=True)
-    timed = (both[TIME] >= 0).all()
-    how = "sum" if weighing.aggregate == "count" else weighing.aggregate
-    history = aggregate_events(both if timed else both.drop(columns=TIME), how, users, items)
-    return history, np.unique(users.rows(weighed[USER]))
+    settings = old.config.weigh
+    reference = float(old.history.time.max()) if settings.half_life_days else None
+    weighed = weigh_events(events, settings, reference=reference)
+    users = IdMap.of(old.history.users.all_ids, weighed[USER])
+    items = IdMap.of(old.history.items.all_ids, weighed[ITEM])
+    new_pairs = interactions_to_table(aggregate_events(weighed, settings.aggregate, users, items))
+    pairs = pd.concat([interactions_to_table(old.history), new_pairs], ignore_index=True)
+    if (pairs[TIME] < 0).any():
+        pairs = pairs.drop(columns=TIME)
+    # Counts were made when the pairs were: from here on they add up.
+    rule = "sum" if settings.aggregate == "count" else settings.aggregate
+    return aggregate_events(pairs, rule, users, items), np.unique(users.rows(weighed[USER]))
 
 
-def _segments(old: Bundle, history: Interactions) -> Segments | None:
-    """Return the segments counted anew; who is in which is what the bundle knows."""
+def _recount_segments(old: SavedModel, history: Interactions) -> Segments | None:
+    """Return the segments counted again; who belongs to which is what the bundle knows."""
     if old.segments is None:
         return None
-    wanted = old.config.recommend
-    columns, prior, memory_mb = wanted.segment, wanted.segment_prior, wanted.memory_mb
-    return segment_popularity.fit_segments(history, old.segments.users, columns, prior=prior, memory_mb=memory_mb)
+    settings = old.config.recommend
+    return segment_popularity.fit_segments(
+        history,
+        old.segments.users,
+        settings.segment,
+        prior=settings.segment_prior,
+        memory_mb=settings.memory_mb,
+    )
 
 
-def _ids(history: Interactions) -> list[tuple[np.ndarray, str]]:
-    return [(ids.all_ids, column) for ids, column in ((history.users, USER), (history.items, ITEM))]
+def _extend_catalogue(als: ALS, old: IdMap, new: IdMap) -> ALS:
+    """Return the model over a larger catalogue; it has no factor for the items that came in."""
+    return _with_factors(als, _align_rows(als.item_factors_, old, new), _align_rows(als.known_, old, new))
 
 
-def _wider(als: ALS, old: IdMap, new: IdMap) -> ALS:
-    """Return the model over a larger catalogue; it knows nothing of what came in."""
-    return _with(als, _at(als.item_factors_, old, new), _at(als.known_, old, new))
+def _align_rows(values: np.ndarray, old: IdMap, new: IdMap) -> np.ndarray:
+    """Return the values of old items in the rows of new ones, 0 or False for the rest."""
+    aligned = np.zeros((len(new), *values.shape[1:]), dtype=values.dtype)
+    aligned[new.rows(old.all_ids)] = values
+    return aligned
 
 
-def _at(rows: np.ndarray, old: IdMap, new: IdMap) -> np.ndarray:
-    """Return what stands for old items in rows of new ones, 0 or False for the rest."""
-    found = np.zeros((len(new), *rows.shape[1:]), dtype=rows.dtype)
-    found[new.rows(old.all_ids)] = rows
-    return found
-
-
-def _with(als: ALS, factors: np.ndarray, known: np.ndarray) -> ALS:
+def _with_factors(als: ALS, item_factors: np.ndarray, has_factor: np.ndarray) -> ALS:
     settings = {name: value for name, value in asdict(als).items() if name != "rank"}
-    return type(als).from_factors(factors, known, **settings)
+    return type(als).from_factors(item_factors, has_factor, **settings)
 
 
-def _fold(als: ALS, histories: csr_array) -> np.ndarray:
-    return np.where(als.knows(histories)[:, None], als.user_factors(histories), np.float32(np.nan))
+def _fold_in(als: ALS, histories: Histories) -> np.ndarray:
+    """Return float32[m, rank], NaN rows for histories that the model cannot score."""
+    return np.where(als.can_score(histories)[:, None], als.user_factors(histories), np.float32(np.nan))
 
 
-def _drift(als: ALS, known: np.ndarray, x: np.ndarray, matrix: csr_array) -> tuple[float, np.ndarray]:
-    """Return the drift of items ``known`` from training, and all factors after one step against the users ``x``."""
-    y = half_step(matrix.T.tocsr(), x.astype(np.float64), als.objective)
-    moved = np.linalg.norm(y[known] - als.item_factors_[known])
-    return float(moved / np.linalg.norm(als.item_factors_[known])), y.astype(np.float32)
+def _drift(als: ALS, trained: np.ndarray, user_factors: np.ndarray, matrix: csr_array) -> tuple[float, np.ndarray]:
+    """Return the drift of the trained items, and all item factors after one step against the users as they are."""
+    solved = half_step(matrix.T.tocsr(), user_factors.astype(np.float64), als.objective)
+    change = np.linalg.norm(solved[trained] - als.item_factors_[trained])
+    return float(change / np.linalg.norm(als.item_factors_[trained])), solved.astype(np.float32)
 
 
-def _overlap(new: Bundle, other: Bundle, k: int = 10, most: int = 10_000) -> float:
-    """Return the mean share of common items in the first k places, over at most ``most`` users of both."""
-    ids = new.history.users.all_ids
-    ids = ids[other.history.users.rows(ids) >= 0]
-    ids = ids[:: max(1, len(ids) // most)]
-    lists = [_lists(each, ids, k) for each in (new, other)]
-    return float(np.mean([len(set(a) & set(b)) / k for a, b in zip(*lists, strict=True)]))
+def _overlap(updated: SavedModel, retrained: SavedModel, k: int = 10, max_users: int = 10_000) -> float:
+    """Return the mean share of common items in the first k places, over at most ``max_users`` users of both."""
+    user_ids = updated.history.users.all_ids
+    user_ids = user_ids[retrained.history.users.rows(user_ids) >= 0]
+    user_ids = user_ids[:: max(1, len(user_ids) // max_users)]
+    pairs = zip(_lists(updated, user_ids, k), _lists(retrained, user_ids, k), strict=True)
+    return float(np.mean([len(set(a) & set(b)) / k for a, b in pairs]))
 
 
-def _lists(each: Bundle, ids: np.ndarray, k: int) -> list[list[object]]:
-    rows = each.history.users.rows(ids)
-    model = each.model if each.factors is None else StoredFactors(each.model, each.factors[rows])
-    found = rank.recommend(model, select_rows(each.history.matrix(), rows), k).items  # type: ignore[arg-type]
-    return [list(each.history.items.ids_of(row[row >= 0])) for row in found]
+def _lists(saved: SavedModel, user_ids: np.ndarray, k: int) -> list[list[object]]:
+    model = saved.recommender(pd.DataFrame({USER: user_ids}))
+    lists = rank.recommend(model, saved.histories(user_ids), k)
+    return [list(saved.history.items.ids_of(row[row >= 0])) for row in lists.items]

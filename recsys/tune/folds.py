@@ -16,8 +16,9 @@ from recsys.evaluation.evaluate import evaluate
 from recsys.evaluation.truth import Truth
 from recsys.features.encoding import encode_features
 from recsys.ranking.rank import recommend
+from recsys.recommender import Recommender
 from recsys.schema import ITEM, TIME, USER, VALUE
-from recsys.types import Features, IdMap, Recommender, Split
+from recsys.types import Features, IdMap, Split
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from recsys.evaluation.summary import summarise
 from recsys.evaluation.truth import Truth
 from recsys.models import build
 from recsys.ranking.rank import recommend
-from recsys.types import IdMap, TopK
+from recsys.types import Histories, IdMap, TopK
 
 ITEMS, USERS, K = 30, 25, 5
 
@@ -63,7 +63,7 @@ def measured(world, exclude_seen=True):
     truth = Truth(
         users=IdMap.of(np.arange(USERS)),
         candidates=ids,
-        histories=stored(history),
+        histories=Histories(stored(history)),
         relevant=csr_array(relevant),
         propensity=np.ones(relevant.shape[1]),
         counts={},

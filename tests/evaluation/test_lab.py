@@ -12,6 +12,7 @@ from recsys.evaluation.agreement.measures import parse_measure
 from recsys.evaluation.agreement.rankings import Pairs, Rankings
 from recsys.evaluation.lab import simulate, studies
 from recsys.evaluation.lab.labelled import discrimination_auc
+from recsys.recommender import Recommender
 
 SMALL = studies.LabSettings(items=12, pairs=600, users=20, experiments=2000)
 
@@ -129,17 +130,17 @@ def test_a_worse_top_is_seen_by_measures_that_look_there():
 
 
 def test_own_model_is_told_from_a_strangers():
-    class Taste:
+    class Taste(Recommender):
         """Scores an item by the user's own later rating of it: the best that an own model can be."""
 
         def __init__(self, table):
             self.table = table
 
-        def fit(self, train):
+        def fit(self, train, features=None):
             self.rows = np.array([self.table[train.users.ids[u]] for u in range(len(train.users))])
             return self
 
-        def score(self, histories, users):
+        def score(self, histories, users=None):
             return self.rows[users]
 
     rng = np.random.default_rng(0)

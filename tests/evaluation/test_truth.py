@@ -15,6 +15,7 @@ from recsys.evaluation.cold_start import ColdStart
 from recsys.evaluation.settings import EvaluationSettings
 from recsys.evaluation.truth import Truth
 from recsys.ranking.rank import recommend
+from recsys.recommender import Recommender
 from recsys.types import IdMap, Split
 
 DEBIASED, PLAIN = "recall[ips=0.5]@10", "ndcg@10"
@@ -74,7 +75,7 @@ def test_what_is_relevant_and_what_is_counted_by_hand():
     split = Split(train, train, test, "by hand")
     truth = Truth.of(split, EvaluationSettings(relevant=2))
     assert truth.relevant.toarray().tolist() == [[0, 4, 0, 0, 4], [0, 0, 0, 0, 0]]
-    assert truth.histories.toarray().tolist() == [[1, 0, 0, 1], [0, -1, 1, 1]]
+    assert truth.histories.values.toarray().tolist() == [[1, 0, 0, 1], [0, -1, 1, 1]]
     assert truth.counts == {"seen_pairs_removed": 1, "relevant_outside_candidates": 1}
     # Likes in train: 1, 0, 1, 2, and 0 for the item that is no candidate.
     np.testing.assert_array_equal(truth.propensity, [2 / 3, 1 / 3, 2 / 3, 1, 1 / 3])
@@ -83,9 +84,12 @@ def test_what_is_relevant_and_what_is_counted_by_hand():
     assert with_seen.counts == {"seen_pairs_removed": 0, "relevant_outside_candidates": 1}
 
 
-class LowRowsFirst:
+class LowRowsFirst(Recommender):
+    def fit(self, train, features=None):
+        return self
+
     def score(self, histories, users=None):
-        return np.tile(-np.arange(histories.shape[1], dtype=np.float32), (histories.shape[0], 1))
+        return np.tile(-np.arange(histories.shape[1], dtype=np.float32), (len(histories), 1))
 
 
 def test_lists_of_some_users_are_judged_by_their_rows():
@@ -105,7 +109,7 @@ def test_the_cold_start_curve_of_a_debiased_metric_weighs_by_propensity():
     test = interactions([(u, i, 1.0) for u in range(n_users) for i in chosen[u]])
     split = Split(train, train, test, "by hand")
     truth = Truth.of(split, EvaluationSettings(metrics=("recall[ips=0.5]@5",), cold_start=(0, 4)))
-    values = ColdStart(truth, split.history, k).values(LowRowsFirst())
+    values = ColdStart(truth, k).values(LowRowsFirst())
     likes = [sum(item in own for own in seen) for item in range(n_items)]
     weight = [((1 + max(likes)) / (1 + n)) ** 0.5 for n in likes]
     expected = []

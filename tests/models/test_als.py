@@ -12,7 +12,7 @@ from recsys.als.definition import Objective
 from recsys.errors import InputError
 from recsys.models import build
 from recsys.models.collaborative import als as local_als
-from recsys.types import Features, IdMap, Interactions
+from recsys.types import Features, Histories, IdMap, Interactions
 
 OBJECTIVES = (
     Objective(alpha=3.0, reg=0.2, nu=1.0, beta=0.0),  # Spark
@@ -241,9 +241,10 @@ def test_isolated_pairs_do_not_stop_the_training(name, seed):
     model = fitted["cg"]
     assert np.isfinite(model.losses_).all()
     assert model.losses_[-1] < 1.01 * fitted["cholesky"].losses_[-1]
-    users = np.flatnonzero(model.knows(matrix))
-    x = model.user_factors(matrix)
-    assert np.isfinite(model.score(matrix)[np.ix_(users, model.known_)]).all()
+    histories = Histories(matrix)
+    users = np.flatnonzero(model.can_score(histories))
+    x = model.user_factors(histories)
+    assert np.isfinite(model.score(histories)[np.ix_(users, model.known_)]).all()
     _assert_solves(x, model.item_factors_, matrix, model.objective)
 
 

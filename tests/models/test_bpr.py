@@ -20,7 +20,7 @@ def test_a_fold_in_is_a_minimum(rank):
     likes = liked(train.matrix(), model.known_, binary=True)
     y, b = model.item_factors_.astype(float), model.bias_.astype(float)
     y, b = y - y[model.known_].mean(axis=0), b - b[model.known_].mean()
-    x = model.user_factors(train.matrix()).astype(float)
+    x = model.user_factors(train.histories()).astype(float)
     assert not x[0].any()  # no likes
     for user in range(1, 8):
         items = likes[[user]].indices
@@ -35,7 +35,7 @@ def test_a_fold_in_is_a_minimum(rank):
 def test_likes_score_above_the_rest():
     train, _ = world()
     model = build("bpr", {"rank": 6}).fit(train)
-    scores, matrix = model.score(train.matrix()), train.matrix().toarray()
+    scores, matrix = model.score(train.histories()), train.matrix().toarray()
     known = model.known_
     better = [
         scores[u, known & (matrix[u] > 0)].mean() - scores[u, known & (matrix[u] <= 0)].mean() for u in range(1, 60)
@@ -50,13 +50,16 @@ def test_an_entry_adds_what_its_doubt_pulls(rank):
     model = build("bpr", {"rank": rank, "reg": 0.05}).fit(train)
     y, b, known = model.item_factors_.astype(float), model.bias_.astype(float), model.known_
     for user in (1, 2, 5):
-        history = train.matrix()[[user]]
-        x, items = model.user_factors(history)[0].astype(float), history.indices
-        own, likes = y[items] - y[known].mean(axis=0), (history.data > 0) & known[items]
+        history = train.histories()[[user]]
+        values = history.values
+        x, items = model.user_factors(history)[0].astype(float), values.indices
+        own, likes = y[items] - y[known].mean(axis=0), (values.data > 0) & known[items]
         doubt = 1 / (1 + np.exp(own @ x + b[items] - b[known].mean()))
-        parts = model.contributions(history, 7)
+        explanation = model.explain(history, 7)
+        parts = explanation.history
         np.testing.assert_allclose(parts, likes * doubt * (own @ y[7]) / (0.05 * likes.sum()), rtol=1e-4, atol=1e-6)
         assert not parts[~likes].any()
         assert (~likes).any()
+        assert explanation.constant == pytest.approx(b[7])
         assert parts.sum() + b[7] == pytest.approx(model.score(history)[0, 7], abs=1e-5)
-    assert np.isnan(model.base(UNLIKED))
+    assert np.isnan(model.explain(history, UNLIKED).score)

@@ -15,7 +15,7 @@ from recsys.features.terms import add_constant_column, weigh_terms
 from recsys.models import build
 from recsys.models.combining.trial import subset
 from recsys.models.content import similar
-from recsys.types import Features
+from recsys.types import Features, Histories
 
 
 def ridge_twin(x, y, reg, weight):
@@ -79,7 +79,7 @@ def test_side_ease_minimises_what_it_says_on_either_side(dims, likes):
         left = gram[np.ix_(others, others)] + reg * np.eye(len(gram) - 1)
         twin[others, item] = np.linalg.solve(left, gram[others, item])
     liked = np.where(train.matrix().toarray() > 0, 1.0, 0.0)
-    scores = model.score(train.matrix())
+    scores = model.score(train.histories())
     rows = np.isfinite(scores).any(axis=1)
     assert rows.any()
     np.testing.assert_allclose(scores[rows], (liked @ twin)[rows], rtol=1e-3, atol=1e-4)
@@ -88,7 +88,7 @@ def test_side_ease_minimises_what_it_says_on_either_side(dims, likes):
 def test_side_ease_of_nothing_has_no_opinion_or_none_that_differs():
     train, features = contract.world()
     model = build("side_ease", {"content": 0.0}).fit(subset(train, train.value < 0), features)
-    assert set(np.unique(model.score(train.matrix())[1:])) <= {0.0}
+    assert set(np.unique(model.score(train.histories())[1:])) <= {0.0}
 
 
 def test_side_ease_states_the_memory_it_would_need():
@@ -112,21 +112,23 @@ def test_content_scores_are_cosines_and_dislikes_push_away():
     train, _ = contract.world(users=4, items=30)
     model = build("content", {"scheme": "raw"}).fit(train, features)
     history = csr_array(np.array([[2.0, 0, 0, 0]], np.float32))
-    np.testing.assert_allclose(model.score(history), [[1, 0, np.sqrt(0.5), np.nan]], atol=1e-6)
+    np.testing.assert_allclose(model.score(Histories(history)), [[1, 0, np.sqrt(0.5), np.nan]], atol=1e-6)
     torn = csr_array(np.array([[2.0, -2.0, 0, 0]], np.float32))
-    assert model.score(torn)[0, 1] < 0
-    assert not model.knows(csr_array(np.array([[0, 0, 0, 1.0]], np.float32)))[0]
-    np.testing.assert_array_equal(model.contributions(torn, 3), [np.nan, np.nan])  # as the score: no opinion, not 0
+    assert model.score(Histories(torn))[0, 1] < 0
+    assert not model.can_score(Histories(csr_array(np.array([[0, 0, 0, 1.0]], np.float32))))[0]
+    explanation = model.explain(Histories(torn), 3)
+    assert np.isnan(explanation.score)
+    assert explanation.history is None  # no opinion, not 0
 
 
 @pytest.mark.parametrize("params", [{}, {"dims": 3}, {"scheme": "bm25", "fields": {"odd": 3}}])
 def test_terms_sum_to_the_score(params):
     train, features = contract.world()
     model = build("content", params).fit(train, features)
-    histories = train.matrix()
+    histories = train.histories()
     scores = model.score(histories)
     for row, item in [(1, 0), (5, 7), (9, 29)]:
-        told = model.terms(histories[[row]], item)
+        told = model.explain(histories[[row]], item).features
         assert list(told.values()) == sorted(told.values(), reverse=True)
         np.testing.assert_allclose(sum(told.values()), scores[row, item], rtol=1e-5, atol=1e-6)
 

@@ -11,12 +11,6 @@ from recsys.data.synthetic import checkerboard
 from recsys.errors import RunFolderError
 from recsys.models.combining.cascade import Cascade
 
-ANSWER_EVERYONE = {"random", "popular", "recent"}
-"""Kinds with an opinion whatever the history; every other kind is personal and collaborative."""
-
-CONTENT = {"content", "attributes", "content_als", "side_ease"}
-"""Personal kinds that need item features, and place items that nobody liked."""
-
 PARAMS = {"als": {"rank": 16}, "bpr": {"rank": 8}, "attributes": {"rank": 8}, "content_als": {"rank": 8}}
 PARAMS["blend"] = {"parts": {"als": {"rank": 8}, "content": {}}, "weights": {"content": 0.5}}
 PARAMS["hybrid"] = {"parts": ["popular", "content", "side_ease"], "placebo": False}
@@ -52,11 +46,15 @@ def kind_of(name):
 
 
 def promises(kind):
-    if kind in ANSWER_EVERYONE | {"cascade"}:
+    """Return the further checks that follow from what a class claims of itself."""
+    if kind == "cascade":
         return contract.EVERYONE
+    claims = models.kind_class(kind)
     if kind in ("blend", "hybrid"):
         return ()
-    return contract.CONTENT if kind in CONTENT else contract.COLLABORATIVE
+    if claims.SCORES_EVERYONE:
+        return contract.EVERYONE
+    return contract.CONTENT if claims.NEEDS_FEATURES else contract.COLLABORATIVE
 
 
 def checks():

@@ -25,7 +25,7 @@ def test_scores_are_likes_times_weights():
     train, _ = world()
     model = build("ease", {}).fit(train)
     p = (train.matrix().toarray() > 0)[:, model.known_]
-    found = model.score(train.matrix())[1:, model.known_]
+    found = model.score(train.histories())[1:, model.known_]
     np.testing.assert_allclose(found, p[1:] @ model.weights_, rtol=1e-5, atol=1e-6)
 
 
@@ -34,4 +34,4 @@ def test_what_does_not_fit_is_refused_with_a_way_out():
     assert 14 * 399**2 > 2**20
     with pytest.raises(InputError, match=r"more than memory_mb = 1\. .*'spectral'"):
         build("ease", {"memory_mb": 1}).fit(train)
-    assert build("ease", {"memory_mb": 8}).fit(train).knows(train.matrix()).any()
+    assert build("ease", {"memory_mb": 8}).fit(train).can_score(train.histories()).any()

@@ -16,7 +16,8 @@ from recsys.models.combining import hybrid
 from recsys.models.combining.blend import comparable, mix, reordered
 from recsys.models.combining.search import Search
 from recsys.models.combining.trial import Trial, hide_items, hide_pairs, subset
-from recsys.types import Features
+from recsys.recommender import Recommender
+from recsys.types import Features, Histories
 
 SMALL = {"parts": ["popular", "rp3beta", "content", "side_ease"], "placebo": True}
 
@@ -72,7 +73,7 @@ def test_the_choice_is_recorded_with_its_ablation():
     assert {"hybrid", "collaborative", "content"} | ({"shuffled"} if told else set()) == set(record["ablation"])
     best = max(part["ndcg@100"] for part in record["parts"].values())
     assert record["ablation"]["hybrid"] >= best - 0.02
-    assert np.isfinite(model.score(train.matrix()[1:])).all()  # new items too
+    assert np.isfinite(model.score(train.histories()[1:])).all()  # new items too
 
 
 def test_features_of_noise_are_not_used_to_rank_what_people_chose():
@@ -89,8 +90,8 @@ def test_one_event_a_user_leans_on_content_and_says_so():
     one = subset(train, np.isin(np.arange(len(train)), first[1:]))
     model = build("hybrid", {}).fit(one, features)
     assert "leans on content" in model.record["why"]
-    assert set(model.models) == {"side_ease", "content_als"}
-    assert np.isfinite(model.score(one.matrix()[1:])).all()
+    assert set(model.members) == {"side_ease", "content_als"}
+    assert np.isfinite(model.score(one.histories()[1:])).all()
 
 
 def refusing(monkeypatch, kind, most):
@@ -108,14 +109,14 @@ def refusing(monkeypatch, kind, most):
 def test_a_part_that_only_fits_on_the_trial_is_left_out(monkeypatch):
     train, features = contract.world(users=300)
     settings = {"parts": ["side_ease", "popular"], "placebo": False}
-    assert "side_ease" in build("hybrid", settings).fit(train, features).models
+    assert "side_ease" in build("hybrid", settings).fit(train, features).members
     refusing(monkeypatch, "side_ease", len(train) - 1)
     model = build("hybrid", settings).fit(train, features)
     assert model.record["parts"]["side_ease"]
     assert model.record["left_out"] == {"side_ease": "too large"}
     assert model.record["weights"] == {"popular": 1.0}
     np.testing.assert_allclose(
-        model.score(train.matrix()), comparable(model.models["popular"].score(train.matrix())), rtol=1e-5
+        model.score(train.histories()), comparable(model.members["popular"].score(train.histories())), rtol=1e-5
     )
 
 
@@ -132,7 +133,7 @@ def test_new_items_stay_last_where_no_part_that_fits_knows_them(monkeypatch):
     train, features = contract.world(users=300)
     monkeypatch.setattr(Search, "climb", refuse(Search.climb, "side_ease"))
     model = build("hybrid", {"parts": ["popular", "side_ease"]}).fit(train, features)
-    assert list(model.models) == ["popular"]
+    assert list(model.members) == ["popular"]
 
 
 def refuse(climb, kind):
@@ -149,8 +150,8 @@ def refuse(climb, kind):
 def test_one_part_for_new_items_is_a_part_like_any_other():
     train, features = contract.world(users=300)
     model = build("hybrid", {"parts": ["attributes"]}).fit(train, features)
-    assert list(model.models) == ["attributes"]
-    assert np.isfinite(model.score(train.matrix()[1:])).all()
+    assert list(model.members) == ["attributes"]
+    assert np.isfinite(model.score(train.histories()[1:])).all()
 
 
 @pytest.mark.parametrize("how", ["standard", "rrf"])
@@ -160,7 +161,7 @@ def test_what_a_trial_values_is_what_the_blend_scores(how):
     weights = {"popular": 1.0, "content": 0.5}
     model = build("blend", {"parts": {p: {} for p in weights}, "weights": weights, "how": how})
     model.fit(trial.train, features)
-    for name, part in model.models.items():
+    for name, part in model.members.items():
         trial.listen(name, part)
     np.testing.assert_allclose(trial.mixed(weights), model.score(trial.histories), rtol=1e-5)
 
@@ -181,20 +182,20 @@ def test_shares_of_the_parts_sum_to_the_score():
     train, features = contract.world()
     model = build("blend", {"parts": {"als": {"rank": 4}, "content": {}}, "weights": {"content": 2}})
     model.fit(train, features)
-    history = train.matrix()[[5]]
+    history = train.histories()[[5]]
     for item in (0, 3, 29):
-        told = model.shares(history, item)
+        told = model.explain(history, item).members
         np.testing.assert_allclose(sum(told.values()), model.score(history)[0, item], rtol=1e-4)
-    assert set(model.shares(history, 29)) == {"content"}  # nobody liked it: ALS has no opinion
+    assert set(model.explain(history, 29).members) == {"content"}  # nobody liked it: ALS has no opinion
 
 
 def test_weights_depend_on_history_length_and_new_items_keep_their_places():
     train, features = contract.world()
     model = build("blend", {"parts": {"popular": {}, "content": {}}}).fit(train, features)
     model.weights_ = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]])
-    one = csr_array(np.eye(1, 30, 4, dtype=np.float32))
-    many = csr_array(np.array([[1.0] * 6 + [0.0] * 24], np.float32))
-    popular, content = model.models.values()
+    one = Histories(csr_array(np.eye(1, 30, 4, dtype=np.float32)))
+    many = Histories(csr_array(np.array([[1.0] * 6 + [0.0] * 24], np.float32)))
+    popular, content = model.members.values()
     np.testing.assert_allclose(model.score(one), comparable(popular.score(one)), rtol=1e-5)
     np.testing.assert_allclose(model.score(many), comparable(content.score(many)), rtol=1e-5)
     before = model.score(one)
@@ -209,48 +210,51 @@ def test_who_is_known_only_by_what_orders_new_items_is_known():
     model = build("blend", {"parts": {"als": {"rank": 4}, "content": {}}, "weights": {"content": 0}})
     model.fit(train, features)
     stranger = csr_array(np.eye(1, 30, 29, dtype=np.float32))  # likes what nobody liked: ALS has no opinion
-    both = csr_array(np.vstack([stranger.toarray(), train.matrix()[[5]].toarray()]))
-    assert model.knows(both).tolist() == [False, True]
+    both = Histories(csr_array(np.vstack([stranger.toarray(), train.matrix()[[5]].toarray()])))
+    assert model.can_score(both).tolist() == [False, True]
     model.cold_weights_ = np.array([0.0, 1.0])
-    assert model.knows(both).tolist() == [True, True]
+    assert model.can_score(both).tolist() == [True, True]
     assert np.isfinite(model.score(both)).any(axis=1).all()
 
 
-class Fixed:
+class Fixed(Recommender):
     """Scores everyone alike."""
 
     def __init__(self, *scores):
         self.scores = np.array([scores], dtype=np.float32)
 
+    def fit(self, train, features=None):
+        return self
+
     def score(self, histories, users=None):
-        return np.repeat(self.scores, histories.shape[0], axis=0)
+        return np.repeat(self.scores, len(histories), axis=0)
 
 
 def test_new_items_are_compared_among_new_items():
     """Beside the known items' scores those of the new ones hardly differ; among themselves both parts count."""
     model = build("blend", {"parts": {"a": {}, "b": {}}})
-    model.models = {"a": Fixed(0, 100, 50, 1, 2, 3), "b": Fixed(0, 1, 0.5, 30, 20, -10)}
+    model.members = {"a": Fixed(0, 100, 50, 1, 2, 3), "b": Fixed(0, 1, 0.5, 30, 20, -10)}
     model.weights_, model.cold_weights_ = np.ones((4, 2)), np.ones(2)
     model.cold_ = np.array([False] * 3 + [True] * 3)
-    history = csr_array(np.eye(1, 6, dtype=np.float32))
+    history = Histories(csr_array(np.eye(1, 6, dtype=np.float32)))
     a, b = (np.array(own, dtype=float) for own in ((1, 2, 3), (30, 20, -10)))
     mean = ((a - a.mean()) / a.std() + (b - b.mean()) / b.std()) / 2
     assert np.argsort(-model.score(history)[0, 3:]).tolist() == np.argsort(-mean).tolist() == [1, 2, 0]
     for place in range(3):
-        assert sum(model.shares(history, 3 + place).values()) == pytest.approx(mean[place], abs=1e-6)
+        assert sum(model.explain(history, 3 + place).members.values()) == pytest.approx(mean[place], abs=1e-6)
 
 
 def test_a_new_item_that_is_not_reordered_is_explained_as_any_other():
     """Where no part that orders new items has an opinion, the score stays that of the first weights."""
     model = build("blend", {"parts": {"a": {}, "b": {}}})
-    model.models = {"a": Fixed(0, 100, 1, 2, 3), "b": Fixed(0, 1, np.nan, 20, -10)}
+    model.members = {"a": Fixed(0, 100, 1, 2, 3), "b": Fixed(0, 1, np.nan, 20, -10)}
     model.weights_, model.cold_weights_ = np.ones((4, 2)), np.array([0.0, 1.0])
     model.cold_ = np.array([False] * 2 + [True] * 3)
-    history = csr_array(np.eye(1, 5, dtype=np.float32))
-    told = model.shares(history, 2)
+    history = Histories(csr_array(np.eye(1, 5, dtype=np.float32)))
+    told = model.explain(history, 2).members
     assert set(told) == {"a"}
     assert sum(told.values()) == pytest.approx(model.score(history)[0, 2], abs=1e-6)
-    assert set(model.shares(history, 3)) == {"b"}
+    assert set(model.explain(history, 3).members) == {"b"}
 
 
 def test_a_part_takes_the_field_weights_or_leaves_them():

@@ -66,7 +66,7 @@ def test_item_neighbours_by_loops(how, shrink, k):
         for user, history in by_user.items():
             expected[user, i] = sum(s * history[j] for s, j in near if j in history)
     model = build("itemknn", {"weighting": how, "shrink": shrink, "neighbours": k}).fit(train)
-    np.testing.assert_allclose(model.score(train.matrix()), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(model.score(train.histories()), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("how", "shrink", "k"), WAYS)
@@ -83,7 +83,7 @@ def test_user_neighbours_by_loops(how, shrink, k):
         for item in known:
             expected[user, item] = sum(s * by_user[v].get(item, 0) for s, v in near)
     model = build("userknn", {"weighting": how, "shrink": shrink, "neighbours": k}).fit(train)
-    np.testing.assert_allclose(model.score(others.matrix()), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(model.score(others.histories()), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("alpha", "beta", "k"), [(1.0, 0.0, 100), (0.7, 0.25, 100), (1.3, 0.6, 4)])
@@ -102,7 +102,7 @@ def test_walks_by_loops(alpha, beta, k):
             for user in by_item[j]:
                 expected[user, i] += weight
     model = build("rp3beta", {"alpha": alpha, "beta": beta, "neighbours": k}).fit(train)
-    np.testing.assert_allclose(model.score(train.matrix()), expected, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(model.score(train.histories()), expected, rtol=1e-5, atol=1e-7)
 
 
 def test_alpha_one_and_beta_zero_is_a_random_walk():

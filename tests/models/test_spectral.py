@@ -21,7 +21,7 @@ def test_scores_by_the_formula(rank, low):
     train, _ = world()
     model = build("spectral", {"rank": rank, "low": low}).fit(train)
     expected, p = dense(train, rank, low)
-    found = model.score(train.matrix())
+    found = model.score(train.histories())
     liking, known = p.any(axis=1), p.any(axis=0)
     np.testing.assert_allclose(found[np.ix_(liking, known)], expected[np.ix_(liking, known)], rtol=1e-3, atol=1e-4)
 

@@ -15,7 +15,7 @@ from odd import LONG, ODD, odd_run, twelve
 
 from recsys import config, experiment, models
 from recsys.report import exports, plots, write_report
-from recsys.report.explanations import Teller
+from recsys.report.explanations import Explainer
 from recsys.report.parts import Report, ReportTable, Section
 from recsys.report.run_reader import Run
 from recsys.report.sections import lists
@@ -165,17 +165,18 @@ def test_a_dominated_model_is_named():
 def test_reasons_are_those_that_the_model_gives(world, tmp_path):
     place = odd_run(world, tmp_path, {"ease": {}})
     run = Run(RunFolder.open(place))
-    teller = Teller.of(run)
+    explainer = Explainer.of(run)
     user = run.users.loc[run.users["n_history"].idxmax(), "user_id"]
     top = run.lists["ease"].query("user_id == @user").iloc[0]
-    text = teller.why(user, top["item_id"], "ease")
+    text = explainer.explain(user, top["item_id"], "ease")
     shares = [int(share) for share in re.findall(r"(\d+)%", text)]
     assert len(shares) == 3
     assert shares == sorted(shares, reverse=True)
     assert 0 < sum(shares) <= 100
     cold = run.users.loc[run.users["n_history"] == 0, "user_id"]
     if len(cold):
-        assert teller.why(cold.iloc[0], top["item_id"], "popular") == "the fallback, popular: not enough known"
+        reason = explainer.explain(cold.iloc[0], top["item_id"], "popular")
+        assert reason == "from the fallback, popular: not enough is known of this user"
 
 
 def test_a_blend_tells_its_parts(world, tmp_path):
@@ -183,7 +184,8 @@ def test_a_blend_tells_its_parts(world, tmp_path):
     run = Run(RunFolder.open(place))
     user = run.users.loc[run.users["n_history"].idxmax(), "user_id"]
     item = run.lists["blend"].query("user_id == @user")["item_id"].iloc[0]
-    assert re.fullmatch(r"(itemknn|content) \d+%(; (itemknn|content) \d+%)?", Teller.of(run).why(user, item, "blend"))
+    reason = Explainer.of(run).explain(user, item, "blend")
+    assert re.fullmatch(r"(itemknn|content) \d+%(; (itemknn|content) \d+%)?", reason)
 
 
 def test_reasons_are_told_as_they_are(world, tmp_path):
@@ -192,22 +194,23 @@ def test_reasons_are_told_as_they_are(world, tmp_path):
     run = Run(RunFolder.open(place))
     user = run.users.loc[run.users["n_history"].idxmax(), "user_id"]
     item = run.lists["bpr"].query("user_id == @user")["item_id"].iloc[0]
-    teller = Teller.of(run)
+    explainer = Explainer.of(run)
 
     def told(name, **changes):
         model = models.load(RunFolder.open(place).path / "model" / name)
-        own = next(iter(model.models.values())) if hasattr(model, "models") else model
+        own = next(iter(model.members.values()), model)
         for attribute, value in changes.items():
             setattr(own, attribute, value)
-        return replace(teller, model=model).why(user, item, name)
+        return replace(explainer, model=model).explain(user, item, name)
 
-    plenty = np.full(len(teller.items), 50.0, dtype=np.float32)
+    plenty = np.full(len(explainer.items), 50.0, dtype=np.float32)
     assert re.match(r"the same for everyone \d\d%", told("bpr", bias_=plenty))
     assert re.fullmatch(r"(.* \d+%(; )?)+", told("bpr", bias_=0 * plenty))
-    assert told("bpr", bias_=-plenty, item_factors_=np.zeros((len(plenty), 3))) == "nothing known speaks for it"
-    assert told("popular") == "the same for everyone"
-    assert told("random") == "drawn at random"
-    unknown = np.arange(len(plenty)) != teller.items.rows([item])[0]
+    nothing = told("bpr", bias_=-plenty, item_factors_=np.zeros((len(plenty), 3), np.float32))
+    assert nothing == "nothing in the history counts in favour of it"
+    assert told("popular") == "The score is the same for everyone."
+    assert told("random") == "The score is drawn at random."
+    unknown = np.arange(len(plenty)) != explainer.items.rows([item])[0]
     assert told("bpr", known_=unknown) == "no opinion on it"
 
 

@@ -8,11 +8,13 @@ from recsys import config
 from recsys.errors import ConfigError
 from recsys.features.encoding import encode_features
 from recsys.features.terms import weigh_terms
+from recsys.models.combining.wrappers import with_stored_factors
 from recsys.models.content_collaborative import Attributes
 from recsys.ranking import rank
 from recsys.report import write_report
 from recsys.runfolder import RunFolder
-from recsys.saved import bundle
+from recsys.saved.bundle import bundle_run
+from recsys.saved.open_model import open_model
 from recsys.saved.update import update
 from recsys.types import IdMap, select_rows
 
@@ -41,8 +43,8 @@ def run(spark, world_files, tmp_path_factory):
 @pytest.fixture(scope="module")
 def packed(run, tmp_path_factory):
     place = tmp_path_factory.mktemp("packed") / "bundle"
-    bundle.write(run.path, place)
-    return bundle.open_bundle(place)
+    bundle_run(run.path, place)
+    return open_model(place)
 
 
 @pytest.fixture(scope="module")
@@ -119,13 +121,13 @@ def test_cold_items_stand_in_lists_that_the_local_model_makes_of_these_factors(r
     assert not set(table["item_id"]) <= set(likes.index), "no cold item in any list"
     assert set(table["source"]) == {"hybrid"}
     ids = packed.history.users
-    local = packed.model.models["hybrid"]
+    local = packed.model.members["hybrid"]
     assert isinstance(local, Attributes)
     assert (local.ridge, local.scheme, local.fields) == (2.0, "bm25", {"overview": 0.5})
     own = lists(table)
     rows = ids.rows(list(own))
     stored = rank.recommend(
-        bundle.StoredFactors(packed.model, packed.factors[rows]), select_rows(packed.history.matrix(), rows), 20
+        with_stored_factors(packed.model, packed.user_factors[rows]), packed.history.histories().select(rows), 20
     )
     names = packed.history.items.all_ids
     assert [names[row[row >= 0]].tolist() for row in stored.items] == list(own.values())
@@ -146,15 +148,15 @@ def test_the_saved_run_gives_the_lists_of_the_run_and_its_report_opens(spark, ru
 
 def test_an_update_learns_a_cold_item_once_somebody_likes_it(packed, run, likes, tmp_path):
     place = tmp_path / "bundle"
-    bundle.write(run.path, place)
+    bundle_run(run.path, place)
     names = packed.history.items.all_ids
     cold, other = names[~np.isin(names, likes.index)][:2]
     late = pd.DataFrame({"user_id": ["new1", "new2"], "item_id": cold, "value": 5.0, "timestamp": 1_700_000_000})
     late.to_csv(tmp_path / "late.csv", index=False)
     found = update(place, tmp_path / "late.csv", tmp_path / "new")
     assert found.items_new == 1
-    new = bundle.open_bundle(tmp_path / "new").model.models["hybrid"]
-    before, row = packed.model.models["hybrid"].item_factors_, packed.history.items.rows([cold, other])
+    new = open_model(tmp_path / "new").model.members["hybrid"]
+    before, row = packed.model.members["hybrid"].item_factors_, packed.history.items.rows([cold, other])
     assert np.abs(new.item_factors_[row[0]] - before[row[0]]).max() > 1e-3
     assert np.array_equal(new.item_factors_[row[1]], before[row[1]])
     assert new.ridge == 2.0

@@ -14,11 +14,12 @@ import pytest
 from recsys import config
 from recsys.cli import run_verb
 from recsys.errors import InputError, RunFolderError
+from recsys.models.combining.wrappers import with_stored_factors
 from recsys.ranking import rank
 from recsys.ranking.business_rules import Quota, Rules, Where
-from recsys.saved import bundle
+from recsys.saved.bundle import bundle_run
+from recsys.saved.open_model import open_model
 from recsys.saved.update import update
-from recsys.types import select_rows
 
 pytestmark = pytest.mark.spark
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,9 +76,9 @@ def test_folding_in_a_training_user_gives_the_trained_factor(run, packed, saved)
     size = np.linalg.norm(wanted, axis=1).max()
     on_spark = fold_in(saved.history, saved.factors, saved.params).toPandas().set_index("user")["features"]
     assert np.abs(np.stack(on_spark.loc[ids]) - wanted).max() <= 1e-4 * size
-    opened = bundle.open_bundle(packed)
-    histories = select_rows(opened.history.matrix(), opened.history.users.rows(ids))
-    local = opened.model.models["als"].user_factors(histories)
+    opened = open_model(packed)
+    histories = opened.histories(ids)
+    local = opened.model.members["als"].user_factors(histories)
     assert np.abs(local - wanted).max() <= 1e-4 * size
     assert len(ids) > 100
 
@@ -199,12 +200,12 @@ def test_ids_of_another_kind_are_refused_with_the_id(spark, tmp_path):
 
 
 def test_stored_factors_give_the_lists_of_spark_and_fold_in_nearly(run, packed):
-    opened = bundle.open_bundle(packed)
+    opened = open_model(packed)
     spark = pd.read_parquet(run / "topk" / "als.parquet")
     wanted = lists(spark[spark.source == "als"])
     rows = opened.history.users.rows(list(wanted))
-    histories = select_rows(opened.history.matrix(), rows)
-    stored = rank.recommend(bundle.StoredFactors(opened.model, opened.factors[rows]), histories, 5)
+    histories = opened.history.histories().select(rows)
+    stored = rank.recommend(with_stored_factors(opened.model, opened.user_factors[rows]), histories, 5)
     folded = rank.recommend(opened.model, histories, 5)
     assert [list(opened.history.items.ids_of(row)) for row in stored.items] == list(wanted.values())
     scores = opened.model.score(histories)
@@ -233,7 +234,7 @@ def test_a_bundle_answers_without_spark(run, packed):
 @pytest.mark.parametrize("harm", ["cut", "changed", "missing", "version", "no success"])
 def test_a_damaged_bundle_is_refused(run, harm, tmp_path):
     place = tmp_path / "bundle"
-    bundle.write(run, place)
+    bundle_run(run, place)
     factors, about = place / "user_factors.npy", place / "bundle.json"
     if harm == "cut":
         factors.write_bytes(factors.read_bytes()[:-4])
@@ -247,14 +248,14 @@ def test_a_damaged_bundle_is_refused(run, harm, tmp_path):
         (place / "_SUCCESS").unlink()
     words = {"version": "format 99", "missing": "npy is missing", "no success": "no _SUCCESS"}
     with pytest.raises(RunFolderError, match=words.get(harm, "npy was cut short or changed")):
-        bundle.open_bundle(place)
+        open_model(place)
 
 
 def test_a_bundle_of_no_run_and_of_no_model(run, tmp_path):
     with pytest.raises(RunFolderError, match="no such run folder"):
-        bundle.write(tmp_path / "nothing", tmp_path / "out")
+        bundle_run(tmp_path / "nothing", tmp_path / "out")
     with pytest.raises(RunFolderError, match="it has als"):
-        bundle.write(run, tmp_path / "out", model="asl")
+        bundle_run(run, tmp_path / "out", model="asl")
 
 
 # --- Updates ---------------------------------------------------------------------------------------------
@@ -262,7 +263,7 @@ def test_a_bundle_of_no_run_and_of_no_model(run, tmp_path):
 
 def late_events(packed, tmp_path, users, per_user, new_item=True):
     """Write events of strangers and of one known user; every second one likes an item that nobody knew."""
-    opened = bundle.open_bundle(packed)
+    opened = open_model(packed)
     items = opened.history.items.all_ids
     known = opened.history.users.ids_of([0])[0]
     rng = np.random.default_rng(5)
@@ -279,18 +280,18 @@ def late_events(packed, tmp_path, users, per_user, new_item=True):
 def test_an_update_folds_in_users_and_items_with_their_full_history(packed, tmp_path, capsys):
     late, known = late_events(packed, tmp_path, users=4, per_user=6)
     found = update(packed, late, tmp_path / "new")
-    old, new = bundle.open_bundle(packed), bundle.open_bundle(tmp_path / "new")
+    old, new = open_model(packed), open_model(tmp_path / "new")
     row = old.history.items.rows(liked := pd.read_csv(late, dtype=str)["item_id"].unique())
-    known_before = (row >= 0) & old.model.models["als"].known_[row]
+    known_before = (row >= 0) & old.model.members["als"].known_[row]
     assert not known_before[liked == "fresh"]
     assert (found.users_new, found.users_changed, found.items_new) == (4, 1, (~known_before).sum())
-    als = new.model.models["als"]
+    als = new.model.members["als"]
     row = new.history.users.rows([known, "new0"])
     assert new.history.matrix()[row[:1]].nnz == old.history.matrix()[[0]].nnz + 1
-    assert np.allclose(new.factors[row], als.user_factors(new.history.matrix()[row]), atol=1e-6)
+    assert np.allclose(new.user_factors[row], als.user_factors(new.history.histories()[row]), atol=1e-6)
     assert als.known_[new.history.items.rows(["fresh"])[0]]
     before = old.history.users.ids_of(np.arange(1, len(old.history.users)))
-    assert np.array_equal(new.factors[new.history.users.rows(before)], old.factors[1:], equal_nan=True)
+    assert np.array_equal(new.user_factors[new.history.users.rows(before)], old.user_factors[1:], equal_nan=True)
     assert run_verb(["recommend", str(tmp_path / "new"), "--user", "new1", "-k", "3"]) == 0
     assert pd.read_csv(io.StringIO(capsys.readouterr().out)).source.tolist() == ["als"] * 3
 

@@ -14,6 +14,7 @@ from recsys import config, experiment, models
 from recsys.config import TuneSettings
 from recsys.errors import ConfigError, InputError
 from recsys.models.combining.cascade import Cascade
+from recsys.recommender import Recommender
 from recsys.tune import tune
 from recsys.tune.folds import fit_and_judge, make_folds
 
@@ -70,20 +71,20 @@ def test_windows_need_times(spark, raw):
         sides(there, TuneSettings(rule="time"), seed=0)
 
 
-class Fixed:
+class Fixed(Recommender):
     """A model of which both engines have the same factors: it likes items by their row."""
 
-    sources = ("als",)
+    SOURCE = "als"
 
     def fit(self, train, features=None):
         self.scores = np.sin(np.arange(len(train.items)), dtype=np.float32)
         return self
 
-    def knows(self, histories):
-        return np.diff(histories.indptr) > 0
+    def can_score(self, histories, users=None):
+        return histories.lengths > 0
 
     def score(self, histories, users=None):
-        return np.where(self.knows(histories)[:, None], self.scores, np.float32(np.nan))
+        return np.where(self.can_score(histories)[:, None], self.scores, np.float32(np.nan))
 
 
 def test_a_setting_is_worth_what_it_is_on_the_local_path(spark, raw, tmp_path, monkeypatch):

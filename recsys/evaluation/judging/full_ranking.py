@@ -14,8 +14,9 @@ from recsys.evaluation.evaluate import as_sampled, count, score
 from recsys.evaluation.judging.judge import Ties, judge_scores
 from recsys.evaluation.judging.metrics import parse_all
 from recsys.evaluation.truth import Truth
+from recsys.recommender import Recommender
 from recsys.schema import USER
-from recsys.types import Evaluation, Recommender
+from recsys.types import Evaluation
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def evaluate_scores(
         histories, relevant = truth.histories[rows], truth.relevant[rows]
         scores = np.array(model.score(histories, rows), dtype=np.float32)
         if truth.exclude_seen:
-            scores[_cells(histories)] = np.nan
+            scores[_cells(histories.values)] = np.nan
         if ranking.sampled is not None:
             draw = hash_words(ranking.seed, bits[rows, None], np.arange(n_candidates))
             scores = _sample(scores, relevant, draw, ranking.sampled)

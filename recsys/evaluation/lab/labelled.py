@@ -19,8 +19,9 @@ from recsys.errors import InputError
 from recsys.evaluation.agreement.rankings import Pairs, Rankings
 from recsys.evaluation.lab.studies import MeasureFunction
 from recsys.evaluation.testing.significance import mean_ci
+from recsys.recommender import Recommender
 from recsys.schema import ITEM, TIME, USER, VALUE
-from recsys.types import IdMap, Interactions, Recommender
+from recsys.types import Histories, IdMap, Interactions
 
 MIN_HALF_EVENTS = 8
 """Users with fewer events in either half are left out, and counted."""
@@ -88,7 +89,7 @@ def discrimination_auc(
     model.fit(train)
     own_lists, other_lists, rated_lists = _rank_second_halves(
         model,
-        train.matrix(),
+        train.histories(),
         ratings,
         sample,
     )
@@ -138,7 +139,7 @@ def _centred_interactions(
 
 def _rank_second_halves(
     model: Recommender,
-    histories: csr_array,
+    histories: Histories,
     ratings: csr_array,
     users: np.ndarray,
     block: int = 256,

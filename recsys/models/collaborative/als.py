@@ -14,11 +14,12 @@ from recsys.als.parameters import ALSParameters
 from recsys.errors import InputError
 from recsys.models.collaborative.linear import liked, liked_columns
 from recsys.parameters import STRICT
-from recsys.types import Features, Interactions
+from recsys.recommender import Explanation, Recommender
+from recsys.types import Features, Histories, Interactions
 
 
 @dataclass(config=STRICT)
-class ALS(ALSParameters):
+class ALS(ALSParameters, Recommender):
     """Alternating least squares on implicit feedback, as ``recsys.als.definition`` defines it.
 
     A user's scores are x·Yᵀ, where x solves the user's own normal equations given the item factors Y (*fold-in*):
@@ -36,8 +37,9 @@ class ALS(ALSParameters):
     """
 
     STATE: ClassVar = ("item_factors_", "known_", "spread_", "axes_")
+    EXPLAINS: ClassVar = ("history",)
     SPACE: ClassVar = {"rank": (16, 512), "alpha": (1.0, 100.0), "reg": (0.001, 1.0), "iterations": (5, 20)}
-    sources: ClassVar = ("als",)
+    SOURCE: ClassVar = "als"
 
     solver: Literal["cg", "cholesky"] = "cg"
 
@@ -68,35 +70,36 @@ class ALS(ALSParameters):
         factors = self._fit_implicit(matrix) if library else self._fit_kernel(matrix)
         return self._keep(factors, liked_columns(matrix))
 
-    def user_factors(self, histories: csr_array) -> np.ndarray:
+    def user_factors(self, histories: Histories) -> np.ndarray:
         """Return float32[m, rank]: the exact fold-in of each history; zeros without a liked item that is known."""
         axes = (self.spread_, self.axes_)
         fixed = self.item_factors_.astype(np.float64)
-        return half_step(histories, fixed, self.objective, axes).astype(np.float32)
+        return half_step(histories.values, fixed, self.objective, axes).astype(np.float32)
 
-    def score(self, histories: csr_array, users: np.ndarray | None = None) -> np.ndarray:
+    def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
         """Return float32[m, items]."""
         scores = linalg.product(self.user_factors(histories), self.item_factors_.T)
         scores[:, ~self.known_] = np.nan
-        scores[~self.knows(histories)] = np.nan
+        scores[~self.can_score(histories)] = np.nan
         return scores
 
-    def knows(self, histories: csr_array) -> np.ndarray:
+    def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
         """Return bool[m]: the history holds a liked item that the model knows."""
-        return np.diff(liked(histories, self.known_, binary=True).indptr) > 0
+        return np.diff(liked(histories.values, self.known_, binary=True).indptr) > 0
 
-    def contributions(self, history: csr_array, item: int) -> np.ndarray:
-        """Return float64[history.nnz]: what each entry of one history (1, items) adds to the score of ``item``.
+    def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
+        """Return what each entry of one history adds to the score of ``item``; 0 for entries that are not liked.
 
-        With x = A⁻¹ Σ_j c_j p_j y_j, entry j adds c_j p_j · y_jᵀ A⁻¹ y_item (Hu et al. 2008, section 5). They sum to
-        the score; 0 for entries that are not liked, all NaN where the score is.
+        With x = A⁻¹ Σ_j c_j p_j y_j, entry j adds c_j p_j · y_jᵀ A⁻¹ y_item (Hu et al. 2008, section 5).
         """
-        if not (self.known_[item] and self.knows(history)[0]):
-            return np.full(history.nnz, np.nan)
-        ((a, _),) = systems(history, self.item_factors_, self.objective)
-        toward = np.linalg.solve(a, self.item_factors_[item].astype(np.float64))
-        value = history.data.astype(np.float64)
-        return np.where(value > 0, 1 + self.alpha * value, 0) * (self.item_factors_[history.indices] @ toward)
+        score = self._score_of(history, item)
+        if np.isnan(score):
+            return Explanation(score)
+        values = history.values
+        ((a, _),) = systems(values, self.item_factors_, self.objective)
+        item_direction = np.linalg.solve(a, self.item_factors_[item].astype(np.float64))
+        confidence = np.where(values.data > 0, 1 + self.alpha * values.data.astype(np.float64), 0)
+        return Explanation(score, history=confidence * (self.item_factors_[values.indices] @ item_direction))
 
     def _keep(self, item_factors: np.ndarray, known: np.ndarray) -> Self:
         if not np.isfinite(item_factors[known]).all():

@@ -12,11 +12,12 @@ from scipy.sparse import csr_array, csr_matrix
 from recsys import linalg
 from recsys.models.collaborative.linear import liked, liked_columns
 from recsys.parameters import STRICT
-from recsys.types import Features, Interactions
+from recsys.recommender import Explanation, Recommender
+from recsys.types import Features, Histories, Interactions
 
 
 @dataclass(config=STRICT)
-class BPR:
+class BPR(Recommender):
     """Pairwise ranking: each liked item should beat a random other one. A second opinion beside ALS, tuned by hand.
 
     Items are trained by ``implicit``: stochastic gradient descent on ln σ(x_u·(y_i − y_j) + b_i − b_j), i liked by u,
@@ -32,7 +33,8 @@ class BPR:
 
     STATE: ClassVar = ("item_factors_", "bias_", "known_")
     SPACE: ClassVar = {"rank": (16, 256), "learning_rate": (0.005, 0.2), "reg": (0.001, 0.1), "iterations": (20, 300)}
-    sources: ClassVar = ("bpr",)
+    EXPLAINS: ClassVar = ("history",)
+    SOURCE: ClassVar = "bpr"
 
     rank: Annotated[int, Field(ge=1)] = 64
     iterations: Annotated[int, Field(ge=1)] = 100
@@ -63,9 +65,9 @@ class BPR:
         self.item_factors_, self.bias_ = np.ascontiguousarray(found[:, :-1]), np.ascontiguousarray(found[:, -1])
         return self
 
-    def user_factors(self, histories: csr_array) -> np.ndarray:
+    def user_factors(self, histories: Histories) -> np.ndarray:
         """Return float32[m, rank]: the fold-in of each history; zeros without a liked item that is known."""
-        return self._fold_in(liked(histories, self.known_, binary=True), *self._centred()).astype(np.float32)
+        return self._fold_in(liked(histories.values, self.known_, binary=True), *self._centred()).astype(np.float32)
 
     def _fold_in(self, likes: csr_array, y: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Return float64[m, rank]: what the class's sum is least at, given y_i − ȳ and b_i − b̄."""
@@ -78,36 +80,33 @@ class BPR:
         n = max(1, int(self.known_.sum()))
         return y - y.sum(axis=0) / n, b - b.sum() / n  # unknown items are zeros: the sums are those of the known
 
-    def score(self, histories: csr_array, users: np.ndarray | None = None) -> np.ndarray:
+    def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
         """Return float32[m, items]."""
         scores = linalg.product(self.user_factors(histories), self.item_factors_.T)
         scores += self.bias_
         scores[:, ~self.known_] = np.nan
-        scores[~self.knows(histories)] = np.nan
+        scores[~self.can_score(histories)] = np.nan
         return scores
 
-    def knows(self, histories: csr_array) -> np.ndarray:
+    def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
         """Return bool[m]: the history holds a liked item that the model knows."""
-        return np.diff(liked(histories, self.known_, binary=True).indptr) > 0
+        return np.diff(liked(histories.values, self.known_, binary=True).indptr) > 0
 
-    def contributions(self, history: csr_array, item: int) -> np.ndarray:
-        """Return float64[history.nnz]: what each entry of one history (1, items) adds to x·y of ``item``.
+    def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
+        """Return what each entry of one history adds to x·y of ``item``, and the item's bias as the constant.
 
         At the minimum reg · n x = Σ_j d_j (y_j − ȳ), with d_j = σ(−x·(y_j − ȳ) − b_j + b̄) how much the liked item j is
-        in doubt: entry j adds d_j (y_j − ȳ)·y_item / (reg · n). With :meth:`base` they sum to the score. 0 for entries
-        that are not liked or not known; all NaN where the score is.
+        in doubt: entry j adds d_j (y_j − ȳ)·y_item / (reg · n). It is 0 for entries that are not liked or not known.
         """
-        counts = (history.data > 0) & self.known_[history.indices]
-        if not (counts.any() and self.known_[item]):
-            return np.full(history.nnz, np.nan)
+        score = self._score_of(history, item)
+        if np.isnan(score):
+            return Explanation(score)
+        values = history.values
+        counted = (values.data > 0) & self.known_[values.indices]
         y, b = self._centred()
-        x = self._fold_in(liked(history, self.known_, binary=True), y, b)[0]
-        rows = history.indices[counts]
+        x = self._fold_in(liked(values, self.known_, binary=True), y, b)[0]
+        rows = values.indices[counted]
         doubt = 1 / (1 + np.exp(y[rows] @ x + b[rows]))
-        parts = np.zeros(history.nnz)
-        parts[counts] = doubt * (y[rows] @ self.item_factors_[item].astype(np.float64)) / (self.reg * len(rows))
-        return parts
-
-    def base(self, item: int) -> float:
-        """Return what of the item's score is the same for everyone: b_i, NaN for an item that nobody liked."""
-        return float(self.bias_[item]) if self.known_[item] else np.nan
+        added = np.zeros(values.nnz)
+        added[counted] = doubt * (y[rows] @ self.item_factors_[item].astype(np.float64)) / (self.reg * len(rows))
+        return Explanation(score, history=added, constant=float(self.bias_[item]))

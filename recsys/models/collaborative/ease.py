@@ -12,7 +12,7 @@ from scipy.sparse import csr_array
 
 from recsys.errors import InputError
 from recsys.linalg import arrays, dense_product, one_blas_thread
-from recsys.models.collaborative.linear import Linear, liked, liked_columns
+from recsys.models.collaborative.linear import Linear, RecencyDays, liked, liked_columns
 from recsys.parameters import STRICT
 from recsys.types import Features, Interactions
 
@@ -33,10 +33,11 @@ class EASE(Linear):
 
     STATE: ClassVar = ("weights_", "known_")
     SPACE: ClassVar = {"reg": (1.0, 10_000.0)}
-    sources: ClassVar = ("ease",)
+    SOURCE: ClassVar = "ease"
 
     reg: Annotated[float, Field(gt=0)] = 250.0
     memory_mb: Annotated[int, Field(ge=1)] = 4096
+    recency_days: RecencyDays = None
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
         """Invert the items' Gram matrix.

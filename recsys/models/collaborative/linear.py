@@ -1,11 +1,28 @@
-"""Scores that are linear in the history: score(u, i) = Σ_j s_uj · W_ji over the liked items j of the history."""
+"""Scores that are linear in the history: score(u, i) = Σ_j s_uj · W_ji over the liked items j of the history.
+
+The strength s_uj of a liked item is 1 or its value. With ``recency_days`` it is halved for every so many days that
+the entry is older than the user's latest one, so that a score says what is next rather than what is usual.
+"""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
+from pydantic import Field
 from scipy.sparse import csr_array
+
+from recsys.recommender import Explanation, Recommender
+from recsys.types import Histories
+
+RecencyDays = Annotated[
+    float | None,
+    Field(
+        gt=0,
+        description="half-life, in days, of a history entry when a score is made, counted back from the user's latest "
+        "entry; unset: old and new entries count alike",
+    ),
+]
 
 
 def liked(matrix: csr_array, known: np.ndarray | None = None, *, binary: bool) -> csr_array:
@@ -28,40 +45,55 @@ def liked_columns(matrix: csr_array) -> np.ndarray:
     return np.bincount(matrix.indices[matrix.data > 0], minlength=matrix.shape[1]) > 0
 
 
-class Linear:
+class Linear(Recommender):
     """What the item-to-item models share. NaN: no liked item that the model knows, or an item nobody liked.
 
     A model gives ``known_``, ``_apply`` (strengths -> dense scores) and ``_weights`` (some of a column of W).
     """
+
+    EXPLAINS: ClassVar = ("history",)
 
     BINARY: ClassVar = True
     """Whether a liked item counts as 1 or by its value."""
 
     known_: np.ndarray
 
-    def score(self, histories: csr_array, users: np.ndarray | None = None) -> np.ndarray:
+    recency_days: float | None = None
+
+    def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
         """Return float32[m, items]."""
-        strengths = liked(histories, self.known_, binary=self.BINARY)
+        strengths = self._strengths(histories)
         scores = self._apply(strengths)
         scores[:, ~self.known_] = np.nan
         scores[np.diff(strengths.indptr) == 0] = np.nan
         return scores
 
-    def knows(self, histories: csr_array) -> np.ndarray:
+    def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
         """Return bool[m]: the history holds a liked item that the model knows."""
-        return np.diff(liked(histories, self.known_, binary=True).indptr) > 0
+        return np.diff(liked(histories.values, self.known_, binary=True).indptr) > 0
 
-    def contributions(self, history: csr_array, item: int) -> np.ndarray:
-        """Return float64[history.nnz]: what each entry of one history (1, items) adds to the score of ``item``.
+    def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
+        """Return what each entry of one history adds to the score of ``item``: 0 where it is not liked or not known."""
+        score = self._score_of(history, item)
+        if np.isnan(score):
+            return Explanation(score)
+        counted = (history.values.data > 0) & self.known_[history.values.indices]
+        added = np.zeros(history.values.nnz)
+        added[counted] = self._contributions(self._strengths(history), item)
+        return Explanation(score, history=added)
 
-        They sum to the score. 0 for entries that are not liked or not known; all NaN where the score is.
-        """
-        counts = (history.data > 0) & self.known_[history.indices]
-        parts = np.full(history.nnz, 0.0 if counts.any() and self.known_[item] else np.nan)
-        if counts.any() and self.known_[item]:
-            strength = 1.0 if self.BINARY else history.data[counts].astype(np.float64)
-            parts[counts] = strength * self._weights(history.indices[counts], item)
-        return parts
+    def _contributions(self, strengths: csr_array, item: int) -> np.ndarray:
+        """Return float64[nnz]: what each entry of one row of strengths adds to the score of ``item``."""
+        return strengths.data.astype(np.float64) * self._weights(strengths.indices, item)
+
+    def _strengths(self, histories: Histories) -> csr_array:
+        """Return float32 csr (m, items): what each liked item that the model knows counts."""
+        values = histories.values
+        strengths = liked(values, self.known_, binary=self.BINARY)
+        if self.recency_days is not None and histories.times is not None:
+            counted = (values.data > 0) & self.known_[values.indices]
+            strengths.data *= np.exp2(-histories.ages()[counted] / self.recency_days).astype(np.float32)
+        return strengths
 
     def _apply(self, strengths: csr_array) -> np.ndarray:
         """Return strengths · W, a new float32[m, items]."""

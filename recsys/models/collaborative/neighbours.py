@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass
 from scipy.sparse import csr_array
 
 from recsys.linalg import arrays, dense_product, nearest_rows
-from recsys.models.collaborative.linear import Linear, liked, liked_columns
+from recsys.models.collaborative.linear import Linear, RecencyDays, liked, liked_columns
 from recsys.parameters import STRICT
 from recsys.types import Features, Interactions
 
@@ -55,12 +55,13 @@ class ItemKNN(_Sparse):
 
     STATE: ClassVar = ("weights_", "known_")
     SPACE: ClassVar = {"neighbours": (10, 1000), "shrink": (0.0, 100.0), "weighting": ("cosine", "tfidf", "bm25")}
-    sources: ClassVar = ("itemknn",)
+    SOURCE: ClassVar = "itemknn"
     BINARY: ClassVar = False
 
     neighbours: Neighbours = 100
     weighting: Weighting = "cosine"
     shrink: NotNegative = 0.0
+    recency_days: RecencyDays = None
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
         """Find each item's nearest items."""
@@ -91,7 +92,7 @@ class RP3beta(_Sparse):
 
     STATE: ClassVar = ("weights_", "known_")
     SPACE: ClassVar = {"neighbours": (50, 1000), "alpha": (0.2, 2.0), "beta": (0.0, 1.0)}
-    sources: ClassVar = ("rp3beta",)
+    SOURCE: ClassVar = "rp3beta"
 
     neighbours: Neighbours = 200
     alpha: NotNegative = 1.0
@@ -126,7 +127,7 @@ class UserKNN(Linear):
 
     STATE: ClassVar = ("train_", "by_item_", "norm_", "idf_", "average_", "known_")
     SPACE: ClassVar = ItemKNN.SPACE
-    sources: ClassVar = ("userknn",)
+    SOURCE: ClassVar = "userknn"
     BINARY: ClassVar = False
 
     neighbours: Neighbours = 100
@@ -142,24 +143,16 @@ class UserKNN(Linear):
         self.norm_, self.by_item_ = _norms(weighted), weighted.T.tocsr()
         return self
 
-    def contributions(self, history: csr_array, item: int) -> np.ndarray:
-        """Return float64[history.nnz]: what each entry adds to the score, as :meth:`Linear.contributions`.
-
-        An entry adds its part of the similarity to every neighbour who likes ``item``.
-        """
-        counts = (history.data > 0) & self.known_[history.indices]
-        if not (counts.any() and self.known_[item]):
-            return np.full(history.nnz, np.nan)
-        weighted, near = self._nearest(liked(history, self.known_, binary=False))
-        likes = self.train_[near.indices][:, [item]].toarray()[:, 0].astype(np.float64)
-        vote = likes / (_norms(weighted)[0] * self.norm_[near.indices] + self.shrink)
-        parts = np.zeros(history.nnz)
-        parts[counts] = weighted.data * (self.by_item_[weighted.indices][:, near.indices] @ vote)
-        return parts
+    def _contributions(self, strengths: csr_array, item: int) -> np.ndarray:
+        # An entry adds its part of the similarity to every neighbour who likes the item.
+        weighted, similarity = self._nearest(strengths)
+        values = self.train_[similarity.indices][:, [item]].toarray()[:, 0].astype(np.float64)
+        votes = values / (_norms(weighted)[0] * self.norm_[similarity.indices] + self.shrink)
+        return weighted.data * (self.by_item_[weighted.indices][:, similarity.indices] @ votes)
 
     def _apply(self, strengths: csr_array) -> np.ndarray:
-        _, near = self._nearest(strengths)
-        return dense_product(arrays(near), arrays(self.train_), len(self.known_))
+        _, similarity = self._nearest(strengths)
+        return dense_product(arrays(similarity), arrays(self.train_), len(self.known_))
 
     def _nearest(self, strengths: csr_array) -> tuple[csr_array, csr_array]:
         """Return the weighted histories (m, items) and their similarities to their neighbours (m, training users)."""

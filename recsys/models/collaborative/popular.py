@@ -7,19 +7,21 @@ from typing import Annotated, ClassVar, Self
 import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
-from scipy.sparse import csr_array
 
 from recsys.data.hashing import random_scores
 from recsys.parameters import STRICT
-from recsys.types import Features, Interactions
+from recsys.recommender import Explanation, Recommender
+from recsys.types import Features, Histories, Interactions
 
 
 @dataclass(config=STRICT)
-class Random:
+class Random(Recommender):
     """A score in [0, 1) for every (user, item), the same however users are batched or ordered."""
 
     STATE: ClassVar = ("items_",)
-    sources: ClassVar = ("random",)
+    SCORES_EVERYONE: ClassVar = True
+    SCORES_NEW_ITEMS: ClassVar = True
+    SOURCE: ClassVar = "random"
 
     seed: Annotated[int, Field(ge=0)] = 0
 
@@ -28,35 +30,46 @@ class Random:
         self.items_ = np.array([len(train.items)])
         return self
 
-    def score(self, histories: csr_array, users: np.ndarray | None = None) -> np.ndarray:
+    def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
         """Return float32[m, items] that depend on the seed, the user's number and the item's row alone."""
-        users = np.arange(histories.shape[0]) if users is None else np.asarray(users)
+        users = np.arange(len(histories)) if users is None else np.asarray(users)
         return random_scores(self.seed, users, int(self.items_[0]))
 
-    def knows(self, histories: csr_array) -> np.ndarray:
+    def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
         """Return bool[m], all True."""
-        return np.ones(histories.shape[0], dtype=bool)
+        return np.ones(len(histories), dtype=bool)
+
+    def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
+        """Return the score and a note: it is drawn by chance."""
+        return Explanation(self._score_of(history, item, user), note="The score is drawn at random.")
 
 
 @dataclass(config=STRICT)
-class Popular:
+class Popular(Recommender):
     """Items by the number of users who like them (value > 0); an item that nobody likes scores 0."""
 
     STATE: ClassVar = ("scores_",)
-    sources: ClassVar = ("popular",)
+    SCORES_EVERYONE: ClassVar = True
+    SCORES_NEW_ITEMS: ClassVar = True
+    SOURCE: ClassVar = "popular"
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
         """Count the likers of every item."""
         self.scores_ = self._count(train.item[train.value > 0], len(train.items))
         return self
 
-    def score(self, histories: csr_array, users: np.ndarray | None = None) -> np.ndarray:
+    def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
         """Return float32[m, items], read-only: the same row for everyone."""
-        return np.broadcast_to(self.scores_, (histories.shape[0], len(self.scores_)))
+        return np.broadcast_to(self.scores_, (len(histories), len(self.scores_)))
 
-    def knows(self, histories: csr_array) -> np.ndarray:
+    def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
         """Return bool[m], all True."""
-        return np.ones(histories.shape[0], dtype=bool)
+        return np.ones(len(histories), dtype=bool)
+
+    def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
+        """Return the score as a constant: nothing of the user's is in it."""
+        score = float(self.scores_[item])
+        return Explanation(score, constant=score, note="The score is the same for everyone.")
 
     @staticmethod
     def _count(items: np.ndarray, n: int) -> np.ndarray:
@@ -71,7 +84,7 @@ class Recent(Popular):
     does. Without timestamps everything is equally new, and this is :class:`Popular`.
     """
 
-    sources: ClassVar = ("recent",)
+    SOURCE: ClassVar = "recent"
 
     share: Annotated[float, Field(gt=0, le=1)] = 0.1
 

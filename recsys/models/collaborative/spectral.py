@@ -37,7 +37,7 @@ class Spectral(Linear):
 
     STATE: ClassVar = ("vectors_", "root_", "by_item_", "known_")
     SPACE: ClassVar = {"rank": (16, 1024), "low": (0.0, 2.0)}
-    sources: ClassVar = ("spectral",)
+    SOURCE: ClassVar = "spectral"
 
     rank: Annotated[int, Field(ge=1)] = 256
     low: Annotated[float, Field(ge=0)] = 0.3

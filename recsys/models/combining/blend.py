@@ -8,13 +8,12 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
-from scipy.sparse import csr_array
 
 from recsys.errors import ConfigError
 from recsys.kernels import add_weighted
-from recsys.models.combining.cascade import knows
 from recsys.parameters import STRICT
-from recsys.types import Features, Interactions, Recommender
+from recsys.recommender import Explanation, Recommender
+from recsys.types import Features, Histories, Interactions
 
 LENGTHS = (2, 5, 20)
 """Where the groups of history length begin: 0–1, 2–4, 5–19, 20+ liked items."""
@@ -22,7 +21,7 @@ LENGTHS = (2, 5, 20)
 How = Literal["standard", "rrf"]
 
 
-class Blended:
+class Blended(Recommender):
     """What blends share: Σ_p w_p z_p / Σ_p w_p over the parts with an opinion on the item.
 
     z is a part's score, standardised over the user's items (``standard``), or 1/(60 + rank) (``rrf``: reciprocal rank
@@ -33,9 +32,10 @@ class Blended:
     """
 
     STATE: ClassVar = ("weights_", "cold_weights_", "cold_")
+    EXPLAINS: ClassVar = ("members",)
 
     how: How
-    models: dict[str, Recommender]
+    members: dict[str, Recommender]
     weights_: np.ndarray  # float64[len(LENGTHS) + 1, parts]
     cold_weights_: np.ndarray  # float64[parts], all 0: nothing special
     cold_: np.ndarray  # bool[items]: nobody liked it in training
@@ -46,13 +46,13 @@ class Blended:
         name = type(self).__name__.lower()
         return name, f"{name}: new item"
 
-    def source(self, histories: csr_array, items: np.ndarray, users: np.ndarray | None = None) -> np.ndarray:
+    def source(self, histories: Histories, items: np.ndarray, users: np.ndarray | None = None) -> np.ndarray:
         """Return int8[m, k]: 1 for new items."""
         return self.cold_[items].astype(np.int8)
 
-    def score(self, histories: csr_array, users: np.ndarray | None = None) -> np.ndarray:
+    def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
         """Return float32[m, items]."""
-        users = np.arange(histories.shape[0]) if users is None else users
+        users = np.arange(len(histories)) if users is None else users
         weights = self.weights_[lengths(histories)]
         parts = self._parts(histories, users)
         found = mix(((parts[p], weights[:, p]) for p in parts), histories.shape)
@@ -63,24 +63,36 @@ class Blended:
             found = reordered(found, cold, mix(own, shape))
         return found
 
-    def knows(self, histories: csr_array) -> np.ndarray:
+    def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
         """Return bool[m]: a part that weighs for the row has an opinion. Nothing is scored for parts that can tell."""
         weighs = self.weights_[lengths(histories)] > 0
         if self.cold_.any():
             weighs |= self.cold_weights_ > 0
-        found = np.zeros(histories.shape[0], dtype=bool)
-        for p, model in enumerate(self.models.values()):
+        found = np.zeros(len(histories), dtype=bool)
+        for p, model in enumerate(self.members.values()):
             open_ = np.flatnonzero(weighs[:, p] & ~found)
             if len(open_):
-                found[open_] = knows(model, histories[open_])
+                found[open_] = model.can_score(histories[open_])
         return found
 
-    def shares(self, history: csr_array, item: int) -> dict[str, float]:
+    def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
+        """Return what each part adds to one score."""
+        score = self._score_of(history, item, user)
+        members = self._shares(history, item)
+        total = sum(members.values())
+        note = ""
+        if members and abs(total - score) > 1e-3 * max(1, abs(score)):
+            note = (
+                f"The parts sum to {total:.6f}, which orders the new items; these share out their scores in that order."
+            )
+        return Explanation(score, members=members, note=note)
+
+    def _shares(self, history: Histories, item: int) -> dict[str, float]:
         """Return part -> what it adds to one score, and nothing where no part has an opinion.
 
         For a new item that ``cold_weights_`` speak of, they sum to what orders it among the new items instead.
         """
-        names, parts = list(self.models), self._parts(history, np.zeros(1, dtype=np.int64))
+        names, parts = list(self.members), self._parts(history, np.zeros(1, dtype=np.int64))
 
         def added(weights: np.ndarray, z: dict[int, float]) -> dict[str, float]:
             spoke = [p for p in z if weights[p] > 0 and np.isfinite(z[p])]
@@ -93,11 +105,11 @@ class Blended:
             found = added(self.cold_weights_, {p: among(z, cold, self.how)[0, at] for p, z in parts.items()})
         return found or added(self.weights_[lengths(history)[0]], {p: z[0, item] for p, z in parts.items()})
 
-    def _parts(self, histories: csr_array, users: np.ndarray) -> dict[int, np.ndarray]:
+    def _parts(self, histories: Histories, users: np.ndarray) -> dict[int, np.ndarray]:
         used = self.weights_.any(axis=0) | (self.cold_weights_ > 0)
         return {
             p: comparable(model.score(histories, users), self.how)
-            for p, model in enumerate(self.models.values())
+            for p, model in enumerate(self.members.values())
             if used[p]
         }
 
@@ -129,10 +141,10 @@ class Blend(Blended):
         weights = [self.weights.get(name, 1.0) for name in self.parts]
         if strangers or not any(weights):
             raise ConfigError(f"model 'blend': weights for {sorted(strangers)}, but the parts are {list(self.parts)}")
-        self.models = {}
+        self.members = {}
         for name, settings in self.parts.items():
             params = dict(settings)
-            self.models[name] = build(params.pop("model", name), params).fit(train, features)
+            self.members[name] = build(params.pop("model", name), params).fit(train, features)
         self.weights_ = np.tile(np.array(weights), (len(LENGTHS) + 1, 1))
         self.cold_weights_ = np.zeros(len(weights))
         self.cold_ = unliked(train)
@@ -144,10 +156,9 @@ def unliked(train: Interactions) -> np.ndarray:
     return np.bincount(train.item[train.value > 0], minlength=len(train.items)) == 0
 
 
-def lengths(histories: csr_array) -> np.ndarray:
+def lengths(histories: Histories) -> np.ndarray:
     """Return int64[m]: which group of :data:`LENGTHS` each history falls in, by its liked items."""
-    row = np.repeat(np.arange(histories.shape[0]), np.diff(histories.indptr))
-    liked = np.bincount(row[histories.data > 0], minlength=histories.shape[0])
+    liked = np.bincount(histories.row_of_entry[histories.values.data > 0], minlength=len(histories))
     return np.searchsorted(LENGTHS, liked, side="right")
 
 

@@ -1,75 +1,93 @@
-"""Models behind one another: the first with an opinion on a user answers. NaN means no opinion."""
+"""Models in order of preference: each user is scored by the first model that has an opinion. NaN means no opinion."""
 
 from __future__ import annotations
 
 from typing import Self
 
 import numpy as np
-from scipy.sparse import csr_array
 
-from recsys.types import Features, Interactions, Recommender
+from recsys.recommender import Explanation, Recommender
+from recsys.types import Features, Histories, Interactions
 
 
-class Cascade:
-    """Hands each user, as a whole, to the first model with an opinion; never mixes two models in one list.
+class Cascade(Recommender):
+    """Hands each user, as a whole, to the first member with an opinion; never mixes two models in one list.
+
+    A source is the member's name, or, where the member itself names several sources, each of these.
 
     >>> from recsys.models import build
     >>> Cascade({"als": build("als", {}), "popular": build("popular", {})}).sources
     ('als', 'popular')
     """
 
-    def __init__(self, models: dict[str, Recommender]) -> None:
-        self.models = models
+    def __init__(self, members: dict[str, Recommender]) -> None:
+        self.members = members
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The models' names, in order."""
-        return tuple(self.models)
+        """The members' names in order, each followed by the further sources of that member."""
+        return tuple(name for key, model in self.members.items() for name in (key, *model.sources[1:]))
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Fit every model."""
-        for model in self.models.values():
+        """Fit every member."""
+        for model in self.members.values():
             model.fit(train, features)
         return self
 
-    def score(self, histories: csr_array, users: np.ndarray | None = None) -> np.ndarray:
-        """Return float32[m, items]: each row from the first model that knows it, NaN where none does."""
-        users = np.arange(histories.shape[0]) if users is None else users
-        speaker = self.speaker(histories)
-        if len(self.models) and (speaker == 0).all():  # the common case needs no copy
-            return next(iter(self.models.values())).score(histories, users)
+    def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
+        """Return float32[m, items]: each row from the first member that can score it, NaN where none can."""
+        users = _user_numbers(histories, users)
+        member = self.member_of(histories, users)
+        # The common case, everyone scored by the first member, needs no copy.
+        if self.members and (member == 0).all():
+            return next(iter(self.members.values())).score(histories, users)
         scores = np.full(histories.shape, np.nan, dtype=np.float32)
-        for place, model in enumerate(self.models.values()):
-            rows = np.flatnonzero(speaker == place)
+        for position, model in enumerate(self.members.values()):
+            rows = np.flatnonzero(member == position)
             if len(rows):
                 scores[rows] = model.score(histories[rows], users[rows])
         return scores
 
-    def source(self, histories: csr_array, items: np.ndarray, users: np.ndarray | None = None) -> np.ndarray:
-        """Return int8[m, k], the position in ``sources`` of the model that spoke for each row."""
-        return np.broadcast_to(self.speaker(histories)[:, None], items.shape)
+    def source(self, histories: Histories, items: np.ndarray, users: np.ndarray | None = None) -> np.ndarray:
+        """Return int8[m, k], the position in ``sources`` of what each item of a row comes from."""
+        users = _user_numbers(histories, users)
+        member = self.member_of(histories, users)
+        source = np.full(items.shape, -1, dtype=np.int8)
+        offset = 0
+        for position, model in enumerate(self.members.values()):
+            rows = np.flatnonzero(member == position)
+            if len(rows):
+                source[rows] = offset + model.source(histories[rows], items[rows], users[rows])
+            offset += len(model.sources)
+        return source
 
-    def leads(self, histories: csr_array, users: np.ndarray | None = None) -> np.ndarray:
-        """Return bool[m]: the first model speaks."""
-        return self.speaker(histories) == 0
+    def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
+        """Return bool[m]: some member has an opinion on the row."""
+        return self.member_of(histories, users) >= 0
 
-    def knows(self, histories: csr_array) -> np.ndarray:
-        """Return bool[m]: some model has an opinion on the row."""
-        return self.speaker(histories) >= 0
-
-    def speaker(self, histories: csr_array) -> np.ndarray:
-        """Return int8[m]: the first model that knows each row, -1 where none does."""
-        speaker = np.full(histories.shape[0], -1, dtype=np.int8)
-        for place, model in enumerate(self.models.values()):
-            open_ = np.flatnonzero(speaker < 0)
-            if not len(open_):
+    def member_of(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
+        """Return int8[m]: the position of the first member that can score each row, -1 where none can."""
+        users = _user_numbers(histories, users)
+        member = np.full(len(histories), -1, dtype=np.int8)
+        for position, model in enumerate(self.members.values()):
+            unscored = np.flatnonzero(member < 0)
+            if not len(unscored):
                 break
-            speaker[open_[knows(model, histories[open_])]] = place
-        return speaker
+            member[unscored[model.can_score(histories[unscored], users[unscored])]] = position
+        return member
+
+    def scoring_member(self, history: Histories, user: int = 0) -> tuple[str, Recommender] | None:
+        """Return (name, model) of the member that scores one history, None where none can."""
+        position = int(self.member_of(history, np.array([user]))[0])
+        return None if position < 0 else list(self.members.items())[position]
+
+    def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
+        """Return the explanation of the member that scores this history."""
+        member = self.scoring_member(history, user)
+        if member is None:
+            return Explanation(np.nan, note="No model has an opinion on this user.")
+        return member[1].explain(history, item, user)
 
 
-def knows(model: Recommender, histories: csr_array) -> np.ndarray:
-    """Return bool[m]: the model has an opinion on some item for the row. Asks ``model.knows`` where it exists."""
-    if hasattr(model, "knows"):
-        return model.knows(histories)
-    return np.isfinite(model.score(histories)).any(axis=1)
+def _user_numbers(histories: Histories, users: np.ndarray | None) -> np.ndarray:
+    return np.arange(len(histories)) if users is None else np.asarray(users)

@@ -15,7 +15,8 @@ from recsys.models.combining.blend import LENGTHS, Blended, How, among, lengths,
 from recsys.models.combining.search import CONTENT, LADDERS, Search, Settings, fitted
 from recsys.models.combining.trial import Trial, gain, hide_items, hide_pairs
 from recsys.parameters import STRICT
-from recsys.types import Features, Interactions, Recommender
+from recsys.recommender import Recommender
+from recsys.types import Features, Interactions
 
 LEAST_USERS = 60
 """Fewer users to learn from, and there is nothing to choose by; half of them for a group of history lengths."""
@@ -67,7 +68,7 @@ class Hybrid(Blended):
             weights, by_group, cold = self._lean(kinds, len(trial.users))
         else:
             weights, by_group, cold = self._choose(trial, train, told, kinds)
-        self.models = {}
+        self.members = {}
         for kind in dict.fromkeys([*weights, *(p for w in by_group.values() for p in w), *cold]):
             self._join(kind, train, told)
         weights = self._left(weights)
@@ -84,12 +85,12 @@ class Hybrid(Blended):
     def _join(self, kind: str, train: Interactions, told: Features | None) -> None:
         """Fit a part on all of train, or note that it does not fit there."""
         try:
-            self.models[kind] = self._fitted(kind, train, told)
+            self.members[kind] = self._fitted(kind, train, told)
         except InputError as error:
             self.record["left_out"][kind] = str(error)
 
     def _left(self, weights: dict[str, float]) -> dict[str, float]:
-        return {kind: weight for kind, weight in weights.items() if kind in self.models}
+        return {kind: weight for kind, weight in weights.items() if kind in self.members}
 
     def _worth(self, kind: str) -> tuple[bool, float]:
         """Return how early a part takes the place of a choice that does not fit; ``attributes`` had another trial."""
@@ -280,8 +281,8 @@ class Hybrid(Blended):
 
     def _settle(self, weights: dict[str, float], by_group: dict[int, dict[str, float]], cold: dict[str, float]) -> None:
         groups = [by_group.get(g, weights) for g in range(len(LENGTHS) + 1)]
-        self.weights_ = np.array([[group.get(name, 0.0) for name in self.models] for group in groups])
-        self.cold_weights_ = np.array([cold.get(name, 0.0) for name in self.models])
+        self.weights_ = np.array([[group.get(name, 0.0) for name in self.members] for group in groups])
+        self.cold_weights_ = np.array([cold.get(name, 0.0) for name in self.members])
         self.record["weights"] = weights
 
 

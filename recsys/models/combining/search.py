@@ -9,7 +9,8 @@ import numpy as np
 from recsys.features.encoding import columns_by_field
 from recsys.models import build, parameters
 from recsys.models.combining.trial import Place, Trial, climb
-from recsys.types import Features, Interactions, Recommender
+from recsys.recommender import Recommender
+from recsys.types import Features, Interactions
 
 Settings = dict[str, Any]
 Ladder = tuple[Settings, ...]

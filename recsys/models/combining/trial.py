@@ -16,7 +16,8 @@ from recsys.evaluation.judging.metrics import ndcg
 from recsys.evaluation.testing.significance import mean_ci
 from recsys.kernels import add_weighted, select_top_k
 from recsys.models.combining.blend import How, comparable, mean_of, sums
-from recsys.types import Interactions, Recommender, TopK, select_rows
+from recsys.recommender import Recommender
+from recsys.types import Interactions, TopK
 
 DEPTH = 100
 """Places that count. A list this long has enough hits to compare models where hits are few."""
@@ -41,8 +42,7 @@ class Trial:
     scores: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.histories = select_rows(self.train.matrix(), self.users)
-        self.histories.sort_indices()
+        self.histories = self.train.histories().select(self.users)
         self.relevant = self.hidden[self.users]
 
     def judge(self, model: Recommender, rows: np.ndarray) -> np.ndarray:
@@ -61,7 +61,7 @@ class Trial:
     def value(self, scores: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
         """Return NDCG@100 of each user (of ``rows`` of them)."""
         rows = np.arange(len(self.users)) if rows is None else rows
-        seen = self.histories[rows]
+        seen = self.histories.values[rows]
         items, best = select_top_k(np.ascontiguousarray(scores), seen.indptr, seen.indices, DEPTH)
         nobody = np.zeros(items.shape, dtype=np.int8)
         topk = TopK(self.users[rows], items, best, nobody, ("trial",), nobody[:, 0])

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from recsys import run_files
+from recsys.models.collaborative.als import ALS
 from recsys.report import plots
-from recsys.report.explanations import spark_factors
 from recsys.report.parts import Drawing, ReportTable, Section
 from recsys.report.run_reader import Run
+from recsys.saved.open_model import open_item_side
 from recsys.schema import ITEM
 from recsys.types import IdMap
 
@@ -75,13 +76,15 @@ def _table(run: Run, ids: np.ndarray, ends: list[tuple[np.ndarray, np.ndarray]],
 def _factors(run: Run, name: str) -> tuple[str, np.ndarray, IdMap] | None:
     """Return (name, float32[items, rank], their ids) of a model stored by either engine; None without item factors."""
     place = run.folder.path / run_files.model_folder(name)
+    items = IdMap.of(run.items[ITEM])
     if (place / "item_factors.parquet").exists():
-        model, items = spark_factors(run, name)
-        return name, model.item_factors_, items
+        model = open_item_side(run.folder, name, items)
+        if not isinstance(model, ALS):
+            return None
+        return name, model.item_factors_[model.known_], IdMap(items.ids[model.known_], items.dtype)
     found: Path | None = next(iter(sorted(place.rglob("item_factors_.npy"))), None)
     if found is None:
         return None
     factors = np.load(found, allow_pickle=False)
     known = np.load(found.with_name("known_.npy"), allow_pickle=False)
-    items = IdMap.of(run.items[ITEM])
     return name, factors[known], IdMap(items.ids[known], items.dtype)

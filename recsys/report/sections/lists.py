@@ -8,7 +8,7 @@ import pandas as pd
 from recsys.data.hashing import hash_words, id_bits
 from recsys.evaluation.agreement.system_pairs import pairwise_agreement
 from recsys.report import plots
-from recsys.report.explanations import Teller
+from recsys.report.explanations import Explainer
 from recsys.report.parts import Drawing, ReportTable, Section
 from recsys.report.run_reader import Run
 from recsys.schema import ITEM, RANK, SOURCE, TIME, USER, VALUE
@@ -126,11 +126,11 @@ def examples(run: Run) -> Section | None:
     users = _draw_users(run)
     if not len(users):
         return None
-    teller = Teller.of(run)
-    tables = [_example(run, teller, user, history_length) for user, history_length in users.itertuples(index=False)]
+    explainer = Explainer.of(run)
+    tables = [_example(run, explainer, user, history_length) for user, history_length in users.itertuples(index=False)]
     reasons = ""
-    if teller:
-        reasons = f" Why: the parts of the score of {teller.name} that add most, with their shares."
+    if explainer:
+        reasons = f" Why: the parts of the score of {explainer.name} that add most, with their shares."
     text = (
         "Users drawn by a hash of their id, one for each length of history (none, 1–4, 5–19, 20 and more items); they"
         f" were not picked for good results. ✓: the user chose the item in the test part.{reasons}"
@@ -146,7 +146,7 @@ def _draw_users(run: Run) -> pd.DataFrame:
     return drawn.groupby(group).head(1).sort_values("n_history")[[USER, "n_history"]]
 
 
-def _example(run: Run, teller: Teller | None, user: object, history_length: int) -> ReportTable:
+def _example(run: Run, explainer: Explainer | None, user: object, history_length: int) -> ReportTable:
     relevant = set(run.truth.loc[run.truth[USER] == user, ITEM])
     columns = {}
     for name in run.models:
@@ -154,8 +154,8 @@ def _example(run: Run, teller: Teller | None, user: object, history_length: int)
         own = lists[lists[USER] == user].head(EXAMPLE_LENGTH)
         items = own[ITEM]
         columns[name] = [("✓ " if item in relevant else "") + _shorten(run.title(item)) for item in items]
-        if teller and name == teller.name:
-            columns[f"why {name}"] = [teller.why(user, *row) for row in zip(items, own[SOURCE], strict=True)]
+        if explainer and name == explainer.name:
+            columns[f"why {name}"] = [explainer.explain(user, *row) for row in zip(items, own[SOURCE], strict=True)]
     rows = [
         [str(place + 1), *(column[place] if place < len(column) else "–" for column in columns.values())]
         for place in range(EXAMPLE_LENGTH)

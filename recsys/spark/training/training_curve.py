@@ -17,6 +17,8 @@ from recsys import linalg
 from recsys.evaluation.judging.judge import judge
 from recsys.evaluation.judging.metrics import ndcg
 from recsys.ranking import rank
+from recsys.recommender import Recommender
+from recsys.types import Features, Histories, Interactions
 
 if TYPE_CHECKING:
     from recsys.spark.training.als import Params
@@ -86,7 +88,7 @@ class Watched:
         the root mean squared error of the hidden values.
         """
         if self.params.implicit:
-            topk = rank.recommend(_FoldIn(items, self.params), self.seen, TOP)  # type: ignore[arg-type]  # trained already
+            topk = rank.recommend(_FoldIn(items, self.params), self.seen, TOP)
             return float(np.nanmean(ndcg(judge(topk, csr_array((self.hidden > 0).astype(np.float64))), TOP)))
         x = _FoldIn(items, self.params).factors(self.seen)
         row = np.repeat(np.arange(self.users), np.diff(self.hidden.indptr))
@@ -94,17 +96,23 @@ class Watched:
         return float(np.sqrt(np.mean(error**2)))
 
 
-@dataclass(frozen=True)
-class _FoldIn:
-    items: np.ndarray
-    params: Params
-    sources = ("als",)
+class _FoldIn(Recommender):
+    """Scores under item factors that are still being trained."""
+
+    def __init__(self, items: np.ndarray, params: Params) -> None:
+        self.items = items
+        self.params = params
+
+    def fit(self, train: Interactions, features: Features | None = None) -> _FoldIn:
+        """Return the same: Spark does the training."""
+        return self
 
     def factors(self, histories: csr_array) -> np.ndarray:
         axes = linalg.principal_axes(self.items) if self.params.implicit else None
         return self.params.solve(linalg.arrays(histories), self.items, axes)
 
-    def score(self, histories: csr_array, users: np.ndarray | None = None) -> np.ndarray:
-        scores = self.factors(histories) @ self.items.T
+    def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
+        """Return float32[m, items]."""
+        scores = self.factors(histories.values) @ self.items.T
         scores[:, ~self.items.any(axis=1)] = np.nan
         return scores

@@ -1,0 +1,162 @@
+"""Things that score like a model but are not trained as one: stored factors, segments, scores made elsewhere."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+
+from recsys.errors import RunFolderError
+from recsys.features.segment_popularity import Segments
+from recsys.models.collaborative.als import ALS
+from recsys.models.combining.cascade import Cascade
+from recsys.recommender import Explanation, Recommender
+from recsys.types import Features, Histories, Interactions
+
+
+class FixedScores(Recommender):
+    """Scores that were computed elsewhere, one row per user number."""
+
+    def __init__(self, scores: np.ndarray, source: str) -> None:
+        self.scores = scores
+        self._source = source
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The name that the scores were given."""
+        return (self._source,)
+
+    def fit(self, train: Interactions, features: Features | None = None) -> Self:
+        """Return the same: there is nothing to learn."""
+        return self
+
+    def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
+        """Return the rows of ``users``."""
+        return self.scores[np.arange(len(histories)) if users is None else users]
+
+
+class StoredFactors(Recommender):
+    """ALS that scores users by stored factors, and folds in the history of whoever has none.
+
+    ``user_factors``: float32[users, rank], the factor of each user that will be asked about, NaN where none is stored.
+    """
+
+    def __init__(self, als: ALS, user_factors: np.ndarray) -> None:
+        self.als = als
+        self.user_factors = user_factors
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The sources of the ALS."""
+        return self.als.sources
+
+    def fit(self, train: Interactions, features: Features | None = None) -> Self:
+        """Refuse: stored factors were trained elsewhere."""
+        raise RunFolderError("a model with stored factors is not trained again: train a run, and bundle that.")
+
+    def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
+        """Return float32[m, items]."""
+        factors, is_stored = self._stored(histories, users)
+        scores = np.empty(histories.shape, dtype=np.float32)
+        scores[is_stored] = factors[is_stored] @ self.als.item_factors_.T
+        scores[:, ~self.als.known_] = np.nan
+        folded_in = np.flatnonzero(~is_stored)
+        if len(folded_in):
+            scores[folded_in] = self.als.score(histories[folded_in])
+        return scores
+
+    def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
+        """Return bool[m]: a factor is stored, or the history can be folded in."""
+        return self._stored(histories, users)[1] | self.als.can_score(histories)
+
+    def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
+        """Return the explanation of the fold-in of the history."""
+        return self.als.explain(history, item, user)
+
+    def _stored(self, histories: Histories, users: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Return the stored factors of the rows, and bool[m]: there is one."""
+        factors = self.user_factors[np.arange(len(histories)) if users is None else users]
+        return factors, ~np.isnan(factors).any(axis=1)
+
+
+class SegmentMember(Recommender):
+    """Scores each user by the popularity of items in the user's segment; no opinion on users without a segment.
+
+    ``segment_rows``: int64[users], the segment of each user that will be asked about, -1 for none.
+    """
+
+    def __init__(self, segments: Segments, segment_rows: np.ndarray) -> None:
+        self.segments = segments
+        self.segment_rows = segment_rows
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """One name per number of columns: ``segment:country``, ``segment:country+age``."""
+        return self.segments.sources
+
+    def fit(self, train: Interactions, features: Features | None = None) -> Self:
+        """Refuse: the segments are counted once for all models of a run."""
+        raise RunFolderError("segments are not trained as a model: train a run with fallback = 'segment'.")
+
+    def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
+        """Return float32[m, items]."""
+        rows = self._rows(histories, users)
+        scores = np.full(histories.shape, np.nan, dtype=np.float32)
+        scores[rows >= 0] = self.segments.scores[rows[rows >= 0]]
+        return scores
+
+    def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
+        """Return bool[m]: the user has a segment."""
+        return self._rows(histories, users) >= 0
+
+    def source(self, histories: Histories, items: np.ndarray, users: np.ndarray | None = None) -> np.ndarray:
+        """Return int8[m, k]: the number of columns of each user's segment, minus one."""
+        depth = np.append(self.segments.depths, 0)[self._rows(histories, users)]
+        return np.broadcast_to(depth[:, None], items.shape)
+
+    def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
+        """Return the share of the segment's users who like the item: nothing of the user's own is in it."""
+        row = int(self.segment_rows[user])
+        if row < 0:
+            return Explanation(np.nan)
+        values = ", ".join(map("=".join, zip(self.segments.columns, self.segments.keys[row], strict=False)))
+        score = float(self.segments.scores[row, item])
+        return Explanation(
+            score, constant=score, note=f"The score is the share of users of {values} who like the item."
+        )
+
+    def _rows(self, histories: Histories, users: np.ndarray | None) -> np.ndarray:
+        return self.segment_rows[np.arange(len(histories)) if users is None else users]
+
+
+def with_stored_factors(model: Recommender, user_factors: np.ndarray | None) -> Recommender:
+    """Return an ALS, or a cascade that begins with one, that scores by ``user_factors`` first, by row.
+
+    Without factors the model is returned unchanged.
+    """
+    if user_factors is None:
+        return model
+    if isinstance(model, Cascade):
+        (name, first), *fallbacks = model.members.items()
+        return Cascade({name: with_stored_factors(first, user_factors), **dict(fallbacks)})
+    if not isinstance(model, ALS):
+        raise RunFolderError(f"stored factors belong to ALS, not to {type(model).__name__}: bundle the run again.")
+    return StoredFactors(model, user_factors)
+
+
+def insert_segment_fallback(model: Recommender, segments: Segments | None, user_ids: Any) -> Recommender:
+    """Put the segments between a cascade's model and its fallback, for users ``user_ids`` by row."""
+    if segments is None:
+        return model
+    return with_segment_rows(model, segments, segments.of_users(user_ids))
+
+
+def with_segment_rows(model: Recommender, segments: Segments, segment_rows: np.ndarray) -> Recommender:
+    """Put the segments behind a cascade's first member; ``segment_rows`` as of :class:`SegmentMember`.
+
+    A model without a fallback is returned unchanged.
+    """
+    if not isinstance(model, Cascade):
+        return model
+    (name, first), *fallbacks = model.members.items()
+    return Cascade({name: first, segments.sources[0]: SegmentMember(segments, segment_rows), **dict(fallbacks)})
