@@ -1,7 +1,6 @@
 """Logs as they should not be: one huge user, one item everywhere, repeats, zeros, gaps, dislikes, changing sources."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -117,31 +116,6 @@ def test_two_hundred_iterations_of_mllib_do_not_outgrow_the_stack(spark, tmp_pat
     model = als.fit(train, 20, als.Params(rank=2, iterations=200, trainer="mllib", blocks=1), tmp_path / "als")
     assert np.isfinite(model.items).all()
     assert model.users.count() == pairs["user"].nunique()
-
-
-def test_two_jobs_at_one_folder_leave_one_whole_run(world_files, tmp_path):
-    text = (
-        f"out = '{tmp_path}/run'\n[data]\nevents = '{world_files['events']}'\n[models.als]\nrank = 2\niterations = 1\n"
-        "blocks = 1\n[judge]\nmetrics = ['ndcg@5']\nresamples = 100\n"
-    )
-    (tmp_path / "job.toml").write_text(text)
-    words = ["--master", "local[1]", "--driver-memory", "1g"]
-    for setting in ("spark.ui.enabled=false", "spark.sql.shuffle.partitions=1", "spark.default.parallelism=1"):
-        words += ["--conf", setting]
-    job = [Path(sys.executable).with_name("spark-submit"), *words, ROOT / "jobs/train_als.py"]
-    both = []
-    for name in "ab":
-        with (tmp_path / f"{name}.log").open("w") as log:
-            both.append(
-                subprocess.Popen([*job, "--config", "job.toml"], cwd=tmp_path, stdout=log, stderr=subprocess.STDOUT)
-            )
-    codes = [process.wait(timeout=600) for process in both]
-    said = [(tmp_path / f"{name}.log").read_text() for name in "ab"]
-    assert codes == [0, 0], said
-    folder = RunFolder.open(tmp_path / "run")
-    assert folder.read_json("metrics.json")["models"]["als"]
-    assert len(folder.read_table("topk/als.parquet"))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.log", "b.log", "job.toml", "run"]
 
 
 def test_a_folder_that_may_not_be_written_is_named(spark, world_files, tmp_path):

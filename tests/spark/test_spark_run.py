@@ -1,7 +1,5 @@
 """Whole runs on both engines over the same files: what does not depend on ALS's random start must be equal."""
 
-import subprocess
-import sys
 import uuid
 from pathlib import Path
 
@@ -10,7 +8,6 @@ import pandas as pd
 import pytest
 
 from recsys import config, experiment
-from recsys.errors import RunFolderError
 from recsys.report import write_report
 from recsys.runfolder import RunFolder
 
@@ -123,44 +120,3 @@ def test_als_is_trained_and_reported_on_both(runs):
         page = (runs[engine].path / "report.html").read_text()
         assert f"on the {engine} engine" in page
     assert runs["spark"].read_json("manifest.json")["hops"][-1]["peak_mb"]["jvm"] > 0
-
-
-def submit(*words, cwd):
-    """Run the job as a user does, with the spark-submit of this environment."""
-    program = Path(sys.executable).with_name("spark-submit")
-    return subprocess.run([program, ROOT / "jobs" / "train_als.py", *words], capture_output=True, text=True, cwd=cwd)
-
-
-def test_the_job_runs_under_spark_submit(world_files, tmp_path):
-    (tmp_path / "job.toml").write_text(
-        f"out = 'run'\n[data]\nevents = '{world_files['events']}'\n[models.als]\nrank = 4\niterations = 2\n"
-    )
-    found = submit("--config", "job.toml", "--set", "recommend.k=3", "--set", "judge.resamples=100", cwd=tmp_path)
-    assert found.returncode == 0, found.stderr[-2000:]
-    run = RunFolder.open(tmp_path / "run")
-    assert run.read_table("topk/als.parquet")["rank"].max() == 3
-    assert (run.path / "report.html").exists()
-    assert "override: recommend.k=3" in found.stdout  # spark-submit merges what its Python prints
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["job.toml", "run"]
-
-
-def test_the_job_refuses_a_bad_config_before_it_starts_anything(tmp_path):
-    (tmp_path / "job.toml").write_text("[data]\nevents = 'x.csv'\n[models.als]\nrnak = 4\n")
-    found = subprocess.run(
-        [sys.executable, ROOT / "jobs" / "train_als.py", "--config", "job.toml"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-    )
-    assert found.returncode == 2
-    assert "Did you mean 'rank'?" in found.stderr
-    with pytest.raises(RunFolderError):
-        RunFolder.open(tmp_path / "runs" / "run")
-
-
-def test_the_job_says_which_python_would_do(tmp_path):
-    job = ROOT / "jobs" / "train_als.py"
-    found = subprocess.run([sys.executable, "-I", "-S", job], capture_output=True, text=True, cwd=tmp_path)
-    assert found.returncode == 2
-    assert "has no module recsys" in found.stderr
-    assert "setup" in found.stderr or "spark-submit" in found.stderr

@@ -1,6 +1,5 @@
 """What a saved Spark run can do afterwards: lists on Spark, a bundle without Spark, updates; held against the run."""
 
-import importlib.util
 import io
 import json
 import subprocess
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from builders import run_job
 
 from recsys import config
 from recsys.cli import run_verb
@@ -111,22 +111,12 @@ def test_ratings_are_folded_in_by_their_own_equations(spark, saved):
 # --- Lists on Spark --------------------------------------------------------------------------------------
 
 
-def job(name, *words):
-    """Run a job in this process, so that it finds the session of the tests."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "jobs" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [name, *map(str, words)])
-        return module.main()
-
-
 def test_a_saved_run_gives_the_lists_of_the_run(run, tmp_path):
-    assert job("recommend_als", run, "--out", tmp_path / "lists.parquet", "-k", 5) == 0
+    assert run_job("recommend_als", run, "--out", tmp_path / "lists.parquet", "-k", 5) == 0
     found, wanted = pd.read_parquet(tmp_path / "lists.parquet"), pd.read_parquet(run / "topk" / "als.parquet")
     own = lists(wanted[wanted.source == "als"])
     assert {user: items for user, items in lists(found).items() if user in own} == own
-    assert job("recommend_als", run, "--out", tmp_path / "lists.parquet") == 2, "it writes over what is there"
+    assert run_job("recommend_als", run, "--out", tmp_path / "lists.parquet") == 2, "it writes over what is there"
 
 
 def test_some_users_strangers_rules_and_late_events(spark, saved):
@@ -169,7 +159,7 @@ def test_the_judging_job_gives_the_numbers_of_the_verb(run, tmp_path, capsys):
     relevant += ["--train", str(run / "split" / "train.parquet")]
     recs, truth = run / "topk" / "popular.parquet", run / "split" / "test.parquet"
     capsys.readouterr()
-    assert job("evaluate", recs, truth, *relevant, "--per-user", tmp_path / "users") == 0
+    assert run_job("evaluate", recs, truth, *relevant, "--per-user", tmp_path / "users") == 0
     spark = json.loads(capsys.readouterr().out)["models"]["recs"]
     for part in (recs, truth):  # the verb reads one file
         pd.read_parquet(part).to_parquet(tmp_path / part.name)
@@ -180,8 +170,8 @@ def test_the_judging_job_gives_the_numbers_of_the_verb(run, tmp_path, capsys):
     for metric in metrics:
         assert spark[metric]["mean"] == pytest.approx(local[metric]["mean"], abs=1e-12)
         assert spark[metric]["users"] == local[metric]["users"]
-    assert job("evaluate", recs, truth, "-m", "ndgc@5") == 2
-    assert job("evaluate", tmp_path / "nothing.csv", truth) == 2
+    assert run_job("evaluate", recs, truth, "-m", "ndgc@5") == 2
+    assert run_job("evaluate", tmp_path / "nothing.csv", truth) == 2
     assert "cannot read it" in capsys.readouterr().err
 
 
