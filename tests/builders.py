@@ -20,7 +20,7 @@ def run_locally(out, files, models, **sections):
     """Make a run on the local engine and return its folder."""
     from recsys import config, experiment
 
-    experiment.run(config.parse(settings_of(out, files, models, **sections)))
+    experiment.run(config.parse_config(settings_of(out, files, models, **sections)))
     return Path(out)
 
 
@@ -29,7 +29,7 @@ def run_on_spark(spark, out, files, models, **sections):
     from recsys import config
     from recsys.spark import run
 
-    run.run(config.parse(settings_of(out, files, models, **sections)), spark=spark)
+    run.run(config.parse_config(settings_of(out, files, models, **sections)), spark=spark)
     return Path(out)
 
 

@@ -135,12 +135,14 @@ def python(code, **environment):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environ, cwd=ROOT)
 
 
+@pytest.mark.subprocess
 def test_importing_recsys_loads_nothing_heavy():
     code = "import recsys, sys, json; print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
     loaded = set(json.loads(python(code).stdout))
     assert not loaded & {"numpy", "pandas", "pyspark", "implicit", "numba", "sklearn", "scipy", "pyarrow"}
 
 
+@pytest.mark.subprocess
 def test_every_public_name_exists():
     code = "import recsys; [getattr(recsys, name) for name in recsys.__all__]; print(*dir(recsys))"
     found = python(code)
@@ -148,6 +150,7 @@ def test_every_public_name_exists():
     assert "evaluate" in found.stdout.split()
 
 
+@pytest.mark.subprocess
 def test_the_small_path_needs_neither_pyspark_nor_java(tmp_path, world_files):
     (tmp_path / "config.toml").write_text(
         f"out = '{tmp_path}/run'\n[data]\nevents = '{world_files['events']}'\n[models.als]\nrank = 4\niterations = 2\n"

@@ -54,6 +54,7 @@ def test_a_second_run_replaces_the_first(tmp_path):
     assert not (tmp_path / "run" / "coldstart.json").exists()
 
 
+@pytest.mark.subprocess
 def test_a_killed_run_leaves_nothing_whole_and_the_next_one_cleans_up(tmp_path):
     code = (
         "import os, sys\nfrom recsys.runfolder import RunFolder\n"
@@ -312,6 +313,7 @@ def test_the_meter_sees_memory_come_and_go():
     assert memory_mb()["total"] >= memory_mb()["python"] > 10
 
 
+@pytest.mark.subprocess
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc here")
 def test_a_fork_counts_once_it_is_something_of_its_own():
     """In a process of its own, without other threads: it holds 64 MiB and forks; the child then maps 256 MiB more."""

@@ -10,7 +10,10 @@ import pytest
 
 from recsys import config, experiment
 
-pytestmark = pytest.mark.skipif(find_spec("mlflow") is None, reason="MLflow is not installed")
+pytestmark = [
+    pytest.mark.subprocess,
+    pytest.mark.skipif(find_spec("mlflow") is None, reason="MLflow is not installed"),
+]
 
 TRACK = "from recsys.cli import main; main()"
 READ = """

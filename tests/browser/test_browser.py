@@ -12,7 +12,10 @@ from odd import odd_run, twelve
 from recsys import config, report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine"),
+]
 
 PROBE = Path(__file__).with_name("probe.js").read_text(encoding="utf-8")
 

@@ -109,6 +109,7 @@ def test_a_model_is_not_written_outside_the_run_folder(config, tmp_path, capsys)
     assert os.listdir(tmp_path) == ["config.toml"]
 
 
+@pytest.mark.subprocess
 def test_an_interrupt_leaves_nothing_behind(config):
     """Long enough to be met in the middle: the run's unfinished folder shows that it is under way."""
     words = ["-c", "from recsys.cli import main; main()", "run", str(config), "--set", "models.als.iterations=1000000"]

@@ -20,11 +20,11 @@ def settings(events, out):
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 200 kB, or a skip where nothing may be mounted."""
+def small_disk(tmp_path, request):
+    """A file system of so many kB as the test asks for, or a skip where nothing may be mounted."""
     place = tmp_path / "disk"
     place.mkdir()
-    words = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(place)]
+    words = ["mount", "-t", "tmpfs", "-o", f"size={request.param}k", "tmpfs", str(place)]
     try:
         mounted = subprocess.run(words, capture_output=True).returncode == 0
     except FileNotFoundError:
@@ -35,6 +35,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
+@pytest.mark.parametrize("small_disk", [64], indirect=True)  # full when the checked events are written
 def test_a_full_disk_is_named_and_leaves_nothing(spark, world_files, small_disk):
     from recsys.spark import run as spark_run
 
@@ -43,6 +44,7 @@ def test_a_full_disk_is_named_and_leaves_nothing(spark, world_files, small_disk)
     assert list(small_disk.iterdir()) == []
 
 
+@pytest.mark.parametrize("small_disk", [200], indirect=True)  # full after the split
 def test_a_full_disk_leaves_the_run_that_was_there(spark, world_files, small_disk):
     from recsys.spark import run as spark_run
 

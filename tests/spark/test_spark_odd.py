@@ -13,12 +13,12 @@ from recsys.runfolder import RunFolder
 
 pytestmark = pytest.mark.spark
 ROOT = Path(__file__).resolve().parents[2]
-HEAVY = 1_000_000
+HEAVY = 200_000
 
 
 @pytest.fixture(scope="module")
 def odd_log(tmp_path_factory):
-    """One user with a million events; an item in nine of ten histories; a tenth of rows twice; values of all kinds."""
+    """One user with 200,000 events; an item in nine of ten histories; a tenth of rows twice; values of all kinds."""
     rng = np.random.default_rng(0)
     n, users, items = 20_000, 800, 300
     light = pd.DataFrame({"user_id": rng.integers(1, users, n), "item_id": rng.integers(1, items, n)})
@@ -44,7 +44,7 @@ def test_an_odd_log_gives_both_engines_the_same_counts_lists_and_refusals(spark,
         raw = {
             "out": str(tmp_path / engine),
             "data": {"events": str(path)},
-            "models": {"als": {"rank": 4, "iterations": 3}},
+            "models": {"als": {"rank": 4, "iterations": 2}},
             "recommend": {"k": 5},
             "judge": {"metrics": ["ndcg@5"], "resamples": 100},
         }

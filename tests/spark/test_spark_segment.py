@@ -1,12 +1,11 @@
 """Popular by segment on Spark: segments and lists as on the local path, in a run and in what is asked of it."""
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from builders import run_job
 
 from recsys import config, experiment
 from recsys.cli import run_verb
@@ -75,16 +74,6 @@ def asked_local(capsys, run, *words):
     return pd.read_csv(StringIO(capsys.readouterr().out), dtype={"user_id": str})
 
 
-def job(*words):
-    """Run the job in this process, so that it finds the session of the tests."""
-    spec = importlib.util.spec_from_file_location("recommend_als", ROOT / "jobs" / "recommend_als.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["recommend_als", *map(str, words)])
-        return module.main()
-
-
 @pytest.fixture(scope="module")
 def people(runs, tmp_path_factory):
     """Strangers told by columns, one told nothing, one of the users table without a history, one with."""
@@ -100,7 +89,7 @@ def people(runs, tmp_path_factory):
 
 
 def test_a_saved_run_and_its_bundle_answer_strangers_alike(runs, people, tmp_path, capsys):
-    assert job(runs["spark"], "--out", tmp_path / "lists", "-k", 5, "--users", people) == 0
+    assert run_job("recommend_als", runs["spark"], "--out", tmp_path / "lists", "-k", 5, "--users", people) == 0
     on_spark = pd.read_parquet(tmp_path / "lists").sort_values(["user_id", "rank"], ignore_index=True)
     assert run_verb(["bundle", str(runs["spark"]), str(tmp_path / "bundle")]) == 0
     local = asked_local(capsys, tmp_path / "bundle", "--users", people)

@@ -1,14 +1,12 @@
 """The search on Spark: the folds and the numbers of the local path, several settings at a time, and its job."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from builders import run_job
 
 from recsys import config, experiment, models
 from recsys.config import TuneSettings
@@ -19,7 +17,6 @@ from recsys.tune import tune
 from recsys.tune.folds import fit_and_judge, make_folds
 
 pytestmark = pytest.mark.spark
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -112,18 +109,12 @@ def test_a_setting_is_worth_what_it_is_on_the_local_path(spark, raw, tmp_path, m
     assert not list(tmp_path.iterdir()), "what was written on the way is gone"
 
 
-def test_the_job_is_resumed_with_settings_side_by_side(spark, raw, tmp_path):
+def test_the_job_is_resumed_with_settings_side_by_side(spark, raw, tmp_path, capsys):
     settings = tmp_path / "job.toml"
     settings.write_text(on_spark(raw).to_toml())
-    words = ["--config", str(settings), "--out", str(tmp_path / "study"), "--set", "tune.trials=2"]
-    done = subprocess.run(
-        [sys.executable, ROOT / "jobs" / "tune_als.py", *words],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "als: ndcg@10 on folds of train" in done.stdout
+    words = ["--config", settings, "--out", tmp_path / "study", "--set", "tune.trials=2"]
+    assert run_job("tune_als", *words) == 0
+    assert "als: ndcg@10 on folds of train" in capsys.readouterr().out
     best = config.load_config(tmp_path / "study" / "best.toml")
     assert best.engine == "spark"
     assert best.out == raw["out"] + "-tuned"

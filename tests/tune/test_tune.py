@@ -82,6 +82,7 @@ def python(code, *words):
     return subprocess.Popen([sys.executable, "-c", code, *map(str, words)], env=environment)
 
 
+@pytest.mark.subprocess
 def test_killed_at_trial_7_and_resumed_it_ends_the_same(raw, undisturbed, tmp_path):
     storage = tmp_path / "study.log"
     assert python(DIES, json.dumps(raw), storage).wait(timeout=300) == 9
@@ -98,6 +99,7 @@ tune(config.parse_config(json.loads(sys.argv[1])), pathlib.Path(sys.argv[2]))
 """
 
 
+@pytest.mark.subprocess
 def test_two_processes_share_a_study(raw, tmp_path):
     storage = tmp_path / "study.log"
     random = raw | {"tune": raw["tune"] | {"sampler": "random", "prune": "none"}}
