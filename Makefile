@@ -23,10 +23,10 @@ demo:           ## a made-up film world through both engines, in about two minut
 quick:          ## lint, types and the tests without Spark, other processes or a browser: under a minute
 	@$(PYTEST) --hypothesis-profile=quick -m "not spark and not subprocess and not browser and not slow" $(ARGS)
 
-test:           ## lint, types and the tests; goes on after a failure, so that one run shows all
-	@$(PYTEST) -m "not slow" $(ARGS)
+test:           ## lint, types and every test; goes on after a failure, so that one run shows all
+	@$(PYTEST) $(ARGS)
 
-test-all:       ## the same, the slow tests too, and 400 examples of each property
+test-all:       ## the same with 400 examples of each property instead of 40; before a release
 	@$(PYTEST) --hypothesis-profile=full $(ARGS)
 
 bench-scale:    ## 1, 3, 10, 30 and 100 million made-up events through Spark, into bench/RESULTS.md; hours
