@@ -61,6 +61,7 @@ class Cluster:
             "PYSPARK_PYTHON": sys.executable,
             "PYTHONPATH": str(ROOT),
             "JAVA_HOME": _java(),
+            "SPARK_DAEMON_JAVA_OPTS": SHORT_LIVED,
         }
         self.processes: list[subprocess.Popen[bytes]] = []
         self.web = ""
@@ -132,7 +133,12 @@ class Cluster:
             )
 
 
+SHORT_LIVED = "-XX:TieredStopAtLevel=1"
+"""What tells Java to compile fast rather than well, since these processes live for a minute."""
+
 QUIET = (
+    f"spark.driver.extraJavaOptions={SHORT_LIVED}",
+    f"spark.executor.extraJavaOptions={SHORT_LIVED}",
     "spark.eventLog.rolling.enabled=false",
     "spark.eventLog.compress=false",
     "spark.driver.host=127.0.0.1",

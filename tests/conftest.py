@@ -49,6 +49,7 @@ def spark():
     from recsys.spark.session import session
 
     conf = {"spark.ui.enabled": "false", "spark.sql.shuffle.partitions": "3", "spark.default.parallelism": "2"}
+    conf["spark.driver.extraJavaOptions"] = "-XX:TieredStopAtLevel=1"  # most code of a test runs too seldom for more
     try:
         found = session(SparkSettings(master="local[2]", driver_memory="1g", conf=conf))
     except MissingExtra as error:

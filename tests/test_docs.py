@@ -52,6 +52,7 @@ def shell(code):
             assert run_verb(words) == 0, line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_block_runs(page, tmp_path, monkeypatch, world_files):
     monkeypatch.chdir(tmp_path)
@@ -68,6 +69,7 @@ def test_every_block_runs(page, tmp_path, monkeypatch, world_files):
             exec(compile(code, str(page), "exec"), namespace)
 
 
+@pytest.mark.slow
 def test_five_commands_lead_to_a_verdict(tmp_path, monkeypatch, world_files, capsys):
     """``git`` and ``make setup`` are what ``make test`` itself came through; the rest runs here on a log as text."""
     commands = NEWCOMER.search((ROOT / "README.md").read_text(encoding="utf-8"))[1].splitlines()

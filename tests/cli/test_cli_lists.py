@@ -10,6 +10,8 @@ import pytest
 from recsys.cli import lists, run_verb
 from recsys.data.synthetic import film_world, write_world
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):

@@ -153,6 +153,7 @@ def test_a_split_by_last_events_is_told_that_it_knows_the_future(honest):
     assert "future events" in found(log[side == TRAIN], log[side == TEST])
 
 
+@pytest.mark.slow
 def test_chance_raises_no_alarm_in_small_splits():
     """Two hundred random splits of 60 rows with a random column: none is accused of more than its repeats."""
     rng = np.random.default_rng(3)

@@ -41,6 +41,7 @@ def test_size_is_the_level():
     assert share(row["p_always"] <= 0.05 for row in found) <= 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("correlation", [0.0, 0.6])
 def test_power_is_what_was_planned(correlation):
     effect = 0.35
@@ -59,6 +60,7 @@ def test_cuped_takes_out_the_squared_correlation():
     assert share(row["difference"] for row in found) == pytest.approx(0.2, abs=0.01), "unbiased"
 
 
+@pytest.mark.slow
 def test_looking_every_day_keeps_the_level_always_and_breaks_it_otherwise():
     looks, simulations, n = 20, 1000, 50
     rng, treated = np.random.default_rng(4), np.arange(2 * n * looks) % 2 == 1

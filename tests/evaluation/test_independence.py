@@ -32,6 +32,7 @@ def by_id(values):
     return dict(enumerate(values))
 
 
+@pytest.mark.slow
 def test_kendall_equals_scipy():
     for x, y in cases(1):
         expected = scipy.stats.kendalltau(x, y)
@@ -40,6 +41,7 @@ def test_kendall_equals_scipy():
         assert found.items == len(x)
 
 
+@pytest.mark.slow
 def test_spearman_equals_scipy():
     for x, y in cases(2):
         if len(x) == 2:
@@ -66,6 +68,7 @@ def test_nearly_perfect_order_of_many_items_is_exact():
     assert expected.pvalue < 1e-70
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [12, 30])
 def test_size_under_the_null(n):
     """One test in twenty calls independent orders related; 10,000 of them, fixed by the seed."""

@@ -14,6 +14,7 @@ from recsys.evaluation.lab import simulate, studies
 from recsys.evaluation.lab.labelled import discrimination_auc
 from recsys.recommender import Recommender
 
+pytestmark = pytest.mark.slow
 SMALL = studies.LabSettings(items=12, pairs=600, users=20, experiments=2000)
 
 

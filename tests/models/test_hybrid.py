@@ -63,6 +63,7 @@ def test_trials_hide_without_taking_everything():
     assert items.candidates[items.relevant.indices].all()
 
 
+@pytest.mark.slow
 def test_the_choice_is_recorded_with_its_ablation():
     train, features = contract.world(users=400, items=30)
     model = build("hybrid", SMALL).fit(train, features)
@@ -76,6 +77,7 @@ def test_the_choice_is_recorded_with_its_ablation():
     assert np.isfinite(model.score(train.histories()[1:])).all()  # new items too
 
 
+@pytest.mark.slow
 def test_features_of_noise_are_not_used_to_rank_what_people_chose():
     train, _ = contract.world(users=400, items=30)
     noise = Features(csr_array(np.random.default_rng(2).random((30, 5)).astype(np.float32)), tuple("abcde"))
@@ -106,6 +108,7 @@ def refusing(monkeypatch, kind, most):
     monkeypatch.setattr(hybrid, "fitted", fitted)
 
 
+@pytest.mark.slow
 def test_a_part_that_only_fits_on_the_trial_is_left_out(monkeypatch):
     train, features = contract.world(users=300)
     settings = {"parts": ["side_ease", "popular"], "placebo": False}

@@ -62,7 +62,8 @@ def both(world_files, tmp_path_factory):
     place = tmp_path_factory.mktemp("both")
     (place / "job.toml").write_text(CONFIG.format(out="run", events=world_files["events"]))
     program = Path(sys.executable).with_name("spark-submit")
-    small = ["--conf", "spark.sql.shuffle.partitions=2", "--conf", "spark.ui.enabled=false", "--driver-memory", "1g"]
+    conf = ("sql.shuffle.partitions=2", "ui.enabled=false", f"driver.extraJavaOptions={processes.SHORT_LIVED}")
+    small = ["--driver-memory", "1g", *(word for part in conf for word in ("--conf", f"spark.{part}"))]
     running = []
     for name, master in (("a", []), ("b", ["--master", "local[1]"])):
         with (place / f"{name}.log").open("w") as log:

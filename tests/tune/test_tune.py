@@ -21,6 +21,7 @@ from recsys.tune.folds import make_folds
 from recsys.tune.learning import _findings
 from recsys.tune.space import Range, grid_points, search_space
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 SPACE = {"neighbours": [2, 5, 20, 50], "shrink": {"low": 0.0, "high": 50.0}, "weighting": ["cosine", "tfidf"]}
 
