@@ -9,28 +9,30 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def settings_of(out, files, models, **sections):
-    """Return the raw settings of a run over the tables ``files``, judged by 100 resamples; ``sections`` come on top."""
-    tables = {name: str(path) for name, path in files.items() if name in ("events", "items", "users")}
-    judge = {"metrics": ["ndcg@10"], "relevant": 3.5, "resamples": 100} | sections.pop("judge", {})
-    return {"out": str(out), "data": tables, "models": models, "judge": judge} | sections
+def settings_of(out, files, models, tables=("events",), judge=None, **sections):
+    """Return the raw settings of a run over some ``tables`` of ``files``; intervals come from 100 resamples."""
+    data = {name: str(files[name]) for name in tables}
+    judge = {"resamples": 100} | (judge or {})
+    return {"out": str(out), "data": data, "models": models, "judge": judge} | sections
 
 
-def run_locally(out, files, models, **sections):
-    """Make a run on the local engine and return its folder."""
+def run_locally(*arguments, **sections):
+    """Make a run of ``settings_of`` these arguments on the local engine and return its folder."""
     from recsys import config, experiment
 
-    experiment.run(config.parse_config(settings_of(out, files, models, **sections)))
-    return Path(out)
+    raw = settings_of(*arguments, **sections)
+    experiment.run(config.parse_config(raw))
+    return Path(raw["out"])
 
 
-def run_on_spark(spark, out, files, models, **sections):
-    """Make a run on the session ``spark`` and return its folder."""
+def run_on_spark(spark, *arguments, **sections):
+    """Make a run of ``settings_of`` these arguments on the session ``spark`` and return its folder."""
     from recsys import config
     from recsys.spark import run
 
-    run.run(config.parse_config(settings_of(out, files, models, **sections)), spark=spark)
-    return Path(out)
+    raw = settings_of(*arguments, **sections)
+    run.run(config.parse_config(raw), spark=spark)
+    return Path(raw["out"])
 
 
 def run_job(name, *words):

@@ -7,8 +7,7 @@ import sys
 from importlib.util import find_spec
 
 import pytest
-
-from recsys import config, experiment
+from builders import run_locally
 
 pytestmark = [
     pytest.mark.subprocess,
@@ -38,14 +37,8 @@ def python(code, *words):
 @pytest.fixture(scope="module")
 def run(world_files, tmp_path_factory):
     out = tmp_path_factory.mktemp("track") / "films"
-    settings = {
-        "out": str(out),
-        "data": {"events": str(world_files["events"])},
-        "models": {"itemknn": {"neighbours": 7}},
-        "judge": {"metrics": ["ndcg@10", "recall[ips=0.5]@10"], "resamples": 100},
-    }
-    experiment.run(config.parse_config(settings))
-    return out
+    judge = {"metrics": ["ndcg@10", "recall[ips=0.5]@10"]}
+    return run_locally(out, world_files, {"itemknn": {"neighbours": 7}}, judge=judge)
 
 
 def test_what_mlflow_holds(run, tmp_path):

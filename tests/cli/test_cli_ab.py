@@ -4,18 +4,16 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from builders import run_locally
 from scipy import stats
 
-from recsys import config, experiment
 from recsys.cli import run_verb
 
 
 @pytest.fixture(scope="module")
 def run(world_files, tmp_path_factory):
     place = tmp_path_factory.mktemp("ab") / "run"
-    raw = {"out": str(place), "data": {"events": str(world_files["events"])}, "models": {"ease": {}}}
-    experiment.run(config.parse_config(raw | {"judge": {"relevant": 3.5, "resamples": 100}}))
-    return place
+    return run_locally(place, world_files, {"ease": {}}, judge={"relevant": 3.5})
 
 
 def test_plan_for_a_rate(capsys):

@@ -1,8 +1,8 @@
 import json
 
 import pytest
+from builders import run_locally
 
-from recsys import config, experiment
 from recsys.cli import run_verb
 
 
@@ -11,14 +11,9 @@ def runs(world_files, tmp_path_factory):
     """Two runs, a good one and a poor one, and the folder that they are in."""
     place = tmp_path_factory.mktemp("compare")
     for name, params in (("good", {"neighbours": 100}), ("poor", {"neighbours": 1, "shrink": 500.0})):
-        raw = {
-            "out": str(place / name),
-            "data": {"events": str(world_files["events"])},
-            "split": {"rule": "fraction", "test": 0.3},
-            "models": {"itemknn": params},
-            "judge": {"metrics": ["ndcg@10", "recall@10"], "relevant": 3.5, "resamples": 100},
-        }
-        experiment.run(config.parse_config(raw))
+        judge = {"metrics": ["ndcg@10", "recall@10"], "relevant": 3.5}
+        split = {"rule": "fraction", "test": 0.3}
+        run_locally(place / name, world_files, {"itemknn": params}, split=split, judge=judge)
     return place
 
 

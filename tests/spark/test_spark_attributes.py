@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from builders import run_on_spark
 
 from recsys import config
 from recsys.errors import ConfigError
@@ -25,18 +26,16 @@ HYBRID |= {"scheme": "bm25", "fields": {"overview": 0.5}}
 
 @pytest.fixture(scope="module")
 def run(spark, world_files, tmp_path_factory):
-    from recsys.spark import run as spark_run
-
-    place = tmp_path_factory.mktemp("cold") / "run"
-    raw = {
-        "out": str(place),
-        "data": {"events": str(world_files["events"]), "items": str(world_files["items"])},
-        "split": {"rule": "items", "share": 0.3},
-        "models": {"hybrid": HYBRID},
-        "recommend": {"k": 20, "everyone": True},
-        "judge": {"metrics": ["ndcg@10"], "resamples": 100},
-    }
-    spark_run.run(config.parse_config(raw))
+    place = run_on_spark(
+        spark,
+        tmp_path_factory.mktemp("cold") / "run",
+        world_files,
+        {"hybrid": HYBRID},
+        tables=("events", "items"),
+        split={"rule": "items", "share": 0.3},
+        recommend={"k": 20, "everyone": True},
+        judge={"metrics": ["ndcg@10"]},
+    )
     return RunFolder.open(place)
 
 

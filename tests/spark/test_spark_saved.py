@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from builders import run_job
+from builders import run_job, run_on_spark
 
-from recsys import config
 from recsys.cli import run_verb
 from recsys.errors import InputError, RunFolderError
 from recsys.models.combining.wrappers import with_stored_factors
@@ -28,19 +27,16 @@ PARAMS = {"rank": 6, "iterations": 4, "alpha": 5.0, "reg": 0.03, "nu": 0.8, "bet
 
 @pytest.fixture(scope="module")
 def run(spark, world_files, tmp_path_factory):
-    from recsys.spark import run as spark_run
-
-    place = tmp_path_factory.mktemp("saved") / "run"
-    raw = {
-        "out": str(place),
-        "data": {"events": str(world_files["events"]), "items": str(world_files["items"])},
-        "split": {"rule": "time", "test": 0.2},
-        "models": {"als": PARAMS},
-        "recommend": {"k": 5, "everyone": True},
-        "judge": {"metrics": ["ndcg@5", "recall@3"], "relevant": 3.5, "resamples": 100},
-    }
-    spark_run.run(config.parse_config(raw))
-    return place
+    return run_on_spark(
+        spark,
+        tmp_path_factory.mktemp("saved") / "run",
+        world_files,
+        {"als": PARAMS},
+        tables=("events", "items"),
+        split={"rule": "time", "test": 0.2},
+        recommend={"k": 5, "everyone": True},
+        judge={"metrics": ["ndcg@5", "recall@3"], "relevant": 3.5},
+    )
 
 
 @pytest.fixture(scope="module")
