@@ -72,7 +72,7 @@ def _table(title: str, section: type[BaseModel], but: Sequence[str] = (), level:
         for name, field in section.model_fields.items()
         if name not in but
     ]
-    doc = (section.__doc__ or "").strip().splitlines()[0]
+    doc = _first_paragraph(section)
     return f"{'#' * level} {title}\n\n{doc}\n\n{_markdown(['key', 'type', 'default', 'meaning'], rows)}\n"
 
 
@@ -89,9 +89,15 @@ def _model(kind: str) -> str:
         ]
         for field in dataclasses.fields(found)
     ]
-    doc = (found.__doc__ or "").strip().splitlines()[0]
+    doc = _first_paragraph(found)
     table = _markdown(["key", "type", "default", "meaning", "searched by tune"], rows) if rows else "It takes none."
     return f"### `{kind}`\n\n{doc}\n\n{table}\n"
+
+
+def _first_paragraph(documented: type) -> str:
+    """Return the first paragraph of a docstring as one line."""
+    lines = (documented.__doc__ or "").strip().partition("\n\n")[0].splitlines()
+    return " ".join(line.strip() for line in lines)
 
 
 def _of_field(field: Any) -> Any:

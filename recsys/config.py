@@ -1,8 +1,9 @@
-"""One TOML file says what a run does, on either engine; an unknown key is an error that names the nearest one.
+"""Read and check the TOML file that configures a run, on either engine.
 
-The sections are the settings classes of the rooms that use them, so a key is described in one place only.
-Relative paths are relative to the folder in which the command runs. ``--set a.b=c`` overrides a key; the value
-is read as TOML, or as text when it is no TOML.
+The sections are the settings classes of the rooms that use them, so each key is described in one
+place. An unknown key is an error that names the nearest known one. Relative paths are relative to
+the folder in which the command runs. ``--set a.b=c`` overrides a key; its value is read as TOML, or
+as text if it is not TOML.
 """
 
 from __future__ import annotations
@@ -31,49 +32,64 @@ from recsys.evaluation.settings import EvaluationSettings
 
 
 class DataSettings(ReadSettings):
-    """Where the tables are, and how to read them."""
+    """Where the tables are and how to read them."""
 
-    events: str = Field(description="file or folder of events, or a MovieLens folder or zip")
-    items: str | None = Field(None, description="file of items: `item_id`, `title`, attributes, text")
-    users: str | None = Field(None, description="file of users: `user_id`, attributes")
+    events: str = Field(description="file or folder of events, or a MovieLens folder or zip archive")
+    items: str | None = Field(None, description="file of items: `item_id`, optionally `title`, attributes and text")
+    users: str | None = Field(None, description="file of users: `user_id` and attributes")
 
     @property
     def reading(self) -> ReadSettings:
-        """The settings of reading alone."""
+        """Return the settings of reading alone, without the paths."""
         return ReadSettings(**{name: getattr(self, name) for name in ReadSettings.model_fields})
 
 
 class RecommendSettings(BaseModel):
-    """How lists are made."""
+    """How the top-N lists are made."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     k: int = Field(10, ge=1, description="length of each user's list")
-    exclude_seen: bool = Field(True, description="leave out what the user's history holds")
+    exclude_seen: bool = Field(True, description="leave out the items in the user's history")
     fallback: Literal["popular", "recent", "segment", "none"] = Field(
         "popular",
-        description="who answers for a user on whom a model has no opinion; `segment`: what users of his segment like,"
-        " else popular (recsys/features/segment_popularity.py); `none`: nobody",
+        description=(
+            "which model serves users that the main model cannot score; `segment`: the items that"
+            " are popular in the user's segment, else overall; `none`: no model, the list stays"
+            " empty"
+        ),
     )
     segment: tuple[str, ...] = Field(
         (),
-        description="columns of the users table that make the segments, from wide to narrow, such as"
-        ' `["country", "age_group"]`; one may stand without brackets',
+        description=(
+            "columns of the users table that define the segments, from wide to narrow, such as"
+            ' `["country", "age_group"]`; a single column needs no brackets'
+        ),
     )
     segment_prior: float = Field(
         20,
         ge=0,
-        description="a segment's scores are drawn to those of the wider group as if that added so many users: a segment"
-        " of 20 users is half itself",
+        description=(
+            "pseudo-users added to each segment from the wider group (shrinkage); with 20, the"
+            " scores of a segment of 20 users are half its own and half those of the wider group"
+        ),
     )
     everyone: bool = Field(
-        False, description="the models also make lists for users with a history who are not tested; baselines never do"
+        False,
+        description=(
+            "also make lists for users with a history who are not in the test; baselines serve tested users only"
+        ),
     )
     rules: str | None = Field(
         None,
-        description="a TOML file of rules (recsys/ranking/business_rules.py) that all lists keep, baselines too",
+        description=(
+            "TOML file of business rules (recsys/ranking/business_rules.py); they hold in all"
+            " lists, also those of the baselines"
+        ),
     )
-    memory_mb: int = Field(512, ge=1, description="bound on one block of scores, and on those of all segments")
+    memory_mb: int = Field(
+        512, ge=1, description="largest size of one block of scores, and of the scores of all segments"
+    )
 
     @field_validator("segment", mode="before")
     @classmethod
@@ -84,8 +100,8 @@ class RecommendSettings(BaseModel):
     def _segment_of_what(self) -> RecommendSettings:
         if (self.fallback == "segment") != bool(self.segment):
             raise ValueError(
-                "fallback = 'segment' and segment = 'COLUMN' go together: name the columns of the users table that make"
-                " the segments"
+                "fallback = 'segment' needs segment = 'COLUMN': name the columns of the users table that define the"
+                " segments"
                 if not self.segment
                 else "segment needs fallback = 'segment'"
             )
@@ -93,50 +109,69 @@ class RecommendSettings(BaseModel):
 
 
 class SparkSettings(BaseModel):
-    """The Spark session; what spark-submit or the cluster sets wins over these."""
+    """The Spark session. Settings of spark-submit or of the cluster take precedence over these."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    master: str | None = Field(None, description="master URL; unset: spark-submit's own, else local[*]")
-    driver_memory: str = Field("4g", description="JVM heap of the driver, which does the work on a local master")
+    master: str | None = Field(None, description="master URL; unset: that of spark-submit, else `local[*]`")
+    driver_memory: str = Field("4g", description="JVM heap of the driver; on a local master all work runs in it")
     shuffle_partitions: int | None = Field(
-        None, ge=1, description="unset: 32 a core on a local master, else Spark's own"
+        None, ge=1, description="partitions of a shuffle; unset: 32 per core on a local master, else Spark's default"
     )
     checkpoint_dir: str | None = Field(
-        None, description="of trainer = 'mllib', for its lineage; unset: inside the run folder"
+        None, description="folder for the checkpoints of `trainer = 'mllib'`; unset: inside the run folder"
     )
     conf: dict[str, str] = Field({}, description="any further Spark settings")
 
 
 class TuneSettings(BaseModel):
-    """What `recsys tune` searches, and how it judges what it tries: on folds of the run's train part alone."""
+    """What `recsys tune` searches and how it judges each setting, on folds of the train part alone."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: str | None = Field(None, description="which of [models]; unset: the only one there")
-    metric: str | None = Field(None, description="a ranking metric; unset: the first of [judge] metrics")
+    model: str | None = Field(None, description="name of the model in [models] to tune; unset: the only one")
+    metric: str | None = Field(None, description="ranking metric to maximise; unset: the first of [judge] metrics")
     trials: int = Field(
-        25, ge=1, description="settings to try, those of the config first; a resumed study goes on to it"
+        25,
+        ge=1,
+        description=(
+            "number of settings to try, starting with those of the config; a resumed study continues up to it"
+        ),
     )
     sampler: Literal["tpe", "random", "grid"] = Field(
-        "tpe", description="learns from what was tried; draws blindly; or tries every combination of the listed values"
+        "tpe",
+        description=(
+            "`tpe` learns from earlier trials, `random` draws at random, `grid` tries every combination of values"
+        ),
     )
     rule: Literal["time", "pairs"] | None = Field(
-        None, description="folds: windows that roll through time, or (user, item) pairs by hash; unset: time if timed"
+        None,
+        description=(
+            "how folds are made: `time`: windows that roll through time; `pairs`: (user, item)"
+            " pairs by hash; unset: `time` if there are timestamps, else `pairs`"
+        ),
     )
-    folds: int = Field(3, ge=2, description="each setting is judged on so many")
-    share: float = Field(0.1, gt=0, le=0.3, description="of train events in each window of `rule = time`")
+    folds: int = Field(3, ge=2, description="number of folds on which each setting is judged")
+    share: float = Field(0.1, gt=0, le=0.3, description="share of the train events in each window of `rule = 'time'`")
     prune: Literal["median", "halving", "none"] = Field(
         "median",
-        description="give up on a setting: below the median of the others so far; or, after folds 1, 2, 4 …, outside"
-        " their better half (successive halving); or never",
+        description=(
+            "when to stop a trial early: `median`: below the median of the other trials so far;"
+            " `halving`: after folds 1, 2, 4 …, outside their better half (successive halving);"
+            " `none`: never"
+        ),
     )
     parallel: int = Field(
-        1, ge=1, description="settings judged at a time, on Spark; on the local path start `recsys tune` so often"
+        1,
+        ge=1,
+        description=(
+            "number of settings judged at the same time on Spark; on the local path, start that"
+            " many processes of `recsys tune`"
+        ),
     )
     space: dict[str, list[Any] | dict[str, Any]] = Field(
         {},
-        description="parameter -> list of values, or {low, high, log}; unset: what the model thinks sensible",
+        description="parameter -> list of values, or {low, high, log}; unset: the default space of the model",
     )
 
 
@@ -166,21 +201,28 @@ ModelName = Annotated[str, AfterValidator(check_model_name)]
 
 
 class Config(BaseModel):
-    """A whole run."""
+    """The settings of a run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    out: str = Field("runs/run", description="the run folder; replaced as a whole when a new run ends well")
+    out: str = Field("runs/run", description="run folder; it is replaced as a whole when a new run succeeds")
     engine: Literal["local", "spark"] = Field(
-        "local", description="which path: this process, or Spark; unset: `recsys run` asks `recsys route`"
+        "local",
+        description="where to run: in this process or on Spark; unset: `recsys run` decides as `recsys route` does",
     )
-    seed: int = Field(0, ge=0, description="seeds models, resampling and the split's hash unless they have their own")
+    seed: int = Field(
+        0,
+        ge=0,
+        description="seed of models, resampling and the hash of the split, where these have no seed of their own",
+    )
     data: DataSettings
-    split: AnyRule | None = Field(None, description="unset: by time when there are timestamps, else a fraction by hash")
+    split: AnyRule | None = Field(
+        None, description="how events are split; unset: by time if there are timestamps, else a fraction by hash"
+    )
     filter: FilterSettings = FilterSettings()
     weigh: WeightSettings = WeightSettings()
     models: dict[ModelName, dict[str, Any]] = Field(
-        {"als": {}}, description="name -> parameters; `model` is the kind, by default the name itself"
+        {"als": {}}, description="model name -> parameters; the key `model` is the kind, by default the name itself"
     )
     recommend: RecommendSettings = RecommendSettings()
     judge: EvaluationSettings = EvaluationSettings()
@@ -190,7 +232,7 @@ class Config(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _seed_the_split(cls, raw: Any) -> Any:
-        """Hand the run's seed to a split that hashes and has none of its own."""
+        """Pass the seed of the run to a hashing split that has no seed of its own."""
         split = raw.get("split")
         if isinstance(split, dict) and split.get("rule") in ("fraction", "users", "items") and "seed" in raw:
             return raw | {"split": {"seed": raw["seed"]} | split}
@@ -211,25 +253,27 @@ class Config(BaseModel):
 
     @property
     def sources(self) -> list[str]:
-        """The files and folders that a run reads."""
+        """Return the files and folders that a run reads."""
         data = self.data
         return [path for path in (data.events, data.items, data.users, self.recommend.rules) if path]
 
     def rule(self, *, timed: bool) -> AnyRule:
-        """Return the split rule: the one given, else by time where events are timed, else a fraction by hash."""
+        """Return the split rule of the config, or the default: by time with timestamps, else a
+        fraction by hash.
+        """
         return self.split or (ByTime() if timed else Fraction(seed=self.seed))
 
     def to_toml(self) -> str:
-        """Return the config with every default spelled out, as a file that runs again."""
+        """Return the config as TOML, with all defaults written out, so that it can be run again."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
-    """Read ``path``, apply ``key.sub=value`` overrides, check all of it.
+    """Read the config file ``path``, apply ``key.sub=value`` overrides, and check the result.
 
     Raises:
-        ConfigError: no such file, not TOML, an override without ``=``, or any number of unknown, missing or
-            ill-typed keys, named all at once.
+        ConfigError: no such file, not TOML, an override without ``=``, or unknown, missing or
+            ill-typed keys; the message names all of them.
     """
     path = Path(path)
     try:
@@ -241,33 +285,34 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not TOML: {error}") from error
     for override in overrides:
-        _override(raw, override)
-    return parse_config(raw, where=str(path))
+        _apply_override(raw, override)
+    return parse_config(raw, source=str(path))
 
 
 def config_for_log(events: str | Path, overrides: Iterable[str] = ()) -> Config:
-    """Return the config of a log alone: every default, the run folder named after the log.
+    """Return the default config of a log; the run folder is named after the log.
 
     Raises:
         ConfigError: as of :func:`load_config`.
     """
     path = Path(events)
-    raw: dict[str, Any] = {"out": f"runs/{path.name.partition('.')[0] or 'run'}", "data": {"events": str(path)}}
+    name = path.name.partition(".")[0] or "run"
+    raw: dict[str, Any] = {"out": f"runs/{name}", "data": {"events": str(path)}}
     for override in overrides:
-        _override(raw, override)
-    return parse_config(raw, where="--set")
+        _apply_override(raw, override)
+    return parse_config(raw, source="--set")
 
 
-def parse_config(raw: dict[str, Any], where: str = "config") -> Config:
-    """Check a mapping as :func:`load_config` does; ``where`` opens each line of the error."""
+def parse_config(raw: dict[str, Any], source: str = "config") -> Config:
+    """Check a mapping as :func:`load_config` does; each line of an error starts with ``source``."""
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
-        lines = [_say(problem, where) for problem in error.errors()]
+        lines = [_describe_problem(problem, source) for problem in error.errors()]
         raise ConfigError("\n".join(lines)) from None
 
 
-def _override(raw: dict[str, Any], override: str) -> None:
+def _apply_override(raw: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not all(key.strip().split(".")):
         raise ConfigError(f"--set {override}: write it as key=value, for example recommend.k=20")
@@ -283,43 +328,47 @@ def _override(raw: dict[str, Any], override: str) -> None:
     raw[last] = value
 
 
-def _say(problem: Any, where: str) -> str:
-    """Return one line for one of pydantic's errors."""
+def _describe_problem(problem: Any, source: str) -> str:
+    """Return one line that describes one of pydantic's errors."""
     *parents, key = problem["loc"] or ("",)
-    if key == "[key]":  # how pydantic calls a mapping's key, here a model's name, which the message shows
+    # Pydantic writes "[key]" for the key of a mapping, here a model's name, which the message shows anyway.
+    if key == "[key]":
         *parents, key = parents[:-1]
-    models = _models(Config, tuple(map(str, parents)))
-    section = ".".join(str(part) for part in parents if str(part) not in _tags())
-    place = f"{where}: [{section}] {key}" if section else f"{where}: {key}"
+    models = _settings_at(Config, tuple(map(str, parents)))
+    section = ".".join(str(part) for part in parents if str(part) not in _rule_names())
+    location = f"{source}: [{section}] {key}" if section else f"{source}: {key}"
     if problem["type"] == "extra_forbidden":
-        known = {name for model in models for name in model.model_fields}
-        return f"{place}: unknown key.{suggest_nearest(str(key), known)}"
+        key_names = {name for model in models for name in model.model_fields}
+        return f"{location}: unknown key.{suggest_nearest(str(key), key_names)}"
     if problem["type"] == "missing":
-        return f"{place}: missing; add it."
+        return f"{location}: missing; add it."
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{place}: {message} (it is {problem['input']!r})"
+    return f"{location}: {message} (it is {problem['input']!r})"
 
 
-def _models(annotation: Any, path: tuple[str, ...]) -> list[type[BaseModel]]:
-    """Return the settings classes that stand at ``path`` below an annotation."""
+def _settings_at(annotation: Any, path: tuple[str, ...]) -> list[type[BaseModel]]:
+    """Return the settings classes at ``path`` below an annotation."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         if not path:
             return [annotation]
         field = annotation.model_fields.get(path[0])
-        return _models(field.annotation, path[1:]) if field else []
+        return _settings_at(field.annotation, path[1:]) if field else []
     below = [part for part in get_args(annotation) if not isinstance(part, str)]
-    if path and path[0] in _tags():
-        below = [part for part in below if _tag(part) in (path[0], None)]
-        if any(_tag(part) for part in below):
+    if path and path[0] in _rule_names():
+        below = [part for part in below if _rule_name(part) in (path[0], None)]
+        if any(_rule_name(part) for part in below):
             path = path[1:]
-    return [model for part in below for model in _models(part, path)]
+    return [model for part in below for model in _settings_at(part, path)]
 
 
-def _tag(annotation: Any) -> str | None:
-    """Return the value of ``rule`` that selects a split rule."""
+def _rule_name(annotation: Any) -> str | None:
+    """Return the value of the key ``rule`` that selects this split rule; None for other
+    annotations.
+    """
     fields = getattr(annotation, "model_fields", {})
     return fields["rule"].default if "rule" in fields else None
 
 
-def _tags() -> set[str]:
+def _rule_names() -> set[str]:
+    """Return the values of the key ``rule`` of all split rules."""
     return {"time", "last", "fraction", "users", "items"}

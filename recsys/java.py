@@ -1,6 +1,6 @@
-"""Where Java is. Spark needs it; nothing else here does.
+"""Find Java, which only Spark needs.
 
-Standard library only: the set-up asks this module before Spark is ever loaded.
+This module uses the standard library only, because the set-up runs it before Spark is installed.
 """
 
 import glob
@@ -15,9 +15,11 @@ from pathlib import Path
 
 from recsys.errors import MissingExtra
 
-OLDEST = 17  # Spark 4 is compiled for it
+# Spark 4 is compiled for Java 17.
+OLDEST = 17
 
-FOLDERS = (  # where systems put a Java that PATH does not show
+# Folders in which systems install a Java that is not on PATH.
+FOLDERS = (
     "/usr/lib/jvm/*",
     "/opt/java/*",
     "/opt/homebrew/opt/openjdk*/libexec/openjdk.jdk/Contents/Home",
@@ -25,7 +27,8 @@ FOLDERS = (  # where systems put a Java that PATH does not show
     "/Library/Java/JavaVirtualMachines/*/Contents/Home",
 )
 
-INSTALL = {  # package manager -> command; distributions carry different versions, hence the second choice
+# Package manager -> command. Distributions have different versions, hence the alternatives.
+INSTALL = {
     "apt-get": "apt-get update && { apt-get install -y openjdk-17-jre-headless"
     " || apt-get install -y openjdk-21-jre-headless || apt-get install -y default-jre-headless; }",
     "dnf": "dnf install -y java-21-openjdk-headless || dnf install -y java-latest-openjdk-headless",
@@ -35,7 +38,9 @@ INSTALL = {  # package manager -> command; distributions carry different version
 
 @dataclass(frozen=True)
 class Java:
-    """A Java that runs: its home, its feature version (17, 21, …), and what was passed over on the way to it."""
+    """A Java that runs: its home, its feature version (17, 21, …), and notes on the candidates
+    passed over.
+    """
 
     home: str
     version: int
@@ -43,27 +48,31 @@ class Java:
 
 
 def find_java(environ: Mapping[str, str] = os.environ, folders: tuple[str, ...] = FOLDERS) -> Java:
-    """Return the first Java ≥ 17 that runs: that of ``JAVA_HOME``, then of ``PATH``, then of the usual folders.
+    """Return the first Java ≥ 17 that runs: that of ``JAVA_HOME``, then of ``PATH``, then of the
+    usual folders.
 
-    Raises ``MissingExtra`` with the command that installs one. Give ``home`` to Spark as ``JAVA_HOME``.
+    Raises ``MissingExtra`` with the command that installs one. Give ``home`` to Spark as
+    ``JAVA_HOME``.
     """
     notes: list[str] = []
-    for place, program in _candidates(environ, folders):
-        home, version = _ask(program)
+    for label, program in _candidates(environ, folders):
+        home, version = _query_java(program)
         if version >= OLDEST:
             return Java(home, version, tuple(f"{note}; using {home} instead" for note in notes))
-        notes.append(f"{place} is Java {version}" if version else f"{place} has no Java that runs")
-    found = f" Found: {'; '.join(notes)}." if notes else ""
-    raise MissingExtra(f"Spark needs Java {OLDEST} or newer.{found} {_advice()}")
+        notes.append(f"{label} is Java {version}" if version else f"{label} has no Java that runs")
+    seen = f" Found: {'; '.join(notes)}." if notes else ""
+    raise MissingExtra(f"Spark needs Java {OLDEST} or newer.{seen} {_install_advice()}")
 
 
 def install_command() -> str:
-    """Return the command that installs Java as root through this system's package manager; "" if none is known."""
+    """Return the command that installs Java as root through this system's package manager; "" if
+    none is known.
+    """
     return next((command for manager, command in INSTALL.items() if shutil.which(manager)), "")
 
 
 def _candidates(environ: Mapping[str, str], folders: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """Yield (what to call the place, program)."""
+    """Yield (label for messages, program) of each possible Java."""
     if home := environ.get("JAVA_HOME"):
         yield f"JAVA_HOME={home}", os.path.join(home, "bin", "java")
     if program := shutil.which("java", path=environ.get("PATH", "")):
@@ -74,8 +83,8 @@ def _candidates(environ: Mapping[str, str], folders: tuple[str, ...]) -> Iterato
                 yield home, program
 
 
-def _ask(program: str) -> tuple[str, int]:
-    """Return (java.home, feature version) as that program states them; ("", 0) if it does not run."""
+def _query_java(program: str) -> tuple[str, int]:
+    """Return (java.home, feature version) that a program reports; ("", 0) if it does not run."""
     try:
         answer = subprocess.run(
             [program, "-XshowSettings:properties", "-version"], capture_output=True, text=True, timeout=60
@@ -86,13 +95,14 @@ def _ask(program: str) -> tuple[str, int]:
     home, version = settings.get("java.home", ""), settings.get("java.specification.version", "")
     if answer.returncode or not home or not version:
         return "", 0
-    if version.startswith("1."):  # up to Java 8, whose home is the jre folder inside the JDK
+    # Up to Java 8 the version is 1.x, and the home is the jre folder inside the JDK.
+    if version.startswith("1."):
         return home, int(version[2:])
     return str(Path(home)), int(version)
 
 
-def _advice() -> str:
-    """Return what to do about a missing Java."""
+def _install_advice() -> str:
+    """Return a sentence that says how to install Java."""
     command = install_command()
     if command.startswith("brew"):
         return f"Type:  {command}"

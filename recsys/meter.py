@@ -1,8 +1,10 @@
-"""Seconds and peak memory of each hop, by process role: this Python, a JVM beside it, and the JVM's Python workers.
+"""Measure seconds and peak memory of each hop, by process role: this Python, a JVM, and Python
+workers of the JVM.
 
-Memory is resident memory (RSS), sampled from ``/proc`` over the process tree; pages that forked workers share count
-once for each, but those of a fork that is still its parent's image (a JVM about to run a command) only once. Where
-``/proc`` is missing only this process's own high-water mark is known.
+Memory is resident memory (RSS), sampled from ``/proc`` over the process tree. Pages that forked
+workers share count once per worker, but the pages of a fork that is still a copy of its parent (a
+JVM about to run a command) count only once. Without ``/proc``, only the high-water mark of this
+process is available.
 """
 
 from __future__ import annotations
@@ -20,14 +22,16 @@ from typing import Any
 _PROC = Path("/proc")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 FORKED = 0.01
-"""A child whose address space is its parent's size, but for this share, has not begun to be something of its own."""
+"""A child whose address space differs from its parent's by at most this share is still a copy of
+the parent.
+"""
 
 
 class Meter:
     """Measures hops; use as ``with Meter() as meter: with meter.hop("fit"): ...``.
 
-    ``hops``: a list of ``{"name", "seconds", "peak_mb": {role: MiB, …, "total": MiB}}`` in order of ending.
-    ``announce``: called with the name of each hop that begins.
+    ``hops``: a list of ``{"name", "seconds", "peak_mb": {role: MiB, …, "total": MiB}}`` in order of
+    ending. ``announce``: called with the name of each hop when it begins.
     """
 
     def __init__(self, interval: float = 0.2) -> None:
@@ -49,7 +53,7 @@ class Meter:
 
     @contextmanager
     def hop(self, name: str) -> Iterator[None]:
-        """Measure the block as one hop; a hop that raises is not recorded."""
+        """Measure the block as one hop; a block that raises is not recorded."""
         self.announce(name)
         with self._lock:
             self._peak = {}
@@ -74,7 +78,9 @@ class Meter:
 
 
 def memory_mb() -> dict[str, float]:
-    """Return resident MiB by role (``python``, ``jvm``, ``workers``) and their ``total``, at this moment."""
+    """Return the current resident MiB by role (``python``, ``jvm``, ``workers``) and their
+    ``total``.
+    """
     if not _PROC.is_dir():
         unit = 2**20 if sys.platform == "darwin" else 2**10
         mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
@@ -85,7 +91,8 @@ def memory_mb() -> dict[str, float]:
     for pid, (parent, _) in processes.items():
         children.setdefault(parent, []).append(pid)
     parent = processes.get(me, (0, ""))[0]
-    root = parent if processes.get(parent, (0, ""))[1] == "java" else me  # spark-submit's JVM starts us
+    # Under spark-submit, the JVM is the parent of this process.
+    root = parent if processes.get(parent, (0, ""))[1] == "java" else me
     used: dict[str, float] = {}
     todo = [(root, 0)]
     while todo:
@@ -107,15 +114,17 @@ def _processes() -> Iterator[tuple[int, tuple[int, str]]]:
             try:
                 stat = (_PROC / entry.name / "stat").read_text()
             except (OSError, UnicodeDecodeError):
-                continue  # it ended between the two looks
+                # The process ended after it was listed.
+                continue
             name, _, rest = stat.partition("(")[2].rpartition(")")
             yield int(entry.name), (int(rest.split()[1]), name)
 
 
 def _pages(pid: int) -> tuple[int, int]:
-    """Return the pages of a process's address space, and those of them in memory."""
+    """Return the number of pages of a process's address space, and of those in memory."""
     try:
         size, resident = (_PROC / str(pid) / "statm").read_text().split()[:2]
     except (OSError, ValueError):
-        return 0, 0  # it ended between the two looks
+        # The process ended after it was listed.
+        return 0, 0
     return int(size), int(resident)

@@ -98,16 +98,16 @@ def measure_log(config: Config, sample: int = SAMPLE) -> LogStatistics:
     return LogStatistics(events, users, items, timed, 0 if table is None else len(table.columns) - 1, cut)
 
 
-def choose_route(found: LogStatistics, memory_mb: int | None = None) -> Route:
+def choose_route(log: LogStatistics, memory_mb: int | None = None) -> Route:
     """Choose a path and models for a log of this size; ``memory_mb``: default, what this process may use."""
     memory = available_mb() if memory_mb is None else memory_mb
-    needed = estimate_local_mb(found)
-    fits = needed <= HEADROOM * memory
-    extrapolated = ", extrapolated" if found.sampled else ""
-    size = f"{found.events:,} events ({found.users:,} users, {found.items:,} items{extrapolated})"
+    needed = estimate_local_mb(log)
+    fits_locally = needed <= HEADROOM * memory
+    extrapolated = ", extrapolated" if log.sampled else ""
+    size = f"{log.events:,} events ({log.users:,} users, {log.items:,} items{extrapolated})"
     need = f"{size} need about {needed:,} MiB locally and {memory:,} MiB are free"
     reasons = []
-    if fits:
+    if fits_locally:
         reasons.append(f"{need}, so this run stays local; {measured_slowdown()}")
     else:
         reasons.append(
@@ -121,46 +121,46 @@ def choose_route(found: LogStatistics, memory_mb: int | None = None) -> Route:
             )
         if not shutil.which("java"):
             reasons.append("Spark needs Java, and there is none on this machine: `recsys doctor` says how to get it.")
-    chosen, reason = _models(found, fits)
-    return Route("local" if fits else "spark", chosen, (*reasons, reason), needed, memory, found)
+    chosen, reason = _choose_models(log, fits_locally)
+    return Route("local" if fits_locally else "spark", chosen, (*reasons, reason), needed, memory, log)
 
 
-def _models(found: LogStatistics, fits: bool) -> tuple[tuple[str, ...], str]:
+def _choose_models(log: LogStatistics, fits_locally: bool) -> tuple[tuple[str, ...], str]:
     """Return the models to try, the most promising first, and the reason. Every run also has the baselines."""
-    if not fits:
+    if not fits_locally:
         reason = "Models: als, which Spark trains; users without a history get the items of its fallback."
         return ("als",), reason
-    events_per_user = found.events / max(found.users, 1)
-    if found.attributes and events_per_user < FEW:
+    events_per_user = log.events / max(log.users, 1)
+    if log.attributes and events_per_user < FEW:
         reason = (
             f"Models: hybrid first, because {events_per_user:.0f} events per user are few and the items table has"
-            f" {found.attributes} columns to learn from; it chooses which model scores each user (`source` in its"
+            f" {log.attributes} columns to learn from; it chooses which model scores each user (`source` in its"
             " lists)."
         )
         return ("hybrid", "als"), reason
-    if found.items <= DENSE_ITEMS:
-        reason = f"Models: ease first, because {found.items:,} items are few enough for its closed form."
+    if log.items <= DENSE_ITEMS:
+        reason = f"Models: ease first, because {log.items:,} items are few enough for its closed form."
         return ("ease", "als"), reason
     reason = (
         "Models: als first, because its memory grows with users + items; the matrix of ease would have"
-        f" {found.items:,}² cells."
+        f" {log.items:,}² cells."
     )
     return ("als", "rp3beta"), reason
 
 
-def estimate_local_mb(found: LogStatistics) -> int:
+def estimate_local_mb(log: LogStatistics) -> int:
     """Return the estimated peak memory of a local run in MiB."""
-    size = EVENT_BYTES * found.events + USER_BYTES * found.users + ITEM_BYTES * found.items
+    size = EVENT_BYTES * log.events + USER_BYTES * log.users + ITEM_BYTES * log.items
     return round(BASE_MB + size / 2**20)
 
 
 def available_mb() -> int:
     """Return the MiB that this process may use: what is free, or what its control group still allows, if less."""
-    free = [int(line.split()[1]) // 1024 for line in _lines("/proc/meminfo") if line.startswith("MemAvailable")]
+    free = [int(line.split()[1]) // 1024 for line in _read_lines("/proc/meminfo") if line.startswith("MemAvailable")]
     limits = [
         (int(limit) - int(used)) // 2**20
         for limit, used in (
-            ("".join(_lines(f"/sys/fs/cgroup/{high}")), "".join(_lines(f"/sys/fs/cgroup/{now}")))
+            ("".join(_read_lines(f"/sys/fs/cgroup/{high}")), "".join(_read_lines(f"/sys/fs/cgroup/{now}")))
             for high, now in (
                 ("memory.max", "memory.current"),
                 ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
@@ -177,7 +177,7 @@ def measured_slowdown() -> str:
     return f"Spark was {' and '.join(slowdowns)} (two cores, bench/RESULTS.md)."
 
 
-def _lines(path: str) -> list[str]:
+def _read_lines(path: str) -> list[str]:
     try:
         return Path(path).read_text(encoding="ascii").splitlines()
     except (OSError, UnicodeDecodeError):

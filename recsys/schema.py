@@ -1,7 +1,7 @@
-"""Names and dtypes of the tables that cross a process boundary, and the one checker for them.
+"""Names and dtypes of the tables that cross a process boundary, and their checks.
 
-``Table.require`` takes the columns of a pandas or a Spark frame, so both engines refuse the same tables
-with the same words.
+``TableSchema.require`` takes the columns of a pandas or a Spark frame, so both engines refuse the
+same tables with the same message.
 """
 
 from __future__ import annotations
@@ -19,25 +19,29 @@ USER, ITEM, VALUE, TIME, EVENT = "user_id", "item_id", "value", "timestamp", "ev
 RANK, SCORE, SOURCE = "rank", "score", "source"
 
 CANONICAL_INT = r"^(0|-?[1-9][0-9]{0,18})$"
-"""The decimal form that ids must have, all of them, to be read as int64. Java and Python agree on it."""
+"""The decimal form that all ids must have to be read as int64; it means the same in Java and in
+Python.
+"""
 
 
 @dataclass(frozen=True)
 class TableSchema:
-    """A table's name, the columns it must have, and those that it may have."""
+    """The name of a table, its required columns and its optional ones."""
 
     name: str
     required: tuple[str, ...]
     optional: tuple[str, ...] = ()
 
-    def require(self, columns: Iterable[str], where: str = "") -> None:
-        """Raise InputError naming every missing column at once, and the nearest present one."""
+    def require(self, columns: Iterable[str], source: str = "") -> None:
+        """Raise InputError if columns are missing; the message names each and the nearest present
+        column.
+        """
         columns = list(columns)
         missing = [column for column in self.required if column not in columns]
         if missing:
             hints = "".join(f" No column '{column}'.{suggest_nearest(column, columns)}" for column in missing)
             raise InputError(
-                f"{where or self.name}: the {self.name} table needs {', '.join(self.required)}.{hints}"
+                f"{source or self.name}: the {self.name} table needs {', '.join(self.required)}.{hints}"
                 " Map columns under [data.columns] or rename them."
             )
 
@@ -50,34 +54,36 @@ INTERACTIONS = TableSchema("interactions", (USER, ITEM, VALUE, TIME))
 
 
 def is_text(values: np.ndarray) -> bool:
-    """Whether every entry of an object array is a ``str``."""
+    """Return whether every entry of an object array is a ``str``."""
     return pd.api.types.infer_dtype(values, skipna=False) in ("string", "empty")
 
 
 def canonical_int64(values: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return (int64 numbers, bool fits): ``fits`` where the text is canonical decimal and within 64 bits.
+    """Return (int64 numbers, bool fits): ``is_canonical`` where the text is canonical decimal and
+    within 64 bits.
 
     >>> canonical_int64(["7", "007", "-3", "9223372036854775808"])
     (array([ 7,  0, -3,  0]), array([ True, False,  True, False]))
     """
     text = pd.Series(values, dtype=object)
-    fits = text.str.fullmatch(CANONICAL_INT[1:-1]).to_numpy(dtype=bool)
+    is_canonical = text.str.fullmatch(CANONICAL_INT[1:-1]).to_numpy(dtype=bool)
     numbers = np.zeros(len(text), dtype=np.int64)
-    short = fits & (text.str.len() < 19).to_numpy(dtype=bool)
+    short = is_canonical & (text.str.len() < 19).to_numpy(dtype=bool)
     numbers[short] = text[short].astype(np.int64)
-    for place in np.flatnonzero(fits & ~short):  # 19 or 20 characters: only these can overflow
-        number = int(text.iat[place])
-        fits[place] = -(2**63) <= number < 2**63
-        numbers[place] = number if fits[place] else 0
-    return numbers, fits
+    # Only texts of 19 or 20 characters can overflow.
+    for row in np.flatnonzero(is_canonical & ~short):
+        number = int(text.iat[row])
+        is_canonical[row] = -(2**63) <= number < 2**63
+        numbers[row] = number if is_canonical[row] else 0
+    return numbers, is_canonical
 
 
 def unify_ids(*columns: pd.Series) -> list[pd.Series]:
-    """Apply the id rule to every column that holds one kind of id (all user ids, or all item ids).
+    """Convert columns of one kind of id (all user ids, or all item ids) to one type.
 
-    Text becomes int64 only if *every* text id in *every* column is canonical decimal and fits, and no typed
-    column is text already decided otherwise; if any id is not, all columns become text ("007" stays apart
-    from "7"). Integer columns keep their dtype when all are integers. Of categories, all count, used or not.
+    Text becomes int64 only if *every* text id in *every* column is a canonical decimal integer of
+    64 bits; otherwise all columns become text ("007" differs from "7"). Integer columns keep their
+    dtype if all columns are integers. All categories count, used or not.
     """
     parsed = []
     for column in columns:
@@ -87,23 +93,24 @@ def unify_ids(*columns: pd.Series) -> list[pd.Series]:
             continue
         numbers, fits = canonical_int64(ids)
         if not fits.all():
-            return [_as_text(each) for each in columns]
-        found = _recoded(column, numbers) if is_category(column) else numbers
-        parsed.append(pd.Series(found, index=column.index, name=column.name))
+            return [_as_text(column) for column in columns]
+        values = _recode_categories(column, numbers) if is_category(column) else numbers
+        parsed.append(pd.Series(values, index=column.index, name=column.name))
     return parsed
 
 
 def _as_text(ids: pd.Series) -> pd.Series:
     if is_category(ids):
-        return pd.Series(_recoded(ids, ids.cat.categories.astype(str)), index=ids.index, name=ids.name)
+        return pd.Series(_recode_categories(ids, ids.cat.categories.astype(str)), index=ids.index, name=ids.name)
     return ids.astype(str).astype(object) if ids.dtype.kind in "iu" else ids.astype(object)
 
 
-def _recoded(column: pd.Series, ids: Any) -> pd.Categorical:
-    """Return a column of categories with other names for them, sorted; null stays null."""
+def _recode_categories(column: pd.Series, ids: Any) -> pd.Categorical:
+    """Return a column of categories with new category names, sorted; null stays null."""
     ids = pd.Index(ids, dtype=object if ids.dtype.kind not in "iu" else None)
     order = ids.argsort()
-    rank = np.full(len(ids) + 1, -1, dtype=np.int32)  # the last one is for null, code -1
+    # The last entry is for null, whose code is -1.
+    rank = np.full(len(ids) + 1, -1, dtype=np.int32)
     rank[order] = np.arange(len(ids), dtype=np.int32)
     return pd.Categorical.from_codes(rank[column.cat.codes], categories=ids[order])
 

@@ -90,7 +90,7 @@ def audit_split(train: Path, test: Path, settings: ReadSettings, as_json: bool) 
             out.print(f"{name.replace('_', ' '):>26}  {format_value(value)}", markup=False)
         out.print(f"{len(leaks)} leaks found:" if leaks else "no leaks found", markup=False)
         for leak in leaks:
-            out.print(f"{leak.leak:>26}  {leak.says}", markup=False)
+            out.print(f"{leak.leak:>26}  {leak.message}", markup=False)
     if leaks:
         kinds = ", ".join(dict.fromkeys(leak.leak for leak in leaks))
         raise GateFired(f"{train} contains what only {test} should: {kinds}.")

@@ -1,11 +1,13 @@
-"""The data card: what was read, what was refused, how sparse and long-tailed it is, and what looks odd about it.
+"""The data card: what was read and refused, how sparse and long-tailed the log is, and what looks
+unusual.
 
-Everything is computed from counts that are small on either engine: events an item, users by number of events, days
-with events.
+Everything is computed from counts that are small on either engine: events per item, users by number
+of events, days with events.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,104 +20,133 @@ from recsys.schema import EVENT, ITEM, TIME, USER, VALUE
 
 DAY = 86_400
 OUTLYING = 3.5
-"""Robust standard deviations, of the logarithm of a user's events, beyond which a user may be a machine."""
+"""Robust standard deviations of log(events per user) beyond which a user may be a machine."""
 
 
 def data_card(tables: Tables) -> dict[str, Any]:
-    """Return JSON-able facts about the accepted events; see :func:`facts`."""
+    """Return the data card of the accepted events as plain values for JSON; see
+    :func:`card_from_counts`.
+    """
     events = tables.log
     user, item = (events[column].cat.codes.to_numpy() for column in (USER, ITEM))
     value = events[VALUE].to_numpy()
     time = events[TIME].to_numpy() if TIME in events else value
-    kind = _item_and_event(events) if EVENT in events else item
+    kind = _item_event_codes(events) if EVENT in events else item
     begins, order = pairs.sort_events(user, kind, len(events[USER].cat.categories), time, value)
-    return facts(
+    days, span = None, None
+    if TIME in events:
+        days = np.unique(events[TIME].to_numpy() // DAY).astype(np.float64)
+        span = [to_iso(events[TIME].min()), to_iso(events[TIME].max())]
+    extra_tables = {"items": tables.items, "users": tables.users}
+    counts = CardCounts(
         pairs=pairs.count_distinct(begins, order, [item]),
         distinct=pairs.count_distinct(begins, order, [kind, time, value]),
         per_item=np.bincount(item),
         per_user=np.unique(np.diff(begins), return_counts=True),
-        days=np.unique(events[TIME].to_numpy() // DAY).astype(np.float64) if TIME in events else None,
-        span=[to_iso(events[TIME].min()), to_iso(events[TIME].max())] if TIME in events else None,
-        tables={name: len(t) for name in ("items", "users") if (t := getattr(tables, name)) is not None},
+        days=days,
+        span=span,
+        tables={name: len(table) for name, table in extra_tables.items() if table is not None},
         refused={"total": tables.refusals.refused, "by_reason": dict(tables.refusals.counts)},
     )
+    return card_from_counts(counts)
 
 
-def _item_and_event(events: pd.DataFrame) -> np.ndarray:
-    """Return int32[n] in the order of items: one number an item and type of event."""
+def _item_event_codes(events: pd.DataFrame) -> np.ndarray:
+    """Return int32[n], one number per (item, event type), in the order of items."""
     item, kind = (events[column].cat for column in (ITEM, EVENT))
-    both = item.codes.to_numpy().astype(np.int64) * len(kind.categories) + kind.codes.to_numpy()
+    combined = item.codes.to_numpy().astype(np.int64) * len(kind.categories) + kind.codes.to_numpy()
     if len(item.categories) * len(kind.categories) >= 2**31:
-        both = np.unique(both, return_inverse=True)[1]
-    return both.astype(np.int32)
+        combined = np.unique(combined, return_inverse=True)[1]
+    return combined.astype(np.int32)
 
 
-def facts(
-    *,
-    pairs: int,
-    distinct: int,
-    per_item: np.ndarray,
-    per_user: tuple[np.ndarray, np.ndarray],
-    days: np.ndarray | None,
-    span: list[str] | None,
-    tables: dict[str, int],
-    refused: dict[str, Any],
-) -> dict[str, Any]:
-    """Return the card from counts, which either engine can supply.
+@dataclass(frozen=True)
+class CardCounts:
+    """What a data card is computed from; either engine can count it.
 
-    ``sparsity``: share of (user, item) cells without an event, in [0, 1]. ``gini_items``: Gini coefficient of
-    events per item that has any, 0 = all equal. ``top_1_percent_share``: share of events on the most popular
-    1 % of items (at least one item). ``repeats``: rows that are not the first of their (user, item);
-    ``exact_duplicates``: rows equal to an earlier one in every column. ``span``: ISO times of the first and last
-    event. ``gaps``: :func:`describe_gaps`. ``busiest_users``: :func:`find_busiest_users`.
-
-    Args:
-        pairs: distinct (user, item); ``distinct``: distinct rows.
-        per_item: int[items] events of each item, in any order.
+    Attributes:
+        pairs: distinct (user, item) pairs.
+        distinct: distinct rows.
+        per_item: int[items], events of each item that has any, in any order.
         per_user: (int[m] numbers of events, ascending; int[m] users who have that many).
-        days: float[d] days since 1970 with events (UTC), ascending; None without timestamps.
+        days: float[d], days since 1970 that have events (UTC), ascending; None without timestamps.
+        span: ISO times of the first and the last event; None without timestamps.
+        tables: rows of each further table.
+        refused: refused rows, in total and by reason.
     """
-    per_item = np.sort(per_item)
-    events, items, users = int(per_item.sum()), len(per_item), int(per_user[1].sum())
+
+    pairs: int
+    distinct: int
+    per_item: np.ndarray
+    per_user: tuple[np.ndarray, np.ndarray]
+    days: np.ndarray | None
+    span: list[str] | None
+    tables: dict[str, int]
+    refused: dict[str, Any]
+
+
+def card_from_counts(counts: CardCounts) -> dict[str, Any]:
+    """Return the data card of these counts.
+
+    ``sparsity``: share of (user, item) cells without an event, in [0, 1]. ``gini_items``: Gini
+    coefficient of events per item that has any, 0 = all equal. ``top_1_percent_share``: share of
+    events on the most popular 1 % of items (at least one item). ``repeats``: rows that are not the
+    first of their (user, item) pair. ``exact_duplicates``: rows equal to an earlier one in every
+    column. ``span``: ISO times of the first and the last event. ``gaps``: see
+    :func:`describe_gaps`. ``busiest_users``: see :func:`find_busiest_users`.
+    """
+    per_item = np.sort(counts.per_item)
+    events = int(per_item.sum())
+    items = len(per_item)
+    users = int(counts.per_user[1].sum())
+    top_items = max(1, items // 100)
     return {
         "events": events,
         "users": users,
         "items": items,
-        "sparsity": 1 - pairs / (users * items),
-        "median_events_per_user": median_of_counts(*per_user),
+        "sparsity": 1 - counts.pairs / (users * items),
+        "median_events_per_user": median_of_counts(*counts.per_user),
         "median_events_per_item": float(np.median(per_item)),
         "gini_items": gini_coefficient(per_item),
-        "top_1_percent_share": float(per_item[-max(1, items // 100) :].sum() / events),
-        "repeats": events - pairs,
-        "exact_duplicates": events - distinct,
-        "span": span,
-        "gaps": None if days is None else describe_gaps(days),
-        "busiest_users": find_busiest_users(*per_user),
-        "tables": tables,
-        "refused": refused,
+        "top_1_percent_share": float(per_item[-top_items:].sum() / events),
+        "repeats": events - counts.pairs,
+        "exact_duplicates": events - counts.distinct,
+        "span": counts.span,
+        "gaps": None if counts.days is None else describe_gaps(counts.days),
+        "busiest_users": find_busiest_users(*counts.per_user),
+        "tables": counts.tables,
+        "refused": counts.refused,
     }
 
 
 def describe_gaps(days: np.ndarray) -> dict[str, Any]:
-    """Return how many days between the first and the last have no event, and the longest run of such days.
+    """Count the days between the first and the last that have no event, and find the longest run of
+    them.
 
     >>> gaps(np.array([0.0, 1.0, 5.0, 7.0]))
     {'empty_days': 4, 'longest': 3, 'from': '1970-01-03', 'to': '1970-01-05'}
     """
-    between = np.diff(days).astype(np.int64) - 1
-    if not between.sum():
+    empty_between = np.diff(days).astype(np.int64) - 1
+    if not empty_between.sum():
         return {"empty_days": 0, "longest": 0, "from": None, "to": None}
-    place = int(between.argmax())
-    start, end = (days[place] + 1) * DAY, (days[place + 1] - 1) * DAY
-    return {"empty_days": int(between.sum()), "longest": int(between[place]), "from": to_iso(start), "to": to_iso(end)}
+    longest = int(empty_between.argmax())
+    start, end = (days[longest] + 1) * DAY, (days[longest + 1] - 1) * DAY
+    return {
+        "empty_days": int(empty_between.sum()),
+        "longest": int(empty_between[longest]),
+        "from": to_iso(start),
+        "to": to_iso(end),
+    }
 
 
 def find_busiest_users(numbers: np.ndarray, users: np.ndarray) -> dict[str, Any]:
-    """Return how many users have more events than people do, where that begins, and their share of the events.
+    """Count the users with implausibly many events, and return that limit and their share of all
+    events.
 
-    The modified z-score of log(events) is above :data:`OUTLYING`: its distance from the median over 1.4826 × the
-    median absolute deviation, or over 1.2533 × the mean absolute deviation where more than half of the users
-    are alike. Reference: Iglewicz and Hoaglin, How to Detect and Handle Outliers, 1993.
+    A user counts if the modified z-score of log(events) is above :data:`OUTLYING`. The score is the
+    distance from the median over 1.4826 × the median absolute deviation, or over 1.2533 × the mean
+    absolute deviation where more than half of the users have the same number. Reference: Iglewicz
+    and Hoaglin, How to Detect and Handle Outliers, 1993.
 
     >>> busiest(np.array([8, 10, 12, 5000]), np.array([30, 40, 29, 1]))["users"]
     1
@@ -124,18 +155,20 @@ def find_busiest_users(numbers: np.ndarray, users: np.ndarray) -> dict[str, Any]
     distance = np.abs(logs - median_of_counts(logs, users))
     order = np.argsort(distance, kind="stable")
     spread = 1.4826 * median_of_counts(distance[order], users[order])
+    # The median deviation is 0 when more than half of the users have the same number of events.
     spread = spread or 1.2533 * float(np.average(distance, weights=users))
     limit = np.exp(median_of_counts(logs, users) + OUTLYING * spread)
-    many = (numbers > limit) & (distance > 0)
+    is_busy = (numbers > limit) & (distance > 0)
     return {
-        "users": int(users[many].sum()),
+        "users": int(users[is_busy].sum()),
         "more_than": float(np.floor(limit)),
-        "share_of_events": float((numbers * users)[many].sum() / (numbers * users).sum()),
+        "share_of_events": float((numbers * users)[is_busy].sum() / (numbers * users).sum()),
     }
 
 
 def median_of_counts(values: np.ndarray, counts: np.ndarray) -> float:
-    """Return the median of ascending ``values``, each occurring ``counts`` times; the mean of two in the middle.
+    """Return the median of ascending ``values`` that occur ``counts`` times each; of two middle
+    ones, their mean.
 
     >>> median(np.array([1, 2, 9]), np.array([2, 1, 1]))
     1.5
@@ -146,7 +179,8 @@ def median_of_counts(values: np.ndarray, counts: np.ndarray) -> float:
 
 
 def gini_coefficient(sorted_counts: np.ndarray) -> float:
-    """Return the Gini coefficient of ascending non-negative counts, in [0, 1 − 1/n]; NaN when all are zero.
+    """Return the Gini coefficient of ascending non-negative counts, in [0, 1 − 1/n]; NaN when all
+    are zero.
 
     >>> gini(np.array([1, 1, 1, 1])), gini(np.array([0, 0, 0, 4]))
     (0.0, 0.75)

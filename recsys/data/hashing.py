@@ -1,7 +1,9 @@
-"""Numbers that look random but depend only on a seed and on what is hashed: never on order, batch or engine.
+"""Pseudo-random numbers that depend only on a seed and on what is hashed, never on order, batch or
+engine.
 
-Splits hash ids, so that a row falls on the same side after a shuffle, a repartition or a restart, on either
-engine. The made-up world hashes (purpose, user, draw), so that it is the same in chunks of any size.
+Splits hash ids, so that a row is on the same side after a shuffle, a repartition or a restart, on
+either engine. The synthetic world hashes (purpose, user, draw), so that it is the same in chunks of
+any size.
 """
 
 from __future__ import annotations
@@ -19,17 +21,19 @@ _SHIFT = (np.uint64(30), np.uint64(27), np.uint64(31))
 
 
 def hash_words(seed: int, *words: np.ndarray) -> np.ndarray:
-    """Return uint64 bits of a seed and of integer arrays that broadcast: SplitMix64 chained over the words.
+    """Hash a seed and integer arrays that broadcast to uint64 bits: SplitMix64 chained over the
+    words.
 
-    Order of the words matters. Reference: Steele, Lea and Flood, OOPSLA 2014 (the finaliser, variant 13).
+    The order of the words matters. Reference: Steele, Lea and Flood, OOPSLA 2014 (the finaliser,
+    variant 13).
     """
-    state = _finalise(np.array([seed % 2**64], dtype=np.uint64) + GOLDEN)
+    state = _mix_bits(np.array([seed % 2**64], dtype=np.uint64) + GOLDEN)
     for word in words:
-        state = _finalise((state ^ np.asarray(word).astype(np.uint64)) + GOLDEN)
+        state = _mix_bits((state ^ np.asarray(word).astype(np.uint64)) + GOLDEN)
     return state
 
 
-def _finalise(bits: np.ndarray) -> np.ndarray:
+def _mix_bits(bits: np.ndarray) -> np.ndarray:
     bits = (bits ^ (bits >> _SHIFT[0])) * _MULTIPLY[0]
     bits = (bits ^ (bits >> _SHIFT[1])) * _MULTIPLY[1]
     return bits ^ (bits >> _SHIFT[2])
@@ -41,17 +45,20 @@ def to_unit_interval(bits: np.ndarray) -> np.ndarray:
 
 
 def random_scores(seed: int, users: np.ndarray, items: int) -> np.ndarray:
-    """Return float32[m, items] in [0, 1) that depend on the seed, the user's number and the item's row alone.
+    """Return float32[m, items] in [0, 1) that depend on the seed, the user's number and the item's
+    row alone.
 
     They are ``to_unit_interval(hash_words(seed, user, item))``, item by item in compiled code.
     """
-    from recsys import kernels  # it costs a second to load, and nobody else here needs it
+    # Imported here because it takes a second to load, and only this function needs it.
+    from recsys import kernels
 
     return kernels.hash_last_word(hash_words(seed, users), items)
 
 
 def id_bits(ids: Any) -> np.ndarray:
-    """Return uint64[n] of ids: the number itself (any integer dtype), or pandas' SipHash of the text.
+    """Return uint64[n] bits of ids: the number itself (any integer dtype), or pandas' SipHash of
+    the text.
 
     The number 7 and the text "7" differ; tables have one kind of id by the time they are split.
     """
@@ -75,7 +82,7 @@ def id_hash(ids: Any, seed: int) -> np.ndarray:
 def pair_hash(user_ids: Any, item_ids: Any, seed: int) -> np.ndarray:
     """Return float64[n] in [0, 1): uniform over (user, item) pairs, the same for repeats of a pair.
 
-    It depends on the ids and the seed alone: not on the other rows, their order, the batch, or whether an
-    integer id came as int32 or int64. Both engines call this very function.
+    It depends on the ids and the seed alone: not on the other rows, their order, the batch, or
+    whether an integer id came as int32 or int64. Both engines call this very function.
     """
     return to_unit_interval(hash_words(seed, id_bits(user_ids), id_bits(item_ids)))

@@ -1,7 +1,9 @@
-"""Events in the order (user, item, time, value), and one entry a pair: compiled, for logs of a hundred million events.
+"""Sort events by (user, item, time, value) and aggregate them per pair, in compiled code for very
+large logs.
 
-Rows are counted into their users, then sorted within each user, so that nothing as long as the log is copied: the
-order itself takes four bytes an event. Users are shared out over cores; results never depend on how many there are.
+Rows are counting-sorted into their users, then sorted within each user, so that no array as long as
+the log is copied: the order itself takes four bytes per event. Users are distributed over cores;
+results never depend on the number of cores.
 """
 
 from __future__ import annotations
@@ -16,75 +18,90 @@ from numba import get_num_threads, njit
 
 SUM, LAST, MAX, COUNT = range(4)
 LONG = 1 << 18
+"""Events from which the work is split over threads."""
+
 SHARES = 16
-"""Parts a core, so that one with a busy user does not hold up the others."""
+"""Parts per core, so that a part with a very active user does not delay the others."""
 
 
 def sort_events(
     user: np.ndarray, item: np.ndarray, users: int, time: np.ndarray, value: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return (int64[users + 1] where each user begins, int32[n] the events by (user, item, time, value)).
+    """Return (begins int64[users + 1], order int32[n]) of the events by (user, item, time, value).
 
-    ``user``, ``item``: int[n] rows from 0, those of users below ``users``.
+    The events of user u are ``order[begins[u] : begins[u + 1]]``. ``user``, ``item``: int[n] rows
+    from 0, those of users below ``users``.
     """
     begins = np.zeros(users + 1, dtype=np.int64)
-    _count(user, begins)
+    _count_events(user, begins)
     order = np.empty(len(user), dtype=np.int32 if len(user) < 2**31 else np.int64)
-    _each(_scatter, _shares(begins, 1), user, begins, order)
-    _each(_sort, _shares(begins), begins, order, item, time, value)
+    _run_parts(_place_rows, _user_parts(begins, 1), user, begins, order)
+    _run_parts(_sort_users, _user_parts(begins), begins, order, item, time, value)
     return begins, order
 
 
 def aggregate_pairs(
-    begins: np.ndarray, order: np.ndarray, item: np.ndarray, time: np.ndarray, value: np.ndarray, how: int
+    begins: np.ndarray, order: np.ndarray, item: np.ndarray, time: np.ndarray, value: np.ndarray, method: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return (int32 user, int32 item, float32 value, int64 latest time) of each pair.
 
     ``begins, order``: as of :func:`sort_events`.
     """
-    pairs = np.zeros(len(begins), dtype=np.int64)  # of the users before
-    _each(_count_pairs, _shares(begins), begins, order, item, pairs)
-    np.cumsum(pairs, out=pairs)
-    n = pairs[-1]
-    found = np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n, np.float32), np.empty(n, np.int64)
-    _each(_reduce, _shares(begins), begins, pairs, order, item, time, value, how, *found)
-    return found
+    # After the cumulative sum, entry u is the number of pairs of all users before u.
+    pair_offsets = np.zeros(len(begins), dtype=np.int64)
+    _run_parts(_count_pairs, _user_parts(begins), begins, order, item, pair_offsets)
+    np.cumsum(pair_offsets, out=pair_offsets)
+    n = pair_offsets[-1]
+    columns = np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n, np.float32), np.empty(n, np.int64)
+    _run_parts(_write_pairs, _user_parts(begins), begins, pair_offsets, order, item, time, value, method, *columns)
+    return columns
 
 
 def last_of_session(
     begins: np.ndarray, order: np.ndarray, item: np.ndarray, time: np.ndarray, kind: np.ndarray, seconds: float
 ) -> np.ndarray:
-    """Return bool[n]: which events, :func:`sort_events`, no event of their pair and kind follows within ``seconds``."""
+    """Return bool[n]: whether an event is the last of its session.
+
+    It is, unless an event of the same pair and kind follows it within ``seconds``. ``begins,
+    order``: as of :func:`sort_events`.
+    """
     last = np.ones(len(order), dtype=np.bool_)
-    _each(_mark_followed, _shares(begins), begins, order, item, time, kind, seconds, last)
+    _run_parts(_mark_followed, _user_parts(begins), begins, order, item, time, kind, seconds, last)
     return last
 
 
 def count_distinct(begins: np.ndarray, order: np.ndarray, columns: list[np.ndarray]) -> int:
-    """Return how many events in order differ from the one before them, in the user or in any of the columns."""
+    """Count the events that differ from the one before them in the user or in any of the columns."""
     first = np.zeros(len(order), dtype=np.bool_)
     first[begins[:-1][np.diff(begins) > 0]] = True
     for column in columns:
-        _each(_mark_changes, _evenly(len(order)), order, column, first)
+        _run_parts(_mark_changes, _equal_parts(len(order)), order, column, first)
     return int(np.count_nonzero(first))
 
 
 def contains_pairs(begins: np.ndarray, item: np.ndarray, users: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """Return bool[m]: which of m pairs occur among pairs that are sorted, ``item`` from ``begins`` of each user."""
-    found = np.zeros(len(users), dtype=np.bool_)
-    _each(_search, _evenly(len(users)), begins, item, users, items, found)
-    return found
+    """Return bool[m]: whether each of m pairs occurs among sorted pairs.
+
+    The sorted pairs of user u are ``item[begins[u] : begins[u + 1]]``.
+    """
+    contained = np.zeros(len(users), dtype=np.bool_)
+    _run_parts(_search_pairs, _equal_parts(len(users)), begins, item, users, items, contained)
+    return contained
 
 
 def keys_contain(user: np.ndarray, item: np.ndarray, width: int, keys: np.ndarray) -> np.ndarray:
-    """Return bool[n]: which events have user × width + item among the sorted keys; -1 is no user, and no item."""
-    found = np.zeros(len(user), dtype=np.bool_)
-    _each(_search_keys, _evenly(len(user)), user, item, width, keys, found)
-    return found
+    """Return bool[n]: whether ``keys`` (sorted) contains user × width + item; False where either is
+    -1.
+    """
+    contained = np.zeros(len(user), dtype=np.bool_)
+    _run_parts(_search_keys, _equal_parts(len(user)), user, item, width, keys, contained)
+    return contained
 
 
-def _each(loop: Callable[..., None], bounds: np.ndarray, *arguments: Any) -> None:
-    """Run ``loop(low, high, …)`` between all bounds, on all cores; a short log is not worth a thread."""
+def _run_parts(loop: Callable[..., None], bounds: np.ndarray, *arguments: Any) -> None:
+    """Run ``loop(low, high, …)`` for each pair of neighbouring bounds, on all cores; a single part
+    without a thread.
+    """
     parts = list(pairwise(bounds.tolist()))
     if len(parts) == 1:
         loop(*parts[0], *arguments)
@@ -94,28 +111,28 @@ def _each(loop: Callable[..., None], bounds: np.ndarray, *arguments: Any) -> Non
             pass
 
 
-def _evenly(n: int) -> np.ndarray:
+def _equal_parts(n: int) -> np.ndarray:
     return np.linspace(0, n, (get_num_threads() if n >= LONG else 1) + 1).astype(np.int64)
 
 
-def _shares(begins: np.ndarray, a_core: int = SHARES) -> np.ndarray:
-    """Return the users at which each of several parts of about the same number of events begins, and the end."""
-    parts = a_core * get_num_threads() if begins[-1] >= LONG else 1
+def _user_parts(begins: np.ndarray, per_core: int = SHARES) -> np.ndarray:
+    """Return the bounds of parts of the users that have about the same number of events."""
+    parts = per_core * get_num_threads() if begins[-1] >= LONG else 1
     inner = np.searchsorted(begins[:-1], np.linspace(0, begins[-1], parts + 1)[1:-1])
     return np.concatenate([[0], inner, [len(begins) - 1]]).astype(np.int64)
 
 
 @njit(cache=True, nogil=True)
-def _count(user: np.ndarray, begins: np.ndarray) -> None:
+def _count_events(user: np.ndarray, begins: np.ndarray) -> None:
     for row in range(len(user)):
         begins[user[row] + 1] += 1
-    for place in range(1, len(begins)):
-        begins[place] += begins[place - 1]
+    for position in range(1, len(begins)):
+        begins[position] += begins[position - 1]
 
 
 @njit(cache=True, nogil=True)
-def _scatter(low: int, high: int, user: np.ndarray, begins: np.ndarray, order: np.ndarray) -> None:
-    """Put the row of each event of these users among those of its user."""
+def _place_rows(low: int, high: int, user: np.ndarray, begins: np.ndarray, order: np.ndarray) -> None:
+    """Write the rows of the events of users ``low … high - 1`` to the range of their user."""
     free = begins[low:high].copy()
     for row in range(len(user)):
         if low <= user[row] < high:
@@ -124,26 +141,28 @@ def _scatter(low: int, high: int, user: np.ndarray, begins: np.ndarray, order: n
 
 
 @njit(cache=True, nogil=True)
-def _sort(
+def _sort_users(
     low: int, high: int, begins: np.ndarray, order: np.ndarray, item: np.ndarray, time: np.ndarray, value: np.ndarray
 ) -> None:
     for user in range(low, high):
         rows = order[begins[user] : begins[user + 1]]
         keys = np.empty(len(rows), dtype=np.int64)
-        for place in range(len(rows)):
-            keys[place] = (np.int64(item[rows[place]]) << 32) | place
+        for position in range(len(rows)):
+            # One integer sort orders by item and keeps the first order of equal items.
+            keys[position] = (np.int64(item[rows[position]]) << 32) | position
         keys.sort()
         rows[:] = rows[keys & 0xFFFFFFFF]
         start = 0
-        for place in range(1, len(rows) + 1):
-            if place == len(rows) or keys[place] >> 32 != keys[start] >> 32:
-                if place - start > 1:
-                    _sort_ties(rows[start:place], time, value)
-                start = place
+        for position in range(1, len(rows) + 1):
+            if position == len(rows) or keys[position] >> 32 != keys[start] >> 32:
+                if position - start > 1:
+                    _sort_ties(rows[start:position], time, value)
+                start = position
 
 
 @njit(cache=True, nogil=True)
 def _sort_ties(rows: np.ndarray, time: np.ndarray, value: np.ndarray) -> None:
+    # Two stable sorts, the less important key first, order by (time, value).
     rows[:] = rows[np.argsort(value[rows], kind="mergesort")]
     rows[:] = rows[np.argsort(time[rows], kind="mergesort")]
 
@@ -153,12 +172,12 @@ def _count_pairs(
     low: int, high: int, begins: np.ndarray, order: np.ndarray, item: np.ndarray, pairs: np.ndarray
 ) -> None:
     for user in range(low, high):
-        for place in range(begins[user], begins[user + 1]):
-            pairs[user + 1] += place == begins[user] or item[order[place]] != item[order[place - 1]]
+        for position in range(begins[user], begins[user + 1]):
+            pairs[user + 1] += position == begins[user] or item[order[position]] != item[order[position - 1]]
 
 
 @njit(cache=True, nogil=True)
-def _reduce(
+def _write_pairs(
     low: int,
     high: int,
     begins: np.ndarray,
@@ -167,27 +186,27 @@ def _reduce(
     item: np.ndarray,
     time: np.ndarray,
     value: np.ndarray,
-    how: int,
+    method: int,
     users: np.ndarray,
     items: np.ndarray,
     values: np.ndarray,
     times: np.ndarray,
 ) -> None:
-    """Write one entry a pair; a sum adds in float64, in order, from 0, and is rounded once."""
+    """Write one entry per pair. A sum adds in float64, in order, from 0, and is rounded once."""
     entry, total = pairs[low] - 1, 0.0
     for user in range(low, high):
-        for place in range(begins[user], begins[user + 1]):
-            row = order[place]
-            if place == begins[user] or item[row] != item[order[place - 1]]:
+        for position in range(begins[user], begins[user + 1]):
+            row = order[position]
+            if position == begins[user] or item[row] != item[order[position - 1]]:
                 entry += 1
                 users[entry], items[entry] = user, item[row]
-                total = -np.inf if how == MAX else 0.0
-            if how == SUM:
+                total = -np.inf if method == MAX else 0.0
+            if method == SUM:
                 total += value[row]
-            elif how == COUNT:
+            elif method == COUNT:
                 total += 1.0
             else:
-                total = value[row] if how == LAST else max(total, value[row])
+                total = value[row] if method == LAST else max(total, value[row])
             values[entry] = total
             times[entry] = np.int64(np.floor(time[row]))
 
@@ -205,44 +224,44 @@ def _mark_followed(
     last: np.ndarray,
 ) -> None:
     for user in range(low, high):
-        for place in range(begins[user], begins[user + 1]):
-            row = order[place]
-            for later in order[place + 1 : begins[user + 1]]:
-                if item[later] != item[row] or np.float64(time[later]) - np.float64(time[row]) > seconds:
+        for position in range(begins[user], begins[user + 1]):
+            row = order[position]
+            for next_row in order[position + 1 : begins[user + 1]]:
+                if item[next_row] != item[row] or np.float64(time[next_row]) - np.float64(time[row]) > seconds:
                     break
-                if kind[later] == kind[row]:
+                if kind[next_row] == kind[row]:
                     last[row] = False
                     break
 
 
 @njit(cache=True, nogil=True)
 def _mark_changes(low: int, high: int, order: np.ndarray, column: np.ndarray, first: np.ndarray) -> None:
-    for place in range(max(low, 1), high):
-        first[place] |= column[order[place]] != column[order[place - 1]]
+    for position in range(max(low, 1), high):
+        first[position] |= column[order[position]] != column[order[position - 1]]
 
 
 @njit(cache=True, nogil=True)
-def _search(
+def _search_pairs(
     low: int,
     high: int,
     begins: np.ndarray,
     item: np.ndarray,
     users: np.ndarray,
     items: np.ndarray,
-    found: np.ndarray,
+    contained: np.ndarray,
 ) -> None:
     for row in range(low, high):
         start, end = begins[users[row]], begins[users[row] + 1]
-        place = start + np.searchsorted(item[start:end], items[row])
-        found[row] = place < end and item[place] == items[row]
+        position = start + np.searchsorted(item[start:end], items[row])
+        contained[row] = position < end and item[position] == items[row]
 
 
 @njit(cache=True, nogil=True)
 def _search_keys(
-    low: int, high: int, user: np.ndarray, item: np.ndarray, width: int, keys: np.ndarray, found: np.ndarray
+    low: int, high: int, user: np.ndarray, item: np.ndarray, width: int, keys: np.ndarray, contained: np.ndarray
 ) -> None:
     for row in range(low, high):
         if user[row] >= 0 and item[row] >= 0:
             key = np.int64(user[row]) * width + item[row]
-            place = np.searchsorted(keys, key)
-            found[row] = place < len(keys) and keys[place] == key
+            position = np.searchsorted(keys, key)
+            contained[row] = position < len(keys) and keys[position] == key

@@ -1,9 +1,11 @@
-"""Made-up worlds: films with tastes, times and text for demos and scale; small ones with known answers for tests.
+"""Synthetic data: a film world with tastes, times and text for demos and scale, and small logs with
+known answers.
 
-In the film world every user mixes some twenty tastes, one way when the log starts and another when it ends, and
-every film serves one or two tastes. An event picks a taste of the user, then a film that serves it and is out by
-then. Every number is a hash of (seed, purpose, user or film, draw): one user's events do not depend on the other
-users, so that the world is the same however many users are made at a time.
+In the film world every user mixes some twenty tastes, in proportions that drift from the start to
+the end of the log, and every film serves one or two tastes. An event picks a taste of the user,
+then a released film that serves it. Every number is a hash of (seed, purpose, user or film, draw),
+so the events of one user do not depend on the other users, and the world is the same however many
+users are generated at a time.
 """
 
 from __future__ import annotations
@@ -29,11 +31,12 @@ START, YEAR = 1_451_606_400, 31_557_600.0  # 2016-01-01 in seconds since 1970; a
 
 @dataclass(frozen=True)
 class World:
-    """The tables of a film world, and ``truth``, the recipe behind them. Row i of the truth is the i-th id.
+    """The tables of a film world, and ``truth``, the recipe behind them. Row i of the truth is the
+    i-th id.
 
-    ``events``: user_id, item_id, value (a rating, 0.5 to 5 in half steps), timestamp; sorted by user and time.
-    ``items``: item_id, title, genres and cast (``|`` between), director, year, overview.
-    ``users``: user_id, age_group, country.
+    ``events``: user_id, item_id, value (a rating, 0.5 to 5 in half steps), timestamp; sorted by
+    user and time. ``items``: item_id, title, genres and cast (``|`` between), director, year,
+    overview. ``users``: user_id, age_group, country.
     """
 
     events: pd.DataFrame
@@ -45,29 +48,32 @@ class World:
 def film_world(
     users: int = 6000, items: int = 2000, events: int = 400_000, seed: int = 0, *, years: float = 4.0
 ) -> World:
-    """Make a film world with a long tail, drifting tastes, new films, films nobody met and late-coming users.
+    """Make a film world with a long tail, drifting tastes, new films, films without events and late
+    users.
 
-    The log starts in 2016 and lasts ``years``. The number of events is hit to about one in a hundred as long as
-    it is under a tenth of users × items; a (user, item) occurs at most once. Ids are text that sorts by row.
+    The log starts in 2016 and lasts ``years``. The number of events is hit to about one in a
+    hundred as long as it is under a tenth of users × items; a (user, item) occurs at most once. Ids
+    are text that sorts by row.
     """
     recipe = Recipe(users, items, events, seed, years)
-    everyone = np.arange(users)
-    pieces = [recipe.events(everyone[at : at + recipe.block]) for at in range(0, users, recipe.block)]
+    user_rows = np.arange(users)
+    pieces = [recipe.events(user_rows[at : at + recipe.block]) for at in range(0, users, recipe.block)]
     return World(
         events=pd.concat(pieces, ignore_index=True),
         items=recipe.item_table(),
-        users=recipe.user_table(everyone),
+        users=recipe.user_table(user_rows),
         truth=recipe,
     )
 
 
 class Recipe:
-    """How a film world is made: films at once, users and their events in pieces of any size.
+    """The generator of a film world: all films at once, users and their events in pieces of any
+    size.
 
-    ``serves``: float64[items, tastes], how well a film fits each taste. ``appeal``: float64[tastes, items], how
-    a taste shares its picks among films (rows sum to 1; 0 for films that nobody has met yet). ``release``:
-    float64[items], years since the start of the log, negative for older films. ``block``: users that fit well in
-    memory at a time.
+    ``serves``: float64[items, tastes], how well a film fits each taste. ``appeal``: float64[tastes,
+    items], how a taste shares its picks among films (rows sum to 1; 0 for films without events).
+    ``release``: float64[items], years since the start of the log, negative for older films.
+    ``block``: number of users to generate at a time.
     """
 
     def __init__(self, users: int, items: int, events: int, seed: int, years: float) -> None:
@@ -92,7 +98,7 @@ class Recipe:
         self.block = max(1, min(2**26 // items, 2**20 * users // events))  # users a piece: 64 MB of "has seen"
 
     def item_table(self) -> pd.DataFrame:
-        """Return the items table; its attributes tell, with noise, which tastes a film serves."""
+        """Return the items table; its attributes are noisy signs of the tastes that a film serves."""
         film = np.arange(self.n_items)
         genre, shown = (
             np.array([genre for genre, _ in words.THEMES], dtype=object),
@@ -155,7 +161,8 @@ class Recipe:
         )
 
     def preference(self, user: np.ndarray, when: float) -> np.ndarray:
-        """Return float64[len(user), items]: the chance that a pick of int rows ``user`` is this film.
+        """Return float64[len(user), items]: the chance that a pick of int rows ``user`` is this
+        film.
 
         ``when``: 0 = start of the log, 1 = end; tastes move from one to the other. Rows sum to 1.
         """
@@ -167,7 +174,9 @@ class Recipe:
     def _films(
         self, user: np.ndarray, row: np.ndarray, slot: np.ndarray, time: np.ndarray, tastes: np.ndarray
     ) -> np.ndarray:
-        """Return the film of each slot, -1 where none was found: draw again while unreleased or seen."""
+        """Return the film of each slot, -1 where none was found: draw again while unreleased or
+        seen.
+        """
         film = np.full(len(row), -1)
         seen = np.zeros(len(user) * self.n_items, dtype=bool)
         open_ = np.arange(len(row))
@@ -191,20 +200,26 @@ class Recipe:
         return film
 
     def _ratings(self, user: np.ndarray, film: np.ndarray, time: np.ndarray, tastes: np.ndarray) -> np.ndarray:
-        """Return ratings of 0.5 … 5 in half steps: habit of the user, quality of the film, match of both, chance."""
+        """Return ratings of 0.5 … 5 in half steps: habit of the user, quality of the film, match of
+        both, chance.
+        """
         late = (time / self.years)[:, None]
         match = np.log((((1 - late) * tastes[0] + late * tastes[1]) * self.serves[film]).sum(axis=1))
         liking = 4.5 + 0.35 * self._normal("habit", user) + 0.3 * self.quality[film] + 0.4 * match
         return np.clip(np.round(2 * (liking + 0.5 * self._normal("mood", user, film))) / 2, 0.5, 5.0)
 
     def _times(self, user: np.ndarray, slot: np.ndarray) -> np.ndarray:
-        """Return years since the start: two in five users are there from early on, the others join later."""
+        """Return years since the start: two in five users are there from early on, the others join
+        later.
+        """
         joins = self._uniform("join", user) * np.where(self._uniform("early", user) < 0.4, 0.1, 0.98)
         stays = np.minimum(1.0 - joins, 0.15 - 0.7 * np.log1p(-self._uniform("stay", user)))
         return self.years * (joins + stays * self._uniform("time", user, slot))
 
     def _activity(self, user: np.ndarray) -> np.ndarray:
-        """Return int64 events wanted of each user: quantiles of a log-normal, dealt out so that they add up."""
+        """Return int64 events wanted of each user: quantiles of a log-normal, dealt out so that
+        they add up.
+        """
         quantile = (user * self._stride % self.n_users + 0.5) / self.n_users
         return np.floor(self._wanted(self._typical, quantile) + self._uniform("round", user)).astype(np.int64)
 
@@ -230,7 +245,9 @@ class Recipe:
         return self._or_any(purpose, film) * of_taste + self._below(of_taste, purpose + " who", film)
 
     def _overviews(self, film: np.ndarray) -> list[str]:
-        """Return a sentence a film: four words of its main taste, two of the second, two that say nothing."""
+        """Return a sentence a film: four words of its main taste, two of the second, two that say
+        nothing.
+        """
         own = np.argsort(self._uniform("own words", film[:, None], np.arange(10)), axis=1)[:, :4]
         other = np.argsort(self._uniform("other words", film[:, None], np.arange(10)), axis=1)[:, :2]
         plain = np.argsort(self._uniform("plain words", film[:, None], np.arange(len(words.COMMON))), axis=1)[:, :2]
@@ -253,7 +270,9 @@ class Recipe:
 
 
 def _freshness(age: np.ndarray) -> np.ndarray:
-    """Return how willingly a film is picked at this age in years: 1 when new, 0.4 when old, 0 before it is out."""
+    """Return how willingly a film is picked at this age in years: 1 when new, 0.4 when old, 0
+    before it is out.
+    """
     return np.where(age >= 0, 0.4 + 0.6 * np.exp(-np.maximum(age, 0.0)), 0.0)
 
 
@@ -264,16 +283,20 @@ def _ids(letter: str, rows: np.ndarray, of: int) -> np.ndarray:
 
 
 def write_world(world: World, folder: Path | str, format: str = "csv") -> dict[str, Path]:
-    """Write events, items and users as csv or parquet into ``folder``; return the path of each by name."""
+    """Write events, items and users as csv or parquet into ``folder``; return the path of each by
+    name.
+    """
     return _put(world.items, [(world.events, world.users)], folder, format)
 
 
 def generate_world(
     recipe: Recipe, folder: Path | str, format: str = "csv", *, users_at_a_time: int | None = None, progress: Any = None
 ) -> dict[str, Path]:
-    """Write the world of a recipe as :func:`write_world` does, in memory that does not grow with its users.
+    """Write the world of a recipe as :func:`write_world` does, in memory that does not grow with
+    its users.
 
-    The files are the same whatever ``users_at_a_time``. ``progress`` is called with (users done, users in all).
+    The files are the same whatever ``users_at_a_time``. ``progress`` is called with (users done,
+    users in all).
     """
     n, step = recipe.n_users, users_at_a_time or recipe.block
     draw = progress or (lambda done, total: None)
@@ -300,9 +323,11 @@ def _put(
 
 
 def checkerboard(n: int) -> Interactions:
-    """Return n users × n items where user u likes item i iff u + i is even, with the diagonal withheld.
+    """Return n users × n items where user u likes item i iff u + i is even, with the diagonal
+    withheld.
 
-    The one right answer: an unseen item of user u's colour is item u. Needs n ≥ 4 to have anything to learn from.
+    The one right answer: an unseen item of user u's colour is item u. Needs n ≥ 4 to have anything
+    to learn from.
     """
     user, item = np.divmod(np.arange(n * n), n)
     likes = ((user + item) % 2 == 0) & (user != item)
@@ -312,10 +337,11 @@ def checkerboard(n: int) -> Interactions:
 def low_rank(
     users: int, items: int, rank: int, *, density: float = 1.0, seed: int = 0
 ) -> tuple[Interactions, np.ndarray, np.ndarray]:
-    """Return (interactions, X float64[users, rank], Y float64[items, rank]) with value = X Yᵀ at random cells.
+    """Return (interactions, X float64[users, rank], Y float64[items, rank]) with value = X Yᵀ at
+    random cells.
 
-    Factors are uniform in [0.1, 1), so every value is positive and the full matrix has exactly this rank.
-    ``density``: chance of each cell to be stored. Values are rounded to float32.
+    Factors are uniform in [0.1, 1), so every value is positive and the full matrix has exactly this
+    rank. ``density``: chance of each cell to be stored. Values are rounded to float32.
     """
     rng = np.random.default_rng(seed)
     x, y = rng.uniform(0.1, 1.0, (users, rank)), rng.uniform(0.1, 1.0, (items, rank))

@@ -1,10 +1,13 @@
-"""From accepted events to one weighted entry a (user, item): filters, event weights, decay, aggregation.
+"""Turn accepted events into one weighted entry per (user, item): filters, event weights, decay,
+aggregation.
 
-The numbers are defined so that any engine can reproduce them bit by bit. :func:`weigh_events` looks at one row at a
-time (an engine may call it on batches). :func:`aggregate_events` adds in float64, from 0.0, one event after
-the other in the order (timestamp, value), and rounds once to float32; in Spark SQL::
+The numbers are defined so that any engine can reproduce them bit by bit. :func:`weigh_events`
+depends on one row at a time, so an engine may call it on batches. :func:`aggregate_events` adds in
+float64, from 0.0, one event after another in the order (timestamp, value), and rounds once to
+float32; in Spark SQL::
 
-    aggregate(array_sort(collect_list(struct(timestamp, value))), 0D, (sum, event) -> sum + event.value)
+    aggregate(array_sort(collect_list(struct(timestamp, value))), 0D, (sum, event) -> sum +
+    event.value)
 """
 
 from __future__ import annotations
@@ -23,13 +26,15 @@ from recsys.schema import EVENT, INTERACTIONS, ITEM, TIME, USER, VALUE
 from recsys.types import IdMap, Interactions
 
 Aggregate = Literal["sum", "last", "max", "count"]
-AGGREGATES = get_args(Aggregate)  # in the order of pairs.SUM …
+AGGREGATES = get_args(Aggregate)
+"""The positions are the codes of ``pairs``: SUM, LAST, MAX, COUNT."""
 DAY = 86_400.0
 SESSIONS_NEED_TIMES = "session_minutes needs timestamps: map a timestamp column, or remove session_minutes."
 
 
 class WeightSettings(BaseModel):
-    """What an event is worth: type weight × value × decay, then one number a (user, item).
+    """The weight of an event, type weight × value × decay, and how the events of a (user, item)
+    pair are combined.
 
     >>> WeightSettings(events={"view": 1, "buy": 5, "return": -5, "impression": 0}, half_life_days=30).aggregate
     'sum'
@@ -39,21 +44,29 @@ class WeightSettings(BaseModel):
 
     events: dict[str, float] = Field(
         default={},
-        description="weight of each event type; negative = dislike, 0 = leave out; none = value alone",
+        description=(
+            "event type -> weight; negative: a dislike; 0: leave the event out; unset: every type has weight 1"
+        ),
     )
     half_life_days: float | None = Field(
         default=None,
         gt=0,
-        description="a train event this much older than the newest train event weighs half",
+        description="age, relative to the newest train event, at which the weight of a train event is halved",
     )
     aggregate: Aggregate = Field(
         default="sum",
-        description="one value a (user, item): sum, last (ties in time: the largest), max, or count of rows",
+        description=(
+            "how the events of one (user, item) pair become one value: their sum, the last"
+            " (largest if tied), the max, or the count of rows"
+        ),
     )
     session_minutes: float | None = Field(
         default=None,
         gt=0,
-        description="events of one user, item and type at most so many minutes apart are one session: its last counts",
+        description=(
+            "events of one user, item and type that are at most this many minutes apart form a"
+            " session, of which only the last event counts"
+        ),
     )
 
     @model_validator(mode="after")
@@ -67,50 +80,56 @@ class WeightSettings(BaseModel):
 
 
 class FilterSettings(BaseModel):
-    """Least activity, in rows of train: items first, then users among what is left; ``repeat`` gives the k-core."""
+    """Minimum activity in rows of train: items first, then users among the remaining rows."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    min_item_events: int = Field(default=0, ge=0, description="leave out items with fewer train rows (first)")
-    min_user_events: int = Field(default=0, ge=0, description="leave out users with fewer train rows (second)")
-    repeat: bool = Field(default=False, description="do both again until nobody falls below (the k-core)")
+    min_item_events: int = Field(default=0, ge=0, description="remove items with fewer train rows; applied first")
+    min_user_events: int = Field(default=0, ge=0, description="remove users with fewer train rows; applied second")
+    repeat: bool = Field(
+        default=False, description="repeat both filters until every item and user has its minimum (the k-core)"
+    )
 
     def steps(self) -> list[tuple[str, str, int]]:
-        """Return (name, column, least rows an id) of each filter that can remove anything, in order."""
-        both = (("min_item_events", ITEM, self.min_item_events), ("min_user_events", USER, self.min_user_events))
-        return [step for step in both if step[2] > 1]
+        """Return (name, column, minimum rows per id) of each filter that can remove anything, in
+        order.
+        """
+        filters = (("min_item_events", ITEM, self.min_item_events), ("min_user_events", USER, self.min_user_events))
+        return [step for step in filters if step[2] > 1]
 
 
 def zero_removal_counts() -> dict[str, dict[str, int]]:
-    """Return the counts of :func:`filter_events` before it begins."""
+    """Return the removal counts of :func:`filter_events` before anything is removed."""
     return {name: {"rows": 0, "ids": 0} for name in ("min_item_events", "min_user_events")}
 
 
 def filter_events(events: pd.DataFrame, filters: FilterSettings) -> tuple[pd.DataFrame, dict[str, dict[str, int]]]:
-    """Return the events that pass, and the rows and ids that each filter removed, over all rounds.
+    """Return the events that pass the filters, and the rows and ids that each filter removed over
+    all rounds.
 
-    With ``repeat`` the result is the largest part of the log in which every item and every user has its least
-    rows; it does not depend on the order of removal.
+    With ``repeat`` the result is the largest part of the log in which every item and every user has
+    its minimum number of rows; it does not depend on the order of removal.
     """
-    removed, before = zero_removal_counts(), -1
-    while before != len(events) and (before < 0 or filters.repeat):
-        before = len(events)
+    removed = zero_removal_counts()
+    previous_rows = -1
+    while previous_rows != len(events) and (previous_rows < 0 or filters.repeat):
+        previous_rows = len(events)
         for name, column, least in filters.steps():
             codes = IdMap.of(events[column]).rows_int32(events[column])
             counts = np.bincount(codes)
-            kept = counts[codes] >= least
-            removed[name]["rows"] += int((~kept).sum())
+            is_kept = counts[codes] >= least
+            removed[name]["rows"] += int((~is_kept).sum())
             removed[name]["ids"] += int((counts < least).sum())
-            events = keep_rows(events, kept)
+            events = keep_rows(events, is_kept)
     return events, removed
 
 
 def keep_last_of_session(events: pd.DataFrame, weighting: WeightSettings) -> pd.DataFrame:
-    """Return the events that no event of the same user, item and type follows within ``session_minutes``.
+    """Return the last event of each session, a run of events of one user, item and type.
 
-    A page loaded five times in ten minutes is one sign of interest, not five. Each event is compared with the next
-    one in the order (timestamp, value), kept or not, so a session lasts as long as its pauses are short, and its last
-    event stands for it; at exactly ``session_minutes`` they are still one session.
+    A page loaded five times in ten minutes is one sign of interest, not five. Two events that
+    follow each other in the order (timestamp, value) are in the same session if they are at most
+    ``session_minutes`` apart, so a session lasts as long as its pauses are short.
 
     Raises:
         ConfigError: no timestamps.
@@ -122,7 +141,8 @@ def keep_last_of_session(events: pd.DataFrame, weighting: WeightSettings) -> pd.
     if not len(events):
         return events
     users = IdMap.of(events[USER])
-    user, item = (ids.rows_int32(events[name]) for name, ids in ((USER, users), (ITEM, IdMap.of(events[ITEM]))))
+    user = users.rows_int32(events[USER])
+    item = IdMap.of(events[ITEM]).rows_int32(events[ITEM])
     time, value = events[TIME].to_numpy(), events[VALUE].to_numpy()
     begins, order = pairs.sort_events(user, item, len(users), time, value)
     kind = pd.factorize(events[EVENT])[0] if EVENT in events else np.zeros(len(events), dtype=np.int64)
@@ -130,7 +150,9 @@ def keep_last_of_session(events: pd.DataFrame, weighting: WeightSettings) -> pd.
 
 
 def check_event_types(events: pd.DataFrame, weighting: WeightSettings) -> None:
-    """Raise ConfigError listing every event type that has no weight, with its number of rows."""
+    """Raise ConfigError if event types have no weight; the message lists each with its number of
+    rows.
+    """
     if EVENT not in events or not weighting.events:
         return
     check_event_counts(events[EVENT].value_counts(dropna=False).to_dict(), weighting)
@@ -145,15 +167,19 @@ def check_event_counts(counts: dict[str, int], weighting: WeightSettings) -> Non
 
 
 def weigh_events(events: pd.DataFrame, weighting: WeightSettings, *, reference: float | None = None) -> pd.DataFrame:
-    """Return events with ``value`` × type weight × 2^(−age / half-life); rows of weight 0 are left out.
+    """Return events with ``value`` × type weight × 2^(−age / half-life); rows of weight 0 are left
+    out.
 
-    The type weight is 1 when there is no ``event`` column or no weights are given. Age is ``reference −
-    timestamp``, never below 0. A value of 0 stays (the pair was seen); a dislike decays toward 0 too.
+    The type weight is 1 when there is no ``event`` column or no weights are given. Age is
+    ``reference − timestamp``, never below 0. A value of 0 stays (the pair was seen); a dislike
+    decays toward 0 too.
 
     Args:
-        reference: seconds since 1970, at most the cut; None = no decay (test events are never decayed).
+        reference: seconds since 1970, at most the cut; None = no decay (test events are never
+            decayed).
     """
-    weighed = events.copy(deep=False)  # the columns themselves are shared, and never changed
+    # The copy shares its columns with the input, which is safe because columns are never changed in place.
+    weighed = events.copy(deep=False)
     if weighting.half_life_days and reference is not None:
         if TIME not in events:
             raise ConfigError("half_life_days needs timestamps: map a timestamp column, or remove half_life_days.")
@@ -170,8 +196,8 @@ def weigh_events(events: pd.DataFrame, weighting: WeightSettings, *, reference: 
 def undo_decay(interactions: Interactions, half_life_days: float, reference: float) -> Interactions:
     """Return values as they were before :func:`weigh_events` applied the decay.
 
-    Exact up to the rounding of float32 and of whole seconds, where each value is that of one event: a sum
-    of several events cannot be restored.
+    Exact up to the rounding of float32 and of whole seconds, where each value is that of one event:
+    a sum of several events cannot be restored.
     """
     value = interactions.value / _decay(interactions.time, half_life_days, reference)
     return replace(interactions, value=value.astype(np.float32))
@@ -181,11 +207,12 @@ def _decay(time: np.ndarray, half_life_days: float, reference: float) -> np.ndar
     return np.exp2(-np.maximum(reference - time, 0.0) / (half_life_days * DAY))
 
 
-def aggregate_events(events: pd.DataFrame, how: Aggregate, users: IdMap, items: IdMap) -> Interactions:
-    """Return one entry a (user, item), sorted by rows of ``users`` and ``items``.
+def aggregate_events(events: pd.DataFrame, method: Aggregate, users: IdMap, items: IdMap) -> Interactions:
+    """Return one entry per (user, item), sorted by rows of ``users`` and ``items``.
 
-    value: ``sum`` of values (float64 in the order (timestamp, value), then float32), value of the ``last``
-    event, ``max``, or ``count`` of rows. time: floor of the latest timestamp, -1 without timestamps.
+    value: ``sum`` of values (float64 in the order (timestamp, value), then float32), value of the
+    ``last`` event, ``max``, or ``count`` of rows. time: floor of the latest timestamp, -1 without
+    timestamps.
 
     Ties: among events of one pair at the same time, ``last`` is the one with the largest value.
 
@@ -193,7 +220,7 @@ def aggregate_events(events: pd.DataFrame, how: Aggregate, users: IdMap, items: 
         InputError: an id is not in its map, or a sum does not fit in float32.
         ConfigError: ``last`` without timestamps.
     """
-    if how == "last" and TIME not in events:
+    if method == "last" and TIME not in events:
         raise ConfigError("aggregate = 'last' needs timestamps: map a timestamp column, or use 'sum' or 'max'.")
     if not len(events):
         empty = np.empty(0, np.int32)
@@ -202,15 +229,18 @@ def aggregate_events(events: pd.DataFrame, how: Aggregate, users: IdMap, items: 
     value = events[VALUE].to_numpy()
     time = events[TIME].to_numpy() if TIME in events else np.full(len(events), -1, dtype=np.int32)
     begins, order = pairs.sort_events(user, item, len(users), time, value)
-    del user  # it is in the order by now
-    user, item, value, time = pairs.aggregate_pairs(begins, order, item, time, value, AGGREGATES.index(how))
+    # ``order`` contains the users by now, so their column can be freed before the next large arrays.
+    del user
+    user, item, value, time = pairs.aggregate_pairs(begins, order, item, time, value, AGGREGATES.index(method))
     if not np.isfinite(value).all():
         raise InputError("a (user, item) value does not fit in float32 after weighting: scale the values down.")
     return Interactions(users, items, user, item, value, time)
 
 
 def interactions_to_table(interactions: Interactions) -> pd.DataFrame:
-    """Return the interactions table: user_id, item_id (dtypes of the input), value float32, timestamp int64."""
+    """Return the interactions table: user_id, item_id (dtypes of the input), value float32,
+    timestamp int64.
+    """
     return pd.DataFrame(
         {
             USER: interactions.users.ids_of(interactions.user),
@@ -222,7 +252,8 @@ def interactions_to_table(interactions: Interactions) -> pd.DataFrame:
 
 
 def interactions_from_table(df: pd.DataFrame, users: IdMap | None = None, items: IdMap | None = None) -> Interactions:
-    """Return the interactions of a table of one row a (user, item), in any order; undoes :func:`interactions_to_table`.
+    """Return the interactions of a table of one row per (user, item), in any order; undoes
+    :func:`interactions_to_table`.
 
     Without ``users`` or ``items``, the maps are those of the ids present.
 
@@ -249,7 +280,7 @@ def interactions_from_table(df: pd.DataFrame, users: IdMap | None = None, items:
 
 
 def _rows(df: pd.DataFrame, column: str, ids: IdMap) -> np.ndarray:
-    """Return int32[n] the rows of a column of ids, all of which must be known."""
+    """Return int32[n], the row of each id of a column; raise InputError if an id is not in the map."""
     rows = ids.rows_int32(df[column])
     if len(rows) and rows.min() < 0:
         unknown = df[column].array[rows < 0]

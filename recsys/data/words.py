@@ -1,4 +1,4 @@
-"""Words and names of the made-up film world. Every taste has a genre and words of its own."""
+"""Words and names of the synthetic film world. Every taste has a genre and ten words."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ THEMES = (
     ("science fiction", "timeline paradox inventor future memory algorithm simulation loop code glitch"),
     ("war", "trench lieutenant bridge telegram retreat medic siege partisan radio border"),
 )
-"""(genre, ten words) of each taste. Genres repeat: a genre says less than the words do."""
+"""(genre, ten words) of each taste. Genres repeat, so a genre is less informative than the words."""
 
 COMMON = "night town family secret friend road morning promise letter past winter city money journey home".split()
 OVERVIEW = (
     "Between a {0} and a {1} lies a {6}: what the {2} began, the {3} must end,"
     " and neither {4} nor {5} will ever be the same {7} again."
 )
-"""Places 0 to 3: words of the main taste; 4 and 5: of the second; 6 and 7: common words."""
+"""Positions 0 to 3: words of the main taste; 4 and 5: of the second; 6 and 7: common words."""
 
 COUNTRIES = ("Arvenia", "Belmora", "Costrane", "Dunmark", "Estoria")
 AGE_GROUPS = ("under 18", "18-24", "25-34", "35-49", "50-64", "65 and over")
@@ -65,6 +65,8 @@ def person_names(count: int) -> np.ndarray:
 
 
 def film_titles(numbers: np.ndarray) -> list[str]:
-    """Return a title for each of int[n] non-negative numbers; titles repeat after 900, as real ones do."""
+    """Return a title for each of int[n] non-negative numbers; titles repeat after 900, as real ones
+    do.
+    """
     adjective, noun = np.divmod(numbers % (len(_ADJECTIVES) * len(_NOUNS)), len(_NOUNS))
     return [f"The {_ADJECTIVES[a]} {_NOUNS[n]}" for a, n in zip(adjective, noun, strict=True)]

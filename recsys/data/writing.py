@@ -1,4 +1,4 @@
-"""Tables -> files, in pieces: a file has its name only when all of it is written."""
+"""Write tables to files in pieces; a file gets its name only when all of it is written."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ from recsys.errors import ConfigError, InputError
 
 @contextmanager
 def open_appenders(paths: dict[str, Path], format: str) -> Iterator[dict[str, Callable[[pd.DataFrame], None]]]:
-    """Give, for each path by name, a function that appends a frame; when the block fails, no file is left.
+    """Yield, for each named path, a function that appends a frame; if the block fails, no file is
+    left.
 
     Args:
-        format: csv or parquet. All frames of one file have the same columns and dtypes. In CSV, text is quoted only
-            in a file that has a comma, a quote or a line end in the text of its first frame.
+        format: csv or parquet. All frames of one file have the same columns and dtypes. In CSV,
+            text is quoted only in a file that has a comma, a quote or a line end in the text of its
+            first frame.
 
     Raises:
         ConfigError: another format.
@@ -35,7 +37,7 @@ def open_appenders(paths: dict[str, Path], format: str) -> Iterator[dict[str, Ca
         for path in parts:
             path.parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as files:
-            yield {name: _appender(files, parts[path], format) for name, path in paths.items()}
+            yield {name: _make_appender(files, parts[path], format) for name, path in paths.items()}
         for path, part in parts.items():
             os.replace(part, path)
     except OSError as error:
@@ -45,7 +47,7 @@ def open_appenders(paths: dict[str, Path], format: str) -> Iterator[dict[str, Ca
             part.unlink(missing_ok=True)
 
 
-def _appender(files: ExitStack, part: Path, format: str) -> Callable[[pd.DataFrame], None]:
+def _make_appender(files: ExitStack, part: Path, format: str) -> Callable[[pd.DataFrame], None]:
     writers: list[Any] = []
 
     def append(frame: pd.DataFrame) -> None:

@@ -1,14 +1,17 @@
-"""An items (or users) table -> :class:`recsys.types.Features`: raw counts and values, one row an id.
+"""Encode an items (or users) table as :class:`recsys.types.Features`: raw counts and values, one
+row per id.
 
-Every column but the id and names that start with ``_`` is a *field*; what kind of field is read off its values:
+Every column except the id and names that start with ``_`` is a *field*, whose kind is inferred from
+its values:
 
-    number     every value is a number, with more than ten distinct ones    year=1987  year=1994 (see :func:`_hats`)
-    list       some value holds a ``|``, or is a list                       genres=drama  genres=war
-    category   at least half of the values occur more than once             country=arvenia
-    text       anything else: its words are counted                         overview=harbour  title=story
+    number     every value is a number, with more than ten distinct ones    year=1987  year=1994
+    (see :func:`_hats`) list       some value holds a ``|``, or is a list
+    genres=drama  genres=war category   at least half of the values occur more than once
+    country=arvenia text       anything else: its words are counted
+    overview=harbour  title=story
 
-A feature is named ``field=value``. Missing and empty values give no entry, so a field that is all empty gives
-no feature. A value or word that only one row has links nothing to anything and is left out.
+A feature is named ``field=value``. Missing and empty values give no entry, so an empty field gives
+no feature. A value or word of a single row relates no two rows and is left out.
 """
 
 from __future__ import annotations
@@ -28,7 +31,9 @@ from recsys.errors import InputError
 from recsys.types import Features, IdMap
 
 KNOTS = 10
-"""Most knots of a number field, and the most distinct numbers that are still categories."""
+"""Largest number of knots of a number field; fields with at most this many distinct numbers are
+categories.
+"""
 
 _TAG = re.compile(r"<(?:[a-zA-Z!/?][^<>]*)>")
 _UNSPACED = "぀-ヿ㐀-䶿一-鿿豈-﫿가-힯฀-๿"
@@ -37,133 +42,138 @@ _ACCENTS = re.compile("[̀-ͯ]")
 
 
 def encode_features(table: pd.DataFrame, key: str, ids: IdMap) -> Features:
-    """Return the features of ``table``: row i is that of ``ids`` row i, empty where the table has no such id.
+    """Return the features of ``table``: row i belongs to row i of ``ids``, and is empty if the
+    table lacks that id.
 
     Args:
-        table: one row an id, in the column ``key``; any other columns.
-        ids: rows of the table outside it are left out.
+        table: one row per id, which is in the column ``key``, and any other columns.
+        ids: ids of the table that are not in this map are left out.
 
     Raises:
-        InputError: an id occurs twice, or a field's name holds ``=``.
+        InputError: an id occurs twice, or the name of a field contains ``=``.
     """
     rows = ids.rows(table[key])
     table, rows = table[rows >= 0], rows[rows >= 0]
     if len(np.unique(rows)) < len(rows):
-        raise InputError(f"the table of features repeats a {key}: keep one row of each")
+        raise InputError(f"the table of features repeats a {key}: keep one row per {key}")
     parts, names = [csr_array((len(table), 0), dtype=np.float32)], []
     for name in table.columns:
         if name == key or str(name).startswith("_"):
             continue
         if "=" in str(name):
             raise InputError(f"column '{name}': rename it, features are named field=value")
-        block, values = _field(table[name])
+        block, values = _encode_field(table[name])
         parts.append(block)
         names += [f"{name}={value}" for value in values]
     stacked = csr_array(hstack(parts, format="csr"))
-    place = csr_array((np.ones(len(rows), np.float32), (rows, np.arange(len(rows)))), shape=(len(ids), len(rows)))
-    matrix = csr_array(place @ stacked).astype(np.float32)
+    placement = csr_array((np.ones(len(rows), np.float32), (rows, np.arange(len(rows)))), shape=(len(ids), len(rows)))
+    matrix = csr_array(placement @ stacked).astype(np.float32)
     matrix.sort_indices()
     return Features(matrix, tuple(names))
 
 
-def columns_by_field(known: Features) -> dict[str, np.ndarray]:
-    """Return field -> int64 columns, in order of first appearance.
+def columns_by_field(features: Features) -> dict[str, np.ndarray]:
+    """Return field -> int64 columns of its features, in order of first appearance.
 
     >>> fields(Features(csr_array((1, 3)), ("genres=drama", "year=1994", "genres=war")))
     {'genres': array([0, 2]), 'year': array([1])}
     """
-    found: dict[str, list[int]] = {}
-    for column, name in enumerate(known.names):
-        found.setdefault(name.partition("=")[0], []).append(column)
-    return {field: np.array(columns) for field, columns in found.items()}
+    columns: dict[str, list[int]] = {}
+    for column, name in enumerate(features.names):
+        columns.setdefault(name.partition("=")[0], []).append(column)
+    return {field: np.array(columns) for field, columns in columns.items()}
 
 
 def split_words(text: str) -> list[str]:
-    """Return the words of a text, without HTML, case and accents; scripts without spaces give pairs of characters.
+    """Return the words of a text without HTML, case and accents; scripts without spaces give
+    character pairs.
 
     >>> words("<b>Amélie</b> &amp; the CAFÉ: 東京物語, part 2")
     ['amelie', 'the', 'cafe', '東京', '京物', '物語', 'part']
     """
-    found: list[str] = []
-    for word in _WORD.findall(_plain(text)):
+    words: list[str] = []
+    for word in _WORD.findall(_normalise(text)):
         if re.match(rf"[{_UNSPACED}]", word):
-            found += [word[i : i + 2] for i in range(max(1, len(word) - 1))]
+            words += [word[i : i + 2] for i in range(max(1, len(word) - 1))]
         else:
-            found.append(word)
-    return found
+            words.append(word)
+    return words
 
 
-def _plain(text: str) -> str:
-    """Return text without tags and entities, in one case, Latin letters without accents, single spaces.
+def _normalise(text: str) -> str:
+    """Return text without tags, entities, case and accents, with single spaces.
 
-    Only the accents that Latin, Greek and Cyrillic letters carry go: a Japanese sound mark changes the sound.
+    Only accents of Latin, Greek and Cyrillic letters are removed: a Japanese sound mark changes the
+    sound.
     """
     text = _TAG.sub(" ", html.unescape(_TAG.sub(" ", text)))
     text = unicodedata.normalize("NFKD", text).casefold()
     return " ".join(unicodedata.normalize("NFC", _ACCENTS.sub("", text)).split())
 
 
-def _field(column: pd.Series) -> tuple[csr_array, list[str]]:
-    """Return (rows, values of the field) and the values' names."""
-    cells = [_cell(value) for value in column]
+def _encode_field(column: pd.Series) -> tuple[csr_array, list[str]]:
+    """Return a field as csr (rows, values of the field), and the names of the values."""
+    cells = [_cell_values(value) for value in column]
     numbers = pd.to_numeric(pd.Series([c[0] if len(c) == 1 else None for c in cells], dtype=object), errors="coerce")
-    given = np.array([len(c) > 0 for c in cells], dtype=bool)
-    if given.any() and np.isfinite(numbers[given]).all() and numbers.nunique() > KNOTS:
-        return _hats(numbers.to_numpy(dtype=np.float64))
+    has_value = np.array([len(c) > 0 for c in cells], dtype=bool)
+    if has_value.any() and np.isfinite(numbers[has_value]).all() and numbers.nunique() > KNOTS:
+        return _interpolate_knots(numbers.to_numpy(dtype=np.float64))
     if any(len(c) > 1 or "|" in c[0] for c in cells if c):
-        return _count(cells, lambda cell: _listed("|".join(cell)))
-    whole = pd.Series([_plain(c[0]) for c in cells if c], dtype=object)
-    if whole.duplicated(keep=False).mean() >= 0.5:
-        return _count(cells, lambda cell: [_plain(value) for value in cell])
-    return _count(cells, lambda cell: [word for value in cell for word in split_words(value)])
+        return _count_values(cells, lambda cell: _split_list("|".join(cell)))
+    single_values = pd.Series([_normalise(c[0]) for c in cells if c], dtype=object)
+    if single_values.duplicated(keep=False).mean() >= 0.5:
+        return _count_values(cells, lambda cell: [_normalise(value) for value in cell])
+    return _count_values(cells, lambda cell: [word for value in cell for word in split_words(value)])
 
 
-def _cell(value: Any) -> list[str]:
-    """Return a cell's values as text: none when it is missing or blank, several when it is a list."""
+def _cell_values(value: Any) -> list[str]:
+    """Return the values of a cell as text: none if it is missing or blank, several if it is a list."""
     if isinstance(value, list | tuple | set | np.ndarray):
-        return [text for item in value for text in _cell(item)]
+        return [text for item in value for text in _cell_values(item)]
     if value is None or value is pd.NA or (isinstance(value, float) and not np.isfinite(value)):
         return []
     return [str(value)] if str(value).strip() else []
 
 
-def _listed(cell: str) -> list[str]:
-    return [value for part in cell.split("|") if (value := _plain(part))]
+def _split_list(cell: str) -> list[str]:
+    return [value for part in cell.split("|") if (value := _normalise(part))]
 
 
-def _count(cells: list[list[str]], split: Callable[[list[str]], list[str]]) -> tuple[csr_array, list[str]]:
-    """Return how often each row has each value, of the values that at least two rows have."""
+def _count_values(cells: list[list[str]], split: Callable[[list[str]], list[str]]) -> tuple[csr_array, list[str]]:
+    """Count the values of each row, of the values that occur in at least two rows."""
     counter = CountVectorizer(analyzer=split, min_df=2, dtype=np.float32)
     try:
         counts = csr_array(counter.fit_transform(cells))
-    except ValueError:  # scikit-learn's word for "nothing is left"
+    except ValueError:
+        # scikit-learn raises it if no value is left.
         return csr_array((len(cells), 0), dtype=np.float32), []
     return counts, [str(name) for name in counter.get_feature_names_out()]
 
 
-def _hats(values: np.ndarray) -> tuple[csr_array, list[str]]:
-    """Return a number as shares of the two knots around it (linear interpolation), NaN as an empty row.
+def _interpolate_knots(values: np.ndarray) -> tuple[csr_array, list[str]]:
+    """Encode numbers as shares of the two knots around them (linear interpolation), NaN as an empty
+    row.
 
-    Knots are quantiles. Near numbers share knots, so that a dot product sees that 1994 is close to 1995, and a
-    linear model of the shares is a piecewise linear function of the number.
+    Knots are quantiles. Similar numbers share knots, so that a dot product reflects that 1994 is
+    close to 1995, and a linear model of the shares is a piecewise linear function of the number.
     """
-    known = np.flatnonzero(np.isfinite(values))
-    knots = np.unique(np.quantile(values[known], np.linspace(0, 1, KNOTS), method="nearest"))
-    left = np.clip(np.searchsorted(knots, values[known], side="right") - 1, 0, len(knots) - 2)
-    share = (values[known] - knots[left]) / (knots[left + 1] - knots[left])
-    rows, columns = np.concatenate([known, known]), np.concatenate([left, left + 1])
+    finite = np.flatnonzero(np.isfinite(values))
+    knots = np.unique(np.quantile(values[finite], np.linspace(0, 1, KNOTS), method="nearest"))
+    lower = np.clip(np.searchsorted(knots, values[finite], side="right") - 1, 0, len(knots) - 2)
+    share = (values[finite] - knots[lower]) / (knots[lower + 1] - knots[lower])
+    rows, columns = np.concatenate([finite, finite]), np.concatenate([lower, lower + 1])
     hats = csr_array((np.concatenate([1 - share, share]), (rows, columns)), shape=(len(values), len(knots)))
     hats.eliminate_zeros()
     return hats.astype(np.float32), [f"{knot:.12g}" for knot in knots]
 
 
-def shuffle_features(known: Features, seed: int) -> Features:
-    """Return the features handed out anew among the rows that have any: what is told stays, of whom does not.
+def shuffle_features(features: Features, seed: int) -> Features:
+    """Permute the rows of the features among the rows that have any: the placebo of an ablation.
 
-    The placebo of an ablation. Which rows have features says something too (popular items are described better), and a
+    Which rows have features is informative too, because popular items are described better. A
     shuffle over all rows would destroy that as well.
     """
-    told = np.flatnonzero(np.diff(known.matrix.indptr) > 0)
-    rows = np.arange(known.matrix.shape[0])
-    rows[told] = np.random.default_rng(seed).permutation(told)
-    return Features(csr_array(known.matrix[rows]), known.names)
+    described = np.flatnonzero(np.diff(features.matrix.indptr) > 0)
+    rows = np.arange(features.matrix.shape[0])
+    rows[described] = np.random.default_rng(seed).permutation(described)
+    return Features(csr_array(features.matrix[rows]), features.names)

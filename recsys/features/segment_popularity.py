@@ -1,16 +1,20 @@
-"""Popular by segment: what users of one country (age band, gender …) like, for those of whom nothing else is known.
+"""Popularity by segment: the items liked in one country (age group, gender …), for users without a
+history.
 
-A *segment* is the users that share the values of some columns of the users table. With several columns, from wide to
-narrow, every beginning is a segment too: ``("arvenia",)`` around ``("arvenia", "18-24")``. An item's score is the share
-of the segment's users who like it, drawn towards that of the next wider group, in the end everybody:
+A *segment* is the set of users that share the values of some columns of the users table. With
+several columns, from wide to narrow, every prefix is a segment too: ``("arvenia",)`` contains
+``("arvenia", "18-24")``. The score of an item is the share of the segment's users who like it,
+shrunk towards that of the next wider group, in the end all users:
 
     score(s, i) = (likers of i in s + m · score(wider, i)) / (users of s + m)
 
-which is the posterior mean under a prior worth ``m`` users (empirical Bayes). A segment of m users is half itself; a
-tiny one is next to plain popularity, a large one is all its own. Users count who like something. A user belongs to the
-narrowest segment that train knows; one of no known segment is for whoever stands behind, plain popularity.
+This is the posterior mean under a prior of ``m`` pseudo-users (empirical Bayes). A segment of m
+users has half its own scores and half those of the wider group. Only users who like something
+count. A user belongs to the narrowest segment that occurs in train; users of no such segment are
+left to the next fallback, plain popularity.
 
-Both engines count and come here with counts, so that scores and lists are equal. Ties: the lower item row.
+Both engines count and pass their counts to this module, so that scores and lists are equal. Ties:
+the lower item row.
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ from recsys.schema import USER
 from recsys.types import Interactions
 
 MOST_NUMBERS = 50
-"""More distinct numbers than this are a quantity, not groups."""
+"""A column with more distinct numbers than this is a quantity, not a grouping."""
 
 _MISSING = ""
 _HINT = "[recommend] segment"
@@ -42,9 +46,11 @@ Key = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Segments:
-    """``columns``: of the users table, from wide to narrow. ``keys``: the segments, sorted.
+    """The segments of train and their scores.
 
-    ``scores``: float32[segments, items] in [0, 1]. ``users``: the users table: id as text, and the columns as text.
+    ``columns``: columns of the users table, from wide to narrow. ``keys``: the segments, sorted.
+    ``scores``: float32[segments, items] in [0, 1]. ``users``: the users table, with ids and columns
+    as text.
     """
 
     columns: tuple[str, ...]
@@ -54,33 +60,39 @@ class Segments:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Who is said to speak, one name a number of columns: ``segment:country``, ``segment:country+age``."""
+        """Return the source names, one per number of columns: ``segment:country``,
+        ``segment:country+age``.
+        """
         return tuple(f"segment:{'+'.join(self.columns[: depth + 1])}" for depth in range(len(self.columns)))
 
     @property
     def row_sources(self) -> tuple[str, ...]:
-        """Who is said to speak for each segment."""
+        """Return the source name of each segment."""
         return tuple(self.sources[len(key) - 1] for key in self.keys)
 
     @property
     def depths(self) -> np.ndarray:
-        """Position in ``sources`` of each segment: int8[segments]."""
+        """Return int8[segments], the position in ``sources`` of each segment."""
         return np.array([len(key) - 1 for key in self.keys], dtype=np.int8)
 
     def rows(self, table: pd.DataFrame) -> np.ndarray:
-        """Return int64[len(table)], the narrowest known segment of each row, -1 for none; a column may be absent."""
+        """Return int64[len(table)], the narrowest segment of each row, -1 for none; columns may be
+        absent.
+        """
         row_of = {key: row for row, key in enumerate(self.keys)}
-        keys, codes = _keys(table.reindex(columns=list(self.columns)))
-        found = [next((row_of[key[:n]] for n in range(len(key), 0, -1) if key[:n] in row_of), -1) for key in keys]
-        return np.array(found, dtype=np.int64)[codes]
+        keys, codes = _group_keys(table.reindex(columns=list(self.columns)))
+        segment_rows = [
+            next((row_of[key[:n]] for n in range(len(key), 0, -1) if key[:n] in row_of), -1) for key in keys
+        ]
+        return np.array(segment_rows, dtype=np.int64)[codes]
 
     def of_users(self, ids: Iterable[Any]) -> np.ndarray:
-        """Return int64[ids], the segment that the users table puts each user in, -1 for none."""
-        at = pd.Index(self.users[USER]).get_indexer(pd.Index([str(user) for user in ids], dtype=object))
-        return np.append(self.rows(self.users), -1)[at]
+        """Return int64[ids], the segment of each user by the users table, -1 for none."""
+        positions = pd.Index(self.users[USER]).get_indexer(pd.Index([str(user) for user in ids], dtype=object))
+        return np.append(self.rows(self.users), -1)[positions]
 
     def save(self, run: Path) -> None:
-        """Write them into a run folder: JSON, ``.npy`` and Parquet."""
+        """Write the segments into a run folder as JSON, ``.npy`` and Parquet."""
         (run / run_files.SEGMENT_FOLDER).mkdir()
         about = {"columns": self.columns, "keys": self.keys}
         (run / run_files.SEGMENTS).write_text(json.dumps(about, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -89,7 +101,11 @@ class Segments:
 
     @classmethod
     def load(cls, run: Path) -> Segments | None:
-        """Return what :meth:`save` wrote, None where a run has none; a damaged one is a RunFolderError."""
+        """Read what :meth:`save` wrote; None if the run has no segments.
+
+        Raises:
+            RunFolderError: the files are damaged.
+        """
         folder = run / run_files.SEGMENT_FOLDER
         if not folder.exists():
             return None
@@ -103,43 +119,45 @@ class Segments:
 
 
 def describe_users(table: pd.DataFrame | None, columns: Sequence[str]) -> pd.DataFrame:
-    """Return the users table as segments need it: ``user_id`` and ``columns`` as text, a missing value empty.
+    """Return ``user_id`` and ``columns`` of the users table as text, missing values as empty text.
 
     Raises:
-        ConfigError: there is no users table or no such column, or a column that makes no groups: several values in one
-            cell, or more than :data:`MOST_NUMBERS` distinct numbers.
+        ConfigError: there is no users table or no such column, or the column is not a grouping: it
+            has several values in one cell, or more than :data:`MOST_NUMBERS` distinct numbers.
     """
     if table is None:
         raise ConfigError(f"{_HINT}: there is no users table: name one in [data] users, or use fallback = 'popular'.")
-    found = {USER: table[USER].astype(str).astype(object)}
+    columns_as_text = {USER: table[USER].astype(str).astype(object)}
     for name in columns:
         if name == USER or name not in table:
-            known = suggest_nearest(name, set(table.columns) - {USER})
-            raise ConfigError(f"{_HINT}: no column '{name}' to group by in the users table.{known}")
-        found[name] = pd.Series(values_as_text(table[name]), index=table.index)
-        values = found[name].unique()
+            hint = suggest_nearest(name, set(table.columns) - {USER})
+            raise ConfigError(f"{_HINT}: no column '{name}' to group by in the users table.{hint}")
+        columns_as_text[name] = pd.Series(values_as_text(table[name]), index=table.index)
+        values = columns_as_text[name].unique()
         if any("|" in value for value in values):
             raise ConfigError(
-                f"{_HINT}: '{name}' has several values in a cell, but a user is in one group: take another."
+                f"{_HINT}: '{name}' has several values in a cell, but a user is in one group: choose another column."
             )
         numbers = pd.to_numeric(pd.Series([value for value in values if value]), errors="coerce")
         if len(numbers) > MOST_NUMBERS and numbers.notna().all():
             raise ConfigError(
-                f"{_HINT}: '{name}' has {len(numbers):,} distinct numbers, which are a quantity and no groups:"
-                " add a column of bands (18-24, 25-34 …) to the users table, and name that."
+                f"{_HINT}: '{name}' has {len(numbers):,} distinct numbers, so it is a quantity and not a grouping:"
+                " add a column of ranges (18-24, 25-34 …) to the users table, and name that column."
             )
-    return pd.DataFrame(found).reset_index(drop=True)
+    return pd.DataFrame(columns_as_text).reset_index(drop=True)
 
 
 def group_users(
     users: pd.DataFrame, columns: Sequence[str], items: int, memory_mb: int
 ) -> tuple[list[Key], np.ndarray]:
-    """Return the distinct keys of a described users table, and int64[users], the key of each.
+    """Return the distinct keys of a users table of :func:`describe_users`, and int64[users], the
+    key of each user.
 
     Raises:
-        ConfigError: the scores of all segments, 4 · segments · items bytes, are more than ``memory_mb``.
+        ConfigError: the scores of all segments, 4 · segments · items bytes, are more than
+            ``memory_mb``.
     """
-    keys, codes = _keys(users[list(columns)])
+    keys, codes = _group_keys(users[list(columns)])
     n = len({key[:depth] for key in keys for depth in range(1, len(key) + 1)})
     size = 4 * n * items / 2**20
     if size > memory_mb:
@@ -158,28 +176,33 @@ def segments_from_counts(
     share: np.ndarray,
     prior: float,
 ) -> Segments:
-    """Return the segments of counts.
+    """Return the segments with scores computed from counts.
 
     Args:
-        users: described; it comes along.
-        keys: of :func:`group_users`.
-        counts: int64[keys], users with exactly this key who like something; csr (keys, items), how many like each.
-        share: float64[items], of all users who like something, those who like each.
-        prior: m, ≥ 0, in users.
+        users: users table of :func:`describe_users`, which is stored in the result.
+        keys: as of :func:`group_users`.
+        counts: int64[keys], users with exactly this key who like something; csr (keys, items),
+            likers of each item.
+        share: float64[items], share of likers of each item among all users who like something.
+        prior: m, the number of pseudo-users, ≥ 0.
     """
     n, likes = counts
     scores: dict[Key, np.ndarray] = {}
     for depth in range(1, len(columns) + 1):
-        inside: dict[Key, list[int]] = {}
+        rows_by_segment: dict[Key, list[int]] = {}
         for row, key in enumerate(keys):
             if len(key) >= depth and n[row]:
-                inside.setdefault(key[:depth], []).append(row)
-        for key, rows in inside.items():
-            wider = scores.get(key[:-1], share).astype(np.float64)
-            scores[key] = ((likes[rows].sum(axis=0) + prior * wider) / (n[rows].sum() + prior)).astype(np.float32)
-    known = sorted(scores)
-    stacked = np.stack([scores[key] for key in known]) if known else np.empty((0, len(share)), dtype=np.float32)
-    return Segments(tuple(columns), tuple(known), stacked, users)
+                rows_by_segment.setdefault(key[:depth], []).append(row)
+        for key, rows in rows_by_segment.items():
+            parent_scores = scores.get(key[:-1], share).astype(np.float64)
+            scores[key] = ((likes[rows].sum(axis=0) + prior * parent_scores) / (n[rows].sum() + prior)).astype(
+                np.float32
+            )
+    sorted_keys = sorted(scores)
+    stacked = (
+        np.stack([scores[key] for key in sorted_keys]) if sorted_keys else np.empty((0, len(share)), dtype=np.float32)
+    )
+    return Segments(tuple(columns), tuple(sorted_keys), stacked, users)
 
 
 def fit_segments(
@@ -196,38 +219,42 @@ def fit_segments(
     """
     users = describe_users(table, columns)
     keys, codes = group_users(users, columns, len(train.items), memory_mb)
-    at = pd.Index(users[USER]).get_indexer(pd.Index(train.users.ids.astype(str), dtype=object))
-    key_of = np.append(codes, -1)[at]
+    positions = pd.Index(users[USER]).get_indexer(pd.Index(train.users.ids.astype(str), dtype=object))
+    key_of = np.append(codes, -1)[positions]
     liked = train.value > 0
     user, item = train.user[liked], train.item[liked]
     likers = np.unique(user)
     popular = np.bincount(item, minlength=len(train.items)) / max(1, len(likers))
     n = np.bincount(key_of[likers] + 1, minlength=len(keys) + 1)[1:]
-    inside = key_of[user] >= 0
-    cells = (np.ones(int(inside.sum()), dtype=np.int64), (key_of[user][inside], item[inside]))
+    in_segment = key_of[user] >= 0
+    cells = (np.ones(int(in_segment.sum()), dtype=np.int64), (key_of[user][in_segment], item[in_segment]))
     return segments_from_counts(
         users, columns, keys, (n, csr_array(cells, shape=(len(keys), len(train.items)))), popular, prior
     )
 
 
 def parse_user_attributes(pairs: Iterable[str], segments: Segments) -> dict[str, str]:
-    """Return column -> value of ``column=value`` texts.
+    """Return column -> value of texts ``column=value``.
 
     Raises:
         InputError: no such column of the segments, or no ``=``.
     """
-    found = {}
+    values = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or name.strip() not in segments.columns:
-            known = suggest_nearest(name.strip(), segments.columns)
-            raise InputError(f"--with {pair}: write column=value, of a column that makes this run's segments.{known}")
-        found[name.strip()] = value.strip()
-    return found
+            hint = suggest_nearest(name.strip(), segments.columns)
+            raise InputError(
+                f"--with {pair}: write column=value, with a column that defines the segments of this run.{hint}"
+            )
+        values[name.strip()] = value.strip()
+    return values
 
 
-def _keys(table: pd.DataFrame) -> tuple[list[Key], np.ndarray]:
-    """Return the distinct keys of the rows in order of first appearance, and int64[rows], the key of each."""
+def _group_keys(table: pd.DataFrame) -> tuple[list[Key], np.ndarray]:
+    """Return the distinct keys of the rows in order of first appearance, and int64[rows], the key
+    of each.
+    """
     cells = pd.DataFrame({name: values_as_text(table[name]) for name in table})
     codes = cells.groupby(list(cells), sort=False).ngroup().to_numpy(dtype=np.int64)
     keys = []
@@ -238,7 +265,9 @@ def _keys(table: pd.DataFrame) -> tuple[list[Key], np.ndarray]:
 
 
 def values_as_text(column: pd.Series) -> np.ndarray:
-    """Return values as text (object), missing ones empty: 25.0 is "25", several values are joined by ``|``."""
+    """Return values as text (object), missing ones empty: 25.0 is "25", several values are joined
+    by ``|``.
+    """
     try:
         codes, values = pd.factorize(column)
     except TypeError:  # lists cannot be hashed

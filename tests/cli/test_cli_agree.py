@@ -48,11 +48,11 @@ def test_undefined_is_null_and_said(run):
 @pytest.mark.parametrize(
     ("files", "says"),
     [
-        ({"a": "x\ny\nx", "b": "x"}, "line 3: 'x' stands on line 1 already"),
+        ({"a": "x\ny\nx", "b": "x"}, "line 3: 'x' is on line 1 already"),
         ({"a.csv": "item_id,scor\nx,1", "b": "x"}, "the columns are item_id, scor"),
         ({"a": "item,score\nx,1", "b": "x"}, "the columns are item, score"),
-        ({"a.csv": "item_id,score\nx,high", "b": "x"}, "line 2: the score 'high' is no number"),
-        ({"a.csv": "item_id,score\nx,1\nx,2", "b": "x"}, "line 3: 'x' stands on line 2"),
+        ({"a.csv": "item_id,score\nx,high", "b": "x"}, "line 2: the score 'high' is not a number"),
+        ({"a.csv": "item_id,score\nx,1\nx,2", "b": "x"}, "line 3: 'x' is on line 2"),
         ({"a.csv": "item_id,score\nx,nan\ny,2", "b": "x"}, "score of 'x' is NaN"),
         ({"a.csv": "item_id,score\nx", "b": "x"}, "1 fields"),
         ({"a": "\n", "b": "x"}, "empty"),

@@ -138,7 +138,7 @@ def test_a_claimed_length_that_is_too_short_fails_the_checksum(site, tmp_path):
 
 def test_another_file_is_refused_and_deleted(site, tmp_path):
     site.files["ml-latest-small.zip"] = b"<html>please log in to the hotel's network</html>"
-    with pytest.raises(InputError, match=r"ml-latest-small\.zip: what came is not the published archive"):
+    with pytest.raises(InputError, match=r"ml-latest-small\.zip: this is not the published archive"):
         fetch_data_set("ml-latest-small", tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -151,7 +151,7 @@ def test_a_pinned_checksum_does_not_trust_the_site(site, tmp_path):
 
 def test_no_checksum_no_archive(site, tmp_path):
     site.files["ml-latest-small.zip.md5"] = b"<html>not found</html>"
-    with pytest.raises(InputError, match="no MD5 in it"):
+    with pytest.raises(InputError, match="it contains no MD5"):
         fetch_data_set("ml-latest-small", tmp_path)
 
 

@@ -135,7 +135,7 @@ def test_findings_count_and_show(honest):
     train, test = shared(*honest)
     finding = next(finding for finding in find_leaks(train, test) if finding.leak == "shared rows")
     assert finding.count == 3
-    assert repr(of_known_users(*honest)["user_id"].iloc[100]) in finding.says
+    assert repr(of_known_users(*honest)["user_id"].iloc[100]) in finding.message
 
 
 def test_a_pair_that_comes_back_is_no_leak_with_times_and_is_one_without(honest):

@@ -30,14 +30,16 @@ def test_fields_lines_and_counts_are_those_of_csv(text, size):
     try:
         for block in read(text, size):
             for row in range(len(block)):
-                fields = block.fields(row)
+                fields = block.row_fields(row)
                 found.append((int(block.lines[row]), fields))
-                assert block.whole[row] == (len(fields) == 3)
-                assert [block.cell(0, row), block.cell(1, row)] == [*fields, "", ""][:3:2]
-            assert [block.text(0)[row] for row in range(len(block))] == [block.cell(0, r) for r in range(len(block))]
+                assert block.complete[row] == (len(fields) == 3)
+                assert [block.cell_text(0, row), block.cell_text(1, row)] == [*fields, "", ""][:3:2]
+            assert [block.text_column(0)[row] for row in range(len(block))] == [
+                block.cell_text(0, r) for r in range(len(block))
+            ]
     except lines.EndlessRowError as error:
         endless = error
-    if endless and "never closed" in endless.why:  # csv takes the rest of the file for the field
+    if endless and "never closed" in endless.problem:  # csv takes the rest of the file for the field
         assert endless.line == wanted.pop()[0]
     elif endless:
         assert len(text.encode()) > size
@@ -62,7 +64,7 @@ def one_column(cells):
 @example(["-0"])
 def test_integers_are_the_canonical_ones(cells):
     numbers, fits = canonical_int64(cells)
-    found = one_column(cells).integers(0)
+    found = one_column(cells).integer_column(0)
     assert (found is not None) == bool(fits.all())
     if found is not None:
         assert np.array_equal(found, numbers)
@@ -80,7 +82,7 @@ def test_integers_are_the_canonical_ones(cells):
     )
 )
 def test_numbers_are_correctly_rounded(cells):
-    found, odd = one_column(cells).numbers(0)
+    found, odd = one_column(cells).number_column(0)
     for row, cell in enumerate(cells):
         if row in odd:
             assert np.isnan(found[row])

@@ -139,7 +139,7 @@ STOPPED = {
         {},
         ["text or integers"],
     ),
-    "a spreadsheet": (("e.xlsx", b"PK"), {}, ["cannot tell the format by the name", "[data] format"]),
+    "a spreadsheet": (("e.xlsx", b"PK"), {}, ["the format cannot be told from the name", "[data] format"]),
     "milliseconds": (csv(HEAD + "a,b,1,1500000000000\n"), {}, ["time_unit = 'ms' or 'us'"]),
     "seconds announced as milliseconds land in 1970, which the numbers show": (
         csv(HEAD + "a,b,1,-5\n"),

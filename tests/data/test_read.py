@@ -106,7 +106,7 @@ def test_mapping_by_position_in_typed_columns(tmp_path):
 
 
 def test_a_mapped_column_that_is_absent_is_an_error_even_if_optional(tmp_path):
-    with pytest.raises(InputError, match=r"maps value to 'stars', which is no column here"):
+    with pytest.raises(InputError, match=r"maps value to 'stars', but there is no such column"):
         read_events(write(tmp_path / "e.csv", text()), ReadSettings(columns={"value": "stars"}))
 
 
@@ -134,7 +134,7 @@ def test_another_encoding(tmp_path, encoding):
 
 def test_an_encoding_that_is_none():
     for name in ("utf-9", "base64"):
-        with pytest.raises(ValidationError, match="no encoding of text"):
+        with pytest.raises(ValidationError, match="unknown text encoding"):
             ReadSettings(encoding=name)
 
 
@@ -274,7 +274,7 @@ def test_json_ids_are_text_or_integers(tmp_path):
     lines = "".join(json.dumps(record) + "\n" for record in good + bad)
     events, refusals = read_events(write(tmp_path / "e.jsonl", lines), ReadSettings(max_refused_share=0.9))
     assert events["user_id"].tolist() == [3, 4]
-    assert refusals.counts == {"id is no text or integer": 4}
+    assert refusals.counts == {"id is neither text nor an integer": 4}
 
 
 # --- validation ----------------------------------------------------------------------------------------------
@@ -479,7 +479,7 @@ def test_content_beside_movies_adds_its_columns(tmp_path):
 
 def test_damaged_archives_and_tables_are_named(tmp_path):
     write(tmp_path / "ml.zip", b"PK no")
-    with pytest.raises(InputError, match=r"ml\.zip: not a whole zip archive"):
+    with pytest.raises(InputError, match=r"ml\.zip: not a complete zip archive"):
         read_tables(tmp_path / "ml.zip")
     write(tmp_path / "ratings.csv", LATEST["ratings.csv"])
     write(tmp_path / "movies.csv", "id,name\n1,2\n")
@@ -488,5 +488,5 @@ def test_damaged_archives_and_tables_are_named(tmp_path):
 
 
 def test_a_movielens_that_is_none(tmp_path):
-    with pytest.raises(InputError, match="no MovieLens layout here"):
+    with pytest.raises(InputError, match="no MovieLens files"):
         read_tables(tmp_path, reading=ReadSettings(format="movielens"))

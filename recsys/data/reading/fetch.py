@@ -1,6 +1,6 @@
-"""Public data sets from their own site: downloaded, checked against the published MD5, unpacked.
+"""Download public data sets from their own site, check the published MD5, and unpack them.
 
-An interrupted download goes on where it stopped, in the same call and in the next one. What does not have the
+An interrupted download is resumed, within a call and by the next call. An archive without the
 published checksum is never unpacked.
 """
 
@@ -32,45 +32,59 @@ MD5: dict[str, str | None] = {
     "ml-25m": "6b51fb2759a8657d3bfcbfc42b592ada",
     "ml-32m": None,
 }
-"""Data set -> MD5 of its archive; None: the site's own .md5 file beside the archive tells (``latest`` changes)."""
+"""Data set -> MD5 of its archive; None: it is read from the .md5 file of the site, because the
+archive changes.
+"""
 
-TRIES, PAUSE, TIMEOUT, BLOCK = 5, 2.0, 30.0, 1 << 18
-"""Attempts without a new byte before giving up; seconds between two; seconds of silence; bytes a read."""
+TRIES = 5
+"""Attempts without a new byte before giving up."""
+
+PAUSE = 2.0
+"""Seconds between two attempts."""
+
+TIMEOUT = 30.0
+"""Seconds without an answer after which an attempt fails."""
+
+BLOCK = 1 << 18
+"""Bytes per read."""
 
 Progress = Callable[[int, int], None]
 """Called with (bytes done, bytes in all)."""
 
 
 def fetch_data_set(name: str, folder: str | Path, *, progress: Progress | None = None) -> Path:
-    """Return ``folder/name``, holding the unpacked data set; what is there already is not fetched again.
+    """Download a data set into ``folder/name`` and return that path; an existing folder is returned
+    as it is.
 
     Raises:
         ConfigError: no such data set.
-        InputError: the site cannot be reached, breaks off again and again, or serves something else.
+        InputError: the site cannot be reached, the connection keeps breaking, or the checksum is
+            wrong.
     """
     if name not in MD5:
-        raise ConfigError(f"{name}: no data set that can be fetched.{suggest_nearest(name, MD5)}")
+        raise ConfigError(f"{name}: not a data set that can be fetched.{suggest_nearest(name, MD5)}")
     folder = Path(folder)
-    place, archive = folder / name, folder / f"{name}.zip.part"
-    if place.is_dir():
-        return place
+    target = folder / name
+    archive = folder / f"{name}.zip.part"
+    if target.is_dir():
+        return target
     try:
         folder.mkdir(parents=True, exist_ok=True)
         url = f"{SITE}{name}.zip"
         expected = MD5[name] or _published_md5(url + ".md5")
         _download(url, archive, progress or (lambda done, total: None))
-        found = _md5(archive)
-        if found != expected:
+        actual = _file_md5(archive)
+        if actual != expected:
             archive.unlink()
             raise InputError(
-                f"{url}: what came is not the published archive: its MD5 is {found}, it should be {expected}."
-                " It was deleted. Something between here and the site may have changed it; try again later."
+                f"{url}: this is not the published archive: its MD5 is {actual}, it should be {expected}."
+                " It was deleted. A proxy may have changed it; try again later."
             )
-        _unpack(archive, place)
+        _unpack(archive, target)
         archive.unlink()
     except OSError as error:
-        raise InputError(f"{folder}: cannot write here: {error.strerror or error}. Choose another --folder.") from error
-    return place
+        raise InputError(f"{folder}: cannot be written: {error.strerror or error}. Choose another --folder.") from error
+    return target
 
 
 def _published_md5(url: str) -> str:
@@ -78,28 +92,29 @@ def _published_md5(url: str) -> str:
         with urllib.request.urlopen(url, timeout=TIMEOUT) as response:  # noqa: S310 (SITE is https)
             text = response.read(1000).decode("ascii", "replace")
     except (OSError, http.client.HTTPException) as error:
-        raise _unreachable(url, error) from error
+        raise _fetch_error(url, error) from error
     digest = re.search(r"\b[0-9a-f]{32}\b", text.lower())
     if not digest:
-        raise InputError(f"{url}: no MD5 in it, so the archive could not be checked. Try again later.")
+        raise InputError(f"{url}: it contains no MD5, so the archive cannot be checked. Try again later.")
     return digest.group()
 
 
 def _download(url: str, path: Path, progress: Progress) -> None:
-    """Bring ``path`` to the full length of ``url``, going on where it stops."""
+    """Download ``url`` to ``path``, resuming from the bytes that ``path`` has."""
     tries = 0
     while True:
-        before = path.stat().st_size if path.exists() else 0
+        size_before = path.stat().st_size if path.exists() else 0
         try:
-            if _go_on(url, path, before, progress):
+            if _resume(url, path, size_before, progress):
                 return
             error: Exception | None = None
         except urllib.error.HTTPError as problem:
             problem.close()
-            if problem.code == 416 and before:  # nothing after what we have: whole, or something else
+            # The server has nothing after our last byte. The checksum decides whether the file is right.
+            if problem.code == 416 and size_before:
                 return
             if problem.code < 500:
-                raise _unreachable(url, problem) from problem
+                raise _fetch_error(url, problem) from problem
             error = problem
         except (
             urllib.error.URLError,
@@ -109,17 +124,17 @@ def _download(url: str, path: Path, progress: Progress) -> None:
             ssl.SSLError,
         ) as problem:
             error = problem
-        after = path.stat().st_size if path.exists() else 0
-        tries = 0 if after > before else tries + 1
-        if tries == TRIES or (error and isinstance(getattr(error, "reason", None), OSError) and not after):
-            raise _unreachable(url, error)
+        size_after = path.stat().st_size if path.exists() else 0
+        tries = 0 if size_after > size_before else tries + 1
+        if tries == TRIES or (error and isinstance(getattr(error, "reason", None), OSError) and not size_after):
+            raise _fetch_error(url, error)
         time.sleep(PAUSE)
 
 
-def _go_on(url: str, path: Path, start: int, progress: Progress) -> bool:
-    """Fetch what follows the first ``start`` bytes; True when that was all of it.
+def _resume(url: str, path: Path, start: int, progress: Progress) -> bool:
+    """Fetch the bytes after the first ``start``; return whether the file is complete.
 
-    A server without ranges sends everything from the beginning (200), and so the file is begun anew.
+    A server without ranges sends the whole file (status 200), which then replaces ``path``.
     """
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})  # noqa: S310
     with urllib.request.urlopen(request, timeout=TIMEOUT) as response:  # noqa: S310
@@ -136,31 +151,34 @@ def _go_on(url: str, path: Path, start: int, progress: Progress) -> bool:
             return file.tell() >= total
 
 
-def _unreachable(url: str, error: Exception | None) -> InputError:
+def _fetch_error(url: str, error: Exception | None) -> InputError:
     if isinstance(error, urllib.error.HTTPError):
         error.close()
-    why = getattr(error, "reason", None) or error or "the connection breaks off again and again"
+    cause = getattr(error, "reason", None) or error or "the connection keeps breaking"
     return InputError(
-        f"{url}: cannot be fetched: {why}. What came so far is kept, and the same command goes on from there."
+        f"{url}: cannot be fetched: {cause}. The downloaded part is kept, and the same command resumes it."
         " Offline, download the archive elsewhere and pass the zip as [data] events, or use `recsys data make`."
     )
 
 
-def _md5(path: Path) -> str:
+def _file_md5(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def _unpack(archive: Path, place: Path) -> None:
-    """Unpack aside and rename, so that ``place`` is whole or absent; archives hold one folder, of any name."""
-    aside = place.with_name(f".{place.name}.unpacking")
-    shutil.rmtree(aside, ignore_errors=True)
+def _unpack(archive: Path, target: Path) -> None:
+    """Unpack into a temporary folder and rename it, so that ``target`` is complete or absent.
+
+    An archive holds one folder of any name.
+    """
+    temporary = target.with_name(f".{target.name}.unpacking")
+    shutil.rmtree(temporary, ignore_errors=True)
     try:
         with zipfile.ZipFile(archive) as packed:
-            packed.extractall(aside)
-        inside = list(aside.iterdir())
-        os.replace(inside[0] if len(inside) == 1 and inside[0].is_dir() else aside, place)
+            packed.extractall(temporary)
+        entries = list(temporary.iterdir())
+        os.replace(entries[0] if len(entries) == 1 and entries[0].is_dir() else temporary, target)
     except zipfile.BadZipFile as error:
-        raise InputError(f"{archive}: not a whole zip archive ({error}), although its MD5 is right.") from error
+        raise InputError(f"{archive}: not a complete zip archive ({error}), although its MD5 is right.") from error
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)

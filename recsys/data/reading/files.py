@@ -1,4 +1,4 @@
-"""Bytes -> raw columns, before any rule about their contents."""
+"""Read files into raw chunks, before any rule about their contents is applied."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ class Source:
 
     @property
     def name(self) -> str:
-        """The file name that tells the format."""
+        """Return the file name whose suffix tells the format."""
         return self.member or self.path.name
 
     def open(self) -> BinaryIO:
-        """Return the unpacked bytes as a stream."""
+        """Open the file as a stream of unpacked bytes."""
         if self.member:
             return zipfile.ZipFile(self.path).open(self.member)  # type: ignore[return-value]
         if self.path.suffix == ".gz":
@@ -61,10 +61,10 @@ class Source:
         return self.path.open("rb")
 
     def format(self) -> str:
-        """Return the format that the name tells.
+        """Return the format that the suffix of the name tells.
 
         Raises:
-            InputError: nothing there, or an unknown ending.
+            InputError: no such file or folder, or an unknown suffix.
         """
         if not self.path.exists():
             raise InputError(f"{self}: no such file or folder. Paths are relative to the folder you run in.")
@@ -74,16 +74,18 @@ class Source:
             raise InputError(f"{self}: a folder without .parquet files and without a MovieLens layout.")
         suffix = Path(self.name.removesuffix(".gz")).suffix.lower()
         if suffix not in SUFFIXES:
-            raise InputError(f"{self}: cannot tell the format by the name. Set [data] format.")
+            raise InputError(f"{self}: the format cannot be told from the name. Set [data] format.")
         return SUFFIXES[suffix]
 
 
 def read_chunks(
-    source: Source, file_format: str, wanted: dict[str, str], reading: ReadSettings, *, everything: bool = False
+    source: Source, file_format: str, mapping: dict[str, str], reading: ReadSettings, *, all_columns: bool = False
 ) -> Iterator[RawChunk]:
-    """Read the ``wanted`` columns (ours -> theirs) that exist, renamed to ours, a piece of the file at a time.
+    """Read the columns of ``mapping`` that exist, under their canonical names, one chunk of the
+    file at a time.
 
-    ``everything``: all other columns too, and all as text where the file is text.
+    ``mapping``: canonical column -> its name in the file. ``all_columns``: read the other columns
+    too, and all of them as text if the file is text.
 
     Raises:
         InputError: unreadable, truncated, empty, of another layout, or with the wrong delimiter.
@@ -91,11 +93,13 @@ def read_chunks(
     kind = source.format() if file_format == "auto" else file_format
     try:
         if kind == "parquet":
-            yield from read_parquet(source.path, str(source), wanted, everything)
+            yield from read_parquet(source.path, str(source), mapping, all_columns)
         elif kind == "jsonl":
-            yield _jsonl(source, wanted, reading, everything)
+            yield _read_json_lines(source, mapping, reading, all_columns)
         else:
-            yield from _csv(source, reading.delimiter or ("\t" if kind == "tsv" else ","), wanted, reading, everything)
+            yield from _read_delimited(
+                source, reading.delimiter or ("\t" if kind == "tsv" else ","), mapping, reading, all_columns
+            )
     except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as error:
         raise InputError(f"{source}: the archive is damaged or cut short ({error}). Fetch it again.") from error
     except UnicodeError as error:
@@ -109,8 +113,8 @@ def is_utf8(reading: ReadSettings) -> bool:
     return codecs.lookup(reading.encoding).name == "utf-8"
 
 
-def _lines(source: Source, reading: ReadSettings) -> Iterator[str]:
-    """Yield text lines; bytes of another encoding become lone surrogates, which validation refuses."""
+def _text_lines(source: Source, reading: ReadSettings) -> Iterator[str]:
+    """Yield text lines. Invalid bytes become lone surrogates, which validation refuses."""
     stream = source.open()
     start = stream.read(2)
     stream.close()
@@ -123,15 +127,19 @@ def _lines(source: Source, reading: ReadSettings) -> Iterator[str]:
 
 
 def _first_row(source: Source, delimiter: str, reading: ReadSettings) -> list[str] | None:
-    """Return the fields of the first row that is not blank."""
+    """Return the fields of the first row that is not blank, or None."""
     try:
-        return next((fields for fields in csv.reader(_lines(source, reading), delimiter=delimiter) if fields), None)
+        return next(
+            (fields for fields in csv.reader(_text_lines(source, reading), delimiter=delimiter) if fields), None
+        )
     except csv.Error as error:
         raise InputError(f"{source}, line 1: {error}. Check the quotes and [data] delimiter.") from error
 
 
-def read_header(source: Source, delimiter: str, wanted: dict[str, str], reading: ReadSettings) -> tuple[list[str], int]:
-    """Return the column names, and 1 when the first row holds them, else 0 (names are then positions)."""
+def read_header(
+    source: Source, delimiter: str, mapping: dict[str, str], reading: ReadSettings
+) -> tuple[list[str], int]:
+    """Return the column names and the number of header rows: 1, or 0 if the names are positions."""
     fields = _first_row(source, delimiter, reading)
     if fields is None:
         raise InputError(f"{source}: no rows: the file is empty, or has nothing but a header.")
@@ -139,43 +147,45 @@ def read_header(source: Source, delimiter: str, wanted: dict[str, str], reading:
         name.isdigit() and name not in fields for name in reading.columns.values()
     )
     if reading.header is False or (reading.header is None and positions):
-        names, skip = [str(place) for place in range(len(fields))], 0
+        names, skip = [str(position) for position in range(len(fields))], 0
     else:
         names, skip = fields, 1
-    repeated = {name for name in names if names.count(name) > 1 and name in wanted.values()}
+    repeated = {name for name in names if names.count(name) > 1 and name in mapping.values()}
     if repeated:
         raise InputError(f"{source}: the header names {', '.join(sorted(repeated))} twice. Rename one.")
-    if len(fields) == 1 and len([1 for name in EVENTS.required if name in wanted]) > 1:
-        better = [d for d in (",", ";", "\t", "|") if d != delimiter and d in fields[0]]
-        hint = f" It looks separated by {better[0]!r}: set [data] delimiter." if better else ""
+    if len(fields) == 1 and len([1 for name in EVENTS.required if name in mapping]) > 1:
+        candidates = [d for d in (",", ";", "\t", "|") if d != delimiter and d in fields[0]]
+        hint = f" It looks separated by {candidates[0]!r}: set [data] delimiter." if candidates else ""
         raise InputError(f"{source}: one column only ({fields[0][:60]!r}), when split by {delimiter!r}.{hint}")
-    require_id_columns(str(source), wanted, names)
+    require_id_columns(str(source), mapping, names)
     return names, skip
 
 
-def _csv(
-    source: Source, delimiter: str, wanted: dict[str, str], reading: ReadSettings, everything: bool
+def _read_delimited(
+    source: Source, delimiter: str, mapping: dict[str, str], reading: ReadSettings, all_columns: bool
 ) -> Iterator[RawChunk]:
-    names, skip = read_header(source, delimiter, wanted, reading)
-    places = {ours: names.index(theirs) for ours, theirs in choose_columns(names, wanted).items()}
-    if everything:
-        places |= {name: place for place, name in enumerate(names) if place not in places.values()}
-    asked = sorted(set(places.values()))
+    names, skip = read_header(source, delimiter, mapping, reading)
+    positions = {column: names.index(theirs) for column, theirs in choose_columns(names, mapping).items()}
+    if all_columns:
+        positions |= {name: position for position, name in enumerate(names) if position not in positions.values()}
+    selected = sorted(set(positions.values()))
     stream: Any = source.open() if is_utf8(reading) else _Recoded(source.open(), reading.encoding)
     try:
         with stream:
-            for block in read_row_blocks(stream, delimiter, len(names), asked, skip):
+            for block in read_row_blocks(stream, delimiter, len(names), selected, skip):
                 columns = {
-                    ours: _text_column(block, asked.index(place))
-                    if everything
-                    else _column(block, asked.index(place), ours, reading)
-                    for ours, place in places.items()
+                    column: _text_column(block, selected.index(position))
+                    if all_columns
+                    else _typed_column(block, selected.index(position), column, reading)
+                    for column, position in positions.items()
                 }
-                why = np.where(block.whole, 0, reason_code("wrong column count")).astype(np.int8)
+                reasons = np.where(block.complete, 0, reason_code("wrong column count")).astype(np.int8)
                 table = pd.DataFrame(columns, copy=False)
-                yield RawChunk(table, why, str(source), _line_of(block), _text_of(block))
+                yield RawChunk(table, reasons, str(source), _line_of(block), _text_of(block))
     except EndlessRowError as error:
-        raise InputError(f"{source}, line {error.line}: {error.why}. Check the quotes and [data] delimiter.") from error
+        raise InputError(
+            f"{source}, line {error.line}: {error.problem}. Check the quotes and [data] delimiter."
+        ) from error
 
 
 def _line_of(block: RowBlock) -> Callable[[int], int]:
@@ -183,32 +193,35 @@ def _line_of(block: RowBlock) -> Callable[[int], int]:
 
 
 def _text_of(block: RowBlock) -> Callable[[int], str]:
-    return lambda row: block.delimiter.join(block.fields(row))
+    return lambda row: block.delimiter.join(block.row_fields(row))
 
 
 def _text_column(block: RowBlock, column: int) -> pd.Series:
-    return block.text(column).astype(object)
+    return block.text_column(column).astype(object)
 
 
-def _column(block: RowBlock, column: int, name: str, reading: ReadSettings) -> pd.Series:
-    """Return integers, where all ids of the block are canonical; numbers of values and times; else text."""
+def _typed_column(block: RowBlock, column: int, name: str, reading: ReadSettings) -> pd.Series:
+    """Return a column as integers (ids that are all canonical), numbers (values and times) or text."""
     if name.endswith("_id"):
-        integers = block.integers(column)
-        return block.text(column) if integers is None else pd.Series(integers, copy=False)
+        integers = block.integer_column(column)
+        return block.text_column(column) if integers is None else pd.Series(integers, copy=False)
     if name == VALUE or (name == TIME and reading.time_unit != "iso"):
-        found, odd = block.numbers(column)
-        if name == TIME and len(odd) == len(found):
+        values, unparsed = block.number_column(column)
+        if name == TIME and len(unparsed) == len(values):
             return _text_column(block, column)
-        if len(odd):
-            found[odd], spelt_out = parse_numbers(pd.Series([block.cell(column, row) for row in odd], dtype=object))
+        if len(unparsed):
+            values[unparsed], spelt_out = parse_numbers(
+                pd.Series([block.cell_text(column, row) for row in unparsed], dtype=object)
+            )
             if name == VALUE:
-                found[odd[spelt_out]] = np.inf  # not finite, for both reasons to be as good as one
-        return pd.Series(found, copy=False)
-    return block.text(column)
+                # Infinity stands for "nan" too: validation refuses both with the same reason.
+                values[unparsed[spelt_out]] = np.inf
+        return pd.Series(values, copy=False)
+    return block.text_column(column)
 
 
 class _Recoded(io.RawIOBase):
-    """A stream of text in some encoding, as UTF-8; bytes that are not of it stay invalid."""
+    """A stream that recodes text of another encoding as UTF-8; invalid bytes stay invalid."""
 
     def __init__(self, stream: BinaryIO, encoding: str) -> None:
         self._stream = stream
@@ -226,9 +239,9 @@ class _Recoded(io.RawIOBase):
         super().close()
 
 
-def _jsonl(source: Source, wanted: dict[str, str], reading: ReadSettings, everything: bool) -> RawChunk:
+def _read_json_lines(source: Source, mapping: dict[str, str], reading: ReadSettings, all_columns: bool) -> RawChunk:
     lines, records = [], []
-    for number, line in enumerate(_lines(source, reading), start=1):
+    for number, line in enumerate(_text_lines(source, reading), start=1):
         if line.strip():
             lines.append((number, line.rstrip("\r\n")))
             try:
@@ -239,29 +252,29 @@ def _jsonl(source: Source, wanted: dict[str, str], reading: ReadSettings, everyt
     if not records:
         raise InputError(f"{source}: no rows: the file is empty.")
     names = dict.fromkeys(name for record in records if record for name in record)
-    chosen = {ours: theirs for ours, theirs in wanted.items() if theirs in names}
-    if everything:
-        chosen |= {name: name for name in names if name not in wanted.values()}
+    chosen = {column: source_name for column, source_name in mapping.items() if source_name in names}
+    if all_columns:
+        chosen |= {name: name for name in names if name not in mapping.values()}
     columns = {
-        ours: pd.Series([_text(record.get(theirs)) if record else None for record in records], dtype=object)
-        for ours, theirs in chosen.items()
+        column: pd.Series([_json_text(record.get(source_name)) if record else None for record in records], dtype=object)
+        for column, source_name in chosen.items()
     }
-    why = np.array([reason_code("not a JSON object") if record is None else 0 for record in records], dtype=np.int8)
-    for ours, theirs in chosen.items():
-        if ours.endswith("_id"):
-            odd = np.array([not _is_id(record.get(theirs)) if record else False for record in records])
-            refuse_rows(why, odd, "id is no text or integer")
+    reasons = np.array([reason_code("not a JSON object") if record is None else 0 for record in records], dtype=np.int8)
+    for column, source_name in chosen.items():
+        if column.endswith("_id"):
+            bad_ids = np.array([not _is_id(record.get(source_name)) if record else False for record in records])
+            refuse_rows(reasons, bad_ids, "id is neither text nor an integer")
     table = pd.DataFrame(columns)
-    return RawChunk(table, why, str(source), line=lambda row: lines[row][0], text=lambda row: lines[row][1])
+    return RawChunk(table, reasons, str(source), line=lambda row: lines[row][0], text=lambda row: lines[row][1])
 
 
 def _is_id(value: object) -> bool:
-    whole = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
-    return value is None or whole or (isinstance(value, str | int) and not isinstance(value, bool))
+    is_whole = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
+    return value is None or is_whole or (isinstance(value, str | int) and not isinstance(value, bool))
 
 
-def _text(value: object) -> str | None:
-    """Return a JSON value as the text that a CSV cell would hold; lists are joined by ``|``, 3.0 is 3."""
+def _json_text(value: object) -> str | None:
+    """Return a JSON value as the text of a CSV cell; lists are joined by ``|``, and 3.0 is 3."""
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         value = int(value)
     if isinstance(value, list):

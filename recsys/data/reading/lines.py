@@ -1,9 +1,10 @@
-"""Delimited text -> fields, a block of bytes at a time: compiled, because everything a user brings passes here.
+"""Split delimited text into fields, one block of bytes at a time, in compiled code.
 
-One state machine reads every file, clean or not. It is that of Python's :mod:`csv` (RFC 4180, forgiving): a quote
-opens a field only at its beginning, two quotes inside are one, what follows the closing quote belongs to the field,
-and a line ends with LF, CRLF or CR. It was chosen over pyarrow's, Polars' and DuckDB's readers because those drop
-the whole file, or the row's line and text, where we refuse one row with its place.
+One state machine reads every file, clean or not. It is that of Python's :mod:`csv` (RFC 4180,
+lenient): a quote opens a field only at its start, two quotes inside are one quote, text after the
+closing quote belongs to the field, and a line ends with LF, CRLF or CR. The readers of pyarrow,
+Polars and DuckDB are not used because they reject the whole file, or lose the line and the text of
+a bad row, where this reader refuses one row and names its line.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import pyarrow as pa
 from numba import njit
 
 BLOCK = 1 << 24
-"""Bytes read at a time, and the most that one row may have."""
+"""Bytes per read, and the largest size of one row."""
 
 LF, CR, QUOTE, PLUS, MINUS, POINT, ZERO, NINE = (ord(character) for character in '\n\r"+-.09')
 BOM = b"\xef\xbb\xbf"
@@ -30,12 +31,14 @@ POWERS = 10.0 ** np.arange(19)
 
 @dataclass(frozen=True)
 class RowBlock:
-    """``n`` rows of text as found.
+    """``n`` rows of text, split into fields.
 
-    ``begins``, ``ends``: int32[columns asked for, n] where each field lies in ``data``, without its quotes.
-    ``rows``: int32[n + 1] where each row begins. ``lines``: int64[n] its first line in the file, from 1.
-    ``whole``: bool[n], the row has as many fields as there are columns. ``twisted``: bool[n], a field asked for is
-    not simply the bytes between its ends (quotes doubled, or text behind the closing quote).
+    ``begins``, ``ends``: int32[selected columns, n], the bytes of each field in ``data``, without
+    quotes. ``rows``: int32[n + 1], the first byte of each row. ``lines``: int64[n], its first line
+    in the file, from 1. ``complete``: bool[n], the row has as many fields as there are columns.
+    ``escaped``: bool[n], a selected field is not simply the bytes between its ends (doubled quotes,
+    or text after the closing quote). ``positions``: the positions of the selected columns in the
+    file.
     """
 
     data: np.ndarray
@@ -43,87 +46,98 @@ class RowBlock:
     ends: np.ndarray
     rows: np.ndarray
     lines: np.ndarray
-    whole: np.ndarray
-    twisted: np.ndarray
-    places: list[int]
+    complete: np.ndarray
+    escaped: np.ndarray
+    positions: list[int]
     delimiter: str
 
     def __len__(self) -> int:
         return len(self.lines)
 
-    def fields(self, row: int) -> list[str]:
+    def row_fields(self, row: int) -> list[str]:
         """Return the fields of a row."""
-        text = _text(self.data[self.rows[row] : self.rows[row + 1]]).rstrip("\r\n")  # blank lines may follow it
-        return next(csv.reader([text], delimiter=self.delimiter))
+        # Blank lines may follow the row, so all line ends are stripped.
+        line = _text(self.data[self.rows[row] : self.rows[row + 1]]).rstrip("\r\n")
+        return next(csv.reader([line], delimiter=self.delimiter))
 
-    def cell(self, column: int, row: int) -> str:
+    def cell_text(self, column: int, row: int) -> str:
         """Return the text of a field; empty where the row has no such field."""
-        if self.twisted[row]:
-            fields, place = self.fields(row), self.places[column]
-            return fields[place] if place < len(fields) else ""
+        if self.escaped[row]:
+            fields = self.row_fields(row)
+            position = self.positions[column]
+            return fields[position] if position < len(fields) else ""
         return _text(self.data[self.begins[column, row] : self.ends[column, row]])
 
-    def text(self, column: int) -> pd.Series:
-        """Return a column as text: categories, so that each distinct text is held once."""
+    def text_column(self, column: int) -> pd.Series:
+        """Return a column as categories of text, so that each distinct text is stored once."""
         coded = self._packed(column, np.arange(len(self)), pa.binary()).dictionary_encode()
-        codes, distinct = np.array(coded.indices), _decoded(coded.dictionary)
-        twisted = np.flatnonzero(self.twisted)
-        if len(twisted):
-            known = {text: code for code, text in enumerate(distinct)}
-            codes[twisted] = [known.setdefault(self.cell(column, int(row)), len(known)) for row in twisted]
-            distinct = np.array(list(known), dtype=object)
+        codes, distinct = np.array(coded.indices), _decode_distinct(coded.dictionary)
+        escaped = np.flatnonzero(self.escaped)
+        if len(escaped):
+            codes_by_text = {text: code for code, text in enumerate(distinct)}
+            codes[escaped] = [
+                codes_by_text.setdefault(self.cell_text(column, int(row)), len(codes_by_text)) for row in escaped
+            ]
+            distinct = np.array(list(codes_by_text), dtype=object)
         return pd.Series(pd.Categorical.from_codes(codes, categories=pd.Index(distinct, dtype=object)))
 
-    def integers(self, column: int) -> np.ndarray | None:
-        """Return int64[n] when every whole row has a canonical integer here ("7", not "007"), else None."""
-        found = np.zeros(len(self), dtype=np.int64)
-        usable = self.whole & ~self.twisted
-        if (self.twisted & self.whole).any():
+    def integer_column(self, column: int) -> np.ndarray | None:
+        """Return int64[n] if every complete row has a canonical integer here ("7", not "007"), else
+        None.
+        """
+        values = np.zeros(len(self), dtype=np.int64)
+        usable = self.complete & ~self.escaped
+        if (self.escaped & self.complete).any():
             return None
-        fits = _integers(self.data, self.begins[column], self.ends[column], usable, found)
-        return found if fits else None
+        all_canonical = _parse_integers(self.data, self.begins[column], self.ends[column], usable, values)
+        return values if all_canonical else None
 
-    def numbers(self, column: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return (float64[n], the rows whose text needs a closer look); every other number is correctly rounded."""
-        found = np.full(len(self), np.nan)
+    def number_column(self, column: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return (float64[n], the rows whose text is not a plain number); all other numbers are
+        correctly rounded.
+        """
+        values = np.full(len(self), np.nan)
         state = np.zeros(len(self), dtype=np.uint8)
-        _numbers(self.data, self.begins[column], self.ends[column], self.twisted, found, state)
+        _parse_numbers(self.data, self.begins[column], self.ends[column], self.escaped, values, state)
         long = np.flatnonzero(state == LONG)
         if len(long):
             try:
-                found[long] = self._packed(column, long, pa.string()).cast(pa.float64()).to_numpy()
+                values[long] = self._packed(column, long, pa.string()).cast(pa.float64()).to_numpy()
             except pa.ArrowInvalid:
                 state[long] = ODD
-        return found, np.flatnonzero(state == ODD)
+        return values, np.flatnonzero(state == ODD)
 
     def _packed(self, column: int, rows: np.ndarray, kind: pa.DataType) -> pa.Array:
         begins, ends = self.begins[column, rows], self.ends[column, rows]
         offsets = np.zeros(len(rows) + 1, dtype=np.int32)
         np.cumsum(ends - begins, out=offsets[1:])
         packed = np.empty(offsets[-1], dtype=np.uint8)
-        _pack(self.data, begins, offsets, packed)
+        _copy_fields(self.data, begins, offsets, packed)
         return pa.Array.from_buffers(kind, len(rows), [None, pa.py_buffer(offsets), pa.py_buffer(packed)])
 
 
 class EndlessRowError(Exception):
-    """``line``: where the row begins. ``why``: it has no end."""
+    """A row does not end. ``line``: its first line; ``problem``: a sentence."""
 
-    def __init__(self, line: int, why: str) -> None:
-        super().__init__(line, why)
-        self.line, self.why = line, why
+    def __init__(self, line: int, problem: str) -> None:
+        super().__init__(line, problem)
+        self.line, self.problem = line, problem
 
 
-def read_row_blocks(stream: BinaryIO, delimiter: str, columns: int, places: list[int], skip: int) -> Iterator[RowBlock]:
-    """Yield the rows of a UTF-8 stream behind the first ``skip``, without blank ones.
+def read_row_blocks(
+    stream: BinaryIO, delimiter: str, columns: int, positions: list[int], skip: int
+) -> Iterator[RowBlock]:
+    """Yield the rows of a UTF-8 stream after the first ``skip``, without blank rows.
 
     Args:
-        places: positions of the columns asked for, of all ``columns``.
+        positions: positions of the selected columns among all ``columns``.
 
     Raises:
-        EndlessRowError: the quotes make one row of the rest of the file, or a row is longer than a block.
+        EndlessRowError: an open quote makes the rest of the file one row, or a row is longer than a
+            block.
     """
     slots = np.full(columns, -1, dtype=np.int32)
-    slots[places] = np.arange(len(places), dtype=np.int32)
+    slots[positions] = np.arange(len(positions), dtype=np.int32)
     rest, line, final = b"", 1, False
     while not final:
         piece = stream.read(BLOCK)
@@ -131,7 +145,7 @@ def read_row_blocks(stream: BinaryIO, delimiter: str, columns: int, places: list
         start = len(BOM) if line == 1 and not rest and piece.startswith(BOM) else 0
         data = np.frombuffer(rest + piece[start:], dtype=np.uint8)
         most = int(np.count_nonzero(data == LF) + np.count_nonzero(data == CR)) + 1
-        begins, ends = (np.zeros((len(places), most), dtype=np.int32) for _ in range(2))
+        begins, ends = (np.zeros((len(positions), most), dtype=np.int32) for _ in range(2))
         rows, lines, flags = np.zeros(most + 1, np.int32), np.zeros(most, np.int64), np.zeros((2, most), np.bool_)
         n, used, line = _tokenise(data, final, ord(delimiter), slots, line, begins, ends, rows, lines, flags)
         if final and used < len(data):
@@ -142,7 +156,7 @@ def read_row_blocks(stream: BinaryIO, delimiter: str, columns: int, places: list
         skip -= first
         if n > first:
             of_rows = (rows[first : n + 1], lines[first:n], flags[0, first:n], flags[1, first:n])
-            yield RowBlock(data, begins[:, first:n], ends[:, first:n], *of_rows, places, delimiter)
+            yield RowBlock(data, begins[:, first:n], ends[:, first:n], *of_rows, positions, delimiter)
         rest = data[used:].tobytes()
 
 
@@ -154,7 +168,7 @@ def _text(part: np.ndarray) -> str:
     return _decode(part.tobytes())
 
 
-def _decoded(texts: pa.Array) -> np.ndarray:
+def _decode_distinct(texts: pa.Array) -> np.ndarray:
     try:
         return texts.cast(pa.string()).to_numpy(zero_copy_only=False)
     except pa.ArrowInvalid:
@@ -174,77 +188,84 @@ def _tokenise(
     lines: np.ndarray,
     flags: np.ndarray,
 ) -> tuple[int, int, int]:
-    """Fill the places of the fields of each row that ends here; return (rows, bytes used, line of the next row)."""
-    n, at, size = 0, 0, len(data)
-    while at < size:
-        rows[n], lines[n] = at, line
-        blank, field = data[at] == LF or data[at] == CR, 0
+    """Fill in the fields of each row that ends in ``data``; return (rows, bytes used, line of the
+    next row).
+    """
+    n, byte, size = 0, 0, len(data)
+    while byte < size:
+        rows[n], lines[n] = byte, line
+        blank, field = data[byte] == LF or data[byte] == CR, 0
         while not blank:
-            begin, end, at, twisted, broken = _field(data, at, final, delimiter)
-            if at < 0:
+            begin, end, byte, escaped, line_ends = _scan_field(data, byte, final, delimiter)
+            if byte < 0:
                 return n, rows[n], lines[n]
-            line += broken
+            line += line_ends
             if field < len(slots) and slots[field] >= 0:
                 begins[slots[field], n], ends[slots[field], n] = begin, end
-                flags[1, n] |= twisted
+                flags[1, n] |= escaped
             field += 1
-            if at == size or data[at] != delimiter:
+            if byte == size or data[byte] != delimiter:
                 break
-            at += 1
-        if at < size:
-            if data[at] == CR and at + 1 == size and not final:  # is there an LF behind it?
+            byte += 1
+        if byte < size:
+            # Whether an LF follows this CR is known only when the next block is read.
+            if data[byte] == CR and byte + 1 == size and not final:
                 return n, rows[n], lines[n]
-            at += 2 if data[at] == CR and at + 1 < size and data[at + 1] == LF else 1
+            byte += 2 if data[byte] == CR and byte + 1 < size and data[byte + 1] == LF else 1
         line += 1
         if not blank:
             flags[0, n] = field == len(slots)
             n += 1
-    rows[n] = at
-    return n, at, line
+    rows[n] = byte
+    return n, byte, line
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _field(data: np.ndarray, at: int, final: bool, delimiter: int) -> tuple[int, int, int, bool, int]:
-    """Return (begin, end, the delimiter or line end behind it, twisted, line ends inside) of the field at ``at``.
+def _scan_field(data: np.ndarray, byte: int, final: bool, delimiter: int) -> tuple[int, int, int, bool, int]:
+    """Scan the field at ``byte``; return (begin, end, position after it, escaped, line ends
+    inside).
 
-    The third is -1 when the data end before the field does.
+    The position is that of the delimiter or line end; it is -1 if the data end before the field
+    does.
     """
-    size, twisted, broken = len(data), False, 0
-    begin = end = at
-    quoted = at < size and data[at] == QUOTE
+    size, escaped, line_ends = len(data), False, 0
+    begin = end = byte
+    quoted = byte < size and data[byte] == QUOTE
     if quoted:
-        begin = end = at = at + 1
-        while at < size:
-            if data[at] == QUOTE:
-                if at + 1 == size or data[at + 1] != QUOTE:
+        begin = end = byte = byte + 1
+        while byte < size:
+            if data[byte] == QUOTE:
+                if byte + 1 == size or data[byte + 1] != QUOTE:
                     break
-                twisted = True
-                at += 1
-            elif data[at] == LF or (data[at] == CR and (at + 1 == size or data[at + 1] != LF)):
-                broken += 1
-            at += 1
-        if at == size:
-            return begin, at, -1, twisted, broken
-        end = at
-        at += 1
-    behind = at
-    while at < size and data[at] != delimiter and data[at] != LF and data[at] != CR:
-        at += 1
-    if at == size and not final:
-        return begin, at, -1, twisted, broken
-    return begin, end if quoted else at, at, twisted or (quoted and at > behind), broken
+                escaped = True
+                byte += 1
+            elif data[byte] == LF or (data[byte] == CR and (byte + 1 == size or data[byte + 1] != LF)):
+                line_ends += 1
+            byte += 1
+        if byte == size:
+            return begin, byte, -1, escaped, line_ends
+        end = byte
+        byte += 1
+    after_quote = byte
+    while byte < size and data[byte] != delimiter and data[byte] != LF and data[byte] != CR:
+        byte += 1
+    if byte == size and not final:
+        return begin, byte, -1, escaped, line_ends
+    return begin, end if quoted else byte, byte, escaped or (quoted and byte > after_quote), line_ends
 
 
 @njit(cache=True, nogil=True)
-def _pack(data: np.ndarray, begins: np.ndarray, offsets: np.ndarray, packed: np.ndarray) -> None:
+def _copy_fields(data: np.ndarray, begins: np.ndarray, offsets: np.ndarray, packed: np.ndarray) -> None:
     for row in range(len(begins)):
-        for place in range(offsets[row + 1] - offsets[row]):
-            packed[offsets[row] + place] = data[begins[row] + place]
+        for position in range(offsets[row + 1] - offsets[row]):
+            packed[offsets[row] + position] = data[begins[row] + position]
 
 
 @njit(cache=True, nogil=True)
-def _integers(data: np.ndarray, begins: np.ndarray, ends: np.ndarray, usable: np.ndarray, found: np.ndarray) -> bool:
-    """Fill ``found``; return whether each usable row is canonical and fits in 64 bits."""
+def _parse_integers(
+    data: np.ndarray, begins: np.ndarray, ends: np.ndarray, usable: np.ndarray, values: np.ndarray
+) -> bool:
+    """Fill ``values``; return whether each usable row is canonical and fits in 64 bits."""
     for row in range(len(begins)):
         begin, end = begins[row], ends[row]
         if not usable[row]:
@@ -253,54 +274,56 @@ def _integers(data: np.ndarray, begins: np.ndarray, ends: np.ndarray, usable: np
         first = begin + negative
         if first == end or end - first > 19 or (data[first] == ZERO and (negative or end - first > 1)):
             return False
-        value = 0  # below zero, where there is room for one more
-        for place in range(first, end):
-            digit = np.int64(data[place]) - ZERO
+        # The value is built below zero, where int64 has room for one more number.
+        value = 0
+        for position in range(first, end):
+            digit = np.int64(data[position]) - ZERO
             if digit < 0 or digit > 9 or value < LOWEST // 10 + 1 or (value == LOWEST // 10 + 1 and digit > 8):
                 return False
             value = value * 10 - digit  # type: ignore[assignment]
         if not negative and value == LOWEST:
             return False
-        found[row] = value if negative else -value
+        values[row] = value if negative else -value
     return True
 
 
 @njit(cache=True, nogil=True)
-def _numbers(
-    data: np.ndarray, begins: np.ndarray, ends: np.ndarray, twisted: np.ndarray, found: np.ndarray, state: np.ndarray
+def _parse_numbers(
+    data: np.ndarray, begins: np.ndarray, ends: np.ndarray, escaped: np.ndarray, values: np.ndarray, state: np.ndarray
 ) -> None:
-    """Fill ``found`` where the digits, taken as one whole number, are exact in float64: one division rounds once.
+    """Fill ``values`` where the digits form an integer that is exact in float64, so that one
+    division rounds once.
 
-    ``state``: DONE; LONG, a number that is not so simple; ODD, something else.
+    ``state``: DONE; LONG, a number that needs a full parser; ODD, not a plain number.
     """
     for row in range(len(begins)):
         state[row] = ODD
-        at, end = begins[row], ends[row]
-        if twisted[row] or at == end:
+        byte, end = begins[row], ends[row]
+        if escaped[row] or byte == end:
             continue
-        negative = data[at] == MINUS
-        at += negative or data[at] == PLUS
-        whole, digits, decimals, point = 0, 0, 0, False
-        while at < end and (ZERO <= data[at] <= NINE or (data[at] == POINT and not point)):
-            if data[at] == POINT:
+        negative = data[byte] == MINUS
+        byte += negative or data[byte] == PLUS
+        mantissa, digits, decimals, point = 0, 0, 0, False
+        while byte < end and (ZERO <= data[byte] <= NINE or (data[byte] == POINT and not point)):
+            if data[byte] == POINT:
                 point = True
             else:
                 digits += 1
                 decimals += point
                 if digits <= 18:
-                    whole = whole * 10 + (np.int64(data[at]) - ZERO)  # type: ignore[assignment]
-            at += 1
-        if digits and at == end:
-            if digits <= 18 and whole <= EXACT:
+                    mantissa = mantissa * 10 + (np.int64(data[byte]) - ZERO)  # type: ignore[assignment]
+            byte += 1
+        if digits and byte == end:
+            if digits <= 18 and mantissa <= EXACT:
                 state[row] = DONE
-                found[row] = (-1.0 if negative else 1.0) * whole / POWERS[decimals]
+                values[row] = (-1.0 if negative else 1.0) * mantissa / POWERS[decimals]
             else:
                 state[row] = LONG
-        elif digits and (data[at] == 101 or data[at] == 69):  # e or E
-            at += 1
-            at += at < end and (data[at] == MINUS or data[at] == PLUS)
-            least = at
-            while at < end and ZERO <= data[at] <= NINE:
-                at += 1
-            if at == end and at > least:
+        elif digits and (data[byte] == 101 or data[byte] == 69):  # e or E
+            byte += 1
+            byte += byte < end and (data[byte] == MINUS or data[byte] == PLUS)
+            least = byte
+            while byte < end and ZERO <= data[byte] <= NINE:
+                byte += 1
+            if byte == end and byte > least:
                 state[row] = LONG

@@ -1,7 +1,8 @@
-"""The published MovieLens layouts, from a folder or a zip.
+"""Read the published MovieLens layouts from a folder or a zip archive.
 
-``latest``, ``20m``, ``25m`` and ``32m`` have ratings.csv; ``1m`` and ``10m`` ratings.dat, split by ``::``; ``100k``
-u.data, and its ready-made splits (u1.base with u1.test … u5, ua, ub), which are named one by one.
+``latest``, ``20m``, ``25m`` and ``32m`` have ratings.csv; ``1m`` and ``10m`` ratings.dat, split by
+``::``; ``100k`` u.data and its ready-made splits (u1.base with u1.test … u5, ua, ub), each of which
+is named by its file.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ _PART_100K = re.compile(r"u[1-5ab]\.(base|test)")
 
 @dataclass(frozen=True)
 class MovieLensLayout:
-    """Where the ratings are, how to read them, and functions that give the other tables (None = none)."""
+    """The source of the ratings, how to read it, and functions that return the other tables or
+    None.
+    """
 
     events: Source
     reading: dict[str, Any]
@@ -40,7 +43,8 @@ class MovieLensLayout:
 
 
 def find_layout(path: Path) -> MovieLensLayout | None:
-    """Return the layout found in a folder or zip, or that of one part of a ready-made 100k split; None if none.
+    """Return the layout of a folder, a zip archive or one part of a ready-made 100k split; None if
+    it is none of these.
 
     Raises:
         InputError: the zip is damaged.
@@ -53,7 +57,7 @@ def find_layout(path: Path) -> MovieLensLayout | None:
         try:
             names = zipfile.ZipFile(path).namelist()
         except zipfile.BadZipFile as error:
-            raise InputError(f"{path}: not a whole zip archive ({error}). Fetch it again.") from error
+            raise InputError(f"{path}: not a complete zip archive ({error}). Fetch it again.") from error
         members = {Path(name).name: Source(path, name) for name in names if not name.endswith("/")}
     else:
         return None
@@ -64,13 +68,15 @@ def find_layout(path: Path) -> MovieLensLayout | None:
     return MovieLensLayout(
         members[ratings],
         {"time_unit": "s"} | reading,
-        lambda: _checked(items, members, path),
-        lambda: _checked(users, members, path),
+        lambda: _read_or_explain(items, members, path),
+        lambda: _read_or_explain(users, members, path),
     )
 
 
-def _checked(table: _Tables, members: dict[str, Source], path: Path) -> pd.DataFrame | None:
-    """Return the table; whatever a damaged or foreign file does to its reader is the user's to hear in one line."""
+def _read_or_explain(table: _Tables, members: dict[str, Source], path: Path) -> pd.DataFrame | None:
+    """Return the table; turn any reader error of a damaged or foreign file into a one-line
+    InputError.
+    """
     try:
         return table(members)
     except (ValueError, KeyError, IndexError, EOFError, OSError, zlib.error, zipfile.BadZipFile) as error:
@@ -82,14 +88,16 @@ def _checked(table: _Tables, members: dict[str, Source], path: Path) -> pd.DataF
 
 
 def _latest_items(members: dict[str, Source]) -> pd.DataFrame | None:
-    """Return movies.csv, with the columns of content.csv (year, director, cast, overview …) where it is there."""
+    """Return movies.csv, joined with content.csv (year, director, cast, overview …) if there is
+    one.
+    """
     if "movies.csv" not in members:
         return None
-    movies = _text_csv(members["movies.csv"])
+    movies = _read_text_csv(members["movies.csv"])
     movies["genres"] = movies["genres"].replace("(no genres listed)", "")
-    movies["year"] = _years(movies["title"])
+    movies["year"] = _years_in_titles(movies["title"])
     if "content.csv" in members:
-        content = _text_csv(members["content.csv"])
+        content = _read_text_csv(members["content.csv"])
         movies = movies.merge(content.drop_duplicates("movieId"), on="movieId", how="left", suffixes=("", "_content"))
         if "year_content" in movies:
             movies["year"] = movies["year"].fillna(pd.to_numeric(movies.pop("year_content"), errors="coerce"))
@@ -99,39 +107,41 @@ def _latest_items(members: dict[str, Source]) -> pd.DataFrame | None:
 def _100k_items(members: dict[str, Source]) -> pd.DataFrame | None:
     if "u.item" not in members:
         return None
-    rows = _rows(members["u.item"], "|")
+    rows = _split_lines(members["u.item"], "|")
     flags = np.array([row[5:24] for row in rows]) == "1"
     titles = pd.Series([row[1] for row in rows], dtype=object)
     genres = ["|".join(genre for genre, on in zip(GENRES_100K, flag, strict=True) if on) for flag in flags]
     ids = pd.Series([row[0] for row in rows], dtype=object)
-    return pd.DataFrame({"item_id": ids, "title": titles, "genres": genres, "year": _years(titles)})
+    return pd.DataFrame({"item_id": ids, "title": titles, "genres": genres, "year": _years_in_titles(titles)})
 
 
 def _100k_users(members: dict[str, Source]) -> pd.DataFrame | None:
     if "u.user" not in members:
         return None
     names = ["user_id", "age", "gender", "occupation", "zip_code"]
-    return pd.DataFrame([row[:5] for row in _rows(members["u.user"], "|")], columns=names, dtype=object)
+    return pd.DataFrame([row[:5] for row in _split_lines(members["u.user"], "|")], columns=names, dtype=object)
 
 
 def _dat_items(members: dict[str, Source]) -> pd.DataFrame | None:
     if "movies.dat" not in members:
         return None
-    rows = _rows(members["movies.dat"], "::")
+    rows = _split_lines(members["movies.dat"], "::")
     movies = pd.DataFrame([row[:3] for row in rows], columns=["item_id", "title", "genres"], dtype=object)
     movies["genres"] = movies["genres"].replace("(no genres listed)", "")
-    return movies.assign(year=_years(movies["title"]))
+    return movies.assign(year=_years_in_titles(movies["title"]))
 
 
 def _dat_users(members: dict[str, Source]) -> pd.DataFrame | None:
     if "users.dat" not in members:
         return None
     names = ["user_id", "gender", "age", "occupation", "zip_code"]
-    return pd.DataFrame([row[:5] for row in _rows(members["users.dat"], "::")], columns=names, dtype=object)
+    return pd.DataFrame([row[:5] for row in _split_lines(members["users.dat"], "::")], columns=names, dtype=object)
 
 
-def _rows(source: Source, separator: str) -> list[list[str]]:
-    """Return the fields of each line; these files are UTF-8 (10m) or Latin-1 (100k, 1m) and have no quotes."""
+def _split_lines(source: Source, separator: str) -> list[list[str]]:
+    """Return the fields of each line; these files are UTF-8 (10m) or Latin-1 (100k, 1m) and have no
+    quotes.
+    """
     with source.open() as stream:
         data = stream.read()
     try:
@@ -141,12 +151,12 @@ def _rows(source: Source, separator: str) -> list[list[str]]:
     return [line.rstrip("\r").split(separator) for line in text.split("\n") if line.strip()]
 
 
-def _text_csv(source: Source) -> pd.DataFrame:
+def _read_text_csv(source: Source) -> pd.DataFrame:
     with source.open() as stream:
         return pd.read_csv(stream, dtype=str, keep_default_na=False, encoding="utf-8")
 
 
-def _years(titles: pd.Series) -> pd.Series:
+def _years_in_titles(titles: pd.Series) -> pd.Series:
     return pd.to_numeric(titles.str.extract(_YEAR, expand=False), errors="coerce")
 
 
@@ -180,4 +190,4 @@ _READING: dict[str, tuple[dict[str, Any], _Tables, _Tables]] = {
         _100k_users,
     ),
 }
-"""File of the ratings -> how to read it, and what reads the items and the users."""
+"""Ratings file -> its read settings, and the functions that read items and users."""

@@ -1,4 +1,6 @@
-"""What a split did, in numbers: sizes, overlap, leakage in time, cold users and items (all JSON-able)."""
+"""Numbers that describe a split: sizes, overlap, leakage in time, cold users and items (plain
+values for JSON).
+"""
 
 from __future__ import annotations
 
@@ -14,42 +16,43 @@ from recsys.schema import ITEM, TIME, USER, VALUE
 from recsys.types import IdMap, Interactions, Split
 
 PIECE = 1 << 24
-"""Rows looked at together where a whole column more would be too much."""
+"""Rows per piece, where one more full column would take too much memory."""
 
 
 def rule_parameters(rule: AnyRule) -> dict[str, Any]:
-    """Return the settings of a rule that had a say."""
+    """Return the settings of a rule that were used."""
     unused = {"rule"} | ({"test" if rule.at is not None else "at"} if isinstance(rule, ByTime) else set())
     return rule.model_dump(exclude=unused)
 
 
 def cut_as_iso(rule: AnyRule, first_test: float | None) -> str | None:
-    """Return the cut of a split by time, where the test begins; None for other rules."""
+    """Return the start of the test of a split by time, as an ISO time; None for other rules."""
     if not isinstance(rule, ByTime) or first_test is None:
         return None
     return to_iso(first_test if rule.at is None else rule.at)
 
 
-def split_warnings(about: dict[str, Any], rule: AnyRule, weighting: WeightSettings, has_types: bool) -> list[str]:
-    """Return what the reader of a split's numbers must be told, as sentences; ``about`` as they stand in split.json."""
-    found = []
-    if about["shared_rows"]:
-        found.append(f"{about['shared_rows']:,} rows are in both history and test: the split leaks.")
-    early = about["test_rows_before_train_end"]
-    if early and not isinstance(rule, ByTime):
-        found.append(
-            f"rule = '{rule.rule}' leaks the future: {early:.0%} of test rows are earlier than the latest"
+def split_warnings(facts: dict[str, Any], rule: AnyRule, weighting: WeightSettings, has_types: bool) -> list[str]:
+    """Return warnings about a split as sentences; ``facts``: the contents of split.json."""
+    messages = []
+    if facts["shared_rows"]:
+        messages.append(f"{facts['shared_rows']:,} rows are in both history and test: the split leaks.")
+    early_share = facts["test_rows_before_train_end"]
+    if early_share and not isinstance(rule, ByTime):
+        messages.append(
+            f"rule = '{rule.rule}' leaks the future: {early_share:.0%} of test rows are earlier than the latest"
             " train row, so models learn from events that were not known yet. Prefer rule = 'time'."
         )
     if weighting.events and not has_types:
-        found.append("event weights were given, but the events have no `event` column: values were used alone.")
-    return found
+        messages.append("event weights are set, but the events have no `event` column: only the values were used.")
+    return messages
 
 
 def describe_part(rows: pd.DataFrame, interactions: Interactions) -> dict[str, Any]:
-    """Return events, (user, item) pairs, users, items and the span of time of one part.
+    """Return the numbers of events, (user, item) pairs, users and items of one part, and its span
+    of time.
 
-    ``rows`` are raw events; the other counts are of what is left after weighting and aggregation.
+    ``rows`` counts raw events; the other counts are those after weighting and aggregation.
     """
     about: dict[str, Any] = {
         "rows": len(rows),
@@ -63,19 +66,20 @@ def describe_part(rows: pd.DataFrame, interactions: Interactions) -> dict[str, A
 
 
 def describe_overlap(split: Split, train: pd.DataFrame, history: pd.DataFrame, test: pd.DataFrame) -> dict[str, Any]:
-    """Return what the tested part shares with what is known, from the raw events of each part.
+    """Describe the overlap of the test with train and history, from the raw events of each part.
 
     Keys: ``shared_rows``, equal in (user, item, timestamp) between history and test (must be 0);
-    ``repeated_pairs``, in both at any time; ``test_rows_before_train_end``, the share of test rows strictly
-    earlier than the latest train row (None without timestamps); ``test_users``, warm (with history) and cold;
-    ``test_items``, warm (with train events) and cold; ``test_outside_candidates``: items, rows, their share.
+    ``repeated_pairs``, in both at any time; ``test_rows_before_train_end``, the share of test rows
+    strictly earlier than the latest train row (None without timestamps); ``test_users``, warm (with
+    history) and cold; ``test_items``, warm (with train events) and cold;
+    ``test_outside_candidates``: items, rows, their share.
     """
     candidates = split.train.items
     known_user = split.history.users.rows(split.test.users.ids) >= 0
     candidate = candidates.rows(split.test.items.ids)
     trained = np.bincount(split.train.item, minlength=len(candidates)) > 0
     warm_item = (candidate >= 0) & trained[candidate] if len(candidates) else candidate >= 0
-    outside = int((candidates.rows_int32(test[ITEM]) < 0).sum())
+    rows_outside = int((candidates.rows_int32(test[ITEM]) < 0).sum())
     repeated = _repeated_pairs(split.history, split.test)
     return {
         "shared_rows": _shared_rows(history, test, split, repeated) if len(repeated) else 0,
@@ -85,32 +89,34 @@ def describe_overlap(split: Split, train: pd.DataFrame, history: pd.DataFrame, t
         "test_items": {"warm": int(warm_item.sum()), "cold": int((~warm_item).sum())},
         "test_outside_candidates": {
             "items": int((candidate < 0).sum()),
-            "rows": outside,
-            "share_of_rows": outside / len(test),
+            "rows": rows_outside,
+            "share_of_rows": rows_outside / len(test),
         },
-        "drift": _drift(train, test),
+        "drift": _measure_drift(train, test),
     }
 
 
-def _drift(train: pd.DataFrame, test: pd.DataFrame) -> dict[str, Any]:
-    counts = [_counts(part[ITEM]) for part in (train, test)]
+def _measure_drift(train: pd.DataFrame, test: pd.DataFrame) -> dict[str, Any]:
+    counts = [_count_items(part[ITEM]) for part in (train, test)]
     either = counts[0].index.union(counts[1].index)
     a, b = (count.reindex(either, fill_value=0).to_numpy() for count in counts)
     return describe_drift(a, b, [float(part[VALUE].to_numpy().mean(dtype=np.float64)) for part in (train, test)])
 
 
-def _counts(ids: pd.Series) -> pd.Series:
-    known = IdMap.of(ids)
-    return pd.Series(np.bincount(known.rows_int32(ids), minlength=len(known)), index=known.ids)
+def _count_items(ids: pd.Series) -> pd.Series:
+    id_map = IdMap.of(ids)
+    return pd.Series(np.bincount(id_map.rows_int32(ids), minlength=len(id_map)), index=id_map.ids)
 
 
 def describe_drift(train: np.ndarray, test: np.ndarray, means: list[float]) -> dict[str, Any]:
-    """Return how far the test's events are from train's: int[n] each, raw events of the same n items.
+    """Describe how far the events of the test are from those of train.
 
-    ``items_moved``: half the sum of |share of train − share of test|, in [0, 1]: the part of the test's events that
-    lie on other items than train's would. ``items_moved_by_chance``: about what two random parts of these sizes
-    would show, ½ Σ E|difference| with the difference of an item's shares taken as normal, and never more than its
-    two means. ``mean_value``: of train and of test.
+    ``train``, ``test``: int[n], raw events of the same n items.
+
+    ``items_moved``: half the sum of |share of train − share of test|, in [0, 1]: the part of the
+    test's events that lie on other items than train's would. ``items_moved_by_chance``: about what
+    two random parts of these sizes would show, ½ Σ E|difference| with the difference of an item's
+    shares taken as normal, and never more than its two means. ``mean_value``: of train and of test.
     """
     n, m = int(train.sum()), int(test.sum())
     pooled = (train + test) / (n + m)
@@ -123,18 +129,20 @@ def describe_drift(train: np.ndarray, test: np.ndarray, means: list[float]) -> d
 
 
 def _repeated_pairs(history: Interactions, test: Interactions) -> np.ndarray:
-    """Return int64 keys (row of history user × candidates + item) of the pairs that both hold."""
+    """Return int64 keys (row of history user × candidates + item) of the pairs in both history and
+    test.
+    """
     user = history.users.rows(test.users.ids)[test.user]
     item = history.items.rows(test.items.ids)[test.item]
-    there = np.zeros(len(test), dtype=bool)
-    both = np.flatnonzero((user >= 0) & (item >= 0))
+    in_history = np.zeros(len(test), dtype=bool)
+    both_known = np.flatnonzero((user >= 0) & (item >= 0))
     begins = np.searchsorted(history.user, np.arange(len(history.users) + 1, dtype=np.int32))
-    there[both] = pairs.contains_pairs(begins, history.item, user[both], item[both])
-    return user[there] * len(history.items) + item[there]
+    in_history[both_known] = pairs.contains_pairs(begins, history.item, user[both_known], item[both_known])
+    return user[in_history] * len(history.items) + item[in_history]
 
 
 def _shared_rows(history: pd.DataFrame, test: pd.DataFrame, split: Split, repeated: np.ndarray) -> int:
-    """Return how many test rows equal a history row in user, item and (if there is one) timestamp."""
+    """Count the test rows that equal a history row in user, item and (if there is one) timestamp."""
     users, items = split.history.users, split.history.items
     repeated = np.sort(repeated)
 
@@ -145,6 +153,8 @@ def _shared_rows(history: pd.DataFrame, test: pd.DataFrame, split: Split, repeat
         return pd.DataFrame({"user": user[rows], "item": item[rows], "time": time})
 
     def of_all(events: pd.DataFrame) -> pd.DataFrame:
-        return pd.concat([in_repeated_pairs(events.iloc[at : at + PIECE]) for at in range(0, len(events), PIECE)])
+        return pd.concat(
+            [in_repeated_pairs(events.iloc[start : start + PIECE]) for start in range(0, len(events), PIECE)]
+        )
 
     return len(of_all(test).merge(of_all(history).drop_duplicates(), on=["user", "item", "time"]))

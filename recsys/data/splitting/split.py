@@ -1,4 +1,4 @@
-"""Splits that do not leak, and the numbers that show it: raw events in, a :class:`recsys.types.Split` out."""
+"""Split raw events into a :class:`recsys.types.Split` without leaks, with the numbers that show it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from recsys.errors import InputError
 from recsys.schema import EVENT, ITEM, TIME, USER
 from recsys.types import IdMap, Split
 
-WEIGHTLESS = "every event of train or of test has weight 0: give some event types another weight."
+WEIGHTLESS = "all events of train or of test have weight 0: give some event types another weight."
 
 
 def split(
@@ -31,10 +31,12 @@ def split(
     filters: FilterSettings | None = None,
     items: pd.DataFrame | None = None,
 ) -> Split:
-    """Split raw events, take each session's last, filter train, weigh, decay (from the latest train event), aggregate.
+    """Split raw events into train, history and test, and prepare each part.
 
-    Candidates are the items of train and of the ``items`` table. Test events get type weights but no decay.
-    ``Split.about`` holds what the report prints; :func:`~recsys.data.splitting.audit.describe_overlap` defines it.
+    Steps: assign sides, keep the last event of each session, filter train, weigh, apply the decay
+    (relative to the latest train event), aggregate. Candidates are the items of train and of the
+    ``items`` table. Test events get type weights but no decay. ``Split.about`` holds the numbers of
+    the report, which :func:`~recsys.data.splitting.audit.describe_overlap` defines.
 
     Raises:
         InputError: no timestamps where the rule needs them, or an empty train or test part.
@@ -48,7 +50,8 @@ def split(
     )
     repeats = len(events) - len(train_rows) - len(history_only) - len(test_rows)
     has_types = EVENT in events
-    del events, side  # nobody may hold them any more
+    # The raw events are as large as the three parts together, so they are freed before the next steps.
+    del events, side
     train_rows, removed = filter_events(train_rows, filters)
     if weighting.session_minutes is not None:
         removed["session_minutes"] = {"rows": repeats, "ids": 0}
@@ -59,13 +62,15 @@ def split(
     weighed = weigh_events(train_rows, weighting, reference=reference)
     candidates = IdMap.of(weighed[ITEM], [] if items is None else items[ITEM])
     train = aggregate_events(weighed, weighting.aggregate, IdMap.of(weighed[USER]), candidates)
-    history, history_rows, dropped = train, train_rows, 0
+    history = train
+    history_rows = train_rows
+    dropped = 0
     if isinstance(rule, HeldOutUsers):
-        own = weigh_events(history_only, weighting, reference=reference)
-        known = candidates.rows(own[ITEM]) >= 0
-        dropped = int((~known).sum())
-        both = pd.concat([weighed, keep_rows(own, known)])
-        history = aggregate_events(both, weighting.aggregate, IdMap.of(both[USER]), candidates)
+        held_out = weigh_events(history_only, weighting, reference=reference)
+        is_candidate = candidates.rows(held_out[ITEM]) >= 0
+        dropped = int((~is_candidate).sum())
+        all_known = pd.concat([weighed, keep_rows(held_out, is_candidate)])
+        history = aggregate_events(all_known, weighting.aggregate, IdMap.of(all_known[USER]), candidates)
         history_rows = pd.concat([train_rows, history_only])
     tested = weigh_events(test_rows, weighting)
     test = aggregate_events(tested, weighting.aggregate, IdMap.of(tested[USER]), IdMap.of(tested[ITEM]))

@@ -1,7 +1,7 @@
-"""The five ways to split a log, each drawn, and the side on which each puts every raw event.
+"""The five split rules, each with a drawing, and the assignment of every raw event to a side.
 
-Drawings: a user a line, time from left to right; ``o`` train, ``h`` history only (known when we predict,
-never trained on), ``x`` test, ``|`` the cut.
+Drawings: one user per line, time from left to right; ``o`` train, ``h`` history only (known at
+prediction time, never trained on), ``x`` test, ``|`` the cut.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ class _Rule(BaseModel):
 
 
 class ByTime(_Rule):
-    """One cut in time for everybody: the test is what a deployed model would have met. The default.
+    """One cut in time for all users: the test holds what a deployed model would have met. The
+    default.
 
         Alice   o  o  o  .  |  x  .  x
         Bob     .  o  .  o  |  .  .  .
@@ -42,11 +43,14 @@ class ByTime(_Rule):
 
     rule: Literal["time"] = "time"
     test: Share = Field(
-        default=0.2, description="the newest events, at most this share of all; unused when `at` is given"
+        default=0.2,
+        description="largest share of all events in the test, which holds the newest; unused if `at` is set",
     )
     at: float | None = Field(
         default=None,
-        description="test = events at or after this: ISO date or date and time (UTC), or seconds since 1970",
+        description=(
+            "start of the test: an ISO date or date and time (UTC), or seconds since 1970; unset: from `test`"
+        ),
     )
 
     @field_validator("at", mode="before")
@@ -62,55 +66,64 @@ class ByTime(_Rule):
 
 
 class LastN(_Rule):
-    """The last ``n`` events of each user. Leaks: Bob's test is earlier than what Alice and Carol teach.
+    """The last ``n`` events of each user. It leaks: Bob's test is earlier than train events of
+    Alice and Carol.
 
         Alice   o  o  .  .  .  .  o  x
         Bob     .  o  x  .  .  .  .  .
         Carol   .  .  .  .  .  o  .  .
 
-    Here n = 1. Carol has no more than n events: she stays wholly in train. Last is by (timestamp, item id);
-    repeats of one event (same user, item and time) never straddle, they all stay in train.
+    Here n = 1. Carol has no more than n events: she stays wholly in train. Last is by (timestamp,
+    item id); repeats of one event (same user, item and time) never straddle, they all stay in
+    train.
     """
 
     rule: Literal["last"] = "last"
-    n: int = Field(default=1, ge=1, description="test events of each user who has more than n")
+    n: int = Field(default=1, ge=1, description="number of test events of each user who has more than n events")
 
 
 class Fraction(_Rule):
-    """Each (user, item) by its hash, whatever its time. For events without timestamps; with them, it leaks.
+    """Each (user, item) pair by its hash, whatever its time. For events without timestamps; with
+    them it leaks.
 
         Alice   o  x  o  .  o  .  x  o
         Bob     .  o  .  o  .  o  .  o
         Carol   .  .  .  .  .  x  o  .
 
-    All events of one (user, item) fall on the same side: a repeat in train would give the answer away.
+    All events of one (user, item) fall on the same side: a repeat in train would give the answer
+    away.
     """
 
     rule: Literal["fraction"] = "fraction"
     test: Share = Field(default=0.2, description="expected share of (user, item) pairs in the test")
-    seed: int = Field(default=0, ge=0, description="another seed, another split")
+    seed: int = Field(default=0, ge=0, description="seed of the hash; another seed gives another split")
 
 
 class HeldOutUsers(_Rule):
-    """Some users, by hash of their id, are never trained on; we predict from the start of their history.
+    """Some users, by the hash of their id, are never trained on; predictions use the start of their
+    history.
 
         Alice   o  o  o  .  o  .  o  o
         Bob     .  h  h  h  .  h  .  x
         Carol   .  o  .  .  .  .  o  .
 
-    Bob is held out: the earliest ``history`` share of his events, rounded down, is known when we predict, by
-    (timestamp, item id), or by hash without timestamps. Repeats of one event never straddle. A held-out
-    user's history rows whose item is no candidate are dropped and counted.
+    Bob is held out: the earliest ``history`` share of these events, rounded down, is known at
+    prediction time, by (timestamp, item id), or by hash without timestamps. Repeats of one event
+    never straddle. A held-out user's history rows whose item is no candidate are dropped and
+    counted.
     """
 
     rule: Literal["users"] = "users"
     share: Share = Field(default=0.2, description="expected share of users held out")
-    history: Share = Field(default=0.8, description="share of a held-out user's events that is known when we predict")
-    seed: int = Field(default=0, ge=0, description="another seed, another split")
+    history: Share = Field(
+        default=0.8, description="share of a held-out user's events that is known at prediction time"
+    )
+    seed: int = Field(default=0, ge=0, description="seed of the hash; another seed gives another split")
 
 
 class ColdItems(_Rule):
-    """Some items, by hash of their id, are tested and never trained on: only their attributes can find them.
+    """Some items, by the hash of their id, are tested and never trained on: only attributes can
+    predict them.
 
         Alice   o  o  x  .  o  .  o  o
         Bob     .  x  .  o  .  o  .  .
@@ -121,7 +134,7 @@ class ColdItems(_Rule):
 
     rule: Literal["items"] = "items"
     share: Share = Field(default=0.2, description="expected share of items held out")
-    seed: int = Field(default=0, ge=0, description="another seed, another split")
+    seed: int = Field(default=0, ge=0, description="seed of the hash; another seed gives another split")
 
 
 AnyRule = Annotated[ByTime | LastN | Fraction | HeldOutUsers | ColdItems, Field(discriminator="rule")]
@@ -143,30 +156,33 @@ def to_iso(seconds: float) -> str:
 def cut_time(times: np.ndarray, test: float) -> float:
     """Return the cut T of ``ByTime(test=...)``: test = timestamp ≥ T.
 
-    T is the smallest timestamp of the log such that at most ``int(test * n)`` of the n events are at or
-    after it; where even the newest timestamp has more events than that, T is the newest timestamp.
+    T is the smallest timestamp of the log such that at most ``int(test * n)`` of the n events are
+    at or after it; where even the newest timestamp has more events than that, T is the newest
+    timestamp.
 
     >>> cut_time(np.array([1.0, 2.0, 3.0, 3.0, 3.0]), test=0.4), cut_time(np.arange(10.0), test=0.2)
     (3.0, 8.0)
     """
-    first = len(times) - int(test * len(times))  # as long as the tie allows, test = sorted times[first:]
+    # Without ties, the test would be the sorted times from position ``first`` on.
+    first = len(times) - int(test * len(times))
     if first == len(times):
         return float(times.max())
-    around = np.partition(times, [max(first - 1, 0), first])[max(first - 1, 0) : first + 1]
-    cut = around[-1]
-    if first and around[0] == cut:
-        later = times[times > cut]
-        cut = later.min() if len(later) else cut
+    neighbours = np.partition(times, [max(first - 1, 0), first])[max(first - 1, 0) : first + 1]
+    cut = neighbours[-1]
+    if first and neighbours[0] == cut:
+        later_times = times[times > cut]
+        cut = later_times.min() if len(later_times) else cut
     return float(cut)
 
 
 def assign_sides(events: pd.DataFrame, rule: AnyRule) -> np.ndarray:
-    """Return int8[n]: 0 train, 1 history only, 2 test. Depends on the set of rows, never on their order.
+    """Return int8[n]: 0 train, 1 history only, 2 test. Depends on the set of rows, never on their
+    order.
 
     Raises:
         InputError: the rule needs timestamps and there are none, or train or test would be empty.
     """
-    side = _assign(events, rule)
+    side = _apply_rule(events, rule)
     empty = next((name for name, code in (("train", TRAIN), ("test", TEST)) if not (side == code).any()), None)
     if empty:
         span = (events[TIME].min(), events[TIME].max()) if TIME in events else None
@@ -174,15 +190,15 @@ def assign_sides(events: pd.DataFrame, rule: AnyRule) -> np.ndarray:
     return side
 
 
-def _assign(events: pd.DataFrame, rule: AnyRule) -> np.ndarray:
+def _apply_rule(events: pd.DataFrame, rule: AnyRule) -> np.ndarray:
     if not len(events):
         raise InputError("there are no events to split.")
     if isinstance(rule, ByTime):
-        times = _times(events, rule)
+        times = _require_times(events, rule)
         test = times >= (cut_time(times, rule.test) if rule.at is None else rule.at)
     elif isinstance(rule, LastN):
-        before, _, total = _standing(events, _times(events, rule))
-        test = (total - before <= rule.n) & (total > rule.n)
+        events_before, _, total = _rank_in_user(events, _require_times(events, rule))
+        test = (total - events_before <= rule.n) & (total > rule.n)
     elif isinstance(rule, Fraction):
         test = pair_hash(events[USER], events[ITEM], rule.seed) < rule.test
     elif isinstance(rule, ColdItems):
@@ -193,16 +209,16 @@ def _assign(events: pd.DataFrame, rule: AnyRule) -> np.ndarray:
 
 
 def _hold_out_users(events: pd.DataFrame, rule: HeldOutUsers) -> np.ndarray:
-    held = id_hash(events[USER], rule.seed) < rule.share
-    theirs = keep_rows(events, held)
-    time = theirs[TIME].to_numpy() if TIME in events else pair_hash(theirs[USER], theirs[ITEM], rule.seed)
-    _, upto, total = _standing(theirs, time)
+    is_held_out = id_hash(events[USER], rule.seed) < rule.share
+    held_out = keep_rows(events, is_held_out)
+    time = held_out[TIME].to_numpy() if TIME in events else pair_hash(held_out[USER], held_out[ITEM], rule.seed)
+    _, events_up_to, total = _rank_in_user(held_out, time)
     side = np.full(len(events), TRAIN, dtype=np.int8)
-    side[held] = np.where(upto <= np.floor(rule.history * total), HISTORY, TEST)
+    side[is_held_out] = np.where(events_up_to <= np.floor(rule.history * total), HISTORY, TEST)
     return side
 
 
-def _times(events: pd.DataFrame, rule: AnyRule) -> np.ndarray:
+def _require_times(events: pd.DataFrame, rule: AnyRule) -> np.ndarray:
     if TIME not in events:
         raise InputError(
             f"rule = '{rule.rule}' needs timestamps and the events have none."
@@ -211,30 +227,36 @@ def _times(events: pd.DataFrame, rule: AnyRule) -> np.ndarray:
     return events[TIME].to_numpy()
 
 
-def _standing(events: pd.DataFrame, time: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return int64[n] each: of the row's user, events before it, events up to it with its equals, and all.
+def _rank_in_user(events: pd.DataFrame, time: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return three int64[n]: the user's events before each row, up to it and its equals, and all of
+    them.
 
     Order is (time, item id); rows alike in user, time and item are equals.
     """
     user, item = (IdMap.of(events[column]).rows_int32(events[column]) for column in (USER, ITEM))
     order = np.lexsort((item, time, user))
     user, time, item = user[order], time[order], item[order]
-    of_user, total = _runs(np.diff(user) != 0)
-    of_equals, length = _runs((np.diff(user) != 0) | (np.diff(time) != 0) | (np.diff(item) != 0))
+    of_user, total = _run_bounds(np.diff(user) != 0)
+    of_equals, length = _run_bounds((np.diff(user) != 0) | (np.diff(time) != 0) | (np.diff(item) != 0))
     standing = np.empty((3, len(order)), dtype=np.int64)
     standing[:, order] = of_equals - of_user, of_equals + length - of_user, total
     return standing[0], standing[1], standing[2]
 
 
-def _runs(change: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return int64[n] each: start and length of the run of equals that each of n positions lies in."""
+def _run_bounds(change: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return two int64[n]: the start and the length of the run of equal rows that holds each
+    position.
+    """
     starts = np.append(0, np.flatnonzero(change) + 1)
     lengths = np.diff(np.append(starts, len(change) + 1))
     return np.repeat(starts, lengths), np.repeat(lengths, lengths)
 
 
 def empty_side_message(part: str, events: int, rule: AnyRule, span: tuple[float, float] | None) -> str:
-    """Return what to say when a rule leaves no train or no test; ``span``: first and last time of the log."""
+    """Return the error message of a rule that leaves no train or no test events.
+
+    ``span``: first and last time of the log; None without timestamps.
+    """
     if not isinstance(rule, ByTime) or span is None:
         setting = {"last": "n", "fraction": "test"}.get(rule.rule, "share")
         return (

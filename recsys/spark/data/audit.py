@@ -10,7 +10,7 @@ import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys.data.card import DAY, facts
+from recsys.data.card import DAY, CardCounts, card_from_counts
 from recsys.data.reading.read import Refusals
 from recsys.data.splitting.audit import describe_drift
 from recsys.data.splitting.strategies import to_iso
@@ -30,7 +30,7 @@ def card(events: DataFrame, refusals: Refusals, tables: dict[str, int]) -> dict[
     rows = events.repartition(USER, ITEM).groupBy(*events.columns).count()  # moved once, for both counts
     of_pairs = rows.groupBy(USER, ITEM).agg(F.count(F.lit(1)).alias("rows"))
     pairs, distinct = of_pairs.agg(F.count(F.lit(1)), F.sum("rows")).first()
-    return facts(
+    counts = CardCounts(
         pairs=pairs,
         distinct=distinct,
         per_item=per_item,
@@ -40,6 +40,7 @@ def card(events: DataFrame, refusals: Refusals, tables: dict[str, int]) -> dict[
         tables=tables,
         refused={"total": refusals.refused, "by_reason": dict(refusals.counts)},
     )
+    return card_from_counts(counts)
 
 
 @dataclass(frozen=True)

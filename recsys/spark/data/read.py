@@ -121,7 +121,7 @@ def _raw(spark: SparkSession, source: Source, reading: ReadSettings) -> DataFram
     EVENTS.require([ours for ours, theirs in wanted.items() if theirs in names], str(source))
     for ours, theirs in reading.columns.items():
         if theirs not in names:
-            raise InputError(f"{source}: [data.columns] maps {ours} to '{theirs}', which is no column here.")
+            raise InputError(f"{source}: [data.columns] maps {ours} to '{theirs}', but there is no such column.")
     corrupt = F.col(CORRUPT) if CORRUPT in found.columns else F.lit(None).cast("string").alias(CORRUPT)
     return _plain(found.select(*columns, corrupt), source)
 
