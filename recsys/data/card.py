@@ -33,7 +33,8 @@ def data_card(tables: Tables) -> dict[str, Any]:
     time = events[TIME].to_numpy() if TIME in events else value
     kind = _item_event_codes(events) if EVENT in events else item
     begins, order = pairs.sort_events(user, kind, len(events[USER].cat.categories), time, value)
-    days, span = None, None
+    days = None
+    span = None
     if TIME in events:
         days = np.unique(events[TIME].to_numpy() // DAY).astype(np.float64)
         span = [to_iso(events[TIME].min()), to_iso(events[TIME].max())]
@@ -185,7 +186,8 @@ def gini_coefficient(sorted_counts: np.ndarray) -> float:
     >>> gini(np.array([1, 1, 1, 1])), gini(np.array([0, 0, 0, 4]))
     (0.0, 0.75)
     """
-    n, total = len(sorted_counts), float(np.sum(sorted_counts))
+    n = len(sorted_counts)
+    total = float(np.sum(sorted_counts))
     if not total:
         return float("nan")
     ranks = np.arange(1, n + 1)

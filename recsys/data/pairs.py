@@ -193,13 +193,15 @@ def _write_pairs(
     times: np.ndarray,
 ) -> None:
     """Write one entry per pair. A sum adds in float64, in order, from 0, and is rounded once."""
-    entry, total = pairs[low] - 1, 0.0
+    entry = pairs[low] - 1
+    total = 0.0
     for user in range(low, high):
         for position in range(begins[user], begins[user + 1]):
             row = order[position]
             if position == begins[user] or item[row] != item[order[position - 1]]:
                 entry += 1
-                users[entry], items[entry] = user, item[row]
+                users[entry] = user
+                items[entry] = item[row]
                 total = -np.inf if method == MAX else 0.0
             if method == SUM:
                 total += value[row]

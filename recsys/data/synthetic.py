@@ -77,7 +77,10 @@ class Recipe:
     """
 
     def __init__(self, users: int, items: int, events: int, seed: int, years: float) -> None:
-        self.n_users, self.n_items, self.seed, self.years = users, items, seed, years
+        self.n_users = users
+        self.n_items = items
+        self.seed = seed
+        self.years = years
         film = np.arange(items)
         popularity = (np.argsort(np.argsort(self._uniform("popularity", film))) + 0.01 * items + 1.0) ** -1.2
         self.main = self._below(TASTES, "main", film)
@@ -100,17 +103,17 @@ class Recipe:
     def item_table(self) -> pd.DataFrame:
         """Return the items table; its attributes are noisy signs of the tastes that a film serves."""
         film = np.arange(self.n_items)
-        genre, shown = (
-            np.array([genre for genre, _ in words.THEMES], dtype=object),
-            self._or_any("genre", film),
-        )
+        genre = np.array([genre for genre, _ in words.THEMES], dtype=object)
+        shown_genre = self._main_or_any_taste("genre", film)
         cast = np.stack([self._person(f"cast {i}", film, 12) for i in range(3)], axis=1) + 6 * TASTES
         people = words.person_names(18 * TASTES)
         return pd.DataFrame(
             {
                 ITEM: _ids("f", film, self.n_items),
                 "title": words.film_titles(hash_words(self.seed, id_bits(["title"]), film)),
-                "genres": ["|".join(sorted({genre[a], genre[b]})) for a, b in zip(shown, self.second, strict=True)],
+                "genres": [
+                    "|".join(sorted({genre[a], genre[b]})) for a, b in zip(shown_genre, self.second, strict=True)
+                ],
                 "cast": ["|".join(dict.fromkeys(people[row])) for row in cast],
                 "director": people[self._person("director", film, 6)],
                 "year": np.floor(2016 + self.release).astype(np.int32),
@@ -131,7 +134,9 @@ class Recipe:
 
     def tastes(self, user: np.ndarray) -> np.ndarray:
         """Return float64[2, len(user), tastes]: mixtures at the start and at the end of the log."""
-        taste, (age, country), row = np.arange(TASTES), self._segments(user), user[:, None]
+        taste = np.arange(TASTES)
+        (age, country) = self._segments(user)
+        row = user[:, None]
         start = self._normal("taste", row, taste)
         start += 0.6 * self._normal("age taste", age[:, None], taste)
         start += 0.4 * self._normal("country taste", country[:, None], taste)
@@ -146,8 +151,11 @@ class Recipe:
         slot = np.arange(len(row)) - np.searchsorted(row, row)
         time = self._times(user[row], slot)
         film = self._films(user, row, slot, time, np.cumsum(tastes, axis=-1))
-        found = film >= 0
-        row, slot, time, film = row[found], slot[found], time[found], film[found]
+        has_film = film >= 0
+        row = row[has_film]
+        slot = slot[has_film]
+        time = time[has_film]
+        film = film[has_film]
         rating = self._ratings(user[row], film, time, tastes[:, row])
         seconds = np.floor(START + time * YEAR)
         order = np.lexsort((film, seconds, row))
@@ -183,28 +191,28 @@ class Recipe:
         for attempt in range(100):
             if not len(open_):
                 break
-            who = row[open_]
-            draw = (user[who], slot[open_], attempt)
-            late = self._uniform("late", *draw) * self.years < time[open_]
-            taste = (self._uniform("pick taste", *draw)[:, None] >= tastes[late.astype(int), who]).sum(axis=1)
+            drawn_row = row[open_]
+            draw = (user[drawn_row], slot[open_], attempt)
+            is_late = self._uniform("late", *draw) * self.years < time[open_]
+            taste = (self._uniform("pick taste", *draw)[:, None] >= tastes[is_late.astype(int), drawn_row]).sum(axis=1)
             taste = np.minimum(taste, TASTES - 1)
-            place = np.searchsorted(self._steps, taste + self._uniform("pick film", *draw) * (1 - 1e-12), "right")
-            pick = place - taste * self.n_items
-            key = who * self.n_items + pick
-            wanted = self._uniform("accept", *draw) < _freshness(time[open_] - self.release[pick])
-            fits = np.flatnonzero(wanted & ~seen[key])
-            fits = fits[np.unique(key[fits], return_index=True)[1]]  # the earlier slot of a user gets the film
-            film[open_[fits]] = pick[fits]
-            seen[key[fits]] = True
-            open_ = np.delete(open_, fits)
+            step = np.searchsorted(self._steps, taste + self._uniform("pick film", *draw) * (1 - 1e-12), "right")
+            pick = step - taste * self.n_items
+            key = drawn_row * self.n_items + pick
+            accepted = self._uniform("accept", *draw) < _freshness(time[open_] - self.release[pick])
+            chosen = np.flatnonzero(accepted & ~seen[key])
+            chosen = chosen[np.unique(key[chosen], return_index=True)[1]]  # the earlier slot of a user gets the film
+            film[open_[chosen]] = pick[chosen]
+            seen[key[chosen]] = True
+            open_ = np.delete(open_, chosen)
         return film
 
     def _ratings(self, user: np.ndarray, film: np.ndarray, time: np.ndarray, tastes: np.ndarray) -> np.ndarray:
         """Return ratings of 0.5 … 5 in half steps: habit of the user, quality of the film, match of
         both, chance.
         """
-        late = (time / self.years)[:, None]
-        match = np.log((((1 - late) * tastes[0] + late * tastes[1]) * self.serves[film]).sum(axis=1))
+        elapsed = (time / self.years)[:, None]
+        match = np.log((((1 - elapsed) * tastes[0] + elapsed * tastes[1]) * self.serves[film]).sum(axis=1))
         liking = 4.5 + 0.35 * self._normal("habit", user) + 0.3 * self.quality[film] + 0.4 * match
         return np.clip(np.round(2 * (liking + 0.5 * self._normal("mood", user, film))) / 2, 0.5, 5.0)
 
@@ -221,42 +229,49 @@ class Recipe:
         they add up.
         """
         quantile = (user * self._stride % self.n_users + 0.5) / self.n_users
-        return np.floor(self._wanted(self._typical, quantile) + self._uniform("round", user)).astype(np.int64)
+        return np.floor(self._clipped_quantile(self._typical, quantile) + self._uniform("round", user)).astype(np.int64)
 
-    def _wanted(self, typical: float, quantile: np.ndarray) -> np.ndarray:
+    def _clipped_quantile(self, typical: float, quantile: np.ndarray) -> np.ndarray:
         return np.clip(typical * np.exp(ndtri(quantile)), 1.0, max(1.0, 0.3 * self.n_items))
 
     def _typical_activity(self, mean: float) -> float:
         """Return the median at which the clipped log-normal has this mean."""
-        quantile, typical = (np.arange(4096) + 0.5) / 4096, mean
+        quantile = (np.arange(4096) + 0.5) / 4096
+        typical = mean
         for _ in range(50):
-            typical *= mean / self._wanted(typical, quantile).mean()
+            typical *= mean / self._clipped_quantile(typical, quantile).mean()
         return typical
 
     def _segments(self, user: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self._below(len(words.AGE_GROUPS), "age group", user), self._below(len(words.COUNTRIES), "country", user)
 
-    def _or_any(self, purpose: str, film: np.ndarray) -> np.ndarray:
+    def _main_or_any_taste(self, purpose: str, film: np.ndarray) -> np.ndarray:
         """Return the main taste of three films in four, any taste for the others."""
-        other = self._below(TASTES, purpose + " any", film)
-        return np.where(self._uniform(purpose, film) < 0.75, self.main[film], other)
+        any_taste = self._below(TASTES, purpose + " any", film)
+        return np.where(self._uniform(purpose, film) < 0.75, self.main[film], any_taste)
 
-    def _person(self, purpose: str, film: np.ndarray, of_taste: int) -> np.ndarray:
-        return self._or_any(purpose, film) * of_taste + self._below(of_taste, purpose + " who", film)
+    def _person(self, purpose: str, film: np.ndarray, people_per_taste: int) -> np.ndarray:
+        return self._main_or_any_taste(purpose, film) * people_per_taste + self._below(
+            people_per_taste, purpose + " who", film
+        )
 
     def _overviews(self, film: np.ndarray) -> list[str]:
         """Return a sentence a film: four words of its main taste, two of the second, two that say
         nothing.
         """
-        own = np.argsort(self._uniform("own words", film[:, None], np.arange(10)), axis=1)[:, :4]
-        other = np.argsort(self._uniform("other words", film[:, None], np.arange(10)), axis=1)[:, :2]
-        plain = np.argsort(self._uniform("plain words", film[:, None], np.arange(len(words.COMMON))), axis=1)[:, :2]
+        main_words = np.argsort(self._uniform("own words", film[:, None], np.arange(10)), axis=1)[:, :4]
+        second_words = np.argsort(self._uniform("other words", film[:, None], np.arange(10)), axis=1)[:, :2]
+        common_words = np.argsort(self._uniform("plain words", film[:, None], np.arange(len(words.COMMON))), axis=1)[
+            :, :2
+        ]
         texts = [text.split() for _, text in words.THEMES]
         return [
             words.OVERVIEW.format(
                 *(texts[main][i] for i in a), *(texts[second][i] for i in b), *(words.COMMON[i] for i in c)
             )
-            for main, second, a, b, c in zip(self.main, self.second, own, other, plain, strict=True)
+            for main, second, a, b, c in zip(
+                self.main, self.second, main_words, second_words, common_words, strict=True
+            )
         ]
 
     def _uniform(self, purpose: str, *numbers: np.ndarray | int) -> np.ndarray:
@@ -286,7 +301,7 @@ def write_world(world: World, folder: Path | str, format: str = "csv") -> dict[s
     """Write events, items and users as csv or parquet into ``folder``; return the path of each by
     name.
     """
-    return _put(world.items, [(world.events, world.users)], folder, format)
+    return _write_tables(world.items, [(world.events, world.users)], folder, format)
 
 
 def generate_world(
@@ -298,7 +313,8 @@ def generate_world(
     The files are the same whatever ``users_at_a_time``. ``progress`` is called with (users done,
     users in all).
     """
-    n, step = recipe.n_users, users_at_a_time or recipe.block
+    n = recipe.n_users
+    step = users_at_a_time or recipe.block
     draw = progress or (lambda done, total: None)
 
     def chunks() -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
@@ -307,10 +323,10 @@ def generate_world(
             yield recipe.events(rows), recipe.user_table(rows)
             draw(min(n, at + step), n)
 
-    return _put(recipe.item_table(), chunks(), folder, format)
+    return _write_tables(recipe.item_table(), chunks(), folder, format)
 
 
-def _put(
+def _write_tables(
     items: pd.DataFrame, pieces: Iterable[tuple[pd.DataFrame, pd.DataFrame]], folder: Path | str, format: str
 ) -> dict[str, Path]:
     paths = {name: Path(folder) / f"{name}.{format}" for name in ("events", "items", "users")}

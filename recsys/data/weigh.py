@@ -143,7 +143,8 @@ def keep_last_of_session(events: pd.DataFrame, weighting: WeightSettings) -> pd.
     users = IdMap.of(events[USER])
     user = users.rows_int32(events[USER])
     item = IdMap.of(events[ITEM]).rows_int32(events[ITEM])
-    time, value = events[TIME].to_numpy(), events[VALUE].to_numpy()
+    time = events[TIME].to_numpy()
+    value = events[VALUE].to_numpy()
     begins, order = pairs.sort_events(user, item, len(users), time, value)
     kind = pd.factorize(events[EVENT])[0] if EVENT in events else np.zeros(len(events), dtype=np.int64)
     return keep_rows(events, pairs.last_of_session(begins, order, item, time, kind, 60 * weighting.session_minutes))
@@ -225,7 +226,8 @@ def aggregate_events(events: pd.DataFrame, method: Aggregate, users: IdMap, item
     if not len(events):
         empty = np.empty(0, np.int32)
         return Interactions(users, items, empty, empty, empty.astype(np.float32), empty.astype(np.int64))
-    user, item = _rows(events, USER, users), _rows(events, ITEM, items)
+    user = _rows(events, USER, users)
+    item = _rows(events, ITEM, items)
     value = events[VALUE].to_numpy()
     time = events[TIME].to_numpy() if TIME in events else np.full(len(events), -1, dtype=np.int32)
     begins, order = pairs.sort_events(user, item, len(users), time, value)
@@ -263,9 +265,11 @@ def interactions_from_table(df: pd.DataFrame, users: IdMap | None = None, items:
     INTERACTIONS.require(df.columns)
     users = IdMap.of(df[USER]) if users is None else users
     items = IdMap.of(df[ITEM]) if items is None else items
-    user, item = _rows(df, USER, users), _rows(df, ITEM, items)
+    user = _rows(df, USER, users)
+    item = _rows(df, ITEM, items)
     order = np.lexsort((item, user))
-    user, item = user[order], item[order]
+    user = user[order]
+    item = item[order]
     repeats = int(((np.diff(user) == 0) & (np.diff(item) == 0)).sum())
     if repeats:
         raise InputError(f"interactions: {repeats:,} (user, item) pairs occur twice: aggregate them first.")

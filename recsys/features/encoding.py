@@ -53,10 +53,12 @@ def encode_features(table: pd.DataFrame, key: str, ids: IdMap) -> Features:
         InputError: an id occurs twice, or the name of a field contains ``=``.
     """
     rows = ids.rows(table[key])
-    table, rows = table[rows >= 0], rows[rows >= 0]
+    table = table[rows >= 0]
+    rows = rows[rows >= 0]
     if len(np.unique(rows)) < len(rows):
         raise InputError(f"the table of features repeats a {key}: keep one row per {key}")
-    parts, names = [csr_array((len(table), 0), dtype=np.float32)], []
+    parts = [csr_array((len(table), 0), dtype=np.float32)]
+    names = []
     for name in table.columns:
         if name == key or str(name).startswith("_"):
             continue

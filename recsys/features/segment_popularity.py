@@ -222,7 +222,8 @@ def fit_segments(
     positions = pd.Index(users[USER]).get_indexer(pd.Index(train.users.ids.astype(str), dtype=object))
     key_of = np.append(codes, -1)[positions]
     liked = train.value > 0
-    user, item = train.user[liked], train.item[liked]
+    user = train.user[liked]
+    item = train.item[liked]
     likers = np.unique(user)
     popular = np.bincount(item, minlength=len(train.items)) / max(1, len(likers))
     n = np.bincount(key_of[likers] + 1, minlength=len(keys) + 1)[1:]

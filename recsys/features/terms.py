@@ -65,7 +65,8 @@ def weigh_terms(features: Features, scheme: Scheme = "tfidf", weights: dict[str,
 
 
 def _weigh_fields(features: Features, scheme: Scheme, weights: dict[str, float]) -> csr_array:
-    parts, columns = [], []
+    parts = []
+    columns = []
     for name, field_columns in columns_by_field(features).items():
         block = csr_array(features.matrix[:, field_columns])
         parts.append(weights.pop(name, 1.0) * normalize(_damp_and_idf(block, scheme)))

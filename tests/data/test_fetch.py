@@ -116,7 +116,7 @@ def test_goes_on_after_broken_connections(site, tmp_path, ranges):
 
 def test_a_second_call_goes_on_where_the_first_gave_up(site, tmp_path):
     site.cuts = [500] + [0] * fetching.TRIES
-    with pytest.raises(InputError, match=r"goes on from there"):
+    with pytest.raises(InputError, match=r"the same command resumes it"):
         fetch_data_set("ml-latest-small", tmp_path)
     assert not (tmp_path / "ml-latest-small").exists()
     site.asked.clear()

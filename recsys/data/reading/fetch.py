@@ -142,7 +142,8 @@ def _resume(url: str, path: Path, start: int, progress: Progress) -> bool:
         if response.status == 206 and span and int(span.group(1)) == start:
             total = int(span.group(2))
         else:
-            start, total = 0, int(response.headers.get("Content-Length") or 0)
+            start = 0
+            total = int(response.headers.get("Content-Length") or 0)
         with path.open("r+b" if start else "wb") as file:
             file.seek(start)
             while block := response.read(BLOCK):

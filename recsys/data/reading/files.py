@@ -147,9 +147,11 @@ def read_header(
         name.isdigit() and name not in fields for name in reading.columns.values()
     )
     if reading.header is False or (reading.header is None and positions):
-        names, skip = [str(position) for position in range(len(fields))], 0
+        names = [str(position) for position in range(len(fields))]
+        skip = 0
     else:
-        names, skip = fields, 1
+        names = fields
+        skip = 1
     repeated = {name for name in names if names.count(name) > 1 and name in mapping.values()}
     if repeated:
         raise InputError(f"{source}: the header names {', '.join(sorted(repeated))} twice. Rename one.")
@@ -165,7 +167,7 @@ def _read_delimited(
     source: Source, delimiter: str, mapping: dict[str, str], reading: ReadSettings, all_columns: bool
 ) -> Iterator[RawChunk]:
     names, skip = read_header(source, delimiter, mapping, reading)
-    positions = {column: names.index(theirs) for column, theirs in choose_columns(names, mapping).items()}
+    positions = {column: names.index(source_name) for column, source_name in choose_columns(names, mapping).items()}
     if all_columns:
         positions |= {name: position for position, name in enumerate(names) if position not in positions.values()}
     selected = sorted(set(positions.values()))
@@ -240,7 +242,8 @@ class _Recoded(io.RawIOBase):
 
 
 def _read_json_lines(source: Source, mapping: dict[str, str], reading: ReadSettings, all_columns: bool) -> RawChunk:
-    lines, records = [], []
+    lines = []
+    records = []
     for number, line in enumerate(_text_lines(source, reading), start=1):
         if line.strip():
             lines.append((number, line.rstrip("\r\n")))

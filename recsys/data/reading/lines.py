@@ -121,7 +121,8 @@ class EndlessRowError(Exception):
 
     def __init__(self, line: int, problem: str) -> None:
         super().__init__(line, problem)
-        self.line, self.problem = line, problem
+        self.line = line
+        self.problem = problem
 
 
 def read_row_blocks(
@@ -138,7 +139,9 @@ def read_row_blocks(
     """
     slots = np.full(columns, -1, dtype=np.int32)
     slots[positions] = np.arange(len(positions), dtype=np.int32)
-    rest, line, final = b"", 1, False
+    rest = b""
+    line = 1
+    final = False
     while not final:
         piece = stream.read(BLOCK)
         final = not piece
@@ -146,7 +149,9 @@ def read_row_blocks(
         data = np.frombuffer(rest + piece[start:], dtype=np.uint8)
         most = int(np.count_nonzero(data == LF) + np.count_nonzero(data == CR)) + 1
         begins, ends = (np.zeros((len(positions), most), dtype=np.int32) for _ in range(2))
-        rows, lines, flags = np.zeros(most + 1, np.int32), np.zeros(most, np.int64), np.zeros((2, most), np.bool_)
+        rows = np.zeros(most + 1, np.int32)
+        lines = np.zeros(most, np.int64)
+        flags = np.zeros((2, most), np.bool_)
         n, used, line = _tokenise(data, final, ord(delimiter), slots, line, begins, ends, rows, lines, flags)
         if final and used < len(data):
             raise EndlessRowError(line, "a quote is opened here and never closed")
@@ -191,17 +196,22 @@ def _tokenise(
     """Fill in the fields of each row that ends in ``data``; return (rows, bytes used, line of the
     next row).
     """
-    n, byte, size = 0, 0, len(data)
+    n = 0
+    byte = 0
+    size = len(data)
     while byte < size:
-        rows[n], lines[n] = byte, line
-        blank, field = data[byte] == LF or data[byte] == CR, 0
+        rows[n] = byte
+        lines[n] = line
+        blank = data[byte] == LF or data[byte] == CR
+        field = 0
         while not blank:
             begin, end, byte, escaped, line_ends = _scan_field(data, byte, final, delimiter)
             if byte < 0:
                 return n, rows[n], lines[n]
             line += line_ends
             if field < len(slots) and slots[field] >= 0:
-                begins[slots[field], n], ends[slots[field], n] = begin, end
+                begins[slots[field], n] = begin
+                ends[slots[field], n] = end
                 flags[1, n] |= escaped
             field += 1
             if byte == size or data[byte] != delimiter:
@@ -228,7 +238,9 @@ def _scan_field(data: np.ndarray, byte: int, final: bool, delimiter: int) -> tup
     The position is that of the delimiter or line end; it is -1 if the data end before the field
     does.
     """
-    size, escaped, line_ends = len(data), False, 0
+    size = len(data)
+    escaped = False
+    line_ends = 0
     begin = end = byte
     quoted = byte < size and data[byte] == QUOTE
     if quoted:
@@ -298,12 +310,16 @@ def _parse_numbers(
     """
     for row in range(len(begins)):
         state[row] = ODD
-        byte, end = begins[row], ends[row]
+        byte = begins[row]
+        end = ends[row]
         if escaped[row] or byte == end:
             continue
         negative = data[byte] == MINUS
         byte += negative or data[byte] == PLUS
-        mantissa, digits, decimals, point = 0, 0, 0, False
+        mantissa = 0
+        digits = 0
+        decimals = 0
+        point = False
         while byte < end and (ZERO <= data[byte] <= NINE or (data[byte] == POINT and not point)):
             if data[byte] == POINT:
                 point = True

@@ -121,7 +121,7 @@ class IdNumbers:
             if fit.all():
                 self._dtypes.add(np.dtype(np.int64))
                 return self._integers(numbers)
-            self._texts = {str(number): place for place, number in enumerate(self._found[: self._count])}
+            self._texts = {str(number): code for code, number in enumerate(self._found[: self._count])}
         numbers_by_text = self._texts
         return np.array([numbers_by_text.setdefault(text, len(numbers_by_text)) for text in distinct], dtype=np.int32)
 
@@ -129,7 +129,8 @@ class IdNumbers:
         if self._texts is not None:
             codes, distinct = pd.factorize(ids)
             return self._text(pd.Index(distinct.astype(str), dtype=object))[codes]
-        numbers, done = np.empty(len(ids), dtype=np.int32), 0
+        numbers = np.empty(len(ids), dtype=np.int32)
+        done = 0
         while True:
             done, self._count = _number_integers(ids, done, self._table, self._found, self._count, numbers)
             if done == len(ids):
@@ -190,7 +191,9 @@ def _number_integers(
         if table[1, slot] == EMPTY:
             if n_distinct == len(distinct):
                 return row, n_distinct
-            table[0, slot], table[1, slot], distinct[n_distinct] = ids[row], n_distinct, ids[row]
+            table[0, slot] = ids[row]
+            table[1, slot] = n_distinct
+            distinct[n_distinct] = ids[row]
             n_distinct += 1
         numbers[row] = table[1, slot]
     return len(ids), n_distinct

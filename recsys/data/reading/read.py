@@ -294,7 +294,8 @@ def _append_chunks(
     source: Any, reading: ReadSettings, sink: Log | list[pd.DataFrame], unit: TimeUnit | None, all_columns: bool
 ) -> Refusals:
     name = str(source) if isinstance(source, Source) else EVENTS.name
-    refusals, time_counts = Refusals(), np.zeros(3, dtype=np.int64)
+    refusals = Refusals()
+    time_counts = np.zeros(3, dtype=np.int64)
     for chunk in _prefetch(_read_source(source, name, reading, all_columns)):
         _require_columns(chunk, reading)
         if TIME in chunk.table and reading.time_unit is None:
@@ -369,7 +370,8 @@ def read_attributes(source: Any, kind: TableSchema, reading: ReadSettings, refus
 
 def check_refused_share(source: str | Source, refusals: Refusals, reading: ReadSettings) -> None:
     """Raise InputError if there are no rows or if too many of them were refused."""
-    refused, total = refusals.refused, refusals.total
+    refused = refusals.refused
+    total = refusals.total
     if not total:
         raise InputError(f"{source}: no rows: the file is empty, or has nothing but a header.")
     if refused < total and refused <= reading.max_refused_share * total:

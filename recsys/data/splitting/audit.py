@@ -118,7 +118,8 @@ def describe_drift(train: np.ndarray, test: np.ndarray, means: list[float]) -> d
     two random parts of these sizes would show, ½ Σ E|difference| with the difference of an item's
     shares taken as normal, and never more than its two means. ``mean_value``: of train and of test.
     """
-    n, m = int(train.sum()), int(test.sum())
+    n = int(train.sum())
+    m = int(test.sum())
     pooled = (train + test) / (n + m)
     chance = np.minimum(np.sqrt(2 / np.pi * pooled * (1 - pooled) * (1 / n + 1 / m)), 2 * pooled)
     return {
@@ -143,11 +144,13 @@ def _repeated_pairs(history: Interactions, test: Interactions) -> np.ndarray:
 
 def _shared_rows(history: pd.DataFrame, test: pd.DataFrame, split: Split, repeated: np.ndarray) -> int:
     """Count the test rows that equal a history row in user, item and (if there is one) timestamp."""
-    users, items = split.history.users, split.history.items
+    users = split.history.users
+    items = split.history.items
     repeated = np.sort(repeated)
 
     def in_repeated_pairs(events: pd.DataFrame) -> pd.DataFrame:
-        user, item = users.rows_int32(events[USER]), items.rows_int32(events[ITEM])
+        user = users.rows_int32(events[USER])
+        item = items.rows_int32(events[ITEM])
         rows = np.flatnonzero(pairs.keys_contain(user, item, len(items), repeated))
         time = events[TIME].to_numpy()[rows] if TIME in events else 0.0
         return pd.DataFrame({"user": user[rows], "item": item[rows], "time": time})

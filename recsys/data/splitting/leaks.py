@@ -183,7 +183,8 @@ def _test_statistics(
     """Return statistic -> (its values in the test by id, the controls: all statistics of train by
     id).
     """
-    learnt, tested = _statistics(train, key), _statistics(test, key)
+    learnt = _statistics(train, key)
+    tested = _statistics(test, key)
     tested["number of rows"] = tested["number of rows"].reindex(learnt["number of rows"].index, fill_value=0)
     return {name: (statistic, learnt) for name, statistic in tested.items()}
 

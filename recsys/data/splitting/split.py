@@ -42,7 +42,8 @@ def split(
         InputError: no timestamps where the rule needs them, or an empty train or test part.
         ConfigError: an event type without a weight, or decay or sessions without timestamps.
     """
-    weighting, filters = weighting or WeightSettings(), filters or FilterSettings()
+    weighting = weighting or WeightSettings()
+    filters = filters or FilterSettings()
     check_event_types(events, weighting)
     side = assign_sides(events, rule)
     train_rows, history_only, test_rows = (

@@ -235,7 +235,9 @@ def _rank_in_user(events: pd.DataFrame, time: np.ndarray) -> tuple[np.ndarray, n
     """
     user, item = (IdMap.of(events[column]).rows_int32(events[column]) for column in (USER, ITEM))
     order = np.lexsort((item, time, user))
-    user, time, item = user[order], time[order], item[order]
+    user = user[order]
+    time = time[order]
+    item = item[order]
     of_user, total = _run_bounds(np.diff(user) != 0)
     of_equals, length = _run_bounds((np.diff(user) != 0) | (np.diff(time) != 0) | (np.diff(item) != 0))
     standing = np.empty((3, len(order)), dtype=np.int64)
