@@ -180,7 +180,7 @@ def test_items_and_users_in_memory():
 @pytest.mark.parametrize(
     ("table", "says"),
     [
-        (pd.DataFrame({"user_id": [1, "a"], "item_id": [1, 2]}), "Make each column one type"),
+        (pd.DataFrame({"user_id": [1, "a"], "item_id": [1, 2]}), "Give each column one type"),
         (pd.DataFrame({"user": [1], "item_id": [1]}), "No column 'user_id'. Did you mean 'user'"),
         (pd.DataFrame({"user_id": [1.5], "item_id": [1]}), "ids must be text or integers"),
         (pd.DataFrame([[1, 2, 3]], columns=["user_id", "item_id", "item_id"]), "two columns 'item_id'"),
