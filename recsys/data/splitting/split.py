@@ -20,7 +20,7 @@ from recsys.errors import InputError
 from recsys.schema import EVENT, ITEM, TIME, USER
 from recsys.types import IdMap, Split
 
-WEIGHTLESS = "all events of train or of test have weight 0: give some event types another weight."
+WEIGHTLESS = "every event of train or of test has weight 0: give some event types another weight."
 
 
 def split(
