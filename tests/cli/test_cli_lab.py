@@ -33,7 +33,7 @@ def test_page_and_json(world_files, tmp_path, capsys):
     page.feed((folder / "lab.html").read_text(encoding="utf-8"))
     assert page.tags.count("svg") == 3
     assert "script" not in page.tags
-    assert "Is this ranking mine or a stranger's?" in page.seen
+    assert "Is this ranking from my model or from another user's?" in page.seen
 
 
 def test_a_folder_that_cannot_be_is_said_before_the_work(tmp_path, capsys):
