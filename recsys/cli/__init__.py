@@ -15,7 +15,8 @@ from recsys.cli.application import app
 from recsys.errors import RecsysError
 
 VERBS = (
-    "demo run tune plan route check data lists onboard evaluate report compare agree lab ab bundle update track doctor"
+    "demo run tune plan route check data recommend similar explain onboard"
+    " evaluate report compare agree lab ab bundle update track doctor"
 ).split()
 """The modules of the verbs, in the order of `recsys --help`."""
 

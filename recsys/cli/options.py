@@ -17,7 +17,8 @@ Overrides = Annotated[
 RunOrBundle = Annotated[Path, typer.Argument(help="A run folder of `recsys run`, or a bundle of one.")]
 
 ModelName = Annotated[
-    str | None, typer.Option("--model", help="Which model of the run. Default: the last one in its report.")
+    str | None,
+    typer.Option("--model", help="Which model of the run. Default: the best by the first metric of the run."),
 ]
 
 TableOut = Annotated[

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recsys.cli import lists, run_verb
+from recsys.cli import explain, recommend, run_verb, similar
 from recsys.data.synthetic import film_world, write_world
 
 pytestmark = pytest.mark.slow
@@ -197,7 +197,7 @@ def test_a_table_goes_to_a_file_or_it_is_said_why_not(run, tmp_path, capsys):
         assert f"error: {place}: cannot be written" in err
 
 
-@pytest.mark.parametrize("verb", [lists.recommend, lists.similar, lists.explain])
+@pytest.mark.parametrize("verb", [recommend.recommend, similar.similar, explain.explain])
 def test_what_examples_ask_for_is_in_the_world_of_the_demo(verb):
     world = film_world(events=1000)  # of as many users and items
     known = {*world.users["user_id"], *world.users["country"], *world.items["item_id"]}

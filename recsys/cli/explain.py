@@ -1,0 +1,69 @@
+"""The verb explain: why a user gets an item."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+import typer
+
+from recsys.cli.application import LISTS, app
+from recsys.cli.console import out
+from recsys.cli.options import ModelName, RunOrBundle
+from recsys.cli.saved_items import item_row
+
+
+@app.command(rich_help_panel=LISTS)
+def explain(
+    run: RunOrBundle,
+    user: Annotated[str, typer.Option(help="A user id.")],
+    item: Annotated[str, typer.Option(help="An item id.")],
+    k: Annotated[int, typer.Option("-k", min=1, help="The number of lines of each kind, at most.")] = 10,
+    model: ModelName = None,
+) -> None:
+    """Print why a user gets an item: what each history item, word or part adds.
+
+    The lines of a kind sum to the score; those of history items together with the part that is the same for everyone,
+    if the model has one. A line says so if they sum to something else, as for new items of a hybrid.
+
+    Example: recsys explain runs/demo --user u0001 --item f0007
+    """
+    from recsys.models.combining.cascade import Cascade
+    from recsys.saved.open_model import open_model
+
+    saved = open_model(run, model)
+    history = saved.histories([user])
+    row = item_row(saved, item)
+    name = saved.name
+    recommender = saved.recommender(pd.DataFrame({"user_id": [user]}))
+    if isinstance(recommender, Cascade):
+        name, recommender = recommender.scoring_member(history) or (name, recommender)
+    explanation = recommender.explain(history, row)
+    if np.isnan(explanation.score):
+        missing = "the item" if recommender.can_score(history)[0] else "the user's history"
+        out.print(
+            f"{name}: no opinion, because {missing} has nothing that this model uses (likes in training, or features)",
+            markup=False,
+        )
+        return
+    out.print(f"{name}: score {explanation.score:.6g}", markup=False)
+    if explanation.note:
+        out.print(explanation.note, markup=False)
+    print_parts("part", explanation.members, k)
+    if explanation.history is not None:
+        ids = saved.history.items.ids_of(history.values.indices).tolist()
+        print_parts("history item", dict(zip(ids, explanation.history.tolist(), strict=True)), k)
+        if explanation.constant:
+            out.print(f"{explanation.constant:+.6f}  the item's own, the same for everyone", markup=False)
+    print_parts("feature", explanation.features, k)
+
+
+def print_parts(kind: str, parts: dict[Any, float], k: int) -> None:
+    """Print the ``k`` largest parts of a score, one per line, and the sum of the rest."""
+    largest = sorted(parts.items(), key=lambda part: -abs(part[1]))
+    for key, value in largest[:k]:
+        out.print(f"{value:+.6f}  {kind} {key}", markup=False)
+    if len(largest) > k:
+        rest = sum(value for _, value in largest[k:])
+        out.print(f"{rest:+.6f}  {len(largest) - k} more of the kind {kind}", markup=False)

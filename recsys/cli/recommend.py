@@ -1,0 +1,170 @@
+"""The verb recommend: lists for some users."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import pandas as pd
+import typer
+from scipy.sparse import csr_array
+
+from recsys.cli.application import LISTS, app
+from recsys.cli.console import log, print_or_save
+from recsys.cli.options import ModelName, RunOrBundle, TableOut
+from recsys.cli.saved_items import csv_with_titles
+from recsys.errors import ConfigError, InputError
+from recsys.types import IdMap
+
+if TYPE_CHECKING:
+    from recsys.saved.open_model import SavedModel
+
+POOL = 100
+"""A reranked list is chosen among at least this number of items."""
+
+
+@app.command(rich_help_panel=LISTS)
+def recommend(
+    run: RunOrBundle,
+    user: Annotated[
+        list[str] | None, typer.Option(help="A user id (repeatable). An unknown user gets the fallback.")
+    ] = None,
+    users: Annotated[
+        Path | None,
+        typer.Option(help="A file of user ids, one per line; or a CSV: user_id, and columns that give segments."),
+    ] = None,
+    attributes: Annotated[
+        list[str] | None,
+        typer.Option("--with", help="An attribute of users without a history: country=DE (repeatable)."),
+    ] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="The length of each list.")] = 10,
+    rules: Annotated[Path | None, typer.Option(help="A TOML file of business rules.")] = None,
+    diverse: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Prefer unlike items (MMR): 1 changes nothing, 0 looks at likeness alone."),
+    ] = None,
+    calibrate: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Bring the mix of --by closer to that of the user: 1 changes nothing."),
+    ] = None,
+    by: Annotated[
+        str | None, typer.Option(help="The column for --calibrate. Default: the first that holds lists.")
+    ] = None,
+    explore: Annotated[
+        float | None,
+        typer.Option(help="Draw the list at random: near 0 hardly; at 0.1 the best items are likely; at 1 few are."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The seed of --explore; the same seed gives the same list.")] = 0,
+    model: ModelName = None,
+    save: TableOut = None,
+) -> None:
+    """Print the best items of some users as CSV: user_id, item_id, rank, score, source.
+
+    Example: recsys recommend runs/demo --user u0001 -k 5
+
+    A new user, if the run has segments: recsys recommend RUN --user me --with country=Arvenia
+
+    More variety: recsys recommend runs/demo --user u0001 --diverse 0.7
+    """
+    from recsys.data.hashing import id_bits
+    from recsys.ranking import rank, rerank
+    from recsys.ranking.business_rules import compile_rules
+    from recsys.ranking.business_rules import load as load_rules
+    from recsys.saved.open_model import open_model
+    from recsys.types import SHORTFALL
+
+    rerankers = {"--diverse": diverse, "--calibrate": calibrate, "--explore": explore}
+    chosen_rerankers = [option for option, value in rerankers.items() if value is not None]
+    if len(chosen_rerankers) > 1:
+        raise ConfigError(f"{' and '.join(chosen_rerankers)}: give one of them.")
+    if by is not None and calibrate is None:
+        raise ConfigError("--by names the column of --calibrate, which is not given.")
+    user_table = read_user_table(user or [], users)
+    saved = open_model(run, model)
+    user_ids = IdMap.of(user_table["user_id"])
+    if attributes:
+        user_table = user_table.assign(**parse_attributes(attributes, saved))
+    compiled = None
+    if rules:
+        compiled = compile_rules(load_rules(rules), user_ids, saved.history.items, saved.items)
+        log.print(f"rules removed: {compiled.removed}", markup=False)
+        for name, ids in compiled.unknown.items():
+            log.print(f"rule {name}: unknown ids {ids[:10]}{' …' if len(ids) > 10 else ''}", markup=False)
+    histories = saved.histories(user_ids.ids)
+    length = max(POOL, 5 * k) if chosen_rerankers else k
+    lists = rank.recommend(saved.recommender(user_table), histories, length, rules=compiled)
+    if diverse is not None:
+        lists = rerank.mmr(lists, item_terms(saved), k, diverse)
+    elif calibrate is not None:
+        lists = rerank.calibrated(lists, item_shares(saved, by), histories.values, k, calibrate)
+    elif explore is not None:
+        lists = rerank.explore(lists, k, explore, seed, id_bits(user_ids.ids))
+    for row in np.flatnonzero(lists.shortfall):
+        log.print(f"user {user_ids.ids[row]}: short list, {SHORTFALL[lists.shortfall[row]]}", markup=False)
+    print_or_save(csv_with_titles(saved, rank.topk_table(lists, user_ids, saved.history.items)), save)
+
+
+def read_user_table(ids: list[str], path: Path | None) -> pd.DataFrame:
+    """Return the users to recommend to, by id, each once: ``user_id``, and the other columns of the file."""
+    tables = [pd.DataFrame({"user_id": ids}, dtype=object)]
+    if path:
+        tables.append(read_user_file(path))
+    table = pd.concat(tables).drop_duplicates("user_id").sort_values("user_id", ignore_index=True)
+    if table.empty:
+        raise InputError("nobody to recommend to: give --user ID or --users FILE.")
+    return table
+
+
+def read_user_file(path: Path) -> pd.DataFrame:
+    """Return the users of a file as text: ``user_id``, and the other columns of a CSV that has this header."""
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from error
+    header = [cell.strip() for cell in next(csv.reader(lines[:1]), [])]
+    if "user_id" not in header:
+        return pd.DataFrame({"user_id": lines}, dtype=object)
+    rows = list(csv.reader(lines))
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(header):
+            raise InputError(f"{path}, row {number}: {len(row)} fields, but the header has {len(header)}.")
+    return pd.DataFrame(rows[1:], columns=header, dtype=object)
+
+
+def parse_attributes(pairs: list[str], saved: SavedModel) -> dict[str, str]:
+    """Return the attributes that ``--with`` gives, and warn if train has no segment with these values."""
+    from recsys.features.segment_popularity import parse_user_attributes
+
+    if saved.segments is None:
+        raise InputError(
+            "--with: this run has no segments: run it with [recommend] fallback = 'segment' and segment = 'COLUMN'."
+        )
+    values = parse_user_attributes(pairs, saved.segments)
+    if saved.segments.rows(pd.DataFrame([values]))[0] < 0:
+        log.print(f"--with {' '.join(pairs)}: no such segment in train: popular items", markup=False)
+    return values
+
+
+def item_terms(saved: SavedModel) -> csr_array:
+    """Return the weighted terms of the items, float32 csr (items, terms), rows of length 1."""
+    from recsys.features.encoding import encode_features
+    from recsys.features.terms import weigh_terms
+
+    encoded = encode_features(saved.items, "item_id", saved.history.items)
+    if not encoded.matrix.nnz:
+        raise InputError("this run's items have no attributes to be alike by: give [data] items a table.")
+    return weigh_terms(encoded)
+
+
+def item_shares(saved: SavedModel, column: str | None) -> csr_array:
+    """Return the shares of the values of a column for each item, float64 csr (items, values)."""
+    from sklearn.preprocessing import normalize
+
+    from recsys.evaluation.beyond import attributes
+
+    values = attributes(column, saved.history.items, saved.items)
+    if values is None:
+        raise InputError("this run's items have no column that holds lists: name another with --by.")
+    return normalize(values, norm="l1")

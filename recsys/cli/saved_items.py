@@ -1,0 +1,27 @@
+"""What recommend, similar and explain share: items of a saved model by id, and lists with titles."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from recsys.errors import InputError, suggest_nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from recsys.saved.open_model import SavedModel
+
+
+def item_row(saved: SavedModel, item: str) -> int:
+    """Return the row of an item; InputError, with the nearest id, for an unknown item."""
+    row = int(saved.history.items.rows([item])[0])
+    if row < 0:
+        raise InputError(f"no item {item!r} in this run.{suggest_nearest(item, map(str, saved.history.items.ids))}")
+    return row
+
+
+def csv_with_titles(saved: SavedModel, table: pd.DataFrame) -> str:
+    """Return a table of lists as CSV, with a column of titles if the items have titles."""
+    if "title" in saved.items:
+        table = table.merge(saved.items[["item_id", "title"]], on="item_id", how="left")
+    return table.to_csv(index=False)

@@ -1,0 +1,36 @@
+"""The verb similar: what goes with an item."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+import typer
+from scipy.sparse import csr_array
+
+from recsys.cli.application import LISTS, app
+from recsys.cli.options import ModelName, RunOrBundle
+from recsys.cli.saved_items import csv_with_titles, item_row
+from recsys.types import IdMap
+
+
+@app.command(rich_help_panel=LISTS)
+def similar(
+    run: RunOrBundle,
+    item: Annotated[str, typer.Argument(help="An item id.")],
+    k: Annotated[int, typer.Option("-k", min=1, help="The length of the list.")] = 10,
+    model: ModelName = None,
+) -> None:
+    """Print what the model recommends to a user whose history is this one item.
+
+    Example: recsys similar runs/demo f0001
+    """
+    from recsys.ranking import rank
+    from recsys.saved.open_model import open_model
+
+    saved = open_model(run, model)
+    row = item_row(saved, item)
+    one = csr_array((np.ones(1, np.float32), [row], [0, 1]), shape=(1, len(saved.history.items)))
+    lists = rank.recommend(saved.model, one, k)
+    table = rank.topk_table(lists, IdMap.of(["?"]), saved.history.items).drop(columns="user_id")
+    print(csv_with_titles(saved, table), end="")
