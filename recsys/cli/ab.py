@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 EQUAL_ARMS = {"control": 0.5, "treatment": 0.5}
 
 Arms = Annotated[
-    list[str] | None, typer.Option("--arm", help="NAME=SHARE (repeatable). Default: control=0.5 and treatment=0.5.")
+    list[str] | None,
+    typer.Option("--arm", help="NAME=SHARE (repeatable). Default: control=0.5 and treatment=0.5."),
 ]
 
 ab = typer.Typer(no_args_is_help=True, help="Plan and analyse the A/B test that follows: plan, assign, analyse.")
@@ -35,16 +36,20 @@ def plan(
     lift: Annotated[float | None, typer.Option(help="The relative change to detect: 0.05 is +5 %.")] = None,
     run: Annotated[Path | None, typer.Option(help="Take the lift that this run measured offline instead.")] = None,
     model: Annotated[
-        str | None, typer.Option(help="The model of the run. Default: the best by its first metric.")
+        str | None,
+        typer.Option(help="The model of the run. Default: the best by its first metric."),
     ] = None,
     sd: Annotated[
-        float | None, typer.Option(help="The standard deviation of the outcome. Default: the outcome is a rate.")
+        float | None,
+        typer.Option(help="The standard deviation of the outcome. Default: the outcome is a rate."),
     ] = None,
     correlation: Annotated[
-        float, typer.Option(help="Correlation of the outcome with its value before the test, for CUPED.")
+        float,
+        typer.Option(help="Correlation of the outcome with its value before the test, for CUPED."),
     ] = 0.0,
     daily: Annotated[
-        int | None, typer.Option(min=1, help="New users per day in all arms together, to print the duration.")
+        int | None,
+        typer.Option(min=1, help="New users per day in all arms together, to print the duration."),
     ] = None,
     power: Annotated[float, typer.Option(min=0.5, max=0.99, help="The chance of detecting a true change.")] = 0.8,
     as_json: Json = False,
@@ -92,7 +97,7 @@ def offline_lifts(run: Path, model: str | None) -> dict[str, float]:
 
     reader = Run(RunFolder.open(run))
     differences = reader.metrics["differences"]
-    name = model or reader.best
+    name = model or reader.best_model
     if name not in differences:
         raise ConfigError(
             f"{run}: no model '{name}' with a difference from the baseline.{suggest_nearest(str(name), differences)}"
@@ -151,7 +156,8 @@ def analyse(
     control: Annotated[str, typer.Option(help="The arm that the others are compared with.")] = "control",
     arms: Arms = None,
     expected: Annotated[
-        float | None, typer.Option(help="The difference that was planned for, in the unit of the outcome.")
+        float | None,
+        typer.Option(help="The difference that was planned for, in the unit of the outcome."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -159,7 +165,11 @@ def analyse(
 
     Example: recsys ab analyse outcomes.csv --expected 0.002
     """
-    from recsys.evaluation.testing.ab_test import SAMPLE_RATIO_ALPHA, analyse_experiment, sample_ratio_pvalue
+    from recsys.evaluation.testing.ab_test import (
+        SAMPLE_RATIO_ALPHA,
+        analyse_experiment,
+        sample_ratio_pvalue,
+    )
 
     table = read_outcomes(outcomes)
     results = analyse_experiment(table, control=control, expected=expected)

@@ -25,7 +25,11 @@ def agree(
     list_b: Annotated[Path, typer.Argument(help="The other list, in either form.")],
     measures: Annotated[
         list[str] | None,
-        typer.Option("-m", "--measure", help="tau_b, rbo[p=0.8], overlap@10, … (repeatable). Default: tau_b and rbo."),
+        typer.Option(
+            "-m",
+            "--measure",
+            help="tau_b, rbo[p=0.8], overlap@10, … (repeatable). Default: tau_b and rbo.",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -48,14 +48,17 @@ def compare(
         typer.Argument(help="Run folders, or tables of lists; the others are compared with the first."),
     ],
     model: Annotated[
-        str | None, typer.Option(help="The model of each run. Default: the only one that is not a baseline.")
+        str | None,
+        typer.Option(help="The model of each run. Default: the only one that is not a baseline."),
     ] = None,
     truth: Annotated[Path | None, typer.Option(help="For tables of lists: what the users chose.")] = None,
     metrics: Annotated[
-        list[str] | None, typer.Option("-m", "--metric", help="For tables of lists: a metric (repeatable).")
+        list[str] | None,
+        typer.Option("-m", "--metric", help="For tables of lists: a metric (repeatable)."),
     ] = None,
     relevant: Annotated[
-        float | None, typer.Option(help="For tables of lists: the least value of a relevant row of the truth.")
+        float | None,
+        typer.Option(help="For tables of lists: the least value of a relevant row of the truth."),
     ] = None,
     fail_if: Annotated[
         list[str] | None,
@@ -228,7 +231,12 @@ def print_json(tables: dict[str, pd.DataFrame], choice: Choice, fired: list[str]
     record: dict[str, Any] = {
         name: table.to_dict(orient="index" if name == "means" else "records") for name, table in tables.items()
     }
-    record |= {"pick": choice.pick, "conclusive": choice.conclusive, "reasons": choice.reasons, "fired": fired}
+    record |= {
+        "pick": choice.pick,
+        "conclusive": choice.conclusive,
+        "reasons": choice.reasons,
+        "fired": fired,
+    }
     print(json.dumps(to_plain_json(record), ensure_ascii=False, allow_nan=False))
 
 

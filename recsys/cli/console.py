@@ -68,7 +68,12 @@ class Steps:
 @contextmanager
 def progress() -> Iterator[Steps]:
     """Yield a :class:`Steps`; its bars disappear when the block ends."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=log, transient=True, disable=not sys.stderr.isatty()) as bars:
         yield Steps(bars)
 
@@ -93,7 +98,13 @@ def models_table(runs: dict[str, dict[str, Any]]) -> Table:
         if position and models[position - 1][0] != name:
             table.add_section()
         means = [_format_mean(cells.get(metric)) for metric in metrics]
-        table.add_row(escape(name), escape(model), means[0], _format_interval(cells.get(metrics[0])), *means[1:])
+        table.add_row(
+            escape(name),
+            escape(model),
+            means[0],
+            _format_interval(cells.get(metrics[0])),
+            *means[1:],
+        )
     return table
 
 

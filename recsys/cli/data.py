@@ -50,5 +50,10 @@ def make(
 
     recipe = Recipe(users, items, events, seed, years=4.0)
     with progress() as steps:
-        generate_world(recipe, folder, file_format, progress=lambda done, total: steps("make users", done, total))
+        generate_world(
+            recipe,
+            folder,
+            file_format,
+            progress=lambda done, total: steps("make users", done, total),
+        )
     log.print(f"wrote events, items and users to {folder}", markup=False)

@@ -88,9 +88,17 @@ def _check_kernels() -> Finding:
         no_history = np.zeros(2, dtype=np.int64)
         items, _ = select_top_k(scores, no_history, np.zeros(0, dtype=np.int32), 2)
         if items.tolist() != [[1, 2]]:
-            return "broken", "kernels", f"a compiled function returned {items.tolist()}: reinstall numba"
+            return (
+                "broken",
+                "kernels",
+                f"a compiled function returned {items.tolist()}: reinstall numba",
+            )
     except Exception as error:
-        return "broken", "kernels", f"numba cannot compile ({error}): reinstall it; is the cache folder writable?"
+        return (
+            "broken",
+            "kernels",
+            f"numba cannot compile ({error}): reinstall it; is the cache folder writable?",
+        )
     return "ok", "kernels", f"compiled, {os.cpu_count()} cores"
 
 
@@ -103,7 +111,11 @@ def _check_java() -> Finding:
         java = find_java()
     except MissingExtra as error:
         return ("broken" if find_spec("pyspark") else "missing"), "Java", str(error)
-    return "ok", "Java", f"{java.version} ({java.home})" + "".join(f"; {note}" for note in java.notes)
+    return (
+        "ok",
+        "Java",
+        f"{java.version} ({java.home})" + "".join(f"; {note}" for note in java.notes),
+    )
 
 
 def _check_spark() -> Finding:

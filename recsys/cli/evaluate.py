@@ -15,7 +15,10 @@ from recsys.cli.options import Json
 
 @app.command(rich_help_panel=DECISIONS)
 def evaluate(
-    recs: Annotated[Path, typer.Argument(help="A table of lists (CSV or Parquet): user_id, item_id, rank[, score].")],
+    recs: Annotated[
+        Path,
+        typer.Argument(help="A table of lists (CSV or Parquet): user_id, item_id, rank[, score]."),
+    ],
     truth: Annotated[Path, typer.Argument(help="What the users chose: user_id, item_id[, value].")],
     metrics: Annotated[
         list[str] | None, typer.Option("-m", "--metric", help="ndcg@10, recall@20, … (repeatable).")
@@ -41,7 +44,10 @@ def evaluate(
     ] = None,
     sampled: Annotated[
         int | None,
-        typer.Option(min=1, help="The lists rank only this number of sampled candidates; metric names will say so."),
+        typer.Option(
+            min=1,
+            help="The lists rank only this number of sampled candidates; metric names will say so.",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -64,7 +64,12 @@ def lab(
         print(text)
         return
     table_of_answers = Table(
-        "question", "best", "next", "by", title="Which measure for which question", title_justify="left"
+        "question",
+        "best",
+        "next",
+        "by",
+        title="Which measure for which question",
+        title_justify="left",
     )
     for row in result["questions"]:
         best_two = [escape(f"{name} ({value:.3f})") for name, value in row["best"]]

@@ -22,5 +22,6 @@ ModelName = Annotated[
 ]
 
 TableOut = Annotated[
-    Path | None, typer.Option("--out", help="Write the table to this CSV file instead of printing it.")
+    Path | None,
+    typer.Option("--out", help="Write the table to this CSV file instead of printing it."),
 ]

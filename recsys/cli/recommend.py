@@ -29,7 +29,8 @@ POOL = 100
 def recommend(
     run: RunOrBundle,
     user: Annotated[
-        list[str] | None, typer.Option(help="A user id (repeatable). An unknown user gets the fallback.")
+        list[str] | None,
+        typer.Option(help="A user id (repeatable). An unknown user gets the fallback."),
     ] = None,
     users: Annotated[
         Path | None,
@@ -43,14 +44,23 @@ def recommend(
     rules: Annotated[Path | None, typer.Option(help="A TOML file of business rules.")] = None,
     diverse: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Prefer unlike items (MMR): 1 changes nothing, 0 looks at likeness alone."),
+        typer.Option(
+            min=0,
+            max=1,
+            help="Prefer unlike items (MMR): 1 changes nothing, 0 looks at likeness alone.",
+        ),
     ] = None,
     calibrate: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Bring the mix of --by closer to that of the user: 1 changes nothing."),
+        typer.Option(
+            min=0,
+            max=1,
+            help="Bring the mix of --by closer to that of the user: 1 changes nothing.",
+        ),
     ] = None,
     by: Annotated[
-        str | None, typer.Option(help="The column for --calibrate. Default: the first that holds lists.")
+        str | None,
+        typer.Option(help="The column for --calibrate. Default: the first that holds lists."),
     ] = None,
     explore: Annotated[
         float | None,

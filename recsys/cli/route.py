@@ -28,7 +28,8 @@ def route(
         typer.Option(help="The size of a log that is not here: events=3e8,users=3e7,items=50000[,attributes=4]."),
     ] = None,
     memory: Annotated[
-        int | None, typer.Option(min=1, help="MiB of memory to plan for. Default: what is free on this machine.")
+        int | None,
+        typer.Option(min=1, help="MiB of memory to plan for. Default: what is free on this machine."),
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -59,7 +59,10 @@ def choose_engine_and_models(settings: Config) -> Config:
     from recsys.route import choose_route, measure_log
 
     route = choose_route(measure_log(settings))
-    choices: dict[str, Any] = {"engine": route.engine, "models": {name: {} for name in route.models}}
+    choices: dict[str, Any] = {
+        "engine": route.engine,
+        "models": {name: {} for name in route.models},
+    }
     log.print(f"engine: {route.engine}. {route.reasons[0]}", markup=False)
     if "models" in missing:
         log.print(route.reasons[-1], markup=False)

@@ -13,7 +13,10 @@ from recsys.cli.application import DEPLOYMENT, app
 @app.command(rich_help_panel=DEPLOYMENT)
 def track(
     run: Annotated[Path, typer.Argument(help="A run folder of either engine.")],
-    to: Annotated[str, typer.Option(help="The tracking URI of MLflow: http://HOST:5000, sqlite:///mlflow.db, …")],
+    to: Annotated[
+        str,
+        typer.Option(help="The tracking URI of MLflow: http://HOST:5000, sqlite:///mlflow.db, …"),
+    ],
     experiment: Annotated[str, typer.Option(help="The experiment; it is made if there is none.")] = "recsys",
 ) -> None:
     """Log a run, its models, metrics and report to MLflow.

@@ -17,14 +17,17 @@ from recsys.cli.options import Overrides
 @app.command(rich_help_panel=RUNS)
 def tune(
     config: Annotated[
-        Path, typer.Argument(help="The config of a run that has ended; its [tune] section says what to search.")
+        Path,
+        typer.Argument(help="The config of a run that has ended; its [tune] section says what to search."),
     ],
     overrides: Overrides = None,
     folder: Annotated[
-        Path | None, typer.Option("--out", help="The folder of the study. Default: beside the run, as NAME-tune.")
+        Path | None,
+        typer.Option("--out", help="The folder of the study. Default: beside the run, as NAME-tune."),
     ] = None,
     curve: Annotated[
-        bool, typer.Option(help="On the local engine, also measure whether more data or capacity would help.")
+        bool,
+        typer.Option(help="On the local engine, also measure whether more data or capacity would help."),
     ] = True,
 ) -> None:
     """Search for better settings on the train part of a run. Call it again, or several times at once, to continue.

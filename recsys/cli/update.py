@@ -22,7 +22,8 @@ def update(
         Path | None, typer.Option(help="A bundle of a retrained run, to compare the lists with.")
     ] = None,
     retrain_at: Annotated[
-        float, typer.Option(help="Recommend a retrain when the new events add more than this to the drift.")
+        float,
+        typer.Option(help="Recommend a retrain when the new events add more than this to the drift."),
     ] = 0.05,
     as_json: Json = False,
 ) -> None:

@@ -90,7 +90,9 @@ def save(model: Recommender, folder: Path) -> None:
         for name in model.STATE:
             _write_array(folder / name, getattr(model, name))
     about |= {"members": list(model.members), "record": model.record}
-    (folder / "model.json").write_text(json.dumps({"format": FORMAT} | about, indent=1) + "\n", encoding="utf-8")
+    (folder / run_files.MODEL_CARD).write_text(
+        json.dumps({"format": FORMAT} | about, indent=1) + "\n", encoding="utf-8"
+    )
 
 
 def load(folder: Path) -> Recommender:

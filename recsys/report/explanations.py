@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array
 
+from recsys import run_files
 from recsys.models.combining.cascade import Cascade
 from recsys.recommender import Explanation, Recommender
 from recsys.report.run_reader import Run
@@ -28,10 +29,10 @@ class Explainer:
     run: Run
 
     @classmethod
-    def of(cls, run: Run) -> Explainer | None:
+    def for_run(cls, run: Run) -> Explainer | None:
         """Return the explainer of the run's best model; None when the run has not kept it."""
-        name = run.best
-        if name is None or not (run.folder.path / "model" / name).is_dir():
+        name = run.best_model
+        if name is None or not (run.folder.path / run_files.model_folder(name)).is_dir():
             return None
         items = IdMap.of(run.items[ITEM])
         return cls(name, open_item_side(run.folder, name, items), items, run)
@@ -68,7 +69,10 @@ class Explainer:
         parts = list(explanation.members.items())
         if not parts and explanation.history is not None:
             titles = [self.run.title(name) for name in self.items.ids_of(history.values.indices)]
-            parts = [*zip(titles, explanation.history, strict=True), ("the same for everyone", explanation.constant)]
+            parts = [
+                *zip(titles, explanation.history, strict=True),
+                ("the same for everyone", explanation.constant),
+            ]
         if not parts:
             return explanation.note
         total = sum(abs(value) for _, value in parts)

@@ -10,7 +10,13 @@ from recsys.report.parts import Report, ReportTable
 
 _LATEX = str.maketrans(
     {c: rf"\{c}" for c in "&%$#_{}"}
-    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "−": "$-$"}
+    | {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "–": "--",
+        "−": "$-$",
+    }
     | {"<": r"\textless{}", ">": r"\textgreater{}", "✓": r"$\checkmark$ "}
 )
 

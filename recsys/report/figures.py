@@ -20,7 +20,12 @@ LINE = "#040404"
 COLOURS = {INK: "var(--ink)", SOFT: "var(--soft)", ACCENT: "var(--accent)", LINE: "var(--line)"}
 """Placeholder -> the CSS variable that replaces it."""
 
-STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "recsys", "font.family": "sans-serif", "font.size": 10}
+STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "recsys",
+    "font.family": "sans-serif",
+    "font.size": 10,
+}
 
 
 def dots(cells: dict[str, tuple[float, list[float] | None]], label: str, neutral: float) -> str:

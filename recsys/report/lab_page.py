@@ -59,7 +59,8 @@ def _labelled(labelled: dict[str, Any]) -> Section:
         f" {labelled['left_out']:,} users with too few ratings were left out."
     )
     drawing = Drawing(
-        draw_labelled(labelled), "Own history against that of another user; the table below has the numbers."
+        draw_labelled(labelled),
+        "Own history against that of another user; the table below has the numbers.",
     )
     table = ReportTable("Own history against another user's", ["measure", "AUC", "95 %", "users"], rows)
     return Section("Own history or another user's", [text], tables=[table], figures=[drawing])
@@ -74,13 +75,21 @@ def _soundness(results: dict[str, Any]) -> Section:
         " the top."
     )
     distances = [
-        [f"{row['dispersion']:g}", f"{row['mean']:.2f}", f"{row['expected']:.2f}", f"{row['z']:+.2f}"]
+        [
+            f"{row['dispersion']:g}",
+            f"{row['mean']:.2f}",
+            f"{row['expected']:.2f}",
+            f"{row['z']:+.2f}",
+        ]
         for row in results["mallows"]
     ]
     tables = [
         ReportTable("Checks", ["measure", "result"], rows, 2),
         ReportTable(
-            "Mallows model: Kendall distance from the truth", ["dispersion", "mean", "closed form", "z"], distances, 0
+            "Mallows model: Kendall distance from the truth",
+            ["dispersion", "mean", "closed form", "z"],
+            distances,
+            0,
         ),
     ]
     return Section("Are the measures, and the simulations, sound", [text], warnings, tables)
@@ -111,16 +120,29 @@ def _top(results: dict[str, Any]) -> Section:
         f"How much a measure falls when the top or the bottom third is shuffled, and when two neighbours at either end "
         f"are swapped. {SCALE} Top weight: 0.5 if both ends count the same, 1 if only the top counts."
     )
-    heads = ["measure", "top weight", "shuffled top", "shuffled bottom", "swap at top", "swap at bottom"]
+    heads = [
+        "measure",
+        "top weight",
+        "shuffled top",
+        "shuffled bottom",
+        "swap at top",
+        "swap at bottom",
+    ]
     drawing = Drawing(top_weights(results), "Top weight: the table below has the numbers.")
     return Section(
-        "How much the top counts", [text], tables=[ReportTable("Top weight", heads, rows)], figures=[drawing]
+        "How much the top counts",
+        [text],
+        tables=[ReportTable("Top weight", heads, rows)],
+        figures=[drawing],
     )
 
 
 def _partial(results: dict[str, Any]) -> Section:
     parts = ("truncated", "tied", "subsampled")
-    heads = ["measure", *(f"{part}: {statistic}" for part in parts for statistic in ("bias", "deviation"))]
+    heads = [
+        "measure",
+        *(f"{part}: {statistic}" for part in parts for statistic in ("bias", "deviation")),
+    ]
     rows = [
         [
             name,
@@ -161,7 +183,11 @@ def _power(results: dict[str, Any]) -> Section:
     about = results["about"]
     ordered = sorted(results["measures"].items(), key=lambda row: -row[1]["power"]["all"])
     rows = [
-        [name, *(f"{row['power'][part]:.3f}" for part in ("all", "top", "bottom")), f"{row['null']:.3f}"]
+        [
+            name,
+            *(f"{row['power'][part]:.3f}" for part in ("all", "top", "bottom")),
+            f"{row['null']:.3f}",
+        ]
         for name, row in ordered
     ]
     tests = [[name, f"{size:.4f}"] for name, size in results["tests"].items()]
@@ -173,9 +199,15 @@ def _power(results: dict[str, Any]) -> Section:
     )
     tables = [
         ReportTable(
-            "Discriminative power", ["measure", "noisier", "worse top", "worse bottom", "under the null"], rows
+            "Discriminative power",
+            ["measure", "noisier", "worse top", "worse bottom", "under the null"],
+            rows,
         ),
-        ReportTable("Tests of independence: share of independent pairs reported as dependent", ["test", "size"], tests),
+        ReportTable(
+            "Tests of independence: share of independent pairs reported as dependent",
+            ["test", "size"],
+            tests,
+        ),
     ]
     return Section("Discriminative power and size", [text], tables=tables)
 

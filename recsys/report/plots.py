@@ -60,7 +60,13 @@ def heat(values: np.ndarray, names: list[str], title: str) -> str:
         return svg(figure)
 
 
-def lines(curves: dict[str, Any], x_label: str, y_label: str, marked: str | None, x: list[float] | None = None) -> str:
+def lines(
+    curves: dict[str, Any],
+    x_label: str,
+    y_label: str,
+    marked: str | None,
+    x: list[float] | None = None,
+) -> str:
     """Return one line per name over ``x`` (default 1, 2, …), with its name at its right end."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 3.4), layout="constrained")
@@ -110,7 +116,12 @@ def share_curve(shares: np.ndarray, label: str, y_label: str) -> str:
         figure = Figure(figsize=(7.2, 2.9), layout="constrained")
         axes = figure.add_subplot()
         counts = np.unique(np.geomspace(1, len(shares), num=min(len(shares), 200)).astype(int))
-        axes.plot(100 * counts / len(shares), 100 * np.cumsum(shares)[counts - 1], color=ACCENT, linewidth=2.2)
+        axes.plot(
+            100 * counts / len(shares),
+            100 * np.cumsum(shares)[counts - 1],
+            color=ACCENT,
+            linewidth=2.2,
+        )
         axes.plot([0, 100], [0, 100], color=SOFT, linewidth=1, linestyle=(0, (4, 3)))
         axes.set_xlabel(label, color=INK)
         axes.set_ylabel(y_label, color=INK)
@@ -134,7 +145,12 @@ def cloud(points: np.ndarray, labels: dict[int, str], x_label: str, y_label: str
         axes.plot(*points[~named].T, ".", color=SOFT, markersize=4, alpha=0.55, markeredgewidth=0)
         axes.plot(*points[named].T, "o", color=ACCENT, markersize=5)
         axes.margins(0.1)
-        _write_names(axes, {text: (points[row, 0], points[row, 1]) for row, text in labels.items()}, None, longest=26)
+        _write_names(
+            axes,
+            {text: (points[row, 0], points[row, 1]) for row, text in labels.items()},
+            None,
+            longest=26,
+        )
         axes.set_xlabel(x_label, color=INK)
         axes.set_ylabel(y_label, color=INK)
         axes.grid(color=LINE, linewidth=0.8)

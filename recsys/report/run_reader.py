@@ -53,7 +53,7 @@ class Run:
         return list(self.metrics["models"])
 
     @property
-    def best(self) -> str | None:
+    def best_model(self) -> str | None:
         """Return the model with the highest mean of the primary metric, None if no model has a mean.
 
         Baselines count only if there are no other models.

@@ -34,7 +34,11 @@ def _learning(metric: str, learning: dict[str, Any]) -> Section:
         f" {learning['train_value']:.4f} on the events that it was trained on, and {learning['value']:.4f} on others."
     )
     rows = [
-        [f"{row['share']:.1%}", f"{row['users']:,}", f"{row['value']:.4f} {format_interval(row['ci95'])}"]
+        [
+            f"{row['share']:.1%}",
+            f"{row['users']:,}",
+            f"{row['value']:.4f} {format_interval(row['ci95'])}",
+        ]
         for row in curve
     ]
     changes = [
@@ -44,7 +48,13 @@ def _learning(metric: str, learning: dict[str, Any]) -> Section:
     shares = [100 * row["share"] for row in curve]
     drawings = [
         Drawing(
-            plots.lines({metric: np.array([r["value"] for r in curve])}, "% of training users", metric, metric, shares),
+            plots.lines(
+                {metric: np.array([r["value"] for r in curve])},
+                "% of training users",
+                metric,
+                metric,
+                shares,
+            ),
             "The learning curve; the table below has the numbers.",
         )
     ]
@@ -57,7 +67,10 @@ def _learning(metric: str, learning: dict[str, Any]) -> Section:
         ReportTable("Changes", ["change", metric], changes),
     ]
     return Section(
-        "What would help", [text, *learning["findings"]], tables=tables if changes else tables[:1], figures=drawings
+        "What would help",
+        [text, *learning["findings"]],
+        tables=tables if changes else tables[:1],
+        figures=drawings,
     )
 
 

@@ -118,7 +118,7 @@ def open_item_side(run: RunFolder, name: str, items: IdMap) -> Recommender:
     """
     if not _is_spark_model(run, name):
         return models.load(run.path / run_files.model_folder(name))
-    params = run.read_json(f"model/{name}/params.json")
+    params = run.read_json(run_files.spark_params(name))
     if not params["implicit"]:
         raise RunFolderError(
             f"{run.path}: model {name} predicts ratings (implicit = false), which nothing here can rank by yet."
@@ -188,15 +188,14 @@ def _open_bundle(path: str | Path) -> SavedModel:
 
 
 def _is_spark_model(run: RunFolder, name: str) -> bool:
-    return (run.path / run_files.model_folder(name) / "params.json").exists()
+    return (run.path / run_files.spark_params(name)).exists()
 
 
 def _read_factors(run: RunFolder, name: str, column: str, ids: IdMap) -> tuple[np.ndarray, np.ndarray]:
     """Return float32[ids, rank], zeros where there is no factor, and bool[ids]: there is one."""
-    side = "item" if column == ITEM else "user"
-    rank = run.read_json(f"model/{name}/params.json")["rank"]
-    path = run.path / run_files.model_folder(name) / f"{side}_factors.parquet"
-    table = pq.read_table(path, columns=[column, "features"]).combine_chunks()
+    rank = run.read_json(run_files.spark_params(name))["rank"]
+    file_name = run_files.item_factors(name) if column == ITEM else run_files.user_factors(name)
+    table = pq.read_table(run.path / file_name, columns=[column, "features"]).combine_chunks()
     vectors = table["features"].combine_chunks().flatten().to_numpy().reshape(-1, rank)
     rows = ids.rows(table[column].to_pandas().to_numpy())
     factors = np.zeros((len(ids), rank), dtype=np.float32)

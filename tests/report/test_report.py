@@ -165,7 +165,7 @@ def test_a_dominated_model_is_named():
 def test_reasons_are_those_that_the_model_gives(world, tmp_path):
     place = odd_run(world, tmp_path, {"ease": {}})
     run = Run(RunFolder.open(place))
-    explainer = Explainer.of(run)
+    explainer = Explainer.for_run(run)
     user = run.users.loc[run.users["n_history"].idxmax(), "user_id"]
     top = run.lists["ease"].query("user_id == @user").iloc[0]
     text = explainer.explain(user, top["item_id"], "ease")
@@ -184,7 +184,7 @@ def test_a_blend_tells_its_parts(world, tmp_path):
     run = Run(RunFolder.open(place))
     user = run.users.loc[run.users["n_history"].idxmax(), "user_id"]
     item = run.lists["blend"].query("user_id == @user")["item_id"].iloc[0]
-    reason = Explainer.of(run).explain(user, item, "blend")
+    reason = Explainer.for_run(run).explain(user, item, "blend")
     assert re.fullmatch(r"(itemknn|content) \d+%(; (itemknn|content) \d+%)?", reason)
 
 
@@ -194,7 +194,7 @@ def test_reasons_are_told_as_they_are(world, tmp_path):
     run = Run(RunFolder.open(place))
     user = run.users.loc[run.users["n_history"].idxmax(), "user_id"]
     item = run.lists["bpr"].query("user_id == @user")["item_id"].iloc[0]
-    explainer = Explainer.of(run)
+    explainer = Explainer.for_run(run)
 
     def told(name, **changes):
         model = models.load(RunFolder.open(place).path / "model" / name)

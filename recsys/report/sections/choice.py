@@ -38,9 +38,9 @@ def choice(run: Run) -> Section | None:
 
 def _read_record(folder: RunFolder, name: str) -> dict[str, Any] | None:
     """Return the record of a hybrid, which may be the first member of a cascade; None for another model."""
-    alone = run_files.model_card(name)
+    own_card = run_files.model_card(name)
     in_cascade = f"{run_files.model_folder(name)}/{name}/{run_files.MODEL_CARD}"
-    for card in (alone, in_cascade):
+    for card in (own_card, in_cascade):
         if (folder.path / card).exists() and (record := folder.read_json(card).get("record")) and "why" in record:
             return dict(record)
     return None
@@ -91,7 +91,11 @@ def _ablation_warnings(name: str, ablation: dict[str, Any]) -> list[str]:
 
 def _parts_table(name: str, record: dict[str, Any]) -> ReportTable:
     rows = [
-        [kind, f"{part['ndcg@100']:.4f}", ", ".join(f"{key} {value}" for key, value in part["params"].items())]
+        [
+            kind,
+            f"{part['ndcg@100']:.4f}",
+            ", ".join(f"{key} {value}" for key, value in part["params"].items()),
+        ]
         for kind, part in sorted(record["parts"].items(), key=lambda part: -part[1]["ndcg@100"])
     ]
     return ReportTable(f"{name}: its parts, each at its best setting", ["part", "mean", "settings"], rows)

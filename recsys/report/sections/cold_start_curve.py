@@ -26,7 +26,7 @@ def cold_start_curve(run: Run) -> Section | None:
         [[name, *map(format_mean, rows)] for name, rows in rows_of_model.items()],
     )
     curves = {name: np.array([row["mean"] for row in rows]) for name, rows in rows_of_model.items()}
-    svg = plots.lines(curves, "known events", metric, run.best, [float(cut) for cut in cuts])
+    svg = plots.lines(curves, "known events", metric, run.best_model, [float(cut) for cut in cuts])
     text = (
         f"{record['users']:,} tested users; each model gets only the first events of a user. The later events of the"
         f" history stay out of the lists in every case. Best: {_leads(record['leads'])} events."

@@ -33,7 +33,10 @@ def data_overview(run: Run) -> Section:
     if busy["users"]:
         share = f"{busy['share_of_events']:.1%} of the events"
         rows.append(
-            [f"users with more than {busy['more_than']:,.0f} events (machines?)", f"{busy['users']:,}, {share}"]
+            [
+                f"users with more than {busy['more_than']:,.0f} events (machines?)",
+                f"{busy['users']:,}, {share}",
+            ]
         )
     if data["span"]:
         rows.append(["time span (UTC)", " to ".join(data["span"])])
@@ -65,23 +68,36 @@ def split_audit(run: Run) -> Section:
         " event in train.",
     ]
     overlap = split["test_rows_before_train_end"]
-    outside = split["test_outside_candidates"]
+    not_candidates = split["test_outside_candidates"]
     parts = [
-        [name, *(f"{split[name][key]:,}" for key in ("rows", "pairs", "users", "items")), _format_span(split[name])]
+        [
+            name,
+            *(f"{split[name][key]:,}" for key in ("rows", "pairs", "users", "items")),
+            _format_span(split[name]),
+        ]
         for name in ("train", "history", "test")
     ]
     audit = [
         ["rows in both history and test (must be 0)", f"{split['shared_rows']:,}"],
         ["(user, item) pairs in both, at any time", f"{split['repeated_pairs']:,}"],
-        ["test rows earlier than the latest train row", "no timestamps" if overlap is None else f"{overlap:.1%}"],
-        ["test rows whose item is not a candidate", f"{outside['rows']:,} ({outside['share_of_rows']:.1%})"],
+        [
+            "test rows earlier than the latest train row",
+            "no timestamps" if overlap is None else f"{overlap:.1%}",
+        ],
+        [
+            "test rows whose item is not a candidate",
+            f"{not_candidates['rows']:,} ({not_candidates['share_of_rows']:.1%})",
+        ],
         ["train users without a test row", f"{split['users_wholly_in_train']:,}"],
         ["candidates", f"{split['candidates']:,}"],
         [
             "share of events that moved to other items between train and test (expected by chance)",
             f"{split['drift']['items_moved']:.1%} ({split['drift']['items_moved_by_chance']:.1%})",
         ],
-        ["mean value in train, in test", ", ".join(f"{mean:.3g}" for mean in split["drift"]["mean_value"])],
+        [
+            "mean value in train, in test",
+            ", ".join(f"{mean:.3g}" for mean in split["drift"]["mean_value"]),
+        ],
     ]
     audit += [
         [f"removed by {name}", f"{removed['rows']:,} rows"]
@@ -117,7 +133,11 @@ def costs(run: Run) -> Section:
     hops = manifest["hops"]
     roles = [role for role in ("python", "jvm", "workers", "total") if any(role in hop["peak_mb"] for hop in hops)]
     rows = [
-        [hop["name"], f"{hop['seconds']:.1f}", *(f"{hop['peak_mb'].get(role, 0):,.0f}" for role in roles)]
+        [
+            hop["name"],
+            f"{hop['seconds']:.1f}",
+            *(f"{hop['peak_mb'].get(role, 0):,.0f}" for role in roles),
+        ]
         for hop in hops
     ]
     rows.append(["all", f"{sum(hop['seconds'] for hop in manifest['hops']):.1f}", *([""] * len(roles))])
@@ -127,7 +147,10 @@ def costs(run: Run) -> Section:
     peak_mb = {hop["name"]: hop["peak_mb"].get("total", 0.0) for hop in hops}
     drawings = [
         Drawing(plots.bars(seconds, "seconds"), table.caption),
-        Drawing(plots.bars(peak_mb, "peak MiB"), "Peak memory of each step; the table below has the numbers."),
+        Drawing(
+            plots.bars(peak_mb, "peak MiB"),
+            "Peak memory of each step; the table below has the numbers.",
+        ),
     ]
     return Section("Time and memory", [f"On {manifest['platform']}."], tables=[table], figures=drawings)
 
@@ -148,7 +171,10 @@ def reproduce(run: Run) -> Section:
     ]
     text = "The configuration with all defaults is config.toml in this folder:"
     return Section(
-        "Reproduce", [text], tables=[ReportTable("Versions", ["property", "value"], rows, numbers=2)], code=config
+        "Reproduce",
+        [text],
+        tables=[ReportTable("Versions", ["property", "value"], rows, numbers=2)],
+        code=config,
     )
 
 

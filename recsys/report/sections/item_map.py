@@ -75,16 +75,17 @@ def _table(run: Run, ids: np.ndarray, ends: list[tuple[np.ndarray, np.ndarray]],
 
 def _factors(run: Run, name: str) -> tuple[str, np.ndarray, IdMap] | None:
     """Return (name, float32[items, rank], their ids) of a model stored by either engine; None without item factors."""
-    place = run.folder.path / run_files.model_folder(name)
     items = IdMap.of(run.items[ITEM])
-    if (place / "item_factors.parquet").exists():
+    if (run.folder.path / run_files.item_factors(name)).exists():
         model = open_item_side(run.folder, name, items)
         if not isinstance(model, ALS):
             return None
         return name, model.item_factors_[model.known_], IdMap(items.ids[model.known_], items.dtype)
-    found: Path | None = next(iter(sorted(place.rglob("item_factors_.npy"))), None)
-    if found is None:
+    # The factors of a member of a cascade or a blend are in a folder below that of the model.
+    model_folder = run.folder.path / run_files.model_folder(name)
+    paths: list[Path] = sorted(model_folder.rglob("item_factors_.npy"))
+    if not paths:
         return None
-    factors = np.load(found, allow_pickle=False)
-    known = np.load(found.with_name("known_.npy"), allow_pickle=False)
-    return name, factors[known], IdMap(items.ids[known], items.dtype)
+    factors = np.load(paths[0], allow_pickle=False)
+    has_factor = np.load(paths[0].with_name("known_.npy"), allow_pickle=False)
+    return name, factors[has_factor], IdMap(items.ids[has_factor], items.dtype)

@@ -30,7 +30,10 @@ def tradeoff(run: Run) -> Section | None:
         ("novelty", "mean", "novelty: mean bits of surprise of a listed item"),
     ):
         pairs = {
-            name: (measures.get(name, {}).get(measure, {}).get(key), run.metrics["models"][name][primary]["mean"])
+            name: (
+                measures.get(name, {}).get(measure, {}).get(key),
+                run.metrics["models"][name][primary]["mean"],
+            )
             for name in run.models
         }
         points = {name: pair for name, pair in pairs.items() if None not in pair}
@@ -42,7 +45,7 @@ def tradeoff(run: Run) -> Section | None:
         "Up: more accurate. Right: more of the catalogue, or less known items. A model is dominated if another one is"
         f" at least as good in everything and better in something. {_dominated(panels)}"
     )
-    drawn = plots.scatter(panels, primary, run.best)
+    drawn = plots.scatter(panels, primary, run.best_model)
     return Section(
         "Accuracy against breadth",
         [text],
@@ -70,7 +73,13 @@ def model_agreement(run: Run) -> Section | None:
     agreements = pairwise_agreement({name: run.lists[name] for name in names}, ["overlap", *MEASURES])
     means = agreements.groupby(["a", "b"], sort=False)[["overlap", *MEASURES]].mean().reset_index()
     rows = [
-        [row.a, row.b, f"{row.overlap:.3f}", f"{row.rbo:.3f}", "–" if np.isnan(row.tau_b) else f"{row.tau_b:+.3f}"]
+        [
+            row.a,
+            row.b,
+            f"{row.overlap:.3f}",
+            f"{row.rbo:.3f}",
+            "–" if np.isnan(row.tau_b) else f"{row.tau_b:+.3f}",
+        ]
         for row in means.itertuples()
     ]
     text = (
@@ -81,7 +90,10 @@ def model_agreement(run: Run) -> Section | None:
     )
     table = ReportTable("Agreement of the lists", ["model", "with", "overlap", "RBO", "tau-b"], rows, 2)
     drawings = [
-        Drawing(plots.heat(_square(means, measure, names), names, label), f"{label}; the table below has the numbers.")
+        Drawing(
+            plots.heat(_square(means, measure, names), names, label),
+            f"{label}; the table below has the numbers.",
+        )
         for measure, label in MEASURES.items()
     ]
     return Section("Agreement between models", [text], tables=[table], figures=drawings)
@@ -111,8 +123,13 @@ def hits_by_rank(run: Run) -> Section | None:
         " matter."
     )
     table = ReportTable("Relevant at rank", ["model", *map(str, range(1, k + 1))], rows)
-    drawn = plots.lines(curves, "rank", "share relevant", run.best)
-    return Section("Is the order right: hits by rank", [text], tables=[table], figures=[Drawing(drawn, table.caption)])
+    drawn = plots.lines(curves, "rank", "share relevant", run.best_model)
+    return Section(
+        "Is the order right: hits by rank",
+        [text],
+        tables=[table],
+        figures=[Drawing(drawn, table.caption)],
+    )
 
 
 def _hits(lists: pd.DataFrame, judged: pd.Series, truth: pd.DataFrame, k: int) -> np.ndarray:
@@ -126,7 +143,7 @@ def examples(run: Run) -> Section | None:
     users = _draw_users(run)
     if not len(users):
         return None
-    explainer = Explainer.of(run)
+    explainer = Explainer.for_run(run)
     tables = [_example(run, explainer, user, history_length) for user, history_length in users.itertuples(index=False)]
     reasons = ""
     if explainer:
@@ -151,17 +168,23 @@ def _example(run: Run, explainer: Explainer | None, user: object, history_length
     columns = {}
     for name in run.models:
         lists = run.lists[name]
-        own = lists[lists[USER] == user].head(EXAMPLE_LENGTH)
-        items = own[ITEM]
+        top = lists[lists[USER] == user].head(EXAMPLE_LENGTH)
+        items = top[ITEM]
         columns[name] = [("✓ " if item in relevant else "") + _shorten(run.title(item)) for item in items]
         if explainer and name == explainer.name:
-            columns[f"why {name}"] = [explainer.explain(user, *row) for row in zip(items, own[SOURCE], strict=True)]
+            columns[f"why {name}"] = [explainer.explain(user, *row) for row in zip(items, top[SOURCE], strict=True)]
     rows = [
-        [str(place + 1), *(column[place] if place < len(column) else "–" for column in columns.values())]
-        for place in range(EXAMPLE_LENGTH)
+        [
+            str(rank + 1),
+            *(column[rank] if rank < len(column) else "–" for column in columns.values()),
+        ]
+        for rank in range(EXAMPLE_LENGTH)
     ]
     return ReportTable(
-        f"User {_shorten(str(user))}: {_liked(run, user, history_length)}", ["rank", *columns], rows, 1 + len(columns)
+        f"User {_shorten(str(user))}: {_liked(run, user, history_length)}",
+        ["rank", *columns],
+        rows,
+        1 + len(columns),
     )
 
 

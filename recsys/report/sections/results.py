@@ -94,10 +94,20 @@ def segments(run: Run) -> Section:
             differences = about["segment_differences"][name][level]
             if users:
                 rows.append(
-                    [level, f"{users:,}", *(_format_in_group(model, cells, differences, primary) for model in models)]
+                    [
+                        level,
+                        f"{users:,}",
+                        *(_format_in_group(model, cells, differences, primary) for model in models),
+                    ]
                 )
         if rows:
-            rows.append(["largest gap", "", *(_format_gap(about["gaps"][name][model][primary]) for model in models)])
+            rows.append(
+                [
+                    "largest gap",
+                    "",
+                    *(_format_gap(about["gaps"][name][model][primary]) for model in models),
+                ]
+            )
             tables.append(ReportTable(f"{primary} by {name}", [name, "users", *models], rows))
     text = (
         "history: users by the number of items in their history when the lists were made. popularity: only relevant"
@@ -172,7 +182,9 @@ def judged_users(run: Run) -> Section:
         " denominators."
     )
     return Section(
-        "Who was judged", [text], tables=[ReportTable("Counts", ["model", *(k.replace("_", " ") for k in keys)], rows)]
+        "Who was judged",
+        [text],
+        tables=[ReportTable("Counts", ["model", *(k.replace("_", " ") for k in keys)], rows)],
     )
 
 
@@ -180,5 +192,6 @@ def definitions(run: Run) -> Section:
     """Return what each metric means."""
     rows = [[name, text] for name, text in run.about["definitions"].items()]
     return Section(
-        "Metric card", tables=[ReportTable("What each metric means", ["metric", "definition"], rows, numbers=2)]
+        "Metric card",
+        tables=[ReportTable("What each metric means", ["metric", "definition"], rows, numbers=2)],
     )

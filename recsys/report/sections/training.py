@@ -23,7 +23,7 @@ def training(run: Run) -> Section | None:
         return None
     sentences = [_describe_losses(name, losses) for name, losses in curves.items()]
     shares = {name: losses / losses[0] for name, losses in curves.items()}
-    svg = plots.lines(shares, "sweep", "objective, share of the first sweep's", run.best)
+    svg = plots.lines(shares, "sweep", "objective, share of the first sweep's", run.best_model)
     figures = [Drawing(svg, "The objective on train after each sweep.")]
     if (run.folder.path / run_files.WATCHED).exists():
         watched = run.folder.read_json(run_files.WATCHED)
@@ -32,7 +32,7 @@ def training(run: Run) -> Section | None:
             qualities = {
                 name: np.array(entry["quality"]) for name, entry in watched.items() if entry["measure"] == measure
             }
-            svg = plots.lines(qualities, "sweep", measure, run.best)
+            svg = plots.lines(qualities, "sweep", measure, run.best_model)
             label = f"{measure} on hidden pairs of users who are not trained on, after each sweep."
             figures.append(Drawing(svg, label))
     return Section("Training", sentences, figures=figures)

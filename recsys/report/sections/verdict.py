@@ -22,23 +22,23 @@ def verdict(metrics: dict[str, Any]) -> str:
     scored = [name for name in candidates if models[name][primary]["mean"] is not None]
     if not scored:
         return f"No user could be judged by {primary}: the test part has nothing relevant."
-    best = max(scored, key=lambda name: models[name][primary]["mean"])
-    if baseline is None or best == baseline:
-        cell = models[best][primary]
+    best_model = max(scored, key=lambda name: models[name][primary]["mean"])
+    if baseline is None or best_model == baseline:
+        cell = models[best_model][primary]
         return (
-            f"{best} reaches {primary} = {cell['mean']:.4f} {format_interval(cell['ci95'])};"
+            f"{best_model} reaches {primary} = {cell['mean']:.4f} {format_interval(cell['ci95'])};"
             " there is no baseline to compare it with."
         )
-    difference = metrics["differences"][best][primary]
+    difference = metrics["differences"][best_model][primary]
     low, high = difference["ci95"]
     size = f"{difference['mean']:+.4f} {primary} {format_interval([low, high], sign=True)}"
     users = f"over {difference['users']:,} users"
-    groups = _by_history(metrics, best)
+    groups = _by_history(metrics, best_model)
     if low > 0:
-        return f"{best} beats {baseline} by {size} {users}.{groups}"
+        return f"{best_model} beats {baseline} by {size} {users}.{groups}"
     if high < 0:
-        return f"{best} is worse than {baseline}: {size} {users}.{groups}"
-    return f"No difference shown between {best} and {baseline}: {size} {users}.{groups}"
+        return f"{best_model} is worse than {baseline}: {size} {users}.{groups}"
+    return f"No difference shown between {best_model} and {baseline}: {size} {users}.{groups}"
 
 
 def _by_history(metrics: dict[str, Any], model: str) -> str:
