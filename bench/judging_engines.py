@@ -16,7 +16,7 @@ from results import write_section
 
 from recsys.config import SparkSettings
 from recsys.evaluation.agreement.measures import agree_tables
-from recsys.evaluation.evaluate import evaluate_tables, popularity
+from recsys.evaluation.evaluate import evaluate_tables, item_propensities
 from recsys.evaluation.settings import EvaluationSettings
 from recsys.spark.evaluation import agreement, evaluate
 from recsys.spark.evaluation.truth import Truth
@@ -91,7 +91,7 @@ def main(users: int) -> None:
             judging = EvaluationSettings(metrics=METRICS, ties=ties)
             start = time.perf_counter()
             here = evaluate_tables(
-                recs, truth, judging, propensity=popularity(tables["train"], truth["item_id"])
+                recs, truth, judging, propensity=item_propensities(tables["train"], truth["item_id"])
             ).per_user
             middle = time.perf_counter()
             truth = Truth.of_pairs(frames["truth"], frames["truth"].limit(0), judging)

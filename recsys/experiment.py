@@ -22,7 +22,7 @@ from recsys.evaluation import cold_start
 from recsys.evaluation.beyond import Catalogue, extend
 from recsys.evaluation.cold_start import ColdStart
 from recsys.evaluation.evaluate import evaluate
-from recsys.evaluation.groups import whose
+from recsys.evaluation.groups import assign_columns
 from recsys.evaluation.settings import EvaluationSettings
 from recsys.evaluation.summary import summarise
 from recsys.evaluation.truth import Truth
@@ -189,9 +189,8 @@ def _segments(wanted: RecommendSettings, train: Interactions, tables: Tables) ->
 def _catalogue(train: Interactions, tables: Tables, judging: EvaluationSettings) -> Catalogue:
     columns = [() if table is None else tuple(table.columns) for table in (tables.users, tables.items)]
     likes = np.bincount(train.item[train.value > 0], minlength=len(train.items))
-    return Catalogue.of(
-        likes, len(train.users), judging, train.items, tables.items, whose(judging.segments, *columns)[1]
-    )
+    assign_columns(judging.segments, *columns)
+    return Catalogue.from_items(likes, len(train.users), judging, train.items, tables.items)
 
 
 def _write_split(folder: RunFolder, parts: Split, items: pd.DataFrame | None) -> None:

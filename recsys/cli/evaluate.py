@@ -55,7 +55,7 @@ def evaluate(
 
     Example: recsys evaluate recs.csv truth.csv -m ndcg@10 -m recall@20 --json
     """
-    from recsys.evaluation.evaluate import evaluate_tables, popularity
+    from recsys.evaluation.evaluate import evaluate_tables, item_propensities, mark_sampled
     from recsys.evaluation.judging.metrics import parse_all
     from recsys.evaluation.settings import EvaluationSettings
     from recsys.evaluation.summary import summarise
@@ -72,9 +72,10 @@ def evaluate(
         settings,
         name=recs.stem,
         convention=None if convention == "recsys" else convention,
-        propensity=popularity(read_truth(train), truth_table[ITEM]) if train else None,
-        sampled=sampled,
+        propensity=item_propensities(read_truth(train), truth_table[ITEM]) if train else None,
     )
+    if sampled:
+        evaluation = mark_sampled(evaluation, sampled)
     result = to_plain_json(summarise([evaluation], settings))
     result["about"] |= {key: evaluation.about[key] for key in ("ties", "missing_users", "convention")}
     if as_json:

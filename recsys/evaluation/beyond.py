@@ -1,8 +1,8 @@
-"""Beyond accuracy: what lists do to a catalogue, and what they are for a user besides right.
+"""Beyond accuracy: how lists use the catalogue, and how novel, diverse and surprising they are for a user.
 
-Two kinds of number. Those of all lists together (coverage, Gini, entropy, personalisation) follow from how often each
-item is listed. The others are one number a user, averaged with an interval like any metric. Both engines call these
-functions: with counts per item, and with batches of users. Formulas and edge cases: docs/deciding.md.
+There are two kinds of number. Those of all lists together (coverage, Gini, entropy, personalisation) follow from how
+often each item is listed. The others are one number per user, averaged with an interval like any metric. Both engines
+call these functions: with counts per item, and with batches of users. Formulas and edge cases: docs/deciding.md.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from recsys.schema import ITEM
 from recsys.types import Evaluation, IdMap, TopK
 
 OF_ALL_LISTS = {
-    "coverage": "share of the candidates that stand in at least one list",
+    "coverage": "share of the candidates that are in at least one list",
     "gini": "inequality of how often candidates are listed: 0 all alike, near 1 a few take everything",
     "entropy": "of the listed items, in bits: 2^entropy equally frequent items would be as varied",
     "personalisation": "1 - mean overlap of two users' lists: 0 everyone sees the same, 1 nobody shares an item",
@@ -34,21 +34,21 @@ OF_A_LIST = {
     "novelty": "mean of -log2(share of train users who like the item), in bits",
     "popularity_lift": "mean likes of the listed items over those of the user's liked items, minus 1",
     "tail_share": "share of the listed items that are in the tail: the last third of all likes",
-    "serendipity": "share of the places with something relevant that a list of the most popular would not show",
+    "serendipity": "share of the places with a relevant item that a list of the most popular items would not show",
 }
 OF_FEATURES = {
     "diversity": "1 - mean cosine between the attributes of two listed items",
-    "calibration": "how far the list's shares of each attribute are from the user's own: KL divergence, 0 is best",
+    "calibration": "KL divergence of the attribute shares of the list from those of the user's history; 0 is best",
 }
 DEFINITIONS = OF_ALL_LISTS | OF_A_LIST | OF_FEATURES
 
 KEEP = 0.01
-"""Calibration compares the user's shares with (1 - KEEP) · the list's + KEEP · his own, so that it is finite."""
+"""Calibration compares the user's shares with (1 - KEEP) · the list's + KEEP · the user's, so that it is finite."""
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """What is known of the candidates, from train and from the items table.
+    """The candidates' popularity in train, and their groups and attributes from the items table.
 
     ``likes``: int64[items], train users who like each (value > 0). ``users``: train users. ``attributes``: csr (items,
     values) of 0 and 1, or None. ``groups``: item groupings, popularity first.
@@ -60,22 +60,17 @@ class Catalogue:
     groups: tuple[Groups, ...]
 
     @classmethod
-    def of(
-        cls,
-        likes: np.ndarray,
-        users: int,
-        judging: EvaluationSettings,
-        ids: IdMap,
-        table: pd.DataFrame | None = None,
-        segments: list[str] | None = None,
+    def from_items(
+        cls, likes: np.ndarray, users: int, settings: EvaluationSettings, ids: IdMap, table: pd.DataFrame | None = None
     ) -> Catalogue:
-        """Read groups and attributes off the items ``table``; ``segments``: its columns that are groupings.
+        """Read groups and attributes off the items ``table``: the columns that ``settings`` names and it has.
 
         Raises:
             ConfigError: ``[judge] attribute`` names no column of the items table.
         """
-        groups = [Groups.of(POPULARITY, popularity_codes(likes)), *table_groups(segments or [], table, ITEM, ids.ids)]
-        return cls(likes, users, attributes(judging.attribute, ids, table), tuple(groups))
+        names = [] if table is None else [name for name in settings.segments if name in table]
+        groups = [Groups.from_codes(POPULARITY, popularity_codes(likes)), *table_groups(names, table, ITEM, ids.ids)]
+        return cls(likes, users, attributes(settings.attribute, ids, table), tuple(groups))
 
     @property
     def measures(self) -> tuple[str, ...]:
@@ -83,22 +78,22 @@ class Catalogue:
         return (*OF_A_LIST, *(OF_FEATURES if self.attributes is not None else ()))
 
 
-def attributes(wanted: str | None, ids: IdMap, table: pd.DataFrame | None) -> csr_array | None:
-    """Return float64 csr (items, values) of 0 and 1, None where nothing is told.
+def attributes(column: str | None, ids: IdMap, table: pd.DataFrame | None) -> csr_array | None:
+    """Return float64 csr (items, values) of 0 and 1; None without a table, a column that holds lists, or any value.
 
-    They are those of the wanted column of the items table, else of the first column that holds lists.
+    ``column``: of the items table; default: the first that holds lists.
 
     Raises:
         ConfigError: the table has no such column.
     """
     columns = [] if table is None else [name for name in table.columns if name != ITEM]
-    if wanted is not None and wanted not in columns:
+    if column is not None and column not in columns:
         raise ConfigError(
-            f"[judge] attribute, or --by: the items table has no '{wanted}'.{suggest_nearest(wanted, columns)}"
+            f"[judge] attribute, or --by: the items table has no '{column}'.{suggest_nearest(column, columns)}"
         )
     if table is None:
         return None
-    name = wanted or next((name for name in columns if table[name].map(_is_list).any()), None)
+    name = column or next((name for name in columns if table[name].map(_is_list).any()), None)
     if name is None:
         return None
     matrix = encode_features(table[[ITEM, name]], ITEM, ids).matrix.astype(np.float64)
@@ -116,9 +111,9 @@ def extend(evaluation: Evaluation, topk: TopK, truth: Truth, catalogue: Catalogu
     ``topk``: the lists that were evaluated, row by row.
     """
     columns = per_user(topk, truth, catalogue)
-    beyond = of_all_lists(*exposure(topk.items, len(catalogue.likes)))
+    all_lists = of_all_lists(*exposure(topk.items, len(catalogue.likes)))
     per_row = pd.concat([evaluation.per_user, pd.DataFrame(columns, index=evaluation.per_user.index)], axis=1)
-    return Evaluation(evaluation.name, per_row, evaluation.about | {"beyond": beyond})
+    return Evaluation(evaluation.name, per_row, evaluation.about | {"beyond": all_lists})
 
 
 def per_user(topk: TopK, truth: Truth, catalogue: Catalogue) -> dict[str, np.ndarray]:
@@ -131,27 +126,27 @@ def per_user(topk: TopK, truth: Truth, catalogue: Catalogue) -> dict[str, np.nda
     """
     settings, relevant, histories = truth.settings, truth.relevant, truth.histories.values
     primary = parse_all(settings.metrics)[0]
-    found: dict[str, np.ndarray] = {}
+    columns: dict[str, np.ndarray] = {}
     for groups in catalogue.groups:
-        found |= by_item_group(topk, truth, groups, primary)
+        columns |= by_item_group(topk, truth, groups, primary)
     if settings.missing_users == "skip":
         skip = topk.items[:, 0] < 0
-        found = {name: np.where(skip, np.nan, values) for name, values in found.items()}
+        columns = {name: np.where(skip, np.nan, values) for name, values in columns.items()}
     liked = csr_array(histories > 0).astype(np.float64)
-    found["novelty"] = _list_mean(topk.items, -np.log2(np.maximum(catalogue.likes, 1) / catalogue.users))
-    own = _ratio(liked @ catalogue.likes.astype(np.float64), liked.sum(axis=1))
-    found["popularity_lift"] = _ratio(_list_mean(topk.items, catalogue.likes), own) - 1
-    found["tail_share"] = _list_mean(topk.items, catalogue.groups[0].inside[:, -1])
-    found["serendipity"] = serendipity(topk, relevant, catalogue.likes, histories if truth.exclude_seen else None)
+    columns["novelty"] = _list_mean(topk.items, -np.log2(np.maximum(catalogue.likes, 1) / catalogue.users))
+    liked_popularity = _ratio(liked @ catalogue.likes.astype(np.float64), liked.sum(axis=1))
+    columns["popularity_lift"] = _ratio(_list_mean(topk.items, catalogue.likes), liked_popularity) - 1
+    columns["tail_share"] = _list_mean(topk.items, catalogue.groups[0].membership[:, -1])
+    columns["serendipity"] = serendipity(topk, relevant, catalogue.likes, histories if truth.exclude_seen else None)
     if catalogue.attributes is not None:
         listed = _listed(topk.items, len(catalogue.likes))
-        found["diversity"] = diversity(listed, catalogue.attributes)
-        found["calibration"] = calibration(listed, liked, catalogue.attributes)
-    return found
+        columns["diversity"] = diversity(listed, catalogue.attributes)
+        columns["calibration"] = calibration(listed, liked, catalogue.attributes)
+    return columns
 
 
 def serendipity(topk: TopK, relevant: csr_array, likes: np.ndarray, seen: csr_array | None) -> np.ndarray:
-    """Return float64[m] in [0, 1]: places with a relevant item that the popular list of k would not show, over k.
+    """Return float64[m] in [0, 1]: places with a relevant item that the popular list of k does not have, over k.
 
     That list holds the k most liked items that the user has not ``seen`` (the lower row first among equals), so the
     model ``popular`` scores exactly 0. NaN without anything relevant.
@@ -164,12 +159,12 @@ def serendipity(topk: TopK, relevant: csr_array, likes: np.ndarray, seen: csr_ar
     rank[np.argsort(-likes, kind="stable")] = np.arange(len(likes))
     last = np.full(m, k - 1)
     if seen is not None:
-        # The k-th unseen item is at rank k - 1 + (how many seen ones stand before it): those at most k - 1 unseen
-        # ones stand before.
+        # The k-th unseen item has rank k - 1 + the number of seen items that rank above it. A seen item ranks above
+        # it when fewer than k unseen items rank above that seen item.
         row = np.repeat(np.arange(m), np.diff(seen.indptr))
-        place = np.sort(row * len(likes) + rank[seen.indices]) - row * len(likes)
-        unseen_before = place - (np.arange(len(row)) - np.repeat(seen.indptr[:-1], np.diff(seen.indptr)))
-        last += np.bincount(row[unseen_before < k], minlength=m)
+        seen_rank = np.sort(row * len(likes) + rank[seen.indices]) - row * len(likes)
+        unseen_above = seen_rank - (np.arange(len(row)) - np.repeat(seen.indptr[:-1], np.diff(seen.indptr)))
+        last += np.bincount(row[unseen_above < k], minlength=m)
     hits = csr_array(_listed(topk.items, len(likes)).multiply(relevant[:, : len(likes)] > 0))
     row = np.repeat(np.arange(m), np.diff(hits.indptr))
     surprising = np.bincount(row[rank[hits.indices] > last[row]], minlength=m) / k
@@ -216,8 +211,8 @@ def exposure(items: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray, int]:
     ``items``: int[m, k], -1 padding. Parts of the users add up.
     """
     lengths = (items >= 0).sum(axis=1)
-    row, place = np.nonzero(items >= 0)
-    listed = items[row, place]
+    row, position = np.nonzero(items >= 0)
+    listed = items[row, position]
     weight = np.bincount(listed, weights=1 / np.sqrt(lengths[row]), minlength=n)
     return np.bincount(listed, minlength=n), weight, int((lengths > 0).sum())
 
@@ -249,8 +244,8 @@ def _list_mean(items: np.ndarray, of_item: np.ndarray) -> np.ndarray:
 
 def _listed(items: np.ndarray, n: int) -> csr_array:
     """Return float64 csr (m, n), 1 where an item is listed."""
-    row, place = np.nonzero(items >= 0)
-    return csr_array((np.ones(len(row)), (row, items[row, place])), shape=(len(items), n))
+    row, position = np.nonzero(items >= 0)
+    return csr_array((np.ones(len(row)), (row, items[row, position])), shape=(len(items), n))
 
 
 def _shares(counts: Any) -> csr_array:

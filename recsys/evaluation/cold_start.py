@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from recsys.data.hashing import hash_words, id_bits
-from recsys.evaluation.evaluate import score
+from recsys.evaluation.evaluate import compute_metrics
 from recsys.evaluation.judging.metrics import parse_all
 from recsys.evaluation.testing.significance import mean_ci
 from recsys.evaluation.truth import Truth
@@ -65,7 +65,7 @@ class ColdStart:
         for cut, histories in self._histories.items():
             topk = recommend(model, histories, self.k, users=self.users, seen=self.seen)
             judged = self.truth.judge(topk)
-            values[cut] = score(judged, [self.metric], "zero")[str(self.metric)]
+            values[cut] = compute_metrics(judged, [self.metric], "zero")[str(self.metric)]
         return values
 
 

@@ -1,8 +1,8 @@
 """Results by group: users by length of history or by any column, relevant items by popularity or by any column.
 
-A *user* grouping puts users in groups and averages over each. An *item* grouping asks how well a model finds the
-relevant items of one group: the lists stay as they are, what counts as relevant is cut down to the group, and a user
-with nothing relevant in it is undefined there.
+A *user* grouping puts users in groups and averages over each. An *item* grouping measures how well a model finds the
+relevant items of one group: the lists stay as they are, only the items of the group count as relevant, and the metric
+is undefined for a user with nothing relevant in the group.
 """
 
 from __future__ import annotations
@@ -61,52 +61,53 @@ def history_codes(n_history: np.ndarray) -> np.ndarray:
 def popularity_codes(likes: np.ndarray) -> np.ndarray:
     """Return int[items], the level of :data:`POPULARITY`: each third of all likes, the most liked items first.
 
-    An item is in the head when the items liked more than it hold less than a third of all likes, in the middle when
-    less than two thirds, else in the tail. Items liked equally often stand together; one that nobody likes is tail.
+    An item is in the head when the more popular items have less than a third of all likes, in the middle when less
+    than two thirds, else in the tail. Items liked equally often share a level; an item without likes is in the tail.
 
     >>> popularity_codes(np.array([5, 2, 2, 1, 1, 1, 0])).tolist()
     [0, 1, 1, 2, 2, 2, 2]
     """
-    values, place, sizes = np.unique(-np.asarray(likes, dtype=np.int64), return_inverse=True, return_counts=True)
-    held = -values * sizes
-    before = np.cumsum(held) - held  # likes held by items that are liked more
-    level = np.searchsorted(np.array([1, 2]) * held.sum(), 3 * before, side="right")
-    return np.where(values == 0, 2, level)[place]
+    values, index, sizes = np.unique(-np.asarray(likes, dtype=np.int64), return_inverse=True, return_counts=True)
+    total_likes = -values * sizes
+    likes_of_more_popular = np.cumsum(total_likes) - total_likes
+    level = np.searchsorted(np.array([1, 2]) * total_likes.sum(), 3 * likes_of_more_popular, side="right")
+    return np.where(values == 0, 2, level)[index]
 
 
 @dataclass(frozen=True)
 class Groups:
-    """A grouping and who is in which group: ``inside`` is bool[n, levels], row i for user or item i."""
+    """A grouping and its members: ``membership`` is bool[n, levels], row i for user or item i."""
 
     grouping: Grouping
-    inside: np.ndarray
+    membership: np.ndarray
 
     @classmethod
-    def of(cls, grouping: Grouping, codes: np.ndarray) -> Groups:
+    def from_codes(cls, grouping: Grouping, codes: np.ndarray) -> Groups:
         """Return the groups of int[n] levels, -1 for none."""
         return cls(grouping, codes[:, None] == np.arange(len(grouping.levels)))
 
     def rows(self, rows: np.ndarray) -> np.ndarray:
         """Return bool[len(rows), levels]; a row of -1 or past the end is in the last level: unknown, or tail."""
-        last = np.zeros((1, len(self.grouping.levels)), dtype=bool)
-        last[0, -1] = True
-        known = np.where((rows < 0) | (rows >= len(self.inside)), len(self.inside), rows)
-        return np.concatenate([self.inside, last])[known]
+        n = len(self.membership)
+        last_level = np.zeros((1, len(self.grouping.levels)), dtype=bool)
+        last_level[0, -1] = True
+        in_range = np.where((rows < 0) | (rows >= n), n, rows)
+        return np.concatenate([self.membership, last_level])[in_range]
 
 
 def column_groups(name: str, column: pd.Series) -> Groups:
     """Return the groups that a column of a users or items table makes.
 
-    Texts are groups, and a cell ``a|b`` (or a list) is in both; so are numbers when there are few. Beyond
+    Each text is a group, and a cell ``a|b`` (or a list) is in both; so is each number when there are few. Beyond
     :data:`MOST_LEVELS` numbers are cut at their quartiles and the rarer texts are ``other``. A missing or empty cell
     is ``unknown``: a group like any other, and the last one.
     """
     cells = [_cell(value) for value in column]
     levels, level_of = _levels(pd.Series([v for cell in cells for v in cell], dtype=object).value_counts())
-    inside = np.zeros((len(cells), len(levels) + 1), dtype=bool)
+    membership = np.zeros((len(cells), len(levels) + 1), dtype=bool)
     for row, cell in enumerate(cells):
-        inside[row, [level_of[value] for value in cell] or [-1]] = True
-    return Groups(Grouping(name, (*levels, UNKNOWN)), inside)
+        membership[row, [level_of[value] for value in cell] or [-1]] = True
+    return Groups(Grouping(name, (*levels, UNKNOWN)), membership)
 
 
 def _cell(value: Any) -> list[str]:
@@ -122,16 +123,17 @@ def _cell(value: Any) -> list[str]:
 def _levels(counts: pd.Series) -> tuple[list[str], dict[str, int]]:
     """Return the levels of distinct values (the index; how often each occurs), and value -> level."""
     numbers = pd.to_numeric(pd.Series(counts.index, dtype=object), errors="coerce").to_numpy(dtype=np.float64)
-    numeric, many = bool(len(numbers)) and bool(np.isfinite(numbers).all()), len(counts) > MOST_LEVELS
-    if numeric and many:
+    numeric = bool(len(numbers)) and bool(np.isfinite(numbers).all())
+    has_rest = len(counts) > MOST_LEVELS
+    if numeric and has_rest:
         edges = np.unique(np.quantile(np.repeat(numbers, counts), [0.25, 0.5, 0.75]))
         bins, codes = np.unique(np.searchsorted(edges, numbers), return_inverse=True)
         parts = [numbers[codes == code] for code in range(len(bins))]
         return [f"{part.min():g} to {part.max():g}" for part in parts], dict(zip(counts.index, codes, strict=True))
-    kept = sorted(counts.index, key=lambda value: (-counts[value], value))[: MOST_LEVELS - many]
-    kept.sort(key=float if numeric else str)
-    level_of = {value: kept.index(value) if value in kept else len(kept) for value in counts.index}
-    return kept + [OTHER] * many, level_of
+    levels = sorted(counts.index, key=lambda value: (-counts[value], value))[: MOST_LEVELS - has_rest]
+    levels.sort(key=float if numeric else str)
+    level_of = {value: levels.index(value) if value in levels else len(levels) for value in counts.index}
+    return levels + [OTHER] * has_rest, level_of
 
 
 def table_groups(names: list[str], table: pd.DataFrame | None, key: str, ids: Any) -> list[Groups]:
@@ -140,31 +142,37 @@ def table_groups(names: list[str], table: pd.DataFrame | None, key: str, ids: An
         return []
     rows = pd.Index(table[key]).get_indexer(pd.Index(ids))
     groups = [column_groups(name, table[name]) for name in names]
-    return [Groups(found.grouping, found.rows(rows)) for found in groups]
+    return [Groups(of_column.grouping, of_column.rows(rows)) for of_column in groups]
 
 
-def whose(wanted: Iterable[str], users: Iterable[str], items: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Return which of the wanted columns are of the users table, and which of the items table.
+def assign_columns(
+    names: Iterable[str], user_columns: Iterable[str], item_columns: Iterable[str]
+) -> tuple[list[str], list[str]]:
+    """Return which of the named columns are in the users table, and which in the items table.
 
     Raises:
         ConfigError: a column that neither table has, or both, or whose name a built-in grouping has.
     """
-    users, items = set(users) - {USER}, set(items) - {ITEM}
-    for name in wanted:
+    names = list(names)
+    of_users = set(user_columns) - {USER}
+    of_items = set(item_columns) - {ITEM}
+    for name in names:
         if name in (HISTORY.name, POPULARITY.name):
             raise ConfigError(f"[judge] segments: '{name}' is always shown; to use a column of that name, rename it.")
-        if name in users & items:
+        if name in of_users & of_items:
             raise ConfigError(f"[judge] segments: users and items both have a column '{name}': rename one of them.")
-        if name not in users | items:
-            known = suggest_nearest(name, users | items) if users | items else " There is no users or items table."
-            raise ConfigError(f"[judge] segments: no column '{name}' in the users or items table.{known}")
-    return [name for name in wanted if name in users], [name for name in wanted if name in items]
+        if name not in of_users | of_items:
+            hint = " There is no users or items table."
+            if of_users | of_items:
+                hint = suggest_nearest(name, of_users | of_items)
+            raise ConfigError(f"[judge] segments: no column '{name}' in the users or items table.{hint}")
+    return [name for name in names if name in of_users], [name for name in names if name in of_items]
 
 
-def within(metric: Metric | str, grouping: Grouping, level: str) -> str:
-    """Return the per-user column of a metric whose relevant items are those of one level.
+def group_column(metric: Metric | str, grouping: Grouping, level: str) -> str:
+    """Return the name of the per-user column of a metric for which only one level's items are relevant.
 
-    >>> within("ndcg@10", POPULARITY, "tail")
+    >>> group_column("ndcg@10", POPULARITY, "tail")
     'ndcg@10[popularity=tail]'
     """
     return f"{metric}[{grouping.name}={level}]"
@@ -177,7 +185,7 @@ def by_item_group(topk: TopK, truth: Truth, groups: Groups, metric: Metric) -> d
     """
     in_level = groups.rows(truth.relevant.indices)
     return {
-        within(metric, groups.grouping, level): metric(truth.keep_relevant(in_level[:, code]).judge(topk))
+        group_column(metric, groups.grouping, level): metric(truth.keep_relevant(in_level[:, code]).judge(topk))
         for code, level in enumerate(groups.grouping.levels)
     }
 
@@ -194,7 +202,7 @@ def gap(sums: Sums, columns: np.ndarray, levels: tuple[str, ...]) -> dict[str, A
     Undefined (None) with fewer than two groups of :data:`LEAST_USERS` users.
 
     Args:
-        sums: of disjoint groups of users; ``columns``: int[groups], where each group's values stand.
+        sums: of disjoint groups of users; ``columns``: int[groups], the column of each group.
     """
     large = np.flatnonzero(sums.count[columns] >= LEAST_USERS)
     if len(large) < 2:

@@ -16,23 +16,23 @@ import pandas as pd
 
 from recsys.data.hashing import id_bits
 from recsys.evaluation.beyond import Catalogue
-from recsys.evaluation.groups import HISTORY, Grouping, Groups, gap, history_codes, table_groups, within
+from recsys.evaluation.groups import HISTORY, Grouping, Groups, gap, group_column, history_codes, table_groups
 from recsys.evaluation.settings import EvaluationSettings
 from recsys.evaluation.testing.significance import Sums, bootstrap_sums, detectable_effect, holm_adjust
 from recsys.schema import USER
 from recsys.types import Evaluation
 
 ALL, LEVEL = ("", ""), ("any", "level")
-"""The part of the users that is all of them, and what stands for any other part."""
+"""The part of the users that is all of them, and the name for any other part."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Which column of the sums is what.
+    """The columns of the sums, and which model, metric and group of users each one belongs to.
 
-    ``baseline``: a name of ``models``; any other name stands for none, and there are no differences.
+    ``baseline``: a name of ``models``; with any other name there are no differences.
     ``groupings``: of users; each metric is averaged over each group. ``item_groupings``: of relevant items; the primary
-    metric within each group is a column of its own (``segments.within``). ``beyond``: further columns.
+    metric within each group is a column of its own (``groups.group_column``). ``beyond``: further columns.
     """
 
     models: tuple[str, ...]
@@ -45,13 +45,15 @@ class Layout:
     @property
     def columns(self) -> tuple[str, ...]:
         """The per-user columns that each model must have, in the order of :meth:`sums`."""
-        of_items = (within(self.metrics[0], g, level) for g in self.item_groupings for level in g.levels)
+        of_items = (group_column(self.metrics[0], g, level) for g in self.item_groupings for level in g.levels)
         return (*self.metrics, *of_items, *self.beyond)
 
     @property
-    def others(self) -> tuple[str, ...]:
+    def compared_models(self) -> tuple[str, ...]:
         """The models that are compared with the baseline."""
-        return tuple(name for name in self.models if name != self.baseline) if self.baseline in self.models else ()
+        if self.baseline not in self.models:
+            return ()
+        return tuple(name for name in self.models if name != self.baseline)
 
     def parts(self) -> Iterator[tuple[str, str]]:
         """Yield (grouping, level) of each part of the users, all of them first."""
@@ -62,39 +64,40 @@ class Layout:
         """Return the columns that are averaged over a part of the users."""
         return self.columns if part == ALL else self.metrics
 
-    def sums(self, values: np.ndarray, inside: np.ndarray, users: np.ndarray, *, resamples: int, seed: int) -> Sums:
+    def sums(self, values: np.ndarray, membership: np.ndarray, users: np.ndarray, *, resamples: int, seed: int) -> Sums:
         """Return the sums of some users: models, then differences, of all of them and of each level.
 
         Args:
             values: float64[m, models × columns], NaN = undefined.
-            inside: bool[m, levels of all groupings], which groups each user is in.
+            membership: bool[m, levels of all groupings], the groups of each user.
             users: uint64[m], ``id_bits`` of the user ids.
         """
-        of = dict(zip(self.models, np.split(values, len(self.models), axis=1), strict=True))
+        by_model = dict(zip(self.models, np.split(values, len(self.models), axis=1), strict=True))
         tables = []
         for part in (ALL, LEVEL):
             width = len(self.names(part))
-            own = {name: columns[:, :width] for name, columns in of.items()}
-            tables.append(np.hstack([*own.values(), *(own[name] - own[self.baseline] for name in self.others)]))
-        parts = [(tables[0], users), *((tables[1][group], users[group]) for group in inside.T)]
+            averaged = {name: columns[:, :width] for name, columns in by_model.items()}
+            differences = [averaged[name] - averaged[self.baseline] for name in self.compared_models]
+            tables.append(np.hstack([*averaged.values(), *differences]))
+        parts = [(tables[0], users), *((tables[1][group], users[group]) for group in membership.T)]
         return Sums.hstack([bootstrap_sums(table, ids, resamples=resamples, seed=seed) for table, ids in parts])
 
-    def places(self) -> dict[tuple[str, str, str, str], np.ndarray]:
+    def sum_columns(self) -> dict[tuple[str, str, str, str], np.ndarray]:
         """Return (kind, grouping, level, model) -> columns of the sums; kind is models or differences."""
-        found: dict[tuple[str, str, str, str], np.ndarray] = {}
-        at = 0
+        columns: dict[tuple[str, str, str, str], np.ndarray] = {}
+        start = 0
         for part in self.parts():
             width = len(self.names(part))
-            for kind, names in (("models", self.models), ("differences", self.others)):
+            for kind, names in (("models", self.models), ("differences", self.compared_models)):
                 for name in names:
-                    found[kind, *part, name] = np.arange(at, at + width)
-                    at += width
-        return found
+                    columns[kind, *part, name] = np.arange(start, start + width)
+                    start += width
+        return columns
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What the document says besides the sums: ``counts`` and ``beyond`` are by model, ``definitions`` by metric."""
+    """What metrics.json holds besides the sums: ``counts`` and ``beyond`` are by model, ``definitions`` by metric."""
 
     engine: str
     definitions: dict[str, str]
@@ -104,48 +107,52 @@ class Facts:
 
 def document(layout: Layout, sums: Sums, facts: Facts) -> dict[str, Any]:
     """Return metrics.json from the sums of all users."""
-    places, cells = layout.places(), _cells(sums)
+    columns = layout.sum_columns()
+    cells = _cells(sums)
 
-    def found(kind: str, part: tuple[str, str]) -> dict[str, Any]:
-        names = layout.models if kind == "models" else layout.others
-        return {m: dict(zip(layout.names(part), cells[places[kind, *part, m]], strict=True)) for m in names}
+    def cells_of(kind: str, part: tuple[str, str]) -> dict[str, Any]:
+        names = layout.models if kind == "models" else layout.compared_models
+        return {m: dict(zip(layout.names(part), cells[columns[kind, *part, m]], strict=True)) for m in names}
 
-    _test([places["differences", *ALL, name][: len(layout.metrics)] for name in layout.others], cells, sums)
-    models, differences = found("models", ALL), found("differences", ALL)
+    _test([columns["differences", *ALL, name][: len(layout.metrics)] for name in layout.compared_models], cells, sums)
+    models = cells_of("models", ALL)
+    differences = cells_of("differences", ALL)
     segments: dict[str, Any] = {}
     versus: dict[str, Any] = {}
     for grouping in layout.groupings:
         parts = {level: (grouping.name, level) for level in grouping.levels}
-        segments[grouping.name] = {level: found("models", part) for level, part in parts.items()}
-        versus[grouping.name] = {level: found("differences", part) for level, part in parts.items()}
+        segments[grouping.name] = {level: cells_of("models", part) for level, part in parts.items()}
+        versus[grouping.name] = {level: cells_of("differences", part) for level, part in parts.items()}
     for grouping in layout.item_groupings:
-        segments[grouping.name] = _within(layout.metrics[0], grouping, models)
-        versus[grouping.name] = _within(layout.metrics[0], grouping, differences)
+        segments[grouping.name] = _item_group_cells(layout.metrics[0], grouping, models)
+        versus[grouping.name] = _item_group_cells(layout.metrics[0], grouping, differences)
     return {
-        "models": {name: _only(layout.metrics, row) for name, row in models.items()},
-        "differences": {name: _only(layout.metrics, row) for name, row in differences.items()},
+        "models": {name: _select_cells(layout.metrics, row) for name, row in models.items()},
+        "differences": {name: _select_cells(layout.metrics, row) for name, row in differences.items()},
         "about": {
             "engine": facts.engine,
             "primary": layout.metrics[0],
-            "baseline": layout.baseline if layout.others else None,
+            "baseline": layout.baseline if layout.compared_models else None,
             "definitions": facts.definitions,
             "counts": facts.counts,
             "segments": segments,
             "segment_differences": versus,
-            "gaps": _gaps(layout, sums, places),
-            "beyond": {name: facts.beyond.get(name, {}) | _only(layout.beyond, models[name]) for name in layout.models},
+            "gaps": _gaps(layout, sums, columns),
+            "beyond": {
+                name: facts.beyond.get(name, {}) | _select_cells(layout.beyond, models[name]) for name in layout.models
+            },
         },
     }
 
 
-def _only(names: tuple[str, ...], row: dict[str, Any]) -> dict[str, Any]:
+def _select_cells(names: tuple[str, ...], row: dict[str, Any]) -> dict[str, Any]:
     return {name: row[name] for name in names}
 
 
-def _within(metric: str, grouping: Grouping, rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _item_group_cells(metric: str, grouping: Grouping, rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Return level -> model -> metric -> cell of an item grouping, from the cells of all columns."""
     return {
-        level: {name: {metric: row[within(metric, grouping, level)]} for name, row in rows.items()}
+        level: {name: {metric: row[group_column(metric, grouping, level)]} for name, row in rows.items()}
         for level in grouping.levels
     }
 
@@ -154,36 +161,40 @@ def _cells(sums: Sums) -> np.ndarray:
     """Return object[c]: mean, 95 % interval and users of each column."""
     mean, low, high = sums.intervals()
     rows = zip(mean, low, high, sums.count, strict=True)
-    found = [{"mean": float(x), "ci95": [float(a), float(b)], "users": int(n)} for x, a, b, n in rows]
-    return np.array([*found, None], dtype=object)[:-1]
+    cells = [{"mean": float(x), "ci95": [float(a), float(b)], "users": int(n)} for x, a, b, n in rows]
+    # NumPy would make an array of two dimensions from dicts of one shape alone, so a None is added and cut off.
+    return np.array([*cells, None], dtype=object)[:-1]
 
 
 def _test(family: list[np.ndarray], cells: np.ndarray, sums: Sums) -> None:
     """Add to each difference of ``family``: effect size, detectable difference, p of the paired t-test, and Holm's."""
     columns = np.concatenate([np.empty(0, dtype=np.int64), *family])
-    p, sd = sums.t_test()[columns], sums.sd[columns]
+    p = sums.t_test()[columns]
+    sd = sums.sd[columns]
     effect = np.divide(sums.mean[columns], sd, out=np.full(len(columns), np.nan), where=sd > 0)
     rows = zip(effect, detectable_effect(sd, sums.count[columns]), p, holm_adjust(p), strict=True)
     for column, row in zip(columns, rows, strict=True):
         cells[column] |= dict(zip(("effect_size", "detectable", "p", "p_holm"), map(float, row), strict=True))
 
 
-def _gaps(layout: Layout, sums: Sums, places: dict[tuple[str, str, str, str], np.ndarray]) -> dict[str, Any]:
+def _gaps(layout: Layout, sums: Sums, sum_columns: dict[tuple[str, str, str, str], np.ndarray]) -> dict[str, Any]:
     """Return grouping -> model -> metric -> the gap between the groups."""
-    found: dict[str, Any] = {}
+    gaps: dict[str, Any] = {}
     for grouping in layout.groupings:
-        found[grouping.name] = {}
+        gaps[grouping.name] = {}
         for name in layout.models:
-            columns = np.stack([places["models", grouping.name, level, name] for level in grouping.levels])
-            gaps = (gap(sums, columns[:, j], grouping.levels) for j in range(len(layout.metrics)))
-            found[grouping.name][name] = dict(zip(layout.metrics, gaps, strict=True))
+            columns = np.stack([sum_columns["models", grouping.name, level, name] for level in grouping.levels])
+            by_metric = (gap(sums, columns[:, j], grouping.levels) for j in range(len(layout.metrics)))
+            gaps[grouping.name][name] = dict(zip(layout.metrics, by_metric, strict=True))
     for grouping in layout.item_groupings:
-        own = [layout.columns.index(within(layout.metrics[0], grouping, level)) for level in grouping.levels]
-        of_model = {name: places["models", *ALL, name][own] for name in layout.models}
-        found[grouping.name] = {
+        level_columns = [
+            layout.columns.index(group_column(layout.metrics[0], grouping, level)) for level in grouping.levels
+        ]
+        of_model = {name: sum_columns["models", *ALL, name][level_columns] for name in layout.models}
+        gaps[grouping.name] = {
             name: {layout.metrics[0]: gap(sums, columns, grouping.levels)} for name, columns in of_model.items()
         }
-    return found
+    return gaps
 
 
 def summarise(
@@ -205,21 +216,21 @@ def summarise(
     """
     first = evaluations[0]
     ids = first.per_user[USER]
-    wanted = [] if users is None else [name for name in judging.segments if name in users]
+    names = [] if users is None else [name for name in judging.segments if name in users]
     history = first.per_user.get("n_history", pd.Series(-1, index=ids.index)).to_numpy()
-    groups = [Groups.of(HISTORY, history_codes(history)), *table_groups(wanted, users, USER, ids)]
+    groups = [Groups.from_codes(HISTORY, history_codes(history)), *table_groups(names, users, USER, ids)]
     layout = Layout(
         tuple(e.name for e in evaluations),
         tuple(first.metrics),
         judging.baseline,
-        tuple(found.grouping for found in groups),
-        () if catalogue is None else tuple(found.grouping for found in catalogue.groups),
+        tuple(one.grouping for one in groups),
+        () if catalogue is None else tuple(one.grouping for one in catalogue.groups),
         () if catalogue is None else catalogue.measures,
     )
     tables = [e.per_user.set_index(USER)[list(layout.columns)].reindex(ids) for e in evaluations]
     values = pd.concat(tables, axis=1).to_numpy(dtype=np.float64)
-    inside = np.hstack([found.inside for found in groups])
-    sums = layout.sums(values, inside, id_bits(ids), resamples=judging.resamples, seed=seed)
+    membership = np.hstack([one.membership for one in groups])
+    sums = layout.sums(values, membership, id_bits(ids), resamples=judging.resamples, seed=seed)
     facts = Facts(
         "local",
         first.about["definitions"],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ import pyarrow.parquet
 from recsys import kernels
 from recsys.data.reading.files import Source
 from recsys.errors import InputError, suggest_nearest
+from recsys.evaluation.judging.judge import Lists
 from recsys.schema import (
     EVENT,
     ITEM,
@@ -169,23 +169,6 @@ def _factorize(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return codes[same], ids
 
 
-@dataclass(frozen=True)
-class Lists:
-    """``m`` lists one after the other: ``item`` int64[n] codes, best first, ``score`` float64[n] or None.
-
-    ``offsets``: int64[m + 1]. ``depth``: places of the longest list.
-    """
-
-    item: np.ndarray
-    score: np.ndarray | None
-    offsets: np.ndarray
-
-    @property
-    def depth(self) -> int:
-        """Places of the longest list, at least 1."""
-        return int(np.diff(self.offsets).max(initial=1))
-
-
 def lists(
     table: pd.DataFrame, user: np.ndarray, item: np.ndarray, m: int, *, where: str, names: np.ndarray | None = None
 ) -> Lists:
@@ -226,7 +209,7 @@ def lists(
         _refuse_repeats(
             table, order, offsets, "rank", kernels.count_equal_neighbours(sorted_(rank), offsets)[:, 0], where
         )
-    return Lists(listed, None if score is None else sorted_(score), offsets)
+    return Lists(listed, offsets, None if score is None else sorted_(score))
 
 
 def _alphabetical(names: np.ndarray) -> np.ndarray:

@@ -122,7 +122,7 @@ def run(config: Config, *, progress: Steps | None = None, spark: SparkSession | 
         with meter.hop("summarise"):
             _write_per_user(judged, layout, folder)
             resamples = config.judge.resamples
-            sums = evaluate.sums(judged, layout, resamples=resamples, seed=config.seed, inside=inside)
+            sums = evaluate.sums(judged, layout, resamples=resamples, seed=config.seed, membership=inside)
             definitions = {str(metric): metric.definition for metric in metrics}
             result = document(layout, sums, Facts("spark", definitions, about, of_all))
             folder.write_json(run_files.METRICS, result)

@@ -54,7 +54,7 @@ def mean(values):
 
 
 def catalogue_of(likes, attributes=None):
-    return Catalogue.of(likes, 12, EvaluationSettings(), IdMap.of(np.arange(ITEMS)))
+    return Catalogue.from_items(likes, 12, EvaluationSettings(), IdMap.of(np.arange(ITEMS)))
 
 
 def measured(world, exclude_seen=True):
@@ -179,7 +179,7 @@ def judged():
     parts = split(events, Fraction(test=0.3), items=items)
     judging = EvaluationSettings(metrics=("ndcg@5", "recall@5"), segments=("age", "genres"), resamples=100)
     likes = np.bincount(parts.train.item, minlength=40)
-    catalogue = Catalogue.of(likes, len(parts.train.users), judging, parts.train.items, items, ["genres"])
+    catalogue = Catalogue.from_items(likes, len(parts.train.users), judging, parts.train.items, items)
     truth, evaluations = Truth.of(parts, judging), []
     for name in ("popular", "random"):
         topk = recommend(build(name, {}).fit(parts.train), truth.histories, 5)
@@ -221,10 +221,10 @@ def test_which_column_holds_the_attributes():
     ids, likes = IdMap.of(np.arange(3)), np.array([3, 2, 1])
 
     def attributes(**judging):
-        return Catalogue.of(likes, 4, EvaluationSettings(**judging), ids, items).attributes
+        return Catalogue.from_items(likes, 4, EvaluationSettings(**judging), ids, items).attributes
 
     np.testing.assert_array_equal(attributes().toarray(), [[1, 1], [1, 0], [0, 1]])
     assert attributes(attribute="tag").shape[0] == 3
-    assert Catalogue.of(likes, 4, EvaluationSettings(), ids).attributes is None
+    assert Catalogue.from_items(likes, 4, EvaluationSettings(), ids).attributes is None
     with pytest.raises(ConfigError, match="Did you mean 'genres'"):
         attributes(attribute="genre")

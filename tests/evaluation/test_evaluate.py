@@ -7,7 +7,7 @@ import reference
 
 from recsys.data.weigh import aggregate_events
 from recsys.errors import ConfigError, InputError
-from recsys.evaluation.evaluate import evaluate, evaluate_tables, popularity
+from recsys.evaluation.evaluate import evaluate, evaluate_tables, item_propensities
 from recsys.evaluation.judging.full_ranking import FullRanking, evaluate_scores
 from recsys.evaluation.settings import EvaluationSettings
 from recsys.evaluation.topk_tables import _factorize
@@ -220,8 +220,8 @@ def test_counts_and_given_propensities():
         evaluate_tables(recs, truth, judging, propensity=chance * 4)
     with pytest.raises(ConfigError, match="popularity or propensities"):
         evaluate_tables(recs, truth, judging)
-    assert popularity(truth).to_dict() == {"x": 1.0, "z": 2 / 3}
-    assert popularity(truth, pd.Series(["z", "new"])).to_dict() == {"x": 1.0, "z": 2 / 3, "new": 1 / 3}
+    assert item_propensities(truth).to_dict() == {"x": 1.0, "z": 2 / 3}
+    assert item_propensities(truth, pd.Series(["z", "new"])).to_dict() == {"x": 1.0, "z": 2 / 3, "new": 1 / 3}
 
 
 def test_propensities_find_their_items_whether_ids_are_text_or_numbers():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
 from recsys.errors import ConfigError, InputError
-from recsys.evaluation.judging.judge import judge, judge_lists
+from recsys.evaluation.judging.judge import Lists, RelevantItems, judge, judge_lists
 from recsys.evaluation.judging.metrics import METRICS, parse, parse_all
 from recsys.types import TopK
 
@@ -214,7 +214,9 @@ def test_ips_recovers_the_recall_that_partial_observation_distorts():
 def test_lists_of_external_ids_judge_the_same():
     listed = np.array(["a", "b", "c", "b"], dtype=object)
     relevant, values = np.array(["b", "z", "b"], dtype=object), np.array([2.0, 1.0, 1.0])
-    judged = judge_lists(listed, np.array([0, 3, 4, 4]), relevant, np.array([0, 2, 3, 3]), values, k=5)
+    judged = judge_lists(
+        Lists(listed, np.array([0, 3, 4, 4])), RelevantItems(relevant, np.array([0, 2, 3, 3]), values), k=5
+    )
     assert judged.k == 5
     assert judged.length.tolist() == [3, 1, 0]
     np.testing.assert_array_equal(parse("mrr@5")(judged), [1 / 2, 1.0, np.nan])
@@ -231,7 +233,7 @@ def test_lists_of_external_ids_judge_the_same():
         ("r_precision@5", "no cut-off"),
         ("rbp[p=1.5]@5", "between 0 and 1"),
         ("map[over=all]@5", "over is 'all'"),
-        ("recall[ips=high]", "no number"),
+        ("recall[ips=high]", "not a number"),
         ("NDCG@10", "write it as"),
         ("auc", "scores of all items"),
     ],

@@ -14,7 +14,7 @@ from scipy.sparse import csr_array, csr_matrix
 from recsys.errors import ConfigError
 from recsys.evaluation.evaluate import evaluate_tables
 from recsys.evaluation.judging.conventions import CONVENTIONS
-from recsys.evaluation.judging.judge import judge_lists, judge_scores
+from recsys.evaluation.judging.judge import Lists, RelevantItems, judge_lists, judge_scores
 from recsys.evaluation.judging.metrics import parse
 from recsys.evaluation.settings import EvaluationSettings
 
@@ -98,11 +98,11 @@ def test_wikipedia_example_of_ndcg():
     truth = np.array(list(worth), dtype=object)
     listed = np.array(list("abcdef"), dtype=object)
     values = np.array(list(worth.values()), dtype=float)
-    judged = judge_lists(listed, np.array([0, 6]), truth, np.array([0, 7]), values)
+    judged = judge_lists(Lists(listed, np.array([0, 6])), RelevantItems(truth, np.array([0, 7]), values))
     assert parse("ndcg[gain=linear]@6")(judged)[0] == pytest.approx(0.785002, abs=5e-7)
     assert parse("ndcg[gain=exp]@6")(judged)[0] == pytest.approx(0.751083, abs=5e-7)
     bug = judge_lists(
-        listed, np.array([0, 6]), truth[:5], np.array([0, 5]), values[:5]
+        Lists(listed, np.array([0, 6])), RelevantItems(truth[:5], np.array([0, 5]), values[:5])
     )  # the ideal from what was found
     assert parse("ndcg[gain=linear]@6")(bug)[0] == pytest.approx(0.960808, abs=5e-7)
 

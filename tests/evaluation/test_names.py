@@ -43,7 +43,7 @@ def test_options_take_the_type_of_their_default():
         ("whole[p=1]", "takes none"),
         ("cut[k=3]", "unknown option 'k'"),
         ("cut[knd=a]", "Did you mean 'kind'"),
-        ("cut[p=x]", "no number"),
+        ("cut[p=x]", "not a number"),
         ("cut[exact=yes]", "true or false"),
         ("cut[p=.1,p=.2]", "given twice"),
     ],

@@ -21,9 +21,9 @@ def test_against_scikit_learn():
 @pytest.mark.parametrize(
     ("predicted", "actual", "says"),
     [
-        ([1.0], [1.0, 2.0], "one of each a pair"),
+        ([1.0], [1.0, 2.0], "one of each per pair"),
         ([], [], "no pairs"),
-        ([np.nan, 1.0], [1.0, 2.0], "1 of 2 are no finite"),
+        ([np.nan, 1.0], [1.0, 2.0], "1 of 2 are not finite"),
         ([1.0, 2.0], [np.inf, 2.0], "ratings: 1 of 2"),
     ],
 )

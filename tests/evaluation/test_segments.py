@@ -7,12 +7,12 @@ from recsys.errors import ConfigError
 from recsys.evaluation.groups import (
     POPULARITY,
     Groups,
+    assign_columns,
     by_item_group,
     column_groups,
+    group_column,
     popularity_codes,
     table_groups,
-    whose,
-    within,
 )
 from recsys.evaluation.judging.metrics import parse
 from recsys.evaluation.settings import EvaluationSettings
@@ -29,7 +29,7 @@ def lists(rows, k):
 
 
 def members(groups):
-    return {level: np.flatnonzero(groups.inside[:, i]).tolist() for i, level in enumerate(groups.grouping.levels)}
+    return {level: np.flatnonzero(groups.membership[:, i]).tolist() for i, level in enumerate(groups.grouping.levels)}
 
 
 def test_each_third_of_the_likes_by_a_loop():
@@ -65,13 +65,13 @@ def test_few_numbers_are_groups_in_their_order():
 def test_many_numbers_are_cut_at_their_quartiles():
     groups = column_groups("year", pd.Series(np.arange(1900, 2000)).astype(str))
     assert groups.grouping.levels == ("1900 to 1924", "1925 to 1949", "1950 to 1974", "1975 to 1999", "unknown")
-    np.testing.assert_array_equal(groups.inside.sum(axis=0), [25, 25, 25, 25, 0])
+    np.testing.assert_array_equal(groups.membership.sum(axis=0), [25, 25, 25, 25, 0])
 
 
 def test_the_rarest_of_many_texts_are_other():
     groups = column_groups("country", pd.Series([f"c{i:02}" for i in range(20) for _ in range(20 - i)]))
     assert groups.grouping.levels == (*(f"c{i:02}" for i in range(11)), "other", "unknown")
-    assert groups.inside[:, 11].sum() == sum(20 - i for i in range(11, 20))
+    assert groups.membership[:, 11].sum() == sum(20 - i for i in range(11, 20))
     assert column_groups("c", pd.Series(list("abcdefghijkl"))).grouping.levels == (*"abcdefghijkl", "unknown")
 
 
@@ -82,7 +82,7 @@ def test_ids_outside_the_table_are_unknown():
 
 
 def test_whose_column_it_is():
-    assert whose(["genres", "age"], ["user_id", "age"], ["item_id", "genres"]) == (["age"], ["genres"])
+    assert assign_columns(["genres", "age"], ["user_id", "age"], ["item_id", "genres"]) == (["age"], ["genres"])
     for wanted, message in (
         ("genre", "Did you mean 'genres'"),
         ("history", "always shown"),
@@ -90,14 +90,14 @@ def test_whose_column_it_is():
         ("item_id", "no column 'item_id'"),
     ):
         with pytest.raises(ConfigError, match=message):
-            whose([wanted], ["user_id", "age", "name"], ["item_id", "genres", "name"])
+            assign_columns([wanted], ["user_id", "age", "name"], ["item_id", "genres", "name"])
     with pytest.raises(ConfigError, match="There is no users or items table"):
-        whose(["age"], [], [])
+        assign_columns(["age"], [], [])
 
 
 def test_a_metric_within_item_groups_by_hand():
     # items 0-1 head, 2 mid, 3-5 tail; 6 is relevant but no candidate, so tail
-    groups = Groups.of(POPULARITY, np.array([0, 0, 1, 2, 2, 2]))
+    groups = Groups.from_codes(POPULARITY, np.array([0, 0, 1, 2, 2, 2]))
     topk = lists([[0, 3, 2], [4, 1]], 3)
     relevant = csr_array(np.array([[1, 0, 0, 1, 1, 0, 0], [0, 0, 1, 0, 1, 0, 1.0]]))
     truth = Truth(
@@ -111,9 +111,9 @@ def test_a_metric_within_item_groups_by_hand():
         exclude_seen=True,
     )
     found = by_item_group(topk, truth, groups, parse("recall@3"))
-    np.testing.assert_allclose(found[within("recall@3", POPULARITY, "head")], [1, np.nan])
-    np.testing.assert_allclose(found[within("recall@3", POPULARITY, "mid")], [np.nan, 0])
-    np.testing.assert_allclose(found[within("recall@3", POPULARITY, "tail")], [1 / 2, 1 / 2])
+    np.testing.assert_allclose(found[group_column("recall@3", POPULARITY, "head")], [1, np.nan])
+    np.testing.assert_allclose(found[group_column("recall@3", POPULARITY, "mid")], [np.nan, 0])
+    np.testing.assert_allclose(found[group_column("recall@3", POPULARITY, "tail")], [1 / 2, 1 / 2])
     found = by_item_group(topk, truth, groups, parse("ndcg@3"))
     best = 1 + 1 / np.log2(3)
     np.testing.assert_allclose(found["ndcg@3[popularity=tail]"], [1 / np.log2(3) / best, 1 / best])

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from recsys.errors import ConfigError
-from recsys.evaluation.evaluate import evaluate_tables, popularity
+from recsys.evaluation.evaluate import evaluate_tables, item_propensities
 from recsys.evaluation.settings import EvaluationSettings
 
 pytestmark = pytest.mark.spark
@@ -75,7 +75,7 @@ def test_debiased_metrics_weigh_by_the_popularity_of_train(spark):
     train, _ = tables(users=60)
     train = train.iloc[::3].assign(value=lambda t: np.arange(len(t)) % 3)  # a third are no likes
     judging = EvaluationSettings(metrics=("recall[ips=0.5]@5", "ndcg[ips=0.5]@5", "precision[ips=1]@3"))
-    here = evaluate_tables(recs, truth, judging, propensity=popularity(train, truth.item_id)).per_user
+    here = evaluate_tables(recs, truth, judging, propensity=item_propensities(train, truth.item_id)).per_user
     frames = [spark.createDataFrame(frame) for frame in (recs, truth, train)]
     with pytest.raises(ConfigError, match="popularity"):
         evaluate.evaluate_tables(*frames[:2], judging)

@@ -1,8 +1,8 @@
 """The definitions of other libraries, to recompute a number that was published under one of them.
 
-A convention gives every metric name that a library has the definition that the library uses, and settles ties, users
-without a list and users without anything relevant as it does. What it has no counterpart for is refused. The tests
-hold each one to the library itself.
+A convention gives each metric name the definition that the library uses, and treats ties, users without a list and
+users without anything relevant as the library does. Metrics that the library does not have are refused. The tests
+compare each convention with the library itself.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Convention:
     """One library's definitions.
 
     ``metrics``: our name -> its definition. ``missing_users``: what a user with truth but no list counts.
-    ``nothing_relevant``: what a user counts whose truth rows are all irrelevant. ``by_score``: lists are sorted by
+    ``nothing_relevant``: how a user counts who has truth rows, but no relevant one. ``by_score``: lists are sorted by
     score (single precision), equal ones by item id, last in the alphabet first, whatever the ranks say.
     """
 
@@ -53,9 +53,9 @@ class Convention:
         """One line that says what is computed, for metric cards."""
         function = self.metrics[metric.name]
         settings = function.keywords if isinstance(function, partial) else {}
-        told = ", ".join(f"{key} = {value}" for key, value in settings.items())
-        plain = function.func if isinstance(function, partial) else function
-        return (plain.__doc__ or "").split("\n")[0] + (f" With {told}." if told else "")
+        options = ", ".join(f"{key} = {value}" for key, value in settings.items())
+        undecorated = function.func if isinstance(function, partial) else function
+        return (undecorated.__doc__ or "").split("\n")[0] + (f" With {options}." if options else "")
 
     def check(self, metrics: list[Metric]) -> None:
         """Raise ConfigError naming every metric that the library does not have, and every option."""
@@ -64,7 +64,7 @@ class Convention:
             for m in metrics
             if m.name not in self.metrics
         ]
-        problems += [f"{m}: a convention settles the options; leave them out" for m in metrics if m.options]
+        problems += [f"{m}: a convention sets the options; leave them out" for m in metrics if m.options]
         if problems:
             raise ConfigError("\n".join(f"convention {self.name}: {problem}" for problem in problems))
 
@@ -72,16 +72,16 @@ class Convention:
 def pooled_precision(judged: Judged, k: int | None = None) -> np.ndarray:
     """Hits among the first k over the *mean* of min(k, relevant): in the mean Σ hits / Σ min(k, relevant)."""
     hits = precision(judged, k) * (k or judged.k)
-    wanted = np.minimum(k or judged.k, judged.n_relevant)[~judged.undefined]
-    return hits / wanted.mean() if len(wanted) else hits
+    attainable = np.minimum(k or judged.k, judged.n_relevant)[~judged.undefined]
+    return hits / attainable.mean() if len(attainable) else hits
 
 
 def average_precision_by_score(judged: Judged, k: int | None = None) -> np.ndarray:
     """Mean over all relevant items of the precision at the end of each one's tie group (scikit-learn's steps)."""
     if k:
         raise ConfigError("scikit-learn's average precision has no cut-off: ask for 'map'")
-    before, tied = judged.group
-    at_end = (before + tied) / (judged.place.astype(np.float64) + judged.spread)
+    relevant_above, tied = judged.group
+    at_end = (relevant_above + tied) / (judged.place.astype(np.float64) + judged.spread)
     listed = judged.total(np.where(judged.place < judged.k, at_end, 0.0))
     return np.divide(listed, judged.n_relevant, out=np.full(len(listed), np.nan), where=~judged.undefined)
 

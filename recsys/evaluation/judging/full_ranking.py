@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.sparse import csr_array
 
 from recsys.data.hashing import hash_words, id_bits
-from recsys.evaluation.evaluate import as_sampled, count, score
+from recsys.evaluation.evaluate import compute_metrics, count_users, mark_sampled
 from recsys.evaluation.judging.judge import Ties, judge_scores
 from recsys.evaluation.judging.metrics import parse_all
 from recsys.evaluation.truth import Truth
@@ -25,7 +25,7 @@ class FullRanking:
 
     ``ties``: what equal scores mean; the average over all their orders, unless another choice is made.
     ``sampled``: rank relevant items against this number of other candidates only, drawn by a hash of ``seed``, user
-    and item, the same for every model. Metric names then end in ``[sampled=…]`` (:func:`.evaluate.as_sampled`).
+    and item, the same for every model. Metric names then end in ``[sampled=…]`` (:func:`.evaluate.mark_sampled`).
     ``memory_mb``: bound on the block of scores held at a time.
     """
 
@@ -64,7 +64,7 @@ def evaluate_scores(
             scores = _sample(scores, relevant, draw, ranking.sampled)
         judged = judge_scores(scores, relevant, ties=ranking.ties, propensity=truth.propensity)
         tallies = {"listed_places": int(judged.n_relevant.sum()), "tied_places": judged.tied_places}
-        parts.append((score(judged, chosen, "zero"), count(judged, "zero") | tallies))
+        parts.append((compute_metrics(judged, chosen, "zero"), count_users(judged, "zero") | tallies))
     values = {str(metric): np.concatenate([part[str(metric)] for part, _ in parts]) for metric in chosen}
     users = truth.users.ids_of(np.arange(len(truth)))
     per_user = pd.DataFrame({USER: users, "n_relevant": np.diff(truth.relevant.indptr)} | values)
@@ -75,7 +75,7 @@ def evaluate_scores(
         "ties": ranking.ties,
     }
     evaluation = Evaluation(name, per_user, about)
-    return as_sampled(evaluation, ranking.sampled) if ranking.sampled else evaluation
+    return mark_sampled(evaluation, ranking.sampled) if ranking.sampled else evaluation
 
 
 def _cells(matrix: csr_array) -> tuple[np.ndarray, np.ndarray]:

@@ -1,8 +1,8 @@
-"""Lists against truth: where each user's relevant items stand. Every metric is a function of the result."""
+"""Lists against truth: the place of each relevant item in its user's list. All metrics are functions of the result."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -15,17 +15,17 @@ from recsys.errors import InputError
 from recsys.types import TopK
 
 Ties = Literal["stable", "average", "pessimistic", "optimistic"]
-"""What equal scores mean. ``stable``: the order as it is. ``average``: the expectation over every order of the tied.
+"""What equal scores mean. ``stable``: the order as it is. ``average``: the expectation over all orders of tied items.
 ``pessimistic`` and ``optimistic``: the worst and the best order for the user. All but ``stable`` ignore the given
 order of equal scores, so they do not change when items are renamed or rows are shuffled."""
 
 
 @dataclass(frozen=True)
 class Judged:
-    """Where the relevant items of ``m`` users stand in their lists.
+    """The places of the relevant items of ``m`` users in their lists.
 
     User i's relevant items are the entries ``indptr[i]:indptr[i + 1]`` of the arrays, in the order of their places,
-    whether or not anybody could have recommended them.
+    whether or not they are candidates.
 
     ``place``: int32[nnz] from 0, ``kernels.NOWHERE`` when it is not in the list; the first of its tie group.
     ``spread``: int32[nnz], places that the item shares with others of equal score under ``average``, else 1.
@@ -107,19 +107,52 @@ class Judged:
         k = len(weights)
         if not self.tied:
             return np.append(weights, 0.0)[np.minimum(self.place, k)]
-        upto = np.concatenate([[0.0], np.cumsum(weights)])
-        first, last = np.minimum(self.place, k), np.minimum(self.place + self.spread, k)
-        return (upto[last] - upto[first]) / self.spread
+        cumulated = np.concatenate([[0.0], np.cumsum(weights)])
+        first = np.minimum(self.place, k)
+        last = np.minimum(self.place + self.spread, k)
+        return (cumulated[last] - cumulated[first]) / self.spread
+
+
+@dataclass(frozen=True, eq=False)
+class Lists:
+    """The lists of ``m`` users, one after the other, best items first.
+
+    ``items``: [n] ids or integer codes. ``offsets``: int64[m + 1], user i has ``offsets[i]:offsets[i + 1]``.
+    ``scores``: float[n], needed to settle ties; None = not known.
+    """
+
+    items: np.ndarray
+    offsets: np.ndarray
+    scores: np.ndarray | None = None
+
+    @property
+    def depth(self) -> int:
+        """Places of the longest list, at least 1."""
+        return int(np.diff(self.offsets).max(initial=1))
+
+
+@dataclass(frozen=True, eq=False)
+class RelevantItems:
+    """The relevant items of ``m`` users, one user after the other.
+
+    ``items``: [n] ids or integer codes. ``offsets``: int64[m + 1]. ``values``: float[n] > 0, the graded gains.
+    ``propensity``: float[n] in (0, 1], the chance that the item's relevance is observed; None = not known.
+    """
+
+    items: np.ndarray
+    offsets: np.ndarray
+    values: np.ndarray
+    propensity: np.ndarray | None = None
 
 
 def judge(topk: TopK, relevant: csr_array, *, ties: Ties = "stable", propensity: np.ndarray | None = None) -> Judged:
-    """Look every listed item up among the user's relevant ones.
+    """Look up every user's relevant items in their list.
 
     Args:
         topk: lists of m users.
         relevant: csr (m, ≥ items), row i for list i, each stored value > 0: a stored entry is relevant and its
-            value is its graded gain. Columns past the items that lists can name stand for relevant items that
-            nobody could have recommended: they count in ``n_relevant`` and in every denominator.
+            value is its graded gain. Columns past the items that lists can name are relevant items that no model
+            could have recommended: they count in ``n_relevant`` and in every denominator.
         propensity: float64[columns], the chance that an item's relevance is observed; debiased metrics need it.
 
     Raises:
@@ -131,99 +164,55 @@ def judge(topk: TopK, relevant: csr_array, *, ties: Ties = "stable", propensity:
     if relevant.nnz and not relevant.data.min() > 0:
         raise ValueError("a relevant item must have a value above 0")
     listed = topk.items >= 0
-    items, offsets = topk.items[listed], np.append(0, np.cumsum(listed.sum(axis=1)))
+    lists = Lists(topk.items[listed], np.append(0, np.cumsum(listed.sum(axis=1))), topk.scores[listed])
+    weights = None if propensity is None else propensity[relevant.indices]
+    relevant_items = RelevantItems(relevant.indices, relevant.indptr, relevant.data, weights)
     width = max(relevant.shape[1], int(topk.items.max(initial=0)) + 1)
-    _unique(items, offsets, relevant.indices, relevant.indptr, width)
-    return judge_codes(
-        items,
-        offsets,
-        relevant.indices,
-        relevant.indptr,
-        relevant.data,
-        width=width,
-        k=topk.items.shape[1],
-        scores=topk.scores[listed],
-        ties=ties,
-        propensity=None if propensity is None else propensity[relevant.indices],
-    )
+    _require_unique(lists, relevant_items, width)
+    return judge_codes(lists, relevant_items, width=width, k=topk.items.shape[1], ties=ties)
 
 
-def judge_lists(
-    listed: np.ndarray,
-    listed_offsets: np.ndarray,
-    relevant: np.ndarray,
-    relevant_offsets: np.ndarray,
-    values: np.ndarray,
-    *,
-    k: int | None = None,
-    scores: np.ndarray | None = None,
-    ties: Ties = "stable",
-    propensity: np.ndarray | None = None,
-) -> Judged:
+def judge_lists(lists: Lists, relevant: RelevantItems, *, k: int | None = None, ties: Ties = "stable") -> Judged:
     """Judge lists of external ids, as an Arrow batch holds them; the same numbers as :func:`judge`.
 
     Args:
-        listed, relevant: ids of all lists one after the other, best first; of one kind (text or integers).
-        listed_offsets, relevant_offsets: int[m + 1], where each user's part starts and ends.
-        values: float[len(relevant)], > 0.
+        lists, relevant: ids of one kind (text or integers).
         k: places of the longest list of all batches; default: of this one.
-        scores: float[len(listed)], for ``ties``.
-        propensity: float[len(relevant)] in (0, 1], for debiased metrics.
     """
-    codes, names = pd.factorize(np.concatenate([listed, relevant]))
-    listed, relevant = codes[: len(listed)], codes[len(listed) :]
-    _unique(listed, listed_offsets, relevant, relevant_offsets, len(names))
-    return judge_codes(
-        listed,
-        listed_offsets,
-        relevant,
-        relevant_offsets,
-        values,
-        width=len(names),
-        k=max(k or 0, int(np.diff(listed_offsets).max(initial=1))),
-        scores=scores,
-        ties=ties,
-        propensity=propensity,
-    )
+    codes, names = pd.factorize(np.concatenate([lists.items, relevant.items]))
+    lists = replace(lists, items=codes[: len(lists.items)])
+    relevant = replace(relevant, items=codes[len(lists.items) :])
+    _require_unique(lists, relevant, len(names))
+    return judge_codes(lists, relevant, width=len(names), k=max(k or 0, lists.depth), ties=ties)
 
 
-def judge_codes(
-    listed: np.ndarray,
-    offsets: np.ndarray,
-    relevant: np.ndarray,
-    indptr: np.ndarray,
-    values: np.ndarray,
-    *,
-    width: int,
-    k: int,
-    scores: np.ndarray | None = None,
-    ties: Ties = "stable",
-    propensity: np.ndarray | None = None,
-) -> Judged:
-    """Judge lists of integer codes below ``width``, none twice for a user: what all judging of lists comes down to.
-
-    ``values`` and ``propensity`` stand beside ``relevant``.
-    """
-    indptr, offsets = np.asarray(indptr, dtype=np.int64), np.asarray(offsets, dtype=np.int64)
-    entry, place = kernels.find_relevant(listed, offsets, relevant, indptr, width)
-    spread, n_tied = np.ones(len(place), dtype=np.int32), None
-    if scores is not None:
-        n_tied = kernels.count_equal_neighbours(np.asarray(scores), offsets)[:, 1]
+def judge_codes(lists: Lists, relevant: RelevantItems, *, width: int, k: int, ties: Ties = "stable") -> Judged:
+    """Judge lists of integer codes below ``width``, none twice for a user: all judging of lists ends here."""
+    indptr = np.asarray(relevant.offsets, dtype=np.int64)
+    offsets = np.asarray(lists.offsets, dtype=np.int64)
+    values = np.asarray(relevant.values)
+    entry, place = kernels.find_relevant(lists.items, offsets, relevant.items, indptr, width)
+    spread = np.ones(len(place), dtype=np.int32)
+    n_tied = None
+    if lists.scores is not None:
+        n_tied = kernels.count_equal_neighbours(np.asarray(lists.scores), offsets)[:, 1]
     elif ties != "stable":
         raise InputError(f"ties = '{ties}' needs a score beside every listed item: add them, or use 'stable'")
     if ties != "stable":
-        group, size = _tie_groups(np.asarray(scores), offsets)
+        group, size = _tie_groups(np.asarray(lists.scores), offsets)
         user = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
-        found = np.flatnonzero(place < kernels.NOWHERE)
-        at = (offsets[user] + place)[found]
-        place[found], spread[found] = group[at] - offsets[user[found]], size[at]
-        order, place, spread = _settle(user, place, spread, np.asarray(values)[entry], ties)
+        retrieved = np.flatnonzero(place < kernels.NOWHERE)
+        position = (offsets[user] + place)[retrieved]
+        place[retrieved] = group[position] - offsets[user[retrieved]]
+        spread[retrieved] = size[position]
+        order, place, spread = _settle_ties(user, place, spread, values[entry], ties)
         entry = entry[order]
+    propensity = relevant.propensity
     return Judged(
         indptr,
         place,
         spread,
-        np.asarray(values, dtype=np.float64)[entry],
+        values.astype(np.float64)[entry],
         np.diff(offsets),
         k,
         n_tied=n_tied,
@@ -231,16 +220,17 @@ def judge_codes(
     )
 
 
-def _per_user(marked: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+def _count_per_user(marked: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """Return int64[m]: how many of each user's places are marked."""
-    upto = np.concatenate([[0], np.cumsum(marked)])
-    return upto[offsets[1:]] - upto[offsets[:-1]]
+    cumulated = np.concatenate([[0], np.cumsum(marked)])
+    return cumulated[offsets[1:]] - cumulated[offsets[:-1]]
 
 
-def _unique(listed: np.ndarray, offsets: np.ndarray, relevant: np.ndarray, indptr: np.ndarray, width: int) -> None:
-    for what, codes, bounds in (("list", listed, offsets), ("truth", relevant, indptr)):
-        if kernels.count_repeats(codes, bounds, width).any():
-            raise ValueError(f"an item stands twice in a user's {what}")
+def _require_unique(lists: Lists, relevant: RelevantItems, width: int) -> None:
+    """Raise ValueError where an item is twice in a user's list, or twice among their relevant items."""
+    for name, part in (("list", lists), ("truth", relevant)):
+        if kernels.count_repeats(part.items, part.offsets, width).any():
+            raise ValueError(f"an item stands twice in a user's {name}")
 
 
 def judge_scores(
@@ -249,19 +239,21 @@ def judge_scores(
     """Judge the ranking of *all* candidates, without cutting a list: what AUC needs.
 
     Args:
-        scores: float[m, n]; NaN and -inf are no candidates (no opinion, seen, filtered).
+        scores: float[m, n]; NaN and -inf are no candidates (not scored, seen, filtered).
         relevant, propensity: as in :func:`judge`; relevant items that are no candidates rank nowhere.
         ties: ``stable`` puts the lower column first, as ``rank.recommend`` does.
     """
     if relevant.shape[0] != len(scores):
         raise ValueError(f"{len(scores)} rows of scores, but {relevant.shape[0]} rows of relevant items")
-    indptr, values = relevant.indptr.astype(np.int64), relevant.data.astype(np.float64)
-    place, spread, before, candidates = kernels.rank_relevant(scores, relevant.indices, indptr)
-    n_tied = _per_user(spread > 1, indptr)
+    indptr = relevant.indptr.astype(np.int64)
+    values = relevant.data.astype(np.float64)
+    place, spread, earlier_ties, candidates = kernels.rank_relevant(scores, relevant.indices, indptr)
+    n_tied = _count_per_user(spread > 1, indptr)
     if ties == "stable":
-        place, spread = place + before, np.ones_like(spread)
+        place = place + earlier_ties
+        spread = np.ones_like(spread)
     user = np.repeat(np.arange(len(scores)), np.diff(indptr))
-    order, place, spread = _settle(user, place, spread, values, ties)
+    order, place, spread = _settle_ties(user, place, spread, values, ties)
     return Judged(
         indptr,
         place,
@@ -287,7 +279,7 @@ def _tie_groups(scores: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np
     return _runs(opens)
 
 
-def _settle(
+def _settle_ties(
     user: np.ndarray, place: np.ndarray, spread: np.ndarray, value: np.ndarray, ties: Ties
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return (order, place, spread) of entries in the order of places, each tie group settled by ``ties``.
@@ -298,9 +290,10 @@ def _settle(
     user, place, spread = user[order], place[order], spread[order]
     if ties in ("stable", "average") or not (spread > 1).any():
         return order, place, spread
-    before, relevant = tie_runs(user, place)
-    ordinal = np.arange(len(place)) - before
-    shift = ordinal if ties == "optimistic" else spread - relevant + ordinal  # the best value last of the group
+    first, relevant = tie_runs(user, place)
+    ordinal = np.arange(len(place)) - first
+    # Pessimistic: the relevant items take the last places of their tie group, the best value last of all.
+    shift = ordinal if ties == "optimistic" else spread - relevant + ordinal
     return order, np.where(place < kernels.NOWHERE, place + shift, place).astype(np.int32), np.ones_like(spread)
 
 

@@ -1,10 +1,10 @@
-"""Ranking quality: a metric is a function of a :class:`Judged` that gives one number a user, NaN = undefined.
+"""Ranking quality: a metric is a function of a :class:`Judged` that gives one number per user, NaN = undefined.
 
 A name is both the request and the label: ``name[option=value,…]@k``, read by :func:`parse`. Every metric is
 undefined for a user without any relevant item. An empty list scores 0. Without a cut-off a list is taken whole: the
 ideal list and the denominators then hold every relevant item. Where the judge left items tied (``ties = "average"``),
-a metric is its exact expectation over all orders of the tied. Each costs one pass over the relevant items, not over
-the lists. Definitions side by side with other libraries': docs/metrics.md.
+a metric is its exact expectation over all orders of the tied items. Each costs one pass over the relevant items, not
+over the lists. Definitions side by side with other libraries': docs/metrics.md.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from recsys.evaluation.judging.names import MeasureName, parse_name, parse_names
 def precision(judged: Judged, k: int | None = None, ips: float = 0.0) -> np.ndarray:
     """Relevant items among the first k, divided by k; in [0, 1]. Missing places count as misses.
 
-    ``ips``: each relevant item weighs its propensity^-ips, weights scaled to mean 1 a user: debiased for items that are
-    observed by chance. Differs from: LensKit divides by the length of the list; ``implicit`` pools hits over users and
-    divides by Σ min(k, relevant).
+    ``ips``: each relevant item weighs its propensity^-ips, weights scaled to mean 1 per user: debiased for items that
+    are observed by chance. Differs from: LensKit divides by the length of the list; ``implicit`` pools hits over users
+    and divides by Σ min(k, relevant).
     """
     return recall(judged, k, ips) * judged.n_relevant / (k or judged.k)
 
@@ -58,12 +58,14 @@ def hit_rate(judged: Judged, k: int | None = None) -> np.ndarray:
     """
     if not judged.tied:
         return _defined(judged, np.minimum(judged.hits(_cut(judged, k)), 1.0))
-    before, _ = judged.group
-    ordinal = judged.ordinal - before  # within the tie group
-    within = np.clip(_cut(judged, k) - judged.place.astype(np.int64), 0, judged.spread)
-    left = np.where(within > 0, np.maximum(judged.spread - within - ordinal, 0), 1)
+    relevant_above, _ = judged.group
+    ordinal_in_group = judged.ordinal - relevant_above
+    in_cut = np.clip(_cut(judged, k) - judged.place.astype(np.int64), 0, judged.spread)
+    below_cut = np.where(in_cut > 0, np.maximum(judged.spread - in_cut - ordinal_in_group, 0), 1)
+    group_size = np.where(in_cut > 0, judged.spread - ordinal_in_group, 1)
     miss = np.ones(len(judged.length))
-    np.multiply.at(miss, judged.user, left / np.where(within > 0, judged.spread - ordinal, 1))
+    # C(g - t, r) / C(g, r) is a product with one factor for each of the r relevant items.
+    np.multiply.at(miss, judged.user, below_cut / group_size)
     return _defined(judged, 1 - miss)
 
 
@@ -83,7 +85,8 @@ def ndcg(judged: Judged, k: int | None = None, gain: str = "binary", ips: float 
     gains = shape[gain](judged.value) * _weights(judged, ips)
     discount = 1 / np.log2(np.arange(2, _cut(judged, k) + 2))
     ideal = np.append(discount, 0.0)[np.minimum(judged.ordinal, len(discount))]
-    order = np.lexsort((-gains, judged.user)) if ips else judged.by_value  # every gain grows with the value
+    # Every gain grows with the value, so the order by value is the ideal one unless propensities change it.
+    order = np.lexsort((-gains, judged.user)) if ips else judged.by_value
     best = judged.total(gains[order] * ideal)
     return _share(judged, judged.total(gains * judged.mean_over_places(discount)), best)
 
@@ -98,14 +101,14 @@ def average_precision(judged: Judged, k: int | None = None, over: str = "capped"
     if over not in ("capped", "relevant"):
         raise ConfigError(f"map: over is {over!r}.{suggest_nearest(over, ('capped', 'relevant'))}")
     k = _cut(judged, k)
-    before, tied = judged.group
+    relevant_above, tied = judged.group
     reciprocal = judged.mean_over_places(1 / np.arange(1, k + 1))
-    places = (before + 1) * reciprocal
+    places = (relevant_above + 1) * reciprocal
     if judged.tied:
         slope = (tied - 1) / np.maximum(judged.spread - 1, 1)
         places += slope * (judged.mean_over_places(np.ones(k)) - (judged.place + 1.0) * reciprocal)
-    wanted = np.minimum(k, judged.n_relevant) if over == "capped" else judged.n_relevant
-    return _share(judged, judged.total(places), wanted)
+    divisor = np.minimum(k, judged.n_relevant) if over == "capped" else judged.n_relevant
+    return _share(judged, judged.total(places), divisor)
 
 
 def reciprocal_rank(judged: Judged, k: int | None = None) -> np.ndarray:
@@ -125,14 +128,14 @@ def r_precision(judged: Judged) -> np.ndarray:
     Places past the end of the list count as misses, so lists should be at least R long.
     """
     cut = judged.n_relevant[judged.user]
-    inside = np.minimum(judged.place + judged.spread, cut) - np.minimum(judged.place, cut)
-    return _share(judged, judged.total(inside / judged.spread), judged.n_relevant)
+    places_in_cut = np.minimum(judged.place + judged.spread, cut) - np.minimum(judged.place, cut)
+    return _share(judged, judged.total(places_in_cut / judged.spread), judged.n_relevant)
 
 
 def rbp(judged: Judged, k: int | None = None, p: float = 0.8) -> np.ndarray:
     """Rank-biased precision (1 − p) Σ_r p^(r−1) hit_r over the first k places; in [0, 1).
 
-    ``p``: chance that the reader goes on to the next place, in (0, 1). Reference: Moffat and Zobel, TOIS 2008.
+    ``p``: chance that the reader continues to the next place, in (0, 1). Reference: Moffat and Zobel, TOIS 2008.
     """
     if not 0 < p < 1:
         raise ConfigError(f"rbp: p is {p}; it must lie strictly between 0 and 1")
@@ -147,12 +150,14 @@ def auc(judged: Judged) -> np.ndarray:
     """
     if not judged.complete:
         raise ConfigError(NEEDS_ALL)
-    found = judged.place < kernels.NOWHERE
-    others = judged.length - judged.total(found).astype(np.int64)
-    before, tied = judged.group
-    below = others[judged.user] - (judged.place - before) - (judged.spread - tied) / 2
-    pairs = np.where(others > 0, judged.n_relevant * others, np.nan)
-    return _share(judged, judged.total(np.where(found, below, 0.0)), pairs)
+    ranked = judged.place < kernels.NOWHERE
+    n_irrelevant = judged.length - judged.total(ranked).astype(np.int64)
+    relevant_above, tied = judged.group
+    irrelevant_above = judged.place - relevant_above
+    # The irrelevant items of the tie group count half.
+    irrelevant_below = n_irrelevant[judged.user] - irrelevant_above - (judged.spread - tied) / 2
+    pairs = np.where(n_irrelevant > 0, judged.n_relevant * n_irrelevant, np.nan)
+    return _share(judged, judged.total(np.where(ranked, irrelevant_below, 0.0)), pairs)
 
 
 NEEDS_ALL = "AUC needs the scores of all items, and a top-N table has only the best"
@@ -199,7 +204,7 @@ _ONE = Judged(
     complete=True,
     propensity=np.ones(1),
 )
-"""One user with one relevant item, in first place: a name whose options are out of range fails on it."""
+"""One user with one relevant item, in first place. Calling a metric on it checks the range of its options."""
 
 
 def parse(text: str) -> Metric:
@@ -216,7 +221,7 @@ def parse(text: str) -> Metric:
 def parse_all(texts: Iterable[str], *, complete: bool = False) -> list[Metric]:
     """Parse every name; all bad ones are reported in one ConfigError.
 
-    ``complete``: the scores of all candidates are at hand; else AUC is refused.
+    ``complete``: the scores of all candidates are available; else AUC is refused.
     """
 
     def read(text: str) -> Metric:
@@ -229,9 +234,9 @@ def parse_all(texts: Iterable[str], *, complete: bool = False) -> list[Metric]:
 
 
 def _cut(judged: Judged, k: int | None) -> int:
-    """Return the cut-off, lowered to where nothing changes any more."""
-    whole = max(judged.k, int(judged.n_relevant.max(initial=1)))
-    return min(k or whole, whole)
+    """Return the cut-off, but no more than the longest list or the most relevant items: larger ones change nothing."""
+    longest = max(judged.k, int(judged.n_relevant.max(initial=1)))
+    return min(k or longest, longest)
 
 
 def _weights(judged: Judged, ips: float) -> np.ndarray:
@@ -242,8 +247,8 @@ def _weights(judged: Judged, ips: float) -> np.ndarray:
     return judged.propensity**-ips
 
 
-def _share(judged: Judged, part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    return np.divide(part, whole, out=np.full(len(part), np.nan), where=~judged.undefined)
+def _share(judged: Judged, part: np.ndarray, total: np.ndarray) -> np.ndarray:
+    return np.divide(part, total, out=np.full(len(part), np.nan), where=~judged.undefined)
 
 
 def _defined(judged: Judged, values: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ _NAME = re.compile(r"(?P<name>[a-z_]+)(\[(?P<options>[^\[\]]*)\])?(@(?P<k>\d+))?
 
 @dataclass(frozen=True)
 class MeasureName:
-    """What a name asks for; ``str`` gives the name back."""
+    """A parsed name: the measure, its options and its cut-off; ``str`` gives the name back."""
 
     name: str
     options: tuple[tuple[str, Any], ...] = ()
@@ -93,7 +93,7 @@ def _read(text: str, key: str, value: str, default: Any) -> Any:
     try:
         return float(value) if default is None else type(default)(value)
     except ValueError:
-        raise ConfigError(f"metric {text!r}: {key} is {value!r}, which is no number") from None
+        raise ConfigError(f"metric {text!r}: {key} is {value!r}, which is not a number") from None
 
 
 def _written(value: Any) -> str:

@@ -44,42 +44,44 @@ def evaluate_ratings(predictions: pd.DataFrame, truth: pd.DataFrame, *, name: st
 
     Returns:
         per_user: user_id, n_rated (with a prediction), rmse, mae; NaN for a user without any. The mean of per-user
-        errors is not the error over all pairs, which stands in ``about["pooled"]``.
+        errors is not the error over all pairs, which is in ``about["pooled"]``.
 
     Raises:
         InputError: a missing column, a pair twice, a number that is not finite, or no pair in common.
     """
     PREDICTIONS.require(predictions.columns, name)
     RATINGS.require(truth.columns)
-    users, (rater, asked) = codes(truth[USER], predictions[USER])
-    items, (rated, guessed) = codes(truth[ITEM], predictions[ITEM])
-    wanted, found = rater.astype(np.int64) * len(items) + rated, asked.astype(np.int64) * len(items) + guessed
-    for where, key in (("truth", wanted), (name, found)):
+    users, (truth_user, predicted_user) = codes(truth[USER], predictions[USER])
+    items, (truth_item, predicted_item) = codes(truth[ITEM], predictions[ITEM])
+    truth_key = truth_user.astype(np.int64) * len(items) + truth_item
+    predicted_key = predicted_user.astype(np.int64) * len(items) + predicted_item
+    for label, key in (("truth", truth_key), (name, predicted_key)):
         if repeated := len(key) - len(np.unique(key)):
-            raise InputError(f"{where}: {repeated:,} rows repeat a (user, item) pair: keep one of each")
-    both, mine, theirs = np.intersect1d(found, wanted, assume_unique=True, return_indices=True)
-    if not len(both):
+            raise InputError(f"{label}: {repeated:,} rows repeat a (user, item) pair: keep one of each")
+    common, predicted_row, truth_row = np.intersect1d(predicted_key, truth_key, assume_unique=True, return_indices=True)
+    if not len(common):
         raise InputError(f"{name}: no (user, item) pair has both a prediction and a rating: check the ids")
-    predicted = predictions[SCORE].to_numpy(dtype=np.float64)[mine]
-    actual = truth[VALUE].to_numpy(dtype=np.float64)[theirs]
+    predicted = predictions[SCORE].to_numpy(dtype=np.float64)[predicted_row]
+    actual = truth[VALUE].to_numpy(dtype=np.float64)[truth_row]
     error = _errors(predicted, actual)
-    m, owner = int(rater.max()) + 1, rater[theirs]
-    n = np.bincount(owner, minlength=m)
-    each = np.where(n > 0, n, np.nan)
+    m = int(truth_user.max()) + 1
+    user = truth_user[truth_row]
+    n_rated = np.bincount(user, minlength=m)
+    divisor = np.where(n_rated > 0, n_rated, np.nan)
     per_user = pd.DataFrame(
         {
             USER: users[:m],
-            "n_rated": n,
-            "rmse": np.sqrt(np.bincount(owner, weights=error**2, minlength=m) / each),
-            "mae": np.bincount(owner, weights=np.abs(error), minlength=m) / each,
+            "n_rated": n_rated,
+            "rmse": np.sqrt(np.bincount(user, weights=error**2, minlength=m) / divisor),
+            "mae": np.bincount(user, weights=np.abs(error), minlength=m) / divisor,
         }
     ).sort_values(USER, ignore_index=True)
     about = {
         "definitions": {"rmse": "Root of the mean squared error of the user's ratings.", "mae": "Mean absolute error."},
         "counts": {
-            "pairs": len(both),
-            "ratings_without_prediction": len(wanted) - len(both),
-            "predictions_without_rating": len(found) - len(both),
+            "pairs": len(common),
+            "ratings_without_prediction": len(truth_key) - len(common),
+            "predictions_without_rating": len(predicted_key) - len(common),
         },
         "pooled": {"rmse": rmse(predicted, actual), "mae": mae(predicted, actual)},
     }
@@ -88,14 +90,16 @@ def evaluate_ratings(predictions: pd.DataFrame, truth: pd.DataFrame, *, name: st
 
 def _errors(predicted: Any, actual: Any) -> np.ndarray:
     """Return float64[n] differences, after the checks."""
-    found = np.asarray(predicted, dtype=np.float64), np.asarray(actual, dtype=np.float64)
-    if found[0].ndim != 1 or found[0].shape != found[1].shape:
+    predicted = np.asarray(predicted, dtype=np.float64)
+    actual = np.asarray(actual, dtype=np.float64)
+    if predicted.ndim != 1 or predicted.shape != actual.shape:
         raise InputError(
-            f"ratings: {found[0].shape} predictions against {found[1].shape} ratings: give one of each a pair"
+            f"ratings: {predicted.shape} predictions against {actual.shape} ratings: give one of each per pair"
         )
-    if not len(found[0]):
+    if not len(predicted):
         raise InputError("ratings: no pairs, so there is no error to average")
-    for what, numbers in zip(("predictions", "ratings"), found, strict=True):
+    for label, numbers in (("predictions", predicted), ("ratings", actual)):
         if not np.isfinite(numbers).all():
-            raise InputError(f"{what}: {int((~np.isfinite(numbers)).sum()):,} of {len(numbers):,} are no finite number")
-    return found[0] - found[1]
+            infinite = int((~np.isfinite(numbers)).sum())
+            raise InputError(f"{label}: {infinite:,} of {len(numbers):,} are not finite numbers")
+    return predicted - actual

@@ -26,18 +26,18 @@ def per_user(a: DataFrame, b: DataFrame, measures: Iterable[str], *, missing: st
         missing: as in ``rankings.Pairs``, for measures whose name does not say.
     """
     names = [str(measure) for measure in parse_measures(measures)]
-    both = _listed(a, "a").join(_listed(b, "b"), "user", "full")
-    schema = f"user {both.schema['user'].dataType.simpleString()}, " + ", ".join(
+    lists_of_users = _listed(a, "a").join(_listed(b, "b"), "user", "full")
+    schema = f"user {lists_of_users.schema['user'].dataType.simpleString()}, " + ", ".join(
         [f"{name} bigint" for name in COUNTED] + [f"`{name}` double" for name in names]
     )
-    return both.select("user", "a", "b").mapInArrow(_Compare(names, missing), schema)
+    return lists_of_users.select("user", "a", "b").mapInArrow(_compare_batches(names, missing), schema)
 
 
 def _listed(frame: DataFrame, name: str) -> DataFrame:
     return frame.groupBy("user").agg(F.array_sort(F.collect_list(F.struct(RANK, "item")))["item"].alias(name))
 
 
-def _Compare(names: list[str], missing: str) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+def _compare_batches(names: list[str], missing: str) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         import numba
 

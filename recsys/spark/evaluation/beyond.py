@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 from scipy.sparse import csr_array
 
 from recsys.evaluation.beyond import Catalogue, of_all_lists, per_user
-from recsys.evaluation.groups import Groups, column_groups, whose
+from recsys.evaluation.groups import Groups, assign_columns, column_groups
 from recsys.evaluation.settings import EvaluationSettings
 from recsys.evaluation.truth import Truth as LocalTruth
 from recsys.evaluation.truth import propensity_of_counts
@@ -24,42 +24,49 @@ from recsys.spark.evaluation.truth import Truth
 from recsys.types import IdMap, TopK
 
 
-def catalogue(parts: Split, tables: Tables, likes: np.ndarray, judging: EvaluationSettings) -> Catalogue:
-    """Return what is known of the candidates; ``likes``: train users who like each (``recommend.popular``)."""
-    named = parts.items.where(F.col("row") < parts.candidates).orderBy("row").toPandas()[ITEM]
+def catalogue(parts: Split, tables: Tables, likes: np.ndarray, settings: EvaluationSettings) -> Catalogue:
+    """Return the catalogue of the candidates; ``likes``: train users who like each (``recommend.popular``)."""
+    item_ids = parts.items.where(F.col("row") < parts.candidates).orderBy("row").toPandas()[ITEM]
     table = tables.item_table
-    if table is not None and named.dtype == object and table[ITEM].dtype != object:
+    if table is not None and item_ids.dtype == object and table[ITEM].dtype != object:
         table = table.assign(**{ITEM: table[ITEM].astype(str).astype(object)})
-    columns = [() if found is None else tuple(found.columns) for found in (tables.user_table, table)]
+    columns = [() if one is None else tuple(one.columns) for one in (tables.user_table, table)]
     users = parts.train.select("user").distinct().count()
-    segments = whose(judging.segments, *columns)[1]
-    return Catalogue.of(likes.astype(np.int64), users, judging, IdMap.of(named), table, segments)
+    assign_columns(settings.segments, *columns)
+    return Catalogue.from_items(likes.astype(np.int64), users, settings, IdMap.of(item_ids), table)
 
 
 def user_groups(
-    spark: SparkSession, tables: Tables, judging: EvaluationSettings
+    spark: SparkSession, tables: Tables, settings: EvaluationSettings
 ) -> tuple[list[Groups], DataFrame | None]:
-    """Return the groups of the wanted columns of the users table, and (id as text, ``inside``: who is in which)."""
+    """Return the groups of the segment columns of the users table, and (key: id as text, inside: groups of each user).
+
+    No columns: no groups, and None.
+    """
     table = tables.user_table
-    wanted = [] if table is None else [name for name in judging.segments if name in table]
-    if table is None or not wanted:
+    names = [] if table is None else [name for name in settings.segments if name in table]
+    if table is None or not names:
         return [], None
-    groups = [column_groups(name, table[name]) for name in wanted]
-    inside = np.hstack([found.inside for found in groups]).tolist()
-    frame = pd.DataFrame({"key": table[USER].astype(str), "inside": inside})
+    groups = [column_groups(name, table[name]) for name in names]
+    membership = np.hstack([one.membership for one in groups]).tolist()
+    frame = pd.DataFrame({"key": table[USER].astype(str), "inside": membership})
     return groups, spark.createDataFrame(frame, "key string, inside array<boolean>")
 
 
 def exposure(lists: DataFrame, tested: DataFrame, items: int) -> dict[str, dict[str, float]]:
     """Return the measures of all lists of tested users; ``lists``: (user, item, …), items are rows."""
-    own = lists.join(tested.select("user"), "user", "left_semi").select("user", "item")
-    lengths = own.groupBy("user").agg(F.count(F.lit(1)).alias("length"))
+    tested_lists = lists.join(tested.select("user"), "user", "left_semi").select("user", "item")
+    lengths = tested_lists.groupBy("user").agg(F.count(F.lit(1)).alias("length"))
     weight = F.lit(1.0) / F.sqrt("length")
-    found = own.join(lengths, "user").groupBy("item").agg(F.count(F.lit(1)).alias("n"), F.sum(weight).alias("w"))
-    counted = found.toPandas().sort_values("item")
-    times, weights = np.zeros(items, dtype=np.int64), np.zeros(items)
+    per_item = (
+        tested_lists.join(lengths, "user").groupBy("item").agg(F.count(F.lit(1)).alias("n"), F.sum(weight).alias("w"))
+    )
+    counted = per_item.toPandas().sort_values("item")
+    times = np.zeros(items, dtype=np.int64)
+    weights = np.zeros(items)
     rows = counted["item"].to_numpy(dtype=np.int64)
-    times[rows], weights[rows] = counted["n"], counted["w"]
+    times[rows] = counted["n"]
+    weights[rows] = counted["w"]
     return of_all_lists(times, weights, lengths.count())
 
 
@@ -80,15 +87,18 @@ def columns_of(catalogue: Catalogue, truth: Truth, k: int) -> Callable[..., dict
         m = len(offsets) - 1
         row = np.repeat(np.arange(m), np.diff(offsets))
         position = np.arange(len(listed)) - offsets[row]
-        items, score = np.full((m, k), -1, dtype=np.int32), np.full((m, k), np.nan, dtype=np.float32)
-        items[row, position], score[row, position] = listed, scores
+        items = np.full((m, k), -1, dtype=np.int32)
+        items[row, position] = listed
+        score = np.full((m, k), np.nan, dtype=np.float32)
+        score[row, position] = scores
         blank = np.full((m, k), -1, dtype=np.int8)
         topk = TopK(np.arange(m), items, score, blank, (), np.zeros(m, dtype=np.int8))
         chosen, starts = relevant
         width = max(n, int(chosen.max(initial=0)) + 1)
         cells = history.flatten()
         lengths = history.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
-        data = [np.array(cells.field(i)) for i in (1, 0)]  # copies: Arrow's own memory is read-only
+        # Copies, because the memory of an Arrow batch is read-only.
+        data = [np.array(cells.field(i)) for i in (1, 0)]
         batch_truth = LocalTruth(
             users=IdMap.of(np.arange(m)),
             candidates=candidates,

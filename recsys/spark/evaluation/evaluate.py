@@ -17,9 +17,9 @@ from pyspark.sql import functions as F
 
 from recsys.data.hashing import id_bits
 from recsys.errors import InputError
-from recsys.evaluation.evaluate import score
+from recsys.evaluation.evaluate import compute_metrics
 from recsys.evaluation.groups import HISTORY, Groups, history_codes
-from recsys.evaluation.judging.judge import judge_lists
+from recsys.evaluation.judging.judge import Lists, RelevantItems, judge_lists
 from recsys.evaluation.judging.metrics import parse_all
 from recsys.evaluation.settings import EvaluationSettings
 from recsys.evaluation.summary import Facts, Layout, document
@@ -30,7 +30,7 @@ from recsys.spark.evaluation.truth import PROPENSITY, Truth
 Measure = Callable[..., dict[str, np.ndarray]]
 
 FEW_TASKS = 16
-"""Up to so many tasks send their sums straight to the driver."""
+"""Up to this number of tasks send their sums straight to the driver."""
 
 COUNTED = ("n_relevant", "n_history", "n_listed", "n_tied")
 
@@ -54,17 +54,17 @@ def per_user(
     metrics = [str(metric) for metric in parse_all(settings.metrics)] + list(further[1] if further else ())
     ranked = F.array_sort(F.collect_list(F.struct(RANK, "item", SCORE)))
     listed = lists.groupBy("user").agg(ranked["item"].alias("listed"), ranked[SCORE].alias("scores"))
-    wanted = relevant.groupBy("user").agg(
+    relevant_of_user = relevant.groupBy("user").agg(
         F.collect_list("item").alias("relevant"),
         F.collect_list(F.col(VALUE).cast("double")).alias("gain"),
         F.collect_list(F.col(PROPENSITY) if PROPENSITY in relevant.columns else F.lit(None)).alias(PROPENSITY),
     )
-    both = truth.tested.join(wanted, "user", "left").join(listed, "user", "left")
-    schema = f"user {both.schema['user'].dataType.simpleString()}, " + ", ".join(
+    judged_users = truth.tested.join(relevant_of_user, "user", "left").join(listed, "user", "left")
+    schema = f"user {judged_users.schema['user'].dataType.simpleString()}, " + ", ".join(
         [f"{name} bigint" for name in COUNTED] + [f"`{metric}` double" for metric in metrics]
     )
-    columns = both.select("user", "n_history", "history", "listed", "scores", "relevant", "gain", PROPENSITY)
-    return columns.mapInArrow(_Judge(settings, k, further[0] if further else None), schema)
+    columns = judged_users.select("user", "n_history", "history", "listed", "scores", "relevant", "gain", PROPENSITY)
+    return columns.mapInArrow(_judge_batches(settings, k, further[0] if further else None), schema)
 
 
 def shortfall(n_listed: Column, k: int, candidates: int) -> Column:
@@ -80,14 +80,14 @@ def shortfall(n_listed: Column, k: int, candidates: int) -> Column:
     )
 
 
-def _Judge(
-    judging: EvaluationSettings, k: int, measure: Measure | None
+def _judge_batches(
+    settings: EvaluationSettings, k: int, measure: Measure | None
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         import numba
 
         numba.set_num_threads(1)
-        metrics = parse_all(judging.metrics)
+        metrics = parse_all(settings.metrics)
         for batch in batches:
             if not batch.num_rows:
                 continue
@@ -95,21 +95,16 @@ def _Judge(
             scores = _lists(batch.column("scores"))[0]
             relevant, offsets = _lists(batch.column("relevant"))
             gain = _lists(batch.column("gain"))[0].astype(np.float64)
-            chance = _lists(batch.column(PROPENSITY))[0]
+            propensity = _lists(batch.column(PROPENSITY))[0]
             judged = judge_lists(
-                listed,
-                listed_offsets,
-                relevant,
-                offsets,
-                gain,
+                Lists(listed, listed_offsets, scores),
+                RelevantItems(relevant, offsets, gain, propensity if len(propensity) == len(relevant) else None),
                 k=k,
-                scores=scores,
-                ties=judging.ties,
-                propensity=chance if len(chance) == len(relevant) else None,
+                ties=settings.ties,
             )
             n_history = batch.column("n_history").to_numpy(zero_copy_only=False)
             counts = [judged.n_relevant, n_history, judged.length, judged.n_tied]
-            values = score(judged, metrics, judging.missing_users)
+            values = compute_metrics(judged, metrics, settings.missing_users)
             if measure:
                 values |= measure(listed, listed_offsets, scores, (relevant, offsets), gain, batch.column("history"))
             arrays = [batch.column("user"), *(pa.array(column, pa.int64()) for column in counts)]
@@ -129,7 +124,7 @@ def _lists(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
 def evaluate_tables(
     recs: DataFrame,
     test: DataFrame,
-    judging: EvaluationSettings,
+    settings: EvaluationSettings,
     *,
     history: DataFrame | None = None,
     train: DataFrame | None = None,
@@ -148,43 +143,45 @@ def evaluate_tables(
         ConfigError: a debiased metric, and no ``train``.
     """
     lists, chosen = (frame.withColumnsRenamed({USER: "user", ITEM: "item"}) for frame in (recs, test))
-    before = chosen.limit(0) if history is None else history.withColumnsRenamed({USER: "user", ITEM: "item"})
+    past = chosen.limit(0) if history is None else history.withColumnsRenamed({USER: "user", ITEM: "item"})
     lists = lists if SCORE in lists.columns else lists.withColumn(SCORE, -F.col(RANK).cast("double"))
-    twice = lists.groupBy("user", "item").count().where("count > 1").first()
-    if twice is not None:
-        raise InputError(f"the lists hold item {twice['item']!r} of user {twice['user']!r} {twice['count']} times.")
+    repeated = lists.groupBy("user", "item").count().where("count > 1").first()
+    if repeated is not None:
+        raise InputError(
+            f"the lists hold item {repeated['item']!r} of user {repeated['user']!r} {repeated['count']} times."
+        )
     longest = lists.agg(F.max(RANK)).first()
     k = int(longest[0] or 1) if longest else 1
-    truth = Truth.of_pairs(chosen, before, judging, exclude_seen=history is not None)
+    truth = Truth.of_pairs(chosen, past, settings, exclude_seen=history is not None)
     if train is not None:
         truth = truth.with_propensity(train.withColumnsRenamed({USER: "user", ITEM: "item"}))
     judged = per_user(lists, truth, k).withColumnRenamed("user", USER).cache()
-    metrics = parse_all(judging.metrics)
-    layout = Layout((name,), tuple(map(str, metrics)), judging.baseline)
-    found = sums({name: judged}, layout, resamples=judging.resamples, seed=0)
-    about = {name: counts(judged, judging, k) | truth.counts}
+    metrics = parse_all(settings.metrics)
+    layout = Layout((name,), tuple(map(str, metrics)), settings.baseline)
+    user_sums = sums({name: judged}, layout, resamples=settings.resamples, seed=0)
+    about = {name: counts(judged, settings, k) | truth.counts}
     definitions = {str(metric): metric.definition for metric in metrics}
-    return judged, document(layout, found, Facts("spark", definitions, about))
+    return judged, document(layout, user_sums, Facts("spark", definitions, about))
 
 
-def counts(judged: DataFrame, judging: EvaluationSettings, k: int) -> dict[str, int]:
-    """Return the counts of ``evaluation.evaluate.build``, from a frame of :func:`per_user`."""
+def counts(judged: DataFrame, settings: EvaluationSettings, k: int) -> dict[str, int]:
+    """Return the counts of ``evaluation.evaluate.assemble_evaluation``, from a frame of :func:`per_user`."""
     defined, listed = F.col("n_relevant") > 0, F.col("n_listed")
-    evaluated = defined & (listed > 0) if judging.missing_users == "skip" else defined
-    wanted = {
+    evaluated = defined & (listed > 0) if settings.missing_users == "skip" else defined
+    conditions = {
         "evaluated": evaluated,
         "undefined": ~defined,
         "without_list": defined & (listed == 0),
         "short": defined & (listed > 0) & (listed < k),
     }
-    sums = {name: condition.cast("long") for name, condition in wanted.items()}
+    sums = {name: condition.cast("long") for name, condition in conditions.items()}
     sums |= {"listed_places": listed, "tied_places": F.col("n_tied")}
     row = judged.agg(*(F.sum(column).alias(name) for name, column in sums.items())).first()
     return {name: int(row[name] or 0) for name in sums}
 
 
 def sums(
-    judged: dict[str, DataFrame], layout: Layout, *, resamples: int, seed: int, inside: DataFrame | None = None
+    judged: dict[str, DataFrame], layout: Layout, *, resamples: int, seed: int, membership: DataFrame | None = None
 ) -> Sums:
     """Return the sums of which ``layout`` makes metrics.json.
 
@@ -192,35 +189,36 @@ def sums(
 
     Args:
         judged: model -> its frame of :func:`per_user` with ``user_id``, over the same users.
-        inside: (key: user id as text, inside: array of bool) for the groupings after :data:`HISTORY`; users who are
-            not there are in the last level, unknown.
+        membership: (key: user id as text, inside: array of bool) for the groupings after :data:`HISTORY`; users
+            without a row are in the last level, unknown.
     """
-    wide: Any = None
-    for place, frame in enumerate(judged.values()):
-        keep = [F.col(f"`{column}`").alias(f"m{place}_{j}") for j, column in enumerate(layout.columns)]
-        part = frame.select(USER, *(["n_history"] if place == 0 else []), *keep)
-        wide = part if wide is None else wide.join(part, USER)
-    if inside is not None:
-        wide = wide.join(inside, F.col(USER).cast("string") == F.col("key"), "left").drop("key")
-    parts = wide.mapInPandas(_Sums(layout, resamples, seed), "sums binary")
+    joined: Any = None
+    for number, frame in enumerate(judged.values()):
+        keep = [F.col(f"`{column}`").alias(f"m{number}_{j}") for j, column in enumerate(layout.columns)]
+        part = frame.select(USER, *(["n_history"] if number == 0 else []), *keep)
+        joined = part if joined is None else joined.join(part, USER)
+    if membership is not None:
+        joined = joined.join(membership, F.col(USER).cast("string") == F.col("key"), "left").drop("key")
+    parts = joined.mapInPandas(_sum_batches(layout, resamples, seed), "sums binary")
     tasks = parts.rdd.getNumPartitions()
     if tasks > FEW_TASKS:
-        parts = parts.repartition(math.isqrt(tasks)).mapInPandas(_added(resamples), "sums binary")
-    total = next(_added(resamples)(iter([parts.toPandas()])))
+        parts = parts.repartition(math.isqrt(tasks)).mapInPandas(_add_sums(resamples), "sums binary")
+    total = next(_add_sums(resamples)(iter([parts.toPandas()])))
     return Sums.from_bytes(total["sums"][0], resamples)
 
 
-def _Sums(layout: Layout, resamples: int, seed: int) -> Any:
+def _sum_batches(layout: Layout, resamples: int, seed: int) -> Any:
     unknown = [j == len(g.levels) - 1 for g in layout.groupings[1:] for j in range(len(g.levels))]
 
     def run(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         total = None
         for batch in batches:
-            inside = [Groups.of(HISTORY, history_codes(batch["n_history"].to_numpy())).inside]
+            membership = [Groups.from_codes(HISTORY, history_codes(batch["n_history"].to_numpy())).membership]
             if "inside" in batch:
-                inside.append(np.array([unknown if own is None else list(own) for own in batch["inside"]], dtype=bool))
+                levels = [unknown if row is None else list(row) for row in batch["inside"]]
+                membership.append(np.array(levels, dtype=bool))
             values = batch.drop(columns=[USER, "n_history", "inside"], errors="ignore").to_numpy(dtype=np.float64)
-            part = layout.sums(values, np.hstack(inside), id_bits(batch[USER]), resamples=resamples, seed=seed)
+            part = layout.sums(values, np.hstack(membership), id_bits(batch[USER]), resamples=resamples, seed=seed)
             total = part if total is None else total + part
         if total is not None:
             yield pd.DataFrame({"sums": [total.to_bytes()]})
@@ -228,7 +226,7 @@ def _Sums(layout: Layout, resamples: int, seed: int) -> Any:
     return run
 
 
-def _added(resamples: int) -> Any:
+def _add_sums(resamples: int) -> Any:
     def run(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         total = None
         for part in (Sums.from_bytes(bytes(data), resamples) for batch in batches for data in batch["sums"]):
