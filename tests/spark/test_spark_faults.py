@@ -44,7 +44,7 @@ def test_a_full_disk_is_named_and_leaves_nothing(spark, world_files, small_disk)
     assert list(small_disk.iterdir()) == []
 
 
-@pytest.mark.parametrize("small_disk", [200], indirect=True)  # full after the split
+@pytest.mark.parametrize("small_disk", [100], indirect=True)  # full somewhat later
 def test_a_full_disk_leaves_the_run_that_was_there(spark, world_files, small_disk):
     from recsys.spark import run as spark_run
 
