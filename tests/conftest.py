@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 # tests start. Threads that wait must sleep, because the other worker of pytest needs their core.
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 os.environ.setdefault("NUMBA_CACHE_DIR", str(CACHE / "recsys" / "numba"))
-os.environ.setdefault("NUMBA_CACHE_LOCATOR_CLASSES", "recsys.kernel_cache.ByContent")
+os.environ.setdefault("NUMBA_CACHE_LOCATOR_CLASSES", "recsys.kernel_cache.ByContent,InTreeCacheLocator")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 pytest.register_assert_rewrite("contract")

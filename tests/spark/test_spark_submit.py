@@ -62,7 +62,8 @@ def both(world_files, tmp_path_factory):
     place = tmp_path_factory.mktemp("both")
     (place / "job.toml").write_text(CONFIG.format(out="run", events=world_files["events"]))
     program = Path(sys.executable).with_name("spark-submit")
-    conf = ("sql.shuffle.partitions=2", "ui.enabled=false", f"driver.extraJavaOptions={processes.SHORT_LIVED}")
+    conf = ("sql.shuffle.partitions=2", "default.parallelism=2", "ui.enabled=false")
+    conf += (f"driver.extraJavaOptions={processes.SHORT_LIVED}",)
     small = ["--driver-memory", "1g", *(word for part in conf for word in ("--conf", f"spark.{part}"))]
     running = []
     for name, master in (("a", []), ("b", ["--master", "local[1]"])):
