@@ -24,10 +24,10 @@ quick:          ## lint, types and the tests without Spark, other processes or a
 	@$(PYTEST) --hypothesis-profile=quick -m "not spark and not subprocess and not browser and not slow" $(ARGS)
 
 test:           ## lint, types and every test; goes on after a failure, so that one run shows all
-	@$(PYTEST) $(ARGS)
+	@$(PYTEST) --durations=10 $(ARGS)
 
 test-all:       ## the same with 400 examples of each property instead of 40; before a release
-	@$(PYTEST) --hypothesis-profile=full $(ARGS)
+	@$(PYTEST) --durations=10 --hypothesis-profile=full $(ARGS)
 
 bench-scale:    ## 1, 3, 10, 30 and 100 million made-up events through Spark, into bench/RESULTS.md; hours
 	@$(RUN) python bench/scale.py $(ARGS)
