@@ -232,7 +232,7 @@ class Histories:
         if isinstance(rows, slice):
             start, stop, step = rows.indices(len(self))
             if step == 1:
-                entries = slice(self.values.indptr[start], self.values.indptr[max(start, stop)])
+                entries = slice(self.values.indptr[start], self.values.indptr[stop])
                 return Histories(self.values[rows], self.times[entries])
             rows = np.arange(start, stop, step)
         return self.select(rows)

@@ -7,7 +7,7 @@ from scipy.sparse import csr_array
 
 from recsys.errors import InputError
 from recsys.schema import ITEMS, canonical_int64, unify_ids
-from recsys.types import IdMap, Interactions, select_rows
+from recsys.types import Histories, IdMap, Interactions, select_rows
 
 
 @pytest.mark.parametrize(
@@ -110,3 +110,103 @@ def test_categories_are_one_kind_as_their_texts_are_and_null_stays_null():
     text = unify_ids(pd.Series(ids, dtype="category"), pd.Series(["a"]))[0]
     assert text.astype(object).tolist()[0::2] == ["10", "9"]
     assert text.isna().sum() == 1
+
+
+DAY = 86_400
+
+
+def three_histories():
+    """Return histories over five items: three users, the second without entries; values are 10 · user + item."""
+    rows = [[0, 1, 2, 0, 4], [0, 0, 0, 0, 0], [20, 0, 22, 23, 0]]
+    times = [50, 20, 20, 7 * DAY, -1, 5 * DAY]
+    return Histories(csr_array(np.array(rows, dtype=np.float32)), np.array(times))
+
+
+def entries(histories):
+    """Return one {item: (value, time)} per user."""
+    values = histories.values
+    return [
+        {
+            int(values.indices[entry]): (float(values.data[entry]), int(histories.times[entry]))
+            for entry in range(values.indptr[row], values.indptr[row + 1])
+        }
+        for row in range(len(histories))
+    ]
+
+
+FIRST = {1: (1.0, 50), 2: (2.0, 20), 4: (4.0, 20)}
+THIRD = {0: (20.0, 7 * DAY), 2: (22.0, -1), 3: (23.0, 5 * DAY)}
+
+
+def test_times_follow_their_entries():
+    histories = three_histories()
+    assert entries(histories) == [FIRST, {}, THIRD]
+    assert entries(histories.select(np.array([2, -1, 0, 2]))) == [THIRD, {}, FIRST, THIRD]
+    assert entries(histories[np.array([2, 0])]) == [THIRD, FIRST]
+    for rows in (slice(1, 3), slice(None, None, 2), slice(None, None, -1), slice(3, 1), slice(-1, None)):
+        assert entries(histories[rows]) == [FIRST, {}, THIRD][rows]
+    keep = np.array([True, False, True, False, True, True])
+    kept = [{1: FIRST[1], 4: FIRST[4]}, {}, {2: THIRD[2], 3: THIRD[3]}]
+    assert entries(histories.where(keep)) == kept
+
+
+def test_histories_without_times_are_selected_by_their_values():
+    values = three_histories().values
+    histories = Histories(values)
+    for part in (histories.select(np.array([-1, 2])), histories.where(values.data > 2)[1:], histories[1:]):
+        assert part.times is None
+    np.testing.assert_array_equal(histories.select(np.array([-1, 2])).values.toarray(), [[0] * 5, values.toarray()[2]])
+
+
+def test_selection_keeps_stored_zeros():
+    values = csr_array((np.zeros(2, dtype=np.float32), [0, 2], [0, 2]), shape=(1, 3))
+    for times in (None, np.array([5, 3])):
+        assert Histories(values, times).select(np.array([0, -1, 0])).values.nnz == 4
+
+
+def test_lengths_and_rows_of_entries():
+    histories = three_histories()
+    assert len(histories) == 3
+    assert histories.shape == (3, 5)
+    assert histories.lengths.tolist() == [3, 0, 3]
+    assert histories.row_of_entry.tolist() == [0, 0, 0, 2, 2, 2]
+
+
+def test_positions_count_from_the_oldest_and_ties_are_in_item_order():
+    histories = three_histories()
+    assert histories.positions().tolist() == [2, 0, 1, 2, 0, 1]
+    assert Histories(histories.values).positions().tolist() == [0, 1, 2, 0, 1, 2]
+
+
+def test_the_first_entries_are_the_oldest():
+    oldest = [{2: FIRST[2], 4: FIRST[4]}, {}, {2: THIRD[2], 3: THIRD[3]}]
+    assert entries(three_histories().first(2)) == oldest
+    assert entries(three_histories().first(0)) == [{}, {}, {}]
+    assert entries(three_histories().first(9)) == [FIRST, {}, THIRD]
+
+
+def test_ages_are_days_before_the_latest_entry_of_the_row():
+    histories = three_histories()
+    np.testing.assert_allclose(histories.ages(), [0, 30 / DAY, 30 / DAY, 0, 0, 2])
+    assert Histories(histories.values).ages().tolist() == [0] * 6
+
+
+def test_a_wrong_number_of_times_is_refused():
+    with pytest.raises(ValueError, match="5 times for 6 history entries"):
+        Histories(three_histories().values, np.zeros(5, dtype=np.int64))
+
+
+def test_unsorted_entries_are_sorted_unless_times_follow_them():
+    def unsorted():
+        return csr_array((np.array([1, 2], dtype=np.float32), [3, 1], [0, 2]), shape=(1, 4))
+
+    assert Histories(unsorted()).values.indices.tolist() == [1, 3]
+    with pytest.raises(ValueError, match="sorted by item"):
+        Histories(unsorted(), np.array([1, 2]))
+
+
+def test_interactions_without_a_known_time_have_histories_without_times():
+    pairs = interactions([0, 0, 2], [0, 2, 1])
+    assert pairs.histories().times is None
+    timed = Interactions(pairs.users, pairs.items, pairs.user, pairs.item, pairs.value, np.array([-1, 7, -1]))
+    assert timed.histories().times.tolist() == [-1, 7, -1]
