@@ -33,7 +33,7 @@ def page(request, world, world_files, tmp_path_factory):
         data = {"events": str(world_files["events"]), "items": str(world_files["items"])}
         models = {"als": {"rank": 4, "iterations": 2, "blocks": 2}}
         run.run(config.parse_config({"out": str(place / "run"), "engine": "spark", "data": data, "models": models}))
-        return report.write(place / "run")
+        return report.write_report(place / "run")
     return Path(odd_run(world, place, twelve() if request.param == "twelve models" else {}), "report.html")
 
 
