@@ -16,7 +16,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from numba import config
 from numba.core.caching import UserProvidedCacheLocator
 from numba.core.dispatcher import Dispatcher
 
@@ -33,7 +32,7 @@ class ByContent(UserProvidedCacheLocator):
         digest = sha256()
         for path in sorted(_sources(function), key=lambda path: path.name):
             digest.update(_digest(path))
-        self._cache_path = str(Path(config.CACHE_DIR, f"{Path(source).stem}-{digest.hexdigest()[:16]}"))
+        self._cache_path = str(Path(self._cache_path).with_name(f"{Path(source).stem}-{digest.hexdigest()[:16]}"))
 
 
 def _sources(function: Callable[..., Any]) -> set[Path]:
