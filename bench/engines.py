@@ -13,9 +13,8 @@ import numpy as np
 import pandas as pd
 from results import table, write_section
 
-from recsys import config, experiment
+from recsys import config, flow
 from recsys.runfolder import RunFolder
-from recsys.spark import run as spark_run
 
 SEEDS = range(5)
 METRIC = "ndcg@10"
@@ -56,7 +55,7 @@ def run(folder: str, place: Path, engine: str, seed: int) -> dict[str, pd.Series
             "spark": {"driver_memory": "2g", "conf": {"spark.ui.enabled": "false"}},
         }
     )
-    (spark_run.run if engine == "spark" else experiment.run)(settings)
+    flow.run(settings)
     written = RunFolder.open(settings.out)
     test = written.read_table("split/test.parquet").sort_values(["user_id", "item_id"], ignore_index=True)
     per_user = written.read_table("per_user.parquet").pivot(index="user_id", columns="model", values=METRIC)

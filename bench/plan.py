@@ -13,8 +13,8 @@ from results import table, write_section
 from recsys.config import load_config
 from recsys.runfolder import RunFolder
 from recsys.spark.data.read import raw_events
+from recsys.spark.engine import als_params
 from recsys.spark.plan import count, machine, plan
-from recsys.spark.run import als_params
 from recsys.spark.session import session
 
 

@@ -14,10 +14,11 @@ from pathlib import Path
 
 from results import table, write_section
 
-from recsys import experiment
+from recsys import flow
 from recsys.config import Config, parse_config
 from recsys.data.hashing import id_bits
 from recsys.evaluation.testing.significance import mean_ci, sign_flip_test
+from recsys.runfolder import RunFolder
 from recsys.tune import tune
 
 DATA = Path(os.environ.get("RECSYS_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
@@ -52,16 +53,21 @@ def settings(model: str, params: dict, out: Path) -> Config:
     )
 
 
+def per_user_of(config, model):
+    """Make a run and return one model's results per user."""
+    flow.run(config)
+    table = RunFolder.open(config.out).read_table("per_user.parquet")
+    return table[table["model"] == model].reset_index(drop=True)
+
+
 def main() -> None:
     """Tune, judge both on the test part, write the section."""
     work, rows = Path("runs/bench-tuning"), []
     for model, params in DEFAULTS.items():
         before = settings(model, params, work / f"{model}-default")
-        default = experiment.run(before)[model].per_user
+        default = per_user_of(before, model)
         found = tune(before, work / f"{model}.log")
-        tuned = experiment.run(settings(model, dict(found.config.models[model]), work / f"{model}-tuned"))[
-            model
-        ].per_user
+        tuned = per_user_of(settings(model, dict(found.config.models[model]), work / f"{model}-tuned"), model)
         for metric in ("ndcg@10", "recall@20"):
             difference = (tuned[metric] - default[metric]).to_numpy()
             mean, low, high = mean_ci(difference, id_bits(default["user_id"]), resamples=4999)

@@ -11,7 +11,7 @@ The public names, imported when they are first used, so that ``import recsys`` c
     compare                      evaluations -> who beats whom      recsys.evaluation.testing.compare
     agree, agree_tables          two ranked lists, or tables        recsys.evaluation.agreement.measures
     summarise                    evaluations -> metrics.json        recsys.evaluation.summary
-    load_config, run             one TOML file -> a run folder      recsys.config, recsys.experiment
+    load_config, run             one TOML file -> a run folder      recsys.config, recsys.flow
 """
 
 from importlib import import_module
@@ -32,7 +32,7 @@ _HOMES = {
     "agree_tables": "evaluation.agreement.measures",
     "summarise": "evaluation.summary",
     "load_config": "config",
-    "run": "experiment",
+    "run": "flow",
 }
 """Public name -> module."""
 

@@ -16,22 +16,41 @@ def settings_of(out, files, models, tables=("events",), judge=None, **sections):
     return {"out": str(out), "data": data, "models": models, "judge": judge} | sections
 
 
+def run_local_engine(raw):
+    """Make a run of raw settings on the local engine and return its metrics."""
+    from recsys.config import parse_config
+    from recsys.flow import run
+    from recsys.local_engine import LocalEngine
+
+    config = parse_config(raw)
+    return run(config, engine=LocalEngine(config))
+
+
+def run_spark_engine(raw, spark=None):
+    """Make a run of raw settings on Spark, on the session ``spark`` if one is given, and return its metrics."""
+    from recsys.config import parse_config
+    from recsys.flow import run
+    from recsys.spark.engine import SparkEngine
+
+    config = parse_config(raw)
+    return run(config, engine=SparkEngine(config, spark))
+
+
+ENGINES = {"local": run_local_engine, "spark": run_spark_engine}
+"""Engine -> what makes a run of raw settings on it."""
+
+
 def run_locally(*arguments, **sections):
     """Make a run of ``settings_of`` these arguments on the local engine and return its folder."""
-    from recsys import config, experiment
-
     raw = settings_of(*arguments, **sections)
-    experiment.run(config.parse_config(raw))
+    run_local_engine(raw)
     return Path(raw["out"])
 
 
 def run_on_spark(spark, *arguments, **sections):
     """Make a run of ``settings_of`` these arguments on the session ``spark`` and return its folder."""
-    from recsys import config
-    from recsys.spark import run
-
     raw = settings_of(*arguments, **sections)
-    run.run(config.parse_config(raw), spark=spark)
+    run_spark_engine(raw, spark)
     return Path(raw["out"])
 
 

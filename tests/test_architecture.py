@@ -22,6 +22,7 @@ FLOOR |= dict.fromkeys(
         "replacing",
         "run_files",
         "runfolder",
+        "engine",
         "meter",
         "java",
         "data",
@@ -33,7 +34,7 @@ FLOOR |= dict.fromkeys(
     1,
 )
 FLOOR |= {"models": 2, "spark": 2}
-FLOOR |= dict.fromkeys(("experiment", "route", "tune", "saved", "report"), 3)
+FLOOR |= dict.fromkeys(("flow", "local_engine", "route", "tune", "saved", "report"), 3)
 FLOOR |= {"cli": 4}
 """Room -> floor. A room imports from its own floor and from those below; models and spark never from each other."""
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recsys import config, experiment
+from recsys import config, flow
 from recsys.cli import run_verb
 from recsys.data.weigh import interactions_from_table
 from recsys.errors import ConfigError
@@ -173,7 +173,7 @@ def settings(place, **recommending):
 def run(tmp_path_factory):
     place = tmp_path_factory.mktemp("tastes")
     tastes(place)
-    experiment.run(config.parse_config(settings(place)))
+    flow.run(config.parse_config(settings(place)))
     return place / "run"
 
 
@@ -276,7 +276,7 @@ def test_what_cannot_be_told_is_refused_or_warned_of(run, tmp_path, capsys):
 def test_a_run_without_segments_says_so(tmp_path, capsys):
     tastes(tmp_path)
     raw = settings(tmp_path) | {"recommend": {"k": 3}}
-    experiment.run(config.parse_config(raw))
+    flow.run(config.parse_config(raw))
     said = asked(capsys, "recommend", tmp_path / "run", "--user", "u", "--with", "country=y", code=2)[1]
     assert "fallback = 'segment'" in said
 

@@ -27,9 +27,9 @@ def plan(
     """
     from recsys.config import load_config
     from recsys.spark.data.read import raw_events
+    from recsys.spark.engine import als_params
     from recsys.spark.plan import count, machine
     from recsys.spark.plan import plan as make_plan
-    from recsys.spark.run import als_params
     from recsys.spark.session import session
 
     settings = load_config(config, overrides or ())

@@ -39,15 +39,10 @@ def run(
     for override in overrides or ():
         log.print(f"override: {override}", markup=False)
     settings = choose_engine_and_models(settings)
-    if settings.engine == "spark":
-        from recsys.spark.run import run as run_spark
+    from recsys.flow import run as run_flow
 
-        run_spark(settings)
-    else:
-        from recsys.experiment import run as run_local
-
-        with progress() as steps:
-            run_local(settings, progress=steps)
+    with progress() as report_progress:
+        run_flow(settings, progress=report_progress)
     report([Path(settings.out)])
 
 

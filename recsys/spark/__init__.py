@@ -1,1 +1,1 @@
-"""The large path: the hops of ``recsys.experiment`` on a cluster; pyspark is imported here only."""
+"""The large path: the hops of ``recsys.flow`` on a cluster; pyspark is imported here only."""

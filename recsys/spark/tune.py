@@ -20,10 +20,10 @@ from recsys.replacing import remove_orphans
 from recsys.runfolder import RunFolder
 from recsys.schema import ITEM, TIME, USER, VALUE
 from recsys.spark.data.split import keep, number, order_statistic, row_hash_of
+from recsys.spark.engine import als_params
 from recsys.spark.evaluation import evaluate
 from recsys.spark.evaluation.truth import Truth
 from recsys.spark.ranking.recommend import Scorer, histories, popular, recent, top_k
-from recsys.spark.run import als_params
 from recsys.spark.session import session
 from recsys.spark.training import als
 

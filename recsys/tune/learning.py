@@ -13,7 +13,7 @@ from recsys import models
 from recsys.config import Config
 from recsys.data.hashing import id_bits, id_hash
 from recsys.evaluation.testing.significance import mean_ci
-from recsys.experiment import configured
+from recsys.local_engine import configured_model
 from recsys.models.combining.trial import subset
 from recsys.tune.folds import Fold, fit_and_judge, fold_truth, judge_fitted, make_folds
 from recsys.tune.study import Tuned, model_kind, read_train_part
@@ -64,7 +64,7 @@ def learning_curve(tuned: Tuned, *, progress: Steps | None = None) -> LearningRe
     runs |= {change: (changed_config, fold) for change, changed_config in variants.items()}
     values: dict[Any, pd.Series] = {}
     for key, (run_config, run_fold) in runs.items():
-        values[key] = fit_and_judge(configured(name, run_config), run_fold, run_config.recommend)
+        values[key] = fit_and_judge(configured_model(name, run_config), run_fold, run_config.recommend)
         if progress:
             progress("learning curve", len(values), len(runs))
     curve = []
@@ -121,7 +121,7 @@ def _with_user_share(fold: Fold, share: float) -> Fold:
 
 def _value_on_train(config: Config, name: str, fold: Fold, metric: str) -> float:
     """Return the metric on the pairs that the model is trained on; seen items are not excluded from the lists."""
-    model = configured(name, config).fit(fold.split.train, fold.item_features)
+    model = configured_model(name, config).fit(fold.split.train, fold.item_features)
     recommend = config.recommend.model_copy(update={"exclude_seen": False})
     config = config.model_copy(update={"recommend": recommend})
     truth = fold_truth(replace(fold.split, test=fold.split.train), config, metric)

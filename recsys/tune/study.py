@@ -32,7 +32,7 @@ from recsys import run_files
 from recsys.config import Config
 from recsys.errors import ConfigError, suggest_nearest
 from recsys.evaluation.judging.metrics import parse
-from recsys.experiment import configured
+from recsys.local_engine import configured_model
 from recsys.runfolder import RunFolder
 from recsys.tune.folds import Fold, fit_and_judge, make_folds
 from recsys.tune.space import Space, grid_points, search_space
@@ -214,7 +214,7 @@ def _fold_judges(
     train, items = read_train_part(config, kind)
 
     def judge(fold: Fold, trial_config: Config) -> float:
-        per_user = fit_and_judge(configured(name, trial_config), fold, trial_config.recommend)
+        per_user = fit_and_judge(configured_model(name, trial_config), fold, trial_config.recommend)
         return float(np.nanmean(per_user))
 
     yield [partial(judge, fold) for fold in make_folds(train, config, metric, items)]

@@ -7,9 +7,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from builders import run_spark_engine
 from odd import odd_run, twelve
 
-from recsys import config, report
+from recsys import report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
@@ -28,11 +29,10 @@ def page(request, world, world_files, tmp_path_factory):
     place = tmp_path_factory.mktemp("browser")
     if request.param == "of Spark":
         request.getfixturevalue("spark")
-        from recsys.spark import run
 
         data = {"events": str(world_files["events"]), "items": str(world_files["items"])}
         models = {"als": {"rank": 4, "iterations": 2, "blocks": 2}}
-        run.run(config.parse_config({"out": str(place / "run"), "engine": "spark", "data": data, "models": models}))
+        run_spark_engine({"out": str(place / "run"), "engine": "spark", "data": data, "models": models})
         return report.write_report(place / "run")
     return Path(odd_run(world, place, twelve() if request.param == "twelve models" else {}), "report.html")
 

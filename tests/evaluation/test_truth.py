@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from builders import run_local_engine
 
-from recsys import config, experiment
 from recsys.data.weigh import aggregate_events
 from recsys.evaluation import truth as truth_module
 from recsys.evaluation.cold_start import ColdStart
@@ -16,7 +16,7 @@ from recsys.evaluation.settings import EvaluationSettings
 from recsys.evaluation.truth import Truth
 from recsys.ranking.rank import recommend
 from recsys.recommender import Recommender
-from recsys.types import IdMap, Split
+from recsys.types import IdMap, Interactions, Split
 
 DEBIASED, PLAIN = "recall[ips=0.5]@10", "ndcg@10"
 
@@ -29,7 +29,8 @@ def run_of(world_files, out, metrics, **recommending):
         "recommend": {"k": 10} | recommending,
         "judge": {"metrics": metrics, "resamples": 100},
     }
-    return experiment.run(config.parse_config(raw))
+    run_local_engine(raw)
+    return pd.read_parquet(out / "per_user.parquet")
 
 
 @pytest.mark.parametrize("exclude_seen", [True, False])
@@ -44,20 +45,21 @@ def test_a_run_builds_histories_and_relevant_pairs_once(world_files, tmp_path, m
         return call
 
     monkeypatch.setattr(Split, "histories", counted("histories of tested users", Split.histories))
+    # Once for the tested users, once for all others; models may build those of train.
+    counted_histories = counted("histories of all users", Interactions.histories)
+    monkeypatch.setattr(Interactions, "histories", counted_histories)
     monkeypatch.setattr(truth_module, "relevant_pairs", counted("relevant pairs", truth_module.relevant_pairs))
-    monkeypatch.setattr(experiment, "_untested_users", counted("histories of other users", experiment._untested_users))
-    found = run_of(world_files, tmp_path / "run", [PLAIN], everyone=True, exclude_seen=exclude_seen)
-    assert len(found) == 5
+    per_user = run_of(world_files, tmp_path / "run", [PLAIN], everyone=True, exclude_seen=exclude_seen)
+    assert per_user["model"].nunique() == 5
     assert (tmp_path / "run/coldstart.json").exists()
-    assert calls == {"histories of tested users": 1, "relevant pairs": 1, "histories of other users": 1}
+    assert calls == {"histories of tested users": 1, "relevant pairs": 1, "histories of all users": 2}
 
 
 def test_a_debiased_metric_may_come_first(world_files, tmp_path):
     first = run_of(world_files, tmp_path / "first", [DEBIASED, PLAIN])
     second = run_of(world_files, tmp_path / "second", [PLAIN, DEBIASED])
-    for name, evaluation in first.items():
-        for metric in (DEBIASED, PLAIN):
-            pd.testing.assert_series_equal(evaluation.per_user[metric], second[name].per_user[metric])
+    for metric in (DEBIASED, PLAIN):
+        pd.testing.assert_series_equal(first[metric], second[metric])
     curve = json.loads(Path(tmp_path, "first/coldstart.json").read_text())
     assert curve["metric"] == DEBIASED
     assert curve["curve"]

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from recsys import config, experiment
+from recsys import config, flow
 from recsys.report import write_report
 
 LONG = "endless " * 62 + "x" * 504
@@ -39,7 +39,7 @@ def odd_run(world, place, models=None, **settings):
         "recommend": {"k": 5},
         "judge": {"metrics": ["ndcg@5", "recall@5"], "relevant": 3.5, "resamples": 100, "segments": ["taste"]},
     } | settings
-    experiment.run(config.parse_config(raw))
+    flow.run(config.parse_config(raw))
     write_report(raw["out"])
     return raw["out"]
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from odd import LONG, ODD, odd_run, twelve
 
-from recsys import config, experiment, models
+from recsys import config, flow, models
 from recsys.report import exports, plots, write_report
 from recsys.report.explanations import Explainer
 from recsys.report.parts import Report, ReportTable, Section
@@ -246,7 +246,7 @@ def test_the_sample_is_the_users_alone(world, tmp_path):
         "judge": {"resamples": 100},
     }
     world.events.to_parquet(tmp_path / "events.parquet", index=False)
-    experiment.run(config.parse_config(raw))
+    flow.run(config.parse_config(raw))
     small, whole = (Run(RunFolder.open(raw["out"]), max_users=size) for size in (10, 10_000))
     assert len(small.users) == 10 < len(whole.users)
     assert set(small.lists["popular"]["user_id"]) == set(small.users["user_id"])

@@ -162,8 +162,8 @@ def test_an_update_learns_a_cold_item_once_somebody_likes_it(packed, run, likes,
 
 
 def test_what_cannot_be_done_is_refused(world, tmp_path):
+    from recsys.spark.engine import als_params
     from recsys.spark.features import attributes
-    from recsys.spark.run import als_params
     from recsys.spark.tune import judges
 
     raw = {"data": {"events": "events.csv"}, "models": {"attributes": {}}}

@@ -8,6 +8,7 @@ import pytest
 
 from recsys import config
 from recsys.errors import ConfigError, RunFolderError
+from recsys.flow import run
 from recsys.runfolder import RunFolder
 
 pytestmark = pytest.mark.spark
@@ -37,21 +38,23 @@ def small_disk(tmp_path, request):
 
 @pytest.mark.parametrize("small_disk", [64], indirect=True)  # full when the checked events are written
 def test_a_full_disk_is_named_and_leaves_nothing(spark, world_files, small_disk):
-    from recsys.spark import run as spark_run
+    from recsys.spark.engine import SparkEngine
 
+    small_run = settings(world_files["events"], small_disk / "run")
     with pytest.raises(RunFolderError, match=r"No space left on device.*Free some space"):
-        spark_run.run(settings(world_files["events"], small_disk / "run"), spark=spark)
+        run(small_run, engine=SparkEngine(small_run, spark))
     assert list(small_disk.iterdir()) == []
 
 
 @pytest.mark.parametrize("small_disk", [100], indirect=True)  # full somewhat later
 def test_a_full_disk_leaves_the_run_that_was_there(spark, world_files, small_disk):
-    from recsys.spark import run as spark_run
-
     with RunFolder.writing(small_disk / "run") as folder:
         folder.write_manifest(seed=7, inputs=[], hops=[], started=datetime.now(UTC))
+    from recsys.spark.engine import SparkEngine
+
+    small_run = settings(world_files["events"], small_disk / "run")
     with pytest.raises(RunFolderError, match="No space left"):
-        spark_run.run(settings(world_files["events"], small_disk / "run"), spark=spark)
+        run(small_run, engine=SparkEngine(small_run, spark))
     assert RunFolder.open(small_disk / "run").read_json("manifest.json")["seed"] == 7
 
 

@@ -5,16 +5,13 @@ import math
 
 import pandas as pd
 import pytest
-
-from recsys import config, experiment
+from builders import ENGINES
 
 pytestmark = pytest.mark.spark
 
 
 @pytest.fixture(scope="module")
 def both(spark, world_files, tmp_path_factory):
-    from recsys.spark.run import run
-
     place = tmp_path_factory.mktemp("engines")
     raw = {
         "data": {name: str(world_files[name]) for name in ("events", "items", "users")},
@@ -23,8 +20,8 @@ def both(spark, world_files, tmp_path_factory):
         "recommend": {"k": 7},
         "judge": {"metrics": ["ndcg@5", "recall@7", "ndcg[gain=linear]@7"], "resamples": 100, "segments": SEGMENTS},
     }
-    for engine, go in (("local", experiment.run), ("spark", lambda wanted: run(wanted, spark=spark))):
-        go(config.parse_config(raw | {"out": str(place / engine)}))
+    for engine, run in ENGINES.items():
+        run(raw | {"out": str(place / engine)})
     return {engine: place / engine for engine in ("local", "spark")}
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from builders import ENGINES, run_spark_engine
 
-from recsys import config, experiment
 from recsys.errors import RunFolderError
 from recsys.runfolder import RunFolder
 
@@ -36,11 +36,9 @@ def odd_log(tmp_path_factory):
 
 
 def test_an_odd_log_gives_both_engines_the_same_counts_lists_and_refusals(spark, odd_log, tmp_path):
-    from recsys.spark import run as spark_run
-
     path, log = odd_log
     found = {}
-    for engine, run in (("local", experiment.run), ("spark", spark_run.run)):
+    for engine, run in ENGINES.items():
         raw = {
             "out": str(tmp_path / engine),
             "data": {"events": str(path)},
@@ -48,7 +46,7 @@ def test_an_odd_log_gives_both_engines_the_same_counts_lists_and_refusals(spark,
             "recommend": {"k": 5},
             "judge": {"metrics": ["ndcg@5"], "resamples": 100},
         }
-        run(config.parse_config(raw))
+        run(raw)
         found[engine] = RunFolder.open(tmp_path / engine)
     local, large = found["local"], found["spark"]
     bad = int(log["value"].isna().sum())
@@ -119,8 +117,6 @@ def test_two_hundred_iterations_of_mllib_do_not_outgrow_the_stack(spark, tmp_pat
 
 
 def test_a_folder_that_may_not_be_written_is_named(spark, world_files, tmp_path):
-    from recsys.spark import run as spark_run
-
     place = tmp_path / "disk"
     place.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(place)], capture_output=True)
@@ -129,6 +125,6 @@ def test_a_folder_that_may_not_be_written_is_named(spark, world_files, tmp_path)
     try:
         raw = {"out": str(place / "run"), "data": {"events": str(world_files["events"])}}
         with pytest.raises(RunFolderError, match=r"cannot write the run folder: Read-only file system"):
-            spark_run.run(config.parse_config(raw | {"models": {"als": {}}}), spark=spark)
+            run_spark_engine(raw | {"models": {"als": {}}}, spark)
     finally:
         subprocess.run(["umount", "--lazy", str(place)], check=True)

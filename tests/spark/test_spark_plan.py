@@ -13,8 +13,8 @@ pytestmark = pytest.mark.spark
 
 
 def planned(rows=1_000_000, users=50_000, items=5_000, heaviest=(500, 900), machine=None, **raw):
+    from recsys.spark.engine import als_params
     from recsys.spark.plan import Facts, Machine, plan
-    from recsys.spark.run import als_params
 
     settings = config.parse_config({"data": {"events": "x.csv"}, **raw})
     machine = machine or Machine(cores=2, heap=4096, free=100_000, score=5e-9, pair={"als": 1e-6})

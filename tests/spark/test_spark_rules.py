@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 import tomli_w
+from builders import ENGINES, run_spark_engine
 
-from recsys import config, experiment
 from recsys.errors import ConfigError
 from recsys.runfolder import RunFolder
 
@@ -41,10 +41,8 @@ def rules(world, tmp_path_factory):
 @pytest.fixture(scope="module")
 def runs(spark, world_files, items, rules, tmp_path_factory):
     """One run an engine; every user is tested, so that a user's number, which random scores hang on, is the same."""
-    from recsys.spark import run as spark_run
-
     place, found = tmp_path_factory.mktemp("ruled"), {}
-    for engine, run in (("local", experiment.run), ("spark", spark_run.run)):
+    for engine, run in ENGINES.items():
         raw = {
             "out": str(place / engine),
             "data": {"events": str(world_files["events"]), "items": str(items)},
@@ -53,7 +51,7 @@ def runs(spark, world_files, items, rules, tmp_path_factory):
             "recommend": {"k": 12, "rules": str(rules)},
             "judge": {"metrics": ["ndcg@5"], "resamples": 100},
         }
-        run(config.parse_config(raw))
+        run(raw)
         found[engine] = RunFolder.open(place / engine)
     return found
 
@@ -123,8 +121,6 @@ def test_lists_of_als_keep_the_rules(runs, world):
 
 
 def test_a_bad_file_of_rules_is_refused_before_anything_is_read(tmp_path):
-    from recsys.spark import run as spark_run
-
     (tmp_path / "rules.toml").write_text("[[where]]\nfeild = 'genres'\n")
     raw = {
         "out": str(tmp_path / "run"),
@@ -132,16 +128,14 @@ def test_a_bad_file_of_rules_is_refused_before_anything_is_read(tmp_path):
         "recommend": {"rules": str(tmp_path / "rules.toml")},
     }
     with pytest.raises(ConfigError, match="toml: where"):
-        spark_run.run(config.parse_config(raw))
+        run_spark_engine(raw)
     assert not (tmp_path / "run").exists()
 
 
 def test_without_rules_too(spark, world_files, tmp_path):
     """Lists longer than the catalogue, and users without a history or a fallback, who are told apart from them."""
-    from recsys.spark import run as spark_run
-
     found = {}
-    for engine, run in (("local", experiment.run), ("spark", spark_run.run)):
+    for engine, run in ENGINES.items():
         raw = {
             "out": str(tmp_path / engine),
             "data": {"events": str(world_files["events"])},
@@ -150,7 +144,7 @@ def test_without_rules_too(spark, world_files, tmp_path):
             "recommend": {"k": 500, "fallback": "none"},
             "judge": {"metrics": ["ndcg@5"], "resamples": 100},
         }
-        run(config.parse_config(raw))
+        run(raw)
         per_user = RunFolder.open(tmp_path / engine).read_table("per_user.parquet")
         found[engine] = per_user.set_index(["model", "user_id"])["shortfall"].astype(str).sort_index()
     pd.testing.assert_series_equal(found["local"], found["spark"])

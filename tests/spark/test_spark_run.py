@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from builders import ENGINES
 
-from recsys import config, experiment
 from recsys.report import write_report
 from recsys.runfolder import RunFolder
 
@@ -32,8 +32,6 @@ def ids(kind, rows):
 @pytest.fixture(scope="module", params=[("text", "uuid"), ("int64", "int32")], ids="-".join)
 def runs(request, spark, world, tmp_path_factory):
     """One run a engine, over the film world under other ids."""
-    from recsys.spark import run as spark_run
-
     place = tmp_path_factory.mktemp("runs")
     user, item = request.param
     events = world.events.assign(
@@ -42,7 +40,7 @@ def runs(request, spark, world, tmp_path_factory):
     )
     events.to_parquet(place / "events.parquet", index=False)
     found = {"events": events}
-    for engine, run in (("local", experiment.run), ("spark", spark_run.run)):
+    for engine, run in ENGINES.items():
         raw = {
             "out": str(place / engine),
             "data": {"events": str(place / "events.parquet")},
@@ -52,7 +50,7 @@ def runs(request, spark, world, tmp_path_factory):
             "judge": {"metrics": METRICS, "relevant": 3.5, "resamples": 200},
             "spark": SPARK,
         }
-        run(config.parse_config(raw))
+        run(raw)
         write_report(place / engine)
         found[engine] = RunFolder.open(place / engine)
     return found

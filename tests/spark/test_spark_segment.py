@@ -5,9 +5,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from builders import run_job
+from builders import ENGINES, run_job
 
-from recsys import config, experiment
 from recsys.cli import run_verb
 from recsys.errors import ConfigError
 from recsys.features.segment_popularity import Segments
@@ -34,16 +33,14 @@ def settings(world_files, place, **recommending):
 @pytest.fixture(scope="module")
 def runs(spark, world_files, tmp_path_factory):
     """One run a engine over the film world; a user in five has no country, and some are not in the users table."""
-    from recsys.spark import run as spark_run
-
     place = tmp_path_factory.mktemp("segments")
     people = pd.read_csv(world_files["users"], dtype=str)
     people.loc[::5, "country"] = None
     people.loc[::7, "age_group"] = " "
     people[people.index % 11 > 0].to_csv(place / "users.csv", index=False)
     files = world_files | {"users": place / "users.csv"}
-    for engine, run in (("local", experiment.run), ("spark", spark_run.run)):
-        run(config.parse_config(settings(files, place / engine)))
+    for engine, run in ENGINES.items():
+        run(settings(files, place / engine))
     return {engine: place / engine for engine in ("local", "spark")}
 
 
@@ -138,13 +135,11 @@ def test_an_updated_bundle_counts_its_segments_anew(runs, tmp_path):
 
 
 def test_what_is_refused_on_one_engine_is_refused_on_the_other(spark, world_files, tmp_path):
-    from recsys.spark import run as spark_run
-
     raw = settings(world_files, tmp_path / "run", segment="contry")
     said = []
-    for run in (experiment.run, spark_run.run):
+    for run in ENGINES.values():
         with pytest.raises(ConfigError) as error:
-            run(config.parse_config(raw))
+            run(raw)
         said.append(str(error.value))
     assert said[0] == said[1]
     assert "Did you mean 'country'" in said[0]

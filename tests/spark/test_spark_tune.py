@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from builders import run_job
 
-from recsys import config, experiment, models
+from recsys import config, flow, models
 from recsys.config import TuneSettings
 from recsys.errors import ConfigError, InputError
 from recsys.models.combining.cascade import Cascade
@@ -35,7 +35,7 @@ def raw(world_files, tmp_path_factory):
         },
         "spark": {"driver_memory": "1g", "conf": {"spark.ui.enabled": "false", "spark.sql.shuffle.partitions": "2"}},
     }
-    experiment.run(config.parse_config(found))
+    flow.run(config.parse_config(found))
     return found
 
 

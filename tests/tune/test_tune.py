@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recsys import config, experiment
+from recsys import config, flow
 from recsys.cli import run_verb
 from recsys.errors import ConfigError, InputError
 from recsys.tune import study, tune
@@ -36,7 +36,7 @@ def raw(world_files, tmp_path_factory):
         "judge": {"metrics": ["ndcg@10"], "relevant": 3.5, "resamples": 100},
         "tune": {"trials": 12, "space": SPACE},
     }
-    experiment.run(config.parse_config(found))
+    flow.run(config.parse_config(found))
     return found
 
 

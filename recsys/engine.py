@@ -1,0 +1,89 @@
+"""What a run asks of an engine: the steps that ``recsys.flow.run`` calls, the same for both engines."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from recsys.config import Config
+from recsys.meter import Meter
+from recsys.ranking.business_rules import Rules, load
+from recsys.runfolder import RunFolder
+
+BASELINES = ("random", "popular", "recent")
+"""Models that are trained and judged beside every other, to be beaten; ``recent`` only where events have times."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with (step, done, total)."""
+
+
+class Engine(ABC):
+    """One way to run a config. Each step keeps what it makes as attributes, for the steps after it.
+
+    ``folder``: where the steps write their files. ``meter``: measures their cost.
+    """
+
+    config: Config
+    folder: RunFolder
+    meter: Meter
+    rules: Rules | None
+    report_progress: Progress
+
+    def __init__(self, config: Config) -> None:
+        """Check what can be checked before any work: the rules can be read.
+
+        Raises:
+            ConfigError: the file of rules cannot be read.
+        """
+        self.config = config
+        self.rules = None
+        if config.recommend.rules:
+            self.rules = load(config.recommend.rules)
+
+    @contextmanager
+    def open(self, folder: RunFolder, meter: Meter, progress: Progress | None = None) -> Iterator[None]:
+        """Make ready for the steps of one run."""
+        self.folder = folder
+        self.meter = meter
+        self.report_progress = progress or (lambda step, done, total: None)
+        yield
+
+    @abstractmethod
+    def read_events(self) -> None:
+        """Read and check the tables; write the refused rows and the data card."""
+
+    @abstractmethod
+    def split_events(self) -> None:
+        """Divide the events, write the parts, and make what all models share: truth, rules, segments, catalogue."""
+
+    @property
+    @abstractmethod
+    def model_names(self) -> list[str]:
+        """The baselines and the models of the config, in the order of the run; known after the split."""
+
+    @abstractmethod
+    def fit(self, name: str) -> None:
+        """Train one model and write it."""
+
+    @abstractmethod
+    def recommend(self, name: str) -> None:
+        """Make the lists of one model and write them."""
+
+    @abstractmethod
+    def judge(self, name: str) -> None:
+        """Judge the lists of one model against the truth."""
+
+    @property
+    def has_cold_start_curve(self) -> bool:
+        """Whether the run judges each model on shortened histories too."""
+        return False
+
+    def judge_short_histories(self, name: str) -> None:
+        """Judge one model on histories cut to their first events; asked only of an engine that has the curve."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def summarise(self) -> dict[str, Any]:
+        """Write the results per user and the metrics, and return the metrics."""

@@ -1,0 +1,64 @@
+"""The flow of a run on one screen, the same for both engines: read, split, fit, recommend, judge, summarise."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from recsys import run_files
+from recsys.config import Config
+from recsys.engine import Engine, Progress
+from recsys.meter import Meter
+from recsys.runfolder import RunFolder
+
+
+def run(config: Config, *, engine: Engine | None = None, progress: Progress | None = None) -> dict[str, Any]:
+    """Do everything that ``config`` says, write its run folder, and return its metrics (the content of metrics.json).
+
+    Args:
+        engine: what does the work; unset: the engine that the config names.
+        progress: called with (step, done, total) during the longer steps.
+
+    Raises:
+        InputError, ConfigError, RunFolderError: with what, where and what to do; nothing half-written stays.
+    """
+    engine = engine or make_engine(config)
+    data = config.data
+    started = datetime.now(UTC)
+    with (
+        Meter() as meter,
+        RunFolder.writing(config.out, "run", config.sources) as folder,
+        engine.open(folder, meter, progress),
+    ):
+        with meter.hop("read"):
+            engine.read_events()
+        with meter.hop("split"):
+            engine.split_events()
+        for name in engine.model_names:
+            with meter.hop(f"fit {name}"):
+                engine.fit(name)
+            with meter.hop(f"recommend {name}"):
+                engine.recommend(name)
+            with meter.hop(f"judge {name}"):
+                engine.judge(name)
+            if engine.has_cold_start_curve:
+                with meter.hop(f"cold start {name}"):
+                    engine.judge_short_histories(name)
+        with meter.hop("summarise"):
+            metrics = engine.summarise()
+        folder.write_text(run_files.CONFIG, config.to_toml())
+        inputs = [Path(path) for path in (data.events, data.items, data.users) if path]
+        folder.write_manifest(seed=config.seed, inputs=inputs, hops=meter.hops, started=started)
+    return metrics
+
+
+def make_engine(config: Config) -> Engine:
+    """Return the engine that a config names. Spark is imported only where it is asked for."""
+    if config.engine == "spark":
+        from recsys.spark.engine import SparkEngine
+
+        return SparkEngine(config)
+    from recsys.local_engine import LocalEngine
+
+    return LocalEngine(config)

@@ -1,0 +1,251 @@
+"""The local engine: everything in this process, with pandas, NumPy and compiled kernels; no Java, no Spark."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from recsys import models, run_files
+from recsys.config import Config
+from recsys.data import weigh
+from recsys.data.card import data_card
+from recsys.data.reading.read import Tables, read_tables
+from recsys.data.splitting.split import split
+from recsys.engine import BASELINES, Engine
+from recsys.evaluation import cold_start
+from recsys.evaluation.beyond import Catalogue, extend
+from recsys.evaluation.cold_start import ColdStart
+from recsys.evaluation.evaluate import evaluate
+from recsys.evaluation.groups import assign_columns
+from recsys.evaluation.summary import summarise
+from recsys.evaluation.truth import Truth
+from recsys.features.encoding import encode_features
+from recsys.features.segment_popularity import Segments, fit_segments
+from recsys.models.combining.cascade import Cascade
+from recsys.models.combining.wrappers import insert_segment_fallback
+from recsys.ranking.business_rules import CompiledRules, compile_rules
+from recsys.ranking.rank import recommend, topk_table
+from recsys.recommender import Recommender
+from recsys.schema import ITEM, TIME
+from recsys.types import Evaluation, Features, Histories, IdMap, Interactions, Split, TopK
+
+
+@dataclass(frozen=True, eq=False)
+class Audience:
+    """Users who get lists.
+
+    ``users``: an id map, in which ``rows`` are these users. ``histories``: one row per entry of ``rows``. ``rules``:
+    compiled for ``users``; None where the run has none.
+    """
+
+    users: IdMap
+    rows: np.ndarray
+    histories: Histories
+    rules: CompiledRules | None
+
+
+class LocalEngine(Engine):
+    """Runs a config in this process."""
+
+    tables: Tables
+    split: Split
+    item_features: Features | None
+    truth: Truth
+    segments: Segments | None
+    catalogue: Catalogue
+    tested: Audience
+    untested: Audience | None
+    short_histories: ColdStart
+    models: dict[str, Recommender]
+    lists: TopK
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.evaluations: list[Evaluation] = []
+        self.cold_start_values: dict[str, dict[int, np.ndarray]] = {}
+        self.losses: dict[str, list[float]] = {}
+
+    def read_events(self) -> None:
+        """Read and check the tables; write the refused rows and the data card."""
+        data = self.config.data
+        self.tables = read_tables(data.events, data.items, data.users, data.reading)
+        self.tables.refusals.write_csv(self.folder.path / run_files.REFUSED_ROWS)
+        self.folder.write_json(run_files.DATA_CARD, data_card(self.tables) | {"source": data.events})
+
+    def split_events(self) -> None:
+        """Divide the events, write the parts, and make what all models share."""
+        config = self.config
+        items = self.tables.items
+        rule = config.rule(timed=TIME in self.tables.log)
+        self.split = split(self.tables.take_log(), rule, weighting=config.weigh, filters=config.filter, items=items)
+        self._write_split()
+        train = self.split.train
+        self.item_features = None
+        if items is not None:
+            self.item_features = encode_features(items, ITEM, train.items)
+        self.truth = Truth.of(self.split, config.judge, exclude_seen=config.recommend.exclude_seen)
+        self.catalogue = self._make_catalogue()
+        self.segments = self._fit_segments()
+        self._find_audiences()
+        self.short_histories = ColdStart(self.truth, config.recommend.k)
+        self.models = lineup(config, train)
+
+    @property
+    def model_names(self) -> list[str]:
+        """The baselines and the models of the config."""
+        return list(self.models)
+
+    def fit(self, name: str) -> None:
+        """Train one model and write it, with the objective after each sweep where it has one."""
+        model = self.models[name]
+        model.fit(self.split.train, self.item_features)
+        models.save(model, self.folder.path / run_files.model_folder(name))
+        trained = model
+        if isinstance(model, Cascade):
+            trained = model.members[name]
+        if hasattr(trained, "losses_"):
+            self.losses[name] = trained.losses_.tolist()
+
+    def recommend(self, name: str) -> None:
+        """Make the lists of the tested users, and of all others where the config wants them, and write both."""
+        self.lists = self._lists_of(self.tested, name)
+        tables = [topk_table(self.lists, self.tested.users, self.truth.candidates)]
+        if self.untested is not None and name not in BASELINES:
+            further_lists = self._lists_of(self.untested, name)
+            tables.append(topk_table(further_lists, self.untested.users, self.truth.candidates))
+        self.folder.write_table(run_files.topk(name), pd.concat(tables, ignore_index=True))
+
+    def judge(self, name: str) -> None:
+        """Judge the lists of the tested users, for accuracy and beyond."""
+        evaluation = evaluate(self.lists, self.truth, name=name)
+        self.evaluations.append(extend(evaluation, self.lists, self.truth, self.catalogue))
+
+    @property
+    def has_cold_start_curve(self) -> bool:
+        """Whether enough users have enough events for a curve."""
+        return bool(self.short_histories.cuts)
+
+    def judge_short_histories(self, name: str) -> None:
+        """Judge one model on histories cut to their first events."""
+        self.cold_start_values[name] = self.short_histories.values(self._model_for(self.tested, name))
+
+    def summarise(self) -> dict[str, Any]:
+        """Write the results per user, the metrics, and the curves; return the metrics."""
+        config = self.config
+        per_user = [evaluation.per_user.assign(model=evaluation.name) for evaluation in self.evaluations]
+        self.folder.write_table(run_files.PER_USER, pd.concat(per_user, ignore_index=True))
+        metrics = summarise(
+            self.evaluations, config.judge, seed=config.seed, users=self.tables.users, catalogue=self.catalogue
+        )
+        self.folder.write_json(run_files.METRICS, metrics)
+        if self.cold_start_values:
+            curve = cold_start.summary(self.cold_start_values, config.judge.metrics[0])
+            self.folder.write_json(run_files.COLD_START, curve)
+        if self.losses:
+            self.folder.write_json(run_files.TRAINING, self.losses)
+        return metrics
+
+    def _model_for(self, audience: Audience, name: str) -> Recommender:
+        """Return a model with the segments of these users between it and its fallback."""
+        return insert_segment_fallback(self.models[name], self.segments, audience.users.ids)
+
+    def _lists_of(self, audience: Audience, name: str) -> TopK:
+        settings = self.config.recommend
+        return recommend(
+            self._model_for(audience, name),
+            audience.histories,
+            settings.k,
+            users=audience.rows,
+            rules=audience.rules,
+            exclude_seen=settings.exclude_seen,
+            memory_mb=settings.memory_mb,
+            progress=partial(self.report_progress, f"recommend {name}"),
+        )
+
+    def _find_audiences(self) -> None:
+        """Set the audiences: the tested users, and, where the config wants lists for everyone, all others."""
+        tested_users = self.split.test.users
+        self.tested = Audience(
+            tested_users, np.arange(len(tested_users)), self.truth.histories, self._compile_rules(tested_users)
+        )
+        self.untested = None
+        if self.config.recommend.everyone:
+            users = self.split.history.users
+            rows = np.flatnonzero(tested_users.rows(users.ids) < 0)
+            histories = self.split.history.histories()[rows]
+            self.untested = Audience(users, rows, histories, self._compile_rules(users))
+        all_users = IdMap.of(tested_users.ids, self.split.history.users.ids)
+        if rules := self._compile_rules(all_users):
+            self.folder.write_json(run_files.RULES_CARD, rules.about)
+
+    def _compile_rules(self, users: IdMap) -> CompiledRules | None:
+        if self.rules is None:
+            return None
+        return compile_rules(self.rules, users, self.split.train.items, self.tables.items)
+
+    def _fit_segments(self) -> Segments | None:
+        """Return the segments of train, written to the folder; None where the run does not fall back on them."""
+        settings = self.config.recommend
+        if settings.fallback != "segment":
+            return None
+        segments = fit_segments(
+            self.split.train,
+            self.tables.users,
+            settings.segment,
+            prior=settings.segment_prior,
+            memory_mb=settings.memory_mb,
+        )
+        segments.save(self.folder.path)
+        return segments
+
+    def _make_catalogue(self) -> Catalogue:
+        train = self.split.train
+        columns = [() if table is None else tuple(table.columns) for table in (self.tables.users, self.tables.items)]
+        likes = np.bincount(train.item[train.value > 0], minlength=len(train.items))
+        # A name in [judge] segments that is no column of either table is refused here.
+        assign_columns(self.config.judge.segments, *columns)
+        return Catalogue.from_items(likes, len(train.users), self.config.judge, train.items, self.tables.items)
+
+    def _write_split(self) -> None:
+        """Write the parts, and the candidates with the columns of the items table."""
+        self.folder.write_json(run_files.SPLIT_CARD, self.split.about)
+        candidates = pd.DataFrame({ITEM: self.split.train.items.all_ids})
+        if self.tables.items is not None:
+            candidates = candidates.merge(self.tables.items, on=ITEM, how="left")
+        self.folder.write_table(run_files.ITEMS, candidates)
+        for name in ("train", "history", "test"):
+            part = weigh.interactions_to_table(getattr(self.split, name))
+            self.folder.write_table(run_files.split_part(name), part)
+
+
+def lineup(config: Config, train: Interactions) -> dict[str, Recommender]:
+    """Return name -> unfitted model: the baselines, then the configured models with their fallback behind them.
+
+    A configured model may replace a baseline of its name.
+    """
+    has_times = bool((train.time >= 0).any())
+    chosen = {name: models.build(name, {}) for name in BASELINES if name != "recent" or has_times}
+    return chosen | {name: configured_model(name, config) for name in config.models}
+
+
+def configured_model(name: str, config: Config) -> Recommender:
+    """Return one of ``config.models``, unfitted, with its fallback behind it.
+
+    A model that takes a seed gets the run's unless it has one of its own.
+    """
+    settings: dict[str, Any] = dict(config.models[name])
+    kind = settings.pop("model", name)
+    if "seed" in models.parameters(kind):
+        settings.setdefault("seed", config.seed)
+    model = models.build(kind, settings)
+    fallback = config.recommend.fallback
+    if fallback == "none" or kind in BASELINES:
+        return model
+    if fallback == "segment":
+        # Segments come between the model and popularity once it is known who is asked about.
+        fallback = "popular"
+    return Cascade({name: model, fallback: models.build(fallback, {})})

@@ -1,0 +1,371 @@
+"""The Spark engine: the steps of a run on a cluster. Executors hold the log; the driver holds what is as long as the
+items."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from recsys import run_files
+from recsys.config import Config
+from recsys.engine import BASELINES, Engine, Progress
+from recsys.errors import ConfigError
+from recsys.evaluation.beyond import Catalogue
+from recsys.evaluation.groups import HISTORY
+from recsys.evaluation.judging.metrics import parse_all
+from recsys.evaluation.summary import Facts, Layout, document
+from recsys.features.segment_popularity import Segments, describe_users
+from recsys.meter import Meter
+from recsys.runfolder import RunFolder
+from recsys.schema import ITEM, RANK, SCORE, SOURCE, TIME, USER
+from recsys.spark.data import audit
+from recsys.spark.data.read import Tables, read_tables
+from recsys.spark.data.split import Split, keep, split
+from recsys.spark.errors import told
+from recsys.spark.evaluation import beyond, evaluate
+from recsys.spark.evaluation.truth import Truth
+from recsys.spark.features import attributes, segment_popularity
+from recsys.spark.ranking.business_rules import Ruled, deny, in_rows, under_rules, why_short
+from recsys.spark.ranking.recommend import Scorer, histories, popular, recent, top_k
+from recsys.spark.session import session
+from recsys.spark.training import als
+from recsys.spark.training.training_curve import Curve
+
+
+@dataclass(frozen=True)
+class FittedModel:
+    """How a model scores.
+
+    ``users``: (user, features), and the segment where there are any; None where users make no difference.
+    """
+
+    scorer: Scorer
+    users: DataFrame | None = None
+
+
+class SparkEngine(Engine):
+    """Runs a config on Spark.
+
+    ``work``: a folder inside the run folder for tables that later steps read, removed at the end.
+    """
+
+    work: Path
+    spark: SparkSession
+    tables: Tables
+    split: Split
+    items: pd.DataFrame
+    compiled_rules: Ruled | None
+    truth: Truth
+    likes: np.ndarray
+    recent_likes: np.ndarray | None
+    segments: Segments | None
+    catalogue: Catalogue
+    layout: Layout
+    user_groups: DataFrame | None
+    lists: DataFrame
+    shortfall: DataFrame | None
+
+    def __init__(self, config: Config, spark: SparkSession | None = None) -> None:
+        """Check models and rules, before Spark starts.
+
+        Args:
+            spark: a session to use; unset: one is made from the config.
+
+        Raises:
+            ConfigError: a model that does not run on Spark, a parameter of one, or rules that cannot be read.
+        """
+        super().__init__(config)
+        self.als_parameters = als_params(config)
+        self._given_session = spark
+        self.fitted: dict[str, FittedModel] = {}
+        self.judged: dict[str, DataFrame] = {}
+        self.counts: dict[str, dict[str, int]] = {}
+        self.exposures: dict[str, Any] = {}
+        self.curves: dict[str, Curve] = {}
+
+    @contextmanager
+    def open(self, folder: RunFolder, meter: Meter, progress: Progress | None = None) -> Iterator[None]:
+        """Start Spark, and say in one sentence what stops a job."""
+        with super().open(folder, meter, progress), told(self.config.out):
+            self.work = folder.path.resolve() / ".work"
+            with meter.hop("start"):
+                self.spark = self._given_session or session(self.config.spark)
+                # Spark's own pages name the hop of a job.
+                meter.announce = self.spark.sparkContext.setJobDescription
+                if self.config.spark.checkpoint_dir:
+                    self.spark.sparkContext.setCheckpointDir(self.config.spark.checkpoint_dir)
+            yield
+            shutil.rmtree(self.work, ignore_errors=True)
+
+    def read_events(self) -> None:
+        """Read and check the tables; write the refused rows and the data card."""
+        data = self.config.data
+        self.tables = read_tables(self.spark, data, self.work)
+        attributes.require_items(self.als_parameters.values(), self.tables.item_table)
+        self.tables.refusals.write_csv(self.folder.path / run_files.REFUSED_ROWS)
+        side_tables = {"items": self.tables.item_table, "users": self.tables.user_table}
+        rows = {name: len(table) for name, table in side_tables.items() if table is not None}
+        card = audit.card(self.tables.events, self.tables.refusals, rows)
+        self.folder.write_json(run_files.DATA_CARD, card | {"source": data.events})
+
+    def split_events(self) -> None:
+        """Divide the events, write the parts, and make what all models share."""
+        config = self.config
+        # A wrong column of segments is refused before the events are divided.
+        described_users = None
+        if config.recommend.segment:
+            described_users = describe_users(self.tables.user_table, config.recommend.segment)
+        self.split = split(
+            self.tables.events,
+            config.rule(timed=TIME in self.tables.events.columns),
+            weighting=config.weigh,
+            filters=config.filter,
+            items=self.tables.items,
+            work=self.work,
+        )
+        self.items = _candidates(self.split, self.tables.item_table)
+        self.compiled_rules = None
+        if self.rules is not None:
+            self.compiled_rules = in_rows(self.rules, self.split.users, self.items)
+            self.folder.write_json(run_files.RULES_CARD, self.compiled_rules[0].about)
+        self._write_split()
+        self.truth = Truth.of(self.split, config.judge, exclude_seen=config.recommend.exclude_seen, work=self.work)
+        self.likes = popular(self.split.train, self.split.candidates)
+        self.recent_likes = None
+        if self.split.timed:
+            self.recent_likes = recent(self.split.train, self.split.candidates)
+        self.catalogue = beyond.catalogue(self.split, self.tables, self.likes, config.judge)
+        self.segments = segment_popularity.fit_segments(self.split, described_users, config.recommend)
+        if self.segments is not None:
+            self.segments.save(self.folder.path)
+        self._lay_out_metrics()
+
+    @property
+    def model_names(self) -> list[str]:
+        """The baselines and the models of the config."""
+        baselines = [name for name in BASELINES if name != "recent" or self.recent_likes is not None]
+        return [*baselines, *(name for name in self.als_parameters if name not in baselines)]
+
+    def fit(self, name: str) -> None:
+        """Train one ALS and write its factors; a baseline has been counted with the split."""
+        if name in self.als_parameters:
+            self.fitted[name] = self._fit_als(name, self.als_parameters[name])
+        elif name == "random":
+            self.fitted[name] = FittedModel(Scorer("random", seed=0))
+        else:
+            self.fitted[name] = FittedModel(Scorer(name, same=self._baseline_scores(name)))
+
+    def recommend(self, name: str) -> None:
+        """Make the lists of the tested users, or of everyone where the config wants them, and write them."""
+        settings = self.config.recommend
+        model = self.fitted[name]
+        scorer = model.scorer
+        tested = self.truth.tested.select("user")
+        users = self._users_with_seen_items(everyone=settings.everyone and model.users is not None)
+        n_candidates = self.split.candidates
+        self.shortfall = None
+        if self.compiled_rules is not None:
+            rules, denied_users = self.compiled_rules
+            judged_users = users.join(tested, "user", "left_semi")
+            self.shortfall = why_short(_join_factors(judged_users, model.users), scorer, settings.k, n_candidates)
+            scorer = under_rules(scorer, rules)
+            users = deny(users, rules.denied, denied_users)
+        lists = top_k(
+            _join_factors(users, model.users), scorer, settings.k, items=n_candidates, memory_mb=settings.memory_mb
+        )
+        self.lists = keep(lists, self.work / f"lists-{name}")
+        with_ids = _with_ids(self.lists, self.split).sortWithinPartitions(USER, RANK)
+        with_ids.write.parquet(_uri(self.folder, run_files.topk(name)))
+
+    def judge(self, name: str) -> None:
+        """Judge the lists of the tested users, for accuracy and beyond."""
+        k = self.config.recommend.k
+        columns = self.layout.columns[len(self.layout.metrics) :]
+        further = (beyond.columns_of(self.catalogue, self.truth, k), columns)
+        per_user = evaluate.per_user(self.lists, self.truth, k, further=further)
+        per_user = per_user.join(self.split.users.withColumnRenamed("row", "user"), "user")
+        listed = F.col("n_listed")
+        reason = evaluate.shortfall(listed, k, self.split.candidates)
+        if self.shortfall is not None:
+            per_user = per_user.join(self.shortfall, "user")
+            reason = F.when(listed >= k, "none").otherwise(F.col("why"))
+        per_user = per_user.withColumn("shortfall", reason).drop("user", "why")
+        self.judged[name] = keep(per_user, self.work / f"judged-{name}")
+        self.exposures[name] = beyond.exposure(self.lists, self.truth.tested, self.split.candidates)
+        self.counts[name] = evaluate.counts(self.judged[name], self.config.judge, k) | self.truth.counts
+
+    def summarise(self) -> dict[str, Any]:
+        """Write the results per user, the metrics, and the training curves; return the metrics."""
+        config = self.config
+        _write_per_user(self.judged, self.layout, self.folder)
+        _write_curves(self.curves, self.folder)
+        sums = evaluate.sums(
+            self.judged, self.layout, resamples=config.judge.resamples, seed=config.seed, membership=self.user_groups
+        )
+        definitions = {str(metric): metric.definition for metric in parse_all(config.judge.metrics)}
+        metrics = document(self.layout, sums, Facts("spark", definitions, self.counts, self.exposures))
+        self.folder.write_json(run_files.METRICS, metrics)
+        return metrics
+
+    def _fit_als(self, name: str, parameters: als.Params) -> FittedModel:
+        """Train one ALS and write it; the model scores by factors, then by segment, then by the fallback."""
+        train = self.split.train
+        n_candidates = self.split.candidates
+        terms = None
+        if isinstance(parameters, attributes.Params):
+            terms = attributes.terms(self.items, parameters)
+        model = als.fit(train, n_candidates, parameters, self.work / name)
+        if model.curve:
+            self.curves[name] = model.curve
+        if isinstance(parameters, attributes.Params) and terms is not None:
+            model = attributes.place_cold(model, train, terms, self.likes, parameters, self.work / name)
+        _write_factors(model, self.split, self.folder, name)
+        self.folder.write_json(run_files.spark_params(name), {"model": parameters.kind} | parameters.model_dump())
+        users = model.users
+        fallback = self.config.recommend.fallback
+        groups = None
+        if self.segments is not None:
+            users = users.join(segment_popularity.members(self.split, self.segments), "user", "full")
+            fallback = "popular"
+            groups = (self.segments.scores, self.segments.row_sources)
+        if fallback == "none":
+            return FittedModel(Scorer(name, factors=model.items, fallback="", groups=groups), users)
+        scores = self._baseline_scores(fallback)
+        return FittedModel(Scorer(name, factors=model.items, fallback=fallback, same=scores, groups=groups), users)
+
+    def _baseline_scores(self, name: str) -> np.ndarray:
+        """Return float32[candidates]: likes, or recent likes where events have times."""
+        if name == "recent" and self.recent_likes is not None:
+            return self.recent_likes
+        return self.likes
+
+    def _users_with_seen_items(self, *, everyone: bool) -> DataFrame:
+        """Return (user, seen: items that lists leave out), grouped once and read by every model."""
+        users = self.truth.tested.select("user")
+        place = self.work / "seen-of-tested"
+        if everyone:
+            users = self.split.users.select(F.col("row").alias("user"))
+            place = self.work / "seen-of-all"
+        if not place.exists():
+            seen = self.split.history
+            if not self.config.recommend.exclude_seen:
+                seen = seen.limit(0)
+            histories(seen, users).write.parquet(str(place))
+        return self.spark.read.parquet(str(place))
+
+    def _lay_out_metrics(self) -> None:
+        """Set which models, metrics and groups metrics.json has, and who belongs to which group of users."""
+        groups, self.user_groups = beyond.user_groups(self.spark, self.tables, self.config.judge)
+        self.layout = Layout(
+            tuple(self.model_names),
+            tuple(map(str, parse_all(self.config.judge.metrics))),
+            self.config.judge.baseline,
+            (HISTORY, *(group.grouping for group in groups)),
+            tuple(group.grouping for group in self.catalogue.groups),
+            self.catalogue.measures,
+        )
+
+    def _write_split(self) -> None:
+        """Write the parts, and the candidates with the columns of the items table."""
+        self.folder.write_json(run_files.SPLIT_CARD, self.split.about)
+        self.folder.write_table(run_files.ITEMS, self.items)
+        for name, pairs in self.split.named.items():
+            pairs.write.parquet(_uri(self.folder, run_files.split_part(name)))
+        if "history" not in self.split.named:
+            _link(self.folder.path / run_files.TRAIN, self.folder.path / run_files.HISTORY)
+
+
+def als_params(config: Config) -> dict[str, als.Params]:
+    """Return name -> parameters of every ALS that the config asks for; the baselines come by themselves.
+
+    Raises:
+        ConfigError: a model that does not run on Spark, or a parameter that is unknown or out of range.
+    """
+    parameters = {}
+    for name, settings in config.models.items():
+        chosen = dict(settings)
+        kind = chosen.pop("model", name)
+        if kind in BASELINES:
+            continue
+        if kind not in ("als", "attributes"):
+            raise ConfigError(f"model '{kind}' does not run on Spark: use 'als' or 'attributes', or engine = 'local'.")
+        parameters[name] = attributes.parse(kind, {"seed": config.seed} | chosen)
+    return parameters
+
+
+def _join_factors(users: DataFrame, factors: DataFrame | None) -> DataFrame:
+    """Return the users with what the model knows of each, null where it knows nothing."""
+    if factors is None:
+        return users
+    return users.join(factors, "user", "left")
+
+
+def _write_per_user(judged: dict[str, DataFrame], layout: Layout, folder: RunFolder) -> None:
+    metrics = [f"`{column}`" for column in layout.columns]
+    columns = [USER, "n_relevant", "n_history", "shortfall", *metrics]
+    for name, frame in judged.items():
+        frame.select(F.lit(name).alias("model"), *columns).write.mode("append").parquet(
+            _uri(folder, run_files.PER_USER)
+        )
+
+
+def _write_factors(model: als.Model, parts: Split, folder: RunFolder, name: str) -> None:
+    """Write factors under external ids: user_factors.parquet, item_factors.parquet (id, features)."""
+    spark = model.users.sparkSession
+    users = model.users.join(parts.users.withColumnRenamed("row", "user"), "user").select(USER, "features")
+    users.write.parquet(_uri(folder, run_files.user_factors(name)))
+    known = np.flatnonzero(~np.isnan(model.items).all(axis=1))
+    rows = [(int(row), model.items[row].tolist()) for row in known]
+    items = spark.createDataFrame(rows, "row int, features array<float>").join(parts.items, "row")
+    items.select(ITEM, "features").write.parquet(_uri(folder, run_files.item_factors(name)))
+
+
+def _write_curves(curves: dict[str, Curve], folder: RunFolder) -> None:
+    """Write training.json, the objective after each sweep as a local run does, and watched.json."""
+    if curves:
+        folder.write_json(run_files.TRAINING, {name: curve.losses for name, curve in curves.items()})
+    if watched := {name: curve for name, curve in curves.items() if curve.watched}:
+        told = {n: {"measure": c.measure, "users": c.watched, "quality": c.quality} for n, c in watched.items()}
+        folder.write_json(run_files.WATCHED, told)
+
+
+def _with_ids(frame: DataFrame, parts: Split) -> DataFrame:
+    users = parts.users.withColumnRenamed("row", "user")
+    items = F.broadcast(parts.items.withColumnRenamed("row", "item"))
+    return frame.join(users, "user").join(items, "item").select(USER, ITEM, RANK, SCORE, SOURCE)
+
+
+def _candidates(parts: Split, table: pd.DataFrame | None) -> pd.DataFrame:
+    """Return the candidates by id, with what the items table says of them."""
+    found = parts.items.where(F.col("row") < parts.candidates).orderBy("row").select(ITEM).toPandas()
+    if table is None:
+        return found
+    if found[ITEM].dtype == object and table[ITEM].dtype != object:
+        table = table.assign(**{ITEM: table[ITEM].astype(str)})
+    return found.merge(table, on=ITEM, how="left")
+
+
+def _link(source: Path, target: Path) -> None:
+    """Make a second name for a folder of files, or a copy where a disk knows no second names."""
+
+    def link(a: str, b: str) -> None:
+        try:
+            os.link(a, b)
+        except OSError:
+            shutil.copyfile(a, b)
+
+    shutil.copytree(source, target, copy_function=link)
+
+
+def _uri(folder: RunFolder, name: str) -> str:
+    return str(folder.path.resolve() / name)
