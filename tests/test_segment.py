@@ -103,7 +103,7 @@ def test_what_makes_no_groups_is_refused():
         {"user_id": np.arange(60), "age": np.arange(60), "likes": ["a|b"] * 60, "towns": [["p", "q"]] * 60}
     )
     refused = {
-        "age": "60 distinct numbers.*bands",
+        "age": "60 distinct numbers.*ranges",
         "likes": "several values",
         "towns": "several values",
         "user_id": "no column 'user_id' to group by",
