@@ -116,8 +116,8 @@ def test_values_that_do_not_come_back_are_likes_above_0_and_a_line_says_so(decay
         for name, place in {"twice": twice, "unset": unset, "last": last, "bundle": tmp_path / "bundle"}.items()
     }
     assert said["twice"].out == said["bundle"].out == said["unset"].out != said["last"].out
-    assert "sums of several events do not come back: any above 0 is a like" in said["twice"].err.replace("\n", " ")
-    assert "a bundle does not say from when on: any above 0 is a like" in said["bundle"].err.replace("\n", " ")
+    assert "sums of several events cannot be restored: any value above 0" in said["twice"].err.replace("\n", " ")
+    assert "does not record when the decay starts: any value above 0" in said["bundle"].err.replace("\n", " ")
     assert not any("decayed" in said[name].err for name in ("unset", "last"))
 
 
@@ -131,5 +131,5 @@ def test_what_decayed_to_nothing_is_neither_liked_nor_disliked(decayed, tmp_path
     history[~old].to_parquet(less / path)
     history.assign(value=history.value.mask(old, 0.0)).to_parquet(none / path)
     there, here = (asked(place, capsys, monkeypatch, REPLIES, "-k", "50") for place in (less, none))
-    assert f"{old.sum()} pairs have decayed to nothing" in here.err
+    assert f"{old.sum()} pairs are left out: their values have decayed to nothing" in here.err
     assert here.out == there.out
