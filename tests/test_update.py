@@ -13,7 +13,8 @@ from recsys.models.collaborative.als import ALS
 from recsys.models.collaborative.popular import Popular
 from recsys.models.combining.cascade import Cascade
 from recsys.runfolder import RunFolder
-from recsys.saved.bundle import Bundle, open_bundle, write_bundle
+from recsys.saved.bundle import write_bundle
+from recsys.saved.open_model import SavedModel, open_model
 from recsys.saved.update import update
 
 
@@ -28,22 +29,22 @@ def packed(tmp_path):
         run.write_text("config.toml", config.to_toml())
         run.write_json("metrics.json", {"models": {"als": {}}})
         run.write_manifest(seed=0, inputs=[], hops=[], started=datetime.now(UTC))
-    bundle = Bundle(
+    saved = SavedModel(
         name="als",
         model=Cascade({"als": als, "popular": Popular().fit(history)}),
         history=history,
         items=pd.DataFrame({"item_id": ["x", "y"]}),
         config=config,
-        factors=np.ones((2, 2), dtype=np.float32),
+        user_factors=np.ones((2, 2), dtype=np.float32),
     )
-    write_bundle(bundle, tmp_path / "bundle", RunFolder.open(tmp_path / "run"), sources=[])
+    write_bundle(saved, tmp_path / "bundle", RunFolder.open(tmp_path / "run"), sources=[])
     (tmp_path / "late.csv").write_text("user_id,item_id,value,timestamp\nc,x,1,9\n")
     return tmp_path / "bundle"
 
 
 def test_an_update_may_replace_the_bundle_that_it_updates(packed):
     update(packed, packed.parent / "late.csv", packed)
-    assert len(open_bundle(packed).history.users) == 3
+    assert len(open_model(packed).history.users) == 3
 
 
 def test_an_update_replaces_no_run_and_nothing_else_that_it_reads(packed):
@@ -57,4 +58,4 @@ def test_an_update_replaces_no_run_and_nothing_else_that_it_reads(packed):
     with pytest.raises(RunFolderError, match=r"history\.parquet is read from this folder"):
         update(packed, retrained / "split" / "history.parquet", retrained)
     assert sorted(retrained.rglob("*")) == whole
-    assert len(open_bundle(packed).history.users) == 2
+    assert len(open_model(packed).history.users) == 2

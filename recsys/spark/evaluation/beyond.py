@@ -21,7 +21,7 @@ from recsys.schema import ITEM, USER
 from recsys.spark.data.read import Tables
 from recsys.spark.data.split import Split
 from recsys.spark.evaluation.truth import Truth
-from recsys.types import IdMap, TopK
+from recsys.types import Histories, IdMap, TopK
 
 
 def catalogue(parts: Split, tables: Tables, likes: np.ndarray, settings: EvaluationSettings) -> Catalogue:
@@ -102,7 +102,7 @@ def columns_of(catalogue: Catalogue, truth: Truth, k: int) -> Callable[..., dict
         batch_truth = LocalTruth(
             users=IdMap.of(np.arange(m)),
             candidates=candidates,
-            histories=csr_array((*data, np.concatenate([[0], np.cumsum(lengths)])), shape=(m, n)),
+            histories=Histories(csr_array((*data, np.concatenate([[0], np.cumsum(lengths)])), shape=(m, n))),
             relevant=csr_array((gain, np.array(chosen), starts), shape=(m, width)),
             propensity=propensity_of_counts(np.pad(catalogue.likes, (0, width - n))),
             counts={},
