@@ -6,7 +6,7 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:   # `make -j` must not interleave set-up and tests
-.PHONY: help setup demo bench-scale quick test test-all lint types pytest clean
+.PHONY: help setup demo docs pictures bench-scale quick test test-all lint types pytest clean
 PYTEST = $(RUN) python -m pytest --numprocesses=2 --dist=loadgroup --no-loadscope-reorder
 
 help:           ## list the targets
@@ -28,6 +28,14 @@ test:           ## lint, types and every test; goes on after a failure, so that 
 
 test-all:       ## the same with 400 examples of each property instead of 40; before a release
 	@$(PYTEST) --durations=10 --hypothesis-profile=full $(ARGS)
+
+docs:           ## the pages and the API reference as a site in site/, every link checked
+	@$(RUN) python -m pip install --quiet --disable-pip-version-check --editable ".[docs]" --constraint constraints.txt
+	@NO_MKDOCS_2_WARNING=1 $(RUN) python -m mkdocs build --strict
+	@echo "site/index.html"
+
+pictures:       ## docs/images: the flow, the floors, and a report after make demo (needs Chromium)
+	@$(RUN) python docs/pictures.py --report runs/demo/report.html
 
 bench-scale:    ## 1, 3, 10, 30 and 100 million made-up events through Spark, into bench/RESULTS.md; hours
 	@$(RUN) python bench/scale.py $(ARGS)
