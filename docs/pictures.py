@@ -58,15 +58,11 @@ class Canvas:
 
     def frame(self, x: float, y: float, width: float, height: float) -> None:
         """Draw a dashed rectangle."""
-        self.elements.append(
-            f'<rect class="frame" x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="8"/>'
-        )
+        self.elements.append(f'<rect class="frame" x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="8"/>')
 
     def text(self, x: float, y: float, words: str, kind: str = "", anchor: str = "middle") -> None:
         """Write one line whose anchor is at (x, y)."""
-        self.elements.append(
-            f'<text class="{kind}" x="{x:g}" y="{y:g}" text-anchor="{anchor}">{escape(words)}</text>'
-        )
+        self.elements.append(f'<text class="{kind}" x="{x:g}" y="{y:g}" text-anchor="{anchor}">{escape(words)}</text>')
 
     def arrow(self, *points: tuple[float, float]) -> None:
         """Draw a line through ``points`` with a head at the last one."""
@@ -92,7 +88,10 @@ class Canvas:
 def draw_flow() -> str:
     """Return the picture of a run: files in, the hops of ``recsys/flow.py``, the run folder and what reads it."""
     canvas = Canvas(960, 392, "The flow of a run: tables and a config, six hops on one of two engines, a run folder")
-    for x, title, words in ((70, "tables", "events, and optionally items, users"), (550, "config.toml", "one file for both engines")):
+    for x, title, words in (
+        (70, "tables", "events, and optionally items, users"),
+        (550, "config.toml", "one file for both engines"),
+    ):
         canvas.box(x, 12, 340, 48)
         canvas.text(x + 170, 32, title, "title")
         canvas.text(x + 170, 50, words, "small")
