@@ -9,7 +9,6 @@ from __future__ import annotations
 import posixpath
 import re
 from pathlib import Path
-from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -27,12 +26,13 @@ REPOSITORY_PAGES = {
 
 LINK = re.compile(r"(\]\(|src=\")(?!https?:|#)([^)#\"\s]+)")
 
+ROLE = re.compile(r":(?:class|func|meth|mod|data|attr|exc):(?=<code>)")
+
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Add the API reference to the navigation: one page for each folder of the package."""
-    pages: list[Any] = [{title: page} for page, (title, _) in reference_pages().items()]
-    assert config.nav is not None
-    config.nav.append({"API": pages})
+    pages = [{package: _page_of(package)} for package in packages()]
+    config.nav = [*(config.nav or []), {"API": pages}]
     return config
 
 
@@ -43,8 +43,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, page, content=_site_links(text, posixpath.dirname(source))))
     for picture in ("bench/scale.svg",):
         files.append(File.generated(config, picture, abs_src_path=str(ROOT / picture)))
-    for page, (title, modules) in reference_pages().items():
-        files.append(File.generated(config, page, content=_reference(title, modules)))
+    for package, modules in packages().items():
+        files.append(File.generated(config, _page_of(package), content=_reference(package, modules)))
     return files
 
 
@@ -53,22 +53,30 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return markdown if page.file.generated_by else _site_links(markdown, "docs")
 
 
-def reference_pages() -> dict[str, tuple[str, list[str]]]:
-    """Return page -> (title, modules): one page for the files of the package itself, and one for each folder."""
-    pages: dict[str, tuple[str, list[str]]] = {}
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Drop the roles of Sphinx from docstrings: the site has no such links, and the name is enough."""
+    return ROLE.sub("", html)
+
+
+def packages() -> dict[str, list[str]]:
+    """Return package -> its modules: the package ``recsys`` itself, then each folder in it."""
+    modules_of: dict[str, list[str]] = {}
     for path in sorted((ROOT / "recsys").rglob("*.py")):
         package = ".".join(path.parent.relative_to(ROOT).parts)
         module = package if path.name == "__init__.py" else f"{package}.{path.stem}"
-        title, modules = pages.setdefault(f"reference/{package}.md", (package, []))
-        modules.append(module)
-    return {page: (title, sorted(modules)) for page, (title, modules) in sorted(pages.items())}
+        modules_of.setdefault(package, []).append(module)
+    return {package: sorted(modules_of[package]) for package in sorted(modules_of)}
 
 
-def _reference(title: str, modules: list[str]) -> str:
-    """Return the page with the docstrings of some modules."""
-    parts = [f"# {title}"]
+def _page_of(package: str) -> str:
+    return f"reference/{package}.md"
+
+
+def _reference(package: str, modules: list[str]) -> str:
+    """Return the page with the docstrings of a package and of its modules."""
+    parts = [f"# {package}"]
     for module in modules:
-        heading = "" if module == title else f"## {module.removeprefix(title + '.')}\n\n"
+        heading = "" if module == package else f"## {module.removeprefix(package + '.')}\n\n"
         parts.append(f"{heading}::: {module}")
     return "\n\n".join(parts) + "\n"
 
