@@ -18,7 +18,7 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "ReadSettings": "data.reading.read",
+    "ReadSettings": "data.reading.read_settings",
     "read_events": "data.reading.read",
     "read_tables": "data.reading.read",
     "split": "data.splitting.split",

@@ -24,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from recsys.data.reading.read import ReadSettings
+from recsys.data.reading.read_settings import ReadSettings
 from recsys.data.splitting.strategies import AnyRule, ByTime, Fraction
 from recsys.data.weigh import FilterSettings, WeightSettings
 from recsys.errors import ConfigError, suggest_nearest

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from recsys.data.reading.read import ReadSettings, read_events
+from recsys.data.reading.read import read_events
+from recsys.data.reading.read_settings import ReadSettings
 from recsys.data.reading.validate import check_events, count_times, guess_time_unit
 from recsys.errors import RecsysError
 from recsys.schema import EVENTS, unify_ids

@@ -13,7 +13,7 @@ from recsys.cli.console import out
 from recsys.cli.options import Json
 
 if TYPE_CHECKING:
-    from recsys.data.reading.read import ReadSettings
+    from recsys.data.reading.read_settings import ReadSettings
 
 
 @app.command(rich_help_panel=DATA)
@@ -100,7 +100,7 @@ def read_settings(column: list[str] | None, delimiter: str | None, time_unit: st
     """Return the settings of reading that some command-line options describe."""
     from pydantic import ValidationError
 
-    from recsys.data.reading.read import ReadSettings
+    from recsys.data.reading.read_settings import ReadSettings
     from recsys.errors import ConfigError
 
     columns = {}

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 
 from recsys.data.reading import columnar
-from recsys.data.reading.read import ReadSettings, read_events, read_tables
+from recsys.data.reading.read import read_events, read_tables
+from recsys.data.reading.read_settings import ReadSettings
 from recsys.errors import InputError
 
 polars = pytest.importorskip("polars", reason="polars is not installed")

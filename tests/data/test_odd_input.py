@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recsys.data.reading.read import ReadSettings, read_events, read_tables
+from recsys.data.reading.read import read_events, read_tables
+from recsys.data.reading.read_settings import ReadSettings
 from recsys.errors import InputError
 
 HEAD = "user_id,item_id,value,timestamp\n"

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from recsys.data.reading.read import MAX_REFUSED_ROWS, ReadSettings, read_events, read_items, read_tables
+from recsys.data.reading.read import MAX_REFUSED_ROWS, read_events, read_items, read_tables
+from recsys.data.reading.read_settings import ReadSettings
 from recsys.errors import InputError
 
 ROWS = [

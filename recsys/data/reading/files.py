@@ -12,19 +12,17 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
 
 from recsys.data.reading.columnar import RawChunk, choose_columns, read_parquet, require_id_columns
 from recsys.data.reading.lines import EndlessRowError, RowBlock, read_row_blocks
+from recsys.data.reading.read_settings import ReadSettings
 from recsys.data.reading.validate import parse_numbers, reason_code, refuse_rows
 from recsys.errors import InputError
 from recsys.schema import EVENTS, TIME, VALUE
-
-if TYPE_CHECKING:
-    from recsys.data.reading.read import ReadSettings
 
 SUFFIXES = {
     ".csv": "csv",

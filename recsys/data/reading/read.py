@@ -12,17 +12,17 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow.dataset
-from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from recsys.data.reading import movielens
 from recsys.data.reading.columnar import RawChunk, concat_chunks, is_table, read_in_memory
 from recsys.data.reading.files import Source, read_chunks
 from recsys.data.reading.log import Log, widen_log
+from recsys.data.reading.read_settings import ReadSettings
 from recsys.data.reading.validate import (
     REASONS,
     TimeUnit,
@@ -34,7 +34,7 @@ from recsys.data.reading.validate import (
     reason_code,
     refuse_rows,
 )
-from recsys.errors import InputError, suggest_nearest
+from recsys.errors import InputError
 from recsys.schema import EVENT, EVENTS, ITEM, ITEMS, TIME, USER, USERS, VALUE, TableSchema, unify_ids
 
 PACKED = 5
@@ -42,65 +42,6 @@ PACKED = 5
 
 MAX_REFUSED_ROWS = 100_000
 """Most refused rows that are kept for ``write_csv``; further ones are only counted."""
-
-
-class ReadSettings(BaseModel):
-    """How files are read."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "movielens"] = Field(
-        "auto", description="file format; `auto`: by the name, .csv .tsv .jsonl .parquet, optionally followed by .gz"
-    )
-    columns: dict[str, str] = Field(
-        {}, description="canonical column -> its name in the files, or its position from 0 in a file without a header"
-    )
-    delimiter: str | None = Field(
-        None,
-        min_length=1,
-        max_length=1,
-        description="character between the fields of text files; unset: tab for .tsv, else comma",
-    )
-    header: bool | None = Field(
-        None,
-        description="whether the first row names the columns; unset: yes, unless every mapped column is a position",
-    )
-    encoding: str = Field("utf-8", description="encoding of text files; a byte order mark is skipped")
-    time_unit: TimeUnit | None = Field(
-        None,
-        description=(
-            "unit of timestamps: s, ms, us, or iso for ISO 8601; unset: seconds or ISO 8601,"
-            " detected; others are refused"
-        ),
-    )
-    max_refused_share: float = Field(
-        0.05, ge=0, le=1, description="stop with an error if more than this share of the rows is refused"
-    )
-
-    @field_validator("columns")
-    @classmethod
-    def _known_columns(cls, columns: dict[str, str]) -> dict[str, str]:
-        known_names = EVENTS.required + EVENTS.optional
-        for name in columns:
-            if name not in known_names:
-                raise ValueError(f"'{name}' is not a column of events.{suggest_nearest(name, known_names)}")
-        return columns
-
-    @field_validator("encoding")
-    @classmethod
-    def _known_encoding(cls, name: str) -> str:
-        try:
-            "".encode(name)
-        except LookupError:
-            raise ValueError("unknown text encoding: use a name that Python knows, such as utf-8 or latin-1") from None
-        return name
-
-    @field_validator("delimiter")
-    @classmethod
-    def _usable_delimiter(cls, character: str | None) -> str | None:
-        if character and (character in '"\r\n' or not character.isascii()):
-            raise ValueError("a delimiter is one ASCII character, but not a quote or a line end")
-        return character
 
 
 @dataclass

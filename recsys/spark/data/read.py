@@ -20,7 +20,8 @@ from recsys.config import DataSettings
 from recsys.data.reading import movielens
 from recsys.data.reading.columnar import column_to_series, parse_finite_numbers
 from recsys.data.reading.files import Source, read_header
-from recsys.data.reading.read import ReadSettings, Refusals, check_refused_share, read_attributes
+from recsys.data.reading.read import Refusals, check_refused_share, read_attributes
+from recsys.data.reading.read_settings import ReadSettings
 from recsys.data.reading.validate import LATEST, REASONS, check_events, count_times, guess_time_unit, reason_code
 from recsys.errors import InputError
 from recsys.schema import CANONICAL_INT, EVENT, EVENTS, ITEM, ITEMS, TIME, USER, USERS, VALUE
