@@ -1,35 +1,38 @@
-"""Which model is meant when nobody names one; ``tests/spark/test_spark_saved.py`` opens what both engines write."""
+"""The one reader of saved models: which model is meant, and with which parameters it comes back."""
 
+import json
+
+import numpy as np
+import pandas as pd
 import pytest
 
-from recsys.saved.open_model import default_model
+from recsys.errors import RunFolderError
+from recsys.runfolder import RunFolder
+from recsys.saved.open_model import open_item_side
+from recsys.types import IdMap
+
+ITEMS = IdMap.of(["a", "b", "c"])
 
 
-def metrics(primary="ndcg@10", **means):
-    """Return the contents of metrics.json; recall@10 orders the models the other way round."""
-    models = {
-        name: {"ndcg@10": {"mean": mean}, "recall@10": {"mean": None if mean is None else 1 - mean}}
-        for name, mean in means.items()
-    }
-    return {"about": {"primary": primary}, "models": models}
+def spark_model(folder, **params):
+    """Write what a run on Spark keeps of a model with factors for the items a and c."""
+    place = folder / "model" / "als"
+    place.mkdir(parents=True)
+    settings = {"model": "als", "rank": 2, "implicit": True, "alpha": 3.0, "reg": 0.2, "nu": 1.0, "beta": 0.0}
+    (place / "params.json").write_text(json.dumps(settings | params))
+    factors = [np.array([1.0, 2.0], np.float32), np.array([3.0, 4.0], np.float32)]
+    pd.DataFrame({"item_id": ["c", "a"], "features": factors}).to_parquet(place / "item_factors.parquet")
+    return RunFolder(folder)
 
 
-@pytest.mark.parametrize(
-    ("primary", "means", "expected"),
-    [
-        ("ndcg@10", {"popular": 0.9, "als": 0.2, "ease": 0.3}, "ease"),  # a baseline is there to be beaten
-        ("recall@10", {"popular": 0.9, "als": 0.2, "ease": 0.3}, "als"),
-        ("ndcg@10", {"ease": 0.3, "als": 0.3}, "ease"),
-        ("ndcg@10", {"als": None, "ease": 0.0}, "ease"),
-        ("ndcg@10", {"als": None, "ease": None}, "als"),
-        ("ndcg@10", {"random": 0.1, "recent": 0.5, "popular": 0.4}, "recent"),
-    ],
-)
-def test_the_default_model_is_the_best_by_the_first_metric(primary, means, expected):
-    assert default_model(metrics(primary, **means), list(means)) == expected
+@pytest.mark.parametrize(("nu", "beta"), [(1.0, 0.0), (0.5, 0.1)])
+def test_a_model_of_spark_scores_by_the_objective_it_was_trained_with(tmp_path, nu, beta):
+    model = open_item_side(spark_model(tmp_path, nu=nu, beta=beta), "als", ITEMS)
+    assert (model.alpha, model.reg, model.nu, model.beta) == (3.0, 0.2, nu, beta)
+    assert model.item_factors_.tolist() == [[3, 4], [0, 0], [1, 2]]
+    assert model.known_.tolist() == [True, False, True]
 
 
-def test_only_a_model_that_was_kept_is_the_default():
-    table = metrics(als=0.2, ease=0.3, popular=0.1)
-    assert default_model(table, ["als", "popular"]) == "als"
-    assert default_model(table, ["popular"]) == "popular"
+def test_a_model_that_predicts_ratings_is_refused(tmp_path):
+    with pytest.raises(RunFolderError, match="predicts ratings"):
+        open_item_side(spark_model(tmp_path, implicit=False), "als", ITEMS)
