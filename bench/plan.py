@@ -13,9 +13,9 @@ from results import table, write_section
 from recsys.config import load_config
 from recsys.runfolder import RunFolder
 from recsys.spark.data.read import raw_events
-from recsys.spark.engine import als_params
-from recsys.spark.plan import count, machine, plan
+from recsys.spark.plan import count_log, measure_machine, plan
 from recsys.spark.session import session
+from recsys.spark.training.parameters import model_parameters
 
 
 def main(runs: list[str]) -> None:
@@ -24,10 +24,10 @@ def main(runs: list[str]) -> None:
     for place in runs:
         folder = RunFolder.open(place)
         config = load_config(folder.path / "config.toml")
-        params = als_params(config)
+        params = model_parameters(config)
         spark = session(config.spark)
-        facts = count(raw_events(spark, config.data))
-        found = plan(config, facts, machine(spark, facts, params), params)
+        facts = count_log(raw_events(spark, config.data))
+        found = plan(config, facts, measure_machine(spark, facts, params), params)
         spark.stop()
         hops = folder.read_json("manifest.json")["hops"]
         fits = [hop["seconds"] for hop in hops if hop["name"].startswith("fit als")]

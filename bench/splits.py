@@ -73,7 +73,7 @@ def look(rule: str, place: Path, how: str, partitions: int) -> list[dict[str, An
 def sides(events: DataFrame, rule: str, work: Path) -> dict[str, Any]:
     """Return pairs and hash sum of each side, and how many pairs train and test share."""
     chosen: AnyRule = TypeAdapter(AnyRule).validate_python({"rule": rule})
-    parts = split(events, chosen, weighting=WeightSettings(), filters=FilterSettings(), items=None, work=work).named
+    parts = split(events, chosen, weighting=WeightSettings(), filters=FilterSettings(), items=None, work=work).by_id
     told = {}
     for side, pairs in parts.items():
         hashed = F.xxhash64(*sorted(pairs.columns)).cast("decimal(38,0)")

@@ -25,7 +25,8 @@ from pyspark.sql import DataFrame, SparkSession
 from results import table, write_section
 
 from recsys.config import SparkSettings
-from recsys.spark.ranking.recommend import Scorer, histories, top_k
+from recsys.spark.ranking.recommend import ListSettings, collect_seen_items, top_k
+from recsys.spark.ranking.scorers import FactorScorer
 from recsys.spark.session import session
 
 USERS, ITEMS, RANK, K, PAIRS, FILES = 138_000, 27_000, 64, 20, 19_200_000, 8
@@ -111,13 +112,13 @@ def cpu() -> float:
 def grouped(spark: SparkSession, place: Path) -> DataFrame:
     """Return (user, seen) of everyone, from the pairs."""
     everyone = spark.read.parquet(str(place / "als" / "userFactors")).selectExpr("id AS user")
-    return histories(spark.read.parquet(str(place / "pairs")), everyone)
+    return collect_seen_items(spark.read.parquet(str(place / "pairs")), everyone)
 
 
 def ours(spark: SparkSession, place: Path, factors: np.ndarray, who: str, seen: DataFrame) -> DataFrame:
     """Return our lists."""
     features = spark.read.parquet(str(place / "als" / "userFactors")).where(who).withColumnRenamed("id", "user")
-    return top_k(seen.join(features, "user"), Scorer("als", factors=factors), K, items=ITEMS)
+    return top_k(seen.join(features, "user"), FactorScorer("als", factors), ListSettings(K))
 
 
 def mllib(spark: SparkSession, place: Path, who: str) -> DataFrame:

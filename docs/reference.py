@@ -15,6 +15,7 @@ from pydantic_core import PydanticUndefined
 from recsys import models
 from recsys.config import Config
 from recsys.data.splitting.strategies import AnyRule
+from recsys.spark.training.parameters import KINDS as SPARK_KINDS
 
 PAGE = Path(__file__).with_name("config.md")
 HEAD = """# Every setting
@@ -41,16 +42,9 @@ def page() -> str:
                 "## [models.NAME]\n\n`model` is the kind, by default NAME itself. Where `recsys tune` has a space of\n"
                 "its own to search, it stands in the last column.\n"
             )
-            parts += [_model(kind) for kind in sorted(models.KINDS)]
-            parts += [_table(f"`{kind}` on Spark", found, level=3) for kind, found in _on_spark().items()]
+            parts += [_parameters(f"`{kind}`", models.kind_class(kind)) for kind in sorted(models.KINDS)]
+            parts += [_parameters(f"`{kind}` on Spark", found) for kind, found in SPARK_KINDS.items()]
     return "\n".join(parts)
-
-
-def _on_spark() -> dict[str, type[BaseModel]]:
-    from recsys.spark.features import attributes
-    from recsys.spark.training import als
-
-    return {"als": als.Params, "attributes": attributes.Params}
 
 
 def _rules() -> list[type[BaseModel]]:
@@ -76,8 +70,7 @@ def _table(title: str, section: type[BaseModel], but: Sequence[str] = (), level:
     return f"{'#' * level} {title}\n\n{doc}\n\n{_markdown(['key', 'type', 'default', 'meaning'], rows)}\n"
 
 
-def _model(kind: str) -> str:
-    found = models.kind_class(kind)
+def _parameters(title: str, found: Any) -> str:
     space, hints = getattr(found, "SPACE", {}), typing.get_type_hints(found, include_extras=True)
     rows = [
         [
@@ -91,7 +84,7 @@ def _model(kind: str) -> str:
     ]
     doc = _first_paragraph(found)
     table = _markdown(["key", "type", "default", "meaning", "searched by tune"], rows) if rows else "It takes none."
-    return f"### `{kind}`\n\n{doc}\n\n{table}\n"
+    return f"### {title}\n\n{doc}\n\n{table}\n"
 
 
 def _first_paragraph(documented: type) -> str:

@@ -41,18 +41,20 @@ def work(options: argparse.Namespace) -> None:
     from recsys.spark.session import session
     from recsys.spark.table_files import read_table, write_table
 
-    rules = load(options.rules) if options.rules else None
-    spark = session(SparkSettings())
-    run = saved.open_run(spark, options.run, options.model)
-    lists, removed = saved.recommend(
-        run,
+    request = saved.ListRequest(
         options.k,
-        users=read_table(spark, options.users, like=run.users, columns=("user_id",)) if options.users else None,
-        late=read_table(spark, options.late, like=run.users, columns=("user_id", "item_id")) if options.late else None,
-        rules=rules,
+        rules=load(options.rules) if options.rules else None,
         exclude_seen=not options.keep_seen,
         fallback=not options.no_fallback,
         memory_mb=options.memory_mb,
+    )
+    spark = session(SparkSettings())
+    run = saved.open_spark_run(spark, options.run, options.model)
+    lists, removed = saved.recommend(
+        run,
+        request,
+        users=read_table(spark, options.users, like=run.users, columns=("user_id",)) if options.users else None,
+        late=read_table(spark, options.late, like=run.users, columns=("user_id", "item_id")) if options.late else None,
     )
     write_table(lists, options.out)
     if removed:

@@ -27,7 +27,7 @@ from pydantic import (
 from recsys.data.reading.read_settings import ReadSettings
 from recsys.data.splitting.strategies import AnyRule, ByTime, Fraction
 from recsys.data.weigh import FilterSettings, WeightSettings
-from recsys.errors import ConfigError, suggest_nearest
+from recsys.errors import ConfigError, InputError, suggest_nearest
 from recsys.evaluation.settings import EvaluationSettings
 
 
@@ -121,7 +121,7 @@ class SparkSettings(BaseModel):
     checkpoint_dir: str | None = Field(
         None, description="folder for the checkpoints of `trainer = 'mllib'`; unset: inside the run folder"
     )
-    conf: dict[str, str] = Field({}, description="any further Spark settings")
+    conf: dict[str, str] = Field({}, description="further Spark settings, name -> value")
 
 
 class TuneSettings(BaseModel):
@@ -173,6 +173,16 @@ class TuneSettings(BaseModel):
         {},
         description="parameter -> list of values, or {low, high, log}; unset: the default space of the model",
     )
+
+    def rule_for(self, *, timed: bool) -> Literal["time", "pairs"]:
+        """Return the rule that makes the folds: the one given, else by time if events have timestamps.
+
+        Raises:
+            InputError: windows are wanted, and events have no timestamps.
+        """
+        if self.rule == "time" and not timed:
+            raise InputError("[tune] rule = 'time' needs events with timestamps: use 'pairs'.")
+        return self.rule or ("time" if timed else "pairs")
 
 
 MODEL_NAME_BYTES = 100

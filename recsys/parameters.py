@@ -22,7 +22,8 @@ def build_from_parameters(cls: Any, params: Mapping[str, Any], label: str) -> An
         label: opens the message of an error, ``model 'als'`` for example.
 
     Raises:
-        ConfigError: an unknown parameter (the message names the nearest one), or a value out of range.
+        ConfigError: an unknown parameter (the message names the nearest one), or a value out of
+            range.
     """
     names = [field.name for field in dataclasses.fields(cls)]
     unknown = [key for key in params if key not in names]

@@ -1,6 +1,6 @@
 """Implicit-feedback matrix factorization by alternating least squares: the definition, in plain NumPy.
 
-Every fast solver of the project (``linalg``, ``implicit``, Spark) is held to these lines by a parity test.
+Every fast solver of the project (:mod:`recsys.als.solvers`, ``implicit``, Spark) is tested against these lines.
 With value v of a stored (user, item) pair:
 
     p = 1 if v > 0 else 0                    preference; 0 where nothing is stored
@@ -59,18 +59,19 @@ def half_step(matrix: csr_array, y: np.ndarray, objective: Objective) -> np.ndar
     """Return float64[rows, rank]: the best factor of every row while the columns' factors ``y`` stay."""
     x = np.zeros((matrix.shape[0], y.shape[1]))
     for row, (a, b) in enumerate(systems(matrix, y, objective)):
-        if b.any():  # no positive pair: zero is a minimum, and with ν > 0 and β = 0 the system may be singular
+        # Without a positive pair zero is a minimum, and with ν > 0 and β = 0 the system may be singular.
+        if b.any():
             x[row] = np.linalg.solve(a, b)
     return x
 
 
 def residual(x: np.ndarray, y: np.ndarray, matrix: csr_array, objective: Objective) -> np.ndarray:
     """Return float64[rows]: ‖A x − b‖ / ‖b‖ of each row's system, NaN for a row without a positive pair."""
-    found = np.full(matrix.shape[0], np.nan)
+    norms = np.full(matrix.shape[0], np.nan)
     for row, (a, b) in enumerate(systems(matrix, y, objective)):
         if b.any():
-            found[row] = np.linalg.norm(a @ x[row] - b) / np.linalg.norm(b)
-    return found
+            norms[row] = np.linalg.norm(a @ x[row] - b) / np.linalg.norm(b)
+    return norms
 
 
 def fit(
@@ -98,10 +99,11 @@ def systems(matrix: csr_array, y: np.ndarray, objective: Objective) -> Iterator[
     identity = np.eye(y.shape[1])
     for row, penalty in enumerate(objective.penalty(matrix)):
         stored = slice(matrix.indptr[row], matrix.indptr[row + 1])
-        value, own = matrix.data[stored].astype(np.float64), y[matrix.indices[stored]]
+        value = matrix.data[stored].astype(np.float64)
+        y_row = y[matrix.indices[stored]]
         c = 1 + objective.alpha * np.abs(value)
         p = value > 0
-        yield gram + own.T @ ((c - 1)[:, None] * own) + penalty * identity, own.T @ (c * p)
+        yield gram + y_row.T @ ((c - 1)[:, None] * y_row) + penalty * identity, y_row.T @ (c * p)
 
 
 def _row_of(matrix: csr_array) -> np.ndarray:

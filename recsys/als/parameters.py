@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from recsys.features.terms import Scheme
 from recsys.parameters import STRICT
 
 
@@ -17,14 +18,41 @@ class ALSParameters:
     rank: Annotated[int, Field(ge=1, description="number of latent factors per user and per item")] = 64
     iterations: Annotated[int, Field(ge=1, description="number of sweeps over users and items")] = 15
     alpha: Annotated[
-        float, Field(ge=0, description="confidence of a stored pair: 1 + alpha·|value|; implicit feedback only")
+        float,
+        Field(
+            ge=0,
+            description="confidence of a stored pair: 1 + alpha·|value|; implicit feedback only",
+        ),
     ] = 10.0
     reg: Annotated[float, Field(gt=0, description="λ, the regularization; higher values keep factors smaller")] = 0.05
     nu: Annotated[
         float,
-        Field(ge=0, description="ν: the penalty of a row is λ · (its pairs + beta · rows of the other side)^nu"),
+        Field(
+            ge=0,
+            description="ν: the penalty of a row is λ · (its pairs + beta · rows of the other side)^nu",
+        ),
     ] = 1.0
     beta: Annotated[
-        float, Field(ge=0, description="β: the part of the penalty that does not depend on the row's number of pairs")
+        float,
+        Field(
+            ge=0,
+            description="β: the part of the penalty that does not depend on the row's number of pairs",
+        ),
     ] = 0.0
     seed: Annotated[int, Field(ge=0, description="seed of the random start")] = 0
+
+
+@dataclass(config=STRICT)
+class AttributesParameters:
+    """Parameters of the regression that gives an item without likes the factor its attributes
+    predict.
+    """
+
+    ridge: Annotated[
+        float,
+        Field(gt=0, description="regularization of the regression from attributes to factors"),
+    ] = 3.0
+    scheme: Annotated[Scheme, Field(description="how attribute values and words are weighted")] = "tfidf"
+    fields: Annotated[dict[str, float], Field(description="attribute -> weight; 1 unless named")] = Field(
+        default_factory=dict
+    )

@@ -27,16 +27,16 @@ def plan(
     """
     from recsys.config import load_config
     from recsys.spark.data.read import raw_events
-    from recsys.spark.engine import als_params
-    from recsys.spark.plan import count, machine
+    from recsys.spark.plan import count_log, measure_machine
     from recsys.spark.plan import plan as make_plan
     from recsys.spark.session import session
+    from recsys.spark.training.parameters import model_parameters
 
     settings = load_config(config, overrides or ())
-    params = als_params(settings)
+    params = model_parameters(settings)
     spark = session(settings.spark)
-    facts = count(raw_events(spark, settings.data))
-    estimate = make_plan(settings, facts, machine(spark, facts, params), params)
+    facts = count_log(raw_events(spark, settings.data))
+    estimate = make_plan(settings, facts, measure_machine(spark, facts, params), params)
     if as_json:
         print(json.dumps(asdict(estimate)))
     else:

@@ -29,6 +29,8 @@ Aggregate = Literal["sum", "last", "max", "count"]
 AGGREGATES = get_args(Aggregate)
 """The positions are the codes of ``pairs``: SUM, LAST, MAX, COUNT."""
 DAY = 86_400.0
+DECAY_NEEDS_TIMES = "half_life_days needs timestamps: map a timestamp column, or remove half_life_days."
+LAST_NEEDS_TIMES = "aggregate = 'last' needs timestamps: map a timestamp column, or use 'sum' or 'max'."
 SESSIONS_NEED_TIMES = "session_minutes needs timestamps: map a timestamp column, or remove session_minutes."
 
 
@@ -183,7 +185,7 @@ def weigh_events(events: pd.DataFrame, weighting: WeightSettings, *, reference: 
     weighed = events.copy(deep=False)
     if weighting.half_life_days and reference is not None:
         if TIME not in events:
-            raise ConfigError("half_life_days needs timestamps: map a timestamp column, or remove half_life_days.")
+            raise ConfigError(DECAY_NEEDS_TIMES)
         decay = _decay(events[TIME].to_numpy(dtype=np.float64), weighting.half_life_days, reference)
         weighed[VALUE] = events[VALUE].to_numpy(dtype=np.float64) * decay
     if EVENT not in events or not weighting.events:
@@ -222,7 +224,7 @@ def aggregate_events(events: pd.DataFrame, method: Aggregate, users: IdMap, item
         ConfigError: ``last`` without timestamps.
     """
     if method == "last" and TIME not in events:
-        raise ConfigError("aggregate = 'last' needs timestamps: map a timestamp column, or use 'sum' or 'max'.")
+        raise ConfigError(LAST_NEEDS_TIMES)
     if not len(events):
         empty = np.empty(0, np.int32)
         return Interactions(users, items, empty, empty, empty.astype(np.float32), empty.astype(np.int64))

@@ -12,6 +12,7 @@ from scipy.sparse import csc_array, csr_array, vstack
 from sklearn.decomposition import TruncatedSVD
 from sklearn.preprocessing import normalize
 
+from recsys.als.parameters import AttributesParameters
 from recsys.errors import InputError
 from recsys.features.terms import (
     Scheme,
@@ -32,7 +33,7 @@ BLOCK = 1024
 
 
 @dataclass(config=STRICT)
-class Attributes(ALS):
+class Attributes(ALS, AttributesParameters):
     """ALS that gives a new item the factor its attributes predict: *attributes → factors*.
 
     W minimises Σ_i n_i^½ |y_i − [f_i, 1]·W|² + ``ridge``·|W|² over the items somebody liked n_i times, with f the
@@ -45,10 +46,6 @@ class Attributes(ALS):
     NEEDS_FEATURES: ClassVar = True
     SCORES_NEW_ITEMS: ClassVar = True
     SOURCE: ClassVar = "attributes"
-
-    ridge: Annotated[float, Field(gt=0)] = 3.0
-    scheme: Scheme = "tfidf"
-    fields: dict[str, float] = Field(default_factory=dict)
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
         """Fit ALS, then the ridge regression from features to factors."""

@@ -124,9 +124,11 @@ def open_item_side(run: RunFolder, name: str, items: IdMap) -> Recommender:
             f"{run.path}: model {name} predicts ratings (implicit = false), which nothing here can rank by yet."
         )
     item_factors, has_factor = _read_factors(run, name, ITEM, items)
-    kind, names = ALS, ["alpha", "reg", "nu", "beta"]
+    kind: type[ALS] = ALS
+    names = ["alpha", "reg", "nu", "beta"]
     if params.get("model") == "attributes":
-        kind, names = Attributes, [*names, "ridge", "scheme", "fields"]
+        kind = Attributes
+        names += ["ridge", "scheme", "fields"]
     return kind.from_factors(item_factors, has_factor, **{key: params[key] for key in names})
 
 

@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from pyspark.sql import functions as F
 from recsys import run_files
 from recsys.config import Config
 from recsys.engine import BASELINES, Engine, Progress
-from recsys.errors import ConfigError
 from recsys.evaluation.beyond import Catalogue
 from recsys.evaluation.groups import HISTORY
 from recsys.evaluation.judging.metrics import parse_all
@@ -29,17 +28,36 @@ from recsys.meter import Meter
 from recsys.runfolder import RunFolder
 from recsys.schema import ITEM, RANK, SCORE, SOURCE, TIME, USER
 from recsys.spark.data import audit
-from recsys.spark.data.read import Tables, read_tables
-from recsys.spark.data.split import Split, keep, split
-from recsys.spark.errors import told
+from recsys.spark.data.read import SparkTables, read_tables
+from recsys.spark.data.split import SparkSplit, split, write_and_read
+from recsys.spark.errors import spark_errors_explained
 from recsys.spark.evaluation import beyond, evaluate
 from recsys.spark.evaluation.truth import Truth
 from recsys.spark.features import attributes, segment_popularity
-from recsys.spark.ranking.business_rules import Ruled, deny, in_rows, under_rules, why_short
-from recsys.spark.ranking.recommend import Scorer, histories, popular, recent, top_k
+from recsys.spark.ranking.business_rules import (
+    RulesInRows,
+    compile_rules_in_rows,
+    exclude_denied_items,
+    shortfall_reasons,
+)
+from recsys.spark.ranking.popularity import count_likes, count_recent_likes
+from recsys.spark.ranking.recommend import ListSettings, add_histories, collect_seen_items, top_k
+from recsys.spark.ranking.scorers import (
+    FactorScorer,
+    RandomScorer,
+    Scorer,
+    SegmentScores,
+    SharedScorer,
+)
 from recsys.spark.session import session
-from recsys.spark.training import als
-from recsys.spark.training.training_curve import Curve
+from recsys.spark.training.als import fit_als
+from recsys.spark.training.parameters import (
+    SparkALSParameters,
+    SparkAttributesParameters,
+    model_parameters,
+)
+from recsys.spark.training.trainer import FittedALS
+from recsys.spark.training.training_curve import TrainingCurve
 
 
 @dataclass(frozen=True)
@@ -61,10 +79,10 @@ class SparkEngine(Engine):
 
     work: Path
     spark: SparkSession
-    tables: Tables
-    split: Split
+    tables: SparkTables
+    split: SparkSplit
     items: pd.DataFrame
-    compiled_rules: Ruled | None
+    compiled_rules: RulesInRows | None
     truth: Truth
     likes: np.ndarray
     recent_likes: np.ndarray | None
@@ -85,18 +103,18 @@ class SparkEngine(Engine):
             ConfigError: a model that does not run on Spark, a parameter of one, or rules that cannot be read.
         """
         super().__init__(config)
-        self.als_parameters = als_params(config)
+        self.als_parameters = model_parameters(config)
         self._given_session = spark
         self.fitted: dict[str, FittedModel] = {}
         self.judged: dict[str, DataFrame] = {}
         self.counts: dict[str, dict[str, int]] = {}
         self.exposures: dict[str, Any] = {}
-        self.curves: dict[str, Curve] = {}
+        self.curves: dict[str, TrainingCurve] = {}
 
     @contextmanager
     def open(self, folder: RunFolder, meter: Meter, progress: Progress | None = None) -> Iterator[None]:
         """Start Spark, and say in one sentence what stops a job."""
-        with super().open(folder, meter, progress), told(self.config.out):
+        with super().open(folder, meter, progress), spark_errors_explained(self.config.out):
             self.work = folder.path.resolve() / ".work"
             with meter.hop("start"):
                 self.spark = self._given_session or session(self.config.spark)
@@ -136,14 +154,14 @@ class SparkEngine(Engine):
         self.items = _candidates(self.split, self.tables.item_table)
         self.compiled_rules = None
         if self.rules is not None:
-            self.compiled_rules = in_rows(self.rules, self.split.users, self.items)
-            self.folder.write_json(run_files.RULES_CARD, self.compiled_rules[0].about)
+            self.compiled_rules = compile_rules_in_rows(self.rules, self.split.users, self.items)
+            self.folder.write_json(run_files.RULES_CARD, self.compiled_rules.compiled.about)
         self._write_split()
         self.truth = Truth.of(self.split, config.judge, exclude_seen=config.recommend.exclude_seen, work=self.work)
-        self.likes = popular(self.split.train, self.split.candidates)
+        self.likes = count_likes(self.split.train, self.split.candidates)
         self.recent_likes = None
         if self.split.timed:
-            self.recent_likes = recent(self.split.train, self.split.candidates)
+            self.recent_likes = count_recent_likes(self.split.train, self.split.candidates)
         self.catalogue = beyond.catalogue(self.split, self.tables, self.likes, config.judge)
         self.segments = segment_popularity.fit_segments(self.split, described_users, config.recommend)
         if self.segments is not None:
@@ -161,9 +179,9 @@ class SparkEngine(Engine):
         if name in self.als_parameters:
             self.fitted[name] = self._fit_als(name, self.als_parameters[name])
         elif name == "random":
-            self.fitted[name] = FittedModel(Scorer("random", seed=0))
+            self.fitted[name] = FittedModel(RandomScorer("random", seed=0, size=self.split.candidates))
         else:
-            self.fitted[name] = FittedModel(Scorer(name, same=self._baseline_scores(name)))
+            self.fitted[name] = FittedModel(SharedScorer(name, self._baseline_scores(name)))
 
     def recommend(self, name: str) -> None:
         """Make the lists of the tested users, or of everyone where the config wants them, and write them."""
@@ -172,18 +190,18 @@ class SparkEngine(Engine):
         scorer = model.scorer
         tested = self.truth.tested.select("user")
         users = self._users_with_seen_items(everyone=settings.everyone and model.users is not None)
-        n_candidates = self.split.candidates
+        list_settings = ListSettings(settings.k, memory_mb=settings.memory_mb)
         self.shortfall = None
         if self.compiled_rules is not None:
-            rules, denied_users = self.compiled_rules
-            judged_users = users.join(tested, "user", "left_semi")
-            self.shortfall = why_short(_join_factors(judged_users, model.users), scorer, settings.k, n_candidates)
-            scorer = under_rules(scorer, rules)
-            users = deny(users, rules.denied, denied_users)
-        lists = top_k(
-            _join_factors(users, model.users), scorer, settings.k, items=n_candidates, memory_mb=settings.memory_mb
-        )
-        self.lists = keep(lists, self.work / f"lists-{name}")
+            rules = self.compiled_rules.compiled
+            judged_users = _join_factors(users.join(tested, "user", "left_semi"), model.users)
+            self.shortfall = shortfall_reasons(judged_users, scorer, settings.k)
+            scorer = scorer.restricted_to(rules.candidates)
+            list_settings = replace(list_settings, quotas=tuple(rules.quotas))
+            users = exclude_denied_items(users, rules.denied, self.compiled_rules.users)
+        users = add_histories(_join_factors(users, model.users), self.split.history, scorer)
+        lists = top_k(users, scorer, list_settings)
+        self.lists = write_and_read(lists, self.work / f"lists-{name}")
         with_ids = _with_ids(self.lists, self.split).sortWithinPartitions(USER, RANK)
         with_ids.write.parquet(_uri(self.folder, run_files.topk(name)))
 
@@ -198,9 +216,9 @@ class SparkEngine(Engine):
         reason = evaluate.shortfall(listed, k, self.split.candidates)
         if self.shortfall is not None:
             per_user = per_user.join(self.shortfall, "user")
-            reason = F.when(listed >= k, "none").otherwise(F.col("why"))
-        per_user = per_user.withColumn("shortfall", reason).drop("user", "why")
-        self.judged[name] = keep(per_user, self.work / f"judged-{name}")
+            reason = F.when(listed >= k, "none").otherwise(F.col("shortfall"))
+        per_user = per_user.withColumn("shortfall", reason).drop("user")
+        self.judged[name] = write_and_read(per_user, self.work / f"judged-{name}")
         self.exposures[name] = beyond.exposure(self.lists, self.truth.tested, self.split.candidates)
         self.counts[name] = evaluate.counts(self.judged[name], self.config.judge, k) | self.truth.counts
 
@@ -217,31 +235,32 @@ class SparkEngine(Engine):
         self.folder.write_json(run_files.METRICS, metrics)
         return metrics
 
-    def _fit_als(self, name: str, parameters: als.Params) -> FittedModel:
+    def _fit_als(self, name: str, parameters: SparkALSParameters) -> FittedModel:
         """Train one ALS and write it; the model scores by factors, then by segment, then by the fallback."""
         train = self.split.train
         n_candidates = self.split.candidates
-        terms = None
-        if isinstance(parameters, attributes.Params):
-            terms = attributes.terms(self.items, parameters)
-        model = als.fit(train, n_candidates, parameters, self.work / name)
-        if model.curve:
-            self.curves[name] = model.curve
-        if isinstance(parameters, attributes.Params) and terms is not None:
-            model = attributes.place_cold(model, train, terms, self.likes, parameters, self.work / name)
-        _write_factors(model, self.split, self.folder, name)
-        self.folder.write_json(run_files.spark_params(name), {"model": parameters.kind} | parameters.model_dump())
-        users = model.users
+        if isinstance(parameters, SparkAttributesParameters):
+            # A field that the items lack is refused before the training.
+            terms = attributes.item_terms(self.items, parameters)
+            als = fit_als(train, n_candidates, parameters, self.work / name)
+            als = attributes.predict_cold_items(als, train, terms, self.likes, parameters, self.work / name)
+        else:
+            als = fit_als(train, n_candidates, parameters, self.work / name)
+        if als.curve:
+            self.curves[name] = als.curve
+        _write_factors(als, self.split, self.folder, name)
+        self.folder.write_json(run_files.spark_params(name), {"model": parameters.kind} | asdict(parameters))
+        users = als.users
         fallback = self.config.recommend.fallback
-        groups = None
+        segment_scores = None
         if self.segments is not None:
-            users = users.join(segment_popularity.members(self.split, self.segments), "user", "full")
+            users = users.join(segment_popularity.segments_of_users(self.split, self.segments), "user", "full")
             fallback = "popular"
-            groups = (self.segments.scores, self.segments.row_sources)
-        if fallback == "none":
-            return FittedModel(Scorer(name, factors=model.items, fallback="", groups=groups), users)
-        scores = self._baseline_scores(fallback)
-        return FittedModel(Scorer(name, factors=model.items, fallback=fallback, same=scores, groups=groups), users)
+            segment_scores = SegmentScores(self.segments.scores, self.segments.row_sources)
+        fallback_scorer = None
+        if fallback != "none":
+            fallback_scorer = SharedScorer(fallback, self._baseline_scores(fallback))
+        return FittedModel(FactorScorer(name, als.items, fallback_scorer, segment_scores), users)
 
     def _baseline_scores(self, name: str) -> np.ndarray:
         """Return float32[candidates]: likes, or recent likes where events have times."""
@@ -260,7 +279,7 @@ class SparkEngine(Engine):
             seen = self.split.history
             if not self.config.recommend.exclude_seen:
                 seen = seen.limit(0)
-            histories(seen, users).write.parquet(str(place))
+            collect_seen_items(seen, users).write.parquet(str(place))
         return self.spark.read.parquet(str(place))
 
     def _lay_out_metrics(self) -> None:
@@ -279,28 +298,10 @@ class SparkEngine(Engine):
         """Write the parts, and the candidates with the columns of the items table."""
         self.folder.write_json(run_files.SPLIT_CARD, self.split.about)
         self.folder.write_table(run_files.ITEMS, self.items)
-        for name, pairs in self.split.named.items():
+        for name, pairs in self.split.by_id.items():
             pairs.write.parquet(_uri(self.folder, run_files.split_part(name)))
-        if "history" not in self.split.named:
+        if "history" not in self.split.by_id:
             _link(self.folder.path / run_files.TRAIN, self.folder.path / run_files.HISTORY)
-
-
-def als_params(config: Config) -> dict[str, als.Params]:
-    """Return name -> parameters of every ALS that the config asks for; the baselines come by themselves.
-
-    Raises:
-        ConfigError: a model that does not run on Spark, or a parameter that is unknown or out of range.
-    """
-    parameters = {}
-    for name, settings in config.models.items():
-        chosen = dict(settings)
-        kind = chosen.pop("model", name)
-        if kind in BASELINES:
-            continue
-        if kind not in ("als", "attributes"):
-            raise ConfigError(f"model '{kind}' does not run on Spark: use 'als' or 'attributes', or engine = 'local'.")
-        parameters[name] = attributes.parse(kind, {"seed": config.seed} | chosen)
-    return parameters
 
 
 def _join_factors(users: DataFrame, factors: DataFrame | None) -> DataFrame:
@@ -319,7 +320,7 @@ def _write_per_user(judged: dict[str, DataFrame], layout: Layout, folder: RunFol
         )
 
 
-def _write_factors(model: als.Model, parts: Split, folder: RunFolder, name: str) -> None:
+def _write_factors(model: FittedALS, parts: SparkSplit, folder: RunFolder, name: str) -> None:
     """Write factors under external ids: user_factors.parquet, item_factors.parquet (id, features)."""
     spark = model.users.sparkSession
     users = model.users.join(parts.users.withColumnRenamed("row", "user"), "user").select(USER, "features")
@@ -330,22 +331,26 @@ def _write_factors(model: als.Model, parts: Split, folder: RunFolder, name: str)
     items.select(ITEM, "features").write.parquet(_uri(folder, run_files.item_factors(name)))
 
 
-def _write_curves(curves: dict[str, Curve], folder: RunFolder) -> None:
+def _write_curves(curves: dict[str, TrainingCurve], folder: RunFolder) -> None:
     """Write training.json, the objective after each sweep as a local run does, and watched.json."""
     if curves:
         folder.write_json(run_files.TRAINING, {name: curve.losses for name, curve in curves.items()})
-    if watched := {name: curve for name, curve in curves.items() if curve.watched}:
-        told = {n: {"measure": c.measure, "users": c.watched, "quality": c.quality} for n, c in watched.items()}
-        folder.write_json(run_files.WATCHED, told)
+    validation = {
+        name: {"measure": curve.measure, "users": curve.validation_users, "quality": curve.quality}
+        for name, curve in curves.items()
+        if curve.validation_users
+    }
+    if validation:
+        folder.write_json(run_files.WATCHED, validation)
 
 
-def _with_ids(frame: DataFrame, parts: Split) -> DataFrame:
+def _with_ids(frame: DataFrame, parts: SparkSplit) -> DataFrame:
     users = parts.users.withColumnRenamed("row", "user")
     items = F.broadcast(parts.items.withColumnRenamed("row", "item"))
     return frame.join(users, "user").join(items, "item").select(USER, ITEM, RANK, SCORE, SOURCE)
 
 
-def _candidates(parts: Split, table: pd.DataFrame | None) -> pd.DataFrame:
+def _candidates(parts: SparkSplit, table: pd.DataFrame | None) -> pd.DataFrame:
     """Return the candidates by id, with what the items table says of them."""
     found = parts.items.where(F.col("row") < parts.candidates).orderBy("row").select(ITEM).toPandas()
     if table is None:

@@ -1,4 +1,4 @@
-"""What a Spark job can die of that is no bug: a full disk, missing rights, too little memory. Said in one sentence."""
+"""Failures of Spark that are no bugs (full disk, missing rights, too little memory), explained in one sentence."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ LOST = (
 
 
 @contextmanager
-def told(out: str) -> Iterator[None]:
-    """Turn a failure of Spark whose cause is known into an error that says what to do; others pass as they are.
+def spark_errors_explained(out: str) -> Iterator[None]:
+    """Turn a failure of Spark with a known cause into an error that says what to do; raise others unchanged.
 
     Raises:
-        RunFolderError: the disk is full, or may not be written. ConfigError: too little memory, or executors lost.
+        RunFolderError: the disk is full or read-only. ConfigError: too little memory, or lost executors.
     """
     try:
         yield
     except (PySparkException, Py4JError) as error:
-        known = explain(str(error), out)
-        if known is None:
+        explained = explain_spark_error(str(error), out)
+        if explained is None:
             raise
-        raise known from error
+        raise explained from error
 
 
-def explain(text: str, out: str) -> RecsysError | None:
-    """Return the error of a stack trace, by the first cause that it names, or None.
+def explain_spark_error(text: str, out: str) -> RecsysError | None:
+    """Return the error for a stack trace, by the first known cause in it, or None.
 
-    >>> print(explain("java.io.IOException: No space left on device", "a"))
+    >>> print(explain_spark_error("java.io.IOException: No space left on device", "a"))
     a: writing the run failed: No space left on device. Free some space, or choose another `out` or spark.local.dir.
     """
     for causes, make in (
@@ -62,18 +62,19 @@ def _space(cause: str, out: str) -> RecsysError:
 
 
 def _rights(cause: str, out: str) -> RecsysError:
-    return RunFolderError(f"{out}: writing the run failed: {cause}. The executors' user must be able to write there.")
+    return RunFolderError(f"{out}: writing the run failed: {cause}. Let the user that runs the executors write there.")
 
 
 def _memory(cause: str, out: str) -> RecsysError:
     return ConfigError(
         f"{out}: {cause}. Raise [spark] driver_memory on a local master, or spark.executor.memory and"
-        " spark.executor.memoryOverhead on a cluster; or lower recommend.memory_mb. `recsys plan CONFIG` says how much."
+        " spark.executor.memoryOverhead on a cluster; or lower recommend.memory_mb. `recsys plan CONFIG` estimates"
+        " what is needed."
     )
 
 
 def _lost(cause: str, out: str) -> RecsysError:
     return ConfigError(
-        f"{out}: {cause}: Spark gave up after losing executors. Their logs say why; memory is the usual reason,"
-        " which spark.executor.memoryOverhead raises."
+        f"{out}: {cause}: Spark gave up after losing executors. Their logs name the cause; if it is memory, raise"
+        " spark.executor.memoryOverhead."
     )

@@ -1,8 +1,10 @@
-"""A saved Spark run, opened on Spark again: lists for anybody, of any length, under rules, without training."""
+"""A saved Spark run, opened on Spark again: lists for any user, of any length, under rules,
+without training.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,47 +17,67 @@ from recsys.errors import RunFolderError
 from recsys.features.segment_popularity import Segments
 from recsys.ranking.business_rules import Rules, compile_rules
 from recsys.runfolder import RunFolder
-from recsys.schema import ITEM, RANK, SCORE, SOURCE, USER, VALUE
+from recsys.schema import ITEM, RANK, SCORE, SOURCE, TIME, USER, VALUE
 from recsys.spark.features import segment_popularity
-from recsys.spark.features.attributes import parse
-from recsys.spark.ranking.business_rules import deny, under_rules
-from recsys.spark.ranking.recommend import Scorer, histories, popular, top_k
-from recsys.spark.training.als import Params, fold_in
+from recsys.spark.ranking.business_rules import exclude_denied_items
+from recsys.spark.ranking.popularity import count_likes
+from recsys.spark.ranking.recommend import ListSettings, add_histories, collect_seen_items, top_k
+from recsys.spark.ranking.scorers import FactorScorer, Scorer, SegmentScores, SharedScorer
+from recsys.spark.training.als import fold_in
+from recsys.spark.training.parameters import SparkALSParameters, parse_parameters
 from recsys.types import IdMap
 
 
 @dataclass(frozen=True)
-class Saved:
-    """A trained model with what it needs to answer.
+class SavedSparkModel:
+    """A trained model with all it needs to make lists.
 
-    ``users``: (user: the id, features). ``history``: (user: the id, item: row, value). ``items``: the candidates, row
-    by row, with their attributes. ``factors``: float32[candidates, rank], NaN where there is none. ``likes``:
-    float32[candidates], popularity in train. ``segments``: who speaks for users that nothing is known of, or None;
-    ``people``: (user: the id as text, segment), of the run's users table.
+    ``users``: (user: the id, features). ``history``: (user: the id, item: row, value, timestamp).
+    ``items``: the candidates, row by row, with their attributes. ``factors``: float32[candidates,
+    rank], NaN rows for items without a factor. ``likes``: float32[candidates], users who like each
+    item in train. ``segments``: popular items per user segment, or None. ``user_segments``: (key:
+    the id as text, segment), of the run's users table.
     """
 
     name: str
-    params: Params
+    params: SparkALSParameters
     users: DataFrame
     history: DataFrame
     items: pd.DataFrame
     factors: np.ndarray
     likes: np.ndarray
     segments: Segments | None = None
-    people: DataFrame | None = None
+    user_segments: DataFrame | None = None
 
 
-def open_run(spark: SparkSession, run: str | Path, model: str | None = None) -> Saved:
-    """Open a run folder.
+@dataclass(frozen=True)
+class ListRequest:
+    """Which lists to make.
+
+    ``k``: length. ``rules``: business rules. ``exclude_seen``: leave out items of the user's
+    history. ``fallback``: popular items for users without a factor, those of their segment if the
+    run has segments; otherwise such users get no list. ``memory_mb``: limit on one block of
+    scores.
+    """
+
+    k: int
+    rules: Rules | None = None
+    exclude_seen: bool = True
+    fallback: bool = True
+    memory_mb: int = 512
+
+
+def open_spark_run(spark: SparkSession, run: str | Path, model: str | None = None) -> SavedSparkModel:
+    """Open a model of a run folder; without a name the last one in alphabetical order.
 
     Raises:
-        RunFolderError: not a whole run, or no such model of the Spark path in it.
+        RunFolderError: not a complete run, or it has no such model trained on Spark.
     """
     folder = RunFolder.open(run)
     names = sorted(path.parent.name for path in folder.path.glob("model/*/params.json"))
     if not names or (model and model not in names):
         raise RunFolderError(
-            f"{run}: no model {model or ''} of the Spark path; it has {', '.join(names) or 'none'}. "
+            f"{run}: no model {model or ''} that Spark trained; it has {', '.join(names) or 'none'}. "
             "For a run of the local engine:  recsys recommend RUN --users FILE"
         )
     name = model or names[-1]
@@ -64,90 +86,120 @@ def open_run(spark: SparkSession, run: str | Path, model: str | None = None) -> 
         return spark.read.parquet(str(folder.path.resolve() / part))
 
     items = folder.read_table(run_files.ITEMS)
-    ids = IdMap.of(items[ITEM])
-    rows = _item_rows(spark, items)
-    found = read(run_files.item_factors(name)).toPandas()
+    item_rows = _item_rows(spark, items)
     settings = folder.read_json(run_files.spark_params(name))
-    params = parse(settings.pop("model", "als"), settings)
+    params = parse_parameters(settings.pop("model", "als"), settings)
+    item_factors = read(run_files.item_factors(name)).toPandas()
     factors = np.full((len(items), params.rank), np.nan, dtype=np.float32)
-    factors[ids.rows(found[ITEM])] = np.stack(found["features"].to_list())
-    history = read(run_files.HISTORY).join(rows, ITEM).withColumnRenamed(USER, "user")
-    likes = popular(read(run_files.TRAIN).join(rows, ITEM), len(items))
-    users = read(run_files.user_factors(name)).withColumnRenamed(USER, "user")
+    factors[IdMap.of(items[ITEM]).rows(item_factors[ITEM])] = np.stack(item_factors["features"].to_list())
     segments = Segments.load(folder.path)
-    people = None
+    user_segments = None
     if segments is not None:
-        people = segment_popularity.assigned(read(run_files.SEGMENT_USERS), segments).select(
-            F.col(USER).alias("key"), "segment"
-        )
-    return Saved(name, params, users, history.select("user", "item", VALUE), items, factors, likes, segments, people)
+        assigned = segment_popularity.assign_segments(read(run_files.SEGMENT_USERS), segments)
+        user_segments = assigned.select(F.col(USER).alias("key"), "segment")
+    history = read(run_files.HISTORY).join(item_rows, ITEM).withColumnRenamed(USER, "user")
+    return SavedSparkModel(
+        name,
+        params,
+        users=read(run_files.user_factors(name)).withColumnRenamed(USER, "user"),
+        history=history.select("user", "item", VALUE, TIME),
+        items=items,
+        factors=factors,
+        likes=count_likes(read(run_files.TRAIN).join(item_rows, ITEM), len(items)),
+        segments=segments,
+        user_segments=user_segments,
+    )
 
 
 def recommend(
-    saved: Saved,
-    k: int,
+    saved: SavedSparkModel,
+    request: ListRequest,
     *,
     users: DataFrame | None = None,
     late: DataFrame | None = None,
-    rules: Rules | None = None,
-    exclude_seen: bool = True,
-    fallback: bool = True,
-    memory_mb: int = 512,
 ) -> tuple[DataFrame, dict[str, int]]:
-    """Return (user_id, item_id, rank, score, source), and what the rules removed.
+    """Return (user_id, item_id, rank, score, source), and the number of items that each rule
+    removed.
 
-    A user with a factor is asked by it; one with a history alone, or with late events, is folded in with all that is
-    known of him; anybody else gets what his segment likes, where the run has segments, else popular items, or no list
-    without ``fallback``.
+    A user with a factor is scored by it. A user with a history and no factor, or with late events,
+    is folded in first. All others get the fallback.
 
     Args:
-        users: (user_id) of whom to answer; None: everyone with a factor or a history. Columns of the segments' names
-            say which segment a user is in, before the users table of the run does.
-        late: (user_id, item_id, value), pairs that came after the run, added to the histories; items that the run does
-            not know are left out.
+        users: (user_id), the users to make lists for; None: all users with a factor or a history.
+            Columns with the names of the segments' columns take precedence over the run's users
+            table.
+        late: (user_id, item_id, value), pairs that came after the run. They are added to the
+            histories; items that the run does not have are left out.
     """
-    spark = saved.users.sparkSession
-    history, folded = saved.history, saved.history.join(saved.users, "user", "left_anti")
-    factors = saved.users
-    if late is not None:
-        new = (
-            late.withColumnRenamed(USER, "user")
-            .join(_item_rows(spark, saved.items), ITEM)
-            .select("user", "item", VALUE)
-        )
-        history = history.unionByName(new).groupBy("user", "item").agg(F.sum(VALUE).cast("float").alias(VALUE))
-        changed = new.select("user").distinct()
-        folded = folded.join(changed, "user", "left_anti").unionByName(history.join(changed, "user", "left_semi"))
-        factors = factors.join(changed, "user", "left_anti")
-    factors = factors.unionByName(fold_in(folded, saved.factors, saved.params))
-    everyone = factors.select("user") if users is None else users.select(F.col(USER).alias("user")).distinct()
-    asked = histories(history if exclude_seen else history.limit(0), everyone)
-    scorer = Scorer(saved.name, saved.factors, "popular", saved.likes if fallback else None)
-    if saved.segments is not None and fallback:
-        scorer = replace(scorer, groups=(saved.segments.scores, saved.segments.row_sources))
+    history, factors = _with_late_events(saved, late)
+    listed_users = factors.select("user")
+    if users is not None:
+        listed_users = users.select(F.col(USER).alias("user")).distinct()
+    listed = collect_seen_items(history if request.exclude_seen else history.limit(0), listed_users)
+    scorer: Scorer = _scorer(saved, request)
+    settings = ListSettings(request.k, memory_mb=request.memory_mb)
     removed: dict[str, int] = {}
-    if rules is not None:
-        denied_of = IdMap.of(list(rules.deny_for))
-        compiled = compile_rules(rules, denied_of, IdMap.of(saved.items[ITEM]), saved.items)
-        scorer, removed = under_rules(scorer, compiled), compiled.removed
-        asked = deny(asked, compiled.denied, list(denied_of.ids))
-    known = _with_segments(asked.join(factors, "user", "left"), saved, users)
-    lists = top_k(known, scorer, k, items=len(saved.items), memory_mb=memory_mb)
-    named = lists.join(_item_rows(spark, saved.items), "item").withColumnRenamed("user", USER)
+    if request.rules is not None:
+        denied_users = IdMap.of(list(request.rules.deny_for))
+        compiled = compile_rules(request.rules, denied_users, IdMap.of(saved.items[ITEM]), saved.items)
+        removed = compiled.removed
+        scorer = scorer.restricted_to(compiled.candidates)
+        settings = ListSettings(request.k, memory_mb=request.memory_mb, quotas=tuple(compiled.quotas))
+        listed = exclude_denied_items(listed, compiled.denied, list(denied_users.ids))
+    listed = _with_segments(listed.join(factors, "user", "left"), saved, users)
+    lists = top_k(add_histories(listed, history, scorer), scorer, settings)
+    named = lists.join(_item_rows(lists.sparkSession, saved.items), "item").withColumnRenamed("user", USER)
     return named.select(USER, ITEM, RANK, SCORE, SOURCE).sortWithinPartitions(USER, RANK), removed
 
 
-def _with_segments(asked: DataFrame, saved: Saved, users: DataFrame | None) -> DataFrame:
-    """Add the column ``segment`` where the run has segments: what ``users`` says of a user, else the users table."""
-    if saved.segments is None or saved.people is None:
-        return asked
-    known = asked.withColumn("key", F.col("user").cast("string")).join(saved.people, "key", "left").drop("key")
+def _with_late_events(saved: SavedSparkModel, late: DataFrame | None) -> tuple[DataFrame, DataFrame]:
+    """Return the histories with late events, and (user, features) of all users with a factor or a
+    history.
+    """
+    history = saved.history
+    factors = saved.users
+    to_fold_in = history.join(factors, "user", "left_anti")
+    if late is not None:
+        times = F.expr(f"try_cast({TIME} AS bigint)") if TIME in late.columns else F.lit(None).cast("bigint")
+        new = (
+            late.withColumn(TIME, times)
+            .withColumnRenamed(USER, "user")
+            .join(_item_rows(late.sparkSession, saved.items), ITEM)
+            .select("user", "item", VALUE, TIME)
+        )
+        pairs = history.unionByName(new).groupBy("user", "item")
+        history = pairs.agg(F.sum(VALUE).cast("float").alias(VALUE), F.max(TIME).alias(TIME))
+        changed = new.select("user").distinct()
+        to_fold_in = to_fold_in.join(changed, "user", "left_anti")
+        to_fold_in = to_fold_in.unionByName(history.join(changed, "user", "left_semi"))
+        factors = factors.join(changed, "user", "left_anti")
+    return history, factors.unionByName(fold_in(to_fold_in, saved.factors, saved.params))
+
+
+def _scorer(saved: SavedSparkModel, request: ListRequest) -> FactorScorer:
+    if not request.fallback:
+        return FactorScorer(saved.name, saved.factors)
+    segments = None
+    if saved.segments is not None:
+        segments = SegmentScores(saved.segments.scores, saved.segments.row_sources)
+    return FactorScorer(saved.name, saved.factors, SharedScorer("popular", saved.likes), segments)
+
+
+def _with_segments(listed: DataFrame, saved: SavedSparkModel, users: DataFrame | None) -> DataFrame:
+    """Add the column ``segment`` if the run has segments: by the columns of ``users``, else by the
+    users table.
+    """
+    if saved.segments is None or saved.user_segments is None:
+        return listed
+    keyed = listed.withColumn("key", F.col("user").cast("string"))
+    joined = keyed.join(saved.user_segments, "key", "left").drop("key")
     if users is None or not set(saved.segments.columns) & set(users.columns):
-        return known
-    own = segment_popularity.assigned(users.dropDuplicates([USER]), saved.segments)
-    own = own.select(F.col(USER).alias("user"), F.col("segment").alias("own"))
-    both = known.join(own, "user", "left")
-    return both.withColumn("segment", F.when(F.col("own") >= 0, F.col("own")).otherwise(F.col("segment"))).drop("own")
+        return joined
+    assigned = segment_popularity.assign_segments(users.dropDuplicates([USER]), saved.segments)
+    assigned = assigned.select(F.col(USER).alias("user"), F.col("segment").alias("own_segment"))
+    own_segment = F.col("own_segment")
+    segment = F.when(own_segment >= 0, own_segment).otherwise(F.col("segment"))
+    return joined.join(assigned, "user", "left").withColumn("segment", segment).drop("own_segment")
 
 
 def _item_rows(spark: SparkSession, items: pd.DataFrame) -> DataFrame:

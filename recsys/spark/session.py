@@ -1,4 +1,4 @@
-"""The Spark session, with the few settings that everything here relies on."""
+"""Start the Spark session with the settings that the package relies on."""
 
 from __future__ import annotations
 
@@ -17,40 +17,43 @@ try:
 except ImportError as error:
     raise MissingExtra("this step needs pyspark: pip install 'recsys[spark]'") from error
 
-OURS = {
+DEFAULTS = {
     "spark.app.name": "recsys",
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.execution.arrow.maxRecordsPerBatch": "8192",
     "spark.ui.showConsoleProgress": "false",
-    "spark.driver.maxResultSize": "0",  # sums of the size of the item factors come here, and no more of them than fit
+    # No limit: sums of the size of the item factors come to the driver, never more of them than fit.
+    "spark.driver.maxResultSize": "0",
 }
 
-SHUFFLE = 32
-"""Partitions a core of what is shuffled on a local master: enough for 100 million rows; Spark merges small ones."""
+SHUFFLE_PARTITIONS_PER_CORE = 32
+"""On a local master: enough for 100 million rows; Spark merges small partitions."""
 
 
 def session(settings: SparkSettings) -> SparkSession:
-    """Return the session that runs, or a new one: what spark-submit set, then ``settings``, then our defaults.
+    """Return the running session, or start one. Settings of spark-submit come first, then
+    ``settings``, then defaults.
 
     Raises:
         MissingExtra: no Java 17 or newer.
-        ConfigError: the master cannot be reached, or refuses a setting.
+        ConfigError: the master cannot be reached, or rejects a setting.
     """
-    if "PYSPARK_GATEWAY_PORT" in os.environ:  # spark-submit has started a Java, which knows what was asked of it
+    if "PYSPARK_GATEWAY_PORT" in os.environ:
+        # spark-submit has started a JVM, which holds the settings of its command line.
         SparkContext._ensure_initialized()
     else:
         os.environ["JAVA_HOME"] = find_java().home
-    given = SparkConf()
-    wanted = OURS | _settings(settings)
-    if not given.contains("spark.master"):
-        wanted["spark.master"] = settings.master or "local[*]"
-    master = given.get("spark.master") or wanted["spark.master"]
+    submitted = SparkConf()
+    chosen = DEFAULTS | _session_settings(settings)
+    if not submitted.contains("spark.master"):
+        chosen["spark.master"] = settings.master or "local[*]"
+    master = submitted.get("spark.master") or chosen["spark.master"]
     if master.startswith("local"):
-        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # workers on this machine: the same interpreter
-        wanted.setdefault("spark.sql.shuffle.partitions", str(SHUFFLE * _cores(master)))  # merged where small
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+        chosen.setdefault("spark.sql.shuffle.partitions", str(SHUFFLE_PARTITIONS_PER_CORE * _cores(master)))
     builder = SparkSession.builder
-    for key, value in wanted.items():
-        if not given.contains(key):
+    for key, value in chosen.items():
+        if not submitted.contains(key):
             builder = builder.config(key, value)
     try:
         spark = builder.getOrCreate()
@@ -58,23 +61,26 @@ def session(settings: SparkSettings) -> SparkSession:
         raise ConfigError(f"[spark]: no session on {master}: {str(error).splitlines()[0]}") from error
     spark.sparkContext.setLogLevel("ERROR")
     if master.startswith("local"):
-        _compare_heap(spark, wanted["spark.driver.memory"])
+        _warn_if_heap_is_small(spark, chosen["spark.driver.memory"])
     return spark
 
 
-def _compare_heap(spark: SparkSession, wanted: str) -> None:
-    """Say so when the JVM has less memory than the config asks for: spark-submit starts it before we are asked."""
+def _warn_if_heap_is_small(spark: SparkSession, driver_memory: str) -> None:
+    """Warn if the JVM has less memory than the config sets: spark-submit starts it before the
+    config is read.
+    """
     heap = spark._jvm.java.lang.Runtime.getRuntime().maxMemory()
-    asked = spark._jvm.org.apache.spark.network.util.JavaUtils.byteStringAsBytes(wanted)
-    if heap < 0.8 * asked:
+    configured = spark._jvm.org.apache.spark.network.util.JavaUtils.byteStringAsBytes(driver_memory)
+    if heap < 0.8 * configured:
         print(
-            f"warning: the driver's JVM has {heap / 2**30:.1f} GiB of heap, but [spark] driver_memory = '{wanted}'."
-            f" spark-submit starts it before the config is read:  spark-submit --driver-memory {wanted} …",
+            f"warning: the driver's JVM has {heap / 2**30:.1f} GiB of heap, but [spark] driver_memory is"
+            f" '{driver_memory}'."
+            f" spark-submit starts it before the config is read:  spark-submit --driver-memory {driver_memory} …",
             file=sys.stderr,
         )
 
 
-def _settings(settings: SparkSettings) -> dict[str, str]:
+def _session_settings(settings: SparkSettings) -> dict[str, str]:
     chosen = {"spark.driver.memory": settings.driver_memory} | settings.conf
     if settings.shuffle_partitions:
         chosen["spark.sql.shuffle.partitions"] = str(settings.shuffle_partitions)
@@ -82,5 +88,5 @@ def _settings(settings: SparkSettings) -> dict[str, str]:
 
 
 def _cores(master: str) -> int:
-    inside = master.partition("[")[2].rstrip("]").partition(",")[0]
-    return int(inside) if inside.isdigit() else (os.cpu_count() or 1)
+    count = master.partition("[")[2].rstrip("]").partition(",")[0]
+    return int(count) if count.isdigit() else (os.cpu_count() or 1)

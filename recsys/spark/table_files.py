@@ -10,7 +10,7 @@ from pyspark.sql import types as T
 from recsys.errors import InputError, RunFolderError, suggest_nearest
 from recsys.schema import ITEM, RANK, SCORE, USER, VALUE
 
-NUMBERS = {RANK: "int", SCORE: "double", VALUE: "float"}
+NUMBER_TYPES = {RANK: "int", SCORE: "double", VALUE: "float"}
 
 
 def read_table(
@@ -19,11 +19,13 @@ def read_table(
     """Return a Parquet table, or CSV with a header when ``uri`` ends in .csv; ids of CSV are text.
 
     Args:
-        columns: which must be there; a ``value`` that is not becomes 1.
-        like: a frame whose ids (``user_id`` or ``user``) tell the kind of these.
+        columns: must exist; a missing ``value`` becomes 1.
+        like: a frame whose ids (``user_id`` or ``user``, ``item_id``) have the type that these ids
+            get.
 
     Raises:
-        InputError: nothing there that can be read, a column is missing, or an id or a number is not one.
+        InputError: it cannot be read, a column is missing, or a value does not have the type of
+            its column.
     """
     try:
         reader = spark.read.option("header", True)
@@ -37,14 +39,14 @@ def read_table(
             )
     if ITEM in columns and VALUE not in table.columns:
         table = table.withColumn(VALUE, F.lit(1.0))
-    kinds = {name: kind for name, kind in NUMBERS.items() if name in table.columns}
+    types = dict(NUMBER_TYPES)
     if like is not None:
-        kinds |= {field.name: field.dataType.simpleString() for field in like.schema if field.name in (USER, ITEM)} | (
-            {USER: like.schema["user"].dataType.simpleString()} if "user" in like.columns else {}
-        )
-    for name, kind in kinds.items():
+        types |= {field.name: field.dataType.simpleString() for field in like.schema if field.name in (USER, ITEM)}
+        if "user" in like.columns:
+            types[USER] = like.schema["user"].dataType.simpleString()
+    for name, column_type in types.items():
         if name in table.columns:
-            table = _as(table, name, kind, uri)
+            table = _cast_column(table, name, column_type, uri)
     return table
 
 
@@ -52,25 +54,27 @@ def write_table(table: DataFrame, uri: str) -> None:
     """Write a table as Parquet, or as CSV with a header when ``uri`` ends in .csv.
 
     Raises:
-        RunFolderError: something is there already, or it cannot be written.
+        RunFolderError: ``uri`` exists, or cannot be written.
     """
     try:
         writer = table.write.option("header", True)
         writer.csv(uri) if uri.rstrip("/").endswith(".csv") else writer.parquet(uri)
     except PySparkException as error:
         if "PATH_ALREADY_EXISTS" in str(error):
-            raise RunFolderError(f"{uri}: is there already, and is left alone. Remove it, or name another.") from error
+            raise RunFolderError(
+                f"{uri}: exists already and is not replaced. Remove it, or choose another name."
+            ) from error
         raise RunFolderError(f"{uri}: cannot be written: {str(error).splitlines()[0]}") from error
 
 
-def _as(table: DataFrame, name: str, kind: str, uri: str) -> DataFrame:
-    """Return ``table`` with a column of another kind; InputError when a cell does not fit."""
-    if table.schema[name].dataType.simpleString() == kind:
+def _cast_column(table: DataFrame, name: str, column_type: str, uri: str) -> DataFrame:
+    """Return ``table`` with a column cast to another type; InputError if a value cannot be cast."""
+    if table.schema[name].dataType.simpleString() == column_type:
         return table
-    cast = (
-        F.col(name).cast("string") if kind == T.StringType().simpleString() else F.expr(f"try_cast(`{name}` AS {kind})")
-    )
+    cast = F.expr(f"try_cast(`{name}` AS {column_type})")
+    if column_type == T.StringType().simpleString():
+        cast = F.col(name).cast("string")
     bad = table.where(F.col(name).isNotNull() & cast.isNull()).select(F.col(name).cast("string")).first()
     if bad is not None:
-        raise InputError(f"{uri}: {name} {bad[0]!r} is not of kind {kind}, as the others are.")
+        raise InputError(f"{uri}: {name} {bad[0]!r} is not of type {column_type}, as in the tables it belongs to.")
     return table.withColumn(name, cast)

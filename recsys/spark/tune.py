@@ -1,4 +1,6 @@
-"""Folds of a run's train part on Spark, each as what judges a setting on it; ``recsys.tune`` does the searching."""
+"""Folds of a run's train part on Spark, each as a function that judges a trial; ``recsys.tune``
+does the search.
+"""
 
 from __future__ import annotations
 
@@ -19,39 +21,53 @@ from recsys.errors import ConfigError, InputError
 from recsys.replacing import remove_orphans
 from recsys.runfolder import RunFolder
 from recsys.schema import ITEM, TIME, USER, VALUE
-from recsys.spark.data.split import keep, number, order_statistic, row_hash_of
-from recsys.spark.engine import als_params
+from recsys.spark.data.split import number_ids, order_statistic, row_hash_of, write_and_read
 from recsys.spark.evaluation import evaluate
 from recsys.spark.evaluation.truth import Truth
-from recsys.spark.ranking.recommend import Scorer, histories, popular, recent, top_k
+from recsys.spark.ranking.popularity import count_likes, count_recent_likes
+from recsys.spark.ranking.recommend import ListSettings, collect_seen_items, top_k
+from recsys.spark.ranking.scorers import FactorScorer, SharedScorer
 from recsys.spark.session import session
-from recsys.spark.training import als
+from recsys.spark.training.als import fit_als
+from recsys.spark.training.parameters import model_parameters
 
 Judge = Callable[[Config], float]
 
 
 @contextmanager
-def judges(config: Config, name: str, metric: str, place: Path) -> Iterator[list[Judge]]:
-    """Yield one function per fold of ``tune.folds.make_folds``: from a config to the mean of the metric.
+def fold_judges(config: Config, name: str, metric: str, folder: Path) -> Iterator[list[Judge]]:
+    """Yield one function per fold, from a config to the mean of the metric; the folds are those of
+    local tuning.
 
-    Only ``split/train.parquet`` of the run at ``config.out`` is read. What comes between lies under ``place``, which
-    the executors must see as the driver does, and is removed at the end.
+    Only ``split/train.parquet`` of the run at ``config.out`` is read. Intermediate tables are
+    written under ``folder``, which executors must see under the same path as the driver, and are
+    removed at the end.
 
     Raises:
         InputError: no times for windows, or a fold without train or test pairs.
-        ConfigError: a model that is more than ALS; folds know no attributes.
+        ConfigError: a model that is more than ALS; folds have no attributes.
     """
-    if als_params(config)[name].kind != "als":
-        raise ConfigError(f"[tune] model '{name}': on Spark tune one of kind 'als', and take over what it finds.")
+    if model_parameters(config)[name].kind != "als":
+        raise ConfigError(
+            f"[tune] model '{name}': Spark tunes models of kind 'als' only."
+            " Tune one of that kind, and copy the parameters to this model."
+        )
     run = RunFolder.open(config.out)
     spark = session(config.spark)
-    work = place.resolve() / f".work.{os.getpid()}.part"  # of this process: others may be at the same study
-    remove_orphans(place.resolve() / "work", is_ours=_holds_folds)
+    # The name holds the process, because others may work on the same study.
+    work = folder.resolve() / f".work.{os.getpid()}.part"
+    remove_orphans(folder.resolve() / "work", is_ours=_holds_folds)
     try:
         train = spark.read.parquet(str(run.path.resolve() / run_files.TRAIN))
         yield [
-            _judge(train.where(known), train.where(tested), config, name, metric, work / f"fold{fold}")
-            for fold, (known, tested) in enumerate(sides(train, config.tune, config.seed))
+            _judge(
+                train.where(in_train),
+                train.where(in_test),
+                config,
+                (name, metric),
+                work / f"fold{fold}",
+            )
+            for fold, (in_train, in_test) in enumerate(fold_conditions(train, config.tune, config.seed))
         ]
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -61,66 +77,76 @@ def _holds_folds(folder: Path) -> bool:
     return all(re.fullmatch(r"fold\d+", path.name) for path in folder.iterdir())
 
 
-def sides(train: DataFrame, wanted: TuneSettings, seed: int) -> list[tuple[Column, Column]]:
-    """Return (in train, in test) of each fold, as conditions on a row: the folds of ``tune.folds.make_folds``."""
+def fold_conditions(train: DataFrame, settings: TuneSettings, seed: int) -> list[tuple[Column, Column]]:
+    """Return (in train, in test) of each fold, as conditions on a row; the folds are those of
+    local tuning.
+    """
     timed = train.where(F.col(TIME) < 0).isEmpty()
-    if wanted.rule == "time" and not timed:
-        raise InputError("[tune] rule = 'time' needs events with timestamps: use 'pairs'.")
-    if wanted.rule == "pairs" or not timed:
-        fold = F.floor(row_hash_of(seed)(USER, ITEM) * wanted.folds)
-        return [(fold != place, fold == place) for place in range(wanted.folds)]
+    if settings.rule_for(timed=timed) == "pairs":
+        fold = F.floor(row_hash_of(seed)(USER, ITEM) * settings.folds)
+        return [(fold != number, fold == number) for number in range(settings.folds)]
     n = train.count()
-    places = [max(0, n - round((wanted.folds - fold) * wanted.share * n)) for fold in range(wanted.folds)]
-    starts = [order_statistic(train, TIME, place) for place in places]
+    positions = [max(0, n - round((settings.folds - fold) * settings.share * n)) for fold in range(settings.folds)]
+    starts = [order_statistic(train, TIME, position) for position in positions]
     time = F.col(TIME)
     ends = [*(time < start for start in starts[1:]), F.lit(True)]
     return [(time < start, (time >= start) & end) for start, end in zip(starts, ends, strict=True)]
 
 
-def _judge(known: DataFrame, tested: DataFrame, config: Config, name: str, metric: str, work: Path) -> Judge:
-    """Write what all settings share on one fold, and return what judges a setting."""
-    candidates = number(known.select(ITEM).distinct(), ITEM, work / "candidates")
+def _judge(
+    train_events: DataFrame,
+    test_events: DataFrame,
+    config: Config,
+    target: tuple[str, str],
+    work: Path,
+) -> Judge:
+    """Write what all trials share on one fold, and return the function that judges a trial.
+
+    ``target``: name of the model, and the metric.
+    """
+    name, metric = target
+    candidates = number_ids(train_events.select(ITEM).distinct(), ITEM, work / "candidates")
     width = candidates.count()
-    others = tested.select(ITEM).distinct().join(candidates, ITEM, "left_anti")
-    items = candidates.unionByName(number(others, ITEM, work / "others", start=width)).withColumnRenamed("row", "item")
-    users = number(known.select(USER).union(tested.select(USER)).distinct(), USER, work / "users")
-    users = users.withColumnRenamed("row", "user")
-    train, test = (
-        keep(part.join(users, USER).join(items, ITEM).select("user", "item", VALUE, TIME), work / side)
-        for part, side in ((known, "train"), (tested, "test"))
-    )
+    test_only = test_events.select(ITEM).distinct().join(candidates, ITEM, "left_anti")
+    items = candidates.unionByName(number_ids(test_only, ITEM, work / "others", start=width))
+    items = items.withColumnRenamed("row", "item")
+    user_ids = train_events.select(USER).union(test_events.select(USER)).distinct()
+    users = number_ids(user_ids, USER, work / "users").withColumnRenamed("row", "user")
+
+    def in_rows(events: DataFrame, side: str) -> DataFrame:
+        joined = events.join(users, USER).join(items, ITEM)
+        return write_and_read(joined.select("user", "item", VALUE, TIME), work / side)
+
+    train = in_rows(train_events, "train")
+    test = in_rows(test_events, "test")
     if train.isEmpty() or test.where(F.col(VALUE) > 0).isEmpty():
         part = "train" if train.isEmpty() else "liked test"
         raise InputError(f"[tune]: a fold has no {part} pairs: use fewer folds, or another share or rule.")
     judging = config.judge.model_copy(update={"metrics": (metric,), "segments": ()})
-    seen = config.recommend.exclude_seen
-    truth = Truth.of_pairs(test, train, judging, exclude_seen=seen)
+    exclude_seen = config.recommend.exclude_seen
+    truth = Truth.of_pairs(test, train, judging, exclude_seen=exclude_seen)
     if judging.debiased:
         truth = truth.with_propensity(train)
     truth = truth.write(work)
-    past = keep(histories(train, truth.tested.select("user")), work / "past")
-    fallback = (
-        "popular" if config.recommend.fallback == "segment" else config.recommend.fallback
-    )  # alike for all trials
-    same = None if fallback == "none" else (popular if fallback == "popular" else recent)(train, width)
+    listed = write_and_read(collect_seen_items(train, truth.tested.select("user")), work / "listed")
+    # Segments need the users table, which folds do not have; popular items stand in for them in every trial.
+    fallback = "popular" if config.recommend.fallback == "segment" else config.recommend.fallback
+    shared = None
+    if fallback != "none":
+        count = count_likes if fallback == "popular" else count_recent_likes
+        shared = SharedScorer(fallback, count(train, width))
+    settings = ListSettings(config.recommend.k, exclude_seen=exclude_seen, memory_mb=config.recommend.memory_mb)
 
-    def judge(settings: Config) -> float:
-        place = work / uuid4().hex
-        train.sparkSession.sparkContext.setJobDescription(f"judge {settings.models[name]}")
-        model = als.fit(train, width, als_params(settings)[name], place)
-        scorer = Scorer(name, factors=model.items, fallback="" if fallback == "none" else fallback, same=same)
-        lists = top_k(
-            past.join(model.users, "user", "left"),
-            scorer,
-            config.recommend.k,
-            items=width,
-            exclude_seen=seen,
-            memory_mb=config.recommend.memory_mb,
-        )
+    def judge(trial: Config) -> float:
+        path = work / uuid4().hex
+        train.sparkSession.sparkContext.setJobDescription(f"judge {trial.models[name]}")
+        fitted = fit_als(train, width, model_parameters(trial)[name], path)
+        scorer = FactorScorer(name, fitted.items, shared)
+        lists = top_k(listed.join(fitted.users, "user", "left"), scorer, settings)
         per_user = evaluate.per_user(lists, truth, config.recommend.k)
         defined = F.nanvl(F.col(f"`{metric}`"), F.lit(None))
-        found = per_user.agg(F.avg(defined)).first()
-        shutil.rmtree(place, ignore_errors=True)
-        return float(found[0]) if found and found[0] is not None else float("nan")
+        row = per_user.agg(F.avg(defined)).first()
+        shutil.rmtree(path, ignore_errors=True)
+        return float(row[0]) if row and row[0] is not None else float("nan")
 
     return judge

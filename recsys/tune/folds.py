@@ -55,9 +55,7 @@ def make_folds(
     """
     settings = config.tune
     has_times = bool((train[TIME] >= 0).all())
-    if settings.rule == "time" and not has_times:
-        raise InputError("[tune] rule = 'time' needs events with timestamps: use 'pairs'.")
-    rule = settings.rule or ("time" if has_times else "pairs")
+    rule = settings.rule_for(timed=has_times)
     if rule == "time":
         masks = _window_masks(train, settings)
     else:

@@ -206,9 +206,9 @@ def _fold_judges(
     """Yield one judge per fold of the run's train part."""
     if config.engine == "spark":
         # Spark is imported only where it is used.
-        from recsys.spark.tune import judges
+        from recsys.spark.tune import fold_judges
 
-        with judges(config, name, metric, storage.parent) as spark_judges:
+        with fold_judges(config, name, metric, storage.parent) as spark_judges:
             yield spark_judges
         return
     train, items = read_train_part(config, kind)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.sparse import block_diag, csr_array
 
 from recsys import linalg
-from recsys.als import definition
+from recsys.als import definition, solvers
 from recsys.als.definition import Objective
 from recsys.errors import InputError
 from recsys.models import build
@@ -157,7 +157,7 @@ def test_threads_do_not_change_a_bit():
     found = []
     for n in {1, threads}:
         numba.set_num_threads(n)
-        found.append([local_als.half_step(matrix, y, OBJECTIVES[2], near=near) for near in (None, x)])
+        found.append([local_als.half_step(matrix, y, OBJECTIVES[2], initial=near) for near in (None, x)])
     numba.set_num_threads(threads)
     for one, many in zip(*found, strict=True) if len(found) > 1 else ():
         assert (one == many).all()
@@ -182,10 +182,10 @@ def test_conjugate_gradients_are_those_of_the_textbook(objective):
     """Preconditioned by YᵀY + penalty, what all rows share."""
     rng = np.random.default_rng(7)
     matrix, y, near = ratings(15, 25, seed=7), rng.normal(size=(25, 6)), rng.normal(size=(15, 6))
-    found = local_als.half_step(matrix, y, objective, near=near)
+    found = local_als.half_step(matrix, y, objective, initial=near)
     for row, (a, b) in enumerate(definition.systems(matrix, y, objective)):
         shared = y.T @ y + objective.penalty(matrix)[row] * np.eye(6)
-        expected = conjugate_gradients(a, b, near[row], shared, linalg.STEPS) if b.any() else np.zeros(6)
+        expected = conjugate_gradients(a, b, near[row], shared, solvers.CG_STEPS) if b.any() else np.zeros(6)
         np.testing.assert_allclose(found[row], expected, rtol=1e-8, atol=1e-10)
 
 
@@ -193,10 +193,10 @@ def test_conjugate_gradients_are_those_of_the_textbook(objective):
 def test_conjugate_gradients_from_the_solution_stay_there_and_from_afar_arrive(objective):
     matrix, y = ratings(15, 25, seed=7), np.random.default_rng(7).normal(size=(25, 6))
     exact = definition.half_step(matrix, y, objective)
-    np.testing.assert_allclose(local_als.half_step(matrix, y, objective, near=exact), exact, rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(local_als.half_step(matrix, y, objective, initial=exact), exact, rtol=1e-9, atol=1e-11)
     near = exact + np.random.default_rng(8).normal(size=exact.shape)
     for _ in range(12):
-        near = local_als.half_step(matrix, y, objective, near=near)
+        near = local_als.half_step(matrix, y, objective, initial=near)
     np.testing.assert_allclose(near, exact, rtol=1e-6, atol=1e-8)
 
 
@@ -267,7 +267,7 @@ def test_conjugate_gradients_solve_rows_of_any_size(seed, rank, objective, expon
     initial[15:] *= 10**exponent
     y, x = (side.astype(np.float32) for side in (y, initial))
     for _ in range(15):
-        x = local_als.half_step(matrix, y, objective, near=x)
+        x = local_als.half_step(matrix, y, objective, initial=x)
     exact = definition.half_step(matrix, y, objective)
     assert np.isfinite(x).all()
     for rows in (slice(0, 15), slice(15, 20)):

@@ -1,4 +1,4 @@
-"""MLlib against the definition in models/als.py, by the conditions of optimality and not by closeness of scores."""
+"""MLlib against the definition in als/definition.py, by the conditions of optimality and not by closeness of scores."""
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,8 @@ pytestmark = pytest.mark.spark
 @pytest.fixture(scope="module")
 def trained(spark, tmp_path_factory):
     """Values with dislikes and explicit zeros; user 0 likes nothing, item 0 is liked by nobody."""
-    from recsys.spark.training import als
+    from recsys.spark.training.als import fit_als
+    from recsys.spark.training.parameters import SparkALSParameters
 
     rng = np.random.default_rng(1)
     dense = np.where(rng.random((60, 40)) < 0.25, rng.integers(-2, 6, (60, 40)), 99)
@@ -26,9 +27,9 @@ def trained(spark, tmp_path_factory):
     value = dense[user, item].astype(np.float32)
     matrix = csr_array((value, (user, item)), shape=dense.shape)
     rows = pd.DataFrame({"user": user.astype(np.int32), "item": item.astype(np.int32), "value": value})
-    params = als.Params(rank=8, iterations=4, alpha=2.0, reg=0.03)
+    params = SparkALSParameters(rank=8, iterations=4, alpha=2.0, reg=0.03)
     work = tmp_path_factory.mktemp("als")
-    model = als.fit(spark.createDataFrame(rows), dense.shape[1], params, work)
+    model = fit_als(spark.createDataFrame(rows), dense.shape[1], params, work)
     users = model.users.toPandas()
     x = np.full((dense.shape[0], 8), np.nan)
     x[users["user"]] = np.stack(users["features"])
@@ -57,26 +58,27 @@ def test_nothing_liked_means_no_factor(trained):
 
 
 def test_misspelt_and_foreign_parameters_are_named():
-    from recsys.spark.training.als import Params
+    from recsys.spark.training.parameters import parse_parameters
 
     with pytest.raises(ConfigError, match=r"'rnak'.*Did you mean 'rank'"):
-        Params.parse({"rnak": 3})
+        parse_parameters("als", {"rnak": 3})
     with pytest.raises(ConfigError, match="nu = 1"):
-        Params.parse({"nu": 0.5, "trainer": "mllib"})
+        parse_parameters("als", {"nu": 0.5, "trainer": "mllib"})
     with pytest.raises(ConfigError, match="mllib"):
-        Params.parse({"nonnegative": True})
+        parse_parameters("als", {"nonnegative": True})
     with pytest.raises(ConfigError, match="alpha"):
-        Params.parse({"alpha": -1.0})
+        parse_parameters("als", {"alpha": -1.0})
 
 
 def test_explicit_factors_solve_their_normal_equations(spark, tmp_path):
     """Ratings: with the items fixed, (Σ y yᵀ + λ n I) x = Σ r y over a user's own n ratings."""
-    from recsys.spark.training import als
+    from recsys.spark.training.als import fit_als
+    from recsys.spark.training.parameters import SparkALSParameters
 
     ratings, *_ = low_rank(40, 30, 2, density=0.5, seed=4)
     rows = pd.DataFrame({"user": ratings.user, "item": ratings.item, "value": ratings.value})
-    params = als.Params(rank=3, iterations=5, reg=0.02, implicit=False)
-    model = als.fit(spark.createDataFrame(rows), len(ratings.items), params, tmp_path)
+    params = SparkALSParameters(rank=3, iterations=5, reg=0.02, implicit=False)
+    model = fit_als(spark.createDataFrame(rows), len(ratings.items), params, tmp_path)
     factors = {row["user"]: np.array(row["features"]) for row in model.users.collect()}
     assert sorted(factors) == sorted(set(ratings.user.tolist()))
     for user, x in factors.items():

@@ -1,5 +1,7 @@
 """Cold items on Spark: factors from attributes, the ridge of the local model, through lists, saved run and bundle."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -79,9 +81,10 @@ def test_cold_factors_are_the_ridge_of_the_local_model_on_the_trained_ones(run, 
 
 def test_warm_factors_stay_and_users_are_folded_in_anew(spark, run, likes):
     from recsys.spark.features import attributes
-    from recsys.spark.training import als
+    from recsys.spark.training.parameters import parse_parameters
+    from recsys.spark.training.trainer import FittedALS
 
-    params = attributes.Params.parse({key: value for key, value in HYBRID.items() if key != "model"})
+    params = parse_parameters("attributes", {key: value for key, value in HYBRID.items() if key != "model"})
     items = run.read_table("split/items.parquet")
     rng = np.random.default_rng(3)
     y = rng.standard_normal((len(items), params.rank)).astype(np.float32)
@@ -90,11 +93,11 @@ def test_warm_factors_stay_and_users_are_folded_in_anew(spark, run, likes):
     train = spark.createDataFrame([(0, 1, 1.0), (0, 2, -1.0), (1, 2, 0.0)], "user int, item int, value float")
     count = items["item_id"].map(likes).fillna(0).to_numpy()
     for place, settings in enumerate(({}, {"nonnegative": True}, {"implicit": False})):
-        chosen = params.model_copy(update=settings)
-        own, work = attributes.terms(items, chosen), run.path.parent / f"work{place}"
+        chosen = dataclasses.replace(params, **settings)
+        own, work = attributes.item_terms(items, chosen), run.path.parent / f"work{place}"
         learned = np.maximum(y - 1, 0) if chosen.nonnegative else y
-        model = als.Model(spark.createDataFrame([(7, y[1].tolist())], "user int, features array<float>"), learned)
-        placed = attributes.place_cold(model, train, own, count, chosen, work)
+        model = FittedALS(spark.createDataFrame([(7, y[1].tolist())], "user int, features array<float>"), learned)
+        placed = attributes.predict_cold_items(model, train, own, count, chosen, work)
         assert np.array_equal(placed.items[warm], learned[warm])
         assert np.isfinite(placed.items).all()
         if settings:
@@ -135,12 +138,12 @@ def test_cold_items_stand_in_lists_that_the_local_model_makes_of_these_factors(r
 
 
 def test_the_saved_run_gives_the_lists_of_the_run_and_its_report_opens(spark, run):
-    from recsys.spark.saved import open_run, recommend
+    from recsys.spark.saved import ListRequest, open_spark_run, recommend
 
-    saved = open_run(spark, run.path)
+    saved = open_spark_run(spark, run.path)
     assert saved.params.kind == "attributes"
     assert np.isfinite(saved.factors).all()
-    assert lists(recommend(saved, 20)[0].toPandas()) == lists(run.read_table("topk/hybrid.parquet"))
+    assert lists(recommend(saved, ListRequest(20))[0].toPandas()) == lists(run.read_table("topk/hybrid.parquet"))
     write_report(run.path)
     assert "hybrid" in (run.path / "report.md").read_text()
 
@@ -162,26 +165,26 @@ def test_an_update_learns_a_cold_item_once_somebody_likes_it(packed, run, likes,
 
 
 def test_what_cannot_be_done_is_refused(world, tmp_path):
-    from recsys.spark.engine import als_params
     from recsys.spark.features import attributes
-    from recsys.spark.tune import judges
+    from recsys.spark.training.parameters import model_parameters
+    from recsys.spark.tune import fold_judges
 
     raw = {"data": {"events": "events.csv"}, "models": {"attributes": {}}}
-    params = als_params(config.parse_config(raw))
+    params = model_parameters(config.parse_config(raw))
     with pytest.raises(ConfigError, match="'attributes' needs item features"):
         attributes.require_items(params.values(), None)
-    attributes.require_items(als_params(config.parse_config({"data": raw["data"]})).values(), None)
+    attributes.require_items(model_parameters(config.parse_config({"data": raw["data"]})).values(), None)
     with pytest.raises(ConfigError, match="'attributes' needs item features"):
-        attributes.terms(pd.DataFrame({"item_id": ["a", "b"]}), params["attributes"])
-    chosen = params["attributes"].model_copy(update={"fields": {"genre": 2.0}})
+        attributes.item_terms(pd.DataFrame({"item_id": ["a", "b"]}), params["attributes"])
+    chosen = dataclasses.replace(params["attributes"], fields={"genre": 2.0})
     with pytest.raises(ConfigError, match="no features of field 'genre'"):
-        attributes.terms(world.items, chosen)
+        attributes.item_terms(world.items, chosen)
     with pytest.raises(ConfigError, match="model 'attributes' on Spark: unknown parameter 'ridgee'"):
-        als_params(config.parse_config(raw | {"models": {"attributes": {"ridgee": 1.0}}}))
+        model_parameters(config.parse_config(raw | {"models": {"attributes": {"ridgee": 1.0}}}))
     with pytest.raises(ConfigError, match="use 'als' or 'attributes'"):
-        als_params(config.parse_config(raw | {"models": {"ease": {}}}))
+        model_parameters(config.parse_config(raw | {"models": {"ease": {}}}))
     with (
-        pytest.raises(ConfigError, match="tune one of kind 'als'"),
-        judges(config.parse_config(raw), "attributes", "ndcg", tmp_path),
+        pytest.raises(ConfigError, match="kind 'als' only"),
+        fold_judges(config.parse_config(raw), "attributes", "ndcg", tmp_path),
     ):
         pass

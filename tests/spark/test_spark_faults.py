@@ -61,15 +61,15 @@ def test_a_full_disk_leaves_the_run_that_was_there(spark, world_files, small_dis
 @pytest.mark.parametrize(
     ("text", "kind", "advice"),
     [
-        ("java.io.IOException: Mkdirs failed to create file:/x", RunFolderError, "able to write there"),
+        ("java.io.IOException: Mkdirs failed to create file:/x", RunFolderError, "executors write there"),
         ("java.lang.OutOfMemoryError: Java heap space", ConfigError, "driver_memory"),
         ("Lost task 0.3: ExecutorLostFailure (executor 1 exited)", ConfigError, "losing executors"),
     ],
 )
 def test_known_causes_become_advice(text, kind, advice):
-    from recsys.spark.errors import explain
+    from recsys.spark.errors import explain_spark_error
 
-    found = explain(f"An error occurred while calling o1.parquet.\n: {text}", "out")
+    found = explain_spark_error(f"An error occurred while calling o1.parquet.\n: {text}", "out")
     assert isinstance(found, kind)
     assert advice in str(found)
 
@@ -77,7 +77,7 @@ def test_known_causes_become_advice(text, kind, advice):
 def test_a_bug_stays_a_bug(spark):
     from pyspark.errors import PySparkException
 
-    from recsys.spark.errors import told
+    from recsys.spark.errors import spark_errors_explained
 
-    with pytest.raises(PySparkException), told("out"):
+    with pytest.raises(PySparkException), spark_errors_explained("out"):
         spark.sql("select nothing from nowhere")

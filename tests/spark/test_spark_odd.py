@@ -95,7 +95,7 @@ def test_a_source_that_changes_at_every_look_is_read_once(spark, monkeypatch, tm
     found = split(
         events, chosen, weighting=WeightSettings(), filters=FilterSettings(), items=None, work=tmp_path / "work"
     )
-    train, test = (found.named[side].toPandas() for side in ("train", "test"))
+    train, test = (found.by_id[side].toPandas() for side in ("train", "test"))
     assert train["value"].sum() + test["value"].sum() == 3000
     assert found.about["train"]["rows"] == train["value"].sum()
     assert found.about["test"]["pairs"] == len(test)
@@ -106,12 +106,15 @@ def test_a_source_that_changes_at_every_look_is_read_once(spark, monkeypatch, tm
 
 
 def test_two_hundred_iterations_of_mllib_do_not_outgrow_the_stack(spark, tmp_path):
-    from recsys.spark.training import als
 
     rng = np.random.default_rng(0)
     pairs = pd.DataFrame({"user": rng.integers(0, 30, 300), "item": rng.integers(0, 20, 300)}).drop_duplicates()
     train = spark.createDataFrame(pairs.assign(value=1.0)).selectExpr("int(user) user", "int(item) item", "value")
-    model = als.fit(train, 20, als.Params(rank=2, iterations=200, trainer="mllib", blocks=1), tmp_path / "als")
+    from recsys.spark.training.als import fit_als
+    from recsys.spark.training.parameters import SparkALSParameters
+
+    params = SparkALSParameters(rank=2, iterations=200, trainer="mllib", blocks=1)
+    model = fit_als(train, 20, params, tmp_path / "als")
     assert np.isfinite(model.items).all()
     assert model.users.count() == pairs["user"].nunique()
 

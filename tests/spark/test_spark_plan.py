@@ -13,24 +13,24 @@ pytestmark = pytest.mark.spark
 
 
 def planned(rows=1_000_000, users=50_000, items=5_000, heaviest=(500, 900), machine=None, **raw):
-    from recsys.spark.engine import als_params
-    from recsys.spark.plan import Facts, Machine, plan
+    from recsys.spark.plan import LogFacts, Machine, plan
+    from recsys.spark.training.parameters import model_parameters
 
     settings = config.parse_config({"data": {"events": "x.csv"}, **raw})
     machine = machine or Machine(cores=2, heap=4096, free=100_000, score=5e-9, pair={"als": 1e-6})
-    return plan(settings, Facts(rows, users, items, *heaviest), machine, als_params(settings))
+    return plan(settings, LogFacts(rows, users, items, *heaviest), machine, model_parameters(settings))
 
 
 def test_counts_are_those_of_the_log(spark, world):
-    from recsys.spark.plan import count
+    from recsys.spark.plan import count_log
 
     events = world.events[["user_id", "item_id"]]
-    found = count(spark.createDataFrame(events))
+    found = count_log(spark.createDataFrame(events))
     assert (found.rows, found.users, found.items) == (len(events), *events.nunique())
     assert found.heaviest_user == events.user_id.value_counts().iloc[0]
     assert found.heaviest_item == events.item_id.value_counts().iloc[0]
     with pytest.raises(InputError, match="no rows"):
-        count(spark.createDataFrame(events).limit(0))
+        count_log(spark.createDataFrame(events).limit(0))
 
 
 def test_ten_times_the_log_and_twice_the_rank_cost_accordingly():

@@ -7,17 +7,21 @@ from scipy.sparse import csr_array
 
 from recsys.ranking.business_rules import CompiledRules
 from recsys.ranking.rank import recommend
+from recsys.recommender import Recommender
 from recsys.types import SHORTFALL
 
 pytestmark = pytest.mark.spark
 USERS, ITEMS, RANK = 60, 30, 4
 
 
-class Given:
+class Given(Recommender):
     """A model with given scores."""
 
     def __init__(self, scores):
         self.scores = scores
+
+    def fit(self, train, features=None):
+        return self
 
     def score(self, histories, users=None):
         return self.scores[users]
@@ -57,11 +61,16 @@ def case(spark):
 
 
 def lists(case, fallback, k, **settings):
-    from recsys.spark.ranking.recommend import Scorer, histories, top_k
+    from recsys.spark.ranking.recommend import ListSettings, collect_seen_items, top_k
 
-    users = histories(case["history"], case["everyone"]).join(case["factors"], "user", "left")
-    scorer = Scorer("als", factors=case["item_factors"], fallback="popular", same=case["same"] if fallback else None)
-    return top_k(users, scorer, k, items=ITEMS, **settings).toPandas().sort_values(["user", "rank"])
+    users = collect_seen_items(case["history"], case["everyone"]).join(case["factors"], "user", "left")
+    return top_k(users, scorer(case, fallback), ListSettings(k, **settings)).toPandas().sort_values(["user", "rank"])
+
+
+def scorer(case, fallback):
+    from recsys.spark.ranking.scorers import FactorScorer, SharedScorer
+
+    return FactorScorer("als", case["item_factors"], SharedScorer("popular", case["same"]) if fallback else None)
 
 
 @pytest.mark.parametrize("fallback", [True, False])
@@ -90,8 +99,8 @@ def test_blocks_do_not_change_the_lists(case):
 @pytest.mark.parametrize("exclude_seen", [True, False])
 @pytest.mark.parametrize("fallback", [True, False])
 def test_lists_under_rules_equal_the_local_ones_and_are_short_for_the_same_reason(case, fallback, exclude_seen):
-    from recsys.spark.ranking.business_rules import deny, under_rules, why_short
-    from recsys.spark.ranking.recommend import Scorer, histories, top_k
+    from recsys.spark.ranking.business_rules import exclude_denied_items, shortfall_reasons
+    from recsys.spark.ranking.recommend import ListSettings, collect_seen_items, top_k
 
     rng = np.random.default_rng(4)
     denied = rng.random((USERS, ITEMS)) < 0.2
@@ -101,12 +110,14 @@ def test_lists_under_rules_equal_the_local_ones_and_are_short_for_the_same_reaso
     model = Given(case["model"] if fallback else case["no_fallback"])
     expected = recommend(model, case["seen"], 8, rules=rules, exclude_seen=exclude_seen)
     past = case["history"] if exclude_seen else case["history"].limit(0)
-    users = histories(past, case["everyone"])
-    scorer = Scorer("als", factors=case["item_factors"], fallback="popular", same=case["same"] if fallback else None)
-    ruled = deny(users, rules.denied, range(USERS)).join(case["factors"], "user", "left")
-    lists = top_k(ruled, under_rules(scorer, rules), 8, items=ITEMS).toPandas().sort_values(["user", "rank"])
+    users = collect_seen_items(past, case["everyone"])
+    unruled = scorer(case, fallback)
+    ruled = exclude_denied_items(users, rules.denied, range(USERS)).join(case["factors"], "user", "left")
+    settings = ListSettings(8, quotas=tuple(rules.quotas))
+    lists = top_k(ruled, unruled.restricted_to(rules.candidates), settings).toPandas().sort_values(["user", "rank"])
     own = lists.groupby("user")["item"].agg(list)
-    why = why_short(users.join(case["factors"], "user", "left"), scorer, 8, ITEMS).toPandas().set_index("user")["why"]
+    short = shortfall_reasons(users.join(case["factors"], "user", "left"), unruled, 8)
+    why = short.toPandas().set_index("user")["shortfall"]
     reasons = set()
     for user in range(USERS):
         wanted = expected.items[user][expected.items[user] >= 0].tolist()
@@ -117,3 +128,29 @@ def test_lists_under_rules_equal_the_local_ones_and_are_short_for_the_same_reaso
     assert "filtered" in reasons
     assert ("all_seen" in reasons) is (fallback and exclude_seen)
     assert ("cold_no_fallback" in reasons) is not fallback
+
+
+def test_a_scorer_gets_the_times_of_a_history_in_the_order_of_its_items_if_it_asks(spark, case):
+    from recsys.spark.ranking.recommend import add_histories, collect_seen_items, select_columns
+    from recsys.spark.ranking.scorers import RandomScorer
+
+    class WithTimes(RandomScorer):
+        @property
+        def columns(self):
+            return {"items": "array<int>", "values": "array<float>", "times": "array<bigint>"}
+
+    pairs = case["history"].toPandas()
+    pairs["timestamp"] = np.random.default_rng(6).permutation(len(pairs))
+    history = spark.createDataFrame(pairs.sample(frac=1, random_state=1))
+    users = collect_seen_items(history, case["everyone"])
+    asking, ignoring = WithTimes("times", 0, ITEMS), RandomScorer("random", 0, ITEMS)
+    rows = select_columns(add_histories(users, history, asking), asking).toPandas().set_index("user")
+    assert len(rows) == USERS
+    assert rows.loc[1, "items"].tolist() == [], "user 1 has no history"
+    for user, events in pairs.sort_values("item").groupby("user"):
+        for column, name in (("items", "item"), ("values", "value"), ("times", "timestamp")):
+            assert rows.loc[user, column].tolist() == events[name].tolist()
+    assert add_histories(users, history, ignoring) is users
+    assert select_columns(users, ignoring).columns == ["user", "seen"]
+    untimed = add_histories(users, history.drop("timestamp"), asking)
+    assert untimed.where("times IS NOT NULL").isEmpty()

@@ -1,5 +1,6 @@
 """What a saved Spark run can do afterwards: lists on Spark, a bundle without Spark, updates; held against the run."""
 
+import dataclasses
 import io
 import json
 import subprocess
@@ -60,9 +61,9 @@ def lists(table):
 
 @pytest.fixture(scope="module")
 def saved(spark, run):
-    from recsys.spark.saved import open_run
+    from recsys.spark.saved import open_spark_run
 
-    return open_run(spark, run)
+    return open_spark_run(spark, run)
 
 
 def test_folding_in_a_training_user_gives_the_trained_factor(run, packed, saved):
@@ -94,7 +95,7 @@ def test_nothing_known_that_is_liked_is_no_factor(spark, saved):
 def test_ratings_are_folded_in_by_their_own_equations(spark, saved):
     from recsys.spark.training.als import fold_in
 
-    params = saved.params.model_copy(update={"implicit": False})
+    params = dataclasses.replace(saved.params, implicit=False)
     rows = [(1, 0, 3.0), (1, 2, -1.0), (1, 5, 2.0)]
     factors = np.nan_to_num(saved.factors, nan=1.0)
     found = fold_in(spark.createDataFrame(rows, "user int, item int, value float"), factors, params).first()
@@ -116,7 +117,7 @@ def test_a_saved_run_gives_the_lists_of_the_run(run, tmp_path):
 
 
 def test_some_users_strangers_rules_and_late_events(spark, saved):
-    from recsys.spark.saved import recommend
+    from recsys.spark.saved import ListRequest, recommend
 
     ids = saved.users.toPandas()["user"]
     items, known = saved.items, ids[0]
@@ -125,7 +126,7 @@ def test_some_users_strangers_rules_and_late_events(spark, saved):
     late = spark.createDataFrame(
         [("late", items.item_id[3], 5.0), ("late", "nothing", 5.0)], "user_id string, item_id string, value float"
     )
-    plain = lists(recommend(saved, 6, users=wanted, late=late)[0].toPandas())
+    plain = lists(recommend(saved, ListRequest(6), users=wanted, late=late)[0].toPandas())
     assert set(plain) == {known, "stranger", "late"}
     assert items.item_id[3] not in plain["late"]
     rules = Rules(
@@ -134,7 +135,7 @@ def test_some_users_strangers_rules_and_late_events(spark, saved):
         where=[Where(field="genres", none_of=[genre])],
         quota=[Quota(field="director", at_most=1)],
     )
-    table, removed = recommend(saved, 6, users=wanted, late=late, rules=rules)
+    table, removed = recommend(saved, ListRequest(6, rules=rules), users=wanted, late=late)
     ruled = table.toPandas()
     assert set(ruled[ruled.user_id == "late"].source) == {"als"}
     assert set(ruled[ruled.user_id == "stranger"].source) == {"popular"}
@@ -145,7 +146,7 @@ def test_some_users_strangers_rules_and_late_events(spark, saved):
     assert not kept.duplicated(["user_id", "director"]).any()
     assert not set(plain[known][:2]) & set(lists(ruled)[known])
     assert plain["late"][0] not in lists(ruled)["late"]
-    none = recommend(saved, 6, users=wanted, fallback=False)[0].toPandas()
+    none = recommend(saved, ListRequest(6, fallback=False), users=wanted)[0].toPandas()
     assert set(none.user_id) == {known}
 
 

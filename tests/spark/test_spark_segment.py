@@ -101,18 +101,18 @@ def test_a_saved_run_and_its_bundle_answer_strangers_alike(runs, people, tmp_pat
 
 
 def test_rules_and_no_fallback_hold_for_segments(spark, runs, people):
-    from recsys.spark.saved import open_run, recommend
+    from recsys.spark.saved import ListRequest, open_spark_run, recommend
     from recsys.spark.table_files import read_table
 
-    saved = open_run(spark, runs["spark"])
+    saved = open_spark_run(spark, runs["spark"])
     users = read_table(spark, str(people), like=saved.users, columns=("user_id",))
-    plain = recommend(saved, 3, users=users)[0].toPandas()
+    plain = recommend(saved, ListRequest(3), users=users)[0].toPandas()
     best = plain[plain.user_id == "s-deep"].sort_values("rank").item_id.tolist()
-    ruled = recommend(saved, 3, users=users, rules=Rules(deny=(best[0],)))[0].toPandas()
+    ruled = recommend(saved, ListRequest(3, rules=Rules(deny=(best[0],))), users=users)[0].toPandas()
     ruled = ruled[ruled.user_id == "s-deep"].sort_values("rank")
     assert ruled.item_id.tolist()[:2] == best[1:]
     assert set(ruled.source) == {"segment:country+age_group"}
-    none = recommend(saved, 3, users=users, fallback=False)[0].toPandas()
+    none = recommend(saved, ListRequest(3, fallback=False), users=users)[0].toPandas()
     assert set(none.source) == {"als"}
 
 

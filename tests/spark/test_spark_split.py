@@ -84,11 +84,11 @@ def test_both_engines_aggregate_alike(spark, log, tmp_path, how):
 
 
 def test_the_split_survives_a_repartition(spark, log):
-    from recsys.spark.data.split import assign
+    from recsys.spark.data.split import assign_sides
 
     events = spark.createDataFrame(read_tables(log["events"]).events)
-    once, _ = assign(events, Fraction(test=0.2))
-    again, _ = assign(events.repartition(7, "item_id").sortWithinPartitions("value"), Fraction(test=0.2))
+    once, _ = assign_sides(events, Fraction(test=0.2))
+    again, _ = assign_sides(events.repartition(7, "item_id").sortWithinPartitions("value"), Fraction(test=0.2))
     order = ["user_id", "item_id", "timestamp", "value", "event", "side"]
     first, second = (frame.toPandas().sort_values(order, ignore_index=True) for frame in (once, again))
     pd.testing.assert_frame_equal(first[order], second[order])

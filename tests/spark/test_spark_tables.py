@@ -40,5 +40,5 @@ def test_a_row_of_two_lines_is_read_locally_and_stops_spark_with_the_way_out(spa
     path = tmp_path / "e.csv"
     path.write_text("user_id,item_id,value\n" + "a,b,1\n" * 60 + '"two\nlines",b,1\n')
     assert len(read_events(path)[0]) == 61
-    with pytest.raises(InputError, match=r"e\.csv: a quoted field goes over the end of a line.*engine = 'local'"):
+    with pytest.raises(InputError, match=r"e\.csv: a quoted field contains a line end.*engine = 'local'"):
         both(spark, path, tmp_path)

@@ -1,4 +1,4 @@
-"""Our own ALS on Spark against the definition in models/als.py, and the users that watch it."""
+"""Our own ALS on Spark against the definition in als/definition.py, and the users that validate it."""
 
 import numpy as np
 import pandas as pd
@@ -29,9 +29,10 @@ def pairs(spark, matrix, step=1):
 
 
 def fit(spark, matrix, place, **params):
-    from recsys.spark.training import als
+    from recsys.spark.training.als import fit_als
+    from recsys.spark.training.parameters import SparkALSParameters
 
-    model = als.fit(pairs(spark, matrix), matrix.shape[1], als.Params(**params), place)
+    model = fit_als(pairs(spark, matrix), matrix.shape[1], SparkALSParameters(**params), place)
     users = model.users.toPandas()
     x = np.full((matrix.shape[0], params["rank"]), np.nan)
     x[users["user"]] = np.stack(users["features"])
@@ -50,7 +51,7 @@ def test_many_sweeps_end_where_no_factor_can_move(spark, matrix, tmp_path):
     assert np.nanmax(residual(y, x, csr_array(matrix.T), objective)) < 2e-2
     assert curve.losses[-1] == pytest.approx(loss(x, y, matrix, objective), rel=1e-5)
     assert (np.diff(curve.losses) < 1e-3).all()
-    assert curve.watched == 0, "too few users to leave any out"
+    assert curve.validation_users == 0, "too few users to leave any out"
 
 
 def test_a_sweep_gains_what_exact_half_steps_gain(spark, matrix, tmp_path):
@@ -81,12 +82,13 @@ def test_explicit_values_end_where_no_factor_can_move(spark, matrix, tmp_path):
 
 
 def test_the_same_bits_again_and_from_other_orders(spark, matrix, tmp_path):
-    from recsys.spark.training import als
+    from recsys.spark.training.als import fit_als
+    from recsys.spark.training.parameters import SparkALSParameters
 
-    params = als.Params(rank=3, iterations=3)
+    params = SparkALSParameters(rank=3, iterations=3)
     turned = pairs(spark, matrix, step=-1)
     one, other = (
-        als.fit(frame, ITEMS, params, tmp_path / name) for name, frame in (("a", pairs(spark, matrix)), ("b", turned))
+        fit_als(frame, ITEMS, params, tmp_path / name) for name, frame in (("a", pairs(spark, matrix)), ("b", turned))
     )
     assert np.array_equal(one.items, other.items, equal_nan=True)
     assert one.curve == other.curve
@@ -95,12 +97,14 @@ def test_the_same_bits_again_and_from_other_orders(spark, matrix, tmp_path):
 
 
 def test_many_partial_sums_are_added_in_their_order(spark):
-    from recsys.spark.training.trainer import FEW, _added
+    from recsys.spark.training.trainer import MAX_DIRECT_SUMS, _sum_partitions
 
     rng = np.random.default_rng(2)
-    numbers = (rng.standard_normal((FEW + 9, 5)) * 10.0 ** rng.integers(-6, 7, (FEW + 9, 5))).astype(np.float32)
+    numbers = (
+        rng.standard_normal((MAX_DIRECT_SUMS + 9, 5)) * 10.0 ** rng.integers(-6, 7, (MAX_DIRECT_SUMS + 9, 5))
+    ).astype(np.float32)
     parts = spark.sparkContext.parallelize(range(len(numbers)), len(numbers))
-    found = [_added(parts.map(lambda place: (numbers[place], np.array([place]))))[0] for _ in range(3)]
+    found = [_sum_partitions(parts.map(lambda place: (numbers[place], np.array([place]))))[0] for _ in range(3)]
     groups = [numbers[start : start + 5] for start in range(0, len(numbers), 5)]
     expected = sum((sum(group[1:], group[0]) for group in groups[1:]), sum(groups[0][1:], groups[0][0]))
     for one in found:
@@ -108,26 +112,28 @@ def test_many_partial_sums_are_added_in_their_order(spark):
 
 
 def test_a_block_keeps_every_pair_and_divides_users_for_good():
-    from recsys.spark.training.blocks import Block
+    from recsys.spark.training.blocks import HistoryBlock
 
     rng = np.random.default_rng(0)
     cells = np.unique(rng.integers(0, 3000 * 50, 20000))
     user, item = (cells // 50).astype(np.int32), (cells % 50).astype(np.int32)
     value = rng.random(len(cells)).astype(np.float32)
     order = rng.permutation(len(cells))
-    block = Block.unpack(Block.of(user[order], item[order], value[order], 7).pack())
+    block = HistoryBlock.from_bytes(HistoryBlock.from_pairs(user[order], item[order], value[order], 7).to_bytes())
     again = np.repeat(block.users, np.diff(block.indptr))
     back = np.lexsort((block.items, again))
     for found, given in ((again, user), (block.items, item), (block.values, value)):
         assert np.array_equal(found[back], given)
 
     half = user < 1500
-    parts = [Block.of(user[side], item[side], value[side], 7).divide(7, 10) for side in (half, ~half)]
-    watched, teach = block.divide(7, 10)
+    parts = [
+        HistoryBlock.from_pairs(user[side], item[side], value[side], 7).split_users(7, 10) for side in (half, ~half)
+    ]
+    watched, teach = block.split_users(7, 10)
     assert sorted(watched.users) == sorted([*parts[0][0].users, *parts[1][0].users])
     assert sorted([*watched.users, *teach.users]) == np.unique(user).tolist()
     assert len(watched.users) == pytest.approx(300, rel=0.25)
-    assert block.divide(7, 0)[0].users.size == 0
+    assert block.split_users(7, 0)[0].users.size == 0
 
 
 @pytest.fixture
@@ -135,19 +141,19 @@ def few(monkeypatch):
     """Watch one user in five, from two on."""
     from recsys.spark.training import training_curve
 
-    monkeypatch.setattr(training_curve, "ONE_IN", 5)
-    monkeypatch.setattr(training_curve, "LEAST", 2)
+    monkeypatch.setattr(training_curve, "MIN_INTERVAL", 5)
+    monkeypatch.setattr(training_curve, "MIN_USERS", 2)
 
 
 def test_who_is_watched_teaches_nothing_until_the_sweeps_are_over(spark, matrix, tmp_path, few):
-    from recsys.spark.training.blocks import Block
+    from recsys.spark.training.blocks import HistoryBlock
 
     user, item = (part.astype(np.int32) for part in matrix.nonzero())
-    watched, _ = Block.of(user, item, matrix.data, 0).divide(0, 5)
+    watched, _ = HistoryBlock.from_pairs(user, item, matrix.data, 0).split_users(0, 5)
     others = matrix.toarray()
     others[watched.users] = 0
     _, y, curve = fit(spark, matrix, tmp_path / "all", rank=3, iterations=4)
-    assert 0 < curve.watched <= len(watched.users)
+    assert 0 < curve.validation_users <= len(watched.users)
     assert len(curve.quality) == 4
     assert all(0 <= value <= 1 for value in curve.quality)
     loss_of = Objective(alpha=10.0, reg=0.05)
@@ -162,18 +168,18 @@ def test_nobody_is_left_out_where_nobody_can_be_watched(spark, tmp_path, few):
     """Users of one like each: none of them has a pair to hide and a pair to keep."""
     one_each = csr_array((np.ones(40, np.float32), (np.arange(40), np.arange(40) % 8)), shape=(40, 8))
     x, y, curve = fit(spark, one_each, tmp_path / "als", rank=2, iterations=2)
-    assert curve.watched == 0
+    assert curve.validation_users == 0
     assert not np.isnan(x).any()
     assert curve.losses[-1] == pytest.approx(loss(x, y.astype(np.float64), one_each, Objective(10.0, 0.05)), rel=1e-4)
 
 
 def test_watching_is_ndcg_of_the_hidden_by_fold_in(matrix):
     """A loop over users: fold in what is seen, rank what is not, find what is hidden."""
-    from recsys.spark.training.als import Params
-    from recsys.spark.training.training_curve import HIDDEN, Watched, one_in
+    from recsys.spark.training.parameters import SparkALSParameters
+    from recsys.spark.training.training_curve import HIDDEN_SHARE, ValidationUsers, holdout_interval
 
-    params = Params(rank=3, alpha=2.0, reg=0.1)
-    watched = Watched.draw([(matrix.indptr, matrix.indices, matrix.data)], ITEMS, params)
+    params = SparkALSParameters(rank=3, alpha=2.0, reg=0.1)
+    watched = ValidationUsers.draw([(matrix.indptr, matrix.indices, matrix.data)], ITEMS, params)
     y = np.random.default_rng(1).standard_normal((ITEMS, 3)).astype(np.float32)
     y[0] = 0
     values = []
@@ -185,24 +191,26 @@ def test_watching_is_ndcg_of_the_hidden_by_fold_in(matrix):
         gains = [hidden[i] > 0 for i in order]
         ideal = sum(1 / np.log2(place + 2) for place in range(min(10, int((hidden > 0).sum()))))
         values.append(sum(gain / np.log2(place + 2) for place, gain in enumerate(gains)) / ideal)
-    assert watched.judge(y) == pytest.approx(np.mean(values), abs=1e-6)
+    assert watched.evaluate(y) == pytest.approx(np.mean(values), abs=1e-6)
     liked = (watched.seen.data > 0).sum() + watched.hidden.nnz
-    assert watched.hidden.nnz / liked == pytest.approx(HIDDEN, abs=0.08)
-    assert one_in(2999) == 0
-    assert one_in(3000) == 100
-    assert one_in(10**6) == 1000
+    assert watched.hidden.nnz / liked == pytest.approx(HIDDEN_SHARE, abs=0.08)
+    assert holdout_interval(2999) == 0
+    assert holdout_interval(3000) == 100
+    assert holdout_interval(10**6) == 1000
 
 
 def test_watching_explicit_values_is_their_error(matrix):
-    from recsys.spark.training.als import Params
-    from recsys.spark.training.training_curve import Watched
+    from recsys.spark.training.parameters import SparkALSParameters
+    from recsys.spark.training.training_curve import ValidationUsers
 
-    watched = Watched.draw([(matrix.indptr, matrix.indices, matrix.data)], ITEMS, Params(implicit=False, reg=0.2))
+    watched = ValidationUsers.draw(
+        [(matrix.indptr, matrix.indices, matrix.data)], ITEMS, SparkALSParameters(implicit=False, reg=0.2)
+    )
     y = np.random.default_rng(1).standard_normal((ITEMS, 2)).astype(np.float32)
     errors = []
-    for user in range(watched.users):
+    for user in range(watched.n_users):
         seen, hidden = (part[[user]].tocoo() for part in (watched.seen, watched.hidden))
         own = y[seen.coords[1]].astype(np.float64)
         x = np.linalg.solve(own.T @ own + 0.2 * len(own) * np.eye(2), own.T @ seen.data)
         errors.extend((hidden.data - y[hidden.coords[1]] @ x) ** 2)
-    assert watched.judge(y) == pytest.approx(np.sqrt(np.mean(errors)), rel=1e-4)
+    assert watched.evaluate(y) == pytest.approx(np.sqrt(np.mean(errors)), rel=1e-4)

@@ -46,13 +46,14 @@ def on_spark(raw, **tuning):
 
 @pytest.mark.parametrize("rule", ["time", "pairs"])
 def test_the_folds_are_those_of_the_local_path(spark, raw, rule):
-    from recsys.spark.tune import sides
+    from recsys.spark.tune import fold_conditions
 
     settings = config.parse_config(raw | {"seed": 4, "tune": {"rule": rule, "folds": 3, "share": 0.2}})
     table = pd.read_parquet(Path(raw["out"], "split", "train.parquet"))
     there = spark.createDataFrame(table)
     local = [fold.split for fold in make_folds(table, settings, "ndcg@10")]
-    for (known, tested), split in zip(sides(there, settings.tune, seed=4), local, strict=True):
+    conditions = fold_conditions(there, settings.tune, seed=4)
+    for (known, tested), split in zip(conditions, local, strict=True):
         for condition, own in ((known, split.train), (tested, split.test)):
             expected = set(zip(own.users.ids_of(own.user), own.items.ids_of(own.item), strict=True))
             found = there.where(condition).select("user_id", "item_id").collect()
@@ -61,11 +62,11 @@ def test_the_folds_are_those_of_the_local_path(spark, raw, rule):
 
 
 def test_windows_need_times(spark, raw):
-    from recsys.spark.tune import sides
+    from recsys.spark.tune import fold_conditions
 
     there = spark.createDataFrame([("u", "i", 1.0, -1)], ["user_id", "item_id", "value", "timestamp"])
     with pytest.raises(InputError, match="needs events with timestamps"):
-        sides(there, TuneSettings(rule="time"), seed=0)
+        fold_conditions(there, TuneSettings(rule="time"), seed=0)
 
 
 class Fixed(Recommender):
@@ -87,17 +88,17 @@ class Fixed(Recommender):
 def test_a_setting_is_worth_what_it_is_on_the_local_path(spark, raw, tmp_path, monkeypatch):
     from pyspark.sql import functions as F
 
-    from recsys.spark.training import als
-    from recsys.spark.tune import judges
+    from recsys.spark import tune as spark_tune
+    from recsys.spark.training.trainer import FittedALS
 
     def fit(train, candidates, params, work):
         users = train.select("user").distinct().withColumn("features", F.array(F.lit(1.0).cast("float")))
-        return als.Model(users, np.sin(np.arange(candidates), dtype=np.float32)[:, None])
+        return FittedALS(users, np.sin(np.arange(candidates), dtype=np.float32)[:, None])
 
-    monkeypatch.setattr(als, "fit", fit)
+    monkeypatch.setattr(spark_tune, "fit_als", fit)
     table = pd.read_parquet(Path(raw["out"], "split", "train.parquet"))
     settings = on_spark(raw)
-    with judges(settings, "als", "ndcg@10", tmp_path) as found:
+    with spark_tune.fold_judges(settings, "als", "ndcg@10", tmp_path) as found:
         values = [judge(settings) for judge in found]
     expected = [
         np.nanmean(

@@ -8,7 +8,7 @@ memory. "007" stays "007": ids become integers only if all of them are canonical
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -182,7 +182,7 @@ def scan_log(events: Any, reading: ReadSettings | None = None) -> Iterator[pd.Da
     source, reading, _ = _locate(events, reading or ReadSettings())
     name = str(source) if isinstance(source, Source) else EVENTS.name
     for chunk in _read_source(source, name, reading, False):
-        _require_columns(chunk, reading)
+        require_columns(chunk.table.columns, reading, chunk.source)
         yield chunk.table
 
 
@@ -238,7 +238,7 @@ def _append_chunks(
     refusals = Refusals()
     time_counts = np.zeros(3, dtype=np.int64)
     for chunk in _prefetch(_read_source(source, name, reading, all_columns)):
-        _require_columns(chunk, reading)
+        require_columns(chunk.table.columns, reading, chunk.source)
         if TIME in chunk.table and reading.time_unit is None:
             time_counts += count_times(chunk.table[TIME])
             if unit == "iso" and time_counts[0]:
@@ -274,14 +274,17 @@ def _prefetch(chunks: Iterator[RawChunk]) -> Iterator[RawChunk]:
             yield chunk
 
 
-def _require_columns(chunk: RawChunk, reading: ReadSettings) -> None:
-    EVENTS.require(chunk.table.columns, chunk.source)
-    for column in reading.columns:
-        if column not in chunk.table:
-            raise InputError(
-                f"{chunk.source}: [data.columns] maps {column} to '{reading.columns[column]}',"
-                " but there is no such column."
-            )
+def require_columns(columns: Collection[str], reading: ReadSettings, where: str) -> None:
+    """Raise InputError unless the events have the columns they need and those that the settings map.
+
+    Args:
+        columns: those of ours that the source has.
+        where: the source, for the message.
+    """
+    EVENTS.require(columns, where)
+    for column, source_name in reading.columns.items():
+        if column not in columns:
+            raise InputError(f"{where}: [data.columns] maps {column} to '{source_name}', but there is no such column.")
 
 
 def read_attributes(source: Any, kind: TableSchema, reading: ReadSettings, refusals: Refusals) -> pd.DataFrame:

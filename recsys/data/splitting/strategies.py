@@ -220,10 +220,7 @@ def _hold_out_users(events: pd.DataFrame, rule: HeldOutUsers) -> np.ndarray:
 
 def _require_times(events: pd.DataFrame, rule: AnyRule) -> np.ndarray:
     if TIME not in events:
-        raise InputError(
-            f"rule = '{rule.rule}' needs timestamps and the events have none."
-            " Map a column to `timestamp` under [data.columns], or use rule = 'fraction'."
-        )
+        raise InputError(missing_times_message(rule))
     return events[TIME].to_numpy()
 
 
@@ -252,6 +249,14 @@ def _run_bounds(change: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     starts = np.append(0, np.flatnonzero(change) + 1)
     lengths = np.diff(np.append(starts, len(change) + 1))
     return np.repeat(starts, lengths), np.repeat(lengths, lengths)
+
+
+def missing_times_message(rule: AnyRule) -> str:
+    """Return the message for a rule that needs timestamps, and events without them."""
+    return (
+        f"rule = '{rule.rule}' needs timestamps and the events have none."
+        " Map a column to `timestamp` under [data.columns], or use rule = 'fraction'."
+    )
 
 
 def empty_side_message(part: str, events: int, rule: AnyRule, span: tuple[float, float] | None) -> str:

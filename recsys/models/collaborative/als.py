@@ -9,6 +9,7 @@ from pydantic.dataclasses import dataclass
 from scipy.sparse import csr_array, csr_matrix
 
 from recsys import linalg
+from recsys.als import solvers
 from recsys.als.definition import Objective, start, systems
 from recsys.als.parameters import ALSParameters
 from recsys.errors import InputError
@@ -106,7 +107,7 @@ class ALS(ALSParameters, Recommender):
             raise InputError("some item factors are not finite: the training diverged. Raise `reg`, or lower `alpha`.")
         self.item_factors_ = np.where(known[:, None], item_factors, 0).astype(np.float32)
         self.known_ = known.astype(bool)
-        self.spread_, self.axes_ = linalg.principal_axes(self.item_factors_.astype(np.float64))
+        self.spread_, self.axes_ = solvers.principal_axes(self.item_factors_.astype(np.float64))
         return self
 
     def _fit_kernel(self, matrix: csr_array) -> np.ndarray:
@@ -114,12 +115,12 @@ class ALS(ALSParameters, Recommender):
         y = start(matrix.shape[1], self.rank, self.seed).astype(np.float32)
         x = np.zeros((matrix.shape[0], self.rank), dtype=np.float32)
         warm, self.losses_ = self.solver == "cg", np.empty(self.iterations)
-        y_axes = linalg.principal_axes(y)
+        y_axes = solvers.principal_axes(y)
         for sweep in range(self.iterations):
             x = half_step(matrix, y, self.objective, y_axes, x if warm else None)
-            x_axes = linalg.principal_axes(x)
+            x_axes = solvers.principal_axes(x)
             y = half_step(by_item, x, self.objective, x_axes, y if warm else None)
-            y_axes = linalg.principal_axes(y)
+            y_axes = solvers.principal_axes(y)
             self.losses_[sweep] = loss(x, y, matrix, self.objective, (x_axes, y_axes))
         return y
 
@@ -147,15 +148,17 @@ def half_step(
     matrix: csr_array,
     fixed: np.ndarray,
     objective: Objective,
-    axes: linalg.Axes | None = None,
-    near: np.ndarray | None = None,
+    axes: solvers.Axes | None = None,
+    initial: np.ndarray | None = None,
 ) -> np.ndarray:
     """Return [rows, rank] in the dtype of ``fixed``: ``als.definition.half_step``, compiled and in parallel.
 
-    ``axes``: those of ``fixed``, where the caller has them already. ``near``: where conjugate gradients start, as in
-    :func:`linalg.implicit_rows`; None solves exactly.
+    ``axes``: those of ``fixed``, where the caller has them already. ``initial``: where conjugate gradients start, as in
+    :func:`solvers.implicit_rows`; None solves exactly.
     """
-    return linalg.implicit_rows(linalg.arrays(matrix), fixed, objective.alpha, objective.penalty(matrix), axes, near)
+    return solvers.implicit_rows(
+        linalg.arrays(matrix), fixed, objective.alpha, objective.penalty(matrix), axes, initial
+    )
 
 
 def loss(
@@ -163,14 +166,14 @@ def loss(
     y: np.ndarray,
     matrix: csr_array,
     objective: Objective,
-    axes: tuple[linalg.Axes, linalg.Axes] | None = None,
+    axes: tuple[solvers.Axes, solvers.Axes] | None = None,
 ) -> float:
     """Return ``als.definition.loss`` without the dense matrix: what is not stored is in the two Gram matrices.
 
     ``axes``: those of x and y, where the caller has them already.
     """
-    (a, left), (b, right) = axes or (linalg.principal_axes(x), linalg.principal_axes(y))
+    (a, left), (b, right) = axes or (solvers.principal_axes(x), solvers.principal_axes(y))
     fit = a @ (left.T @ right) ** 2 @ b  # the trace of XᵀX·YᵀY
-    fit += linalg.stored_loss(*linalg.arrays(matrix), x, y, objective.alpha)
+    fit += solvers.stored_loss(*linalg.arrays(matrix), x, y, objective.alpha)
     sides = ((matrix, x), (matrix.T.tocsr(), y))
     return float(fit + sum(objective.penalty(own) @ (side.astype(np.float64) ** 2).sum(axis=1) for own, side in sides))

@@ -1,4 +1,6 @@
-"""What a split did, counted by Spark: the keys of ``data.audit``, and the facts of the data card."""
+"""Counts of a log and of its split on Spark: the numbers of the data card, and the keys of
+``split.json``.
+"""
 
 from __future__ import annotations
 
@@ -18,18 +20,20 @@ from recsys.schema import ITEM, TIME, USER, VALUE
 
 
 def card(events: DataFrame, refusals: Refusals, tables: dict[str, int]) -> dict[str, Any]:
-    """Return the data card, as ``data.card.data_card``; the driver holds one count an item."""
+    """Return the data card, as the local engine does; the driver holds one count per item."""
     per_item = events.groupBy(ITEM).count().select("count").toPandas()["count"].to_numpy()
     per_user = events.groupBy(USER).count().groupBy("count").agg(F.count(F.lit(1)).alias("users"))
     histogram = per_user.orderBy("count").toPandas()
-    days, span = None, None
+    days = None
+    span = None
     if TIME in events.columns:
-        ends = events.agg(F.min(TIME), F.max(TIME)).first()
-        span = [to_iso(ends[0]), to_iso(ends[1])]
+        first, last = events.agg(F.min(TIME), F.max(TIME)).first()
+        span = [to_iso(first), to_iso(last)]
         days = np.sort(events.select(F.floor(F.col(TIME) / DAY).alias("day")).distinct().toPandas()["day"].to_numpy())
-    rows = events.repartition(USER, ITEM).groupBy(*events.columns).count()  # moved once, for both counts
-    of_pairs = rows.groupBy(USER, ITEM).agg(F.count(F.lit(1)).alias("rows"))
-    pairs, distinct = of_pairs.agg(F.count(F.lit(1)), F.sum("rows")).first()
+    # One shuffle serves both counts: of distinct rows, and of distinct pairs.
+    rows = events.repartition(USER, ITEM).groupBy(*events.columns).count()
+    pair_counts = rows.groupBy(USER, ITEM).agg(F.count(F.lit(1)).alias("rows"))
+    pairs, distinct = pair_counts.agg(F.count(F.lit(1)), F.sum("rows")).first()
     counts = CardCounts(
         pairs=pairs,
         distinct=distinct,
@@ -44,9 +48,11 @@ def card(events: DataFrame, refusals: Refusals, tables: dict[str, int]) -> dict[
 
 
 @dataclass(frozen=True)
-class Part:
-    """A part of a split. ``about``: what split.json says of it. Of its events: how many, the mean value, and the times
-    of the first and the last (NaN without times).
+class PartCounts:
+    """Counts of one part of a split.
+
+    ``about``: its entry in split.json. ``rows``: number of events. ``mean``: their mean value.
+    ``first``, ``last``: times of the first and the last event, NaN without times.
     """
 
     about: dict[str, Any]
@@ -56,65 +62,91 @@ class Part:
     last: float
 
 
-def describe_part(rows: DataFrame, pairs: DataFrame) -> Part:
-    """Count events, (user, item) pairs, users and items of one part; ``rows``: raw events, ``pairs``: prepared."""
+def describe_part(rows: DataFrame, pairs: DataFrame) -> PartCounts:
+    """Count the events, pairs, users and items of one part.
+
+    Args:
+        rows: raw events.
+        pairs: prepared (user, item, value), one row per pair.
+    """
     timed = TIME in rows.columns
     count, mean, *span = rows.agg(
         F.count(F.lit(1)), F.avg(VALUE), *((F.min(TIME), F.max(TIME)) if timed else ())
     ).first()
     users, n = pairs.groupBy("user").count().agg(F.count(F.lit(1)), F.sum("count")).first()
-    about = {"rows": count, "pairs": n or 0, "users": users, "items": pairs.select("item").distinct().count()}
+    about = {
+        "rows": count,
+        "pairs": n or 0,
+        "users": users,
+        "items": pairs.select("item").distinct().count(),
+    }
     first, last = span if timed else (math.nan, math.nan)
-    return Part(about | ({"from": to_iso(first), "to": to_iso(last)} if timed else {}), count, mean, first, last)
+    return PartCounts(
+        about | ({"from": to_iso(first), "to": to_iso(last)} if timed else {}),
+        count,
+        mean,
+        first,
+        last,
+    )
 
 
 def describe_overlap(
     pairs: tuple[DataFrame, DataFrame, DataFrame],
     rows: tuple[DataFrame, DataFrame, DataFrame],
-    shown: tuple[Part, Part, Part],
-    outside: DataFrame,
+    counts: tuple[PartCounts, PartCounts, PartCounts],
+    other_items: DataFrame,
 ) -> dict[str, Any]:
-    """Return what the tested part shares with what is known, as ``data.audit.describe_overlap`` defines the keys.
+    """Return what test shares with train and history; the local ``describe_overlap`` defines the
+    keys.
 
-    ``pairs``, ``rows``, ``shown``: train, history and test, as prepared pairs, as raw events, and counted. ``outside``:
-    (item_id, row) of the items that are no candidates.
+    Args:
+        pairs, rows, counts: train, history and test, as prepared pairs, as raw events, and counted.
+        other_items: (item_id, row) of the items that are no candidates.
     """
     train, history, test = pairs
     train_rows, history_rows, test_rows = rows
-    of_train, of_history, of_test = shown
+    train_counts, history_counts, test_counts = counts
     timed = TIME in test_rows.columns
-    early = test_rows.where(F.col(TIME) < of_train.last).count() if of_test.first < of_train.last else 0
-    outside_items = outside.count()
-    outside_rows = test_rows.join(F.broadcast(outside), ITEM, "left_semi").count() if outside_items else 0
+    early_rows = 0
+    if test_counts.first < train_counts.last:
+        early_rows = test_rows.where(F.col(TIME) < train_counts.last).count()
+    n_other_items = other_items.count()
+    other_rows = 0
+    if n_other_items:
+        other_rows = test_rows.join(F.broadcast(other_items), ITEM, "left_semi").count()
     repeated = history.join(test.select("user", "item"), ["user", "item"], "left_semi").count()
-    key = [USER, ITEM, *([TIME] if timed else [])]
-    apart = of_test.first > of_history.last  # in time: no row can be in both
-    known = history_rows.select(key).distinct()
-    shared = test_rows.join(known, key, "left_semi").count() if repeated and not apart else 0
+    shared = 0
+    # If test begins after the history ends, no event can be in both.
+    if repeated and not test_counts.first > history_counts.last:
+        key = [USER, ITEM, TIME] if timed else [USER, ITEM]
+        shared = test_rows.join(history_rows.select(key).distinct(), key, "left_semi").count()
     return {
         "shared_rows": shared,
         "repeated_pairs": repeated,
-        "test_rows_before_train_end": early / of_test.rows if timed else None,
-        "test_users": _warm(test, history, "user"),
-        "test_items": _warm(test, train, "item"),
+        "test_rows_before_train_end": early_rows / test_counts.rows if timed else None,
+        "test_users": _count_warm(test, history, "user"),
+        "test_items": _count_warm(test, train, "item"),
         "test_outside_candidates": {
-            "items": outside_items,
-            "rows": outside_rows,
-            "share_of_rows": outside_rows / of_test.rows,
+            "items": n_other_items,
+            "rows": other_rows,
+            "share_of_rows": other_rows / test_counts.rows,
         },
-        "drift": _drift(train_rows, test_rows, [of_train.mean, of_test.mean]),
+        "drift": _drift(train_rows, test_rows, [train_counts.mean, test_counts.mean]),
     }
 
 
-def _warm(test: DataFrame, known: DataFrame, column: str) -> dict[str, int]:
-    """Return how many of test's users, or items, are known, and how many are not."""
-    there = known.select(column).distinct().withColumn("warm", F.lit(1))
-    both = test.select(column).distinct().join(there, column, "left")
-    warm, everyone = both.agg(F.count("warm"), F.count(F.lit(1))).first()
-    return {"warm": warm, "cold": everyone - warm}
+def _count_warm(test: DataFrame, history: DataFrame, column: str) -> dict[str, int]:
+    """Return the number of test's users, or items, that are in ``history`` (warm), and of those
+    that are not (cold).
+    """
+    marked = history.select(column).distinct().withColumn("warm", F.lit(1))
+    joined = test.select(column).distinct().join(marked, column, "left")
+    warm, total = joined.agg(F.count("warm"), F.count(F.lit(1))).first()
+    return {"warm": warm, "cold": total - warm}
 
 
 def _drift(train: DataFrame, test: DataFrame, means: list[float]) -> dict[str, Any]:
-    counts = [part.groupBy(ITEM).agg(F.count(F.lit(1)).alias(name)) for part, name in ((train, "a"), (test, "b"))]
-    both = counts[0].join(counts[1], ITEM, "full_outer").fillna(0, ["a", "b"]).toPandas()
-    return describe_drift(both["a"].to_numpy(), both["b"].to_numpy(), means)
+    train_counts = train.groupBy(ITEM).agg(F.count(F.lit(1)).alias("train"))
+    test_counts = test.groupBy(ITEM).agg(F.count(F.lit(1)).alias("test"))
+    counts = train_counts.join(test_counts, ITEM, "full_outer").fillna(0, ["train", "test"]).toPandas()
+    return describe_drift(counts["train"].to_numpy(), counts["test"].to_numpy(), means)

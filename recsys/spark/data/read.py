@@ -1,4 +1,6 @@
-"""Files -> checked events on Spark: the rules of ``data.validate``, run on batches of rows by the executors."""
+"""Read events on Spark and check them: executors apply the rules of the local reader to batches of
+rows.
+"""
 
 from __future__ import annotations
 
@@ -20,22 +22,44 @@ from recsys.config import DataSettings
 from recsys.data.reading import movielens
 from recsys.data.reading.columnar import column_to_series, parse_finite_numbers
 from recsys.data.reading.files import Source, read_header
-from recsys.data.reading.read import Refusals, check_refused_share, read_attributes
+from recsys.data.reading.read import (
+    Refusals,
+    check_refused_share,
+    read_attributes,
+    require_columns,
+)
 from recsys.data.reading.read_settings import ReadSettings
-from recsys.data.reading.validate import LATEST, REASONS, check_events, count_times, guess_time_unit, reason_code
+from recsys.data.reading.validate import (
+    LATEST,
+    REASONS,
+    check_events,
+    count_times,
+    guess_time_unit,
+    reason_code,
+)
 from recsys.errors import InputError
-from recsys.schema import CANONICAL_INT, EVENT, EVENTS, ITEM, ITEMS, TIME, USER, USERS, VALUE
+from recsys.schema import CANONICAL_INT, EVENT, ITEM, ITEMS, TIME, USER, USERS, VALUE
 
-CORRUPT, WHY, TEXT = "_corrupt", "why", "text"
-SAMPLE = 1_000
-"""Refused rows written out; all are counted."""
+CORRUPT = "_corrupt"
+"""Column that holds a row which does not parse, as text."""
+
+REASON = "reason"
+"""Column of the refusal code; 0 = accepted."""
+
+TEXT = "text"
+"""Column of a refused row as text."""
+
+MAX_REFUSED_ROWS = 1_000
+"""Number of refused rows that are written out; all are counted."""
 
 
 @dataclass(frozen=True)
-class Tables:
-    """``events``: checked, one kind of id; ``items``: the ids of the items table, or None; ``refusals``: counted.
+class SparkTables:
+    """The tables of a run.
 
-    ``item_table``, ``user_table``: the tables themselves, which the driver reads, with ids as they came.
+    ``events``: checked, ids of one type. ``items``: (item_id) of the items table, with the type of
+    the events' ids, or None. ``refusals``: refused rows, counted by reason. ``item_table``,
+    ``user_table``: the tables on the driver, with ids as they are in the file.
     """
 
     events: DataFrame
@@ -45,34 +69,37 @@ class Tables:
     user_table: pd.DataFrame | None = None
 
 
-def read_tables(spark: SparkSession, data: DataSettings, work: Path) -> Tables:
-    """Read, check and settle the kind of the ids; the result is on disk under ``work``, so nothing is read twice.
+def read_tables(spark: SparkSession, data: DataSettings, work: Path) -> SparkTables:
+    """Read and check a log, and choose the type of its ids.
+
+    The checked rows are written under ``work``, so the source is read only once.
 
     Raises:
-        InputError: a file is missing, empty, damaged or of another layout, or too many rows are bad.
+        InputError: a file is missing, empty, damaged or has another layout, or too many rows are
+            refused.
     """
     source, reading = _source(data)
     try:
-        raw = _raw(spark, source, reading)
-        unit = reading.time_unit or _unit(raw, source)
-        broken = "not a JSON object" if _kind(source, reading) == "jsonl" else "wrong column count"
-        checked = raw.mapInArrow(_checker(unit, broken), _checked_schema(raw))
+        raw = _read_raw(spark, source, reading)
+        unit = reading.time_unit or _time_unit(raw, source)
+        broken = "not a JSON object" if _file_format(source, reading) == "jsonl" else "wrong column count"
+        checked = raw.mapInArrow(_check_batches(unit, broken), _checked_schema(raw))
         checked.write.parquet(str(work / "checked"))
         checked = spark.read.parquet(str(work / "checked"))
-        refusals = _refusals(checked, source)
+        refusals = _count_refusals(checked, source)
         check_refused_share(source, refusals, reading)
-        accepted = checked.where(F.col(WHY) == 0).drop(WHY, TEXT)
-        item_table, user_table = _attributes(data, refusals)
+        accepted = checked.where(F.col(REASON) == 0).drop(REASON, TEXT)
+        item_table, user_table = _read_attributes(data, refusals)
         items = None if item_table is None else spark.createDataFrame(item_table[[ITEM]])
-        accepted, items = _one_kind(accepted, items)
+        accepted, items = _unify_id_types(accepted, items)
     except PySparkException as error:
         raise InputError(f"{source}: Spark cannot read it: {str(error).splitlines()[0]}") from error
-    return Tables(accepted, items, refusals, item_table, user_table)
+    return SparkTables(accepted, items, refusals, item_table, user_table)
 
 
 def raw_events(spark: SparkSession, data: DataSettings) -> DataFrame:
-    """Return the events as they stand in their file, unchecked, under our column names."""
-    return _raw(spark, *_source(data))
+    """Return the events as they are in their file, unchecked, under our column names."""
+    return _read_raw(spark, *_source(data))
 
 
 def _source(data: DataSettings) -> tuple[Source, ReadSettings]:
@@ -85,32 +112,34 @@ def _source(data: DataSettings) -> tuple[Source, ReadSettings]:
     return source, reading
 
 
-def _kind(source: Source, reading: ReadSettings) -> str:
+def _file_format(source: Source, reading: ReadSettings) -> str:
     return source.format() if reading.format == "auto" else reading.format
 
 
-def _raw(spark: SparkSession, source: Source, reading: ReadSettings) -> DataFrame:
-    """Return the columns that exist, renamed to ours; text files give text, and rows that do not parse ``_corrupt``."""
-    kind = _kind(source, reading)
-    wanted = {column: reading.columns.get(column, column) for column in (USER, ITEM, VALUE, TIME, EVENT)}
+def _read_raw(spark: SparkSession, source: Source, reading: ReadSettings) -> DataFrame:
+    """Return the columns that exist, under our names, and the column :data:`CORRUPT`. Text files
+    give text.
+    """
+    file_format = _file_format(source, reading)
+    source_names = {column: reading.columns.get(column, column) for column in (USER, ITEM, VALUE, TIME, EVENT)}
     path = str(source.path)
-    if kind == "parquet":
+    if file_format == "parquet":
         try:
-            found = spark.read.parquet(path)
+            table = spark.read.parquet(path)
         except Py4JJavaError as error:  # a damaged footer is no PySparkException
-            why = str(error.java_exception.getMessage()).partition("\n")[0]
-            raise InputError(f"{source}: not a readable Parquet file or folder: {why}") from error
-        names = found.columns
-    elif kind == "jsonl":
-        schema = T.StructType([T.StructField(name, T.StringType()) for name in [*wanted.values(), CORRUPT]])
-        found = spark.read.schema(schema).json(path, columnNameOfCorruptRecord=CORRUPT, encoding=reading.encoding)
-        present = found.agg(*(F.max(F.col(name).isNotNull()).alias(name) for name in wanted.values())).first()
-        names = [name for name in wanted.values() if present and present[name]]
+            cause = str(error.java_exception.getMessage()).partition("\n")[0]
+            raise InputError(f"{source}: not a readable Parquet file or folder: {cause}") from error
+        names = table.columns
+    elif file_format == "jsonl":
+        schema = T.StructType([T.StructField(name, T.StringType()) for name in [*source_names.values(), CORRUPT]])
+        table = spark.read.schema(schema).json(path, columnNameOfCorruptRecord=CORRUPT, encoding=reading.encoding)
+        has_value = table.agg(*(F.max(F.col(name).isNotNull()).alias(name) for name in source_names.values())).first()
+        names = [name for name in source_names.values() if has_value and has_value[name]]
     else:
-        delimiter = reading.delimiter or ("\t" if kind == "tsv" else ",")
-        names, skip = read_header(source, delimiter, wanted, reading)
+        delimiter = reading.delimiter or ("\t" if file_format == "tsv" else ",")
+        names, skip = read_header(source, delimiter, source_names, reading)
         schema = T.StructType([T.StructField(name, T.StringType()) for name in [*names, CORRUPT]])
-        found = spark.read.schema(schema).csv(
+        table = spark.read.schema(schema).csv(
             path,
             header=bool(skip),
             sep=delimiter,
@@ -118,53 +147,52 @@ def _raw(spark: SparkSession, source: Source, reading: ReadSettings) -> DataFram
             encoding=reading.encoding,
             columnNameOfCorruptRecord=CORRUPT,
         )
-    columns = [F.col(f"`{theirs}`").alias(ours) for ours, theirs in wanted.items() if theirs in names]
-    EVENTS.require([ours for ours, theirs in wanted.items() if theirs in names], str(source))
-    for ours, theirs in reading.columns.items():
-        if theirs not in names:
-            raise InputError(f"{source}: [data.columns] maps {ours} to '{theirs}', but there is no such column.")
-    corrupt = F.col(CORRUPT) if CORRUPT in found.columns else F.lit(None).cast("string").alias(CORRUPT)
-    return _plain(found.select(*columns, corrupt), source)
+    columns = {column: name for column, name in source_names.items() if name in names}
+    require_columns(columns, reading, str(source))
+    corrupt = F.col(CORRUPT) if CORRUPT in table.columns else F.lit(None).cast("string").alias(CORRUPT)
+    renamed = table.select(*(F.col(f"`{name}`").alias(column) for column, name in columns.items()), corrupt)
+    _require_types(renamed, source)
+    return renamed
 
 
-def _plain(frame: DataFrame, source: Source) -> DataFrame:
+def _require_types(frame: DataFrame, source: Source) -> None:
     """Raise InputError unless ids are text or integers, and values and times can be numbers."""
-    whole = T.ByteType | T.ShortType | T.IntegerType | T.LongType
-    real = whole | T.StringType | T.FloatType | T.DoubleType | T.DecimalType
+    integer = T.ByteType | T.ShortType | T.IntegerType | T.LongType
+    real = integer | T.StringType | T.FloatType | T.DoubleType | T.DecimalType
     moment = T.TimestampType | T.TimestampNTZType | T.DateType
-    wanted: dict[str, tuple[Any, str]] = {
-        USER: (T.StringType | whole, "ids must be text or integers"),
-        ITEM: (T.StringType | whole, "ids must be text or integers"),
+    rules: dict[str, tuple[Any, str]] = {
+        USER: (T.StringType | integer, "ids must be text or integers"),
+        ITEM: (T.StringType | integer, "ids must be text or integers"),
         VALUE: (real | T.BooleanType, "it must be a number"),
         TIME: (real | moment, "it must be a number or a time"),
     }
-    for column, (kinds, rule) in wanted.items():
+    for column, (types, rule) in rules.items():
         kind = frame.schema[column].dataType if column in frame.columns else None
-        if kind is not None and not isinstance(kind, kinds):
+        if kind is not None and not isinstance(kind, types):
             raise InputError(f"{source}: column '{column}' has type {kind.simpleString()}: {rule}.")
-    return frame
 
 
-def _unit(raw: DataFrame, source: Source) -> Any:
-    """Return the unit of the times, by the rule of the local reader, from counts over all batches."""
+def _time_unit(raw: DataFrame, source: Source) -> Any:
+    """Return the unit of the times, by the rule of the local reader: guessed from counts over all
+    batches.
+    """
     if TIME not in raw.columns:
         return None
     if isinstance(raw.schema[TIME].dataType, T.NumericType):  # no text to look at: Spark can count
         time = F.col(TIME).cast("double")
         number = time.isNotNull() & ~F.isnan(time)
-        late = F.coalesce(number & (time >= LATEST), F.lit(False))
-        counts = raw.select(*(F.count_if(which).alias(name) for name, which in (("found", number), ("late", late))))
-        found, beyond = counts.first() or (0, 0)
-        return guess_time_unit([found, beyond, 0], str(source))
+        too_late = F.coalesce(number & (time >= LATEST), F.lit(False))
+        row = raw.select(F.count_if(number), F.count_if(too_late)).first()
+        return guess_time_unit([*(row or (0, 0)), 0], str(source))
 
     def count(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         total = np.zeros(3, dtype=np.int64)
         for batch in batches:
             total += count_times(_series(batch, TIME, as_numbers=True))
-        yield pa.RecordBatch.from_arrays([pa.array([n]) for n in total], names=["found", "late", "other"])
+        yield pa.RecordBatch.from_arrays([pa.array([n]) for n in total], names=["numbers", "too_late", "texts"])
 
-    counts = raw.select(TIME).mapInArrow(count, "found long, late long, other long")
-    row = counts.agg(F.sum("found"), F.sum("late"), F.sum("other")).first()
+    counts = raw.select(TIME).mapInArrow(count, "numbers long, too_late long, texts long")
+    row = counts.agg(F.sum("numbers"), F.sum("too_late"), F.sum("texts")).first()
     return guess_time_unit([number or 0 for number in row], str(source)) if row else None
 
 
@@ -174,26 +202,33 @@ def _checked_schema(raw: DataFrame) -> T.StructType:
         fields.append(T.StructField(TIME, T.DoubleType()))
     if EVENT in raw.columns:
         fields.append(T.StructField(EVENT, T.StringType()))
-    return T.StructType([*fields, T.StructField(WHY, T.ByteType()), T.StructField(TEXT, T.StringType())])
+    return T.StructType([*fields, T.StructField(REASON, T.ByteType()), T.StructField(TEXT, T.StringType())])
 
 
-def _checker(unit: Any, broken_reason: str) -> Any:
-    """Return the function that checks batches: ids pass through as they are, and only bad rows become text."""
+def _check_batches(unit: Any, broken_reason: str) -> Any:
+    """Return the function that checks batches: ids stay as they are, and only refused rows become
+    text.
+    """
 
     def check(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             names = [name for name in batch.schema.names if name != CORRUPT]
             as_numbers = {VALUE} if unit == "iso" else {VALUE, TIME}
             frame = pd.DataFrame({name: _series(batch, name, as_numbers=name in as_numbers) for name in names})
-            events, why = check_events(frame, unit)
+            events, reason = check_events(frame, unit)
             broken = batch.column(CORRUPT).is_valid().to_numpy(zero_copy_only=False)
-            why[broken] = reason_code(broken_reason)
-            columns = {USER: batch.column(USER), ITEM: batch.column(ITEM), VALUE: pa.array(events[VALUE].to_numpy())}
+            reason[broken] = reason_code(broken_reason)
+            columns = {
+                USER: batch.column(USER),
+                ITEM: batch.column(ITEM),
+                VALUE: pa.array(events[VALUE].to_numpy()),
+            }
             if TIME in events:
-                columns[TIME] = pa.array(np.where(why > 0, 0.0, events[TIME].to_numpy()))
+                columns[TIME] = pa.array(np.where(reason > 0, 0.0, events[TIME].to_numpy()))
             if EVENT in events:
                 columns[EVENT] = pa.Array.from_pandas(events[EVENT]).cast(pa.string())
-            columns |= {WHY: pa.array(why.astype(np.int8)), TEXT: _text(batch, names, why > 0)}
+            columns[REASON] = pa.array(reason.astype(np.int8))
+            columns[TEXT] = _refused_text(batch, names, reason > 0)
             yield pa.RecordBatch.from_pydict(columns)
 
     return check
@@ -204,47 +239,54 @@ def _series(batch: pa.RecordBatch, name: str, *, as_numbers: bool) -> pd.Series:
     return column_to_series(parse_finite_numbers(column) if as_numbers else column, name, "the log")
 
 
-def _text(batch: pa.RecordBatch, names: list[str], bad: np.ndarray) -> pa.Array:
-    """Return the bad rows as they stood, or as well as that is known, and null for all others."""
-    if not bad.any():
+def _refused_text(batch: pa.RecordBatch, names: list[str], refused: np.ndarray) -> pa.Array:
+    """Return refused rows as text, null for all others: the line itself if it did not parse, else
+    its columns.
+    """
+    if not refused.any():
         return pa.nulls(batch.num_rows, pa.string())
     text = np.full(batch.num_rows, None, dtype=object)
-    rows = batch.select(names).take(pa.array(np.flatnonzero(bad))).to_pandas()
-    whole = rows.astype(str).agg(",".join, axis=1)
-    stood = batch.column(CORRUPT).take(pa.array(np.flatnonzero(bad))).to_pandas()
-    text[bad] = stood.where(stood.notna(), whole)
+    rows = pa.array(np.flatnonzero(refused))
+    columns = batch.select(names).take(rows).to_pandas().astype(str).agg(",".join, axis=1)
+    lines = batch.column(CORRUPT).take(rows).to_pandas()
+    text[refused] = lines.where(lines.notna(), columns)
     return pa.array(text, pa.string())
 
 
 def _require_rows_on_lines(checked: DataFrame, source: Source) -> None:
-    """Raise InputError when a row has half of a quoted field: Spark cuts files into pieces at line ends, whole or not.
+    """Raise InputError if a row holds one half of a quoted field.
 
-    The local reader accepts a line end between quotes; here it would make two broken rows of a good one.
+    The local reader accepts a line end between quotes. Spark splits files at line ends, which
+    would make two broken rows of a good one.
     """
     quotes = F.length(TEXT) - F.length(F.replace(F.col(TEXT), F.lit('"'), F.lit("")))
-    half = checked.where((F.col(WHY) == reason_code("wrong column count")) & (quotes % 2 == 1)).select(TEXT).first()
+    half = checked.where((F.col(REASON) == reason_code("wrong column count")) & (quotes % 2 == 1)).select(TEXT).first()
     if half:
         raise InputError(
-            f"{source}: a quoted field goes over the end of a line, or is never closed: {half[0][:80]!r}. Spark reads"
-            " rows of one line: use engine = 'local', or write the table as Parquet."
+            f"{source}: a quoted field contains a line end, or is never closed: {half[0][:80]!r}. Spark reads one row"
+            " per line: use engine = 'local', or write the table as Parquet."
         )
 
 
-def _refusals(checked: DataFrame, source: Source) -> Refusals:
-    """Return the counts by reason, and a sample of refused rows; Spark does not know their line numbers (0)."""
-    counts = {row[WHY]: row["count"] for row in checked.groupBy(WHY).count().collect()}
+def _count_refusals(checked: DataFrame, source: Source) -> Refusals:
+    """Return the counts by reason, and a sample of refused rows; Spark does not know their line
+    numbers (0).
+    """
+    counts = {row[REASON]: row["count"] for row in checked.groupBy(REASON).count().collect()}
     if reason_code("wrong column count") in counts:
         _require_rows_on_lines(checked, source)
     refusals = Refusals(total=sum(counts.values()))
-    refusals.counts = {REASONS[why]: counts[why] for why in sorted(counts) if why}
+    refusals.counts = {REASONS[reason]: counts[reason] for reason in sorted(counts) if reason}
     if refusals.refused:
-        rows = checked.where(F.col(WHY) > 0).select(WHY, TEXT).limit(SAMPLE).collect()
-        refusals.rows = [(str(source), 0, REASONS[row[WHY]], (row[TEXT] or "")[:200]) for row in rows]
+        rows = checked.where(F.col(REASON) > 0).select(REASON, TEXT).limit(MAX_REFUSED_ROWS).collect()
+        refusals.rows = [(str(source), 0, REASONS[row[REASON]], (row[TEXT] or "")[:200]) for row in rows]
     return refusals
 
 
-def _attributes(data: DataSettings, refusals: Refusals) -> tuple[pd.DataFrame | None, pd.DataFrame | None]:
-    """Return the items and the users table. The driver reads them: a catalogue and a list of users fit there."""
+def _read_attributes(data: DataSettings, refusals: Refusals) -> tuple[pd.DataFrame | None, pd.DataFrame | None]:
+    """Return the items and the users table, read by the driver: a catalogue and a list of users
+    fit there.
+    """
     layout = movielens.find_layout(Path(data.events)) if data.format in ("auto", "movielens") else None
     items, users = (layout.items(), layout.users()) if layout else (None, None)
     if data.items:
@@ -254,34 +296,36 @@ def _attributes(data: DataSettings, refusals: Refusals) -> tuple[pd.DataFrame | 
     return items, users
 
 
-def _one_kind(events: DataFrame, items: DataFrame | None) -> tuple[DataFrame, DataFrame | None]:
-    """Apply ``schema.unify_ids``: text ids become int64 only if every one of them is canonical and fits."""
-    text = [_text_ids(events, (USER, ITEM)), [] if items is None else _text_ids(items, (ITEM,))]
-    whole = [_all_canonical(events, text[0]), {} if items is None else _all_canonical(items, text[1])]
-    for column in sorted({*text[0], *text[1]}):
-        numeric = all(found.get(column, True) for found in whole)
+def _unify_id_types(events: DataFrame, items: DataFrame | None) -> tuple[DataFrame, DataFrame | None]:
+    """Apply ``schema.unify_ids``: text ids become int64 only if every one of them is canonical and
+    fits.
+    """
+    is_canonical = [_all_canonical(events, (USER, ITEM))]
+    if items is not None:
+        is_canonical.append(_all_canonical(items, (ITEM,)))
+    for column in sorted(set().union(*is_canonical)):
+        numeric = all(columns.get(column, True) for columns in is_canonical)
         events = _cast(events, column, numeric)
         if items is not None and column == ITEM:
             items = _cast(items, column, numeric)
     return events, items
 
 
-def _text_ids(frame: DataFrame, columns: tuple[str, ...]) -> list[str]:
-    return [column for column in columns if isinstance(frame.schema[column].dataType, T.StringType)]
-
-
-def _all_canonical(frame: DataFrame, columns: list[str]) -> dict[str, bool]:
-    """Return column -> every id is a canonical int64, in one pass."""
-    row = frame.agg(*(F.min(_canonical(column)).alias(column) for column in columns)).first() if columns else None
-    return {column: bool(row and row[column]) for column in columns}
+def _all_canonical(frame: DataFrame, columns: tuple[str, ...]) -> dict[str, bool]:
+    """Return column -> every id is a canonical int64, of the columns that are text, in one pass."""
+    text_columns = [column for column in columns if isinstance(frame.schema[column].dataType, T.StringType)]
+    if not text_columns:
+        return {}
+    row = frame.agg(*(F.min(_canonical(column)).alias(column) for column in text_columns)).first()
+    return {column: bool(row and row[column]) for column in text_columns}
 
 
 def _canonical(column: str) -> Column:
     return F.col(column).rlike(CANONICAL_INT) & F.expr(f"try_cast({column} AS bigint)").isNotNull()
 
 
-def _cast(frame: DataFrame, column: str, whole: bool) -> DataFrame:
+def _cast(frame: DataFrame, column: str, numeric: bool) -> DataFrame:
     kind = frame.schema[column].dataType
-    if whole and isinstance(kind, T.StringType):
+    if numeric and isinstance(kind, T.StringType):
         return frame.withColumn(column, F.col(column).cast("bigint"))
-    return frame if whole else frame.withColumn(column, F.col(column).cast("string"))
+    return frame if numeric else frame.withColumn(column, F.col(column).cast("string"))

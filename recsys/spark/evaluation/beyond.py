@@ -18,14 +18,14 @@ from recsys.evaluation.settings import EvaluationSettings
 from recsys.evaluation.truth import Truth as LocalTruth
 from recsys.evaluation.truth import propensity_of_counts
 from recsys.schema import ITEM, USER
-from recsys.spark.data.read import Tables
-from recsys.spark.data.split import Split
+from recsys.spark.data.read import SparkTables
+from recsys.spark.data.split import SparkSplit
 from recsys.spark.evaluation.truth import Truth
 from recsys.types import Histories, IdMap, TopK
 
 
-def catalogue(parts: Split, tables: Tables, likes: np.ndarray, settings: EvaluationSettings) -> Catalogue:
-    """Return the catalogue of the candidates; ``likes``: train users who like each (``recommend.popular``)."""
+def catalogue(parts: SparkSplit, tables: SparkTables, likes: np.ndarray, settings: EvaluationSettings) -> Catalogue:
+    """Return the catalogue of the candidates; ``likes``: train users who like each (``popularity.count_likes``)."""
     item_ids = parts.items.where(F.col("row") < parts.candidates).orderBy("row").toPandas()[ITEM]
     table = tables.item_table
     if table is not None and item_ids.dtype == object and table[ITEM].dtype != object:
@@ -37,7 +37,7 @@ def catalogue(parts: Split, tables: Tables, likes: np.ndarray, settings: Evaluat
 
 
 def user_groups(
-    spark: SparkSession, tables: Tables, settings: EvaluationSettings
+    spark: SparkSession, tables: SparkTables, settings: EvaluationSettings
 ) -> tuple[list[Groups], DataFrame | None]:
     """Return the groups of the segment columns of the users table, and (key: id as text, inside: groups of each user).
 

@@ -70,7 +70,7 @@ def per_user(
 def shortfall(n_listed: Column, k: int, candidates: int) -> Column:
     """Return why each list is shorter than k, a name of ``types.SHORTFALL``, for lists that no rules shortened.
 
-    Under rules ``recsys.spark.ranking.business_rules.why_short`` says it.
+    Under rules ``recsys.spark.ranking.business_rules.shortfall_reasons`` gives the reason.
     """
     return (
         F.when(n_listed >= k, "none")

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from recsys.errors import ConfigError
 from recsys.evaluation.settings import EvaluationSettings
 from recsys.schema import VALUE
-from recsys.spark.data.split import Split, keep
+from recsys.spark.data.split import SparkSplit, write_and_read
 
 PROPENSITY = "propensity"
 
@@ -36,7 +36,7 @@ class Truth:
     exclude_seen: bool
 
     @classmethod
-    def of(cls, split: Split, settings: EvaluationSettings, *, exclude_seen: bool, work: Path) -> Truth:
+    def of(cls, split: SparkSplit, settings: EvaluationSettings, *, exclude_seen: bool, work: Path) -> Truth:
         """Return the truth of the users of ``split.test``, written under ``work`` for every model to read."""
         truth = cls.of_pairs(split.test, split.history, settings, exclude_seen=exclude_seen)
         if settings.debiased:
@@ -85,7 +85,11 @@ class Truth:
 
     def write(self, work: Path) -> Truth:
         """Write both frames under ``work`` and return the truth that reads them, so that no model computes it again."""
-        return replace(self, tested=keep(self.tested, work / "tested"), relevant=keep(self.relevant, work / "relevant"))
+        return replace(
+            self,
+            tested=write_and_read(self.tested, work / "tested"),
+            relevant=write_and_read(self.relevant, work / "relevant"),
+        )
 
     def require_propensity(self) -> None:
         """Check that debiased metrics have the propensities they need.

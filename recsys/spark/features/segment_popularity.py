@@ -12,65 +12,72 @@ from recsys.config import RecommendSettings
 from recsys.features import segment_popularity
 from recsys.features.segment_popularity import Segments
 from recsys.schema import USER, VALUE
-from recsys.spark.data.split import Split
+from recsys.spark.data.split import SparkSplit
 
 
-def fit_segments(parts: Split, users: pd.DataFrame | None, wanted: RecommendSettings) -> Segments | None:
-    """Return the segments of train, None where none are wanted.
-
-    They equal those of ``features.segment_popularity.fit_segments`` on the same pairs.
+def fit_segments(split: SparkSplit, users: pd.DataFrame | None, settings: RecommendSettings) -> Segments | None:
+    """Return the segments of train, equal to those of the local engine on the same pairs.
 
     Args:
-        users: the users table as ``features.segment_popularity.describe_users`` gives it.
+        users: the users table with the segments' columns as text; None if the run has no segments,
+            and then neither has the result.
 
     Raises:
-        ConfigError: as of ``features.segment_popularity.group_users``.
+        ConfigError: the scores of all segments need more memory than ``settings.memory_mb``.
     """
     if users is None:
         return None
-    items = parts.candidates
-    keys, codes = segment_popularity.group_users(users, wanted.segment, items, wanted.memory_mb)
-    liked = parts.train.where(F.col(VALUE) > 0).select("user", "item")
-    group = _by_row(parts, users, codes, "group").fillna(-1, ["group"])
-    both = liked.join(group, "user").groupBy("group", "item").agg(F.count(F.lit(1)).alias("n")).toPandas()
-    likers = liked.select("user").distinct().join(group, "user").groupBy("group").count().toPandas()
-    cells = tuple(both[name].to_numpy(dtype=np.int64) for name in ("n", "group", "item"))
-    counts = csr_array((cells[0], (cells[1] + 1, cells[2])), shape=(len(keys) + 1, items))
-    n = np.zeros(len(keys) + 1, dtype=np.int64)
-    n[likers["group"].to_numpy(dtype=np.int64) + 1] = likers["count"]
-    share = counts.sum(axis=0) / max(1, n.sum())
-    return segment_popularity.segments_from_counts(
-        users, wanted.segment, keys, (n[1:], counts[1:]), share, wanted.segment_prior
-    )
+    n_items = split.candidates
+    keys, codes = segment_popularity.group_users(users, settings.segment, n_items, settings.memory_mb)
+    likes = split.train.where(F.col(VALUE) > 0).select("user", "item")
+    user_groups = _values_of_users(split, users, codes, "group").fillna(-1, ["group"])
+    like_counts = likes.join(user_groups, "user").groupBy("group", "item").agg(F.count(F.lit(1)).alias("n")).toPandas()
+    likers = likes.select("user").distinct().join(user_groups, "user").groupBy("group").count().toPandas()
+    n, group, item = (like_counts[name].to_numpy(dtype=np.int64) for name in ("n", "group", "item"))
+    # Row 0 counts the users without a group, -1; they are part of everyone, but of no segment.
+    likes_of_group = csr_array((n, (group + 1, item)), shape=(len(keys) + 1, n_items))
+    users_of_group = np.zeros(len(keys) + 1, dtype=np.int64)
+    users_of_group[likers["group"].to_numpy(dtype=np.int64) + 1] = likers["count"]
+    share = likes_of_group.sum(axis=0) / max(1, users_of_group.sum())
+    counts = (users_of_group[1:], likes_of_group[1:])
+    return segment_popularity.segments_from_counts(users, settings.segment, keys, counts, share, settings.segment_prior)
 
 
-def members(parts: Split, segments: Segments) -> DataFrame:
-    """Return (user: row, segment: of ``segments``, or null) of every user of the split."""
-    return _by_row(parts, segments.users, segments.rows(segments.users), "segment")
-
-
-def assigned(people: DataFrame, segments: Segments) -> DataFrame:
-    """Return ``people`` with a column ``segment``: by its own columns of the segments' names, null or -1 for none.
-
-    The driver sees each combination of values once.
+def segments_of_users(split: SparkSplit, segments: Segments) -> DataFrame:
+    """Return (user: row, segment) of every user of the split; null for a user who is not in the
+    users table.
     """
-    own = [name for name in segments.columns if name in people.columns]
-    if not own:
-        return people.withColumn("segment", F.lit(None).cast("int"))
-    distinct = people.select(own).distinct()
-    found = distinct.toPandas()
-    rows = pd.DataFrame({"segment": segments.rows(found).astype(np.int32)})
-    for name in own:
-        rows[f"of {name}"] = found[name]
-    kinds = ", ".join(["segment int", *(f"`of {name}` {people.schema[name].dataType.simpleString()}" for name in own)])
-    table = F.broadcast(people.sparkSession.createDataFrame(rows, kinds))
-    same = [F.col(f"`{name}`").eqNullSafe(F.col(f"`of {name}`")) for name in own]
-    return people.join(table, same, "left").drop(*(f"of {name}" for name in own))
+    return _values_of_users(split, segments.users, segments.rows(segments.users), "segment")
 
 
-def _by_row(parts: Split, users: pd.DataFrame, values: np.ndarray, name: str) -> DataFrame:
-    """Return (user: row, value) of every user of the split, null where the users table does not have him."""
+def assign_segments(users: DataFrame, segments: Segments) -> DataFrame:
+    """Return ``users`` with a column ``segment``, by its columns that have the names of the
+    segments' columns.
+
+    -1 for a user who belongs to no segment; null if ``users`` has none of the columns. The driver
+    reads each combination of values once.
+    """
+    columns = [name for name in segments.columns if name in users.columns]
+    if not columns:
+        return users.withColumn("segment", F.lit(None).cast("int"))
+    values = users.select(columns).distinct().toPandas()
+    rows = pd.DataFrame({"segment": segments.rows(values).astype(np.int32)})
+    for name in columns:
+        rows[f"of {name}"] = values[name]
+    types = [
+        "segment int",
+        *(f"`of {name}` {users.schema[name].dataType.simpleString()}" for name in columns),
+    ]
+    table = F.broadcast(users.sparkSession.createDataFrame(rows, ", ".join(types)))
+    equal_values = [F.col(f"`{name}`").eqNullSafe(F.col(f"`of {name}`")) for name in columns]
+    return users.join(table, equal_values, "left").drop(*(f"of {name}" for name in columns))
+
+
+def _values_of_users(split: SparkSplit, users: pd.DataFrame, values: np.ndarray, name: str) -> DataFrame:
+    """Return (user: row, value) of every user of the split, null for one who is not in the users
+    table.
+    """
     frame = pd.DataFrame({"key": users[USER], name: values.astype(np.int32)})
-    told = parts.users.sparkSession.createDataFrame(frame, f"key string, {name} int")
-    rows = parts.users.select(F.col("row").alias("user"), F.col(USER).cast("string").alias("key"))
-    return rows.join(told, "key", "left").drop("key")
+    table = split.users.sparkSession.createDataFrame(frame, f"key string, {name} int")
+    rows = split.users.select(F.col("row").alias("user"), F.col(USER).cast("string").alias("key"))
+    return rows.join(table, "key", "left").drop("key")

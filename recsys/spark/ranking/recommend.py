@@ -1,7 +1,8 @@
-"""Top-N for everyone: item scores broadcast once, users streamed past them in batches, seen items removed inside.
+"""Top-N lists on Spark: item scores are broadcast once, and users pass by in batches.
 
-Each executor multiplies a block of user factors with the item factors and selects with the kernel that ``rank`` uses.
-Memory is one block of scores a task; the driver holds the catalogue, whatever the number of users.
+Each executor scores a block of users and selects with the kernel of :mod:`recsys.ranking.rank`;
+seen items are removed in the same step. Memory is one block of scores per task; the driver holds
+the catalogue, whatever the number of users.
 """
 
 from __future__ import annotations
@@ -12,165 +13,156 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 from pyspark.broadcast import Broadcast
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from scipy.sparse import csr_array
 
 from recsys import kernels
-from recsys.data.hashing import random_scores
 from recsys.ranking import rank
 from recsys.schema import RANK, SCORE, SOURCE, TIME, VALUE
-from recsys.spark.data.split import order_statistic
+from recsys.spark.ranking.scorers import HISTORY_COLUMNS, Scorer, user_kinds
 
-BLOCK = 64 * 2**20
-"""Bytes of scores at a time, also where more memory is allowed: what was multiplied is selected while it is warm."""
+BLOCK_BYTES = 64 * 2**20
+"""Bytes of scores per block even if more memory is allowed, so that selection reads them from the
+cache.
+"""
 
 
 @dataclass(frozen=True)
-class Scorer:
-    """Who speaks for a user. ``factors``: float32[items, rank] for users with features, or None.
-    ``groups``: for users without: float32[segments, items] and who speaks for each segment, or None.
-    ``same``: float32[items] for everyone else, or None. ``seed``: random scores for everyone, or None.
-    ``keep``: bool[items], the items that random scores are for; None: all. ``quotas``: at most so many items of a kind
-    in a list.
+class ListSettings:
+    """What holds for all lists.
+
+    ``k``: length. ``exclude_seen``: leave out the items of the column ``seen``. ``memory_mb``:
+    limit on the scores of one block, in each task. ``quotas``: limits on the items of one kind in
+    a list.
     """
 
-    name: str
-    factors: np.ndarray | None = None
-    fallback: str = ""
-    same: np.ndarray | None = None
-    seed: int | None = None
-    keep: np.ndarray | None = None
+    k: int
+    exclude_seen: bool = True
+    memory_mb: int = 512
     quotas: tuple[rank.Quota, ...] = ()
-    groups: tuple[np.ndarray, tuple[str, ...]] | None = None
+
+    def users_per_block(self, n_items: int) -> int:
+        """Return the number of users that are scored at a time."""
+        return max(1, int(min(self.memory_mb * 2**20 / 3, BLOCK_BYTES) / (4 * max(1, n_items))))
 
 
-def histories(history: DataFrame, users: DataFrame) -> DataFrame:
-    """Return (user, seen array<int> ascending) of every user of ``users`` (user); empty without history."""
+def collect_seen_items(history: DataFrame, users: DataFrame) -> DataFrame:
+    """Return (user, seen array<int> ascending) of every user of ``users`` (user); empty without
+    history.
+
+    ``history``: (user, item), one row per pair.
+    """
     seen = history.groupBy("user").agg(F.sort_array(F.collect_list("item")).alias("seen"))
     empty = F.array().cast("array<int>")
     return users.join(seen, "user", "left").withColumn("seen", F.coalesce("seen", empty))
 
 
-def top_k(
-    users: DataFrame, scorer: Scorer, k: int, *, items: int, exclude_seen: bool = True, memory_mb: int = 512
-) -> DataFrame:
-    """Return (user, item, rank from 1, score, source), best first; a user on whom nobody speaks has no row.
+def add_histories(users: DataFrame, history: DataFrame, scorer: Scorer) -> DataFrame:
+    """Return ``users`` with the columns of their histories that the scorer reads; unchanged if it
+    reads none.
 
     Args:
-        users: (user, seen), and ``features`` (array<float>, null = no opinion) for a scorer with factors, ``segment``
-            (int, null or -1 = none) for one with groups; ``user`` is a row, or an id of any kind.
-        items: number of candidates; rows 0 … items-1.
-        memory_mb: bound on the scores of one block, in each task.
-
-    Ties go to the lower item row. Seen items are removed before the selection, so the list is as long as it can be.
+        users: (user, …).
+        history: (user, item, value), one row per pair, and ``timestamp`` where events have times.
+            Without it the column ``times`` is null.
     """
-    context = users.sparkSession.sparkContext
-    shared: Broadcast[Scorer] = context.broadcast(scorer)
-    block = max(1, int(min(memory_mb * 2**20 / 3, BLOCK) / (4 * max(1, items))))
-    frame = with_opinions(users)
-    kind = frame.schema["user"].dataType.simpleString()
-    lists = f"user {kind}, item int, {RANK} int, {SCORE} float, {SOURCE} string"
-    return frame.mapInArrow(_Select(shared, k, items, exclude_seen, block), lists)
+    columns = [name for name in HISTORY_COLUMNS if name in scorer.columns]
+    if not columns:
+        return users
+    times = F.col(TIME) if TIME in history.columns else F.lit(None)
+    entry = F.struct(
+        F.col("item").alias("items"),
+        F.col(VALUE).cast("float").alias("values"),
+        times.cast("bigint").alias("times"),
+    )
+    # A list of structs sorts by the first field, so that values and times follow their item.
+    entries = F.sort_array(F.collect_list(entry)).alias("entries")
+    grouped = history.groupBy("user").agg(entries)
+    joined = users.join(grouped, "user", "left")
+    for name in columns:
+        empty = F.array().cast(HISTORY_COLUMNS[name])
+        column = F.coalesce(F.col("entries")[name], empty)
+        if name == "times" and TIME not in history.columns:
+            column = F.lit(None).cast(HISTORY_COLUMNS[name])
+        joined = joined.withColumn(name, column)
+    return joined.drop("entries")
 
 
-def with_opinions(users: DataFrame) -> DataFrame:
-    """Return (user, seen, features, segment), null where ``users`` has no such column."""
-    for name, missing in (("features", "array<float>"), ("segment", "int")):
-        if name not in users.columns:
-            users = users.withColumn(name, F.lit(None).cast(missing))
-    return users.select("user", "seen", "features", "segment")
+def top_k(users: DataFrame, scorer: Scorer, settings: ListSettings) -> DataFrame:
+    """Return (user, item, rank from 1, score, source), best first; a user without scores has no
+    row.
+
+    Ties go to the lower item row. Seen items are removed before the selection, so lists are as
+    long as they can be.
+
+    Args:
+        users: (user, seen) and the scorer's columns; ``user`` is a row, or an id of any kind.
+    """
+    shared: Broadcast[Scorer] = users.sparkSession.sparkContext.broadcast(scorer)
+    frame = select_columns(users, scorer)
+    user_type = frame.schema["user"].dataType.simpleString()
+    schema = f"user {user_type}, item int, {RANK} int, {SCORE} float, {SOURCE} string"
+    return frame.mapInArrow(_select_batches(shared, settings), schema)
 
 
-def _Select(
-    shared: Broadcast[Scorer], k: int, items: int, exclude_seen: bool, block: int
+def select_columns(users: DataFrame, scorer: Scorer) -> DataFrame:
+    """Return ``user``, ``seen`` and the scorer's columns, null where ``users`` does not have them."""
+    columns: list[Column] = []
+    for name, kind in scorer.columns.items():
+        column = F.col(name) if name in users.columns else F.lit(None).cast(kind)
+        columns.append(column.alias(name))
+    return users.select("user", "seen", *columns)
+
+
+def _select_batches(
+    shared: Broadcast[Scorer], settings: ListSettings
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     """Return the function that executors run."""
 
     def select(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         import numba
 
-        numba.set_num_threads(1)  # Spark runs one task a core
+        numba.set_num_threads(1)  # Spark runs one task per core
         scorer = shared.value
-        space = np.empty(
-            (block, items), dtype=np.float32
-        )  # one for all blocks: fresh memory costs as much as the product
+        n_users = settings.users_per_block(scorer.n_items)
+        # All blocks use the same memory: to allocate it anew costs as much as the product.
+        scores = np.empty((n_users, scorer.n_items), dtype=np.float32)
         for batch in batches:
-            for start in range(0, batch.num_rows, block):
-                yield _lists(batch.slice(start, block), scorer, k, space, exclude_seen)
+            for start in range(0, batch.num_rows, n_users):
+                block = batch.slice(start, n_users)
+                yield _lists_of_block(block, scorer, settings, scores[: block.num_rows])
 
     return select
 
 
-def _lists(batch: pa.RecordBatch, scorer: Scorer, k: int, space: np.ndarray, exclude_seen: bool) -> pa.RecordBatch:
-    m = batch.num_rows
-    scores = space[:m]
-    speaks = _fill(scores, batch, scorer)
-    seen = batch.column("seen")
-    indptr = np.zeros(m + 1, dtype=np.int64)
-    if exclude_seen:
+def _lists_of_block(
+    users: pa.RecordBatch, scorer: Scorer, settings: ListSettings, scores: np.ndarray
+) -> pa.RecordBatch:
+    """Return the lists of a block of users; ``scores``: float32[users, items], which is
+    overwritten.
+    """
+    scorer.fill(scores, users)
+    seen = users.column("seen")
+    indptr = np.zeros(users.num_rows + 1, dtype=np.int64)
+    if settings.exclude_seen:
         indptr[1:] = seen.value_lengths().to_numpy(zero_copy_only=False).cumsum()
-    skip = seen.flatten().to_numpy(zero_copy_only=False)
-    if scorer.quotas:
-        skipped = csr_array((np.ones(indptr[-1]), skip[: indptr[-1]], indptr), shape=scores.shape)
-        chosen, score = rank.within_quotas(scores, skipped, scorer.quotas, k)
+    seen_items = seen.flatten().to_numpy(zero_copy_only=False)
+    if settings.quotas:
+        cells = (np.ones(indptr[-1]), seen_items[: indptr[-1]], indptr)
+        excluded = csr_array(cells, shape=scores.shape)
+        items, list_scores = rank.within_quotas(scores, excluded, settings.quotas, settings.k)
     else:
-        chosen, score = kernels.select_top_k(scores, indptr, skip, k)
-    row, place = np.nonzero(chosen >= 0)
-    names = pa.array([scorer.fallback or scorer.name, scorer.name, *(scorer.groups[1] if scorer.groups else ())])
+        items, list_scores = kernels.select_top_k(scores, indptr, seen_items, settings.k)
+    row, position = np.nonzero(items >= 0)
+    sources = pa.array(scorer.sources)
     return pa.RecordBatch.from_arrays(
         [
-            batch.column("user").take(pa.array(row)),
-            pa.array(chosen[row, place]),
-            pa.array((place + 1).astype(np.int32)),
-            pa.array(score[row, place]),
-            names.take(pa.array(speaks[row])),
+            users.column("user").take(pa.array(row)),
+            pa.array(items[row, position]),
+            pa.array((position + 1).astype(np.int32)),
+            pa.array(list_scores[row, position]),
+            sources.take(pa.array(user_kinds(users)[row])),
         ],
         names=["user", "item", RANK, SCORE, SOURCE],
     )
-
-
-def _fill(scores: np.ndarray, batch: pa.RecordBatch, scorer: Scorer) -> np.ndarray:
-    """Write float32[m, items]; return int[m], who speaks: 0 the fallback, 1 the scorer itself, 2 + s segment s."""
-    everyone = np.ones(len(scores), dtype=np.int64)
-    if scorer.seed is not None:
-        user = batch.column("user").to_numpy(zero_copy_only=False)
-        scores[:] = random_scores(scorer.seed, user, scores.shape[1])
-        if scorer.keep is not None:
-            scores[:, ~scorer.keep] = np.nan
-        return everyone
-    if scorer.factors is None and scorer.same is not None:
-        scores[:] = scorer.same
-        return everyone
-    features = batch.column("features")
-    known = features.is_valid().to_numpy(zero_copy_only=False)
-    if scorer.factors is not None and known.any():
-        own = features.drop_null().flatten().to_numpy(zero_copy_only=False).reshape(known.sum(), -1)
-        if known.all():
-            np.matmul(own, scorer.factors.T, out=scores)
-        else:
-            scores[known] = own @ scorer.factors.T
-    scores[~known] = np.nan if scorer.same is None else scorer.same
-    speaks = known.astype(np.int64)
-    if scorer.groups is not None:
-        segment = batch.column("segment").fill_null(-1).to_numpy(zero_copy_only=False)
-        grouped = ~known & (segment >= 0)
-        scores[grouped] = scorer.groups[0][segment[grouped]]
-        speaks[grouped] = 2 + segment[grouped]
-    return speaks
-
-
-def popular(train: DataFrame, candidates: int) -> np.ndarray:
-    """Return float32[candidates]: users who like each item, as the local ``popular``."""
-    counts = train.where(F.col(VALUE) > 0).groupBy("item").count().toPandas()
-    likes = np.zeros(candidates, dtype=np.float32)
-    likes[counts["item"].to_numpy(dtype=np.int64)] = counts["count"]
-    return likes
-
-
-def recent(train: DataFrame, candidates: int, share: float = 0.1) -> np.ndarray:
-    """Return float32[candidates]: likes among the newest ``share`` of all likes, as the local ``recent``."""
-    liked = train.where(F.col(VALUE) > 0)
-    total = liked.count()
-    since = order_statistic(liked, TIME, total - int(np.ceil(share * total))) if total else 0
-    return popular(liked.where(F.col(TIME) >= since), candidates)

@@ -1,25 +1,30 @@
-"""The log packed into blocks of whole users, and what executors do with them while ALS is trained (``trainer``)."""
+"""Histories packed into blocks of whole users, and what executors compute on a block while ALS is
+trained.
+
+The functions here return the functions that executors run. ``holdout_interval`` is 0 or n: then
+one user in n is held out for validation (:mod:`recsys.spark.training.training_curve`), and the
+others are the *training users*.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from pyspark import Broadcast
 
-from recsys import linalg
+from recsys.als import solvers
 from recsys.data.hashing import hash_words
-
-if TYPE_CHECKING:
-    from recsys.spark.training.als import Params
+from recsys.spark.training.parameters import SparkALSParameters
 
 
-class Block(NamedTuple):
-    """Histories of whole users as CSR, users in an order that looks random and is always the same.
+class HistoryBlock(NamedTuple):
+    """Histories of whole users as CSR; the order of users looks random and is always the same.
 
-    ``users``: int32[m]. ``indptr``: int64[m + 1]. ``items``: int32[n], ascending within a user. ``values``: float32[n].
+    ``users``: int32[m]. ``indptr``: int64[m + 1]. ``items``: int32[n], ascending within a user.
+    ``values``: float32[n].
     """
 
     users: np.ndarray
@@ -28,153 +33,189 @@ class Block(NamedTuple):
     values: np.ndarray
 
     @classmethod
-    def of(cls, users: np.ndarray, items: np.ndarray, values: np.ndarray, seed: int) -> Block:
-        """Return the block of pairs in any order."""
+    def from_pairs(cls, users: np.ndarray, items: np.ndarray, values: np.ndarray, seed: int) -> HistoryBlock:
+        """Return the block of pairs that come in any order."""
         order = np.lexsort((items, users, hash_words(seed, users)))
-        users, items, values = users[order], items[order], values[order]
+        users = users[order]
         starts = np.flatnonzero(np.append(True, users[1:] != users[:-1]))
         indptr = np.append(starts, len(users)).astype(np.int64)
-        return cls(users[starts], indptr, items, values)
+        return cls(users[starts], indptr, items[order], values[order])
 
-    def pack(self) -> bytes:
-        """Return it as bytes, for :meth:`unpack`."""
+    def to_bytes(self) -> bytes:
+        """Return the block as bytes, for :meth:`from_bytes`."""
         sizes = np.array([len(self.users), len(self.items)], dtype=np.int64)
-        return b"".join(part.tobytes() for part in (sizes, self.indptr, self.users, self.items, self.values))
+        arrays = (sizes, self.indptr, self.users, self.items, self.values)
+        return b"".join(array.tobytes() for array in arrays)
 
     @classmethod
-    def unpack(cls, raw: bytes) -> Block:
-        """Return views of packed bytes; nothing is copied."""
+    def from_bytes(cls, raw: bytes) -> HistoryBlock:
+        """Return the block of :meth:`to_bytes`; its arrays are views of ``raw``."""
         m, n = np.frombuffer(raw, np.int64, 2).tolist()
-        place = 16
-        parts = []
-        for kind, size in ((np.int64, m + 1), (np.int32, m), (np.int32, n), (np.float32, n)):
-            parts.append(np.frombuffer(raw, kind, size, place))
-            place += parts[-1].nbytes
-        indptr, users, items, values = parts
+        offset = 2 * np.dtype(np.int64).itemsize
+        arrays = []
+        for dtype, size in ((np.int64, m + 1), (np.int32, m), (np.int32, n), (np.float32, n)):
+            arrays.append(np.frombuffer(raw, dtype, size, offset))
+            offset += arrays[-1].nbytes
+        indptr, users, items, values = arrays
         return cls(users, indptr, items, values)
 
-    def divide(self, seed: int, every: int) -> tuple[Block, Block]:
-        """Return (who is watched, who teaches): one user in ``every`` is watched, none for 0."""
-        cut = int(np.searchsorted(hash_words(seed, self.users), np.uint64(2**64 // every))) if every else 0
+    def split_users(self, seed: int, holdout_interval: int) -> tuple[HistoryBlock, HistoryBlock]:
+        """Return (held-out users, training users), the same for a user in whatever block."""
+        cut = 0
+        if holdout_interval:
+            # Users are in the order of their hash, so the smallest hashes are the first rows.
+            largest_hash = np.uint64(2**64 // holdout_interval)
+            cut = int(np.searchsorted(hash_words(seed, self.users), largest_hash))
         return self._rows(0, cut), self._rows(cut, len(self.users))
 
-    def _rows(self, start: int, stop: int) -> Block:
+    def _rows(self, start: int, stop: int) -> HistoryBlock:
         indptr = self.indptr[start : stop + 1]
-        inside = slice(indptr[0], indptr[-1])
-        return Block(self.users[start:stop], indptr - indptr[0], self.items[inside], self.values[inside])
+        entries = slice(indptr[0], indptr[-1])
+        return HistoryBlock(self.users[start:stop], indptr - indptr[0], self.items[entries], self.values[entries])
 
-    def targets(self, params: Params) -> tuple[np.ndarray, np.ndarray]:
-        """Return float32[n] twice, weight and target of each pair, as ``linalg.als_half_step`` takes them."""
+    def weights_and_targets(self, params: SparkALSParameters) -> tuple[np.ndarray, np.ndarray]:
+        """Return float32[n] twice: weight and target of each pair, as ``als_half_step`` takes
+        them.
+        """
         if not params.implicit:
             return np.ones_like(self.values), self.values
         weight = np.float32(params.alpha) * np.abs(self.values)
         return weight, np.where(self.values > 0, 1 + weight, np.float32(0))
 
 
-Blocks = Iterator[bytes]
-Solved = Iterator[tuple[bytes, np.ndarray]]
-Parts = Iterator[tuple[np.ndarray, ...]]
+PackedBlocks = Iterator[bytes]
+SolvedBlocks = Iterator[tuple[bytes, np.ndarray]]
+PartialSums = Iterator[tuple[np.ndarray, ...]]
 
 
-def _one_thread() -> None:
+def _use_one_thread() -> None:
     import numba
 
-    numba.set_num_threads(1)  # Spark runs one task a core
+    numba.set_num_threads(1)  # Spark runs one task per core
 
 
-def pack(seed: int) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """Return what makes one block of a partition of (user, item, value)."""
+def pack_blocks(seed: int) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    """Return the function that packs a partition of (user, item, value) into one block."""
 
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        own = [[column.to_numpy() for column in batch.columns] for batch in batches if batch.num_rows]
-        if own:
-            users, items, values = (np.concatenate(column) for column in zip(*own, strict=True))
-            block = Block.of(users, items, values, seed)
-            yield pa.RecordBatch.from_arrays([pa.array([block.pack()], pa.binary())], names=["block"])
+        columns = [[column.to_numpy() for column in batch.columns] for batch in batches if batch.num_rows]
+        if columns:
+            users, items, values = (np.concatenate(parts) for parts in zip(*columns, strict=True))
+            block = HistoryBlock.from_pairs(users, items, values, seed)
+            yield pa.RecordBatch.from_arrays([pa.array([block.to_bytes()], pa.binary())], names=["block"])
 
     return work
 
 
-def count(items: int, params: Params, every: int) -> Callable[[Blocks], Parts]:
-    """Return what counts the pairs that teach each item, int64[items], and the users who teach, int64[1]."""
-
-    def work(blocks: Blocks) -> Parts:
-        taught, users = np.zeros(items, dtype=np.int64), 0
-        for raw in blocks:
-            _, block = Block.unpack(raw).divide(params.seed, every)
-            taught += np.bincount(block.items[params.taught(block.values)], minlength=items)
-            users += len(block.users)
-        yield taught, np.array([users])
-
-    return work
-
-
-def solve_teachers(shared: Broadcast[Any], params: Params, every: int) -> Callable[[bytes], tuple[bytes, np.ndarray]]:
-    """Return what solves the users who teach against the items and axes of ``shared``: (block, float32[m, rank])."""
-
-    def work(raw: bytes) -> tuple[bytes, np.ndarray]:
-        _one_thread()
-        items, axes = shared.value
-        _, block = Block.unpack(raw).divide(params.seed, every)
-        return raw, params.solve((block.indptr, block.items, block.values), items, axes)
-
-    return work
-
-
-def sum_up(shared: Broadcast[Any], params: Params, every: int) -> Callable[[Solved], Parts]:
-    """Return what adds up, over users x solved for items y: float32[items, rank], Σ (target − weight·x·y) x of each
-    item's pairs; float64[rank, rank], Σ x xᵀ; float64[1], the users' part of the objective.
+def count_training_pairs(
+    n_items: int, params: SparkALSParameters, holdout_interval: int
+) -> Callable[[PackedBlocks], PartialSums]:
+    """Return the function that counts training pairs per item, int64[n_items], and training users,
+    int64[1].
     """
 
-    def work(solved: Solved) -> Parts:
+    def work(blocks: PackedBlocks) -> PartialSums:
+        pair_counts = np.zeros(n_items, dtype=np.int64)
+        n_users = 0
+        for raw in blocks:
+            _, block = HistoryBlock.from_bytes(raw).split_users(params.seed, holdout_interval)
+            training_items = block.items[params.is_training_pair(block.values)]
+            pair_counts += np.bincount(training_items, minlength=n_items)
+            n_users += len(block.users)
+        yield pair_counts, np.array([n_users])
+
+    return work
+
+
+def solve_training_users(
+    shared: Broadcast[Any], params: SparkALSParameters, holdout_interval: int
+) -> Callable[[bytes], tuple[bytes, np.ndarray]]:
+    """Return the function that solves a block's training users exactly: (block, float32[m, rank]).
+
+    ``shared``: float32[items, rank] and their principal axes (None for explicit feedback).
+    """
+
+    def work(raw: bytes) -> tuple[bytes, np.ndarray]:
+        _use_one_thread()
+        items, axes = shared.value
+        _, block = HistoryBlock.from_bytes(raw).split_users(params.seed, holdout_interval)
+        return raw, params.solve_rows((block.indptr, block.items, block.values), items, axes)
+
+    return work
+
+
+def residual_gram_loss(
+    shared: Broadcast[Any], params: SparkALSParameters, holdout_interval: int
+) -> Callable[[SolvedBlocks], PartialSums]:
+    """Return the function that sums over users x, solved for the items y of ``shared``:
+
+    * float32[items, rank], the residual Σ (target − weight·x·y) x over each item's pairs;
+    * float64[rank, rank], the Gram matrix Σ x xᵀ;
+    * float64[1], the users' part of the objective.
+    """
+
+    def work(solved: SolvedBlocks) -> PartialSums:
         items, _ = shared.value
-        left, gram, loss = np.zeros_like(items), np.zeros((params.rank, params.rank)), 0.0
+        residual = np.zeros_like(items)
+        gram = np.zeros((params.rank, params.rank))
+        loss = 0.0
         for raw, x in solved:
-            _, block = Block.unpack(raw).divide(params.seed, every)
-            weight, target = block.targets(params)
-            known = float((target if params.implicit else target.astype(np.float64) ** 2).sum(dtype=np.float64))
-            loss += known + linalg.add_left_over(block.indptr, block.items, weight, target, x, items, left)
-            wide = x.astype(np.float64)
-            penalty = params.penalty(params.lengths(block.indptr, block.values), len(items))
-            loss += float(penalty @ (wide**2).sum(axis=1))
-            gram += wide.T @ wide
-        yield left, gram, np.array([loss])
+            _, block = HistoryBlock.from_bytes(raw).split_users(params.seed, holdout_interval)
+            weight, target = block.weights_and_targets(params)
+            # The constant of the objective: Σ c·p² over pairs, or Σ v² of explicit feedback.
+            constants = target if params.implicit else target.astype(np.float64) ** 2
+            pair_loss = solvers.add_residual(block.indptr, block.items, weight, target, x, items, residual)
+            loss += float(constants.sum(dtype=np.float64)) + pair_loss
+            factors = x.astype(np.float64)
+            pair_counts = params.count_training_pairs(block.indptr, block.values)
+            loss += float(params.penalty(pair_counts, len(items)) @ (factors**2).sum(axis=1))
+            gram += factors.T @ factors
+        yield residual, gram, np.array([loss])
 
     return work
 
 
-def turn(shared: Broadcast[np.ndarray], params: Params, every: int) -> Callable[[Solved], Parts]:
-    """Return what adds up −Σ weight·(x·p) x of each item's pairs, float32[items, rank], for the p of ``shared``."""
+def hessian_product(
+    shared: Broadcast[np.ndarray], params: SparkALSParameters, holdout_interval: int
+) -> Callable[[SolvedBlocks], PartialSums]:
+    """Return the function that sums −Σ weight·(x·p) x over each item's pairs, float32[items, rank].
 
-    def work(solved: Solved) -> Parts:
-        p = shared.value
-        left = np.zeros_like(p)
+    It is the part of the Hessian's product with the direction p, ``shared``, that needs the users.
+    """
+
+    def work(solved: SolvedBlocks) -> PartialSums:
+        direction = shared.value
+        product = np.zeros_like(direction)
         for raw, x in solved:
-            _, block = Block.unpack(raw).divide(params.seed, every)
-            weight, target = block.targets(params)
-            linalg.add_left_over(block.indptr, block.items, weight, np.zeros_like(target), x, p, left)
-        yield (left,)
+            _, block = HistoryBlock.from_bytes(raw).split_users(params.seed, holdout_interval)
+            weight, target = block.weights_and_targets(params)
+            no_target = np.zeros_like(target)
+            solvers.add_residual(block.indptr, block.items, weight, no_target, x, direction, product)
+        yield (product,)
 
     return work
 
 
-def solve_everyone(
-    shared: Broadcast[np.ndarray], params: Params
+def solve_all_users(
+    shared: Broadcast[np.ndarray], params: SparkALSParameters
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """Return what solves all users of a block in float64: (user, features), of those with a pair that teaches."""
+    """Return the function that solves all users of a block in float64: (user, features).
+
+    Users without a training pair are left out. ``shared``: float32[items, rank].
+    """
 
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        _one_thread()
+        _use_one_thread()
         items = shared.value.astype(np.float64)
-        axes = linalg.principal_axes(items) if params.implicit else None
+        axes = solvers.principal_axes(items) if params.implicit else None
         for batch in batches:
             for raw in batch.column(0):
-                block = Block.unpack(raw.as_py())
-                x = params.solve((block.indptr, block.items, block.values), items, axes).astype(np.float32)
-                speaks = params.lengths(block.indptr, block.values) > 0
-                x = x[speaks]
-                offsets = pa.array(np.arange(len(x) + 1, dtype=np.int32) * params.rank)
-                features = pa.ListArray.from_arrays(offsets, pa.array(x.ravel()))
-                yield pa.RecordBatch.from_arrays([pa.array(block.users[speaks]), features], ["user", "features"])
+                block = HistoryBlock.from_bytes(raw.as_py())
+                factors = params.solve_rows((block.indptr, block.items, block.values), items, axes)
+                has_pairs = params.count_training_pairs(block.indptr, block.values) > 0
+                factors = factors[has_pairs].astype(np.float32)
+                offsets = pa.array(np.arange(len(factors) + 1, dtype=np.int32) * params.rank)
+                features = pa.ListArray.from_arrays(offsets, pa.array(factors.ravel()))
+                yield pa.RecordBatch.from_arrays([pa.array(block.users[has_pairs]), features], ["user", "features"])
 
     return work

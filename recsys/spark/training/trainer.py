@@ -1,26 +1,27 @@
-"""ALS by the project's own kernels on Spark: histories stay where they are, item factors travel.
+"""ALS by the project's own kernels on Spark: histories stay on the executors, and item factors
+travel.
 
-The log is packed once into blocks of whole users. A sweep is one half step each:
+The log is packed once into blocks of whole users. A sweep is one half-step for each side:
 
-* items: three conjugate gradient steps from the factors of the sweep before, preconditioned by what all items share.
-  Each needs one sum over all blocks, the size of the item factors, so that no rank × rank system of an item ever
-  exists, and nothing of a user travels.
-* users: each block solves its users' systems exactly, against the item factors it is sent.
+* items: three conjugate gradient steps from the factors of the previous sweep, preconditioned by
+  what all items share. Each step needs one sum over all blocks, of the size of the item factors.
+  No rank × rank system of an item ever exists, and nothing of a user travels.
+* users: each block solves its users' systems exactly, against the item factors it receives.
 
-A task holds a block and twice the item factors; tasks × items × rank numbers travel a step, whatever the number of
-users. The item factors live on the driver, so a lost block is packed and solved again by itself: there is no lineage to
-cut, and no checkpoint.
+A task holds a block and twice the item factors; tasks × items × rank numbers travel per step,
+whatever the number of users. The item factors are on the driver, so a lost block is packed and
+solved again on its own: there is no lineage to cut, and no checkpoint.
 
-References: Hu, Koren and Volinsky, ICDM 2008 (the objective); Takács, Pilászy and Tikk, RecSys 2011 (conjugate
-gradients inside ALS).
+References: Hu, Koren and Volinsky, ICDM 2008 (the objective); Takács, Pilászy and Tikk, RecSys
+2011 (conjugate gradients inside ALS).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from pyspark import RDD, Broadcast, StorageLevel
@@ -28,38 +29,45 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys import linalg
+from recsys.als import solvers
 from recsys.errors import InputError
 from recsys.schema import VALUE
 from recsys.spark.training import blocks, training_curve
-from recsys.spark.training.training_curve import Curve
+from recsys.spark.training.parameters import SparkALSParameters
+from recsys.spark.training.training_curve import TrainingCurve, ValidationUsers
 
-if TYPE_CHECKING:
-    from recsys.spark.training.als import Params
+BLOCK_PAIRS = 2**19
+"""Number of pairs in a block, roughly."""
 
-PAIRS = 2**19
-"""Pairs of a block, about."""
-BLOCKS = 64
-"""Blocks of a task at most, where there are more than cores to share them."""
-FEW = 16
-"""So many partial sums the driver adds by itself; more are added in groups on the executors first."""
+MAX_BLOCKS_PER_TASK = 64
+"""Limit on the blocks of one task; with more blocks there are more tasks than cores."""
+
+MAX_DIRECT_SUMS = 16
+"""Up to this number of partial sums the driver adds; more are first added in groups on the
+executors.
+"""
 
 
-class Trained(NamedTuple):
-    """``users``: DataFrame (user, features array<float>), of users with a pair that teaches. ``items``:
-    float32[candidates, rank], NaN rows of items without one.
+class FittedALS(NamedTuple):
+    """A trained ALS.
+
+    ``users``: DataFrame (user, features array<float>) of users with a training pair; it stays on
+    the executors. ``items``: float32[candidates, rank], NaN rows for items without a training
+    pair. ``curve``: None for MLlib, which does not report its objective.
     """
 
     users: DataFrame
     items: np.ndarray
-    curve: Curve
+    curve: TrainingCurve | None = None
 
 
-def train(pairs: DataFrame, candidates: int, params: Params, place: Path) -> Trained:
-    """Train on prepared pairs (user: row, item: row below ``candidates``, value), one row a pair.
+def train(pairs: DataFrame, candidates: int, params: SparkALSParameters, path: Path) -> FittedALS:
+    """Train on prepared pairs (user: row, item: row below ``candidates``, value), one row per
+    (user, item) pair.
 
-    Users are solved last, from all their pairs, in float64, and written to ``place``. Where there are enough users some
-    are watched (``training_curve``): they teach nothing until the sweeps are over, when one more half step of the
-    items learns from everyone.
+    Users are solved last, from all their pairs, in float64, and written to ``path``. With enough
+    users some are held out for validation (:mod:`recsys.spark.training.training_curve`) until the
+    sweeps are over; then one more half-step of the items uses everyone.
 
     The same data, parameters and number of cores give the same factors, bit for bit.
 
@@ -70,168 +78,209 @@ def train(pairs: DataFrame, candidates: int, params: Params, place: Path) -> Tra
     context = spark.sparkContext
     hop = context.getLocalProperty("spark.job.description") or "fit"
     cores = context.defaultParallelism
-    many = max(4 * cores, -(-pairs.count() // PAIRS))  # several a core, so that cores have alike much to do
+    # Several blocks per core, so that all cores finish at about the same time.
+    n_blocks = max(4 * cores, -(-pairs.count() // BLOCK_PAIRS))
     packed = (
         pairs.select("user", "item", F.col(VALUE).cast("float").alias(VALUE))
-        .repartition(many, "user")
-        .mapInArrow(blocks.pack(params.seed), "block binary")
+        .repartition(n_blocks, "user")
+        .mapInArrow(blocks.pack_blocks(params.seed), "block binary")
         .persist(StorageLevel.MEMORY_AND_DISK)
     )
-    tasks = max(cores, many // BLOCKS)  # one sum a core and step
+    # Each task sends one partial sum per step, so few tasks send less.
+    tasks = max(cores, n_blocks // MAX_BLOCKS_PER_TASK)
     log = packed.rdd.map(lambda row: bytes(row[0])).coalesce(tasks)
     try:
         fitter = _Fitter(log, candidates, params, hop)
         items = fitter.fit()
         context.setJobDescription(hop)
         shared = context.broadcast(items)
-        users = packed.mapInArrow(blocks.solve_everyone(shared, params), "user int, features array<float>")
-        users.write.parquet(str(place))
+        users = packed.mapInArrow(blocks.solve_all_users(shared, params), "user int, features array<float>")
+        users.write.parquet(str(path))
         shared.destroy()
     finally:
         context.setJobDescription(hop)
         packed.unpersist()
-    items = np.where(fitter.taught[:, None] > 0, items, np.float32(np.nan))
-    return Trained(spark.read.parquet(str(place)), items, fitter.curve)
+    items = np.where(fitter.pair_counts[:, None] > 0, items, np.float32(np.nan))
+    return FittedALS(spark.read.parquet(str(path)), items, fitter.curve)
 
 
 class _Sums(NamedTuple):
-    """What :func:`blocks.sum_up` gives."""
+    """The arrays of :func:`blocks.residual_gram_loss`, summed over all blocks."""
 
-    left: np.ndarray
+    residual: np.ndarray
     gram: np.ndarray
     loss: np.ndarray
 
 
 class _State(NamedTuple):
-    """Users solved against ``items``: ``solved`` holds (packed block, float32[m, rank]), kept by the executors."""
+    """Users solved against ``items``; ``solved`` holds (packed block, float32[m, rank]) on the
+    executors.
+    """
 
     items: np.ndarray
     solved: RDD[tuple[bytes, np.ndarray]]
     shared: Broadcast[Any]
     sums: _Sums
 
-    def drop(self) -> None:
+    def release(self) -> None:
         self.solved.unpersist()
         self.shared.destroy()
 
 
 class _Fitter:
-    """The driver's side of the sweeps. ``taught``: int64[items], pairs that teach. ``users``: how many teach."""
+    """The driver's side of the sweeps.
 
-    def __init__(self, log: RDD[bytes], candidates: int, params: Params, hop: str) -> None:
-        self.log, self.params, self.hop = log, params, hop
+    ``pair_counts``: int64[items], training pairs per item. ``n_users``: number of training users.
+    """
+
+    def __init__(self, log: RDD[bytes], candidates: int, params: SparkALSParameters, hop: str) -> None:
+        self.log = log
+        self.params = params
+        self.hop = hop
         self.context = log.context
         self.shape = (candidates, params.rank)
-        self.curve = Curve()
-        self.every = 0
+        self.curve = TrainingCurve()
+        self.holdout_interval = 0
 
     def fit(self) -> np.ndarray:
-        """Return float32[items, rank]; zeros for an item that nobody taught."""
-        params, sweeps = self.params, self.params.iterations
-        self._count("count")
-        self.every = training_curve.one_in(self.users)
-        watched = self._watched() if self.every else None
-        if watched:
-            self._count("count who teaches")
-        else:
-            self.every = 0
-        normal = np.random.default_rng(params.seed).normal(0.0, 0.1 / np.sqrt(params.rank), self.shape)
-        state = self._users(np.where(self.taught[:, None] > 0, normal, 0).astype(np.float32), "start")
-        for sweep in range(1, sweeps + 1):
-            state = self._sweep(state, f"sweep {sweep}")
-            self.curve.losses.append(self._loss(state))
-            if watched:
-                self.curve.quality.append(watched.judge(state.items))
+        """Return float32[items, rank]; zeros for an item without a training pair."""
+        self._count_training_pairs("count")
+        validation = self._hold_out_users()
+        deviation = 0.1 / np.sqrt(self.params.rank)
+        start = np.random.default_rng(self.params.seed).normal(0.0, deviation, self.shape)
+        start = np.where(self.pair_counts[:, None] > 0, start, 0).astype(np.float32)
+        state = self._solve_users(start, "start")
+        for sweep in range(1, self.params.iterations + 1):
+            name = f"sweep {sweep}"
+            state = self._solve_users(self._step_items(state, name), name, state)
+            self.curve.losses.append(self._objective(state))
+            if validation:
+                self.curve.quality.append(validation.evaluate(state.items))
         items = state.items
-        if watched:
-            self.curve.measure, self.curve.watched = watched.measure, watched.users
-            self.every = 0
-            self._count("count")
-            state = self._users(items, "everyone", state)
-            items = self._items(state, "everyone")
-        state.drop()
+        if validation:
+            self.curve.measure = validation.measure
+            self.curve.validation_users = validation.n_users
+            self.holdout_interval = 0
+            self._count_training_pairs("count")
+            state = self._solve_users(items, "all users", state)
+            items = self._step_items(state, "all users")
+        state.release()
         return items
 
-    def _sweep(self, state: _State, name: str) -> _State:
-        return self._users(self._items(state, name), name, state)
+    def _hold_out_users(self) -> ValidationUsers | None:
+        """Choose validation users and count the pairs of the others; without enough users return
+        None.
+        """
+        self.holdout_interval = training_curve.holdout_interval(self.n_users)
+        if not self.holdout_interval:
+            return None
+        self._describe_jobs("hold out users")
+        seed = self.params.seed
+        interval = self.holdout_interval
+        held_out = self.log.map(lambda raw: blocks.HistoryBlock.from_bytes(raw).split_users(seed, interval)[0])
+        matrices = [(block.indptr, block.items, block.values) for block in held_out.collect()]
+        validation = ValidationUsers.draw(matrices, self.shape[0], self.params)
+        if validation is None:
+            self.holdout_interval = 0
+        else:
+            self._count_training_pairs("count training pairs")
+        return validation
 
-    def _users(self, items: np.ndarray, name: str, before: _State | None = None) -> _State:
-        """Solve all users against ``items``, add up what the items' equations leave over, and forget ``before``."""
+    def _solve_users(self, items: np.ndarray, name: str, previous: _State | None = None) -> _State:
+        """Solve all users against ``items``, sum the items' residuals, and release the
+        ``previous`` state.
+        """
         if not np.isfinite(items).all():
             raise InputError("ALS diverged: item factors are not finite. Raise reg, or scale the values down.")
-        self._say(f"{name}: users")
-        shared = self.context.broadcast((items, linalg.principal_axes(items) if self.params.implicit else None))
-        solved = self.log.map(blocks.solve_teachers(shared, self.params, self.every))
+        self._describe_jobs(f"{name}: users")
+        axes = solvers.principal_axes(items) if self.params.implicit else None
+        shared = self.context.broadcast((items, axes))
+        solved = self.log.map(blocks.solve_training_users(shared, self.params, self.holdout_interval))
         solved = solved.persist(StorageLevel.MEMORY_AND_DISK)
-        sums = _Sums(*_added(solved.mapPartitions(blocks.sum_up(shared, self.params, self.every))))
-        if before:
-            before.drop()
+        partial_sums = solved.mapPartitions(blocks.residual_gram_loss(shared, self.params, self.holdout_interval))
+        sums = _Sums(*_sum_partitions(partial_sums))
+        if previous:
+            previous.release()
         return _State(items, solved, shared, sums)
 
-    def _items(self, state: _State, name: str) -> np.ndarray:
+    def _step_items(self, state: _State, name: str) -> np.ndarray:
         """Return the items after conjugate gradient steps from where they are."""
-        penalty = self.params.penalty(self.taught, self.users)[:, None]
+        penalty = self.params.penalty(self.pair_counts, self.n_users)[:, None]
         gram = state.sums.gram if self.params.implicit else np.zeros_like(state.sums.gram)
+        residual = state.sums.residual - state.items @ gram - penalty * state.items
+        step = linalg.conjugate_gradients(
+            self._hessian(state, gram, penalty, name),
+            residual.T,
+            solvers.CG_STEPS,
+            self._preconditioner(state.sums.gram, penalty),
+        )
+        return (state.items + step.T).astype(np.float32)
+
+    def _hessian(
+        self, state: _State, gram: np.ndarray, penalty: np.ndarray, name: str
+    ) -> Callable[[np.ndarray], np.ndarray]:
+        """Return the function that multiplies the items' equations A with directions, one column
+        per item.
+        """
         step = 0
 
-        def apply(toward: np.ndarray) -> np.ndarray:
-            """Return A·p of all items, whose equations are A y = b; a column each."""
+        def multiply(directions: np.ndarray) -> np.ndarray:
             nonlocal step
             step += 1
-            self._say(f"{name}: items, step {step}")
-            p = np.ascontiguousarray(toward.T, dtype=np.float32)
-            shared = self.context.broadcast(p)
-            (minus,) = _added(state.solved.mapPartitions(blocks.turn(shared, self.params, self.every)))
+            self._describe_jobs(f"{name}: items, step {step}")
+            direction = np.ascontiguousarray(directions.T, dtype=np.float32)
+            shared = self.context.broadcast(direction)
+            work = blocks.hessian_product(shared, self.params, self.holdout_interval)
+            (minus_product,) = _sum_partitions(state.solved.mapPartitions(work))
             shared.destroy()
-            return (p @ gram + penalty * p - minus).T
+            return (direction @ gram + penalty * direction - minus_product).T
 
-        values, axes = np.linalg.eigh(state.sums.gram)
-        share = 1.0 if self.params.implicit else self.taught[:, None] / self.users
-        alike = np.maximum(values, 0) * share + penalty
-        alike[self.taught == 0] = 1  # nothing is left over there
+        return multiply
 
-        def near(left: np.ndarray) -> np.ndarray:
-            """Return what would solve the equations but for an item's own pairs, or with users like all others."""
-            return ((left.T @ axes) / alike @ axes.T).T
+    def _preconditioner(self, gram: np.ndarray, penalty: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        """Return the function that solves the part of the equations that all items share.
 
-        left = state.sums.left - state.items @ gram - penalty * state.items
-        return (state.items + linalg.conjugate_gradients(apply, left.T, linalg.STEPS, near).T).astype(np.float32)
+        Implicit feedback: without the item's own pairs. Explicit feedback: as if the item's users
+            were like all others.
+        """
+        eigenvalues, axes = np.linalg.eigh(gram)
+        share = 1.0 if self.params.implicit else self.pair_counts[:, None] / self.n_users
+        diagonal = np.maximum(eigenvalues, 0) * share + penalty
+        # The residual of these items is zero; any divisor but zero keeps it so.
+        diagonal[self.pair_counts == 0] = 1
+        return lambda residual: ((residual.T @ axes) / diagonal @ axes.T).T
 
-    def _loss(self, state: _State) -> float:
-        y = state.items.astype(np.float64)
-        unseen = float((y.T @ y * state.sums.gram).sum()) if self.params.implicit else 0.0
-        shrunk = self.params.penalty(self.taught, self.users) @ (y**2).sum(axis=1)
-        return float(state.sums.loss[0] + unseen + shrunk)
+    def _objective(self, state: _State) -> float:
+        items = state.items.astype(np.float64)
+        unstored = float((items.T @ items * state.sums.gram).sum()) if self.params.implicit else 0.0
+        penalty = self.params.penalty(self.pair_counts, self.n_users) @ (items**2).sum(axis=1)
+        return float(state.sums.loss[0] + unstored + penalty)
 
-    def _count(self, name: str) -> None:
-        self._say(name)
-        self.taught, users = _added(self.log.mapPartitions(blocks.count(self.shape[0], self.params, self.every)))
-        self.users = int(users[0])
+    def _count_training_pairs(self, name: str) -> None:
+        self._describe_jobs(name)
+        work = blocks.count_training_pairs(self.shape[0], self.params, self.holdout_interval)
+        self.pair_counts, n_users = _sum_partitions(self.log.mapPartitions(work))
+        self.n_users = int(n_users[0])
 
-    def _watched(self) -> training_curve.Watched | None:
-        self._say("who is watched")
-        seed, every = self.params.seed, self.every
-        found = self.log.map(lambda raw: blocks.Block.unpack(raw).divide(seed, every)[0]).collect()
-        matrices = [(block.indptr, block.items, block.values) for block in found]
-        return training_curve.Watched.draw(matrices, self.shape[0], self.params)
-
-    def _say(self, what: str) -> None:
-        self.context.setJobDescription(f"{self.hop}: {what}")
+    def _describe_jobs(self, text: str) -> None:
+        self.context.setJobDescription(f"{self.hop}: {text}")
 
 
 # --- Sums ----------------------------------------------------------------------------------------------------
 
 
-def _added(parts: RDD[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
-    """Return the sum of one tuple of arrays a partition, always added in the order of partitions."""
-    n = parts.getNumPartitions()
-    if n > FEW:
-        together = int(np.ceil(np.sqrt(n)))
-        placed = parts.mapPartitionsWithIndex(lambda place, own: ((place, one) for one in own))
-        groups = placed.repartitionAndSortWithinPartitions(-(-n // together), lambda place: place // together)
-        parts = groups.mapPartitions(lambda own: iter([_add(one for _, one in own)]))
-    return _add(parts.collect())
+def _sum_partitions(partial_sums: RDD[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
+    """Return the sum of one tuple of arrays per partition, always added in the order of the
+    partitions.
+    """
+    n = partial_sums.getNumPartitions()
+    if n > MAX_DIRECT_SUMS:
+        group_size = int(np.ceil(np.sqrt(n)))
+        numbered = partial_sums.mapPartitionsWithIndex(lambda index, rows: ((index, row) for row in rows))
+        groups = numbered.repartitionAndSortWithinPartitions(-(-n // group_size), lambda index: index // group_size)
+        partial_sums = groups.mapPartitions(lambda rows: iter([_sum_tuples(row for _, row in rows)]))
+    return _sum_tuples(partial_sums.collect())
 
 
-def _add(parts: Iterable[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
-    return reduce(lambda total, part: tuple(a + b for a, b in zip(total, part, strict=True)), parts)
+def _sum_tuples(rows: Iterable[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
+    return reduce(lambda total, row: tuple(a + b for a, b in zip(total, row, strict=True)), rows)

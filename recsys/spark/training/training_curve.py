@@ -1,118 +1,151 @@
-"""Watching a training: users who teach nothing while it sweeps, some of whose pairs are hidden and to be found.
+"""The training curve: the objective after each sweep, and the quality of lists for users held out
+for validation.
 
-Their factors are what the model would give a newcomer (*fold-in*), so the curve shows when lists stop getting better,
-and whether they get worse again. Reference: Liang, Krishnan, Hoffman and Jebara, WWW 2018, section 4 (strong
-generalisation).
+Validation users take no part in training while it sweeps, and some of their pairs are hidden.
+Their factors are folded in from the other pairs, as for any new user, so the curve shows when
+lists stop getting better and whether they get worse again. Reference: Liang, Krishnan, Hoffman and
+Jebara, WWW 2018, section 4 (strong generalisation).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.sparse import csr_array, vstack
 
 from recsys import linalg
+from recsys.als import solvers
 from recsys.evaluation.judging.judge import judge
 from recsys.evaluation.judging.metrics import ndcg
 from recsys.ranking import rank
 from recsys.recommender import Recommender
+from recsys.spark.training.parameters import SparkALSParameters
 from recsys.types import Features, Histories, Interactions
 
-if TYPE_CHECKING:
-    from recsys.spark.training.als import Params
+MAX_USERS = 1000
+"""Number of validation users that is aimed at, where there are enough users."""
 
-MOST, ONE_IN, LEAST = 1000, 100, 30
-"""Users that are watched: about so many, never more than one in 100; nobody where that would be fewer than 30."""
-HIDDEN, TOP = 0.2, 10
-"""Share of the watched users' pairs that is hidden; NDCG looks at so many places."""
+MIN_INTERVAL = 100
+"""At most one user in this number is held out."""
+
+MIN_USERS = 30
+"""With fewer validation users than this, none are held out."""
+
+HIDDEN_SHARE = 0.2
+"""Share of the validation users' pairs that is hidden."""
+
+NDCG_CUTOFF = 10
+"""Positions of a list that NDCG looks at."""
 
 
 @dataclass
-class Curve:
-    """What a training looked like. ``losses``: the objective after each sweep, over the users that teach. ``quality``:
-    ``measure`` of ``watched`` users after each sweep; empty if nobody was watched.
+class TrainingCurve:
+    """What was measured during a training.
+
+    ``losses``: the objective after each sweep, over the training users. ``quality``: the
+    ``measure`` of ``validation_users`` users after each sweep; empty if no user was held out.
     """
 
     losses: list[float] = field(default_factory=list)
     quality: list[float] = field(default_factory=list)
     measure: str = ""
-    watched: int = 0
+    validation_users: int = 0
 
 
-def one_in(users: int) -> int:
-    """Return n so that one user in n is watched; 0 where there are too few users."""
-    every = max(ONE_IN, -(-users // MOST))
-    return every if users >= LEAST * every else 0
+def holdout_interval(n_users: int) -> int:
+    """Return n if one user in n is to be held out for validation; 0 if there are too few users."""
+    interval = max(MIN_INTERVAL, -(-n_users // MAX_USERS))
+    return interval if n_users >= MIN_USERS * interval else 0
 
 
 @dataclass(frozen=True)
-class Watched:
-    """``seen``: csr (users, items), what a user's factors are solved from. ``hidden``: csr of the same shape."""
+class ValidationUsers:
+    """Histories of held-out users.
+
+    ``seen``: csr (users, items), the pairs from which a user's factor is solved. ``hidden``: csr
+    of the same shape.
+    """
 
     seen: csr_array
     hidden: csr_array
-    params: Params
+    params: SparkALSParameters
 
     @classmethod
-    def draw(cls, matrices: list[linalg.CSR], items: int, params: Params) -> Watched | None:
-        """Hide pairs of these histories, liked ones if feedback is implicit; None if no user has both kinds left."""
-        parts = [csr_array((v, i, p), shape=(len(p) - 1, items)) for p, i, v in matrices if len(p) > 1]
+    def draw(cls, matrices: list[linalg.CSR], n_items: int, params: SparkALSParameters) -> ValidationUsers | None:
+        """Hide training pairs of these histories at random.
+
+        Users without a hidden pair, or without a training pair that is left, are not used; None if
+        no user remains.
+        """
+        parts = [
+            csr_array((values, items, indptr), shape=(len(indptr) - 1, n_items))
+            for indptr, items, values in matrices
+            if len(indptr) > 1
+        ]
         if not parts:
             return None
-        whole = csr_array(vstack(parts, format="csr"))
-        row = np.repeat(np.arange(whole.shape[0]), np.diff(whole.indptr))
-        taught = params.taught(whole.data)
-        hide = taught & (np.random.default_rng(params.seed).random(whole.nnz) < HIDDEN)
-        both = [np.bincount(row[kind], minlength=whole.shape[0]) > 0 for kind in (hide, taught & ~hide)]
-        users = np.flatnonzero(both[0] & both[1])
-        seen, hidden = (
-            csr_array((whole.data[kind], (row[kind], whole.indices[kind])), shape=whole.shape)[users]
-            for kind in (~hide, hide)
-        )
-        return cls(seen, hidden, params) if len(users) else None
+        histories = csr_array(vstack(parts, format="csr"))
+        row = np.repeat(np.arange(histories.shape[0]), np.diff(histories.indptr))
+        is_training = params.is_training_pair(histories.data)
+        is_hidden = is_training & (np.random.default_rng(params.seed).random(histories.nnz) < HIDDEN_SHARE)
+        hidden_counts = np.bincount(row[is_hidden], minlength=histories.shape[0])
+        visible_counts = np.bincount(row[is_training & ~is_hidden], minlength=histories.shape[0])
+        users = np.flatnonzero((hidden_counts > 0) & (visible_counts > 0))
+        if not len(users):
+            return None
+
+        def entries(chosen: np.ndarray) -> csr_array:
+            cells = (row[chosen], histories.indices[chosen])
+            return csr_array((histories.data[chosen], cells), shape=histories.shape)[users]
+
+        return cls(entries(~is_hidden), entries(is_hidden), params)
 
     @property
-    def users(self) -> int:
-        """How many."""
+    def n_users(self) -> int:
+        """Number of validation users."""
         return int(self.seen.shape[0])
 
     @property
     def measure(self) -> str:
-        """What :meth:`judge` returns."""
-        return f"ndcg@{TOP}" if self.params.implicit else "rmse"
+        """Name of the number that :meth:`evaluate` returns."""
+        return f"ndcg@{NDCG_CUTOFF}" if self.params.implicit else "rmse"
 
-    def judge(self, items: np.ndarray) -> float:
-        """Return the measure under float32[items, rank], 0 = never taught: mean NDCG of lists without what is seen, or
-        the root mean squared error of the hidden values.
+    def evaluate(self, items: np.ndarray) -> float:
+        """Return the measure under ``items``, float32[items, rank], zeros for an item without a
+        training pair.
+
+        Implicit feedback: mean NDCG of lists without seen items. Explicit feedback: root mean
+        squared error of the hidden values.
         """
+        model = _FixedItems(items, self.params)
         if self.params.implicit:
-            topk = rank.recommend(_FoldIn(items, self.params), self.seen, TOP)
-            return float(np.nanmean(ndcg(judge(topk, csr_array((self.hidden > 0).astype(np.float64))), TOP)))
-        x = _FoldIn(items, self.params).factors(self.seen)
-        row = np.repeat(np.arange(self.users), np.diff(self.hidden.indptr))
-        error = self.hidden.data - np.einsum("nr,nr->n", x[row], items[self.hidden.indices])
+            topk = rank.recommend(model, self.seen, NDCG_CUTOFF)
+            relevant = csr_array((self.hidden > 0).astype(np.float64))
+            return float(np.nanmean(ndcg(judge(topk, relevant), NDCG_CUTOFF)))
+        users = model.solve_users(self.seen)
+        row = np.repeat(np.arange(self.n_users), np.diff(self.hidden.indptr))
+        error = self.hidden.data - np.einsum("nr,nr->n", users[row], items[self.hidden.indices])
         return float(np.sqrt(np.mean(error**2)))
 
 
-class _FoldIn(Recommender):
-    """Scores under item factors that are still being trained."""
+class _FixedItems(Recommender):
+    """A model of fixed item factors that folds users in."""
 
-    def __init__(self, items: np.ndarray, params: Params) -> None:
+    def __init__(self, items: np.ndarray, params: SparkALSParameters) -> None:
         self.items = items
         self.params = params
 
-    def fit(self, train: Interactions, features: Features | None = None) -> _FoldIn:
-        """Return the same: Spark does the training."""
+    def fit(self, train: Interactions, features: Features | None = None) -> _FixedItems:
+        """Return the model unchanged: Spark trains the items."""
         return self
 
-    def factors(self, histories: csr_array) -> np.ndarray:
-        axes = linalg.principal_axes(self.items) if self.params.implicit else None
-        return self.params.solve(linalg.arrays(histories), self.items, axes)
+    def solve_users(self, histories: csr_array) -> np.ndarray:
+        axes = solvers.principal_axes(self.items) if self.params.implicit else None
+        return self.params.solve_rows(linalg.arrays(histories), self.items, axes)
 
     def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
         """Return float32[m, items]."""
-        scores = self.factors(histories.values) @ self.items.T
+        scores = self.solve_users(histories.values) @ self.items.T
         scores[:, ~self.items.any(axis=1)] = np.nan
         return scores

@@ -1,0 +1,321 @@
+"""Compiled half-steps of ALS, which both engines use.
+
+Pure functions of arrays: results never depend on the number of threads. The tests compare them with
+:mod:`recsys.als.definition`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, prange
+
+from recsys.linalg import CSR, gram, one_blas_thread, product
+
+CG_STEPS = 3
+"""Conjugate gradient steps per half-step. Each starts from the previous sweep, so few steps train
+as well as many.
+"""
+
+Axes = tuple[np.ndarray, np.ndarray]
+"""Eigenvalues float64[rank] ≥ 0 and eigenvectors float64[rank, rank] (columns) of a Gram matrix
+YᵀY.
+"""
+
+
+def principal_axes(factors: np.ndarray) -> Axes:
+    """Return the axes of ``factors`` [n, rank]; the Gram matrix is summed as
+    :func:`recsys.linalg.gram` does.
+    """
+    with one_blas_thread():
+        values, vectors = np.linalg.eigh(gram(np.ascontiguousarray(factors)))
+    return np.maximum(values, 0), vectors
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def als_half_step(
+    indptr: np.ndarray,
+    indices: np.ndarray,
+    weight: np.ndarray,
+    target: np.ndarray,
+    fixed: np.ndarray,
+    base: np.ndarray,
+    penalty: np.ndarray,
+) -> np.ndarray:
+    """Return x of each row, solving (diag(base + penalty) + Σ_j weight_j y_j y_jᵀ) x = Σ_j
+    target_j y_j exactly.
+
+    Args:
+        indptr, indices: the CSR structure of the rows; indices point into ``fixed``.
+        weight, target: [nnz]. Implicit ALS: α|v| and (1 + α|v|)·p. Explicit ALS: 1 and v.
+        fixed: [n, rank], C order: the factors y of the other side. Implicit ALS: rotated to the
+            eigenvectors of their Gram matrix, whose eigenvalues are ``base``.
+        base: [rank] ≥ 0. Explicit ALS: zeros.
+        penalty: [m], > 0 where the row has a target that is not 0.
+
+    Returns:
+        [m, rank]; all arrays have one dtype, float32 or float64. A row without a target other than
+        0 gets zeros.
+
+    The system of a row is a diagonal plus a matrix of rank n, the row's length. The Woodbury
+    identity solves it in O(n²·rank) instead of O(n·rank² + rank³), which makes a high rank cheap;
+    it is used for rows shorter than the rank. The caller limits BLAS to one thread.
+    """
+    m = len(indptr) - 1
+    rank = fixed.shape[1]
+    x = np.zeros((m, rank), dtype=fixed.dtype)
+    for i in prange(m):
+        start = indptr[i]
+        n = indptr[i + 1] - start
+        diagonal = base + penalty[i]
+        b = np.zeros(rank, dtype=fixed.dtype)
+        # The weighted factors of the row's columns: their Gram matrix is the sum over j.
+        weighted = np.empty((n, rank), dtype=fixed.dtype)
+        for j in range(n):
+            y = fixed[indices[start + j]]
+            root_weight = np.sqrt(weight[start + j])
+            row_target = target[start + j]
+            for f in range(rank):
+                weighted[j, f] = root_weight * y[f]
+                b[f] += row_target * y[f]
+        if not np.any(b != 0):
+            continue
+        if n < rank:
+            scaled = weighted / diagonal
+            small = np.dot(scaled, weighted.T)
+            for j in range(n):
+                small[j, j] += 1.0
+            x[i] = (b - np.dot(np.linalg.solve(small, np.dot(scaled, b)), weighted)) / diagonal
+        else:
+            system = np.dot(weighted.T, weighted)
+            for f in range(rank):
+                system[f, f] += diagonal[f]
+            x[i] = np.linalg.solve(system, b)
+    return x
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def _row_cg_steps(
+    indices: np.ndarray,
+    weight: np.ndarray,
+    target: np.ndarray,
+    fixed: np.ndarray,
+    diagonal: np.ndarray,
+    x: np.ndarray,
+    steps: int,
+) -> None:
+    """Move x by at most ``steps`` conjugate gradient steps towards the solution of one row's
+    system A x = b.
+
+    A is ``diagonal``, which is also the preconditioner, plus Σ_j weight_j y_j y_jᵀ over the row's
+    n columns. ``diagonal`` is what all rows share, YᵀY + penalty in its own axes. So a step costs
+    O(n·rank), and n + 1 steps would be exact.
+
+    The steps end early where rᵀM⁻¹r (residual r, preconditioner M) is below the smallest normal
+    number of the dtype.
+    """
+    rank = len(x)
+    zero = x.dtype.type(0)
+    smallest = np.finfo(x.dtype).tiny
+    residual = -diagonal * x  # b − A x, to which the loop below adds the row's columns
+    direction = np.empty_like(x)
+    A_direction = np.empty_like(x)
+    for j in range(len(indices)):
+        y = fixed[indices[j]]
+        score = zero
+        for f in range(rank):
+            score += y[f] * x[f]
+        error = target[j] - weight[j] * score
+        for f in range(rank):
+            residual[f] += error * y[f]
+    residual_norm = zero  # rᵀM⁻¹r, a squared norm
+    for f in range(rank):
+        direction[f] = residual[f] / diagonal[f]
+        residual_norm += residual[f] * direction[f]
+    for _ in range(steps):
+        # The factors of a user and an item that have only each other can shrink in every sweep, to 1e-20 and below.
+        # Their squares then underflow, and a quotient of two such sums is noise, infinite or undefined.
+        if not residual_norm > smallest:
+            break
+        curvature = zero
+        for f in range(rank):
+            A_direction[f] = diagonal[f] * direction[f]
+            curvature += A_direction[f] * direction[f]
+        for j in range(len(indices)):
+            y = fixed[indices[j]]
+            score = zero
+            for f in range(rank):
+                score += y[f] * direction[f]
+            weighted_score = weight[j] * score
+            curvature += weighted_score * score
+            for f in range(rank):
+                A_direction[f] += weighted_score * y[f]
+        if not curvature > 0:
+            break
+        step = residual_norm / curvature
+        new_norm = zero
+        for f in range(rank):
+            x[f] += step * direction[f]
+            residual[f] -= step * A_direction[f]
+            new_norm += residual[f] * residual[f] / diagonal[f]
+        ratio = new_norm / residual_norm
+        for f in range(rank):
+            direction[f] = residual[f] / diagonal[f] + ratio * direction[f]
+        residual_norm = new_norm
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def als_cg_step(
+    indptr: np.ndarray,
+    indices: np.ndarray,
+    weight: np.ndarray,
+    target: np.ndarray,
+    fixed: np.ndarray,
+    base: np.ndarray,
+    penalty: np.ndarray,
+    initial: np.ndarray,
+    rotation: np.ndarray,
+    steps: int,
+) -> np.ndarray:
+    """Return x of each row after ``steps`` conjugate gradient steps from ``initial`` to what
+    ``als_half_step`` solves.
+
+    Args:
+        initial: [m, rank], the x that each row starts from: that of the previous sweep, or zeros.
+        rotation: [rank, rank], the eigenvectors that rotated ``fixed``. ``initial`` and the result
+            are not rotated.
+        steps: ≥ 1.
+        The rest, and which rows are zeros, as in :func:`als_half_step`.
+    """
+    result = np.empty_like(initial)
+    inverse_rotation = np.ascontiguousarray(rotation.T)
+    block = 64
+    for part in prange((len(initial) + block - 1) // block):
+        first = part * block
+        x = np.dot(initial[first : first + block], rotation)
+        for row in range(len(x)):
+            pairs = slice(indptr[first + row], indptr[first + row + 1])
+            if np.any(target[pairs] != 0):
+                diagonal = base + penalty[first + row]
+                _row_cg_steps(indices[pairs], weight[pairs], target[pairs], fixed, diagonal, x[row], steps)
+            else:
+                x[row] = 0
+        result[first : first + block] = np.dot(x, inverse_rotation)
+    return result
+
+
+def implicit_rows(
+    matrix: CSR,
+    fixed: np.ndarray,
+    alpha: float,
+    penalty: np.ndarray,
+    axes: Axes | None = None,
+    initial: np.ndarray | None = None,
+) -> np.ndarray:
+    """Return [rows, rank] in the dtype of ``fixed``: one half-step of implicit ALS, compiled and
+    in parallel.
+
+    Args:
+        matrix: stored values v; its columns are rows of ``fixed``.
+        fixed: [columns, rank], finite: the factors of the other side.
+        alpha: α of the confidence 1 + α|v|.
+        penalty: [rows], the factor of each row's squared norm.
+        axes: ``principal_axes(fixed)``, if the caller has them already.
+        initial: [rows, rank] of that dtype, from which ``CG_STEPS`` conjugate gradient steps
+            start; None solves exactly.
+    """
+    indptr, indices, value = matrix
+    base, vectors = axes or principal_axes(fixed)
+    weight = alpha * np.abs(value.astype(np.float64))
+    target = np.where(value > 0, 1 + weight, 0.0)
+    # A few histories touch few columns, so only the factors of these columns are rotated.
+    is_used = np.zeros(len(fixed), dtype=bool)
+    is_used[indices] = True
+    rotated_row = np.cumsum(is_used) - 1
+    rotation = np.ascontiguousarray(vectors, dtype=fixed.dtype)
+    inverse_rotation = np.ascontiguousarray(vectors.T, dtype=fixed.dtype)
+    weight, target, base, penalty = (array.astype(fixed.dtype) for array in (weight, target, base, penalty))
+    with one_blas_thread():
+        rotated = product(fixed[is_used], rotation)
+        system = (indptr, rotated_row[indices], weight, target, rotated, base, penalty)
+        if initial is not None:
+            return als_cg_step(*system, initial, rotation, CG_STEPS)
+        return product(als_half_step(*system), inverse_rotation)
+
+
+def explicit_rows(matrix: CSR, fixed: np.ndarray, penalty: np.ndarray) -> np.ndarray:
+    """Return [rows, rank] in the dtype of ``fixed``: x minimises Σ_j (v_j − x·y_j)² + penalty |x|²
+    over stored values.
+
+    Arguments as for :func:`implicit_rows`.
+    """
+    indptr, indices, value = matrix
+    target = value.astype(fixed.dtype)
+    base = np.zeros(fixed.shape[1], dtype=fixed.dtype)
+    # Numba compiles a kernel once more for a read-only array.
+    indices = np.require(indices, requirements="W")
+    with one_blas_thread():
+        return als_half_step(indptr, indices, np.ones_like(target), target, fixed, base, penalty.astype(fixed.dtype))
+
+
+@njit(cache=True, nogil=True, parallel=True, fastmath={"reassoc", "contract"})
+def stored_loss(
+    indptr: np.ndarray,
+    indices: np.ndarray,
+    value: np.ndarray,
+    x: np.ndarray,
+    y: np.ndarray,
+    alpha: float,
+) -> float:
+    """Return Σ c (p − x_u·y_i)² − (x_u·y_i)² over stored values, with c = 1 + α|v| and p = 1 where
+    v > 0.
+    """
+    losses = np.zeros(len(indptr) - 1)
+    zero = x.dtype.type(0)
+    for u in prange(len(losses)):
+        for entry in range(indptr[u], indptr[u + 1]):
+            score = zero
+            for f in range(x.shape[1]):
+                score += x[u, f] * y[indices[entry], f]
+            p = 1.0 if value[entry] > 0 else 0.0
+            losses[u] += (1.0 + alpha * abs(value[entry])) * (p - score) ** 2 - score**2
+    return losses.sum()
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def add_residual(
+    indptr: np.ndarray,
+    indices: np.ndarray,
+    weight: np.ndarray,
+    target: np.ndarray,
+    x: np.ndarray,
+    y: np.ndarray,
+    residual: np.ndarray,
+) -> float:
+    """Add (target − weight·x_u·y_i) x_u to ``residual_i`` for each stored (u, i).
+
+    Summed over all pairs this is the pairs' part of the residual b − A y_i of each item's
+    equations.
+
+    Args:
+        indptr, indices, weight, target: as in :func:`als_half_step`, one row per user.
+        x: [users, rank].
+        y, residual: [items, rank].
+
+    Returns:
+        Σ weight·s² − 2·target·s with s = x_u·y_i: the pairs' part of the objective, without its
+        constant.
+    """
+    loss = 0.0
+    for u in range(len(indptr) - 1):
+        user = x[u]
+        for entry in range(indptr[u], indptr[u + 1]):
+            item = y[indices[entry]]
+            item_residual = residual[indices[entry]]
+            score = np.float32(0.0)
+            for f in range(len(user)):
+                score += user[f] * item[f]
+            error = target[entry] - weight[entry] * score
+            for f in range(len(user)):
+                item_residual[f] += error * user[f]
+            loss += score * (weight[entry] * score - 2 * target[entry])
+    return loss

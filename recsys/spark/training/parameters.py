@@ -1,0 +1,135 @@
+"""Parameters of the models that Spark trains: those of the local model of the same name, and
+Spark's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from recsys.als.parameters import ALSParameters, AttributesParameters
+from recsys.als.solvers import Axes, explicit_rows, implicit_rows
+from recsys.config import Config
+from recsys.errors import ConfigError
+from recsys.linalg import CSR
+from recsys.parameters import STRICT, build_from_parameters
+
+BASELINES = ("random", "popular", "recent")
+"""Kinds that every run has, whether the config names them or not."""
+
+
+@dataclass(config=STRICT)
+class SparkALSParameters(ALSParameters):
+    """Parameters of ALS on Spark; those that the local ``als`` has as well mean the same."""
+
+    kind: ClassVar[str] = "als"
+
+    implicit: Annotated[
+        bool,
+        Field(description="true: likes and confidences; false: predict the values themselves (ratings)"),
+    ] = True
+    trainer: Annotated[
+        Literal["recsys", "mllib"],
+        Field(
+            description="'mllib' is for item factors that do not fit into the memory of a task,"
+            " and for nonnegative; it supports only nu = 1 and beta = 0"
+        ),
+    ] = "recsys"
+    nonnegative: Annotated[bool, Field(description="factors ≥ 0; trainer = 'mllib' only")] = False
+    blocks: Annotated[
+        int | None,
+        Field(ge=1, description="user and item blocks of MLlib; unset: one per core, at least 10"),
+    ] = None
+    checkpoint_every: Annotated[
+        int,
+        Field(ge=1, description="iterations of MLlib between checkpoints, which cut the lineage"),
+    ] = 10
+
+    def penalty(self, pair_counts: np.ndarray, opposite_rows: int) -> np.ndarray:
+        """Return float64[rows]: the factor that multiplies each row's squared norm.
+
+        Args:
+            pair_counts: [rows], training pairs of each row.
+            opposite_rows: number of rows of the other side (users for items, items for users).
+        """
+        return self.reg * (pair_counts + self.beta * opposite_rows) ** self.nu
+
+    def is_training_pair(self, values: np.ndarray) -> np.ndarray:
+        """Return bool[n]: pairs that count in the penalty and give their row a factor.
+
+        Those are pairs with a value > 0 for implicit feedback, and all stored pairs for explicit
+        feedback.
+        """
+        if self.implicit:
+            return values > 0
+        return np.ones(len(values), dtype=bool)
+
+    def count_training_pairs(self, indptr: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """Return int64[rows]: training pairs of each row of a CSR matrix."""
+        cumulative = np.append(0, np.cumsum(self.is_training_pair(values)))
+        return np.diff(cumulative[indptr])
+
+    def solve_rows(self, matrix: CSR, fixed: np.ndarray, axes: Axes | None) -> np.ndarray:
+        """Return [rows, rank] in the dtype of ``fixed``: each row's exact factor while ``fixed``
+        stays.
+
+        Args:
+            matrix: indptr, columns and values of complete histories.
+            fixed: [columns, rank], the factors of the other side; zeros for a column without a
+                factor.
+            axes: ``principal_axes(fixed)`` for implicit feedback, else None.
+        """
+        penalty = self.penalty(self.count_training_pairs(matrix[0], matrix[2]), len(fixed))
+        if self.implicit:
+            return implicit_rows(matrix, fixed, self.alpha, penalty, axes)
+        return explicit_rows(matrix, fixed, penalty)
+
+
+@dataclass(config=STRICT)
+class SparkAttributesParameters(SparkALSParameters, AttributesParameters):
+    """Parameters of ``attributes`` on Spark: those of ALS on Spark, and those of the regression."""
+
+    kind: ClassVar[str] = "attributes"
+
+
+KINDS: dict[str, type[SparkALSParameters]] = {
+    parameters.kind: parameters for parameters in (SparkALSParameters, SparkAttributesParameters)
+}
+"""Kind of a model that Spark trains -> class of its parameters."""
+
+
+def parse_parameters(kind: str, params: Mapping[str, Any]) -> SparkALSParameters:
+    """Return the checked parameters of a model that Spark trains.
+
+    Raises:
+        ConfigError: another kind, an unknown parameter, a value out of range, or a contradiction.
+    """
+    if kind not in KINDS:
+        raise ConfigError(f"model '{kind}' does not run on Spark: use 'als' or 'attributes', or engine = 'local'.")
+    label = f"model '{kind}' on Spark"
+    parameters: SparkALSParameters = build_from_parameters(KINDS[kind], params, label)
+    if parameters.trainer == "mllib" and (parameters.nu, parameters.beta) != (1, 0):
+        raise ConfigError(f"{label}: trainer = 'mllib' supports only nu = 1 and beta = 0.")
+    if parameters.trainer != "mllib" and parameters.nonnegative:
+        raise ConfigError(f"{label}: nonnegative needs trainer = 'mllib'.")
+    return parameters
+
+
+def model_parameters(config: Config) -> dict[str, SparkALSParameters]:
+    """Return name -> parameters of every model in ``[models]`` that Spark trains, without the
+    baselines.
+
+    Raises:
+        ConfigError: as of :func:`parse_parameters`.
+    """
+    parameters = {}
+    for name, settings in config.models.items():
+        own_settings = dict(settings)
+        kind = own_settings.pop("model", name)
+        if kind not in BASELINES:
+            parameters[name] = parse_parameters(kind, {"seed": config.seed} | own_settings)
+    return parameters
