@@ -17,6 +17,7 @@ import typer.main
 
 from recsys.cli import app, run_verb
 from recsys.config import Config
+from recsys.evaluation.judging.metrics import METRICS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -98,6 +99,12 @@ def test_the_reference_has_every_key_of_every_section():
         if keys := getattr(field.annotation, "model_fields", None):
             section = page.partition(f"\n## [{name}]\n")[2].partition("\n## ")[0]
             assert [key for key in keys if f"\n| `{key}` |" not in section] == [], name
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_the_page_on_metrics_defines_every_metric(name):
+    page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    assert re.search(rf"^\| `{name}\b", page, re.M), "add a row to its table of definitions"
 
 
 def test_every_verb_has_help_with_an_example(capsys):

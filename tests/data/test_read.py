@@ -11,8 +11,9 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
+from recsys.data.reading.files import READERS
 from recsys.data.reading.read import MAX_REFUSED_ROWS, read_events, read_items, read_tables
-from recsys.data.reading.read_settings import ReadSettings
+from recsys.data.reading.read_settings import SUFFIXES, ReadSettings
 from recsys.errors import InputError
 
 ROWS = [
@@ -65,6 +66,15 @@ def test_every_format_gives_the_same_events(tmp_path, ending, packed):
     events, refusals = read_events(write(tmp_path / name, gzip.compress(data) if packed else data))
     same(events)
     assert (refusals.total, refusals.refused) == (3, 0)
+
+
+def test_an_unknown_format_is_refused_with_the_nearest_one():
+    with pytest.raises(ValueError, match=r"unknown format 'parket': use one of auto, csv.*Did you mean 'parquet'"):
+        ReadSettings(format="parket")
+
+
+def test_every_suffix_has_a_reader():
+    assert set(SUFFIXES.values()) == set(READERS)
 
 
 def test_a_bad_row_changes_nothing_for_the_good_ones(tmp_path):

@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,19 +20,11 @@ import pandas as pd
 
 from recsys.data.reading.columnar import RawChunk, choose_columns, read_parquet, require_id_columns
 from recsys.data.reading.lines import EndlessRowError, RowBlock, read_row_blocks
-from recsys.data.reading.read_settings import ReadSettings
+from recsys.data.reading.read_settings import SUFFIXES, ReadSettings
 from recsys.data.reading.validate import parse_numbers, reason_code, refuse_rows
 from recsys.errors import InputError
 from recsys.schema import EVENTS, TIME, VALUE
 
-SUFFIXES = {
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-}
 csv.field_size_limit(1 << 24)
 
 
@@ -90,14 +83,7 @@ def read_chunks(
     """
     kind = source.format() if file_format == "auto" else file_format
     try:
-        if kind == "parquet":
-            yield from read_parquet(source.path, str(source), mapping, all_columns)
-        elif kind == "jsonl":
-            yield _read_json_lines(source, mapping, reading, all_columns)
-        else:
-            yield from _read_delimited(
-                source, reading.delimiter or ("\t" if kind == "tsv" else ","), mapping, reading, all_columns
-            )
+        yield from READERS[kind](source, mapping, reading, all_columns)
     except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as error:
         raise InputError(f"{source}: the archive is damaged or cut short ({error}). Fetch it again.") from error
     except UnicodeError as error:
@@ -161,9 +147,17 @@ def read_header(
     return names, skip
 
 
-def _read_delimited(
-    source: Source, delimiter: str, mapping: dict[str, str], reading: ReadSettings, all_columns: bool
+def _read_parquet(
+    source: Source, mapping: dict[str, str], reading: ReadSettings, all_columns: bool
 ) -> Iterator[RawChunk]:
+    return read_parquet(source.path, str(source), mapping, all_columns)
+
+
+def _read_delimited(
+    source: Source, mapping: dict[str, str], reading: ReadSettings, all_columns: bool, *, delimiter: str = ","
+) -> Iterator[RawChunk]:
+    """Read delimited text; ``delimiter`` is used where the settings name none."""
+    delimiter = reading.delimiter or delimiter
     names, skip = read_header(source, delimiter, mapping, reading)
     positions = {column: names.index(source_name) for column, source_name in choose_columns(names, mapping).items()}
     if all_columns:
@@ -239,7 +233,9 @@ class _Recoded(io.RawIOBase):
         super().close()
 
 
-def _read_json_lines(source: Source, mapping: dict[str, str], reading: ReadSettings, all_columns: bool) -> RawChunk:
+def _read_json_lines(
+    source: Source, mapping: dict[str, str], reading: ReadSettings, all_columns: bool
+) -> Iterator[RawChunk]:
     lines = []
     records = []
     for number, line in enumerate(_text_lines(source, reading), start=1):
@@ -266,7 +262,7 @@ def _read_json_lines(source: Source, mapping: dict[str, str], reading: ReadSetti
             bad_ids = np.array([not _is_id(record.get(source_name)) if record else False for record in records])
             refuse_rows(reasons, bad_ids, "id is neither text nor an integer")
     table = pd.DataFrame(columns)
-    return RawChunk(table, reasons, str(source), line=lambda row: lines[row][0], text=lambda row: lines[row][1])
+    yield RawChunk(table, reasons, str(source), line=lambda row: lines[row][0], text=lambda row: lines[row][1])
 
 
 def _is_id(value: object) -> bool:
@@ -281,3 +277,12 @@ def _json_text(value: object) -> str | None:
     if isinstance(value, list):
         return "|".join(map(str, value))
     return None if value is None else str(value)
+
+
+READERS: dict[str, Callable[[Source, dict[str, str], ReadSettings, bool], Iterator[RawChunk]]] = {
+    "csv": _read_delimited,
+    "tsv": partial(_read_delimited, delimiter="\t"),
+    "jsonl": _read_json_lines,
+    "parquet": _read_parquet,
+}
+"""Format -> its reader, called with (source, mapping, settings, all_columns) as :func:`read_chunks` says."""

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from recsys.data.reading.validate import TimeUnit
 from recsys.errors import suggest_nearest
 from recsys.schema import EVENTS
+
+SUFFIXES = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
+"""Suffix of a file name -> its format; ``data.reading.files.READERS`` has a reader for each format."""
+
+FORMATS = ("auto", *dict.fromkeys(SUFFIXES.values()), "movielens")
+"""The values of ``[data] format``."""
 
 
 class ReadSettings(BaseModel):
@@ -16,8 +27,12 @@ class ReadSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "movielens"] = Field(
-        "auto", description="file format; `auto`: by the name, .csv .tsv .jsonl .parquet, optionally followed by .gz"
+    format: str = Field(
+        "auto",
+        description=(
+            f"file format, one of {', '.join(FORMATS)}; `auto`: by the name, {' '.join(SUFFIXES)}, optionally"
+            " followed by .gz"
+        ),
     )
     columns: dict[str, str] = Field(
         {}, description="canonical column -> its name in the files, or its position from 0 in a file without a header"
@@ -43,6 +58,15 @@ class ReadSettings(BaseModel):
     max_refused_share: float = Field(
         0.05, ge=0, le=1, description="stop with an error if more than this share of the rows is refused"
     )
+
+    @field_validator("format")
+    @classmethod
+    def _known_format(cls, name: str) -> str:
+        if name not in FORMATS:
+            raise ValueError(
+                f"unknown format '{name}': use one of {', '.join(FORMATS)}.{suggest_nearest(name, FORMATS)}"
+            )
+        return name
 
     @field_validator("columns")
     @classmethod

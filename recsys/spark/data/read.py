@@ -123,6 +123,11 @@ def _read_raw(spark: SparkSession, source: Source, reading: ReadSettings) -> Dat
     file_format = _file_format(source, reading)
     source_names = {column: reading.columns.get(column, column) for column in (USER, ITEM, VALUE, TIME, EVENT)}
     path = str(source.path)
+    if file_format not in ("csv", "tsv", "jsonl", "parquet"):
+        raise InputError(
+            f"{source}: Spark reads csv, tsv, jsonl and parquet, but not {file_format}:"
+            " use engine = 'local', or write the table as Parquet."
+        )
     if file_format == "parquet":
         try:
             table = spark.read.parquet(path)
