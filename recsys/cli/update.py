@@ -43,7 +43,7 @@ def update(
         f" items: {result.items_new:,} new"
     )
     print(
-        f"drift: {result.before:.4f} before, {result.after:.4f} after; retrain when it grows by more than"
+        f"drift: {result.drift_before:.4f} before, {result.drift_after:.4f} after; retrain when it grows by more than"
         f" {result.retrain_at}"
     )
     if against:

@@ -1,4 +1,4 @@
-"""Content: what an item is made of. A user is the weighted sum of the items in the history, in the same space."""
+"""Content: items as vectors of their features. A user is the weighted sum of the vectors of the history."""
 
 from __future__ import annotations
 
@@ -18,20 +18,26 @@ from recsys.parameters import STRICT
 from recsys.recommender import Explanation, Recommender
 from recsys.types import Features, Histories, Interactions
 
+TermScheme = Annotated[
+    Scheme, Field(description="weights of feature values: tfidf, bm25 or raw (as they are, rows of length 1)")
+]
+FieldWeights = Annotated[
+    dict[str, float], Field(description="field -> weight of its features; a field that is not named has weight 1")
+]
+
 
 @dataclass(config=STRICT)
 class Content(Recommender):
-    """Items like the ones in the history, by their attributes and words alone; the only model that needs no crowd.
+    """Items like those in the history, by their attributes and words; the only model that needs no other users.
 
     score(u, i) = cos(Σ_j w_j t_j, t_i), where t is an item's weighted features (:func:`weigh_terms`) and w_j is
-    log(1 + |v|) with the sign of the value v, a dislike counting ``dislike`` as much. Recency is in the value:
-    ``[weigh] half_life_days`` makes old events small. In [−1, 1]; NaN for items without features and for users
-    whose history has none.
+    log(1 + |v|) with the sign of the value v, a dislike multiplied by ``dislike``. Recency is in the value:
+    ``[weigh] half_life_days`` makes old events small. Scores are in [−1, 1]; NaN for items without features and for
+    users whose history has none.
 
-    With ``dims`` > 0 the cosine is taken after a truncated SVD, so that related words meet. ``fields`` weighs
-    fields against each other, 1 unless named: ``{"overview": 2, "title": 0}``.
+    With ``dims`` > 0 the cosine is taken after a truncated SVD, which gives related words similar vectors.
 
-    Choose it for items without any history, or where a user has one or two events. Memory: the features, and
+    Choose it for items without any history, or for users with one or two events. Memory: the features, and
     4·dims·(items + features) bytes. Similarity stays sparse without ``dims``.
     """
 
@@ -41,21 +47,21 @@ class Content(Recommender):
     EXPLAINS: ClassVar = ("history", "features")
     SOURCE: ClassVar = "content"
 
-    scheme: Scheme = "tfidf"
-    fields: dict[str, float] = Field(default_factory=dict)
-    dims: Annotated[int, Field(ge=0)] = 0
-    dislike: Annotated[float, Field(ge=0)] = 0.5
-    seed: Annotated[int, Field(ge=0)] = 0
+    scheme: TermScheme = "tfidf"
+    fields: FieldWeights = Field(default_factory=dict)
+    dims: Annotated[int, Field(ge=0, description="number of latent dimensions; 0: the features as they are")] = 0
+    dislike: Annotated[float, Field(ge=0, description="weight of a dislike against a like of the same size")] = 0.5
+    seed: Annotated[int, Field(ge=0, description="seed of the truncated singular value decomposition")] = 0
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Weigh the features; what people did is not looked at.
+        """Weigh the features; interactions are not used.
 
         Raises:
             ConfigError: no features, or a weight for a field that they do not have.
         """
-        known = require_features(features, "content")
-        self.terms_ = weigh_terms(known, self.scheme, self.fields)
-        self.names_ = np.array(known.names, dtype=str)
+        item_features = require_features(features, "content")
+        self.terms_ = weigh_terms(item_features, self.scheme, self.fields)
+        self.names_ = np.array(item_features.names, dtype=str)
         self.basis_ = np.zeros((self.terms_.shape[1], 0), dtype=np.float32)
         if 0 < self.dims < min(self.terms_.shape):
             svd = TruncatedSVD(self.dims, random_state=self.seed).fit(self.terms_)
@@ -65,21 +71,22 @@ class Content(Recommender):
 
     def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
         """Return float32[m, items]."""
-        profiles, items = self.profiles(histories), self.vectors_
+        profiles = self.profiles(histories)
+        items = self.vectors_
         if isinstance(items, csr_array):
             scores = dense_product(arrays(csr_array(profiles)), arrays(csr_array(items.T)), items.shape[0])
         else:
             scores = profiles @ items.T
-        scores[:, ~filled(items)] = np.nan
-        scores[~filled(profiles)] = np.nan
+        scores[:, ~nonzero_rows(items)] = np.nan
+        scores[~nonzero_rows(profiles)] = np.nan
         return scores.astype(np.float32, copy=False)
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
         """Return bool[m]: the history holds an item with features."""
-        return filled(self.profiles(histories))
+        return nonzero_rows(self.profiles(histories))
 
     def profiles(self, histories: Histories) -> np.ndarray | csr_array:
-        """Return users as rows of length 1 (or 0) in the space of ``vectors_`` (items)."""
+        """Return one row per user, of length 1 (or 0), in the space of the item vectors ``vectors_``."""
         return normalize(self._evidence(histories) @ self.vectors_)
 
     def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
@@ -108,7 +115,7 @@ class Content(Recommender):
         return {str(self.names_[row.indices[k]]): float(parts[k]) for k in order if parts[k] != 0}
 
     def _evidence(self, histories: Histories) -> csr_array:
-        """Return float32 csr (m, items): how much each entry says for, or below 0 against, its item."""
+        """Return float32 csr (m, items): the weight of each entry, negative for dislikes."""
         values = histories.values
         weight = np.sign(values.data) * np.log1p(np.abs(values.data))
         weight = np.where(weight < 0, self.dislike * weight, weight).astype(np.float32)
@@ -118,42 +125,52 @@ class Content(Recommender):
 def similar(
     vectors: np.ndarray | csr_array, rows: np.ndarray, k: int, block: int = 512
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return int32[m, k] nearest other rows by dot product and their float32[m, k] similarity, best first.
+    """Return int32[m, k], the nearest other rows by dot product, and float32[m, k], their similarity, best first.
 
-    ``vectors``: rows of length 1, so that the product is the cosine: items, or users' profiles. Only similarities
-    above 0 count; -1 and NaN pad. Ties: the lower row. Memory: ``block`` rows of dense similarities at a time.
+    Only similarities above 0 count; -1 and NaN are padding. Ties: the lower row.
+
+    Args:
+        vectors: rows of length 1 (so that the product is the cosine) of items, or of users' profiles.
+        block: number of rows of dense similarities in memory at a time.
     """
     if isinstance(vectors, csr_array):
         return _similar_sparse(vectors, rows, k)
-    found = np.full((len(rows), k), -1, dtype=np.int32)
-    value = np.full((len(rows), k), np.nan, dtype=np.float32)
+    neighbours = np.full((len(rows), k), -1, dtype=np.int32)
+    values = np.full((len(rows), k), np.nan, dtype=np.float32)
     for start in range(0, len(rows), block):
         part = np.asarray(rows[start : start + block], dtype=np.int64)
-        near = np.ascontiguousarray(vectors[part] @ vectors.T, dtype=np.float32)
-        near[near <= 0] = np.nan
-        chosen = select_top_k(near, np.arange(len(part) + 1), part, k)
-        found[start : start + block], value[start : start + block] = chosen
-    return found, value
+        similarity = np.ascontiguousarray(vectors[part] @ vectors.T, dtype=np.float32)
+        similarity[similarity <= 0] = np.nan
+        # Each row is the only item that its own list leaves out.
+        block_neighbours, block_values = select_top_k(similarity, np.arange(len(part) + 1), part, k)
+        neighbours[start : start + block] = block_neighbours
+        values[start : start + block] = block_values
+    return neighbours, values
 
 
 def _similar_sparse(vectors: csr_array, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    a, b = arrays(csr_array(vectors[rows])), arrays(csr_array(vectors.T))
-    found, value = nearest_rows(a, b, np.ones(len(rows)), np.ones(vectors.shape[0]), 0.0, k, np.asarray(rows))
-    none = ~(value > 0)
-    found[none], value[none] = -1, np.nan
-    return found, value
+    neighbours, values = nearest_rows(
+        arrays(csr_array(vectors[rows])),
+        arrays(csr_array(vectors.T)),
+        np.ones(len(rows)),
+        np.ones(vectors.shape[0]),
+        0.0,
+        k,
+        np.asarray(rows),
+    )
+    is_padding = ~(values > 0)
+    neighbours[is_padding] = -1
+    values[is_padding] = np.nan
+    return neighbours, values
 
 
-def filled(rows: np.ndarray | csr_array) -> np.ndarray:
+def nonzero_rows(rows: np.ndarray | csr_array) -> np.ndarray:
     """Return bool[m]: the row is not all zero."""
     if isinstance(rows, csr_array):
         return np.asarray(abs(rows).sum(axis=1)).ravel() > 0
     return np.abs(rows).sum(axis=1) > 0
 
 
-def _2d(rows: np.ndarray | csr_array) -> np.ndarray:
-    return rows.toarray() if isinstance(rows, csr_array) else rows
-
-
 def _dense(row: np.ndarray | csr_array) -> np.ndarray:
-    return np.asarray(_2d(row)).ravel()
+    """Return one row as a dense vector."""
+    return np.asarray(row.toarray() if isinstance(row, csr_array) else row).ravel()

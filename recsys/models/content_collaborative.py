@@ -1,4 +1,4 @@
-"""Likes and content in one model: inside the factorization, inside the autoencoder, or behind the factors."""
+"""Likes and content in one model: in the factorization, in the autoencoder, or as a regression after the factors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from sklearn.preprocessing import normalize
 from recsys.als.parameters import AttributesParameters
 from recsys.errors import InputError
 from recsys.features.terms import (
-    Scheme,
     add_constant_column,
     compute_once,
     predict_cold_factors,
@@ -24,17 +23,17 @@ from recsys.features.terms import (
 )
 from recsys.models.collaborative.als import ALS
 from recsys.models.collaborative.linear import Linear, liked, liked_columns
-from recsys.models.content import filled, similar
+from recsys.models.content import FieldWeights, TermScheme, nonzero_rows, similar
 from recsys.parameters import STRICT
 from recsys.types import Features, Interactions
 
 BLOCK = 1024
-"""Rows or columns of a large matrix that are worked on at a time."""
+"""Number of columns of a large matrix that are processed at a time."""
 
 
 @dataclass(config=STRICT)
 class Attributes(ALS, AttributesParameters):
-    """ALS that gives a new item the factor its attributes predict: *attributes → factors*.
+    """ALS that gives a new item the factor that its attributes predict: *attributes → factors*.
 
     W minimises Σ_i n_i^½ |y_i − [f_i, 1]·W|² + ``ridge``·|W|² over the items somebody liked n_i times, with f the
     weighted features of :func:`recsys.features.terms.weigh_terms`; an item that nobody liked gets [f_i, 1]·W. The other
@@ -53,18 +52,19 @@ class Attributes(ALS, AttributesParameters):
         terms = add_constant_column(weigh_terms(require_features(features, "attributes"), self.scheme, self.fields))
         liked_by = np.bincount(train.item[train.value > 0], minlength=len(train.items))
         if self.known_.any():
-            self._keep(*predict_cold_factors(terms, self.item_factors_, self.known_, liked_by, self.ridge))
+            self._set_factors(*predict_cold_factors(terms, self.item_factors_, self.known_, liked_by, self.ridge))
         return self
 
 
 @dataclass(config=STRICT)
 class ContentALS(ALS):
-    """ALS in which content speaks by made-up users, so that it shapes the factors while they are learned.
+    """ALS with artificial users that stand for content, so that content shapes the factors in training.
 
-    Every item stands for one who likes it and its ``neighbours`` nearest in content, each like weighing ``content``
-    times what the usual like does. Every term of the features stands for one who likes the items that have it; such
-    likes weigh as the term does in the item, ``terms`` times the usual like in the mean. So an item with few likes, or
-    none, is placed by what it is like. A user is folded in as in ALS. NaN for items with neither likes nor features.
+    One artificial user per item likes this item and its ``neighbours`` nearest items in content; the value of each like
+    is ``content`` times the median value of a like. One artificial user per term of the features likes the items that
+    have the term; the value of a like is proportional to the weight of the term in the item, ``terms`` times the median
+    value of a like on average. So the factor of an item with few likes, or none, is near those of similar items. A user
+    is folded in as in ALS. NaN for items with neither likes nor features.
 
     Reference: Singh and Gordon, KDD 2008, for factors shared by likes and attributes.
     """
@@ -73,50 +73,62 @@ class ContentALS(ALS):
     SCORES_NEW_ITEMS: ClassVar = True
     SOURCE: ClassVar = "content_als"
 
-    alpha: Annotated[float, Field(ge=0)] = 100.0
-    reg: Annotated[float, Field(gt=0)] = 0.1
-    beta: Annotated[float, Field(ge=0)] = 0.01
-    neighbours: Annotated[int, Field(ge=1)] = 5
-    content: Annotated[float, Field(gt=0)] = 3.0
-    terms: Annotated[float, Field(ge=0)] = 0.1
-    scheme: Scheme = "tfidf"
-    fields: dict[str, float] = Field(default_factory=dict)
+    alpha: Annotated[
+        float, Field(ge=0, description="confidence of a stored pair: 1 + alpha·|value|; implicit feedback only")
+    ] = 100.0
+    reg: Annotated[float, Field(gt=0, description="λ, the regularization; higher values keep factors smaller")] = 0.1
+    beta: Annotated[
+        float, Field(ge=0, description="β: the part of the penalty that does not depend on the row's number of pairs")
+    ] = 0.01
+    neighbours: Annotated[
+        int, Field(ge=1, description="number of similar items that the artificial user of an item likes")
+    ] = 5
+    content: Annotated[float, Field(gt=0, description="value of these likes, as a multiple of the median like")] = 3.0
+    terms: Annotated[
+        float, Field(ge=0, description="mean value of a like by the artificial user of a term; 0: no such users")
+    ] = 0.1
+    scheme: TermScheme = "tfidf"
+    fields: FieldWeights = Field(default_factory=dict)
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Learn item factors from the users and the made-up users together."""
-        known, matrix = require_features(features, "content_als"), train.matrix()
-        weights = weigh_terms(known, self.scheme, self.fields)
-        usual = np.median(matrix.data[matrix.data > 0]) if (matrix.data > 0).any() else 1.0
-        parts = [matrix, self._items(known, weights, self.content * usual)]
+        """Learn item factors from the users and the artificial users together."""
+        item_features = require_features(features, "content_als")
+        matrix = train.matrix()
+        weights = weigh_terms(item_features, self.scheme, self.fields)
+        likes = matrix.data[matrix.data > 0]
+        median_like = np.median(likes) if len(likes) else 1.0
+        blocks = [matrix, self._item_users(item_features, weights, self.content * median_like)]
         if self.terms and weights.nnz:
-            parts.append(csr_array(weights.T) * np.float32(self.terms * usual / np.abs(weights.data).mean()))
-        both = csr_array(vstack(parts, format="csr", dtype=np.float32))
-        both.sort_indices()
-        return self._keep(self._fit_kernel(both), liked_columns(both))
+            scale = self.terms * median_like / np.abs(weights.data).mean()
+            blocks.append(csr_array(weights.T) * np.float32(scale))
+        all_users = csr_array(vstack(blocks, format="csr", dtype=np.float32))
+        all_users.sort_indices()
+        return self._set_factors(self._fit_kernel(all_users), liked_columns(all_users))
 
-    def _items(self, known: Features, weights: csr_array, value: float) -> csr_array:
-        """Return the made-up users that items stand for: float32[items with features, items]."""
-        told = np.flatnonzero(filled(weights))
+    def _item_users(self, item_features: Features, weights: csr_array, value: float) -> csr_array:
+        """Return the artificial users of items: float32 csr (items with features, items)."""
+        rows = np.flatnonzero(nonzero_rows(weights))
         key = ("near", self.scheme, *sorted(self.fields.items()), self.neighbours)
-        near = np.column_stack([told, compute_once(known, key, lambda: similar(weights, told, self.neighbours)[0])])
-        row, place = np.nonzero(near >= 0)
+        neighbours = compute_once(item_features, key, lambda: similar(weights, rows, self.neighbours)[0])
+        liked_items = np.column_stack([rows, neighbours])
+        row, column = np.nonzero(liked_items >= 0)
         likes = np.full(len(row), value, dtype=np.float32)
-        return csr_array((likes, (row, near[row, place])), shape=(len(told), weights.shape[0]))
+        return csr_array((likes, (row, liked_items[row, column])), shape=(len(rows), weights.shape[0]))
 
 
 @dataclass(config=STRICT)
 class SideEASE(Linear):
-    """Linear autoencoder over likes and content at once: an item is a column of [P; γ·Fᵀ].
+    """Linear autoencoder over likes and content together: an item is a column of [P; γ·Fᵀ].
 
-    P: 0/1 likes (users, items); F: the weighted features in ``dims`` latent dimensions, rows of length 1; γ makes the
-    two blocks equally heavy, times ``content``. With X the stacked matrix,
+    P: 0/1 likes (users, items); F: the weighted features in ``dims`` latent dimensions, rows of length 1; γ gives the
+    two blocks equal norms, times ``content``. With X the stacked matrix,
 
         minimise |X − X W|² + λ|W|²  with diag W = 0        λ = ``reg`` · mean diagonal of X Xᵀ
 
-    W is R = Xᵀ(XXᵀ + λI)⁻¹X, the minimum without the constraint, its diagonal taken out and column j divided by
-    1 − R_jj: an item does not speak for itself. A user's scores are the history times W. Of XXᵀ and XᵀX the smaller is
-    inverted: up to 12·side² bytes while fitting, 4·side² kept, side = min(users + dims, items); beyond ``memory_mb``
-    the fit refuses before it allocates.
+    W is R = Xᵀ(XXᵀ + λI)⁻¹X, the minimum without the constraint, with a zero diagonal and column j divided by
+    1 − R_jj, so that an item does not predict itself. A user's scores are the history times W. Of XXᵀ and XᵀX the
+    smaller is inverted: up to 12·side² bytes while fitting, 4·side² kept, side = min(users + dims, items). If they
+    exceed ``memory_mb``, the fit refuses before it allocates.
 
     References: Steck, WWW 2019; Jeunen, Van Balen and Goethals, RecSys 2020, for the side information.
     """
@@ -126,13 +138,17 @@ class SideEASE(Linear):
     SCORES_NEW_ITEMS: ClassVar = True
     SOURCE: ClassVar = "side_ease"
 
-    content: Annotated[float, Field(ge=0)] = 1.0
-    reg: Annotated[float, Field(gt=0)] = 3.0
-    dims: Annotated[int, Field(ge=1)] = 500
-    scheme: Scheme = "tfidf"
-    fields: dict[str, float] = Field(default_factory=dict)
-    memory_mb: Annotated[int, Field(ge=1)] = 4096
-    seed: Annotated[int, Field(ge=0)] = 0
+    content: Annotated[float, Field(ge=0, description="weight of the features against the likes; 1: equal")] = 1.0
+    reg: Annotated[
+        float, Field(gt=0, description="regularization, as a multiple of the mean diagonal of the Gram matrix")
+    ] = 3.0
+    dims: Annotated[int, Field(ge=1, description="number of latent dimensions of the features")] = 500
+    scheme: TermScheme = "tfidf"
+    fields: FieldWeights = Field(default_factory=dict)
+    memory_mb: Annotated[
+        int, Field(ge=1, description="memory for the matrices of a fit, in MiB; a fit that needs more is refused")
+    ] = 4096
+    seed: Annotated[int, Field(ge=0, description="seed of the truncated singular value decomposition")] = 0
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
         """Invert the Gram matrix of the smaller side.
@@ -140,11 +156,11 @@ class SideEASE(Linear):
         Raises:
             InputError: it would not fit in ``memory_mb``.
         """
-        known = require_features(features, "side_ease")
-        terms = weigh_terms(known, self.scheme, self.fields)
+        item_features = require_features(features, "side_ease")
+        terms = weigh_terms(item_features, self.scheme, self.fields)
         matrix = train.matrix()
         key = ("reduced", self.scheme, *sorted(self.fields.items()), self.dims, self.seed)
-        latent = compute_once(known, key, lambda: reduced(terms, self.dims, self.seed))
+        latent = compute_once(item_features, key, lambda: reduce_terms(terms, self.dims, self.seed))
         side = min(matrix.shape[0] + latent.shape[1], matrix.shape[1])
         if 12 * side**2 / 2**20 > self.memory_mb:
             raise InputError(
@@ -152,19 +168,21 @@ class SideEASE(Linear):
                 f"{self.memory_mb:,}. Raise it, or use 'content_als', which needs none of it."
             )
         columns = liked_columns(matrix)
-        self.known_ = columns | filled(terms)
+        self.known_ = columns | nonzero_rows(terms)
         self.rows_ = liked(matrix, binary=True)
-        balance = max(self.rows_.nnz, 1) / max(float((latent**2).sum()), 1e-12)  # without likes: content alone
+        # Without any like the model is made of content alone.
+        balance = max(self.rows_.nnz, 1) / max(float((latent**2).sum()), 1e-12)
         self.latent_ = (self.content * np.sqrt(balance) * latent).astype(np.float32)
         if side == matrix.shape[1]:
-            self.middle_ = self._weights_of_items()
+            self.middle_ = self._item_weights()
             self.own_ = np.diag(self.middle_).copy()
         else:
-            self.middle_ = self._inverse_of_rows()
+            self.middle_ = self._inverse_row_gram()
             self.own_ = self._diagonal()
         return self
 
-    def _inverse_of_rows(self) -> np.ndarray:
+    def _inverse_row_gram(self) -> np.ndarray:
+        """Return (XXᵀ + λI)⁻¹, float32[users + dims, users + dims]."""
         users, dims = self.rows_.shape[0], self.latent_.shape[1]
         gram = np.empty((users + dims, users + dims), dtype=np.float32)
         gram[:users, :users] = (self.rows_ @ self.rows_.T).toarray()
@@ -176,22 +194,26 @@ class SideEASE(Linear):
     def _diagonal(self) -> np.ndarray:
         """Return float32[items]: R_jj = x_jᵀ (XXᵀ + λI)⁻¹ x_j, in blocks of items."""
         users, n = self.rows_.shape
-        columns, found = csc_array(self.rows_), np.empty(n, dtype=np.float32)
-        upper, cross, lower = self.middle_[:users, :users], self.middle_[:users, users:], self.middle_[users:, users:]
+        columns = csc_array(self.rows_)
+        diagonal = np.empty(n, dtype=np.float32)
+        upper = self.middle_[:users, :users]
+        cross = self.middle_[:users, users:]
+        lower = self.middle_[users:, users:]
         for start in range(0, n, BLOCK):
             block = slice(start, min(n, start + BLOCK))
-            likes, latent = columns[:, block], self.latent_[block]
-            met = upper @ likes + 2 * cross @ latent.T
-            found[block] = likes.multiply(met).sum(axis=0) + ((latent @ lower) * latent).sum(axis=1)
-        return found
+            likes = columns[:, block]
+            latent = self.latent_[block]
+            like_terms = likes.multiply(upper @ likes + 2 * cross @ latent.T).sum(axis=0)
+            diagonal[block] = like_terms + ((latent @ lower) * latent).sum(axis=1)
+        return diagonal
 
-    def _weights_of_items(self) -> np.ndarray:
+    def _item_weights(self) -> np.ndarray:
         gram = (self.rows_.T @ self.rows_).toarray() + self.latent_ @ self.latent_.T
         reg = self._penalty(gram)
         return np.eye(len(gram), dtype=np.float32) - np.float32(reg) * _inverse(gram, reg)
 
     def _penalty(self, gram: np.ndarray) -> float:
-        """Return λ, the same for the Gram matrices of both sides, and above 0 where nothing is known."""
+        """Return λ, the same for the Gram matrices of both sides, and above 0 even for empty matrices."""
         return float(self.reg * gram.trace() / (self.rows_.shape[0] + self.latent_.shape[1])) or 1.0
 
     @property
@@ -212,16 +234,17 @@ class SideEASE(Linear):
 
     def _weights(self, rows: np.ndarray, item: int) -> np.ndarray:
         if self._by_items:
-            own = self.own_[item]
-            return np.where(rows == item, 0.0, self.middle_[rows, item]) / (1 - own)
-        one = csr_array((np.ones(len(rows), np.float32), rows, np.arange(len(rows) + 1)), (len(rows), len(self.known_)))
-        return self._apply(one)[:, item].astype(np.float64)
+            return np.where(rows == item, 0.0, self.middle_[rows, item]) / (1 - self.own_[item])
+        one_like_each = csr_array(
+            (np.ones(len(rows), np.float32), rows, np.arange(len(rows) + 1)), (len(rows), len(self.known_))
+        )
+        return self._apply(one_like_each)[:, item].astype(np.float64)
 
 
-def reduced(terms: csr_array, dims: int, seed: int) -> np.ndarray:
-    """Return float32[items, ≤ dims]: the terms in the space of their largest singular values; dense when they fit.
+def reduce_terms(terms: csr_array, dims: int, seed: int) -> np.ndarray:
+    """Return float32[items, ≤ dims]: the terms in the space of their largest singular values.
 
-    Rows have length 1, those of items without terms are 0.
+    With ``dims`` or fewer terms or items they are returned as they are, dense. Rows have length 1, or 0 without terms.
     """
     if dims >= min(terms.shape):
         return terms.toarray()
@@ -231,5 +254,6 @@ def reduced(terms: csr_array, dims: int, seed: int) -> np.ndarray:
 def _inverse(gram: np.ndarray, reg: float) -> np.ndarray:
     """Return (gram + reg·I)⁻¹ of a symmetric float32 matrix, which is written over."""
     gram[np.diag_indices(len(gram))] += np.float32(reg)
-    turned = gram.T  # itself, in the order that LAPACK wants
-    return inv(turned, overwrite_a=True, check_finite=False, assume_a="pos", lower=True).T
+    # The transpose of a symmetric matrix is the matrix itself, in the memory order that LAPACK needs.
+    column_major = gram.T
+    return inv(column_major, overwrite_a=True, check_finite=False, assume_a="pos", lower=True).T

@@ -1,23 +1,23 @@
-"""Newcomers: which items to ask about, and what to recommend after each answer.
+"""Onboarding of new users: which items to ask about, and what to recommend after each answer.
 
-A newcomer says of an item that he likes it, that he does not, or that he does not know it. What the users of train say
-of the items they know best is a table of such answers; ridge regression on it tells what a newcomer likes:
+A new user answers that they like an item, dislike it, or do not know it. The interactions of the users of train with
+the best-known items are a table of such answers; ridge regression on it predicts what a new user likes:
 
     E[likes | answers to A] = μ + (z_A − z̄_A)ᵀ (G_AA + λI)⁻¹ C_A
 
-z holds two marks an item (liked, disliked), μ and z̄ are means over users; G and C are the centred products of the marks
-with each other and with the likes of all items, λ = ``shrink`` × users. Whatever was asked, an answer costs one small
-system: no model is fitted again. An item's own answer does not speak for the item itself: what is known is not
-recommended, and what is not known was not refused. Without any answer the list is the popular one.
+z has two indicators per item (liked, disliked), μ and z̄ are means over users; G and C are the centred products of the
+indicators with each other and with the likes of all items, λ = ``shrink`` × users. Each answer costs the solution of
+one small system; no model is fitted again. The answer about an item is not used to predict the item itself: a known
+item is not recommended, and "I do not know it" is not a dislike. Without any answer the list is the popular one.
 
 Strategies, the item to ask about next:
 
-    popular          the best known
+    popular          the item that most users know
     entropy0         the most even split into unknown (½), liked and disliked (Rashid et al., SIGKDD Explorations 2008)
     popular_entropy  log of the users who know it × entropy of liked and disliked (Rashid et al., IUI 2002)
-    coverage         what the items asked so far leave most uncertain: greedy D-optimal design, pivoted Cholesky of G
-    best_guess       what he most probably likes, given his answers so far, plus ``curiosity`` × how far the answer may
-                     move the expected likes of the items at the top (the sum of standard deviations): adaptive
+    coverage         the most uncertain item given the items so far: greedy D-optimal design, pivoted Cholesky of G
+    best_guess       the item that they most probably like, given the answers so far, plus ``curiosity`` × how much the
+                     answer may change the expected likes of the top items (the sum of standard deviations): adaptive
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ Answers = dict[int, int]
 """Item row -> answer."""
 
 TOP = 40
-"""How many of the items expected most are watched for being moved by an answer."""
+"""Number of items with the largest expected likes whose change by an answer counts."""
 
 Strategy = Literal["popular", "entropy0", "popular_entropy", "coverage", "best_guess"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
@@ -53,127 +53,151 @@ STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
 @dataclass(config=STRICT)
 class Onboarding:
-    """Asks newcomers about items of train, and knows what to recommend after their answers.
+    """Chooses the items to ask a new user about, and recommends items by the answers.
 
-    ``candidates``: how many of the best known items it may ask about. ``shrink``: λ as a share of the users of train.
-    ``curiosity``: what ``best_guess`` adds for learning; 0 asks about what it would recommend first.
-    ``like``: a value of train is a like when it is at least this; unset: when it is above 0; any other stored value is
-    a dislike. Memory: 8 · candidates · items bytes kept, and for ``fit`` some copies of train beside that; nothing
-    dense is as long as the users.
+    Memory: 8 · candidates · items bytes are kept, and ``fit`` needs some copies of train. No dense array is as long as
+    the users.
     """
 
-    strategy: Strategy = "best_guess"
-    candidates: Annotated[int, Field(ge=1)] = 300
-    shrink: Annotated[float, Field(gt=0)] = 0.2
-    curiosity: Annotated[float, Field(ge=0)] = 0.1
-    like: float | None = None
+    strategy: Annotated[Strategy, Field(description="how the next item to ask about is chosen")] = "best_guess"
+    candidates: Annotated[int, Field(ge=1, description="number of best-known items that may be asked about")] = 300
+    shrink: Annotated[float, Field(gt=0, description="λ of the ridge regression, as a share of the users")] = 0.2
+    curiosity: Annotated[
+        float, Field(ge=0, description="weight of what an answer may teach; 0 asks about what it would recommend first")
+    ] = 0.1
+    like: Annotated[
+        float | None,
+        Field(description="least value of a like; unset: any above 0. All other stored values are dislikes"),
+    ] = None
 
     def fit(self, train: Interactions) -> Self:
-        """Count who knows and likes what, and settle the order of the questions that do not depend on answers."""
-        users = self.users_ = max(1, len(train.users))
+        """Count likes and dislikes, and compute the order of the questions that do not depend on answers."""
+        users = max(1, len(train.users))
+        self.users_ = users
         matrix = train.matrix()
-        good = matrix.data > 0 if self.like is None else (matrix.data > 0) & (matrix.data >= self.like)
-        given = csr_array((np.where(good, LIKES, DISLIKES), matrix.indices, matrix.indptr), shape=matrix.shape)
-        likes, dislikes = liked(given, binary=True), liked(-given, binary=True)
-        known = np.bincount(matrix.indices, minlength=matrix.shape[1])
-        self.items_ = np.argsort(-known, kind="stable")[: min(self.candidates, int((known > 0).sum()))]
-        self.place_of_ = {int(item): place for place, item in enumerate(self.items_)}
-        marks = csr_array(hstack([likes[:, self.items_], dislikes[:, self.items_]]))
-        said = arrays(csr_array(marks.T))
-        self.marked_, self.mean_ = (np.bincount(of.indices, minlength=of.shape[1]) / users for of in (marks, likes))
-        # centred by Σ_u (z_u − z̄)(l_u − l̄)ᵀ = ZᵀL − n z̄ l̄ᵀ: the products of sparse marks are counts, exact to 2^24
-        gram = dense_product(said, arrays(marks), len(self.marked_)).astype(np.float64)
-        self.gram_ = gram - users * np.outer(self.marked_, self.marked_) + self.shrink * users * np.eye(len(gram))
-        self.cross_ = dense_product(said, arrays(likes), len(self.mean_))
-        for row, share in zip(self.cross_, self.marked_, strict=True):
+        is_like = matrix.data > 0
+        if self.like is not None:
+            is_like &= matrix.data >= self.like
+        answers = csr_array((np.where(is_like, LIKES, DISLIKES), matrix.indices, matrix.indptr), shape=matrix.shape)
+        likes = liked(answers, binary=True)
+        dislikes = liked(-answers, binary=True)
+        counts = np.bincount(matrix.indices, minlength=matrix.shape[1])
+        self.items_ = np.argsort(-counts, kind="stable")[: min(self.candidates, int((counts > 0).sum()))]
+        self.column_of_ = {int(item): column for column, item in enumerate(self.items_)}
+        indicators = csr_array(hstack([likes[:, self.items_], dislikes[:, self.items_]]))
+        transposed = arrays(csr_array(indicators.T))
+        self.indicator_mean_ = _column_means(indicators, users)
+        self.mean_ = _column_means(likes, users)
+        # Centred by Σ_u (z_u − z̄)(l_u − l̄)ᵀ = ZᵀL − n z̄ l̄ᵀ. The products of sparse indicators are counts, which
+        # float32 holds exactly up to 2^24.
+        gram = dense_product(transposed, arrays(indicators), len(self.indicator_mean_)).astype(np.float64)
+        centring = users * np.outer(self.indicator_mean_, self.indicator_mean_)
+        self.gram_ = gram - centring + self.shrink * users * np.eye(len(gram))
+        self.cross_ = dense_product(transposed, arrays(likes), len(self.mean_))
+        for row, share in zip(self.cross_, self.indicator_mean_, strict=True):
             row[:] = row - users * share * self.mean_
-        self.order_ = self._order(known[self.items_], users)
+        self.order_ = self._question_order(counts[self.items_], users)
         return self
 
-    def _order(self, known: np.ndarray, users: int) -> np.ndarray:
-        """Return the candidates' places, first question first."""
-        liked, disliked = np.split(self.marked_, 2)
+    def _question_order(self, counts: np.ndarray, users: int) -> np.ndarray:
+        """Return the columns of the candidates, first question first.
+
+        Args:
+            counts: number of users who know each candidate.
+        """
+        liked_share, disliked_share = np.split(self.indicator_mean_, 2)
         if self.strategy == "entropy0":
-            worth = 0.5 * _information(1 - known / users) + _information(liked) + _information(disliked)
+            unknown_share = 1 - counts / users
+            value = 0.5 * _information(unknown_share) + _information(liked_share) + _information(disliked_share)
         elif self.strategy == "popular_entropy":
-            share = liked * users / np.maximum(known, 1)
-            worth = np.log1p(known) * (_information(share) + _information(1 - share))
+            share = liked_share * users / np.maximum(counts, 1)
+            value = np.log1p(counts) * (_information(share) + _information(1 - share))
         elif self.strategy == "coverage":
-            return _pivots(self.gram_[: len(known), : len(known)])
+            return _pivots(self.gram_[: len(counts), : len(counts)])
         else:
-            worth = known
-        return np.argsort(-worth, kind="stable")
+            value = counts
+        return np.argsort(-value, kind="stable")
 
     def question(self, answers: Answers) -> int | None:
-        """Return the item row to ask about after these answers, None when there is nothing left to ask."""
-        left = [int(item) for item in self.items_[self.order_] if int(item) not in answers]
-        if not left:
+        """Return the item row to ask about after these answers, None if every candidate was asked about."""
+        unasked = [int(item) for item in self.items_[self.order_] if int(item) not in answers]
+        if not unasked:
             return None
         if self.strategy != "best_guess":
-            return left[0]
+            return unasked[0]
         expected = self.expected(answers)
-        worth = expected[self.items_]
+        value = expected[self.items_]
         if self.curiosity:
             top = np.argpartition(-expected, min(TOP, len(expected)) - 1)[:TOP]
-            worth = worth + self.curiosity * self._moves(answers, top).sum(axis=1)
-        return left[int(np.argmax(worth[[self.place_of_[item] for item in left]]))]
+            value = value + self.curiosity * self._answer_deviations(answers, top).sum(axis=1)
+        return unasked[int(np.argmax(value[[self.column_of_[item] for item in unasked]]))]
 
-    def _moves(self, answers: Answers, items: np.ndarray) -> np.ndarray:
+    def _answer_deviations(self, answers: Answers, items: np.ndarray) -> np.ndarray:
         """Return float64[candidates, items]: the standard deviation of what an answer adds to the expected likes.
 
-        What is left of an item's two marks once the answers so far are taken out has covariance G|A / users, and moves
-        likes by G|A⁻¹ C|A: the variance is the diagonal of C|Aᵀ G|A⁻¹ C|A / users.
+        Given the answers so far, the two indicators of an item have the covariance G|A / users (a Schur complement) and
+        change likes by G|A⁻¹ C|A: the variance is the diagonal of C|Aᵀ G|A⁻¹ C|A / users.
         """
-        n, cross, gram = len(self.items_), self.cross_[:, items].astype(np.float64), self.gram_
-        own, both = np.diag(gram), np.diag(gram, n)
-        rows = np.array([self.place_of_[item] + shift for shift in (0, n) for item in answers], dtype=np.int64)
+        n = len(self.items_)
+        gram = self.gram_
+        cross = self.cross_[:, items].astype(np.float64)
+        variance = np.diag(gram)
+        covariance = np.diag(gram, n)  # of the two indicators of each item
+        rows = np.array([self.column_of_[item] + shift for shift in (0, n) for item in answers], dtype=np.int64)
         if len(rows):
-            other = gram[:, rows]
-            taken = cho_solve(cho_factor(gram[np.ix_(rows, rows)]), np.hstack([other.T, cross[rows]]))
-            own = own - np.einsum("ij,ji->i", other, taken[:, : 2 * n])
-            both = both - np.einsum("ij,ji->i", other[:n], taken[:, n : 2 * n])
-            cross = cross - other @ taken[:, 2 * n :]
-        a, d, b = own[:n, None], own[n:, None], both[:, None]
-        first, second = cross[:n], cross[n:]
-        moved = (d * first**2 - 2 * b * first * second + a * second**2) / np.maximum(a * d - b**2, 1e-12)
-        return np.sqrt(np.maximum(moved, 0) / self.users_)
+            answered = gram[:, rows]
+            solved = cho_solve(cho_factor(gram[np.ix_(rows, rows)]), np.hstack([answered.T, cross[rows]]))
+            variance = variance - np.einsum("ij,ji->i", answered, solved[:, : 2 * n])
+            covariance = covariance - np.einsum("ij,ji->i", answered[:n], solved[:, n : 2 * n])
+            cross = cross - answered @ solved[:, 2 * n :]
+        # The inverse of each 2 × 2 matrix [[a, b], [b, d]], written out.
+        a = variance[:n, None]
+        d = variance[n:, None]
+        b = covariance[:, None]
+        by_like, by_dislike = cross[:n], cross[n:]
+        quadratic_form = d * by_like**2 - 2 * b * by_like * by_dislike + a * by_dislike**2
+        explained = quadratic_form / np.maximum(a * d - b**2, 1e-12)
+        return np.sqrt(np.maximum(explained, 0) / self.users_)
 
     def expected(self, answers: Answers) -> np.ndarray:
-        """Return float64[items]: the chance that the newcomer likes each item, up to the error of a linear model.
+        """Return float64[items]: the probability that the new user likes each item, as a linear model predicts it.
 
         Raises:
-            KeyError: an answer about an item that is no candidate.
+            KeyError: an answer about an item that is not a candidate.
         """
-        places = np.array([self.place_of_[item] for item in answers], dtype=np.int64)
-        said = np.array(list(answers.values()), dtype=np.int64)
-        rows, weights = self._weights(places, said)
-        found = self.mean_ + weights @ self.cross_[rows]
-        for at, item in enumerate(self.items_[places]):
-            others = np.arange(len(places)) != at
-            rows, weights = self._weights(places[others], said[others])
-            found[item] = self.mean_[item] + weights @ self.cross_[rows, item]
-        return found
+        columns = np.array([self.column_of_[item] for item in answers], dtype=np.int64)
+        replies = np.array(list(answers.values()), dtype=np.int64)
+        rows, weights = self._answer_weights(columns, replies)
+        expected = self.mean_ + weights @ self.cross_[rows]
+        # An item that was asked about is predicted by the answers about all other items.
+        for answer, item in enumerate(self.items_[columns]):
+            is_used = np.arange(len(columns)) != answer
+            rows, weights = self._answer_weights(columns[is_used], replies[is_used])
+            expected[item] = self.mean_[item] + weights @ self.cross_[rows, item]
+        return expected
 
-    def _weights(self, places: np.ndarray, said: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return (rows of the marks of what was answered, what each adds to the expected likes per unit of cross_)."""
-        rows = np.concatenate([places, places + len(self.items_)])
-        off = np.concatenate([said == LIKES, said == DISLIKES]) - self.marked_[rows]
+    def _answer_weights(self, columns: np.ndarray, replies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows of the indicators of answered items, and the weight of each of these rows of ``cross_``."""
+        rows = np.concatenate([columns, columns + len(self.items_)])
+        deviation = np.concatenate([replies == LIKES, replies == DISLIKES]) - self.indicator_mean_[rows]
         if not len(rows):
-            return rows, off
-        return rows, cho_solve(cho_factor(self.gram_[np.ix_(rows, rows)]), off)
+            return rows, deviation
+        return rows, cho_solve(cho_factor(self.gram_[np.ix_(rows, rows)]), deviation)
 
     def recommend(self, answers: Answers, k: int) -> TopK:
-        """Return the best ``k`` items that the newcomer did not say he knows."""
+        """Return the best ``k`` items, without those that the new user knows by their answers."""
         return _lists(self.expected(answers)[None], [answers], k)
 
 
 def _lists(scores: np.ndarray, answers: list[Answers], k: int) -> TopK:
-    known = [np.sort([item for item, said in own.items() if said != UNKNOWN]).astype(np.int32) for own in answers]
-    indptr = np.cumsum([0] + [len(row) for row in known])
+    """Return the best ``k`` items of each row of scores, without the known items of its answers."""
+    known_items = [
+        np.sort([item for item, reply in row.items() if reply != UNKNOWN]).astype(np.int32) for row in answers
+    ]
+    indptr = np.cumsum([0] + [len(items) for items in known_items])
     data = np.ones(indptr[-1], dtype=np.float32)
-    return recommend(
-        FixedScores(scores, "onboarding"), csr_array((data, np.concatenate(known), indptr), shape=scores.shape), k
-    )
+    seen = csr_array((data, np.concatenate(known_items), indptr), shape=scores.shape)
+    return recommend(FixedScores(scores, "onboarding"), seen, k)
 
 
 def simulate(
@@ -183,30 +207,35 @@ def simulate(
     questions: Iterable[int] = (0, 1, 3, 5, 10),
     k: int = 10,
 ) -> dict[int, TopK]:
-    """Ask users whose answers are known, and return their lists after so many questions.
+    """Ask users whose answers are in the data, and return their lists after each number of questions.
 
     Args:
         model: fitted without these users.
-        knowledge: csr (m, items): what each user would answer; stored > 0: likes, stored ≤ 0: dislikes, else he does
-            not know the item. What he is judged on must not be in it.
+        knowledge: csr (m, items): what each user would answer; stored > 0: likes, stored ≤ 0: dislikes, not
+            stored: does not know the item. The items that the lists are judged by must not be in it.
+        questions: numbers of questions, each a key of the result.
     """
-    wanted = sorted(set(questions))
-    scores = {count: np.empty(knowledge.shape, dtype=np.float32) for count in wanted}
-    said: dict[int, list[Answers]] = {count: [] for count in wanted}
+    counts = sorted(set(questions))
+    scores = {count: np.empty(knowledge.shape, dtype=np.float32) for count in counts}
+    answers_after: dict[int, list[Answers]] = {count: [] for count in counts}
     for row in range(knowledge.shape[0]):
-        inside = slice(knowledge.indptr[row], knowledge.indptr[row + 1])
-        known = dict(
-            zip(knowledge.indices[inside].tolist(), np.where(knowledge.data[inside] > 0, LIKES, DISLIKES), strict=True)
-        )
+        entries = slice(knowledge.indptr[row], knowledge.indptr[row + 1])
+        replies = np.where(knowledge.data[entries] > 0, LIKES, DISLIKES)
+        reply_of = dict(zip(knowledge.indices[entries].tolist(), replies, strict=True))
         answers: Answers = {}
-        for count in range(wanted[-1] + 1):
+        for count in range(counts[-1] + 1):
             if count in scores:
                 scores[count][row] = model.expected(answers)
-                said[count].append(dict(answers))
+                answers_after[count].append(dict(answers))
             item = model.question(answers)
             if item is not None:
-                answers[item] = int(known.get(item, UNKNOWN))
-    return {count: _lists(scores[count], said[count], k) for count in wanted}
+                answers[item] = int(reply_of.get(item, UNKNOWN))
+    return {count: _lists(scores[count], answers_after[count], k) for count in counts}
+
+
+def _column_means(matrix: csr_array, rows: int) -> np.ndarray:
+    """Return float64[columns]: the number of entries of each column, divided by ``rows``."""
+    return np.bincount(matrix.indices, minlength=matrix.shape[1]) / rows
 
 
 def _information(p: np.ndarray) -> np.ndarray:
@@ -215,11 +244,13 @@ def _information(p: np.ndarray) -> np.ndarray:
 
 
 def _pivots(covariance: np.ndarray) -> np.ndarray:
-    """Return the order in which pivoted Cholesky takes the rows: each time the one with most variance left."""
-    left, taken = covariance.copy(), np.zeros(len(covariance), dtype=bool)
+    """Return the rows in the order of pivoted Cholesky: each time the one with the largest remaining variance."""
+    residual = covariance.copy()
+    is_taken = np.zeros(len(covariance), dtype=bool)
     order = np.empty(len(covariance), dtype=np.int64)
-    for at in range(len(covariance)):
-        best = order[at] = int(np.argmax(np.where(taken, -np.inf, np.diag(left))))
-        taken[best] = True
-        left -= np.outer(left[best], left[best]) / left[best, best]
+    for step in range(len(covariance)):
+        pivot = int(np.argmax(np.where(is_taken, -np.inf, np.diag(residual))))
+        order[step] = pivot
+        is_taken[pivot] = True
+        residual -= np.outer(residual[pivot], residual[pivot]) / residual[pivot, pivot]
     return order

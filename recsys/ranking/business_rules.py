@@ -1,23 +1,23 @@
-"""Business rules as data: one TOML file says what may be recommended, to whom, and how much of each kind.
+"""Business rules as data: one TOML file says what may be recommended, to which users, and how much of each kind.
 
-    allow = ["a1", "a2"]                 # nothing but these
+    allow = ["a1", "a2"]                 # only these
     deny = ["b7"]
     [deny_for]                           # user -> items
     alice = ["c3"]
     [[where]]                            # keep items whose attribute …
     field = "genres"
     none_of = ["horror"]                 # any_of, none_of; at_least, at_most for numbers
-    [available]                          # keep items on offer at a moment; an empty cell is no limit
+    [available]                          # keep items on offer at a time; an empty cell is no limit
     from_field = "from"
     until_field = "until"
     at = "2016-01-01"
-    [[quota]]                            # at most so many items of one value in a list
+    [[quota]]                            # at most this number of items with one value in a list
     field = "genres"
     at_most = 3
 
-Every rule is applied before the best k are chosen. An item without the attribute passes ``none_of`` and fails the
-others. A cell that is a list or holds a ``|`` has several values. Values are compared as text, whatever their case,
-and a whole number is its digits: 1994 is found among floats, which integers become in a column where one is missing.
+Every rule is applied before the best k are chosen. An item without the attribute passes ``none_of`` and fails all other
+tests. A cell that is a list or contains a ``|`` has several values. Values are compared as text without regard to case.
+A whole number is compared by its digits, so that 1994 matches 1994.0, which pandas makes of it in a column with gaps.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class _Strict(BaseModel):
 
 
 class Where(_Strict):
-    """Keep the items whose attribute passes every test that is given."""
+    """Keep the items with an attribute that passes every test of the rule."""
 
     field: str
     any_of: list[bool | int | float | str] | None = None
@@ -56,7 +56,7 @@ class Where(_Strict):
 
 
 class Available(_Strict):
-    """Keep the items on offer at a moment: from ≤ at < until, as ISO dates or seconds since 1970."""
+    """Keep the items on offer at a time: from ≤ at < until, as ISO dates or seconds since 1970."""
 
     from_field: str | None = None
     until_field: str | None = None
@@ -64,7 +64,7 @@ class Available(_Strict):
 
 
 class Quota(_Strict):
-    """At most so many items with one value of a field in a list; the next best ones come in their place."""
+    """At most this number of items with one value of a field in a list; the next best items replace the rest."""
 
     field: str
     at_most: int = Field(ge=0)
@@ -83,11 +83,11 @@ class Rules(_Strict):
 
 @dataclass(frozen=True)
 class CompiledRules:
-    """Rules against one catalogue.
+    """Rules in rows of one catalogue.
 
-    ``candidates``: bool[items]. ``denied``: csr (users, items), an entry a denied pair. ``quotas``: (csr (items,
-    values), most). ``removed``: rule -> items (``deny_for``: pairs) that this rule alone would remove. ``unknown``:
-    rule -> ids that nobody knows.
+    ``candidates``: bool[items]. ``denied``: csr (users, items), one entry per denied pair. ``quotas``: pairs of csr
+    (items, values) and the limit. ``removed``: rule -> number of items (``deny_for``: pairs) that this rule alone would
+    remove. ``unknown``: rule -> ids that are not in the data.
     """
 
     candidates: np.ndarray
@@ -98,7 +98,7 @@ class CompiledRules:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What rules.json of a run folder holds."""
+        """The contents of rules.json in a run folder."""
         return {"removed": self.removed, "unknown": self.unknown}
 
 
@@ -118,11 +118,9 @@ def load(path: str | Path) -> Rules:
         lines = []
         for problem in error.errors():
             key = ".".join(map(str, problem["loc"]))
-            hint = (
-                suggest_nearest(str(problem["loc"][-1]), Rules.model_fields)
-                if problem["type"] == "extra_forbidden"
-                else ""
-            )
+            hint = ""
+            if problem["type"] == "extra_forbidden":
+                hint = suggest_nearest(str(problem["loc"][-1]), Rules.model_fields)
             lines.append(f"{path}: {key}: {problem['msg']}.{hint}")
         raise ConfigError("\n".join(lines)) from None
 
@@ -134,29 +132,30 @@ def compile_rules(rules: Rules, users: IdMap, items: IdMap, table: pd.DataFrame 
         table: the items table; needed by ``where``, ``available`` and ``quota``.
 
     Raises:
-        ConfigError: a rule needs a field that the items table does not have, or the id, or there is no table.
-        InputError: a moment is neither an ISO date nor a number.
+        ConfigError: a rule needs a field that the items table does not have, or names the id column, or there is no
+            table.
+        InputError: a time is neither an ISO date nor a number.
     """
     keep: dict[str, np.ndarray] = {}
     unknown: dict[str, list[Any]] = {}
 
     def rows(name: str, ids: Ids) -> np.ndarray:
-        found = _rows(items, ids)
-        if (found < 0).any():
-            unknown.setdefault(name, []).extend(np.array(ids, dtype=object)[found < 0].tolist())
-        return found[found >= 0]
+        item_rows = _rows(items, ids)
+        if (item_rows < 0).any():
+            unknown.setdefault(name, []).extend(np.array(ids, dtype=object)[item_rows < 0].tolist())
+        return item_rows[item_rows >= 0]
 
     if rules.allow is not None:
         keep["allow"] = np.isin(np.arange(len(items)), rows("allow", rules.allow))
     if rules.deny:
         keep["deny"] = ~np.isin(np.arange(len(items)), rows("deny", rules.deny))
-    for place, test in enumerate(rules.where):
-        keep[f"where {place + 1} ({test.field})"] = _passes(test, _column(table, test.field, items))
+    for number, test in enumerate(rules.where, start=1):
+        keep[f"where {number} ({test.field})"] = _passes(test, _column(table, test.field, items))
     if rules.available:
         keep["available"] = _on_offer(rules.available, table, items)
     denied = _denied(rules, users, items, rows, unknown)
     quotas = [(_values(_column(table, quota.field, items)), quota.at_most) for quota in rules.quota]
-    removed = {name: int((~kept).sum()) for name, kept in keep.items()}
+    removed = {name: int((~mask).sum()) for name, mask in keep.items()}
     if rules.deny_for:
         removed["deny_for"] = denied.nnz
     candidates = np.logical_and.reduce([np.ones(len(items), dtype=bool), *keep.values()])
@@ -164,85 +163,96 @@ def compile_rules(rules: Rules, users: IdMap, items: IdMap, table: pd.DataFrame 
 
 
 def _denied(rules: Rules, users: IdMap, items: IdMap, rows: Any, unknown: dict[str, list[Any]]) -> csr_array:
-    user, item = [], []
-    for who, ids in rules.deny_for.items():
-        own = np.unique(rows("deny_for", ids))
-        place = int(_rows(users, [who])[0])
-        if place < 0:
-            unknown.setdefault("deny_for users", []).append(who)
+    """Return csr (users, items) of the pairs of ``deny_for``."""
+    denied_users: list[int] = []
+    denied_items: list[int] = []
+    for user_id, ids in rules.deny_for.items():
+        item_rows = np.unique(rows("deny_for", ids))
+        user_row = int(_rows(users, [user_id])[0])
+        if user_row < 0:
+            unknown.setdefault("deny_for users", []).append(user_id)
             continue
-        user += [place] * len(own)
-        item += own.tolist()
-    pairs = csr_array((np.ones(len(user), np.float32), (user, item)), shape=(len(users), len(items)))
+        denied_users += [user_row] * len(item_rows)
+        denied_items += item_rows.tolist()
+    data = np.ones(len(denied_users), np.float32)
+    pairs = csr_array((data, (denied_users, denied_items)), shape=(len(users), len(items)))
     pairs.sort_indices()
     return pairs
 
 
-def _rows(known: IdMap, ids: Ids) -> np.ndarray:
-    return known.rows([str(key) for key in ids])
+def _rows(id_map: IdMap, ids: Ids) -> np.ndarray:
+    return id_map.rows([str(key) for key in ids])
 
 
 def _column(table: pd.DataFrame | None, field: str, items: IdMap) -> pd.Series:
-    """Return a column of the items table, one cell an item row, None where the table has no such item."""
+    """Return a column of the items table, one cell per item row, None if the table has no such item."""
     if field == ITEM:
-        raise ConfigError(f"a rule asks for the field '{ITEM}', which is no attribute: name ids in `allow` or `deny`.")
-    if table is None or field not in table:
-        there = [] if table is None else set(table.columns) - {ITEM}
         raise ConfigError(
-            f"a rule asks for the field '{field}', which the items table does not have.{suggest_nearest(field, there)}"
+            f"a rule asks for the field '{ITEM}', which is not an attribute: put ids into `allow` or `deny`."
         )
+    if table is None or field not in table:
+        columns: set[str] = set() if table is None else set(table.columns) - {ITEM}
+        hint = suggest_nearest(field, columns)
+        raise ConfigError(f"a rule asks for the field '{field}', which the items table does not have.{hint}")
     return table.set_index(ITEM)[field].reindex(pd.Index(items.ids))
 
 
 def _cells(column: pd.Series) -> list[list[str]]:
-    """Return the values of each cell, in one case: none of a missing one, the members of a list or of ``a|b``."""
+    """Return the values of each cell, casefolded: none for a missing cell, the members of a list or of ``a|b``."""
     cells = [[value.strip() for value in cell.casefold().split("|")] for cell in values_as_text(column)]
     return [[value for value in cell if value] for cell in cells]
 
 
 def _passes(test: Where, column: pd.Series) -> np.ndarray:
-    kept = np.ones(len(column), dtype=bool)
+    """Return bool[items]: the cell passes every test of a ``where`` rule."""
+    passes = np.ones(len(column), dtype=bool)
     cells = _cells(column)
-    for wanted, among in ((test.any_of, True), (test.none_of, False)):
-        if wanted is not None:
-            values = {value_as_text(value).casefold() for value in wanted}
-            kept &= np.array([bool(values & set(cell)) == among for cell in cells], dtype=bool)
+    for listed, must_match in ((test.any_of, True), (test.none_of, False)):
+        if listed is not None:
+            values = {value_as_text(value).casefold() for value in listed}
+            passes &= np.array([bool(values & set(cell)) == must_match for cell in cells], dtype=bool)
     if test.at_least is not None or test.at_most is not None:
         number = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64)
         low = -np.inf if test.at_least is None else test.at_least
         high = np.inf if test.at_most is None else test.at_most
-        kept &= (number >= low) & (number <= high)
-    return kept
+        passes &= (number >= low) & (number <= high)
+    return passes
 
 
 def _on_offer(rule: Available, table: pd.DataFrame | None, items: IdMap) -> np.ndarray:
-    at, kept = _second(rule.at), np.ones(len(items), dtype=bool)
-    for field, begins in ((rule.from_field, True), (rule.until_field, False)):
+    """Return bool[items]: the item is on offer at the time of the rule."""
+    time = _to_seconds(rule.at)
+    is_on_offer = np.ones(len(items), dtype=bool)
+    for field, is_start in ((rule.from_field, True), (rule.until_field, False)):
         if field:
-            limit = np.array(
-                [_second(cell) if cell else np.nan for cell in values_as_text(_column(table, field, items))]
-            )
-            kept &= np.isnan(limit) | ((limit <= at) if begins else (at < limit))
-    return kept
+            cells = values_as_text(_column(table, field, items))
+            limit = np.array([_to_seconds(cell) if cell else np.nan for cell in cells])
+            is_met = limit <= time if is_start else time < limit
+            is_on_offer &= np.isnan(limit) | is_met
+    return is_on_offer
 
 
-def _second(moment: Any) -> float:
+def _to_seconds(moment: Any) -> float:
     """Return seconds since 1970 of an ISO date or time (UTC unless it says otherwise), or of a number."""
     if isinstance(moment, int | float | np.number):
         return float(moment)
     try:
-        return float(moment) if not isinstance(moment, date) else _since(moment)
+        return float(moment) if not isinstance(moment, date) else _timestamp(moment)
     except ValueError:
         pass
     try:
-        return _since(datetime.fromisoformat(str(moment)))
+        return _timestamp(datetime.fromisoformat(str(moment)))
     except ValueError:
         raise InputError(f"available: {moment!r} is neither an ISO date nor seconds since 1970") from None
 
 
-def _since(moment: date) -> float:
-    at = moment if isinstance(moment, datetime) else datetime(moment.year, moment.month, moment.day)
-    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+def _timestamp(moment: date) -> float:
+    """Return seconds since 1970; a date is its first second, and a time without a zone is in UTC."""
+    if not isinstance(moment, datetime):
+        moment = datetime(moment.year, moment.month, moment.day)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return moment.timestamp()
 
 
 def _values(column: pd.Series) -> csr_array:

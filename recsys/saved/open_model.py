@@ -35,16 +35,16 @@ FORMAT = 1
 """Version of the layout of a bundle."""
 
 BASELINES = ("random", "popular", "recent")
-"""Models that are trained beside every other, to be beaten."""
+"""Models that every run trains for comparison."""
 
 
 @dataclass(frozen=True)
 class SavedModel:
     """A trained model with all that it needs to score users.
 
-    ``history``: what is known of users, over the candidates. ``items``: the candidates, row by row, with the columns
+    ``history``: the interactions of users with the candidates. ``items``: the candidates, row by row, with the columns
     of the items table. ``user_factors``: float32[users of ``history``, rank], NaN rows without one; None where the
-    model has none stored. ``segments``: of a run that falls back on them.
+    model has none stored. ``segments``: of a run with the fallback "segment".
     """
 
     name: str
@@ -62,7 +62,9 @@ class SavedModel:
     def recommender(self, users: pd.DataFrame) -> Recommender:
         """Return the model for these users, in this order: with their stored factors and with their segments.
 
-        ``users``: ``user_id``, and perhaps columns that put a user into a segment, which go before the users table.
+        Args:
+            users: ``user_id``, and perhaps columns that put a user into a segment, which take precedence over the
+                users table.
         """
         model = self.model
         if self.user_factors is not None:
@@ -71,9 +73,10 @@ class SavedModel:
             model = with_stored_factors(model, stored)
         if self.segments is None:
             return model
-        given = self.segments.rows(users)
-        listed = self.segments.of_users(users[USER])
-        return with_segment_rows(model, self.segments, np.where(given >= 0, given, listed))
+        rows_by_column = self.segments.rows(users)
+        rows_by_id = self.segments.of_users(users[USER])
+        segment_rows = np.where(rows_by_column >= 0, rows_by_column, rows_by_id)
+        return with_segment_rows(model, self.segments, segment_rows)
 
 
 def open_model(folder: str | Path, name: str | None = None) -> SavedModel:
@@ -89,7 +92,7 @@ def open_model(folder: str | Path, name: str | None = None) -> SavedModel:
     if is_bundle(folder):
         saved = _open_bundle(folder)
         if name and name != saved.name:
-            raise RunFolderError(f"{folder}: a bundle of model {saved.name}, not of {name}.")
+            raise RunFolderError(f"{folder}: this is a bundle of model {saved.name}, not of {name}.")
         return saved
     run = RunFolder.open(folder)
     names = saved_models(run)
@@ -109,7 +112,7 @@ def open_model(folder: str | Path, name: str | None = None) -> SavedModel:
 
 
 def open_item_side(run: RunFolder, name: str, items: IdMap) -> Recommender:
-    """Return a run's model without anything that is as long as its users: it scores by fold-in.
+    """Return a run's model without its user factors and its users: it scores by fold-in.
 
     A model of the local engine comes with its fallback, one of Spark without.
 
@@ -121,7 +124,7 @@ def open_item_side(run: RunFolder, name: str, items: IdMap) -> Recommender:
     params = run.read_json(run_files.spark_params(name))
     if not params["implicit"]:
         raise RunFolderError(
-            f"{run.path}: model {name} predicts ratings (implicit = false), which nothing here can rank by yet."
+            f"{run.path}: model {name} predicts ratings (implicit = false), which cannot be ranked by yet."
         )
     item_factors, has_factor = _read_factors(run, name, ITEM, items)
     kind: type[ALS] = ALS
@@ -139,7 +142,7 @@ def saved_models(run: RunFolder) -> list[str]:
 
 
 def default_model(metrics: dict[str, Any], names: Sequence[str]) -> str:
-    """Return which of ``names`` is meant when nobody names one: the best by the run's first metric.
+    """Return the model that is used when none is named: the best of ``names`` by the run's first metric.
 
     Baselines count only where there is nothing else. A model without a mean comes last; ties go to the first.
 
@@ -153,12 +156,12 @@ def default_model(metrics: dict[str, Any], names: Sequence[str]) -> str:
 
 
 def is_bundle(folder: Path) -> bool:
-    """Return whether a folder says that it is a bundle."""
+    """Return whether a folder has the card of a bundle."""
     return (folder / run_files.BUNDLE_CARD).exists()
 
 
 def read_history_and_items(folder: RunFolder) -> tuple[Interactions, pd.DataFrame]:
-    """Return what a run or a bundle knows of users, and its candidates with the columns of the items table."""
+    """Return the history in a run or a bundle, and its candidates with the columns of the items table."""
     items = folder.read_table(run_files.ITEMS)
     return interactions_from_table(folder.read_table(run_files.HISTORY), items=IdMap.of(items[ITEM])), items
 
@@ -167,7 +170,7 @@ def _open_bundle(path: str | Path) -> SavedModel:
     """Check every file of a bundle, and open it.
 
     Raises:
-        RunFolderError: not a bundle, of an unknown format, or a file is missing or is not what was written.
+        RunFolderError: not a bundle, of an unknown format, or a file is missing or has changed.
     """
     folder = RunFolder.open(path)
     about = folder.read_json(run_files.BUNDLE_CARD)

@@ -1,4 +1,4 @@
-"""A run folder as runs of MLflow, for teams that keep their experiments there."""
+"""Log a run folder to MLflow, for teams that keep their experiments there."""
 
 from __future__ import annotations
 
@@ -21,24 +21,28 @@ FILES = (
     run_files.MANIFEST,
     run_files.CONFIG,
 )
-LONGEST = 6_000
-"""Characters that MLflow takes as the value of a parameter."""
+MAX_LENGTH = 6_000
+"""Largest number of characters that MLflow accepts as the value of a parameter."""
 
 
 def track(path: str | Path, uri: str, experiment: str = "recsys") -> list[str]:
-    """Log a whole run to MLflow, and return the ids of its runs there: one for the folder, and one a model inside it.
+    """Log a whole run to MLflow, and return the ids of its runs there: one for the folder, and one per model below it.
 
-    The folder's has the config as parameters (``judge.resamples``, dotted), seconds and peak MiB of each hop, and the
-    files of the report as artifacts. A model's has its own parameters, and each metric's mean with the ends of its
-    interval: ``ndcg_at_10``, ``ndcg_at_10.low``, ``ndcg_at_10.high``, for MLflow's names are of few characters.
+    The run of the folder has the config as parameters (dotted: ``judge.resamples``), seconds and peak MiB of each hop,
+    and the files of the report as artifacts. The run of a model has its parameters, and each metric's mean with the
+    ends of its interval: ``ndcg_at_10``, ``ndcg_at_10.low``, ``ndcg_at_10.high``. MLflow accepts few
+    characters in names.
 
     Args:
         uri: the tracking server or store, as ``mlflow.set_tracking_uri`` takes it.
 
     Raises:
-        MissingExtra: no MLflow here. RunFolderError: no whole run at ``path``. ConfigError: MLflow refuses.
+        MissingExtra: MLflow is not installed.
+        RunFolderError: no whole run at ``path``.
+        ConfigError: MLflow cannot be reached, or refuses a value.
     """
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # its own default asks a wrong host for minutes
+    # The default of MLflow retries a wrong host for minutes.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     try:
         from mlflow import MlflowClient
         from mlflow.entities import Metric, Param, RunTag
@@ -48,52 +52,58 @@ def track(path: str | Path, uri: str, experiment: str = "recsys") -> list[str]:
         raise MissingExtra("recsys track needs MLflow: pip install 'recsys[mlflow]'") from error
     run = RunFolder.open(path)
     config = tomllib.loads((run.path / run_files.CONFIG).read_text(encoding="utf-8"))
-    manifest, judged = run.read_json(run_files.MANIFEST), run.read_json(run_files.METRICS)["models"]
-    own = config.pop("models", {})
+    manifest = run.read_json(run_files.MANIFEST)
+    metrics_by_model = run.read_json(run_files.METRICS)["models"]
+    params_by_model = config.pop("models", {})
     now = get_current_time_millis()
 
     def log(name: str, params: dict[str, Any], values: dict[str, float], tags: dict[str, str]) -> str:
-        made = client.create_run(place, run_name=name, tags=tags).info.run_id
+        run_id = client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
         client.log_batch(
-            made,
+            run_id,
             metrics=[Metric(mlflow_name(key), float(value), now, 0) for key, value in values.items()],
-            params=[Param(mlflow_name(key), str(value)[:LONGEST]) for key, value in flat(params).items()],
+            params=[
+                Param(mlflow_name(key), str(value)[:MAX_LENGTH]) for key, value in flatten_settings(params).items()
+            ],
             tags=[RunTag("recsys.commit", str(manifest.get("commit")))],
         )
-        client.set_terminated(made)
-        return str(made)
+        client.set_terminated(run_id)
+        return str(run_id)
 
     try:
         client = MlflowClient(tracking_uri=uri)
-        found = client.get_experiment_by_name(experiment)
-        place = found.experiment_id if found else client.create_experiment(experiment)
+        existing = client.get_experiment_by_name(experiment)
+        experiment_id = existing.experiment_id if existing else client.create_experiment(experiment)
         cost = {f"{hop['name']}, s": hop["seconds"] for hop in manifest["hops"]}
         cost |= {f"{hop['name']}, peak MiB": hop["peak_mb"]["total"] for hop in manifest["hops"]}
-        whole = log(run.path.resolve().name, config, cost, {})
+        parent_id = log(run.path.resolve().name, config, cost, {})
         for file in FILES:
             if (run.path / file).exists():
-                client.log_artifact(whole, str(run.path / file))
-        ids = [whole]
-        for name, metrics in judged.items():
+                client.log_artifact(parent_id, str(run.path / file))
+        ids = [parent_id]
+        for name, metrics in metrics_by_model.items():
             title = f"{run.path.resolve().name}/{name}"
-            ids.append(log(title, own.get(name, {}), _ends(metrics), {"mlflow.parentRunId": whole}))
+            ids.append(
+                log(title, params_by_model.get(name, {}), _mean_and_ends(metrics), {"mlflow.parentRunId": parent_id})
+            )
     except (MlflowException, OSError) as error:
         raise ConfigError(f"MLflow at {uri}: {str(error).splitlines()[0]}") from error
     return ids
 
 
-def _ends(metrics: dict[str, Any]) -> dict[str, float]:
-    """Return the mean of each metric and the ends of its interval, as far as they are defined."""
-    found = {}
+def _mean_and_ends(metrics: dict[str, Any]) -> dict[str, float]:
+    """Return the mean of each metric and the ends of its interval, where they are defined."""
+    values = {}
     for metric, cell in metrics.items():
-        for end, value in zip(("", ".low", ".high"), (cell["mean"], *cell["ci95"]), strict=True):
+        low, high = cell["ci95"]
+        for suffix, value in (("", cell["mean"]), (".low", low), (".high", high)):
             if value is not None:
-                found[metric + end] = value
-    return found
+                values[metric + suffix] = value
+    return values
 
 
 def mlflow_name(name: str) -> str:
-    """Return a name that MLflow takes.
+    """Return a metric or parameter name with the characters that MLflow accepts.
 
     >>> mlflow_name("recall[ips=0.5]@10")
     'recall_ips_0.5_at_10'
@@ -101,13 +111,16 @@ def mlflow_name(name: str) -> str:
     return re.sub(r"[^\w./ -]+", "_", name.replace("]@", "@").replace("@", "_at_"))
 
 
-def flat(settings: dict[str, Any], above: str = "") -> dict[str, Any]:
+def flatten_settings(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return dotted key -> value.
 
-    >>> flat({"split": {"rule": "time"}, "seed": 0})
+    >>> flatten_settings({"split": {"rule": "time"}, "seed": 0})
     {'split.rule': 'time', 'seed': 0}
     """
-    found: dict[str, Any] = {}
+    flattened: dict[str, Any] = {}
     for key, value in settings.items():
-        found |= flat(value, f"{above}{key}.") if isinstance(value, dict) else {above + key: value}
-    return found
+        if isinstance(value, dict):
+            flattened |= flatten_settings(value, f"{prefix}{key}.")
+        else:
+            flattened[prefix + key] = value
+    return flattened

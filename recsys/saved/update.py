@@ -1,12 +1,12 @@
-"""New events into a bundle, without training: users and items folded in, and how far a retrain would go.
+"""Fold new events into a bundle without training, and estimate what a retrain would change.
 
-A user with new events is what the *full* history says under the item factors; an item that training did not know is
-what its likers say. The item factors of training stay. What a retrain would change is measured by its first step: solve
-every item against the users as they now are, and take
+The factor of a user with new events is solved from the *full* history given the item factors; the factor of a new item
+is solved from the users who like it. The item factors of training stay. What a retrain would change is estimated by its
+first step: solve every item given the users as they are now, and take
 
     drift = ‖Y' − Y‖ / ‖Y‖      over the items of training (Frobenius norms)
 
-It is not 0 for a fresh bundle, because training stops somewhere; what grows is what the new events did.
+It is not 0 for a fresh bundle, because training stops before it has converged; its growth is due to the new events.
 """
 
 from __future__ import annotations
@@ -40,25 +40,25 @@ RETRAIN_AT = 0.05
 
 @dataclass(frozen=True)
 class Update:
-    """What an update did.
+    """The result of an update.
 
-    ``before``, ``after``: drift without and with the new events. ``overlap``: mean share of the first ten places that
-    a retrained bundle has too, over users of both; NaN without one.
+    ``drift_before``, ``drift_after``: without and with the new events. ``overlap``: mean share of common items in the
+    first ten positions of an updated and a retrained bundle, over users of both; NaN without a retrained one.
     """
 
     events: int
     users_new: int
     users_changed: int
     items_new: int
-    before: float
-    after: float
+    drift_before: float
+    drift_after: float
     retrain_at: float
     overlap: float = float("nan")
 
     @property
     def retrain(self) -> bool:
-        """Whether to retrain now."""
-        return self.after - self.before > self.retrain_at
+        """Whether the growth of the drift exceeds ``retrain_at``."""
+        return self.drift_after - self.drift_before > self.retrain_at
 
 
 def update(
@@ -69,7 +69,7 @@ def update(
     retrain_at: float = RETRAIN_AT,
     against: str | Path | None = None,
 ) -> Update:
-    """Fold new events into ``bundle``, write the result to ``out``, and say how far it has drifted.
+    """Fold new events into ``bundle``, write the result to ``out``, and return how far it has drifted.
 
     Args:
         bundle: of a run on Spark.
@@ -94,9 +94,9 @@ def update(
     user_factors[changed_users] = _fold_in(extended, changed)
     # Items that nobody had liked have, at most, the factors that their attributes predict: they do not drift.
     trained = als.known_ & liked_columns(old.history.matrix())
-    before, _ = _drift(als, trained, np.nan_to_num(old.user_factors), old.history.matrix())
+    drift_before, _ = _drift(als, trained, np.nan_to_num(old.user_factors), old.history.matrix())
     trained = _align_rows(trained, old.history.items, history.items)
-    after, solved = _drift(extended, trained, np.nan_to_num(user_factors), matrix)
+    drift_after, solved = _drift(extended, trained, np.nan_to_num(user_factors), matrix)
     is_new = liked_columns(matrix) & ~trained
     item_factors = np.where(is_new[:, None], solved, extended.item_factors_)
     updated_als = _with_factors(extended, item_factors, extended.known_ | is_new)
@@ -119,15 +119,15 @@ def update(
         users_new=users_new,
         users_changed=len(changed_users) - users_new,
         items_new=int(is_new.sum()),
-        before=before,
-        after=after,
+        drift_before=drift_before,
+        drift_after=drift_after,
         retrain_at=retrain_at,
         overlap=float("nan") if against is None else _overlap(updated, open_model(against)),
     )
 
 
 def _merge_history(old: SavedModel, events: pd.DataFrame) -> tuple[Interactions, np.ndarray]:
-    """Return the history with the new events in it, and the rows of users who have any."""
+    """Return the history with the new events added, and the rows of users with new events."""
     for column, ids in ((USER, old.history.users), (ITEM, old.history.items)):
         if ids.ids.dtype == object:
             events = events.assign(**{column: events[column].astype(str)})
@@ -146,7 +146,7 @@ def _merge_history(old: SavedModel, events: pd.DataFrame) -> tuple[Interactions,
 
 
 def _recount_segments(old: SavedModel, history: Interactions) -> Segments | None:
-    """Return the segments counted again; who belongs to which is what the bundle knows."""
+    """Return the segments counted again; the membership of users is that of the bundle."""
     if old.segments is None:
         return None
     settings = old.config.recommend
@@ -160,7 +160,7 @@ def _recount_segments(old: SavedModel, history: Interactions) -> Segments | None
 
 
 def _extend_catalogue(als: ALS, old: IdMap, new: IdMap) -> ALS:
-    """Return the model over a larger catalogue; it has no factor for the items that came in."""
+    """Return the model over a larger catalogue; it has no factor for the items that are new."""
     return _with_factors(als, _align_rows(als.item_factors_, old, new), _align_rows(als.known_, old, new))
 
 
@@ -182,7 +182,7 @@ def _fold_in(als: ALS, histories: Histories) -> np.ndarray:
 
 
 def _drift(als: ALS, trained: np.ndarray, user_factors: np.ndarray, matrix: csr_array) -> tuple[float, np.ndarray]:
-    """Return the drift of the trained items, and all item factors after one step against the users as they are."""
+    """Return the drift of the trained items, and all item factors solved given the users as they are now."""
     solved = half_step(matrix.T.tocsr(), user_factors.astype(np.float64), als.objective)
     change = np.linalg.norm(solved[trained] - als.item_factors_[trained])
     return float(change / np.linalg.norm(als.item_factors_[trained])), solved.astype(np.float32)

@@ -328,7 +328,7 @@ def test_fold_in_solves_the_newcomers_own_equations():
     newcomers = ratings(10, 30, seed=5)
     model = build("als", {"rank": 5, "beta": 0.05}).fit(interactions(train))
     known = csr_array(newcomers.toarray() * model.known_)  # an item without a factor adds nothing
-    x = model.user_factors(known)
+    x = model.user_factors(Histories(known))
     assert np.nanmax(definition.residual(x, model.item_factors_, known, model.objective)) < 1e-5  # x is float32
 
 

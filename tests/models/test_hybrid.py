@@ -13,7 +13,7 @@ from scipy.sparse import csr_array
 from recsys.errors import ConfigError, InputError
 from recsys.models import build
 from recsys.models.combining import hybrid
-from recsys.models.combining.blend import comparable, mix, reordered
+from recsys.models.combining.blend import reassign_scores, rescale_rows, weighted_mean
 from recsys.models.combining.search import Search
 from recsys.models.combining.trial import Trial, hide_items, hide_pairs, subset
 from recsys.recommender import Recommender
@@ -27,8 +27,8 @@ def test_standard_scores_and_their_mean_are_what_a_loop_finds(seed):
     rng = np.random.default_rng(seed)
     parts = [np.where(rng.random((3, 6)) < 0.3, np.nan, rng.normal(size=(3, 6))).astype(np.float32) for _ in range(2)]
     weights = [rng.integers(0, 3, 3).astype(float) for _ in range(2)]
-    z = [comparable(part) for part in parts]
-    found = mix(zip(z, weights, strict=True), (3, 6))
+    z = [rescale_rows(part) for part in parts]
+    found = weighted_mean(zip(z, weights, strict=True), (3, 6))
     for u in range(3):
         for i in range(6):
             total = weight = 0.0
@@ -43,11 +43,11 @@ def test_standard_scores_and_their_mean_are_what_a_loop_finds(seed):
 
 
 def test_reciprocal_ranks_and_new_places():
-    found = comparable(np.array([[0.5, np.nan, 2.0, 0.5]], np.float32), "rrf")
+    found = rescale_rows(np.array([[0.5, np.nan, 2.0, 0.5]], np.float32), "rrf")
     np.testing.assert_allclose(found, [[1 / 62, np.nan, 1 / 61, 1 / 63]], rtol=1e-6)
     scores, order = np.array([[0.1, np.nan, 0.9, 0.5, 0.7]]), np.array([[3.0, 7.0, 4.0, np.nan]])
-    np.testing.assert_allclose(reordered(scores, np.arange(4), order), [[0.1, -0.9, 0.9, 0.5, 0.7]])
-    np.testing.assert_allclose(reordered(scores, np.arange(4), -order), [[0.9, -0.9, 0.1, 0.5, 0.7]])
+    np.testing.assert_allclose(reassign_scores(scores, np.arange(4), order), [[0.1, -0.9, 0.9, 0.5, 0.7]])
+    np.testing.assert_allclose(reassign_scores(scores, np.arange(4), -order), [[0.9, -0.9, 0.1, 0.5, 0.7]])
 
 
 def test_trials_hide_without_taking_everything():
@@ -91,21 +91,21 @@ def test_one_event_a_user_leans_on_content_and_says_so():
     _, first = np.unique(np.where(train.value > 0, train.user, -1), return_index=True)
     one = subset(train, np.isin(np.arange(len(train)), first[1:]))
     model = build("hybrid", {}).fit(one, features)
-    assert "leans on content" in model.record["why"]
+    assert "content is used without a choice" in model.record["why"]
     assert set(model.members) == {"side_ease", "content_als"}
     assert np.isfinite(model.score(one.histories()[1:])).all()
 
 
 def refusing(monkeypatch, kind, most):
     """Let a part refuse to fit on more than so many events."""
-    whole = hybrid.fitted
+    whole = hybrid.fit_part
 
     def fitted(name, params, train, told, seed):
         if name == kind and len(train) > most:
             raise InputError("too large")
         return whole(name, params, train, told, seed)
 
-    monkeypatch.setattr(hybrid, "fitted", fitted)
+    monkeypatch.setattr(hybrid, "fit_part", fitted)
 
 
 @pytest.mark.slow
@@ -119,7 +119,7 @@ def test_a_part_that_only_fits_on_the_trial_is_left_out(monkeypatch):
     assert model.record["left_out"] == {"side_ease": "too large"}
     assert model.record["weights"] == {"popular": 1.0}
     np.testing.assert_allclose(
-        model.score(train.histories()), comparable(model.members["popular"].score(train.histories())), rtol=1e-5
+        model.score(train.histories()), rescale_rows(model.members["popular"].score(train.histories())), rtol=1e-5
     )
 
 
@@ -157,26 +157,26 @@ def test_one_part_for_new_items_is_a_part_like_any_other():
     assert np.isfinite(model.score(train.histories()[1:])).all()
 
 
-@pytest.mark.parametrize("how", ["standard", "rrf"])
-def test_what_a_trial_values_is_what_the_blend_scores(how):
+@pytest.mark.parametrize("scaling", ["standard", "rrf"])
+def test_what_a_trial_values_is_what_the_blend_scores(scaling):
     train, features = contract.world(users=100)
-    trial = replace(hide_pairs(train, 0.3, 100, seed=1), how=how)
+    trial = replace(hide_pairs(train, 0.3, 100, seed=1), scaling=scaling)
     weights = {"popular": 1.0, "content": 0.5}
-    model = build("blend", {"parts": {p: {} for p in weights}, "weights": weights, "how": how})
+    model = build("blend", {"parts": {p: {} for p in weights}, "weights": weights, "scaling": scaling})
     model.fit(trial.train, features)
     for name, part in model.members.items():
-        trial.listen(name, part)
-    np.testing.assert_allclose(trial.mixed(weights), model.score(trial.histories), rtol=1e-5)
+        trial.cache_scores(name, part)
+    np.testing.assert_allclose(trial.blend_scores(weights), model.score(trial.histories), rtol=1e-5)
 
 
 def test_the_rank_fused_hybrid_chooses_by_rank_fused_scores(monkeypatch):
     train, features = contract.world(users=300)
     seen = []
-    listen = Trial.listen
+    cache_scores = Trial.cache_scores
     monkeypatch.setattr(
-        Trial, "listen", lambda self, *part: (listen(self, *part), seen.append(self.scores[part[0]]))[0]
+        Trial, "cache_scores", lambda self, *part: (cache_scores(self, *part), seen.append(self.scores[part[0]]))[0]
     )
-    build("hybrid", {"parts": ["popular", "content"], "how": "rrf"}).fit(train, features)
+    build("hybrid", {"parts": ["popular", "content"], "scaling": "rrf"}).fit(train, features)
     assert all(np.nanmax(z) == np.float32(1 / 61) for z in seen)
     assert len({z.shape for z in seen}) == 2  # both trials: known items, new items
 
@@ -199,8 +199,8 @@ def test_weights_depend_on_history_length_and_new_items_keep_their_places():
     one = Histories(csr_array(np.eye(1, 30, 4, dtype=np.float32)))
     many = Histories(csr_array(np.array([[1.0] * 6 + [0.0] * 24], np.float32)))
     popular, content = model.members.values()
-    np.testing.assert_allclose(model.score(one), comparable(popular.score(one)), rtol=1e-5)
-    np.testing.assert_allclose(model.score(many), comparable(content.score(many)), rtol=1e-5)
+    np.testing.assert_allclose(model.score(one), rescale_rows(popular.score(one)), rtol=1e-5)
+    np.testing.assert_allclose(model.score(many), rescale_rows(content.score(many)), rtol=1e-5)
     before = model.score(one)
     model.cold_weights_ = np.array([0.0, 1.0])
     after = model.score(one)
@@ -299,31 +299,33 @@ def test_chosen_weights_are_better_than_any_next_step_and_take_a_part_that_helps
     train, features = contract.world(users=300)
     trial = hide_pairs(train, 0.3, 300, seed=1)
     for kind in ("popular", "itemknn", "content"):
-        trial.listen(kind, build(kind, {}).fit(trial.train, features))
+        trial.cache_scores(kind, build(kind, {}).fit(trial.train, features))
     rows = np.arange(len(trial.users))
     weights = trial.choose(rows, steps=50)
-    best = trial.blend(weights, rows).mean()
+    best = trial.blend_ndcg(weights, rows).mean()
     for part in trial.scores:
-        assert trial.blend({part: 1.0}, rows).mean() <= best
+        assert trial.blend_ndcg({part: 1.0}, rows).mean() <= best
         for share in (0.25, 0.5, 1.0):
             more = weights | {part: weights.get(part, 0.0) + share * sum(weights.values())}
-            assert trial.blend(more, rows).mean() <= best + 1e-12
+            assert trial.blend_ndcg(more, rows).mean() <= best + 1e-12
     assert len(weights) > 1
 
 
 @pytest.mark.parametrize("gain", [0.05, -0.05])
-@pytest.mark.parametrize("sure", [True, False])
-def test_a_blend_that_is_only_likely_to_help_orders_new_items_and_nothing_else(gain, sure):
+@pytest.mark.parametrize("conclusive", [True, False])
+def test_a_blend_that_is_only_likely_to_help_orders_new_items_and_nothing_else(gain, conclusive):
     class Noisy:
         """A blend that helps every other user and harms the rest: ten users show nothing."""
 
         def choose(self, rows, start=None, steps=6):
             return {"a": 1.0, "b": 0.5} if steps else {"a": 1.0}
 
-        def blend(self, weights, rows):
+        def blend_ndcg(self, weights, rows):
             return 0.5 + ("b" in weights) * (gain + np.where(rows % 2, 0.3, -0.3))
 
     rows = np.arange(10)
-    chosen, why = build("hybrid", {})._checked(Noisy(), rows[::3], np.setdiff1d(rows, rows[::3]), None, sure)
-    assert ("b" in chosen) == (gain > 0 and not sure)
+    chosen, why = build("hybrid", {})._checked_choice(
+        Noisy(), rows[::3], np.setdiff1d(rows, rows[::3]), None, conclusive
+    )
+    assert ("b" in chosen) == (gain > 0 and not conclusive)
     assert f"{gain:+.4f} [" in why

@@ -56,7 +56,7 @@ def test_products_are_those_of_the_centred_marks(like):
     known = (values != 0).sum(axis=0)
     assert model.items_.tolist() == sorted(range(12), key=lambda item: (-known[item], item))[:7]
     marks = np.hstack([part[:, model.items_] for part in (likes, (values != 0) - likes)])
-    np.testing.assert_allclose(model.marked_, marks.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(model.indicator_mean_, marks.mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(model.mean_, likes.mean(axis=0), rtol=1e-12)
     marks -= marks.mean(axis=0)
     np.testing.assert_allclose(model.gram_, marks.T @ marks + 0.3 * 300 * np.eye(14), atol=1e-9)
@@ -185,7 +185,7 @@ def test_curiosity_is_the_spread_of_what_an_answer_adds():
         factor = np.linalg.cholesky(model.gram_[block])
         solved = np.linalg.solve(factor, model.cross_[order + own][:, places])[len(rows) :]
         wanted = np.sqrt((solved**2).sum(axis=0) / 60)
-        np.testing.assert_allclose(model._moves(asked, places)[place], wanted, atol=1e-6)
+        np.testing.assert_allclose(model._answer_deviations(asked, places)[place], wanted, atol=1e-6)
 
 
 def test_curiosity_prefers_the_question_that_tells_more():

@@ -288,8 +288,8 @@ def test_drift_grows_with_what_is_new_and_says_when_to_retrain(packed, tmp_path,
     little = update(packed, few, tmp_path / "little")
     many, _ = late_events(packed, tmp_path, users=300, per_user=20)
     much = update(packed, many, tmp_path / "much", against=packed)
-    assert little.before == much.before > 0
-    assert abs(little.after - little.before) < much.after - much.before
+    assert little.drift_before == much.drift_before > 0
+    assert abs(little.drift_after - little.drift_before) < much.drift_after - much.drift_before
     assert not little.retrain
     assert much.retrain
     assert 0 < much.overlap <= 1

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from scipy.sparse import csr_array, csr_matrix
 
@@ -27,14 +28,14 @@ class ALS(ALSParameters, Recommender):
     the same for a user of the training data and for one who came later. NaN for a history without any liked
     item that the model knows, and for items that nobody liked in training.
 
-    ``solver = "cg"`` trains by three conjugate gradient steps a half-step from where the sweep before ended, many times
-    faster than exact solution (``cholesky``) and to the same quality; with ``alpha`` in the hundreds the objective is
-    some sweeps behind. A user is always folded in exactly. ``nu = 0`` without ``beta`` is trained by the ``implicit``
-    library; anything else, which ``implicit`` cannot express, by the project's own kernel in float32. With ``nu = 1``,
-    the default, ``reg`` means the same here as on Spark.
+    ``solver = "cg"`` takes three conjugate gradient steps per half-sweep, starting from the factors of the previous
+    sweep. This is many times faster than the exact solution (``cholesky``) and reaches the same quality; with ``alpha``
+    in the hundreds the objective is some sweeps behind. A user is always folded in exactly. ``nu = 0`` without ``beta``
+    is trained by the ``implicit`` library; anything else, which ``implicit`` cannot express, by the project's own
+    kernel in float32. With ``nu = 1``, the default, ``reg`` means the same here as on Spark.
 
-    Same data and parameters, same factors: threads never change a result. Memory: 4·rank·(users + items) bytes.
-    After a fit by our own kernel ``losses_`` holds the objective after each sweep.
+    The same data and parameters give the same factors: threads never change a result. Memory:
+    4·rank·(users + items) bytes. After a fit by our own kernel ``losses_`` holds the objective after each sweep.
     """
 
     STATE: ClassVar = ("item_factors_", "known_", "spread_", "axes_")
@@ -42,26 +43,29 @@ class ALS(ALSParameters, Recommender):
     SPACE: ClassVar = {"rank": (16, 512), "alpha": (1.0, 100.0), "reg": (0.001, 1.0), "iterations": (5, 20)}
     SOURCE: ClassVar = "als"
 
-    solver: Literal["cg", "cholesky"] = "cg"
+    solver: Annotated[
+        Literal["cg", "cholesky"],
+        Field(description="how factors are solved in training: cg (conjugate gradients, fast) or cholesky (exact)"),
+    ] = "cg"
 
     @classmethod
-    def from_factors(cls, item_factors: np.ndarray, known: np.ndarray, **params: float) -> Self:
-        """Return a fitted model from factors trained elsewhere, on Spark say.
+    def from_factors(cls, item_factors: np.ndarray, has_factor: np.ndarray, **params: float) -> Self:
+        """Return a fitted model from factors trained elsewhere, for example on Spark.
 
         Args:
-            item_factors: float32[items, rank], any numbers where ``known`` is False.
-            known: bool[items], False = no factor: the model has no opinion on the item.
+            item_factors: float32[items, rank], any numbers where ``has_factor`` is False.
+            has_factor: bool[items], False = no factor: the model has no opinion on the item.
             params: alpha, reg, nu, beta of the training.
 
         Raises:
-            InputError: a factor of a known item is not finite.
+            InputError: a factor is not finite.
         """
         model = cls(rank=item_factors.shape[1], **params)  # type: ignore[arg-type]
-        return model._keep(item_factors, known)
+        return model._set_factors(item_factors, has_factor)
 
     @property
     def objective(self) -> Objective:
-        """The numbers of the definition."""
+        """The parameters of the objective in ``recsys.als.definition``."""
         return Objective(self.alpha, self.reg, self.nu, self.beta)
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
@@ -69,10 +73,10 @@ class ALS(ALSParameters, Recommender):
         matrix = train.matrix()
         library = self.nu == 0 and self.beta == 0
         factors = self._fit_implicit(matrix) if library else self._fit_kernel(matrix)
-        return self._keep(factors, liked_columns(matrix))
+        return self._set_factors(factors, liked_columns(matrix))
 
     def user_factors(self, histories: Histories) -> np.ndarray:
-        """Return float32[m, rank]: the exact fold-in of each history; zeros without a liked item that is known."""
+        """Return float32[m, rank]: the exact fold-in of each history; zeros without a liked item that has a factor."""
         axes = (self.spread_, self.axes_)
         fixed = self.item_factors_.astype(np.float64)
         return half_step(histories.values, fixed, self.objective, axes).astype(np.float32)
@@ -102,11 +106,13 @@ class ALS(ALSParameters, Recommender):
         confidence = np.where(values.data > 0, 1 + self.alpha * values.data.astype(np.float64), 0)
         return Explanation(score, history=confidence * (self.item_factors_[values.indices] @ item_direction))
 
-    def _keep(self, item_factors: np.ndarray, known: np.ndarray) -> Self:
-        if not np.isfinite(item_factors[known]).all():
+    def _set_factors(self, item_factors: np.ndarray, has_factor: np.ndarray) -> Self:
+        """Set the fitted arrays; InputError for a factor that is not finite."""
+        if not np.isfinite(item_factors[has_factor]).all():
             raise InputError("some item factors are not finite: the training diverged. Raise `reg`, or lower `alpha`.")
-        self.item_factors_ = np.where(known[:, None], item_factors, 0).astype(np.float32)
-        self.known_ = known.astype(bool)
+        self.item_factors_ = np.where(has_factor[:, None], item_factors, 0).astype(np.float32)
+        self.known_ = has_factor.astype(bool)
+        # Kept, because every fold-in needs the principal axes of the item factors.
         self.spread_, self.axes_ = solvers.principal_axes(self.item_factors_.astype(np.float64))
         return self
 
@@ -114,12 +120,14 @@ class ALS(ALSParameters, Recommender):
         by_item = matrix.T.tocsr()
         y = start(matrix.shape[1], self.rank, self.seed).astype(np.float32)
         x = np.zeros((matrix.shape[0], self.rank), dtype=np.float32)
-        warm, self.losses_ = self.solver == "cg", np.empty(self.iterations)
+        self.losses_ = np.empty(self.iterations)
+        # Conjugate gradients start from the factors of the previous sweep; the exact solution needs no start.
+        is_warm = self.solver == "cg"
         y_axes = solvers.principal_axes(y)
         for sweep in range(self.iterations):
-            x = half_step(matrix, y, self.objective, y_axes, x if warm else None)
+            x = half_step(matrix, y, self.objective, y_axes, x if is_warm else None)
             x_axes = solvers.principal_axes(x)
-            y = half_step(by_item, x, self.objective, x_axes, y if warm else None)
+            y = half_step(by_item, x, self.objective, x_axes, y if is_warm else None)
             y_axes = solvers.principal_axes(y)
             self.losses_[sweep] = loss(x, y, matrix, self.objective, (x_axes, y_axes))
         return y
@@ -127,10 +135,12 @@ class ALS(ALSParameters, Recommender):
     def _fit_implicit(self, matrix: csr_array) -> np.ndarray:
         from implicit.cpu.als import AlternatingLeastSquares
 
-        confident = matrix.copy()  # implicit takes the confidence as it is; a negative one means preference 0
+        # implicit takes the confidence as it is; a negative confidence means preference 0.
+        confident = matrix.copy()
         confident.data = np.where(matrix.data > 0, 1.0, -1.0) * (1 + self.alpha * np.abs(matrix.data))
         with linalg.one_blas_thread():
-            library = AlternatingLeastSquares(  # a new one for every fit: a second fit would go on from the first
+            # A new object for every fit, because a second fit would go on from the first.
+            library = AlternatingLeastSquares(
                 factors=self.rank,
                 regularization=self.reg,
                 alpha=1.0,
@@ -153,8 +163,9 @@ def half_step(
 ) -> np.ndarray:
     """Return [rows, rank] in the dtype of ``fixed``: ``als.definition.half_step``, compiled and in parallel.
 
-    ``axes``: those of ``fixed``, where the caller has them already. ``initial``: where conjugate gradients start, as in
-    :func:`solvers.implicit_rows`; None solves exactly.
+    Args:
+        axes: principal axes of ``fixed``, if the caller has them already.
+        initial: where conjugate gradients start, as in :func:`solvers.implicit_rows`; None solves exactly.
     """
     return solvers.implicit_rows(
         linalg.arrays(matrix), fixed, objective.alpha, objective.penalty(matrix), axes, initial
@@ -168,12 +179,19 @@ def loss(
     objective: Objective,
     axes: tuple[solvers.Axes, solvers.Axes] | None = None,
 ) -> float:
-    """Return ``als.definition.loss`` without the dense matrix: what is not stored is in the two Gram matrices.
+    """Return ``als.definition.loss`` without the dense matrix.
 
-    ``axes``: those of x and y, where the caller has them already.
+    The pairs that are not stored enter by the two Gram matrices.
+
+    Args:
+        axes: principal axes of x and y, if the caller has them already.
     """
-    (a, left), (b, right) = axes or (solvers.principal_axes(x), solvers.principal_axes(y))
-    fit = a @ (left.T @ right) ** 2 @ b  # the trace of XᵀX·YᵀY
-    fit += solvers.stored_loss(*linalg.arrays(matrix), x, y, objective.alpha)
-    sides = ((matrix, x), (matrix.T.tocsr(), y))
-    return float(fit + sum(objective.penalty(own) @ (side.astype(np.float64) ** 2).sum(axis=1) for own, side in sides))
+    (spread_x, axes_x), (spread_y, axes_y) = axes or (solvers.principal_axes(x), solvers.principal_axes(y))
+    # The trace of XᵀX · YᵀY is the sum of all squared scores.
+    squared_error = spread_x @ (axes_x.T @ axes_y) ** 2 @ spread_y
+    squared_error += solvers.stored_loss(*linalg.arrays(matrix), x, y, objective.alpha)
+    penalty = sum(
+        objective.penalty(side) @ (factors.astype(np.float64) ** 2).sum(axis=1)
+        for side, factors in ((matrix, x), (matrix.T.tocsr(), y))
+    )
+    return float(squared_error + penalty)

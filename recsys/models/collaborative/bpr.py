@@ -18,15 +18,17 @@ from recsys.types import Features, Histories, Interactions
 
 @dataclass(config=STRICT)
 class BPR(Recommender):
-    """Pairwise ranking: each liked item should beat a random other one. A second opinion beside ALS, tuned by hand.
+    """Pairwise ranking: each liked item should score above a random other item.
 
-    Items are trained by ``implicit``: stochastic gradient descent on ln σ(x_u·(y_i − y_j) + b_i − b_j), i liked by u,
-    j not. A user's factor is the history's own (*fold-in*), the unique minimum over x of
+    Choose it as an alternative to ALS, tuned by hand. Item factors are trained by ``implicit``: stochastic gradient
+    descent on ln σ(x_u·(y_i − y_j) + b_i − b_j), i liked by u, j not. A user's factor is solved from the history
+    (*fold-in*): the unique minimum over x of
 
-        Σ_i −ln σ(x·(y_i − ȳ) + b_i − b̄) + reg/2 · n |x|²,   i over the n liked items, ȳ, b̄ means over known items
+        Σ_i −ln σ(x·(y_i − ȳ) + b_i − b̄) + reg/2 · n |x|²,   i over the n liked items
 
-    and a score is x·y_i + b_i. NaN as for :class:`recsys.models.collaborative.als.ALS`. Training runs on one thread,
-    because the library's threads race and no two fits would be alike: choose ALS when time matters.
+    with ȳ, b̄ the means over the items liked in training. A score is x·y_i + b_i. NaN as for
+    :class:`recsys.models.collaborative.als.ALS`. Training runs on one thread, because with more threads the library
+    gives another result for every fit: choose ALS when time matters.
 
     Reference: Rendle et al., UAI 2009.
     """
@@ -36,11 +38,11 @@ class BPR(Recommender):
     EXPLAINS: ClassVar = ("history",)
     SOURCE: ClassVar = "bpr"
 
-    rank: Annotated[int, Field(ge=1)] = 64
-    iterations: Annotated[int, Field(ge=1)] = 100
-    learning_rate: Annotated[float, Field(gt=0)] = 0.05
-    reg: Annotated[float, Field(gt=0)] = 0.01
-    seed: Annotated[int, Field(ge=0)] = 0
+    rank: Annotated[int, Field(ge=1, description="number of latent factors per user and per item")] = 64
+    iterations: Annotated[int, Field(ge=1, description="number of passes over the liked pairs")] = 100
+    learning_rate: Annotated[float, Field(gt=0, description="step size of stochastic gradient descent")] = 0.05
+    reg: Annotated[float, Field(gt=0, description="regularization; higher values keep factors smaller")] = 0.01
+    seed: Annotated[int, Field(ge=0, description="seed of the random start and of the sampled pairs")] = 0
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
         """Learn item factors and biases from the liked pairs, always from a fresh random start."""
@@ -59,26 +61,29 @@ class BPR(Recommender):
         likes = liked(matrix, binary=True)
         if likes.nnz:
             library.fit(csr_matrix(likes), show_progress=False)
-            found = np.where(self.known_[:, None], library.item_factors, 0).astype(np.float32)
+            factors_and_bias = np.where(self.known_[:, None], library.item_factors, 0).astype(np.float32)
         else:
-            found = np.zeros((len(self.known_), self.rank + 1), dtype=np.float32)
-        self.item_factors_, self.bias_ = np.ascontiguousarray(found[:, :-1]), np.ascontiguousarray(found[:, -1])
+            factors_and_bias = np.zeros((len(self.known_), self.rank + 1), dtype=np.float32)
+        self.item_factors_ = np.ascontiguousarray(factors_and_bias[:, :-1])
+        self.bias_ = np.ascontiguousarray(factors_and_bias[:, -1])
         return self
 
     def user_factors(self, histories: Histories) -> np.ndarray:
-        """Return float32[m, rank]: the fold-in of each history; zeros without a liked item that is known."""
+        """Return float32[m, rank]: the fold-in of each history; zeros without a liked item that has a factor."""
         return self._fold_in(liked(histories.values, self.known_, binary=True), *self._centred()).astype(np.float32)
 
     def _fold_in(self, likes: csr_array, y: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Return float64[m, rank]: what the class's sum is least at, given y_i − ȳ and b_i − b̄."""
+        """Return float64[m, rank]: the minimum of the sum in the class docstring, given y_i − ȳ and b_i − b̄."""
         with linalg.one_blas_thread():
             return linalg.logistic_rows(likes.indptr, likes.indices, y, b, self.reg)
 
     def _centred(self) -> tuple[np.ndarray, np.ndarray]:
         """Return float64[items, rank] y_i − ȳ and float64[items] b_i − b̄."""
-        y, b = self.item_factors_.astype(np.float64), self.bias_.astype(np.float64)
+        y = self.item_factors_.astype(np.float64)
+        b = self.bias_.astype(np.float64)
+        # Rows of items without a factor are zeros, so the sums are over the items that have one.
         n = max(1, int(self.known_.sum()))
-        return y - y.sum(axis=0) / n, b - b.sum() / n  # unknown items are zeros: the sums are those of the known
+        return y - y.sum(axis=0) / n, b - b.sum() / n
 
     def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
         """Return float32[m, items]."""
@@ -95,8 +100,8 @@ class BPR(Recommender):
     def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
         """Return what each entry of one history adds to x·y of ``item``, and the item's bias as the constant.
 
-        At the minimum reg · n x = Σ_j d_j (y_j − ȳ), with d_j = σ(−x·(y_j − ȳ) − b_j + b̄) how much the liked item j is
-        in doubt: entry j adds d_j (y_j − ȳ)·y_item / (reg · n). It is 0 for entries that are not liked or not known.
+        At the minimum reg · n x = Σ_j d_j (y_j − ȳ), with d_j = σ(−x·(y_j − ȳ) − b_j + b̄) the residual of the liked
+        item j: entry j adds d_j (y_j − ȳ)·y_item / (reg · n). It is 0 for entries that are not liked or not known.
         """
         score = self._score_of(history, item)
         if np.isnan(score):
@@ -106,7 +111,7 @@ class BPR(Recommender):
         y, b = self._centred()
         x = self._fold_in(liked(values, self.known_, binary=True), y, b)[0]
         rows = values.indices[counted]
-        doubt = 1 / (1 + np.exp(y[rows] @ x + b[rows]))
+        residual = 1 / (1 + np.exp(y[rows] @ x + b[rows]))
         added = np.zeros(values.nnz)
-        added[counted] = doubt * (y[rows] @ self.item_factors_[item].astype(np.float64)) / (self.reg * len(rows))
+        added[counted] = residual * (y[rows] @ self.item_factors_[item].astype(np.float64)) / (self.reg * len(rows))
         return Explanation(score, history=added, constant=float(self.bias_[item]))

@@ -1,4 +1,4 @@
-"""EASE: the item-to-item weights that best rebuild every history from its other items, in closed form."""
+"""EASE: the item-to-item weights that best predict each item of a history from the other items, in closed form."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from recsys.types import Features, Interactions
 
 @dataclass(config=STRICT)
 class EASE(Linear):
-    """Shallow linear autoencoder: hard to beat on a few thousand items, with one parameter; not for long catalogues.
+    """Shallow linear autoencoder: strong on a few thousand items, with one parameter; not for large catalogues.
 
     With P the 0/1 matrix of likes,
 
@@ -35,8 +35,10 @@ class EASE(Linear):
     SPACE: ClassVar = {"reg": (1.0, 10_000.0)}
     SOURCE: ClassVar = "ease"
 
-    reg: Annotated[float, Field(gt=0)] = 250.0
-    memory_mb: Annotated[int, Field(ge=1)] = 4096
+    reg: Annotated[float, Field(gt=0, description="regularization; higher values keep weights smaller")] = 250.0
+    memory_mb: Annotated[
+        int, Field(ge=1, description="memory for the matrices of a fit, in MiB; a fit that needs more is refused")
+    ] = 4096
     recency_days: RecencyDays = None
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
@@ -56,33 +58,36 @@ class EASE(Linear):
             )
         likes = csr_array(liked(matrix, binary=True)[:, self.known_])
         likes = likes[np.diff(likes.indptr) > 0]
+        # With few users the inverse of the users' Gram matrix is smaller; 4 is where it becomes faster.
+        invert = _inverse_by_users if 4 * likes.shape[0] < items else _inverse
         with one_blas_thread():
-            inverse = _inverse_by_users(likes, self.reg) if 4 * likes.shape[0] < items else _inverse(likes, self.reg)
+            inverse = invert(likes, self.reg)
         inverse /= -np.diag(inverse)
         np.fill_diagonal(inverse, 0)
         self.weights_ = inverse.astype(np.float32, order="C")
         return self
 
     def _apply(self, strengths: csr_array) -> np.ndarray:
-        found = np.zeros(strengths.shape, dtype=np.float32)
-        found[:, self.known_] = strengths[:, self.known_] @ self.weights_
-        return found
+        scores = np.zeros(strengths.shape, dtype=np.float32)
+        scores[:, self.known_] = strengths[:, self.known_] @ self.weights_
+        return scores
 
     def _weights(self, rows: np.ndarray, item: int) -> np.ndarray:
-        place = np.cumsum(self.known_) - 1
-        return self.weights_[place[rows], place[item]].astype(np.float64)
+        weight_row = np.cumsum(self.known_) - 1
+        return self.weights_[weight_row[rows], weight_row[item]].astype(np.float64)
 
 
 def _inverse(likes: csr_array, reg: float) -> np.ndarray:
     """Return (PᵀP + reg·I)⁻¹, float64[items, items]."""
-    gram = dense_product(arrays(likes.T.tocsr()), arrays(likes), likes.shape[1])  # counts: exact below 2**24
+    # The products are counts, which float32 holds exactly below 2**24.
+    gram = dense_product(arrays(likes.T.tocsr()), arrays(likes), likes.shape[1])
     gram = gram.astype(np.float64, order="F")
     gram[np.diag_indices(len(gram))] += reg
     return inv(gram, overwrite_a=True, check_finite=False, assume_a="pos", lower=True)
 
 
 def _inverse_by_users(likes: csr_array, reg: float) -> np.ndarray:
-    """Return the same as (I − Pᵀ(PPᵀ + reg·I)⁻¹P) / reg, which is faster where users are few (Woodbury)."""
+    """Return the same as (I − Pᵀ(PPᵀ + reg·I)⁻¹P) / reg, which is faster with few users (Woodbury)."""
     gram = (likes @ likes.T).toarray().astype(np.float64)
     gram[np.diag_indices(len(gram))] += reg
     inverse = (likes.T @ np.linalg.inv(gram)) @ likes

@@ -1,7 +1,8 @@
 """Scores that are linear in the history: score(u, i) = Σ_j s_uj · W_ji over the liked items j of the history.
 
-The strength s_uj of a liked item is 1 or its value. With ``recency_days`` it is halved for every so many days that
-the entry is older than the user's latest one, so that a score says what is next rather than what is usual.
+The strength s_uj of a liked item is 1 or its value. With ``recency_days`` it is
+multiplied by 2^(−age / recency_days), with age the days from the entry to the user's latest one, so that recent entries
+count more.
 """
 
 from __future__ import annotations
@@ -25,14 +26,18 @@ RecencyDays = Annotated[
 ]
 
 
-def liked(matrix: csr_array, known: np.ndarray | None = None, *, binary: bool) -> csr_array:
-    """Return the entries with value > 0, in ``known`` (bool[columns]) columns if given, as float32 or, binary, as ones.
+def liked(matrix: csr_array, columns: np.ndarray | None = None, *, binary: bool) -> csr_array:
+    """Return the entries with value > 0 as float32.
 
-    Where these are all there are, the result shares its structure with ``matrix``.
+    If these are all entries, the result shares its structure with ``matrix``.
+
+    Args:
+        columns: bool[columns], keep only entries of these columns.
+        binary: replace every value by 1.
     """
     keep = matrix.data > 0
-    if known is not None:
-        keep &= known[matrix.indices]
+    if columns is not None:
+        keep &= columns[matrix.indices]
     if not keep.all():
         indptr = np.concatenate([[0], np.cumsum(keep)])[matrix.indptr].astype(matrix.indptr.dtype)
         matrix = csr_array((matrix.data[keep], matrix.indices[keep], indptr), shape=matrix.shape)
@@ -46,17 +51,18 @@ def liked_columns(matrix: csr_array) -> np.ndarray:
 
 
 class Linear(Recommender):
-    """What the item-to-item models share. NaN: no liked item that the model knows, or an item nobody liked.
+    """Base of item-to-item models. NaN for a history without a liked item of training, and for items nobody liked.
 
-    A model gives ``known_``, ``_apply`` (strengths -> dense scores) and ``_weights`` (some of a column of W).
+    A subclass sets ``known_`` and defines ``_apply`` (strengths -> dense scores) and ``_weights`` (entries of a column
+    of W).
     """
 
     EXPLAINS: ClassVar = ("history",)
 
     BINARY: ClassVar = True
-    """Whether a liked item counts as 1 or by its value."""
+    """Whether a liked item has strength 1 or its value."""
 
-    known_: np.ndarray
+    known_: np.ndarray  # bool[items]: somebody liked the item in training
 
     recency_days: float | None = None
 
@@ -87,7 +93,7 @@ class Linear(Recommender):
         return strengths.data.astype(np.float64) * self._weights(strengths.indices, item)
 
     def _strengths(self, histories: Histories) -> csr_array:
-        """Return float32 csr (m, items): what each liked item that the model knows counts."""
+        """Return float32 csr (m, items): the strength of each liked item of training."""
         values = histories.values
         strengths = liked(values, self.known_, binary=self.BINARY)
         if self.recency_days is not None and histories.times is not None:

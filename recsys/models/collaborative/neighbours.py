@@ -1,7 +1,7 @@
 """Neighbourhood models: items that share users, users that share items, short walks between them.
 
-Their similarities are sparse: only the nearest are kept, and they are found row by row, so that (items, items) or
-(users, users) never exists as a whole.
+Their similarities are sparse: only the nearest neighbours are kept, and they are computed row by row, so that no dense
+(items, items) or (users, users) matrix exists.
 """
 
 from __future__ import annotations
@@ -19,15 +19,20 @@ from recsys.parameters import STRICT
 from recsys.types import Features, Interactions
 
 Weighting = Literal["cosine", "tfidf", "bm25"]
-Neighbours = Annotated[int, Field(ge=1)]
-NotNegative = Annotated[float, Field(ge=0)]
+WeightingScheme = Annotated[
+    Weighting, Field(description="weights of values before similarity: cosine (as they are), tfidf or bm25")
+]
+Neighbours = Annotated[int, Field(ge=1, description="number of neighbours that are kept")]
+Shrink = Annotated[
+    float, Field(ge=0, description="added to the denominator of a similarity; higher values discount rare pairs")
+]
 
 K1, B = 1.2, 0.75
-"""The usual constants of BM25: how soon repeats saturate, and how much long documents are discounted."""
+"""The usual constants of BM25: K1 sets how soon repeats saturate, B how much long documents are discounted."""
 
 
-class _Sparse(Linear):
-    """W as a sparse matrix (items, items), ``weights_``."""
+class _SparseLinear(Linear):
+    """A linear model with a sparse W (items, items), ``weights_``."""
 
     weights_: csr_array
 
@@ -39,8 +44,8 @@ class _Sparse(Linear):
 
 
 @dataclass(config=STRICT)
-class ItemKNN(_Sparse):
-    """Items liked by the same users: the first model to try, quick to fit, easy to explain, and local in its taste.
+class ItemKNN(_SparseLinear):
+    """Items liked by the same users: the first model to try, quick to fit and easy to explain.
 
     With a_i the column of item i in the weighted (users, items) matrix of liked values,
 
@@ -59,27 +64,28 @@ class ItemKNN(_Sparse):
     BINARY: ClassVar = False
 
     neighbours: Neighbours = 100
-    weighting: Weighting = "cosine"
-    shrink: NotNegative = 0.0
+    weighting: WeightingScheme = "cosine"
+    shrink: Shrink = 0.0
     recency_days: RecencyDays = None
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Find each item's nearest items."""
+        """Compute each item's nearest items."""
         matrix = train.matrix()
         self.known_ = liked_columns(matrix)
         by_item = liked(matrix, binary=False).T.tocsr()
         by_item = weigh(by_item, self.weighting, *term_statistics(by_item))
         norm = _norms(by_item)
-        near = nearest_rows(
+        neighbours = nearest_rows(
             arrays(by_item), arrays(by_item.T.tocsr()), norm, norm, self.shrink, self.neighbours, np.arange(len(norm))
         )
-        self.weights_ = _sparse(*near, len(norm)).T.tocsr()  # column i holds the neighbours of item i
+        # Transposed, because column i of W holds the neighbours of item i.
+        self.weights_ = _to_csr(*neighbours, len(norm)).T.tocsr()
         return self
 
 
 @dataclass(config=STRICT)
-class RP3beta(_Sparse):
-    """A walk of three steps, item to user to item, with popular ends held back: strong on sparse data, and fast.
+class RP3beta(_SparseLinear):
+    """A random walk from item to user to item that discounts popular items: strong on sparse data, and fast.
 
         W_ji = Σ_v (1/n_j)^alpha (1/n_v)^alpha / n_i^beta       over the users v who like both j and i
 
@@ -95,34 +101,41 @@ class RP3beta(_Sparse):
     SOURCE: ClassVar = "rp3beta"
 
     neighbours: Neighbours = 200
-    alpha: NotNegative = 1.0
-    beta: NotNegative = 0.3
+    alpha: Annotated[
+        float, Field(ge=0, description="exponent of the transition probabilities; below 1 flattens them")
+    ] = 1.0
+    beta: Annotated[
+        float, Field(ge=0, description="exponent of the popularity that divides a weight; higher favours rare items")
+    ] = 0.3
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Walk from every item and keep the likeliest ends."""
+        """Walk from every item and keep the items with the largest weights."""
         matrix = train.matrix()
         self.known_ = liked_columns(matrix)
         by_user = liked(matrix, binary=True)
         by_item = by_user.T.tocsr()
         activity, popularity = (np.diff(side.indptr).astype(np.float64) for side in (by_user, by_item))
         by_user.data = np.repeat(_inverse(activity), np.diff(by_user.indptr)) ** self.alpha
-        start = _inverse(popularity) ** -self.alpha  # dividing by it walks from the item
-        end = np.maximum(popularity, 1) ** self.beta
-        own = np.arange(len(end))
-        near = nearest_rows(arrays(by_item), arrays(by_user), start, end, 0.0, self.neighbours, own)
-        self.weights_ = _sparse(*near, len(end))
+        # nearest_rows divides by both arrays: by the first for the step from item j, by the second for n_i^beta.
+        start_norm = _inverse(popularity) ** -self.alpha
+        end_norm = np.maximum(popularity, 1) ** self.beta
+        excluded = np.arange(len(end_norm))
+        neighbours = nearest_rows(
+            arrays(by_item), arrays(by_user), start_norm, end_norm, 0.0, self.neighbours, excluded
+        )
+        self.weights_ = _to_csr(*neighbours, len(end_norm))
         return self
 
 
 @dataclass(config=STRICT)
 class UserKNN(Linear):
-    """What similar users like: for bases of few users and many items, and where "people like you" is the story.
+    """What similar users like: for logs with few users and many items, and for explanations by similar users.
 
         score(u, i) = Σ_v s_uv · r_vi,  v among the nearest training users of u's history
 
     Similarity, weighting and shrinkage are those of :class:`ItemKNN` with users and items exchanged. A training
-    user finds himself among his neighbours, which only affects items of his own history. Every score asks all
-    training users who share an item, so that serving costs more than with the other models and nothing is fitted.
+    user is one of their own neighbours, which only affects items of their own history. Every score reads all
+    training users who share an item, so serving costs more than with the other models. Nothing is fitted.
     """
 
     STATE: ClassVar = ("train_", "by_item_", "norm_", "idf_", "average_", "known_")
@@ -131,20 +144,21 @@ class UserKNN(Linear):
     BINARY: ClassVar = False
 
     neighbours: Neighbours = 100
-    weighting: Weighting = "cosine"
-    shrink: NotNegative = 0.0
+    weighting: WeightingScheme = "cosine"
+    shrink: Shrink = 0.0
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Remember who liked what, as it is and weighted."""
+        """Store the likes, both as they are and weighted."""
         self.train_ = liked(train.matrix(), binary=False)
         self.idf_, self.average_ = term_statistics(self.train_)
-        self.known_ = self.idf_ > 0  # somebody likes it
+        self.known_ = self.idf_ > 0
         weighted = weigh(self.train_, self.weighting, self.idf_, self.average_)
-        self.norm_, self.by_item_ = _norms(weighted), weighted.T.tocsr()
+        self.norm_ = _norms(weighted)
+        self.by_item_ = weighted.T.tocsr()
         return self
 
     def _contributions(self, strengths: csr_array, item: int) -> np.ndarray:
-        # An entry adds its part of the similarity to every neighbour who likes the item.
+        # An entry adds its share of the similarity to every neighbour who likes the item.
         weighted, similarity = self._nearest(strengths)
         values = self.train_[similarity.indices][:, [item]].toarray()[:, 0].astype(np.float64)
         votes = values / (_norms(weighted)[0] * self.norm_[similarity.indices] + self.shrink)
@@ -157,12 +171,13 @@ class UserKNN(Linear):
     def _nearest(self, strengths: csr_array) -> tuple[csr_array, csr_array]:
         """Return the weighted histories (m, items) and their similarities to their neighbours (m, training users)."""
         weighted = weigh(strengths, self.weighting, self.idf_, self.average_)
-        left = np.maximum(_norms(weighted), np.finfo(np.float64).tiny)
-        everyone = np.full(len(left), -1)
-        near = nearest_rows(
-            arrays(weighted), arrays(self.by_item_), left, self.norm_, self.shrink, self.neighbours, everyone
+        norm = np.maximum(_norms(weighted), np.finfo(np.float64).tiny)
+        # No user is excluded: a history does not say which training user it belongs to.
+        excluded = np.full(len(norm), -1)
+        neighbours = nearest_rows(
+            arrays(weighted), arrays(self.by_item_), norm, self.norm_, self.shrink, self.neighbours, excluded
         )
-        return weighted, _sparse(*near, len(self.norm_))
+        return weighted, _to_csr(*neighbours, len(self.norm_))
 
 
 def term_statistics(documents: csr_array) -> tuple[np.ndarray, np.ndarray]:
@@ -172,12 +187,12 @@ def term_statistics(documents: csr_array) -> tuple[np.ndarray, np.ndarray]:
     return idf, np.array([documents.sum() / max(1, documents.shape[0])])
 
 
-def weigh(documents: csr_array, how: Weighting, idf: np.ndarray, average: np.ndarray) -> csr_array:
-    """Return the documents (rows, values > 0) with every entry weighted: float64, > 0 wherever the term is known."""
+def weigh(documents: csr_array, weighting: Weighting, idf: np.ndarray, average: np.ndarray) -> csr_array:
+    """Return the documents (rows, values > 0) with every entry weighted: float64, > 0 for every term with idf > 0."""
     value = documents.data.astype(np.float64)
-    if how == "tfidf":
+    if weighting == "tfidf":
         value = np.sqrt(value) * idf[documents.indices]
-    elif how == "bm25":
+    elif weighting == "bm25":
         length = np.repeat(documents.sum(axis=1, dtype=np.float64), np.diff(documents.indptr)) / average
         value = value * (K1 + 1) / (value + K1 * (1 - B + B * length)) * idf[documents.indices]
     return csr_array((value, documents.indices, documents.indptr), shape=documents.shape)
@@ -188,14 +203,14 @@ def _norms(matrix: csr_array) -> np.ndarray:
 
 
 def _inverse(counts: np.ndarray) -> np.ndarray:
-    """Return 1/n, and 1 for n = 0, which nothing refers to."""
+    """Return 1/n, and 1 for n = 0: no entry refers to a row or column without any."""
     return 1 / np.maximum(counts, 1)
 
 
-def _sparse(columns: np.ndarray, values: np.ndarray, n: int) -> csr_array:
-    """Return lists of columns, -1 padded, as csr (rows, n) with sorted indices."""
-    there = columns >= 0
-    indptr = np.concatenate([[0], np.cumsum(there.sum(axis=1))])
-    matrix = csr_array((values[there], columns[there], indptr), shape=(len(columns), n))
+def _to_csr(columns: np.ndarray, values: np.ndarray, n: int) -> csr_array:
+    """Return lists of columns, padded with -1, as csr (rows, n) with sorted indices."""
+    is_listed = columns >= 0
+    indptr = np.concatenate([[0], np.cumsum(is_listed.sum(axis=1))])
+    matrix = csr_array((values[is_listed], columns[is_listed], indptr), shape=(len(columns), n))
     matrix.sort_indices()
     return matrix

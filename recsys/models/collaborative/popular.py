@@ -1,4 +1,4 @@
-"""What every model must beat: random, popular, recently popular. They answer everyone, whatever the history."""
+"""Baselines that every model must beat: random, popular, recently popular. They score every user."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Random(Recommender):
     SCORES_NEW_ITEMS: ClassVar = True
     SOURCE: ClassVar = "random"
 
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, description="seed of the scores")] = 0
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Remember how many items there are."""
+        """Store the number of items."""
         self.items_ = np.array([len(train.items)])
         return self
 
@@ -40,7 +40,7 @@ class Random(Recommender):
         return np.ones(len(histories), dtype=bool)
 
     def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
-        """Return the score and a note: it is drawn by chance."""
+        """Return the score, and a note that it is random."""
         return Explanation(self._score_of(history, item, user), note="The score is drawn at random.")
 
 
@@ -59,7 +59,7 @@ class Popular(Recommender):
         return self
 
     def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return float32[m, items], read-only: the same row for everyone."""
+        """Return float32[m, items], read-only: the same row for every user."""
         return np.broadcast_to(self.scores_, (len(histories), len(self.scores_)))
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
@@ -67,7 +67,7 @@ class Popular(Recommender):
         return np.ones(len(histories), dtype=bool)
 
     def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
-        """Return the score as a constant: nothing of the user's is in it."""
+        """Return the score as a constant, because it does not depend on the user."""
         score = float(self.scores_[item])
         return Explanation(score, constant=score, note="The score is the same for everyone.")
 
@@ -80,13 +80,13 @@ class Popular(Recommender):
 class Recent(Popular):
     """Items by the number of likes among the newest ``share`` of all likes; ties in time at the border count.
 
-    A share of the log fits a log of two weeks as well as one of twenty years, where no fixed number of days
-    does. Without timestamps everything is equally new, and this is :class:`Popular`.
+    A share of the log suits a log of two weeks as well as one of twenty years; a fixed number of days does not.
+    Without timestamps all likes are equally new, and this is :class:`Popular`.
     """
 
     SOURCE: ClassVar = "recent"
 
-    share: Annotated[float, Field(gt=0, le=1)] = 0.1
+    share: Annotated[float, Field(gt=0, le=1, description="the newest share of all likes, which is counted")] = 0.1
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
         """Count the likers of every item since the time at which the newest ``share`` begins."""

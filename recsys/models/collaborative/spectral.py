@@ -1,4 +1,4 @@
-"""A spectral filter: histories smoothed by the items' graph and by its few slowest waves."""
+"""A spectral filter: histories smoothed by the item graph and by its lowest frequencies."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ POWER, OVERSAMPLE = 4, 32
 
 @dataclass(config=STRICT)
 class Spectral(Linear):
-    """Graph filter without training: for sparse likes on a long catalogue, where it is fast and hard to beat.
+    """Graph filter without training: fast and strong on sparse likes with a large catalogue.
 
     With P the 0/1 likes, R = D_users^−½ P D_items^−½ (D: counts of likes) and V the first ``rank`` right singular
     vectors of R,
 
         score = p (RᵀR + low · D_items^−½ V Vᵀ D_items^½)
 
-    the first term smooths over neighbours in the graph, the second keeps the low frequencies alone. ``low`` = 0 leaves
-    the neighbours. Memory: 4 · rank · items bytes, and the likes. The singular vectors come from a randomized method
+    the first term smooths over neighbours in the graph, the second keeps the low frequencies alone. ``low`` = 0 has
+    only the first. Memory: 4 · rank · items bytes, and the likes. The singular vectors come from a randomized method
     (seeded, ``POWER`` power iterations), so the last of them are approximate.
 
     Reference: Shen et al., CIKM 2021 (GF-CF); Halko, Martinsson and Tropp, SIAM Review 2011 (randomized SVD).
@@ -39,12 +39,12 @@ class Spectral(Linear):
     SPACE: ClassVar = {"rank": (16, 1024), "low": (0.0, 2.0)}
     SOURCE: ClassVar = "spectral"
 
-    rank: Annotated[int, Field(ge=1)] = 256
-    low: Annotated[float, Field(ge=0)] = 0.3
-    seed: Annotated[int, Field(ge=0)] = 0
+    rank: Annotated[int, Field(ge=1, description="number of singular vectors, the low frequencies")] = 256
+    low: Annotated[float, Field(ge=0, description="weight of the low frequencies; 0 leaves the neighbours alone")] = 0.3
+    seed: Annotated[int, Field(ge=0, description="seed of the randomized singular value decomposition")] = 0
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Find the first singular vectors of the normalised likes."""
+        """Compute the first singular vectors of the normalized likes."""
         matrix = train.matrix()
         self.known_ = liked_columns(matrix)
         likes = liked(matrix, binary=True)
@@ -68,13 +68,15 @@ class Spectral(Linear):
     def _apply(self, strengths: csr_array) -> np.ndarray:
         users = self.by_item_.shape[1]
         by_user = self.by_item_.T.tocsr()
-        a, b, t = linalg.arrays(strengths), linalg.arrays(self.by_item_), linalg.arrays(by_user)
-        scores = linalg.dense_two_hops(a, b, t, users, strengths.shape[1])
-        thin = (strengths / self.root_) @ self.vectors_
-        scores += self.low * (thin @ (self.vectors_ * self.root_[:, None]).T)
+        scores = linalg.dense_two_hops(
+            linalg.arrays(strengths), linalg.arrays(self.by_item_), linalg.arrays(by_user), users, strengths.shape[1]
+        )
+        spectrum = (strengths / self.root_) @ self.vectors_
+        scores += self.low * (spectrum @ (self.vectors_ * self.root_[:, None]).T)
         return scores
 
     def _weights(self, rows: np.ndarray, item: int) -> np.ndarray:
-        near = (self.by_item_[rows].astype(np.float64) @ self.by_item_[[item]].T.astype(np.float64)).toarray()[:, 0]
-        wave = self.vectors_[rows].astype(np.float64) @ self.vectors_[item].astype(np.float64)
-        return near + self.low * wave / self.root_[rows] * self.root_[item]
+        item_users = self.by_item_[[item]].T.astype(np.float64)
+        graph_weight = (self.by_item_[rows].astype(np.float64) @ item_users).toarray()[:, 0]
+        frequency_weight = self.vectors_[rows].astype(np.float64) @ self.vectors_[item].astype(np.float64)
+        return graph_weight + self.low * frequency_weight / self.root_[rows] * self.root_[item]

@@ -1,4 +1,4 @@
-"""Several models' opinions in one list, on one scale a user."""
+"""A weighted mean of the scores of several models, on one scale per user."""
 
 from __future__ import annotations
 
@@ -16,33 +16,45 @@ from recsys.recommender import Explanation, Recommender
 from recsys.types import Features, Histories, Interactions
 
 LENGTHS = (2, 5, 20)
-"""Where the groups of history length begin: 0–1, 2–4, 5–19, 20+ liked items."""
+"""Where the groups of history length begin: 0-1, 2-4, 5-19, 20+ liked items."""
 
-How = Literal["standard", "rrf"]
+RRF_OFFSET = 60
+"""The constant of reciprocal rank fusion in the paper of Cormack, Clarke and Büttcher."""
+
+Scaling = Annotated[
+    Literal["standard", "rrf"],
+    Field(
+        description="how the scores of members become comparable: standard (mean 0 and deviation 1 per user) or "
+        "rrf (reciprocal rank fusion)"
+    ),
+]
 
 
 class Blended(Recommender):
-    """What blends share: Σ_p w_p z_p / Σ_p w_p over the parts with an opinion on the item.
+    """The score of a blend: Σ_p w_p z_p / Σ_p w_p over the members p with an opinion on the item.
 
-    z is a part's score, standardised over the user's items (``standard``), or 1/(60 + rank) (``rrf``: reciprocal rank
-    fusion, Cormack, Clarke and Büttcher, SIGIR 2009). The weights depend on how many items the user likes and, for
-    items that nobody liked in training, on another choice: those are ordered among themselves by ``cold_weights_``,
-    of scores standardised over them alone (beside the others' scores theirs hardly differ), while the places that they
-    hold against the others stay as the first weights say. NaN where no part with a weight has an opinion.
+    z is the score of a member, standardized over the items of the user (``standard``), or 1/(60 + rank) (``rrf``:
+    reciprocal rank fusion, Cormack, Clarke and Büttcher, SIGIR 2009). The weights depend on the number of items
+    that the user likes. NaN where no member with a weight has an opinion.
+
+    Items that nobody liked in training (*new items*) may have weights of their own, ``cold_weights_``. These weights
+    apply to scores standardized over the new items alone, because over all items the scores of new items hardly
+    differ. They decide the order of the new items among each other; the set of positions that new items have in the
+    list of all items stays as the general weights say.
     """
 
     STATE: ClassVar = ("weights_", "cold_weights_", "cold_")
     EXPLAINS: ClassVar = ("members",)
 
-    how: How
+    scaling: Scaling
     members: dict[str, Recommender]
-    weights_: np.ndarray  # float64[len(LENGTHS) + 1, parts]
-    cold_weights_: np.ndarray  # float64[parts], all 0: nothing special
-    cold_: np.ndarray  # bool[items]: nobody liked it in training
+    weights_: np.ndarray  # float64[len(LENGTHS) + 1, members]
+    cold_weights_: np.ndarray  # float64[members], all 0: new items are treated like all items
+    cold_: np.ndarray  # bool[items]: nobody liked the item in training
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The name, and the name for items that nobody liked before."""
+        """The name of the model, and its name for new items."""
         name = type(self).__name__.lower()
         return name, f"{name}: new item"
 
@@ -53,32 +65,35 @@ class Blended(Recommender):
     def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
         """Return float32[m, items]."""
         users = np.arange(len(histories)) if users is None else users
-        weights = self.weights_[lengths(histories)]
-        parts = self._parts(histories, users)
-        found = mix(((parts[p], weights[:, p]) for p in parts), histories.shape)
-        cold = np.flatnonzero(self.cold_)
-        if self.cold_weights_.any() and len(cold):
-            shape = (histories.shape[0], len(cold))
-            own = ((among(z, cold, self.how), np.full(shape[0], self.cold_weights_[p])) for p, z in parts.items())
-            found = reordered(found, cold, mix(own, shape))
-        return found
+        weights = self.weights_[length_groups(histories)]
+        rescaled = self._rescaled_scores(histories, users)
+        scores = weighted_mean(((z, weights[:, p]) for p, z in rescaled.items()), histories.shape)
+        cold_items = np.flatnonzero(self.cold_)
+        if self.cold_weights_.any() and len(cold_items):
+            shape = (len(histories), len(cold_items))
+            cold_scores = (
+                (rescale_columns(z, cold_items, self.scaling), np.full(shape[0], self.cold_weights_[p]))
+                for p, z in rescaled.items()
+            )
+            scores = reassign_scores(scores, cold_items, weighted_mean(cold_scores, shape))
+        return scores
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return bool[m]: a part that weighs for the row has an opinion. Nothing is scored for parts that can tell."""
-        weighs = self.weights_[lengths(histories)] > 0
+        """Return bool[m]: a member with a weight for the row can score it. No member computes scores for this."""
+        has_weight = self.weights_[length_groups(histories)] > 0
         if self.cold_.any():
-            weighs |= self.cold_weights_ > 0
-        found = np.zeros(len(histories), dtype=bool)
+            has_weight |= self.cold_weights_ > 0
+        scorable = np.zeros(len(histories), dtype=bool)
         for p, model in enumerate(self.members.values()):
-            open_ = np.flatnonzero(weighs[:, p] & ~found)
-            if len(open_):
-                found[open_] = model.can_score(histories[open_])
-        return found
+            remaining = np.flatnonzero(has_weight[:, p] & ~scorable)
+            if len(remaining):
+                scorable[remaining] = model.can_score(histories[remaining])
+        return scorable
 
     def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
-        """Return what each part adds to one score."""
+        """Return what each member adds to one score."""
         score = self._score_of(history, item, user)
-        members = self._shares(history, item)
+        members = self._member_shares(history, item)
         total = sum(members.values())
         note = ""
         if members and abs(total - score) > 1e-3 * max(1, abs(score)):
@@ -87,28 +102,33 @@ class Blended(Recommender):
             )
         return Explanation(score, members=members, note=note)
 
-    def _shares(self, history: Histories, item: int) -> dict[str, float]:
-        """Return part -> what it adds to one score, and nothing where no part has an opinion.
+    def _member_shares(self, history: Histories, item: int) -> dict[str, float]:
+        """Return member -> what it adds to one score; empty where no member has an opinion.
 
-        For a new item that ``cold_weights_`` speak of, they sum to what orders it among the new items instead.
+        For a new item with an opinion of a member in ``cold_weights_``, the shares sum to the value that orders the
+        item among the new items, not to its score.
         """
-        names, parts = list(self.members), self._parts(history, np.zeros(1, dtype=np.int64))
+        names = list(self.members)
+        rescaled = self._rescaled_scores(history, np.zeros(1, dtype=np.int64))
 
-        def added(weights: np.ndarray, z: dict[int, float]) -> dict[str, float]:
-            spoke = [p for p in z if weights[p] > 0 and np.isfinite(z[p])]
-            return {names[p]: float(weights[p] * z[p] / weights[spoke].sum()) for p in spoke}
+        def shares(weights: np.ndarray, z: dict[int, float]) -> dict[str, float]:
+            scoring = [p for p in z if weights[p] > 0 and np.isfinite(z[p])]
+            return {names[p]: float(weights[p] * z[p] / weights[scoring].sum()) for p in scoring}
 
-        found: dict[str, float] = {}
         if self.cold_[item]:
-            cold = np.flatnonzero(self.cold_)
-            at = int(np.searchsorted(cold, item))
-            found = added(self.cold_weights_, {p: among(z, cold, self.how)[0, at] for p, z in parts.items()})
-        return found or added(self.weights_[lengths(history)[0]], {p: z[0, item] for p, z in parts.items()})
+            cold_items = np.flatnonzero(self.cold_)
+            column = int(np.searchsorted(cold_items, item))
+            z_cold = {p: rescale_columns(z, cold_items, self.scaling)[0, column] for p, z in rescaled.items()}
+            cold_shares = shares(self.cold_weights_, z_cold)
+            if cold_shares:
+                return cold_shares
+        return shares(self.weights_[length_groups(history)[0]], {p: z[0, item] for p, z in rescaled.items()})
 
-    def _parts(self, histories: Histories, users: np.ndarray) -> dict[int, np.ndarray]:
+    def _rescaled_scores(self, histories: Histories, users: np.ndarray) -> dict[int, np.ndarray]:
+        """Return position of a member -> its rescaled scores float32[m, items], for members with any weight."""
         used = self.weights_.any(axis=0) | (self.cold_weights_ > 0)
         return {
-            p: comparable(model.score(histories, users), self.how)
+            p: rescale_rows(model.score(histories, users), self.scaling)
             for p, model in enumerate(self.members.values())
             if used[p]
         }
@@ -116,109 +136,133 @@ class Blended(Recommender):
 
 @dataclass(config=STRICT)
 class Blend(Blended):
-    """The parts and the weights that you name; ``hybrid`` chooses both.
-
-    ``parts``: name -> parameters, ``model`` being the kind, by default the name. ``weights``: 1 unless named.
+    """The members and the weights that you name; ``hybrid`` chooses both.
 
     >>> from recsys.models import build
-    >>> build("blend", {"parts": {"als": {"rank": 8}, "content": {}}, "weights": {"content": 0.5}}).how
+    >>> build("blend", {"parts": {"als": {"rank": 8}, "content": {}}, "weights": {"content": 0.5}}).scaling
     'standard'
     """
 
-    parts: dict[str, dict[str, Any]]
-    weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
-    how: How = "standard"
+    parts: Annotated[
+        dict[str, dict[str, Any]],
+        Field(description="name -> parameters of a member; the key `model` is its kind, by default the name"),
+    ]
+    weights: Annotated[
+        dict[str, Annotated[float, Field(ge=0)]],
+        Field(description="name -> weight of a member; a member that is not named has weight 1"),
+    ] = Field(default_factory=dict)
+    scaling: Scaling = "standard"
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Fit every part.
+        """Fit every member.
 
         Raises:
-            ConfigError: no parts, no weight above 0, or a weight for a part that is not there.
+            ConfigError: no members, no weight above 0, or a weight for a member that does not exist.
         """
         from recsys.models import build
 
-        strangers = set(self.weights) - set(self.parts)
+        unknown = set(self.weights) - set(self.parts)
         weights = [self.weights.get(name, 1.0) for name in self.parts]
-        if strangers or not any(weights):
-            raise ConfigError(f"model 'blend': weights for {sorted(strangers)}, but the parts are {list(self.parts)}")
+        if unknown or not any(weights):
+            raise ConfigError(f"model 'blend': weights for {sorted(unknown)}, but the parts are {list(self.parts)}")
         self.members = {}
         for name, settings in self.parts.items():
             params = dict(settings)
             self.members[name] = build(params.pop("model", name), params).fit(train, features)
         self.weights_ = np.tile(np.array(weights), (len(LENGTHS) + 1, 1))
         self.cold_weights_ = np.zeros(len(weights))
-        self.cold_ = unliked(train)
+        self.cold_ = unliked_items(train)
         return self
 
 
-def unliked(train: Interactions) -> np.ndarray:
-    """Return bool[items]: nobody liked it."""
+def unliked_items(train: Interactions) -> np.ndarray:
+    """Return bool[items]: nobody liked the item."""
     return np.bincount(train.item[train.value > 0], minlength=len(train.items)) == 0
 
 
-def lengths(histories: Histories) -> np.ndarray:
-    """Return int64[m]: which group of :data:`LENGTHS` each history falls in, by its liked items."""
+def length_groups(histories: Histories) -> np.ndarray:
+    """Return int64[m]: the group of :data:`LENGTHS` that each history is in, by its number of liked items."""
     liked = np.bincount(histories.row_of_entry[histories.values.data > 0], minlength=len(histories))
     return np.searchsorted(LENGTHS, liked, side="right")
 
 
-def comparable(scores: np.ndarray, how: How = "standard") -> np.ndarray:
-    """Return float32[m, n] scores on one scale a row; NaN stays.
+def rescale_rows(scores: np.ndarray, scaling: Scaling = "standard") -> np.ndarray:
+    """Return float32[m, n] scores on one scale per row; NaN stays.
 
     ``standard``: mean 0 and deviation 1 over the row's opinions, all 0 where they are equal. ``rrf``: 1/(60 + rank),
     rank from 1, ties to the lower column.
     """
-    given = np.isfinite(scores)
-    if how == "rrf":
-        order = np.argsort(np.where(given, -scores, np.inf), axis=1, kind="stable")
+    is_scored = np.isfinite(scores)
+    if scaling == "rrf":
+        order = np.argsort(np.where(is_scored, -scores, np.inf), axis=1, kind="stable")
         rank = np.empty_like(order)
         np.put_along_axis(rank, order, np.arange(1, scores.shape[1] + 1)[None, :], axis=1)
-        return np.where(given, 1 / (60 + rank), np.nan).astype(np.float32)
-    count = np.maximum(given.sum(axis=1, keepdims=True), 1)
-    mean = np.where(given, scores, 0).sum(axis=1, keepdims=True, dtype=np.float64) / count
+        return np.where(is_scored, 1 / (RRF_OFFSET + rank), np.nan).astype(np.float32)
+    count = np.maximum(is_scored.sum(axis=1, keepdims=True), 1)
+    mean = np.where(is_scored, scores, 0).sum(axis=1, keepdims=True, dtype=np.float64) / count
     centred = (scores - mean).astype(np.float32)
-    spread = np.sqrt((np.where(given, centred, 0).astype(np.float64) ** 2).sum(axis=1, keepdims=True) / count)
-    return centred / np.where(spread > 1e-12 * np.abs(mean), spread, np.inf).astype(np.float32)
+    variance = (np.where(is_scored, centred, 0).astype(np.float64) ** 2).sum(axis=1, keepdims=True) / count
+    deviation = np.sqrt(variance)
+    # A deviation that is only rounding error of equal scores must not be blown up to 1.
+    return centred / np.where(deviation > 1e-12 * np.abs(mean), deviation, np.inf).astype(np.float32)
 
 
-def among(z: np.ndarray, columns: np.ndarray, how: How = "standard") -> np.ndarray:
-    """Return float32[m, len(columns)]: :func:`comparable` scores made comparable over these columns alone."""
-    return comparable(z[:, columns], how)
+def rescale_columns(z: np.ndarray, columns: np.ndarray, scaling: Scaling = "standard") -> np.ndarray:
+    """Return float32[m, len(columns)]: scores of :func:`rescale_rows`, rescaled over these columns alone."""
+    return rescale_rows(z[:, columns], scaling)
 
 
-def mix(parts: Iterable[tuple[np.ndarray, np.ndarray]], shape: tuple[int, int]) -> np.ndarray:
-    """Return float32[m, n]: the mean of parts [m, n] by weights ≥ 0 ([m] or [m, n]), where they have an opinion."""
-    return mean_of(*sums(parts, shape))
+def weighted_mean(scored: Iterable[tuple[np.ndarray, np.ndarray]], shape: tuple[int, int]) -> np.ndarray:
+    """Return float32[m, n]: the mean of scores [m, n] by weights ≥ 0 ([m] or [m, n]), over those that are not NaN.
+
+    Args:
+        scored: pairs (scores, weights).
+    """
+    return divide_sums(*weighted_sums(scored, shape))
 
 
-def sums(parts: Iterable[tuple[np.ndarray, np.ndarray]], shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Return float32[m, n] twice: the weighted sum of the parts of :func:`mix`, and the weight behind each cell."""
-    total, weight = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
-    for z, w in parts:
-        add_weighted(total, weight, z, w.reshape(len(w), -1).astype(np.float32))
-    return total, weight
+def weighted_sums(
+    scored: Iterable[tuple[np.ndarray, np.ndarray]], shape: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return float32[m, n] twice, for :func:`weighted_mean`: the weighted sum, and the sum of weights, of each cell."""
+    total = np.zeros(shape, dtype=np.float32)
+    total_weight = np.zeros(shape, dtype=np.float32)
+    for z, weights in scored:
+        add_weighted(total, total_weight, z, weights.reshape(len(weights), -1).astype(np.float32))
+    return total, total_weight
 
 
-def mean_of(total: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Return float32[m, n]: ``total`` / ``weight``, NaN where nothing weighs."""
-    return np.divide(total, weight, out=np.full(total.shape, np.nan, dtype=np.float32), where=weight > 0)
+def divide_sums(total: np.ndarray, total_weight: np.ndarray) -> np.ndarray:
+    """Return float32[m, n]: ``total`` / ``total_weight``, NaN where the weight is 0."""
+    undefined = np.full(total.shape, np.nan, dtype=np.float32)
+    return np.divide(total, total_weight, out=undefined, where=total_weight > 0)
 
 
-def reordered(scores: np.ndarray, columns: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Return ``scores`` with each row's values in ``columns`` handed out by ``order``: largest to largest.
+def reassign_scores(scores: np.ndarray, columns: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Return ``scores`` with each row's values in ``columns`` reassigned by ``order``: the largest to the largest.
 
-    Ties go to the lower column. Where only ``order`` has an opinion, it puts the cell below all of the row's scores.
+    Ties go to the lower column. A cell that only ``order`` has a value for gets a score below all of the row's scores.
 
-    >>> reordered(np.array([[0.1, 0.2, 0.9, 0.5, np.nan]]), np.array([0, 1, 2, 4]), np.array([[5.0, 7.0, 6.0, 8.0]]))
+    Args:
+        order: float[m, len(columns)].
+
+    >>> reassign_scores(
+    ...     np.array([[0.1, 0.2, 0.9, 0.5, np.nan]]), np.array([0, 1, 2, 4]), np.array([[5.0, 7.0, 6.0, 8.0]])
+    ... )
     array([[ 0.1,  0.9,  0.2,  0.5, -0.9]])
     """
-    found, places = scores.copy(), scores[:, columns]
-    for row in range(len(found)):
-        told = np.isfinite(order[row])
-        both = np.flatnonzero(np.isfinite(places[row]) & told)
-        found[row, columns[both[np.argsort(-order[row, both], kind="stable")]]] = np.sort(places[row, both])[::-1]
-        alone = np.flatnonzero(~np.isfinite(places[row]) & told)
-        known = scores[row][np.isfinite(scores[row])]
-        drop = known.min() - order[row, alone].max() - 1 if len(known) and len(alone) else 0
-        found[row, columns[alone]] = order[row, alone] + drop
-    return found
+    reassigned = scores.copy()
+    column_scores = scores[:, columns]
+    for row in range(len(scores)):
+        has_order = np.isfinite(order[row])
+        has_score = np.isfinite(column_scores[row])
+        movable = np.flatnonzero(has_score & has_order)
+        by_order = movable[np.argsort(-order[row, movable], kind="stable")]
+        reassigned[row, columns[by_order]] = np.sort(column_scores[row, movable])[::-1]
+        unscored = np.flatnonzero(~has_score & has_order)
+        row_scores = scores[row][np.isfinite(scores[row])]
+        shift = 0.0
+        if len(row_scores) and len(unscored):
+            shift = row_scores.min() - order[row, unscored].max() - 1
+        reassigned[row, columns[unscored]] = order[row, unscored] + shift
+    return reassigned

@@ -1,8 +1,9 @@
-"""A blend that chooses its parts, their settings and their weights on a part of train."""
+"""A blend that chooses its members, their settings and their weights on a part of train."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass as plain_dataclass
+from dataclasses import field, replace
 from typing import Annotated, Any, Self
 
 import numpy as np
@@ -11,161 +12,220 @@ from pydantic.dataclasses import dataclass
 
 from recsys.errors import ConfigError, InputError
 from recsys.features.encoding import shuffle_features
-from recsys.models.combining.blend import LENGTHS, Blended, How, among, lengths, mix, reordered, unliked
-from recsys.models.combining.search import CONTENT, LADDERS, Search, Settings, fitted
+from recsys.models.combining.blend import (
+    LENGTHS,
+    Blended,
+    Scaling,
+    length_groups,
+    reassign_scores,
+    rescale_columns,
+    unliked_items,
+    weighted_mean,
+)
+from recsys.models.combining.search import CONTENT, LADDERS, Search, Settings, fit_part
 from recsys.models.combining.trial import Trial, gain, hide_items, hide_pairs
 from recsys.parameters import STRICT
 from recsys.recommender import Recommender
 from recsys.types import Features, Interactions
 
-LEAST_USERS = 60
-"""Fewer users to learn from, and there is nothing to choose by; half of them for a group of history lengths."""
+MIN_USERS = 60
+"""The least number of users for a choice; half of it for a group of history lengths."""
+
+HIDDEN_SHARE = 0.2
+"""The share of likes, or of items, that a trial hides."""
+
+Weights = dict[str, float]
+"""Kind -> weight."""
+
+
+@plain_dataclass(frozen=True)
+class Choice:
+    """What a hybrid has chosen.
+
+    ``weights``: for all items. ``by_group``: position of a group of history lengths -> weights that replace them.
+    ``new_items``: weights that order new items among each other.
+    """
+
+    weights: Weights
+    by_group: dict[int, Weights] = field(default_factory=dict)
+    new_items: Weights = field(default_factory=dict)
+
+    def kinds(self) -> list[str]:
+        """Return every kind with a weight, each once."""
+        return list(dict.fromkeys([*self.weights, *(k for w in self.by_group.values() for k in w), *self.new_items]))
 
 
 @dataclass(config=STRICT)
 class Hybrid(Blended):
     """Chooses among models, their settings and their blends on a part of train, then fits the choice on all of it.
 
-    Each part's settings climb their ladders on half of the users of a trial (20 % of the likes hidden, the newest where
-    times are known; see ``combining.trial``); then parts are blended one by one while that helps. Blends chosen
-    on one half must beat the best single part on the other, both ways round together, with the 95 % interval of the
-    difference above 0, else the part alone is the model: *do no harm*. Groups of history length get weights of their
-    own under the same condition. New items with features, where the base has any, are ordered among themselves by
-    weights from a trial that hides whole items, unless that is shown to harm the first trial; among new items no part
-    is the safe one, so what is better in the mean is used. Where no part of the choice knows them they come last. The
-    fields of the features are weighed too, by ``content`` on new items, and each part takes those weights or leaves
-    them. With too few users to choose by (everyone has one event, say) it leans on content.
+    1. *Settings.* A trial hides 20 % of the likes, the newest where times are known (see ``combining.trial``). On half
+       of its users the settings of each kind climb their ladders.
+    2. *Weights.* Members are added to a blend one by one while that helps. A blend chosen on one half must beat the
+       best single member on the other half. Both directions are pooled, and the 95 % interval of the difference must
+       be above 0. Otherwise the single member is the model: *do no harm*. Groups of history length get weights of
+       their own under the same condition.
+    3. *New items.* If there are new items with features, a second trial hides whole items and chooses the weights
+       that order new items among each other. No member is a safe default for new items, so the better mean decides,
+       unless these weights are shown to harm the first trial. Where no member scores new items, they come last.
+    4. *Fields.* The weights of the fields of the features are chosen by ``content`` on new items. Each kind is tried
+       with and without them.
 
-    ``record`` says what was tried, what was chosen and why, with the ablation: best collaborative part, best content
-    part, the choice, and the choice with features shuffled among the rows that have them.
+    If there are too few users for a trial (for example because each has one event), content models are used without a
+    choice. Where a chosen member does not fit in memory on all of train, the best one that does replaces it.
 
-    ``parts``: kinds to choose among; empty: all. ``how``: as in :class:`Blended`, while choosing too. ``users``: how
-    many a trial asks; fewer (but 60) where what every part tells each of them of each item, 8 bytes (4 kept, and as
-    much again while choosing), would not fit in ``memory_mb``. Cost: some eighty fits; parts that do not fit in memory
-    are left out and named in ``record``. Where the choice meets its limit on all of train, the best part that fits
-    takes its place.
+    ``record`` says what was tried, what was chosen and why. It has an ablation: the best collaborative member, the best
+    content member, the choice, and the choice with features shuffled among the items that have them.
+
+    Cost: about eighty fits. Models that do not fit in memory are left out and named in ``record``. A trial has fewer
+    than ``users`` users (but at least 60) if the scores of all members for all of its users, 8 bytes per score, would
+    not fit in ``memory_mb``.
     """
 
-    parts: list[str] = Field(default_factory=list)
-    how: How = "standard"
-    users: Annotated[int, Field(ge=LEAST_USERS)] = 2000
-    memory_mb: Annotated[int, Field(ge=1)] = 4096
-    placebo: bool = True
-    seed: Annotated[int, Field(ge=0)] = 0
+    parts: Annotated[list[str], Field(description="kinds of models to choose among; empty: all")] = Field(
+        default_factory=list
+    )
+    scaling: Scaling = "standard"
+    users: Annotated[int, Field(ge=MIN_USERS, description="number of users in a trial, at most")] = 2000
+    memory_mb: Annotated[
+        int,
+        Field(ge=1, description="memory for the scores of a trial, in MiB; a trial has fewer users if they need more"),
+    ] = 4096
+    placebo: Annotated[bool, Field(description="whether the ablation has the choice with shuffled features")] = True
+    seed: Annotated[int, Field(ge=0, description="seed of the trials and of every member that has one")] = 0
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
         """Choose, then fit the choice on all of ``train``.
 
         Raises:
-            ConfigError: ``parts`` names no kind that a hybrid can use, or none that fits.
+            ConfigError: ``parts`` names a kind that a hybrid cannot use, or no kind could be fitted.
         """
-        told = features if features is not None and features.matrix.nnz else None
-        kinds = self._kinds(told)
-        self.cold_ = unliked(train)
+        if features is not None and not features.matrix.nnz:
+            features = None
+        kinds = self._usable_kinds(features)
+        self.cold_ = unliked_items(train)
         self.record: dict[str, Any] = {"parts": {}, "left_out": {}}
-        trial = replace(hide_pairs(train, 0.2, self._asked(train, kinds), self.seed), how=self.how)
-        if len(trial.users) < LEAST_USERS:
-            weights, by_group, cold = self._lean(kinds, len(trial.users))
+        trial = hide_pairs(train, HIDDEN_SHARE, self._trial_size(train, kinds), self.seed)
+        trial = replace(trial, scaling=self.scaling)
+        if len(trial.users) < MIN_USERS:
+            choice = Choice(self._default_weights(kinds, len(trial.users)))
         else:
-            weights, by_group, cold = self._choose(trial, train, told, kinds)
+            choice = self._choose(trial, train, features, kinds)
         self.members = {}
-        for kind in dict.fromkeys([*weights, *(p for w in by_group.values() for p in w), *cold]):
-            self._join(kind, train, told)
-        weights = self._left(weights)
-        for kind in sorted(kinds, key=self._worth, reverse=True):
+        for kind in choice.kinds():
+            self._fit_part(kind, train, features)
+        weights = self._fitted_only(choice.weights)
+        for kind in sorted(kinds, key=self._replacement_order, reverse=True):
             if not weights and kind not in self.record["left_out"]:
-                self._join(kind, train, told)
-                weights = self._left({kind: 1.0})
+                self._fit_part(kind, train, features)
+                weights = self._fitted_only({kind: 1.0})
         if not weights:
             raise ConfigError(f"model 'hybrid': no part could be fitted: {self.record['left_out']}")
-        by_group = {g: own for g, w in by_group.items() if (own := self._left(w))}
-        self._settle(weights, by_group, self._left(cold))
+        by_group = {group: self._fitted_only(own_weights) for group, own_weights in choice.by_group.items()}
+        by_group = {group: own_weights for group, own_weights in by_group.items() if own_weights}
+        self._store_weights(Choice(weights, by_group, self._fitted_only(choice.new_items)))
         return self
 
-    def _join(self, kind: str, train: Interactions, told: Features | None) -> None:
-        """Fit a part on all of train, or note that it does not fit there."""
-        try:
-            self.members[kind] = self._fitted(kind, train, told)
-        except InputError as error:
-            self.record["left_out"][kind] = str(error)
-
-    def _left(self, weights: dict[str, float]) -> dict[str, float]:
-        return {kind: weight for kind, weight in weights.items() if kind in self.members}
-
-    def _worth(self, kind: str) -> tuple[bool, float]:
-        """Return how early a part takes the place of a choice that does not fit; ``attributes`` had another trial."""
-        return kind != "attributes", self.record["parts"].get(kind, {}).get("ndcg@100", -1.0)
-
-    def _fitted(self, kind: str, train: Interactions, told: Features | None) -> Recommender:
-        """Return a part with the settings chosen for it."""
-        return fitted(kind, self.record["parts"].get(kind, {}).get("params", {}), train, told, self.seed)
-
-    def _asked(self, train: Interactions, kinds: list[str]) -> int:
-        """Return how many users a trial may ask."""
-        return min(self.users, max(LEAST_USERS, self.memory_mb * 2**20 // (8 * len(kinds) * len(train.items))))
-
-    def _kinds(self, told: Features | None) -> list[str]:
-        strangers = [kind for kind in self.parts if kind not in LADDERS]
-        if strangers:
-            raise ConfigError(f"model 'hybrid': no part {strangers[0]!r}; it can use {', '.join(LADDERS)}")
-        kinds = [kind for kind in self.parts or LADDERS if told is not None or kind not in CONTENT]
+    def _usable_kinds(self, features: Features | None) -> list[str]:
+        """Return the kinds to choose among: without features, none that needs them."""
+        unknown = [kind for kind in self.parts if kind not in LADDERS]
+        if unknown:
+            raise ConfigError(f"model 'hybrid': no part {unknown[0]!r}; it can use {', '.join(LADDERS)}")
+        kinds = [kind for kind in self.parts or LADDERS if features is not None or kind not in CONTENT]
         if not kinds:
             raise ConfigError("model 'hybrid': all of its parts need item features: give [data] items a table.")
         return kinds
 
-    def _lean(self, kinds: list[str], users: int) -> tuple[dict[str, float], dict[int, dict[str, float]], dict]:
-        """Return the weights for a base that has nothing to choose by."""
-        lean = [kind for kind in ("side_ease", "content_als") if kind in kinds] or kinds[:1]
-        self.record["why"] = f"only {users} users have likes to spare for a trial, fewer than {LEAST_USERS}: " + (
-            "it leans on content, without a choice" if set(lean) & set(CONTENT) else "the first part, without a choice"
-        )
-        return dict.fromkeys(lean, 1.0), {}, {}
+    def _trial_size(self, train: Interactions, kinds: list[str]) -> int:
+        """Return the largest number of users of a trial."""
+        fitting = self.memory_mb * 2**20 // (8 * len(kinds) * len(train.items))
+        return min(self.users, max(MIN_USERS, fitting))
 
-    def _choose(
-        self, trial: Trial, train: Interactions, told: Features | None, kinds: list[str]
-    ) -> tuple[dict[str, float], dict[int, dict[str, float]], dict[str, float]]:
+    def _default_weights(self, kinds: list[str], users: int) -> Weights:
+        """Return the weights for a log with too few users for a trial."""
+        default_kinds = [kind for kind in ("side_ease", "content_als") if kind in kinds] or kinds[:1]
+        uses_content = bool(set(default_kinds) & set(CONTENT))
+        self.record["why"] = (
+            f"only {users} users have enough likes for a trial, fewer than {MIN_USERS}: "
+            f"{'content is used' if uses_content else 'the first part is used'} without a choice"
+        )
+        return dict.fromkeys(default_kinds, 1.0)
+
+    def _fit_part(self, kind: str, train: Interactions, features: Features | None) -> None:
+        """Fit a member on all of train, or record that it does not fit in memory."""
+        try:
+            self.members[kind] = self._fit_chosen(kind, train, features)
+        except InputError as error:
+            self.record["left_out"][kind] = str(error)
+
+    def _fit_chosen(self, kind: str, train: Interactions, features: Features | None) -> Recommender:
+        """Return a model with the settings that were chosen for its kind."""
+        params = self.record["parts"].get(kind, {}).get("params", {})
+        return fit_part(kind, params, train, features, self.seed)
+
+    def _fitted_only(self, weights: Weights) -> Weights:
+        """Return the weights of the kinds that could be fitted."""
+        return {kind: weight for kind, weight in weights.items() if kind in self.members}
+
+    def _replacement_order(self, kind: str) -> tuple[bool, float]:
+        """Return the sort key of a kind as a replacement; ``attributes`` is last because its trial was another one."""
+        return kind != "attributes", self.record["parts"].get(kind, {}).get("ndcg@100", -1.0)
+
+    def _choose(self, trial: Trial, train: Interactions, features: Features | None, kinds: list[str]) -> Choice:
+        """Return the choice that the trials lead to."""
         half, check = trial.halves(self.seed)
-        fresh = self._new_items(train, told, kinds)
-        fields = self._weigh_fields(fresh or trial, told) if set(kinds) & set(CONTENT) else {}
-        search = Search(trial, told, half, self.seed, fields)
+        new_item_trial = self._new_item_trial(train, features, kinds)
+        field_weights: Settings = {}
+        if set(kinds) & set(CONTENT):
+            field_weights = self._choose_field_weights(new_item_trial or trial, features)
+        search = Search(trial, features, half, self.seed, field_weights)
         values: dict[str, np.ndarray] = {}
-        for kind in [kind for kind in kinds if kind != "attributes"] or kinds:  # it is ALS among known items
-            self._climb(kind, search, values)
+        # Among known items `attributes` is ALS, so it is tried on new items only, unless it is the only kind.
+        for kind in [kind for kind in kinds if kind != "attributes"] or kinds:
+            self._search_settings(kind, search, values)
         if not values:
             raise ConfigError(f"model 'hybrid': no part could be fitted: {self.record['left_out']}")
-        weights, why = self._checked(trial, half, check, None)
-        self.record |= {"why": why, "users": len(trial.users), "metric": "ndcg@100 on hidden likes"}
+        weights, reason = self._checked_choice(trial, half, check, None)
+        self.record |= {"why": reason, "users": len(trial.users), "metric": "ndcg@100 on hidden likes"}
         by_group = self._choose_by_length(trial, half, check, weights)
-        cold = self._choose_cold(fresh, search, kinds, weights) if fresh else {}
-        self._ablate(trial, told, weights, by_group, values)
-        return weights, by_group, cold
+        new_items: Weights = {}
+        if new_item_trial is not None:
+            new_items = self._choose_for_new_items(new_item_trial, search, kinds, weights)
+        choice = Choice(weights, by_group, new_items)
+        self._record_ablation(trial, features, choice, values)
+        return choice
 
-    def _new_items(self, train: Interactions, told: Features | None, kinds: list[str]) -> Trial | None:
-        """Return a trial on new items, where the base has new items with features and users to ask about them."""
-        able = told is not None and set(kinds) & set(CONTENT)
-        if not able or told is None or not (self.cold_ & (np.diff(told.matrix.indptr) > 0)).any():
+    def _new_item_trial(self, train: Interactions, features: Features | None, kinds: list[str]) -> Trial | None:
+        """Return a trial on new items, None if train has none with features, or too few users to judge them by."""
+        if features is None or not set(kinds) & set(CONTENT):
             return None
-        trial = replace(hide_items(train, 0.2, self._asked(train, kinds), self.seed), how=self.how)
-        return trial if len(trial.users) >= LEAST_USERS else None
+        has_features = np.diff(features.matrix.indptr) > 0
+        if not (self.cold_ & has_features).any():
+            return None
+        trial = hide_items(train, HIDDEN_SHARE, self._trial_size(train, kinds), self.seed)
+        return replace(trial, scaling=self.scaling) if len(trial.users) >= MIN_USERS else None
 
-    def _weigh_fields(self, trial: Trial, told: Features | None) -> Settings:
-        """Return field -> weight, chosen with ``content`` on some users; none where other users do not agree."""
+    def _choose_field_weights(self, trial: Trial, features: Features | None) -> Settings:
+        """Return field -> weight, chosen with ``content`` on half of the users; none if the other half disagrees."""
         half, check = trial.halves(self.seed)
-        if told is None:
+        if features is None:
             return {}
-        chosen = Search(trial, told, half, self.seed, {}).weigh_fields()
-        if chosen:
-            with_them, without = (
-                trial.judge(fitted("content", params, trial.train, told, self.seed), check)
-                for params in ({"fields": chosen}, {})
-            )
-            self.record["fields"] = {"weights": chosen, "against all 1": gain(with_them, without, self.seed)}
-            if self.record["fields"]["against all 1"]["mean"] <= 0:
-                return {}
-        return chosen
+        chosen = Search(trial, features, half, self.seed, {}).weigh_fields()
+        if not chosen:
+            return {}
+        weighted, unweighted = (
+            trial.judge(fit_part("content", params, trial.train, features, self.seed), check)
+            for params in ({"fields": chosen}, {})
+        )
+        difference = gain(weighted, unweighted, self.seed)
+        self.record["fields"] = {"weights": chosen, "against all 1": difference}
+        return chosen if difference["mean"] > 0 else {}
 
-    def _climb(self, kind: str, search: Search, values: dict[str, np.ndarray]) -> None:
-        """Search a part's settings; note its values and what was chosen, or that it does not fit."""
+    def _search_settings(self, kind: str, search: Search, values: dict[str, np.ndarray]) -> None:
+        """Search the settings of a kind and record them; put its NDCG per user in ``values``.
+
+        A kind that does not fit in memory is recorded as left out.
+        """
         try:
             params, values[kind], tried = search.climb(kind)
         except InputError as error:
@@ -174,117 +234,141 @@ class Hybrid(Blended):
             self.record["parts"][kind] = {"params": params, "ndcg@100": float(values[kind].mean()), "tried": tried}
 
     def _choose_by_length(
-        self, trial: Trial, half: np.ndarray, check: np.ndarray, weights: dict[str, float]
-    ) -> dict[int, dict[str, float]]:
+        self, trial: Trial, half: np.ndarray, check: np.ndarray, weights: Weights
+    ) -> dict[int, Weights]:
         """Return group of history lengths -> weights, for the groups that are shown to need weights of their own."""
-        group, found = lengths(trial.histories), {}
-        for g in range(len(LENGTHS) + 1):
-            own, other = half[group[half] == g], check[group[check] == g]
-            if min(len(own), len(other)) >= LEAST_USERS // 2:
-                chosen, reason = self._checked(trial, own, other, weights)
-                if chosen != weights:
-                    found[g] = chosen
-                    self.record.setdefault("by_history", {})[g] = {"weights": chosen, "why": reason}
-        return found
+        group_of_user = length_groups(trial.histories)
+        by_group: dict[int, Weights] = {}
+        for group in range(len(LENGTHS) + 1):
+            group_half = half[group_of_user[half] == group]
+            group_check = check[group_of_user[check] == group]
+            if min(len(group_half), len(group_check)) < MIN_USERS // 2:
+                continue
+            chosen, reason = self._checked_choice(trial, group_half, group_check, weights)
+            if chosen != weights:
+                by_group[group] = chosen
+                self.record.setdefault("by_history", {})[group] = {"weights": chosen, "why": reason}
+        return by_group
 
-    def _checked(
-        self, trial: Trial, half: np.ndarray, check: np.ndarray, start: dict[str, float] | None, sure: bool = True
-    ) -> tuple[dict[str, float], str]:
-        """Return the best blend if choosing one is shown to beat ``start`` (None: the best part), else that; and why.
-
-        Shown by what is chosen on one half and valued on the other, both ways round, so that every user has a say. Not
-        ``sure``: the mean difference decides, not its interval.
-        """
-        both = np.union1d(half, check)
-        safe = start or trial.choose(both, steps=0)
-        ways = [(trial.choose(own, safe), other) for own, other in ((half, check), (check, half))]
-        if all(chosen == safe for chosen, _ in ways):
-            return safe, f"no blend beats {_say(safe)} on either half of the users"
-        new = np.concatenate([trial.blend(chosen, other) for chosen, other in ways])
-        old = np.concatenate([trial.blend(safe, other) for _, other in ways])
-        better = gain(new, old, self.seed)
-        told = f"blends chosen on half of the users against {_say(safe)} on the others: {better['mean']:+.4f}"
-        told += f" [{better['low']:+.4f}, {better['high']:+.4f}]"
-        if better["low" if sure else "mean"] <= 0:
-            return safe, f"{told}: not shown to help, so not used"
-        return trial.choose(both, safe), told
-
-    def _choose_cold(
-        self, fresh: Trial, search: Search, kinds: list[str], weights: dict[str, float]
-    ) -> dict[str, float]:
-        """Return weights that order new items among themselves, none where the other trial shows that they harm.
-
-        Parts keep the settings of the other trial; ``attributes``, which speaks of new items alone, gets its own here.
-        """
-        half, check = fresh.halves(self.seed)
-        if "attributes" in kinds:
-            self._climb("attributes", Search(fresh, search.told, half, self.seed, search.fields), {})
-        for kind in kinds:
-            if kind in CONTENT and kind != "attributes" and kind not in self.record["left_out"]:
-                fresh.listen(kind, self._fitted(kind, fresh.train, search.told))
-        if not fresh.scores:
-            return {}
-        chosen, why = self._checked(fresh, half, check, None, sure=False)
-        self.record["new_items"] = {"weights": chosen, "why": why, "users": len(fresh.users)}
-        harm = self._harm(search.trial, search.told, weights, chosen)
-        self.record["new_items"]["among all items"] = harm
-        return chosen if harm["high"] >= 0 else {}
-
-    def _harm(
-        self, trial: Trial, told: Features | None, weights: dict[str, float], cold: dict[str, float]
-    ) -> dict[str, float]:
-        """Return what it gains, among all items, to order those that nobody likes by weights of their own."""
-        if "attributes" in cold:
-            trial.listen("attributes", self._fitted("attributes", trial.train, told))
-        plain = trial.mixed(weights)
-        new = np.flatnonzero(unliked(trial.train))
-        own = ((among(trial.scores[p], new, self.how), np.full(len(plain), w)) for p, w in cold.items())
-        order = mix(own, (len(plain), len(new)))
-        return gain(trial.value(reordered(plain, new, order)), trial.value(plain), self.seed)
-
-    def _ablate(
+    def _checked_choice(
         self,
         trial: Trial,
-        told: Features | None,
-        weights: dict[str, float],
-        by_group: dict[int, dict[str, float]],
-        values: dict[str, Any],
+        half: np.ndarray,
+        check: np.ndarray,
+        start: Weights | None,
+        conclusive: bool = True,
+    ) -> tuple[Weights, str]:
+        """Return the best blend if choosing one is shown to beat ``start``, otherwise ``start``; and the reason.
+
+        A blend is chosen on one half and judged on the other, in both directions, so that every user counts.
+
+        Args:
+            start: the weights to beat; None: the best single member.
+            conclusive: the interval of the difference must be above 0; if False, its mean must be.
+        """
+        users = np.union1d(half, check)
+        baseline = start or trial.choose(users, steps=0)
+        directions = [(trial.choose(half, baseline), check), (trial.choose(check, baseline), half)]
+        if all(chosen == baseline for chosen, _ in directions):
+            return baseline, f"no blend beats {_format_weights(baseline)} on either half of the users"
+        new = np.concatenate([trial.blend_ndcg(chosen, rows) for chosen, rows in directions])
+        old = np.concatenate([trial.blend_ndcg(baseline, rows) for _, rows in directions])
+        difference = gain(new, old, self.seed)
+        reason = (
+            f"blends chosen on one half of the users against {_format_weights(baseline)} on the other half: "
+            f"{difference['mean']:+.4f} [{difference['low']:+.4f}, {difference['high']:+.4f}]"
+        )
+        if difference["low" if conclusive else "mean"] <= 0:
+            return baseline, f"{reason}: not shown to help, so not used"
+        return trial.choose(users, baseline), reason
+
+    def _choose_for_new_items(self, trial: Trial, search: Search, kinds: list[str], weights: Weights) -> Weights:
+        """Return weights that order new items among each other; none where the first trial shows that they harm.
+
+        Kinds keep the settings of the first trial. Only ``attributes``, which differs from ALS on new items alone, is
+        searched here.
+
+        Args:
+            trial: the one that hides whole items.
+            search: on the first trial.
+        """
+        half, check = trial.halves(self.seed)
+        if "attributes" in kinds:
+            new_item_search = Search(trial, search.features, half, self.seed, search.field_weights)
+            self._search_settings("attributes", new_item_search, {})
+        for kind in kinds:
+            if kind in CONTENT and kind != "attributes" and kind not in self.record["left_out"]:
+                trial.cache_scores(kind, self._fit_chosen(kind, trial.train, search.features))
+        if not trial.scores:
+            return {}
+        chosen, reason = self._checked_choice(trial, half, check, None, conclusive=False)
+        effect = self._effect_on_all_items(search.trial, search.features, weights, chosen)
+        self.record["new_items"] = {
+            "weights": chosen,
+            "why": reason,
+            "users": len(trial.users),
+            "among all items": effect,
+        }
+        return chosen if effect["high"] >= 0 else {}
+
+    def _effect_on_all_items(
+        self, trial: Trial, features: Features | None, weights: Weights, new_items: Weights
+    ) -> dict[str, float]:
+        """Return the gain, among all items, of ordering items that nobody likes by weights of their own."""
+        if "attributes" in new_items:
+            trial.cache_scores("attributes", self._fit_chosen("attributes", trial.train, features))
+        scores = trial.blend_scores(weights)
+        columns = np.flatnonzero(unliked_items(trial.train))
+        rescaled = (
+            (rescale_columns(trial.scores[kind], columns, self.scaling), np.full(len(scores), weight))
+            for kind, weight in new_items.items()
+        )
+        order = weighted_mean(rescaled, (len(scores), len(columns)))
+        reordered = trial.ndcg_per_user(reassign_scores(scores, columns, order))
+        return gain(reordered, trial.ndcg_per_user(scores), self.seed)
+
+    def _record_ablation(
+        self, trial: Trial, features: Features | None, choice: Choice, values: dict[str, np.ndarray]
     ) -> None:
-        """Record the choice against its best collaborative part, and against itself with shuffled features."""
-        means = {kind: float(v.mean()) for kind, v in values.items()}
-        crowd = max((k for k in means if k not in CONTENT), key=lambda k: means[k], default=None)
-        content = max((k for k in means if k in CONTENT), key=lambda k: means[k], default=None)
-        group = lengths(trial.histories)
-
-        def blended() -> np.ndarray:
-            whole = trial.blend(weights)
-            for g, own in by_group.items():
-                rows = np.flatnonzero(group == g)
-                whole[rows] = trial.blend(own, rows)
-            return whole
-
-        chosen = blended()
-        found: dict[str, Any] = {"hybrid": float(chosen.mean())}
-        for name, kind in (("collaborative", crowd), ("content", content)):
+        """Record the choice against its best members, and against itself with shuffled features."""
+        means = {kind: float(ndcg.mean()) for kind, ndcg in values.items()}
+        collaborative = max((kind for kind in means if kind not in CONTENT), key=means.__getitem__, default=None)
+        content = max((kind for kind in means if kind in CONTENT), key=means.__getitem__, default=None)
+        chosen_values = _ndcg_of_choice(trial, choice)
+        ablation: dict[str, Any] = {"hybrid": float(chosen_values.mean())}
+        for name, kind in (("collaborative", collaborative), ("content", content)):
             if kind:
-                found[name] = {"part": kind, "mean": means[kind], "hybrid_minus_it": gain(chosen, values[kind])}
-        used = {kind for own in (weights, *by_group.values()) for kind in own if kind in CONTENT}
-        if self.placebo and used and told is not None:
-            mixed = shuffle_features(told, self.seed)
-            for kind in sorted(used):
-                trial.listen(kind, self._fitted(kind, trial.train, mixed))
-            placebo = blended()
-            found["shuffled"] = {"mean": float(placebo.mean())}
-            if crowd:
-                found["shuffled"]["minus_collaborative"] = gain(placebo, values[crowd])
-        self.record["ablation"] = found
+                difference = gain(chosen_values, values[kind])
+                ablation[name] = {"part": kind, "mean": means[kind], "hybrid_minus_it": difference}
+        used = {kind for weights in (choice.weights, *choice.by_group.values()) for kind in weights}
+        used_content = sorted(used & set(CONTENT))
+        if self.placebo and used_content and features is not None:
+            shuffled = shuffle_features(features, self.seed)
+            for kind in used_content:
+                trial.cache_scores(kind, self._fit_chosen(kind, trial.train, shuffled))
+            placebo_values = _ndcg_of_choice(trial, choice)
+            ablation["shuffled"] = {"mean": float(placebo_values.mean())}
+            if collaborative:
+                ablation["shuffled"]["minus_collaborative"] = gain(placebo_values, values[collaborative])
+        self.record["ablation"] = ablation
 
-    def _settle(self, weights: dict[str, float], by_group: dict[int, dict[str, float]], cold: dict[str, float]) -> None:
-        groups = [by_group.get(g, weights) for g in range(len(LENGTHS) + 1)]
-        self.weights_ = np.array([[group.get(name, 0.0) for name in self.members] for group in groups])
-        self.cold_weights_ = np.array([cold.get(name, 0.0) for name in self.members])
-        self.record["weights"] = weights
+    def _store_weights(self, choice: Choice) -> None:
+        """Set the fitted arrays from the choice."""
+        groups = [choice.by_group.get(group, choice.weights) for group in range(len(LENGTHS) + 1)]
+        self.weights_ = np.array([[weights.get(name, 0.0) for name in self.members] for weights in groups])
+        self.cold_weights_ = np.array([choice.new_items.get(name, 0.0) for name in self.members])
+        self.record["weights"] = choice.weights
 
 
-def _say(weights: dict[str, float]) -> str:
+def _ndcg_of_choice(trial: Trial, choice: Choice) -> np.ndarray:
+    """Return the NDCG per user of a choice, with the weights of each user's group of history lengths."""
+    group_of_user = length_groups(trial.histories)
+    values = trial.blend_ndcg(choice.weights)
+    for group, weights in choice.by_group.items():
+        rows = np.flatnonzero(group_of_user == group)
+        values[rows] = trial.blend_ndcg(weights, rows)
+    return values
+
+
+def _format_weights(weights: Weights) -> str:
     return " + ".join(kind if weight == 1 else f"{weight:g} {kind}" for kind, weight in weights.items())

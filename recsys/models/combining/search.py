@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from recsys.features.encoding import columns_by_field
 from recsys.models import build, parameters
-from recsys.models.combining.trial import Place, Trial, climb
+from recsys.models.combining.trial import Position, Trial, climb
 from recsys.recommender import Recommender
 from recsys.types import Features, Interactions
 
@@ -42,84 +43,111 @@ LADDERS: dict[str, tuple[Ladder, ...]] = {
         ({"rank": 64}, {"rank": 128}, {"rank": 256}),
     ),
 }
-"""Part -> ladders of settings. A search starts in the middle of each and climbs while the trial says so."""
+"""Kind -> ladders of settings. A search starts in the middle of each and climbs while the value in a trial rises."""
 
 QUICK = 8
-"""Sweeps of an alternating model while settings are compared; what is chosen gets as many as it is made for."""
+"""Sweeps of an alternating model while settings are compared; the chosen settings get the full number."""
 
 CONTENT = ("content", "attributes", "side_ease", "content_als")
+"""Kinds that need item features."""
+
+FIELD_WEIGHTS = (0.1, 0.3, 1.0, 3.0, 10.0)
+"""The ladder of the weight of a field. Never 0, because some items have features of this field alone."""
 
 
-def ladders(kind: str, limit: int) -> tuple[Ladder, ...]:
-    """Return the ladders of a kind with no rank above ``limit``; rungs that become alike are one.
+def ladders(kind: str, max_rank: int) -> tuple[Ladder, ...]:
+    """Return the ladders of a kind with no rank above ``max_rank``; rungs that become equal are one.
 
     >>> ladders("als", 50)[1]
     ({'rank': 32}, {'rank': 50})
     """
-    found = []
+    capped_ladders = []
     for ladder in LADDERS[kind]:
-        capped = [rung | ({"rank": min(rung["rank"], limit)} if "rank" in rung else {}) for rung in ladder]
-        found.append(tuple(rung for place, rung in enumerate(capped) if rung not in capped[:place]))
-    return tuple(found)
+        rungs: list[Settings] = []
+        for rung in ladder:
+            capped = rung | {"rank": min(rung["rank"], max_rank)} if "rank" in rung else rung
+            if capped not in rungs:
+                rungs.append(capped)
+        capped_ladders.append(tuple(rungs))
+    return tuple(capped_ladders)
 
 
-def settings(steps: tuple[Ladder, ...], place: Place) -> Settings:
-    """Return the settings of a place on ladders."""
-    return {key: value for ladder, at in zip(steps, place, strict=True) for key, value in ladder[at].items()}
+def settings_at(steps: tuple[Ladder, ...], position: Position) -> Settings:
+    """Return the settings at a position on ladders."""
+    settings: Settings = {}
+    for ladder, rung in zip(steps, position, strict=True):
+        settings |= ladder[rung]
+    return settings
 
 
-def fitted(kind: str, params: Settings, train: Interactions, told: Features | None, seed: int) -> Recommender:
-    """Return a fitted part; only those that need features are given any."""
-    own = {"seed": seed} if "seed" in parameters(kind) else {}
-    return build(kind, params | own).fit(train, told if kind in CONTENT else None)
+def fit_part(kind: str, params: Settings, train: Interactions, features: Features | None, seed: int) -> Recommender:
+    """Return a fitted model of a kind; only kinds that need features get them, and only kinds with a seed get it."""
+    if "seed" in parameters(kind):
+        params = params | {"seed": seed}
+    return build(kind, params).fit(train, features if kind in CONTENT else None)
 
 
+@dataclass(frozen=True)
 class Search:
-    """Fits parts on a trial with the settings that climb their ladders for some of its users.
+    """Fits models on a trial with settings that climb the ladders of their kind, for some users of the trial.
 
-    ``fields``: weights of the fields of the features, which each part that has features takes or leaves: what makes
-    ``content`` better may harm another.
+    ``rows``: the users that settings are compared on. ``field_weights``: weights of the fields of the features. Each
+    kind that needs features is tried with and without them, because weights that make ``content`` better may harm
+    another kind.
     """
 
-    def __init__(self, trial: Trial, told: Features | None, rows: np.ndarray, seed: int, fields: Settings) -> None:
-        self.trial, self.told, self.rows, self.seed, self.fields = trial, told, rows, seed, fields
-        self.limit = min(len(trial.train.users), len(trial.train.items))
-
-    def _steps(self, kind: str) -> tuple[Ladder, ...]:
-        own: tuple[Ladder, ...] = (({}, {"fields": self.fields}),) if self.fields and kind in CONTENT else ()
-        return (*ladders(kind, self.limit), *own)
+    trial: Trial
+    features: Features | None
+    rows: np.ndarray
+    seed: int
+    field_weights: Settings
 
     def climb(self, kind: str) -> tuple[Settings, np.ndarray, int]:
-        """Return the best parameters, the NDCG of all users with them, and how many were tried.
+        """Return the best parameters, the NDCG of all users with them, and the number of settings that were tried.
 
-        The trial keeps the opinions of the best model. Alternating models are compared after ``QUICK`` sweeps.
+        The trial keeps the scores of the best model. Alternating models are compared after ``QUICK`` sweeps.
 
         Raises:
-            InputError: the part does not fit in memory.
+            InputError: the model does not fit in memory.
         """
         quick = {"iterations": QUICK} if "iterations" in parameters(kind) else {}
-        steps = self._steps(kind)
-        tried: list[Place] = []
+        steps = self._ladders(kind)
+        tried: list[Position] = []
 
-        def value(place: Place) -> float:
-            tried.append(place)
-            return float(self.trial.judge(self._fitted(kind, settings(steps, place) | quick), self.rows).mean())
+        def value(position: Position) -> float:
+            tried.append(position)
+            return self._mean_ndcg(kind, settings_at(steps, position) | quick)
 
-        params = settings(steps, climb([len(ladder) for ladder in steps], value))
-        return params, self.trial.listen(kind, self._fitted(kind, params)), len(tried)
-
-    def _fitted(self, kind: str, params: Settings) -> Recommender:
-        return fitted(kind, params, self.trial.train, self.told, self.seed)
+        params = settings_at(steps, climb([len(ladder) for ladder in steps], value))
+        return params, self.trial.cache_scores(kind, self._fit(kind, params)), len(tried)
 
     def weigh_fields(self) -> Settings:
-        """Return field -> weight, where weights other than 1 make ``content`` better for these users."""
-        names = list(columns_by_field(self.told)) if self.told is not None else []
-        ladder = (0.1, 0.3, 1.0, 3.0, 10.0)  # never 0: an item that is known by this field alone stays known
+        """Return field -> weight, for weights other than 1 that make ``content`` better for these users."""
+        if self.features is None:
+            return {}
+        names = list(columns_by_field(self.features))
+        if len(names) < 2:
+            return {}
 
-        def params(place: Place) -> Settings:
-            return {"fields": {name: ladder[at] for name, at in zip(names, place, strict=True) if ladder[at] != 1}}
+        def field_params(position: Position) -> Settings:
+            weights = {name: FIELD_WEIGHTS[rung] for name, rung in zip(names, position, strict=True)}
+            return {"fields": {name: weight for name, weight in weights.items() if weight != 1}}
 
-        def value(place: Place) -> float:
-            return float(self.trial.judge(self._fitted("content", params(place)), self.rows).mean())
+        def value(position: Position) -> float:
+            return self._mean_ndcg("content", field_params(position))
 
-        return params(climb([len(ladder)] * len(names), value, rounds=1))["fields"] if len(names) > 1 else {}
+        return field_params(climb([len(FIELD_WEIGHTS)] * len(names), value, rounds=1))["fields"]
+
+    def _ladders(self, kind: str) -> tuple[Ladder, ...]:
+        """Return the ladders of a kind on this trial, the choice of field weights last."""
+        max_rank = min(len(self.trial.train.users), len(self.trial.train.items))
+        steps = ladders(kind, max_rank)
+        if self.field_weights and kind in CONTENT:
+            steps = (*steps, ({}, {"fields": self.field_weights}))
+        return steps
+
+    def _fit(self, kind: str, params: Settings) -> Recommender:
+        return fit_part(kind, params, self.trial.train, self.features, self.seed)
+
+    def _mean_ndcg(self, kind: str, params: Settings) -> float:
+        return float(self.trial.judge(self._fit(kind, params), self.rows).mean())
