@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from recsys.logging import logger
+
 _PROC = Path("/proc")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 FORKED = 0.01
@@ -64,6 +66,7 @@ class Meter:
         seconds = time.perf_counter() - start
         with self._lock:
             peak = {role: round(mb, 1) for role, mb in self._peak.items()}
+        logger.info("%s: %.2f s, peak %s MiB", name, seconds, f"{peak['total']:,.0f}")
         self.hops.append({"name": name, "seconds": round(seconds, 3), "peak_mb": peak})
 
     def _watch(self) -> None:

@@ -125,7 +125,7 @@ def test_the_table_and_back():
         ([("a", "x", 1), ("a", "y", 1)], r"repeat a \(user, rank\)"),
         ([("a", "x", 1), ("a", "x", 2)], r"repeat a \(user, item\)"),
         ([("a", "x", 0)], "start at 1"),
-        ([("a", "z", 1)], "do not know"),
+        ([("a", "z", 1)], "not in the id maps"),
     ],
 )
 def test_bad_tables_are_refused(rows, message):

@@ -21,6 +21,7 @@ from recsys.features.terms import (
     require_features,
     weigh_terms,
 )
+from recsys.logging import log_phase
 from recsys.models.collaborative.als import ALS
 from recsys.models.collaborative.linear import Linear, liked, liked_columns
 from recsys.models.content import FieldWeights, TermScheme, nonzero_rows, similar
@@ -103,7 +104,10 @@ class ContentALS(ALS):
             blocks.append(csr_array(weights.T) * np.float32(scale))
         all_users = csr_array(vstack(blocks, format="csr", dtype=np.float32))
         all_users.sort_indices()
-        return self._set_factors(self._fit_kernel(all_users), liked_columns(all_users))
+        users, items = all_users.shape
+        with log_phase("content_als: train factors", users=users, items=items, pairs=all_users.nnz, rank=self.rank):
+            factors = self._fit_kernel(all_users)
+        return self._set_factors(factors, liked_columns(all_users))
 
     def _item_users(self, item_features: Features, weights: csr_array, value: float) -> csr_array:
         """Return the artificial users of items: float32 csr (items with features, items)."""
@@ -173,12 +177,14 @@ class SideEASE(Linear):
         # Without any like the model is made of content alone.
         balance = max(self.rows_.nnz, 1) / max(float((latent**2).sum()), 1e-12)
         self.latent_ = (self.content * np.sqrt(balance) * latent).astype(np.float32)
-        if side == matrix.shape[1]:
-            self.middle_ = self._item_weights()
-            self.own_ = np.diag(self.middle_).copy()
-        else:
-            self.middle_ = self._inverse_row_gram()
-            self.own_ = self._diagonal()
+        users, items = matrix.shape
+        with log_phase("side_ease: invert the Gram matrix", users=users, items=items, side=side):
+            if side == items:
+                self.middle_ = self._item_weights()
+                self.own_ = np.diag(self.middle_).copy()
+            else:
+                self.middle_ = self._inverse_row_gram()
+                self.own_ = self._diagonal()
         return self
 
     def _inverse_row_gram(self) -> np.ndarray:

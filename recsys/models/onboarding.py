@@ -91,8 +91,9 @@ class Onboarding:
         # Centred by Σ_u (z_u − z̄)(l_u − l̄)ᵀ = ZᵀL − n z̄ l̄ᵀ. The products of sparse indicators are counts, which
         # float32 holds exactly up to 2^24.
         gram = dense_product(transposed, arrays(indicators), len(self.indicator_mean_)).astype(np.float64)
-        centring = users * np.outer(self.indicator_mean_, self.indicator_mean_)
-        self.gram_ = gram - centring + self.shrink * users * np.eye(len(gram))
+        gram -= users * np.outer(self.indicator_mean_, self.indicator_mean_)
+        gram[np.diag_indices(len(gram))] += self.shrink * users
+        self.gram_ = gram
         self.cross_ = dense_product(transposed, arrays(likes), len(self.mean_))
         for row, share in zip(self.cross_, self.indicator_mean_, strict=True):
             row[:] = row - users * share * self.mean_

@@ -19,7 +19,7 @@ from recsys.runfolder import RunFolder
 from recsys.saved.bundle import bundle_run
 from recsys.saved.open_model import open_model
 from recsys.saved.update import update
-from recsys.types import IdMap, select_rows
+from recsys.types import Histories, IdMap
 
 pytestmark = pytest.mark.spark
 HYBRID = {"model": "attributes", "rank": 5, "iterations": 3, "alpha": 3.0, "reg": 0.02, "ridge": 2.0}
@@ -109,7 +109,7 @@ def test_warm_factors_stay_and_users_are_folded_in_anew(spark, run, likes):
         history = np.zeros((1, len(y)), dtype=np.float32)
         history[0, [1, 2]] = 1.0, -1.0
         assert users.index.tolist() == [0], "a user without likes has a factor"
-        assert np.allclose(users[0], local.user_factors(_sparse(history))[0], rtol=1e-4, atol=1e-6)
+        assert np.allclose(users[0], local.user_factors(Histories(_sparse(history)))[0], rtol=1e-4, atol=1e-6)
 
 
 def _sparse(dense):
@@ -133,7 +133,7 @@ def test_cold_items_stand_in_lists_that_the_local_model_makes_of_these_factors(r
     )
     names = packed.history.items.all_ids
     assert [names[row[row >= 0]].tolist() for row in stored.items] == list(own.values())
-    folded = local.user_factors(select_rows(packed.history.matrix(), rows))
+    folded = local.user_factors(packed.history.histories().select(rows))
     assert np.abs(folded - packed.factors[rows]).max() <= 1e-4 * np.abs(packed.factors[rows]).max()
 
 

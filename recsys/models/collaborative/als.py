@@ -14,6 +14,7 @@ from recsys.als import solvers
 from recsys.als.definition import Objective, start, systems
 from recsys.als.parameters import ALSParameters
 from recsys.errors import InputError
+from recsys.logging import log_phase, logger
 from recsys.models.collaborative.linear import liked, liked_columns
 from recsys.parameters import STRICT
 from recsys.recommender import Explanation, Recommender
@@ -72,7 +73,10 @@ class ALS(ALSParameters, Recommender):
         """Learn item factors, always from a fresh random start."""
         matrix = train.matrix()
         library = self.nu == 0 and self.beta == 0
-        factors = self._fit_implicit(matrix) if library else self._fit_kernel(matrix)
+        train_factors = self._fit_implicit if library else self._fit_kernel
+        users, items = matrix.shape
+        with log_phase(f"{self.SOURCE}: train factors", users=users, items=items, pairs=matrix.nnz, rank=self.rank):
+            factors = train_factors(matrix)
         return self._set_factors(factors, liked_columns(matrix))
 
     def user_factors(self, histories: Histories) -> np.ndarray:
@@ -130,6 +134,7 @@ class ALS(ALSParameters, Recommender):
             y = half_step(by_item, x, self.objective, x_axes, y if is_warm else None)
             y_axes = solvers.principal_axes(y)
             self.losses_[sweep] = loss(x, y, matrix, self.objective, (x_axes, y_axes))
+            logger.debug("%s: sweep %d of %d, loss %.6g", self.SOURCE, sweep + 1, self.iterations, self.losses_[sweep])
         return y
 
     def _fit_implicit(self, matrix: csr_array) -> np.ndarray:

@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 from scipy.sparse import csr_array, csr_matrix
 
 from recsys import linalg
+from recsys.logging import log_phase
 from recsys.models.collaborative.linear import liked, liked_columns
 from recsys.parameters import STRICT
 from recsys.recommender import Explanation, Recommender
@@ -60,7 +61,9 @@ class BPR(Recommender):
         )
         likes = liked(matrix, binary=True)
         if likes.nnz:
-            library.fit(csr_matrix(likes), show_progress=False)
+            users, items = likes.shape
+            with log_phase("bpr: train factors", users=users, items=items, pairs=likes.nnz, rank=self.rank):
+                library.fit(csr_matrix(likes), show_progress=False)
             factors_and_bias = np.where(self.known_[:, None], library.item_factors, 0).astype(np.float32)
         else:
             factors_and_bias = np.zeros((len(self.known_), self.rank + 1), dtype=np.float32)

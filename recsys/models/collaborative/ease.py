@@ -12,6 +12,7 @@ from scipy.sparse import csr_array
 
 from recsys.errors import InputError
 from recsys.linalg import arrays, dense_product, one_blas_thread
+from recsys.logging import log_phase
 from recsys.models.collaborative.linear import Linear, RecencyDays, liked, liked_columns
 from recsys.parameters import STRICT
 from recsys.types import Features, Interactions
@@ -60,7 +61,7 @@ class EASE(Linear):
         likes = likes[np.diff(likes.indptr) > 0]
         # With few users the inverse of the users' Gram matrix is smaller; 4 is where it becomes faster.
         invert = _inverse_by_users if 4 * likes.shape[0] < items else _inverse
-        with one_blas_thread():
+        with one_blas_thread(), log_phase("ease: invert the Gram matrix", users=likes.shape[0], items=items):
             inverse = invert(likes, self.reg)
         inverse /= -np.diag(inverse)
         np.fill_diagonal(inverse, 0)

@@ -14,6 +14,7 @@ from pydantic.dataclasses import dataclass
 from scipy.sparse import csr_array
 
 from recsys.linalg import arrays, dense_product, nearest_rows
+from recsys.logging import log_phase
 from recsys.models.collaborative.linear import Linear, RecencyDays, liked, liked_columns
 from recsys.parameters import STRICT
 from recsys.types import Features, Interactions
@@ -75,9 +76,12 @@ class ItemKNN(_SparseLinear):
         by_item = liked(matrix, binary=False).T.tocsr()
         by_item = weigh(by_item, self.weighting, *term_statistics(by_item))
         norm = _norms(by_item)
-        neighbours = nearest_rows(
-            arrays(by_item), arrays(by_item.T.tocsr()), norm, norm, self.shrink, self.neighbours, np.arange(len(norm))
-        )
+        by_user = arrays(by_item.T.tocsr())
+        items, users = by_item.shape
+        with log_phase("itemknn: nearest items", users=users, items=items, neighbours=self.neighbours):
+            neighbours = nearest_rows(
+                arrays(by_item), by_user, norm, norm, self.shrink, self.neighbours, np.arange(items)
+            )
         # Transposed, because column i of W holds the neighbours of item i.
         self.weights_ = _to_csr(*neighbours, len(norm)).T.tocsr()
         return self
@@ -120,9 +124,11 @@ class RP3beta(_SparseLinear):
         start_norm = _inverse(popularity) ** -self.alpha
         end_norm = np.maximum(popularity, 1) ** self.beta
         excluded = np.arange(len(end_norm))
-        neighbours = nearest_rows(
-            arrays(by_item), arrays(by_user), start_norm, end_norm, 0.0, self.neighbours, excluded
-        )
+        users, items = by_user.shape
+        with log_phase("rp3beta: random walks", users=users, items=items, neighbours=self.neighbours):
+            neighbours = nearest_rows(
+                arrays(by_item), arrays(by_user), start_norm, end_norm, 0.0, self.neighbours, excluded
+            )
         self.weights_ = _to_csr(*neighbours, len(end_norm))
         return self
 

@@ -11,6 +11,7 @@ from scipy.sparse import csr_array
 from sklearn.utils.extmath import randomized_svd
 
 from recsys import linalg
+from recsys.logging import log_phase
 from recsys.models.collaborative.linear import Linear, liked, liked_columns
 from recsys.parameters import STRICT
 from recsys.types import Features, Interactions
@@ -53,7 +54,8 @@ class Spectral(Linear):
         likes.data = (1 / np.sqrt(np.repeat(n, n)) / self.root_[likes.indices]).astype(np.float32)
         self.by_item_ = likes.T.tocsr()
         rank = min(self.rank, *likes.shape)
-        with linalg.one_blas_thread():
+        users, items = likes.shape
+        with linalg.one_blas_thread(), log_phase("spectral: singular vectors", users=users, items=items, rank=rank):
             _, _, rows = randomized_svd(
                 likes,
                 rank,

@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from recsys.errors import ConfigError, InputError
 from recsys.features.encoding import shuffle_features
+from recsys.logging import logger
 from recsys.models.combining.blend import (
     LENGTHS,
     Blended,
@@ -230,8 +231,11 @@ class Hybrid(Blended):
             params, values[kind], tried = search.climb(kind)
         except InputError as error:
             self.record["left_out"][kind] = str(error)
+            logger.info("hybrid: %s is left out: %s", kind, error)
         else:
-            self.record["parts"][kind] = {"params": params, "ndcg@100": float(values[kind].mean()), "tried": tried}
+            mean = float(values[kind].mean())
+            self.record["parts"][kind] = {"params": params, "ndcg@100": mean, "tried": tried}
+            logger.info("hybrid: %s has ndcg@100 %.4f with %s, the best of %d settings", kind, mean, params, tried)
 
     def _choose_by_length(
         self, trial: Trial, half: np.ndarray, check: np.ndarray, weights: Weights
@@ -358,6 +362,7 @@ class Hybrid(Blended):
         self.weights_ = np.array([[weights.get(name, 0.0) for name in self.members] for weights in groups])
         self.cold_weights_ = np.array([choice.new_items.get(name, 0.0) for name in self.members])
         self.record["weights"] = choice.weights
+        logger.info("hybrid: weights %s: %s", choice.weights, self.record["why"])
 
 
 def _ndcg_of_choice(trial: Trial, choice: Choice) -> np.ndarray:
