@@ -94,17 +94,19 @@ class RecommendSettings(BaseModel):
     @field_validator("segment", mode="before")
     @classmethod
     def _one_column(cls, raw: Any) -> Any:
-        return (raw,) if isinstance(raw, str) else raw
+        if isinstance(raw, str):
+            return (raw,)
+        return raw
 
     @model_validator(mode="after")
     def _segment_of_what(self) -> RecommendSettings:
-        if (self.fallback == "segment") != bool(self.segment):
+        if self.fallback == "segment" and not self.segment:
             raise ValueError(
-                "fallback = 'segment' needs segment = 'COLUMN': name the columns of the users table that define the"
-                " segments"
-                if not self.segment
-                else "segment needs fallback = 'segment'"
+                "fallback = 'segment' needs segment = 'COLUMN': name the columns of the users table"
+                " that define the segments"
             )
+        if self.segment and self.fallback != "segment":
+            raise ValueError("segment needs fallback = 'segment'")
         return self
 
 
@@ -271,7 +273,11 @@ class Config(BaseModel):
         """Return the split rule of the config, or the default: by time with timestamps, else a
         fraction by hash.
         """
-        return self.split or (ByTime() if timed else Fraction(seed=self.seed))
+        if self.split:
+            return self.split
+        if timed:
+            return ByTime()
+        return Fraction(seed=self.seed)
 
     def to_toml(self) -> str:
         """Return the config as TOML, with all defaults written out, so that it can be run again."""
@@ -346,7 +352,9 @@ def _describe_problem(problem: Any, source: str) -> str:
         *parents, key = parents[:-1]
     models = _settings_at(Config, tuple(map(str, parents)))
     section = ".".join(str(part) for part in parents if str(part) not in _rule_names())
-    location = f"{source}: [{section}] {key}" if section else f"{source}: {key}"
+    location = f"{source}: {key}"
+    if section:
+        location = f"{source}: [{section}] {key}"
     if problem["type"] == "extra_forbidden":
         key_names = {name for model in models for name in model.model_fields}
         return f"{location}: unknown key.{suggest_nearest(str(key), key_names)}"
@@ -362,7 +370,9 @@ def _settings_at(annotation: Any, path: tuple[str, ...]) -> list[type[BaseModel]
         if not path:
             return [annotation]
         field = annotation.model_fields.get(path[0])
-        return _settings_at(field.annotation, path[1:]) if field else []
+        if field is None:
+            return []
+        return _settings_at(field.annotation, path[1:])
     below = [part for part in get_args(annotation) if not isinstance(part, str)]
     if path and path[0] in _rule_names():
         below = [part for part in below if _rule_name(part) in (path[0], None)]
@@ -376,7 +386,9 @@ def _rule_name(annotation: Any) -> str | None:
     annotations.
     """
     fields = getattr(annotation, "model_fields", {})
-    return fields["rule"].default if "rule" in fields else None
+    if "rule" not in fields:
+        return None
+    return fields["rule"].default
 
 
 def _rule_names() -> set[str]:

@@ -68,5 +68,7 @@ def suggest_nearest(word: str, candidates: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, candidates, n=1)
     if close:
         return f" Did you mean '{close[0]}'?"
-    more = f" … and {len(candidates) - SHOWN:,} more" if len(candidates) > SHOWN else ""
+    more = ""
+    if len(candidates) > SHOWN:
+        more = f" … and {len(candidates) - SHOWN:,} more"
     return f" Known: {', '.join(candidates[:SHOWN])}{more}."

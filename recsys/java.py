@@ -59,9 +59,14 @@ def find_java(environ: Mapping[str, str] = os.environ, folders: tuple[str, ...] 
         home, version = _query_java(program)
         if version >= OLDEST:
             return Java(home, version, tuple(f"{note}; using {home} instead" for note in notes))
-        notes.append(f"{label} is Java {version}" if version else f"{label} has no Java that runs")
-    seen = f" Found: {'; '.join(notes)}." if notes else ""
-    raise MissingExtra(f"Spark needs Java {OLDEST} or newer.{seen} {_install_advice()}")
+        if version:
+            notes.append(f"{label} is Java {version}")
+        else:
+            notes.append(f"{label} has no Java that runs")
+    search_report = ""
+    if notes:
+        search_report = f" Found: {'; '.join(notes)}."
+    raise MissingExtra(f"Spark needs Java {OLDEST} or newer.{search_report} {_install_advice()}")
 
 
 def install_command() -> str:
@@ -92,7 +97,8 @@ def _query_java(program: str) -> tuple[str, int]:
     except (OSError, subprocess.TimeoutExpired):
         return "", 0
     settings = dict(re.findall(r"^\s*(java\.\S+) = (.*)$", answer.stderr + answer.stdout, re.M))
-    home, version = settings.get("java.home", ""), settings.get("java.specification.version", "")
+    home = settings.get("java.home", "")
+    version = settings.get("java.specification.version", "")
     if answer.returncode or not home or not version:
         return "", 0
     # Up to Java 8 the version is 1.x, and the home is the jre folder inside the JDK.

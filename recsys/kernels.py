@@ -139,10 +139,13 @@ def number_codes(codes: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         (code int32[seen] of each number, number int32[n] of each code, 0 where it never occurs).
     """
-    seen, number, count = np.empty(n, dtype=np.int32), np.full(n, -1, dtype=np.int32), 0
+    seen = np.empty(n, dtype=np.int32)
+    number = np.full(n, -1, dtype=np.int32)
+    count = 0
     for code in codes:
         if code >= 0 and number[code] < 0:
-            seen[count], number[code] = code, count
+            seen[count] = code
+            number[code] = count
             count += 1
     return seen[:count], np.maximum(number, 0)
 
@@ -184,7 +187,8 @@ def group_rows(group: np.ndarray, m: int) -> tuple[np.ndarray, np.ndarray]:
 def sort_groups(order: np.ndarray, offsets: np.ndarray, key: np.ndarray) -> None:
     """Sort each group of ``order`` in place by ``key[order]``, ascending; the sort is stable."""
     for g in prange(len(offsets) - 1):
-        start, stop = offsets[g], offsets[g + 1]
+        start = offsets[g]
+        stop = offsets[g + 1]
         for position in range(start + 1, stop):
             if key[order[position]] < key[order[position - 1]]:
                 # Most tables are sorted already, so a group is sorted only from its first inversion on.
@@ -216,7 +220,8 @@ def count_equal_neighbours(key: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """
     counts = np.zeros((len(offsets) - 1, 2), dtype=np.int64)
     for g in prange(len(offsets) - 1):
-        start, stop = offsets[g], offsets[g + 1]
+        start = offsets[g]
+        stop = offsets[g + 1]
         for position in range(start, stop):
             equals_previous = position > start and key[position] == key[position - 1]
             counts[g, 0] += equals_previous
@@ -248,13 +253,15 @@ def find_relevant(
     for part in prange(PARTS):
         entry_of = np.full(n, -1, dtype=np.int64)
         for row in range(part * m // PARTS, (part + 1) * m // PARTS):
-            start, stop = indptr[row], indptr[row + 1]
+            start = indptr[row]
+            stop = indptr[row + 1]
             for position in range(start, stop):
                 entry_of[relevant[position]] = position
             free = start
             for position in range(offsets[row], offsets[row + 1]):
                 if entry_of[listed[position]] >= 0:
-                    entry[free], places[free] = entry_of[listed[position]], position - offsets[row]
+                    entry[free] = entry_of[listed[position]]
+                    places[free] = position - offsets[row]
                     entry_of[listed[position]] = -1
                     free += 1
             for position in range(start, stop):
@@ -332,7 +339,8 @@ def expected_reciprocal_rank(first_place: np.ndarray, spread: np.ndarray, releva
     """
     means = np.zeros(len(first_place))
     for row in range(len(first_place)):
-        g, r = spread[row], relevant[row]
+        g = spread[row]
+        r = relevant[row]
         chance = r / g
         for i in range(min(g - r + 1, k - first_place[row])):
             means[row] += chance / (first_place[row] + i + 1)

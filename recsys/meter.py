@@ -80,12 +80,19 @@ class Meter:
                 self._peak[role] = max(mb, self._peak.get(role, 0.0))
 
 
+def _is_java(pid: int, processes: dict[int, tuple[int, str]]) -> bool:
+    return processes.get(pid, (0, ""))[1] == "java"
+
+
 def memory_mb() -> dict[str, float]:
     """Return the current resident MiB by role (``python``, ``jvm``, ``workers``) and their
     ``total``.
     """
     if not _PROC.is_dir():
-        unit = 2**20 if sys.platform == "darwin" else 2**10
+        # macOS reports bytes, other systems without /proc report KiB.
+        unit = 2**10
+        if sys.platform == "darwin":
+            unit = 2**20
         mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
         return {"python": mb, "total": mb}
     processes = dict(_processes())
@@ -95,7 +102,9 @@ def memory_mb() -> dict[str, float]:
         children.setdefault(parent, []).append(pid)
     parent = processes.get(me, (0, ""))[0]
     # Under spark-submit, the JVM is the parent of this process.
-    root = parent if processes.get(parent, (0, ""))[1] == "java" else me
+    root = me
+    if _is_java(parent, processes):
+        root = parent
     used: dict[str, float] = {}
     todo = [(root, 0)]
     while todo:
@@ -104,7 +113,12 @@ def memory_mb() -> dict[str, float]:
         todo += [(child, size) for child in children.get(pid, [])]
         if abs(size - above) <= FORKED * above:
             continue
-        role = "python" if pid == me else "jvm" if processes.get(pid, (0, ""))[1] == "java" else "workers"
+        if pid == me:
+            role = "python"
+        elif _is_java(pid, processes):
+            role = "jvm"
+        else:
+            role = "workers"
         used[role] = used.get(role, 0.0) + resident * _PAGE / 2**20
     used["total"] = sum(used.values())
     return used

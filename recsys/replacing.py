@@ -126,7 +126,9 @@ def require_replaceable(place: Path, kind: Kind, sources: Iterable[str | Path] =
             )
     foreign = foreign_files(place, kind)
     if foreign:
-        more = f" and {len(foreign) - 1:,} more" if len(foreign) > 1 else ""
+        more = ""
+        if len(foreign) > 1:
+            more = f" and {len(foreign) - 1:,} more"
         raise RunFolderError(
             f"{place}: holds {foreign[0]}{more}, which no {kind} has, so the folder is left alone."
             " Move them out of it, or choose another folder."
@@ -143,11 +145,14 @@ def kind_of(folder: Path) -> Kind | None:
         return None
     keys = set(manifest)
     if KIND in keys:
-        has_our_keys = keys >= MANIFEST_KEYS and manifest[KIND] in ("run", "bundle")
-        return manifest[KIND] if has_our_keys else None
+        if keys >= MANIFEST_KEYS and manifest[KIND] in ("run", "bundle"):
+            return manifest[KIND]
+        return None
     # Version 0.1.0 copied the manifest of the run into a bundle, and only bundles have a bundle.json.
     if keys == MANIFEST_KEYS:
-        return "bundle" if (folder / run_files.BUNDLE_CARD).is_file() else "run"
+        if (folder / run_files.BUNDLE_CARD).is_file():
+            return "bundle"
+        return "run"
     return None
 
 
@@ -163,7 +168,9 @@ def foreign_files(folder: Path, kind: Literal["run", "bundle", "unfinished"]) ->
         links = [name for name in folders if Path(parent, name).is_symlink()]
         for name in (*files, *links):
             temporary = _TEMPORARY.fullmatch(name)
-            final_name = temporary[1] if temporary else name
+            final_name = name
+            if temporary:
+                final_name = temporary[1]
             if not _FILES[kind].fullmatch((relative / final_name).as_posix()):
                 foreign.append((relative / name).as_posix())
     return sorted(foreign)
@@ -186,7 +193,14 @@ def remove_orphans(place: Path, is_ours: Callable[[Path], bool] | None = None) -
         if orphan.is_symlink() or not orphan.is_dir():
             continue
         was_whole = match[2] == "old"
-        if not (is_ours or (_is_whole if was_whole else _is_unfinished))(orphan):
+        # A folder that was moved aside was finished; one that was being written was not.
+        if is_ours is not None:
+            may_remove = is_ours
+        elif was_whole:
+            may_remove = _is_whole
+        else:
+            may_remove = _is_unfinished
+        if not may_remove(orphan):
             continue
         if was_whole and not place.exists():
             orphan.rename(place)

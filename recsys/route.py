@@ -26,7 +26,10 @@ SAMPLE = 20_000_000
 MEASURED = ((30_000, 4.9, 51.6), (300_000, 2.5, 62.7))
 """(events, seconds on the local path, seconds on Spark) of a machine with two cores: bench/route.py."""
 
-BASE_MB, EVENT_BYTES, USER_BYTES, ITEM_BYTES = 600.0, 300.0, 1500.0, 600.0
+BASE_MB = 600.0
+EVENT_BYTES = 300.0
+USER_BYTES = 1500.0
+ITEM_BYTES = 600.0
 """Peak memory of the local path: this much anyway, and for each event, user and item. Fitted by bench/route.py."""
 
 HEADROOM = 0.8
@@ -83,27 +86,40 @@ def measure_log(config: Config, sample: int = SAMPLE) -> LogStatistics:
         InputError: a log that cannot be read, or without events.
     """
     seen: dict[str, set[int]] = {USER: set(), ITEM: set()}
-    rows, timed, cut = 0, True, False
+    rows = 0
+    timed = True
+    cut = False
     for piece in scan_log(config.data.events, config.data.reading):
         if cut := rows >= sample:
             break
-        rows, timed = rows + len(piece), timed and TIME in piece
+        rows += len(piece)
+        timed = timed and TIME in piece
         for column, ids in seen.items():
             ids.update(id_bits(pd.Index(piece[column].dropna().unique())).tolist())
     if not rows:
         raise InputError(f"{config.data.events}: no events in it.")
-    more = max(1.0, estimate_rows(config.data.events, config.data.reading) / rows) if cut else 1.0
-    events, users, items = (round(n * more) for n in (rows, len(seen[USER]), len(seen[ITEM])))
+    scale = 1.0
+    if cut:
+        scale = max(1.0, estimate_rows(config.data.events, config.data.reading) / rows)
+    events, users, items = (round(n * scale) for n in (rows, len(seen[USER]), len(seen[ITEM])))
     table = read_items_of_log(config.data.events, config.data.items, config.data.reading)
-    return LogStatistics(events, users, items, timed, 0 if table is None else len(table.columns) - 1, cut)
+    features = 0
+    # One column of the table is the id, which describes nothing.
+    if table is not None:
+        features = len(table.columns) - 1
+    return LogStatistics(events, users, items, timed, features, cut)
 
 
 def choose_route(log: LogStatistics, memory_mb: int | None = None) -> Route:
     """Choose a path and models for a log of this size; ``memory_mb``: default, what this process may use."""
-    memory = available_mb() if memory_mb is None else memory_mb
+    memory = memory_mb
+    if memory is None:
+        memory = available_mb()
     needed = estimate_local_mb(log)
     fits_locally = needed <= HEADROOM * memory
-    extrapolated = ", extrapolated" if log.sampled else ""
+    extrapolated = ""
+    if log.sampled:
+        extrapolated = ", extrapolated"
     size = f"{log.events:,} events ({log.users:,} users, {log.items:,} items{extrapolated})"
     need = f"{size} need about {needed:,} MiB locally and {memory:,} MiB are free"
     reasons = []
@@ -122,7 +138,10 @@ def choose_route(log: LogStatistics, memory_mb: int | None = None) -> Route:
         if not shutil.which("java"):
             reasons.append("Spark needs Java, and there is none on this machine: `recsys doctor` says how to get it.")
     chosen, reason = _choose_models(log, fits_locally)
-    return Route("local" if fits_locally else "spark", chosen, (*reasons, reason), needed, memory, log)
+    engine = "spark"
+    if fits_locally:
+        engine = "local"
+    return Route(engine, chosen, (*reasons, reason), needed, memory, log)
 
 
 def _choose_models(log: LogStatistics, fits_locally: bool) -> tuple[tuple[str, ...], str]:

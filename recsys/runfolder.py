@@ -154,13 +154,18 @@ def to_plain_json(value: Any) -> Any:
         return to_plain_json(value.tolist())
     if isinstance(value, np.generic):
         value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    # JSON has no NaN and no infinity, and other languages refuse Python's spelling of them.
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 def fingerprint(path: Path) -> str:
     """Return a SHA-256 over the contents of a file, or over names and contents below a folder."""
     digest = hashlib.sha256()
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    files = [path]
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.is_file())
     for file in files:
         if path.is_dir():
             digest.update(file.relative_to(path).as_posix().encode() + b"\0")
@@ -203,4 +208,8 @@ def _commit() -> str | None:
         status = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
-    return commit.stdout.strip()[:12] + ("+" if status.stdout.strip() else "")
+    version = commit.stdout.strip()[:12]
+    # The code that ran is not that of the commit if there are changes in the working tree.
+    if status.stdout.strip():
+        version += "+"
+    return version

@@ -15,8 +15,14 @@ import pandas as pd
 
 from recsys.errors import InputError, suggest_nearest
 
-USER, ITEM, VALUE, TIME, EVENT = "user_id", "item_id", "value", "timestamp", "event"
-RANK, SCORE, SOURCE = "rank", "score", "source"
+USER = "user_id"
+ITEM = "item_id"
+VALUE = "value"
+TIME = "timestamp"
+EVENT = "event"
+RANK = "rank"
+SCORE = "score"
+SOURCE = "source"
 
 CANONICAL_INT = r"^(0|-?[1-9][0-9]{0,18})$"
 """The decimal form that all ids must have to be read as int64; it means the same in Java and in
@@ -74,7 +80,9 @@ def canonical_int64(values: Any) -> tuple[np.ndarray, np.ndarray]:
     for row in np.flatnonzero(is_canonical & ~short):
         number = int(text.iat[row])
         is_canonical[row] = -(2**63) <= number < 2**63
-        numbers[row] = number if is_canonical[row] else 0
+        # A row that is not canonical keeps its 0: the number would not fit in the array.
+        if is_canonical[row]:
+            numbers[row] = number
     return numbers, is_canonical
 
 
@@ -87,14 +95,18 @@ def unify_ids(*columns: pd.Series) -> list[pd.Series]:
     """
     parsed = []
     for column in columns:
-        ids = column.cat.categories.to_series() if is_category(column) else column
+        ids = column
+        if is_category(column):
+            ids = column.cat.categories.to_series()
         if ids.dtype.kind in "iu":
             parsed.append(column)
             continue
         numbers, fits = canonical_int64(ids)
         if not fits.all():
             return [_as_text(column) for column in columns]
-        values = _recode_categories(column, numbers) if is_category(column) else numbers
+        values: Any = numbers
+        if is_category(column):
+            values = _recode_categories(column, numbers)
         parsed.append(pd.Series(values, index=column.index, name=column.name))
     return parsed
 
@@ -102,7 +114,9 @@ def unify_ids(*columns: pd.Series) -> list[pd.Series]:
 def _as_text(ids: pd.Series) -> pd.Series:
     if is_category(ids):
         return pd.Series(_recode_categories(ids, ids.cat.categories.astype(str)), index=ids.index, name=ids.name)
-    return ids.astype(str).astype(object) if ids.dtype.kind in "iu" else ids.astype(object)
+    if ids.dtype.kind in "iu":
+        ids = ids.astype(str)
+    return ids.astype(object)
 
 
 def _recode_categories(column: pd.Series, ids: Any) -> pd.Categorical:

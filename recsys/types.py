@@ -50,7 +50,9 @@ class IdMap:
         for part in parts[1:]:
             ids = ids.union(part, sort=False)
         kinds = [_dtype(column) for column in columns if len(column)]
-        dtype = np.result_type(*kinds) if ids.dtype != object else np.dtype(object)
+        dtype = np.dtype(object)
+        if ids.dtype != object:
+            dtype = np.result_type(*kinds)
         return cls(ids.sort_values(), dtype)
 
     def __len__(self) -> int:
@@ -82,8 +84,9 @@ class IdMap:
         """Return :meth:`rows` as int32; of categories, without anything of eight bytes an id in between."""
         if not is_category(ids):
             return self.rows(ids).astype(np.int32)
-        codes, known = ids.array.codes, self.rows(ids.array.categories)
-        of_category = np.append(known, -1).astype(np.int32)  # the last one is for null, code -1
+        codes = ids.array.codes
+        # The last entry is for null, whose code is -1.
+        of_category = np.append(self.rows(ids.array.categories), -1).astype(np.int32)
         rows = np.empty(len(codes), dtype=np.int32)
         for part in _parts(len(codes)):
             rows[part] = of_category[codes[part]]
@@ -105,7 +108,9 @@ def _parts(n: int) -> Iterator[slice]:
 
 
 def _dtype(ids: Any) -> np.dtype:
-    return ids.array.categories.dtype if is_category(ids) else np.asarray(ids).dtype
+    if is_category(ids):
+        return ids.array.categories.dtype
+    return np.asarray(ids).dtype
 
 
 def _distinct(ids: Any) -> pd.Index:
@@ -120,7 +125,10 @@ def _distinct(ids: Any) -> pd.Index:
 
 def _plain(ids: Any) -> np.ndarray:
     """Return ids as int64 or as an object array of ``str``; refuse anything else."""
-    values = ids.to_numpy() if hasattr(ids, "to_numpy") else np.asarray(ids)
+    if hasattr(ids, "to_numpy"):
+        values = ids.to_numpy()
+    else:
+        values = np.asarray(ids)
     if values.dtype.kind in "iu":
         if values.dtype == np.uint64 and len(values) and values.max() > np.iinfo(np.int64).max:
             raise InputError("an unsigned id does not fit in 64 signed bits: pass the ids as text")
@@ -164,13 +172,18 @@ class Interactions:
         shape = (len(self.users), len(self.items))
         indptr = np.zeros(shape[0] + 1, dtype=np.int64)
         np.cumsum(np.bincount(self.user, minlength=shape[0]), out=indptr[1:])
-        index = np.int32 if len(self) < np.iinfo(np.int32).max else np.int64
+        # scipy converts both index arrays if they differ in dtype, so they are made alike here.
+        index: type = np.int64
+        if len(self) < np.iinfo(np.int32).max:
+            index = np.int32
         return csr_array((self.value, self.item.astype(index, copy=False), indptr.astype(index)), shape=shape)
 
     def histories(self) -> Histories:
         """Return each user's history: the values of :meth:`matrix` with the times of the same entries."""
-        has_times = bool((self.time >= 0).any())
-        return Histories(self.matrix(), self.time if has_times else None)
+        times = None
+        if (self.time >= 0).any():
+            times = self.time
+        return Histories(self.matrix(), times)
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,7 +218,9 @@ class Histories:
     @classmethod
     def of(cls, histories: Histories | csr_array) -> Histories:
         """Return ``histories`` as they are; a matrix becomes histories without times."""
-        return histories if isinstance(histories, cls) else cls(csr_array(histories))
+        if isinstance(histories, cls):
+            return histories
+        return cls(csr_array(histories))
 
     def __len__(self) -> int:
         return self.values.shape[0]
@@ -249,8 +264,10 @@ class Histories:
         """Return the histories with the entries of ``keep`` (bool[nnz]) alone."""
         values = self.values
         indptr = np.concatenate([[0], np.cumsum(keep)])[values.indptr].astype(values.indptr.dtype)
-        kept = csr_array((values.data[keep], values.indices[keep], indptr), shape=values.shape)
-        return Histories(kept, None if self.times is None else self.times[keep])
+        filtered = csr_array((values.data[keep], values.indices[keep], indptr), shape=values.shape)
+        if self.times is None:
+            return Histories(filtered)
+        return Histories(filtered, self.times[keep])
 
     def positions(self) -> np.ndarray:
         """Return int64[nnz]: the position of each entry in its user's history, 0 for the oldest.

@@ -30,8 +30,13 @@ def data_card(tables: Tables) -> dict[str, Any]:
     events = tables.log
     user, item = (events[column].cat.codes.to_numpy() for column in (USER, ITEM))
     value = events[VALUE].to_numpy()
-    time = events[TIME].to_numpy() if TIME in events else value
-    kind = _item_event_codes(events) if EVENT in events else item
+    # A missing column is replaced by one that is compared anyway, so it never makes two rows differ.
+    time = value
+    if TIME in events:
+        time = events[TIME].to_numpy()
+    kind = item
+    if EVENT in events:
+        kind = _item_event_codes(events)
     begins, order = pairs.sort_events(user, kind, len(events[USER].cat.categories), time, value)
     days = None
     span = None
@@ -131,7 +136,8 @@ def describe_gaps(days: np.ndarray) -> dict[str, Any]:
     if not empty_between.sum():
         return {"empty_days": 0, "longest": 0, "from": None, "to": None}
     longest = int(empty_between.argmax())
-    start, end = (days[longest] + 1) * DAY, (days[longest + 1] - 1) * DAY
+    start = (days[longest] + 1) * DAY
+    end = (days[longest + 1] - 1) * DAY
     return {
         "empty_days": int(empty_between.sum()),
         "longest": int(empty_between[longest]),

@@ -64,7 +64,10 @@ def id_bits(ids: Any) -> np.ndarray:
     """
     if is_category(ids):
         return id_bits(ids.array.categories)[ids.array.codes]
-    values = ids.to_numpy() if hasattr(ids, "to_numpy") else np.asarray(ids)
+    if hasattr(ids, "to_numpy"):
+        values = ids.to_numpy()
+    else:
+        values = np.asarray(ids)
     if values.dtype.kind in "iu":
         return values.astype(np.int64).view(np.uint64)
     return hash_array(values.astype(object), categorize=True)

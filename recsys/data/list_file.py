@@ -30,9 +30,9 @@ def read_list(path: str | Path) -> list[list[str]] | dict[str, float]:
     lines = text.splitlines()
     if not any(line.strip() for line in lines):
         raise InputError(f"{path}: no ids: the file is empty.")
-    return (
-        _parse_scores(path, lines) if path.suffix.lower() == ".csv" or "," in lines[0] else _parse_groups(path, lines)
-    )
+    if path.suffix.lower() == ".csv" or "," in lines[0]:
+        return _parse_scores(path, lines)
+    return _parse_groups(path, lines)
 
 
 def _parse_groups(path: Path, lines: list[str]) -> list[list[str]]:

@@ -34,7 +34,10 @@ def sort_events(
     """
     begins = np.zeros(users + 1, dtype=np.int64)
     _count_events(user, begins)
-    order = np.empty(len(user), dtype=np.int32 if len(user) < 2**31 else np.int64)
+    row_dtype: type = np.int64
+    if len(user) < 2**31:
+        row_dtype = np.int32
+    order = np.empty(len(user), dtype=row_dtype)
     _run_parts(_place_rows, _user_parts(begins, 1), user, begins, order)
     _run_parts(_sort_users, _user_parts(begins), begins, order, item, time, value)
     return begins, order
@@ -112,12 +115,17 @@ def _run_parts(loop: Callable[..., None], bounds: np.ndarray, *arguments: Any) -
 
 
 def _equal_parts(n: int) -> np.ndarray:
-    return np.linspace(0, n, (get_num_threads() if n >= LONG else 1) + 1).astype(np.int64)
+    parts = 1
+    if n >= LONG:
+        parts = get_num_threads()
+    return np.linspace(0, n, parts + 1).astype(np.int64)
 
 
 def _user_parts(begins: np.ndarray, per_core: int = SHARES) -> np.ndarray:
     """Return the bounds of parts of the users that have about the same number of events."""
-    parts = per_core * get_num_threads() if begins[-1] >= LONG else 1
+    parts = 1
+    if begins[-1] >= LONG:
+        parts = per_core * get_num_threads()
     inner = np.searchsorted(begins[:-1], np.linspace(0, begins[-1], parts + 1)[1:-1])
     return np.concatenate([[0], inner, [len(begins) - 1]]).astype(np.int64)
 
@@ -207,8 +215,10 @@ def _write_pairs(
                 total += value[row]
             elif method == COUNT:
                 total += 1.0
+            elif method == LAST:
+                total = value[row]
             else:
-                total = value[row] if method == LAST else max(total, value[row])
+                total = max(total, value[row])
             values[entry] = total
             times[entry] = np.int64(np.floor(time[row]))
 
@@ -253,7 +263,8 @@ def _search_pairs(
     contained: np.ndarray,
 ) -> None:
     for row in range(low, high):
-        start, end = begins[users[row]], begins[users[row] + 1]
+        start = begins[users[row]]
+        end = begins[users[row] + 1]
         position = start + np.searchsorted(item[start:end], items[row])
         contained[row] = position < end and item[position] == items[row]
 

@@ -26,7 +26,11 @@ from recsys.schema import ITEM, TIME, USER, VALUE
 from recsys.types import IdMap, Interactions
 
 TASTES = len(words.THEMES)
-START, YEAR = 1_451_606_400, 31_557_600.0  # 2016-01-01 in seconds since 1970; a year in seconds
+START = 1_451_606_400
+"""2016-01-01 in seconds since 1970."""
+
+YEAR = 31_557_600.0
+"""A year in seconds."""
 
 
 @dataclass(frozen=True)
@@ -360,7 +364,8 @@ def low_rank(
     rank. ``density``: chance of each cell to be stored. Values are rounded to float32.
     """
     rng = np.random.default_rng(seed)
-    x, y = rng.uniform(0.1, 1.0, (users, rank)), rng.uniform(0.1, 1.0, (items, rank))
+    x = rng.uniform(0.1, 1.0, (users, rank))
+    y = rng.uniform(0.1, 1.0, (items, rank))
     user, item = np.nonzero(rng.random((users, items)) < density)
     return _interactions(user, item, (x[user] * y[item]).sum(axis=1), (users, items)), x, y
 

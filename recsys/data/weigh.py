@@ -148,7 +148,9 @@ def keep_last_of_session(events: pd.DataFrame, weighting: WeightSettings) -> pd.
     time = events[TIME].to_numpy()
     value = events[VALUE].to_numpy()
     begins, order = pairs.sort_events(user, item, len(users), time, value)
-    kind = pd.factorize(events[EVENT])[0] if EVENT in events else np.zeros(len(events), dtype=np.int64)
+    kind = np.zeros(len(events), dtype=np.int64)
+    if EVENT in events:
+        kind = pd.factorize(events[EVENT])[0]
     return keep_rows(events, pairs.last_of_session(begins, order, item, time, kind, 60 * weighting.session_minutes))
 
 
@@ -231,7 +233,10 @@ def aggregate_events(events: pd.DataFrame, method: Aggregate, users: IdMap, item
     user = _rows(events, USER, users)
     item = _rows(events, ITEM, items)
     value = events[VALUE].to_numpy()
-    time = events[TIME].to_numpy() if TIME in events else np.full(len(events), -1, dtype=np.int32)
+    if TIME in events:
+        time = events[TIME].to_numpy()
+    else:
+        time = np.full(len(events), -1, dtype=np.int32)
     begins, order = pairs.sort_events(user, item, len(users), time, value)
     # ``order`` contains the users by now, so their column can be freed before the next large arrays.
     del user
@@ -265,8 +270,10 @@ def interactions_from_table(df: pd.DataFrame, users: IdMap | None = None, items:
         InputError: a column is missing, a pair occurs twice, or an id is not in its map.
     """
     INTERACTIONS.require(df.columns)
-    users = IdMap.of(df[USER]) if users is None else users
-    items = IdMap.of(df[ITEM]) if items is None else items
+    if users is None:
+        users = IdMap.of(df[USER])
+    if items is None:
+        items = IdMap.of(df[ITEM])
     user = _rows(df, USER, users)
     item = _rows(df, ITEM, items)
     order = np.lexsort((item, user))

@@ -54,7 +54,11 @@ def _make_appender(files: ExitStack, part: Path, format: str) -> Callable[[pd.Da
         table = pa.Table.from_pandas(frame, preserve_index=False)
         if not writers:
             if format == "csv":
-                quoting = pa.csv.WriteOptions(quoting_style="needed" if _needs_quotes(frame) else "none")
+                # With "needed", Arrow quotes every text, even one without a comma, so it is used only if it must be.
+                quoting_style = "none"
+                if _needs_quotes(frame):
+                    quoting_style = "needed"
+                quoting = pa.csv.WriteOptions(quoting_style=quoting_style)
                 writers.append(pa.csv.CSVWriter(part, table.schema, write_options=quoting))
             else:
                 writers.append(pa.parquet.ParquetWriter(part, table.schema))

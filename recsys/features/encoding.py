@@ -116,7 +116,8 @@ def _normalise(text: str) -> str:
 def _encode_field(column: pd.Series) -> tuple[csr_array, list[str]]:
     """Return a field as csr (rows, values of the field), and the names of the values."""
     cells = [_cell_values(value) for value in column]
-    numbers = pd.to_numeric(pd.Series([c[0] if len(c) == 1 else None for c in cells], dtype=object), errors="coerce")
+    single_cells = pd.Series([c[0] if len(c) == 1 else None for c in cells], dtype=object)
+    numbers = pd.to_numeric(single_cells, errors="coerce")
     has_value = np.array([len(c) > 0 for c in cells], dtype=bool)
     if has_value.any() and np.isfinite(numbers[has_value]).all() and numbers.nunique() > KNOTS:
         return _interpolate_knots(numbers.to_numpy(dtype=np.float64))
@@ -134,7 +135,10 @@ def _cell_values(value: Any) -> list[str]:
         return [text for item in value for text in _cell_values(item)]
     if value is None or value is pd.NA or (isinstance(value, float) and not np.isfinite(value)):
         return []
-    return [str(value)] if str(value).strip() else []
+    text = str(value)
+    if not text.strip():
+        return []
+    return [text]
 
 
 def _split_list(cell: str) -> list[str]:
@@ -163,7 +167,8 @@ def _interpolate_knots(values: np.ndarray) -> tuple[csr_array, list[str]]:
     knots = np.unique(np.quantile(values[finite], np.linspace(0, 1, KNOTS), method="nearest"))
     lower = np.clip(np.searchsorted(knots, values[finite], side="right") - 1, 0, len(knots) - 2)
     share = (values[finite] - knots[lower]) / (knots[lower + 1] - knots[lower])
-    rows, columns = np.concatenate([finite, finite]), np.concatenate([lower, lower + 1])
+    rows = np.concatenate([finite, finite])
+    columns = np.concatenate([lower, lower + 1])
     hats = csr_array((np.concatenate([1 - share, share]), (rows, columns)), shape=(len(values), len(knots)))
     hats.eliminate_zeros()
     return hats.astype(np.float32), [f"{knot:.12g}" for knot in knots]

@@ -199,9 +199,10 @@ def segments_from_counts(
                 np.float32
             )
     sorted_keys = sorted(scores)
-    stacked = (
-        np.stack([scores[key] for key in sorted_keys]) if sorted_keys else np.empty((0, len(share)), dtype=np.float32)
-    )
+    # numpy cannot stack an empty list, and a log in which no user likes anything has no segments.
+    stacked = np.empty((0, len(share)), dtype=np.float32)
+    if sorted_keys:
+        stacked = np.stack([scores[key] for key in sorted_keys])
     return Segments(tuple(columns), tuple(sorted_keys), stacked, users)
 
 
@@ -261,7 +262,10 @@ def _group_keys(table: pd.DataFrame) -> tuple[list[Key], np.ndarray]:
     keys = []
     for values in cells.drop_duplicates().itertuples(index=False, name=None):
         filled = [value != _MISSING for value in values]
-        keys.append(tuple(values[: filled.index(False)] if False in filled else values))
+        # A user whose country is missing is not in a segment of that country and an age group.
+        if False in filled:
+            values = values[: filled.index(False)]
+        keys.append(tuple(values))
     return keys, codes
 
 
@@ -282,4 +286,7 @@ def value_as_text(value: Any) -> str:
         return "|".join(map(value_as_text, value))
     if value is None or value is pd.NA or value != value:
         return _MISSING
-    return str(int(value)) if isinstance(value, float | np.floating) and value.is_integer() else str(value).strip()
+    # A column of integers with gaps is one of floats in pandas, and 7.0 must be the 7 of Spark.
+    if isinstance(value, float | np.floating) and value.is_integer():
+        return str(int(value))
+    return str(value).strip()

@@ -18,8 +18,11 @@ from recsys.types import Features
 
 T = TypeVar("T")
 Scheme = Literal["tfidf", "bm25", "raw"]
-K1, B = 1.2, 0.75
-"""Defaults of Okapi BM25: the saturation of repeated words, and the penalty of long texts."""
+K1 = 1.2
+"""The default of Okapi BM25 for the saturation of repeated words."""
+
+B = 0.75
+"""The default of Okapi BM25 for the penalty of long texts, in [0, 1]."""
 
 
 def require_features(features: Features | None, kind: str) -> Features:
@@ -114,6 +117,10 @@ def _damp_and_idf(block: csr_array, scheme: Scheme) -> csr_array:
         damped.data = np.sign(block.data) * np.log1p(np.abs(block.data))
     else:
         length = np.asarray(block.sum(axis=1)).ravel()
-        norm = 1 - B + B * length / (length[length > 0].mean() if (length > 0).any() else 1.0)
+        # Rows without words are left out of the mean, because a missing text is not a short one.
+        mean_length = 1.0
+        if (length > 0).any():
+            mean_length = length[length > 0].mean()
+        norm = 1 - B + B * length / mean_length
         damped.data = block.data * (K1 + 1) / (block.data + K1 * np.repeat(norm, np.diff(block.indptr)))
     return csr_array(TfidfTransformer(norm=None).fit_transform(damped))

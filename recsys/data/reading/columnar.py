@@ -182,7 +182,10 @@ def column_to_series(column: pa.ChunkedArray, name: str, source: str) -> pd.Seri
     if name.endswith("_id"):
         return _convert_ids(column, name, source)
     if name == "timestamp" and (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
-        zone = kind.tz if pa.types.is_timestamp(kind) else None
+        # A date has no zone. A time without one is taken as UTC further on.
+        zone = None
+        if pa.types.is_timestamp(kind):
+            zone = kind.tz
         return column.cast(pa.timestamp("us", tz=zone), safe=False).to_pandas()
     if name in ("value", "timestamp"):
         if not (_is_number(kind) or (name == "value" and pa.types.is_boolean(kind))):
@@ -194,7 +197,9 @@ def column_to_series(column: pa.ChunkedArray, name: str, source: str) -> pd.Seri
 
 
 def _dictionary_values(coded: pa.DictionaryArray) -> pa.Array:
-    return coded.dictionary.cast(pa.string()) if _is_text(coded.dictionary.type) else coded.dictionary
+    if _is_text(coded.dictionary.type):
+        return coded.dictionary.cast(pa.string())
+    return coded.dictionary
 
 
 def _convert_ids(column: pa.ChunkedArray, name: str, source: str) -> pd.Series:
@@ -205,7 +210,8 @@ def _convert_ids(column: pa.ChunkedArray, name: str, source: str) -> pd.Series:
     if pa.types.is_floating(kind):
         largest = pc.max(pc.abs(column.cast(pa.float64()))).as_py() or 0.0
         all_whole = largest < 2**53 and pc.all(pc.equal(column, pc.round(column))).as_py() is not False
-        column = column.cast(pa.int64()) if all_whole else column
+        if all_whole:
+            column = column.cast(pa.int64())
     too_large = pa.types.is_uint64(kind) and (pc.max(column).as_py() or 0) >= 2**63
     if too_large or (pa.types.is_decimal(kind) and kind.scale == 0):
         column = column.cast(pa.string())
@@ -214,7 +220,9 @@ def _convert_ids(column: pa.ChunkedArray, name: str, source: str) -> pd.Series:
     if column.null_count:
         column = column.cast(pa.string())
     values = column.to_pandas()
-    return values.astype(object) if pa.types.is_string(column.type) else values
+    if pa.types.is_string(column.type):
+        return values.astype(object)
+    return values
 
 
 def parse_finite_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -229,7 +237,10 @@ def parse_finite_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
         value = column.cast(pa.float64())
     except pa.ArrowInvalid:
         return column
-    return column if pc.all(pc.is_finite(value)).as_py() is False else value
+    # The answer is None for a column of nulls only, which counts as finite.
+    if pc.all(pc.is_finite(value)).as_py() is False:
+        return column
+    return value
 
 
 def _is_text(kind: pa.DataType) -> bool:

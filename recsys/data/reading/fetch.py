@@ -103,7 +103,7 @@ def _download(url: str, path: Path, progress: Progress) -> None:
     """Download ``url`` to ``path``, resuming from the bytes that ``path`` has."""
     tries = 0
     while True:
-        size_before = path.stat().st_size if path.exists() else 0
+        size_before = _file_size(path)
         try:
             if _resume(url, path, size_before, progress):
                 return
@@ -124,11 +124,21 @@ def _download(url: str, path: Path, progress: Progress) -> None:
             ssl.SSLError,
         ) as problem:
             error = problem
-        size_after = path.stat().st_size if path.exists() else 0
-        tries = 0 if size_after > size_before else tries + 1
+        size_after = _file_size(path)
+        # Only tries in a row that brought nothing count: a slow line may break many times.
+        if size_after > size_before:
+            tries = 0
+        else:
+            tries += 1
         if tries == TRIES or (error and isinstance(getattr(error, "reason", None), OSError) and not size_after):
             raise _fetch_error(url, error)
         time.sleep(PAUSE)
+
+
+def _file_size(path: Path) -> int:
+    if not path.exists():
+        return 0
+    return path.stat().st_size
 
 
 def _resume(url: str, path: Path, start: int, progress: Progress) -> bool:
@@ -136,7 +146,10 @@ def _resume(url: str, path: Path, start: int, progress: Progress) -> bool:
 
     A server without ranges sends the whole file (status 200), which then replaces ``path``.
     """
-    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})  # noqa: S310
+    headers = {}
+    if start:
+        headers["Range"] = f"bytes={start}-"
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310
     with urllib.request.urlopen(request, timeout=TIMEOUT) as response:  # noqa: S310
         span = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range") or "")
         if response.status == 206 and span and int(span.group(1)) == start:
@@ -178,7 +191,11 @@ def _unpack(archive: Path, target: Path) -> None:
         with zipfile.ZipFile(archive) as packed:
             packed.extractall(temporary)
         entries = list(temporary.iterdir())
-        os.replace(entries[0] if len(entries) == 1 and entries[0].is_dir() else temporary, target)
+        # An archive with a single folder in it becomes that folder, not a folder in a folder.
+        unpacked = temporary
+        if len(entries) == 1 and entries[0].is_dir():
+            unpacked = entries[0]
+        os.replace(unpacked, target)
     except zipfile.BadZipFile as error:
         raise InputError(f"{archive}: not a complete zip archive ({error}), although its MD5 is right.") from error
     finally:

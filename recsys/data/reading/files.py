@@ -36,7 +36,9 @@ class Source:
     member: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.path}/{self.member}" if self.member else str(self.path)
+        if self.member:
+            return f"{self.path}/{self.member}"
+        return str(self.path)
 
     @property
     def name(self) -> str:
@@ -81,7 +83,9 @@ def read_chunks(
     Raises:
         InputError: unreadable, truncated, empty, of another layout, or with the wrong delimiter.
     """
-    kind = source.format() if file_format == "auto" else file_format
+    kind = file_format
+    if file_format == "auto":
+        kind = source.format()
     try:
         yield from READERS[kind](source, mapping, reading, all_columns)
     except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as error:
@@ -105,7 +109,9 @@ def _text_lines(source: Source, reading: ReadSettings) -> Iterator[str]:
     utf8 = is_utf8(reading)
     if utf8 and start in (b"\xff\xfe", b"\xfe\xff"):
         raise InputError(f"{source}: this is UTF-16. Save it as UTF-8, or set [data] encoding = 'utf-16'.")
-    encoding = "utf-8-sig" if utf8 else reading.encoding
+    encoding = reading.encoding
+    if utf8:
+        encoding = "utf-8-sig"
     with io.TextIOWrapper(source.open(), encoding=encoding, errors="surrogateescape", newline="") as text:
         yield from text
 
@@ -141,7 +147,9 @@ def read_header(
         raise InputError(f"{source}: the header names {', '.join(sorted(repeated))} twice. Rename one.")
     if len(fields) == 1 and len([1 for name in EVENTS.required if name in mapping]) > 1:
         candidates = [d for d in (",", ";", "\t", "|") if d != delimiter and d in fields[0]]
-        hint = f" It looks separated by {candidates[0]!r}: set [data] delimiter." if candidates else ""
+        hint = ""
+        if candidates:
+            hint = f" It looks separated by {candidates[0]!r}: set [data] delimiter."
         raise InputError(f"{source}: one column only ({fields[0][:60]!r}), when split by {delimiter!r}.{hint}")
     require_id_columns(str(source), mapping, names)
     return names, skip
@@ -163,7 +171,10 @@ def _read_delimited(
     if all_columns:
         positions |= {name: position for position, name in enumerate(names) if position not in positions.values()}
     selected = sorted(set(positions.values()))
-    stream: Any = source.open() if is_utf8(reading) else _Recoded(source.open(), reading.encoding)
+    stream: Any = source.open()
+    # The row scanner works on bytes of UTF-8, so text in another encoding is converted on the way.
+    if not is_utf8(reading):
+        stream = _Recoded(stream, reading.encoding)
     try:
         with stream:
             for block in read_row_blocks(stream, delimiter, len(names), selected, skip):
@@ -198,7 +209,9 @@ def _typed_column(block: RowBlock, column: int, name: str, reading: ReadSettings
     """Return a column as integers (ids that are all canonical), numbers (values and times) or text."""
     if name.endswith("_id"):
         integers = block.integer_column(column)
-        return block.text_column(column) if integers is None else pd.Series(integers, copy=False)
+        if integers is None:
+            return block.text_column(column)
+        return pd.Series(integers, copy=False)
     if name == VALUE or (name == TIME and reading.time_unit != "iso"):
         values, unparsed = block.number_column(column)
         if name == TIME and len(unparsed) == len(values):
@@ -245,7 +258,10 @@ def _read_json_lines(
                 record = json.loads(line)
             except (ValueError, RecursionError):
                 record = None
-            records.append(record if isinstance(record, dict) else None)
+            # A line of valid JSON that is a list or a number is refused like a line that is not JSON.
+            if not isinstance(record, dict):
+                record = None
+            records.append(record)
     if not records:
         raise InputError(f"{source}: no rows: the file is empty.")
     names = dict.fromkeys(name for record in records if record for name in record)
@@ -256,7 +272,8 @@ def _read_json_lines(
         column: pd.Series([_json_text(record.get(source_name)) if record else None for record in records], dtype=object)
         for column, source_name in chosen.items()
     }
-    reasons = np.array([reason_code("not a JSON object") if record is None else 0 for record in records], dtype=np.int8)
+    is_object = np.array([record is not None for record in records])
+    reasons = np.where(is_object, 0, reason_code("not a JSON object")).astype(np.int8)
     for column, source_name in chosen.items():
         if column.endswith("_id"):
             bad_ids = np.array([not _is_id(record.get(source_name)) if record else False for record in records])
@@ -276,7 +293,10 @@ def _json_text(value: object) -> str | None:
         value = int(value)
     if isinstance(value, list):
         return "|".join(map(str, value))
-    return None if value is None else str(value)
+    if value is None:
+        return None
+    return str(value)
+
 
 
 READERS: dict[str, Callable[[Source, dict[str, str], ReadSettings, bool], Iterator[RawChunk]]] = {

@@ -65,13 +65,16 @@ class RowBlock:
         if self.escaped[row]:
             fields = self.row_fields(row)
             position = self.positions[column]
-            return fields[position] if position < len(fields) else ""
+            if position >= len(fields):
+                return ""
+            return fields[position]
         return _text(self.data[self.begins[column, row] : self.ends[column, row]])
 
     def text_column(self, column: int) -> pd.Series:
         """Return a column as categories of text, so that each distinct text is stored once."""
         coded = self._packed(column, np.arange(len(self)), pa.binary()).dictionary_encode()
-        codes, distinct = np.array(coded.indices), _decode_distinct(coded.dictionary)
+        codes = np.array(coded.indices)
+        distinct = _decode_distinct(coded.dictionary)
         escaped = np.flatnonzero(self.escaped)
         if len(escaped):
             codes_by_text = {text: code for code, text in enumerate(distinct)}
@@ -90,7 +93,9 @@ class RowBlock:
         if (self.escaped & self.complete).any():
             return None
         all_canonical = _parse_integers(self.data, self.begins[column], self.ends[column], usable, values)
-        return values if all_canonical else None
+        if not all_canonical:
+            return None
+        return values
 
     def number_column(self, column: int) -> tuple[np.ndarray, np.ndarray]:
         """Return (float64[n], the rows whose text is not a plain number); all other numbers are
@@ -108,7 +113,8 @@ class RowBlock:
         return values, np.flatnonzero(state == ODD)
 
     def _packed(self, column: int, rows: np.ndarray, kind: pa.DataType) -> pa.Array:
-        begins, ends = self.begins[column, rows], self.ends[column, rows]
+        begins = self.begins[column, rows]
+        ends = self.ends[column, rows]
         offsets = np.zeros(len(rows) + 1, dtype=np.int32)
         np.cumsum(ends - begins, out=offsets[1:])
         packed = np.empty(offsets[-1], dtype=np.uint8)
@@ -145,7 +151,9 @@ def read_row_blocks(
     while not final:
         piece = stream.read(BLOCK)
         final = not piece
-        start = len(BOM) if line == 1 and not rest and piece.startswith(BOM) else 0
+        start = 0
+        if line == 1 and not rest and piece.startswith(BOM):
+            start = len(BOM)
         data = np.frombuffer(rest + piece[start:], dtype=np.uint8)
         most = int(np.count_nonzero(data == LF) + np.count_nonzero(data == CR)) + 1
         begins, ends = (np.zeros((len(positions), most), dtype=np.int32) for _ in range(2))
@@ -221,7 +229,9 @@ def _tokenise(
             # Whether an LF follows this CR is known only when the next block is read.
             if data[byte] == CR and byte + 1 == size and not final:
                 return n, rows[n], lines[n]
-            byte += 2 if data[byte] == CR and byte + 1 < size and data[byte + 1] == LF else 1
+            if data[byte] == CR and byte + 1 < size and data[byte + 1] == LF:
+                byte += 1
+            byte += 1
         line += 1
         if not blank:
             flags[0, n] = field == len(slots)
@@ -279,7 +289,8 @@ def _parse_integers(
 ) -> bool:
     """Fill ``values``; return whether each usable row is canonical and fits in 64 bits."""
     for row in range(len(begins)):
-        begin, end = begins[row], ends[row]
+        begin = begins[row]
+        end = ends[row]
         if not usable[row]:
             continue
         negative = end > begin and data[begin] == MINUS
@@ -295,7 +306,11 @@ def _parse_integers(
             value = value * 10 - digit  # type: ignore[assignment]
         if not negative and value == LOWEST:
             return False
-        values[row] = value if negative else -value
+        # Digits are summed with a minus sign, because −2⁶³ is an int64 and 2⁶³ is not.
+        if negative:
+            values[row] = value
+        else:
+            values[row] = -value
     return True
 
 

@@ -50,7 +50,9 @@ class Log:
             if name not in self._columns:
                 continue
             values = self._columns.pop(name).concat()
-            columns[name] = values if name in SMALLEST else self._ids.pop(name).categories(values)
+            if name not in SMALLEST:
+                values = self._ids.pop(name).categories(values)
+            columns[name] = values
         return pd.DataFrame(columns, copy=False)
 
 
@@ -78,7 +80,9 @@ class _Column:
 
     def concat(self) -> np.ndarray:
         self._trim()
-        return np.concatenate(self._slabs) if self._slabs else np.empty(0)
+        if not self._slabs:
+            return np.empty(0)
+        return np.concatenate(self._slabs)
 
 
 class IdNumbers:
@@ -103,7 +107,8 @@ class IdNumbers:
             self._dtypes.add(ids.dtype)
             return self._integers(ids.to_numpy().astype(np.int64, copy=False))
         if is_category(ids):
-            codes, distinct = ids.cat.codes.to_numpy(), ids.cat.categories
+            codes = ids.cat.codes.to_numpy()
+            distinct = ids.cat.categories
         else:
             # pandas' factorize is not used because it ends a text at its first NUL character.
             numbers_by_text: dict[str, int] = {}
@@ -145,7 +150,9 @@ class IdNumbers:
         if self._texts is not None:
             ids = pd.Index(list(self._texts), dtype=object)
         else:
-            dtype = np.result_type(*self._dtypes) if self._dtypes else np.dtype(np.int64)
+            dtype = np.dtype(np.int64)
+            if self._dtypes:
+                dtype = np.result_type(*self._dtypes)
             ids = pd.Index(self._found[: self._count].astype(dtype))
         order = ids.argsort()
         rank = np.empty(len(ids), dtype=np.int32)
@@ -172,7 +179,9 @@ def widen_log(events: pd.DataFrame) -> pd.DataFrame:
 def _narrow(values: np.ndarray, dtype: Any) -> np.ndarray:
     with np.errstate(invalid="ignore", over="ignore"):
         small = values.astype(dtype)
-    return small if (small == values).all() else values
+    if (small == values).all():
+        return small
+    return values
 
 
 @njit(cache=True, nogil=True)

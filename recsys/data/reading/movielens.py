@@ -51,7 +51,9 @@ def find_layout(path: Path) -> MovieLensLayout | None:
     """
     ready_made = bool(_PART_100K.fullmatch(path.name)) and path.is_file()
     if path.is_dir() or ready_made:
-        folder = path.parent if ready_made else path
+        folder = path
+        if ready_made:
+            folder = path.parent
         members = {file.name: Source(file) for file in folder.iterdir() if file.is_file()}
     elif path.suffix == ".zip" and path.is_file():
         try:
@@ -61,10 +63,16 @@ def find_layout(path: Path) -> MovieLensLayout | None:
         members = {Path(name).name: Source(path, name) for name in names if not name.endswith("/")}
     else:
         return None
-    ratings = path.name if ready_made else next((name for name in _READING if name in members), None)
+    ratings = next((name for name in _READING if name in members), None)
+    if ready_made:
+        ratings = path.name
     if ratings is None:
         return None
-    reading, items, users = _READING["u.data" if ready_made else ratings]
+    layout = ratings
+    # The ready-made parts of 100K, such as u1.base, have the columns of u.data.
+    if ready_made:
+        layout = "u.data"
+    reading, items, users = _READING[layout]
     return MovieLensLayout(
         members[ratings],
         {"time_unit": "s"} | reading,

@@ -132,7 +132,12 @@ def read_tables(events: Any, items: Any = None, users: Any = None, reading: Read
     # The buffers of the reader take as much memory as the log itself.
     pyarrow.default_memory_pool().release_unused()
     events = log.table()
-    item_table, user_table = (layout.items(), layout.users()) if layout else (None, None)
+    item_table = None
+    user_table = None
+    if layout:
+        item_table = layout.items()
+        user_table = layout.users()
+    # A table that the caller names takes the place of the one of the MovieLens layout.
     if items is not None:
         item_table = read_attributes(items, ITEMS, reading, refusals)
     if users is not None:
@@ -174,13 +179,17 @@ def read_items_of_log(events: Any, items: Any = None, reading: ReadSettings | No
     layout, or None.
     """
     _, _, layout = _locate(events, reading or ReadSettings())
-    return read_items(items, reading) if items is not None else layout.items() if layout else None
+    if items is not None:
+        return read_items(items, reading)
+    if layout:
+        return layout.items()
+    return None
 
 
 def scan_log(events: Any, reading: ReadSettings | None = None) -> Iterator[pd.DataFrame]:
     """Yield the unchecked rows of a log, one chunk at a time, for callers that only count."""
     source, reading, _ = _locate(events, reading or ReadSettings())
-    name = str(source) if isinstance(source, Source) else EVENTS.name
+    name = _source_name(source)
     for chunk in _read_source(source, name, reading, False):
         require_columns(chunk.table.columns, reading, chunk.source)
         yield chunk.table
@@ -197,7 +206,9 @@ def estimate_rows(events: Any, reading: ReadSettings | None = None) -> int:
         return int(pyarrow.dataset.dataset(source.path, format="parquet").count_rows())
     with source.open() as stream:
         start = stream.read(1 << 20)
-    packed = PACKED if source.member or source.path.suffix == ".gz" else 1
+    packed = 1
+    if source.member or source.path.suffix == ".gz":
+        packed = PACKED
     return max(start.count(b"\n"), round(source.path.stat().st_size * packed * start.count(b"\n") / max(len(start), 1)))
 
 
@@ -205,13 +216,25 @@ def _locate(events: Any, reading: ReadSettings) -> tuple[Any, ReadSettings, movi
     """Return the source of the events (a file or the table itself), its settings, and its MovieLens
     layout if any.
     """
-    path = None if is_table(events) else Path(events)
-    layout = movielens.find_layout(path) if path and reading.format in ("auto", "movielens") else None
+    layout = None
+    if not is_table(events) and reading.format in ("auto", "movielens"):
+        layout = movielens.find_layout(Path(events))
     if layout:
         return layout.events, reading.model_copy(update=layout.reading), layout
     if reading.format == "movielens":
         raise InputError(f"{events}: no MovieLens files (ratings.csv, ratings.dat or u.data) in it: check the folder.")
-    return events if path is None else Source(path), reading, None
+    if is_table(events):
+        return events, reading, None
+    return Source(Path(events)), reading, None
+
+
+def _source_name(source: Any) -> str:
+    """Return the name of a source of events in messages: its path, or ``events`` for a table in
+    memory.
+    """
+    if isinstance(source, Source):
+        return str(source)
+    return EVENTS.name
 
 
 class _NumberAfterAllError(Exception):
@@ -234,7 +257,7 @@ def _collect(source: Any, reading: ReadSettings, sink: Log | list[pd.DataFrame],
 def _append_chunks(
     source: Any, reading: ReadSettings, sink: Log | list[pd.DataFrame], unit: TimeUnit | None, all_columns: bool
 ) -> Refusals:
-    name = str(source) if isinstance(source, Source) else EVENTS.name
+    name = _source_name(source)
     refusals = Refusals()
     time_counts = np.zeros(3, dtype=np.int64)
     for chunk in _prefetch(_read_source(source, name, reading, all_columns)):
@@ -243,7 +266,10 @@ def _append_chunks(
             time_counts += count_times(chunk.table[TIME])
             if unit == "iso" and time_counts[0]:
                 raise _NumberAfterAllError
-            unit = unit or ("s" if time_counts[0] else "iso")
+            if unit is None:
+                unit = "iso"
+                if time_counts[0]:
+                    unit = "s"
         accepted, reasons = check_events(chunk.table, unit)
         reasons = np.where(chunk.reasons > 0, chunk.reasons, reasons)
         refusals.add(name, reasons, chunk.line, chunk.text)
@@ -251,7 +277,10 @@ def _append_chunks(
             accepted = pd.concat(
                 [accepted, chunk.table[[name for name in chunk.table if name not in accepted]]], axis=1
             )
-        sink.append(accepted[reasons == 0] if reasons.any() else accepted)
+        # A frame without refused rows is passed on as it is, which saves a copy.
+        if reasons.any():
+            accepted = accepted[reasons == 0]
+        sink.append(accepted)
     if time_counts.any():
         guess_time_unit(time_counts, name)
     check_refused_share(name, refusals, reading)
@@ -294,11 +323,13 @@ def read_attributes(source: Any, kind: TableSchema, reading: ReadSettings, refus
     key = kind.required[0]
     mapping = {key: reading.columns.get(key, key)}
     if is_table(source):
+        source_name = kind.name
         chunks = read_in_memory(source, kind.name, mapping, all_columns=True)
     else:
+        source_name = str(source)
         file_settings = ReadSettings(encoding=reading.encoding, delimiter=reading.delimiter)
         chunks = read_chunks(Source(Path(source)), "auto", mapping, file_settings, all_columns=True)
-    chunk = concat_chunks(chunks, kind.name if is_table(source) else str(source))
+    chunk = concat_chunks(chunks, source_name)
     kind.require(chunk.table.columns, chunk.source)
     reasons = chunk.reasons.copy()
     refuse_rows(reasons, is_missing(chunk.table[key]), f"missing {key.removesuffix('_id')} id")

@@ -73,9 +73,9 @@ def check_events(batch: pd.DataFrame, unit: TimeUnit | None) -> tuple[pd.DataFra
     if EVENT in batch:
         kinds = batch[EVENT]
         is_complete = is_category(kinds) and not kinds.hasnans
-        columns[EVENT] = (
-            kinds if is_complete else kinds.astype(object).where(kinds.notna(), "").astype(str).astype(object)
-        )
+        if not is_complete:
+            kinds = kinds.astype(object).where(kinds.notna(), "").astype(str).astype(object)
+        columns[EVENT] = kinds
     return pd.DataFrame(columns), reasons
 
 
@@ -142,7 +142,8 @@ def parse_times(column: pd.Series, unit: TimeUnit) -> np.ndarray:
     if pd.api.types.is_datetime64_any_dtype(column):
         return _to_seconds(pd.to_datetime(column, utc=True))
     if unit == "iso":
-        column = column.astype(object) if is_category(column) else column
+        if is_category(column):
+            column = column.astype(object)
         return _to_seconds(pd.to_datetime(column, utc=True, format="ISO8601", errors="coerce"))
     return parse_numbers(column)[0] / PER_SECOND[unit]
 
@@ -178,4 +179,6 @@ def guess_time_unit(counts: Any, source: str) -> TimeUnit:
             f"{source}: most timestamps, read as seconds, lie after the year 2100. They look like milliseconds or"
             " microseconds: set [data] time_unit = 'ms' or 'us'."
         )
-    return "s" if numbers else "iso"
+    if numbers:
+        return "s"
+    return "iso"

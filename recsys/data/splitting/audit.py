@@ -21,7 +21,12 @@ PIECE = 1 << 24
 
 def rule_parameters(rule: AnyRule) -> dict[str, Any]:
     """Return the settings of a rule that were used."""
-    unused = {"rule"} | ({"test" if rule.at is not None else "at"} if isinstance(rule, ByTime) else set())
+    unused = {"rule"}
+    # A split by time has either a date or a share, and the other setting has no effect.
+    if isinstance(rule, ByTime) and rule.at is not None:
+        unused.add("test")
+    elif isinstance(rule, ByTime):
+        unused.add("at")
     return rule.model_dump(exclude=unused)
 
 
@@ -29,7 +34,9 @@ def cut_as_iso(rule: AnyRule, first_test: float | None) -> str | None:
     """Return the start of the test of a split by time, as an ISO time; None for other rules."""
     if not isinstance(rule, ByTime) or first_test is None:
         return None
-    return to_iso(first_test if rule.at is None else rule.at)
+    if rule.at is not None:
+        return to_iso(rule.at)
+    return to_iso(first_test)
 
 
 def split_warnings(facts: dict[str, Any], rule: AnyRule, weighting: WeightSettings, has_types: bool) -> list[str]:
@@ -78,13 +85,23 @@ def describe_overlap(split: Split, train: pd.DataFrame, history: pd.DataFrame, t
     known_user = split.history.users.rows(split.test.users.ids) >= 0
     candidate = candidates.rows(split.test.items.ids)
     trained = np.bincount(split.train.item, minlength=len(candidates)) > 0
-    warm_item = (candidate >= 0) & trained[candidate] if len(candidates) else candidate >= 0
+    # An item that is no candidate has row -1, whose look-up in ``trained`` means nothing.
+    warm_item = candidate >= 0
+    if len(candidates):
+        warm_item &= trained[candidate]
     rows_outside = int((candidates.rows_int32(test[ITEM]) < 0).sum())
     repeated = _repeated_pairs(split.history, split.test)
+    shared_rows = 0
+    # Rows can only be shared in a pair that is repeated, and the search over all rows is slow.
+    if len(repeated):
+        shared_rows = _shared_rows(history, test, split, repeated)
+    early_share = None
+    if TIME in test:
+        early_share = float((test[TIME] < train[TIME].max()).mean())
     return {
-        "shared_rows": _shared_rows(history, test, split, repeated) if len(repeated) else 0,
+        "shared_rows": shared_rows,
         "repeated_pairs": len(repeated),
-        "test_rows_before_train_end": float((test[TIME] < train[TIME].max()).mean()) if TIME in test else None,
+        "test_rows_before_train_end": early_share,
         "test_users": {"warm": int(known_user.sum()), "cold": int((~known_user).sum())},
         "test_items": {"warm": int(warm_item.sum()), "cold": int((~warm_item).sum())},
         "test_outside_candidates": {
@@ -152,7 +169,9 @@ def _shared_rows(history: pd.DataFrame, test: pd.DataFrame, split: Split, repeat
         user = users.rows_int32(events[USER])
         item = items.rows_int32(events[ITEM])
         rows = np.flatnonzero(pairs.keys_contain(user, item, len(items), repeated))
-        time = events[TIME].to_numpy()[rows] if TIME in events else 0.0
+        time: Any = 0.0
+        if TIME in events:
+            time = events[TIME].to_numpy()[rows]
         return pd.DataFrame({"user": user[rows], "item": item[rows], "time": time})
 
     def of_all(events: pd.DataFrame) -> pd.DataFrame:

@@ -69,16 +69,21 @@ def split_overview(train: pd.DataFrame, test: pd.DataFrame) -> dict[str, Any]:
         for name, part in (("train", train), ("test", test))
     }
     train_pairs = pd.MultiIndex.from_frame(train[pair])
+    cut = None
+    if TIME in test:
+        cut = to_iso(test[TIME].min())
     return about | {
         "cold_test_users": int((~pd.Index(test[USER].unique()).isin(train[USER].unique())).sum()),
         "cold_test_items": int((~pd.Index(test[ITEM].unique()).isin(train[ITEM].unique())).sum()),
         "test_rows_of_pairs_in_train": int(pd.MultiIndex.from_frame(test[pair]).isin(train_pairs).sum()),
-        "cut": to_iso(test[TIME].min()) if TIME in test else None,
+        "cut": cut,
     }
 
 
 def _find_shared_rows(train: pd.DataFrame, test: pd.DataFrame) -> Iterator[Finding]:
-    key = [USER, ITEM, *([TIME] if TIME in train and TIME in test else [])]
+    key = [USER, ITEM]
+    if TIME in train and TIME in test:
+        key.append(TIME)
     is_shared = _in_both(train[key], test[key])
     if is_shared.any():
         yield Finding(
@@ -105,8 +110,10 @@ def _normalise_ids(ids: pd.Series) -> pd.Series:
 
 def _describe_row(rows: pd.DataFrame, chosen: np.ndarray) -> str:
     row = rows[chosen].iloc[0]
-    when = f" at {to_iso(row[TIME])}" if TIME in rows else ""
-    return f"user {row[USER]!r}, item {row[ITEM]!r}{when}"
+    text = f"user {row[USER]!r}, item {row[ITEM]!r}"
+    if TIME in rows:
+        text += f" at {to_iso(row[TIME])}"
+    return text
 
 
 def _find_future_events(train: pd.DataFrame, test: pd.DataFrame) -> Iterator[Finding]:
@@ -142,7 +149,10 @@ def _find_leaking_columns(train: pd.DataFrame, test: pd.DataFrame) -> Iterator[F
     for key in (ITEM, USER):
         evidence = _test_statistics(train, test, key)
         for column in columns:
-            number = _numeric_column(events[column]) if column not in copies else None
+            # A copy of the value has a finding already, and it would follow the values in any case.
+            if column in copies:
+                continue
+            number = _numeric_column(events[column])
             if number is None:
                 continue
             strength, name = _strongest_correlation(number.groupby(events[key]).mean(), evidence)
@@ -155,7 +165,9 @@ def _find_leaking_columns(train: pd.DataFrame, test: pd.DataFrame) -> Iterator[F
 
 
 def _sentence(subject: str, key: str, statistic: str, strength: float) -> str:
-    owner = "item's" if key == ITEM else "user's"
+    owner = "user's"
+    if key == ITEM:
+        owner = "item's"
     return (
         f"{subject} follows the {owner} {statistic} in the test (partial rank correlation {strength:.2f} given train)"
     )
@@ -167,7 +179,10 @@ def _numeric_column(column: pd.Series) -> pd.Series | None:
     """
     number = pd.to_numeric(column, errors="coerce").astype(float)
     is_given = column.notna() & (column.astype(str).str.strip() != "")
-    return number if np.isfinite(number[is_given]).all() and number.nunique() > 2 else None
+    # A column of two values is a flag, and its order means too little to be called a leak.
+    if not np.isfinite(number[is_given]).all() or number.nunique() <= 2:
+        return None
+    return number
 
 
 def _is_copy(number: pd.Series | None, value: pd.Series) -> bool:

@@ -58,10 +58,17 @@ def split(
         removed["session_minutes"] = {"rows": repeats, "ids": 0}
     if not len(train_rows):
         raise InputError(f"the filters removed every train event: {removed}. Use smaller minimum counts.")
-    reference = float(train_rows[TIME].max()) if TIME in train_rows else None
+    # Ages count from the latest train event, so that nothing of the test's times reaches the weights.
+    reference = None
+    if TIME in train_rows:
+        reference = float(train_rows[TIME].max())
 
     weighed = weigh_events(train_rows, weighting, reference=reference)
-    candidates = IdMap.of(weighed[ITEM], [] if items is None else items[ITEM])
+    # Items of the items table are candidates too, so that a model can recommend what nobody used.
+    candidate_ids = [weighed[ITEM]]
+    if items is not None:
+        candidate_ids.append(items[ITEM])
+    candidates = IdMap.of(*candidate_ids)
     train = aggregate_events(weighed, weighting.aggregate, IdMap.of(weighed[USER]), candidates)
     history = train
     history_rows = train_rows
@@ -79,12 +86,18 @@ def split(
     if not len(train) or not len(test):
         raise InputError(WEIGHTLESS)
 
+    first_test = None
+    if TIME in test_rows:
+        first_test = test_rows[TIME].min()
+    decay_reference = None
+    if weighting.half_life_days and reference is not None:
+        decay_reference = to_iso(reference)
     parts = Split(train=train, history=history, test=test, rule=rule.rule)
     parts.about.update(
         rule=rule.rule,
         parameters=rule_parameters(rule),
-        cut=cut_as_iso(rule, test_rows[TIME].min() if TIME in test_rows else None),
-        decay_reference=to_iso(reference) if weighting.half_life_days and reference is not None else None,
+        cut=cut_as_iso(rule, first_test),
+        decay_reference=decay_reference,
         train=describe_part(train_rows, train),
         history=describe_part(history_rows, history),
         test=describe_part(test_rows, test),

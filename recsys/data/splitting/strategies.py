@@ -55,14 +55,17 @@ class ByTime(_Rule):
 
     @field_validator("at", mode="before")
     @classmethod
-    def _to_seconds(cls, at: Any) -> Any:
-        if isinstance(at, str):
-            at = datetime.fromisoformat(at)
-        if isinstance(at, date) and not isinstance(at, datetime):
-            at = datetime(at.year, at.month, at.day)
-        if isinstance(at, datetime):
-            return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
-        return at
+    def _to_seconds(cls, moment: Any) -> Any:
+        if isinstance(moment, str):
+            moment = datetime.fromisoformat(moment)
+        # A datetime is a date too, so only a date without a time of day becomes its midnight.
+        if isinstance(moment, date) and not isinstance(moment, datetime):
+            moment = datetime(moment.year, moment.month, moment.day)
+        if not isinstance(moment, datetime):
+            return moment
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return moment.timestamp()
 
 
 class LastN(_Rule):
@@ -150,7 +153,9 @@ def to_iso(seconds: float) -> str:
     ('2016-01-01', '2016-01-01T00:00:00.250000Z')
     """
     text = (EPOCH + timedelta(seconds=float(seconds))).replace(tzinfo=None).isoformat()
-    return text.removesuffix("T00:00:00") if text.endswith("T00:00:00") else text + "Z"
+    if text.endswith("T00:00:00"):
+        return text.removesuffix("T00:00:00")
+    return text + "Z"
 
 
 def cut_time(times: np.ndarray, test: float) -> float:
@@ -170,8 +175,10 @@ def cut_time(times: np.ndarray, test: float) -> float:
     neighbours = np.partition(times, [max(first - 1, 0), first])[max(first - 1, 0) : first + 1]
     cut = neighbours[-1]
     if first and neighbours[0] == cut:
+        # Events of one time stay on one side, so the cut moves on to the next time there is.
         later_times = times[times > cut]
-        cut = later_times.min() if len(later_times) else cut
+        if len(later_times):
+            cut = later_times.min()
     return float(cut)
 
 
@@ -185,7 +192,9 @@ def assign_sides(events: pd.DataFrame, rule: AnyRule) -> np.ndarray:
     side = _apply_rule(events, rule)
     empty = next((name for name, code in (("train", TRAIN), ("test", TEST)) if not (side == code).any()), None)
     if empty:
-        span = (events[TIME].min(), events[TIME].max()) if TIME in events else None
+        span = None
+        if TIME in events:
+            span = (events[TIME].min(), events[TIME].max())
         raise InputError(empty_side_message(empty, len(events), rule, span))
     return side
 
@@ -195,7 +204,10 @@ def _apply_rule(events: pd.DataFrame, rule: AnyRule) -> np.ndarray:
         raise InputError("there are no events to split.")
     if isinstance(rule, ByTime):
         times = _require_times(events, rule)
-        test = times >= (cut_time(times, rule.test) if rule.at is None else rule.at)
+        cut = rule.at
+        if cut is None:
+            cut = cut_time(times, rule.test)
+        test = times >= cut
     elif isinstance(rule, LastN):
         events_before, _, total = _rank_in_user(events, _require_times(events, rule))
         test = (total - events_before <= rule.n) & (total > rule.n)
@@ -211,7 +223,11 @@ def _apply_rule(events: pd.DataFrame, rule: AnyRule) -> np.ndarray:
 def _hold_out_users(events: pd.DataFrame, rule: HeldOutUsers) -> np.ndarray:
     is_held_out = id_hash(events[USER], rule.seed) < rule.share
     held_out = keep_rows(events, is_held_out)
-    time = held_out[TIME].to_numpy() if TIME in events else pair_hash(held_out[USER], held_out[ITEM], rule.seed)
+    # Without times, a hash of the pair gives each user an order that is random but always the same.
+    if TIME in events:
+        time = held_out[TIME].to_numpy()
+    else:
+        time = pair_hash(held_out[USER], held_out[ITEM], rule.seed)
     _, events_up_to, total = _rank_in_user(held_out, time)
     side = np.full(len(events), TRAIN, dtype=np.int8)
     side[is_held_out] = np.where(events_up_to <= np.floor(rule.history * total), HISTORY, TEST)
@@ -270,7 +286,10 @@ def empty_side_message(part: str, events: int, rule: AnyRule, span: tuple[float,
             f"rule = '{rule.rule}' leaves no {part} events of {events:,}."
             f" Use another `{setting}`{' or seed' if hasattr(rule, 'seed') else ''}, or more events."
         )
-    start = to_iso(span[0] if rule.at is None else rule.at)
+    if rule.at is None:
+        start = to_iso(span[0])
+    else:
+        start = to_iso(rule.at)
     if part == "train":
         return (
             f"everything is in the test window: all {events:,} events are at or after {start}."
