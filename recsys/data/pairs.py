@@ -37,7 +37,7 @@ def sort_events(
     row_dtype: type = np.int64
     if len(user) < 2**31:
         row_dtype = np.int32
-    order = np.empty(len(user), dtype=row_dtype)
+    order: np.ndarray = np.empty(len(user), dtype=row_dtype)
     _run_parts(_place_rows, _user_parts(begins, 1), user, begins, order)
     _run_parts(_sort_users, _user_parts(begins), begins, order, item, time, value)
     return begins, order
