@@ -47,9 +47,9 @@ def __getattr__(name: str) -> Any:
         return version("recsys")
     if name not in _HOMES:
         raise AttributeError(f"module 'recsys' has no attribute {name!r}")
-    found = getattr(import_module(f"recsys.{_HOMES[name]}"), name)
-    globals()[name] = found
-    return found
+    value = getattr(import_module(f"recsys.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

@@ -37,17 +37,17 @@ class ByContent(UserProvidedCacheLocator):
 
 def _sources(function: Callable[..., Any]) -> set[Path]:
     """Return the source file of a function and those of the compiled functions its module imports, at any depth."""
-    found: set[Path] = set()
+    sources: set[Path] = set()
     functions = [function]
     while functions:
         current = functions.pop()
         path = Path(inspect.getfile(current))
-        if path in found:
+        if path in sources:
             continue
-        found.add(path)
+        sources.add(path)
         named = current.__globals__.values()
         functions += [value.py_func for value in named if isinstance(value, Dispatcher)]
-    return found
+    return sources
 
 
 @cache

@@ -93,7 +93,7 @@ _FILES = {
 _TEMPORARY = re.compile(r"\.([^/]+)\.part")
 
 
-def require_replaceable(place: Path, kind: Kind, sources: Iterable[str | Path] = ()) -> None:
+def require_replaceable(target: Path, kind: Kind, sources: Iterable[str | Path] = ()) -> None:
     """Refuse a place that a new folder of ``kind`` may not take.
 
     Args:
@@ -103,34 +103,34 @@ def require_replaceable(place: Path, kind: Kind, sources: Iterable[str | Path] =
         RunFolderError: a file, a folder that recsys did not write, one of another kind, one that
             holds other files too, or one that holds a source.
     """
-    if not place.exists():
+    if not target.exists():
         return
-    if not place.is_dir():
-        raise RunFolderError(f"{place}: a file is where the {kind} folder should go. Choose another folder.")
-    if not any(place.iterdir()):
+    if not target.is_dir():
+        raise RunFolderError(f"{target}: a file is where the {kind} folder should go. Choose another folder.")
+    if not any(target.iterdir()):
         return
-    actual_kind = kind_of(place)
+    actual_kind = kind_of(target)
     if actual_kind is None:
         raise RunFolderError(
-            f"{place}: not empty and not a folder that recsys wrote (no {MANIFEST} of a run or a"
+            f"{target}: not empty and not a folder that recsys wrote (no {MANIFEST} of a run or a"
             f" bundle with {SUCCESS}), so it is left alone. Choose another folder."
         )
     if actual_kind != kind:
         raise RunFolderError(
-            f"{place}: this is a {actual_kind}, and a {kind} replaces only a {kind}. Choose another folder."
+            f"{target}: this is a {actual_kind}, and a {kind} replaces only a {kind}. Choose another folder."
         )
     for source in sources:
-        if Path(source).resolve().is_relative_to(place.resolve()):
+        if Path(source).resolve().is_relative_to(target.resolve()):
             raise RunFolderError(
-                f"{place}: {source} is read from this folder, so the {kind} cannot replace it. Choose another folder."
+                f"{target}: {source} is read from this folder, so the {kind} cannot replace it. Choose another folder."
             )
-    foreign = foreign_files(place, kind)
+    foreign = foreign_files(target, kind)
     if foreign:
         more = ""
         if len(foreign) > 1:
             more = f" and {len(foreign) - 1:,} more"
         raise RunFolderError(
-            f"{place}: holds {foreign[0]}{more}, which no {kind} has, so the folder is left alone."
+            f"{target}: holds {foreign[0]}{more}, which no {kind} has, so the folder is left alone."
             " Move them out of it, or choose another folder."
         )
 
@@ -176,8 +176,8 @@ def foreign_files(folder: Path, kind: Literal["run", "bundle", "unfinished"]) ->
     return sorted(foreign)
 
 
-def remove_orphans(place: Path, is_ours: Callable[[Path], bool] | None = None) -> None:
-    """Remove what killed processes left beside ``place``; the folder of a killed swap is put back.
+def remove_orphans(target: Path, is_ours: Callable[[Path], bool] | None = None) -> None:
+    """Remove what killed processes left beside ``target``; the folder of a killed swap is put back.
 
     Only ``.NAME.PID.part`` and ``.NAME.PID.old`` of a dead process are looked at, and only if their
     contents are those of a run or a bundle.
@@ -185,8 +185,8 @@ def remove_orphans(place: Path, is_ours: Callable[[Path], bool] | None = None) -
     Args:
         is_ours: decides by the contents in place of that rule.
     """
-    orphan_name = re.compile(rf"\.{re.escape(place.name)}\.(\d+)\.(part|old)")
-    for orphan in list(place.parent.iterdir()):
+    orphan_name = re.compile(rf"\.{re.escape(target.name)}\.(\d+)\.(part|old)")
+    for orphan in list(target.parent.iterdir()):
         match = orphan_name.fullmatch(orphan.name)
         if match is None or Path(f"/proc/{match[1]}").exists():
             continue
@@ -202,8 +202,8 @@ def remove_orphans(place: Path, is_ours: Callable[[Path], bool] | None = None) -
             may_remove = _is_unfinished
         if not may_remove(orphan):
             continue
-        if was_whole and not place.exists():
-            orphan.rename(place)
+        if was_whole and not target.exists():
+            orphan.rename(target)
         else:
             shutil.rmtree(orphan, ignore_errors=True)
 

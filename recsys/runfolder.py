@@ -1,6 +1,6 @@
 """The run folder: written aside, swapped in whole, read back only when whole.
 
-A run is built in ``.NAME.PID.part`` beside its place and renamed there when it is complete, with ``_SUCCESS``
+A run is built in ``.NAME.PID.part`` beside its target and renamed there when it is complete, with ``_SUCCESS``
 written last. So a run that is cut short leaves the previous one untouched and nothing that looks whole.
 """
 
@@ -40,37 +40,37 @@ class RunFolder:
 
     @classmethod
     @contextmanager
-    def writing(cls, place: str | Path, kind: Kind = "run", sources: Iterable[str | Path] = ()) -> Iterator[RunFolder]:
-        """Give a folder to fill; when the block ends well it replaces ``place``, else it is removed.
+    def writing(cls, target: str | Path, kind: Kind = "run", sources: Iterable[str | Path] = ()) -> Iterator[RunFolder]:
+        """Give a folder to fill; when the block ends well it replaces ``target``, else it is removed.
 
         Args:
             kind: what the folder will be; it replaces only a folder of this kind.
-            sources: files and folders that it is made from; a place that holds one is not replaced.
+            sources: files and folders that it is made from; a target that holds one is not replaced.
 
         Raises:
-            RunFolderError: ``place`` cannot be written, or may not be replaced (:mod:`recsys.replacing`).
+            RunFolderError: ``target`` cannot be written, or may not be replaced (:mod:`recsys.replacing`).
         """
-        place = Path(place)
+        target = Path(target)
         sources = list(sources)
-        part = place.parent / f".{place.name}.{os.getpid()}.part"
+        part = target.parent / f".{target.name}.{os.getpid()}.part"
         try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            remove_orphans(place)
-            require_replaceable(place, kind, sources)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            remove_orphans(target)
+            require_replaceable(target, kind, sources)
             part.mkdir()
         except OSError as error:
             raise RunFolderError(
-                f"{place}: cannot write the run folder: {error.strerror}. Choose another `out`."
+                f"{target}: cannot write the run folder: {error.strerror}. Choose another `out`."
             ) from error
         try:
             yield cls(part)
             (part / SUCCESS).touch()
             # The work may have taken hours: files that came into the old folder meanwhile are kept.
-            require_replaceable(place, kind, sources)
-            _swap(part, place)
+            require_replaceable(target, kind, sources)
+            _swap(part, target)
         except OSError as error:
             raise RunFolderError(
-                f"{place}: writing the run failed: {error}. Free some space or choose another `out`."
+                f"{target}: writing the run failed: {error}. Free some space or choose another `out`."
             ) from error
         finally:
             shutil.rmtree(part, ignore_errors=True)
@@ -175,19 +175,19 @@ def fingerprint(path: Path) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
-def _swap(part: Path, place: Path) -> None:
-    """Put ``part`` at ``place``; what stood there goes only once the new run is in."""
-    if place.exists():
+def _swap(part: Path, target: Path) -> None:
+    """Put ``part`` at ``target``; what stood there goes only once the new run is in."""
+    if target.exists():
         old = part.with_suffix(".old")
-        place.rename(old)
+        target.rename(old)
         try:
-            part.rename(place)
+            part.rename(target)
         except OSError:
-            old.rename(place)
+            old.rename(target)
             raise
         shutil.rmtree(old, ignore_errors=True)
     else:
-        part.rename(place)
+        part.rename(target)
 
 
 def _version(package: str) -> str | None:
@@ -199,11 +199,11 @@ def _version(package: str) -> str | None:
 
 def _commit() -> str | None:
     """Return the commit of the source tree that this code runs from, with ``+`` when it has changes."""
-    here = Path(__file__).resolve().parent.parent
-    if not (here / ".git").exists():
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
         return None
     try:
-        git = ["git", "-C", str(here)]
+        git = ["git", "-C", str(root)]
         commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
         status = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):

@@ -101,8 +101,8 @@ def unify_ids(*columns: pd.Series) -> list[pd.Series]:
         if ids.dtype.kind in "iu":
             parsed.append(column)
             continue
-        numbers, fits = canonical_int64(ids)
-        if not fits.all():
+        numbers, is_canonical = canonical_int64(ids)
+        if not is_canonical.all():
             return [_as_text(column) for column in columns]
         values: Any = numbers
         if is_category(column):

@@ -70,15 +70,15 @@ class IdMap:
             return np.empty(0, dtype=np.int64)
         if is_category(ids):
             return self.rows_int32(ids).astype(np.int64)
-        wanted = _plain(ids)
+        values = _as_int64_or_text(ids)
         if not len(self):
-            return np.full(len(wanted), -1, dtype=np.int64)
-        if self.ids.dtype == object and wanted.dtype != object:
+            return np.full(len(values), -1, dtype=np.int64)
+        if self.ids.dtype == object and values.dtype != object:
             raise InputError("the known ids are text, but numbers were given: pass the ids as text")
-        if self.ids.dtype != object and wanted.dtype == object:
-            numbers, fits = canonical_int64(wanted)
-            return np.where(fits, self.ids.get_indexer(numbers), -1).astype(np.int64)
-        return self.ids.get_indexer(wanted).astype(np.int64)
+        if self.ids.dtype != object and values.dtype == object:
+            numbers, is_canonical = canonical_int64(values)
+            return np.where(is_canonical, self.ids.get_indexer(numbers), -1).astype(np.int64)
+        return self.ids.get_indexer(values).astype(np.int64)
 
     def rows_int32(self, ids: Any) -> np.ndarray:
         """Return :meth:`rows` as int32; of categories, without anything of eight bytes an id in between."""
@@ -115,15 +115,15 @@ def _dtype(ids: Any) -> np.dtype:
 
 def _distinct(ids: Any) -> pd.Index:
     if not is_category(ids):
-        return pd.Index(_plain(ids)).unique()
+        return pd.Index(_as_int64_or_text(ids)).unique()
     codes = ids.array.codes
     used = np.zeros(len(ids.array.categories), dtype=bool)
     for part in _parts(len(codes)):
         used[codes[part]] = True
-    return pd.Index(_plain(ids.array.categories))[used]
+    return pd.Index(_as_int64_or_text(ids.array.categories))[used]
 
 
-def _plain(ids: Any) -> np.ndarray:
+def _as_int64_or_text(ids: Any) -> np.ndarray:
     """Return ids as int64 or as an object array of ``str``; refuse anything else."""
     if hasattr(ids, "to_numpy"):
         values = ids.to_numpy()
@@ -158,8 +158,8 @@ class Interactions:
     def __post_init__(self) -> None:
         if not len(self.user) == len(self.item) == len(self.value) == len(self.time):
             raise ValueError("user, item, value and time must have one length")
-        same = self.user[1:] == self.user[:-1]
-        if not np.all((self.user[1:] > self.user[:-1]) | (same & (self.item[1:] > self.item[:-1]))):
+        same_user = self.user[1:] == self.user[:-1]
+        if not np.all((self.user[1:] > self.user[:-1]) | (same_user & (self.item[1:] > self.item[:-1]))):
             raise ValueError(
                 "entries must be sorted by (user, item) and unique: use recsys.data.weigh.aggregate_events"
             )
@@ -333,10 +333,10 @@ class Split:
 def select_rows(matrix: csr_array, rows: np.ndarray) -> csr_array:
     """Return ``matrix[rows]`` where row -1 is an empty row; stored zeros are kept."""
     rows = np.asarray(rows, dtype=np.int64)
-    known = rows >= 0
+    is_known = rows >= 0
     lengths = np.zeros(len(rows), dtype=np.int64)
-    lengths[known] = np.diff(matrix.indptr)[rows[known]]
-    part = matrix[rows[known]]
+    lengths[is_known] = np.diff(matrix.indptr)[rows[is_known]]
+    part = matrix[rows[is_known]]
     indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(part.indptr.dtype)
     return csr_array((part.data, part.indices, indptr), shape=(len(rows), matrix.shape[1]))
 

@@ -61,7 +61,8 @@ def film_world(
     """
     recipe = Recipe(users, items, events, seed, years)
     user_rows = np.arange(users)
-    pieces = [recipe.events(user_rows[at : at + recipe.block]) for at in range(0, users, recipe.block)]
+    starts = range(0, users, recipe.block)
+    pieces = [recipe.events(user_rows[start : start + recipe.block]) for start in starts]
     return World(
         events=pd.concat(pieces, ignore_index=True),
         items=recipe.item_table(),
@@ -295,9 +296,9 @@ def _freshness(age: np.ndarray) -> np.ndarray:
     return np.where(age >= 0, 0.4 + 0.6 * np.exp(-np.maximum(age, 0.0)), 0.0)
 
 
-def _ids(letter: str, rows: np.ndarray, of: int) -> np.ndarray:
+def _ids(letter: str, rows: np.ndarray, count: int) -> np.ndarray:
     """Return text ids as wide as the last one, so that they sort by row: "u0017"."""
-    width = len(str(of - 1))
+    width = len(str(count - 1))
     return np.array([f"{letter}{row:0{width}d}" for row in rows], dtype=object)
 
 
@@ -322,10 +323,11 @@ def generate_world(
     draw = progress or (lambda done, total: None)
 
     def chunks() -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
-        for at in range(0, n, step):
-            rows = np.arange(at, min(n, at + step))
+        for start in range(0, n, step):
+            stop = min(n, start + step)
+            rows = np.arange(start, stop)
             yield recipe.events(rows), recipe.user_table(rows)
-            draw(min(n, at + step), n)
+            draw(stop, n)
 
     return _write_tables(recipe.item_table(), chunks(), folder, format)
 
