@@ -1,6 +1,7 @@
 """Recommendations that can be read, proved and scaled.
 
-The public names, imported when they are first used, so that ``import recsys`` costs next to nothing:
+The public names, imported when they are first used, so that ``import recsys`` costs next to
+nothing:
 
     read_tables, read_events     files -> checked tables            recsys.data.reading.read; ReadSettings says how
     split                        events -> Split                    recsys.data.splitting.split

@@ -88,7 +88,9 @@ class RecommendSettings(BaseModel):
         ),
     )
     memory_mb: int = Field(
-        512, ge=1, description="largest size of one block of scores, and of the scores of all segments"
+        512,
+        ge=1,
+        description="largest size of one block of scores, and of the scores of all segments",
     )
 
     @field_validator("segment", mode="before")
@@ -118,16 +120,21 @@ class SparkSettings(BaseModel):
     master: str | None = Field(None, description="master URL; unset: that of spark-submit, else `local[*]`")
     driver_memory: str = Field("4g", description="JVM heap of the driver; on a local master all work runs in it")
     shuffle_partitions: int | None = Field(
-        None, ge=1, description="partitions of a shuffle; unset: 32 per core on a local master, else Spark's default"
+        None,
+        ge=1,
+        description="partitions of a shuffle; unset: 32 per core on a local master, else Spark's default",
     )
     checkpoint_dir: str | None = Field(
-        None, description="folder for the checkpoints of `trainer = 'mllib'`; unset: inside the run folder"
+        None,
+        description="folder for the checkpoints of `trainer = 'mllib'`; unset: inside the run folder",
     )
     conf: dict[str, str] = Field({}, description="further Spark settings, name -> value")
 
 
 class TuneSettings(BaseModel):
-    """What `recsys tune` searches and how it judges each setting, on folds of the train part alone."""
+    """What `recsys tune` searches and how it judges each setting, on folds of the train part
+    alone.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -229,12 +236,14 @@ class Config(BaseModel):
     )
     data: DataSettings
     split: AnyRule | None = Field(
-        None, description="how events are split; unset: by time if there are timestamps, else a fraction by hash"
+        None,
+        description="how events are split; unset: by time if there are timestamps, else a fraction by hash",
     )
     filter: FilterSettings = FilterSettings()
     weigh: WeightSettings = WeightSettings()
     models: dict[ModelName, dict[str, Any]] = Field(
-        {"als": {}}, description="model name -> parameters; the key `model` is the kind, by default the name itself"
+        {"als": {}},
+        description="model name -> parameters; the key `model` is the kind, by default the name itself",
     )
     recommend: RecommendSettings = RecommendSettings()
     judge: EvaluationSettings = EvaluationSettings()
@@ -347,7 +356,7 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
 def _describe_problem(problem: Any, source: str) -> str:
     """Return one line that describes one of pydantic's errors."""
     *parents, key = problem["loc"] or ("",)
-    # Pydantic writes "[key]" for the key of a mapping, here a model's name, which the message shows anyway.
+    # Pydantic writes "[key]" for a bad key of a mapping. Here it is a model, which the message names.
     if key == "[key]":
         *parents, key = parents[:-1]
     models = _settings_at(Config, tuple(map(str, parents)))

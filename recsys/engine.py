@@ -1,4 +1,6 @@
-"""What a run asks of an engine: the steps that ``recsys.flow.run`` calls, the same for both engines."""
+"""What a run asks of an engine: the steps that ``recsys.flow.run`` calls, the same for both
+engines.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from recsys.ranking.business_rules import Rules, load
 from recsys.runfolder import RunFolder
 
 BASELINES = ("random", "popular", "recent")
-"""Models that are trained and judged beside every other, to be beaten; ``recent`` only where events have times."""
+"""Models that are trained and judged beside every other, to be beaten; ``recent`` only where events
+have times.
+"""
 
 Progress = Callable[[str, int, int], None]
 """Called with (step, done, total)."""
@@ -56,12 +60,16 @@ class Engine(ABC):
 
     @abstractmethod
     def split_events(self) -> None:
-        """Divide the events, write the parts, and make what all models share: truth, rules, segments, catalogue."""
+        """Divide the events, write the parts, and make what all models share: truth, rules,
+        segments, catalogue.
+        """
 
     @property
     @abstractmethod
     def model_names(self) -> list[str]:
-        """The baselines and the models of the config, in the order of the run; known after the split."""
+        """The baselines and the models of the config, in the order of the run; known after the
+        split.
+        """
 
     @abstractmethod
     def fit(self, name: str) -> None:
@@ -81,7 +89,9 @@ class Engine(ABC):
         return False
 
     def judge_short_histories(self, name: str) -> None:
-        """Judge one model on histories cut to their first events; asked only of an engine that has the curve."""
+        """Judge one model on histories cut to their first events; asked only of an engine that has
+        the curve.
+        """
         raise NotImplementedError
 
     @abstractmethod

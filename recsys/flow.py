@@ -1,4 +1,6 @@
-"""The flow of a run on one screen, the same for both engines: read, split, fit, recommend, judge, summarise."""
+"""The flow of a run on one screen, the same for both engines: read, split, fit, recommend, judge,
+summarise.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +16,16 @@ from recsys.runfolder import RunFolder
 
 
 def run(config: Config, *, engine: Engine | None = None, progress: Progress | None = None) -> dict[str, Any]:
-    """Do everything that ``config`` says, write its run folder, and return its metrics (the content of metrics.json).
+    """Do everything that ``config`` says, write its run folder, and return its metrics (the content
+    of metrics.json).
 
     Args:
         engine: what does the work; unset: the engine that the config names.
         progress: called with (step, done, total) during the longer steps.
 
     Raises:
-        InputError, ConfigError, RunFolderError: with what, where and what to do; nothing half-written stays.
+        InputError, ConfigError, RunFolderError: with what, where and what to do; nothing
+            half-written stays.
     """
     engine = engine or make_engine(config)
     data = config.data

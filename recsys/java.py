@@ -92,7 +92,10 @@ def _query_java(program: str) -> tuple[str, int]:
     """Return (java.home, feature version) that a program reports; ("", 0) if it does not run."""
     try:
         answer = subprocess.run(
-            [program, "-XshowSettings:properties", "-version"], capture_output=True, text=True, timeout=60
+            [program, "-XshowSettings:properties", "-version"],
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
     except (OSError, subprocess.TimeoutExpired):
         return "", 0

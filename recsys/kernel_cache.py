@@ -1,10 +1,12 @@
-"""Keeps compiled kernels by the content of their sources, so that the clones on a machine share them.
+"""Keeps compiled kernels by the content of their sources, so that the clones on a machine share
+them.
 
-Numba names the folder of compiled functions after the path of their source file, so each fresh clone compiles all
-kernels again, which takes minutes. ``ByContent`` names the folder after the content of the sources. It is used where
-two environment variables say so, as they do in the tests:
+Numba names the folder of compiled functions after the path of their source file, so each fresh
+clone compiles all kernels again, which takes minutes. ``ByContent`` names the folder after the
+content of the sources. It is used where two environment variables say so, as they do in the tests:
 
-    NUMBA_CACHE_DIR=$HOME/.cache/recsys/numba NUMBA_CACHE_LOCATOR_CLASSES=recsys.kernel_cache.ByContent
+    NUMBA_CACHE_DIR=$HOME/.cache/recsys/numba
+    NUMBA_CACHE_LOCATOR_CLASSES=recsys.kernel_cache.ByContent
 """
 
 from __future__ import annotations
@@ -21,10 +23,12 @@ from numba.core.dispatcher import Dispatcher
 
 
 class ByContent(UserProvidedCacheLocator):
-    """Locates compiled functions in a folder named after their source files and the files of their callees.
+    """Locates compiled functions in a folder named after their source files and the files of their
+    callees.
 
-    Numba itself compares only the function's own source file with the one it compiled. A kernel that calls kernels of
-    another module would keep the old code of its callees when that module changes.
+    Numba itself compares only the function's own source file with the one it compiled. A kernel
+    that calls kernels of another module would keep the old code of its callees when that module
+    changes.
     """
 
     def __init__(self, function: Callable[..., Any], source: str) -> None:
@@ -36,7 +40,9 @@ class ByContent(UserProvidedCacheLocator):
 
 
 def _sources(function: Callable[..., Any]) -> set[Path]:
-    """Return the source file of a function and those of the compiled functions its module imports, at any depth."""
+    """Return the source file of a function and those of the compiled functions its module imports,
+    at any depth.
+    """
     sources: set[Path] = set()
     functions = [function]
     while functions:

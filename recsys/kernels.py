@@ -8,7 +8,7 @@ depend on it.
 import numpy as np
 from numba import njit, prange
 
-# --- Selection -------------------------------------------------------------------------------------------
+# --- Selection ------------------------------------------------------------------------------------
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -42,7 +42,8 @@ def select_top_k_of_row(row: np.ndarray, skip: np.ndarray, items: np.ndarray, sc
     k = len(items)
     size = 0
     start = 0
-    # The scan runs over the gaps between skipped items, which needs neither a test per item nor a copy of the row.
+    # The scan runs over the gaps between skipped items, which needs neither a test per item nor a
+    # copy of the row.
     for gap in range(len(skip) + 1):
         stop = skip[gap] if gap < len(skip) else len(row)
         if size == k:
@@ -101,7 +102,7 @@ def select_top_k(scores: np.ndarray, indptr: np.ndarray, indices: np.ndarray, k:
     return best_items, best_scores
 
 
-# --- Judging ---------------------------------------------------------------------------------------------
+# --- Judging --------------------------------------------------------------------------------------
 
 
 NOWHERE = np.int32(2**30)
@@ -191,7 +192,7 @@ def sort_groups(order: np.ndarray, offsets: np.ndarray, key: np.ndarray) -> None
         stop = offsets[g + 1]
         for position in range(start + 1, stop):
             if key[order[position]] < key[order[position - 1]]:
-                # Most tables are sorted already, so a group is sorted only from its first inversion on.
+                # Most tables are sorted already, so sorting starts at the first inversion.
                 rows = order[start:stop].copy()
                 order[start:stop] = rows[np.argsort(key[rows], kind="mergesort")]
                 break
@@ -348,7 +349,7 @@ def expected_reciprocal_rank(first_place: np.ndarray, spread: np.ndarray, releva
     return means
 
 
-# --- Random scores -----------------------------------------------------------------------------------------
+# --- Random scores --------------------------------------------------------------------------------
 
 
 @njit(cache=True, nogil=True, parallel=True)

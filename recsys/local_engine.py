@@ -1,4 +1,6 @@
-"""The local engine: everything in this process, with pandas, NumPy and compiled kernels; no Java, no Spark."""
+"""The local engine: everything in this process, with pandas, NumPy and compiled kernels; no Java,
+no Spark.
+"""
 
 from __future__ import annotations
 
@@ -38,8 +40,8 @@ from recsys.types import Evaluation, Features, Histories, IdMap, Interactions, S
 class Audience:
     """Users who get lists.
 
-    ``users``: an id map, in which ``rows`` are these users. ``histories``: one row per entry of ``rows``. ``rules``:
-    compiled for ``users``; None where the run has none.
+    ``users``: an id map, in which ``rows`` are these users. ``histories``: one row per entry of
+    ``rows``. ``rules``: compiled for ``users``; None where the run has none.
     """
 
     users: IdMap
@@ -111,7 +113,9 @@ class LocalEngine(Engine):
             self.losses[name] = trained.losses_.tolist()
 
     def recommend(self, name: str) -> None:
-        """Make the lists of the tested users, and of all others where the config wants them, and write both."""
+        """Make the lists of the tested users, and of all others where the config wants them, and
+        write both.
+        """
         self.lists = self._lists_of(self.tested, name)
         tables = [topk_table(self.lists, self.tested.users, self.truth.candidates)]
         if self.untested is not None and name not in BASELINES:
@@ -139,7 +143,11 @@ class LocalEngine(Engine):
         per_user = [evaluation.per_user.assign(model=evaluation.name) for evaluation in self.evaluations]
         self.folder.write_table(run_files.PER_USER, pd.concat(per_user, ignore_index=True))
         metrics = summarise(
-            self.evaluations, config.judge, seed=config.seed, users=self.tables.users, catalogue=self.catalogue
+            self.evaluations,
+            config.judge,
+            seed=config.seed,
+            users=self.tables.users,
+            catalogue=self.catalogue,
         )
         self.folder.write_json(run_files.METRICS, metrics)
         if self.cold_start_values:
@@ -167,10 +175,15 @@ class LocalEngine(Engine):
         )
 
     def _find_audiences(self) -> None:
-        """Set the audiences: the tested users, and, where the config wants lists for everyone, all others."""
+        """Set the audiences: the tested users, and, where the config wants lists for everyone, all
+        others.
+        """
         tested_users = self.split.test.users
         self.tested = Audience(
-            tested_users, np.arange(len(tested_users)), self.truth.histories, self._compile_rules(tested_users)
+            tested_users,
+            np.arange(len(tested_users)),
+            self.truth.histories,
+            self._compile_rules(tested_users),
         )
         self.untested = None
         if self.config.recommend.everyone:
@@ -188,7 +201,9 @@ class LocalEngine(Engine):
         return compile_rules(self.rules, users, self.split.train.items, self.tables.items)
 
     def _fit_segments(self) -> Segments | None:
-        """Return the segments of train, written to the folder; None where the run does not fall back on them."""
+        """Return the segments of train, written to the folder; None where the run does not fall
+        back on them.
+        """
         settings = self.config.recommend
         if settings.fallback != "segment":
             return None
@@ -223,7 +238,8 @@ class LocalEngine(Engine):
 
 
 def lineup(config: Config, train: Interactions) -> dict[str, Recommender]:
-    """Return name -> unfitted model: the baselines, then the configured models with their fallback behind them.
+    """Return name -> unfitted model: the baselines, then the configured models with their fallback
+    behind them.
 
     A configured model may replace a baseline of its name.
     """

@@ -1,8 +1,10 @@
-"""The contract of a model: what it must do, what it may do, and how it explains a score. Nothing else is asked of one.
+"""The contract of a model: what it must do, what it may do, and how it explains a score. Nothing
+else is asked of one.
 
-A recommender is a function from histories to scores. A model of one's own inherits :class:`Recommender` and
-writes ``fit`` and ``score``; everything else has a default. What a class claims by its capabilities
-(``EXPLAINS``, ``NEEDS_FEATURES`` …) is what callers ask, and what the contract tests hold it to.
+A recommender is a function from histories to scores. A model of one's own inherits
+:class:`Recommender` and writes ``fit`` and ``score``; everything else has a default. What a class
+claims by its capabilities (``EXPLAINS``, ``NEEDS_FEATURES`` …) is what callers ask, and what the
+contract tests hold it to.
 """
 
 from __future__ import annotations
@@ -22,10 +24,11 @@ from recsys.types import Features, Histories, Interactions
 class Explanation:
     """What a score is made of. Each kind of part sums to the score, together with ``constant``.
 
-    ``score``: the score that is explained, NaN = no opinion. ``history``: float64[entries of the history], what each
-    entry adds; None where the model does not work that way. ``features``: feature -> what it adds. ``members``: part
-    of a blend -> what it adds. ``constant``: what the item has for everyone. ``note``: one sentence that is true
-    besides, or instead where there are no parts.
+    ``score``: the score that is explained, NaN = no opinion. ``history``: float64[entries of the
+    history], what each entry adds; None where the model does not work that way. ``features``:
+    feature -> what it adds. ``members``: part of a blend -> what it adds. ``constant``: what the
+    item has for everyone. ``note``: one sentence that is true besides, or instead where there are
+    no parts.
     """
 
     score: float
@@ -43,7 +46,9 @@ class Recommender(ABC):
     """
 
     STATE: ClassVar[tuple[str, ...]] = ()
-    """The attributes that ``fit`` learns: arrays, dense or sparse, which saving writes and loading sets."""
+    """The attributes that ``fit`` learns: arrays, dense or sparse, which saving writes and loading
+    sets.
+    """
 
     SPACE: ClassVar[dict[str, tuple]] = {}
     """Parameter -> (low, high), or the values, that a search tries by default."""
@@ -58,10 +63,14 @@ class Recommender(ABC):
     """Items that nobody liked in training get scores, from their features or otherwise."""
 
     EXPLAINS: ClassVar[tuple[str, ...]] = ()
-    """The kinds of part that :meth:`explain` gives: "history", "features", "members". Empty: a note alone."""
+    """The kinds of part that :meth:`explain` gives: "history", "features", "members". Empty: a note
+    alone.
+    """
 
     SOURCE: ClassVar[str] = ""
-    """The name of the model in the column ``source`` of lists; empty: the name of the class, in small letters."""
+    """The name of the model in the column ``source`` of lists; empty: the name of the class, in
+    small letters.
+    """
 
     members: Mapping[str, Recommender] = MappingProxyType({})
     """The models that this one is made of, by name; empty for most."""
@@ -82,8 +91,8 @@ class Recommender(ABC):
     def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
         """Return float32[m, items], NaN = no opinion; the array may be read-only.
 
-        ``users``: int[m], a number that identifies each user, for models that need an identity (seeds per user, stored
-        factors); None means ``0 … m-1``.
+        ``users``: int[m], a number that identifies each user, for models that need an identity
+        (seeds per user, stored factors); None means ``0 … m-1``.
         """
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
@@ -91,13 +100,16 @@ class Recommender(ABC):
         return np.isfinite(self.score(histories, users)).any(axis=1)
 
     def source(self, histories: Histories, items: np.ndarray, users: np.ndarray | None = None) -> np.ndarray:
-        """Return int8[m, k]: for each listed item (-1 = padding, any answer), the position of its source."""
+        """Return int8[m, k]: for each listed item (-1 = padding, any answer), the position of its
+        source.
+        """
         return np.zeros(items.shape, dtype=np.int8)
 
     def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
         """Return what the score of ``item`` (a row) is made of for one history (1, items)."""
         return Explanation(
-            self._score_of(history, item, user), note="This model does not say what its score is made of."
+            self._score_of(history, item, user),
+            note="This model does not say what its score is made of.",
         )
 
     def _score_of(self, history: Histories, item: int, user: int = 0) -> float:

@@ -1,4 +1,5 @@
-"""Which folders recsys may replace or remove: those that it wrote itself and that hold nothing else.
+"""Which folders recsys may replace or remove: those that it wrote itself and that hold nothing
+else.
 
 A run folder and a bundle are replaced as a whole, so everything in the old folder is lost. A folder
 is replaceable only if all of these are true:
@@ -55,14 +56,16 @@ def _any_of(*names: str) -> str:
 
 
 def _any_model(name_of: Callable[[str], str]) -> str:
-    """Return the pattern of the names that a function of :mod:`recsys.run_files` gives for any model."""
+    """Return the pattern of the names that a function of :mod:`recsys.run_files` gives for any
+    model.
+    """
     return re.escape(name_of("MODEL")).replace("MODEL", "[^/]+")
 
 
 _SEGMENT_FILES = _any_of(run_files.SEGMENTS, run_files.SEGMENT_SCORES, run_files.SEGMENT_USERS)
 
-# The names in a run folder, of both engines and of `recsys report`. `recsys tune` writes a folder of
-# its own: its study is not part of a run, so a folder that holds one is not replaced.
+# The names in a run folder, of both engines and of `recsys report`. `recsys tune` writes a folder
+# of its own: its study is not part of a run, so a folder that holds one is not replaced.
 _RUN_FILES = (
     _any_of(SUCCESS, MANIFEST, run_files.CONFIG, run_files.REFUSED_ROWS),
     _any_of(run_files.REPORT_MARKDOWN, run_files.REPORT_HTML),
@@ -148,7 +151,7 @@ def kind_of(folder: Path) -> Kind | None:
         if keys >= MANIFEST_KEYS and manifest[KIND] in ("run", "bundle"):
             return manifest[KIND]
         return None
-    # Version 0.1.0 copied the manifest of the run into a bundle, and only bundles have a bundle.json.
+    # Version 0.1.0 copied the manifest of the run into a bundle. Only bundles have a card.
     if keys == MANIFEST_KEYS:
         if (folder / run_files.BUNDLE_CARD).is_file():
             return "bundle"
@@ -164,7 +167,7 @@ def foreign_files(folder: Path, kind: Literal["run", "bundle", "unfinished"]) ->
     foreign = []
     for parent, folders, files in os.walk(folder):
         relative = Path(parent).relative_to(folder)
-        # A link to a folder is a name like that of a file: the files behind it are not in this folder.
+        # A link to a folder counts as a file: the files that it leads to are not in this folder.
         links = [name for name in folders if Path(parent, name).is_symlink()]
         for name in (*files, *links):
             temporary = _TEMPORARY.fullmatch(name)

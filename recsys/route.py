@@ -1,8 +1,8 @@
 """Which engine and which models suit a log: decided from its size, with the reasons in sentences.
 
-The local engine is the faster one wherever the log fits into memory, because it moves nothing between processes
-(``MEASURED``). It is chosen while its peak memory, estimated from the size of the log, stays below the free memory.
-For larger logs the choice is Spark, which spills to disk.
+The local engine is the faster one wherever the log fits into memory, because it moves nothing
+between processes (``MEASURED``). It is chosen while its peak memory, estimated from the size of the
+log, stays below the free memory. For larger logs the choice is Spark, which spills to disk.
 """
 
 from __future__ import annotations
@@ -24,19 +24,25 @@ SAMPLE = 20_000_000
 """Rows that are looked at; of a longer log the rest is extrapolated by its bytes."""
 
 MEASURED = ((30_000, 4.9, 51.6), (300_000, 2.5, 62.7))
-"""(events, seconds on the local path, seconds on Spark) of a machine with two cores: bench/route.py."""
+"""(events, seconds on the local path, seconds on Spark) of a machine with two cores:
+bench/route.py.
+"""
 
 BASE_MB = 600.0
 EVENT_BYTES = 300.0
 USER_BYTES = 1500.0
 ITEM_BYTES = 600.0
-"""Peak memory of the local path: this much anyway, and for each event, user and item. Fitted by bench/route.py."""
+"""Peak memory of the local path: this much anyway, and for each event, user and item. Fitted by
+bench/route.py.
+"""
 
 HEADROOM = 0.8
 """Share of the memory that an estimate may fill."""
 
 SPARK_MB = 6_000
-"""What Spark on one machine needs with its default settings, whatever the log: driver heap, Python and its workers."""
+"""What Spark on one machine needs with its default settings, whatever the log: driver heap, Python
+and its workers.
+"""
 
 DEFAULT_MB = 4_096
 """Taken for the memory there is where the system does not tell."""
@@ -50,7 +56,9 @@ DENSE_ITEMS = 12_000
 
 @dataclass(frozen=True)
 class LogStatistics:
-    """What a path is chosen from. ``attributes``: columns of the items table. ``sampled``: partly extrapolated."""
+    """What a path is chosen from. ``attributes``: columns of the items table. ``sampled``: partly
+    extrapolated.
+    """
 
     events: int
     users: int
@@ -62,7 +70,9 @@ class LogStatistics:
 
 @dataclass(frozen=True)
 class Route:
-    """``engine``, ``models`` in the order to try them, the ``reasons`` in sentences, and the numbers used."""
+    """``engine``, ``models`` in the order to try them, the ``reasons`` in sentences, and the
+    numbers used.
+    """
 
     engine: str
     models: tuple[str, ...]
@@ -79,8 +89,9 @@ class Route:
 def measure_log(config: Config, sample: int = SAMPLE) -> LogStatistics:
     """Count events, users and items in one pass over the log, or over its first ``sample`` rows.
 
-    Of a longer log, events are extrapolated by bytes (Parquet says how many rows it has) and users and items in
-    proportion: at most so many, for a log repeats its ids, and too many is the safe side.
+    Of a longer log, events are extrapolated by bytes (Parquet says how many rows it has) and users
+    and items in proportion: at most so many, for a log repeats its ids, and too many is the safe
+    side.
 
     Raises:
         InputError: a log that cannot be read, or without events.
@@ -111,7 +122,9 @@ def measure_log(config: Config, sample: int = SAMPLE) -> LogStatistics:
 
 
 def choose_route(log: LogStatistics, memory_mb: int | None = None) -> Route:
-    """Choose a path and models for a log of this size; ``memory_mb``: default, what this process may use."""
+    """Choose a path and models for a log of this size; ``memory_mb``: default, what this process
+    may use.
+    """
     memory = memory_mb
     if memory is None:
         memory = available_mb()
@@ -145,7 +158,9 @@ def choose_route(log: LogStatistics, memory_mb: int | None = None) -> Route:
 
 
 def _choose_models(log: LogStatistics, fits_locally: bool) -> tuple[tuple[str, ...], str]:
-    """Return the models to try, the most promising first, and the reason. Every run also has the baselines."""
+    """Return the models to try, the most promising first, and the reason. Every run also has the
+    baselines.
+    """
     if not fits_locally:
         reason = "Models: als, which Spark trains; users without a history get the items of its fallback."
         return ("als",), reason
@@ -174,12 +189,17 @@ def estimate_local_mb(log: LogStatistics) -> int:
 
 
 def available_mb() -> int:
-    """Return the MiB that this process may use: what is free, or what its control group still allows, if less."""
+    """Return the MiB that this process may use: what is free, or what its control group still
+    allows, if less.
+    """
     free = [int(line.split()[1]) // 1024 for line in _read_lines("/proc/meminfo") if line.startswith("MemAvailable")]
     limits = [
         (int(limit) - int(used)) // 2**20
         for limit, used in (
-            ("".join(_read_lines(f"/sys/fs/cgroup/{high}")), "".join(_read_lines(f"/sys/fs/cgroup/{now}")))
+            (
+                "".join(_read_lines(f"/sys/fs/cgroup/{high}")),
+                "".join(_read_lines(f"/sys/fs/cgroup/{now}")),
+            )
             for high, now in (
                 ("memory.max", "memory.current"),
                 ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),

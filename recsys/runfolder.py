@@ -1,7 +1,8 @@
 """The run folder: written aside, swapped in whole, read back only when whole.
 
-A run is built in ``.NAME.PID.part`` beside its target and renamed there when it is complete, with ``_SUCCESS``
-written last. So a run that is cut short leaves the previous one untouched and nothing that looks whole.
+A run is built in ``.NAME.PID.part`` beside its target and renamed there when it is complete, with
+``_SUCCESS`` written last. So a run that is cut short leaves the previous one untouched and nothing
+that looks whole.
 """
 
 from __future__ import annotations
@@ -41,14 +42,17 @@ class RunFolder:
     @classmethod
     @contextmanager
     def writing(cls, target: str | Path, kind: Kind = "run", sources: Iterable[str | Path] = ()) -> Iterator[RunFolder]:
-        """Give a folder to fill; when the block ends well it replaces ``target``, else it is removed.
+        """Give a folder to fill; when the block ends well it replaces ``target``, else it is
+        removed.
 
         Args:
             kind: what the folder will be; it replaces only a folder of this kind.
-            sources: files and folders that it is made from; a target that holds one is not replaced.
+            sources: files and folders that it is made from; a target that holds one is not
+                replaced.
 
         Raises:
-            RunFolderError: ``target`` cannot be written, or may not be replaced (:mod:`recsys.replacing`).
+            RunFolderError: ``target`` cannot be written, or may not be replaced
+                (:mod:`recsys.replacing`).
         """
         target = Path(target)
         sources = list(sources)
@@ -99,7 +103,10 @@ class RunFolder:
 
     def write_json(self, name: str, value: Any) -> None:
         """Write ``value`` as strict JSON: NaN becomes null, NumPy scalars become numbers."""
-        self.write_text(name, json.dumps(to_plain_json(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        self.write_text(
+            name,
+            json.dumps(to_plain_json(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+        )
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
         """Write ``name`` as Parquet, atomically."""
@@ -117,14 +124,18 @@ class RunFolder:
             raise RunFolderError(f"{self.path / name}: cannot be read: {error}. Run it again.") from error
 
     def read_table(self, name: str) -> pd.DataFrame:
-        """Return the Parquet file or folder ``name``; a missing or damaged one is a RunFolderError."""
+        """Return the Parquet file or folder ``name``; a missing or damaged one is a
+        RunFolderError.
+        """
         try:
             return pd.read_parquet(self.path / name)
         except (OSError, ValueError) as error:
             raise RunFolderError(f"{self.path / name}: cannot be read: {error}. Run it again.") from error
 
     def write_manifest(self, *, seed: int, inputs: list[Path], hops: list[dict[str, Any]], started: datetime) -> None:
-        """Write what one needs to know to run this again: versions, commit, seed, inputs, cost of each hop."""
+        """Write what one needs to know to run this again: versions, commit, seed, inputs, cost of
+        each hop.
+        """
         self.write_json(
             MANIFEST,
             {
@@ -145,7 +156,9 @@ class RunFolder:
 
 
 def to_plain_json(value: Any) -> Any:
-    """Return ``value`` with NumPy scalars and arrays as Python's, and every non-finite float as None."""
+    """Return ``value`` with NumPy scalars and arrays as Python's, and every non-finite float as
+    None.
+    """
     if isinstance(value, dict):
         return {str(key): to_plain_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -198,7 +211,9 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """Return the commit of the source tree that this code runs from, with ``+`` when it has changes."""
+    """Return the commit of the source tree that this code runs from, with ``+`` when it has
+    changes.
+    """
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None

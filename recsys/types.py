@@ -1,4 +1,6 @@
-"""The few frozen types that cross rooms. Arrays are never changed in place once inside one of them."""
+"""The few frozen types that cross rooms. Arrays are never changed in place once inside one of
+them.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,9 @@ SHORTFALL = ("none", "small_catalogue", "all_seen", "filtered", "cold_no_fallbac
 class IdMap:
     """External ids, sorted, against rows ``0 … n-1``.
 
-    Inside, ids are ``int64`` or ``str``; ``dtype`` remembers what the input used (``int32``, say) and
-    :meth:`ids_of` hands that back. Integers sort as numbers, text by code point (Spark's order too).
+    Inside, ids are ``int64`` or ``str``; ``dtype`` remembers what the input used (``int32``, say)
+    and :meth:`ids_of` hands that back. Integers sort as numbers, text by code point (Spark's order
+    too).
 
     >>> films = IdMap.of(np.array([30, 10, 20, 10], dtype=np.int32))
     >>> films.rows([20, 99])
@@ -36,7 +39,8 @@ class IdMap:
 
     @classmethod
     def of(cls, *columns: Any) -> IdMap:
-        """Build the map of every id that occurs in ``columns`` (arrays, Series or lists of ids of one kind).
+        """Build the map of every id that occurs in ``columns`` (arrays, Series or lists of ids of
+        one kind).
 
         Raises:
             InputError: an id is missing, a float, or text and numbers are mixed.
@@ -61,7 +65,8 @@ class IdMap:
     def rows(self, ids: Any) -> np.ndarray:
         """Return ``int64[len(ids)]`` rows, -1 where an id is unknown.
 
-        Text is looked up among integer ids when it is their canonical decimal form ("7", not "007").
+        Text is looked up among integer ids when it is their canonical decimal form ("7", not
+        "007").
 
         Raises:
             InputError: numbers are looked up among text ids.
@@ -81,7 +86,9 @@ class IdMap:
         return self.ids.get_indexer(values).astype(np.int64)
 
     def rows_int32(self, ids: Any) -> np.ndarray:
-        """Return :meth:`rows` as int32; of categories, without anything of eight bytes an id in between."""
+        """Return :meth:`rows` as int32; of categories, without anything of eight bytes an id in
+        between.
+        """
         if not is_category(ids):
             return self.rows(ids).astype(np.int32)
         codes = ids.array.codes
@@ -143,9 +150,10 @@ def _as_int64_or_text(ids: Any) -> np.ndarray:
 class Interactions:
     """``n`` weighted (user, item) entries, sorted by (user, item), at most one an entry.
 
-    ``user``, ``item``: int32[n] rows of ``users`` and ``items``. ``value``: float32[n], finite; preference
-    p = 1 iff value > 0, confidence 1 + α|value|, so that a negative value is a dislike and an explicit zero
-    counts as seen. ``time``: int64[n], seconds since 1970 of the latest event, -1 where unknown.
+    ``user``, ``item``: int32[n] rows of ``users`` and ``items``. ``value``: float32[n], finite;
+    preference p = 1 iff value > 0, confidence 1 + α|value|, so that a negative value is a dislike
+    and an explicit zero counts as seen. ``time``: int64[n], seconds since 1970 of the latest event,
+    -1 where unknown.
     """
 
     users: IdMap
@@ -168,7 +176,9 @@ class Interactions:
         return len(self.user)
 
     def matrix(self) -> csr_array:
-        """Return float32 values as (users, items); indices are sorted and explicit zeros stay stored."""
+        """Return float32 values as (users, items); indices are sorted and explicit zeros stay
+        stored.
+        """
         shape = (len(self.users), len(self.items))
         indptr = np.zeros(shape[0] + 1, dtype=np.int64)
         np.cumsum(np.bincount(self.user, minlength=shape[0]), out=indptr[1:])
@@ -179,7 +189,9 @@ class Interactions:
         return csr_array((self.value, self.item.astype(index, copy=False), indptr.astype(index)), shape=shape)
 
     def histories(self) -> Histories:
-        """Return each user's history: the values of :meth:`matrix` with the times of the same entries."""
+        """Return each user's history: the values of :meth:`matrix` with the times of the same
+        entries.
+        """
         times = None
         if (self.time >= 0).any():
             times = self.time
@@ -190,9 +202,10 @@ class Interactions:
 class Histories:
     """What is known of ``m`` users when a model scores items for them: one row per user.
 
-    ``values``: csr (m, items) of float32 with sorted indices. Every stored entry was seen; a value > 0 is a like.
-    ``times``: int64[nnz], seconds since 1970 of the entries of ``values``, in the same order, -1 where unknown; None
-    where no event has a time. Of a pair with several events it is the time of the latest.
+    ``values``: csr (m, items) of float32 with sorted indices. Every stored entry was seen; a value
+    > 0 is a like. ``times``: int64[nnz], seconds since 1970 of the entries of ``values``, in the
+    same order, -1 where unknown; None where no event has a time. Of a pair with several events it
+    is the time of the latest.
 
     A model that ignores order reads ``values`` and pays nothing for the times.
 
@@ -241,7 +254,9 @@ class Histories:
         return np.repeat(np.arange(len(self)), self.lengths)
 
     def __getitem__(self, rows: slice | np.ndarray) -> Histories:
-        """Return some rows, by a slice or by row numbers ≥ 0; see :meth:`select` for unknown users."""
+        """Return some rows, by a slice or by row numbers ≥ 0; see :meth:`select` for unknown
+        users.
+        """
         if self.times is None:
             return Histories(self.values[rows])
         if isinstance(rows, slice):
@@ -253,7 +268,9 @@ class Histories:
         return self.select(rows)
 
     def select(self, rows: np.ndarray) -> Histories:
-        """Return the histories of ``rows``; row -1, an unknown user, has an empty one. Stored zeros are kept."""
+        """Return the histories of ``rows``; row -1, an unknown user, has an empty one. Stored zeros
+        are kept.
+        """
         selected = select_rows(self.values, rows)
         if self.times is None:
             return Histories(selected)
@@ -272,7 +289,8 @@ class Histories:
     def positions(self) -> np.ndarray:
         """Return int64[nnz]: the position of each entry in its user's history, 0 for the oldest.
 
-        Entries of one time are in the order of their item rows, and so are all entries where there are no times.
+        Entries of one time are in the order of their item rows, and so are all entries where there
+        are no times.
         """
         row = self.row_of_entry
         position = np.arange(self.values.nnz) - self.values.indptr[row]
@@ -288,7 +306,9 @@ class Histories:
         return self.where(self.positions() < count)
 
     def ages(self) -> np.ndarray:
-        """Return float64[nnz]: days from each entry to the latest entry of its row; 0 where a time is unknown."""
+        """Return float64[nnz]: days from each entry to the latest entry of its row; 0 where a time
+        is unknown.
+        """
         if self.times is None:
             return np.zeros(self.values.nnz)
         latest = np.full(len(self), -1, dtype=np.int64)
@@ -301,8 +321,8 @@ class Histories:
 class Features:
     """``matrix``: csr_array (rows, features) of raw counts or values; ``names``: one a column.
 
-    Rows are those of an item (or user) IdMap. Weighting such as tf-idf belongs to the model. Two are equal if they are
-    one and the same.
+    Rows are those of an item (or user) IdMap. Weighting such as tf-idf belongs to the model. Two
+    are equal if they are one and the same.
     """
 
     matrix: csr_array
@@ -313,10 +333,11 @@ class Features:
 class Split:
     """What a model may learn from, what is known when it predicts, and what it is judged on.
 
-    ``train`` and ``history`` share one item map, the *candidates*: items of train and of the items table.
-    ``history`` equals ``train`` except for held-out users. ``test`` has maps of its own, because it may hold
-    items that nobody could have recommended; they stay in the denominator of every metric.
-    ``rule`` names the split, ``about`` counts it (see ``recsys.data.splitting.split``).
+    ``train`` and ``history`` share one item map, the *candidates*: items of train and of the items
+    table. ``history`` equals ``train`` except for held-out users. ``test`` has maps of its own,
+    because it may hold items that nobody could have recommended; they stay in the denominator of
+    every metric. ``rule`` names the split, ``about`` counts it (see
+    ``recsys.data.splitting.split``).
     """
 
     train: Interactions
@@ -326,7 +347,9 @@ class Split:
     about: dict[str, Any] = field(default_factory=dict)
 
     def histories(self) -> Histories:
-        """Return the histories of the tested users: row i is what is known of ``test.users`` row i, often nothing."""
+        """Return the histories of the tested users: row i is what is known of ``test.users`` row i,
+        often nothing.
+        """
         return self.history.histories().select(self.history.users.rows(self.test.users.ids))
 
 
@@ -345,9 +368,10 @@ def select_rows(matrix: csr_array, rows: np.ndarray) -> csr_array:
 class TopK:
     """The best ``k`` items of ``m`` users, best first.
 
-    ``users``: int[m] rows of the caller's user map. ``items``: int32[m, k] rows of the item map, -1 padding at
-    the end. ``scores``: float32[m, k], NaN padding. ``source``: int8[m, k], position in ``sources`` of the model
-    that spoke, -1 padding. ``shortfall``: int8[m], position in :data:`SHORTFALL`.
+    ``users``: int[m] rows of the caller's user map. ``items``: int32[m, k] rows of the item map, -1
+    padding at the end. ``scores``: float32[m, k], NaN padding. ``source``: int8[m, k], position in
+    ``sources`` of the model that spoke, -1 padding. ``shortfall``: int8[m], position in
+    :data:`SHORTFALL`.
     """
 
     users: np.ndarray
@@ -365,10 +389,11 @@ class TopK:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """``per_user``: DataFrame with ``user_id``, counts, and one float64 column a metric (NaN = undefined).
+    """``per_user``: DataFrame with ``user_id``, counts, and one float64 column a metric (NaN =
+    undefined).
 
-    ``about``: ``definitions`` (metric -> one line) and ``counts`` (users evaluated, undefined, short, without a
-    list …).
+    ``about``: ``definitions`` (metric -> one line) and ``counts`` (users evaluated, undefined,
+    short, without a list …).
     """
 
     name: str

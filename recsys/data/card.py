@@ -30,7 +30,7 @@ def data_card(tables: Tables) -> dict[str, Any]:
     events = tables.log
     user, item = (events[column].cat.codes.to_numpy() for column in (USER, ITEM))
     value = events[VALUE].to_numpy()
-    # A missing column is replaced by one that is compared anyway, so it never makes two rows differ.
+    # A column that is compared anyway replaces a missing one, so that no two rows differ in it.
     time = value
     if TIME in events:
         time = events[TIME].to_numpy()
@@ -129,7 +129,7 @@ def describe_gaps(days: np.ndarray) -> dict[str, Any]:
     """Count the days between the first and the last that have no event, and find the longest run of
     them.
 
-    >>> gaps(np.array([0.0, 1.0, 5.0, 7.0]))
+    >>> describe_gaps(np.array([0.0, 1.0, 5.0, 7.0]))
     {'empty_days': 4, 'longest': 3, 'from': '1970-01-03', 'to': '1970-01-05'}
     """
     empty_between = np.diff(days).astype(np.int64) - 1
@@ -155,7 +155,7 @@ def find_busiest_users(numbers: np.ndarray, users: np.ndarray) -> dict[str, Any]
     absolute deviation where more than half of the users have the same number. Reference: Iglewicz
     and Hoaglin, How to Detect and Handle Outliers, 1993.
 
-    >>> busiest(np.array([8, 10, 12, 5000]), np.array([30, 40, 29, 1]))["users"]
+    >>> find_busiest_users(np.array([8, 10, 12, 5000]), np.array([30, 40, 29, 1]))["users"]
     1
     """
     logs = np.log(numbers)
@@ -177,7 +177,7 @@ def median_of_counts(values: np.ndarray, counts: np.ndarray) -> float:
     """Return the median of ascending ``values`` that occur ``counts`` times each; of two middle
     ones, their mean.
 
-    >>> median(np.array([1, 2, 9]), np.array([2, 1, 1]))
+    >>> median_of_counts(np.array([1, 2, 9]), np.array([2, 1, 1]))
     1.5
     """
     ends = np.cumsum(counts)
@@ -189,7 +189,7 @@ def gini_coefficient(sorted_counts: np.ndarray) -> float:
     """Return the Gini coefficient of ascending non-negative counts, in [0, 1 − 1/n]; NaN when all
     are zero.
 
-    >>> gini(np.array([1, 1, 1, 1])), gini(np.array([0, 0, 0, 4]))
+    >>> gini_coefficient(np.array([1, 1, 1, 1])), gini_coefficient(np.array([0, 0, 0, 4]))
     (0.0, 0.75)
     """
     n = len(sorted_counts)

@@ -44,7 +44,12 @@ def sort_events(
 
 
 def aggregate_pairs(
-    begins: np.ndarray, order: np.ndarray, item: np.ndarray, time: np.ndarray, value: np.ndarray, method: int
+    begins: np.ndarray,
+    order: np.ndarray,
+    item: np.ndarray,
+    time: np.ndarray,
+    value: np.ndarray,
+    method: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return (int32 user, int32 item, float32 value, int64 latest time) of each pair.
 
@@ -55,13 +60,34 @@ def aggregate_pairs(
     _run_parts(_count_pairs, _user_parts(begins), begins, order, item, pair_offsets)
     np.cumsum(pair_offsets, out=pair_offsets)
     n = pair_offsets[-1]
-    columns = np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n, np.float32), np.empty(n, np.int64)
-    _run_parts(_write_pairs, _user_parts(begins), begins, pair_offsets, order, item, time, value, method, *columns)
+    columns = (
+        np.empty(n, np.int32),
+        np.empty(n, np.int32),
+        np.empty(n, np.float32),
+        np.empty(n, np.int64),
+    )
+    _run_parts(
+        _write_pairs,
+        _user_parts(begins),
+        begins,
+        pair_offsets,
+        order,
+        item,
+        time,
+        value,
+        method,
+        *columns,
+    )
     return columns
 
 
 def last_of_session(
-    begins: np.ndarray, order: np.ndarray, item: np.ndarray, time: np.ndarray, kind: np.ndarray, seconds: float
+    begins: np.ndarray,
+    order: np.ndarray,
+    item: np.ndarray,
+    time: np.ndarray,
+    kind: np.ndarray,
+    seconds: float,
 ) -> np.ndarray:
     """Return bool[n]: whether an event is the last of its session.
 
@@ -74,7 +100,9 @@ def last_of_session(
 
 
 def count_distinct(begins: np.ndarray, order: np.ndarray, columns: list[np.ndarray]) -> int:
-    """Count the events that differ from the one before them in the user or in any of the columns."""
+    """Count the events that differ from the one before them in the user or in any of the
+    columns.
+    """
     first = np.zeros(len(order), dtype=np.bool_)
     first[begins[:-1][np.diff(begins) > 0]] = True
     for column in columns:
@@ -150,7 +178,13 @@ def _place_rows(low: int, high: int, user: np.ndarray, begins: np.ndarray, order
 
 @njit(cache=True, nogil=True)
 def _sort_users(
-    low: int, high: int, begins: np.ndarray, order: np.ndarray, item: np.ndarray, time: np.ndarray, value: np.ndarray
+    low: int,
+    high: int,
+    begins: np.ndarray,
+    order: np.ndarray,
+    item: np.ndarray,
+    time: np.ndarray,
+    value: np.ndarray,
 ) -> None:
     for user in range(low, high):
         rows = order[begins[user] : begins[user + 1]]
@@ -271,7 +305,13 @@ def _search_pairs(
 
 @njit(cache=True, nogil=True)
 def _search_keys(
-    low: int, high: int, user: np.ndarray, item: np.ndarray, width: int, keys: np.ndarray, contained: np.ndarray
+    low: int,
+    high: int,
+    user: np.ndarray,
+    item: np.ndarray,
+    width: int,
+    keys: np.ndarray,
+    contained: np.ndarray,
 ) -> None:
     for row in range(low, high):
         if user[row] >= 0 and item[row] >= 0:

@@ -50,7 +50,12 @@ class World:
 
 
 def film_world(
-    users: int = 6000, items: int = 2000, events: int = 400_000, seed: int = 0, *, years: float = 4.0
+    users: int = 6000,
+    items: int = 2000,
+    events: int = 400_000,
+    seed: int = 0,
+    *,
+    years: float = 4.0,
 ) -> World:
     """Make a film world with a long tail, drifting tastes, new films, films without events and late
     users.
@@ -106,7 +111,9 @@ class Recipe:
         self.block = max(1, min(2**26 // items, 2**20 * users // events))  # users a piece: 64 MB of "has seen"
 
     def item_table(self) -> pd.DataFrame:
-        """Return the items table; its attributes are noisy signs of the tastes that a film serves."""
+        """Return the items table; its attributes are noisy signs of the tastes that a film
+        serves.
+        """
         film = np.arange(self.n_items)
         genre = np.array([genre for genre, _ in words.THEMES], dtype=object)
         shown_genre = self._main_or_any_taste("genre", film)
@@ -185,7 +192,12 @@ class Recipe:
         return chance / chance.sum(axis=1, keepdims=True)
 
     def _films(
-        self, user: np.ndarray, row: np.ndarray, slot: np.ndarray, time: np.ndarray, tastes: np.ndarray
+        self,
+        user: np.ndarray,
+        row: np.ndarray,
+        slot: np.ndarray,
+        time: np.ndarray,
+        tastes: np.ndarray,
     ) -> np.ndarray:
         """Return the film of each slot, -1 where none was found: draw again while unreleased or
         seen.
@@ -272,7 +284,9 @@ class Recipe:
         texts = [text.split() for _, text in words.THEMES]
         return [
             words.OVERVIEW.format(
-                *(texts[main][i] for i in a), *(texts[second][i] for i in b), *(words.COMMON[i] for i in c)
+                *(texts[main][i] for i in a),
+                *(texts[second][i] for i in b),
+                *(words.COMMON[i] for i in c),
             )
             for main, second, a, b, c in zip(
                 self.main, self.second, main_words, second_words, common_words, strict=True
@@ -310,7 +324,12 @@ def write_world(world: World, folder: Path | str, format: str = "csv") -> dict[s
 
 
 def generate_world(
-    recipe: Recipe, folder: Path | str, format: str = "csv", *, users_at_a_time: int | None = None, progress: Any = None
+    recipe: Recipe,
+    folder: Path | str,
+    format: str = "csv",
+    *,
+    users_at_a_time: int | None = None,
+    progress: Any = None,
 ) -> dict[str, Path]:
     """Write the world of a recipe as :func:`write_world` does, in memory that does not grow with
     its users.
@@ -333,7 +352,10 @@ def generate_world(
 
 
 def _write_tables(
-    items: pd.DataFrame, pieces: Iterable[tuple[pd.DataFrame, pd.DataFrame]], folder: Path | str, format: str
+    items: pd.DataFrame,
+    pieces: Iterable[tuple[pd.DataFrame, pd.DataFrame]],
+    folder: Path | str,
+    format: str,
 ) -> dict[str, Path]:
     paths = {name: Path(folder) / f"{name}.{format}" for name in ("events", "items", "users")}
     with open_appenders(paths, format) as append:
@@ -376,5 +398,10 @@ def _interactions(user: np.ndarray, item: np.ndarray, value: np.ndarray, shape: 
     """Return entries sorted by (user, item) between ids 0 … n-1, at unknown times."""
     users, items = (IdMap.of(np.arange(n)) for n in shape)
     return Interactions(
-        users, items, user.astype(np.int32), item.astype(np.int32), value.astype(np.float32), np.full(len(user), -1)
+        users,
+        items,
+        user.astype(np.int32),
+        item.astype(np.int32),
+        value.astype(np.float32),
+        np.full(len(user), -1),
     )

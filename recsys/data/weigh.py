@@ -89,14 +89,18 @@ class FilterSettings(BaseModel):
     min_item_events: int = Field(default=0, ge=0, description="remove items with fewer train rows; applied first")
     min_user_events: int = Field(default=0, ge=0, description="remove users with fewer train rows; applied second")
     repeat: bool = Field(
-        default=False, description="repeat both filters until every item and user has its minimum (the k-core)"
+        default=False,
+        description="repeat both filters until every item and user has its minimum (the k-core)",
     )
 
     def steps(self) -> list[tuple[str, str, int]]:
         """Return (name, column, minimum rows per id) of each filter that can remove anything, in
         order.
         """
-        filters = (("min_item_events", ITEM, self.min_item_events), ("min_user_events", USER, self.min_user_events))
+        filters = (
+            ("min_item_events", ITEM, self.min_item_events),
+            ("min_user_events", USER, self.min_user_events),
+        )
         return [step for step in filters if step[2] > 1]
 
 
@@ -151,7 +155,10 @@ def keep_last_of_session(events: pd.DataFrame, weighting: WeightSettings) -> pd.
     kind = np.zeros(len(events), dtype=np.int64)
     if EVENT in events:
         kind = pd.factorize(events[EVENT])[0]
-    return keep_rows(events, pairs.last_of_session(begins, order, item, time, kind, 60 * weighting.session_minutes))
+    return keep_rows(
+        events,
+        pairs.last_of_session(begins, order, item, time, kind, 60 * weighting.session_minutes),
+    )
 
 
 def check_event_types(events: pd.DataFrame, weighting: WeightSettings) -> None:
@@ -183,7 +190,7 @@ def weigh_events(events: pd.DataFrame, weighting: WeightSettings, *, reference: 
         reference: seconds since 1970, at most the cut; None = no decay (test events are never
             decayed).
     """
-    # The copy shares its columns with the input, which is safe because columns are never changed in place.
+    # The copy shares its columns with the input, because columns are never changed in place.
     weighed = events.copy(deep=False)
     if weighting.half_life_days and reference is not None:
         if TIME not in events:
@@ -238,7 +245,7 @@ def aggregate_events(events: pd.DataFrame, method: Aggregate, users: IdMap, item
     else:
         time = np.full(len(events), -1, dtype=np.int32)
     begins, order = pairs.sort_events(user, item, len(users), time, value)
-    # ``order`` contains the users by now, so their column can be freed before the next large arrays.
+    # ``order`` contains the users by now, so their column is freed before the next arrays.
     del user
     user, item, value, time = pairs.aggregate_pairs(begins, order, item, time, value, AGGREGATES.index(method))
     if not np.isfinite(value).all():
@@ -293,7 +300,9 @@ def interactions_from_table(df: pd.DataFrame, users: IdMap | None = None, items:
 
 
 def _rows(df: pd.DataFrame, column: str, ids: IdMap) -> np.ndarray:
-    """Return int32[n], the row of each id of a column; raise InputError if an id is not in the map."""
+    """Return int32[n], the row of each id of a column; raise InputError if an id is not in the
+    map.
+    """
     rows = ids.rows_int32(df[column])
     if len(rows) and rows.min() < 0:
         unknown = df[column].array[rows < 0]

@@ -11,22 +11,38 @@ THEMES = (
     ("comedy", "office intern printer promotion boss lunch elevator meeting memo rival"),
     ("crime", "detective alibi warehouse informant ledger bribe precinct fingerprint heist vault"),
     ("crime", "courtroom verdict lawyer witness perjury judge appeal confession jury cell"),
-    ("documentary", "archive footage glassworks craft village interview factory machine strike museum"),
+    (
+        "documentary",
+        "archive footage glassworks craft village interview factory machine strike museum",
+    ),
     ("documentary", "whale forest beetle migration river drought ranger nest wolf meadow"),
     ("drama", "widow inheritance farmhouse letter silence orchard brother illness farewell debt"),
     ("drama", "teacher classroom immigrant suburb dormitory scholarship exam mentor poem dropout"),
     ("family", "puppy treehouse grandmother circus bicycle kite snowman holiday birthday toy"),
     ("family", "dragon apprentice wizard castle spell goblin prince riddle crown enchanted"),
     ("horror", "cellar whisper fog doll possession attic scream graveyard curse mirror"),
-    ("horror", "parasite laboratory outbreak quarantine swarm mutation bunker infection teeth tunnel"),
+    (
+        "horror",
+        "parasite laboratory outbreak quarantine swarm mutation bunker infection teeth tunnel",
+    ),
     ("music", "band drummer tour rehearsal guitar record stage chorus manager encore"),
     ("music", "ballet dancer audition conductor opera violin premiere theatre rehearsed aria"),
-    ("romance", "summer balcony waltz stranger train-station bookshop confess kiss engaged postcard"),
-    ("science fiction", "orbit android colony starship signal clone airlock planet reactor wormhole"),
-    ("science fiction", "timeline paradox inventor future memory algorithm simulation loop code glitch"),
+    (
+        "romance",
+        "summer balcony waltz stranger train-station bookshop confess kiss engaged postcard",
+    ),
+    (
+        "science fiction",
+        "orbit android colony starship signal clone airlock planet reactor wormhole",
+    ),
+    (
+        "science fiction",
+        "timeline paradox inventor future memory algorithm simulation loop code glitch",
+    ),
     ("war", "trench lieutenant bridge telegram retreat medic siege partisan radio border"),
 )
-"""(genre, ten words) of each taste. Genres repeat, so a genre is less informative than the words."""
+"""(genre, ten words) of each taste. Genres repeat, so a genre is less informative than the words.
+"""
 
 COMMON = "night town family secret friend road morning promise letter past winter city money journey home".split()
 OVERVIEW = (
@@ -60,7 +76,8 @@ def person_names(count: int) -> np.ndarray:
     first, family = np.divmod(mixed, len(_START) * len(_END))
     start, end = np.divmod(family, len(_END))
     return np.array(
-        [f"{_FIRST[f]} {_START[s]}{_END[e]}" for f, s, e in zip(first, start, end, strict=True)], dtype=object
+        [f"{_FIRST[f]} {_START[s]}{_END[e]}" for f, s, e in zip(first, start, end, strict=True)],
+        dtype=object,
     )
 
 

@@ -54,7 +54,8 @@ def _make_appender(files: ExitStack, part: Path, format: str) -> Callable[[pd.Da
         table = pa.Table.from_pandas(frame, preserve_index=False)
         if not writers:
             if format == "csv":
-                # With "needed", Arrow quotes every text, even one without a comma, so it is used only if it must be.
+                # With "needed", Arrow quotes every text, even one without a comma, so it is used
+                # only if it must be.
                 quoting_style = "none"
                 if _needs_quotes(frame):
                     quoting_style = "needed"

@@ -4,11 +4,11 @@ row per id.
 Every column except the id and names that start with ``_`` is a *field*, whose kind is inferred from
 its values:
 
-    number     every value is a number, with more than ten distinct ones    year=1987  year=1994
-    (see :func:`_hats`) list       some value holds a ``|``, or is a list
-    genres=drama  genres=war category   at least half of the values occur more than once
-    country=arvenia text       anything else: its words are counted
-    overview=harbour  title=story
+* *number*: every value is a number, with more than ten distinct ones: ``year=1987``, ``year=1994``
+  (see :func:`_interpolate_knots`);
+* *list*: some value contains a ``|``, or is a list: ``genres=drama``, ``genres=war``;
+* *category*: at least half of the values occur more than once: ``country=arvenia``;
+* *text*: anything else; its words are counted: ``overview=harbour``, ``title=story``.
 
 A feature is named ``field=value``. Missing and empty values give no entry, so an empty field gives
 no feature. A value or word of a single row relates no two rows and is left out.
@@ -77,7 +77,7 @@ def encode_features(table: pd.DataFrame, key: str, ids: IdMap) -> Features:
 def columns_by_field(features: Features) -> dict[str, np.ndarray]:
     """Return field -> int64 columns of its features, in order of first appearance.
 
-    >>> fields(Features(csr_array((1, 3)), ("genres=drama", "year=1994", "genres=war")))
+    >>> columns_by_field(Features(csr_array((1, 3)), ("genres=drama", "year=1994", "genres=war")))
     {'genres': array([0, 2]), 'year': array([1])}
     """
     columns: dict[str, list[int]] = {}
@@ -90,7 +90,7 @@ def split_words(text: str) -> list[str]:
     """Return the words of a text without HTML, case and accents; scripts without spaces give
     character pairs.
 
-    >>> words("<b>Amélie</b> &amp; the CAFÉ: 東京物語, part 2")
+    >>> split_words("<b>Amélie</b> &amp; the CAFÉ: 東京物語, part 2")
     ['amelie', 'the', 'cafe', '東京', '京物', '物語', 'part']
     """
     words: list[str] = []
@@ -108,6 +108,8 @@ def _normalise(text: str) -> str:
     Only accents of Latin, Greek and Cyrillic letters are removed: a Japanese sound mark changes the
     sound.
     """
+    # An escaped tag, ``&lt;b&gt;``, becomes a tag only when its entities are decoded, so tags are
+    # removed before and after.
     text = _TAG.sub(" ", html.unescape(_TAG.sub(" ", text)))
     text = unicodedata.normalize("NFKD", text).casefold()
     return " ".join(unicodedata.normalize("NFC", _ACCENTS.sub("", text)).split())
@@ -130,7 +132,9 @@ def _encode_field(column: pd.Series) -> tuple[csr_array, list[str]]:
 
 
 def _cell_values(value: Any) -> list[str]:
-    """Return the values of a cell as text: none if it is missing or blank, several if it is a list."""
+    """Return the values of a cell as text: none if it is missing or blank, several if it is a
+    list.
+    """
     if isinstance(value, list | tuple | set | np.ndarray):
         return [text for item in value for text in _cell_values(item)]
     if value is None or value is pd.NA or (isinstance(value, float) and not np.isfinite(value)):

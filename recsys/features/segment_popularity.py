@@ -207,15 +207,20 @@ def segments_from_counts(
 
 
 def fit_segments(
-    train: Interactions, table: pd.DataFrame | None, columns: Sequence[str], *, prior: float, memory_mb: int
+    train: Interactions,
+    table: pd.DataFrame | None,
+    columns: Sequence[str],
+    *,
+    prior: float,
+    memory_mb: int,
 ) -> Segments:
     """Return the segments of a local log.
 
     >>> from recsys.data.synthetic import checkerboard
     >>> train = checkerboard(4)
     >>> table = pd.DataFrame({"user_id": [0, 1, 2, 3], "country": ["x", "y", "x", "y"]})
-    >>> found = fit(train, table, ["country"], prior=0, memory_mb=1)
-    >>> found.keys, found.scores.tolist()
+    >>> segments = fit_segments(train, table, ["country"], prior=0, memory_mb=1)
+    >>> segments.keys, segments.scores.tolist()
     ((('x',), ('y',)), [[0.5, 0.0, 0.5, 0.0], [0.0, 0.5, 0.0, 0.5]])
     """
     users = describe_users(table, columns)
@@ -227,11 +232,20 @@ def fit_segments(
     item = train.item[liked]
     likers = np.unique(user)
     popular = np.bincount(item, minlength=len(train.items)) / max(1, len(likers))
+    # Users of no segment have code -1, so the first count is theirs and is left out.
     n = np.bincount(key_of[likers] + 1, minlength=len(keys) + 1)[1:]
     in_segment = key_of[user] >= 0
-    cells = (np.ones(int(in_segment.sum()), dtype=np.int64), (key_of[user][in_segment], item[in_segment]))
+    cells = (
+        np.ones(int(in_segment.sum()), dtype=np.int64),
+        (key_of[user][in_segment], item[in_segment]),
+    )
     return segments_from_counts(
-        users, columns, keys, (n, csr_array(cells, shape=(len(keys), len(train.items)))), popular, prior
+        users,
+        columns,
+        keys,
+        (n, csr_array(cells, shape=(len(keys), len(train.items)))),
+        popular,
+        prior,
     )
 
 

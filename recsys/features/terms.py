@@ -1,4 +1,6 @@
-"""Weighted terms of features, and factors predicted from terms; shared by the models and by Spark."""
+"""Weighted terms of features, and factors predicted from terms; shared by the models and by
+Spark.
+"""
 
 from __future__ import annotations
 
@@ -40,8 +42,8 @@ _REMEMBERED: WeakKeyDictionary[Features, dict[tuple[Any, ...], Any]] = WeakKeyDi
 def compute_once(features: Features, key: tuple[Any, ...], compute: Callable[[], T]) -> T:
     """Return ``compute()``, computed once per ``key`` while ``features`` is alive.
 
-    The arrays of ``features`` never change. Models that are fitted repeatedly on the same features, for
-    example by a search, share results that depend on the features alone.
+    The arrays of ``features`` never change. Models that are fitted repeatedly on the same features,
+    for example by a search, share results that depend on the features alone.
     """
     cache = _REMEMBERED.setdefault(features, {})
     if key not in cache:
@@ -58,7 +60,8 @@ def weigh_terms(features: Features, scheme: Scheme = "tfidf", weights: dict[str,
     Thus a long text does not dominate three genres. If a row has no value of a field, the other
     fields get a larger share.
 
-    References: Manning, Raghavan and Schütze 2008, 6.2 to 6.4 and 11.4.3; the idf is scikit-learn's, smoothed.
+    References: Manning, Raghavan and Schütze 2008, 6.2 to 6.4 and 11.4.3; the idf is
+    scikit-learn's, smoothed.
 
     Raises:
         ConfigError: ``weights`` names a field that the features do not have.

@@ -95,7 +95,11 @@ def _to_chunk(data: pa.Table, source: str, chosen: dict[str, str], rows_before: 
     )
     reasons = np.zeros(len(frame), dtype=np.int8)
     return RawChunk(
-        frame, reasons, source, lambda row: rows_before + int(row) + 1, lambda row: str(frame.iloc[row].to_dict())
+        frame,
+        reasons,
+        source,
+        lambda row: rows_before + int(row) + 1,
+        lambda row: str(frame.iloc[row].to_dict()),
     )
 
 
@@ -226,10 +230,11 @@ def _convert_ids(column: pa.ChunkedArray, name: str, source: str) -> pd.Series:
 
 
 def parse_finite_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return text that consists of finite numbers as float64, correctly rounded; other columns unchanged.
+    """Return text that consists of finite numbers as float64, correctly rounded; other columns
+    unchanged.
 
-    Text that Arrow's parser refuses or reads as infinite is left to ``validate.parse_numbers``, which
-    is slower and finds the reason.
+    Text that Arrow's parser refuses or reads as infinite is left to ``validate.parse_numbers``,
+    which is slower and finds the reason.
     """
     if not _is_text(column.type):
         return column

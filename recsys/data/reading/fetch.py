@@ -110,7 +110,7 @@ def _download(url: str, path: Path, progress: Progress) -> None:
             error: Exception | None = None
         except urllib.error.HTTPError as problem:
             problem.close()
-            # The server has nothing after our last byte. The checksum decides whether the file is right.
+            # The server has nothing after our last byte. The checksum decides if the file is right.
             if problem.code == 416 and size_before:
                 return
             if problem.code < 500:

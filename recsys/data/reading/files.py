@@ -72,7 +72,12 @@ class Source:
 
 
 def read_chunks(
-    source: Source, file_format: str, mapping: dict[str, str], reading: ReadSettings, *, all_columns: bool = False
+    source: Source,
+    file_format: str,
+    mapping: dict[str, str],
+    reading: ReadSettings,
+    *,
+    all_columns: bool = False,
 ) -> Iterator[RawChunk]:
     """Read the columns of ``mapping`` that exist, under their canonical names, one chunk of the
     file at a time.
@@ -120,7 +125,8 @@ def _first_row(source: Source, delimiter: str, reading: ReadSettings) -> list[st
     """Return the fields of the first row that is not blank, or None."""
     try:
         return next(
-            (fields for fields in csv.reader(_text_lines(source, reading), delimiter=delimiter) if fields), None
+            (fields for fields in csv.reader(_text_lines(source, reading), delimiter=delimiter) if fields),
+            None,
         )
     except csv.Error as error:
         raise InputError(f"{source}, line 1: {error}. Check the quotes and [data] delimiter.") from error
@@ -206,7 +212,9 @@ def _text_column(block: RowBlock, column: int) -> pd.Series:
 
 
 def _typed_column(block: RowBlock, column: int, name: str, reading: ReadSettings) -> pd.Series:
-    """Return a column as integers (ids that are all canonical), numbers (values and times) or text."""
+    """Return a column as integers (ids that are all canonical), numbers (values and times) or
+    text.
+    """
     if name.endswith("_id"):
         integers = block.integer_column(column)
         if integers is None:
@@ -258,7 +266,7 @@ def _read_json_lines(
                 record = json.loads(line)
             except (ValueError, RecursionError):
                 record = None
-            # A line of valid JSON that is a list or a number is refused like a line that is not JSON.
+            # A list or a number is valid JSON, but it is refused like any other text.
             if not isinstance(record, dict):
                 record = None
             records.append(record)
@@ -269,7 +277,10 @@ def _read_json_lines(
     if all_columns:
         chosen |= {name: name for name in names if name not in mapping.values()}
     columns = {
-        column: pd.Series([_json_text(record.get(source_name)) if record else None for record in records], dtype=object)
+        column: pd.Series(
+            [_json_text(record.get(source_name)) if record else None for record in records],
+            dtype=object,
+        )
         for column, source_name in chosen.items()
     }
     is_object = np.array([record is not None for record in records])

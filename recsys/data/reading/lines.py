@@ -273,7 +273,13 @@ def _scan_field(data: np.ndarray, byte: int, final: bool, delimiter: int) -> tup
         byte += 1
     if byte == size and not final:
         return begin, byte, -1, escaped, line_ends
-    return begin, end if quoted else byte, byte, escaped or (quoted and byte > after_quote), line_ends
+    return (
+        begin,
+        end if quoted else byte,
+        byte,
+        escaped or (quoted and byte > after_quote),
+        line_ends,
+    )
 
 
 @njit(cache=True, nogil=True)
@@ -316,7 +322,12 @@ def _parse_integers(
 
 @njit(cache=True, nogil=True)
 def _parse_numbers(
-    data: np.ndarray, begins: np.ndarray, ends: np.ndarray, escaped: np.ndarray, values: np.ndarray, state: np.ndarray
+    data: np.ndarray,
+    begins: np.ndarray,
+    ends: np.ndarray,
+    escaped: np.ndarray,
+    values: np.ndarray,
+    state: np.ndarray,
 ) -> None:
     """Fill ``values`` where the digits form an integer that is exact in float64, so that one
     division rounds once.

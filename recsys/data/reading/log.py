@@ -112,7 +112,10 @@ class IdNumbers:
         else:
             # pandas' factorize is not used because it ends a text at its first NUL character.
             numbers_by_text: dict[str, int] = {}
-            codes = np.array([numbers_by_text.setdefault(text, len(numbers_by_text)) for text in ids], dtype=np.int32)
+            codes = np.array(
+                [numbers_by_text.setdefault(text, len(numbers_by_text)) for text in ids],
+                dtype=np.int32,
+            )
             distinct = pd.Index(list(numbers_by_text), dtype=object)
         used = np.zeros(len(distinct), dtype=bool)
         used[codes] = True
@@ -128,7 +131,10 @@ class IdNumbers:
                 return self._integers(numbers)
             self._texts = {str(number): code for code, number in enumerate(self._found[: self._count])}
         numbers_by_text = self._texts
-        return np.array([numbers_by_text.setdefault(text, len(numbers_by_text)) for text in distinct], dtype=np.int32)
+        return np.array(
+            [numbers_by_text.setdefault(text, len(numbers_by_text)) for text in distinct],
+            dtype=np.int32,
+        )
 
     def _integers(self, ids: np.ndarray) -> np.ndarray:
         if self._texts is not None:
@@ -186,7 +192,12 @@ def _narrow(values: np.ndarray, dtype: Any) -> np.ndarray:
 
 @njit(cache=True, nogil=True)
 def _number_integers(
-    ids: np.ndarray, start: int, table: np.ndarray, distinct: np.ndarray, n_distinct: int, numbers: np.ndarray
+    ids: np.ndarray,
+    start: int,
+    table: np.ndarray,
+    distinct: np.ndarray,
+    n_distinct: int,
+    numbers: np.ndarray,
 ) -> tuple[int, int]:
     """Fill ``numbers`` from row ``start`` until the table is full; return (next row, distinct ids
     so far).

@@ -87,7 +87,15 @@ def _read_or_explain(table: _Tables, members: dict[str, Source], path: Path) -> 
     """
     try:
         return table(members)
-    except (ValueError, KeyError, IndexError, EOFError, OSError, zlib.error, zipfile.BadZipFile) as error:
+    except (
+        ValueError,
+        KeyError,
+        IndexError,
+        EOFError,
+        OSError,
+        zlib.error,
+        zipfile.BadZipFile,
+    ) as error:
         kind = table.__name__.strip("_").replace("_", " ")
         raise InputError(
             f"{path}: its {kind} are damaged, or not those of MovieLens ({error}). Fetch them again, or pass your own"
@@ -173,7 +181,12 @@ _READING: dict[str, tuple[dict[str, Any], _Tables, _Tables]] = {
         {
             "format": "csv",
             "delimiter": ",",
-            "columns": {"user_id": "userId", "item_id": "movieId", "value": "rating", "timestamp": "timestamp"},
+            "columns": {
+                "user_id": "userId",
+                "item_id": "movieId",
+                "value": "rating",
+                "timestamp": "timestamp",
+            },
         },
         _latest_items,
         lambda members: None,

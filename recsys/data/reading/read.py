@@ -35,7 +35,18 @@ from recsys.data.reading.validate import (
     refuse_rows,
 )
 from recsys.errors import InputError
-from recsys.schema import EVENT, EVENTS, ITEM, ITEMS, TIME, USER, USERS, VALUE, TableSchema, unify_ids
+from recsys.schema import (
+    EVENT,
+    EVENTS,
+    ITEM,
+    ITEMS,
+    TIME,
+    USER,
+    USERS,
+    VALUE,
+    TableSchema,
+    unify_ids,
+)
 
 PACKED = 5
 """Approximate ratio of the size of a text log to that of its compressed file."""
@@ -102,7 +113,9 @@ class Tables:
 
     @property
     def events(self) -> pd.DataFrame:
-        """Return a new plain table of the log: ids are integers or text, values and times float64."""
+        """Return a new plain table of the log: ids are integers or text, values and times
+        float64.
+        """
         return widen_log(self.log)
 
     def take_log(self) -> pd.DataFrame:
@@ -209,7 +222,10 @@ def estimate_rows(events: Any, reading: ReadSettings | None = None) -> int:
     packed = 1
     if source.member or source.path.suffix == ".gz":
         packed = PACKED
-    return max(start.count(b"\n"), round(source.path.stat().st_size * packed * start.count(b"\n") / max(len(start), 1)))
+    return max(
+        start.count(b"\n"),
+        round(source.path.stat().st_size * packed * start.count(b"\n") / max(len(start), 1)),
+    )
 
 
 def _locate(events: Any, reading: ReadSettings) -> tuple[Any, ReadSettings, movielens.MovieLensLayout | None]:
@@ -255,7 +271,11 @@ def _collect(source: Any, reading: ReadSettings, sink: Log | list[pd.DataFrame],
 
 
 def _append_chunks(
-    source: Any, reading: ReadSettings, sink: Log | list[pd.DataFrame], unit: TimeUnit | None, all_columns: bool
+    source: Any,
+    reading: ReadSettings,
+    sink: Log | list[pd.DataFrame],
+    unit: TimeUnit | None,
+    all_columns: bool,
 ) -> Refusals:
     name = _source_name(source)
     refusals = Refusals()
@@ -275,7 +295,8 @@ def _append_chunks(
         refusals.add(name, reasons, chunk.line, chunk.text)
         if all_columns:
             accepted = pd.concat(
-                [accepted, chunk.table[[name for name in chunk.table if name not in accepted]]], axis=1
+                [accepted, chunk.table[[name for name in chunk.table if name not in accepted]]],
+                axis=1,
             )
         # A frame without refused rows is passed on as it is, which saves a copy.
         if reasons.any():
@@ -295,7 +316,9 @@ def _read_source(source: Any, name: str, reading: ReadSettings, all_columns: boo
 
 
 def _prefetch(chunks: Iterator[RawChunk]) -> Iterator[RawChunk]:
-    """Yield the chunks, reading the next one in a thread while the caller works on the current one."""
+    """Yield the chunks, reading the next one in a thread while the caller works on the current
+    one.
+    """
     with ThreadPoolExecutor(1) as reader:
         pending = reader.submit(next, chunks, None)
         while (chunk := pending.result()) is not None:

@@ -35,7 +35,8 @@ class ReadSettings(BaseModel):
         ),
     )
     columns: dict[str, str] = Field(
-        {}, description="canonical column -> its name in the files, or its position from 0 in a file without a header"
+        {},
+        description="canonical column -> its name in the files, or its position from 0 in a file without a header",
     )
     delimiter: str | None = Field(
         None,
@@ -56,7 +57,10 @@ class ReadSettings(BaseModel):
         ),
     )
     max_refused_share: float = Field(
-        0.05, ge=0, le=1, description="stop with an error if more than this share of the rows is refused"
+        0.05,
+        ge=0,
+        le=1,
+        description="stop with an error if more than this share of the rows is refused",
     )
 
     @field_validator("format")

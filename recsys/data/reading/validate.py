@@ -49,8 +49,8 @@ def check_events(batch: pd.DataFrame, unit: TimeUnit | None) -> tuple[pd.DataFra
     """Return (events, reasons): the batch with canonical dtypes, and int8[n] positions in REASONS.
 
     Text ids stay text here, because ``schema.unify_ids`` decides over whole tables. ``value`` is
-    float64, 1 if there is no such column; ``timestamp`` is float64 seconds since 1970. The contents of
-    refused rows are undefined.
+    float64, 1 if there is no such column; ``timestamp`` is float64 seconds since 1970. The contents
+    of refused rows are undefined.
     """
     reasons = np.zeros(len(batch), dtype=np.int8)
     columns = {}

@@ -160,7 +160,9 @@ def _repeated_pairs(history: Interactions, test: Interactions) -> np.ndarray:
 
 
 def _shared_rows(history: pd.DataFrame, test: pd.DataFrame, split: Split, repeated: np.ndarray) -> int:
-    """Count the test rows that equal a history row in user, item and (if there is one) timestamp."""
+    """Count the test rows that equal a history row in user, item and (if there is one)
+    timestamp.
+    """
     users = split.history.users
     items = split.history.items
     repeated = np.sort(repeated)

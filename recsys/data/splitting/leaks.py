@@ -33,7 +33,8 @@ LEAKS = {
 """Name of each leak -> what it means."""
 
 STRONG = 0.5
-"""Partial rank correlation from which a column is a leak; release years and the like stay near 0.3."""
+"""Partial rank correlation from which a column is a leak; release years and the like stay near 0.3.
+"""
 
 SURE = 5.0
 """Standard errors by which the correlation must differ from 0, so that few ids cannot cause a
@@ -58,14 +59,24 @@ def find_leaks(train: pd.DataFrame, test: pd.DataFrame) -> list[Finding]:
     Both tables have ``user_id`` and ``item_id`` of one kind, ``value``, optionally ``timestamp``
     (seconds) and ``event``. Any further columns are treated as features.
     """
-    return [*_find_shared_rows(train, test), *_find_future_events(train, test), *_find_leaking_columns(train, test)]
+    return [
+        *_find_shared_rows(train, test),
+        *_find_future_events(train, test),
+        *_find_leaking_columns(train, test),
+    ]
 
 
 def split_overview(train: pd.DataFrame, test: pd.DataFrame) -> dict[str, Any]:
-    """Return facts that are not leaks: sizes, cold users and items, pairs that recur in the test."""
+    """Return facts that are not leaks: sizes, cold users and items, pairs that recur in the
+    test.
+    """
     pair = [USER, ITEM]
     about = {
-        name: {"rows": len(part), "users": int(part[USER].nunique()), "items": int(part[ITEM].nunique())}
+        name: {
+            "rows": len(part),
+            "users": int(part[USER].nunique()),
+            "items": int(part[ITEM].nunique()),
+        }
         for name, part in (("train", train), ("test", test))
     }
     train_pairs = pd.MultiIndex.from_frame(train[pair])
@@ -157,7 +168,11 @@ def _find_leaking_columns(train: pd.DataFrame, test: pd.DataFrame) -> Iterator[F
                 continue
             strength, name = _strongest_correlation(number.groupby(events[key]).mean(), evidence)
             if strength >= STRONG:
-                yield Finding("feature from test rows", 1, _sentence(f"column '{column}'", key, name, strength))
+                yield Finding(
+                    "feature from test rows",
+                    1,
+                    _sentence(f"column '{column}'", key, name, strength),
+                )
         ids = pd.Index(events[key].unique()).sort_values()
         strength, name = _strongest_correlation(pd.Series(np.arange(len(ids), dtype=float), index=ids), evidence)
         if strength >= STRONG:

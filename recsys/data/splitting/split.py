@@ -1,12 +1,28 @@
-"""Split raw events into a :class:`recsys.types.Split` without leaks, with the numbers that show it."""
+"""Split raw events into a :class:`recsys.types.Split` without leaks, with the numbers that show
+it.
+"""
 
 from __future__ import annotations
 
 import pandas as pd
 
 from recsys.data.reading.log import keep_rows
-from recsys.data.splitting.audit import cut_as_iso, describe_overlap, describe_part, rule_parameters, split_warnings
-from recsys.data.splitting.strategies import HISTORY, TEST, TRAIN, AnyRule, HeldOutUsers, assign_sides, to_iso
+from recsys.data.splitting.audit import (
+    cut_as_iso,
+    describe_overlap,
+    describe_part,
+    rule_parameters,
+    split_warnings,
+)
+from recsys.data.splitting.strategies import (
+    HISTORY,
+    TEST,
+    TRAIN,
+    AnyRule,
+    HeldOutUsers,
+    assign_sides,
+    to_iso,
+)
 from recsys.data.weigh import (
     FilterSettings,
     WeightSettings,
@@ -51,14 +67,14 @@ def split(
     )
     repeats = len(events) - len(train_rows) - len(history_only) - len(test_rows)
     has_types = EVENT in events
-    # The raw events are as large as the three parts together, so they are freed before the next steps.
+    # The raw events are as large as the three parts together, so they are freed here.
     del events, side
     train_rows, removed = filter_events(train_rows, filters)
     if weighting.session_minutes is not None:
         removed["session_minutes"] = {"rows": repeats, "ids": 0}
     if not len(train_rows):
         raise InputError(f"the filters removed every train event: {removed}. Use smaller minimum counts.")
-    # Ages count from the latest train event, so that nothing of the test's times reaches the weights.
+    # Ages count from the latest train event, so that no time of the test reaches the weights.
     reference = None
     if TIME in train_rows:
         reference = float(train_rows[TIME].max())

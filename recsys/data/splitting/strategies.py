@@ -119,7 +119,8 @@ class HeldOutUsers(_Rule):
     rule: Literal["users"] = "users"
     share: Share = Field(default=0.2, description="expected share of users held out")
     history: Share = Field(
-        default=0.8, description="share of a held-out user's events that is known at prediction time"
+        default=0.8,
+        description="share of a held-out user's events that is known at prediction time",
     )
     seed: int = Field(default=0, ge=0, description="seed of the hash; another seed gives another split")
 
@@ -149,7 +150,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def to_iso(seconds: float) -> str:
     """Return seconds since 1970 as ISO 8601 in UTC, without a time of day at midnight.
 
-    >>> iso(1451606400.0), iso(1451606400.25)
+    >>> to_iso(1451606400.0), to_iso(1451606400.25)
     ('2016-01-01', '2016-01-01T00:00:00.250000Z')
     """
     text = (EPOCH + timedelta(seconds=float(seconds))).replace(tzinfo=None).isoformat()
@@ -190,7 +191,10 @@ def assign_sides(events: pd.DataFrame, rule: AnyRule) -> np.ndarray:
         InputError: the rule needs timestamps and there are none, or train or test would be empty.
     """
     side = _apply_rule(events, rule)
-    empty = next((name for name, code in (("train", TRAIN), ("test", TEST)) if not (side == code).any()), None)
+    empty = next(
+        (name for name, code in (("train", TRAIN), ("test", TEST)) if not (side == code).any()),
+        None,
+    )
     if empty:
         span = None
         if TIME in events:
