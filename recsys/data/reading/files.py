@@ -266,7 +266,7 @@ def _read_json_lines(
                 record = json.loads(line)
             except (ValueError, RecursionError):
                 record = None
-            # A list or a number is valid JSON, but it is refused like any other text.
+            # A list or a number is valid JSON but not a row, so it is refused like a broken line.
             if not isinstance(record, dict):
                 record = None
             records.append(record)
