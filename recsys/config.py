@@ -184,14 +184,19 @@ class TuneSettings(BaseModel):
     )
 
     def rule_for(self, *, timed: bool) -> Literal["time", "pairs"]:
-        """Return the rule that makes the folds: the one given, else by time if events have timestamps.
+        """Return the rule that makes the folds: the one given, else by time if events have
+        timestamps.
 
         Raises:
             InputError: windows are wanted, and events have no timestamps.
         """
         if self.rule == "time" and not timed:
             raise InputError("[tune] rule = 'time' needs events with timestamps: use 'pairs'.")
-        return self.rule or ("time" if timed else "pairs")
+        if self.rule:
+            return self.rule
+        if timed:
+            return "time"
+        return "pairs"
 
 
 MODEL_NAME_BYTES = 100
@@ -356,7 +361,8 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
 def _describe_problem(problem: Any, source: str) -> str:
     """Return one line that describes one of pydantic's errors."""
     *parents, key = problem["loc"] or ("",)
-    # Pydantic writes "[key]" for a bad key of a mapping. Here it is a model, which the message names.
+    # Pydantic writes "[key]" for a bad key of a mapping. Here it is a model, which the message
+    # names.
     if key == "[key]":
         *parents, key = parents[:-1]
     models = _settings_at(Config, tuple(map(str, parents)))

@@ -168,7 +168,12 @@ def _read_parquet(
 
 
 def _read_delimited(
-    source: Source, mapping: dict[str, str], reading: ReadSettings, all_columns: bool, *, delimiter: str = ","
+    source: Source,
+    mapping: dict[str, str],
+    reading: ReadSettings,
+    all_columns: bool,
+    *,
+    delimiter: str = ",",
 ) -> Iterator[RawChunk]:
     """Read delimited text; ``delimiter`` is used where the settings name none."""
     delimiter = reading.delimiter or delimiter
@@ -309,11 +314,12 @@ def _json_text(value: object) -> str | None:
     return str(value)
 
 
-
 READERS: dict[str, Callable[[Source, dict[str, str], ReadSettings, bool], Iterator[RawChunk]]] = {
     "csv": _read_delimited,
     "tsv": partial(_read_delimited, delimiter="\t"),
     "jsonl": _read_json_lines,
     "parquet": _read_parquet,
 }
-"""Format -> its reader, called with (source, mapping, settings, all_columns) as :func:`read_chunks` says."""
+"""Format -> its reader, called with (source, mapping, settings, all_columns) as :func:`read_chunks`
+says.
+"""

@@ -327,7 +327,8 @@ def _prefetch(chunks: Iterator[RawChunk]) -> Iterator[RawChunk]:
 
 
 def require_columns(columns: Collection[str], reading: ReadSettings, where: str) -> None:
-    """Raise InputError unless the events have the columns they need and those that the settings map.
+    """Raise InputError unless the events have the columns they need and those that the settings
+    map.
 
     Args:
         columns: those of ours that the source has.

@@ -16,7 +16,9 @@ SUFFIXES = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
-"""Suffix of a file name -> its format; ``data.reading.files.READERS`` has a reader for each format."""
+"""Suffix of a file name -> its format; ``data.reading.files.READERS`` has a reader for each
+format.
+"""
 
 FORMATS = ("auto", *dict.fromkeys(SUFFIXES.values()), "movielens")
 """The values of ``[data] format``."""
