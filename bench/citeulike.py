@@ -63,7 +63,7 @@ def complete(pairs):
 def measure(model, split):
     """Return {metric: mean} and the per-user table."""
     lists = recommend(model, split.histories(), 300)
-    judged = evaluate(lists, Truth.of(split, EvaluationSettings(metrics=METRICS)), name="hybrid")
+    judged = evaluate(lists, Truth.from_split(split, EvaluationSettings(metrics=METRICS)), name="hybrid")
     return judged.per_user
 
 

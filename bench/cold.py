@@ -61,7 +61,7 @@ class Rival(Recommender):
 def ndcg(model, parts, candidates=None):
     """Return NDCG@10 of every tested user."""
     lists = recommend(model, parts.histories(), 10, candidates=candidates)
-    return evaluate(lists, Truth.of(parts, JUDGING), name="x").per_user["ndcg@10"].to_numpy()
+    return evaluate(lists, Truth.from_split(parts, JUDGING), name="x").per_user["ndcg@10"].to_numpy()
 
 
 def cold(tables, seed):

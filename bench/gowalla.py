@@ -122,7 +122,9 @@ def together(lists):
 def means(name, lists, parts):
     """Return the mean of each metric."""
     return (
-        evaluate(lists, Truth.of(parts, EvaluationSettings(metrics=METRICS)), name=name).per_user[list(METRICS)].mean()
+        evaluate(lists, Truth.from_split(parts, EvaluationSettings(metrics=METRICS)), name=name)
+        .per_user[list(METRICS)]
+        .mean()
     )
 
 

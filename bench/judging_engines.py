@@ -94,7 +94,7 @@ def main(users: int) -> None:
                 recs, truth, judging, propensity=item_propensities(tables["train"], truth["item_id"])
             ).per_user
             middle = time.perf_counter()
-            truth = Truth.of_pairs(frames["truth"], frames["truth"].limit(0), judging)
+            truth = Truth.from_pairs(frames["truth"], frames["truth"].limit(0), judging)
             there = evaluate.per_user(frames["recs"], truth.with_propensity(frames["train"]), K).toPandas()
             stop = time.perf_counter()
             lines.append(

@@ -173,7 +173,9 @@ def quality(items, parts, every):
     lists = TopK(np.arange(m), full, scores, source, ("peer",), np.zeros(m, dtype=np.int8))
     metric = f"ndcg@{K}"
     found = (
-        evaluate(lists, Truth.of(parts, EvaluationSettings(metrics=(metric,))), name="peer").per_user[metric].to_numpy()
+        evaluate(lists, Truth.from_split(parts, EvaluationSettings(metrics=(metric,))), name="peer")
+        .per_user[metric]
+        .to_numpy()
     )
     return np.where(np.isin(np.arange(m), asked), found, np.nan)
 

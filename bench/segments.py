@@ -34,7 +34,7 @@ def main() -> None:
     world = film_world()
     tables = read_tables(world.events, world.items, world.users)
     parts = split(tables.take_log(), ByTime(), items=tables.items)
-    truth = Truth.of(parts, EvaluationSettings(relevant=4))
+    truth = Truth.from_split(parts, EvaluationSettings(relevant=4))
     new = np.flatnonzero((truth.histories.lengths == 0) & (np.diff(truth.relevant.indptr) > 0))
     model = Cascade({"als": build("als", {}), "popular": build("popular", {})}).fit(parts.train)
 

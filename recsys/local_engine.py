@@ -89,7 +89,7 @@ class LocalEngine(Engine):
         self.item_features = None
         if items is not None:
             self.item_features = encode_features(items, ITEM, train.items)
-        self.truth = Truth.of(self.split, config.judge, exclude_seen=config.recommend.exclude_seen)
+        self.truth = Truth.from_split(self.split, config.judge, exclude_seen=config.recommend.exclude_seen)
         self.catalogue = self._make_catalogue()
         self.segments = self._fit_segments()
         self._find_audiences()

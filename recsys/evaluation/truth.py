@@ -1,4 +1,6 @@
-"""The truth of a run: its tested users, their histories and what they chose, computed once and shared by all models."""
+"""The truth of a run: its tested users, their histories and what they chose,
+computed once and shared by all models.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +17,18 @@ from recsys.types import Histories, IdMap, Split, TopK, select_rows
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """What lists are judged against, for the tested users of one split. Row i of each matrix is user i.
+    """What lists are judged against, for the tested users of one split.
+    Row i of each matrix is user i.
 
     ``users``: the m tested users. ``candidates``: the items that lists can name.
-    ``histories``: of m users over the candidates, what was known of each user when the lists were made.
-    ``relevant``: csr (m, candidates + other test items) of values > 0. Test items that are no candidates come after
-    them: no model could recommend them, and they count in every denominator.
-    ``propensity``: float64[columns of ``relevant``] in (0, 1], the chance that an item's relevance is observed.
-    ``counts``: ``seen_pairs_removed`` (relevant pairs that the history holds, removed because a list that leaves out
-    seen items could not name them) and ``relevant_outside_candidates``.
+    ``histories``: of m users over the candidates, what was known of each user when the lists were
+    made.
+    ``relevant``: csr (m, candidates + other test items) of values > 0. Test items that are no
+    candidates come after them: no model could recommend them, and they count in every denominator.
+    ``propensity``: float64[columns of ``relevant``] in (0, 1], the chance that an item's relevance
+    is observed.
+    ``counts``: ``seen_pairs_removed`` (relevant pairs that the history holds, removed because a
+    list that leaves out seen items could not name them) and ``relevant_outside_candidates``.
     ``exclude_seen``: whether lists leave out what the history holds.
     """
 
@@ -37,11 +42,14 @@ class Truth:
     exclude_seen: bool
 
     @classmethod
-    def of(cls, split: Split, settings: EvaluationSettings | None = None, *, exclude_seen: bool = True) -> Truth:
+    def from_split(
+        cls, split: Split, settings: EvaluationSettings | None = None, *, exclude_seen: bool = True
+    ) -> Truth:
         """Return the truth of the users of ``split.test``.
 
         Args:
-            settings: ``relevant`` says which test pairs are relevant; default: those with a value > 0.
+            settings: ``relevant`` says which test pairs are relevant; default: those with a value >
+                0.
             exclude_seen: relevant pairs that the history holds are removed and counted.
         """
         settings = settings or EvaluationSettings()
@@ -61,13 +69,17 @@ class Truth:
             settings=settings,
             exclude_seen=False,
         )
-        return truth.without_seen() if exclude_seen else truth
+        if exclude_seen:
+            return truth.without_seen()
+        return truth
 
     def __len__(self) -> int:
         return len(self.users)
 
     def without_seen(self) -> Truth:
-        """Return the truth of lists that leave out seen items: relevant pairs in the history are removed, counted."""
+        """Return the truth of lists that leave out seen items:
+        relevant pairs in the history are removed, counted.
+        """
         if self.exclude_seen:
             return self
         width = self.relevant.shape[1]
@@ -76,26 +88,35 @@ class Truth:
         return replace(self.keep_relevant(~seen), counts=counts, exclude_seen=True)
 
     def keep_relevant(self, keep: np.ndarray) -> Truth:
-        """Return the truth with some of its relevant pairs: ``keep`` is bool[entries of ``relevant``]."""
+        """Return the truth with some of its relevant pairs:
+        ``keep`` is bool[entries of ``relevant``].
+        """
         relevant = self.relevant
         indptr = np.concatenate([[0], np.cumsum(keep)])[relevant.indptr]
-        kept = csr_array((relevant.data[keep], relevant.indices[keep], indptr), shape=relevant.shape)
-        return replace(self, relevant=kept)
+        kept_pairs = csr_array((relevant.data[keep], relevant.indices[keep], indptr), shape=relevant.shape)
+        return replace(self, relevant=kept_pairs)
 
     def judge(self, topk: TopK) -> Judged:
-        """Look up where each user's relevant items are in the lists of ``topk.users``, which are rows of ``users``.
+        """Look up where each user's relevant items are in the lists of ``topk.users``,
+        which are rows of ``users``.
 
         Ties are settled as ``settings.ties`` says.
         """
         rows = topk.users
         all_users = len(rows) == len(self) and bool((rows == np.arange(len(self))).all())
-        relevant = self.relevant if all_users else select_rows(self.relevant, rows)
+        if all_users:
+            relevant = self.relevant
+        else:
+            relevant = select_rows(self.relevant, rows)
         return judge(topk, relevant, ties=self.settings.ties, propensity=self.propensity)
 
 
 def relevant_pairs(split: Split, settings: EvaluationSettings) -> csr_array:
-    """Return float64 csr (tested users, candidates + other test items) of the relevant values, seen ones included."""
-    test, candidates = split.test, split.train.items
+    """Return float64 csr (tested users, candidates + other test items) of the relevant values,
+    seen ones included.
+    """
+    test = split.test
+    candidates = split.train.items
     column = candidates.rows(test.items.ids)
     not_candidates = column < 0
     column[not_candidates] = len(candidates) + np.arange(not_candidates.sum())
@@ -106,7 +127,8 @@ def relevant_pairs(split: Split, settings: EvaluationSettings) -> csr_array:
 
 
 def propensity_of_counts(likes: Any) -> Any:
-    """Return (n + 1) / (max n + 1) of an array or Series of counts n: never 0, and 1 for the most popular item.
+    """Return (n + 1) / (max n + 1) of an array or Series of counts n: never 0,
+    and 1 for the most popular item.
 
     Metrics with ``ips`` raise it to a power. Source: Yang et al., RecSys 2018.
     """

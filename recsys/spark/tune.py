@@ -124,7 +124,7 @@ def _judge(
         raise InputError(f"[tune]: a fold has no {part} pairs: use fewer folds, or another share or rule.")
     judging = config.judge.model_copy(update={"metrics": (metric,), "segments": ()})
     exclude_seen = config.recommend.exclude_seen
-    truth = Truth.of_pairs(test, train, judging, exclude_seen=exclude_seen)
+    truth = Truth.from_pairs(test, train, judging, exclude_seen=exclude_seen)
     if judging.debiased:
         truth = truth.with_propensity(train)
     truth = truth.write(work)

@@ -1,4 +1,6 @@
-"""Folds of the train part that stand in for the test part: rolling windows in time, or pairs by hash."""
+"""Folds of the train part that stand in for the test part: rolling windows in time,
+or pairs by hash.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,8 @@ def make_folds(
     metric: str,
     items: pd.DataFrame | None = None,
 ) -> list[Fold]:
-    """Return the folds of a train part, by the rule of ``config.tune``, with the truth for one metric.
+    """Return the folds of a train part, by the rule of ``config.tune``,
+    with the truth for one metric.
 
     Rule ``time``: fold f of F tests the f-th of the last F windows, each with the ``share`` of all
     events, and trains on all earlier events. Events of equal time are on the same side. Rule
@@ -71,9 +74,11 @@ def make_folds(
 
 
 def fold_truth(split: Split, config: Config, metric: str) -> Truth:
-    """Return the truth of the tested users of a split, for one metric and without groups of users."""
+    """Return the truth of the tested users of a split,
+    for one metric and without groups of users.
+    """
     settings = config.judge.model_copy(update={"metrics": (metric,), "segments": ()})
-    return Truth.of(split, settings, exclude_seen=config.recommend.exclude_seen)
+    return Truth.from_split(split, settings, exclude_seen=config.recommend.exclude_seen)
 
 
 def fit_and_judge(model: Recommender, fold: Fold, settings: RecommendSettings) -> pd.Series:

@@ -180,7 +180,7 @@ def judged():
     judging = EvaluationSettings(metrics=("ndcg@5", "recall@5"), segments=("age", "genres"), resamples=100)
     likes = np.bincount(parts.train.item, minlength=40)
     catalogue = Catalogue.from_items(likes, len(parts.train.users), judging, parts.train.items, items)
-    truth, evaluations = Truth.of(parts, judging), []
+    truth, evaluations = Truth.from_split(parts, judging), []
     for name in ("popular", "random"):
         topk = recommend(build(name, {}).fit(parts.train), truth.histories, 5)
         evaluations.append(beyond.extend(evaluate(topk, truth, name=name), topk, truth, catalogue))

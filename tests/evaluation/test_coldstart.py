@@ -31,7 +31,7 @@ def split_of(lengths, timed=True, seed=0):
 
 
 def curve_of(split, **settings):
-    return ColdStart(Truth.of(split, EvaluationSettings(**settings)), 5)
+    return ColdStart(Truth.from_split(split, EvaluationSettings(**settings)), 5)
 
 
 class Told(Recommender):

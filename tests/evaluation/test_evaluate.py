@@ -61,7 +61,7 @@ def test_popularity_canary(small):
     split, train, test = small
     judging = EvaluationSettings(metrics=tuple(CANARY))
     topk = recommend(Popular().fit(split.train), split.histories(), 10)
-    found = evaluate(topk, Truth.of(split, judging), name="popular")
+    found = evaluate(topk, Truth.from_split(split, judging), name="popular")
     assert found.per_user[list(CANARY)].mean().to_dict() == pytest.approx(CANARY, abs=1e-12)
     hand = {"ndcg@10": reference.ndcg, "recall@10": reference.recall, "map@10": reference.average_precision}
     for row, (user, listed, truth) in zip(found.per_user.itertuples(), loops(train, test, 10), strict=True):
@@ -90,7 +90,7 @@ def test_published_numbers_of_the_popularity_baseline(real_data):
     tested = IdMap.of(test["user_id"])
     split = Split(known, known, aggregate_events(test, "max", tested, items), "as published")
     names = ["recall@50", "recall@100", "recall@300"]
-    model, truth = Popular().fit(known), Truth.of(split)
+    model, truth = Popular().fit(known), Truth.from_split(split)
     worst, mean, best = (
         evaluate_scores(model, truth, names, name="popular", ranking=FullRanking(ties=ties)).per_user[names].mean()
         for ties in ("pessimistic", "average", "optimistic")
@@ -105,7 +105,7 @@ def test_all_candidates_ranked_equals_lists_as_long_as_the_catalogue(small):
     split, _, _ = small
     model = Popular().fit(split.train)
     names = ("ndcg@5", "map", "precision@20", "mrr", "recall[ips=0.5]@10")
-    truth = Truth.of(split, EvaluationSettings(metrics=names))
+    truth = Truth.from_split(split, EvaluationSettings(metrics=names))
     lists = evaluate(recommend(model, truth.histories, 40), truth, name="a").per_user
     whole = evaluate_scores(model, truth, names, name="a", ranking=FullRanking(ties="stable")).per_user
     for name in names:
@@ -115,7 +115,7 @@ def test_all_candidates_ranked_equals_lists_as_long_as_the_catalogue(small):
 def test_auc_equals_the_count_of_pairs_in_blocks_of_any_size(small):
     split, train, test = small
     model = Popular().fit(split.train)
-    all_truth, names = Truth.of(split), ["auc", "ndcg@10"]
+    all_truth, names = Truth.from_split(split), ["auc", "ndcg@10"]
     found = evaluate_scores(model, all_truth, names, name="popular")
     for row, (user, _, truth) in zip(found.per_user.itertuples(), loops(train, test, 40), strict=True):
         seen = set(train["item_id"][train["user_id"] == user])
@@ -129,7 +129,7 @@ def test_auc_equals_the_count_of_pairs_in_blocks_of_any_size(small):
 def test_sampled_candidates_change_the_name_and_flatter(small):
     split, _, _ = small
     model = Random(seed=1).fit(split.train)
-    truth = Truth.of(split)
+    truth = Truth.from_split(split)
     whole = evaluate_scores(model, truth, ["ndcg@5"], name="r")
     few = evaluate_scores(model, truth, ["ndcg@5"], name="r", ranking=FullRanking(sampled=3))
     assert few.metrics == ["ndcg@5[sampled=3]"]

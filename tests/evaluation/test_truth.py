@@ -75,13 +75,13 @@ def test_what_is_relevant_and_what_is_counted_by_hand():
     train = interactions([(0, 0, 1.0), (0, 3, 1.0), (1, 1, -1.0), (1, 2, 1.0), (1, 3, 1.0)], IdMap.of(np.arange(4)))
     test = interactions([(0, 0, 5.0), (0, 1, 4.0), (0, 9, 4.0), (1, 0, 1.0), (1, 2, -2.0)])
     split = Split(train, train, test, "by hand")
-    truth = Truth.of(split, EvaluationSettings(relevant=2))
+    truth = Truth.from_split(split, EvaluationSettings(relevant=2))
     assert truth.relevant.toarray().tolist() == [[0, 4, 0, 0, 4], [0, 0, 0, 0, 0]]
     assert truth.histories.values.toarray().tolist() == [[1, 0, 0, 1], [0, -1, 1, 1]]
     assert truth.counts == {"seen_pairs_removed": 1, "relevant_outside_candidates": 1}
     # Likes in train: 1, 0, 1, 2, and 0 for the item that is no candidate.
     np.testing.assert_array_equal(truth.propensity, [2 / 3, 1 / 3, 2 / 3, 1, 1 / 3])
-    with_seen = Truth.of(split, exclude_seen=False)
+    with_seen = Truth.from_split(split, exclude_seen=False)
     assert with_seen.relevant.toarray().tolist() == [[5, 4, 0, 0, 4], [1, 0, 0, 0, 0]]
     assert with_seen.counts == {"seen_pairs_removed": 0, "relevant_outside_candidates": 1}
 
@@ -97,10 +97,10 @@ class LowRowsFirst(Recommender):
 def test_lists_of_some_users_are_judged_by_their_rows():
     train = interactions([(user, 3, 1.0) for user in range(3)], IdMap.of(np.arange(4)))
     test = interactions([(0, 0, 1.0), (1, 2, 1.0), (2, 1, 1.0)])
-    truth = Truth.of(Split(train, train, test, "by hand"), EvaluationSettings(metrics=("mrr",)))
+    truth = Truth.from_split(Split(train, train, test, "by hand"), EvaluationSettings(metrics=("mrr",)))
     rows = np.array([2, 1])
     judged = truth.judge(recommend(LowRowsFirst(), truth.histories[rows], 3, users=rows))
-    assert judged.place.tolist() == [1, 2]
+    assert judged.position.tolist() == [1, 2]
 
 
 def test_the_cold_start_curve_of_a_debiased_metric_weighs_by_propensity():
@@ -110,7 +110,7 @@ def test_the_cold_start_curve_of_a_debiased_metric_weighs_by_propensity():
     train = interactions([(u, i, 1.0) for u in range(n_users) for i in seen[u]], IdMap.of(np.arange(n_items)))
     test = interactions([(u, i, 1.0) for u in range(n_users) for i in chosen[u]])
     split = Split(train, train, test, "by hand")
-    truth = Truth.of(split, EvaluationSettings(metrics=("recall[ips=0.5]@5",), cold_start=(0, 4)))
+    truth = Truth.from_split(split, EvaluationSettings(metrics=("recall[ips=0.5]@5",), cold_start=(0, 4)))
     values = ColdStart(truth, k).values(LowRowsFirst())
     likes = [sum(item in own for own in seen) for item in range(n_items)]
     weight = [((1 + max(likes)) / (1 + n)) ** 0.5 for n in likes]

@@ -50,7 +50,7 @@ def on_spark(spark, recs, truth, judging, k):
     lists, test = (
         spark.createDataFrame(frame.rename(columns={"user_id": "user", "item_id": "item"})) for frame in (recs, truth)
     )
-    frame = evaluate.per_user(lists, Truth.of_pairs(test, test.limit(0), judging), k).toPandas()
+    frame = evaluate.per_user(lists, Truth.from_pairs(test, test.limit(0), judging), k).toPandas()
     return frame.sort_values("user", ignore_index=True)
 
 

@@ -1,8 +1,8 @@
 """The definitions of other libraries, to recompute a number that was published under one of them.
 
-A convention gives each metric name the definition that the library uses, and treats ties, users without a list and
-users without anything relevant as the library does. Metrics that the library does not have are refused. The tests
-compare each convention with the library itself.
+A convention gives each metric name the definition that the library uses, and treats ties, users
+without a list and users without anything relevant as the library does. Metrics that the library
+does not have are refused. The tests compare each convention with the library itself.
 """
 
 from __future__ import annotations
@@ -31,9 +31,11 @@ from recsys.evaluation.judging.metrics import (
 class Convention:
     """One library's definitions.
 
-    ``metrics``: our name -> its definition. ``missing_users``: what a user with truth but no list counts.
-    ``nothing_relevant``: how a user counts who has truth rows, but no relevant one. ``by_score``: lists are sorted by
-    score (single precision), equal ones by item id, last in the alphabet first, whatever the ranks say.
+    ``metrics``: our name -> its definition. ``missing_users``: what a user with truth but no list
+    counts.
+    ``nothing_relevant``: how a user counts who has truth rows, but no relevant one. ``by_score``:
+    lists are sorted by score (single precision), equal ones by item id, last in the alphabet first,
+    whatever the ranks say.
     """
 
     name: str
@@ -47,14 +49,19 @@ class Convention:
     def value(self, metric: Metric, judged: Judged) -> np.ndarray:
         """Return float64[m], NaN = undefined, of a metric under this convention."""
         values = self.metrics[metric.name](judged, **metric.arguments())
-        return np.where(judged.undefined, 0.0, values) if self.nothing_relevant == "zero" else values
+        if self.nothing_relevant != "zero":
+            return values
+        return np.where(judged.undefined, 0.0, values)
 
     def definition(self, metric: Metric) -> str:
         """One line that says what is computed, for metric cards."""
         function = self.metrics[metric.name]
-        settings = function.keywords if isinstance(function, partial) else {}
+        undecorated = function
+        settings = {}
+        if isinstance(function, partial):
+            undecorated = function.func
+            settings = function.keywords
         options = ", ".join(f"{key} = {value}" for key, value in settings.items())
-        undecorated = function.func if isinstance(function, partial) else function
         return (undecorated.__doc__ or "").split("\n")[0] + (f" With {options}." if options else "")
 
     def check(self, metrics: list[Metric]) -> None:
@@ -73,7 +80,9 @@ def pooled_precision(judged: Judged, k: int | None = None) -> np.ndarray:
     """Hits among the first k over the *mean* of min(k, relevant): in the mean Σ hits / Σ min(k, relevant)."""
     hits = precision(judged, k) * (k or judged.k)
     attainable = np.minimum(k or judged.k, judged.n_relevant)[~judged.undefined]
-    return hits / attainable.mean() if len(attainable) else hits
+    if len(attainable):
+        return hits / attainable.mean()
+    return hits
 
 
 def average_precision_by_score(judged: Judged, k: int | None = None) -> np.ndarray:
@@ -81,8 +90,8 @@ def average_precision_by_score(judged: Judged, k: int | None = None) -> np.ndarr
     if k:
         raise ConfigError("scikit-learn's average precision has no cut-off: ask for 'map'")
     relevant_above, tied = judged.group
-    at_end = (relevant_above + tied) / (judged.place.astype(np.float64) + judged.spread)
-    listed = judged.total(np.where(judged.place < judged.k, at_end, 0.0))
+    at_end = (relevant_above + tied) / (judged.position.astype(np.float64) + judged.spread)
+    listed = judged.total(np.where(judged.position < judged.k, at_end, 0.0))
     return np.divide(listed, judged.n_relevant, out=np.full(len(listed), np.nan), where=~judged.undefined)
 
 

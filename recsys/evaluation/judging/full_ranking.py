@@ -1,4 +1,6 @@
-"""The ranking of all candidates, without cutting lists: AUC, ties that a cut hides, and sampled candidates by name."""
+"""The ranking of all candidates, without cutting lists: AUC, ties that a cut hides,
+and sampled candidates by name.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +25,11 @@ from recsys.types import Evaluation
 class FullRanking:
     """How all candidates are ranked.
 
-    ``ties``: what equal scores mean; the average over all their orders, unless another choice is made.
-    ``sampled``: rank relevant items against this number of other candidates only, drawn by a hash of ``seed``, user
-    and item, the same for every model. Metric names then end in ``[sampled=…]`` (:func:`.evaluate.mark_sampled`).
+    ``ties``: what equal scores mean; the average over all their orders, unless another choice is
+    made.
+    ``sampled``: rank relevant items against this number of other candidates only, drawn by a hash
+    of ``seed``, user and item, the same for every model. Metric names then end in ``[sampled=…]``
+    (:func:`.evaluate.mark_sampled`).
     ``memory_mb``: bound on the block of scores held at a time.
     """
 
@@ -36,13 +40,20 @@ class FullRanking:
 
 
 def evaluate_scores(
-    model: Recommender, truth: Truth, metrics: Sequence[str], *, name: str, ranking: FullRanking | None = None
+    model: Recommender,
+    truth: Truth,
+    metrics: Sequence[str],
+    *,
+    name: str,
+    ranking: FullRanking | None = None,
 ) -> Evaluation:
-    """Judge a model's ranking of *all* candidates, in blocks of users: for AUC, and for ties that a cut list hides.
+    """Judge a model's ranking of *all* candidates, in blocks of users: for AUC,
+    and for ties that a cut list hides.
 
     Args:
         model: fitted on the train part that ``truth`` was made from.
-        truth: also says whether seen items are left out; its metrics and ties, which are for lists, are not used.
+        truth: also says whether seen items are left out; its metrics and ties, which are for lists,
+            are not used.
 
     Users whom the model cannot score count 0.
     """
@@ -55,7 +66,8 @@ def evaluate_scores(
     parts = []
     for start in range(0, len(truth), block):
         rows = np.arange(start, min(start + block, len(truth)))
-        histories, relevant = truth.histories[rows], truth.relevant[rows]
+        histories = truth.histories[rows]
+        relevant = truth.relevant[rows]
         scores = np.array(model.score(histories, rows), dtype=np.float32)
         if truth.exclude_seen:
             scores[_cells(histories.values)] = np.nan
@@ -75,7 +87,9 @@ def evaluate_scores(
         "ties": ranking.ties,
     }
     evaluation = Evaluation(name, per_user, about)
-    return mark_sampled(evaluation, ranking.sampled) if ranking.sampled else evaluation
+    if ranking.sampled:
+        return mark_sampled(evaluation, ranking.sampled)
+    return evaluation
 
 
 def _cells(matrix: csr_array) -> tuple[np.ndarray, np.ndarray]:
@@ -83,7 +97,9 @@ def _cells(matrix: csr_array) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _sample(scores: np.ndarray, relevant: csr_array, draw: np.ndarray, n: int) -> np.ndarray:
-    """Return scores with NaN for all but the relevant items and the ``n`` other candidates of the lowest draw."""
+    """Return scores with NaN for all but the relevant items and the ``n`` other candidates
+    of the lowest draw.
+    """
     row, column = _cells(relevant)
     is_candidate = column < scores.shape[1]
     is_relevant = np.zeros(scores.shape, dtype=bool)

@@ -1,4 +1,6 @@
-"""Lists against truth: the place of each relevant item in its user's list. All metrics are functions of the result."""
+"""Lists against truth: the place of each relevant item in its user's list.
+All metrics are functions of the result.
+"""
 
 from __future__ import annotations
 
@@ -15,28 +17,33 @@ from recsys.errors import InputError
 from recsys.types import TopK
 
 Ties = Literal["stable", "average", "pessimistic", "optimistic"]
-"""What equal scores mean. ``stable``: the order as it is. ``average``: the expectation over all orders of tied items.
-``pessimistic`` and ``optimistic``: the worst and the best order for the user. All but ``stable`` ignore the given
-order of equal scores, so they do not change when items are renamed or rows are shuffled."""
+"""What equal scores mean. ``stable``: the order as it is. ``average``: the expectation over all
+orders of tied items. ``pessimistic`` and ``optimistic``: the worst and the best order for the user.
+All but ``stable`` ignore the given order of equal scores, so they do not change when items are
+renamed or rows are shuffled."""
 
 
 @dataclass(frozen=True)
 class Judged:
     """The places of the relevant items of ``m`` users in their lists.
 
-    User i's relevant items are the entries ``indptr[i]:indptr[i + 1]`` of the arrays, in the order of their places,
-    whether or not they are candidates.
+    User i's relevant items are the entries ``indptr[i]:indptr[i + 1]`` of the arrays, in the order
+    of their places, whether or not they are candidates.
 
-    ``place``: int32[nnz] from 0, ``kernels.NOWHERE`` when it is not in the list; the first of its tie group.
-    ``spread``: int32[nnz], places that the item shares with others of equal score under ``average``, else 1.
-    ``value``: float64[nnz] > 0, its graded gain. ``length``: int64[m], items in the list. ``k``: places of the
-    longest list. ``complete``: every candidate was ranked, not only the best. ``n_tied``: int64[m], places whose
-    score another of the list has (with all candidates ranked, those of relevant items only), None = no scores.
-    ``propensity``: float64[nnz] in (0, 1], the chance that the item's relevance is observed, None when unknown.
+    ``position``: int32[nnz] from 0, ``kernels.NOWHERE`` when it is not in the list; the first of
+    its tie group.
+    ``spread``: int32[nnz], places that the item shares with others of equal score under
+    ``average``, else 1.
+    ``value``: float64[nnz] > 0, its graded gain. ``length``: int64[m], items in the list. ``k``:
+    places of the longest list. ``complete``: every candidate was ranked, not only the best.
+    ``n_tied``: int64[m], places whose score another of the list has (with all candidates ranked,
+    those of relevant items only), None = no scores.
+    ``propensity``: float64[nnz] in (0, 1], the chance that the item's relevance is observed, None
+    when unknown.
     """
 
     indptr: np.ndarray
-    place: np.ndarray
+    position: np.ndarray
     spread: np.ndarray
     value: np.ndarray
     length: np.ndarray
@@ -48,7 +55,9 @@ class Judged:
     @property
     def tied_places(self) -> int:
         """All places whose score another of the list has."""
-        return 0 if self.n_tied is None else int(self.n_tied.sum())
+        if self.n_tied is None:
+            return 0
+        return int(self.n_tied.sum())
 
     @cached_property
     def n_relevant(self) -> np.ndarray:
@@ -68,7 +77,7 @@ class Judged:
     @cached_property
     def ordinal(self) -> np.ndarray:
         """Return int64[nnz]: 0, 1, 2 … within each user."""
-        return np.arange(len(self.place)) - self.indptr[self.user]
+        return np.arange(len(self.position)) - self.indptr[self.user]
 
     @cached_property
     def tied(self) -> bool:
@@ -77,23 +86,31 @@ class Judged:
 
     @cached_property
     def group(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return int64[nnz] twice: the user's relevant items before the entry's tie group, and those within it."""
+        """Return int64[nnz] twice: the user's relevant items before the entry's tie group,
+        and those within it.
+        """
         if not self.tied:
-            return self.ordinal, np.ones(len(self.place), dtype=np.int64)
-        first, size = tie_runs(self.user, self.place)
+            return self.ordinal, np.ones(len(self.position), dtype=np.int64)
+        first, size = tie_runs(self.user, self.position)
         return self.ordinal[first], size
 
     @cached_property
     def by_value(self) -> np.ndarray:
-        """Return int64[nnz]: the entries, each user's largest values first; all cut-offs share it."""
+        """Return int64[nnz]: the entries, each user's largest values first;
+        all cut-offs share it.
+        """
         return np.lexsort((-self.value, self.user))
 
     def total(self, entries: np.ndarray) -> np.ndarray:
-        """Return float64[m]: the sum of float64[nnz] entries over each user, in the order of places."""
+        """Return float64[m]: the sum of float64[nnz] entries over each user,
+        in the order of places.
+        """
         return np.bincount(self.user, weights=entries, minlength=len(self.length))
 
     def hits(self, k: int) -> np.ndarray:
-        """Return float64[m]: relevant items among the first k places (over ties: expected); kept for other metrics."""
+        """Return float64[m]: relevant items among the first k places (over ties: expected);
+        kept for other metrics.
+        """
         if k not in self._hits:
             self._hits[k] = self.total(self.mean_over_places(np.ones(k)))
         return self._hits[k]
@@ -103,13 +120,15 @@ class Judged:
         return {}
 
     def mean_over_places(self, weights: np.ndarray) -> np.ndarray:
-        """Return float64[nnz]: ``weights`` (float64[k], then 0) at each entry's place, the mean over its tie group."""
+        """Return float64[nnz]: ``weights`` (float64[k], then 0) at each entry's position,
+        the mean over its tie group.
+        """
         k = len(weights)
         if not self.tied:
-            return np.append(weights, 0.0)[np.minimum(self.place, k)]
+            return np.append(weights, 0.0)[np.minimum(self.position, k)]
         cumulated = np.concatenate([[0.0], np.cumsum(weights)])
-        first = np.minimum(self.place, k)
-        last = np.minimum(self.place + self.spread, k)
+        first = np.minimum(self.position, k)
+        last = np.minimum(self.position + self.spread, k)
         return (cumulated[last] - cumulated[first]) / self.spread
 
 
@@ -117,7 +136,8 @@ class Judged:
 class Lists:
     """The lists of ``m`` users, one after the other, best items first.
 
-    ``items``: [n] ids or integer codes. ``offsets``: int64[m + 1], user i has ``offsets[i]:offsets[i + 1]``.
+    ``items``: [n] ids or integer codes. ``offsets``: int64[m + 1], user i has
+    ``offsets[i]:offsets[i + 1]``.
     ``scores``: float[n], needed to settle ties; None = not known.
     """
 
@@ -135,8 +155,10 @@ class Lists:
 class RelevantItems:
     """The relevant items of ``m`` users, one user after the other.
 
-    ``items``: [n] ids or integer codes. ``offsets``: int64[m + 1]. ``values``: float[n] > 0, the graded gains.
-    ``propensity``: float[n] in (0, 1], the chance that the item's relevance is observed; None = not known.
+    ``items``: [n] ids or integer codes. ``offsets``: int64[m + 1]. ``values``: float[n] > 0, the
+    graded gains.
+    ``propensity``: float[n] in (0, 1], the chance that the item's relevance is observed; None = not
+    known.
     """
 
     items: np.ndarray
@@ -150,13 +172,16 @@ def judge(topk: TopK, relevant: csr_array, *, ties: Ties = "stable", propensity:
 
     Args:
         topk: lists of m users.
-        relevant: csr (m, ≥ items), row i for list i, each stored value > 0: a stored entry is relevant and its
-            value is its graded gain. Columns past the items that lists can name are relevant items that no model
-            could have recommended: they count in ``n_relevant`` and in every denominator.
-        propensity: float64[columns], the chance that an item's relevance is observed; debiased metrics need it.
+        relevant: csr (m, ≥ items), row i for list i, each stored value > 0: a stored entry is
+            relevant and its value is its graded gain. Columns past the items that lists can name
+            are relevant items that no model could have recommended: they count in ``n_relevant``
+            and in every denominator.
+        propensity: float64[columns], the chance that an item's relevance is observed;
+            debiased metrics need it.
 
     Raises:
-        ValueError: rows differ in number, a stored value is not positive, or an entry is stored twice.
+        ValueError: rows differ in number, a stored value is not positive, or an entry is stored
+            twice.
         InputError: ``ties`` needs scores, and they do not fall along some list.
     """
     if relevant.shape[0] != len(topk.items):
@@ -165,7 +190,9 @@ def judge(topk: TopK, relevant: csr_array, *, ties: Ties = "stable", propensity:
         raise ValueError("a relevant item must have a value above 0")
     listed = topk.items >= 0
     lists = Lists(topk.items[listed], np.append(0, np.cumsum(listed.sum(axis=1))), topk.scores[listed])
-    weights = None if propensity is None else propensity[relevant.indices]
+    weights = None
+    if propensity is not None:
+        weights = propensity[relevant.indices]
     relevant_items = RelevantItems(relevant.indices, relevant.indptr, relevant.data, weights)
     width = max(relevant.shape[1], int(topk.items.max(initial=0)) + 1)
     _require_unique(lists, relevant_items, width)
@@ -187,12 +214,14 @@ def judge_lists(lists: Lists, relevant: RelevantItems, *, k: int | None = None, 
 
 
 def judge_codes(lists: Lists, relevant: RelevantItems, *, width: int, k: int, ties: Ties = "stable") -> Judged:
-    """Judge lists of integer codes below ``width``, none twice for a user: all judging of lists ends here."""
+    """Judge lists of integer codes below ``width``, none twice for a user:
+    all judging of lists ends here.
+    """
     indptr = np.asarray(relevant.offsets, dtype=np.int64)
     offsets = np.asarray(lists.offsets, dtype=np.int64)
     values = np.asarray(relevant.values)
-    entry, place = kernels.find_relevant(lists.items, offsets, relevant.items, indptr, width)
-    spread = np.ones(len(place), dtype=np.int32)
+    entry, position = kernels.find_relevant(lists.items, offsets, relevant.items, indptr, width)
+    spread = np.ones(len(position), dtype=np.int32)
     n_tied = None
     if lists.scores is not None:
         n_tied = kernels.count_equal_neighbours(np.asarray(lists.scores), offsets)[:, 1]
@@ -201,22 +230,24 @@ def judge_codes(lists: Lists, relevant: RelevantItems, *, width: int, k: int, ti
     if ties != "stable":
         group, size = _tie_groups(np.asarray(lists.scores), offsets)
         user = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
-        retrieved = np.flatnonzero(place < kernels.NOWHERE)
-        position = (offsets[user] + place)[retrieved]
-        place[retrieved] = group[position] - offsets[user[retrieved]]
-        spread[retrieved] = size[position]
-        order, place, spread = _settle_ties(user, place, spread, values[entry], ties)
+        retrieved = np.flatnonzero(position < kernels.NOWHERE)
+        list_entry = (offsets[user] + position)[retrieved]
+        position[retrieved] = group[list_entry] - offsets[user[retrieved]]
+        spread[retrieved] = size[list_entry]
+        order, position, spread = _settle_ties(user, position, spread, values[entry], ties)
         entry = entry[order]
     propensity = relevant.propensity
+    if propensity is not None:
+        propensity = np.asarray(propensity, dtype=np.float64)[entry]
     return Judged(
         indptr,
-        place,
+        position,
         spread,
         values.astype(np.float64)[entry],
         np.diff(offsets),
         k,
         n_tied=n_tied,
-        propensity=None if propensity is None else np.asarray(propensity, dtype=np.float64)[entry],
+        propensity=propensity,
     )
 
 
@@ -227,48 +258,59 @@ def _count_per_user(marked: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 
 def _require_unique(lists: Lists, relevant: RelevantItems, width: int) -> None:
-    """Raise ValueError where an item is twice in a user's list, or twice among their relevant items."""
+    """Raise ValueError where an item is twice in a user's list,
+    or twice among their relevant items.
+    """
     for name, part in (("list", lists), ("truth", relevant)):
         if kernels.count_repeats(part.items, part.offsets, width).any():
             raise ValueError(f"an item stands twice in a user's {name}")
 
 
 def judge_scores(
-    scores: np.ndarray, relevant: csr_array, *, ties: Ties = "average", propensity: np.ndarray | None = None
+    scores: np.ndarray,
+    relevant: csr_array,
+    *,
+    ties: Ties = "average",
+    propensity: np.ndarray | None = None,
 ) -> Judged:
     """Judge the ranking of *all* candidates, without cutting a list: what AUC needs.
 
     Args:
         scores: float[m, n]; NaN and -inf are no candidates (not scored, seen, filtered).
-        relevant, propensity: as in :func:`judge`; relevant items that are no candidates rank nowhere.
+        relevant, propensity: as in :func:`judge`; relevant items that are no candidates rank
+            nowhere.
         ties: ``stable`` puts the lower column first, as ``rank.recommend`` does.
     """
     if relevant.shape[0] != len(scores):
         raise ValueError(f"{len(scores)} rows of scores, but {relevant.shape[0]} rows of relevant items")
     indptr = relevant.indptr.astype(np.int64)
     values = relevant.data.astype(np.float64)
-    place, spread, earlier_ties, candidates = kernels.rank_relevant(scores, relevant.indices, indptr)
+    position, spread, earlier_ties, candidates = kernels.rank_relevant(scores, relevant.indices, indptr)
     n_tied = _count_per_user(spread > 1, indptr)
     if ties == "stable":
-        place = place + earlier_ties
+        position = position + earlier_ties
         spread = np.ones_like(spread)
     user = np.repeat(np.arange(len(scores)), np.diff(indptr))
-    order, place, spread = _settle_ties(user, place, spread, values, ties)
+    order, position, spread = _settle_ties(user, position, spread, values, ties)
+    if propensity is not None:
+        propensity = propensity[relevant.indices[order]]
     return Judged(
         indptr,
-        place,
+        position,
         spread,
         values[order],
         candidates,
         scores.shape[1],
         complete=True,
         n_tied=n_tied,
-        propensity=None if propensity is None else propensity[relevant.indices[order]],
+        propensity=propensity,
     )
 
 
 def _tie_groups(scores: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return int64[n] twice: where each place's run of equal scores starts, and how long it is."""
+    """Return int64[n] twice: where each position's run of equal scores starts,
+    and how long it is.
+    """
     opens = np.zeros(len(scores), dtype=bool)
     opens[offsets[:-1][offsets[:-1] < len(scores)]] = True
     if np.isnan(scores).any():
@@ -280,27 +322,41 @@ def _tie_groups(scores: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np
 
 
 def _settle_ties(
-    user: np.ndarray, place: np.ndarray, spread: np.ndarray, value: np.ndarray, ties: Ties
+    user: np.ndarray, position: np.ndarray, spread: np.ndarray, value: np.ndarray, ties: Ties
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return (order, place, spread) of entries in the order of places, each tie group settled by ``ties``.
+    """Return (order, position, spread) of entries in the order of places,
+    each tie group settled by ``ties``.
 
-    ``place`` and ``spread``: first place and size of each entry's tie group, groups of one under ``stable``.
+    ``position`` and ``spread``: first place and size of each entry's tie group, groups of one under
+    ``stable``.
     """
-    order = np.lexsort((-value if ties == "optimistic" else value, place, user))
-    user, place, spread = user[order], place[order], spread[order]
+    # In a tie group the optimistic choice puts the most valuable item first, the others last.
+    value_key = value
+    if ties == "optimistic":
+        value_key = -value
+    order = np.lexsort((value_key, position, user))
+    user = user[order]
+    position = position[order]
+    spread = spread[order]
     if ties in ("stable", "average") or not (spread > 1).any():
-        return order, place, spread
-    first, relevant = tie_runs(user, place)
-    ordinal = np.arange(len(place)) - first
-    # Pessimistic: the relevant items take the last places of their tie group, the best value last of all.
-    shift = ordinal if ties == "optimistic" else spread - relevant + ordinal
-    return order, np.where(place < kernels.NOWHERE, place + shift, place).astype(np.int32), np.ones_like(spread)
+        return order, position, spread
+    first, relevant = tie_runs(user, position)
+    ordinal = np.arange(len(position)) - first
+    # Pessimistic: the relevant items take the last places of their tie group, the best value last
+    # of all.
+    shift = ordinal
+    if ties != "optimistic":
+        shift = spread - relevant + ordinal
+    position = np.where(position < kernels.NOWHERE, position + shift, position).astype(np.int32)
+    return order, position, np.ones_like(spread)
 
 
-def tie_runs(user: np.ndarray, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return int64[nnz] twice: the first entry of each entry's run of equal (user, place), and the run's length."""
-    starts = np.ones(len(place), dtype=bool)
-    starts[1:] = (user[1:] != user[:-1]) | (place[1:] != place[:-1])
+def tie_runs(user: np.ndarray, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return int64[nnz] twice: the first entry of each entry's run of equal (user, position),
+    and the run's length.
+    """
+    starts = np.ones(len(position), dtype=bool)
+    starts[1:] = (user[1:] != user[:-1]) | (position[1:] != position[:-1])
     return _runs(starts)
 
 

@@ -1,10 +1,11 @@
 """Ranking quality: a metric is a function of a :class:`Judged` that gives one number per user, NaN = undefined.
 
-A name is both the request and the label: ``name[option=value,…]@k``, read by :func:`parse`. Every metric is
-undefined for a user without any relevant item. An empty list scores 0. Without a cut-off a list is taken whole: the
-ideal list and the denominators then hold every relevant item. Where the judge left items tied (``ties = "average"``),
-a metric is its exact expectation over all orders of the tied items. Each costs one pass over the relevant items, not
-over the lists. Definitions side by side with other libraries': docs/metrics.md.
+A name is both the request and the label: ``name[option=value,…]@k``, read by :func:`parse`. Every
+metric is undefined for a user without any relevant item. An empty list scores 0. Without a cut-off
+a list is taken whole: the ideal list and the denominators then hold every relevant item. Where the
+judge left items tied (``ties = "average"``), a metric is its exact expectation over all orders of
+the tied items. Each costs one pass over the relevant items, not over the lists. Definitions side by
+side with other libraries': docs/metrics.md.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from recsys.evaluation.judging.names import MeasureName, parse_name, parse_names
 def precision(judged: Judged, k: int | None = None, ips: float = 0.0) -> np.ndarray:
     """Relevant items among the first k, divided by k; in [0, 1]. Missing places count as misses.
 
-    ``ips``: each relevant item weighs its propensity^-ips, weights scaled to mean 1 per user: debiased for items that
-    are observed by chance. Differs from: LensKit divides by the length of the list; ``implicit`` pools hits over users
-    and divides by Σ min(k, relevant).
+    ``ips``: each relevant item weighs its propensity^-ips, weights scaled to mean 1 per user:
+    debiased for items that are observed by chance. Differs from: LensKit divides by the length of
+    the list; ``implicit`` pools hits over users and divides by Σ min(k, relevant).
     """
     return recall(judged, k, ips) * judged.n_relevant / (k or judged.k)
 
@@ -34,9 +35,9 @@ def precision(judged: Judged, k: int | None = None, ips: float = 0.0) -> np.ndar
 def recall(judged: Judged, k: int | None = None, ips: float = 0.0) -> np.ndarray:
     """Relevant items among the first k, divided by all relevant ones; in [0, 1].
 
-    ``ips``: both sums weigh each relevant item by its propensity^-ips. Differs from: LensKit, Liang et al. 2018 and
-    google-research/ials divide by min(k, relevant): ``capped_recall``. Reference for ``ips``: Yang et al., RecSys 2018
-    (self-normalised); Steck, RecSys 2011.
+    ``ips``: both sums weigh each relevant item by its propensity^-ips. Differs from: LensKit, Liang
+    et al. 2018 and google-research/ials divide by min(k, relevant): ``capped_recall``. Reference
+    for ``ips``: Yang et al., RecSys 2018 (self-normalised); Steck, RecSys 2011.
     """
     k = _cut(judged, k)
     if not ips:
@@ -54,13 +55,14 @@ def capped_recall(judged: Judged, k: int | None = None) -> np.ndarray:
 def hit_rate(judged: Judged, k: int | None = None) -> np.ndarray:
     """1 when any of the first k items is relevant, else 0; over tied scores, the chance of it.
 
-    A tie group of g places, t of them within the cut, misses its r relevant items with chance C(g−t, r) / C(g, r).
+    A tie group of g places, t of them within the cut, misses its r relevant items with chance
+    C(g−t, r) / C(g, r).
     """
     if not judged.tied:
         return _defined(judged, np.minimum(judged.hits(_cut(judged, k)), 1.0))
     relevant_above, _ = judged.group
     ordinal_in_group = judged.ordinal - relevant_above
-    in_cut = np.clip(_cut(judged, k) - judged.place.astype(np.int64), 0, judged.spread)
+    in_cut = np.clip(_cut(judged, k) - judged.position.astype(np.int64), 0, judged.spread)
     below_cut = np.where(in_cut > 0, np.maximum(judged.spread - in_cut - ordinal_in_group, 0), 1)
     group_size = np.where(in_cut > 0, judged.spread - ordinal_in_group, 1)
     miss = np.ones(len(judged.length))
@@ -72,31 +74,40 @@ def hit_rate(judged: Judged, k: int | None = None) -> np.ndarray:
 def ndcg(judged: Judged, k: int | None = None, gain: str = "binary", ips: float = 0.0) -> np.ndarray:
     """Discounted gain of the first k places over that of the best possible list; in [0, 1].
 
-    DCG = Σ_r g_r / log2(r + 1) for ranks r from 1; the ideal list holds the user's min(k, relevant) best items,
-    whether or not they were retrieved. ``gain``: binary (g = 1), linear (g = value), exp (g = 2^value − 1). ``ips``:
-    each gain is multiplied by propensity^-ips, in both lists.
+    DCG = Σ_r g_r / log2(r + 1) for ranks r from 1; the ideal list holds the user's min(k, relevant)
+    best items, whether or not they were retrieved. ``gain``: binary (g = 1), linear (g = value),
+    exp (g = 2^value − 1). ``ips``: each gain is multiplied by propensity^-ips, in both lists.
 
-    Differs from: RecTools' default divides by k hits however few are relevant; trec_eval's gain is linear.
+    Differs from: RecTools' default divides by k hits however few are relevant; trec_eval's gain is
+    linear.
     Reference: Järvelin and Kekäläinen, TOIS 2002; Burges et al., ICML 2005 (exponential gain).
     """
-    shape = {"binary": lambda g: (g > 0).astype(np.float64), "linear": lambda g: g, "exp": lambda g: np.exp2(g) - 1}
+    shape = {
+        "binary": lambda g: (g > 0).astype(np.float64),
+        "linear": lambda g: g,
+        "exp": lambda g: np.exp2(g) - 1,
+    }
     if gain not in shape:
         raise ConfigError(f"ndcg: gain is {gain!r}.{suggest_nearest(gain, shape)}")
     gains = shape[gain](judged.value) * _weights(judged, ips)
     discount = 1 / np.log2(np.arange(2, _cut(judged, k) + 2))
-    ideal = np.append(discount, 0.0)[np.minimum(judged.ordinal, len(discount))]
-    # Every gain grows with the value, so the order by value is the ideal one unless propensities change it.
-    order = np.lexsort((-gains, judged.user)) if ips else judged.by_value
-    best = judged.total(gains[order] * ideal)
-    return _share(judged, judged.total(gains * judged.mean_over_places(discount)), best)
+    ideal_discount = np.append(discount, 0.0)[np.minimum(judged.ordinal, len(discount))]
+    # Every gain grows with the value, so the order by value is the ideal one unless propensities
+    # change it.
+    order = judged.by_value
+    if ips:
+        order = np.lexsort((-gains, judged.user))
+    ideal_gain = judged.total(gains[order] * ideal_discount)
+    return _share(judged, judged.total(gains * judged.mean_over_places(discount)), ideal_gain)
 
 
 def average_precision(judged: Judged, k: int | None = None, over: str = "capped") -> np.ndarray:
     """Mean over min(k, relevant) of the precision at each relevant place, missed ones counting 0; in [0, 1].
 
-    ``over``: capped divides by min(k, relevant); relevant divides by all relevant items, as trec_eval does.
-    Over tied scores: a relevant item at offset i of g tied places, r of them relevant and h before, finds
-    h + 1 + i(r − 1)/(g − 1) relevant ones up to its place in the mean (McSherry and Najork, ECIR 2008).
+    ``over``: capped divides by min(k, relevant); relevant divides by all relevant items, as
+    trec_eval does. Over tied scores: a relevant item at offset i of g tied places, r of them
+    relevant and h before, finds h + 1 + i(r − 1)/(g − 1) relevant ones up to its place in the mean
+    (McSherry and Najork, ECIR 2008).
     """
     if over not in ("capped", "relevant"):
         raise ConfigError(f"map: over is {over!r}.{suggest_nearest(over, ('capped', 'relevant'))}")
@@ -106,8 +117,10 @@ def average_precision(judged: Judged, k: int | None = None, over: str = "capped"
     places = (relevant_above + 1) * reciprocal
     if judged.tied:
         slope = (tied - 1) / np.maximum(judged.spread - 1, 1)
-        places += slope * (judged.mean_over_places(np.ones(k)) - (judged.place + 1.0) * reciprocal)
-    divisor = np.minimum(k, judged.n_relevant) if over == "capped" else judged.n_relevant
+        places += slope * (judged.mean_over_places(np.ones(k)) - (judged.position + 1.0) * reciprocal)
+    divisor = judged.n_relevant
+    if over == "capped":
+        divisor = np.minimum(k, judged.n_relevant)
     return _share(judged, judged.total(places), divisor)
 
 
@@ -117,7 +130,7 @@ def reciprocal_rank(judged: Judged, k: int | None = None) -> np.ndarray:
     first = judged.indptr[:-1][~judged.undefined]
     value = np.zeros(len(judged.length))
     value[~judged.undefined] = kernels.expected_reciprocal_rank(
-        judged.place[first], judged.spread[first], tied[first], _cut(judged, k)
+        judged.position[first], judged.spread[first], tied[first], _cut(judged, k)
     )
     return _defined(judged, value)
 
@@ -128,14 +141,15 @@ def r_precision(judged: Judged) -> np.ndarray:
     Places past the end of the list count as misses, so lists should be at least R long.
     """
     cut = judged.n_relevant[judged.user]
-    places_in_cut = np.minimum(judged.place + judged.spread, cut) - np.minimum(judged.place, cut)
+    places_in_cut = np.minimum(judged.position + judged.spread, cut) - np.minimum(judged.position, cut)
     return _share(judged, judged.total(places_in_cut / judged.spread), judged.n_relevant)
 
 
 def rbp(judged: Judged, k: int | None = None, p: float = 0.8) -> np.ndarray:
     """Rank-biased precision (1 − p) Σ_r p^(r−1) hit_r over the first k places; in [0, 1).
 
-    ``p``: chance that the reader continues to the next place, in (0, 1). Reference: Moffat and Zobel, TOIS 2008.
+    ``p``: chance that the reader continues to the next place, in (0, 1). Reference: Moffat and
+    Zobel, TOIS 2008.
     """
     if not 0 < p < 1:
         raise ConfigError(f"rbp: p is {p}; it must lie strictly between 0 and 1")
@@ -145,15 +159,16 @@ def rbp(judged: Judged, k: int | None = None, p: float = 0.8) -> np.ndarray:
 def auc(judged: Judged) -> np.ndarray:
     """Chance that a relevant item ranks above one that is not, ties counting half; in [0, 1].
 
-    Needs the scores of all candidates (:func:`~recsys.evaluation.judging.judge.judge_scores`). Relevant
-    items that are no candidates rank below everything. Undefined also when every candidate is relevant.
+    Needs the scores of all candidates (:func:`~recsys.evaluation.judging.judge.judge_scores`).
+    Relevant items that are no candidates rank below everything. Undefined also when every candidate
+    is relevant.
     """
     if not judged.complete:
         raise ConfigError(NEEDS_ALL)
-    ranked = judged.place < kernels.NOWHERE
+    ranked = judged.position < kernels.NOWHERE
     n_irrelevant = judged.length - judged.total(ranked).astype(np.int64)
     relevant_above, tied = judged.group
-    irrelevant_above = judged.place - relevant_above
+    irrelevant_above = judged.position - relevant_above
     # The irrelevant items of the tie group count half.
     irrelevant_below = n_irrelevant[judged.user] - irrelevant_above - (judged.spread - tied) / 2
     pairs = np.where(n_irrelevant > 0, judged.n_relevant * n_irrelevant, np.nan)
@@ -204,14 +219,16 @@ _ONE = Judged(
     complete=True,
     propensity=np.ones(1),
 )
-"""One user with one relevant item, in first place. Calling a metric on it checks the range of its options."""
+"""One user with one relevant item, in first place.
+Calling a metric on it checks the range of its options."""
 
 
 def parse(text: str) -> Metric:
     """Return the metric that a name asks for.
 
     Raises:
-        ConfigError: unknown name or option (the nearest one is named), a bad value, or a needless cut-off.
+        ConfigError: unknown name or option (the nearest one is named), a bad value, or a needless
+            cut-off.
     """
     metric = parse_name(text, METRICS, Metric)
     metric(_ONE)
@@ -241,7 +258,7 @@ def _cut(judged: Judged, k: int | None) -> int:
 
 def _weights(judged: Judged, ips: float) -> np.ndarray:
     if not ips:
-        return np.ones(len(judged.place))
+        return np.ones(len(judged.position))
     if judged.propensity is None:
         raise ConfigError("ips weighs items by propensity^-ips: give the items' popularity or propensities")
     return judged.propensity**-ips

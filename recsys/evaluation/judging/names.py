@@ -1,7 +1,8 @@
 """Names of measures: ``name[option=value,…]@k`` is both the request and the label.
 
-One grammar serves every table of measures (ranking quality, agreement of lists): a measure is a function of some
-data, its other parameters with defaults are its options, and ``k``, if it has one, is its cut-off.
+One grammar serves every table of measures (ranking quality, agreement of lists): a measure is a
+function of some data, its other parameters with defaults are its options, and ``k``, if it has one,
+is its cut-off.
 """
 
 from __future__ import annotations
@@ -41,13 +42,14 @@ def parse_name(text: str, functions: Mapping[str, Callable[..., Any]], kind: typ
     """Return the ``kind`` of name that ``text`` is, with every option in the type of its default.
 
     Raises:
-        ConfigError: not of the grammar, unknown name or option (the nearest one is named), a bad value, a cut-off
-            below 1 or where none belongs.
+        ConfigError: not of the grammar, unknown name or option (the nearest one is named), a bad
+            value, a cut-off below 1 or where none belongs.
     """
     match = _NAME.fullmatch(text.strip())
     if not match:
         raise ConfigError(f"metric {text!r}: write it as name@k or name[option=value]@k, for example ndcg@10")
-    name, k = match["name"], match["k"]
+    name = match["name"]
+    k = match["k"]
     if name not in functions:
         raise ConfigError(f"metric {text!r}: unknown name.{suggest_nearest(name, functions)}")
     parameters = dict(list(inspect.signature(functions[name]).parameters.items())[1:])
@@ -60,7 +62,10 @@ def parse_name(text: str, functions: Mapping[str, Callable[..., Any]], kind: typ
     for option in filter(None, (match["options"] or "").split(",")):
         key, _, value = (part.strip() for part in option.partition("="))
         if key not in parameters:
-            hint = suggest_nearest(key, parameters) if parameters else f" {name} takes none."
+            if parameters:
+                hint = suggest_nearest(key, parameters)
+            else:
+                hint = f" {name} takes none."
             raise ConfigError(f"metric {text!r}: unknown option '{key}'.{hint}")
         if key in options:
             raise ConfigError(f"metric {text!r}: {key} is given twice")
@@ -70,7 +75,8 @@ def parse_name(text: str, functions: Mapping[str, Callable[..., Any]], kind: typ
 
 def parse_names(texts: Iterable[str], parse: Callable[[str], NameT]) -> list[NameT]:
     """Parse every name; all bad ones are reported in one ConfigError."""
-    names, problems = [], []
+    names: list[NameT] = []
+    problems = []
     for text in texts:
         try:
             names.append(parse(text))
@@ -85,16 +91,22 @@ def parse_names(texts: Iterable[str], parse: Callable[[str], NameT]) -> list[Nam
 
 
 def _read(text: str, key: str, value: str, default: Any) -> Any:
-    """Return the value in the type of the default; a default of None stands for an optional number."""
+    """Return the value in the type of the default;
+    a default of None stands for an optional number.
+    """
     if isinstance(default, bool):
         if value not in ("true", "false"):
             raise ConfigError(f"metric {text!r}: {key} is {value!r}; it must be true or false")
         return value == "true"
     try:
-        return float(value) if default is None else type(default)(value)
+        if default is None:
+            return float(value)
+        return type(default)(value)
     except ValueError:
         raise ConfigError(f"metric {text!r}: {key} is {value!r}, which is not a number") from None
 
 
 def _written(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value)

@@ -40,14 +40,17 @@ def mae(predicted: Any, actual: Any) -> float:
 def evaluate_ratings(predictions: pd.DataFrame, truth: pd.DataFrame, *, name: str = "predictions") -> Evaluation:
     """Judge predicted ratings (user_id, item_id, score) against ratings (user_id, item_id, value).
 
-    Ratings without a prediction are counted, not guessed; predictions of other pairs are counted and left out.
+    Ratings without a prediction are counted, not guessed;
+    predictions of other pairs are counted and left out.
 
     Returns:
-        per_user: user_id, n_rated (with a prediction), rmse, mae; NaN for a user without any. The mean of per-user
-        errors is not the error over all pairs, which is in ``about["pooled"]``.
+        per_user: user_id, n_rated (with a prediction), rmse, mae; NaN for a user without any.
+            The mean of per-user errors is not the error over all pairs, which is in
+            ``about["pooled"]``.
 
     Raises:
-        InputError: a missing column, a pair twice, a number that is not finite, or no pair in common.
+        InputError: a missing column, a pair twice, a number that is not finite, or no pair in
+            common.
     """
     PREDICTIONS.require(predictions.columns, name)
     RATINGS.require(truth.columns)
@@ -77,7 +80,10 @@ def evaluate_ratings(predictions: pd.DataFrame, truth: pd.DataFrame, *, name: st
         }
     ).sort_values(USER, ignore_index=True)
     about = {
-        "definitions": {"rmse": "Root of the mean squared error of the user's ratings.", "mae": "Mean absolute error."},
+        "definitions": {
+            "rmse": "Root of the mean squared error of the user's ratings.",
+            "mae": "Mean absolute error.",
+        },
         "counts": {
             "pairs": len(common),
             "ratings_without_prediction": len(truth_key) - len(common),

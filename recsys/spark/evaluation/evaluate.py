@@ -152,7 +152,7 @@ def evaluate_tables(
         )
     longest = lists.agg(F.max(RANK)).first()
     k = int(longest[0] or 1) if longest else 1
-    truth = Truth.of_pairs(chosen, past, settings, exclude_seen=history is not None)
+    truth = Truth.from_pairs(chosen, past, settings, exclude_seen=history is not None)
     if train is not None:
         truth = truth.with_propensity(train.withColumnsRenamed({USER: "user", ITEM: "item"}))
     judged = per_user(lists, truth, k).withColumnRenamed("user", USER).cache()

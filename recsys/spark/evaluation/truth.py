@@ -36,9 +36,9 @@ class Truth:
     exclude_seen: bool
 
     @classmethod
-    def of(cls, split: SparkSplit, settings: EvaluationSettings, *, exclude_seen: bool, work: Path) -> Truth:
+    def from_split(cls, split: SparkSplit, settings: EvaluationSettings, *, exclude_seen: bool, work: Path) -> Truth:
         """Return the truth of the users of ``split.test``, written under ``work`` for every model to read."""
-        truth = cls.of_pairs(split.test, split.history, settings, exclude_seen=exclude_seen)
+        truth = cls.from_pairs(split.test, split.history, settings, exclude_seen=exclude_seen)
         if settings.debiased:
             truth = truth.with_propensity(split.train)
         truth = truth.write(work)
@@ -46,7 +46,7 @@ class Truth:
         return replace(truth, counts=truth.counts | {"relevant_outside_candidates": outside_candidates})
 
     @classmethod
-    def of_pairs(
+    def from_pairs(
         cls, test: DataFrame, history: DataFrame, settings: EvaluationSettings, *, exclude_seen: bool = True
     ) -> Truth:
         """Return the truth of the users of ``test``, as plans that are not yet computed, without propensities.
