@@ -1,7 +1,7 @@
 """The command line: one file per verb, named by the verb.
 
-Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 a bug in recsys, 2 the user's input
-or configuration, 3 a gate fired, 130 interrupted.
+Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 a bug in recsys, 2 the user's
+input or configuration, 3 a gate fired, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ for verb in VERBS:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one verb and exit with its exit code. An error of the user is a message, never a traceback."""
+    """Run one verb and exit with its exit code. An error of the user is a message,
+    never a traceback.
+    """
     sys.exit(run_verb(arguments))
 
 
@@ -36,14 +38,19 @@ def run_verb(arguments: list[str] | None = None) -> int:
 
 
 def exit_code_of(work: Callable[[], object]) -> int:
-    """Call ``work``, print the error that it raises, and return the exit code that says how it ended."""
+    """Call ``work``, print the error that it raises,
+    and return the exit code that says how it ended.
+    """
     try:
         work()
     except SystemExit as stop:
         # Typer ends like this, after it has printed what is wrong with the arguments.
         if stop.code == 130:
             print("interrupted: no half-written files remain", file=sys.stderr)
-        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        if isinstance(stop.code, int):
+            return stop.code
+        # SystemExit without a code is success; any other object, such as a message, is a failure.
+        return int(stop.code is not None)
     except RecsysError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -75,23 +75,30 @@ def plan(
     plans = []
     for name, size in lifts.items():
         users = users_per_arm(sd, mean * size, correlation=correlation, power=power)
-        days = -(-2 * users // daily) if daily else None
+        days = None
+        if daily:
+            # Negated floor division rounds up, because the last users take a whole day too.
+            days = -(-2 * users // daily)
         plans.append({"for": name, "lift": size, "users_per_arm": users, "days": days})
     if as_json:
         print(json.dumps({"plans": plans}, allow_nan=False))
         return
     for row in plans:
-        duration = f", {row['days']:,} days" if row["days"] else ""
+        duration = ""
+        if row["days"]:
+            duration = f", {row['days']:,} days"
         out.print(f"{row['for']} of {row['lift']:+.1%}: {row['users_per_arm']:,} users in each of two arms{duration}")
     if run is not None:
         out.print(
-            "Offline gains seldom carry over in full: plan for the smallest lift that would be worth having, and take"
-            " this number of users as the minimum."
+            "Offline gains seldom carry over in full: plan for the smallest lift that would be"
+            " worth having, and take this number of users as the minimum."
         )
 
 
 def offline_lifts(run: Path, model: str | None) -> dict[str, float]:
-    """Return the lift of a run's model over the baseline, and the lower end of its interval if that is a gain."""
+    """Return the lift of a run's model over the baseline,
+    and the lower end of its interval if that is a gain.
+    """
     from recsys.report.run_reader import Run
     from recsys.runfolder import RunFolder
 
@@ -112,10 +119,12 @@ def offline_lifts(run: Path, model: str | None) -> dict[str, float]:
         )
     if difference["mean"] <= 0:
         raise ConfigError(
-            f"{run}: the {primary} of {name} is not above that of {baseline} ({difference['mean']:+.4f}):"
-            " there is nothing to try on users. Choose another --model, or give --lift."
+            f"{run}: the {primary} of {name} is not above that of {baseline}"
+            f" ({difference['mean']:+.4f}): there is nothing to try on users. Choose another"
+            " --model, or give --lift."
         )
     lifts = {f"the offline lift of {name} in {primary}": difference["mean"] / baseline_mean}
+    # An interval that includes 0 has no positive lower end to plan for.
     if difference["ci95"][0] > 0:
         lifts["the lower end of its interval"] = difference["ci95"][0] / baseline_mean
     return lifts
@@ -128,7 +137,8 @@ def assign(
     arms: Arms = None,
     save: TableOut = None,
 ) -> None:
-    """Print the arm of each user as CSV: user_id, arm. The same user and name always give the same arm.
+    """Print the arm of each user as CSV: user_id, arm.
+    The same user and name always give the same arm.
 
     Example: recsys ab assign users.txt --name ranker-2
     """
@@ -140,6 +150,7 @@ def assign(
         lines = users.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{users}: cannot be read: {error}") from error
+    # A user who is listed twice gets one row; the order of the file is kept.
     ids = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
     if not ids:
         raise InputError(f"{users}: there are no user ids in it. Write one per line.")
@@ -161,7 +172,8 @@ def analyse(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Print the result of an experiment: difference, interval, and whether its numbers can be trusted.
+    """Print the result of an experiment: difference, interval,
+    and whether its numbers can be trusted.
 
     Example: recsys ab analyse outcomes.csv --expected 0.002
     """
@@ -174,15 +186,19 @@ def analyse(
     table = read_outcomes(outcomes)
     results = analyse_experiment(table, control=control, expected=expected)
     sizes = {str(arm): int(n) for arm, n in table["arm"].value_counts().items()}
-    ratio_p = sample_ratio_pvalue(sizes, parse_shares(arms) if arms else None)
+    planned_shares = None
+    if arms:
+        planned_shares = parse_shares(arms)
+    ratio_p = sample_ratio_pvalue(sizes, planned_shares)
     if as_json:
         record = {"sample_ratio_p": ratio_p, "arms": [asdict(result) for result in results]}
         print(json.dumps(record, ensure_ascii=False, allow_nan=False))
         return
     if ratio_p < SAMPLE_RATIO_ALPHA:
         out.print(
-            f"STOP: the sizes of the arms, {sizes}, do not fit the planned shares (p = {ratio_p:.2g}): users were lost"
-            " or counted twice in one arm. Find the cause first: no number below can be trusted.",
+            f"STOP: the sizes of the arms, {sizes}, do not fit the planned shares (p ="
+            f" {ratio_p:.2g}): users were lost or counted twice in one arm. Find the cause first:"
+            " no number below can be trusted.",
             markup=False,
         )
     for result in results:
@@ -191,8 +207,12 @@ def analyse(
 
 def print_result(result: ArmResult, control: str, has_before: bool) -> None:
     """Print the result of one arm in three lines."""
-    shows = "shows" if result.low > 0 or result.high < 0 else "does not show"
-    cuped = f"; values from before removed {result.reduction:.0%} of the variance" if has_before else ""
+    shows = "does not show"
+    if result.low > 0 or result.high < 0:
+        shows = "shows"
+    cuped = ""
+    if has_before:
+        cuped = f"; values from before removed {result.reduction:.0%} of the variance"
     out.print(
         f"{result.arm}: {result.mean:.6g} against {result.control_mean:.6g} of {control},"
         f" difference {result.difference:+.6g} [{result.low:+.6g}, {result.high:+.6g}], p = {result.p:.4g}:"
@@ -207,6 +227,7 @@ def parse_shares(arms: list[str] | None) -> dict[str, float]:
     """Return arm -> share, from the values of ``--arm``."""
     shares: dict[str, float] = {}
     for text in arms or []:
+        # The share follows the last =, because the name of an arm may contain one.
         name, _, share = text.rpartition("=")
         try:
             shares[name] = float(share)

@@ -54,6 +54,9 @@ def agree(
     table.add_column("definition")
     for measure in parsed:
         value = values[str(measure)]
-        text = "undefined" if math.isnan(value) else f"{value:.4f}"
+        if math.isnan(value):
+            text = "undefined"
+        else:
+            text = f"{value:.4f}"
         table.add_row(escape(str(measure)), text, measure.definition)
     out.print(table)

@@ -1,4 +1,6 @@
-"""The Typer application that every verb registers itself with, and the groups that `recsys --help` shows."""
+"""The Typer application that every verb registers itself with,
+and the groups that `recsys --help` shows.
+"""
 
 from __future__ import annotations
 

@@ -18,7 +18,8 @@ def bundle(
     out: Annotated[Path, typer.Argument(help="The folder of the bundle; an older bundle there is replaced.")],
     model: ModelName = None,
 ) -> None:
-    """Write a portable folder for recommend, similar and explain, which then need neither Spark nor Java.
+    """Write a portable folder for recommend, similar and explain,
+    which then need neither Spark nor Java.
 
     Example: recsys bundle runs/als_demo bundles/als_demo
     """

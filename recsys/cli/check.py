@@ -39,7 +39,8 @@ def check(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Validate tables and print a data card, or audit a split. Exit code 2 when too many rows are refused.
+    """Validate tables and print a data card, or audit a split.
+    Exit code 2 when too many rows are refused.
 
     Example: recsys check ratings.csv --column user_id=userId --column item_id=movieId
 

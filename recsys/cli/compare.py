@@ -33,7 +33,9 @@ MACHINE_COSTS = ("ms_per_user", "peak_mb")
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model to compare: its values per user, its lists, its guardrails, and the machine that it ran on."""
+    """A model to compare: its values per user, its lists, its guardrails,
+    and the machine that it ran on.
+    """
 
     evaluation: Evaluation
     lists: pd.DataFrame
@@ -67,7 +69,8 @@ def compare(
     seed: Annotated[int, typer.Option(help="The seed of the bootstrap.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Compare one model of each run, all models of one run, or tables of lists, on the same users; print which to take.
+    """Compare one model of each run, all models of one run, or tables of lists, on the same users;
+    print which to take.
 
     Example: recsys compare runs/old runs/new --fail-if "ndcg@10 drops 0.01"
     """
@@ -85,12 +88,16 @@ def compare(
     primary = first.metrics[0]
     gates = [Gate.parse(text, first.metrics) for text in fail_if or []]
 
-    # Several runs are compared with the first. The models of one run are all compared with each other,
-    # and the choice is made against the popular items, if the run has them.
+    # Several runs are compared with the first. The models of one run are all compared with each
+    # other, and the choice is made against the popular items, if the run has them.
     one_run = len(runs) == 1
-    baseline = None if one_run else first.name
+    baseline = None
+    if not one_run:
+        baseline = first.name
     comparison = compare_evaluations(list(evaluations.values()), baseline=baseline, seed=seed)
-    incumbent = "popular" if one_run and "popular" in evaluations else first.name
+    incumbent = first.name
+    if one_run and "popular" in evaluations:
+        incumbent = "popular"
     against_incumbent = comparison
     if one_run:
         against_incumbent = compare_evaluations(list(evaluations.values()), baseline=incumbent, seed=seed)
@@ -98,7 +105,9 @@ def compare(
     guards = comparable_guards(candidates)
     choice = choose_model(against_incumbent, incumbent, primary, guards)
     lists = {candidate.evaluation.name: candidate.lists for candidate in candidates}
-    rival = choice.pick if choice.pick != incumbent else names[-1]
+    rival = choice.pick
+    if choice.pick == incumbent:
+        rival = names[-1]
     changed = most_changed_users(evaluations[incumbent], evaluations[rival], primary, lists)
     rows = [row for row in comparison.differences.itertuples() if row.against == first.name]
     fired = [gate.describe(row) for gate in gates for row in rows if row.metric == gate.metric and gate.fires(row)]
@@ -122,7 +131,9 @@ def compare(
 
 
 def read_run_folders(runs: list[Path], model: str | None) -> list[Candidate]:
-    """Return all models of one run by their names, or one model of each of several runs by the names of the runs."""
+    """Return all models of one run by their names,
+    or one model of each of several runs by the names of the runs.
+    """
     from recsys.evaluation.testing.compare import read_run
 
     for run in runs:
@@ -137,7 +148,10 @@ def read_run_folders(runs: list[Path], model: str | None) -> list[Candidate]:
     for run, label in zip(runs, short_labels(runs), strict=True):
         folder = RunFolder.open(run)
         evaluations = read_run(folder)
-        names = [model] if model else [name for name in evaluations if name not in BASELINES]
+        if model:
+            names = [model]
+        else:
+            names = [name for name in evaluations if name not in BASELINES]
         if len(names) != 1:
             raise ConfigError(f"{run}: has {', '.join(names) or 'only baselines'}. Choose one with --model.")
         name = names[0]
@@ -208,7 +222,9 @@ def short_labels(paths: list[Path]) -> list[str]:
 
 
 def comparable_guards(candidates: list[Candidate]) -> dict[str, dict[str, float]]:
-    """Return model -> guardrails, without those that depend on the machine if the machines differ."""
+    """Return model -> guardrails, without those that depend on the machine
+    if the machines differ.
+    """
     guards = {candidate.evaluation.name: candidate.guards for candidate in candidates}
     if len({candidate.platform for candidate in candidates}) == 1:
         return guards
@@ -271,7 +287,9 @@ def _format_rows(table: pd.DataFrame) -> list[list[str]]:
 
 
 def _format_cell(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)
 
 
 def _format_difference(row: Any) -> list[str]:

@@ -52,7 +52,9 @@ def _write_errors_explained(path: Path) -> Iterator[None]:
 
 
 class Steps:
-    """Draws the progress of named steps: ``steps("fit als", done, total)``. Draws nothing if stderr is no terminal."""
+    """Draws the progress of named steps: ``steps("fit als", done, total)``.
+    Draws nothing if stderr is no terminal.
+    """
 
     def __init__(self, bars: Progress) -> None:
         self._bars = bars
@@ -79,11 +81,12 @@ def progress() -> Iterator[Steps]:
 
 
 def models_table(runs: dict[str, dict[str, Any]]) -> Table:
-    """Return one table of all models of some runs: means, and the 95 % interval of the primary metric.
+    """Return one table of all models of some runs: means,
+    and the 95 % interval of the primary metric.
 
     Args:
-        runs: run name -> the contents of its metrics.json. The table shows the first :data:`MAX_METRICS`
-            metrics; the reports have all of them.
+        runs: run name -> the contents of its metrics.json. The table shows the first
+            :data:`MAX_METRICS` metrics; the reports have all of them.
     """
     models = [(name, model, cells) for name, run in runs.items() for model, cells in run["models"].items()]
     metrics = list(dict.fromkeys(metric for _, _, cells in models for metric in cells))[:MAX_METRICS]

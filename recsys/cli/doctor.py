@@ -41,7 +41,8 @@ Finding = tuple[str, str, str]
 def doctor(
     spark: Annotated[bool, typer.Option(help="Also start Spark and run a small job: about ten seconds.")] = False,
 ) -> None:
-    """Print what is installed, what is missing, and the command that installs it. Exit code 2 if something is broken.
+    """Print what is installed, what is missing, and the command that installs it.
+    Exit code 2 if something is broken.
 
     A missing extra is not an error: the local engine needs none of them.
 
@@ -60,7 +61,10 @@ def check_installation() -> Iterator[Finding]:
     """Yield the findings of the checks that take no time."""
     version = sys.version_info
     python = f"{version.major}.{version.minor}.{version.micro} ({sys.executable})"
-    yield ("ok" if version >= (3, 11) else "broken"), "Python", python
+    python_state = "ok"
+    if version < (3, 11):
+        python_state = "broken"
+    yield python_state, "Python", python
     for name in REQUIRED:
         try:
             yield "ok", name, metadata.version(name)
@@ -82,6 +86,7 @@ def _check_kernels() -> Finding:
     import numpy as np
 
     try:
+        # The import loads numba and its cache, so a broken installation may fail here already.
         from recsys.kernels import select_top_k
 
         scores = np.array([[1.0, 3.0, 2.0]], dtype=np.float32)
@@ -110,7 +115,10 @@ def _check_java() -> Finding:
     try:
         java = find_java()
     except MissingExtra as error:
-        return ("broken" if find_spec("pyspark") else "missing"), "Java", str(error)
+        # Only Spark needs Java: without PySpark, its absence breaks nothing.
+        if find_spec("pyspark"):
+            return "broken", "Java", str(error)
+        return "missing", "Java", str(error)
     return (
         "ok",
         "Java",
@@ -129,4 +137,6 @@ def _check_spark() -> Finding:
         spark.stop()
     except Exception as error:
         return "broken", "Spark", str(error).splitlines()[0]
-    return ("ok" if total and total["total"] == 45 else "broken"), "Spark", "ran a job on local[1]"
+    if not total or total["total"] != 45:
+        return "broken", "Spark", "ran a job on local[1]"
+    return "ok", "Spark", "ran a job on local[1]"

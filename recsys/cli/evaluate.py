@@ -66,13 +66,16 @@ def evaluate(
     names = tuple(map(str, parse_all(metrics or ["ndcg@10", "recall@10"])))
     settings = EvaluationSettings(metrics=names, relevant=relevant, missing_users=missing_users, ties=ties)
     truth_table = read_truth(truth)
+    propensity = None
+    if train:
+        propensity = item_propensities(read_truth(train), truth_table[ITEM])
     evaluation = evaluate_tables(
         read_topk(recs),
         truth_table,
         settings,
         name=recs.stem,
         convention=None if convention == "recsys" else convention,
-        propensity=item_propensities(read_truth(train), truth_table[ITEM]) if train else None,
+        propensity=propensity,
     )
     if sampled:
         evaluation = mark_sampled(evaluation, sampled)

@@ -24,8 +24,9 @@ def explain(
 ) -> None:
     """Print why a user gets an item: what each history item, word or part adds.
 
-    The lines of a kind sum to the score; those of history items together with the part that is the same for everyone,
-    if the model has one. A line says so if they sum to something else, as for new items of a hybrid.
+    The lines of a kind sum to the score; those of history items together with the part that is the
+    same for everyone, if the model has one. A line says so if they sum to something else,
+    as for new items of a hybrid.
 
     Example: recsys explain runs/demo --user u0001 --item f0007
     """
@@ -37,11 +38,14 @@ def explain(
     row = item_row(saved, item)
     name = saved.name
     recommender = saved.recommender(pd.DataFrame({"user_id": [user]}))
+    # A cascade has no explanation of its own: that of the member that scores this user is shown.
     if isinstance(recommender, Cascade):
         name, recommender = recommender.scoring_member(history) or (name, recommender)
     explanation = recommender.explain(history, row)
     if np.isnan(explanation.score):
-        missing = "the item" if recommender.can_score(history)[0] else "the user's history"
+        missing = "the user's history"
+        if recommender.can_score(history)[0]:
+            missing = "the item"
         out.print(
             f"{name}: no opinion, because {missing} has nothing that this model uses (likes in training, or features)",
             markup=False,
@@ -61,6 +65,7 @@ def explain(
 
 def print_parts(kind: str, parts: dict[Any, float], k: int) -> None:
     """Print the ``k`` largest parts of a score, one per line, and the sum of the rest."""
+    # Parts that lower the score count by their size, as those that raise it do.
     largest = sorted(parts.items(), key=lambda part: -abs(part[1]))
     for key, value in largest[:k]:
         out.print(f"{value:+.6f}  {kind} {key}", markup=False)

@@ -33,7 +33,8 @@ def lab(
     folder: Annotated[Path, typer.Option("--out", help="The folder for lab.html and lab.json.")] = Path("runs/lab"),
     as_json: Json = False,
 ) -> None:
-    """Test measures of agreement on simulated preferences with a known truth, and on the ratings of users.
+    """Test measures of agreement on simulated preferences with a known truth,
+    and on the ratings of users.
 
     Example: recsys lab -m tau_b -m rbo --out runs/lab
     """
@@ -54,6 +55,8 @@ def lab(
         table = film_world(users=1500, items=600, events=90_000, seed=seed).events
     with progress() as steps:
         result = run_lab(parsed, LabSettings(pairs=pairs, seed=seed), steps)
+    # Rankings for real users need some model. A small one is enough, because the measures are
+    # compared with each other, not the models.
     als = build("als", {"rank": 16, "iterations": 10})
     result["labelled"] = discrimination_auc(table, als, parsed, seed=seed)
     result["questions"] = best_measures(result)

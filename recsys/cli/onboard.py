@@ -24,7 +24,8 @@ REPLIES = {"y": 1, "yes": 1, "n": -1, "no": -1, "": 0, "?": 0}
 """What the user may type -> the answer, as ``models.onboarding`` counts them."""
 
 ROUNDING = 1e-4
-"""The relative error of a restored value: stored values are float32, and their times whole seconds."""
+"""The relative error of a restored value: stored values are float32,
+and their times whole seconds."""
 
 
 @app.command(rich_help_panel=LISTS)
@@ -37,7 +38,8 @@ def onboard(
     ] = "best_guess",
     k: Annotated[int, typer.Option("-k", min=1, help="The length of the list.")] = 10,
 ) -> None:
-    """Ask a new user about a few items (y: I like it, n: I don't, Enter: I don't know it), then print a list as CSV.
+    """Ask a new user about a few items (y: I like it, n: I don't, Enter: I don't know it),
+    then print a list as CSV.
 
     q, or the end of the input, ends the questions early.
 
@@ -57,7 +59,9 @@ def onboard(
     item_ids = history.items
     original, least_like = restore_values(folder, load_config(run / run_files.CONFIG), history)
     model = Onboarding(strategy=strategy, like=least_like).fit(original)
-    titles = items.set_index("item_id")["title"].dropna() if "title" in items else {}
+    titles = {}
+    if "title" in items:
+        titles = items.set_index("item_id")["title"].dropna()
     answers: Answers = {}
     while len(answers) < questions and (item := model.question(answers)) is not None:
         item_id = item_ids.ids_of([item])[0]
@@ -73,13 +77,15 @@ def onboard(
 
 
 def restore_values(folder: RunFolder, config: Config, history: Interactions) -> tuple[Interactions, float | None]:
-    """Return the history as it was before it decayed, and the least value of a like; None if any value above 0 is one.
+    """Return the history as it was before it decayed, and the least value of a like;
+    None if any value above 0 is one.
 
-    ``[judge] relevant`` is about values with their event weights and without decay. Such a value can be
-    restored from the stored one if it is of one event: every pair has one event, or ``aggregate = "last"``.
-    It cannot be restored from the sum of several events, nor in a bundle, which does not record when the decay
-    starts. There any value above 0 is a like, and a line on stderr says so. Pairs whose value has decayed to 0 in
-    float32 are left out, and a line on stderr gives their number.
+    ``[judge] relevant`` is about values with their event weights and without decay. Such a value
+    can be restored from the stored one if it is of one event: every pair has one event, or
+    ``aggregate = "last"``. It cannot be restored from the sum of several events, nor in a bundle,
+    which does not record when the decay starts. There any value above 0 is a like, and a line on
+    stderr says so. Pairs whose value has decayed to 0 in float32 are left out, and a line on stderr
+    gives their number.
     """
     from recsys.data.weigh import undo_decay
     from recsys.models.combining.trial import subset
@@ -110,15 +116,19 @@ def restore_values(folder: RunFolder, config: Config, history: Interactions) -> 
         )
         return history, None
     reference = pd.to_datetime(split["decay_reference"], utc=True).timestamp()
+    # The limit is lowered a little, so that rounding does not turn a like into a dislike.
     return undo_decay(history, half_life, reference), least_like * (1 - ROUNDING)
 
 
 def ask(question: str) -> int | None:
-    """Print a question and return the answer, None if there is no more input. Unknown replies are asked again."""
+    """Print a question and return the answer, None if there is no more input.
+    Unknown replies are asked again.
+    """
     while True:
         log.print(question, end="", markup=False, highlight=False)
         line = sys.stdin.readline()
         reply = line.strip().lower()
+        # At the end of the input readline returns "", but a lone Enter returns a newline.
         if not line or reply == "q":
             return None
         if reply in REPLIES:

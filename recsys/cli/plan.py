@@ -21,7 +21,8 @@ def plan(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Count the log and print what a run on Spark needs: memory, shuffle, blocks, time. Exit code 2 if it cannot fit.
+    """Count the log and print what a run on Spark needs: memory, shuffle, blocks, time.
+    Exit code 2 if it cannot fit.
 
     Example: recsys plan configs/als_large.toml --set models.als.rank=128
     """
@@ -41,7 +42,10 @@ def plan(
         print(json.dumps(asdict(estimate)))
     else:
         for name, value in (asdict(facts) | estimate.sizes).items():
-            text = f"{value:,}" if isinstance(value, int) else str(value)
+            if isinstance(value, int):
+                text = f"{value:,}"
+            else:
+                text = str(value)
             out.print(f"{name.replace('_', ' '):32} {text}", markup=False)
         for name, seconds in estimate.seconds.items():
             out.print(f"{name:32} {seconds:,.0f} s", markup=False)
@@ -50,5 +54,6 @@ def plan(
             out.print(f"{'peak memory, ' + role:32} {mb:,.0f} MiB")
         for note in estimate.notes:
             out.print(f"note: {note}", markup=False)
+    # The estimate is printed before the refusal, because it shows what does not fit.
     if estimate.refusals:
         raise ConfigError("this run cannot fit: " + " ".join(estimate.refusals))

@@ -103,7 +103,10 @@ def recommend(
         for name, ids in compiled.unknown.items():
             log.print(f"rule {name}: unknown ids {ids[:10]}{' …' if len(ids) > 10 else ''}", markup=False)
     histories = saved.histories(user_ids.ids)
-    length = max(POOL, 5 * k) if chosen_rerankers else k
+    # A re-ranker needs more than k items to choose from.
+    length = k
+    if chosen_rerankers:
+        length = max(POOL, 5 * k)
     lists = rank.recommend(saved.recommender(user_table), histories, length, rules=compiled)
     if diverse is not None:
         lists = rerank.mmr(lists, item_terms(saved), k, diverse)
@@ -117,7 +120,9 @@ def recommend(
 
 
 def read_user_table(ids: list[str], path: Path | None) -> pd.DataFrame:
-    """Return the users to recommend to, by id, each once: ``user_id``, and the other columns of the file."""
+    """Return the users to recommend to, by id, each once: ``user_id``,
+    and the other columns of the file.
+    """
     tables = [pd.DataFrame({"user_id": ids}, dtype=object)]
     if path:
         tables.append(read_user_file(path))
@@ -128,12 +133,16 @@ def read_user_table(ids: list[str], path: Path | None) -> pd.DataFrame:
 
 
 def read_user_file(path: Path) -> pd.DataFrame:
-    """Return the users of a file as text: ``user_id``, and the other columns of a CSV that has this header."""
+    """Return the users of a file as text: ``user_id``,
+    and the other columns of a CSV that has this header.
+    """
     try:
+        # Some programs begin a file with a byte-order mark; utf-8-sig keeps it out of the first id.
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
     header = [cell.strip() for cell in next(csv.reader(lines[:1]), [])]
+    # Without a header every line is one id, even if it contains a comma.
     if "user_id" not in header:
         return pd.DataFrame({"user_id": lines}, dtype=object)
     rows = list(csv.reader(lines))
@@ -144,7 +153,9 @@ def read_user_file(path: Path) -> pd.DataFrame:
 
 
 def parse_attributes(pairs: list[str], saved: SavedModel) -> dict[str, str]:
-    """Return the attributes that ``--with`` gives, and warn if train has no segment with these values."""
+    """Return the attributes that ``--with`` gives,
+    and warn if train has no segment with these values.
+    """
     from recsys.features.segment_popularity import parse_user_attributes
 
     if saved.segments is None:

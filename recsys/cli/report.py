@@ -16,7 +16,8 @@ from recsys.cli.console import models_table, out
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders; their reports are written again.")],
 ) -> None:
-    """Write report.html and report.md of each run, and print one table of all models and a verdict per run.
+    """Write report.html and report.md of each run,
+    and print one table of all models and a verdict per run.
 
     Example: recsys report runs/demo runs/als_demo
     """

@@ -74,6 +74,7 @@ def parse_size(text: str) -> LogStatistics:
         if name not in SIZE_NAMES:
             raise ConfigError(f"--size {part}: no such number.{suggest_nearest(name, SIZE_NAMES)}")
         try:
+            # int alone does not read 3e8.
             values[name] = int(float(number))
         except (ValueError, OverflowError):
             raise ConfigError(f"--size {part}: '{number}' is not a number.") from None

@@ -24,7 +24,8 @@ def run(
     ],
     overrides: Overrides = None,
 ) -> None:
-    """Read, split, fit, recommend and evaluate as CONFIG says, and write the run folder with its report.
+    """Read, split, fit, recommend and evaluate as CONFIG says,
+    and write the run folder with its report.
 
     Example: recsys run configs/demo.toml --set recommend.k=20
 
@@ -47,7 +48,9 @@ def run(
 
 
 def choose_engine_and_models(settings: Config) -> Config:
-    """Return the settings with an engine, and models, that suit the log, if the config names none."""
+    """Return the settings with an engine, and models, that suit the log,
+    if the config names none.
+    """
     missing = {"engine", "models"} - settings.model_fields_set
     if not missing:
         return settings

@@ -1,4 +1,6 @@
-"""What recommend, similar and explain share: items of a saved model by id, and lists with titles."""
+"""What recommend, similar and explain share: items of a saved model by id,
+and lists with titles.
+"""
 
 from __future__ import annotations
 

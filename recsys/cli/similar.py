@@ -32,5 +32,6 @@ def similar(
     row = item_row(saved, item)
     one = csr_array((np.ones(1, np.float32), [row], [0, 1]), shape=(1, len(saved.history.items)))
     lists = rank.recommend(saved.model, one, k)
+    # The history belongs to no user, so the column with the placeholder id is dropped.
     table = rank.topk_table(lists, IdMap.of(["?"]), saved.history.items).drop(columns="user_id")
     print(csv_with_titles(saved, table), end="")

@@ -30,7 +30,8 @@ def tune(
         typer.Option(help="On the local engine, also measure whether more data or capacity would help."),
     ] = True,
 ) -> None:
-    """Search for better settings on the train part of a run. Call it again, or several times at once, to continue.
+    """Search for better settings on the train part of a run. Call it again,
+    or several times at once, to continue.
 
     Example: recsys tune configs/demo.toml --set tune.trials=20
     """
@@ -43,6 +44,7 @@ def tune(
         from recsys.tune import learning_curve
         from recsys.tune import tune as search
     except ModuleNotFoundError as error:
+        # Any other missing module is a bug, which an advice to install an extra would hide.
         if error.name != "optuna":
             raise
         raise MissingExtra("recsys tune needs Optuna: pip install 'recsys[tune]'") from error
@@ -60,19 +62,25 @@ def tune(
         if curve and settings.engine == "local":
             learning = learning_curve(result, progress=steps)
     record = {key: value for key, value in asdict(result).items() if key != "config"}
-    record["learning"] = asdict(learning) if learning else None
+    record["learning"] = None
+    if learning:
+        record["learning"] = asdict(learning)
     files = RunFolder(study)
     files.write_text(run_files.BEST_CONFIG, result.config.model_copy(update={"out": f"{run}-tuned"}).to_toml())
     files.write_json(run_files.STUDY_RESULT, record)
     files.write_text(run_files.REPORT_HTML, tuning_page(study.resolve().name, record))
     stopped = sum(trial["value"] is None for trial in result.trials)
     log.print(f"{len(result.trials)} settings tried, {stopped} of them stopped early", markup=False)
-    out.print(
-        f"{result.model}: {result.metric} on folds of train rose from {result.initial_value:.4f} to {result.value:.4f}"
-        if result.value > result.initial_value
-        else f"{result.model}: no setting was better than the config's own, {result.metric} {result.initial_value:.4f}",
-        markup=False,
-    )
+    if result.value > result.initial_value:
+        outcome = (
+            f"{result.model}: {result.metric} on folds of train rose from"
+            f" {result.initial_value:.4f} to {result.value:.4f}"
+        )
+    else:
+        outcome = (
+            f"{result.model}: no setting was better than the config's own, {result.metric} {result.initial_value:.4f}"
+        )
+    out.print(outcome, markup=False)
     out.print(f"best: {result.best_params or 'the settings of the config'}", markup=False)
     for sentence in learning.findings if learning else ():
         out.print(sentence, markup=False)

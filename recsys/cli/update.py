@@ -39,12 +39,12 @@ def update(
         print(json.dumps(to_plain_json(asdict(result) | {"retrain": result.retrain}), allow_nan=False))
         return
     print(
-        f"{result.events:,} events; users: {result.users_new:,} new, {result.users_changed:,} with new events;"
-        f" items: {result.items_new:,} new"
+        f"{result.events:,} events; users: {result.users_new:,} new, {result.users_changed:,} with"
+        f" new events; items: {result.items_new:,} new"
     )
     print(
-        f"drift: {result.drift_before:.4f} before, {result.drift_after:.4f} after; retrain when it grows by more than"
-        f" {result.retrain_at}"
+        f"drift: {result.drift_before:.4f} before, {result.drift_after:.4f} after;"
+        f" retrain when it grows by more than {result.retrain_at}"
     )
     if against:
         print(f"share of the first ten items that are also in the lists of {against}: {result.overlap:.1%}")

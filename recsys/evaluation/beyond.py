@@ -1,8 +1,10 @@
-"""Beyond accuracy: how lists use the catalogue, and how novel, diverse and surprising they are for a user.
+"""Beyond accuracy: how lists use the catalogue, and how novel,
+diverse and surprising they are for a user.
 
-There are two kinds of number. Those of all lists together (coverage, Gini, entropy, personalisation) follow from how
-often each item is listed. The others are one number per user, averaged with an interval like any metric. Both engines
-call these functions: with counts per item, and with batches of users. Formulas and edge cases: docs/deciding.md.
+There are two kinds of number. Those of all lists together (coverage, Gini, entropy,
+personalisation) follow from how often each item is listed. The others are one number per user,
+averaged with an interval like any metric. Both engines call these functions: with counts per item,
+and with batches of users. Formulas and edge cases: docs/deciding.md.
 """
 
 from __future__ import annotations
@@ -16,7 +18,13 @@ from scipy.sparse import csr_array, diags_array
 
 from recsys.data.card import gini_coefficient
 from recsys.errors import ConfigError, suggest_nearest
-from recsys.evaluation.groups import POPULARITY, Groups, by_item_group, popularity_codes, table_groups
+from recsys.evaluation.groups import (
+    POPULARITY,
+    Groups,
+    by_item_group,
+    popularity_codes,
+    table_groups,
+)
 from recsys.evaluation.judging.metrics import parse_all
 from recsys.evaluation.settings import EvaluationSettings
 from recsys.evaluation.truth import Truth
@@ -43,15 +51,17 @@ OF_FEATURES = {
 DEFINITIONS = OF_ALL_LISTS | OF_A_LIST | OF_FEATURES
 
 KEEP = 0.01
-"""Calibration compares the user's shares with (1 - KEEP) · the list's + KEEP · the user's, so that it is finite."""
+"""Calibration compares the user's shares with (1 - KEEP) · the list's + KEEP · the user's,
+so that it is finite."""
 
 
 @dataclass(frozen=True)
 class Catalogue:
     """The candidates' popularity in train, and their groups and attributes from the items table.
 
-    ``likes``: int64[items], train users who like each (value > 0). ``users``: train users. ``attributes``: csr (items,
-    values) of 0 and 1, or None. ``groups``: item groupings, popularity first.
+    ``likes``: int64[items], train users who like each (value > 0). ``users``: train users.
+    ``attributes``: csr (items, values) of 0 and 1, or None. ``groups``: item groupings, popularity
+    first.
     """
 
     likes: np.ndarray
@@ -61,15 +71,26 @@ class Catalogue:
 
     @classmethod
     def from_items(
-        cls, likes: np.ndarray, users: int, settings: EvaluationSettings, ids: IdMap, table: pd.DataFrame | None = None
+        cls,
+        likes: np.ndarray,
+        users: int,
+        settings: EvaluationSettings,
+        ids: IdMap,
+        table: pd.DataFrame | None = None,
     ) -> Catalogue:
-        """Read groups and attributes off the items ``table``: the columns that ``settings`` names and it has.
+        """Read groups and attributes off the items ``table``:
+        the columns that ``settings`` names and it has.
 
         Raises:
             ConfigError: ``[judge] attribute`` names no column of the items table.
         """
-        names = [] if table is None else [name for name in settings.segments if name in table]
-        groups = [Groups.from_codes(POPULARITY, popularity_codes(likes)), *table_groups(names, table, ITEM, ids.ids)]
+        names = []
+        if table is not None:
+            names = [name for name in settings.segments if name in table]
+        groups = [
+            Groups.from_codes(POPULARITY, popularity_codes(likes)),
+            *table_groups(names, table, ITEM, ids.ids),
+        ]
         return cls(likes, users, attributes(settings.attribute, ids, table), tuple(groups))
 
     @property
@@ -79,14 +100,17 @@ class Catalogue:
 
 
 def attributes(column: str | None, ids: IdMap, table: pd.DataFrame | None) -> csr_array | None:
-    """Return float64 csr (items, values) of 0 and 1; None without a table, a column that holds lists, or any value.
+    """Return float64 csr (items, values) of 0 and 1; None without a table,
+    a column that holds lists, or any value.
 
     ``column``: of the items table; default: the first that holds lists.
 
     Raises:
         ConfigError: the table has no such column.
     """
-    columns = [] if table is None else [name for name in table.columns if name != ITEM]
+    columns = []
+    if table is not None:
+        columns = [name for name in table.columns if name != ITEM]
     if column is not None and column not in columns:
         raise ConfigError(
             f"[judge] attribute, or --by: the items table has no '{column}'.{suggest_nearest(column, columns)}"
@@ -98,15 +122,20 @@ def attributes(column: str | None, ids: IdMap, table: pd.DataFrame | None) -> cs
         return None
     matrix = encode_features(table[[ITEM, name]], ITEM, ids).matrix.astype(np.float64)
     matrix.data[:] = 1.0
-    return matrix if matrix.nnz else None
+    if matrix.nnz:
+        return matrix
+    return None
 
 
 def _is_list(cell: Any) -> bool:
-    return "|" in cell if isinstance(cell, str) else isinstance(cell, list | tuple | np.ndarray)
+    if isinstance(cell, str):
+        return "|" in cell
+    return isinstance(cell, list | tuple | np.ndarray)
 
 
 def extend(evaluation: Evaluation, topk: TopK, truth: Truth, catalogue: Catalogue) -> Evaluation:
-    """Return the evaluation with the columns of item groups and of each list, and ``about["beyond"]`` of all lists.
+    """Return the evaluation with the columns of item groups and of each list, and
+    ``about["beyond"]`` of all lists.
 
     ``topk``: the lists that were evaluated, row by row.
     """
@@ -117,14 +146,16 @@ def extend(evaluation: Evaluation, topk: TopK, truth: Truth, catalogue: Catalogu
 
 
 def per_user(topk: TopK, truth: Truth, catalogue: Catalogue) -> dict[str, np.ndarray]:
-    """Return column -> float64[m]: the primary metric within each item group, then the catalogue's measures.
+    """Return column -> float64[m]: the primary metric within each item group,
+    then the catalogue's measures.
 
     Args:
         topk: one list per user of ``truth``, in its order; items are rows of the catalogue.
-        truth: what its histories store is seen, what is > 0 there is liked. Where lists leave out seen items, so do
-            the most popular items that serendipity compares with.
+        truth: what its histories store is seen, what is > 0 there is liked. Where lists leave out
+            seen items, so do the most popular items that serendipity compares with.
     """
-    settings, relevant, histories = truth.settings, truth.relevant, truth.histories.values
+    settings = truth.settings
+    histories = truth.histories.values
     primary = parse_all(settings.metrics)[0]
     columns: dict[str, np.ndarray] = {}
     for groups in catalogue.groups:
@@ -137,7 +168,9 @@ def per_user(topk: TopK, truth: Truth, catalogue: Catalogue) -> dict[str, np.nda
     liked_popularity = _ratio(liked @ catalogue.likes.astype(np.float64), liked.sum(axis=1))
     columns["popularity_lift"] = _ratio(_list_mean(topk.items, catalogue.likes), liked_popularity) - 1
     columns["tail_share"] = _list_mean(topk.items, catalogue.groups[0].membership[:, -1])
-    columns["serendipity"] = serendipity(topk, relevant, catalogue.likes, histories if truth.exclude_seen else None)
+    columns["serendipity"] = serendipity(
+        topk, truth.relevant, catalogue.likes, histories if truth.exclude_seen else None
+    )
     if catalogue.attributes is not None:
         listed = _listed(topk.items, len(catalogue.likes))
         columns["diversity"] = diversity(listed, catalogue.attributes)
@@ -146,21 +179,22 @@ def per_user(topk: TopK, truth: Truth, catalogue: Catalogue) -> dict[str, np.nda
 
 
 def serendipity(topk: TopK, relevant: csr_array, likes: np.ndarray, seen: csr_array | None) -> np.ndarray:
-    """Return float64[m] in [0, 1]: places with a relevant item that the popular list of k does not have, over k.
+    """Return float64[m] in [0, 1]: places with a relevant item that the popular list
+    of k does not have, over k.
 
-    That list holds the k most liked items that the user has not ``seen`` (the lower row first among equals), so the
-    model ``popular`` scores exactly 0. NaN without anything relevant.
+    That list holds the k most liked items that the user has not ``seen`` (the lower row first among
+    equals), so the model ``popular`` scores exactly 0. NaN without anything relevant.
 
-    Differs from: definitions that multiply by a similarity to the history. Reference: Ge, Delgado-Battenfeld and
-    Jannach, RecSys 2010 (a primitive model stands for what is expected).
+    Differs from: definitions that multiply by a similarity to the history. Reference: Ge,
+    Delgado-Battenfeld and Jannach, RecSys 2010 (a primitive model stands for what is expected).
     """
     m, k = topk.items.shape
     rank = np.empty(len(likes), dtype=np.int64)
     rank[np.argsort(-likes, kind="stable")] = np.arange(len(likes))
     last = np.full(m, k - 1)
     if seen is not None:
-        # The k-th unseen item has rank k - 1 + the number of seen items that rank above it. A seen item ranks above
-        # it when fewer than k unseen items rank above that seen item.
+        # The k-th unseen item has rank k - 1 + the number of seen items that rank above it. A seen
+        # item ranks above it when fewer than k unseen items rank above that seen item.
         row = np.repeat(np.arange(m), np.diff(seen.indptr))
         seen_rank = np.sort(row * len(likes) + rank[seen.indices]) - row * len(likes)
         unseen_above = seen_rank - (np.arange(len(row)) - np.repeat(seen.indptr[:-1], np.diff(seen.indptr)))
@@ -172,10 +206,11 @@ def serendipity(topk: TopK, relevant: csr_array, likes: np.ndarray, seen: csr_ar
 
 
 def diversity(listed: csr_array, attributes: csr_array) -> np.ndarray:
-    """Return float64[m] in [0, 1]: 1 - mean cosine over all pairs of items in a list (intra-list diversity).
+    """Return float64[m] in [0, 1]: 1 - mean cosine over all pairs of items
+    in a list (intra-list diversity).
 
-    Items without attributes are left out of the pairs; NaN with fewer than two left. The sum over pairs is
-    (|Σ f|² - n) / 2 for unit vectors f, so that no pair is visited.
+    Items without attributes are left out of the pairs; NaN with fewer than two left. The sum over
+    pairs is (|Σ f|² - n) / 2 for unit vectors f, so that no pair is visited.
     Reference: Smyth and McClave, ICCBR 2001; Ziegler et al., WWW 2005.
     """
     lengths = np.sqrt(attributes.multiply(attributes).sum(axis=1))
@@ -187,16 +222,19 @@ def diversity(listed: csr_array, attributes: csr_array) -> np.ndarray:
 
 
 def calibration(listed: csr_array, liked: csr_array, attributes: csr_array) -> np.ndarray:
-    """Return float64[m] ≥ 0: Σ_g p(g) ln(p(g) / ((1 - KEEP) q(g) + KEEP p(g))), 0 when the shares are the same.
+    """Return float64[m] ≥ 0: Σ_g p(g) ln(p(g) / ((1 - KEEP) q(g) + KEEP p(g))),
+    0 when the shares are the same.
 
-    p and q are the shares of each attribute g among liked and listed items, where an item splits one vote evenly
-    between its attributes. At most -ln KEEP = 4.6, when list and history share nothing. NaN without any on either side.
+    p and q are the shares of each attribute g among liked and listed items, where an item splits
+    one vote evenly between its attributes. At most -ln KEEP = 4.6, when list and history share
+    nothing. NaN without any on either side.
 
     Differs from: Steck weighs recent history more if told so; every item weighs the same here.
     Reference: Steck, RecSys 2018, equations 3-6.
     """
     votes = diags_array(_ratio(np.ones(attributes.shape[0]), attributes.sum(axis=1), empty=0.0)) @ attributes
-    p, q = _shares(liked @ votes), _shares(listed @ votes)
+    p = _shares(liked @ votes)
+    q = _shares(listed @ votes)
     mixed = csr_array((1 - KEEP) * q + KEEP * p).multiply(p.sign())
     over = csr_array(mixed)
     over.sort_indices()
@@ -206,7 +244,8 @@ def calibration(listed: csr_array, liked: csr_array, attributes: csr_array) -> n
 
 
 def exposure(items: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Return (int64[n] times that each item is listed, float64[n] Σ 1/√length of those lists, lists that hold any).
+    """Return (int64[n] times that each item is listed, float64[n] Σ 1/√length of those lists, lists
+    that hold any).
 
     ``items``: int[m, k], -1 padding. Parts of the users add up.
     """
@@ -220,12 +259,15 @@ def exposure(items: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray, int]:
 def of_all_lists(times: np.ndarray, weight: np.ndarray, lists: int) -> dict[str, dict[str, float]]:
     """Return measure -> {"value": x} from what :func:`exposure` returns; NaN without lists.
 
-    The overlap of two lists is the number of shared items over the geometric mean of their lengths (shared / k for
-    equal ones). Its mean over all pairs is (Σ_i weight_i² - lists) / (lists (lists - 1)): exact, without the pairs.
+    The overlap of two lists is the number of shared items over the geometric mean of their lengths
+    (shared / k for equal ones). Its mean over all pairs is (Σ_i weight_i² - lists) / (lists (lists
+    - 1)): exact, without the pairs.
     """
     total = times.sum()
     share = times[times > 0] / max(total, 1)
-    overlap = (float(weight @ weight) - lists) / (lists * (lists - 1)) if lists > 1 else np.nan
+    overlap = np.nan
+    if lists > 1:
+        overlap = (float(weight @ weight) - lists) / (lists * (lists - 1))
     values = {
         "coverage": float((times > 0).mean()) if len(times) else np.nan,
         "gini": gini_coefficient(np.sort(times)),

@@ -1,4 +1,6 @@
-"""The cold-start curve: how good each model is for users of whom only the first 0, 1, 2, 5, 10 events are known."""
+"""The cold-start curve: how good each model is for users of whom only the first 0, 1, 2, 5,
+10 events are known.
+"""
 
 from __future__ import annotations
 
@@ -17,19 +19,23 @@ from recsys.recommender import Recommender
 from recsys.types import Histories
 
 MOST_USERS = 1_000
-"""Users on the curve at most, drawn by hash: enough for narrow intervals, and every cut scores all of them again."""
+"""Users on the curve at most, drawn by hash: enough for narrow intervals,
+and every cut scores all of them again."""
 FEWEST_USERS = 20
 """A cut for which fewer users have enough events is left out."""
 
 
 class ColdStart:
-    """The same users at every cut, for every model: their histories cut to the first events, and their truth.
+    """The same users at every cut, for every model: their histories cut to the first events,
+    and their truth.
 
-    Histories are cut to a user's first events (equal times: the lower item row), or, where events have no time, to
-    random ones that depend on user and item alone. Lists leave out *all* items of the whole history, and the truth
-    stays the same, so that only what the model knows of the user changes from cut to cut.
+    Histories are cut to a user's first events (equal times: the lower item row), or, where events
+    have no time, to random ones that depend on user and item alone. Lists leave out *all* items of
+    the whole history, and the truth stays the same,
+    so that only what the model knows of the user changes from cut to cut.
 
-    ``cuts``: those of ``settings.cold_start`` for which at least :data:`FEWEST_USERS` users have enough events.
+    ``cuts``: those of ``settings.cold_start`` for which at least :data:`FEWEST_USERS` users have
+    enough events.
     ``users``: int[m], the users on the curve as rows of ``truth.users``.
     """
 
@@ -45,7 +51,8 @@ class ColdStart:
         self.k = k
         has_truth = np.diff(self.truth.relevant.indptr) > 0
         events = np.where(has_truth, truth.histories.lengths, -1)
-        # A user without any history says nothing about the cut 0 either: the curve has the same users at every cut.
+        # A user without any history says nothing about the cut 0 either: the curve has the same
+        # users at every cut.
         self.cuts = tuple(
             cut for cut in sorted(set(truth.settings.cold_start)) if (events >= max(cut, 1)).sum() >= FEWEST_USERS
         )
@@ -54,10 +61,10 @@ class ColdStart:
             bits = hash_words(0, id_bits(pd.Index(truth.users.ids_of(users))))
             users = np.sort(users[np.argsort(bits, kind="stable")[:MOST_USERS]])
         self.users = users
-        whole = truth.histories.select(users)
-        self.seen = whole.values
-        position = _event_positions(whole, truth.users.ids_of(users))
-        self._histories = {cut: whole.where(position < cut) for cut in self.cuts}
+        full_histories = truth.histories.select(users)
+        self.seen = full_histories.values
+        position = _event_positions(full_histories, truth.users.ids_of(users))
+        self._histories = {cut: full_histories.where(position < cut) for cut in self.cuts}
 
     def values(self, model: Recommender) -> dict[int, np.ndarray]:
         """Return cut -> float64[users] of the primary metric."""
@@ -70,7 +77,9 @@ class ColdStart:
 
 
 def summary(values: dict[str, dict[int, np.ndarray]], metric: str) -> dict[str, Any]:
-    """Return what coldstart.json holds: a row per model and cut with its interval, and the best model at each cut."""
+    """Return what coldstart.json holds: a row per model and cut with its interval,
+    and the best model at each cut.
+    """
     rows = []
     for name, by_cut in values.items():
         for cut, user_values in by_cut.items():
@@ -78,12 +87,21 @@ def summary(values: dict[str, dict[int, np.ndarray]], metric: str) -> dict[str, 
             rows.append({"model": name, "events": cut, "mean": mean, "ci95": [low, high]})
     cuts = list(next(iter(values.values()), {}))
     leaders = [max(values, key=lambda name: float(values[name][cut].mean())) for cut in cuts]
-    users = len(next(iter(values.values()))[cuts[0]]) if cuts else 0
-    return {"metric": metric, "users": users, "curve": rows, "leads": dict(zip(map(str, cuts), leaders, strict=True))}
+    users = 0
+    if cuts:
+        users = len(next(iter(values.values()))[cuts[0]])
+    return {
+        "metric": metric,
+        "users": users,
+        "curve": rows,
+        "leads": dict(zip(map(str, cuts), leaders, strict=True)),
+    }
 
 
 def _event_positions(histories: Histories, user_ids: np.ndarray) -> np.ndarray:
-    """Return int64[nnz]: the position of each entry in its user's history; without times, an order drawn by hash."""
+    """Return int64[nnz]: the position of each entry in its user's history; without times,
+    an order drawn by hash.
+    """
     if histories.times is not None:
         return histories.positions()
     row = histories.row_of_entry

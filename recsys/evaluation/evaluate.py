@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -29,12 +30,13 @@ def evaluate(topk: TopK, truth: Truth, *, name: str) -> Evaluation:
     """Judge the lists of all tested users.
 
     Args:
-        topk: one list per tested user; ``topk.users`` are rows of ``truth.users``, items are rows of
-            ``truth.candidates``.
-        truth: what is relevant, and the settings, which :meth:`.truth.Truth.of` explains.
+        topk: one list per tested user; ``topk.users`` are rows of ``truth.users``, items are rows
+            of ``truth.candidates``.
+        truth: what is relevant, and the settings, which :meth:`.truth.Truth.from_split` explains.
 
     Returns:
-        per_user: user_id, n_relevant, n_history, shortfall, then the metrics; one row per tested user.
+        per_user: user_id, n_relevant, n_history, shortfall, then the metrics;
+            one row per tested user.
 
     Raises:
         ValueError: lists and tested users differ in number.
@@ -62,40 +64,50 @@ def evaluate_tables(
     convention: str | None = None,
     propensity: pd.Series | None = None,
 ) -> Evaluation:
-    """Judge a topk table from any system against a table of what users chose (user_id, item_id[, value]).
+    """Judge a topk table from any system against a table
+    of what users chose (user_id, item_id[, value]).
 
-    Every user of ``truth`` with something relevant counts. Lists of other users are counted and left out. For lists
-    that rank relevant items among sampled candidates only, see :func:`mark_sampled`.
+    Every user of ``truth`` with something relevant counts. Lists of other users are counted and
+    left out. For lists that rank relevant items among sampled candidates only,
+    see :func:`mark_sampled`.
 
     Args:
-        recs: user_id, item_id, rank; or a score instead of the rank, or beside it for ``settings.ties``. Categorical
-            ids are quickest.
-        convention: a name of :data:`~recsys.evaluation.judging.conventions.CONVENTIONS`: the definitions of another
-            library, which then set ties and missing users too.
-        propensity: item id -> chance in (0, 1] that its relevance is observed, for metrics with ``ips``; see
+        recs: user_id, item_id, rank; or a score instead of the rank, or beside it for
+            ``settings.ties``. Categorical ids are quickest.
+        convention: a name of :data:`~recsys.evaluation.judging.conventions.CONVENTIONS`: the
+            definitions of another library, which then set ties and missing users too.
+        propensity: item id -> chance in (0, 1] that its relevance is observed, for metrics with
+            ``ips``; see
             :func:`item_propensities`.
 
     Returns:
-        per_user: user_id, n_relevant, then the metrics; one row for every user of ``truth``, sorted by id.
+        per_user: user_id, n_relevant, then the metrics; one row for every user of ``truth``,
+            sorted by id.
 
     Raises:
-        InputError: a missing column, ids of two kinds, an item twice in a list or in a user's truth, NaN scores.
+        InputError: a missing column, ids of two kinds, an item twice in a list or in a user's
+            truth, NaN scores.
         ConfigError: a metric that the convention, or a table without all scores, cannot give.
     """
     settings = settings or EvaluationSettings()
-    rules = conventions.named(convention) if convention else None
-    if rules:
+    rules = None
+    if convention:
+        rules = conventions.named(convention)
         settings = settings.model_copy(update={"ties": rules.ties, "missing_users": rules.missing_users})
     LISTS.require(recs.columns, name)
     TRUTH.require(truth.columns)
-    # Codes count in order of first appearance, so the users of the truth come before those of the lists alone.
+    # Codes count in order of first appearance, so the users of the truth come before those of the
+    # lists alone.
     users, (truth_user, list_user) = codes(truth[USER], recs[USER])
     items, (truth_item, list_item) = codes(truth[ITEM], recs[ITEM])
     n_users = int(truth_user.max(initial=-1)) + 1
     order, bounds = kernels.group_rows(truth_user, n_users)
     if repeated := int(kernels.count_repeats(truth_item[order], bounds, len(items)).sum()):
         raise InputError(f"truth: {repeated:,} rows repeat a (user, item) pair: keep one of each")
-    value = truth[VALUE].to_numpy(dtype=np.float64) if VALUE in truth else np.ones(len(truth))
+    if VALUE in truth:
+        value = truth[VALUE].to_numpy(dtype=np.float64)
+    else:
+        value = np.ones(len(truth))
     relevant_rows = order[settings.is_relevant(value)[order]]
     relevant_item = truth_item[relevant_rows]
     relevant = RelevantItems(
@@ -104,8 +116,10 @@ def evaluate_tables(
         value[relevant_rows],
         None if propensity is None else _propensity_by_code(propensity, items)[relevant_item],
     )
-    ids_for_ties = items if rules and rules.by_score else None
-    ranked = lists(recs, list_user, list_item, n_users, where=name, names=ids_for_ties)
+    ids_for_ties = None
+    if rules and rules.by_score:
+        ids_for_ties = items
+    ranked = lists(recs, list_user, list_item, n_users, label=name, names=ids_for_ties)
     judged = judge_codes(ranked, relevant, width=len(items), k=ranked.depth, ties=settings.ties)
     per_user = pd.DataFrame({USER: users[:n_users], "n_relevant": judged.n_relevant})
     counts = {"listed_without_truth": len(users) - n_users}
@@ -114,7 +128,8 @@ def evaluate_tables(
 
 
 def mark_sampled(evaluation: Evaluation, n: int) -> Evaluation:
-    """Return the evaluation of lists that rank relevant items among ``n`` sampled candidates only, named as such.
+    """Return the evaluation of lists that rank relevant items among ``n`` sampled candidates only,
+    named as such.
 
     Every metric's name ends in ``[sampled=n]``, and its definition ends in a caution.
     """
@@ -125,12 +140,18 @@ def mark_sampled(evaluation: Evaluation, n: int) -> Evaluation:
 
 
 def item_propensities(train: pd.DataFrame, items: pd.Series | None = None) -> pd.Series:
-    """Return item id -> propensity (n + 1) / (max n + 1), where n counts the item's train rows with a value > 0.
+    """Return item id -> propensity (n + 1) / (max n + 1),
+    where n counts the item's train rows with a value > 0.
 
     ``items``: ids that get a propensity although train may lack them (n = 0).
     """
-    likes = train[train[VALUE] > 0] if VALUE in train else train
-    all_items = train[ITEM] if items is None else pd.concat([train[ITEM], items])
+    likes = train
+    if VALUE in train:
+        likes = train[train[VALUE] > 0]
+    if items is None:
+        all_items = train[ITEM]
+    else:
+        all_items = pd.concat([train[ITEM], items])
     names, (row, _) = codes(likes[ITEM], all_items)
     return pd.Series(propensity_of_counts(np.bincount(row, minlength=len(names))), index=names)
 
@@ -151,7 +172,9 @@ def assemble_evaluation(
     counts: dict[str, int],
     convention: Convention | None = None,
 ) -> Evaluation:
-    """Return the Evaluation of judged lists: ``per_user`` with a column per metric, definitions and counts."""
+    """Return the Evaluation of judged lists: ``per_user`` with a column per metric,
+    definitions and counts.
+    """
     metrics = parse_all(settings.metrics)
     if convention:
         convention.check(metrics)
@@ -175,12 +198,16 @@ def compute_metrics(
     ``missing_users``: "skip" leaves out users without a list, "zero" counts them as 0.
     """
     skip = (judged.length == 0) & (missing_users == "skip")
-    compute = convention.value if convention else Metric.__call__
+    compute: Callable[[Metric, Judged], np.ndarray] = Metric.__call__
+    if convention:
+        compute = convention.value
     return {str(metric): np.where(skip, np.nan, compute(metric, judged)) for metric in metrics}
 
 
 def count_users(judged: Judged, missing_users: str) -> dict[str, int]:
-    """Return how many users were evaluated, had nothing relevant, no list, or a list shorter than the longest."""
+    """Return how many users were evaluated, had nothing relevant, no list,
+    or a list shorter than the longest.
+    """
     defined = ~judged.undefined
     without_list = defined & (judged.length == 0)
     return {

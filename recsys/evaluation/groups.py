@@ -1,8 +1,9 @@
-"""Results by group: users by length of history or by any column, relevant items by popularity or by any column.
+"""Results by group: users by length of history or by any column,
+relevant items by popularity or by any column.
 
-A *user* grouping puts users in groups and averages over each. An *item* grouping measures how well a model finds the
-relevant items of one group: the lists stay as they are, only the items of the group count as relevant, and the metric
-is undefined for a user with nothing relevant in the group.
+A *user* grouping puts users in groups and averages over each. An *item* grouping measures how well
+a model finds the relevant items of one group: the lists stay as they are, only the items of the
+group count as relevant, and the metric is undefined for a user with nothing relevant in the group.
 """
 
 from __future__ import annotations
@@ -23,13 +24,15 @@ from recsys.schema import ITEM, USER
 from recsys.types import TopK
 
 LEAST_USERS = 20
-"""A group with fewer users is shown, but no gap is taken from it: its bootstrap interval cannot be trusted."""
+"""A group with fewer users is shown, but no gap is taken from it:
+its bootstrap interval cannot be trusted."""
 
 MOST_LEVELS = 12
-"""Most groups of a column, besides ``unknown``; with more distinct values numbers are cut at their quartiles, and the
-rarest texts are ``other``."""
+"""Most groups of a column, besides ``unknown``; with more distinct values numbers are cut at their
+quartiles, and the rarest texts are ``other``."""
 
-UNKNOWN, OTHER = "unknown", "other"
+UNKNOWN = "unknown"
+OTHER = "other"
 
 _HISTORY_STARTS = np.array([0, 1, 5, 20])
 
@@ -59,10 +62,12 @@ def history_codes(n_history: np.ndarray) -> np.ndarray:
 
 
 def popularity_codes(likes: np.ndarray) -> np.ndarray:
-    """Return int[items], the level of :data:`POPULARITY`: each third of all likes, the most liked items first.
+    """Return int[items], the level of :data:`POPULARITY`: each third of all likes,
+    the most liked items first.
 
-    An item is in the head when the more popular items have less than a third of all likes, in the middle when less
-    than two thirds, else in the tail. Items liked equally often share a level; an item without likes is in the tail.
+    An item is in the head when the more popular items have less than a third of all likes, in the
+    middle when less than two thirds, else in the tail. Items liked equally often share a level; an
+    item without likes is in the tail.
 
     >>> popularity_codes(np.array([5, 2, 2, 1, 1, 1, 0])).tolist()
     [0, 1, 1, 2, 2, 2, 2]
@@ -87,7 +92,9 @@ class Groups:
         return cls(grouping, codes[:, None] == np.arange(len(grouping.levels)))
 
     def rows(self, rows: np.ndarray) -> np.ndarray:
-        """Return bool[len(rows), levels]; a row of -1 or past the end is in the last level: unknown, or tail."""
+        """Return bool[len(rows), levels]; a row of -1 or past the end is in the last level:
+        unknown, or tail.
+        """
         n = len(self.membership)
         last_level = np.zeros((1, len(self.grouping.levels)), dtype=bool)
         last_level[0, -1] = True
@@ -98,7 +105,8 @@ class Groups:
 def column_groups(name: str, column: pd.Series) -> Groups:
     """Return the groups that a column of a users or items table makes.
 
-    Each text is a group, and a cell ``a|b`` (or a list) is in both; so is each number when there are few. Beyond
+    Each text is a group, and a cell ``a|b`` (or a list) is in both; so is each number when there
+    are few. Beyond
     :data:`MOST_LEVELS` numbers are cut at their quartiles and the rarer texts are ``other``. A missing or empty cell
     is ``unknown``: a group like any other, and the last one.
     """
@@ -121,7 +129,9 @@ def _cell(value: Any) -> list[str]:
 
 
 def _levels(counts: pd.Series) -> tuple[list[str], dict[str, int]]:
-    """Return the levels of distinct values (the index; how often each occurs), and value -> level."""
+    """Return the levels of distinct values (the index; how often each occurs),
+    and value -> level.
+    """
     numbers = pd.to_numeric(pd.Series(counts.index, dtype=object), errors="coerce").to_numpy(dtype=np.float64)
     numeric = bool(len(numbers)) and bool(np.isfinite(numbers).all())
     has_rest = len(counts) > MOST_LEVELS
@@ -137,7 +147,9 @@ def _levels(counts: pd.Series) -> tuple[list[str], dict[str, int]]:
 
 
 def table_groups(names: list[str], table: pd.DataFrame | None, key: str, ids: Any) -> list[Groups]:
-    """Return the groups of some columns of a table, row i for ``ids[i]``; an id that it does not have is unknown."""
+    """Return the groups of some columns of a table, row i for ``ids[i]``;
+    an id that it does not have is unknown.
+    """
     if table is None:
         return []
     rows = pd.Index(table[key]).get_indexer(pd.Index(ids))
@@ -151,7 +163,8 @@ def assign_columns(
     """Return which of the named columns are in the users table, and which in the items table.
 
     Raises:
-        ConfigError: a column that neither table has, or both, or whose name a built-in grouping has.
+        ConfigError: a column that neither table has, or both, or whose name a built-in grouping
+            has.
     """
     names = list(names)
     of_users = set(user_columns) - {USER}
@@ -170,7 +183,8 @@ def assign_columns(
 
 
 def group_column(metric: Metric | str, grouping: Grouping, level: str) -> str:
-    """Return the name of the per-user column of a metric for which only one level's items are relevant.
+    """Return the name of the per-user column of a metric for
+    which only one level's items are relevant.
 
     >>> group_column("ndcg@10", POPULARITY, "tail")
     'ndcg@10[popularity=tail]'
@@ -179,7 +193,8 @@ def group_column(metric: Metric | str, grouping: Grouping, level: str) -> str:
 
 
 def by_item_group(topk: TopK, truth: Truth, groups: Groups, metric: Metric) -> dict[str, np.ndarray]:
-    """Return column -> float64[m]: the metric when only one group's items are relevant, NaN where a user has none.
+    """Return column -> float64[m]: the metric when only one group's items are relevant,
+    NaN where a user has none.
 
     ``groups``: of the candidates; relevant items that are no candidates are in the last level.
     """
@@ -193,11 +208,13 @@ def by_item_group(topk: TopK, truth: Truth, groups: Groups, metric: Metric) -> d
 def gap(sums: Sums, columns: np.ndarray, levels: tuple[str, ...]) -> dict[str, Any]:
     """Return the largest difference of means between two groups: fairness towards groups of users.
 
-    ``gap``: best mean minus worst; ``ci95``: an interval that allows for having picked the most distant of all pairs
-    (it excludes 0 in 5 to 7 % of cases when all groups are alike: bench/RESULTS.md); ``best``, ``worst``: their levels.
+    ``gap``: best mean minus worst; ``ci95``: an interval that allows for having picked the most
+    distant of all pairs (it excludes 0 in 5 to 7 % of cases when all groups are alike:
+    bench/RESULTS.md); ``best``, ``worst``: their levels.
 
-    The interval is gap ± c · se of that pair, where c is the 95 % point, over resamples, of the largest standardised
-    deviation of any pair's difference: Tukey's range with bootstrap errors instead of normal ones.
+    The interval is gap ± c · se of that pair, where c is the 95 % point, over resamples, of the
+    largest standardised deviation of any pair's difference:
+    Tukey's range with bootstrap errors instead of normal ones.
 
     Undefined (None) with fewer than two groups of :data:`LEAST_USERS` users.
 
@@ -207,14 +224,22 @@ def gap(sums: Sums, columns: np.ndarray, levels: tuple[str, ...]) -> dict[str, A
     large = np.flatnonzero(sums.count[columns] >= LEAST_USERS)
     if len(large) < 2:
         return {"gap": None, "ci95": [None, None], "best": None, "worst": None}
-    mean, means = sums.mean[columns[large]], sums.resampled_means[:, columns[large]]
+    mean = sums.mean[columns[large]]
+    means = sums.resampled_means[:, columns[large]]
     pairs = np.array(list(combinations(range(len(large)), 2)))
     deviation = (means[:, pairs[:, 0]] - mean[pairs[:, 0]]) - (means[:, pairs[:, 1]] - mean[pairs[:, 1]])
     error = deviation.std(axis=0)
     standardised = np.divide(np.abs(deviation), error, out=np.zeros_like(deviation), where=error > 0)
     reach = float(np.quantile(standardised.max(axis=1), 0.95))
-    best, worst = int(mean.argmax()), int(mean.argmin())
-    picked = np.flatnonzero((pairs == sorted((best, worst))).all(axis=1))
-    size, half = float(mean[best] - mean[worst]), reach * float(error[picked].sum())
+    highest = int(mean.argmax())
+    lowest = int(mean.argmin())
+    picked = np.flatnonzero((pairs == sorted((highest, lowest))).all(axis=1))
+    size = float(mean[highest] - mean[lowest])
+    half_width = reach * float(error[picked].sum())
     names = [levels[group] for group in large]
-    return {"gap": size, "ci95": [size - half, size + half], "best": names[best], "worst": names[worst]}
+    return {
+        "gap": size,
+        "ci95": [size - half_width, size + half_width],
+        "best": names[highest],
+        "worst": names[lowest],
+    }

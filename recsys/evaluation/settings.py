@@ -20,20 +20,25 @@ class EvaluationSettings(BaseModel):
 
     metrics: tuple[str, ...] = Field(DEFAULT_METRICS, min_length=1, description="the first is the primary one")
     relevant: float | None = Field(
-        None, description="a test pair is relevant when its value is at least this; unset: value > 0"
+        None,
+        description="a test pair is relevant when its value is at least this; unset: value > 0",
     )
     missing_users: Literal["zero", "skip"] = Field(
-        "zero", description="users with something relevant but no list: count them as 0, or leave them out"
+        "zero",
+        description="users with something relevant but no list: count them as 0, or leave them out",
     )
     ties: Ties = Field(
-        "stable", description="equal scores: the order as it is, the average over all orders, the worst, or the best"
+        "stable",
+        description="equal scores: the order as it is, the average over all orders, the worst, or the best",
     )
     baseline: str = Field("popular", description="the model that differences are taken from")
     segments: tuple[str, ...] = Field(
-        (), description="columns of the users or items table: results are shown for each of their groups too"
+        (),
+        description="columns of the users or items table: results are shown for each of their groups too",
     )
     attribute: str | None = Field(
-        None, description="column of the items table for diversity and calibration; unset: the first that holds lists"
+        None,
+        description="column of the items table for diversity and calibration; unset: the first that holds lists",
     )
     cold_start: tuple[int, ...] = Field(
         (0, 1, 2, 5, 10),
@@ -56,10 +61,13 @@ class EvaluationSettings(BaseModel):
         return any(dict(metric.options).get("ips") for metric in parse_all(self.metrics))
 
     def is_relevant(self, values: Any) -> Any:
-        """Return which test pairs are relevant: value > 0, and at least ``relevant`` where that is set.
+        """Return which test pairs are relevant: value > 0,
+        and at least ``relevant`` where that is set.
 
-        ``values``: an array, for bool of the same shape, or a Spark column, for a condition. A dislike (< 0) and a
-        decayed value of 0 are never relevant, whatever the threshold.
+        ``values``: an array, for bool of the same shape, or a Spark column, for a condition. A
+        dislike (< 0) and a decayed value of 0 are never relevant, whatever the threshold.
         """
         positive = values > 0
-        return positive if self.relevant is None else positive & (values >= self.relevant)
+        if self.relevant is None:
+            return positive
+        return positive & (values >= self.relevant)

@@ -1,7 +1,9 @@
-"""From per-user values to ``metrics.json``: means, 95 % intervals, paired differences, segments, gaps.
+"""From per-user values to ``metrics.json``: means, 95 % intervals, paired differences, segments,
+gaps.
 
-Everything is a sum over users (:class:`~recsys.evaluation.testing.significance.Sums`), so one machine and a
-cluster write the same document: each part of the users is summed by :meth:`Layout.sums`, the parts are added,
+Everything is a sum over users (:class:`~recsys.evaluation.testing.significance.Sums`), so one
+machine and a cluster write the same document: each part of the users is summed by
+:meth:`Layout.sums`, the parts are added,
 :func:`document` divides.
 """
 
@@ -16,13 +18,27 @@ import pandas as pd
 
 from recsys.data.hashing import id_bits
 from recsys.evaluation.beyond import Catalogue
-from recsys.evaluation.groups import HISTORY, Grouping, Groups, gap, group_column, history_codes, table_groups
+from recsys.evaluation.groups import (
+    HISTORY,
+    Grouping,
+    Groups,
+    gap,
+    group_column,
+    history_codes,
+    table_groups,
+)
 from recsys.evaluation.settings import EvaluationSettings
-from recsys.evaluation.testing.significance import Sums, bootstrap_sums, detectable_effect, holm_adjust
+from recsys.evaluation.testing.significance import (
+    Sums,
+    bootstrap_sums,
+    detectable_effect,
+    holm_adjust,
+)
 from recsys.schema import USER
 from recsys.types import Evaluation
 
-ALL, LEVEL = ("", ""), ("any", "level")
+ALL = ("", "")
+LEVEL = ("any", "level")
 """The part of the users that is all of them, and the name for any other part."""
 
 
@@ -31,8 +47,10 @@ class Layout:
     """The columns of the sums, and which model, metric and group of users each one belongs to.
 
     ``baseline``: a name of ``models``; with any other name there are no differences.
-    ``groupings``: of users; each metric is averaged over each group. ``item_groupings``: of relevant items; the primary
-    metric within each group is a column of its own (``groups.group_column``). ``beyond``: further columns.
+    ``groupings``: of users; each metric is averaged over each group. ``item_groupings``: of
+    relevant items; the primary metric within each group is a column of its own
+    (``groups.group_column``). ``catalogue_measures``: the further columns of
+    ``Catalogue.measures``.
     """
 
     models: tuple[str, ...]
@@ -40,13 +58,13 @@ class Layout:
     baseline: str
     groupings: tuple[Grouping, ...] = (HISTORY,)
     item_groupings: tuple[Grouping, ...] = ()
-    beyond: tuple[str, ...] = ()
+    catalogue_measures: tuple[str, ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The per-user columns that each model must have, in the order of :meth:`sums`."""
         of_items = (group_column(self.metrics[0], g, level) for g in self.item_groupings for level in g.levels)
-        return (*self.metrics, *of_items, *self.beyond)
+        return (*self.metrics, *of_items, *self.catalogue_measures)
 
     @property
     def compared_models(self) -> tuple[str, ...]:
@@ -62,10 +80,21 @@ class Layout:
 
     def names(self, part: tuple[str, str]) -> tuple[str, ...]:
         """Return the columns that are averaged over a part of the users."""
-        return self.columns if part == ALL else self.metrics
+        if part == ALL:
+            return self.columns
+        return self.metrics
 
-    def sums(self, values: np.ndarray, membership: np.ndarray, users: np.ndarray, *, resamples: int, seed: int) -> Sums:
-        """Return the sums of some users: models, then differences, of all of them and of each level.
+    def sums(
+        self,
+        values: np.ndarray,
+        membership: np.ndarray,
+        users: np.ndarray,
+        *,
+        resamples: int,
+        seed: int,
+    ) -> Sums:
+        """Return the sums of some users: models, then differences,
+        of all of them and of each level.
 
         Args:
             values: float64[m, models × columns], NaN = undefined.
@@ -83,7 +112,9 @@ class Layout:
         return Sums.hstack([bootstrap_sums(table, ids, resamples=resamples, seed=seed) for table, ids in parts])
 
     def sum_columns(self) -> dict[tuple[str, str, str, str], np.ndarray]:
-        """Return (kind, grouping, level, model) -> columns of the sums; kind is models or differences."""
+        """Return (kind, grouping, level, model) -> columns of the sums;
+        kind is models or differences.
+        """
         columns: dict[tuple[str, str, str, str], np.ndarray] = {}
         start = 0
         for part in self.parts():
@@ -97,12 +128,14 @@ class Layout:
 
 @dataclass(frozen=True)
 class Facts:
-    """What metrics.json holds besides the sums: ``counts`` and ``beyond`` are by model, ``definitions`` by metric."""
+    """What metrics.json holds besides the sums: ``counts`` and ``all_lists`` are by model,
+    ``definitions`` by metric.
+    """
 
     engine: str
     definitions: dict[str, str]
     counts: dict[str, dict[str, int]]
-    beyond: dict[str, dict[str, Any]] = field(default_factory=dict)
+    all_lists: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def document(layout: Layout, sums: Sums, facts: Facts) -> dict[str, Any]:
@@ -111,10 +144,16 @@ def document(layout: Layout, sums: Sums, facts: Facts) -> dict[str, Any]:
     cells = _cells(sums)
 
     def cells_of(kind: str, part: tuple[str, str]) -> dict[str, Any]:
-        names = layout.models if kind == "models" else layout.compared_models
+        names = layout.compared_models
+        if kind == "models":
+            names = layout.models
         return {m: dict(zip(layout.names(part), cells[columns[kind, *part, m]], strict=True)) for m in names}
 
-    _test([columns["differences", *ALL, name][: len(layout.metrics)] for name in layout.compared_models], cells, sums)
+    _test(
+        [columns["differences", *ALL, name][: len(layout.metrics)] for name in layout.compared_models],
+        cells,
+        sums,
+    )
     models = cells_of("models", ALL)
     differences = cells_of("differences", ALL)
     segments: dict[str, Any] = {}
@@ -139,7 +178,8 @@ def document(layout: Layout, sums: Sums, facts: Facts) -> dict[str, Any]:
             "segment_differences": versus,
             "gaps": _gaps(layout, sums, columns),
             "beyond": {
-                name: facts.beyond.get(name, {}) | _select_cells(layout.beyond, models[name]) for name in layout.models
+                name: facts.all_lists.get(name, {}) | _select_cells(layout.catalogue_measures, models[name])
+                for name in layout.models
             },
         },
     }
@@ -150,7 +190,9 @@ def _select_cells(names: tuple[str, ...], row: dict[str, Any]) -> dict[str, Any]
 
 
 def _item_group_cells(metric: str, grouping: Grouping, rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Return level -> model -> metric -> cell of an item grouping, from the cells of all columns."""
+    """Return level -> model -> metric -> cell of an item grouping,
+    from the cells of all columns.
+    """
     return {
         level: {name: {metric: row[group_column(metric, grouping, level)]} for name, row in rows.items()}
         for level in grouping.levels
@@ -162,12 +204,15 @@ def _cells(sums: Sums) -> np.ndarray:
     mean, low, high = sums.intervals()
     rows = zip(mean, low, high, sums.count, strict=True)
     cells = [{"mean": float(x), "ci95": [float(a), float(b)], "users": int(n)} for x, a, b, n in rows]
-    # NumPy would make an array of two dimensions from dicts of one shape alone, so a None is added and cut off.
+    # NumPy would make an array of two dimensions from dicts of one shape alone, so a None is added
+    # and cut off.
     return np.array([*cells, None], dtype=object)[:-1]
 
 
 def _test(family: list[np.ndarray], cells: np.ndarray, sums: Sums) -> None:
-    """Add to each difference of ``family``: effect size, detectable difference, p of the paired t-test, and Holm's."""
+    """Add to each difference of ``family``: effect size, detectable difference,
+    p of the paired t-test, and Holm's.
+    """
     columns = np.concatenate([np.empty(0, dtype=np.int64), *family])
     p = sums.t_test()[columns]
     sd = sums.sd[columns]
@@ -207,8 +252,8 @@ def summarise(
 ) -> dict[str, Any]:
     """Return metrics.json of evaluations of the same users by the same metrics.
 
-    Users whose value is undefined (NaN) are left out of a mean; a difference is over the users for whom both
-    models are defined.
+    Users whose value is undefined (NaN) are left out of a mean; a difference is over the users for
+    whom both models are defined.
 
     Args:
         users: the users table; its columns in ``judging.segments`` group the users.
@@ -216,9 +261,14 @@ def summarise(
     """
     first = evaluations[0]
     ids = first.per_user[USER]
-    names = [] if users is None else [name for name in judging.segments if name in users]
+    names = []
+    if users is not None:
+        names = [name for name in judging.segments if name in users]
     history = first.per_user.get("n_history", pd.Series(-1, index=ids.index)).to_numpy()
-    groups = [Groups.from_codes(HISTORY, history_codes(history)), *table_groups(names, users, USER, ids)]
+    groups = [
+        Groups.from_codes(HISTORY, history_codes(history)),
+        *table_groups(names, users, USER, ids),
+    ]
     layout = Layout(
         tuple(e.name for e in evaluations),
         tuple(first.metrics),

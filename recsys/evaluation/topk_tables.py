@@ -1,4 +1,6 @@
-"""Tables of lists and of truth: read from files with ids as categories, and turned into integer codes for the judge."""
+"""Tables of lists and of truth: read from files with ids as categories,
+and turned into integer codes for the judge.
+"""
 
 from __future__ import annotations
 
@@ -47,12 +49,16 @@ _TYPES = {
 
 
 def read_topk(path: str | Path) -> pd.DataFrame:
-    """Read a topk table: ``user_id``, ``item_id``, ``rank`` and/or ``score``, ``source``; CSV, TSV or Parquet."""
+    """Read a topk table: ``user_id``, ``item_id``, ``rank`` and/or ``score``, ``source``; CSV,
+    TSV or Parquet.
+    """
     return _read(Source(Path(path)), LISTS)
 
 
 def read_truth(path: str | Path) -> pd.DataFrame:
-    """Read what users chose: ``user_id``, ``item_id``, ``value``; ``timestamp`` and ``event`` may stand beside them."""
+    """Read what users chose: ``user_id``, ``item_id``, ``value``;
+    ``timestamp`` and ``event`` may stand beside them.
+    """
     return _read(Source(Path(path)), TRUTH)
 
 
@@ -60,190 +66,238 @@ def _read(source: Source, table: TableSchema) -> pd.DataFrame:
     """Return the known columns of a file, text ids as categories.
 
     Raises:
-        InputError: no such file, another format, no rows, a missing, unknown or repeated column, a cell that is not
-            what its column holds, an id that is missing.
+        InputError: no such file, another format, no rows, a missing, unknown or repeated column, a
+            cell that is not what its column holds, an id that is missing.
     """
     kind = source.format()
     if kind not in ("csv", "tsv", "parquet"):
         raise InputError(f"{source}: {kind} is not read here: write the table as CSV or Parquet.")
     try:
-        found = _parquet(source, table) if kind == "parquet" else _csv(source, table, "\t" if kind == "tsv" else ",")
+        if kind == "parquet":
+            frame = _parquet(source, table)
+        else:
+            frame = _csv(source, table, "\t" if kind == "tsv" else ",")
     except (pa.ArrowException, OSError, EOFError) as error:
         raise InputError(f"{source}: {str(error).splitlines()[0]}. Check the file and its columns.") from error
-    if not len(found):
+    if not len(frame):
         raise InputError(f"{source}: no rows: the file is empty, or has nothing but a header.")
     for column in (USER, ITEM):
-        blank = found[column].isna() | (found[column] == "")
+        blank = frame[column].isna() | (frame[column] == "")
         if blank.any():
             raise InputError(f"{source}: {int(blank.sum()):,} rows have no {column}, first row {blank.argmax() + 1}.")
-    return found
+    return frame
 
 
 def _csv(source: Source, table: TableSchema, delimiter: str) -> pd.DataFrame:
     with source.open() as stream:
-        found = pa.csv.read_csv(
+        arrow_table = pa.csv.read_csv(
             stream,
             parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
             convert_options=pa.csv.ConvertOptions(column_types=_TYPES, null_values=[""], strings_can_be_null=True),
         )
-    require(table, found.column_names, str(source))
-    return found.unify_dictionaries().to_pandas()
+    require(table, arrow_table.column_names, str(source))
+    return arrow_table.unify_dictionaries().to_pandas()
 
 
 def _parquet(source: Source, table: TableSchema) -> pd.DataFrame:
     data = pa.parquet.ParquetDataset(source.path, read_dictionary=[USER, ITEM])
     require(table, data.schema.names, str(source))
-    found = data.read()
+    arrow_table = data.read()
     for column in (USER, ITEM):
-        kind = found.schema.field(column).type
+        kind = arrow_table.schema.field(column).type
         if not (pa.types.is_integer(kind) or pa.types.is_dictionary(kind)):
             raise InputError(f"{source}: column '{column}' has type {kind}: ids must be text or integers.")
-    return found.unify_dictionaries().to_pandas()
+    return arrow_table.unify_dictionaries().to_pandas()
 
 
-def require(table: TableSchema, columns: Iterable[str], where: str) -> None:
+def require(table: TableSchema, columns: Iterable[str], label: str) -> None:
     """Raise InputError naming every missing, repeated and unknown column at once."""
     columns = list(columns)
-    known = table.required + table.optional
+    schema_columns = table.required + table.optional
     problems = [
         f"no column '{name}'.{suggest_nearest(name, columns)}" for name in table.required if name not in columns
     ]
-    problems += [f"unknown column '{name}'.{suggest_nearest(name, known)}" for name in columns if name not in known]
-    problems += [f"column '{name}' stands there twice." for name in known if columns.count(name) > 1]
+    problems += [
+        f"unknown column '{name}'.{suggest_nearest(name, schema_columns)}"
+        for name in columns
+        if name not in schema_columns
+    ]
+    problems += [f"column '{name}' is there twice." for name in schema_columns if columns.count(name) > 1]
     if problems:
-        raise InputError("\n".join(f"{where}: {problem}" for problem in problems) + "\nRename or drop columns.")
+        raise InputError("\n".join(f"{label}: {problem}" for problem in problems) + "\nRename or drop columns.")
 
 
 def codes(*columns: pd.Series) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Give equal ids of several columns equal codes, hashing every column once and categories not at all.
+    """Give equal ids of several columns equal codes,
+    hashing every column once and categories not at all.
 
     Returns:
-        (ids by code, int32[n] codes of each column). Codes count in the order of first appearance, column by column,
-        so a table that stands in the order of another needs no sorting. Where one column holds text and another
+        (ids by code, int32[n] codes of each column). Codes count in the order of first appearance,
+            column by column,
+        so a table that stands in the order of another needs no sorting. Where one column holds text
+            and another
         numbers, text that is canonical decimal counts as the number if all of it is.
 
     Raises:
         InputError: an id is missing, or neither text nor an integer.
     """
-    found = [_encode(column) for column in columns]
-    ids = [pd.Series(names) for names, _, _ in found]
+    encoded = [_encode(column) for column in columns]
+    ids = [pd.Series(names) for names, _, _ in encoded]
     if len({series.dtype.kind == "O" for series in ids if len(series)}) > 1:
         ids = unify_ids(*ids)
-    everything, union = pd.factorize(np.concatenate([series.to_numpy() for series in ids]))
-    parts = np.split(everything.astype(np.int32), np.cumsum([len(series) for series in ids])[:-1])
-    return np.asarray(union), [part[place][own] for part, (_, place, own) in zip(parts, found, strict=True)]
+    all_codes, union = pd.factorize(np.concatenate([series.to_numpy() for series in ids]))
+    parts = np.split(all_codes.astype(np.int32), np.cumsum([len(series) for series in ids])[:-1])
+    union_codes = []
+    for part, (_, index, column_codes) in zip(parts, encoded, strict=True):
+        union_codes.append(part[index][column_codes])
+    return np.asarray(union), union_codes
 
 
 def _encode(column: pd.Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return (ids that occur, in that order; the place in them of each code; codes) of one column."""
+    """Return (ids that occur, in that order; the index in them of each code; codes)
+    of one column.
+    """
     if is_category(column):
-        own, names = column.cat.codes.to_numpy(), column.cat.categories.to_numpy()
+        column_codes = column.cat.codes.to_numpy()
+        names = column.cat.categories.to_numpy()
     else:
-        own, names = _factorize(column.to_numpy())
-    seen, place = kernels.number_codes(own.astype(np.int32, copy=False), len(names))
-    if (missing := own < 0).any():
+        column_codes, names = _factorize(column.to_numpy())
+    seen, index = kernels.number_codes(column_codes.astype(np.int32, copy=False), len(names))
+    if (missing := column_codes < 0).any():
         raise InputError(f"{int(missing.sum()):,} rows have no {column.name}, first row {missing.argmax() + 1}")
     names = names[seen]
     if names.dtype.kind not in "iu":
         names = names.astype(object)
         if not is_text(names):
             raise InputError(f"{column.name}: ids must all be integers or all be text")
-    return names, place, own
+    return names, index, column_codes
 
 
 def _factorize(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return (codes, ids) as ``pd.factorize``. Tables hold few Python strings many times: those are hashed once each.
+    """Return (codes, ids) as ``pd.factorize``. Tables hold few Python strings many times:
+    those are hashed once each.
 
-    Rows that share one object are found by its address, an integer, which is far quicker to hash than text.
+    Rows that share one object are found by its address, an integer, which is far quicker to hash
+    than text.
     """
     if values.dtype != object or not len(values):
         return pd.factorize(values)
     values = np.ascontiguousarray(values)
     address = np.ctypeslib.as_array((ctypes.c_ssize_t * len(values)).from_address(values.ctypes.data))
-    same, objects = pd.factorize(address)
-    if len(objects) > len(values) // 2:  # nothing shared to speak of
+    object_codes, objects = pd.factorize(address)
+    # With few shared objects the second pass would cost more than it saves.
+    if len(objects) > len(values) // 2:
         return pd.factorize(values)
     first = np.empty(len(objects), dtype=np.int64)
-    first[same[::-1]] = np.arange(len(values))[::-1]
+    first[object_codes[::-1]] = np.arange(len(values))[::-1]
     codes, ids = pd.factorize(values[first])
-    return codes[same], ids
+    return codes[object_codes], ids
 
 
 def lists(
-    table: pd.DataFrame, user: np.ndarray, item: np.ndarray, m: int, *, where: str, names: np.ndarray | None = None
+    table: pd.DataFrame,
+    user: np.ndarray,
+    item: np.ndarray,
+    m: int,
+    *,
+    label: str,
+    names: np.ndarray | None = None,
 ) -> Lists:
     """Return the lists of users ``0 … m-1``; rows of others are left out.
 
-    Order: ``rank``; in a table without ranks, score, equal ones as they stand. With ``names`` (ids by item code) order
-    is by score in single precision, equal ones by id, last in the alphabet first, whatever the ranks say.
+    Order: ``rank``; in a table without ranks, score, equal ones as they stand. With ``names`` (ids
+    by item code) order is by score in single precision, equal ones by id, last in the alphabet
+    first, whatever the ranks say.
 
     Raises:
-        InputError: neither rank nor score, a rank that is no whole number from 1, a missing score, or one (user, item)
-            or (user, rank) twice.
+        InputError: neither rank nor score, a rank that is no whole number from 1, a missing score,
+            or one (user, item) or (user, rank) twice.
     """
-    score, rank = _scores(table, where), None
+    score = _scores(table, label)
+    rank = None
     if names is None and RANK in table:
-        rank = _ranks(table, where)
+        rank = _ranks(table, label)
     order, offsets = kernels.group_rows(user, m)
     if rank is not None:
         kernels.sort_groups(order, offsets, rank)
     elif score is None:
         raise InputError(
-            f"{where}: the topk table needs a column 'score' to rank by" + (", or 'rank'" * (names is None))
+            f"{label}: the topk table needs a column 'score' to rank by" + (", or 'rank'" * (names is None))
         )
     else:
         if names is not None:
             score = score.astype(np.float32).astype(np.float64)
             kernels.sort_groups(order, offsets, -_alphabetical(names)[item])
         kernels.sort_groups(order, offsets, -score)
-    whole = kernels.is_identity(order, len(table))  # most tables stand in order: spare them the copies
+    # Most tables are sorted already, and need no copies.
+    is_sorted = kernels.is_identity(order, len(table))
 
     def sorted_(values: np.ndarray) -> np.ndarray:
-        return values if whole else values[order]
+        if is_sorted:
+            return values
+        return values[order]
 
     listed = sorted_(item)
     _refuse_repeats(
-        table, order, offsets, "item", kernels.count_repeats(listed, offsets, int(item.max(initial=0)) + 1), where
+        table,
+        order,
+        offsets,
+        "item",
+        kernels.count_repeats(listed, offsets, int(item.max(initial=0)) + 1),
+        label,
     )
     if rank is not None:
         _refuse_repeats(
-            table, order, offsets, "rank", kernels.count_equal_neighbours(sorted_(rank), offsets)[:, 0], where
+            table,
+            order,
+            offsets,
+            "rank",
+            kernels.count_equal_neighbours(sorted_(rank), offsets)[:, 0],
+            label,
         )
     return Lists(listed, offsets, None if score is None else sorted_(score))
 
 
 def _alphabetical(names: np.ndarray) -> np.ndarray:
-    """Return float64[n]: the place of each id when all are sorted as text."""
-    place = np.empty(len(names))
-    place[np.argsort(names.astype(str))] = np.arange(len(names))
-    return place
+    """Return float64[n]: the position of each id when all are sorted as text."""
+    position = np.empty(len(names))
+    position[np.argsort(names.astype(str))] = np.arange(len(names))
+    return position
 
 
 def _refuse_repeats(
-    table: pd.DataFrame, order: np.ndarray, offsets: np.ndarray, what: str, repeated: np.ndarray, where: str
+    table: pd.DataFrame,
+    order: np.ndarray,
+    offsets: np.ndarray,
+    column: str,
+    repeated: np.ndarray,
+    label: str,
 ) -> None:
     if repeated.any():
         first = table[USER].iloc[order[offsets[int(repeated.argmax())]]]
         raise InputError(
-            f"{where}: {int(repeated.sum()):,} rows of the topk table repeat a (user, {what}) pair,"
-            f" first user {first!r}: keep one row of each"
+            f"{label}: {int(repeated.sum()):,} rows of the topk table repeat a (user, {column})"
+            f" pair, first user {first!r}: keep one row of each"
         )
 
 
-def _scores(table: pd.DataFrame, where: str) -> np.ndarray | None:
+def _scores(table: pd.DataFrame, label: str) -> np.ndarray | None:
     if SCORE not in table:
         return None
     column = table[SCORE]
-    score = column.to_numpy() if column.dtype == np.float64 else column.to_numpy(dtype=np.float64, na_value=np.nan)
+    if column.dtype == np.float64:
+        score = column.to_numpy()
+    else:
+        score = column.to_numpy(dtype=np.float64, na_value=np.nan)
     if np.isnan(score).any():
-        raise InputError(f"{where}: {int(np.isnan(score).sum()):,} rows have no score: fill or drop the column")
+        raise InputError(f"{label}: {int(np.isnan(score).sum()):,} rows have no score: fill or drop the column")
     return score
 
 
-def _ranks(table: pd.DataFrame, where: str) -> np.ndarray:
+def _ranks(table: pd.DataFrame, label: str) -> np.ndarray:
     rank = table[RANK].to_numpy()
     if rank.dtype.kind not in "iu":
         rank = table[RANK].to_numpy(dtype=np.float64, na_value=np.nan)
     if len(rank) and not (rank.min() >= 1 and (rank.dtype.kind in "iu" or (rank % 1 == 0).all())):
-        raise InputError(f"{where}: ranks must be whole numbers from 1, best first")
+        raise InputError(f"{label}: ranks must be whole numbers from 1, best first")
     return rank

@@ -13,7 +13,8 @@ from recsys.runfolder import RunFolder
 
 
 def write_report(path: str | Path) -> Path:
-    """Write both reports, and their tables as CSV and LaTeX, into a run folder; return the path of the HTML page.
+    """Write both reports, and their tables as CSV and LaTeX, into a run folder;
+    return the path of the HTML page.
 
     The page is one file: its styles and figures are inside, it has no scripts and loads nothing.
 

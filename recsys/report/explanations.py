@@ -1,4 +1,6 @@
-"""Why a user is shown an item, in a few words: the parts of the score that add most, with their shares of it."""
+"""Why a user is shown an item, in a few words: the parts of the score that add most,
+with their shares of it.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,8 @@ class Explainer:
         return cls(name, open_item_side(run.folder, name, items), items, run)
 
     def explain(self, user: Any, item: Any, source: str) -> str:
-        """Return the strongest reasons for one listed item with their shares of the score, or why there are none.
+        """Return the strongest reasons for one listed item with their shares of the score,
+        or why there are none.
 
         Args:
             source: what the listed item came from, for a user whom the model cannot score.
@@ -47,6 +50,7 @@ class Explainer:
         row = int(self.items.rows([item])[0])
         model = self.model
         if isinstance(model, Cascade):
+            # Only the first member is explained: the others serve users whom it cannot score.
             model = next(iter(model.members.values()))
         if row < 0 or not model.can_score(history)[0]:
             return f"from the fallback, {source}: not enough is known of this user"
@@ -61,6 +65,7 @@ class Explainer:
         values = table[VALUE].to_numpy(dtype=np.float32)[order]
         matrix = csr_array((values, rows[order].astype(np.int32), [0, len(order)]), shape=(1, len(self.items)))
         times = table[TIME].to_numpy(dtype=np.int64)[order]
+        # A time of -1 means that the event has none.
         return Histories(matrix, times if (times >= 0).any() else None)
 
     def _reasons(self, explanation: Explanation, history: Histories) -> str:
@@ -75,6 +80,7 @@ class Explainer:
             ]
         if not parts:
             return explanation.note
+        # Parts that lower the score are no reasons to show the item, but they count in the total.
         total = sum(abs(value) for _, value in parts)
         strongest = sorted(parts, key=lambda part: -part[1])[:MAX_REASONS]
         reasons = "; ".join(f"{name[:40]} {value / total:.0%}" for name, value in strongest if value > 0)

@@ -22,7 +22,9 @@ _LATEX = str.maketrans(
 
 
 def table_files(report: Report) -> dict[str, str]:
-    """Return file name -> text: each table as NN-caption.csv and .tex, numbered in the order of the report."""
+    """Return file name -> text: each table as NN-caption.csv and .tex,
+    numbered in the order of the report.
+    """
     files = {}
     tables = [table for section in report.sections for table in section.tables]
     for number, table in enumerate(tables, start=1):

@@ -1,4 +1,6 @@
-"""Figures as SVG text. Their colours are CSS variables of the page, so that one figure fits light and dark mode."""
+"""Figures as SVG text. Their colours are CSS variables of the page,
+so that one figure fits light and dark mode.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,8 @@ STYLE: Any = {
 
 
 def dots(cells: dict[str, tuple[float, list[float] | None]], label: str, neutral: float) -> str:
-    """Return one row per name with a dot at its value and a line over its interval, if any; "" without names.
+    """Return one row per name with a dot at its value and a line over its interval, if any;
+    "" without names.
 
     Args:
         cells: name -> (value, interval or None).
@@ -70,16 +73,21 @@ def shorten_name(name: str, max_length: int = 40) -> str:
 
 
 def svg(figure: Figure) -> str:
-    """Return the SVG text of a figure without its XML head, in the colours of the page, as wide as the page allows."""
+    """Return the SVG text of a figure without its XML head, in the colours of the page,
+    as wide as the page allows.
+    """
     text = io.StringIO()
-    # The browser draws the text with its own fonts, so the fonts of matplotlib need not have its letters.
+    # The browser draws the text with its own fonts, so the fonts of matplotlib need not have its
+    # letters.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
+        # Without a date, two reports of one run are the same file.
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = text.getvalue()[text.getvalue().index("<svg") :]
     for placeholder, colour in COLOURS.items():
         svg = svg.replace(placeholder, colour)
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
+    # Without a height the browser keeps the proportions of the figure at any width.
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
     return re.sub(r'(<svg[^>]*?) width="([^"]*)pt"', r'\1 style="max-width: calc(1.4 * \2px)"', svg, count=1)

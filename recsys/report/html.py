@@ -12,7 +12,9 @@ from recsys.report.parts import Drawing, Report
 
 
 def render_html(report: Report, kind: str = "evaluation report") -> str:
-    """Return the HTML page of a report. All text is escaped; the drawings are SVG made by this package."""
+    """Return the HTML page of a report. All text is escaped;
+    the drawings are SVG made by this package.
+    """
     templates = Environment(
         loader=PackageLoader("recsys.report"),
         autoescape=True,
@@ -20,6 +22,7 @@ def render_html(report: Report, kind: str = "evaluation report") -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    # All figures share the page, and matplotlib may use the same ids in each of them.
     number = count(1)
 
     def render_svg(drawing: Drawing) -> Markup:

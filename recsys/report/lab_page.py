@@ -53,10 +53,11 @@ def _labelled(labelled: dict[str, Any]) -> Section:
         for name, cell in sorted(labelled["measures"].items(), key=lambda row: -row[1]["auc"])
     ]
     text = (
-        f"For each of {labelled['users']:,} users, the films of the second half of the history were ranked from the"
-        " first half, and from the history of another user. Both rankings were compared with the ratings of the user."
-        " AUC is the chance that the first ranking agrees more with them; a tie counts one half."
-        f" {labelled['left_out']:,} users with too few ratings were left out."
+        f"For each of {labelled['users']:,} users, the films of the second half of the history"
+        " were ranked from the first half, and from the history of another user. Both rankings"
+        " were compared with the ratings of the user. AUC is the chance that the first ranking"
+        f" agrees more with them; a tie counts one half. {labelled['left_out']:,} users with too"
+        " few ratings were left out."
     )
     drawing = Drawing(
         draw_labelled(labelled),
@@ -70,9 +71,9 @@ def _soundness(results: dict[str, Any]) -> Section:
     rows = [[name, "; ".join(row["failed"]) or "passed"] for name, row in results["measures"].items()]
     warnings = [f"{name}: {'; '.join(row['failed'])}" for name, row in results["measures"].items() if row["failed"]]
     text = (
-        "A sound measure is highest for a list with itself, falls with noise, depends neither on the names of items"
-        " nor on the other pairs that it is computed with, and falls at most as much for a swap at the bottom as at"
-        " the top."
+        "A sound measure is highest for a list with itself, falls with noise, depends neither on"
+        " the names of items nor on the other pairs that it is computed with, and falls at most as"
+        " much for a swap at the bottom as at the top."
     )
     distances = [
         [
@@ -117,8 +118,9 @@ def _top(results: dict[str, Any]) -> Section:
         for name, row in results["measures"].items()
     ]
     text = (
-        f"How much a measure falls when the top or the bottom third is shuffled, and when two neighbours at either end "
-        f"are swapped. {SCALE} Top weight: 0.5 if both ends count the same, 1 if only the top counts."
+        "How much a measure falls when the top or the bottom third is shuffled, and when two"
+        f" neighbours at either end are swapped. {SCALE} Top weight: 0.5 if both ends count the"
+        " same, 1 if only the top counts."
     )
     heads = [
         "measure",
@@ -155,8 +157,9 @@ def _partial(results: dict[str, Any]) -> Section:
         for name, row in results["measures"].items()
     ]
     text = (
-        "Compared with complete lists: both lists cut at half, both with items tied in threes, both without a random "
-        f"third of their items. Bias is the mean error, deviation its standard deviation. {SCALE}"
+        "Compared with complete lists: both lists cut at half, both with items tied in threes,"
+        " both without a random third of their items. Bias is the mean error, deviation its"
+        f" standard deviation. {SCALE}"
     )
     scenes = [
         [
@@ -192,10 +195,10 @@ def _power(results: dict[str, Any]) -> Section:
     ]
     tests = [[name, f"{size:.4f}"] for name, size in results["tests"].items()]
     text = (
-        f"{about['experiments']:,} experiments, each a t-test at 5 % between two systems judged on {about['users']} "
-        "users. Power: how often the test detects a worse system, which is noisier everywhere, or whose first or last "
-        "five items are shuffled. Under the null: how often it reports a difference between equal systems; this should "
-        "be 0.05."
+        f"{about['experiments']:,} experiments, each a t-test at 5 % between two systems judged on"
+        f" {about['users']} users. Power: how often the test detects a worse system, which is"
+        " noisier everywhere, or whose first or last five items are shuffled. Under the null: how"
+        " often it reports a difference between equal systems; this should be 0.05."
     )
     tables = [
         ReportTable(
@@ -219,7 +222,9 @@ def _number(value: float | None, *, sign: bool = False) -> str:
     if abs(value) < 0.0005:
         value = 0.0
         sign = False
-    return f"{value:+.3f}" if sign else f"{value:.3f}"
+    if sign:
+        return f"{value:+.3f}"
+    return f"{value:.3f}"
 
 
 def _interval(ends: list[float]) -> str:
@@ -227,7 +232,9 @@ def _interval(ends: list[float]) -> str:
 
 
 def curves(results: dict[str, Any]) -> str:
-    """Return one small panel per measure: its mean by dispersion, in front of the lines of all measures."""
+    """Return one small panel per measure: its mean by dispersion,
+    in front of the lines of all measures.
+    """
     steps = range(len(results["about"]["dispersions"]))
     names = list(results["measures"])
     rows = math.ceil(len(names) / 3)
@@ -241,6 +248,7 @@ def curves(results: dict[str, Any]) -> str:
             axes.set_title(name, fontsize=9, color=INK, loc="left")
             axes.set_xticks([0, 3, 6, 9], [f"{results['about']['dispersions'][i]:g}" for i in (0, 3, 6, 9)])
             bare(axes)
+        # The iterator continues after the last measure: these are the empty panels of the last row.
         for axes in list(panels):
             axes.set_visible(False)
         figure.supxlabel("dispersion: more noise on the left", fontsize=9, color=SOFT)
@@ -258,7 +266,9 @@ def top_weights(results: dict[str, Any]) -> str:
 
 
 def draw_labelled(labelled: dict[str, Any]) -> str:
-    """Return one dot with an interval per measure: the AUC of the own history against that of another user."""
+    """Return one dot with an interval per measure:
+    the AUC of the own history against that of another user.
+    """
     ordered = sorted(labelled["measures"].items(), key=lambda row: -row[1]["auc"])
     cells = {name: (cell["auc"], cell["ci95"]) for name, cell in ordered}
     return dots(cells, "AUC, 95 % interval: 0.5 is no better than chance", 0.5)

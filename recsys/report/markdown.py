@@ -20,6 +20,7 @@ def _section(section: Section) -> list[str]:
     parts += [f"> **Warning:** {_escape(warning)}" for warning in section.warnings]
     parts += [_table(table) for table in section.tables]
     if section.code:
+        # Four backticks allow a fence of three inside the config.
         parts.append(f"````toml\n{section.code.strip()}\n````")
     return parts
 

@@ -10,7 +10,9 @@ BASELINES = ("random", "popular", "recent")
 
 @dataclass(frozen=True)
 class ReportTable:
-    """A caption, column heads, and rows of text; the columns from index ``numbers`` on hold numbers."""
+    """A caption, column heads, and rows of text;
+    the columns from index ``numbers`` on hold numbers.
+    """
 
     caption: str
     heads: list[str]
@@ -51,7 +53,10 @@ def format_mean(cell: dict[str, Any], sign: bool = False) -> str:
     """Return a mean with its interval, – if it is undefined."""
     if cell["mean"] is None:
         return "–"
-    number = f"{cell['mean']:+.4f}" if sign else f"{cell['mean']:.4f}"
+    if sign:
+        number = f"{cell['mean']:+.4f}"
+    else:
+        number = f"{cell['mean']:.4f}"
     return f"{number} {format_interval(cell['ci95'], sign)}"
 
 
@@ -60,4 +65,6 @@ def format_interval(ends: list[float | None], sign: bool = False) -> str:
     low, high = ends
     if low is None or high is None:
         return ""
-    return f"[{low:+.4f}, {high:+.4f}]" if sign else f"[{low:.4f}, {high:.4f}]"
+    if sign:
+        return f"[{low:+.4f}, {high:+.4f}]"
+    return f"[{low:.4f}, {high:.4f}]"

@@ -1,4 +1,6 @@
-"""The figures of the report of a run, as SVG text; each takes numbers and names and computes nothing."""
+"""The figures of the report of a run, as SVG text;
+each takes numbers and names and computes nothing.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +22,20 @@ Box = tuple[float, float, float, float]
 
 
 def scatter(panels: dict[str, Points], y_label: str, marked: str | None) -> str:
-    """Return one panel per label with one named dot per model; the ``marked`` one has the accent colour."""
+    """Return one panel per label with one named dot per model;
+    the ``marked`` one has the accent colour.
+    """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.1 * len(panels), 3.6), layout="constrained")
         for axes, (label, points) in zip(
             figure.subplots(1, len(panels), squeeze=False).flat, panels.items(), strict=True
         ):
             for name, (x, y) in points.items():
-                colour, size = (ACCENT, 7) if name == marked else (SOFT, 5)
+                colour = SOFT
+                size = 5
+                if name == marked:
+                    colour = ACCENT
+                    size = 7
                 axes.plot(x, y, "o", color=colour, markersize=size)
             _write_names(axes, points, marked, longest=14)
             axes.set_xlabel(label, color=INK)
@@ -39,7 +47,9 @@ def scatter(panels: dict[str, Points], y_label: str, marked: str | None) -> str:
 
 
 def heat(values: np.ndarray, names: list[str], title: str) -> str:
-    """Return one square per pair of names with its number in it; a higher value (0 … 1) has a deeper colour."""
+    """Return one square per pair of names with its number in it; a higher value (0 … 1)
+    has a deeper colour.
+    """
     n = len(names)
     labels = [shorten_name(name, 18) for name in names]
     side = 1.6 + 0.45 * n
@@ -74,8 +84,13 @@ def lines(
         ends: Points = {}
         for name, values in curves.items():
             positions = x or list(range(1, len(values) + 1))
-            colour, width = (ACCENT, 2.2) if name == marked else (SOFT, 1.2)
+            colour = SOFT
+            width = 1.2
+            if name == marked:
+                colour = ACCENT
+                width = 2.2
             axes.plot(positions, values, "o-", color=colour, linewidth=width, markersize=3.5)
+            # A curve may end in undefined values; its name belongs to its last defined point.
             if np.isfinite(values).any():
                 last = int(np.flatnonzero(np.isfinite(values))[-1])
                 ends[name] = (positions[last], values[last])
@@ -115,6 +130,8 @@ def share_curve(shares: np.ndarray, label: str, y_label: str) -> str:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 2.9), layout="constrained")
         axes = figure.add_subplot()
+        # A catalogue may have millions of items, but 200 points on a logarithmic scale draw the same
+        # curve in a much smaller file.
         counts = np.unique(np.geomspace(1, len(shares), num=min(len(shares), 200)).astype(int))
         axes.plot(
             100 * counts / len(shares),
@@ -132,7 +149,8 @@ def share_curve(shares: np.ndarray, label: str, y_label: str) -> str:
 
 
 def cloud(points: np.ndarray, labels: dict[int, str], x_label: str, y_label: str) -> str:
-    """Return a figure of points; those with a label have the accent colour, and a name if there is room.
+    """Return a figure of points; those with a label have the accent colour,
+    and a name if there is room.
 
     Args:
         points: float[n, 2].
@@ -159,20 +177,29 @@ def cloud(points: np.ndarray, labels: dict[int, str], x_label: str, y_label: str
 
 
 def _write_names(axes: Axes, points: Points, marked: str | None, longest: int = 18) -> None:
-    """Write each name beside its point, at the first position where it covers no point and no other name."""
+    """Write each name beside its point, at the first position where it covers no point
+    and no other name.
+    """
     axes.autoscale_view()
     x_min, x_max = axes.get_xlim()
     y_min, y_max = axes.get_ylim()
     dot_x = 0.012 * (x_max - x_min)
     dot_y = 0.02 * (y_max - y_min)
     taken: list[Box] = [(x - dot_x, y - dot_y, x + dot_x, y + dot_y) for x, y in points.values()]
+    # The marked name is placed first, before others can take its position.
     for name, (x, y) in sorted(points.items(), key=lambda point: point[0] != marked):
         text = shorten_name(name, longest)
         width = 0.013 * (len(text) + 1) * (x_max - x_min)
         height = 0.055 * (y_max - y_min)
-        colour = ACCENT if name == marked else INK
+        colour = INK
+        if name == marked:
+            colour = ACCENT
+        # A name that fits nowhere is left out: the table below the figure has it.
         for side, lines_up in _positions():
-            x_start = x + 1.1 * dot_x if side == "left" else x - width - 1.1 * dot_x
+            if side == "left":
+                x_start = x + 1.1 * dot_x
+            else:
+                x_start = x - width - 1.1 * dot_x
             y_start = y + lines_up * height - height / 2
             box = (x_start, y_start, x_start + width, y_start + height)
             if any(_overlap(box, other_box) for other_box in taken):
@@ -192,7 +219,9 @@ def _write_names(axes: Axes, points: Points, marked: str | None, longest: int = 
 
 
 def _positions() -> Iterator[tuple[Literal["left", "right"], float]]:
-    """Yield (side of the text that is at the point, lines above the point), the best position first."""
+    """Yield (side of the text that is at the point, lines above the point),
+    the best position first.
+    """
     for lines_up in (0.0, 1.0, -1.0, 2.0, -2.0):
         yield "left", lines_up
         yield "right", lines_up

@@ -1,4 +1,6 @@
-"""Reads a run folder for the report: each file when a section needs it, lists for a sample of users."""
+"""Reads a run folder for the report: each file when a section needs it,
+lists for a sample of users.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ from recsys.runfolder import RunFolder
 from recsys.schema import ITEM, RANK, USER, VALUE
 
 MAX_USERS = 5_000
-"""Users whose lists are read, at most: enough for a share to within 1.5 %, few enough for a run of any size."""
+"""Users whose lists are read, at most: enough for a share to within 1.5 %,
+few enough for a run of any size."""
 
 
 class Run:
@@ -54,7 +57,8 @@ class Run:
 
     @property
     def best_model(self) -> str | None:
-        """Return the model with the highest mean of the primary metric, None if no model has a mean.
+        """Return the model with the highest mean of the primary metric,
+        None if no model has a mean.
 
         Baselines count only if there are no other models.
         """
@@ -65,8 +69,11 @@ class Run:
 
     @cached_property
     def users(self) -> pd.DataFrame:
-        """Return ``user_id``, ``n_relevant``, ``n_history`` of a sample of the tested users, drawn by hash."""
+        """Return ``user_id``, ``n_relevant``, ``n_history`` of a sample of the tested users,
+        drawn by hash.
+        """
         path = self.folder.path / run_files.PER_USER
+        # Every model is judged on the same users, so the rows of one model are enough.
         columns = [USER, "n_relevant", "n_history"]
         table = ds.dataset(path).to_table(columns=columns, filter=ds.field("model") == self.models[0]).to_pandas()
         if len(table) > self._max_users:
@@ -102,7 +109,9 @@ class Run:
 
     @cached_property
     def items(self) -> pd.DataFrame:
-        """Return the candidates with the columns of the items table; empty if the run has no such file."""
+        """Return the candidates with the columns of the items table;
+        empty if the run has no such file.
+        """
         if not (self.folder.path / run_files.ITEMS).exists():
             return pd.DataFrame({ITEM: []})
         return self.folder.read_table(run_files.ITEMS)
@@ -121,5 +130,6 @@ class Run:
 
     def _of_users(self, name: str) -> pd.DataFrame:
         """Return the rows of a table of the run that belong to the sampled users."""
+        # The filter applies while the file is read, so that a large table need not fit in memory.
         of_sample = ds.field(USER).isin(self.users[USER].to_list())
         return ds.dataset(self.folder.path / name).to_table(filter=of_sample).to_pandas()

@@ -14,13 +14,17 @@ from recsys.report.parts import Drawing, Report, ReportTable, Section, format_in
 def tuning_page(title: str, study: dict[str, Any]) -> str:
     """Return the page for the contents of ``tuning.json``."""
     gain = study["value"] - study["initial_value"]
-    verdict = (
-        f"{study['model']}: {study['metric']} on the folds of train rose from {study['initial_value']:.4f} to"
-        f" {study['value']:.4f} ({gain:+.4f}) with {len(study['trials'])} settings tried."
-        if gain > 0
-        else f"{study['model']}: none of {len(study['trials'])} settings is better than that of the config,"
-        f" {study['initial_value']:.4f}."
-    )
+    if gain > 0:
+        verdict = (
+            f"{study['model']}: {study['metric']} on the folds of train rose from"
+            f" {study['initial_value']:.4f} to {study['value']:.4f} ({gain:+.4f}) with"
+            f" {len(study['trials'])} settings tried."
+        )
+    else:
+        verdict = (
+            f"{study['model']}: none of {len(study['trials'])} settings is better than that of the"
+            f" config, {study['initial_value']:.4f}."
+        )
     sections = [_trials(study)]
     if study["learning"]:
         sections.insert(0, _learning(study["metric"], study["learning"]))
@@ -31,7 +35,8 @@ def _learning(metric: str, learning: dict[str, Any]) -> Section:
     curve = learning["curve"]
     text = (
         "Measured with the best settings on the last fold of train, user by user. The model reaches"
-        f" {learning['train_value']:.4f} on the events that it was trained on, and {learning['value']:.4f} on others."
+        f" {learning['train_value']:.4f} on the events that it was trained on, and"
+        f" {learning['value']:.4f} on others."
     )
     rows = [
         [
@@ -88,8 +93,8 @@ def _trials(study: dict[str, Any]) -> Section:
     best_values = np.fmax.accumulate([np.nan if row["value"] is None else row["value"] for row in trials])
     svg = plots.lines({"best so far": best_values}, "settings tried", study["metric"], "best so far")
     text = (
-        "Each setting is evaluated on folds of the train part, and stopped early if it falls below the median of the"
-        " others."
+        "Each setting is evaluated on folds of the train part, and stopped early if it falls"
+        " below the median of the others."
     )
     return Section(
         "Settings tried",
@@ -100,4 +105,6 @@ def _trials(study: dict[str, Any]) -> Section:
 
 
 def _format_value(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)

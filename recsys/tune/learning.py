@@ -1,4 +1,6 @@
-"""Would more data, more capacity or more regularisation help? Each is tried on one fold and compared user by user."""
+"""Would more data, more capacity or more regularisation help? Each is tried on one fold
+and compared user by user.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,8 @@ class LearningReport:
 
 
 def learning_curve(tuned: Tuned, *, progress: Steps | None = None) -> LearningReport:
-    """Measure the learning curve of the best settings, and changes of their parameters, on the last fold.
+    """Measure the learning curve of the best settings, and changes of their parameters,
+    on the last fold.
 
     The shares of data are shares of the *users* trained on, drawn by hash; the tested users and
     their histories are the same for all shares. A change doubles the capacity (rank, neighbours),
@@ -120,7 +123,9 @@ def _with_user_share(fold: Fold, share: float) -> Fold:
 
 
 def _value_on_train(config: Config, name: str, fold: Fold, metric: str) -> float:
-    """Return the metric on the pairs that the model is trained on; seen items are not excluded from the lists."""
+    """Return the metric on the pairs that the model is trained on;
+    seen items are not excluded from the lists.
+    """
     model = configured_model(name, config).fit(fold.split.train, fold.item_features)
     recommend = config.recommend.model_copy(update={"exclude_seen": False})
     config = config.model_copy(update={"recommend": recommend})

@@ -1,4 +1,6 @@
-"""The search space: parameter -> listed values or a range, from TOML or, by default, from the model's ``SPACE``."""
+"""The search space: parameter -> listed values or a range, from TOML or, by default,
+from the model's ``SPACE``.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +12,15 @@ from recsys import models
 from recsys.errors import ConfigError, suggest_nearest
 
 LOG_RATIO = 10
-"""A range whose high is at least this many times its low is searched on a logarithmic scale by default."""
+"""A range whose high is at least this many times its low is searched on a logarithmic scale
+by default."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from ``low`` to ``high``, both included; ``log``: drawn uniformly on a logarithmic scale."""
+    """Numbers from ``low`` to ``high``, both included; ``log``:
+    drawn uniformly on a logarithmic scale.
+    """
 
     low: float
     high: float
@@ -31,7 +36,8 @@ Space = dict[str, Range | list[Any]]
 
 
 def search_space(kind: str, requested: dict[str, Any], location: str = "[tune.space]") -> Space:
-    """Return the search space of a kind of model: the requested one, or the model's own if none is requested.
+    """Return the search space of a kind of model: the requested one,
+    or the model's own if none is requested.
 
     >>> search_space("als", {"rank": [16, 32], "reg": {"low": 0.01, "high": 1.0}})
     {'rank': [16, 32], 'reg': Range(low=0.01, high=1.0, log=True)}

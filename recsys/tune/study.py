@@ -1,4 +1,5 @@
-"""The search: an Optuna study in a file, which one or several processes work on, now or after being killed.
+"""The search: an Optuna study in a file, which one or several processes work on,
+now or after being killed.
 
 The settings of a trial depend only on the seed, on the number of trials drawn before it and on
 their results, not on the state of a process. So a study that was killed and resumed tries, with one
@@ -89,7 +90,8 @@ class Tuned:
 
 
 def tune(config: Config, storage: Path, *, progress: Steps | None = None) -> Tuned:
-    """Search the settings of ``config.tune.model``, judged on folds of the train part of the run at ``config.out``.
+    """Search the settings of ``config.tune.model``,
+    judged on folds of the train part of the run at ``config.out``.
 
     Of the run, only ``split/train.parquet`` is read, and ``split/items.parquet`` for models that
     use features; the test part is not. Trials are stored in ``storage`` (an Optuna journal). Call
@@ -108,9 +110,13 @@ def tune(config: Config, storage: Path, *, progress: Steps | None = None) -> Tun
     if not requested and config.engine == "spark":
         requested = SPARK_SPACE
     space = search_space(kind, requested)
-    grid = grid_points(space) if settings.sampler == "grid" else []
+    grid = []
+    if settings.sampler == "grid":
+        grid = grid_points(space)
     # The config's own settings come first, before the points of the grid.
-    total = min(settings.trials, len(grid) + 1) if grid else settings.trials
+    total = settings.trials
+    if grid:
+        total = min(settings.trials, len(grid) + 1)
     about = {
         "engine": config.engine,
         "model": name,
@@ -146,7 +152,9 @@ class _Search:
     stop: Event
 
     def work(self, study: optuna.Study) -> None:
-        """Draw and judge trials until the study has ``total`` finished ones, or another thread fails."""
+        """Draw and judge trials until the study has ``total`` finished ones,
+        or another thread fails.
+        """
         try:
             while not self.stop.is_set():
                 finished = _finished_count(study)
@@ -261,7 +269,8 @@ def _model_name(config: Config) -> str:
 
 
 def _open_study(storage: Path, about: dict[str, Any]) -> optuna.Study:
-    """Return the study in a file, created if necessary; trials of processes that have ended are marked as failed.
+    """Return the study in a file, created if necessary;
+    trials of processes that have ended are marked as failed.
 
     Raises:
         ConfigError: the file holds a study that is not about the same search.
@@ -294,7 +303,9 @@ def _process_id() -> str:
 
 
 def _has_ended(process: str | None) -> bool:
-    """Return whether the process that drew a trial has ended; one on another machine counts as running."""
+    """Return whether the process that drew a trial has ended;
+    one on another machine counts as running.
+    """
     if not process:
         return True
     host, _, pid = process.rpartition(" ")
@@ -308,13 +319,17 @@ def _finished_count(study: optuna.Study) -> int:
 
 
 def _trial_number(study: optuna.Study, trial: optuna.Trial) -> int:
-    """Return the number of trials drawn before this one, without those that failed or were killed."""
+    """Return the number of trials drawn before this one,
+    without those that failed or were killed.
+    """
     earlier = study.get_trials(deepcopy=False)[: trial.number]
     return sum(earlier_trial.state != TrialState.FAIL for earlier_trial in earlier)
 
 
 def _sampler(config: Config, grid: list[dict[str, Any]], number: int) -> BaseSampler:
-    """Return the sampler of one trial, seeded by its number so that a resumed study draws the same settings."""
+    """Return the sampler of one trial, seeded by its number so
+    that a resumed study draws the same settings.
+    """
     if grid:
         return _FixedSampler(grid[number - 1])
     seed = int(np.random.SeedSequence([config.seed, number]).generate_state(1)[0])

@@ -1,1 +1,3 @@
-"""Agreement of ranked lists: Kendall, Spearman, RBO and related measures, with ties and partial lists."""
+"""Agreement of ranked lists: Kendall, Spearman, RBO and related measures,
+with ties and partial lists.
+"""

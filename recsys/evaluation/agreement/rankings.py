@@ -15,7 +15,8 @@ from recsys.evaluation.agreement import concordance
 from recsys.types import TopK
 
 RankedList = Sequence[Any] | Mapping[Any, float]
-"""One ranked list: ids, best first, where a nested list, tuple or set is a group of ties; or a dict id -> score."""
+"""One ranked list: ids, best first, where a nested list, tuple or set is a group of ties;
+or a dict id -> score."""
 
 MISSING_RULES = ("intersection", "bottom")
 
@@ -45,7 +46,8 @@ class Rankings:
 
     @cached_property
     def position_tables(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the hash tables for ``concordance.find_position`` and int64[m + 1], the offset of each list's table.
+        """Return the hash tables for ``concordance.find_position`` and int64[m + 1],
+        the offset of each list's table.
 
         Raises:
             InputError: a list holds an item twice.
@@ -61,10 +63,14 @@ class Rankings:
         return tables, table_offsets
 
     def cut(self, k: int) -> Rankings:
-        """Return the first k positions of each list; a group of ties that crosses the cut is kept whole."""
+        """Return the first k positions of each list;
+        a group of ties that crosses the cut is kept whole.
+        """
         last = self.offsets[:-1] + np.minimum(k, self.lengths) - 1
         is_filled = self.lengths > 0
-        last_ranks = self.dense_ranks[last * is_filled] if len(self.dense_ranks) else 0
+        last_ranks = 0
+        if len(self.dense_ranks):
+            last_ranks = self.dense_ranks[last * is_filled]
         deepest = np.where(is_filled, last_ranks, 0)
         keep = self.dense_ranks <= np.repeat(deepest, self.lengths)
         kept_before = np.concatenate([[0], np.cumsum(keep)])
@@ -150,7 +156,8 @@ class AlignedKeys:
 
 @dataclass(frozen=True)
 class ConcordanceCounts:
-    """Counts of m pairs of lists, from which Kendall's coefficients and their variance are computed.
+    """Counts of m pairs of lists, from which Kendall's coefficients
+    and their variance are computed.
 
     Attributes:
         moments_a, moments_b: float64[2, m], Σ t(t − 1)(t − 2) and Σ t(t − 1)(2t + 5) over the
@@ -183,13 +190,16 @@ class ConcordanceCounts:
 
     @property
     def undefined(self) -> np.ndarray:
-        """True where a correlation is undefined: fewer than two items, or all items tied in a list."""
+        """True where a correlation is undefined: fewer than two items,
+        or all items tied in a list.
+        """
         return (self.groups_a < 2) | (self.groups_b < 2)
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """``m`` pairs of ranked lists: pair i is list ``rows_a[i]`` of ``a`` with list ``rows_b[i]`` of ``b``.
+    """``m`` pairs of ranked lists: pair i is list ``rows_a[i]`` of ``a`` with list ``rows_b[i]``
+    of ``b``.
 
     Both Rankings use the same item codes. ``missing`` is the default rule for items of one list
     only: ``intersection`` leaves them out, ``bottom`` puts them in one group of ties below the end
@@ -224,7 +234,9 @@ class Pairs:
         return self._intersection.sizes
 
     def cut(self, k: int | None) -> Pairs:
-        """Return the pairs with all lists cut at k (:meth:`Rankings.cut`), or unchanged for None."""
+        """Return the pairs with all lists cut at k (:meth:`Rankings.cut`),
+        or unchanged for None.
+        """
         if k is None:
             return self
         return replace(self, a=self.a.cut(k), b=self.b.cut(k))
@@ -256,7 +268,9 @@ class Pairs:
         return self._align(a_lengths + b_lengths, bottom=True)
 
     def _align(self, capacities: np.ndarray, *, bottom: bool) -> AlignedKeys:
-        """Return the keys; ``capacities``: int64[m], the largest possible number of keys of each pair."""
+        """Return the keys; ``capacities``: int64[m],
+        the largest possible number of keys of each pair.
+        """
         starts = np.concatenate([[0], np.cumsum(capacities)])
         # The tables of a are not used, but building them refuses lists that repeat an item.
         _ = self.a.position_tables
@@ -296,7 +310,9 @@ def _encode(ranked: RankedList, codes: dict[Hashable, int], label: str) -> Ranki
     items: list[int] = []
     dense_ranks: list[int] = []
     seen: set[Hashable] = set()
-    groups = _group_by_score(ranked, label) if isinstance(ranked, Mapping) else ranked
+    groups: Iterable[Any] = ranked
+    if isinstance(ranked, Mapping):
+        groups = _group_by_score(ranked, label)
     for dense_rank, group in enumerate(groups):
         for item in group if isinstance(group, list | tuple | set | frozenset) else (group,):
             if item in seen:

@@ -1,4 +1,6 @@
-"""The most similar users of each user: those who rank the items that both rated in the most similar order."""
+"""The most similar users of each user: those who rank the items that both rated
+in the most similar order.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,8 @@ def nearest_users(
     min_common: int = 5,
     users: np.ndarray | None = None,
 ) -> Neighbours:
-    """Return the k users whose ratings agree most with those of each user, over the items that both rated.
+    """Return the k users whose ratings agree most with those of each user,
+    over the items that both rated.
 
     Args:
         ratings: csr (users, items); the stored values are the ratings, and equal ratings are ties.
@@ -92,7 +95,10 @@ class _NeighbourSearch:
         neighbour = common_counts.col[is_compared].astype(np.int64)
         common = common_counts.data[is_compared]
         value = self.measure(Pairs(self.lists, self.lists, users[row], neighbour))
-        distance = value if self.measure.is_distance else -value
+        if self.measure.is_distance:
+            distance = value
+        else:
+            distance = -value
         # Equal fractions may differ by rounding; without this the order of ties would depend on it.
         distance = np.round(distance, 12)
         order = np.lexsort((neighbour, -common, distance, row))

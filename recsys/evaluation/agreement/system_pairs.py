@@ -19,7 +19,8 @@ def pairwise_agreement(
     tables: dict[str, pd.DataFrame],
     measures: Iterable[str] = DEFAULT_MEASURES,
 ) -> pd.DataFrame:
-    """Return one row per pair of tables and user that has a list in both: ``a``, ``b``, ``user_id``, the measures.
+    """Return one row per pair of tables and user that has a list in both: ``a``, ``b``,
+    ``user_id``, the measures.
 
     An item that one list misses is ranked below its end (``missing="bottom"``). NaN = undefined.
 

@@ -1,1 +1,3 @@
-"""The lab: tests of the agreement measures themselves, on simulated preferences whose truth is known."""
+"""The lab: tests of the agreement measures themselves,
+on simulated preferences whose truth is known.
+"""

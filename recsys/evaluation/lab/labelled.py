@@ -37,7 +37,8 @@ def discrimination_auc(
     max_users: int = 2000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Return for each measure the probability (AUC) that the user's own ranking agrees more than the other one.
+    """Return for each measure the probability (AUC)
+    that the user's own ranking agrees more than the other one.
 
     A tie counts half. Each AUC has a 95 % interval; users for whom the measure is undefined are
     left out of it.
@@ -144,7 +145,8 @@ def _rank_second_halves(
     users: np.ndarray,
     block: int = 256,
 ) -> tuple[Rankings, Rankings, Rankings]:
-    """Return the second half of each user, ranked from the own history, from the next user's, and by the ratings.
+    """Return the second half of each user, ranked from the own history, from the next user's,
+    and by the ratings.
 
     Items without a score from either history are left out of all three rankings.
     """

@@ -11,7 +11,8 @@ from recsys.evaluation.agreement.rankings import Rankings
 
 
 def sample_mallows(rng: np.random.Generator, m: int, n: int, dispersion: float) -> np.ndarray:
-    """Return m orders, int64[m, n]: an order at Kendall distance d has a probability ∝ exp(−dispersion · d).
+    """Return m orders, int64[m, n]: an order at Kendall distance d has a probability ∝
+    exp(−dispersion · d).
 
     Sampled by repeated insertion: item j is inserted above v of the j items already placed, with a
     probability ∝ exp(−dispersion · v). References: Mallows, Biometrika 1957; Doignon, Pekeč and
@@ -61,7 +62,8 @@ def sample_ratings(
     noise: float,
     grades: int = 5,
 ) -> Rankings:
-    """Return the rankings of n items by m people, from noisy ratings in whole grades, hence with ties.
+    """Return the rankings of n items by m people, from noisy ratings in whole grades,
+    hence with ties.
 
     The preference falls from 1 for the first item to −1 for the last; normal noise with standard
     deviation ``noise`` is added before rounding.
@@ -93,6 +95,8 @@ def tie_positions(orders: np.ndarray, size: int) -> Rankings:
 
 
 def drop_items(rng: np.random.Generator, orders: np.ndarray, share: float) -> Rankings:
-    """Return the orders without a random ``share`` of the items, drawn for each list independently."""
+    """Return the orders without a random ``share`` of the items,
+    drawn for each list independently.
+    """
     is_kept = rng.random(orders.shape) >= share
     return Rankings.from_padded(np.where(is_kept, orders, -1))

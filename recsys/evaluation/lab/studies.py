@@ -58,7 +58,9 @@ class LabSettings:
 
 
 class ScaledMeasure:
-    """A measure, scaled to 0 for independent orders and 1 for identical ones, and the simulated lists it is used on."""
+    """A measure, scaled to 0 for independent orders and 1 for identical ones,
+    and the simulated lists it is used on.
+    """
 
     def __init__(self, measure: MeasureFunction, settings: LabSettings) -> None:
         self.measure = measure
@@ -79,8 +81,13 @@ class ScaledMeasure:
         return np.asarray(self.measure(Pairs.row_by_row(a, b)), dtype=np.float64)
 
     def scaled(self, lists: np.ndarray | Rankings, reference: Rankings | None = None) -> np.ndarray:
-        """Return the scaled measure of each list with the reference; by default, with the true order."""
-        rankings = lists if isinstance(lists, Rankings) else Rankings.from_padded(lists)
+        """Return the scaled measure of each list with the reference; by default,
+        with the true order.
+        """
+        if isinstance(lists, Rankings):
+            rankings = lists
+        else:
+            rankings = Rankings.from_padded(lists)
         if reference is None:
             reference = self._true_lists(len(rankings))
         return (self.raw(reference, rankings) - self.chance) / (self.perfect - self.chance)
@@ -94,7 +101,9 @@ def run_lab(
     settings: LabSettings | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Return the results of all studies, ready for JSON: ``about``, ``mallows``, ``tests``, ``measures``."""
+    """Return the results of all studies, ready for JSON: ``about``, ``mallows``, ``tests``,
+    ``measures``.
+    """
     settings = settings or LabSettings()
     results = {}
     for done, (name, measure) in enumerate(measures.items(), start=1):
@@ -110,7 +119,8 @@ def run_lab(
 
 
 def check_mallows_distances(settings: LabSettings) -> list[dict[str, float]]:
-    """Return one row per dispersion: the mean Kendall distance of the Mallows orders and its closed form.
+    """Return one row per dispersion: the mean Kendall distance of the Mallows orders
+    and its closed form.
 
     ``z`` is their difference in standard errors. The distance is computed by ``kendall_topk`` of
     complete lists.
@@ -136,7 +146,9 @@ def check_mallows_distances(settings: LabSettings) -> list[dict[str, float]]:
 
 
 def independence_test_sizes(settings: LabSettings) -> dict[str, float]:
-    """Return the size of each test of independence: the share of unrelated orders that it rejects at 5 %."""
+    """Return the size of each test of independence:
+    the share of unrelated orders that it rejects at 5 %.
+    """
     rng = np.random.default_rng([settings.seed, 100])
     a, b = (simulate.sample_mallows(rng, settings.experiments, settings.items, 0.0) for _ in range(2))
     pairs = Pairs.row_by_row(Rankings.from_padded(a), Rankings.from_padded(b))
@@ -145,7 +157,9 @@ def independence_test_sizes(settings: LabSettings) -> dict[str, float]:
 
 
 def study_measure(measure: MeasureFunction, settings: LabSettings) -> dict[str, Any]:
-    """Return the results of one measure; all figures except ``perfect`` and ``chance`` are of its scaled values."""
+    """Return the results of one measure; all figures except ``perfect`` and ``chance`` are
+    of its scaled values.
+    """
     scaled = ScaledMeasure(measure, settings)
     n = settings.items
     curve = [float(np.nanmean(scaled.scaled(scaled.mallows(dispersion)))) for dispersion in DISPERSIONS]
@@ -180,7 +194,9 @@ def study_measure(measure: MeasureFunction, settings: LabSettings) -> dict[str, 
 
 
 def swap_neighbours(n: int, position: int) -> np.ndarray:
-    """Return the true order, int64[1, n], with the items at ``position`` and the next one exchanged."""
+    """Return the true order, int64[1, n], with the items at ``position``
+    and the next one exchanged.
+    """
     order = np.arange(n)
     order[[position, position + 1]] = order[[position + 1, position]]
     return order[None, :]
@@ -190,7 +206,8 @@ def partial_list_errors(
     scaled: ScaledMeasure,
     rng: np.random.Generator,
 ) -> dict[str, dict[str, float | None]]:
-    """Return how a measure changes when lists are only partly observed: ``bias``, ``spread`` and ``undefined``.
+    """Return how a measure changes when lists are only partly observed: ``bias``,
+    ``spread`` and ``undefined``.
 
     The reference is the value of complete lists without ties, for moderately noisy orders. The
     observed lists are cut at half their length (``truncated``), tied in groups of three (``tied``),
@@ -224,7 +241,9 @@ def partial_list_errors(
 
 
 def _error(observed: np.ndarray, complete: np.ndarray) -> dict[str, float | None]:
-    """Return the mean and the standard deviation of observed − complete, and the share of undefined values."""
+    """Return the mean and the standard deviation of observed − complete,
+    and the share of undefined values.
+    """
     is_defined = ~np.isnan(observed)
     error = (observed - complete)[is_defined]
     undefined = float(1 - is_defined.mean())
@@ -326,7 +345,8 @@ def failed_checks(
 
 
 def best_measures(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return, for each question that the lab can answer, the two best measures by the lab's own numbers.
+    """Return, for each question that the lab can answer,
+    the two best measures by the lab's own numbers.
 
     Measures that failed a check are left out.
 
@@ -380,7 +400,8 @@ def best_measures(results: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _partial_errors(measures: dict[str, Any], condition: str) -> dict[str, float]:
-    """Return the root mean square error of each measure under a condition of :func:`partial_list_errors`.
+    """Return the root mean square error of each measure under a condition
+    of :func:`partial_list_errors`.
 
     A measure whose error is almost 0 is left out: it depends only on the part of the lists that is
     observed.
@@ -397,7 +418,9 @@ def _partial_errors(measures: dict[str, Any], condition: str) -> dict[str, float
 
 
 def _top_two(values: dict[str, float], *, smallest_first: bool) -> list[list[Any]]:
-    """Return up to two [measure, value], best first; a measure that equals the first is not the second."""
+    """Return up to two [measure, value], best first;
+    a measure that equals the first is not the second.
+    """
     order = sorted(values, key=lambda name: values[name] if smallest_first else -values[name])
     second = [name for name in order[1:] if abs(values[name] - values[order[0]]) > 1e-9]
     return [[name, values[name]] for name in order[:1] + second[:1]]

@@ -1,4 +1,5 @@
-"""A/B tests: the number of users, the assignment of users to arms, and the analysis of the outcomes.
+"""A/B tests: the number of users, the assignment of users to arms,
+and the analysis of the outcomes.
 
 Offline results choose what is worth trying; only an experiment shows the effect on users. The
 outcome is one number per user (bought or not, minutes, revenue), so the user is the unit of
@@ -24,10 +25,13 @@ from recsys.data.hashing import id_hash
 from recsys.errors import ConfigError, InputError, suggest_nearest
 from recsys.schema import USER, TableSchema
 
-ARM, OUTCOME, COVARIATE = "arm", "outcome", "before"
+ARM = "arm"
+OUTCOME = "outcome"
+COVARIATE = "before"
 OUTCOMES = TableSchema("outcomes", (USER, ARM, OUTCOME), (COVARIATE,))
 SAMPLE_RATIO_ALPHA = 0.001
-"""A smaller p-value means that the sizes of the arms do not fit the plan; find the fault before anything else."""
+"""A smaller p-value means that the sizes of the arms do not fit the plan;
+find the fault before anything else."""
 MIN_ARM_USERS = 10
 """The smallest arm that is analysed; with fewer users the interval of a mean cannot be trusted."""
 
@@ -40,7 +44,8 @@ def users_per_arm(
     power: float = 0.8,
     alpha: float = 0.05,
 ) -> int:
-    """Return the number of users per arm (of two) that detects a difference of means ``effect`` with this ``power``.
+    """Return the number of users per arm (of two)
+    that detects a difference of means ``effect`` with this ``power``.
 
     2 (z_{1-α/2} + z_power)² sd² (1 - correlation²) / effect², at least :data:`MIN_ARM_USERS`.
     ``correlation`` is that of the outcome with the covariate, whose variance CUPED removes. For a
@@ -137,7 +142,9 @@ def analyse_experiment(
         rows = table[table[ARM].isin([arm, control])]
         outcome = rows[OUTCOME].to_numpy(dtype=np.float64)
         is_treated = (rows[ARM] == arm).to_numpy()
-        covariate = rows[COVARIATE].to_numpy(dtype=np.float64) if COVARIATE in rows else None
+        covariate = None
+        if COVARIATE in rows:
+            covariate = rows[COVARIATE].to_numpy(dtype=np.float64)
         result = compare_arms(outcome, is_treated, covariate, expected=expected, alpha=alpha)
         results.append(ArmResult(arm, **result))
     return results
@@ -185,7 +192,10 @@ def compare_arms(
     )
     half_width = float(special.stdtrit(freedom, 1 - alpha / 2)) * math.sqrt(variance)
     p = float(2 * special.stdtr(freedom, -abs(difference) / math.sqrt(variance)))
-    tau = abs(expected) if expected else 0.1 * float(np.std(outcome))
+    if expected:
+        tau = abs(expected)
+    else:
+        tau = 0.1 * float(np.std(outcome))
     p_always, always_half_width = always_valid_test(difference, variance, tau, alpha)
     return {
         "users": int(is_treated.sum()),
@@ -209,7 +219,8 @@ def always_valid_test(
     tau: float,
     alpha: float = 0.05,
 ) -> tuple[float, float]:
-    """Return (p, half width of the 1 - α interval) of the mixture SPRT, valid however often they are computed.
+    """Return (p, half width of the 1 - α interval) of the mixture SPRT,
+    valid however often they are computed.
 
     The likelihood ratio of effects drawn from N(0, τ²) to no effect is Λ = √(V / (V + τ²)) · exp(τ²
     d² / (2 V (V + τ²))), where V is the variance of the difference d. Without an effect, Λ is a
@@ -226,7 +237,8 @@ def always_valid_test(
 
 
 def sample_ratio_pvalue(counts: dict[str, int], shares: dict[str, float] | None = None) -> float:
-    """Return the p-value of the χ² test that the sizes of the arms fit the planned shares (default: equal shares).
+    """Return the p-value of the χ² test that the sizes
+    of the arms fit the planned shares (default: equal shares).
 
     Below :data:`SAMPLE_RATIO_ALPHA`, users of one arm were lost or counted twice, and no difference
     can be trusted.
@@ -289,7 +301,9 @@ def _within_arm_slope(
     covariate: np.ndarray,
     arms: tuple[np.ndarray, np.ndarray],
 ) -> float:
-    """Return cov(x, y) / var(x) within the arms, x the covariate and y the outcome; 0 for a constant covariate."""
+    """Return cov(x, y) / var(x) within the arms, x the covariate and y the outcome;
+    0 for a constant covariate.
+    """
     centred = np.concatenate([covariate[arm] - covariate[arm].mean() for arm in arms])
     squares = float(centred @ centred)
     if not squares:

@@ -25,8 +25,8 @@ GUARDRAILS: dict[str, tuple[str, float]] = {
     "ms_per_user": ("milliseconds to make one list", 2.0),
     "peak_mb": ("peak memory of fitting and recommending, MiB", 1.5),
 }
-"""Guardrail -> (description, largest change, as candidate / incumbent). A ratio below 1 is a lower limit, a ratio
-above 1 an upper limit."""
+"""Guardrail -> (description, largest change, as candidate / incumbent). A ratio below 1 is a lower
+limit, a ratio above 1 an upper limit."""
 
 CHANGED_USERS = 5
 
@@ -95,8 +95,9 @@ def choose_model(
     pick = min(winners, key=lambda row: (bool(broken[row.model]), -row.difference))
     mean = comparison.means.loc[incumbent, metric]
     reasons = [
-        f"{pick.model} is shown to be better than {incumbent}: {metric} {mean:.4f} -> {mean + pick.difference:.4f},"
-        f" {_difference_text(pick)}, p = {pick.p_holm:.4f} after Holm's adjustment, over {pick.users:,} users."
+        f"{pick.model} is shown to be better than {incumbent}: {metric} {mean:.4f} ->"
+        f" {mean + pick.difference:.4f}, {_difference_text(pick)}, p = {pick.p_holm:.4f} after"
+        f" Holm's adjustment, over {pick.users:,} users."
     ]
     if runners_up := [row.model for row in winners if row.model != pick.model]:
         reasons.append(f"Also shown to be better than {incumbent}: {', '.join(runners_up)}.")
@@ -118,7 +119,9 @@ def _difference_text(row: Any) -> str:
 
 
 def _why_not_taken(row: Any, alpha: float) -> str:
-    """Return a sentence that says why a candidate is not taken, and how many users could show its difference."""
+    """Return a sentence that says why a candidate is not taken,
+    and how many users could show its difference.
+    """
     size = f"{row.metric} {_difference_text(row)}"
     if row.high < 0:
         return f"{row.model} is worse: {size}."
@@ -136,7 +139,8 @@ def _why_not_taken(row: Any, alpha: float) -> str:
 
 
 def mean_agreement(lists: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Return one row per pair of models: ``a``, ``b``, the mean of each of ``DEFAULT_MEASURES``, and ``users``.
+    """Return one row per pair of models: ``a``, ``b``, the mean of each of ``DEFAULT_MEASURES``,
+    and ``users``.
 
     Args:
         lists: model -> top-k table (user_id, item_id, rank).
@@ -151,7 +155,8 @@ def most_changed_users(
     metric: str,
     lists: dict[str, pd.DataFrame],
 ) -> pd.DataFrame:
-    """Return the :data:`CHANGED_USERS` users whose ``metric`` differs most between two models: user_id, a, b, overlap.
+    """Return the :data:`CHANGED_USERS` users whose ``metric`` differs most between two models:
+    user_id, a, b, overlap.
 
     The largest difference comes first; equal differences are ordered by overlap, smallest first,
     then by id.

@@ -1,4 +1,6 @@
-"""Compare several models on the same users: differences with intervals, effect sizes and tests, and a table."""
+"""Compare several models on the same users: differences with intervals, effect sizes and tests,
+and a table.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,8 @@ class Comparison:
     alpha: float
 
     def table(self) -> pd.DataFrame:
-        """Return a table of text: one row per model, labelled by its letter, and one column per metric.
+        """Return a table of text: one row per model, labelled by its letter,
+        and one column per metric.
 
         Each mean is followed by the letters of the models that it beats: those with a lower mean
         and a ``p_holm`` of at most ``alpha``.
@@ -141,7 +144,9 @@ def compare(
 
 
 def read_run(folder: RunFolder) -> dict[str, Evaluation]:
-    """Return name -> evaluation for the models of a complete run folder, in the order of its metrics.json."""
+    """Return name -> evaluation for the models of a complete run folder,
+    in the order of its metrics.json.
+    """
     about = folder.read_json(run_files.METRICS)
     definitions = about["about"]["definitions"]
     table = folder.read_table(run_files.PER_USER)
@@ -156,7 +161,9 @@ def read_run(folder: RunFolder) -> dict[str, Evaluation]:
 
 
 def _group_folds(evaluations: list[Evaluation]) -> dict[str, list[Evaluation]]:
-    """Return name -> the evaluations of its folds, after checking that all models can be compared."""
+    """Return name -> the evaluations of its folds,
+    after checking that all models can be compared.
+    """
     folds: dict[str, list[Evaluation]] = {}
     for evaluation in evaluations:
         folds.setdefault(evaluation.name, []).append(evaluation)
@@ -181,7 +188,9 @@ def _group_folds(evaluations: list[Evaluation]) -> dict[str, list[Evaluation]]:
 
 
 def _check_comparable(first: Evaluation, second: Evaluation, label: str) -> None:
-    """Raise InputError unless both evaluations have the same metrics and the same users, each user once."""
+    """Raise InputError unless both evaluations have the same metrics and the same users,
+    each user once.
+    """
     if first.metrics != second.metrics:
         raise InputError(
             f"{label}: metrics differ: {first.metrics} and {second.metrics}. Judge both by the same metrics.",
@@ -200,7 +209,9 @@ def _values_by_model(
     folds: dict[str, list[Evaluation]],
     metrics: list[str],
 ) -> tuple[pd.Index, dict[str, np.ndarray]]:
-    """Return all users, and name -> float64[folds, users, metrics], NaN where undefined or not tested in a fold."""
+    """Return all users, and name -> float64[folds, users, metrics],
+    NaN where undefined or not tested in a fold.
+    """
     first = next(iter(folds.values()))
     users = pd.Index(pd.concat([evaluation.per_user[USER] for evaluation in first]).unique())
     values = {}

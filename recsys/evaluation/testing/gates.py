@@ -1,4 +1,5 @@
-"""Gates: conditions under which a comparison fails, for continuous integration; one line of text each.
+"""Gates: conditions under which a comparison fails, for continuous integration;
+one line of text each.
 
 "ndcg@10 drops 0.01"     fires when the estimate falls by more than 0.01 and the interval excludes
 0: harm is shown "ndcg@10 within 0.01"    fires unless the interval's lower end is above -0.01:
@@ -50,7 +51,9 @@ class Gate:
         return cls(metric, kind, float(match["limit"]))
 
     def fires(self, row: Any) -> bool:
-        """Return whether a row of ``Comparison.differences`` fails; an undefined difference fails ``within`` only."""
+        """Return whether a row of ``Comparison.differences`` fails;
+        an undefined difference fails ``within`` only.
+        """
         if self.kind == "drops":
             return bool(row.difference < -self.limit and row.high < 0)
         # Negated, so that a NaN fires the gate.
@@ -59,6 +62,6 @@ class Gate:
     def describe(self, row: Any) -> str:
         """Return the gate and the difference that it was applied to, in one line."""
         return (
-            f"{self.metric} {self.kind} {self.limit:g}: {row.model} - {row.against} = {row.difference:+.4f}"
-            f" [{row.low:+.4f}, {row.high:+.4f}]"
+            f"{self.metric} {self.kind} {self.limit:g}: {row.model} - {row.against} ="
+            f" {row.difference:+.4f} [{row.low:+.4f}, {row.high:+.4f}]"
         )

@@ -11,7 +11,8 @@ from recsys.evaluation.agreement.measures import spearman, tau_b
 from recsys.evaluation.agreement.rankings import ConcordanceCounts, Pairs, RankedList, make_pair
 
 MAX_EXACT_ITEMS = 33
-"""The largest number of items without ties for which the exact distribution of tau is used, as in scipy."""
+"""The largest number of items without ties for which the exact distribution of tau is used,
+as in scipy."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,8 @@ def _normal_pvalues(counts: ConcordanceCounts) -> np.ndarray:
 
 
 def _inversion_distribution(n: int, largest: int) -> np.ndarray:
-    """Return float64[largest + 1]: the probability that a random order of n items has at most 0, 1, … inversions.
+    """Return float64[largest + 1]: the probability that a random order of n items has at most 0, 1,
+    … inversions.
 
     The j-th inserted item adds 0, 1, …, j − 1 inversions with equal probability. So the number of
     orders with a given number of inversions is a Mahonian number, and the probability is that

@@ -91,12 +91,16 @@ class Sums:
 
     @cached_property
     def resampled_means(self) -> np.ndarray:
-        """Return float64[resamples, c], the mean of each resample; the mean itself where all weights are 0."""
+        """Return float64[resamples, c], the mean of each resample;
+        the mean itself where all weights are 0.
+        """
         return np.where(self.weights > 0, _ratio(self.resampled, self.weights), self.mean)
 
     @cached_property
     def sd(self) -> np.ndarray:
-        """Return float64[c], the standard deviation over users (denominator n − 1); NaN for fewer than two users."""
+        """Return float64[c], the standard deviation over users (denominator n − 1);
+        NaN for fewer than two users.
+        """
         squares = self.moments[2] - self.count * self.mean**2
         # The difference of two sums is exact to about one part in 10^12. Below that, values count
         # as constant.
@@ -106,7 +110,9 @@ class Sums:
 
     @cached_property
     def acceleration(self) -> np.ndarray:
-        """Return float64[c], the jackknife acceleration of a mean, skewness / (6 √n); 0 for constant values."""
+        """Return float64[c], the jackknife acceleration of a mean, skewness / (6 √n);
+        0 for constant values.
+        """
         n = self.count
         mean = self.mean
         cubes = self.moments[3] - 3 * mean * self.moments[2] + 2 * n * mean**3
@@ -169,7 +175,9 @@ def bootstrap_sums(
 
 
 def poisson_weights(users: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Return float32[m, resamples] Poisson(1) weights, which depend on user, resample and seed only."""
+    """Return float32[m, resamples] Poisson(1) weights, which depend on user,
+    resample and seed only.
+    """
     return _POISSON_QUANTILES[_random_bits(users, resamples * 16, seed).view(np.uint16)][:, :resamples]
 
 
@@ -182,7 +190,8 @@ def mean_ci(
     level: float = 0.95,
     method: Method = "percentile",
 ) -> tuple[float, float, float]:
-    """Return (mean, low, high) of float64[m]: the mean of the defined values and its bootstrap interval.
+    """Return (mean, low, high) of float64[m]:
+    the mean of the defined values and its bootstrap interval.
 
     All three are NaN without a defined value. To compare two models, pass the differences of their
     values per user. ``bca`` corrects the percentiles for bias and skewness (:func:`bca_interval`).
@@ -210,7 +219,8 @@ def bca_interval(
     acceleration: np.ndarray,
     tails: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return (low, high), float64[c] each: quantiles of the resamples, corrected for bias and skewness (BCa).
+    """Return (low, high), float64[c] each: quantiles of the resamples,
+    corrected for bias and skewness (BCa).
 
     For each tail the quantile is Φ(z₀ + (z₀ + z) / (1 - a (z₀ + z))) with z = Φ⁻¹(tail). Φ(z₀) is
     the share of resamples below the mean, equal ones counted half, and a is the jackknife
@@ -241,7 +251,8 @@ def sign_flip_test(
     resamples: int = 9999,
     seed: int = 0,
 ) -> np.ndarray:
-    """Return float64[c], the two-sided p-values of the paired randomisation test for float64[m, c] differences.
+    """Return float64[c], the two-sided p-values of the paired randomisation test for float64[m,
+    c] differences.
 
     If two models are exchangeable for each user, the sign of the user's difference is a fair coin
     flip. The p-value is the share of sign assignments, the observed one included, whose |sum| is at
@@ -275,7 +286,8 @@ def sign_flip_test(
 
 
 def holm_adjust(p: np.ndarray) -> np.ndarray:
-    """Return p-values of any shape, adjusted by Holm's step-down procedure for all of them together.
+    """Return p-values of any shape, adjusted by Holm's step-down procedure for all
+    of them together.
 
     Rejecting where the adjusted p-value is ≤ α keeps the probability of any false rejection ≤ α,
     under any dependence. The i-th smallest of n is multiplied by n - i + 1; no adjusted value may
@@ -302,7 +314,8 @@ def detectable_effect(
     power: float = 0.8,
     alpha: float = 0.05,
 ) -> np.ndarray:
-    """Return the minimal detectable effect: the true difference that a two-sided test detects with this ``power``.
+    """Return the minimal detectable effect:
+    the true difference that a two-sided test detects with this ``power``.
 
     (z_{1-α/2} + z_power) · sd / √users, where sd is the standard deviation of the paired
     differences. NaN without users.
@@ -315,7 +328,8 @@ def detectable_effect(
 
 
 def users_needed(sd: float, difference: float, *, power: float = 0.8, alpha: float = 0.05) -> int:
-    """Return the number of users that a paired two-sided test needs to detect ``difference`` with this ``power``.
+    """Return the number of users that a paired two-sided test needs to detect ``difference``
+    with this ``power``.
 
     Raises:
         ValueError: ``difference`` is 0.

@@ -13,7 +13,9 @@ from recsys.runfolder import RunFolder
 
 
 def choice(run: Run) -> Section | None:
-    """Return the choices of the run's hybrids with their ablations, None for a run without a hybrid."""
+    """Return the choices of the run's hybrids with their ablations,
+    None for a run without a hybrid.
+    """
     records = {name: record for name in run.models if (record := _read_record(run.folder, name))}
     if not records:
         return None
@@ -37,7 +39,9 @@ def choice(run: Run) -> Section | None:
 
 
 def _read_record(folder: RunFolder, name: str) -> dict[str, Any] | None:
-    """Return the record of a hybrid, which may be the first member of a cascade; None for another model."""
+    """Return the record of a hybrid, which may be the first member of a cascade;
+    None for another model.
+    """
     own_card = run_files.model_card(name)
     in_cascade = f"{run_files.model_folder(name)}/{name}/{run_files.MODEL_CARD}"
     for card in (own_card, in_cascade):

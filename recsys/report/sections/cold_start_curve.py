@@ -28,17 +28,23 @@ def cold_start_curve(run: Run) -> Section | None:
     curves = {name: np.array([row["mean"] for row in rows]) for name, rows in rows_of_model.items()}
     svg = plots.lines(curves, "known events", metric, run.best_model, [float(cut) for cut in cuts])
     text = (
-        f"{record['users']:,} tested users; each model gets only the first events of a user. The later events of the"
-        f" history stay out of the lists in every case. Best: {_leads(record['leads'])} events."
+        f"{record['users']:,} tested users; each model gets only the first events of a user. The"
+        " later events of the history stay out of the lists in every case. Best:"
+        f" {_leads(record['leads'])} events."
     )
     return Section("Cold start", [text], tables=[table], figures=[Drawing(svg, f"{table.caption}, drawn.")])
 
 
 def _leads(leads: dict[str, str]) -> str:
-    """Return which model is best at which numbers of events, as in ``popular at 0 and 1, then als at 2 to 20``."""
+    """Return which model is best at which numbers of events,
+    as in ``popular at 0 and 1, then als at 2 to 20``.
+    """
     clauses = []
     for name, entries in groupby(leads.items(), key=lambda entry: entry[1]):
         cuts = [cut for cut, _ in entries]
-        span = " and ".join(cuts) if len(cuts) < 3 else f"{cuts[0]} to {cuts[-1]}"
+        if len(cuts) < 3:
+            span = " and ".join(cuts)
+        else:
+            span = f"{cuts[0]} to {cuts[-1]}"
         clauses.append(f"{name} at {span}")
     return ", then ".join(clauses)

@@ -1,4 +1,6 @@
-"""What a run was made from and what it cost: data, split and its audit, rules, time and memory, versions."""
+"""What a run was made from and what it cost: data, split and its audit, rules, time and memory,
+versions.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ def data_overview(run: Run) -> Section:
     if data["span"]:
         rows.append(["time span (UTC)", " to ".join(data["span"])])
         gaps = data["gaps"]
-        longest = f", {gaps['longest']:,} of them from {gaps['from']} to {gaps['to']}" if gaps["longest"] else ""
+        longest = ""
+        if gaps["longest"]:
+            longest = f", {gaps['longest']:,} of them from {gaps['from']} to {gaps['to']}"
         rows.append(["days without an event", f"{gaps['empty_days']:,}{longest}"])
     rows += [[f"rows of the {name} table", f"{size:,}"] for name, size in data["tables"].items()]
     table = ReportTable("Data card", ["property", "value"], rows)
@@ -58,14 +62,16 @@ def split_audit(run: Run) -> Section:
     """Return the parts of the split, and the audit of what leaks between them."""
     split = run.folder.read_json(run_files.SPLIT_CARD)
     settings = ", ".join(f"{key} = {value}" for key, value in split["parameters"].items() if value is not None)
-    cut = f"; cut at {split['cut']} (UTC)" if split["cut"] else ""
+    cut = ""
+    if split["cut"]:
+        cut = f"; cut at {split['cut']} (UTC)"
     users = split["test_users"]
     items = split["test_items"]
     sentences = [
         f"Rule: {split['rule']} ({settings}){cut}.",
-        f"Of {users['warm'] + users['cold']:,} tested users {users['warm']:,} are warm (they have a history) and"
-        f" {users['cold']:,} are cold. Of {items['warm'] + items['cold']:,} tested items {items['cold']:,} have no"
-        " event in train.",
+        f"Of {users['warm'] + users['cold']:,} tested users {users['warm']:,} are warm (they have"
+        f" a history) and {users['cold']:,} are cold. Of {items['warm'] + items['cold']:,} tested"
+        f" items {items['cold']:,} have no event in train.",
     ]
     overlap = split["test_rows_before_train_end"]
     not_candidates = split["test_outside_candidates"]
@@ -122,7 +128,9 @@ def rules(run: Run) -> Section | None:
         for rule, ids in about["unknown"].items()
     ]
     heads = ["rule", "items that it removes (deny_for: pairs)"]
-    tables = [ReportTable("What each rule does by itself", heads, rows)] if rows else []
+    tables = []
+    if rows:
+        tables = [ReportTable("What each rule does by itself", heads, rows)]
     text = "The lists of every model keep the rules. A quota removes no item for good, so it is not counted."
     return Section("Rules", [text], warnings=warnings, tables=tables)
 
@@ -179,9 +187,13 @@ def reproduce(run: Run) -> Section:
 
 
 def _format_span(part: dict[str, Any]) -> str:
-    return f"{part['from']} to {part['to']}" if "from" in part else "–"
+    if "from" not in part:
+        return "–"
+    return f"{part['from']} to {part['to']}"
 
 
 def _format_reasons(by_reason: dict[str, int]) -> str:
     reasons = ", ".join(f"{reason}: {count:,}" for reason, count in by_reason.items())
-    return f" ({reasons})" if reasons else ""
+    if reasons:
+        return f" ({reasons})"
+    return ""

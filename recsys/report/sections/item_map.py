@@ -23,7 +23,9 @@ ITEMS_PER_END = 4
 
 
 def item_map(run: Run) -> Section | None:
-    """Return the principal components of the item factors of the first model that has some, None without any."""
+    """Return the principal components of the item factors of the first model that has some,
+    None without any.
+    """
     first = next(filter(None, (_factors(run, name) for name in run.models)), None)
     if first is None:
         return None
@@ -41,10 +43,11 @@ def item_map(run: Run) -> Section | None:
     labels = {int(row): run.title(ids[row]) for component in ends[:2] for side in component for row in side}
     axes = [f"component {c + 1}: {explained[c]:.1%} of the variance" for c in (0, 1)]
     text = (
-        f"The {len(rows):,} most liked items by the item factors of {name}, projected to the two directions in which"
-        f" they differ most. The two explain {explained[:2].sum():.1%} of the variance, so items that are close here"
-        f" may be far apart in all {factors.shape[1]} dimensions. Items at both ends of a direction are named if there"
-        " is room; what they have in common may show what the direction means."
+        f"The {len(rows):,} most liked items by the item factors of {name}, projected to the two"
+        f" directions in which they differ most. The two explain {explained[:2].sum():.1%} of the"
+        f" variance, so items that are close here may be far apart in all {factors.shape[1]}"
+        " dimensions. Items at both ends of a direction are named if there is room; what they have"
+        " in common may show what the direction means."
     )
     svg = plots.cloud(directions[:, :2] * scales[:2], labels, *axes)
     return Section(
@@ -74,7 +77,9 @@ def _table(run: Run, ids: np.ndarray, ends: list[tuple[np.ndarray, np.ndarray]],
 
 
 def _factors(run: Run, name: str) -> tuple[str, np.ndarray, IdMap] | None:
-    """Return (name, float32[items, rank], their ids) of a model stored by either engine; None without item factors."""
+    """Return (name, float32[items, rank], their ids) of a model stored by either engine;
+    None without item factors.
+    """
     items = IdMap.of(run.items[ITEM])
     if (run.folder.path / run_files.item_factors(name)).exists():
         model = open_item_side(run.folder, name, items)

@@ -42,8 +42,9 @@ def tradeoff(run: Run) -> Section | None:
     if not panels:
         return None
     text = (
-        "Up: more accurate. Right: more of the catalogue, or less known items. A model is dominated if another one is"
-        f" at least as good in everything and better in something. {_dominated(panels)}"
+        "Up: more accurate. Right: more of the catalogue, or less known items. A model is"
+        " dominated if another one is at least as good in everything and better in something."
+        f" {_dominated(panels)}"
     )
     drawn = plots.scatter(panels, primary, run.best_model)
     return Section(
@@ -83,10 +84,10 @@ def model_agreement(run: Run) -> Section | None:
         for row in means.itertuples()
     ]
     text = (
-        f"Means over {len(run.users):,} tested users. Overlap: share of items in both lists. RBO: the same with more"
-        " weight on the top. tau-b: agreement of the order, where an item that is missing from a list is below its"
-        " end; -1 = reversed. Two models of equal accuracy whose lists agree little find different items, so a blend"
-        " of them may do better."
+        f"Means over {len(run.users):,} tested users. Overlap: share of items in both lists. RBO:"
+        " the same with more weight on the top. tau-b: agreement of the order, where an item that"
+        " is missing from a list is below its end; -1 = reversed. Two models of equal accuracy"
+        " whose lists agree little find different items, so a blend of them may do better."
     )
     table = ReportTable("Agreement of the lists", ["model", "with", "overlap", "RBO", "tau-b"], rows, 2)
     drawings = [
@@ -118,9 +119,9 @@ def hits_by_rank(run: Run) -> Section | None:
     curves = {name: _hits(run.lists[name], judged, run.truth, k) for name in run.models}
     rows = [[name, *(f"{share:.4f}" for share in shares)] for name, shares in curves.items()]
     text = (
-        f"The share of {len(judged):,} users with something relevant for whom the item at each rank is relevant."
-        " The line of a model that ranks well starts high and falls; where it is flat, the order of the list does not"
-        " matter."
+        f"The share of {len(judged):,} users with something relevant for whom the item at each"
+        " rank is relevant. The line of a model that ranks well starts high and falls; where it is"
+        " flat, the order of the list does not matter."
     )
     table = ReportTable("Relevant at rank", ["model", *map(str, range(1, k + 1))], rows)
     drawn = plots.lines(curves, "rank", "share relevant", run.best_model)
@@ -149,8 +150,9 @@ def examples(run: Run) -> Section | None:
     if explainer:
         reasons = f" Why: the parts of the score of {explainer.name} that add most, with their shares."
     text = (
-        "Users drawn by a hash of their id, one for each length of history (none, 1–4, 5–19, 20 and more items); they"
-        f" were not picked for good results. ✓: the user chose the item in the test part.{reasons}"
+        "Users drawn by a hash of their id, one for each length of history (none, 1–4, 5–19, 20"
+        " and more items); they were not picked for good results. ✓: the user chose the item in"
+        f" the test part.{reasons}"
     )
     return Section("Examples", [text], tables=tables)
 
@@ -198,4 +200,6 @@ def _liked(run: Run, user: object, history_length: int) -> str:
 
 
 def _shorten(text: str) -> str:
-    return text if len(text) <= TITLE_LENGTH else text[: TITLE_LENGTH - 1] + "…"
+    if len(text) <= TITLE_LENGTH:
+        return text
+    return text[: TITLE_LENGTH - 1] + "…"

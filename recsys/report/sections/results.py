@@ -1,4 +1,6 @@
-"""How good the models are: means, differences, groups of users and items, beyond accuracy, judged users."""
+"""How good the models are: means, differences, groups of users and items, beyond accuracy,
+judged users.
+"""
 
 from __future__ import annotations
 
@@ -36,11 +38,12 @@ def differences(run: Run) -> Section:
     ]
     tests = sum(cell["p"] is not None for cells in metrics["differences"].values() for cell in cells.values())
     text = (
-        f"Each model minus {baseline}, paired by user. An interval that excludes 0 shows a difference;"
-        " one that includes 0 shows none, which is not the same as showing that there is none."
-        f" p: paired t-test, Holm-corrected over all {tests} tests of the table above. Effect size: mean difference"
-        " over its standard deviation between users. Detectable: the true difference that this number of users detects"
-        " with 80 % power; a smaller difference may exist and not be detected."
+        f"Each model minus {baseline}, paired by user. An interval that excludes 0 shows a"
+        " difference; one that includes 0 shows none, which is not the same as showing that there"
+        f" is none. p: paired t-test, Holm-corrected over all {tests} tests of the table above."
+        " Effect size: mean difference over its standard deviation between users. Detectable: the"
+        " true difference that this number of users detects with 80 % power; a smaller difference"
+        " may exist and not be detected."
     )
     tables = [
         ReportTable(f"Difference from {baseline}", ["model", *names], rows),
@@ -59,14 +62,19 @@ def _forest(metrics: dict[str, Any]) -> list[Drawing]:
     dots = {name: (cell["mean"], cell["ci95"]) for name, cell in differences.items() if cell["mean"] is not None}
     svg = figures.dots(dots, f"{about['primary']} minus that of {about['baseline']}, 95 % interval", 0.0)
     label = f"Differences in {metrics['about']['primary']} with 95 % intervals; the table below has the numbers."
-    return [Drawing(svg, label)] if svg else []
+    if svg:
+        return [Drawing(svg, label)]
+    return []
 
 
 def _test_cells(cell: dict[str, Any]) -> list[str]:
     p = cell["p_holm"]
     p_text = "–"
     if p is not None:
-        p_text = "< 0.0001" if p < 0.0001 else f"{p:.4f}"
+        if p < 0.0001:
+            p_text = "< 0.0001"
+        else:
+            p_text = f"{p:.4f}"
     return [
         format_mean(cell, sign=True),
         p_text,
@@ -77,7 +85,9 @@ def _test_cells(cell: dict[str, Any]) -> list[str]:
 
 
 def _format_or_dash(value: float | None, form: str) -> str:
-    return "–" if value is None else f"{value:{form}}"
+    if value is None:
+        return "–"
+    return f"{value:{form}}"
 
 
 def segments(run: Run) -> Section:
@@ -110,22 +120,26 @@ def segments(run: Run) -> Section:
             )
             tables.append(ReportTable(f"{primary} by {name}", [name, "users", *models], rows))
     text = (
-        "history: users by the number of items in their history when the lists were made. popularity: only relevant"
-        " items of that third of all likes count, so one user may be in several rows."
-        f" + or −: better or worse than {about['baseline']} in this group (the interval of the paired difference"
-        " excludes 0; it is not corrected for the number of groups, so read it as a hint). Largest gap: between the"
-        f" best and the worst group of at least {LEAST_USERS} users, with an interval that accounts for the choice of"
-        " the two groups. Smaller groups have a mean without an interval."
+        "history: users by the number of items in their history when the lists were made."
+        " popularity: only relevant items of that third of all likes count, so one user may be in"
+        f" several rows. + or −: better or worse than {about['baseline']} in this group (the"
+        " interval of the paired difference excludes 0; it is not corrected for the number of"
+        " groups, so read it as a hint). Largest gap: between the best and the worst group of at"
+        f" least {LEAST_USERS} users, with an interval that accounts for the choice of the two"
+        " groups. Smaller groups have a mean without an interval."
     )
     return Section("By group", [text], tables=tables)
 
 
 def _format_in_group(model: str, cells: dict[str, Any], differences: dict[str, Any], metric: str) -> str:
-    """Return a mean, with + or − if the model differs from the baseline in this group; only the mean for few users."""
+    """Return a mean, with + or − if the model differs from the baseline in this group;
+    only the mean for few users.
+    """
     cell = cells[model][metric]
     if cell["mean"] is None or cell["users"] < LEAST_USERS:
         return _format_or_dash(cell["mean"], ".4f")
-    low, high = None, None
+    low = None
+    high = None
     if model in differences:
         low, high = differences[model][metric]["ci95"]
     mark = ""
@@ -176,10 +190,10 @@ def judged_users(run: Run) -> Section:
     keys = list(dict.fromkeys(key for model in counts.values() for key in model))
     rows = [[model, *(f"{entry.get(key, 0):,}" for key in keys)] for model, entry in counts.items()]
     text = (
-        "evaluated: users with something relevant. undefined: users without. without list: evaluated users for whom the"
-        " model has no list. short: lists shorter than k. seen pairs removed: relevant pairs that are already in the"
-        " history. relevant outside candidates: relevant pairs whose item no model could recommend; they count in the"
-        " denominators."
+        "evaluated: users with something relevant. undefined: users without. without list:"
+        " evaluated users for whom the model has no list. short: lists shorter than k. seen pairs"
+        " removed: relevant pairs that are already in the history. relevant outside candidates:"
+        " relevant pairs whose item no model could recommend; they count in the denominators."
     )
     return Section(
         "Who was judged",

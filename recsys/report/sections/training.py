@@ -1,4 +1,6 @@
-"""Whether the training was long enough: its objective, and the quality for users who are not trained on, by sweep."""
+"""Whether the training was long enough: its objective,
+and the quality for users who are not trained on, by sweep.
+"""
 
 from __future__ import annotations
 
@@ -41,8 +43,8 @@ def training(run: Run) -> Section | None:
 def _describe_losses(name: str, losses: np.ndarray) -> str:
     last_gain = 1 - losses[-1] / losses[-2]
     sentence = (
-        f"{name}: after {len(losses)} sweeps the objective is {losses[-1] / losses[0]:.1%} of its value after the first"
-        f" one; the last sweep lowered it by {last_gain:.2%}"
+        f"{name}: after {len(losses)} sweeps the objective is {losses[-1] / losses[0]:.1%} of its"
+        f" value after the first one; the last sweep lowered it by {last_gain:.2%}"
     )
     if last_gain > SETTLED:
         return (
@@ -54,8 +56,9 @@ def _describe_losses(name: str, losses: np.ndarray) -> str:
 def _describe_quality(name: str, measure: str, users: int, quality: list[float]) -> str:
     best_sweep = int(np.argmin(quality) if measure == "rmse" else np.argmax(quality))
     sentence = (
-        f"{name}: {users:,} users were not trained on, and a fifth of their pairs was hidden. On these pairs {measure}"
-        f" was {quality[0]:.4f} after the first sweep and {quality[-1]:.4f} after the last one"
+        f"{name}: {users:,} users were not trained on, and a fifth of their pairs was hidden. On"
+        f" these pairs {measure} was {quality[0]:.4f} after the first sweep and {quality[-1]:.4f}"
+        " after the last one"
     )
     if best_sweep < len(quality) - 1:
         return f"{sentence}; it was best, {quality[best_sweep]:.4f}, after sweep {best_sweep + 1}."

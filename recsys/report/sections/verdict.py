@@ -18,6 +18,7 @@ def verdict(metrics: dict[str, Any]) -> str:
     models = metrics["models"]
     primary = about["primary"]
     baseline = about["baseline"]
+    # A baseline counts as the best model only if the run has nothing else.
     candidates = [name for name in models if name not in BASELINES] or [name for name in models if name != baseline]
     scored = [name for name in candidates if models[name][primary]["mean"] is not None]
     if not scored:
@@ -42,7 +43,9 @@ def verdict(metrics: dict[str, Any]) -> str:
 
 
 def _by_history(metrics: dict[str, Any], model: str) -> str:
-    """Return a sentence on the groups of users by history, empty if fewer than two of them are large enough."""
+    """Return a sentence on the groups of users by history,
+    empty if fewer than two of them are large enough.
+    """
     about = metrics["about"]
     levels_by_outcome: dict[str, list[str]] = {"better": [], "worse": [], "no difference shown": []}
     for level, cells in about["segment_differences"]["history"].items():
