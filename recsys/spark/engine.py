@@ -157,7 +157,9 @@ class SparkEngine(Engine):
             self.compiled_rules = compile_rules_in_rows(self.rules, self.split.users, self.items)
             self.folder.write_json(run_files.RULES_CARD, self.compiled_rules.compiled.about)
         self._write_split()
-        self.truth = Truth.from_split(self.split, config.judge, exclude_seen=config.recommend.exclude_seen, work=self.work)
+        self.truth = Truth.from_split(
+            self.split, config.judge, exclude_seen=config.recommend.exclude_seen, work=self.work
+        )
         self.likes = count_likes(self.split.train, self.split.candidates)
         self.recent_likes = None
         if self.split.timed:
