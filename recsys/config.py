@@ -59,6 +59,15 @@ class RecommendSettings(BaseModel):
             " empty"
         ),
     )
+    min_history: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
+        "auto",
+        description=(
+            "users with fewer liked items than this are served by the fallback; `0`: nobody who can"
+            " be scored; `auto`: chosen per model by a trial on a part of train, where the fallback"
+            " is shown to be better for short histories; on the local engine the trial is a second"
+            " fit of the model, on Spark it costs little, but needs some 10,000 users"
+        ),
+    )
     segment: tuple[str, ...] = Field(
         (),
         description=(

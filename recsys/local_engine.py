@@ -28,12 +28,16 @@ from recsys.evaluation.truth import Truth
 from recsys.features.encoding import encode_features
 from recsys.features.segment_popularity import Segments, fit_segments
 from recsys.models.combining.cascade import Cascade
+from recsys.models.combining.short_histories import try_short_histories
 from recsys.models.combining.wrappers import insert_segment_fallback
 from recsys.ranking.business_rules import CompiledRules, compile_rules
 from recsys.ranking.rank import recommend, topk_table
 from recsys.recommender import Recommender
 from recsys.schema import ITEM, TIME
 from recsys.types import Evaluation, Features, Histories, IdMap, Interactions, Split, TopK
+
+BLENDS = ("blend", "hybrid")
+"""Kinds that have weights for each length of history: no trial decides for them who is served by the fallback."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,8 +106,13 @@ class LocalEngine(Engine):
         return list(self.models)
 
     def fit(self, name: str) -> None:
-        """Train one model and write it, with the objective after each sweep where it has one."""
+        """Train one model and write it, with the objective after each sweep where it has one.
+
+        Before that, where the config leaves it to a trial, choose who is served by the fallback.
+        """
         model = self.models[name]
+        if isinstance(model, Cascade) and self._chooses_min_history(name):
+            self._choose_min_history(model)
         model.fit(self.split.train, self.item_features)
         models.save(model, self.folder.path / run_files.model_folder(name))
         trained = model
@@ -156,6 +165,27 @@ class LocalEngine(Engine):
         if self.losses:
             self.folder.write_json(run_files.TRAINING, self.losses)
         return metrics
+
+    def _chooses_min_history(self, name: str) -> bool:
+        """Whether a trial decides from how many likes on the model scores users; blends weigh that by themselves."""
+        kind = self.config.models[name].get("model", name)
+        return self.config.recommend.min_history == "auto" and kind not in BLENDS
+
+    def _choose_min_history(self, model: Cascade) -> None:
+        """Compare a model with its fallback on short histories, on a part of train, and store what follows from it."""
+        members = list(model.members.values())
+        record = try_short_histories(
+            members[0],
+            members[-1],
+            self.split.train,
+            self.item_features,
+            by_time=self.split.rule == "time",
+            seed=self.config.seed,
+            memory_mb=self.config.recommend.memory_mb,
+        )
+        if record is not None:
+            model.min_history = record["min_history"]
+            model.record = record
 
     def _model_for(self, audience: Audience, name: str) -> Recommender:
         """Return a model with the segments of these users between it and its fallback."""
@@ -251,6 +281,7 @@ def lineup(config: Config, train: Interactions) -> dict[str, Recommender]:
 def configured_model(name: str, config: Config) -> Recommender:
     """Return one of ``config.models``, unfitted, with its fallback behind it.
 
+    With ``min_history = "auto"`` the model scores everyone it can until a trial of the engine has chosen otherwise.
     A model that takes a seed gets the run's unless it has one of its own.
     """
     settings: dict[str, Any] = dict(config.models[name])
@@ -264,4 +295,7 @@ def configured_model(name: str, config: Config) -> Recommender:
     if fallback == "segment":
         # Segments come between the model and popularity once it is known who is asked about.
         fallback = "popular"
-    return Cascade({name: model, fallback: models.build(fallback, {})})
+    min_history = config.recommend.min_history
+    if min_history == "auto":
+        min_history = 0
+    return Cascade({name: model, fallback: models.build(fallback, {})}, min_history)

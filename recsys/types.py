@@ -249,6 +249,11 @@ class Histories:
         return np.diff(self.values.indptr)
 
     @property
+    def n_liked(self) -> np.ndarray:
+        """The number of liked entries (value > 0) in each row: int64[m]."""
+        return np.bincount(self.row_of_entry[self.values.data > 0], minlength=len(self))
+
+    @property
     def row_of_entry(self) -> np.ndarray:
         """The row of each stored entry: int64[nnz]."""
         return np.repeat(np.arange(len(self)), self.lengths)

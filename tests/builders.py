@@ -10,9 +10,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def settings_of(out, files, models, tables=("events",), judge=None, **sections):
-    """Return the raw settings of a run over some ``tables`` of ``files``; intervals come from 100 resamples."""
+    """Return the raw settings of a run over some ``tables`` of ``files``; intervals come from 100 resamples.
+
+    Models score all users they can, unless ``recommend`` says otherwise: a trial would cost a second fit, and each
+    engine has a trial of its own.
+    """
     data = {name: str(files[name]) for name in tables}
     judge = {"resamples": 100} | (judge or {})
+    sections["recommend"] = {"min_history": 0} | sections.get("recommend", {})
     return {"out": str(out), "data": data, "models": models, "judge": judge} | sections
 
 

@@ -82,8 +82,10 @@ def save(model: Recommender, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, member in model.members.items():
         save(member, folder / name)
-    about: dict[str, Any] = {"kind": "cascade"}
-    if not isinstance(model, Cascade):
+    about: dict[str, Any]
+    if isinstance(model, Cascade):
+        about = {"kind": "cascade", "min_history": model.min_history}
+    else:
         kind = next(kind for kind, (_, name) in KINDS.items() if name == type(model).__name__)
         params = dataclasses.asdict(cast(Any, model))
         about = {"kind": kind, "params": params, "arrays": list(model.STATE)}
@@ -109,7 +111,8 @@ def load(folder: Path) -> Recommender:
             )
         members = {name: load(folder / name) for name in about["members"]}
         if about["kind"] == "cascade":
-            return Cascade(members)
+            # Cascades of 0.1.0 say nothing about short histories: their first member scored all that it could.
+            return Cascade(members, about.get("min_history", 0), about["record"])
         model: Any = build(about["kind"], about["params"])
         for name in about["arrays"]:
             setattr(model, name, _read_array(folder / name))

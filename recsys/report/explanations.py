@@ -14,7 +14,7 @@ from recsys import run_files
 from recsys.models.combining.cascade import Cascade
 from recsys.recommender import Explanation, Recommender
 from recsys.report.run_reader import Run
-from recsys.saved.open_model import open_item_side
+from recsys.saved.open_model import open_item_side, read_min_history
 from recsys.schema import ITEM, TIME, USER, VALUE
 from recsys.types import Histories, IdMap
 
@@ -23,12 +23,16 @@ MAX_REASONS = 3
 
 @dataclass(frozen=True)
 class Explainer:
-    """A run's best model, opened with what it needs to explain its scores for the sampled users."""
+    """A run's best model, opened with what it needs to explain its scores for the sampled users.
+
+    ``min_history``: users with fewer liked items are served by the fallback.
+    """
 
     name: str
     model: Recommender
     items: IdMap
     run: Run
+    min_history: int = 0
 
     @classmethod
     def for_run(cls, run: Run) -> Explainer | None:
@@ -37,7 +41,8 @@ class Explainer:
         if name is None or not (run.folder.path / run_files.model_folder(name)).is_dir():
             return None
         items = IdMap.of(run.items[ITEM])
-        return cls(name, open_item_side(run.folder, name, items), items, run)
+        min_history = read_min_history(run.folder, name)["min_history"]
+        return cls(name, open_item_side(run.folder, name, items), items, run, min_history)
 
     def explain(self, user: Any, item: Any, source: str) -> str:
         """Return the strongest reasons for one listed item with their shares of the score,
@@ -52,7 +57,8 @@ class Explainer:
         if isinstance(model, Cascade):
             # Only the first member is explained: the others serve users whom it cannot score.
             model = next(iter(model.members.values()))
-        if row < 0 or not model.can_score(history)[0]:
+        is_short = history.n_liked[0] < self.min_history
+        if row < 0 or is_short or not model.can_score(history)[0]:
             return f"from the fallback, {source}: not enough is known of this user"
         return self._reasons(model.explain(history, row), history)
 

@@ -10,6 +10,7 @@ from recsys.report.sections import inputs, lists, results
 from recsys.report.sections.choice import choice
 from recsys.report.sections.cold_start_curve import cold_start_curve
 from recsys.report.sections.item_map import item_map
+from recsys.report.sections.short_histories import short_histories
 from recsys.report.sections.training import training
 from recsys.report.sections.verdict import verdict
 from recsys.runfolder import RunFolder
@@ -19,6 +20,7 @@ SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     results.differences,
     results.segments,
     cold_start_curve,
+    short_histories,
     results.beyond_accuracy,
     choice,
     lists.tradeoff,

@@ -106,7 +106,8 @@ def open_model(folder: str | Path, name: str | None = None) -> SavedModel:
         user_factors, has_factor = _read_factors(run, name, USER, history.users)
         user_factors[~has_factor] = np.nan
         popular = Popular().fit(interactions_from_table(run.read_table(run_files.TRAIN), items=history.items))
-        model = Cascade({name: model, "popular": popular})
+        min_history = read_min_history(run, name)["min_history"]
+        model = Cascade({name: model, "popular": popular}, min_history)
     config = load_config(run.path / run_files.CONFIG)
     return SavedModel(name, model, history, items, config, user_factors, Segments.load(run.path))
 
@@ -133,6 +134,18 @@ def open_item_side(run: RunFolder, name: str, items: IdMap) -> Recommender:
         kind = Attributes
         names += ["ridge", "scheme", "fields"]
     return kind.from_factors(item_factors, has_factor, **{key: params[key] for key in names})
+
+
+def read_min_history(run: RunFolder, name: str) -> dict[str, Any]:
+    """Return from how many likes on a run's model scores users itself (``min_history``), and how that was chosen.
+
+    ``groups``, the results of the trial, are there only where a trial chose it.
+    """
+    if _is_spark_model(run, name):
+        return {"min_history": run.read_json(run_files.spark_params(name)).get("min_history", 0)}
+    card = run.read_json(run_files.model_card(name))
+    trial = card["record"] if card["kind"] == "cascade" else None
+    return (trial or {}) | {"min_history": card.get("min_history", 0)}
 
 
 def saved_models(run: RunFolder) -> list[str]:

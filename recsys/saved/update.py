@@ -104,7 +104,7 @@ def update(
     item_ids = pd.DataFrame({ITEM: history.items.all_ids})
     updated = replace(
         old,
-        model=Cascade({old.name: updated_als, "popular": Popular().fit(history)}),
+        model=old.model.with_members({old.name: updated_als, "popular": Popular().fit(history)}),
         history=history,
         items=item_ids.merge(old.items, on=ITEM, how="left"),
         user_factors=user_factors,

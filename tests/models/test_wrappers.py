@@ -118,3 +118,27 @@ def test_segments_come_between_a_model_and_its_fallback():
     assert cascade.sources == ("als", "segment:country", "segment:country+age", "popular")
     histories = train.histories().select(np.array([-1, -1, 5]))
     assert cascade.member_of(histories).tolist() == [1, 2, 0]
+
+
+def test_users_with_fewer_likes_go_to_the_next_member_that_can_score_them():
+    als, histories, _ = als_and_factors()
+    train, _ = world()
+    popular = build("popular", {}).fit(train)
+    liked = (histories.values.toarray() > 0).sum(axis=1)
+    at = int(np.median(liked))
+    cascade = Cascade({"als": als, "popular": popular}, min_history=at)
+    assert cascade.member_of(histories).tolist() == [int(n < at or n == 0) for n in liked]
+    assert set(cascade.member_of(histories)) == {0, 1}
+    # Segments come between: only users without a segment go on to the fallback.
+    _, segments = two_columns()
+    short = np.flatnonzero(liked < at)
+    rows = np.full(5, -1)
+    rows[short[0]] = 0
+    with_segments = with_segment_rows(cascade, segments, rows)
+    expected = [2 if n < at else 0 for n in liked]
+    expected[short[0]] = 1
+    assert with_segments.member_of(histories).tolist() == expected
+    assert with_stored_factors(cascade, np.ones((5, 4), dtype=np.float32)).min_history == at
+    # Where no other member can score the user, the first one does.
+    alone = Cascade({"als": als}, min_history=at)
+    assert alone.member_of(histories).tolist() == [-1 if n == 0 else 0 for n in liked]

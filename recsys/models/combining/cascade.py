@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Mapping
+from typing import Any, Self
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from recsys.types import Features, Histories, Interactions
 class Cascade(Recommender):
     """Hands each user, as a whole, to the first member with an opinion; never mixes two models in one list.
 
+    Users with fewer than ``min_history`` liked items skip the first member, if a later one can score them. ``record``:
+    how ``min_history`` was chosen, where a trial chose it.
+
     A source is the member's name, or, where the member itself names several sources, each of these.
 
     >>> from recsys.models import build
@@ -20,8 +24,19 @@ class Cascade(Recommender):
     ('als', 'popular')
     """
 
-    def __init__(self, members: dict[str, Recommender]) -> None:
+    def __init__(
+        self,
+        members: Mapping[str, Recommender],
+        min_history: int = 0,
+        record: dict[str, Any] | None = None,
+    ) -> None:
         self.members = members
+        self.min_history = min_history
+        self.record = record
+
+    def with_members(self, members: Mapping[str, Recommender]) -> Cascade:
+        """Return a cascade of other members that hands users with short histories on as this one does."""
+        return Cascade(members, self.min_history, self.record)
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -66,15 +81,36 @@ class Cascade(Recommender):
         return self.member_of(histories, users) >= 0
 
     def member_of(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return int8[m]: the position of the first member that can score each row, -1 where none can."""
+        """Return int8[m]: the position of the member that scores each row, -1 where none can.
+
+        It is the first that can score the row; for a row with fewer than ``min_history`` likes, the first after the
+        first member, which takes the row only where no other can.
+        """
         users = _user_numbers(histories, users)
         member = np.full(len(histories), -1, dtype=np.int8)
-        for position, model in enumerate(self.members.values()):
-            unscored = np.flatnonzero(member < 0)
-            if not len(unscored):
-                break
-            member[unscored[model.can_score(histories[unscored], users[unscored])]] = position
+        skips_first = np.zeros(len(histories), dtype=bool)
+        if self.min_history:
+            skips_first = histories.n_liked < self.min_history
+        models = list(enumerate(self.members.values()))
+        for position, model in models:
+            self._assign(member, (member < 0) & ~(skips_first & (position == 0)), position, model, histories, users)
+        if skips_first.any():
+            self._assign(member, member < 0, *models[0], histories, users)
         return member
+
+    @staticmethod
+    def _assign(
+        member: np.ndarray,
+        is_open: np.ndarray,
+        position: int,
+        model: Recommender,
+        histories: Histories,
+        users: np.ndarray,
+    ) -> None:
+        """Write ``position`` into ``member`` for those of the open rows that ``model`` can score."""
+        rows = np.flatnonzero(is_open)
+        if len(rows):
+            member[rows[model.can_score(histories[rows], users[rows])]] = position
 
     def scoring_member(self, history: Histories, user: int = 0) -> tuple[str, Recommender] | None:
         """Return (name, model) of the member that scores one history, None where none can."""

@@ -138,7 +138,7 @@ def with_stored_factors(model: Recommender, user_factors: np.ndarray | None) -> 
         return model
     if isinstance(model, Cascade):
         (name, first), *fallbacks = model.members.items()
-        return Cascade({name: with_stored_factors(first, user_factors), **dict(fallbacks)})
+        return model.with_members({name: with_stored_factors(first, user_factors), **dict(fallbacks)})
     if not isinstance(model, ALS):
         raise RunFolderError(f"stored factors belong to ALS, not to {type(model).__name__}: bundle the run again.")
     return StoredFactors(model, user_factors)
@@ -159,4 +159,5 @@ def with_segment_rows(model: Recommender, segments: Segments, segment_rows: np.n
     if not isinstance(model, Cascade):
         return model
     (name, first), *fallbacks = model.members.items()
-    return Cascade({name: first, segments.sources[0]: SegmentMember(segments, segment_rows), **dict(fallbacks)})
+    segment_member = SegmentMember(segments, segment_rows)
+    return model.with_members({name: first, segments.sources[0]: segment_member, **dict(fallbacks)})

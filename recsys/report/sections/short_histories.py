@@ -1,0 +1,43 @@
+"""Which users get the lists of the fallback although the model could score them, and why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from recsys.report.parts import ReportTable, Section, format_interval
+from recsys.report.run_reader import Run
+from recsys.saved.open_model import read_min_history, saved_models
+
+
+def short_histories(run: Run) -> Section | None:
+    """Return who is handed to the fallback, None for a run in which every model scores all users that it can."""
+    records = {name: read_min_history(run.folder, name) for name in saved_models(run.folder)}
+    records = {name: record for name, record in records.items() if record["min_history"]}
+    if not records:
+        return None
+    fallback = run.config.recommend.fallback
+    paragraphs = []
+    tables = []
+    for name, record in records.items():
+        paragraphs.append(f"{name}: users with fewer than {record['min_history']} liked items get {fallback} items.")
+        if "groups" in record:
+            tables.append(_trial_table(name, record))
+    if tables:
+        paragraphs.append(
+            "Chosen on likes that were hidden from the train part, because the fallback was shown to be better there;"
+            " the test part was not used."
+        )
+    return Section("Short histories", paragraphs, tables=tables)
+
+
+def _trial_table(name: str, record: dict[str, Any]) -> ReportTable:
+    """Return the results of the trial by length of history."""
+    rows = []
+    for group in record["groups"]:
+        values = ["too few users", "", ""]
+        difference = group["difference"]
+        if difference is not None:
+            interval = format_interval([difference["low"], difference["high"]], sign=True)
+            values = [f"{group['model']:.4f}", f"{group['fallback']:.4f}", f"{difference['mean']:+.4f} {interval}"]
+        rows.append([group["history"], f"{group['users']:,}", *values])
+    return ReportTable(f"{name}: {record['metric']}", ["liked items", "users", "model", "fallback", "difference"], rows)
