@@ -295,7 +295,7 @@ def configured_model(name: str, config: Config) -> Recommender:
     if fallback == "segment":
         # Segments come between the model and popularity once it is known who is asked about.
         fallback = "popular"
-    min_history = config.recommend.min_history
-    if min_history == "auto":
-        min_history = 0
+    min_history = 0
+    if isinstance(config.recommend.min_history, int):
+        min_history = config.recommend.min_history
     return Cascade({name: model, fallback: models.build(fallback, {})}, min_history)
