@@ -21,7 +21,7 @@ from recsys.runfolder import RunFolder, to_plain_json
 if TYPE_CHECKING:
     import pandas as pd
 
-    from recsys.evaluation.testing.choose import Choice
+    from recsys.evaluation.testing.choose import ModelChoice
     from recsys.types import Evaluation
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".gz", ".pq")
@@ -242,7 +242,7 @@ def guards_table(guards: dict[str, dict[str, float]]) -> pd.DataFrame:
     return pd.DataFrame([{"model": name, **values} for name, values in guards.items()])
 
 
-def print_json(tables: dict[str, pd.DataFrame], choice: Choice, fired: list[str]) -> None:
+def print_json(tables: dict[str, pd.DataFrame], choice: ModelChoice, fired: list[str]) -> None:
     """Print the tables, the choice and the gates that fired as one JSON object."""
     record: dict[str, Any] = {
         name: table.to_dict(orient="index" if name == "means" else "records") for name, table in tables.items()

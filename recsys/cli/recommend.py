@@ -109,7 +109,7 @@ def recommend(
         length = max(POOL, 5 * k)
     lists = rank.recommend(saved.recommender(user_table), histories, length, rules=compiled)
     if diverse is not None:
-        lists = rerank.mmr(lists, item_terms(saved), k, diverse)
+        lists = rerank.mmr(lists, weigh_item_terms(saved), k, diverse)
     elif calibrate is not None:
         lists = rerank.calibrated(lists, item_shares(saved, by), histories.values, k, calibrate)
     elif explore is not None:
@@ -168,7 +168,7 @@ def parse_attributes(pairs: list[str], saved: SavedModel) -> dict[str, str]:
     return values
 
 
-def item_terms(saved: SavedModel) -> csr_array:
+def weigh_item_terms(saved: SavedModel) -> csr_array:
     """Return the weighted terms of the items, float32 csr (items, terms), rows of length 1."""
     from recsys.features.encoding import encode_features
     from recsys.features.terms import weigh_terms

@@ -32,7 +32,7 @@ CHANGED_USERS = 5
 
 
 @dataclass(frozen=True)
-class Choice:
+class ModelChoice:
     """The result of :func:`choose_model`.
 
     Attributes:
@@ -71,7 +71,7 @@ def choose_model(
     incumbent: str,
     metric: str,
     guardrails: dict[str, dict[str, float]],
-) -> Choice:
+) -> ModelChoice:
     """Choose between the incumbent and the models that were compared with it, by one metric.
 
     A candidate is shown to be better if the lower end of its interval is above 0 and its ``p_holm``
@@ -89,7 +89,7 @@ def choose_model(
     if not winners:
         reasons = [_why_not_taken(row, comparison.alpha) for row in rows]
         reasons.append(f"Keep {incumbent}: a change needs a candidate that is shown to be better.")
-        return Choice(incumbent, False, reasons)
+        return ModelChoice(incumbent, False, reasons)
     current = guardrails.get(incumbent, {})
     broken = {row.model: broken_guardrails(current, guardrails.get(row.model, {})) for row in winners}
     pick = min(winners, key=lambda row: (bool(broken[row.model]), -row.difference))
@@ -111,7 +111,7 @@ def choose_model(
     reasons.append(
         "Offline results may not hold online: confirm them in an experiment (recsys ab plan).",
     )
-    return Choice(pick.model, not broken[pick.model], reasons)
+    return ModelChoice(pick.model, not broken[pick.model], reasons)
 
 
 def _difference_text(row: Any) -> str:
