@@ -329,7 +329,8 @@ def logistic_rows(
                     hessian = np.dot((factors * curvature.reshape(-1, 1)).T, factors) + reg * n * np.eye(rank)
                     step = -np.linalg.solve(hessian, gradient)
             else:
-                # Newton's step went too far: a part of it lowers the value, for the function is convex.
+                # Newton's step went too far: a part of it lowers the value, for the function is
+                # convex.
                 step = step / 2
         x[i] = minimum
     return x

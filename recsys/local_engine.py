@@ -181,7 +181,6 @@ class LocalEngine(Engine):
             self.item_features,
             by_time=self.split.rule == "time",
             seed=self.config.seed,
-            memory_mb=self.config.recommend.memory_mb,
         )
         if record is not None:
             model.min_history = record["min_history"]
@@ -281,8 +280,8 @@ def lineup(config: Config, train: Interactions) -> dict[str, Recommender]:
 def configured_model(name: str, config: Config) -> Recommender:
     """Return one of ``config.models``, unfitted, with its fallback behind it.
 
-    With ``min_history = "auto"`` the model scores everyone it can until a trial of the engine has chosen otherwise.
-    A model that takes a seed gets the run's unless it has one of its own.
+    With ``min_history = "auto"`` the model scores everyone it can until a trial of the engine has
+    chosen otherwise. A model that takes a seed gets the run's unless it has one of its own.
     """
     settings: dict[str, Any] = dict(config.models[name])
     kind = settings.pop("model", name)

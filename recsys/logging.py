@@ -1,6 +1,7 @@
 """The log of the package: the sizes and the seconds of each phase, under the name ``recsys`` of the standard library.
 
-INFO has one line per phase, DEBUG one per step of an iterative fit. Nothing is printed unless the caller asks for it::
+INFO has one line per phase, DEBUG one per step of an iterative fit. Nothing is printed unless the
+caller asks for it::
 
     import logging
 

@@ -282,7 +282,7 @@ class Histories:
         entries = csr_array((self.times, self.values.indices, self.values.indptr), shape=self.shape)
         return Histories(selected, select_rows(entries, rows).data)
 
-    def where(self, keep: np.ndarray) -> Histories:
+    def keep_entries(self, keep: np.ndarray) -> Histories:
         """Return the histories with the entries of ``keep`` (bool[nnz]) alone."""
         values = self.values
         indptr = np.concatenate([[0], np.cumsum(keep)])[values.indptr].astype(values.indptr.dtype)
@@ -308,7 +308,7 @@ class Histories:
 
     def first(self, count: int) -> Histories:
         """Return the histories cut to each user's ``count`` oldest entries."""
-        return self.where(self.positions() < count)
+        return self.keep_entries(self.positions() < count)
 
     def ages(self) -> np.ndarray:
         """Return float64[nnz]: days from each entry to the latest entry of its row; 0 where a time

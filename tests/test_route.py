@@ -129,7 +129,7 @@ def test_run_without_a_path_asks_for_one(world_files, tmp_path, capsys, monkeypa
     assert 'engine = "local"' in (tmp_path / "run" / "config.toml").read_text()
     monkeypatch.setattr("recsys.route.available_mb", lambda: 100)
     sent = []
-    monkeypatch.setattr("recsys.spark.engine.run", lambda settings: sent.append(settings.engine))
+    monkeypatch.setattr("recsys.flow.run", lambda settings, progress: sent.append(settings.engine))
     assert (
         run_verb(["run", str(path), "--set", f"out={tmp_path}/none"]) == 2
     )  # nothing ran, so there is no run to report

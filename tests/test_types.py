@@ -147,13 +147,13 @@ def test_times_follow_their_entries():
         assert entries(histories[rows]) == [FIRST, {}, THIRD][rows]
     keep = np.array([True, False, True, False, True, True])
     kept = [{1: FIRST[1], 4: FIRST[4]}, {}, {2: THIRD[2], 3: THIRD[3]}]
-    assert entries(histories.where(keep)) == kept
+    assert entries(histories.keep_entries(keep)) == kept
 
 
 def test_histories_without_times_are_selected_by_their_values():
     values = three_histories().values
     histories = Histories(values)
-    for part in (histories.select(np.array([-1, 2])), histories.where(values.data > 2)[1:], histories[1:]):
+    for part in (histories.select(np.array([-1, 2])), histories.keep_entries(values.data > 2)[1:], histories[1:]):
         assert part.times is None
     np.testing.assert_array_equal(histories.select(np.array([-1, 2])).values.toarray(), [[0] * 5, values.toarray()[2]])
 

@@ -1,13 +1,14 @@
 """Implicit-feedback matrix factorization by alternating least squares: the definition, in plain NumPy.
 
-Every fast solver of the project (:mod:`recsys.als.solvers`, ``implicit``, Spark) is tested against these lines.
-With value v of a stored (user, item) pair:
+Every fast solver of the project (:mod:`recsys.als.solvers`, ``implicit``, Spark) is tested against
+these lines. With value v of a stored (user, item) pair:
 
     p = 1 if v > 0 else 0                    preference; 0 where nothing is stored
     c = 1 + α|v|                             confidence; 1 where nothing is stored
     minimise  Σ_ui c_ui (p_ui − x_u·y_i)²  +  λ [ Σ_u (n_u + β·items)^ν |x_u|²  +  Σ_i (n_i + β·users)^ν |y_i|² ]
 
-over all pairs, stored or not; n counts a row's pairs with p = 1. With the items fixed, each user is one linear system:
+over all pairs, stored or not; n counts a row's pairs with p = 1. With the items fixed, each user is
+one linear system:
 
     (YᵀY + Yᵀ(C_u − I)Y + λ(n_u + β·items)^ν I) x_u = YᵀC_u p_u
 
@@ -17,8 +18,8 @@ The same function solves for the items when it is handed the transposed matrix.
     implicit                       ν = 0, items solved last
     Rendle et al. 2021             ν = 1, β = α0, with α = 1/α0 on v = 1 and λ = λ*(1 + α0)/α0
 
-References: Hu, Koren and Volinsky, ICDM 2008, equations 3 to 5; Rendle, Krichene, Zhang and Koren, RecSys 2022
-(arXiv 2110.14037), section 3.
+References: Hu, Koren and Volinsky, ICDM 2008, equations 3 to 5; Rendle, Krichene, Zhang and Koren,
+RecSys 2022 (arXiv 2110.14037), section 3.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ def half_step(matrix: csr_array, y: np.ndarray, objective: Objective) -> np.ndar
     """Return float64[rows, rank]: the best factor of every row while the columns' factors ``y`` stay."""
     x = np.zeros((matrix.shape[0], y.shape[1]))
     for row, (a, b) in enumerate(systems(matrix, y, objective)):
-        # Without a positive pair zero is a minimum, and with ν > 0 and β = 0 the system may be singular.
+        # Without a positive pair zero is a minimum, and with ν > 0 and β = 0 the system may be
+        # singular.
         if b.any():
             x[row] = np.linalg.solve(a, b)
     return x

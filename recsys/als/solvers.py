@@ -132,8 +132,9 @@ def _row_cg_steps(
         direction[f] = residual[f] / diagonal[f]
         residual_norm += residual[f] * direction[f]
     for _ in range(steps):
-        # The factors of a user and an item that have only each other can shrink in every sweep, to 1e-20 and below.
-        # Their squares then underflow, and a quotient of two such sums is noise, infinite or undefined.
+        # The factors of a user and an item that have only each other can shrink in every sweep, to
+        # 1e-20 and below. Their squares then underflow, and a quotient of two such sums is noise,
+        # infinite or undefined.
         if not residual_norm > smallest:
             break
         curvature = zero

@@ -64,7 +64,7 @@ class ColdStart:
         full_histories = truth.histories.select(users)
         self.seen = full_histories.values
         position = _event_positions(full_histories, truth.users.ids_of(users))
-        self._histories = {cut: full_histories.where(position < cut) for cut in self.cuts}
+        self._histories = {cut: full_histories.keep_entries(position < cut) for cut in self.cuts}
 
     def values(self, model: Recommender) -> dict[int, np.ndarray]:
         """Return cut -> float64[users] of the primary metric."""

@@ -106,8 +106,8 @@ def column_groups(name: str, column: pd.Series) -> Groups:
     """Return the groups that a column of a users or items table makes.
 
     Each text is a group, and a cell ``a|b`` (or a list) is in both; so is each number when there
-    are few. Beyond
-    :data:`MOST_LEVELS` numbers are cut at their quartiles and the rarer texts are ``other``. A missing or empty cell
+    are few. Beyond :data:`MOST_LEVELS` numbers are cut at their quartiles and the rarer texts are
+    ``other``. A missing or empty cell
     is ``unknown``: a group like any other, and the last one.
     """
     cells = [_cell(value) for value in column]

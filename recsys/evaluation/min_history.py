@@ -1,7 +1,7 @@
 """From how many liked items on a model scores users itself, and below that its fallback does. Both engines decide here.
 
-With few likes to go by, a personal model can be worse than popularity. Where a trial on a part of train shows that, the
-users with short histories get the lists of the fallback.
+With few likes to go by, a personal model can be worse than popularity. Where a trial on a part of
+train shows that, the users with short histories get the lists of the fallback.
 """
 
 from __future__ import annotations
@@ -31,11 +31,13 @@ def choose_min_history(
 ) -> dict[str, Any]:
     """Return from how many liked items on the model scores users itself, with the results that led to it.
 
-    A group in which the fallback is better, with the 95 % interval of the paired difference clear of 0, goes to the
-    fallback, and one in which the model is better stays with the model, as do all longer ones. A group that shows
-    neither, or that has fewer than ``MIN_USERS`` users, follows the next longer group: what is worse with four likes is
-    hardly better with one. Users with 20 likes or more always stay with the model: one that is worse even for them is
-    worse as a whole, which the results of the run must show.
+    A group in which the fallback is better, with the 95 % interval of the paired difference clear
+    of 0, goes to the fallback, and one in which the model is better stays with the model, as do all
+    longer ones. A group that shows
+    neither, or that has fewer than ``MIN_USERS`` users, follows the next longer group: what is
+    worse with four likes is
+    hardly better with one. Users with 20 likes or more always stay with the model: one that is
+    worse even for them is worse as a whole, which the results of the run must show.
 
     Args:
         n_liked: int[users], liked items in the history that the model sees.

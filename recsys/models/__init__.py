@@ -9,8 +9,9 @@
     side_ease  autoencoder over likes and content   blend      parts and weights that you name
     hybrid     chooses parts and weights itself     bpr        pairwise ranking
 
-A model is a dataclass of its parameters. What ``fit`` learns are arrays, dense or sparse, named in the class's
-``STATE``; members, if it is made of models, are in ``members``; how it chose, if it chose, is in ``record`` (JSON).
+A model is a dataclass of its parameters. What ``fit`` learns are arrays, dense or sparse, named in
+the class's ``STATE``; members, if it is made of models, are in ``members``; how it chose, if it
+chose, is in ``record`` (JSON).
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ def build(kind: str, params: dict[str, Any]) -> Recommender:
     """Return an unfitted model.
 
     Raises:
-        ConfigError: unknown kind, unknown parameter (the nearest one is named), or a value out of range.
+        ConfigError: unknown kind, unknown parameter (the nearest one is named), or a value out of
+        range.
 
     >>> build("als", {"rnak": 8})
     Traceback (most recent call last):
@@ -111,7 +113,8 @@ def load(folder: Path) -> Recommender:
             )
         members = {name: load(folder / name) for name in about["members"]}
         if about["kind"] == "cascade":
-            # Cascades of 0.1.0 say nothing about short histories: their first member scored all that it could.
+            # Cascades of 0.1.0 say nothing about short histories: their first member scored all
+            # that it could.
             return Cascade(members, about.get("min_history", 0), about["record"])
         model: Any = build(about["kind"], about["params"])
         for name in about["arrays"]:

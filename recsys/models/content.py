@@ -30,15 +30,16 @@ FieldWeights = Annotated[
 class Content(Recommender):
     """Items like those in the history, by their attributes and words; the only model that needs no other users.
 
-    score(u, i) = cos(Σ_j w_j t_j, t_i), where t is an item's weighted features (:func:`weigh_terms`) and w_j is
-    log(1 + |v|) with the sign of the value v, a dislike multiplied by ``dislike``. Recency is in the value:
-    ``[weigh] half_life_days`` makes old events small. Scores are in [−1, 1]; NaN for items without features and for
-    users whose history has none.
+    score(u, i) = cos(Σ_j w_j t_j, t_i), where t is an item's weighted features
+    (:func:`weigh_terms`) and w_j is log(1 + |v|) with the sign of the value v, a dislike multiplied
+    by ``dislike``. Recency is in the value: ``[weigh] half_life_days`` makes old events small.
+    Scores are in [−1, 1]; NaN for items without features and for users whose history has none.
 
-    With ``dims`` > 0 the cosine is taken after a truncated SVD, which gives related words similar vectors.
+    With ``dims`` > 0 the cosine is taken after a truncated SVD, which gives related words similar
+    vectors.
 
-    Choose it for items without any history, or for users with one or two events. Memory: the features, and
-    4·dims·(items + features) bytes. Similarity stays sparse without ``dims``.
+    Choose it for items without any history, or for users with one or two events. Memory: the
+    features, and 4·dims·(items + features) bytes. Similarity stays sparse without ``dims``.
     """
 
     STATE: ClassVar = ("terms_", "basis_", "vectors_", "names_")
@@ -130,7 +131,8 @@ def similar(
     Only similarities above 0 count; -1 and NaN are padding. Ties: the lower row.
 
     Args:
-        vectors: rows of length 1 (so that the product is the cosine) of items, or of users' profiles.
+        vectors: rows of length 1 (so that the product is the cosine) of items, or of users'
+        profiles.
         block: number of rows of dense similarities in memory at a time.
     """
     if isinstance(vectors, csr_array):

@@ -36,9 +36,10 @@ BLOCK = 1024
 class Attributes(ALS, AttributesParameters):
     """ALS that gives a new item the factor that its attributes predict: *attributes → factors*.
 
-    W minimises Σ_i n_i^½ |y_i − [f_i, 1]·W|² + ``ridge``·|W|² over the items somebody liked n_i times, with f the
-    weighted features of :func:`recsys.features.terms.weigh_terms`; an item that nobody liked gets [f_i, 1]·W. The other
-    factors are those of ALS. NaN for items with neither likes nor features.
+    W minimises Σ_i n_i^½ |y_i − [f_i, 1]·W|² + ``ridge``·|W|² over the items somebody liked n_i
+    times, with f the weighted features of :func:`recsys.features.terms.weigh_terms`; an item that
+    nobody liked gets [f_i, 1]·W. The other factors are those of ALS. NaN for items with neither
+    likes nor features.
 
     Reference: Gantner, Drumond, Freudenthaler, Rendle and Schmidt-Thieme, ICDM 2010.
     """
@@ -61,11 +62,12 @@ class Attributes(ALS, AttributesParameters):
 class ContentALS(ALS):
     """ALS with artificial users that stand for content, so that content shapes the factors in training.
 
-    One artificial user per item likes this item and its ``neighbours`` nearest items in content; the value of each like
-    is ``content`` times the median value of a like. One artificial user per term of the features likes the items that
-    have the term; the value of a like is proportional to the weight of the term in the item, ``terms`` times the median
-    value of a like on average. So the factor of an item with few likes, or none, is near those of similar items. A user
-    is folded in as in ALS. NaN for items with neither likes nor features.
+    One artificial user per item likes this item and its ``neighbours`` nearest items in content;
+    the value of each like is ``content`` times the median value of a like. One artificial user per
+    term of the features likes the items that have the term; the value of a like is proportional to
+    the weight of the term in the item, ``terms`` times the median value of a like on average. So
+    the factor of an item with few likes, or none, is near those of similar items. A user is folded
+    in as in ALS. NaN for items with neither likes nor features.
 
     Reference: Singh and Gordon, KDD 2008, for factors shared by likes and attributes.
     """
@@ -124,17 +126,19 @@ class ContentALS(ALS):
 class SideEASE(Linear):
     """Linear autoencoder over likes and content together: an item is a column of [P; γ·Fᵀ].
 
-    P: 0/1 likes (users, items); F: the weighted features in ``dims`` latent dimensions, rows of length 1; γ gives the
-    two blocks equal norms, times ``content``. With X the stacked matrix,
+    P: 0/1 likes (users, items); F: the weighted features in ``dims`` latent dimensions, rows of
+    length 1; γ gives the two blocks equal norms, times ``content``. With X the stacked matrix,
 
         minimise |X − X W|² + λ|W|²  with diag W = 0        λ = ``reg`` · mean diagonal of X Xᵀ
 
-    W is R = Xᵀ(XXᵀ + λI)⁻¹X, the minimum without the constraint, with a zero diagonal and column j divided by
-    1 − R_jj, so that an item does not predict itself. A user's scores are the history times W. Of XXᵀ and XᵀX the
-    smaller is inverted: up to 12·side² bytes while fitting, 4·side² kept, side = min(users + dims, items). If they
-    exceed ``memory_mb``, the fit refuses before it allocates.
+    W is R = Xᵀ(XXᵀ + λI)⁻¹X, the minimum without the constraint, with a zero diagonal and column j
+    divided by 1 − R_jj, so that an item does not predict itself. A user's scores are the history
+    times W. Of XXᵀ and XᵀX the
+    smaller is inverted: up to 12·side² bytes while fitting, 4·side² kept, side = min(users + dims,
+    items). If they exceed ``memory_mb``, the fit refuses before it allocates.
 
-    References: Steck, WWW 2019; Jeunen, Van Balen and Goethals, RecSys 2020, for the side information.
+    References: Steck, WWW 2019; Jeunen, Van Balen and Goethals, RecSys 2020, for the side
+    information.
     """
 
     STATE: ClassVar = ("rows_", "middle_", "latent_", "own_", "known_")
@@ -250,7 +254,8 @@ class SideEASE(Linear):
 def reduce_terms(terms: csr_array, dims: int, seed: int) -> np.ndarray:
     """Return float32[items, ≤ dims]: the terms in the space of their largest singular values.
 
-    With ``dims`` or fewer terms or items they are returned as they are, dense. Rows have length 1, or 0 without terms.
+    With ``dims`` or fewer terms or items they are returned as they are, dense. Rows have length 1,
+    or 0 without terms.
     """
     if dims >= min(terms.shape):
         return terms.toarray()
@@ -260,6 +265,7 @@ def reduce_terms(terms: csr_array, dims: int, seed: int) -> np.ndarray:
 def _inverse(gram: np.ndarray, reg: float) -> np.ndarray:
     """Return (gram + reg·I)⁻¹ of a symmetric float32 matrix, which is written over."""
     gram[np.diag_indices(len(gram))] += np.float32(reg)
-    # The transpose of a symmetric matrix is the matrix itself, in the memory order that LAPACK needs.
+    # The transpose of a symmetric matrix is the matrix itself, in the memory order that LAPACK
+    # needs.
     column_major = gram.T
     return inv(column_major, overwrite_a=True, check_finite=False, assume_a="pos", lower=True).T

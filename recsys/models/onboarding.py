@@ -1,14 +1,16 @@
 """Onboarding of new users: which items to ask about, and what to recommend after each answer.
 
-A new user answers that they like an item, dislike it, or do not know it. The interactions of the users of train with
-the best-known items are a table of such answers; ridge regression on it predicts what a new user likes:
+A new user answers that they like an item, dislike it, or do not know it. The interactions of the
+users of train with the best-known items are a table of such answers; ridge regression on it
+predicts what a new user likes:
 
     E[likes | answers to A] = μ + (z_A − z̄_A)ᵀ (G_AA + λI)⁻¹ C_A
 
-z has two indicators per item (liked, disliked), μ and z̄ are means over users; G and C are the centred products of the
-indicators with each other and with the likes of all items, λ = ``shrink`` × users. Each answer costs the solution of
-one small system; no model is fitted again. The answer about an item is not used to predict the item itself: a known
-item is not recommended, and "I do not know it" is not a dislike. Without any answer the list is the popular one.
+z has two indicators per item (liked, disliked), μ and z̄ are means over users; G and C are the
+centred products of the indicators with each other and with the likes of all items, λ = ``shrink`` ×
+users. Each answer costs the solution of one small system; no model is fitted again. The answer
+about an item is not used to predict the item itself: a known item is not recommended, and "I do not
+know it" is not a dislike. Without any answer the list is the popular one.
 
 Strategies, the item to ask about next:
 
@@ -17,7 +19,8 @@ Strategies, the item to ask about next:
     popular_entropy  log of the users who know it × entropy of liked and disliked (Rashid et al., IUI 2002)
     coverage         the most uncertain item given the items so far: greedy D-optimal design, pivoted Cholesky of G
     best_guess       the item that they most probably like, given the answers so far, plus ``curiosity`` × how much the
-                     answer may change the expected likes of the top items (the sum of standard deviations): adaptive
+                     answer may change the expected likes of the top items (the sum of standard
+                     deviations): adaptive
 """
 
 from __future__ import annotations
@@ -55,8 +58,8 @@ STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 class Onboarding:
     """Chooses the items to ask a new user about, and recommends items by the answers.
 
-    Memory: 8 · candidates · items bytes are kept, and ``fit`` needs some copies of train. No dense array is as long as
-    the users.
+    Memory: 8 · candidates · items bytes are kept, and ``fit`` needs some copies of train. No dense
+    array is as long as the users.
     """
 
     strategy: Annotated[Strategy, Field(description="how the next item to ask about is chosen")] = "best_guess"
@@ -88,8 +91,8 @@ class Onboarding:
         transposed = arrays(csr_array(indicators.T))
         self.indicator_mean_ = _column_means(indicators, users)
         self.mean_ = _column_means(likes, users)
-        # Centred by Σ_u (z_u − z̄)(l_u − l̄)ᵀ = ZᵀL − n z̄ l̄ᵀ. The products of sparse indicators are counts, which
-        # float32 holds exactly up to 2^24.
+        # Centred by Σ_u (z_u − z̄)(l_u − l̄)ᵀ = ZᵀL − n z̄ l̄ᵀ. The products of sparse indicators
+        # are counts, which float32 holds exactly up to 2^24.
         gram = dense_product(transposed, arrays(indicators), len(self.indicator_mean_)).astype(np.float64)
         gram -= users * np.outer(self.indicator_mean_, self.indicator_mean_)
         gram[np.diag_indices(len(gram))] += self.shrink * users
@@ -136,8 +139,9 @@ class Onboarding:
     def _answer_deviations(self, answers: Answers, items: np.ndarray) -> np.ndarray:
         """Return float64[candidates, items]: the standard deviation of what an answer adds to the expected likes.
 
-        Given the answers so far, the two indicators of an item have the covariance G|A / users (a Schur complement) and
-        change likes by G|A⁻¹ C|A: the variance is the diagonal of C|Aᵀ G|A⁻¹ C|A / users.
+        Given the answers so far, the two indicators of an item have the covariance G|A / users (a
+        Schur complement) and change likes by G|A⁻¹ C|A: the variance is the diagonal of C|Aᵀ G|A⁻¹
+        C|A / users.
         """
         n = len(self.items_)
         gram = self.gram_
@@ -213,7 +217,8 @@ def simulate(
     Args:
         model: fitted without these users.
         knowledge: csr (m, items): what each user would answer; stored > 0: likes, stored ≤ 0: dislikes, not
-            stored: does not know the item. The items that the lists are judged by must not be in it.
+            stored: does not know the item. The items that the lists are judged by must not be in
+            it.
         questions: numbers of questions, each a key of the result.
     """
     counts = sorted(set(questions))

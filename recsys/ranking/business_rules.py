@@ -15,9 +15,10 @@
     field = "genres"
     at_most = 3
 
-Every rule is applied before the best k are chosen. An item without the attribute passes ``none_of`` and fails all other
-tests. A cell that is a list or contains a ``|`` has several values. Values are compared as text without regard to case.
-A whole number is compared by its digits, so that 1994 matches 1994.0, which pandas makes of it in a column with gaps.
+Every rule is applied before the best k are chosen. An item without the attribute passes ``none_of``
+and fails all other tests. A cell that is a list or contains a ``|`` has several values. Values are
+compared as text without regard to case. A whole number is compared by its digits, so that 1994
+matches 1994.0, which pandas makes of it in a column with gaps.
 """
 
 from __future__ import annotations
@@ -85,8 +86,9 @@ class Rules(_Strict):
 class CompiledRules:
     """Rules in rows of one catalogue.
 
-    ``candidates``: bool[items]. ``denied``: csr (users, items), one entry per denied pair. ``quotas``: pairs of csr
-    (items, values) and the limit. ``removed``: rule -> number of items (``deny_for``: pairs) that this rule alone would
+    ``candidates``: bool[items]. ``denied``: csr (users, items), one entry per denied pair.
+    ``quotas``: pairs of csr (items, values) and the limit. ``removed``: rule -> number of items
+    (``deny_for``: pairs) that this rule alone would
     remove. ``unknown``: rule -> ids that are not in the data.
     """
 
@@ -132,7 +134,8 @@ def compile_rules(rules: Rules, users: IdMap, items: IdMap, table: pd.DataFrame 
         table: the items table; needed by ``where``, ``available`` and ``quota``.
 
     Raises:
-        ConfigError: a rule needs a field that the items table does not have, or names the id column, or there is no
+        ConfigError: a rule needs a field that the items table does not have, or names the id
+        column, or there is no
             table.
         InputError: a time is neither an ISO date nor a number.
     """

@@ -44,26 +44,30 @@ def recommend(
 
     Args:
         model: fitted; scored in blocks of rows, so (users, items) never exists as a whole.
-        histories: of m users; a csr matrix (m, items) is taken as histories without times. Every stored entry
+        histories: of m users; a csr matrix (m, items) is taken as histories without times. Every
+        stored entry
             counts as seen, zeros included.
         k: length of the lists, ≥ 1; shorter catalogues pad with item -1 and score NaN.
         users: int[m], passed to ``model.score`` and kept in the result; default ``0 … m-1``.
         exclude_seen: leave out the items of the history.
-        seen: csr (m, items), the items to leave out instead, if ``histories`` have only a part of them.
+        seen: csr (m, items), the items to leave out instead, if ``histories`` have only a part of
+        them.
         candidates: bool[items], False = never recommended.
         rules: compiled by :func:`recsys.ranking.business_rules.compile_rules`; ``users`` are rows
             of the map that it was compiled with (any other number: a user without denials).
         memory_mb: bound on the memory of a block of scores.
         progress: called after each block.
 
-    Ties: the lower item row first. Shortfall, of a list of fewer than k items, the first that holds:
+    Ties: the lower item row first. Shortfall, of a list of fewer than k items, the first that
+    holds:
 
         cold_no_fallback   the model has no opinion on any item, a candidate or not
         small_catalogue    there are fewer than k items, candidates or not
         filtered           without ``candidates`` and ``rules`` the list would be full
         all_seen           the model has an opinion on fewer than k items that are not left out as seen
 
-    So two cold items as the only candidates are ``filtered`` if the model could fill the list with others.
+    So two cold items as the only candidates are ``filtered`` if the model could fill the list with
+    others.
 
     Raises:
         ConfigError: k < 1, or ``candidates`` of the wrong length.
@@ -83,7 +87,8 @@ def recommend(
     scores = np.empty((m, k), dtype=np.float32)
     source = np.full((m, k), -1, dtype=np.int8)
     shortfall = np.zeros(m, dtype=np.int8)
-    # Three float32 arrays of a block exist at a time: scores, a masked copy, and the model's own work.
+    # Three float32 arrays of a block exist at a time: scores, a masked copy, and the model's own
+    # work.
     max_rows = int(memory_mb * 2**20 / (3 * 4 * max(1, n)))
     block = max(1, min(max_rows, max(MIN_BLOCK_ROWS, BLOCK_BYTES // (4 * max(1, n)))))
     for start in range(0, m, block):
@@ -202,11 +207,13 @@ def topk_table(topk: TopK, users: IdMap, items: IdMap) -> pd.DataFrame:
 def topk_from_table(table: pd.DataFrame, users: IdMap, items: IdMap) -> TopK:
     """Return the TopK of a topk table with one row for *every* user of ``users``, absent ones empty.
 
-    ``rank`` orders. An item of the table must be in ``items`` to keep its rank as a miss, so build ``items`` from
-    the lists and from the truth. Shortfall is not stored in the table and comes back as ``none``.
+    ``rank`` orders. An item of the table must be in ``items`` to keep its rank as a miss, so build
+    ``items`` from the lists and from the truth. Shortfall is not stored in the table and comes back
+    as ``none``.
 
     Raises:
-        InputError: a user or item outside the maps, a rank below 1, or one (user, rank) or (user, item) twice.
+        InputError: a user or item outside the maps, a rank below 1, or one (user, rank) or (user,
+        item) twice.
     """
     schema.TOPK.require(table.columns)
     user, item = users.rows(table[schema.USER]), items.rows(table[schema.ITEM])

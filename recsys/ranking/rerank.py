@@ -1,6 +1,7 @@
 """Re-ranked lists: more diverse, closer to the mix of the user's history, or partly random.
 
-Each function takes a model's best ``n`` (ask ``rank.recommend`` for more than you show) and returns ``k`` of them.
+Each function takes a model's best ``n`` (ask ``rank.recommend`` for more than you show) and returns
+``k`` of them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ def mmr(topk: TopK, vectors: np.ndarray | csr_array, k: int, weight: float) -> T
 
         λ · relevance − (1 − λ) · (its largest similarity to the items chosen before)
 
-    with λ = ``weight`` in [0, 1] and relevance the list's scores scaled to [0, 1] (all 1 when they are equal). λ = 1
+    with λ = ``weight`` in [0, 1] and relevance the list's scores scaled to [0, 1] (all 1 when they
+    are equal). λ = 1
     leaves the first k items as they are. Ties: the earlier position.
 
     Args:
@@ -55,7 +57,8 @@ def calibrated(topk: TopK, genres: np.ndarray | csr_array, histories: csr_array,
 
         λ · (sum of relevance) − (1 − λ) · KL(p | 0.99 q + 0.01 p)
 
-    with λ = ``weight``, p the mean genre shares of the history and q those of the list so far. λ = 1, or a history
+    with λ = ``weight``, p the mean genre shares of the history and q those of the list so far. λ =
+    1, or a history
     without genres, leaves the first k items as they are. Ties: the earlier position.
 
     Args:
@@ -92,8 +95,8 @@ def calibrated(topk: TopK, genres: np.ndarray | csr_array, histories: csr_array,
 def explore(topk: TopK, k: int, temperature: float, seed: int, users: np.ndarray | None = None) -> TopK:
     """Return lists drawn without replacement in proportion to exp(relevance / ``temperature``), relevance in [0, 1].
 
-    The draw depends on the seed, the user's number and the item alone, not on the other users of the call. A
-    temperature near 0 leaves the first k items as they are.
+    The draw depends on the seed, the user's number and the item alone, not on the other users of
+    the call. A temperature near 0 leaves the first k items as they are.
 
     Args:
         users: numbers in place of ``topk.users``, for example hashed ids.
@@ -114,11 +117,13 @@ def explore(topk: TopK, k: int, temperature: float, seed: int, users: np.ndarray
 def sample(weights: Mapping[Any, float], k: int, *, seed: int = 0, user: Hashable = 0) -> list[Any]:
     """Return ``k`` different keys, drawn one after the other in proportion to their weights.
 
-    Each remaining key is the next one with probability weight / sum of the remaining weights. Weights may be huge or
-    tiny, because only their logarithms are used. A key of weight 0 is never drawn, so fewer than ``k`` keys may be
-    returned. The same seed and user give the same keys, whatever the order of the dictionary.
+    Each remaining key is the next one with probability weight / sum of the remaining weights.
+    Weights may be huge or tiny, because only their logarithms are used. A key of weight 0 is never
+    drawn, so fewer than ``k`` keys may be returned. The same seed and user give the same keys,
+    whatever the order of the dictionary.
 
-    Method: the largest of log w + Gumbel noise, which is the exponential keys of Efraimidis and Spirakis (2006).
+    Method: the largest of log w + Gumbel noise, which is the exponential keys of Efraimidis and
+    Spirakis (2006).
 
     Raises:
         ConfigError: k is negative.

@@ -130,8 +130,8 @@ def share_curve(shares: np.ndarray, label: str, y_label: str) -> str:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 2.9), layout="constrained")
         axes = figure.add_subplot()
-        # A catalogue may have millions of items, but 200 points on a logarithmic scale draw the same
-        # curve in a much smaller file.
+        # A catalogue may have millions of items, but 200 points on a logarithmic scale draw the
+        # same curve in a much smaller file.
         counts = np.unique(np.geomspace(1, len(shares), num=min(len(shares), 200)).astype(int))
         axes.plot(
             100 * counts / len(shares),

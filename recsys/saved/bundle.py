@@ -7,8 +7,8 @@
     segment/           what users without a history are shown, where the run has segments
     config.toml  metrics.json  manifest.json
 
-Nothing is pickled. ``open_model`` opens a bundle only when every file is there, unchanged, and of a format that
-this version reads.
+Nothing is pickled. ``open_model`` opens a bundle only when every file is there, unchanged, and of a
+format that this version reads.
 """
 
 from __future__ import annotations

@@ -42,8 +42,10 @@ BASELINES = ("random", "popular", "recent")
 class SavedModel:
     """A trained model with all that it needs to score users.
 
-    ``history``: the interactions of users with the candidates. ``items``: the candidates, row by row, with the columns
-    of the items table. ``user_factors``: float32[users of ``history``, rank], NaN rows without one; None where the
+    ``history``: the interactions of users with the candidates. ``items``: the candidates, row by
+    row, with the columns
+    of the items table. ``user_factors``: float32[users of ``history``, rank], NaN rows without one;
+    None where the
     model has none stored. ``segments``: of a run with the fallback "segment".
     """
 
@@ -63,7 +65,8 @@ class SavedModel:
         """Return the model for these users, in this order: with their stored factors and with their segments.
 
         Args:
-            users: ``user_id``, and perhaps columns that put a user into a segment, which take precedence over the
+            users: ``user_id``, and perhaps columns that put a user into a segment, which take
+            precedence over the
                 users table.
         """
         model = self.model
@@ -86,7 +89,8 @@ def open_model(folder: str | Path, name: str | None = None) -> SavedModel:
         name: which model; unset: :func:`default_model`.
 
     Raises:
-        RunFolderError: not a whole run or bundle, no such model in it, or a model that cannot be read here.
+        RunFolderError: not a whole run or bundle, no such model in it, or a model that cannot be
+        read here.
     """
     folder = Path(folder)
     if is_bundle(folder):
@@ -157,7 +161,8 @@ def saved_models(run: RunFolder) -> list[str]:
 def default_model(metrics: dict[str, Any], names: Sequence[str]) -> str:
     """Return the model that is used when none is named: the best of ``names`` by the run's first metric.
 
-    Baselines count only where there is nothing else. A model without a mean comes last; ties go to the first.
+    Baselines count only where there is nothing else. A model without a mean comes last; ties go to
+    the first.
 
     Args:
         metrics: the contents of metrics.json.

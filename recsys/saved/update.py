@@ -1,12 +1,14 @@
 """Fold new events into a bundle without training, and estimate what a retrain would change.
 
-The factor of a user with new events is solved from the *full* history given the item factors; the factor of a new item
-is solved from the users who like it. The item factors of training stay. What a retrain would change is estimated by its
+The factor of a user with new events is solved from the *full* history given the item factors; the
+factor of a new item is solved from the users who like it. The item factors of training stay. What a
+retrain would change is estimated by its
 first step: solve every item given the users as they are now, and take
 
     drift = ‖Y' − Y‖ / ‖Y‖      over the items of training (Frobenius norms)
 
-It is not 0 for a fresh bundle, because training stops before it has converged; its growth is due to the new events.
+It is not 0 for a fresh bundle, because training stops before it has converged; its growth is due to
+the new events.
 """
 
 from __future__ import annotations
@@ -42,8 +44,9 @@ RETRAIN_AT = 0.05
 class Update:
     """The result of an update.
 
-    ``drift_before``, ``drift_after``: without and with the new events. ``overlap``: mean share of common items in the
-    first ten positions of an updated and a retrained bundle, over users of both; NaN without a retrained one.
+    ``drift_before``, ``drift_after``: without and with the new events. ``overlap``: mean share of
+    common items in the first ten positions of an updated and a retrained bundle, over users of
+    both; NaN without a retrained one.
     """
 
     events: int
@@ -92,7 +95,8 @@ def update(
     user_factors[history.users.rows(old.history.users.all_ids)] = old.user_factors
     extended = _extend_catalogue(als, old.history.items, history.items)
     user_factors[changed_users] = _fold_in(extended, changed)
-    # Items that nobody had liked have, at most, the factors that their attributes predict: they do not drift.
+    # Items that nobody had liked have, at most, the factors that their attributes predict: they do
+    # not drift.
     trained = als.known_ & liked_columns(old.history.matrix())
     drift_before, _ = _drift(als, trained, np.nan_to_num(old.user_factors), old.history.matrix())
     trained = _align_rows(trained, old.history.items, history.items)

@@ -64,7 +64,8 @@ from recsys.spark.training.training_curve import TrainingCurve
 class FittedModel:
     """How a model scores.
 
-    ``users``: (user, features), and the segment where there are any; None where users make no difference.
+    ``users``: (user, features), and the segment where there are any; None where users make no
+    difference.
     """
 
     scorer: Scorer
@@ -100,7 +101,8 @@ class SparkEngine(Engine):
             spark: a session to use; unset: one is made from the config.
 
         Raises:
-            ConfigError: a model that does not run on Spark, a parameter of one, or rules that cannot be read.
+            ConfigError: a model that does not run on Spark, a parameter of one, or rules that
+            cannot be read.
         """
         super().__init__(config)
         self.als_parameters = model_parameters(config)

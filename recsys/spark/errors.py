@@ -26,7 +26,8 @@ def spark_errors_explained(out: str) -> Iterator[None]:
     """Turn a failure of Spark with a known cause into an error that says what to do; raise others unchanged.
 
     Raises:
-        RunFolderError: the disk is full or read-only. ConfigError: too little memory, or lost executors.
+        RunFolderError: the disk is full or read-only. ConfigError: too little memory, or lost
+        executors.
     """
     try:
         yield
@@ -41,7 +42,8 @@ def explain_spark_error(text: str, out: str) -> RecsysError | None:
     """Return the error for a stack trace, by the first known cause in it, or None.
 
     >>> print(explain_spark_error("java.io.IOException: No space left on device", "a"))
-    a: writing the run failed: No space left on device. Free some space, or choose another `out` or spark.local.dir.
+    a: writing the run failed: No space left on device. Free some space, or choose another `out` or
+    spark.local.dir.
     """
     for causes, make in (
         (SPACE, _space),

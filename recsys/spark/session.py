@@ -22,7 +22,8 @@ DEFAULTS = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.execution.arrow.maxRecordsPerBatch": "8192",
     "spark.ui.showConsoleProgress": "false",
-    # No limit: sums of the size of the item factors come to the driver, never more of them than fit.
+    # No limit: sums of the size of the item factors come to the driver, never more of them than
+    # fit.
     "spark.driver.maxResultSize": "0",
 }
 

@@ -129,7 +129,8 @@ def _judge(
         truth = truth.with_propensity(train)
     truth = truth.write(work)
     listed = write_and_read(collect_seen_items(train, truth.tested.select("user")), work / "listed")
-    # Segments need the users table, which folds do not have; popular items stand in for them in every trial.
+    # Segments need the users table, which folds do not have; popular items stand in for them in
+    # every trial.
     fallback = "popular" if config.recommend.fallback == "segment" else config.recommend.fallback
     shared = None
     if fallback != "none":

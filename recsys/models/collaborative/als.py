@@ -25,18 +25,21 @@ from recsys.types import Features, Histories, Interactions
 class ALS(ALSParameters, Recommender):
     """Alternating least squares on implicit feedback, as ``recsys.als.definition`` defines it.
 
-    A user's scores are x·Yᵀ, where x solves the user's own normal equations given the item factors Y (*fold-in*):
-    the same for a user of the training data and for one who came later. NaN for a history without any liked
-    item that the model knows, and for items that nobody liked in training.
+    A user's scores are x·Yᵀ, where x solves the user's own normal equations given the item factors
+    Y (*fold-in*): the same for a user of the training data and for one who came later. NaN for a
+    history without any liked item that the model knows, and for items that nobody liked in
+    training.
 
-    ``solver = "cg"`` takes three conjugate gradient steps per half-sweep, starting from the factors of the previous
-    sweep. This is many times faster than the exact solution (``cholesky``) and reaches the same quality; with ``alpha``
-    in the hundreds the objective is some sweeps behind. A user is always folded in exactly. ``nu = 0`` without ``beta``
-    is trained by the ``implicit`` library; anything else, which ``implicit`` cannot express, by the project's own
-    kernel in float32. With ``nu = 1``, the default, ``reg`` means the same here as on Spark.
+    ``solver = "cg"`` takes three conjugate gradient steps per half-sweep, starting from the factors
+    of the previous sweep. This is many times faster than the exact solution (``cholesky``) and
+    reaches the same quality; with ``alpha`` in the hundreds the objective is some sweeps behind. A
+    user is always folded in exactly. ``nu = 0`` without ``beta`` is trained by the ``implicit``
+    library; anything else, which ``implicit`` cannot express, by the project's own kernel in
+    float32. With ``nu = 1``, the default, ``reg`` means the same here as on Spark.
 
     The same data and parameters give the same factors: threads never change a result. Memory:
-    4·rank·(users + items) bytes. After a fit by our own kernel ``losses_`` holds the objective after each sweep.
+    4·rank·(users + items) bytes. After a fit by our own kernel ``losses_`` holds the objective
+    after each sweep.
     """
 
     STATE: ClassVar = ("item_factors_", "known_", "spread_", "axes_")
@@ -99,7 +102,8 @@ class ALS(ALSParameters, Recommender):
     def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
         """Return what each entry of one history adds to the score of ``item``; 0 for entries that are not liked.
 
-        With x = A⁻¹ Σ_j c_j p_j y_j, entry j adds c_j p_j · y_jᵀ A⁻¹ y_item (Hu et al. 2008, section 5).
+        With x = A⁻¹ Σ_j c_j p_j y_j, entry j adds c_j p_j · y_jᵀ A⁻¹ y_item (Hu et al. 2008,
+        section 5).
         """
         score = self._score_of(history, item)
         if np.isnan(score):
@@ -125,7 +129,8 @@ class ALS(ALSParameters, Recommender):
         y = start(matrix.shape[1], self.rank, self.seed).astype(np.float32)
         x = np.zeros((matrix.shape[0], self.rank), dtype=np.float32)
         self.losses_ = np.empty(self.iterations)
-        # Conjugate gradients start from the factors of the previous sweep; the exact solution needs no start.
+        # Conjugate gradients start from the factors of the previous sweep; the exact solution needs
+        # no start.
         is_warm = self.solver == "cg"
         y_axes = solvers.principal_axes(y)
         for sweep in range(self.iterations):
@@ -170,7 +175,8 @@ def half_step(
 
     Args:
         axes: principal axes of ``fixed``, if the caller has them already.
-        initial: where conjugate gradients start, as in :func:`solvers.implicit_rows`; None solves exactly.
+        initial: where conjugate gradients start, as in :func:`solvers.implicit_rows`; None solves
+        exactly.
     """
     return solvers.implicit_rows(
         linalg.arrays(matrix), fixed, objective.alpha, objective.penalty(matrix), axes, initial

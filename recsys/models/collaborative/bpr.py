@@ -21,14 +21,15 @@ from recsys.types import Features, Histories, Interactions
 class BPR(Recommender):
     """Pairwise ranking: each liked item should score above a random other item.
 
-    Choose it as an alternative to ALS, tuned by hand. Item factors are trained by ``implicit``: stochastic gradient
-    descent on ln σ(x_u·(y_i − y_j) + b_i − b_j), i liked by u, j not. A user's factor is solved from the history
-    (*fold-in*): the unique minimum over x of
+    Choose it as an alternative to ALS, tuned by hand. Item factors are trained by ``implicit``:
+    stochastic gradient descent on ln σ(x_u·(y_i − y_j) + b_i − b_j), i liked by u, j not. A user's
+    factor is solved from the history (*fold-in*): the unique minimum over x of
 
         Σ_i −ln σ(x·(y_i − ȳ) + b_i − b̄) + reg/2 · n |x|²,   i over the n liked items
 
     with ȳ, b̄ the means over the items liked in training. A score is x·y_i + b_i. NaN as for
-    :class:`recsys.models.collaborative.als.ALS`. Training runs on one thread, because with more threads the library
+    :class:`recsys.models.collaborative.als.ALS`. Training runs on one thread, because with more
+    threads the library
     gives another result for every fit: choose ALS when time matters.
 
     Reference: Rendle et al., UAI 2009.
@@ -103,8 +104,10 @@ class BPR(Recommender):
     def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
         """Return what each entry of one history adds to x·y of ``item``, and the item's bias as the constant.
 
-        At the minimum reg · n x = Σ_j d_j (y_j − ȳ), with d_j = σ(−x·(y_j − ȳ) − b_j + b̄) the residual of the liked
-        item j: entry j adds d_j (y_j − ȳ)·y_item / (reg · n). It is 0 for entries that are not liked or not known.
+        At the minimum reg · n x = Σ_j d_j (y_j − ȳ), with d_j = σ(−x·(y_j − ȳ) − b_j + b̄) the
+        residual of the liked
+        item j: entry j adds d_j (y_j − ȳ)·y_item / (reg · n). It is 0 for entries that are not
+        liked or not known.
         """
         score = self._score_of(history, item)
         if np.isnan(score):

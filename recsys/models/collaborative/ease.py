@@ -26,8 +26,9 @@ class EASE(Linear):
 
         minimise |P − P W|² + reg · |W|²   with diag W = 0        W_ij = −C_ij / C_jj for i ≠ j,  C = (PᵀP + reg · I)⁻¹
 
-    score = the row of P times W. Only items that somebody liked take part. Memory while fitting: 14 bytes · items², of
-    which 4 · items² are kept; time grows with items³. Beyond ``memory_mb`` the fit refuses before it allocates.
+    score = the row of P times W. Only items that somebody liked take part. Memory while fitting: 14
+    bytes · items², of which 4 · items² are kept; time grows with items³. Beyond ``memory_mb`` the
+    fit refuses before it allocates.
 
     Reference: Steck, WWW 2019.
     """
@@ -59,7 +60,8 @@ class EASE(Linear):
             )
         likes = csr_array(liked(matrix, binary=True)[:, self.known_])
         likes = likes[np.diff(likes.indptr) > 0]
-        # With few users the inverse of the users' Gram matrix is smaller; 4 is where it becomes faster.
+        # With few users the inverse of the users' Gram matrix is smaller; 4 is where it becomes
+        # faster.
         invert = _inverse_by_users if 4 * likes.shape[0] < items else _inverse
         with one_blas_thread(), log_phase("ease: invert the Gram matrix", users=likes.shape[0], items=items):
             inverse = invert(likes, self.reg)

@@ -1,8 +1,8 @@
 """Scores that are linear in the history: score(u, i) = Σ_j s_uj · W_ji over the liked items j of the history.
 
-The strength s_uj of a liked item is 1 or its value. With ``recency_days`` it is
-multiplied by 2^(−age / recency_days), with age the days from the entry to the user's latest one, so that recent entries
-count more.
+The strength s_uj of a liked item is 1 or its value. With ``recency_days`` it is multiplied by
+2^(−age / recency_days), with age the days from the entry to the user's latest one, so that recent
+entries count more.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def liked_columns(matrix: csr_array) -> np.ndarray:
 class Linear(Recommender):
     """Base of item-to-item models. NaN for a history without a liked item of training, and for items nobody liked.
 
-    A subclass sets ``known_`` and defines ``_apply`` (strengths -> dense scores) and ``_weights`` (entries of a column
-    of W).
+    A subclass sets ``known_`` and defines ``_apply`` (strengths -> dense scores) and ``_weights``
+    (entries of a column of W).
     """
 
     EXPLAINS: ClassVar = ("history",)

@@ -1,7 +1,7 @@
 """Neighbourhood models: items that share users, users that share items, short walks between them.
 
-Their similarities are sparse: only the nearest neighbours are kept, and they are computed row by row, so that no dense
-(items, items) or (users, users) matrix exists.
+Their similarities are sparse: only the nearest neighbours are kept, and they are computed row by
+row, so that no dense (items, items) or (users, users) matrix exists.
 """
 
 from __future__ import annotations
@@ -52,9 +52,11 @@ class ItemKNN(_SparseLinear):
 
         s_ij = a_i·a_j / (|a_i| |a_j| + shrink)          score(u, i) = Σ_j r_uj · s_ij,  j among the neighbours of i
 
-    ``cosine`` weighs by the value itself; ``tfidf`` by √value · idf and ``bm25`` by its saturating form, both of
-    which discount users who like everything. ``shrink`` discounts pairs with little evidence. Items that share no
-    user with the history score 0. Ties among neighbours go to the lower row. Memory: 8 · neighbours · items bytes.
+    ``cosine`` weighs by the value itself; ``tfidf`` by √value · idf and ``bm25`` by its saturating
+    form, both of which discount users who like everything. ``shrink`` discounts pairs with little
+    evidence. Items that share no
+    user with the history score 0. Ties among neighbours go to the lower row. Memory: 8 · neighbours
+    · items bytes.
 
     References: Sarwar et al., WWW 2001; Bell and Koren, KDD Cup 2007 (shrinkage).
     """
@@ -93,9 +95,9 @@ class RP3beta(_SparseLinear):
 
         W_ji = Σ_v (1/n_j)^alpha (1/n_v)^alpha / n_i^beta       over the users v who like both j and i
 
-    n counts likes. A user's score is the sum of W_ji over the liked items j. ``alpha`` < 1 flattens the walk's
-    probabilities; ``beta`` = 0 is P3alpha, larger values favour the long tail. The ``neighbours`` largest W_ji of
-    each item j are kept; ties go to the lower row.
+    n counts likes. A user's score is the sum of W_ji over the liked items j. ``alpha`` < 1 flattens
+    the walk's probabilities; ``beta`` = 0 is P3alpha, larger values favour the long tail. The
+    ``neighbours`` largest W_ji of each item j are kept; ties go to the lower row.
 
     References: Cooper et al., WWW 2014 (P3alpha); Paudel et al., ACM TiiS 2017 (RP3beta).
     """
@@ -120,7 +122,8 @@ class RP3beta(_SparseLinear):
         by_item = by_user.T.tocsr()
         activity, popularity = (np.diff(side.indptr).astype(np.float64) for side in (by_user, by_item))
         by_user.data = np.repeat(_inverse(activity), np.diff(by_user.indptr)) ** self.alpha
-        # nearest_rows divides by both arrays: by the first for the step from item j, by the second for n_i^beta.
+        # nearest_rows divides by both arrays: by the first for the step from item j, by the second
+        # for n_i^beta.
         start_norm = _inverse(popularity) ** -self.alpha
         end_norm = np.maximum(popularity, 1) ** self.beta
         excluded = np.arange(len(end_norm))
@@ -139,9 +142,10 @@ class UserKNN(Linear):
 
         score(u, i) = Σ_v s_uv · r_vi,  v among the nearest training users of u's history
 
-    Similarity, weighting and shrinkage are those of :class:`ItemKNN` with users and items exchanged. A training
-    user is one of their own neighbours, which only affects items of their own history. Every score reads all
-    training users who share an item, so serving costs more than with the other models. Nothing is fitted.
+    Similarity, weighting and shrinkage are those of :class:`ItemKNN` with users and items
+    exchanged. A training user is one of their own neighbours, which only affects items of their own
+    history. Every score reads all training users who share an item, so serving costs more than with
+    the other models. Nothing is fitted.
     """
 
     STATE: ClassVar = ("train_", "by_item_", "norm_", "idf_", "average_", "known_")

@@ -80,8 +80,8 @@ class Popular(Recommender):
 class Recent(Popular):
     """Items by the number of likes among the newest ``share`` of all likes; ties in time at the border count.
 
-    A share of the log suits a log of two weeks as well as one of twenty years; a fixed number of days does not.
-    Without timestamps all likes are equally new, and this is :class:`Popular`.
+    A share of the log suits a log of two weeks as well as one of twenty years; a fixed number of
+    days does not. Without timestamps all likes are equally new, and this is :class:`Popular`.
     """
 
     SOURCE: ClassVar = "recent"

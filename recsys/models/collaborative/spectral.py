@@ -24,16 +24,18 @@ POWER, OVERSAMPLE = 4, 32
 class Spectral(Linear):
     """Graph filter without training: fast and strong on sparse likes with a large catalogue.
 
-    With P the 0/1 likes, R = D_users^−½ P D_items^−½ (D: counts of likes) and V the first ``rank`` right singular
-    vectors of R,
+    With P the 0/1 likes, R = D_users^−½ P D_items^−½ (D: counts of likes) and V the first ``rank``
+    right singular vectors of R,
 
         score = p (RᵀR + low · D_items^−½ V Vᵀ D_items^½)
 
-    the first term smooths over neighbours in the graph, the second keeps the low frequencies alone. ``low`` = 0 has
-    only the first. Memory: 4 · rank · items bytes, and the likes. The singular vectors come from a randomized method
-    (seeded, ``POWER`` power iterations), so the last of them are approximate.
+    the first term smooths over neighbours in the graph, the second keeps the low frequencies alone.
+    ``low`` = 0 has
+    only the first. Memory: 4 · rank · items bytes, and the likes. The singular vectors come from a
+    randomized method (seeded, ``POWER`` power iterations), so the last of them are approximate.
 
-    Reference: Shen et al., CIKM 2021 (GF-CF); Halko, Martinsson and Tropp, SIAM Review 2011 (randomized SVD).
+    Reference: Shen et al., CIKM 2021 (GF-CF); Halko, Martinsson and Tropp, SIAM Review 2011
+    (randomized SVD).
     """
 
     STATE: ClassVar = ("vectors_", "root_", "by_item_", "known_")

@@ -33,14 +33,16 @@ Scaling = Annotated[
 class Blended(Recommender):
     """The score of a blend: Σ_p w_p z_p / Σ_p w_p over the members p with an opinion on the item.
 
-    z is the score of a member, standardized over the items of the user (``standard``), or 1/(60 + rank) (``rrf``:
-    reciprocal rank fusion, Cormack, Clarke and Büttcher, SIGIR 2009). The weights depend on the number of items
-    that the user likes. NaN where no member with a weight has an opinion.
+    z is the score of a member, standardized over the items of the user (``standard``), or 1/(60 +
+    rank) (``rrf``: reciprocal rank fusion, Cormack, Clarke and Büttcher, SIGIR 2009). The weights
+    depend on the number of items that the user likes. NaN where no member with a weight has an
+    opinion.
 
-    Items that nobody liked in training (*new items*) may have weights of their own, ``cold_weights_``. These weights
-    apply to scores standardized over the new items alone, because over all items the scores of new items hardly
-    differ. They decide the order of the new items among each other; the set of positions that new items have in the
-    list of all items stays as the general weights say.
+    Items that nobody liked in training (*new items*) may have weights of their own,
+    ``cold_weights_``. These weights apply to scores standardized over the new items alone, because
+    over all items the scores of new items hardly differ. They decide the order of the new items
+    among each other; the set of positions that new items have in the list of all items stays as the
+    general weights say.
     """
 
     STATE: ClassVar = ("weights_", "cold_weights_", "cold_")
@@ -105,8 +107,8 @@ class Blended(Recommender):
     def _member_shares(self, history: Histories, item: int) -> dict[str, float]:
         """Return member -> what it adds to one score; empty where no member has an opinion.
 
-        For a new item with an opinion of a member in ``cold_weights_``, the shares sum to the value that orders the
-        item among the new items, not to its score.
+        For a new item with an opinion of a member in ``cold_weights_``, the shares sum to the value
+        that orders the item among the new items, not to its score.
         """
         names = list(self.members)
         rescaled = self._rescaled_scores(history, np.zeros(1, dtype=np.int64))
@@ -157,7 +159,8 @@ class Blend(Blended):
         """Fit every member.
 
         Raises:
-            ConfigError: no members, no weight above 0, or a weight for a member that does not exist.
+            ConfigError: no members, no weight above 0, or a weight for a member that does not
+            exist.
         """
         from recsys.models import build
 
@@ -189,8 +192,8 @@ def length_groups(histories: Histories) -> np.ndarray:
 def rescale_rows(scores: np.ndarray, scaling: Scaling = "standard") -> np.ndarray:
     """Return float32[m, n] scores on one scale per row; NaN stays.
 
-    ``standard``: mean 0 and deviation 1 over the row's opinions, all 0 where they are equal. ``rrf``: 1/(60 + rank),
-    rank from 1, ties to the lower column.
+    ``standard``: mean 0 and deviation 1 over the row's opinions, all 0 where they are equal.
+    ``rrf``: 1/(60 + rank), rank from 1, ties to the lower column.
     """
     is_scored = np.isfinite(scores)
     if scaling == "rrf":
@@ -241,7 +244,8 @@ def divide_sums(total: np.ndarray, total_weight: np.ndarray) -> np.ndarray:
 def reassign_scores(scores: np.ndarray, columns: np.ndarray, order: np.ndarray) -> np.ndarray:
     """Return ``scores`` with each row's values in ``columns`` reassigned by ``order``: the largest to the largest.
 
-    Ties go to the lower column. A cell that only ``order`` has a value for gets a score below all of the row's scores.
+    Ties go to the lower column. A cell that only ``order`` has a value for gets a score below all
+    of the row's scores.
 
     Args:
         order: float[m, len(columns)].

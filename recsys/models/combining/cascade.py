@@ -14,8 +14,8 @@ from recsys.types import Features, Histories, Interactions
 class Cascade(Recommender):
     """Hands each user, as a whole, to the first member with an opinion; never mixes two models in one list.
 
-    Users with fewer than ``min_history`` liked items skip the first member, if a later one can score them. ``record``:
-    how ``min_history`` was chosen, where a trial chose it.
+    Users with fewer than ``min_history`` liked items skip the first member, if a later one can
+    score them. ``record``: how ``min_history`` was chosen, where a trial chose it.
 
     A source is the member's name, or, where the member itself names several sources, each of these.
 
@@ -83,8 +83,8 @@ class Cascade(Recommender):
     def member_of(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
         """Return int8[m]: the position of the member that scores each row, -1 where none can.
 
-        It is the first that can score the row; for a row with fewer than ``min_history`` likes, the first after the
-        first member, which takes the row only where no other can.
+        It is the first that can score the row; for a row with fewer than ``min_history`` likes, the
+        first after the first member, which takes the row only where no other can.
         """
         users = _user_numbers(histories, users)
         member = np.full(len(histories), -1, dtype=np.int8)

@@ -43,7 +43,8 @@ Weights = dict[str, float]
 class Choice:
     """What a hybrid has chosen.
 
-    ``weights``: for all items. ``by_group``: position of a group of history lengths -> weights that replace them.
+    ``weights``: for all items. ``by_group``: position of a group of history lengths -> weights that
+    replace them.
     ``new_items``: weights that order new items among each other.
     """
 
@@ -63,24 +64,28 @@ class Hybrid(Blended):
     1. *Settings.* A trial hides 20 % of the likes, the newest where times are known (see ``combining.trial``). On half
        of its users the settings of each kind climb their ladders.
     2. *Weights.* Members are added to a blend one by one while that helps. A blend chosen on one half must beat the
-       best single member on the other half. Both directions are pooled, and the 95 % interval of the difference must
-       be above 0. Otherwise the single member is the model: *do no harm*. Groups of history length get weights of
-       their own under the same condition.
+       best single member on the other half. Both directions are pooled, and the 95 % interval of
+       the difference must
+       be above 0. Otherwise the single member is the model: *do no harm*. Groups of history length
+       get weights of their own under the same condition.
     3. *New items.* If there are new items with features, a second trial hides whole items and chooses the weights
-       that order new items among each other. No member is a safe default for new items, so the better mean decides,
-       unless these weights are shown to harm the first trial. Where no member scores new items, they come last.
+       that order new items among each other. No member is a safe default for new items, so the
+       better mean decides, unless these weights are shown to harm the first trial. Where no member
+       scores new items, they come last.
     4. *Fields.* The weights of the fields of the features are chosen by ``content`` on new items. Each kind is tried
        with and without them.
 
-    If there are too few users for a trial (for example because each has one event), content models are used without a
-    choice. Where a chosen member does not fit in memory on all of train, the best one that does replaces it.
+    If there are too few users for a trial (for example because each has one event), content models
+    are used without a choice. Where a chosen member does not fit in memory on all of train, the
+    best one that does replaces it.
 
-    ``record`` says what was tried, what was chosen and why. It has an ablation: the best collaborative member, the best
-    content member, the choice, and the choice with features shuffled among the items that have them.
+    ``record`` says what was tried, what was chosen and why. It has an ablation: the best
+    collaborative member, the best content member, the choice, and the choice with features shuffled
+    among the items that have them.
 
-    Cost: about eighty fits. Models that do not fit in memory are left out and named in ``record``. A trial has fewer
-    than ``users`` users (but at least 60) if the scores of all members for all of its users, 8 bytes per score, would
-    not fit in ``memory_mb``.
+    Cost: about eighty fits. Models that do not fit in memory are left out and named in ``record``.
+    A trial has fewer than ``users`` users (but at least 60) if the scores of all members for all of
+    its users, 8 bytes per score, would not fit in ``memory_mb``.
     """
 
     parts: Annotated[list[str], Field(description="kinds of models to choose among; empty: all")] = Field(
@@ -99,7 +104,8 @@ class Hybrid(Blended):
         """Choose, then fit the choice on all of ``train``.
 
         Raises:
-            ConfigError: ``parts`` names a kind that a hybrid cannot use, or no kind could be fitted.
+            ConfigError: ``parts`` names a kind that a hybrid cannot use, or no kind could be
+            fitted.
         """
         if features is not None and not features.matrix.nnz:
             features = None
@@ -181,7 +187,8 @@ class Hybrid(Blended):
             field_weights = self._choose_field_weights(new_item_trial or trial, features)
         search = Search(trial, features, half, self.seed, field_weights)
         values: dict[str, np.ndarray] = {}
-        # Among known items `attributes` is ALS, so it is tried on new items only, unless it is the only kind.
+        # Among known items `attributes` is ALS, so it is tried on new items only, unless it is the
+        # only kind.
         for kind in [kind for kind in kinds if kind != "attributes"] or kinds:
             self._search_settings(kind, search, values)
         if not values:
@@ -264,7 +271,8 @@ class Hybrid(Blended):
     ) -> tuple[Weights, str]:
         """Return the best blend if choosing one is shown to beat ``start``, otherwise ``start``; and the reason.
 
-        A blend is chosen on one half and judged on the other, in both directions, so that every user counts.
+        A blend is chosen on one half and judged on the other, in both directions, so that every
+        user counts.
 
         Args:
             start: the weights to beat; None: the best single member.
@@ -289,8 +297,8 @@ class Hybrid(Blended):
     def _choose_for_new_items(self, trial: Trial, search: Search, kinds: list[str], weights: Weights) -> Weights:
         """Return weights that order new items among each other; none where the first trial shows that they harm.
 
-        Kinds keep the settings of the first trial. Only ``attributes``, which differs from ALS on new items alone, is
-        searched here.
+        Kinds keep the settings of the first trial. Only ``attributes``, which differs from ALS on
+        new items alone, is searched here.
 
         Args:
             trial: the one that hides whole items.

@@ -91,9 +91,9 @@ def fit_part(kind: str, params: Settings, train: Interactions, features: Feature
 class Search:
     """Fits models on a trial with settings that climb the ladders of their kind, for some users of the trial.
 
-    ``rows``: the users that settings are compared on. ``field_weights``: weights of the fields of the features. Each
-    kind that needs features is tried with and without them, because weights that make ``content`` better may harm
-    another kind.
+    ``rows``: the users that settings are compared on. ``field_weights``: weights of the fields of
+    the features. Each kind that needs features is tried with and without them, because weights that
+    make ``content`` better may harm another kind.
     """
 
     trial: Trial
@@ -105,7 +105,8 @@ class Search:
     def climb(self, kind: str) -> tuple[Settings, np.ndarray, int]:
         """Return the best parameters, the NDCG of all users with them, and the number of settings that were tried.
 
-        The trial keeps the scores of the best model. Alternating models are compared after ``QUICK`` sweeps.
+        The trial keeps the scores of the best model. Alternating models are compared after
+        ``QUICK`` sweeps.
 
         Raises:
             InputError: the model does not fit in memory.

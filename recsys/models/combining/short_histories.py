@@ -31,19 +31,23 @@ def try_short_histories(
     *,
     by_time: bool = False,
     seed: int = 0,
-    memory_mb: int = 512,
 ) -> dict[str, Any] | None:
     """Fit both models without some likes, compare them, and return what :func:`choose_min_history` says.
 
-    The users judged are at most ``MAX_USERS`` of those who have a like that is visible and one that is hidden, and so
-    few visible ones that they could go to the fallback. None, and nothing is fitted, where they are too few.
+    The users judged are at most ``MAX_USERS`` of those who have a like that is visible and one that
+    is hidden, and so few visible ones that they could go to the fallback. None, and nothing is
+    fitted, where they are too few.
 
-    Both models are left fitted on the part of train that the trial shows; fit them again afterwards.
+    Both models are left fitted on the part of train that the trial shows; fit them again
+    afterwards.
 
     Args:
-        by_time: hide the newest fifth of all events, as a split by time does; otherwise about a fifth of each user's
-            likes, the newest, so that every user keeps one. Popularity gains much from events that come later than
-            what is hidden: a trial that shows them would hand users of a run by time to the fallback without need.
+        by_time: hide the newest fifth of all events, as a split by time does; otherwise about a
+        fifth of each user's
+            likes, the newest, so that every user keeps one. Popularity gains much from events that
+            come later than
+            what is hidden: a trial that shows them would hand users of a run by time to the
+            fallback without need.
     """
     if by_time:
         trial = _hide_newest(train)
@@ -56,8 +60,8 @@ def try_short_histories(
     n_liked = trial.histories.n_liked[rows]
     if not can_decide(n_liked):
         return None
-    model_ndcg = _ndcg_of(model.fit(trial.train, features), trial, rows, memory_mb)
-    fallback_ndcg = _ndcg_of(fallback.fit(trial.train, features), trial, rows, memory_mb)
+    model_ndcg = _ndcg_of(model.fit(trial.train, features), trial, rows)
+    fallback_ndcg = _ndcg_of(fallback.fit(trial.train, features), trial, rows)
     return choose_min_history(n_liked, model_ndcg, fallback_ndcg, seed=seed)
 
 
@@ -74,7 +78,7 @@ def _hide_newest(train: Interactions) -> Trial:
     return Trial(visible, hidden.matrix(), users, np.ones(len(train.items), dtype=bool))
 
 
-def _ndcg_of(model: Recommender, trial: Trial, rows: np.ndarray, memory_mb: int) -> np.ndarray:
+def _ndcg_of(model: Recommender, trial: Trial, rows: np.ndarray) -> np.ndarray:
     """Return the NDCG of a fitted model's lists for some users of a trial: float64[rows]."""
-    lists = recommend(model, trial.histories[rows], TOP_K, users=trial.users[rows], memory_mb=memory_mb)
+    lists = recommend(model, trial.histories[rows], TOP_K, users=trial.users[rows])
     return ndcg(judge(lists, trial.relevant[rows]), TOP_K)

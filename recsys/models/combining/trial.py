@@ -30,8 +30,9 @@ SHARES = (0.25, 0.5, 1.0)
 class Trial:
     """Some likes hidden from ``train``, and models judged by NDCG@100 at retrieving them for ``users`` (rows).
 
-    ``candidates``: bool[items], the items that are ranked; items that a user has seen are never ranked. ``scores``:
-    member -> its scores for all users, rescaled by ``scaling`` and kept, so that a blend costs one addition.
+    ``candidates``: bool[items], the items that are ranked; items that a user has seen are never
+    ranked. ``scores``: member -> its scores for all users, rescaled by ``scaling`` and kept, so
+    that a blend costs one addition.
     """
 
     train: Interactions
@@ -83,9 +84,11 @@ class Trial:
     def choose(self, rows: np.ndarray, start: dict[str, float] | None = None, steps: int = 6) -> dict[str, float]:
         """Return weights, by adding members one by one while the mean NDCG of ``rows`` rises.
 
-        A member enters with one of :data:`SHARES` of the weight of the blend so far, whichever is best, and may enter
-        again. Without ``start``, the best single member is the start. After Caruana, Niculescu-Mizil, Crew and Ksikes,
-        ICML 2004, whose members enter with equal weights: a member that helps at a fifth may harm at a half.
+        A member enters with one of :data:`SHARES` of the weight of the blend so far, whichever is
+        best, and may enter again. Without ``start``, the best single member is the start. After
+        Caruana, Niculescu-Mizil, Crew and Ksikes,
+        ICML 2004, whose members enter with equal weights: a member that helps at a fifth may harm
+        at a half.
         """
         scores = self.scores
         if len(rows) < len(self.users):
@@ -131,8 +134,8 @@ Position = tuple[int, ...]
 def climb(lengths: list[int], value: Callable[[Position], float], rounds: int = 10) -> Position:
     """Return the position on ladders that a climb from their middles ends at, moving while ``value`` rises.
 
-    One ladder is climbed after another, again and again (at most ``rounds`` times) until none of them helps: a local
-    maximum along every ladder. ``value`` is called once per position.
+    One ladder is climbed after another, again and again (at most ``rounds`` times) until none of
+    them helps: a local maximum along every ladder. ``value`` is called once per position.
 
     Args:
         lengths: number of rungs of each ladder.
@@ -162,8 +165,8 @@ def gain(new: np.ndarray, old: np.ndarray, seed: int = 0) -> dict[str, float]:
 def hide_pairs(train: Interactions, share: float, max_users: int, seed: int) -> Trial:
     """Return a trial that hides about ``share`` of the likes of each user with two or more, the newest first.
 
-    Likes of one time, or of unknown time, are ordered by hash. Each user keeps at least one like. Every item is a
-    candidate.
+    Likes of one time, or of unknown time, are ordered by hash. Each user keeps at least one like.
+    Every item is a candidate.
 
     Args:
         max_users: at most this number of users with a hidden like are judged, chosen by hash.
@@ -174,7 +177,8 @@ def hide_pairs(train: Interactions, share: float, max_users: int, seed: int) -> 
     newest_first = liked[np.lexsort((chance, -train.time[liked], user))]
     likes = np.bincount(user, minlength=len(train.users))
     position = np.arange(len(liked)) - np.repeat(np.cumsum(likes) - likes, likes)
-    # The number to hide is rounded up or down by chance, so that users with few likes take part too.
+    # The number to hide is rounded up or down by chance, so that users with few likes take part
+    # too.
     goal = share * likes + to_unit_interval(hash_words(seed + 3, np.arange(len(likes))))
     owner = train.user[newest_first]
     is_hidden = np.zeros(len(train), dtype=bool)
@@ -186,7 +190,8 @@ def hide_pairs(train: Interactions, share: float, max_users: int, seed: int) -> 
 def hide_items(train: Interactions, share: float, max_users: int, seed: int) -> Trial:
     """Return a trial that hides all events of about ``share`` of the liked items, chosen by hash.
 
-    These are its new items and its only candidates. Users who like some of them and something else are judged.
+    These are its new items and its only candidates. Users who like some of them and something else
+    are judged.
 
     Args:
         max_users: at most this number of these users are judged, chosen by hash.

@@ -38,7 +38,8 @@ class FixedScores(Recommender):
 class StoredFactors(Recommender):
     """ALS that scores users by stored factors, and folds in the history of whoever has none.
 
-    ``user_factors``: float32[users, rank], the factor of each user that will be asked about, NaN where none is stored.
+    ``user_factors``: float32[users, rank], the factor of each user that will be asked about, NaN
+    where none is stored.
     """
 
     def __init__(self, als: ALS, user_factors: np.ndarray) -> None:

@@ -83,7 +83,8 @@ def split(
     _check_event_types(events, weighting)
     timed = TIME in events.columns
     sided, cut = assign_sides(events, rule)
-    # A comparison of times costs less than a copy of the log; other rules sort or hash, so their result is written.
+    # A comparison of times costs less than a copy of the log; other rules sort or hash, so their
+    # result is written.
     if cut is None or weighting.session_minutes is not None:
         sided = write_and_read(keep_last_of_session(sided, weighting), work / "sided")
     raw = {side: sided.where(F.col(SIDE) == side).drop(SIDE) for side in (TRAIN, HISTORY, TEST)}
@@ -253,7 +254,8 @@ def cut_time(events: DataFrame, test: float) -> float:
     if not total or first == total:
         return _first(events.agg(F.max(TIME)))
     cut = order_statistic(events, TIME, first)
-    # Events of one time must not be on both sides, so the cut moves past them if there are later ones.
+    # Events of one time must not be on both sides, so the cut moves past them if there are later
+    # ones.
     if 0 < first != events.where(F.col(TIME) < cut).count():
         next_time = _first(events.where(F.col(TIME) > cut).agg(F.min(TIME)))
         return cut if next_time is None else next_time

@@ -73,12 +73,14 @@ def exposure(lists: DataFrame, tested: DataFrame, items: int) -> dict[str, dict[
 def columns_of(catalogue: Catalogue, truth: Truth, k: int) -> Callable[..., dict[str, np.ndarray]]:
     """Return a function of a batch's lists, truth and histories that gives its further columns.
 
-    It takes (values, offsets) of listed items, of their scores, of relevant items and of their gains, and an Arrow
-    column of lists of (item, value): what each user's history holds. Items are rows.
+    It takes (values, offsets) of listed items, of their scores, of relevant items and of their
+    gains, and an Arrow column of lists of (item, value): what each user's history holds. Items are
+    rows.
     """
     n = len(catalogue.likes)
     candidates = IdMap.of(np.arange(n))
-    # The function travels to executors, so it must not hold the truth, whose frames live on the driver.
+    # The function travels to executors, so it must not hold the truth, whose frames live on the
+    # driver.
     settings, exclude_seen = truth.settings, truth.exclude_seen
 
     def measure(

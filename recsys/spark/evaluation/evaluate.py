@@ -1,6 +1,7 @@
 """Judging on the executors: the metric functions of ``recsys.evaluation``, called on batches of users.
 
-A frame's ``user`` and ``item`` may hold ids of any kind, or rows. What reaches the driver are sums over users.
+A frame's ``user`` and ``item`` may hold ids of any kind, or rows. What reaches the driver are sums
+over users.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ def per_user(
         lists: (user, item, rank, score); users who are not tested do not matter.
         truth: what the lists are judged against.
         k: places that lists may have.
-        further: what ``beyond.columns_of`` returns, and the names of its columns; items must be rows then.
+        further: what ``beyond.columns_of`` returns, and the names of its columns; items must be
+        rows then.
 
     Raises:
         ConfigError: a metric is debiased, and ``truth`` has no propensities.
@@ -189,7 +191,8 @@ def sums(
 
     Args:
         judged: model -> its frame of :func:`per_user` with ``user_id``, over the same users.
-        membership: (key: user id as text, inside: array of bool) for the groupings after :data:`HISTORY`; users
+        membership: (key: user id as text, inside: array of bool) for the groupings after
+        :data:`HISTORY`; users
             without a row are in the last level, unknown.
     """
     joined: Any = None

@@ -20,10 +20,12 @@ PROPENSITY = "propensity"
 class Truth:
     """What lists are judged against; the twin of ``recsys.evaluation.truth.Truth``.
 
-    ``tested``: (user, n_history, history: array of (item, value)), one row per tested user, with or without anything
-    relevant. ``history`` is null for a user without one.
-    ``relevant``: (user, item, value) of values > 0, and ``propensity`` where a metric of the settings is debiased.
-    ``counts``: ``seen_pairs_removed`` and, where candidates are known, ``relevant_outside_candidates``.
+    ``tested``: (user, n_history, history: array of (item, value)), one row per tested user, with or
+    without anything relevant. ``history`` is null for a user without one.
+    ``relevant``: (user, item, value) of values > 0, and ``propensity`` where a metric of the
+    settings is debiased.
+    ``counts``: ``seen_pairs_removed`` and, where candidates are known,
+    ``relevant_outside_candidates``.
     ``exclude_seen``: whether lists leave out what the history holds.
 
     ``user`` and ``item`` may hold ids of any kind, or rows.
