@@ -11,11 +11,12 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 VAGUE = set(
     """
-    found known told asked wanted given made kept met said shown seen_by own place at of where why how what which who whom whose
-    other others both everyone everything all_of here there anew alike left right toward near far same twice once fresh
-    together listen settle turn also only with say plain whole upto inside outside within beyond behind before after
-    between among another again alone sure stranger strangers speaks speaker spoken speaking gone lean worth harm wide
-    wider around later early late fits able ready because they so
+    found known told asked wanted given made kept met said shown seen_by own place at of where why
+    how what which who whom whose other others both everyone everything all_of here there anew alike
+    left right toward near far same twice once fresh together listen settle turn also only with say
+    plain whole upto inside outside within beyond behind before after between among another again
+    alone sure stranger strangers speaks speaker spoken speaking gone lean worth harm wide wider
+    around later early late fits able ready because they so
     """.split()
 )
 """Pronouns, adverbs, prepositions and participles: as the name of a variable or a function they say nothing of it."""
@@ -62,7 +63,9 @@ def test_variables_are_named_by_what_they_hold():
 
 def test_functions_are_named_by_what_they_do():
     functions = nodes((ast.FunctionDef, ast.AsyncFunctionDef))
-    assert [f"{path}: {node.name}" for path, node in functions if node.name.strip("_") in VAGUE - {"of"}] == []
+    constructors = {"of"}  # IdMap.of, Histories.of
+    vague = VAGUE - constructors
+    assert [f"{path}: {node.name}" for path, node in functions if node.name.strip("_") in vague] == []
 
 
 def test_functions_take_at_most_six_parameters():
