@@ -16,6 +16,7 @@ from recsys import models
 from recsys.config import Config
 from recsys.data.splitting.strategies import AnyRule
 from recsys.spark.training.parameters import KINDS as SPARK_KINDS
+from recsys.spark.training.parameters import kind_module
 
 PAGE = Path(__file__).with_name("config.md")
 HEAD = """# Every setting
@@ -43,7 +44,7 @@ def page() -> str:
                 "its own to search, it stands in the last column.\n"
             )
             parts += [_parameters(f"`{kind}`", models.kind_class(kind)) for kind in sorted(models.KINDS)]
-            parts += [_parameters(f"`{kind}` on Spark", found) for kind, found in SPARK_KINDS.items()]
+            parts += [_parameters(f"`{kind}` on Spark", kind_module(kind).PARAMETERS) for kind in SPARK_KINDS]
     return "\n".join(parts)
 
 

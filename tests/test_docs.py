@@ -20,7 +20,7 @@ from recsys.config import Config
 from recsys.evaluation.judging.metrics import METRICS
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 NEWCOMER = re.compile(r"<!-- newcomer -->\n```sh\n(.*?)```", re.S)
 ELSEWHERE = ("make ", "spark-submit ", "git ", "pip ", "docker", ".venv", ". .venv", "cd ", "kubectl ", "sudo ")
 """Commands that other tests run, or that need what a test machine lacks."""

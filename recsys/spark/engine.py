@@ -50,10 +50,10 @@ from recsys.spark.ranking.scorers import (
     SharedScorer,
 )
 from recsys.spark.session import session
-from recsys.spark.training.als import fit_als
 from recsys.spark.training.parameters import (
     SparkALSParameters,
-    SparkAttributesParameters,
+    TrainingData,
+    kind_module,
     model_parameters,
 )
 from recsys.spark.training.trainer import FittedALS
@@ -241,15 +241,8 @@ class SparkEngine(Engine):
 
     def _fit_als(self, name: str, parameters: SparkALSParameters) -> FittedModel:
         """Train one ALS and write it; the model scores by factors, then by segment, then by the fallback."""
-        train = self.split.train
-        n_candidates = self.split.candidates
-        if isinstance(parameters, SparkAttributesParameters):
-            # A field that the items lack is refused before the training.
-            terms = attributes.item_terms(self.items, parameters)
-            als = fit_als(train, n_candidates, parameters, self.work / name)
-            als = attributes.predict_cold_items(als, train, terms, self.likes, parameters, self.work / name)
-        else:
-            als = fit_als(train, n_candidates, parameters, self.work / name)
+        data = TrainingData(self.split.train, self.split.candidates, self.items, self.likes, self.work / name)
+        als = kind_module(parameters.kind).fit_model(parameters, data)
         if als.curve:
             self.curves[name] = als.curve
         _write_factors(als, self.split, self.folder, name)

@@ -21,8 +21,15 @@ from recsys.als import solvers
 from recsys.errors import InputError
 from recsys.schema import VALUE
 from recsys.spark.training import trainer
-from recsys.spark.training.parameters import SparkALSParameters
+from recsys.spark.training.parameters import SparkALSParameters, TrainingData
 from recsys.spark.training.trainer import FittedALS
+
+PARAMETERS = SparkALSParameters
+
+
+def fit_model(parameters: SparkALSParameters, data: TrainingData) -> FittedALS:
+    """Train the kind ``als``."""
+    return fit_als(data.train, data.candidates, parameters, data.work)
 
 
 def fit_als(train: DataFrame, candidates: int, params: SparkALSParameters, work: Path) -> FittedALS:

@@ -4,12 +4,17 @@ Spark's own.
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
+import pandas as pd
 from pydantic import Field
 from pydantic.dataclasses import dataclass
+from pyspark.sql import DataFrame
 
 from recsys.als.parameters import ALSParameters, AttributesParameters
 from recsys.als.solvers import Axes, explicit_rows, implicit_rows
@@ -96,10 +101,34 @@ class SparkAttributesParameters(SparkALSParameters, AttributesParameters):
     kind: ClassVar[str] = "attributes"
 
 
-KINDS: dict[str, type[SparkALSParameters]] = {
-    parameters.kind: parameters for parameters in (SparkALSParameters, SparkAttributesParameters)
-}
-"""Kind of a model that Spark trains -> class of its parameters."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainingData:
+    """What a model is trained on.
+
+    ``train``: (user, item, value), rows for ids, one row per pair. ``candidates``: number of items that lists can name.
+    ``items``: the candidates, row by row, with the columns of the items table. ``liked_by``: [candidates], users who
+    like each item. ``work``: a folder for tables of this model, which executors see too.
+    """
+
+    train: DataFrame
+    candidates: int
+    items: pd.DataFrame
+    liked_by: np.ndarray
+    work: Path
+
+
+KINDS = {"als": "training.als", "attributes": "features.attributes"}
+"""Kind -> its module in ``recsys.spark``, imported when the kind is asked for. The module has ``PARAMETERS``, a class
+of parameters based on :class:`SparkALSParameters`, and ``fit_model(parameters, data)``, which returns a
+:class:`~recsys.spark.training.trainer.FittedALS` for a :class:`TrainingData`."""
+
+
+def kind_module(kind: str) -> Any:
+    """Return the module of a kind; ConfigError for a kind that Spark does not train."""
+    if kind not in KINDS:
+        kinds = " or ".join(f"'{name}'" for name in KINDS)
+        raise ConfigError(f"model '{kind}' does not run on Spark: use {kinds}, or engine = 'local'.")
+    return importlib.import_module(f"recsys.spark.{KINDS[kind]}")
 
 
 def parse_parameters(kind: str, params: Mapping[str, Any]) -> SparkALSParameters:
@@ -108,10 +137,9 @@ def parse_parameters(kind: str, params: Mapping[str, Any]) -> SparkALSParameters
     Raises:
         ConfigError: another kind, an unknown parameter, a value out of range, or a contradiction.
     """
-    if kind not in KINDS:
-        raise ConfigError(f"model '{kind}' does not run on Spark: use 'als' or 'attributes', or engine = 'local'.")
+    parameters_class = kind_module(kind).PARAMETERS
     label = f"model '{kind}' on Spark"
-    parameters: SparkALSParameters = build_from_parameters(KINDS[kind], params, label)
+    parameters: SparkALSParameters = build_from_parameters(parameters_class, params, label)
     if parameters.trainer == "mllib" and (parameters.nu, parameters.beta) != (1, 0):
         raise ConfigError(f"{label}: trainer = 'mllib' supports only nu = 1 and beta = 0.")
     if parameters.trainer != "mllib" and parameters.nonnegative:
