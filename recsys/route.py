@@ -189,8 +189,8 @@ def estimate_local_mb(log: LogStatistics) -> int:
 
 
 def available_mb() -> int:
-    """Return the MiB that this process may use: what is free, or what its control group still
-    allows, if less.
+    """Return the MiB that this process may use: the free memory, or less where the container or
+    cgroup of the process has a limit.
     """
     free = [int(line.split()[1]) // 1024 for line in _read_lines("/proc/meminfo") if line.startswith("MemAvailable")]
     limits = [

@@ -65,8 +65,9 @@ def is_text(values: np.ndarray) -> bool:
 
 
 def canonical_int64(values: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return (int64 numbers, bool fits): ``is_canonical`` where the text is canonical decimal and
-    within 64 bits.
+    """Return the numbers as int64, and bool: the text is a canonical decimal number of 64 bits.
+
+    The number is 0 where it is not.
 
     >>> canonical_int64(["7", "007", "-3", "9223372036854775808"])
     (array([ 7,  0, -3,  0]), array([ True, False,  True, False]))

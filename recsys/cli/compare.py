@@ -15,6 +15,7 @@ from recsys import run_files
 from recsys.cli.application import DECISIONS, app
 from recsys.cli.console import log, out
 from recsys.cli.options import Json
+from recsys.engine import BASELINES
 from recsys.errors import ConfigError, GateFired, suggest_nearest
 from recsys.runfolder import RunFolder, to_plain_json
 
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from recsys.types import Evaluation
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".gz", ".pq")
-BASELINES = ("random", "popular", "recent")
-
 MACHINE_COSTS = ("ms_per_user", "peak_mb")
 """Guardrails that can be compared only between runs of one machine."""
 

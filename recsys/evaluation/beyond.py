@@ -134,8 +134,9 @@ def _is_list(cell: Any) -> bool:
 
 
 def extend(evaluation: Evaluation, topk: TopK, truth: Truth, catalogue: Catalogue) -> Evaluation:
-    """Return the evaluation with the columns of item groups and of each list, and
-    ``about["beyond"]`` of all lists.
+    """Return the evaluation with further columns per user (the primary metric within each item
+    group, then novelty, diversity and the like) and, in ``about["beyond"]``, what all lists have
+    together (coverage, Gini, …).
 
     ``topk``: the lists that were evaluated, row by row.
     """

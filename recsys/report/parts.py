@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-BASELINES = ("random", "popular", "recent")
-
 
 @dataclass(frozen=True)
 class ReportTable:

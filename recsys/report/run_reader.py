@@ -14,8 +14,8 @@ import pyarrow.dataset as ds
 from recsys import run_files
 from recsys.config import Config, load_config
 from recsys.data.hashing import hash_words, id_bits
-from recsys.report.parts import BASELINES
 from recsys.runfolder import RunFolder
+from recsys.saved.open_model import default_model
 from recsys.schema import ITEM, RANK, USER, VALUE
 
 MAX_USERS = 5_000
@@ -57,15 +57,10 @@ class Run:
 
     @property
     def best_model(self) -> str | None:
-        """Return the model with the highest mean of the primary metric,
-        None if no model has a mean.
-
-        Baselines count only if there are no other models.
-        """
-        means = {name: cells[self.about["primary"]]["mean"] for name, cells in self.metrics["models"].items()}
-        scored = {name: mean for name, mean in means.items() if mean is not None}
-        candidates = {name: mean for name, mean in scored.items() if name not in BASELINES} or scored
-        return max(candidates, key=candidates.__getitem__, default=None)
+        """Return the best of the judged models (``open_model.default_model``), None if no model has a mean."""
+        primary = self.about["primary"]
+        judged = [name for name, cells in self.metrics["models"].items() if cells[primary]["mean"] is not None]
+        return default_model(self.metrics, judged) if judged else None
 
     @cached_property
     def users(self) -> pd.DataFrame:

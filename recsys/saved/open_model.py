@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from recsys import models, run_files
 from recsys.config import Config, load_config
 from recsys.data.weigh import interactions_from_table
+from recsys.engine import BASELINES
 from recsys.errors import RunFolderError
 from recsys.features.segment_popularity import Segments
 from recsys.models.collaborative.als import ALS
@@ -33,9 +34,6 @@ from recsys.types import Histories, IdMap, Interactions
 
 FORMAT = 1
 """Version of the layout of a bundle."""
-
-BASELINES = ("random", "popular", "recent")
-"""Models that every run trains for comparison."""
 
 
 @dataclass(frozen=True)

@@ -201,9 +201,9 @@ class Pairs:
     """``m`` pairs of ranked lists: pair i is list ``rows_a[i]`` of ``a`` with list ``rows_b[i]``
     of ``b``.
 
-    Both Rankings use the same item codes. ``missing`` is the default rule for items of one list
-    only: ``intersection`` leaves them out, ``bottom`` puts them in one group of ties below the end
-    of the list that misses them.
+    Both Rankings use the same item codes. ``missing`` is the default rule for an item that only one
+    of the two lists holds: ``intersection`` leaves it out, ``bottom`` puts all such items in one
+    group of ties below the end of the list that misses them.
     """
 
     a: Rankings

@@ -82,7 +82,9 @@ def shuffle_positions(
     start: int,
     stop: int,
 ) -> np.ndarray:
-    """Return m true orders, int64[m, n], with the positions start, …, stop − 1 shuffled."""
+    """Return m copies of the true order 0 … n − 1 as int64[m, n], each with the positions start, …,
+    stop − 1 in random order.
+    """
     orders = np.tile(np.arange(n), (m, 1))
     orders[:, start:stop] = rng.permuted(orders[:, start:stop], axis=1)
     return orders

@@ -219,7 +219,7 @@ def always_valid_test(
     tau: float,
     alpha: float = 0.05,
 ) -> tuple[float, float]:
-    """Return (p, half width of the 1 - α interval) of the mixture SPRT,
+    """Return (p, half width of the 1 - α interval) of the mixture sequential probability ratio test (SPRT),
     valid however often they are computed.
 
     The likelihood ratio of effects drawn from N(0, τ²) to no effect is Λ = √(V / (V + τ²)) · exp(τ²

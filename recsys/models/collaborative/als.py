@@ -32,10 +32,11 @@ class ALS(ALSParameters, Recommender):
 
     ``solver = "cg"`` takes three conjugate gradient steps per half-sweep, starting from the factors
     of the previous sweep. This is many times faster than the exact solution (``cholesky``) and
-    reaches the same quality; with ``alpha`` in the hundreds the objective is some sweeps behind. A
-    user is always folded in exactly. ``nu = 0`` without ``beta`` is trained by the ``implicit``
-    library; anything else, which ``implicit`` cannot express, by the project's own kernel in
-    float32. With ``nu = 1``, the default, ``reg`` means the same here as on Spark.
+    reaches the same quality; with ``alpha`` in the hundreds it needs some sweeps more for the same
+    value of the objective. A user is always folded in exactly. ``nu = 0`` without ``beta`` is
+    trained by the ``implicit`` library; anything else, which ``implicit`` cannot express, by the
+    project's own kernel in float32. With ``nu = 1``, the default, ``reg`` means the same here as on
+    Spark.
 
     The same data and parameters give the same factors: threads never change a result. Memory:
     4·rank·(users + items) bytes. After a fit by our own kernel ``losses_`` holds the objective

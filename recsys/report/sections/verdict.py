@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from recsys.engine import BASELINES
 from recsys.evaluation.groups import LEAST_USERS
-from recsys.report.parts import BASELINES, format_interval
+from recsys.report.parts import format_interval
 
 
 def verdict(metrics: dict[str, Any]) -> str:
