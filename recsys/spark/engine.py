@@ -41,7 +41,13 @@ from recsys.spark.ranking.business_rules import (
     shortfall_reasons,
 )
 from recsys.spark.ranking.popularity import count_likes, count_recent_likes
-from recsys.spark.ranking.recommend import ListSettings, add_histories, collect_seen_items, top_k
+from recsys.spark.ranking.recommend import (
+    ListSettings,
+    add_histories,
+    collect_seen_items,
+    keep_long_histories,
+    top_k,
+)
 from recsys.spark.ranking.scorers import (
     FactorScorer,
     RandomScorer,
@@ -246,8 +252,10 @@ class SparkEngine(Engine):
         if als.curve:
             self.curves[name] = als.curve
         _write_factors(als, self.split, self.folder, name)
-        self.folder.write_json(run_files.spark_params(name), {"model": parameters.kind} | asdict(parameters))
-        users = als.users
+        min_history = self._min_history_of(als)
+        card = {"model": parameters.kind, "min_history": min_history} | asdict(parameters)
+        self.folder.write_json(run_files.spark_params(name), card)
+        users = keep_long_histories(als.users, self.split.history, min_history)
         fallback = self.config.recommend.fallback
         segment_scores = None
         if self.segments is not None:
@@ -258,6 +266,17 @@ class SparkEngine(Engine):
         if fallback != "none":
             fallback_scorer = SharedScorer(fallback, self._baseline_scores(fallback))
         return FittedModel(FactorScorer(name, als.items, fallback_scorer, segment_scores), users)
+
+    def _min_history_of(self, als: FittedALS) -> int:
+        """Return from how many likes on users are scored by their factors: given, or chosen while training."""
+        settings = self.config.recommend
+        if settings.fallback == "none":
+            return 0
+        if isinstance(settings.min_history, int):
+            return settings.min_history
+        if als.curve is None or als.curve.short_histories is None:
+            return 0
+        return int(als.curve.short_histories["min_history"])
 
     def _baseline_scores(self, name: str) -> np.ndarray:
         """Return float32[candidates]: likes, or recent likes where events have times."""
@@ -333,7 +352,12 @@ def _write_curves(curves: dict[str, TrainingCurve], folder: RunFolder) -> None:
     if curves:
         folder.write_json(run_files.TRAINING, {name: curve.losses for name, curve in curves.items()})
     validation = {
-        name: {"measure": curve.measure, "users": curve.validation_users, "quality": curve.quality}
+        name: {
+            "measure": curve.measure,
+            "users": curve.validation_users,
+            "quality": curve.quality,
+            "short_histories": curve.short_histories,
+        }
         for name, curve in curves.items()
         if curve.validation_users
     }

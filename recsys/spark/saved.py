@@ -21,7 +21,13 @@ from recsys.schema import ITEM, RANK, SCORE, SOURCE, TIME, USER, VALUE
 from recsys.spark.features import segment_popularity
 from recsys.spark.ranking.business_rules import exclude_denied_items
 from recsys.spark.ranking.popularity import count_likes
-from recsys.spark.ranking.recommend import ListSettings, add_histories, collect_seen_items, top_k
+from recsys.spark.ranking.recommend import (
+    ListSettings,
+    add_histories,
+    collect_seen_items,
+    keep_long_histories,
+    top_k,
+)
 from recsys.spark.ranking.scorers import FactorScorer, Scorer, SegmentScores, SharedScorer
 from recsys.spark.training.als import fold_in
 from recsys.spark.training.parameters import SparkALSParameters, parse_parameters
@@ -36,7 +42,8 @@ class SavedSparkModel:
     ``items``: the candidates, row by row, with their attributes. ``factors``: float32[candidates,
     rank], NaN rows for items without a factor. ``likes``: float32[candidates], users who like each
     item in train. ``segments``: popular items per user segment, or None. ``user_segments``: (key:
-    the id as text, segment), of the run's users table.
+    the id as text, segment), of the run's users table. ``min_history``: users with fewer liked items
+    get the fallback.
     """
 
     name: str
@@ -48,6 +55,7 @@ class SavedSparkModel:
     likes: np.ndarray
     segments: Segments | None = None
     user_segments: DataFrame | None = None
+    min_history: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,6 +96,7 @@ def open_spark_run(spark: SparkSession, run: str | Path, model: str | None = Non
     items = folder.read_table(run_files.ITEMS)
     item_rows = _item_rows(spark, items)
     settings = folder.read_json(run_files.spark_params(name))
+    min_history = settings.pop("min_history", 0)
     params = parse_parameters(settings.pop("model", "als"), settings)
     item_factors = read(run_files.item_factors(name)).toPandas()
     factors = np.full((len(items), params.rank), np.nan, dtype=np.float32)
@@ -108,6 +117,7 @@ def open_spark_run(spark: SparkSession, run: str | Path, model: str | None = Non
         likes=count_likes(read(run_files.TRAIN).join(item_rows, ITEM), len(items)),
         segments=segments,
         user_segments=user_segments,
+        min_history=min_history,
     )
 
 
@@ -135,6 +145,8 @@ def recommend(
     listed_users = factors.select("user")
     if users is not None:
         listed_users = users.select(F.col(USER).alias("user")).distinct()
+    if request.fallback:
+        factors = keep_long_histories(factors, history, saved.min_history)
     listed = collect_seen_items(history if request.exclude_seen else history.limit(0), listed_users)
     scorer: Scorer = _scorer(saved, request)
     settings = ListSettings(request.k, memory_mb=request.memory_mb)

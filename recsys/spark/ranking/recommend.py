@@ -58,6 +58,19 @@ def collect_seen_items(history: DataFrame, users: DataFrame) -> DataFrame:
     return users.join(seen, "user", "left").withColumn("seen", F.coalesce("seen", empty))
 
 
+def keep_long_histories(factors: DataFrame, history: DataFrame, min_history: int) -> DataFrame:
+    """Return the factors of users with at least ``min_history`` liked items; the others have the fallback.
+
+    Args:
+        factors: (user, features).
+        history: (user, item, value), one row per pair.
+    """
+    if not min_history:
+        return factors
+    likes = history.where(F.col(VALUE) > 0).groupBy("user").count()
+    return factors.join(likes.where(F.col("count") >= min_history).select("user"), "user", "left_semi")
+
+
 def add_histories(users: DataFrame, history: DataFrame, scorer: Scorer) -> DataFrame:
     """Return ``users`` with the columns of their histories that the scorer reads; unchanged if it
     reads none.

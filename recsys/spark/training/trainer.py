@@ -160,6 +160,8 @@ class _Fitter:
         if validation:
             self.curve.measure = validation.measure
             self.curve.validation_users = validation.n_users
+            # The pairs of the validation users are not counted yet, so popularity has not seen them.
+            self.curve.short_histories = validation.compare_with_popular(items, self.pair_counts)
             self.holdout_interval = 0
             self._count_training_pairs("count")
             state = self._solve_users(items, "all users", state)

@@ -10,6 +10,7 @@ Jebara, WWW 2018, section 4 (strong generalisation).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array, vstack
@@ -18,6 +19,7 @@ from recsys import linalg
 from recsys.als import solvers
 from recsys.evaluation.judging.judge import judge
 from recsys.evaluation.judging.metrics import ndcg
+from recsys.evaluation.min_history import choose_min_history
 from recsys.ranking import rank
 from recsys.recommender import Recommender
 from recsys.spark.training.parameters import SparkALSParameters
@@ -45,12 +47,16 @@ class TrainingCurve:
 
     ``losses``: the objective after each sweep, over the training users. ``quality``: the
     ``measure`` of ``validation_users`` users after each sweep; empty if no user was held out.
+    ``short_histories``: the comparison with popularity by length of history
+    (:func:`recsys.evaluation.min_history.choose_min_history`); None if no user was held out or
+    feedback is explicit.
     """
 
     losses: list[float] = field(default_factory=list)
     quality: list[float] = field(default_factory=list)
     measure: str = ""
     validation_users: int = 0
+    short_histories: dict[str, Any] | None = None
 
 
 def holdout_interval(n_users: int) -> int:
@@ -120,13 +126,46 @@ class ValidationUsers:
         """
         model = _FixedItems(items, self.params)
         if self.params.implicit:
-            topk = rank.recommend(model, self.seen, NDCG_CUTOFF)
-            relevant = csr_array((self.hidden > 0).astype(np.float64))
-            return float(np.nanmean(ndcg(judge(topk, relevant), NDCG_CUTOFF)))
+            return float(np.nanmean(self._ndcg_of(model)))
         users = model.solve_users(self.seen)
         row = np.repeat(np.arange(self.n_users), np.diff(self.hidden.indptr))
         error = self.hidden.data - np.einsum("nr,nr->n", users[row], items[self.hidden.indices])
         return float(np.sqrt(np.mean(error**2)))
+
+    def compare_with_popular(self, items: np.ndarray, pair_counts: np.ndarray) -> dict[str, Any] | None:
+        """Return from how many likes on lists by factors are as good as popular ones, and the
+        results that led to it; None if feedback is explicit.
+
+        Args:
+            items: float32[items, rank], trained without these users.
+            pair_counts: int[items], training pairs of the other users: the popularity.
+        """
+        if not self.params.implicit:
+            return None
+        model_ndcg = self._ndcg_of(_FixedItems(items, self.params))
+        popular_ndcg = self._ndcg_of(_Popular(pair_counts))
+        return choose_min_history(Histories(self.seen).n_liked, model_ndcg, popular_ndcg, seed=self.params.seed)
+
+    def _ndcg_of(self, model: Recommender) -> np.ndarray:
+        """Return the NDCG of each user's list without seen items: float64[users]."""
+        topk = rank.recommend(model, self.seen, NDCG_CUTOFF)
+        relevant = csr_array((self.hidden > 0).astype(np.float64))
+        return ndcg(judge(topk, relevant), NDCG_CUTOFF)
+
+
+class _Popular(Recommender):
+    """Scores every item by its training pairs, the same for all users."""
+
+    def __init__(self, pair_counts: np.ndarray) -> None:
+        self.pair_counts = pair_counts
+
+    def fit(self, train: Interactions, features: Features | None = None) -> _Popular:
+        """Return the model unchanged: the pairs are counted on Spark."""
+        return self
+
+    def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
+        """Return float32[m, items]."""
+        return np.tile(self.pair_counts.astype(np.float32), (len(histories), 1))
 
 
 class _FixedItems(Recommender):
