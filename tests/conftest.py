@@ -30,18 +30,36 @@ settings.load_profile("standard")
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """Under pytest-xdist: one worker runs all tests of the Spark session, and each other file stays whole.
+    """Under pytest-xdist the tests of Spark, which take longest, come first, then those that start processes."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: (not item.get_closest_marker("spark"), not item.get_closest_marker("subprocess")))
 
-    The tests of Spark take longest, so they come first; the tests that start processes follow, then the others.
+
+SESSION_TESTS = (
+    "tests/spark/",
+    "tests/browser/",
+    "tests/cli/test_broken_input.py",
+    "tests/evaluation/test_metrics_peers.py",
+)
+"""Beginnings of the paths of tests that use the Spark session."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Under pytest-xdist one worker runs all tests of the Spark session, and each other file stays whole.
+
+    A file in two workers would make its module fixtures, whole runs often, twice.
     """
-    if not hasattr(config, "workerinput"):
-        return
-    for item in items:
-        shared = "spark" in item.fixturenames
-        item.add_marker(pytest.mark.xdist_group("spark" if shared else str(item.path)))
-    items.sort(key=lambda item: (not item.get_closest_marker("spark"), not item.get_closest_marker("subprocess")))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class FileScheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            path = nodeid.split("::")[0]
+            uses_session = path.startswith(SESSION_TESTS) and "spark_submit" not in path
+            return "the Spark session" if uses_session else path
+
+    return FileScheduling(config, log)
 
 
 @pytest.fixture(scope="session")
