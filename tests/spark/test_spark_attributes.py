@@ -134,7 +134,7 @@ def test_cold_items_stand_in_lists_that_the_local_model_makes_of_these_factors(r
     names = packed.history.items.all_ids
     assert [names[row[row >= 0]].tolist() for row in stored.items] == list(own.values())
     folded = local.user_factors(packed.history.histories().select(rows))
-    assert np.abs(folded - packed.factors[rows]).max() <= 1e-4 * np.abs(packed.factors[rows]).max()
+    assert np.abs(folded - packed.user_factors[rows]).max() <= 1e-4 * np.abs(packed.user_factors[rows]).max()
 
 
 def test_the_saved_run_gives_the_lists_of_the_run_and_its_report_opens(spark, run):
