@@ -26,7 +26,7 @@ def run_of(world_files, out, metrics, **recommending):
         "out": str(out),
         "data": {name: str(path) for name, path in world_files.items()},
         "models": {"ease": {}, "content": {}},
-        "recommend": {"k": 10} | recommending,
+        "recommend": {"k": 10, "min_history": 0} | recommending,
         "judge": {"metrics": metrics, "resamples": 100},
     }
     run_local_engine(raw)

@@ -88,7 +88,7 @@ def test_a_source_that_changes_at_every_look_is_read_once(spark, monkeypatch, tm
         return session.range(3000).mapInPandas(look, schema)
 
     (tmp_path / "any.csv").write_text("user_id,item_id,timestamp\n1,1,1\n")
-    monkeypatch.setattr(read, "_raw", raw)
+    monkeypatch.setattr(read, "_read_raw", raw)
     data = DataSettings(events=str(tmp_path / "any.csv"), time_unit="s")
     events = read.read_tables(spark, data, tmp_path / "work").events
     chosen = ByTime() if rule == "time" else Fraction(test=0.3)
