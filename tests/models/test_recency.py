@@ -24,7 +24,8 @@ def item_weights(kind, train):
     """Return the matrix W of a model over all items, by its formula; 0 for items that nobody liked."""
     value = np.maximum(train.matrix().toarray().astype(float), 0)
     if kind == "itemknn":
-        norm = np.maximum(np.sqrt((value**2).sum(axis=0)), 1e-300)
+        norm = np.sqrt((value**2).sum(axis=0))
+        norm[norm == 0] = 1  # nobody liked it: its products are 0
         weights = value.T @ value / np.outer(norm, norm)
         np.fill_diagonal(weights, 0)
         return weights

@@ -36,7 +36,7 @@ def odd_run(world, place, models=None, **settings):
         "out": str(place / "run <b>&"),
         "data": {name: str(place / f"{name}.parquet") for name in ("events", "items", "users")},
         "models": {"als": {"rank": 4, "iterations": 3}} if models is None else models,
-        "recommend": {"k": 5},
+        "recommend": {"k": 5, "min_history": 0},
         "judge": {"metrics": ["ndcg@5", "recall@5"], "relevant": 3.5, "resamples": 100, "segments": ["taste"]},
     } | settings
     flow.run(config.parse_config(raw))
