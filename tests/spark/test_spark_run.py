@@ -46,7 +46,7 @@ def runs(request, spark, world, tmp_path_factory):
             "data": {"events": str(place / "events.parquet")},
             "split": {"rule": "time", "test": 0.25},
             "models": {"als": {"rank": 4, "iterations": 3}},
-            "recommend": {"k": 5, "everyone": True},
+            "recommend": {"k": 5, "everyone": True, "min_history": 0},
             "judge": {"metrics": METRICS, "relevant": 3.5, "resamples": 200},
             "spark": SPARK,
         }
