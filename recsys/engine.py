@@ -88,7 +88,7 @@ class Engine(ABC):
         """Whether the run judges each model on shortened histories too."""
         return False
 
-    def judge_short_histories(self, name: str) -> None:
+    def judge_cold_start(self, name: str) -> None:
         """Judge one model on histories cut to their first events; asked only of an engine that has
         the curve.
         """

@@ -48,7 +48,7 @@ def run(config: Config, *, engine: Engine | None = None, progress: Progress | No
                 engine.judge(name)
             if engine.has_cold_start_curve:
                 with meter.hop(f"cold start {name}"):
-                    engine.judge_short_histories(name)
+                    engine.judge_cold_start(name)
         with meter.hop("summarise"):
             metrics = engine.summarise()
         folder.write_text(run_files.CONFIG, config.to_toml())

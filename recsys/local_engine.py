@@ -65,7 +65,7 @@ class LocalEngine(Engine):
     catalogue: Catalogue
     tested: Audience
     untested: Audience | None
-    short_histories: ColdStart
+    cold_start_curve: ColdStart
     models: dict[str, Recommender]
     lists: TopK
 
@@ -97,7 +97,7 @@ class LocalEngine(Engine):
         self.catalogue = self._make_catalogue()
         self.segments = self._fit_segments()
         self._find_audiences()
-        self.short_histories = ColdStart(self.truth, config.recommend.k)
+        self.cold_start_curve = ColdStart(self.truth, config.recommend.k)
         self.models = lineup(config, train)
 
     @property
@@ -118,7 +118,7 @@ class LocalEngine(Engine):
         trained = model
         if isinstance(model, Cascade):
             trained = model.members[name]
-        if hasattr(trained, "losses_"):
+        if trained.losses_ is not None:
             self.losses[name] = trained.losses_.tolist()
 
     def recommend(self, name: str) -> None:
@@ -140,11 +140,11 @@ class LocalEngine(Engine):
     @property
     def has_cold_start_curve(self) -> bool:
         """Whether enough users have enough events for a curve."""
-        return bool(self.short_histories.cuts)
+        return bool(self.cold_start_curve.cuts)
 
-    def judge_short_histories(self, name: str) -> None:
+    def judge_cold_start(self, name: str) -> None:
         """Judge one model on histories cut to their first events."""
-        self.cold_start_values[name] = self.short_histories.values(self._model_for(self.tested, name))
+        self.cold_start_values[name] = self.cold_start_curve.values(self._model_for(self.tested, name))
 
     def summarise(self) -> dict[str, Any]:
         """Write the results per user, the metrics, and the curves; return the metrics."""

@@ -78,6 +78,9 @@ class Recommender(ABC):
     record: dict[str, Any] | None = None
     """How the model chose, if it chose: JSON."""
 
+    losses_: np.ndarray | None = None
+    """The objective after each sweep of training, float64[sweeps]; None for a model without sweeps."""
+
     @property
     def sources(self) -> tuple[str, ...]:
         """The names of what a score may come from; :meth:`source` gives positions in it."""

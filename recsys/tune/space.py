@@ -52,7 +52,7 @@ def search_space(kind: str, requested: dict[str, Any], location: str = "[tune.sp
             nothing is requested and the model has no space of its own.
     """
     parameters = [name for name in models.parameters(kind) if name != "seed"]
-    space = requested or getattr(models.kind_class(kind), "SPACE", {})
+    space = requested or models.kind_class(kind).SPACE
     if not space:
         raise ConfigError(
             f"{location}: '{kind}' suggests no space to search: list values of {', '.join(parameters) or 'nothing'}.",
