@@ -24,7 +24,8 @@ def settings(world_files, place, **recommending):
         "data": {name: str(world_files[name]) for name in ("events", "items", "users")},
         "split": {"rule": "time", "test": 0.4},
         "models": {"als": {"rank": 4, "iterations": 2}},
-        "recommend": {"min_history": 0, "k": 5, "fallback": "segment", "segment": COLUMNS, "segment_prior": 3} | recommending,
+        "recommend": {"min_history": 0, "k": 5, "fallback": "segment", "segment": COLUMNS, "segment_prior": 3}
+        | recommending,
         "judge": {"metrics": ["ndcg@5"], "relevant": 3.5, "resamples": 100},
         "spark": {"driver_memory": "1g", "conf": {"spark.ui.enabled": "false"}},
     }
