@@ -111,6 +111,30 @@ def models_table(runs: dict[str, dict[str, Any]]) -> Table:
     return table
 
 
+def winners_table(runs: dict[str, dict[str, Any]]) -> Table:
+    """Return a table of the best model of each run, by the length of users' histories and for rare
+    items.
+
+    Args:
+        runs: run name -> the contents of its metrics.json.
+    """
+    from recsys.report.winners import best_models
+
+    best = {name: best_models(metrics) for name, metrics in runs.items()}
+    groups = list(dict.fromkeys(group for winners in best.values() for group in winners))
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("best by items in the history", no_wrap=True)
+    for group in groups:
+        table.add_column(group, no_wrap=True)
+    for name, winners in best.items():
+        cells = []
+        for group in groups:
+            model, mean = winners.get(group, ("–", None))
+            cells.append(model if mean is None else f"{model} {mean:.4f}")
+        table.add_row(escape(name), *map(escape, cells))
+    return table
+
+
 def _format_mean(cell: dict[str, Any] | None) -> str:
     if cell is None or cell["mean"] is None:
         return "–"

@@ -9,15 +9,15 @@ import typer
 
 from recsys import run_files
 from recsys.cli.application import RUNS, app
-from recsys.cli.console import models_table, out
+from recsys.cli.console import models_table, out, winners_table
 
 
 @app.command(rich_help_panel=RUNS)
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders; their reports are written again.")],
 ) -> None:
-    """Write report.html and report.md of each run,
-    and print one table of all models and a verdict per run.
+    """Write report.html and report.md of each run, and print a verdict per run, one table of all
+    models, and which model is best for whom.
 
     Example: recsys report runs/demo runs/als_demo
     """
@@ -35,5 +35,8 @@ def report(
     out.print()
     out.print(models_table(metrics))
     out.print()
+    out.print(winners_table(metrics))
+    out.print()
     for path in runs:
         out.print(f"report: {path / run_files.REPORT_HTML}", markup=False)
+    out.print(f"next: recsys recommend {runs[0]} --user ID, or recsys compare {runs[0]} OTHER_RUN", markup=False)

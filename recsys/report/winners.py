@@ -1,0 +1,38 @@
+"""Which model is best for whom: by length of history, and for the items that few or none liked in train."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from recsys.evaluation.groups import LEAST_USERS
+
+RARE_ITEMS = "rare items"
+"""The column of the items in the tail of popularity, those that nobody liked in train included."""
+
+
+def best_models(metrics: dict[str, Any]) -> dict[str, tuple[str, float]]:
+    """Return group -> (model, mean): the best model by the first metric for each group of users by
+    the length of their history.
+
+    The last group, :data:`RARE_ITEMS`, is of items: relevant are those of the popularity tail alone.
+    Ties go to the first model. A group in which no model was judged on ``LEAST_USERS`` users is left
+    out.
+
+    Args:
+        metrics: the contents of metrics.json.
+    """
+    about = metrics["about"]
+    primary = about["primary"]
+    groups = dict(about["segments"].get("history", {}))
+    tail = about["segments"].get("popularity", {}).get("tail")
+    if tail:
+        groups[RARE_ITEMS] = tail
+    best = {}
+    for group, models in groups.items():
+        cells = {name: values.get(primary) for name, values in models.items()}
+        means = {name: cell["mean"] for name, cell in cells.items() if cell and cell["users"] >= LEAST_USERS}
+        means = {name: mean for name, mean in means.items() if mean is not None}
+        if means:
+            name = max(means, key=lambda name: means[name])
+            best[group] = (name, means[name])
+    return best
