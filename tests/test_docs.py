@@ -129,3 +129,15 @@ def test_the_readme_is_short():
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
         assert target.startswith("http") or (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recsys").rglob("*.py")), ids=lambda path: path.name)
+def test_the_architecture_names_every_file(path):
+    """Verbs and sections of the report have one row together, which names them by their folder."""
+    name = path.relative_to(ROOT / "recsys")
+    verbs = {command.name or command.callback.__name__ for command in app.registered_commands}
+    has_row_of_its_folder = name.parent.as_posix() == "report/sections" or (
+        name.parent.as_posix() == "cli" and name.stem in verbs | {group.name for group in app.registered_groups}
+    )
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert f"`{name.as_posix()}`" in page or has_row_of_its_folder or name.name == "__init__.py"

@@ -67,6 +67,7 @@ def test_the_hops_of_a_flow_are_logged(caplog):
     assert re.fullmatch(r"fit als: 0\.\d\d s, peak [\d,]+ MiB", message)
 
 
+@pytest.mark.subprocess
 def test_nothing_is_printed_unless_asked_for():
     program = (
         "from recsys.data.synthetic import checkerboard; from recsys.models import build;"

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from fuzz import check, mutate, seeds
+from hypothesis import settings
 
 SEEDS = seeds()
 
@@ -18,7 +19,7 @@ def test_broken_files_are_read_or_refused(name, tmp_path):
     rng = np.random.default_rng(len(name))
     path = tmp_path / name
     read = 0
-    for number in range(400):
+    for number in range(10 * settings().max_examples):
         data = mutate(SEEDS[name], rng)
         path.write_bytes(data)
         try:
