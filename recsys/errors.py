@@ -40,7 +40,7 @@ class MissingExtra(RecsysError):
 
 
 class RunFolderError(RecsysError):
-    """A run folder is incomplete, foreign or cannot be written."""
+    """A run folder is incomplete, was not written by recsys, or cannot be written."""
 
     exit_code = 2
 

@@ -1,4 +1,4 @@
-"""The flow of a run on one screen, the same for both engines: read, split, fit, recommend, judge,
+"""The steps of a run, which are the same for both engines: read, split, fit, recommend, judge,
 summarise.
 """
 
@@ -16,16 +16,18 @@ from recsys.runfolder import RunFolder
 
 
 def run(config: Config, *, engine: Engine | None = None, progress: Progress | None = None) -> dict[str, Any]:
-    """Do everything that ``config`` says, write its run folder, and return its metrics (the content
-    of metrics.json).
+    """Run a config: read, split, fit, recommend and judge, and write the run folder.
+
+    The result is the content of metrics.json. After an error, no half-written run folder is left.
 
     Args:
-        engine: what does the work; unset: the engine that the config names.
+        engine: the engine to use. None: the engine that the config names.
         progress: called with (step, done, total) during the longer steps.
 
     Raises:
-        InputError, ConfigError, RunFolderError: with what, where and what to do; nothing
-            half-written stays.
+        InputError: the data cannot be used.
+        ConfigError: a setting cannot be used.
+        RunFolderError: the run folder cannot be written.
     """
     engine = engine or make_engine(config)
     data = config.data

@@ -1,8 +1,8 @@
-"""Compiled loops that both engines share; each has a slow reference in the tests.
+"""Compiled loops that both engines use. The tests compare each of them with a slow reference.
 
-They are pure functions of arrays, so they run the same in this process and inside a Spark task.
-Numba's thread count (``numba.set_num_threads``) decides how many cores a call uses; results never
-depend on it.
+They are pure functions of arrays, so they work in the same way in this process and in a Spark task.
+The number of threads of Numba (``numba.set_num_threads``) is the number of cores that a call uses.
+Results do not depend on it.
 """
 
 import numpy as np
@@ -19,8 +19,9 @@ def _ranks_before(score_a: float, item_a: int, score_b: float, item_b: int) -> b
 
 @njit(cache=True, nogil=True)
 def _sift_down(scores: np.ndarray, items: np.ndarray, node: int, size: int) -> None:
-    """Restore the heap below ``node``; the root of the heap is the entry that ranks last of those
-    kept.
+    """Restore the order of a heap below ``node``.
+
+    The root of the heap is the entry that ranks last among the entries of the heap.
     """
     score, item = scores[node], items[node]
     while 2 * node + 1 < size:
@@ -36,8 +37,9 @@ def _sift_down(scores: np.ndarray, items: np.ndarray, node: int, size: int) -> N
 
 @njit(cache=True, nogil=True)
 def select_top_k_of_row(row: np.ndarray, skip: np.ndarray, items: np.ndarray, scores: np.ndarray) -> int:
-    """Fill ``items`` and ``scores`` with the best entries of ``row`` outside ``skip`` (sorted);
-    return their number.
+    """Fill ``items`` and ``scores`` with the best entries of ``row``, and return their number.
+
+    Entries at the positions ``skip``, which must be sorted, are left out.
     """
     k = len(items)
     size = 0

@@ -1,8 +1,9 @@
-"""The run folder: written aside, swapped in whole, read back only when whole.
+"""The run folder, which is either complete or absent.
 
-A run is built in ``.NAME.PID.part`` beside its target and renamed there when it is complete, with
-``_SUCCESS`` written last. So a run that is cut short leaves the previous one untouched and nothing
-that looks whole.
+A run is written to the folder ``.NAME.PID.part`` beside its target. When it is complete,
+``_SUCCESS`` is written as the last file and the folder is renamed to the target. So a run that is
+interrupted leaves the previous run unchanged, and no folder that looks complete. A folder without
+``_SUCCESS`` is not read.
 """
 
 from __future__ import annotations
@@ -42,13 +43,16 @@ class RunFolder:
     @classmethod
     @contextmanager
     def writing(cls, target: str | Path, kind: Kind = "run", sources: Iterable[str | Path] = ()) -> Iterator[RunFolder]:
-        """Give a folder to fill; when the block ends well it replaces ``target``, else it is
-        removed.
+        """Give a ``with`` block an empty folder to fill.
+
+        At the end of the block the folder replaces ``target``. If the block raises an exception,
+        the folder is removed and ``target`` stays as it is.
 
         Args:
-            kind: what the folder will be; it replaces only a folder of this kind.
-            sources: files and folders that it is made from; a target that holds one is not
-                replaced.
+            kind: the kind of the new folder. An existing folder is replaced only if it is of the
+                same kind.
+            sources: files and folders from which the new folder is made. A target that contains
+                one of them is not replaced.
 
         Raises:
             RunFolderError: ``target`` cannot be written, or may not be replaced
@@ -81,10 +85,10 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
-        """Return a whole run folder for reading.
+        """Return a complete run folder for reading.
 
         Raises:
-            RunFolderError: no folder there, or no ``_SUCCESS`` in it.
+            RunFolderError: there is no such folder, or it has no file ``_SUCCESS``.
         """
         path = Path(path)
         if not path.is_dir():
@@ -94,7 +98,11 @@ class RunFolder:
         return cls(path)
 
     def write_text(self, name: str, text: str) -> None:
-        """Write ``name`` atomically."""
+        """Write ``text`` as UTF-8 to the file ``name`` of this folder, replacing an existing file.
+
+        Folders in ``name`` are created. The text is written to a temporary file beside the target,
+        which then takes its name. So the file ``name`` is never half-written.
+        """
         target = self.path / name
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f".{target.name}.part")
@@ -102,14 +110,20 @@ class RunFolder:
         os.replace(part, target)
 
     def write_json(self, name: str, value: Any) -> None:
-        """Write ``value`` as strict JSON: NaN becomes null, NumPy scalars become numbers."""
+        """Write ``value`` as JSON to the file ``name``, as :meth:`write_text` does.
+
+        Values are converted by :func:`to_plain_json`, so NaN and infinity become null.
+        """
         self.write_text(
             name,
             json.dumps(to_plain_json(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n",
         )
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
-        """Write ``name`` as Parquet, atomically."""
+        """Write a table as Parquet to the file ``name``, without its index.
+
+        As with :meth:`write_text`, an existing file is replaced and never half-written.
+        """
         target = self.path / name
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f".{target.name}.part")
@@ -117,15 +131,21 @@ class RunFolder:
         os.replace(part, target)
 
     def read_json(self, name: str) -> Any:
-        """Return the JSON of ``name``; a missing or damaged file is a RunFolderError."""
+        """Return the value in the JSON file ``name``.
+
+        Raises:
+            RunFolderError: the file is missing or damaged.
+        """
         try:
             return json.loads((self.path / name).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise RunFolderError(f"{self.path / name}: cannot be read: {error}. Run it again.") from error
 
     def read_table(self, name: str) -> pd.DataFrame:
-        """Return the Parquet file or folder ``name``; a missing or damaged one is a
-        RunFolderError.
+        """Return the table in the Parquet file or folder ``name``.
+
+        Raises:
+            RunFolderError: the file or folder is missing or damaged.
         """
         try:
             return pd.read_parquet(self.path / name)
@@ -133,8 +153,10 @@ class RunFolder:
             raise RunFolderError(f"{self.path / name}: cannot be read: {error}. Run it again.") from error
 
     def write_manifest(self, *, seed: int, inputs: list[Path], hops: list[dict[str, Any]], started: datetime) -> None:
-        """Write what one needs to know to run this again: versions, commit, seed, inputs, cost of
-        each hop.
+        """Write the manifest, which says how to repeat the run.
+
+        It has the versions of the packages, the commit, the command, the seed, a fingerprint of
+        each input, and the cost of each step (*hop*).
         """
         self.write_json(
             MANIFEST,
@@ -156,8 +178,10 @@ class RunFolder:
 
 
 def to_plain_json(value: Any) -> Any:
-    """Return ``value`` with NumPy scalars and arrays as Python's, and every non-finite float as
-    None.
+    """Return ``value`` with only types that JSON has.
+
+    NumPy scalars become Python numbers, arrays and tuples become lists, keys become text, and NaN
+    and infinity become None.
     """
     if isinstance(value, dict):
         return {str(key): to_plain_json(item) for key, item in value.items()}
@@ -174,7 +198,10 @@ def to_plain_json(value: Any) -> Any:
 
 
 def fingerprint(path: Path) -> str:
-    """Return a SHA-256 over the contents of a file, or over names and contents below a folder."""
+    """Return "sha256:" and the SHA-256 hash of a file or folder in hexadecimal digits.
+
+    For a folder, the hash is over the relative paths and the contents of all files in it.
+    """
     digest = hashlib.sha256()
     files = [path]
     if path.is_dir():
@@ -189,7 +216,10 @@ def fingerprint(path: Path) -> str:
 
 
 def _swap(part: Path, target: Path) -> None:
-    """Put ``part`` at ``target``; what stood there goes only once the new run is in."""
+    """Rename ``part`` to ``target``, and replace an existing folder.
+
+    The old folder is removed only after the new one is in its place.
+    """
     if target.exists():
         old = part.with_suffix(".old")
         target.rename(old)
@@ -211,8 +241,9 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """Return the commit of the source tree that this code runs from, with ``+`` when it has
-    changes.
+    """Return the commit of the source tree that contains this code, 12 hexadecimal digits.
+
+    A ``+`` at the end says that the working tree has changes. None if there is no Git repository.
     """
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():

@@ -1,5 +1,6 @@
-"""The few frozen types that cross rooms. Arrays are never changed in place once inside one of
-them.
+"""The frozen types that several packages exchange.
+
+An array is never changed in place after it has been put into one of them.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ SHORTFALL = ("none", "small_catalogue", "all_seen", "filtered", "cold_no_fallbac
 
 @dataclass(frozen=True)
 class IdMap:
-    """External ids, sorted, against rows ``0 … n-1``.
+    """A map between external ids and row numbers ``0 … n-1``, in ascending order of the ids.
 
-    Inside, ids are ``int64`` or ``str``; ``dtype`` remembers what the input used (``int32``, say)
-    and :meth:`ids_of` hands that back. Integers sort as numbers, text by code point (Spark's order
-    too).
+    Ids are stored as ``int64`` or ``str``. ``dtype`` is the dtype of the input, for example
+    ``int32``, and :meth:`ids_of` returns ids in this dtype. Integers are sorted as numbers. Text is
+    sorted by code point, which is the order of Spark as well.
 
     >>> films = IdMap.of(np.array([30, 10, 20, 10], dtype=np.int32))
     >>> films.rows([20, 99])
@@ -86,8 +87,9 @@ class IdMap:
         return self.ids.get_indexer(values).astype(np.int64)
 
     def rows_int32(self, ids: Any) -> np.ndarray:
-        """Return :meth:`rows` as int32; of categories, without anything of eight bytes an id in
-        between.
+        """Return the same rows as :meth:`rows`, but as int32.
+
+        For categorical ids, no intermediate array has eight bytes per id.
         """
         if not is_category(ids):
             return self.rows(ids).astype(np.int32)
@@ -110,7 +112,10 @@ class IdMap:
 
 
 def _parts(n: int) -> Iterator[slice]:
-    """Yield slices of n rows: numpy takes eight bytes for each place that it looks up."""
+    """Yield slices of at most 2^20 rows that cover n rows.
+
+    NumPy needs eight bytes for each position in an index, so an index by parts saves memory.
+    """
     return (slice(start, start + (1 << 20)) for start in range(0, n, 1 << 20))
 
 
@@ -131,7 +136,11 @@ def _distinct(ids: Any) -> pd.Index:
 
 
 def _as_int64_or_text(ids: Any) -> np.ndarray:
-    """Return ids as int64 or as an object array of ``str``; refuse anything else."""
+    """Return ids as int64 or as an object array of ``str``.
+
+    Raises:
+        InputError: an id is missing, it does not fit in int64, or it is not an integer or text.
+    """
     if hasattr(ids, "to_numpy"):
         values = ids.to_numpy()
     else:
@@ -148,12 +157,14 @@ def _as_int64_or_text(ids: Any) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Interactions:
-    """``n`` weighted (user, item) entries, sorted by (user, item), at most one an entry.
+    """``n`` weighted entries, sorted by (user, item), with at most one entry per (user, item).
 
-    ``user``, ``item``: int32[n] rows of ``users`` and ``items``. ``value``: float32[n], finite;
-    preference p = 1 iff value > 0, confidence 1 + α|value|, so that a negative value is a dislike
-    and an explicit zero counts as seen. ``time``: int64[n], seconds since 1970 of the latest event,
-    -1 where unknown.
+    Attributes:
+        users, items: the ids of the rows.
+        user, item: int32[n], rows of ``users`` and of ``items``.
+        value: float32[n], finite. The preference p is 1 if value > 0, else 0. The confidence is
+            1 + α|value|. So a negative value is a dislike, and a stored 0 counts as seen.
+        time: int64[n], seconds since 1970 of the latest event, -1 where unknown.
     """
 
     users: IdMap
@@ -176,8 +187,9 @@ class Interactions:
         return len(self.user)
 
     def matrix(self) -> csr_array:
-        """Return float32 values as (users, items); indices are sorted and explicit zeros stay
-        stored.
+        """Return the values as float32 csr (users, items).
+
+        Column indices are sorted within each row. Values of 0 stay stored.
         """
         shape = (len(self.users), len(self.items))
         indptr = np.zeros(shape[0] + 1, dtype=np.int64)
@@ -189,8 +201,9 @@ class Interactions:
         return csr_array((self.value, self.item.astype(index, copy=False), indptr.astype(index)), shape=shape)
 
     def histories(self) -> Histories:
-        """Return each user's history: the values of :meth:`matrix` with the times of the same
-        entries.
+        """Return the history of each user: the entries of :meth:`matrix` with their times.
+
+        The times are None if no entry has a known time.
         """
         times = None
         if (self.time >= 0).any():
@@ -202,12 +215,14 @@ class Interactions:
 class Histories:
     """What is known of ``m`` users when a model scores items for them: one row per user.
 
-    ``values``: csr (m, items) of float32 with sorted indices. Every stored entry was seen; a value
-    > 0 is a like. ``times``: int64[nnz], seconds since 1970 of the entries of ``values``, in the
-    same order, -1 where unknown; None where no event has a time. Of a pair with several events it
-    is the time of the latest.
+    A model that ignores the order of events reads ``values`` alone.
 
-    A model that ignores order reads ``values`` and pays nothing for the times.
+    Attributes:
+        values: csr (m, items) of float32 with sorted indices. The user has seen every item with a
+            stored entry. A value > 0 is a like.
+        times: int64[nnz], seconds since 1970 of the entries of ``values``, in the same order, -1
+            where unknown. The time of a pair with several events is that of the latest event. None
+            if no event has a time.
 
     >>> values = csr_array(np.array([[5.0, 0.0, 1.0], [0.0, 2.0, 0.0]], dtype=np.float32))
     >>> histories = Histories(values, np.array([90, 30, 60]))
@@ -230,7 +245,11 @@ class Histories:
 
     @classmethod
     def of(cls, histories: Histories | csr_array) -> Histories:
-        """Return ``histories`` as they are; a matrix becomes histories without times."""
+        """Return Histories, made of a matrix if ``histories`` is one.
+
+        A matrix, csr (m, items), becomes Histories without times. An object that is already
+        Histories is returned unchanged.
+        """
         if isinstance(histories, cls):
             return histories
         return cls(csr_array(histories))
@@ -259,8 +278,9 @@ class Histories:
         return np.repeat(np.arange(len(self)), self.lengths)
 
     def __getitem__(self, rows: slice | np.ndarray) -> Histories:
-        """Return some rows, by a slice or by row numbers ≥ 0; see :meth:`select` for unknown
-        users.
+        """Return the histories of some rows, given as a slice or as row numbers ≥ 0.
+
+        :meth:`select` also accepts unknown users.
         """
         if self.times is None:
             return Histories(self.values[rows])
@@ -273,8 +293,9 @@ class Histories:
         return self.select(rows)
 
     def select(self, rows: np.ndarray) -> Histories:
-        """Return the histories of ``rows``; row -1, an unknown user, has an empty one. Stored zeros
-        are kept.
+        """Return the histories of ``rows``, where row -1 is an unknown user with an empty history.
+
+        Stored zeros are kept.
         """
         selected = select_rows(self.values, rows)
         if self.times is None:
@@ -283,7 +304,7 @@ class Histories:
         return Histories(selected, select_rows(entries, rows).data)
 
     def keep_entries(self, keep: np.ndarray) -> Histories:
-        """Return the histories with the entries of ``keep`` (bool[nnz]) alone."""
+        """Return the histories with only the entries for which ``keep``, bool[nnz], is True."""
         values = self.values
         indptr = np.concatenate([[0], np.cumsum(keep)])[values.indptr].astype(values.indptr.dtype)
         filtered = csr_array((values.data[keep], values.indices[keep], indptr), shape=values.shape)
@@ -292,10 +313,10 @@ class Histories:
         return Histories(filtered, self.times[keep])
 
     def positions(self) -> np.ndarray:
-        """Return int64[nnz]: the position of each entry in its user's history, 0 for the oldest.
+        """Return int64[nnz], the position of each entry in its user's history, 0 for the oldest.
 
-        Entries of one time are in the order of their item rows, and so are all entries where there
-        are no times.
+        Entries with the same time are in the order of their item rows. Without times, all entries
+        are in this order.
         """
         row = self.row_of_entry
         position = np.arange(self.values.nnz) - self.values.indptr[row]
@@ -311,8 +332,9 @@ class Histories:
         return self.keep_entries(self.positions() < count)
 
     def ages(self) -> np.ndarray:
-        """Return float64[nnz]: days from each entry to the latest entry of its row; 0 where a time
-        is unknown.
+        """Return float64[nnz], the days from each entry to the latest entry of its row.
+
+        The age is 0 where the time of the entry is unknown.
         """
         if self.times is None:
             return np.zeros(self.values.nnz)
@@ -324,10 +346,14 @@ class Histories:
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """``matrix``: csr_array (rows, features) of raw counts or values; ``names``: one a column.
+    """Features of items or of users, without any weighting such as tf-idf, which models apply.
 
-    Rows are those of an item (or user) IdMap. Weighting such as tf-idf belongs to the model. Two
-    are equal if they are one and the same.
+    Two objects are equal only if they are the same object.
+
+    Attributes:
+        matrix: csr_array (rows, features) of raw counts or values. The rows are those of an IdMap
+            of items or of users.
+        names: the name of each column.
     """
 
     matrix: csr_array
@@ -338,11 +364,16 @@ class Features:
 class Split:
     """What a model may learn from, what is known when it predicts, and what it is judged on.
 
-    ``train`` and ``history`` share one item map, the *candidates*: items of train and of the items
-    table. ``history`` equals ``train`` except for held-out users. ``test`` has maps of its own,
-    because it may hold items that nobody could have recommended; they stay in the denominator of
-    every metric. ``rule`` names the split, ``about`` counts it (see
-    ``recsys.data.splitting.split``).
+    Attributes:
+        train: the interactions that models learn from.
+        history: what is known when a model predicts. It equals ``train``, except that it also has
+            the known events of held-out users. ``train`` and ``history`` have the same item map.
+            Its items are the *candidates*: the items of train and of the items table.
+        test: the interactions that models are judged on. It has id maps of its own, because it may
+            have items that are not candidates, which no model could have recommended. These items
+            stay in the denominator of every metric.
+        rule: the name of the split rule.
+        about: counts of the split (see ``recsys.data.splitting.split``).
     """
 
     train: Interactions
@@ -352,14 +383,15 @@ class Split:
     about: dict[str, Any] = field(default_factory=dict)
 
     def histories(self) -> Histories:
-        """Return the histories of the tested users: row i is what is known of ``test.users`` row i,
-        often nothing.
+        """Return the histories of the tested users, in the order of ``test.users``.
+
+        The history of a user who is unknown when the model predicts is empty.
         """
         return self.history.histories().select(self.history.users.rows(self.test.users.ids))
 
 
 def select_rows(matrix: csr_array, rows: np.ndarray) -> csr_array:
-    """Return ``matrix[rows]`` where row -1 is an empty row; stored zeros are kept."""
+    """Return ``matrix[rows]``, where -1 in ``rows`` gives an empty row. Stored zeros are kept."""
     rows = np.asarray(rows, dtype=np.int64)
     is_known = rows >= 0
     lengths = np.zeros(len(rows), dtype=np.int64)
@@ -373,10 +405,14 @@ def select_rows(matrix: csr_array, rows: np.ndarray) -> csr_array:
 class TopK:
     """The best ``k`` items of ``m`` users, best first.
 
-    ``users``: int[m] rows of the caller's user map. ``items``: int32[m, k] rows of the item map, -1
-    padding at the end. ``scores``: float32[m, k], NaN padding. ``source``: int8[m, k], position in
-    ``sources`` of the model that spoke, -1 padding. ``shortfall``: int8[m], position in
-    :data:`SHORTFALL`.
+    Attributes:
+        users: int[m], rows of the user map of the caller.
+        items: int32[m, k], rows of the item map. A list that is shorter than k has -1 at the end.
+        scores: float32[m, k], NaN where ``items`` is -1.
+        source: int8[m, k], position in ``sources`` of the model that gave the score, -1 where
+            ``items`` is -1.
+        sources: the names of the models.
+        shortfall: int8[m], position in :data:`SHORTFALL` of the reason why the list is short.
     """
 
     users: np.ndarray
@@ -394,11 +430,14 @@ class TopK:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """``per_user``: DataFrame with ``user_id``, counts, and one float64 column a metric (NaN =
-    undefined).
+    """The results of one model for each user.
 
-    ``about``: ``definitions`` (metric -> one line) and ``counts`` (users evaluated, undefined,
-    short, without a list …).
+    Attributes:
+        name: name of the model.
+        per_user: DataFrame with ``user_id``, counts, and one float64 column per metric, NaN where
+            the metric is undefined.
+        about: ``definitions`` (metric -> one line) and ``counts`` (users evaluated, undefined,
+            short, without a list …).
     """
 
     name: str

@@ -35,12 +35,15 @@ YEAR = 31_557_600.0
 
 @dataclass(frozen=True)
 class World:
-    """The tables of a film world, and ``truth``, the recipe behind them. Row i of the truth is the
-    i-th id.
+    """The tables of a film world, and the recipe that generated them.
 
-    ``events``: user_id, item_id, value (a rating, 0.5 to 5 in half steps), timestamp; sorted by
-    user and time. ``items``: item_id, title, genres and cast (``|`` between), director, year,
-    overview. ``users``: user_id, age_group, country.
+    Attributes:
+        events: user_id, item_id, value (a rating from 0.5 to 5 in steps of 0.5), timestamp (seconds
+            since 1970). The rows are sorted by user and time.
+        items: item_id, title, genres and cast (several values separated by ``|``), director, year,
+            overview.
+        users: user_id, age_group, country.
+        truth: the recipe. Its row i of users or items is the i-th id in ascending order.
     """
 
     events: pd.DataFrame
@@ -57,12 +60,13 @@ def film_world(
     *,
     years: float = 4.0,
 ) -> World:
-    """Make a film world with a long tail, drifting tastes, new films, films without events and late
-    users.
+    """Return a generated film world.
 
-    The log starts in 2016 and lasts ``years``. The number of events is hit to about one in a
-    hundred as long as it is under a tenth of users × items; a (user, item) occurs at most once. Ids
-    are text that sorts by row.
+    It has a long tail of rarely chosen films, tastes that change, new films, films without events,
+    and users who join late. The log starts in 2016 and lasts ``years``. The number of events is
+    about ``events``, with an error of about 1 %, if that is less than a tenth of users × items. A
+    (user, item) pair occurs at most once. Ids are text, and their alphabetical order is the order
+    of the rows.
     """
     recipe = Recipe(users, items, events, seed, years)
     user_rows = np.arange(users)
@@ -77,13 +81,17 @@ def film_world(
 
 
 class Recipe:
-    """The generator of a film world: all films at once, users and their events in pieces of any
-    size.
+    """The generator of a film world.
 
-    ``serves``: float64[items, tastes], how well a film fits each taste. ``appeal``: float64[tastes,
-    items], how a taste shares its picks among films (rows sum to 1; 0 for films without events).
-    ``release``: float64[items], years since the start of the log, negative for older films.
-    ``block``: number of users to generate at a time.
+    All films are generated at once. Users and their events can be generated in parts of any size.
+
+    Attributes:
+        serves: float64[items, tastes], how well a film fits each taste.
+        appeal: float64[tastes, items], the probability of each film when a film is chosen for a
+            taste. Rows sum to 1. The probability is 0 for films without events.
+        release: float64[items], the release of a film in years since the start of the log, negative
+            for older films.
+        block: number of users to generate at a time.
     """
 
     def __init__(self, users: int, items: int, events: int, seed: int, years: float) -> None:
@@ -111,8 +119,9 @@ class Recipe:
         self.block = max(1, min(2**26 // items, 2**20 * users // events))  # users a piece: 64 MB of "has seen"
 
     def item_table(self) -> pd.DataFrame:
-        """Return the items table; its attributes are noisy signs of the tastes that a film
-        serves.
+        """Return the items table.
+
+        The attributes of a film depend on the tastes that it serves, and partly on chance.
         """
         film = np.arange(self.n_items)
         genre = np.array([genre for genre, _ in words.THEMES], dtype=object)
@@ -145,7 +154,14 @@ class Recipe:
         )
 
     def tastes(self, user: np.ndarray) -> np.ndarray:
-        """Return float64[2, len(user), tastes]: mixtures at the start and at the end of the log."""
+        """Return the share of each taste in the preferences of users, float64[2, n, tastes].
+
+        Index 0 of the first axis is the start of the log, index 1 is the end. The shares of a user
+        sum to 1 at each of the two times.
+
+        Args:
+            user: int[n], rows of users.
+        """
         taste = np.arange(TASTES)
         (age, country) = self._segments(user)
         row = user[:, None]
@@ -181,10 +197,14 @@ class Recipe:
         )
 
     def preference(self, user: np.ndarray, when: float) -> np.ndarray:
-        """Return float64[len(user), items]: the chance that a pick of int rows ``user`` is this
-        film.
+        """Return float64[n, items], the probability of each film when a user chooses a film.
 
-        ``when``: 0 = start of the log, 1 = end; tastes move from one to the other. Rows sum to 1.
+        Rows sum to 1. Films that are not released have the probability 0.
+
+        Args:
+            user: int[n], rows of users.
+            when: the time of the choice, from 0 (start of the log) to 1 (end). The tastes of users
+                change linearly from one to the other.
         """
         start, end = self.tastes(user)
         age = when * self.years - self.release
@@ -199,8 +219,10 @@ class Recipe:
         time: np.ndarray,
         tastes: np.ndarray,
     ) -> np.ndarray:
-        """Return the film of each slot, -1 where none was found: draw again while unreleased or
-        seen.
+        """Return the film of each slot, -1 where none was found.
+
+        A film is drawn again, up to 100 times, if the user has seen it or it is rejected. A film is
+        accepted with the probability :func:`_freshness`, which is 0 before its release.
         """
         film = np.full(len(row), -1)
         seen = np.zeros(len(user) * self.n_items, dtype=bool)
@@ -225,8 +247,10 @@ class Recipe:
         return film
 
     def _ratings(self, user: np.ndarray, film: np.ndarray, time: np.ndarray, tastes: np.ndarray) -> np.ndarray:
-        """Return ratings of 0.5 … 5 in half steps: habit of the user, quality of the film, match of
-        both, chance.
+        """Return ratings from 0.5 to 5 in steps of 0.5.
+
+        A rating depends on the habit of the user, the quality of the film, how well the film fits
+        the tastes of the user at that time, and chance.
         """
         elapsed = (time / self.years)[:, None]
         match = np.log((((1 - elapsed) * tastes[0] + elapsed * tastes[1]) * self.serves[film]).sum(axis=1))
@@ -234,16 +258,19 @@ class Recipe:
         return np.clip(np.round(2 * (liking + 0.5 * self._normal("mood", user, film))) / 2, 0.5, 5.0)
 
     def _times(self, user: np.ndarray, slot: np.ndarray) -> np.ndarray:
-        """Return years since the start: two in five users are there from early on, the others join
-        later.
+        """Return the time of each event in years since the start of the log.
+
+        Two in five users join in the first tenth of the log, the others at any time.
         """
         joins = self._uniform("join", user) * np.where(self._uniform("early", user) < 0.4, 0.1, 0.98)
         stays = np.minimum(1.0 - joins, 0.15 - 0.7 * np.log1p(-self._uniform("stay", user)))
         return self.years * (joins + stays * self._uniform("time", user, slot))
 
     def _activity(self, user: np.ndarray) -> np.ndarray:
-        """Return int64 events wanted of each user: quantiles of a log-normal, dealt out so that
-        they add up.
+        """Return int64, the number of events to generate for each user.
+
+        The numbers are quantiles of a log-normal distribution. Each user has another quantile, so
+        the sum over all users is close to the number of events of the recipe.
         """
         quantile = (user * self._stride % self.n_users + 0.5) / self.n_users
         return np.floor(self._clipped_quantile(self._typical, quantile) + self._uniform("round", user)).astype(np.int64)
@@ -252,7 +279,7 @@ class Recipe:
         return np.clip(typical * np.exp(ndtri(quantile)), 1.0, max(1.0, 0.3 * self.n_items))
 
     def _typical_activity(self, mean: float) -> float:
-        """Return the median at which the clipped log-normal has this mean."""
+        """Return the median of the clipped log-normal distribution that has the mean ``mean``."""
         quantile = (np.arange(4096) + 0.5) / 4096
         typical = mean
         for _ in range(50):
@@ -263,7 +290,7 @@ class Recipe:
         return self._below(len(words.AGE_GROUPS), "age group", user), self._below(len(words.COUNTRIES), "country", user)
 
     def _main_or_any_taste(self, purpose: str, film: np.ndarray) -> np.ndarray:
-        """Return the main taste of three films in four, any taste for the others."""
+        """Return a taste per film: its main taste for three films in four, else a random one."""
         any_taste = self._below(TASTES, purpose + " any", film)
         return np.where(self._uniform(purpose, film) < 0.75, self.main[film], any_taste)
 
@@ -273,8 +300,10 @@ class Recipe:
         )
 
     def _overviews(self, film: np.ndarray) -> list[str]:
-        """Return a sentence a film: four words of its main taste, two of the second, two that say
-        nothing.
+        """Return a sentence per film.
+
+        It has four words of the main taste of the film, two words of its second taste, and two
+        words that all tastes share.
         """
         main_words = np.argsort(self._uniform("own words", film[:, None], np.arange(10)), axis=1)[:, :4]
         second_words = np.argsort(self._uniform("other words", film[:, None], np.arange(10)), axis=1)[:, :2]
@@ -304,21 +333,26 @@ class Recipe:
 
 
 def _freshness(age: np.ndarray) -> np.ndarray:
-    """Return how willingly a film is picked at this age in years: 1 when new, 0.4 when old, 0
-    before it is out.
+    """Return the probability that a chosen film of this age in years is accepted.
+
+    It is 1 at the release, falls to 0.4 with age, and is 0 before the release.
     """
     return np.where(age >= 0, 0.4 + 0.6 * np.exp(-np.maximum(age, 0.0)), 0.0)
 
 
 def _ids(letter: str, rows: np.ndarray, count: int) -> np.ndarray:
-    """Return text ids as wide as the last one, so that they sort by row: "u0017"."""
+    """Return text ids such as "u0017".
+
+    All ids have the same length, so their alphabetical order is the order of the rows.
+    """
     width = len(str(count - 1))
     return np.array([f"{letter}{row:0{width}d}" for row in rows], dtype=object)
 
 
 def write_world(world: World, folder: Path | str, format: str = "csv") -> dict[str, Path]:
-    """Write events, items and users as csv or parquet into ``folder``; return the path of each by
-    name.
+    """Write the tables of a world into ``folder`` as files of the format "csv" or "parquet".
+
+    The result is name of the table (``events``, ``items``, ``users``) -> path.
     """
     return _write_tables(world.items, [(world.events, world.users)], folder, format)
 
@@ -331,11 +365,14 @@ def generate_world(
     users_at_a_time: int | None = None,
     progress: Any = None,
 ) -> dict[str, Path]:
-    """Write the world of a recipe as :func:`write_world` does, in memory that does not grow with
-    its users.
+    """Write the world of a recipe as :func:`write_world` does, but generate it in parts.
 
-    The files are the same whatever ``users_at_a_time``. ``progress`` is called with (users done,
-    users in all).
+    The memory that is needed does not grow with the number of users.
+
+    Args:
+        users_at_a_time: number of users per part. It does not change the files. None:
+            ``recipe.block``.
+        progress: called with (users done, users in all).
     """
     n = recipe.n_users
     step = users_at_a_time or recipe.block
@@ -367,11 +404,10 @@ def _write_tables(
 
 
 def checkerboard(n: int) -> Interactions:
-    """Return n users × n items where user u likes item i iff u + i is even, with the diagonal
-    withheld.
+    """Return likes of n users and n items, where user u likes item i if u + i is even and u ≠ i.
 
-    The one right answer: an unseen item of user u's colour is item u. Needs n ≥ 4 to have anything
-    to learn from.
+    A perfect model ranks item u first for user u, because it is the only unseen item that similar
+    users like. n must be at least 4, because a model can learn nothing from a smaller log.
     """
     user, item = np.divmod(np.arange(n * n), n)
     likes = ((user + item) % 2 == 0) & (user != item)
@@ -381,11 +417,13 @@ def checkerboard(n: int) -> Interactions:
 def low_rank(
     users: int, items: int, rank: int, *, density: float = 1.0, seed: int = 0
 ) -> tuple[Interactions, np.ndarray, np.ndarray]:
-    """Return (interactions, X float64[users, rank], Y float64[items, rank]) with value = X Yᵀ at
-    random cells.
+    """Return interactions with values from X Yᵀ, and the factors X and Y.
 
-    Factors are uniform in [0.1, 1), so every value is positive and the full matrix has exactly this
-    rank. ``density``: chance of each cell to be stored. Values are rounded to float32.
+    X is float64[users, rank] and Y is float64[items, rank], uniform in [0.1, 1). So every value is
+    positive, and the full matrix has exactly this rank. Values are rounded to float32.
+
+    Args:
+        density: the probability that a cell of the matrix is stored.
     """
     rng = np.random.default_rng(seed)
     x = rng.uniform(0.1, 1.0, (users, rank))
@@ -395,7 +433,7 @@ def low_rank(
 
 
 def _interactions(user: np.ndarray, item: np.ndarray, value: np.ndarray, shape: tuple[int, int]) -> Interactions:
-    """Return entries sorted by (user, item) between ids 0 … n-1, at unknown times."""
+    """Return interactions with the ids 0 … n-1 and without times. Entries must be sorted."""
     users, items = (IdMap.of(np.arange(n)) for n in shape)
     return Interactions(
         users,

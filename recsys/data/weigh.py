@@ -82,7 +82,7 @@ class WeightSettings(BaseModel):
 
 
 class FilterSettings(BaseModel):
-    """Minimum activity in rows of train: items first, then users among the remaining rows."""
+    """Minimum numbers of train rows: items first, then users, counted in the remaining rows."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -94,8 +94,10 @@ class FilterSettings(BaseModel):
     )
 
     def steps(self) -> list[tuple[str, str, int]]:
-        """Return (name, column, minimum rows per id) of each filter that can remove anything, in
-        order.
+        """Return the filters to apply, in the order in which they are applied: items, then users.
+
+        Each is (name of the setting, column of the ids, minimum number of rows per id). A filter
+        with a minimum of 0 or 1 is left out, because it can remove nothing.
         """
         filters = (
             ("min_item_events", ITEM, self.min_item_events),
@@ -105,16 +107,17 @@ class FilterSettings(BaseModel):
 
 
 def zero_removal_counts() -> dict[str, dict[str, int]]:
-    """Return the removal counts of :func:`filter_events` before anything is removed."""
+    """Return the counts of :func:`filter_events` for no removal: filter -> 0 rows and 0 ids."""
     return {name: {"rows": 0, "ids": 0} for name in ("min_item_events", "min_user_events")}
 
 
 def filter_events(events: pd.DataFrame, filters: FilterSettings) -> tuple[pd.DataFrame, dict[str, dict[str, int]]]:
-    """Return the events that pass the filters, and the rows and ids that each filter removed over
-    all rounds.
+    """Return the events that pass the filters, and how much each filter removed.
 
-    With ``repeat`` the result is the largest part of the log in which every item and every user has
-    its minimum number of rows; it does not depend on the order of removal.
+    The second result is name of the filter -> number of ``rows`` and of ``ids`` that it removed in
+    all rounds together. With ``repeat`` the events are the largest part of the log in which every
+    item and every user has its minimum number of rows. This part does not depend on the order of
+    removal.
     """
     removed = zero_removal_counts()
     previous_rows = -1
@@ -131,14 +134,16 @@ def filter_events(events: pd.DataFrame, filters: FilterSettings) -> tuple[pd.Dat
 
 
 def keep_last_of_session(events: pd.DataFrame, weighting: WeightSettings) -> pd.DataFrame:
-    """Return the last event of each session, a run of events of one user, item and type.
+    """Return the last event of each session.
 
-    A page loaded five times in ten minutes is one sign of interest, not five. Two events that
-    follow each other in the order (timestamp, value) are in the same session if they are at most
-    ``session_minutes`` apart, so a session lasts as long as its pauses are short.
+    A session consists of events of one user, one item and one type. Two events that follow each
+    other in the order (timestamp, value) are in the same session if they are at most
+    ``session_minutes`` apart. So a session has no maximum length. Without ``session_minutes`` all
+    events are returned. A page that is loaded five times in ten minutes counts as one sign of
+    interest and not as five.
 
     Raises:
-        ConfigError: no timestamps.
+        ConfigError: ``session_minutes`` is set and there are no timestamps.
     """
     if weighting.session_minutes is None:
         return events
@@ -162,8 +167,10 @@ def keep_last_of_session(events: pd.DataFrame, weighting: WeightSettings) -> pd.
 
 
 def check_event_types(events: pd.DataFrame, weighting: WeightSettings) -> None:
-    """Raise ConfigError if event types have no weight; the message lists each with its number of
-    rows.
+    """Raise ConfigError if an event type has no weight.
+
+    The message lists each such type with its number of rows. Nothing is checked if there is no
+    ``event`` column or no weights are given.
     """
     if EVENT not in events or not weighting.events:
         return
@@ -171,7 +178,11 @@ def check_event_types(events: pd.DataFrame, weighting: WeightSettings) -> None:
 
 
 def check_event_counts(counts: dict[str, int], weighting: WeightSettings) -> None:
-    """Raise ConfigError as :func:`check_event_types`, from event type -> rows."""
+    """Raise ConfigError if an event type has no weight.
+
+    Args:
+        counts: event type -> number of rows.
+    """
     unlisted = {kind: count for kind, count in counts.items() if kind not in weighting.events}
     if unlisted:
         kinds = ", ".join(f"{kind!r} ({count:,} rows)" for kind, count in unlisted.items())
@@ -179,16 +190,19 @@ def check_event_counts(counts: dict[str, int], weighting: WeightSettings) -> Non
 
 
 def weigh_events(events: pd.DataFrame, weighting: WeightSettings, *, reference: float | None = None) -> pd.DataFrame:
-    """Return events with ``value`` × type weight × 2^(−age / half-life); rows of weight 0 are left
-    out.
+    """Return the events with weighted values: value × type weight × 2^(−age / half-life).
 
-    The type weight is 1 when there is no ``event`` column or no weights are given. Age is
-    ``reference − timestamp``, never below 0. A value of 0 stays (the pair was seen); a dislike
-    decays toward 0 too.
+    Events whose type has the weight 0 are left out. The type weight is 1 if there is no ``event``
+    column or no weights are given. The age is ``reference − timestamp``, never below 0. A row with
+    the value 0 is kept, because it says that the user has seen the item. The value of a dislike
+    decays toward 0 as well.
 
     Args:
-        reference: seconds since 1970, at most the cut; None = no decay (test events are never
-            decayed).
+        reference: seconds since 1970, not later than the cut between train and test. None: no
+            decay. Test events are never decayed.
+
+    Raises:
+        ConfigError: an event type has no weight, or there is a decay and no timestamps.
     """
     # The copy shares its columns with the input, because columns are never changed in place.
     weighed = events.copy(deep=False)
@@ -206,10 +220,10 @@ def weigh_events(events: pd.DataFrame, weighting: WeightSettings, *, reference: 
 
 
 def undo_decay(interactions: Interactions, half_life_days: float, reference: float) -> Interactions:
-    """Return values as they were before :func:`weigh_events` applied the decay.
+    """Return the interactions with values as they were before the decay of :func:`weigh_events`.
 
-    Exact up to the rounding of float32 and of whole seconds, where each value is that of one event:
-    a sum of several events cannot be restored.
+    Each value must come from one event. It is then exact up to the rounding of float32 and of whole
+    seconds. A sum of several events cannot be restored.
     """
     value = interactions.value / _decay(interactions.time, half_life_days, reference)
     return replace(interactions, value=value.astype(np.float32))
@@ -222,11 +236,16 @@ def _decay(time: np.ndarray, half_life_days: float, reference: float) -> np.ndar
 def aggregate_events(events: pd.DataFrame, method: Aggregate, users: IdMap, items: IdMap) -> Interactions:
     """Return one entry per (user, item), sorted by rows of ``users`` and ``items``.
 
-    value: ``sum`` of values (float64 in the order (timestamp, value), then float32), value of the
-    ``last`` event, ``max``, or ``count`` of rows. time: floor of the latest timestamp, -1 without
-    timestamps.
+    The value of an entry depends on ``method``:
 
-    Ties: among events of one pair at the same time, ``last`` is the one with the largest value.
+    * ``sum``: the sum of the values, in float64 in the order (timestamp, value), rounded once to
+      float32.
+    * ``last``: the value of the latest event. Of several events at that time, the largest value.
+    * ``max``: the largest value.
+    * ``count``: the number of rows.
+
+    The time of an entry is the latest timestamp, rounded down to whole seconds, or -1 without
+    timestamps.
 
     Raises:
         InputError: an id is not in its map, or a sum does not fit in float32.
@@ -254,8 +273,10 @@ def aggregate_events(events: pd.DataFrame, method: Aggregate, users: IdMap, item
 
 
 def interactions_to_table(interactions: Interactions) -> pd.DataFrame:
-    """Return the interactions table: user_id, item_id (dtypes of the input), value float32,
-    timestamp int64.
+    """Return the interactions as a table of one row per (user, item).
+
+    Columns: ``user_id`` and ``item_id`` (dtypes of the input), ``value`` (float32), ``timestamp``
+    (int64, seconds since 1970, -1 where unknown).
     """
     return pd.DataFrame(
         {
@@ -268,10 +289,10 @@ def interactions_to_table(interactions: Interactions) -> pd.DataFrame:
 
 
 def interactions_from_table(df: pd.DataFrame, users: IdMap | None = None, items: IdMap | None = None) -> Interactions:
-    """Return the interactions of a table of one row per (user, item), in any order; undoes
-    :func:`interactions_to_table`.
+    """Return the interactions of a table as :func:`interactions_to_table` makes it.
 
-    Without ``users`` or ``items``, the maps are those of the ids present.
+    The table has one row per (user, item), in any order. Without ``users`` or ``items``, a map is
+    made of the ids in the table.
 
     Raises:
         InputError: a column is missing, a pair occurs twice, or an id is not in its map.
@@ -300,8 +321,10 @@ def interactions_from_table(df: pd.DataFrame, users: IdMap | None = None, items:
 
 
 def _rows(df: pd.DataFrame, column: str, ids: IdMap) -> np.ndarray:
-    """Return int32[n], the row of each id of a column; raise InputError if an id is not in the
-    map.
+    """Return int32[n], the row of each id of a column.
+
+    Raises:
+        InputError: an id is not in the map.
     """
     rows = ids.rows_int32(df[column])
     if len(rows) and rows.min() < 0:

@@ -1,10 +1,10 @@
-"""Beyond accuracy: how lists use the catalogue, and how novel,
-diverse and surprising they are for a user.
+"""Measures beyond accuracy: how lists use the catalogue, and how novel, diverse and surprising they
+are for a user.
 
-There are two kinds of number. Those of all lists together (coverage, Gini, entropy,
-personalisation) follow from how often each item is listed. The others are one number per user,
-averaged with an interval like any metric. Both engines call these functions: with counts per item,
-and with batches of users. Formulas and edge cases: docs/deciding.md.
+There are two kinds of measures. Coverage, Gini, entropy and personalisation are one number for all
+lists together, computed from how often each item is listed. The others are one number per user, and
+are averaged with an interval like any metric. Both engines call the functions of this module, with
+counts per item and with batches of users. Formulas and edge cases: docs/deciding.md.
 """
 
 from __future__ import annotations
@@ -57,11 +57,14 @@ so that it is finite."""
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The candidates' popularity in train, and their groups and attributes from the items table.
+    """The popularity of the candidates in train, and their groups and attributes.
 
-    ``likes``: int64[items], train users who like each (value > 0). ``users``: train users.
-    ``attributes``: csr (items, values) of 0 and 1, or None. ``groups``: item groupings, popularity
-    first.
+    Attributes:
+        likes: int64[items], the number of train users who like each item (value > 0).
+        users: the number of train users.
+        attributes: csr (items, values) of 0 and 1, or None, see :func:`attributes`.
+        groups: the groupings of items. The first is by popularity, the others are columns of the
+            items table.
     """
 
     likes: np.ndarray
@@ -78,8 +81,15 @@ class Catalogue:
         ids: IdMap,
         table: pd.DataFrame | None = None,
     ) -> Catalogue:
-        """Read groups and attributes off the items ``table``:
-        the columns that ``settings`` names and it has.
+        """Return the catalogue of an items table.
+
+        Its groupings are the columns of ``table`` that ``settings.segments`` names. Names that are
+        not columns of the table are left out.
+
+        Args:
+            likes: int64[items], the number of train users who like each item.
+            users: the number of train users.
+            ids: the ids of the items.
 
         Raises:
             ConfigError: ``[judge] attribute`` names no column of the items table.
@@ -95,15 +105,18 @@ class Catalogue:
 
     @property
     def measures(self) -> tuple[str, ...]:
-        """The numbers that each user gets."""
+        """The names of the measures that are one number per user."""
         return (*OF_A_LIST, *(OF_FEATURES if self.attributes is not None else ()))
 
 
 def attributes(column: str | None, ids: IdMap, table: pd.DataFrame | None) -> csr_array | None:
-    """Return float64 csr (items, values) of 0 and 1; None without a table,
-    a column that holds lists, or any value.
+    """Return the attributes of items: float64 csr (items, values), 1 where an item has a value.
 
-    ``column``: of the items table; default: the first that holds lists.
+    The result is None if there is no items table, no column to use, or no value in the column.
+
+    Args:
+        column: column of the items table. None: the first column in which a cell is a list or a
+            text with ``|``.
 
     Raises:
         ConfigError: the table has no such column.
@@ -134,11 +147,13 @@ def _is_list(cell: Any) -> bool:
 
 
 def extend(evaluation: Evaluation, topk: TopK, truth: Truth, catalogue: Catalogue) -> Evaluation:
-    """Return the evaluation with further columns per user (the primary metric within each item
-    group, then novelty, diversity and the like) and, in ``about["beyond"]``, what all lists have
-    together (coverage, Gini, …).
+    """Return the evaluation with the measures beyond accuracy added.
 
-    ``topk``: the lists that were evaluated, row by row.
+    ``per_user`` gets the columns of :func:`per_user`. ``about["beyond"]`` becomes the measures of
+    all lists together (:func:`of_all_lists`).
+
+    Args:
+        topk: the lists that were evaluated, one per row of ``evaluation.per_user``.
     """
     columns = per_user(topk, truth, catalogue)
     all_lists = of_all_lists(*exposure(topk.items, len(catalogue.likes)))
@@ -147,13 +162,16 @@ def extend(evaluation: Evaluation, topk: TopK, truth: Truth, catalogue: Catalogu
 
 
 def per_user(topk: TopK, truth: Truth, catalogue: Catalogue) -> dict[str, np.ndarray]:
-    """Return column -> float64[m]: the primary metric within each item group,
-    then the catalogue's measures.
+    """Return column -> float64[m]: the primary metric in each group of items, then the measures.
+
+    The measures are those of ``catalogue.measures``. A value is NaN where it is undefined. With
+    ``missing_users = "skip"``, the primary metric in groups is NaN for a user with an empty list.
 
     Args:
-        topk: one list per user of ``truth``, in its order; items are rows of the catalogue.
-        truth: what its histories store is seen, what is > 0 there is liked. Where lists leave out
-            seen items, so do the most popular items that serendipity compares with.
+        topk: one list per user of ``truth``, in the same order. Items are rows of the catalogue.
+        truth: the relevant items and the histories. The user has seen every item with a stored
+            entry in the history, and likes those with a value > 0. If lists leave out seen items
+            (``exclude_seen``), the popular lists of :func:`serendipity` leave them out too.
     """
     settings = truth.settings
     histories = truth.histories.values
@@ -180,14 +198,22 @@ def per_user(topk: TopK, truth: Truth, catalogue: Catalogue) -> dict[str, np.nda
 
 
 def serendipity(topk: TopK, relevant: csr_array, likes: np.ndarray, seen: csr_array | None) -> np.ndarray:
-    """Return float64[m] in [0, 1]: places with a relevant item that the popular list
-    of k does not have, over k.
+    """Return float64[m] in [0, 1], the share of relevant and unexpected items in each list.
 
-    That list holds the k most liked items that the user has not ``seen`` (the lower row first among
-    equals), so the model ``popular`` scores exactly 0. NaN without anything relevant.
+    It is the number of listed items that are relevant and not in the user's popular list, divided
+    by k. The popular list of a user has the k items with the most likes among those that the user
+    has not seen. Of items with equally many likes, the lower row comes first. So the lists of the
+    model ``popular`` have the value 0. NaN for a user without relevant items.
 
-    Differs from: definitions that multiply by a similarity to the history. Reference: Ge,
-    Delgado-Battenfeld and Jannach, RecSys 2010 (a primitive model stands for what is expected).
+    Some other definitions multiply by a similarity to the history. Reference: Ge,
+    Delgado-Battenfeld and Jannach, RecSys 2010, where a primitive model defines which items are
+    expected.
+
+    Args:
+        topk: the lists, int[m, k].
+        relevant: csr (m, items or more), > 0 for the relevant items of each user.
+        likes: int64[items], number of train users who like each item.
+        seen: csr (m, items), the seen items of each user. None: seen items may be in both lists.
     """
     m, k = topk.items.shape
     rank = np.empty(len(likes), dtype=np.int64)
@@ -207,12 +233,18 @@ def serendipity(topk: TopK, relevant: csr_array, likes: np.ndarray, seen: csr_ar
 
 
 def diversity(listed: csr_array, attributes: csr_array) -> np.ndarray:
-    """Return float64[m] in [0, 1]: 1 - mean cosine over all pairs of items
-    in a list (intra-list diversity).
+    """Return float64[m] in [0, 1], 1 - mean cosine of two items in a list.
 
-    Items without attributes are left out of the pairs; NaN with fewer than two left. The sum over
-    pairs is (|Σ f|² - n) / 2 for unit vectors f, so that no pair is visited.
-    Reference: Smyth and McClave, ICCBR 2001; Ziegler et al., WWW 2005.
+    The mean is over all pairs of items of the list that have attributes. NaN for a list with fewer
+    than two such items. The sum over pairs is computed as (|Σ f|² - n) / 2 for unit vectors f, and
+    so does not need the pairs.
+
+    Also called intra-list diversity. References: Smyth and McClave, ICCBR 2001; Ziegler et al., WWW
+    2005.
+
+    Args:
+        listed: csr (m, items), 1 where an item is listed.
+        attributes: csr (items, values) of 0 and 1.
     """
     lengths = np.sqrt(attributes.multiply(attributes).sum(axis=1))
     unit = diags_array(_ratio(np.ones(len(lengths)), lengths, empty=0.0)) @ attributes
@@ -223,15 +255,20 @@ def diversity(listed: csr_array, attributes: csr_array) -> np.ndarray:
 
 
 def calibration(listed: csr_array, liked: csr_array, attributes: csr_array) -> np.ndarray:
-    """Return float64[m] ≥ 0: Σ_g p(g) ln(p(g) / ((1 - KEEP) q(g) + KEEP p(g))),
-    0 when the shares are the same.
+    """Return float64[m] ≥ 0, how much the attributes of a list differ from those of the history.
 
-    p and q are the shares of each attribute g among liked and listed items, where an item splits
-    one vote evenly between its attributes. At most -ln KEEP = 4.6, when list and history share
-    nothing. NaN without any on either side.
+    It is the divergence Σ_g p(g) ln(p(g) / ((1 - KEEP) q(g) + KEEP p(g))). p(g) is the share of the
+    attribute g among the liked items, and q(g) its share among the listed items. An item divides
+    one vote evenly between its attributes. The value is 0 if all shares are the same, and
+    -ln KEEP = 4.6, the maximum, if list and history have no attribute in common. NaN if no listed
+    item or no liked item has an attribute.
 
-    Differs from: Steck weighs recent history more if told so; every item weighs the same here.
+    Every liked item has the same weight. Steck optionally gives recent items more weight.
     Reference: Steck, RecSys 2018, equations 3-6.
+
+    Args:
+        listed, liked: csr (m, items), 1 where an item is listed or liked.
+        attributes: csr (items, values) of 0 and 1.
     """
     votes = diags_array(_ratio(np.ones(attributes.shape[0]), attributes.sum(axis=1), empty=0.0)) @ attributes
     p = _shares(liked @ votes)
@@ -245,10 +282,17 @@ def calibration(listed: csr_array, liked: csr_array, attributes: csr_array) -> n
 
 
 def exposure(items: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Return (int64[n] times that each item is listed, float64[n] Σ 1/√length of those lists, lists
-    that hold any).
+    """Return the three sums from which :func:`of_all_lists` computes its measures.
 
-    ``items``: int[m, k], -1 padding. Parts of the users add up.
+    1. int64[n], the number of lists that have each item.
+    2. float64[n], the sum of 1/√length of these lists.
+    3. The number of lists that are not empty.
+
+    The sums of disjoint sets of users add up to the sums of their union.
+
+    Args:
+        items: int[m, k], -1 where a list has no item.
+        n: the number of candidates.
     """
     lengths = (items >= 0).sum(axis=1)
     row, position = np.nonzero(items >= 0)
@@ -258,11 +302,15 @@ def exposure(items: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray, int]:
 
 
 def of_all_lists(times: np.ndarray, weight: np.ndarray, lists: int) -> dict[str, dict[str, float]]:
-    """Return measure -> {"value": x} from what :func:`exposure` returns; NaN without lists.
+    """Return measure -> {"value": x} for the measures of all lists together.
 
-    The overlap of two lists is the number of shared items over the geometric mean of their lengths
-    (shared / k for equal ones). Its mean over all pairs is (Σ_i weight_i² - lists) / (lists (lists
-    - 1)): exact, without the pairs.
+    The overlap of two lists is the number of common items, divided by the geometric mean of the
+    lengths of the lists (by k if both have the length k). Its exact mean over all pairs of lists is
+    (Σ_i weight_i² - lists) / (lists (lists - 1)). Personalisation is NaN for fewer than two lists,
+    and Gini and entropy are NaN without lists. Coverage is NaN without candidates.
+
+    Args:
+        times, weight, lists: the results of :func:`exposure`.
     """
     total = times.sum()
     share = times[times > 0] / max(total, 1)
@@ -279,7 +327,10 @@ def of_all_lists(times: np.ndarray, weight: np.ndarray, lists: int) -> dict[str,
 
 
 def _list_mean(items: np.ndarray, of_item: np.ndarray) -> np.ndarray:
-    """Return float64[m], the mean of a number over the items of each list; NaN for an empty one."""
+    """Return float64[m], the mean of ``of_item`` over the items of each list.
+
+    NaN for an empty list.
+    """
     present = items >= 0
     total = np.where(present, np.asarray(of_item, dtype=np.float64)[np.maximum(items, 0)], 0.0).sum(axis=1)
     return _ratio(total, present.sum(axis=1))
@@ -292,7 +343,7 @@ def _listed(items: np.ndarray, n: int) -> csr_array:
 
 
 def _shares(counts: Any) -> csr_array:
-    """Return csr rows divided by their sums; empty rows stay empty."""
+    """Return a csr matrix with each row divided by its sum. Empty rows stay empty."""
     shares = csr_array(diags_array(_ratio(np.ones(counts.shape[0]), counts.sum(axis=1), empty=0.0)) @ counts)
     shares.eliminate_zeros()
     shares.sort_indices()

@@ -1,20 +1,21 @@
-"""Popularity by segment: the items liked in one country (age group, gender …), for users without a
-history.
+"""Popularity by segment, for users without a history: which items are liked in a country, an age
+group, and so on.
 
-A *segment* is the set of users that share the values of some columns of the users table. With
-several columns, from wide to narrow, every prefix is a segment too: ``("arvenia",)`` contains
-``("arvenia", "18-24")``. The score of an item is the share of the segment's users who like it,
-shrunk towards that of the next wider group, in the end all users:
+A *segment* is the set of users who have the same values in some columns of the users table. With
+several columns, from wide to narrow, every prefix of the values is a segment too:
+``("arvenia",)`` contains ``("arvenia", "18-24")``. The score of an item is the share of the users
+of the segment who like it, moved towards the score of the next wider segment. The widest segments
+are moved towards the share among all users.
 
-    score(s, i) = (likers of i in s + m · score(wider, i)) / (users of s + m)
+    score(s, i) = (users of s who like i + m · score(wider, i)) / (users of s + m)
 
 This is the posterior mean under a prior of ``m`` pseudo-users (empirical Bayes). A segment of m
-users has half its own scores and half those of the wider group. Only users who like something
-count. A user belongs to the narrowest segment that occurs in train; users of no such segment are
-left to the next fallback, plain popularity.
+users has the mean of its own scores and those of the wider segment. Only users who like something
+count. A user belongs to the narrowest segment that occurs in train. A user without such a segment
+is scored by the next fallback, the popularity among all users.
 
-Both engines count and pass their counts to this module, so that scores and lists are equal. Ties:
-the lower item row.
+Each engine counts, and passes the counts to this module, so both engines have the same scores and
+lists. Of items with equal scores, the lower row comes first.
 """
 
 from __future__ import annotations
@@ -41,16 +42,19 @@ _MISSING = ""
 _HINT = "[recommend] segment"
 
 Key = tuple[str, ...]
-"""The values of the first columns, as text, up to the first that is missing."""
+"""The values of a user in the columns, as text, from the first column up to the last one before a
+missing value."""
 
 
 @dataclass(frozen=True)
 class Segments:
     """The segments of train and their scores.
 
-    ``columns``: columns of the users table, from wide to narrow. ``keys``: the segments, sorted.
-    ``scores``: float32[segments, items] in [0, 1]. ``users``: the users table, with ids and columns
-    as text.
+    Attributes:
+        columns: columns of the users table, from wide to narrow.
+        keys: the segments, in ascending order.
+        scores: float32[segments, items] in [0, 1].
+        users: the users table, with ids and columns as text.
     """
 
     columns: tuple[str, ...]
@@ -60,8 +64,9 @@ class Segments:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Return the source names, one per number of columns: ``segment:country``,
-        ``segment:country+age``.
+        """Return one source name per number of columns.
+
+        For the columns country and age they are ``segment:country`` and ``segment:country+age``.
         """
         return tuple(f"segment:{'+'.join(self.columns[: depth + 1])}" for depth in range(len(self.columns)))
 
@@ -76,8 +81,9 @@ class Segments:
         return np.array([len(key) - 1 for key in self.keys], dtype=np.int8)
 
     def rows(self, table: pd.DataFrame) -> np.ndarray:
-        """Return int64[len(table)], the narrowest segment of each row, -1 for none; columns may be
-        absent.
+        """Return int64[len(table)], the position of the narrowest segment of each row.
+
+        It is -1 for a row in no segment. A column that ``table`` does not have counts as missing.
         """
         row_of = {key: row for row, key in enumerate(self.keys)}
         keys, codes = _group_keys(table.reindex(columns=list(self.columns)))
@@ -87,7 +93,10 @@ class Segments:
         return np.array(segment_rows, dtype=np.int64)[codes]
 
     def of_users(self, ids: Iterable[Any]) -> np.ndarray:
-        """Return int64[ids], the segment of each user by the users table, -1 for none."""
+        """Return int64[ids], the position of the segment of each user by the users table.
+
+        It is -1 for a user in no segment.
+        """
         positions = pd.Index(self.users[USER]).get_indexer(pd.Index([str(user) for user in ids], dtype=object))
         return np.append(self.rows(self.users), -1)[positions]
 
@@ -122,8 +131,9 @@ def describe_users(table: pd.DataFrame | None, columns: Sequence[str]) -> pd.Dat
     """Return ``user_id`` and ``columns`` of the users table as text, missing values as empty text.
 
     Raises:
-        ConfigError: there is no users table or no such column, or the column is not a grouping: it
-            has several values in one cell, or more than :data:`MOST_NUMBERS` distinct numbers.
+        ConfigError: there is no users table, or it does not have such a column. Or the column
+            cannot divide users into groups, because it has several values in one cell or more than
+            :data:`MOST_NUMBERS` distinct numbers.
     """
     if table is None:
         raise ConfigError(f"{_HINT}: there is no users table: name one in [data] users, or use fallback = 'popular'.")
@@ -150,8 +160,11 @@ def describe_users(table: pd.DataFrame | None, columns: Sequence[str]) -> pd.Dat
 def group_users(
     users: pd.DataFrame, columns: Sequence[str], items: int, memory_mb: int
 ) -> tuple[list[Key], np.ndarray]:
-    """Return the distinct keys of a users table of :func:`describe_users`, and int64[users], the
-    key of each user.
+    """Return the distinct keys of the users, and int64[users], the position of each user's key.
+
+    Args:
+        users: users table of :func:`describe_users`.
+        items: number of items.
 
     Raises:
         ConfigError: the scores of all segments, 4 · segments · items bytes, are more than
@@ -176,14 +189,21 @@ def segments_from_counts(
     share: np.ndarray,
     prior: float,
 ) -> Segments:
-    """Return the segments with scores computed from counts.
+    """Return the segments, with scores computed from counts by the formula of this module.
+
+    The segments are all prefixes of ``keys`` that have at least one user who likes something. They
+    are in ascending order. Scores are computed from wide segments to narrow ones, because the score
+    of a segment uses that of the next wider segment.
 
     Args:
         users: users table of :func:`describe_users`, which is stored in the result.
-        keys: as of :func:`group_users`.
-        counts: int64[keys], users with exactly this key who like something; csr (keys, items),
-            likers of each item.
-        share: float64[items], share of likers of each item among all users who like something.
+        columns: columns of the users table, from wide to narrow.
+        keys: the distinct keys of the users, see :func:`group_users`. Each user has one key.
+        counts: two arrays, counted over the users who like something and have exactly this key, not
+            a longer one. The first is int64[keys], the number of these users. The second is csr
+            (keys, items), the number of them who like each item.
+        share: float64[items], the number of users who like each item, divided by the number of
+            users who like something. It is the score of all users together.
         prior: m, the number of pseudo-users, ≥ 0.
     """
     n, likes = counts
@@ -214,7 +234,16 @@ def fit_segments(
     prior: float,
     memory_mb: int,
 ) -> Segments:
-    """Return the segments of a local log.
+    """Return the segments of ``train`` and their scores, on the local engine.
+
+    Args:
+        table: the users table.
+        columns: columns of the users table, from wide to narrow.
+        prior: m, the number of pseudo-users, ≥ 0.
+        memory_mb: the largest size of the scores, in MiB.
+
+    Raises:
+        ConfigError: see :func:`describe_users` and :func:`group_users`.
 
     >>> from recsys.data.synthetic import checkerboard
     >>> train = checkerboard(4)
@@ -250,10 +279,10 @@ def fit_segments(
 
 
 def parse_user_attributes(pairs: Iterable[str], segments: Segments) -> dict[str, str]:
-    """Return column -> value of texts ``column=value``.
+    """Return column -> value, parsed from texts such as ``country=arvenia``.
 
     Raises:
-        InputError: no such column of the segments, or no ``=``.
+        InputError: a text has no ``=``, or the segments do not use such a column.
     """
     values = {}
     for pair in pairs:
@@ -268,8 +297,10 @@ def parse_user_attributes(pairs: Iterable[str], segments: Segments) -> dict[str,
 
 
 def _group_keys(table: pd.DataFrame) -> tuple[list[Key], np.ndarray]:
-    """Return the distinct keys of the rows in order of first appearance, and int64[rows], the key
-    of each.
+    """Return the keys of a table, and int64[rows], the position of the key of each row.
+
+    Rows with the same values in all columns have the same position. Keys are in the order of first
+    appearance.
     """
     cells = pd.DataFrame({name: values_as_text(table[name]) for name in table})
     codes = cells.groupby(list(cells), sort=False).ngroup().to_numpy(dtype=np.int64)
@@ -284,8 +315,10 @@ def _group_keys(table: pd.DataFrame) -> tuple[list[Key], np.ndarray]:
 
 
 def values_as_text(column: pd.Series) -> np.ndarray:
-    """Return values as text (object), missing ones empty: 25.0 is "25", several values are joined
-    by ``|``.
+    """Return the values of a column as text, object[n].
+
+    A missing value is the empty text, 25.0 is "25", and several values in one cell are joined by
+    ``|``.
     """
     try:
         codes, values = pd.factorize(column)

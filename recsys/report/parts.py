@@ -8,8 +8,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ReportTable:
-    """A caption, column heads, and rows of text;
-    the columns from index ``numbers`` on hold numbers.
+    """A table of text cells with a caption and column heads.
+
+    ``numbers``: index of the first column that holds numbers. All later columns hold numbers too.
     """
 
     caption: str
@@ -48,7 +49,14 @@ class Report:
 
 
 def format_mean(cell: dict[str, Any], sign: bool = False) -> str:
-    """Return a mean with its interval, – if it is undefined."""
+    """Return a mean and its interval as the text ``mean [low, high]``, with four decimals.
+
+    The text is a dash (–) if the mean is None.
+
+    Args:
+        cell: a dict with ``mean`` and ``ci95``.
+        sign: whether a positive number has a plus sign.
+    """
     if cell["mean"] is None:
         return "–"
     if sign:
@@ -59,7 +67,13 @@ def format_mean(cell: dict[str, Any], sign: bool = False) -> str:
 
 
 def format_interval(ends: list[float | None], sign: bool = False) -> str:
-    """Return ``[low, high]``, empty if an end is undefined."""
+    """Return an interval as the text ``[low, high]``, with four decimals.
+
+    The text is empty if one of the two ends is None.
+
+    Args:
+        sign: whether a positive number has a plus sign.
+    """
     low, high = ends
     if low is None or high is None:
         return ""

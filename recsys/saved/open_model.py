@@ -1,8 +1,10 @@
-"""The only reader of a saved model, from a run of either engine or from a bundle, with one rule for the default model.
+"""Read a saved model from a run of either engine or from a bundle, and choose the default model.
+
+All code that reads a saved model uses this module. The files of a model are:
 
 run of the local engine    model/NAME/model.json and its arrays
 run on Spark               model/NAME/params.json, item_factors.parquet, user_factors.parquet
-bundle                     model/NAME/model.json, and user_factors.npy where the run was one on Spark
+bundle                     model/NAME/model.json, and user_factors.npy if the run was on Spark
 """
 
 from __future__ import annotations
@@ -40,11 +42,14 @@ FORMAT = 1
 class SavedModel:
     """A trained model with all that it needs to score users.
 
-    ``history``: the interactions of users with the candidates. ``items``: the candidates, row by
-    row, with the columns
-    of the items table. ``user_factors``: float32[users of ``history``, rank], NaN rows without one;
-    None where the
-    model has none stored. ``segments``: of a run with the fallback "segment".
+    Attributes:
+        name: name of the model.
+        history: the interactions of users with the candidates.
+        items: the candidates, one per row, with the columns of the items table.
+        config: the config of the run.
+        user_factors: float32[users of ``history``, rank]. The row of a user without a factor is
+            NaN. None if the model has no stored factors of users.
+        segments: the segments of a run with the fallback "segment", otherwise None.
     """
 
     name: str
@@ -56,16 +61,17 @@ class SavedModel:
     segments: Segments | None = None
 
     def histories(self, user_ids: Any) -> Histories:
-        """Return the histories of users by id; that of an unknown user is empty."""
+        """Return the histories of users by id. The history of an unknown user is empty."""
         return self.history.histories().select(self.history.users.rows(user_ids))
 
     def recommender(self, users: pd.DataFrame) -> Recommender:
-        """Return the model for these users, in this order: with their stored factors and with their segments.
+        """Return the model with the stored factors and the segments of some users.
+
+        The result scores histories of exactly these users, in this order.
 
         Args:
-            users: ``user_id``, and perhaps columns that put a user into a segment, which take
-            precedence over the
-                users table.
+            users: ``user_id``, and optionally columns that put a user into a segment. Such a column
+                takes precedence over the users table.
         """
         model = self.model
         if self.user_factors is not None:
@@ -81,14 +87,16 @@ class SavedModel:
 
 
 def open_model(folder: str | Path, name: str | None = None) -> SavedModel:
-    """Open a model of a run folder or the model of a bundle.
+    """Read a model from a run folder or from a bundle, and return it with all that scoring needs.
 
     Args:
-        name: which model; unset: :func:`default_model`.
+        folder: path of the run folder or of the bundle.
+        name: name of the model. None: the model of the bundle, or for a run the one that
+            :func:`default_model` chooses.
 
     Raises:
-        RunFolderError: not a whole run or bundle, no such model in it, or a model that cannot be
-        read here.
+        RunFolderError: the folder is not a complete run or bundle, it has no such model, or the
+            model cannot be read here.
     """
     folder = Path(folder)
     if is_bundle(folder):
@@ -115,12 +123,16 @@ def open_model(folder: str | Path, name: str | None = None) -> SavedModel:
 
 
 def open_item_side(run: RunFolder, name: str, items: IdMap) -> Recommender:
-    """Return a run's model without its user factors and its users: it scores by fold-in.
+    """Return a model of a run without its users and their stored factors.
 
-    A model of the local engine comes with its fallback, one of Spark without.
+    It computes the factor of a user from the history (fold-in). A model of the local engine
+    includes its fallback. A model of the Spark engine does not.
 
     Args:
         items: the candidates of the run.
+
+    Raises:
+        RunFolderError: the model predicts ratings, or its files cannot be read.
     """
     if not _is_spark_model(run, name):
         return models.load(run.path / run_files.model_folder(name))
@@ -139,9 +151,11 @@ def open_item_side(run: RunFolder, name: str, items: IdMap) -> Recommender:
 
 
 def read_min_history(run: RunFolder, name: str) -> dict[str, Any]:
-    """Return from how many likes on a run's model scores users itself (``min_history``), and how that was chosen.
+    """Return ``min_history`` of a model of a run, and how it was chosen.
 
-    ``groups``, the results of the trial, are there only where a trial chose it.
+    ``min_history`` is the smallest number of liked items with which a user is scored by the model
+    and not by its fallback. If a trial chose the number, the result also has the results of the
+    trial, ``groups``.
     """
     if _is_spark_model(run, name):
         return {"min_history": run.read_json(run_files.spark_params(name)).get("min_history", 0)}
@@ -151,16 +165,17 @@ def read_min_history(run: RunFolder, name: str) -> dict[str, Any]:
 
 
 def saved_models(run: RunFolder) -> list[str]:
-    """Return the names of the models that a run has kept, in the order of its results."""
+    """Return the names of the models that are saved in a run, in the order of its results."""
     names = run.read_json(run_files.METRICS)["models"]
     return [name for name in names if (run.path / run_files.model_folder(name)).is_dir()]
 
 
 def default_model(metrics: dict[str, Any], names: Sequence[str]) -> str:
-    """Return the model that is used when none is named: the best of ``names`` by the run's first metric.
+    """Return the name of the model that is used when none is named.
 
-    Baselines count only where there is nothing else. A model without a mean comes last; ties go to
-    the first.
+    It is the model of ``names`` with the highest mean of the primary metric of the run, the first
+    of equals. A model whose mean is undefined comes last. Baselines are considered only if
+    ``names`` has nothing else.
 
     Args:
         metrics: the contents of metrics.json.
@@ -177,16 +192,20 @@ def is_bundle(folder: Path) -> bool:
 
 
 def read_history_and_items(folder: RunFolder) -> tuple[Interactions, pd.DataFrame]:
-    """Return the history in a run or a bundle, and its candidates with the columns of the items table."""
+    """Return the history of a run or a bundle, and its candidates.
+
+    The table of the candidates has the columns of the items table.
+    """
     items = folder.read_table(run_files.ITEMS)
     return interactions_from_table(folder.read_table(run_files.HISTORY), items=IdMap.of(items[ITEM])), items
 
 
 def _open_bundle(path: str | Path) -> SavedModel:
-    """Check every file of a bundle, and open it.
+    """Read the model of a bundle, after a check of every file.
 
     Raises:
-        RunFolderError: not a bundle, of an unknown format, or a file is missing or has changed.
+        RunFolderError: the folder is not complete, the format of the bundle is unknown, or a file
+            is missing or has changed.
     """
     folder = RunFolder.open(path)
     about = folder.read_json(run_files.BUNDLE_CARD)
@@ -213,7 +232,10 @@ def _is_spark_model(run: RunFolder, name: str) -> bool:
 
 
 def _read_factors(run: RunFolder, name: str, column: str, ids: IdMap) -> tuple[np.ndarray, np.ndarray]:
-    """Return float32[ids, rank], zeros where there is no factor, and bool[ids]: there is one."""
+    """Return float32[ids, rank], the stored factors, and bool[ids], whether an id has a factor.
+
+    Rows of ids without a factor are zeros.
+    """
     rank = run.read_json(run_files.spark_params(name))["rank"]
     file_name = run_files.item_factors(name) if column == ITEM else run_files.user_factors(name)
     table = pq.read_table(run.path / file_name, columns=[column, "features"]).combine_chunks()

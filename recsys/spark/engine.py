@@ -1,5 +1,7 @@
-"""The Spark engine: the steps of a run on a cluster. Executors hold the log; the driver holds what is as long as the
-items."""
+"""The Spark engine: the steps of a run on a cluster.
+
+The executors hold the log. The driver holds only tables and arrays with one row per item.
+"""
 
 from __future__ import annotations
 
@@ -68,10 +70,13 @@ from recsys.spark.training.training_curve import TrainingCurve
 
 @dataclass(frozen=True)
 class FittedModel:
-    """How a model scores.
+    """A trained model on Spark: its scorer, and what the scorer needs to know of each user.
 
-    ``users``: (user, features), and the segment where there are any; None where users make no
-    difference.
+    Attributes:
+        scorer: computes the scores of all items for a user.
+        users: (user int, features array<float>), the factor of each user who is scored by it. If
+            the run has segments, also the column ``segment``. A user without a factor or without a
+            segment has null there. None for a baseline, which needs no information on users.
     """
 
     scorer: Scorer
@@ -81,7 +86,8 @@ class FittedModel:
 class SparkEngine(Engine):
     """Runs a config on Spark.
 
-    ``work``: a folder inside the run folder for tables that later steps read, removed at the end.
+    ``work`` is a folder inside the run folder for tables that later steps read. It is removed at
+    the end of the run.
     """
 
     work: Path
@@ -101,14 +107,14 @@ class SparkEngine(Engine):
     shortfall: DataFrame | None
 
     def __init__(self, config: Config, spark: SparkSession | None = None) -> None:
-        """Check models and rules, before Spark starts.
+        """Check the models and the rules of a config, before Spark starts.
 
         Args:
-            spark: a session to use; unset: one is made from the config.
+            spark: the session to use. None: :meth:`open` creates one from the config.
 
         Raises:
-            ConfigError: a model that does not run on Spark, a parameter of one, or rules that
-            cannot be read.
+            ConfigError: a model does not run on Spark, a parameter of a model is not valid, or the
+                rules cannot be read.
         """
         super().__init__(config)
         self.als_parameters = model_parameters(config)
@@ -121,7 +127,11 @@ class SparkEngine(Engine):
 
     @contextmanager
     def open(self, folder: RunFolder, meter: Meter, progress: Progress | None = None) -> Iterator[None]:
-        """Start Spark, and say in one sentence what stops a job."""
+        """Start Spark for the duration of a ``with`` block.
+
+        A failure of Spark with a known cause becomes an error of this package with a message of one
+        sentence (:mod:`recsys.spark.errors`).
+        """
         with super().open(folder, meter, progress), spark_errors_explained(self.config.out):
             self.work = folder.path.resolve() / ".work"
             with meter.hop("start"):
@@ -134,7 +144,7 @@ class SparkEngine(Engine):
             shutil.rmtree(self.work, ignore_errors=True)
 
     def read_events(self) -> None:
-        """Read and check the tables; write the refused rows and the data card."""
+        """Read and check the tables, and write the refused rows and the data card."""
         data = self.config.data
         self.tables = read_tables(self.spark, data, self.work)
         attributes.require_items(self.als_parameters.values(), self.tables.item_table)
@@ -145,7 +155,11 @@ class SparkEngine(Engine):
         self.folder.write_json(run_files.DATA_CARD, card | {"source": data.events})
 
     def split_events(self) -> None:
-        """Divide the events, write the parts, and make what all models share."""
+        """Divide the events, write the parts, and prepare what all models use.
+
+        This includes the candidates, the rules, the relevant items, the counts of likes and the
+        segments.
+        """
         config = self.config
         # A wrong column of segments is refused before the events are divided.
         described_users = None
@@ -185,7 +199,10 @@ class SparkEngine(Engine):
         return [*baselines, *(name for name in self.als_parameters if name not in baselines)]
 
     def fit(self, name: str) -> None:
-        """Train one ALS and write its factors; a baseline has been counted with the split."""
+        """Train one model and write its factors.
+
+        A baseline needs no training here, because :meth:`split_events` has counted the likes.
+        """
         if name in self.als_parameters:
             self.fitted[name] = self._fit_als(name, self.als_parameters[name])
         elif name == "random":
@@ -194,7 +211,10 @@ class SparkEngine(Engine):
             self.fitted[name] = FittedModel(SharedScorer(name, self._baseline_scores(name)))
 
     def recommend(self, name: str) -> None:
-        """Make the lists of the tested users, or of everyone where the config wants them, and write them."""
+        """Compute and write the lists of a model for the tested users.
+
+        With ``[recommend] everyone``, a model that is not a baseline gets lists for all users.
+        """
         settings = self.config.recommend
         model = self.fitted[name]
         scorer = model.scorer
@@ -233,7 +253,7 @@ class SparkEngine(Engine):
         self.counts[name] = evaluate.counts(self.judged[name], self.config.judge, k) | self.truth.counts
 
     def summarise(self) -> dict[str, Any]:
-        """Write the results per user, the metrics, and the training curves; return the metrics."""
+        """Write the results per user, the metrics and the training curves. Return the metrics."""
         config = self.config
         _write_per_user(self.judged, self.layout, self.folder)
         _write_curves(self.curves, self.folder)
@@ -246,7 +266,11 @@ class SparkEngine(Engine):
         return metrics
 
     def _fit_als(self, name: str, parameters: SparkALSParameters) -> FittedModel:
-        """Train one ALS and write it; the model scores by factors, then by segment, then by the fallback."""
+        """Train one model and write it.
+
+        A user is scored by the user's factor. A user without a factor is scored by the segment, and
+        a user without both is scored by the fallback.
+        """
         data = TrainingData(self.split.train, self.split.candidates, self.items, self.likes, self.work / name)
         als = kind_module(parameters.kind).fit_model(parameters, data)
         if als.curve:
@@ -268,7 +292,11 @@ class SparkEngine(Engine):
         return FittedModel(FactorScorer(name, als.items, fallback_scorer, segment_scores), users)
 
     def _min_history_of(self, als: FittedALS) -> int:
-        """Return from how many likes on users are scored by their factors: given, or chosen while training."""
+        """Return the smallest number of liked items with which a user is scored by the factor.
+
+        It is ``[recommend] min_history`` if that is a number. Otherwise it is the number that was
+        chosen during training, or 0 if none was. It is 0 without a fallback.
+        """
         settings = self.config.recommend
         if settings.fallback == "none":
             return 0
@@ -279,13 +307,22 @@ class SparkEngine(Engine):
         return int(als.curve.short_histories["min_history"])
 
     def _baseline_scores(self, name: str) -> np.ndarray:
-        """Return float32[candidates]: likes, or recent likes where events have times."""
+        """Return the number of likes of each candidate, or of recent likes for "recent".
+
+        Without times, "recent" has the same numbers as "popular".
+        """
         if name == "recent" and self.recent_likes is not None:
             return self.recent_likes
         return self.likes
 
     def _users_with_seen_items(self, *, everyone: bool) -> DataFrame:
-        """Return (user, seen: items that lists leave out), grouped once and read by every model."""
+        """Return (user, seen), the items that the lists of each user leave out.
+
+        The table is computed and written once, and then read for every model.
+
+        Args:
+            everyone: whether to return all users, or only the tested users.
+        """
         users = self.truth.tested.select("user")
         place = self.work / "seen-of-tested"
         if everyone:
@@ -299,7 +336,10 @@ class SparkEngine(Engine):
         return self.spark.read.parquet(str(place))
 
     def _lay_out_metrics(self) -> None:
-        """Set which models, metrics and groups metrics.json has, and who belongs to which group of users."""
+        """Set the layout of metrics.json, and the group of each user.
+
+        The layout is the list of models, metrics and groups.
+        """
         groups, self.user_groups = beyond.user_groups(self.spark, self.tables, self.config.judge)
         self.layout = Layout(
             tuple(self.model_names),
@@ -321,7 +361,10 @@ class SparkEngine(Engine):
 
 
 def _join_factors(users: DataFrame, factors: DataFrame | None) -> DataFrame:
-    """Return the users with what the model knows of each, null where it knows nothing."""
+    """Return the users with the columns of ``factors``, null for a user who is not in it.
+
+    Without ``factors`` the users are returned unchanged.
+    """
     if factors is None:
         return users
     return users.join(factors, "user", "left")
@@ -337,7 +380,7 @@ def _write_per_user(judged: dict[str, DataFrame], layout: Layout, folder: RunFol
 
 
 def _write_factors(model: FittedALS, parts: SparkSplit, folder: RunFolder, name: str) -> None:
-    """Write factors under external ids: user_factors.parquet, item_factors.parquet (id, features)."""
+    """Write user_factors.parquet and item_factors.parquet: (external id, features)."""
     spark = model.users.sparkSession
     users = model.users.join(parts.users.withColumnRenamed("row", "user"), "user").select(USER, "features")
     users.write.parquet(_uri(folder, run_files.user_factors(name)))
@@ -348,7 +391,11 @@ def _write_factors(model: FittedALS, parts: SparkSplit, folder: RunFolder, name:
 
 
 def _write_curves(curves: dict[str, TrainingCurve], folder: RunFolder) -> None:
-    """Write training.json, the objective after each sweep as a local run does, and watched.json."""
+    """Write training.json and watched.json.
+
+    training.json has the objective of each model after each sweep, as in a local run. watched.json
+    has the results on the validation users, and is written if there are any.
+    """
     if curves:
         folder.write_json(run_files.TRAINING, {name: curve.losses for name, curve in curves.items()})
     validation = {
@@ -372,7 +419,7 @@ def _with_ids(frame: DataFrame, parts: SparkSplit) -> DataFrame:
 
 
 def _candidates(parts: SparkSplit, table: pd.DataFrame | None) -> pd.DataFrame:
-    """Return the candidates by id, with what the items table says of them."""
+    """Return the ids of the candidates in row order, with the columns of the items table."""
     found = parts.items.where(F.col("row") < parts.candidates).orderBy("row").select(ITEM).toPandas()
     if table is None:
         return found
@@ -382,7 +429,10 @@ def _candidates(parts: SparkSplit, table: pd.DataFrame | None) -> pd.DataFrame:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Make a second name for a folder of files, or a copy where a disk knows no second names."""
+    """Make the folder ``target`` with hard links to the files of ``source``.
+
+    Files are copied if the file system has no hard links.
+    """
 
     def link(a: str, b: str) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Failures of Spark that are no bugs (full disk, missing rights, too little memory), explained in one sentence."""
+"""Explain failures of Spark that are not bugs: a full disk, missing rights, too little memory."""
 
 from __future__ import annotations
 
@@ -23,11 +23,13 @@ LOST = (
 
 @contextmanager
 def spark_errors_explained(out: str) -> Iterator[None]:
-    """Turn a failure of Spark with a known cause into an error that says what to do; raise others unchanged.
+    """Turn a failure of Spark in a ``with`` block into an error that says what to do.
+
+    A failure without a known cause is raised unchanged.
 
     Raises:
-        RunFolderError: the disk is full or read-only. ConfigError: too little memory, or lost
-        executors.
+        RunFolderError: the disk is full or read-only.
+        ConfigError: there is too little memory, or executors are lost.
     """
     try:
         yield

@@ -1,9 +1,9 @@
-"""Predict what a run needs before it runs: memory, shuffle files, blocks and time, and whether it
-fits.
+"""Predict memory, shuffle files, blocks and time of a run on Spark, and whether it fits.
 
-Times are operation counts multiplied by costs. Two costs are measured on this machine in about a
-second: one pair in a training sweep, and one score. The others are constants, fitted to one run;
-``bench/plan.py`` compares the plan with runs of other sizes.
+A time is a number of operations multiplied by the cost of one operation. Two costs are measured on
+this machine in about a second: that of one pair in a training sweep, and that of one score. All
+other costs are constants that were fitted to one run. ``bench/plan.py`` compares the plan with runs
+of other sizes.
 """
 
 from __future__ import annotations
@@ -52,34 +52,34 @@ START_SECONDS = 3.0
 """Seconds of Spark's start."""
 
 READ_SECONDS, SPLIT_SECONDS, FIT_SECONDS, HOP_SECONDS = 11.0, 20.0, 12.0, 2.0
-"""Seconds of a hop on a tiny log: reading, splitting, a fit, and any other."""
+"""Seconds that a step of a run takes on a tiny log: reading, splitting, a fit, any other step."""
 
 JOB_SECONDS = 0.25
 """Seconds of each job of a training sweep on a tiny log."""
 
 MLLIB_PAIR = 0.38e-9
-"""Core-seconds of MLlib: rank² times this per pair and side."""
+"""Core-seconds of MLlib's training per pair and side, divided by rank²."""
 
 MLLIB_SOLVE = 1.2e-9
-"""Core-seconds of MLlib: rank³/3 times this per system of a row."""
+"""Core-seconds of MLlib's training per user or item, divided by rank³/3."""
 
 PYTHON_MB, JVM_MB, WORKER_MB = 350, 900, 1000
-"""MiB of an idle driver Python, of an idle JVM, and of one core's Python workers with their
-compiled code.
+"""MiB of the idle Python process of the driver, of an idle JVM, and of the Python workers of one
+core with their compiled code.
 """
 
 GARBAGE_SHARE = 0.5
-"""A local JVM grows to this share of its heap on any log before it collects garbage."""
+"""The share of its heap to which a local JVM grows before it collects garbage, on any log."""
 
 GARBAGE_BYTES = 150
 """Bytes per row by which a local JVM grows in addition."""
 
 LARGE_CATALOGUE_MB = 1024
-"""MiB of item factors from which the plan advises on the memory of tasks."""
+"""Above this size of the item factors, in MiB, the plan has advice on the memory of tasks."""
 
 MAX_VALUE_MB = 2048
-"""PySpark passes values below this number of MiB only: it writes the length as a signed 32-bit
-number.
+"""PySpark cannot pass a value of this number of MiB or more, because it writes the length as a
+signed 32-bit number.
 """
 
 
@@ -88,8 +88,11 @@ ParametersByName = dict[str, SparkALSParameters]
 
 @dataclass(frozen=True)
 class LogFacts:
-    """Size of a log. ``heaviest_user``, ``heaviest_item``: the largest number of rows of one user,
-    of one item.
+    """The size of a log.
+
+    Attributes:
+        rows, users, items: number of rows, of distinct users and of distinct items.
+        heaviest_user, heaviest_item: the largest number of rows of one user and of one item.
     """
 
     rows: int
@@ -101,11 +104,16 @@ class LogFacts:
 
 @dataclass(frozen=True)
 class Machine:
-    """What a run may use, and what it costs there.
+    """The limits of the machine or cluster, and the costs that were measured on it.
 
-    ``cores``: tasks that run at once. ``heap``: MiB of one JVM. ``free``: MiB of disk for shuffle
-    files. ``score``: core-seconds per score. ``pair``: model -> core-seconds per pair in a sweep
-    of our own trainer.
+    Attributes:
+        cores: number of tasks that run at the same time.
+        heap: maximum heap of one JVM, in MiB.
+        free: free disk space for shuffle files, in MiB.
+        score: core-seconds to compute one score.
+        pair: model -> core-seconds per pair in a training sweep, for models with
+            ``trainer = "recsys"``.
+        local: whether Spark runs in one JVM on this machine.
     """
 
     cores: int
@@ -118,10 +126,15 @@ class Machine:
 
 @dataclass
 class Plan:
-    """What a run needs.
+    """The predicted needs of a run.
 
-    ``seconds``: by hop. ``memory``: MiB by role at the peak. ``sizes``: further counts and sizes
-    by name. ``notes``: advice. ``refusals``: reasons why the run cannot fit.
+    Attributes:
+        facts: the size of the log.
+        seconds: step of the run -> seconds.
+        memory: ``python``, ``jvm``, ``workers`` and ``total`` -> MiB at the peak.
+        sizes: name -> further counts and sizes.
+        notes: advice.
+        refusals: reasons why the run cannot fit. Empty if it fits.
     """
 
     facts: LogFacts
@@ -133,11 +146,15 @@ class Plan:
 
 
 def count_log(events: DataFrame) -> LogFacts:
-    """Count the rows, users and items of a log (user_id, item_id): two shuffles of ids, nothing is
-    written.
+    """Count the rows, users and items of a log, and the rows of its heaviest user and item.
+
+    Spark shuffles the ids twice. Nothing is written.
+
+    Args:
+        events: a table with the columns ``user_id`` and ``item_id``.
 
     Raises:
-        InputError: no rows.
+        InputError: the log has no rows.
     """
     users, heaviest_user, rows = _count_ids(events, USER)
     items, heaviest_item, _ = _count_ids(events, ITEM)
@@ -147,14 +164,20 @@ def count_log(events: DataFrame) -> LogFacts:
 
 
 def _count_ids(events: DataFrame, column: str) -> tuple[int, int, int]:
-    """Return the number of ids, the largest number of rows of one, and the number of rows."""
+    """Return the number of distinct ids, the largest number of rows of one id, and the number of
+    all rows.
+    """
     row = events.groupBy(column).count().agg(F.count(F.lit(1)), F.max("count"), F.sum("count")).first()
     ids, largest, rows = (int(value or 0) for value in row or (0, 0, 0))
     return ids, largest, rows
 
 
 def measure_machine(spark: SparkSession, facts: LogFacts, params: ParametersByName) -> Machine:
-    """Read the session's limits, and measure what a pair and a score cost at these ranks."""
+    """Read the limits of the session, and measure the costs of a pair and of a score.
+
+    The cost of a score is measured at the largest rank of ``params``, that of a pair for each
+    model.
+    """
     context = spark.sparkContext
     heap = context._jvm.java.lang.Runtime.getRuntime().maxMemory() // 2**20  # type: ignore[union-attr]
     local = context.master.startswith("local")
@@ -170,8 +193,9 @@ def measure_machine(spark: SparkSession, facts: LogFacts, params: ParametersByNa
 
 
 def measure_score_cost(rank: int, items: int) -> float:
-    """Return core-seconds (CPU time of one thread) to compute one score and to compare it in the
-    selection.
+    """Return the core-seconds (CPU time of one thread) of one score.
+
+    They include the comparison of the score when the best items are selected.
     """
     rng = np.random.default_rng(0)
     m = max(1, min(256, BLOCK_BYTES // (4 * items)))
@@ -189,8 +213,12 @@ def measure_score_cost(rank: int, items: int) -> float:
 
 
 def measure_pair_cost(params: SparkALSParameters, length: int, items: int) -> float:
-    """Return core-seconds per pair in a sweep, at ``length`` pairs per user: one solve and four
-    residual sums.
+    """Return the core-seconds (CPU time of one thread) per pair in one training sweep.
+
+    A sweep solves for the users once and computes ``1 + CG_STEPS`` = 4 sums of residuals.
+
+    Args:
+        length: number of pairs per user.
     """
     users = max(1, 100_000 // length)
     rng = np.random.default_rng(0)
@@ -215,7 +243,16 @@ def measure_pair_cost(params: SparkALSParameters, length: int, items: int) -> fl
 
 
 def plan(config: Config, facts: LogFacts, machine: Machine, params: ParametersByName) -> Plan:
-    """Return what the run needs."""
+    """Predict the time, memory and disk space that a run on Spark needs, and whether it fits.
+
+    The plan is computed from the arguments. No log is read and no job is started.
+
+    Args:
+        config: the config of the run.
+        facts: the size of the log, from :func:`count_log`.
+        machine: limits and costs, from :func:`measure_machine`.
+        params: name -> parameters of each model to train.
+    """
     result = Plan(facts)
     cores = machine.cores
     models = 3 + len(params)

@@ -1,9 +1,9 @@
-"""The search: an Optuna study in a file, which one or several processes work on,
-now or after being killed.
+"""The search for the best settings of a model: an Optuna study in a file.
 
-The settings of a trial depend only on the seed, on the number of trials drawn before it and on
-their results, not on the state of a process. So a study that was killed and resumed tries, with one
-process at a time, the same settings as an undisturbed one.
+Several processes may work on one study. A study that was stopped can be continued. The settings of
+a trial depend only on the seed, on the number of trials drawn before it and on their results. They
+do not depend on the state of a process. So, with one process at a time, a study that was stopped
+and continued tries the same settings as a study that was not.
 """
 
 from __future__ import annotations
@@ -90,17 +90,24 @@ class Tuned:
 
 
 def tune(config: Config, storage: Path, *, progress: Steps | None = None) -> Tuned:
-    """Search the settings of ``config.tune.model``,
-    judged on folds of the train part of the run at ``config.out``.
+    """Search for the best settings of the model ``config.tune.model``, and return the result.
 
-    Of the run, only ``split/train.parquet`` is read, and ``split/items.parquet`` for models that
-    use features; the test part is not. Trials are stored in ``storage`` (an Optuna journal). Call
-    the function again, or in several processes, to continue the search. With ``engine = "spark"``,
-    folds and models are those of the Spark path, and ``tune.parallel`` trials run at a time.
+    Settings are judged on folds of the train part of the run at ``config.out``. The function reads
+    ``split/train.parquet`` of this run, and for models that use features ``split/items.parquet``.
+    It never reads the test part. To continue a search that was stopped, call the function again
+    with the same ``storage``. Several processes may work on the same search. With
+    ``engine = "spark"``, folds and models are those of the Spark engine, and ``tune.parallel``
+    trials run at the same time.
+
+    Args:
+        config: the config of a finished run.
+        storage: file in which the trials are stored, an Optuna journal.
+        progress: called with ("trials", finished trials, trials in all).
 
     Raises:
-        ConfigError: no such model or parameter, or ``storage`` holds a study of other settings.
-        RunFolderError: no complete run at ``config.out``.
+        ConfigError: there is no such model or parameter, or ``storage`` has a study of other
+            settings.
+        RunFolderError: there is no complete run at ``config.out``.
     """
     settings = config.tune
     name = _model_name(config)
@@ -152,8 +159,9 @@ class _Search:
     stop: Event
 
     def work(self, study: optuna.Study) -> None:
-        """Draw and judge trials until the study has ``total`` finished ones,
-        or another thread fails.
+        """Draw and judge trials until the study has ``total`` finished trials.
+
+        The method also stops if another thread fails.
         """
         try:
             while not self.stop.is_set():
@@ -183,7 +191,10 @@ class _Search:
             raise
 
     def _draw_params(self, study: optuna.Study, trial: optuna.Trial, number: int) -> dict[str, Any]:
-        """Return the parameters of the trial with that number; trial 0 is the config itself."""
+        """Return the parameters of the trial with a number.
+
+        Trial 0 has none, because it judges the settings of the config.
+        """
         if number == 0:
             return {}
         study.sampler = _sampler(self.config, self.grid, number)
@@ -234,7 +245,7 @@ def model_kind(config: Config, name: str) -> str:
 
 
 def read_train_part(config: Config, kind: str) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-    """Return the train pairs of the run, and its items table if this kind of model can use one."""
+    """Return the train pairs of the run, and its items table, None for a kind without features."""
     folder = RunFolder.open(config.out)
     train = folder.read_table(run_files.TRAIN)
     if kind not in FEATURE_MODELS:
@@ -246,8 +257,8 @@ def _model_name(config: Config) -> str:
     """Return the name of the model to tune.
 
     Raises:
-        ConfigError: it is not given and not the only one, it does not exist, or it cannot be tuned
-            on this engine.
+        ConfigError: no model is named and there is not exactly one, the named model does not
+            exist, it cannot be tuned on this engine, or ``parallel`` is set on the local engine.
     """
     names = list(config.models)
     if config.engine == "local" and config.tune.parallel > 1:
@@ -269,8 +280,9 @@ def _model_name(config: Config) -> str:
 
 
 def _open_study(storage: Path, about: dict[str, Any]) -> optuna.Study:
-    """Return the study in a file, created if necessary;
-    trials of processes that have ended are marked as failed.
+    """Return the study in a file, which is created if it does not exist.
+
+    Unfinished trials of processes that have ended are marked as failed.
 
     Raises:
         ConfigError: the file holds a study that is not about the same search.
@@ -303,8 +315,9 @@ def _process_id() -> str:
 
 
 def _has_ended(process: str | None) -> bool:
-    """Return whether the process that drew a trial has ended;
-    one on another machine counts as running.
+    """Return whether the process that drew a trial has ended.
+
+    A process on another machine counts as running.
     """
     if not process:
         return True
@@ -319,16 +332,18 @@ def _finished_count(study: optuna.Study) -> int:
 
 
 def _trial_number(study: optuna.Study, trial: optuna.Trial) -> int:
-    """Return the number of trials drawn before this one,
-    without those that failed or were killed.
+    """Return the number of trials drawn before this one.
+
+    Trials that failed or were killed do not count.
     """
     earlier = study.get_trials(deepcopy=False)[: trial.number]
     return sum(earlier_trial.state != TrialState.FAIL for earlier_trial in earlier)
 
 
 def _sampler(config: Config, grid: list[dict[str, Any]], number: int) -> BaseSampler:
-    """Return the sampler of one trial, seeded by its number so
-    that a resumed study draws the same settings.
+    """Return the sampler of one trial.
+
+    Its seed depends on the number of the trial, so that a continued study draws the same settings.
     """
     if grid:
         return _FixedSampler(grid[number - 1])
@@ -384,7 +399,10 @@ def _judge_trial(
     config: Config,
     judges: Sequence[FoldJudge],
 ) -> None:
-    """Judge a trial fold by fold and store its mean over all folds, or that it was pruned."""
+    """Judge a trial on one fold after another, and store its mean over all folds.
+
+    If the pruner stops the trial before the last fold, it is stored as pruned.
+    """
     values: list[float] = []
     for step, judge in enumerate(judges, start=1):
         values.append(judge(config))
@@ -398,7 +416,7 @@ def _judge_trial(
 
 
 def _result(study: optuna.Study, config: Config, name: str, metric: str) -> Tuned:
-    """Return the finished trials of the study and the best of them."""
+    """Return the result of the study: the finished trials and the best of them, first of equals."""
     rows = []
     for number, trial in enumerate(study.get_trials(deepcopy=False, states=FINISHED_STATES)):
         rows.append(

@@ -1,9 +1,9 @@
-"""Read CSV, TSV, JSONL, Parquet and MovieLens files into checked tables; bad rows are refused and
-counted.
+"""Read CSV, TSV, JSONL, Parquet and MovieLens files into checked tables.
 
-A file is read, checked and packed one chunk at a time (``data.reading.lines``,
-``data.reading.log``), while a thread reads the next chunk, so the text of a whole file is never in
-memory. "007" stays "007": ids become integers only if all of them are canonical decimal integers.
+Bad rows are refused and counted. A file is read, checked and packed one chunk at a time
+(``data.reading.lines``, ``data.reading.log``), while a thread reads the next chunk. So the text of
+a whole file is never in memory. Ids become integers only if all of them are canonical decimal
+integers. So the id "007" stays text.
 """
 
 from __future__ import annotations
@@ -57,10 +57,12 @@ MAX_REFUSED_ROWS = 100_000
 
 @dataclass
 class Refusals:
-    """Rows that were not accepted. All are counted; the first :data:`MAX_REFUSED_ROWS` are kept.
+    """The refused rows. All are counted, and the first :data:`MAX_REFUSED_ROWS` are stored.
 
-    ``total``: rows in the files, accepted + refused. ``counts``: refused rows by reason. ``rows``:
-    (file, line, reason, text) of the rows that are kept.
+    Attributes:
+        total: number of all rows in the files, accepted and refused.
+        counts: reason -> number of refused rows.
+        rows: (file, line, reason, text) of the stored rows.
     """
 
     total: int = 0
@@ -73,7 +75,14 @@ class Refusals:
         return sum(self.counts.values())
 
     def add(self, file: str, reasons: np.ndarray, line: Callable[[int], int], text: Callable[[int], str]) -> None:
-        """Count one file's rows, of which ``reasons`` (positions in REASONS) refuses some."""
+        """Count the rows of one file, and store refused rows.
+
+        Args:
+            reasons: int[n], position in :data:`REASONS` of the reason why each row is refused, 0
+                for an accepted row.
+            line: returns the line number of a row.
+            text: returns the text of a row.
+        """
         self.total += len(reasons)
         for reason, count in zip(*np.unique(reasons[reasons > 0], return_counts=True), strict=True):
             self.counts[REASONS[reason]] = self.counts.get(REASONS[reason], 0) + int(count)
@@ -88,8 +97,9 @@ class Refusals:
         self.rows += refusals.rows[: MAX_REFUSED_ROWS - len(self.rows)]
 
     def write_csv(self, path: str | Path) -> None:
-        """Write the columns ``file, line, reason, text``; a last line counts the rows that were not
-        kept.
+        """Write the stored rows as CSV with the columns ``file, line, reason, text``.
+
+        If more rows were refused than stored, a last line has their number.
         """
         rows = list(self.rows)
         if self.refused > len(rows):
@@ -100,10 +110,13 @@ class Refusals:
 
 @dataclass
 class Tables:
-    """The checked tables of a data set, with one kind of id each for users and for items.
+    """The checked tables of a data set.
 
-    ``log``: the events as packed by ``data.reading.log``. ``items``, ``users``: None if there is no
-    such table.
+    User ids are integers in all tables or text in all tables, and so are item ids.
+
+    Attributes:
+        log: the events, packed by ``data.reading.log``.
+        items, users: the items table and the users table, None if there is no such table.
     """
 
     log: pd.DataFrame
@@ -119,8 +132,9 @@ class Tables:
         return widen_log(self.log)
 
     def take_log(self) -> pd.DataFrame:
-        """Return the log and drop it here, so that the caller holds the only reference and can free
-        it.
+        """Return the log and remove it from this object.
+
+        The caller then has the only reference to it, and can free its memory.
         """
         log = self.log
         # The copy is needed because a slice would keep the memory of the whole log.
@@ -129,14 +143,14 @@ class Tables:
 
 
 def read_tables(events: Any, items: Any = None, users: Any = None, reading: ReadSettings | None = None) -> Tables:
-    """Read and check all tables, and decide over all of them whether ids are integers or text.
+    """Read and check all tables, and choose the type of ids, integer or text, for all of them.
 
     Each table is a path or a table in memory: pandas, Polars, pyarrow, or anything with the Arrow C
     interface. A MovieLens folder or zip archive as ``events`` also supplies the items (and users).
 
     Raises:
-        InputError: a file is missing, empty, damaged or of another layout, or too many rows are
-            bad.
+        InputError: a file is missing, empty or damaged, it has another layout than expected, or
+            more rows are refused than ``max_refused_share`` allows.
     """
     reading = reading or ReadSettings()
     source, of_events, layout = _locate(events, reading)
@@ -162,15 +176,16 @@ def read_tables(events: Any, items: Any = None, users: Any = None, reading: Read
 
 
 def read_events(events: Any, reading: ReadSettings | None = None) -> tuple[pd.DataFrame, Refusals]:
-    """Return the accepted events of a file, folder or table, and what was refused; see
-    :func:`read_tables`.
+    """Return the accepted events of a file, folder or table, and the refused rows.
+
+    The rules are those of :func:`read_tables`.
     """
     tables = read_tables(events, reading=reading)
     return tables.events, tables.refusals
 
 
 def read_all_columns(events: Any, reading: ReadSettings | None = None) -> tuple[pd.DataFrame, Refusals]:
-    """Return the accepted events with all further columns unchanged, and the refusals."""
+    """Return the accepted events with all their other columns unchanged, and the refused rows."""
     source, reading, _ = _locate(events, reading or ReadSettings())
     accepted: list[pd.DataFrame] = []
     refusals = _collect(source, reading, accepted, all_columns=True)
@@ -179,8 +194,9 @@ def read_all_columns(events: Any, reading: ReadSettings | None = None) -> tuple[
 
 
 def read_items(items: Any, reading: ReadSettings | None = None) -> pd.DataFrame:
-    """Return an items table with ``item_id`` and all further columns, which are text if the file is
-    text.
+    """Return an items table with ``item_id`` and all other columns.
+
+    The other columns are text if the file is a text file.
     """
     table = read_attributes(items, ITEMS, reading or ReadSettings(), Refusals())
     table[ITEM] = unify_ids(table[ITEM])[0]
@@ -188,8 +204,9 @@ def read_items(items: Any, reading: ReadSettings | None = None) -> pd.DataFrame:
 
 
 def read_items_of_log(events: Any, items: Any = None, reading: ReadSettings | None = None) -> pd.DataFrame | None:
-    """Return the items table that :func:`read_tables` would use: ``items``, or that of a MovieLens
-    layout, or None.
+    """Return the items table that :func:`read_tables` would use.
+
+    It is ``items``, or the items table of a MovieLens folder or archive, or None.
     """
     _, _, layout = _locate(events, reading or ReadSettings())
     if items is not None:
@@ -209,8 +226,10 @@ def scan_log(events: Any, reading: ReadSettings | None = None) -> Iterator[pd.Da
 
 
 def estimate_rows(events: Any, reading: ReadSettings | None = None) -> int:
-    """Estimate the number of rows of a log: exact for Parquet and tables in memory, else from the
-    bytes per row.
+    """Return the number of rows of a log, or an estimate of it.
+
+    The number is exact for Parquet files and for tables in memory. For other files it is estimated
+    from the size of the file and the bytes per row.
     """
     source, _, _ = _locate(events, reading or ReadSettings())
     if not isinstance(source, Source):
@@ -229,8 +248,9 @@ def estimate_rows(events: Any, reading: ReadSettings | None = None) -> int:
 
 
 def _locate(events: Any, reading: ReadSettings) -> tuple[Any, ReadSettings, movielens.MovieLensLayout | None]:
-    """Return the source of the events (a file or the table itself), its settings, and its MovieLens
-    layout if any.
+    """Return the source of the events, its settings, and its MovieLens layout or None.
+
+    The source is a file, or the table itself.
     """
     layout = None
     if not is_table(events) and reading.format in ("auto", "movielens"):
@@ -245,8 +265,9 @@ def _locate(events: Any, reading: ReadSettings) -> tuple[Any, ReadSettings, movi
 
 
 def _source_name(source: Any) -> str:
-    """Return the name of a source of events in messages: its path, or ``events`` for a table in
-    memory.
+    """Return the name that messages use for a source of events.
+
+    It is the path of a file, and ``events`` for a table in memory.
     """
     if isinstance(source, Source):
         return str(source)
@@ -316,9 +337,7 @@ def _read_source(source: Any, name: str, reading: ReadSettings, all_columns: boo
 
 
 def _prefetch(chunks: Iterator[RawChunk]) -> Iterator[RawChunk]:
-    """Yield the chunks, reading the next one in a thread while the caller works on the current
-    one.
-    """
+    """Yield the chunks. A thread reads the next chunk while the caller works on the current one."""
     with ThreadPoolExecutor(1) as reader:
         pending = reader.submit(next, chunks, None)
         while (chunk := pending.result()) is not None:
@@ -327,11 +346,10 @@ def _prefetch(chunks: Iterator[RawChunk]) -> Iterator[RawChunk]:
 
 
 def require_columns(columns: Collection[str], reading: ReadSettings, where: str) -> None:
-    """Raise InputError unless the events have the columns they need and those that the settings
-    map.
+    """Raise InputError if a required column or a column that the settings map is missing.
 
     Args:
-        columns: those of ours that the source has.
+        columns: the columns of this package that the source has.
         where: the source, for the message.
     """
     EVENTS.require(columns, where)
@@ -341,8 +359,10 @@ def require_columns(columns: Collection[str], reading: ReadSettings, where: str)
 
 
 def read_attributes(source: Any, kind: TableSchema, reading: ReadSettings, refusals: Refusals) -> pd.DataFrame:
-    """Read an items or users table; refuse rows without an id and all but the first row of a
-    repeated id.
+    """Read an items table or a users table.
+
+    Rows without an id are refused. If an id occurs in several rows, all but the first are refused.
+    The refused rows are added to ``refusals``.
     """
     key = kind.required[0]
     mapping = {key: reading.columns.get(key, key)}
@@ -368,7 +388,10 @@ def read_attributes(source: Any, kind: TableSchema, reading: ReadSettings, refus
 
 
 def check_refused_share(source: str | Source, refusals: Refusals, reading: ReadSettings) -> None:
-    """Raise InputError if there are no rows or if too many of them were refused."""
+    """Raise InputError if there are no rows, or if too many were refused.
+
+    Too many are all rows, or more than the share ``reading.max_refused_share`` of them.
+    """
     refused = refusals.refused
     total = refusals.total
     if not total:

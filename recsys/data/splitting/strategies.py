@@ -1,7 +1,8 @@
 """The five split rules, each with a drawing, and the assignment of every raw event to a side.
 
-Drawings: one user per line, time from left to right; ``o`` train, ``h`` history only (known at
-prediction time, never trained on), ``x`` test, ``|`` the cut.
+A drawing has one user per line, and time goes from left to right. ``o`` is a train event, ``h`` an
+event of the history only (known at prediction time, never trained on), ``x`` a test event, and
+``|`` the cut.
 """
 
 from __future__ import annotations
@@ -30,15 +31,15 @@ class _Rule(BaseModel):
 
 
 class ByTime(_Rule):
-    """One cut in time for all users: the test holds what a deployed model would have met. The
-    default.
+    """One cut in time for all users. The test has the events that a deployed model would have met.
+    This is the default.
 
         Alice   o  o  o  .  |  x  .  x
         Bob     .  o  .  o  |  .  .  .
         Carol   .  .  .  .  |  .  x  .
 
-    Carol has no history: she is a cold user, and the report counts her. Equal timestamps never
-    straddle the cut.
+    Carol has no history, so she is a cold user, and the report counts her. Events with the same
+    timestamp are always on the same side of the cut.
     """
 
     rule: Literal["time"] = "time"
@@ -69,16 +70,16 @@ class ByTime(_Rule):
 
 
 class LastN(_Rule):
-    """The last ``n`` events of each user. It leaks: Bob's test is earlier than train events of
-    Alice and Carol.
+    """The last ``n`` events of each user are the test. This rule leaks: Bob's test event is earlier
+    than train events of Alice and Carol.
 
         Alice   o  o  .  .  .  .  o  x
         Bob     .  o  x  .  .  .  .  .
         Carol   .  .  .  .  .  o  .  .
 
-    Here n = 1. Carol has no more than n events: she stays wholly in train. Last is by (timestamp,
-    item id); repeats of one event (same user, item and time) never straddle, they all stay in
-    train.
+    Here n = 1. A user with at most n events, as Carol, has train events only. The last events are
+    those in the order (timestamp, item id). Repeats of one event (same user, item and time) are
+    never on two sides. If they would be, all of them are train events.
     """
 
     rule: Literal["last"] = "last"
@@ -86,15 +87,15 @@ class LastN(_Rule):
 
 
 class Fraction(_Rule):
-    """Each (user, item) pair by its hash, whatever its time. For events without timestamps; with
-    them it leaks.
+    """Each (user, item) pair is in train or test by its hash, at whatever time it occurs. Use this
+    rule for events without timestamps. For events with timestamps it leaks.
 
         Alice   o  x  o  .  o  .  x  o
         Bob     .  o  .  o  .  o  .  o
         Carol   .  .  .  .  .  x  o  .
 
-    All events of one (user, item) fall on the same side: a repeat in train would give the answer
-    away.
+    All events of one (user, item) pair are on the same side, because a repeat in train would
+    reveal the test event.
     """
 
     rule: Literal["fraction"] = "fraction"
@@ -103,17 +104,17 @@ class Fraction(_Rule):
 
 
 class HeldOutUsers(_Rule):
-    """Some users, by the hash of their id, are never trained on; predictions use the start of their
-    history.
+    """Some users, chosen by the hash of their id, are never trained on. Predictions for them use the
+    start of their history.
 
         Alice   o  o  o  .  o  .  o  o
         Bob     .  h  h  h  .  h  .  x
         Carol   .  o  .  .  .  .  o  .
 
-    Bob is held out: the earliest ``history`` share of these events, rounded down, is known at
-    prediction time, by (timestamp, item id), or by hash without timestamps. Repeats of one event
-    never straddle. A held-out user's history rows whose item is no candidate are dropped and
-    counted.
+    Bob is held out. The first ``history`` share of his events, rounded down, is known at
+    prediction time. The order is (timestamp, item id), or by hash without timestamps. Repeats of
+    one event are always on the same side. History rows of a held-out user whose item is not a
+    candidate are removed and counted.
     """
 
     rule: Literal["users"] = "users"
@@ -126,14 +127,14 @@ class HeldOutUsers(_Rule):
 
 
 class ColdItems(_Rule):
-    """Some items, by the hash of their id, are tested and never trained on: only attributes can
-    predict them.
+    """Some items, chosen by the hash of their id, are in the test only. A model can predict them only
+    from their attributes.
 
         Alice   o  o  x  .  o  .  o  o
         Bob     .  x  .  o  .  o  .  .
         Carol   .  .  o  .  .  .  o  x
 
-    A cold item is a candidate only if the items table has it; the others are counted.
+    A cold item is a candidate only if the items table has it. The others are counted.
     """
 
     rule: Literal["items"] = "items"
@@ -160,10 +161,10 @@ def to_iso(seconds: float) -> str:
 
 
 def cut_time(times: np.ndarray, test: float) -> float:
-    """Return the cut T of ``ByTime(test=...)``: test = timestamp ≥ T.
+    """Return the cut T of ``ByTime(test=...)``. An event is a test event if its timestamp is ≥ T.
 
     T is the smallest timestamp of the log such that at most ``int(test * n)`` of the n events are
-    at or after it; where even the newest timestamp has more events than that, T is the newest
+    at T or later. If the newest timestamp alone has more events than that, T is the newest
     timestamp.
 
     >>> cut_time(np.array([1.0, 2.0, 3.0, 3.0, 3.0]), test=0.4), cut_time(np.arange(10.0), test=0.2)
@@ -184,8 +185,9 @@ def cut_time(times: np.ndarray, test: float) -> float:
 
 
 def assign_sides(events: pd.DataFrame, rule: AnyRule) -> np.ndarray:
-    """Return int8[n]: 0 train, 1 history only, 2 test. Depends on the set of rows, never on their
-    order.
+    """Return int8[n], the side of each event: 0 train, 1 history only, 2 test.
+
+    The side does not depend on the order of the rows.
 
     Raises:
         InputError: the rule needs timestamps and there are none, or train or test would be empty.
@@ -245,10 +247,11 @@ def _require_times(events: pd.DataFrame, rule: AnyRule) -> np.ndarray:
 
 
 def _rank_in_user(events: pd.DataFrame, time: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return three int64[n]: the user's events before each row, up to it and its equals, and all of
-    them.
+    """Return three arrays of counts, int64[n] each, over the events of the user of each row.
 
-    Order is (time, item id); rows alike in user, time and item are equals.
+    They are the number of earlier events, the number of earlier and equal events, and the number of
+    all events. Events are in the order (time, item id). Events with the same user, time and item
+    are equal.
     """
     user, item = (IdMap.of(events[column]).rows_int32(events[column]) for column in (USER, ITEM))
     order = np.lexsort((item, time, user))
@@ -263,8 +266,8 @@ def _rank_in_user(events: pd.DataFrame, time: np.ndarray) -> tuple[np.ndarray, n
 
 
 def _run_bounds(change: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return two int64[n]: the start and the length of the run of equal rows that holds each
-    position.
+    """Return two arrays, int64[n] each: the start and the length of the run of equal rows that
+    contains each position.
     """
     starts = np.append(0, np.flatnonzero(change) + 1)
     lengths = np.diff(np.append(starts, len(change) + 1))
@@ -272,7 +275,7 @@ def _run_bounds(change: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def missing_times_message(rule: AnyRule) -> str:
-    """Return the message for a rule that needs timestamps, and events without them."""
+    """Return the error message for a rule that needs timestamps, if the events have none."""
     return (
         f"rule = '{rule.rule}' needs timestamps and the events have none."
         " Map a column to `timestamp` under [data.columns], or use rule = 'fraction'."
@@ -280,9 +283,10 @@ def missing_times_message(rule: AnyRule) -> str:
 
 
 def empty_side_message(part: str, events: int, rule: AnyRule, span: tuple[float, float] | None) -> str:
-    """Return the error message of a rule that leaves no train or no test events.
+    """Return the error message for a rule that leaves no train or no test events.
 
-    ``span``: first and last time of the log; None without timestamps.
+    Args:
+        span: first and last time of the log, in seconds since 1970. None without timestamps.
     """
     if not isinstance(rule, ByTime) or span is None:
         setting = {"last": "n", "fraction": "test"}.get(rule.rule, "share")

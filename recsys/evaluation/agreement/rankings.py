@@ -1,4 +1,4 @@
-"""Ranked lists and pairs of them, in the one form that all measures of agreement take."""
+"""Ranked lists and pairs of ranked lists, the input of all measures of agreement."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from recsys.evaluation.agreement import concordance
 from recsys.types import TopK
 
 RankedList = Sequence[Any] | Mapping[Any, float]
-"""One ranked list: ids, best first, where a nested list, tuple or set is a group of ties;
-or a dict id -> score."""
+"""One ranked list of ids: a sequence, best first, or a dict id -> score.
+
+In a sequence, a nested list, tuple or set is a group of ties. In a dict, ids with the same score
+are tied."""
 
 MISSING_RULES = ("intersection", "bottom")
 
@@ -46,8 +48,8 @@ class Rankings:
 
     @cached_property
     def position_tables(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the hash tables for ``concordance.find_position`` and int64[m + 1],
-        the offset of each list's table.
+        """Return the hash tables of all lists for ``concordance.find_position``, and int64[m + 1],
+        where the table of each list begins.
 
         Raises:
             InputError: a list holds an item twice.
@@ -63,8 +65,9 @@ class Rankings:
         return tables, table_offsets
 
     def cut(self, k: int) -> Rankings:
-        """Return the first k positions of each list;
-        a group of ties that crosses the cut is kept whole.
+        """Return the first k items of each list.
+
+        If position k is inside a group of ties, the whole group is kept.
         """
         last = self.offsets[:-1] + np.minimum(k, self.lengths) - 1
         is_filled = self.lengths > 0
@@ -78,9 +81,13 @@ class Rankings:
 
     @classmethod
     def from_padded(cls, items: np.ndarray, dense_ranks: np.ndarray | None = None) -> Rankings:
-        """Return the lists of int[m, k] items, best first, padded with -1.
+        """Return one list per row of a matrix of items.
 
-        ``dense_ranks``: int[m, k]; by default no items are tied.
+        Args:
+            items: int[m, k], item codes, best first. A list that is shorter than k has -1 at the
+                end.
+            dense_ranks: int[m, k], the group of ties of each item: 0 for the best group of a list,
+                1 for the next group, and so on. None: no items are tied.
         """
         if dense_ranks is None:
             dense_ranks = np.broadcast_to(np.arange(items.shape[1]), items.shape)
@@ -89,15 +96,22 @@ class Rankings:
 
     @classmethod
     def from_flat(cls, items: np.ndarray, offsets: np.ndarray) -> Rankings:
-        """Return lists without ties from int[n] items of all lists, one list after the other."""
+        """Return lists without ties.
+
+        Args:
+            items: int[n], the items of all lists, one list after the other, each best first.
+            offsets: int64[m + 1], where each list begins, and n.
+        """
         positions = np.arange(len(items)) - np.repeat(offsets[:-1], np.diff(offsets))
         return cls(items.astype(np.int32), positions.astype(np.int32), offsets)
 
     @classmethod
     def from_topk(cls, topk: TopK, *, tied_scores: bool = False) -> Rankings:
-        """Return the lists of a TopK, ordered by position.
+        """Return the lists of a TopK, in the order of their positions.
 
-        With ``tied_scores``, consecutive items of equal score are tied.
+        Args:
+            tied_scores: whether neighbouring items with the same score are tied. If False, no items
+                are tied.
         """
         if not tied_scores:
             return cls.from_padded(topk.items)
@@ -107,7 +121,9 @@ class Rankings:
 
     @classmethod
     def from_scores(cls, scores: csr_array) -> Rankings:
-        """Return one list per row: its stored columns, highest value first; equal values are tied.
+        """Return one list per row of a matrix: its stored columns, highest value first.
+
+        Columns with the same value are tied.
 
         Raises:
             InputError: a value is NaN.
@@ -149,7 +165,7 @@ class AlignedKeys:
 
     @cached_property
     def counts(self) -> ConcordanceCounts:
-        """Concordant, discordant and tied pairs of items."""
+        """The numbers of concordant, discordant and tied pairs of items."""
         counts, moments = concordance.count_concordance(self.keys, self.starts, self.sizes)
         return ConcordanceCounts(moments[:, :2].T, moments[:, 2:].T, *counts.T)
 
@@ -190,20 +206,26 @@ class ConcordanceCounts:
 
     @property
     def undefined(self) -> np.ndarray:
-        """True where a correlation is undefined: fewer than two items,
-        or all items tied in a list.
+        """bool[m], True where a correlation is undefined.
+
+        It is undefined if fewer than two items are compared, or if all items of a list are tied.
         """
         return (self.groups_a < 2) | (self.groups_b < 2)
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """``m`` pairs of ranked lists: pair i is list ``rows_a[i]`` of ``a`` with list ``rows_b[i]``
-    of ``b``.
+    """``m`` pairs of ranked lists.
 
-    Both Rankings use the same item codes. ``missing`` is the default rule for an item that only one
-    of the two lists holds: ``intersection`` leaves it out, ``bottom`` puts all such items in one
-    group of ties below the end of the list that misses them.
+    Pair i is list ``rows_a[i]`` of ``a`` and list ``rows_b[i]`` of ``b``.
+
+    Both Rankings use the same item codes.
+
+    Attributes:
+        rows_a, rows_b: int[m].
+        missing: the default rule for an item that only one list of a pair has. ``intersection``
+            leaves the item out. ``bottom`` adds the item below the end of the other list. All
+            items that are added to a list form one group of ties.
     """
 
     a: Rankings
@@ -214,7 +236,11 @@ class Pairs:
 
     @classmethod
     def row_by_row(cls, a: Rankings, b: Rankings, missing: str = "intersection") -> Pairs:
-        """Return list 0 of ``a`` with list 0 of ``b``, 1 with 1, and so on."""
+        """Return the pairs of list i of ``a`` and list i of ``b``, for each i.
+
+        Raises:
+            ValueError: ``a`` and ``b`` do not have the same number of lists.
+        """
         if len(a) != len(b):
             raise ValueError(f"row_by_row needs equally many lists: a has {len(a)}, b has {len(b)}")
         rows = np.arange(len(a))
@@ -225,30 +251,30 @@ class Pairs:
 
     @property
     def lengths(self) -> tuple[np.ndarray, np.ndarray]:
-        """The number of items of the first and of the second list of each pair, int64[m] each."""
+        """The lengths of the first and of the second lists of the pairs, int64[m] each."""
         return self.a.lengths[self.rows_a], self.b.lengths[self.rows_b]
 
     @property
     def common(self) -> np.ndarray:
-        """The number of items that both lists of a pair hold, int64[m]."""
+        """int64[m], the number of items that are in both lists of each pair."""
         return self._intersection.sizes
 
     def cut(self, k: int | None) -> Pairs:
-        """Return the pairs with all lists cut at k (:meth:`Rankings.cut`),
-        or unchanged for None.
-        """
+        """Return the pairs with all lists cut at k (:meth:`Rankings.cut`). None: no cut."""
         if k is None:
             return self
         return replace(self, a=self.a.cut(k), b=self.b.cut(k))
 
     def aligned(self, missing: str = "") -> AlignedKeys:
-        """Return the keys of the items to compare, under one of :data:`MISSING_RULES`.
+        """Return the keys of the items on which the lists of each pair are compared.
 
-        The empty string stands for the default rule of these pairs.
+        Args:
+            missing: one of :data:`MISSING_RULES`, for an item that only one list of a pair has. The
+                empty string stands for the default rule of these pairs.
 
         Raises:
-            ConfigError: no such rule.
-            InputError: a list holds an item twice.
+            ConfigError: there is no such rule.
+            InputError: a list has an item twice.
         """
         rule = missing or self.missing
         if rule not in MISSING_RULES:
@@ -268,8 +294,11 @@ class Pairs:
         return self._align(a_lengths + b_lengths, bottom=True)
 
     def _align(self, capacities: np.ndarray, *, bottom: bool) -> AlignedKeys:
-        """Return the keys; ``capacities``: int64[m],
-        the largest possible number of keys of each pair.
+        """Return the keys of the items on which the lists of each pair are compared.
+
+        Args:
+            capacities: int64[m], the largest possible number of keys of each pair.
+            bottom: whether to compare on the items of either list, or only on those of both.
         """
         starts = np.concatenate([[0], np.cumsum(capacities)])
         # The tables of a are not used, but building them refuses lists that repeat an item.
@@ -327,7 +356,11 @@ def _encode(ranked: RankedList, codes: dict[Hashable, int], label: str) -> Ranki
 
 
 def _group_by_score(scores: Mapping[Any, float], label: str) -> Iterable[list[Any]]:
-    """Return the groups of ids of equal score, highest score first."""
+    """Return the groups of ids with the same score, highest score first.
+
+    Raises:
+        InputError: a score is NaN.
+    """
     groups: dict[float, list[Any]] = {}
     for item, score in scores.items():
         if score != score:

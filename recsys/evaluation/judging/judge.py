@@ -1,5 +1,6 @@
-"""Lists against truth: the place of each relevant item in its user's list.
-All metrics are functions of the result.
+"""Find the place of each relevant item in the list of its user.
+
+All metrics are functions of the result, :class:`Judged`.
 """
 
 from __future__ import annotations
@@ -17,29 +18,36 @@ from recsys.errors import InputError
 from recsys.types import TopK
 
 Ties = Literal["stable", "average", "pessimistic", "optimistic"]
-"""What equal scores mean. ``stable``: the order as it is. ``average``: the expectation over all
-orders of tied items. ``pessimistic`` and ``optimistic``: the worst and the best order for the user.
-All but ``stable`` ignore the given order of equal scores, so they do not change when items are
-renamed or rows are shuffled."""
+"""How items with equal scores in a list are judged.
+
+``stable`` keeps the given order of the list. ``average`` takes the expectation over all orders of
+tied items. ``pessimistic`` and ``optimistic`` take the worst and the best order for the user. All
+but ``stable`` ignore the given order of tied items, so results do not change when items are renamed
+or rows are shuffled."""
 
 
 @dataclass(frozen=True)
 class Judged:
     """The places of the relevant items of ``m`` users in their lists.
 
-    User i's relevant items are the entries ``indptr[i]:indptr[i + 1]`` of the arrays, in the order
-    of their places, whether or not they are candidates.
+    An entry is one relevant item of one user, whether or not the item is a candidate. The entries
+    of user i are ``indptr[i]:indptr[i + 1]``, in the order of their places. A tie group is a run of
+    items with equal scores in one list.
 
-    ``position``: int32[nnz] from 0, ``kernels.NOWHERE`` when it is not in the list; the first of
-    its tie group.
-    ``spread``: int32[nnz], places that the item shares with others of equal score under
-    ``average``, else 1.
-    ``value``: float64[nnz] > 0, its graded gain. ``length``: int64[m], items in the list. ``k``:
-    places of the longest list. ``complete``: every candidate was ranked, not only the best.
-    ``n_tied``: int64[m], places whose score another of the list has (with all candidates ranked,
-    those of relevant items only), None = no scores.
-    ``propensity``: float64[nnz] in (0, 1], the chance that the item's relevance is observed, None
-    when unknown.
+    Attributes:
+        indptr: int64[m + 1], where the entries of each user begin.
+        position: int32[nnz], the place of the item in the list, from 0. ``kernels.NOWHERE`` if the
+            item is not in the list. Under ``average`` it is the first place of the tie group.
+        spread: int32[nnz], the number of places of the tie group under ``average``, else 1.
+        value: float64[nnz] > 0, the graded gain of the item.
+        length: int64[m], the number of items in each list.
+        k: the number of places of the longest list.
+        complete: whether all candidates were ranked, and not only the best ones.
+        n_tied: int64[m], the number of places in each list that belong to a tie group of two or
+            more. If all candidates were ranked, only places of relevant items count. None without
+            scores.
+        propensity: float64[nnz] in (0, 1], the probability that the relevance of the item is
+            observed. None if it is unknown.
     """
 
     indptr: np.ndarray
@@ -54,40 +62,42 @@ class Judged:
 
     @property
     def tied_places(self) -> int:
-        """All places whose score another of the list has."""
+        """The sum of ``n_tied`` over all users, 0 without scores."""
         if self.n_tied is None:
             return 0
         return int(self.n_tied.sum())
 
     @cached_property
     def n_relevant(self) -> np.ndarray:
-        """Return int64[m]: relevant items of each user."""
+        """Return int64[m], the number of relevant items of each user."""
         return np.diff(self.indptr).astype(np.int64)
 
     @cached_property
     def undefined(self) -> np.ndarray:
-        """Return bool[m]: nothing is relevant, so no metric has a value."""
+        """Return bool[m], True for a user without relevant items, for whom no metric is defined."""
         return self.n_relevant == 0
 
     @cached_property
     def user(self) -> np.ndarray:
-        """Return int64[nnz]: the row of each entry's user."""
+        """Return int64[nnz], the row of the user of each entry."""
         return np.repeat(np.arange(len(self.length)), self.n_relevant)
 
     @cached_property
     def ordinal(self) -> np.ndarray:
-        """Return int64[nnz]: 0, 1, 2 … within each user."""
+        """Return int64[nnz], the number of each entry within its user: 0, 1, 2 …"""
         return np.arange(len(self.position)) - self.indptr[self.user]
 
     @cached_property
     def tied(self) -> bool:
-        """Whether some relevant item shares its places with others."""
+        """Whether the tie group of some relevant item has two or more places."""
         return bool((self.spread > 1).any())
 
     @cached_property
     def group(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return int64[nnz] twice: the user's relevant items before the entry's tie group,
-        and those within it.
+        """Return two arrays, int64[nnz] each, about the tie group of each entry.
+
+        They are the number of relevant items of the user before the tie group, and the number of
+        relevant items in it.
         """
         if not self.tied:
             return self.ordinal, np.ones(len(self.position), dtype=np.int64)
@@ -96,20 +106,24 @@ class Judged:
 
     @cached_property
     def by_value(self) -> np.ndarray:
-        """Return int64[nnz]: the entries, each user's largest values first;
-        all cut-offs share it.
+        """Return int64[nnz], the entries of each user, largest value first.
+
+        The order is computed once and used for all cut-offs.
         """
         return np.lexsort((-self.value, self.user))
 
     def total(self, entries: np.ndarray) -> np.ndarray:
-        """Return float64[m]: the sum of float64[nnz] entries over each user,
-        in the order of places.
+        """Return float64[m], the sum of ``entries``, float64[nnz], over each user.
+
+        Numbers are added in the order of the places.
         """
         return np.bincount(self.user, weights=entries, minlength=len(self.length))
 
     def hits(self, k: int) -> np.ndarray:
-        """Return float64[m]: relevant items among the first k places (over ties: expected);
-        kept for other metrics.
+        """Return float64[m], the number of relevant items among the first k places.
+
+        If a tie group crosses place k, it is the expected number. The result is stored, because
+        several metrics use it.
         """
         if k not in self._hits:
             self._hits[k] = self.total(self.mean_over_places(np.ones(k)))
@@ -120,8 +134,11 @@ class Judged:
         return {}
 
     def mean_over_places(self, weights: np.ndarray) -> np.ndarray:
-        """Return float64[nnz]: ``weights`` (float64[k], then 0) at each entry's position,
-        the mean over its tie group.
+        """Return float64[nnz], the mean weight of the places of each entry's tie group.
+
+        Args:
+            weights: float64[k], the weight of each of the first k places. Later places have the
+                weight 0.
         """
         k = len(weights)
         if not self.tied:
@@ -134,11 +151,12 @@ class Judged:
 
 @dataclass(frozen=True, eq=False)
 class Lists:
-    """The lists of ``m`` users, one after the other, best items first.
+    """The lists of ``m`` users in flat arrays, one after the other, best items first.
 
-    ``items``: [n] ids or integer codes. ``offsets``: int64[m + 1], user i has
-    ``offsets[i]:offsets[i + 1]``.
-    ``scores``: float[n], needed to settle ties; None = not known.
+    Attributes:
+        items: [n] ids or integer codes.
+        offsets: int64[m + 1], the list of user i is ``offsets[i]:offsets[i + 1]``.
+        scores: float[n], which decide about ties. None if they are not known.
     """
 
     items: np.ndarray
@@ -147,18 +165,20 @@ class Lists:
 
     @property
     def depth(self) -> int:
-        """Places of the longest list, at least 1."""
+        """The number of places of the longest list, at least 1."""
         return int(np.diff(self.offsets).max(initial=1))
 
 
 @dataclass(frozen=True, eq=False)
 class RelevantItems:
-    """The relevant items of ``m`` users, one user after the other.
+    """The relevant items of ``m`` users in flat arrays, one user after the other.
 
-    ``items``: [n] ids or integer codes. ``offsets``: int64[m + 1]. ``values``: float[n] > 0, the
-    graded gains.
-    ``propensity``: float[n] in (0, 1], the chance that the item's relevance is observed; None = not
-    known.
+    Attributes:
+        items: [n] ids or integer codes.
+        offsets: int64[m + 1], the items of user i are ``offsets[i]:offsets[i + 1]``.
+        values: float[n] > 0, the graded gains.
+        propensity: float[n] in (0, 1], the probability that the relevance of the item is observed.
+            None if it is not known.
     """
 
     items: np.ndarray
@@ -168,21 +188,22 @@ class RelevantItems:
 
 
 def judge(topk: TopK, relevant: csr_array, *, ties: Ties = "stable", propensity: np.ndarray | None = None) -> Judged:
-    """Look up every user's relevant items in their list.
+    """Return the place of each relevant item in the list of its user.
 
     Args:
         topk: lists of m users.
-        relevant: csr (m, ≥ items), row i for list i, each stored value > 0: a stored entry is
-            relevant and its value is its graded gain. Columns past the items that lists can name
-            are relevant items that no model could have recommended: they count in ``n_relevant``
-            and in every denominator.
-        propensity: float64[columns], the chance that an item's relevance is observed;
-            debiased metrics need it.
+        relevant: csr (m, items or more), row i for list i. The stored entries are the relevant
+            items. Their values must be > 0 and are the graded gains. Columns after the last
+            candidate are relevant items that no model could have recommended. They count in
+            ``n_relevant`` and in every denominator.
+        ties: one of :data:`Ties`.
+        propensity: float64[columns], the probability that the relevance of an item is observed,
+            for debiased metrics.
 
     Raises:
-        ValueError: rows differ in number, a stored value is not positive, or an entry is stored
-            twice.
-        InputError: ``ties`` needs scores, and they do not fall along some list.
+        ValueError: ``topk`` and ``relevant`` do not have the same number of rows, a stored value is
+            not positive, or an item occurs twice in a row of one of them.
+        InputError: ``ties`` is not ``stable``, and a score is missing or scores rise along a list.
     """
     if relevant.shape[0] != len(topk.items):
         raise ValueError(f"{len(topk.items)} lists, but {relevant.shape[0]} rows of relevant items")
@@ -200,11 +221,12 @@ def judge(topk: TopK, relevant: csr_array, *, ties: Ties = "stable", propensity:
 
 
 def judge_lists(lists: Lists, relevant: RelevantItems, *, k: int | None = None, ties: Ties = "stable") -> Judged:
-    """Judge lists of external ids, as an Arrow batch holds them; the same numbers as :func:`judge`.
+    """Judge lists of external ids, for example of an Arrow batch, as :func:`judge` does.
 
     Args:
-        lists, relevant: ids of one kind (text or integers).
-        k: places of the longest list of all batches; default: of this one.
+        lists, relevant: the ids in both are text, or in both integers.
+        k: the number of places of the longest list of all batches. None: of this batch.
+        ties: one of :data:`Ties`.
     """
     codes, names = pd.factorize(np.concatenate([lists.items, relevant.items]))
     lists = replace(lists, items=codes[: len(lists.items)])
@@ -214,8 +236,15 @@ def judge_lists(lists: Lists, relevant: RelevantItems, *, k: int | None = None, 
 
 
 def judge_codes(lists: Lists, relevant: RelevantItems, *, width: int, k: int, ties: Ties = "stable") -> Judged:
-    """Judge lists of integer codes below ``width``, none twice for a user:
-    all judging of lists ends here.
+    """Judge lists of integer codes. :func:`judge` and :func:`judge_lists` call this function.
+
+    Args:
+        lists, relevant: codes in ``0 … width - 1``, each at most once per user.
+        k: the number of places of the longest list.
+        ties: one of :data:`Ties`.
+
+    Raises:
+        InputError: ``ties`` is not ``stable``, and a score is missing or scores rise along a list.
     """
     indptr = np.asarray(relevant.offsets, dtype=np.int64)
     offsets = np.asarray(lists.offsets, dtype=np.int64)
@@ -252,15 +281,13 @@ def judge_codes(lists: Lists, relevant: RelevantItems, *, width: int, k: int, ti
 
 
 def _count_per_user(marked: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Return int64[m]: how many of each user's places are marked."""
+    """Return int64[m], the number of marked entries of each user."""
     cumulated = np.concatenate([[0], np.cumsum(marked)])
     return cumulated[offsets[1:]] - cumulated[offsets[:-1]]
 
 
 def _require_unique(lists: Lists, relevant: RelevantItems, width: int) -> None:
-    """Raise ValueError where an item is twice in a user's list,
-    or twice among their relevant items.
-    """
+    """Raise ValueError if an item occurs twice in the list or in the relevant items of a user."""
     for name, part in (("list", lists), ("truth", relevant)):
         if kernels.count_repeats(part.items, part.offsets, width).any():
             raise ValueError(f"an item stands twice in a user's {name}")
@@ -273,13 +300,20 @@ def judge_scores(
     ties: Ties = "average",
     propensity: np.ndarray | None = None,
 ) -> Judged:
-    """Judge the ranking of *all* candidates, without cutting a list: what AUC needs.
+    """Return the place of each relevant item in the ranking of *all* candidates of its user.
+
+    Metrics such as AUC need the whole ranking, not only the first k places.
 
     Args:
-        scores: float[m, n]; NaN and -inf are no candidates (not scored, seen, filtered).
-        relevant, propensity: as in :func:`judge`; relevant items that are no candidates rank
-            nowhere.
-        ties: ``stable`` puts the lower column first, as ``rank.recommend`` does.
+        scores: float[m, n]. An item with the score NaN or -inf is not a candidate of the user. It
+            was not scored, was seen, or was filtered.
+        relevant, propensity: as in :func:`judge`. The position of a relevant item that is not a
+            candidate is ``kernels.NOWHERE``.
+        ties: one of :data:`Ties`. ``stable`` puts the lower column first, as ``rank.recommend``
+            does.
+
+    Raises:
+        ValueError: ``scores`` and ``relevant`` do not have the same number of rows.
     """
     if relevant.shape[0] != len(scores):
         raise ValueError(f"{len(scores)} rows of scores, but {relevant.shape[0]} rows of relevant items")
@@ -308,8 +342,10 @@ def judge_scores(
 
 
 def _tie_groups(scores: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return int64[n] twice: where each position's run of equal scores starts,
-    and how long it is.
+    """Return two arrays, int64[n] each: the start and the length of the tie group of each place.
+
+    Raises:
+        InputError: a score is NaN, or scores rise along a list.
     """
     opens = np.zeros(len(scores), dtype=bool)
     opens[offsets[:-1][offsets[:-1] < len(scores)]] = True
@@ -324,11 +360,14 @@ def _tie_groups(scores: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np
 def _settle_ties(
     user: np.ndarray, position: np.ndarray, spread: np.ndarray, value: np.ndarray, ties: Ties
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return (order, position, spread) of entries in the order of places,
-    each tie group settled by ``ties``.
+    """Return (order, position, spread): entries in the order of places, with ties applied.
 
-    ``position`` and ``spread``: first place and size of each entry's tie group, groups of one under
-    ``stable``.
+    ``order`` is the new order of the entries of all users. ``position`` and ``spread`` are in this
+    order, as :class:`Judged` defines them.
+
+    Args:
+        position, spread: the first place and the size of the tie group of each entry. Under
+            ``stable`` every group has the size 1.
     """
     # In a tie group the optimistic choice puts the most valuable item first, the others last.
     value_key = value
@@ -352,8 +391,9 @@ def _settle_ties(
 
 
 def tie_runs(user: np.ndarray, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return int64[nnz] twice: the first entry of each entry's run of equal (user, position),
-    and the run's length.
+    """Return two arrays, int64[nnz] each, about the run of equal (user, position) of each entry.
+
+    They are the first entry of the run and its length.
     """
     starts = np.ones(len(position), dtype=bool)
     starts[1:] = (user[1:] != user[:-1]) | (position[1:] != position[:-1])

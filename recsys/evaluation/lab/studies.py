@@ -1,7 +1,8 @@
-"""Studies of the agreement measures on simulated preferences whose truth is known.
+"""Studies of the agreement measures on simulated preferences whose true order is known.
 
-Measures have different scales, so the lab compares *scaled* values: 0 is the mean of independent
-orders, 1 the value of a list and itself. All results are functions of the seed.
+Measures have different scales, so the lab compares *scaled* values. A scaled value of 0 is the mean
+of independent orders, and 1 is the value of a list and itself. The same seed gives the same
+results.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ STUDIED_MEASURES = (
 )
 DISPERSIONS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.2, 2.0)
 SHUFFLED_POSITIONS = 5
-"""Positions at either end that the systems of the power study shuffle."""
+"""The number of positions at one end of a list that are shuffled in the study of power."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class LabSettings:
         pairs: pairs of lists per condition.
         users: users per experiment of the power study.
         experiments: experiments per test.
+        seed: seed of all random numbers.
     """
 
     items: int = 30
@@ -58,8 +60,9 @@ class LabSettings:
 
 
 class ScaledMeasure:
-    """A measure, scaled to 0 for independent orders and 1 for identical ones,
-    and the simulated lists it is used on.
+    """A measure with its scale, and the simulated lists on which it is studied.
+
+    A scaled value is 0 for the mean of independent orders and 1 for identical orders.
     """
 
     def __init__(self, measure: MeasureFunction, settings: LabSettings) -> None:
@@ -72,7 +75,11 @@ class ScaledMeasure:
         self.chance = float(np.nanmean(self.raw(self._true_lists(len(independent)), independent)))
 
     def mallows(self, dispersion: float) -> np.ndarray:
-        """Return the Mallows orders of a dispersion; they are the same for all measures."""
+        """Return int64[pairs, items], random orders from the Mallows model.
+
+        They depend on the seed and the dispersion, and so are the same for all measures. A larger
+        dispersion parameter gives orders that are closer to the true order.
+        """
         rng = np.random.default_rng([self.settings.seed, round(1000 * dispersion)])
         return simulate.sample_mallows(rng, self.settings.pairs, self.settings.items, dispersion)
 
@@ -81,8 +88,11 @@ class ScaledMeasure:
         return np.asarray(self.measure(Pairs.row_by_row(a, b)), dtype=np.float64)
 
     def scaled(self, lists: np.ndarray | Rankings, reference: Rankings | None = None) -> np.ndarray:
-        """Return the scaled measure of each list with the reference; by default,
-        with the true order.
+        """Return float64[m], the scaled measure of each list and its reference.
+
+        Args:
+            lists: Rankings, or int[m, k] items.
+            reference: m lists. None: the true order for every list.
         """
         if isinstance(lists, Rankings):
             rankings = lists
@@ -101,8 +111,13 @@ def run_lab(
     settings: LabSettings | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Return the results of all studies, ready for JSON: ``about``, ``mallows``, ``tests``,
-    ``measures``.
+    """Run all studies, and return their results as a dict that is ready for JSON.
+
+    Its keys are ``about`` (the settings), ``mallows`` (:func:`check_mallows_distances`), ``tests``
+    (:func:`independence_test_sizes`) and ``measures`` (name -> :func:`study_measure`).
+
+    Args:
+        progress: called with ("lab", measures done, measures in all).
     """
     settings = settings or LabSettings()
     results = {}
@@ -119,11 +134,10 @@ def run_lab(
 
 
 def check_mallows_distances(settings: LabSettings) -> list[dict[str, float]]:
-    """Return one row per dispersion: the mean Kendall distance of the Mallows orders
-    and its closed form.
+    """Compare the mean Kendall distance of simulated Mallows orders with its exact expectation.
 
-    ``z`` is their difference in standard errors. The distance is computed by ``kendall_topk`` of
-    complete lists.
+    The result has one row per dispersion: ``mean``, ``expected``, and ``z``, the difference of the
+    two in standard errors. The distance is computed by ``kendall_topk`` of complete lists.
     """
     kendall_distance = ScaledMeasure(lambda pairs: kendall_topk(pairs, p=0.0), settings)
     truth = Rankings.from_padded(np.tile(kendall_distance.truth, (settings.pairs, 1)))
@@ -146,8 +160,9 @@ def check_mallows_distances(settings: LabSettings) -> list[dict[str, float]]:
 
 
 def independence_test_sizes(settings: LabSettings) -> dict[str, float]:
-    """Return the size of each test of independence:
-    the share of unrelated orders that it rejects at 5 %.
+    """Return the size of each test of independence, in [0, 1].
+
+    The size is the share of pairs of unrelated orders for which p ≤ 0.05. It should be 0.05.
     """
     rng = np.random.default_rng([settings.seed, 100])
     a, b = (simulate.sample_mallows(rng, settings.experiments, settings.items, 0.0) for _ in range(2))
@@ -157,8 +172,22 @@ def independence_test_sizes(settings: LabSettings) -> dict[str, float]:
 
 
 def study_measure(measure: MeasureFunction, settings: LabSettings) -> dict[str, Any]:
-    """Return the results of one measure; all figures except ``perfect`` and ``chance`` are
-    of its scaled values.
+    """Run all studies of one measure, and return its results as a dict that is ready for JSON.
+
+    ``perfect`` is the unscaled value of a list and itself. ``chance`` is the unscaled mean of
+    independent orders. Everything else is computed from scaled values, where 1 is ``perfect`` and 0
+    is ``chance``:
+
+    * ``curve``: the mean for each of :data:`DISPERSIONS`.
+    * ``spread``: the standard deviation for the dispersion 0.1.
+    * ``swap``: the loss when two neighbours are exchanged at the ``top`` or the ``bottom``.
+    * ``shuffle``: the mean loss when the first or the last third of the positions is shuffled.
+    * ``top_weight``: the share of the first third in both losses of ``shuffle`` together. None if
+      both are 0.
+    * ``observed``: see :func:`partial_list_errors`.
+    * ``power``: see :func:`discriminative_power`.
+    * ``null``: the share of experiments in which a test distinguishes two equal systems.
+    * ``failed``: see :func:`failed_checks`.
     """
     scaled = ScaledMeasure(measure, settings)
     n = settings.items
@@ -194,8 +223,8 @@ def study_measure(measure: MeasureFunction, settings: LabSettings) -> dict[str, 
 
 
 def swap_neighbours(n: int, position: int) -> np.ndarray:
-    """Return the true order, int64[1, n], with the items at ``position``
-    and the next one exchanged.
+    """Return the true order, int64[1, n], with the items at ``position`` and ``position + 1``
+    exchanged.
     """
     order = np.arange(n)
     order[[position, position + 1]] = order[[position + 1, position]]
@@ -206,14 +235,17 @@ def partial_list_errors(
     scaled: ScaledMeasure,
     rng: np.random.Generator,
 ) -> dict[str, dict[str, float | None]]:
-    """Return how a measure changes when lists are only partly observed: ``bias``,
-    ``spread`` and ``undefined``.
+    """Return how the scaled values of a measure change when lists are only partly observed.
 
-    The reference is the value of complete lists without ties, for moderately noisy orders. The
-    observed lists are cut at half their length (``truncated``), tied in groups of three (``tied``),
-    or miss a random third of the items (``subsampled``). Two more entries hold mean and spread of a
-    measure for other kinds of noise: two people's ratings in five grades (``rerated``), and choices
-    item by item (``plackett_luce``).
+    The lists are moderately noisy orders. The observed lists are cut at half their length
+    (``truncated``), tied in groups of three (``tied``), or lack a random third of the items
+    (``subsampled``). The error is the value of the observed lists minus the value of the complete
+    lists without ties. Each entry has the mean of the error (``bias``), its standard deviation
+    (``spread``), and the share of lists without a value (``undefined``).
+
+    Two more entries have the ``mean`` and the standard deviation (``spread``) of the values for
+    other kinds of noise: ratings in five grades by two people (``rerated``), and lists that are
+    chosen item by item (``plackett_luce``).
     """
     n = scaled.settings.items
     orders = scaled.mallows(0.2)
@@ -241,8 +273,10 @@ def partial_list_errors(
 
 
 def _error(observed: np.ndarray, complete: np.ndarray) -> dict[str, float | None]:
-    """Return the mean and the standard deviation of observed − complete,
-    and the share of undefined values.
+    """Return the mean and the standard deviation of observed − complete, and the share of NaN.
+
+    The mean (``bias``) and the standard deviation (``spread``) are over the values that are not
+    NaN. They are None if there are none. The share is ``undefined``.
     """
     is_defined = ~np.isnan(observed)
     error = (observed - complete)[is_defined]
@@ -257,10 +291,10 @@ def _mean_and_spread(values: np.ndarray) -> dict[str, float | None]:
 
 
 def discriminative_power(scaled: ScaledMeasure, rng: np.random.Generator) -> dict[str, float]:
-    """Return how often a test with this measure distinguishes two systems, one of which is worse.
+    """Return the share of experiments in which a test distinguishes a worse system from a good one.
 
-    The worse system is noisier (``all``), or has its first (``top``) or last (``bottom``) five
-    positions shuffled.
+    The test is that of :func:`rejection_rate`. The worse system is noisier at all positions
+    (``all``), or has its first (``top``) or its last (``bottom``) five positions shuffled.
     """
     # Fewer disturbed than elsewhere, so that the shuffled positions make the difference.
     good = scaled.mallows(0.5)
@@ -292,8 +326,9 @@ def rejection_rate(
 ) -> float:
     """Return the share of experiments in which Welch's t-test distinguishes two systems at 5 %.
 
-    Each experiment draws ``settings.users`` defined values of a and as many of b, with replacement.
-    For equal systems this is the size of the test, for different systems its power.
+    Each experiment draws ``settings.users`` values of a and as many of b, with replacement, among
+    the values that are not NaN. The share is the size of the test if the systems are equal, and its
+    power if they differ.
     """
     shape = (settings.experiments, settings.users)
     sample_a, sample_b = (rng.choice(values[~np.isnan(values)], shape) for values in (a, b))
@@ -309,11 +344,11 @@ def failed_checks(
     top_swap: float,
     bottom_swap: float,
 ) -> list[str]:
-    """Return one sentence for each check of a sound measure that this one fails.
+    """Return one sentence for each check that the measure fails. A sound measure fails none.
 
     Args:
-        curve: mean scaled values of the Mallows orders of :data:`DISPERSIONS`.
-        top_swap, bottom_swap: what a swap of two neighbours at either end costs.
+        curve: mean scaled value for each of :data:`DISPERSIONS`.
+        top_swap, bottom_swap: the loss when the two first or the two last items are exchanged.
     """
     orders = scaled.mallows(0.1)
     values = scaled.scaled(orders)
@@ -345,10 +380,10 @@ def failed_checks(
 
 
 def best_measures(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return, for each question that the lab can answer,
-    the two best measures by the lab's own numbers.
+    """Return the two best measures for each question that the lab can answer.
 
-    Measures that failed a check are left out.
+    Each entry has the ``question``, the ``figure`` that answers it, and ``best``, up to two
+    [measure, value]. Measures that failed a check are left out.
 
     Args:
         results: from :func:`run_lab`, with or without ``labelled``
@@ -400,11 +435,10 @@ def best_measures(results: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _partial_errors(measures: dict[str, Any], condition: str) -> dict[str, float]:
-    """Return the root mean square error of each measure under a condition
-    of :func:`partial_list_errors`.
+    """Return measure -> root mean square error under a condition of :func:`partial_list_errors`.
 
-    A measure whose error is almost 0 is left out: it depends only on the part of the lists that is
-    observed.
+    A measure with an error of at most 0.01 is left out, because it uses only the part of the lists
+    that is observed. A measure without any value is left out too.
     """
     errors = {}
     for name, row in measures.items():
@@ -418,8 +452,9 @@ def _partial_errors(measures: dict[str, Any], condition: str) -> dict[str, float
 
 
 def _top_two(values: dict[str, float], *, smallest_first: bool) -> list[list[Any]]:
-    """Return up to two [measure, value], best first;
-    a measure that equals the first is not the second.
+    """Return the best and the second best [measure, value].
+
+    The second best has another value than the best. It is missing if all values are equal.
     """
     order = sorted(values, key=lambda name: values[name] if smallest_first else -values[name])
     second = [name for name in order[1:] if abs(values[name] - values[order[0]]) > 1e-9]

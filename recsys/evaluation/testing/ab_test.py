@@ -1,9 +1,8 @@
-"""A/B tests: the number of users, the assignment of users to arms,
-and the analysis of the outcomes.
+"""A/B tests: the number of users, the assignment of users to arms, the analysis of the outcomes.
 
-Offline results choose what is worth trying; only an experiment shows the effect on users. The
-outcome is one number per user (bought or not, minutes, revenue), so the user is the unit of
-analysis here as well.
+Offline results show which model to try. Only an experiment shows the effect on users. The outcome
+is one number per user (bought or not, minutes, revenue), so the user is the unit of analysis, as in
+offline evaluation.
 
 References: Deng, Xu, Kohavi and Walker, WSDM 2013 (CUPED); Johari, Koomen, Pekelis and Walsh, KDD
 2017 and Operations Research 2022 (always-valid p-values from the mixture sequential probability
@@ -30,10 +29,10 @@ OUTCOME = "outcome"
 COVARIATE = "before"
 OUTCOMES = TableSchema("outcomes", (USER, ARM, OUTCOME), (COVARIATE,))
 SAMPLE_RATIO_ALPHA = 0.001
-"""A smaller p-value means that the sizes of the arms do not fit the plan;
-find the fault before anything else."""
+"""If the p-value of :func:`sample_ratio_pvalue` is smaller, the sizes of the arms do not fit the
+plan. Find the fault before you use any result."""
 MIN_ARM_USERS = 10
-"""The smallest arm that is analysed; with fewer users the interval of a mean cannot be trusted."""
+"""The smallest number of users in an arm. With fewer, the interval of a mean is not reliable."""
 
 
 def users_per_arm(
@@ -44,15 +43,20 @@ def users_per_arm(
     power: float = 0.8,
     alpha: float = 0.05,
 ) -> int:
-    """Return the number of users per arm (of two)
-    that detects a difference of means ``effect`` with this ``power``.
+    """Return the number of users that each of two arms needs.
 
-    2 (z_{1-α/2} + z_power)² sd² (1 - correlation²) / effect², at least :data:`MIN_ARM_USERS`.
-    ``correlation`` is that of the outcome with the covariate, whose variance CUPED removes. For a
-    rate r, sd is √(r (1 - r)).
+    With this number a two-sided test detects a difference of means of ``effect`` with the
+    probability ``power``. It is 2 (z_{1-α/2} + z_power)² sd² (1 - correlation²) / effect², rounded
+    up, and at least :data:`MIN_ARM_USERS`.
+
+    Args:
+        sd: standard deviation of the outcome over users. For a rate r it is √(r (1 - r)).
+        effect: difference of means to detect, in the unit of the outcome.
+        correlation: correlation of the outcome with the covariate of CUPED, which removes this part
+            of the variance. 0: without CUPED.
 
     Raises:
-        ConfigError: an effect of 0, an sd that is not positive, or a correlation outside (-1, 1).
+        ConfigError: the effect is 0, sd is not positive, or the correlation is outside (-1, 1).
 
     >>> users_per_arm(sd=1.0, effect=0.1)
     1570
@@ -66,16 +70,19 @@ def users_per_arm(
 
 
 def assign_arms(users: Any, name: str, shares: dict[str, float]) -> np.ndarray:
-    """Return object[n], the arm of each user, from a hash of (name of the experiment, user id).
+    """Assign users to arms, and return object[n], the name of the arm of each user.
 
-    A user is always in the same arm of an experiment. Experiments with different names divide the
-    users independently.
+    The arm depends on a hash of the name of the experiment and the user id. So a user is always in
+    the same arm of an experiment. Experiments with different names divide the users independently.
 
     Args:
-        shares: arm -> share of the users; they sum to 1.
+        users: n user ids.
+        name: name of the experiment.
+        shares: arm -> share of the users. The shares must sum to 1.
 
     Raises:
-        ConfigError: fewer than two arms, or shares that are not positive or do not sum to 1.
+        ConfigError: there are fewer than two arms, a share is not positive, or the shares do not
+            sum to 1.
     """
     sizes = np.array(list(shares.values()), dtype=np.float64)
     if len(shares) < 2 or not (sizes > 0).all() or abs(sizes.sum() - 1) > 1e-9:
@@ -92,12 +99,15 @@ class ArmResult:
     Attributes:
         arm: name of the arm.
         users, control_users: number of users in the arm and in control.
-        mean, control_mean: mean outcomes, without CUPED.
-        difference, low, high, p: mean in the arm − mean in control, its interval and the p-value of
-            Welch's t-test. They are valid for one analysis at the planned number of users.
-        p_always, always_low, always_high: p-value and interval that stay valid if the experiment is
-            analysed every day and stopped at any time.
-        reduction: the share of the variance that CUPED removed.
+        mean, control_mean: means of the outcomes in the arm and in control, without CUPED.
+        difference: mean in the arm − mean in control. If there is a covariate, these means are
+            adjusted by CUPED, so the difference is not exactly ``mean − control_mean``.
+        low, high, p: 1 − α interval of the difference, and two-sided p-value of Welch's t-test.
+            They are valid for one analysis at the planned number of users.
+        p_always, always_low, always_high: p-value and interval of the difference that stay valid if
+            the experiment is analysed every day and stopped at any time.
+        reduction: the share of the variance of the difference that CUPED removed, 0 without a
+            covariate.
     """
 
     arm: str
@@ -122,19 +132,24 @@ def analyse_experiment(
     expected: float | None = None,
     alpha: float = 0.05,
 ) -> list[ArmResult]:
-    """Compare each other arm with ``control``.
+    """Compare every arm except ``control`` with the arm ``control``.
+
+    The results are in alphabetical order of the arms.
 
     Args:
-        table: user_id, arm, outcome, and optionally ``before``, the covariate of CUPED: best the
-            same user's outcome before the experiment, but any number works that the experiment
-            cannot have changed.
-        expected: the effect that was planned for. The always-valid test is most sensitive to
-            effects of this size. It must not be computed from these outcomes. None: a tenth of the
-            outcome's standard deviation.
+        table: one row per user with the columns user_id, arm, outcome, and optionally ``before``,
+            the covariate of CUPED. The best covariate is the outcome of the same user before the
+            experiment. Any number that the experiment cannot have changed is allowed.
+        control: name of the arm to compare with.
+        expected: the effect for which the experiment was planned, in the unit of the outcome. The
+            always-valid test is most sensitive to effects of this size. It must not be computed
+            from these outcomes. None: a tenth of the standard deviation of the outcome.
+        alpha: 1 − the confidence level of the intervals.
 
     Raises:
-        InputError: a user twice, a missing or infinite number, no arm ``control``, or fewer than
-            :data:`MIN_ARM_USERS` users in an arm.
+        InputError: a required column is missing, a user occurs twice, a number is missing or
+            infinite, there is no arm ``control`` or no other arm, or an arm has fewer than
+            :data:`MIN_ARM_USERS` users.
     """
     _check_outcomes(table, control)
     results = []
@@ -160,9 +175,10 @@ def compare_arms(
 ) -> dict[str, Any]:
     """Return the fields of :class:`ArmResult` except ``arm``.
 
-    CUPED replaces the outcome y by y - θ (x - mean x) with θ = cov(x, y) / var(x) within the arms,
-    where x is the covariate. Users are assigned to arms independently of x, so the expected
-    difference of means is the same, and the variance is (1 - correlation²) of the variance of y.
+    CUPED replaces the outcome y by y - θ (x - mean x), where x is the covariate and
+    θ = cov(x, y) / var(x) is computed within the arms. Users are assigned to arms independently of
+    x. So the expected difference of means stays the same, and the variance becomes
+    (1 - correlation²) times the variance of y.
 
     Args:
         outcome: float64[n].
@@ -171,7 +187,7 @@ def compare_arms(
         expected, alpha: as in :func:`analyse_experiment`.
 
     Raises:
-        InputError: all outcomes are equal.
+        InputError: the outcome has no variance within the arms.
     """
     arms = (is_treated, ~is_treated)
     unadjusted_variance = _difference_variance(outcome, arms)
@@ -219,14 +235,23 @@ def always_valid_test(
     tau: float,
     alpha: float = 0.05,
 ) -> tuple[float, float]:
-    """Return (p, half width of the 1 - α interval) of the mixture sequential probability ratio test (SPRT),
-    valid however often they are computed.
+    """Return the p-value and the half width of the 1 - α interval of an always-valid test.
 
-    The likelihood ratio of effects drawn from N(0, τ²) to no effect is Λ = √(V / (V + τ²)) · exp(τ²
-    d² / (2 V (V + τ²))), where V is the variance of the difference d. Without an effect, Λ is a
-    martingale of mean 1, so the probability that it ever exceeds 1/α is at most α (Ville's
-    inequality). Hence p = min(1, 1/Λ), and the interval contains all effects whose Λ is below 1/α.
-    Valid for normal means with known variance, hence approximately for large samples.
+    The test is the mixture sequential probability ratio test. Both results stay valid if they are
+    computed many times while the experiment runs. The likelihood ratio of effects drawn from
+    N(0, τ²) to no effect is
+
+        Λ = √(V / (V + τ²)) · exp(τ² d² / (2 V (V + τ²)))
+
+    where d is the difference of means and V its variance. Without an effect, Λ is a martingale of
+    mean 1, so the probability that it ever exceeds 1/α is at most α (Ville's inequality). Hence
+    p = min(1, 1/Λ), and the interval contains all effects whose Λ is below 1/α. The test is valid
+    for normal means with a known variance, and so approximately for large samples.
+
+    Args:
+        difference: d.
+        variance: V, > 0.
+        tau: τ, the expected size of effects, > 0.
     """
     total = variance + tau**2
     log_ratio = 0.5 * math.log(variance / total) + tau**2 * difference**2 / (2 * variance * total)
@@ -237,14 +262,17 @@ def always_valid_test(
 
 
 def sample_ratio_pvalue(counts: dict[str, int], shares: dict[str, float] | None = None) -> float:
-    """Return the p-value of the χ² test that the sizes
-    of the arms fit the planned shares (default: equal shares).
+    """Return the p-value of the χ² test of whether the sizes of the arms fit the planned shares.
 
-    Below :data:`SAMPLE_RATIO_ALPHA`, users of one arm were lost or counted twice, and no difference
-    can be trusted.
+    If it is below :data:`SAMPLE_RATIO_ALPHA`, users of one arm were probably lost or counted twice,
+    and no difference between the arms can be trusted.
+
+    Args:
+        counts: arm -> number of users.
+        shares: arm -> planned share of the users. None: equal shares.
 
     Raises:
-        ConfigError: the arms and the planned arms are not the same.
+        ConfigError: ``counts`` and ``shares`` do not have the same arms.
 
     >>> sample_ratio_pvalue({"control": 5000, "new": 5300}) < 0.01
     True
@@ -292,7 +320,12 @@ def _check_outcomes(table: pd.DataFrame, control: str) -> None:
 
 
 def _difference_variance(outcome: np.ndarray, arms: tuple[np.ndarray, np.ndarray]) -> float:
-    """Return the variance of the difference of means of two arms, given as bool[n] masks."""
+    """Return the variance of the difference of the means of two arms.
+
+    Args:
+        outcome: float64[n].
+        arms: two masks, bool[n] each.
+    """
     return float(sum(outcome[arm].var(ddof=1) / arm.sum() for arm in arms))
 
 
@@ -301,8 +334,9 @@ def _within_arm_slope(
     covariate: np.ndarray,
     arms: tuple[np.ndarray, np.ndarray],
 ) -> float:
-    """Return cov(x, y) / var(x) within the arms, x the covariate and y the outcome;
-    0 for a constant covariate.
+    """Return cov(x, y) / var(x) within the arms, where x is the covariate and y the outcome.
+
+    It is 0 if the covariate is constant within each arm.
     """
     centred = np.concatenate([covariate[arm] - covariate[arm].mean() for arm in arms])
     squares = float(centred @ centred)

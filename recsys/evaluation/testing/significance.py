@@ -1,18 +1,18 @@
 """Confidence intervals of means over users, tests of differences between models, and their power.
 
 Read the results in this order: the difference, its interval, then the p-value. With many users any
-difference is "significant"; whether it matters depends on its size.
+difference is "significant". Whether it matters depends on its size.
 
-Everything that an interval or a t-test needs is a sum over users (:class:`Sums`), so a cluster adds
+Everything that an interval or a t-test needs is a sum over users (:class:`Sums`). So a cluster adds
 the sums of its partitions and gets the results of one machine. The bootstrap gives every user a
-Poisson(1) weight in every resample, the randomisation test a random sign. Both are hashes of (seed,
-user, resample). So they depend on the users and their values alone, not on the order of users, on
-blocks or on the engine, and two models judged on the same users are resampled in the same way.
+Poisson(1) weight in every resample, and the randomisation test gives every user a random sign. Both
+are hashes of (seed, user, resample). So the results do not depend on the order of users, on the
+blocks or on the engine. Two models that are judged on the same users are resampled in the same way.
 
-References: Efron and Tibshirani 1993, chapters 13-14 (percentile, BCa); Chamandy et al. 2012
-(Poisson weights); Smucker, Allan and Carterette 2007 (randomisation test against t-test);
-Ihemelandu and Ekstrand 2023 (with thousands of users, Wilcoxon and sign tests reject too often; the
-tests here do not); Holm 1979.
+References: Efron and Tibshirani 1993, chapters 13-14 (percentile, BCa). Chamandy et al. 2012
+(Poisson weights). Smucker, Allan and Carterette 2007 (comparison of the randomisation test and the
+t-test). Ihemelandu and Ekstrand 2023 (with thousands of users, Wilcoxon and sign tests reject too
+often, unlike the tests of this module). Holm 1979.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _POISSON_QUANTILES = np.searchsorted(_POISSON_CDF, (np.arange(2**16) + 0.5) / 2*
 """The Poisson(1) quantile of each 16-bit number. Probabilities are exact to 2^-17."""
 
 BLOCK_CELLS = 1 << 22
-"""Random cells (users × resamples) drawn at a time; this sets the memory that is needed."""
+"""The number of random cells (users × resamples) per block, which limits the memory."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,10 @@ class Sums:
 
     @classmethod
     def hstack(cls, parts: list[Sums]) -> Sums:
-        """Return the columns of all parts side by side; the parts may be about different users."""
+        """Return the columns of all parts side by side.
+
+        The parts may be sums over different users.
+        """
         columns = zip(*((part.moments, part.resampled, part.weights) for part in parts), strict=True)
         return cls(*(np.concatenate(arrays, axis=1) for arrays in columns))
 
@@ -86,19 +89,24 @@ class Sums:
 
     @cached_property
     def mean(self) -> np.ndarray:
-        """Return float64[c], the means of the defined values; NaN without any."""
+        """Return float64[c], the mean of the defined values of each column.
+
+        NaN for a column without a defined value.
+        """
         return _ratio(self.moments[1], self.count)
 
     @cached_property
     def resampled_means(self) -> np.ndarray:
-        """Return float64[resamples, c], the mean of each resample;
-        the mean itself where all weights are 0.
+        """Return float64[resamples, c], the weighted mean of each resample.
+
+        If all weights of a resample are 0, its mean is that of the data.
         """
         return np.where(self.weights > 0, _ratio(self.resampled, self.weights), self.mean)
 
     @cached_property
     def sd(self) -> np.ndarray:
-        """Return float64[c], the standard deviation over users (denominator n − 1);
+        """Return float64[c], the standard deviation over users, with the denominator n − 1.
+
         NaN for fewer than two users.
         """
         squares = self.moments[2] - self.count * self.mean**2
@@ -110,8 +118,9 @@ class Sums:
 
     @cached_property
     def acceleration(self) -> np.ndarray:
-        """Return float64[c], the jackknife acceleration of a mean, skewness / (6 √n);
-        0 for constant values.
+        """Return float64[c], the jackknife acceleration of the mean, skewness / (6 √n).
+
+        It is 0 for constant values.
         """
         n = self.count
         mean = self.mean
@@ -124,9 +133,13 @@ class Sums:
         level: float = 0.95,
         method: Method = "percentile",
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return (mean, low, high), float64[c] each, with a confidence interval of that ``level``.
+        """Return (mean, low, high), float64[c] each: the mean and its bootstrap interval.
 
-        NaN for a column without any defined value.
+        All three are NaN for a column without a defined value.
+
+        Args:
+            level: confidence level in (0, 1).
+            method: ``percentile`` or ``bca`` (:func:`bca_interval`).
         """
         tails = np.array([(1 - level) / 2, (1 + level) / 2])
         if method == "percentile":
@@ -138,8 +151,8 @@ class Sums:
     def t_test(self) -> np.ndarray:
         """Return float64[c], the two-sided p-value of Student's t-test that the mean is 0.
 
-        For per-user differences of two models this is the paired t-test. Undefined (NaN) for fewer
-        than two users. Constant values have the p-value 1 if they are 0, else 0.
+        If the values are the differences of two models per user, this is the paired t-test. NaN for
+        fewer than two users. If all values are equal, p is 1 if they are 0, and otherwise 0.
         """
         with np.errstate(divide="ignore", invalid="ignore"):
             t = self.mean * np.sqrt(self.count) / self.sd
@@ -156,9 +169,12 @@ def bootstrap_sums(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Sums:
-    """Return the sums of per-user values, float64[m, c]; NaN = undefined, left out of its column.
+    """Return the sums over users of c values per user, with bootstrap resamples.
 
-    ``users``: uint64[m], a number that identifies each user (``data.hashing.id_bits``).
+    Args:
+        values: float64[m, c]. NaN is an undefined value, which is left out of the sums of its
+            column.
+        users: uint64[m], a number that identifies each user (``data.hashing.id_bits``).
     """
     columns = values.shape[1]
     is_defined = ~np.isnan(values)
@@ -175,8 +191,9 @@ def bootstrap_sums(
 
 
 def poisson_weights(users: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Return float32[m, resamples] Poisson(1) weights, which depend on user,
-    resample and seed only.
+    """Return float32[m, resamples], random weights from the Poisson distribution with mean 1.
+
+    A weight depends on the user, the resample and the seed only.
     """
     return _POISSON_QUANTILES[_random_bits(users, resamples * 16, seed).view(np.uint16)][:, :resamples]
 
@@ -190,13 +207,18 @@ def mean_ci(
     level: float = 0.95,
     method: Method = "percentile",
 ) -> tuple[float, float, float]:
-    """Return (mean, low, high) of float64[m]:
-    the mean of the defined values and its bootstrap interval.
+    """Return (mean, low, high), the mean of one value per user and its bootstrap interval.
 
-    All three are NaN without a defined value. To compare two models, pass the differences of their
-    values per user. ``bca`` corrects the percentiles for bias and skewness (:func:`bca_interval`).
-    With hundreds of users both methods agree. With few users, ``bca`` misses the true mean more
-    often for values that are mostly 0, as those of ranking metrics are (bench/RESULTS.md).
+    NaN values are left out. All three results are NaN if no value is left. To compare two models,
+    pass the differences of their values per user. The method ``bca`` corrects the percentiles for
+    bias and skewness (:func:`bca_interval`). With hundreds of users both methods agree. With few
+    users and values that are mostly 0, as those of ranking metrics are, the interval of ``bca``
+    misses the true mean more often (bench/RESULTS.md).
+
+    Args:
+        values: float64[m].
+        users: uint64[m], a number that identifies each user. None: 0 … m - 1.
+        level: confidence level in (0, 1).
 
     >>> mean_ci(np.array([1.0, 1.0, np.nan]))
     (1.0, 1.0, 1.0)
@@ -219,12 +241,16 @@ def bca_interval(
     acceleration: np.ndarray,
     tails: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return (low, high), float64[c] each: quantiles of the resamples,
-    corrected for bias and skewness (BCa).
+    """Return the BCa interval of a mean: (low, high), float64[c] each.
 
-    For each tail the quantile is Φ(z₀ + (z₀ + z) / (1 - a (z₀ + z))) with z = Φ⁻¹(tail). Φ(z₀) is
-    the share of resamples below the mean, equal ones counted half, and a is the jackknife
-    acceleration. References: Efron 1987; Efron and Tibshirani 1993, section 14.3.
+    The ends of the interval are quantiles of the resampled means. Their levels are corrected for
+    bias and skewness: the level is Φ(z₀ + (z₀ + z) / (1 - a (z₀ + z))) with z = Φ⁻¹(tail), where a
+    is the acceleration of the jackknife. Φ(z₀) is the share of resampled means below the mean.
+    Resampled means equal to the mean count half. So that z₀ is finite, the share is limited to at
+    least 0.5 / resamples and at most 1 - 0.5 / resamples. If all resampled means equal the mean,
+    both ends equal it too. If they are NaN, both ends are NaN.
+
+    References: Efron 1987; Efron and Tibshirani 1993, section 14.3.
 
     Args:
         resampled_means: float64[resamples, c].
@@ -251,17 +277,18 @@ def sign_flip_test(
     resamples: int = 9999,
     seed: int = 0,
 ) -> np.ndarray:
-    """Return float64[c], the two-sided p-values of the paired randomisation test for float64[m,
-    c] differences.
+    """Return float64[c], the two-sided p-values of the paired randomisation test.
 
-    If two models are exchangeable for each user, the sign of the user's difference is a fair coin
-    flip. The p-value is the share of sign assignments, the observed one included, whose |sum| is at
-    least the observed |sum|. The test is exact for any distribution. All 2^m assignments are tried
-    when that is at most ``resamples``; otherwise ``resamples`` random ones, and p is at least 1 /
-    (resamples + 1).
+    If two models are exchangeable for each user, both signs of the difference of a user are equally
+    probable. The p-value is the share of sign assignments, the observed one included, whose |sum|
+    is at least the observed |sum|. The test is exact for any distribution. If 2^m is at most
+    ``resamples``, all 2^m assignments are tried. Otherwise ``resamples`` random assignments are
+    tried, and p is at least 1 / (resamples + 1).
 
-    NaN differences are undefined and left out of their column; a column without any defined value
-    has the p-value NaN. A single column may be given as float64[m].
+    Args:
+        differences: float64[m, c], or float64[m] for one column. NaN is an undefined difference,
+            which is left out of its column. p is NaN for a column without a defined difference.
+        users: uint64[m], a number that identifies each user. None: 0 … m - 1.
     """
     values = np.asarray(differences, dtype=np.float64)
     if values.ndim == 1:
@@ -286,12 +313,12 @@ def sign_flip_test(
 
 
 def holm_adjust(p: np.ndarray) -> np.ndarray:
-    """Return p-values of any shape, adjusted by Holm's step-down procedure for all
-    of them together.
+    """Return p-values of any shape, adjusted for multiple tests by Holm's step-down procedure.
 
-    Rejecting where the adjusted p-value is ≤ α keeps the probability of any false rejection ≤ α,
-    under any dependence. The i-th smallest of n is multiplied by n - i + 1; no adjusted value may
-    be smaller than the one before it. NaN is not counted. Reference: Holm, Scandinavian Journal of
+    If every hypothesis with an adjusted p-value ≤ α is rejected, the probability of one or more
+    false rejections is ≤ α, under any dependence. The i-th smallest of n p-values is multiplied by
+    n - i + 1. If the result is less than that of a smaller p-value, it is raised to it. No result
+    is above 1. NaN stays NaN and does not count in n. Reference: Holm, Scandinavian Journal of
     Statistics 1979.
 
     >>> holm_adjust(np.array([0.01, 0.04, 0.03, 0.005])).round(3).tolist()
@@ -314,11 +341,14 @@ def detectable_effect(
     power: float = 0.8,
     alpha: float = 0.05,
 ) -> np.ndarray:
-    """Return the minimal detectable effect:
-    the true difference that a two-sided test detects with this ``power``.
+    """Return the minimal detectable effect of a paired two-sided test.
 
-    (z_{1-α/2} + z_power) · sd / √users, where sd is the standard deviation of the paired
-    differences. NaN without users.
+    It is the true difference that the test detects with the probability ``power``:
+    (z_{1-α/2} + z_power) · sd / √users. NaN for 0 users.
+
+    Args:
+        sd: standard deviation of the paired differences.
+        users: number of users, in the same shape as ``sd``.
 
     >>> float(detectable_effect(np.array(0.2), np.array(400)).round(4))
     0.028
@@ -328,8 +358,13 @@ def detectable_effect(
 
 
 def users_needed(sd: float, difference: float, *, power: float = 0.8, alpha: float = 0.05) -> int:
-    """Return the number of users that a paired two-sided test needs to detect ``difference``
-    with this ``power``.
+    """Return the number of users, at least 2, that a paired two-sided test needs.
+
+    With this number the test detects the true difference ``difference`` with the probability
+    ``power``.
+
+    Args:
+        sd: standard deviation of the paired differences.
 
     Raises:
         ValueError: ``difference`` is 0.
@@ -350,7 +385,10 @@ def _user_blocks(m: int, resamples: int) -> list[slice]:
 
 
 def _random_bits(users: np.ndarray, n: int, seed: int) -> np.ndarray:
-    """Return uint64[m, ⌈n / 64⌉] of random bits, which depend on each user and the seed only."""
+    """Return uint64[m, ⌈n / 64⌉], at least n random bits per user.
+
+    They depend on the user and the seed only.
+    """
     words = np.arange(-(-n // 64), dtype=np.uint64)
     return np.ascontiguousarray(
         hash_words(seed, np.asarray(users, dtype=np.uint64)[:, None], words[None, :]),

@@ -1,4 +1,4 @@
-"""BPR on the local engine: item factors from pairwise ranking, and a user's factor solved from the history."""
+"""BPR on the local engine: item factors from pairwise ranking, user factors from the history."""
 
 from __future__ import annotations
 
@@ -21,16 +21,21 @@ from recsys.types import Features, Histories, Interactions
 class BPR(Recommender):
     """Pairwise ranking: each liked item should score above a random other item.
 
-    Choose it as an alternative to ALS, tuned by hand. Item factors are trained by ``implicit``:
-    stochastic gradient descent on ln σ(x_u·(y_i − y_j) + b_i − b_j), i liked by u, j not. A user's
-    factor is solved from the history (*fold-in*): the unique minimum over x of
+    Choose it as an alternative to ALS, tuned by hand. The library ``implicit`` trains the item
+    factors y and the item biases b. It maximises ln σ(x_u·(y_i − y_j) + b_i − b_j) by stochastic
+    gradient descent, where user u likes item i and does not like item j.
 
-        Σ_i −ln σ(x·(y_i − ȳ) + b_i − b̄) + reg/2 · n |x|²,   i over the n liked items
+    The factor x of a user is computed from the history of the user (*fold-in*). It is the unique
+    minimum of
 
-    with ȳ, b̄ the means over the items liked in training. A score is x·y_i + b_i. NaN as for
-    :class:`recsys.models.collaborative.als.ALS`. Training runs on one thread, because with more
-    threads the library
-    gives another result for every fit: choose ALS when time matters.
+        Σ_i −ln σ(x·(y_i − ȳ) + b_i − b̄) + reg/2 · n |x|²
+
+    where the sum is over the n liked items of the history that the model knows. ȳ and b̄ are the
+    means over the items that somebody liked in training. The score of item i is x·y_i + b_i.
+
+    Scores are NaN for a history without a liked item that the model knows, and for items that
+    nobody liked in training. Training uses one thread, because with several threads ``implicit``
+    gives a different result each time. ALS is faster.
 
     Reference: Rendle et al., UAI 2009.
     """
@@ -73,11 +78,20 @@ class BPR(Recommender):
         return self
 
     def user_factors(self, histories: Histories) -> np.ndarray:
-        """Return float32[m, rank]: the fold-in of each history; zeros without a liked item that has a factor."""
+        """Return float32[m, rank], the factor of each user, computed from the history (fold-in).
+
+        The factor is all zeros for a history without a liked item that the model knows.
+        """
         return self._fold_in(liked(histories.values, self.known_, binary=True), *self._centred()).astype(np.float32)
 
     def _fold_in(self, likes: csr_array, y: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Return float64[m, rank]: the minimum of the sum in the class docstring, given y_i − ȳ and b_i − b̄."""
+        """Return float64[m, rank], the minimum that the docstring of the class defines.
+
+        Args:
+            likes: csr (m, items), the liked items of each user.
+            y: float64[items, rank], y_i − ȳ.
+            b: float64[items], b_i − b̄.
+        """
         with linalg.one_blas_thread():
             return linalg.logistic_rows(likes.indptr, likes.indices, y, b, self.reg)
 
@@ -98,16 +112,16 @@ class BPR(Recommender):
         return scores
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return bool[m]: the history holds a liked item that the model knows."""
+        """Return bool[m]: whether the history holds an item that is liked in it and in training."""
         return np.diff(liked(histories.values, self.known_, binary=True).indptr) > 0
 
     def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
-        """Return what each entry of one history adds to x·y of ``item``, and the item's bias as the constant.
+        """Return what each entry of one history adds to the score of ``item``.
 
-        At the minimum reg · n x = Σ_j d_j (y_j − ȳ), with d_j = σ(−x·(y_j − ȳ) − b_j + b̄) the
-        residual of the liked
-        item j: entry j adds d_j (y_j − ȳ)·y_item / (reg · n). It is 0 for entries that are not
-        liked or not known.
+        The score is x·y_item + b_item. The bias b_item is the constant of the explanation. At the
+        minimum, reg · n x = Σ_j d_j (y_j − ȳ), where d_j = σ(−x·(y_j − ȳ) − b_j + b̄) is the
+        residual of the liked item j. So entry j adds d_j (y_j − ȳ)·y_item / (reg · n). An entry
+        that is not liked, or whose item the model does not know, adds 0.
         """
         score = self._score_of(history, item)
         if np.isnan(score):

@@ -1,4 +1,4 @@
-"""Baselines that every model must beat: random, popular, recently popular. They score every user."""
+"""Baselines that every model must beat: random, popular, recent. They score every user."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from recsys.types import Features, Histories, Interactions
 
 @dataclass(config=STRICT)
 class Random(Recommender):
-    """A score in [0, 1) for every (user, item), the same however users are batched or ordered."""
+    """Scores each (user, item) pair at random in [0, 1), whatever the order or batch of users."""
 
     STATE: ClassVar = ("items_",)
     SCORES_EVERYONE: ClassVar = True
@@ -31,7 +31,10 @@ class Random(Recommender):
         return self
 
     def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return float32[m, items] that depend on the seed, the user's number and the item's row alone."""
+        """Return float32[m, items].
+
+        A score depends only on the seed, the number of the user and the row of the item.
+        """
         users = np.arange(len(histories)) if users is None else np.asarray(users)
         return random_scores(self.seed, users, int(self.items_[0]))
 
@@ -46,7 +49,7 @@ class Random(Recommender):
 
 @dataclass(config=STRICT)
 class Popular(Recommender):
-    """Items by the number of users who like them (value > 0); an item that nobody likes scores 0."""
+    """Scores each item by the number of users who like it (value > 0); 0 if nobody does."""
 
     STATE: ClassVar = ("scores_",)
     SCORES_EVERYONE: ClassVar = True
@@ -78,10 +81,13 @@ class Popular(Recommender):
 
 @dataclass(config=STRICT)
 class Recent(Popular):
-    """Items by the number of likes among the newest ``share`` of all likes; ties in time at the border count.
+    """Scores each item by its number of likes among the newest ``share`` of all likes in train.
 
-    A share of the log suits a log of two weeks as well as one of twenty years; a fixed number of
-    days does not. Without timestamps all likes are equally new, and this is :class:`Popular`.
+    Of n likes, the newest ``ceil(share · n)`` count. Likes at the same time as the oldest of these
+    count as well. An item without such a like scores 0. Without timestamps all likes have the same
+    time, so all of them count and the scores are those of :class:`Popular`. The period is a share
+    and not a number of days, because a share suits a log of two weeks as well as one of twenty
+    years.
     """
 
     SOURCE: ClassVar = "recent"
@@ -89,7 +95,7 @@ class Recent(Popular):
     share: Annotated[float, Field(gt=0, le=1, description="the newest share of all likes, which is counted")] = 0.1
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Count the likers of every item since the time at which the newest ``share`` begins."""
+        """Count the likes of every item among the newest ``share`` of all likes."""
         liked = train.value > 0
         item, time = train.item[liked], train.time[liked]
         since = newest_since(time, self.share) if len(time) else 0
@@ -98,7 +104,7 @@ class Recent(Popular):
 
 
 def newest_since(times: np.ndarray, share: float) -> int:
-    """Return the time of the first of the newest ``ceil(share·n)`` of n ≥ 1 times.
+    """Return the smallest of the ``ceil(share · n)`` largest of n ≥ 1 times.
 
     >>> newest_since(np.array([10, 30, 20, 40, 50]), share=0.4)
     40

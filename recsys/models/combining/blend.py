@@ -16,7 +16,7 @@ from recsys.recommender import Explanation, Recommender
 from recsys.types import Features, Histories, Interactions
 
 LENGTHS = (2, 5, 20)
-"""Where the groups of history length begin: 0-1, 2-4, 5-19, 20+ liked items."""
+"""Where the groups of history length begin. The groups have 0-1, 2-4, 5-19 and 20+ liked items."""
 
 RRF_OFFSET = 60
 """The constant of reciprocal rank fusion in the paper of Cormack, Clarke and Büttcher."""
@@ -31,18 +31,19 @@ Scaling = Annotated[
 
 
 class Blended(Recommender):
-    """The score of a blend: Σ_p w_p z_p / Σ_p w_p over the members p with an opinion on the item.
+    """The base class of blends, which compute a weighted mean of the rescaled scores of members.
 
-    z is the score of a member, standardized over the items of the user (``standard``), or 1/(60 +
-    rank) (``rrf``: reciprocal rank fusion, Cormack, Clarke and Büttcher, SIGIR 2009). The weights
-    depend on the number of items that the user likes. NaN where no member with a weight has an
-    opinion.
+    The score of an item is Σ_p w_p z_p / Σ_p w_p over the members p that have a score for it. z is
+    the score of a member, standardized over the items of the user (``standard``), or 1/(60 + rank)
+    (``rrf``: reciprocal rank fusion, Cormack, Clarke and Büttcher, SIGIR 2009). The weights w
+    depend on the number of items that the user likes. The score is NaN if no member with a weight
+    has a score.
 
-    Items that nobody liked in training (*new items*) may have weights of their own,
-    ``cold_weights_``. These weights apply to scores standardized over the new items alone, because
-    over all items the scores of new items hardly differ. They decide the order of the new items
-    among each other; the set of positions that new items have in the list of all items stays as the
-    general weights say.
+    Items that nobody liked in training (*new items*) may have other weights, ``cold_weights_``.
+    They apply to scores that are standardized over the new items alone, because the scores of new
+    items hardly differ when they are standardized over all items. These weights decide only the
+    order of the new items among each other. The positions that new items together have in the list
+    of all items are those of the general weights.
     """
 
     STATE: ClassVar = ("weights_", "cold_weights_", "cold_")
@@ -81,7 +82,10 @@ class Blended(Recommender):
         return scores
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return bool[m]: a member with a weight for the row can score it. No member computes scores for this."""
+        """Return bool[m], whether a member with a weight for the row can score it.
+
+        No scores are computed for this.
+        """
         has_weight = self.weights_[length_groups(histories)] > 0
         if self.cold_.any():
             has_weight |= self.cold_weights_ > 0
@@ -93,7 +97,7 @@ class Blended(Recommender):
         return scorable
 
     def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
-        """Return what each member adds to one score."""
+        """Return what each member adds to the score of one item."""
         score = self._score_of(history, item, user)
         members = self._member_shares(history, item)
         total = sum(members.values())
@@ -105,10 +109,11 @@ class Blended(Recommender):
         return Explanation(score, members=members, note=note)
 
     def _member_shares(self, history: Histories, item: int) -> dict[str, float]:
-        """Return member -> what it adds to one score; empty where no member has an opinion.
+        """Return member -> what it adds to the score of one item.
 
-        For a new item with an opinion of a member in ``cold_weights_``, the shares sum to the value
-        that orders the item among the new items, not to its score.
+        The result is empty if no member has a score for the item. For a new item that a member of
+        ``cold_weights_`` has scored, the parts do not sum to the score of the item. They sum to the
+        value that orders the item among the new items.
         """
         names = list(self.members)
         rescaled = self._rescaled_scores(history, np.zeros(1, dtype=np.int64))
@@ -127,7 +132,10 @@ class Blended(Recommender):
         return shares(self.weights_[length_groups(history)[0]], {p: z[0, item] for p, z in rescaled.items()})
 
     def _rescaled_scores(self, histories: Histories, users: np.ndarray) -> dict[int, np.ndarray]:
-        """Return position of a member -> its rescaled scores float32[m, items], for members with any weight."""
+        """Return position of a member -> float32[m, items], its rescaled scores.
+
+        Members without any weight are left out.
+        """
         used = self.weights_.any(axis=0) | (self.cold_weights_ > 0)
         return {
             p: rescale_rows(model.score(histories, users), self.scaling)
@@ -138,7 +146,7 @@ class Blended(Recommender):
 
 @dataclass(config=STRICT)
 class Blend(Blended):
-    """The members and the weights that you name; ``hybrid`` chooses both.
+    """A blend of named members with given weights. The model ``hybrid`` chooses both by itself.
 
     >>> from recsys.models import build
     >>> build("blend", {"parts": {"als": {"rank": 8}, "content": {}}, "weights": {"content": 0.5}}).scaling
@@ -159,8 +167,8 @@ class Blend(Blended):
         """Fit every member.
 
         Raises:
-            ConfigError: no members, no weight above 0, or a weight for a member that does not
-            exist.
+            ConfigError: there are no members, no weight is above 0, or a weight is given for a
+                member that does not exist.
         """
         from recsys.models import build
 
@@ -179,21 +187,22 @@ class Blend(Blended):
 
 
 def unliked_items(train: Interactions) -> np.ndarray:
-    """Return bool[items]: nobody liked the item."""
+    """Return bool[items], True for an item that nobody liked."""
     return np.bincount(train.item[train.value > 0], minlength=len(train.items)) == 0
 
 
 def length_groups(histories: Histories) -> np.ndarray:
-    """Return int64[m]: the group of :data:`LENGTHS` that each history is in, by its number of liked items."""
+    """Return int64[m], the group of :data:`LENGTHS` to which each history belongs."""
     liked = np.bincount(histories.row_of_entry[histories.values.data > 0], minlength=len(histories))
     return np.searchsorted(LENGTHS, liked, side="right")
 
 
 def rescale_rows(scores: np.ndarray, scaling: Scaling = "standard") -> np.ndarray:
-    """Return float32[m, n] scores on one scale per row; NaN stays.
+    """Return float32[m, n], the scores of each row on a common scale. NaN stays NaN.
 
-    ``standard``: mean 0 and deviation 1 over the row's opinions, all 0 where they are equal.
-    ``rrf``: 1/(60 + rank), rank from 1, ties to the lower column.
+    ``standard`` gives the scores of a row the mean 0 and the standard deviation 1, or all 0 if they
+    are equal. ``rrf`` replaces a score by 1/(60 + rank), where the highest score of the row has the
+    rank 1. Of equal scores, the lower column has the smaller rank.
     """
     is_scored = np.isfinite(scores)
     if scaling == "rrf":
@@ -211,15 +220,23 @@ def rescale_rows(scores: np.ndarray, scaling: Scaling = "standard") -> np.ndarra
 
 
 def rescale_columns(z: np.ndarray, columns: np.ndarray, scaling: Scaling = "standard") -> np.ndarray:
-    """Return float32[m, len(columns)]: scores of :func:`rescale_rows`, rescaled over these columns alone."""
+    """Return float32[m, len(columns)], the scores of some columns, rescaled over these alone.
+
+    Args:
+        z: float32[m, n], results of :func:`rescale_rows`.
+    """
     return rescale_rows(z[:, columns], scaling)
 
 
 def weighted_mean(scored: Iterable[tuple[np.ndarray, np.ndarray]], shape: tuple[int, int]) -> np.ndarray:
-    """Return float32[m, n]: the mean of scores [m, n] by weights ≥ 0 ([m] or [m, n]), over those that are not NaN.
+    """Return float32[m, n], the weighted mean of several arrays of scores, cell by cell.
+
+    A score that is NaN is left out of the mean. The mean is NaN if no score with a weight above 0
+    is left.
 
     Args:
-        scored: pairs (scores, weights).
+        scored: pairs of scores [m, n] and their weights ≥ 0, [m] or [m, n].
+        shape: (m, n).
     """
     return divide_sums(*weighted_sums(scored, shape))
 
@@ -227,7 +244,10 @@ def weighted_mean(scored: Iterable[tuple[np.ndarray, np.ndarray]], shape: tuple[
 def weighted_sums(
     scored: Iterable[tuple[np.ndarray, np.ndarray]], shape: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return float32[m, n] twice, for :func:`weighted_mean`: the weighted sum, and the sum of weights, of each cell."""
+    """Return two arrays for :func:`weighted_mean`, float32[m, n] each.
+
+    They are the weighted sum of the scores of each cell, and the sum of the weights.
+    """
     total = np.zeros(shape, dtype=np.float32)
     total_weight = np.zeros(shape, dtype=np.float32)
     for z, weights in scored:
@@ -236,19 +256,23 @@ def weighted_sums(
 
 
 def divide_sums(total: np.ndarray, total_weight: np.ndarray) -> np.ndarray:
-    """Return float32[m, n]: ``total`` / ``total_weight``, NaN where the weight is 0."""
+    """Return float32[m, n], ``total`` / ``total_weight``, NaN where the weight is 0."""
     undefined = np.full(total.shape, np.nan, dtype=np.float32)
     return np.divide(total, total_weight, out=undefined, where=total_weight > 0)
 
 
 def reassign_scores(scores: np.ndarray, columns: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Return ``scores`` with each row's values in ``columns`` reassigned by ``order``: the largest to the largest.
+    """Return ``scores`` with the values in some columns of each row exchanged to follow an order.
 
-    Ties go to the lower column. A cell that only ``order`` has a value for gets a score below all
-    of the row's scores.
+    In each row, the largest value in ``columns`` goes to the column with the largest value in
+    ``order``, the second largest to the second, and so on. Of equal values in ``order``, the lower
+    column gets the larger score. A cell that has a value in ``order`` and none in ``scores`` gets a
+    score below all scores of the row.
 
     Args:
-        order: float[m, len(columns)].
+        scores: float[m, n].
+        columns: int[c], the columns whose values are exchanged.
+        order: float[m, c].
 
     >>> reassign_scores(
     ...     np.array([[0.1, 0.2, 0.9, 0.5, np.nan]]), np.array([0, 1, 2, 4]), np.array([[5.0, 7.0, 6.0, 8.0]])

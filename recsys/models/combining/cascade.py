@@ -1,4 +1,4 @@
-"""Models in order of preference: each user is scored by the first model that has an opinion. NaN means no opinion."""
+"""Models in order of preference: each user is scored by the first model that can score the user."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from recsys.types import Features, Histories, Interactions
 
 
 class Cascade(Recommender):
-    """Hands each user, as a whole, to the first member with an opinion; never mixes two models in one list.
+    """Scores each user by the first member that can score the user.
 
-    Users with fewer than ``min_history`` liked items skip the first member, if a later one can
-    score them. ``record``: how ``min_history`` was chosen, where a trial chose it.
+    All items in the list of a user come from the same member. Users with fewer than ``min_history``
+    liked items skip the first member, if a later member can score them. ``record`` says how a trial
+    chose ``min_history``, and is None if no trial did.
 
-    A source is the member's name, or, where the member itself names several sources, each of these.
+    The sources are the names of the members. A member that has several sources is followed by its
+    further ones.
 
     >>> from recsys.models import build
     >>> Cascade({"als": build("als", {}), "popular": build("popular", {})}).sources
@@ -35,7 +37,7 @@ class Cascade(Recommender):
         self.record = record
 
     def with_members(self, members: Mapping[str, Recommender]) -> Cascade:
-        """Return a cascade of other members that hands users with short histories on as this one does."""
+        """Return a cascade of other members with the same ``min_history`` and ``record``."""
         return Cascade(members, self.min_history, self.record)
 
     @property
@@ -50,7 +52,10 @@ class Cascade(Recommender):
         return self
 
     def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return float32[m, items]: each row from the first member that can score it, NaN where none can."""
+        """Return float32[m, items], where the first member that can score a row has scored it.
+
+        A row that no member can score is NaN.
+        """
         users = _user_numbers(histories, users)
         member = self.member_of(histories, users)
         # The common case, everyone scored by the first member, needs no copy.
@@ -64,7 +69,10 @@ class Cascade(Recommender):
         return scores
 
     def source(self, histories: Histories, items: np.ndarray, users: np.ndarray | None = None) -> np.ndarray:
-        """Return int8[m, k], the position in ``sources`` of what each item of a row comes from."""
+        """Return int8[m, k], the position in ``sources`` of the source of each item.
+
+        It is -1 for a row that no member can score.
+        """
         users = _user_numbers(histories, users)
         member = self.member_of(histories, users)
         source = np.full(items.shape, -1, dtype=np.int8)
@@ -77,14 +85,14 @@ class Cascade(Recommender):
         return source
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return bool[m]: some member has an opinion on the row."""
+        """Return bool[m], whether some member can score the row."""
         return self.member_of(histories, users) >= 0
 
     def member_of(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return int8[m]: the position of the member that scores each row, -1 where none can.
+        """Return int8[m], the position of the member that scores each row, -1 if none can.
 
-        It is the first that can score the row; for a row with fewer than ``min_history`` likes, the
-        first after the first member, which takes the row only where no other can.
+        It is the first member that can score the row. For a row with fewer than ``min_history``
+        likes, the first member is tried last.
         """
         users = _user_numbers(histories, users)
         member = np.full(len(histories), -1, dtype=np.int8)
@@ -107,13 +115,13 @@ class Cascade(Recommender):
         histories: Histories,
         users: np.ndarray,
     ) -> None:
-        """Write ``position`` into ``member`` for those of the open rows that ``model`` can score."""
+        """Write ``position`` into ``member`` for the rows in ``is_open`` that ``model`` scores."""
         rows = np.flatnonzero(is_open)
         if len(rows):
             member[rows[model.can_score(histories[rows], users[rows])]] = position
 
     def scoring_member(self, history: Histories, user: int = 0) -> tuple[str, Recommender] | None:
-        """Return (name, model) of the member that scores one history, None where none can."""
+        """Return (name, model) of the member that scores one history, or None if none can."""
         position = int(self.member_of(history, np.array([user]))[0])
         return None if position < 0 else list(self.members.items())[position]
 

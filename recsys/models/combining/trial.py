@@ -1,4 +1,7 @@
-"""A validation split made inside ``fit``, for a model that chooses among models: it never looks at other data."""
+"""A validation split of the training data, for a model that chooses among models inside ``fit``.
+
+No data other than the training data is used.
+"""
 
 from __future__ import annotations
 
@@ -23,16 +26,24 @@ DEPTH = 100
 """Length of the lists. Lists this long have enough hits to compare models where hits are few."""
 
 SHARES = (0.25, 0.5, 1.0)
-"""The weight with which another member may enter a blend, as a share of the weight of the blend so far."""
+"""Possible weights of the next member of a blend, as shares of the sum of the weights so far."""
 
 
 @dataclass
 class Trial:
-    """Some likes hidden from ``train``, and models judged by NDCG@100 at retrieving them for ``users`` (rows).
+    """A validation split, which judges models by NDCG@100 on likes that are hidden from training.
 
-    ``candidates``: bool[items], the items that are ranked; items that a user has seen are never
-    ranked. ``scores``: member -> its scores for all users, rescaled by ``scaling`` and kept, so
-    that a blend costs one addition.
+    A model is fitted on ``train``. It then ranks the candidates for each user, without the items
+    that the user has seen in ``train``. The hidden likes of the user are the relevant items.
+
+    Attributes:
+        train: the interactions without the hidden entries.
+        hidden: float32 csr (users, items) of the hidden likes, in the rows of ``train``.
+        users: int64[n], rows of the users who are judged.
+        candidates: bool[items], the items that are ranked.
+        scaling: how scores are rescaled, see :func:`blend.rescale_rows`.
+        scores: name of a member -> float32[n, items], its rescaled scores. :meth:`cache_scores`
+            stores them, so that a blend is a weighted sum of stored arrays.
     """
 
     train: Interactions
@@ -47,24 +58,40 @@ class Trial:
         self.relevant = self.hidden[self.users]
 
     def judge(self, model: Recommender, rows: np.ndarray) -> np.ndarray:
-        """Return the NDCG of a fitted model for some users, float64[len(rows)]."""
+        """Return float64[len(rows)], the NDCG@100 of a fitted model for some of the users.
+
+        Args:
+            rows: positions in ``users``.
+        """
         return self.ndcg_per_user(self._candidate_scores(model, rows), rows)
 
     def cache_scores(self, name: str, model: Recommender) -> np.ndarray:
-        """Keep the rescaled scores of a fitted model under ``name`` and return its NDCG, float64[users]."""
+        """Store the scores of a fitted model and return its NDCG@100, float64[n] for all users.
+
+        ``self.scores[name]`` becomes float32[n, items]: the scores of the candidates, rescaled per
+        user as ``scaling`` says. Items that are not candidates have NaN.
+        """
         all_rows = np.arange(len(self.users))
         self.scores[name] = rescale_rows(self._candidate_scores(model, all_rows), self.scaling)
         return self.ndcg_per_user(self.scores[name])
 
     def _candidate_scores(self, model: Recommender, rows: np.ndarray) -> np.ndarray:
-        """Return the scores of a model for some users, NaN for items that are not candidates."""
+        """Return float32[len(rows), items], the scores of a model for some of the users.
+
+        Items that are not candidates have NaN.
+        """
         scores = model.score(self.histories[rows], self.users[rows])
         if self.candidates.all():
             return scores
         return np.where(self.candidates, scores, np.float32(np.nan))
 
     def ndcg_per_user(self, scores: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
-        """Return NDCG@100 per user, float64[len(rows)]; without ``rows``, of all users."""
+        """Return float64[len(rows)], the NDCG@100 of each user.
+
+        Args:
+            scores: float32[len(rows), items].
+            rows: positions in ``users``. None: all users.
+        """
         rows = np.arange(len(self.users)) if rows is None else rows
         seen = self.histories.values[rows]
         items, top_scores = select_top_k(np.ascontiguousarray(scores), seen.indptr, seen.indices, DEPTH)
@@ -73,22 +100,34 @@ class Trial:
         return ndcg(judge(topk, self.relevant[rows]), DEPTH)
 
     def blend_scores(self, weights: dict[str, float], rows: np.ndarray | None = None) -> np.ndarray:
-        """Return the scores of a blend of members whose scores are cached."""
+        """Return float32[len(rows), items], the scores of a blend of members with stored scores.
+
+        Args:
+            weights: member -> weight.
+            rows: positions in ``users``. None: all users.
+        """
         rows = np.arange(len(self.users)) if rows is None else rows
         return divide_sums(*_sums({name: self.scores[name][rows] for name in weights}, weights))
 
     def blend_ndcg(self, weights: dict[str, float], rows: np.ndarray | None = None) -> np.ndarray:
-        """Return the NDCG per user of a blend of members whose scores are cached."""
+        """Return float64[len(rows)], the NDCG@100 of each user for :meth:`blend_scores`."""
         return self.ndcg_per_user(self.blend_scores(weights, rows), rows)
 
     def choose(self, rows: np.ndarray, start: dict[str, float] | None = None, steps: int = 6) -> dict[str, float]:
-        """Return weights, by adding members one by one while the mean NDCG of ``rows`` rises.
+        """Choose the weights of a blend by adding members one by one; return member -> weight.
 
-        A member enters with one of :data:`SHARES` of the weight of the blend so far, whichever is
-        best, and may enter again. Without ``start``, the best single member is the start. After
-        Caruana, Niculescu-Mizil, Crew and Ksikes,
-        ICML 2004, whose members enter with equal weights: a member that helps at a fifth may harm
-        at a half.
+        Each step tries every member with stored scores at every weight of :data:`SHARES`, times the
+        sum of the weights so far. It adds the member and weight with the highest mean NDCG@100 over
+        ``rows``, the first of equals. A member may be added several times, and then its weights are
+        added up. The search ends when no addition raises the mean, or after ``steps`` additions.
+
+        The method is that of Caruana, Niculescu-Mizil, Crew and Ksikes, ICML 2004, except that
+        their members have equal weights. Several weights are tried here, because a member may
+        improve a blend with a fifth of the total weight and harm it with a half.
+
+        Args:
+            rows: positions in ``users``.
+            start: member -> weight of the first blend. None: the best single member, with weight 1.
         """
         scores = self.scores
         if len(rows) < len(self.users):
@@ -115,27 +154,32 @@ class Trial:
         return weights
 
     def halves(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the rows to choose on and the rows to check on."""
+        """Divide the users at random into two halves: rows to choose on, and rows to check on.
+
+        Both are int64 positions in ``users``, in ascending order.
+        """
         first = to_unit_interval(hash_words(seed + 1, self.users)) < 0.5
         return np.flatnonzero(first), np.flatnonzero(~first)
 
 
 def _sums(scores: dict[str, np.ndarray], weights: dict[str, float]) -> tuple[np.ndarray, np.ndarray]:
-    """Return :func:`blend.weighted_sums` of members with one weight each."""
+    """Return :func:`blend.weighted_sums` of members whose weight is the same for all users."""
     shape = next(iter(scores.values())).shape
     scored = ((scores[name], np.full(shape[0], weight)) for name, weight in weights.items())
     return weighted_sums(scored, shape)
 
 
 Position = tuple[int, ...]
-"""One rung of each ladder."""
+"""The index of a rung on each ladder. A ladder is the ordered list of values of one setting."""
 
 
 def climb(lengths: list[int], value: Callable[[Position], float], rounds: int = 10) -> Position:
-    """Return the position on ladders that a climb from their middles ends at, moving while ``value`` rises.
+    """Maximise ``value`` by moving along one ladder at a time, and return the last position.
 
-    One ladder is climbed after another, again and again (at most ``rounds`` times) until none of
-    them helps: a local maximum along every ladder. ``value`` is called once per position.
+    The search starts in the middle of every ladder. On each ladder it moves one rung up, and then
+    one rung down, as long as ``value`` rises. It repeats this for all ladders until no move raises
+    ``value``, but at most ``rounds`` times. The result is then a local maximum along every ladder.
+    ``value`` is called only once per position.
 
     Args:
         lengths: number of rungs of each ladder.
@@ -157,19 +201,26 @@ def climb(lengths: list[int], value: Callable[[Position], float], rounds: int = 
 
 
 def gain(new: np.ndarray, old: np.ndarray, seed: int = 0) -> dict[str, float]:
-    """Return the mean paired difference of two models' values and its 95 % bootstrap interval."""
+    """Return the mean of ``new - old`` over users, and its 95 % bootstrap interval.
+
+    Args:
+        new, old: float64[n], the values of two models for the same users.
+    """
     mean, low, high = mean_ci(new - old, seed=seed)
     return {"mean": mean, "low": low, "high": high}
 
 
 def hide_pairs(train: Interactions, share: float, max_users: int, seed: int) -> Trial:
-    """Return a trial that hides about ``share`` of the likes of each user with two or more, the newest first.
+    """Return a trial that hides the newest likes of each user, about ``share`` of them.
 
-    Likes of one time, or of unknown time, are ordered by hash. Each user keeps at least one like.
-    Every item is a candidate.
+    Each user keeps at least one like, so nothing is hidden of a user with one like. Likes with the
+    same time, or without a known time, are in an order that a hash decides. Every item is a
+    candidate.
 
     Args:
-        max_users: at most this number of users with a hidden like are judged, chosen by hash.
+        max_users: the largest number of users to judge. They are chosen by a hash among the users
+            with a hidden like.
+        seed: seed of the hashes.
     """
     liked = np.flatnonzero(train.value > 0)
     user = train.user[liked]
@@ -188,13 +239,14 @@ def hide_pairs(train: Interactions, share: float, max_users: int, seed: int) -> 
 
 
 def hide_items(train: Interactions, share: float, max_users: int, seed: int) -> Trial:
-    """Return a trial that hides all events of about ``share`` of the liked items, chosen by hash.
+    """Return a trial that hides all entries of about ``share`` of the liked items.
 
-    These are its new items and its only candidates. Users who like some of them and something else
-    are judged.
+    A hash chooses the items. They are the new items of the trial, and no other item is a candidate.
+    Users are judged if they like a hidden item and an item that is not hidden.
 
     Args:
-        max_users: at most this number of these users are judged, chosen by hash.
+        max_users: the largest number of users to judge. They are chosen by a hash.
+        seed: seed of the hashes.
     """
     is_new = to_unit_interval(hash_words(seed, np.arange(len(train.items)))) < share
     is_removed = is_new[train.item]
@@ -210,7 +262,16 @@ def _trial(
     max_users: int,
     seed: int,
 ) -> Trial:
-    """Return the trial without the entries ``is_removed`` that judges by the entries ``is_relevant``."""
+    """Return a trial with some entries of ``train`` removed and some as the relevant items.
+
+    Only users with a relevant entry and a remaining like are judged.
+
+    Args:
+        is_removed: bool[n], the entries that are hidden from training.
+        is_relevant: bool[n], the entries that models should retrieve.
+        candidates: bool[items].
+        max_users: the largest number of users to judge, chosen by a hash.
+    """
     remaining = subset(train, ~is_removed)
     has_likes = np.bincount(remaining.user[remaining.value > 0], minlength=len(train.users)) > 0
     relevant = replace(subset(train, is_relevant), value=np.ones(int(is_relevant.sum()), dtype=np.float32)).matrix()
@@ -221,6 +282,6 @@ def _trial(
 
 
 def subset(train: Interactions, keep: np.ndarray) -> Interactions:
-    """Return the entries of ``keep`` (bool[n]) with the same id maps."""
+    """Return the entries for which ``keep``, bool[n], is True. The id maps stay the same."""
     columns = {name: getattr(train, name)[keep] for name in ("user", "item", "value", "time")}
     return replace(train, **columns)

@@ -14,7 +14,10 @@ from recsys.report.run_reader import Run
 
 
 def models(run: Run) -> Section:
-    """Return every metric of every model, with its interval."""
+    """Return the section "Models": a table of the mean of every metric for every model.
+
+    Each mean has its 95 % interval.
+    """
     metrics = run.metrics
     names = list(metrics["about"]["definitions"])
     users = max(cell["users"] for model in metrics["models"].values() for cell in model.values())
@@ -25,7 +28,11 @@ def models(run: Run) -> Section:
 
 
 def differences(run: Run) -> Section:
-    """Return the difference of each model from the baseline: size, interval, test."""
+    """Return the section "Differences": how each model differs from the baseline.
+
+    One table has the mean difference and interval in every metric, another has the test of the
+    primary metric. Without a baseline, the section is one sentence that says so.
+    """
     metrics = run.metrics
     about = run.about
     names = list(about["definitions"])
@@ -91,7 +98,10 @@ def _format_or_dash(value: float | None, form: str) -> str:
 
 
 def segments(run: Run) -> Section:
-    """Return the primary metric within groups of users and of relevant items."""
+    """Return the section "By group": the primary metric in groups of users and of relevant items.
+
+    There is one table per grouping. Groups without users are left out.
+    """
     metrics = run.metrics
     about = run.about
     primary = about["primary"]
@@ -132,8 +142,11 @@ def segments(run: Run) -> Section:
 
 
 def _format_in_group(model: str, cells: dict[str, Any], differences: dict[str, Any], metric: str) -> str:
-    """Return a mean, with + or − if the model differs from the baseline in this group;
-    only the mean for few users.
+    """Return the mean of a group and its interval as text, with a mark at the end.
+
+    The mark is + if the interval of the difference from the baseline is above 0, − if it is below
+    0, and otherwise missing. A group of fewer than :data:`LEAST_USERS` users has the mean alone.
+    The text is a dash (–) if the mean is undefined.
     """
     cell = cells[model][metric]
     if cell["mean"] is None or cell["users"] < LEAST_USERS:
@@ -157,7 +170,10 @@ def _format_gap(gap: dict[str, Any]) -> str:
 
 
 def beyond_accuracy(run: Run) -> Section:
-    """Return the measures of the lists other than accuracy."""
+    """Return the section "Beyond accuracy": measures of the lists other than accuracy, by model.
+
+    A second table defines the measures. The section is one sentence if nothing was measured.
+    """
     cells_of_model = run.about["beyond"]
     measures = list(dict.fromkeys(name for cells in cells_of_model.values() for name in cells))
     if not measures:
@@ -185,7 +201,11 @@ def _format_measure(cell: dict[str, Any]) -> str:
 
 
 def judged_users(run: Run) -> Section:
-    """Return how many users the means are over, and how many are left out."""
+    """Return the section "Who was judged".
+
+    Its table has, for each model, the number of users whose results are averaged, the number of
+    users who are left out, and further counts of lists and pairs. The text defines each count.
+    """
     counts = run.about["counts"]
     keys = list(dict.fromkeys(key for model in counts.values() for key in model))
     rows = [[model, *(f"{entry.get(key, 0):,}" for key in keys)] for model, entry in counts.items()]
@@ -203,7 +223,7 @@ def judged_users(run: Run) -> Section:
 
 
 def definitions(run: Run) -> Section:
-    """Return what each metric means."""
+    """Return the section "Metric card": a table with the definition of each metric."""
     rows = [[name, text] for name, text in run.about["definitions"].items()]
     return Section(
         "Metric card",

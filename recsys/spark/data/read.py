@@ -57,9 +57,13 @@ MAX_REFUSED_ROWS = 1_000
 class SparkTables:
     """The tables of a run.
 
-    ``events``: checked, ids of one type. ``items``: (item_id) of the items table, with the type of
-    the events' ids, or None. ``refusals``: refused rows, counted by reason. ``item_table``,
-    ``user_table``: the tables on the driver, with ids as they are in the file.
+    Attributes:
+        events: the accepted rows. All user ids have one type, and so do all item ids.
+        items: the column ``item_id`` of the items table, in the type of the item ids of ``events``.
+            None without an items table.
+        refusals: refused rows, counted by reason.
+        item_table, user_table: the tables in the memory of the driver, with ids as they are in the
+            file. None without such a table.
     """
 
     events: DataFrame
@@ -70,13 +74,16 @@ class SparkTables:
 
 
 def read_tables(spark: SparkSession, data: DataSettings, work: Path) -> SparkTables:
-    """Read and check a log, and choose the type of its ids.
+    """Read and check the events, items and users that ``data`` names, and return them as tables.
 
-    The checked rows are written under ``work``, so the source is read only once.
+    User ids and item ids that are text become int64 if every id of that kind is a canonical
+    integer that fits ("7", not "007"). Otherwise ids of that kind are text in all tables. The
+    checked rows are written to the folder ``work``. Later steps read them there and not in the
+    source.
 
     Raises:
-        InputError: a file is missing, empty, damaged or has another layout, or too many rows are
-            refused.
+        InputError: a file is missing, empty or damaged, it has another layout than expected, Spark
+            cannot read it, or more rows are refused than ``[data] max_refused_share`` allows.
     """
     source, reading = _source(data)
     try:
@@ -117,8 +124,10 @@ def _file_format(source: Source, reading: ReadSettings) -> str:
 
 
 def _read_raw(spark: SparkSession, source: Source, reading: ReadSettings) -> DataFrame:
-    """Return the columns that exist, under our names, and the column :data:`CORRUPT`. Text files
-    give text.
+    """Return the raw events: the columns that the source has, renamed to the names of this package,
+    and the column :data:`CORRUPT`.
+
+    Columns of csv, tsv and jsonl files have the type text. Columns of Parquet keep their type.
     """
     file_format = _file_format(source, reading)
     source_names = {column: reading.columns.get(column, column) for column in (USER, ITEM, VALUE, TIME, EVENT)}
@@ -178,8 +187,8 @@ def _require_types(frame: DataFrame, source: Source) -> None:
 
 
 def _time_unit(raw: DataFrame, source: Source) -> Any:
-    """Return the unit of the times, by the rule of the local reader: guessed from counts over all
-    batches.
+    """Return the unit of the timestamps, guessed from counts over all batches by the rule of the
+    local reader. None without timestamps.
     """
     if TIME not in raw.columns:
         return None
@@ -211,8 +220,9 @@ def _checked_schema(raw: DataFrame) -> T.StructType:
 
 
 def _check_batches(unit: Any, broken_reason: str) -> Any:
-    """Return the function that checks batches: ids stay as they are, and only refused rows become
-    text.
+    """Return a function that checks batches of rows and adds :data:`REASON` and :data:`TEXT`.
+
+    The ids stay as they are. ``TEXT`` is null for an accepted row.
     """
 
     def check(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -245,8 +255,10 @@ def _series(batch: pa.RecordBatch, name: str, *, as_numbers: bool) -> pd.Series:
 
 
 def _refused_text(batch: pa.RecordBatch, names: list[str], refused: np.ndarray) -> pa.Array:
-    """Return refused rows as text, null for all others: the line itself if it did not parse, else
-    its columns.
+    """Return the text of each refused row, and null for an accepted row.
+
+    The text is the whole line if the line did not parse, and otherwise the values of its columns,
+    separated by commas.
     """
     if not refused.any():
         return pa.nulls(batch.num_rows, pa.string())
@@ -259,10 +271,10 @@ def _refused_text(batch: pa.RecordBatch, names: list[str], refused: np.ndarray) 
 
 
 def _require_rows_on_lines(checked: DataFrame, source: Source) -> None:
-    """Raise InputError if a row holds one half of a quoted field.
+    """Raise InputError if a row contains only the first or the last part of a quoted field.
 
-    The local reader accepts a line end between quotes. Spark splits files at line ends, which
-    would make two broken rows of a good one.
+    The local reader accepts a line end between quotes. Spark splits files at every line end, so it
+    would turn such a row into two damaged rows.
     """
     quotes = F.length(TEXT) - F.length(F.replace(F.col(TEXT), F.lit('"'), F.lit("")))
     half = checked.where((F.col(REASON) == reason_code("wrong column count")) & (quotes % 2 == 1)).select(TEXT).first()
@@ -274,8 +286,9 @@ def _require_rows_on_lines(checked: DataFrame, source: Source) -> None:
 
 
 def _count_refusals(checked: DataFrame, source: Source) -> Refusals:
-    """Return the counts by reason, and a sample of refused rows; Spark does not know their line
-    numbers (0).
+    """Return the number of refused rows by reason, and up to :data:`MAX_REFUSED_ROWS` of the rows.
+
+    Their line numbers are 0, because Spark does not know them.
     """
     counts = {row[REASON]: row["count"] for row in checked.groupBy(REASON).count().collect()}
     if reason_code("wrong column count") in counts:
@@ -289,8 +302,9 @@ def _count_refusals(checked: DataFrame, source: Source) -> Refusals:
 
 
 def _read_attributes(data: DataSettings, refusals: Refusals) -> tuple[pd.DataFrame | None, pd.DataFrame | None]:
-    """Return the items and the users table, read by the driver: a catalogue and a list of users
-    fit there.
+    """Return the items table and the users table, each None if there is none.
+
+    The driver reads both, because a table with one row per item or user fits in its memory.
     """
     layout = movielens.find_layout(Path(data.events)) if data.format in ("auto", "movielens") else None
     items, users = (layout.items(), layout.users()) if layout else (None, None)
@@ -302,8 +316,10 @@ def _read_attributes(data: DataSettings, refusals: Refusals) -> tuple[pd.DataFra
 
 
 def _unify_id_types(events: DataFrame, items: DataFrame | None) -> tuple[DataFrame, DataFrame | None]:
-    """Apply ``schema.unify_ids``: text ids become int64 only if every one of them is canonical and
-    fits.
+    """Return both tables with ids of one type, by the rule of ``schema.unify_ids``.
+
+    User ids, and likewise item ids, that are text become int64 only if every one of them is a
+    canonical integer that fits. Otherwise they are text in both tables.
     """
     is_canonical = [_all_canonical(events, (USER, ITEM))]
     if items is not None:
@@ -317,7 +333,10 @@ def _unify_id_types(events: DataFrame, items: DataFrame | None) -> tuple[DataFra
 
 
 def _all_canonical(frame: DataFrame, columns: tuple[str, ...]) -> dict[str, bool]:
-    """Return column -> every id is a canonical int64, of the columns that are text, in one pass."""
+    """Return column -> whether every id in it is a canonical int64.
+
+    Only columns of text are in the result. All are checked in one pass over the data.
+    """
     text_columns = [column for column in columns if isinstance(frame.schema[column].dataType, T.StringType)]
     if not text_columns:
         return {}

@@ -44,13 +44,19 @@ SIDE = "side"
 
 @dataclass(frozen=True)
 class SparkSplit:
-    """Prepared tables of int rows: ``user``, ``item``, ``value`` (float), ``timestamp`` (long),
-    one row per pair.
+    """The parts of a split as tables, and the row numbers of users and items.
 
-    ``users``: (row, user_id) of every user. ``items``: (row, item_id). Rows below ``candidates``
-    are the items of train and of the items table; the others occur in test alone. ``timed``:
-    events have timestamps. ``by_id``: side -> the same pairs as (user_id, item_id, value,
-    timestamp); no history where it is train. ``about``: the content of ``split.json``.
+    Attributes:
+        train, history, test: (user int, item int, value float, timestamp long), one row per
+            (user, item) pair, where ``user`` and ``item`` are row numbers.
+        users: (row, user_id) of every user.
+        items: (row, item_id) of every item.
+        candidates: the number of candidates. They are the items of train and of the items table,
+            and have the rows below this number. All other items occur only in test.
+        timed: whether events have timestamps.
+        by_id: train, test and history -> the same pairs as (user_id, item_id, value, timestamp).
+            ``history`` is missing where it is the same as ``train``.
+        about: the content of ``split.json``.
     """
 
     train: DataFrame
@@ -73,8 +79,11 @@ def split(
     items: DataFrame | None,
     work: Path,
 ) -> SparkSplit:
-    """Split, filter train, weigh, decay, aggregate, and number users and items, as the local
-    engine does.
+    """Split the events and prepare the parts, with the results of the local engine.
+
+    The steps are: divide the events by ``rule``, filter train, weigh the events and apply the
+    decay, aggregate them to one row per (user, item), and number users and items. Intermediate
+    tables are written to the folder ``work``.
 
     Raises:
         InputError: no timestamps where the rule needs them, or an empty train or test part.
@@ -147,7 +156,10 @@ def split(
 
 
 def _number_items(weighed: dict[str, DataFrame], items: DataFrame | None, work: Path) -> tuple[DataFrame, int]:
-    """Return (item_id, row) of all items, candidates first, and the number of candidates."""
+    """Return (item_id, row) of all items, and the number of candidates.
+
+    The candidates have the lowest rows.
+    """
     ids = weighed[TRAIN].select(ITEM)
     if items is not None:
         ids = ids.union(items.select(ITEM))
@@ -160,7 +172,11 @@ def _number_items(weighed: dict[str, DataFrame], items: DataFrame | None, work: 
 
 
 def _describe(split: SparkSplit, raw: dict[str, DataFrame], rule: AnyRule) -> dict[str, Any]:
-    """Return the counts of ``split.json``; ``raw``: side -> raw events."""
+    """Return the content of ``split.json``.
+
+    Args:
+        raw: train, history and test -> the events before they are aggregated.
+    """
     counts = {
         TRAIN: describe_part(raw[TRAIN], split.train),
         TEST: describe_part(raw[TEST], split.test),
@@ -189,7 +205,14 @@ def _describe(split: SparkSplit, raw: dict[str, DataFrame], rule: AnyRule) -> di
 
 
 def assign_sides(events: DataFrame, rule: AnyRule) -> tuple[DataFrame, float | None]:
-    """Return events with a column ``side`` (train, history, test), and the cut of a split by time."""
+    """Return the events with a column ``side``: "train", "history" or "test".
+
+    The second result is the cut in seconds since 1970 for a split by time, and None for other
+    rules.
+
+    Raises:
+        InputError: the rule needs timestamps and there are none.
+    """
     if isinstance(rule, ByTime | LastN) and TIME not in events.columns:
         raise InputError(missing_times_message(rule))
     if isinstance(rule, ByTime):
@@ -218,9 +241,10 @@ def _sides(events: DataFrame, test: Column) -> DataFrame:
 
 
 def _event_counts(order: Column) -> tuple[Column, Column, Column]:
-    """Return counts of the row's user: earlier events, earlier and equal ones, and all events.
+    """Return three columns of counts for each event, all over the events of its user.
 
-    Events are equal if they agree in order and item.
+    They are the number of earlier events, of earlier and equal events, and of all events. Two
+    events are equal if they have the same ``order`` and item.
     """
     earlier = F.rank().over(Window.partitionBy(USER).orderBy(order, ITEM)) - 1
     equals = F.count(F.lit(1)).over(Window.partitionBy(USER, order, ITEM))
@@ -228,8 +252,9 @@ def _event_counts(order: Column) -> tuple[Column, Column, Column]:
 
 
 def row_hash_of(seed: int) -> Any:
-    """Return the function of columns (user, item) that hashes a row as the local path does, on
-    batches of rows.
+    """Return a function of the columns (user, item) that hashes each row to a number in [0, 1).
+
+    The hash is the same as on the local engine. Spark calls the function on batches of rows.
     """
 
     def hashed(user: pd.Series, item: pd.Series) -> pd.Series:
@@ -246,8 +271,12 @@ def _id_hash(seed: int) -> Any:
 
 
 def cut_time(events: DataFrame, test: float) -> float:
-    """Return the time at which test begins, as the local ``cut_time`` does, without sorting the
-    log.
+    """Return the time at which test begins, in seconds since 1970.
+
+    The result is that of the local ``cut_time``, but the log is not sorted.
+
+    Args:
+        test: the share of the events in test.
     """
     total = events.count()
     first = total - int(test * total)
@@ -263,7 +292,13 @@ def cut_time(events: DataFrame, test: float) -> float:
 
 
 def keep_last_of_session(sided: DataFrame, weighting: WeightSettings) -> DataFrame:
-    """Leave out repeats within a session of each side, as the local engine does."""
+    """Return the last event of each session, as the local ``keep_last_of_session`` does.
+
+    Sessions are formed within each side. Without ``session_minutes`` all events are returned.
+
+    Raises:
+        ConfigError: ``session_minutes`` is set and there are no timestamps.
+    """
     if weighting.session_minutes is None:
         return sided
     if TIME not in sided.columns:
@@ -275,11 +310,10 @@ def keep_last_of_session(sided: DataFrame, weighting: WeightSettings) -> DataFra
 
 
 def order_statistic(frame: DataFrame, column: str, position: int) -> float:
-    """Return the value at ``position`` (from 0) in ascending order: counts by day, then by second,
-    then by value.
+    """Return the value at ``position`` (from 0) of a column of seconds in ascending order.
 
-    The driver holds one count per day of the log, one per second of one day, one per distinct
-    value of one second.
+    The column is not sorted. Events are counted by day, then by second of the day that contains the
+    position, then by distinct value within that second. The driver holds these counts only.
     """
     value = F.col(column)
     for bucket in (F.floor(value / 86400), F.floor(value), value):
@@ -296,11 +330,11 @@ def order_statistic(frame: DataFrame, column: str, position: int) -> float:
 def filter_events(
     events: DataFrame, filters: FilterSettings, work: Path
 ) -> tuple[DataFrame, dict[str, dict[str, int]]]:
-    """Return the events that pass, and the rows and ids that each filter removed, as the local
-    engine does.
+    """Return the events that pass the filters, and how much each filter removed.
 
-    Each round of a k-core is written under ``work``, so that no round computes earlier rounds
-    again.
+    Both results are those of the local :func:`recsys.data.weigh.filter_events`. With
+    ``filters.repeat`` the events of each round are written to the folder ``work``, so that no
+    round computes the earlier rounds again.
     """
     removed = zero_removal_counts()
     rounds = 0
@@ -321,10 +355,16 @@ def filter_events(
 
 
 def aggregate_events(events: DataFrame, rule: Aggregate, *, with_rows: bool = False) -> DataFrame:
-    """Return (user_id, item_id, value float, timestamp long), one row per pair; the same bits as
-    the local engine.
+    """Return (user_id, item_id, value float, timestamp long), one row per (user, item) pair.
 
-    ``with_rows``: keep the columns ``user`` and ``item``, the rows of the ids.
+    Values and times are bit for bit those of the local :func:`recsys.data.weigh.aggregate_events`,
+    which defines the rules. The timestamp is -1 without timestamps.
+
+    Args:
+        with_rows: whether to keep the columns ``user`` and ``item``, which hold the row numbers.
+
+    Raises:
+        ConfigError: ``last`` without timestamps.
     """
     if rule == "last" and TIME not in events.columns:
         raise ConfigError(weigh.LAST_NEEDS_TIMES)
@@ -341,8 +381,9 @@ def aggregate_events(events: DataFrame, rule: Aggregate, *, with_rows: bool = Fa
 
 
 def _adds_exactly(events: DataFrame) -> bool:
-    """Return whether sums of these values are exact in float64, whatever the order; those of
-    ratings are.
+    """Return whether sums of the values are exact in float64 in any order of addition.
+
+    This is true for ratings, because they are multiples of 2^-10 and not too large.
     """
     value = F.col(VALUE) * 2**10
     row = events.agg(F.count(F.lit(1)), F.max(F.abs(value)), F.min(value == F.floor(value))).first()
@@ -355,10 +396,12 @@ def _sum_in_order(time: Column) -> Column:
 
 
 def number_ids(ids: DataFrame, column: str, path: Path, start: int = 0) -> DataFrame:
-    """Return (id, row): the rank of each distinct id in ascending order, from ``start``.
+    """Return the ids with a row number: DataFrame (``column``, ``row`` int).
 
-    The ids are sorted into files, which do not move; a file's name and the row in it give the
-    rank. No id passes through the driver.
+    Rows are numbered from ``start`` in ascending order of the ids. ``ids`` must not repeat an id.
+    The sorted ids are written to ``path`` as Parquet files. The row of an id is ``start``, plus the
+    number of ids in earlier files, plus its position in its own file. So a row stays the same if
+    Spark computes it again. The driver receives the size of each file but no ids.
     """
     spark = ids.sparkSession
     ids.select(column).sort(column).write.parquet(str(path))
@@ -378,8 +421,17 @@ def number_ids(ids: DataFrame, column: str, path: Path, start: int = 0) -> DataF
 
 
 def _weigh(events: DataFrame, weighting: WeightSettings, reference: float | None, path: Path) -> DataFrame:
-    """Weigh events in batches, with the same bits as the local engine; written to ``path`` if
-    anything changes.
+    """Return the events with weighted values and without the column ``event``.
+
+    Values are bit for bit those of the local :func:`recsys.data.weigh.weigh_events`, which is
+    called on batches. The result is written to ``path``, unless there is neither a decay nor a
+    weight to apply.
+
+    Args:
+        reference: seconds since 1970 at which the age of an event is 0. None: no decay.
+
+    Raises:
+        ConfigError: ``half_life_days`` is set and there are no timestamps.
     """
     decays = weighting.half_life_days and reference is not None
     if weighting.half_life_days and TIME not in events.columns:
@@ -416,8 +468,9 @@ def _rows_removed(removed: dict[str, dict[str, int]]) -> int:
 
 
 def write_and_read(frame: DataFrame, path: Path) -> DataFrame:
-    """Write a frame to ``path`` and return the written table, so that no earlier step is computed
-    again.
+    """Write a frame to ``path`` as Parquet and return the written table.
+
+    Steps that read the result do not compute the earlier steps again.
     """
     frame.write.parquet(str(path))
     return frame.sparkSession.read.parquet(str(path))

@@ -1,8 +1,8 @@
-"""How Spark scores all items for a user: at random, by one vector for all users, or by the user's
-factor.
+"""Scorers, which score all items for a user on Spark: at random, by one vector for all users, or by
+the factor or the segment of the user.
 
-A scorer is broadcast to the executors, which call it with Arrow batches of users. Its *kinds* are
-the ways in which it scores a user, each with a name of its own in the column ``source`` of the
+A scorer is broadcast to the executors, which call it with Arrow batches of users. A scorer may
+score users in several ways, its *kinds*. Each kind has a name in the column ``source`` of the
 lists.
 """
 
@@ -25,24 +25,24 @@ SEGMENT = "segment"
 """Column of a user's segment; null or -1 for a user without one."""
 
 HISTORY_COLUMNS = {"items": "array<int>", "values": "array<float>", "times": "array<bigint>"}
-"""Columns of a user's history, and their types: the items ascending, the others in the order of
-the items.
+"""Columns of the history of a user, and their types.
 
-A scorer that reads one of them names it in its ``columns``; they are not collected for other
-scorers.
+``items`` is in ascending order, and the other columns are in the order of ``items``. A scorer that
+reads one of them names it in its ``columns``. They are not collected for other scorers.
 """
 
 
 class Scorer(ABC):
-    """What scores all items for a user. Executors send it its ``columns``, and nothing else of the
-    users.
+    """Scores all items for each user of a batch.
+
+    A batch has the columns ``user``, ``seen`` and those of :attr:`columns`, and no others.
     """
 
     name: str
 
     @property
     def columns(self) -> Mapping[str, str]:
-        """Column -> Spark type of what the scorer reads beside ``user`` and ``seen``."""
+        """Column -> Spark type, for each column that the scorer reads besides user and seen."""
         return {}
 
     @property
@@ -61,17 +61,20 @@ class Scorer(ABC):
 
     @abstractmethod
     def scored_items(self) -> np.ndarray:
-        """Return bool[kinds, items]: the items that users of each kind have a score for."""
+        """Return bool[kinds, items]: whether an item has a score for users of a kind."""
 
     @abstractmethod
     def restricted_to(self, allowed: np.ndarray) -> Self:
-        """Return the scorer without scores for the items where ``allowed``, bool[items], is False."""
+        """Return a scorer that scores only the items where ``allowed``, bool[items], is True."""
 
 
 @dataclass(frozen=True)
 class RandomScorer(Scorer):
-    """Random scores from the seed, the user's row and the item's row. ``allowed``: bool[items],
-    None = all items.
+    """Scores items at random. A score depends on the seed, the user's row and the item's row.
+
+    Attributes:
+        size: number of candidates.
+        allowed: bool[items], the items that are scored. None: all items.
     """
 
     name: str
@@ -85,7 +88,7 @@ class RandomScorer(Scorer):
         return self.size
 
     def fill(self, scores: np.ndarray, users: pa.RecordBatch) -> None:
-        """Write float32[users, items]; the column ``user`` holds rows."""
+        """Write float32[users, items]. The column ``user`` must have the rows of the users."""
         rows = users.column("user").to_numpy(zero_copy_only=False)
         scores[:] = random_scores(self.seed, rows, self.size)
         if self.allowed is not None:
@@ -103,7 +106,7 @@ class RandomScorer(Scorer):
 
 @dataclass(frozen=True)
 class SharedScorer(Scorer):
-    """The same scores for every user: float32[items]."""
+    """Gives every user the same ``scores``, float32[items]."""
 
     name: str
     scores: np.ndarray
@@ -128,8 +131,12 @@ class SharedScorer(Scorer):
 
 @dataclass(frozen=True)
 class SegmentScores:
-    """Scores of user segments. ``scores``: float32[segments, items]. ``sources``: the name of each
-    segment's scores.
+    """The scores of all items for each segment of users.
+
+    Attributes:
+        scores: float32[segments, items].
+        sources: for each segment, the name that the column ``source`` of the lists has for items
+            that it scores.
     """
 
     scores: np.ndarray
@@ -138,13 +145,17 @@ class SegmentScores:
 
 @dataclass(frozen=True)
 class FactorScorer(Scorer):
-    """Scores x·y_i of a user with a factor x; other users get their segment's scores, or those of
-    the fallback.
+    """Scores users by their factors: the score of item i for a user with the factor x is x·y_i.
 
-    ``item_factors``: float32[items, rank], NaN rows for items without a factor. ``segments``: for
-    users with a segment and no factor. ``fallback``: for all others; None: they get no list.
+    A user without a factor has the scores of the user's segment. A user without both has the scores
+    of the fallback, or no list if there is none. The kinds are 0 for the fallback, 1 for the
+    factors, and 2 + s for segment s.
 
-    Its kinds are the fallback (0), the factors (1), and segment s (2 + s).
+    Attributes:
+        name: name of the model.
+        item_factors: float32[items, rank], the y_i. The row of an item without a factor is NaN.
+        fallback: scores for users without a factor and without a segment, or None.
+        segments: scores of the segments, or None.
     """
 
     name: str
@@ -209,8 +220,10 @@ class FactorScorer(Scorer):
 
 
 def user_kinds(users: pa.RecordBatch) -> np.ndarray:
-    """Return int64[users]: the kind in which a scorer scores each user, by the columns that it
-    asked for.
+    """Return int64[users], the kind of each user, as :class:`FactorScorer` numbers them.
+
+    It is read from the columns :data:`FEATURES` and :data:`SEGMENT`. All kinds are 0 for a batch
+    without the column of factors.
     """
     kinds = np.zeros(users.num_rows, dtype=np.int64)
     if FEATURES not in users.schema.names:
