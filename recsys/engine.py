@@ -14,11 +14,6 @@ from recsys.meter import Meter
 from recsys.ranking.business_rules import Rules, load
 from recsys.runfolder import RunFolder
 
-BASELINES = ("random", "popular", "recent")
-"""Models that are trained and judged beside every other, to be beaten; ``recent`` only where events
-have times.
-"""
-
 Progress = Callable[[str, int, int], None]
 """Called with (step, done, total)."""
 

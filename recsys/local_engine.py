@@ -17,12 +17,13 @@ from recsys.data import weigh
 from recsys.data.card import data_card
 from recsys.data.reading.read import Tables, read_tables
 from recsys.data.splitting.split import split
-from recsys.engine import BASELINES, Engine
+from recsys.engine import Engine
 from recsys.evaluation import cold_start
 from recsys.evaluation.beyond import Catalogue, extend
 from recsys.evaluation.cold_start import ColdStart
 from recsys.evaluation.evaluate import evaluate
 from recsys.evaluation.groups import assign_columns
+from recsys.evaluation.settings import BASELINES
 from recsys.evaluation.summary import summarise
 from recsys.evaluation.truth import Truth
 from recsys.features.encoding import encode_features

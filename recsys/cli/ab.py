@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from recsys import run_files
 from recsys.cli.application import DECISIONS, app
 from recsys.cli.console import log, out, print_or_save
 from recsys.cli.options import Json, TableOut
@@ -34,10 +35,12 @@ app.add_typer(ab, name="ab", rich_help_panel=DECISIONS)
 def plan(
     mean: Annotated[float, typer.Option(help="The outcome today: a rate, or a mean.")],
     lift: Annotated[float | None, typer.Option(help="The relative change to detect: 0.05 is +5 %.")] = None,
-    run: Annotated[Path | None, typer.Option(help="Take the lift that this run measured offline instead.")] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Take the lift over the best baseline that this run measured offline instead.")
+    ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="The model of the run. Default: the best by its first metric."),
+        typer.Option(help="The model of the run. Default: the best that is not a baseline."),
     ] = None,
     sd: Annotated[
         float | None,
@@ -96,23 +99,26 @@ def plan(
 
 
 def offline_lifts(run: Path, model: str | None) -> dict[str, float]:
-    """Return the lift of a run's model over the baseline,
+    """Return the lift of a run's model over the best baseline,
     and the lower end of its interval if that is a gain.
     """
-    from recsys.report.run_reader import Run
+    from recsys.evaluation.testing.pick import baseline_differences, pick_model
     from recsys.runfolder import RunFolder
 
-    reader = Run(RunFolder.open(run))
-    differences = reader.metrics["differences"]
-    name = model or reader.best_model
+    metrics = RunFolder.open(run).read_json(run_files.METRICS)
+    pick = pick_model(metrics)
+    baseline = pick.baseline
+    if baseline is None:
+        raise ConfigError(f"{run}: there is no baseline with a mean to take a lift from. Give --lift.")
+    differences = baseline_differences(metrics)[baseline]["all"]
+    name = model or pick.model
     if name not in differences:
         raise ConfigError(
             f"{run}: no model '{name}' with a difference from the baseline.{suggest_nearest(str(name), differences)}"
         )
-    primary = reader.about["primary"]
-    baseline = reader.about["baseline"]
-    difference = differences[name][primary]
-    baseline_mean = reader.metrics["models"][baseline][primary]["mean"]
+    primary = metrics["about"]["primary"]
+    difference = differences[name]
+    baseline_mean = metrics["models"][baseline][primary]["mean"]
     if not baseline_mean or difference["mean"] is None:
         raise ConfigError(
             f"{run}: the {primary} of the baseline is {baseline_mean}: there is no relative lift to plan for."

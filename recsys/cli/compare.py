@@ -15,7 +15,6 @@ from recsys import run_files
 from recsys.cli.application import DECISIONS, app
 from recsys.cli.console import log, out
 from recsys.cli.options import Json
-from recsys.engine import BASELINES
 from recsys.errors import ConfigError, GateFired, suggest_nearest
 from recsys.runfolder import RunFolder, to_plain_json
 
@@ -50,7 +49,7 @@ def compare(
     ],
     model: Annotated[
         str | None,
-        typer.Option(help="The model of each run. Default: the only one that is not a baseline."),
+        typer.Option(help="The model of each run. Default: the best of the run that is not a baseline."),
     ] = None,
     truth: Annotated[Path | None, typer.Option(help="For tables of lists: what the users chose.")] = None,
     metrics: Annotated[
@@ -76,6 +75,7 @@ def compare(
     from recsys.evaluation.testing.choose import choose_model, mean_agreement, most_changed_users
     from recsys.evaluation.testing.compare import compare as compare_evaluations
     from recsys.evaluation.testing.gates import Gate
+    from recsys.evaluation.testing.pick import pick_model
 
     if truth:
         candidates = read_tables_of_lists(runs, truth, metrics, relevant)
@@ -88,21 +88,18 @@ def compare(
     gates = [Gate.parse(text, first.metrics) for text in fail_if or []]
 
     # Several runs are compared with the first. The models of one run are all compared with each
-    # other, and the choice is made against the popular items, if the run has them.
+    # other, and its best baseline is what they have to beat.
     one_run = len(runs) == 1
-    baseline = None
-    if not one_run:
-        baseline = first.name
-    comparison = compare_evaluations(list(evaluations.values()), baseline=baseline, seed=seed)
     incumbent = first.name
-    if one_run and "popular" in evaluations:
-        incumbent = "popular"
-    against_incumbent = comparison
-    if one_run:
-        against_incumbent = compare_evaluations(list(evaluations.values()), baseline=incumbent, seed=seed)
-
     guards = comparable_guards(candidates)
-    choice = choose_model(against_incumbent, incumbent, primary, guards)
+    if one_run:
+        comparison = compare_evaluations(list(evaluations.values()), seed=seed)
+        run_metrics = RunFolder.open(runs[0]).read_json(run_files.METRICS)
+        incumbent = pick_model(run_metrics).baseline or first.name
+        choice = choose_in_run(run_metrics, guards)
+    else:
+        comparison = compare_evaluations(list(evaluations.values()), baseline=incumbent, seed=seed)
+        choice = choose_model(comparison, incumbent, primary, guards)
     lists = {candidate.evaluation.name: candidate.lists for candidate in candidates}
     rival = choice.pick
     if choice.pick == incumbent:
@@ -129,11 +126,36 @@ def compare(
         raise GateFired("; ".join(fired))
 
 
+def choose_in_run(metrics: dict[str, Any], guards: dict[str, dict[str, float]]) -> ModelChoice:
+    """Return the pick of a run, as its report and every verb have it, with the guardrails that it breaks.
+
+    Args:
+        metrics: the contents of metrics.json.
+        guards: model -> guardrail -> value, compared with those of the best baseline.
+    """
+    from recsys.evaluation.testing.choose import ModelChoice, broken_guardrails
+    from recsys.evaluation.testing.pick import pick_model
+    from recsys.report.sections.verdict import verdict
+
+    pick = pick_model(metrics)
+    reasons = [verdict(metrics)]
+    if pick.name is None:
+        return ModelChoice(next(iter(metrics["models"])), False, reasons)
+    broken: list[str] = []
+    if pick.baseline is not None and pick.name != pick.baseline:
+        broken = broken_guardrails(guards.get(pick.baseline, {}), guards[pick.name])
+    if pick.outcome == "no difference shown" and pick.name == pick.model:
+        reasons.append(f"Take {pick.baseline} instead if a simpler model is worth more than the chance of a gain.")
+    reasons += [f"Compared with {pick.baseline} it breaks a guardrail: {sentence}." for sentence in broken]
+    return ModelChoice(pick.name, pick.outcome == "better" and not broken, reasons)
+
+
 def read_run_folders(runs: list[Path], model: str | None) -> list[Candidate]:
     """Return all models of one run by their names,
     or one model of each of several runs by the names of the runs.
     """
     from recsys.evaluation.testing.compare import read_run
+    from recsys.evaluation.testing.pick import pick_model
 
     for run in runs:
         if run.is_file() or run.suffix in TABLE_SUFFIXES:
@@ -147,13 +169,10 @@ def read_run_folders(runs: list[Path], model: str | None) -> list[Candidate]:
     for run, label in zip(runs, short_labels(runs), strict=True):
         folder = RunFolder.open(run)
         evaluations = read_run(folder)
-        if model:
-            names = [model]
-        else:
-            names = [name for name in evaluations if name not in BASELINES]
-        if len(names) != 1:
-            raise ConfigError(f"{run}: has {', '.join(names) or 'only baselines'}. Choose one with --model.")
-        name = names[0]
+        pick = pick_model(folder.read_json(run_files.METRICS))
+        name = model or pick.model or pick.baseline or next(iter(evaluations))
+        if not model:
+            log.print(f"{run}: model {name}, the best of the run; --model takes another", markup=False)
         if name not in evaluations:
             raise ConfigError(f"{run}: no model '{name}'.{suggest_nearest(name, evaluations)}")
         candidates.append(read_candidate(folder, replace(evaluations[name], name=label), name))

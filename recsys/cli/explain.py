@@ -11,7 +11,7 @@ import typer
 from recsys.cli.application import LISTS, app
 from recsys.cli.console import out
 from recsys.cli.options import ModelName, RunOrBundle
-from recsys.cli.saved_items import item_row
+from recsys.cli.saved_items import item_row, open_with_notice
 
 
 @app.command(rich_help_panel=LISTS)
@@ -31,9 +31,8 @@ def explain(
     Example: recsys explain runs/demo --user u0001 --item f0007
     """
     from recsys.models.combining.cascade import Cascade
-    from recsys.saved.open_model import open_model
 
-    saved = open_model(run, model)
+    saved = open_with_notice(run, model, uses_history=True)
     history = saved.histories([user])
     row = item_row(saved, item)
     name = saved.name

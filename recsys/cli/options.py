@@ -18,7 +18,7 @@ RunOrBundle = Annotated[Path, typer.Argument(help="A run folder of `recsys run`,
 
 ModelName = Annotated[
     str | None,
-    typer.Option("--model", help="Which model of the run. Default: the best by the first metric of the run."),
+    typer.Option("--model", help="Which model of the run. Default: the pick of the run, the best by its first metric."),
 ]
 
 TableOut = Annotated[

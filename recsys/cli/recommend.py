@@ -14,7 +14,7 @@ from scipy.sparse import csr_array
 from recsys.cli.application import LISTS, app
 from recsys.cli.console import log, print_or_save
 from recsys.cli.options import ModelName, RunOrBundle, TableOut
-from recsys.cli.saved_items import csv_with_titles
+from recsys.cli.saved_items import csv_with_titles, open_with_notice
 from recsys.errors import ConfigError, InputError
 from recsys.types import IdMap
 
@@ -82,7 +82,6 @@ def recommend(
     from recsys.ranking import rank, rerank
     from recsys.ranking.business_rules import compile_rules
     from recsys.ranking.business_rules import load as load_rules
-    from recsys.saved.open_model import open_model
     from recsys.types import SHORTFALL
 
     rerankers = {"--diverse": diverse, "--calibrate": calibrate, "--explore": explore}
@@ -92,7 +91,7 @@ def recommend(
     if by is not None and calibrate is None:
         raise ConfigError("--by names the column of --calibrate, which is not given.")
     user_table = read_user_table(user or [], users)
-    saved = open_model(run, model)
+    saved = open_with_notice(run, model)
     user_ids = IdMap.of(user_table["user_id"])
     if attributes:
         user_table = user_table.assign(**parse_attributes(attributes, saved))

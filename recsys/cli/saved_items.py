@@ -1,17 +1,33 @@
-"""What recommend, similar and explain share: items of a saved model by id,
-and lists with titles.
+"""What recommend, similar and explain share: a saved model, its users and items by id, and lists with
+titles.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from recsys.cli.console import log
 from recsys.errors import InputError, suggest_nearest
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from recsys.saved.open_model import SavedModel
+
+
+def open_with_notice(run: Path, model: str | None, *, uses_history: bool = False) -> SavedModel:
+    """Open a saved model, and say on stderr which one it is if none was named.
+
+    Args:
+        uses_history: as in ``open_model``.
+    """
+    from recsys.saved.open_model import open_model
+
+    saved = open_model(run, model, uses_history=uses_history)
+    if model is None:
+        log.print(f"model: {saved.name} (another with --model)", markup=False)
+    return saved
 
 
 def item_row(saved: SavedModel, item: str) -> int:

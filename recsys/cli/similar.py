@@ -10,7 +10,7 @@ from scipy.sparse import csr_array
 
 from recsys.cli.application import LISTS, app
 from recsys.cli.options import ModelName, RunOrBundle
-from recsys.cli.saved_items import csv_with_titles, item_row
+from recsys.cli.saved_items import csv_with_titles, item_row, open_with_notice
 from recsys.types import IdMap
 
 
@@ -26,9 +26,8 @@ def similar(
     Example: recsys similar runs/demo f0001
     """
     from recsys.ranking import rank
-    from recsys.saved.open_model import open_model
 
-    saved = open_model(run, model)
+    saved = open_with_notice(run, model, uses_history=True)
     row = item_row(saved, item)
     one = csr_array((np.ones(1, np.float32), [row], [0, 1]), shape=(1, len(saved.history.items)))
     lists = rank.recommend(saved.model, one, k)

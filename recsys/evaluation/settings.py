@@ -10,6 +10,11 @@ from recsys.errors import RecsysError
 from recsys.evaluation.judging.judge import Ties
 from recsys.evaluation.judging.metrics import parse_all
 
+BASELINES = ("random", "popular", "recent")
+"""Models that are trained and judged beside every other, to be beaten; ``recent`` only where events
+have times.
+"""
+
 DEFAULT_METRICS = ("ndcg@10", "recall@10", "precision@10", "map@10", "mrr@10", "hit_rate@10")
 
 

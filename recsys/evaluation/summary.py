@@ -27,7 +27,7 @@ from recsys.evaluation.groups import (
     history_codes,
     table_groups,
 )
-from recsys.evaluation.settings import EvaluationSettings
+from recsys.evaluation.settings import BASELINES, EvaluationSettings
 from recsys.evaluation.testing.significance import (
     Sums,
     bootstrap_sums,
@@ -73,6 +73,11 @@ class Layout:
             return ()
         return tuple(name for name in self.models if name != self.baseline)
 
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        """The models to be beaten: the baselines of every run, and the one that the settings name."""
+        return tuple(name for name in self.models if name in BASELINES or name == self.baseline)
+
     def parts(self) -> Iterator[tuple[str, str]]:
         """Yield (grouping, level) of each part of the users, all of them first."""
         yield ALL
@@ -93,8 +98,8 @@ class Layout:
         resamples: int,
         seed: int,
     ) -> Sums:
-        """Return the sums of some users: models, then differences,
-        of all of them and of each level.
+        """Return the sums of some users: models, then differences, then the primary metric minus that
+        of each baseline, of all of them and of each level.
 
         Args:
             values: float64[m, models × columns], NaN = undefined.
@@ -107,13 +112,16 @@ class Layout:
             width = len(self.names(part))
             averaged = {name: columns[:, :width] for name, columns in by_model.items()}
             differences = [averaged[name] - averaged[self.baseline] for name in self.compared_models]
-            tables.append(np.hstack([*averaged.values(), *differences]))
+            minus_baselines = [
+                averaged[name][:, :1] - averaged[baseline][:, :1] for baseline, name in self._baseline_pairs()
+            ]
+            tables.append(np.hstack([*averaged.values(), *differences, *minus_baselines]))
         parts = [(tables[0], users), *((tables[1][group], users[group]) for group in membership.T)]
         return Sums.hstack([bootstrap_sums(table, ids, resamples=resamples, seed=seed) for table, ids in parts])
 
     def sum_columns(self) -> dict[tuple[str, str, str, str], np.ndarray]:
-        """Return (kind, grouping, level, model) -> columns of the sums;
-        kind is models or differences.
+        """Return (kind, grouping, level, model) -> columns of the sums; kind is models, differences, or
+        ``minus NAME`` of a baseline, which has one column for the primary metric.
         """
         columns: dict[tuple[str, str, str, str], np.ndarray] = {}
         start = 0
@@ -123,7 +131,14 @@ class Layout:
                 for name in names:
                     columns[kind, *part, name] = np.arange(start, start + width)
                     start += width
+            for baseline, name in self._baseline_pairs():
+                columns[f"minus {baseline}", *part, name] = np.arange(start, start + 1)
+                start += 1
         return columns
+
+    def _baseline_pairs(self) -> list[tuple[str, str]]:
+        """Return (baseline, other model) for every baseline."""
+        return [(baseline, name) for baseline in self.baselines for name in self.models if name != baseline]
 
 
 @dataclass(frozen=True)
@@ -172,6 +187,7 @@ def document(layout: Layout, sums: Sums, facts: Facts) -> dict[str, Any]:
             "engine": facts.engine,
             "primary": layout.metrics[0],
             "baseline": layout.baseline if layout.compared_models else None,
+            "baseline_differences": _baseline_differences(layout, cells, columns),
             "definitions": facts.definitions,
             "counts": facts.counts,
             "segments": segments,
@@ -182,6 +198,27 @@ def document(layout: Layout, sums: Sums, facts: Facts) -> dict[str, Any]:
                 for name in layout.models
             },
         },
+    }
+
+
+def _baseline_differences(
+    layout: Layout, cells: np.ndarray, columns: dict[tuple[str, str, str, str], np.ndarray]
+) -> dict[str, Any]:
+    """Return baseline -> ``all`` and ``history`` -> the primary metric of every other model minus that
+    of the baseline: of all users by model, and of each level of the history by model.
+    """
+
+    def cells_of(baseline: str, part: tuple[str, str]) -> dict[str, Any]:
+        names = [name for name in layout.models if name != baseline]
+        return {name: cells[columns[f"minus {baseline}", *part, name][0]] for name in names}
+
+    levels = HISTORY.levels if HISTORY in layout.groupings else ()
+    return {
+        baseline: {
+            "all": cells_of(baseline, ALL),
+            HISTORY.name: {level: cells_of(baseline, (HISTORY.name, level)) for level in levels},
+        }
+        for baseline in layout.baselines
     }
 
 

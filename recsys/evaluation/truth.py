@@ -27,8 +27,9 @@ class Truth:
     candidates come after them: no model could recommend them, and they count in every denominator.
     ``propensity``: float64[columns of ``relevant``] in (0, 1], the chance that an item's relevance
     is observed.
-    ``counts``: ``seen_pairs_removed`` (relevant pairs that the history holds, removed because a
-    list that leaves out seen items could not name them) and ``relevant_outside_candidates``.
+    ``counts``: ``relevant_pairs`` (those that are judged), ``seen_pairs_removed`` (relevant pairs that
+    the history holds, removed because a list that leaves out seen items could not name them) and
+    ``relevant_outside_candidates``, which are judged too.
     ``exclude_seen``: whether lists leave out what the history holds.
     """
 
@@ -63,6 +64,7 @@ class Truth:
             relevant=relevant,
             propensity=propensity_of_counts(likes),
             counts={
+                "relevant_pairs": relevant.nnz,
                 "seen_pairs_removed": 0,
                 "relevant_outside_candidates": int((relevant.indices >= len(train.items)).sum()),
             },
@@ -84,7 +86,7 @@ class Truth:
             return self
         width = self.relevant.shape[1]
         seen = np.isin(_cell_numbers(self.relevant, width), _cell_numbers(self.histories.values, width))
-        counts = self.counts | {"seen_pairs_removed": int(seen.sum())}
+        counts = self.counts | {"relevant_pairs": int((~seen).sum()), "seen_pairs_removed": int(seen.sum())}
         return replace(self.keep_relevant(~seen), counts=counts, exclude_seen=True)
 
     def keep_relevant(self, keep: np.ndarray) -> Truth:

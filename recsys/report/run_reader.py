@@ -14,8 +14,8 @@ import pyarrow.dataset as ds
 from recsys import run_files
 from recsys.config import Config, load_config
 from recsys.data.hashing import hash_words, id_bits
+from recsys.evaluation.testing.pick import pick_model
 from recsys.runfolder import RunFolder
-from recsys.saved.open_model import default_model
 from recsys.schema import ITEM, RANK, USER, VALUE
 
 MAX_USERS = 5_000
@@ -57,10 +57,9 @@ class Run:
 
     @property
     def best_model(self) -> str | None:
-        """Return the best of the judged models (``open_model.default_model``), None if no model has a mean."""
-        primary = self.about["primary"]
-        judged = [name for name, cells in self.metrics["models"].items() if cells[primary]["mean"] is not None]
-        return default_model(self.metrics, judged) if judged else None
+        """Return the best model that is no baseline, else the best baseline; None if no model has a mean."""
+        pick = pick_model(self.metrics)
+        return pick.model or pick.baseline
 
     @cached_property
     def users(self) -> pd.DataFrame:

@@ -30,7 +30,7 @@ def bundle_run(run: str | Path, out: str | Path, model: str | None = None) -> st
     """Write the bundle of a run's model to ``out``, and return the model's name; an older bundle there is replaced.
 
     Args:
-        model: which model; unset: the best of the run (``open_model.default_model``).
+        model: which model; unset: the pick of the run (``open_model``).
 
     Raises:
         RunFolderError: not a whole run, no such model in it, a model that cannot be carried, or an

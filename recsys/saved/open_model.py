@@ -9,7 +9,6 @@ bundle                     model/NAME/model.json, and user_factors.npy if the ru
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,8 @@ import pyarrow.parquet as pq
 from recsys import models, run_files
 from recsys.config import Config, load_config
 from recsys.data.weigh import interactions_from_table
-from recsys.engine import BASELINES
 from recsys.errors import RunFolderError
+from recsys.evaluation.testing.pick import pick_model
 from recsys.features.segment_popularity import Segments
 from recsys.models.collaborative.als import ALS
 from recsys.models.collaborative.popular import Popular
@@ -86,13 +85,15 @@ class SavedModel:
         return with_segment_rows(model, self.segments, segment_rows)
 
 
-def open_model(folder: str | Path, name: str | None = None) -> SavedModel:
+def open_model(folder: str | Path, name: str | None = None, *, uses_history: bool = False) -> SavedModel:
     """Read a model from a run folder or from a bundle, and return it with all that scoring needs.
 
     Args:
         folder: path of the run folder or of the bundle.
-        name: name of the model. None: the model of the bundle, or for a run the one that
-            :func:`default_model` chooses.
+        name: name of the model. None: the model of the bundle, or for a run its pick
+            (``recsys.evaluation.testing.pick``) among the models that it has kept.
+        uses_history: whether an unset name is the best model that is no baseline, because a
+            baseline says the same to every history; a baseline only where the run has nothing else.
 
     Raises:
         RunFolderError: the folder is not a complete run or bundle, it has no such model, or the
@@ -108,7 +109,7 @@ def open_model(folder: str | Path, name: str | None = None) -> SavedModel:
     names = saved_models(run)
     if not names or (name and name not in names):
         raise RunFolderError(f"{folder}: no model {name or 'at all'} in it; it has {', '.join(names) or 'none'}.")
-    name = name or default_model(run.read_json(run_files.METRICS), names)
+    name = name or _default_model(run, names, uses_history)
     history, items = read_history_and_items(run)
     model = open_item_side(run, name, history.items)
     user_factors = None
@@ -170,20 +171,13 @@ def saved_models(run: RunFolder) -> list[str]:
     return [name for name in names if (run.path / run_files.model_folder(name)).is_dir()]
 
 
-def default_model(metrics: dict[str, Any], names: Sequence[str]) -> str:
-    """Return the name of the model that is used when none is named.
-
-    It is the model of ``names`` with the highest mean of the primary metric of the run, the first
-    of equals. A model whose mean is undefined comes last. Baselines are considered only if
-    ``names`` has nothing else.
-
-    Args:
-        metrics: the contents of metrics.json.
-    """
-    primary = metrics["about"]["primary"]
-    means = {name: metrics["models"][name][primary]["mean"] for name in names}
-    candidates = [name for name in names if name not in BASELINES] or list(names)
-    return max(candidates, key=lambda name: -np.inf if means[name] is None else means[name])
+def _default_model(run: RunFolder, names: list[str], uses_history: bool) -> str:
+    """Return the model that is taken when none is named; the first of ``names`` if none has a mean."""
+    pick = pick_model(run.read_json(run_files.METRICS), names)
+    name = pick.name
+    if uses_history and pick.model is not None:
+        name = pick.model
+    return name or names[0]
 
 
 def is_bundle(folder: Path) -> bool:

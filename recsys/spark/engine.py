@@ -20,10 +20,11 @@ from pyspark.sql import functions as F
 
 from recsys import run_files
 from recsys.config import Config
-from recsys.engine import BASELINES, Engine, Progress
+from recsys.engine import Engine, Progress
 from recsys.evaluation.beyond import Catalogue
 from recsys.evaluation.groups import HISTORY
 from recsys.evaluation.judging.metrics import parse_all
+from recsys.evaluation.settings import BASELINES
 from recsys.evaluation.summary import Facts, Layout, document
 from recsys.features.segment_popularity import Segments, describe_users
 from recsys.meter import Meter

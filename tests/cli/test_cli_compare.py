@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 from builders import run_locally
@@ -42,9 +43,22 @@ def test_gates_fire_with_three(runs, capsys):
 def test_all_models_of_one_run(runs, capsys):
     assert run_verb(["compare", str(runs / "good")]) == 0
     text = capsys.readouterr().out
-    assert "pick: " in text
+    assert text.startswith("pick: "), "the answer comes first, the tables after it"
     assert "Guardrails" in text
     assert "itemknn - popular" in text
+
+
+@pytest.mark.parametrize("name", ["good", "poor"])
+def test_the_pick_of_a_run_is_that_of_its_report_and_of_every_verb(name, runs, tmp_path, capsys):
+    found = told([runs / name], capsys)
+    means = found["means"]
+    best = max(means, key=lambda model: means[model]["ndcg@10"])
+    assert found["pick"] == best
+    assert found["reasons"][0] == re.search(r'class="verdict">(.*?)</p>', (runs / name / "report.html").read_text())[1]
+    assert run_verb(["recommend", str(runs / name), "--user", "u1"]) == 0
+    assert f"model: {best} " in capsys.readouterr().err
+    assert run_verb(["bundle", str(runs / name), str(tmp_path / "bundle")]) == 0
+    assert json.loads((tmp_path / "bundle" / "bundle.json").read_text())["model"] == best
 
 
 def test_tables_of_other_systems(runs, capsys):

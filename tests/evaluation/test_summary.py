@@ -53,6 +53,28 @@ def test_the_document_says_what_loops_say(three):
                 assert cell["users"] == np.isfinite(part).sum()
 
 
+def test_every_baseline_has_its_differences_in_the_primary_metric(three):
+    by_name = {e.name: e for e in three}
+    recent = Evaluation("recent", by_name["knn"].per_user.assign(**{"ndcg@10": 0.25}), by_name["knn"].about)
+    judging = EvaluationSettings(metrics=tuple(METRICS), resamples=200)
+    about = summarise([*three, recent], judging, seed=4)["about"]
+    found = about["baseline_differences"]
+    assert {name: list(cells["all"]) for name, cells in found.items()} == {
+        "popular": ["als", "knn", "recent"],
+        "recent": ["popular", "als", "knn"],
+    }
+    values = by_name["als"].per_user["ndcg@10"].to_numpy() - 0.25
+    history = by_name["als"].per_user["n_history"].to_numpy()
+    users = np.arange(120, dtype=np.uint64)
+    for cell, rows in (
+        (found["recent"]["all"]["als"], users >= 0),
+        (found["recent"]["history"]["5-19"]["als"], history == 7),
+    ):
+        mean, low, high = mean_ci(values[rows], users[rows], resamples=200, seed=4)
+        assert (cell["mean"], *cell["ci95"]) == pytest.approx((mean, low, high))
+        assert cell["users"] == np.isfinite(values[rows]).sum()
+
+
 def test_differences_carry_their_test(three):
     found = summarise(three, EvaluationSettings(metrics=tuple(METRICS), resamples=100))["differences"]
     assert list(found) == ["als", "knn"]

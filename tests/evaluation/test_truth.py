@@ -78,12 +78,12 @@ def test_what_is_relevant_and_what_is_counted_by_hand():
     truth = Truth.from_split(split, EvaluationSettings(relevant=2))
     assert truth.relevant.toarray().tolist() == [[0, 4, 0, 0, 4], [0, 0, 0, 0, 0]]
     assert truth.histories.values.toarray().tolist() == [[1, 0, 0, 1], [0, -1, 1, 1]]
-    assert truth.counts == {"seen_pairs_removed": 1, "relevant_outside_candidates": 1}
+    assert truth.counts == {"relevant_pairs": 2, "seen_pairs_removed": 1, "relevant_outside_candidates": 1}
     # Likes in train: 1, 0, 1, 2, and 0 for the item that is no candidate.
     np.testing.assert_array_equal(truth.propensity, [2 / 3, 1 / 3, 2 / 3, 1, 1 / 3])
     with_seen = Truth.from_split(split, exclude_seen=False)
     assert with_seen.relevant.toarray().tolist() == [[5, 4, 0, 0, 4], [1, 0, 0, 0, 0]]
-    assert with_seen.counts == {"seen_pairs_removed": 0, "relevant_outside_candidates": 1}
+    assert with_seen.counts == {"relevant_pairs": 4, "seen_pairs_removed": 0, "relevant_outside_candidates": 1}
 
 
 class LowRowsFirst(Recommender):

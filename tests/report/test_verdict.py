@@ -7,41 +7,77 @@ def cell(mean, low, high, users=100):
     return {"mean": mean, "ci95": [low, high], "users": users}
 
 
-def metrics(overall, **history):
-    """What metrics.json says of als against popular; ``history``: level -> difference."""
+def metrics(overall, counts=None, **history):
+    """What metrics.json says of als against recent, the best baseline; ``history``: level -> difference."""
     levels = {"0": cell(None, None, None, 0), "1-4": cell(0.3, 0.2, 0.4, 3), **history}
+    means = {"popular": 0.1, "recent": 0.2, "als": 0.25, "ease": 0.24}
+    wrong = cell(9.0, 9.0, 9.0)
     return {
-        "models": {"popular": {"ndcg@10": cell(0.2, 0.1, 0.3)}, "als": {"ndcg@10": cell(0.25, 0.2, 0.3)}},
-        "differences": {"als": {"ndcg@10": overall}},
+        "models": {name: {"ndcg@10": cell(mean, mean - 0.1, mean + 0.1)} for name, mean in means.items()},
         "about": {
             "primary": "ndcg@10",
             "baseline": "popular",
-            "segment_differences": {"history": {level: {"als": {"ndcg@10": found}} for level, found in levels.items()}},
+            "counts": dict.fromkeys(means, counts or {}),
+            "baseline_differences": {
+                "popular": {"all": {"als": wrong, "recent": wrong, "ease": wrong}, "history": {}},
+                "recent": {
+                    "all": {"als": overall, "popular": wrong, "ease": wrong},
+                    "history": {level: {"als": found, "ease": wrong} for level, found in levels.items()},
+                },
+            },
         },
     }
 
 
 BETTER, WORSE, EITHER = cell(0.05, 0.04, 0.06), cell(-0.05, -0.06, -0.04), cell(0.05, -0.1, 0.2)
+BEATS = "als beats the best baseline, recent, by +0.0500 ndcg@10 [+0.0400, +0.0600] over 100 users."
 
 
 @pytest.mark.parametrize(
     ("overall", "history", "expected"),
     [
-        (BETTER, {}, "als beats popular by +0.0500 ndcg@10 [+0.0400, +0.0600] over 100 users."),
-        (WORSE, {"20+": WORSE}, "als is worse than popular: -0.0500 ndcg@10 [-0.0600, -0.0400] over 100 users."),
+        (BETTER, {}, BEATS),
+        (
+            WORSE,
+            {"20+": WORSE},
+            "als, the best model, is worse than the baseline recent:"
+            " -0.0500 ndcg@10 [-0.0600, -0.0400] over 100 users.",
+        ),
         (
             EITHER,
             {"5-19": WORSE, "20+": BETTER},
-            "No difference shown between als and popular: +0.0500 ndcg@10 [-0.1000, +0.2000] over 100 users."
+            "No difference shown between als, the best model, and recent, the best baseline:"
+            " +0.0500 ndcg@10 [-0.1000, +0.2000] over 100 users."
             " By items in the user's history: better for 20+; worse for 5-19.",
         ),
         (
             BETTER,
             {"0": EITHER, "5-19": BETTER, "20+": BETTER},
-            "als beats popular by +0.0500 ndcg@10 [+0.0400, +0.0600] over 100 users."
-            " By items in the user's history: better for 5-19 and 20+; no difference shown for 0.",
+            f"{BEATS} By items in the user's history: better for 5-19 and 20+; no difference shown for 0.",
         ),
     ],
 )
 def test_the_sentence(overall, history, expected):
     assert verdict(metrics(overall, **history)) == expected
+
+
+def test_repeats_and_items_out_of_reach_are_said_when_they_are_more_than_a_twentieth():
+    few = {"relevant_pairs": 95, "seen_pairs_removed": 5, "relevant_outside_candidates": 4}
+    assert verdict(metrics(BETTER, few)) == BEATS
+    many = {"relevant_pairs": 90, "seen_pairs_removed": 30, "relevant_outside_candidates": 9}
+    assert verdict(metrics(BETTER, many)) == (
+        f"{BEATS} 25% of what the tested users chose they had chosen before: lists leave such repeats out, so they are"
+        " not judged ([recommend] exclude_seen = false judges them). 10% of the judged choices are items that are no"
+        " candidates, so no model could recommend them."
+    )
+
+
+def test_without_a_baseline_or_without_a_model_there_is_nothing_to_compare():
+    alone = metrics(BETTER)
+    alone["about"]["baseline_differences"] = {}
+    assert verdict(alone) == "als reaches ndcg@10 = 0.2500 [0.1500, 0.3500]; there is no baseline to compare it with."
+    baselines = metrics(BETTER)
+    del baselines["models"]["als"], baselines["models"]["ease"]
+    assert verdict(baselines) == (
+        "recent reaches ndcg@10 = 0.2000 [0.1000, 0.3000]; the run has no model besides the baselines."
+    )

@@ -211,8 +211,9 @@ def judged_users(run: Run) -> Section:
     rows = [[model, *(f"{entry.get(key, 0):,}" for key in keys)] for model, entry in counts.items()]
     text = (
         "evaluated: users with something relevant. undefined: users without. without list:"
-        " evaluated users for whom the model has no list. short: lists shorter than k. seen pairs"
-        " removed: relevant pairs that are already in the history. relevant outside candidates:"
+        " evaluated users for whom the model has no list. short: lists shorter than k. relevant pairs:"
+        " what the tested users chose and lists are judged by. seen pairs removed: relevant pairs that"
+        " are already in the history, which are not judged. relevant outside candidates:"
         " relevant pairs whose item no model could recommend; they count in the denominators."
     )
     return Section(

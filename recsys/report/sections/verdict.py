@@ -1,66 +1,82 @@
-"""The sentence that a report opens with."""
+"""The sentences that a report opens with."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from recsys.engine import BASELINES
 from recsys.evaluation.groups import LEAST_USERS
+from recsys.evaluation.testing.pick import Pick, interval_outcome, pick_model
 from recsys.report.parts import format_interval
+
+MUCH_TRUTH = 1 / 20
+"""Share of what the tested users chose: if more than this cannot be in a list, the verdict says so."""
 
 
 def verdict(metrics: dict[str, Any]) -> str:
-    """Return the sentence that a report opens with: the best model against the baseline.
+    """Return the sentences that a report opens with: the best model against the best baseline.
 
     Args:
         metrics: the contents of metrics.json.
     """
-    about = metrics["about"]
-    models = metrics["models"]
-    primary = about["primary"]
-    baseline = about["baseline"]
-    # A baseline counts as the best model only if the run has nothing else.
-    candidates = [name for name in models if name not in BASELINES] or [name for name in models if name != baseline]
-    scored = [name for name in candidates if models[name][primary]["mean"] is not None]
-    if not scored:
+    primary = metrics["about"]["primary"]
+    pick = pick_model(metrics)
+    if pick.name is None:
         return f"No user could be judged by {primary}: the test part has nothing relevant."
-    best_model = max(scored, key=lambda name: models[name][primary]["mean"])
-    if baseline is None or best_model == baseline:
-        cell = models[best_model][primary]
-        return (
-            f"{best_model} reaches {primary} = {cell['mean']:.4f} {format_interval(cell['ci95'])};"
-            " there is no baseline to compare it with."
-        )
-    difference = metrics["differences"][best_model][primary]
-    low, high = difference["ci95"]
-    size = f"{difference['mean']:+.4f} {primary} {format_interval([low, high], sign=True)}"
+    sentences = [_comparison(metrics, pick), _by_history(pick), *_left_out(metrics, pick.name)]
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _comparison(metrics: dict[str, Any], pick: Pick) -> str:
+    """Return what the difference between the best model and the best baseline shows, and the pick."""
+    primary = metrics["about"]["primary"]
+    if pick.difference is None:
+        cell = metrics["models"][pick.name][primary]
+        reached = f"{pick.name} reaches {primary} = {cell['mean']:.4f} {format_interval(cell['ci95'])}"
+        if pick.baseline is None:
+            return f"{reached}; there is no baseline to compare it with."
+        return f"{reached}; the run has no model besides the baselines."
+    difference = pick.difference
+    size = f"{difference['mean']:+.4f} {primary} {format_interval(difference['ci95'], sign=True)}"
     users = f"over {difference['users']:,} users"
-    groups = _by_history(metrics, best_model)
-    if low > 0:
-        return f"{best_model} beats {baseline} by {size} {users}.{groups}"
-    if high < 0:
-        return f"{best_model} is worse than {baseline}: {size} {users}.{groups}"
-    return f"No difference shown between {best_model} and {baseline}: {size} {users}.{groups}"
+    if pick.outcome == "better":
+        return f"{pick.model} beats the best baseline, {pick.baseline}, by {size} {users}."
+    if pick.outcome == "worse":
+        return f"{pick.model}, the best model, is worse than the baseline {pick.baseline}: {size} {users}."
+    return (
+        f"No difference shown between {pick.model}, the best model, and {pick.baseline}, the best baseline:"
+        f" {size} {users}."
+    )
 
 
-def _by_history(metrics: dict[str, Any], model: str) -> str:
+def _by_history(pick: Pick) -> str:
     """Return a sentence on the groups of users by history,
     empty if fewer than two of them are large enough.
     """
-    about = metrics["about"]
     levels_by_outcome: dict[str, list[str]] = {"better": [], "worse": [], "no difference shown": []}
-    for level, cells in about["segment_differences"]["history"].items():
-        cell = cells[model][about["primary"]]
-        if cell["users"] < LEAST_USERS:
-            continue
-        low, high = cell["ci95"]
-        outcome = "no difference shown"
-        if low > 0:
-            outcome = "better"
-        elif high < 0:
-            outcome = "worse"
-        levels_by_outcome[outcome].append(level)
+    for level, cell in pick.by_history.items():
+        if cell["users"] >= LEAST_USERS:
+            levels_by_outcome[interval_outcome(cell)].append(level)
     if sum(map(len, levels_by_outcome.values())) < 2:
         return ""
     clauses = (f"{outcome} for {' and '.join(levels)}" for outcome, levels in levels_by_outcome.items() if levels)
-    return f" By items in the user's history: {'; '.join(clauses)}."
+    return f"By items in the user's history: {'; '.join(clauses)}."
+
+
+def _left_out(metrics: dict[str, Any], model: str) -> list[str]:
+    """Return a sentence for each large part of what the tested users chose that no list could hold."""
+    counts = metrics["about"]["counts"][model]
+    judged = counts.get("relevant_pairs", 0)
+    repeated = counts.get("seen_pairs_removed", 0)
+    outside = counts.get("relevant_outside_candidates", 0)
+    sentences = []
+    if repeated > MUCH_TRUTH * (judged + repeated):
+        sentences.append(
+            f"{repeated / (judged + repeated):.0%} of what the tested users chose they had chosen before: lists leave"
+            " such repeats out, so they are not judged ([recommend] exclude_seen = false judges them)."
+        )
+    if outside > MUCH_TRUTH * judged:
+        sentences.append(
+            f"{outside / judged:.0%} of the judged choices are items that are no candidates, so no model could"
+            " recommend them."
+        )
+    return sentences

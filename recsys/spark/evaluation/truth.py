@@ -24,7 +24,7 @@ class Truth:
     without anything relevant. ``history`` is null for a user without one.
     ``relevant``: (user, item, value) of values > 0, and ``propensity`` where a metric of the
     settings is debiased.
-    ``counts``: ``seen_pairs_removed`` and, where candidates are known,
+    ``counts``: ``seen_pairs_removed`` and, where candidates are known, ``relevant_pairs`` and
     ``relevant_outside_candidates``.
     ``exclude_seen``: whether lists leave out what the history holds.
 
@@ -44,8 +44,10 @@ class Truth:
         if settings.debiased:
             truth = truth.with_propensity(split.train)
         truth = truth.write(work)
-        outside_candidates = truth.relevant.where(F.col("item") >= split.candidates).count()
-        return replace(truth, counts=truth.counts | {"relevant_outside_candidates": outside_candidates})
+        is_outside = (F.col("item") >= split.candidates).cast("long")
+        pairs, outside = truth.relevant.agg(F.count(F.lit(1)), F.sum(is_outside)).first()
+        counts = {"relevant_pairs": pairs, "relevant_outside_candidates": outside or 0}
+        return replace(truth, counts=truth.counts | counts)
 
     @classmethod
     def from_pairs(

@@ -19,8 +19,8 @@ from pyspark.sql import DataFrame
 from recsys.als.parameters import ALSParameters, AttributesParameters
 from recsys.als.solvers import Axes, explicit_rows, implicit_rows
 from recsys.config import Config
-from recsys.engine import BASELINES
 from recsys.errors import ConfigError
+from recsys.evaluation.settings import BASELINES
 from recsys.linalg import CSR
 from recsys.parameters import STRICT, build_from_parameters
 
