@@ -52,6 +52,8 @@ def work(options: argparse.Namespace) -> None:
     per_user, result = evaluate_tables(recs, truth, judging, history=history, train=train)
     if options.per_user:
         write_table(per_user, options.per_user)
+    for warning in result["about"]["warnings"]:
+        print(f"warning: {warning}", file=sys.stderr)
     print(json.dumps(to_plain_json(result), ensure_ascii=False, allow_nan=False))
 
 

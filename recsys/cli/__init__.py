@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable
 from importlib import import_module
 
-from recsys.cli.application import app
+from recsys.cli.application import build_command
 from recsys.errors import RecsysError
 
 VERBS = (
@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run_verb(arguments: list[str] | None = None) -> int:
     """Run one verb and return its exit code."""
-    return exit_code_of(lambda: app(args=arguments))
+    return exit_code_of(lambda: build_command()(args=arguments))
 
 
 def exit_code_of(work: Callable[[], object]) -> int:

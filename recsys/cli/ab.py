@@ -164,7 +164,7 @@ def assign(
     table = pd.DataFrame({"user_id": ids, "arm": assign_arms(user_ids, name, parse_shares(arms))})
     print_or_save(table.to_csv(index=False), save)
     if save:
-        log.print(f"wrote {save}: {table['arm'].value_counts().to_dict()}", markup=False)
+        log.print(f"wrote {save}: {table['arm'].value_counts().to_dict()}")
 
 
 @ab.command()
@@ -205,7 +205,6 @@ def analyse(
             f"STOP: the sizes of the arms, {sizes}, do not fit the planned shares (p ="
             f" {ratio_p:.2g}): users were lost or counted twice in one arm. Find the cause first:"
             " no number below can be trusted.",
-            markup=False,
         )
     for result in results:
         print_result(result, control, has_before="before" in table)
@@ -225,7 +224,6 @@ def print_result(result: ArmResult, control: str, has_before: bool) -> None:
         f" {shows} a difference at the planned end\n"
         f"  if looked at daily: [{result.always_low:+.6g}, {result.always_high:+.6g}], p = {result.p_always:.4g}\n"
         f"  {result.users:,} and {result.control_users:,} users{cuped}",
-        markup=False,
     )
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from recsys.cli.application import DECISIONS, app
@@ -58,5 +57,5 @@ def agree(
             text = "undefined"
         else:
             text = f"{value:.4f}"
-        table.add_row(escape(str(measure)), text, measure.definition)
+        table.add_row(str(measure), text, measure.definition)
     out.print(table)

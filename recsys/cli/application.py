@@ -4,7 +4,10 @@ and the groups that `recsys --help` shows.
 
 from __future__ import annotations
 
+from typing import Any
+
 import typer
+from rich.markup import escape
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -18,3 +21,21 @@ LISTS = "Recommend from a run or a bundle"
 DECISIONS = "Compare and decide"
 DEPLOYMENT = "Carry a run elsewhere"
 SETUP = "Installation"
+
+
+def build_command() -> Any:
+    """Return the command line as a callable, with help texts that show square brackets as they are
+    written.
+    """
+    command = typer.main.get_command(app)
+    _escape_help(command)
+    return command
+
+
+def _escape_help(command: Any) -> None:
+    """Keep Rich from taking ``[judge]`` or ``ndcg[gain=exp]`` in the help of a command for markup."""
+    for part in (command, *command.params):
+        if getattr(part, "help", None):
+            part.help = escape(part.help)
+    for subcommand in getattr(command, "commands", {}).values():
+        _escape_help(subcommand)

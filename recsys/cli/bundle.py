@@ -27,4 +27,4 @@ def bundle(
 
     name = bundle_run(run, out, model)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    log.print(f"{out}: model {name}, {size / 2**20:.1f} MiB", markup=False)
+    log.print(f"{out}: model {name}, {size / 2**20:.1f} MiB")

@@ -64,7 +64,7 @@ def check(
         print(json.dumps(facts, ensure_ascii=False))
         return
     for name, value in facts.items():
-        out.print(f"{name.replace('_', ' '):>22}  {format_value(value)}", markup=False)
+        out.print(f"{name.replace('_', ' '):>22}  {format_value(value)}")
 
 
 def audit_split(train: Path, test: Path, settings: ReadSettings, as_json: bool) -> None:
@@ -88,10 +88,10 @@ def audit_split(train: Path, test: Path, settings: ReadSettings, as_json: bool) 
         print(json.dumps({"about": facts, "leaks": [vars(leak) for leak in leaks]}, ensure_ascii=False))
     else:
         for name, value in facts.items():
-            out.print(f"{name.replace('_', ' '):>26}  {format_value(value)}", markup=False)
-        out.print(f"{len(leaks)} leaks found:" if leaks else "no leaks found", markup=False)
+            out.print(f"{name.replace('_', ' '):>26}  {format_value(value)}")
+        out.print(f"{len(leaks)} leaks found:" if leaks else "no leaks found")
         for leak in leaks:
-            out.print(f"{leak.leak:>26}  {leak.message}", markup=False)
+            out.print(f"{leak.leak:>26}  {leak.message}")
     if leaks:
         kinds = ", ".join(dict.fromkeys(leak.leak for leak in leaks))
         raise GateFired(f"{train} contains what only {test} should: {kinds}.")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from recsys import run_files
@@ -62,7 +61,10 @@ def compare(
     ] = None,
     fail_if: Annotated[
         list[str] | None,
-        typer.Option(help='"ndcg@10 drops 0.01" or "ndcg@10 within 0.01" (repeatable): if so, exit code 3.'),
+        typer.Option(
+            help='"ndcg@10 drops 0.01", "coverage drops 0.1", "ms_per_user rises 5" or "ndcg@10 within 0.01"'
+            " (repeatable): if so, exit code 3."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="The seed of the bootstrap.")] = 0,
     as_json: Json = False,
@@ -72,9 +74,10 @@ def compare(
 
     Example: recsys compare runs/old runs/new --fail-if "ndcg@10 drops 0.01"
     """
+    from recsys.evaluation.agreement.system_pairs import DEFAULT_MEASURES
     from recsys.evaluation.testing.choose import choose_model, mean_agreement, most_changed_users
     from recsys.evaluation.testing.compare import compare as compare_evaluations
-    from recsys.evaluation.testing.gates import Gate
+    from recsys.evaluation.testing.gates import Gate, changes_from
     from recsys.evaluation.testing.pick import pick_model
 
     if truth:
@@ -85,13 +88,14 @@ def compare(
     names = list(evaluations)
     first = evaluations[names[0]]
     primary = first.metrics[0]
-    gates = [Gate.parse(text, first.metrics) for text in fail_if or []]
+    guards = comparable_guards(candidates)
+    guard_names = {name for values in guards.values() for name in values}
+    gates = [Gate.parse(text, {*first.metrics, *guard_names, *DEFAULT_MEASURES}) for text in fail_if or []]
 
     # Several runs are compared with the first. The models of one run are all compared with each
     # other, and its best baseline is what they have to beat.
     one_run = len(runs) == 1
     incumbent = first.name
-    guards = comparable_guards(candidates)
     if one_run:
         comparison = compare_evaluations(list(evaluations.values()), seed=seed)
         run_metrics = RunFolder.open(runs[0]).read_json(run_files.METRICS)
@@ -103,23 +107,29 @@ def compare(
     lists = {candidate.evaluation.name: candidate.lists for candidate in candidates}
     rival = choice.pick
     if choice.pick == incumbent:
-        rival = names[-1]
+        rival = next(name for name in reversed(names) if name != incumbent)
     changed = most_changed_users(evaluations[incumbent], evaluations[rival], primary, lists)
-    rows = [row for row in comparison.differences.itertuples() if row.against == first.name]
-    fired = [gate.describe(row) for gate in gates for row in rows if row.metric == gate.metric and gate.fires(row)]
+    agreement = mean_agreement(lists)
+    changes = changes_from(first.name, comparison.differences, guards, agreement)
+    fired = [
+        gate.describe(change)
+        for gate in gates
+        for change in changes
+        if gate.measure == change.measure and gate.fires(change)
+    ]
     tables = {
         "means": comparison.means,
         "differences": comparison.differences,
-        "agreement": mean_agreement(lists),
+        "agreement": agreement,
         "guardrails": guards_table(guards),
         "most_changed": changed.rename(columns={"a": incumbent, "b": rival}),
     }
     if as_json:
         print_json(tables, choice, fired)
     else:
-        out.print(f"pick: {choice.pick}", markup=False)
+        out.print(f"pick: {choice.pick}")
         for reason in choice.reasons:
-            out.print(f"  {reason}", markup=False)
+            out.print(f"  {reason}")
         out.print()
         print_tables(tables | {"means": comparison.table()}, primary)
     if fired:
@@ -172,7 +182,7 @@ def read_run_folders(runs: list[Path], model: str | None) -> list[Candidate]:
         pick = pick_model(folder.read_json(run_files.METRICS))
         name = model or pick.model or pick.baseline or next(iter(evaluations))
         if not model:
-            log.print(f"{run}: model {name}, the best of the run; --model takes another", markup=False)
+            log.print(f"{run}: model {name}, the best of the run; --model takes another")
         if name not in evaluations:
             raise ConfigError(f"{run}: no model '{name}'.{suggest_nearest(name, evaluations)}")
         candidates.append(read_candidate(folder, replace(evaluations[name], name=label), name))
@@ -216,6 +226,8 @@ def read_tables_of_lists(
     candidates = []
     for label, table in lists.items():
         evaluation = evaluate_tables(table, truth_table, settings, name=label)
+        for warning in evaluation.about["warnings"]:
+            log.print(f"warning: {label}: {warning}")
         coverage = table["item_id"].nunique() / len(all_items)
         candidates.append(Candidate(evaluation, with_ranks(table), {"coverage": coverage}))
     return candidates
@@ -246,7 +258,7 @@ def comparable_guards(candidates: list[Candidate]) -> dict[str, dict[str, float]
     guards = {candidate.evaluation.name: candidate.guards for candidate in candidates}
     if len({candidate.platform for candidate in candidates}) == 1:
         return guards
-    log.print("the runs are from different machines: their time and memory are not compared", markup=False)
+    log.print("the runs are from different machines: their time and memory are not compared")
     return {
         name: {guard: value for guard, value in values.items() if guard not in MACHINE_COSTS}
         for name, values in guards.items()
@@ -294,9 +306,9 @@ def print_tables(tables: dict[str, pd.DataFrame], primary: str) -> None:
 
 def print_table(title: str, heads: Any, rows: list[list[str]]) -> None:
     """Print one table of text."""
-    table = Table(*(escape(str(head)) for head in heads), title=title, title_justify="left")
+    table = Table(*map(str, heads), title=title, title_justify="left")
     for cells in rows:
-        table.add_row(*map(escape, cells))
+        table.add_row(*cells)
     out.print(table)
 
 

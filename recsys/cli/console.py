@@ -10,14 +10,19 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from recsys.errors import InputError
 
-out = Console(highlight=False, soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 120)
-log = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+# Names of metrics, models and files may hold square brackets, which Rich would take for markup.
+out = Console(
+    highlight=False,
+    markup=False,
+    soft_wrap=not sys.stdout.isatty(),
+    width=None if sys.stdout.isatty() else 120,
+)
+log = Console(stderr=True, highlight=False, markup=False, soft_wrap=not sys.stderr.isatty())
 
 MAX_METRICS = 4
 """Metrics in a table of the terminal: as many as fit into 80 columns."""
@@ -71,7 +76,7 @@ class Steps:
 def progress() -> Iterator[Steps]:
     """Yield a :class:`Steps`; its bars disappear when the block ends."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -102,8 +107,8 @@ def models_table(runs: dict[str, dict[str, Any]]) -> Table:
             table.add_section()
         means = [_format_mean(cells.get(metric)) for metric in metrics]
         table.add_row(
-            escape(name),
-            escape(model),
+            name,
+            model,
             means[0],
             _format_interval(cells.get(metrics[0])),
             *means[1:],
@@ -131,7 +136,7 @@ def winners_table(runs: dict[str, dict[str, Any]]) -> Table:
         for group in groups:
             model, mean = winners.get(group, ("–", None))
             cells.append(model if mean is None else f"{model} {mean:.4f}")
-        table.add_row(escape(name), *map(escape, cells))
+        table.add_row(name, *cells)
     return table
 
 

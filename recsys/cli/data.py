@@ -30,7 +30,7 @@ def fetch(
 
     with progress() as steps:
         path = fetch_data_set(name, folder, progress=lambda done, total: steps(f"fetch {name}", done, total))
-    out.print(str(path), markup=False)
+    out.print(str(path))
 
 
 @data.command()
@@ -57,4 +57,4 @@ def make(
             file_format,
             progress=lambda done, total: steps("make users", done, total),
         )
-    log.print(f"wrote events, items and users to {folder}", markup=False)
+    log.print(f"wrote events, items and users to {folder}")

@@ -52,7 +52,7 @@ def doctor(
     if spark:
         findings.append(_check_spark())
     for state, name, detail in findings:
-        out.print(f"{state:>7}  {name:<16} {detail}", markup=False)
+        out.print(f"{state:>7}  {name:<16} {detail}")
     if any(state == "broken" for state, _, _ in findings):
         raise typer.Exit(2)
 

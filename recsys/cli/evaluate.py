@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from recsys.cli.application import DECISIONS, app
-from recsys.cli.console import models_table, out
+from recsys.cli.console import log, models_table, out
 from recsys.cli.options import Json
 
 
@@ -77,6 +77,8 @@ def evaluate(
         convention=None if convention == "recsys" else convention,
         propensity=propensity,
     )
+    for warning in evaluation.about["warnings"]:
+        log.print(f"warning: {warning}")
     if sampled:
         evaluation = mark_sampled(evaluation, sampled)
     result = to_plain_json(summarise([evaluation], settings))
@@ -88,4 +90,4 @@ def evaluate(
     counts = evaluation.about["counts"]
     out.print(", ".join(f"{name.replace('_', ' ')}: {count:,}" for name, count in counts.items() if count))
     for name, text in evaluation.about["definitions"].items():
-        out.print(f"{name}: {text}", markup=False)
+        out.print(f"{name}: {text}")

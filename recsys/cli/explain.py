@@ -47,18 +47,17 @@ def explain(
             missing = "the item"
         out.print(
             f"{name}: no opinion, because {missing} has nothing that this model uses (likes in training, or features)",
-            markup=False,
         )
         return
-    out.print(f"{name}: score {explanation.score:.6g}", markup=False)
+    out.print(f"{name}: score {explanation.score:.6g}")
     if explanation.note:
-        out.print(explanation.note, markup=False)
+        out.print(explanation.note)
     print_parts("part", explanation.members, k)
     if explanation.history is not None:
         ids = saved.history.items.ids_of(history.values.indices).tolist()
         print_parts("history item", dict(zip(ids, explanation.history.tolist(), strict=True)), k)
         if explanation.constant:
-            out.print(f"{explanation.constant:+.6f}  the item's own, the same for everyone", markup=False)
+            out.print(f"{explanation.constant:+.6f}  the item's own, the same for everyone")
     print_parts("feature", explanation.features, k)
 
 
@@ -67,7 +66,7 @@ def print_parts(kind: str, parts: dict[Any, float], k: int) -> None:
     # Parts that lower the score count by their size, as those that raise it do.
     largest = sorted(parts.items(), key=lambda part: -abs(part[1]))
     for key, value in largest[:k]:
-        out.print(f"{value:+.6f}  {kind} {key}", markup=False)
+        out.print(f"{value:+.6f}  {kind} {key}")
     if len(largest) > k:
         rest = sum(value for _, value in largest[k:])
-        out.print(f"{rest:+.6f}  {len(largest) - k} more of the kind {kind}", markup=False)
+        out.print(f"{rest:+.6f}  {len(largest) - k} more of the kind {kind}")

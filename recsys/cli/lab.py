@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from recsys.cli.application import DECISIONS, app
@@ -75,7 +74,7 @@ def lab(
         title_justify="left",
     )
     for row in result["questions"]:
-        best_two = [escape(f"{name} ({value:.3f})") for name, value in row["best"]]
+        best_two = [f"{name} ({value:.3f})" for name, value in row["best"]]
         table_of_answers.add_row(row["question"], *[*best_two, "–", "–"][:2], row["figure"])
     out.print(table_of_answers)
-    log.print(f"wrote {folder / LAB_HTML} and {folder / LAB_JSON}", markup=False)
+    log.print(f"wrote {folder / LAB_HTML} and {folder / LAB_JSON}")

@@ -112,7 +112,6 @@ def restore_values(folder: RunFolder, config: Config, history: Interactions) -> 
         log.print(
             f"values have decayed, and {obstacle}: any value above 0 counts as a like,"
             f" not only values of at least {least_like:g}",
-            markup=False,
         )
         return history, None
     reference = pd.to_datetime(split["decay_reference"], utc=True).timestamp()
@@ -125,7 +124,7 @@ def ask(question: str) -> int | None:
     Unknown replies are asked again.
     """
     while True:
-        log.print(question, end="", markup=False, highlight=False)
+        log.print(question, end="", highlight=False)
         line = sys.stdin.readline()
         reply = line.strip().lower()
         # At the end of the input readline returns "", but a lone Enter returns a newline.
@@ -133,4 +132,4 @@ def ask(question: str) -> int | None:
             return None
         if reply in REPLIES:
             return REPLIES[reply]
-        log.print("please answer y, n, Enter or q", markup=False)
+        log.print("please answer y, n, Enter or q")

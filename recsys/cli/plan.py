@@ -46,14 +46,14 @@ def plan(
                 text = f"{value:,}"
             else:
                 text = str(value)
-            out.print(f"{name.replace('_', ' '):32} {text}", markup=False)
+            out.print(f"{name.replace('_', ' '):32} {text}")
         for name, seconds in estimate.seconds.items():
-            out.print(f"{name:32} {seconds:,.0f} s", markup=False)
+            out.print(f"{name:32} {seconds:,.0f} s")
         out.print(f"{'all':32} {sum(estimate.seconds.values()):,.0f} s")
         for role, mb in estimate.memory.items():
             out.print(f"{'peak memory, ' + role:32} {mb:,.0f} MiB")
         for note in estimate.notes:
-            out.print(f"note: {note}", markup=False)
+            out.print(f"note: {note}")
     # The estimate is printed before the refusal, because it shows what does not fit.
     if estimate.refusals:
         raise ConfigError("this run cannot fit: " + " ".join(estimate.refusals))

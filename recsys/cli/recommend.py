@@ -98,9 +98,9 @@ def recommend(
     compiled = None
     if rules:
         compiled = compile_rules(load_rules(rules), user_ids, saved.history.items, saved.items)
-        log.print(f"rules removed: {compiled.removed}", markup=False)
+        log.print(f"rules removed: {compiled.removed}")
         for name, ids in compiled.unknown.items():
-            log.print(f"rule {name}: unknown ids {ids[:10]}{' …' if len(ids) > 10 else ''}", markup=False)
+            log.print(f"rule {name}: unknown ids {ids[:10]}{' …' if len(ids) > 10 else ''}")
     histories = saved.histories(user_ids.ids)
     # A re-ranker needs more than k items to choose from.
     length = k
@@ -114,7 +114,7 @@ def recommend(
     elif explore is not None:
         lists = rerank.explore(lists, k, explore, seed, id_bits(user_ids.ids))
     for row in np.flatnonzero(lists.shortfall):
-        log.print(f"user {user_ids.ids[row]}: short list, {SHORTFALL[lists.shortfall[row]]}", markup=False)
+        log.print(f"user {user_ids.ids[row]}: short list, {SHORTFALL[lists.shortfall[row]]}")
     print_or_save(csv_with_titles(saved, rank.topk_table(lists, user_ids, saved.history.items)), save)
 
 
@@ -163,7 +163,7 @@ def parse_attributes(pairs: list[str], saved: SavedModel) -> dict[str, str]:
         )
     values = parse_user_attributes(pairs, saved.segments)
     if saved.segments.rows(pd.DataFrame([values]))[0] < 0:
-        log.print(f"--with {' '.join(pairs)}: no such segment in train: popular items", markup=False)
+        log.print(f"--with {' '.join(pairs)}: no such segment in train: popular items")
     return values
 
 

@@ -31,12 +31,12 @@ def report(
         write_report(folder.path)
         metrics[path.name] = folder.read_json(run_files.METRICS)
     for name, values in metrics.items():
-        out.print(f"{name}: {verdict(values)}", markup=False)
+        out.print(f"{name}: {verdict(values)}")
     out.print()
     out.print(models_table(metrics))
     out.print()
     out.print(winners_table(metrics))
     out.print()
     for path in runs:
-        out.print(f"report: {path / run_files.REPORT_HTML}", markup=False)
-    out.print(f"next: recsys recommend {runs[0]} --user ID, or recsys compare {runs[0]} OTHER_RUN", markup=False)
+        out.print(f"report: {path / run_files.REPORT_HTML}")
+    out.print(f"next: recsys recommend {runs[0]} --user ID, or recsys compare {runs[0]} OTHER_RUN")

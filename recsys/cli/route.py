@@ -51,7 +51,7 @@ def route(
         return
     out.print(f"engine: {chosen.engine}; models: {', '.join(chosen.models)}")
     for reason in chosen.reasons:
-        out.print(reason, markup=False)
+        out.print(reason)
 
 
 def measure(path: Path, items: Path | None) -> LogStatistics:

@@ -38,7 +38,7 @@ def run(
     else:
         settings = config_for_log(config, overrides or ())
     for override in overrides or ():
-        log.print(f"override: {override}", markup=False)
+        log.print(f"override: {override}")
     settings = choose_engine_and_models(settings)
     from recsys.flow import run as run_flow
 
@@ -61,7 +61,7 @@ def choose_engine_and_models(settings: Config) -> Config:
         "engine": route.engine,
         "models": {name: {} for name in route.models},
     }
-    log.print(f"engine: {route.engine}. {route.reasons[0]}", markup=False)
+    log.print(f"engine: {route.engine}. {route.reasons[0]}")
     if "models" in missing:
-        log.print(route.reasons[-1], markup=False)
+        log.print(route.reasons[-1])
     return settings.model_copy(update={name: choices[name] for name in missing})

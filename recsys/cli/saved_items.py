@@ -26,7 +26,7 @@ def open_with_notice(run: Path, model: str | None, *, uses_history: bool = False
 
     saved = open_model(run, model, uses_history=uses_history)
     if model is None:
-        log.print(f"model: {saved.name} (another with --model)", markup=False)
+        log.print(f"model: {saved.name} (another with --model)")
     return saved
 
 

@@ -70,7 +70,7 @@ def tune(
     files.write_json(run_files.STUDY_RESULT, record)
     files.write_text(run_files.REPORT_HTML, tuning_page(study.resolve().name, record))
     stopped = sum(trial["value"] is None for trial in result.trials)
-    log.print(f"{len(result.trials)} settings tried, {stopped} of them stopped early", markup=False)
+    log.print(f"{len(result.trials)} settings tried, {stopped} of them stopped early")
     if result.value > result.initial_value:
         outcome = (
             f"{result.model}: {result.metric} on folds of train rose from"
@@ -80,9 +80,9 @@ def tune(
         outcome = (
             f"{result.model}: no setting was better than the config's own, {result.metric} {result.initial_value:.4f}"
         )
-    out.print(outcome, markup=False)
-    out.print(f"best: {result.best_params or 'the settings of the config'}", markup=False)
+    out.print(outcome)
+    out.print(f"best: {result.best_params or 'the settings of the config'}")
     for sentence in learning.findings if learning else ():
-        out.print(sentence, markup=False)
-    out.print(f"report: {study / run_files.REPORT_HTML}", markup=False)
-    out.print(f"run the best settings: recsys run {study / run_files.BEST_CONFIG}", markup=False)
+        out.print(sentence)
+    out.print(f"report: {study / run_files.REPORT_HTML}")
+    out.print(f"run the best settings: recsys run {study / run_files.BEST_CONFIG}")

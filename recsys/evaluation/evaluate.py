@@ -15,7 +15,7 @@ from recsys.evaluation.judging.conventions import Convention
 from recsys.evaluation.judging.judge import Judged, RelevantItems, judge_codes
 from recsys.evaluation.judging.metrics import Metric, parse_all
 from recsys.evaluation.settings import EvaluationSettings
-from recsys.evaluation.topk_tables import LISTS, TRUTH, codes, lists
+from recsys.evaluation.topk_tables import LISTS, TRUTH, as_frame, codes, lists
 from recsys.evaluation.truth import Truth, propensity_of_counts
 from recsys.schema import ITEM, USER, VALUE, unify_ids
 from recsys.types import SHORTFALL, Evaluation, TopK
@@ -68,8 +68,8 @@ def evaluate_tables(
     of what users chose (user_id, item_id[, value]).
 
     Every user of ``truth`` with something relevant counts. Lists of other users are counted and
-    left out. For lists that rank relevant items among sampled candidates only,
-    see :func:`mark_sampled`.
+    left out, and so are rows of ``truth`` whose value is missing or infinite (``refused_truth``). For
+    lists that rank relevant items among sampled candidates only, see :func:`mark_sampled`.
 
     Args:
         recs: user_id, item_id, rank; or a score instead of the rank, or beside it for
@@ -83,10 +83,11 @@ def evaluate_tables(
     Returns:
         per_user: user_id, n_relevant, then the metrics; one row for every user of ``truth``,
             sorted by id.
+        about: also ``warnings``, sentences on what makes the numbers doubtful: no id in common.
 
     Raises:
-        InputError: a missing column, ids of two kinds, an item twice in a list or in a user's
-            truth, NaN scores.
+        InputError: no table, a missing column, ids of two kinds, an item twice in a list or in a
+            user's truth, NaN scores.
         ConfigError: a metric that the convention, or a table without all scores, cannot give.
     """
     settings = settings or EvaluationSettings()
@@ -94,8 +95,11 @@ def evaluate_tables(
     if convention:
         rules = conventions.named(convention)
         settings = settings.model_copy(update={"ties": rules.ties, "missing_users": rules.missing_users})
+    recs = as_frame(recs, name)
+    truth = as_frame(truth, "truth")
     LISTS.require(recs.columns, name)
     TRUTH.require(truth.columns)
+    truth, n_refused = drop_refused_values(truth)
     # Codes count in order of first appearance, so the users of the truth come before those of the
     # lists alone.
     users, (truth_user, list_user) = codes(truth[USER], recs[USER])
@@ -104,27 +108,74 @@ def evaluate_tables(
     order, bounds = kernels.group_rows(truth_user, n_users)
     if repeated := int(kernels.count_repeats(truth_item[order], bounds, len(items)).sum()):
         raise InputError(f"truth: {repeated:,} rows repeat a (user, item) pair: keep one of each")
+    value = np.ones(len(truth))
     if VALUE in truth:
         value = truth[VALUE].to_numpy(dtype=np.float64)
-    else:
-        value = np.ones(len(truth))
-    relevant_rows = order[settings.is_relevant(value)[order]]
-    relevant_item = truth_item[relevant_rows]
-    relevant = RelevantItems(
-        relevant_item,
-        np.append(0, np.cumsum(np.bincount(truth_user[relevant_rows], minlength=n_users))),
-        value[relevant_rows],
-        None if propensity is None else _propensity_by_code(propensity, items)[relevant_item],
-    )
+    item_propensity = None if propensity is None else _propensity_by_code(propensity, items)
     ids_for_ties = None
     if rules and rules.by_score:
         ids_for_ties = items
     ranked = lists(recs, list_user, list_item, n_users, label=name, names=ids_for_ties)
-    judged = judge_codes(ranked, relevant, width=len(items), k=ranked.depth, ties=settings.ties)
+
+    def judge_rows(is_relevant: np.ndarray) -> Judged:
+        rows = order[is_relevant[order]]
+        relevant = RelevantItems(
+            truth_item[rows],
+            np.append(0, np.cumsum(np.bincount(truth_user[rows], minlength=n_users))),
+            value[rows],
+            None if item_propensity is None else item_propensity[truth_item[rows]],
+        )
+        return judge_codes(ranked, relevant, width=len(items), k=ranked.depth, ties=settings.ties)
+
+    single = value.astype(np.float32)
+    judged = judge_rows(settings.is_relevant(single))
     per_user = pd.DataFrame({USER: users[:n_users], "n_relevant": judged.n_relevant})
-    counts = {"listed_without_truth": len(users) - n_users}
-    evaluation = assemble_evaluation(name, per_user, judged, settings, counts, rules)
-    return replace(evaluation, per_user=evaluation.per_user.sort_values(USER, ignore_index=True))
+    counts = {"listed_without_truth": len(users) - n_users, "refused_truth": n_refused}
+    evaluation = assemble_evaluation(
+        name, per_user, judged, settings, counts, rules, expected_length=_largest_cut(settings)
+    )
+    if rules and rules.ungated and settings.relevant is not None:
+        # The library takes the gains of all rows with a value above 0, whatever the threshold.
+        ungated = [metric for metric in parse_all(settings.metrics) if metric.name in rules.ungated]
+        values = compute_metrics(judge_rows(single > 0), ungated, settings.missing_users, rules)
+        evaluation = replace(evaluation, per_user=evaluation.per_user.assign(**values))
+    about = evaluation.about | {
+        "warnings": [
+            *_unshared_ids("user", truth_user, list_user, users),
+            *_unshared_ids("item", truth_item, list_item, items),
+        ]
+    }
+    return replace(evaluation, per_user=evaluation.per_user.sort_values(USER, ignore_index=True), about=about)
+
+
+def drop_refused_values(truth: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """Return the rows of a truth whose value is a finite number, and the number of other rows."""
+    if VALUE not in truth:
+        return truth, 0
+    is_finite = np.isfinite(pd.to_numeric(truth[VALUE], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan))
+    if is_finite.all():
+        return truth, 0
+    return truth[is_finite], int((~is_finite).sum())
+
+
+def _largest_cut(settings: EvaluationSettings) -> int:
+    """Return the largest cut-off of the metrics, 0 without one."""
+    return max(metric.k or 0 for metric in parse_all(settings.metrics))
+
+
+def _unshared_ids(kind: str, of_truth: np.ndarray, of_lists: np.ndarray, names: np.ndarray) -> list[str]:
+    """Return a sentence if lists and truth have no id of a kind in common."""
+    if not len(of_truth) or not len(of_lists) or np.isin(of_truth, of_lists).any():
+        return []
+    return [no_shared_ids(kind, names[of_lists[0]], names[of_truth[0]])]
+
+
+def no_shared_ids(kind: str, listed: object, chosen: object) -> str:
+    """Return the warning that lists and truth have no id of a kind in common, with an example of each."""
+    return (
+        f"no {kind} of the lists is in the truth, so every metric is 0: {kind} ids are like {str(listed)!r} in the"
+        f" lists and like {str(chosen)!r} in the truth. Write them alike in both tables."
+    )
 
 
 def mark_sampled(evaluation: Evaluation, n: int) -> Evaluation:
@@ -171,9 +222,14 @@ def assemble_evaluation(
     settings: EvaluationSettings,
     counts: dict[str, int],
     convention: Convention | None = None,
+    *,
+    expected_length: int = 0,
 ) -> Evaluation:
     """Return the Evaluation of judged lists: ``per_user`` with a column per metric,
     definitions and counts.
+
+    Args:
+        expected_length: a shorter list is counted as short; 0: the length of the longest list.
     """
     metrics = parse_all(settings.metrics)
     if convention:
@@ -182,7 +238,7 @@ def assemble_evaluation(
     tallies = {"listed_places": int(judged.length.sum()), "tied_places": judged.tied_places}
     about = {
         "definitions": {str(m): convention.definition(m) if convention else m.definition for m in metrics},
-        "counts": count_users(judged, settings.missing_users) | tallies | counts,
+        "counts": count_users(judged, settings.missing_users, expected_length) | tallies | counts,
         "ties": settings.ties,
         "missing_users": settings.missing_users,
         "convention": convention.says if convention else "recsys",
@@ -204,9 +260,11 @@ def compute_metrics(
     return {str(metric): np.where(skip, np.nan, compute(metric, judged)) for metric in metrics}
 
 
-def count_users(judged: Judged, missing_users: str) -> dict[str, int]:
-    """Return how many users were evaluated, had nothing relevant, no list,
-    or a list shorter than the longest.
+def count_users(judged: Judged, missing_users: str, expected_length: int = 0) -> dict[str, int]:
+    """Return how many users were evaluated, had nothing relevant, no list, or a list that is short.
+
+    Args:
+        expected_length: a shorter list is short; 0: the length of the longest list.
     """
     defined = ~judged.undefined
     without_list = defined & (judged.length == 0)
@@ -214,5 +272,5 @@ def count_users(judged: Judged, missing_users: str) -> dict[str, int]:
         "evaluated": int((defined & ~without_list).sum() if missing_users == "skip" else defined.sum()),
         "undefined": int((~defined).sum()),
         "without_list": int(without_list.sum()),
-        "short": int((defined & (judged.length > 0) & (judged.length < judged.k)).sum()),
+        "short": int((defined & (judged.length > 0) & (judged.length < (expected_length or judged.k))).sum()),
     }

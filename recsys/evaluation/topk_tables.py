@@ -7,6 +7,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -60,6 +61,27 @@ def read_truth(path: str | Path) -> pd.DataFrame:
     ``timestamp`` and ``event`` may stand beside them.
     """
     return _read(Source(Path(path)), TRUTH)
+
+
+def as_frame(table: Any, label: str) -> pd.DataFrame:
+    """Return a table in memory as a pandas frame; one of Polars or Arrow is converted.
+
+    Raises:
+        InputError: not a table.
+    """
+    if isinstance(table, pd.DataFrame):
+        return table
+    if hasattr(table, "collect") and hasattr(table, "lazy"):
+        table = table.collect()
+    for method in ("to_arrow", "to_pandas"):
+        if hasattr(table, method):
+            table = getattr(table, method)()
+    if not isinstance(table, pd.DataFrame):
+        raise InputError(
+            f"{label}: {type(table).__name__} is not a table. Give a frame of pandas, Polars or Arrow with the columns"
+            " user_id, item_id and further ones."
+        )
+    return table
 
 
 def _read(source: Source, table: TableSchema) -> pd.DataFrame:

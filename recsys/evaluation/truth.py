@@ -122,7 +122,7 @@ def relevant_pairs(split: Split, settings: EvaluationSettings) -> csr_array:
     column = candidates.rows(test.items.ids)
     not_candidates = column < 0
     column[not_candidates] = len(candidates) + np.arange(not_candidates.sum())
-    keep = settings.is_relevant(test.value)
+    keep = settings.is_relevant(test.value.astype(np.float32, copy=False))
     shape = (len(test.users), len(candidates) + int(not_candidates.sum()))
     entries = (test.value[keep].astype(np.float64), (test.user[keep], column[test.item[keep]]))
     return csr_array(entries, shape=shape)

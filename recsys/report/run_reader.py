@@ -86,8 +86,7 @@ class Run:
     def truth(self) -> pd.DataFrame:
         """Return the relevant (user_id, item_id) pairs of the sampled users in the test part."""
         test = self._of_users(run_files.TEST)
-        least_value = self.config.judge.relevant or 0
-        return test.loc[(test[VALUE] > 0) & (test[VALUE] >= least_value), [USER, ITEM]]
+        return test.loc[self.config.judge.is_relevant(test[VALUE].astype(np.float32)), [USER, ITEM]]
 
     @cached_property
     def history(self) -> pd.DataFrame:

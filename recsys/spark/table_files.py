@@ -10,7 +10,7 @@ from pyspark.sql import types as T
 from recsys.errors import InputError, RunFolderError, suggest_nearest
 from recsys.schema import ITEM, RANK, SCORE, USER, VALUE
 
-NUMBER_TYPES = {RANK: "int", SCORE: "double", VALUE: "float"}
+NUMBER_TYPES = {RANK: "int", SCORE: "double", VALUE: "double"}
 
 
 def read_table(

@@ -62,6 +62,41 @@ def test_without_json_a_table_is_printed(files, capsys):
     assert "0.5000" in text
 
 
+def test_metrics_are_shown_as_they_are_written(files, capsys):
+    names = ["ndcg@3", "ndcg[gain=exp]@3", "recall@3"]
+    words = [word for name in names for word in ("-m", name)]
+    code, text, _ = run(capsys, *files, *words, "--sampled", "100")
+    assert code == 0
+    heads = [word for word in text.splitlines()[0].split() if "@" in word]
+    assert heads == [f"{name}[sampled=100]" for name in names]
+    assert "ndcg[gain=exp]@3[sampled=100]: Discounted gain" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "text"), [(["tune"], "its [tune]"), (["agree"], "rbo[p=0.8]"), (["evaluate"], "recall[ips=0.5]@10")]
+)
+def test_help_shows_brackets(words, text, capsys):
+    assert run_verb([*words, "--help"]) == 0
+    assert text in " ".join(capsys.readouterr().out.replace("│", " ").split())
+
+
+def test_lists_and_truth_without_an_id_in_common_are_warned_of(tmp_path, capsys):
+    (tmp_path / "r.csv").write_text("user_id,item_id,rank\n1.0,a,1\n")
+    (tmp_path / "t.csv").write_text("user_id,item_id\n1,a\n")
+    code, _, error = run(capsys, str(tmp_path / "r.csv"), str(tmp_path / "t.csv"))
+    assert code == 0
+    assert "warning: no user of the lists is in the truth" in error
+    assert "'1.0' in the lists and like '1' in the truth" in " ".join(error.split())
+
+
+def test_truth_without_a_number_is_counted(tmp_path, capsys):
+    (tmp_path / "r.csv").write_text("user_id,item_id,rank\nu,a,1\nu,b,2\n")
+    (tmp_path / "t.csv").write_text("user_id,item_id,value\nu,a,nan\nu,b,\nu,c,1\nu,d,inf\n")
+    code, text, _ = run(capsys, str(tmp_path / "r.csv"), str(tmp_path / "t.csv"), "-m", "recall@2")
+    assert code == 0
+    assert "refused truth: 3" in text
+
+
 def test_ties_conventions_popularity_and_samples_change_what_they_say(tmp_path, capsys):
     """One list a, b, c with a and b tied; b is relevant. trec_eval puts b first: the later id."""
     table = pd.DataFrame({"user_id": "u", "item_id": list("abc"), "rank": [1, 2, 3], "score": [0.5, 0.5, 0.1]})

@@ -245,3 +245,71 @@ def test_text_ids_are_numbered_alike_whether_rows_share_their_objects_or_not():
         expected, names = pd.factorize(values)
         assert found.tolist() == expected.tolist()
         assert list(ids) == list(names)
+
+
+LISTED = pd.DataFrame({"user_id": "u", "item_id": ["a", "c", "b"], "rank": [1, 2, 3], "score": [3.0, 2.0, 1.0]})
+
+
+def of_one_user(truth, metrics, recs=LISTED, convention=None, **settings):
+    table = pd.DataFrame(list(truth.items()), columns=["item_id", "value"]).assign(user_id="u")
+    return evaluate_tables(recs, table, EvaluationSettings(metrics=tuple(metrics), **settings), convention=convention)
+
+
+def test_gains_that_cannot_be_added_up_are_scaled():
+    """Two to the power of 1100 is no double; beside it the gain of 1.0 vanishes, so its place alone counts."""
+    for value, name in ((1100.0, "ndcg[gain=exp]@10"), (1e308, "ndcg[gain=linear]@10")):
+        found = of_one_user({"c": value, "b": 1.0}, [name]).per_user[name][0]
+        assert found == pytest.approx(1 / np.log2(3), abs=1e-12)
+    # (2^1101 - 1) / (2^1100 - 1) is 2: an ideal list has 2 + 1 / log2(3), this one 1 + 2 / log2(3).
+    found = of_one_user({"a": 1100.0, "c": 1101.0}, ["ndcg[gain=exp]@10"]).per_user["ndcg[gain=exp]@10"][0]
+    assert found == pytest.approx((1 + 2 / np.log2(3)) / (2 + 1 / np.log2(3)), abs=1e-12)
+    tiny = of_one_user({"c": 1e-20}, ["ndcg[gain=exp]@10"]).per_user["ndcg[gain=exp]@10"][0]
+    assert tiny == pytest.approx(1 / np.log2(3), abs=1e-12)
+
+
+def test_truth_values_that_are_no_finite_numbers_are_refused_and_counted():
+    found = of_one_user({"a": np.nan, "c": 2.0, "b": np.inf, "z": -np.inf}, ["recall@3", "mrr"])
+    assert found.about["counts"]["refused_truth"] == 3
+    assert found.per_user["n_relevant"].tolist() == [1]
+    assert found.per_user[["recall@3", "mrr"]].values.tolist() == [[1.0, 0.5]]
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.3, 0.7, 0.9, 2.2])
+def test_a_value_reaches_a_threshold_of_the_same_decimals_in_either_precision(threshold):
+    judging = EvaluationSettings(relevant=threshold)
+    assert judging.is_relevant(np.array([threshold], dtype=np.float32)).all()
+    assert of_one_user({"a": threshold}, ["recall@1"], relevant=threshold).per_user["recall@1"].tolist() == [1.0]
+
+
+def test_lists_are_short_against_the_largest_cut_off():
+    assert of_one_user({"a": 1.0}, ["ndcg@10", "recall@3"]).about["counts"]["short"] == 1
+    assert of_one_user({"a": 1.0}, ["ndcg@3"]).about["counts"]["short"] == 0
+    assert of_one_user({"a": 1.0}, ["mrr"]).about["counts"]["short"] == 0
+
+
+def test_the_relevance_level_of_trec_eval_leaves_the_gains_alone():
+    """trec_eval -l 2 on a 1, b 2, c 3 and the run a, c, b: its ndcg takes all three gains."""
+    found = of_one_user({"a": 1.0, "b": 2.0, "c": 3.0}, ["ndcg", "recall@1"], convention="trec", relevant=2)
+    ideal = 3 + 2 / np.log2(3) + 1 / np.log2(4)
+    assert found.per_user["ndcg"][0] == pytest.approx((1 + 3 / np.log2(3) + 2 / np.log2(4)) / ideal, abs=1e-12)
+    assert found.per_user["ndcg"][0] == pytest.approx(0.8175, abs=5e-5)
+    assert found.per_user["recall@1"][0] == 0.0, "a has the level 1"
+
+
+def test_tables_without_an_id_in_common_are_warned_of_with_an_example():
+    truth = pd.DataFrame({"user_id": ["1", "2"], "item_id": ["a", "z"]})
+    recs = LISTED.assign(user_id="1.0")
+    (warning,) = evaluate_tables(recs, truth).about["warnings"]
+    assert warning.startswith("no user of the lists is in the truth, so every metric is 0: user ids are like '1.0'")
+    assert "like '1' in the truth" in warning
+    (warning,) = evaluate_tables(LISTED.assign(user_id="1"), truth.assign(item_id=["x", "y"])).about["warnings"]
+    assert warning.startswith("no item of the lists")
+    assert evaluate_tables(LISTED.assign(user_id="1"), truth).about["warnings"] == []
+
+
+def test_tables_of_polars_and_arrow_are_read_and_other_things_are_named():
+    arrow = pytest.importorskip("pyarrow").Table.from_pandas(LISTED)
+    truth = pd.DataFrame({"user_id": ["u"], "item_id": ["c"]})
+    assert evaluate_tables(arrow, truth, EvaluationSettings(metrics=("mrr",))).per_user["mrr"][0] == 0.5
+    with pytest.raises(InputError, match="truth: list is not a table"):
+        evaluate_tables(LISTED, [("u", "c")])

@@ -1,5 +1,4 @@
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -8,29 +7,36 @@ import pytest
 from recsys.cli import run_verb
 from recsys.errors import ConfigError
 from recsys.evaluation.testing.compare import compare
-from recsys.evaluation.testing.gates import Gate
+from recsys.evaluation.testing.gates import Change, Gate
 from recsys.types import Evaluation
 
 
 def row(difference, low, high):
-    return SimpleNamespace(model="new", against="old", metric="ndcg@10", difference=difference, low=low, high=high)
+    return Change("ndcg@10", "new", "old", difference, low, high)
 
 
 @pytest.mark.parametrize(
-    ("difference", "low", "high", "drops", "within"),
+    ("difference", "low", "high", "drops", "rises", "within"),
     [
-        (-0.02, -0.03, -0.01, True, True),
-        (-0.02, -0.05, 0.01, False, True),  # may be noise: no proof of harm, none of harmlessness either
-        (-0.005, -0.008, -0.002, False, False),
-        (0.02, 0.01, 0.03, False, False),
-        (0.00, -0.02, 0.02, False, True),
-        (float("nan"), float("nan"), float("nan"), False, True),
+        (-0.02, -0.03, -0.01, True, False, True),
+        (-0.02, -0.05, 0.01, False, False, True),  # may be noise: no proof of harm, none of harmlessness either
+        (-0.005, -0.008, -0.002, False, False, False),
+        (0.02, 0.01, 0.03, False, True, False),
+        (0.00, -0.02, 0.02, False, False, True),
+        (float("nan"), float("nan"), float("nan"), False, False, True),
     ],
 )
-def test_when_gates_fire(difference, low, high, drops, within):
+def test_when_gates_fire(difference, low, high, drops, rises, within):
     found = row(difference, low, high)
     assert Gate.parse("ndcg@10 drops 0.01", ["ndcg@10"]).fires(found) is drops
+    assert Gate.parse("ndcg@10 rises 0.01", ["ndcg@10"]).fires(found) is rises
     assert Gate.parse("ndcg@10 within .01", ["ndcg@10"]).fires(found) is within
+
+
+def test_within_of_a_cost_looks_upwards():
+    gate = Gate.parse("ms_per_user within 5", ["ms_per_user"])
+    assert not gate.fires(Change("ms_per_user", "new", "old", -90.0, -90.0, -90.0))
+    assert gate.fires(Change("ms_per_user", "new", "old", 6.0, 6.0, 6.0))
 
 
 @pytest.mark.parametrize(
@@ -79,7 +85,18 @@ def runs(tmp_path):
         (folder / "topk").mkdir()
         for model in ("popular", "als"):
             lists.to_parquet(folder / "topk" / f"{model}.parquet")
-        about = {"models": {"popular": {}, "als": {}}, "about": {"definitions": {"ndcg@10": "…"}, "beyond": {}}}
+        cell = {"mean": 0.5, "ci95": [0.4, 0.6], "users": 200}
+        about = {
+            "models": {model: {"ndcg@10": cell} for model in ("popular", "als")},
+            "about": {
+                "definitions": {"ndcg@10": "…"},
+                "primary": "ndcg@10",
+                "baseline": "popular",
+                "counts": {"popular": {}, "als": {}},
+                "baseline_differences": {"popular": {"all": {"als": cell}, "history": {}}},
+                "beyond": {"als": {"coverage": {"value": 0.5 + 4 * lift}}},
+            },
+        }
         (folder / "metrics.json").write_text(json.dumps(about))
         (folder / "manifest.json").write_text(json.dumps({"hops": [], "platform": "here"}))
         (folder / "_SUCCESS").touch()
@@ -99,6 +116,25 @@ def test_the_verb_and_its_exit_codes(runs, capsys):
     assert run_verb(["compare", old, same, "--fail-if", "ndcg@10 within 0.001"]) == 3
     assert run_verb(["compare", old]) == 0
     assert "als" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("gate", "code"),
+    [
+        ("coverage drops 0.1", 3),
+        ("coverage drops 0.3", 0),
+        ("coverage within 0.3", 0),
+        ("coverage rises 0.1", 0),
+        ("rbo drops 0.4", 3),
+        ("rbo drops 0.9", 0),
+        ("overlap within 0.1", 0),
+    ],
+)
+def test_gates_on_guardrails_and_on_agreement(runs, gate, code):
+    """Coverage is 0.5 and 0.3. One list is the other in reverse, so they overlap wholly: rbo is between 0.1 and 0.6."""
+    lists = pd.read_parquet(runs / "new" / "topk" / "als.parquet")
+    lists.assign(rank=4 - lists["rank"]).to_parquet(runs / "new" / "topk" / "als.parquet")
+    assert run_verb(["compare", str(runs / "old"), str(runs / "new"), "--fail-if", gate]) == code
 
 
 @pytest.mark.parametrize("options", [["--model", "alz"], ["--fail-if", "ndcg drops 1"]])

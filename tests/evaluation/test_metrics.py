@@ -257,3 +257,11 @@ def test_a_cut_off_far_past_every_list_costs_nothing():
     assert parse("ndcg@1000000000")(judged)[0] == parse("ndcg@2")(judged)[0]
     assert isinstance(parse("precision@1000000000")(judged), np.ndarray)
     assert pd.isna(parse("ndcg")(judge(topk_of([[0]]), truth_of([{}], 3)))[0])
+
+
+def test_every_parametrised_metric_has_a_definition_of_its_own():
+    names = ["ndcg@10", "ndcg[gain=exp]@10", "ndcg[gain=linear]@10", "recall@10", "recall[ips=0.5]@10", "map", "rbp"]
+    names += ["recall[ips=0.9]@10", "map[over=relevant]", "rbp[p=0.5]"]
+    definitions = [parse(name).definition for name in names]
+    assert len(set(definitions)) == len(names)
+    assert parse("ndcg[gain=exp]@10").definition.endswith("With gain=exp: the gain of a relevant item is 2^value − 1.")

@@ -83,3 +83,37 @@ def test_debiased_metrics_weigh_by_the_popularity_of_train(spark):
     there = found.toPandas().sort_values("user_id")
     for name in judging.metrics:
         np.testing.assert_allclose(there[name].astype(float), here[name], rtol=0, atol=1e-12, err_msg=name)
+
+
+def test_decimals_reach_their_threshold_and_values_that_are_no_numbers_are_refused(spark):
+    """Float 0.7 is below double 0.7; nan is above every number on Spark, and relevant for nobody here."""
+    from recsys.spark.evaluation import evaluate
+
+    recs = pd.DataFrame({"user_id": ["a", "b", "c"], "item_id": "x", "rank": 1})
+    truth = pd.DataFrame(
+        [("a", "x", 0.7), ("a", "y", 0.3), ("b", "x", np.nan), ("b", "y", 1.0), ("c", "x", None)],
+        columns=["user_id", "item_id", "value"],
+    )
+    judging = EvaluationSettings(metrics=("recall@1", "ndcg@5"), relevant=0.7)
+    here = evaluate_tables(recs, truth, judging)
+    for kind in ("float", "double"):
+        frame = spark.createDataFrame(truth, "user_id string, item_id string, value double")
+        frame = frame.withColumn("value", frame["value"].cast(kind))
+        found, result = evaluate.evaluate_tables(spark.createDataFrame(recs), frame, judging)
+        values = {row.user_id: row["recall@1"] for row in found.collect()}
+        assert values == {"a": 1.0, "b": 0.0}
+        counts = result["about"]["counts"]["recs"]
+        assert counts["refused_truth"] == here.about["counts"]["refused_truth"] == 2
+        assert counts["short"] == here.about["counts"]["short"] == 2
+    assert here.per_user["recall@1"].tolist() == [1.0, 0.0]
+
+
+def test_no_id_in_common_is_said_in_the_same_words(spark):
+    from recsys.spark.evaluation import evaluate
+
+    recs = pd.DataFrame({"user_id": ["1.0"], "item_id": ["x"], "rank": [1]})
+    truth = pd.DataFrame({"user_id": ["1"], "item_id": ["x"], "value": [1.0]})
+    here = evaluate_tables(recs, truth)
+    _, there = evaluate.evaluate_tables(*map(spark.createDataFrame, (recs, truth)), EvaluationSettings())
+    assert there["about"]["warnings"] == here.about["warnings"]
+    assert len(here.about["warnings"]) == 1

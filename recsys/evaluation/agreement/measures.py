@@ -13,7 +13,6 @@ docs/agreement.md compares the formulas and says which measure answers which que
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -288,8 +287,8 @@ class Measure(MeasureName):
 
     @property
     def definition(self) -> str:
-        """The first line of the measure's documentation, which is its formula."""
-        return (inspect.getdoc(MEASURES[self.name]) or "").split("\n")[0]
+        """The first line of the measure's documentation, which is its formula, and its options."""
+        return self.describe(MEASURES[self.name])
 
 
 def parse_measure(text: str) -> Measure:

@@ -35,7 +35,8 @@ class Convention:
     counts.
     ``nothing_relevant``: how a user counts who has truth rows, but no relevant one. ``by_score``:
     lists are sorted by score (single precision), equal ones by item id, last in the alphabet first,
-    whatever the ranks say.
+    whatever the ranks say. ``ungated``: metrics that take every truth row with a value above 0, also
+    where a threshold says which rows are relevant to the others.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Convention:
     nothing_relevant: str
     says: str
     by_score: bool = False
+    ungated: frozenset[str] = frozenset()
 
     def value(self, metric: Metric, judged: Judged) -> np.ndarray:
         """Return float64[m], NaN = undefined, of a metric under this convention."""
@@ -116,6 +118,7 @@ _TREC = Convention(
     nothing_relevant="zero",
     says="trec_eval: sorted by score, ties by item id descending; linear gain; map divides by all relevant items",
     by_score=True,
+    ungated=frozenset({"ndcg"}),
 )
 _SKLEARN = Convention(
     "sklearn",

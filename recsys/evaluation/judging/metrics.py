@@ -10,7 +10,6 @@ side with other libraries': docs/metrics.md.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -82,14 +81,9 @@ def ndcg(judged: Judged, k: int | None = None, gain: str = "binary", ips: float 
     linear.
     Reference: Järvelin and Kekäläinen, TOIS 2002; Burges et al., ICML 2005 (exponential gain).
     """
-    shape = {
-        "binary": lambda g: (g > 0).astype(np.float64),
-        "linear": lambda g: g,
-        "exp": lambda g: np.exp2(g) - 1,
-    }
-    if gain not in shape:
-        raise ConfigError(f"ndcg: gain is {gain!r}.{suggest_nearest(gain, shape)}")
-    gains = shape[gain](judged.value) * _weights(judged, ips)
+    if gain not in GAINS:
+        raise ConfigError(f"ndcg: gain is {gain!r}.{suggest_nearest(gain, GAINS)}")
+    gains = GAINS[gain](judged.value, _exponents(judged, gain)) * _weights(judged, ips)
     discount = 1 / np.log2(np.arange(2, _cut(judged, k) + 2))
     ideal_discount = np.append(discount, 0.0)[np.minimum(judged.ordinal, len(discount))]
     # Every gain grows with the value, so the order by value is the ideal one unless propensities
@@ -175,6 +169,42 @@ def auc(judged: Judged) -> np.ndarray:
     return _share(judged, judged.total(np.where(ranked, irrelevant_below, 0.0)), pairs)
 
 
+def _exponential_gain(value: np.ndarray, exponent: np.ndarray) -> np.ndarray:
+    """Return (2^value − 1) / 2^exponent; exact near 0 too, where the difference would lose its digits."""
+    gain = np.exp2(value - exponent) - np.exp2(-exponent)
+    small = value < 1
+    if small.any():
+        exact = np.expm1(value[small] * np.log(2))
+        gain[small] = exact * np.exp2(-np.broadcast_to(exponent, value.shape)[small])
+    return gain
+
+
+GAINS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "binary": lambda value, exponent: (value > 0).astype(np.float64),
+    "linear": lambda value, exponent: np.ldexp(value, -exponent.astype(np.int64)),
+    "exp": _exponential_gain,
+}
+"""Name -> gains of relevant values, divided by 2^exponent: float64[nnz] of two such arrays."""
+
+LARGEST_EXPONENT = 900
+"""Gains of up to 2^900 can be added up in double precision, for more relevant items than a user has."""
+
+
+def _exponents(judged: Judged, gain: str) -> np.ndarray:
+    """Return the power of two by which all gains of an entry's user are divided: float64[nnz], or
+    float64[1] if it is 0 for everyone.
+
+    It is 0 except for users whose largest gain could not be added up otherwise. NDCG is a ratio, so
+    it stays the same, and a power of two changes no digit.
+    """
+    exponent = judged.value if gain == "exp" else np.frexp(judged.value)[1].astype(np.float64)
+    if exponent.max(initial=0.0) <= LARGEST_EXPONENT:
+        return np.zeros(1)
+    largest = np.zeros(len(judged.length))
+    np.maximum.at(largest, judged.user, exponent)
+    return np.maximum(np.ceil(largest) - LARGEST_EXPONENT, 0.0)[judged.user]
+
+
 NEEDS_ALL = "AUC needs the scores of all items, and a top-N table has only the best"
 
 METRICS: dict[str, Callable[..., np.ndarray]] = {
@@ -189,6 +219,17 @@ METRICS: dict[str, Callable[..., np.ndarray]] = {
     "rbp": rbp,
     "auc": auc,
 }
+
+OPTION_MEANINGS = {
+    "gain=binary": "the gain of a relevant item is 1",
+    "gain=linear": "the gain of a relevant item is its value",
+    "gain=exp": "the gain of a relevant item is 2^value − 1",
+    "ips": "each relevant item weighs its propensity^-ips, above and below the line",
+    "over=capped": "the divisor is min(k, relevant)",
+    "over=relevant": "the divisor is the number of all relevant items",
+    "p": "the chance that the reader continues to the next place",
+}
+"""Option, or option=value -> what it means, for metric cards."""
 
 
 @dataclass(frozen=True)
@@ -206,7 +247,7 @@ class Metric(MeasureName):
     @property
     def definition(self) -> str:
         """One line that says what is computed, for metric cards."""
-        return (inspect.getdoc(METRICS[self.name]) or "").split("\n")[0]
+        return self.describe(METRICS[self.name], OPTION_MEANINGS)
 
 
 _ONE = Judged(

@@ -34,6 +34,19 @@ class MeasureName:
         """Return the keyword arguments that the name's function gets."""
         return dict(self.options) | ({"k": self.k} if self.k else {})
 
+    def describe(self, function: Callable[..., Any], meanings: Mapping[str, str] | None = None) -> str:
+        """Return one line that says what ``function`` computes with these options, for metric cards.
+
+        Args:
+            meanings: ``option=value`` or ``option`` -> what it means.
+        """
+        sentences = [(inspect.getdoc(function) or "").split("\n")[0]]
+        for key, value in self.options:
+            setting = f"{key}={_written(value)}"
+            meaning = (meanings or {}).get(setting) or (meanings or {}).get(key)
+            sentences.append(f"With {setting}: {meaning}." if meaning else f"With {setting}.")
+        return " ".join(sentences)
+
 
 NameT = TypeVar("NameT", bound=MeasureName)
 

@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 
 from recsys.data.hashing import id_bits
 from recsys.errors import InputError
-from recsys.evaluation.evaluate import compute_metrics
+from recsys.evaluation.evaluate import compute_metrics, no_shared_ids
 from recsys.evaluation.groups import HISTORY, Groups, history_codes
 from recsys.evaluation.judging.judge import Lists, RelevantItems, judge_lists
 from recsys.evaluation.judging.metrics import parse_all
@@ -144,6 +144,7 @@ def evaluate_tables(
         InputError: a user's list holds an item twice.
         ConfigError: a debiased metric, and no ``train``.
     """
+    test, n_refused = _drop_refused_values(test)
     lists, chosen = (frame.withColumnsRenamed({USER: "user", ITEM: "item"}) for frame in (recs, test))
     past = chosen.limit(0) if history is None else history.withColumnsRenamed({USER: "user", ITEM: "item"})
     lists = lists if SCORE in lists.columns else lists.withColumn(SCORE, -F.col(RANK).cast("double"))
@@ -161,9 +162,35 @@ def evaluate_tables(
     metrics = parse_all(settings.metrics)
     layout = Layout((name,), tuple(map(str, metrics)), settings.baseline)
     user_sums = sums({name: judged}, layout, resamples=settings.resamples, seed=0)
-    about = {name: counts(judged, settings, k) | truth.counts}
+    expected_length = max([metric.k for metric in metrics if metric.k], default=k)
+    about = {name: counts(judged, settings, expected_length) | truth.counts | {"refused_truth": n_refused}}
     definitions = {str(metric): metric.definition for metric in metrics}
-    return judged, document(layout, user_sums, Facts("spark", definitions, about))
+    result = document(layout, user_sums, Facts("spark", definitions, about))
+    result["about"]["warnings"] = []
+    if not any(cell["mean"] for cell in result["models"][name].values()):
+        result["about"]["warnings"] = _unshared_ids(lists, chosen)
+    return judged, result
+
+
+def _drop_refused_values(truth: DataFrame) -> tuple[DataFrame, int]:
+    """Return the rows of a truth whose value is a finite number, and the number of other rows."""
+    if VALUE not in truth.columns:
+        return truth, 0
+    value = F.col(VALUE).cast("double")
+    is_finite = F.coalesce(~F.isnan(value) & (F.abs(value) < F.lit(math.inf)), F.lit(False))
+    refused = truth.where(~is_finite).count()
+    return (truth.where(is_finite) if refused else truth), refused
+
+
+def _unshared_ids(lists: DataFrame, chosen: DataFrame) -> list[str]:
+    """Return a sentence for each kind of id of which lists and truth have none in common."""
+    sentences = []
+    for kind in ("user", "item"):
+        if lists.join(chosen, kind, "left_semi").first() is None:
+            listed, of_truth = (frame.select(kind).first() for frame in (lists, chosen))
+            if listed is not None and of_truth is not None:
+                sentences.append(no_shared_ids(kind, listed[0], of_truth[0]))
+    return sentences
 
 
 def counts(judged: DataFrame, settings: EvaluationSettings, k: int) -> dict[str, int]:

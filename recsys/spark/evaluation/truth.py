@@ -59,7 +59,7 @@ class Truth:
             test, history: (user, item, value), each pair once.
             exclude_seen: relevant pairs that the history holds are removed and counted.
         """
-        relevant = test.where(settings.is_relevant(F.col(VALUE))).select("user", "item", VALUE)
+        relevant = test.where(settings.is_relevant(F.col(VALUE).cast("float"))).select("user", "item", VALUE)
         users = test.select("user").distinct()
         removed = 0
         if exclude_seen:
