@@ -57,6 +57,7 @@ class Meter:
     def hop(self, name: str) -> Iterator[None]:
         """Measure the block as one hop; a block that raises is not recorded."""
         self.announce(name)
+        logger.debug("%s …", name)
         with self._lock:
             self._peak = {}
         start = time.perf_counter()

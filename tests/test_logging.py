@@ -1,5 +1,6 @@
 """What a fit and a flow say to the log, and that they say nothing to those who do not listen."""
 
+import io
 import logging
 import re
 import subprocess
@@ -7,7 +8,9 @@ import sys
 
 import pytest
 from contract import world
+from rich.console import Console
 
+from recsys.cli import console, run_verb
 from recsys.meter import Meter
 from recsys.models import build
 
@@ -78,3 +81,46 @@ def test_nothing_is_printed_unless_asked_for():
     heard = "import logging; logging.basicConfig(level=logging.INFO);" + program
     done = subprocess.run([sys.executable, "-c", heard], capture_output=True, text=True, check=True)
     assert "INFO:recsys:als: train factors" in done.stderr
+
+
+class NoTerminal(io.StringIO):
+    def isatty(self):
+        return False
+
+
+def test_progress_without_a_terminal_is_a_line_from_time_to_time(monkeypatch, capsys):
+    """The time is a list of numbers: nothing sleeps. The latest note is printed, from a step or from the log."""
+    seconds = iter([0.0, 10.0, 20.0, 30.0])
+    lines = console.StatusLines(clock=lambda: next(seconds))
+    shown = NoTerminal()
+    monkeypatch.setattr(console, "log", Console(file=shown, markup=False, soft_wrap=True))
+    lines.print_status()
+    assert shown.getvalue() == "", "nothing has begun"
+    lines("recommend als", 64, 2_991)
+    lines.print_status()
+    logging.getLogger("recsys").addHandler(lines)
+    logging.getLogger("recsys").setLevel(logging.DEBUG)
+    try:
+        build("als", {"rank": 2, "iterations": 2}).fit(world()[0])
+    finally:
+        logging.getLogger("recsys").removeHandler(lines)
+        logging.getLogger("recsys").setLevel(logging.NOTSET)
+    lines.print_status()
+    first, second = shown.getvalue().splitlines()
+    assert first == "10 s  recommend als: 64 of 2,991"
+    assert second.startswith("20 s  als: train factors (users")
+
+
+def test_a_run_that_is_piped_prints_its_steps(monkeypatch, world_files, tmp_path, capsys):
+    monkeypatch.setattr(console, "STATUS_SECONDS", 0.001)
+    words = ["run", str(world_files["events"]), "--set", f"out={tmp_path}/run", "--set", "models={ease={}}"]
+    assert run_verb(words) == 0
+    said = capsys.readouterr().err
+    assert re.search(r"^\d+ s  fit ease …$|^\d+ s  ease: invert", said, re.MULTILINE)
+    assert logging.getLogger("recsys").level == logging.NOTSET
+
+
+def test_a_short_run_that_is_piped_says_nothing_in_between(world_files, tmp_path, capsys):
+    words = ["run", str(world_files["events"]), "--set", f"out={tmp_path}/run", "--set", "models={popular={}}"]
+    assert run_verb(words) == 0
+    assert " s  " not in capsys.readouterr().err

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from recsys.errors import InputError
+from recsys.logging import logger
 
 # Names of metrics, models and files may hold square brackets, which Rich would take for markup.
 out = Console(
@@ -26,6 +30,9 @@ log = Console(stderr=True, highlight=False, markup=False, soft_wrap=not sys.stde
 
 MAX_METRICS = 4
 """Metrics in a table of the terminal: as many as fit into 80 columns."""
+
+STATUS_SECONDS = 10.0
+"""Seconds between two lines of progress, where stderr is no terminal."""
 
 
 def save_text(path: Path, text: str) -> None:
@@ -57,9 +64,7 @@ def _write_errors_explained(path: Path) -> Iterator[None]:
 
 
 class Steps:
-    """Draws the progress of named steps: ``steps("fit als", done, total)``.
-    Draws nothing if stderr is no terminal.
-    """
+    """Draws the progress of named steps: ``steps("fit als", done, total)``."""
 
     def __init__(self, bars: Progress) -> None:
         self._bars = bars
@@ -72,17 +77,71 @@ class Steps:
         self._bars.update(self._tasks[name], completed=done, total=total)
 
 
+class StatusLines(logging.Handler):
+    """Keeps what a run does now, from its steps and from the log of the package, and prints it as a line
+    from time to time: for a stderr that is no terminal, where bars cannot be drawn.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(logging.DEBUG)
+        self._clock = clock
+        self._start = clock()
+        self._status = ""
+
+    def __call__(self, name: str, done: int, total: int) -> None:
+        """Note that ``done`` of ``total`` units of a step are done."""
+        self._status = f"{name}: {done:,} of {total:,}"
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Note what the log says."""
+        self._status = record.getMessage()
+
+    def print_status(self) -> None:
+        """Print the latest note, if there is one, after the seconds since the start."""
+        if self._status:
+            log.print(f"{self._clock() - self._start:,.0f} s  {self._status}")
+
+
 @contextmanager
-def progress() -> Iterator[Steps]:
-    """Yield a :class:`Steps`; its bars disappear when the block ends."""
+def progress() -> Iterator[Steps | StatusLines]:
+    """Yield what shows the progress of steps: bars that disappear when the block ends or, if stderr is
+    no terminal, one line every :data:`STATUS_SECONDS` seconds.
+    """
+    if not sys.stderr.isatty():
+        with _status_lines() as lines:
+            yield lines
+        return
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=log, transient=True, disable=not sys.stderr.isatty()) as bars:
+    with Progress(*columns, console=log, transient=True) as bars:
         yield Steps(bars)
+
+
+@contextmanager
+def _status_lines() -> Iterator[StatusLines]:
+    lines = StatusLines()
+    ended = threading.Event()
+
+    def print_regularly() -> None:
+        while not ended.wait(STATUS_SECONDS):
+            lines.print_status()
+
+    level = logger.level
+    logger.setLevel(logging.DEBUG)
+    logger.addHandler(lines)
+    printer = threading.Thread(target=print_regularly, name="recsys-status", daemon=True)
+    printer.start()
+    try:
+        yield lines
+    finally:
+        ended.set()
+        printer.join()
+        logger.removeHandler(lines)
+        logger.setLevel(level)
 
 
 def models_table(runs: dict[str, dict[str, Any]]) -> Table:

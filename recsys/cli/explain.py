@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -11,18 +11,21 @@ import typer
 from recsys.cli.application import LISTS, app
 from recsys.cli.console import out
 from recsys.cli.options import ModelName, RunOrBundle
-from recsys.cli.saved_items import item_row, open_with_notice
+from recsys.cli.saved_items import item_row, open_with_notice, report_unknown_users
+
+if TYPE_CHECKING:
+    from recsys.report.reasons import Reasons
 
 
 @app.command(rich_help_panel=LISTS)
 def explain(
     run: RunOrBundle,
     user: Annotated[str, typer.Option(help="A user id.")],
-    item: Annotated[str, typer.Option(help="An item id.")],
+    item: Annotated[str, typer.Option(help="An item id, or a title.")],
     k: Annotated[int, typer.Option("-k", min=1, help="The number of lines of each kind, at most.")] = 10,
     model: ModelName = None,
 ) -> None:
-    """Print why a user gets an item: what each history item, word or part adds.
+    """Print why a user gets an item: in one sentence, then what each history item, word or part adds.
 
     The lines of a kind sum to the score; those of history items together with the part that is the
     same for everyone, if the model has one. A line says so if they sum to something else,
@@ -31,10 +34,13 @@ def explain(
     Example: recsys explain runs/demo --user u0001 --item f0007
     """
     from recsys.models.combining.cascade import Cascade
+    from recsys.report.reasons import Reasons
 
     saved = open_with_notice(run, model, uses_history=True)
     history = saved.histories([user])
     row = item_row(saved, item)
+    report_unknown_users(saved, [user])
+    reasons = Reasons(saved.items)
     name = saved.name
     recommender = saved.recommender(pd.DataFrame({"user_id": [user]}))
     # A cascade has no explanation of its own: that of the member that scores this user is shown.
@@ -49,16 +55,25 @@ def explain(
             f"{name}: no opinion, because {missing} has nothing that this model uses (likes in training, or features)",
         )
         return
+    if sentence := reasons.sentence(recommender, history, row):
+        out.print(f"{reasons.title(row)}: {sentence}.")
     out.print(f"{name}: score {explanation.score:.6g}")
     if explanation.note:
         out.print(explanation.note)
     print_parts("part", explanation.members, k)
     if explanation.history is not None:
-        ids = saved.history.items.ids_of(history.values.indices).tolist()
-        print_parts("history item", dict(zip(ids, explanation.history.tolist(), strict=True)), k)
+        names = [_id_and_title(reasons, row) for row in history.values.indices]
+        print_parts("history item", dict(zip(names, explanation.history.tolist(), strict=True)), k)
         if explanation.constant:
             out.print(f"{explanation.constant:+.6f}  the item's own, the same for everyone")
-    print_parts("feature", explanation.features, k)
+    print_parts("feature", reasons.item_features(explanation.features, row), k)
+
+
+def _id_and_title(reasons: Reasons, row: int) -> str:
+    """Return "f0007, The Harbour", or the id alone of an item without a title."""
+    item_id = str(reasons.items["item_id"].iat[row])
+    title = reasons.title(row)
+    return item_id if title == item_id else f"{item_id}, {title}"
 
 
 def print_parts(kind: str, parts: dict[Any, float], k: int) -> None:

@@ -14,7 +14,7 @@ from scipy.sparse import csr_array
 from recsys.cli.application import LISTS, app
 from recsys.cli.console import log, print_or_save
 from recsys.cli.options import ModelName, RunOrBundle, TableOut
-from recsys.cli.saved_items import csv_with_titles, open_with_notice
+from recsys.cli.saved_items import csv_with_titles, open_with_notice, report_unknown_users
 from recsys.errors import ConfigError, InputError
 from recsys.types import IdMap
 
@@ -93,6 +93,8 @@ def recommend(
     user_table = read_user_table(user or [], users)
     saved = open_with_notice(run, model)
     user_ids = IdMap.of(user_table["user_id"])
+    if not attributes:
+        report_unknown_users(saved, user_table["user_id"])
     if attributes:
         user_table = user_table.assign(**parse_attributes(attributes, saved))
     compiled = None

@@ -1,19 +1,32 @@
-"""What recommend, similar and explain share: a saved model, its users and items by id, and lists with
-titles.
+"""What recommend, similar and explain share: a saved model, its users and items by id or title, and lists
+with titles.
 """
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from recsys.cli.console import log
-from recsys.errors import InputError, suggest_nearest
+from recsys.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from recsys.saved.open_model import SavedModel
+
+MAX_NEAREST = 3
+"""Similar names that a message suggests, at most."""
+
+MAX_COMPARED = 50_000
+"""Names that are compared letter by letter, at most; of more, only other spellings are suggested."""
+
+MAX_UNKNOWN = 5
+"""Unknown users who get a line of their own."""
 
 
 def open_with_notice(run: Path, model: str | None, *, uses_history: bool = False) -> SavedModel:
@@ -31,11 +44,65 @@ def open_with_notice(run: Path, model: str | None, *, uses_history: bool = False
 
 
 def item_row(saved: SavedModel, item: str) -> int:
-    """Return the row of an item; InputError, with the nearest id, for an unknown item."""
+    """Return the row of an item by its id, or by its title if exactly one item has it.
+
+    Raises:
+        InputError: no such item, with the nearest ids and titles; or several items of this title.
+    """
     row = int(saved.history.items.rows([item])[0])
-    if row < 0:
-        raise InputError(f"no item {item!r} in this run.{suggest_nearest(item, map(str, saved.history.items.ids))}")
-    return row
+    if row >= 0:
+        return row
+    ids = saved.items["item_id"].astype(str).to_numpy()
+    titles = np.full(len(ids), "", dtype=object)
+    if "title" in saved.items:
+        titles = saved.items["title"].fillna("").astype(str).to_numpy()
+    rows = [row for row, title in enumerate(titles) if title.casefold() == item.strip().casefold()]
+    if len(rows) == 1:
+        log.print(f"item {ids[rows[0]]}: {titles[rows[0]]}")
+        return rows[0]
+    if rows:
+        raise InputError(f"{len(rows)} items have the title {item!r}: name one by its id, {', '.join(ids[rows][:9])}.")
+    names = dict(zip(titles, ids, strict=True)) | dict(zip(ids, ids, strict=True))
+    title_of = dict(zip(ids, titles, strict=True))
+    nearest = dict.fromkeys(names[name] for name in nearest_names(item, filter(None, names)))
+    described = [f"{name!r} ({title_of[name]})" if title_of[name] else repr(name) for name in nearest]
+    hint = f" Nearest: {', '.join(described)}." if described else f" Its ids are like {', '.join(map(repr, ids[:3]))}."
+    raise InputError(f"no item {item!r} in this run.{hint}")
+
+
+def report_unknown_users(saved: SavedModel, user_ids: Iterable[Any]) -> None:
+    """Say on stderr which users have no history in the run, with the nearest ids."""
+    users = np.array([str(user) for user in user_ids], dtype=object)
+    unknown = users[saved.history.users.rows(users) < 0]
+    if not len(unknown):
+        return
+    known = saved.history.users.all_ids.astype(str)
+    for user in unknown[:MAX_UNKNOWN]:
+        nearest = nearest_names(user, known)
+        hint = f" Did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""
+        log.print(f"user {user}: no history in this run, so what follows is for a user of whom nothing is known.{hint}")
+    if len(unknown) > MAX_UNKNOWN:
+        log.print(f"{len(unknown) - MAX_UNKNOWN:,} more users have no history in this run")
+
+
+def nearest_names(word: str, names: Iterable[str]) -> list[str]:
+    """Return the names that a word may have been meant for, the nearest first: other spellings of it
+    (case, blanks, ``17850`` for ``17850.0``), else names of similar letters.
+    """
+    names = list(names)
+    spelling = _normal_spelling(word)
+    alike = [name for name in names if _normal_spelling(name) == spelling]
+    if alike or len(names) > MAX_COMPARED:
+        return alike[:MAX_NEAREST]
+    return difflib.get_close_matches(word, names, n=MAX_NEAREST, cutoff=0.7)
+
+
+def _normal_spelling(name: str) -> str:
+    text = name.strip().casefold()
+    try:
+        return repr(float(text))
+    except ValueError:
+        return text
 
 
 def csv_with_titles(saved: SavedModel, table: pd.DataFrame) -> str:

@@ -115,14 +115,28 @@ def _normalise(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", _ACCENTS.sub("", text)).split())
 
 
-def _encode_field(column: pd.Series) -> tuple[csr_array, list[str]]:
-    """Return a field as csr (rows, values of the field), and the names of the values."""
-    cells = [_cell_values(value) for value in column]
+def numbers_of_field(column: pd.Series) -> np.ndarray | None:
+    """Return the values of a number field, float64[rows], NaN where one is missing; None for a field of
+    another kind.
+    """
+    return _numbers_of_cells([_cell_values(value) for value in column])
+
+
+def _numbers_of_cells(cells: list[list[str]]) -> np.ndarray | None:
     single_cells = pd.Series([c[0] if len(c) == 1 else None for c in cells], dtype=object)
     numbers = pd.to_numeric(single_cells, errors="coerce")
     has_value = np.array([len(c) > 0 for c in cells], dtype=bool)
     if has_value.any() and np.isfinite(numbers[has_value]).all() and numbers.nunique() > KNOTS:
-        return _interpolate_knots(numbers.to_numpy(dtype=np.float64))
+        return numbers.to_numpy(dtype=np.float64)
+    return None
+
+
+def _encode_field(column: pd.Series) -> tuple[csr_array, list[str]]:
+    """Return a field as csr (rows, values of the field), and the names of the values."""
+    cells = [_cell_values(value) for value in column]
+    numbers = _numbers_of_cells(cells)
+    if numbers is not None:
+        return _interpolate_knots(numbers)
     if any(len(c) > 1 or "|" in c[0] for c in cells if c):
         return _count_values(cells, lambda cell: _split_list("|".join(cell)))
     single_values = pd.Series([_normalise(c[0]) for c in cells if c], dtype=object)

@@ -124,10 +124,60 @@ def test_explain_sums_to_the_score(run, capsys, model):
     liked = history[history.value > 0]
     user, item = str(liked.user_id.iloc[0]), str(liked.item_id.iloc[-1])
     lines = asked(capsys, "explain", run, "--user", user, "--item", item, "-k", 3, "--model", model).out.splitlines()
-    score = float(re.search(r"score (\S+)", lines[0])[1])
+    score = next(float(found[1]) for line in lines if (found := re.search(r": score (\S+)", line)))
     parts = [float(line.split()[0]) for line in lines[1:] if "history item" in line or "same for everyone" in line]
     assert sum(parts) == pytest.approx(score, abs=1e-4)
     assert sum("same for everyone" in line for line in lines) == (model == "bpr")
+
+
+def test_an_explanation_begins_with_a_sentence_of_titles(run, capsys):
+    history = pd.read_parquet(run / "split" / "history.parquet")
+    titles = pd.read_parquet(run / "split" / "items.parquet").set_index("item_id").title
+    user = history[history.value > 0].user_id.value_counts().index[0]
+    item = pd.read_parquet(run / "topk" / "als.parquet").query("user_id == @user").item_id.iloc[0]
+    shown = asked(capsys, "explain", run, "--user", user, "--item", titles[item], "--model", "als").out
+    first, second = shown.splitlines()[:2]
+    assert first.startswith(f"{titles[item]}: because you liked ")
+    named = [title for title in titles[history[history.user_id == user].item_id] if title in first]
+    assert 1 <= len(named) <= 3
+    assert second.startswith("als: score")
+    strongest = next(line for line in shown.splitlines() if "history item" in line)
+    assert re.search(r"history item f\d+, (.*)$", strongest)[1] in first
+
+
+def test_a_number_is_explained_by_the_number_of_the_item(run, capsys):
+    items = pd.read_parquet(run / "split" / "items.parquet").set_index("item_id")
+    history = pd.read_parquet(run / "split" / "history.parquet")
+    user = str(history[history.value > 0].user_id.value_counts().index[0])
+    for item in items.index[:5]:
+        said = asked(capsys, "explain", run, "--user", user, "--item", item, "-k", 99, "--model", "content").out
+        assert set(re.findall(r"feature year=(\d+)", said)) <= {str(items.year[item])}
+
+
+def test_unknown_ids_are_answered_with_the_nearest(run, capsys):
+    items = pd.read_parquet(run / "split" / "items.parquet")
+    item, title = str(items.item_id[3]), items.title[3]
+    by_id = asked(capsys, "similar", run, item, "-k", 3, "--model", "content").out
+    said = asked(capsys, "similar", run, title.upper(), "-k", 3, "--model", "content")
+    assert said.out == by_id
+    assert f"item {item}: {title}" in said.err
+    assert f"Nearest: {item!r} ({title})" in asked(capsys, "similar", run, f" {item.upper()}", code=2).err
+    assert item in asked(capsys, "similar", run, title[:-1], code=2).err
+    user = str(pd.read_parquet(run / "split" / "history.parquet").user_id[0])
+    assert f"Did you mean {user!r}" in asked(capsys, "recommend", run, "--user", user.upper()).err
+    said = asked(capsys, "recommend", run, "--user", "stranger").err
+    assert "user stranger: no history in this run" in said
+    assert "Did you mean" not in said
+    assert "no history" not in asked(capsys, "recommend", run, "--user", user).err
+
+
+def test_nothing_is_similar_to_an_item_that_nobody_likes(run, tmp_path, capsys):
+    place = newer(run, tmp_path, "f99,Nobodys film,comedy,,,,a family", "f98,,comedy|drama,,,,a family")
+    capsys.readouterr()
+    said = asked(capsys, "similar", place, "f99", "--model", "als", code=2)
+    assert "als knows nothing that goes with 'f99': nobody in train liked it" in said.err
+    assert said.out == ""
+    assert len(asked(capsys, "similar", place, "f99", "-k", 3, "--model", "content").out.splitlines()) == 4
 
 
 def explained(capsys, place, model, item, user=None):

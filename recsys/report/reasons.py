@@ -1,0 +1,133 @@
+"""Why an item is recommended, in words: what the user liked, and what the item shares with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from recsys.features.encoding import numbers_of_field
+from recsys.models.combining.cascade import Cascade
+from recsys.recommender import Explanation, Recommender
+from recsys.schema import ITEM
+from recsys.types import Histories
+
+MAX_NAMES = 3
+"""Liked items, and shared values, that a sentence names at most."""
+
+YEARS = (1800, 2100)
+"""Whole numbers in this range are taken for years, and shared by decade."""
+
+
+class Reasons:
+    """Puts explanations of scores into words, with the titles and attributes of an items table.
+
+    Args:
+        items: ``item_id`` and any further columns; row i describes item i.
+    """
+
+    def __init__(self, items: pd.DataFrame) -> None:
+        self.items = items
+        self._numbers = {
+            str(name): numbers
+            for name in items.columns
+            if name != ITEM and (numbers := numbers_of_field(items[name])) is not None
+        }
+
+    def title(self, row: int) -> str:
+        """Return the title of an item, or its id if it has none."""
+        if "title" in self.items and not pd.isna(title := self.items["title"].iat[row]):
+            return str(title)
+        return str(self.items[ITEM].iat[row])
+
+    def sentence(self, model: Recommender, history: Histories, item: int, user: int = 0) -> str:
+        """Return "because you liked A and B; shares war, 1970s" for one score; empty where nothing in
+        the history speaks for the item.
+
+        Args:
+            model: what makes the score; of a blend, the member that adds most is taken.
+            history: one row.
+            item: the row of the item.
+            user: as in ``Recommender.score``.
+        """
+        explanation = model.explain(history, item, user)
+        while explanation.members or isinstance(model, Cascade):
+            model = _strongest_member(model, explanation, history, user)
+            explanation = model.explain(history, item, user)
+        if explanation.history is None:
+            return ""
+        added = explanation.history
+        strongest = [int(entry) for entry in np.argsort(-added, kind="stable")[:MAX_NAMES] if added[entry] > 0]
+        if not strongest:
+            return ""
+        liked = history.values.indices[strongest]
+        sentence = f"because you liked {_enumerate([self.title(int(row)) for row in liked])}"
+        shared = self.shared_values(item, liked)
+        if shared:
+            sentence += f"; shares {', '.join(shared)}"
+        return sentence
+
+    def shared_values(self, item: int, others: Sequence[int] | np.ndarray) -> list[str]:
+        """Return what an item has in common with other items: the values that most of them share, of
+        each field the most frequent first, at most three.
+
+        Texts in which hardly two items are alike, such as titles, are left out; a number is shared by
+        the decade if it is a year, and otherwise left out.
+        """
+        shared: list[tuple[int, str]] = []
+        for name in self.items.columns:
+            if name in (ITEM, "title") or str(name).startswith("_"):
+                continue
+            for value in self._values(str(name), item):
+                count = sum(value in self._values(str(name), int(row)) for row in others)
+                if count:
+                    shared.append((-count, value))
+        return [value for _, value in sorted(shared, key=lambda pair: pair[0])[:MAX_NAMES]]
+
+    def feature_name(self, feature: str, item: int) -> str:
+        """Return a feature as the item has it: of a number field the number of the item, because
+        ``year=1986`` is only a knot beside a film of 1972.
+        """
+        field, _, _ = feature.partition("=")
+        if field not in self._numbers:
+            return feature
+        return f"{field}={self._numbers[field][item]:.12g}"
+
+    def item_features(self, features: dict[str, float], item: int) -> dict[str, float]:
+        """Return contributions by :meth:`feature_name`; those of one number are added up."""
+        renamed: dict[str, float] = {}
+        for feature, value in features.items():
+            name = self.feature_name(feature, item)
+            renamed[name] = renamed.get(name, 0.0) + value
+        return renamed
+
+    def _values(self, field: str, row: int) -> list[str]:
+        """Return the values of a field of one item that other items may share."""
+        if field in self._numbers:
+            number = self._numbers[field][row]
+            if YEARS[0] <= number < YEARS[1] and number == int(number):
+                return [f"{int(number) // 10 * 10}s"]
+            return []
+        cell = self.items[field].iat[row]
+        if isinstance(cell, list | tuple | np.ndarray):
+            return [str(value) for value in cell]
+        if cell is None or cell is pd.NA or (isinstance(cell, float) and np.isnan(cell)):
+            return []
+        return [value for value in str(cell).split("|") if value.strip()]
+
+
+def _strongest_member(model: Recommender, explanation: Explanation, history: Histories, user: int) -> Recommender:
+    """Return the member of a cascade that scores the user, or the member of a blend that adds most."""
+    if isinstance(model, Cascade):
+        scoring = model.scoring_member(history, user)
+        return scoring[1] if scoring else next(reversed(model.members.values()))
+    return model.members[max(explanation.members, key=lambda name: explanation.members[name])]
+
+
+def _enumerate(names: list[Any]) -> str:
+    """Return "A", "A and B" or "A, B and C"."""
+    if len(names) < 2:
+        return "".join(names)
+    return f"{', '.join(names[:-1])} and {names[-1]}"
