@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from recsys.als.parameters import require_possible_rank
 from recsys.config import Config
 from recsys.meter import Meter
 from recsys.ranking.business_rules import Rules, load
@@ -16,6 +17,12 @@ from recsys.runfolder import RunFolder
 
 Progress = Callable[[str, int, int], None]
 """Called with (step, done, total)."""
+
+
+RANK_OF_OTHER_MATRIX = ("content_als", "spectral")
+"""Kinds of model whose rank is no matter of the pairs alone: one adds a user for every item, one takes
+the largest rank that there is.
+"""
 
 
 class Engine(ABC):
@@ -48,6 +55,18 @@ class Engine(ABC):
         self.meter = meter
         self.report_progress = progress or (lambda step, done, total: None)
         yield
+
+    def check_ranks(self, users: int, items: int) -> None:
+        """Check that no model of the config asks for a rank that train cannot hold.
+
+        Raises:
+            ConfigError: a rank above ``als.parameters.largest_rank``.
+        """
+        for name, settings in self.config.models.items():
+            parts = {name: settings} | {f"{name}.parts.{part}": own for part, own in _parts_of(settings).items()}
+            for label, part in parts.items():
+                if part.get("model", label.rpartition(".")[2]) not in RANK_OF_OTHER_MATRIX:
+                    require_possible_rank(label, part.get("rank"), users, items)
 
     @abstractmethod
     def read_events(self) -> None:
@@ -92,3 +111,9 @@ class Engine(ABC):
     @abstractmethod
     def summarise(self) -> dict[str, Any]:
         """Write the results per user and the metrics, and return the metrics."""
+
+
+def _parts_of(settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the settings of the parts of a blend, empty for another model."""
+    parts = settings.get("parts")
+    return parts if isinstance(parts, dict) else {}

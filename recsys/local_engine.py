@@ -90,6 +90,8 @@ class LocalEngine(Engine):
         rule = config.rule(timed=TIME in self.tables.log)
         self.split = split(self.tables.take_log(), rule, weighting=config.weigh, filters=config.filter, items=items)
         self._write_split()
+        counts = self.split.about["train"]
+        self.check_ranks(counts["users"], counts["items"])
         train = self.split.train
         self.item_features = None
         if items is not None:

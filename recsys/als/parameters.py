@@ -7,15 +7,37 @@ from typing import Annotated
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from recsys.errors import ConfigError
 from recsys.features.terms import Scheme
 from recsys.parameters import STRICT
+
+
+DEFAULT_RANK = 64
+
+
+def largest_rank(users: int, items: int) -> int:
+    """Return the largest rank that may be asked for with so many users and items in train.
+
+    A matrix has no more independent factors than rows or columns; more of them cost time and memory,
+    and fit noise. The default rank is always allowed.
+    """
+    return max(DEFAULT_RANK, min(users, items))
+
+
+def require_possible_rank(name: str, rank: int | None, users: int, items: int) -> None:
+    """Raise ConfigError where the rank that a config asks for is above :func:`largest_rank`."""
+    if rank is not None and rank > largest_rank(users, items):
+        raise ConfigError(
+            f"model '{name}': rank = {rank:,}, but train has {users:,} users and {items:,} items, whose matrix has a rank"
+            f" of {min(users, items):,} at most. Set rank to {largest_rank(users, items):,} or less."
+        )
 
 
 @dataclass(config=STRICT)
 class ALSParameters:
     """Parameters of alternating least squares; :mod:`recsys.als.definition` has the equations."""
 
-    rank: Annotated[int, Field(ge=1, description="number of latent factors per user and per item")] = 64
+    rank: Annotated[int, Field(ge=1, description="number of latent factors per user and per item")] = DEFAULT_RANK
     iterations: Annotated[int, Field(ge=1, description="number of sweeps over users and items")] = 15
     alpha: Annotated[
         float,

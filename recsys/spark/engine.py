@@ -180,6 +180,8 @@ class SparkEngine(Engine):
             self.compiled_rules = compile_rules_in_rows(self.rules, self.split.users, self.items)
             self.folder.write_json(run_files.RULES_CARD, self.compiled_rules.compiled.about)
         self._write_split()
+        counts = self.split.about["train"]
+        self.check_ranks(counts["users"], counts["items"])
         self.truth = Truth.from_split(
             self.split, config.judge, exclude_seen=config.recommend.exclude_seen, work=self.work
         )

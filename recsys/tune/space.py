@@ -81,6 +81,19 @@ def grid_points(space: Space, location: str = "[tune.space]") -> list[dict[str, 
     return [dict(zip(space, point, strict=True)) for point in product(*lists)]
 
 
+def at_most(values: Range | list[Any], limit: int) -> Range | list[Any]:
+    """Return the values of a parameter with those above a limit lowered to it, each once.
+
+    >>> at_most([16, 100, 200], 64)
+    [16, 64]
+    """
+    if isinstance(values, list):
+        return list(dict.fromkeys(min(value, limit) for value in values))
+    if values.low >= limit:
+        return [limit]
+    return Range(values.low, min(values.high, limit), values.log)
+
+
 def _parse_values(values: Any, location: str) -> Range | list[Any]:
     """Return the values of one parameter.
 

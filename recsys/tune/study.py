@@ -30,13 +30,15 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from recsys import run_files
+from recsys.als.parameters import largest_rank
 from recsys.config import Config
+from recsys.engine import RANK_OF_OTHER_MATRIX
 from recsys.errors import ConfigError, suggest_nearest
 from recsys.evaluation.judging.metrics import parse
 from recsys.local_engine import configured_model
 from recsys.runfolder import RunFolder
 from recsys.tune.folds import Fold, fit_and_judge, make_folds
-from recsys.tune.space import Space, grid_points, search_space
+from recsys.tune.space import Space, at_most, grid_points, search_space
 
 Steps = Callable[[str, int, int], None]
 FoldJudge = Callable[[Config], float]
@@ -117,6 +119,9 @@ def tune(config: Config, storage: Path, *, progress: Steps | None = None) -> Tun
     if not requested and config.engine == "spark":
         requested = SPARK_SPACE
     space = search_space(kind, requested)
+    counts = RunFolder.open(config.out).read_json(run_files.SPLIT_CARD)["train"]
+    if "rank" in space and kind not in RANK_OF_OTHER_MATRIX:
+        space["rank"] = at_most(space["rank"], largest_rank(counts["users"], counts["items"]))
     grid = []
     if settings.sampler == "grid":
         grid = grid_points(space)

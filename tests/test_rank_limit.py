@@ -1,0 +1,50 @@
+"""A rank above what the matrix of train can hold: refused by a run, never tried by a search."""
+
+import json
+
+import pytest
+
+from recsys.als.parameters import largest_rank, require_possible_rank
+from recsys.cli import run_verb
+from recsys.errors import ConfigError
+
+
+def test_the_largest_rank_is_that_of_the_matrix_but_the_default_is_always_allowed():
+    assert largest_rank(200, 47) == 64
+    assert largest_rank(90, 5000) == 90
+    require_possible_rank("als", 64, 3, 2)
+    require_possible_rank("als", None, 3, 2)
+    with pytest.raises(ConfigError, match="rank of 90 at most. Set rank to 90 or less"):
+        require_possible_rank("als", 91, 90, 5000)
+
+
+@pytest.mark.parametrize(
+    "model", ["als={rank=1000}", "big={model='bpr', rank=100000}", "blend={parts={als={rank=900}}}"]
+)
+def test_a_run_refuses_a_rank_that_train_cannot_hold(model, world_files, tmp_path, capsys):
+    words = ["run", str(world_files["events"]), "--set", f"out={tmp_path}/run", "--set", f"models={{{model}}}"]
+    assert run_verb(words) == 2
+    said = capsys.readouterr().err
+    assert "but train has" in said
+    assert "or less" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_kinds_whose_rank_is_another_matter_are_left_alone(world_files, tmp_path):
+    words = ["run", str(world_files["events"]), "--set", f"out={tmp_path}/run", "--set", "models={spectral={rank=900}}"]
+    assert run_verb(words) == 0
+
+
+def test_a_search_stays_below_the_limit(world_files, tmp_path):
+    pytest.importorskip("optuna")
+    words = [str(world_files["events"]), "--set", f"out={tmp_path}/run", "--set", "models={als={rank=2,iterations=1}}"]
+    assert run_verb(["run", *words]) == 0
+    config = str(tmp_path / "run" / "config.toml")
+    settings = ["--set", "tune.trials=3", "--set", "tune.space={rank=[500,4000]}", "--set", "tune.sampler='grid'"]
+    assert run_verb(["tune", config, *settings]) == 0
+    result = json.loads((tmp_path / "run-tune" / "tuning.json").read_text())
+    limit = largest_rank(
+        *(json.loads((tmp_path / "run/split.json").read_text())["train"][k] for k in ("users", "items"))
+    )
+    ranks = {trial["params"].get("rank") for trial in result["trials"]}
+    assert ranks <= {None, limit}
