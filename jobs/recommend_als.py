@@ -17,7 +17,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help="a run folder of the Spark engine")
     parser.add_argument("--out", required=True, help="the path of the table; must not exist")
-    parser.add_argument("--model", help="which of its models; default: the last by name")
+    parser.add_argument("--model", help="which of its models; default: the best by the first metric of the run")
     parser.add_argument("-k", type=int, default=10, help="length of each list (10)")
     parser.add_argument("--users", help="the users to recommend to; default: all with a factor or a history")
     parser.add_argument("--late", help="events that came after the run")
@@ -50,6 +50,8 @@ def work(options: argparse.Namespace) -> None:
     )
     spark = session(SparkSettings())
     run = saved.open_spark_run(spark, options.run, options.model)
+    if options.model is None:
+        print(f"model: {run.name} (another with --model)", file=sys.stderr)
     lists, removed = saved.recommend(
         run,
         request,

@@ -132,3 +132,16 @@ def test_bad_tables_are_refused(rows, message):
     table = pd.DataFrame(rows, columns=["user_id", "item_id", "rank"])
     with pytest.raises(InputError, match=message):
         topk_from_table(table, IdMap.of(["a"]), IdMap.of(["x", "y"]))
+
+
+@pytest.mark.parametrize("shape", [(3, 6), (2, 7), (3,), (3, 8)])
+def test_scores_of_another_shape_are_refused_with_both_shapes(shape):
+    class Own(Recommender):
+        def fit(self, train, features=None):
+            return self
+
+        def score(self, histories, users=None):
+            return np.zeros(shape, dtype=np.float32)
+
+    with pytest.raises(InputError, match=rf"Own.score returned scores of shape \({shape[0]},.*\(3, 7\)"):
+        recommend(Own(), csr_array((3, 7), dtype=np.float32), 2)

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pandas as pd
 import pytest
+from builders import run_locally
 
 from recsys.config import parse_config
 from recsys.data.weigh import interactions_from_table
@@ -12,8 +13,9 @@ from recsys.errors import RunFolderError
 from recsys.models.collaborative.als import ALS
 from recsys.models.collaborative.popular import Popular
 from recsys.models.combining.cascade import Cascade
+from recsys.ranking.rank import recommend
 from recsys.runfolder import RunFolder
-from recsys.saved.bundle import write_bundle
+from recsys.saved.bundle import bundle_run, write_bundle
 from recsys.saved.open_model import SavedModel, open_model
 from recsys.saved.update import update
 
@@ -59,3 +61,45 @@ def test_an_update_replaces_no_run_and_nothing_else_that_it_reads(packed):
         update(packed, retrained / "split" / "history.parquet", retrained)
     assert sorted(retrained.rglob("*")) == whole
     assert len(open_model(packed).history.users) == 2
+
+
+KINDS = {
+    "als": {"rank": 4},
+    "ease": {},
+    "itemknn": {},
+    "rp3beta": {},
+    "bpr": {"rank": 4},
+    "spectral": {},
+    "popular": {},
+}
+
+
+@pytest.fixture(scope="module")
+def local_run(world_files, tmp_path_factory):
+    """Return a local run of several models, and the ids of a user and of two items of train."""
+    place = tmp_path_factory.mktemp("update") / "run"
+    run_locally(place, world_files, {name: params for name, params in KINDS.items() if name != "popular"})
+    history = pd.read_parquet(place / "split" / "history.parquet")
+    liked = history[history["value"] > 0]
+    return place, str(liked["user_id"].value_counts().index[-1]), list(liked["item_id"].value_counts().index[:2])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_bundle_of_every_local_model_takes_new_events(kind, local_run, tmp_path):
+    run, user, items = local_run
+    bundle_run(run, tmp_path / "bundle", kind)
+    rows = [f"newcomer,{item},5,99999999" for item in items] + [f"{user},{items[0]},5,99999999"]
+    (tmp_path / "late.csv").write_text(
+        "\n".join(["user_id,item_id,value,timestamp", *rows, "newcomer,unheard,5,99999999"])
+    )
+    result = update(tmp_path / "bundle", tmp_path / "late.csv", tmp_path / "new")
+    assert (result.events, result.users_new, result.users_changed) == (4, 1, 1)
+    assert (result.items_new, result.events_left_out) == ((1, 0) if kind == "als" else (0, 1))
+    assert result.retrain or kind == "als", "a quarter of the events could not be used"
+    old, new = open_model(tmp_path / "bundle"), open_model(tmp_path / "new")
+    n_items = 3 if kind == "als" else 2
+    assert new.histories(["newcomer"]).values.nnz == n_items
+    assert old.histories(["newcomer"]).values.nnz == 0
+    lists = recommend(new.recommender(pd.DataFrame({"user_id": ["newcomer"]})), new.histories(["newcomer"]), 5)
+    assert not set(new.history.items.ids_of(lists.items[0])) & set(items)
+    assert lists.sources[lists.source[0, 0]] == kind

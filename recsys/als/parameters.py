@@ -11,7 +11,6 @@ from recsys.errors import ConfigError
 from recsys.features.terms import Scheme
 from recsys.parameters import STRICT
 
-
 DEFAULT_RANK = 64
 
 
@@ -28,8 +27,8 @@ def require_possible_rank(name: str, rank: int | None, users: int, items: int) -
     """Raise ConfigError where the rank that a config asks for is above :func:`largest_rank`."""
     if rank is not None and rank > largest_rank(users, items):
         raise ConfigError(
-            f"model '{name}': rank = {rank:,}, but train has {users:,} users and {items:,} items, whose matrix has a rank"
-            f" of {min(users, items):,} at most. Set rank to {largest_rank(users, items):,} or less."
+            f"model '{name}': rank = {rank:,}, but train has {users:,} users and {items:,} items, whose matrix"
+            f" has a rank of {min(users, items):,} at most. Set rank to {largest_rank(users, items):,} or less."
         )
 
 

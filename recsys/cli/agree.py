@@ -4,24 +4,36 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
+import pandas as pd
 import typer
 from rich.table import Table
 
 from recsys.cli.application import DECISIONS, app
-from recsys.cli.console import out
+from recsys.cli.console import out, save_text
 from recsys.cli.options import Json
+from recsys.errors import ConfigError
+
+if TYPE_CHECKING:
+    from recsys.evaluation.agreement.measures import Measure
+
+PARQUET_SUFFIXES = (".parquet", ".pq")
 
 
 @app.command(rich_help_panel=DECISIONS)
 def agree(
     list_a: Annotated[
         Path,
-        typer.Argument(help="One id per line, best first, tied ids separated by tabs; or a CSV: item_id,score."),
+        typer.Argument(
+            help="One id per line, best first, tied ids separated by tabs; or a CSV: item_id,score; or a table of the"
+            " lists of many users (CSV or Parquet): user_id, item_id, rank or score."
+        ),
     ],
-    list_b: Annotated[Path, typer.Argument(help="The other list, in either form.")],
+    list_b: Annotated[Path, typer.Argument(help="The other list, or table of lists.")],
     measures: Annotated[
         list[str] | None,
         typer.Option(
@@ -30,9 +42,13 @@ def agree(
             help="tau_b, rbo[p=0.8], overlap@10, … (repeatable). Default: tau_b and rbo.",
         ),
     ] = None,
+    save: Annotated[
+        Path | None, typer.Option("--out", help="For tables of lists: write one row per user to this CSV file.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure how much two ranked lists agree. Undefined values are "undefined", null in JSON.
+    """Measure how much two ranked lists agree, or two tables of lists, user by user. Undefined values are
+    "undefined", null in JSON.
 
     Example: recsys agree mine.txt yours.txt -m tau_b -m rbo --json
     """
@@ -41,6 +57,11 @@ def agree(
     from recsys.evaluation.agreement.rankings import make_pair
 
     parsed = parse_measures(measures or ["tau_b", "rbo"])
+    if is_table_of_lists(list_a) or is_table_of_lists(list_b):
+        agree_per_user(list_a, list_b, parsed, save, as_json)
+        return
+    if save:
+        raise ConfigError("--out is for tables of lists, which have one row per user.")
     pairs = make_pair(read_list(list_a), read_list(list_b))
     values = {name: float(value[0]) for name, value in compute_measures(pairs, parsed).items()}
     if as_json:
@@ -52,10 +73,61 @@ def agree(
     table.add_column("value", justify="right")
     table.add_column("definition")
     for measure in parsed:
-        value = values[str(measure)]
-        if math.isnan(value):
-            text = "undefined"
-        else:
-            text = f"{value:.4f}"
-        table.add_row(str(measure), text, measure.definition)
+        table.add_row(str(measure), _format_value(values[str(measure)]), measure.definition)
     out.print(table)
+
+
+def is_table_of_lists(path: Path) -> bool:
+    """Return whether a file holds the lists of many users: Parquet, or text whose header has ``user_id``."""
+    if path.suffix.lower() in PARQUET_SUFFIXES:
+        return True
+    try:
+        with path.open(encoding="utf-8-sig", errors="replace") as stream:
+            header = stream.readline()
+    except OSError:
+        # The reader of lists says what is wrong with the file.
+        return False
+    return "user_id" in re.split(r"[,\t]", header.strip())
+
+
+def agree_per_user(path_a: Path, path_b: Path, measures: list[Measure], save: Path | None, as_json: bool) -> None:
+    """Print how much two tables of lists agree: the mean over users of each measure with its interval."""
+    from recsys.cli.compare import with_ranks
+    from recsys.data.hashing import id_bits
+    from recsys.evaluation.agreement.measures import agree_tables
+    from recsys.evaluation.testing.significance import mean_ci
+    from recsys.evaluation.topk_tables import read_topk
+    from recsys.runfolder import to_plain_json
+
+    lists_a, lists_b = (with_ranks(read_topk(path)) for path in (path_a, path_b))
+    agreement = agree_tables(lists_a, lists_b, map(str, measures))
+    per_user = agreement.per_user
+    cells: dict[str, dict[str, Any]] = {}
+    for measure in measures:
+        values = per_user[str(measure)].to_numpy(dtype=np.float64)
+        mean, low, high = mean_ci(values, id_bits(pd.Index(per_user["user_id"])))
+        cells[str(measure)] = {"mean": mean, "ci95": [low, high], "users": int((~np.isnan(values)).sum())}
+    if save:
+        save_text(save, per_user.to_csv(index=False))
+    if as_json:
+        about = {"definitions": agreement.about["definitions"], "counts": agreement.about["counts"]}
+        print(json.dumps(to_plain_json({"measures": cells, "about": about}), ensure_ascii=False, allow_nan=False))
+        return
+    counts = agreement.about["counts"]
+    out.print(
+        f"{len(per_user):,} users; without a list in the first table {counts['without_a']:,}, in the second"
+        f" {counts['without_b']:,}"
+    )
+    table = Table("measure", show_edge=False)
+    for head in ("mean", "95 % interval", "users"):
+        table.add_column(head, justify="right")
+    table.add_column("definition")
+    for measure in measures:
+        cell = cells[str(measure)]
+        interval = "" if math.isnan(cell["mean"]) else "{:.4f}–{:.4f}".format(*cell["ci95"])
+        table.add_row(str(measure), _format_value(cell["mean"]), interval, f"{cell['users']:,}", measure.definition)
+    out.print(table)
+
+
+def _format_value(value: float) -> str:
+    return "undefined" if math.isnan(value) else f"{value:.4f}"

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from recsys.cli.application import DECISIONS, app
 from recsys.cli.console import log, models_table, out
 from recsys.cli.options import Json
+from recsys.errors import ConfigError
+
+if TYPE_CHECKING:
+    from recsys.evaluation.settings import EvaluationSettings
+    from recsys.types import Evaluation
+
+ERRORS = ("rmse", "mae")
+"""Metrics of predicted values, which are no lists."""
 
 
 @app.command(rich_help_panel=DECISIONS)
@@ -21,7 +29,12 @@ def evaluate(
     ],
     truth: Annotated[Path, typer.Argument(help="What the users chose: user_id, item_id[, value].")],
     metrics: Annotated[
-        list[str] | None, typer.Option("-m", "--metric", help="ndcg@10, recall@20, … (repeatable).")
+        list[str] | None,
+        typer.Option(
+            "-m",
+            "--metric",
+            help="ndcg@10, recall@20, …; auc with --all-candidates; or rmse and mae, of predicted values (repeatable).",
+        ),
     ] = None,
     relevant: Annotated[
         float | None, typer.Option(help="A row of TRUTH is relevant if its value is at least this.")
@@ -49,6 +62,10 @@ def evaluate(
             help="The lists rank only this number of sampled candidates; metric names will say so.",
         ),
     ] = None,
+    all_candidates: Annotated[
+        bool,
+        typer.Option("--all-candidates", help="The lists score every candidate of each user, as auc needs."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Evaluate a table of recommendations, made by any system, against what users chose.
@@ -57,14 +74,21 @@ def evaluate(
     """
     from recsys.evaluation.evaluate import evaluate_tables, item_propensities, mark_sampled
     from recsys.evaluation.judging.metrics import parse_all
-    from recsys.evaluation.settings import EvaluationSettings
-    from recsys.evaluation.summary import summarise
+    from recsys.evaluation.settings import AllCandidatesSettings, EvaluationSettings
     from recsys.evaluation.topk_tables import read_topk, read_truth
-    from recsys.runfolder import to_plain_json
     from recsys.schema import ITEM
 
-    names = tuple(map(str, parse_all(metrics or ["ndcg@10", "recall@10"])))
-    settings = EvaluationSettings(metrics=names, relevant=relevant, missing_users=missing_users, ties=ties)
+    requested = metrics or ["ndcg@10", "recall@10"]
+    if of_errors := [name for name in requested if name in ERRORS]:
+        if len(of_errors) < len(requested):
+            raise ConfigError(
+                f"{' and '.join(of_errors)} judge predicted values, the other metrics judge lists: ask for them apart."
+            )
+        print_errors(recs, truth, of_errors, as_json)
+        return
+    names = tuple(map(str, parse_all(requested, complete=all_candidates)))
+    kind = AllCandidatesSettings if all_candidates else EvaluationSettings
+    settings = kind(metrics=names, relevant=relevant, missing_users=missing_users, ties=ties)
     truth_table = read_truth(truth)
     propensity = None
     if train:
@@ -81,12 +105,47 @@ def evaluate(
         log.print(f"warning: {warning}")
     if sampled:
         evaluation = mark_sampled(evaluation, sampled)
+    about = {key: evaluation.about[key] for key in ("ties", "missing_users", "convention")}
+    print_evaluation(evaluation, settings, about, as_json)
+
+
+def print_errors(predictions: Path, truth: Path, names: list[str], as_json: bool) -> None:
+    """Print the errors of predicted values: per user, averaged, and over all pairs."""
+    from dataclasses import replace
+
+    from recsys.evaluation.judging.ratings import evaluate_ratings
+    from recsys.evaluation.settings import EvaluationSettings
+    from recsys.evaluation.topk_tables import drop_refused_values, read_topk, read_truth
+
+    truth_table, n_refused = drop_refused_values(read_truth(truth))
+    evaluation = evaluate_ratings(read_topk(predictions), truth_table, name=predictions.stem)
+    pooled = {name: evaluation.about["pooled"][name] for name in names}
+    about = evaluation.about | {
+        "definitions": {name: evaluation.about["definitions"][name] for name in names},
+        "counts": evaluation.about["counts"] | {"refused_truth": n_refused},
+    }
+    print_evaluation(replace(evaluation, about=about), EvaluationSettings(), {"pooled": pooled}, as_json)
+
+
+def print_evaluation(
+    evaluation: Evaluation, settings: EvaluationSettings, about: dict[str, Any], as_json: bool
+) -> None:
+    """Print the means with their intervals, the counts and what each metric means.
+
+    Args:
+        about: what else metrics.json says under ``about``.
+    """
+    from recsys.evaluation.summary import summarise
+    from recsys.runfolder import to_plain_json
+
     result = to_plain_json(summarise([evaluation], settings))
-    result["about"] |= {key: evaluation.about[key] for key in ("ties", "missing_users", "convention")}
+    result["about"] |= to_plain_json(about)
     if as_json:
         print(json.dumps(result, ensure_ascii=False, allow_nan=False))
         return
-    out.print(models_table({recs.stem: result}))
+    out.print(models_table({evaluation.name: result}))
+    if "pooled" in about:
+        out.print("over all pairs: " + ", ".join(f"{name} {value:.4f}" for name, value in about["pooled"].items()))
     counts = evaluation.about["counts"]
     out.print(", ".join(f"{name.replace('_', ' ')}: {count:,}" for name, count in counts.items() if count))
     for name, text in evaluation.about["definitions"].items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +16,7 @@ from recsys.cli.options import Json
 
 @app.command(rich_help_panel=DEPLOYMENT)
 def update(
-    bundle: Annotated[Path, typer.Argument(help="A bundle of an ALS run on Spark.")],
+    bundle: Annotated[Path, typer.Argument(help="A bundle of a run of either engine.")],
     events: Annotated[Path, typer.Argument(help="New events, in the same layout as those of the run.")],
     out: Annotated[Path, typer.Argument(help="The folder of the updated bundle; may be the old one.")],
     against: Annotated[
@@ -23,7 +24,9 @@ def update(
     ] = None,
     retrain_at: Annotated[
         float,
-        typer.Option(help="Recommend a retrain when the new events add more than this to the drift."),
+        typer.Option(
+            help="Recommend a retrain when the drift grows by more, or a larger share of events is left out."
+        ),
     ] = 0.05,
     as_json: Json = False,
 ) -> None:
@@ -42,10 +45,13 @@ def update(
         f"{result.events:,} events; users: {result.users_new:,} new, {result.users_changed:,} with"
         f" new events; items: {result.items_new:,} new"
     )
-    print(
-        f"drift: {result.drift_before:.4f} before, {result.drift_after:.4f} after;"
-        f" retrain when it grows by more than {result.retrain_at}"
-    )
+    if result.events_left_out:
+        print(f"left out: {result.events_left_out:,} events on items that the model was not trained with")
+    if not math.isnan(result.drift_after):
+        print(
+            f"drift: {result.drift_before:.4f} before, {result.drift_after:.4f} after;"
+            f" retrain when it grows by more than {result.retrain_at}"
+        )
     if against:
         print(f"share of the first ten items that are also in the lists of {against}: {result.overlap:.1%}")
     print("retrain now" if result.retrain else "no need to retrain yet")

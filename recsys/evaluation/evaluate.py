@@ -13,9 +13,9 @@ from recsys.errors import InputError
 from recsys.evaluation.judging import conventions
 from recsys.evaluation.judging.conventions import Convention
 from recsys.evaluation.judging.judge import Judged, RelevantItems, judge_codes
-from recsys.evaluation.judging.metrics import Metric, parse_all
+from recsys.evaluation.judging.metrics import Metric
 from recsys.evaluation.settings import EvaluationSettings
-from recsys.evaluation.topk_tables import LISTS, TRUTH, as_frame, codes, lists
+from recsys.evaluation.topk_tables import LISTS, TRUTH, as_frame, codes, drop_refused_values, lists
 from recsys.evaluation.truth import Truth, propensity_of_counts
 from recsys.schema import ITEM, USER, VALUE, unify_ids
 from recsys.types import SHORTFALL, Evaluation, TopK
@@ -72,6 +72,7 @@ def evaluate_tables(
     lists that rank relevant items among sampled candidates only, see :func:`mark_sampled`.
 
     Args:
+        settings: ``AllCandidatesSettings`` where the lists hold every candidate, as AUC needs.
         recs: user_id, item_id, rank; or a score instead of the rank, or beside it for
             ``settings.ties``. Categorical ids are quickest.
         convention: a name of :data:`~recsys.evaluation.judging.conventions.CONVENTIONS`: the
@@ -125,7 +126,8 @@ def evaluate_tables(
             value[rows],
             None if item_propensity is None else item_propensity[truth_item[rows]],
         )
-        return judge_codes(ranked, relevant, width=len(items), k=ranked.depth, ties=settings.ties)
+        judged = judge_codes(ranked, relevant, width=len(items), k=ranked.depth, ties=settings.ties)
+        return replace(judged, complete=settings.all_candidates)
 
     single = value.astype(np.float32)
     judged = judge_rows(settings.is_relevant(single))
@@ -136,7 +138,7 @@ def evaluate_tables(
     )
     if rules and rules.ungated and settings.relevant is not None:
         # The library takes the gains of all rows with a value above 0, whatever the threshold.
-        ungated = [metric for metric in parse_all(settings.metrics) if metric.name in rules.ungated]
+        ungated = [metric for metric in settings.parsed_metrics if metric.name in rules.ungated]
         values = compute_metrics(judge_rows(single > 0), ungated, settings.missing_users, rules)
         evaluation = replace(evaluation, per_user=evaluation.per_user.assign(**values))
     about = evaluation.about | {
@@ -148,19 +150,9 @@ def evaluate_tables(
     return replace(evaluation, per_user=evaluation.per_user.sort_values(USER, ignore_index=True), about=about)
 
 
-def drop_refused_values(truth: pd.DataFrame) -> tuple[pd.DataFrame, int]:
-    """Return the rows of a truth whose value is a finite number, and the number of other rows."""
-    if VALUE not in truth:
-        return truth, 0
-    is_finite = np.isfinite(pd.to_numeric(truth[VALUE], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan))
-    if is_finite.all():
-        return truth, 0
-    return truth[is_finite], int((~is_finite).sum())
-
-
 def _largest_cut(settings: EvaluationSettings) -> int:
     """Return the largest cut-off of the metrics, 0 without one."""
-    return max(metric.k or 0 for metric in parse_all(settings.metrics))
+    return max(metric.k or 0 for metric in settings.parsed_metrics)
 
 
 def _unshared_ids(kind: str, of_truth: np.ndarray, of_lists: np.ndarray, names: np.ndarray) -> list[str]:
@@ -231,7 +223,7 @@ def assemble_evaluation(
     Args:
         expected_length: a shorter list is counted as short; 0: the length of the longest list.
     """
-    metrics = parse_all(settings.metrics)
+    metrics = settings.parsed_metrics
     if convention:
         convention.check(metrics)
     values = compute_metrics(judged, metrics, settings.missing_users, convention)

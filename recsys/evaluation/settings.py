@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from recsys.errors import RecsysError
 from recsys.evaluation.judging.judge import Ties
-from recsys.evaluation.judging.metrics import parse_all
+from recsys.evaluation.judging.metrics import Metric, parse_all
 
 BASELINES = ("random", "popular", "recent")
 """Models that are trained and judged beside every other, to be beaten; ``recent`` only where events
@@ -23,6 +23,9 @@ class EvaluationSettings(BaseModel):
     """What is measured, and what counts as relevant."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    all_candidates: ClassVar[bool] = False
+    """Whether the lists hold every candidate, so that metrics which need them all are allowed."""
 
     metrics: tuple[str, ...] = Field(DEFAULT_METRICS, min_length=1, description="the first is the primary one")
     relevant: float | None = Field(
@@ -57,14 +60,19 @@ class EvaluationSettings(BaseModel):
     @classmethod
     def _check_metrics(cls, metrics: tuple[str, ...]) -> tuple[str, ...]:
         try:
-            return tuple(map(str, parse_all(metrics)))
+            return tuple(map(str, parse_all(metrics, complete=cls.all_candidates)))
         except RecsysError as error:
             raise ValueError(str(error)) from error
 
     @property
+    def parsed_metrics(self) -> list[Metric]:
+        """The metrics, in order."""
+        return parse_all(self.metrics, complete=self.all_candidates)
+
+    @property
     def debiased(self) -> bool:
         """Whether a metric weighs items by their propensity (``ips``)."""
-        return any(dict(metric.options).get("ips") for metric in parse_all(self.metrics))
+        return any(dict(metric.options).get("ips") for metric in self.parsed_metrics)
 
     def is_relevant(self, values: Any) -> Any:
         """Return which test pairs are relevant: value > 0,
@@ -82,3 +90,9 @@ class EvaluationSettings(BaseModel):
         if self.relevant is None:
             return positive
         return positive & (values >= float(np.float32(self.relevant)))
+
+
+class AllCandidatesSettings(EvaluationSettings):
+    """What is measured on tables that score every candidate of each user: AUC too."""
+
+    all_candidates: ClassVar[bool] = True

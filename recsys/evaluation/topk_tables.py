@@ -84,6 +84,16 @@ def as_frame(table: Any, label: str) -> pd.DataFrame:
     return table
 
 
+def drop_refused_values(truth: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """Return the rows of a truth whose value is a finite number, and the number of other rows."""
+    if VALUE not in truth:
+        return truth, 0
+    is_finite = np.isfinite(pd.to_numeric(truth[VALUE], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan))
+    if is_finite.all():
+        return truth, 0
+    return truth[is_finite], int((~is_finite).sum())
+
+
 def _read(source: Source, table: TableSchema) -> pd.DataFrame:
     """Return the known columns of a file, text ids as categories.
 

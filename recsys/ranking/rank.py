@@ -6,6 +6,7 @@ Both engines end here or in ``kernels.select_top_k``, so lists of both engines m
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -94,7 +95,7 @@ def recommend(
     for start in range(0, m, block):
         rows = slice(start, min(m, start + block))
         part = histories[rows]
-        raw = np.ascontiguousarray(model.score(part, users[rows]), dtype=np.float32)
+        raw = np.ascontiguousarray(checked_scores(model, model.score(part, users[rows]), part), dtype=np.float32)
         allowed = raw if candidates is None else np.where(candidates, raw, np.float32(np.nan))
         excluded = part.values if seen is None else seen[rows]
         if not exclude_seen:
@@ -110,6 +111,23 @@ def recommend(
         if progress:
             progress(rows.stop, m)
     return TopK(users, items, scores, source, model.sources, shortfall)
+
+
+def checked_scores(model: Recommender, scores: Any, histories: Histories) -> Any:
+    """Return the scores of a model if they have one row per history and one column per item.
+
+    Raises:
+        InputError: another shape; it is named.
+    """
+    shape = np.shape(scores)
+    if shape != histories.shape:
+        rows, items = histories.shape
+        raise InputError(
+            f"{type(model).__name__}.score returned scores of shape {shape} for {rows:,} histories of {items:,} items:"
+            f" they must have the shape ({rows}, {items}). Histories must be those of the items that the model was"
+            " fitted with."
+        )
+    return scores
 
 
 def _union(seen: csr_array, denied: csr_array, users: np.ndarray) -> csr_array:

@@ -20,6 +20,8 @@ from recsys.types import Histories, IdMap
 
 MAX_REASONS = 3
 
+NO_REASON = "nothing in the history counts in favour of it"
+
 
 @dataclass(frozen=True)
 class Explainer:
@@ -60,7 +62,7 @@ class Explainer:
         is_short = history.n_liked[0] < self.min_history
         if row < 0 or is_short or not model.can_score(history)[0]:
             return f"from the fallback, {source}: not enough is known of this user"
-        return self._reasons(model.explain(history, row), history)
+        return self._reasons(model.explain(history, row), history, row)
 
     def _history(self, user: Any) -> Histories:
         """Return what the run knows of one user, as one row."""
@@ -74,20 +76,31 @@ class Explainer:
         # A time of -1 means that the event has none.
         return Histories(matrix, times if (times >= 0).any() else None)
 
-    def _reasons(self, explanation: Explanation, history: Histories) -> str:
+    def _reasons(self, explanation: Explanation, history: Histories, item: int) -> str:
+        """Return the strongest parts with their shares, and what the item shares with the liked items among them."""
         if np.isnan(explanation.score):
             return "no opinion on it"
-        parts = list(explanation.members.items())
-        if not parts and explanation.history is not None:
-            titles = [self.run.title(name) for name in self.items.ids_of(history.values.indices)]
-            parts = [
-                *zip(titles, explanation.history, strict=True),
-                ("the same for everyone", explanation.constant),
-            ]
-        if not parts:
+        if explanation.members:
+            return _format_parts(list(explanation.members.items())) or NO_REASON
+        if explanation.history is None:
             return explanation.note
-        # Parts that lower the score are no reasons to show the item, but they count in the total.
-        total = sum(abs(value) for _, value in parts)
-        strongest = sorted(parts, key=lambda part: -part[1])[:MAX_REASONS]
-        reasons = "; ".join(f"{name[:40]} {value / total:.0%}" for name, value in strongest if value > 0)
-        return reasons or "nothing in the history counts in favour of it"
+        added = explanation.history
+        titles = [f"liked {self.run.title(name)[:40]}" for name in self.items.ids_of(history.values.indices)]
+        parts = [*zip(titles, added, strict=True), ("the same for everyone", explanation.constant)]
+        reasons = _format_parts(parts)
+        if not reasons:
+            return NO_REASON
+        strongest = np.argsort(-added, kind="stable")[:MAX_REASONS]
+        liked = history.values.indices[strongest[added[strongest] > 0]]
+        shared = self.run.reasons.shared_values(item, liked)
+        if shared:
+            reasons += f"; shares {', '.join(shared)}"
+        return reasons
+
+
+def _format_parts(parts: list[tuple[str, float]]) -> str:
+    """Return the parts that raise the score most, with their shares; empty without any."""
+    # Parts that lower the score are no reasons to show the item, but they count in the total.
+    total = sum(abs(value) for _, value in parts)
+    strongest = sorted(parts, key=lambda part: -part[1])[:MAX_REASONS]
+    return "; ".join(f"{name} {value / total:.0%}" for name, value in strongest if value > 0)

@@ -122,7 +122,7 @@ def _strongest_member(model: Recommender, explanation: Explanation, history: His
     """Return the member of a cascade that scores the user, or the member of a blend that adds most."""
     if isinstance(model, Cascade):
         scoring = model.scoring_member(history, user)
-        return scoring[1] if scoring else next(reversed(model.members.values()))
+        return scoring[1] if scoring else list(model.members.values())[-1]
     return model.members[max(explanation.members, key=lambda name: explanation.members[name])]
 
 

@@ -15,6 +15,7 @@ from recsys import run_files
 from recsys.config import Config, load_config
 from recsys.data.hashing import hash_words, id_bits
 from recsys.evaluation.testing.pick import pick_model
+from recsys.report.reasons import Reasons
 from recsys.runfolder import RunFolder
 from recsys.schema import ITEM, RANK, USER, VALUE
 
@@ -116,6 +117,11 @@ class Run:
             return {}
         titled = self.items.dropna(subset=["title"])
         return dict(zip(titled[ITEM], titled["title"].astype(str), strict=True))
+
+    @cached_property
+    def reasons(self) -> Reasons:
+        """Return what puts explanations into words, with the candidates and their attributes."""
+        return Reasons(self.items)
 
     def title(self, item: Any) -> str:
         """Return the title of an item, or its id if it has none."""

@@ -9,6 +9,10 @@ first step: solve every item given the users as they are now, and take
 
 It is not 0 for a fresh bundle, because training stops before it has converged; its growth is due to
 the new events.
+
+A model that is no ALS scores users by their histories, so new events and new users need nothing but
+the longer histories; its baselines are counted again. It cannot list items that it was not trained
+with: events on such items are left out and counted, and many of them are the reason to retrain.
 """
 
 from __future__ import annotations
@@ -22,14 +26,15 @@ from scipy.sparse import csr_array
 
 from recsys.data.reading.read import read_events
 from recsys.data.weigh import aggregate_events, interactions_to_table, weigh_events
-from recsys.errors import RunFolderError
+from recsys.errors import InputError, RunFolderError
 from recsys.features import segment_popularity
 from recsys.features.segment_popularity import Segments
 from recsys.models.collaborative.als import ALS, half_step
 from recsys.models.collaborative.linear import liked_columns
-from recsys.models.collaborative.popular import Popular
 from recsys.models.combining.cascade import Cascade
+from recsys.models.content_collaborative import Attributes
 from recsys.ranking import rank
+from recsys.recommender import Recommender
 from recsys.runfolder import RunFolder
 from recsys.saved.bundle import write_bundle
 from recsys.saved.open_model import SavedModel, is_bundle, open_model
@@ -44,7 +49,8 @@ RETRAIN_AT = 0.05
 class Update:
     """The result of an update.
 
-    ``drift_before``, ``drift_after``: without and with the new events. ``overlap``: mean share of
+    ``events_left_out``: those on items that the model cannot learn without training. ``drift_before``,
+    ``drift_after``: without and with the new events, NaN for a model that is no ALS. ``overlap``: mean share of
     common items in the first ten positions of an updated and a retrained bundle, over users of
     both; NaN without a retrained one.
     """
@@ -57,11 +63,13 @@ class Update:
     drift_after: float
     retrain_at: float
     overlap: float = float("nan")
+    events_left_out: int = 0
 
     @property
     def retrain(self) -> bool:
-        """Whether the growth of the drift exceeds ``retrain_at``."""
-        return self.drift_after - self.drift_before > self.retrain_at
+        """Whether the growth of the drift, or the share of events left out, exceeds ``retrain_at``."""
+        growth = self.drift_after - self.drift_before
+        return growth > self.retrain_at or self.events_left_out > self.retrain_at * self.events
 
 
 def update(
@@ -75,30 +83,85 @@ def update(
     """Fold new events into ``bundle``, write the result to ``out``, and return how far it has drifted.
 
     Args:
-        bundle: of a run on Spark.
+        bundle: of a run of either engine.
         events: a file of the layout that the bundle's config describes; ids as there.
         against: a bundle of a retrained run, to compare with.
 
     Raises:
-        RunFolderError: not a bundle of a Spark run, or ``out`` may not be replaced.
-        InputError: the events cannot be read.
+        RunFolderError: not a bundle, or ``out`` may not be replaced.
+        InputError: the events cannot be read, or none of them is on an item that the model knows.
     """
     old = open_model(bundle)
-    if not is_bundle(Path(bundle)) or old.user_factors is None or not isinstance(old.model, Cascade):
-        raise RunFolderError(f"{bundle}: holds no user factors: only bundles of ALS runs on Spark can be updated.")
-    als: ALS = old.model.members[old.name]  # type: ignore[assignment]
+    if not is_bundle(Path(bundle)):
+        raise RunFolderError(f"{bundle}: a run, and only bundles are updated: recsys bundle {bundle} OUT.")
     new_events, _ = read_events(events, old.config.data.reading)
-    history, changed_users = _merge_history(old, new_events)
+    als = _als_of(old)
+    if als is None:
+        updated, result = _extend_histories(old, new_events, retrain_at)
+    else:
+        updated, result = _fold_into_als(old, als, new_events, retrain_at)
+    # The bundle that is updated may be replaced: the new one has all of it.
+    sources = [events] if against is None else [events, against]
+    write_bundle(updated, Path(out), RunFolder.open(bundle), sources=sources)
+    if against is None:
+        return result
+    return replace(result, overlap=_overlap(updated, open_model(against)))
+
+
+def _als_of(saved: SavedModel) -> ALS | None:
+    """Return the ALS whose factors can be solved again, which is the first member of a cascade or the
+    model itself; None for any other model.
+    """
+    model = saved.model
+    if isinstance(model, Cascade):
+        model = next(iter(model.members.values()))
+    # Other subclasses of ALS are trained on more than the pairs of users and items.
+    if isinstance(model, ALS) and type(model) in (ALS, Attributes):
+        return model
+    return None
+
+
+def _extend_histories(old: SavedModel, events: pd.DataFrame, retrain_at: float) -> tuple[SavedModel, Update]:
+    """Return the bundle with longer histories and its baselines counted again."""
+    is_known = old.history.items.rows(_with_ids_like(old, events)[ITEM]) >= 0
+    if not is_known.any():
+        raise InputError(f"no event is on an item that {old.name} was trained with: train again.")
+    history, changed_users = _merge_history(old, events[is_known])
+    members = old.model.members.values() if isinstance(old.model, Cascade) else [old.model]
+    for member in members:
+        if member.SCORES_EVERYONE:
+            member.fit(history)
+    updated = replace(old, history=history, segments=_recount_segments(old, history))
+    users_new = len(history.users) - len(old.history.users)
+    result = Update(
+        events=len(events),
+        users_new=users_new,
+        users_changed=len(changed_users) - users_new,
+        items_new=0,
+        drift_before=float("nan"),
+        drift_after=float("nan"),
+        retrain_at=retrain_at,
+        events_left_out=int((~is_known).sum()),
+    )
+    return updated, result
+
+
+def _fold_into_als(old: SavedModel, als: ALS, events: pd.DataFrame, retrain_at: float) -> tuple[SavedModel, Update]:
+    """Return the bundle with the factors of changed users and new items solved, and how far it has drifted."""
+    history, changed_users = _merge_history(old, events)
     matrix = history.matrix()
     changed = history.histories()[changed_users]
-    user_factors = np.full((len(history.users), als.rank), np.nan, dtype=np.float32)
-    user_factors[history.users.rows(old.history.users.all_ids)] = old.user_factors
+    old_factors = old.user_factors
+    if old_factors is None:
+        old_factors = _fold_in(als, old.history.histories())
+    user_factors = np.full((len(history.users), als.item_factors_.shape[1]), np.nan, dtype=np.float32)
+    user_factors[history.users.rows(old.history.users.all_ids)] = old_factors
     extended = _extend_catalogue(als, old.history.items, history.items)
     user_factors[changed_users] = _fold_in(extended, changed)
     # Items that nobody had liked have, at most, the factors that their attributes predict: they do
     # not drift.
     trained = als.known_ & liked_columns(old.history.matrix())
-    drift_before, _ = _drift(als, trained, np.nan_to_num(old.user_factors), old.history.matrix())
+    drift_before, _ = _drift(als, trained, np.nan_to_num(old_factors), old.history.matrix())
     trained = _align_rows(trained, old.history.items, history.items)
     drift_after, solved = _drift(extended, trained, np.nan_to_num(user_factors), matrix)
     is_new = liked_columns(matrix) & ~trained
@@ -108,33 +171,38 @@ def update(
     item_ids = pd.DataFrame({ITEM: history.items.all_ids})
     updated = replace(
         old,
-        model=old.model.with_members({old.name: updated_als, "popular": Popular().fit(history)}),
+        model=_replace_als(old.model, updated_als, history),
         history=history,
         items=item_ids.merge(old.items, on=ITEM, how="left"),
-        user_factors=user_factors,
+        user_factors=None if old.user_factors is None else user_factors,
         segments=_recount_segments(old, history),
     )
-    # The bundle that is updated may be replaced: the new one has all of it.
-    sources = [events] if against is None else [events, against]
-    write_bundle(updated, Path(out), RunFolder.open(bundle), sources=sources)
     users_new = len(history.users) - len(old.history.users)
-    return Update(
-        events=len(new_events),
+    result = Update(
+        events=len(events),
         users_new=users_new,
         users_changed=len(changed_users) - users_new,
         items_new=int(is_new.sum()),
         drift_before=drift_before,
         drift_after=drift_after,
         retrain_at=retrain_at,
-        overlap=float("nan") if against is None else _overlap(updated, open_model(against)),
     )
+    return updated, result
+
+
+def _replace_als(model: Recommender, als: ALS, history: Interactions) -> Recommender:
+    """Return the model with another ALS in the place of its own, and its baselines counted again."""
+    if not isinstance(model, Cascade):
+        return als
+    (name, _), *fallbacks = model.members.items()
+    for _, fallback in fallbacks:
+        fallback.fit(history)
+    return model.with_members({name: als, **dict(fallbacks)})
 
 
 def _merge_history(old: SavedModel, events: pd.DataFrame) -> tuple[Interactions, np.ndarray]:
     """Return the history with the new events added, and the rows of users with new events."""
-    for column, ids in ((USER, old.history.users), (ITEM, old.history.items)):
-        if ids.ids.dtype == object:
-            events = events.assign(**{column: events[column].astype(str)})
+    events = _with_ids_like(old, events)
     settings = old.config.weigh
     reference = float(old.history.time.max()) if settings.half_life_days else None
     weighed = weigh_events(events, settings, reference=reference)
@@ -147,6 +215,14 @@ def _merge_history(old: SavedModel, events: pd.DataFrame) -> tuple[Interactions,
     # Counts were made when the pairs were: from here on they add up.
     rule = "sum" if settings.aggregate == "count" else settings.aggregate
     return aggregate_events(pairs, rule, users, items), np.unique(users.rows(weighed[USER]))
+
+
+def _with_ids_like(old: SavedModel, events: pd.DataFrame) -> pd.DataFrame:
+    """Return the events with ids as text where those of the bundle are."""
+    for column, ids in ((USER, old.history.users), (ITEM, old.history.items)):
+        if ids.ids.dtype == object:
+            events = events.assign(**{column: events[column].astype(str)})
+    return events
 
 
 def _recount_segments(old: SavedModel, history: Interactions) -> Segments | None:

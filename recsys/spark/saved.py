@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 
 from recsys import run_files
 from recsys.errors import RunFolderError
+from recsys.evaluation.testing.pick import pick_model
 from recsys.features.segment_popularity import Segments
 from recsys.ranking.business_rules import Rules, compile_rules
 from recsys.runfolder import RunFolder
@@ -76,7 +77,7 @@ class ListRequest:
 
 
 def open_spark_run(spark: SparkSession, run: str | Path, model: str | None = None) -> SavedSparkModel:
-    """Open a model of a run folder; without a name the last one in alphabetical order.
+    """Open a model of a run folder; without a name the pick of the run among those that Spark trained.
 
     Raises:
         RunFolderError: not a complete run, or it has no such model trained on Spark.
@@ -88,7 +89,7 @@ def open_spark_run(spark: SparkSession, run: str | Path, model: str | None = Non
             f"{run}: no model {model or ''} that Spark trained; it has {', '.join(names) or 'none'}. "
             "For a run of the local engine:  recsys recommend RUN --users FILE"
         )
-    name = model or names[-1]
+    name = model or pick_model(folder.read_json(run_files.METRICS), names).name or names[0]
 
     def read(part: str) -> DataFrame:
         return spark.read.parquet(str(folder.path.resolve() / part))

@@ -2,6 +2,7 @@
 
 import json
 
+import pandas as pd
 import pytest
 
 from recsys.cli import run_verb
@@ -71,3 +72,31 @@ def test_missing_file_and_all_misspelt_measures_at_once(run, tmp_path):
     assert "Did you mean 'tau_b'" in error
     assert "Did you mean 'overlap'" in error
     assert run_verb(["agree", str(tmp_path / "a"), str(tmp_path / "nowhere")]) == 2
+
+
+A = pd.DataFrame([("u", "x", 1), ("u", "y", 2), ("v", "x", 1), ("w", "x", 1)], columns=["user_id", "item_id", "rank"])
+B = pd.DataFrame([("u", "y", 1), ("u", "x", 2), ("v", "x", 1), ("z", "x", 1)], columns=["user_id", "item_id", "rank"])
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+def test_two_tables_of_lists_are_compared_user_by_user(suffix, tmp_path, capsys):
+    for name, table in (("a", A), ("b", B)):
+        path = tmp_path / f"{name}.{suffix}"
+        table.to_parquet(path) if suffix == "parquet" else table.to_csv(path, index=False)
+    words = ["agree", str(tmp_path / f"a.{suffix}"), str(tmp_path / f"b.{suffix}"), "-m", "tau_b", "-m", "overlap@1"]
+    assert run_verb([*words, "--json", "--out", str(tmp_path / "users.csv")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["measures"]["tau_b"]["mean"] == -1.0, "u alone has two items in common"
+    assert found["measures"]["tau_b"]["users"] == 1
+    assert found["about"]["counts"]["without_a"] == found["about"]["counts"]["without_b"] == 1
+    users = pd.read_csv(tmp_path / "users.csv").set_index("user_id")
+    assert users.loc["u", "overlap@1"] == 0.0
+    assert users.loc["v", "overlap@1"] == 1.0
+    assert run_verb(words) == 0
+    assert "4 users; without a list in the first table 1, in the second 1" in capsys.readouterr().out
+
+
+def test_out_is_for_tables(run, tmp_path):
+    code, _, err = run({"a": "x\ny\n", "b": "y\nx\n"}, "--out", str(tmp_path / "o.csv"))
+    assert code == 2
+    assert "tables of lists" in err

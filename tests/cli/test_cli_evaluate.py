@@ -169,3 +169,38 @@ def test_no_such_file(capsys):
     code, _, error = run(capsys, "nothing.csv", "nowhere.csv")
     assert code == 2
     assert "no such file" in error
+
+
+def test_errors_of_predicted_values(tmp_path, capsys):
+    (tmp_path / "p.csv").write_text("user_id,item_id,score\na,x,4\na,y,2\nb,x,3\nc,z,1\n")
+    (tmp_path / "t.csv").write_text("user_id,item_id,value\na,x,5\na,y,2\nb,x,1\nb,y,nan\n")
+    paths = [str(tmp_path / "p.csv"), str(tmp_path / "t.csv")]
+    code, text, _ = run(capsys, *paths, "-m", "rmse", "-m", "mae", "--json")
+    assert code == 0
+    found = json.loads(text)
+    assert found["models"]["p"]["mae"]["mean"] == pytest.approx((0.5 + 2) / 2)
+    assert found["models"]["p"]["rmse"]["mean"] == pytest.approx((math.sqrt(1 / 2) + 2) / 2)
+    assert found["about"]["pooled"] == {"rmse": pytest.approx(math.sqrt(5 / 3)), "mae": 1.0}
+    assert found["about"]["counts"]["p"]["refused_truth"] == 1
+    code, text, _ = run(capsys, *paths, "-m", "rmse")
+    assert code == 0
+    assert "over all pairs: rmse 1.2910" in text
+    code, _, error = run(capsys, *paths, "-m", "rmse", "-m", "ndcg@10")
+    assert code == 2
+    assert "ask for them apart" in error
+
+
+def test_auc_of_tables_with_every_candidate(tmp_path, capsys):
+    """a: the relevant item is above one of two others, ties half; b: above both."""
+    rows = ["a,x,0.9", "a,y,0.5", "a,z,0.1", "b,x,0.9", "b,y,0.5", "b,z,0.1"]
+    (tmp_path / "p.csv").write_text("\n".join(["user_id,item_id,score", *rows]))
+    (tmp_path / "t.csv").write_text("user_id,item_id\na,y\nb,x\n")
+    paths = [str(tmp_path / "p.csv"), str(tmp_path / "t.csv")]
+    code, text, _ = run(capsys, *paths, "-m", "auc", "-m", "mrr", "--all-candidates", "--json")
+    assert code == 0
+    found = json.loads(text)["models"]["p"]
+    assert found["auc"]["mean"] == pytest.approx((0.5 + 1) / 2)
+    assert found["mrr"]["mean"] == pytest.approx((0.5 + 1) / 2)
+    code, _, error = run(capsys, *paths, "-m", "auc")
+    assert code == 2
+    assert "--all-candidates" in error

@@ -324,3 +324,19 @@ def test_rankings_of_scores_and_of_tied_places():
     assert lists.dense_ranks.tolist() == [0, 0, 1, 0]
     assert lists.offsets.tolist() == [0, 3, 3, 4]
     assert lists.cut(1).items.tolist() == [2, 7, 1]
+
+
+def test_series_are_scores_by_id_and_other_things_are_named():
+    import pandas as pd
+
+    from recsys.errors import InputError
+
+    a, b = pd.Series([3.0, 2.0, 1.0], index=list("xyz")), pd.Series([1, 2, 3], index=list("zyx"))
+    assert agree(a, b, "tau_b") == 1.0, "the same order under other scores"
+    assert agree(a, {"x": 1, "y": 2, "z": 3}, "tau_b") == -1.0
+    assert agree(pd.Series(["x", "y", "z"]), a, "tau_b") == 1.0, "text is a list of ids"
+    for wrong, name in ((7, "int"), (pd.DataFrame({"a": [1]}), "agree_tables")):
+        with pytest.raises(InputError, match=name):
+            agree(wrong, a, "tau_b")
+    with pytest.raises(InputError, match="repeats 'x'"):
+        agree(pd.Series([1, 2], index=["x", "x"]), a, "tau_b")

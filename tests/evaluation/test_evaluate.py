@@ -215,6 +215,7 @@ def test_counts_and_given_propensities():
     assert found.about["counts"] == {
         "evaluated": 2, "undefined": 1, "without_list": 1, "short": 0,
         "listed_places": 2, "tied_places": 2, "listed_without_truth": 1,
+        "refused_truth": 0,
     }  # fmt: skip
     with pytest.raises(InputError, match=r"\(0, 1\]"):
         evaluate_tables(recs, truth, judging, propensity=chance * 4)

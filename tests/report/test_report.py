@@ -205,7 +205,7 @@ def test_reasons_are_told_as_they_are(world, tmp_path):
 
     plenty = np.full(len(explainer.items), 50.0, dtype=np.float32)
     assert re.match(r"the same for everyone \d\d%", told("bpr", bias_=plenty))
-    assert re.fullmatch(r"(.* \d+%(; )?)+", told("bpr", bias_=0 * plenty))
+    assert re.fullmatch(r"(liked .* \d+%(; )?)+(; shares [^;]+)?", told("bpr", bias_=0 * plenty))
     nothing = told("bpr", bias_=-plenty, item_factors_=np.zeros((len(plenty), 3), np.float32))
     assert nothing == "nothing in the history counts in favour of it"
     assert told("popular") == "The score is the same for everyone."

@@ -25,6 +25,7 @@ from recsys.evaluation.agreement import concordance
 from recsys.evaluation.agreement import rbo as rbo_kernels
 from recsys.evaluation.agreement.rankings import Pairs, RankedList, Rankings, make_pair
 from recsys.evaluation.judging.names import MeasureName, parse_name, parse_names
+from recsys.evaluation.topk_tables import as_frame
 from recsys.ranking.rank import topk_from_table
 from recsys.schema import ITEM, TOPK, USER
 from recsys.types import Evaluation, IdMap
@@ -319,7 +320,7 @@ def agree(a: RankedList, b: RankedList, measure: str) -> float:
 
     Args:
         a, b: ids, best first, where a nested list or tuple is a group of ties; or a dict id ->
-            score, high = best.
+            score, or a Series of scores by id, high = best.
         measure: a name such as ``tau_b[missing=bottom]``.
 
     >>> agree(["x", "y", "z"], ["y", "x", "z"], "tau_ap")
@@ -366,6 +367,8 @@ def agree_tables(
     Raises:
         InputError: a missing column, ids of two types, or an item or a rank twice in a list.
     """
+    a = as_frame(a, "the first table")
+    b = as_frame(b, "the second table")
     TOPK.require(a.columns, "the first table")
     TOPK.require(b.columns, "the second table")
     users = IdMap.of(a[USER], b[USER])

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+import pandas as pd
 from scipy.sparse import csr_array
 
 from recsys.errors import ConfigError, InputError, suggest_nearest
 from recsys.evaluation.agreement import concordance
 from recsys.types import TopK
 
-RankedList = Sequence[Any] | Mapping[Any, float]
-"""One ranked list of ids: a sequence, best first, or a dict id -> score.
+RankedList: TypeAlias = Sequence[Any] | Mapping[Any, float] | pd.Series
+"""One ranked list of ids: a sequence, best first, or a dict id -> score, or a Series of scores with the
+ids as its index. A Series of anything but numbers is a sequence of ids.
 
 In a sequence, a nested list, tuple or set is a group of ties. In a dict, ids with the same score
 are tied."""
@@ -339,6 +341,17 @@ def _encode(ranked: RankedList, codes: dict[Hashable, int], label: str) -> Ranki
     items: list[int] = []
     dense_ranks: list[int] = []
     seen: set[Hashable] = set()
+    if isinstance(ranked, pd.Series) and pd.api.types.is_numeric_dtype(ranked):
+        if not ranked.index.is_unique:
+            raise InputError(f"{label}: the index of the Series repeats {ranked.index[ranked.index.duplicated()][0]!r}")
+        ranked = ranked.to_dict()
+    if not isinstance(ranked, Iterable):
+        raise InputError(
+            f"{label} is of type {type(ranked).__name__}: give a list of ids, a dict id -> score, or a Series of scores"
+            " by id."
+        )
+    if isinstance(ranked, pd.DataFrame):
+        raise InputError(f"{label} is a table of shape {ranked.shape}: give one column by id, or use agree_tables.")
     groups: Iterable[Any] = ranked
     if isinstance(ranked, Mapping):
         groups = _group_by_score(ranked, label)

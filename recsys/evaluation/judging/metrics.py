@@ -285,7 +285,10 @@ def parse_all(texts: Iterable[str], *, complete: bool = False) -> list[Metric]:
     def read(text: str) -> Metric:
         metric = parse(text)
         if metric.name == "auc" and not complete:
-            raise ConfigError(f"metric {text!r}: {NEEDS_ALL}: see evaluation.judging.full_ranking.evaluate_scores")
+            raise ConfigError(
+                f"metric {text!r}: {NEEDS_ALL}: give recsys evaluate a table with all of them and --all-candidates, or"
+                " use evaluation.judging.full_ranking.evaluate_scores"
+            )
         return metric
 
     return parse_names(texts, read)
