@@ -52,10 +52,10 @@ def item_row(saved: SavedModel, item: str) -> int:
     row = int(saved.history.items.rows([item])[0])
     if row >= 0:
         return row
-    ids = saved.items["item_id"].astype(str).to_numpy()
+    ids = saved.items["item_id"].astype(str).to_numpy(dtype=object)
     titles = np.full(len(ids), "", dtype=object)
     if "title" in saved.items:
-        titles = saved.items["title"].fillna("").astype(str).to_numpy()
+        titles = saved.items["title"].fillna("").astype(str).to_numpy(dtype=object)
     rows = [row for row, title in enumerate(titles) if title.casefold() == item.strip().casefold()]
     if len(rows) == 1:
         log.print(f"item {ids[rows[0]]}: {titles[rows[0]]}")
@@ -76,7 +76,7 @@ def report_unknown_users(saved: SavedModel, user_ids: Iterable[Any]) -> None:
     unknown = users[saved.history.users.rows(users) < 0]
     if not len(unknown):
         return
-    known = saved.history.users.all_ids.astype(str)
+    known = [str(user) for user in saved.history.users.all_ids]
     for user in unknown[:MAX_UNKNOWN]:
         nearest = nearest_names(user, known)
         hint = f" Did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""

@@ -63,7 +63,7 @@ class Gate:
         kind = match["kind"]
         if kind not in KINDS:
             raise ConfigError(
-                f"--fail-if '{text}': '{kind}' is none of {', '.join(KINDS)}.{suggest_nearest(kind, KINDS)}",
+                f"--fail-if '{text}': no condition '{kind}'.{suggest_nearest(kind, KINDS)}",
             )
         if measure not in measures:
             raise ConfigError(
