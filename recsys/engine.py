@@ -20,8 +20,8 @@ Progress = Callable[[str, int, int], None]
 
 
 RANK_OF_OTHER_MATRIX = ("content_als", "spectral")
-"""Kinds of model whose rank is no matter of the pairs alone: one adds a user for every item, one takes
-the largest rank that there is.
+"""Kinds of model whose rank is no matter of the pairs alone: one adds a user for every item, one
+takes the largest rank that there is.
 """
 
 

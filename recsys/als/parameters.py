@@ -17,8 +17,8 @@ DEFAULT_RANK = 64
 def largest_rank(users: int, items: int) -> int:
     """Return the largest rank that may be asked for with so many users and items in train.
 
-    A matrix has no more independent factors than rows or columns; more of them cost time and memory,
-    and fit noise. The default rank is always allowed.
+    A matrix has no more independent factors than rows or columns; more of them cost time and
+    memory, and fit noise. The default rank is always allowed.
     """
     return max(DEFAULT_RANK, min(users, items))
 

@@ -47,8 +47,8 @@ def agree(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure how much two ranked lists agree, or two tables of lists, user by user. Undefined values are
-    "undefined", null in JSON.
+    """Measure how much two ranked lists agree, or two tables of lists, user by user. Undefined
+    values are "undefined", null in JSON.
 
     Example: recsys agree mine.txt yours.txt -m tau_b -m rbo --json
     """
@@ -78,7 +78,9 @@ def agree(
 
 
 def is_table_of_lists(path: Path) -> bool:
-    """Return whether a file holds the lists of many users: Parquet, or text whose header has ``user_id``."""
+    """Return whether a file holds the lists of many users: Parquet, or text whose header has
+    ``user_id``.
+    """
     if path.suffix.lower() in PARQUET_SUFFIXES:
         return True
     try:
@@ -91,7 +93,9 @@ def is_table_of_lists(path: Path) -> bool:
 
 
 def agree_per_user(path_a: Path, path_b: Path, measures: list[Measure], save: Path | None, as_json: bool) -> None:
-    """Print how much two tables of lists agree: the mean over users of each measure with its interval."""
+    """Print how much two tables of lists agree: the mean over users of each measure with its
+    interval.
+    """
     from recsys.cli.compare import with_ranks
     from recsys.data.hashing import id_bits
     from recsys.evaluation.agreement.measures import agree_tables

@@ -33,7 +33,9 @@ def build_command() -> Any:
 
 
 def _escape_help(command: Any) -> None:
-    """Keep Rich from taking ``[judge]`` or ``ndcg[gain=exp]`` in the help of a command for markup."""
+    """Keep Rich from taking ``[judge]`` or ``ndcg[gain=exp]`` in the help of a command for
+    markup.
+    """
     for part in (command, *command.params):
         if getattr(part, "help", None):
             part.help = escape(part.help)

@@ -137,7 +137,8 @@ def compare(
 
 
 def choose_in_run(metrics: dict[str, Any], guards: dict[str, dict[str, float]]) -> ModelChoice:
-    """Return the pick of a run, as its report and every verb have it, with the guardrails that it breaks.
+    """Return the pick of a run, as its report and every verb have it, with the guardrails that it
+    breaks.
 
     Args:
         metrics: the contents of metrics.json.

@@ -78,8 +78,8 @@ class Steps:
 
 
 class StatusLines(logging.Handler):
-    """Keeps what a run does now, from its steps and from the log of the package, and prints it as a line
-    from time to time: for a stderr that is no terminal, where bars cannot be drawn.
+    """Keeps what a run does now, from its steps and from the log of the package, and prints it as
+    a line from time to time: for a stderr that is no terminal, where bars cannot be drawn.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -104,8 +104,8 @@ class StatusLines(logging.Handler):
 
 @contextmanager
 def progress() -> Iterator[Steps | StatusLines]:
-    """Yield what shows the progress of steps: bars that disappear when the block ends or, if stderr is
-    no terminal, one line every :data:`STATUS_SECONDS` seconds.
+    """Yield what shows the progress of steps: bars that disappear when the block ends or, if
+    stderr is no terminal, one line every :data:`STATUS_SECONDS` seconds.
     """
     if not sys.stderr.isatty():
         with _status_lines() as lines:

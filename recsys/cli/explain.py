@@ -25,7 +25,8 @@ def explain(
     k: Annotated[int, typer.Option("-k", min=1, help="The number of lines of each kind, at most.")] = 10,
     model: ModelName = None,
 ) -> None:
-    """Print why a user gets an item: in one sentence, then what each history item, word or part adds.
+    """Print why a user gets an item: in one sentence, then what each history item, word or part
+    adds.
 
     The lines of a kind sum to the score; those of history items together with the part that is the
     same for everyone, if the model has one. A line says so if they sum to something else,

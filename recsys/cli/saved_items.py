@@ -1,5 +1,5 @@
-"""What recommend, similar and explain share: a saved model, its users and items by id or title, and lists
-with titles.
+"""What recommend, similar and explain share: a saved model, its users and items by id or title,
+and lists with titles.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ MAX_NEAREST = 3
 """Similar names that a message suggests, at most."""
 
 MAX_COMPARED = 50_000
-"""Names that are compared letter by letter, at most; of more, only other spellings are suggested."""
+"""Names that are compared letter by letter, at most; of more, only other spellings are suggested.
+"""
 
 MAX_UNKNOWN = 5
 """Unknown users who get a line of their own."""
@@ -86,8 +87,8 @@ def report_unknown_users(saved: SavedModel, user_ids: Iterable[Any]) -> None:
 
 
 def nearest_names(word: str, names: Iterable[str]) -> list[str]:
-    """Return the names that a word may have been meant for, the nearest first: other spellings of it
-    (case, blanks, ``17850`` for ``17850.0``), else names of similar letters.
+    """Return the names that a word may have been meant for, the nearest first: other spellings of
+    it (case, blanks, ``17850`` for ``17850.0``), else names of similar letters.
     """
     names = list(names)
     spelling = _normal_spelling(word)

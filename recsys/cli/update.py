@@ -24,9 +24,7 @@ def update(
     ] = None,
     retrain_at: Annotated[
         float,
-        typer.Option(
-            help="Recommend a retrain when the drift grows by more, or a larger share of events is left out."
-        ),
+        typer.Option(help="Recommend a retrain when the drift grows by more, or a larger share of events is left out."),
     ] = 0.05,
     as_json: Json = False,
 ) -> None:

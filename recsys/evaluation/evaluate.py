@@ -68,8 +68,8 @@ def evaluate_tables(
     of what users chose (user_id, item_id[, value]).
 
     Every user of ``truth`` with something relevant counts. Lists of other users are counted and
-    left out, and so are rows of ``truth`` whose value is missing or infinite (``refused_truth``). For
-    lists that rank relevant items among sampled candidates only, see :func:`mark_sampled`.
+    left out, and so are rows of ``truth`` whose value is missing or infinite (``refused_truth``).
+    For lists that rank relevant items among sampled candidates only, see :func:`mark_sampled`.
 
     Args:
         settings: ``AllCandidatesSettings`` where the lists hold every candidate, as AUC needs.
@@ -132,10 +132,12 @@ def evaluate_tables(
     single = value.astype(np.float32)
     judged = judge_rows(settings.is_relevant(single))
     per_user = pd.DataFrame({USER: users[:n_users], "n_relevant": judged.n_relevant})
-    counts = {"listed_without_truth": len(users) - n_users, "refused_truth": n_refused}
-    evaluation = assemble_evaluation(
-        name, per_user, judged, settings, counts, rules, expected_length=_largest_cut(settings)
-    )
+    counts = {
+        "short": count_short_lists(judged, _largest_cut(settings) or judged.k),
+        "listed_without_truth": len(users) - n_users,
+        "refused_truth": n_refused,
+    }
+    evaluation = assemble_evaluation(name, per_user, judged, settings, counts, rules)
     if rules and rules.ungated and settings.relevant is not None:
         # The library takes the gains of all rows with a value above 0, whatever the threshold.
         ungated = [metric for metric in settings.parsed_metrics if metric.name in rules.ungated]
@@ -163,7 +165,9 @@ def _unshared_ids(kind: str, of_truth: np.ndarray, of_lists: np.ndarray, names: 
 
 
 def no_shared_ids(kind: str, listed: object, chosen: object) -> str:
-    """Return the warning that lists and truth have no id of a kind in common, with an example of each."""
+    """Return the warning that lists and truth have no id of a kind in common, with an example of
+    each.
+    """
     return (
         f"no {kind} of the lists is in the truth, so every metric is 0: {kind} ids are like {str(listed)!r} in the"
         f" lists and like {str(chosen)!r} in the truth. Write them alike in both tables."
@@ -214,14 +218,9 @@ def assemble_evaluation(
     settings: EvaluationSettings,
     counts: dict[str, int],
     convention: Convention | None = None,
-    *,
-    expected_length: int = 0,
 ) -> Evaluation:
     """Return the Evaluation of judged lists: ``per_user`` with a column per metric,
     definitions and counts.
-
-    Args:
-        expected_length: a shorter list is counted as short; 0: the length of the longest list.
     """
     metrics = settings.parsed_metrics
     if convention:
@@ -230,7 +229,7 @@ def assemble_evaluation(
     tallies = {"listed_places": int(judged.length.sum()), "tied_places": judged.tied_places}
     about = {
         "definitions": {str(m): convention.definition(m) if convention else m.definition for m in metrics},
-        "counts": count_users(judged, settings.missing_users, expected_length) | tallies | counts,
+        "counts": count_users(judged, settings.missing_users) | tallies | counts,
         "ties": settings.ties,
         "missing_users": settings.missing_users,
         "convention": convention.says if convention else "recsys",
@@ -252,11 +251,9 @@ def compute_metrics(
     return {str(metric): np.where(skip, np.nan, compute(metric, judged)) for metric in metrics}
 
 
-def count_users(judged: Judged, missing_users: str, expected_length: int = 0) -> dict[str, int]:
-    """Return how many users were evaluated, had nothing relevant, no list, or a list that is short.
-
-    Args:
-        expected_length: a shorter list is short; 0: the length of the longest list.
+def count_users(judged: Judged, missing_users: str) -> dict[str, int]:
+    """Return how many users were evaluated, had nothing relevant, no list,
+    or a list shorter than the longest.
     """
     defined = ~judged.undefined
     without_list = defined & (judged.length == 0)
@@ -264,5 +261,13 @@ def count_users(judged: Judged, missing_users: str, expected_length: int = 0) ->
         "evaluated": int((defined & ~without_list).sum() if missing_users == "skip" else defined.sum()),
         "undefined": int((~defined).sum()),
         "without_list": int(without_list.sum()),
-        "short": int((defined & (judged.length > 0) & (judged.length < (expected_length or judged.k))).sum()),
+        "short": count_short_lists(judged, judged.k),
     }
+
+
+def count_short_lists(judged: Judged, expected_length: int) -> int:
+    """Return how many users with something relevant have a list, but one shorter than that
+    length.
+    """
+    has_list = ~judged.undefined & (judged.length > 0)
+    return int((has_list & (judged.length < expected_length)).sum())

@@ -78,12 +78,13 @@ class EvaluationSettings(BaseModel):
         """Return which test pairs are relevant: value > 0,
         and at least ``relevant`` where that is set.
 
-        Values are compared in single precision, in which a run stores them, and so is the threshold:
-        on both engines a value of 0.7 reaches a threshold of 0.7. A dislike (< 0) and a decayed value
-        of 0 are never relevant, whatever the threshold.
+        Values are compared in single precision, in which a run stores them, and so is the
+        threshold: on both engines a value of 0.7 reaches a threshold of 0.7. A dislike (< 0) and
+        a decayed value of 0 are never relevant, whatever the threshold.
 
         Args:
-            values: float32 array, for bool of the same shape; or a Spark column of type float, for a
+            values: float32 array, for bool of the same shape; or a Spark column of type float,
+            for a
                 condition.
         """
         positive = values > 0

@@ -75,7 +75,9 @@ class Layout:
 
     @property
     def baselines(self) -> tuple[str, ...]:
-        """The models to be beaten: the baselines of every run, and the one that the settings name."""
+        """The models to be beaten: the baselines of every run, and the one that the settings
+        name.
+        """
         return tuple(name for name in self.models if name in BASELINES or name == self.baseline)
 
     def parts(self) -> Iterator[tuple[str, str]]:
@@ -98,8 +100,8 @@ class Layout:
         resamples: int,
         seed: int,
     ) -> Sums:
-        """Return the sums of some users: models, then differences, then the primary metric minus that
-        of each baseline, of all of them and of each level.
+        """Return the sums of some users: models, then differences, then the primary metric minus
+        that of each baseline, of all of them and of each level.
 
         Args:
             values: float64[m, models × columns], NaN = undefined.
@@ -120,8 +122,8 @@ class Layout:
         return Sums.hstack([bootstrap_sums(table, ids, resamples=resamples, seed=seed) for table, ids in parts])
 
     def sum_columns(self) -> dict[tuple[str, str, str, str], np.ndarray]:
-        """Return (kind, grouping, level, model) -> columns of the sums; kind is models, differences, or
-        ``minus NAME`` of a baseline, which has one column for the primary metric.
+        """Return (kind, grouping, level, model) -> columns of the sums; kind is models,
+        differences, or ``minus NAME`` of a baseline, which has one column for the primary metric.
         """
         columns: dict[tuple[str, str, str, str], np.ndarray] = {}
         start = 0
@@ -204,8 +206,8 @@ def document(layout: Layout, sums: Sums, facts: Facts) -> dict[str, Any]:
 def _baseline_differences(
     layout: Layout, cells: np.ndarray, columns: dict[tuple[str, str, str, str], np.ndarray]
 ) -> dict[str, Any]:
-    """Return baseline -> ``all`` and ``history`` -> the primary metric of every other model minus that
-    of the baseline: of all users by model, and of each level of the history by model.
+    """Return baseline -> ``all`` and ``history`` -> the primary metric of every other model minus
+    that of the baseline: of all users by model, and of each level of the history by model.
     """
 
     def cells_of(baseline: str, part: tuple[str, str]) -> dict[str, Any]:

@@ -20,17 +20,15 @@ class Truth:
     """What lists are judged against, for the tested users of one split.
     Row i of each matrix is user i.
 
-    ``users``: the m tested users. ``candidates``: the items that lists can name.
-    ``histories``: of m users over the candidates, what was known of each user when the lists were
-    made.
+    ``users``: the m tested users. ``candidates``: the items that lists can name. ``histories``:
+    of m users over the candidates, what was known of each user when the lists were made.
     ``relevant``: csr (m, candidates + other test items) of values > 0. Test items that are no
-    candidates come after them: no model could recommend them, and they count in every denominator.
-    ``propensity``: float64[columns of ``relevant``] in (0, 1], the chance that an item's relevance
-    is observed.
-    ``counts``: ``relevant_pairs`` (those that are judged), ``seen_pairs_removed`` (relevant pairs that
-    the history holds, removed because a list that leaves out seen items could not name them) and
-    ``relevant_outside_candidates``, which are judged too.
-    ``exclude_seen``: whether lists leave out what the history holds.
+    candidates come after them: no model could recommend them, and they count in every
+    denominator. ``propensity``: float64[columns of ``relevant``] in (0, 1], the chance that an
+    item's relevance is observed. ``counts``: ``relevant_pairs`` (those that are judged),
+    ``seen_pairs_removed`` (relevant pairs that the history holds, removed because a list that
+    leaves out seen items could not name them) and ``relevant_outside_candidates``, which are
+    judged too. ``exclude_seen``: whether lists leave out what the history holds.
     """
 
     users: IdMap

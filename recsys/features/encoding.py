@@ -116,8 +116,8 @@ def _normalise(text: str) -> str:
 
 
 def numbers_of_field(column: pd.Series) -> np.ndarray | None:
-    """Return the values of a number field, float64[rows], NaN where one is missing; None for a field of
-    another kind.
+    """Return the values of a number field, float64[rows], NaN where one is missing; None for a
+    field of another kind.
     """
     return _numbers_of_cells([_cell_values(value) for value in column])
 

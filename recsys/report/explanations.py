@@ -77,7 +77,9 @@ class Explainer:
         return Histories(matrix, times if (times >= 0).any() else None)
 
     def _reasons(self, explanation: Explanation, history: Histories, item: int) -> str:
-        """Return the strongest parts with their shares, and what the item shares with the liked items among them."""
+        """Return the strongest parts with their shares, and what the item shares with the liked
+        items among them.
+        """
         if np.isnan(explanation.score):
             return "no opinion on it"
         if explanation.members:

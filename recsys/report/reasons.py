@@ -43,8 +43,8 @@ class Reasons:
         return str(self.items[ITEM].iat[row])
 
     def sentence(self, model: Recommender, history: Histories, item: int, user: int = 0) -> str:
-        """Return "because you liked A and B; shares war, 1970s" for one score; empty where nothing in
-        the history speaks for the item.
+        """Return "because you liked A and B; shares war, 1970s" for one score; empty where
+        nothing in the history speaks for the item.
 
         Args:
             model: what makes the score; of a blend, the member that adds most is taken.
@@ -70,11 +70,11 @@ class Reasons:
         return sentence
 
     def shared_values(self, item: int, others: Sequence[int] | np.ndarray) -> list[str]:
-        """Return what an item has in common with other items: the values that most of them share, of
-        each field the most frequent first, at most three.
+        """Return what an item has in common with other items: the values that most of them share,
+        of each field the most frequent first, at most three.
 
-        Texts in which hardly two items are alike, such as titles, are left out; a number is shared by
-        the decade if it is a year, and otherwise left out.
+        Texts in which hardly two items are alike, such as titles, are left out; a number is
+        shared by the decade if it is a year, and otherwise left out.
         """
         shared: list[tuple[int, str]] = []
         for name in self.items.columns:
@@ -119,7 +119,9 @@ class Reasons:
 
 
 def _strongest_member(model: Recommender, explanation: Explanation, history: Histories, user: int) -> Recommender:
-    """Return the member of a cascade that scores the user, or the member of a blend that adds most."""
+    """Return the member of a cascade that scores the user, or the member of a blend that adds
+    most.
+    """
     if isinstance(model, Cascade):
         scoring = model.scoring_member(history, user)
         return scoring[1] if scoring else list(model.members.values())[-1]

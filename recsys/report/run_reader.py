@@ -58,7 +58,9 @@ class Run:
 
     @property
     def best_model(self) -> str | None:
-        """Return the best model that is no baseline, else the best baseline; None if no model has a mean."""
+        """Return the best model that is no baseline, else the best baseline; None if no model has
+        a mean.
+        """
         pick = pick_model(self.metrics)
         return pick.model or pick.baseline
 

@@ -49,10 +49,10 @@ RETRAIN_AT = 0.05
 class Update:
     """The result of an update.
 
-    ``events_left_out``: those on items that the model cannot learn without training. ``drift_before``,
-    ``drift_after``: without and with the new events, NaN for a model that is no ALS. ``overlap``: mean share of
-    common items in the first ten positions of an updated and a retrained bundle, over users of
-    both; NaN without a retrained one.
+    ``events_left_out``: those on items that the model cannot learn without training.
+    ``drift_before``, ``drift_after``: without and with the new events, NaN for a model that is no
+    ALS. ``overlap``: mean share of common items in the first ten positions of an updated and a
+    retrained bundle, over users of both; NaN without a retrained one.
     """
 
     events: int
@@ -67,7 +67,9 @@ class Update:
 
     @property
     def retrain(self) -> bool:
-        """Whether the growth of the drift, or the share of events left out, exceeds ``retrain_at``."""
+        """Whether the growth of the drift, or the share of events left out, exceeds
+        ``retrain_at``.
+        """
         growth = self.drift_after - self.drift_before
         return growth > self.retrain_at or self.events_left_out > self.retrain_at * self.events
 
@@ -109,8 +111,8 @@ def update(
 
 
 def _als_of(saved: SavedModel) -> ALS | None:
-    """Return the ALS whose factors can be solved again, which is the first member of a cascade or the
-    model itself; None for any other model.
+    """Return the ALS whose factors can be solved again, which is the first member of a cascade or
+    the model itself; None for any other model.
     """
     model = saved.model
     if isinstance(model, Cascade):
@@ -147,7 +149,9 @@ def _extend_histories(old: SavedModel, events: pd.DataFrame, retrain_at: float) 
 
 
 def _fold_into_als(old: SavedModel, als: ALS, events: pd.DataFrame, retrain_at: float) -> tuple[SavedModel, Update]:
-    """Return the bundle with the factors of changed users and new items solved, and how far it has drifted."""
+    """Return the bundle with the factors of changed users and new items solved, and how far it
+    has drifted.
+    """
     history, changed_users = _merge_history(old, events)
     matrix = history.matrix()
     changed = history.histories()[changed_users]

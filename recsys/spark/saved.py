@@ -77,7 +77,8 @@ class ListRequest:
 
 
 def open_spark_run(spark: SparkSession, run: str | Path, model: str | None = None) -> SavedSparkModel:
-    """Open a model of a run folder; without a name the pick of the run among those that Spark trained.
+    """Open a model of a run folder; without a name the pick of the run among those that Spark
+    trained.
 
     Raises:
         RunFolderError: not a complete run, or it has no such model trained on Spark.

@@ -13,7 +13,9 @@ from recsys.cli import run_verb
 @pytest.fixture(scope="module")
 def run(world_files, tmp_path_factory):
     place = tmp_path_factory.mktemp("ab") / "run"
-    return run_locally(place, world_files, {"ease": {}}, judge={"relevant": 3.5}, split={"rule": "fraction", "test": 0.3})
+    return run_locally(
+        place, world_files, {"ease": {}}, judge={"relevant": 3.5}, split={"rule": "fraction", "test": 0.3}
+    )
 
 
 def test_plan_for_a_rate(capsys):

@@ -32,11 +32,10 @@ class Convention:
     """One library's definitions.
 
     ``metrics``: our name -> its definition. ``missing_users``: what a user with truth but no list
-    counts.
-    ``nothing_relevant``: how a user counts who has truth rows, but no relevant one. ``by_score``:
-    lists are sorted by score (single precision), equal ones by item id, last in the alphabet first,
-    whatever the ranks say. ``ungated``: metrics that take every truth row with a value above 0, also
-    where a threshold says which rows are relevant to the others.
+    counts. ``nothing_relevant``: how a user counts who has truth rows, but no relevant one.
+    ``by_score``: lists are sorted by score (single precision), equal ones by item id, last in the
+    alphabet first, whatever the ranks say. ``ungated``: metrics that take every truth row with a
+    value above 0, also where a threshold says which rows are relevant to the others.
     """
 
     name: str

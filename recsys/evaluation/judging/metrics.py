@@ -170,7 +170,9 @@ def auc(judged: Judged) -> np.ndarray:
 
 
 def _exponential_gain(value: np.ndarray, exponent: np.ndarray) -> np.ndarray:
-    """Return (2^value − 1) / 2^exponent; exact near 0 too, where the difference would lose its digits."""
+    """Return (2^value − 1) / 2^exponent; exact near 0 too, where the difference would lose its
+    digits.
+    """
     gain = np.exp2(value - exponent) - np.exp2(-exponent)
     small = value < 1
     if small.any():
@@ -187,7 +189,9 @@ GAINS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 """Name -> gains of relevant values, divided by 2^exponent: float64[nnz] of two such arrays."""
 
 LARGEST_EXPONENT = 900
-"""Gains of up to 2^900 can be added up in double precision, for more relevant items than a user has."""
+"""Gains of up to 2^900 can be added up in double precision, for more relevant items than a user
+has.
+"""
 
 
 def _exponents(judged: Judged, gain: str) -> np.ndarray:

@@ -35,7 +35,8 @@ class MeasureName:
         return dict(self.options) | ({"k": self.k} if self.k else {})
 
     def describe(self, function: Callable[..., Any], meanings: Mapping[str, str] | None = None) -> str:
-        """Return one line that says what ``function`` computes with these options, for metric cards.
+        """Return one line that says what ``function`` computes with these options, for metric
+        cards.
 
         Args:
             meanings: ``option=value`` or ``option`` -> what it means.

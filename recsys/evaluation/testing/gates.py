@@ -1,14 +1,15 @@
-"""Gates: conditions under which a comparison fails, for continuous integration; one line of text each.
+"""Gates: conditions under which a comparison fails, for continuous integration; one line of text
+each.
 
-    ndcg@10 drops 0.01       fires when the estimate falls by more than 0.01 and the interval excludes
+    ndcg@10 drops 0.01       fires when the estimate falls by more than 0.01 and the interval
+    excludes
                              0: harm is shown
-    ms_per_user rises 5      the same for an increase
-    ndcg@10 within 0.01      fires unless the interval's lower end is above -0.01: harmlessness is not
+    ms_per_user rises 5      the same for an increase ndcg@10 within 0.01      fires unless the
+    interval's lower end is above -0.01: harmlessness is not
                              shown; of a cost, unless the upper end is below 0.01
-
-A gate is on a metric, on a guardrail (``coverage`` …) or on a measure of agreement (``rbo`` …). The
-last two have no interval: their value alone counts. Agreement is compared with 1, that of a model with
-itself.
+ A gate is on a metric, on a guardrail (``coverage`` …) or on a measure of agreement (``rbo`` …).
+The last two have no interval: their value alone counts. Agreement is compared with 1, that of a
+model with itself.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ _PATTERN = re.compile(r"(?P<measure>\S+)\s+(?P<kind>\w+)\s+(?P<limit>\d*\.?\d+)"
 
 @dataclass(frozen=True)
 class Change:
-    """A measure of ``model`` minus that of ``against``, with its interval; NaN where it is unknown."""
+    """A measure of ``model`` minus that of ``against``, with its interval; NaN where it is
+    unknown.
+    """
 
     measure: str
     model: str
@@ -49,7 +52,8 @@ class Gate:
 
     @classmethod
     def parse(cls, text: str, measures: Collection[str]) -> Gate:
-        """Return the gate of a text ``MEASURE drops LIMIT``, ``… rises LIMIT`` or ``… within LIMIT``.
+        """Return the gate of a text ``MEASURE drops LIMIT``, ``… rises LIMIT`` or ``… within
+        LIMIT``.
 
         Raises:
             ConfigError: the text has another form, or the comparison has no such measure.

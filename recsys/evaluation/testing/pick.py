@@ -1,7 +1,8 @@
-"""The pick of a run: the one model that the verdict names, and that every verb takes when none is named.
-
-The best model by the first metric of the run is taken, a baseline like any other model. Whether it is
-shown to be better than the best baseline is a question of its own, which the difference answers.
+"""The pick of a run: the one model that the verdict names, and that every verb takes when none is
+named.
+ The best model by the first metric of the run is taken, a baseline like any other model. Whether
+it is shown to be better than the best baseline is a question of its own, which the difference
+answers.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ class Pick:
     Attributes:
         model: the best model that is no baseline.
         baseline: the best baseline.
-        difference: the cell of metrics.json of ``model`` minus ``baseline``, with ``mean``, ``ci95``
+        difference: the cell of metrics.json of ``model`` minus ``baseline``, with ``mean``,
+        ``ci95``
             and ``users``; None where one of them is missing.
         by_history: level of the history -> the same for the users of that level.
-        name: the model to take: the better of ``model`` and ``baseline`` by the mean, at equal means
+        name: the model to take: the better of ``model`` and ``baseline`` by the mean, at equal
+        means
             the baseline, which is simpler.
     """
 
@@ -80,13 +83,13 @@ def interval_outcome(cell: dict[str, Any]) -> Outcome:
 
 
 def baseline_differences(metrics: dict[str, Any]) -> dict[str, Any]:
-    """Return ``about.baseline_differences``; of a run of recsys 0.1.0, which has none, the differences
-    from the baseline of its settings.
+    """Return ``about.baseline_differences``; of a run of recsys 0.1.0, which has none, the
+    differences from the baseline of its settings.
     """
     about = metrics["about"]
     if "baseline_differences" in about:
         return dict(about["baseline_differences"])
-    if about["baseline"] is None:
+    if about.get("baseline") is None:
         return {}
     primary = about["primary"]
     by_history = {

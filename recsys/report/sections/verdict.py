@@ -9,7 +9,9 @@ from recsys.evaluation.testing.pick import Pick, interval_outcome, pick_model
 from recsys.report.parts import format_interval
 
 MUCH_TRUTH = 1 / 20
-"""Share of what the tested users chose: if more than this cannot be in a list, the verdict says so."""
+"""Share of what the tested users chose: if more than this cannot be in a list, the verdict says
+so.
+"""
 
 
 def verdict(metrics: dict[str, Any]) -> str:
@@ -27,7 +29,9 @@ def verdict(metrics: dict[str, Any]) -> str:
 
 
 def _comparison(metrics: dict[str, Any], pick: Pick) -> str:
-    """Return what the difference between the best model and the best baseline shows, and the pick."""
+    """Return what the difference between the best model and the best baseline shows, and the
+    pick.
+    """
     primary = metrics["about"]["primary"]
     if pick.difference is None:
         cell = metrics["models"][pick.name][primary]
@@ -63,7 +67,9 @@ def _by_history(pick: Pick) -> str:
 
 
 def _left_out(metrics: dict[str, Any], model: str) -> list[str]:
-    """Return a sentence for each large part of what the tested users chose that no list could hold."""
+    """Return a sentence for each large part of what the tested users chose that no list could
+    hold.
+    """
     counts = metrics["about"]["counts"][model]
     judged = counts.get("relevant_pairs", 0)
     repeated = counts.get("seen_pairs_removed", 0)
