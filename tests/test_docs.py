@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from recsys.cli import app, run_verb
+from recsys.cli import run_verb
+from recsys.cli.application import app
 from recsys.config import Config
 from recsys.evaluation.judging.metrics import METRICS
 

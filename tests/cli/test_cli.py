@@ -10,7 +10,8 @@ import time
 import pytest
 import typer
 
-from recsys.cli import app, run_verb
+from recsys.cli import run_verb
+from recsys.cli.application import app
 
 
 def verbs(command, words=()):
