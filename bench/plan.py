@@ -12,7 +12,7 @@ from results import table, write_section
 
 from recsys.config import load_config
 from recsys.runfolder import RunFolder
-from recsys.spark.data.read import raw_events
+from recsys.spark.data.read import accepted_pairs
 from recsys.spark.plan import count_log, measure_machine, plan
 from recsys.spark.session import session
 from recsys.spark.training.parameters import model_parameters
@@ -26,7 +26,7 @@ def main(runs: list[str]) -> None:
         config = load_config(folder.path / "config.toml")
         params = model_parameters(config)
         spark = session(config.spark)
-        facts = count_log(raw_events(spark, config.data))
+        facts = count_log(accepted_pairs(spark, config.data))
         found = plan(config, facts, measure_machine(spark, facts, params), params)
         spark.stop()
         hops = folder.read_json("manifest.json")["hops"]

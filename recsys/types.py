@@ -354,10 +354,12 @@ class Features:
         matrix: csr_array (rows, features) of raw counts or values. The rows are those of an IdMap
             of items or of users.
         names: the name of each column.
+        dense: the fields that are vectors of numbers, such as embeddings, and not counts.
     """
 
     matrix: csr_array
     names: tuple[str, ...]
+    dense: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

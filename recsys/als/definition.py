@@ -30,6 +30,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_array
 
+from recsys.errors import InputError
+
+MAX_CONFIDENCE = 1e9
+"""Confidence beside which the 1 of all other pairs is lost in the sums of single precision."""
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -39,6 +44,19 @@ class Objective:
     reg: float = 0.1
     nu: float = 1.0
     beta: float = 0.0
+
+    def require_usable(self, largest: float) -> None:
+        """Raise InputError if the ``largest`` |value| is so large that its confidence hides all other
+        pairs.
+        """
+        confidence = 1 + self.alpha * largest
+        if not confidence <= MAX_CONFIDENCE:
+            raise InputError(
+                f"the largest value is {largest:g}, which ALS with alpha = {self.alpha:g} turns into a confidence of"
+                f" {confidence:.3g} (1 + alpha × value), more than the {MAX_CONFIDENCE:g} it can work with. If the"
+                " column `value` holds times, prices or counts, set [weigh] transform = 'log1p' or cap; else lower"
+                " alpha, or remove the mapping of `value`."
+            )
 
     def penalty(self, matrix: csr_array) -> np.ndarray:
         """Return float64[rows]: λ(n + β·columns)^ν, what multiplies each row's squared norm."""

@@ -150,14 +150,15 @@ def assign(
     """
     import pandas as pd
 
+    from recsys.data.list_file import read_id_lines
     from recsys.evaluation.testing.ab_test import assign_arms
+    from recsys.schema import USER
 
-    try:
-        lines = users.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{users}: cannot be read: {error}") from error
+    lines = read_id_lines(users)
+    if lines[:1] == [USER]:
+        lines = lines[1:]
     # A user who is listed twice gets one row; the order of the file is kept.
-    ids = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    ids = list(dict.fromkeys(lines))
     if not ids:
         raise InputError(f"{users}: there are no user ids in it. Write one per line.")
     user_ids = pd.Series(ids, dtype=object)

@@ -9,8 +9,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from recsys.cli.application import DATA, app
-from recsys.cli.console import out
-from recsys.cli.options import Json
+from recsys.cli.console import make_folder, out
+from recsys.cli.options import (
+    Columns,
+    Delimiter,
+    Encoding,
+    FileFormat,
+    Items,
+    Json,
+    Overrides,
+    TimeUnit,
+    Users,
+    config_of,
+    reading_overrides,
+    table_overrides,
+)
 
 if TYPE_CHECKING:
     from recsys.data.reading.read_settings import ReadSettings
@@ -20,16 +33,16 @@ if TYPE_CHECKING:
 def check(
     events: Annotated[
         Path | None,
-        typer.Argument(help="A file or folder of events, or a MovieLens folder or zip file."),
+        typer.Argument(help="A file or folder of events, a MovieLens folder or zip file, or a config (TOML)."),
     ] = None,
-    items: Annotated[Path | None, typer.Option(help="The items table.")] = None,
-    users: Annotated[Path | None, typer.Option(help="The users table.")] = None,
-    column: Annotated[
-        list[str] | None,
-        typer.Option(help="Which column of the file holds ours, OURS=THEIRS: --column user_id=uid (repeatable)."),
-    ] = None,
-    delimiter: Annotated[str | None, typer.Option(help="The field delimiter of text files.")] = None,
-    time_unit: Annotated[str | None, typer.Option(help="The unit of timestamps: s, ms, us or iso.")] = None,
+    items: Items = None,
+    users: Users = None,
+    overrides: Overrides = None,
+    columns: Columns = None,
+    file_format: FileFormat = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    time_unit: TimeUnit = None,
     split: Annotated[
         tuple[Path, Path] | None,
         typer.Option(help="Audit a split of your own instead: TRAIN TEST. Exit code 3 when it leaks."),
@@ -39,32 +52,51 @@ def check(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Validate tables and print a data card, or audit a split.
-    Exit code 2 when too many rows are refused.
+    """Read the tables as a run would and print a data card, or audit a split.
+    Exit code 2 when so many rows are refused that a run would stop; the card is printed all the same.
 
     Example: recsys check ratings.csv --column user_id=userId --column item_id=movieId
+
+    Example: recsys check shop.toml --refused refused.csv
 
     Example: recsys check --split train.csv test.csv
     """
     from recsys.data.card import data_card
-    from recsys.data.reading.read import read_tables
-    from recsys.errors import ConfigError
+    from recsys.data.reading.read import read_tables_with_bad_rows
+    from recsys.errors import ConfigError, InputError
 
-    settings = read_settings(column, delimiter, time_unit)
+    all_overrides = [
+        *reading_overrides(columns, file_format, delimiter, encoding, time_unit),
+        *table_overrides(items, users),
+        *(overrides or ()),
+    ]
     if split:
-        audit_split(*split, settings, as_json)
+        settings = config_of(events or split[0], all_overrides)
+        audit_split(*split, settings.data.reading, as_json)
         return
     if not events:
-        raise ConfigError("recsys check: name a file of events, or a split: --split TRAIN TEST.")
-    tables = read_tables(events, items, users, settings)
+        raise ConfigError("recsys check: name a file of events or a config, or a split: --split TRAIN TEST.")
+    settings = config_of(events, all_overrides)
+    data = settings.data
+    tables = read_tables_with_bad_rows(data.events, data.items, data.users, data.reading)
+    refusals = tables.refusals
     if refused:
-        tables.refusals.write_csv(refused)
-    facts = data_card(tables)
+        make_folder(refused.parent)
+        refusals.write_csv(refused)
+    if len(tables.log):
+        facts = data_card(tables)
+    else:
+        facts = {"events": 0, "refused": {"total": refusals.refused, "by_reason": refusals.counts}}
     if as_json:
         print(json.dumps(facts, ensure_ascii=False))
-        return
-    for name, value in facts.items():
-        out.print(f"{name.replace('_', ' '):>22}  {format_value(value)}")
+    else:
+        for name, value in facts.items():
+            out.print(f"{name.replace('_', ' '):>22}  {format_value(value)}")
+    # The card comes first: it is what shows why so many rows are refused.
+    try:
+        tables.require_few_refused(data.reading)
+    except InputError as error:
+        raise InputError(f"a run would stop here: {error}") from None
 
 
 def audit_split(train: Path, test: Path, settings: ReadSettings, as_json: bool) -> None:
@@ -95,25 +127,6 @@ def audit_split(train: Path, test: Path, settings: ReadSettings, as_json: bool) 
     if leaks:
         kinds = ", ".join(dict.fromkeys(leak.leak for leak in leaks))
         raise GateFired(f"{train} contains what only {test} should: {kinds}.")
-
-
-def read_settings(column: list[str] | None, delimiter: str | None, time_unit: str | None) -> ReadSettings:
-    """Return the settings of reading that some command-line options describe."""
-    from pydantic import ValidationError
-
-    from recsys.data.reading.read_settings import ReadSettings
-    from recsys.errors import ConfigError
-
-    columns = {}
-    for pair in column or ():
-        canonical, equals, source = pair.partition("=")
-        if not equals:
-            raise ConfigError(f"--column {pair}: write it as OURS=THEIRS, for example user_id=userId.")
-        columns[canonical] = source
-    try:
-        return ReadSettings(columns=columns, delimiter=delimiter, time_unit=time_unit)
-    except ValidationError as error:
-        raise ConfigError("; ".join(f"{part['loc'][0]}: {part['msg']}" for part in error.errors())) from None
 
 
 def format_value(value: object) -> str:

@@ -10,10 +10,11 @@ import typer
 
 from recsys.cli.application import DECISIONS, app
 from recsys.cli.console import log, models_table, out
-from recsys.cli.options import Json
+from recsys.cli.options import Columns, Delimiter, Encoding, FileFormat, Json, config_of, reading_overrides
 from recsys.errors import ConfigError
 
 if TYPE_CHECKING:
+    from recsys.data.reading.read_settings import ReadSettings
     from recsys.evaluation.settings import EvaluationSettings
     from recsys.types import Evaluation
 
@@ -25,7 +26,7 @@ ERRORS = ("rmse", "mae")
 def evaluate(
     recs: Annotated[
         Path,
-        typer.Argument(help="A table of lists (CSV or Parquet): user_id, item_id, rank[, score]."),
+        typer.Argument(help="A table of lists, in any format of a log: user_id, item_id, rank[, score]."),
     ],
     truth: Annotated[Path, typer.Argument(help="What the users chose: user_id, item_id[, value].")],
     metrics: Annotated[
@@ -66,6 +67,10 @@ def evaluate(
         bool,
         typer.Option("--all-candidates", help="The lists score every candidate of each user, as auc needs."),
     ] = False,
+    columns: Columns = None,
+    file_format: FileFormat = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
     as_json: Json = False,
 ) -> None:
     """Evaluate a table of recommendations, made by any system, against what users chose.
@@ -78,23 +83,24 @@ def evaluate(
     from recsys.evaluation.topk_tables import read_topk, read_truth
     from recsys.schema import ITEM
 
+    reading = config_of(recs, reading_overrides(columns, file_format, delimiter, encoding)).data.reading
     requested = metrics or ["ndcg@10", "recall@10"]
     if of_errors := [name for name in requested if name in ERRORS]:
         if len(of_errors) < len(requested):
             raise ConfigError(
                 f"{' and '.join(of_errors)} judge predicted values, the other metrics judge lists: ask for them apart."
             )
-        print_errors(recs, truth, of_errors, as_json)
+        print_errors(recs, truth, of_errors, reading, as_json)
         return
     names = tuple(map(str, parse_all(requested, complete=all_candidates)))
     kind = AllCandidatesSettings if all_candidates else EvaluationSettings
     settings = kind(metrics=names, relevant=relevant, missing_users=missing_users, ties=ties)
-    truth_table = read_truth(truth)
+    truth_table = read_truth(truth, reading)
     propensity = None
     if train:
-        propensity = item_propensities(read_truth(train), truth_table[ITEM])
+        propensity = item_propensities(read_truth(train, reading), truth_table[ITEM])
     evaluation = evaluate_tables(
-        read_topk(recs),
+        read_topk(recs, reading),
         truth_table,
         settings,
         name=recs.stem,
@@ -109,7 +115,7 @@ def evaluate(
     print_evaluation(evaluation, settings, about, as_json)
 
 
-def print_errors(predictions: Path, truth: Path, names: list[str], as_json: bool) -> None:
+def print_errors(predictions: Path, truth: Path, names: list[str], reading: ReadSettings, as_json: bool) -> None:
     """Print the errors of predicted values: per user, averaged, and over all pairs."""
     from dataclasses import replace
 
@@ -117,8 +123,8 @@ def print_errors(predictions: Path, truth: Path, names: list[str], as_json: bool
     from recsys.evaluation.settings import EvaluationSettings
     from recsys.evaluation.topk_tables import drop_refused_values, read_topk, read_truth
 
-    truth_table, n_refused = drop_refused_values(read_truth(truth))
-    evaluation = evaluate_ratings(read_topk(predictions), truth_table, name=predictions.stem)
+    truth_table, n_refused = drop_refused_values(read_truth(truth, reading))
+    evaluation = evaluate_ratings(read_topk(predictions, reading), truth_table, name=predictions.stem)
     pooled = {name: evaluation.about["pooled"][name] for name in names}
     about = evaluation.about | {
         "definitions": {name: evaluation.about["definitions"][name] for name in names},

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from recsys.errors import ConfigError
+
+if TYPE_CHECKING:
+    from recsys.config import Config
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
@@ -25,3 +31,61 @@ TableOut = Annotated[
     Path | None,
     typer.Option("--out", help="Write the table to this CSV file instead of printing it."),
 ]
+
+Columns = Annotated[
+    list[str] | None,
+    typer.Option("--column", help="Which column of the file holds ours, OURS=THEIRS: user_id=uid (repeatable)."),
+]
+
+FileFormat = Annotated[
+    str | None, typer.Option("--format", help="The file format: csv, tsv, jsonl or parquet. Default: by the name.")
+]
+
+Delimiter = Annotated[str | None, typer.Option("--delimiter", help="The text between fields, such as ';' or '::'.")]
+
+Encoding = Annotated[str | None, typer.Option("--encoding", help="The encoding of text files. Default: utf-8.")]
+
+TimeUnit = Annotated[
+    str | None, typer.Option("--time-unit", help="The unit of timestamps: s, ms, us, ns, yyyymmdd or iso.")
+]
+
+Items = Annotated[Path | None, typer.Option("--items", help="The items table.")]
+
+Users = Annotated[Path | None, typer.Option("--users", help="The users table.")]
+
+
+def reading_overrides(
+    columns: list[str] | None = None,
+    file_format: str | None = None,
+    delimiter: str | None = None,
+    encoding: str | None = None,
+    time_unit: str | None = None,
+) -> list[str]:
+    """Return the options that say how files are read as overrides of ``[data]``."""
+    overrides = []
+    for pair in columns or ():
+        canonical, equals, source = pair.partition("=")
+        if not equals or not canonical:
+            raise ConfigError(f"--column {pair}: write it as OURS=THEIRS, for example user_id=userId.")
+        overrides.append(f"data.columns.{canonical}={json.dumps(source, ensure_ascii=False)}")
+    if delimiter:
+        # A shell passes '\t' on as it is written.
+        delimiter = delimiter.replace("\\t", "\t")
+    values = {"format": file_format, "delimiter": delimiter, "encoding": encoding, "time_unit": time_unit}
+    overrides += [f"data.{key}={json.dumps(value, ensure_ascii=False)}" for key, value in values.items() if value]
+    return overrides
+
+
+def table_overrides(items: Path | None, users: Path | None = None) -> list[str]:
+    """Return the options that name the items and users tables as overrides of ``[data]``."""
+    tables = {"items": items, "users": users}
+    return [f"data.{key}={json.dumps(str(path), ensure_ascii=False)}" for key, path in tables.items() if path]
+
+
+def config_of(path: Path, overrides: list[str]) -> Config:
+    """Return the config at ``path``, or the default config of the log at ``path``."""
+    from recsys.config import config_for_log, load_config
+
+    if path.suffix == ".toml":
+        return load_config(path, overrides)
+    return config_for_log(path, overrides)

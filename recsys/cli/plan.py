@@ -11,14 +11,29 @@ import typer
 
 from recsys.cli.application import RUNS, app
 from recsys.cli.console import out
-from recsys.cli.options import Json, Overrides
+from recsys.cli.options import (
+    Columns,
+    Delimiter,
+    Encoding,
+    FileFormat,
+    Json,
+    Overrides,
+    TimeUnit,
+    config_of,
+    reading_overrides,
+)
 from recsys.errors import ConfigError
 
 
 @app.command(rich_help_panel=RUNS)
 def plan(
-    config: Annotated[Path, typer.Argument(help="A config (TOML); configs/ has commented examples.")],
+    config: Annotated[Path, typer.Argument(help="A config (TOML; configs/ has examples), or a file of events.")],
     overrides: Overrides = None,
+    columns: Columns = None,
+    file_format: FileFormat = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    time_unit: TimeUnit = None,
     as_json: Json = False,
 ) -> None:
     """Count the log and print what a run on Spark needs: memory, shuffle, blocks, time.
@@ -26,17 +41,17 @@ def plan(
 
     Example: recsys plan configs/als_large.toml --set models.als.rank=128
     """
-    from recsys.config import load_config
-    from recsys.spark.data.read import raw_events
+    from recsys.spark.data.read import accepted_pairs
     from recsys.spark.plan import count_log, measure_machine
     from recsys.spark.plan import plan as make_plan
     from recsys.spark.session import session
     from recsys.spark.training.parameters import model_parameters
 
-    settings = load_config(config, overrides or ())
+    reading = reading_overrides(columns, file_format, delimiter, encoding, time_unit)
+    settings = config_of(config, [*reading, *(overrides or ())])
     params = model_parameters(settings)
     spark = session(settings.spark)
-    facts = count_log(raw_events(spark, settings.data))
+    facts = count_log(accepted_pairs(spark, settings.data))
     estimate = make_plan(settings, facts, measure_machine(spark, facts, params), params)
     if as_json:
         print(json.dumps(asdict(estimate)))

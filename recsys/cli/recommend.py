@@ -137,11 +137,9 @@ def read_user_file(path: Path) -> pd.DataFrame:
     """Return the users of a file as text: ``user_id``,
     and the other columns of a CSV that has this header.
     """
-    try:
-        # Some programs begin a file with a byte-order mark; utf-8-sig keeps it out of the first id.
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
+    from recsys.data.list_file import read_id_lines
+
+    lines = read_id_lines(path)
     header = [cell.strip() for cell in next(csv.reader(lines[:1]), [])]
     # Without a header every line is one id, even if it contains a comma.
     if "user_id" not in header:

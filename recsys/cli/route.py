@@ -10,7 +10,19 @@ import typer
 
 from recsys.cli.application import RUNS, app
 from recsys.cli.console import out
-from recsys.cli.options import Json
+from recsys.cli.options import (
+    Columns,
+    Delimiter,
+    Encoding,
+    FileFormat,
+    Items,
+    Json,
+    Overrides,
+    TimeUnit,
+    config_of,
+    reading_overrides,
+    table_overrides,
+)
 from recsys.errors import ConfigError, suggest_nearest
 
 if TYPE_CHECKING:
@@ -22,7 +34,13 @@ SIZE_NAMES = ("events", "users", "items", "attributes")
 @app.command(rich_help_panel=RUNS)
 def route(
     events: Annotated[Path | None, typer.Argument(help="A file of events, or a config (TOML) that names one.")] = None,
-    items: Annotated[Path | None, typer.Option(help="The items table.")] = None,
+    items: Items = None,
+    overrides: Overrides = None,
+    columns: Columns = None,
+    file_format: FileFormat = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    time_unit: TimeUnit = None,
     size: Annotated[
         str | None,
         typer.Option(help="The size of a log that is not here: events=3e8,users=3e7,items=50000[,attributes=4]."),
@@ -37,10 +55,12 @@ def route(
 
     Example: recsys route events.csv --items items.csv
     """
-    from recsys.route import choose_route
+    from recsys.route import choose_route, measure_log
 
     if events is not None and size is None:
-        statistics = measure(events, items)
+        reading = reading_overrides(columns, file_format, delimiter, encoding, time_unit)
+        settings = config_of(events, [*reading, *table_overrides(items), *(overrides or ())])
+        statistics = measure_log(settings)
     elif size is not None and events is None:
         statistics = parse_size(size)
     else:
@@ -52,16 +72,6 @@ def route(
     out.print(f"engine: {chosen.engine}; models: {', '.join(chosen.models)}")
     for reason in chosen.reasons:
         out.print(reason)
-
-
-def measure(path: Path, items: Path | None) -> LogStatistics:
-    """Return the size of the log at ``path``, or of the log that the config at ``path`` names."""
-    from recsys.config import Config, DataSettings, load_config
-    from recsys.route import measure_log
-
-    if path.suffix == ".toml":
-        return measure_log(load_config(path))
-    return measure_log(Config(data=DataSettings(events=str(path), items=str(items) if items else None)))
 
 
 def parse_size(text: str) -> LogStatistics:

@@ -9,7 +9,19 @@ import typer
 
 from recsys.cli.application import RUNS, app
 from recsys.cli.console import log, progress
-from recsys.cli.options import Overrides
+from recsys.cli.options import (
+    Columns,
+    Delimiter,
+    Encoding,
+    FileFormat,
+    Items,
+    Overrides,
+    TimeUnit,
+    Users,
+    config_of,
+    reading_overrides,
+    table_overrides,
+)
 from recsys.cli.report import report
 
 if TYPE_CHECKING:
@@ -23,21 +35,25 @@ def run(
         typer.Argument(help="A config (TOML), or a file of events: then engine and models are chosen to suit it."),
     ],
     overrides: Overrides = None,
+    items: Items = None,
+    users: Users = None,
+    columns: Columns = None,
+    file_format: FileFormat = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    time_unit: TimeUnit = None,
 ) -> None:
     """Read, split, fit, recommend and evaluate as CONFIG says,
     and write the run folder with its report.
 
     Example: recsys run configs/demo.toml --set recommend.k=20
 
-    Example: recsys run events.csv --set data.items=items.csv --set judge.relevant=4
+    Example: recsys run events.csv --items items.csv --set judge.relevant=4
     """
-    from recsys.config import config_for_log, load_config
-
-    if config.suffix == ".toml":
-        settings = load_config(config, overrides or ())
-    else:
-        settings = config_for_log(config, overrides or ())
-    for override in overrides or ():
+    reading = reading_overrides(columns, file_format, delimiter, encoding, time_unit)
+    all_overrides = [*reading, *table_overrides(items, users), *(overrides or ())]
+    settings = config_of(config, all_overrides)
+    for override in all_overrides:
         log.print(f"override: {override}")
     settings = choose_engine_and_models(settings)
     from recsys.flow import run as run_flow

@@ -19,6 +19,9 @@ from recsys.data.splitting.strategies import to_iso
 from recsys.schema import EVENT, ITEM, TIME, USER, VALUE
 
 DAY = 86_400
+PIECE = 1 << 22
+"""Values per piece, so that a full copy of the column is never made."""
+
 OUTLYING = 3.5
 """Robust standard deviations of log(events per user) beyond which a user may be a machine."""
 
@@ -43,6 +46,7 @@ def data_card(tables: Tables) -> dict[str, Any]:
     if TIME in events:
         days = np.unique(events[TIME].to_numpy() // DAY).astype(np.float64)
         span = [to_iso(events[TIME].min()), to_iso(events[TIME].max())]
+    counts_by_value = count_values(value)
     extra_tables = {"items": tables.items, "users": tables.users}
     counts = CardCounts(
         pairs=pairs.count_distinct(begins, order, [item]),
@@ -53,8 +57,57 @@ def data_card(tables: Tables) -> dict[str, Any]:
         span=span,
         tables={name: len(table) for name, table in extra_tables.items() if table is not None},
         refused={"total": tables.refusals.refused, "by_reason": dict(tables.refusals.counts)},
+        values=counts_by_value,
+        duplicates={name: count for name, count in tables.duplicates.items() if count},
     )
     return card_from_counts(counts)
+
+
+def count_values(values: np.ndarray) -> dict[str, Any]:
+    """Describe the values of events; see :func:`describe_values`."""
+    total = np.zeros(3)
+    mean = 0.0
+    # The mean comes first, because moments about another point lose all digits for large values.
+    for power in (1, 2, 3):
+        for start in range(0, len(values), PIECE):
+            with np.errstate(over="ignore", invalid="ignore"):
+                piece = values[start : start + PIECE].astype(np.float64)
+                total[power - 1] += ((piece - mean) ** power).sum()
+        if power == 1:
+            mean = total[0] / len(values)
+    second, third = total[1:] / len(values)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        skew = third / second**1.5
+    return describe_values(
+        smallest=float(values.min()),
+        largest=float(values.max()),
+        mean=mean,
+        skew=float(skew),
+        negative=int((values < 0).sum()),
+        zero=int((values == 0).sum()),
+    )
+
+
+def describe_values(
+    *, smallest: float, largest: float, mean: float, skew: float | None, negative: int, zero: int
+) -> dict[str, Any]:
+    """Return the entry ``values`` of the data card.
+
+    ``skew``: the third standardised moment, positive where a few values are far above the others;
+    three digits; None where all values are equal or the moment is too large for float64.
+    """
+    if skew is None or not np.isfinite(skew) or smallest == largest:
+        skew = None
+    else:
+        skew = float(f"{skew:.3g}")
+    return {
+        "smallest": smallest,
+        "mean": float(f"{mean:.6g}"),
+        "largest": largest,
+        "skew": skew,
+        "negative": negative,
+        "zero": zero,
+    }
 
 
 def _item_event_codes(events: pd.DataFrame) -> np.ndarray:
@@ -79,6 +132,8 @@ class CardCounts:
         span: ISO times of the first and the last event; None without timestamps.
         tables: rows of each further table.
         refused: refused rows, in total and by reason.
+        values: what :func:`describe_values` returns.
+        duplicates: rows of each further table beyond one per id, which ``[data] duplicates`` settled.
     """
 
     pairs: int
@@ -89,6 +144,8 @@ class CardCounts:
     span: list[str] | None
     tables: dict[str, int]
     refused: dict[str, Any]
+    values: dict[str, Any]
+    duplicates: dict[str, int]
 
 
 def card_from_counts(counts: CardCounts) -> dict[str, Any]:
@@ -97,7 +154,8 @@ def card_from_counts(counts: CardCounts) -> dict[str, Any]:
     ``sparsity``: share of (user, item) cells without an event, in [0, 1]. ``gini_items``: Gini
     coefficient of events per item that has any, 0 = all equal. ``top_1_percent_share``: share of
     events on the most popular 1 % of items (at least one item). ``repeats``: rows that are not the
-    first of their (user, item) pair. ``exact_duplicates``: rows equal to an earlier one in every
+    first of their (user, item) pair.
+    ``values``: see :func:`describe_values`. ``exact_duplicates``: rows equal to an earlier one in every
     column. ``span``: ISO times of the first and the last event. ``gaps``: see
     :func:`describe_gaps`. ``busiest_users``: see :func:`find_busiest_users`.
     """
@@ -115,12 +173,14 @@ def card_from_counts(counts: CardCounts) -> dict[str, Any]:
         "median_events_per_item": float(np.median(per_item)),
         "gini_items": gini_coefficient(per_item),
         "top_1_percent_share": float(per_item[-top_items:].sum() / events),
+        "values": counts.values,
         "repeats": events - counts.pairs,
         "exact_duplicates": events - counts.distinct,
         "span": counts.span,
         "gaps": None if counts.days is None else describe_gaps(counts.days),
         "busiest_users": find_busiest_users(*counts.per_user),
         "tables": counts.tables,
+        "duplicates": counts.duplicates,
         "refused": counts.refused,
     }
 

@@ -1,12 +1,14 @@
 """Read one ranked list from a file: one id per line, best first, tied ids on one line between tabs;
 or CSV.
 
-A CSV file has the header ``item_id,score``. Ids are text: "007" is not "7".
+A CSV file has the header ``item_id,score``. A first line ``item_id`` is a header too. Ids are text:
+"007" is not "7". Lines end at a line feed, and no other character of an id ends one.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 
 from recsys.errors import InputError
@@ -21,25 +23,47 @@ def read_list(path: str | Path) -> list[list[str]] | dict[str, float]:
             not a number.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}: give a file with one id per line.") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not UTF-8 text: save it as UTF-8.") from None
-    lines = text.splitlines()
-    if not any(line.strip() for line in lines):
+    text = _read_text(path)
+    lines = split_lines(text)
+    header = 1 if lines[0].strip() == ITEM else 0
+    if not any(line.strip() for line in lines[header:]):
         raise InputError(f"{path}: no ids: the file is empty.")
-    if path.suffix.lower() == ".csv" or "," in lines[0]:
-        return _parse_scores(path, lines)
-    return _parse_groups(path, lines)
+    if not header and (path.suffix.lower() == ".csv" or "," in lines[0]):
+        return _parse_scores(path, text)
+    return _parse_groups(path, lines, header)
 
 
-def _parse_groups(path: Path, lines: list[str]) -> list[list[str]]:
+def read_id_lines(path: str | Path) -> list[str]:
+    """Return the lines of a file of ids that are not blank, without blanks around them.
+
+    Raises:
+        InputError: no such file, or not UTF-8.
+    """
+    return [line.strip() for line in split_lines(_read_text(Path(path))) if line.strip()]
+
+
+def split_lines(text: str) -> list[str]:
+    """Return the lines of a text; they end with LF or CRLF, and at no other character of Unicode."""
+    return [line.removesuffix("\r") for line in text.split("\n")]
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read: {error.strerror or error}. Give a file with one id per line."
+        ) from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: cannot be read: it is not UTF-8 text. Save it as UTF-8.") from None
+
+
+def _parse_groups(path: Path, lines: list[str], header: int) -> list[list[str]]:
+    """Return the groups of tied ids after ``header`` lines."""
     groups: list[list[str]] = []
     seen: dict[str, int] = {}
-    for number, line in enumerate(lines, start=1):
-        group = [item.strip() for item in line.split("\t") if item.strip()]
+    for number, line in enumerate(lines[header:], start=header + 1):
+        group = [item.strip(" ") for item in line.split("\t") if item.strip()]
         for item in group:
             _record_id(path, item, number, seen)
         if group:
@@ -47,8 +71,8 @@ def _parse_groups(path: Path, lines: list[str]) -> list[list[str]]:
     return groups
 
 
-def _parse_scores(path: Path, lines: list[str]) -> dict[str, float]:
-    rows = csv.reader(lines)
+def _parse_scores(path: Path, text: str) -> dict[str, float]:
+    rows = csv.reader(io.StringIO(text, newline=""))
     head = [column.strip() for column in next(rows)]
     if sorted(head) != sorted((ITEM, SCORE)):
         raise InputError(
@@ -64,7 +88,7 @@ def _parse_scores(path: Path, lines: list[str]) -> dict[str, float]:
             continue
         if len(row) != len(head):
             raise InputError(f"{path}, line {rows.line_num}: {len(row)} fields, but the header has {len(head)}.")
-        item = row[item_column].strip()
+        item = row[item_column].strip(" ")
         _record_id(path, item, rows.line_num, seen)
         try:
             scores[item] = float(row[score_column])

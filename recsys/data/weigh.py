@@ -34,6 +34,12 @@ LAST_NEEDS_TIMES = "aggregate = 'last' needs timestamps: map a timestamp column,
 SESSIONS_NEED_TIMES = "session_minutes needs timestamps: map a timestamp column, or remove session_minutes."
 
 
+TOO_LARGE = (
+    "a (user, item) value does not fit in float32 after weighting: set [weigh] transform = 'log1p' or cap, or scale"
+    " the values down."
+)
+
+
 class WeightSettings(BaseModel):
     """The weight of an event, type weight × value × decay, and how the events of a (user, item)
     pair are combined.
@@ -47,8 +53,21 @@ class WeightSettings(BaseModel):
     events: dict[str, float] = Field(
         default={},
         description=(
-            "event type -> weight; negative: a dislike; 0: leave the event out; unset: every type has weight 1"
+            "event type -> weight; negative: a dislike, whatever the sign of its value; 0: leave the event out;"
+            " unset: every type has weight 1"
         ),
+    )
+    transform: Literal["log1p"] | None = Field(
+        default=None,
+        description=(
+            "how values are rescaled before anything else: `log1p`: log(1 + |value|), with the sign of the value;"
+            " for counts, prices and seconds, of which a few are a thousand times the others"
+        ),
+    )
+    cap: float | None = Field(
+        default=None,
+        gt=0,
+        description="largest distance of a value from 0, after `transform`; larger values are set to it",
     )
     half_life_days: float | None = Field(
         default=None,
@@ -78,7 +97,22 @@ class WeightSettings(BaseModel):
                 "aggregate = 'count' counts events and ignores their values, so half_life_days and event"
                 " weights other than 0 and 1 would do nothing: remove them or use aggregate = 'sum'"
             )
+        if self.aggregate == "count" and self.rescales:
+            raise ValueError(
+                "aggregate = 'count' counts events and ignores their values, so transform and cap would do nothing:"
+                " remove them or use aggregate = 'sum'"
+            )
         return self
+
+    @property
+    def rescales(self) -> bool:
+        """Whether values are changed before they are weighted."""
+        return self.transform is not None or self.cap is not None
+
+    @property
+    def negative_types(self) -> list[str]:
+        """The event types with a negative weight."""
+        return [kind for kind, weight in self.events.items() if weight < 0]
 
 
 class FilterSettings(BaseModel):
@@ -192,6 +226,9 @@ def check_event_counts(counts: dict[str, int], weighting: WeightSettings) -> Non
 def weigh_events(events: pd.DataFrame, weighting: WeightSettings, *, reference: float | None = None) -> pd.DataFrame:
     """Return the events with weighted values: value × type weight × 2^(−age / half-life).
 
+    Before that, values are rescaled as ``transform`` and ``cap`` say. The sign of an event with a
+    negative weight is that of its type: a return of −6 pieces is a dislike, as one of 6 is.
+
     Events whose type has the weight 0 are left out. The type weight is 1 if there is no ``event``
     column or no weights are given. The age is ``reference − timestamp``, never below 0. A row with
     the value 0 is kept, because it says that the user has seen the item. The value of a dislike
@@ -206,17 +243,41 @@ def weigh_events(events: pd.DataFrame, weighting: WeightSettings, *, reference: 
     """
     # The copy shares its columns with the input, because columns are never changed in place.
     weighed = events.copy(deep=False)
+    if weighting.rescales:
+        weighed[VALUE] = rescale_values(events[VALUE].to_numpy(dtype=np.float64), weighting)
     if weighting.half_life_days and reference is not None:
         if TIME not in events:
             raise ConfigError(DECAY_NEEDS_TIMES)
         decay = _decay(events[TIME].to_numpy(dtype=np.float64), weighting.half_life_days, reference)
-        weighed[VALUE] = events[VALUE].to_numpy(dtype=np.float64) * decay
+        weighed[VALUE] = weighed[VALUE].to_numpy(dtype=np.float64) * decay
     if EVENT not in events or not weighting.events:
         return weighed
     check_event_types(events, weighting)
     weight = events[EVENT].map(weighting.events).to_numpy(dtype=np.float64)
-    weighed[VALUE] = weighed[VALUE].to_numpy() * weight
+    value = weighed[VALUE].to_numpy()
+    weighed[VALUE] = np.where(weight < 0, np.abs(value), value) * weight
     return keep_rows(weighed, weight != 0)
+
+
+def rescale_values(values: np.ndarray, weighting: WeightSettings) -> np.ndarray:
+    """Return float64 values after ``transform`` and ``cap``; each keeps its sign.
+
+    >>> rescale_values(np.array([-6.0, 0.0, 1e8]), WeightSettings(cap=5)).tolist()
+    [-5.0, 0.0, 5.0]
+    """
+    size = np.abs(values)
+    if weighting.transform == "log1p":
+        size = np.log1p(size)
+    if weighting.cap is not None:
+        size = np.minimum(size, weighting.cap)
+    return np.copysign(size, values)
+
+
+def count_both_negative(events: pd.DataFrame, weighting: WeightSettings) -> int:
+    """Return the number of events with a negative value and a type of negative weight."""
+    if EVENT not in events or not weighting.negative_types:
+        return 0
+    return int(((events[VALUE] < 0) & events[EVENT].isin(weighting.negative_types)).sum())
 
 
 def undo_decay(interactions: Interactions, half_life_days: float, reference: float) -> Interactions:
@@ -268,7 +329,7 @@ def aggregate_events(events: pd.DataFrame, method: Aggregate, users: IdMap, item
     del user
     user, item, value, time = pairs.aggregate_pairs(begins, order, item, time, value, AGGREGATES.index(method))
     if not np.isfinite(value).all():
-        raise InputError("a (user, item) value does not fit in float32 after weighting: scale the values down.")
+        raise InputError(TOO_LARGE)
     return Interactions(users, items, user, item, value, time)
 
 

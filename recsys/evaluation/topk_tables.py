@@ -12,11 +12,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet
 
 from recsys import kernels
-from recsys.data.reading.files import Source
+from recsys.data.reading.columnar import RawChunk
+from recsys.data.reading.files import column_names, read_chunks
+from recsys.data.reading.log import IdNumbers
+from recsys.data.reading.read_settings import ReadSettings
+from recsys.data.reading.sources import Source
+from recsys.data.reading.validate import REASONS, is_missing, parse_numbers
 from recsys.errors import InputError, suggest_nearest
 from recsys.evaluation.judging.judge import Lists
 from recsys.schema import (
@@ -36,31 +40,19 @@ from recsys.schema import (
 
 LISTS = TableSchema("topk", (USER, ITEM), (RANK, SCORE, SOURCE))
 TRUTH = TableSchema("truth", (USER, ITEM), (VALUE, TIME, EVENT))
-_ID = pa.dictionary(pa.int32(), pa.string())
-_TYPES = {
-    USER: _ID,
-    ITEM: _ID,
-    SOURCE: _ID,
-    EVENT: _ID,
-    RANK: pa.int64(),
-    SCORE: pa.float64(),
-    VALUE: pa.float64(),
-    TIME: pa.string(),
-}
+NUMBERS = (RANK, SCORE, VALUE)
 
 
-def read_topk(path: str | Path) -> pd.DataFrame:
-    """Read a topk table: ``user_id``, ``item_id``, ``rank`` and/or ``score``, ``source``; CSV,
-    TSV or Parquet.
+def read_topk(path: str | Path, reading: ReadSettings | None = None) -> pd.DataFrame:
+    """Read a topk table: ``user_id``, ``item_id``, ``rank`` and/or ``score``; any format of a log."""
+    return _read(Source(Path(path)), LISTS, reading or ReadSettings())
+
+
+def read_truth(path: str | Path, reading: ReadSettings | None = None) -> pd.DataFrame:
+    """Read what users chose: ``user_id``, ``item_id``, ``value``; a ``timestamp`` and an ``event`` are
+    allowed.
     """
-    return _read(Source(Path(path)), LISTS)
-
-
-def read_truth(path: str | Path) -> pd.DataFrame:
-    """Read what users chose: ``user_id``, ``item_id``, ``value``;
-    ``timestamp`` and ``event`` may stand beside them.
-    """
-    return _read(Source(Path(path)), TRUTH)
+    return _read(Source(Path(path)), TRUTH, reading or ReadSettings())
 
 
 def as_frame(table: Any, label: str) -> pd.DataFrame:
@@ -94,23 +86,23 @@ def drop_refused_values(truth: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     return truth[is_finite], int((~is_finite).sum())
 
 
-def _read(source: Source, table: TableSchema) -> pd.DataFrame:
+def _read(source: Source, table: TableSchema, reading: ReadSettings) -> pd.DataFrame:
     """Return the known columns of a file, text ids as categories.
 
     Raises:
         InputError: no such file, another format, no rows, a missing, unknown or repeated column, a
             cell that is not what its column holds, an id that is missing.
     """
-    kind = source.format()
-    if kind not in ("csv", "tsv", "parquet"):
-        raise InputError(f"{source}: {kind} is not read here: write the table as CSV or Parquet.")
-    try:
-        if kind == "parquet":
-            frame = _parquet(source, table)
-        else:
-            frame = _csv(source, table, "\t" if kind == "tsv" else ",")
-    except (pa.ArrowException, OSError, EOFError) as error:
-        raise InputError(f"{source}: {str(error).splitlines()[0]}. Check the file and its columns.") from error
+    # A mapped name counts in whichever of the two tables has it.
+    known = table.required + table.optional
+    mapping = {column: reading.columns.get(column, column) for column in known}
+    if source.format(reading) == "parquet":
+        try:
+            frame = _parquet(source, table, mapping)
+        except (pa.ArrowException, OSError, EOFError) as error:
+            raise InputError(f"{source}: {str(error).splitlines()[0]}. Check the file and its columns.") from error
+    else:
+        frame = _text(source, table, mapping, reading)
     if not len(frame):
         raise InputError(f"{source}: no rows: the file is empty, or has nothing but a header.")
     for column in (USER, ITEM):
@@ -120,21 +112,80 @@ def _read(source: Source, table: TableSchema) -> pd.DataFrame:
     return frame
 
 
-def _csv(source: Source, table: TableSchema, delimiter: str) -> pd.DataFrame:
-    with source.open() as stream:
-        arrow_table = pa.csv.read_csv(
-            stream,
-            parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-            convert_options=pa.csv.ConvertOptions(column_types=_TYPES, null_values=[""], strings_can_be_null=True),
+def _text(source: Source, table: TableSchema, mapping: dict[str, str], reading: ReadSettings) -> pd.DataFrame:
+    """Read a text table with the reader of logs; a row that a log would refuse stops here, for a list
+    without one of its rows is another list.
+    """
+    # Columns are looked at before the ids, so that all that is wrong is named at once.
+    for part in source.parts:
+        names = column_names(part, reading)
+        mapping = _present_names(mapping, names)
+        if reading.header is not False and names:
+            require(table, _our_names(names, mapping), str(part))
+    ids = {column: IdNumbers() for column in (USER, ITEM)}
+    pieces: dict[str, list[np.ndarray]] = {}
+    for chunk in read_chunks(source, {c: n for c, n in mapping.items() if c in (USER, ITEM, *NUMBERS)}, reading):
+        table.require(chunk.table.columns, chunk.source)
+        if chunk.reasons.any():
+            row = int(np.flatnonzero(chunk.reasons)[0])
+            raise InputError(
+                f"{chunk.source}, line {chunk.line(row)}: {REASONS[chunk.reasons[row]]}: {chunk.text(row)[:80]!r}."
+            )
+        for column in chunk.table:
+            if column in ids:
+                missing = is_missing(chunk.table[column])
+                if missing.any():
+                    line = chunk.line(int(missing.argmax()))
+                    raise InputError(f"{chunk.source}, line {line}: {int(missing.sum()):,} rows have no {column}.")
+                values = ids[column].number(chunk.table[column])
+            else:
+                values = _numbers(chunk, column)
+            pieces.setdefault(column, []).append(values)
+    frame = {}
+    for column, arrays in pieces.items():
+        values = np.concatenate(arrays)
+        if column in ids:
+            coded = ids[column].categories(values)
+            # Text in every table, as ids of two tables must be of one kind to be equal.
+            values = coded.rename_categories(coded.categories.astype(str).astype(object))
+        frame[column] = values
+    return pd.DataFrame(frame)
+
+
+def _numbers(chunk: RawChunk, column: str) -> np.ndarray:
+    """Return a column as float64. A value that is no finite number is NaN or infinite, to be refused and
+    counted as in a log; InputError for such a rank or score.
+    """
+    values = parse_numbers(chunk.table[column])[0]
+    bad = ~np.isfinite(values) & (column != VALUE)
+    if bad.any():
+        row = int(bad.argmax())
+        raise InputError(
+            f"{chunk.source}, line {chunk.line(row)}: {column} is not a finite number: {chunk.text(row)[:80]!r}."
         )
-    require(table, arrow_table.column_names, str(source))
-    return arrow_table.unify_dictionaries().to_pandas()
+    return values
 
 
-def _parquet(source: Source, table: TableSchema) -> pd.DataFrame:
-    data = pa.parquet.ParquetDataset(source.path, read_dictionary=[USER, ITEM])
-    require(table, data.schema.names, str(source))
+def _present_names(mapping: dict[str, str], names: list[str]) -> dict[str, str]:
+    """Return canonical column -> its name in a file that may use ours instead of the mapped one."""
+    return {
+        column: column if column in names and source_name not in names else source_name
+        for column, source_name in mapping.items()
+    }
+
+
+def _our_names(names: list[str], mapping: dict[str, str]) -> list[str]:
+    canonical = {source_name: column for column, source_name in mapping.items()}
+    return [canonical.get(name, name) for name in names]
+
+
+def _parquet(source: Source, table: TableSchema, mapping: dict[str, str]) -> pd.DataFrame:
+    names = pa.parquet.ParquetDataset(source.path).schema.names
+    mapping = _present_names(mapping, names)
+    data = pa.parquet.ParquetDataset(source.path, read_dictionary=[mapping[USER], mapping[ITEM]])
+    require(table, _our_names(names, mapping), str(source))
     arrow_table = data.read()
+    arrow_table = arrow_table.rename_columns(_our_names(arrow_table.column_names, mapping))
     for column in (USER, ITEM):
         kind = arrow_table.schema.field(column).type
         if not (pa.types.is_integer(kind) or pa.types.is_dictionary(kind)):

@@ -4,6 +4,9 @@ row per id.
 Every column except the id and names that start with ``_`` is a *field*, whose kind is inferred from
 its values:
 
+* *vector*: every value is a list of the same number of numbers, at least eight and not all whole, or
+  such a list as text (``[0.12, -0.5, …]``), or the field is a set of numbered columns (``emb_0`` to
+  ``emb_383``): an embedding, taken as it is: ``emb=[0]``, ``emb=[1]``;
 * *number*: every value is a number, with more than ten distinct ones: ``year=1987``, ``year=1994``
   (see :func:`_interpolate_knots`);
 * *list*: some value contains a ``|``, or is a list: ``genres=drama``, ``genres=war``;
@@ -35,6 +38,10 @@ KNOTS = 10
 categories.
 """
 
+VECTOR = 8
+"""Smallest number of numbers that is taken for a vector."""
+
+_NUMBERED = re.compile(r"(.*?)[_.-]?(\d+)")
 _TAG = re.compile(r"<(?:[a-zA-Z!/?][^<>]*)>")
 _UNSPACED = "぀-ヿ㐀-䶿一-鿿豈-﫿가-힯฀-๿"
 _WORD = re.compile(rf"[{_UNSPACED}]+|[^\W_{_UNSPACED}]{{2,}}")
@@ -59,19 +66,108 @@ def encode_features(table: pd.DataFrame, key: str, ids: IdMap) -> Features:
         raise InputError(f"the table of features repeats a {key}: keep one row per {key}")
     parts = [csr_array((len(table), 0), dtype=np.float32)]
     names = []
-    for name in table.columns:
-        if name == key or str(name).startswith("_"):
-            continue
+    dense = []
+    for name, columns in _group_columns(table, key).items():
         if "=" in str(name):
             raise InputError(f"column '{name}': rename it, features are named field=value")
-        block, values = _encode_field(table[name])
+        vectors = _vectors_of_columns(columns) if len(columns.columns) > 1 else _vectors_of_cells(columns.iloc[:, 0])
+        if vectors is None:
+            block, values = _encode_field(columns.iloc[:, 0])
+        else:
+            block = csr_array(vectors.astype(np.float32))
+            values = [f"[{position}]" for position in range(vectors.shape[1])]
+            dense.append(str(name))
         parts.append(block)
         names += [f"{name}={value}" for value in values]
     stacked = csr_array(hstack(parts, format="csr"))
     placement = csr_array((np.ones(len(rows), np.float32), (rows, np.arange(len(rows)))), shape=(len(ids), len(rows)))
     matrix = csr_array(placement @ stacked).astype(np.float32)
     matrix.sort_indices()
-    return Features(matrix, tuple(names))
+    return Features(matrix, tuple(names), tuple(dense))
+
+
+def _group_columns(table: pd.DataFrame, key: str) -> dict[str, pd.DataFrame]:
+    """Return field -> its columns: all but the id and names with an underscore in front, each on its
+    own, except numbered columns of numbers that are one vector.
+    """
+    names = [name for name in table.columns if name != key and not str(name).startswith("_")]
+    numbered: dict[str, dict[int, Any]] = {}
+    for name in names:
+        match = _NUMBERED.fullmatch(str(name))
+        if match and match[1]:
+            numbered.setdefault(match[1], {})[int(match[2])] = name
+    vector_of = {}
+    for field, by_number in numbered.items():
+        first = min(by_number)
+        # Numbers without a gap: year_1990 and year_2000 are two fields.
+        is_run = first in (0, 1) and max(by_number) == first + len(by_number) - 1
+        if is_run and len(by_number) >= VECTOR and field not in names:
+            columns = [by_number[number] for number in sorted(by_number)]
+            if _vectors_of_columns(table[columns]) is not None:
+                vector_of |= dict.fromkeys(columns, (field, columns))
+    groups = {}
+    for name in names:
+        field, columns = vector_of.get(name, (name, [name]))
+        groups[field] = table[columns]
+    return groups
+
+
+def _vectors_of_columns(columns: pd.DataFrame) -> np.ndarray | None:
+    """Return float64[rows, columns] of columns of finite numbers, not all whole, in which a row has
+    all numbers or none (zeros); None for other columns.
+    """
+    numbers = np.column_stack([pd.to_numeric(columns[name], errors="coerce") for name in columns])
+    numbers = numbers.astype(np.float64)
+    is_missing = ~np.isfinite(numbers)
+    is_blank = np.column_stack(
+        [columns[name].isna() | (columns[name].astype(str).str.strip() == "") for name in columns]
+    )
+    empty_rows = is_blank.all(axis=1)
+    if is_missing[~empty_rows].any() or empty_rows.all():
+        return None
+    numbers[empty_rows] = 0.0
+    if (numbers == np.floor(numbers)).all():
+        return None
+    return numbers
+
+
+def _vectors_of_cells(column: pd.Series) -> np.ndarray | None:
+    """Return float64[rows, length] of cells that are lists of numbers of one length, or missing
+    (zeros); None for other columns.
+    """
+    vectors: list[np.ndarray | None] = []
+    length = 0
+    for cell in column:
+        is_list = isinstance(cell, list | tuple | np.ndarray)
+        if (is_list and not len(cell)) or (not is_list and not _cell_values(cell)):
+            vectors.append(None)
+            continue
+        vector = _parse_vector(cell)
+        # The first cell that is no such list decides, so that a column of words costs nothing.
+        if vector is None or len(vector) < VECTOR or (length and len(vector) != length):
+            return None
+        length = len(vector)
+        vectors.append(vector)
+    if not length:
+        return None
+    numbers = np.stack([np.zeros(length) if vector is None else vector for vector in vectors])
+    if not np.isfinite(numbers).all() or (numbers == np.floor(numbers)).all():
+        return None
+    return numbers
+
+
+def _parse_vector(cell: Any) -> np.ndarray | None:
+    """Return the numbers of a list, or of a text such as ``[0.1, -2]`` or ``0.1|-2``; None for other
+    cells.
+    """
+    if isinstance(cell, str):
+        cell = [part for part in re.split(r"[\s,|;]+", cell.strip().strip("[](){}")) if part]
+    if not isinstance(cell, list | tuple | np.ndarray):
+        return None
+    try:
+        return np.asarray(cell, dtype=np.float64).reshape(-1)
+    except (ValueError, TypeError):
+        return None
 
 
 def columns_by_field(features: Features) -> dict[str, np.ndarray]:
@@ -201,4 +297,4 @@ def shuffle_features(features: Features, seed: int) -> Features:
     described = np.flatnonzero(np.diff(features.matrix.indptr) > 0)
     rows = np.arange(features.matrix.shape[0])
     rows[described] = np.random.default_rng(seed).permutation(described)
-    return Features(csr_array(features.matrix[rows]), features.names)
+    return Features(csr_array(features.matrix[rows]), features.names, features.dense)

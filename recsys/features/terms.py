@@ -57,7 +57,8 @@ def weigh_terms(features: Features, scheme: Scheme = "tfidf", weights: dict[str,
     Each field is weighted separately: values are damped (``tfidf``: log(1 + v); ``bm25``: v(k₁ +
     1)/(v + k₁(1 − b + b·length/mean length)); ``raw``: as they are), multiplied by the inverse
     document frequency (not for ``raw``), scaled to length 1, multiplied by the weight of the field.
-    Thus a long text does not dominate three genres. If a row has no value of a field, the other
+    A vector of numbers, such as an embedding, is always ``raw``. Thus a long text does not dominate
+    three genres. If a row has no value of a field, the other
     fields get a larger share.
 
     References: Manning, Raghavan and Schütze 2008, 6.2 to 6.4 and 11.4.3; the idf is
@@ -75,7 +76,11 @@ def _weigh_fields(features: Features, scheme: Scheme, weights: dict[str, float])
     columns = []
     for name, field_columns in columns_by_field(features).items():
         block = csr_array(features.matrix[:, field_columns])
-        parts.append(weights.pop(name, 1.0) * normalize(_damp_and_idf(block, scheme)))
+        field_scheme = scheme
+        # The numbers of a vector are no counts, which a rare word would outweigh.
+        if name in features.dense:
+            field_scheme = "raw"
+        parts.append(weights.pop(name, 1.0) * normalize(_damp_and_idf(block, field_scheme)))
         columns.append(field_columns)
     if weights:
         raise ConfigError(

@@ -97,6 +97,7 @@ class ContentALS(ALS):
         """Learn item factors from the users and the artificial users together."""
         item_features = require_features(features, "content_als")
         matrix = train.matrix()
+        self.objective.require_usable(float(np.abs(matrix.data).max(initial=0)))
         weights = weigh_terms(item_features, self.scheme, self.fields)
         likes = matrix.data[matrix.data > 0]
         median_like = np.median(likes) if len(likes) else 1.0

@@ -152,7 +152,7 @@ class SparkEngine(Engine):
         self.tables.refusals.write_csv(self.folder.path / run_files.REFUSED_ROWS)
         side_tables = {"items": self.tables.item_table, "users": self.tables.user_table}
         rows = {name: len(table) for name, table in side_tables.items() if table is not None}
-        card = audit.card(self.tables.events, self.tables.refusals, rows)
+        card = audit.card(self.tables.events, self.tables.refusals, rows, self.tables.duplicates)
         self.folder.write_json(run_files.DATA_CARD, card | {"source": data.events})
 
     def split_events(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -10,7 +12,30 @@ from pyspark.sql import types as T
 from recsys.errors import InputError, RunFolderError, suggest_nearest
 from recsys.schema import ITEM, RANK, SCORE, USER, VALUE
 
+CSV_READING = {"header": True, "quote": '"', "escape": '"', "multiLine": True, "encoding": "UTF-8"}
+"""RFC 4180: a quote inside a quoted field is doubled, a backslash is a character like any other, and a
+field may contain line ends."""
+
+CSV_WRITING = {
+    "header": True,
+    "quote": '"',
+    "escape": '"',
+    # Spark's writer removes blanks at the ends of a field by default.
+    "ignoreLeadingWhiteSpace": False,
+    "ignoreTrailingWhiteSpace": False,
+    "emptyValue": '""',
+}
+
+GLOB_CHARACTERS = str.maketrans({character: "\\" + character for character in "[]{}*?\\"})
+
 NUMBER_TYPES = {RANK: "int", SCORE: "double", VALUE: "double"}
+
+
+def spark_path(path: Path) -> str:
+    """Return the path of a local file or folder as Spark takes it for exactly that one, whatever
+    characters are in it.
+    """
+    return "file://" + str(path.absolute()).translate(GLOB_CHARACTERS)
 
 
 def read_table(
@@ -28,8 +53,14 @@ def read_table(
             its column.
     """
     try:
-        reader = spark.read.option("header", True)
-        table = reader.csv(uri) if uri.rstrip("/").endswith(".csv") else reader.parquet(uri)
+        # A local file is meant by its exact name, whatever characters a pattern could have.
+        exact = spark_path(Path(uri)) if Path(uri).exists() else uri
+        if uri.rstrip("/").endswith(".csv"):
+            # Fields with line ends are read by a part of Spark that takes a name for a pattern in any case.
+            multi_line = "\\" not in exact
+            table = spark.read.options(**CSV_READING | {"multiLine": multi_line}).csv(exact)
+        else:
+            table = spark.read.parquet(exact)
     except PySparkException as error:
         raise InputError(f"{uri}: Spark cannot read it: {str(error).splitlines()[0]}") from error
     for column in columns:
@@ -57,8 +88,10 @@ def write_table(table: DataFrame, uri: str) -> None:
         RunFolderError: ``uri`` exists, or cannot be written.
     """
     try:
-        writer = table.write.option("header", True)
-        writer.csv(uri) if uri.rstrip("/").endswith(".csv") else writer.parquet(uri)
+        if uri.rstrip("/").endswith(".csv"):
+            table.write.options(**CSV_WRITING).csv(uri)
+        else:
+            table.write.parquet(uri)
     except PySparkException as error:
         if "PATH_ALREADY_EXISTS" in str(error):
             raise RunFolderError(

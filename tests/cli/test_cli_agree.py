@@ -38,6 +38,13 @@ def test_ties_scores_and_padding(run):
     assert json.loads(out) == {"tau_a": pytest.approx(2 / 3)}
 
 
+def test_an_id_ends_at_the_line_feed_alone_and_a_header_is_no_item(run):
+    ids = "a\u2028b\nc\x85d\ne\x0cf\n"
+    code, out, _ = run({"a": "item_id\n" + ids, "b.csv": "item_id\n" + ids}, "-m", "overlap@9")
+    assert code == 0
+    assert "3 in common" in out
+
+
 def test_undefined_is_null_and_said(run):
     assert json.loads(run({"a": "x", "b": "x"}, "-m", "tau_b", "--json")[1]) == {"tau_b": None}
     code, out, _ = run({"a": "x", "b": "x"})

@@ -34,6 +34,23 @@ def test_a_small_card_by_hand():
     assert facts["span"] == ["1970-01-01", "1970-01-05"]
 
 
+def test_the_card_describes_values():
+    values = [-2.0, 0.0, 1.0, 1.0, 1e6]
+    facts = data_card(read_tables(pd.DataFrame({"user_id": 1, "item_id": [1, 2, 3, 4, 5], "value": values})))
+    centred = np.array(values) - np.mean(values)
+    skew = (centred**3).mean() / (centred**2).mean() ** 1.5
+    assert facts["values"] == {
+        "smallest": -2.0,
+        "mean": 200_000.0,
+        "largest": 1e6,
+        "skew": pytest.approx(skew, rel=5e-3),
+        "negative": 1,
+        "zero": 1,
+    }
+    equal = data_card(read_tables(pd.DataFrame({"user_id": [1, 2], "item_id": [1, 1]})))
+    assert equal["values"]["skew"] is None
+
+
 def test_without_times_there_are_no_gaps():
     facts = data_card(read_tables(pd.DataFrame({"user_id": [1, 2], "item_id": [1, 1]})))
     assert facts["gaps"] is facts["span"] is None

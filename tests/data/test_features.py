@@ -93,3 +93,50 @@ def test_a_repeated_id_and_a_name_with_equals_are_refused():
         made(pd.DataFrame({"item_id": [1, 1], "a": ["x", "x"]}), ids=[1])
     with pytest.raises(InputError, match="rename"):
         made(pd.DataFrame({"item_id": [1, 2], "a=b": ["x", "x"]}))
+
+
+VECTORS = np.random.default_rng(0).normal(size=(12, 16)).round(6)
+SPELT = {
+    "lists": {"emb": list(VECTORS)},
+    "lists with a gap": {"emb": [*VECTORS[:-1], None]},
+    "text in brackets": {"emb": ["[" + ", ".join(map(str, row)) + "]" for row in VECTORS]},
+    "text with bars, as JSON lines give it": {"emb": ["|".join(map(str, row)) for row in VECTORS]},
+    "text as numpy prints it": {"emb": ["[" + " ".join(map(str, row)) + "]" for row in VECTORS]},
+    "numbered columns": {f"emb_{n}": VECTORS[:, n] for n in range(16)},
+    "numbered columns of text": {f"emb{n + 1}": [str(value) for value in VECTORS[:, n]] for n in range(16)},
+}
+
+
+@pytest.mark.parametrize("spelling", SPELT)
+def test_an_embedding_is_one_field_of_its_numbers(spelling):
+    from recsys.features.terms import weigh_terms
+
+    table = pd.DataFrame({"item_id": range(12), "genre": list("aabbccddeeff")} | SPELT[spelling])
+    features = encode_features(table, "item_id", IdMap.of(table["item_id"]))
+    assert features.dense == ("emb",)
+    columns = columns_by_field(features)
+    assert sorted(columns) == ["emb", "genre"]
+    expected = VECTORS.copy()
+    if "gap" in spelling:
+        expected[-1] = 0
+    assert np.array_equal(features.matrix[:, columns["emb"]].toarray(), expected.astype(np.float32))
+    weighed = weigh_terms(features).toarray()[:, columns["emb"]]
+    # Half the weight of an item is that of its vector, whose direction does not change.
+    lengths = np.linalg.norm(expected, axis=1, keepdims=True)
+    assert np.allclose(weighed, np.divide(expected, lengths * np.sqrt(2), where=lengths > 0, out=np.zeros((12, 16))))
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        {"tags": [[1, 2, 3, 4, 5, 6, 7, 8]] * 12},
+        {"few": [[0.5, 1.5]] * 12},
+        {"uneven": [[0.5] * 8, [0.5] * 9] * 6},
+        {f"year_{n}": np.random.default_rng(n).normal(size=12) for n in range(1990, 2006)},
+        {f"flag_{n}": [0, 1] * 6 for n in range(16)},
+        {"title": ["0.5 seconds"] * 12},
+    ],
+)
+def test_what_is_no_embedding_is_encoded_as_before(column):
+    table = pd.DataFrame({"item_id": range(12)} | column)
+    assert encode_features(table, "item_id", IdMap.of(table["item_id"])).dense == ()

@@ -64,7 +64,7 @@ def test_the_card_counts_pairs_and_duplicates(rows):
     names = ["user_id", "item_id", "timestamp", "event"]
     log = Log()
     log.append(pd.DataFrame(rows, columns=names).astype({"timestamp": float, "event": str}).assign(value=1.0))
-    facts = data_card(Tables(log.table(), None, None, Refusals(total=len(rows))))
+    facts = data_card(Tables(log.table(), None, None, {"events": Refusals(total=len(rows))}))
     assert facts["repeats"] == len(rows) - len({row[:2] for row in rows})
     assert facts["exact_duplicates"] == len(rows) - len(set(rows))
     assert (facts["users"], facts["items"]) == tuple(len({row[place] for row in rows}) for place in (0, 1))

@@ -91,12 +91,6 @@ def test_any_delimiter(tmp_path, delimiter):
     same(read_events(write(tmp_path / "e.csv", text(delimiter)), ReadSettings(delimiter=delimiter))[0])
 
 
-@pytest.mark.parametrize("delimiter", ["", "::", '"', "\n", "é"])
-def test_no_delimiter(delimiter):
-    with pytest.raises(ValidationError):
-        ReadSettings(delimiter=delimiter)
-
-
 def test_mapping_by_name_and_by_position(tmp_path):
     columns = {"user_id": "who", "item_id": "what", "value": "stars", "timestamp": "when"}
     same(

@@ -12,6 +12,7 @@ from recsys.data.weigh import (
     WeightSettings,
     aggregate_events,
     check_event_types,
+    count_both_negative,
     filter_events,
     interactions_from_table,
     interactions_to_table,
@@ -214,3 +215,30 @@ def test_the_core_is_what_is_left_when_one_removes_whoever_is_too_small(rows, pe
     )
     assert sorted(core.itertuples(index=False, name=None)) == sorted(left)
     assert len(rows) - len(left) == removed["min_item_events"]["rows"] + removed["min_user_events"]["rows"]
+
+
+def test_the_sign_of_a_return_is_that_of_its_type():
+    """A shop that writes returns with negative quantities must not turn them into likes."""
+    rows = events(("a", "x", 6.0, 0, "buy"), ("a", "x", -6.0, 1, "return"), ("a", "y", 2.0, 2, "return"))
+    weighting = WeightSettings(events={"buy": 1, "return": -1})
+    assert weigh_events(rows, weighting)["value"].tolist() == [6.0, -6.0, -2.0]
+    assert count_both_negative(rows, weighting) == 1
+    assert count_both_negative(rows.drop(columns="event"), weighting) == 0
+    lost = weigh_events(rows.assign(event="buy"), weighting)
+    assert lost["value"].tolist() == [6.0, -6.0, 2.0]
+
+
+def test_values_are_rescaled_before_they_are_weighted():
+    rows = events(("a", "x", 1e8, 0, "buy"), ("a", "y", -3.0, 0, "buy"), ("b", "x", 0.0, 0, "buy"))
+    doubled = WeightSettings(events={"buy": 2}, transform="log1p")
+    assert weigh_events(rows, doubled)["value"].tolist() == [2 * np.log1p(1e8), -2 * np.log1p(3.0), 0.0]
+    capped = WeightSettings(events={"buy": 2}, cap=10)
+    assert weigh_events(rows, capped)["value"].tolist() == [20.0, -6.0, 0.0]
+    both = WeightSettings(transform="log1p", cap=1.5)
+    assert weigh_events(rows, both)["value"].tolist() == [1.5, -np.log1p(3.0), 0.0]
+    assert rows["value"].tolist() == [1e8, -3.0, 0.0]
+
+
+def test_a_count_has_nothing_to_rescale():
+    with pytest.raises(ValidationError, match="transform and cap would do nothing"):
+        WeightSettings(aggregate="count", cap=3)

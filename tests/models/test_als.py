@@ -1,6 +1,7 @@
 """The definition of ALS by calculus, then everything that claims to solve it by the definition."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -338,3 +339,20 @@ def test_factors_that_are_not_finite_are_refused():
         local_als.ALS.from_factors(y, np.array([True, False]))
     model = local_als.ALS.from_factors(np.array([[1.0, 2.0], [np.inf, 0.0]]), np.array([True, False]))
     assert np.isfinite(model.item_factors_).all()
+
+
+@pytest.mark.parametrize("kind", ["als", "attributes", "content_als"])
+def test_values_that_hide_all_others_are_refused_with_the_largest(kind):
+    """Milliseconds since 1970 mapped as values: one sentence, not a singular system."""
+    from recsys.data.weigh import interactions_from_table
+    from recsys.errors import InputError
+    from recsys.features.encoding import encode_features
+    from recsys.models import build
+
+    users, items = np.divmod(np.arange(30), 6)
+    table = pd.DataFrame({"user_id": users, "item_id": items, "value": 1.0, "timestamp": 0})
+    table.loc[7, "value"] = 1.6e12
+    train = interactions_from_table(table)
+    described = pd.DataFrame({"item_id": range(6), "kind": list("aabbcc")})
+    with pytest.raises(InputError, match=r"the largest value is 1\.6e\+12, .*transform = 'log1p' or cap"):
+        build(kind, {"rank": 2}).fit(train, encode_features(described, "item_id", train.items))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from builders import ENGINES, run_spark_engine
 
@@ -69,23 +70,32 @@ def test_an_odd_log_gives_both_engines_the_same_counts_lists_and_refusals(spark,
 @pytest.mark.parametrize("rule", ["time", "fraction"])
 def test_a_source_that_changes_at_every_look_is_read_once(spark, monkeypatch, tmp_path, rule):
     """By time a side is a comparison on what was read, and nothing in between is kept: a second look would show."""
+    from pyspark.sql.types import LongType
+
     from recsys.config import DataSettings
+    from recsys.data.reading.columnar import RawChunk
     from recsys.data.splitting.strategies import ByTime, Fraction
     from recsys.data.weigh import FilterSettings, WeightSettings
     from recsys.spark.data import read
     from recsys.spark.data.split import split
 
     def raw(session, source, reading):
-        def look(frames):
+        def look(batches):
             rng = np.random.default_rng()  # of no seed: other rows at every look
-            for frame in frames:
+            for batch in batches:
                 most = {"user_id": 40, "item_id": 30, "timestamp": 10**6}
-                rows = {name: rng.integers(0, n, len(frame)) for name, n in most.items()}
-                yield pd.DataFrame(rows).assign(**{corrupt: None})
+                columns = {name: pa.array(rng.integers(0, n, batch.num_rows)) for name, n in most.items()}
+                chunk = RawChunk(
+                    pd.DataFrame({name: column.to_numpy() for name, column in columns.items()}),
+                    np.zeros(batch.num_rows, dtype=np.int8),
+                    "a source that changes",
+                    lambda row: 0,
+                    lambda row: "",
+                )
+                yield chunk, columns
 
-        corrupt = read.CORRUPT
-        schema = f"user_id long, item_id long, timestamp long, {corrupt} string"
-        return session.range(3000).mapInPandas(look, schema)
+        id_types = dict.fromkeys(("user_id", "item_id"), LongType())
+        return read.RawEvents([(session.range(3000), look)], ("user_id", "item_id", "timestamp"), id_types)
 
     (tmp_path / "any.csv").write_text("user_id,item_id,timestamp\n1,1,1\n")
     monkeypatch.setattr(read, "_read_raw", raw)

@@ -6,9 +6,8 @@ A table in memory is any object with the Arrow C interface (pandas, Polars, pyar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
+import pyarrow.parquet
 
+from recsys.data.reading.sources import Source
 from recsys.errors import InputError, suggest_nearest
 from recsys.schema import EVENTS
 
@@ -43,19 +44,117 @@ class RawChunk:
     text: Callable[[int], str]
 
 
-def read_parquet(path: Path, source: str, mapping: dict[str, str], all_columns: bool) -> Iterator[RawChunk]:
-    """Read columns of a Parquet file, or of a folder with key=value folders in it.
+@dataclass(frozen=True)
+class ParquetLayout:
+    """The columns of a Parquet file, or of a folder of parts.
+
+    ``chosen``: canonical column -> its name in the file. ``schema``: the types of these columns that
+    hold the values of all parts. ``keys``: those that are spelt in the names of folders
+    (``day=2024-01-01``); they are text.
+    """
+
+    chosen: dict[str, str]
+    schema: pa.Schema
+    keys: tuple[str, ...]
+
+
+def parquet_layout(source: Source, mapping: dict[str, str], all_columns: bool = False) -> ParquetLayout:
+    """Return the layout that all parts of a table share; a column that is in some parts only is
+    null in the others, unless it is one of ``mapping``.
+
+    Raises:
+        InputError: a part is no Parquet file, no column for an id, or two parts that differ in a
+            column of ``mapping`` or in the type of a column; the message names both.
+    """
+    chosen: dict[str, str] = {}
+    keys: tuple[str, ...] = ()
+    schema = pa.schema([])
+    first_with: dict[str, Source] = {}
+    for number, part in enumerate(source.parts):
+        part_schema = _read_schema(part)
+        folders = part.path.relative_to(source.path).parts[:-1]
+        part_keys = [folder.partition("=")[0] for folder in folders if "=" in folder]
+        keys = tuple(dict.fromkeys([*keys, *part_keys]))
+        names = [*part_schema.names, *(key for key in part_keys if key not in part_schema.names)]
+        part_chosen = choose_columns(names, mapping, all_columns)
+        if number == 0:
+            require_id_columns(str(source), mapping, names)
+        else:
+            columns = [column for column in part_chosen if column in mapping]
+            present = [column for column in chosen if column in mapping]
+            require_same_columns(str(source.parts[0]), present, str(part), columns, mapping)
+        for name in dict.fromkeys(part_chosen.values()):
+            kind = pa.string()
+            if name not in part_keys:
+                kind = _column_type(part, part_schema, name)
+            schema = _widen_schema(schema, pa.field(name, kind), part, first_with)
+        chosen |= part_chosen
+    return ParquetLayout(chosen, schema, tuple(key for key in keys if key in schema.names))
+
+
+def time_storage(part: Source, name: str) -> str:
+    """Return how a Parquet file stores a column of times where Spark has to know it: ``int96``,
+    ``nanoseconds``, or else nothing.
+    """
+    columns = pyarrow.parquet.read_metadata(part.path).schema
+    for position in range(len(columns)):
+        column = columns.column(position)
+        if column.path == name and column.physical_type == "INT96":
+            return "int96"
+        if column.path == name and "nanoseconds" in column.logical_type.to_json():
+            return "nanoseconds"
+    return ""
+
+
+def _read_schema(part: Source) -> pa.Schema:
+    try:
+        return pyarrow.parquet.read_schema(part.path)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        first = str(error).partition("\n")[0]
+        raise InputError(f"{part}: not a readable Parquet file: {first}") from error
+
+
+def _column_type(part: Source, schema: pa.Schema, name: str) -> pa.DataType:
+    positions = schema.get_all_field_indices(name)
+    if len(positions) > 1:
+        raise InputError(f"{part}: two columns are named '{name}'. Rename one of them.")
+    kind = schema.field(positions[0]).type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return kind
+
+
+def _widen_schema(schema: pa.Schema, field: pa.Field, part: Source, first_with: dict[str, Source]) -> pa.Schema:
+    """Return the schema with a column of one more part, in the type that holds both parts' values."""
+    first = first_with.setdefault(field.name, part)
+    if field.name not in schema.names:
+        return schema.append(field)
+    position = schema.get_field_index(field.name)
+    current = schema.field(position)
+    if current.type == field.type:
+        return schema
+    try:
+        wider = pa.unify_schemas([pa.schema([current]), pa.schema([field])], promote_options="permissive").field(0)
+    except pa.ArrowException:
+        raise InputError(
+            f"{part}: column '{field.name}' has type {field.type}, but type {current.type} in {first}. The files of a"
+            " folder are read as one table: give the column one type in all of them."
+        ) from None
+    return schema.set(position, wider)
+
+
+def read_parquet(source: Source, mapping: dict[str, str], all_columns: bool) -> Iterator[RawChunk]:
+    """Read columns of a Parquet file, or of a folder of parts, also with key=value folders in it.
 
     ``mapping``: canonical column -> its name in the file. ``all_columns``: read all others too.
     """
+    layout = parquet_layout(source, mapping, all_columns)
     try:
-        partitions = pa.dataset.HivePartitioning.discover(infer_dictionary=True)
-        data = pa.dataset.dataset(path, format="parquet", partitioning=partitions)
-        chosen = choose_columns(data.schema.names, mapping, all_columns)
-        require_id_columns(source, mapping, data.schema.names)
-        columns = list(dict.fromkeys(chosen.values()))
-        batches = data.to_batches(columns=columns, batch_size=ROWS, batch_readahead=2, fragment_readahead=1)
-        yield from _to_chunks(batches, source, chosen)
+        keys = pa.schema([layout.schema.field(key) for key in layout.keys])
+        partitioning = pa.dataset.partitioning(keys, flavor="hive")
+        data = pa.dataset.dataset(source.path, layout.schema, format="parquet", partitioning=partitioning)
+        batches = data.to_batches(columns=layout.schema.names, batch_size=ROWS, batch_readahead=2, fragment_readahead=1)
+        yield from _to_chunks(batches, str(source), layout.chosen)
     except (pa.ArrowException, OSError, ValueError) as error:
         first = str(error).partition("\n")[0]
         raise InputError(f"{source}: not a readable Parquet file or folder: {first}") from error
@@ -160,6 +259,22 @@ def require_id_columns(source: str, mapping: dict[str, str], names: list[str]) -
             f" No column '{mapping[column]}'.{suggest_nearest(mapping[column], names)}" for column in missing
         )
         raise InputError(f'{source}:{hints} Map columns under [data.columns], for example user_id = "{names[0]}".')
+
+
+def require_same_columns(
+    first: str, first_columns: Collection[str], part: str, columns: Collection[str], mapping: dict[str, str]
+) -> None:
+    """Raise InputError, which names both parts of a table, if one has a column of ours that the
+    other has not.
+    """
+    for column in sorted({*first_columns} ^ {*columns}):
+        without, having = part, first
+        if column in columns:
+            without, having = first, part
+        raise InputError(
+            f"{without}: no column '{mapping.get(column, column)}', which {having} has. The files of a folder are read"
+            " as one table: give all of them the same columns, or keep those that are no part of it elsewhere."
+        )
 
 
 def _to_arrow(table: pd.DataFrame, name: str) -> pa.ChunkedArray:

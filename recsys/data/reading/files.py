@@ -1,86 +1,49 @@
-"""Read files into raw chunks, before any rule about their contents is applied."""
+"""Read files into raw chunks, before any rule about their contents is applied.
+
+The functions that turn rows of delimited text, and lines of JSON, into chunks work on pieces of any
+size, so that the executors of Spark call the same ones.
+"""
 
 from __future__ import annotations
 
-import codecs
-import csv
 import gzip
-import io
 import json
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import Any, BinaryIO
+from itertools import islice
 
 import numpy as np
 import pandas as pd
 
-from recsys.data.reading.columnar import RawChunk, choose_columns, read_parquet, require_id_columns
-from recsys.data.reading.lines import EndlessRowError, RowBlock, read_row_blocks
-from recsys.data.reading.read_settings import SUFFIXES, ReadSettings
+from recsys.data.reading.columnar import (
+    RawChunk,
+    choose_columns,
+    read_parquet,
+    require_id_columns,
+    require_same_columns,
+)
+from recsys.data.reading.lines import EndlessRowError, RowBlock, has_open_quote, read_row_blocks, split_row
+from recsys.data.reading.read_settings import ReadSettings
+from recsys.data.reading.sources import Source, open_as_utf8, text_lines
 from recsys.data.reading.validate import parse_numbers, reason_code, refuse_rows
 from recsys.errors import InputError
-from recsys.schema import EVENTS, TIME, VALUE
+from recsys.schema import EVENTS, ITEM, RANK, SCORE, TIME, USER, VALUE
 
-csv.field_size_limit(1 << 24)
+JSON_LINES = 1 << 17
+"""Lines of JSON per chunk."""
 
-
-@dataclass(frozen=True)
-class Source:
-    """A file, a folder of Parquet parts, or a member of a zip archive."""
-
-    path: Path
-    member: str | None = None
-
-    def __str__(self) -> str:
-        if self.member:
-            return f"{self.path}/{self.member}"
-        return str(self.path)
-
-    @property
-    def name(self) -> str:
-        """Return the file name whose suffix tells the format."""
-        return self.member or self.path.name
-
-    def open(self) -> BinaryIO:
-        """Open the file as a stream of unpacked bytes."""
-        if self.member:
-            return zipfile.ZipFile(self.path).open(self.member)  # type: ignore[return-value]
-        if self.path.suffix == ".gz":
-            return gzip.open(self.path)  # type: ignore[return-value]
-        return self.path.open("rb")
-
-    def format(self) -> str:
-        """Return the format that the suffix of the name tells.
-
-        Raises:
-            InputError: no such file or folder, or an unknown suffix.
-        """
-        if not self.path.exists():
-            raise InputError(f"{self}: no such file or folder. Paths are relative to the folder you run in.")
-        if self.path.is_dir():
-            if any(self.path.rglob("*.parquet")):
-                return "parquet"
-            raise InputError(f"{self}: a folder without .parquet files and without a MovieLens layout.")
-        suffix = Path(self.name.removesuffix(".gz")).suffix.lower()
-        if suffix not in SUFFIXES:
-            raise InputError(f"{self}: the format cannot be told from the name. Set [data] format.")
-        return SUFFIXES[suffix]
+MAX_HEADER = 1 << 20
+"""Most characters of a header row."""
 
 
 def read_chunks(
-    source: Source,
-    file_format: str,
-    mapping: dict[str, str],
-    reading: ReadSettings,
-    *,
-    all_columns: bool = False,
+    source: Source, mapping: dict[str, str], reading: ReadSettings, *, all_columns: bool = False
 ) -> Iterator[RawChunk]:
-    """Read the columns of ``mapping`` that exist, under their canonical names, one chunk of the
-    file at a time.
+    """Read the columns of ``mapping`` that exist, under their canonical names, one chunk of a file
+    at a time, and the parts of a folder one after another.
 
     ``mapping``: canonical column -> its name in the file. ``all_columns``: read the other columns
     too, and all of them as text if the file is text.
@@ -88,120 +51,185 @@ def read_chunks(
     Raises:
         InputError: unreadable, truncated, empty, of another layout, or with the wrong delimiter.
     """
-    kind = file_format
-    if file_format == "auto":
-        kind = source.format()
+    return READERS[source.format(reading)](source, mapping, reading, all_columns)
+
+
+@contextmanager
+def read_errors_explained(source: Source, reading: ReadSettings) -> Iterator[None]:
+    """Turn the errors of a damaged or unreadable file into InputErrors that name it."""
     try:
-        yield from READERS[kind](source, mapping, reading, all_columns)
+        yield
     except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as error:
         raise InputError(f"{source}: the archive is damaged or cut short ({error}). Fetch it again.") from error
     except UnicodeError as error:
         raise InputError(f"{source}: not text in [data] encoding = {reading.encoding!r} ({error}).") from error
-    except (IsADirectoryError, PermissionError, FileNotFoundError) as error:
+    except OSError as error:
+        # Arrow reports damaged archives as errors of input without a number.
+        if error.errno is None:
+            raise InputError(f"{source}: the archive is damaged or cut short ({error}). Fetch it again.") from error
         raise InputError(f"{source}: cannot be read: {error.strerror}.") from error
 
 
-def is_utf8(reading: ReadSettings) -> bool:
-    """Return whether files are read as UTF-8."""
-    return codecs.lookup(reading.encoding).name == "utf-8"
+@dataclass(frozen=True)
+class DelimitedLayout:
+    """How one file of delimited text is divided into columns.
+
+    ``names``: all columns of the file, in order. ``skip``: header rows. ``positions``: name of a
+    column in the chunk -> its position in the file.
+    """
+
+    delimiter: str
+    names: tuple[str, ...]
+    skip: int
+    positions: dict[str, int]
+
+    @property
+    def selected(self) -> list[int]:
+        """Return the positions that are read, in order."""
+        return sorted(set(self.positions.values()))
 
 
-def _text_lines(source: Source, reading: ReadSettings) -> Iterator[str]:
-    """Yield text lines. Invalid bytes become lone surrogates, which validation refuses."""
-    stream = source.open()
-    start = stream.read(2)
-    stream.close()
-    utf8 = is_utf8(reading)
-    if utf8 and start in (b"\xff\xfe", b"\xfe\xff"):
-        raise InputError(f"{source}: this is UTF-16. Save it as UTF-8, or set [data] encoding = 'utf-16'.")
-    encoding = reading.encoding
-    if utf8:
-        encoding = "utf-8-sig"
-    with io.TextIOWrapper(source.open(), encoding=encoding, errors="surrogateescape", newline="") as text:
-        yield from text
+def delimited_layouts(
+    source: Source, mapping: dict[str, str], reading: ReadSettings, all_columns: bool = False
+) -> list[tuple[Source, DelimitedLayout]]:
+    """Return the parts of a table of delimited text that have rows, each with its layout.
+
+    Raises:
+        InputError: no rows at all, no column for an id, parts with different columns, or the wrong
+            delimiter.
+    """
+    delimiter = delimiter_of(source, reading)
+    layouts: list[tuple[Source, DelimitedLayout]] = []
+    for part in source.parts:
+        with read_errors_explained(part, reading):
+            fields = _first_row(part, delimiter, reading)
+        # Some systems write empty parts, which hold nothing that could be lost.
+        if fields is None:
+            continue
+        names, skip = _name_columns(part, fields, mapping, reading)
+        chosen = choose_columns(names, mapping)
+        if layouts:
+            first, first_layout = layouts[0]
+            present = {column for column in first_layout.positions if column in mapping}
+            require_same_columns(str(first), present, str(part), chosen, mapping)
+        else:
+            _require_several_columns(part, fields, delimiter, mapping)
+            require_id_columns(str(part), mapping, names)
+        positions = {column: names.index(name) for column, name in chosen.items()}
+        if all_columns:
+            positions |= {name: at for at, name in enumerate(names) if at not in positions.values()}
+        layouts.append((part, DelimitedLayout(delimiter, tuple(names), skip, positions)))
+    if not layouts:
+        raise InputError(f"{source}: no rows: the file is empty, or has nothing but a header.")
+    return layouts
+
+
+def column_names(source: Source, reading: ReadSettings) -> list[str]:
+    """Return the columns that the first row of a text file names: its fields, or the keys of a line of
+    JSON. None are returned for a file without rows.
+    """
+    with read_errors_explained(source, reading):
+        if source.format(reading) == "jsonl":
+            first = next((line for line in text_lines(source, reading) if line.strip()), "")
+            return list(parse_json_line(first) or ())
+        return _first_row(source, delimiter_of(source, reading), reading) or []
+
+
+def delimiter_of(source: Source, reading: ReadSettings) -> str:
+    """Return the delimiter of the settings, or else that of the format."""
+    if reading.delimiter:
+        return reading.delimiter
+    if source.format(reading) == "tsv":
+        return "\t"
+    return ","
 
 
 def _first_row(source: Source, delimiter: str, reading: ReadSettings) -> list[str] | None:
     """Return the fields of the first row that is not blank, or None."""
-    try:
-        return next(
-            (fields for fields in csv.reader(_text_lines(source, reading), delimiter=delimiter) if fields),
-            None,
-        )
-    except csv.Error as error:
-        raise InputError(f"{source}, line 1: {error}. Check the quotes and [data] delimiter.") from error
+    row = ""
+    for line in text_lines(source, reading):
+        if not row and not line.strip("\r\n"):
+            continue
+        row += line
+        if not has_open_quote(row, delimiter):
+            return split_row(row.rstrip("\r\n"), delimiter)
+        if len(row) > MAX_HEADER:
+            break
+    if row:
+        raise InputError(f"{source}, line 1: a quote is never closed. Check the quotes and [data] delimiter.")
+    return None
 
 
-def read_header(
-    source: Source, delimiter: str, mapping: dict[str, str], reading: ReadSettings
+def _name_columns(
+    source: Source, fields: list[str], mapping: dict[str, str], reading: ReadSettings
 ) -> tuple[list[str], int]:
     """Return the column names and the number of header rows: 1, or 0 if the names are positions."""
-    fields = _first_row(source, delimiter, reading)
-    if fields is None:
-        raise InputError(f"{source}: no rows: the file is empty, or has nothing but a header.")
-    positions = bool(reading.columns) and all(
-        name.isdigit() and name not in fields for name in reading.columns.values()
-    )
-    if reading.header is False or (reading.header is None and positions):
-        names = [str(position) for position in range(len(fields))]
-        skip = 0
-    else:
-        names = fields
-        skip = 1
-    repeated = {name for name in names if names.count(name) > 1 and name in mapping.values()}
+    mapped = set(reading.columns.values())
+    # A row of data may hold the number of a column, but a header of numbers holds all of them.
+    by_position = bool(mapped) and all(name.isdigit() for name in mapped) and not mapped <= set(fields)
+    if reading.header is False or (reading.header is None and by_position):
+        return [str(position) for position in range(len(fields))], 0
+    repeated = {name for name in fields if fields.count(name) > 1 and name in mapping.values()}
     if repeated:
         raise InputError(f"{source}: the header names {', '.join(sorted(repeated))} twice. Rename one.")
-    if len(fields) == 1 and len([1 for name in EVENTS.required if name in mapping]) > 1:
-        candidates = [d for d in (",", ";", "\t", "|") if d != delimiter and d in fields[0]]
-        hint = ""
-        if candidates:
-            hint = f" It looks separated by {candidates[0]!r}: set [data] delimiter."
-        raise InputError(f"{source}: one column only ({fields[0][:60]!r}), when split by {delimiter!r}.{hint}")
-    require_id_columns(str(source), mapping, names)
-    return names, skip
+    return fields, 1
+
+
+def _require_several_columns(source: Source, fields: list[str], delimiter: str, mapping: dict[str, str]) -> None:
+    """Raise InputError, with the delimiter that seems right, if a log has one column only."""
+    if len(fields) > 1 or len([1 for name in EVENTS.required if name in mapping]) < 2:
+        return
+    candidates = [d for d in ("::", ",", ";", "\t", "|") if d != delimiter and d in fields[0]]
+    hint = ""
+    if candidates:
+        hint = f" It looks separated by {candidates[0]!r}: set [data] delimiter."
+    raise InputError(f"{source}: one column only ({fields[0][:60]!r}), when split by {delimiter!r}.{hint}")
 
 
 def _read_parquet(
     source: Source, mapping: dict[str, str], reading: ReadSettings, all_columns: bool
 ) -> Iterator[RawChunk]:
-    return read_parquet(source.path, str(source), mapping, all_columns)
+    with read_errors_explained(source, reading):
+        yield from read_parquet(source, mapping, all_columns)
 
 
 def _read_delimited(
-    source: Source,
-    mapping: dict[str, str],
-    reading: ReadSettings,
-    all_columns: bool,
-    *,
-    delimiter: str = ",",
+    source: Source, mapping: dict[str, str], reading: ReadSettings, all_columns: bool
 ) -> Iterator[RawChunk]:
-    """Read delimited text; ``delimiter`` is used where the settings name none."""
-    delimiter = reading.delimiter or delimiter
-    names, skip = read_header(source, delimiter, mapping, reading)
-    positions = {column: names.index(source_name) for column, source_name in choose_columns(names, mapping).items()}
-    if all_columns:
-        positions |= {name: position for position, name in enumerate(names) if position not in positions.values()}
-    selected = sorted(set(positions.values()))
-    stream: Any = source.open()
-    # The row scanner works on bytes of UTF-8, so text in another encoding is converted on the way.
-    if not is_utf8(reading):
-        stream = _Recoded(stream, reading.encoding)
+    for part, layout in delimited_layouts(source, mapping, reading, all_columns):
+        yield from read_delimited_part(part, layout, reading, all_columns)
+
+
+def read_delimited_part(
+    part: Source, layout: DelimitedLayout, reading: ReadSettings, all_columns: bool = False
+) -> Iterator[RawChunk]:
+    """Read one file of delimited text, one block of bytes at a time."""
     try:
-        with stream:
-            for block in read_row_blocks(stream, delimiter, len(names), selected, skip):
-                columns = {
-                    column: _text_column(block, selected.index(position))
-                    if all_columns
-                    else _typed_column(block, selected.index(position), column, reading)
-                    for column, position in positions.items()
-                }
-                reasons = np.where(block.complete, 0, reason_code("wrong column count")).astype(np.int8)
-                table = pd.DataFrame(columns, copy=False)
-                yield RawChunk(table, reasons, str(source), _line_of(block), _text_of(block))
+        with read_errors_explained(part, reading), open_as_utf8(part, reading) as stream:
+            for block in read_row_blocks(stream, layout.delimiter, len(layout.names), layout.selected, layout.skip):
+                yield chunk_of_rows(block, layout, reading, str(part), all_columns)
     except EndlessRowError as error:
         raise InputError(
-            f"{source}, line {error.line}: {error.problem}. Check the quotes and [data] delimiter."
+            f"{part}, line {error.line}: {error.problem}. Check the quotes and [data] delimiter."
         ) from error
+
+
+def chunk_of_rows(
+    block: RowBlock, layout: DelimitedLayout, reading: ReadSettings, source: str, all_columns: bool = False
+) -> RawChunk:
+    """Return rows of delimited text as a chunk.
+
+    ``all_columns``: every column as text.
+    """
+    selected = layout.selected
+    columns = {
+        column: _text_column(block, selected.index(position))
+        if all_columns
+        else _typed_column(block, selected.index(position), column, reading)
+        for column, position in layout.positions.items()
+    }
+    reasons = np.where(block.complete, 0, reason_code("wrong column count")).astype(np.int8)
+    return RawChunk(pd.DataFrame(columns, copy=False), reasons, source, _line_of(block), _text_of(block))
 
 
 def _line_of(block: RowBlock) -> Callable[[int], int]:
@@ -225,7 +253,7 @@ def _typed_column(block: RowBlock, column: int, name: str, reading: ReadSettings
         if integers is None:
             return block.text_column(column)
         return pd.Series(integers, copy=False)
-    if name == VALUE or (name == TIME and reading.time_unit != "iso"):
+    if name in (VALUE, RANK, SCORE) or (name == TIME and reading.time_unit != "iso"):
         values, unparsed = block.number_column(column)
         if name == TIME and len(unparsed) == len(values):
             return _text_column(block, column)
@@ -240,62 +268,99 @@ def _typed_column(block: RowBlock, column: int, name: str, reading: ReadSettings
     return block.text_column(column)
 
 
-class _Recoded(io.RawIOBase):
-    """A stream that recodes text of another encoding as UTF-8; invalid bytes stay invalid."""
-
-    def __init__(self, stream: BinaryIO, encoding: str) -> None:
-        self._stream = stream
-        self._decoder = codecs.getincrementaldecoder(encoding)("surrogateescape")
-
-    def read(self, size: int = -1) -> bytes:
-        while True:
-            piece = self._stream.read(size)
-            text = self._decoder.decode(piece, final=not piece)
-            if text or not piece:
-                return text.encode("utf-8", "surrogatepass")
-
-    def close(self) -> None:
-        self._stream.close()
-        super().close()
-
-
 def _read_json_lines(
     source: Source, mapping: dict[str, str], reading: ReadSettings, all_columns: bool
 ) -> Iterator[RawChunk]:
-    lines = []
-    records = []
-    for number, line in enumerate(_text_lines(source, reading), start=1):
-        if line.strip():
-            lines.append((number, line.rstrip("\r\n")))
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError):
-                record = None
-            # A list or a number is valid JSON but not a row, so it is refused like a broken line.
-            if not isinstance(record, dict):
-                record = None
-            records.append(record)
-    if not records:
+    chosen = None
+    if not all_columns:
+        # A chunk alone does not tell which columns the log has: a key may first occur in its last line.
+        present: set[str] = set()
+        for part in source.parts:
+            with read_errors_explained(part, reading):
+                find_json_keys(text_lines(part, reading), set(mapping.values()), present)
+        chosen = {column: name for column, name in mapping.items() if name in present}
+    is_empty = True
+    for part in source.parts:
+        for chunk in read_json_part(part, mapping, chosen, reading):
+            is_empty = False
+            yield chunk
+    if is_empty:
         raise InputError(f"{source}: no rows: the file is empty.")
-    names = dict.fromkeys(name for record in records if record for name in record)
-    chosen = {column: source_name for column, source_name in mapping.items() if source_name in names}
-    if all_columns:
+
+
+def read_json_part(
+    part: Source, mapping: dict[str, str], chosen: dict[str, str] | None, reading: ReadSettings
+) -> Iterator[RawChunk]:
+    """Read one file of JSON lines, :data:`JSON_LINES` lines at a time; see :func:`chunk_of_json`."""
+    with read_errors_explained(part, reading):
+        numbered = (
+            (number, line.rstrip("\r\n"))
+            for number, line in enumerate(text_lines(part, reading), start=1)
+            if line.strip()
+        )
+        while lines := list(islice(numbered, JSON_LINES)):
+            yield chunk_of_json([text for _, text in lines], mapping, chosen, str(part), _number_of(lines))
+
+
+def _number_of(lines: list[tuple[int, str]]) -> Callable[[int], int]:
+    return lambda row: lines[row][0]
+
+
+def find_json_keys(lines: Iterable[str], names: set[str], present: set[str]) -> None:
+    """Add to ``present`` those of the names that are keys of at least one line of JSON.
+
+    Only lines in which a missing name occurs at all are parsed.
+    """
+    missing = names - present
+    for line in lines:
+        if not missing:
+            return
+        # An escape may spell a name in another way.
+        if "\\u" not in line and not any(name in line for name in missing):
+            continue
+        present |= missing & set(parse_json_line(line) or ())
+        missing = names - present
+
+
+def parse_json_line(line: str) -> dict[str, object] | None:
+    """Return the object that a line holds, or None for anything else."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    # A list or a number is valid JSON but not a row, so it is refused like a broken line.
+    if not isinstance(record, dict):
+        return None
+    return record
+
+
+def chunk_of_json(
+    lines: list[str],
+    mapping: dict[str, str],
+    chosen: dict[str, str] | None,
+    source: str,
+    line: Callable[[int], int],
+) -> RawChunk:
+    """Return lines of JSON as a chunk of text columns.
+
+    ``chosen``: the columns of the log, canonical name -> key; None: all keys of these lines.
+    """
+    records = [parse_json_line(text) for text in lines]
+    if chosen is None:
+        names = dict.fromkeys(name for record in records if record for name in record)
+        chosen = {column: name for column, name in mapping.items() if name in names}
         chosen |= {name: name for name in names if name not in mapping.values()}
     columns = {
-        column: pd.Series(
-            [_json_text(record.get(source_name)) if record else None for record in records],
-            dtype=object,
-        )
-        for column, source_name in chosen.items()
+        column: pd.Series([_json_text(record.get(name)) if record else None for record in records], dtype=object)
+        for column, name in chosen.items()
     }
-    is_object = np.array([record is not None for record in records])
+    is_object = np.array([record is not None for record in records], dtype=bool)
     reasons = np.where(is_object, 0, reason_code("not a JSON object")).astype(np.int8)
-    for column, source_name in chosen.items():
-        if column.endswith("_id"):
-            bad_ids = np.array([not _is_id(record.get(source_name)) if record else False for record in records])
+    for column, name in chosen.items():
+        if column in (USER, ITEM):
+            bad_ids = np.array([not _is_id(record.get(name)) if record else False for record in records], dtype=bool)
             refuse_rows(reasons, bad_ids, "id is neither text nor an integer")
-    table = pd.DataFrame(columns)
-    yield RawChunk(table, reasons, str(source), line=lambda row: lines[row][0], text=lambda row: lines[row][1])
+    return RawChunk(pd.DataFrame(columns), reasons, source, line=line, text=lambda row: lines[row])
 
 
 def _is_id(value: object) -> bool:
@@ -316,7 +381,7 @@ def _json_text(value: object) -> str | None:
 
 READERS: dict[str, Callable[[Source, dict[str, str], ReadSettings, bool], Iterator[RawChunk]]] = {
     "csv": _read_delimited,
-    "tsv": partial(_read_delimited, delimiter="\t"),
+    "tsv": _read_delimited,
     "jsonl": _read_json_lines,
     "parquet": _read_parquet,
 }

@@ -9,7 +9,6 @@ a bad row, where this reader refuses one row and names its line.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -58,7 +57,7 @@ class RowBlock:
         """Return the fields of a row."""
         # Blank lines may follow the row, so all line ends are stripped.
         line = _text(self.data[self.rows[row] : self.rows[row + 1]]).rstrip("\r\n")
-        return next(csv.reader([line], delimiter=self.delimiter))
+        return split_row(line, self.delimiter)
 
     def cell_text(self, column: int, row: int) -> str:
         """Return the text of a field; empty where the row has no such field."""
@@ -122,6 +121,57 @@ class RowBlock:
         return pa.Array.from_buffers(kind, len(rows), [None, pa.py_buffer(offsets), pa.py_buffer(packed)])
 
 
+def split_row(row: str, delimiter: str) -> list[str]:
+    """Return the fields of a row without its line end, by the rules of the compiled reader.
+
+    A quote that is never closed ends with the row; see :func:`has_open_quote`.
+    """
+    fields = []
+    position = 0
+    while True:
+        text = ""
+        if row.startswith('"', position):
+            text, position = _quoted_text(row, position + 1)
+        end = row.find(delimiter, position)
+        if end < 0:
+            fields.append(text + row[position:])
+            return fields
+        fields.append(text + row[position:end])
+        position = end + len(delimiter)
+
+
+def has_open_quote(row: str, delimiter: str) -> bool:
+    """Return whether the last field of a text opens a quote that is not closed in it."""
+    position = 0
+    while position <= len(row):
+        if row.startswith('"', position):
+            _, position = _quoted_text(row, position + 1)
+            if position > len(row):
+                return True
+        end = row.find(delimiter, position)
+        if end < 0:
+            return False
+        position = end + len(delimiter)
+    return False
+
+
+def _quoted_text(row: str, start: int) -> tuple[str, int]:
+    """Return the text of a quoted field that begins at ``start``, and the position after its
+    closing quote: beyond the end of the row if there is none.
+    """
+    pieces = []
+    while True:
+        quote = row.find('"', start)
+        if quote < 0:
+            pieces.append(row[start:])
+            return "".join(pieces), len(row) + 1
+        pieces.append(row[start:quote])
+        if not row.startswith('""', quote):
+            return "".join(pieces), quote + 1
+        pieces.append('"')
+        start = quote + 2
+
+
 class EndlessRowError(Exception):
     """A row does not end. ``line``: its first line; ``problem``: a sentence."""
 
@@ -137,6 +187,7 @@ def read_row_blocks(
     """Yield the rows of a UTF-8 stream after the first ``skip``, without blank rows.
 
     Args:
+        delimiter: one or more characters, none of them a quote or a line end.
         positions: positions of the selected columns among all ``columns``.
 
     Raises:
@@ -145,6 +196,7 @@ def read_row_blocks(
     """
     slots = np.full(columns, -1, dtype=np.int32)
     slots[positions] = np.arange(len(positions), dtype=np.int32)
+    separator = np.frombuffer(delimiter.encode(), dtype=np.uint8)
     rest = b""
     line = 1
     final = False
@@ -160,7 +212,7 @@ def read_row_blocks(
         rows = np.zeros(most + 1, np.int32)
         lines = np.zeros(most, np.int64)
         flags = np.zeros((2, most), np.bool_)
-        n, used, line = _tokenise(data, final, ord(delimiter), slots, line, begins, ends, rows, lines, flags)
+        n, used, line = _tokenise(data, final, separator, slots, line, begins, ends, rows, lines, flags)
         if final and used < len(data):
             raise EndlessRowError(line, "a quote is opened here and never closed")
         if len(data) - used > BLOCK:
@@ -192,7 +244,7 @@ def _decode_distinct(texts: pa.Array) -> np.ndarray:
 def _tokenise(
     data: np.ndarray,
     final: bool,
-    delimiter: int,
+    delimiter: np.ndarray,
     slots: np.ndarray,
     line: int,
     begins: np.ndarray,
@@ -222,9 +274,9 @@ def _tokenise(
                 ends[slots[field], n] = end
                 flags[1, n] |= escaped
             field += 1
-            if byte == size or data[byte] != delimiter:
+            if byte == size or data[byte] == LF or data[byte] == CR:
                 break
-            byte += 1
+            byte += len(delimiter)
         if byte < size:
             # Whether an LF follows this CR is known only when the next block is read.
             if data[byte] == CR and byte + 1 == size and not final:
@@ -241,7 +293,7 @@ def _tokenise(
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _scan_field(data: np.ndarray, byte: int, final: bool, delimiter: int) -> tuple[int, int, int, bool, int]:
+def _scan_field(data: np.ndarray, byte: int, final: bool, delimiter: np.ndarray) -> tuple[int, int, int, bool, int]:
     """Scan the field at ``byte``; return (begin, end, position after it, escaped, line ends
     inside).
 
@@ -269,7 +321,9 @@ def _scan_field(data: np.ndarray, byte: int, final: bool, delimiter: int) -> tup
         end = byte
         byte += 1
     after_quote = byte
-    while byte < size and data[byte] != delimiter and data[byte] != LF and data[byte] != CR:
+    while byte < size and data[byte] != LF and data[byte] != CR:
+        if data[byte] == delimiter[0] and _is_delimiter(data, byte, delimiter):
+            break
         byte += 1
     if byte == size and not final:
         return begin, byte, -1, escaped, line_ends
@@ -280,6 +334,19 @@ def _scan_field(data: np.ndarray, byte: int, final: bool, delimiter: int) -> tup
         escaped or (quoted and byte > after_quote),
         line_ends,
     )
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _is_delimiter(data: np.ndarray, byte: int, delimiter: np.ndarray) -> bool:
+    """Return whether the delimiter is at ``byte``. A part of it at the end of the data is not: that
+    field is scanned again with the next block.
+    """
+    if byte + len(delimiter) > len(data):
+        return False
+    is_equal = True
+    for position in range(1, len(delimiter)):
+        is_equal &= data[byte + position] == delimiter[position]
+    return is_equal
 
 
 @njit(cache=True, nogil=True)

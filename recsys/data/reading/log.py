@@ -81,7 +81,7 @@ class _Column:
     def concat(self) -> np.ndarray:
         self._trim()
         if not self._slabs:
-            return np.empty(0)
+            return np.empty(0, dtype=np.int32)
         return np.concatenate(self._slabs)
 
 

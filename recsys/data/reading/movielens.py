@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recsys.data.reading.files import Source
+from recsys.data.reading.sources import Source
 from recsys.errors import InputError
 
 GENRES_100K = (
@@ -73,12 +73,43 @@ def find_layout(path: Path) -> MovieLensLayout | None:
     if ready_made:
         layout = "u.data"
     reading, items, users = _READING[layout]
+    if layout == "ratings.csv" and not _has_columns(members[ratings], path, reading["columns"]):
+        return None
+    if layout == "ratings.dat":
+        reading = reading | {"columns": _present_columns(members[ratings], path, reading)}
     return MovieLensLayout(
         members[ratings],
         {"time_unit": "s"} | reading,
         lambda: _read_or_explain(items, members, path),
         lambda: _read_or_explain(users, members, path),
     )
+
+
+def _has_columns(ratings: Source, path: Path, columns: dict[str, str]) -> bool:
+    """Return whether ratings.csv names the users and items as MovieLens does."""
+    names = _first_line(ratings, path).replace('"', "").split(",")
+    return {columns["user_id"], columns["item_id"]} <= set(names)
+
+
+def _present_columns(ratings: Source, path: Path, reading: dict[str, Any]) -> dict[str, str]:
+    """Return the columns of ratings.dat that its first line has: other data sets of this form have no
+    timestamps.
+    """
+    width = len(_first_line(ratings, path).split(reading["delimiter"]))
+    required = ("user_id", "item_id")
+    return {
+        column: position
+        for column, position in reading["columns"].items()
+        if column in required or int(position) < width
+    }
+
+
+def _first_line(ratings: Source, path: Path) -> str:
+    try:
+        with ratings.open() as stream:
+            return stream.readline(1 << 16).decode("utf-8-sig", "replace").strip("\r\n")
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: its ratings cannot be read ({error}). Fetch them again.") from error
 
 
 def _read_or_explain(table: _Tables, members: dict[str, Source], path: Path) -> pd.DataFrame | None:
@@ -141,17 +172,34 @@ def _100k_users(members: dict[str, Source]) -> pd.DataFrame | None:
 def _dat_items(members: dict[str, Source]) -> pd.DataFrame | None:
     if "movies.dat" not in members:
         return None
-    rows = _split_lines(members["movies.dat"], "::")
-    movies = pd.DataFrame([row[:3] for row in rows], columns=["item_id", "title", "genres"], dtype=object)
-    movies["genres"] = movies["genres"].replace("(no genres listed)", "")
-    return movies.assign(year=_years_in_titles(movies["title"]))
+    movies = _dat_table(members["movies.dat"], ["item_id", "title", "genres"])
+    if "genres" in movies:
+        movies["genres"] = movies["genres"].replace("(no genres listed)", "")
+    if "title" in movies:
+        movies["year"] = _years_in_titles(movies["title"])
+    return movies
 
 
 def _dat_users(members: dict[str, Source]) -> pd.DataFrame | None:
     if "users.dat" not in members:
         return None
-    names = ["user_id", "gender", "age", "occupation", "zip_code"]
-    return pd.DataFrame([row[:5] for row in _split_lines(members["users.dat"], "::")], columns=names, dtype=object)
+    table = _dat_table(members["users.dat"], ["user_id", "gender", "age", "occupation", "zip_code"])
+    # The columns of another data set are not those of MovieLens, and no line says what they are.
+    if table.shape[1] != 5:
+        names = ["user_id", *(f"column_{number}" for number in range(1, table.shape[1]))]
+        table = table.set_axis(names, axis=1)
+    return table
+
+
+def _dat_table(source: Source, names: list[str]) -> pd.DataFrame:
+    """Return the fields of each line as text, under these names as far as there are fields, and
+    ``column_3`` and so on beyond them.
+    """
+    rows = _split_lines(source, "::")
+    width = max(map(len, rows), default=1)
+    names = [*names, *(f"column_{number}" for number in range(len(names), width))][:width]
+    filled = [row + [""] * (width - len(row)) for row in rows]
+    return pd.DataFrame(filled, columns=names, dtype=object)
 
 
 def _split_lines(source: Source, separator: str) -> list[list[str]]:
@@ -191,12 +239,12 @@ _READING: dict[str, tuple[dict[str, Any], _Tables, _Tables]] = {
         _latest_items,
         lambda members: None,
     ),
-    "ratings.dat": (  # "1::2::3::4" split by ":" has an empty field between any two
+    "ratings.dat": (
         {
             "format": "csv",
-            "delimiter": ":",
+            "delimiter": "::",
             "header": False,
-            "columns": {"user_id": "0", "item_id": "2", "value": "4", "timestamp": "6"},
+            "columns": {"user_id": "0", "item_id": "1", "value": "2", "timestamp": "3"},
         },
         _dat_items,
         _dat_users,

@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.dataset
+import pyarrow.parquet
 
 from recsys.data.reading import movielens
 from recsys.data.reading.columnar import RawChunk, concat_chunks, is_table, read_in_memory
-from recsys.data.reading.files import Source, read_chunks
+from recsys.data.reading.files import read_chunks
 from recsys.data.reading.log import Log, widen_log
 from recsys.data.reading.read_settings import ReadSettings
+from recsys.data.reading.sources import Source
 from recsys.data.reading.validate import (
     REASONS,
     TimeUnit,
@@ -38,6 +39,7 @@ from recsys.errors import InputError
 from recsys.schema import (
     EVENT,
     EVENTS,
+    FALLBACK,
     ITEM,
     ITEMS,
     TIME,
@@ -96,6 +98,10 @@ class Refusals:
             self.counts[reason] = self.counts.get(reason, 0) + count
         self.rows += refusals.rows[: MAX_REFUSED_ROWS - len(self.rows)]
 
+    def over_share(self, reading: ReadSettings) -> bool:
+        """Return whether more than ``reading.max_refused_share`` of the rows, or all, were refused."""
+        return not self.refused < self.total or self.refused > reading.max_refused_share * self.total
+
     def write_csv(self, path: str | Path) -> None:
         """Write the stored rows as CSV with the columns ``file, line, reason, text``.
 
@@ -117,12 +123,29 @@ class Tables:
     Attributes:
         log: the events, packed by ``data.reading.log``.
         items, users: the items table and the users table, None if there is no such table.
+        refusals_by_table: name of a table in messages -> its refusals.
+        duplicates: ``items`` or ``users`` -> rows beyond one per id that ``[data] duplicates``
+            settled.
     """
 
     log: pd.DataFrame
     items: pd.DataFrame | None
     users: pd.DataFrame | None
-    refusals: Refusals
+    refusals_by_table: dict[str, Refusals] = field(default_factory=dict)
+    duplicates: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def refusals(self) -> Refusals:
+        """Return the refusals of all tables."""
+        merged = Refusals()
+        for refusals in self.refusals_by_table.values():
+            merged.merge(refusals)
+        return merged
+
+    def require_few_refused(self, reading: ReadSettings) -> None:
+        """Raise InputError if too many rows of one table were refused, or all."""
+        for name, refusals in self.refusals_by_table.items():
+            check_refused_share(name, refusals, reading)
 
     @property
     def events(self) -> pd.DataFrame:
@@ -153,26 +176,37 @@ def read_tables(events: Any, items: Any = None, users: Any = None, reading: Read
             more rows are refused than ``max_refused_share`` allows.
     """
     reading = reading or ReadSettings()
+    tables = read_tables_with_bad_rows(events, items, users, reading)
+    tables.require_few_refused(reading)
+    return tables
+
+
+def read_tables_with_bad_rows(events: Any, items: Any, users: Any, reading: ReadSettings) -> Tables:
+    """Return the accepted rows as :func:`read_tables` does, however many are refused."""
     source, of_events, layout = _locate(events, reading)
     log = Log()
-    refusals = _collect(source, of_events, log)
+    by_table = {_source_name(source): _collect(source, of_events, log)}
     # The buffers of the reader take as much memory as the log itself.
     pyarrow.default_memory_pool().release_unused()
-    events = log.table()
-    item_table = None
-    user_table = None
+    tables = Tables(log.table(), None, None, by_table)
     if layout:
-        item_table = layout.items()
-        user_table = layout.users()
+        tables.items = layout.items()
+        tables.users = layout.users()
     # A table that the caller names takes the place of the one of the MovieLens layout.
     if items is not None:
-        item_table = read_attributes(items, ITEMS, reading, refusals)
+        side = read_attributes(items, ITEMS, reading)
+        tables.items = side.table
+        tables.duplicates["items"] = side.duplicates
+        by_table[side.name] = side.refusals
     if users is not None:
-        user_table = read_attributes(users, USERS, reading, refusals)
-    for column, table in ((USER, user_table), (ITEM, item_table)):
-        if table is not None:
-            events[column], table[column] = unify_ids(events[column], table[column])
-    return Tables(events, item_table, user_table, refusals)
+        side = read_attributes(users, USERS, reading)
+        tables.users = side.table
+        tables.duplicates["users"] = side.duplicates
+        by_table[side.name] = side.refusals
+    for column, table in ((USER, tables.users), (ITEM, tables.items)):
+        if table is not None and column in tables.log:
+            tables.log[column], table[column] = unify_ids(tables.log[column], table[column])
+    return tables
 
 
 def read_events(events: Any, reading: ReadSettings | None = None) -> tuple[pd.DataFrame, Refusals]:
@@ -189,6 +223,7 @@ def read_all_columns(events: Any, reading: ReadSettings | None = None) -> tuple[
     source, reading, _ = _locate(events, reading or ReadSettings())
     accepted: list[pd.DataFrame] = []
     refusals = _collect(source, reading, accepted, all_columns=True)
+    check_refused_share(_source_name(source), refusals, reading)
     table = pd.concat(accepted, ignore_index=True)
     return table.astype(dict.fromkeys(table.select_dtypes("category"), object)), refusals
 
@@ -198,9 +233,11 @@ def read_items(items: Any, reading: ReadSettings | None = None) -> pd.DataFrame:
 
     The other columns are text if the file is a text file.
     """
-    table = read_attributes(items, ITEMS, reading or ReadSettings(), Refusals())
-    table[ITEM] = unify_ids(table[ITEM])[0]
-    return table
+    reading = reading or ReadSettings()
+    side = read_attributes(items, ITEMS, reading)
+    check_refused_share(side.name, side.refusals, reading)
+    side.table[ITEM] = unify_ids(side.table[ITEM])[0]
+    return side.table
 
 
 def read_items_of_log(events: Any, items: Any = None, reading: ReadSettings | None = None) -> pd.DataFrame | None:
@@ -217,12 +254,25 @@ def read_items_of_log(events: Any, items: Any = None, reading: ReadSettings | No
 
 
 def scan_log(events: Any, reading: ReadSettings | None = None) -> Iterator[pd.DataFrame]:
-    """Yield the unchecked rows of a log, one chunk at a time, for callers that only count."""
+    """Yield the accepted rows of a log, one chunk at a time, for callers that only count.
+
+    Times are read in the unit of the first chunk; :func:`read_tables` looks at all of them.
+    """
     source, reading, _ = _locate(events, reading or ReadSettings())
-    name = _source_name(source)
-    for chunk in _read_source(source, name, reading, False):
+    unit = reading.time_unit
+    for chunk in _read_source(source, _source_name(source), reading, False):
         require_columns(chunk.table.columns, reading, chunk.source)
-        yield chunk.table
+        if unit is None and TIME in chunk.table:
+            unit = _unit_of(count_times(chunk.table[TIME]))
+        accepted, reasons = check_events(chunk.table, unit)
+        yield accepted[(reasons == 0) & (chunk.reasons == 0)]
+
+
+def _unit_of(time_counts: np.ndarray) -> TimeUnit:
+    """Return the unit of the times counted so far: seconds as soon as one is a number."""
+    if time_counts[0]:
+        return "s"
+    return "iso"
 
 
 def estimate_rows(events: Any, reading: ReadSettings | None = None) -> int:
@@ -231,20 +281,20 @@ def estimate_rows(events: Any, reading: ReadSettings | None = None) -> int:
     The number is exact for Parquet files and for tables in memory. For other files it is estimated
     from the size of the file and the bytes per row.
     """
-    source, _, _ = _locate(events, reading or ReadSettings())
+    source, reading, _ = _locate(events, reading or ReadSettings())
     if not isinstance(source, Source):
         return len(source)
-    if source.path.is_dir() or source.path.suffix in (".parquet", ".pq"):
-        return int(pyarrow.dataset.dataset(source.path, format="parquet").count_rows())
-    with source.open() as stream:
+    if source.format(reading) == "parquet":
+        return sum(pyarrow.parquet.read_metadata(part.path).num_rows for part in source.parts)
+    with source.parts[0].open() as stream:
         start = stream.read(1 << 20)
-    packed = 1
-    if source.member or source.path.suffix == ".gz":
-        packed = PACKED
-    return max(
-        start.count(b"\n"),
-        round(source.path.stat().st_size * packed * start.count(b"\n") / max(len(start), 1)),
-    )
+    n_bytes = 0
+    for part in source.parts:
+        packed = 1
+        if part.member or part.compression:
+            packed = PACKED
+        n_bytes += part.path.stat().st_size * packed
+    return max(start.count(b"\n"), round(n_bytes * start.count(b"\n") / max(len(start), 1)))
 
 
 def _locate(events: Any, reading: ReadSettings) -> tuple[Any, ReadSettings, movielens.MovieLensLayout | None]:
@@ -300,7 +350,7 @@ def _append_chunks(
 ) -> Refusals:
     name = _source_name(source)
     refusals = Refusals()
-    time_counts = np.zeros(3, dtype=np.int64)
+    time_counts = np.zeros(4, dtype=np.int64)
     for chunk in _prefetch(_read_source(source, name, reading, all_columns)):
         require_columns(chunk.table.columns, reading, chunk.source)
         if TIME in chunk.table and reading.time_unit is None:
@@ -308,12 +358,10 @@ def _append_chunks(
             if unit == "iso" and time_counts[0]:
                 raise _NumberAfterAllError
             if unit is None:
-                unit = "iso"
-                if time_counts[0]:
-                    unit = "s"
+                unit = _unit_of(time_counts)
         accepted, reasons = check_events(chunk.table, unit)
         reasons = np.where(chunk.reasons > 0, chunk.reasons, reasons)
-        refusals.add(name, reasons, chunk.line, chunk.text)
+        refusals.add(chunk.source, reasons, chunk.line, chunk.text)
         if all_columns:
             accepted = pd.concat(
                 [accepted, chunk.table[[name for name in chunk.table if name not in accepted]]],
@@ -325,15 +373,24 @@ def _append_chunks(
         sink.append(accepted)
     if time_counts.any():
         guess_time_unit(time_counts, name)
-    check_refused_share(name, refusals, reading)
+    if not refusals.total:
+        raise InputError(f"{name}: no rows: the file is empty, or has nothing but a header.")
     return refusals
 
 
 def _read_source(source: Any, name: str, reading: ReadSettings, all_columns: bool) -> Iterator[RawChunk]:
-    mapping = {column: reading.columns.get(column, column) for column in (USER, ITEM, VALUE, TIME, EVENT)}
+    mapping = column_mapping(reading)
     if isinstance(source, Source):
-        return read_chunks(source, reading.format, mapping, reading, all_columns=all_columns)
+        return read_chunks(source, mapping, reading, all_columns=all_columns)
     return read_in_memory(source, name, mapping, all_columns)
+
+
+def column_mapping(reading: ReadSettings) -> dict[str, str]:
+    """Return canonical column -> its name in the files of a log, for the columns that are read."""
+    mapping = {column: reading.columns.get(column, column) for column in (USER, ITEM, VALUE, TIME, EVENT)}
+    if reading.user_fallback:
+        mapping[FALLBACK] = reading.user_fallback
+    return mapping
 
 
 def _prefetch(chunks: Iterator[RawChunk]) -> Iterator[RawChunk]:
@@ -353,38 +410,98 @@ def require_columns(columns: Collection[str], reading: ReadSettings, where: str)
         where: the source, for the message.
     """
     EVENTS.require(columns, where)
+    if reading.user_fallback and FALLBACK not in columns:
+        raise InputError(f"{where}: [data] user_fallback is '{reading.user_fallback}', but there is no such column.")
     for column, source_name in reading.columns.items():
         if column not in columns:
             raise InputError(f"{where}: [data.columns] maps {column} to '{source_name}', but there is no such column.")
 
 
-def read_attributes(source: Any, kind: TableSchema, reading: ReadSettings, refusals: Refusals) -> pd.DataFrame:
-    """Read an items table or a users table.
+@dataclass(frozen=True)
+class AttributeTable:
+    """An items or users table, one row per id. ``name``: that of the table in messages.
+    ``duplicates``: rows beyond one per id that ``[data] duplicates`` settled.
+    """
 
-    Rows without an id are refused. If an id occurs in several rows, all but the first are refused.
-    The refused rows are added to ``refusals``.
+    name: str
+    table: pd.DataFrame
+    refusals: Refusals
+    duplicates: int
+
+
+def read_attributes(source: Any, kind: TableSchema, reading: ReadSettings) -> AttributeTable:
+    """Read an items or users table with all its columns.
+
+    Rows without an id are refused. Of the rows of one id, one is made as ``reading.duplicates``
+    says; without that setting all but the first are refused.
     """
     key = kind.required[0]
-    mapping = {key: reading.columns.get(key, key)}
+    settings = reading.of_table(key)
+    mapping = {key: key} | settings.columns
+    name = kind.name
     if is_table(source):
-        source_name = kind.name
-        chunks = read_in_memory(source, kind.name, mapping, all_columns=True)
+        chunks = read_in_memory(source, name, mapping, all_columns=True)
     else:
-        source_name = str(source)
-        file_settings = ReadSettings(encoding=reading.encoding, delimiter=reading.delimiter)
-        chunks = read_chunks(Source(Path(source)), "auto", mapping, file_settings, all_columns=True)
-    chunk = concat_chunks(chunks, source_name)
+        name = str(source)
+        chunks = read_chunks(Source(Path(source)), mapping, settings, all_columns=True)
+    chunk = concat_chunks(chunks, name)
     kind.require(chunk.table.columns, chunk.source)
+    for column, source_name in reading.of_table(key).columns.items():
+        if column not in chunk.table and column != key:
+            raise InputError(f"{name}: no column '{source_name}' to read {column} from: correct the column mapping.")
     reasons = chunk.reasons.copy()
     refuse_rows(reasons, is_missing(chunk.table[key]), f"missing {key.removesuffix('_id')} id")
     refuse_rows(reasons, is_undecodable(chunk.table[key]), "undecodable bytes")
-    repeated = chunk.table[key].where(reasons == 0).duplicated().to_numpy() & (reasons == 0)
-    reasons[repeated] = reason_code("duplicate id")
-    table_refusals = Refusals()
-    table_refusals.add(chunk.source, reasons, chunk.line, chunk.text)
-    check_refused_share(chunk.source, table_refusals, reading)
-    refusals.merge(table_refusals)
-    return chunk.table[reasons == 0].reset_index(drop=True)
+    duplicates = 0
+    if reading.duplicates is None:
+        repeated = chunk.table[key].where(reasons == 0).duplicated().to_numpy() & (reasons == 0)
+        reasons[repeated] = reason_code("duplicate id")
+    refusals = Refusals()
+    refusals.add(chunk.source, reasons, chunk.line, chunk.text)
+    table = chunk.table[reasons == 0].reset_index(drop=True)
+    if reading.duplicates is not None:
+        n_rows = len(table)
+        table = settle_duplicates(table, key, reading.duplicates)
+        duplicates = n_rows - len(table)
+    return AttributeTable(name, table, refusals, duplicates)
+
+
+def settle_duplicates(table: pd.DataFrame, key: str, rule: str) -> pd.DataFrame:
+    """Return one row per id, in the order in which ids first occur.
+
+    ``rule``: ``first``, ``last``, or ``most frequent``: the most frequent value of each column that
+    is neither null nor empty, and of equally frequent values the one that occurs first.
+    """
+    repeated = table[key].duplicated(keep=False)
+    if not repeated.any():
+        return table
+    if rule == "most frequent":
+        return _most_frequent_values(table, key)
+    order = table[key].drop_duplicates()
+    kept = table.drop_duplicates(key, keep=rule)  # type: ignore[arg-type]
+    return kept.set_index(key, drop=False).loc[order].reset_index(drop=True)
+
+
+def _most_frequent_values(table: pd.DataFrame, key: str) -> pd.DataFrame:
+    ids = table[key].drop_duplicates().reset_index(drop=True)
+    settled = {}
+    for column in table:
+        if column == key:
+            settled[column] = ids
+            continue
+        # Lists are not hashable, and equal lists have equal texts.
+        compared = table[column]
+        if compared.dtype == object:
+            compared = compared.map(lambda value: value if isinstance(value, str) else str(value), na_action="ignore")
+        given = compared.notna() & (compared != "")
+        rows = pd.DataFrame({"id": table[key][given], "value": compared[given], "row": np.flatnonzero(given)})
+        counts = rows.groupby(["id", "value"], sort=False)["row"].agg(["size", "min"]).reset_index()
+        best = counts.sort_values(["size", "min"], ascending=[False, True]).drop_duplicates("id")
+        row_of_id = pd.Series(best["min"].to_numpy(), index=best["id"]).reindex(ids)
+        present = row_of_id.notna().to_numpy()
+        values = table[column].take(row_of_id[present].astype(np.int64)).set_axis(np.flatnonzero(present))
+        settled[column] = values.reindex(range(len(ids)))
+    return pd.DataFrame(settled)
 
 
 def check_refused_share(source: str | Source, refusals: Refusals, reading: ReadSettings) -> None:
@@ -396,16 +513,26 @@ def check_refused_share(source: str | Source, refusals: Refusals, reading: ReadS
     total = refusals.total
     if not total:
         raise InputError(f"{source}: no rows: the file is empty, or has nothing but a header.")
-    if refused < total and refused <= reading.max_refused_share * total:
+    if not refusals.over_share(reading):
         return
     reasons = ", ".join(f"{reason}: {count:,}" for reason, count in refusals.counts.items())
     examples = "".join(
-        f"\n  {f'line {line}: ' if line else ''}{reason}: {text!r}"
-        for file, line, reason, text in refusals.rows[:3]
-        if file == str(source)
+        f"\n  {_place(file, line, str(source))}{reason}: {text!r}" for file, line, reason, text in refusals.rows[:3]
     )
     raise InputError(
         f"{source}: {refused:,} of {total:,} rows are bad ({reasons}), more than [data] max_refused_share ="
         f" {reading.max_refused_share:g} allows. Check the column mapping and the delimiter, or raise that share."
-        f" The first:{examples}"
+        f" `recsys check` with --refused FILE lists them. The first:{examples}"
     )
+
+
+def _place(file: str, line: int, source: str) -> str:
+    """Return where a refused row is, as the beginning of a sentence."""
+    parts = []
+    if file != source:
+        parts.append(file)
+    if line:
+        parts.append(f"line {line}")
+    if not parts:
+        return ""
+    return ", ".join(parts) + ": "

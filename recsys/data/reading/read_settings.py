@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from recsys.data.reading.validate import TimeUnit
 from recsys.errors import suggest_nearest
-from recsys.schema import EVENTS
+from recsys.schema import EVENTS, ITEM, RANK, SCORE, USER
 
 SUFFIXES = {
     ".csv": "csv",
@@ -20,6 +22,9 @@ SUFFIXES = {
 format.
 """
 
+COMPRESSED = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
+"""Suffix that may follow that of a text format -> how the file is compressed."""
+
 FORMATS = ("auto", *dict.fromkeys(SUFFIXES.values()), "movielens")
 """The values of ``[data] format``."""
 
@@ -32,19 +37,43 @@ class ReadSettings(BaseModel):
     format: str = Field(
         "auto",
         description=(
-            f"file format, one of {', '.join(FORMATS)}; `auto`: by the name, {' '.join(SUFFIXES)}, optionally"
-            " followed by .gz"
+            f"file format, one of {', '.join(FORMATS)}; `auto`: by the name, {' '.join(SUFFIXES)}, text optionally"
+            f" followed by {' '.join(COMPRESSED)}; all files of a folder have one format"
         ),
     )
     columns: dict[str, str] = Field(
         {},
         description="canonical column -> its name in the files, or its position from 0 in a file without a header",
     )
+    item_columns: dict[str, str] = Field(
+        {},
+        description=(
+            "the same for the items table, where `title` and every other column can be renamed too; unset: `item_id`"
+            " as in `columns`"
+        ),
+    )
+    user_columns: dict[str, str] = Field(
+        {}, description="the same for the users table; unset: `user_id` as in `columns`"
+    )
+    user_fallback: str | None = Field(
+        None,
+        description=(
+            "column that takes the place of a missing user id, such as the number of the invoice of a guest: the id"
+            " becomes `guest:` and its text; unset: rows without a user id are refused"
+        ),
+    )
+    duplicates: Literal["first", "last", "most frequent"] | None = Field(
+        None,
+        description=(
+            "which row of an id counts in the items and users tables: `first`, `last`, or `most frequent`, the most"
+            " frequent value of each column (the first of equally frequent ones); unset: all but the first row of an"
+            " id are refused"
+        ),
+    )
     delimiter: str | None = Field(
         None,
         min_length=1,
-        max_length=1,
-        description="character between the fields of text files; unset: tab for .tsv, else comma",
+        description="the text between the fields of text files, such as ; or ::; unset: tab for .tsv, else comma",
     )
     header: bool | None = Field(
         None,
@@ -54,8 +83,8 @@ class ReadSettings(BaseModel):
     time_unit: TimeUnit | None = Field(
         None,
         description=(
-            "unit of timestamps: s, ms, us, or iso for ISO 8601; unset: seconds or ISO 8601,"
-            " detected; others are refused"
+            "unit of timestamps: s, ms, us, ns, yyyymmdd for dates written as digits (20180920, 20180920153000), or"
+            " iso for ISO 8601; unset: seconds or ISO 8601, detected; others are refused"
         ),
     )
     max_refused_share: float = Field(
@@ -64,6 +93,18 @@ class ReadSettings(BaseModel):
         le=1,
         description="stop with an error if more than this share of the rows is refused",
     )
+
+    def of_table(self, key: str) -> ReadSettings:
+        """Return the settings for the items table (``key`` is ``item_id``) or the users table: its
+        columns, and the format by its name.
+        """
+        columns = {ITEM: self.item_columns, USER: self.user_columns}[key]
+        if not columns and key in self.columns and not self.columns[key].isdigit():
+            columns = {key: self.columns[key]}
+        header = None
+        if columns and all(name.isdigit() for name in columns.values()):
+            header = self.header
+        return self.model_copy(update={"format": "auto", "columns": columns, "header": header})
 
     @field_validator("format")
     @classmethod
@@ -77,7 +118,7 @@ class ReadSettings(BaseModel):
     @field_validator("columns")
     @classmethod
     def _known_columns(cls, columns: dict[str, str]) -> dict[str, str]:
-        known_names = EVENTS.required + EVENTS.optional
+        known_names = EVENTS.required + EVENTS.optional + (RANK, SCORE)
         for name in columns:
             if name not in known_names:
                 raise ValueError(f"'{name}' is not a column of events.{suggest_nearest(name, known_names)}")
@@ -94,7 +135,7 @@ class ReadSettings(BaseModel):
 
     @field_validator("delimiter")
     @classmethod
-    def _usable_delimiter(cls, character: str | None) -> str | None:
-        if character and (character in '"\r\n' or not character.isascii()):
-            raise ValueError("a delimiter is one ASCII character, but not a quote or a line end")
-        return character
+    def _usable_delimiter(cls, text: str | None) -> str | None:
+        if text and set(text) & set('"\r\n'):
+            raise ValueError("a delimiter is any text without quotes and line ends")
+        return text

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from recsys.errors import InputError
-from recsys.schema import EVENT, ITEM, TIME, USER, VALUE, is_category
+from recsys.schema import EVENT, FALLBACK, ITEM, TIME, USER, VALUE, is_category
 
 REASONS = (
     "",
@@ -31,10 +31,16 @@ REASONS = (
 )
 """Reasons for which a row is refused; position 0 means accepted."""
 
-TimeUnit = Literal["s", "ms", "us", "iso"]
-PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6}
+TimeUnit = Literal["s", "ms", "us", "ns", "yyyymmdd", "iso"]
+PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 LATEST = 4_102_444_800.0
 """2100-01-01, the end of plausible times, which start in 1970."""
+
+DATES = (19_900_101, 20_991_232)
+"""Dates written as digits are recognised from 1990 to 2099."""
+
+GUEST = "guest:"
+"""Beginning of the user id of a row without one, where the settings name a column to use instead."""
 
 NUMBER = r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*"
 NOT_FINITE = r"(?i:\s*[+-]?(nan|inf|infinity)\s*)"
@@ -55,9 +61,12 @@ def check_events(batch: pd.DataFrame, unit: TimeUnit | None) -> tuple[pd.DataFra
     reasons = np.zeros(len(batch), dtype=np.int8)
     columns = {}
     for column in (USER, ITEM):
-        columns[column] = batch[column]
-        refuse_rows(reasons, is_missing(batch[column]), f"missing {column.removesuffix('_id')} id")
-        refuse_rows(reasons, is_undecodable(batch[column]), "undecodable bytes")
+        ids = batch[column]
+        if column == USER and FALLBACK in batch:
+            ids = fill_missing_users(ids, batch[FALLBACK])
+        columns[column] = ids
+        refuse_rows(reasons, is_missing(ids), f"missing {column.removesuffix('_id')} id")
+        refuse_rows(reasons, is_undecodable(ids), "undecodable bytes")
     if VALUE in batch:
         value, spelt_out = parse_numbers(batch[VALUE])
         refuse_rows(reasons, np.isnan(value) & ~spelt_out, "unparsable value")
@@ -95,6 +104,22 @@ def is_missing(ids: pd.Series) -> np.ndarray:
     if ids.dtype == object:
         absent |= (ids.str.strip() == "").to_numpy(dtype=bool, na_value=False)
     return absent
+
+
+def fill_missing_users(ids: pd.Series, fallback: pd.Series) -> pd.Series:
+    """Return user ids where missing ones are ``guest:`` and the text of the fallback column.
+
+    All rows of one guest visit, such as one invoice, get one id, which is no id of a customer. The
+    ids are text as soon as one is filled in.
+    """
+    fill = is_missing(ids) & ~is_missing(fallback)
+    if not fill.any():
+        return ids
+    filled = ids.astype(object)
+    # None and NaN stay as they are, for validation to refuse.
+    filled = filled.where(filled.isna(), filled.astype(str))
+    filled[fill] = GUEST + fallback[fill].astype(object).astype(str)
+    return filled
 
 
 def is_undecodable(text: pd.Series) -> np.ndarray:
@@ -145,7 +170,20 @@ def parse_times(column: pd.Series, unit: TimeUnit) -> np.ndarray:
         if is_category(column):
             column = column.astype(object)
         return _to_seconds(pd.to_datetime(column, utc=True, format="ISO8601", errors="coerce"))
+    if unit == "yyyymmdd":
+        return _parse_digits(parse_numbers(column)[0])
     return parse_numbers(column)[0] / PER_SECOND[unit]
+
+
+def _parse_digits(numbers: np.ndarray) -> np.ndarray:
+    """Return float64[n] seconds of dates written as digits: 20180920 or 20180920153000."""
+    whole = np.isfinite(numbers) & (numbers == np.floor(numbers)) & (numbers >= 0) & (numbers < 1e14)
+    digits = np.where(whole, numbers, 0.0).astype(np.int64)
+    short = digits < 10**8
+    digits = np.where(short, digits * 10**6, digits)
+    text = pd.Series(digits).astype(str).str.zfill(14)
+    moments = pd.to_datetime(text, utc=True, format="%Y%m%d%H%M%S", errors="coerce")
+    return np.where(whole, _to_seconds(moments), np.nan)
 
 
 def _to_seconds(moments: pd.Series) -> np.ndarray:
@@ -154,30 +192,47 @@ def _to_seconds(moments: pd.Series) -> np.ndarray:
 
 
 def count_times(column: pd.Series) -> np.ndarray:
-    """Count the times of a batch: int64[3], numbers, numbers after 2100 if read as seconds, and the
-    rest.
+    """Count the times of a batch: int64[4], numbers, numbers after 2100 if read as seconds, numbers
+    that look like dates written as digits, and the rest.
 
     Pass the sum of the counts of all batches to :func:`guess_time_unit`.
     """
     if pd.api.types.is_datetime64_any_dtype(column):
-        return np.array([0, 0, len(column)])
+        return np.array([0, 0, 0, len(column)])
     value, _ = parse_numbers(column)
     is_number = ~np.isnan(value)
-    return np.array([is_number.sum(), (value[is_number] >= LATEST).sum(), (~is_number).sum()])
+    numbers = value[is_number]
+    dates = looks_like_date(numbers[np.isfinite(numbers)])
+    return np.array([is_number.sum(), (numbers >= LATEST).sum(), dates.sum(), (~is_number).sum()])
+
+
+def looks_like_date(numbers: Any) -> Any:
+    """Return whether numbers (an array, or a column of Spark) look like 20180920 or 20180920153000."""
+    short = (numbers >= DATES[0]) & (numbers < DATES[1])
+    long = (numbers >= DATES[0] * 1e6) & (numbers < DATES[1] * 1e6)
+    # As seconds, the eight digits of a date of our time are moments of a few weeks of 1970.
+    day = ((numbers % 100 >= 1) & (numbers % 100 < 32)) | long
+    month = (((numbers % 10_000) >= 101) & ((numbers % 10_000) < 1232)) | long
+    return (short | long) & day & month
 
 
 def guess_time_unit(counts: Any, source: str) -> TimeUnit:
     """Return ``iso`` if no time is a number, else ``s``.
 
     Raises:
-        InputError: as seconds, most times would be after 2100; they must be milliseconds or
-            microseconds.
+        InputError: most times look like dates written as digits, or as seconds most times would be
+            after 2100; they must be milliseconds or microseconds.
     """
-    numbers, after_2100, _ = counts
+    numbers, after_2100, dates, _ = counts
+    if numbers and dates * 2 > numbers:
+        raise InputError(
+            f"{source}: most timestamps look like dates written as digits (20180920). Read as seconds they would all"
+            " lie in 1970, or far in the future: set [data] time_unit = 'yyyymmdd', or 's' if they are seconds."
+        )
     if numbers and after_2100 * 2 > numbers:
         raise InputError(
-            f"{source}: most timestamps, read as seconds, lie after the year 2100. They look like milliseconds or"
-            " microseconds: set [data] time_unit = 'ms' or 'us'."
+            f"{source}: most timestamps, read as seconds, lie after the year 2100. They look like milliseconds,"
+            " microseconds or nanoseconds: set [data] time_unit = 'ms' or 'us' or 'ns'."
         )
     if numbers:
         return "s"

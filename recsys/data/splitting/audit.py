@@ -52,6 +52,11 @@ def split_warnings(facts: dict[str, Any], rule: AnyRule, weighting: WeightSettin
         )
     if weighting.events and not has_types:
         messages.append("event weights are set, but the events have no `event` column: only the values were used.")
+    if facts["both_negative"]:
+        messages.append(
+            f"{facts['both_negative']:,} events of {', '.join(weighting.negative_types)} have a negative value and a"
+            " negative weight; they count as dislikes, as the sign is that of the type."
+        )
     return messages
 
 

@@ -28,6 +28,7 @@ from recsys.data.weigh import (
     WeightSettings,
     aggregate_events,
     check_event_types,
+    count_both_negative,
     filter_events,
     keep_last_of_session,
     weigh_events,
@@ -67,6 +68,7 @@ def split(
     )
     repeats = len(events) - len(train_rows) - len(history_only) - len(test_rows)
     has_types = EVENT in events
+    both_negative = count_both_negative(events, weighting)
     # The raw events are as large as the three parts together, so they are freed here.
     del events, side
     train_rows, removed = filter_events(train_rows, filters)
@@ -121,6 +123,7 @@ def split(
         users_wholly_in_train=int((test.users.rows(train.users.ids) < 0).sum()),
         filters=removed,
         history_rows_outside_candidates=dropped,
+        both_negative=both_negative,
         **describe_overlap(parts, train_rows, history_rows, test_rows),
     )
     parts.about["warnings"] = split_warnings(parts.about, rule, weighting, has_types)

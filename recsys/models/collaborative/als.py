@@ -76,6 +76,7 @@ class ALS(ALSParameters, Recommender):
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
         """Learn item factors, always from a fresh random start."""
         matrix = train.matrix()
+        self.objective.require_usable(float(np.abs(matrix.data).max(initial=0)))
         library = self.nu == 0 and self.beta == 0
         train_factors = self._fit_implicit if library else self._fit_kernel
         users, items = matrix.shape

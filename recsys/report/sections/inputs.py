@@ -27,6 +27,7 @@ def data_overview(run: Run) -> Section:
         ["Gini of events over items", f"{data['gini_items']:.3f}"],
         ["events on the top 1 % of items", f"{data['top_1_percent_share']:.1%}"],
     ]
+    rows += _format_values(data.get("values"))
     rows += [
         ["repeated (user, item) pairs", f"{data['repeats']:,}"],
         ["rows equal to an earlier row", f"{data['exact_duplicates']:,}"],
@@ -48,6 +49,10 @@ def data_overview(run: Run) -> Section:
             longest = f", {gaps['longest']:,} of them from {gaps['from']} to {gaps['to']}"
         rows.append(["days without an event", f"{gaps['empty_days']:,}{longest}"])
     rows += [[f"rows of the {name} table", f"{size:,}"] for name, size in data["tables"].items()]
+    rows += [
+        [f"further rows of ids in the {name} table, settled by [data] duplicates", f"{count:,}"]
+        for name, count in data.get("duplicates", {}).items()
+    ]
     table = ReportTable("Data card", ["property", "value"], rows)
     source = f"Read from {data['source']}."
     likes = run.likes.to_numpy()
@@ -56,6 +61,23 @@ def data_overview(run: Run) -> Section:
     svg = plots.share_curve(likes / likes.sum(), "liked items, the most liked first, %", "% of the likes in train")
     label = "The long tail: the share of all likes on the most liked items; dashed: if all items were liked equally."
     return Section("Data", [source, f"Figure. {label}"], tables=[table], figures=[Drawing(svg, label)])
+
+
+def _format_values(values: dict[str, Any] | None) -> list[list[str]]:
+    """Return the rows of the data card about values; none for a run of 0.1.0, which did not count
+    them, and one for a log without values.
+    """
+    if values is None:
+        return []
+    if values["smallest"] == values["largest"]:
+        return [["value of every event", f"{values['largest']:g}"]]
+    rows = [
+        ["values: smallest, mean, largest", f"{values['smallest']:g}, {values['mean']:g}, {values['largest']:g}"],
+        ["negative values, zeros", f"{values['negative']:,}, {values['zero']:,}"],
+    ]
+    if values["skew"] is not None:
+        rows.append(["skew of the values (0: symmetric; large: a few values dominate)", f"{values['skew']:g}"])
+    return rows
 
 
 def split_audit(run: Run) -> Section:

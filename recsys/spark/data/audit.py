@@ -12,14 +12,14 @@ import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys.data.card import DAY, CardCounts, card_from_counts
+from recsys.data.card import DAY, CardCounts, card_from_counts, describe_values
 from recsys.data.reading.read import Refusals
 from recsys.data.splitting.audit import describe_drift
 from recsys.data.splitting.strategies import to_iso
 from recsys.schema import ITEM, TIME, USER, VALUE
 
 
-def card(events: DataFrame, refusals: Refusals, tables: dict[str, int]) -> dict[str, Any]:
+def card(events: DataFrame, refusals: Refusals, tables: dict[str, int], duplicates: dict[str, int]) -> dict[str, Any]:
     """Return the data card, as the local engine does; the driver holds one count per item."""
     per_item = events.groupBy(ITEM).count().select("count").toPandas()["count"].to_numpy()
     per_user = events.groupBy(USER).count().groupBy("count").agg(F.count(F.lit(1)).alias("users"))
@@ -43,8 +43,18 @@ def card(events: DataFrame, refusals: Refusals, tables: dict[str, int]) -> dict[
         span=span,
         tables=tables,
         refused={"total": refusals.refused, "by_reason": dict(refusals.counts)},
+        values=_describe_values(events),
+        duplicates={name: count for name, count in duplicates.items() if count},
     )
     return card_from_counts(counts)
+
+
+def _describe_values(events: DataFrame) -> dict[str, Any]:
+    value = F.col(VALUE)
+    smallest, largest, mean, skew, negative, zero = events.agg(
+        F.min(value), F.max(value), F.avg(value), F.skewness(value), F.count_if(value < 0), F.count_if(value == 0)
+    ).first()
+    return describe_values(smallest=smallest, largest=largest, mean=mean, skew=skew, negative=negative, zero=zero)
 
 
 @dataclass(frozen=True)

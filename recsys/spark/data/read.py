@@ -1,11 +1,19 @@
 """Read events on Spark and check them: executors apply the rules of the local reader to batches of
 rows.
+
+Spark divides text files into lines and Parquet files into batches; everything after that, from
+fields to reasons of refusal, is done by the functions of ``data.reading``. Files that Spark cannot
+divide into lines (``.zst``, UTF-16) are read by one task each, as the local reader reads them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import io
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial, reduce
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,28 +28,47 @@ from pyspark.sql import types as T
 
 from recsys.config import DataSettings
 from recsys.data.reading import movielens
-from recsys.data.reading.columnar import column_to_series, parse_finite_numbers
-from recsys.data.reading.files import Source, read_header
+from recsys.data.reading.columnar import (
+    ParquetLayout,
+    RawChunk,
+    column_to_series,
+    parquet_layout,
+    parse_finite_numbers,
+    time_storage,
+)
+from recsys.data.reading.files import (
+    JSON_LINES,
+    READERS,
+    DelimitedLayout,
+    chunk_of_json,
+    chunk_of_rows,
+    column_names,
+    delimited_layouts,
+    find_json_keys,
+    read_delimited_part,
+)
+from recsys.data.reading.lines import BOM, EndlessRowError, has_open_quote, read_row_blocks
 from recsys.data.reading.read import (
+    AttributeTable,
     Refusals,
     check_refused_share,
+    column_mapping,
     read_attributes,
     require_columns,
 )
 from recsys.data.reading.read_settings import ReadSettings
+from recsys.data.reading.sources import Source, is_utf8, recode, text_lines
 from recsys.data.reading.validate import (
     LATEST,
     REASONS,
     check_events,
     count_times,
     guess_time_unit,
-    reason_code,
+    looks_like_date,
 )
 from recsys.errors import InputError
-from recsys.schema import CANONICAL_INT, EVENT, ITEM, ITEMS, TIME, USER, USERS, VALUE
-
-CORRUPT = "_corrupt"
-"""Column that holds a row which does not parse, as text."""
+from recsys.schema import CANONICAL_INT, EVENT, FALLBACK, ITEM, ITEMS, TIME, USER, USERS, VALUE
+from recsys.spark.table_files import spark_path
 
 REASON = "reason"
 """Column of the refusal code; 0 = accepted."""
@@ -51,6 +78,13 @@ TEXT = "text"
 
 MAX_REFUSED_ROWS = 1_000
 """Number of refused rows that are written out; all are counted."""
+
+SEVERAL_LINES = -1
+"""Refusal code of a row that holds one half of a quoted field."""
+
+Batches = Iterator[pa.RecordBatch]
+ParsedRows = Iterator[tuple[RawChunk, dict[str, pa.Array]]]
+"""Chunks, and the arrays of ids that keep the type that the log gives them; the others become text."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +98,8 @@ class SparkTables:
         refusals: refused rows, counted by reason.
         item_table, user_table: the tables in the memory of the driver, with ids as they are in the
             file. None without such a table.
+        duplicates: ``items`` or ``users`` -> rows beyond one per id that ``[data] duplicates``
+            settled.
     """
 
     events: DataFrame
@@ -71,6 +107,22 @@ class SparkTables:
     refusals: Refusals
     item_table: pd.DataFrame | None = None
     user_table: pd.DataFrame | None = None
+    duplicates: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RawEvents:
+    """A log as Spark divides it.
+
+    ``pieces``: frames, each with the function by which an executor turns its batches into chunks.
+    ``columns``: those of ours that the log has. ``id_types``: the types of the ids in the checked
+    table. ``numeric_time``: the time is a typed number, which Spark can count itself.
+    """
+
+    pieces: list[tuple[DataFrame, Callable[[Batches], ParsedRows]]]
+    columns: tuple[str, ...]
+    id_types: dict[str, T.DataType]
+    numeric_time: bool = False
 
 
 def read_tables(spark: SparkSession, data: DataSettings, work: Path) -> SparkTables:
@@ -89,24 +141,26 @@ def read_tables(spark: SparkSession, data: DataSettings, work: Path) -> SparkTab
     try:
         raw = _read_raw(spark, source, reading)
         unit = reading.time_unit or _time_unit(raw, source)
-        broken = "not a JSON object" if _file_format(source, reading) == "jsonl" else "wrong column count"
-        checked = raw.mapInArrow(_check_batches(unit, broken), _checked_schema(raw))
+        checked = _checked_rows(raw, unit)
         checked.write.parquet(str(work / "checked"))
         checked = spark.read.parquet(str(work / "checked"))
         refusals = _count_refusals(checked, source)
         check_refused_share(source, refusals, reading)
         accepted = checked.where(F.col(REASON) == 0).drop(REASON, TEXT)
-        item_table, user_table = _read_attributes(data, refusals)
+        item_table, user_table, duplicates = _read_attributes(data, refusals)
         items = None if item_table is None else spark.createDataFrame(item_table[[ITEM]])
         accepted, items = _unify_id_types(accepted, items)
     except PySparkException as error:
         raise InputError(f"{source}: Spark cannot read it: {str(error).splitlines()[0]}") from error
-    return SparkTables(accepted, items, refusals, item_table, user_table)
+    return SparkTables(accepted, items, refusals, item_table, user_table, duplicates)
 
 
-def raw_events(spark: SparkSession, data: DataSettings) -> DataFrame:
-    """Return the events as they are in their file, unchecked, under our column names."""
-    return _read_raw(spark, *_source(data))
+def accepted_pairs(spark: SparkSession, data: DataSettings) -> DataFrame:
+    """Return user_id and item_id of the accepted events, read anew by each action."""
+    source, reading = _source(data)
+    raw = _read_raw(spark, source, reading)
+    unit = reading.time_unit or _time_unit(raw, source)
+    return _checked_rows(raw, unit).where(F.col(REASON) == 0).select(USER, ITEM)
 
 
 def _source(data: DataSettings) -> tuple[Source, ReadSettings]:
@@ -119,170 +173,426 @@ def _source(data: DataSettings) -> tuple[Source, ReadSettings]:
     return source, reading
 
 
-def _file_format(source: Source, reading: ReadSettings) -> str:
-    return source.format() if reading.format == "auto" else reading.format
-
-
-def _read_raw(spark: SparkSession, source: Source, reading: ReadSettings) -> DataFrame:
-    """Return the raw events: the columns that the source has, renamed to the names of this package,
-    and the column :data:`CORRUPT`.
-
-    Columns of csv, tsv and jsonl files have the type text. Columns of Parquet keep their type.
-    """
-    file_format = _file_format(source, reading)
-    source_names = {column: reading.columns.get(column, column) for column in (USER, ITEM, VALUE, TIME, EVENT)}
-    path = str(source.path)
-    if file_format not in ("csv", "tsv", "jsonl", "parquet"):
+def _read_raw(spark: SparkSession, source: Source, reading: ReadSettings) -> RawEvents:
+    """Return the log as Spark divides it, with the columns that it has."""
+    file_format = source.format(reading)
+    if file_format not in READERS:
         raise InputError(
             f"{source}: Spark reads csv, tsv, jsonl and parquet, but not {file_format}:"
             " use engine = 'local', or write the table as Parquet."
         )
+    mapping = column_mapping(reading)
     if file_format == "parquet":
-        try:
-            table = spark.read.parquet(path)
-        except Py4JJavaError as error:  # a damaged footer is no PySparkException
-            cause = str(error.java_exception.getMessage()).partition("\n")[0]
-            raise InputError(f"{source}: not a readable Parquet file or folder: {cause}") from error
-        names = table.columns
+        raw = _read_parquet(spark, source, mapping)
     elif file_format == "jsonl":
-        schema = T.StructType([T.StructField(name, T.StringType()) for name in [*source_names.values(), CORRUPT]])
-        table = spark.read.schema(schema).json(path, columnNameOfCorruptRecord=CORRUPT, encoding=reading.encoding)
-        has_value = table.agg(*(F.max(F.col(name).isNotNull()).alias(name) for name in source_names.values())).first()
-        names = [name for name in source_names.values() if has_value and has_value[name]]
+        raw = _read_json_lines(spark, source, mapping, reading)
     else:
-        delimiter = reading.delimiter or ("\t" if file_format == "tsv" else ",")
-        names, skip = read_header(source, delimiter, source_names, reading)
-        schema = T.StructType([T.StructField(name, T.StringType()) for name in [*names, CORRUPT]])
-        table = spark.read.schema(schema).csv(
-            path,
-            header=bool(skip),
-            sep=delimiter,
-            escape='"',
-            encoding=reading.encoding,
-            columnNameOfCorruptRecord=CORRUPT,
-        )
-    columns = {column: name for column, name in source_names.items() if name in names}
-    require_columns(columns, reading, str(source))
-    corrupt = F.col(CORRUPT) if CORRUPT in table.columns else F.lit(None).cast("string").alias(CORRUPT)
-    renamed = table.select(*(F.col(f"`{name}`").alias(column) for column, name in columns.items()), corrupt)
-    _require_types(renamed, source)
-    return renamed
+        raw = _read_delimited(spark, source, mapping, reading)
+    require_columns(raw.columns, reading, str(source))
+    if FALLBACK in raw.columns:
+        raw.id_types[USER] = T.StringType()
+    return raw
 
 
-def _require_types(frame: DataFrame, source: Source) -> None:
+def _is_divisible(part: Source, reading: ReadSettings) -> bool:
+    """Return whether Spark can divide a text file into lines: it does not read zstd without native
+    libraries, nor files with a colon in the name, and it looks for line ends of one byte.
+    """
+    is_readable = part.compression != "zstd" and ":" not in part.path.name
+    return is_readable and "\r\n".encode(reading.encoding) == b"\r\n"
+
+
+def _text_frame(spark: SparkSession, parts: list[Source]) -> DataFrame:
+    """Return the lines of files as bytes, with a number of the file and the first byte of its
+    piece.
+    """
+    lines = spark.read.text([spark_path(part.path) for part in parts])
+    return lines.select(
+        F.col("value").cast("binary").alias("line"),
+        F.xxhash64("_metadata.file_path").alias("file"),
+        F.col("_metadata.file_block_start").alias("start"),
+    )
+
+
+def _file_frame(spark: SparkSession, parts: list[Source]) -> DataFrame:
+    """Return the paths of files, one per partition."""
+    paths = spark.sparkContext.parallelize([(str(part.path.absolute()),) for part in parts], len(parts))
+    return spark.createDataFrame(paths, "path string")
+
+
+def _lines(batches: Batches, skip: int) -> Iterator[list[bytes]]:
+    """Yield the lines of each batch of :func:`_text_frame` that are not empty, without the first
+    ``skip`` of each file.
+    """
+    current = None
+    to_skip = 0
+    for batch in batches:
+        lines = batch.column("line").to_pylist()
+        file, start = (batch.column(name).to_numpy() for name in ("file", "start"))
+        begins = np.flatnonzero(np.r_[True, (np.diff(file) != 0) | (np.diff(start) != 0)]) if len(lines) else []
+        kept: list[bytes] = []
+        for begin, end in zip(begins, [*begins[1:], len(lines)], strict=True):
+            piece = lines[begin:end]
+            if current != (file[begin], start[begin]):
+                current = (file[begin], start[begin])
+                to_skip = 0
+                if start[begin] == 0:
+                    to_skip = skip
+                    piece[0] = piece[0].removeprefix(BOM)
+            piece = [line for line in piece if line]
+            skipped = min(to_skip, len(piece))
+            to_skip -= skipped
+            kept += piece[skipped:]
+        if kept:
+            yield kept
+
+
+def _read_delimited(spark: SparkSession, source: Source, mapping: dict[str, str], reading: ReadSettings) -> RawEvents:
+    layouts = delimited_layouts(source, mapping, reading)
+    by_layout: dict[tuple[Any, ...], list[tuple[Source, DelimitedLayout]]] = {}
+    whole = []
+    for part, layout in layouts:
+        if _is_divisible(part, reading):
+            by_layout.setdefault((layout.names, layout.skip), []).append((part, layout))
+        else:
+            whole.append((part, layout))
+    pieces: list[tuple[DataFrame, Callable[[Batches], ParsedRows]]] = []
+    for same in by_layout.values():
+        frame = _text_frame(spark, [part for part, _ in same])
+        pieces.append((frame, partial(_parse_delimited, same[0][1], reading, str(source))))
+    if whole:
+        by_path = {str(part.path.absolute()): (part, layout) for part, layout in whole}
+        frame = _file_frame(spark, [part for part, _ in whole])
+        pieces.append((frame, partial(_parse_whole_files, by_path, reading)))
+    columns = tuple(column for column in mapping if column in layouts[0][1].positions)
+    return RawEvents(pieces, columns, {USER: T.StringType(), ITEM: T.StringType()})
+
+
+def _parse_delimited(layout: DelimitedLayout, reading: ReadSettings, source: str, batches: Batches) -> ParsedRows:
+    for lines in _lines(batches, layout.skip):
+        data = b"\n".join(lines)
+        if not is_utf8(reading):
+            data = recode(data, reading.encoding)
+        # The scanner would take a byte order mark for one of a file.
+        blocks = read_row_blocks(io.BytesIO(b"\n" + data), layout.delimiter, len(layout.names), layout.selected, 0)
+        chunks: list[RawChunk] = []
+        with suppress(EndlessRowError):
+            chunks += [chunk_of_rows(block, layout, reading, source) for block in blocks]
+        # A quoted field that contains a line end makes one row of two lines.
+        if sum(len(chunk.reasons) for chunk in chunks) != len(lines):
+            yield _half_row(lines, layout, source), {}
+            return
+        for chunk in chunks:
+            yield chunk, {}
+
+
+def _half_row(lines: list[bytes], layout: DelimitedLayout, source: str) -> RawChunk:
+    """Return a chunk of one refused row: the first line that opens a quote without closing it."""
+    texts = (line.decode("utf-8", "replace") for line in lines)
+    half = next((text for text in texts if has_open_quote(text, layout.delimiter)), "")
+    table = pd.DataFrame({column: pd.Series([""], dtype=object) for column in layout.positions})
+    return RawChunk(table, np.array([SEVERAL_LINES], dtype=np.int8), source, lambda row: 0, lambda row: half)
+
+
+def _parse_whole_files(
+    by_path: dict[str, tuple[Source, DelimitedLayout]], reading: ReadSettings, batches: Batches
+) -> ParsedRows:
+    for batch in batches:
+        for path in batch.column("path").to_pylist():
+            for chunk in read_delimited_part(*by_path[path], reading):
+                yield chunk, {}
+
+
+def _read_json_lines(spark: SparkSession, source: Source, mapping: dict[str, str], reading: ReadSettings) -> RawEvents:
+    for part in source.parts:
+        # What is wrong with a whole file is said before Spark works.
+        column_names(part, reading)
+    divisible = [part for part in source.parts if _is_divisible(part, reading)]
+    whole = [part for part in source.parts if not _is_divisible(part, reading)]
+    frames: list[tuple[DataFrame, Callable[[Batches], Iterator[list[str]]]]] = []
+    if divisible:
+        frames.append((_text_frame(spark, divisible), partial(_json_lines, reading)))
+    if whole:
+        frames.append((_file_frame(spark, whole), partial(_json_lines_of_files, reading)))
+    names = set(mapping.values())
+    present: set[str] = set()
+    for frame, lines in frames:
+        keys = frame.mapInArrow(partial(_keys_of, lines, names), "name string")
+        present |= {row["name"] for row in keys.distinct().collect()}
+    chosen = {column: name for column, name in mapping.items() if name in present}
+    pieces: list[tuple[DataFrame, Callable[[Batches], ParsedRows]]] = [
+        (frame, partial(_parse_json, lines, mapping, chosen, str(source))) for frame, lines in frames
+    ]
+    return RawEvents(pieces, tuple(chosen), {USER: T.StringType(), ITEM: T.StringType()})
+
+
+def _json_lines(reading: ReadSettings, batches: Batches) -> Iterator[list[str]]:
+    for lines in _lines(batches, 0):
+        texts = [line.decode(reading.encoding, "surrogateescape") for line in lines]
+        yield [text for text in texts if text.strip()]
+
+
+def _json_lines_of_files(reading: ReadSettings, batches: Batches) -> Iterator[list[str]]:
+    for batch in batches:
+        for path in batch.column("path").to_pylist():
+            lines = (line.rstrip("\r\n") for line in text_lines(Source(Path(path)), reading) if line.strip())
+            while piece := list(islice(lines, JSON_LINES)):
+                yield piece
+
+
+def _keys_of(lines: Callable[[Batches], Iterator[list[str]]], names: set[str], batches: Batches) -> Batches:
+    present: set[str] = set()
+    for texts in lines(batches):
+        find_json_keys(texts, names, present)
+    yield pa.RecordBatch.from_pydict({"name": pa.array(sorted(present), pa.string())})
+
+
+def _parse_json(
+    lines: Callable[[Batches], Iterator[list[str]]],
+    mapping: dict[str, str],
+    chosen: dict[str, str],
+    source: str,
+    batches: Batches,
+) -> ParsedRows:
+    for texts in lines(batches):
+        yield chunk_of_json(texts, mapping, chosen, source, lambda row: 0), {}
+
+
+def _read_parquet(spark: SparkSession, source: Source, mapping: dict[str, str]) -> RawEvents:
+    # A time in nanoseconds, which Spark has no type for, is read as its number.
+    spark.conf.set("spark.sql.legacy.parquet.nanosAsLong", "true")
+    # Folders such as item_id=007 name texts, and names that differ in case are two columns.
+    spark.conf.set("spark.sql.sources.partitionColumnTypeInference.enabled", "false")
+    spark.conf.set("spark.sql.caseSensitive", "true")
+    for part in source.parts:
+        if ":" in part.path.name:
+            raise InputError(f"{part}: Spark cannot read a file with a colon in its name: rename it.")
+    layout = parquet_layout(source, mapping)
+    kinds = {column: layout.schema.field(name).type for column, name in layout.chosen.items()}
+    _require_types(kinds, source)
+    by_storage: dict[str, list[Source]] = {}
+    for part in source.parts:
+        storage = ""
+        if pa.types.is_timestamp(kinds.get(TIME, pa.null())):
+            storage = time_storage(part, layout.chosen[TIME])
+        by_storage.setdefault(storage, []).append(part)
+    frames = [_parquet_frame(spark, source, parts, layout, storage) for storage, parts in by_storage.items()]
+    frames = [_whole_ids(frame, kinds, source) for frame in frames]
+    id_types = {column: frames[0].schema[column].dataType for column in (USER, ITEM) if column in kinds}
+    pieces: list[tuple[DataFrame, Callable[[Batches], ParsedRows]]] = [
+        (frame, partial(_parse_typed, str(source))) for frame in frames
+    ]
+    numeric_time = TIME in kinds and _is_number(kinds[TIME])
+    return RawEvents(pieces, tuple(layout.chosen), id_types, numeric_time)
+
+
+def _parquet_frame(
+    spark: SparkSession, source: Source, parts: list[Source], layout: ParquetLayout, storage: str
+) -> DataFrame:
+    """Return columns of Parquet files under our names; times as timestamps, however they are
+    stored.
+    """
+    fields = []
+    for column in layout.schema:
+        kind = _spark_type(column.type)
+        if column.name == layout.chosen.get(TIME) and storage:
+            kind = {"nanoseconds": T.LongType(), "int96": T.TimestampType()}[storage]
+        if not isinstance(kind, T.NullType):
+            fields.append(T.StructField(column.name, kind))
+    reader = spark.read.schema(T.StructType(fields))
+    if layout.keys:
+        reader = reader.option("basePath", spark_path(source.path))
+    try:
+        table = reader.parquet(*(spark_path(part.path) for part in parts))
+    except Py4JJavaError as error:  # a damaged footer is no PySparkException
+        cause = str(error.java_exception.getMessage()).partition("\n")[0]
+        raise InputError(f"{source}: not a readable Parquet file or folder: {cause}") from error
+    columns = []
+    for column, name in layout.chosen.items():
+        values = F.lit(None).cast("string")
+        if name in table.columns:
+            values = F.col(f"`{name}`")
+        if column == TIME and storage == "nanoseconds":
+            values = F.timestamp_micros(F.expr(f"`{name}` div 1000"))
+        columns.append(values.alias(column))
+    return table.select(*columns)
+
+
+def _whole_ids(frame: DataFrame, kinds: dict[str, pa.DataType], source: Source) -> DataFrame:
+    """Return ids that are unsigned or decimal as text, and whole floats as integers."""
+    floats = [column for column in (USER, ITEM, FALLBACK) if column in kinds and pa.types.is_floating(kinds[column])]
+    if floats:
+        bad = [F.max(F.isnan(c) | (F.abs(c) >= 2.0**53) | (c != F.floor(c))) for c in map(F.col, floats)]
+        row = frame.agg(*(column.alias(name) for column, name in zip(bad, floats, strict=True))).first()
+        for name in floats:
+            if row and row[name]:
+                raise InputError(f"{source}: column '{name}' has type {kinds[name]}: ids must be text or integers.")
+            frame = frame.withColumn(name, F.col(name).cast("bigint"))
+    for name in (USER, ITEM, FALLBACK):
+        if name in kinds and (pa.types.is_decimal(kinds[name]) or pa.types.is_uint64(kinds[name])):
+            frame = frame.withColumn(name, F.col(name).cast("string"))
+    return frame
+
+
+def _spark_type(kind: pa.DataType) -> T.DataType:
+    """Return the type in which Spark reads a column of Parquet."""
+    if pa.types.is_timestamp(kind):
+        return T.TimestampNTZType() if kind.tz is None else T.TimestampType()
+    if pa.types.is_decimal(kind):
+        return T.DecimalType(kind.precision, kind.scale)
+    for test, result in SPARK_TYPES:
+        if test(kind):
+            return result
+    return T.StringType()
+
+
+SPARK_TYPES: tuple[tuple[Callable[[pa.DataType], bool], T.DataType], ...] = (
+    (pa.types.is_int8, T.ByteType()),
+    (pa.types.is_uint8, T.ShortType()),
+    (pa.types.is_int16, T.ShortType()),
+    (pa.types.is_uint16, T.IntegerType()),
+    (pa.types.is_int32, T.IntegerType()),
+    (pa.types.is_uint32, T.LongType()),
+    (pa.types.is_int64, T.LongType()),
+    (pa.types.is_uint64, T.DecimalType(20, 0)),
+    (pa.types.is_float32, T.FloatType()),
+    (pa.types.is_float64, T.DoubleType()),
+    (pa.types.is_boolean, T.BooleanType()),
+    (pa.types.is_date, T.DateType()),
+    (pa.types.is_null, T.NullType()),
+)
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)
+
+
+def _require_types(kinds: dict[str, pa.DataType], source: Source) -> None:
     """Raise InputError unless ids are text or integers, and values and times can be numbers."""
-    integer = T.ByteType | T.ShortType | T.IntegerType | T.LongType
-    real = integer | T.StringType | T.FloatType | T.DoubleType | T.DecimalType
-    moment = T.TimestampType | T.TimestampNTZType | T.DateType
-    rules: dict[str, tuple[Any, str]] = {
-        USER: (T.StringType | integer, "ids must be text or integers"),
-        ITEM: (T.StringType | integer, "ids must be text or integers"),
-        VALUE: (real | T.BooleanType, "it must be a number"),
-        TIME: (real | moment, "it must be a number or a time"),
+    rules: dict[str, tuple[Callable[[pa.DataType], bool], str]] = {
+        USER: (_can_be_ids, "ids must be text or integers"),
+        ITEM: (_can_be_ids, "ids must be text or integers"),
+        VALUE: (lambda kind: _is_number(kind) or pa.types.is_boolean(kind), "it must be a number"),
+        TIME: (
+            lambda kind: _is_number(kind) or pa.types.is_timestamp(kind) or pa.types.is_date(kind),
+            "it must be a number",
+        ),
     }
-    for column, (types, rule) in rules.items():
-        kind = frame.schema[column].dataType if column in frame.columns else None
-        if kind is not None and not isinstance(kind, types):
-            raise InputError(f"{source}: column '{column}' has type {kind.simpleString()}: {rule}.")
+    for column, (is_possible, rule) in rules.items():
+        kind = kinds.get(column, pa.string())
+        if not (_is_text(kind) or is_possible(kind)):
+            raise InputError(f"{source}: column '{column}' has type {kind}: {rule}.")
 
 
-def _time_unit(raw: DataFrame, source: Source) -> Any:
-    """Return the unit of the timestamps, guessed from counts over all batches by the rule of the
-    local reader. None without timestamps.
+def _can_be_ids(kind: pa.DataType) -> bool:
+    is_whole = pa.types.is_integer(kind) or (pa.types.is_decimal(kind) and kind.scale == 0)
+    return is_whole or pa.types.is_floating(kind)
+
+
+def _parse_typed(source: str, batches: Batches) -> ParsedRows:
+    for batch in batches:
+        if not batch.num_rows:
+            continue
+        columns = {}
+        for name in batch.schema.names:
+            column = pa.chunked_array([batch.column(name)])
+            if name in (VALUE, TIME):
+                column = parse_finite_numbers(column)
+            columns[name] = column_to_series(column, name, source)
+        frame = pd.DataFrame(columns)
+        reasons = np.zeros(len(frame), dtype=np.int8)
+        chunk = RawChunk(frame, reasons, source, lambda row: 0, lambda row, frame=frame: str(frame.iloc[row].to_dict()))
+        yield chunk, {name: batch.column(name) for name in (USER, ITEM)}
+
+
+def _time_unit(raw: RawEvents, source: Source) -> Any:
+    """Return the unit of the times, by the rule of the local reader: guessed from counts over all
+    batches.
     """
     if TIME not in raw.columns:
         return None
-    if isinstance(raw.schema[TIME].dataType, T.NumericType):  # no text to look at: Spark can count
-        time = F.col(TIME).cast("double")
-        number = time.isNotNull() & ~F.isnan(time)
-        too_late = F.coalesce(number & (time >= LATEST), F.lit(False))
-        row = raw.select(F.count_if(number), F.count_if(too_late)).first()
-        return guess_time_unit([*(row or (0, 0)), 0], str(source))
-
-    def count(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        total = np.zeros(3, dtype=np.int64)
-        for batch in batches:
-            total += count_times(_series(batch, TIME, as_numbers=True))
-        yield pa.RecordBatch.from_arrays([pa.array([n]) for n in total], names=["numbers", "too_late", "texts"])
-
-    counts = raw.select(TIME).mapInArrow(count, "numbers long, too_late long, texts long")
-    row = counts.agg(F.sum("numbers"), F.sum("too_late"), F.sum("texts")).first()
-    return guess_time_unit([number or 0 for number in row], str(source)) if row else None
+    total = np.zeros(4, dtype=np.int64)
+    for frame, parse in raw.pieces:
+        if raw.numeric_time:  # no text to look at: Spark can count
+            time = F.col(TIME).cast("double")
+            number = time.isNotNull() & ~F.isnan(time)
+            counts = [number, time >= LATEST, looks_like_date(time)]
+            row = frame.select(*(F.count_if(F.coalesce(number & count, F.lit(False))) for count in counts)).first()
+            total += np.array([*(row or (0, 0, 0)), 0])
+        else:
+            counted = frame.mapInArrow(partial(_count_batches, parse), "numbers long, late long, dates long, rest long")
+            row = counted.agg(*map(F.sum, counted.columns)).first()
+            total += np.array([count or 0 for count in row or (0, 0, 0, 0)])
+    return guess_time_unit(total, str(source))
 
 
-def _checked_schema(raw: DataFrame) -> T.StructType:
-    fields = [raw.schema[USER], raw.schema[ITEM], T.StructField(VALUE, T.DoubleType())]
+def _count_batches(parse: Callable[[Batches], ParsedRows], batches: Batches) -> Batches:
+    total = np.zeros(4, dtype=np.int64)
+    for chunk, _ in parse(batches):
+        total += count_times(chunk.table[TIME])
+    names = ["numbers", "late", "dates", "rest"]
+    yield pa.RecordBatch.from_arrays([pa.array([count]) for count in total], names=names)
+
+
+def _checked_rows(raw: RawEvents, unit: Any) -> DataFrame:
+    """Return all rows in canonical types, with :data:`REASON` and, where refused, :data:`TEXT`."""
+    fields = [T.StructField(column, raw.id_types[column]) for column in (USER, ITEM)]
+    fields.append(T.StructField(VALUE, T.DoubleType()))
     if TIME in raw.columns:
         fields.append(T.StructField(TIME, T.DoubleType()))
     if EVENT in raw.columns:
         fields.append(T.StructField(EVENT, T.StringType()))
-    return T.StructType([*fields, T.StructField(REASON, T.ByteType()), T.StructField(TEXT, T.StringType())])
+    schema = T.StructType([*fields, T.StructField(REASON, T.ByteType()), T.StructField(TEXT, T.StringType())])
+    text_ids = {column for column, kind in raw.id_types.items() if isinstance(kind, T.StringType)}
+    checked = [frame.mapInArrow(partial(_check_batches, parse, unit, text_ids), schema) for frame, parse in raw.pieces]
+    return reduce(DataFrame.unionByName, checked)
 
 
-def _check_batches(unit: Any, broken_reason: str) -> Any:
-    """Return a function that checks batches of rows and adds :data:`REASON` and :data:`TEXT`.
-
-    The ids stay as they are. ``TEXT`` is null for an accepted row.
+def _check_batches(parse: Callable[[Batches], ParsedRows], unit: Any, text_ids: set[str], batches: Batches) -> Batches:
+    """Check the rows of each chunk: integer ids stay as they are, and only refused rows become
+    text.
     """
-
-    def check(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            names = [name for name in batch.schema.names if name != CORRUPT]
-            as_numbers = {VALUE} if unit == "iso" else {VALUE, TIME}
-            frame = pd.DataFrame({name: _series(batch, name, as_numbers=name in as_numbers) for name in names})
-            events, reason = check_events(frame, unit)
-            broken = batch.column(CORRUPT).is_valid().to_numpy(zero_copy_only=False)
-            reason[broken] = reason_code(broken_reason)
-            columns = {
-                USER: batch.column(USER),
-                ITEM: batch.column(ITEM),
-                VALUE: pa.array(events[VALUE].to_numpy()),
-            }
-            if TIME in events:
-                columns[TIME] = pa.array(np.where(reason > 0, 0.0, events[TIME].to_numpy()))
-            if EVENT in events:
-                columns[EVENT] = pa.Array.from_pandas(events[EVENT]).cast(pa.string())
-            columns[REASON] = pa.array(reason.astype(np.int8))
-            columns[TEXT] = _refused_text(batch, names, reason > 0)
-            yield pa.RecordBatch.from_pydict(columns)
-
-    return check
+    described = 0
+    for chunk, ids in parse(batches):
+        events, reasons = check_events(chunk.table, unit)
+        reasons = np.where(chunk.reasons != 0, chunk.reasons, reasons).astype(np.int8)
+        columns = {
+            column: _text_array(events[column], reasons) if column in text_ids else ids[column]
+            for column in (USER, ITEM)
+        }
+        columns[VALUE] = pa.array(events[VALUE].to_numpy())
+        if TIME in events:
+            columns[TIME] = pa.array(np.where(reasons != 0, 0.0, events[TIME].to_numpy()))
+        if EVENT in events:
+            columns[EVENT] = _text_array(events[EVENT], reasons)
+        columns[REASON] = pa.array(reasons)
+        texts: list[str | None] = [None] * len(reasons)
+        # A sample is enough, and the text of each row takes time.
+        for row in np.flatnonzero(reasons)[: MAX_REFUSED_ROWS - described]:
+            described += 1
+            texts[row] = _valid_text(chunk.text(int(row)))
+        columns[TEXT] = pa.array(texts, pa.string())
+        yield pa.RecordBatch.from_pydict(columns)
 
 
-def _series(batch: pa.RecordBatch, name: str, *, as_numbers: bool) -> pd.Series:
-    column = pa.chunked_array([batch.column(name)])
-    return column_to_series(parse_finite_numbers(column) if as_numbers else column, name, "the log")
+def _text_array(column: pd.Series, reasons: np.ndarray) -> pa.Array:
+    """Return a column as text; that of refused rows may be null, for it need not be text at all."""
+    if column.dtype.kind in "iu":
+        return pa.array(column.to_numpy()).cast(pa.string())
+    texts = column.astype(object)
+    if (reasons != 0).any():
+        texts = texts.where(reasons == 0, None)
+    array = pa.Array.from_pandas(texts.where(texts.notna(), None), type=pa.string())
+    return array
 
 
-def _refused_text(batch: pa.RecordBatch, names: list[str], refused: np.ndarray) -> pa.Array:
-    """Return the text of each refused row, and null for an accepted row.
-
-    The text is the whole line if the line did not parse, and otherwise the values of its columns,
-    separated by commas.
-    """
-    if not refused.any():
-        return pa.nulls(batch.num_rows, pa.string())
-    text = np.full(batch.num_rows, None, dtype=object)
-    rows = pa.array(np.flatnonzero(refused))
-    columns = batch.select(names).take(rows).to_pandas().astype(str).agg(",".join, axis=1)
-    lines = batch.column(CORRUPT).take(rows).to_pandas()
-    text[refused] = lines.where(lines.notna(), columns)
-    return pa.array(text, pa.string())
-
-
-def _require_rows_on_lines(checked: DataFrame, source: Source) -> None:
-    """Raise InputError if a row contains only the first or the last part of a quoted field.
-
-    The local reader accepts a line end between quotes. Spark splits files at every line end, so it
-    would turn such a row into two damaged rows.
-    """
-    quotes = F.length(TEXT) - F.length(F.replace(F.col(TEXT), F.lit('"'), F.lit("")))
-    half = checked.where((F.col(REASON) == reason_code("wrong column count")) & (quotes % 2 == 1)).select(TEXT).first()
-    if half:
-        raise InputError(
-            f"{source}: a quoted field contains a line end, or is never closed: {half[0][:80]!r}. Spark reads one row"
-            " per line: use engine = 'local', or write the table as Parquet."
-        )
+def _valid_text(text: str) -> str:
+    """Return text with bytes that are no text replaced."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _count_refusals(checked: DataFrame, source: Source) -> Refusals:
@@ -291,28 +601,44 @@ def _count_refusals(checked: DataFrame, source: Source) -> Refusals:
     Their line numbers are 0, because Spark does not know them.
     """
     counts = {row[REASON]: row["count"] for row in checked.groupBy(REASON).count().collect()}
-    if reason_code("wrong column count") in counts:
-        _require_rows_on_lines(checked, source)
+    if SEVERAL_LINES in counts:
+        half = checked.where(F.col(REASON) == SEVERAL_LINES).select(TEXT).first()
+        raise InputError(
+            f"{source}: a quoted field contains a line end, or is never closed: {((half and half[0]) or '')[:80]!r}."
+            " Spark reads one row per line: use engine = 'local', or write the table as Parquet."
+        )
     refusals = Refusals(total=sum(counts.values()))
     refusals.counts = {REASONS[reason]: counts[reason] for reason in sorted(counts) if reason}
     if refusals.refused:
-        rows = checked.where(F.col(REASON) > 0).select(REASON, TEXT).limit(MAX_REFUSED_ROWS).collect()
+        rows = checked.where(F.col(TEXT).isNotNull()).select(REASON, TEXT).limit(MAX_REFUSED_ROWS).collect()
         refusals.rows = [(str(source), 0, REASONS[row[REASON]], (row[TEXT] or "")[:200]) for row in rows]
     return refusals
 
 
-def _read_attributes(data: DataSettings, refusals: Refusals) -> tuple[pd.DataFrame | None, pd.DataFrame | None]:
-    """Return the items table and the users table, each None if there is none.
-
-    The driver reads both, because a table with one row per item or user fits in its memory.
+def _read_attributes(
+    data: DataSettings, refusals: Refusals
+) -> tuple[pd.DataFrame | None, pd.DataFrame | None, dict[str, int]]:
+    """Return the items table, the users table and the rows of them that repeat an id, read by the
+    driver: a catalogue and a list of users fit there.
     """
     layout = movielens.find_layout(Path(data.events)) if data.format in ("auto", "movielens") else None
     items, users = (layout.items(), layout.users()) if layout else (None, None)
+    duplicates = {}
     if data.items:
-        items = read_attributes(data.items, ITEMS, data.reading, refusals)
+        side = read_attributes(data.items, ITEMS, data.reading)
+        items = _accept(side, refusals, data.reading)
+        duplicates["items"] = side.duplicates
     if data.users:
-        users = read_attributes(data.users, USERS, data.reading, refusals)
-    return items, users
+        side = read_attributes(data.users, USERS, data.reading)
+        users = _accept(side, refusals, data.reading)
+        duplicates["users"] = side.duplicates
+    return items, users, duplicates
+
+
+def _accept(side: AttributeTable, refusals: Refusals, reading: ReadSettings) -> pd.DataFrame:
+    check_refused_share(side.name, side.refusals, reading)
+    refusals.merge(side.refusals)
+    return side.table
 
 
 def _unify_id_types(events: DataFrame, items: DataFrame | None) -> tuple[DataFrame, DataFrame | None]:

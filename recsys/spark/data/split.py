@@ -145,11 +145,15 @@ def split(
     )
     if result.train.isEmpty() or result.test.isEmpty():
         raise InputError(WEIGHTLESS)
+    for table in by_row.values():
+        if not table.where(F.abs(VALUE) == float("inf")).isEmpty():
+            raise InputError(weigh.TOO_LARGE)
     result.about.update(_describe(result, raw, rule))
     result.about.update(
         decay_reference=to_iso(newest) if weighting.half_life_days and newest is not None else None,
         filters=removed,
         history_rows_outside_candidates=dropped,
+        both_negative=_count_both_negative(events, weighting),
     )
     result.about["warnings"] = split_warnings(result.about, rule, weighting, EVENT in events.columns)
     return result
@@ -386,7 +390,7 @@ def _adds_exactly(events: DataFrame) -> bool:
     This is true for ratings, because they are multiples of 2^-10 and not too large.
     """
     value = F.col(VALUE) * 2**10
-    row = events.agg(F.count(F.lit(1)), F.max(F.abs(value)), F.min(value == F.floor(value))).first()
+    row = events.agg(F.count(F.lit(1)), F.max(F.abs(value)), F.min(value == F.rint(value))).first()
     return bool(row and row[2] and row[0] * row[1] < 2**53)
 
 
@@ -436,7 +440,8 @@ def _weigh(events: DataFrame, weighting: WeightSettings, reference: float | None
     decays = weighting.half_life_days and reference is not None
     if weighting.half_life_days and TIME not in events.columns:
         raise ConfigError(weigh.DECAY_NEEDS_TIMES)
-    if not decays and not (weighting.events and EVENT in events.columns):
+    has_weights = weighting.events and EVENT in events.columns
+    if not decays and not has_weights and not weighting.rescales:
         return events.drop(EVENT)
 
     def weigh_batches(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
@@ -444,6 +449,12 @@ def _weigh(events: DataFrame, weighting: WeightSettings, reference: float | None
             yield weigh.weigh_events(batch, weighting, reference=reference)
 
     return write_and_read(events.mapInPandas(weigh_batches, events.schema).drop(EVENT), path)
+
+
+def _count_both_negative(events: DataFrame, weighting: WeightSettings) -> int:
+    if EVENT not in events.columns or not weighting.negative_types:
+        return 0
+    return events.where((F.col(VALUE) < 0) & F.col(EVENT).isin(weighting.negative_types)).count()
 
 
 def _check_event_types(events: DataFrame, weighting: WeightSettings) -> None:

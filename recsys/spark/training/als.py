@@ -18,6 +18,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys.als import solvers
+from recsys.als.definition import Objective
 from recsys.errors import InputError
 from recsys.schema import VALUE
 from recsys.spark.training import trainer
@@ -40,6 +41,9 @@ def fit_als(train: DataFrame, candidates: int, params: SparkALSParameters, work:
     Raises:
         InputError: a factor is not finite.
     """
+    if params.implicit:
+        row = train.agg(F.max(F.abs(VALUE))).first()
+        Objective(alpha=params.alpha).require_usable(float((row and row[0]) or 0))
     if params.trainer == "recsys":
         fitted = trainer.train(train, candidates, params, work / "user_factors")
     else:

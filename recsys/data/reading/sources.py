@@ -1,0 +1,165 @@
+"""Where a table is: a file, a folder of parts that are read as one table, or a member of a zip
+archive.
+
+Both engines take the parts of a folder, their order and their format from here.
+"""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import io
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import BinaryIO
+
+import pyarrow as pa
+
+from recsys.data.reading.read_settings import COMPRESSED, SUFFIXES, ReadSettings
+from recsys.errors import InputError
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file, a folder of parts, or a member of a zip archive."""
+
+    path: Path
+    member: str | None = None
+
+    def __str__(self) -> str:
+        if self.member:
+            return f"{self.path}/{self.member}"
+        return str(self.path)
+
+    @property
+    def name(self) -> str:
+        """Return the file name whose suffix tells the format."""
+        return self.member or self.path.name
+
+    @property
+    def compression(self) -> str | None:
+        """Return how the file is compressed by its name, ``gzip`` or ``zstd``, or None."""
+        return COMPRESSED.get(Path(self.name).suffix.lower())
+
+    def open(self) -> BinaryIO:
+        """Open the file as a stream of unpacked bytes."""
+        if self.member:
+            return zipfile.ZipFile(self.path).open(self.member)  # type: ignore[return-value]
+        if self.compression == "gzip":
+            return gzip.open(self.path)  # type: ignore[return-value]
+        if self.compression:
+            return pa.CompressedInputStream(pa.OSFile(str(self.path)), self.compression)
+        return self.path.open("rb")
+
+    @cached_property
+    def parts(self) -> list[Source]:
+        """The files of the table: of a folder, those at any depth in the order of their paths; names
+        that begin with a dot or an underscore are left out, as Spark's ``_SUCCESS`` is.
+
+        Raises:
+            InputError: no such file or folder, or a folder without files.
+        """
+        if self.member:
+            return [self]
+        if not self.path.exists():
+            raise InputError(f"{self}: no such file or folder. Paths are relative to the folder you run in.")
+        if not self.path.is_dir():
+            return [self]
+        files = [
+            file
+            for file in sorted(self.path.rglob("*"))
+            if file.is_file() and not any(part[0] in "._" for part in file.relative_to(self.path).parts)
+        ]
+        if not files:
+            raise InputError(f"{self}: a folder without files.")
+        return [Source(file) for file in files]
+
+    def format(self, reading: ReadSettings) -> str:
+        """Return the format of the settings, or else the one that the suffixes of the names tell.
+
+        Raises:
+            InputError: no such file or folder, an unknown suffix, or parts of two formats.
+        """
+        if reading.format != "auto":
+            return reading.format
+        formats: dict[str, Source] = {}
+        for part in self.parts:
+            formats.setdefault(self._part_format(part, reading), part)
+        if len(formats) > 1:
+            (first, first_part), (second, second_part) = list(formats.items())[:2]
+            raise InputError(
+                f"{self}: {first_part.path.name} is {first} and {second_part.path.name} is {second}. A folder is read"
+                " as one table, so all its files must have one format: keep the others elsewhere."
+            )
+        return next(iter(formats))
+
+    def _part_format(self, part: Source, reading: ReadSettings) -> str:
+        name = Path(part.name)
+        if part.compression:
+            name = name.with_suffix("")
+        suffix = name.suffix.lower()
+        if suffix in SUFFIXES:
+            return SUFFIXES[suffix]
+        # Only delimited text has a delimiter, so a file with one needs no known name.
+        if reading.delimiter:
+            return "csv"
+        where = f"{part}"
+        advice = "Set [data] format, or for delimited text the delimiter."
+        if part.path != self.path and part.member is None:
+            advice += " A folder is read as one table: keep files that are no part of it elsewhere."
+        raise InputError(f"{where}: the format cannot be told from the name. {advice}")
+
+
+def is_utf8(reading: ReadSettings) -> bool:
+    """Return whether files are read as UTF-8."""
+    return codecs.lookup(reading.encoding).name == "utf-8"
+
+
+def text_lines(source: Source, reading: ReadSettings) -> Iterator[str]:
+    """Yield the lines of one file. Invalid bytes become lone surrogates, which validation refuses."""
+    stream = source.open()
+    start = stream.read(2)
+    stream.close()
+    utf8 = is_utf8(reading)
+    if utf8 and start in (b"\xff\xfe", b"\xfe\xff"):
+        raise InputError(f"{source}: this is UTF-16. Save it as UTF-8, or set [data] encoding = 'utf-16'.")
+    encoding = reading.encoding
+    if utf8:
+        encoding = "utf-8-sig"
+    with io.TextIOWrapper(source.open(), encoding=encoding, errors="surrogateescape", newline="") as text:
+        yield from text
+
+
+def open_as_utf8(source: Source, reading: ReadSettings) -> BinaryIO:
+    """Open a text file as a stream of UTF-8, recoded where the settings name another encoding."""
+    stream = source.open()
+    if is_utf8(reading):
+        return stream
+    return _Recoded(stream, reading.encoding)  # type: ignore[return-value]
+
+
+def recode(data: bytes, encoding: str) -> bytes:
+    """Return text of another encoding as UTF-8; invalid bytes stay invalid."""
+    return data.decode(encoding, "surrogateescape").encode("utf-8", "surrogatepass")
+
+
+class _Recoded(io.RawIOBase):
+    """A stream that recodes text of another encoding as UTF-8; invalid bytes stay invalid."""
+
+    def __init__(self, stream: BinaryIO, encoding: str) -> None:
+        self._stream = stream
+        self._decoder = codecs.getincrementaldecoder(encoding)("surrogateescape")
+
+    def read(self, size: int = -1) -> bytes:
+        while True:
+            piece = self._stream.read(size)
+            text = self._decoder.decode(piece, final=not piece)
+            if text or not piece:
+                return text.encode("utf-8", "surrogatepass")
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()

@@ -1,0 +1,95 @@
+"""The verbs that read a log take the same options and configs, and `check` always shows its card."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from recsys.cli import run_verb
+
+GOOD = "".join(f"u{n % 7}::i{n % 5}::{n % 4 + 1}\n" for n in range(60))
+OPTIONS = ["--delimiter", "::", "--column", "user_id=0", "--column", "item_id=1", "--column", "value=2"]
+
+
+@pytest.fixture
+def log(tmp_path):
+    path = tmp_path / "log.dat"
+    path.write_text(GOOD + "::i0::1\n" * 20)
+    return path
+
+
+def test_check_shows_its_card_and_the_refused_rows_before_it_stops(log, tmp_path, capsys):
+    refused = tmp_path / "refused.csv"
+    assert run_verb(["check", str(log), *OPTIONS, "--refused", str(refused), "--json"]) == 2
+    said = capsys.readouterr()
+    card = json.loads(said.out)
+    assert card["events"] == 60
+    assert card["refused"] == {"total": 20, "by_reason": {"missing user id": 20}}
+    assert "a run would stop here" in " ".join(said.err.split())
+    assert "20 of 80 rows are bad" in " ".join(said.err.split())
+    table = pd.read_csv(refused)
+    assert (len(table), table["line"].iloc[0], table["text"].iloc[0]) == (20, 61, "::i0::1")
+
+
+def test_check_of_a_log_without_one_good_row(tmp_path, capsys):
+    path = tmp_path / "e.csv"
+    path.write_text("user_id,item_id\n,x\n,y\n")
+    assert run_verb(["check", str(path), "--refused", str(tmp_path / "r.csv"), "--json"]) == 2
+    assert json.loads(capsys.readouterr().out) == {
+        "events": 0,
+        "refused": {"total": 2, "by_reason": {"missing user id": 2}},
+    }
+    assert len(pd.read_csv(tmp_path / "r.csv")) == 2
+
+
+def test_check_reads_a_config_as_a_run_does(log, tmp_path, capsys):
+    items = tmp_path / "items.csv"
+    items.write_text("sku,name\ni0,A\ni0,B\ni1,C\n")
+    config = tmp_path / "c.toml"
+    config.write_text(
+        f"[data]\nevents = '{log}'\nitems = '{items}'\ndelimiter = '::'\nmax_refused_share = 0.3\n"
+        "columns = {user_id = '0', item_id = '1', value = '2'}\n"
+    )
+    overrides = ["--set", "data.duplicates=first", "--set", "data.item_columns.item_id=sku"]
+    items.write_text("sku::name\ni0::A\ni0::B\ni1::C\n")
+    assert run_verb(["check", str(config), *overrides, "--json"]) == 0
+    card = json.loads(capsys.readouterr().out)
+    assert card["tables"] == {"items": 2}
+    assert card["duplicates"] == {"items": 1}
+    assert card["values"] == {
+        "smallest": 1.0, "mean": 2.5, "largest": 4.0, "skew": 0.0, "negative": 0, "zero": 0,
+    }  # fmt: skip
+
+
+def test_route_takes_the_options_and_leaves_out_refused_rows(log, capsys):
+    assert run_verb(["route", str(log), *OPTIONS, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["statistics"]["events"] == 60
+
+
+def test_run_takes_the_options(log, tmp_path):
+    log.write_text(GOOD)
+    words = ["run", str(log), *OPTIONS, "--set", f"out={tmp_path / 'run'}", "--set", "models={popular={}}"]
+    assert run_verb([*words, "--set", "engine=local", "--set", "split.rule=fraction"]) == 0
+    assert json.loads((tmp_path / "run" / "data.json").read_text())["events"] == 60
+
+
+def test_evaluate_takes_the_options_and_names_the_line(tmp_path, capsys):
+    recs, truth = tmp_path / "r.csv", tmp_path / "t.jsonl"
+    recs.write_text("uid;item_id;rank\na;x;1\na;y;2\n")
+    truth.write_text('{"user_id": "a", "item_id": "y"}\n')
+    words = ["evaluate", str(recs), str(truth), "--delimiter", ";", "--column", "user_id=uid", "-m", "mrr@2", "--json"]
+    assert run_verb(words) == 0
+    assert json.loads(capsys.readouterr().out)["models"]["r"]["mrr@2"]["mean"] == 0.5
+    recs.write_text("uid;item_id;rank\na;x;1\na;y;second\n")
+    assert run_verb(words) == 2
+    assert "r.csv, line 3: rank is not a finite number: 'a;y;second'" in " ".join(capsys.readouterr().err.split())
+    recs.write_text("uid;item_id;rank\na;x;1\na;y\n")
+    assert run_verb(words) == 2
+    assert "r.csv, line 3: wrong column count: 'a;y'" in " ".join(capsys.readouterr().err.split())
+    assert run_verb(["evaluate", str(recs), str(truth)]) == 2
+    assert "no column 'user_id'" in capsys.readouterr().err
+
+
+def test_a_column_option_without_an_equals_sign(log, capsys):
+    assert run_verb(["check", str(log), "--column", "user_id"]) == 2
+    assert "OURS=THEIRS" in capsys.readouterr().err
