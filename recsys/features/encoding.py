@@ -96,7 +96,7 @@ def _group_columns(table: pd.DataFrame, key: str) -> dict[str, pd.DataFrame]:
         match = _NUMBERED.fullmatch(str(name))
         if match and match[1]:
             numbered.setdefault(match[1], {})[int(match[2])] = name
-    vector_of = {}
+    vector_of: dict[Any, tuple[str, list[Any]]] = {}
     for field, by_number in numbered.items():
         first = min(by_number)
         # Numbers without a gap: year_1990 and year_2000 are two fields.

@@ -517,7 +517,8 @@ def check_refused_share(source: str | Source, refusals: Refusals, reading: ReadS
         return
     reasons = ", ".join(f"{reason}: {count:,}" for reason, count in refusals.counts.items())
     examples = "".join(
-        f"\n  {_place(file, line, str(source))}{reason}: {text!r}" for file, line, reason, text in refusals.rows[:3]
+        f"\n  {_describe_location(file, line, str(source))}{reason}: {text!r}"
+        for file, line, reason, text in refusals.rows[:3]
     )
     raise InputError(
         f"{source}: {refused:,} of {total:,} rows are bad ({reasons}), more than [data] max_refused_share ="
@@ -526,7 +527,7 @@ def check_refused_share(source: str | Source, refusals: Refusals, reading: ReadS
     )
 
 
-def _place(file: str, line: int, source: str) -> str:
+def _describe_location(file: str, line: int, source: str) -> str:
     """Return where a refused row is, as the beginning of a sentence."""
     parts = []
     if file != source:

@@ -229,7 +229,9 @@ def _lines(batches: Batches, skip: int) -> Iterator[list[bytes]]:
     for batch in batches:
         lines = batch.column("line").to_pylist()
         file, start = (batch.column(name).to_numpy() for name in ("file", "start"))
-        begins = np.flatnonzero(np.r_[True, (np.diff(file) != 0) | (np.diff(start) != 0)]) if len(lines) else []
+        if not lines:
+            continue
+        begins = np.flatnonzero(np.r_[True, (np.diff(file) != 0) | (np.diff(start) != 0)])
         kept: list[bytes] = []
         for begin, end in zip(begins, [*begins[1:], len(lines)], strict=True):
             piece = lines[begin:end]
@@ -505,8 +507,12 @@ def _parse_typed(source: str, batches: Batches) -> ParsedRows:
             columns[name] = column_to_series(column, name, source)
         frame = pd.DataFrame(columns)
         reasons = np.zeros(len(frame), dtype=np.int8)
-        chunk = RawChunk(frame, reasons, source, lambda row: 0, lambda row, frame=frame: str(frame.iloc[row].to_dict()))
+        chunk = RawChunk(frame, reasons, source, lambda row: 0, _text_of_row(frame))
         yield chunk, {name: batch.column(name) for name in (USER, ITEM)}
+
+
+def _text_of_row(frame: pd.DataFrame) -> Callable[[int], str]:
+    return lambda row: str(frame.iloc[row].to_dict())
 
 
 def _time_unit(raw: RawEvents, source: Source) -> Any:
