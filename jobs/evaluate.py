@@ -13,6 +13,13 @@ import sys
 
 def main() -> int:
     """Run the job and return its exit code, with the same meaning as on the command line."""
+    from recsys.cli import exit_code_of
+
+    return exit_code_of(lambda: work(parse_options()))
+
+
+def parse_options() -> argparse.Namespace:
+    """Return the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recs", help="top-N table")
     parser.add_argument("truth", help="what the users chose")
@@ -23,10 +30,7 @@ def main() -> int:
     parser.add_argument("--missing-users", choices=["zero", "skip"], default="zero")
     parser.add_argument("--ties", choices=["stable", "average", "pessimistic", "optimistic"], default="stable")
     parser.add_argument("--per-user", help="write one row per user to this Parquet file")
-    options = parser.parse_args()
-    from recsys.cli import exit_code_of
-
-    return exit_code_of(lambda: work(options))
+    return parser.parse_args()
 
 
 def work(options: argparse.Namespace) -> None:
@@ -37,13 +41,15 @@ def work(options: argparse.Namespace) -> None:
     from recsys.runfolder import to_plain_json
     from recsys.spark.evaluation.evaluate import evaluate_tables
     from recsys.spark.session import session
-    from recsys.spark.table_files import read_table, write_table
+    from recsys.spark.table_files import read_table, require_new_table, write_table
 
     names = tuple(map(str, parse_all(options.metric or ["ndcg@10", "recall@10"])))
     judging = EvaluationSettings(
         metrics=names, relevant=options.relevant, missing_users=options.missing_users, ties=options.ties, resamples=1000
     )
     spark = session(SparkSettings())
+    if options.per_user:
+        require_new_table(spark, options.per_user)
     pair = ("user_id", "item_id")
     recs = read_table(spark, options.recs, columns=(*pair, "rank"))
     truth = read_table(spark, options.truth, like=recs, columns=pair)

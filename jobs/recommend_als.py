@@ -14,6 +14,13 @@ import sys
 
 def main() -> int:
     """Run the job and return its exit code, with the same meaning as on the command line."""
+    from recsys.cli import exit_code_of
+
+    return exit_code_of(lambda: work(parse_options()))
+
+
+def parse_options() -> argparse.Namespace:
+    """Return the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help="a run folder of the Spark engine")
     parser.add_argument("--out", required=True, help="the path of the table; must not exist")
@@ -27,10 +34,7 @@ def main() -> int:
     )
     parser.add_argument("--no-fallback", action="store_true", help="no popular items for users without a factor")
     parser.add_argument("--memory-mb", type=int, default=512, help="bound on the memory for scores in one task (512)")
-    options = parser.parse_args()
-    from recsys.cli import exit_code_of
-
-    return exit_code_of(lambda: work(options))
+    return parser.parse_args()
 
 
 def work(options: argparse.Namespace) -> None:
@@ -39,7 +43,7 @@ def work(options: argparse.Namespace) -> None:
     from recsys.ranking.business_rules import load
     from recsys.spark import saved
     from recsys.spark.session import session
-    from recsys.spark.table_files import read_table, write_table
+    from recsys.spark.table_files import read_table, require_new_table, write_table
 
     request = saved.ListRequest(
         options.k,
@@ -49,6 +53,7 @@ def work(options: argparse.Namespace) -> None:
         memory_mb=options.memory_mb,
     )
     spark = session(SparkSettings())
+    require_new_table(spark, options.out)
     run = saved.open_spark_run(spark, options.run, options.model)
     if options.model is None:
         print(f"model: {run.name} (another with --model)", file=sys.stderr)

@@ -8,8 +8,9 @@ as text if it is not TOML.
 
 from __future__ import annotations
 
+import math
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -29,6 +30,7 @@ from recsys.data.splitting.strategies import AnyRule, ByTime, Fraction
 from recsys.data.weigh import FilterSettings, WeightSettings
 from recsys.errors import ConfigError, InputError, suggest_nearest
 from recsys.evaluation.settings import EvaluationSettings
+from recsys.run_files import CONFIG
 
 
 class DataSettings(ReadSettings):
@@ -286,6 +288,14 @@ class Config(BaseModel):
                 unchecked += [part for part in parts.values() if isinstance(part, dict)]
         return models
 
+    @model_validator(mode="after")
+    def _check_numbers(self) -> Config:
+        """Refuse inf and nan, which no setting gives a meaning to."""
+        for key, value in _leaves(self.model_dump()):
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{key} is {value}, but a setting is a finite number")
+        return self
+
     @property
     def sources(self) -> list[str]:
         """Return the files and folders that a run reads."""
@@ -305,6 +315,27 @@ class Config(BaseModel):
     def to_toml(self) -> str:
         """Return the config as TOML, with all defaults written out, so that it can be run again."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+def require_toml(config: Config) -> None:
+    """Refuse settings that would be different, or missing, when ``config.toml`` is read back.
+
+    Raises:
+        ConfigError: a value that TOML does not have, such as None in a list, or text that is not
+            Unicode.
+    """
+    try:
+        text = config.to_toml()
+        text.encode("utf-8")
+        restored = Config.model_validate(tomllib.loads(text))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"the settings cannot be written to {CONFIG}, because {error}. Change that value.") from None
+    given = config.model_dump(mode="json")
+    for key, value in restored.model_dump(mode="json").items():
+        if value != given[key]:
+            raise ConfigError(
+                f"[{key}] cannot be written to {CONFIG}: it would be read back as {value!r}, but is {given[key]!r}."
+            )
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
@@ -367,9 +398,24 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
     raw[last] = value
 
 
+def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted key, value) of everything in nested mappings and lists."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from _leaves(item, f"{key}.{name}".removeprefix("."))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _leaves(item, key)
+    else:
+        yield key, value
+
+
 def _describe_problem(problem: Any, source: str) -> str:
     """Return one line that describes one of pydantic's errors."""
-    *parents, key = problem["loc"] or ("",)
+    message = problem["msg"].removeprefix("Value error, ")
+    if not problem["loc"]:
+        return f"{source}: {message}"
+    *parents, key = problem["loc"]
     # Pydantic writes "[key]" for a bad key of a mapping. Here it is a model, which the message
     # names.
     if key == "[key]":
@@ -384,7 +430,6 @@ def _describe_problem(problem: Any, source: str) -> str:
         return f"{location}: unknown key.{suggest_nearest(str(key), key_names)}"
     if problem["type"] == "missing":
         return f"{location}: missing; add it."
-    message = problem["msg"].removeprefix("Value error, ")
     return f"{location}: {message} (it is {problem['input']!r})"
 
 

@@ -1,24 +1,27 @@
 """The steps of a run, which are the same for both engines: read, split, fit, recommend, judge,
-summarise.
+summarise, report.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from recsys import run_files
-from recsys.config import Config
+from recsys.config import Config, require_toml
 from recsys.engine import Engine, Progress
+from recsys.errors import MissingExtra
 from recsys.meter import Meter
 from recsys.runfolder import RunFolder
 
 
 def run(config: Config, *, engine: Engine | None = None, progress: Progress | None = None) -> dict[str, Any]:
-    """Run a config: read, split, fit, recommend and judge, and write the run folder.
+    """Run a config: read, split, fit, recommend and judge, and write the run folder with its report.
 
-    The result is the content of metrics.json. After an error, no half-written run folder is left.
+    The result is the content of metrics.json. After an error, an older run folder is
+    as it was.
 
     Args:
         engine: the engine to use. None: the engine that the config names.
@@ -27,8 +30,11 @@ def run(config: Config, *, engine: Engine | None = None, progress: Progress | No
     Raises:
         InputError: the data cannot be used.
         ConfigError: a setting cannot be used.
-        RunFolderError: the run folder cannot be written.
+        RunFolderError: the run folder cannot be written, or may not be replaced.
+        MissingExtra: a library of the report is not installed.
     """
+    require_feasible(config)
+    write_report = load_report_writer()
     engine = engine or make_engine(config)
     data = config.data
     started = datetime.now(UTC)
@@ -56,7 +62,35 @@ def run(config: Config, *, engine: Engine | None = None, progress: Progress | No
         folder.write_text(run_files.CONFIG, config.to_toml())
         inputs = [Path(path) for path in (data.events, data.items, data.users) if path]
         folder.write_manifest(seed=config.seed, inputs=inputs, hops=meter.hops, started=started)
+        write_report(folder)
     return metrics
+
+
+def load_report_writer() -> Callable[[RunFolder], Path]:
+    """Return the function that writes the report.
+
+    Raises:
+        MissingExtra: a library that it needs is not installed.
+    """
+    try:
+        from recsys.report import write_report
+    except ModuleNotFoundError as error:
+        # Any other missing module is a bug, which an advice to install something would hide.
+        if error.name is None or error.name.startswith("recsys"):
+            raise
+        raise MissingExtra(f"the report of a run needs {error.name}: pip install {error.name}") from error
+    return write_report
+
+
+def require_feasible(config: Config) -> None:
+    """Try what a run does last, before work that may take hours.
+
+    Raises:
+        ConfigError: a setting that config.toml cannot hold.
+        RunFolderError: the run folder cannot be written, or may not be replaced.
+    """
+    require_toml(config)
+    RunFolder.require_writable(config.out, "run", config.sources)
 
 
 def make_engine(config: Config) -> Engine:

@@ -71,7 +71,14 @@ class LocalEngine(Engine):
     lists: TopK
 
     def __init__(self, config: Config) -> None:
+        """Check the models, before anything is read.
+
+        Raises:
+            ConfigError: no such kind of model, or a parameter that it does not take.
+        """
         super().__init__(config)
+        for name in config.models:
+            configured_model(name, config)
         self.evaluations: list[Evaluation] = []
         self.cold_start_values: dict[str, dict[int, np.ndarray]] = {}
         self.losses: dict[str, list[float]] = {}

@@ -45,9 +45,10 @@ class Recommender(ABC):
     ``fit`` always starts afresh: fitting twice is fitting once. A score of NaN means *no opinion*.
     """
 
-    STATE: ClassVar[tuple[str, ...]] = ()
+    STATE: ClassVar[Mapping[str, str]] = MappingProxyType({})
     """The attributes that ``fit`` learns: arrays, dense or sparse, which saving writes and loading
-    sets.
+    sets. Each is described, such as ``"float32[items, rank]"``, as
+    ``recsys.array_files.require_arrays`` checks it when a model is loaded.
     """
 
     SPACE: ClassVar[dict[str, tuple]] = {}

@@ -1,5 +1,4 @@
-"""Which folders recsys may replace or remove: those that it wrote itself and that hold nothing
-else.
+"""Which files and folders recsys may replace or remove: those that it wrote itself.
 
 A run folder and a bundle are replaced as a whole, so everything in the old folder is lost. A folder
 is replaceable only if all of these are true:
@@ -8,7 +7,11 @@ is replaceable only if all of these are true:
   with the kind of the folder (``run`` or ``bundle``), and ``_SUCCESS`` is there;
 * the kind is the kind of the new folder: a run replaces a run, a bundle replaces a bundle;
 * every file in it has a name that recsys writes there;
-* nothing that the new folder is made from is inside it.
+* nothing that the new folder is made from is inside it;
+* it can be renamed: it is no mount point and not the working folder, and its files can be removed.
+
+A made-up world is replaced only if its files are unchanged, and a file that the user named, such as
+that of ``--out``, only if it begins as those that the same verb writes.
 """
 
 from __future__ import annotations
@@ -16,13 +19,15 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
+import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Literal
 
 from recsys import run_files
-from recsys.errors import RunFolderError
+from recsys.atomic_writing import SCRATCH_NAME
+from recsys.errors import InputError, RunFolderError
+from recsys.fingerprint import fingerprint
 from recsys.run_files import MANIFEST, SUCCESS
 
 Kind = Literal["run", "bundle"]
@@ -88,30 +93,54 @@ _BUNDLE_FILES = (
 # What Spark leaves behind when it is killed while it writes.
 _UNFINISHED_FILES = (r"\.work/.*", r".+\.parquet/_temporary/.*")
 
+_WORLD_FILES = re.compile(rf"(events|items|users)\.(csv|parquet)|{re.escape(run_files.WORLD_CARD)}")
+
 _FILES = {
     "run": re.compile("|".join(_RUN_FILES)),
     "bundle": re.compile("|".join(_BUNDLE_FILES)),
     "unfinished": re.compile("|".join((*_RUN_FILES, *_BUNDLE_FILES, *_UNFINISHED_FILES))),
 }
-_TEMPORARY = re.compile(r"\.([^/]+)\.part")
+
+
+def resolve_target(target: str | Path) -> Path:
+    """Return the path where a new folder goes: absolute, with all links followed.
+
+    Raises:
+        RunFolderError: a link on the way leads to nothing, or no folder can have this name.
+    """
+    target = Path(target)
+    if "\0" in str(target):
+        raise RunFolderError(f"{str(target)!r}: no folder can have a NUL character in its name. Choose another folder.")
+    for path in (target, *target.parents):
+        if path.is_symlink() and not path.exists():
+            raise RunFolderError(
+                f"{path}: a link to {os.readlink(path)}, which does not exist. Make that folder, or choose another one."
+            )
+    return Path(os.path.realpath(target))
 
 
 def require_replaceable(target: Path, kind: Kind, sources: Iterable[str | Path] = ()) -> None:
     """Refuse a place that a new folder of ``kind`` may not take.
 
     Args:
+        target: as :func:`resolve_target` returns it.
         sources: files and folders that the new folder is made from.
 
     Raises:
         RunFolderError: a file, a folder that recsys did not write, one of another kind, one that
-            holds other files too, or one that holds a source.
+            holds other files too, one that holds a source, or one that cannot be renamed.
     """
     if not target.exists():
         return
     if not target.is_dir():
         raise RunFolderError(f"{target}: a file is where the {kind} folder should go. Choose another folder.")
-    if not any(target.iterdir()):
-        return
+    if any(target.iterdir()):
+        _require_older(target, kind, sources)
+    _require_movable(target, kind)
+
+
+def _require_older(target: Path, kind: Kind, sources: Iterable[str | Path]) -> None:
+    """Refuse a folder that is not an older run or bundle, or that holds more than that."""
     actual_kind = kind_of(target)
     if actual_kind is None:
         raise RunFolderError(
@@ -136,6 +165,28 @@ def require_replaceable(target: Path, kind: Kind, sources: Iterable[str | Path] 
             f"{target}: holds {foreign[0]}{more}, which no {kind} has, so the folder is left alone."
             " Move them out of it, or choose another folder."
         )
+
+
+def _require_movable(target: Path, kind: str) -> None:
+    """Refuse a folder that cannot be renamed, or whose files cannot be removed."""
+    if Path.cwd().is_relative_to(target):
+        raise RunFolderError(
+            f"{target}: this is the working folder or one above it, which a {kind} cannot replace."
+            " Choose another folder."
+        )
+    if os.path.ismount(target):
+        raise RunFolderError(
+            f"{target}: a disk is mounted here, so the {kind} folder cannot be put in its place."
+            " Choose a folder inside it."
+        )
+    parent = target.parent.stat()
+    is_owner = os.geteuid() in (0, parent.st_uid, target.stat().st_uid)
+    folders = [parent_folder for parent_folder, _, _ in os.walk(target)]
+    if not all(os.access(folder, os.W_OK | os.X_OK) for folder in folders) or (
+        # In a folder with the sticky bit, such as /tmp, only the owner may rename a folder.
+        parent.st_mode & stat.S_ISVTX and not is_owner
+    ):
+        raise RunFolderError(f"{target}: you have no right to replace this folder. Choose another folder.")
 
 
 def kind_of(folder: Path) -> Kind | None:
@@ -167,54 +218,151 @@ def foreign_files(folder: Path, kind: Literal["run", "bundle", "unfinished"]) ->
     foreign = []
     for parent, folders, files in os.walk(folder):
         relative = Path(parent).relative_to(folder)
+        # A killed `recsys report` may have left these.
+        folders[:] = [name for name in folders if not SCRATCH_NAME.fullmatch(name)]
         # A link to a folder counts as a file: the files that it leads to are not in this folder.
         links = [name for name in folders if Path(parent, name).is_symlink()]
         for name in (*files, *links):
-            temporary = _TEMPORARY.fullmatch(name)
-            final_name = name
-            if temporary:
-                final_name = temporary[1]
-            if not _FILES[kind].fullmatch((relative / final_name).as_posix()):
-                foreign.append((relative / name).as_posix())
+            path = (relative / name).as_posix()
+            if not SCRATCH_NAME.fullmatch(name) and not _FILES[kind].fullmatch(path):
+                foreign.append(path)
     return sorted(foreign)
 
 
-def remove_orphans(target: Path, is_ours: Callable[[Path], bool] | None = None) -> None:
-    """Remove what killed processes left beside ``target``; the folder of a killed swap is put back.
+def is_unfinished(folder: Path) -> bool:
+    """Return whether a folder holds only what an interrupted run or bundle leaves."""
+    return not foreign_files(folder, "unfinished")
 
-    Only ``.NAME.PID.part`` and ``.NAME.PID.old`` of a dead process are looked at, and only if their
-    contents are those of a run or a bundle.
+
+def is_unfinished_world(folder: Path) -> bool:
+    """Return whether a folder holds only what an interrupted ``data make`` leaves."""
+    return all(_WORLD_FILES.fullmatch(name) or SCRATCH_NAME.fullmatch(name) for name in os.listdir(folder))
+
+
+def require_replaceable_world(target: Path) -> None:
+    """Refuse a folder that a new made-up world may not take.
+
+    Raises:
+        RunFolderError: a file, or a folder that holds anything but an unchanged world.
+    """
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise RunFolderError(f"{target}: a file is where the folder should go. Choose another folder.")
+    names = sorted(path.relative_to(target).as_posix() for path in target.rglob("*"))
+    sums = _world_sums(target)
+    foreign = [name for name in names if name not in (run_files.WORLD_CARD, *sums)]
+    if names and (foreign or not sums):
+        name = next(iter(foreign), names[0])
+        raise RunFolderError(
+            f"{target}: holds {name}, which is not of a made-up world, so the folder is left alone."
+            " Choose another folder."
+        )
+    for name, expected in sums.items():
+        if (target / name).is_symlink() or not (target / name).is_file() or fingerprint(target / name) != expected:
+            raise RunFolderError(
+                f"{target}: {name} was changed after it was made, so the folder is left alone. Choose another folder."
+            )
+    _require_movable(target, "world")
+
+
+def _world_sums(folder: Path) -> dict[str, str]:
+    """Return file name -> fingerprint of a made-up world, empty for any other folder."""
+    try:
+        card = json.loads((folder / run_files.WORLD_CARD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(card, dict) or card.get(KIND) != "world" or not isinstance(card.get("files"), dict):
+        return {}
+    return card["files"]
+
+
+def require_study_folder(folder: Path) -> None:
+    """Refuse a folder where a search cannot write, or holds a file of its names that it did not write.
+
+    Raises:
+        RunFolderError: a file, a log of another program, or results without the log of their search.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise RunFolderError(f"{folder}: a file is where the folder should go. Choose another --out.")
+    log = folder / run_files.STUDY_LOG
+    has_study = log.exists() and _is_study_log(log)
+    if log.exists() and not has_study:
+        raise RunFolderError(f"{log}: not the log of a search by recsys, so it is left alone. Choose another --out.")
+    for name in (run_files.BEST_CONFIG, run_files.STUDY_RESULT, run_files.REPORT_HTML):
+        if (folder / name).exists() and not has_study:
+            raise RunFolderError(
+                f"{folder / name}: exists already, and no search of recsys wrote it, so it is left alone."
+                " Choose another --out."
+            )
+
+
+def _is_study_log(log: Path) -> bool:
+    """Return whether a file is empty or starts as Optuna's journal of a search does."""
+    try:
+        with log.open("rb") as file:
+            first_line = file.readline(2**16)
+        # A search that was killed in its first moment leaves an empty file.
+        if not first_line:
+            return True
+        record = json.loads(first_line)
+    except (OSError, ValueError):
+        return False
+    return isinstance(record, dict) and record.get("study_name") == run_files.STUDY_NAME
+
+
+def require_replaceable_file(
+    path: Path, is_ours: Callable[[bytes], bool], option: str, sources: Iterable[Path | None] = ()
+) -> None:
+    """Refuse a file that the user named, if it cannot be written or is not ours to replace.
+
+    A file that is empty, a device and a pipe may be written.
 
     Args:
-        is_ours: decides by the contents in place of that rule.
+        is_ours: whether a file that starts with these bytes, up to 1 MiB, is one of this verb.
+        option: the option that names the file, for the message.
+        sources: files that the verb reads.
+
+    Raises:
+        InputError: a folder, a link to nothing, a path without a parent, a file that is read or
+            write-protected, or one of another program.
     """
-    orphan_name = re.compile(rf"\.{re.escape(target.name)}\.(\d+)\.(part|old)")
-    for orphan in list(target.parent.iterdir()):
-        match = orphan_name.fullmatch(orphan.name)
-        if match is None or Path(f"/proc/{match[1]}").exists():
-            continue
-        if orphan.is_symlink() or not orphan.is_dir():
-            continue
-        was_whole = match[2] == "old"
-        # A folder that was moved aside was finished; one that was being written was not.
-        if is_ours is not None:
-            may_remove = is_ours
-        elif was_whole:
-            may_remove = _is_whole
-        else:
-            may_remove = _is_unfinished
-        if not may_remove(orphan):
-            continue
-        if was_whole and not target.exists():
-            orphan.rename(target)
-        else:
-            shutil.rmtree(orphan, ignore_errors=True)
+    other = f"Choose another {option}."
+    if "\0" in str(path):
+        raise InputError(f"{str(path)!r}: no file can have a NUL character in its name. {other}")
+    if path.is_symlink() and not path.exists():
+        raise InputError(f"{path}: a link to {os.readlink(path)}, which does not exist. {other}")
+    try:
+        if path.is_dir():
+            raise InputError(f"{path}: a folder is where the file should go. {other}")
+        if not path.parent.is_dir():
+            raise InputError(f"{path}: there is no folder {path.parent}. Make it, or choose another {option}.")
+        if not path.exists():
+            if not os.access(path.parent, os.W_OK | os.X_OK):
+                raise InputError(f"{path}: you have no right to write in {path.parent}. {other}")
+            return
+        if not os.access(path, os.W_OK):
+            raise InputError(f"{path}: this file is write-protected. {other}")
+        if not path.is_file():
+            return
+        if any(source is not None and source.exists() and path.samefile(source) for source in sources):
+            raise InputError(f"{path}: this file is read, so it is not replaced. {other}")
+        with path.open("rb") as file:
+            start = file.read(2**20)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}. {other}") from error
+    if start and not is_ours(start):
+        raise InputError(
+            f"{path}: exists already, and recsys did not write it, so it is left alone."
+            f" Remove it, or choose another {option}."
+        )
 
 
-def _is_whole(folder: Path) -> bool:
-    kind = kind_of(folder)
-    return kind is not None and not foreign_files(folder, kind)
+def starts_with(text: str) -> Callable[[bytes], bool]:
+    """Return a function that checks whether a file starts with this text."""
+    return lambda start: start.startswith(text.encode())
 
 
-def _is_unfinished(folder: Path) -> bool:
-    return not foreign_files(folder, "unfinished")
+def has_first_line(*lines: str) -> Callable[[bytes], bool]:
+    """Return a function that checks whether a file starts with one of these lines."""
+    return lambda start: start.partition(b"\n")[0].rstrip(b"\r") in [line.encode() for line in lines]

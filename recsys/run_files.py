@@ -42,8 +42,13 @@ BUNDLE_USER_FACTORS = "user_factors.npy"
 
 # What `recsys tune` writes, in a folder of its own.
 STUDY_LOG = "study.log"
+STUDY_NAME = "recsys"
+"""The name of the study inside its log."""
 STUDY_RESULT = "tuning.json"
 BEST_CONFIG = "best.toml"
+
+# What `recsys data make` writes beside the tables of a made-up world.
+WORLD_CARD = "world.json"
 
 MODEL_CARD = "model.json"
 """Inside the folder of each model of the local engine, also of a model within a model."""

@@ -1,44 +1,53 @@
 """The run folder, which is either complete or absent.
 
-A run is written to the folder ``.NAME.PID.part`` beside its target. When it is complete,
-``_SUCCESS`` is written as the last file and the folder is renamed to the target. So a run that is
+A run is written to a scratch folder beside its target (:mod:`recsys.atomic_writing`). When it is
+complete, ``_SUCCESS`` is written as the last file and the folder takes the place of the target. So a run that is
 interrupted leaves the previous run unchanged, and no folder that looks complete. A folder without
 ``_SUCCESS`` is not read.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
 import platform
 import shlex
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.dataset as ds
 
+from recsys.atomic_writing import NO_SPACE, new_file, new_folder, scratch_folder, write_text, write_texts
 from recsys.errors import RunFolderError
-from recsys.replacing import KIND, Kind, remove_orphans, require_replaceable
+from recsys.fingerprint import fingerprint
+from recsys.replacing import KIND, MANIFEST_KEYS, Kind, is_unfinished, require_replaceable, resolve_target
 from recsys.run_files import MANIFEST, SUCCESS
 
 PACKAGES = ("numpy", "scipy", "pandas", "pyarrow", "numba", "scikit-learn", "implicit", "pyspark")
 
+DAMAGE = (LookupError, TypeError, ValueError, AttributeError, NotImplementedError, RecursionError, MemoryError)
+"""What comes of files whose content has another shape than recsys gives it."""
+
 
 class RunFolder:
-    """A run folder at ``path``: get one from :meth:`writing` or :meth:`open`."""
+    """A run folder at ``path``: get one from :meth:`writing` or :meth:`open`.
 
-    def __init__(self, path: Path) -> None:
+    ``name``: that of the whole run. It differs from that of ``path`` while the run is written.
+    """
+
+    def __init__(self, path: Path, name: str | None = None) -> None:
         self.path = path
+        self.name = name or path.resolve().name
 
     @classmethod
     @contextmanager
@@ -58,30 +67,25 @@ class RunFolder:
             RunFolderError: ``target`` cannot be written, or may not be replaced
                 (:mod:`recsys.replacing`).
         """
-        target = Path(target)
-        sources = list(sources)
-        part = target.parent / f".{target.name}.{os.getpid()}.part"
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            remove_orphans(target)
-            require_replaceable(target, kind, sources)
-            part.mkdir()
-        except OSError as error:
-            raise RunFolderError(
-                f"{target}: cannot write the run folder: {error.strerror}. Choose another `out`."
-            ) from error
-        try:
-            yield cls(part)
-            (part / SUCCESS).touch()
-            # The work may have taken hours: files that came into the old folder meanwhile are kept.
-            require_replaceable(target, kind, sources)
-            _swap(part, target)
-        except OSError as error:
-            raise RunFolderError(
-                f"{target}: writing the run failed: {error}. Free some space or choose another `out`."
-            ) from error
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+        with _write_errors_explained(target, kind):
+            final = resolve_target(target)
+            check = partial(require_replaceable, kind=kind, sources=list(sources))
+            with new_folder(final, check, is_unfinished) as part:
+                yield cls(part, final.name)
+                (part / SUCCESS).touch()
+
+    @classmethod
+    def require_writable(cls, target: str | Path, kind: Kind = "run", sources: Iterable[str | Path] = ()) -> None:
+        """Try what :meth:`writing` will need, before work that may take hours.
+
+        Raises:
+            RunFolderError: as of :meth:`writing`.
+        """
+        with _write_errors_explained(target, kind):
+            final = resolve_target(target)
+            require_replaceable(final, kind, sources)
+            with scratch_folder(final, is_unfinished):
+                pass
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
@@ -105,19 +109,25 @@ class RunFolder:
         """
         target = self.path / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".{target.name}.part")
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, target)
+        write_text(target, text)
+
+    def write_texts(self, texts: Mapping[str, str]) -> None:
+        """Write several files; if one of them cannot be written, all are left as they were.
+
+        Raises:
+            RunFolderError: a file cannot be written.
+        """
+        try:
+            write_texts(self.path, texts)
+        except OSError as error:
+            raise RunFolderError(f"{self.path}: cannot be written: {error}. Free some space.") from error
 
     def write_json(self, name: str, value: Any) -> None:
         """Write ``value`` as JSON to the file ``name``, as :meth:`write_text` does.
 
         Values are converted by :func:`to_plain_json`, so NaN and infinity become null.
         """
-        self.write_text(
-            name,
-            json.dumps(to_plain_json(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n",
-        )
+        self.write_text(name, to_json_text(value))
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
         """Write a table as Parquet to the file ``name``, without its index.
@@ -126,9 +136,8 @@ class RunFolder:
         """
         target = self.path / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".{target.name}.part")
-        table.to_parquet(part, index=False)
-        os.replace(part, target)
+        with new_file(target) as part:
+            table.to_parquet(part, index=False)
 
     def read_json(self, name: str) -> Any:
         """Return the value in the JSON file ``name``.
@@ -136,20 +145,55 @@ class RunFolder:
         Raises:
             RunFolderError: the file is missing or damaged.
         """
-        try:
+        with self._read_errors_explained(name):
             return json.loads((self.path / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise RunFolderError(f"{self.path / name}: cannot be read: {error}. Run it again.") from error
 
-    def read_table(self, name: str) -> pd.DataFrame:
+    def read_object(self, name: str, **types: type) -> dict[str, Any]:
+        """Return the JSON object of ``name``, which has at least these keys, of these types.
+
+        Raises:
+            RunFolderError: a missing or damaged file, or another shape.
+        """
+        value = self.read_json(name)
+        if not isinstance(value, dict):
+            raise RunFolderError(f"{self.path / name}: damaged: it should be a JSON object. Run it again.")
+        for key, expected in types.items():
+            if not isinstance(value.get(key), expected):
+                raise RunFolderError(
+                    f"{self.path / name}: damaged: {key} should be of type {expected.__name__}. Run it again."
+                )
+        return value
+
+    def read_manifest(self) -> dict[str, Any]:
+        """Return the manifest; a missing or damaged one is a RunFolderError."""
+        manifest = self.read_object(MANIFEST)
+        missing = sorted(MANIFEST_KEYS - manifest.keys())
+        if missing:
+            raise RunFolderError(f"{self.path / MANIFEST}: damaged: it has no {missing[0]}. Run it again.")
+        return manifest
+
+    def read_table(
+        self, name: str, columns: list[str] | None = None, where: ds.Expression | None = None
+    ) -> pd.DataFrame:
         """Return the table in the Parquet file or folder ``name``.
+
+        Args:
+            columns: the columns to read. None: all of them.
+            where: rows for which this is false are left out while the file is read.
 
         Raises:
             RunFolderError: the file or folder is missing or damaged.
         """
+        with self._read_errors_explained(name):
+            if columns is None and where is None:
+                return pd.read_parquet(self.path / name)
+            return ds.dataset(self.path / name).to_table(columns=columns, filter=where).to_pandas()
+
+    @contextmanager
+    def _read_errors_explained(self, name: str) -> Iterator[None]:
         try:
-            return pd.read_parquet(self.path / name)
-        except (OSError, ValueError) as error:
+            yield
+        except (*DAMAGE, OSError) as error:
             raise RunFolderError(f"{self.path / name}: cannot be read: {error}. Run it again.") from error
 
     def write_manifest(self, *, seed: int, inputs: list[Path], hops: list[dict[str, Any]], started: datetime) -> None:
@@ -177,6 +221,11 @@ class RunFolder:
         )
 
 
+def to_json_text(value: Any) -> str:
+    """Return ``value`` as strict JSON: NaN becomes null, NumPy scalars become numbers."""
+    return json.dumps(to_plain_json(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
 def to_plain_json(value: Any) -> Any:
     """Return ``value`` with only types that JSON has.
 
@@ -197,40 +246,33 @@ def to_plain_json(value: Any) -> Any:
     return value
 
 
-def fingerprint(path: Path) -> str:
-    """Return "sha256:" and the SHA-256 hash of a file or folder in hexadecimal digits.
+@contextmanager
+def damage_explained(folder: str | Path) -> Iterator[None]:
+    """Turn what comes of damaged files of a finished run or bundle into an error that says so.
 
-    For a folder, the hash is over the relative paths and the contents of all files in it.
+    Raises:
+        RunFolderError: one of :data:`DAMAGE`, or an OSError, was raised in the block.
     """
-    digest = hashlib.sha256()
-    files = [path]
-    if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.is_file())
-    for file in files:
-        if path.is_dir():
-            digest.update(file.relative_to(path).as_posix().encode() + b"\0")
-        with file.open("rb") as stream:
-            while chunk := stream.read(1 << 20):
-                digest.update(chunk)
-    return f"sha256:{digest.hexdigest()}"
+    try:
+        yield
+    except (*DAMAGE, OSError) as error:
+        raise RunFolderError(
+            f"{folder}: one of its files is damaged or of another version ({type(error).__name__}: {error})."
+            " Copy the folder again, or run it again."
+        ) from error
 
 
-def _swap(part: Path, target: Path) -> None:
-    """Rename ``part`` to ``target``, and replace an existing folder.
-
-    The old folder is removed only after the new one is in its place.
-    """
-    if target.exists():
-        old = part.with_suffix(".old")
-        target.rename(old)
-        try:
-            part.rename(target)
-        except OSError:
-            old.rename(target)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        part.rename(target)
+@contextmanager
+def _write_errors_explained(target: str | Path, kind: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        advice = "Choose another folder."
+        if error.errno in NO_SPACE:
+            advice = "Free some space, or choose a folder on another disk."
+        raise RunFolderError(
+            f"{target}: the {kind} folder cannot be written: {error}. What was there is unchanged. {advice}"
+        ) from error
 
 
 def _version(package: str) -> str | None:

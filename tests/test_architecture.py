@@ -15,7 +15,10 @@ PACKAGE = ROOT / "recsys"
 FLOOR = {"errors": 0, "logging": 0, "types": 0, "schema": 0, "recommender": 0}
 FLOOR |= dict.fromkeys(
     (
+        "array_files",
+        "atomic_writing",
         "config",
+        "fingerprint",
         "kernels",
         "kernel_cache",
         "linalg",

@@ -11,10 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from recsys.atomic_writing import remove_leftovers
 from recsys.errors import RunFolderError
+from recsys.fingerprint import fingerprint
 from recsys.meter import Meter, memory_mb
-from recsys.replacing import MANIFEST_KEYS, remove_orphans
-from recsys.runfolder import RunFolder, fingerprint, to_plain_json
+from recsys.replacing import MANIFEST_KEYS, is_unfinished
+from recsys.runfolder import RunFolder, to_plain_json
 
 
 def make(place, note="one"):
@@ -61,7 +63,7 @@ def test_a_killed_run_leaves_nothing_whole_and_the_next_one_cleans_up(tmp_path):
         "with RunFolder.writing(sys.argv[1]) as run:\n    run.write_json('data.json', 1)\n    os._exit(9)\n"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")], check=False)
-    assert len(os.listdir(tmp_path)) == 1
+    assert {name.rpartition(".")[2] for name in os.listdir(tmp_path)} == {"part", "lock"}
     with pytest.raises(RunFolderError, match="no such run folder"):
         RunFolder.open(tmp_path / "run")
     make(tmp_path / "run")
@@ -143,7 +145,7 @@ def test_a_file_that_comes_while_a_run_is_written_is_kept(tmp_path):
     assert RunFolder.open(tmp_path / "run").read_json("data.json") == "one"
 
 
-RUN_NAMES = """_SUCCESS config.toml refused.csv report.md report.html .report.md.part data.json split.json rules.json
+RUN_NAMES = """_SUCCESS config.toml refused.csv report.md report.html data.json split.json rules.json
 metrics.json coldstart.json training.json watched.json per_user.parquet split/items.parquet split/train.parquet
 split/history.parquet split/test.parquet topk/als.parquet topk/m-$1$.parquet segment/segments.json segment/scores.npy
 segment/users.parquet tables/01-means.csv tables/01-means.tex model/als/model.json model/als/als/known_.npy
@@ -210,20 +212,23 @@ def test_a_run_does_not_replace_what_it_reads(tmp_path):
     assert sorted(os.listdir(tmp_path / "run")) == ["_SUCCESS", "manifest.json"]
 
 
-DEAD = 2**22 + 1
-"""More than the largest process id of Linux."""
+TOKEN = "recsys-0123456789abcdef"
+"""The part of a scratch name that a process makes up; no lock file says that this one lives."""
 
 
 @pytest.mark.parametrize(
     ("name", "other"),
     [
-        ("als", f".als.v2.{DEAD}.old"),
-        ("als", f".als.v2.{DEAD}.part"),
-        ("[ab]", f".a.{DEAD}.part"),
-        ("r?n", f".run.{DEAD}.old"),
-        ("a.b", f".axb.{DEAD}.part"),
-        ("als", f".als.x{DEAD}.part"),
-        ("als", f".als.{DEAD}.parts"),
+        ("als", f".als.v2.{TOKEN}.old"),
+        ("als", f".als.v2.{TOKEN}.part"),
+        ("[ab]", f".a.{TOKEN}.part"),
+        ("r?n", f".run.{TOKEN}.old"),
+        ("a.b", f".axb.{TOKEN}.part"),
+        ("als", f".als.x{TOKEN}.part"),
+        ("als", f".als.{TOKEN}.parts"),
+        ("als", f".als.{TOKEN}0.part"),
+        ("als", ".als.123.part"),
+        ("als", ".als.123.old"),
     ],
 )
 def test_leftovers_of_other_folders_are_left_alone(tmp_path, name, other):
@@ -232,9 +237,9 @@ def test_leftovers_of_other_folders_are_left_alone(tmp_path, name, other):
     assert RunFolder.open(tmp_path / other).read_json("data.json") == "one"
 
 
-@pytest.mark.parametrize("end", ["old", "part"])
-def test_a_hidden_folder_of_the_user_is_not_a_leftover(tmp_path, end):
-    kept = tmp_path / f".run.{DEAD}.{end}"
+@pytest.mark.parametrize("name", [".run.2019.old", f".run.{TOKEN}.part"])
+def test_a_hidden_folder_of_the_user_is_not_a_leftover(tmp_path, name):
+    kept = tmp_path / name
     kept.mkdir()
     (kept / "thesis.txt").write_text("years of work")
     make(tmp_path / "run")
@@ -244,16 +249,22 @@ def test_a_hidden_folder_of_the_user_is_not_a_leftover(tmp_path, end):
 
 @pytest.mark.parametrize("name", ["run", "[ab]", "a.b"])
 def test_leftovers_of_killed_runs_are_put_back_or_removed(tmp_path, name):
-    old, part = (tmp_path / f".{name}.{DEAD}.{end}" for end in ("old", "part"))
+    old, part = (tmp_path / f".{name}.{TOKEN}.{end}" for end in ("old", "part"))
     make(old)
-    for left in (".work/checked/part-0", "topk/als.parquet/_temporary/0/.part-0.crc", ".data.json.part"):
+    for left in (
+        ".work/checked/part-0",
+        "topk/als.parquet/_temporary/0/.part-0.crc",
+        f".data.json.{TOKEN}.part/data.json",
+        f".data.json.{TOKEN}.lock",
+    ):
         (part / left).parent.mkdir(parents=True, exist_ok=True)
         (part / left).touch()
-    remove_orphans(tmp_path / name)
+    (tmp_path / f".{name}.{TOKEN}.lock").touch()
+    remove_leftovers(tmp_path / name, is_unfinished)
     assert os.listdir(tmp_path) == [name]
     assert RunFolder.open(tmp_path / name).read_json("data.json") == "one"
     make(old, "older")
-    remove_orphans(tmp_path / name)
+    remove_leftovers(tmp_path / name, is_unfinished)
     assert os.listdir(tmp_path) == [name]
     assert RunFolder.open(tmp_path / name).read_json("data.json") == "one"
 

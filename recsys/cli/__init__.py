@@ -10,8 +10,8 @@ import sys
 import traceback
 from collections.abc import Callable
 from importlib import import_module
+from typing import Any
 
-from recsys.cli.application import build_command
 from recsys.errors import RecsysError
 
 VERBS = (
@@ -20,9 +20,17 @@ VERBS = (
 ).split()
 """The modules of the verbs, in the order of `recsys --help`."""
 
-# A module registers its verb with the application when it is imported.
-for verb in VERBS:
-    import_module(f"recsys.cli.{verb}")
+INTERRUPTED = 130
+
+
+def load_command() -> Any:
+    """Import the verbs and return the command line as a callable."""
+    from recsys.cli.application import build_command
+
+    # A module registers its verb with the application when it is imported.
+    for verb in VERBS:
+        import_module(f"recsys.cli.{verb}")
+    return build_command()
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -34,7 +42,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run_verb(arguments: list[str] | None = None) -> int:
     """Run one verb and return its exit code."""
-    return exit_code_of(lambda: build_command()(args=arguments))
+    # The verbs are imported inside, because that takes a second in which Ctrl-C may come too.
+    return exit_code_of(lambda: load_command()(args=arguments))
 
 
 def exit_code_of(work: Callable[[], object]) -> int:
@@ -45,12 +54,14 @@ def exit_code_of(work: Callable[[], object]) -> int:
         work()
     except SystemExit as stop:
         # Typer ends like this, after it has printed what is wrong with the arguments.
-        if stop.code == 130:
-            print("interrupted: no half-written files remain", file=sys.stderr)
+        if stop.code == INTERRUPTED:
+            return _report_interruption()
         if isinstance(stop.code, int):
             return stop.code
         # SystemExit without a code is success; any other object, such as a message, is a failure.
         return int(stop.code is not None)
+    except KeyboardInterrupt:
+        return _report_interruption()
     except RecsysError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -59,3 +70,8 @@ def exit_code_of(work: Callable[[], object]) -> int:
         print("This is a bug in recsys: please report the lines above.", file=sys.stderr)
         return 1
     return 0
+
+
+def _report_interruption() -> int:
+    print("interrupted: no result is half-written", file=sys.stderr)
+    return INTERRUPTED

@@ -62,6 +62,7 @@ def plan(
     Example: recsys ab plan --mean 0.04 --lift 0.05 --daily 20000
     """
     from recsys.evaluation.testing.ab_test import users_per_arm
+    from recsys.runfolder import damage_explained
 
     if sd is None and not 0 < mean < 1:
         raise ConfigError(
@@ -72,7 +73,8 @@ def plan(
     if lift is not None and run is None:
         lifts = {"the lift": lift}
     elif run is not None and lift is None:
-        lifts = offline_lifts(run, model)
+        with damage_explained(run):
+            lifts = offline_lifts(run, model)
     else:
         raise ConfigError("give either --lift, or --run with a run folder whose offline lift to plan for.")
     plans = []
@@ -152,8 +154,11 @@ def assign(
 
     from recsys.data.list_file import read_id_lines
     from recsys.evaluation.testing.ab_test import assign_arms
+    from recsys.replacing import has_first_line, require_replaceable_file
     from recsys.schema import USER
 
+    if save:
+        require_replaceable_file(save, has_first_line("user_id,arm"), "--out", [users])
     lines = read_id_lines(users)
     if lines[:1] == [USER]:
         lines = lines[1:]

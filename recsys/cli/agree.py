@@ -101,8 +101,11 @@ def agree_per_user(path_a: Path, path_b: Path, measures: list[Measure], save: Pa
     from recsys.evaluation.agreement.measures import agree_tables
     from recsys.evaluation.testing.significance import mean_ci
     from recsys.evaluation.topk_tables import read_topk
+    from recsys.replacing import require_replaceable_file, starts_with
     from recsys.runfolder import to_plain_json
 
+    if save:
+        require_replaceable_file(save, starts_with("user_id,n_a,n_b,n_common,"), "--out", [path_a, path_b])
     lists_a, lists_b = (with_ranks(read_topk(path)) for path in (path_a, path_b))
     agreement = agree_tables(lists_a, lists_b, map(str, measures))
     per_user = agreement.per_user

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from recsys.cli.application import DATA, app
-from recsys.cli.console import make_folder, out
+from recsys.cli.console import make_folder, out, write_errors_explained
 from recsys.cli.options import (
     Columns,
     Delimiter,
@@ -64,6 +64,7 @@ def check(
     from recsys.data.card import data_card
     from recsys.data.reading.read import read_tables_with_bad_rows
     from recsys.errors import ConfigError, InputError
+    from recsys.replacing import has_first_line, require_replaceable_file
 
     all_overrides = [
         *reading_overrides(columns, file_format, delimiter, encoding, time_unit),
@@ -78,11 +79,15 @@ def check(
         raise ConfigError("recsys check: name a file of events or a config, or a split: --split TRAIN TEST.")
     settings = config_of(events, all_overrides)
     data = settings.data
+    if refused:
+        make_folder(refused.parent, "--refused")
+        is_ours = has_first_line("file,line,reason,text")
+        require_replaceable_file(refused, is_ours, "--refused", map(Path, settings.sources))
     tables = read_tables_with_bad_rows(data.events, data.items, data.users, data.reading)
     refusals = tables.refusals
     if refused:
-        make_folder(refused.parent)
-        refusals.write_csv(refused)
+        with write_errors_explained(refused, "--refused"):
+            refusals.write_csv(refused)
     if len(tables.log):
         facts = data_card(tables)
     else:

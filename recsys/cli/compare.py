@@ -15,7 +15,7 @@ from recsys.cli.application import DECISIONS, app
 from recsys.cli.console import log, out
 from recsys.cli.options import Json
 from recsys.errors import ConfigError, GateFired, suggest_nearest
-from recsys.runfolder import RunFolder, to_plain_json
+from recsys.runfolder import RunFolder, damage_explained, to_plain_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -175,18 +175,21 @@ def read_run_folders(runs: list[Path], model: str | None) -> list[Candidate]:
         if model:
             raise ConfigError("--model chooses one model of each run: name at least two runs.")
         folder = RunFolder.open(runs[0])
-        return [read_candidate(folder, evaluation, name) for name, evaluation in read_run(folder).items()]
+        with damage_explained(runs[0]):
+            return [read_candidate(folder, evaluation, name) for name, evaluation in read_run(folder).items()]
     candidates = []
     for run, label in zip(runs, short_labels(runs), strict=True):
         folder = RunFolder.open(run)
-        evaluations = read_run(folder)
-        pick = pick_model(folder.read_json(run_files.METRICS))
+        with damage_explained(run):
+            evaluations = read_run(folder)
+            pick = pick_model(folder.read_json(run_files.METRICS))
         name = model or pick.model or pick.baseline or next(iter(evaluations))
         if not model:
             log.print(f"{run}: model {name}, the best of the run; --model takes another")
         if name not in evaluations:
             raise ConfigError(f"{run}: no model '{name}'.{suggest_nearest(name, evaluations)}")
-        candidates.append(read_candidate(folder, replace(evaluations[name], name=label), name))
+        with damage_explained(run):
+            candidates.append(read_candidate(folder, replace(evaluations[name], name=label), name))
     return candidates
 
 

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from recsys import atomic_writing
 from recsys.errors import InputError
 from recsys.logging import logger
 
@@ -35,10 +36,14 @@ STATUS_SECONDS = 10.0
 """Seconds between two lines of progress, where stderr is no terminal."""
 
 
-def save_text(path: Path, text: str) -> None:
-    """Write a file that the user named; InputError if it cannot be written."""
-    with _write_errors_explained(path):
-        path.write_text(text, encoding="utf-8")
+def save_text(path: Path, text: str, option: str = "--out") -> None:
+    """Write a file that the user named, whole or not at all; InputError if it cannot be written.
+
+    The verb has checked before its work that the file may be replaced
+    (``replacing.require_replaceable_file``).
+    """
+    with write_errors_explained(path, option):
+        atomic_writing.write_text(path, text)
 
 
 def print_or_save(text: str, path: Path | None) -> None:
@@ -49,18 +54,22 @@ def print_or_save(text: str, path: Path | None) -> None:
         print(text, end="")
 
 
-def make_folder(folder: Path) -> None:
+def make_folder(folder: Path, option: str = "--out") -> None:
     """Make a folder that the user named; InputError if it cannot be made."""
-    with _write_errors_explained(folder):
+    with write_errors_explained(folder, option):
         folder.mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager
-def _write_errors_explained(path: Path) -> Iterator[None]:
+def write_errors_explained(path: Path, option: str = "--out") -> Iterator[None]:
+    """Turn a failure to write into an InputError that says what to do."""
     try:
         yield
     except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror}. Choose another --out.") from error
+        raise InputError(
+            f"{path}: cannot be written: {error.strerror or error}. What was there is unchanged."
+            f" Choose another {option}."
+        ) from error
 
 
 class Steps:

@@ -35,7 +35,7 @@ def fetch(
 
 @data.command()
 def make(
-    folder: Annotated[Path, typer.Argument(help="The folder for the tables of events, items and users.")],
+    folder: Annotated[Path, typer.Argument(help="The folder for the tables; a world that was made there is replaced.")],
     users: Annotated[int, typer.Option(min=1, help="Number of users.")] = 6_000,
     items: Annotated[int, typer.Option(min=1, help="Number of films.")] = 2_000,
     events: Annotated[int, typer.Option(min=1, help="Number of ratings, about.")] = 400_000,
@@ -48,12 +48,13 @@ def make(
     Example: recsys data make runs/world --users 1000 --items 500 --events 50000
     """
     from recsys.data.synthetic import Recipe, generate_world
+    from recsys.data.writing import new_world_folder
 
     recipe = Recipe(users, items, events, seed, years=4.0)
-    with progress() as steps:
+    with progress() as steps, new_world_folder(folder) as new_folder:
         generate_world(
             recipe,
-            folder,
+            new_folder,
             file_format,
             progress=lambda done, total: steps("make users", done, total),
         )

@@ -18,7 +18,9 @@ def demo() -> None:
     Example: recsys demo
     """
     from recsys.data.synthetic import film_world, write_world
+    from recsys.data.writing import new_world_folder
 
     log.print(f"making a world of films in {DEMO_DATA} …")
-    write_world(film_world(), DEMO_DATA)
+    with new_world_folder(DEMO_DATA) as folder:
+        write_world(film_world(), folder)
     run(Path(__file__).with_name("demo.toml"))

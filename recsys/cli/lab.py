@@ -9,9 +9,11 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from recsys.atomic_writing import write_texts
 from recsys.cli.application import DECISIONS, app
-from recsys.cli.console import log, make_folder, out, progress, save_text
+from recsys.cli.console import log, out, progress, write_errors_explained
 from recsys.cli.options import Json
+from recsys.replacing import require_replaceable_file
 
 LAB_JSON = "lab.json"
 LAB_HTML = "lab.html"
@@ -45,9 +47,8 @@ def lab(
     from recsys.models import build
     from recsys.report.lab_page import lab_page
 
+    require_lab_folder(folder)
     parsed = {str(measure): measure for measure in parse_measures(measures or STUDIED_MEASURES)}
-    # A folder that cannot be made is reported before the work, not after it.
-    make_folder(folder)
     if events:
         table = read_events(events)[0]
     else:
@@ -60,8 +61,8 @@ def lab(
     result["labelled"] = discrimination_auc(table, als, parsed, seed=seed)
     result["questions"] = best_measures(result)
     text = json.dumps(result, ensure_ascii=False, indent=1)
-    save_text(folder / LAB_JSON, text)
-    save_text(folder / LAB_HTML, lab_page(result))
+    with write_errors_explained(folder):
+        write_texts(folder, {LAB_JSON: text, LAB_HTML: lab_page(result)})
     if as_json:
         print(text)
         return
@@ -78,3 +79,19 @@ def lab(
         table_of_answers.add_row(row["question"], *[*best_two, "–", "–"][:2], row["figure"])
     out.print(table_of_answers)
     log.print(f"wrote {folder / LAB_HTML} and {folder / LAB_JSON}")
+
+
+def require_lab_folder(folder: Path) -> None:
+    """Refuse a folder that cannot be made, or whose files of these names are not of this verb.
+
+    A page belongs to the JSON file beside it.
+    """
+
+    def is_result(start: bytes) -> bool:
+        return start.startswith(b"{") and b'"mallows"' in start
+
+    with write_errors_explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        has_result = (folder / LAB_JSON).exists() and is_result((folder / LAB_JSON).read_bytes())
+    require_replaceable_file(folder / LAB_JSON, is_result, "--out")
+    require_replaceable_file(folder / LAB_HTML, lambda start: has_result, "--out")

@@ -48,16 +48,17 @@ def onboard(
     from recsys.config import load_config
     from recsys.models.onboarding import STRATEGIES, Answers, Onboarding
     from recsys.ranking.rank import topk_table
-    from recsys.runfolder import RunFolder
+    from recsys.runfolder import RunFolder, damage_explained
     from recsys.saved.open_model import read_history_and_items
     from recsys.types import IdMap
 
     if strategy not in STRATEGIES:
         raise ConfigError(f"no strategy {strategy!r}.{suggest_nearest(strategy, STRATEGIES)}")
     folder = RunFolder.open(run)
-    history, items = read_history_and_items(folder)
-    item_ids = history.items
-    original, least_like = restore_values(folder, load_config(run / run_files.CONFIG), history)
+    with damage_explained(run):
+        history, items = read_history_and_items(folder)
+        item_ids = history.items
+        original, least_like = restore_values(folder, load_config(run / run_files.CONFIG), history)
     model = Onboarding(strategy=strategy, like=least_like).fit(original)
     titles = {}
     if "title" in items:

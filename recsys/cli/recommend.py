@@ -21,6 +21,9 @@ from recsys.types import IdMap
 if TYPE_CHECKING:
     from recsys.saved.open_model import SavedModel
 
+HEADERS = ("user_id,item_id,rank,score,source", "user_id,item_id,rank,score,source,title")
+"""First lines of the tables that this verb writes."""
+
 POOL = 100
 """A reranked list is chosen among at least this number of items."""
 
@@ -82,6 +85,7 @@ def recommend(
     from recsys.ranking import rank, rerank
     from recsys.ranking.business_rules import compile_rules
     from recsys.ranking.business_rules import load as load_rules
+    from recsys.replacing import has_first_line, require_replaceable_file
     from recsys.types import SHORTFALL
 
     rerankers = {"--diverse": diverse, "--calibrate": calibrate, "--explore": explore}
@@ -90,6 +94,8 @@ def recommend(
         raise ConfigError(f"{' and '.join(chosen_rerankers)}: give one of them.")
     if by is not None and calibrate is None:
         raise ConfigError("--by names the column of --calibrate, which is not given.")
+    if save:
+        require_replaceable_file(save, has_first_line(*HEADERS), "--out", [users, rules])
     user_table = read_user_table(user or [], users)
     saved = open_with_notice(run, model)
     user_ids = IdMap.of(user_table["user_id"])

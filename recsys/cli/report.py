@@ -22,14 +22,20 @@ def report(
     Example: recsys report runs/demo runs/als_demo
     """
     from recsys.report import write_report
+
+    for path in runs:
+        write_report(path)
+    print_results(runs)
+
+
+def print_results(runs: list[Path]) -> None:
+    """Print a verdict per run, one table of all models, and which model is best for whom."""
     from recsys.report.sections.verdict import verdict
     from recsys.runfolder import RunFolder
 
     metrics = {}
     for path in runs:
-        folder = RunFolder.open(path)
-        write_report(folder.path)
-        metrics[path.name] = folder.read_json(run_files.METRICS)
+        metrics[path.name] = RunFolder.open(path).read_object(run_files.METRICS, models=dict, about=dict)
     for name, values in metrics.items():
         out.print(f"{name}: {verdict(values)}")
     out.print()

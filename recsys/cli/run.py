@@ -22,7 +22,7 @@ from recsys.cli.options import (
     reading_overrides,
     table_overrides,
 )
-from recsys.cli.report import report
+from recsys.cli.report import print_results
 
 if TYPE_CHECKING:
     from recsys.config import Config
@@ -55,12 +55,15 @@ def run(
     settings = config_of(config, all_overrides)
     for override in all_overrides:
         log.print(f"override: {override}")
-    settings = choose_engine_and_models(settings)
+    from recsys.flow import require_feasible
     from recsys.flow import run as run_flow
 
+    # Measuring a large log takes minutes, so what cannot be written is refused before that.
+    require_feasible(settings)
+    settings = choose_engine_and_models(settings)
     with progress() as report_progress:
         run_flow(settings, progress=report_progress)
-    report([Path(settings.out)])
+    print_results([Path(settings.out)])
 
 
 def choose_engine_and_models(settings: Config) -> Config:

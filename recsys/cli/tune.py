@@ -10,7 +10,7 @@ import typer
 
 from recsys import run_files
 from recsys.cli.application import RUNS, app
-from recsys.cli.console import log, out, progress
+from recsys.cli.console import log, out, progress, write_errors_explained
 from recsys.cli.options import Overrides
 
 
@@ -35,10 +35,11 @@ def tune(
 
     Example: recsys tune configs/demo.toml --set tune.trials=20
     """
-    from recsys.config import load_config
-    from recsys.errors import MissingExtra, RunFolderError
+    from recsys.config import load_config, require_toml
+    from recsys.errors import MissingExtra
+    from recsys.replacing import require_study_folder
     from recsys.report.tuning_page import tuning_page
-    from recsys.runfolder import RunFolder
+    from recsys.runfolder import RunFolder, to_json_text
 
     try:
         from recsys.tune import learning_curve
@@ -50,12 +51,12 @@ def tune(
         raise MissingExtra("recsys tune needs Optuna: pip install 'recsys[tune]'") from error
 
     settings = load_config(config, overrides or ())
+    require_toml(settings)
     run = settings.out.rstrip("/")
     study = folder or Path(f"{run}-tune")
-    try:
+    with write_errors_explained(study):
+        require_study_folder(study)
         study.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunFolderError(f"{study}: cannot be made a folder: {error.strerror}. Choose another --out.") from error
     learning = None
     with progress() as steps:
         result = search(settings, study / run_files.STUDY_LOG, progress=steps)
@@ -65,10 +66,14 @@ def tune(
     record["learning"] = None
     if learning:
         record["learning"] = asdict(learning)
-    files = RunFolder(study)
-    files.write_text(run_files.BEST_CONFIG, result.config.model_copy(update={"out": f"{run}-tuned"}).to_toml())
-    files.write_json(run_files.STUDY_RESULT, record)
-    files.write_text(run_files.REPORT_HTML, tuning_page(study.resolve().name, record))
+    best = result.config.model_copy(update={"out": f"{run}-tuned"})
+    RunFolder(study).write_texts(
+        {
+            run_files.BEST_CONFIG: best.to_toml(),
+            run_files.STUDY_RESULT: to_json_text(record),
+            run_files.REPORT_HTML: tuning_page(study.resolve().name, record),
+        }
+    )
     stopped = sum(trial["value"] is None for trial in result.trials)
     log.print(f"{len(result.trials)} settings tried, {stopped} of them stopped early")
     if result.value > result.initial_value:

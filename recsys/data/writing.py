@@ -1,8 +1,8 @@
-"""Write tables to files in pieces; a file gets its name only when all of it is written."""
+"""Write tables to files in pieces, and the folder of a made-up world."""
 
 from __future__ import annotations
 
-import os
+import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,7 +13,11 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from recsys import run_files
+from recsys.atomic_writing import new_file, new_folder
 from recsys.errors import ConfigError, InputError
+from recsys.fingerprint import fingerprint
+from recsys.replacing import KIND, is_unfinished_world, require_replaceable_world, resolve_target
 
 
 @contextmanager
@@ -32,19 +36,36 @@ def open_appenders(paths: dict[str, Path], format: str) -> Iterator[dict[str, Ca
     """
     if format not in ("csv", "parquet"):
         raise ConfigError(f"format {format!r}: a table is written as csv or parquet.")
-    parts = {path: path.with_name(f".{path.name}.part") for path in paths.values()}
     try:
-        for path in parts:
+        for path in paths.values():
             path.parent.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as files:
-            yield {name: _make_appender(files, parts[path], format) for name, path in paths.items()}
-        for path, part in parts.items():
-            os.replace(part, path)
+        with ExitStack() as parts, ExitStack() as files:
+            # The files are closed before they get their names.
+            yield {
+                name: _make_appender(files, parts.enter_context(new_file(path)), format) for name, path in paths.items()
+            }
     except OSError as error:
-        raise InputError(f"{error.filename or next(iter(parts))}: cannot be written: {error.strerror}.") from error
-    finally:
-        for part in parts.values():
-            part.unlink(missing_ok=True)
+        path = error.filename or next(iter(paths.values()))
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}.") from error
+
+
+@contextmanager
+def new_world_folder(target: str | Path) -> Iterator[Path]:
+    """Yield a folder for the tables of a made-up world; when the block ends well, it takes the
+    place of ``target``, with a card that says what recsys wrote there.
+
+    Raises:
+        RunFolderError: ``target`` holds anything but an unchanged made-up world.
+        InputError: it cannot be written.
+    """
+    try:
+        with new_folder(resolve_target(target), require_replaceable_world, is_unfinished_world) as folder:
+            yield folder
+            sums = {path.name: fingerprint(path) for path in sorted(folder.iterdir())}
+            card = {KIND: "world", "files": sums}
+            (folder / run_files.WORLD_CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{target}: cannot be written: {error}. Choose another folder.") from error
 
 
 def _make_appender(files: ExitStack, part: Path, format: str) -> Callable[[pd.DataFrame], None]:

@@ -31,6 +31,7 @@ import pandas as pd
 from scipy.sparse import csr_array
 
 from recsys import run_files
+from recsys.array_files import read_npy, require_arrays
 from recsys.errors import ConfigError, InputError, RunFolderError, suggest_nearest
 from recsys.schema import USER
 from recsys.types import Interactions
@@ -120,10 +121,16 @@ class Segments:
             return None
         try:
             about = json.loads((run / run_files.SEGMENTS).read_text(encoding="utf-8"))
-            scores = np.load(run / run_files.SEGMENT_SCORES, allow_pickle=False)
+            columns = tuple(about["columns"])
+            keys = tuple(map(tuple, about["keys"]))
+            scores = read_npy(run / run_files.SEGMENT_SCORES)
+            require_arrays({"scores": scores}, {"scores": "float32[segments, items]"}, {"segments": len(keys)})
             users = pd.read_parquet(run / run_files.SEGMENT_USERS)
-            return cls(tuple(about["columns"]), tuple(map(tuple, about["keys"])), scores, users)
-        except (OSError, ValueError, KeyError, EOFError) as error:
+            missing = {USER, *columns} - set(users.columns)
+            if missing or not all(0 < len(key) <= len(columns) for key in keys):
+                raise ValueError(f"the segments of {columns} do not fit the users table {list(users.columns)}")
+            return cls(columns, keys, scores, users)
+        except (OSError, ValueError, KeyError, EOFError, TypeError) as error:
             raise RunFolderError(f"{folder}: cannot be read: {error}. Run it again.") from error
 
 

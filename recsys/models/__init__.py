@@ -22,12 +22,12 @@ import json
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any, cast
-from zipfile import BadZipFile
 
 import numpy as np
-from scipy.sparse import issparse, load_npz, save_npz
 
 from recsys import run_files
+from recsys.array_files import read_array, require_arrays, write_array
+from recsys.config import check_model_name
 from recsys.errors import ConfigError, RunFolderError, suggest_nearest
 from recsys.models.combining.cascade import Cascade
 from recsys.parameters import build_from_parameters
@@ -56,7 +56,7 @@ KINDS = {
 FORMAT = 1
 """Version of the files that :func:`save` writes."""
 
-_DAMAGED = (OSError, ValueError, KeyError, EOFError, BadZipFile, NotImplementedError, TokenError, ConfigError)
+_DAMAGED = (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, RecursionError, TokenError, ConfigError)
 """What comes of reading a damaged file: of JSON, of .npy, of .npz (zip), of a kind or parameter that is none."""
 
 
@@ -92,55 +92,66 @@ def save(model: Recommender, folder: Path) -> None:
         params = dataclasses.asdict(cast(Any, model))
         about = {"kind": kind, "params": params, "arrays": list(model.STATE)}
         for name in model.STATE:
-            _write_array(folder / name, getattr(model, name))
+            write_array(folder / name, getattr(model, name))
     about |= {"members": list(model.members), "record": model.record}
     (folder / run_files.MODEL_CARD).write_text(
         json.dumps({"format": FORMAT} | about, indent=1) + "\n", encoding="utf-8"
     )
 
 
-def load(folder: Path) -> Recommender:
+def load(folder: Path, items: int | None = None) -> Recommender:
     """Return the fitted model that :func:`save` wrote; it gives the same scores, bit for bit.
 
+    Args:
+        items: the number of candidates; unset: any.
+
     Raises:
-        RunFolderError: a file is missing or damaged, or of another format version.
+        RunFolderError: a file is missing or damaged, or of another format version; or an array is
+            not what the model needs.
     """
     try:
-        about = json.loads((folder / run_files.MODEL_CARD).read_text(encoding="utf-8"))
-        if about["format"] != FORMAT:
-            raise RunFolderError(
-                f"{folder}: model format {about['format']}, but this recsys reads {FORMAT}. Train it again."
-            )
-        members = {name: load(folder / name) for name in about["members"]}
-        if about["kind"] == "cascade":
-            # Cascades of 0.1.0 say nothing about short histories: their first member scored all
-            # that it could.
-            return Cascade(members, about.get("min_history", 0), about["record"])
-        model: Any = build(about["kind"], about["params"])
-        for name in about["arrays"]:
-            setattr(model, name, _read_array(folder / name))
-        if members:
-            model.members = members
-        if about["record"] is not None:
-            model.record = about["record"]
+        return _load(folder, items)
     except _DAMAGED as error:
         raise RunFolderError(f"{folder}: not a whole model: {error}. Train it again.") from error
-    return model
 
 
-def _write_array(path: Path, array: Any) -> None:
-    if issparse(array):
-        save_npz(path.with_name(path.name + ".npz"), array, compressed=False)
-    else:
-        np.save(path.with_name(path.name + ".npy"), array, allow_pickle=False)
-
-
-def _read_array(path: Path) -> Any:
-    sparse = path.with_name(path.name + ".npz")
-    if not sparse.exists():
-        return np.load(path.with_name(path.name + ".npy"), allow_pickle=False)
-    with sparse.open("rb") as file:  # which numpy leaves open if it is damaged
-        return load_npz(file)
+def _load(folder: Path, items: int | None) -> Recommender:
+    about = json.loads((folder / run_files.MODEL_CARD).read_text(encoding="utf-8"))
+    if not isinstance(about, dict):
+        raise ValueError(f"{run_files.MODEL_CARD} is no JSON object")
+    if about["format"] != FORMAT:
+        raise RunFolderError(
+            f"{folder}: model format {about['format']}, but this recsys reads {FORMAT}. Train it again."
+        )
+    # Members are folders: a name such as "../x" would lead out of this one.
+    members = {check_model_name(name): load(folder / name, items) for name in about["members"]}
+    record = about["record"]
+    if not isinstance(record, dict | None):
+        raise ValueError("record is no JSON object")
+    if about["kind"] == "cascade":
+        # Cascades of 0.1.0 say nothing about short histories: their first member scored all that
+        # it could.
+        min_history = about.get("min_history", 0)
+        if not isinstance(min_history, int) or len(members) < 2:
+            raise ValueError("a cascade needs a whole number min_history, and at least two members")
+        return Cascade(members, min_history, record)
+    model: Any = build(about["kind"], about["params"])
+    if about["arrays"] != list(model.STATE):
+        raise ValueError(f"the arrays of {about['kind']} are {', '.join(model.STATE)}, not {about['arrays']}")
+    arrays = {name: read_array(folder / name) for name in model.STATE}
+    sizes = {"members": len(members)}
+    if items is not None:
+        sizes["items"] = items
+    if "known_" in arrays:
+        sizes["liked"] = int(np.count_nonzero(arrays["known_"]))
+    require_arrays(arrays, model.STATE, sizes)
+    for name, array in arrays.items():
+        setattr(model, name, array)
+    if members:
+        model.members = members
+    if record is not None:
+        model.record = record
+    return model  # type: ignore[no-any-return]
 
 
 def kind_class(kind: str) -> Any:

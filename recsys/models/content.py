@@ -42,7 +42,12 @@ class Content(Recommender):
     features, and 4·dims·(items + features) bytes. Similarity stays sparse without ``dims``.
     """
 
-    STATE: ClassVar = ("terms_", "basis_", "vectors_", "names_")
+    STATE: ClassVar = {
+        "terms_": "csr float32[items, terms]",
+        "basis_": "float32[terms, dims]",
+        "vectors_": "float32[items, dims] | csr float32[items, terms]",
+        "names_": "str[terms]",
+    }
     NEEDS_FEATURES: ClassVar = True
     SCORES_NEW_ITEMS: ClassVar = True
     EXPLAINS: ClassVar = ("history", "features")

@@ -142,7 +142,13 @@ class SideEASE(Linear):
     information.
     """
 
-    STATE: ClassVar = ("rows_", "middle_", "latent_", "own_", "known_")
+    STATE: ClassVar = {
+        "rows_": "csr float32[users, items]",
+        "middle_": "float32[side, side]",
+        "latent_": "float32[items, dims]",
+        "own_": "float32[items]",
+        "known_": "bool[items]",
+    }
     NEEDS_FEATURES: ClassVar = True
     SCORES_NEW_ITEMS: ClassVar = True
     SOURCE: ClassVar = "side_ease"

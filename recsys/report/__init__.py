@@ -5,31 +5,47 @@ from __future__ import annotations
 from pathlib import Path
 
 from recsys import run_files
+from recsys.errors import RunFolderError
 from recsys.report.exports import is_table_name, table_files
 from recsys.report.html import render_html
 from recsys.report.markdown import render_markdown
 from recsys.report.outline import build_report
-from recsys.runfolder import RunFolder
+from recsys.runfolder import RunFolder, damage_explained
 
 
-def write_report(path: str | Path) -> Path:
+def write_report(run: str | Path | RunFolder) -> Path:
     """Write both reports, and their tables as CSV and LaTeX, into a run folder;
     return the path of the HTML page.
 
     The page is one file: its styles and figures are inside, it has no scripts and loads nothing.
+    An older report is replaced only when all files of the new one have been written.
+
+    Args:
+        run: the path of a whole run, or a run folder that is being written.
 
     Raises:
-        RunFolderError: the folder is not a complete run, or one of its files is damaged.
+        RunFolderError: the folder is not a complete run, one of its files is damaged, or the report
+            cannot be written.
     """
-    folder = RunFolder.open(path)
-    report = build_report(folder)
-    folder.write_text(run_files.REPORT_MARKDOWN, render_markdown(report))
-    folder.write_text(run_files.REPORT_HTML, render_html(report))
+    if isinstance(run, RunFolder):
+        folder = run
+        report = build_report(folder)
+    else:
+        folder = RunFolder.open(run)
+        if (folder.path / run_files.BUNDLE_CARD).exists():
+            raise RunFolderError(f"{run}: this is a bundle, which has no results per user. Name the run it is made of.")
+        with damage_explained(run):
+            report = build_report(folder)
     tables = table_files(report)
+    folder.write_texts(
+        {
+            run_files.REPORT_MARKDOWN: render_markdown(report),
+            run_files.REPORT_HTML: render_html(report),
+            **{f"{run_files.REPORT_TABLES}/{name}": text for name, text in tables.items()},
+        }
+    )
     for file in (folder.path / run_files.REPORT_TABLES).glob("*"):
         # Tables of an earlier report are removed; files with other names belong to the user.
         if is_table_name(file.name) and file.is_file() and file.name not in tables:
             file.unlink()
-    for name, text in tables.items():
-        folder.write_text(f"{run_files.REPORT_TABLES}/{name}", text)
     return folder.path / run_files.REPORT_HTML

@@ -16,7 +16,7 @@ def render_markdown(report: Report) -> str:
 
 
 def _section(section: Section) -> list[str]:
-    parts = [f"## {section.title}", *map(_escape, section.paragraphs)]
+    parts = [f"## {_escape(section.title)}", *map(_escape, section.paragraphs)]
     parts += [f"> **Warning:** {_escape(warning)}" for warning in section.warnings]
     parts += [_table(table) for table in section.tables]
     if section.code:
@@ -28,7 +28,8 @@ def _section(section: Section) -> list[str]:
 def _table(table: ReportTable) -> str:
     alignment = ["---" if column < table.numbers else "--:" for column in range(len(table.heads))]
     rows = [[_escape(cell) for cell in row] for row in table.rows]
-    lines = [table.heads, alignment, *rows]
+    heads = [_escape(head) for head in table.heads]
+    lines = [heads, alignment, *rows]
     return f"{_escape(table.caption)}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

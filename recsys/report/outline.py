@@ -44,4 +44,4 @@ def build_report(folder: RunFolder) -> Report:
     """Read a run folder and return its report."""
     run = Run(folder)
     sections = [section for build_section in SECTIONS if (section := build_section(run)) is not None]
-    return Report(folder.path.resolve().name, verdict(run.metrics), sections)
+    return Report(folder.name, verdict(run.metrics), sections)

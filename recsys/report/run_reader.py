@@ -34,12 +34,12 @@ class Run:
     @cached_property
     def metrics(self) -> dict[str, Any]:
         """Return the contents of metrics.json."""
-        return self.folder.read_json(run_files.METRICS)
+        return self.folder.read_object(run_files.METRICS, models=dict, about=dict)
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
         """Return the contents of manifest.json."""
-        return self.folder.read_json(run_files.MANIFEST)
+        return self.folder.read_object(run_files.MANIFEST)
 
     @cached_property
     def config(self) -> Config:
@@ -69,10 +69,9 @@ class Run:
         """Return ``user_id``, ``n_relevant``, ``n_history`` of a sample of the tested users,
         drawn by hash.
         """
-        path = self.folder.path / run_files.PER_USER
         # Every model is judged on the same users, so the rows of one model are enough.
         columns = [USER, "n_relevant", "n_history"]
-        table = ds.dataset(path).to_table(columns=columns, filter=ds.field("model") == self.models[0]).to_pandas()
+        table = self.folder.read_table(run_files.PER_USER, columns, ds.field("model") == self.models[0])
         if len(table) > self._max_users:
             table = table.iloc[
                 np.argsort(hash_words(0, id_bits(pd.Index(table[USER]))), kind="stable")[: self._max_users]
@@ -99,9 +98,8 @@ class Run:
     @cached_property
     def likes(self) -> pd.Series:
         """Return item id -> number of users in train who liked it, the most liked first."""
-        path = self.folder.path / run_files.TRAIN
-        liked = ds.dataset(path).to_table(columns=[ITEM], filter=ds.field(VALUE) > 0)
-        return liked.to_pandas()[ITEM].value_counts()
+        liked = self.folder.read_table(run_files.TRAIN, [ITEM], ds.field(VALUE) > 0)
+        return liked[ITEM].value_counts()
 
     @cached_property
     def items(self) -> pd.DataFrame:
@@ -133,4 +131,4 @@ class Run:
         """Return the rows of a table of the run that belong to the sampled users."""
         # The filter applies while the file is read, so that a large table need not fit in memory.
         of_sample = ds.field(USER).isin(self.users[USER].to_list())
-        return ds.dataset(self.folder.path / name).to_table(filter=of_sample).to_pandas()
+        return self.folder.read_table(name, where=of_sample)

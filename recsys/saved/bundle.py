@@ -21,8 +21,9 @@ import numpy as np
 
 from recsys import models, run_files
 from recsys.data.weigh import interactions_to_table
+from recsys.fingerprint import fingerprint
 from recsys.replacing import KIND
-from recsys.runfolder import RunFolder, fingerprint
+from recsys.runfolder import RunFolder
 from recsys.saved.open_model import FORMAT, SavedModel, open_model
 
 
@@ -36,6 +37,7 @@ def bundle_run(run: str | Path, out: str | Path, model: str | None = None) -> st
         RunFolderError: not a whole run, no such model in it, a model that cannot be carried, or an
             ``out`` that may not be replaced.
     """
+    RunFolder.require_writable(out, "bundle", [run])
     saved = open_model(run, model)
     write_bundle(saved, Path(out), RunFolder.open(run), sources=[run])
     return saved.name
@@ -60,7 +62,7 @@ def write_bundle(saved: SavedModel, out: Path, source: RunFolder, *, sources: It
             saved.segments.save(folder.path)
         for name in (run_files.CONFIG, run_files.METRICS):
             shutil.copyfile(source.path / name, folder.path / name)
-        folder.write_json(run_files.MANIFEST, source.read_json(run_files.MANIFEST) | {KIND: "bundle"})
+        folder.write_json(run_files.MANIFEST, source.read_manifest() | {KIND: "bundle"})
         files = sorted(path for path in folder.path.rglob("*") if path.is_file())
         sums = {path.relative_to(folder.path).as_posix(): fingerprint(path) for path in files}
         folder.write_json(run_files.BUNDLE_CARD, {"format": FORMAT, "model": saved.name, "files": sums})

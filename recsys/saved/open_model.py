@@ -15,21 +15,24 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recsys import models, run_files
-from recsys.config import Config, load_config
+from recsys.array_files import read_npy, require_arrays
+from recsys.config import Config, check_model_name, load_config
 from recsys.data.weigh import interactions_from_table
 from recsys.errors import RunFolderError
 from recsys.evaluation.testing.pick import pick_model
 from recsys.features.segment_popularity import Segments
+from recsys.fingerprint import fingerprint
 from recsys.models.collaborative.als import ALS
 from recsys.models.collaborative.popular import Popular
 from recsys.models.combining.cascade import Cascade
 from recsys.models.combining.wrappers import with_segment_rows, with_stored_factors
 from recsys.models.content_collaborative import Attributes
 from recsys.recommender import Recommender
-from recsys.runfolder import RunFolder, fingerprint
+from recsys.runfolder import RunFolder, damage_explained
 from recsys.schema import ITEM, USER
 from recsys.types import Histories, IdMap, Interactions
 
@@ -100,11 +103,20 @@ def open_model(folder: str | Path, name: str | None = None, *, uses_history: boo
             model cannot be read here.
     """
     folder = Path(folder)
-    if is_bundle(folder):
-        saved = _open_bundle(folder)
-        if name and name != saved.name:
-            raise RunFolderError(f"{folder}: this is a bundle of model {saved.name}, not of {name}.")
-        return saved
+    with damage_explained(folder):
+        if is_bundle(folder):
+            saved = _open_bundle(folder)
+            if name and name != saved.name:
+                raise RunFolderError(f"{folder}: this is a bundle of model {saved.name}, not of {name}.")
+        else:
+            saved = _open_run(folder, name, uses_history)
+        if saved.segments is not None and saved.segments.scores.shape[1] != len(saved.history.items):
+            raise RunFolderError(f"{folder}: its segments have scores for other items. Run it again.")
+    return saved
+
+
+def _open_run(folder: Path, name: str | None, uses_history: bool) -> SavedModel:
+    """Read a model from a run folder."""
     run = RunFolder.open(folder)
     names = saved_models(run)
     if not names or (name and name not in names):
@@ -136,8 +148,8 @@ def open_item_side(run: RunFolder, name: str, items: IdMap) -> Recommender:
         RunFolderError: the model predicts ratings, or its files cannot be read.
     """
     if not _is_spark_model(run, name):
-        return models.load(run.path / run_files.model_folder(name))
-    params = run.read_json(run_files.spark_params(name))
+        return models.load(run.path / run_files.model_folder(name), len(items))
+    params = run.read_object(run_files.spark_params(name), implicit=bool, rank=int)
     if not params["implicit"]:
         raise RunFolderError(
             f"{run.path}: model {name} predicts ratings (implicit = false), which cannot be ranked by yet."
@@ -160,14 +172,17 @@ def read_min_history(run: RunFolder, name: str) -> dict[str, Any]:
     """
     if _is_spark_model(run, name):
         return {"min_history": run.read_json(run_files.spark_params(name)).get("min_history", 0)}
-    card = run.read_json(run_files.model_card(name))
+    card = run.read_object(run_files.model_card(name), kind=str)
     trial = card["record"] if card["kind"] == "cascade" else None
     return (trial or {}) | {"min_history": card.get("min_history", 0)}
 
 
 def saved_models(run: RunFolder) -> list[str]:
     """Return the names of the models that are saved in a run, in the order of its results."""
-    names = run.read_json(run_files.METRICS)["models"]
+    names = run.read_object(run_files.METRICS, models=dict, about=dict)["models"]
+    # The names become paths: one such as "../x" would lead out of the run.
+    for name in names:
+        check_model_name(name)
     return [name for name in names if (run.path / run_files.model_folder(name)).is_dir()]
 
 
@@ -191,7 +206,10 @@ def read_history_and_items(folder: RunFolder) -> tuple[Interactions, pd.DataFram
     The table of the candidates has the columns of the items table.
     """
     items = folder.read_table(run_files.ITEMS)
-    return interactions_from_table(folder.read_table(run_files.HISTORY), items=IdMap.of(items[ITEM])), items
+    item_ids = IdMap.of(items[ITEM])
+    if len(item_ids) != len(items) or list(item_ids.all_ids) != items[ITEM].tolist():
+        raise RunFolderError(f"{folder.path / run_files.ITEMS}: damaged: its ids are not sorted, or occur twice.")
+    return interactions_from_table(folder.read_table(run_files.HISTORY), items=item_ids), items
 
 
 def _open_bundle(path: str | Path) -> SavedModel:
@@ -202,23 +220,49 @@ def _open_bundle(path: str | Path) -> SavedModel:
             is missing or has changed.
     """
     folder = RunFolder.open(path)
-    about = folder.read_json(run_files.BUNDLE_CARD)
+    about = folder.read_object(run_files.BUNDLE_CARD)
     if about.get("format") != FORMAT:
         raise RunFolderError(
             f"{path}: bundle format {about.get('format')}, but this recsys reads {FORMAT}. Bundle the run again."
         )
-    for name, expected in about["files"].items():
-        if not (folder.path / name).is_file():
-            raise RunFolderError(f"{path}: {name} is missing. Copy the bundle again, or bundle the run again.")
-        if fingerprint(folder.path / name) != expected:
-            raise RunFolderError(f"{path}: {name} was cut short or changed. Copy the bundle again.")
+    about = folder.read_object(run_files.BUNDLE_CARD, model=str, files=dict)
+    name = check_model_name(about["model"])
+    _require_listed_files(folder.path, about["files"])
     history, items = read_history_and_items(folder)
+    fitted = models.load(folder.path / run_files.model_folder(name), len(items))
     factors = None
     if (folder.path / run_files.BUNDLE_USER_FACTORS).exists():
-        factors = np.load(folder.path / run_files.BUNDLE_USER_FACTORS, allow_pickle=False)
+        factors = read_npy(folder.path / run_files.BUNDLE_USER_FACTORS)
+        als = fitted.members.get(name)
+        if not isinstance(als, ALS):
+            raise RunFolderError(f"{path}: it has user factors, but model {name} has no item factors.")
+        sizes = {"users": len(history.users), "rank": als.item_factors_.shape[1]}
+        require_arrays({"user_factors": factors}, {"user_factors": "float32[users, rank] or NaN"}, sizes)
     config = load_config(folder.path / run_files.CONFIG)
-    fitted = models.load(folder.path / run_files.model_folder(about["model"]))
-    return SavedModel(about["model"], fitted, history, items, config, factors, Segments.load(folder.path))
+    return SavedModel(name, fitted, history, items, config, factors, Segments.load(folder.path))
+
+
+def _require_listed_files(folder: Path, sums: dict[str, str]) -> None:
+    """Refuse a bundle whose files are not exactly those on its list, each with its fingerprint.
+
+    Raises:
+        RunFolderError: a file is missing, changed, not on the list, or a link.
+    """
+    paths = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
+    names = {path.relative_to(folder).as_posix(): path for path in paths}
+    unlisted = sorted(names.keys() - sums.keys() - {run_files.BUNDLE_CARD, run_files.SUCCESS})
+    if unlisted:
+        raise RunFolderError(
+            f"{folder}: holds {unlisted[0]}, which is not on the list of {run_files.BUNDLE_CARD}."
+            " Remove it, or bundle the run again."
+        )
+    for name, expected in sums.items():
+        if name not in names:
+            raise RunFolderError(f"{folder}: {name} is missing. Copy the bundle again, or bundle the run again.")
+        if names[name].is_symlink():
+            raise RunFolderError(f"{folder}: {name} is a link. Copy the bundle again, with its files.")
+        if fingerprint(names[name]) != expected:
+            raise RunFolderError(f"{folder}: {name} was cut short or changed. Copy the bundle again.")
 
 
 def _is_spark_model(run: RunFolder, name: str) -> bool:
@@ -230,11 +274,19 @@ def _read_factors(run: RunFolder, name: str, column: str, ids: IdMap) -> tuple[n
 
     Rows of ids without a factor are zeros.
     """
-    rank = run.read_json(run_files.spark_params(name))["rank"]
+    rank = run.read_object(run_files.spark_params(name), rank=int)["rank"]
     file_name = run_files.item_factors(name) if column == ITEM else run_files.user_factors(name)
-    table = pq.read_table(run.path / file_name, columns=[column, "features"]).combine_chunks()
-    vectors = table["features"].combine_chunks().flatten().to_numpy().reshape(-1, rank)
-    rows = ids.rows(table[column].to_pandas().to_numpy())
+    try:
+        table = pq.read_table(run.path / file_name, columns=[column, "features"]).combine_chunks()
+        features = table["features"].combine_chunks()
+        if table.num_rows and set(pc.list_value_length(features).to_pylist()) != {rank}:
+            raise ValueError(f"its factors do not have {rank} numbers each")
+        vectors = features.flatten().to_numpy().reshape(-1, rank)
+        rows = ids.rows(table[column].to_pandas().to_numpy())
+        if (rows < 0).any() or not np.isfinite(vectors).all():
+            raise ValueError("it has ids that the run does not have, or factors that are not finite")
+    except (OSError, ValueError, KeyError, TypeError, NotImplementedError) as error:
+        raise RunFolderError(f"{run.path / file_name}: cannot be read: {error}. Run it again.") from error
     factors = np.zeros((len(ids), rank), dtype=np.float32)
     factors[rows] = vectors
     has_factor = np.zeros(len(ids), dtype=bool)

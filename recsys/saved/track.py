@@ -10,7 +10,7 @@ from typing import Any
 
 from recsys import run_files
 from recsys.errors import ConfigError, MissingExtra
-from recsys.runfolder import RunFolder
+from recsys.runfolder import RunFolder, damage_explained
 
 FILES = (
     run_files.REPORT_HTML,
@@ -52,9 +52,10 @@ def track(path: str | Path, uri: str, experiment: str = "recsys") -> list[str]:
     except ModuleNotFoundError as error:
         raise MissingExtra("recsys track needs MLflow: pip install 'recsys[mlflow]'") from error
     run = RunFolder.open(path)
-    config = tomllib.loads((run.path / run_files.CONFIG).read_text(encoding="utf-8"))
-    manifest = run.read_json(run_files.MANIFEST)
-    metrics_by_model = run.read_json(run_files.METRICS)["models"]
+    with damage_explained(path):
+        config = tomllib.loads((run.path / run_files.CONFIG).read_text(encoding="utf-8"))
+    manifest = run.read_object(run_files.MANIFEST, hops=list)
+    metrics_by_model = run.read_object(run_files.METRICS, models=dict)["models"]
     params_by_model = config.pop("models", {})
     now = get_current_time_millis()
 

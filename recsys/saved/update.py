@@ -93,6 +93,9 @@ def update(
         RunFolderError: not a bundle, or ``out`` may not be replaced.
         InputError: the events cannot be read, or none of them is on an item that the model knows.
     """
+    # The bundle that is updated may be replaced: the new one has all of it.
+    sources = [events] if against is None else [events, against]
+    RunFolder.require_writable(out, "bundle", sources)
     old = open_model(bundle)
     if not is_bundle(Path(bundle)):
         raise RunFolderError(f"{bundle}: a run, and only bundles are updated: recsys bundle {bundle} OUT.")
@@ -102,8 +105,6 @@ def update(
         updated, result = _extend_histories(old, new_events, retrain_at)
     else:
         updated, result = _fold_into_als(old, als, new_events, retrain_at)
-    # The bundle that is updated may be replaced: the new one has all of it.
-    sources = [events] if against is None else [events, against]
     write_bundle(updated, Path(out), RunFolder.open(bundle), sources=sources)
     if against is None:
         return result

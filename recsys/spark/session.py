@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 
 from recsys.config import SparkSettings
 from recsys.errors import ConfigError, MissingExtra
@@ -56,10 +58,14 @@ def session(settings: SparkSettings) -> SparkSession:
     for key, value in chosen.items():
         if not submitted.contains(key):
             builder = builder.config(key, value)
+    interrupt_handler = signal.getsignal(signal.SIGINT)
     try:
         spark = builder.getOrCreate()
     except (PySparkException, PySparkRuntimeError) as error:
         raise ConfigError(f"[spark]: no session on {master}: {str(error).splitlines()[0]}") from error
+    if threading.current_thread() is threading.main_thread():
+        # That of PySpark calls Java in the middle of another call, which fails with a traceback.
+        signal.signal(signal.SIGINT, interrupt_handler)
     spark.sparkContext.setLogLevel("ERROR")
     if master.startswith("local"):
         _warn_if_heap_is_small(spark, chosen["spark.driver.memory"])

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -81,23 +86,64 @@ def read_table(
     return table
 
 
+def require_new_table(spark: SparkSession, uri: str) -> None:
+    """Refuse a path where something is already, before the work.
+
+    Raises:
+        RunFolderError: ``uri`` exists, or is no path that Spark can write to.
+    """
+    with _write_errors_explained(uri):
+        path, files = _hadoop_path(spark, uri)
+        if files.exists(path):
+            raise RunFolderError(f"{uri}: exists already and is not replaced. Remove it, or choose another name.")
+
+
 def write_table(table: DataFrame, uri: str) -> None:
     """Write a table as Parquet, or as CSV with a header when ``uri`` ends in .csv.
+
+    On a local disk and on HDFS the table gets its name when all of it is written. An object store
+    cannot rename, so a table there is whole when it has a file ``_SUCCESS``.
 
     Raises:
         RunFolderError: ``uri`` exists, or cannot be written.
     """
+    spark = table.sparkSession
+    require_new_table(spark, uri)
+    is_csv = uri.rstrip("/").endswith(".csv")
+    with _write_errors_explained(uri):
+        path, files = _hadoop_path(spark, uri)
+        part = path
+        if files.getScheme() in ("file", "hdfs"):
+            name = f".{path.getName()}.recsys-{secrets.token_hex(8)}.part"
+            part = spark._jvm.org.apache.hadoop.fs.Path(path.getParent(), name)
+        try:
+            if is_csv:
+                table.write.options(**CSV_WRITING).csv(part.toString())
+            else:
+                table.write.parquet(part.toString())
+            if part is not path and not files.rename(part, path):
+                raise RunFolderError(f"{uri}: cannot be written: the table cannot be given this name.")
+        finally:
+            if part is not path:
+                # After an interruption Java may not answer any more.
+                with suppress(Py4JError, OSError):
+                    files.delete(part, True)
+
+
+def _hadoop_path(spark: SparkSession, uri: str) -> tuple[Any, Any]:
+    """Return a path and its file system, as Java objects."""
+    path = spark._jvm.org.apache.hadoop.fs.Path(uri)
+    files = path.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration())
+    return files.makeQualified(path), files
+
+
+@contextmanager
+def _write_errors_explained(uri: str) -> Iterator[None]:
     try:
-        if uri.rstrip("/").endswith(".csv"):
-            table.write.options(**CSV_WRITING).csv(uri)
-        else:
-            table.write.parquet(uri)
-    except PySparkException as error:
-        if "PATH_ALREADY_EXISTS" in str(error):
-            raise RunFolderError(
-                f"{uri}: exists already and is not replaced. Remove it, or choose another name."
-            ) from error
-        raise RunFolderError(f"{uri}: cannot be written: {str(error).splitlines()[0]}") from error
+        yield
+    except (PySparkException, Py4JJavaError) as error:
+        reason = str(getattr(error, "java_exception", None) or error).splitlines()[0]
+        raise RunFolderError(f"{uri}: cannot be written: {reason}") from error
 
 
 def _cast_column(table: DataFrame, name: str, column_type: str, uri: str) -> DataFrame:

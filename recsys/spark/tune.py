@@ -4,7 +4,6 @@ does the search.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -16,9 +15,9 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recsys import run_files
+from recsys.atomic_writing import scratch_folder
 from recsys.config import Config, TuneSettings
 from recsys.errors import ConfigError, InputError
-from recsys.replacing import remove_orphans
 from recsys.runfolder import RunFolder
 from recsys.schema import ITEM, TIME, USER, VALUE
 from recsys.spark.data.split import number_ids, order_statistic, row_hash_of, write_and_read
@@ -54,10 +53,8 @@ def fold_judges(config: Config, name: str, metric: str, folder: Path) -> Iterato
         )
     run = RunFolder.open(config.out)
     spark = session(config.spark)
-    # The name holds the process, because others may work on the same study.
-    work = folder.resolve() / f".work.{os.getpid()}.part"
-    remove_orphans(folder.resolve() / "work", is_ours=_holds_folds)
-    try:
+    # Other processes may work on the same study, each in a folder of its own.
+    with scratch_folder(folder.resolve() / "work", _holds_folds) as work:
         train = spark.read.parquet(str(run.path.resolve() / run_files.TRAIN))
         yield [
             _judge(
@@ -69,8 +66,6 @@ def fold_judges(config: Config, name: str, metric: str, folder: Path) -> Iterato
             )
             for fold, (in_train, in_test) in enumerate(fold_conditions(train, config.tune, config.seed))
         ]
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _holds_folds(folder: Path) -> bool:

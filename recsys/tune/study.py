@@ -8,8 +8,6 @@ and continued tries the same settings as a study that was not.
 
 from __future__ import annotations
 
-import os
-import socket
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,11 +29,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from recsys import run_files
 from recsys.als.parameters import largest_rank
+from recsys.atomic_writing import is_running, mark_as_running
 from recsys.config import Config
 from recsys.engine import RANK_OF_OTHER_MATRIX
-from recsys.errors import ConfigError, suggest_nearest
+from recsys.errors import ConfigError, RunFolderError, suggest_nearest
 from recsys.evaluation.judging.metrics import parse
 from recsys.local_engine import configured_model
+from recsys.replacing import require_study_folder
 from recsys.runfolder import RunFolder
 from recsys.tune.folds import Fold, fit_and_judge, make_folds
 from recsys.tune.space import Space, at_most, grid_points, search_space
@@ -138,10 +138,11 @@ def tune(config: Config, storage: Path, *, progress: Steps | None = None) -> Tun
     }
     study = _open_study(storage, about)
     with (
+        mark_as_running(storage.with_name("trial")) as process,
         _fold_judges(config, name, kind, metric, storage) as judges,
         ThreadPoolExecutor(settings.parallel) as threads,
     ):
-        search = _Search(config, name, space, grid, total, judges, progress, Event())
+        search = _Search(config, name, space, grid, total, judges, process, progress, Event())
         futures = [threads.submit(search.work, _open_study(storage, about)) for _ in range(settings.parallel - 1)]
         # The main thread works too, so that Ctrl-C interrupts a trial.
         search.work(study)
@@ -160,6 +161,7 @@ class _Search:
     grid: list[dict[str, Any]]
     total: int
     judges: Sequence[FoldJudge]
+    process: str
     progress: Steps | None
     stop: Event
 
@@ -174,7 +176,7 @@ class _Search:
                 if finished >= self.total:
                     break
                 trial = study.ask()
-                trial.set_user_attr("process", _process_id())
+                trial.set_user_attr("process", self.process)
                 number = _trial_number(study, trial)
                 if number >= self.total:
                     # Another process has drawn the last trial.
@@ -291,18 +293,23 @@ def _open_study(storage: Path, about: dict[str, Any]) -> optuna.Study:
 
     Raises:
         ConfigError: the file holds a study that is not about the same search.
+        RunFolderError: it is no study of recsys, or is damaged.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     storage.parent.mkdir(parents=True, exist_ok=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study = optuna.create_study(
-            study_name="recsys",
-            storage=JournalStorage(JournalFileBackend(str(storage))),
-            direction="maximize",
-            load_if_exists=True,
-            pruner=PRUNERS[about["tune"]["prune"]],
-        )
+    require_study_folder(storage.parent)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study = optuna.create_study(
+                study_name=run_files.STUDY_NAME,
+                storage=JournalStorage(JournalFileBackend(str(storage))),
+                direction="maximize",
+                load_if_exists=True,
+                pruner=PRUNERS[about["tune"]["prune"]],
+            )
+    except (ValueError, KeyError, TypeError, AssertionError) as error:
+        raise RunFolderError(f"{storage}: damaged: {error!r}. Choose another --out, or remove it.") from error
     stored = study.user_attrs.get("about")
     if stored not in (None, about):
         raise ConfigError(
@@ -310,26 +317,9 @@ def _open_study(storage: Path, about: dict[str, Any]) -> optuna.Study:
         )
     study.set_user_attr("about", about)
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if _has_ended(trial.user_attrs.get("process")):
+        if not is_running(storage.parent, str(trial.user_attrs.get("process"))):
             study.tell(trial.number, state=TrialState.FAIL)
     return study
-
-
-def _process_id() -> str:
-    return f"{socket.gethostname()} {os.getpid()}"
-
-
-def _has_ended(process: str | None) -> bool:
-    """Return whether the process that drew a trial has ended.
-
-    A process on another machine counts as running.
-    """
-    if not process:
-        return True
-    host, _, pid = process.rpartition(" ")
-    if host != socket.gethostname() or pid == str(os.getpid()):
-        return False
-    return not Path(f"/proc/{pid}").exists()
 
 
 def _finished_count(study: optuna.Study) -> int:

@@ -8,10 +8,8 @@ import sys
 import time
 
 import pytest
-import typer
 
-from recsys.cli import run_verb
-from recsys.cli.application import app
+from recsys.cli import load_command, run_verb
 
 
 def verbs(command, words=()):
@@ -22,7 +20,7 @@ def verbs(command, words=()):
         yield words
 
 
-VERBS = sorted(verbs(typer.main.get_command(app)))
+VERBS = sorted(verbs(load_command()))
 
 
 @pytest.mark.parametrize("words", VERBS, ids=" ".join)

@@ -84,7 +84,7 @@ def test_assigned_users_go_to_a_file_or_it_is_said_why_not(tmp_path, capsys):
     assert run_verb([*words, "--out", str(tmp_path / "arms.csv")]) == 0
     assert (tmp_path / "arms.csv").read_text(encoding="utf-8") == shown
     assert run_verb([*words, "--out", str(tmp_path / "none" / "arms.csv")]) == 2
-    assert "none/arms.csv: cannot be written" in capsys.readouterr().err
+    assert "none/arms.csv: there is no folder" in capsys.readouterr().err
 
 
 def test_a_share_that_is_none(tmp_path, capsys):

@@ -10,7 +10,6 @@ import hashlib
 import http.client
 import os
 import re
-import shutil
 import ssl
 import time
 import urllib.error
@@ -19,6 +18,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+from recsys.atomic_writing import scratch_folder
 from recsys.errors import ConfigError, InputError, suggest_nearest
 
 SITE = "https://files.grouplens.org/datasets/movielens/"
@@ -185,18 +185,15 @@ def _unpack(archive: Path, target: Path) -> None:
 
     An archive holds one folder of any name.
     """
-    temporary = target.with_name(f".{target.name}.unpacking")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        with zipfile.ZipFile(archive) as packed:
-            packed.extractall(temporary)
+    with scratch_folder(target) as temporary:
+        try:
+            with zipfile.ZipFile(archive) as packed:
+                packed.extractall(temporary)
+        except zipfile.BadZipFile as error:
+            raise InputError(f"{archive}: not a complete zip archive ({error}), although its MD5 is right.") from error
         entries = list(temporary.iterdir())
         # An archive with a single folder in it becomes that folder, not a folder in a folder.
         unpacked = temporary
         if len(entries) == 1 and entries[0].is_dir():
             unpacked = entries[0]
         os.replace(unpacked, target)
-    except zipfile.BadZipFile as error:
-        raise InputError(f"{archive}: not a complete zip archive ({error}), although its MD5 is right.") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet
 
+from recsys.atomic_writing import new_file
 from recsys.data.reading import movielens
 from recsys.data.reading.columnar import RawChunk, concat_chunks, is_table, read_in_memory
 from recsys.data.reading.files import read_chunks
@@ -105,13 +106,15 @@ class Refusals:
     def write_csv(self, path: str | Path) -> None:
         """Write the stored rows as CSV with the columns ``file, line, reason, text``.
 
-        If more rows were refused than stored, a last line has their number.
+        If more rows were refused than stored, a last line has their number. The file
+        is written whole or not at all.
         """
         rows = list(self.rows)
         if self.refused > len(rows):
             rows.append(("", 0, "not listed", f"{self.refused - len(rows):,} more rows were refused"))
         table = pd.DataFrame(rows, columns=["file", "line", "reason", "text"])
-        table.to_csv(path, index=False, errors="backslashreplace")
+        with new_file(path) as part:
+            table.to_csv(part, index=False, errors="backslashreplace")
 
 
 @dataclass

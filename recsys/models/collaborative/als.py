@@ -43,7 +43,12 @@ class ALS(ALSParameters, Recommender):
     after each sweep.
     """
 
-    STATE: ClassVar = ("item_factors_", "known_", "spread_", "axes_")
+    STATE: ClassVar = {
+        "item_factors_": "float32[items, rank]",
+        "known_": "bool[items]",
+        "spread_": "float[rank]",
+        "axes_": "float[rank, rank]",
+    }
     EXPLAINS: ClassVar = ("history",)
     SPACE: ClassVar = {"rank": (16, 512), "alpha": (1.0, 100.0), "reg": (0.001, 1.0), "iterations": (5, 20)}
     SOURCE: ClassVar = "als"

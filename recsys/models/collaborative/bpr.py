@@ -40,7 +40,11 @@ class BPR(Recommender):
     Reference: Rendle et al., UAI 2009.
     """
 
-    STATE: ClassVar = ("item_factors_", "bias_", "known_")
+    STATE: ClassVar = {
+        "item_factors_": "float32[items, rank]",
+        "bias_": "float32[items]",
+        "known_": "bool[items]",
+    }
     SPACE: ClassVar = {"rank": (16, 256), "learning_rate": (0.005, 0.2), "reg": (0.001, 0.1), "iterations": (20, 300)}
     EXPLAINS: ClassVar = ("history",)
     SOURCE: ClassVar = "bpr"

@@ -33,7 +33,7 @@ class EASE(Linear):
     Reference: Steck, WWW 2019.
     """
 
-    STATE: ClassVar = ("weights_", "known_")
+    STATE: ClassVar = {"weights_": "float32[liked, liked]", "known_": "bool[items]"}
     SPACE: ClassVar = {"reg": (1.0, 10_000.0)}
     SOURCE: ClassVar = "ease"
 

@@ -61,7 +61,7 @@ class ItemKNN(_SparseLinear):
     References: Sarwar et al., WWW 2001; Bell and Koren, KDD Cup 2007 (shrinkage).
     """
 
-    STATE: ClassVar = ("weights_", "known_")
+    STATE: ClassVar = {"weights_": "csr float32[items, items]", "known_": "bool[items]"}
     SPACE: ClassVar = {"neighbours": (10, 1000), "shrink": (0.0, 100.0), "weighting": ("cosine", "tfidf", "bm25")}
     SOURCE: ClassVar = "itemknn"
     BINARY: ClassVar = False
@@ -102,7 +102,7 @@ class RP3beta(_SparseLinear):
     References: Cooper et al., WWW 2014 (P3alpha); Paudel et al., ACM TiiS 2017 (RP3beta).
     """
 
-    STATE: ClassVar = ("weights_", "known_")
+    STATE: ClassVar = {"weights_": "csr float32[items, items]", "known_": "bool[items]"}
     SPACE: ClassVar = {"neighbours": (50, 1000), "alpha": (0.2, 2.0), "beta": (0.0, 1.0)}
     SOURCE: ClassVar = "rp3beta"
 
@@ -148,7 +148,14 @@ class UserKNN(Linear):
     the other models. Nothing is fitted.
     """
 
-    STATE: ClassVar = ("train_", "by_item_", "norm_", "idf_", "average_", "known_")
+    STATE: ClassVar = {
+        "train_": "csr float[users, items]",
+        "by_item_": "csr float[items, users]",
+        "norm_": "float[users]",
+        "idf_": "float[items]",
+        "average_": "float[1]",
+        "known_": "bool[items]",
+    }
     SPACE: ClassVar = ItemKNN.SPACE
     SOURCE: ClassVar = "userknn"
     BINARY: ClassVar = False

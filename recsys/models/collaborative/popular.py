@@ -18,7 +18,7 @@ from recsys.types import Features, Histories, Interactions
 class Random(Recommender):
     """Scores each (user, item) pair at random in [0, 1), whatever the order or batch of users."""
 
-    STATE: ClassVar = ("items_",)
+    STATE: ClassVar = {"items_": "int[1]"}
     SCORES_EVERYONE: ClassVar = True
     SCORES_NEW_ITEMS: ClassVar = True
     SOURCE: ClassVar = "random"
@@ -51,7 +51,7 @@ class Random(Recommender):
 class Popular(Recommender):
     """Scores each item by the number of users who like it (value > 0); 0 if nobody does."""
 
-    STATE: ClassVar = ("scores_",)
+    STATE: ClassVar = {"scores_": "float32[items]"}
     SCORES_EVERYONE: ClassVar = True
     SCORES_NEW_ITEMS: ClassVar = True
     SOURCE: ClassVar = "popular"

@@ -38,7 +38,12 @@ class Spectral(Linear):
     (randomized SVD).
     """
 
-    STATE: ClassVar = ("vectors_", "root_", "by_item_", "known_")
+    STATE: ClassVar = {
+        "vectors_": "float32[items, rank]",
+        "root_": "float32[items]",
+        "by_item_": "csr float32[items, users]",
+        "known_": "bool[items]",
+    }
     SPACE: ClassVar = {"rank": (16, 1024), "low": (0.0, 2.0)}
     SOURCE: ClassVar = "spectral"
 

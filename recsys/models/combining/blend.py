@@ -46,7 +46,11 @@ class Blended(Recommender):
     of all items are those of the general weights.
     """
 
-    STATE: ClassVar = ("weights_", "cold_weights_", "cold_")
+    STATE: ClassVar = {
+        "weights_": f"float64[{len(LENGTHS) + 1}, members]",
+        "cold_weights_": "float64[members]",
+        "cold_": "bool[items]",
+    }
     EXPLAINS: ClassVar = ("members",)
 
     scaling: Scaling

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from recsys import run_files
+from recsys.array_files import read_npy
 from recsys.models.collaborative.als import ALS
 from recsys.report import plots
 from recsys.report.parts import Drawing, ReportTable, Section
@@ -91,6 +92,6 @@ def _factors(run: Run, name: str) -> tuple[str, np.ndarray, IdMap] | None:
     paths: list[Path] = sorted(model_folder.rglob("item_factors_.npy"))
     if not paths:
         return None
-    factors = np.load(paths[0], allow_pickle=False)
-    has_factor = np.load(paths[0].with_name("known_.npy"), allow_pickle=False)
+    factors = read_npy(paths[0])
+    has_factor = read_npy(paths[0].with_name("known_.npy"))
     return name, factors[has_factor], IdMap(items.ids[has_factor], items.dtype)
