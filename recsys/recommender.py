@@ -87,6 +87,13 @@ class Recommender(ABC):
         """The names of what a score may come from; :meth:`source` gives positions in it."""
         return (self.SOURCE or type(self).__name__.lower(),)
 
+    @property
+    def n_items(self) -> int | None:
+        """The number of items that the model was fitted with; None where the model does not say."""
+        for member in self.members.values():
+            return member.n_items
+        return None
+
     @abstractmethod
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
         """Learn from ``train``; ``features`` has one row per item of ``train.items``."""

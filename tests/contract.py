@@ -9,7 +9,7 @@ from scipy.sparse import csr_array
 
 from recsys import models
 from recsys.data.synthetic import checkerboard
-from recsys.errors import ConfigError
+from recsys.errors import ConfigError, InputError
 from recsys.models.combining.cascade import Cascade
 from recsys.ranking.rank import recommend
 from recsys.types import Features, Histories, IdMap, Interactions
@@ -116,6 +116,16 @@ def can_score_is_having_an_opinion(make):
     np.testing.assert_array_equal(model.can_score(histories), np.isfinite(model.score(histories)).any(axis=1))
 
 
+def histories_of_other_items_are_refused(make):
+    """Histories of fewer or more items than the model was fitted with: an error that names the shape."""
+    train, features = world()
+    model = make().fit(train, features)
+    for items in (27, 33):
+        one = csr_array((np.ones(3, np.float32), [0, 1, items - 1], [0, 3]), shape=(1, items))
+        with pytest.raises(InputError, match=rf"\(1, {items}\)"):
+            recommend(model, one, 3)
+
+
 def explanations_sum_to_the_score(make):
     """A model gives the kinds of part that its class claims, no others, and each kind sums to the score."""
     train, features = world()
@@ -218,6 +228,7 @@ def content_places_what_nobody_liked(make):
 
 
 ALL = (
+    histories_of_other_items_are_refused,
     scores_have_the_promised_shape,
     lists_beyond_the_catalogue_are_padded,
     fit_twice_is_fit_once,

@@ -5,6 +5,7 @@ and lists with titles.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from recsys.saved.open_model import SavedModel
+
+_LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 
 MAX_NEAREST = 3
 """Similar names that a message suggests, at most."""
@@ -95,7 +98,7 @@ def nearest_names(word: str, names: Iterable[str]) -> list[str]:
     alike = [name for name in names if _normal_spelling(name) == spelling]
     if alike or len(names) > MAX_COMPARED:
         return alike[:MAX_NEAREST]
-    return difflib.get_close_matches(word, names, n=MAX_NEAREST, cutoff=0.7)
+    return difflib.get_close_matches(word, names, n=MAX_NEAREST, cutoff=0.6)
 
 
 def _normal_spelling(name: str) -> str:
@@ -103,7 +106,7 @@ def _normal_spelling(name: str) -> str:
     try:
         return repr(float(text))
     except ValueError:
-        return text
+        return _LEADING_ZEROS.sub("", text)
 
 
 def csv_with_titles(saved: SavedModel, table: pd.DataFrame) -> str:

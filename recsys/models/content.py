@@ -75,6 +75,11 @@ class Content(Recommender):
         self.vectors_ = normalize(self.terms_ @ self.basis_) if self.basis_.shape[1] else self.terms_
         return self
 
+    @property
+    def n_items(self) -> int:
+        """The number of items that the model was fitted with."""
+        return self.vectors_.shape[0]
+
     def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
         """Return float32[m, items]."""
         profiles = self.profiles(histories)

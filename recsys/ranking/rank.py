@@ -95,7 +95,7 @@ def recommend(
     for start in range(0, m, block):
         rows = slice(start, min(m, start + block))
         part = histories[rows]
-        raw = np.ascontiguousarray(checked_scores(model, model.score(part, users[rows]), part), dtype=np.float32)
+        raw = np.ascontiguousarray(score_histories(model, part, users[rows]), dtype=np.float32)
         allowed = raw if candidates is None else np.where(candidates, raw, np.float32(np.nan))
         excluded = part.values if seen is None else seen[rows]
         if not exclude_seen:
@@ -113,19 +113,25 @@ def recommend(
     return TopK(users, items, scores, source, model.sources, shortfall)
 
 
-def checked_scores(model: Recommender, scores: Any, histories: Histories) -> Any:
-    """Return the scores of a model if they have one row per history and one column per item.
+def score_histories(model: Recommender, histories: Histories, users: np.ndarray) -> Any:
+    """Return the scores of a model, one row per history and one column per item.
 
     Raises:
-        InputError: another shape; it is named.
+        InputError: histories of other items than the model was fitted with, or scores of another
+            shape; both shapes are named.
     """
-    shape = np.shape(scores)
-    if shape != histories.shape:
-        rows, items = histories.shape
+    rows, items = histories.shape
+    name = type(model).__name__
+    if model.n_items not in (None, items):
         raise InputError(
-            f"{type(model).__name__}.score returned scores of shape {shape} for {rows:,} histories of {items:,} items:"
-            f" they must have the shape ({rows}, {items}). Histories must be those of the items that the model was"
-            " fitted with."
+            f"{name} was fitted with {model.n_items:,} items, but the histories have the shape ({rows}, {items}): give"
+            " histories of the items that it was fitted with."
+        )
+    scores = model.score(histories, users)
+    if np.shape(scores) != histories.shape:
+        raise InputError(
+            f"{name}.score returned scores of shape {np.shape(scores)} for {rows:,} histories of {items:,} items: they"
+            f" must have the shape ({rows}, {items})."
         )
     return scores
 

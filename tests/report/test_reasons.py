@@ -71,6 +71,7 @@ def test_the_knots_of_a_number_are_named_by_the_number_of_the_item():
     [
         ("17850", ["17850.0", "17851.0"], ["17850.0"]),
         ("17850.0", ["17850", "1785"], ["17850"]),
+        ("f7", ["f070", "f007", "f700"], ["f007"]),
         (" U07", ["u07", "u08"], ["u07"]),
         ("Alein", ["Alien", "Aliens", "Heat"], ["Alien", "Aliens"]),
         ("stranger", ["u01", "u02"], []),

@@ -16,7 +16,7 @@ from recsys.evaluation.evaluate import compute_metrics, count_users, mark_sample
 from recsys.evaluation.judging.judge import Ties, judge_scores
 from recsys.evaluation.judging.metrics import parse_all
 from recsys.evaluation.truth import Truth
-from recsys.ranking.rank import checked_scores
+from recsys.ranking.rank import score_histories
 from recsys.recommender import Recommender
 from recsys.schema import USER
 from recsys.types import Evaluation
@@ -69,7 +69,7 @@ def evaluate_scores(
         rows = np.arange(start, min(start + block, len(truth)))
         histories = truth.histories[rows]
         relevant = truth.relevant[rows]
-        scores = np.array(checked_scores(model, model.score(histories, rows), histories), dtype=np.float32)
+        scores = np.array(score_histories(model, histories, rows), dtype=np.float32)
         if truth.exclude_seen:
             scores[_cells(histories.values)] = np.nan
         if ranking.sampled is not None:

@@ -89,6 +89,11 @@ class ALS(ALSParameters, Recommender):
             factors = train_factors(matrix)
         return self._set_factors(factors, liked_columns(matrix))
 
+    @property
+    def n_items(self) -> int:
+        """The number of items that the model was fitted with."""
+        return len(self.known_)
+
     def user_factors(self, histories: Histories) -> np.ndarray:
         """Return float32[m, rank]: the exact fold-in of each history; zeros without a liked item that has a factor."""
         axes = (self.spread_, self.axes_)

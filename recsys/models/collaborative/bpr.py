@@ -81,6 +81,11 @@ class BPR(Recommender):
         self.bias_ = np.ascontiguousarray(factors_and_bias[:, -1])
         return self
 
+    @property
+    def n_items(self) -> int:
+        """The number of items that the model was fitted with."""
+        return len(self.known_)
+
     def user_factors(self, histories: Histories) -> np.ndarray:
         """Return float32[m, rank], the factor of each user, computed from the history (fold-in).
 

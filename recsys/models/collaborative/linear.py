@@ -66,6 +66,11 @@ class Linear(Recommender):
 
     recency_days: float | None = None
 
+    @property
+    def n_items(self) -> int:
+        """The number of items that the model was fitted with."""
+        return len(self.known_)
+
     def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
         """Return float32[m, items]."""
         strengths = self._strengths(histories)

@@ -55,6 +55,11 @@ class StoredFactors(Recommender):
         """Refuse: stored factors were trained elsewhere."""
         raise RunFolderError("a model with stored factors is not trained again: train a run, and bundle that.")
 
+    @property
+    def n_items(self) -> int:
+        """The number of items that the model was fitted with."""
+        return self.als.n_items
+
     def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
         """Return float32[m, items]."""
         factors, is_stored = self._stored(histories, users)
