@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pandas as pd
+import pyarrow.dataset as ds
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
@@ -37,8 +38,9 @@ from recsys.evaluation.judging.metrics import parse
 from recsys.local_engine import configured_model
 from recsys.replacing import require_study_folder
 from recsys.runfolder import RunFolder
+from recsys.schema import ITEM, USER
 from recsys.tune.folds import Fold, fit_and_judge, make_folds
-from recsys.tune.space import Space, at_most, grid_points, search_space
+from recsys.tune.space import Range, Space, at_most, grid_points, search_space
 
 Steps = Callable[[str, int, int], None]
 FoldJudge = Callable[[Config], float]
@@ -119,9 +121,8 @@ def tune(config: Config, storage: Path, *, progress: Steps | None = None) -> Tun
     if not requested and config.engine == "spark":
         requested = SPARK_SPACE
     space = search_space(kind, requested)
-    counts = RunFolder.open(config.out).read_json(run_files.SPLIT_CARD)["train"]
     if "rank" in space and kind not in RANK_OF_OTHER_MATRIX:
-        space["rank"] = at_most(space["rank"], largest_rank(counts["users"], counts["items"]))
+        space["rank"] = _possible_ranks(space["rank"], RunFolder.open(config.out))
     grid = []
     if settings.sampler == "grid":
         grid = grid_points(space)
@@ -244,6 +245,24 @@ def _fold_judges(
         return float(np.nanmean(per_user))
 
     yield [partial(judge, fold) for fold in make_folds(train, config, metric, items)]
+
+
+def _possible_ranks(ranks: Range | list[Any], run: RunFolder) -> Range | list[Any]:
+    """Return the ranks to try without those that the train part of a run cannot hold."""
+    highest = max(ranks) if isinstance(ranks, list) else int(ranks.high)
+    train = run.path / run_files.TRAIN
+    users, items = (_count_distinct(train, column, highest) for column in (USER, ITEM))
+    return at_most(ranks, largest_rank(users, items))
+
+
+def _count_distinct(path: Path, column: str, enough: int) -> int:
+    """Return the number of values of a column; no more than ``enough`` are counted."""
+    values: set[Any] = set()
+    for batch in ds.dataset(path).to_batches(columns=[column]):
+        values.update(batch.column(0).unique().to_pylist())
+        if len(values) >= enough:
+            return enough
+    return len(values)
 
 
 def model_kind(config: Config, name: str) -> str:
