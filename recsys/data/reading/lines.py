@@ -196,7 +196,8 @@ def read_row_blocks(
     """
     slots = np.full(columns, -1, dtype=np.int32)
     slots[positions] = np.arange(len(positions), dtype=np.int32)
-    separator = np.frombuffer(delimiter.encode(), dtype=np.uint8)
+    # A tuple, so that each length of a delimiter gets compiled code of its own, and one byte the fastest.
+    separator = tuple(delimiter.encode())
     rest = b""
     line = 1
     final = False
@@ -244,7 +245,7 @@ def _decode_distinct(texts: pa.Array) -> np.ndarray:
 def _tokenise(
     data: np.ndarray,
     final: bool,
-    delimiter: np.ndarray,
+    delimiter: tuple[int, ...],
     slots: np.ndarray,
     line: int,
     begins: np.ndarray,
@@ -259,13 +260,16 @@ def _tokenise(
     n = 0
     byte = 0
     size = len(data)
+    # A delimiter holds no line end, so its first byte tells where a field ends.
+    first = delimiter[0]
+    width = len(delimiter)
     while byte < size:
         rows[n] = byte
         lines[n] = line
         blank = data[byte] == LF or data[byte] == CR
         field = 0
         while not blank:
-            begin, end, byte, escaped, line_ends = _scan_field(data, byte, final, delimiter)
+            begin, end, byte, escaped, line_ends = _scan_field(data, byte, final, first, width, delimiter)
             if byte < 0:
                 return n, rows[n], lines[n]
             line += line_ends
@@ -274,9 +278,9 @@ def _tokenise(
                 ends[slots[field], n] = end
                 flags[1, n] |= escaped
             field += 1
-            if byte == size or data[byte] == LF or data[byte] == CR:
+            if byte == size or data[byte] != first:
                 break
-            byte += len(delimiter)
+            byte += width
         if byte < size:
             # Whether an LF follows this CR is known only when the next block is read.
             if data[byte] == CR and byte + 1 == size and not final:
@@ -293,10 +297,12 @@ def _tokenise(
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _scan_field(data: np.ndarray, byte: int, final: bool, delimiter: np.ndarray) -> tuple[int, int, int, bool, int]:
-    """Scan the field at ``byte``; return (begin, end, position after it, escaped, line ends
-    inside).
+def _scan_field(
+    data: np.ndarray, byte: int, final: bool, first: int, width: int, delimiter: tuple[int, ...]
+) -> tuple[int, int, int, bool, int]:
+    """Scan the field at ``byte``; return (begin, end, position after it, escaped, line ends inside).
 
+    ``first``, ``width``: the first byte and the length of the delimiter.
     The position is that of the delimiter or line end; it is -1 if the data end before the field
     does.
     """
@@ -321,10 +327,13 @@ def _scan_field(data: np.ndarray, byte: int, final: bool, delimiter: np.ndarray)
         end = byte
         byte += 1
     after_quote = byte
-    while byte < size and data[byte] != LF and data[byte] != CR:
-        if data[byte] == delimiter[0] and _is_delimiter(data, byte, delimiter):
-            break
+    while byte < size and data[byte] != first and data[byte] != LF and data[byte] != CR:
         byte += 1
+    # The first byte of a longer delimiter may also be one of the field.
+    while width > 1 and byte < size and data[byte] == first and not _is_delimiter(data, byte, delimiter):
+        byte += 1
+        while byte < size and data[byte] != first and data[byte] != LF and data[byte] != CR:
+            byte += 1
     if byte == size and not final:
         return begin, byte, -1, escaped, line_ends
     return (
@@ -336,8 +345,8 @@ def _scan_field(data: np.ndarray, byte: int, final: bool, delimiter: np.ndarray)
     )
 
 
-@njit(cache=True, nogil=True, inline="always")
-def _is_delimiter(data: np.ndarray, byte: int, delimiter: np.ndarray) -> bool:
+@njit(cache=True, nogil=True)
+def _is_delimiter(data: np.ndarray, byte: int, delimiter: tuple[int, ...]) -> bool:
     """Return whether the delimiter is at ``byte``. A part of it at the end of the data is not: that
     field is scanned again with the next block.
     """
