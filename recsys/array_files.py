@@ -14,7 +14,12 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from scipy.sparse import csr_array, issparse, load_npz, save_npz
+
+from recsys.errors import RunFolderError
+from recsys.types import IdMap
 
 _DESCRIPTION = re.compile(r"(?P<sparse>csr )?(?P<dtype>\w+)\[(?P<axes>[\w, ]+)\](?P<nan> or NaN)?")
 
@@ -53,6 +58,36 @@ def read_npy(path: Path) -> np.ndarray:
     with path.open("rb") as file:
         _require_size(file, path.stat().st_size, path.name)
     return np.load(path, allow_pickle=False)  # type: ignore[no-any-return]
+
+
+def read_factors(path: Path, column: str, ids: IdMap, rank: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return float32[ids, rank], zeros for ids without a factor, and bool[ids], whether an id has
+    one, from a Parquet table that Spark wrote.
+
+    Args:
+        column: holds the ids; the column ``features`` holds lists of ``rank`` numbers.
+
+    Raises:
+        RunFolderError: the table is missing or damaged, has ids that are not among ``ids``, or
+            factors of another rank or that are not finite.
+    """
+    try:
+        table = pq.read_table(path, columns=[column, "features"]).combine_chunks()
+        features = table["features"].combine_chunks()
+        lengths = pc.min_max(pc.list_value_length(features)).as_py()
+        if table.num_rows and (lengths["min"], lengths["max"]) != (rank, rank):
+            raise ValueError(f"its factors do not have {rank} numbers each")
+        vectors = features.flatten().to_numpy(zero_copy_only=False).reshape(-1, rank)
+        rows = ids.rows(table[column].to_pandas().to_numpy())
+        if (rows < 0).any() or not np.isfinite(vectors).all():
+            raise ValueError("it has ids that the run does not have, or factors that are not finite")
+        factors = np.zeros((len(ids), rank), dtype=np.float32)
+        factors[rows] = vectors
+    except (OSError, ValueError, KeyError, TypeError, NotImplementedError, MemoryError) as error:
+        raise RunFolderError(f"{path}: cannot be read: {error}. Run it again.") from error
+    has_factor = np.zeros(len(ids), dtype=bool)
+    has_factor[rows] = True
+    return factors, has_factor
 
 
 def require_arrays(arrays: Mapping[str, Any], descriptions: Mapping[str, str], sizes: Mapping[str, int]) -> None:

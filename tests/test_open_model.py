@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recsys.errors import RunFolderError
+from recsys.errors import ConfigError, RunFolderError
 from recsys.runfolder import RunFolder
 from recsys.saved.open_model import open_item_side
 from recsys.types import IdMap
@@ -36,3 +36,37 @@ def test_a_model_of_spark_scores_by_the_objective_it_was_trained_with(tmp_path, 
 def test_a_model_that_predicts_ratings_is_refused(tmp_path):
     with pytest.raises(RunFolderError, match="predicts ratings"):
         open_item_side(spark_model(tmp_path, implicit=False), "als", ITEMS)
+
+
+def two_factors(ids, *vectors):
+    features = [np.array(vector, np.float32) for vector in vectors]
+    return pd.DataFrame({"item_id": ids, "features": features})
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (two_factors(["a", "c"], [1, 2, 3], [4, 5, 6]), "do not have 2 numbers"),
+        (two_factors(["a", "c"], [1, 2], [3]), "do not have 2 numbers"),
+        (two_factors(["a", "x"], [1, 2], [3, 4]), "ids that the run does not have"),
+        (two_factors(["a", "c"], [1, 2], [3, np.nan]), "not finite"),
+        (pd.DataFrame({"item_id": ["a"], "features": ["b"]}), "cannot be read"),
+        (pd.DataFrame({"item_id": ["a"]}), "cannot be read"),
+        (None, "cannot be read"),
+    ],
+)
+def test_factors_of_another_shape_are_refused(tmp_path, table, message):
+    run = spark_model(tmp_path)
+    path = tmp_path / "model" / "als" / "item_factors.parquet"
+    if table is None:
+        path.write_bytes(path.read_bytes()[:-20])
+    else:
+        table.to_parquet(path)
+    with pytest.raises(RunFolderError, match=message):
+        open_item_side(run, "als", ITEMS)
+
+
+@pytest.mark.parametrize("params", [{"rank": "2"}, {"rank": -1}, {"rank": 10**12}, {"implicit": 1}])
+def test_parameters_of_another_shape_are_refused(tmp_path, params):
+    with pytest.raises((RunFolderError, ConfigError)):
+        open_item_side(spark_model(tmp_path, **params), "als", ITEMS)

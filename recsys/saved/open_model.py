@@ -15,11 +15,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from recsys import models, run_files
-from recsys.array_files import read_npy, require_arrays
+from recsys.array_files import read_factors, read_npy, require_arrays
 from recsys.config import Config, check_model_name, load_config
 from recsys.data.weigh import interactions_from_table
 from recsys.errors import RunFolderError
@@ -276,19 +274,4 @@ def _read_factors(run: RunFolder, name: str, column: str, ids: IdMap) -> tuple[n
     """
     rank = run.read_object(run_files.spark_params(name), rank=int)["rank"]
     file_name = run_files.item_factors(name) if column == ITEM else run_files.user_factors(name)
-    try:
-        table = pq.read_table(run.path / file_name, columns=[column, "features"]).combine_chunks()
-        features = table["features"].combine_chunks()
-        if table.num_rows and set(pc.list_value_length(features).to_pylist()) != {rank}:
-            raise ValueError(f"its factors do not have {rank} numbers each")
-        vectors = features.flatten().to_numpy().reshape(-1, rank)
-        rows = ids.rows(table[column].to_pandas().to_numpy())
-        if (rows < 0).any() or not np.isfinite(vectors).all():
-            raise ValueError("it has ids that the run does not have, or factors that are not finite")
-    except (OSError, ValueError, KeyError, TypeError, NotImplementedError) as error:
-        raise RunFolderError(f"{run.path / file_name}: cannot be read: {error}. Run it again.") from error
-    factors = np.zeros((len(ids), rank), dtype=np.float32)
-    factors[rows] = vectors
-    has_factor = np.zeros(len(ids), dtype=bool)
-    has_factor[rows] = True
-    return factors, has_factor
+    return read_factors(run.path / file_name, column, ids, rank)

@@ -9,15 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recsys import run_files
+from recsys.array_files import read_factors
 from recsys.errors import RunFolderError
 from recsys.evaluation.testing.pick import pick_model
 from recsys.features.segment_popularity import Segments
 from recsys.ranking.business_rules import Rules, compile_rules
-from recsys.runfolder import RunFolder
+from recsys.runfolder import RunFolder, damage_explained
 from recsys.schema import ITEM, RANK, SCORE, SOURCE, TIME, USER, VALUE
 from recsys.spark.features import segment_popularity
 from recsys.spark.ranking.business_rules import exclude_denied_items
@@ -83,7 +85,12 @@ def open_spark_run(spark: SparkSession, run: str | Path, model: str | None = Non
     Raises:
         RunFolderError: not a complete run, or it has no such model trained on Spark.
     """
-    folder = RunFolder.open(run)
+    with damage_explained(run):
+        return _open_spark_run(spark, RunFolder.open(run), model)
+
+
+def _open_spark_run(spark: SparkSession, folder: RunFolder, model: str | None) -> SavedSparkModel:
+    run = folder.path
     names = sorted(path.parent.name for path in folder.path.glob("model/*/params.json"))
     if not names or (model and model not in names):
         raise RunFolderError(
@@ -93,16 +100,20 @@ def open_spark_run(spark: SparkSession, run: str | Path, model: str | None = Non
     name = model or pick_model(folder.read_json(run_files.METRICS), names).name or names[0]
 
     def read(part: str) -> DataFrame:
-        return spark.read.parquet(str(folder.path.resolve() / part))
+        try:
+            return spark.read.parquet(str(folder.path.resolve() / part))
+        except PySparkException as error:
+            reason = str(error).splitlines()[0]
+            raise RunFolderError(f"{run}: {part} cannot be read: {reason} Run it again.") from error
 
     items = folder.read_table(run_files.ITEMS)
     item_rows = _item_rows(spark, items)
-    settings = folder.read_json(run_files.spark_params(name))
+    settings = folder.read_object(run_files.spark_params(name))
     min_history = settings.pop("min_history", 0)
     params = parse_parameters(settings.pop("model", "als"), settings)
-    item_factors = read(run_files.item_factors(name)).toPandas()
-    factors = np.full((len(items), params.rank), np.nan, dtype=np.float32)
-    factors[IdMap.of(items[ITEM]).rows(item_factors[ITEM])] = np.stack(item_factors["features"].to_list())
+    path = folder.path / run_files.item_factors(name)
+    factors, has_factor = read_factors(path, ITEM, IdMap.of(items[ITEM]), params.rank)
+    factors[~has_factor] = np.nan
     segments = Segments.load(folder.path)
     user_segments = None
     if segments is not None:
