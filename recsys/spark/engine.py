@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +190,7 @@ class SparkEngine(Engine):
         self.recent_likes = None
         if self.split.timed:
             self.recent_likes = count_recent_likes(self.split.train, self.split.candidates)
-        self.catalogue = beyond.catalogue(self.split, self.tables, self.likes, config.judge)
+        self.catalogue = beyond.catalogue(self.split, self.tables, self.items[ITEM], self.likes, config.judge)
         self.segments = segment_popularity.fit_segments(self.split, described_users, config.recommend)
         if self.segments is not None:
             self.segments.save(self.folder.path)
@@ -326,17 +327,19 @@ class SparkEngine(Engine):
         Args:
             everyone: whether to return all users, or only the tested users.
         """
-        users = self.truth.tested.select("user")
-        place = self.work / "seen-of-tested"
-        if everyone:
-            users = self.split.users.select(F.col("row").alias("user"))
-            place = self.work / "seen-of-all"
-        if not place.exists():
-            seen = self.split.history
+        if not everyone:
+            seen = F.sort_array(F.transform("history", lambda entry: entry["item"]))
             if not self.config.recommend.exclude_seen:
-                seen = seen.limit(0)
-            collect_seen_items(seen, users).write.parquet(str(place))
-        return self.spark.read.parquet(str(place))
+                seen = F.lit(None)
+            return self.truth.tested.select("user", F.coalesce(seen, F.array().cast("array<int>")).alias("seen"))
+        path = self.work / "seen-of-everyone"
+        if not path.exists():
+            history = self.split.history
+            if not self.config.recommend.exclude_seen:
+                history = history.limit(0)
+            users = self.split.users.select(F.col("row").alias("user"))
+            collect_seen_items(history, users).write.parquet(str(path))
+        return self.spark.read.parquet(str(path))
 
     def _lay_out_metrics(self) -> None:
         """Set the layout of metrics.json, and the group of each user.
@@ -376,10 +379,8 @@ def _join_factors(users: DataFrame, factors: DataFrame | None) -> DataFrame:
 def _write_per_user(judged: dict[str, DataFrame], layout: Layout, folder: RunFolder) -> None:
     metrics = [f"`{column}`" for column in layout.columns]
     columns = [USER, "n_relevant", "n_history", "shortfall", *metrics]
-    for name, frame in judged.items():
-        frame.select(F.lit(name).alias("model"), *columns).write.mode("append").parquet(
-            _uri(folder, run_files.PER_USER)
-        )
+    tables = [frame.select(F.lit(name).alias("model"), *columns) for name, frame in judged.items()]
+    reduce(DataFrame.unionByName, tables).write.parquet(_uri(folder, run_files.PER_USER))
 
 
 def _write_factors(model: FittedALS, parts: SparkSplit, folder: RunFolder, name: str) -> None:

@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -80,12 +81,16 @@ def fold_conditions(train: DataFrame, settings: TuneSettings, seed: int) -> list
     if settings.rule_for(timed=timed) == "pairs":
         fold = F.floor(row_hash_of(seed)(USER, ITEM) * settings.folds)
         return [(fold != number, fold == number) for number in range(settings.folds)]
-    n = train.count()
-    positions = [max(0, n - round((settings.folds - fold) * settings.share * n)) for fold in range(settings.folds)]
-    starts = [order_statistic(train, TIME, position) for position in positions]
+    shares = [(settings.folds - fold) * settings.share for fold in range(settings.folds)]
+    starts = [order_statistic(train, TIME, partial(_first_of_newest, share)) for share in shares]
     time = F.col(TIME)
     ends = [*(time < start for start in starts[1:]), F.lit(True)]
     return [(time < start, (time >= start) & end) for start, end in zip(starts, ends, strict=True)]
+
+
+def _first_of_newest(share: float, rows: int) -> int:
+    """Return the position of the first of the newest ``share`` of ``rows`` rows."""
+    return max(0, rows - round(share * rows))
 
 
 def _judge(
@@ -100,13 +105,12 @@ def _judge(
     ``target``: name of the model, and the metric.
     """
     name, metric = target
-    candidates = number_ids(train_events.select(ITEM).distinct(), ITEM, work / "candidates")
-    width = candidates.count()
+    candidates, width = number_ids(train_events.select(ITEM).distinct(), ITEM, work / "candidates")
     test_only = test_events.select(ITEM).distinct().join(candidates, ITEM, "left_anti")
-    items = candidates.unionByName(number_ids(test_only, ITEM, work / "others", start=width))
-    items = items.withColumnRenamed("row", "item")
+    other_items, _ = number_ids(test_only, ITEM, work / "others", start=width)
+    items = candidates.unionByName(other_items).withColumnRenamed("row", "item")
     user_ids = train_events.select(USER).union(test_events.select(USER)).distinct()
-    users = number_ids(user_ids, USER, work / "users").withColumnRenamed("row", "user")
+    users = number_ids(user_ids, USER, work / "users")[0].withColumnRenamed("row", "user")
 
     def in_rows(events: DataFrame, side: str) -> DataFrame:
         joined = events.join(users, USER).join(items, ITEM)

@@ -6,17 +6,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from recsys.data import weigh
 from recsys.data.card import DAY, CardCounts, card_from_counts, describe_values
 from recsys.data.reading.read import Refusals
 from recsys.data.splitting.audit import describe_drift
 from recsys.data.splitting.strategies import to_iso
+from recsys.errors import InputError
 from recsys.schema import ITEM, TIME, USER, VALUE
+
+TRAIN, HISTORY, TEST = "train", "history", "test"
+SIDE = "side"
 
 
 def card(events: DataFrame, refusals: Refusals, tables: dict[str, int], duplicates: dict[str, int]) -> dict[str, Any]:
@@ -27,9 +33,9 @@ def card(events: DataFrame, refusals: Refusals, tables: dict[str, int], duplicat
     days = None
     span = None
     if TIME in events.columns:
-        first, last = events.agg(F.min(TIME), F.max(TIME)).first()
-        span = [to_iso(first), to_iso(last)]
-        days = np.sort(events.select(F.floor(F.col(TIME) / DAY).alias("day")).distinct().toPandas()["day"].to_numpy())
+        by_day = events.groupBy(F.floor(F.col(TIME) / DAY).alias("day")).agg(F.min(TIME), F.max(TIME)).toPandas()
+        span = [to_iso(by_day[f"min({TIME})"].min()), to_iso(by_day[f"max({TIME})"].max())]
+        days = np.sort(by_day["day"].to_numpy())
     # One shuffle serves both counts: of distinct rows, and of distinct pairs.
     rows = events.repartition(USER, ITEM).groupBy(*events.columns).count()
     pair_counts = rows.groupBy(USER, ITEM).agg(F.count(F.lit(1)).alias("rows"))
@@ -58,105 +64,133 @@ def _describe_values(events: DataFrame) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class PartCounts:
-    """Counts of one part of a split.
+class RowCounts:
+    """Counts of the raw events of one side.
 
-    ``about``: its entry in split.json. ``rows``: number of events. ``mean``: their mean value.
-    ``first``, ``last``: times of the first and the last event, NaN without times.
+    ``mean``: their mean value, NaN without events. ``first``, ``last``: times of the first and the last event, NaN
+    without times.
     """
 
-    about: dict[str, Any]
     rows: int
     mean: float
     first: float
     last: float
 
+    def __add__(self, other: RowCounts) -> RowCounts:
+        """Return the counts of two sides together."""
+        rows = self.rows + other.rows
+        mean = float(np.nansum([self.rows * self.mean, other.rows * other.mean]) / max(1, rows))
+        first = float(np.fmin(self.first, other.first))
+        return RowCounts(rows, mean, first, float(np.fmax(self.last, other.last)))
 
-def describe_part(rows: DataFrame, pairs: DataFrame) -> PartCounts:
-    """Count the events, pairs, users and items of one part.
+
+NO_ROWS = RowCounts(0, math.nan, math.nan, math.nan)
+
+
+def count_rows(sided: DataFrame) -> dict[str, RowCounts]:
+    """Return side -> counts of its events, in one pass; a side without events is not there.
+
+    ``sided``: events with the column ``side``.
+    """
+    times = [F.min(TIME), F.max(TIME)] if TIME in sided.columns else [F.lit(math.nan), F.lit(math.nan)]
+    rows = sided.groupBy(SIDE).agg(F.count(F.lit(1)), F.avg(VALUE), *times).collect()
+    return {side: RowCounts(*counts) for side, *counts in rows}
+
+
+def count_item_rows(train: DataFrame, test: DataFrame, path: Path) -> DataFrame:
+    """Return (item_id, train, test), the number of events of each item on both sides, written to ``path``."""
+    union = train.select(ITEM, F.lit(1).alias(TRAIN)).unionByName(test.select(ITEM, F.lit(0).alias(TRAIN)))
+    counts = union.groupBy(ITEM).agg(F.sum(TRAIN).alias(TRAIN), F.sum(1 - F.col(TRAIN)).alias(TEST))
+    counts.write.parquet(str(path))
+    return train.sparkSession.read.parquet(str(path))
+
+
+@dataclass(frozen=True)
+class SplitCounts:
+    """What is counted while events are divided.
+
+    ``rows``: side -> counts of its raw events. ``item_rows``: (item_id, train, test), raw events per item;
+    ``weighed_item_rows``: the same without the event types of weight 0. ``other_items``: (item_id, row) of the
+    ``n_other_items`` items that are no candidates.
+    """
+
+    rows: dict[str, RowCounts]
+    item_rows: DataFrame
+    weighed_item_rows: DataFrame
+    other_items: DataFrame
+    n_other_items: int
+
+
+def describe_part(rows: RowCounts, pairs: DataFrame, n_items: int) -> dict[str, Any]:
+    """Return the entry of one part in ``split.json``.
 
     Args:
-        rows: raw events.
+        rows: counts of its raw events.
         pairs: prepared (user, item, value), one row per pair.
+        n_items: items of the part.
+
+    Raises:
+        InputError: a value of a pair is too large for float32.
     """
-    timed = TIME in rows.columns
-    count, mean, *span = rows.agg(
-        F.count(F.lit(1)), F.avg(VALUE), *((F.min(TIME), F.max(TIME)) if timed else ())
-    ).first()
-    users, n = pairs.groupBy("user").count().agg(F.count(F.lit(1)), F.sum("count")).first()
-    about = {
-        "rows": count,
-        "pairs": n or 0,
-        "users": users,
-        "items": pairs.select("item").distinct().count(),
-    }
-    first, last = span if timed else (math.nan, math.nan)
-    return PartCounts(
-        about | ({"from": to_iso(first), "to": to_iso(last)} if timed else {}),
-        count,
-        mean,
-        first,
-        last,
-    )
+    per_user = pairs.groupBy("user").agg(F.count(F.lit(1)).alias("pairs"), F.max(F.abs(VALUE)).alias("largest"))
+    users, n_pairs, largest = per_user.agg(F.count(F.lit(1)), F.sum("pairs"), F.max("largest")).first()
+    if largest == math.inf:
+        raise InputError(weigh.TOO_LARGE)
+    about = {"rows": rows.rows, "pairs": n_pairs or 0, "users": users, "items": n_items}
+    if not math.isnan(rows.first):
+        about |= {"from": to_iso(rows.first), "to": to_iso(rows.last)}
+    return about
 
 
 def describe_overlap(
-    pairs: tuple[DataFrame, DataFrame, DataFrame],
-    rows: tuple[DataFrame, DataFrame, DataFrame],
-    counts: tuple[PartCounts, PartCounts, PartCounts],
-    other_items: DataFrame,
+    pairs: tuple[DataFrame, DataFrame], raw: dict[str, DataFrame], counts: SplitCounts
 ) -> dict[str, Any]:
-    """Return what test shares with train and history; the local ``describe_overlap`` defines the
-    keys.
+    """Return what test shares with train and history, but ``test_items``; the local
+    ``describe_overlap`` defines the keys.
 
     Args:
-        pairs, rows, counts: train, history and test, as prepared pairs, as raw events, and counted.
-        other_items: (item_id, row) of the items that are no candidates.
+        pairs: history and test, as prepared pairs.
+        raw: side -> raw events.
+        counts: of the same split.
     """
-    train, history, test = pairs
-    train_rows, history_rows, test_rows = rows
-    train_counts, history_counts, test_counts = counts
-    timed = TIME in test_rows.columns
+    history, test = pairs
+    train_rows, history_rows, test_rows = (counts.rows[side] for side in (TRAIN, HISTORY, TEST))
+    timed = TIME in raw[TEST].columns
     early_rows = 0
-    if test_counts.first < train_counts.last:
-        early_rows = test_rows.where(F.col(TIME) < train_counts.last).count()
-    n_other_items = other_items.count()
-    other_rows = 0
-    if n_other_items:
-        other_rows = test_rows.join(F.broadcast(other_items), ITEM, "left_semi").count()
+    if test_rows.first < train_rows.last:
+        early_rows = raw[TEST].where(F.col(TIME) < train_rows.last).count()
+    outside_rows = 0
+    if counts.n_other_items:
+        outside = counts.item_rows.join(F.broadcast(counts.other_items), ITEM, "left_semi")
+        outside_rows = outside.agg(F.sum(TEST)).first()[0] or 0
     repeated = history.join(test.select("user", "item"), ["user", "item"], "left_semi").count()
     shared = 0
     # If test begins after the history ends, no event can be in both.
-    if repeated and not test_counts.first > history_counts.last:
+    if repeated and not test_rows.first > history_rows.last:
         key = [USER, ITEM, TIME] if timed else [USER, ITEM]
-        shared = test_rows.join(history_rows.select(key).distinct(), key, "left_semi").count()
+        shared = raw[TEST].join(raw[HISTORY].select(key).distinct(), key, "left_semi").count()
+    item_rows = counts.item_rows.select(TRAIN, TEST).toPandas()
     return {
         "shared_rows": shared,
         "repeated_pairs": repeated,
-        "test_rows_before_train_end": early_rows / test_counts.rows if timed else None,
-        "test_users": _count_warm(test, history, "user"),
-        "test_items": _count_warm(test, train, "item"),
+        "test_rows_before_train_end": early_rows / test_rows.rows if timed else None,
+        "test_users": _count_warm_users(test, history),
         "test_outside_candidates": {
-            "items": n_other_items,
-            "rows": other_rows,
-            "share_of_rows": other_rows / test_counts.rows,
+            "items": counts.n_other_items,
+            "rows": outside_rows,
+            "share_of_rows": outside_rows / test_rows.rows,
         },
-        "drift": _drift(train_rows, test_rows, [train_counts.mean, test_counts.mean]),
+        "drift": describe_drift(
+            item_rows[TRAIN].to_numpy(), item_rows[TEST].to_numpy(), [train_rows.mean, test_rows.mean]
+        ),
     }
 
 
-def _count_warm(test: DataFrame, history: DataFrame, column: str) -> dict[str, int]:
-    """Return the number of test's users, or items, that are in ``history`` (warm), and of those
-    that are not (cold).
+def _count_warm_users(test: DataFrame, history: DataFrame) -> dict[str, int]:
+    """Return the number of test's users that are in ``history`` (warm), and of those that are not
+    (cold).
     """
-    marked = history.select(column).distinct().withColumn("warm", F.lit(1))
-    joined = test.select(column).distinct().join(marked, column, "left")
+    marked = history.select("user").distinct().withColumn("warm", F.lit(1))
+    joined = test.select("user").distinct().join(marked, "user", "left")
     warm, total = joined.agg(F.count("warm"), F.count(F.lit(1))).first()
     return {"warm": warm, "cold": total - warm}
-
-
-def _drift(train: DataFrame, test: DataFrame, means: list[float]) -> dict[str, Any]:
-    train_counts = train.groupBy(ITEM).agg(F.count(F.lit(1)).alias("train"))
-    test_counts = test.groupBy(ITEM).agg(F.count(F.lit(1)).alias("test"))
-    counts = train_counts.join(test_counts, ITEM, "full_outer").fillna(0, ["train", "test"]).toPandas()
-    return describe_drift(counts["train"].to_numpy(), counts["test"].to_numpy(), means)

@@ -22,7 +22,7 @@ import pandas as pd
 import pyarrow as pa
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
@@ -141,15 +141,16 @@ def read_tables(spark: SparkSession, data: DataSettings, work: Path) -> SparkTab
     try:
         raw = _read_raw(spark, source, reading)
         unit = reading.time_unit or _time_unit(raw, source)
+        counts = Observation()
         checked = _checked_rows(raw, unit)
-        checked.write.parquet(str(work / "checked"))
+        checked.observe(counts, *_counted_columns(checked)).write.parquet(str(work / "checked"))
         checked = spark.read.parquet(str(work / "checked"))
-        refusals = _count_refusals(checked, source)
+        refusals = _count_refusals(counts.get, checked, source)
         check_refused_share(source, refusals, reading)
         accepted = checked.where(F.col(REASON) == 0).drop(REASON, TEXT)
         item_table, user_table, duplicates = _read_attributes(data, refusals)
         items = None if item_table is None else spark.createDataFrame(item_table[[ITEM]])
-        accepted, items = _unify_id_types(accepted, items)
+        accepted, items = _unify_id_types(accepted, _text_columns(checked), counts.get, items)
     except PySparkException as error:
         raise InputError(f"{source}: Spark cannot read it: {str(error).splitlines()[0]}") from error
     return SparkTables(accepted, items, refusals, item_table, user_table, duplicates)
@@ -601,18 +602,42 @@ def _valid_text(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _count_refusals(checked: DataFrame, source: Source) -> Refusals:
+def _counted_columns(checked: DataFrame) -> list[Column]:
+    """Return the aggregates that are computed while the checked rows are written.
+
+    They are ``reason CODE``, the number of rows by reason, and ``canonical COLUMN``, whether every
+    accepted id of a text column is a canonical integer. The write is one stage, so rows of a task
+    that runs again are not counted twice.
+    """
+    reason = F.col(REASON)
+    codes = [*range(len(REASONS)), SEVERAL_LINES]
+    by_reason = [F.count_if(reason == code).alias(f"reason {code}") for code in codes]
+    canonical = [
+        F.min(F.when(reason == 0, _canonical(column))).alias(f"canonical {column}") for column in _text_columns(checked)
+    ]
+    return by_reason + canonical
+
+
+def _text_columns(frame: DataFrame) -> list[str]:
+    """Return the columns of ids that are text."""
+    return [column for column in (USER, ITEM) if isinstance(frame.schema[column].dataType, T.StringType)]
+
+
+def _count_refusals(observed: dict[str, Any], checked: DataFrame, source: Source) -> Refusals:
     """Return the number of refused rows by reason, and up to :data:`MAX_REFUSED_ROWS` of the rows.
 
     Their line numbers are 0, because Spark does not know them.
+
+    Args:
+        observed: the values of :func:`_counted_columns`.
     """
-    counts = {row[REASON]: row["count"] for row in checked.groupBy(REASON).count().collect()}
-    if SEVERAL_LINES in counts:
+    if observed[f"reason {SEVERAL_LINES}"]:
         half = checked.where(F.col(REASON) == SEVERAL_LINES).select(TEXT).first()
         raise InputError(
             f"{source}: a quoted field contains a line end, or is never closed: {((half and half[0]) or '')[:80]!r}."
             " Spark reads one row per line: use engine = 'local', or write the table as Parquet."
         )
+    counts = {code: observed[f"reason {code}"] for code in range(len(REASONS)) if observed[f"reason {code}"]}
     refusals = Refusals(total=sum(counts.values()))
     refusals.counts = {REASONS[reason]: counts[reason] for reason in sorted(counts) if reason}
     if refusals.refused:
@@ -647,15 +672,21 @@ def _accept(side: AttributeTable, refusals: Refusals, reading: ReadSettings) -> 
     return side.table
 
 
-def _unify_id_types(events: DataFrame, items: DataFrame | None) -> tuple[DataFrame, DataFrame | None]:
+def _unify_id_types(
+    events: DataFrame, text_columns: list[str], observed: dict[str, Any], items: DataFrame | None
+) -> tuple[DataFrame, DataFrame | None]:
     """Return both tables with ids of one type, by the rule of ``schema.unify_ids``.
 
     User ids, and likewise item ids, that are text become int64 only if every one of them is a
     canonical integer that fits. Otherwise they are text in both tables.
+
+    Args:
+        text_columns: the columns of the events whose ids are text.
+        observed: the values of :func:`_counted_columns`.
     """
-    is_canonical = [_all_canonical(events, (USER, ITEM))]
+    is_canonical = [{column: bool(observed[f"canonical {column}"]) for column in text_columns}]
     if items is not None:
-        is_canonical.append(_all_canonical(items, (ITEM,)))
+        is_canonical.append(_all_canonical(items))
     for column in sorted(set().union(*is_canonical)):
         numeric = all(columns.get(column, True) for columns in is_canonical)
         events = _cast(events, column, numeric)
@@ -664,16 +695,12 @@ def _unify_id_types(events: DataFrame, items: DataFrame | None) -> tuple[DataFra
     return events, items
 
 
-def _all_canonical(frame: DataFrame, columns: tuple[str, ...]) -> dict[str, bool]:
-    """Return column -> whether every id in it is a canonical int64.
-
-    Only columns of text are in the result. All are checked in one pass over the data.
-    """
-    text_columns = [column for column in columns if isinstance(frame.schema[column].dataType, T.StringType)]
-    if not text_columns:
+def _all_canonical(items: DataFrame) -> dict[str, bool]:
+    """Return {item_id: whether every id is a canonical int64}; empty if the ids are no text."""
+    if not isinstance(items.schema[ITEM].dataType, T.StringType):
         return {}
-    row = frame.agg(*(F.min(_canonical(column)).alias(column) for column in text_columns)).first()
-    return {column: bool(row and row[column]) for column in text_columns}
+    row = items.agg(F.min(_canonical(ITEM))).first()
+    return {ITEM: bool(row and row[0])}
 
 
 def _canonical(column: str) -> Column:

@@ -7,7 +7,8 @@ a source that may have changed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from recsys.data import weigh
+from recsys.data.card import DAY
 from recsys.data.hashing import id_hash, pair_hash
 from recsys.data.splitting.audit import cut_as_iso as describe_cut
 from recsys.data.splitting.audit import rule_parameters, split_warnings
@@ -36,10 +38,26 @@ from recsys.data.splitting.strategies import (
 from recsys.data.weigh import Aggregate, FilterSettings, WeightSettings, zero_removal_counts
 from recsys.errors import ConfigError, InputError
 from recsys.schema import EVENT, ITEM, TIME, USER, VALUE
-from recsys.spark.data.audit import describe_overlap, describe_part
+from recsys.spark.data.audit import (
+    HISTORY,
+    NO_ROWS,
+    SIDE,
+    TEST,
+    TRAIN,
+    RowCounts,
+    SplitCounts,
+    count_item_rows,
+    count_rows,
+    describe_overlap,
+    describe_part,
+)
 
-TRAIN, HISTORY, TEST = "train", "history", "test"
-SIDE = "side"
+LEVELS: tuple[Callable[[Column], Column], ...] = (
+    lambda time: F.floor(time / DAY),
+    lambda time: F.floor(time),
+    lambda time: time,
+)
+"""How a search for a time narrows it down: by day, by second, and to the value itself."""
 
 
 @dataclass(frozen=True)
@@ -97,32 +115,40 @@ def split(
     if cut is None or weighting.session_minutes is not None:
         sided = write_and_read(keep_last_of_session(sided, weighting), work / "sided")
     raw = {side: sided.where(F.col(SIDE) == side).drop(SIDE) for side in (TRAIN, HISTORY, TEST)}
+    rows = count_rows(sided)
     raw[TRAIN], removed = filter_events(raw[TRAIN], filters, work)
     if _rows_removed(removed):
         raw[TRAIN] = write_and_read(raw[TRAIN], work / "train_rows")
-    newest = _first(raw[TRAIN].agg(F.max(TIME))) if timed else None
+        rows |= {TRAIN: NO_ROWS} | count_rows(raw[TRAIN].withColumn(SIDE, F.lit(TRAIN)))
     if weighting.session_minutes is not None:
         removed["session_minutes"] = {"rows": events.count() - sided.count(), "ids": 0}
-    _refuse_empty(raw, events, rule, removed)
+    _refuse_empty(rows, events, rule, removed)
 
+    newest = rows[TRAIN].last if timed else None
     weighed = {
         TRAIN: _weigh(raw[TRAIN], weighting, newest, work / "weighed_train"),
         TEST: _weigh(raw[TEST], weighting, None, work / "weighed_test"),
     }
-    item_rows, candidates = _number_items(weighed, items, work)
+    item_rows = count_item_rows(raw[TRAIN], raw[TEST], work / "item_rows")
+    weighed_item_rows = item_rows
+    if weighting.events:
+        # Event types of weight 0 leave the log here, and with them perhaps items.
+        weighed_item_rows = count_item_rows(weighed[TRAIN], weighed[TEST], work / "weighed_item_rows")
+    catalogue = _number_items(weighed_item_rows, items, work)
     dropped = 0
     if isinstance(rule, HeldOutUsers):
         weighed_history = _weigh(raw[HISTORY], weighting, newest, work / "weighed_history")
-        candidate_rows = item_rows.where(F.col("row") < candidates)
-        usable = weighed_history.join(F.broadcast(candidate_rows), ITEM, "left_semi")
+        usable = weighed_history.join(F.broadcast(catalogue.candidates), ITEM, "left_semi")
         dropped = weighed_history.count() - usable.count()
         weighed[HISTORY] = weighed[TRAIN].unionByName(usable)
         raw[HISTORY] = raw[TRAIN].unionByName(raw[HISTORY])
+        rows[HISTORY] = rows[TRAIN] + rows.get(HISTORY, NO_ROWS)
     else:
         raw[HISTORY] = raw[TRAIN]
+        rows[HISTORY] = rows[TRAIN]
     history_users = weighed.get(HISTORY, weighed[TRAIN]).select(USER)
-    users = number_ids(history_users.union(weighed[TEST].select(USER)).distinct(), USER, work / "users")
-    item = F.broadcast(item_rows.withColumnRenamed("row", "item"))
+    users, _ = number_ids(history_users.union(weighed[TEST].select(USER)).distinct(), USER, work / "users")
+    item = F.broadcast(catalogue.items.withColumnRenamed("row", "item"))
     user = users.withColumnRenamed("row", "user")
     # Each pair is written by row and by id, so that neither has to be looked up again.
     pairs = {
@@ -138,17 +164,13 @@ def split(
         history=by_row.get(HISTORY, by_row[TRAIN]),
         test=by_row[TEST],
         users=users,
-        items=item_rows,
-        candidates=candidates,
+        items=catalogue.items,
+        candidates=catalogue.n_candidates,
         timed=timed,
         by_id={side: table.select(USER, ITEM, VALUE, TIME) for side, table in pairs.items()},
     )
-    if result.train.isEmpty() or result.test.isEmpty():
-        raise InputError(WEIGHTLESS)
-    for table in by_row.values():
-        if not table.where(F.abs(VALUE) == float("inf")).isEmpty():
-            raise InputError(weigh.TOO_LARGE)
-    result.about.update(_describe(result, raw, rule))
+    counts = SplitCounts(rows, item_rows, weighed_item_rows, catalogue.other_items, catalogue.n_other_items)
+    result.about.update(_describe(result, raw, counts, rule))
     result.about.update(
         decay_reference=to_iso(newest) if weighting.half_life_days and newest is not None else None,
         filters=removed,
@@ -159,52 +181,80 @@ def split(
     return result
 
 
-def _number_items(weighed: dict[str, DataFrame], items: DataFrame | None, work: Path) -> tuple[DataFrame, int]:
-    """Return (item_id, row) of all items, and the number of candidates.
+@dataclass(frozen=True)
+class NumberedItems:
+    """The rows of the items.
 
-    The candidates have the lowest rows.
+    ``candidates``, ``other_items``: (item_id, row); the others occur in test alone, and their rows come after those
+    of the candidates.
     """
-    ids = weighed[TRAIN].select(ITEM)
+
+    candidates: DataFrame
+    n_candidates: int
+    other_items: DataFrame
+    n_other_items: int
+
+    @property
+    def items(self) -> DataFrame:
+        """(item_id, row) of all items."""
+        return self.candidates.unionByName(self.other_items)
+
+
+def _number_items(item_rows: DataFrame, items: DataFrame | None, work: Path) -> NumberedItems:
+    """Number the candidates, which are the items of train and of the items table, and then the
+    items that occur in test alone.
+
+    Args:
+        item_rows: (item_id, train, test), the number of events of each item in both parts.
+    """
+    ids = item_rows.where(F.col(TRAIN) > 0).select(ITEM)
     if items is not None:
-        ids = ids.union(items.select(ITEM))
-    candidate_rows = number_ids(ids.distinct(), ITEM, work / "candidates")
-    candidates = candidate_rows.count()
-    test_items = weighed[TEST].select(ITEM).distinct()
-    other_items = test_items.join(F.broadcast(candidate_rows), ITEM, "left_anti")
-    other_rows = number_ids(other_items, ITEM, work / "other_items", start=candidates)
-    return candidate_rows.unionByName(other_rows), candidates
+        ids = ids.union(items.select(ITEM)).distinct()
+    candidates, n_candidates = number_ids(ids, ITEM, work / "candidates")
+    test_items = item_rows.where((F.col(TEST) > 0) & (F.col(TRAIN) == 0)).select(ITEM)
+    if items is not None:
+        test_items = test_items.join(F.broadcast(candidates), ITEM, "left_anti")
+    other_items, n_other_items = number_ids(test_items, ITEM, work / "other_items", start=n_candidates)
+    return NumberedItems(candidates, n_candidates, other_items, n_other_items)
 
 
-def _describe(split: SparkSplit, raw: dict[str, DataFrame], rule: AnyRule) -> dict[str, Any]:
+def _describe(split: SparkSplit, raw: dict[str, DataFrame], counts: SplitCounts, rule: AnyRule) -> dict[str, Any]:
     """Return the content of ``split.json``.
 
     Args:
         raw: train, history and test -> the events before they are aggregated.
+        counts: what was counted of them.
     """
-    counts = {
-        TRAIN: describe_part(raw[TRAIN], split.train),
-        TEST: describe_part(raw[TEST], split.test),
-    }
-    counts[HISTORY] = counts[TRAIN]
+    table = counts.weighed_item_rows.select(TRAIN, TEST).toPandas()
+    trained = table[TRAIN].to_numpy() > 0
+    tested = table[TEST].to_numpy() > 0
+    train = describe_part(counts.rows[TRAIN], split.train, int(trained.sum()))
+    test = describe_part(counts.rows[TEST], split.test, int(tested.sum()))
+    history = train
     if isinstance(rule, HeldOutUsers):
-        counts[HISTORY] = describe_part(raw[HISTORY], split.history)
-    train_only = split.train.select("user").distinct().join(split.test, "user", "left_anti")
+        n_items = split.history.select("item").distinct().count()
+        history = describe_part(counts.rows[HISTORY], split.history, n_items)
+    if not train["pairs"] or not test["pairs"]:
+        raise InputError(WEIGHTLESS)
+    overlap = describe_overlap((split.history, split.test), raw, counts)
+    if isinstance(rule, HeldOutUsers):
+        train_only = split.train.select("user").distinct().join(split.test, "user", "left_anti").count()
+    else:
+        train_only = train["users"] - overlap["test_users"]["warm"]
     return {
         "rule": rule.rule,
         "parameters": rule_parameters(rule),
-        "cut": describe_cut(rule, counts[TEST].first if split.timed else None),
+        "cut": describe_cut(rule, counts.rows[TEST].first if split.timed else None),
         "decay_reference": None,
-        **{side: counts[side].about for side in (TRAIN, HISTORY, TEST)},
+        TRAIN: train,
+        HISTORY: history,
+        TEST: test,
         "candidates": split.candidates,
-        "users_wholly_in_train": train_only.count(),
+        "users_wholly_in_train": train_only,
         "filters": {},
         "history_rows_outside_candidates": 0,
-        **describe_overlap(
-            (split.train, split.history, split.test),
-            (raw[TRAIN], raw[HISTORY], raw[TEST]),
-            (counts[TRAIN], counts[HISTORY], counts[TEST]),
-            split.items.where(F.col("row") >= split.candidates),
-        ),
+        **overlap,
+        "test_items": {"warm": int((tested & trained).sum()), "cold": int((tested & ~trained).sum())},
     }
 
 
@@ -282,14 +332,15 @@ def cut_time(events: DataFrame, test: float) -> float:
     Args:
         test: the share of the events in test.
     """
-    total = events.count()
+    days = _count_buckets(events, TIME, LEVELS[0])
+    total = int(days["count"].sum())
     first = total - int(test * total)
-    if not total or first == total:
-        return _first(events.agg(F.max(TIME)))
-    cut = order_statistic(events, TIME, first)
+    if first == total:
+        return float(days["high"].max())
+    cut, earlier = _descend(events, TIME, days, first)
     # Events of one time must not be on both sides, so the cut moves past them if there are later
     # ones.
-    if 0 < first != events.where(F.col(TIME) < cut).count():
+    if 0 < first != earlier:
         next_time = _first(events.where(F.col(TIME) > cut).agg(F.min(TIME)))
         return cut if next_time is None else next_time
     return cut
@@ -313,22 +364,48 @@ def keep_last_of_session(sided: DataFrame, weighting: WeightSettings) -> DataFra
     return sided.withColumn("ends_session", ends_session).where("ends_session").drop("ends_session")
 
 
-def order_statistic(frame: DataFrame, column: str, position: int) -> float:
-    """Return the value at ``position`` (from 0) of a column of seconds in ascending order.
+def order_statistic(frame: DataFrame, column: str, position_of: Callable[[int], int]) -> float:
+    """Return the value at a position (from 0) of a column of seconds in ascending order.
 
     The column is not sorted. Events are counted by day, then by second of the day that contains the
-    position, then by distinct value within that second. The driver holds these counts only.
+    position, then by distinct value within that second. The driver holds these counts only. The
+    value of an empty column is infinity.
+
+    Args:
+        position_of: returns the position for a number of rows.
     """
-    value = F.col(column)
-    for bucket in (F.floor(value / 86400), F.floor(value), value):
-        counts = frame.groupBy(bucket.alias("bucket")).count().toPandas().sort_values("bucket")
+    days = _count_buckets(frame, column, LEVELS[0])
+    if not len(days):
+        return math.inf
+    return _descend(frame, column, days, position_of(int(days["count"].sum())))[0]
+
+
+def _descend(frame: DataFrame, column: str, days: pd.DataFrame, position: int) -> tuple[float, int]:
+    """Return the value at ``position``, and the number of rows with a smaller one.
+
+    ``days``: the counts of the first level.
+    """
+    counts = days
+    earlier = 0
+    for level, bucket_of in enumerate(LEVELS):
+        if level:
+            counts = _count_buckets(frame, column, bucket_of)
         cumulative = counts["count"].cumsum().to_numpy()
-        index = int(np.searchsorted(cumulative, position, side="right"))
+        index = int(np.searchsorted(cumulative, position - earlier, side="right"))
         if index:
-            position -= int(cumulative[index - 1])
-        result = counts["bucket"].iloc[index].item()
-        frame = frame.where(bucket == result)
-    return float(result)
+            earlier += int(cumulative[index - 1])
+        low, high = counts["low"].iloc[index], counts["high"].iloc[index]
+        if low == high:
+            break
+        frame = frame.where(bucket_of(F.col(column)) == counts["bucket"].iloc[index].item())
+    return float(low), earlier
+
+
+def _count_buckets(frame: DataFrame, column: str, bucket_of: Callable[[Column], Column]) -> pd.DataFrame:
+    """Return (bucket, count, low, high), ascending; ``low`` and ``high`` are the extreme values in a bucket."""
+    value = F.col(column)
+    aggregates = (F.count(F.lit(1)).alias("count"), F.min(value).alias("low"), F.max(value).alias("high"))
+    return frame.groupBy(bucket_of(value).alias("bucket")).agg(*aggregates).toPandas().sort_values("bucket")
 
 
 def filter_events(
@@ -399,8 +476,8 @@ def _sum_in_order(time: Column) -> Column:
     return F.aggregate(ordered, F.lit(0.0), lambda sum_, event: sum_ + event["v"])
 
 
-def number_ids(ids: DataFrame, column: str, path: Path, start: int = 0) -> DataFrame:
-    """Return the ids with a row number: DataFrame (``column``, ``row`` int).
+def number_ids(ids: DataFrame, column: str, path: Path, start: int = 0) -> tuple[DataFrame, int]:
+    """Return the ids with a row number, DataFrame (``column``, ``row`` int), and their number.
 
     Rows are numbered from ``start`` in ascending order of the ids. ``ids`` must not repeat an id.
     The sorted ids are written to ``path`` as Parquet files. The row of an id is ``start``, plus the
@@ -409,19 +486,18 @@ def number_ids(ids: DataFrame, column: str, path: Path, start: int = 0) -> DataF
     """
     spark = ids.sparkSession
     ids.select(column).sort(column).write.parquet(str(path))
-    numbered = spark.read.schema(ids.select(column).schema).parquet(str(path))
-    numbered = numbered.select(
-        column,
-        F.col("_metadata.file_name").alias("file"),
-        F.col("_metadata.row_index").alias("index"),
-    )
     # Spark names its files part-00000…, part-00001… in the order of the sorted ids.
-    sizes = numbered.groupBy("file").count().toPandas().sort_values("file")
-    sizes["offset"] = start + sizes["count"].cumsum() - sizes["count"]
+    file_number = F.split_part("_metadata.file_name", F.lit("-"), F.lit(2)).cast("int")
+    numbered = spark.read.schema(ids.select(column).schema).parquet(str(path))
+    numbered = numbered.select(column, file_number.alias("file"), F.col("_metadata.row_index").alias("index"))
+    sizes = numbered.groupBy("file").count().toPandas()
     if not len(sizes):
-        return numbered.select(column, F.lit(0).alias("row"))
-    offsets = F.broadcast(spark.createDataFrame(sizes[["file", "offset"]]))
-    return numbered.join(offsets, "file").select(column, (F.col("offset") + F.col("index")).cast("int").alias("row"))
+        return numbered.select(column, F.lit(0).alias("row")), 0
+    rows_of_file = np.zeros(sizes["file"].max() + 1, dtype=np.int64)
+    rows_of_file[sizes["file"]] = sizes["count"]
+    offsets = start + np.cumsum(rows_of_file) - rows_of_file
+    offset = F.get(F.lit(offsets), F.col("file"))
+    return numbered.select(column, (offset + F.col("index")).cast("int").alias("row")), int(rows_of_file.sum())
 
 
 def _weigh(events: DataFrame, weighting: WeightSettings, reference: float | None, path: Path) -> DataFrame:
@@ -464,12 +540,12 @@ def _check_event_types(events: DataFrame, weighting: WeightSettings) -> None:
 
 
 def _refuse_empty(
-    raw: dict[str, DataFrame], events: DataFrame, rule: AnyRule, removed: dict[str, dict[str, int]]
+    rows: dict[str, RowCounts], events: DataFrame, rule: AnyRule, removed: dict[str, dict[str, int]]
 ) -> None:
-    if raw[TRAIN].isEmpty() and _rows_removed(removed):
+    if not rows.get(TRAIN, NO_ROWS).rows and _rows_removed(removed):
         raise InputError(f"the filters removed every train event: {removed}. Use smaller minimum counts.")
     for name in (TRAIN, TEST):
-        if raw[name].isEmpty():
+        if not rows.get(name, NO_ROWS).rows:
             span = events.agg(F.min(TIME), F.max(TIME)).first() if isinstance(rule, ByTime) else None
             raise InputError(empty_side_message(name, events.count(), rule, tuple(span) if span else None))
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 from scipy.sparse import csr_array
 
@@ -17,21 +17,27 @@ from recsys.evaluation.groups import Groups, assign_columns, column_groups
 from recsys.evaluation.settings import EvaluationSettings
 from recsys.evaluation.truth import Truth as LocalTruth
 from recsys.evaluation.truth import propensity_of_counts
-from recsys.schema import ITEM, USER
+from recsys.schema import ITEM, RANK, USER
 from recsys.spark.data.read import SparkTables
 from recsys.spark.data.split import SparkSplit
 from recsys.spark.evaluation.truth import Truth
 from recsys.types import Histories, IdMap, TopK
 
 
-def catalogue(parts: SparkSplit, tables: SparkTables, likes: np.ndarray, settings: EvaluationSettings) -> Catalogue:
-    """Return the catalogue of the candidates; ``likes``: train users who like each (``popularity.count_likes``)."""
-    item_ids = parts.items.where(F.col("row") < parts.candidates).orderBy("row").toPandas()[ITEM]
+def catalogue(
+    split: SparkSplit, tables: SparkTables, item_ids: pd.Series, likes: np.ndarray, settings: EvaluationSettings
+) -> Catalogue:
+    """Return the catalogue of the candidates.
+
+    Args:
+        item_ids: the candidates, in the order of their rows.
+        likes: train users who like each (``popularity.count_likes``).
+    """
     table = tables.item_table
     if table is not None and item_ids.dtype == object and table[ITEM].dtype != object:
         table = table.assign(**{ITEM: table[ITEM].astype(str).astype(object)})
     columns = [() if one is None else tuple(one.columns) for one in (tables.user_table, table)]
-    users = parts.train.select("user").distinct().count()
+    users = split.about["train"]["users"]
     assign_columns(settings.segments, *columns)
     return Catalogue.from_items(likes.astype(np.int64), users, settings, IdMap.of(item_ids), table)
 
@@ -54,12 +60,18 @@ def user_groups(
 
 
 def exposure(lists: DataFrame, tested: DataFrame, items: int) -> dict[str, dict[str, float]]:
-    """Return the measures of all lists of tested users; ``lists``: (user, item, …), items are rows."""
-    tested_lists = lists.join(tested.select("user"), "user", "left_semi").select("user", "item")
-    lengths = tested_lists.groupBy("user").agg(F.count(F.lit(1)).alias("length"))
-    weight = F.lit(1.0) / F.sqrt("length")
+    """Return the measures of all lists of tested users; ``lists``: (user, item, rank, …), items are rows."""
+    tested_lists = lists.join(tested.select("user"), "user", "left_semi").select("user", "item", RANK)
+    length = F.count(F.lit(1)).over(Window.partitionBy("user"))
     per_item = (
-        tested_lists.join(lengths, "user").groupBy("item").agg(F.count(F.lit(1)).alias("n"), F.sum(weight).alias("w"))
+        tested_lists.withColumn("weight", F.lit(1.0) / F.sqrt(length))
+        .groupBy("item")
+        .agg(
+            F.count(F.lit(1)).alias("n"),
+            F.sum("weight").alias("w"),
+            # Every list has one first place, so these counts add up to the number of lists.
+            F.count_if(F.col(RANK) == 1).alias("first_places"),
+        )
     )
     counted = per_item.toPandas().sort_values("item")
     times = np.zeros(items, dtype=np.int64)
@@ -67,7 +79,7 @@ def exposure(lists: DataFrame, tested: DataFrame, items: int) -> dict[str, dict[
     rows = counted["item"].to_numpy(dtype=np.int64)
     times[rows] = counted["n"]
     weights[rows] = counted["w"]
-    return of_all_lists(times, weights, lengths.count())
+    return of_all_lists(times, weights, int(counted["first_places"].sum()))
 
 
 def columns_of(catalogue: Catalogue, truth: Truth, k: int) -> Callable[..., dict[str, np.ndarray]]:

@@ -40,7 +40,10 @@ class Truth:
     @classmethod
     def from_split(cls, split: SparkSplit, settings: EvaluationSettings, *, exclude_seen: bool, work: Path) -> Truth:
         """Return the truth of the users of ``split.test``, written under ``work`` for every model to read."""
-        truth = cls.from_pairs(split.test, split.history, settings, exclude_seen=exclude_seen)
+        # Where no pair is in both parts, there is nothing that the history could remove.
+        repeats = bool(split.about["repeated_pairs"])
+        truth = cls.from_pairs(split.test, split.history, settings, exclude_seen=exclude_seen and repeats)
+        truth = replace(truth, exclude_seen=exclude_seen)
         if settings.debiased:
             truth = truth.with_propensity(split.train)
         truth = truth.write(work)

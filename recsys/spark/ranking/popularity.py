@@ -21,6 +21,5 @@ def count_likes(train: DataFrame, candidates: int) -> np.ndarray:
 def count_recent_likes(train: DataFrame, candidates: int, share: float = 0.1) -> np.ndarray:
     """Return float32[candidates]: likes of each item among the newest ``share`` of all likes."""
     liked = train.where(F.col(VALUE) > 0)
-    total = liked.count()
-    since = order_statistic(liked, TIME, total - int(np.ceil(share * total))) if total else 0
+    since = order_statistic(liked, TIME, lambda likes: likes - int(np.ceil(share * likes)))
     return count_likes(liked.where(F.col(TIME) >= since), candidates)

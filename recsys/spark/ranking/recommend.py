@@ -54,8 +54,7 @@ def collect_seen_items(history: DataFrame, users: DataFrame) -> DataFrame:
     ``history``: (user, item), one row per pair.
     """
     seen = history.groupBy("user").agg(F.sort_array(F.collect_list("item")).alias("seen"))
-    empty = F.array().cast("array<int>")
-    return users.join(seen, "user", "left").withColumn("seen", F.coalesce("seen", empty))
+    return users.join(seen, "user", "left").withColumn("seen", F.coalesce("seen", F.array().cast("array<int>")))
 
 
 def keep_long_histories(factors: DataFrame, history: DataFrame, min_history: int) -> DataFrame:
