@@ -81,7 +81,6 @@ def select_top_k_of_row(row: np.ndarray, skip: np.ndarray, items: np.ndarray, sc
     return size
 
 
-@njit(cache=True, nogil=True, parallel=True)
 def select_top_k(scores: np.ndarray, indptr: np.ndarray, indices: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the k best columns of each row, best first, leaving out the row's own ``indices``.
 
@@ -96,6 +95,14 @@ def select_top_k(scores: np.ndarray, indptr: np.ndarray, indices: np.ndarray, k:
         lower column. One pass over the row with a heap of k entries: O(n + hits·log k), no
         partition of the whole row.
     """
+    # A kernel is compiled once more for other dtypes, and for arrays that are read-only.
+    indptr = np.require(indptr, dtype=np.int64, requirements="W")
+    indices = np.require(indices, dtype=np.int32, requirements="W")
+    return _select_top_k(scores, indptr, indices, k)
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def _select_top_k(scores: np.ndarray, indptr: np.ndarray, indices: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     m = scores.shape[0]
     best_items = np.empty((m, k), dtype=np.int32)
     best_scores = np.empty((m, k), dtype=np.float32)

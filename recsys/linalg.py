@@ -27,8 +27,12 @@ on it.
 
 
 def arrays(matrix: csr_array) -> CSR:
-    """Return the arrays of a sparse matrix, for compiled code."""
-    return matrix.indptr, matrix.indices, matrix.data
+    """Return the arrays of a sparse matrix for compiled code: indptr int64, indices int32, and data.
+
+    A kernel is compiled once for each combination of dtypes, which takes seconds, and scipy chooses
+    the dtype of the indices by the operation that made the matrix.
+    """
+    return matrix.indptr.astype(np.int64, copy=False), matrix.indices.astype(np.int32, copy=False), matrix.data
 
 
 @njit(cache=True, nogil=True)

@@ -231,13 +231,13 @@ def implicit_rows(
     # A few histories touch few columns, so only the factors of these columns are rotated.
     is_used = np.zeros(len(fixed), dtype=bool)
     is_used[indices] = True
-    rotated_row = np.cumsum(is_used) - 1
+    rotated_row = np.cumsum(is_used, dtype=np.int32) - 1
     rotation = np.ascontiguousarray(vectors, dtype=fixed.dtype)
     inverse_rotation = np.ascontiguousarray(vectors.T, dtype=fixed.dtype)
     weight, target, base, penalty = (array.astype(fixed.dtype) for array in (weight, target, base, penalty))
     with one_blas_thread():
         rotated = product(fixed[is_used], rotation)
-        system = (indptr, rotated_row[indices], weight, target, rotated, base, penalty)
+        system = (indptr.astype(np.int64, copy=False), rotated_row[indices], weight, target, rotated, base, penalty)
         if initial is not None:
             return als_cg_step(*system, initial, rotation, CG_STEPS)
         return product(als_half_step(*system), inverse_rotation)
@@ -252,8 +252,9 @@ def explicit_rows(matrix: CSR, fixed: np.ndarray, penalty: np.ndarray) -> np.nda
     indptr, indices, value = matrix
     target = value.astype(fixed.dtype)
     base = np.zeros(fixed.shape[1], dtype=fixed.dtype)
-    # Numba compiles a kernel once more for a read-only array.
-    indices = np.require(indices, requirements="W")
+    # A kernel is compiled once more for other dtypes, and for arrays that are read-only.
+    indptr = indptr.astype(np.int64, copy=False)
+    indices = np.require(indices, dtype=np.int32, requirements="W")
     with one_blas_thread():
         return als_half_step(indptr, indices, np.ones_like(target), target, fixed, base, penalty.astype(fixed.dtype))
 

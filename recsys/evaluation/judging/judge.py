@@ -319,6 +319,7 @@ def judge_scores(
         raise ValueError(f"{len(scores)} rows of scores, but {relevant.shape[0]} rows of relevant items")
     indptr = relevant.indptr.astype(np.int64)
     values = relevant.data.astype(np.float64)
+    scores = np.ascontiguousarray(scores)
     position, spread, earlier_ties, candidates = kernels.rank_relevant(scores, relevant.indices, indptr)
     n_tied = _count_per_user(spread > 1, indptr)
     if ties == "stable":

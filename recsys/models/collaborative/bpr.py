@@ -102,7 +102,8 @@ class BPR(Recommender):
             b: float64[items], b_i − b̄.
         """
         with linalg.one_blas_thread():
-            return linalg.logistic_rows(likes.indptr, likes.indices, y, b, self.reg)
+            indptr, indices, _ = linalg.arrays(likes)
+            return linalg.logistic_rows(indptr, indices, y, b, self.reg)
 
     def _centred(self) -> tuple[np.ndarray, np.ndarray]:
         """Return float64[items, rank] y_i − ȳ and float64[items] b_i − b̄."""
