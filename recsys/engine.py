@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from recsys.als.parameters import require_possible_rank
+from recsys.als.parameters import largest_rank
 from recsys.config import Config
+from recsys.errors import ConfigError
 from recsys.meter import Meter
 from recsys.ranking.business_rules import Rules, load
 from recsys.runfolder import RunFolder
@@ -19,10 +20,16 @@ Progress = Callable[[str, int, int], None]
 """Called with (step, done, total)."""
 
 
-RANK_OF_OTHER_MATRIX = ("content_als", "spectral")
-"""Kinds of model whose rank is no matter of the pairs alone: one adds a user for every item, one
-takes the largest rank that there is.
-"""
+RANK_IS_CAPPED = ("spectral",)
+"""Kinds of model that take the largest rank that there is where a larger one is asked for."""
+
+
+def training_rows(kind: str, users: int, items: int) -> int:
+    """Return the number of rows of the matrix that a kind of model is trained on."""
+    # Besides its users, it has an artificial user for each item with features.
+    if kind == "content_als":
+        return users + items
+    return users
 
 
 class Engine(ABC):
@@ -65,8 +72,15 @@ class Engine(ABC):
         for name, settings in self.config.models.items():
             parts = {name: settings} | {f"{name}.parts.{part}": own for part, own in _parts_of(settings).items()}
             for label, part in parts.items():
-                if part.get("model", label.rpartition(".")[2]) not in RANK_OF_OTHER_MATRIX:
-                    require_possible_rank(label, part.get("rank"), users, items)
+                kind = part.get("model", label.rpartition(".")[2])
+                rank = part.get("rank", 1)
+                largest = largest_rank(training_rows(kind, users, items), items)
+                # A rank that is no number is refused where the model is built.
+                if isinstance(rank, int) and rank > largest and kind not in RANK_IS_CAPPED:
+                    raise ConfigError(
+                        f"model '{label}': rank = {rank:,}, but train has {users:,} users and {items:,} items, and more"
+                        f" factors than that fit noise. Set rank to {largest:,} or less."
+                    )
 
     @abstractmethod
     def read_events(self) -> None:
@@ -116,4 +130,6 @@ class Engine(ABC):
 def _parts_of(settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the settings of the parts of a blend, empty for another model."""
     parts = settings.get("parts")
-    return parts if isinstance(parts, dict) else {}
+    if not isinstance(parts, dict):
+        return {}
+    return {name: part for name, part in parts.items() if isinstance(part, dict)}

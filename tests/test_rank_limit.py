@@ -4,22 +4,18 @@ import json
 
 import pytest
 
-from recsys.als.parameters import largest_rank, require_possible_rank
+from recsys.als.parameters import largest_rank
 from recsys.cli import run_verb
-from recsys.errors import ConfigError
 
 
 def test_the_largest_rank_is_that_of_the_matrix_but_the_default_is_always_allowed():
     assert largest_rank(200, 47) == 64
     assert largest_rank(90, 5000) == 90
-    require_possible_rank("als", 64, 3, 2)
-    require_possible_rank("als", None, 3, 2)
-    with pytest.raises(ConfigError, match="rank of 90 at most"):
-        require_possible_rank("als", 91, 90, 5000)
 
 
 @pytest.mark.parametrize(
-    "model", ["als={rank=1000}", "big={model='bpr', rank=100000}", "blend={parts={als={rank=900}}}"]
+    "model",
+    ["als={rank=1000}", "big={model='bpr', rank=100000}", "blend={parts={als={rank=900}}}", "content_als={rank=99999}"],
 )
 def test_a_run_refuses_a_rank_that_train_cannot_hold(model, world_files, tmp_path, capsys):
     words = ["run", str(world_files["events"]), "--set", f"out={tmp_path}/run", "--set", f"models={{{model}}}"]
@@ -28,6 +24,12 @@ def test_a_run_refuses_a_rank_that_train_cannot_hold(model, world_files, tmp_pat
     assert "but train has" in said
     assert "or less" in said
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("model", ["als={rank='many'}", "blend={parts={als={rank=[1]}}}", "blend={parts={als=7}}"])
+def test_a_rank_that_is_no_number_is_refused_with_the_parameters(model, world_files, tmp_path):
+    words = ["run", str(world_files["events"]), "--set", f"out={tmp_path}/run", "--set", f"models={{{model}}}"]
+    assert run_verb(words) == 2
 
 
 def test_kinds_whose_rank_is_another_matter_are_left_alone(world_files, tmp_path):

@@ -7,7 +7,6 @@ from typing import Annotated
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from recsys.errors import ConfigError
 from recsys.features.terms import Scheme
 from recsys.parameters import STRICT
 
@@ -21,15 +20,6 @@ def largest_rank(users: int, items: int) -> int:
     memory, and fit noise. The default rank is always allowed.
     """
     return max(DEFAULT_RANK, min(users, items))
-
-
-def require_possible_rank(name: str, rank: int | None, users: int, items: int) -> None:
-    """Raise ConfigError where the rank that a config asks for is above :func:`largest_rank`."""
-    if rank is not None and rank > largest_rank(users, items):
-        raise ConfigError(
-            f"model '{name}': rank = {rank:,}, but train has {users:,} users and {items:,} items, whose matrix"
-            f" has a rank of {min(users, items):,} at most. Set rank to {largest_rank(users, items):,} or less."
-        )
 
 
 @dataclass(config=STRICT)

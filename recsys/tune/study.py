@@ -32,7 +32,7 @@ from recsys import run_files
 from recsys.als.parameters import largest_rank
 from recsys.atomic_writing import is_running, mark_as_running
 from recsys.config import Config
-from recsys.engine import RANK_OF_OTHER_MATRIX
+from recsys.engine import RANK_IS_CAPPED, training_rows
 from recsys.errors import ConfigError, RunFolderError, suggest_nearest
 from recsys.evaluation.judging.metrics import parse
 from recsys.local_engine import configured_model
@@ -121,8 +121,8 @@ def tune(config: Config, storage: Path, *, progress: Steps | None = None) -> Tun
     if not requested and config.engine == "spark":
         requested = SPARK_SPACE
     space = search_space(kind, requested)
-    if "rank" in space and kind not in RANK_OF_OTHER_MATRIX:
-        space["rank"] = _possible_ranks(space["rank"], RunFolder.open(config.out))
+    if "rank" in space and kind not in RANK_IS_CAPPED:
+        space["rank"] = _possible_ranks(space["rank"], kind, RunFolder.open(config.out))
     grid = []
     if settings.sampler == "grid":
         grid = grid_points(space)
@@ -247,12 +247,12 @@ def _fold_judges(
     yield [partial(judge, fold) for fold in make_folds(train, config, metric, items)]
 
 
-def _possible_ranks(ranks: Range | list[Any], run: RunFolder) -> Range | list[Any]:
+def _possible_ranks(ranks: Range | list[Any], kind: str, run: RunFolder) -> Range | list[Any]:
     """Return the ranks to try without those that the train part of a run cannot hold."""
     highest = max(ranks) if isinstance(ranks, list) else int(ranks.high)
     train = run.path / run_files.TRAIN
     users, items = (_count_distinct(train, column, highest) for column in (USER, ITEM))
-    return at_most(ranks, largest_rank(users, items))
+    return at_most(ranks, largest_rank(training_rows(kind, users, items), items))
 
 
 def _count_distinct(path: Path, column: str, enough: int) -> int:
