@@ -106,8 +106,10 @@ def resolve_target(target: str | Path) -> Path:
     """Return the path where a new folder goes: absolute, with all links followed.
 
     Raises:
-        RunFolderError: a link on the way leads to nothing, or no folder can have this name.
+        RunFolderError: a URI, a link on the way that leads to nothing, or no name of a folder.
     """
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(target)):
+        raise RunFolderError(f"{target}: this is a URI, but a folder is written to a path on a disk. Choose a path.")
     target = Path(target)
     if "\0" in str(target):
         raise RunFolderError(f"{str(target)!r}: no folder can have a NUL character in its name. Choose another folder.")

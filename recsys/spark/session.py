@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -63,6 +64,8 @@ def session(settings: SparkSettings) -> SparkSession:
         spark = builder.getOrCreate()
     except (PySparkException, PySparkRuntimeError) as error:
         raise ConfigError(f"[spark]: no session on {master}: {str(error).splitlines()[0]}") from error
+    # An interruption is one line of the command line, without the traceback that Py4J logs.
+    logging.getLogger().addFilter(_is_no_interruption)
     if threading.current_thread() is threading.main_thread():
         # That of PySpark calls Java in the middle of another call, which fails with a traceback.
         signal.signal(signal.SIGINT, interrupt_handler)
@@ -70,6 +73,10 @@ def session(settings: SparkSettings) -> SparkSession:
     if master.startswith("local"):
         _warn_if_heap_is_small(spark, chosen["spark.driver.memory"])
     return spark
+
+
+def _is_no_interruption(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("KeyboardInterrupt while sending command")
 
 
 def _warn_if_heap_is_small(spark: SparkSession, driver_memory: str) -> None:

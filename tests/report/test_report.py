@@ -16,6 +16,7 @@ from odd import LONG, ODD, odd_run, twelve
 from recsys import config, flow, models
 from recsys.report import exports, plots, write_report
 from recsys.report.explanations import Explainer
+from recsys.report.markdown import render_markdown
 from recsys.report.parts import Report, ReportTable, Section
 from recsys.report.run_reader import Run
 from recsys.report.sections import lists
@@ -251,3 +252,10 @@ def test_the_sample_is_the_users_alone(world, tmp_path):
     assert len(small.users) == 10 < len(whole.users)
     assert set(small.lists["popular"]["user_id"]) == set(small.users["user_id"])
     assert set(small.history["user_id"]) <= set(small.users["user_id"])
+
+
+def test_heads_and_titles_of_markdown_are_escaped():
+    table = ReportTable("a|b", ["model", "<b>|x"], [["als", "1"]])
+    text = render_markdown(Report("run", "", [Section("a <b> *c*", tables=[table])]))
+    assert r"## a \<b\> \*c\*" in text
+    assert r"| model | \<b\>\|x |" in text

@@ -1,6 +1,8 @@
 """Things that go wrong on the way: full disks, rights, killed drivers, lost workers."""
 
+import signal
 import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -81,3 +83,32 @@ def test_a_bug_stays_a_bug(spark):
 
     with pytest.raises(PySparkException), spark_errors_explained("out"):
         spark.sql("select nothing from nowhere")
+
+
+ENDLESS_JOB = """
+import sys
+from recsys.cli import exit_code_of
+
+def work():
+    from recsys.config import SparkSettings
+    from recsys.spark.session import session
+
+    spark = session(SparkSettings(master="local[1]", driver_memory="1g", conf={"spark.ui.enabled": "false"}))
+    print("started", flush=True)
+    while True:
+        spark.range(10**8).selectExpr("sum(id % 7)").collect()
+
+sys.exit(exit_code_of(work))
+"""
+
+
+@pytest.mark.subprocess
+def test_an_interrupt_of_a_job_is_one_line():
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
+    job = subprocess.Popen([sys.executable, "-c", ENDLESS_JOB], **pipes)
+    assert job.stdout.readline() == "started\n"
+    job.send_signal(signal.SIGINT)
+    said = job.communicate(timeout=120)[1]
+    assert job.returncode == 130
+    assert said.splitlines()[-1] == "interrupted: no result is half-written"
+    assert "Traceback" not in said
