@@ -134,13 +134,13 @@ def _widen_schema(schema: pa.Schema, field: pa.Field, part: Source, first_with: 
     if current.type == field.type:
         return schema
     try:
-        wider = pa.unify_schemas([pa.schema([current]), pa.schema([field])], promote_options="permissive").field(0)
+        widened = pa.unify_schemas([pa.schema([current]), pa.schema([field])], promote_options="permissive").field(0)
     except pa.ArrowException:
         raise InputError(
             f"{part}: column '{field.name}' has type {field.type}, but type {current.type} in {first}. The files of a"
             " folder are read as one table: give the column one type in all of them."
         ) from None
-    return schema.set(position, wider)
+    return schema.set(position, widened)
 
 
 def read_parquet(source: Source, mapping: dict[str, str], all_columns: bool) -> Iterator[RawChunk]:

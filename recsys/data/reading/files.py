@@ -117,7 +117,7 @@ def delimited_layouts(
             require_id_columns(str(part), mapping, names)
         positions = {column: names.index(name) for column, name in chosen.items()}
         if all_columns:
-            positions |= {name: at for at, name in enumerate(names) if at not in positions.values()}
+            positions |= {name: position for position, name in enumerate(names) if position not in positions.values()}
         layouts.append((part, DelimitedLayout(delimiter, tuple(names), skip, positions)))
     if not layouts:
         raise InputError(f"{source}: no rows: the file is empty, or has nothing but a header.")

@@ -481,8 +481,8 @@ def settle_duplicates(table: pd.DataFrame, key: str, rule: str) -> pd.DataFrame:
     if rule == "most frequent":
         return _most_frequent_values(table, key)
     order = table[key].drop_duplicates()
-    kept = table.drop_duplicates(key, keep=rule)  # type: ignore[arg-type]
-    return kept.set_index(key, drop=False).loc[order].reset_index(drop=True)
+    rows = table.drop_duplicates(key, keep=rule)  # type: ignore[arg-type]
+    return rows.set_index(key, drop=False).loc[order].reset_index(drop=True)
 
 
 def _most_frequent_values(table: pd.DataFrame, key: str) -> pd.DataFrame:
@@ -496,11 +496,13 @@ def _most_frequent_values(table: pd.DataFrame, key: str) -> pd.DataFrame:
         compared = table[column]
         if compared.dtype == object:
             compared = compared.map(lambda value: value if isinstance(value, str) else str(value), na_action="ignore")
-        given = compared.notna() & (compared != "")
-        rows = pd.DataFrame({"id": table[key][given], "value": compared[given], "row": np.flatnonzero(given)})
+        has_value = compared.notna() & (compared != "")
+        rows = pd.DataFrame(
+            {"id": table[key][has_value], "value": compared[has_value], "row": np.flatnonzero(has_value)}
+        )
         counts = rows.groupby(["id", "value"], sort=False)["row"].agg(["size", "min"]).reset_index()
-        best = counts.sort_values(["size", "min"], ascending=[False, True]).drop_duplicates("id")
-        row_of_id = pd.Series(best["min"].to_numpy(), index=best["id"]).reindex(ids)
+        winners = counts.sort_values(["size", "min"], ascending=[False, True]).drop_duplicates("id")
+        row_of_id = pd.Series(winners["min"].to_numpy(), index=winners["id"]).reindex(ids)
         present = row_of_id.notna().to_numpy()
         values = table[column].take(row_of_id[present].astype(np.int64)).set_axis(np.flatnonzero(present))
         settled[column] = values.reindex(range(len(ids)))

@@ -177,13 +177,13 @@ def parse_times(column: pd.Series, unit: TimeUnit) -> np.ndarray:
 
 def _parse_digits(numbers: np.ndarray) -> np.ndarray:
     """Return float64[n] seconds of dates written as digits: 20180920 or 20180920153000."""
-    whole = np.isfinite(numbers) & (numbers == np.floor(numbers)) & (numbers >= 0) & (numbers < 1e14)
-    digits = np.where(whole, numbers, 0.0).astype(np.int64)
+    is_usable = np.isfinite(numbers) & (numbers == np.floor(numbers)) & (numbers >= 0) & (numbers < 1e14)
+    digits = np.where(is_usable, numbers, 0.0).astype(np.int64)
     short = digits < 10**8
     digits = np.where(short, digits * 10**6, digits)
     text = pd.Series(digits).astype(str).str.zfill(14)
     moments = pd.to_datetime(text, utc=True, format="%Y%m%d%H%M%S", errors="coerce")
-    return np.where(whole, _to_seconds(moments), np.nan)
+    return np.where(is_usable, _to_seconds(moments), np.nan)
 
 
 def _to_seconds(moments: pd.Series) -> np.ndarray:
