@@ -107,10 +107,10 @@ def require_arrays(arrays: Mapping[str, Any], descriptions: Mapping[str, str], s
     for name, description in descriptions.items():
         array = arrays[name]
         matches = [_DESCRIPTION.fullmatch(text) for text in description.split(" | ")]
-        fits = [match for match in matches if match and _has_kind(array, match)]
-        if not fits:
+        possible = [match for match in matches if match and _has_kind(array, match)]
+        if not possible:
             raise ValueError(f"{name} should be {description}, but it is {_describe(array)}")
-        axes = [axis.strip() for axis in fits[0]["axes"].split(",")]
+        axes = [axis.strip() for axis in possible[0]["axes"].split(",")]
         for axis, length in zip(axes, array.shape, strict=True):
             expected = int(axis) if axis.isdigit() else lengths.setdefault(axis, length)
             if length != expected:
@@ -118,7 +118,7 @@ def require_arrays(arrays: Mapping[str, Any], descriptions: Mapping[str, str], s
                     f"{name} should be {description} with {expected:,} {axis}, but it is {_describe(array)}"
                 )
         values = array.data if issparse(array) else array
-        if values.dtype.kind == "f" and not fits[0]["nan"] and not np.isfinite(values).all():
+        if values.dtype.kind == "f" and not possible[0]["nan"] and not np.isfinite(values).all():
             raise ValueError(f"{name} has values that are NaN or infinite")
 
 

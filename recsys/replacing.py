@@ -329,30 +329,30 @@ def require_replaceable_file(
         InputError: a folder, a link to nothing, a path without a parent, a file that is read or
             write-protected, or one of another program.
     """
-    other = f"Choose another {option}."
+    advice = f"Choose another {option}."
     if "\0" in str(path):
-        raise InputError(f"{str(path)!r}: no file can have a NUL character in its name. {other}")
+        raise InputError(f"{str(path)!r}: no file can have a NUL character in its name. {advice}")
     if path.is_symlink() and not path.exists():
-        raise InputError(f"{path}: a link to {os.readlink(path)}, which does not exist. {other}")
+        raise InputError(f"{path}: a link to {os.readlink(path)}, which does not exist. {advice}")
     try:
         if path.is_dir():
-            raise InputError(f"{path}: a folder is where the file should go. {other}")
+            raise InputError(f"{path}: a folder is where the file should go. {advice}")
         if not path.parent.is_dir():
             raise InputError(f"{path}: there is no folder {path.parent}. Make it, or choose another {option}.")
         if not path.exists():
             if not os.access(path.parent, os.W_OK | os.X_OK):
-                raise InputError(f"{path}: you have no right to write in {path.parent}. {other}")
+                raise InputError(f"{path}: you have no right to write in {path.parent}. {advice}")
             return
         if not os.access(path, os.W_OK):
-            raise InputError(f"{path}: this file is write-protected. {other}")
+            raise InputError(f"{path}: this file is write-protected. {advice}")
         if not path.is_file():
             return
         if any(source is not None and source.exists() and path.samefile(source) for source in sources):
-            raise InputError(f"{path}: this file is read, so it is not replaced. {other}")
+            raise InputError(f"{path}: this file is read, so it is not replaced. {advice}")
         with path.open("rb") as file:
             start = file.read(2**20)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror}. {other}") from error
+        raise InputError(f"{path}: cannot be written: {error.strerror}. {advice}") from error
     if start and not is_ours(start):
         raise InputError(
             f"{path}: exists already, and recsys did not write it, so it is left alone."

@@ -173,21 +173,21 @@ class RunFolder:
         return manifest
 
     def read_table(
-        self, name: str, columns: list[str] | None = None, where: ds.Expression | None = None
+        self, name: str, columns: list[str] | None = None, row_filter: ds.Expression | None = None
     ) -> pd.DataFrame:
         """Return the table in the Parquet file or folder ``name``.
 
         Args:
             columns: the columns to read. None: all of them.
-            where: rows for which this is false are left out while the file is read.
+            row_filter: rows for which this is false are left out while the file is read.
 
         Raises:
             RunFolderError: the file or folder is missing or damaged.
         """
         with self._read_errors_explained(name):
-            if columns is None and where is None:
+            if columns is None and row_filter is None:
                 return pd.read_parquet(self.path / name)
-            return ds.dataset(self.path / name).to_table(columns=columns, filter=where).to_pandas()
+            return ds.dataset(self.path / name).to_table(columns=columns, filter=row_filter).to_pandas()
 
     @contextmanager
     def _read_errors_explained(self, name: str) -> Iterator[None]:

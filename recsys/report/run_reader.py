@@ -131,4 +131,4 @@ class Run:
         """Return the rows of a table of the run that belong to the sampled users."""
         # The filter applies while the file is read, so that a large table need not fit in memory.
         of_sample = ds.field(USER).isin(self.users[USER].to_list())
-        return self.folder.read_table(name, where=of_sample)
+        return self.folder.read_table(name, row_filter=of_sample)
