@@ -20,8 +20,7 @@ from recsys.runfolder import RunFolder
 def run(config: Config, *, engine: Engine | None = None, progress: Progress | None = None) -> dict[str, Any]:
     """Run a config: read, split, fit, recommend and judge, and write the run folder with its report.
 
-    The result is the content of metrics.json. After an error, an older run folder is
-    as it was.
+    The result is the content of metrics.json. After an error, an older run folder is as it was.
 
     Args:
         engine: the engine to use. None: the engine that the config names.

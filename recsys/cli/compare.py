@@ -256,9 +256,7 @@ def short_labels(paths: list[Path]) -> list[str]:
 
 
 def comparable_guards(candidates: list[Candidate]) -> dict[str, dict[str, float]]:
-    """Return model -> guardrails, without those that depend on the machine
-    if the machines differ.
-    """
+    """Return model -> guardrails, without those that depend on the machine if the machines differ."""
     guards = {candidate.evaluation.name: candidate.guards for candidate in candidates}
     if len({candidate.platform for candidate in candidates}) == 1:
         return guards

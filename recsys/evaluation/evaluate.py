@@ -64,8 +64,8 @@ def evaluate_tables(
     convention: str | None = None,
     propensity: pd.Series | None = None,
 ) -> Evaluation:
-    """Judge a topk table from any system against a table
-    of what users chose (user_id, item_id[, value]).
+    """Judge a topk table from any system against a table of what users chose (user_id, item_id[,
+    value]).
 
     Every user of ``truth`` with something relevant counts. Lists of other users are counted and
     left out, and so are rows of ``truth`` whose value is missing or infinite (``refused_truth``).
@@ -78,8 +78,7 @@ def evaluate_tables(
         convention: a name of :data:`~recsys.evaluation.judging.conventions.CONVENTIONS`: the
             definitions of another library, which then set ties and missing users too.
         propensity: item id -> chance in (0, 1] that its relevance is observed, for metrics with
-            ``ips``; see
-            :func:`item_propensities`.
+            ``ips``; see :func:`item_propensities`.
 
     Returns:
         per_user: user_id, n_relevant, then the metrics; one row for every user of ``truth``,

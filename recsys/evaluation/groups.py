@@ -183,8 +183,8 @@ def assign_columns(
 
 
 def group_column(metric: Metric | str, grouping: Grouping, level: str) -> str:
-    """Return the name of the per-user column of a metric for
-    which only one level's items are relevant.
+    """Return the name of the per-user column of a metric for which only one level's items are
+    relevant.
 
     >>> group_column("ndcg@10", POPULARITY, "tail")
     'ndcg@10[popularity=tail]'

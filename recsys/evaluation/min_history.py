@@ -33,11 +33,10 @@ def choose_min_history(
 
     A group in which the fallback is better, with the 95 % interval of the paired difference clear
     of 0, goes to the fallback, and one in which the model is better stays with the model, as do all
-    longer ones. A group that shows
-    neither, or that has fewer than ``MIN_USERS`` users, follows the next longer group: what is
-    worse with four likes is
-    hardly better with one. Users with 20 likes or more always stay with the model: one that is
-    worse even for them is worse as a whole, which the results of the run must show.
+    longer ones. A group that shows neither, or that has fewer than ``MIN_USERS`` users, follows the
+    next longer group: what is worse with four likes is hardly better with one. Users with 20 likes
+    or more always stay with the model: one that is worse even for them is worse as a whole, which
+    the results of the run must show.
 
     Args:
         n_liked: int[users], liked items in the history that the model sees.
@@ -45,9 +44,10 @@ def choose_min_history(
         fallback_ndcg: float64[users], for the same users and the same hidden items.
 
     Returns:
-        ``min_history``: one of ``GROUP_STARTS``, 0 = the model scores everyone. ``groups``: per group of history its
-        name, the number of users, both means, and the difference model minus fallback with its interval; the
-        difference is null with fewer than ``MIN_USERS`` users.
+        ``min_history``: one of ``GROUP_STARTS``, 0 = the model scores everyone. ``groups``: per
+            group of history its name, the number of users, both means, and the difference model
+            minus fallback with its interval; the difference is null with fewer than ``MIN_USERS``
+            users.
     """
     groups: list[dict[str, Any]] = []
     chosen = 0

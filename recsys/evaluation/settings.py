@@ -83,9 +83,8 @@ class EvaluationSettings(BaseModel):
         a decayed value of 0 are never relevant, whatever the threshold.
 
         Args:
-            values: float32 array, for bool of the same shape; or a Spark column of type float,
-            for a
-                condition.
+            values: float32 array, for bool of the same shape; or a Spark column of type float, for
+                a condition.
         """
         positive = values > 0
         if self.relevant is None:

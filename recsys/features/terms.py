@@ -58,8 +58,7 @@ def weigh_terms(features: Features, scheme: Scheme = "tfidf", weights: dict[str,
     1)/(v + k₁(1 − b + b·length/mean length)); ``raw``: as they are), multiplied by the inverse
     document frequency (not for ``raw``), scaled to length 1, multiplied by the weight of the field.
     A vector of numbers, such as an embedding, is always ``raw``. Thus a long text does not dominate
-    three genres. If a row has no value of a field, the other
-    fields get a larger share.
+    three genres. If a row has no value of a field, the other fields get a larger share.
 
     References: Manning, Raghavan and Schütze 2008, 6.2 to 6.4 and 11.4.3; the idf is
     scikit-learn's, smoothed.

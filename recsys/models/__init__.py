@@ -65,7 +65,7 @@ def build(kind: str, params: dict[str, Any]) -> Recommender:
 
     Raises:
         ConfigError: unknown kind, unknown parameter (the nearest one is named), or a value out of
-        range.
+            range.
 
     >>> build("als", {"rnak": 8})
     Traceback (most recent call last):

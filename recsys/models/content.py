@@ -142,7 +142,7 @@ def similar(
 
     Args:
         vectors: rows of length 1 (so that the product is the cosine) of items, or of users'
-        profiles.
+            profiles.
         block: number of rows of dense similarities in memory at a time.
     """
     if isinstance(vectors, csr_array):

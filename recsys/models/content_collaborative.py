@@ -134,9 +134,9 @@ class SideEASE(Linear):
 
     W is R = Xᵀ(XXᵀ + λI)⁻¹X, the minimum without the constraint, with a zero diagonal and column j
     divided by 1 − R_jj, so that an item does not predict itself. A user's scores are the history
-    times W. Of XXᵀ and XᵀX the
-    smaller is inverted: up to 12·side² bytes while fitting, 4·side² kept, side = min(users + dims,
-    items). If they exceed ``memory_mb``, the fit refuses before it allocates.
+    times W. Of XXᵀ and XᵀX the smaller is inverted: up to 12·side² bytes while fitting, 4·side²
+    kept, side = min(users + dims, items). If they exceed ``memory_mb``, the fit refuses before it
+    allocates.
 
     References: Steck, WWW 2019; Jeunen, Van Balen and Goethals, RecSys 2020, for the side
     information.

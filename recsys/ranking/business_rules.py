@@ -88,8 +88,8 @@ class CompiledRules:
 
     ``candidates``: bool[items]. ``denied``: csr (users, items), one entry per denied pair.
     ``quotas``: pairs of csr (items, values) and the limit. ``removed``: rule -> number of items
-    (``deny_for``: pairs) that this rule alone would
-    remove. ``unknown``: rule -> ids that are not in the data.
+    (``deny_for``: pairs) that this rule alone would remove. ``unknown``: rule -> ids that are not
+    in the data.
     """
 
     candidates: np.ndarray
@@ -135,8 +135,7 @@ def compile_rules(rules: Rules, users: IdMap, items: IdMap, table: pd.DataFrame 
 
     Raises:
         ConfigError: a rule needs a field that the items table does not have, or names the id
-        column, or there is no
-            table.
+            column, or there is no table.
         InputError: a time is neither an ISO date nor a number.
     """
     keep: dict[str, np.ndarray] = {}

@@ -46,13 +46,12 @@ def recommend(
     Args:
         model: fitted; scored in blocks of rows, so (users, items) never exists as a whole.
         histories: of m users; a csr matrix (m, items) is taken as histories without times. Every
-        stored entry
-            counts as seen, zeros included.
+            stored entry counts as seen, zeros included.
         k: length of the lists, ≥ 1; shorter catalogues pad with item -1 and score NaN.
         users: int[m], passed to ``model.score`` and kept in the result; default ``0 … m-1``.
         exclude_seen: leave out the items of the history.
         seen: csr (m, items), the items to leave out instead, if ``histories`` have only a part of
-        them.
+            them.
         candidates: bool[items], False = never recommended.
         rules: compiled by :func:`recsys.ranking.business_rules.compile_rules`; ``users`` are rows
             of the map that it was compiled with (any other number: a user without denials).
@@ -237,7 +236,7 @@ def topk_from_table(table: pd.DataFrame, users: IdMap, items: IdMap) -> TopK:
 
     Raises:
         InputError: a user or item outside the maps, a rank below 1, or one (user, rank) or (user,
-        item) twice.
+            item) twice.
     """
     schema.TOPK.require(table.columns)
     user, item = users.rows(table[schema.USER]), items.rows(table[schema.ITEM])

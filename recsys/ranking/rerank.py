@@ -25,8 +25,7 @@ def mmr(topk: TopK, vectors: np.ndarray | csr_array, k: int, weight: float) -> T
         λ · relevance − (1 − λ) · (its largest similarity to the items chosen before)
 
     with λ = ``weight`` in [0, 1] and relevance the list's scores scaled to [0, 1] (all 1 when they
-    are equal). λ = 1
-    leaves the first k items as they are. Ties: the earlier position.
+    are equal). λ = 1 leaves the first k items as they are. Ties: the earlier position.
 
     Args:
         vectors: rows of length 1 of every item, dense or csr: similarity is their dot product.
@@ -58,8 +57,8 @@ def calibrated(topk: TopK, genres: np.ndarray | csr_array, histories: csr_array,
         λ · (sum of relevance) − (1 − λ) · KL(p | 0.99 q + 0.01 p)
 
     with λ = ``weight``, p the mean genre shares of the history and q those of the list so far. λ =
-    1, or a history
-    without genres, leaves the first k items as they are. Ties: the earlier position.
+    1, or a history without genres, leaves the first k items as they are. Ties: the earlier
+    position.
 
     Args:
         genres: float[items, g], dense or csr, rows that sum to 1 (or to 0).

@@ -177,8 +177,8 @@ def cloud(points: np.ndarray, labels: dict[int, str], x_label: str, y_label: str
 
 
 def _write_names(axes: Axes, points: Points, marked: str | None, longest: int = 18) -> None:
-    """Write each name beside its point, at the first position where it covers no point
-    and no other name.
+    """Write each name beside its point, at the first position where it covers no point and no other
+    name.
     """
     axes.autoscale_view()
     x_min, x_max = axes.get_xlim()

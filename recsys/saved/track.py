@@ -30,9 +30,8 @@ def track(path: str | Path, uri: str, experiment: str = "recsys") -> list[str]:
 
     The run of the folder has the config as parameters (dotted: ``judge.resamples``), seconds and
     peak MiB of each hop, and the files of the report as artifacts. The run of a model has its
-    parameters, and each metric's mean with the
-    ends of its interval: ``ndcg_at_10``, ``ndcg_at_10.low``, ``ndcg_at_10.high``. MLflow accepts
-    few characters in names.
+    parameters, and each metric's mean with the ends of its interval: ``ndcg_at_10``,
+    ``ndcg_at_10.low``, ``ndcg_at_10.high``. MLflow accepts few characters in names.
 
     Args:
         uri: the tracking server or store, as ``mlflow.set_tracking_uri`` takes it.

@@ -2,8 +2,8 @@
 
 The factor of a user with new events is solved from the *full* history given the item factors; the
 factor of a new item is solved from the users who like it. The item factors of training stay. What a
-retrain would change is estimated by its
-first step: solve every item given the users as they are now, and take
+retrain would change is estimated by its first step: solve every item given the users as they are
+now, and take
 
     drift = ‖Y' − Y‖ / ‖Y‖      over the items of training (Frobenius norms)
 

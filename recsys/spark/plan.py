@@ -111,8 +111,8 @@ class Machine:
         heap: maximum heap of one JVM, in MiB.
         free: free disk space for shuffle files, in MiB.
         score: core-seconds to compute one score.
-        pair: model -> core-seconds per pair in a training sweep, for models with
-            ``trainer = "recsys"``.
+        pair: model -> core-seconds per pair in a training sweep, for models with ``trainer =
+            "recsys"``.
         local: whether Spark runs in one JVM on this machine.
     """
 

@@ -1,5 +1,5 @@
-"""Would more data, more capacity or more regularisation help? Each is tried on one fold
-and compared user by user.
+"""Would more data, more capacity or more regularisation help? Each is tried on one fold and
+compared user by user.
 """
 
 from __future__ import annotations

@@ -99,9 +99,9 @@ def tune(config: Config, storage: Path, *, progress: Steps | None = None) -> Tun
     Settings are judged on folds of the train part of the run at ``config.out``. The function reads
     ``split/train.parquet`` of this run, and for models that use features ``split/items.parquet``.
     It never reads the test part. To continue a search that was stopped, call the function again
-    with the same ``storage``. Several processes may work on the same search. With
-    ``engine = "spark"``, folds and models are those of the Spark engine, and ``tune.parallel``
-    trials run at the same time.
+    with the same ``storage``. Several processes may work on the same search. With ``engine =
+    "spark"``, folds and models are those of the Spark engine, and ``tune.parallel`` trials run at
+    the same time.
 
     Args:
         config: the config of a finished run.

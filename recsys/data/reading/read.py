@@ -106,8 +106,8 @@ class Refusals:
     def write_csv(self, path: str | Path) -> None:
         """Write the stored rows as CSV with the columns ``file, line, reason, text``.
 
-        If more rows were refused than stored, a last line has their number. The file
-        is written whole or not at all.
+        If more rows were refused than stored, a last line has their number. The file is written
+        whole or not at all.
         """
         rows = list(self.rows)
         if self.refused > len(rows):

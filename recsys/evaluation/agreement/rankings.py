@@ -174,8 +174,8 @@ class AlignedKeys:
 
 @dataclass(frozen=True)
 class ConcordanceCounts:
-    """Counts of m pairs of lists, from which Kendall's coefficients
-    and their variance are computed.
+    """Counts of m pairs of lists, from which Kendall's coefficients and their variance are
+    computed.
 
     Attributes:
         moments_a, moments_b: float64[2, m], Σ t(t − 1)(t − 2) and Σ t(t − 1)(2t + 5) over the

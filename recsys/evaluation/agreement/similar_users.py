@@ -1,5 +1,5 @@
-"""The most similar users of each user: those who rank the items that both rated
-in the most similar order.
+"""The most similar users of each user: those who rank the items that both rated in the most similar
+order.
 """
 
 from __future__ import annotations

@@ -175,10 +175,10 @@ def compare_arms(
 ) -> dict[str, Any]:
     """Return the fields of :class:`ArmResult` except ``arm``.
 
-    CUPED replaces the outcome y by y - θ (x - mean x), where x is the covariate and
-    θ = cov(x, y) / var(x) is computed within the arms. Users are assigned to arms independently of
-    x. So the expected difference of means stays the same, and the variance becomes
-    (1 - correlation²) times the variance of y.
+    CUPED replaces the outcome y by y - θ (x - mean x), where x is the covariate and θ = cov(x, y) /
+    var(x) is computed within the arms. Users are assigned to arms independently of x. So the
+    expected difference of means stays the same, and the variance becomes (1 - correlation²) times
+    the variance of y.
 
     Args:
         outcome: float64[n].

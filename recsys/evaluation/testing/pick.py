@@ -24,12 +24,10 @@ class Pick:
         model: the best model that is no baseline.
         baseline: the best baseline.
         difference: the cell of metrics.json of ``model`` minus ``baseline``, with ``mean``,
-        ``ci95``
-            and ``users``; None where one of them is missing.
+            ``ci95`` and ``users``; None where one of them is missing.
         by_history: level of the history -> the same for the users of that level.
         name: the model to take: the better of ``model`` and ``baseline`` by the mean, at equal
-        means
-            the baseline, which is simpler.
+            means the baseline, which is simpler.
     """
 
     model: str | None

@@ -188,7 +188,7 @@ def half_step(
     Args:
         axes: principal axes of ``fixed``, if the caller has them already.
         initial: where conjugate gradients start, as in :func:`solvers.implicit_rows`; None solves
-        exactly.
+            exactly.
     """
     return solvers.implicit_rows(
         linalg.arrays(matrix), fixed, objective.alpha, objective.penalty(matrix), axes, initial

@@ -54,9 +54,8 @@ class ItemKNN(_SparseLinear):
 
     ``cosine`` weighs by the value itself; ``tfidf`` by √value · idf and ``bm25`` by its saturating
     form, both of which discount users who like everything. ``shrink`` discounts pairs with little
-    evidence. Items that share no
-    user with the history score 0. Ties among neighbours go to the lower row. Memory: 8 · neighbours
-    · items bytes.
+    evidence. Items that share no user with the history score 0. Ties among neighbours go to the
+    lower row. Memory: 8 · neighbours · items bytes.
 
     References: Sarwar et al., WWW 2001; Bell and Koren, KDD Cup 2007 (shrinkage).
     """

@@ -30,9 +30,9 @@ class Spectral(Linear):
         score = p (RᵀR + low · D_items^−½ V Vᵀ D_items^½)
 
     the first term smooths over neighbours in the graph, the second keeps the low frequencies alone.
-    ``low`` = 0 has
-    only the first. Memory: 4 · rank · items bytes, and the likes. The singular vectors come from a
-    randomized method (seeded, ``POWER`` power iterations), so the last of them are approximate.
+    ``low`` = 0 has only the first. Memory: 4 · rank · items bytes, and the likes. The singular
+    vectors come from a randomized method (seeded, ``POWER`` power iterations), so the last of them
+    are approximate.
 
     Reference: Shen et al., CIKM 2021 (GF-CF); Halko, Martinsson and Tropp, SIAM Review 2011
     (randomized SVD).

@@ -105,7 +105,7 @@ class Hybrid(Blended):
 
         Raises:
             ConfigError: ``parts`` names a kind that a hybrid cannot use, or no kind could be
-            fitted.
+                fitted.
         """
         if features is not None and not features.matrix.nnz:
             features = None

@@ -43,11 +43,9 @@ def try_short_histories(
 
     Args:
         by_time: hide the newest fifth of all events, as a split by time does; otherwise about a
-        fifth of each user's
-            likes, the newest, so that every user keeps one. Popularity gains much from events that
-            come later than
-            what is hidden: a trial that shows them would hand users of a run by time to the
-            fallback without need.
+            fifth of each user's likes, the newest, so that every user keeps one. Popularity gains
+            much from events that come later than what is hidden: a trial that shows them would hand
+            users of a run by time to the fallback without need.
     """
     if by_time:
         trial = _hide_newest(train)

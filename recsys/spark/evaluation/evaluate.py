@@ -46,7 +46,7 @@ def per_user(
         truth: what the lists are judged against.
         k: places that lists may have.
         further: what ``beyond.columns_of`` returns, and the names of its columns; items must be
-        rows then.
+            rows then.
 
     Raises:
         ConfigError: a metric is debiased, and ``truth`` has no propensities.
@@ -219,8 +219,7 @@ def sums(
     Args:
         judged: model -> its frame of :func:`per_user` with ``user_id``, over the same users.
         membership: (key: user id as text, inside: array of bool) for the groupings after
-        :data:`HISTORY`; users
-            without a row are in the last level, unknown.
+            :data:`HISTORY`; users without a row are in the last level, unknown.
     """
     joined: Any = None
     for number, frame in enumerate(judged.values()):
