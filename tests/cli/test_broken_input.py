@@ -46,7 +46,7 @@ BROKEN = {
     ),
     "truncated parquet": (truncated_parquet, [], ["not a readable Parquet"]),
     "unknown config key": (csv(HEADER + GOOD), ["--set", "data.delimeter=;"], ["[data] delimeter", "'delimiter'"]),
-    "unwritable output": (csv(HEADER + GOOD), ["--set", "out=wall/run"], ["wall/run", "Choose another `out`"]),
+    "unwritable output": (csv(HEADER + GOOD), ["--set", "out=wall/run"], ["wall/run", "Choose another folder"]),
 }
 OTHERWISE_NAMED = {"unknown config key": "run.toml", "unwritable output": "wall/run"}
 ENGINES = ["local", pytest.param("spark", marks=pytest.mark.spark)]
