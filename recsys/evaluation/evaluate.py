@@ -128,7 +128,9 @@ def evaluate_tables(
         judged = judge_codes(ranked, relevant, width=len(items), k=ranked.depth, ties=settings.ties)
         return replace(judged, complete=settings.all_candidates)
 
-    single = value.astype(np.float32)
+    # A value above the range of float32 becomes infinite, which reaches any threshold as it should.
+    with np.errstate(over="ignore"):
+        single = value.astype(np.float32)
     judged = judge_rows(settings.is_relevant(single))
     per_user = pd.DataFrame({USER: users[:n_users], "n_relevant": judged.n_relevant})
     counts = {

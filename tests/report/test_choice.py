@@ -29,7 +29,7 @@ RECORD = {
 
 def told(place, record, where):
     with RunFolder.writing(place) as folder:
-        folder.write_json("metrics.json", {"models": {"popular": {}, "mine": {}}})
+        folder.write_json("metrics.json", {"models": {"popular": {}, "mine": {}}, "about": {}})
         (folder.path / where).parent.mkdir(parents=True)
         folder.write_json(where, {"record": record})
         folder.write_manifest(seed=0, inputs=[], hops=[], started=datetime.now(UTC))
