@@ -11,10 +11,14 @@ from recsys.runfolder import RunFolder
 MODEL = {"ndcg@10": {"mean": 0.2, "ci95": [0.1, 0.3], "users": 9}}
 
 
-def told(place, losses):
+def told(place, losses, curves=None):
     with RunFolder.writing(place / "run") as folder:
         folder.write_json("metrics.json", {"models": {"als": MODEL}, "about": {"primary": "ndcg@10"}})
         folder.write_json("training.json", losses)
+        if curves:
+            from recsys.spark.engine import _write_curves
+
+            _write_curves(curves, folder)
         folder.write_manifest(seed=0, inputs=[], hops=[], started=datetime.now(UTC))
     return training(Run(RunFolder.open(place / "run")))
 
@@ -32,6 +36,18 @@ def test_what_is_said(tmp_path, losses, says):
     section = told(tmp_path, {"als": losses})
     assert says in section.paragraphs[0]
     assert len(section.figures) == 1
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize("short_histories", [None, {"min_history": 5, "groups": []}])
+def test_what_spark_writes_of_users_held_out_is_said(tmp_path, short_histories):
+    from recsys.spark.training.training_curve import TrainingCurve
+
+    curve = TrainingCurve([3.0, 2.0], [0.25, 0.125], "ndcg@10", 42, short_histories)
+    section = told(tmp_path, {"als": curve.losses}, {"als": curve})
+    assert "42 users were not trained on" in section.paragraphs[1]
+    assert "it was best, 0.2500, after sweep 1" in section.paragraphs[1]
+    assert len(section.figures) == 2
 
 
 def test_one_sweep_is_no_curve(tmp_path):

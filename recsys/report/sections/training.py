@@ -4,6 +4,8 @@ and the quality for users who are not trained on, by sweep.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from recsys import run_files
@@ -29,7 +31,7 @@ def training(run: Run) -> Section | None:
     figures = [Drawing(svg, "The objective on train after each sweep.")]
     if (run.folder.path / run_files.WATCHED).exists():
         watched = run.folder.read_json(run_files.WATCHED)
-        sentences += [_describe_quality(name, **entry) for name, entry in watched.items()]
+        sentences += [_describe_quality(name, entry) for name, entry in watched.items()]
         for measure in sorted({entry["measure"] for entry in watched.values()}):
             qualities = {
                 name: np.array(entry["quality"]) for name, entry in watched.items() if entry["measure"] == measure
@@ -53,10 +55,12 @@ def _describe_losses(name: str, losses: np.ndarray) -> str:
     return f"{sentence}. It has settled."
 
 
-def _describe_quality(name: str, measure: str, users: int, quality: list[float]) -> str:
+def _describe_quality(name: str, watched: dict[str, Any]) -> str:
+    """Return a sentence; ``watched``: the entry of the model in watched.json."""
+    measure, quality = watched["measure"], watched["quality"]
     best_sweep = int(np.argmin(quality) if measure == "rmse" else np.argmax(quality))
     sentence = (
-        f"{name}: {users:,} users were not trained on, and a fifth of their pairs was hidden. On"
+        f"{name}: {watched['users']:,} users were not trained on, and a fifth of their pairs was hidden. On"
         f" these pairs {measure} was {quality[0]:.4f} after the first sweep and {quality[-1]:.4f}"
         " after the last one"
     )
