@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+from pathlib import Path
 
 from recsys.config import SparkSettings
 from recsys.errors import ConfigError, MissingExtra
@@ -64,8 +65,10 @@ def session(settings: SparkSettings) -> SparkSession:
         spark = builder.getOrCreate()
     except (PySparkException, PySparkRuntimeError) as error:
         raise ConfigError(f"[spark]: no session on {master}: {str(error).splitlines()[0]}") from error
-    # An interruption is one line of the command line, without the traceback that Py4J logs.
-    logging.getLogger().addFilter(_is_no_interruption)
+    # Py4J logs a traceback for each error that it raises, also for an interruption, in part with the
+    # root logger. The error itself is what users are told.
+    logging.getLogger("py4j").setLevel(logging.CRITICAL)
+    logging.getLogger().addFilter(_is_not_of_py4j)
     if threading.current_thread() is threading.main_thread():
         # That of PySpark calls Java in the middle of another call, which fails with a traceback.
         signal.signal(signal.SIGINT, interrupt_handler)
@@ -75,8 +78,8 @@ def session(settings: SparkSettings) -> SparkSession:
     return spark
 
 
-def _is_no_interruption(record: logging.LogRecord) -> bool:
-    return not record.getMessage().startswith("KeyboardInterrupt while sending command")
+def _is_not_of_py4j(record: logging.LogRecord) -> bool:
+    return "py4j" not in Path(record.pathname).parts
 
 
 def _warn_if_heap_is_small(spark: SparkSession, driver_memory: str) -> None:

@@ -137,7 +137,7 @@ def test_a_folder_that_may_not_be_written_is_named(spark, world_files, tmp_path)
         pytest.skip("no right to mount a read-only file system here")
     try:
         raw = {"out": str(place / "run"), "data": {"events": str(world_files["events"])}}
-        with pytest.raises(RunFolderError, match=r"cannot write the run folder: Read-only file system"):
+        with pytest.raises(RunFolderError, match=r"the run folder cannot be written: .*Read-only file system"):
             run_spark_engine(raw | {"models": {"als": {}}}, spark)
     finally:
         subprocess.run(["umount", "--lazy", str(place)], check=True)
