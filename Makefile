@@ -15,7 +15,7 @@ help:           ## list the targets
 setup:          ## .venv, the packages of constraints.txt, Java 17 or newer
 	@$(RUN)
 
-demo:           ## a made-up film world through both engines, in about two minutes once set up
+demo:           ## a made-up film world through both engines, in six minutes the first time, then about three
 	@$(RUN) recsys demo
 	@$(RUN) spark-submit --driver-memory 3g --conf spark.log.level=ERROR jobs/train_als.py --config configs/als_demo.toml
 	@$(RUN) recsys report runs/demo runs/als_demo
