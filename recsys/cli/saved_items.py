@@ -80,9 +80,9 @@ def report_unknown_users(saved: SavedModel, user_ids: Iterable[Any]) -> None:
     unknown = users[saved.history.users.rows(users) < 0]
     if not len(unknown):
         return
-    known = [str(user) for user in saved.history.users.all_ids]
+    users_of_run = [str(user) for user in saved.history.users.all_ids]
     for user in unknown[:MAX_UNKNOWN]:
-        nearest = nearest_names(user, known)
+        nearest = nearest_names(user, users_of_run)
         hint = f" Did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""
         log.print(f"user {user}: no history in this run, so what follows is for a user of whom nothing is known.{hint}")
     if len(unknown) > MAX_UNKNOWN:

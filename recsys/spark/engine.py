@@ -388,8 +388,8 @@ def _write_factors(model: FittedALS, parts: SparkSplit, folder: RunFolder, name:
     spark = model.users.sparkSession
     users = model.users.join(parts.users.withColumnRenamed("row", "user"), "user").select(USER, "features")
     users.write.parquet(_uri(folder, run_files.user_factors(name)))
-    known = np.flatnonzero(~np.isnan(model.items).all(axis=1))
-    rows = [(int(row), model.items[row].tolist()) for row in known]
+    rows_with_factor = np.flatnonzero(~np.isnan(model.items).all(axis=1))
+    rows = [(int(row), model.items[row].tolist()) for row in rows_with_factor]
     items = spark.createDataFrame(rows, "row int, features array<float>").join(parts.items, "row")
     items.select(ITEM, "features").write.parquet(_uri(folder, run_files.item_factors(name)))
 
@@ -424,12 +424,12 @@ def _with_ids(frame: DataFrame, parts: SparkSplit) -> DataFrame:
 
 def _candidates(parts: SparkSplit, table: pd.DataFrame | None) -> pd.DataFrame:
     """Return the ids of the candidates in row order, with the columns of the items table."""
-    found = parts.items.where(F.col("row") < parts.candidates).orderBy("row").select(ITEM).toPandas()
+    candidates = parts.items.where(F.col("row") < parts.candidates).orderBy("row").select(ITEM).toPandas()
     if table is None:
-        return found
-    if found[ITEM].dtype == object and table[ITEM].dtype != object:
+        return candidates
+    if candidates[ITEM].dtype == object and table[ITEM].dtype != object:
         table = table.assign(**{ITEM: table[ITEM].astype(str)})
-    return found.merge(table, on=ITEM, how="left")
+    return candidates.merge(table, on=ITEM, how="left")
 
 
 def _link(source: Path, target: Path) -> None:

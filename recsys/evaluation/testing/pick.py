@@ -1,8 +1,9 @@
 """The pick of a run: the one model that the verdict names, and that every verb takes when none is
 named.
- The best model by the first metric of the run is taken, a baseline like any other model. Whether
-it is shown to be better than the best baseline is a question of its own, which the difference
-answers.
+
+The best model by the first metric of the run is taken, whether it is a baseline or not. Whether
+the difference between the best model and the best baseline could be chance is a second question,
+which the interval of the difference answers.
 """
 
 from __future__ import annotations

@@ -233,7 +233,7 @@ def _lines(batches: Batches, skip: int) -> Iterator[list[bytes]]:
         if not lines:
             continue
         begins = np.flatnonzero(np.r_[True, (np.diff(file) != 0) | (np.diff(start) != 0)])
-        kept: list[bytes] = []
+        rows: list[bytes] = []
         for begin, end in zip(begins, [*begins[1:], len(lines)], strict=True):
             piece = lines[begin:end]
             if current != (file[begin], start[begin]):
@@ -245,27 +245,27 @@ def _lines(batches: Batches, skip: int) -> Iterator[list[bytes]]:
             piece = [line for line in piece if line]
             skipped = min(to_skip, len(piece))
             to_skip -= skipped
-            kept += piece[skipped:]
-        if kept:
-            yield kept
+            rows += piece[skipped:]
+        if rows:
+            yield rows
 
 
 def _read_delimited(spark: SparkSession, source: Source, mapping: dict[str, str], reading: ReadSettings) -> RawEvents:
     layouts = delimited_layouts(source, mapping, reading)
     by_layout: dict[tuple[Any, ...], list[tuple[Source, DelimitedLayout]]] = {}
-    whole = []
+    indivisible = []
     for part, layout in layouts:
         if _is_divisible(part, reading):
             by_layout.setdefault((layout.names, layout.skip), []).append((part, layout))
         else:
-            whole.append((part, layout))
+            indivisible.append((part, layout))
     pieces: list[tuple[DataFrame, Callable[[Batches], ParsedRows]]] = []
-    for same in by_layout.values():
-        frame = _text_frame(spark, [part for part, _ in same])
-        pieces.append((frame, partial(_parse_delimited, same[0][1], reading, str(source))))
-    if whole:
-        by_path = {str(part.path.absolute()): (part, layout) for part, layout in whole}
-        frame = _file_frame(spark, [part for part, _ in whole])
+    for parts in by_layout.values():
+        frame = _text_frame(spark, [part for part, _ in parts])
+        pieces.append((frame, partial(_parse_delimited, parts[0][1], reading, str(source))))
+    if indivisible:
+        by_path = {str(part.path.absolute()): (part, layout) for part, layout in indivisible}
+        frame = _file_frame(spark, [part for part, _ in indivisible])
         pieces.append((frame, partial(_parse_whole_files, by_path, reading)))
     columns = tuple(column for column in mapping if column in layouts[0][1].positions)
     return RawEvents(pieces, columns, {USER: T.StringType(), ITEM: T.StringType()})

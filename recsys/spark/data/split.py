@@ -116,12 +116,13 @@ def split(
         sided = write_and_read(keep_last_of_session(sided, weighting), work / "sided")
     raw = {side: sided.where(F.col(SIDE) == side).drop(SIDE) for side in (TRAIN, HISTORY, TEST)}
     rows = count_rows(sided)
+    rows_of_sessions = sum(counts.rows for counts in rows.values())
     raw[TRAIN], removed = filter_events(raw[TRAIN], filters, work)
     if _rows_removed(removed):
         raw[TRAIN] = write_and_read(raw[TRAIN], work / "train_rows")
         rows |= {TRAIN: NO_ROWS} | count_rows(raw[TRAIN].withColumn(SIDE, F.lit(TRAIN)))
     if weighting.session_minutes is not None:
-        removed["session_minutes"] = {"rows": events.count() - sided.count(), "ids": 0}
+        removed["session_minutes"] = {"rows": events.count() - rows_of_sessions, "ids": 0}
     _refuse_empty(rows, events, rule, removed)
 
     newest = rows[TRAIN].last if timed else None
