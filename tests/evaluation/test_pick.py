@@ -2,7 +2,7 @@
 
 import pytest
 
-from recsys.evaluation.testing.pick import pick_model
+from recsys.evaluation.testing.pick import interval_outcome, pick_model
 
 BETTER, WORSE, EITHER = ([0.01, 0.02], [-0.02, -0.01], [-0.01, 0.01])
 
@@ -62,3 +62,17 @@ def test_a_run_of_0_1_0_has_the_baseline_of_its_settings_alone():
     pick = pick_model(old)
     assert (pick.model, pick.baseline, pick.outcome) == ("ease", "popular", "better")
     assert pick.by_history["0"]["users"] == 9
+
+
+@pytest.mark.parametrize(
+    ("ends", "expected"),
+    [
+        ([0.0, 0.01], "no difference shown"),
+        ([-0.01, 0.0], "no difference shown"),
+        ([None, None], "no difference shown"),
+        ([1e-9, 0.01], "better"),
+        ([-0.01, -1e-9], "worse"),
+    ],
+)
+def test_an_interval_that_touches_0_shows_no_difference(ends, expected):
+    assert interval_outcome({"ci95": ends}) == expected

@@ -19,7 +19,11 @@ def test_the_best_model_of_each_group_is_named_with_its_mean():
 
 
 def test_a_group_of_few_users_or_without_a_mean_names_nobody():
-    history = {"0": {"popular": cell(0.1, users=19)}, "1-4": {"popular": cell(None)}, "5-19": {"popular": cell(0.1)}}
+    history = {
+        "0": {"popular": cell(0.1, users=19)},
+        "1-4": {"popular": cell(None)},
+        "5-19": {"popular": cell(0.1, users=20)},
+    }
     assert best_models(metrics(history=history)) == {"5-19": ("popular", 0.1)}
 
 
