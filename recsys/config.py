@@ -36,7 +36,12 @@ from recsys.run_files import CONFIG
 class DataSettings(ReadSettings):
     """Where the tables are and how to read them."""
 
-    events: str = Field(description="file or folder of events, or a MovieLens folder or zip archive")
+    events: str = Field(
+        description=(
+            "file or folder of events, or a MovieLens folder or zip archive; a path or a URI (`file:`; on Spark any"
+            " that it reads, such as `hdfs:` and `s3a:`), and so are the other tables"
+        )
+    )
     items: str | None = Field(None, description="file of items: `item_id`, optionally `title`, attributes and text")
     users: str | None = Field(None, description="file of users: `user_id` and attributes")
 
@@ -365,9 +370,8 @@ def config_for_log(events: str | Path, overrides: Iterable[str] = ()) -> Config:
     Raises:
         ConfigError: as of :func:`load_config`.
     """
-    path = Path(events)
-    name = path.name.partition(".")[0] or "run"
-    raw: dict[str, Any] = {"out": f"runs/{name}", "data": {"events": str(path)}}
+    name = Path(events).name.partition(".")[0] or "run"
+    raw: dict[str, Any] = {"out": f"runs/{name}", "data": {"events": str(events)}}
     for override in overrides:
         _apply_override(raw, override)
     return parse_config(raw, source="--set")

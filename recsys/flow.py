@@ -59,7 +59,7 @@ def run(config: Config, *, engine: Engine | None = None, progress: Progress | No
         with meter.hop("summarise"):
             metrics = engine.summarise()
         folder.write_text(run_files.CONFIG, config.to_toml())
-        inputs = [Path(path) for path in (data.events, data.items, data.users) if path]
+        inputs = [path for path in (data.events, data.items, data.users) if path]
         folder.write_manifest(seed=config.seed, inputs=inputs, hops=meter.hops, started=started)
         write_report(folder)
     return metrics

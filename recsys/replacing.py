@@ -28,6 +28,7 @@ from recsys import run_files
 from recsys.atomic_writing import SCRATCH_NAME
 from recsys.errors import InputError, RunFolderError
 from recsys.fingerprint import fingerprint
+from recsys.locations import local_paths
 from recsys.run_files import MANIFEST, SUCCESS
 
 Kind = Literal["run", "bundle"]
@@ -153,8 +154,8 @@ def _require_older(target: Path, kind: Kind, sources: Iterable[str | Path]) -> N
         raise RunFolderError(
             f"{target}: this is a {actual_kind}, and a {kind} replaces only a {kind}. Choose another folder."
         )
-    for source in sources:
-        if Path(source).resolve().is_relative_to(target.resolve()):
+    for source in local_paths(sources):
+        if source.resolve().is_relative_to(target.resolve()):
             raise RunFolderError(
                 f"{target}: {source} is read from this folder, so the {kind} cannot replace it. Choose another folder."
             )

@@ -30,6 +30,7 @@ import pyarrow.dataset as ds
 from recsys.atomic_writing import NO_SPACE, new_file, new_folder, scratch_folder, write_text, write_texts
 from recsys.errors import RunFolderError
 from recsys.fingerprint import fingerprint
+from recsys.locations import is_remote, local_path
 from recsys.replacing import KIND, MANIFEST_KEYS, Kind, is_unfinished, require_replaceable, resolve_target
 from recsys.run_files import MANIFEST, SUCCESS
 
@@ -196,11 +197,11 @@ class RunFolder:
         except (*DAMAGE, OSError) as error:
             raise RunFolderError(f"{self.path / name}: cannot be read: {error}. Run it again.") from error
 
-    def write_manifest(self, *, seed: int, inputs: list[Path], hops: list[dict[str, Any]], started: datetime) -> None:
+    def write_manifest(self, *, seed: int, inputs: list[str], hops: list[dict[str, Any]], started: datetime) -> None:
         """Write the manifest, which says how to repeat the run.
 
         It has the versions of the packages, the commit, the command, the seed, a fingerprint of
-        each input, and the cost of each step (*hop*).
+        each input of this machine, and the cost of each step (*hop*).
         """
         self.write_json(
             MANIFEST,
@@ -213,12 +214,18 @@ class RunFolder:
                 "commit": _commit(),
                 "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
                 "seed": seed,
-                "data": {str(path): fingerprint(path) for path in inputs},
+                "data": {location: _fingerprint_input(location) for location in inputs},
                 "hops": hops,
                 "started": started.isoformat(timespec="seconds"),
                 "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             },
         )
+
+
+def _fingerprint_input(location: str) -> str:
+    if is_remote(location):
+        return "not computed: on another file system"
+    return fingerprint(local_path(location))
 
 
 def to_json_text(value: Any) -> str:

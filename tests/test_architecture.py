@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "recsys"
 
-FLOOR = {"errors": 0, "logging": 0, "types": 0, "schema": 0, "recommender": 0}
+FLOOR = {"errors": 0, "locations": 0, "logging": 0, "types": 0, "schema": 0, "recommender": 0}
 FLOOR |= dict.fromkeys(
     (
         "array_files",

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @app.command(rich_help_panel=DATA)
 def check(
     events: Annotated[
-        Path | None,
+        str | None,
         typer.Argument(help="A file or folder of events, a MovieLens folder or zip file, or a config (TOML)."),
     ] = None,
     items: Items = None,
@@ -44,7 +44,7 @@ def check(
     encoding: Encoding = None,
     time_unit: TimeUnit = None,
     split: Annotated[
-        tuple[Path, Path] | None,
+        tuple[str, str] | None,
         typer.Option(help="Audit a split of your own instead: TRAIN TEST. Exit code 3 when it leaks."),
     ] = None,
     refused: Annotated[
@@ -64,6 +64,7 @@ def check(
     from recsys.data.card import data_card
     from recsys.data.reading.read import read_tables_with_bad_rows
     from recsys.errors import ConfigError, InputError
+    from recsys.locations import local_paths
     from recsys.replacing import has_first_line, require_replaceable_file
 
     all_overrides = [
@@ -82,7 +83,7 @@ def check(
     if refused:
         make_folder(refused.parent, "--refused")
         is_ours = has_first_line("file,line,reason,text")
-        require_replaceable_file(refused, is_ours, "--refused", map(Path, settings.sources))
+        require_replaceable_file(refused, is_ours, "--refused", local_paths(settings.sources))
     tables = read_tables_with_bad_rows(data.events, data.items, data.users, data.reading)
     refusals = tables.refusals
     if refused:
@@ -104,7 +105,7 @@ def check(
         raise InputError(f"a run would stop here: {error}") from None
 
 
-def audit_split(train: Path, test: Path, settings: ReadSettings, as_json: bool) -> None:
+def audit_split(train: str, test: str, settings: ReadSettings, as_json: bool) -> None:
     """Print what leaks from a test table into a train table.
 
     Raises:

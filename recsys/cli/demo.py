@@ -23,4 +23,4 @@ def demo() -> None:
     log.print(f"making a world of films in {DEMO_DATA} …")
     with new_world_folder(DEMO_DATA) as folder:
         write_world(film_world(), folder)
-    run(Path(__file__).with_name("demo.toml"))
+    run(str(Path(__file__).with_name("demo.toml")))

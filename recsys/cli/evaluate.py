@@ -25,10 +25,10 @@ ERRORS = ("rmse", "mae")
 @app.command(rich_help_panel=DECISIONS)
 def evaluate(
     recs: Annotated[
-        Path,
+        str,
         typer.Argument(help="A table of lists, in any format of a log: user_id, item_id, rank[, score]."),
     ],
-    truth: Annotated[Path, typer.Argument(help="What the users chose: user_id, item_id[, value].")],
+    truth: Annotated[str, typer.Argument(help="What the users chose: user_id, item_id[, value].")],
     metrics: Annotated[
         list[str] | None,
         typer.Option(
@@ -53,7 +53,7 @@ def evaluate(
         typer.Option(help="The library whose definitions to use; those of others also set ties and missing users."),
     ] = "recsys",
     train: Annotated[
-        Path | None,
+        str | None,
         typer.Option(help="What users chose before: item popularity for debiased metrics, recall[ips=0.5]@10."),
     ] = None,
     sampled: Annotated[
@@ -103,7 +103,7 @@ def evaluate(
         read_topk(recs, reading),
         truth_table,
         settings,
-        name=recs.stem,
+        name=Path(recs).stem,
         convention=None if convention == "recsys" else convention,
         propensity=propensity,
     )
@@ -115,7 +115,7 @@ def evaluate(
     print_evaluation(evaluation, settings, about, as_json)
 
 
-def print_errors(predictions: Path, truth: Path, names: list[str], reading: ReadSettings, as_json: bool) -> None:
+def print_errors(predictions: str, truth: str, names: list[str], reading: ReadSettings, as_json: bool) -> None:
     """Print the errors of predicted values: per user, averaged, and over all pairs."""
     from dataclasses import replace
 
@@ -124,7 +124,7 @@ def print_errors(predictions: Path, truth: Path, names: list[str], reading: Read
     from recsys.evaluation.topk_tables import drop_refused_values, read_topk, read_truth
 
     truth_table, n_refused = drop_refused_values(read_truth(truth, reading))
-    evaluation = evaluate_ratings(read_topk(predictions, reading), truth_table, name=predictions.stem)
+    evaluation = evaluate_ratings(read_topk(predictions, reading), truth_table, name=Path(predictions).stem)
     pooled = {name: evaluation.about["pooled"][name] for name in names}
     about = evaluation.about | {
         "definitions": {name: evaluation.about["definitions"][name] for name in names},

@@ -49,9 +49,9 @@ TimeUnit = Annotated[
     str | None, typer.Option("--time-unit", help="The unit of timestamps: s, ms, us, ns, yyyymmdd or iso.")
 ]
 
-Items = Annotated[Path | None, typer.Option("--items", help="The items table.")]
+Items = Annotated[str | None, typer.Option("--items", help="The items table.")]
 
-Users = Annotated[Path | None, typer.Option("--users", help="The users table.")]
+Users = Annotated[str | None, typer.Option("--users", help="The users table.")]
 
 
 def reading_overrides(
@@ -76,16 +76,16 @@ def reading_overrides(
     return overrides
 
 
-def table_overrides(items: Path | None, users: Path | None = None) -> list[str]:
+def table_overrides(items: str | None, users: str | None = None) -> list[str]:
     """Return the options that name the items and users tables as overrides of ``[data]``."""
     tables = {"items": items, "users": users}
-    return [f"data.{key}={json.dumps(str(path), ensure_ascii=False)}" for key, path in tables.items() if path]
+    return [f"data.{key}={json.dumps(path, ensure_ascii=False)}" for key, path in tables.items() if path]
 
 
-def config_of(path: Path, overrides: list[str]) -> Config:
-    """Return the config at ``path``, or the default config of the log at ``path``."""
+def config_of(location: str, overrides: list[str]) -> Config:
+    """Return the config at ``location``, or the default config of the log there."""
     from recsys.config import config_for_log, load_config
 
-    if path.suffix == ".toml":
-        return load_config(path, overrides)
-    return config_for_log(path, overrides)
+    if Path(location).suffix == ".toml":
+        return load_config(location, overrides)
+    return config_for_log(location, overrides)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -27,7 +26,7 @@ from recsys.errors import ConfigError
 
 @app.command(rich_help_panel=RUNS)
 def plan(
-    config: Annotated[Path, typer.Argument(help="A config (TOML; configs/ has examples), or a file of events.")],
+    config: Annotated[str, typer.Argument(help="A config (TOML; configs/ has examples), or a file of events.")],
     overrides: Overrides = None,
     columns: Columns = None,
     file_format: FileFormat = None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -33,7 +32,7 @@ SIZE_NAMES = ("events", "users", "items", "attributes")
 
 @app.command(rich_help_panel=RUNS)
 def route(
-    events: Annotated[Path | None, typer.Argument(help="A file of events, or a config (TOML) that names one.")] = None,
+    events: Annotated[str | None, typer.Argument(help="A file of events, or a config (TOML) that names one.")] = None,
     items: Items = None,
     overrides: Overrides = None,
     columns: Columns = None,

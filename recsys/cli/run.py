@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @app.command(rich_help_panel=RUNS)
 def run(
     config: Annotated[
-        Path,
+        str,
         typer.Argument(help="A config (TOML), or a file of events: then engine and models are chosen to suit it."),
     ],
     overrides: Overrides = None,
@@ -73,8 +73,12 @@ def choose_engine_and_models(settings: Config) -> Config:
     missing = {"engine", "models"} - settings.model_fields_set
     if not missing:
         return settings
+    from recsys.locations import is_remote
     from recsys.route import choose_route, measure_log
 
+    if is_remote(settings.data.events):
+        log.print("engine: spark. Only Spark reads the file system of the events, so they are not measured first.")
+        return settings.model_copy(update={"engine": "spark"} if "engine" in missing else {})
     route = choose_route(measure_log(settings))
     choices: dict[str, Any] = {
         "engine": route.engine,

@@ -17,7 +17,7 @@ from recsys.cli.options import Json
 @app.command(rich_help_panel=DEPLOYMENT)
 def update(
     bundle: Annotated[Path, typer.Argument(help="A bundle of a run of either engine.")],
-    events: Annotated[Path, typer.Argument(help="New events, in the same layout as those of the run.")],
+    events: Annotated[str, typer.Argument(help="New events, in the same layout as those of the run.")],
     out: Annotated[Path, typer.Argument(help="The folder of the updated bundle; may be the old one.")],
     against: Annotated[
         Path | None, typer.Option(help="A bundle of a retrained run, to compare the lists with.")

@@ -23,6 +23,7 @@ from recsys.data.reading.sources import Source
 from recsys.data.reading.validate import REASONS, is_missing, parse_numbers
 from recsys.errors import InputError, suggest_nearest
 from recsys.evaluation.judging.judge import Lists
+from recsys.locations import local_path
 from recsys.schema import (
     EVENT,
     ITEM,
@@ -45,14 +46,14 @@ NUMBERS = (RANK, SCORE, VALUE)
 
 def read_topk(path: str | Path, reading: ReadSettings | None = None) -> pd.DataFrame:
     """Read a topk table: ``user_id``, ``item_id``, ``rank`` and/or ``score``; any format of a log."""
-    return _read(Source(Path(path)), LISTS, reading or ReadSettings())
+    return _read(Source(local_path(path)), LISTS, reading or ReadSettings())
 
 
 def read_truth(path: str | Path, reading: ReadSettings | None = None) -> pd.DataFrame:
     """Read what users chose: ``user_id``, ``item_id``, ``value``; a ``timestamp`` and an ``event`` are
     allowed.
     """
-    return _read(Source(Path(path)), TRUTH, reading or ReadSettings())
+    return _read(Source(local_path(path)), TRUTH, reading or ReadSettings())
 
 
 def as_frame(table: Any, label: str) -> pd.DataFrame:

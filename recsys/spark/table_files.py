@@ -93,7 +93,7 @@ def require_new_table(spark: SparkSession, uri: str) -> None:
         RunFolderError: ``uri`` exists, or is no path that Spark can write to.
     """
     with _write_errors_explained(uri):
-        path, files = _hadoop_path(spark, uri)
+        path, files = hadoop_path(spark, uri)
         if files.exists(path):
             raise RunFolderError(f"{uri}: exists already and is not replaced. Remove it, or choose another name.")
 
@@ -111,7 +111,7 @@ def write_table(table: DataFrame, uri: str) -> None:
     require_new_table(spark, uri)
     is_csv = uri.rstrip("/").endswith(".csv")
     with _write_errors_explained(uri):
-        path, files = _hadoop_path(spark, uri)
+        path, files = hadoop_path(spark, uri)
         part = path
         if files.getScheme() in ("file", "hdfs"):
             name = f".{path.getName()}.recsys-{secrets.token_hex(8)}.part"
@@ -130,7 +130,7 @@ def write_table(table: DataFrame, uri: str) -> None:
                     files.delete(part, True)
 
 
-def _hadoop_path(spark: SparkSession, uri: str) -> tuple[Any, Any]:
+def hadoop_path(spark: Any, uri: str) -> tuple[Any, Any]:
     """Return a path and its file system, as Java objects."""
     path = spark._jvm.org.apache.hadoop.fs.Path(uri)
     files = path.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration())

@@ -172,3 +172,67 @@ def test_lists_in_csv_come_back_as_they_were_written(spark, tmp_path):
     odd = tmp_path / "l[1].csv"
     odd.write_text('user_id,item_id\n"x ""q""",x\\\n')
     assert read_table(spark, str(odd), columns=("user_id",)).collect()[0][:2] == ('x "q"', "x\\")
+
+
+def test_spark_is_handed_a_uri_as_it_was_given():
+    from recsys.spark.data.remote import make_source, spark_uri
+
+    assert (
+        spark_uri(make_source(None, "hdfs://namenode:8020/logs/2024 01.csv")) == "hdfs://namenode:8020/logs/2024 01.csv"
+    )
+    assert spark_uri(make_source(None, "s3a://bucket/clicks")) == "s3a://bucket/clicks"
+    assert spark_uri(make_source(None, "file:///logs/clicks.csv")) == "file:///logs/clicks.csv"
+
+
+@pytest.fixture
+def mount(spark, tmp_path):
+    """The URI of a folder of this machine on Hadoop's view of other file systems."""
+    folder = tmp_path / "remote"
+    folder.mkdir()
+    host = f"host{abs(hash(str(tmp_path)))}"
+    spark.sparkContext._jsc.hadoopConfiguration().set(f"fs.viewfs.mounttable.{host}.link./logs", f"file://{folder}")
+    return folder, f"viewfs://{host}/logs"
+
+
+@pytest.mark.parametrize("kind", ["csv", "csv.gz", "jsonl", "parquet"])
+def test_a_folder_on_another_file_system_is_read_as_a_local_one(spark, mount, tmp_path, kind):
+    from recsys.config import DataSettings
+    from recsys.data.reading.read import read_tables
+    from recsys.spark.data.read import read_tables as read_on_spark
+
+    folder, uri = mount
+    for day in ("b", "day=2024-01-01/a"):
+        path = folder / "clicks" / f"{day}.{kind}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        log = pd.DataFrame({"user_id": [f"{day}{n}" for n in range(9)], "item_id": range(9), "value": 2.0})
+        if kind == "parquet":
+            log.to_parquet(path)
+        elif kind == "jsonl":
+            log.to_json(path, orient="records", lines=True)
+        else:
+            log.to_csv(path, index=False)
+    (folder / "clicks" / "_SUCCESS").touch()
+    (folder / "items.csv").write_text("item_id,title\n" + "".join(f"{n},T{n}\n" for n in range(9)) + ",none\n")
+    data = DataSettings(events=f"{uri}/clicks", items=f"{uri}/items.csv", max_refused_share=0.2)
+    large = read_on_spark(spark, data, tmp_path / "work")
+    local = read_tables(folder / "clicks", folder / "items.csv", reading=data.reading)
+    assert rows(large.events.toPandas()) == rows(local.events)
+    assert large.item_table["title"].tolist() == local.items["title"].tolist()
+    # Local parts have no names in the refusals of Spark, so only those of items are compared.
+    assert large.refusals.rows == [(f"{uri}/items.csv", 11, "missing item id", ",none")]
+
+
+def test_what_is_not_on_another_file_system_is_named_by_its_uri(spark, mount, tmp_path):
+    from recsys.config import DataSettings
+    from recsys.errors import InputError
+    from recsys.spark.data.read import read_tables as read_on_spark
+
+    folder, uri = mount
+    (folder / "e.csv.zst").write_bytes(zstd(HEAD + GOOD))
+    for name, message in {
+        f"{uri}/none.csv": f"{uri}/none.csv: no such file or folder",
+        f"{uri}/e.csv.zst": f"{uri}/e.csv.zst: Spark cannot divide this file into lines",
+        "nosuch://host/e.csv": "nosuch://host/e.csv: Spark cannot read it: .*nosuch",
+    }.items():
+        with pytest.raises(InputError, match=message):
+            read_on_spark(spark, DataSettings(events=name), tmp_path / "work")

@@ -96,7 +96,7 @@ def time_storage(part: Source, name: str) -> str:
     """Return how a Parquet file stores a column of times where Spark has to know it: ``int96``,
     ``nanoseconds``, or else nothing.
     """
-    columns = pyarrow.parquet.read_metadata(part.path).schema
+    columns = pyarrow.parquet.read_metadata(part.open_parquet()).schema
     for position in range(len(columns)):
         column = columns.column(position)
         if column.path == name and column.physical_type == "INT96":
@@ -108,7 +108,7 @@ def time_storage(part: Source, name: str) -> str:
 
 def _read_schema(part: Source) -> pa.Schema:
     try:
-        return pyarrow.parquet.read_schema(part.path)
+        return pyarrow.parquet.read_schema(part.open_parquet())
     except (pa.ArrowException, OSError, ValueError) as error:
         first = str(error).partition("\n")[0]
         raise InputError(f"{part}: not a readable Parquet file: {first}") from error

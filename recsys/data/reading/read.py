@@ -37,6 +37,7 @@ from recsys.data.reading.validate import (
     refuse_rows,
 )
 from recsys.errors import InputError
+from recsys.locations import local_path
 from recsys.schema import (
     EVENT,
     EVENTS,
@@ -307,14 +308,14 @@ def _locate(events: Any, reading: ReadSettings) -> tuple[Any, ReadSettings, movi
     """
     layout = None
     if not is_table(events) and reading.format in ("auto", "movielens"):
-        layout = movielens.find_layout(Path(events))
+        layout = movielens.find_layout(local_path(events))
     if layout:
         return layout.events, reading.model_copy(update=layout.reading), layout
     if reading.format == "movielens":
         raise InputError(f"{events}: no MovieLens files (ratings.csv, ratings.dat or u.data) in it: check the folder.")
     if is_table(events):
         return events, reading, None
-    return Source(Path(events)), reading, None
+    return Source(local_path(events)), reading, None
 
 
 def _source_name(source: Any) -> str:
@@ -445,8 +446,10 @@ def read_attributes(source: Any, kind: TableSchema, reading: ReadSettings) -> At
     if is_table(source):
         chunks = read_in_memory(source, name, mapping, all_columns=True)
     else:
+        if not isinstance(source, Source):
+            source = Source(local_path(source))
         name = str(source)
-        chunks = read_chunks(Source(Path(source)), mapping, settings, all_columns=True)
+        chunks = read_chunks(source, mapping, settings, all_columns=True)
     chunk = concat_chunks(chunks, name)
     kind.require(chunk.table.columns, chunk.source)
     for column, source_name in reading.of_table(key).columns.items():

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
@@ -24,12 +24,18 @@ from recsys.errors import InputError
 
 @dataclass(frozen=True)
 class Source:
-    """A file, a folder of parts, or a member of a zip archive."""
+    """A file, a folder of parts, or a member of a zip archive.
+
+    ``uri``: that of a table on another file system, which messages name instead of the path.
+    """
 
     path: Path
     member: str | None = None
+    uri: str | None = None
 
     def __str__(self) -> str:
+        if self.uri:
+            return self.uri
         if self.member:
             return f"{self.path}/{self.member}"
         return str(self.path)
@@ -75,7 +81,16 @@ class Source:
         ]
         if not files:
             raise InputError(f"{self}: a folder without files.")
-        return [Source(file) for file in files]
+        return [Source(file, uri=self._part_uri(file)) for file in files]
+
+    def _part_uri(self, file: Path) -> str | None:
+        if self.uri is None:
+            return None
+        return f"{self.uri.rstrip('/')}/{file.relative_to(self.path).as_posix()}"
+
+    def open_parquet(self) -> Any:
+        """Return what pyarrow reads a Parquet file from: its path, or a stream."""
+        return self.path
 
     def format(self, reading: ReadSettings) -> str:
         """Return the format of the settings, or else the one that the suffixes of the names tell.

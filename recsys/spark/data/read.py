@@ -67,8 +67,9 @@ from recsys.data.reading.validate import (
     looks_like_date,
 )
 from recsys.errors import InputError
+from recsys.locations import is_remote, local_path
 from recsys.schema import CANONICAL_INT, EVENT, FALLBACK, ITEM, ITEMS, TIME, USER, USERS, VALUE
-from recsys.spark.table_files import spark_path
+from recsys.spark.data.remote import fetch_source, make_source, spark_uri
 
 REASON = "reason"
 """Column of the refusal code; 0 = accepted."""
@@ -137,7 +138,7 @@ def read_tables(spark: SparkSession, data: DataSettings, work: Path) -> SparkTab
         InputError: a file is missing, empty or damaged, it has another layout than expected, Spark
             cannot read it, or more rows are refused than ``[data] max_refused_share`` allows.
     """
-    source, reading = _source(data)
+    source, reading = _source(spark, data)
     try:
         raw = _read_raw(spark, source, reading)
         unit = reading.time_unit or _time_unit(raw, source)
@@ -148,7 +149,7 @@ def read_tables(spark: SparkSession, data: DataSettings, work: Path) -> SparkTab
         refusals = _count_refusals(counts.get, checked, source)
         check_refused_share(source, refusals, reading)
         accepted = checked.where(F.col(REASON) == 0).drop(REASON, TEXT)
-        item_table, user_table, duplicates = _read_attributes(data, refusals)
+        item_table, user_table, duplicates = _read_attributes(spark, data, refusals, work)
         items = None if item_table is None else spark.createDataFrame(item_table[[ITEM]])
         accepted, items = _unify_id_types(accepted, _text_columns(checked), counts.get, items)
     except PySparkException as error:
@@ -158,15 +159,22 @@ def read_tables(spark: SparkSession, data: DataSettings, work: Path) -> SparkTab
 
 def accepted_pairs(spark: SparkSession, data: DataSettings) -> DataFrame:
     """Return user_id and item_id of the accepted events, read anew by each action."""
-    source, reading = _source(data)
+    source, reading = _source(spark, data)
     raw = _read_raw(spark, source, reading)
     unit = reading.time_unit or _time_unit(raw, source)
     return _checked_rows(raw, unit).where(F.col(REASON) == 0).select(USER, ITEM)
 
 
-def _source(data: DataSettings) -> tuple[Source, ReadSettings]:
-    layout = movielens.find_layout(Path(data.events)) if data.format in ("auto", "movielens") else None
-    source, reading = Source(Path(data.events)), data.reading
+def _movielens_layout(data: DataSettings) -> movielens.MovieLensLayout | None:
+    if data.format not in ("auto", "movielens") or is_remote(data.events):
+        return None
+    return movielens.find_layout(local_path(data.events))
+
+
+def _source(spark: SparkSession, data: DataSettings) -> tuple[Source, ReadSettings]:
+    layout = _movielens_layout(data)
+    source = make_source(spark, data.events)
+    reading = data.reading
     if layout:
         source, reading = layout.events, reading.model_copy(update=layout.reading)
     if source.member or source.path.suffix == ".zip":
@@ -198,16 +206,25 @@ def _read_raw(spark: SparkSession, source: Source, reading: ReadSettings) -> Raw
 def _is_divisible(part: Source, reading: ReadSettings) -> bool:
     """Return whether Spark can divide a text file into lines: it does not read zstd without native
     libraries, nor files with a colon in the name, and it looks for line ends of one byte.
+
+    Raises:
+        InputError: it cannot, and the file is on another file system.
     """
-    is_readable = part.compression != "zstd" and ":" not in part.path.name
-    return is_readable and "\r\n".encode(reading.encoding) == b"\r\n"
+    is_divisible = part.compression != "zstd" and ":" not in part.path.name
+    is_divisible = is_divisible and "\r\n".encode(reading.encoding) == b"\r\n"
+    if part.uri and not is_divisible:
+        raise InputError(
+            f"{part}: Spark cannot divide this file into lines, and reads it whole only from disks that all executors"
+            " see. Write it as UTF-8 text or .gz without a colon in its name, or as Parquet."
+        )
+    return is_divisible
 
 
 def _text_frame(spark: SparkSession, parts: list[Source]) -> DataFrame:
     """Return the lines of files as bytes, with a number of the file and the first byte of its
     piece.
     """
-    lines = spark.read.text([spark_path(part.path) for part in parts])
+    lines = spark.read.text([spark_uri(part) for part in parts])
     return lines.select(
         F.col("value").cast("binary").alias("line"),
         F.xxhash64("_metadata.file_path").alias("file"),
@@ -404,9 +421,9 @@ def _parquet_frame(
             fields.append(T.StructField(column.name, kind))
     reader = spark.read.schema(T.StructType(fields))
     if layout.keys:
-        reader = reader.option("basePath", spark_path(source.path))
+        reader = reader.option("basePath", spark_uri(source))
     try:
-        table = reader.parquet(*(spark_path(part.path) for part in parts))
+        table = reader.parquet(*(spark_uri(part) for part in parts))
     except Py4JJavaError as error:  # a damaged footer is no PySparkException
         cause = str(error.java_exception.getMessage()).partition("\n")[0]
         raise InputError(f"{source}: not a readable Parquet file or folder: {cause}") from error
@@ -647,20 +664,20 @@ def _count_refusals(observed: dict[str, Any], checked: DataFrame, source: Source
 
 
 def _read_attributes(
-    data: DataSettings, refusals: Refusals
+    spark: SparkSession, data: DataSettings, refusals: Refusals, work: Path
 ) -> tuple[pd.DataFrame | None, pd.DataFrame | None, dict[str, int]]:
     """Return the items table, the users table and the rows of them that repeat an id, read by the
     driver: a catalogue and a list of users fit there.
     """
-    layout = movielens.find_layout(Path(data.events)) if data.format in ("auto", "movielens") else None
+    layout = _movielens_layout(data)
     items, users = (layout.items(), layout.users()) if layout else (None, None)
     duplicates = {}
     if data.items:
-        side = read_attributes(data.items, ITEMS, data.reading)
+        side = read_attributes(fetch_source(spark, data.items, work / "fetched_items"), ITEMS, data.reading)
         items = _accept(side, refusals, data.reading)
         duplicates["items"] = side.duplicates
     if data.users:
-        side = read_attributes(data.users, USERS, data.reading)
+        side = read_attributes(fetch_source(spark, data.users, work / "fetched_users"), USERS, data.reading)
         users = _accept(side, refusals, data.reading)
         duplicates["users"] = side.duplicates
     return items, users, duplicates

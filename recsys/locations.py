@@ -1,0 +1,39 @@
+"""What names a table: a path, a ``file:`` URI, or the URI of another file system, which only Spark
+reads.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from recsys.errors import InputError
+
+_URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_LOCAL = re.compile(r"file:(?://(?:localhost)?(?=/)|(?=/(?!/)))", re.IGNORECASE)
+
+
+def is_remote(location: str | Path) -> bool:
+    """Return whether a location is the URI of another file system, such as ``hdfs://host/clicks``."""
+    return bool(_URI.match(str(location))) and not _LOCAL.match(str(location))
+
+
+def local_paths(locations: Iterable[str | Path]) -> list[Path]:
+    """Return the paths of those locations that are on this machine."""
+    return [local_path(location) for location in locations if not is_remote(location)]
+
+
+def local_path(location: str | Path) -> Path:
+    """Return the path that a location names on this machine. ``file:///logs/clicks`` is
+    ``/logs/clicks``; as in Hadoop, a blank in a URI is a blank and not ``%20``.
+
+    Raises:
+        InputError: the location is on another file system.
+    """
+    if is_remote(location):
+        raise InputError(
+            f'{location}: only Spark reads this file system: set engine = "spark" in a config, or copy the file to'
+            " this machine and name the copy."
+        )
+    return Path(_LOCAL.sub("", str(location), count=1))

@@ -1,0 +1,158 @@
+"""Tables on file systems that only Spark reads, by their URIs (``hdfs://``, ``s3a://`` ...).
+
+Spark reads the rows. The driver needs the names of the parts, the first row of a text file and the
+footer of a Parquet file, and gets them through Hadoop's own file systems, inside Spark's JVM.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+from py4j.protocol import Py4JError, Py4JJavaError
+from pyspark.sql import SparkSession
+
+from recsys.data.reading.sources import Source
+from recsys.errors import InputError
+from recsys.locations import is_remote, local_path
+from recsys.spark.table_files import GLOB_CHARACTERS, hadoop_path, spark_path
+
+BUFFER = 1 << 16
+"""Bytes that the driver fetches at once."""
+
+
+@dataclass(frozen=True)
+class RemoteSource(Source):
+    """A file or a folder of parts on another file system. ``path``: its path there."""
+
+    spark: SparkSession | None = None
+
+    @cached_property
+    def parts(self) -> list[Source]:
+        """The files of the table, as :class:`Source` chooses and orders them.
+
+        Raises:
+            InputError: no such file or folder, a folder without files, or a file system that Spark
+                cannot reach.
+        """
+        with _hadoop_errors_explained(self):
+            path, files = hadoop_path(self.spark, str(self))
+            if not files.exists(path):
+                raise InputError(f"{self}: no such file or folder.")
+            if files.getFileStatus(path).isFile():
+                return [self]
+            root = path.toUri().getPath()
+            listing = files.listFiles(path, True)
+            names = []
+            while listing.hasNext():
+                name = PurePosixPath(listing.next().getPath().toUri().getPath()).relative_to(root)
+                if not any(part[0] in "._" for part in name.parts):
+                    names.append(name)
+        if not names:
+            raise InputError(f"{self}: a folder without files.")
+        return [
+            RemoteSource(self.path / name, uri=f"{str(self).rstrip('/')}/{name}", spark=self.spark)
+            for name in sorted(names)
+        ]
+
+    def open(self) -> BinaryIO:
+        """Open the file as a stream of unpacked bytes."""
+        stream = self.open_parquet()
+        if self.compression == "gzip":
+            return gzip.GzipFile(fileobj=stream)  # type: ignore[return-value]
+        if self.compression:
+            return pa.CompressedInputStream(pa.PythonFile(stream), self.compression)
+        return stream
+
+    def open_parquet(self) -> Any:
+        """Open the file as a stream of its bytes, which can be read from any position."""
+        return io.BufferedReader(_HadoopStream(self), BUFFER)
+
+
+class _HadoopStream(io.RawIOBase):
+    """The bytes of a file that Hadoop reads."""
+
+    def __init__(self, source: RemoteSource) -> None:
+        self._source = source
+        with _hadoop_errors_explained(source):
+            path, files = hadoop_path(source.spark, str(source))
+            self._size = files.getFileStatus(path).getLen()
+            self._stream = files.open(path)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self.tell(), io.SEEK_END: self._size}[whence]
+        with _hadoop_errors_explained(self._source):
+            self._stream.seek(start + offset)
+        return start + offset
+
+    def tell(self) -> int:
+        return int(self._stream.getPos())
+
+    def readinto(self, buffer: Any) -> int:
+        with _hadoop_errors_explained(self._source):
+            data = bytes(self._stream.readNBytes(len(buffer)))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            # Java may have ended before this object is collected.
+            with suppress(Py4JError, OSError, AttributeError):
+                self._stream.close()
+        super().close()
+
+
+def make_source(spark: SparkSession | None, location: str) -> Source:
+    """Return the source that a path or a URI names."""
+    if not is_remote(location):
+        return Source(local_path(location))
+    path_there = location.partition("://")[2].partition("/")[2]
+    return RemoteSource(Path("/") / path_there, uri=location, spark=spark)
+
+
+def spark_uri(source: Source) -> str:
+    """Return the string by which Spark reads exactly this file or folder: a URI as it was given."""
+    if source.uri:
+        return source.uri.translate(GLOB_CHARACTERS)
+    return spark_path(source.path)
+
+
+def fetch_source(spark: SparkSession, location: str, folder: Path) -> Source:
+    """Return the source of a small table; one of another file system is copied to ``folder``."""
+    source = make_source(spark, location)
+    if source.uri is None:
+        return source
+    target = folder / (source.path.name or "table")
+    with _hadoop_errors_explained(source):
+        path, files = hadoop_path(spark, location)
+        if not files.exists(path):
+            raise InputError(f"{location}: no such file or folder.")
+        folder.mkdir(parents=True)
+        copy, _ = hadoop_path(spark, f"file://{target.absolute()}")
+        files.copyToLocalFile(False, path, copy, True)
+    return Source(target, uri=location)
+
+
+@contextmanager
+def _hadoop_errors_explained(source: Source) -> Iterator[None]:
+    try:
+        yield
+    except Py4JJavaError as error:
+        reason = str(error.java_exception).partition("\n")[0]
+        raise InputError(
+            f"{source}: Spark cannot read it: {reason}. Check the URI, and that Spark has the library and the"
+            " credentials of this file system."
+        ) from error
