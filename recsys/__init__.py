@@ -12,6 +12,7 @@ nothing:
     compare                      evaluations -> who beats whom      recsys.evaluation.testing.compare
     agree, agree_tables          two ranked lists, or tables        recsys.evaluation.agreement.measures
     summarise                    evaluations -> metrics.json        recsys.evaluation.summary
+    allow_own_models             with it: classes in configs      recsys.models.own_model
     load_config, run             one TOML file -> a run folder      recsys.config, recsys.flow
 """
 
@@ -23,6 +24,7 @@ _HOMES = {
     "read_events": "data.reading.read",
     "read_tables": "data.reading.read",
     "split": "data.splitting.split",
+    "allow_own_models": "models.own_model",
     "build": "models",
     "recommend": "ranking.rank",
     "judge": "evaluation.judging.judge",

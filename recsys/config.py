@@ -307,6 +307,23 @@ class Config(BaseModel):
         data = self.data
         return [path for path in (data.events, data.items, data.users, self.recommend.rules) if path]
 
+    @property
+    def kinds(self) -> list[str]:
+        """Return the kinds of all models, and of the parts of blends."""
+        kinds = []
+        unread = list(self.models.items())
+        while unread:
+            name, settings = unread.pop(0)
+            kinds.append(str(settings.get("model", name)))
+            parts = settings.get("parts")
+            if isinstance(parts, dict):
+                unread += [
+                    (str(part), part_settings)
+                    for part, part_settings in parts.items()
+                    if isinstance(part_settings, dict)
+                ]
+        return kinds
+
     def rule(self, *, timed: bool) -> AnyRule:
         """Return the split rule of the config, or the default: by time with timestamps, else a
         fraction by hash.

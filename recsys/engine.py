@@ -13,6 +13,7 @@ from recsys.als.parameters import largest_rank
 from recsys.config import Config
 from recsys.errors import ConfigError
 from recsys.meter import Meter
+from recsys.parameters import is_class_path
 from recsys.ranking.business_rules import Rules, load
 from recsys.runfolder import RunFolder
 
@@ -76,6 +77,8 @@ class Engine(ABC):
                 rank = part.get("rank", 1)
                 largest = largest_rank(training_rows(kind, users, items), items)
                 # A rank that is no number is refused where the model is built.
+                if is_class_path(kind):
+                    continue
                 if isinstance(rank, int) and rank > largest and kind not in RANK_IS_CAPPED:
                     raise ConfigError(
                         f"model '{label}': rank = {rank:,}, but train has {users:,} users and {items:,} items, and more"

@@ -14,6 +14,7 @@ from recsys.config import Config, require_toml
 from recsys.engine import Engine, Progress
 from recsys.errors import MissingExtra
 from recsys.meter import Meter
+from recsys.parameters import is_class_path
 from recsys.runfolder import RunFolder
 
 
@@ -85,10 +86,17 @@ def require_feasible(config: Config) -> None:
     """Try what a run does last, before work that may take hours.
 
     Raises:
-        ConfigError: a setting that config.toml cannot hold.
+        ConfigError: a setting that config.toml cannot hold, or a class of the user's own that may
+            not be used or cannot be.
         RunFolderError: the run folder cannot be written, or may not be replaced.
     """
     require_toml(config)
+    class_paths = [kind for kind in config.kinds if is_class_path(kind)]
+    if class_paths:
+        from recsys.models.own_model import own_model_class
+
+        for class_path in class_paths:
+            own_model_class(class_path)
     RunFolder.require_writable(config.out, "run", config.sources)
 
 

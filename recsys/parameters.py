@@ -14,6 +14,11 @@ STRICT = ConfigDict(extra="forbid", strict=False)
 """Configuration of the pydantic dataclasses whose fields are a model's parameters."""
 
 
+def is_class_path(kind: Any) -> bool:
+    """Return whether a kind names a class of the user's own: ``package.module:Class``."""
+    return isinstance(kind, str) and ":" in kind
+
+
 def build_from_parameters(cls: Any, params: Mapping[str, Any], label: str) -> Any:
     """Return ``cls(**params)``, checked.
 

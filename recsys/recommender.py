@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from recsys.errors import InputError
 from recsys.types import Features, Histories, Interactions
 
 
@@ -108,7 +109,7 @@ class Recommender(ABC):
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
         """Return bool[m]: the model has an opinion on at least one item for the row."""
-        return np.isfinite(self.score(histories, users)).any(axis=1)
+        return np.isfinite(score_histories(self, histories, users)).any(axis=1)
 
     def source(self, histories: Histories, items: np.ndarray, users: np.ndarray | None = None) -> np.ndarray:
         """Return int8[m, k]: for each listed item (-1 = padding, any answer), the position of its
@@ -125,4 +126,45 @@ class Recommender(ABC):
 
     def _score_of(self, history: Histories, item: int, user: int = 0) -> float:
         """Return the score of one item for one history."""
-        return float(self.score(history, np.array([user]))[0, item])
+        return float(score_histories(self, history, np.array([user]))[0, item])
+
+
+def score_histories(model: Recommender, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
+    """Return the scores of a model, one row per history and one column per item.
+
+    Raises:
+        InputError: histories of other items than the model was fitted with, or scores that are not
+            as :func:`require_scores` says.
+    """
+    rows, items = histories.shape
+    name = type(model).__name__
+    if model.n_items not in (None, items):
+        raise InputError(
+            f"{name} was fitted with {model.n_items:,} items, but the histories have the shape ({rows}, {items}): give"
+            " histories of the items that it was fitted with."
+        )
+    return require_scores(model.score(histories, users), histories, name)
+
+
+def require_scores(scores: Any, histories: Histories, name: str) -> np.ndarray:
+    """Return scores if they are an array float32[m, items] for m histories.
+
+    Args:
+        name: of the model, for the message.
+
+    Raises:
+        InputError: another shape or dtype; both are named.
+    """
+    rows, items = histories.shape
+    if np.shape(scores) != histories.shape:
+        raise InputError(
+            f"{name}.score returned scores of shape {np.shape(scores)} for {rows:,} histories of {items:,} items: they"
+            f" must have the shape ({rows}, {items})."
+        )
+    if not isinstance(scores, np.ndarray) or scores.dtype != np.float32:
+        kind = f"an array of {scores.dtype}" if isinstance(scores, np.ndarray) else f"a {type(scores).__name__}"
+        raise InputError(
+            f"{name}.score returned {kind}: scores are a NumPy array of float32, so return them with"
+            " .astype(np.float32)."
+        )
+    return scores

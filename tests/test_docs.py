@@ -1,7 +1,8 @@
 """Every code block of the README and of docs/ is run, in order, in a folder of its own.
 
 ``sh`` blocks run line by line, ``python`` blocks in one namespace a page, a ``toml`` block is written to the file
-that the sentence before it names. A block under ``<!-- not run: why -->`` is left out.
+that the sentence before it names, and so is a ``python`` block after "Save this as".
+A block under ``<!-- not run: why -->`` is left out.
 """
 
 import contextlib
@@ -24,6 +25,9 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 NEWCOMER = re.compile(r"<!-- newcomer -->\n```sh\n(.*?)```", re.S)
 ELSEWHERE = ("make ", "spark-submit ", "git ", "pip ", "docker", ".venv", ". .venv", "cd ", "kubectl ", "sudo ")
 """Commands that other tests run, or that need what a test machine lacks."""
+
+FILE_NAME = {"toml": r"`([\w./-]+\.toml)`", "python": r"Save this as `([\w/]+\.py)`"}
+"""Kind of block -> how the sentence before it names the file that it is."""
 
 
 def blocks(page):
@@ -57,6 +61,7 @@ def shell(code):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_block_runs(page, tmp_path, monkeypatch, world_files):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)  # as ``python`` has its current folder
     monkeypatch.setattr("sys.stdin", io.StringIO())  # nobody answers
     if page.name == "README.md":
         shutil.copy(world_files["events"], "events.csv")  # the reader's own
@@ -64,7 +69,7 @@ def test_every_block_runs(page, tmp_path, monkeypatch, world_files):
     for before, kind, code in blocks(page):
         if kind == "sh":
             shell(code)
-        elif kind == "toml" and (name := re.search(r"`([\w./-]+\.toml)`", before)):
+        elif name := re.search(FILE_NAME.get(kind, "$^"), before):
             Path(name[1]).write_text(code)
         elif kind == "python":
             exec(compile(code, str(page), "exec"), namespace)

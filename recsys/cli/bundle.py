@@ -9,7 +9,7 @@ import typer
 
 from recsys.cli.application import DEPLOYMENT, app
 from recsys.cli.console import log
-from recsys.cli.options import ModelName
+from recsys.cli.options import ModelName, OwnModels
 
 
 @app.command(rich_help_panel=DEPLOYMENT)
@@ -17,6 +17,7 @@ def bundle(
     run: Annotated[Path, typer.Argument(help="A run folder of either engine.")],
     out: Annotated[Path, typer.Argument(help="The folder of the bundle; an older bundle there is replaced.")],
     model: ModelName = None,
+    own_models: OwnModels = False,
 ) -> None:
     """Write a portable folder for recommend, similar and explain,
     which then need neither Spark nor Java.

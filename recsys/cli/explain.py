@@ -10,7 +10,7 @@ import typer
 
 from recsys.cli.application import LISTS, app
 from recsys.cli.console import out
-from recsys.cli.options import ModelName, RunOrBundle
+from recsys.cli.options import ModelName, OwnModels, RunOrBundle
 from recsys.cli.saved_items import item_row, open_with_notice, report_unknown_users
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ def explain(
     item: Annotated[str, typer.Option(help="An item id, or a title.")],
     k: Annotated[int, typer.Option("-k", min=1, help="The number of lines of each kind, at most.")] = 10,
     model: ModelName = None,
+    own_models: OwnModels = False,
 ) -> None:
     """Print why a user gets an item: in one sentence, then what each history item, word or part
     adds.

@@ -32,6 +32,25 @@ TableOut = Annotated[
     typer.Option("--out", help="Write the table to this CSV file instead of printing it."),
 ]
 
+
+def _allow_own_models(context: typer.Context, is_given: bool) -> bool:
+    """Allow classes of the user's own until the command ends, if the option is given."""
+    if is_given:
+        from recsys.models.own_model import allow_own_models
+
+        context.with_resource(allow_own_models())
+    return is_given
+
+
+OwnModels = Annotated[
+    bool,
+    typer.Option(
+        "--own-models",
+        callback=_allow_own_models,
+        help="Let models named package.module:Class run: their code is run, so only if you trust it.",
+    ),
+]
+
 Columns = Annotated[
     list[str] | None,
     typer.Option("--column", help="Which column of the file holds ours, OURS=THEIRS: user_id=uid (repeatable)."),

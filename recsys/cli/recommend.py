@@ -13,7 +13,7 @@ from scipy.sparse import csr_array
 
 from recsys.cli.application import LISTS, app
 from recsys.cli.console import log, print_or_save
-from recsys.cli.options import ModelName, RunOrBundle, TableOut
+from recsys.cli.options import ModelName, OwnModels, RunOrBundle, TableOut
 from recsys.cli.saved_items import csv_with_titles, open_with_notice, report_unknown_users
 from recsys.errors import ConfigError, InputError
 from recsys.types import IdMap
@@ -72,6 +72,7 @@ def recommend(
     seed: Annotated[int, typer.Option(help="The seed of --explore; the same seed gives the same list.")] = 0,
     model: ModelName = None,
     save: TableOut = None,
+    own_models: OwnModels = False,
 ) -> None:
     """Print the best items of some users as CSV: user_id, item_id, rank, score, source.
 

@@ -10,11 +10,13 @@ import typer
 from recsys import run_files
 from recsys.cli.application import RUNS, app
 from recsys.cli.console import models_table, out, winners_table
+from recsys.cli.options import OwnModels
 
 
 @app.command(rich_help_panel=RUNS)
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders; their reports are written again.")],
+    own_models: OwnModels = False,
 ) -> None:
     """Write report.html and report.md of each run, and print a verdict per run, one table of all
     models, and which model is best for whom.

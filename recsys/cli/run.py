@@ -16,6 +16,7 @@ from recsys.cli.options import (
     FileFormat,
     Items,
     Overrides,
+    OwnModels,
     TimeUnit,
     Users,
     config_of,
@@ -42,6 +43,7 @@ def run(
     delimiter: Delimiter = None,
     encoding: Encoding = None,
     time_unit: TimeUnit = None,
+    own_models: OwnModels = False,
 ) -> None:
     """Read, split, fit, recommend and evaluate as CONFIG says,
     and write the run folder with its report.

@@ -10,7 +10,7 @@ from scipy.sparse import csr_array
 
 from recsys.cli.application import LISTS, app
 from recsys.cli.console import log
-from recsys.cli.options import ModelName, RunOrBundle
+from recsys.cli.options import ModelName, OwnModels, RunOrBundle
 from recsys.cli.saved_items import csv_with_titles, item_row, open_with_notice
 from recsys.errors import InputError
 from recsys.types import Histories, IdMap
@@ -22,6 +22,7 @@ def similar(
     item: Annotated[str, typer.Argument(help="An item id, or a title.")],
     k: Annotated[int, typer.Option("-k", min=1, help="The length of the list.")] = 10,
     model: ModelName = None,
+    own_models: OwnModels = False,
 ) -> None:
     """Print what the model recommends to a user whose history is this one item.
 

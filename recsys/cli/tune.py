@@ -11,7 +11,7 @@ import typer
 from recsys import run_files
 from recsys.cli.application import RUNS, app
 from recsys.cli.console import log, out, progress, write_errors_explained
-from recsys.cli.options import Overrides
+from recsys.cli.options import Overrides, OwnModels
 
 
 @app.command(rich_help_panel=RUNS)
@@ -29,6 +29,7 @@ def tune(
         bool,
         typer.Option(help="On the local engine, also measure whether more data or capacity would help."),
     ] = True,
+    own_models: OwnModels = False,
 ) -> None:
     """Search for better settings on the train part of a run. Call it again,
     or several times at once, to continue.

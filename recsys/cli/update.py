@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from recsys.cli.application import DEPLOYMENT, app
-from recsys.cli.options import Json
+from recsys.cli.options import Json, OwnModels
 
 
 @app.command(rich_help_panel=DEPLOYMENT)
@@ -27,6 +27,7 @@ def update(
         typer.Option(help="Recommend a retrain when the drift grows by more, or a larger share of events is left out."),
     ] = 0.05,
     as_json: Json = False,
+    own_models: OwnModels = False,
 ) -> None:
     """Fold new users and items into a bundle with their full history, and print whether to retrain.
 

@@ -9,6 +9,8 @@
     side_ease  autoencoder over likes and content   blend      parts and weights that you name
     hybrid     chooses parts and weights itself     bpr        pairwise ranking
 
+    package.module:Class           a class of the user's own (recsys.models.own_model)
+
 A model is a dataclass of its parameters. What ``fit`` learns are arrays, dense or sparse, named in
 the class's ``STATE``; members, if it is made of models, are in ``members``; how it chose, if it
 chose, is in ``record`` (JSON).
@@ -30,7 +32,15 @@ from recsys.array_files import read_array, require_arrays, write_array
 from recsys.config import check_model_name
 from recsys.errors import ConfigError, RunFolderError, suggest_nearest
 from recsys.models.combining.cascade import Cascade
-from recsys.parameters import build_from_parameters
+from recsys.models.own_model import (
+    OwnModelClosed,
+    build_own_model,
+    class_path_of,
+    declares_state,
+    own_model_class,
+    own_parameters,
+)
+from recsys.parameters import build_from_parameters, is_class_path
 from recsys.recommender import Recommender
 
 KINDS = {
@@ -65,12 +75,14 @@ def build(kind: str, params: dict[str, Any]) -> Recommender:
 
     Raises:
         ConfigError: unknown kind, unknown parameter (the nearest one is named), or a value out of
-            range.
+            range; a class of the user's own that may not be used or cannot be.
 
     >>> build("als", {"rnak": 8})
     Traceback (most recent call last):
     recsys.errors.ConfigError: model 'als': unknown parameter 'rnak'. Did you mean 'rank'?
     """
+    if is_class_path(kind):
+        return build_own_model(kind, params)
     return build_from_parameters(kind_class(kind), params, f"model '{kind}'")
 
 
@@ -88,14 +100,26 @@ def save(model: Recommender, folder: Path) -> None:
     if isinstance(model, Cascade):
         about = {"kind": "cascade", "min_history": model.min_history}
     else:
-        kind = next(kind for kind, (_, name) in KINDS.items() if name == type(model).__name__)
-        params = dataclasses.asdict(cast(Any, model))
-        about = {"kind": kind, "params": params, "arrays": list(model.STATE)}
+        about = {"arrays": list(model.STATE)} | _kind_and_params(model)
         for name in model.STATE:
             write_array(folder / name, getattr(model, name))
     about |= {"members": list(model.members), "record": model.record}
     (folder / run_files.MODEL_CARD).write_text(
         json.dumps({"format": FORMAT} | about, indent=1) + "\n", encoding="utf-8"
+    )
+
+
+def _kind_and_params(model: Recommender) -> dict[str, Any]:
+    """Return what :func:`build` needs to make the model again."""
+    class_path = class_path_of(model)
+    if class_path is not None:
+        return {"kind": class_path, "params": own_parameters(model)}
+    for kind, (module, name) in KINDS.items():
+        if (type(model).__module__, type(model).__name__) == (f"recsys.models.{module}", name):
+            return {"kind": kind, "params": dataclasses.asdict(cast(Any, model))}
+    raise ConfigError(
+        f"{type(model).__name__} cannot be saved, because it was not made by recsys.build: make it by its class path,"
+        f" recsys.build('{type(model).__module__}:{type(model).__name__}', …)."
     )
 
 
@@ -108,6 +132,8 @@ def load(folder: Path, items: int | None = None) -> Recommender:
     Raises:
         RunFolderError: a file is missing or damaged, or of another format version; or an array is
             not what the model needs.
+        OwnModelClosed: the model is of the user's own, and is not allowed, cannot be imported, or
+            says nothing of its arrays.
     """
     try:
         return _load(folder, items)
@@ -135,7 +161,7 @@ def _load(folder: Path, items: int | None) -> Recommender:
         if not isinstance(min_history, int) or len(members) < 2:
             raise ValueError("a cascade needs a whole number min_history, and at least two members")
         return Cascade(members, min_history, record)
-    model: Any = build(about["kind"], about["params"])
+    model: Any = _rebuild(about["kind"], about["params"], folder)
     if about["arrays"] != list(model.STATE):
         raise ValueError(f"the arrays of {about['kind']} are {', '.join(model.STATE)}, not {about['arrays']}")
     arrays = {name: read_array(folder / name) for name in model.STATE}
@@ -154,8 +180,26 @@ def _load(folder: Path, items: int | None) -> Recommender:
     return model  # type: ignore[no-any-return]
 
 
+def _rebuild(kind: str, params: dict[str, Any], folder: Path) -> Recommender:
+    """Return the unfitted model of a card."""
+    if not is_class_path(kind):
+        return build(kind, params)
+    try:
+        model = build(kind, params)
+    except ConfigError as error:
+        raise OwnModelClosed(f"{folder}: {error}") from error
+    if not declares_state(type(model)):
+        raise OwnModelClosed(
+            f"{folder}: model '{kind}' has no STATE, so the run has its lists and results, but not what fit learned:"
+            " name the arrays in STATE and run again, or take another --model."
+        )
+    return model
+
+
 def kind_class(kind: str) -> Any:
     """Return the class of a kind; ConfigError for an unknown one."""
+    if is_class_path(kind):
+        return own_model_class(kind)
     if kind not in KINDS:
         raise ConfigError(f"unknown model '{kind}'.{suggest_nearest(kind, KINDS)}")
     module, name = KINDS[kind]

@@ -6,7 +6,6 @@ Both engines end here or in ``kernels.select_top_k``, so lists of both engines m
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +14,7 @@ from scipy.sparse import csr_array
 from recsys import kernels, schema
 from recsys.errors import ConfigError, InputError
 from recsys.ranking.business_rules import CompiledRules
-from recsys.recommender import Recommender
+from recsys.recommender import Recommender, score_histories
 from recsys.types import SHORTFALL, Histories, IdMap, TopK, select_rows
 
 BLOCK_BYTES = 16 * 2**20
@@ -94,7 +93,7 @@ def recommend(
     for start in range(0, m, block):
         rows = slice(start, min(m, start + block))
         part = histories[rows]
-        raw = np.ascontiguousarray(score_histories(model, part, users[rows]), dtype=np.float32)
+        raw = np.ascontiguousarray(score_histories(model, part, users[rows]))
         allowed = raw if candidates is None else np.where(candidates, raw, np.float32(np.nan))
         excluded = part.values if seen is None else seen[rows]
         if not exclude_seen:
@@ -110,29 +109,6 @@ def recommend(
         if progress:
             progress(rows.stop, m)
     return TopK(users, items, scores, source, model.sources, shortfall)
-
-
-def score_histories(model: Recommender, histories: Histories, users: np.ndarray) -> Any:
-    """Return the scores of a model, one row per history and one column per item.
-
-    Raises:
-        InputError: histories of other items than the model was fitted with, or scores of another
-            shape; both shapes are named.
-    """
-    rows, items = histories.shape
-    name = type(model).__name__
-    if model.n_items not in (None, items):
-        raise InputError(
-            f"{name} was fitted with {model.n_items:,} items, but the histories have the shape ({rows}, {items}): give"
-            " histories of the items that it was fitted with."
-        )
-    scores = model.score(histories, users)
-    if np.shape(scores) != histories.shape:
-        raise InputError(
-            f"{name}.score returned scores of shape {np.shape(scores)} for {rows:,} histories of {items:,} items: they"
-            f" must have the shape ({rows}, {items})."
-        )
-    return scores
 
 
 def _union(seen: csr_array, denied: csr_array, users: np.ndarray) -> csr_array:

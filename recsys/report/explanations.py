@@ -12,6 +12,7 @@ from scipy.sparse import csr_array
 
 from recsys import run_files
 from recsys.models.combining.cascade import Cascade
+from recsys.models.own_model import OwnModelClosed
 from recsys.recommender import Explanation, Recommender
 from recsys.report.run_reader import Run
 from recsys.saved.open_model import open_item_side, read_min_history
@@ -38,13 +39,19 @@ class Explainer:
 
     @classmethod
     def for_run(cls, run: Run) -> Explainer | None:
-        """Return the explainer of the run's best model; None when the run has not kept it."""
+        """Return the explainer of the run's best model; None when the run has not kept it, or it is
+        a class of the user's own that is not allowed here.
+        """
         name = run.best_model
         if name is None or not (run.folder.path / run_files.model_folder(name)).is_dir():
             return None
         items = IdMap.of(run.items[ITEM])
         min_history = read_min_history(run.folder, name)["min_history"]
-        return cls(name, open_item_side(run.folder, name, items), items, run, min_history)
+        try:
+            model = open_item_side(run.folder, name, items)
+        except OwnModelClosed:
+            return None
+        return cls(name, model, items, run, min_history)
 
     def explain(self, user: Any, item: Any, source: str) -> str:
         """Return the strongest reasons for one listed item with their shares of the score,

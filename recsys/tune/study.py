@@ -36,6 +36,7 @@ from recsys.engine import RANK_IS_CAPPED, training_rows
 from recsys.errors import ConfigError, RunFolderError, suggest_nearest
 from recsys.evaluation.judging.metrics import parse
 from recsys.local_engine import configured_model
+from recsys.parameters import is_class_path
 from recsys.replacing import require_study_folder
 from recsys.runfolder import RunFolder
 from recsys.schema import ITEM, USER
@@ -274,7 +275,7 @@ def read_train_part(config: Config, kind: str) -> tuple[pd.DataFrame, pd.DataFra
     """Return the train pairs of the run, and its items table, None for a kind without features."""
     folder = RunFolder.open(config.out)
     train = folder.read_table(run_files.TRAIN)
-    if kind not in FEATURE_MODELS:
+    if kind not in FEATURE_MODELS and not is_class_path(kind):
         return train, None
     return train, folder.read_table(run_files.ITEMS)
 

@@ -16,8 +16,7 @@ from recsys.evaluation.evaluate import compute_metrics, count_users, mark_sample
 from recsys.evaluation.judging.judge import Ties, judge_scores
 from recsys.evaluation.judging.metrics import parse_all
 from recsys.evaluation.truth import Truth
-from recsys.ranking.rank import score_histories
-from recsys.recommender import Recommender
+from recsys.recommender import Recommender, score_histories
 from recsys.schema import USER
 from recsys.types import Evaluation
 

@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 from recsys.errors import ConfigError
 from recsys.kernels import add_weighted
 from recsys.parameters import STRICT
-from recsys.recommender import Explanation, Recommender
+from recsys.recommender import Explanation, Recommender, score_histories
 from recsys.types import Features, Histories, Interactions
 
 LENGTHS = (2, 5, 20)
@@ -142,7 +142,7 @@ class Blended(Recommender):
         """
         used = self.weights_.any(axis=0) | (self.cold_weights_ > 0)
         return {
-            p: rescale_rows(model.score(histories, users), self.scaling)
+            p: rescale_rows(score_histories(model, histories, users), self.scaling)
             for p, model in enumerate(self.members.values())
             if used[p]
         }

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from recsys.recommender import Explanation, Recommender
+from recsys.recommender import Explanation, Recommender, score_histories
 from recsys.types import Features, Histories, Interactions
 
 
@@ -60,12 +60,12 @@ class Cascade(Recommender):
         member = self.member_of(histories, users)
         # The common case, everyone scored by the first member, needs no copy.
         if self.members and (member == 0).all():
-            return next(iter(self.members.values())).score(histories, users)
+            return score_histories(next(iter(self.members.values())), histories, users)
         scores = np.full(histories.shape, np.nan, dtype=np.float32)
         for position, model in enumerate(self.members.values()):
             rows = np.flatnonzero(member == position)
             if len(rows):
-                scores[rows] = model.score(histories[rows], users[rows])
+                scores[rows] = score_histories(model, histories[rows], users[rows])
         return scores
 
     def source(self, histories: Histories, items: np.ndarray, users: np.ndarray | None = None) -> np.ndarray:

@@ -19,7 +19,7 @@ from recsys.evaluation.judging.metrics import ndcg
 from recsys.evaluation.testing.significance import mean_ci
 from recsys.kernels import add_weighted, select_top_k
 from recsys.models.combining.blend import Scaling, divide_sums, rescale_rows, weighted_sums
-from recsys.recommender import Recommender
+from recsys.recommender import Recommender, score_histories
 from recsys.types import Interactions, TopK
 
 DEPTH = 100
@@ -80,7 +80,7 @@ class Trial:
 
         Items that are not candidates have NaN.
         """
-        scores = model.score(self.histories[rows], self.users[rows])
+        scores = score_histories(model, self.histories[rows], self.users[rows])
         if self.candidates.all():
             return scores
         return np.where(self.candidates, scores, np.float32(np.nan))

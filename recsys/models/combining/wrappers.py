@@ -18,7 +18,7 @@ class FixedScores(Recommender):
     """Scores that were computed elsewhere, one row per user number."""
 
     def __init__(self, scores: np.ndarray, source: str) -> None:
-        self.scores = scores
+        self.scores = np.asarray(scores, dtype=np.float32)
         self._source = source
 
     @property

@@ -22,7 +22,7 @@ from recsys.config import Config
 from recsys.errors import ConfigError
 from recsys.evaluation.settings import BASELINES
 from recsys.linalg import CSR
-from recsys.parameters import STRICT, build_from_parameters
+from recsys.parameters import STRICT, build_from_parameters, is_class_path
 
 
 @dataclass(config=STRICT)
@@ -123,6 +123,10 @@ of parameters based on :class:`SparkALSParameters`, and ``fit_model(parameters, 
 
 def kind_module(kind: str) -> Any:
     """Return the module of a kind; ConfigError for a kind that Spark does not train."""
+    if is_class_path(kind):
+        raise ConfigError(
+            f"model '{kind}' is a class of your own, which runs on the local engine alone: set engine = 'local'."
+        )
     if kind not in KINDS:
         kinds = " or ".join(f"'{name}'" for name in KINDS)
         raise ConfigError(f"model '{kind}' does not run on Spark: use {kinds}, or engine = 'local'.")

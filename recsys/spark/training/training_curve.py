@@ -187,4 +187,4 @@ class _FixedItems(Recommender):
         """Return float32[m, items]."""
         scores = self.solve_users(histories.values) @ self.items.T
         scores[:, ~self.items.any(axis=1)] = np.nan
-        return scores
+        return scores.astype(np.float32, copy=False)

@@ -1,0 +1,234 @@
+"""A model of the user's own, named in a config as ``package.module:Class``.
+
+Such a config is code: whoever wrote it decides what runs. So a class is imported only inside
+:func:`allow_own_models`, which the option ``--own-models`` of the command line enters, and never
+because a config or a saved model asks for it.
+
+The class is a :class:`recsys.recommender.Recommender` and, if it has parameters, a dataclass of
+them. What it raises, and what it returns that the contract does not allow, becomes one sentence.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import json
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, Self, cast
+
+import numpy as np
+from scipy.sparse import issparse
+
+from recsys.array_files import require_arrays
+from recsys.errors import ConfigError, RecsysError, RunFolderError, suggest_nearest
+from recsys.parameters import build_from_parameters
+from recsys.recommender import Explanation, Recommender, require_scores
+from recsys.types import Features, Histories, Interactions
+
+
+class OwnModelClosed(RunFolderError):
+    """A saved model of the user's own cannot be opened: not allowed, or without what it learnt."""
+
+
+class _Permission:
+    """How many ``with allow_own_models()`` blocks are open."""
+
+    depth = 0
+
+
+@contextmanager
+def allow_own_models() -> Iterator[None]:
+    """Let configs and saved models name classes of the user's own, which runs their code.
+
+    Modules are looked up among those that are installed, then in the current folder.
+    """
+    # At the end of the path, so that no file of the folder replaces an installed module.
+    folder = os.getcwd()
+    sys.path.append(folder)
+    _Permission.depth += 1
+    try:
+        yield
+    finally:
+        _Permission.depth -= 1
+        sys.path.remove(folder)
+
+
+def own_model_class(class_path: str) -> type[Recommender]:
+    """Return the class of a class path, as a subclass that keeps to the contract.
+
+    Raises:
+        ConfigError: own models are not allowed, the class cannot be imported, or it does not meet
+            the contract.
+    """
+    if not _Permission.depth:
+        raise ConfigError(
+            f"model '{class_path}' is a class of your own, and to use it is to run its code: add --own-models to the"
+            " command if you trust it (in Python: with recsys.allow_own_models())."
+        )
+    module_name, _, class_name = class_path.partition(":")
+    if not all(name.isidentifier() for name in [*module_name.split("."), class_name]):
+        raise ConfigError(f"model '{class_path}': write it as package.module:Class, for example shop_models:Mine.")
+    importlib.invalidate_caches()
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"model '{class_path}': no module {error.name} is installed or in the folder {os.getcwd()}: run the command"
+            " in the folder of the module, or install it."
+        ) from error
+    except (Exception, SystemExit) as error:
+        raise ConfigError(f"model '{class_path}': importing {module_name} failed, {_describe(error)}.") from error
+    names = [name for name, value in vars(module).items() if inspect.isclass(value)]
+    if class_name not in names:
+        file = getattr(module, "__file__", None) or module_name
+        raise ConfigError(
+            f"model '{class_path}': {file} has no class {class_name}.{suggest_nearest(class_name, names)}"
+        )
+    cls = vars(module)[class_name]
+    _require_contract(cls, class_path)
+    return _checked_subclass(cls, class_path)
+
+
+def build_own_model(class_path: str, params: dict[str, Any]) -> Recommender:
+    """Return an unfitted model of the user's own.
+
+    Raises:
+        ConfigError: as of :func:`own_model_class`; an unknown parameter, a value that the class
+            refuses, or one that a run folder cannot hold.
+    """
+    cls = own_model_class(class_path)
+    with _failures_named(class_path, "making it"):
+        model: Recommender = build_from_parameters(cls, params, f"model '{class_path}'")
+    for name, value in own_parameters(model).items():
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError):
+            raise ConfigError(
+                f"model '{class_path}': the parameter {name} is of type {type(value).__name__}, which a run folder"
+                " cannot hold: use numbers, text, lists and tables."
+            ) from None
+    return model
+
+
+def class_path_of(model: Recommender) -> str | None:
+    """Return the class path of a model of the user's own; None for any other model."""
+    return getattr(model, "CLASS_PATH", None)
+
+
+def own_parameters(model: Recommender) -> dict[str, Any]:
+    """Return the parameters that a model of the user's own is made with."""
+    fields = dataclasses.fields(cast(Any, model))
+    return {field.name: getattr(model, field.name) for field in fields if field.init}
+
+
+def declares_state(cls: type[Recommender]) -> bool:
+    """Return whether a class says in ``STATE`` what ``fit`` learns, be it nothing."""
+    return any("STATE" in vars(base) for base in cls.__mro__ if base is not Recommender)
+
+
+def _require_contract(cls: Any, class_path: str) -> None:
+    """Refuse a class that does not meet the contract."""
+    if not issubclass(cls, Recommender):
+        raise ConfigError(
+            f"model '{class_path}' is not a recsys.recommender.Recommender: write class"
+            f" {cls.__name__}(Recommender), with fit and score."
+        )
+    if missing := sorted(cls.__abstractmethods__):
+        raise ConfigError(f"model '{class_path}' has no {' and no '.join(missing)}: a model needs fit and score.")
+    if not dataclasses.is_dataclass(cls) and cls.__init__ is not object.__init__:
+        raise ConfigError(
+            f"model '{class_path}' takes its parameters in __init__: make it a dataclass, with the parameters as"
+            " fields, because a run saves them by name."
+        )
+
+
+@cache
+def _checked_subclass(cls: Any, class_path: str) -> type[Recommender]:
+    """Return a subclass of a class of the user's own that keeps to the contract."""
+
+    class Checked(cls):  # type: ignore[misc]
+        CLASS_PATH = class_path
+
+        def fit(self, train: Interactions, features: Features | None = None) -> Self:
+            with _failures_named(class_path, "fit"):
+                super().fit(train, features)
+            _require_state(self, class_path, len(train.items))
+            return self
+
+        def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
+            with _failures_named(class_path, "score"):
+                scores = super().score(histories, users)
+            return require_scores(scores, histories, class_path)
+
+        def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
+            with _failures_named(class_path, "can_score"):
+                return np.asarray(super().can_score(histories, users), dtype=bool).reshape(len(histories))
+
+        def source(self, histories: Histories, items: np.ndarray, users: np.ndarray | None = None) -> np.ndarray:
+            with _failures_named(class_path, "source"):
+                return np.asarray(super().source(histories, items, users)).reshape(items.shape)
+
+        def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
+            with _failures_named(class_path, "explain"):
+                return super().explain(history, item, user)  # type: ignore[no-any-return]
+
+    # A class without parameters needs no decorator of its own; fields are what callers read.
+    if not dataclasses.is_dataclass(Checked):
+        dataclasses.dataclass(Checked)
+    Checked.__name__ = cls.__name__
+    Checked.__qualname__ = cls.__qualname__
+    Checked.__module__ = cls.__module__
+    Checked.__doc__ = cls.__doc__
+    return Checked
+
+
+def _require_state(model: Recommender, class_path: str, items: int) -> None:
+    """Refuse a fitted model whose arrays are not those that its ``STATE`` describes."""
+    arrays = {}
+    for name in model.STATE:
+        arrays[name] = getattr(model, name, None)
+        if not isinstance(arrays[name], np.ndarray) and not issparse(arrays[name]):
+            raise ConfigError(f"model '{class_path}': STATE names {name}, but fit sets no array of this name.")
+    try:
+        require_arrays(arrays, model.STATE, {"items": items})
+    except ValueError as error:
+        raise ConfigError(f"model '{class_path}': fit and STATE disagree, {error}.") from error
+
+
+@contextmanager
+def _failures_named(class_path: str, step: str) -> Iterator[None]:
+    """Turn what the user's code raises into one sentence that says where."""
+    try:
+        yield
+    except RecsysError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"model '{class_path}': {step} failed, {_describe(error)}.") from error
+
+
+def _describe(error: BaseException) -> str:
+    """Return the type, the message and the last line of an error: ``ValueError: no (mine.py, line 7)``."""
+    text = " ".join(str(error).split())
+    described = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    # Of a syntax error the frames are those of the import, and the error has the line.
+    if isinstance(error, SyntaxError):
+        return described
+    # The innermost line outside of recsys and of installed packages is the one to look at.
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users_file(frame.filename)]
+    if not frames:
+        return described
+    return f"{described} ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"
+
+
+def _is_users_file(filename: str) -> bool:
+    path = Path(filename)
+    is_installed = bool({"site-packages", "dist-packages"} & set(path.parts)) or filename.startswith("<")
+    is_standard = path.is_relative_to(Path(os.__file__).parent)
+    return not is_installed and not is_standard and not path.is_relative_to(Path(__file__).parents[1])
