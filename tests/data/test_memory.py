@@ -101,3 +101,32 @@ def test_a_folder_partitioned_by_number(tmp_path):
     pa.parquet.write_to_dataset(pa.Table.from_pandas(frame), tmp_path / "log", partition_cols=["user_id"])
     events, _ = read_events(tmp_path / "log")
     assert sorted(events.itertuples(index=False, name=None)) == [(7, 1, 1.0), (7, 2, 1.0), (10, 3, 1.0)]
+
+
+def test_a_lazy_frame_is_collected():
+    lazy = polars.DataFrame({"user_id": [1, 2], "item_id": [3, 4], "kind": ["a", "b"]}).lazy()
+    tables = read_tables(lazy, lazy.select("item_id", "kind"))
+    assert tables.events[["user_id", "item_id"]].to_numpy().tolist() == [[1, 3], [2, 4]]
+    assert tables.items.kind.tolist() == ["a", "b"]
+
+
+EVENTS_OF_ONE = pd.DataFrame({"user_id": [1], "item_id": [2]})
+
+
+@pytest.mark.parametrize("wrong", [5, [{"user_id": 1, "item_id": 2}], pd.Series([1]), b"events.csv"], ids=repr)
+def test_what_is_neither_a_path_nor_a_table_is_named_by_its_type(wrong):
+    message = rf": {type(wrong).__name__} is neither a path nor a table"
+    with pytest.raises(InputError, match="events" + message):
+        read_tables(wrong)
+    with pytest.raises(InputError, match="items" + message):
+        read_tables(EVENTS_OF_ONE, wrong)
+
+
+@pytest.mark.parametrize(
+    "empty", [pd.DataFrame(), pa.table({}), polars.DataFrame()], ids=lambda table: type(table).__module__
+)
+def test_a_table_without_columns_is_called_empty(empty):
+    with pytest.raises(InputError, match="events: no columns: the table is empty"):
+        read_tables(empty)
+    with pytest.raises(InputError, match="items: no columns: the table is empty"):
+        read_tables(EVENTS_OF_ONE, empty)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -231,6 +232,22 @@ def is_table(thing: Any) -> bool:
     return isinstance(thing, pd.DataFrame) or hasattr(thing, "__arrow_c_stream__")
 
 
+def require_table_or_path(thing: Any, label: str) -> Any:
+    """Return a table in memory or a path; a lazy frame of Polars is collected.
+
+    Raises:
+        InputError: neither of them.
+    """
+    if hasattr(thing, "collect") and hasattr(thing, "lazy"):
+        thing = thing.collect()
+    if not is_table(thing) and not isinstance(thing, str | Path):
+        raise InputError(
+            f"{label}: {type(thing).__name__} is neither a path nor a table. Give the path of a file, or a frame of"
+            " pandas, Polars or Arrow."
+        )
+    return thing
+
+
 def choose_columns(names: list[str], mapping: dict[str, str], all_columns: bool = False) -> dict[str, str]:
     """Return canonical column -> its name among ``names``, for the columns that exist.
 
@@ -253,6 +270,8 @@ def require_id_columns(source: str, mapping: dict[str, str], names: list[str]) -
     column.
     """
     present = {*names, *map(str, range(len(names)))}
+    if not names:
+        raise InputError(f"{source}: no columns: the table is empty.")
     missing = [column for column in EVENTS.required if column in mapping and not present & {column, mapping[column]}]
     if missing:
         hints = "".join(

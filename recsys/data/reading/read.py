@@ -20,7 +20,7 @@ import pyarrow.parquet
 
 from recsys.atomic_writing import new_file
 from recsys.data.reading import movielens
-from recsys.data.reading.columnar import RawChunk, concat_chunks, is_table, read_in_memory
+from recsys.data.reading.columnar import RawChunk, concat_chunks, is_table, read_in_memory, require_table_or_path
 from recsys.data.reading.files import read_chunks
 from recsys.data.reading.log import Log, widen_log
 from recsys.data.reading.read_settings import ReadSettings
@@ -307,6 +307,8 @@ def _locate(events: Any, reading: ReadSettings) -> tuple[Any, ReadSettings, movi
     The source is a file, or the table itself.
     """
     layout = None
+    if not isinstance(events, Source):
+        events = require_table_or_path(events, EVENTS.name)
     if not is_table(events) and reading.format in ("auto", "movielens"):
         layout = movielens.find_layout(local_path(events))
     if layout:
@@ -443,6 +445,8 @@ def read_attributes(source: Any, kind: TableSchema, reading: ReadSettings) -> At
     settings = reading.of_table(key)
     mapping = {key: key} | settings.columns
     name = kind.name
+    if not isinstance(source, Source):
+        source = require_table_or_path(source, name)
     if is_table(source):
         chunks = read_in_memory(source, name, mapping, all_columns=True)
     else:
