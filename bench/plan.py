@@ -26,7 +26,7 @@ def main(runs: list[str]) -> None:
         config = load_config(folder.path / "config.toml")
         params = model_parameters(config)
         spark = session(config.spark)
-        facts = count_log(accepted_pairs(spark, config.data))
+        facts = count_log(accepted_pairs(spark, config.data, config.event_files))
         found = plan(config, facts, measure_machine(spark, facts, params), params)
         spark.stop()
         hops = folder.read_json("manifest.json")["hops"]

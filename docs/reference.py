@@ -22,8 +22,9 @@ PAGE = Path(__file__).with_name("config.md")
 HEAD = """# Every setting
 
 Written by `python docs/reference.py` from the classes that read the settings; a test holds it to them. A config is a
-TOML file; only `[data] events` is required. `--set section.key=value` overrides a key; an unknown key is an error that
-names the nearest one. `recsys run` writes the whole, defaults spelled out, into the run folder as `config.toml`.
+TOML file; only `[data] events` is required, or the files of `[split] rule = "files"`. `--set section.key=value`
+overrides a key; an unknown key is an error that names the nearest one. `recsys run` writes the whole, defaults spelled
+out, into the run folder as `config.toml`.
 """
 
 

@@ -26,21 +26,26 @@ from pydantic import (
 )
 
 from recsys.data.reading.read_settings import ReadSettings
-from recsys.data.splitting.strategies import AnyRule, ByTime, Fraction
+from recsys.data.splitting.strategies import AnyRule, ByFiles, ByTime, Fraction
 from recsys.data.weigh import FilterSettings, WeightSettings
 from recsys.errors import ConfigError, InputError, suggest_nearest
 from recsys.evaluation.settings import EvaluationSettings
 from recsys.run_files import CONFIG
 
 
+MISSING_EVENTS = "[data] events: missing; add it."
+
+
 class DataSettings(ReadSettings):
     """Where the tables are and how to read them."""
 
-    events: str = Field(
+    events: str | None = Field(
+        None,
         description=(
+            "required, but for `[split] rule = 'files'`; "
             "file or folder of events, or a MovieLens folder or zip archive; a path or a URI (`file:`; on Spark any"
             " that it reads, such as `hdfs:` and `s3a:`), and so are the other tables"
-        )
+        ),
     )
     items: str | None = Field(None, description="file of items: `item_id`, optionally `title`, attributes and text")
     users: str | None = Field(None, description="file of users: `user_id` and attributes")
@@ -255,7 +260,7 @@ class Config(BaseModel):
         ge=0,
         description="seed of models, resampling and the hash of the split, where these have no seed of their own",
     )
-    data: DataSettings
+    data: DataSettings = DataSettings()
     split: AnyRule | None = Field(
         None,
         description="how events are split; unset: by time if there are timestamps, else a fraction by hash",
@@ -301,11 +306,43 @@ class Config(BaseModel):
                 raise ValueError(f"{key} is {value}, but a setting is a finite number")
         return self
 
+    @model_validator(mode="after")
+    def _require_events(self) -> Config:
+        if isinstance(self.split, ByFiles):
+            if self.data.events is not None:
+                raise ValueError(
+                    "[data] events: remove it, for with [split] rule = 'files' the events are those of the files that"
+                    " [split] names"
+                )
+        elif self.data.events is None:
+            raise ValueError(MISSING_EVENTS)
+        return self
+
+    @property
+    def events(self) -> str | dict[str, str]:
+        """Return the file or folder of the events, or part of the split -> its file or folder."""
+        if isinstance(self.split, ByFiles):
+            return self.split.files
+        return str(self.data.events)
+
+    @property
+    def event_files(self) -> list[str]:
+        """Return the files and folders of the events."""
+        if isinstance(self.events, str):
+            return [self.events]
+        return list(self.events.values())
+
+    @property
+    def tables(self) -> list[str]:
+        """Return the files and folders of the events, the items and the users."""
+        return [*self.event_files, *(path for path in (self.data.items, self.data.users) if path)]
+
     @property
     def sources(self) -> list[str]:
         """Return the files and folders that a run reads."""
-        data = self.data
-        return [path for path in (data.events, data.items, data.users, self.recommend.rules) if path]
+        if self.recommend.rules:
+            return [*self.tables, self.recommend.rules]
+        return self.tables
 
     @property
     def kinds(self) -> list[str]:
@@ -400,7 +437,18 @@ def parse_config(raw: dict[str, Any], source: str = "config") -> Config:
         return Config.model_validate(raw)
     except ValidationError as error:
         lines = [_describe_problem(problem, source) for problem in error.errors()]
+        # Sections are compared with each other only where each of them is valid.
+        missing = f"{source}: {MISSING_EVENTS}"
+        if not _names_events(raw) and missing not in lines:
+            lines.append(missing)
         raise ConfigError("\n".join(lines)) from None
+
+
+def _names_events(raw: dict[str, Any]) -> bool:
+    """Return whether a config names a log, or the parts of a split."""
+    data = raw.get("data")
+    split = raw.get("split")
+    return (isinstance(data, dict) and "events" in data) or (isinstance(split, dict) and split.get("rule") == "files")
 
 
 def _apply_override(raw: dict[str, Any], override: str) -> None:
@@ -483,4 +531,4 @@ def _rule_name(annotation: Any) -> str | None:
 
 def _rule_names() -> set[str]:
     """Return the values of the key ``rule`` of all split rules."""
-    return {"time", "last", "fraction", "users", "items"}
+    return {"time", "last", "fraction", "users", "items", "files"}

@@ -36,7 +36,6 @@ def run(config: Config, *, engine: Engine | None = None, progress: Progress | No
     require_feasible(config)
     write_report = load_report_writer()
     engine = engine or make_engine(config)
-    data = config.data
     started = datetime.now(UTC)
     with (
         Meter() as meter,
@@ -60,8 +59,7 @@ def run(config: Config, *, engine: Engine | None = None, progress: Progress | No
         with meter.hop("summarise"):
             metrics = engine.summarise()
         folder.write_text(run_files.CONFIG, config.to_toml())
-        inputs = [path for path in (data.events, data.items, data.users) if path]
-        folder.write_manifest(seed=config.seed, inputs=inputs, hops=meter.hops, started=started)
+        folder.write_manifest(seed=config.seed, inputs=config.tables, hops=meter.hops, started=started)
         write_report(folder)
     return metrics
 

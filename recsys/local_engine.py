@@ -86,9 +86,11 @@ class LocalEngine(Engine):
     def read_events(self) -> None:
         """Read and check the tables; write the refused rows and the data card."""
         data = self.config.data
-        self.tables = read_tables(data.events, data.items, data.users, data.reading)
+        self.tables = read_tables(self.config.events, data.items, data.users, data.reading)
         self.tables.refusals.write_csv(self.folder.path / run_files.REFUSED_ROWS)
-        self.folder.write_json(run_files.DATA_CARD, data_card(self.tables) | {"source": data.events})
+        self.folder.write_json(
+            run_files.DATA_CARD, data_card(self.tables) | {"source": " + ".join(self.config.event_files)}
+        )
 
     def split_events(self) -> None:
         """Divide the events, write the parts, and make what all models share."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -96,11 +97,12 @@ def measure_log(config: Config, sample: int = SAMPLE) -> LogStatistics:
     Raises:
         InputError: a log that cannot be read, or without events.
     """
+    reading = config.data.reading
     seen: dict[str, set[int]] = {USER: set(), ITEM: set()}
     rows = 0
     timed = True
     cut = False
-    for piece in scan_log(config.data.events, config.data.reading):
+    for piece in chain.from_iterable(scan_log(file, reading) for file in config.event_files):
         if cut := rows >= sample:
             break
         rows += len(piece)
@@ -108,12 +110,12 @@ def measure_log(config: Config, sample: int = SAMPLE) -> LogStatistics:
         for column, ids in seen.items():
             ids.update(id_bits(pd.Index(piece[column].dropna().unique())).tolist())
     if not rows:
-        raise InputError(f"{config.data.events}: no events in it.")
+        raise InputError(f"{config.event_files[0]}: no events in it.")
     scale = 1.0
     if cut:
-        scale = max(1.0, estimate_rows(config.data.events, config.data.reading) / rows)
+        scale = max(1.0, sum(estimate_rows(file, reading) for file in config.event_files) / rows)
     events, users, items = (round(n * scale) for n in (rows, len(seen[USER]), len(seen[ITEM])))
-    table = read_items_of_log(config.data.events, config.data.items, config.data.reading)
+    table = read_items_of_log(config.event_files[0], config.data.items, reading)
     features = 0
     # One column of the table is the id, which describes nothing.
     if table is not None:

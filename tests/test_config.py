@@ -59,7 +59,7 @@ def test_all_problems_at_once():
     said = str(caught.value)
     assert "sead" in said
     assert "[recommend] k" in said
-    assert "data: missing" in said
+    assert "[data] events: missing" in said
 
 
 def write(tmp_path, text="[data]\nevents = 'e.csv'\n"):

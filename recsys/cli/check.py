@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,6 +28,7 @@ from recsys.cli.options import (
 
 if TYPE_CHECKING:
     from recsys.data.reading.read_settings import ReadSettings
+    from recsys.data.splitting.leaks import Finding
 
 
 @app.command(rich_help_panel=DATA)
@@ -52,8 +54,8 @@ def check(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Read the tables as a run would and print a data card, or audit a split.
-    Exit code 2 when so many rows are refused that a run would stop; the card is printed all the same.
+    """Read the tables as a run would and print a data card, or audit a split; for a config whose split
+    is files, both. Exit code 2 when so many rows are refused that a run would stop; the card is printed all the same.
 
     Example: recsys check ratings.csv --column user_id=userId --column item_id=movieId
 
@@ -63,6 +65,7 @@ def check(
     """
     from recsys.data.card import data_card
     from recsys.data.reading.read import read_tables_with_bad_rows
+    from recsys.data.splitting.strategies import ByFiles
     from recsys.errors import ConfigError, InputError
     from recsys.locations import local_paths
     from recsys.replacing import has_first_line, require_replaceable_file
@@ -74,7 +77,12 @@ def check(
     ]
     if split:
         settings = config_of(events or split[0], all_overrides)
-        audit_split(*split, settings.data.reading, as_json)
+        audit_of_files = audit_split(*split, settings.data.reading)
+        if as_json:
+            print(json.dumps(audit_of_files.as_dict(), ensure_ascii=False))
+        else:
+            print_audit(audit_of_files)
+        audit_of_files.require_no_leaks()
         return
     if not events:
         raise ConfigError("recsys check: name a file of events or a config, or a split: --split TRAIN TEST.")
@@ -84,7 +92,7 @@ def check(
         make_folder(refused.parent, "--refused")
         is_ours = has_first_line("file,line,reason,text")
         require_replaceable_file(refused, is_ours, "--refused", local_paths(settings.sources))
-    tables = read_tables_with_bad_rows(data.events, data.items, data.users, data.reading)
+    tables = read_tables_with_bad_rows(settings.events, data.items, data.users, data.reading)
     refusals = tables.refusals
     if refused:
         with write_errors_explained(refused, "--refused"):
@@ -93,46 +101,71 @@ def check(
         facts = data_card(tables)
     else:
         facts = {"events": 0, "refused": {"total": refusals.refused, "by_reason": refusals.counts}}
+    audit = None
+    if isinstance(settings.split, ByFiles) and not tables.over_share(data.reading):
+        audit = audit_split(settings.split.train, settings.split.test, data.reading)
     if as_json:
+        if audit:
+            facts |= {"split": audit.as_dict()}
         print(json.dumps(facts, ensure_ascii=False))
     else:
         for name, value in facts.items():
             out.print(f"{name.replace('_', ' '):>22}  {format_value(value)}")
+        if audit:
+            print_audit(audit)
     # The card comes first: it is what shows why so many rows are refused.
     try:
         tables.require_few_refused(data.reading)
     except InputError as error:
         raise InputError(f"a run would stop here: {error}") from None
+    if audit:
+        audit.require_no_leaks()
 
 
-def audit_split(train: str, test: str, settings: ReadSettings, as_json: bool) -> None:
-    """Print what leaks from a test table into a train table.
-
-    Raises:
-        GateFired: something leaks.
+@dataclass(frozen=True)
+class SplitAudit:
+    """What a split by files shares between its parts. ``facts``: sizes and overlap; ``leaks``: what
+    leaks from the test table into the train table.
     """
+
+    train: str
+    test: str
+    facts: dict[str, Any]
+    leaks: list[Finding]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the audit as plain values."""
+        return {"about": self.facts, "leaks": [vars(leak) for leak in self.leaks]}
+
+    def require_no_leaks(self) -> None:
+        """Raise GateFired if something leaks."""
+        from recsys.errors import GateFired
+
+        if self.leaks:
+            kinds = ", ".join(dict.fromkeys(leak.leak for leak in self.leaks))
+            raise GateFired(f"{self.train} contains what only {self.test} should: {kinds}.")
+
+
+def audit_split(train: str, test: str, settings: ReadSettings) -> SplitAudit:
+    """Read the train and the test table of a split, and audit them."""
     from recsys.data.reading.read import read_all_columns
     from recsys.data.splitting.leaks import find_leaks, split_overview
-    from recsys.errors import GateFired
     from recsys.schema import ITEM, USER, unify_ids
 
     train_table = read_all_columns(train, settings)[0]
     test_table = read_all_columns(test, settings)[0]
     for key in (USER, ITEM):
         train_table[key], test_table[key] = unify_ids(train_table[key], test_table[key])
-    facts = split_overview(train_table, test_table)
-    leaks = find_leaks(train_table, test_table)
-    if as_json:
-        print(json.dumps({"about": facts, "leaks": [vars(leak) for leak in leaks]}, ensure_ascii=False))
-    else:
-        for name, value in facts.items():
-            out.print(f"{name.replace('_', ' '):>26}  {format_value(value)}")
-        out.print(f"{len(leaks)} leaks found:" if leaks else "no leaks found")
-        for leak in leaks:
-            out.print(f"{leak.leak:>26}  {leak.message}")
-    if leaks:
-        kinds = ", ".join(dict.fromkeys(leak.leak for leak in leaks))
-        raise GateFired(f"{train} contains what only {test} should: {kinds}.")
+    return SplitAudit(train, test, split_overview(train_table, test_table), find_leaks(train_table, test_table))
+
+
+def print_audit(audit: SplitAudit) -> None:
+    """Print the audit of a split for people."""
+    for name, value in audit.facts.items():
+        out.print(f"{name.replace('_', ' '):>26}  {format_value(value)}")
+    out.print(f"{len(audit.leaks)} leaks found:" if audit.leaks else "no leaks found")
+    for leak in audit.leaks:
+        out.print(f"{leak.leak:>26}  {leak.message}")
 
 
 def format_value(value: object) -> str:

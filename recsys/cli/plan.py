@@ -50,7 +50,7 @@ def plan(
     settings = config_of(config, [*reading, *(overrides or ())])
     params = model_parameters(settings)
     spark = session(settings.spark)
-    facts = count_log(accepted_pairs(spark, settings.data))
+    facts = count_log(accepted_pairs(spark, settings.data, settings.event_files))
     estimate = make_plan(settings, facts, measure_machine(spark, facts, params), params)
     if as_json:
         print(json.dumps(asdict(estimate)))

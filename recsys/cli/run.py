@@ -78,7 +78,7 @@ def choose_engine_and_models(settings: Config) -> Config:
     from recsys.locations import is_remote
     from recsys.route import choose_route, measure_log
 
-    if is_remote(settings.data.events):
+    if any(map(is_remote, settings.event_files)):
         log.print("engine: spark. Only Spark reads the file system of the events, so they are not measured first.")
         return settings.model_copy(update={"engine": "spark"} if "engine" in missing else {})
     route = choose_route(measure_log(settings))

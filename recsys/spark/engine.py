@@ -148,13 +148,13 @@ class SparkEngine(Engine):
     def read_events(self) -> None:
         """Read and check the tables, and write the refused rows and the data card."""
         data = self.config.data
-        self.tables = read_tables(self.spark, data, self.work)
+        self.tables = read_tables(self.spark, data, self.work, self.config.events)
         attributes.require_items(self.als_parameters.values(), self.tables.item_table)
         self.tables.refusals.write_csv(self.folder.path / run_files.REFUSED_ROWS)
         side_tables = {"items": self.tables.item_table, "users": self.tables.user_table}
         rows = {name: len(table) for name, table in side_tables.items() if table is not None}
         card = audit.card(self.tables.events, self.tables.refusals, rows, self.tables.duplicates)
-        self.folder.write_json(run_files.DATA_CARD, card | {"source": data.events})
+        self.folder.write_json(run_files.DATA_CARD, card | {"source": " + ".join(self.config.event_files)})
 
     def split_events(self) -> None:
         """Divide the events, write the parts, and prepare what all models use.

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from recsys.data.hashing import id_hash, pair_hash
 from recsys.data.splitting import audit, strategies
 from recsys.data.splitting.split import split
-from recsys.data.splitting.strategies import ByTime, ColdItems, Fraction, HeldOutUsers, LastN, assign_sides, cut_time
+from recsys.data.splitting.strategies import (
+    ByFiles,
+    ByTime,
+    ColdItems,
+    Fraction,
+    HeldOutUsers,
+    LastN,
+    assign_sides,
+    cut_time,
+)
 from recsys.data.weigh import FilterSettings, WeightSettings, aggregate_events, interactions_to_table
 from recsys.errors import ConfigError, InputError
 from recsys.types import IdMap, Split
@@ -47,6 +56,13 @@ def test_the_drawing_of_time():
 def test_the_drawing_of_last():
     log, drawn = drawing(LastN)
     assert assign_sides(log, LastN(n=1)).tolist() == drawn.tolist()
+
+
+def test_the_drawing_of_files():
+    log, drawn = drawing(ByFiles)
+    assert set(drawn) == {strategies.TRAIN, strategies.HISTORY, strategies.TEST}
+    rule = ByFiles(train="o", history="h", test="x")
+    assert assign_sides(log.assign(side=drawn), rule).tolist() == drawn.tolist()
 
 
 @pytest.mark.parametrize("rule", [Fraction, HeldOutUsers, ColdItems])

@@ -8,7 +8,7 @@ from recsys.config import DataSettings
 from recsys.data import weigh
 from recsys.data.reading.read import read_tables
 from recsys.data.splitting.split import split
-from recsys.data.splitting.strategies import ByTime, ColdItems, Fraction, HeldOutUsers, LastN, cut_time
+from recsys.data.splitting.strategies import ByFiles, ByTime, ColdItems, Fraction, HeldOutUsers, LastN, cut_time
 from recsys.data.weigh import FilterSettings, WeightSettings
 
 pytestmark = pytest.mark.spark
@@ -70,6 +70,38 @@ def test_both_engines_prepare_the_same_rows(spark, log, tmp_path, rule):
     assert local.about["filters"]["session_minutes"]["rows"] > 0
     assert found.candidates == len(local.train.items)
     assert (refusals.total, refusals.counts) == (tables.refusals.total, tables.refusals.counts)
+
+
+def test_both_engines_prepare_the_same_rows_of_files(spark, log, tmp_path):
+    """The parts have ids of two types, and one is a folder of Parquet."""
+    from recsys.spark.data.read import read_tables as read_on_spark
+    from recsys.spark.data.split import split as split_on_spark
+
+    events = read_tables(log["events"]).events
+    events["user_id"] = events["user_id"].str[1:].astype(np.int64)
+    events["item_id"] = events["item_id"].astype(np.int64)
+    side = np.random.default_rng(1).integers(0, 3, len(events))
+    rule = ByFiles(**{name: str(tmp_path / name) for name in ("train", "history", "test")})
+    (tmp_path / "train").mkdir()
+    events[side == 0].to_parquet(tmp_path / "train" / "a.parquet")
+    for code, name in ((1, "history"), (2, "test")):
+        (tmp_path / name).mkdir()
+        events[side == code].to_csv(tmp_path / name / "a.csv", index=False)
+    with (tmp_path / "test" / "a.csv").open("a") as file:
+        file.write("7,,1,1,buy\n7,cold,2,1500000000,buy\n")
+    settings = {"weighting": WeightSettings(events={"view": 1, "buy": 4, "return": -3}, half_life_days=0.2)}
+    settings["filters"] = FilterSettings(min_item_events=3)
+    tables = read_tables(rule.files)
+    local = split(tables.events, rule, **settings)
+    large = read_on_spark(spark, DataSettings(), tmp_path / "work", rule.files)
+    found = split_on_spark(large.events, rule, items=None, work=tmp_path / "work", **settings)
+    for name in ("train", "history", "test"):
+        expected = weigh.interactions_to_table(getattr(local, name))
+        actual = found.by_id[name].toPandas().sort_values(["user_id", "item_id"], ignore_index=True)
+        pd.testing.assert_frame_equal(actual, expected[actual.columns], check_exact=True, check_dtype=False)
+    assert found.about == local.about
+    assert (large.refusals.total, large.refusals.counts) == (len(events) + 2, {"missing item id": 1})
+    assert (tables.refusals.total, tables.refusals.counts) == (len(events) + 2, {"missing item id": 1})
 
 
 @pytest.mark.parametrize("how", ["sum", "last", "max", "count"])

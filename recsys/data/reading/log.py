@@ -10,13 +10,14 @@ the plain table.
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numba import njit
 
-from recsys.schema import EVENT, ITEM, TIME, USER, VALUE, canonical_int64, is_category
+from recsys.schema import EVENT, ITEM, TIME, USER, VALUE, canonical_int64, is_category, unify_ids
 
 SMALLEST = {VALUE: np.float32, TIME: np.int32}
 EMPTY = -1
@@ -172,6 +173,26 @@ def keep_rows(events: pd.DataFrame, rows: np.ndarray) -> pd.DataFrame:
     per row.
     """
     return pd.DataFrame({name: events[name].array[rows] for name in events}, copy=False)
+
+
+def concat_logs(logs: list[pd.DataFrame]) -> pd.DataFrame:
+    """Return the rows of several logs with the same columns as one log, with ids of one type by the
+    rule of ``schema.unify_ids``.
+    """
+    columns: dict[str, Any] = {}
+    for name in logs[0]:
+        parts = [log[name] for log in logs]
+        if name in SMALLEST:
+            columns[name] = np.concatenate([part.to_numpy() for part in parts])
+        else:
+            columns[name] = _concat_ids(unify_ids(*parts))
+    return pd.DataFrame(columns, copy=False)
+
+
+def _concat_ids(parts: list[pd.Series]) -> pd.Categorical:
+    ids = reduce(pd.Index.union, [part.cat.categories for part in parts])
+    codes = [ids.get_indexer(part.cat.categories).astype(np.int32)[part.cat.codes] for part in parts]
+    return pd.Categorical.from_codes(np.concatenate(codes), categories=ids, validate=False)
 
 
 def widen_log(events: pd.DataFrame) -> pd.DataFrame:

@@ -8,7 +8,7 @@ integers. So the id "007" stays text.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ from recsys.atomic_writing import new_file
 from recsys.data.reading import movielens
 from recsys.data.reading.columnar import RawChunk, concat_chunks, is_table, read_in_memory, require_table_or_path
 from recsys.data.reading.files import read_chunks
-from recsys.data.reading.log import Log, widen_log
+from recsys.data.reading.log import Log, concat_logs, widen_log
 from recsys.data.reading.read_settings import ReadSettings
 from recsys.data.reading.sources import Source
 from recsys.data.reading.validate import (
@@ -36,6 +36,7 @@ from recsys.data.reading.validate import (
     reason_code,
     refuse_rows,
 )
+from recsys.data.splitting.strategies import SIDES
 from recsys.errors import InputError
 from recsys.locations import local_path
 from recsys.schema import (
@@ -44,6 +45,7 @@ from recsys.schema import (
     FALLBACK,
     ITEM,
     ITEMS,
+    SIDE,
     TIME,
     USER,
     USERS,
@@ -146,6 +148,10 @@ class Tables:
             merged.merge(refusals)
         return merged
 
+    def over_share(self, reading: ReadSettings) -> bool:
+        """Return whether too many rows of one table were refused, or all."""
+        return any(refusals.over_share(reading) for refusals in self.refusals_by_table.values())
+
     def require_few_refused(self, reading: ReadSettings) -> None:
         """Raise InputError if too many rows of one table were refused, or all."""
         for name, refusals in self.refusals_by_table.items():
@@ -174,6 +180,8 @@ def read_tables(events: Any, items: Any = None, users: Any = None, reading: Read
 
     Each table is a path or a table in memory: pandas, Polars, pyarrow, or anything with the Arrow C
     interface. A MovieLens folder or zip archive as ``events`` also supplies the items (and users).
+    ``events`` may also be the parts of a split, a mapping of ``train``, ``test`` and optionally
+    ``history`` to a table each; then the log has a column ``side`` (:data:`strategies.SIDES`).
 
     Raises:
         InputError: a file is missing, empty or damaged, it has another layout than expected, or
@@ -187,12 +195,12 @@ def read_tables(events: Any, items: Any = None, users: Any = None, reading: Read
 
 def read_tables_with_bad_rows(events: Any, items: Any, users: Any, reading: ReadSettings) -> Tables:
     """Return the accepted rows as :func:`read_tables` does, however many are refused."""
-    source, of_events, layout = _locate(events, reading)
-    log = Log()
-    by_table = {_source_name(source): _collect(source, of_events, log)}
-    # The buffers of the reader take as much memory as the log itself.
-    pyarrow.default_memory_pool().release_unused()
-    tables = Tables(log.table(), None, None, by_table)
+    by_table: dict[str, Refusals] = {}
+    if isinstance(events, Mapping):
+        log, layout = _read_parts(events, reading, by_table)
+    else:
+        log, layout = _read_log(events, reading, by_table)
+    tables = Tables(log, None, None, by_table)
     if layout:
         tables.items = layout.items()
         tables.users = layout.users()
@@ -211,6 +219,49 @@ def read_tables_with_bad_rows(events: Any, items: Any, users: Any, reading: Read
         if table is not None and column in tables.log:
             tables.log[column], table[column] = unify_ids(tables.log[column], table[column])
     return tables
+
+
+def _read_log(
+    events: Any, reading: ReadSettings, by_table: dict[str, Refusals], name: str | None = None
+) -> tuple[pd.DataFrame, movielens.MovieLensLayout | None]:
+    """Return a log and its MovieLens layout or None, and add its refusals to ``by_table``.
+
+    ``name``: that of a table in memory, in messages.
+    """
+    source, reading, layout = _locate(events, reading)
+    log = Log()
+    if isinstance(source, Source) or name is None:
+        name = _source_name(source)
+    by_table[name] = _collect(source, reading, log)
+    # The buffers of the reader take as much memory as the log itself.
+    pyarrow.default_memory_pool().release_unused()
+    return log.table(), layout
+
+
+def _read_parts(
+    parts: Mapping[str, Any], reading: ReadSettings, by_table: dict[str, Refusals]
+) -> tuple[pd.DataFrame, movielens.MovieLensLayout | None]:
+    """Return the parts of a split as one log with a column ``side``, and the first MovieLens layout."""
+    logs = {side: _read_log(part, reading, by_table, side) for side, part in parts.items()}
+    require_same_part_columns({side: list(log.columns) for side, (log, _) in logs.items()})
+    log = concat_logs([log for log, _ in logs.values()])
+    log[SIDE] = np.repeat([np.int8(SIDES[side]) for side in logs], [len(log) for log, _ in logs.values()])
+    return log, next((layout for _, layout in logs.values() if layout), None)
+
+
+def require_same_part_columns(columns: Mapping[str, Collection[str]]) -> None:
+    """Raise InputError if one part of a split has times or event types that another has not.
+
+    ``columns``: part -> its columns.
+    """
+    for name in (TIME, EVENT):
+        having = [side for side, names in columns.items() if name in names]
+        without = [side for side in columns if side not in having]
+        if having and without:
+            raise InputError(
+                f"[split] {without[0]} has no column '{name}', which {having[0]} has. The files are parts of one log:"
+                " give them the same columns, or map them under [data.columns]."
+            )
 
 
 def read_events(events: Any, reading: ReadSettings | None = None) -> tuple[pd.DataFrame, Refusals]:

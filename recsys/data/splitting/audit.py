@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from recsys.data import pairs
-from recsys.data.splitting.strategies import AnyRule, ByTime, to_iso
+from recsys.data.splitting.strategies import AnyRule, ByFiles, ByTime, to_iso
 from recsys.data.weigh import WeightSettings
 from recsys.schema import ITEM, TIME, USER, VALUE
 from recsys.types import IdMap, Interactions, Split
@@ -46,9 +46,12 @@ def split_warnings(facts: dict[str, Any], rule: AnyRule, weighting: WeightSettin
         messages.append(f"{facts['shared_rows']:,} rows are in both history and test: the split leaks.")
     early_share = facts["test_rows_before_train_end"]
     if early_share and not isinstance(rule, ByTime):
+        advice = " Prefer rule = 'time'."
+        if isinstance(rule, ByFiles):
+            advice = ""
         messages.append(
             f"rule = '{rule.rule}' leaks the future: {early_share:.0%} of test rows are earlier than the latest"
-            " train row, so models learn from events that were not known yet. Prefer rule = 'time'."
+            f" train row, so models learn from events that were not known yet.{advice}"
         )
     if weighting.events and not has_types:
         messages.append("event weights are set, but the events have no `event` column: only the values were used.")

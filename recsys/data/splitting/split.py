@@ -19,7 +19,7 @@ from recsys.data.splitting.strategies import (
     TEST,
     TRAIN,
     AnyRule,
-    HeldOutUsers,
+    ByFiles,
     assign_sides,
     to_iso,
 )
@@ -34,7 +34,7 @@ from recsys.data.weigh import (
     weigh_events,
 )
 from recsys.errors import InputError
-from recsys.schema import EVENT, ITEM, TIME, USER
+from recsys.schema import EVENT, ITEM, SIDE, TIME, USER
 from recsys.types import IdMap, Split
 
 WEIGHTLESS = "every event of train or of test has weight 0: give some event types another weight."
@@ -63,6 +63,8 @@ def split(
     filters = filters or FilterSettings()
     check_event_types(events, weighting)
     side = assign_sides(events, rule)
+    if isinstance(rule, ByFiles):
+        events = events[[name for name in events if name != SIDE]]
     train_rows, history_only, test_rows = (
         keep_last_of_session(keep_rows(events, side == part), weighting) for part in (TRAIN, HISTORY, TEST)
     )
@@ -91,7 +93,7 @@ def split(
     history = train
     history_rows = train_rows
     dropped = 0
-    if isinstance(rule, HeldOutUsers):
+    if rule.has_history_events:
         held_out = weigh_events(history_only, weighting, reference=reference)
         is_candidate = candidates.rows(held_out[ITEM]) >= 0
         dropped = int((~is_candidate).sum())

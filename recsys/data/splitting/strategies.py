@@ -1,4 +1,4 @@
-"""The five split rules, each with a drawing, and the assignment of every raw event to a side.
+"""The split rules, each with a drawing, and the assignment of every raw event to a side.
 
 A drawing has one user per line, and time goes from left to right. ``o`` is a train event, ``h`` an
 event of the history only (known at prediction time, never trained on), ``x`` a test event, and
@@ -12,22 +12,30 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from recsys.data.hashing import id_hash, pair_hash
 from recsys.data.reading.log import keep_rows
 from recsys.errors import InputError
-from recsys.schema import ITEM, TIME, USER
+from recsys.schema import ITEM, SIDE, TIME, USER
 from recsys.types import IdMap
 
 TRAIN, HISTORY, TEST = 0, 1, 2
 """The sides of a split, as :func:`assign_sides` returns them."""
+
+SIDES = {"train": TRAIN, "history": HISTORY, "test": TEST}
+"""Name of a side -> its number."""
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class _Rule(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @property
+    def has_history_events(self) -> bool:
+        """Whether some events are history only."""
+        return False
 
 
 class ByTime(_Rule):
@@ -125,6 +133,11 @@ class HeldOutUsers(_Rule):
     )
     seed: int = Field(default=0, ge=0, description="seed of the hash; another seed gives another split")
 
+    @property
+    def has_history_events(self) -> bool:
+        """Whether some events are history only."""
+        return True
+
 
 class ColdItems(_Rule):
     """Some items, chosen by the hash of their id, are in the test only. A model can predict them only
@@ -142,7 +155,50 @@ class ColdItems(_Rule):
     seed: int = Field(default=0, ge=0, description="seed of the hash; another seed gives another split")
 
 
-AnyRule = Annotated[ByTime | LastN | Fraction | HeldOutUsers | ColdItems, Field(discriminator="rule")]
+class ByFiles(_Rule):
+    """The parts are files: a published benchmark, or a split of your own. `[data] events` stays unset.
+
+        Alice   o  o  x  .  o  .  x  o
+        Bob     .  h  .  h  .  x  .  .
+        Carol   .  .  .  o  o  .  .  x
+
+    Here ``o`` are the events of ``train``, ``h`` those of ``history`` and ``x`` those of ``test``.
+    All parts are read as ``[data]`` says. History rows whose item is not a candidate are removed
+    and counted.
+    """
+
+    rule: Literal["files"] = "files"
+    train: str = Field(description="file or folder of the events that models learn from")
+    test: str = Field(description="file or folder of the events that lists are judged against")
+    history: str | None = Field(
+        default=None,
+        description=(
+            "file or folder of further events that are known at prediction time but never trained on, such as those"
+            " of held-out users; unset: none"
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _require_several_files(self) -> ByFiles:
+        if len(set(self.files.values())) < len(self.files):
+            raise ValueError("train, test and history are the same file: name one file for each part")
+        return self
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Return part -> its file or folder."""
+        files = {"train": self.train, "test": self.test}
+        if self.history is not None:
+            files["history"] = self.history
+        return files
+
+    @property
+    def has_history_events(self) -> bool:
+        """Whether some events are history only."""
+        return self.history is not None
+
+
+AnyRule = Annotated[ByTime | LastN | Fraction | HeldOutUsers | ColdItems | ByFiles, Field(discriminator="rule")]
 
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -221,9 +277,20 @@ def _apply_rule(events: pd.DataFrame, rule: AnyRule) -> np.ndarray:
         test = pair_hash(events[USER], events[ITEM], rule.seed) < rule.test
     elif isinstance(rule, ColdItems):
         test = id_hash(events[ITEM], rule.seed) < rule.share
+    elif isinstance(rule, ByFiles):
+        return _sides_of_files(events)
     else:
         return _hold_out_users(events, rule)
     return np.where(test, TEST, TRAIN).astype(np.int8)
+
+
+def _sides_of_files(events: pd.DataFrame) -> np.ndarray:
+    if SIDE not in events:
+        raise InputError(
+            "rule = 'files' needs events with their part, in a column `side`: read them by"
+            " read_tables({'train': …, 'test': …})."
+        )
+    return events[SIDE].to_numpy()
 
 
 def _hold_out_users(events: pd.DataFrame, rule: HeldOutUsers) -> np.ndarray:
@@ -289,7 +356,7 @@ def empty_side_message(part: str, events: int, rule: AnyRule, span: tuple[float,
         span: first and last time of the log, in seconds since 1970. None without timestamps.
     """
     if not isinstance(rule, ByTime) or span is None:
-        setting = {"last": "n", "fraction": "test"}.get(rule.rule, "share")
+        setting = {"last": "n", "fraction": "test", "files": "file"}.get(rule.rule, "share")
         return (
             f"rule = '{rule.rule}' leaves no {part} events of {events:,}."
             f" Use another `{setting}`{' or seed' if hasattr(rule, 'seed') else ''}, or more events."

@@ -19,14 +19,14 @@ from recsys.data.reading.read import Refusals
 from recsys.data.splitting.audit import describe_drift
 from recsys.data.splitting.strategies import to_iso
 from recsys.errors import InputError
-from recsys.schema import ITEM, TIME, USER, VALUE
+from recsys.schema import ITEM, SIDE, TIME, USER, VALUE
 
 TRAIN, HISTORY, TEST = "train", "history", "test"
-SIDE = "side"
 
 
 def card(events: DataFrame, refusals: Refusals, tables: dict[str, int], duplicates: dict[str, int]) -> dict[str, Any]:
     """Return the data card, as the local engine does; the driver holds one count per item."""
+    events = events.drop(SIDE)
     per_item = events.groupBy(ITEM).count().select("count").toPandas()["count"].to_numpy()
     per_user = events.groupBy(USER).count().groupBy("count").agg(F.count(F.lit(1)).alias("users"))
     histogram = per_user.orderBy("count").toPandas()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial, reduce
 from itertools import islice
@@ -55,6 +55,7 @@ from recsys.data.reading.read import (
     column_mapping,
     read_attributes,
     require_columns,
+    require_same_part_columns,
 )
 from recsys.data.reading.read_settings import ReadSettings
 from recsys.data.reading.sources import Source, is_utf8, recode, text_lines
@@ -68,7 +69,7 @@ from recsys.data.reading.validate import (
 )
 from recsys.errors import InputError
 from recsys.locations import is_remote, local_path
-from recsys.schema import CANONICAL_INT, EVENT, FALLBACK, ITEM, ITEMS, TIME, USER, USERS, VALUE
+from recsys.schema import CANONICAL_INT, EVENT, FALLBACK, ITEM, ITEMS, SIDE, TIME, USER, USERS, VALUE
 from recsys.spark.data.remote import fetch_source, make_source, spark_uri
 
 REASON = "reason"
@@ -126,7 +127,21 @@ class RawEvents:
     numeric_time: bool = False
 
 
-def read_tables(spark: SparkSession, data: DataSettings, work: Path) -> SparkTables:
+@dataclass(frozen=True)
+class CheckedLog:
+    """The accepted rows of one file or folder of events.
+
+    ``is_canonical``: column of ids that are text -> whether all of them are canonical integers.
+    """
+
+    accepted: DataFrame
+    is_canonical: dict[str, bool]
+    refusals: Refusals
+
+
+def read_tables(
+    spark: SparkSession, data: DataSettings, work: Path, events: str | dict[str, str] | None = None
+) -> SparkTables:
     """Read and check the events, items and users that ``data`` names, and return them as tables.
 
     User ids and item ids that are text become int64 if every id of that kind is a canonical
@@ -134,46 +149,94 @@ def read_tables(spark: SparkSession, data: DataSettings, work: Path) -> SparkTab
     checked rows are written to the folder ``work``. Later steps read them there and not in the
     source.
 
+    Args:
+        events: where the events are, unset: as ``data`` says; or the parts of a split, name of the
+            part -> file or folder. Then the events have a column ``side`` with these names.
+
     Raises:
         InputError: a file is missing, empty or damaged, it has another layout than expected, Spark
             cannot read it, or more rows are refused than ``[data] max_refused_share`` allows.
     """
-    source, reading = _source(spark, data)
-    try:
+    events = events or str(data.events)
+    if isinstance(events, str):
+        locations = [events]
+        log = _read_log(spark, events, data, work / "checked")
+    else:
+        locations = list(events.values())
+        log = _read_parts(spark, events, data, work)
+    with _read_errors_explained(locations[0]):
+        item_table, user_table, duplicates = _read_attributes(spark, data, locations, log.refusals, work)
+        items = None if item_table is None else spark.createDataFrame(item_table[[ITEM]])
+        accepted, items = _unify_id_types(log.accepted, log.is_canonical, items)
+    return SparkTables(accepted, items, log.refusals, item_table, user_table, duplicates)
+
+
+def _read_log(spark: SparkSession, location: str, data: DataSettings, path: Path) -> CheckedLog:
+    """Read and check one file or folder of events; the checked rows are written to ``path``."""
+    source, reading = _source(spark, location, data)
+    with _read_errors_explained(location):
         raw = _read_raw(spark, source, reading)
         unit = reading.time_unit or _time_unit(raw, source)
         counts = Observation()
         checked = _checked_rows(raw, unit)
-        checked.observe(counts, *_counted_columns(checked)).write.parquet(str(work / "checked"))
-        checked = spark.read.parquet(str(work / "checked"))
+        checked.observe(counts, *_counted_columns(checked)).write.parquet(str(path))
+        checked = spark.read.parquet(str(path))
         refusals = _count_refusals(counts.get, checked, source)
         check_refused_share(source, refusals, reading)
-        accepted = checked.where(F.col(REASON) == 0).drop(REASON, TEXT)
-        item_table, user_table, duplicates = _read_attributes(spark, data, refusals, work)
-        items = None if item_table is None else spark.createDataFrame(item_table[[ITEM]])
-        accepted, items = _unify_id_types(accepted, _text_columns(checked), counts.get, items)
+    is_canonical = {column: bool(counts.get[f"canonical {column}"]) for column in _text_columns(checked)}
+    accepted = checked.where(F.col(REASON) == 0).drop(REASON, TEXT)
+    return CheckedLog(accepted, is_canonical, refusals)
+
+
+def _read_parts(spark: SparkSession, parts: dict[str, str], data: DataSettings, work: Path) -> CheckedLog:
+    """Return the parts of a split as one log with a column ``side``, with ids of one type."""
+    logs = {side: _read_log(spark, location, data, work / f"checked-{side}") for side, location in parts.items()}
+    frames = {side: log.accepted for side, log in logs.items()}
+    require_same_part_columns({side: frame.columns for side, frame in frames.items()})
+    is_canonical = {}
+    for column in (USER, ITEM):
+        with_texts = [log for log in logs.values() if column in log.is_canonical]
+        kind = "bigint"
+        if with_texts:
+            kind = "string"
+            is_canonical[column] = all(log.is_canonical[column] for log in with_texts)
+        if len({frame.schema[column].dataType for frame in frames.values()}) > 1:
+            frames = {side: frame.withColumn(column, F.col(column).cast(kind)) for side, frame in frames.items()}
+    accepted = reduce(DataFrame.unionByName, [frame.withColumn(SIDE, F.lit(side)) for side, frame in frames.items()])
+    refusals = Refusals()
+    for log in logs.values():
+        refusals.merge(log.refusals)
+    return CheckedLog(accepted, is_canonical, refusals)
+
+
+@contextmanager
+def _read_errors_explained(location: str) -> Iterator[None]:
+    try:
+        yield
     except PySparkException as error:
-        raise InputError(f"{source}: Spark cannot read it: {str(error).splitlines()[0]}") from error
-    return SparkTables(accepted, items, refusals, item_table, user_table, duplicates)
+        raise InputError(f"{location}: Spark cannot read it: {str(error).splitlines()[0]}") from error
 
 
-def accepted_pairs(spark: SparkSession, data: DataSettings) -> DataFrame:
-    """Return user_id and item_id of the accepted events, read anew by each action."""
-    source, reading = _source(spark, data)
-    raw = _read_raw(spark, source, reading)
-    unit = reading.time_unit or _time_unit(raw, source)
-    return _checked_rows(raw, unit).where(F.col(REASON) == 0).select(USER, ITEM)
+def accepted_pairs(spark: SparkSession, data: DataSettings, locations: list[str]) -> DataFrame:
+    """Return user_id and item_id of the accepted events of all locations, read anew by each action."""
+    pairs = []
+    for location in locations:
+        source, reading = _source(spark, location, data)
+        raw = _read_raw(spark, source, reading)
+        unit = reading.time_unit or _time_unit(raw, source)
+        pairs.append(_checked_rows(raw, unit).where(F.col(REASON) == 0).select(USER, ITEM))
+    return reduce(DataFrame.unionByName, pairs)
 
 
-def _movielens_layout(data: DataSettings) -> movielens.MovieLensLayout | None:
-    if data.format not in ("auto", "movielens") or is_remote(data.events):
+def _movielens_layout(location: str, data: DataSettings) -> movielens.MovieLensLayout | None:
+    if data.format not in ("auto", "movielens") or is_remote(location):
         return None
-    return movielens.find_layout(local_path(data.events))
+    return movielens.find_layout(local_path(location))
 
 
-def _source(spark: SparkSession, data: DataSettings) -> tuple[Source, ReadSettings]:
-    layout = _movielens_layout(data)
-    source = make_source(spark, data.events)
+def _source(spark: SparkSession, location: str, data: DataSettings) -> tuple[Source, ReadSettings]:
+    layout = _movielens_layout(location, data)
+    source = make_source(spark, location)
     reading = data.reading
     if layout:
         source, reading = layout.events, reading.model_copy(update=layout.reading)
@@ -664,12 +727,13 @@ def _count_refusals(observed: dict[str, Any], checked: DataFrame, source: Source
 
 
 def _read_attributes(
-    spark: SparkSession, data: DataSettings, refusals: Refusals, work: Path
+    spark: SparkSession, data: DataSettings, locations: list[str], refusals: Refusals, work: Path
 ) -> tuple[pd.DataFrame | None, pd.DataFrame | None, dict[str, int]]:
     """Return the items table, the users table and the rows of them that repeat an id, read by the
     driver: a catalogue and a list of users fit there.
     """
-    layout = _movielens_layout(data)
+    layouts = [_movielens_layout(location, data) for location in locations]
+    layout = next((layout for layout in layouts if layout), None)
     items, users = (layout.items(), layout.users()) if layout else (None, None)
     duplicates = {}
     if data.items:
@@ -690,7 +754,7 @@ def _accept(side: AttributeTable, refusals: Refusals, reading: ReadSettings) -> 
 
 
 def _unify_id_types(
-    events: DataFrame, text_columns: list[str], observed: dict[str, Any], items: DataFrame | None
+    events: DataFrame, is_canonical: dict[str, bool], items: DataFrame | None
 ) -> tuple[DataFrame, DataFrame | None]:
     """Return both tables with ids of one type, by the rule of ``schema.unify_ids``.
 
@@ -698,14 +762,13 @@ def _unify_id_types(
     canonical integer that fits. Otherwise they are text in both tables.
 
     Args:
-        text_columns: the columns of the events whose ids are text.
-        observed: the values of :func:`_counted_columns`.
+        is_canonical: that of the events, as in :class:`CheckedLog`.
     """
-    is_canonical = [{column: bool(observed[f"canonical {column}"]) for column in text_columns}]
+    by_table = [is_canonical]
     if items is not None:
-        is_canonical.append(_all_canonical(items))
-    for column in sorted(set().union(*is_canonical)):
-        numeric = all(columns.get(column, True) for columns in is_canonical)
+        by_table.append(_all_canonical(items))
+    for column in sorted(set().union(*by_table)):
+        numeric = all(columns.get(column, True) for columns in by_table)
         events = _cast(events, column, numeric)
         if items is not None and column == ITEM:
             items = _cast(items, column, numeric)

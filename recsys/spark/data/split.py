@@ -1,4 +1,4 @@
-"""The five split rules on Spark, the weighing of events, and row numbers for ids, as the local
+"""The split rules on Spark, the weighing of events, and row numbers for ids, as the local
 engine defines them.
 
 Every step writes Parquet and reads it again: a lost executor then recomputes from files, not from
@@ -26,10 +26,10 @@ from recsys.data.splitting.audit import rule_parameters, split_warnings
 from recsys.data.splitting.split import WEIGHTLESS
 from recsys.data.splitting.strategies import (
     AnyRule,
+    ByFiles,
     ByTime,
     ColdItems,
     Fraction,
-    HeldOutUsers,
     LastN,
     empty_side_message,
     missing_times_message,
@@ -37,11 +37,10 @@ from recsys.data.splitting.strategies import (
 )
 from recsys.data.weigh import Aggregate, FilterSettings, WeightSettings, zero_removal_counts
 from recsys.errors import ConfigError, InputError
-from recsys.schema import EVENT, ITEM, TIME, USER, VALUE
+from recsys.schema import EVENT, ITEM, SIDE, TIME, USER, VALUE
 from recsys.spark.data.audit import (
     HISTORY,
     NO_ROWS,
-    SIDE,
     TEST,
     TRAIN,
     RowCounts,
@@ -137,7 +136,7 @@ def split(
         weighed_item_rows = count_item_rows(weighed[TRAIN], weighed[TEST], work / "weighed_item_rows")
     catalogue = _number_items(weighed_item_rows, items, work)
     dropped = 0
-    if isinstance(rule, HeldOutUsers):
+    if rule.has_history_events:
         weighed_history = _weigh(raw[HISTORY], weighting, newest, work / "weighed_history")
         usable = weighed_history.join(F.broadcast(catalogue.candidates), ITEM, "left_semi")
         dropped = weighed_history.count() - usable.count()
@@ -232,13 +231,13 @@ def _describe(split: SparkSplit, raw: dict[str, DataFrame], counts: SplitCounts,
     train = describe_part(counts.rows[TRAIN], split.train, int(trained.sum()))
     test = describe_part(counts.rows[TEST], split.test, int(tested.sum()))
     history = train
-    if isinstance(rule, HeldOutUsers):
+    if rule.has_history_events:
         n_items = split.history.select("item").distinct().count()
         history = describe_part(counts.rows[HISTORY], split.history, n_items)
     if not train["pairs"] or not test["pairs"]:
         raise InputError(WEIGHTLESS)
     overlap = describe_overlap((split.history, split.test), raw, counts)
-    if isinstance(rule, HeldOutUsers):
+    if rule.has_history_events:
         train_only = split.train.select("user").distinct().join(split.test, "user", "left_anti").count()
     else:
         train_only = train["users"] - overlap["test_users"]["warm"]
@@ -268,6 +267,8 @@ def assign_sides(events: DataFrame, rule: AnyRule) -> tuple[DataFrame, float | N
     Raises:
         InputError: the rule needs timestamps and there are none.
     """
+    if isinstance(rule, ByFiles):
+        return events, None
     if isinstance(rule, ByTime | LastN) and TIME not in events.columns:
         raise InputError(missing_times_message(rule))
     if isinstance(rule, ByTime):
