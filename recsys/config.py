@@ -32,7 +32,6 @@ from recsys.errors import ConfigError, InputError, suggest_nearest
 from recsys.evaluation.settings import EvaluationSettings
 from recsys.run_files import CONFIG
 
-
 MISSING_EVENTS = "[data] events: missing; add it."
 
 
