@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from recsys.evaluation.groups import (
     table_groups,
 )
 from recsys.evaluation.settings import BASELINES, EvaluationSettings
+from recsys.evaluation.testing.pick import models_by_quality
 from recsys.evaluation.testing.significance import (
     Sums,
     bootstrap_sums,
@@ -101,7 +103,7 @@ class Layout:
         seed: int,
     ) -> Sums:
         """Return the sums of some users: models, then differences, then the primary metric minus
-        that of each baseline, of all of them and of each level.
+        that of another model (:meth:`_pairs`), of all of them and of each level.
 
         Args:
             values: float64[m, models × columns], NaN = undefined.
@@ -114,16 +116,14 @@ class Layout:
             width = len(self.names(part))
             averaged = {name: columns[:, :width] for name, columns in by_model.items()}
             differences = [averaged[name] - averaged[self.baseline] for name in self.compared_models]
-            minus_baselines = [
-                averaged[name][:, :1] - averaged[baseline][:, :1] for baseline, name in self._baseline_pairs()
-            ]
-            tables.append(np.hstack([*averaged.values(), *differences, *minus_baselines]))
+            minus_other = [averaged[name][:, :1] - averaged[other][:, :1] for other, name in self._pairs(part)]
+            tables.append(np.hstack([*averaged.values(), *differences, *minus_other]))
         parts = [(tables[0], users), *((tables[1][group], users[group]) for group in membership.T)]
         return Sums.hstack([bootstrap_sums(table, ids, resamples=resamples, seed=seed) for table, ids in parts])
 
     def sum_columns(self) -> dict[tuple[str, str, str, str], np.ndarray]:
         """Return (kind, grouping, level, model) -> columns of the sums; kind is models,
-        differences, or ``minus NAME`` of a baseline, which has one column for the primary metric.
+        differences, or ``minus NAME`` of another model, which has one column for the primary metric.
         """
         columns: dict[tuple[str, str, str, str], np.ndarray] = {}
         start = 0
@@ -133,14 +133,20 @@ class Layout:
                 for name in names:
                     columns[kind, *part, name] = np.arange(start, start + width)
                     start += width
-            for baseline, name in self._baseline_pairs():
-                columns[f"minus {baseline}", *part, name] = np.arange(start, start + 1)
+            for other, name in self._pairs(part):
+                columns[f"minus {other}", *part, name] = np.arange(start, start + 1)
                 start += 1
         return columns
 
-    def _baseline_pairs(self) -> list[tuple[str, str]]:
-        """Return (baseline, other model) for every baseline."""
-        return [(baseline, name) for baseline in self.baselines for name in self.models if name != baseline]
+    def _pairs(self, part: tuple[str, str]) -> list[tuple[str, str]]:
+        """Return the pairs (model that is subtracted, other model) of a part of the users: every
+        two models over all users, and each baseline with the other models in a group.
+        """
+        # Which model is best, and which is next, is known only after the sums.
+        subtracted = self.baselines
+        if part == ALL:
+            subtracted = self.models
+        return [(other, name) for other in subtracted for name in self.models if name != other]
 
 
 @dataclass(frozen=True)
@@ -190,6 +196,7 @@ def document(layout: Layout, sums: Sums, facts: Facts) -> dict[str, Any]:
             "primary": layout.metrics[0],
             "baseline": layout.baseline if layout.compared_models else None,
             "baseline_differences": _baseline_differences(layout, cells, columns),
+            "leads": _leads(layout, cells, columns),
             "definitions": facts.definitions,
             "counts": facts.counts,
             "segments": segments,
@@ -222,6 +229,18 @@ def _baseline_differences(
         }
         for baseline in layout.baselines
     }
+
+
+def _leads(
+    layout: Layout, cells: np.ndarray, columns: dict[tuple[str, str, str, str], np.ndarray]
+) -> dict[str, Any]:
+    """Return model -> the primary metric minus that of the next model by quality, the best model
+    first; the last model, and models without a mean, have no lead.
+    """
+    primary_columns = {name: columns["models", *ALL, name][0] for name in layout.models}
+    means = {name: cells[column]["mean"] for name, column in primary_columns.items()}
+    ranked = models_by_quality({name: mean for name, mean in means.items() if not np.isnan(mean)})
+    return {name: cells[columns[f"minus {following}", *ALL, name][0]] for name, following in pairwise(ranked)}
 
 
 def _select_cells(names: tuple[str, ...], row: dict[str, Any]) -> dict[str, Any]:

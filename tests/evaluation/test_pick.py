@@ -2,7 +2,7 @@
 
 import pytest
 
-from recsys.evaluation.testing.pick import interval_outcome, pick_model
+from recsys.evaluation.testing.pick import interval_outcome, models_by_quality, pick_model
 
 BETTER, WORSE, EITHER = ([0.01, 0.02], [-0.02, -0.01], [-0.01, 0.01])
 
@@ -76,3 +76,8 @@ def test_a_run_of_0_1_0_has_the_baseline_of_its_settings_alone():
 )
 def test_an_interval_that_touches_0_shows_no_difference(ends, expected):
     assert interval_outcome({"ci95": ends}) == expected
+
+
+def test_models_are_ordered_by_quality_and_those_without_a_mean_are_last():
+    means = {"none": None, "a": 0.1, "zero": 0.0, "b": 0.3, "also b": 0.3, "below": -0.1}
+    assert models_by_quality(means) == ["b", "also b", "a", "zero", "below", "none"]

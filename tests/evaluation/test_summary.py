@@ -75,6 +75,22 @@ def test_every_baseline_has_its_differences_in_the_primary_metric(three):
         assert cell["users"] == np.isfinite(values[rows]).sum()
 
 
+def test_each_model_has_its_lead_over_the_next_by_quality(three):
+    judging = EvaluationSettings(metrics=tuple(METRICS), resamples=200)
+    tables = {e.name: e.per_user["ndcg@10"] for e in three}
+    better = Evaluation("better", three[2].per_user.assign(**{"ndcg@10": tables["knn"] + 1}), three[2].about)
+    nothing = Evaluation("nothing", three[2].per_user.assign(**{"ndcg@10": np.nan}), three[2].about)
+    order = sorted(("popular", "als", "knn"), key=lambda name: -tables[name].mean())
+    leads = summarise([nothing, *three, better], judging, seed=4)["about"]["leads"]
+    assert list(leads) == ["better", *order[:2]]
+    assert leads["better"]["mean"] == pytest.approx((tables["knn"] + 1 - tables[order[0]]).mean())
+    values = (tables[order[0]] - tables[order[1]]).to_numpy()
+    mean, low, high = mean_ci(values, np.arange(120, dtype=np.uint64), resamples=200, seed=4)
+    cell = leads[order[0]]
+    assert (cell["mean"], *cell["ci95"]) == pytest.approx((mean, low, high))
+    assert cell["users"] == np.isfinite(values).sum()
+
+
 def test_differences_carry_their_test(three):
     found = summarise(three, EvaluationSettings(metrics=tuple(METRICS), resamples=100))["differences"]
     assert list(found) == ["als", "knn"]

@@ -8,7 +8,7 @@ which the interval of the difference answers.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -69,6 +69,18 @@ def pick_model(metrics: dict[str, Any], names: Collection[str] | None = None) ->
     by_history = {level: cells[model] for level, cells in differences[baseline]["history"].items()}
     name = model if means[model] > means[baseline] else baseline
     return Pick(model, baseline, differences[baseline]["all"][model], by_history, name)
+
+
+def models_by_quality(means: Mapping[str, float | None]) -> list[str]:
+    """Return the names by their means, the best first; equal means keep their order, and names
+    without a mean are last.
+    """
+
+    def quality(name: str) -> tuple[bool, float]:
+        mean = means[name]
+        return mean is not None, mean or 0.0
+
+    return sorted(means, key=quality, reverse=True)
 
 
 def interval_outcome(cell: dict[str, Any]) -> Outcome:
