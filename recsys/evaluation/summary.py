@@ -231,9 +231,7 @@ def _baseline_differences(
     }
 
 
-def _leads(
-    layout: Layout, cells: np.ndarray, columns: dict[tuple[str, str, str, str], np.ndarray]
-) -> dict[str, Any]:
+def _leads(layout: Layout, cells: np.ndarray, columns: dict[tuple[str, str, str, str], np.ndarray]) -> dict[str, Any]:
     """Return model -> the primary metric minus that of the next model by quality, the best model
     first; the last model, and models without a mean, have no lead.
     """

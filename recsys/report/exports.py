@@ -26,8 +26,7 @@ def table_files(report: Report) -> dict[str, str]:
     numbered in the order of the report.
     """
     files = {}
-    tables = [table for section in report.sections for table in section.tables]
-    for number, table in enumerate(tables, start=1):
+    for number, table in enumerate(report.tables, start=1):
         words = re.sub(r"[^a-z0-9]+", "-", table.caption.lower()).strip("-")
         name = f"{number:02d}-{words[:40].strip('-')}"
         files[f"{name}.csv"] = _csv(table)
@@ -47,7 +46,11 @@ def _csv(table: ReportTable) -> str:
 
 
 def _latex(table: ReportTable) -> str:
-    lines = [" & ".join(map(_escape_latex, row)) + r" \\" for row in (table.heads, *table.rows)]
+    cells = [[_escape_latex(cell) for cell in row] for row in (table.heads, *table.rows)]
+    for row, column in table.bold:
+        # The first line has the heads.
+        cells[row + 1][column] = rf"\textbf{{{cells[row + 1][column]}}}"
+    lines = [" & ".join(row) + r" \\" for row in cells]
     columns = "l" * table.numbers + "r" * (len(table.heads) - table.numbers)
     return "\n".join(
         [

@@ -7,6 +7,8 @@ from __future__ import annotations
 import io
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import matplotlib
@@ -41,14 +43,14 @@ def dots(cells: dict[str, tuple[float, list[float] | None]], label: str, neutral
     if not cells:
         return ""
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 0.9 + 0.34 * len(cells)), layout="constrained")
+        figure = Figure(figsize=(4.8, 0.9 + 0.34 * len(cells)), layout="constrained")
         axes = figure.add_subplot()
         axes.axvline(neutral, color=SOFT, linewidth=1, linestyle=(0, (4, 3)))
         for row, (value, ends) in enumerate(cells.values()):
             if ends:
                 axes.plot(ends, [row, row], color=ACCENT, linewidth=2.5, solid_capstyle="round")
             axes.plot(value, row, "o", color=ACCENT, markersize=6)
-        axes.set_yticks(range(len(cells)), [shorten_name(name, 28) for name in cells])
+        axes.set_yticks(range(len(cells)), [shorten_name(name, 18) for name in cells])
         axes.set_ylim(len(cells) - 0.4, -0.6)
         axes.set_xlabel(label, color=INK)
         axes.grid(axis="x", color=LINE, linewidth=0.8)
@@ -73,21 +75,28 @@ def shorten_name(name: str, max_length: int = 40) -> str:
 
 
 def svg(figure: Figure) -> str:
-    """Return the SVG text of a figure without its XML head, in the colours of the page,
-    as wide as the page allows.
-    """
+    """Return the SVG text of a figure without its XML head, in the colours of the page."""
     text = io.StringIO()
-    # The browser draws the text with its own fonts, so the fonts of matplotlib need not have its
-    # letters.
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
+    with missing_letters_ignored():
         # Without a date, two reports of one run are the same file.
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = text.getvalue()[text.getvalue().index("<svg") :]
     for placeholder, colour in COLOURS.items():
         svg = svg.replace(placeholder, colour)
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
-    # Without a height the browser keeps the proportions of the figure at any width.
-    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    return re.sub(r'(<svg[^>]*?) width="([^"]*)pt"', r'\1 style="max-width: calc(1.4 * \2px)"', svg, count=1)
+    # The page draws a figure 1.4 times as large where there is room, and never smaller than it is,
+    # because its text could not be read.
+    width, height = re.findall(r'(?:width|height)="([\d.]+)pt"', svg[: svg.index(">")])
+    size = f"width: calc(1.4 * {width}px); max-width: max(100%, {width}px)"
+    return re.sub(r"<svg[^>]*>", f'<svg viewBox="0 0 {width} {height}" style="{size}">', svg, count=1)
+
+
+@contextmanager
+def missing_letters_ignored() -> Iterator[None]:
+    """Ignore letters that the fonts of matplotlib do not have: the browser draws the text with its
+    own fonts.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
+        yield

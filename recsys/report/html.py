@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from itertools import count
 
@@ -10,25 +12,63 @@ from markupsafe import Markup
 
 from recsys.report.parts import Drawing, Report
 
+_TEMPLATES = Environment(
+    loader=PackageLoader("recsys.report"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
 
 def render_html(report: Report, kind: str = "evaluation report") -> str:
-    """Return the HTML page of a report. All text is escaped;
-    the drawings are SVG made by this package.
+    """Return the HTML page of a report.
+
+    All text is escaped; the drawings are SVG made by this package. The page has a script only if
+    a section has a search box, and its policy allows no other script and no load.
     """
-    templates = Environment(
-        loader=PackageLoader("recsys.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     # All figures share the page, and matplotlib may use the same ids in each of them.
-    number = count(1)
+    figure_number = count(1)
+    table_number = count(1)
 
     def render_svg(drawing: Drawing) -> Markup:
-        return Markup(_prefix_ids(drawing.svg, f"f{next(number)}-"))  # noqa: S704 - matplotlib escapes text
+        return Markup(_prefix_ids(drawing.svg, f"f{next(figure_number)}-"))  # noqa: S704 - matplotlib escapes text
 
-    return templates.get_template("report.html").render(report=report, kind=kind, render_svg=render_svg)
+    script = ""
+    if any(section.search for section in report.sections):
+        script = _TEMPLATES.get_template("search.js").render()
+    return _TEMPLATES.get_template("report.html").render(
+        report=report,
+        kind=kind,
+        script=Markup(script),  # noqa: S704 - a file of this package, without any text of a run
+        script_source=_script_source(script),
+        term_ids=_term_ids(report),
+        render_svg=render_svg,
+        next_table=lambda: next(table_number),
+        row_id=_row_id,
+    )
+
+
+def _script_source(script: str) -> str:
+    """Return the source of scripts that the policy of the page allows: this script, or none."""
+    if not script:
+        return "'none'"
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return f"'sha256-{digest}'"
+
+
+def _term_ids(report: Report) -> dict[str, str]:
+    """Return term -> the id of its row in the first glossary that has it."""
+    ids: dict[str, str] = {}
+    for number, table in enumerate(report.tables, start=1):
+        if table.is_glossary:
+            for row, (term, *_) in enumerate(table.rows):
+                ids.setdefault(term, _row_id(number, row))
+    return ids
+
+
+def _row_id(table_number: int, row: int) -> str:
+    return f"t{table_number}-{row}"
 
 
 def _prefix_ids(svg: str, prefix: str) -> str:

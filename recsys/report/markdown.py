@@ -18,7 +18,7 @@ def render_markdown(report: Report) -> str:
 def _section(section: Section) -> list[str]:
     parts = [f"## {_escape(section.title)}", *map(_escape, section.paragraphs)]
     parts += [f"> **Warning:** {_escape(warning)}" for warning in section.warnings]
-    parts += [_table(table) for table in section.tables]
+    parts += [_table(table) for table in section.all_tables]
     if section.code:
         # Four backticks allow a fence of three inside the config.
         parts.append(f"````toml\n{section.code.strip()}\n````")
@@ -28,9 +28,20 @@ def _section(section: Section) -> list[str]:
 def _table(table: ReportTable) -> str:
     alignment = ["---" if column < table.numbers else "--:" for column in range(len(table.heads))]
     rows = [[_escape(cell) for cell in row] for row in table.rows]
-    heads = [_escape(head) for head in table.heads]
+    for row, column in table.bold:
+        rows[row][column] = f"**{rows[row][column]}**"
+    for source, cells in zip(table.rows, rows, strict=True):
+        cells[0] += _note(table, source[0])
+    heads = [_escape(head) + _note(table, head) for head in table.heads]
     lines = [heads, alignment, *rows]
     return f"{_escape(table.caption)}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _note(table: ReportTable, name: str) -> str:
+    """Return the note on a name in parentheses, empty without one."""
+    if name not in table.notes:
+        return ""
+    return f" ({_escape(table.notes[name])})"
 
 
 def _escape(text: str) -> str:

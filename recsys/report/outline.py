@@ -9,6 +9,7 @@ from recsys.report.run_reader import Run
 from recsys.report.sections import inputs, lists, results
 from recsys.report.sections.choice import choice
 from recsys.report.sections.cold_start_curve import cold_start_curve
+from recsys.report.sections.examples import examples
 from recsys.report.sections.item_map import item_map
 from recsys.report.sections.short_histories import short_histories
 from recsys.report.sections.training import training
@@ -26,7 +27,7 @@ SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     lists.tradeoff,
     lists.model_agreement,
     lists.hits_by_rank,
-    lists.examples,
+    examples,
     training,
     item_map,
     inputs.data_overview,

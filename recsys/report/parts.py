@@ -10,13 +10,22 @@ from typing import Any
 class ReportTable:
     """A table of text cells with a caption and column heads.
 
-    ``numbers``: index of the first column that holds numbers. All later columns hold numbers too.
+    Attributes:
+        numbers: index of the first column that holds numbers. All later columns hold numbers too.
+        bold: (row, column) of the cells in bold, such as the best mean of a metric.
+        notes: name in the first column or in the heads -> a short note beside it.
+        is_glossary: whether the first column has terms and the second their definitions.
+        has_terms: whether heads that are terms of a glossary of the page link to it.
     """
 
     caption: str
     heads: list[str]
     rows: list[list[str]]
     numbers: int = 1
+    bold: frozenset[tuple[int, int]] = frozenset()
+    notes: dict[str, str] = field(default_factory=dict)
+    is_glossary: bool = False
+    has_terms: bool = False
 
 
 @dataclass(frozen=True)
@@ -28,15 +37,34 @@ class Drawing:
 
 
 @dataclass(frozen=True)
+class Fold:
+    """Tables below a line that a reader opens and closes."""
+
+    summary: str
+    tables: list[ReportTable]
+    is_open: bool = False
+
+
+@dataclass(frozen=True)
 class Section:
-    """A part of a page with a title: paragraphs, warnings, figures, tables, code."""
+    """A part of a page with a title: paragraphs, warnings, figures, tables, folds, code.
+
+    ``search``: what a search box above the folds looks for, as its label; empty: no box.
+    """
 
     title: str
     paragraphs: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     tables: list[ReportTable] = field(default_factory=list)
     figures: list[Drawing] = field(default_factory=list)
+    folds: list[Fold] = field(default_factory=list)
+    search: str = ""
     code: str | None = None
+
+    @property
+    def all_tables(self) -> list[ReportTable]:
+        """Return the tables, those in folds last."""
+        return [*self.tables, *(table for fold in self.folds for table in fold.tables)]
 
 
 @dataclass(frozen=True)
@@ -46,6 +74,11 @@ class Report:
     title: str
     verdict: str
     sections: list[Section]
+
+    @property
+    def tables(self) -> list[ReportTable]:
+        """Return the tables of all sections in their order."""
+        return [table for section in self.sections for table in section.all_tables]
 
 
 def format_mean(cell: dict[str, Any], sign: bool = False) -> str:
@@ -80,3 +113,13 @@ def format_interval(ends: list[float | None], sign: bool = False) -> str:
     if sign:
         return f"[{low:+.4f}, {high:+.4f}]"
     return f"[{low:.4f}, {high:.4f}]"
+
+
+def best_places(means: list[float | None]) -> list[int]:
+    """Return the places of the highest mean, more than one where means are equal; None is no
+    mean.
+    """
+    best = max((mean for mean in means if mean is not None), default=None)
+    if best is None:
+        return []
+    return [place for place, mean in enumerate(means) if mean == best]

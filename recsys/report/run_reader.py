@@ -14,7 +14,7 @@ import pyarrow.dataset as ds
 from recsys import run_files
 from recsys.config import Config, load_config
 from recsys.data.hashing import hash_words, id_bits
-from recsys.evaluation.testing.pick import pick_model
+from recsys.evaluation.testing.pick import baseline_differences, models_by_quality, pick_model
 from recsys.report.reasons import Reasons
 from recsys.runfolder import RunFolder
 from recsys.schema import ITEM, RANK, USER, VALUE
@@ -53,8 +53,14 @@ class Run:
 
     @property
     def models(self) -> list[str]:
-        """Return the models, in the order of their results."""
-        return list(self.metrics["models"])
+        """Return the models by their mean of the first metric, the best first."""
+        primary = self.about["primary"]
+        return models_by_quality({name: cells[primary]["mean"] for name, cells in self.metrics["models"].items()})
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """Return what tables say beside the name of a model: which ones are baselines."""
+        return dict.fromkeys(baseline_differences(self.metrics), "baseline")
 
     @property
     def best_model(self) -> str | None:

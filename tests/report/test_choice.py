@@ -29,7 +29,13 @@ RECORD = {
 
 def told(place, record, where):
     with RunFolder.writing(place) as folder:
-        folder.write_json("metrics.json", {"models": {"popular": {}, "mine": {}}, "about": {}})
+        folder.write_json(
+            "metrics.json",
+            {
+                "models": {name: {"ndcg@10": {"mean": 0.1}} for name in ("popular", "mine")},
+                "about": {"primary": "ndcg@10"},
+            },
+        )
         (folder.path / where).parent.mkdir(parents=True)
         folder.write_json(where, {"record": record})
         folder.write_manifest(seed=0, inputs=[], hops=[], started=datetime.now(UTC))

@@ -20,6 +20,7 @@ from recsys.report.markdown import render_markdown
 from recsys.report.parts import Report, ReportTable, Section
 from recsys.report.run_reader import Run
 from recsys.report.sections import lists
+from recsys.report.sections.examples import _reason_rows, examples
 from recsys.runfolder import RunFolder
 
 
@@ -77,7 +78,9 @@ def test_the_page_is_one_safe_file(twelve_models):
     path = Path(twelve_models, "report.html")
     page = Page(twelve_models)
     assert path.stat().st_size < 3_000_000
-    assert not {"script", "img", "link", "iframe", "b", "i"} & {tag for tag, _ in page.elements}
+    tags = [tag for tag, _ in page.elements]
+    assert not {"img", "link", "iframe", "b", "i"} & set(tags)
+    assert tags.count("script") == 1
     loaded = [a for _, attrs in page.elements for key, a in attrs.items() if key in ("src", "href", "xlink:href")]
     assert all(target.startswith("#") for target in loaded)
     assert not any(key.startswith("on") for _, attrs in page.elements for key in attrs)
@@ -116,7 +119,7 @@ def test_tables_stand_beside_the_report(twelve_models):
     rows = list(
         csv.reader(io.StringIO(Path(twelve_models, "tables/01-metric-by-model.csv").read_text(encoding="utf-8")))
     )
-    assert rows[0] == ["model", "ndcg@5", "recall@5"]
+    assert rows[0] == ["model", "ndcg@5", "lead over the next", "recall@5"]
     means = json.loads(Path(twelve_models, "metrics.json").read_text(encoding="utf-8"))["models"]
     assert {row[0]: float(row[1].split()[0]) for row in rows[1:]} == {
         name: pytest.approx(cells["ndcg@5"]["mean"], abs=5e-5) for name, cells in means.items()
@@ -132,6 +135,33 @@ def test_latex_is_escaped():
     assert r"a\_b & n \\" in text
     assert r"\$x\$ \#1 \{y\} \textbackslash{}z \textasciitilde{}\textasciicircum{} & 1 \\" in text
     assert r"\begin{tabular}{lr}" in text
+
+
+def test_examples_show_ten_places_with_ids_and_every_length_of_history_is_open_once(world, tmp_path):
+    place = odd_run(world, tmp_path, {"als": {"rank": 4, "iterations": 3}}, recommend={"k": 12, "min_history": 0})
+    run = Run(RunFolder.open(place))
+    section = examples(run)
+    lengths = np.searchsorted([1, 5, 20], run.users["n_history"], side="right")
+    assert sum(fold.is_open for fold in section.folds) == len(set(lengths))
+    assert len(section.folds) == sum(min(3, count) for count in np.bincount(lengths))
+    for fold in section.folds:
+        shown, why = fold.tables
+        assert [row[0] for row in shown.rows] == [str(rank) for rank in range(1, 11)]
+        assert shown.heads[1:] == run.models
+        top = run.lists["als"]
+        (user,) = [user for user in run.users["user_id"] if fold.summary.startswith(f"User {user}: ")]
+        top = top.loc[top["user_id"] == user, "item_id"].to_list()
+        column = shown.heads.index("als")
+        assert all(row[column].endswith(f"({item})") for row, item in zip(shown.rows, top, strict=False))
+        assert why.rows[0][0].startswith("1")
+
+
+def test_neighbours_with_the_same_reason_share_a_row():
+    assert _reason_rows(["a", "b", "c", "d"], ["x", "x", "y", "x"]) == [
+        ["1 to 2", "a; b", "x"],
+        ["3", "c", "y"],
+        ["4", "d", "x"],
+    ]
 
 
 def test_nobody_judged_still_renders(world, tmp_path):
@@ -153,6 +183,24 @@ def test_hits_by_rank_by_hand():
     truth = pd.DataFrame([(1, 8), (2, 7), (2, 9), (3, 8)], columns=["user_id", "item_id"])
     found = lists._hits(topk, pd.Series([1, 2, 4]), truth, 3)  # 3 has no truth that counts, 4 has no list
     assert found.tolist() == [1 / 3, 2 / 3, 0]
+
+
+def test_each_pair_of_models_agrees_in_one_row(tmp_path):
+    table = {
+        name: pd.DataFrame(
+            [(1, item, rank) for rank, item in enumerate(items, start=1)], columns=["user_id", "item_id", "rank"]
+        )
+        for name, items in {"a": [1, 2], "b": [2, 1], "c": [1, 3], "nobody": []}.items()
+    }
+    means = {name: {"ndcg@2": {"mean": 0.1}} for name in table}
+    metrics = {"models": means, "about": {"primary": "ndcg@2"}}
+    section = lists.model_agreement(
+        run_of(tmp_path, {"lists": table, "users": pd.DataFrame({"user_id": [1]})}, metrics)
+    )
+    rows = section.tables[0].rows
+    assert sorted(map(sorted, (row[:2] for row in rows))) == [["a", "b"], ["a", "c"], ["b", "c"]]
+    assert [float(row[3]) for row in rows] == sorted((float(row[3]) for row in rows), reverse=True)
+    assert section.figures == []
 
 
 def test_a_dominated_model_is_named():
@@ -219,8 +267,7 @@ def test_drawings_survive_any_name():
     names = [*ODD, "$", "_"]
     points = {name: (float(place), 0.0) for place, name in enumerate(names)}
     drawn = [
-        plots.scatter({"x": points}, "y", names[0]),
-        plots.heat(np.eye(len(names)), names, "t"),
+        plots.scatter(points, "x", "y", names[0]),
         plots.lines({name: np.array([0.1, np.nan]) for name in names}, "x", "y", names[1]),
         plots.bars(dict.fromkeys(names, 1.0), "seconds"),
         plots.cloud(np.random.default_rng(0).normal(size=(20, 2)), dict(enumerate(names)), "x", "y"),

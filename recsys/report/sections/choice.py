@@ -97,12 +97,12 @@ def _parts_table(name: str, record: dict[str, Any]) -> ReportTable:
     rows = [
         [
             kind,
-            f"{part['ndcg@100']:.4f}",
             ", ".join(f"{key} {value}" for key, value in part["params"].items()),
+            f"{part['ndcg@100']:.4f}",
         ]
         for kind, part in sorted(record["parts"].items(), key=lambda part: -part[1]["ndcg@100"])
     ]
-    return ReportTable(f"{name}: its parts, each at its best setting", ["part", "mean", "settings"], rows)
+    return ReportTable(f"{name}: its parts, each at its best setting", ["part", "settings", "mean"], rows, numbers=2)
 
 
 def _format_gain(gain: dict[str, float]) -> str:

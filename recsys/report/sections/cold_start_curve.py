@@ -19,11 +19,14 @@ def cold_start_curve(run: Run) -> Section | None:
     record = run.folder.read_json(run_files.COLD_START)
     metric = record["metric"]
     cuts = list(record["leads"])
-    rows_of_model = {name: list(rows) for name, rows in groupby(record["curve"], key=lambda row: row["model"])}
+    measured = groupby(record["curve"], key=lambda row: row["model"])
+    rows_of_model = {name: list(rows) for name, rows in measured}
+    rows_of_model = {name: rows_of_model[name] for name in run.models if name in rows_of_model}
     table = ReportTable(
         f"{metric} by number of known events",
         ["model", *cuts],
         [[name, *map(format_mean, rows)] for name, rows in rows_of_model.items()],
+        notes=run.notes,
     )
     curves = {name: np.array([row["mean"] for row in rows]) for name, rows in rows_of_model.items()}
     svg = plots.lines(curves, "known events", metric, run.best_model, [float(cut) for cut in cuts])

@@ -8,8 +8,11 @@ from typing import Any
 
 from recsys import run_files
 from recsys.report import plots
-from recsys.report.parts import Drawing, ReportTable, Section
+from recsys.report.parts import Drawing, Fold, ReportTable, Section
 from recsys.report.run_reader import Run
+
+MIN_SHARE = 0.01
+"""Share of the time of a run: shorter steps are not in the figure of its costs."""
 
 
 def data_overview(run: Run) -> Section:
@@ -53,7 +56,7 @@ def data_overview(run: Run) -> Section:
         [f"further rows of ids in the {name} table, settled by [data] duplicates", f"{count:,}"]
         for name, count in data.get("duplicates", {}).items()
     ]
-    table = ReportTable("Data card", ["property", "value"], rows)
+    table = ReportTable("Data card", ["property", "value"], rows, numbers=2)
     source = f"Read from {data['source']}."
     likes = run.likes.to_numpy()
     if not likes.sum():
@@ -134,7 +137,7 @@ def split_audit(run: Run) -> Section:
     ]
     tables = [
         ReportTable("Parts", ["part", "events", "pairs", "users", "items", "time (UTC)"], parts),
-        ReportTable("Leakage audit", ["check", "value"], audit),
+        ReportTable("Leakage audit", ["check", "value"], audit, numbers=2),
     ]
     return Section("Split", sentences, warnings=split["warnings"], tables=tables)
 
@@ -170,19 +173,21 @@ def costs(run: Run) -> Section:
         ]
         for hop in hops
     ]
-    rows.append(["all", f"{sum(hop['seconds'] for hop in manifest['hops']):.1f}", *([""] * len(roles))])
+    total = sum(hop["seconds"] for hop in hops)
+    rows.append(["all", f"{total:.1f}", *([""] * len(roles))])
     heads = ["step", "seconds", *(f"{role}, peak MiB" for role in roles)]
-    table = ReportTable("Cost of each step", heads, rows)
-    seconds = {hop["name"]: hop["seconds"] for hop in hops}
-    peak_mb = {hop["name"]: hop["peak_mb"].get("total", 0.0) for hop in hops}
-    drawings = [
-        Drawing(plots.bars(seconds, "seconds"), table.caption),
-        Drawing(
-            plots.bars(peak_mb, "peak MiB"),
-            "Peak memory of each step; the table below has the numbers.",
-        ),
-    ]
-    return Section("Time and memory", [f"On {manifest['platform']}."], tables=[table], figures=drawings)
+    peak = max(hop["peak_mb"].get("total", 0.0) for hop in hops)
+    longest = {hop["name"]: hop["seconds"] for hop in hops if hop["seconds"] >= MIN_SHARE * total}
+    text = (
+        f"On {manifest['platform']}: {total:,.1f} seconds in all, at most {peak:,.0f} MiB of memory. The figure has"
+        f" the steps that take at least {MIN_SHARE:.0%} of the time."
+    )
+    return Section(
+        "Time and memory",
+        [text],
+        figures=[Drawing(plots.bars(longest, "seconds"), "Seconds of the longest steps; the table has every step.")],
+        folds=[Fold("Every step", [ReportTable("Cost of each step", heads, rows)])],
+    )
 
 
 def reproduce(run: Run) -> Section:

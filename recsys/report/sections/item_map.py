@@ -27,7 +27,7 @@ def item_map(run: Run) -> Section | None:
     """Return the principal components of the item factors of the first model that has some,
     None without any.
     """
-    first = next(filter(None, (_factors(run, name) for name in run.models)), None)
+    first = next(filter(None, (_factors(run, name) for name in run.metrics["models"])), None)
     if first is None:
         return None
     name, factors, items = first

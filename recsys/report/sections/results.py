@@ -9,22 +9,70 @@ from typing import Any
 from recsys.evaluation.beyond import DEFINITIONS
 from recsys.evaluation.groups import LEAST_USERS
 from recsys.report import figures
-from recsys.report.parts import Drawing, ReportTable, Section, format_interval, format_mean
+from recsys.report.parts import (
+    Drawing,
+    Fold,
+    ReportTable,
+    Section,
+    best_places,
+    format_interval,
+    format_mean,
+)
 from recsys.report.run_reader import Run
+
+LEAD = "lead over the next"
+"""The head of the column with the difference from the next model."""
+
+COUNTS = {
+    "evaluated": "users with something relevant",
+    "undefined": "users without anything relevant",
+    "without_list": "evaluated users for whom the model has no list",
+    "short": "lists shorter than k",
+    "listed_places": "items in all lists that were judged",
+    "tied_places": "listed places whose score another place of the same list also has",
+    "relevant_pairs": "what the tested users chose and lists are judged by",
+    "seen_pairs_removed": "relevant pairs that are already in the history, which are not judged",
+    "relevant_outside_candidates": (
+        "relevant pairs whose item no model could recommend; they count in the denominators"
+    ),
+}
+"""What is counted of each model -> what it means."""
 
 
 def models(run: Run) -> Section:
-    """Return the section "Models": a table of the mean of every metric for every model.
+    """Return the section "Models": a table of the mean of every metric for every model, the best
+    model by the first metric first.
 
-    Each mean has its 95 % interval.
+    Each mean has its 95 % interval, and the best of each metric is bold. Beside the first metric
+    is its difference from the next model.
     """
-    metrics = run.metrics
-    names = list(metrics["about"]["definitions"])
-    users = max(cell["users"] for model in metrics["models"].values() for cell in model.values())
-    rows = [[model, *(format_mean(cells[name]) for name in names)] for model, cells in metrics["models"].items()]
-    engine = metrics["about"]["engine"]
-    text = f"Means over {users:,} users with 95 % bootstrap intervals over users, on the {engine} engine."
-    return Section("Models", [text], tables=[ReportTable("Metric by model", ["model", *names], rows)])
+    about = run.about
+    users = max(cell["users"] for model in run.metrics["models"].values() for cell in model.values())
+    text = f"Means over {users:,} users with 95 % bootstrap intervals over users, on the {about['engine']} engine."
+    columns: dict[str, list[str]] = {"model": run.models}
+    bold = set()
+    for name in about["definitions"]:
+        cells = [run.metrics["models"][model][name] for model in run.models]
+        bold |= {(row, len(columns)) for row in best_places([cell["mean"] for cell in cells])}
+        columns[name] = [format_mean(cell) for cell in cells]
+        # A run of recsys 0.1.0 has no leads.
+        if name == about["primary"] and about.get("leads"):
+            columns[LEAD] = [_format_lead(about["leads"], model) for model in run.models]
+            text += (
+                f" Bold: the best of each metric. {LEAD.capitalize()}: {name} minus that of the model below, paired by"
+                " user; an interval that excludes 0 shows a difference."
+            )
+    # The name of the best model is bold where it is the best: in the column of the first metric.
+    bold |= {(row, 0) for row, column in bold if column == 1}
+    rows = [list(row) for row in zip(*columns.values(), strict=True)]
+    table = ReportTable("Metric by model", list(columns), rows, bold=frozenset(bold), notes=run.notes, has_terms=True)
+    return Section("Models", [text], tables=[table])
+
+
+def _format_lead(leads: dict[str, Any], model: str) -> str:
+    if model not in leads:
+        return "–"
+    return format_mean(leads[model], sign=True)
 
 
 def differences(run: Run) -> Section:
@@ -33,17 +81,16 @@ def differences(run: Run) -> Section:
     One table has the mean difference and interval in every metric, another has the test of the
     primary metric. Without a baseline, the section is one sentence that says so.
     """
-    metrics = run.metrics
     about = run.about
     names = list(about["definitions"])
     baseline = about["baseline"]
-    if not metrics["differences"]:
+    if not run.metrics["differences"]:
         return Section("Differences", [f"This run has no baseline ([judge] baseline = {baseline!r})."])
+    cells_of_model = {name: run.metrics["differences"][name] for name in run.models if name != baseline}
     rows = [
-        [model, *(format_mean(cells[name], sign=True) for name in names)]
-        for model, cells in metrics["differences"].items()
+        [model, *(format_mean(cells[name], sign=True) for name in names)] for model, cells in cells_of_model.items()
     ]
-    tests = sum(cell["p"] is not None for cells in metrics["differences"].values() for cell in cells.values())
+    tests = sum(cell["p"] is not None for cells in cells_of_model.values() for cell in cells.values())
     text = (
         f"Each model minus {baseline}, paired by user. An interval that excludes 0 shows a"
         " difference; one that includes 0 shows none, which is not the same as showing that there"
@@ -52,26 +99,25 @@ def differences(run: Run) -> Section:
         " true difference that this number of users detects with 80 % power; a smaller difference"
         " may exist and not be detected."
     )
+    primary_cells = {name: cells[about["primary"]] for name, cells in cells_of_model.items()}
     tables = [
-        ReportTable(f"Difference from {baseline}", ["model", *names], rows),
+        ReportTable(f"Difference from {baseline}", ["model", *names], rows, notes=run.notes, has_terms=True),
         ReportTable(
             f"{about['primary']}: is the difference real?",
             ["model", "difference", "p (Holm)", "effect size", "detectable", "users"],
-            [[model, *_test_cells(cells[about["primary"]])] for model, cells in metrics["differences"].items()],
+            [[model, *_test_cells(cell)] for model, cell in primary_cells.items()],
+            notes=run.notes,
         ),
     ]
-    return Section("Differences", [text], tables=tables, figures=_forest(metrics))
+    label = f"{about['primary']} minus that of {baseline}, 95 % interval"
+    return Section("Differences", [text], tables=tables, figures=_forest(primary_cells, label))
 
 
-def _forest(metrics: dict[str, Any]) -> list[Drawing]:
-    about = metrics["about"]
-    differences = {name: cells[about["primary"]] for name, cells in metrics["differences"].items()}
-    dots = {name: (cell["mean"], cell["ci95"]) for name, cell in differences.items() if cell["mean"] is not None}
-    svg = figures.dots(dots, f"{about['primary']} minus that of {about['baseline']}, 95 % interval", 0.0)
-    label = f"Differences in {metrics['about']['primary']} with 95 % intervals; the table below has the numbers."
-    if svg:
-        return [Drawing(svg, label)]
-    return []
+def _forest(cells: dict[str, Any], label: str) -> list[Drawing]:
+    dots = {name: (cell["mean"], cell["ci95"]) for name, cell in cells.items() if cell["mean"] is not None}
+    if not dots:
+        return []
+    return [Drawing(figures.dots(dots, label, 0.0), f"{label}; the table below has the numbers.")]
 
 
 def _test_cells(cell: dict[str, Any]) -> list[str]:
@@ -100,45 +146,61 @@ def _format_or_dash(value: float | None, form: str) -> str:
 def segments(run: Run) -> Section:
     """Return the section "By group": the primary metric in groups of users and of relevant items.
 
-    There is one table per grouping. Groups without users are left out.
+    There is one table per grouping, and the best model of each group is bold. Groups of fewer than
+    :data:`LEAST_USERS` users are folded, and those without users are left out.
     """
-    metrics = run.metrics
     about = run.about
-    primary = about["primary"]
-    models = list(metrics["models"])
     tables = []
-    for name, levels in about["segments"].items():
-        rows = []
-        for level, cells in levels.items():
-            users = max((cells[model][primary]["users"] for model in models), default=0)
-            differences = about["segment_differences"][name][level]
-            if users:
-                rows.append(
-                    [
-                        level,
-                        f"{users:,}",
-                        *(_format_in_group(model, cells, differences, primary) for model in models),
-                    ]
-                )
-        if rows:
-            rows.append(
-                [
-                    "largest gap",
-                    "",
-                    *(_format_gap(about["gaps"][name][model][primary]) for model in models),
-                ]
-            )
-            tables.append(ReportTable(f"{primary} by {name}", [name, "users", *models], rows))
+    small_tables = []
+    for name in about["segments"]:
+        large = _group_rows(run, name, small=False)
+        small = _group_rows(run, name, small=True)
+        if large:
+            gaps = [_format_gap(about["gaps"][name][model][about["primary"]]) for model in run.models]
+            tables.append(_group_table(run, name, [*large, (["largest gap", "", *gaps], [])]))
+        if small:
+            small_tables.append(_group_table(run, name, small))
     text = (
         "history: users by the number of items in their history when the lists were made."
         " popularity: only relevant items of that third of all likes count, so one user may be in"
         f" several rows. + or −: better or worse than {about['baseline']} in this group (the"
         " interval of the paired difference excludes 0; it is not corrected for the number of"
-        " groups, so read it as a hint). Largest gap: between the best and the worst group of at"
-        f" least {LEAST_USERS} users, with an interval that accounts for the choice of the two"
-        " groups. Smaller groups have a mean without an interval."
+        " groups, so read it as a hint). Bold: the best mean of the group. Largest gap: between the"
+        f" best and the worst group of at least {LEAST_USERS} users, with an interval that accounts"
+        " for the choice of the two groups. Smaller groups are folded below; they have means"
+        " without intervals."
     )
-    return Section("By group", [text], tables=tables)
+    folds = []
+    if small_tables:
+        count = sum(len(table.rows) for table in small_tables)
+        folds = [Fold(f"Groups of fewer than {LEAST_USERS} users: {count}", small_tables)]
+    return Section("By group", [text], tables=tables, folds=folds)
+
+
+def _group_rows(run: Run, grouping: str, *, small: bool) -> list[tuple[list[str], list[int]]]:
+    """Return (cells of the row, columns in bold) of each group with users: of those under
+    :data:`LEAST_USERS` users, or of the others.
+    """
+    primary = run.about["primary"]
+    rows = []
+    for level, cells in run.about["segments"][grouping].items():
+        users = max(cells[model][primary]["users"] for model in run.models)
+        if users and (users < LEAST_USERS) == small:
+            differences = run.about["segment_differences"][grouping][level]
+            texts = [_format_in_group(model, cells, differences, primary) for model in run.models]
+            best = best_places([cells[model][primary]["mean"] for model in run.models])
+            rows.append(([level, f"{users:,}", *texts], [2 + place for place in best]))
+    return rows
+
+
+def _group_table(run: Run, grouping: str, rows: list[tuple[list[str], list[int]]]) -> ReportTable:
+    return ReportTable(
+        f"{run.about['primary']} by {grouping}",
+        [grouping, "users", *run.models],
+        [texts for texts, _ in rows],
+        bold=frozenset((row, column) for row, (_, columns) in enumerate(rows) for column in columns),
+        notes=run.notes,
+    )
 
 
 def _format_in_group(model: str, cells: dict[str, Any], differences: dict[str, Any], metric: str) -> str:
@@ -178,15 +240,19 @@ def beyond_accuracy(run: Run) -> Section:
     measures = list(dict.fromkeys(name for cells in cells_of_model.values() for name in cells))
     if not measures:
         return Section("Beyond accuracy", ["Nothing was measured beyond accuracy."])
-    rows = [[model, *(_format_measure(cells[name]) for name in measures)] for model, cells in cells_of_model.items()]
-    meaning = [[name, DEFINITIONS[name]] for name in measures]
+    rows = [
+        [model, *(_format_measure(cells_of_model[model][name]) for name in measures)]
+        for model in run.models
+        if model in cells_of_model
+    ]
+    meaning = [[_spaced(name), DEFINITIONS[name]] for name in measures]
     text = "How much of the catalogue the lists show, and how varied, new and personal they are for a user."
     return Section(
         "Beyond accuracy",
         [text],
         tables=[
-            ReportTable("Measure by model", ["model", *(name.replace("_", " ") for name in measures)], rows),
-            ReportTable("What each measure means", ["measure", "definition"], meaning, numbers=2),
+            ReportTable("Measure by model", ["model", *map(_spaced, measures)], rows, notes=run.notes, has_terms=True),
+            ReportTable("What each measure means", ["measure", "definition"], meaning, numbers=2, is_glossary=True),
         ],
     )
 
@@ -203,30 +269,29 @@ def _format_measure(cell: dict[str, Any]) -> str:
 def judged_users(run: Run) -> Section:
     """Return the section "Who was judged".
 
-    Its table has, for each model, the number of users whose results are averaged, the number of
-    users who are left out, and further counts of lists and pairs. The text defines each count.
+    Its first table has, for each model, the number of users whose results are averaged, the number
+    of users who are left out, and further counts of lists and pairs. The second one defines them.
     """
     counts = run.about["counts"]
     keys = list(dict.fromkeys(key for model in counts.values() for key in model))
-    rows = [[model, *(f"{entry.get(key, 0):,}" for key in keys)] for model, entry in counts.items()]
-    text = (
-        "evaluated: users with something relevant. undefined: users without. without list:"
-        " evaluated users for whom the model has no list. short: lists shorter than k. relevant pairs:"
-        " what the tested users chose and lists are judged by. seen pairs removed: relevant pairs that"
-        " are already in the history, which are not judged. relevant outside candidates:"
-        " relevant pairs whose item no model could recommend; they count in the denominators."
-    )
+    rows = [[model, *(f"{counts[model].get(key, 0):,}" for key in keys)] for model in run.models if model in counts]
+    meaning = [[_spaced(key), COUNTS[key]] for key in keys if key in COUNTS]
     return Section(
         "Who was judged",
-        [text],
-        tables=[ReportTable("Counts", ["model", *(k.replace("_", " ") for k in keys)], rows)],
+        tables=[
+            ReportTable("Counts", ["model", *map(_spaced, keys)], rows, notes=run.notes, has_terms=True),
+            ReportTable("What each count means", ["count", "definition"], meaning, numbers=2, is_glossary=True),
+        ],
     )
 
 
 def definitions(run: Run) -> Section:
     """Return the section "Metric card": a table with the definition of each metric."""
     rows = [[name, text] for name, text in run.about["definitions"].items()]
-    return Section(
-        "Metric card",
-        tables=[ReportTable("What each metric means", ["metric", "definition"], rows, numbers=2)],
-    )
+    table = ReportTable("What each metric means", ["metric", "definition"], rows, numbers=2, is_glossary=True)
+    return Section("Metric card", tables=[table])
+
+
+def _spaced(name: str) -> str:
+    """Return the name of a measure or a count as words."""
+    return name.replace("_", " ")

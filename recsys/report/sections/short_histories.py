@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from recsys.report.parts import ReportTable, Section, format_interval
+from recsys.report.parts import Fold, ReportTable, Section, format_interval
 from recsys.report.run_reader import Run
 from recsys.saved.open_model import read_min_history, saved_models
 
@@ -18,23 +18,31 @@ def short_histories(run: Run) -> Section | None:
     fallback = run.config.recommend.fallback
     paragraphs = []
     tables = []
+    small_tables = []
     for name, record in records.items():
         paragraphs.append(f"{name}: users with fewer than {record['min_history']} liked items get {fallback} items.")
         if "groups" in record:
-            tables.append(_trial_table(name, record))
+            groups = record["groups"]
+            tables.append(_trial_table(name, record, [group for group in groups if group["difference"] is not None]))
+            small = [group for group in groups if group["difference"] is None and group["users"]]
+            if small:
+                small_tables.append(_trial_table(name, record, small))
     if tables:
         paragraphs.append(
             "Chosen on likes that were hidden from the train part, because the fallback was shown to be better there;"
             " the test part was not used."
         )
-    return Section("Short histories", paragraphs, tables=tables)
+    folds = []
+    if small_tables:
+        folds = [Fold("Histories of too few users to compare", small_tables)]
+    return Section("Short histories", paragraphs, tables=tables, folds=folds)
 
 
-def _trial_table(name: str, record: dict[str, Any]) -> ReportTable:
-    """Return the results of the trial by length of history."""
+def _trial_table(name: str, record: dict[str, Any], groups: list[dict[str, Any]]) -> ReportTable:
+    """Return the results of the trial for some lengths of history."""
     rows = []
-    for group in record["groups"]:
-        values = ["too few users", "", ""]
+    for group in groups:
+        values = ["–", "–", "–"]
         difference = group["difference"]
         if difference is not None:
             interval = format_interval([difference["low"], difference["high"]], sign=True)

@@ -1,0 +1,148 @@
+"""Names written beside the points and lines of a figure, so that no two of them overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import cast
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextToPath
+
+from recsys.report.figures import ACCENT, INK, SOFT, missing_letters_ignored, shorten_name
+
+Points = dict[str, tuple[float, float]]
+Box = tuple[float, float, float, float]
+"""(x_min, y_min, x_max, y_max) in points, 1/72 inch, from the lower left corner of the figure."""
+
+FONT_SIZE = 8.5
+LINE_HEIGHT = 12.0
+DOT = 4.0
+"""Half the side of the square around a point that stays free of names."""
+
+
+def name_points(axes: Axes, points: Points, marked: str | None, max_length: int = 18) -> None:
+    """Write each name beside its point, at the nearest position where it covers no point and no
+    other name, and inside the axes; a name that is not beside its point gets a line to it.
+
+    A name that fits nowhere is left out: the table of the figure has it.
+    """
+    scale = _lay_out(axes)
+    centres = {name: scale * axes.transData.transform(point) for name, point in points.items()}
+    taken: list[Box] = [(x - DOT, y - DOT, x + DOT, y + DOT) for x, y in centres.values()]
+    x_min, y_min, x_max, y_max = (scale * end for end in axes.bbox.extents)
+    # The marked name is placed first, before others can take its position.
+    for name in sorted(points, key=lambda name: name != marked):
+        text = shorten_name(name, max_length)
+        width = text_width(text)
+        x, y = centres[name]
+        for x_offset, y_offset in _offsets(width):
+            left = x + x_offset
+            bottom = y + y_offset - LINE_HEIGHT / 2
+            box = (left, bottom, left + width, bottom + LINE_HEIGHT)
+            if box[0] < x_min or box[1] < y_min or box[2] > x_max or box[3] > y_max:
+                continue
+            if any(_overlap(box, other_box) for other_box in taken):
+                continue
+            taken.append(box)
+            _write(axes, text, points[name], (x_offset, y_offset), is_marked=name == marked)
+            break
+
+
+def name_line_ends(axes: Axes, ends: Points, marked: str | None, max_length: int = 24) -> None:
+    """Write the name of each line in a column at the right of the axes, in the order of the ends
+    of the lines, with a thin line from the end to the name.
+    """
+    scale = _lay_out(axes)
+    y_min = scale * axes.bbox.y0
+    y_max = scale * axes.bbox.y1
+    names = sorted(ends, key=lambda name: ends[name][1])
+    heights = [scale * float(axes.transData.transform(ends[name])[1]) for name in names]
+    for name, height in zip(names, spread(heights, y_min, y_max), strict=True):
+        colour = INK
+        if name == marked:
+            colour = ACCENT
+        axes.annotate(
+            shorten_name(name, max_length),
+            ends[name],
+            (1.03, (height - y_min) / (y_max - y_min)),
+            textcoords=axes.transAxes,
+            ha="left",
+            va="center",
+            fontsize=FONT_SIZE,
+            color=colour,
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": SOFT, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 3},
+        )
+
+
+def spread(heights: list[float], lowest: float, highest: float) -> list[float]:
+    """Return heights, ascending, that are at least a line apart and as near as possible to the
+    given ones, which ascend too; between two bounds while there is room.
+    """
+    lines = [height - place * LINE_HEIGHT for place, height in enumerate(heights)]
+    # Without the lines between them the heights only have to ascend: neighbours that do not are
+    # put at their mean (isotonic regression).
+    pools: list[list[float]] = []
+    for height in lines:
+        pools.append([height])
+        while len(pools) > 1 and _mean(pools[-2]) >= _mean(pools[-1]):
+            last = pools.pop()
+            pools[-1] += last
+    ascending = [_mean(pool) for pool in pools for _ in pool]
+    ceiling = highest - (len(heights) - 1) * LINE_HEIGHT
+    return [max(min(height, ceiling), lowest) + place * LINE_HEIGHT for place, height in enumerate(ascending)]
+
+
+def text_width(text: str) -> float:
+    """Return a width in points that the text does not exceed in the usual fonts of browsers."""
+    # The browser chooses the font. DejaVu Sans, the font measured here, is one of the widest; other
+    # letters than those of ASCII count as the widest one, because it may not have them.
+    letters = "".join(letter if letter.isascii() else "W" for letter in text)
+    font = FontProperties(family="DejaVu Sans", size=FONT_SIZE)
+    width, _, _ = TextToPath().get_text_width_height_descent(letters, font, ismath=False)
+    return 1.1 * width
+
+
+def _offsets(width: float) -> Iterator[tuple[float, float]]:
+    """Yield (x, y) from a point to the left end of its name, in points, the best position first."""
+    for lines_up in (0, 1, -1, 2, -2, 3, -3, 4, -4):
+        for x_offset in (DOT + 3, -width - DOT - 3, -width / 2):
+            yield x_offset, lines_up * LINE_HEIGHT
+
+
+def _write(axes: Axes, text: str, point: tuple[float, float], offset: tuple[float, float], *, is_marked: bool) -> None:
+    colour = INK
+    if is_marked:
+        colour = ACCENT
+    line = None
+    if abs(offset[1]) > LINE_HEIGHT:
+        line = {"arrowstyle": "-", "color": SOFT, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3}
+    axes.annotate(
+        text,
+        point,
+        offset,
+        textcoords="offset points",
+        ha="left",
+        va="center",
+        fontsize=FONT_SIZE,
+        color=colour,
+        arrowprops=line,
+    )
+
+
+def _lay_out(axes: Axes) -> float:
+    """Give the axes their position in the figure; return the points per pixel of the figure."""
+    figure = cast(Figure, axes.figure)
+    with missing_letters_ignored():
+        figure.draw_without_rendering()
+    return float(72 / figure.dpi)
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _overlap(a: Box, b: Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

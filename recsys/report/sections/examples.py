@@ -1,0 +1,119 @@
+"""A few users with what they liked, what each model shows them, and why."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from recsys.data.hashing import hash_words, id_bits
+from recsys.report.explanations import Explainer
+from recsys.report.parts import Fold, ReportTable, Section
+from recsys.report.run_reader import Run
+from recsys.schema import ITEM, SOURCE, TIME, USER, VALUE
+
+USERS_PER_LENGTH = 3
+"""Users of each length of history; the first of them is open."""
+
+MAX_PLACES = 10
+"""Places of a list that are shown, at most."""
+
+MAX_LIKED = 5
+"""Liked items that the line of a user names, at most."""
+
+MAX_LENGTH = 60
+"""Characters of a title or an id, at most."""
+
+
+def examples(run: Run) -> Section | None:
+    """Return the section "Examples": one fold per user, and a search box for them."""
+    users = _draw_users(run)
+    if not len(users):
+        return None
+    explainer = Explainer.for_run(run)
+    folds = [_example(run, explainer, *user) for user in users.itertuples(index=False)]
+    text = (
+        f"Users drawn by a hash of their id, {USERS_PER_LENGTH} for each length of history (none, 1–4, 5–19, 20"
+        " and more items); they were not picked for good results. ✓: the user chose the item in"
+        " the test part. In parentheses: the id of the item."
+    )
+    if explainer:
+        text += f" Why: the parts of the score of {explainer.name} that add most, with their shares."
+    return Section("Examples", [text], folds=folds, search="Find a user or an item, by id or title")
+
+
+def _draw_users(run: Run) -> pd.DataFrame:
+    """Return (user_id, n_history, is_first) of some tested users of each length of history;
+    is_first: the first one of its length.
+    """
+    order = np.argsort(hash_words(1, id_bits(pd.Index(run.users[USER]))), kind="stable")
+    drawn = run.users.iloc[order]
+    drawn = drawn.assign(length=np.searchsorted([1, 5, 20], drawn["n_history"], side="right"))
+    drawn = drawn.assign(is_first=~drawn["length"].duplicated())
+    chosen = drawn.groupby("length").head(USERS_PER_LENGTH)
+    return chosen.sort_values("length", kind="stable")[[USER, "n_history", "is_first"]]
+
+
+def _example(run: Run, explainer: Explainer | None, user: Any, history_length: int, is_first: bool) -> Fold:
+    relevant = set(run.truth.loc[run.truth[USER] == user, ITEM])
+    tops = {name: lists[lists[USER] == user].head(MAX_PLACES) for name, lists in run.lists.items()}
+    cells = {
+        name: [("✓ " if item in relevant else "") + _name_item(run, item) for item in top[ITEM]]
+        for name, top in tops.items()
+    }
+    places = range(min(run.config.recommend.k, MAX_PLACES))
+    rows = [
+        [str(place + 1), *(column[place] if place < len(column) else "–" for column in cells.values())]
+        for place in places
+    ]
+    name = f"User {_shorten(str(user))}"
+    tables = [ReportTable(f"{name}: the lists", ["rank", *cells], rows, 1 + len(cells), notes=run.notes)]
+    if explainer and len(tops[explainer.name]):
+        top = tops[explainer.name]
+        reasons = [explainer.explain(user, *entry) for entry in zip(top[ITEM], top[SOURCE], strict=True)]
+        tables.append(
+            ReportTable(
+                f"{name}: why {explainer.name} lists these items",
+                ["rank", "item", "why"],
+                _reason_rows(cells[explainer.name], reasons),
+                numbers=3,
+            )
+        )
+    return Fold(f"{name}: {_liked(run, user, history_length)}", tables, is_open=is_first)
+
+
+def _reason_rows(items: list[str], reasons: list[str]) -> list[list[str]]:
+    """Return (rank, item, reason) rows; neighbours with the same reason share a row."""
+    rows = []
+    for reason, group in groupby(enumerate(reasons), key=lambda entry: entry[1]):
+        places = [place for place, _ in group]
+        ranks = str(places[0] + 1)
+        if len(places) > 1:
+            ranks += f" to {places[-1] + 1}"
+        rows.append([ranks, "; ".join(items[place] for place in places), reason])
+    return rows
+
+
+def _liked(run: Run, user: Any, history_length: int) -> str:
+    history = run.history[(run.history[USER] == user) & (run.history[VALUE] > 0)]
+    newest = history.sort_values([TIME, VALUE], ascending=False)[ITEM].head(MAX_LIKED)
+    if not len(newest):
+        return f"{history_length} items in the history, none liked"
+    names = "; ".join(_name_item(run, item) for item in newest)
+    return f"{history_length:,} items in the history, liked most recently: {names}"
+
+
+def _name_item(run: Run, item: Any) -> str:
+    """Return the title of an item with its id in parentheses, or the id alone."""
+    name = _shorten(str(item))
+    if item not in run.titles:
+        return name
+    return f"{_shorten(run.titles[item])} ({name})"
+
+
+def _shorten(text: str) -> str:
+    if len(text) <= MAX_LENGTH:
+        return text
+    return text[: MAX_LENGTH - 1] + "…"
