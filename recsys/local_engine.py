@@ -23,7 +23,7 @@ from recsys.evaluation.beyond import Catalogue, extend
 from recsys.evaluation.cold_start import ColdStart
 from recsys.evaluation.evaluate import evaluate
 from recsys.evaluation.groups import assign_columns
-from recsys.evaluation.settings import BASELINES
+from recsys.evaluation.settings import BASELINES, baselines_of
 from recsys.evaluation.summary import summarise
 from recsys.evaluation.truth import Truth
 from recsys.features.encoding import encode_features
@@ -285,7 +285,8 @@ def lineup(config: Config, train: Interactions) -> dict[str, Recommender]:
     A configured model may replace a baseline of its name.
     """
     has_times = bool((train.time >= 0).any())
-    chosen = {name: models.build(name, {}) for name in BASELINES if name != "recent" or has_times}
+    baselines = baselines_of(timed=has_times, exclude_seen=config.recommend.exclude_seen)
+    chosen = {name: models.build(name, {}) for name in baselines}
     return chosen | {name: configured_model(name, config) for name in config.models}
 
 

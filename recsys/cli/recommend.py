@@ -115,7 +115,13 @@ def recommend(
     length = k
     if chosen_rerankers:
         length = max(POOL, 5 * k)
-    lists = rank.recommend(saved.recommender(user_table), histories, length, rules=compiled)
+    lists = rank.recommend(
+        saved.recommender(user_table),
+        histories,
+        length,
+        exclude_seen=saved.config.recommend.exclude_seen,
+        rules=compiled,
+    )
     if diverse is not None:
         lists = rerank.mmr(lists, weigh_item_terms(saved), k, diverse)
     elif calibrate is not None:

@@ -11,10 +11,26 @@ from recsys.errors import RecsysError
 from recsys.evaluation.judging.judge import Ties
 from recsys.evaluation.judging.metrics import Metric, parse_all
 
-BASELINES = ("random", "popular", "recent")
-"""Models that are trained and judged beside every other, to be beaten; ``recent`` only where events
-have times.
+BASELINES = ("random", "popular", "recent", "repeat")
+"""Models that are trained and judged beside every other, to be beaten; :func:`baselines_of` says
+which of them a run has.
 """
+
+
+def baselines_of(*, timed: bool, exclude_seen: bool) -> list[str]:
+    """Return the baselines of a run.
+
+    Args:
+        timed: events have times, without which ``recent`` is ``popular``.
+        exclude_seen: lists leave out what the user had, so that nothing is left of ``repeat``.
+    """
+    absent = set()
+    if not timed:
+        absent.add("recent")
+    if exclude_seen:
+        absent.add("repeat")
+    return [name for name in BASELINES if name not in absent]
+
 
 DEFAULT_METRICS = ("ndcg@10", "recall@10", "precision@10", "map@10", "mrr@10", "hit_rate@10")
 

@@ -134,6 +134,16 @@ class Segments:
             raise RunFolderError(f"{folder}: cannot be read: {error}. Run it again.") from error
 
 
+def popularity_below_zero(likers: np.ndarray) -> np.ndarray:
+    """Return float32[items], scores below 0 in the order of popularity: p − (1 + max p) for an item
+    with p likers.
+
+    >>> popularity_below_zero(np.array([3, 0, 5])).tolist()
+    [-3.0, -6.0, -1.0]
+    """
+    return (likers - likers.max(initial=0) - 1).astype(np.float32)
+
+
 def describe_users(table: pd.DataFrame | None, columns: Sequence[str]) -> pd.DataFrame:
     """Return ``user_id`` and ``columns`` of the users table as text, missing values as empty text.
 

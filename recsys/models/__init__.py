@@ -8,6 +8,7 @@
     attributes new items get factors from features  content_als content inside the factorization
     side_ease  autoencoder over likes and content   blend      parts and weights that you name
     hybrid     chooses parts and weights itself     bpr        pairwise ranking
+    repeat     what the user had before
 
     package.module:Class           a class of the user's own (recsys.models.own_model)
 
@@ -47,6 +48,7 @@ KINDS = {
     "random": ("collaborative.popular", "Random"),
     "popular": ("collaborative.popular", "Popular"),
     "recent": ("collaborative.popular", "Recent"),
+    "repeat": ("collaborative.repeat", "Repeat"),
     "als": ("collaborative.als", "ALS"),
     "bpr": ("collaborative.bpr", "BPR"),
     "itemknn": ("collaborative.neighbours", "ItemKNN"),

@@ -25,9 +25,9 @@ from recsys.engine import Engine, Progress
 from recsys.evaluation.beyond import Catalogue
 from recsys.evaluation.groups import HISTORY
 from recsys.evaluation.judging.metrics import parse_all
-from recsys.evaluation.settings import BASELINES
+from recsys.evaluation.settings import baselines_of
 from recsys.evaluation.summary import Facts, Layout, document
-from recsys.features.segment_popularity import Segments, describe_users
+from recsys.features.segment_popularity import Segments, describe_users, popularity_below_zero
 from recsys.meter import Meter
 from recsys.runfolder import RunFolder
 from recsys.schema import ITEM, RANK, SCORE, SOURCE, TIME, USER
@@ -55,6 +55,7 @@ from recsys.spark.ranking.recommend import (
 from recsys.spark.ranking.scorers import (
     FactorScorer,
     RandomScorer,
+    RepeatScorer,
     Scorer,
     SegmentScores,
     SharedScorer,
@@ -199,7 +200,8 @@ class SparkEngine(Engine):
     @property
     def model_names(self) -> list[str]:
         """The baselines and the models of the config."""
-        baselines = [name for name in BASELINES if name != "recent" or self.recent_likes is not None]
+        exclude_seen = self.config.recommend.exclude_seen
+        baselines = baselines_of(timed=self.recent_likes is not None, exclude_seen=exclude_seen)
         return [*baselines, *(name for name in self.als_parameters if name not in baselines)]
 
     def fit(self, name: str) -> None:
@@ -209,6 +211,8 @@ class SparkEngine(Engine):
         """
         if name in self.als_parameters:
             self.fitted[name] = self._fit_als(name, self.als_parameters[name])
+        elif name == "repeat":
+            self.fitted[name] = FittedModel(RepeatScorer(name, popularity_below_zero(self.likes)))
         elif name == "random":
             self.fitted[name] = FittedModel(RandomScorer("random", seed=0, size=self.split.candidates))
         else:

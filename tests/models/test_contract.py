@@ -1,7 +1,12 @@
 """Every kind of model, held to ``tests/contract.py``. A new kind is here the moment it is in KINDS."""
 
 import contextlib
+import re
+import sys
+import textwrap
 from functools import partial
+from pathlib import Path
+from types import ModuleType
 
 import contract
 import pytest
@@ -88,3 +93,16 @@ def test_a_damaged_file_is_no_whole_model(name, tmp_path):
         (tmp_path / name).write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
         with contextlib.suppress(RunFolderError):
             models.load(tmp_path)
+
+
+def test_the_example_of_contributing_is_a_model(monkeypatch):
+    page = (Path(__file__).resolve().parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    code = re.search(r"## Add a model\n.*?```python\n(.*?)```", page, re.S)[1]
+    module = ModuleType("meanvalue")
+    monkeypatch.setitem(sys.modules, "meanvalue", module)
+    exec(compile(textwrap.dedent(code), "CONTRIBUTING.md", "exec"), vars(module))
+    for check in contract.ALL + contract.EVERYONE:
+        check(module.MeanValue)
+    board = checkerboard(4)
+    # Each item has two likes of 1 and the mean of all is 1, whatever is drawn in.
+    assert module.MeanValue().fit(board).means_.tolist() == [1.0] * 4

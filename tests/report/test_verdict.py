@@ -67,7 +67,8 @@ def test_repeats_and_items_out_of_reach_are_said_when_they_are_more_than_a_twent
     many = {"relevant_pairs": 90, "seen_pairs_removed": 30, "relevant_outside_candidates": 9}
     assert verdict(metrics(BETTER, many)) == (
         f"{BEATS} 25% of what the tested users chose they had chosen before: lists leave such repeats out, so they are"
-        " not judged ([recommend] exclude_seen = false judges them). 10% of the judged choices are items that are no"
+        " not judged ([recommend] exclude_seen = false judges them, beside the"
+        " baseline repeat). 10% of the judged choices are items that are no"
         " candidates, so no model could recommend them."
     )
 
@@ -81,3 +82,27 @@ def test_without_a_baseline_or_without_a_model_there_is_nothing_to_compare():
     assert verdict(baselines) == (
         "recent reaches ndcg@10 = 0.2000 [0.1000, 0.3000]; the run has no model besides the baselines."
     )
+
+
+@pytest.mark.parametrize(
+    ("overall", "expected"),
+    [
+        (BETTER, None),
+        (WORSE, "Repeat purchases: to list what each user had most often before is better than every model."),
+        (
+            EITHER,
+            "Repeat purchases: no model is shown to be better than to list what each user had most often before.",
+        ),
+    ],
+)
+def test_repeat_purchases_are_named_where_no_model_beats_them(overall, expected):
+    """``repeat`` in the place of ``recent``."""
+    values = metrics(overall)
+    values["models"]["repeat"] = values["models"].pop("recent")
+    about = values["about"]
+    about["counts"]["repeat"] = about["counts"].pop("recent")
+    about["baseline_differences"]["repeat"] = about["baseline_differences"].pop("recent")
+    sentence = verdict(values)
+    assert "repeat" in sentence
+    assert ("Repeat purchases" in sentence) is (expected is not None)
+    assert expected is None or expected in sentence

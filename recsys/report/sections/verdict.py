@@ -24,7 +24,8 @@ def verdict(metrics: dict[str, Any]) -> str:
     pick = pick_model(metrics)
     if pick.name is None:
         return f"No user could be judged by {primary}: the test part has nothing relevant."
-    sentences = [_comparison(metrics, pick), _by_history(pick), *_left_out(metrics, pick.name)]
+    sentences = [_comparison(metrics, pick), _repeat_purchases(pick), _by_history(pick)]
+    sentences += _left_out(metrics, pick.name)
     return " ".join(sentence for sentence in sentences if sentence)
 
 
@@ -50,6 +51,15 @@ def _comparison(metrics: dict[str, Any], pick: Pick) -> str:
         f"No difference shown between {pick.model}, the best model, and {pick.baseline}, the best baseline:"
         f" {size} {users}."
     )
+
+
+def _repeat_purchases(pick: Pick) -> str:
+    """Return a sentence where no model is shown to be better than what the user had before."""
+    if pick.baseline != "repeat" or pick.outcome in (None, "better"):
+        return ""
+    if pick.outcome == "worse":
+        return "Repeat purchases: to list what each user had most often before is better than every model."
+    return "Repeat purchases: no model is shown to be better than to list what each user had most often before."
 
 
 def _by_history(pick: Pick) -> str:
@@ -78,7 +88,8 @@ def _left_out(metrics: dict[str, Any], model: str) -> list[str]:
     if repeated > MUCH_TRUTH * (judged + repeated):
         sentences.append(
             f"{repeated / (judged + repeated):.0%} of what the tested users chose they had chosen before: lists leave"
-            " such repeats out, so they are not judged ([recommend] exclude_seen = false judges them)."
+            " such repeats out, so they are not judged ([recommend] exclude_seen = false judges them, beside the"
+            " baseline repeat)."
         )
     if outside > MUCH_TRUTH * judged:
         sentences.append(

@@ -130,6 +130,50 @@ class SharedScorer(Scorer):
 
 
 @dataclass(frozen=True)
+class RepeatScorer(Scorer):
+    """Scores the liked items of a user's history by their values, and all others by ``popularity``.
+
+    Attributes:
+        popularity: float32[items], below 0.
+        allowed: bool[items], the items that are scored. None: all items.
+    """
+
+    name: str
+    popularity: np.ndarray
+    allowed: np.ndarray | None = None
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        """The items of the history and their values."""
+        return {name: HISTORY_COLUMNS[name] for name in ("items", "values")}
+
+    @property
+    def n_items(self) -> int:
+        """Number of candidates."""
+        return len(self.popularity)
+
+    def fill(self, scores: np.ndarray, users: pa.RecordBatch) -> None:
+        """Write float32[users, items]."""
+        scores[:] = self.popularity
+        items = users.column("items")
+        rows = np.repeat(np.arange(users.num_rows), items.value_lengths().to_numpy(zero_copy_only=False))
+        values = users.column("values").flatten().to_numpy(zero_copy_only=False)
+        is_liked = values > 0
+        scores[rows[is_liked], items.flatten().to_numpy(zero_copy_only=False)[is_liked]] = values[is_liked]
+        if self.allowed is not None:
+            scores[:, ~self.allowed] = np.nan
+
+    def scored_items(self) -> np.ndarray:
+        """Return bool[1, items]."""
+        allowed = np.ones(self.n_items, dtype=bool) if self.allowed is None else self.allowed
+        return allowed[None]
+
+    def restricted_to(self, allowed: np.ndarray) -> Self:
+        """Return the scorer without scores where ``allowed`` is False."""
+        return replace(self, allowed=allowed)
+
+
+@dataclass(frozen=True)
 class SegmentScores:
     """The scores of all items for each segment of users.
 

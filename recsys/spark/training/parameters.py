@@ -154,7 +154,7 @@ def model_parameters(config: Config) -> dict[str, SparkALSParameters]:
     baselines.
 
     Raises:
-        ConfigError: as of :func:`parse_parameters`.
+        ConfigError: as of :func:`parse_parameters`; a baseline with parameters or another name.
     """
     parameters = {}
     for name, settings in config.models.items():
@@ -162,4 +162,9 @@ def model_parameters(config: Config) -> dict[str, SparkALSParameters]:
         kind = own_settings.pop("model", name)
         if kind not in BASELINES:
             parameters[name] = parse_parameters(kind, {"seed": config.seed} | own_settings)
+        elif own_settings or name != kind:
+            raise ConfigError(
+                f"model '{name}': on Spark the baseline '{kind}' has no parameters and no other name: leave it out of"
+                " [models], because every run has it, or set engine = 'local'."
+            )
     return parameters

@@ -1,0 +1,83 @@
+"""What the user had before, most often first: the baseline of repeat purchases.
+
+The personal top frequency of next-basket recommendation (Li et al., A Next Basket Recommendation
+Reality Check, 2021), filled up with what is popular.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+import numpy as np
+from pydantic.dataclasses import dataclass
+
+from recsys.features.segment_popularity import popularity_below_zero
+from recsys.models.collaborative.linear import RecencyDays
+from recsys.parameters import STRICT
+from recsys.recommender import Explanation, Recommender
+from recsys.types import Features, Histories, Interactions
+
+
+@dataclass(config=STRICT)
+class Repeat(Recommender):
+    """Scores the liked items of the user's own history by their values, all other items below them
+    by popularity. It is of use where `exclude_seen = false`: otherwise only the popular items are
+    left of its lists.
+
+    The value of a pair is the number of its events where events have no value and `[weigh]
+    aggregate` is "sum". With ``recency_days`` the value v of an entry is v · 2^(−age /
+    recency_days), with age the days to the user's latest entry. An item that is no like of the
+    history scores p − (1 + max p), where p is the number of its likers in train: below 0, and in
+    the order of ``popular``.
+    """
+
+    STATE: ClassVar = {"popularity_": "float32[items]"}
+    SPACE: ClassVar = {"recency_days": (1.0, 365.0)}
+    SCORES_EVERYONE: ClassVar = True
+    SCORES_NEW_ITEMS: ClassVar = True
+    EXPLAINS: ClassVar = ("history",)
+    SOURCE: ClassVar = "repeat"
+
+    recency_days: RecencyDays = None
+
+    @property
+    def n_items(self) -> int:
+        """The number of items that the model was fitted with."""
+        return len(self.popularity_)
+
+    def fit(self, train: Interactions, features: Features | None = None) -> Self:
+        """Count the likers of every item, which order the items that a user has not had."""
+        likers = np.bincount(train.item[train.value > 0], minlength=len(train.items))
+        self.popularity_ = popularity_below_zero(likers)
+        return self
+
+    def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
+        """Return float32[m, items]: above 0 for what the user had and liked, below 0 for the rest."""
+        scores = np.tile(self.popularity_, (len(histories), 1))
+        is_liked = histories.values.data > 0
+        items = histories.values.indices[is_liked]
+        scores[histories.row_of_entry[is_liked], items] = self._strengths(histories)[is_liked]
+        return scores
+
+    def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
+        """Return bool[m], all True."""
+        return np.ones(len(histories), dtype=bool)
+
+    def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
+        """Return the entry of ``item`` in the history as the whole score; of an item that the user
+        has not had, the score as a constant.
+        """
+        score = self._score_of(history, item, user)
+        added = np.where((history.values.indices == item) & (history.values.data > 0), score, 0.0)
+        if score > 0:
+            return Explanation(score, history=added)
+        return Explanation(score, history=added, constant=score, note="The user has not had it: it is popular.")
+
+    def _strengths(self, histories: Histories) -> np.ndarray:
+        """Return float32[nnz], the values of the entries, halved with age where the model does so."""
+        values = histories.values.data.astype(np.float32)
+        if self.recency_days is None or histories.times is None:
+            return values
+        faded = values * np.exp2(-histories.ages() / self.recency_days)
+        # However old, what the user had stays above what is popular.
+        return np.maximum(faded, np.finfo(np.float32).tiny).astype(np.float32)
