@@ -7,7 +7,8 @@ export PYTHON
 .DEFAULT_GOAL := help
 .NOTPARALLEL:   # `make -j` must not interleave set-up and tests
 .PHONY: help setup demo docs pictures bench-scale quick test test-all lint types pytest clean
-PYTEST = $(RUN) python -m pytest --numprocesses=2 --dist=loadscope --no-loadscope-reorder
+# Each file stays whole: in two workers its module fixtures, whole runs often, would run twice.
+PYTEST = $(RUN) python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 help:           ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' Makefile

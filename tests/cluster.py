@@ -133,8 +133,12 @@ class Cluster:
             )
 
 
-SHORT_LIVED = "-XX:TieredStopAtLevel=1"
-"""What tells Java to compile fast rather than well, since these processes live for a minute."""
+SHORT_LIVED = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m"
+"""Tells Java to compile fast rather than well, since most code of a test runs seldom.
+
+Java would keep only 48 MiB of such code, which some hundred queries fill: it would throw code away and compile it
+again.
+"""
 
 QUIET = (
     f"spark.driver.extraJavaOptions={SHORT_LIVED}",

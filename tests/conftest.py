@@ -36,42 +36,18 @@ def pytest_collection_modifyitems(config, items):
         items.sort(key=lambda item: (not item.get_closest_marker("spark"), not item.get_closest_marker("subprocess")))
 
 
-SESSION_TESTS = (
-    "tests/spark/",
-    "tests/browser/",
-    "tests/cli/test_broken_input.py",
-    "tests/evaluation/test_metrics_peers.py",
-)
-"""Beginnings of the paths of tests that use the Spark session."""
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config, log):
-    """Under pytest-xdist one worker runs all tests of the Spark session, and each other file stays whole.
-
-    A file in two workers would make its module fixtures, whole runs often, twice.
-    """
-    from xdist.scheduler import LoadScopeScheduling
-
-    class FileScheduling(LoadScopeScheduling):
-        def _split_scope(self, nodeid):
-            path = nodeid.split("::")[0]
-            uses_session = path.startswith(SESSION_TESTS) and "spark_submit" not in path
-            return "the Spark session" if uses_session else path
-
-    return FileScheduling(config, log)
-
-
 @pytest.fixture(scope="session")
 def spark():
-    """One local session on two cores for all tests; skipped, with the reason, where Spark cannot run."""
+    """One local session on two cores for each process of pytest; skipped, with the reason, where Spark cannot run."""
     pytest.importorskip("pyspark", reason="pyspark is not installed")
+    from cluster import SHORT_LIVED
+
     from recsys.config import SparkSettings
     from recsys.errors import MissingExtra
     from recsys.spark.session import session
 
     conf = {"spark.ui.enabled": "false", "spark.sql.shuffle.partitions": "3", "spark.default.parallelism": "2"}
-    conf["spark.driver.extraJavaOptions"] = "-XX:TieredStopAtLevel=1"  # most code of a test runs too seldom for more
+    conf["spark.driver.extraJavaOptions"] = SHORT_LIVED
     try:
         found = session(SparkSettings(master="local[2]", driver_memory="1g", conf=conf))
     except MissingExtra as error:
