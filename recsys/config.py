@@ -103,7 +103,7 @@ class RecommendSettings(BaseModel):
     rules: str | None = Field(
         None,
         description=(
-            "TOML file of business rules (recsys/ranking/business_rules.py); they hold in all"
+            "TOML file of business rules (docs/rules.md); they hold in all"
             " lists, also those of the baselines"
         ),
     )
