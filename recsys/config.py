@@ -103,8 +103,7 @@ class RecommendSettings(BaseModel):
     rules: str | None = Field(
         None,
         description=(
-            "TOML file of business rules (docs/rules.md); they hold in all"
-            " lists, also those of the baselines"
+            "TOML file of business rules (docs/rules.md); they hold in all lists, also those of the baselines"
         ),
     )
     memory_mb: int = Field(
