@@ -23,7 +23,7 @@ from recsys.evaluation.beyond import Catalogue, extend
 from recsys.evaluation.cold_start import ColdStart
 from recsys.evaluation.evaluate import evaluate
 from recsys.evaluation.groups import assign_columns
-from recsys.evaluation.settings import BASELINES, baselines_of
+from recsys.evaluation.settings import BASELINES, baselines_of, describe_ranked
 from recsys.evaluation.summary import summarise
 from recsys.evaluation.truth import Truth
 from recsys.features.encoding import encode_features
@@ -98,7 +98,6 @@ class LocalEngine(Engine):
         items = self.tables.items
         rule = config.rule(timed=TIME in self.tables.log)
         self.split = split(self.tables.take_log(), rule, weighting=config.weigh, filters=config.filter, items=items)
-        self._write_split()
         counts = self.split.about["train"]
         self.check_ranks(counts["users"], counts["items"])
         train = self.split.train
@@ -106,6 +105,10 @@ class LocalEngine(Engine):
         if items is not None:
             self.item_features = encode_features(items, ITEM, train.items)
         self.truth = Truth.from_split(self.split, config.judge, exclude_seen=config.recommend.exclude_seen)
+        self.split.about["ranked"] = describe_ranked(
+            config.judge.candidates_for(rule.rule), len(train.items), self.truth.ranked_items
+        )
+        self._write_split()
         self.catalogue = self._make_catalogue()
         self.segments = self._fit_segments()
         self._find_audiences()
@@ -211,6 +214,7 @@ class LocalEngine(Engine):
             users=audience.rows,
             rules=audience.rules,
             exclude_seen=settings.exclude_seen,
+            candidates=self.truth.ranked_items,
             memory_mb=settings.memory_mb,
             progress=partial(self.report_progress, f"recommend {name}"),
         )

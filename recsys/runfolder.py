@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.dataset as ds
 
 from recsys.atomic_writing import NO_SPACE, new_file, new_folder, scratch_folder, write_text, write_texts
@@ -137,8 +138,13 @@ class RunFolder:
         """
         target = self.path / name
         target.parent.mkdir(parents=True, exist_ok=True)
+        schema = None
+        if table.empty:
+            # A column of texts without a text would have no type, and readers compare ids with it.
+            texts = [name for name in table if table[name].dtype == object]
+            schema = pa.Schema.from_pandas(table.astype(dict.fromkeys(texts, "string")), preserve_index=False)
         with new_file(target) as part:
-            table.to_parquet(part, index=False)
+            table.to_parquet(part, index=False, schema=schema)
 
     def read_json(self, name: str) -> Any:
         """Return the value in the JSON file ``name``.

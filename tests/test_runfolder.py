@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.dataset as ds
 import pytest
 
 from recsys.atomic_writing import remove_leftovers
@@ -353,3 +354,13 @@ print(before, after)
     before, after = map(float, done.stdout.split())
     assert before == 0
     assert after > 256
+
+
+def test_a_table_without_rows_keeps_text_as_the_type_of_its_ids(tmp_path):
+    with RunFolder.writing(tmp_path / "run") as run:
+        run.write_manifest(seed=1, inputs=[], hops=[], started=datetime.now(UTC))
+        run.write_table(
+            "t.parquet", pd.DataFrame({"user_id": np.empty(0, dtype=object), "rank": np.empty(0, np.int32)})
+        )
+        table = run.read_table("t.parquet", row_filter=ds.field("user_id").isin(["a"]))
+    assert (len(table), table["rank"].dtype) == (0, np.int32)

@@ -156,7 +156,7 @@ def extend(evaluation: Evaluation, topk: TopK, truth: Truth, catalogue: Catalogu
         topk: the lists that were evaluated, one per row of ``evaluation.per_user``.
     """
     columns = per_user(topk, truth, catalogue)
-    all_lists = of_all_lists(*exposure(topk.items, len(catalogue.likes)))
+    all_lists = of_all_lists(*exposure(topk.items, len(catalogue.likes)), truth.ranked_items)
     per_row = pd.concat([evaluation.per_user, pd.DataFrame(columns, index=evaluation.per_user.index)], axis=1)
     return Evaluation(evaluation.name, per_row, evaluation.about | {"beyond": all_lists})
 
@@ -301,7 +301,9 @@ def exposure(items: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray, int]:
     return np.bincount(listed, minlength=n), weight, int((lengths > 0).sum())
 
 
-def of_all_lists(times: np.ndarray, weight: np.ndarray, lists: int) -> dict[str, dict[str, float]]:
+def of_all_lists(
+    times: np.ndarray, weight: np.ndarray, lists: int, ranked_items: np.ndarray | None = None
+) -> dict[str, dict[str, float]]:
     """Return measure -> {"value": x} for the measures of all lists together.
 
     The overlap of two lists is the number of common items, divided by the geometric mean of the
@@ -311,7 +313,11 @@ def of_all_lists(times: np.ndarray, weight: np.ndarray, lists: int) -> dict[str,
 
     Args:
         times, weight, lists: the results of :func:`exposure`.
+        ranked_items: bool[candidates], those that lists may name. None: all.
     """
+    if ranked_items is not None:
+        times = times[ranked_items]
+        weight = weight[ranked_items]
     total = times.sum()
     share = times[times > 0] / max(total, 1)
     overlap = np.nan

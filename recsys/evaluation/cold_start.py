@@ -70,7 +70,9 @@ class ColdStart:
         """Return cut -> float64[users] of the primary metric."""
         values = {}
         for cut, histories in self._histories.items():
-            topk = recommend(model, histories, self.k, users=self.users, seen=self.seen)
+            topk = recommend(
+                model, histories, self.k, users=self.users, seen=self.seen, candidates=self.truth.ranked_items
+            )
             judged = self.truth.judge(topk)
             values[cut] = compute_metrics(judged, [self.metric], "zero")[str(self.metric)]
         return values

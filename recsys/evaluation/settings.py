@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from recsys.errors import RecsysError
+from recsys.errors import InputError, RecsysError
 from recsys.evaluation.judging.judge import Ties
 from recsys.evaluation.judging.metrics import Metric, parse_all
 
@@ -47,6 +47,15 @@ class EvaluationSettings(BaseModel):
     relevant: float | None = Field(
         None,
         description="a test pair is relevant when its value is at least this; unset: value > 0",
+    )
+    candidates: Literal["train", "items", "cold"] | None = Field(
+        None,
+        description=(
+            "which items the lists of the run rank: `train`: those with an event in train; `items`: those of the items"
+            " table too; `cold`: only those without an event in train, so that new items compete with new items alone"
+            " (relevant pairs on other items are then not judged); unset: `cold` for `[split] rule = 'items'`, else"
+            " `items`"
+        ),
     )
     missing_users: Literal["zero", "skip"] = Field(
         "zero",
@@ -90,6 +99,14 @@ class EvaluationSettings(BaseModel):
         """Whether a metric weighs items by their propensity (``ips``)."""
         return any(dict(metric.options).get("ips") for metric in self.parsed_metrics)
 
+    def candidates_for(self, rule: str) -> Literal["train", "items", "cold"]:
+        """Return which items lists rank under a split rule: ``candidates``, or else the default."""
+        if self.candidates is not None:
+            return self.candidates
+        if rule == "items":
+            return "cold"
+        return "items"
+
     def is_relevant(self, values: Any) -> Any:
         """Return which test pairs are relevant: value > 0,
         and at least ``relevant`` where that is set.
@@ -106,6 +123,35 @@ class EvaluationSettings(BaseModel):
         if self.relevant is None:
             return positive
         return positive & (values >= float(np.float32(self.relevant)))
+
+
+def choose_ranked_items(candidates: Literal["train", "items", "cold"], is_trained: np.ndarray) -> np.ndarray | None:
+    """Return bool[items], the items that lists rank; None: all of them.
+
+    Args:
+        is_trained: bool[items], whether an item of the catalogue has an event in train.
+
+    Raises:
+        InputError: ``cold``, and every item has an event in train.
+    """
+    if candidates == "items" or (candidates == "train" and is_trained.all()):
+        return None
+    if candidates == "train":
+        return is_trained
+    if is_trained.all():
+        raise InputError(
+            "[judge] candidates = 'cold', the default for [split] rule = 'items', ranks the items that have no event in"
+            " train, and there is none. Name an items table that has the new items under [data] items, or set"
+            " candidates = 'items'."
+        )
+    return ~is_trained
+
+
+def describe_ranked(candidates: str, n_items: int, ranked_items: np.ndarray | None) -> dict[str, Any]:
+    """Return what split.json says of the items that lists rank: which, and how many of ``n_items``."""
+    if ranked_items is not None:
+        n_items = int(ranked_items.sum())
+    return {"candidates": candidates, "items": n_items}
 
 
 class AllCandidatesSettings(EvaluationSettings):

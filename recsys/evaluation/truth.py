@@ -11,7 +11,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from recsys.evaluation.judging.judge import Judged, judge
-from recsys.evaluation.settings import EvaluationSettings
+from recsys.evaluation.settings import EvaluationSettings, choose_ranked_items
 from recsys.types import Histories, IdMap, Split, TopK, select_rows
 
 
@@ -28,7 +28,9 @@ class Truth:
     item's relevance is observed. ``counts``: ``relevant_pairs`` (those that are judged),
     ``seen_pairs_removed`` (relevant pairs that the history holds, removed because a list that
     leaves out seen items could not name them) and ``relevant_outside_candidates``, which are
-    judged too. ``exclude_seen``: whether lists leave out what the history holds.
+    judged too; where lists rank cold items alone also ``warm_pairs_removed``, relevant pairs on items
+    of train. ``exclude_seen``: whether lists leave out what the history holds.
+    ``ranked_items``: bool[candidates], those that the lists rank; None: all.
     """
 
     users: IdMap
@@ -39,6 +41,7 @@ class Truth:
     counts: dict[str, int]
     settings: EvaluationSettings
     exclude_seen: bool
+    ranked_items: np.ndarray | None = None
 
     @classmethod
     def from_split(
@@ -48,12 +51,18 @@ class Truth:
 
         Args:
             settings: ``relevant`` says which test pairs are relevant; default: those with a value >
-                0.
+                0, and ``candidates`` which items the lists rank.
             exclude_seen: relevant pairs that the history holds are removed and counted.
+
+        Raises:
+            InputError: the lists should rank cold items alone, and there are none.
         """
         settings = settings or EvaluationSettings()
         train = split.train
         relevant = relevant_pairs(split, settings)
+        candidates = settings.candidates_for(split.rule)
+        is_trained = np.bincount(train.item, minlength=len(train.items)) > 0
+        ranked_items = choose_ranked_items(candidates, is_trained)
         likes = np.bincount(train.item[train.value > 0], minlength=relevant.shape[1])
         truth = cls(
             users=split.test.users,
@@ -64,11 +73,14 @@ class Truth:
             counts={
                 "relevant_pairs": relevant.nnz,
                 "seen_pairs_removed": 0,
-                "relevant_outside_candidates": int((relevant.indices >= len(train.items)).sum()),
+                "relevant_outside_candidates": _count_outside(relevant, len(train.items), ranked_items),
             },
             settings=settings,
             exclude_seen=False,
+            ranked_items=ranked_items,
         )
+        if candidates == "cold":
+            truth = truth.without_warm(is_trained)
         if exclude_seen:
             return truth.without_seen()
         return truth
@@ -86,6 +98,21 @@ class Truth:
         seen = np.isin(_cell_numbers(self.relevant, width), _cell_numbers(self.histories.values, width))
         counts = self.counts | {"relevant_pairs": int((~seen).sum()), "seen_pairs_removed": int(seen.sum())}
         return replace(self.keep_relevant(~seen), counts=counts, exclude_seen=True)
+
+    def without_warm(self, is_trained: np.ndarray) -> Truth:
+        """Return the truth of lists that rank cold items alone: relevant pairs on items with an event
+        in train, ``is_trained``, are removed and counted.
+        """
+        is_warm = np.zeros(self.relevant.shape[1], dtype=bool)
+        is_warm[: len(is_trained)] = is_trained
+        keep = ~is_warm[self.relevant.indices]
+        truth = self.keep_relevant(keep)
+        counts = {
+            "relevant_pairs": int(keep.sum()),
+            "relevant_outside_candidates": _count_outside(truth.relevant, len(is_trained), self.ranked_items),
+            "warm_pairs_removed": int((~keep).sum()),
+        }
+        return replace(truth, counts=self.counts | counts)
 
     def keep_relevant(self, keep: np.ndarray) -> Truth:
         """Return the truth with some of its relevant pairs:
@@ -109,6 +136,15 @@ class Truth:
         else:
             relevant = select_rows(self.relevant, rows)
         return judge(topk, relevant, ties=self.settings.ties, propensity=self.propensity)
+
+
+def _count_outside(relevant: csr_array, n_items: int, ranked_items: np.ndarray | None) -> int:
+    """Return the number of relevant pairs on items that no list can name."""
+    is_outside = np.ones(relevant.shape[1], dtype=bool)
+    is_outside[:n_items] = False
+    if ranked_items is not None:
+        is_outside[:n_items] = ~ranked_items
+    return int(is_outside[relevant.indices].sum())
 
 
 def relevant_pairs(split: Split, settings: EvaluationSettings) -> csr_array:

@@ -25,7 +25,7 @@ from recsys.engine import Engine, Progress
 from recsys.evaluation.beyond import Catalogue
 from recsys.evaluation.groups import HISTORY
 from recsys.evaluation.judging.metrics import parse_all
-from recsys.evaluation.settings import baselines_of
+from recsys.evaluation.settings import baselines_of, describe_ranked
 from recsys.evaluation.summary import Facts, Layout, document
 from recsys.features.segment_popularity import Segments, describe_users, popularity_below_zero
 from recsys.meter import Meter
@@ -181,12 +181,15 @@ class SparkEngine(Engine):
         if self.rules is not None:
             self.compiled_rules = compile_rules_in_rows(self.rules, self.split.users, self.items)
             self.folder.write_json(run_files.RULES_CARD, self.compiled_rules.compiled.about)
-        self._write_split()
         counts = self.split.about["train"]
         self.check_ranks(counts["users"], counts["items"])
         self.truth = Truth.from_split(
             self.split, config.judge, exclude_seen=config.recommend.exclude_seen, work=self.work
         )
+        candidates = config.judge.candidates_for(self.split.about["rule"])
+        ranked = describe_ranked(candidates, self.split.candidates, self.truth.ranked_items)
+        self.split.about["ranked"] = ranked
+        self._write_split()
         self.likes = count_likes(self.split.train, self.split.candidates)
         self.recent_likes = None
         if self.split.timed:
@@ -230,11 +233,13 @@ class SparkEngine(Engine):
         users = self._users_with_seen_items(everyone=settings.everyone and model.users is not None)
         list_settings = ListSettings(settings.k, memory_mb=settings.memory_mb)
         self.shortfall = None
-        if self.compiled_rules is not None:
-            rules = self.compiled_rules.compiled
+        allowed = self._allowed_items()
+        if allowed is not None:
             judged_users = _join_factors(users.join(tested, "user", "left_semi"), model.users)
             self.shortfall = shortfall_reasons(judged_users, scorer, settings.k)
-            scorer = scorer.restricted_to(rules.candidates)
+            scorer = scorer.restricted_to(allowed)
+        if self.compiled_rules is not None:
+            rules = self.compiled_rules.compiled
             list_settings = replace(list_settings, quotas=tuple(rules.quotas))
             users = exclude_denied_items(users, rules.denied, self.compiled_rules.users)
         users = add_histories(_join_factors(users, model.users), self.split.history, scorer)
@@ -242,6 +247,16 @@ class SparkEngine(Engine):
         self.lists = write_and_read(lists, self.work / f"lists-{name}")
         with_ids = _with_ids(self.lists, self.split).sortWithinPartitions(USER, RANK)
         with_ids.write.parquet(_uri(self.folder, run_files.topk(name)))
+
+    def _allowed_items(self) -> np.ndarray | None:
+        """Return bool[candidates], the items that lists may name; None: all."""
+        ranked_items = self.truth.ranked_items
+        if self.compiled_rules is None:
+            return ranked_items
+        allowed = self.compiled_rules.compiled.candidates
+        if ranked_items is None:
+            return allowed
+        return allowed & ranked_items
 
     def judge(self, name: str) -> None:
         """Judge the lists of the tested users, for accuracy and beyond."""
@@ -257,7 +272,9 @@ class SparkEngine(Engine):
             reason = F.when(listed >= k, "none").otherwise(F.col("shortfall"))
         per_user = per_user.withColumn("shortfall", reason).drop("user")
         self.judged[name] = write_and_read(per_user, self.work / f"judged-{name}")
-        self.exposures[name] = beyond.exposure(self.lists, self.truth.tested, self.split.candidates)
+        self.exposures[name] = beyond.exposure(
+            self.lists, self.truth.tested, self.split.candidates, self.truth.ranked_items
+        )
         self.counts[name] = evaluate.counts(self.judged[name], self.config.judge, k) | self.truth.counts
 
     def summarise(self) -> dict[str, Any]:

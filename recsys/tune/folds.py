@@ -75,9 +75,9 @@ def make_folds(
 
 def fold_truth(split: Split, config: Config, metric: str) -> Truth:
     """Return the truth of the tested users of a split,
-    for one metric and without groups of users.
+    for one metric and without groups of users. The lists of a fold rank all its candidates.
     """
-    settings = config.judge.model_copy(update={"metrics": (metric,), "segments": ()})
+    settings = config.judge.model_copy(update={"metrics": (metric,), "segments": (), "candidates": "items"})
     return Truth.from_split(split, settings, exclude_seen=config.recommend.exclude_seen)
 
 

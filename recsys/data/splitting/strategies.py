@@ -147,7 +147,8 @@ class ColdItems(_Rule):
         Bob     .  x  .  o  .  o  .  .
         Carol   .  .  o  .  .  .  o  x
 
-    A cold item is a candidate only if the items table has it. The others are counted.
+    A cold item is a candidate only if the items table has it. The others are counted. Lists rank the
+    cold items alone, unless ``[judge] candidates`` says otherwise.
     """
 
     rule: Literal["items"] = "items"

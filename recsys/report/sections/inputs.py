@@ -83,6 +83,15 @@ def _format_values(values: dict[str, Any] | None) -> list[list[str]]:
     return rows
 
 
+RANKED = {
+    "train": "those with an event in train ([judge] candidates = 'train').",
+    "items": "those with an event in train and those of the items table ([judge] candidates = 'items').",
+    "cold": "only those without an event in train, so new items compete with new items alone"
+    " ([judge] candidates = 'cold'; 'items' ranks them among all).",
+}
+"""Which items lists rank, for each value of ``[judge] candidates``."""
+
+
 def split_audit(run: Run) -> Section:
     """Return the parts of the split, and the audit of what leaks between them."""
     split = run.folder.read_json(run_files.SPLIT_CARD)
@@ -98,6 +107,13 @@ def split_audit(run: Run) -> Section:
         f" a history) and {users['cold']:,} are cold. Of {items['warm'] + items['cold']:,} tested"
         f" items {items['cold']:,} have no event in train.",
     ]
+    if ranked := split.get("ranked"):
+        sentences.append(f"The lists rank {ranked['items']:,} items: {RANKED[ranked['candidates']]}")
+        if split["rule"] == "items" and ranked["candidates"] == "items":
+            sentences.append(
+                "Items of train, which no tested user chose, fill most places; candidates = 'cold' ranks the new items"
+                " alone."
+            )
     overlap = split["test_rows_before_train_end"]
     not_candidates = split["test_outside_candidates"]
     parts = [

@@ -84,7 +84,13 @@ def _left_out(metrics: dict[str, Any], model: str) -> list[str]:
     judged = counts.get("relevant_pairs", 0)
     repeated = counts.get("seen_pairs_removed", 0)
     outside = counts.get("relevant_outside_candidates", 0)
+    warm = counts.get("warm_pairs_removed", 0)
     sentences = []
+    if warm > MUCH_TRUTH * (judged + repeated + warm):
+        sentences.append(
+            f"{warm / (judged + repeated + warm):.0%} of what the tested users chose are items of train: lists rank new"
+            " items alone, so these choices are not judged ([judge] candidates = 'items' judges them)."
+        )
     if repeated > MUCH_TRUTH * (judged + repeated):
         sentences.append(
             f"{repeated / (judged + repeated):.0%} of what the tested users chose they had chosen before: lists leave"

@@ -59,8 +59,13 @@ def user_groups(
     return groups, spark.createDataFrame(frame, "key string, inside array<boolean>")
 
 
-def exposure(lists: DataFrame, tested: DataFrame, items: int) -> dict[str, dict[str, float]]:
-    """Return the measures of all lists of tested users; ``lists``: (user, item, rank, …), items are rows."""
+def exposure(
+    lists: DataFrame, tested: DataFrame, items: int, ranked_items: np.ndarray | None = None
+) -> dict[str, dict[str, float]]:
+    """Return the measures of all lists of tested users; ``lists``: (user, item, rank, …), items are rows.
+
+    ``ranked_items``: those that lists may name; None: all.
+    """
     tested_lists = lists.join(tested.select("user"), "user", "left_semi").select("user", "item", RANK)
     length = F.count(F.lit(1)).over(Window.partitionBy("user"))
     per_item = (
@@ -79,7 +84,7 @@ def exposure(lists: DataFrame, tested: DataFrame, items: int) -> dict[str, dict[
     rows = counted["item"].to_numpy(dtype=np.int64)
     times[rows] = counted["n"]
     weights[rows] = counted["w"]
-    return of_all_lists(times, weights, int(counted["first_places"].sum()))
+    return of_all_lists(times, weights, int(counted["first_places"].sum()), ranked_items)
 
 
 def columns_of(catalogue: Catalogue, truth: Truth, k: int) -> Callable[..., dict[str, np.ndarray]]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys.errors import ConfigError
-from recsys.evaluation.settings import EvaluationSettings
+from recsys.evaluation.settings import EvaluationSettings, choose_ranked_items
 from recsys.schema import VALUE
 from recsys.spark.data.split import SparkSplit, write_and_read
 
@@ -24,9 +25,10 @@ class Truth:
     without anything relevant. ``history`` is null for a user without one.
     ``relevant``: (user, item, value) of values > 0, and ``propensity`` where a metric of the
     settings is debiased.
-    ``counts``: ``seen_pairs_removed`` and, where candidates are known, ``relevant_pairs`` and
-    ``relevant_outside_candidates``.
+    ``counts``: ``seen_pairs_removed`` and, where candidates are known, ``relevant_pairs``,
+    ``relevant_outside_candidates`` and ``warm_pairs_removed``.
     ``exclude_seen``: whether lists leave out what the history holds.
+    ``ranked_items``: bool[candidates], those that the lists rank; None: all.
 
     ``user`` and ``item`` may hold ids of any kind, or rows.
     """
@@ -36,35 +38,61 @@ class Truth:
     counts: dict[str, int]
     settings: EvaluationSettings
     exclude_seen: bool
+    ranked_items: np.ndarray | None = None
 
     @classmethod
     def from_split(cls, split: SparkSplit, settings: EvaluationSettings, *, exclude_seen: bool, work: Path) -> Truth:
         """Return the truth of the users of ``split.test``, written under ``work`` for every model to read."""
         # Where no pair is in both parts, there is nothing that the history could remove.
         repeats = bool(split.about["repeated_pairs"])
-        truth = cls.from_pairs(split.test, split.history, settings, exclude_seen=exclude_seen and repeats)
-        truth = replace(truth, exclude_seen=exclude_seen)
+        trained = split.train.select("item").distinct()
+        candidates = settings.candidates_for(split.about["rule"])
+        ranked_items = None
+        warm = None
+        if candidates != "items":
+            is_trained = np.zeros(split.candidates, dtype=bool)
+            is_trained[trained.toPandas()["item"].to_numpy()] = True
+            ranked_items = choose_ranked_items(candidates, is_trained)
+        if candidates == "cold":
+            warm = trained
+        truth = cls.from_pairs(split.test, split.history, settings, exclude_seen=exclude_seen and repeats, warm=warm)
+        truth = replace(truth, exclude_seen=exclude_seen, ranked_items=ranked_items)
         if settings.debiased:
             truth = truth.with_propensity(split.train)
         truth = truth.write(work)
-        is_outside = (F.col("item") >= split.candidates).cast("long")
-        pairs, outside = truth.relevant.agg(F.count(F.lit(1)), F.sum(is_outside)).first()
+        relevant = truth.relevant
+        is_outside = F.col("item") >= split.candidates
+        if candidates == "train":
+            relevant = relevant.join(F.broadcast(trained.withColumn("trained", F.lit(True))), "item", "left")
+            is_outside = F.col("trained").isNull()
+        pairs, outside = relevant.agg(F.count(F.lit(1)), F.sum(is_outside.cast("long"))).first()
         counts = {"relevant_pairs": pairs, "relevant_outside_candidates": outside or 0}
         return replace(truth, counts=truth.counts | counts)
 
     @classmethod
     def from_pairs(
-        cls, test: DataFrame, history: DataFrame, settings: EvaluationSettings, *, exclude_seen: bool = True
+        cls,
+        test: DataFrame,
+        history: DataFrame,
+        settings: EvaluationSettings,
+        *,
+        exclude_seen: bool = True,
+        warm: DataFrame | None = None,
     ) -> Truth:
         """Return the truth of the users of ``test``, as plans that are not yet computed, without propensities.
 
         Args:
             test, history: (user, item, value), each pair once.
             exclude_seen: relevant pairs that the history holds are removed and counted.
+            warm: (item) of which relevant pairs are removed and counted, None: of no item.
         """
         relevant = test.where(settings.is_relevant(F.col(VALUE).cast("float"))).select("user", "item", VALUE)
         users = test.select("user").distinct()
+        counts = {}
         removed = 0
+        if warm is not None:
+            counts["warm_pairs_removed"] = relevant.join(warm, "item", "left_semi").count()
+            relevant = relevant.join(warm, "item", "left_anti").select("user", "item", VALUE)
         if exclude_seen:
             seen = history.select("user", "item")
             removed = relevant.join(seen, ["user", "item"], "left_semi").count()
@@ -77,7 +105,13 @@ class Truth:
             .agg(F.count(F.lit(1)).alias("n_history"), F.collect_list(F.struct("item", VALUE)).alias("history"))
         )
         tested = users.join(histories, "user", "left").fillna(0, ["n_history"])
-        return cls(tested, relevant, {"seen_pairs_removed": removed}, settings, exclude_seen)
+        return cls(
+            tested,
+            relevant,
+            counts | {"seen_pairs_removed": removed},
+            settings,
+            exclude_seen,
+        )
 
     def with_propensity(self, train: DataFrame) -> Truth:
         """Return the truth with the propensity of each relevant item: (n + 1) / (max n + 1) for n likes in ``train``.
