@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from recsys.errors import InputError
 from recsys.types import Features, Histories, Interactions
@@ -110,6 +111,12 @@ class Recommender(ABC):
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
         """Return bool[m]: the model has an opinion on at least one item for the row."""
         return np.isfinite(score_histories(self, histories, users)).any(axis=1)
+
+    def user_vectors(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray | csr_array | None:
+        """Return one vector per row, float32[m, d] or csr, whose directions say how alike users are;
+        zeros for a row of which nothing is known. None for a model without vectors of users.
+        """
+        return None
 
     def source(self, histories: Histories, items: np.ndarray, users: np.ndarray | None = None) -> np.ndarray:
         """Return int8[m, k]: for each listed item (-1 = padding, any answer), the position of its

@@ -74,6 +74,21 @@ def item_row(saved: SavedModel, item: str) -> int:
     raise InputError(f"no item {item!r} in this run.{hint}")
 
 
+def user_row(saved: SavedModel, user: str) -> int:
+    """Return the row of a user in the history of a saved model.
+
+    Raises:
+        InputError: no such user, with the nearest ids.
+    """
+    users = saved.history.users
+    row = int(users.rows([user])[0])
+    if row >= 0:
+        return row
+    nearest = nearest_names(user, [str(user_id) for user_id in users.all_ids])
+    hint = f" Did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""
+    raise InputError(f"no user {user!r} with a history in this run.{hint}")
+
+
 def report_unknown_users(saved: SavedModel, user_ids: Iterable[Any]) -> None:
     """Say on stderr which users have no history in the run, with the nearest ids."""
     users = np.array([str(user) for user in user_ids], dtype=object)

@@ -1,43 +1,59 @@
-"""The verb similar: what goes with an item."""
+"""The verb similar: what goes with an item, or who is like a user."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
+import pandas as pd
 import typer
 from scipy.sparse import csr_array
 
 from recsys.cli.application import LISTS, app
 from recsys.cli.console import log
 from recsys.cli.options import ModelName, OwnModels, RunOrBundle
-from recsys.cli.saved_items import csv_with_titles, item_row, open_with_notice
-from recsys.errors import InputError
+from recsys.cli.saved_items import csv_with_titles, item_row, open_with_notice, user_row
+from recsys.errors import ConfigError, InputError
 from recsys.types import Histories, IdMap
+
+if TYPE_CHECKING:
+    from recsys.recommender import Recommender
+    from recsys.saved.open_model import SavedModel
 
 
 @app.command(rich_help_panel=LISTS)
 def similar(
     run: RunOrBundle,
-    item: Annotated[str, typer.Argument(help="An item id, or a title.")],
+    item: Annotated[str | None, typer.Argument(help="An item id, or a title.")] = None,
+    user: Annotated[str | None, typer.Option(help="A user id, instead of an item: who is like this user.")] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="The length of the list.")] = 10,
     model: ModelName = None,
     own_models: OwnModels = False,
 ) -> None:
-    """Print what the model recommends to a user whose history is this one item.
+    """Print what the model recommends to a user whose history is this one item; or with --user the
+    users whose vectors point most nearly in the direction of this user's (cosine), and how many
+    liked items they have in common.
 
     Example: recsys similar runs/demo f0001
+
+    Example: recsys similar runs/demo --user u0001 --model als
     """
-    from recsys.models.combining.cascade import Cascade
+    if (item is None) == (user is None):
+        raise ConfigError("similar: name one item, or one user with --user ID.")
+    saved = open_with_notice(run, model, uses_history=True)
+    if item is not None:
+        print(csv_with_titles(saved, items_that_go_with(saved, item, k)), end="")
+    elif user is not None:
+        print(nearest_users(saved, user, k).to_csv(index=False), end="")
+
+
+def items_that_go_with(saved: SavedModel, item: str, k: int) -> pd.DataFrame:
+    """Return the list for a history of one item: item_id, rank, score, source."""
     from recsys.ranking import rank
 
-    saved = open_with_notice(run, model, uses_history=True)
     row = item_row(saved, item)
     one = csr_array((np.ones(1, np.float32), [row], [0, 1]), shape=(1, len(saved.history.items)))
-    scorer = saved.model
-    if isinstance(scorer, Cascade):
-        # The fallback would answer with the same list whatever the item is.
-        scorer = next(iter(scorer.members.values()))
+    scorer = first_member(saved.model)
     if not scorer.can_score(Histories(one))[0]:
         raise InputError(
             f"{saved.name} knows nothing that goes with {item!r}: nobody in train liked it"
@@ -48,5 +64,49 @@ def similar(
         log.print(f"{saved.name} gives the same list for every item: choose another with --model")
     lists = rank.recommend(scorer, one, k)
     # The history belongs to no user, so the column with the placeholder id is dropped.
-    table = rank.topk_table(lists, IdMap.of(["?"]), saved.history.items).drop(columns="user_id")
-    print(csv_with_titles(saved, table), end="")
+    return rank.topk_table(lists, IdMap.of(["?"]), saved.history.items).drop(columns="user_id")
+
+
+def nearest_users(saved: SavedModel, user: str, k: int) -> pd.DataFrame:
+    """Return the users most like one user: user_id, rank, score (the cosine of their vectors, above
+    0), common (items that both like). Ties: the user whose id comes first.
+    """
+    from sklearn.preprocessing import normalize
+
+    from recsys.models.content import similar as nearest_rows
+
+    users = saved.history.users
+    row = user_row(saved, user)
+    histories = saved.history.histories()
+    # Stored factors belong to users by row, so the model is asked about all of them at once.
+    recommender = first_member(saved.recommender(pd.DataFrame({"user_id": users.all_ids})))
+    vectors = recommender.user_vectors(histories)
+    if vectors is None:
+        raise InputError(
+            f"{saved.name} has no vectors of users to compare: choose an als, bpr, content or userknn with --model."
+        )
+    unit_vectors = normalize(vectors)
+    if not abs(unit_vectors[[row]]).sum() > 0:
+        raise InputError(f"{saved.name} has no vector for user {user}: nothing in their history that this model uses.")
+    neighbours, cosines = (array[0] for array in nearest_rows(unit_vectors, np.array([row]), k))
+    neighbours = neighbours[neighbours >= 0]
+    likes = (histories.values > 0).astype(np.int64)
+    return pd.DataFrame(
+        {
+            "user_id": users.ids_of(neighbours),
+            "rank": np.arange(1, len(neighbours) + 1),
+            "score": cosines[: len(neighbours)],
+            "common": (likes[neighbours] @ likes[[row]].T).toarray().ravel(),
+        }
+    )
+
+
+def first_member(model: Recommender) -> Recommender:
+    """Return the first member of a cascade, because the fallback has the same answer for everything;
+    any other model itself.
+    """
+    from recsys.models.combining.cascade import Cascade
+
+    if isinstance(model, Cascade):
+        return next(iter(model.members.values()))
+    return model

@@ -100,6 +100,10 @@ class Content(Recommender):
         """Return one row per user, of length 1 (or 0), in the space of the item vectors ``vectors_``."""
         return normalize(self._evidence(histories) @ self.vectors_)
 
+    def user_vectors(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray | csr_array:
+        """Return the profiles of the users."""
+        return self.profiles(histories)
+
     def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
         """Return what each entry of the history, and what each feature of ``item``, adds to its score."""
         score = self._score_of(history, item)

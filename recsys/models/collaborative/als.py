@@ -100,6 +100,10 @@ class ALS(ALSParameters, Recommender):
         fixed = self.item_factors_.astype(np.float64)
         return half_step(histories.values, fixed, self.objective, axes).astype(np.float32)
 
+    def user_vectors(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
+        """Return the factors of the users."""
+        return self.user_factors(histories)
+
     def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
         """Return float32[m, items]."""
         scores = linalg.product(self.user_factors(histories), self.item_factors_.T)

@@ -113,6 +113,10 @@ class BPR(Recommender):
         n = max(1, int(self.known_.sum()))
         return y - y.sum(axis=0) / n, b - b.sum() / n
 
+    def user_vectors(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
+        """Return the factors of the users."""
+        return self.user_factors(histories)
+
     def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
         """Return float32[m, items]."""
         scores = linalg.product(self.user_factors(histories), self.item_factors_.T)

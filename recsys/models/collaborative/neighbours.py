@@ -17,7 +17,7 @@ from recsys.linalg import arrays, dense_product, nearest_rows
 from recsys.logging import log_phase
 from recsys.models.collaborative.linear import Linear, RecencyDays, liked, liked_columns
 from recsys.parameters import STRICT
-from recsys.types import Features, Interactions
+from recsys.types import Features, Histories, Interactions
 
 Weighting = Literal["cosine", "tfidf", "bm25"]
 WeightingScheme = Annotated[
@@ -183,6 +183,10 @@ class UserKNN(Linear):
     def _apply(self, strengths: csr_array) -> np.ndarray:
         _, similarity = self._nearest(strengths)
         return dense_product(arrays(similarity), arrays(self.train_), len(self.known_))
+
+    def user_vectors(self, histories: Histories, users: np.ndarray | None = None) -> csr_array:
+        """Return the weighted likes of the users, csr (m, items)."""
+        return weigh(self._strengths(histories), self.weighting, self.idf_, self.average_)
 
     def _nearest(self, strengths: csr_array) -> tuple[csr_array, csr_array]:
         """Return the weighted histories (m, items) and their similarities to their neighbours (m, training users)."""

@@ -75,6 +75,11 @@ class StoredFactors(Recommender):
         """Return bool[m]: a factor is stored, or the history can be folded in."""
         return self._stored(histories, users)[1] | self.als.can_score(histories)
 
+    def user_vectors(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
+        """Return the stored factors; of users without one, the fold-in of the history."""
+        factors, is_stored = self._stored(histories, users)
+        return np.where(is_stored[:, None], factors, self.als.user_factors(histories))
+
     def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
         """Return the explanation of the fold-in of the history."""
         return self.als.explain(history, item, user)
