@@ -52,7 +52,8 @@ def dots(cells: dict[str, tuple[float, list[float] | None]], label: str, neutral
             axes.plot(value, row, "o", color=ACCENT, markersize=6)
         axes.set_yticks(range(len(cells)), [shorten_name(name, 18) for name in cells])
         axes.set_ylim(len(cells) - 0.4, -0.6)
-        axes.set_xlabel(label, color=INK)
+        # Long names leave the axes too little room for the label, which the figure has.
+        figure.supxlabel(label, color=INK, fontsize=10)
         axes.grid(axis="x", color=LINE, linewidth=0.8)
         bare(axes)
         return svg(figure)

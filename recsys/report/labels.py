@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import cast
+from typing import Any, cast
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,6 +18,9 @@ Box = tuple[float, float, float, float]
 
 FONT_SIZE = 8.5
 LINE_HEIGHT = 12.0
+LINE_STYLE: dict[str, Any] = {"arrowstyle": "-", "color": SOFT, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 3}
+"""The line from a point to its name."""
+
 DOT = 4.0
 """Half the side of the square around a point that stays free of names."""
 
@@ -73,7 +76,7 @@ def name_line_ends(axes: Axes, ends: Points, marked: str | None, max_length: int
             fontsize=FONT_SIZE,
             color=colour,
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": SOFT, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 3},
+            arrowprops=LINE_STYLE | {"relpos": (0.0, 0.5)},
         )
 
 
@@ -118,7 +121,8 @@ def _write(axes: Axes, text: str, point: tuple[float, float], offset: tuple[floa
         colour = ACCENT
     line = None
     if abs(offset[1]) > LINE_HEIGHT:
-        line = {"arrowstyle": "-", "color": SOFT, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3}
+        # The line ends at the letter of the name that is nearest to the point.
+        line = LINE_STYLE | {"relpos": (min(max(-offset[0] / text_width(text), 0.0), 1.0), 0.5)}
     axes.annotate(
         text,
         point,

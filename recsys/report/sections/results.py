@@ -49,6 +49,7 @@ def models(run: Run) -> Section:
     about = run.about
     users = max(cell["users"] for model in run.metrics["models"].values() for cell in model.values())
     text = f"Means over {users:,} users with 95 % bootstrap intervals over users, on the {about['engine']} engine."
+    text += " Bold: the best of each metric."
     columns: dict[str, list[str]] = {"model": run.models}
     bold = set()
     for name in about["definitions"]:
@@ -59,7 +60,7 @@ def models(run: Run) -> Section:
         if name == about["primary"] and about.get("leads"):
             columns[LEAD] = [_format_lead(about["leads"], model) for model in run.models]
             text += (
-                f" Bold: the best of each metric. {LEAD.capitalize()}: {name} minus that of the model below, paired by"
+                f" {LEAD.capitalize()}: {name} minus that of the model below, paired by"
                 " user; an interval that excludes 0 shows a difference."
             )
     # The name of the best model is bold where it is the best: in the column of the first metric.
@@ -167,11 +168,11 @@ def segments(run: Run) -> Section:
         " interval of the paired difference excludes 0; it is not corrected for the number of"
         " groups, so read it as a hint). Bold: the best mean of the group. Largest gap: between the"
         f" best and the worst group of at least {LEAST_USERS} users, with an interval that accounts"
-        " for the choice of the two groups. Smaller groups are folded below; they have means"
-        " without intervals."
+        " for the choice of the two groups."
     )
     folds = []
     if small_tables:
+        text += " Smaller groups are folded below; they have means without intervals."
         count = sum(len(table.rows) for table in small_tables)
         folds = [Fold(f"Groups of fewer than {LEAST_USERS} users: {count}", small_tables)]
     return Section("By group", [text], tables=tables, folds=folds)
