@@ -157,12 +157,16 @@ def models_table(runs: dict[str, dict[str, Any]]) -> Table:
     """Return one table of all models of some runs: means,
     and the 95 % interval of the primary metric.
 
+    The models of a run are in the order of the primary metric, and the best of them is bold.
+
     Args:
         runs: run name -> the contents of its metrics.json. The table shows the first
             :data:`MAX_METRICS` metrics; the reports have all of them.
     """
-    models = [(name, model, cells) for name, run in runs.items() for model, cells in run["models"].items()]
-    metrics = list(dict.fromkeys(metric for _, _, cells in models for metric in cells))[:MAX_METRICS]
+    from recsys.evaluation.testing.pick import models_by_quality
+
+    all_cells = [cells for run in runs.values() for cells in run["models"].values()]
+    metrics = list(dict.fromkeys(metric for cells in all_cells for metric in cells))[:MAX_METRICS]
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("run", no_wrap=True)
     table.add_column("model", no_wrap=True)
@@ -170,17 +174,16 @@ def models_table(runs: dict[str, dict[str, Any]]) -> Table:
         table.add_column(metric, justify="right", no_wrap=True)
         if metric == metrics[0]:
             table.add_column("95 % interval", no_wrap=True)
-    for position, (name, model, cells) in enumerate(models):
-        if position and models[position - 1][0] != name:
-            table.add_section()
-        means = [_format_mean(cells.get(metric)) for metric in metrics]
-        table.add_row(
-            name,
-            model,
-            means[0],
-            _format_interval(cells.get(metrics[0])),
-            *means[1:],
-        )
+    for name, run in runs.items():
+        table.add_section()
+        primary_cells = {model: cells.get(metrics[0], {"mean": None}) for model, cells in run["models"].items()}
+        ranked = models_by_quality({model: cell["mean"] for model, cell in primary_cells.items()})
+        for model in ranked:
+            means = [_format_mean(run["models"][model].get(metric)) for metric in metrics]
+            style = ""
+            if model == ranked[0]:
+                style = "bold"
+            table.add_row(name, model, means[0], _format_interval(primary_cells[model]), *means[1:], style=style)
     return table
 
 
@@ -214,8 +217,8 @@ def _format_mean(cell: dict[str, Any] | None) -> str:
     return f"{cell['mean']:.4f}"
 
 
-def _format_interval(cell: dict[str, Any] | None) -> str:
-    if cell is None or cell["ci95"][0] is None:
+def _format_interval(cell: dict[str, Any]) -> str:
+    if cell["mean"] is None or cell["ci95"][0] is None:
         return ""
     low, high = cell["ci95"]
     return f"{low:.4f}–{high:.4f}"

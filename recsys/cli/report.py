@@ -35,9 +35,14 @@ def print_results(runs: list[Path]) -> None:
     from recsys.report.sections.verdict import verdict
     from recsys.runfolder import RunFolder
 
+    names = [path.name for path in runs]
     metrics = {}
     for path in runs:
-        metrics[path.name] = RunFolder.open(path).read_object(run_files.METRICS, models=dict, about=dict)
+        # Two runs may have the same name in different folders.
+        name = path.name
+        if names.count(name) > 1:
+            name = str(path)
+        metrics[name] = RunFolder.open(path).read_object(run_files.METRICS, models=dict, about=dict)
     for name, values in metrics.items():
         out.print(f"{name}: {verdict(values)}")
     out.print()

@@ -1,4 +1,6 @@
 import json
+import re
+import shutil
 
 import pytest
 from builders import run_locally
@@ -59,6 +61,16 @@ def test_the_pick_of_a_run_is_that_of_its_report_and_of_every_verb(name, runs, t
     assert f"model: {best} " in capsys.readouterr().err
     assert run_verb(["bundle", str(runs / name), str(tmp_path / "bundle")]) == 0
     assert json.loads((tmp_path / "bundle" / "bundle.json").read_text())["model"] == best
+
+
+def test_a_report_of_runs_of_one_name_shows_both_with_the_best_model_first(runs, tmp_path, capsys):
+    copy = shutil.copytree(runs / "good", tmp_path / "good")
+    assert run_verb(["report", str(runs / "good"), str(copy)]) == 0
+    text = capsys.readouterr().out
+    models = json.loads((copy / "metrics.json").read_text())["models"]
+    ordered = sorted(models, key=lambda name: -models[name]["ndcg@10"]["mean"])
+    for run in (runs / "good", copy):
+        assert re.findall(rf"^{run} +(\w+) +[\d.]+ +[\d.]+–", text, re.M) == ordered
 
 
 def test_tables_of_other_systems(runs, capsys):
