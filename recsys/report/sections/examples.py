@@ -15,7 +15,7 @@ from recsys.report.run_reader import Run
 from recsys.schema import ITEM, SOURCE, TIME, USER, VALUE
 
 USERS_PER_LENGTH = 3
-"""Users of each length of history; the first of them is open."""
+"""Users of each length of history; the first of them is open, with reasons."""
 
 MAX_PLACES = 10
 """Places of a list that are shown, at most."""
@@ -33,14 +33,24 @@ def examples(run: Run) -> Section | None:
     if not len(users):
         return None
     explainer = Explainer.for_run(run)
-    folds = [_example(run, explainer, *user) for user in users.itertuples(index=False)]
+    folds = []
+    for user, history_length, is_first in users.itertuples(index=False):
+        tops = {name: lists[lists[USER] == user].head(MAX_PLACES) for name, lists in run.lists.items()}
+        tables = [_lists_table(run, user, tops)]
+        # To explain a list of a blend takes seconds, so the further users have no reasons.
+        if is_first and explainer and len(tops[explainer.name]):
+            tables.append(_reasons_table(run, explainer, user, tops[explainer.name]))
+        folds.append(Fold(f"{_name_user(user)}: {_liked(run, user, history_length)}", tables, is_open=is_first))
     text = (
         f"Users drawn by a hash of their id, {USERS_PER_LENGTH} for each length of history (none, 1–4, 5–19, 20"
         " and more items); they were not picked for good results. ✓: the user chose the item in"
         " the test part. In parentheses: the id of the item."
     )
     if explainer:
-        text += f" Why: the parts of the score of {explainer.name} that add most, with their shares."
+        text += (
+            f" Why, for the first user of each length: the parts of the score of {explainer.name} that add most, with"
+            " their shares."
+        )
     return Section("Examples", [text], folds=folds, search="Find a user or an item, by id or title")
 
 
@@ -56,32 +66,26 @@ def _draw_users(run: Run) -> pd.DataFrame:
     return chosen.sort_values("length", kind="stable")[[USER, "n_history", "is_first"]]
 
 
-def _example(run: Run, explainer: Explainer | None, user: Any, history_length: int, is_first: bool) -> Fold:
+def _lists_table(run: Run, user: Any, tops: dict[str, pd.DataFrame]) -> ReportTable:
+    """Return the table with a column for the list of each model."""
     relevant = set(run.truth.loc[run.truth[USER] == user, ITEM])
-    tops = {name: lists[lists[USER] == user].head(MAX_PLACES) for name, lists in run.lists.items()}
-    cells = {
+    columns = {
         name: [("✓ " if item in relevant else "") + _name_item(run, item) for item in top[ITEM]]
         for name, top in tops.items()
     }
-    places = range(min(run.config.recommend.k, MAX_PLACES))
     rows = [
-        [str(place + 1), *(column[place] if place < len(column) else "–" for column in cells.values())]
-        for place in places
+        [str(place + 1), *(column[place] if place < len(column) else "–" for column in columns.values())]
+        for place in range(min(run.config.recommend.k, MAX_PLACES))
     ]
-    name = f"User {_shorten(str(user))}"
-    tables = [ReportTable(f"{name}: the lists", ["rank", *cells], rows, 1 + len(cells), notes=run.notes)]
-    if explainer and len(tops[explainer.name]):
-        top = tops[explainer.name]
-        reasons = [explainer.explain(user, *entry) for entry in zip(top[ITEM], top[SOURCE], strict=True)]
-        tables.append(
-            ReportTable(
-                f"{name}: why {explainer.name} lists these items",
-                ["rank", "item", "why"],
-                _reason_rows(cells[explainer.name], reasons),
-                numbers=3,
-            )
-        )
-    return Fold(f"{name}: {_liked(run, user, history_length)}", tables, is_open=is_first)
+    return ReportTable(f"{_name_user(user)}: the lists", ["rank", *columns], rows, 1 + len(columns), notes=run.notes)
+
+
+def _reasons_table(run: Run, explainer: Explainer, user: Any, top: pd.DataFrame) -> ReportTable:
+    """Return the table with the reason for each item of a list."""
+    items = [_name_item(run, item) for item in top[ITEM]]
+    reasons = [explainer.explain(user, *entry) for entry in zip(top[ITEM], top[SOURCE], strict=True)]
+    caption = f"{_name_user(user)}: why {explainer.name} lists these items"
+    return ReportTable(caption, ["rank", "item", "why"], _reason_rows(items, reasons), numbers=3)
 
 
 def _reason_rows(items: list[str], reasons: list[str]) -> list[list[str]]:
@@ -103,6 +107,10 @@ def _liked(run: Run, user: Any, history_length: int) -> str:
         return f"{history_length} items in the history, none liked"
     names = "; ".join(_name_item(run, item) for item in newest)
     return f"{history_length:,} items in the history, liked most recently: {names}"
+
+
+def _name_user(user: Any) -> str:
+    return f"User {_shorten(str(user))}"
 
 
 def _name_item(run: Run, item: Any) -> str:
