@@ -36,13 +36,15 @@ def training_rows(kind: str, users: int, items: int) -> int:
 class Engine(ABC):
     """One way to run a config. Each step keeps what it makes as attributes, for the steps after it.
 
-    ``folder``: where the steps write their files. ``meter``: measures their cost.
+    ``folder``: where the steps write their files. ``meter``: measures their cost. ``fold_starts``:
+    set by the split, the start of the test of each fold of a rolling backtest; empty without one.
     """
 
     config: Config
     folder: RunFolder
     meter: Meter
     rules: Rules | None
+    fold_starts: list[float]
     report_progress: Progress
 
     def __init__(self, config: Config) -> None:
@@ -53,6 +55,7 @@ class Engine(ABC):
         """
         self.config = config
         self.rules = None
+        self.fold_starts = []
         if config.recommend.rules:
             self.rules = load(config.recommend.rules)
 

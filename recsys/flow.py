@@ -4,15 +4,19 @@ summarise, report.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from recsys import run_files
 from recsys.config import Config, require_toml
+from recsys.data.splitting.strategies import ByTime, to_iso
 from recsys.engine import Engine, Progress
-from recsys.errors import MissingExtra
+from recsys.errors import ConfigError, InputError, MissingExtra
 from recsys.meter import Meter
 from recsys.parameters import is_class_path
 from recsys.runfolder import RunFolder
@@ -58,10 +62,72 @@ def run(config: Config, *, engine: Engine | None = None, progress: Progress | No
                     engine.judge_cold_start(name)
         with meter.hop("summarise"):
             metrics = engine.summarise()
+        if engine.fold_starts:
+            backtest = run_folds(config, engine.fold_starts, folder, meter, progress)
+            last = describe_fold(folder, metrics)
+            folder.write_json(run_files.BACKTEST, {"folds": [*backtest, last]})
         folder.write_text(run_files.CONFIG, config.to_toml())
         folder.write_manifest(seed=config.seed, inputs=config.tables, hops=meter.hops, started=started)
         write_report(folder)
     return metrics
+
+
+def run_folds(
+    config: Config, starts: list[float], folder: RunFolder, meter: Meter, progress: Progress | None
+) -> list[dict[str, Any]]:
+    """Repeat a run on the earlier windows of a rolling backtest, and return what is kept of each.
+
+    Args:
+        starts: the start of the test of each fold, the earliest first; the last fold is the run
+            itself.
+        folder: that of the run; the folds are written inside of it, and removed.
+    """
+    folds = []
+    scratch = folder.path / run_files.FOLDS_SCRATCH
+    settings = config.recommend.model_copy(update={"everyone": False})
+    for number, (start, end) in enumerate(pairwise(starts), start=1):
+        window = ByTime(at=start, until=end)
+        fold_config = config.model_copy(update={"split": window, "recommend": settings})
+        try:
+            with meter.hop(f"fold {number}"):
+                folds.append(run_fold(fold_config, scratch / str(number), progress))
+        except (InputError, ConfigError) as error:
+            raise type(error)(f"fold {number} of {len(starts)}, from {to_iso(start)}: {error}") from error
+    shutil.rmtree(scratch)
+    # On Spark the run itself still has tables in the folder around.
+    with suppress(OSError):
+        scratch.parent.rmdir()
+    return folds
+
+
+def run_fold(config: Config, path: Path, progress: Progress | None) -> dict[str, Any]:
+    """Run the config of one fold in the folder ``path``, and return what is kept of it."""
+    path.mkdir(parents=True)
+    folder = RunFolder(path)
+    engine = make_engine(config)
+    with Meter() as meter, engine.open(folder, meter, progress):
+        engine.read_events()
+        engine.split_events()
+        for name in engine.model_names:
+            engine.fit(name)
+            engine.recommend(name)
+            engine.judge(name)
+        return describe_fold(folder, engine.summarise())
+
+
+def describe_fold(folder: RunFolder, metrics: dict[str, Any]) -> dict[str, Any]:
+    """Return what backtest.json has of one fold: its window, the sizes of its parts, and the means
+    and differences of its models, paired by user.
+    """
+    split = folder.read_json(run_files.SPLIT_CARD)
+    return {
+        "cut": split["cut"],
+        "to": split["test"]["to"],
+        "train_rows": split["train"]["rows"],
+        "test_rows": split["test"]["rows"],
+        "models": metrics["models"],
+        "differences": metrics["differences"],
+    }
 
 
 def load_report_writer() -> Callable[[RunFolder], Path]:

@@ -17,6 +17,7 @@ from recsys.data import weigh
 from recsys.data.card import data_card
 from recsys.data.reading.read import Tables, read_tables
 from recsys.data.splitting.split import split
+from recsys.data.splitting.strategies import fold_starts
 from recsys.engine import Engine
 from recsys.evaluation import cold_start
 from recsys.evaluation.beyond import Catalogue, extend
@@ -97,6 +98,7 @@ class LocalEngine(Engine):
         config = self.config
         items = self.tables.items
         rule = config.rule(timed=TIME in self.tables.log)
+        self.fold_starts = fold_starts(self.tables.log, rule)
         self.split = split(self.tables.take_log(), rule, weighting=config.weigh, filters=config.filter, items=items)
         counts = self.split.about["train"]
         self.check_ranks(counts["users"], counts["items"])

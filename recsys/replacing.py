@@ -76,7 +76,7 @@ _RUN_FILES = (
     _any_of(SUCCESS, MANIFEST, run_files.CONFIG, run_files.REFUSED_ROWS),
     _any_of(run_files.REPORT_MARKDOWN, run_files.REPORT_HTML),
     _any_of(run_files.DATA_CARD, run_files.SPLIT_CARD, run_files.RULES_CARD),
-    _any_of(run_files.METRICS, run_files.COLD_START, run_files.TRAINING, run_files.WATCHED),
+    _any_of(run_files.METRICS, run_files.COLD_START, run_files.BACKTEST, run_files.TRAINING, run_files.WATCHED),
     rf"({_any_of(run_files.ITEMS, run_files.TRAIN, run_files.HISTORY, run_files.TEST)}){_SPARK_PARTS}",
     rf"({_any_of(run_files.PER_USER)}|{_any_model(run_files.topk)}){_SPARK_PARTS}",
     _SEGMENT_FILES,

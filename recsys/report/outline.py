@@ -7,6 +7,7 @@ from collections.abc import Callable
 from recsys.report.parts import Report, Section
 from recsys.report.run_reader import Run
 from recsys.report.sections import inputs, lists, results
+from recsys.report.sections.backtest import backtest
 from recsys.report.sections.choice import choice
 from recsys.report.sections.cold_start_curve import cold_start_curve
 from recsys.report.sections.examples import examples
@@ -20,6 +21,7 @@ SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     results.models,
     results.differences,
     results.segments,
+    backtest,
     cold_start_curve,
     short_histories,
     results.beyond_accuracy,

@@ -33,7 +33,7 @@ from recsys.runfolder import RunFolder
 from recsys.schema import ITEM, RANK, SCORE, SOURCE, TIME, USER
 from recsys.spark.data import audit
 from recsys.spark.data.read import SparkTables, read_tables
-from recsys.spark.data.split import SparkSplit, split, write_and_read
+from recsys.spark.data.split import SparkSplit, fold_starts, split, write_and_read
 from recsys.spark.errors import spark_errors_explained
 from recsys.spark.evaluation import beyond, evaluate
 from recsys.spark.evaluation.truth import Truth
@@ -168,9 +168,11 @@ class SparkEngine(Engine):
         described_users = None
         if config.recommend.segment:
             described_users = describe_users(self.tables.user_table, config.recommend.segment)
+        rule = config.rule(timed=TIME in self.tables.events.columns)
+        self.fold_starts = fold_starts(self.tables.events, rule)
         self.split = split(
             self.tables.events,
-            config.rule(timed=TIME in self.tables.events.columns),
+            rule,
             weighting=config.weigh,
             filters=config.filter,
             items=self.tables.items,
@@ -186,7 +188,7 @@ class SparkEngine(Engine):
         self.truth = Truth.from_split(
             self.split, config.judge, exclude_seen=config.recommend.exclude_seen, work=self.work
         )
-        candidates = config.judge.candidates_for(self.split.about["rule"])
+        candidates = config.judge.candidates_for(rule.rule)
         ranked = describe_ranked(candidates, self.split.candidates, self.truth.ranked_items)
         self.split.about["ranked"] = ranked
         self._write_split()

@@ -133,3 +133,25 @@ def test_the_truth_counts_alike_for_each_choice_of_candidates(spark, world_files
         seen[candidates] = expected.counts
     assert seen["train"]["relevant_outside_candidates"] > seen["items"]["relevant_outside_candidates"]
     assert seen["cold"]["warm_pairs_removed"] > 0
+
+
+def test_a_backtest_has_the_same_folds_on_both(spark, world_files, tmp_path):
+    raw = {
+        "data": {"events": str(world_files["events"])},
+        "split": {"rule": "time", "test": 0.2, "folds": 2},
+        "models": {"popular": {}},
+        "judge": {"metrics": ["ndcg@5", "recall@5"], "resamples": 100},
+    }
+    for engine, run in ENGINES.items():
+        run(raw | {"out": str(tmp_path / engine)})
+    local, large = (json.loads((tmp_path / name / "backtest.json").read_text())["folds"] for name in ("local", "spark"))
+    assert len(local) == len(large) == 2
+    for expected, actual in zip(local, large, strict=True):
+        for part in ("models", "differences"):
+            assert expected[part].keys() == actual[part].keys()
+            for model in expected[part].keys() - {"random"}:
+                values = (dict(numbers(fold[part][model])) for fold in (expected, actual))
+                assert next(values) == pytest.approx(next(values), abs=1e-9)
+        for key in ("cut", "to", "train_rows", "test_rows"):
+            assert actual[key] == expected[key]
+    assert not list((tmp_path / "spark").glob(".*"))

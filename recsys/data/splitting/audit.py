@@ -27,6 +27,10 @@ def rule_parameters(rule: AnyRule) -> dict[str, Any]:
         unused.add("test")
     elif isinstance(rule, ByTime):
         unused.add("at")
+    if isinstance(rule, ByTime) and rule.until is None:
+        unused.add("until")
+    if isinstance(rule, ByTime) and rule.folds == 1:
+        unused.add("folds")
     return rule.model_dump(exclude=unused)
 
 

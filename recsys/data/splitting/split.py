@@ -21,6 +21,7 @@ from recsys.data.splitting.strategies import (
     AnyRule,
     ByFiles,
     assign_sides,
+    keep_until,
     to_iso,
 )
 from recsys.data.weigh import (
@@ -62,6 +63,7 @@ def split(
     weighting = weighting or WeightSettings()
     filters = filters or FilterSettings()
     check_event_types(events, weighting)
+    events = keep_until(events, rule)
     side = assign_sides(events, rule)
     if isinstance(rule, ByFiles):
         events = events[[name for name in events if name != SIDE]]

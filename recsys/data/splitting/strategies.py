@@ -7,6 +7,7 @@ event of the history only (known at prediction time, never trained on), ``x`` a 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, Literal
 
@@ -61,8 +62,32 @@ class ByTime(_Rule):
             "start of the test: an ISO date or date and time (UTC), or seconds since 1970; unset: from `test`"
         ),
     )
+    until: float | None = Field(
+        default=None,
+        description="end of the test, as `at`: events from then on are left out; unset: the end of the log",
+    )
+    folds: int = Field(
+        default=1,
+        ge=1,
+        description=(
+            "number of folds of a rolling backtest: the run is repeated on as many windows of time, each as long as the"
+            " test (`test` of the events, or the time from `at` to the end), one before the other; the last fold is the"
+            " split itself"
+        ),
+    )
 
-    @field_validator("at", mode="before")
+    @model_validator(mode="after")
+    def _require_room(self) -> ByTime:
+        if self.at is None and self.folds * self.test >= 1:
+            raise ValueError(
+                f"{self.folds} folds with test = {self.test:g} of the events each leave nothing to train on: use fewer"
+                " folds or a smaller test"
+            )
+        if self.at is not None and self.until is not None and self.until <= self.at:
+            raise ValueError("the test ends before it begins: set until to a later time than at")
+        return self
+
+    @field_validator("at", "until", mode="before")
     @classmethod
     def _to_seconds(cls, moment: Any) -> Any:
         if isinstance(moment, str):
@@ -239,6 +264,58 @@ def cut_time(times: np.ndarray, test: float) -> float:
         if len(later_times):
             cut = later_times.min()
     return float(cut)
+
+
+def window_starts(rule: ByTime, cut_of: Callable[[float], float], end: float) -> list[float]:
+    """Return the start of the test of each fold of a rolling backtest, the earliest first.
+
+    Args:
+        cut_of: returns :func:`cut_time` of the events for a share.
+        end: time of the newest event.
+    """
+    if rule.at is None:
+        return [cut_of(rule.test * number) for number in range(rule.folds, 0, -1)]
+    return [rule.at - number * (end - rule.at) for number in reversed(range(rule.folds))]
+
+
+def require_fold_events(counts: list[int]) -> None:
+    """Refuse a rolling backtest with a part that has no events.
+
+    ``counts``: the events before the first window, and in each window.
+
+    Raises:
+        InputError: a count is 0.
+    """
+    if min(counts):
+        return
+    part = "nothing to train on"
+    if counts[0]:
+        part = "no test events"
+    raise InputError(
+        f"[split] folds: fold {max(counts.index(0), 1)} of {len(counts) - 1} has {part}. Use fewer folds, or longer"
+        " windows: a larger `test`, or an earlier `at`."
+    )
+
+
+def keep_until(events: pd.DataFrame, rule: AnyRule) -> pd.DataFrame:
+    """Return the events before the end of the test, where a rule has one."""
+    if not isinstance(rule, ByTime) or rule.until is None:
+        return events
+    return keep_rows(events, _require_times(events, rule) < rule.until)
+
+
+def fold_starts(events: pd.DataFrame, rule: AnyRule) -> list[float]:
+    """Return the start of the test of each fold, the earliest first; none for a rule without folds.
+
+    Raises:
+        InputError: a fold without train events or without test events.
+    """
+    if not isinstance(rule, ByTime) or rule.folds == 1:
+        return []
+    times = _require_times(keep_until(events, rule), rule)
+    starts = window_starts(rule, lambda share: cut_time(times, share), float(times.max()))
+    require_fold_events([int(count) for count in np.diff([0, *np.searchsorted(np.sort(times), starts), len(times)])])
+    return starts
 
 
 def assign_sides(events: pd.DataFrame, rule: AnyRule) -> np.ndarray:

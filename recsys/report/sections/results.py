@@ -32,6 +32,7 @@ COUNTS = {
     "tied_places": "listed places whose score another place of the same list also has",
     "relevant_pairs": "what the tested users chose and lists are judged by",
     "seen_pairs_removed": "relevant pairs that are already in the history, which are not judged",
+    "warm_pairs_removed": "relevant pairs on items of train, which are not judged: lists rank new items alone",
     "relevant_outside_candidates": (
         "relevant pairs whose item no model could recommend; they count in the denominators"
     ),

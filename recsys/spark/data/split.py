@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,9 @@ from recsys.data.splitting.strategies import (
     LastN,
     empty_side_message,
     missing_times_message,
+    require_fold_events,
     to_iso,
+    window_starts,
 )
 from recsys.data.weigh import Aggregate, FilterSettings, WeightSettings, zero_removal_counts
 from recsys.errors import ConfigError, InputError
@@ -107,6 +110,7 @@ def split(
         ConfigError: an event type without a weight, or decay or sessions without timestamps.
     """
     _check_event_types(events, weighting)
+    events = keep_until(events, rule)
     timed = TIME in events.columns
     sided, cut = assign_sides(events, rule)
     # A comparison of times costs less than a copy of the log; other rules sort or hash, so their
@@ -256,6 +260,33 @@ def _describe(split: SparkSplit, raw: dict[str, DataFrame], counts: SplitCounts,
         **overlap,
         "test_items": {"warm": int((tested & trained).sum()), "cold": int((tested & ~trained).sum())},
     }
+
+
+def keep_until(events: DataFrame, rule: AnyRule) -> DataFrame:
+    """Return the events before the end of the test, where a rule has one."""
+    if not isinstance(rule, ByTime) or rule.until is None or TIME not in events.columns:
+        return events
+    return events.where(F.col(TIME) < rule.until)
+
+
+def fold_starts(events: DataFrame, rule: AnyRule) -> list[float]:
+    """Return the start of the test of each fold, as the local ``fold_starts`` does.
+
+    Raises:
+        InputError: no timestamps, or a fold without train events or without test events.
+    """
+    if not isinstance(rule, ByTime) or rule.folds == 1:
+        return []
+    if TIME not in events.columns:
+        raise InputError(missing_times_message(rule))
+    events = keep_until(events, rule)
+    end = _first(events.agg(F.max(TIME)))
+    starts = window_starts(rule, partial(cut_time, events), end)
+    time = F.col(TIME)
+    ends = [*starts, math.inf]
+    windows = [(time >= start) & (time < end) for start, end in zip([-math.inf, *starts], ends, strict=True)]
+    require_fold_events(list(events.select(*map(F.count_if, windows)).first() or ()))
+    return starts
 
 
 def assign_sides(events: DataFrame, rule: AnyRule) -> tuple[DataFrame, float | None]:

@@ -1,0 +1,69 @@
+"""A rolling backtest: the run repeated on earlier windows of time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from recsys import run_files
+from recsys.report.parts import ReportTable, Section, best_places, format_mean
+from recsys.report.run_reader import Run
+
+
+def backtest(run: Run) -> Section | None:
+    """Return the primary metric of every model in every fold, and its differences from the baseline;
+    None for a run without folds.
+    """
+    if not (run.folder.path / run_files.BACKTEST).exists():
+        return None
+    folds = run.folder.read_json(run_files.BACKTEST)["folds"]
+    metric = run.about["primary"]
+    heads = [f"{number}: from {fold['cut']}" for number, fold in enumerate(folds, start=1)]
+    cells = {name: [fold["models"][name][metric] for fold in folds] for name in run.models}
+    means = {name: _mean([cell["mean"] for cell in row]) for name, row in cells.items()}
+    columns = [[cell["mean"] for cell in column] for column in zip(*cells.values(), strict=True)]
+    bold = {
+        (row, 1 + fold) for fold, column in enumerate([*columns, list(means.values())]) for row in best_places(column)
+    }
+    rows = [[name, *map(format_mean, row), _format(means[name])] for name, row in cells.items()]
+    tables = [
+        ReportTable(
+            f"{metric} by fold", ["model", *heads, "mean of the folds"], rows, bold=frozenset(bold), notes=run.notes
+        )
+    ]
+    if run.about["baseline"]:
+        tables.append(_differences(run, folds, metric, heads))
+    sizes = ", ".join(f"{fold['train_rows']:,} and {fold['test_rows']:,}" for fold in folds)
+    text = (
+        f"The run was repeated on {len(folds)} windows of time, the last of which is the split of the rest of this"
+        " report. Each fold trains on all events before its window, and its models are paired by user. Events of train"
+        f" and test: {sizes}. Folds share users and events, so they are not independent trials."
+    )
+    return Section("Backtest", [text], tables=tables)
+
+
+def _differences(run: Run, folds: list[dict[str, Any]], metric: str, heads: list[str]) -> ReportTable:
+    """Return the table of each model minus the baseline, in every fold."""
+    baseline = run.about["baseline"]
+    rows = []
+    for name in run.models:
+        if name != baseline:
+            cells = [fold["differences"][name][metric] for fold in folds]
+            better = sum((cell["mean"] or 0) > 0 for cell in cells)
+            rows.append([name, *(format_mean(cell, sign=True) for cell in cells), f"{better} of {len(folds)}"])
+    return ReportTable(
+        f"{metric} minus that of {baseline}, by fold", ["model", *heads, "better in"], rows, notes=run.notes
+    )
+
+
+def _mean(values: list[float | None]) -> float | None:
+    """Return the mean over the folds in which a metric is defined, None if there is none."""
+    defined = [value for value in values if value is not None]
+    if not defined:
+        return None
+    return sum(defined) / len(defined)
+
+
+def _format(mean: float | None) -> str:
+    if mean is None:
+        return "–"
+    return f"{mean:.4f}"
