@@ -65,6 +65,11 @@ class Recommender(ABC):
     SCORES_NEW_ITEMS: ClassVar[bool] = False
     """Items that nobody liked in training get scores, from their features or otherwise."""
 
+    USES_ORDER: ClassVar[bool] = False
+    """``fit`` learns from the order of events, so it needs a log with times; and the order of a history
+    changes its scores.
+    """
+
     EXPLAINS: ClassVar[tuple[str, ...]] = ()
     """The kinds of part that :meth:`explain` gives: "history", "features", "members". Empty: a note
     alone.

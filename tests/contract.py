@@ -3,6 +3,8 @@
 A check takes ``make``, which returns a fresh unfitted model, and asserts; that file says which checks a kind must pass.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.sparse import csr_array
@@ -171,6 +173,20 @@ def times_do_not_matter(make):
         np.testing.assert_array_equal(model.score(Histories(histories.values, times)), expected)
 
 
+def the_order_of_times_matters(make):
+    """Other times give other scores; a log without times is refused; histories without times are scored."""
+    train, features = world()
+    model = make().fit(train, features)
+    scores = model.score(train.histories())
+    shuffled = replace(train, time=np.random.default_rng(5).permutation(train.time))
+    changed = np.abs(make().fit(shuffled, features).score(shuffled.histories()) - scores)
+    assert (changed[1:, :UNLIKED].max(axis=1) > 1e-4).mean() > 0.9
+    undated = model.score(Histories(train.histories().values, None))
+    np.testing.assert_array_equal(np.isfinite(undated), np.isfinite(scores))
+    with pytest.raises(InputError, match="no event of train has a time"):
+        make().fit(replace(train, time=np.full(len(train), -1)), features)
+
+
 def capabilities_are_true(make):
     """What a class claims of itself is what its instances do."""
     train, features = world()
@@ -236,9 +252,11 @@ ALL = (
     a_batch_is_one_by_one,
     can_score_is_having_an_opinion,
     explanations_sum_to_the_score,
-    times_do_not_matter,
     capabilities_are_true,
 )
+WITH_ORDER = (the_order_of_times_matters,)
+WITHOUT_ORDER = (times_do_not_matter,)
 EVERYONE = (everyone_is_answered,)
 CONTENT = (content_places_what_nobody_liked,)
-COLLABORATIVE = (the_withheld_diagonal_is_found, an_empty_history_is_unknown, an_item_nobody_liked_is_unknown)
+COLLABORATIVE = (an_empty_history_is_unknown, an_item_nobody_liked_is_unknown)
+DIAGONAL = (the_withheld_diagonal_is_found,)

@@ -70,6 +70,8 @@ KINDS = {
     "rp3beta": {},
     "bpr": {"rank": 4},
     "spectral": {},
+    "transitions": {},
+    "next_item": {},
     "popular": {},
 }
 

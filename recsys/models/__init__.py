@@ -8,7 +8,8 @@
     attributes new items get factors from features  content_als content inside the factorization
     side_ease  autoencoder over likes and content   blend      parts and weights that you name
     hybrid     chooses parts and weights itself     bpr        pairwise ranking
-    repeat     what the user had before
+    repeat     what the user had before             transitions what followed what
+    next_item  what comes next, closed form
 
     package.module:Class           a class of the user's own (recsys.models.own_model)
 
@@ -56,6 +57,8 @@ KINDS = {
     "rp3beta": ("collaborative.neighbours", "RP3beta"),
     "ease": ("collaborative.ease", "EASE"),
     "spectral": ("collaborative.spectral", "Spectral"),
+    "transitions": ("sequential.transitions", "Transitions"),
+    "next_item": ("sequential.next_item", "NextItem"),
     "content": ("content", "Content"),
     "attributes": ("content_collaborative", "Attributes"),
     "content_als": ("content_collaborative", "ContentALS"),

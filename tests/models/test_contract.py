@@ -33,6 +33,8 @@ MORE = {
     "content, bm25 in two dimensions": ("content", {"scheme": "bm25", "dims": 2}),
     "content, raw, fields weighed": ("content", {"scheme": "raw", "fields": {"a": 2, "b": 0}}),
     "side_ease, over rows": ("side_ease", {"dims": 3}),
+    "transitions, forward only": ("transitions", {"window": 2, "backward": 0, "decay": 1.0}),
+    "next_item, three memories": ("next_item", {"decays": [0.3, 0.8, 0.98], "reg": 300.0}),
     "spectral, thin": ("spectral", {"rank": 4, "low": 0.5}),
 }
 """Settings that take another way through the code."""
@@ -53,13 +55,17 @@ def kind_of(name):
 def promises(kind):
     """Return the further checks that follow from what a class claims of itself."""
     if kind == "cascade":
-        return contract.EVERYONE
+        return contract.EVERYONE + contract.WITHOUT_ORDER
     claims = models.kind_class(kind)
+    order = contract.WITH_ORDER if claims.USES_ORDER else contract.WITHOUT_ORDER
     if kind in ("blend", "hybrid"):
-        return ()
+        return order
     if claims.SCORES_EVERYONE:
-        return contract.EVERYONE
-    return contract.CONTENT if claims.NEEDS_FEATURES else contract.COLLABORATIVE
+        return contract.EVERYONE + order
+    if claims.NEEDS_FEATURES:
+        return contract.CONTENT + order
+    # The log of the diagonal has no times.
+    return contract.COLLABORATIVE + order + (() if claims.USES_ORDER else contract.DIAGONAL)
 
 
 def checks():

@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import Field
 from scipy.sparse import csr_array
 
+from recsys.linalg import arrays, dense_product
 from recsys.recommender import Explanation, Recommender
 from recsys.types import Histories
 
@@ -113,3 +114,15 @@ class Linear(Recommender):
     def _weights(self, rows: np.ndarray, item: int) -> np.ndarray:
         """Return float64[len(rows)]: W[rows, item]."""
         raise NotImplementedError
+
+
+class SparseLinear(Linear):
+    """Base of linear models with a sparse W (items, items), ``weights_``."""
+
+    weights_: csr_array
+
+    def _apply(self, strengths: csr_array) -> np.ndarray:
+        return dense_product(arrays(strengths), arrays(self.weights_), self.weights_.shape[1])
+
+    def _weights(self, rows: np.ndarray, item: int) -> np.ndarray:
+        return self.weights_[rows][:, [item]].toarray()[:, 0].astype(np.float64)

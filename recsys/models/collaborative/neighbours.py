@@ -15,7 +15,7 @@ from scipy.sparse import csr_array
 
 from recsys.linalg import arrays, dense_product, nearest_rows
 from recsys.logging import log_phase
-from recsys.models.collaborative.linear import Linear, RecencyDays, liked, liked_columns
+from recsys.models.collaborative.linear import Linear, RecencyDays, SparseLinear, liked, liked_columns
 from recsys.parameters import STRICT
 from recsys.types import Features, Histories, Interactions
 
@@ -32,20 +32,8 @@ K1, B = 1.2, 0.75
 """The usual constants of BM25: K1 sets how soon repeats saturate, B how much long documents are discounted."""
 
 
-class _SparseLinear(Linear):
-    """A linear model with a sparse W (items, items), ``weights_``."""
-
-    weights_: csr_array
-
-    def _apply(self, strengths: csr_array) -> np.ndarray:
-        return dense_product(arrays(strengths), arrays(self.weights_), self.weights_.shape[1])
-
-    def _weights(self, rows: np.ndarray, item: int) -> np.ndarray:
-        return self.weights_[rows][:, [item]].toarray()[:, 0].astype(np.float64)
-
-
 @dataclass(config=STRICT)
-class ItemKNN(_SparseLinear):
+class ItemKNN(SparseLinear):
     """Items liked by the same users: the first model to try, quick to fit and easy to explain.
 
     With a_i the column of item i in the weighted (users, items) matrix of liked values,
@@ -89,7 +77,7 @@ class ItemKNN(_SparseLinear):
 
 
 @dataclass(config=STRICT)
-class RP3beta(_SparseLinear):
+class RP3beta(SparseLinear):
     """A random walk from item to user to item that discounts popular items: strong on sparse data, and fast.
 
         W_ji = Σ_v (1/n_j)^alpha (1/n_v)^alpha / n_i^beta       over the users v who like both j and i
