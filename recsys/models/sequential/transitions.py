@@ -51,17 +51,17 @@ class Transitions(SparseLinear):
     USES_ORDER: ClassVar = True
     SOURCE: ClassVar = "transitions"
 
-    window: Annotated[int, Field(ge=1, description="the most places between two likes that count as a transition")] = 10
+    window: Annotated[int, Field(ge=1, description="the most places between two likes that count as a transition")] = 20
     backward: Annotated[
         float, Field(ge=0, description="weight of a transition against the order of time; 0: only forward ones")
-    ] = 0.5
+    ] = 0.25
     source_power: Annotated[
         float, Field(ge=0, description="power of the likes of the item of the history, by which a weight is divided")
     ] = 0.5
     target_power: Annotated[
         float, Field(ge=0, description="power of the likes of the scored item; higher favours rare items")
-    ] = 0.25
-    decay: Decay = 0.5
+    ] = 0.1
+    decay: Decay = 0.7
     recency_days: RecencyDays = None
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
