@@ -41,9 +41,9 @@ def name_points(axes: Axes, points: Points, marked: str | None, max_length: int 
         width = text_width(text)
         x, y = centres[name]
         for x_offset, y_offset in _offsets(width):
-            left = x + x_offset
+            start = x + x_offset
             bottom = y + y_offset - LINE_HEIGHT / 2
-            box = (left, bottom, left + width, bottom + LINE_HEIGHT)
+            box = (start, bottom, start + width, bottom + LINE_HEIGHT)
             if box[0] < x_min or box[1] < y_min or box[2] > x_max or box[3] > y_max:
                 continue
             if any(_overlap(box, other_box) for other_box in taken):
@@ -84,7 +84,7 @@ def spread(heights: list[float], lowest: float, highest: float) -> list[float]:
     """Return heights, ascending, that are at least a line apart and as near as possible to the
     given ones, which ascend too; between two bounds while there is room.
     """
-    lines = [height - place * LINE_HEIGHT for place, height in enumerate(heights)]
+    lines = [height - row * LINE_HEIGHT for row, height in enumerate(heights)]
     # Without the lines between them the heights only have to ascend: neighbours that do not are
     # put at their mean (isotonic regression).
     pools: list[list[float]] = []
@@ -95,7 +95,7 @@ def spread(heights: list[float], lowest: float, highest: float) -> list[float]:
             pools[-1] += last
     ascending = [_mean(pool) for pool in pools for _ in pool]
     ceiling = highest - (len(heights) - 1) * LINE_HEIGHT
-    return [max(min(height, ceiling), lowest) + place * LINE_HEIGHT for place, height in enumerate(ascending)]
+    return [max(min(height, ceiling), lowest) + row * LINE_HEIGHT for row, height in enumerate(ascending)]
 
 
 def text_width(text: str) -> float:

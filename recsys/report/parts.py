@@ -119,7 +119,7 @@ def best_places(means: list[float | None]) -> list[int]:
     """Return the places of the highest mean, more than one where means are equal; None is no
     mean.
     """
-    best = max((mean for mean in means if mean is not None), default=None)
-    if best is None:
+    highest = max((mean for mean in means if mean is not None), default=None)
+    if highest is None:
         return []
-    return [place for place, mean in enumerate(means) if mean == best]
+    return [index for index, mean in enumerate(means) if mean == highest]

@@ -74,8 +74,8 @@ def _lists_table(run: Run, user: Any, tops: dict[str, pd.DataFrame]) -> ReportTa
         for name, top in tops.items()
     }
     rows = [
-        [str(place + 1), *(column[place] if place < len(column) else "–" for column in columns.values())]
-        for place in range(min(run.config.recommend.k, MAX_PLACES))
+        [str(index + 1), *(column[index] if index < len(column) else "–" for column in columns.values())]
+        for index in range(min(run.config.recommend.k, MAX_PLACES))
     ]
     return ReportTable(f"{_name_user(user)}: the lists", ["rank", *columns], rows, 1 + len(columns), notes=run.notes)
 
@@ -92,11 +92,11 @@ def _reason_rows(items: list[str], reasons: list[str]) -> list[list[str]]:
     """Return (rank, item, reason) rows; neighbours with the same reason share a row."""
     rows = []
     for reason, group in groupby(enumerate(reasons), key=lambda entry: entry[1]):
-        places = [place for place, _ in group]
-        ranks = str(places[0] + 1)
-        if len(places) > 1:
-            ranks += f" to {places[-1] + 1}"
-        rows.append([ranks, "; ".join(items[place] for place in places), reason])
+        indexes = [index for index, _ in group]
+        ranks = str(indexes[0] + 1)
+        if len(indexes) > 1:
+            ranks += f" to {indexes[-1] + 1}"
+        rows.append([ranks, "; ".join(items[index] for index in indexes), reason])
     return rows
 
 

@@ -190,8 +190,8 @@ def _group_rows(run: Run, grouping: str, *, small: bool) -> list[tuple[list[str]
         if users and (users < LEAST_USERS) == small:
             differences = run.about["segment_differences"][grouping][level]
             texts = [_format_in_group(model, cells, differences, primary) for model in run.models]
-            best = best_places([cells[model][primary]["mean"] for model in run.models])
-            rows.append(([level, f"{users:,}", *texts], [2 + place for place in best]))
+            best_models = best_places([cells[model][primary]["mean"] for model in run.models])
+            rows.append(([level, f"{users:,}", *texts], [2 + index for index in best_models]))
     return rows
 
 
