@@ -84,10 +84,11 @@ def run_folds(
     """
     folds = []
     scratch = folder.path / run_files.FOLDS_SCRATCH
-    settings = config.recommend.model_copy(update={"everyone": False})
+    lists = config.recommend.model_copy(update={"everyone": False})
+    judging = config.judge.model_copy(update={"sampled": None})
     for number, (start, end) in enumerate(pairwise(starts), start=1):
         window = ByTime(at=start, until=end)
-        fold_config = config.model_copy(update={"split": window, "recommend": settings})
+        fold_config = config.model_copy(update={"split": window, "recommend": lists, "judge": judging})
         try:
             with meter.hop(f"fold {number}"):
                 folds.append(run_fold(fold_config, scratch / str(number), progress))

@@ -24,8 +24,9 @@ from recsys.evaluation.beyond import Catalogue, extend
 from recsys.evaluation.cold_start import ColdStart
 from recsys.evaluation.evaluate import evaluate
 from recsys.evaluation.groups import assign_columns
+from recsys.evaluation.judging.full_ranking import FullRanking, evaluate_scores
 from recsys.evaluation.settings import BASELINES, baselines_of, describe_ranked
-from recsys.evaluation.summary import summarise
+from recsys.evaluation.summary import summarise, summarise_sampled
 from recsys.evaluation.truth import Truth
 from recsys.features.encoding import encode_features
 from recsys.features.segment_popularity import Segments, fit_segments
@@ -83,6 +84,7 @@ class LocalEngine(Engine):
         self.evaluations: list[Evaluation] = []
         self.cold_start_values: dict[str, dict[int, np.ndarray]] = {}
         self.losses: dict[str, list[float]] = {}
+        self.sampled_evaluations: list[Evaluation] = []
 
     def read_events(self) -> None:
         """Read and check the tables; write the refused rows and the data card."""
@@ -153,6 +155,8 @@ class LocalEngine(Engine):
         """Judge the lists of the tested users, for accuracy and beyond."""
         evaluation = evaluate(self.lists, self.truth, name=name)
         self.evaluations.append(extend(evaluation, self.lists, self.truth, self.catalogue))
+        if self.config.judge.sampled is not None:
+            self.sampled_evaluations.append(self._judge_sampled(name))
 
     @property
     def has_cold_start_curve(self) -> bool:
@@ -181,7 +185,19 @@ class LocalEngine(Engine):
             self.folder.write_json(run_files.COLD_START, curve)
         if self.losses:
             self.folder.write_json(run_files.TRAINING, self.losses)
+        if self.sampled_evaluations:
+            sampled = summarise_sampled(self.sampled_evaluations, config.judge, seed=config.seed)
+            self.folder.write_json(run_files.SAMPLED, sampled)
         return metrics
+
+    def _judge_sampled(self, name: str) -> Evaluation:
+        """Judge how one model ranks the relevant items among sampled candidates; business rules are
+        not applied.
+        """
+        judging = self.config.judge
+        ranking = FullRanking(judging.ties, judging.sampled, self.config.seed, self.config.recommend.memory_mb)
+        model = self._model_for(self.tested, name)
+        return evaluate_scores(model, self.truth, judging.metrics, name=name, ranking=ranking)
 
     def _chooses_min_history(self, name: str) -> bool:
         """Whether a trial decides from how many likes on the model scores users; blends weigh that by themselves."""

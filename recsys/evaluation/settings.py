@@ -79,6 +79,15 @@ class EvaluationSettings(BaseModel):
         description="numbers of events that histories are cut to, for the cold-start curve; local runs only; none: no"
         " curve",
     )
+    sampled: int | None = Field(
+        None,
+        ge=1,
+        description=(
+            "also judge each model by ranking the relevant items among this number of sampled candidates per user, as"
+            " many papers do; such numbers are biased, and the report shows them beside those of all candidates; local"
+            " runs only"
+        ),
+    )
     resamples: int = Field(1000, ge=100, description="bootstrap resamples of an interval")
 
     @field_validator("metrics")

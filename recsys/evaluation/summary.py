@@ -35,6 +35,7 @@ from recsys.evaluation.testing.significance import (
     bootstrap_sums,
     detectable_effect,
     holm_adjust,
+    mean_ci,
 )
 from recsys.schema import USER
 from recsys.types import Evaluation
@@ -344,3 +345,28 @@ def summarise(
         {e.name: e.about.get("beyond", {}) for e in evaluations},
     )
     return document(layout, sums, facts)
+
+
+def summarise_sampled(evaluations: list[Evaluation], judging: EvaluationSettings, *, seed: int) -> dict[str, Any]:
+    """Return sampled.json of evaluations among sampled candidates: model -> metric -> mean with its
+    interval.
+
+    Keys of ``metrics``: name of a metric of the run -> its name here (:func:`.evaluate.mark_sampled`).
+    """
+    names = dict(zip(judging.metrics, evaluations[0].metrics, strict=True))
+    models: dict[str, Any] = {}
+    for evaluation in evaluations:
+        users = id_bits(evaluation.per_user[USER])
+        cells = {}
+        for name in evaluation.metrics:
+            values = evaluation.per_user[name].to_numpy()
+            mean, low, high = mean_ci(values, users, resamples=judging.resamples, seed=seed)
+            cells[name] = {"mean": mean, "ci95": [low, high], "users": int((~np.isnan(values)).sum())}
+        models[evaluation.name] = cells
+    return {
+        "sampled": judging.sampled,
+        "seed": seed,
+        "metrics": names,
+        "definitions": evaluations[0].about["definitions"],
+        "models": models,
+    }

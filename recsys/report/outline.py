@@ -25,6 +25,7 @@ SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     cold_start_curve,
     short_histories,
     results.beyond_accuracy,
+    results.sampled_candidates,
     choice,
     lists.tradeoff,
     lists.model_agreement,

@@ -22,6 +22,7 @@ from pyspark.sql import functions as F
 from recsys import run_files
 from recsys.config import Config
 from recsys.engine import Engine, Progress
+from recsys.errors import ConfigError
 from recsys.evaluation.beyond import Catalogue
 from recsys.evaluation.groups import HISTORY
 from recsys.evaluation.judging.metrics import parse_all
@@ -120,6 +121,10 @@ class SparkEngine(Engine):
                 rules cannot be read.
         """
         super().__init__(config)
+        if config.judge.sampled is not None:
+            raise ConfigError(
+                "[judge] sampled ranks sampled candidates on the local engine only: remove it, or set engine = 'local'."
+            )
         self.als_parameters = model_parameters(config)
         self._given_session = spark
         self.fitted: dict[str, FittedModel] = {}

@@ -71,6 +71,8 @@ def evaluate_scores(
         scores = np.array(score_histories(model, histories, rows), dtype=np.float32)
         if truth.exclude_seen:
             scores[_cells(histories.values)] = np.nan
+        if truth.ranked_items is not None:
+            scores[:, ~truth.ranked_items] = np.nan
         if ranking.sampled is not None:
             draw = hash_words(ranking.seed, bits[rows, None], np.arange(n_candidates))
             scores = _sample(scores, relevant, draw, ranking.sampled)

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from recsys import run_files
 from recsys.evaluation.beyond import DEFINITIONS
 from recsys.evaluation.groups import LEAST_USERS
+from recsys.evaluation.testing.pick import models_by_quality
 from recsys.report import figures
 from recsys.report.parts import (
     Drawing,
@@ -297,3 +299,36 @@ def definitions(run: Run) -> Section:
 def _spaced(name: str) -> str:
     """Return the name of a measure or a count as words."""
     return name.replace("_", " ")
+
+
+def sampled_candidates(run: Run) -> Section | None:
+    """Return every metric among sampled candidates and among all; None for a run that did not
+    sample.
+    """
+    if not (run.folder.path / run_files.SAMPLED).exists():
+        return None
+    record = run.folder.read_json(run_files.SAMPLED)
+    n = record["sampled"]
+    heads = ["model"]
+    columns: list[list[str]] = [run.models]
+    for name, sampled_name in record["metrics"].items():
+        heads += [sampled_name, f"{name}, all candidates"]
+        columns.append([format_mean(record["models"][model][sampled_name]) for model in run.models])
+        columns.append([format_mean(run.metrics["models"][model][name]) for model in run.models])
+    rows = [list(row) for row in zip(*columns, strict=True)]
+    primary = record["metrics"][run.about["primary"]]
+    order = models_by_quality({model: record["models"][model][primary]["mean"] for model in run.models})
+    text = (
+        f"Each user's relevant items are ranked among {n:,} other candidates, drawn by a hash of the seed"
+        f" {record['seed']}, user and item, the same for every model. Such numbers are biased: they cannot be compared"
+        f" with those of all candidates, nor with a sample of another size, and they can order models wrongly (Krichene"
+        " and Rendle, KDD 2020). They are here to be compared with published ones."
+    )
+    warnings = []
+    if order != run.models:
+        warnings.append(
+            f"{primary} orders the models {', '.join(order)}; among all candidates the order is"
+            f" {', '.join(run.models)}."
+        )
+    table = ReportTable(f"Metrics among {n:,} sampled candidates (biased)", heads, rows, notes=run.notes)
+    return Section("Sampled candidates", [text], warnings=warnings, tables=[table])
