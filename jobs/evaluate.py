@@ -6,9 +6,15 @@ RECS: user_id, item_id, rank[, score]. TRUTH, HISTORY, TRAIN: user_id, item_id[,
 ends in .csv, at any URI that Spark reads. Prints one JSON object with the keys of metrics.json.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
 
 
 def main() -> int:
@@ -55,9 +61,12 @@ def work(options: argparse.Namespace) -> None:
     truth = read_table(spark, options.truth, like=recs, columns=pair)
     history = read_table(spark, options.history, like=recs, columns=pair) if options.history else None
     train = read_table(spark, options.train, like=recs, columns=pair) if options.train else None
-    per_user, result = evaluate_tables(recs, truth, judging, history=history, train=train)
-    if options.per_user:
-        write_table(per_user, options.per_user)
+
+    def write_per_user(per_user: DataFrame) -> None:
+        if options.per_user:
+            write_table(per_user, options.per_user)
+
+    _, result = evaluate_tables(recs, truth, judging, history=history, train=train, keep=write_per_user)
     for warning in result["about"]["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
     print(json.dumps(to_plain_json(result), ensure_ascii=False, allow_nan=False))

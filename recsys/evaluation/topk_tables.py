@@ -43,6 +43,9 @@ LISTS = TableSchema("topk", (USER, ITEM), (RANK, SCORE, SOURCE))
 TRUTH = TableSchema("truth", (USER, ITEM), (VALUE, TIME, EVENT))
 NUMBERS = (RANK, SCORE, VALUE)
 
+PANDAS_INDEX = "__index_level_"
+"""How the column begins that pandas writes for an index without a name."""
+
 
 def read_topk(path: str | Path, reading: ReadSettings | None = None) -> pd.DataFrame:
     """Read a topk table: ``user_id``, ``item_id``, ``rank`` and/or ``score``; any format of a log."""
@@ -78,13 +81,27 @@ def as_frame(table: Any, label: str) -> pd.DataFrame:
 
 
 def drop_refused_values(truth: pd.DataFrame) -> tuple[pd.DataFrame, int]:
-    """Return the rows of a truth whose value is a finite number, and the number of other rows."""
+    """Return the rows of a truth whose value is a finite number, and the number of other rows.
+
+    Raises:
+        InputError: there are rows, but none with such a value.
+    """
     if VALUE not in truth:
         return truth, 0
     is_finite = np.isfinite(pd.to_numeric(truth[VALUE], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan))
     if is_finite.all():
         return truth, 0
+    require_finite_values(int(is_finite.sum()))
     return truth[is_finite], int((~is_finite).sum())
+
+
+def require_finite_values(count: int) -> None:
+    """Refuse a truth of which ``count`` = 0 rows are left."""
+    if not count:
+        raise InputError(
+            "no row of the truth has a value that is a finite number: correct the column 'value', or drop it, so that"
+            " every row is relevant."
+        )
 
 
 def _read(source: Source, table: TableSchema, reading: ReadSettings) -> pd.DataFrame:
@@ -181,17 +198,34 @@ def _our_names(names: list[str], mapping: dict[str, str]) -> list[str]:
 
 
 def _parquet(source: Source, table: TableSchema, mapping: dict[str, str]) -> pd.DataFrame:
-    names = pa.parquet.ParquetDataset(source.path).schema.names
+    names = [name for name in pa.parquet.ParquetDataset(source.path).schema.names if not name.startswith(PANDAS_INDEX)]
     mapping = _present_names(mapping, names)
     data = pa.parquet.ParquetDataset(source.path, read_dictionary=[mapping[USER], mapping[ITEM]])
     require(table, _our_names(names, mapping), str(source))
-    arrow_table = data.read()
+    arrow_table = data.read(names)
+    if not arrow_table.num_rows:
+        return pd.DataFrame({USER: [], ITEM: []})
     arrow_table = arrow_table.rename_columns(_our_names(arrow_table.column_names, mapping))
     for column in (USER, ITEM):
         kind = arrow_table.schema.field(column).type
         if not (pa.types.is_integer(kind) or pa.types.is_dictionary(kind)):
             raise InputError(f"{source}: column '{column}' has type {kind}: ids must be text or integers.")
-    return arrow_table.unify_dictionaries().to_pandas()
+    frame = arrow_table.unify_dictionaries().to_pandas()
+    for column in NUMBERS:
+        if column in frame:
+            frame[column] = _numbers_of(frame[column], arrow_table.schema.field(column).type, source)
+    return frame
+
+
+def _numbers_of(column: pd.Series, kind: pa.DataType, source: Source) -> pd.Series:
+    """Return a column of a Parquet file as numbers; text is read as in a text file."""
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind):
+        return column
+    if pa.types.is_decimal(kind):
+        return column.astype(np.float64)
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind):
+        return pd.Series(parse_numbers(column.astype(object))[0], index=column.index, name=column.name)
+    raise InputError(f"{source}: column '{column.name}' has type {kind}: it must hold numbers.")
 
 
 def require(table: TableSchema, columns: Iterable[str], label: str) -> None:
@@ -372,16 +406,23 @@ def _scores(table: pd.DataFrame, label: str) -> np.ndarray | None:
     if column.dtype == np.float64:
         score = column.to_numpy()
     else:
-        score = column.to_numpy(dtype=np.float64, na_value=np.nan)
+        score = _as_numbers(column, label)
     if np.isnan(score).any():
         raise InputError(f"{label}: {int(np.isnan(score).sum()):,} rows have no score: fill or drop the column")
     return score
 
 
+def _as_numbers(column: pd.Series, label: str) -> np.ndarray:
+    try:
+        return column.to_numpy(dtype=np.float64, na_value=np.nan)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{label}: the column '{column.name}' does not hold numbers: {error}.") from error
+
+
 def _ranks(table: pd.DataFrame, label: str) -> np.ndarray:
     rank = table[RANK].to_numpy()
     if rank.dtype.kind not in "iu":
-        rank = table[RANK].to_numpy(dtype=np.float64, na_value=np.nan)
+        rank = _as_numbers(table[RANK], label)
     if len(rank) and not (rank.min() >= 1 and (rank.dtype.kind in "iu" or (rank % 1 == 0).all())):
         raise InputError(f"{label}: ranks must be whole numbers from 1, best first")
     return rank

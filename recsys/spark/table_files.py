@@ -10,7 +10,7 @@ from typing import Any
 
 from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark.errors import PySparkException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, DataFrameReader, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
@@ -33,6 +33,9 @@ CSV_WRITING = {
 
 GLOB_CHARACTERS = str.maketrans({character: "\\" + character for character in "[]{}*?\\"})
 
+CORRUPT = "_recsys_corrupt_row"
+"""The column in which Spark's reader keeps a line that has another number of fields than the header."""
+
 NUMBER_TYPES = {RANK: "int", SCORE: "double", VALUE: "double"}
 
 
@@ -54,8 +57,9 @@ def read_table(
             get.
 
     Raises:
-        InputError: it cannot be read, a column is missing, or a value does not have the type of
-            its column.
+        InputError: it cannot be read or has no rows, a column is missing, an id is missing or
+            neither text nor an integer, a value does not have the type of its column, or a line
+            has another number of fields than the header.
     """
     try:
         # A local file is meant by its exact name, whatever characters a pattern could have.
@@ -63,7 +67,9 @@ def read_table(
         if uri.rstrip("/").endswith(".csv"):
             # Fields with line ends are read by a part of Spark that takes a name for a pattern in any case.
             multi_line = "\\" not in exact
-            table = spark.read.options(**CSV_READING | {"multiLine": multi_line}).csv(exact)
+            reader = spark.read.options(**CSV_READING | {"multiLine": multi_line})
+            table = reader.csv(exact)
+            _require_even_rows(reader, table, exact, uri)
         else:
             table = spark.read.parquet(exact)
     except PySparkException as error:
@@ -73,6 +79,7 @@ def read_table(
             raise InputError(
                 f"{uri}: no column {column}.{suggest_nearest(column, table.columns)} It has {table.columns}."
             )
+    _require_ids(table, [column for column in columns if column in (USER, ITEM)], uri)
     if ITEM in columns and VALUE not in table.columns:
         table = table.withColumn(VALUE, F.lit(1.0))
     types = dict(NUMBER_TYPES)
@@ -84,6 +91,40 @@ def read_table(
         if name in table.columns:
             table = _cast_column(table, name, column_type, uri)
     return table
+
+
+def _require_even_rows(reader: DataFrameReader, table: DataFrame, exact: str, uri: str) -> None:
+    """Refuse a CSV file with a line of more or fewer fields than its header, which Spark would cut or
+    fill up.
+    """
+    if not table.columns:
+        raise InputError(f"{uri}: no rows: the file is empty, or has nothing but a header.")
+    schema = T.StructType([*table.schema.fields, T.StructField(CORRUPT, T.StringType())])
+    lines = reader.options(columnNameOfCorruptRecord=CORRUPT).schema(schema).csv(exact)
+    odd = lines.where(F.col(CORRUPT).isNotNull()).first()
+    if odd is not None:
+        raise InputError(
+            f"{uri}: a line has another number of fields than the header, which has {len(table.columns)}:"
+            f" {odd[CORRUPT][:80]!r}."
+        )
+
+
+def _require_ids(table: DataFrame, columns: list[str], uri: str) -> None:
+    """Refuse a table without rows, or with ids that are missing or neither text nor integers."""
+    if not columns:
+        return
+    for column in columns:
+        kind = table.schema[column].dataType
+        if not isinstance(kind, T.StringType | T.IntegralType | T.NullType):
+            raise InputError(f"{uri}: column '{column}' has type {kind.simpleString()}: ids must be text or integers.")
+    is_missing = {column: F.col(column).isNull() | (F.col(column).cast("string") == "") for column in columns}
+    row = table.agg(F.count("*").alias("rows"), *(F.count_if(is_missing[column]).alias(column) for column in columns))
+    counts = row.collect()[0]
+    if not counts["rows"]:
+        raise InputError(f"{uri}: no rows: the file is empty, or has nothing but a header.")
+    for column in columns:
+        if counts[column]:
+            raise InputError(f"{uri}: {counts[column]:,} rows have no {column}.")
 
 
 def require_new_table(spark: SparkSession, uri: str) -> None:
@@ -148,12 +189,19 @@ def _write_errors_explained(uri: str) -> Iterator[None]:
 
 def _cast_column(table: DataFrame, name: str, column_type: str, uri: str) -> DataFrame:
     """Return ``table`` with a column cast to another type; InputError if a value cannot be cast."""
-    if table.schema[name].dataType.simpleString() == column_type:
+    kind = table.schema[name].dataType
+    if kind.simpleString() == column_type:
         return table
+    if name in NUMBER_TYPES and not isinstance(kind, T.NumericType | T.StringType | T.NullType):
+        raise InputError(f"{uri}: column '{name}' has type {kind.simpleString()}: it must hold numbers.")
     cast = F.expr(f"try_cast(`{name}` AS {column_type})")
     if column_type == T.StringType().simpleString():
         cast = F.col(name).cast("string")
-    bad = table.where(F.col(name).isNotNull() & cast.isNull()).select(F.col(name).cast("string")).first()
+    is_bad = F.col(name).isNotNull() & cast.isNull()
+    if isinstance(kind, T.FractionalType) and column_type == "int":
+        # A cast cuts off what comes after the point.
+        is_bad = is_bad | (cast != F.col(name))
+    bad = table.where(is_bad).select(F.col(name).cast("string")).first()
     if bad is not None:
         raise InputError(f"{uri}: {name} {bad[0]!r} is not of type {column_type}, as in the tables it belongs to.")
     return table.withColumn(name, cast)

@@ -25,6 +25,7 @@ from recsys.evaluation.judging.metrics import parse_all
 from recsys.evaluation.settings import EvaluationSettings
 from recsys.evaluation.summary import Facts, Layout, document
 from recsys.evaluation.testing.significance import Sums
+from recsys.evaluation.topk_tables import require_finite_values
 from recsys.schema import ITEM, RANK, SCORE, USER, VALUE
 from recsys.spark.evaluation.truth import PROPENSITY, Truth
 
@@ -131,6 +132,7 @@ def evaluate_tables(
     history: DataFrame | None = None,
     train: DataFrame | None = None,
     name: str = "recs",
+    keep: Callable[[DataFrame], None] | None = None,
 ) -> tuple[DataFrame, dict[str, Any]]:
     """Judge a table of lists from any system: return (one row a user, with ``user_id``; metrics.json).
 
@@ -139,26 +141,73 @@ def evaluate_tables(
         test: (user_id, item_id, value): what users chose.
         history: (user_id, item_id, value): such pairs leave the truth, and are counted.
         train: (user_id, item_id, value): item popularity, which debiased metrics need.
+        keep: called with the rows of the users while they are in memory, to write them for example;
+            the frame that is returned computes them again.
 
     Raises:
-        InputError: a user's list holds an item twice.
+        InputError: a user has an item or a rank twice in the lists, or an item twice in the truth;
+            a rank is not a whole number from 1; a score is missing; there are no lists.
         ConfigError: a debiased metric, and no ``train``.
     """
     test, n_refused = _drop_refused_values(test)
     lists, chosen = (frame.withColumnsRenamed({USER: "user", ITEM: "item"}) for frame in (recs, test))
     past = chosen.limit(0) if history is None else history.withColumnsRenamed({USER: "user", ITEM: "item"})
+    k = _require_lists(lists)
     lists = lists if SCORE in lists.columns else lists.withColumn(SCORE, -F.col(RANK).cast("double"))
-    repeated = lists.groupBy("user", "item").count().where("count > 1").first()
-    if repeated is not None:
-        raise InputError(
-            f"the lists hold item {repeated['item']!r} of user {repeated['user']!r} {repeated['count']} times."
-        )
-    longest = lists.agg(F.max(RANK)).first()
-    k = int(longest[0] or 1) if longest else 1
+    _require_unique(lists, "item", "the lists hold")
+    _require_unique(lists, RANK, "the lists hold")
+    _require_unique(chosen, "item", "the truth holds")
     truth = Truth.from_pairs(chosen, past, settings, exclude_seen=history is not None)
     if train is not None:
         truth = truth.with_propensity(train.withColumnsRenamed({USER: "user", ITEM: "item"}))
     judged = per_user(lists, truth, k).withColumnRenamed("user", USER).cache()
+    try:
+        result = _result_of(judged, truth, settings, name, k, n_refused)
+        if not any(cell["mean"] for cell in result["models"][name].values()):
+            result["about"]["warnings"] = _unshared_ids(lists, chosen)
+        if keep is not None:
+            keep(judged)
+    finally:
+        # Spark would answer a later question about these files from the cache, whatever they hold by then.
+        judged.unpersist()
+    return judged, result
+
+
+def _require_lists(lists: DataFrame) -> int:
+    """Return the largest rank.
+
+    Raises:
+        InputError: there are no rows, a rank is not a whole number from 1, or a score is missing.
+    """
+    score = F.col(SCORE) if SCORE in lists.columns else F.lit(0.0)
+    row = lists.agg(
+        F.max(RANK).alias("longest"),
+        F.count_if(F.col(RANK).isNull() | (F.col(RANK) < 1)).alias("bad_ranks"),
+        F.count_if(score.isNull() | F.isnan(score)).alias("missing_scores"),
+    ).collect()[0]
+    if row["bad_ranks"]:
+        raise InputError("the lists: ranks must be whole numbers from 1, best first")
+    if row["missing_scores"]:
+        raise InputError(f"the lists: {row['missing_scores']:,} rows have no score: fill or drop the column")
+    if row["longest"] is None:
+        raise InputError("the lists have no rows.")
+    return int(row["longest"])
+
+
+def _require_unique(table: DataFrame, column: str, label: str) -> None:
+    """Refuse a table that has a value of a column twice for one user."""
+    repeated = table.groupBy("user", column).count().where("count > 1").first()
+    if repeated is not None:
+        raise InputError(
+            f"{label} {column} {repeated[column]!r} of user {repeated['user']!r} {repeated['count']} times: keep one"
+            " row of each."
+        )
+
+
+def _result_of(
+    judged: DataFrame, truth: Truth, settings: EvaluationSettings, name: str, k: int, n_refused: int
+) -> dict[str, Any]:
+    """Return metrics.json of one row per user."""
     metrics = parse_all(settings.metrics)
     layout = Layout((name,), tuple(map(str, metrics)), settings.baseline)
     user_sums = sums({name: judged}, layout, resamples=settings.resamples, seed=0)
@@ -167,9 +216,7 @@ def evaluate_tables(
     definitions = {str(metric): metric.definition for metric in metrics}
     result = document(layout, user_sums, Facts("spark", definitions, about))
     result["about"]["warnings"] = []
-    if not any(cell["mean"] for cell in result["models"][name].values()):
-        result["about"]["warnings"] = _unshared_ids(lists, chosen)
-    return judged, result
+    return result
 
 
 def _drop_refused_values(truth: DataFrame) -> tuple[DataFrame, int]:
@@ -179,6 +226,8 @@ def _drop_refused_values(truth: DataFrame) -> tuple[DataFrame, int]:
     value = F.col(VALUE).cast("double")
     is_finite = F.coalesce(~F.isnan(value) & (F.abs(value) < F.lit(math.inf)), F.lit(False))
     refused = truth.where(~is_finite).count()
+    if refused:
+        require_finite_values(truth.where(is_finite).limit(1).count())
     return (truth.where(is_finite) if refused else truth), refused
 
 

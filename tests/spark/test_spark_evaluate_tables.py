@@ -1,0 +1,82 @@
+"""jobs/evaluate.py refuses the tables that `recsys evaluate` refuses, and reads a file as it is now."""
+
+import datetime
+import json
+import re
+
+import pandas as pd
+import pytest
+from builders import run_job
+
+from recsys.cli import run_verb
+
+pytestmark = pytest.mark.spark
+
+LISTS = "user_id,item_id,rank\na,x,1\na,y,2\nb,z,1\n"
+TRUTH = "user_id,item_id,value\na,y,1\nb,z,1\n"
+FRAME = pd.DataFrame({"user_id": ["a", "a", "b"], "item_id": ["x", "y", "z"], "rank": [1, 2, 1]})
+
+REFUSED = {
+    "a pair twice": (LISTS.replace("a,y", "a,x"), TRUTH, "2 times: keep one"),
+    "a rank twice": (LISTS.replace("y,2", "y,1"), TRUTH, "the lists hold rank 1 of user 'a' 2 times"),
+    "an empty rank": (LISTS.replace("y,2", "y,"), TRUTH, "ranks must be whole numbers from 1"),
+    "a zero rank": (LISTS.replace("x,1", "x,0"), TRUTH, "ranks must be whole numbers from 1"),
+    "a rank in words": (LISTS.replace("x,1", "x,one"), TRUTH, "rank 'one' is not of type int"),
+    "a header only": (LISTS[:21], TRUTH, "no rows"),
+    "nothing": ("", TRUTH, "no rows"),
+    "a long row": (LISTS.replace("y,2", "y,2,9"), TRUTH, r"another number of fields than the header.*'a,y,2,9'"),
+    "a short row": (LISTS.replace("y,2", "y"), TRUTH, "another number of fields than the header"),
+    "no user": (LISTS.replace("b,", ","), TRUTH, "1 rows have no user_id"),
+    "a truth twice": (LISTS, TRUTH + "b,z,1\n", "the truth holds item 'z' of user 'b' 2 times"),
+    "a truth without values": (LISTS, TRUTH.replace(",1", ","), "no row of the truth has a value"),
+}
+
+REFUSED_PARQUET = {
+    "rank as list": (FRAME.assign(rank=[[1], [2], [1]]), r"column 'rank' has type array<.*>: it must hold numbers"),
+    "rank as date": (FRAME.assign(rank=[datetime.date(2020, 1, 1)] * 3), "column 'rank' has type date"),
+    "rank with a half": (FRAME.assign(rank=[1.5, 2.0, 1.0]), r"rank '1\.5' is not of type int"),
+    "user as list": (FRAME.assign(user_id=[["a"], ["a"], ["b"]]), "column 'user_id' has type array"),
+    "a missing score": (FRAME.assign(score=[1.0, None, 2.0]), "1 rows have no score"),
+}
+
+
+def refuse(capsys, lists, truth):
+    """Evaluate on both engines, which must exit with 2; return what Spark says."""
+    words = [str(lists), str(truth), "-m", "ndcg@2"]
+    assert run_verb(["evaluate", *words]) == 2
+    capsys.readouterr()
+    assert run_job("evaluate", *words) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_both_engines_refuse_the_same_csv(spark, case, tmp_path, capsys):
+    lists, truth, message = REFUSED[case]
+    (tmp_path / "lists.csv").write_text(lists)
+    (tmp_path / "truth.csv").write_text(truth)
+    assert re.search(message, refuse(capsys, tmp_path / "lists.csv", tmp_path / "truth.csv"))
+
+
+@pytest.mark.parametrize("case", REFUSED_PARQUET)
+def test_both_engines_refuse_the_same_parquet(spark, case, tmp_path, capsys):
+    frame, message = REFUSED_PARQUET[case]
+    frame.to_parquet(tmp_path / "lists.parquet")
+    (tmp_path / "truth.csv").write_text(TRUTH)
+    assert re.search(message, refuse(capsys, tmp_path / "lists.parquet", tmp_path / "truth.csv"))
+
+
+def test_a_file_that_changed_is_read_again_in_the_same_session(spark, tmp_path, capsys):
+    """Of one relevant item the first list has it in place 1, the second in place 2: 1 and 1/log2(3)."""
+    (tmp_path / "truth.csv").write_text("user_id,item_id\na,x\n")
+    found = []
+    for order in (["x", "y"], ["y", "x"]):
+        frame = pd.DataFrame({"user_id": ["a", "a"], "item_id": order, "rank": [1, 2]})
+        frame.set_index(["user_id", "item_id"]).to_parquet(tmp_path / "lists.parquet")
+        capsys.readouterr()
+        words = [tmp_path / "lists.parquet", tmp_path / "truth.csv", "-m", "ndcg@2"]
+        assert run_job("evaluate", *words, "--per-user", tmp_path / f"{order[0]}.parquet") == 0
+        found.append(json.loads(capsys.readouterr().out)["models"]["recs"]["ndcg@2"]["mean"])
+        assert pd.read_parquet(tmp_path / f"{order[0]}.parquet")["ndcg@2"].tolist() == [found[-1]]
+    assert found == pytest.approx([1.0, 0.6309], abs=1e-4)
