@@ -31,6 +31,9 @@ from recsys.spark.evaluation.truth import PROPENSITY, Truth
 
 Measure = Callable[..., dict[str, np.ndarray]]
 
+NAME = "recs"
+"""What lists from any system are called in metrics.json."""
+
 FEW_TASKS = 16
 """Up to this number of tasks send their sums straight to the driver."""
 
@@ -131,7 +134,6 @@ def evaluate_tables(
     *,
     history: DataFrame | None = None,
     train: DataFrame | None = None,
-    name: str = "recs",
     keep: Callable[[DataFrame], None] | None = None,
 ) -> tuple[DataFrame, dict[str, Any]]:
     """Judge a table of lists from any system: return (one row a user, with ``user_id``; metrics.json).
@@ -162,8 +164,8 @@ def evaluate_tables(
         truth = truth.with_propensity(train.withColumnsRenamed({USER: "user", ITEM: "item"}))
     judged = per_user(lists, truth, k).withColumnRenamed("user", USER).cache()
     try:
-        result = _result_of(judged, truth, settings, name, k, n_refused)
-        if not any(cell["mean"] for cell in result["models"][name].values()):
+        result = _result_of(judged, truth, settings, k, n_refused)
+        if not any(cell["mean"] for cell in result["models"][NAME].values()):
             result["about"]["warnings"] = _unshared_ids(lists, chosen)
         if keep is not None:
             keep(judged)
@@ -204,15 +206,13 @@ def _require_unique(table: DataFrame, column: str, label: str) -> None:
         )
 
 
-def _result_of(
-    judged: DataFrame, truth: Truth, settings: EvaluationSettings, name: str, k: int, n_refused: int
-) -> dict[str, Any]:
+def _result_of(judged: DataFrame, truth: Truth, settings: EvaluationSettings, k: int, n_refused: int) -> dict[str, Any]:
     """Return metrics.json of one row per user."""
     metrics = parse_all(settings.metrics)
-    layout = Layout((name,), tuple(map(str, metrics)), settings.baseline)
-    user_sums = sums({name: judged}, layout, resamples=settings.resamples, seed=0)
+    layout = Layout((NAME,), tuple(map(str, metrics)), settings.baseline)
+    user_sums = sums({NAME: judged}, layout, resamples=settings.resamples, seed=0)
     expected_length = max([metric.k for metric in metrics if metric.k], default=k)
-    about = {name: counts(judged, settings, expected_length) | truth.counts | {"refused_truth": n_refused}}
+    about = {NAME: counts(judged, settings, expected_length) | truth.counts | {"refused_truth": n_refused}}
     definitions = {str(metric): metric.definition for metric in metrics}
     result = document(layout, user_sums, Facts("spark", definitions, about))
     result["about"]["warnings"] = []
