@@ -49,6 +49,14 @@ def test_a_small_sample_is_easier_the_same_each_time_and_marked_as_biased(tmp_pa
     assert records[0]["seed"] == 4
     for model in ("random", "popular", "itemknn"):
         assert records[0]["models"][model]["ndcg@5[sampled=5]"]["mean"] > metrics["models"][model]["ndcg@5"]["mean"]
+    again = run(parse_config(config_of(tmp_path / "three", world_files, 5, seed=5, split={"rule": "time"})))
+    other = run(parse_config(config_of(tmp_path / "four", world_files, 5, seed=6, split={"rule": "time"})))
+    means = [
+        json.loads((tmp_path / name / "sampled.json").read_text())["models"]["popular"]["ndcg@5[sampled=5]"]["mean"]
+        for name in ("three", "four")
+    ]
+    assert again["models"]["popular"]["ndcg@5"]["mean"] == other["models"]["popular"]["ndcg@5"]["mean"]
+    assert means[0] != means[1], "another seed draws another sample"
     assert "ndcg@5[sampled=5]" not in metrics["models"]["popular"], "the metrics of the run are those of all candidates"
     report = (tmp_path / "one" / "report.md").read_text()
     assert "## Sampled candidates" in report
