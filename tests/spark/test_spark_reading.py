@@ -232,7 +232,8 @@ def test_what_is_not_on_another_file_system_is_named_by_its_uri(spark, mount, tm
     for name, message in {
         f"{uri}/none.csv": f"{uri}/none.csv: no such file or folder",
         f"{uri}/e.csv.zst": f"{uri}/e.csv.zst: Spark cannot divide this file into lines",
-        "nosuch://host/e.csv": "nosuch://host/e.csv: Spark cannot read it: .*nosuch",
+        "nosuch://host/e.csv": "nosuch://host/e.csv: Spark cannot read it: .*nosuch.* Check the URI",
+        "hdfs://no.such.host.invalid/e.csv": "UnknownHostException: no.such.host.invalid. Check the URI",
     }.items():
         with pytest.raises(InputError, match=message):
             read_on_spark(spark, DataSettings(events=name), tmp_path / "work")

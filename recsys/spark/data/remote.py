@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 from py4j.protocol import Py4JError, Py4JJavaError
+from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from recsys.data.reading.sources import Source
@@ -150,8 +151,9 @@ def fetch_source(spark: SparkSession, location: str, folder: Path) -> Source:
 def _hadoop_errors_explained(source: Source) -> Iterator[None]:
     try:
         yield
-    except Py4JJavaError as error:
-        reason = str(error.java_exception).partition("\n")[0]
+    except (Py4JJavaError, PySparkException) as error:
+        # Some errors of Java come as errors of PySpark, which have no ``java_exception``.
+        reason = str(getattr(error, "java_exception", None) or error).partition("\n")[0]
         raise InputError(
             f"{source}: Spark cannot read it: {reason}. Check the URI, and that Spark has the library and the"
             " credentials of this file system."
