@@ -148,3 +148,17 @@ def test_next_item_refuses_a_matrix_beyond_its_memory():
     train, _ = world()
     with pytest.raises(InputError, match=r"model 'next_item': 2\d liked items and 200 decays need .* memory_mb = 1"):
         recsys.build("next_item", {"decays": (0.5,) * 200, "memory_mb": 1}).fit(train)
+
+
+@pytest.mark.parametrize("kind", ["transitions", "next_item"])
+def test_explanations_sum_to_the_score_where_some_items_have_no_like(kind):
+    train, _ = world()
+    train = replace(train, value=np.where(np.isin(train.item, [0, 4]), np.float32(-1), train.value))
+    model = recsys.build(kind, {}).fit(train)
+    histories = train.histories()
+    scores = model.score(histories)
+    for user in range(1, 10):
+        for item in (1, 7, 20):
+            added = model.explain(histories[[user]], item).history
+            assert added.sum() == pytest.approx(scores[user, item], rel=1e-4, abs=1e-5)
+            assert not added[histories[[user]].values.data <= 0].any()
