@@ -27,8 +27,15 @@ from recsys.cli.options import (
 )
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from recsys.data.reading.read_settings import ReadSettings
     from recsys.data.splitting.leaks import Finding
+    from recsys.data.weigh import WeightSettings
+    from recsys.models.sequential.order_effect import OrderEffect
+
+MOST_USERS_FOR_ORDER = 20_000
+"""Users of a log whose events say whether order matters."""
 
 
 @app.command(rich_help_panel=DATA)
@@ -54,8 +61,9 @@ def check(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Read the tables as a run would and print a data card, or audit a split; for a config whose split
-    is files, both. Exit code 2 when so many rows are refused that a run would stop; the card is printed all the same.
+    """Read the tables as a run would and print a data card, with whether the order of events matters;
+    or audit a split; for a config whose split is files, both. Exit code 2 when so many rows are refused
+    that a run would stop; the card is printed all the same.
 
     Example: recsys check ratings.csv --column user_id=userId --column item_id=movieId
 
@@ -97,20 +105,26 @@ def check(
     if refused:
         with write_errors_explained(refused, "--refused"):
             refusals.write_csv(refused)
+    effect = None
     if len(tables.log):
         facts = data_card(tables)
+        effect = measure_order_of_log(tables.log, settings.weigh)
     else:
         facts = {"events": 0, "refused": {"total": refusals.refused, "by_reason": refusals.counts}}
     audit = None
     if isinstance(settings.split, ByFiles) and not tables.over_share(data.reading):
         audit = audit_split(settings.split.train, settings.split.test, data.reading)
     if as_json:
+        if effect:
+            facts |= {"order": effect.as_dict()}
         if audit:
             facts |= {"split": audit.as_dict()}
         print(json.dumps(facts, ensure_ascii=False))
     else:
         for name, value in facts.items():
             out.print(f"{name.replace('_', ' '):>22}  {format_value(value)}")
+        if effect:
+            out.print(f"{'order':>22}  {effect}")
         if audit:
             print_audit(audit)
     # The card comes first: it is what shows why so many rows are refused.
@@ -120,6 +134,30 @@ def check(
         raise InputError(f"a run would stop here: {error}") from None
     if audit:
         audit.require_no_leaks()
+
+
+def measure_order_of_log(log: pd.DataFrame, weighting: WeightSettings) -> OrderEffect | None:
+    """Return whether the order of events matters; None where the log is too small or has no times.
+
+    A sample of users is enough, so that a long log takes no longer.
+    """
+    import numpy as np
+
+    from recsys.data.weigh import aggregate_events, weigh_events
+    from recsys.models.sequential.order_effect import measure_order
+    from recsys.schema import ITEM, TIME, USER
+    from recsys.types import IdMap
+
+    if TIME not in log:
+        return None
+    codes = log[USER].cat.codes.to_numpy()
+    users = len(log[USER].cat.categories)
+    if users > MOST_USERS_FOR_ORDER:
+        sample = np.random.default_rng(0).permutation(users)[:MOST_USERS_FOR_ORDER]
+        log = log[np.isin(codes, sample)]
+    weighed = weigh_events(log, weighting)
+    pairs = aggregate_events(weighed, weighting.aggregate, IdMap.of(weighed[USER]), IdMap.of(weighed[ITEM]))
+    return measure_order(pairs)
 
 
 @dataclass(frozen=True)

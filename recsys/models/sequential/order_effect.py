@@ -1,0 +1,110 @@
+"""Whether order matters in a log: one model of order, with histories as they are and with shuffled ones."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from recsys.evaluation.testing.significance import mean_ci
+from recsys.models.combining.trial import DEPTH, Trial
+from recsys.models.sequential.transitions import Transitions
+from recsys.types import Interactions
+
+LEAST_LIKES = 3
+"""A user with fewer likes has no order to shuffle once the last like is hidden."""
+
+LEAST_USERS = 100
+MOST_USERS = 2_000
+SHUFFLES = 3
+
+
+@dataclass(frozen=True)
+class OrderEffect:
+    """How much the order of histories helps to predict what comes last.
+
+    Attributes:
+        users: the number of users whose last like was hidden.
+        ordered, shuffled: mean NDCG of the hidden like, with histories in the order of time and in a
+            random order.
+        difference, low, high: the mean of ordered − shuffled over users, and its 95 % interval.
+    """
+
+    users: int
+    ordered: float
+    shuffled: float
+    difference: float
+    low: float
+    high: float
+
+    @property
+    def matters(self) -> bool:
+        """Whether the interval of the difference is above 0."""
+        return self.low > 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the effect as plain values."""
+        return asdict(self) | {"metric": f"ndcg@{DEPTH}", "matters": self.matters}
+
+    def __str__(self) -> str:
+        outcome = "order matters: a model of order (transitions, next_item) is worth a trial"
+        if not self.matters:
+            outcome = "order is not shown to matter"
+        return (
+            f"{outcome}. ndcg@{DEPTH} of the last like of {self.users:,} users is {self.ordered:.4f} by transitions,"
+            f" and {self.shuffled:.4f} after each history is shuffled: {self.difference:+.4f}"
+            f" [{self.low:+.4f}, {self.high:+.4f}]"
+        )
+
+
+def measure_order(log: Interactions, seed: int = 0) -> OrderEffect | None:
+    """Hide the last like of some users, and return how well it is predicted with and without order.
+
+    ``transitions`` with its defaults is fitted on the rest of ``log`` and ranks all items for these
+    users; then the same with the times of each user's likes shuffled, as the mean of three shuffles.
+    At most 2,000 users with at least three likes are drawn; None if there are fewer than 100 or no
+    event has a time.
+
+    Reference: Klenitskiy, Volodkevich, Pembek and Vasilev, Does It Look Sequential?, RecSys 2024.
+    """
+    histories = log.histories()
+    if histories.times is None:
+        return None
+    likes = histories.keep_entries(histories.values.data > 0)
+    generator = np.random.default_rng(seed)
+    eligible = np.flatnonzero(likes.lengths >= LEAST_LIKES)
+    if len(eligible) < LEAST_USERS:
+        return None
+    users = np.sort(generator.permutation(eligible)[:MOST_USERS])
+    row = likes.row_of_entry
+    is_last = likes.positions() == likes.lengths[row] - 1
+    is_hidden = is_last & np.isin(row, users)
+    ones = np.ones(int(is_hidden.sum()), dtype=np.float32)
+    hidden = csr_array((ones, (row[is_hidden], likes.values.indices[is_hidden])), shape=likes.shape)
+    train = _likes_without(log, is_hidden)
+    # Any item may be listed: the items of the log are all there is.
+    everything = np.ones(len(log.items), dtype=bool)
+    ordered = _ndcg(train, hidden, users, everything)
+    shuffled = np.mean([_ndcg(_shuffled(train, generator), hidden, users, everything) for _ in range(SHUFFLES)], axis=0)
+    interval = mean_ci(ordered - shuffled, seed=seed)
+    return OrderEffect(len(users), float(ordered.mean()), float(shuffled.mean()), *interval)
+
+
+def _likes_without(log: Interactions, is_hidden: np.ndarray) -> Interactions:
+    """Return the likes of a log without the hidden ones; ``is_hidden``: bool[likes]."""
+    kept = np.flatnonzero(log.value > 0)[~is_hidden]
+    return replace(log, user=log.user[kept], item=log.item[kept], value=log.value[kept], time=log.time[kept])
+
+
+def _shuffled(train: Interactions, generator: np.random.Generator) -> Interactions:
+    """Return the interactions with the times of each user in a random order."""
+    order = np.lexsort((generator.random(len(train)), train.user))
+    return replace(train, time=train.time[order])
+
+
+def _ndcg(train: Interactions, hidden: csr_array, users: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    """Return float64[users], the NDCG of the hidden likes by a model that is fitted on ``train``."""
+    trial = Trial(train, hidden, users, candidates)
+    return trial.judge(Transitions().fit(train), np.arange(len(users)))
