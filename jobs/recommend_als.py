@@ -28,7 +28,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("-k", type=int, default=10, help="length of each list (10)")
     parser.add_argument("--users", help="the users to recommend to; default: all with a factor or a history")
     parser.add_argument("--late", help="events that came after the run")
-    parser.add_argument("--rules", help="a TOML file of rules: see recsys/ranking/business_rules.py")
+    parser.add_argument("--rules", help="a TOML file of rules: see docs/rules.md")
     parser.add_argument(
         "--keep-seen", action="store_true", help="also recommend items that are in the history of the user"
     )
@@ -57,15 +57,17 @@ def work(options: argparse.Namespace) -> None:
     run = saved.open_spark_run(spark, options.run, options.model)
     if options.model is None:
         print(f"model: {run.name} (another with --model)", file=sys.stderr)
-    lists, removed = saved.recommend(
+    lists, rules = saved.recommend(
         run,
         request,
         users=read_table(spark, options.users, like=run.users, columns=("user_id",)) if options.users else None,
         late=read_table(spark, options.late, like=run.users, columns=("user_id", "item_id")) if options.late else None,
     )
     write_table(lists, options.out)
-    if removed:
-        print(f"rules removed: {removed}", file=sys.stderr)
+    if rules:
+        print(f"rules removed: {rules['removed']}", file=sys.stderr)
+        for name, ids in rules["unknown"].items():
+            print(f"rule {name}: unknown ids {ids[:10]}{' …' if len(ids) > 10 else ''}", file=sys.stderr)
     print(
         f"{options.out}: {read_table(spark, options.out).select('user_id').distinct().count():,} lists", file=sys.stderr
     )

@@ -60,7 +60,7 @@ class RecommendSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    k: int = Field(10, ge=1, description="length of each user's list")
+    k: int = Field(10, ge=1, le=1_000_000, description="length of each user's list")
     exclude_seen: bool = Field(True, description="leave out the items in the user's history")
     fallback: Literal["popular", "recent", "segment", "none"] = Field(
         "popular",

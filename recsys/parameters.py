@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from pydantic import ConfigDict, ValidationError
@@ -19,12 +19,15 @@ def is_class_path(kind: Any) -> bool:
     return isinstance(kind, str) and ":" in kind
 
 
-def build_from_parameters(cls: Any, params: Mapping[str, Any], label: str) -> Any:
+def build_from_parameters(
+    cls: Any, params: Mapping[str, Any], label: str, elsewhere: Collection[str] = (), engine: str = ""
+) -> Any:
     """Return ``cls(**params)``, checked.
 
     Args:
         cls: a pydantic dataclass whose fields are the parameters.
         label: opens the message of an error, ``model 'als'`` for example.
+        elsewhere: parameters that the model has on the other ``engine`` alone.
 
     Raises:
         ConfigError: an unknown parameter (the message names the nearest one), or a value out of
@@ -32,6 +35,11 @@ def build_from_parameters(cls: Any, params: Mapping[str, Any], label: str) -> An
     """
     names = [field.name for field in dataclasses.fields(cls)]
     unknown = [key for key in params if key not in names]
+    if misplaced := [key for key in unknown if key in elsewhere]:
+        raise ConfigError(
+            f"{label}: '{misplaced[0]}' is a parameter of the {engine} engine only: remove it, or set engine ="
+            f" '{engine}'."
+        )
     if unknown:
         hints = " ".join(f"unknown parameter '{key}'.{_hint(key, names)}" for key in unknown)
         raise ConfigError(f"{label}: {hints}")

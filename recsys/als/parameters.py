@@ -12,6 +12,10 @@ from recsys.parameters import STRICT
 
 DEFAULT_RANK = 64
 
+LOCAL_ONLY = ("solver",)
+SPARK_ONLY = ("implicit", "trainer", "nonnegative", "blocks", "checkpoint_every")
+"""Parameters that one engine alone has."""
+
 
 def largest_rank(users: int, items: int) -> int:
     """Return the largest rank that may be asked for with so many users and items in train.

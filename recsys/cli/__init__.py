@@ -65,6 +65,13 @@ def exit_code_of(work: Callable[[], object]) -> int:
     except RecsysError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except MemoryError as error:
+        print(
+            f"error: not enough memory: {error or 'no more is left'}. Lower the setting that takes it (k, neighbours,"
+            " rank, resamples, memory_mb), or take a machine with more.",
+            file=sys.stderr,
+        )
+        return 2
     except Exception:
         traceback.print_exc()
         print("This is a bug in recsys: please report the lines above.", file=sys.stderr)

@@ -36,7 +36,7 @@ def onboard(
         str,
         typer.Option(help="How to choose the items: best_guess, popular, entropy0, popular_entropy or coverage."),
     ] = "best_guess",
-    k: Annotated[int, typer.Option("-k", min=1, help="The length of the list.")] = 10,
+    k: Annotated[int, typer.Option("-k", min=1, max=1_000_000, help="The length of the list.")] = 10,
 ) -> None:
     """Ask a new user about a few items (y: I like it, n: I don't, Enter: I don't know it),
     then print a list as CSV.

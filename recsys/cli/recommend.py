@@ -43,7 +43,7 @@ def recommend(
         list[str] | None,
         typer.Option("--with", help="An attribute of users without a history: country=DE (repeatable)."),
     ] = None,
-    k: Annotated[int, typer.Option("-k", min=1, help="The length of each list.")] = 10,
+    k: Annotated[int, typer.Option("-k", min=1, max=1_000_000, help="The length of each list.")] = 10,
     rules: Annotated[Path | None, typer.Option(help="A TOML file of business rules.")] = None,
     diverse: Annotated[
         float | None,

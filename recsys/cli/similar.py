@@ -26,7 +26,7 @@ def similar(
     run: RunOrBundle,
     item: Annotated[str | None, typer.Argument(help="An item id, or a title.")] = None,
     user: Annotated[str | None, typer.Option(help="A user id, instead of an item: who is like this user.")] = None,
-    k: Annotated[int, typer.Option("-k", min=1, help="The length of the list.")] = 10,
+    k: Annotated[int, typer.Option("-k", min=1, max=1_000_000, help="The length of the list.")] = 10,
     model: ModelName = None,
     own_models: OwnModels = False,
 ) -> None:

@@ -88,7 +88,7 @@ class EvaluationSettings(BaseModel):
             " runs only"
         ),
     )
-    resamples: int = Field(1000, ge=100, description="bootstrap resamples of an interval")
+    resamples: int = Field(1000, ge=100, le=1_000_000, description="bootstrap resamples of an interval")
 
     @field_validator("metrics")
     @classmethod

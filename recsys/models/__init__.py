@@ -30,6 +30,7 @@ from typing import Any, cast
 import numpy as np
 
 from recsys import run_files
+from recsys.als.parameters import SPARK_ONLY
 from recsys.array_files import read_array, require_arrays, write_array
 from recsys.config import check_model_name
 from recsys.errors import ConfigError, RunFolderError, suggest_nearest
@@ -88,7 +89,8 @@ def build(kind: str, params: dict[str, Any]) -> Recommender:
     """
     if is_class_path(kind):
         return build_own_model(kind, params)
-    return build_from_parameters(kind_class(kind), params, f"model '{kind}'")
+    elsewhere = SPARK_ONLY if kind in ("als", "attributes") else ()
+    return build_from_parameters(kind_class(kind), params, f"model '{kind}'", elsewhere, "spark")
 
 
 def parameters(kind: str) -> list[str]:

@@ -22,13 +22,14 @@ from pyspark.sql import functions as F
 from recsys import run_files
 from recsys.config import Config
 from recsys.engine import Engine, Progress
-from recsys.errors import ConfigError
+from recsys.errors import ConfigError, InputError
 from recsys.evaluation.beyond import Catalogue
 from recsys.evaluation.groups import HISTORY
 from recsys.evaluation.judging.metrics import parse_all
-from recsys.evaluation.settings import baselines_of, describe_ranked
+from recsys.evaluation.settings import EvaluationSettings, baselines_of, describe_ranked
 from recsys.evaluation.summary import Facts, Layout, document
 from recsys.features.segment_popularity import Segments, describe_users, popularity_below_zero
+from recsys.locations import is_remote, local_path
 from recsys.meter import Meter
 from recsys.runfolder import RunFolder
 from recsys.schema import ITEM, RANK, SCORE, SOURCE, TIME, USER
@@ -125,6 +126,11 @@ class SparkEngine(Engine):
             raise ConfigError(
                 "[judge] sampled ranks sampled candidates on the local engine only: remove it, or set engine = 'local'."
             )
+        cold_start = config.judge.cold_start
+        if cold_start and cold_start != EvaluationSettings().cold_start:
+            raise ConfigError(
+                "[judge] cold_start is a curve of the local engine only: remove it, or set engine = 'local'."
+            )
         self.als_parameters = model_parameters(config)
         self._given_session = spark
         self.fitted: dict[str, FittedModel] = {}
@@ -142,6 +148,7 @@ class SparkEngine(Engine):
         """
         with super().open(folder, meter, progress), spark_errors_explained(self.config.out):
             self.work = folder.path.resolve() / ".work"
+            self._require_inputs()
             with meter.hop("start"):
                 self.spark = self._given_session or session(self.config.spark)
                 # Spark's own pages name the hop of a job.
@@ -150,6 +157,12 @@ class SparkEngine(Engine):
                     self.spark.sparkContext.setCheckpointDir(self.config.spark.checkpoint_dir)
             yield
             shutil.rmtree(self.work, ignore_errors=True)
+
+    def _require_inputs(self) -> None:
+        """Refuse a table of this machine that is not there, before Spark starts."""
+        for location in self.config.tables:
+            if not is_remote(location) and not local_path(location).exists():
+                raise InputError(f"{location}: no such file or folder. Paths are relative to the folder you run in.")
 
     def read_events(self) -> None:
         """Read and check the tables, and write the refused rows and the data card."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 
-from recsys.errors import ConfigError, RecsysError, RunFolderError
+from recsys.errors import ConfigError, InputError, RecsysError, RunFolderError
 
 SPACE = ("No space left on device", "Disk quota exceeded", "File too large")
 RIGHTS = ("Permission denied", "Read-only file system", "Mkdirs failed")
 MEMORY = ("OutOfMemoryError", "GC overhead limit", "Cannot allocate memory")
+UNREADABLE = re.compile(r"\[FAILED_READ_FILE[.\w]*\] Encountered error while reading file (?:file:(?://)?)?(.+?)\. ")
+"""How Spark names a file that it could not read."""
+
 LOST = (
     "ExecutorLostFailure",
     "All masters are unresponsive",
@@ -47,6 +51,11 @@ def explain_spark_error(text: str, out: str) -> RecsysError | None:
     a: writing the run failed: No space left on device. Free some space, or choose another `out` or
     spark.local.dir.
     """
+    if match := UNREADABLE.search(text):
+        return InputError(
+            f"{match[1]}: Spark cannot read this file: it is damaged, or not what its name says. Write it again, or"
+            " leave it out."
+        )
     for causes, make in (
         (SPACE, _space),
         (RIGHTS, _rights),

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -140,9 +141,9 @@ def recommend(
     *,
     users: DataFrame | None = None,
     late: DataFrame | None = None,
-) -> tuple[DataFrame, dict[str, int]]:
-    """Return (user_id, item_id, rank, score, source), and the number of items that each rule
-    removed.
+) -> tuple[DataFrame, dict[str, Any]]:
+    """Return (user_id, item_id, rank, score, source), and the contents of rules.json: how many items
+    each rule removed, and the ids in the rules that the run does not have. Empty without rules.
 
     A user with a factor is scored by it. A user with a history and no factor, or with late events,
     is folded in first. All others get the fallback.
@@ -163,18 +164,18 @@ def recommend(
     listed = collect_seen_items(history if request.exclude_seen else history.limit(0), listed_users)
     scorer: Scorer = _scorer(saved, request)
     settings = ListSettings(request.k, memory_mb=request.memory_mb)
-    removed: dict[str, int] = {}
+    about: dict[str, Any] = {}
     if request.rules is not None:
         denied_users = IdMap.of(list(request.rules.deny_for))
         compiled = compile_rules(request.rules, denied_users, IdMap.of(saved.items[ITEM]), saved.items)
-        removed = compiled.removed
+        about = compiled.about
         scorer = scorer.restricted_to(compiled.candidates)
         settings = ListSettings(request.k, memory_mb=request.memory_mb, quotas=tuple(compiled.quotas))
         listed = exclude_denied_items(listed, compiled.denied, list(denied_users.ids))
     listed = _with_segments(listed.join(factors, "user", "left"), saved, users)
     lists = top_k(add_histories(listed, history, scorer), scorer, settings)
     named = lists.join(_item_rows(lists.sparkSession, saved.items), "item").withColumnRenamed("user", USER)
-    return named.select(USER, ITEM, RANK, SCORE, SOURCE).sortWithinPartitions(USER, RANK), removed
+    return named.select(USER, ITEM, RANK, SCORE, SOURCE).sortWithinPartitions(USER, RANK), about
 
 
 def _with_late_events(saved: SavedSparkModel, late: DataFrame | None) -> tuple[DataFrame, DataFrame]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
+import socket
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 from recsys.config import SparkSettings
@@ -14,6 +17,7 @@ from recsys.errors import ConfigError, MissingExtra
 from recsys.java import find_java
 
 try:
+    from py4j.protocol import Py4JError
     from pyspark import SparkContext
     from pyspark.conf import SparkConf
     from pyspark.errors import PySparkException, PySparkRuntimeError
@@ -30,6 +34,17 @@ DEFAULTS = {
     # fit.
     "spark.driver.maxResultSize": "0",
 }
+
+MEMORY_SETTINGS = ("spark.driver.memory", "spark.executor.memory")
+
+LEAST_MEMORY_MB = 450
+"""Spark refuses a heap of less than 1.5 times the 300 MiB that it reserves."""
+
+UNITS = {"k": 2**-10, "m": 1, "g": 2**10, "t": 2**20, "p": 2**30}
+"""Unit of a size -> MiB."""
+
+CONNECT_SECONDS = 5.0
+"""How long a master may take to answer."""
 
 SHUFFLE_PARTITIONS_PER_CORE = 32
 """On a local master: enough for 100 million rows; Spark merges small partitions."""
@@ -53,6 +68,8 @@ def session(settings: SparkSettings) -> SparkSession:
     if not submitted.contains("spark.master"):
         chosen["spark.master"] = settings.master or "local[*]"
     master = submitted.get("spark.master") or chosen["spark.master"]
+    _require_memory({key: submitted.get(key) or chosen.get(key) for key in MEMORY_SETTINGS})
+    _require_reachable(master)
     if master.startswith("local"):
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         chosen.setdefault("spark.sql.shuffle.partitions", str(SHUFFLE_PARTITIONS_PER_CORE * _cores(master)))
@@ -63,8 +80,9 @@ def session(settings: SparkSettings) -> SparkSession:
     interrupt_handler = signal.getsignal(signal.SIGINT)
     try:
         spark = builder.getOrCreate()
-    except (PySparkException, PySparkRuntimeError) as error:
-        raise ConfigError(f"[spark]: no session on {master}: {str(error).splitlines()[0]}") from error
+    except (PySparkException, PySparkRuntimeError, Py4JError) as error:
+        reason = str(getattr(error, "java_exception", None) or error).splitlines()[0]
+        raise ConfigError(f"[spark]: no session on {master}: {reason}") from error
     # Py4J logs a traceback for each error that it raises, also for an interruption, in part with the
     # root logger. The error itself is what users are told.
     logging.getLogger("py4j").setLevel(logging.CRITICAL)
@@ -73,9 +91,52 @@ def session(settings: SparkSettings) -> SparkSession:
         # That of PySpark calls Java in the middle of another call, which fails with a traceback.
         signal.signal(signal.SIGINT, interrupt_handler)
     spark.sparkContext.setLogLevel("ERROR")
-    if master.startswith("local"):
+    # A default that nobody chose is no expectation to disappoint.
+    if master.startswith("local") and "driver_memory" in settings.model_fields_set:
         _warn_if_heap_is_small(spark, chosen["spark.driver.memory"])
     return spark
+
+
+def _require_reachable(master: str) -> None:
+    """Refuse a standalone master that does not answer, which Spark would try for a minute.
+
+    Raises:
+        ConfigError: no host of the master takes a connection.
+    """
+    if not master.startswith("spark://"):
+        return
+    problems = []
+    for address in master.removeprefix("spark://").split(","):
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdigit():
+            raise ConfigError(
+                f"[spark] master '{master}': write it as spark://HOST:PORT, the port of a master is 7077."
+            )
+        try:
+            with socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS):
+                return
+        except (OSError, OverflowError) as error:
+            problems.append(f"{address}: {error}")
+    raise ConfigError(
+        f"[spark] master '{master}' does not answer ({'; '.join(problems)}): start it, or correct the address."
+    )
+
+
+def _require_memory(settings: Mapping[str, str | None]) -> None:
+    """Refuse sizes of memory that Spark cannot read or start with.
+
+    Raises:
+        ConfigError: the setting and the least that it needs are named.
+    """
+    for key, text in settings.items():
+        if text is None:
+            continue
+        match = re.fullmatch(r"(\d+)\s*([kmgtp]?)b?", text.strip().lower())
+        if match is None:
+            raise ConfigError(f"{key} = '{text}' is no size of memory: write it as '4g' or '900m'.")
+        mebibytes = int(match[1]) * UNITS[match[2] or "m"]
+        if mebibytes < LEAST_MEMORY_MB:
+            raise ConfigError(f"{key} = '{text}' is too little: Spark starts with {LEAST_MEMORY_MB} MiB or more.")
 
 
 def _is_not_of_py4j(record: logging.LogRecord) -> bool:

@@ -1,7 +1,9 @@
 """Ten kinds of broken input: exit code 2, a message that names file, place and remedy, and nothing that looks whole."""
 
 import os
+import zipfile
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -88,3 +90,67 @@ def test_a_failed_run_leaves_the_previous_one_as_it_was(tmp_path, monkeypatch, c
     assert run_verb(["run", "run.toml"]) == 2
     assert (tmp_path / "runs/one/metrics.json").read_bytes() == metrics
     assert os.listdir(tmp_path / "runs") == ["one"]
+
+
+def encrypted_archive(path):
+    """Write an archive of MovieLens whose members say that they are encrypted."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("ml/ratings.csv", "userId,movieId,rating,timestamp\n1,2,3,4\n")
+        archive.writestr("ml/movies.csv", "movieId,title,genres\n2,x,y\n")
+    whole = bytearray(path.read_bytes())
+    for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        position = whole.find(signature)
+        while position >= 0:
+            whole[position + flags] |= 1
+            position = whole.find(signature, position + 1)
+    path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("verb", ["check", "route", "run"])
+def test_an_encrypted_archive_is_named(verb, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    encrypted_archive(tmp_path / "ml.zip")
+    assert run_verb([verb, "ml.zip"]) == 2
+    message = capsys.readouterr().err
+    assert "ml.zip: ml/ratings.csv cannot be unpacked" in message
+    assert "encrypted" in message
+
+
+ABSURD = {
+    "recommend.k=10000000000": "k: Input should be less than or equal to 1000000",
+    "judge.resamples=10000000000": "resamples: Input should be less than or equal to 1000000",
+    "models.als.rank=100000000": "rank = 100,000,000, but train has",
+    "data.events=/": "/: the root of the file system is no table",
+    "data.items=/": "/: the root of the file system is no table",
+    "out=" + 300 * "x": "Choose another folder",
+}
+
+
+@pytest.mark.parametrize("setting", ABSURD, ids=lambda setting: setting[:30])
+def test_absurd_settings_are_refused_with_their_limit(setting, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "events.csv").write_text(HEADER + GOOD)
+    assert run_verb(["run", "events.csv", "--set", "engine=local", "--set", "models.als.rank=4", "--set", setting]) == 2
+    assert ABSURD[setting] in capsys.readouterr().err
+
+
+def test_more_neighbours_than_items_are_all_items():
+    from recsys.data.synthetic import checkerboard
+    from recsys.models import build
+
+    train = checkerboard(6)
+    for kind in ("itemknn", "userknn", "rp3beta"):
+        scores = [build(kind, {"neighbours": n}).fit(train).score(train.histories()) for n in (10**14, 6)]
+        np.testing.assert_array_equal(*scores)
+
+
+def test_a_lack_of_memory_is_the_machines_and_no_bug(capsys):
+    from recsys.cli import exit_code_of
+
+    def work():
+        raise MemoryError("Unable to allocate 89.4 GiB for an array")
+
+    assert exit_code_of(work) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: not enough memory: Unable to allocate 89.4 GiB")
+    assert "Traceback" not in message

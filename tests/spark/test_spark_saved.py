@@ -135,12 +135,12 @@ def test_some_users_strangers_rules_and_late_events(spark, saved):
         where=[Where(field="genres", none_of=[genre])],
         quota=[Quota(field="director", at_most=1)],
     )
-    table, removed = recommend(saved, ListRequest(6, rules=rules), users=wanted, late=late)
+    table, about = recommend(saved, ListRequest(6, rules=rules), users=wanted, late=late)
     ruled = table.toPandas()
     assert set(ruled[ruled.user_id == "late"].source) == {"als"}
     assert set(ruled[ruled.user_id == "stranger"].source) == {"popular"}
-    assert removed["deny"] == 1
-    assert removed["deny_for"] == 2
+    assert about["removed"]["deny"] == 1
+    assert about["removed"]["deny_for"] == 2
     kept = ruled.merge(items, on="item_id")
     assert not kept["genres"].str.split("|").map(set).map(lambda own: genre in own).any()
     assert not kept.duplicated(["user_id", "director"]).any()

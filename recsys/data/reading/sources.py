@@ -51,9 +51,20 @@ class Source:
         return COMPRESSED.get(Path(self.name).suffix.lower())
 
     def open(self) -> BinaryIO:
-        """Open the file as a stream of unpacked bytes."""
+        """Open the file as a stream of unpacked bytes.
+
+        Raises:
+            InputError: a member of an archive that is encrypted, or packed in a way that Python does
+                not know.
+        """
         if self.member:
-            return zipfile.ZipFile(self.path).open(self.member)  # type: ignore[return-value]
+            try:
+                return zipfile.ZipFile(self.path).open(self.member)  # type: ignore[return-value]
+            except (RuntimeError, NotImplementedError) as error:
+                raise InputError(
+                    f"{self.path}: {self.member} cannot be unpacked ({error}): unpack the archive with another program"
+                    " and name the folder."
+                ) from error
         if self.compression == "gzip":
             return gzip.open(self.path)  # type: ignore[return-value]
         if self.compression:
@@ -74,11 +85,18 @@ class Source:
             raise InputError(f"{self}: no such file or folder. Paths are relative to the folder you run in.")
         if not self.path.is_dir():
             return [self]
-        files = [
-            file
-            for file in sorted(self.path.rglob("*"))
-            if file.is_file() and not any(part[0] in "._" for part in file.relative_to(self.path).parts)
-        ]
+        if self.path.resolve() == Path(self.path.resolve().anchor):
+            raise InputError(
+                f"{self}: the root of the file system is no table: name the file, or a folder of its parts."
+            )
+        try:
+            files = [
+                file
+                for file in sorted(self.path.rglob("*"))
+                if file.is_file() and not any(part[0] in "._" for part in file.relative_to(self.path).parts)
+            ]
+        except OSError as error:
+            raise InputError(f"{self}: the folder cannot be read: {error}") from error
         if not files:
             raise InputError(f"{self}: a folder without files.")
         return [Source(file, uri=self._part_uri(file)) for file in files]

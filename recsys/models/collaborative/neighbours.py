@@ -69,7 +69,7 @@ class ItemKNN(SparseLinear):
         items, users = by_item.shape
         with log_phase("itemknn: nearest items", users=users, items=items, neighbours=self.neighbours):
             neighbours = nearest_rows(
-                arrays(by_item), by_user, norm, norm, self.shrink, self.neighbours, np.arange(items)
+                arrays(by_item), by_user, norm, norm, self.shrink, min(self.neighbours, items), np.arange(items)
             )
         # Transposed, because column i of W holds the neighbours of item i.
         self.weights_ = _to_csr(*neighbours, len(norm)).T.tocsr()
@@ -117,7 +117,7 @@ class RP3beta(SparseLinear):
         users, items = by_user.shape
         with log_phase("rp3beta: random walks", users=users, items=items, neighbours=self.neighbours):
             neighbours = nearest_rows(
-                arrays(by_item), arrays(by_user), start_norm, end_norm, 0.0, self.neighbours, excluded
+                arrays(by_item), arrays(by_user), start_norm, end_norm, 0.0, min(self.neighbours, items), excluded
             )
         self.weights_ = _to_csr(*neighbours, len(end_norm))
         return self
@@ -182,9 +182,9 @@ class UserKNN(Linear):
         norm = np.maximum(_norms(weighted), np.finfo(np.float64).tiny)
         # No user is excluded: a history does not say which training user it belongs to.
         excluded = np.full(len(norm), -1)
-        neighbours = nearest_rows(
-            arrays(weighted), arrays(self.by_item_), norm, self.norm_, self.shrink, self.neighbours, excluded
-        )
+        # More neighbours than users would be memory for nothing.
+        k = min(self.neighbours, len(self.norm_))
+        neighbours = nearest_rows(arrays(weighted), arrays(self.by_item_), norm, self.norm_, self.shrink, k, excluded)
         return weighted, _to_csr(*neighbours, len(self.norm_))
 
 

@@ -16,7 +16,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from pyspark.sql import DataFrame
 
-from recsys.als.parameters import ALSParameters, AttributesParameters
+from recsys.als.parameters import LOCAL_ONLY, ALSParameters, AttributesParameters
 from recsys.als.solvers import Axes, explicit_rows, implicit_rows
 from recsys.config import Config
 from recsys.errors import ConfigError
@@ -141,7 +141,7 @@ def parse_parameters(kind: str, params: Mapping[str, Any]) -> SparkALSParameters
     """
     parameters_class = kind_module(kind).PARAMETERS
     label = f"model '{kind}' on Spark"
-    parameters: SparkALSParameters = build_from_parameters(parameters_class, params, label)
+    parameters: SparkALSParameters = build_from_parameters(parameters_class, params, label, LOCAL_ONLY, "local")
     if parameters.trainer == "mllib" and (parameters.nu, parameters.beta) != (1, 0):
         raise ConfigError(f"{label}: trainer = 'mllib' supports only nu = 1 and beta = 0.")
     if parameters.trainer != "mllib" and parameters.nonnegative:

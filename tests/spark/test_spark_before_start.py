@@ -1,0 +1,119 @@
+"""What is refused before Spark starts, and what Spark says about files that it cannot read."""
+
+import socket
+
+import numpy as np
+import pandas as pd
+import pytest
+from builders import settings_of
+
+from recsys.cli import run_verb
+from recsys.config import SparkSettings, parse_config
+from recsys.errors import ConfigError, InputError
+
+pytestmark = pytest.mark.spark
+
+
+@pytest.fixture
+def no_session(monkeypatch):
+    from recsys.spark import engine
+
+    def refuse(settings):
+        raise AssertionError("Spark was started")
+
+    monkeypatch.setattr(engine, "session", refuse)
+
+
+def closed_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def test_a_master_that_does_not_answer_is_named():
+    from recsys.spark.session import session
+
+    address = f"127.0.0.1:{closed_port()}"
+    with pytest.raises(ConfigError, match=f"master 'spark://{address}' does not answer"):
+        session(SparkSettings(master=f"spark://{address}"))
+    with pytest.raises(ConfigError, match="write it as spark://HOST:PORT"):
+        session(SparkSettings(master="spark://somewhere"))
+
+
+def test_one_of_several_masters_is_enough():
+    from recsys.spark.session import _require_reachable
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        _require_reachable(f"spark://127.0.0.1:{closed_port()},127.0.0.1:{server.getsockname()[1]}")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"driver_memory": "300m"}, "spark.driver.memory = '300m' is too little: Spark starts with 450 MiB"),
+        ({"driver_memory": "lots"}, "spark.driver.memory = 'lots' is no size of memory"),
+        ({"conf": {"spark.executor.memory": "0.2g"}}, "spark.executor.memory = '0.2g' is no size of memory"),
+        ({"conf": {"spark.executor.memory": "200000k"}}, "spark.executor.memory = '200000k' is too little"),
+    ],
+)
+def test_memory_that_spark_cannot_start_with_is_named(settings, message):
+    from recsys.spark.session import session
+
+    with pytest.raises(ConfigError, match=message):
+        session(SparkSettings(**settings))
+
+
+@pytest.mark.parametrize("text", ["450m", "1g", "1048576k", "2GB", "600"])
+def test_other_sizes_of_memory_are_left_to_spark(text):
+    from recsys.spark.session import _require_memory
+
+    _require_memory({"spark.driver.memory": text, "spark.executor.memory": None})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.events=none.csv"], "none.csv: no such file or folder"),
+        (["data.items=none.csv"], "none.csv: no such file or folder"),
+        (["models.als.solver=cholesky"], "'solver' is a parameter of the local engine only"),
+        (["judge.cold_start=[0, 3]"], "[judge] cold_start is a curve of the local engine only"),
+    ],
+)
+def test_a_run_says_what_is_wrong_before_spark_starts(no_session, world_files, tmp_path, capsys, overrides, message):
+    words = [f"out={tmp_path}/run", "engine=spark", "models.als.rank=4", *overrides]
+    assert run_verb(["run", str(world_files["events"]), *(word for key in words for word in ("--set", key))]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_settings_that_a_run_has_written_run_on_spark_too(tmp_path):
+    """config.toml of a local run spells out every default, cold_start too."""
+    from recsys.spark.engine import SparkEngine
+
+    config = parse_config(settings_of(tmp_path / "run", {"events": "e.csv"}, {"als": {}}))
+    SparkEngine(parse_config(config.model_dump(mode="json", exclude_none=True) | {"engine": "spark"}))
+
+
+def test_a_default_of_memory_that_nobody_set_is_no_reason_for_a_warning(spark, capsys):
+    from recsys.spark.session import session
+
+    session(SparkSettings())
+    assert capsys.readouterr().err == ""
+    session(SparkSettings(driver_memory="900g"))
+    assert "driver_memory is '900g'" in capsys.readouterr().err
+
+
+def test_a_damaged_page_is_named_by_its_file(spark, tmp_path):
+    from recsys.spark.errors import spark_errors_explained
+
+    path = tmp_path / "part 1.parquet"
+    frame = pd.DataFrame({"user_id": np.random.default_rng(0).integers(0, 10**9, 5000)})
+    frame.to_parquet(path, compression="zstd")
+    whole = bytearray(path.read_bytes())
+    whole[40:4000] = bytes(3960)
+    path.write_bytes(whole)
+    with (
+        pytest.raises(InputError, match=r"part.*1\.parquet: Spark cannot read this file"),
+        spark_errors_explained("out"),
+    ):
+        spark.read.parquet(str(tmp_path)).agg({"user_id": "sum"}).collect()
