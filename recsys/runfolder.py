@@ -231,7 +231,11 @@ class RunFolder:
 def _fingerprint_input(location: str) -> str:
     if is_remote(location):
         return "not computed: on another file system"
-    return fingerprint(local_path(location))
+    try:
+        return fingerprint(local_path(location))
+    except OSError as error:
+        # The run has read the table already: what happens to it now takes nothing from the results.
+        return f"not computed: {error}"
 
 
 def to_json_text(value: Any) -> str:

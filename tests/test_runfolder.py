@@ -364,3 +364,13 @@ def test_a_table_without_rows_keeps_text_as_the_type_of_its_ids(tmp_path):
         )
         table = run.read_table("t.parquet", row_filter=ds.field("user_id").isin(["a"]))
     assert (len(table), table["rank"].dtype) == (0, np.int32)
+
+
+def test_a_table_that_disappears_during_a_run_costs_no_results(tmp_path):
+    table = tmp_path / "events.csv"
+    table.write_text("user_id,item_id\na,x\n")
+    with RunFolder.writing(tmp_path / "run") as run:
+        table.unlink()
+        run.write_manifest(seed=1, inputs=[str(table)], hops=[], started=datetime.now(UTC))
+    data = RunFolder.open(tmp_path / "run").read_manifest()["data"]
+    assert data[str(table)].startswith("not computed: ")

@@ -21,6 +21,7 @@ from pyspark.sql import functions as F
 
 from recsys import run_files
 from recsys.config import Config
+from recsys.data.reading.sources import no_such_file
 from recsys.engine import Engine, Progress
 from recsys.errors import ConfigError, InputError
 from recsys.evaluation.beyond import Catalogue
@@ -162,7 +163,7 @@ class SparkEngine(Engine):
         """Refuse a table of this machine that is not there, before Spark starts."""
         for location in self.config.tables:
             if not is_remote(location) and not local_path(location).exists():
-                raise InputError(f"{location}: no such file or folder. Paths are relative to the folder you run in.")
+                raise InputError(no_such_file(location))
 
     def read_events(self) -> None:
         """Read and check the tables, and write the refused rows and the data card."""

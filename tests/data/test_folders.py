@@ -208,3 +208,32 @@ def test_duplicate_column_names_that_nobody_maps_are_no_fault(tmp_path):
     )
     pq.write_table(table, tmp_path / "a.parquet")
     assert read_events(tmp_path / "a.parquet")[0]["item_id"].tolist() == [3]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_mapping_to_no_column_is_named_where_the_file_has_our_name(suffix, tmp_path):
+    """The file has user_id; it is the mapping that is wrong."""
+    frame = pd.DataFrame({"user_id": ["a"], "item_id": ["x"]})
+    path = tmp_path / f"events.{suffix}"
+    if suffix == "csv":
+        frame.to_csv(path, index=False)
+    else:
+        frame.to_parquet(path)
+    with pytest.raises(InputError, match=r"\[data\.columns\] maps user_id to 'uid', but there is no such column"):
+        read_tables(path, reading=ReadSettings(columns={"user_id": "uid"}))
+
+
+@pytest.mark.parametrize("pattern", ["parts/*.csv", "parts/a?.csv", "parts/[ab].csv"])
+def test_a_pattern_is_answered_with_the_folder(pattern, tmp_path):
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "ab.csv").write_text("user_id,item_id\na,x\n")
+    with pytest.raises(InputError, match="patterns are not expanded: name a folder"):
+        read_tables(str(tmp_path / pattern))
+
+
+@pytest.mark.parametrize("part", [b"", b"PAR1 and nothing else PAR1"])
+def test_a_part_that_is_no_parquet_is_named(part, tmp_path):
+    pd.DataFrame({"user_id": ["a"], "item_id": ["x"]}).to_parquet(tmp_path / "a.parquet")
+    (tmp_path / "b.parquet").write_bytes(part)
+    with pytest.raises(InputError, match=r"b\.parquet: not a readable Parquet file"):
+        read_tables(tmp_path)

@@ -466,12 +466,16 @@ def require_columns(columns: Collection[str], reading: ReadSettings, where: str)
         columns: the columns of this package that the source has.
         where: the source, for the message.
     """
+    # The mapping comes first: a file may have the very name that the mapping says it has not.
+    for column, source_name in reading.columns.items():
+        if column not in columns:
+            raise InputError(
+                f"{where}: [data.columns] maps {column} to '{source_name}', but there is no such column: correct the"
+                " mapping, or remove it if the name in the file is ours."
+            )
     EVENTS.require(columns, where)
     if reading.user_fallback and FALLBACK not in columns:
         raise InputError(f"{where}: [data] user_fallback is '{reading.user_fallback}', but there is no such column.")
-    for column, source_name in reading.columns.items():
-        if column not in columns:
-            raise InputError(f"{where}: [data.columns] maps {column} to '{source_name}', but there is no such column.")
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,16 @@ from recsys.data.reading.read_settings import COMPRESSED, SUFFIXES, ReadSettings
 from recsys.errors import InputError
 
 
+def no_such_file(location: object) -> str:
+    """Return the sentence for a file or folder that is not there."""
+    if set(str(location)) & set("*?["):
+        return (
+            f"{location}: no such file or folder, and patterns are not expanded: name a folder, and all its files are"
+            " read."
+        )
+    return f"{location}: no such file or folder. Paths are relative to the folder you run in."
+
+
 @dataclass(frozen=True)
 class Source:
     """A file, a folder of parts, or a member of a zip archive.
@@ -82,7 +92,7 @@ class Source:
         if self.member:
             return [self]
         if not self.path.exists():
-            raise InputError(f"{self}: no such file or folder. Paths are relative to the folder you run in.")
+            raise InputError(no_such_file(self))
         if not self.path.is_dir():
             return [self]
         if self.path.resolve() == Path(self.path.resolve().anchor):
