@@ -95,3 +95,10 @@ def test_the_seed_reaches_a_split_without_its_own():
     assert own.split == Fraction(seed=1)
     assert parse_config(DATA | {"seed": 7}).rule(timed=False) == Fraction(seed=7)
     assert parse_config(DATA | {"seed": 7}).rule(timed=True) == ByTime()
+
+
+def test_a_split_without_a_rule_is_by_time():
+    config = parse_config({"data": {"events": "e.csv"}, "split": {"test": 0.3}})
+    assert (config.split.rule, config.split.test) == ("time", 0.3)
+    with pytest.raises(ConfigError, match=r"split\.time\.tset|tset"):
+        parse_config({"data": {"events": "e.csv"}, "split": {"tset": 0.3}})

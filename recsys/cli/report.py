@@ -27,11 +27,15 @@ def report(
 
     for path in runs:
         write_report(path)
-    print_results(runs)
+    print_results(runs, own_models)
 
 
-def print_results(runs: list[Path]) -> None:
-    """Print a verdict per run, one table of all models, and which model is best for whom."""
+def print_results(runs: list[Path], own_models: bool) -> None:
+    """Print a verdict per run, one table of all models, and which model is best for whom.
+
+    Args:
+        own_models: whether the command that is named as the next one needs ``--own-models`` too.
+    """
     from recsys.report.sections.verdict import verdict
     from recsys.runfolder import RunFolder
 
@@ -52,4 +56,5 @@ def print_results(runs: list[Path]) -> None:
     out.print()
     for path in runs:
         out.print(f"report: {path / run_files.REPORT_HTML}")
-    out.print(f"next: recsys recommend {runs[0]} --user ID, or recsys compare {runs[0]} OTHER_RUN")
+    option = " --own-models" if own_models else ""
+    out.print(f"next: recsys recommend {runs[0]}{option} --user ID, or recsys compare {runs[0]} OTHER_RUN")

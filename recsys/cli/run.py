@@ -65,7 +65,7 @@ def run(
     settings = choose_engine_and_models(settings)
     with progress() as report_progress:
         run_flow(settings, progress=report_progress)
-    print_results([Path(settings.out)])
+    print_results([Path(settings.out)], own_models)
 
 
 def choose_engine_and_models(settings: Config) -> Config:

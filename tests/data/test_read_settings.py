@@ -177,6 +177,15 @@ def test_dates_written_as_digits_are_noticed(tmp_path, value):
     assert found == [1_537_401_600.0 + (15.5 * 3600 if len(value) == 14 else 0)] * 2
 
 
+def test_a_few_dates_as_digits_among_iso_dates_are_read_as_iso(tmp_path):
+    path = write(tmp_path / "e.csv", "user_id,item_id,timestamp\na,x,2018-09-20\na,y,2018-09-20\nb,z,20180920\n")
+    with pytest.raises(
+        InputError, match=r"1 timestamps are digits.* 2 are text or empty: set \[data\] time_unit = 'iso'"
+    ):
+        read_events(path)
+    assert read_events(path, ReadSettings(time_unit="iso"))[0]["timestamp"].tolist() == [1_537_401_600.0] * 3
+
+
 def test_digits_that_are_no_date_are_refused_or_seconds(tmp_path):
     path = write(tmp_path / "e.csv", "user_id,item_id,timestamp\na,x,20181320\nb,y,20180920\nc,z,2018\n")
     _, refusals = read_events(path, ReadSettings(time_unit="yyyymmdd", max_refused_share=0.9))

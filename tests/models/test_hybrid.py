@@ -288,6 +288,16 @@ def test_bases_without_features_are_answered_by_the_crowd():
     assert "content" not in model.record["parts"]
 
 
+def test_kinds_of_order_take_part_where_they_are_named_and_events_have_times():
+    train, _ = contract.world(users=200)
+    model = build("hybrid", {"parts": ["popular", "transitions"]}).fit(train)
+    assert set(model.record["parts"]) == {"popular", "transitions"}
+    undated = replace(train, time=np.full(len(train), -1))
+    without = build("hybrid", {"parts": ["popular", "transitions"]}).fit(undated)
+    assert "no event of train has a time" in without.record["left_out"]["transitions"]
+    assert set(without.record["parts"]) == {"popular"}
+
+
 def test_a_trial_asks_as_many_users_as_its_memory_holds():
     train, _ = contract.world(users=200, items=2000)
     record = build("hybrid", {"parts": ["popular"], "memory_mb": 1}).fit(train).record

@@ -106,3 +106,12 @@ def test_repeat_purchases_are_named_where_no_model_beats_them(overall, expected)
     assert "repeat" in sentence
     assert ("Repeat purchases" in sentence) is (expected is not None)
     assert expected is None or expected in sentence
+
+
+@pytest.mark.parametrize(("newcomers", "is_said"), [(141, True), (43, True), (42, False), (0, False)])
+def test_many_users_without_a_history_are_said(newcomers, is_said):
+    """More than a quarter of 168 judged users are more than 42."""
+    of_run = metrics(BETTER, {"evaluated": 168})
+    of_run["about"]["segments"] = {"history": {"0": {"als": {"ndcg@10": cell(0.1, 0.0, 0.2, newcomers)}}}}
+    sentence = f" {newcomers} of the 168 judged users ({newcomers / 168:.0%}) have no history:"
+    assert (sentence in verdict(of_run)) == is_said

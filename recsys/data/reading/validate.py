@@ -220,10 +220,16 @@ def guess_time_unit(counts: Any, source: str) -> TimeUnit:
     """Return ``iso`` if no time is a number, else ``s``.
 
     Raises:
-        InputError: most times look like dates written as digits, or as seconds most times would be
-            after 2100; they must be milliseconds or microseconds.
+        InputError: most of the numbers look like dates written as digits, or as seconds most times
+            would be after 2100; they must be milliseconds or microseconds.
     """
-    numbers, after_2100, dates, _ = counts
+    numbers, after_2100, dates, rest = counts
+    if numbers and dates * 2 > numbers and rest > numbers:
+        raise InputError(
+            f"{source}: {numbers:,} timestamps are digits, and most of these look like dates (20180920), while"
+            f" {rest:,} are text or empty: set [data] time_unit = 'iso' (--time-unit iso), which reads 2018-09-20 and"
+            " 20180920."
+        )
     if numbers and dates * 2 > numbers:
         raise InputError(
             f"{source}: most timestamps look like dates written as digits (20180920). Read as seconds they would all"

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from recsys.data.hashing import id_hash, pair_hash
 from recsys.data.reading.log import keep_rows
@@ -224,7 +224,18 @@ class ByFiles(_Rule):
         return self.history is not None
 
 
-AnyRule = Annotated[ByTime | LastN | Fraction | HeldOutUsers | ColdItems | ByFiles, Field(discriminator="rule")]
+def _with_rule(settings: Any) -> Any:
+    """Return the settings of a split with a rule: the default, by time, where they name none."""
+    if isinstance(settings, dict) and "rule" not in settings:
+        return {"rule": "time"} | settings
+    return settings
+
+
+AnyRule = Annotated[
+    ByTime | LastN | Fraction | HeldOutUsers | ColdItems | ByFiles,
+    Field(discriminator="rule"),
+    BeforeValidator(_with_rule),
+]
 
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

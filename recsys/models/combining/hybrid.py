@@ -23,7 +23,7 @@ from recsys.models.combining.blend import (
     unliked_items,
     weighted_mean,
 )
-from recsys.models.combining.search import CONTENT, LADDERS, Search, Settings, fit_part
+from recsys.models.combining.search import CONTENT, LADDERS, ON_REQUEST, Search, Settings, fit_part
 from recsys.models.combining.trial import Trial, gain, hide_items, hide_pairs
 from recsys.parameters import STRICT
 from recsys.recommender import Recommender
@@ -88,9 +88,10 @@ class Hybrid(Blended):
     its users, 8 bytes per score, would not fit in ``memory_mb``.
     """
 
-    parts: Annotated[list[str], Field(description="kinds of models to choose among; empty: all")] = Field(
-        default_factory=list
-    )
+    parts: Annotated[
+        list[str],
+        Field(description="kinds of models to choose among; empty: all but recent, transitions and next_item"),
+    ] = Field(default_factory=list)
     scaling: Scaling = "standard"
     users: Annotated[int, Field(ge=MIN_USERS, description="number of users in a trial, at most")] = 2000
     memory_mb: Annotated[
@@ -138,7 +139,8 @@ class Hybrid(Blended):
         unknown = [kind for kind in self.parts if kind not in LADDERS]
         if unknown:
             raise ConfigError(f"model 'hybrid': no part {unknown[0]!r}; it can use {', '.join(LADDERS)}")
-        kinds = [kind for kind in self.parts or LADDERS if features is not None or kind not in CONTENT]
+        by_default = [kind for kind in LADDERS if kind not in ON_REQUEST]
+        kinds = [kind for kind in self.parts or by_default if features is not None or kind not in CONTENT]
         if not kinds:
             raise ConfigError("model 'hybrid': all of its parts need item features: give [data] items a table.")
         return kinds

@@ -21,9 +21,16 @@ SCALED: Ladder = tuple({"alpha": 1 / a, "reg": 0.001 * (1 + a) / a, "beta": a} f
 
 LADDERS: dict[str, tuple[Ladder, ...]] = {
     "popular": (),
+    "recent": (),
     "itemknn": (),
     "rp3beta": (),
     "spectral": (),
+    "transitions": (
+        ({"decay": 0.5}, {"decay": 0.7}, {"decay": 0.9}, {"decay": 1.0}),
+        ({"backward": 0.0}, {"backward": 0.25}, {"backward": 1.0}),
+        ({"target_power": 0.0}, {"target_power": 0.1}, {"target_power": 0.3}),
+    ),
+    "next_item": (({"reg": 30.0}, {"reg": 100.0}, {"reg": 300.0}),),
     "ease": (({"reg": 50.0}, {"reg": 200.0}, {"reg": 800.0}),),
     "als": (SCALED, ({"rank": 32}, {"rank": 64}, {"rank": 128})),
     "content": (tuple({"scheme": scheme} for scheme in ("bm25", "tfidf", "raw")),),
@@ -44,6 +51,9 @@ LADDERS: dict[str, tuple[Ladder, ...]] = {
     ),
 }
 """Kind -> ladders of settings. A search starts in the middle of each and climbs while the value in a trial rises."""
+
+ON_REQUEST = ("recent", "transitions", "next_item")
+"""Kinds that a hybrid tries only where its parts name them."""
 
 QUICK = 8
 """Sweeps of an alternating model while settings are compared; the chosen settings get the full number."""

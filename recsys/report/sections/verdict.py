@@ -13,6 +13,9 @@ MUCH_TRUTH = 1 / 20
 so.
 """
 
+MANY_NEWCOMERS = 1 / 4
+"""Share of the judged users: if more than this have no history, the verdict says so."""
+
 
 def verdict(metrics: dict[str, Any]) -> str:
     """Return the sentences that a report opens with: the best model against the best baseline.
@@ -25,6 +28,7 @@ def verdict(metrics: dict[str, Any]) -> str:
     if pick.name is None:
         return f"No user could be judged by {primary}: the test part has nothing relevant."
     sentences = [_comparison(metrics, pick), _repeat_purchases(pick), _by_history(pick)]
+    sentences.append(_without_history(metrics, pick.name))
     sentences += _left_out(metrics, pick.name)
     return " ".join(sentence for sentence in sentences if sentence)
 
@@ -74,6 +78,19 @@ def _by_history(pick: Pick) -> str:
         return ""
     clauses = (f"{outcome} for {' and '.join(levels)}" for outcome, levels in levels_by_outcome.items() if levels)
     return f"By items in the user's history: {'; '.join(clauses)}."
+
+
+def _without_history(metrics: dict[str, Any], model: str) -> str:
+    """Return a sentence where many of the judged users have no history, on whom most models agree."""
+    judged = metrics["about"]["counts"][model].get("evaluated", 0)
+    newcomers = metrics["about"].get("segments", {}).get("history", {}).get("0", {}).get(model, {})
+    users = newcomers.get(metrics["about"]["primary"], {}).get("users", 0)
+    if users <= MANY_NEWCOMERS * judged:
+        return ""
+    return (
+        f"{users:,} of the {judged:,} judged users ({users / judged:.0%}) have no history: every model without features"
+        " of users gives them the list of its fallback."
+    )
 
 
 def _left_out(metrics: dict[str, Any], model: str) -> list[str]:
