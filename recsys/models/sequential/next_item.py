@@ -126,10 +126,10 @@ class NextItem(Linear):
         return added.reshape(len(self.decays), -1).sum(axis=0)
 
 
-def _among_liked(sequences: Sequences, known: np.ndarray) -> Sequences:
-    """Return the sequences with the liked items numbered 0, 1, …; ``known``: bool[items]."""
-    number = (np.cumsum(known) - 1).astype(np.int32)
-    by_item = np.append(sequences.by_item[:-1][known], len(sequences.items))
+def _among_liked(sequences: Sequences, is_liked: np.ndarray) -> Sequences:
+    """Return the sequences with the liked items numbered 0, 1, …; ``is_liked``: bool[items]."""
+    number = (np.cumsum(is_liked) - 1).astype(np.int32)
+    by_item = np.append(sequences.by_item[:-1][is_liked], len(sequences.items))
     return sequences._replace(items=number[sequences.items], by_item=by_item)
 
 

@@ -85,17 +85,17 @@ def measure_order(log: Interactions, seed: int = 0) -> OrderEffect | None:
     hidden = csr_array((ones, (row[is_hidden], likes.values.indices[is_hidden])), shape=likes.shape)
     train = _likes_without(log, is_hidden)
     # Any item may be listed: the items of the log are all there is.
-    everything = np.ones(len(log.items), dtype=bool)
-    ordered = _ndcg(train, hidden, users, everything)
-    shuffled = np.mean([_ndcg(_shuffled(train, generator), hidden, users, everything) for _ in range(SHUFFLES)], axis=0)
+    all_items = np.ones(len(log.items), dtype=bool)
+    ordered = _ndcg(train, hidden, users, all_items)
+    shuffled = np.mean([_ndcg(_shuffled(train, generator), hidden, users, all_items) for _ in range(SHUFFLES)], axis=0)
     interval = mean_ci(ordered - shuffled, seed=seed)
     return OrderEffect(len(users), float(ordered.mean()), float(shuffled.mean()), *interval)
 
 
 def _likes_without(log: Interactions, is_hidden: np.ndarray) -> Interactions:
     """Return the likes of a log without the hidden ones; ``is_hidden``: bool[likes]."""
-    kept = np.flatnonzero(log.value > 0)[~is_hidden]
-    return replace(log, user=log.user[kept], item=log.item[kept], value=log.value[kept], time=log.time[kept])
+    shown = np.flatnonzero(log.value > 0)[~is_hidden]
+    return replace(log, user=log.user[shown], item=log.item[shown], value=log.value[shown], time=log.time[shown])
 
 
 def _shuffled(train: Interactions, generator: np.random.Generator) -> Interactions:

@@ -66,9 +66,9 @@ def liked_sequences(train: Interactions, model: str) -> Sequences:
     likes = histories.keep_entries(histories.values.data > 0)
     indptr = likes.values.indptr.astype(np.int64)
     user = likes.row_of_entry
-    place = indptr[user] + likes.positions()
-    items = np.empty(len(place), dtype=np.int32)
-    items[place] = likes.values.indices
+    entry = indptr[user] + likes.positions()
+    items = np.empty(len(entry), dtype=np.int32)
+    items[entry] = likes.values.indices
     n_items = likes.shape[1]
     by_item = np.zeros(n_items + 1, dtype=np.int64)
     np.cumsum(np.bincount(items, minlength=n_items), out=by_item[1:])
@@ -84,27 +84,27 @@ def places_from_end(histories: Histories, counted: np.ndarray) -> np.ndarray:
     Args:
         counted: bool[nnz], the entries of ``histories`` that count.
     """
-    kept = histories.keep_entries(counted)
-    if kept.times is None:
-        return np.zeros(kept.values.nnz, dtype=np.int64)
-    return kept.lengths[kept.row_of_entry] - 1 - kept.positions()
+    likes = histories.keep_entries(counted)
+    if likes.times is None:
+        return np.zeros(likes.values.nnz, dtype=np.int64)
+    return likes.lengths[likes.row_of_entry] - 1 - likes.positions()
 
 
-def count_neighbours_in_time(sequences: Sequences, after: np.ndarray, earlier: np.ndarray) -> csr_array:
+def count_neighbours_in_time(sequences: Sequences, forward: np.ndarray, backward: np.ndarray) -> csr_array:
     """Return csr float32[items, items]: entry (j, i) is the sum of weights over all places where i and
     j occur in one sequence.
 
     Args:
-        after: float64[window], the weight where i comes d places after j is ``after[d - 1]``.
-        earlier: float64[window], the weight where i comes d places before j.
+        forward: float64[window], the weight where i comes d places after j is ``forward[d - 1]``.
+        backward: float64[window], the weight where i comes d places before j.
     """
     n = sequences.n_items
     # An item meets at most this many others.
-    room = np.minimum(np.diff(sequences.by_item) * (len(after) + np.count_nonzero(earlier)), n)
+    room = np.minimum(np.diff(sequences.by_item) * (len(forward) + np.count_nonzero(backward)), n)
     start = np.concatenate([[0], np.cumsum(room)])
     columns = np.empty(start[-1], dtype=np.int32)
     weights = np.empty(start[-1], dtype=np.float32)
-    size = _count_rows(*sequences, after, earlier, start, columns, weights)
+    size = _count_rows(*sequences, forward, backward, start, columns, weights)
     filled = np.arange(start[-1]) - np.repeat(start[:-1], room) < np.repeat(size, room)
     indptr = np.concatenate([[0], np.cumsum(size)])
     return csr_array((weights[filled], columns[filled], indptr), shape=(n, n))
@@ -117,8 +117,8 @@ def _count_rows(
     user: np.ndarray,
     by_item: np.ndarray,
     entries: np.ndarray,
-    after: np.ndarray,
-    earlier: np.ndarray,
+    forward: np.ndarray,
+    backward: np.ndarray,
     start: np.ndarray,
     columns: np.ndarray,
     weights: np.ndarray,
@@ -136,15 +136,15 @@ def _count_rows(
             count = 0
             for position in range(by_item[j], by_item[j + 1]):
                 entry = entries[position]
-                first = max(indptr[user[entry]], entry - len(earlier))
-                last = min(indptr[user[entry] + 1], entry + len(after) + 1)
+                first = max(indptr[user[entry]], entry - len(backward))
+                last = min(indptr[user[entry] + 1], entry + len(forward) + 1)
                 for other in range(first, last):
                     if other == entry:
                         continue
                     if other > entry:
-                        weight = after[other - entry - 1]
+                        weight = forward[other - entry - 1]
                     else:
-                        weight = earlier[entry - other - 1]
+                        weight = backward[entry - other - 1]
                     if weight == 0:
                         continue
                     i = items[other]

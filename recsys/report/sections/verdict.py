@@ -83,8 +83,8 @@ def _by_history(pick: Pick) -> str:
 def _without_history(metrics: dict[str, Any], model: str) -> str:
     """Return a sentence where many of the judged users have no history, on whom most models agree."""
     judged = metrics["about"]["counts"][model].get("evaluated", 0)
-    newcomers = metrics["about"].get("segments", {}).get("history", {}).get("0", {}).get(model, {})
-    users = newcomers.get(metrics["about"]["primary"], {}).get("users", 0)
+    cells = metrics["about"].get("segments", {}).get("history", {}).get("0", {}).get(model, {})
+    users = cells.get(metrics["about"]["primary"], {}).get("users", 0)
     if users <= MANY_NEWCOMERS * judged:
         return ""
     return (
