@@ -135,5 +135,5 @@ def test_the_report_says_who_gets_the_fallback_and_why(runs):
     rows = {row[0]: row[1:] for row in section.tables[0].rows}
     assert float(rows["0-1"][1]) < float(rows["0-1"][2])
     assert rows["0-1"][3].startswith("-")
-    assert rows["20+"] == ["0", "too few users", "", ""]
+    assert "20+" not in rows  # nobody has so many
     assert all(section.title != "Short histories" for section in sections[1])

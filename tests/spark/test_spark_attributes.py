@@ -36,7 +36,7 @@ def run(spark, world_files, tmp_path_factory):
         tables=("events", "items"),
         split={"rule": "items", "share": 0.3},
         recommend={"k": 20, "everyone": True},
-        judge={"metrics": ["ndcg@10"]},
+        judge={"metrics": ["ndcg@10"], "candidates": "items"},
     )
     return RunFolder.open(place)
 

@@ -1,6 +1,9 @@
 """What is refused before Spark starts, and what Spark says about files that it cannot read."""
 
+import json
 import socket
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -9,7 +12,7 @@ from builders import settings_of
 
 from recsys.cli import run_verb
 from recsys.config import SparkSettings, parse_config
-from recsys.errors import ConfigError, InputError
+from recsys.errors import InputError
 
 pytestmark = pytest.mark.spark
 
@@ -30,14 +33,31 @@ def closed_port():
         return free.getsockname()[1]
 
 
-def test_a_master_that_does_not_answer_is_named():
-    from recsys.spark.session import session
+def error_of_session(**settings):
+    """Return the message of the error that a session with these settings ends in.
 
+    It starts in a process of its own, because a running session is returned whatever the settings are.
+    """
+    code = """
+import json, sys
+from recsys.config import SparkSettings
+from recsys.errors import ConfigError
+from recsys.spark.session import session
+try:
+    session(SparkSettings(**json.loads(sys.argv[1])))
+except ConfigError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code, json.dumps(settings)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.subprocess
+def test_a_master_that_does_not_answer_is_named():
     address = f"127.0.0.1:{closed_port()}"
-    with pytest.raises(ConfigError, match=f"master 'spark://{address}' does not answer"):
-        session(SparkSettings(master=f"spark://{address}"))
-    with pytest.raises(ConfigError, match="write it as spark://HOST:PORT"):
-        session(SparkSettings(master="spark://somewhere"))
+    assert f"master 'spark://{address}' does not answer" in error_of_session(master=f"spark://{address}")
+    assert "write it as spark://HOST:PORT" in error_of_session(master="spark://somewhere")
 
 
 def test_one_of_several_masters_is_enough():
@@ -56,11 +76,9 @@ def test_one_of_several_masters_is_enough():
         ({"conf": {"spark.executor.memory": "200000k"}}, "spark.executor.memory = '200000k' is too little"),
     ],
 )
+@pytest.mark.subprocess
 def test_memory_that_spark_cannot_start_with_is_named(settings, message):
-    from recsys.spark.session import session
-
-    with pytest.raises(ConfigError, match=message):
-        session(SparkSettings(**settings))
+    assert message in error_of_session(**settings)
 
 
 @pytest.mark.parametrize("text", ["450m", "1g", "1048576k", "2GB", "600"])
