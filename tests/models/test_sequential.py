@@ -75,9 +75,15 @@ def test_transitions_are_what_a_walk_over_each_sequence_counts(window, backward,
     np.testing.assert_allclose(model.score(with_empty_row(train.histories())), expected, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("decays", [(0.8,), (0.3, 0.8, 0.98), (0.0,), (0.0, 0.5)])
-def test_next_item_is_the_ridge_regression_on_explicit_histories(decays):
-    train, _ = world()
+@pytest.mark.parametrize(
+    ("decays", "train"),
+    [
+        *[(decays, world()[0]) for decays in [(0.8,), (0.3, 0.8, 0.98), (0.0,), (0.0, 0.5)]],
+        # Histories that are longer than a like has any weight: 24 places at .5, 14 at .3.
+        ((0.3, 0.5), chain(users=30, items=50)),
+    ],
+)
+def test_next_item_is_the_ridge_regression_on_explicit_histories(decays, train):
     reg = 7.0
     model = recsys.build("next_item", {"decays": decays, "reg": reg}).fit(train)
     liked = np.flatnonzero(np.isin(np.arange(len(train.items)), train.item[train.value > 0]))

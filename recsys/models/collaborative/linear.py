@@ -89,7 +89,7 @@ class Linear(Recommender):
         score = self._score_of(history, item)
         if np.isnan(score):
             return Explanation(score)
-        counted = (history.values.data > 0) & self.known_[history.values.indices]
+        counted = self._counted(history)
         added = np.zeros(history.values.nnz)
         added[counted] = self._contributions(self._strengths(history), item)
         return Explanation(score, history=added)
@@ -103,9 +103,14 @@ class Linear(Recommender):
         values = histories.values
         strengths = liked(values, self.known_, binary=self.BINARY)
         if self.recency_days is not None and histories.times is not None:
-            counted = (values.data > 0) & self.known_[values.indices]
-            strengths.data *= np.exp2(-histories.ages()[counted] / self.recency_days).astype(np.float32)
+            strengths.data *= np.exp2(-histories.ages()[self._counted(histories)] / self.recency_days).astype(
+                np.float32
+            )
         return strengths
+
+    def _counted(self, histories: Histories) -> np.ndarray:
+        """Return bool[nnz], the entries that are liked items of training: those of :meth:`_strengths`."""
+        return (histories.values.data > 0) & self.known_[histories.values.indices]
 
     def _apply(self, strengths: csr_array) -> np.ndarray:
         """Return strengths · W, a new float32[m, items]."""

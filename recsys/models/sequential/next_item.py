@@ -25,7 +25,9 @@ from recsys.parameters import STRICT
 from recsys.types import Features, Histories, Interactions
 
 NEGLIGIBLE = 1e-7
-"""A like that has faded to this share of its weight is left out where targets are counted."""
+"""A like that has faded to this share is left out, so that time grows with the length of a history and not with
+its square.
+"""
 
 
 @dataclass(config=STRICT)
@@ -93,19 +95,17 @@ class NextItem(Linear):
 
     def _targets(self, sequences: Sequences) -> csr_array:
         """Return csr float32[S · items, items], Σ_t x_s(t) e(t)ᵀ for each memory s, one below the other."""
+        none = np.zeros(0)
         blocks = []
         for decay in self.decays:
-            reach = sequences.longest
-            if decay < 1:
-                reach = min(reach, 1 + int(np.log(NEGLIGIBLE) / np.log(max(decay, NEGLIGIBLE))))
-            blocks.append(count_neighbours_in_time(sequences, decay ** np.arange(float(reach)), np.zeros(0)))
+            forward = decay ** np.arange(float(_reach(decay, sequences.longest)))
+            blocks.append(count_neighbours_in_time(sequences, forward, none))
         return csr_array(vstack(blocks, format="csr"))
 
     def _strengths(self, histories: Histories) -> csr_array:
         """Return csr float32 (m, S · liked): the faded likes of each memory, one beside the other."""
         likes = super()._strengths(histories)
-        counted = (histories.values.data > 0) & self.known_[histories.values.indices]
-        places = places_from_end(histories, counted)
+        places = places_from_end(histories, self._counted(histories))
         memories = []
         for decay in self.decays:
             faded = likes.data * (decay**places).astype(np.float32)
@@ -133,12 +133,18 @@ def _among_liked(sequences: Sequences, is_liked: np.ndarray) -> Sequences:
     return sequences._replace(items=number[sequences.items], by_item=by_item)
 
 
+def _reach(decay: float, longest: int) -> int:
+    """Return the number of places after which a like has faded to a negligible share, at most ``longest``."""
+    return min(longest, 1 + int(np.log(NEGLIGIBLE) / np.log(max(decay, NEGLIGIBLE))))
+
+
 def _tables(decays: tuple[float, ...], longest: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the powers d_s^p, float64[S, longest], and the sums Σ_{u<m} (d_s d_r)^u, float64[S, S,
-    longest].
+    """Return the powers d_s^p, float64[S, reach], and the sums Σ_{u<m} (d_s d_r)^u, float64[S, S,
+    longest]; ``reach``: the most places after which a like still counts.
     """
     powers = np.array(decays)[:, None] ** np.arange(longest)
     products = powers[:, None, :] * powers[None, :, :]
     sums = np.zeros_like(products)
     sums[:, :, 1:] = np.cumsum(products, axis=2)[:, :, :-1]
-    return powers, sums
+    reach = max(_reach(decay, longest) for decay in decays)
+    return np.ascontiguousarray(powers[:, :reach]), sums

@@ -138,16 +138,16 @@ def _count_rows(
                 entry = entries[position]
                 first = max(indptr[user[entry]], entry - len(backward))
                 last = min(indptr[user[entry] + 1], entry + len(forward) + 1)
-                for other in range(first, last):
-                    if other == entry:
+                for neighbour in range(first, last):
+                    if neighbour == entry:
                         continue
-                    if other > entry:
-                        weight = forward[other - entry - 1]
+                    if neighbour > entry:
+                        weight = forward[neighbour - entry - 1]
                     else:
-                        weight = backward[entry - other - 1]
+                        weight = backward[entry - neighbour - 1]
                     if weight == 0:
                         continue
-                    i = items[other]
+                    i = items[neighbour]
                     total[i] += weight
                     if not is_filled[i]:
                         is_filled[i] = True
@@ -182,26 +182,28 @@ def decayed_gram(
 
     Args:
         indptr, items, user, by_item, entries: of :class:`Sequences`.
-        powers: float64[S, longest], d_s^0, d_s^1, ….
+        powers: float64[S, reach], d_s^0, d_s^1, …; items that are ``reach`` places apart or more
+            add nothing.
         sums: float64[S, S, longest], Σ_{u<m} (d_s d_r)^u at position m.
     """
     n = len(by_item) - 1
-    memories = len(powers)
+    memories, reach = powers.shape
     gram = np.zeros((memories * n, memories * n), dtype=np.float32)
     for part in prange(PARTS):
         for a in range(part, n, PARTS):
             for position in range(by_item[a], by_item[a + 1]):
                 entry = entries[position]
-                first = indptr[user[entry]]
                 stop = indptr[user[entry] + 1]
-                for other in range(first, stop):
-                    distance = abs(other - entry)
-                    targets = stop - 1 - max(other, entry)
-                    b = items[other]
+                first = max(indptr[user[entry]], entry - reach + 1)
+                last = min(stop, entry + reach)
+                for neighbour in range(first, last):
+                    distance = abs(neighbour - entry)
+                    targets = stop - 1 - max(neighbour, entry)
+                    b = items[neighbour]
                     for s in range(memories):
                         for r in range(memories):
                             # The older of the two has faded by the places between them.
-                            older = s if entry <= other else r
+                            older = s if entry <= neighbour else r
                             weight = powers[older, distance] * sums[s, r, targets]
                             gram[s * n + a, r * n + b] += weight
     return gram

@@ -84,6 +84,6 @@ class Transitions(SparseLinear):
 
     def _strengths(self, histories: Histories) -> csr_array:
         strengths = super()._strengths(histories)
-        counted = (histories.values.data > 0) & self.known_[histories.values.indices]
-        strengths.data *= self.decay ** places_from_end(histories, counted).astype(np.float32)
+        places = places_from_end(histories, self._counted(histories))
+        strengths.data *= (self.decay**places).astype(np.float32)
         return strengths
