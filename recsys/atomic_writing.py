@@ -37,6 +37,7 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100
+_NOT_EMPTY = (errno.ENOTEMPTY, errno.EEXIST)
 _NOT_SUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
@@ -161,7 +162,7 @@ def replace_folder(part: Path, target: Path) -> None:
             return
         except OSError as error:
             # The target is a folder with files in it.
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            if error.errno not in _NOT_EMPTY:
                 raise
         try:
             _exchange(part, target)
@@ -291,7 +292,9 @@ def _remove_leftover(target: Path, stem: str, is_ours: Callable[[Path], bool]) -
         if leftover.is_symlink() or not leftover.is_dir():
             continue
         if suffix == "old" and not target.exists():
-            leftover.rename(target)
+            # Another writer may put its folder there just now: the next one removes this leftover.
+            with suppress(OSError):
+                leftover.rename(target)
         elif is_ours(leftover):
             shutil.rmtree(leftover, ignore_errors=True)
 
@@ -305,15 +308,15 @@ def _move_aside_and_in(part: Path, target: Path) -> bool:
         return False
     try:
         os.rename(part, target)
-    except OSError as error:
+    except BaseException as error:
         # Another writer has put its folder there in between, which may be replaced in turn.
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+        if isinstance(error, OSError) and error.errno in _NOT_EMPTY:
             shutil.rmtree(old, ignore_errors=True)
             return False
-        raise
-    finally:
-        if old.exists() and not target.exists():
+        # If another writer's folder is there by now, it stays: the later one wins.
+        with suppress(OSError):
             os.rename(old, target)
+        raise
     os.rename(old, part)
     return True
 

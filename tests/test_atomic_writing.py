@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,40 @@ def refuse_to_exchange(a, b):
     raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
 
+@pytest.mark.parametrize("moment", ["after", "instead"])
+def test_another_writer_between_the_two_steps_does_no_harm(tmp_path, monkeypatch, moment):
+    """Without an exchange, the other one moves the target aside, or its folder in, at the worst moment."""
+    target = tmp_path / "run"
+    write_folder(target, "old")
+    rename = os.rename
+    moved_aside = tmp_path / "other"
+    steps = []
+
+    def rename_with_another_writer(source, destination):
+        is_move_in = Path(destination) == target and not target.exists()
+        if is_move_in and not steps and moment == "instead":
+            steps.append("put in")
+            (tmp_path / "new").mkdir()
+            (tmp_path / "new" / "data").write_text("of the other writer")
+            rename(tmp_path / "new", target)
+        rename(source, destination)
+        if is_move_in and not steps and moment == "after":
+            steps.append("moved aside")
+            rename(target, moved_aside)
+
+    monkeypatch.setattr(atomic_writing, "_exchange", refuse_to_exchange)
+    monkeypatch.setattr(atomic_writing.os, "rename", rename_with_another_writer)
+    write_folder(target, "new")
+    assert steps
+    if moment == "after":
+        assert not target.exists()
+        assert (moved_aside / "data").read_text() == "new"
+        assert os.listdir(tmp_path) == ["other"]
+    else:
+        assert (target / "data").read_text() == "new"
+        assert os.listdir(tmp_path) == ["run"]
+
+
 def test_there_is_a_folder_at_every_moment(tmp_path):
     target = tmp_path / "run"
     write_folder(target, "0")
@@ -138,6 +173,7 @@ def test_there_is_a_folder_at_every_moment(tmp_path):
 
 WRITER = """
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from recsys import atomic_writing
 
@@ -161,13 +197,13 @@ def test_writers_at_the_same_time_all_succeed_and_the_last_one_wins(tmp_path, wa
     write_folder(target, "0")
     command = [sys.executable, "-c", WRITER, str(target), way]
     options = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
-    writers = [subprocess.Popen([*command, str(number)], **options) for number in range(3)]
-    for writer in writers:
-        writer.stdin.write("\n")
-        writer.stdin.flush()
-    for writer in writers:
-        said = writer.communicate(timeout=120)[1]
-        assert writer.returncode == 0, said
+    with ExitStack() as stack:
+        writers = [stack.enter_context(subprocess.Popen([*command, str(number)], **options)) for number in range(3)]
+        for writer in writers:
+            writer.stdin.write("\n")
+            writer.stdin.flush()
+        messages = [writer.communicate(timeout=120)[1] for writer in writers]
+    assert [writer.returncode for writer in writers] == [0, 0, 0], messages
     assert sorted(os.listdir(target)) == ["a", "b", "c"]
     assert len({path.read_text() for path in target.iterdir()}) == 1
     assert os.listdir(tmp_path) == ["run"]
@@ -195,6 +231,7 @@ def test_a_file_that_comes_in_the_last_moment_is_kept(tmp_path):
 
 HOLDER = """
 import os, sys
+from contextlib import ExitStack
 from pathlib import Path
 from recsys.atomic_writing import scratch_folder
 with scratch_folder(Path(sys.argv[1])) as part:
