@@ -327,6 +327,20 @@ class Histories:
         ranked[order] = position
         return ranked
 
+    def places_from_end(self, counted: np.ndarray) -> np.ndarray:
+        """Return int64[entries that count]: 0 for the latest entry of its row that counts, 1 for the
+        one before it, and so on.
+
+        Without times the order is unknown, and every place is 0.
+
+        Args:
+            counted: bool[nnz], the entries that count.
+        """
+        counted_entries = self.keep_entries(counted)
+        if counted_entries.times is None:
+            return np.zeros(counted_entries.values.nnz, dtype=np.int64)
+        return counted_entries.lengths[counted_entries.row_of_entry] - 1 - counted_entries.positions()
+
     def first(self, count: int) -> Histories:
         """Return the histories cut to each user's ``count`` oldest entries."""
         return self.keep_entries(self.positions() < count)

@@ -12,7 +12,7 @@ from recsys.parameters import STRICT
 
 DEFAULT_RANK = 64
 
-LOCAL_ONLY = ("solver",)
+LOCAL_ONLY = ("solver", "decay", "recency_days")
 SPARK_ONLY = ("implicit", "trainer", "nonnegative", "blocks", "checkpoint_every")
 """Parameters that one engine alone has."""
 

@@ -23,6 +23,7 @@ from recsys.features.terms import (
 )
 from recsys.logging import log_phase
 from recsys.models.collaborative.als import ALS
+from recsys.models.collaborative.fading import Fading
 from recsys.models.collaborative.linear import Linear, liked, liked_columns
 from recsys.models.content import FieldWeights, TermScheme, nonzero_rows, similar
 from recsys.parameters import STRICT
@@ -124,7 +125,7 @@ class ContentALS(ALS):
 
 
 @dataclass(config=STRICT)
-class SideEASE(Linear):
+class SideEASE(Fading, Linear):
     """Linear autoencoder over likes and content together: an item is a column of [P; γ·Fᵀ].
 
     P: 0/1 likes (users, items); F: the weighted features in ``dims`` latent dimensions, rows of

@@ -1,10 +1,11 @@
-"""``recency_days``: what an old entry of a history still counts, against loops over the definition."""
+"""``decay`` and ``recency_days``: what an old entry of a history still counts, against loops over the definition."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from contract import world
+from scipy.sparse import csr_array
 
 from recsys.errors import ConfigError
 from recsys.models import build
@@ -101,6 +102,79 @@ def test_the_order_of_a_history_matters(kind):
     shuffled = Histories(histories.values, np.random.default_rng(1).permutation(histories.times))
     difference = np.nanmax(np.abs(model.score(histories) - model.score(shuffled)), axis=1, where=True, initial=0)
     assert (difference[1:] > 1e-3).mean() > 0.9
+
+
+DECAY = 0.6
+BY_VALUE = ("als", "content_als", "attributes", "itemknn", "userknn")
+BY_LIKE = ("ease", "rp3beta", "spectral", "side_ease", "transitions")
+
+
+def fade_by_loops(histories, days=None):
+    """Return float[nnz]: DECAY for each later like of the user, and a half for every ``days`` of age."""
+    weights = np.ones(histories.values.nnz)
+    for user in range(len(histories)):
+        inside = range(histories.values.indptr[user], histories.values.indptr[user + 1])
+        likes = [entry for entry in inside if histories.values.data[entry] > 0]
+        for entry in likes:
+            later = sum((histories.times[other], other) > (histories.times[entry], entry) for other in likes)
+            weights[entry] = DECAY**later
+            if days:
+                age = max(histories.times[other] for other in inside) - histories.times[entry]
+                weights[entry] *= 0.5 ** (age / 86_400 / days)
+    return weights
+
+
+def fitted(kind, **params):
+    train = hourly_world()
+    _, features = world()
+    return build(kind, params).fit(train, features), train.histories()
+
+
+@pytest.mark.parametrize("days", [None, HALF_LIFE])
+@pytest.mark.parametrize("kind", BY_VALUE)
+def test_a_faded_like_is_a_like_of_less_value(kind, days):
+    model, histories = fitted(kind, decay=DECAY, recency_days=days)
+    plain, _ = fitted(kind)
+    faded = histories.values.copy()
+    faded.data = (faded.data * fade_by_loops(histories, days)).astype(np.float32)
+    np.testing.assert_allclose(model.score(histories), plain.score(Histories(faded)), rtol=1e-3, atol=1e-5)
+    assert np.nanmax(np.abs(model.score(histories) - plain.score(histories))) > 1e-2
+
+
+@pytest.mark.parametrize("days", [None, HALF_LIFE])
+@pytest.mark.parametrize("kind", BY_LIKE)
+def test_a_faded_history_is_the_weighted_sum_of_its_likes(kind, days):
+    model, histories = fitted(kind, decay=DECAY, recency_days=days)
+    plain, _ = fitted(kind, decay=1.0)
+    weights = fade_by_loops(histories, days)
+    scores = model.score(histories)
+    for user in range(1, 12):
+        inside = np.arange(histories.values.indptr[user], histories.values.indptr[user + 1])
+        likes = inside[histories.values.data[inside] > 0]
+        alone = csr_array(
+            (np.ones(len(likes), np.float32), histories.values.indices[likes], np.arange(len(likes) + 1)),
+            shape=(len(likes), histories.shape[1]),
+        )
+        expected = weights[likes] @ np.nan_to_num(plain.score(Histories(alone)).astype(float))
+        is_scored = np.isfinite(scores[user])
+        np.testing.assert_allclose(scores[user, is_scored], expected[is_scored], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", BY_VALUE + BY_LIKE)
+def test_nothing_fades_without_times(kind):
+    model, histories = fitted(kind, decay=DECAY, recency_days=HALF_LIFE)
+    plain, _ = fitted(kind, decay=1.0)
+    untimed = Histories(histories.values)
+    np.testing.assert_array_equal(model.score(untimed), plain.score(untimed))
+
+
+@pytest.mark.parametrize("kind", ["als", "ease", "rp3beta", "transitions"])
+def test_a_faded_history_explains_what_it_scores(kind):
+    model, histories = fitted(kind, decay=DECAY)
+    scores = model.score(histories)
+    for user in range(1, 12):
+        explanation = model.explain(histories[[user]], 7)
+        assert explanation.history.sum() == pytest.approx(scores[user, 7], rel=1e-3, abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", SETTINGS)

@@ -15,6 +15,7 @@ from recsys.als.definition import Objective, start, systems
 from recsys.als.parameters import ALSParameters
 from recsys.errors import InputError
 from recsys.logging import log_phase, logger
+from recsys.models.collaborative.fading import Fading, fading_weights
 from recsys.models.collaborative.linear import liked, liked_columns
 from recsys.parameters import STRICT
 from recsys.recommender import Explanation, Recommender
@@ -22,13 +23,13 @@ from recsys.types import Features, Histories, Interactions
 
 
 @dataclass(config=STRICT)
-class ALS(ALSParameters, Recommender):
+class ALS(Fading, ALSParameters, Recommender):
     """Alternating least squares on implicit feedback, as ``recsys.als.definition`` defines it.
 
     A user's scores are x·Yᵀ, where x solves the user's own normal equations given the item factors
     Y (*fold-in*): the same for a user of the training data and for one who came later. NaN for a
     history without any liked item that the model knows, and for items that nobody liked in
-    training.
+    training. In a history that fades, the value of a like is multiplied by its weight.
 
     ``solver = "cg"`` takes three conjugate gradient steps per half-sweep, starting from the factors
     of the previous sweep. This is many times faster than the exact solution (``cholesky``) and
@@ -98,7 +99,7 @@ class ALS(ALSParameters, Recommender):
         """Return float32[m, rank]: the exact fold-in of each history; zeros without a liked item that has a factor."""
         axes = (self.spread_, self.axes_)
         fixed = self.item_factors_.astype(np.float64)
-        return half_step(histories.values, fixed, self.objective, axes).astype(np.float32)
+        return half_step(self._faded(histories), fixed, self.objective, axes).astype(np.float32)
 
     def user_vectors(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
         """Return the factors of the users."""
@@ -124,11 +125,19 @@ class ALS(ALSParameters, Recommender):
         score = self._score_of(history, item)
         if np.isnan(score):
             return Explanation(score)
-        values = history.values
+        values = self._faded(history)
         ((a, _),) = systems(values, self.item_factors_, self.objective)
         item_direction = np.linalg.solve(a, self.item_factors_[item].astype(np.float64))
         confidence = np.where(values.data > 0, 1 + self.alpha * values.data.astype(np.float64), 0)
         return Explanation(score, history=confidence * (self.item_factors_[values.indices] @ item_direction))
+
+    def _faded(self, histories: Histories) -> csr_array:
+        """Return csr (m, items): the values of the histories, those of liked items as they fade."""
+        values = histories.values
+        counted = values.data > 0
+        data = values.data.copy()
+        data[counted] *= fading_weights(histories, counted, self.decay, self.recency_days)
+        return csr_array((data, values.indices, values.indptr), shape=values.shape)
 
     def _set_factors(self, item_factors: np.ndarray, has_factor: np.ndarray) -> Self:
         """Set the fitted arrays; InputError for a factor that is not finite."""

@@ -13,13 +13,14 @@ from scipy.sparse import csr_array
 from recsys.errors import InputError
 from recsys.linalg import arrays, dense_product, one_blas_thread
 from recsys.logging import log_phase
-from recsys.models.collaborative.linear import Linear, RecencyDays, liked, liked_columns
+from recsys.models.collaborative.fading import Fading
+from recsys.models.collaborative.linear import Linear, liked, liked_columns
 from recsys.parameters import STRICT
 from recsys.types import Features, Interactions
 
 
 @dataclass(config=STRICT)
-class EASE(Linear):
+class EASE(Fading, Linear):
     """Shallow linear autoencoder: strong on a few thousand items, with one parameter; not for large catalogues.
 
     With P the 0/1 matrix of likes,
@@ -41,7 +42,6 @@ class EASE(Linear):
     memory_mb: Annotated[
         int, Field(ge=1, description="memory for the matrices of a fit, in MiB; a fit that needs more is refused")
     ] = 4096
-    recency_days: RecencyDays = None
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
         """Invert the items' Gram matrix.

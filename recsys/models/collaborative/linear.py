@@ -1,30 +1,20 @@
 """Scores that are linear in the history: score(u, i) = Σ_j s_uj · W_ji over the liked items j of the history.
 
-The strength s_uj of a liked item is 1 or its value. With ``recency_days`` it is multiplied by
-2^(−age / recency_days), with age the days from the entry to the user's latest one, so that recent
-entries count more.
+The strength s_uj of a liked item is 1 or its value, times its weight in a history that fades
+(:mod:`recsys.models.collaborative.fading`).
 """
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import numpy as np
-from pydantic import Field
 from scipy.sparse import csr_array
 
 from recsys.linalg import arrays, dense_product
+from recsys.models.collaborative.fading import fading_weights
 from recsys.recommender import Explanation, Recommender
 from recsys.types import Histories
-
-RecencyDays = Annotated[
-    float | None,
-    Field(
-        gt=0,
-        description="half-life, in days, of a history entry when a score is made, counted back from the user's latest "
-        "entry; unset: old and new entries count alike",
-    ),
-]
 
 
 def liked(matrix: csr_array, columns: np.ndarray | None = None, *, binary: bool) -> csr_array:
@@ -65,6 +55,7 @@ class Linear(Recommender):
 
     known_: np.ndarray  # bool[items]: somebody liked the item in training
 
+    decay: float = 1.0
     recency_days: float | None = None
 
     @property
@@ -100,12 +91,8 @@ class Linear(Recommender):
 
     def _strengths(self, histories: Histories) -> csr_array:
         """Return float32 csr (m, items): the strength of each liked item of training."""
-        values = histories.values
-        strengths = liked(values, self.known_, binary=self.BINARY)
-        if self.recency_days is not None and histories.times is not None:
-            strengths.data *= np.exp2(-histories.ages()[self._counted(histories)] / self.recency_days).astype(
-                np.float32
-            )
+        strengths = liked(histories.values, self.known_, binary=self.BINARY)
+        strengths.data *= fading_weights(histories, self._counted(histories), self.decay, self.recency_days)
         return strengths
 
     def _counted(self, histories: Histories) -> np.ndarray:

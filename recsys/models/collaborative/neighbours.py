@@ -15,7 +15,8 @@ from scipy.sparse import csr_array
 
 from recsys.linalg import arrays, dense_product, nearest_rows
 from recsys.logging import log_phase
-from recsys.models.collaborative.linear import Linear, RecencyDays, SparseLinear, liked, liked_columns
+from recsys.models.collaborative.fading import Fading
+from recsys.models.collaborative.linear import Linear, SparseLinear, liked, liked_columns
 from recsys.parameters import STRICT
 from recsys.types import Features, Histories, Interactions
 
@@ -33,7 +34,7 @@ K1, B = 1.2, 0.75
 
 
 @dataclass(config=STRICT)
-class ItemKNN(SparseLinear):
+class ItemKNN(Fading, SparseLinear):
     """Items liked by the same users: the first model to try, quick to fit and easy to explain.
 
     With a_i the column of item i in the weighted (users, items) matrix of liked values,
@@ -56,7 +57,6 @@ class ItemKNN(SparseLinear):
     neighbours: Neighbours = 100
     weighting: WeightingScheme = "cosine"
     shrink: Shrink = 0.0
-    recency_days: RecencyDays = None
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
         """Compute each item's nearest items."""
@@ -77,7 +77,7 @@ class ItemKNN(SparseLinear):
 
 
 @dataclass(config=STRICT)
-class RP3beta(SparseLinear):
+class RP3beta(Fading, SparseLinear):
     """A random walk from item to user to item that discounts popular items: strong on sparse data, and fast.
 
         W_ji = Σ_v (1/n_j)^alpha (1/n_v)^alpha / n_i^beta       over the users v who like both j and i
@@ -124,7 +124,7 @@ class RP3beta(SparseLinear):
 
 
 @dataclass(config=STRICT)
-class UserKNN(Linear):
+class UserKNN(Fading, Linear):
     """What similar users like: for logs with few users and many items, and for explanations by similar users.
 
         score(u, i) = Σ_v s_uv · r_vi,  v among the nearest training users of u's history

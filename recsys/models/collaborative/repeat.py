@@ -12,7 +12,7 @@ import numpy as np
 from pydantic.dataclasses import dataclass
 
 from recsys.features.segment_popularity import popularity_below_zero
-from recsys.models.collaborative.linear import RecencyDays
+from recsys.models.collaborative.fading import RecencyDays
 from recsys.parameters import STRICT
 from recsys.recommender import Explanation, Recommender
 from recsys.types import Features, Histories, Interactions

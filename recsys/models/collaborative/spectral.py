@@ -12,6 +12,7 @@ from sklearn.utils.extmath import randomized_svd
 
 from recsys import linalg
 from recsys.logging import log_phase
+from recsys.models.collaborative.fading import Fading
 from recsys.models.collaborative.linear import Linear, liked, liked_columns
 from recsys.parameters import STRICT
 from recsys.types import Features, Interactions
@@ -21,7 +22,7 @@ POWER, OVERSAMPLE = 4, 32
 
 
 @dataclass(config=STRICT)
-class Spectral(Linear):
+class Spectral(Fading, Linear):
     """Graph filter without training: fast and strong on sparse likes with a large catalogue.
 
     With P the 0/1 likes, R = D_users^−½ P D_items^−½ (D: counts of likes) and V the first ``rank``

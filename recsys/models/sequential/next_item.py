@@ -13,13 +13,13 @@ from scipy.sparse import csr_array, hstack, vstack
 from recsys.errors import InputError
 from recsys.linalg import one_blas_thread
 from recsys.logging import log_phase
-from recsys.models.collaborative.linear import Linear, RecencyDays, liked_columns
+from recsys.models.collaborative.fading import RecencyDays
+from recsys.models.collaborative.linear import Linear, liked_columns
 from recsys.models.sequential.sequences import (
     Sequences,
     count_neighbours_in_time,
     decayed_gram,
     liked_sequences,
-    places_from_end,
 )
 from recsys.parameters import STRICT
 from recsys.types import Features, Histories, Interactions
@@ -105,7 +105,7 @@ class NextItem(Linear):
     def _strengths(self, histories: Histories) -> csr_array:
         """Return csr float32 (m, S · liked): the faded likes of each memory, one beside the other."""
         likes = super()._strengths(histories)
-        places = places_from_end(histories, self._counted(histories))
+        places = histories.places_from_end(self._counted(histories))
         memories = []
         for decay in self.decays:
             faded = likes.data * (decay**places).astype(np.float32)

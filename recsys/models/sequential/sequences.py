@@ -14,7 +14,7 @@ from scipy.sparse import csr_array
 
 from recsys.errors import InputError
 from recsys.linalg import PARTS
-from recsys.types import Histories, Interactions
+from recsys.types import Interactions
 
 
 class Sequences(NamedTuple):
@@ -73,21 +73,6 @@ def liked_sequences(train: Interactions, model: str) -> Sequences:
     by_item = np.zeros(n_items + 1, dtype=np.int64)
     np.cumsum(np.bincount(items, minlength=n_items), out=by_item[1:])
     return Sequences(indptr, items, user.astype(np.int32), by_item, np.argsort(items, kind="stable"))
-
-
-def places_from_end(histories: Histories, counted: np.ndarray) -> np.ndarray:
-    """Return int64[entries that count]: 0 for the latest entry of its row that counts, 1 for the one
-    before it, and so on.
-
-    Without times the order is unknown, and every place is 0.
-
-    Args:
-        counted: bool[nnz], the entries of ``histories`` that count.
-    """
-    likes = histories.keep_entries(counted)
-    if likes.times is None:
-        return np.zeros(likes.values.nnz, dtype=np.int64)
-    return likes.lengths[likes.row_of_entry] - 1 - likes.positions()
 
 
 def count_neighbours_in_time(sequences: Sequences, forward: np.ndarray, backward: np.ndarray) -> csr_array:

@@ -10,21 +10,15 @@ from pydantic.dataclasses import dataclass
 from scipy.sparse import csr_array
 
 from recsys.logging import log_phase
-from recsys.models.collaborative.linear import RecencyDays, SparseLinear, liked_columns
-from recsys.models.sequential.sequences import count_neighbours_in_time, liked_sequences, places_from_end
+from recsys.models.collaborative.fading import Decay, Fading
+from recsys.models.collaborative.linear import SparseLinear, liked_columns
+from recsys.models.sequential.sequences import count_neighbours_in_time, liked_sequences
 from recsys.parameters import STRICT
-from recsys.types import Features, Histories, Interactions
-
-Decay = Annotated[
-    float,
-    Field(
-        ge=0, le=1, description="factor by which a liked item counts less for each like after it; 1: order is ignored"
-    ),
-]
+from recsys.types import Features, Interactions
 
 
 @dataclass(config=STRICT)
-class Transitions(SparseLinear):
+class Transitions(Fading, SparseLinear):
     """What followed what within a window: for logs where the next item depends on the last ones. Fast
     at any size.
 
@@ -62,7 +56,6 @@ class Transitions(SparseLinear):
         float, Field(ge=0, description="power of the likes of the scored item; higher favours rare items")
     ] = 0.1
     decay: Decay = 0.7
-    recency_days: RecencyDays = None
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
         """Count the transitions.
@@ -81,9 +74,3 @@ class Transitions(SparseLinear):
         weights = (counts.data * source * target).astype(np.float32)
         self.weights_ = csr_array((weights, counts.indices, counts.indptr), shape=counts.shape)
         return self
-
-    def _strengths(self, histories: Histories) -> csr_array:
-        strengths = super()._strengths(histories)
-        places = places_from_end(histories, self._counted(histories))
-        strengths.data *= (self.decay**places).astype(np.float32)
-        return strengths

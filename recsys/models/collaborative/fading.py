@@ -1,0 +1,68 @@
+"""Histories that fade: older entries count less when a score is made, by their place or by their age.
+
+Nothing of this is learned, so the settings of a fitted model may be changed.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from recsys.parameters import STRICT
+from recsys.types import Histories
+
+Decay = Annotated[
+    float,
+    Field(
+        ge=0,
+        le=1,
+        description="factor by which a liked item counts less for each like after it, when a score is made; 1: order is"
+        " ignored",
+    ),
+]
+RecencyDays = Annotated[
+    float | None,
+    Field(
+        gt=0,
+        description="half-life, in days, of a history entry when a score is made, counted back from the user's latest "
+        "entry; unset: old and new entries count alike",
+    ),
+]
+
+
+@dataclass(config=STRICT)
+class Fading:
+    """The parameters of models whose histories may fade. Without times, nothing fades."""
+
+    decay: Decay = 1.0
+    recency_days: RecencyDays = None
+
+
+def fading_weights(
+    histories: Histories, counted: np.ndarray, decay: float = 1.0, recency_days: float | None = None
+) -> np.ndarray:
+    """Return float32[entries that count], in [0, 1]: decay^p · 2^(−age / recency_days) for an entry with p
+    later ones that count; age: the days from the entry to the latest one of its row.
+
+    All are 1 without times.
+
+    Args:
+        counted: bool[nnz], the entries of ``histories`` that count.
+        recency_days: None: the age does not matter.
+
+    >>> from scipy.sparse import csr_array
+    >>> histories = Histories(csr_array(np.ones((1, 3), dtype=np.float32)), np.array([20, 30, 10]))
+    >>> fading_weights(histories, np.ones(3, dtype=bool), decay=0.5).tolist()
+    [0.5, 1.0, 0.25]
+    """
+    weights = np.ones(np.count_nonzero(counted), dtype=np.float32)
+    if histories.times is None:
+        return weights
+    if decay < 1:
+        weights *= (decay ** histories.places_from_end(counted)).astype(np.float32)
+    if recency_days is not None:
+        weights *= np.exp2(-histories.ages()[counted] / recency_days).astype(np.float32)
+    return weights
