@@ -71,6 +71,7 @@ def config_of(out, world_files, **rule):
     }
 
 
+@pytest.mark.slow
 def test_each_fold_is_the_run_of_its_window(tmp_path, world, world_files):
     out = tmp_path / "run"
     metrics = run(parse_config(config_of(out, world_files, folds=3)))
@@ -95,6 +96,7 @@ def test_each_fold_is_the_run_of_its_window(tmp_path, world, world_files):
     RunFolder.require_writable(out)
 
 
+@pytest.mark.slow
 def test_without_folds_there_is_no_backtest(tmp_path, world_files):
     run(parse_config(config_of(tmp_path / "run", world_files)))
     assert not (tmp_path / "run" / "backtest.json").exists()

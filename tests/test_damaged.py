@@ -310,6 +310,7 @@ TABLES += ["split/items.parquet", "topk/als.parquet"]
 OBJECTS = ["metrics.json", "manifest.json", "data.json", "split.json", "coldstart.json"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*TABLES, *OBJECTS, "config.toml"])
 def test_a_damaged_file_of_a_run_is_one_message(place, name, capsys):
     run = place / "run"
@@ -347,6 +348,7 @@ def test_a_name_of_a_model_does_not_lead_out_of_the_run(place):
         open_model(place / "run")
 
 
+@pytest.mark.slow
 def test_mutated_bundles_never_crash(place):
     """Bytes of any file of a bundle changed at random, and the list made to fit."""
     rng = np.random.default_rng(7)

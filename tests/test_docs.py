@@ -11,6 +11,7 @@ import re
 import runpy
 import shlex
 import shutil
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -136,14 +137,19 @@ def test_links_lead_somewhere(page):
         assert target.startswith("http") or (page.parent / target).exists(), target
 
 
+@cache
+def verb_names():
+    load_command()
+    verbs = {command.name or command.callback.__name__ for command in app.registered_commands}
+    return verbs | {group.name for group in app.registered_groups}
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "recsys").rglob("*.py")), ids=lambda path: path.name)
 def test_the_architecture_names_every_file(path):
     """Verbs and sections of the report have one row together, which names them by their folder."""
     name = path.relative_to(ROOT / "recsys")
-    load_command()
-    verbs = {command.name or command.callback.__name__ for command in app.registered_commands}
     has_row_of_its_folder = name.parent.as_posix() == "report/sections" or (
-        name.parent.as_posix() == "cli" and name.stem in verbs | {group.name for group in app.registered_groups}
+        name.parent.as_posix() == "cli" and name.stem in verb_names()
     )
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     assert f"`{name.as_posix()}`" in page or has_row_of_its_folder or name.name == "__init__.py"

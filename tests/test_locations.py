@@ -46,6 +46,7 @@ def test_all_tables_are_read_by_file_uris(tmp_path):
     assert (tables.items["title"].tolist(), tables.users["country"].tolist()) == (["X"], ["DE"])
 
 
+@pytest.mark.slow
 def test_a_run_and_check_take_a_uri_and_keep_it(tmp_path, world_files):
     uri = f"file://{world_files['events']}"
     assert run_verb(["check", uri, "--items", f"file://{world_files['items']}"]) == 0

@@ -111,6 +111,7 @@ def test_progress_without_a_terminal_is_a_line_from_time_to_time(monkeypatch, ca
     assert second.startswith("20 s  als: train factors (users")
 
 
+@pytest.mark.slow
 def test_a_run_that_is_piped_prints_its_steps(monkeypatch, world_files, tmp_path, capsys):
     monkeypatch.setattr(console, "STATUS_SECONDS", 0.001)
     words = ["run", str(world_files["events"]), "--set", f"out={tmp_path}/run", "--set", "models={ease={}}"]
@@ -120,6 +121,7 @@ def test_a_run_that_is_piped_prints_its_steps(monkeypatch, world_files, tmp_path
     assert logging.getLogger("recsys").level == logging.NOTSET
 
 
+@pytest.mark.slow
 def test_a_short_run_that_is_piped_says_nothing_in_between(world_files, tmp_path, capsys):
     words = ["run", str(world_files["events"]), "--set", f"out={tmp_path}/run", "--set", "models={popular={}}"]
     assert run_verb(words) == 0

@@ -32,11 +32,13 @@ def test_a_rank_that_is_no_number_is_refused_with_the_parameters(model, world_fi
     assert run_verb(words) == 2
 
 
+@pytest.mark.slow
 def test_kinds_whose_rank_is_another_matter_are_left_alone(world_files, tmp_path):
     words = ["run", str(world_files["events"]), "--set", f"out={tmp_path}/run", "--set", "models={spectral={rank=900}}"]
     assert run_verb(words) == 0
 
 
+@pytest.mark.slow
 def test_a_search_stays_below_the_limit(world_files, tmp_path):
     pytest.importorskip("optuna")
     words = [str(world_files["events"]), "--set", f"out={tmp_path}/run", "--set", "models={als={rank=2,iterations=1}}"]

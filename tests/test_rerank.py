@@ -72,6 +72,7 @@ def test_a_calibrated_list_has_the_mix_of_the_history():
     assert calibrated(topk, genres, csr_array((1, 12), dtype=np.float32), 6, 0.0).items[0].tolist() == list(range(6))
 
 
+@pytest.mark.slow
 def test_the_draw_has_the_exact_probabilities():
     weights = {"a": 1.0, "b": 2.0, "c": 5.0}
     exact = {}

@@ -119,6 +119,7 @@ def test_what_is_wrong_is_said(words, message, capsys, tmp_path, monkeypatch):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_run_without_a_path_asks_for_one(world_files, tmp_path, capsys, monkeypatch):
     path = tmp_path / "config.toml"
     path.write_text(

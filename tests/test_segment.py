@@ -177,6 +177,7 @@ def run(tmp_path_factory):
     return place / "run"
 
 
+@pytest.mark.slow
 def test_where_segments_differ_their_lists_are_the_best_and_popular_is_not(run):
     per_user = pd.read_parquet(run / "per_user.parquet").set_index(["model", "user_id"])[f"ndcg@{EACH}"]
     for n in range(4):
@@ -195,6 +196,7 @@ def test_where_segments_differ_their_lists_are_the_best_and_popular_is_not(run):
     assert own.item_id.tolist() == [f"b{i}" for i in range(EACH)]  # all tied: the lower row first
 
 
+@pytest.mark.slow
 def test_everybody_with_a_history_is_still_the_models(run, tmp_path):
     opened = read_history_and_items(RunFolder.open(run))[0]
     from recsys.models import load
@@ -208,6 +210,7 @@ def test_everybody_with_a_history_is_still_the_models(run, tmp_path):
     assert set(np.unique(with_segments.source)) == {0}
 
 
+@pytest.mark.slow
 def test_rules_hold_for_segments(run):
     segments = Segments.load(run)
     from recsys.models import load
@@ -227,6 +230,7 @@ def asked(capsys, *words, code=0):
     return (pd.read_csv(io.StringIO(said.out), dtype=str) if code == 0 else None), said.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packed", [False, True])
 def test_new_users_are_answered_by_what_is_told_of_them(run, tmp_path, capsys, packed):
     place = run
@@ -249,6 +253,7 @@ def test_new_users_are_answered_by_what_is_told_of_them(run, tmp_path, capsys, p
     assert table.groupby("user_id").item_id.first().to_dict() == {"one": "b0", "two": "a0", "idle-y": "b0"}
 
 
+@pytest.mark.slow
 def test_a_segment_is_named_as_the_reason(run, capsys):
     of = ["explain", str(run), "--model", "als", "--item", "b3", "--user"]
     assert run_verb([*of, "idle-y"]) == 0
@@ -261,6 +266,7 @@ def test_a_segment_is_named_as_the_reason(run, capsys):
         assert any(line.startswith(f"{speaker}: score") for line in capsys.readouterr().out.splitlines())
 
 
+@pytest.mark.slow
 def test_what_cannot_be_told_is_refused_or_warned_of(run, tmp_path, capsys):
     of = ["recommend", run, "--model", "als", "--user", "nobody"]
     for wrong in ("contry=y", "country", "=y"):
@@ -273,6 +279,7 @@ def test_what_cannot_be_told_is_refused_or_warned_of(run, tmp_path, capsys):
     assert "row 2" in asked(capsys, "recommend", run, "--users", broken, code=2)[1]
 
 
+@pytest.mark.slow
 def test_a_run_without_segments_says_so(tmp_path, capsys):
     tastes(tmp_path)
     raw = settings(tmp_path) | {"recommend": {"k": 3}}
@@ -281,6 +288,7 @@ def test_a_run_without_segments_says_so(tmp_path, capsys):
     assert "fallback = 'segment'" in said
 
 
+@pytest.mark.slow
 def test_segments_come_back_as_they_were_saved(run, tmp_path):
     found = Segments.load(run)
     found.save(tmp_path)

@@ -13,6 +13,8 @@ from recsys.runfolder import RunFolder
 from recsys.saved.bundle import bundle_run
 from recsys.saved.open_model import open_model
 
+pytestmark = pytest.mark.slow
+
 HITS = [f"h{i}" for i in range(10)]
 BLOCKS = [[f"{block}{i:02d}" for i in range(40)] for block in "ab"]
 EARLIER = [f"early{u:03d}" for u in range(150)]

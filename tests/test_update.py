@@ -86,6 +86,7 @@ def local_run(world_files, tmp_path_factory):
     return place, str(liked["user_id"].value_counts().index[-1]), list(liked["item_id"].value_counts().index[:2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_bundle_of_every_local_model_takes_new_events(kind, local_run, tmp_path):
     run, user, items = local_run

@@ -79,6 +79,7 @@ def test_broken_input(kind, engine, tmp_path, monkeypatch, capsys, request):
     assert left == [], f"something was left behind: {left}"
 
 
+@pytest.mark.slow
 def test_a_failed_run_leaves_the_previous_one_as_it_was(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     csv(HEADER + GOOD)(tmp_path)

@@ -65,6 +65,7 @@ def config(tmp_path, world_files):
     return path
 
 
+@pytest.mark.slow
 def test_a_second_run_replaces_the_first_and_says_the_same(config, capsys):
     assert run_verb(["run", str(config)]) == 0
     place = config.parent / "run"
@@ -76,6 +77,7 @@ def test_a_second_run_replaces_the_first_and_says_the_same(config, capsys):
     assert "als" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_run_and_bundle_replace_only_their_own_kind(config, tmp_path, capsys):
     app, run, bundle = tmp_path / "app", tmp_path / "run", tmp_path / "bundle"
     app.mkdir()

@@ -7,6 +7,8 @@ from builders import run_locally
 
 from recsys.cli import run_verb
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def runs(world_files, tmp_path_factory):

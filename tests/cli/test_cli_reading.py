@@ -66,6 +66,7 @@ def test_route_takes_the_options_and_leaves_out_refused_rows(log, capsys):
     assert json.loads(capsys.readouterr().out)["statistics"]["events"] == 60
 
 
+@pytest.mark.slow
 def test_run_takes_the_options(log, tmp_path):
     log.write_text(GOOD)
     words = ["run", str(log), *OPTIONS, "--set", f"out={tmp_path / 'run'}", "--set", "models={popular={}}"]

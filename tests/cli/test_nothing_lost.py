@@ -51,6 +51,7 @@ def never(*arguments, **options):
     raise AssertionError("the work has begun")
 
 
+@pytest.mark.slow
 def test_the_report_is_part_of_the_run(place):
     run(load_config("config.toml"))
     names = set(os.listdir("run"))
@@ -59,6 +60,7 @@ def test_the_report_is_part_of_the_run(place):
     assert "recsys-" not in Path("run/report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_report_that_cannot_be_written_leaves_the_older_run(place, monkeypatch):
     run(load_config("config.toml"))
     before = digest(place)
@@ -127,6 +129,7 @@ def test_settings_that_config_toml_cannot_hold_are_refused_in_python_too(place):
             require_feasible(config.model_copy(update={"models": models}))
 
 
+@pytest.mark.slow
 def test_a_link_to_a_run_folder_stays_a_link(place):
     (place / "disk").mkdir()
     os.symlink(place / "disk", "run")
@@ -144,6 +147,7 @@ FILES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", FILES.values(), ids=FILES)
 def test_a_verb_replaces_only_files_that_it_wrote(place, capsys, words):
     assert run_verb(["run", "config.toml"]) == 0
@@ -220,6 +224,7 @@ def test_a_search_leaves_foreign_files_alone(place, capsys, name, text):
     assert digest(place) == before
 
 
+@pytest.mark.slow
 def test_a_search_does_not_write_into_a_run(place, capsys):
     pytest.importorskip("optuna")
     assert run_verb(["run", "config.toml"]) == 0

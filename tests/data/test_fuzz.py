@@ -14,6 +14,7 @@ def test_clean_files_are_read(name, tmp_path):
     assert check(tmp_path / name) == "read"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SEEDS)
 def test_broken_files_are_read_or_refused(name, tmp_path):
     rng = np.random.default_rng(len(name))

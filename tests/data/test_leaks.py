@@ -15,12 +15,12 @@ from recsys.data.synthetic import film_world
 @pytest.fixture(scope="module")
 def honest():
     """A split by time with honest columns: release year, hour, a noisy expert's score, the film's mean in train."""
-    world = film_world(users=1200, items=300, events=30_000, seed=5)
+    world = film_world(users=400, items=100, events=10_000, seed=5)
     side = assign_sides(world.events, ByTime(test=0.2))
     train, test = (world.events[side == code].reset_index(drop=True) for code in (TRAIN, TEST))
     year = world.items.set_index("item_id")["year"]
     rng = np.random.default_rng(1)
-    expert = pd.Series(world.truth.quality + rng.normal(0, 0.5, 300), index=world.items["item_id"])
+    expert = pd.Series(world.truth.quality + rng.normal(0, 0.5, 100), index=world.items["item_id"])
     mean = train.groupby("item_id")["value"].mean()
     parts = [
         part.assign(
@@ -164,6 +164,7 @@ def test_chance_raises_no_alarm_in_small_splits():
         assert find_leaks(log[:45], log[45:]) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leaky", [False, True])
 def test_the_command(honest, tmp_path, capsys, leaky):
     train, test = shared(*honest) if leaky else honest

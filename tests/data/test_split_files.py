@@ -129,6 +129,7 @@ def test_a_config_names_either_events_or_the_parts(raw, message):
         parse_config(raw)
 
 
+@pytest.mark.slow
 def test_a_run_and_check_by_files(tmp_path, world, world_files, capsys):
     events = world.events
     parts = write_parts(tmp_path, events, assign_sides(events, HeldOutUsers(share=0.5)))

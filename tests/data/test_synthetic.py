@@ -112,6 +112,7 @@ def test_a_written_world_is_read_back(world, tmp_path, ending):
     assert tables.refusals.refused == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 @pytest.mark.parametrize("step", [1000, 100, 7])
 def test_the_same_files_in_pieces_of_any_size(world, tmp_path, ending, step):

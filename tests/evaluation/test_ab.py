@@ -34,6 +34,7 @@ def share(values):
     return float(np.mean(np.fromiter(values, dtype=float)))
 
 
+@pytest.mark.slow
 def test_size_is_the_level():
     found = simulated(50, 0.0)
     assert share(row["p"] <= 0.05 for row in found) == pytest.approx(0.05, abs=0.01)
@@ -50,6 +51,7 @@ def test_power_is_what_was_planned(correlation):
     assert share(row["p"] <= 0.05 for row in found) == pytest.approx(0.8, abs=0.02)
 
 
+@pytest.mark.slow
 def test_cuped_takes_out_the_squared_correlation():
     correlation = 0.6
     found = simulated(100, 0.2, correlation=correlation, simulations=4000, seed=2)

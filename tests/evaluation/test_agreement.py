@@ -93,6 +93,7 @@ def random_scores(seed, cases=1000):
         yield rng.integers(0, values, n), rng.integers(0, values, n)
 
 
+@pytest.mark.slow
 def test_kendall_equals_scipy():
     for x, y in random_scores(1):
         for variant in "bc":
@@ -100,6 +101,7 @@ def test_kendall_equals_scipy():
             assert same(kendall_tau(by_id(x), by_id(y), variant=variant), expected)
 
 
+@pytest.mark.slow
 def test_weighted_tau_equals_scipy_on_scores_that_are_high_for_the_best():
     for x, y in random_scores(2):
         for additive in (True, False):
@@ -118,6 +120,7 @@ def test_a_swap_at_the_top_weighs_more_than_one_at_the_bottom():
     assert agree("abcd", "bacd", "weighted_tau") < agree("abcd", "abdc", "weighted_tau")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:An input array is constant")
 def test_spearman_equals_scipy():
     for x, y in random_scores(3):
@@ -177,6 +180,7 @@ def test_equals_its_plain_twin(measure):
     check()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ties", "wab")
 @pytest.mark.parametrize("score", ["ext", "min", "res"])
 def test_rbo_equals_its_definition_summed_over_long_lists(ties, score):

@@ -111,6 +111,7 @@ def test_a_misspelt_baseline_is_refused():
         compare([evaluation("popular", [1, 1]), evaluation("als", [1, 1])], baseline="populer")
 
 
+@pytest.mark.slow
 def test_equal_models_seldom_get_letters():
     """200 comparisons of four equal models: a letter anywhere in at most 5 % of them (Holm), four errors allowed."""
     rng = np.random.default_rng(3)

@@ -53,6 +53,7 @@ def test_a_gate_that_cannot_be_read(text, message):
         Gate.parse(text, ["ndcg@10"])
 
 
+@pytest.mark.slow
 def test_two_thousand_pairs_of_equal_models():
     """In 40 comparisons of 50 pairs each; the pairs of one comparison stand as its metrics and share resamples."""
     rng, rejected = np.random.default_rng(0), 0

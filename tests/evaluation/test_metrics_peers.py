@@ -122,6 +122,7 @@ def as_tables(scores, value):
     return recs, pd.DataFrame({"user_id": user, "item_id": item, "value": value.ravel()})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [None, 1, 4, 10])
 def test_scikit_learn_ndcg_with_ties(k):
     from sklearn.metrics import ndcg_score
@@ -136,6 +137,7 @@ def test_scikit_learn_ndcg_with_ties(k):
     np.testing.assert_allclose(ours[some], np.array(expected)[some], rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_scikit_learn_roc_auc_and_average_precision():
     from sklearn.metrics import average_precision_score, roc_auc_score
 

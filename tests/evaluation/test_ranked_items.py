@@ -81,6 +81,7 @@ def run_on(tmp_path, world_files, name, **judge):
     return metrics, folder, trained, listed
 
 
+@pytest.mark.slow
 def test_new_items_are_ranked_among_new_items_by_default(tmp_path, world_files):
     metrics, folder, trained, listed = run_on(tmp_path, world_files, "cold")
     items = pd.read_csv(world_files["items"])["item_id"]
@@ -99,6 +100,7 @@ def test_new_items_are_ranked_among_new_items_by_default(tmp_path, world_files):
     assert set(shortfall) <= {"filtered", "cold_no_fallback"}
 
 
+@pytest.mark.slow
 def test_the_other_way_by_a_key(tmp_path, world_files):
     metrics, folder, trained, listed = run_on(tmp_path, world_files, "all", candidates="items")
     assert listed["als"] <= trained

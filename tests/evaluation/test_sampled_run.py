@@ -28,6 +28,7 @@ def config_of(out, world_files, n, **more):
     } | more
 
 
+@pytest.mark.slow
 def test_a_sample_of_all_candidates_is_the_full_ranking(tmp_path, world_files):
     metrics = run(parse_config(config_of(tmp_path / "run", world_files, 10_000)))
     record = json.loads((tmp_path / "run" / "sampled.json").read_text())
@@ -40,6 +41,7 @@ def test_a_sample_of_all_candidates_is_the_full_ranking(tmp_path, world_files):
     assert "orders the models" not in (tmp_path / "run" / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_small_sample_is_easier_the_same_each_time_and_marked_as_biased(tmp_path, world_files):
     records = []
     for name in ("one", "two"):

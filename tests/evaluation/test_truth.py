@@ -33,6 +33,7 @@ def run_of(world_files, out, metrics, **recommending):
     return pd.read_parquet(out / "per_user.parquet")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exclude_seen", [True, False])
 def test_a_run_builds_histories_and_relevant_pairs_once(world_files, tmp_path, monkeypatch, exclude_seen):
     calls = Counter()
@@ -56,6 +57,7 @@ def test_a_run_builds_histories_and_relevant_pairs_once(world_files, tmp_path, m
     assert calls == {"histories of tested users": 1, "relevant pairs": 1, "histories of all users": 2}
 
 
+@pytest.mark.slow
 def test_a_debiased_metric_may_come_first(world_files, tmp_path):
     first = run_of(world_files, tmp_path / "first", [DEBIASED, PLAIN])
     second = run_of(world_files, tmp_path / "second", [PLAIN, DEBIASED])

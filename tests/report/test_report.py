@@ -23,6 +23,8 @@ from recsys.report.sections import lists
 from recsys.report.sections.examples import _reason_rows, examples
 from recsys.runfolder import RunFolder
 
+pytestmark = pytest.mark.slow
+
 
 class Page(HTMLParser):
     """Every element, every id, and all text of a page."""
