@@ -26,6 +26,7 @@ def test_plan_for_a_rate(capsys):
     assert found["days"] == int(np.ceil(2 * found["users_per_arm"] / 20_000))
 
 
+@pytest.mark.slow
 def test_plan_for_what_a_run_saw(run, capsys):
     assert run_verb(["ab", "plan", "--mean", "0.04", "--run", str(run), "--json"]) == 0
     first, *_ = json.loads(capsys.readouterr().out)["plans"]
@@ -37,6 +38,7 @@ def test_plan_for_what_a_run_saw(run, capsys):
     assert "seldom carry over" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_model_that_is_worse_is_no_plan(run, capsys):
     assert run_verb(["ab", "plan", "--mean", "0.04", "--run", str(run), "--model", "random"]) == 2
     assert "nothing to try on users" in capsys.readouterr().err

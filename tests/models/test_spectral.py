@@ -26,6 +26,7 @@ def test_scores_by_the_formula(rank, low):
     np.testing.assert_allclose(found[np.ix_(liking, known)], expected[np.ix_(liking, known)], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_on_larger_data_the_vectors_are_nearly_the_best():
     """|R V|² of any orthonormal V is at most the sum of the largest squared singular values."""
     train, _ = world(users=300, items=200)
