@@ -86,7 +86,13 @@ class SavedModel:
         return with_segment_rows(model, self.segments, segment_rows)
 
 
-def open_model(folder: str | Path, name: str | None = None, *, uses_history: bool = False) -> SavedModel:
+def open_model(
+    folder: str | Path,
+    name: str | None = None,
+    *,
+    uses_history: bool = False,
+    with_users: bool = True,
+) -> SavedModel:
     """Read a model from a run folder or from a bundle, and return it with all that scoring needs.
 
     Args:
@@ -95,6 +101,8 @@ def open_model(folder: str | Path, name: str | None = None, *, uses_history: boo
             (``recsys.evaluation.testing.pick``) among the models that it has kept.
         uses_history: whether an unset name is the best model that is no baseline, because a
             baseline says the same to every history; a baseline only where the run has nothing else.
+        with_users: whether to read the histories and the stored factors of users. Without them the
+            result has no users; histories come from elsewhere.
 
     Raises:
         RunFolderError: the folder is not a complete run or bundle, it has no such model, or the
@@ -103,24 +111,21 @@ def open_model(folder: str | Path, name: str | None = None, *, uses_history: boo
     folder = Path(folder)
     with damage_explained(folder):
         if is_bundle(folder):
-            saved = _open_bundle(folder)
+            saved = _open_bundle(folder, with_users)
             if name and name != saved.name:
                 raise RunFolderError(f"{folder}: this is a bundle of model {saved.name}, not of {name}.")
         else:
-            saved = _open_run(folder, name, uses_history)
+            saved = _open_run(folder, name, uses_history, with_users)
         if saved.segments is not None and saved.segments.scores.shape[1] != len(saved.history.items):
             raise RunFolderError(f"{folder}: its segments have scores for other items. Run it again.")
     return saved
 
 
-def _open_run(folder: Path, name: str | None, uses_history: bool) -> SavedModel:
+def _open_run(folder: Path, name: str | None, uses_history: bool, with_users: bool) -> SavedModel:
     """Read a model from a run folder."""
     run = RunFolder.open(folder)
-    names = saved_models(run)
-    if not names or (name and name not in names):
-        raise RunFolderError(f"{folder}: no model {name or 'at all'} in it; it has {', '.join(names) or 'none'}.")
-    name = name or _default_model(run, names, uses_history)
-    history, items = read_history_and_items(run)
+    name = choose_saved_model(run, name, uses_history=uses_history)
+    history, items = read_history_and_items(run, with_users=with_users)
     model = open_item_side(run, name, history.items)
     user_factors = None
     if _is_spark_model(run, name):
@@ -184,6 +189,18 @@ def saved_models(run: RunFolder) -> list[str]:
     return [name for name in names if (run.path / run_files.model_folder(name)).is_dir()]
 
 
+def choose_saved_model(run: RunFolder, name: str | None, *, uses_history: bool = False) -> str:
+    """Return ``name``, or the default model of a run if it is None.
+
+    Raises:
+        RunFolderError: the run has no such model.
+    """
+    names = saved_models(run)
+    if not names or (name and name not in names):
+        raise RunFolderError(f"{run.path}: no model {name or 'at all'} in it; it has {', '.join(names) or 'none'}.")
+    return name or _default_model(run, names, uses_history)
+
+
 def _default_model(run: RunFolder, names: list[str], uses_history: bool) -> str:
     """Return the model that is taken when none is named; the first of ``names`` if none has a mean."""
     pick = pick_model(run.read_json(run_files.METRICS), names)
@@ -198,19 +215,33 @@ def is_bundle(folder: Path) -> bool:
     return (folder / run_files.BUNDLE_CARD).exists()
 
 
-def read_history_and_items(folder: RunFolder) -> tuple[Interactions, pd.DataFrame]:
+def read_history_and_items(
+    folder: RunFolder,
+    *,
+    with_users: bool = True,
+) -> tuple[Interactions, pd.DataFrame]:
     """Return the history of a run or a bundle, and its candidates.
 
-    The table of the candidates has the columns of the items table.
+    The table of the candidates has the columns of the items table. Without users the history is
+    empty.
     """
     items = folder.read_table(run_files.ITEMS)
     item_ids = IdMap.of(items[ITEM])
     if len(item_ids) != len(items) or list(item_ids.all_ids) != items[ITEM].tolist():
         raise RunFolderError(f"{folder.path / run_files.ITEMS}: damaged: its ids are not sorted, or occur twice.")
+    if not with_users:
+        return interactions_of_nobody(item_ids), items
     return interactions_from_table(folder.read_table(run_files.HISTORY), items=item_ids), items
 
 
-def _open_bundle(path: str | Path) -> SavedModel:
+def interactions_of_nobody(items: IdMap) -> Interactions:
+    """Return interactions with these items and without any user."""
+    rows = np.empty(0, dtype=np.int32)
+    values = np.empty(0, dtype=np.float32)
+    return Interactions(IdMap.of(), items, rows, rows, values, np.empty(0, dtype=np.int64))
+
+
+def _open_bundle(path: str | Path, with_users: bool) -> SavedModel:
     """Read the model of a bundle, after a check of every file.
 
     Raises:
@@ -226,10 +257,10 @@ def _open_bundle(path: str | Path) -> SavedModel:
     about = folder.read_object(run_files.BUNDLE_CARD, model=str, files=dict)
     name = check_model_name(about["model"])
     _require_listed_files(folder.path, about["files"])
-    history, items = read_history_and_items(folder)
+    history, items = read_history_and_items(folder, with_users=with_users)
     fitted = models.load(folder.path / run_files.model_folder(name), len(items))
     factors = None
-    if (folder.path / run_files.BUNDLE_USER_FACTORS).exists():
+    if with_users and (folder.path / run_files.BUNDLE_USER_FACTORS).exists():
         factors = read_npy(folder.path / run_files.BUNDLE_USER_FACTORS)
         als = fitted.members.get(name)
         if not isinstance(als, ALS):

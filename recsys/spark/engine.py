@@ -263,7 +263,7 @@ class SparkEngine(Engine):
             rules = self.compiled_rules.compiled
             list_settings = replace(list_settings, quotas=tuple(rules.quotas))
             users = exclude_denied_items(users, rules.denied, self.compiled_rules.users)
-        users = add_histories(_join_factors(users, model.users), self.split.history, scorer)
+        users = add_histories(_join_factors(users, model.users), self.split.history, scorer.columns)
         lists = top_k(users, scorer, list_settings)
         self.lists = write_and_read(lists, self.work / f"lists-{name}")
         with_ids = _with_ids(self.lists, self.split).sortWithinPartitions(USER, RANK)

@@ -1,5 +1,5 @@
-"""A saved Spark run, opened on Spark again: lists for any user, of any length, under rules,
-without training.
+"""A factor model of a saved Spark run, opened on Spark again: lists for any user, of any length,
+under rules, without training.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from recsys.spark.ranking.recommend import (
     top_k,
 )
 from recsys.spark.ranking.scorers import FactorScorer, Scorer, SegmentScores, SharedScorer
+from recsys.spark.table_files import spark_path
 from recsys.spark.training.als import fold_in
 from recsys.spark.training.parameters import SparkALSParameters, parse_parameters
 from recsys.types import IdMap
@@ -100,15 +101,7 @@ def _open_spark_run(spark: SparkSession, folder: RunFolder, model: str | None) -
         )
     name = model or pick_model(folder.read_json(run_files.METRICS), names).name or names[0]
 
-    def read(part: str) -> DataFrame:
-        try:
-            return spark.read.parquet(str(folder.path.resolve() / part))
-        except PySparkException as error:
-            reason = str(error).splitlines()[0]
-            raise RunFolderError(f"{run}: {part} cannot be read: {reason} Run it again.") from error
-
     items = folder.read_table(run_files.ITEMS)
-    item_rows = _item_rows(spark, items)
     settings = folder.read_object(run_files.spark_params(name))
     min_history = settings.pop("min_history", 0)
     params = parse_parameters(settings.pop("model", "als"), settings)
@@ -116,23 +109,52 @@ def _open_spark_run(spark: SparkSession, folder: RunFolder, model: str | None) -
     factors, has_factor = read_factors(path, ITEM, IdMap.of(items[ITEM]), params.rank)
     factors[~has_factor] = np.nan
     segments = Segments.load(folder.path)
-    user_segments = None
-    if segments is not None:
-        assigned = segment_popularity.assign_segments(read(run_files.SEGMENT_USERS), segments)
-        user_segments = assigned.select(F.col(USER).alias("key"), "segment")
-    history = read(run_files.HISTORY).join(item_rows, ITEM).withColumnRenamed(USER, "user")
+    users = read_part(spark, folder, run_files.user_factors(name))
+    train = read_part(spark, folder, run_files.TRAIN)
     return SavedSparkModel(
         name,
         params,
-        users=read(run_files.user_factors(name)).withColumnRenamed(USER, "user"),
-        history=history.select("user", "item", VALUE, TIME),
+        users=users.withColumnRenamed(USER, "user"),
+        history=read_history(spark, folder, items),
         items=items,
         factors=factors,
-        likes=count_likes(read(run_files.TRAIN).join(item_rows, ITEM), len(items)),
+        likes=count_likes(train.join(item_rows(spark, items), ITEM), len(items)),
         segments=segments,
-        user_segments=user_segments,
+        user_segments=read_user_segments(spark, folder, segments),
         min_history=min_history,
     )
+
+
+def read_part(spark: SparkSession, folder: RunFolder, part: str) -> DataFrame:
+    """Return a Parquet table of a run or a bundle.
+
+    Raises:
+        RunFolderError: it cannot be read.
+    """
+    try:
+        return spark.read.parquet(spark_path(folder.path.resolve() / part))
+    except PySparkException as error:
+        reason = str(error).splitlines()[0]
+        raise RunFolderError(f"{folder.path}: {part} cannot be read: {reason} Run it again.") from error
+
+
+def read_history(spark: SparkSession, folder: RunFolder, items: pd.DataFrame) -> DataFrame:
+    """Return the history of a run or a bundle: (user: the id, item: row, value, timestamp)."""
+    history = read_part(spark, folder, run_files.HISTORY).join(item_rows(spark, items), ITEM)
+    return history.withColumnRenamed(USER, "user").select("user", "item", VALUE, TIME)
+
+
+def read_user_segments(
+    spark: SparkSession,
+    folder: RunFolder,
+    segments: Segments | None,
+) -> DataFrame | None:
+    """Return (key: the id as text, segment) of the users table of a run; None without segments."""
+    if segments is None:
+        return None
+    users = read_part(spark, folder, run_files.SEGMENT_USERS)
+    assigned = segment_popularity.assign_segments(users, segments)
+    return assigned.select(F.col(USER).alias("key"), "segment")
 
 
 def recommend(
@@ -172,10 +194,15 @@ def recommend(
         scorer = scorer.restricted_to(compiled.candidates)
         settings = ListSettings(request.k, memory_mb=request.memory_mb, quotas=tuple(compiled.quotas))
         listed = exclude_denied_items(listed, compiled.denied, list(denied_users.ids))
-    listed = _with_segments(listed.join(factors, "user", "left"), saved, users)
-    lists = top_k(add_histories(listed, history, scorer), scorer, settings)
-    named = lists.join(_item_rows(lists.sparkSession, saved.items), "item").withColumnRenamed("user", USER)
-    return named.select(USER, ITEM, RANK, SCORE, SOURCE).sortWithinPartitions(USER, RANK), about
+    listed = add_segments(listed.join(factors, "user", "left"), saved.segments, saved.user_segments, users)
+    lists = top_k(add_histories(listed, history, scorer.columns), scorer, settings)
+    return with_ids(lists, saved.items), about
+
+
+def with_ids(lists: DataFrame, items: pd.DataFrame) -> DataFrame:
+    """Return (user_id, item_id, rank, score, source) of lists (user: the id, item: row, …)."""
+    named = lists.join(item_rows(lists.sparkSession, items), "item").withColumnRenamed("user", USER)
+    return named.select(USER, ITEM, RANK, SCORE, SOURCE).sortWithinPartitions(USER, RANK)
 
 
 def _with_late_events(saved: SavedSparkModel, late: DataFrame | None) -> tuple[DataFrame, DataFrame]:
@@ -186,20 +213,33 @@ def _with_late_events(saved: SavedSparkModel, late: DataFrame | None) -> tuple[D
     factors = saved.users
     to_fold_in = history.join(factors, "user", "left_anti")
     if late is not None:
-        times = F.expr(f"try_cast({TIME} AS bigint)") if TIME in late.columns else F.lit(None).cast("bigint")
-        new = (
-            late.withColumn(TIME, times)
-            .withColumnRenamed(USER, "user")
-            .join(_item_rows(late.sparkSession, saved.items), ITEM)
-            .select("user", "item", VALUE, TIME)
-        )
-        pairs = history.unionByName(new).groupBy("user", "item")
-        history = pairs.agg(F.sum(VALUE).cast("float").alias(VALUE), F.max(TIME).alias(TIME))
-        changed = new.select("user").distinct()
+        history, changed = add_late_events(history, late, saved.items)
         to_fold_in = to_fold_in.join(changed, "user", "left_anti")
         to_fold_in = to_fold_in.unionByName(history.join(changed, "user", "left_semi"))
         factors = factors.join(changed, "user", "left_anti")
     return history, factors.unionByName(fold_in(to_fold_in, saved.factors, saved.params))
+
+
+def add_late_events(history: DataFrame, late: DataFrame, items: pd.DataFrame) -> tuple[DataFrame, DataFrame]:
+    """Return the histories with late events, and (user), the users who have such events.
+
+    Values of a pair are added up, and its time is the latest. Items that are not candidates are left
+    out.
+
+    Args:
+        history: (user, item: row, value, timestamp).
+        late: (user_id, item_id, value), optionally ``timestamp``.
+    """
+    times = F.expr(f"try_cast({TIME} AS bigint)") if TIME in late.columns else F.lit(None).cast("bigint")
+    new = (
+        late.withColumn(TIME, times)
+        .withColumnRenamed(USER, "user")
+        .join(item_rows(late.sparkSession, items), ITEM)
+        .select("user", "item", VALUE, TIME)
+    )
+    pairs = history.unionByName(new).groupBy("user", "item")
+    all_pairs = pairs.agg(F.sum(VALUE).cast("float").alias(VALUE), F.max(TIME).alias(TIME))
+    return all_pairs, new.select("user").distinct()
 
 
 def _scorer(saved: SavedSparkModel, request: ListRequest) -> FactorScorer:
@@ -211,24 +251,34 @@ def _scorer(saved: SavedSparkModel, request: ListRequest) -> FactorScorer:
     return FactorScorer(saved.name, saved.factors, SharedScorer("popular", saved.likes), segments)
 
 
-def _with_segments(listed: DataFrame, saved: SavedSparkModel, users: DataFrame | None) -> DataFrame:
-    """Add the column ``segment`` if the run has segments: by the columns of ``users``, else by the
+def add_segments(
+    listed: DataFrame,
+    segments: Segments | None,
+    user_segments: DataFrame | None,
+    users: DataFrame | None,
+) -> DataFrame:
+    """Add the column ``segment`` if there are segments: by the columns of ``users``, else by the
     users table.
+
+    Args:
+        listed: (user: the id, …).
+        user_segments: of :func:`read_user_segments`.
+        users: (user_id, …), with columns of the segments or without.
     """
-    if saved.segments is None or saved.user_segments is None:
+    if segments is None or user_segments is None:
         return listed
     keyed = listed.withColumn("key", F.col("user").cast("string"))
-    joined = keyed.join(saved.user_segments, "key", "left").drop("key")
-    if users is None or not set(saved.segments.columns) & set(users.columns):
+    joined = keyed.join(user_segments, "key", "left").drop("key")
+    if users is None or not set(segments.columns) & set(users.columns):
         return joined
-    assigned = segment_popularity.assign_segments(users.dropDuplicates([USER]), saved.segments)
+    assigned = segment_popularity.assign_segments(users.dropDuplicates([USER]), segments)
     assigned = assigned.select(F.col(USER).alias("user"), F.col("segment").alias("own_segment"))
     own_segment = F.col("own_segment")
     segment = F.when(own_segment >= 0, own_segment).otherwise(F.col("segment"))
     return joined.join(assigned, "user", "left").withColumn("segment", segment).drop("own_segment")
 
 
-def _item_rows(spark: SparkSession, items: pd.DataFrame) -> DataFrame:
+def item_rows(spark: SparkSession, items: pd.DataFrame) -> DataFrame:
     """Return (item_id, item: its row), for a broadcast join."""
     rows = pd.DataFrame({ITEM: items[ITEM], "item": np.arange(len(items), dtype=np.int32)})
     return F.broadcast(spark.createDataFrame(rows))

@@ -298,7 +298,7 @@ runpy.run_path(sys.argv[1], run_name="__main__")
 
 
 @pytest.mark.subprocess
-@pytest.mark.parametrize("job", [["recommend_als", "run", "--out", "lists"], ["evaluate", "recs.csv", "truth.csv"]])
+@pytest.mark.parametrize("job", [["recommend", "run", "--out", "lists"], ["evaluate", "recs.csv", "truth.csv"]])
 def test_an_interrupt_of_a_job_is_one_line(place, job):
     options = {"capture_output": True, "text": True, "env": os.environ | {"PYTHONPATH": str(ROOT)}}
     code = JOB.replace("sys.argv[1]", repr(str(ROOT / "jobs" / f"{job[0]}.py")))

@@ -144,13 +144,13 @@ def test_a_scorer_gets_the_times_of_a_history_in_the_order_of_its_items_if_it_as
     history = spark.createDataFrame(pairs.sample(frac=1, random_state=1))
     users = collect_seen_items(history, case["everyone"])
     asking, ignoring = WithTimes("times", 0, ITEMS), RandomScorer("random", 0, ITEMS)
-    rows = select_columns(add_histories(users, history, asking), asking).toPandas().set_index("user")
+    rows = select_columns(add_histories(users, history, asking.columns), asking).toPandas().set_index("user")
     assert len(rows) == USERS
     assert rows.loc[1, "items"].tolist() == [], "user 1 has no history"
     for user, events in pairs.sort_values("item").groupby("user"):
         for column, name in (("items", "item"), ("values", "value"), ("times", "timestamp")):
             assert rows.loc[user, column].tolist() == events[name].tolist()
-    assert add_histories(users, history, ignoring) is users
+    assert add_histories(users, history, ignoring.columns) is users
     assert select_columns(users, ignoring).columns == ["user", "seen"]
-    untimed = add_histories(users, history.drop("timestamp"), asking)
+    untimed = add_histories(users, history.drop("timestamp"), asking.columns)
     assert untimed.where("times IS NOT NULL").isEmpty()

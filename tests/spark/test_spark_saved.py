@@ -109,11 +109,11 @@ def test_ratings_are_folded_in_by_their_own_equations(spark, saved):
 
 
 def test_a_saved_run_gives_the_lists_of_the_run(run, tmp_path):
-    assert run_job("recommend_als", run, "--out", tmp_path / "lists.parquet", "-k", 5) == 0
+    assert run_job("recommend", run, "--out", tmp_path / "lists.parquet", "-k", 5) == 0
     found, wanted = pd.read_parquet(tmp_path / "lists.parquet"), pd.read_parquet(run / "topk" / "als.parquet")
     own = lists(wanted[wanted.source == "als"])
     assert {user: items for user, items in lists(found).items() if user in own} == own
-    assert run_job("recommend_als", run, "--out", tmp_path / "lists.parquet") == 2, "it writes over what is there"
+    assert run_job("recommend", run, "--out", tmp_path / "lists.parquet") == 2, "it writes over what is there"
 
 
 def test_some_users_strangers_rules_and_late_events(spark, saved):
@@ -243,6 +243,17 @@ def test_a_bundle_of_no_run_and_of_no_model(run, tmp_path):
         bundle_run(tmp_path / "nothing", tmp_path / "out")
     with pytest.raises(RunFolderError, match="it has als"):
         bundle_run(run, tmp_path / "out", model="asl")
+
+
+def test_the_job_lists_a_bundle_as_the_verb_does(run, packed, tmp_path):
+    users = tmp_path / "users.csv"
+    pd.DataFrame({"user_id": [*trained(run, "user")[0], "stranger"]}).to_csv(users, index=False)
+    assert run_job("recommend", packed, "--out", tmp_path / "lists", "-k", 5, "--users", users) == 0
+    on_spark = pd.read_parquet(tmp_path / "lists").sort_values(["user_id", "rank"], ignore_index=True)
+    assert run_verb(["recommend", str(packed), "--users", str(users), "-k", "5", "--out", str(tmp_path / "l.csv")]) == 0
+    columns = ["user_id", "item_id", "rank", "source"]
+    local = pd.read_csv(tmp_path / "l.csv", dtype={"user_id": str, "item_id": str})
+    pd.testing.assert_frame_equal(on_spark[columns], local[columns], check_dtype=False)
 
 
 # --- Updates ---------------------------------------------------------------------------------------------

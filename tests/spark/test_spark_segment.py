@@ -87,7 +87,7 @@ def people(runs, tmp_path_factory):
 
 
 def test_a_saved_run_and_its_bundle_answer_strangers_alike(runs, people, tmp_path, capsys):
-    assert run_job("recommend_als", runs["spark"], "--out", tmp_path / "lists", "-k", 5, "--users", people) == 0
+    assert run_job("recommend", runs["spark"], "--out", tmp_path / "lists", "-k", 5, "--users", people) == 0
     on_spark = pd.read_parquet(tmp_path / "lists").sort_values(["user_id", "rank"], ignore_index=True)
     assert run_verb(["bundle", str(runs["spark"]), str(tmp_path / "bundle")]) == 0
     local = asked_local(capsys, tmp_path / "bundle", "--users", people)

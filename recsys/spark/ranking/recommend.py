@@ -7,7 +7,7 @@ the catalogue, whatever the number of users.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,16 +70,16 @@ def keep_long_histories(factors: DataFrame, history: DataFrame, min_history: int
     return factors.join(likes.where(F.col("count") >= min_history).select("user"), "user", "left_semi")
 
 
-def add_histories(users: DataFrame, history: DataFrame, scorer: Scorer) -> DataFrame:
-    """Return ``users`` with the columns of their histories that the scorer reads; unchanged if it
-    reads none.
+def add_histories(users: DataFrame, history: DataFrame, names: Container[str]) -> DataFrame:
+    """Return ``users`` with the columns of their histories that are in ``names``; unchanged if none
+    is.
 
     Args:
         users: (user, …).
         history: (user, item, value), one row per pair, and ``timestamp`` where events have times.
             Without it the column ``times`` is null.
     """
-    columns = [name for name in HISTORY_COLUMNS if name in scorer.columns]
+    columns = [name for name in HISTORY_COLUMNS if name in names]
     if not columns:
         return users
     times = F.col(TIME) if TIME in history.columns else F.lit(None)

@@ -1,0 +1,347 @@
+"""Lists for any number of users on Spark, from a run of either engine or from a bundle.
+
+Factor models that Spark trained are scored where their factors are (:mod:`recsys.spark.saved`).
+Any other model is sent to the executors as files, without its users. Each Python worker opens it
+once, with the reader of ``recsys recommend``, and scores batches of users whose histories come with
+them.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from scipy.sparse import csr_array
+
+from recsys import run_files
+from recsys.array_files import read_npy
+from recsys.config import load_config
+from recsys.errors import ConfigError
+from recsys.features.segment_popularity import Segments
+from recsys.models.collaborative.popular import Random
+from recsys.models.combining.cascade import Cascade
+from recsys.models.combining.wrappers import with_segment_rows, with_stored_factors
+from recsys.models.own_model import allow_own_models
+from recsys.ranking import rank
+from recsys.ranking.business_rules import CompiledRules, compile_rules
+from recsys.recommender import Recommender
+from recsys.runfolder import RunFolder
+from recsys.saved.open_model import SavedModel, choose_saved_model, is_bundle, open_model
+from recsys.schema import ITEM, RANK, SCORE, SOURCE, USER
+from recsys.types import SHORTFALL, Histories, IdMap, select_rows
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, Observation, SparkSession
+
+    from recsys.spark.saved import ListRequest, SavedSparkModel
+
+
+@dataclass(frozen=True)
+class ShippedModel:
+    """A model that was fitted elsewhere, on the executors of a Spark session.
+
+    Attributes:
+        name: name of the model.
+        folder: its name on the executors.
+        source: the run or bundle.
+        history: (user: the id, item: row, value, timestamp).
+        items: the candidates, one per row, with the columns of the items table.
+        segments: the segments of the run, or None.
+        user_segments: (key: the id as text, segment), or None.
+        exclude_seen: ``[recommend] exclude_seen`` of the run.
+        own_models: whether the model may be of a class of the user's own.
+    """
+
+    name: str
+    folder: str
+    source: RunFolder
+    history: DataFrame
+    items: pd.DataFrame
+    segments: Segments | None
+    user_segments: DataFrame | None
+    own_models: bool
+
+    @property
+    def users(self) -> DataFrame:
+        """(user), the users with a history."""
+        return self.history.select("user").distinct()
+
+
+@dataclass(frozen=True)
+class BatchRequest:
+    """Which lists an executor makes.
+
+    Attributes:
+        name: name of the model.
+        lists: which lists.
+        timed: whether an entry of any history has a known time.
+        own_models: whether the model may be of a class of the user's own.
+        rules: compiled for ``denied_users``, or None.
+        denied_users: the users to whom rules deny items.
+    """
+
+    name: str
+    lists: ListRequest
+    timed: bool
+    own_models: bool
+    rules: CompiledRules | None
+    denied_users: IdMap
+
+
+@dataclass(frozen=True)
+class SparkLists:
+    """Lists as a Spark table.
+
+    Attributes:
+        table: (user_id, item_id, rank, score, source).
+        rules: the contents of rules.json; empty without rules.
+        observation: counts the users by shortfall while the table is written. None for a factor
+            model.
+    """
+
+    table: DataFrame
+    rules: dict[str, Any]
+    observation: Observation | None = None
+
+    def shortfall(self) -> dict[str, int]:
+        """Return reason -> number of users with a short list; empty for a factor model.
+
+        It waits until the table has been written.
+        """
+        if self.observation is None:
+            return {}
+        counts = self.observation.get
+        return {reason: counts[reason] for reason in SHORTFALL[1:] if counts[reason]}
+
+
+def open_on_spark(
+    spark: SparkSession, folder: str | Path, name: str | None = None, *, own_models: bool = False
+) -> SavedSparkModel | ShippedModel:
+    """Open a model of a run or of a bundle on Spark.
+
+    Args:
+        name: name of the model. None: as in :func:`recsys.saved.open_model.open_model`.
+        own_models: whether the model may be of a class of the user's own, whose code then runs on
+            the executors.
+
+    Raises:
+        RunFolderError: as of :func:`recsys.saved.open_model.open_model`.
+        ConfigError: the model draws at random.
+    """
+    from recsys.spark.saved import open_spark_run, read_history, read_user_segments
+    from recsys.spark.shipped import ship_folder
+
+    run = RunFolder.open(folder)
+    if not is_bundle(run.path):
+        name = choose_saved_model(run, name)
+        if (run.path / run_files.spark_params(name)).exists():
+            return open_spark_run(spark, folder, name)
+    with own_models_allowed(own_models):
+        saved = open_model(folder, name, with_users=False)
+    if _draws_at_random(saved.model):
+        raise ConfigError(
+            f"model '{saved.name}' draws at random by the number of a user in one call, which no"
+            " executor knows: use `recsys recommend`, or another --model."
+        )
+    with tempfile.TemporaryDirectory(prefix="recsys-") as scratch:
+        copy_without_users(run, saved, Path(scratch))
+        shipped = ship_folder(spark, Path(scratch))
+    return ShippedModel(
+        saved.name,
+        shipped,
+        run,
+        history=read_history(spark, run, saved.items),
+        items=saved.items,
+        segments=saved.segments,
+        user_segments=read_user_segments(spark, run, saved.segments),
+        own_models=own_models,
+    )
+
+
+def own_models_allowed(is_allowed: bool) -> Any:
+    """Return a context in which classes of the user's own may run, if that is allowed."""
+    return allow_own_models() if is_allowed else nullcontext()
+
+
+def excludes_seen(folder: str | Path) -> bool:
+    """Return whether the lists of a run leave out what was seen (``[recommend] exclude_seen``)."""
+    return load_config(RunFolder.open(folder).path / run_files.CONFIG).recommend.exclude_seen
+
+
+def copy_without_users(source: RunFolder, saved: SavedModel, target: Path) -> None:
+    """Write what ``open_model`` reads of one model of a run or a bundle without users."""
+    (target / run_files.ITEMS).parent.mkdir()
+    for name in (run_files.ITEMS, run_files.CONFIG, run_files.METRICS):
+        shutil.copyfile(source.path / name, target / name)
+    model = run_files.model_folder(saved.name)
+    shutil.copytree(source.path / model, target / model)
+    if saved.segments is not None:
+        replace(saved.segments, users=saved.segments.users.head(0)).save(target)
+    (target / run_files.SUCCESS).touch()
+
+
+def _draws_at_random(model: Recommender) -> bool:
+    return isinstance(model, Random) or any(map(_draws_at_random, model.members.values()))
+
+
+def recommend(
+    saved: SavedSparkModel | ShippedModel,
+    request: ListRequest,
+    *,
+    users: DataFrame | None = None,
+    late: DataFrame | None = None,
+) -> SparkLists:
+    """Return the lists of users.
+
+    The lists of a shipped model are those of ``recsys recommend`` for the same histories.
+
+    Args:
+        users: (user_id), the users to make lists for; None: all users with a history. Columns with
+            the names of the segments' columns take precedence over the run's users table.
+        late: (user_id, item_id, value), pairs that came after the run.
+    """
+    from recsys.spark import saved as factor_model
+    from recsys.spark.shipped import add_stored_factors, has_times, list_users, observe_shortfall
+
+    if not isinstance(saved, ShippedModel):
+        return SparkLists(*factor_model.recommend(saved, request, users=users, late=late))
+    history = saved.history
+    changed = None
+    if late is not None:
+        history, changed = factor_model.add_late_events(history, late, saved.items)
+    listed = history.select("user").distinct()
+    if users is not None:
+        listed = users.select(users[USER].alias("user")).distinct()
+    if request.fallback:
+        listed = factor_model.add_segments(listed, saved.segments, saved.user_segments, users)
+    stored = _read_stored_factors(saved.source)
+    if stored is not None:
+        listed = add_stored_factors(listed, *stored, changed)
+    rules = None
+    denied_users = IdMap.of()
+    if request.rules is not None:
+        denied_users = IdMap.of(list(request.rules.deny_for))
+        rules = compile_rules(request.rules, denied_users, IdMap.of(saved.items[ITEM]), saved.items)
+    batch_request = BatchRequest(
+        saved.name,
+        request,
+        timed=has_times(history),
+        own_models=saved.own_models,
+        rules=rules,
+        denied_users=denied_users,
+    )
+    lists = list_users(listed, history, saved.folder, partial(list_batch, batch_request))
+    lists, observation = observe_shortfall(lists, SHORTFALL)
+    about = {} if rules is None else rules.about
+    return SparkLists(factor_model.with_ids(lists, saved.items), about, observation)
+
+
+def _read_stored_factors(source: RunFolder) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the ids and the factors of the users of a bundle of a Spark run; None for any other
+    model.
+    """
+    path = source.path / run_files.BUNDLE_USER_FACTORS
+    if not path.exists():
+        return None
+    return IdMap.of(source.read_table(run_files.HISTORY, [USER])[USER]).all_ids, read_npy(path)
+
+
+def list_batch(request: BatchRequest, folder: Path, batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return the lists of a batch of users, one row per item; executors call this.
+
+    Args:
+        folder: of :func:`copy_without_users`.
+        batch: the columns of :func:`recsys.spark.shipped.list_users`.
+    """
+    saved = _open_once(folder, request.name, request.own_models)
+    histories = _histories(batch, len(saved.items), request.timed)
+    lists = rank.recommend(
+        _model_of_batch(saved, batch, fallback=request.lists.fallback),
+        histories,
+        request.lists.k,
+        exclude_seen=request.lists.exclude_seen,
+        rules=_rules_of_batch(request, batch),
+        memory_mb=request.lists.memory_mb,
+    )
+    row, position = np.nonzero(lists.items >= 0)
+    # A user without a list has one row, so that the reason is counted.
+    without_list = np.flatnonzero((lists.items < 0).all(axis=1))
+    is_item = pa.array(np.repeat([True, False], [len(row), len(without_list)]))
+    row = np.concatenate([row, without_list])
+    position = np.concatenate([position, np.zeros(len(without_list), dtype=np.int64)])
+    sources = np.array(lists.sources, dtype=object)[lists.source[row, position]]
+    columns = {
+        "item": pa.array(lists.items[row, position]),
+        RANK: pa.array((position + 1).astype(np.int32)),
+        SCORE: pa.array(lists.scores[row, position]),
+        SOURCE: pa.array(sources, type=pa.string()),
+    }
+    arrays = [pc.if_else(is_item, column, None) for column in columns.values()]
+    reasons = pa.array(np.array(SHORTFALL, dtype=object)[lists.shortfall[row]], type=pa.string())
+    return pa.RecordBatch.from_arrays(
+        [batch.column("user").take(pa.array(row)), *arrays, reasons], names=["user", *columns, "shortfall"]
+    )
+
+
+@lru_cache(maxsize=1)
+def _open_once(folder: Path, name: str, own_models: bool) -> SavedModel:
+    """Open the model of a folder; a Python worker does so for its first batch and keeps it."""
+    with own_models_allowed(own_models):
+        return open_model(folder, name, with_users=False)
+
+
+def _histories(batch: pa.RecordBatch, n_items: int, timed: bool) -> Histories:
+    """Return the histories of a batch.
+
+    Args:
+        timed: whether any history of the whole table has a known time. Models read a batch without
+            times differently from one whose times are unknown.
+    """
+    items = batch.column("items")
+    indptr = np.zeros(batch.num_rows + 1, dtype=np.int64)
+    np.cumsum(items.value_lengths().to_numpy(zero_copy_only=False), out=indptr[1:])
+    columns = items.flatten().to_numpy(zero_copy_only=False)
+    data = batch.column("values").flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+    values = csr_array((data, columns, indptr.astype(np.int32)), shape=(batch.num_rows, n_items))
+    if not timed:
+        return Histories(values)
+    times = pc.fill_null(batch.column("times").flatten(), -1)
+    return Histories(values, times.to_numpy(zero_copy_only=False))
+
+
+def _model_of_batch(saved: SavedModel, batch: pa.RecordBatch, *, fallback: bool) -> Recommender:
+    """Return the model with the stored factors and the segments of the users of a batch, by row."""
+    model = saved.model
+    if not fallback and isinstance(model, Cascade):
+        name, first = next(iter(model.members.items()))
+        model = model.with_members({name: first})
+    if "features" in batch.schema.names:
+        features = batch.column("features")
+        is_stored = features.is_valid().to_numpy(zero_copy_only=False)
+        vectors = features.flatten().to_numpy(zero_copy_only=False)
+        if len(vectors):
+            vectors = vectors.reshape(np.count_nonzero(is_stored), -1)
+            factors = np.full((batch.num_rows, vectors.shape[1]), np.nan, dtype=np.float32)
+            factors[is_stored] = vectors
+            model = with_stored_factors(model, factors)
+    if saved.segments is not None and fallback:
+        segment_rows = pc.fill_null(batch.column("segment"), -1).to_numpy(zero_copy_only=False)
+        model = with_segment_rows(model, saved.segments, segment_rows.astype(np.int64))
+    return model
+
+
+def _rules_of_batch(request: BatchRequest, batch: pa.RecordBatch) -> CompiledRules | None:
+    """Return the rules with the denials of the users of a batch, by row."""
+    if request.rules is None:
+        return None
+    rows = request.denied_users.rows(batch.column("user").cast(pa.string()).to_pandas())
+    return replace(request.rules, denied=select_rows(request.rules.denied, rows))

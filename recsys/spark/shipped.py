@@ -1,0 +1,124 @@
+"""Lists from a model that was fitted elsewhere: its folder is sent to the executors, and batches of
+users come with their histories.
+
+What scores a batch of users is a function of the caller. This module brings the folder, the
+histories and the function together, and knows nothing of the model.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+from zipfile import ZIP_STORED, ZipFile
+
+import numpy as np
+import pyarrow as pa
+from pyspark import SparkFiles
+from pyspark.sql import DataFrame, Observation, SparkSession
+from pyspark.sql import functions as F
+
+from recsys.schema import RANK, SCORE, SOURCE, TIME
+from recsys.spark.ranking.recommend import add_histories
+from recsys.spark.ranking.scorers import FEATURES, HISTORY_COLUMNS, SEGMENT
+
+SHORTFALL = "shortfall"
+"""Column of the reason why a list is short."""
+
+ScoreBatch = Callable[[Path, pa.RecordBatch], pa.RecordBatch]
+"""Makes the lists of a batch of users with the model in a folder. Executors call it, so it can be
+pickled.
+"""
+
+
+def ship_folder(spark: SparkSession, folder: Path) -> str:
+    """Send a folder to all executors, each of which unpacks it once, and return its name there.
+
+    The archive is removed when the session ends.
+    """
+    # Executors fetch the archive when they start a task, so it lives as long as the session.
+    place = Path(tempfile.mkdtemp(prefix="recsys-model-", dir=spark.sparkContext._temp_dir))
+    archive = place / "model.zip"
+    with ZipFile(archive, "w", ZIP_STORED, allowZip64=True) as file:
+        for path in sorted(folder.rglob("*")):
+            file.write(path, path.relative_to(folder).as_posix())
+    spark.sparkContext.addArchive(f"{archive}#{place.name}")
+    return place.name
+
+
+def has_times(history: DataFrame) -> bool:
+    """Return whether an entry of ``history`` has a known time."""
+    return not history.where(F.col(TIME) >= 0).isEmpty()
+
+
+def list_users(
+    users: DataFrame,
+    history: DataFrame,
+    folder: str,
+    score_batch: ScoreBatch,
+) -> DataFrame:
+    """Return (user, item, rank from 1, score, source, shortfall). A user without a list has one row
+    without an item.
+
+    Args:
+        users: (user: the id), optionally ``segment`` and ``features``.
+        history: (user, item: row, value, timestamp), one row per pair.
+        folder: the name that :func:`ship_folder` returned.
+    """
+    frame = add_histories(users, history, HISTORY_COLUMNS)
+    names = ("user", *HISTORY_COLUMNS, SEGMENT, FEATURES)
+    columns = [name for name in names if name in frame.columns]
+    user_type = frame.schema["user"].dataType.simpleString()
+    schema = f"user {user_type}, item int, {RANK} int, {SCORE} float"
+    schema += f", {SOURCE} string, {SHORTFALL} string"
+    return frame.select(*columns).mapInArrow(partial(_list_batches, folder, score_batch), schema)
+
+
+def observe_shortfall(lists: DataFrame, reasons: Sequence[str]) -> tuple[DataFrame, Observation]:
+    """Return the lists, and what counts the users by shortfall while the lists are written."""
+    observation = Observation()
+    is_first = (F.col(RANK) == 1) | F.col("item").isNull()
+    reason_of_user = F.when(is_first, F.col(SHORTFALL))
+    counts = [F.count_if(reason_of_user == reason).alias(reason) for reason in reasons]
+    return lists.observe(observation, *counts), observation
+
+
+def add_stored_factors(
+    users: DataFrame,
+    ids: Any,
+    factors: np.ndarray,
+    changed: DataFrame | None,
+) -> DataFrame:
+    """Return ``users`` with the column ``features``, null for users without a stored factor.
+
+    Args:
+        users: (user, …).
+        ids: [n], the ids of the users of ``factors``.
+        factors: float32[n, rank], NaN rows for users without one.
+        changed: (user), users whose factors are out of date.
+    """
+    is_stored = ~np.isnan(factors).any(axis=1)
+    stored = np.ascontiguousarray(factors[is_stored])
+    offsets = np.arange(0, stored.size + 1, factors.shape[1], dtype=np.int32)
+    vectors = pa.ListArray.from_arrays(pa.array(offsets), pa.array(stored.ravel()))
+    rows = pa.Table.from_arrays([pa.array(ids[is_stored]), vectors], names=["user", FEATURES])
+    table = users.sparkSession.createDataFrame(rows)
+    if changed is not None:
+        table = table.join(changed, "user", "left_anti")
+    return users.join(table, "user", "left")
+
+
+def _list_batches(
+    folder: str,
+    score_batch: ScoreBatch,
+    batches: Iterator[pa.RecordBatch],
+) -> Iterator[pa.RecordBatch]:
+    """Yield the lists of each batch; executors run this."""
+    import numba
+
+    numba.set_num_threads(1)  # Spark runs one task per core
+    path = Path(SparkFiles.get(folder))
+    for batch in batches:
+        yield score_batch(path, batch)
