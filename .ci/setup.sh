@@ -9,7 +9,7 @@
 set -eu
 
 oldest=11 newest=14   # Python 3.x; every pin of constraints.txt has wheels for these
-extras=spark,tune,mlflow,bench,dev
+extras=spark,tune,mlflow,deep,bench,dev
 
 cd "$(dirname "$0")/.."
 venv=$PWD/.venv
@@ -121,7 +121,7 @@ need_packages() {
         "$python" -m venv "$venv"
     fi
     rm -f "$stamp"
-    say "installing the packages of constraints.txt: some 600 MB, one to a few minutes the first time"
+    say "installing the packages of constraints.txt: some 700 MB, one to a few minutes the first time"
     quiet=--quiet
     if [ -t 2 ]; then quiet=; fi   # at a terminal pip shows its progress
     "$venv/bin/python" -m pip install $quiet --disable-pip-version-check --editable ".[$extras]" \

@@ -54,6 +54,8 @@ ONLY_IN = {
     "pyspark": {"spark/"},
     "py4j": {"spark/"},  # part of pyspark: errors that pyspark does not wrap
     "mlflow": {"saved/track.py"},
+    "jax": {"models/sequential/training.py"},
+    "optax": {"models/sequential/training.py"},
     "optuna": {"tune/", "spark/tune.py"},
 }
 

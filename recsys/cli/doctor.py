@@ -30,6 +30,7 @@ EXTRAS = {
     "spark": ("pyspark", "the Spark engine"),
     "tune": ("optuna", "recsys tune"),
     "mlflow": ("mlflow", "recsys track"),
+    "deep": ("jax", "the training of sasrec"),
 }
 """Extra -> (a module that it installs, what needs it)."""
 

@@ -9,7 +9,7 @@
     side_ease  autoencoder over likes and content   blend      parts and weights that you name
     hybrid     chooses parts and weights itself     bpr        pairwise ranking
     repeat     what the user had before             transitions what followed what
-    next_item  what comes next, closed form
+    next_item  what comes next, closed form         sasrec     what comes next, a Transformer
 
     package.module:Class           a class of the user's own (recsys.models.own_model)
 
@@ -60,6 +60,7 @@ KINDS = {
     "spectral": ("collaborative.spectral", "Spectral"),
     "transitions": ("sequential.transitions", "Transitions"),
     "next_item": ("sequential.next_item", "NextItem"),
+    "sasrec": ("sequential.sasrec", "SASRec"),
     "content": ("content", "Content"),
     "attributes": ("content_collaborative", "Attributes"),
     "content_als": ("content_collaborative", "ContentALS"),

@@ -19,6 +19,7 @@ from recsys.models.combining.cascade import Cascade
 PARAMS = {"als": {"rank": 16}, "bpr": {"rank": 8}, "attributes": {"rank": 8}, "content_als": {"rank": 8}}
 PARAMS["blend"] = {"parts": {"als": {"rank": 8}, "content": {}}, "weights": {"content": 0.5}}
 PARAMS["hybrid"] = {"parts": ["popular", "content", "side_ease"], "placebo": False}
+PARAMS["sasrec"] = {"rank": 8, "blocks": 1, "batch": 256, "learning_rate": 0.01, "iterations": 8}
 """Smaller than the defaults where that saves time."""
 
 MORE = {

@@ -1,0 +1,320 @@
+"""Training of a causal Transformer on JAX: packed batches, the loss, and early stopping.
+
+JAX and optax are imported where they are used, because the rest of the package, scoring included,
+works without them.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from recsys.errors import MissingExtra
+from recsys.logging import logger
+from recsys.models.sequential.transformer import (
+    MASKED,
+    Rows,
+    Weights,
+    encode,
+    initial_weights,
+    power_of_two,
+)
+
+AVERAGING = 0.995
+"""Weights are averaged over about the last 1 / (1 − this) steps, to even out the noise of batches."""
+
+PADDING = -1
+"""The target of a place that is not trained, and the sequence number of padding."""
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """What a step of training depends on; the fields are parameters of ``sasrec``."""
+
+    rank: int
+    blocks: int
+    heads: int
+    dropout: float
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a network is trained; the fields are parameters of ``sasrec``, but ``network``."""
+
+    network: NetworkSettings
+    max_length: int
+    batch: int
+    negatives: int
+    iterations: int
+    patience: int
+    minutes: float | None
+    seed: int
+
+
+class Batch(NamedTuple):
+    """Packed rows with what follows each place.
+
+    Attributes:
+        rows: the inputs.
+        targets: int32[rows, length], the item after each place; -1: none.
+        negatives: int32[n], the items that all places of the batch are contrasted with.
+        noise: uint8[n], random bytes that say what dropout leaves out.
+    """
+
+    rows: Rows
+    targets: Any
+    negatives: Any
+    noise: Any
+
+
+class Result(NamedTuple):
+    """What training returns.
+
+    Attributes:
+        weights: the best ones, as NumPy arrays.
+        losses: the mean loss of each sweep.
+        values: the validation value after each sweep.
+        reason: why training stopped.
+    """
+
+    weights: Weights
+    losses: list[float]
+    values: list[float]
+    reason: str
+
+
+def require_jax() -> None:
+    """Raise MissingExtra if JAX or optax is not installed."""
+    try:
+        import jax  # noqa: F401
+        import optax  # noqa: F401
+    except ImportError as error:
+        raise MissingExtra("model 'sasrec' is trained with JAX and optax: pip install 'recsys[deep]'") from error
+
+
+def train_network(
+    indptr: np.ndarray,
+    items: np.ndarray,
+    n_items: int,
+    settings: TrainingSettings,
+    validate: Callable[[Weights], float] | None,
+) -> Result:
+    """Train on sequences until the validation value rises no more, and return the best weights.
+
+    Args:
+        indptr, items: int64[m + 1] and int32[n], sequence u is ``items[indptr[u]:indptr[u + 1]]``.
+        validate: weights -> a value, higher is better; None: minus the loss is the value.
+    """
+    begin = time.monotonic()
+    generator = np.random.default_rng(settings.seed)
+    indptr, items = cut_into_windows(indptr, items, settings.max_length + 1)
+    longest = int(np.diff(indptr).max()) - 1
+    network = settings.network
+    sizes = {"items": n_items, "places": longest, "blocks": network.blocks, "rank": network.rank}
+    best = initial_weights(sizes, generator)
+    start, step = _compiled_step(n_items, network)
+    state = start(best)
+    losses: list[float] = []
+    values: list[float] = []
+    reason = f"{settings.iterations} sweeps"
+    is_over = False
+    while not is_over and len(losses) < settings.iterations:
+        step_losses = []
+        for batch in batches(indptr, items, n_items, settings, generator):
+            state, loss = step(state, batch)
+            step_losses.append(loss)
+            if settings.minutes is not None:
+                # Steps run while this loop goes on, so the clock alone would not say what is done.
+                loss.block_until_ready()
+                if time.monotonic() - begin > 60 * settings.minutes:
+                    reason = f"{settings.minutes:g} minutes"
+                    is_over = True
+                    break
+        losses.append(float(np.mean(step_losses)))
+        # Copies, because the next step reuses the memory of its arguments.
+        candidate = Weights(*(np.array(array) for array in state.average))
+        values.append(-losses[-1] if validate is None else validate(candidate))
+        if values[-1] >= max(values):
+            best = candidate
+        elif len(values) - 1 - int(np.argmax(values)) >= settings.patience:
+            reason = f"no better for {settings.patience} sweeps"
+            is_over = True
+        logger.debug(
+            "sasrec: sweep %d of at most %d, loss %.4f, validation value %.5f, %.0f s",
+            len(losses),
+            settings.iterations,
+            losses[-1],
+            values[-1],
+            time.monotonic() - begin,
+        )
+    return Result(best, losses, values, reason)
+
+
+class _State(NamedTuple):
+    """What a step changes: weights, their average, the state of the optimizer, the number of steps."""
+
+    weights: Weights
+    average: Weights
+    optimizer: Any
+    steps: Any
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled_step(n_items: int, settings: NetworkSettings) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Return two functions: weights -> the first state, and (state, batch) -> (state, loss) of one
+    step, which is compiled once for all fits of the same sizes.
+    """
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    optimizer = optax.adam(settings.learning_rate)
+
+    def start(weights: Weights) -> _State:
+        # jnp.array copies: memory that a step reuses must be its own.
+        average = jax.tree.map(jnp.array, weights)
+        weights = jax.tree.map(jnp.array, weights)
+        return _State(weights, average, optimizer.init(weights), jnp.zeros((), dtype=jnp.float32))
+
+    def step(state: _State, batch: Batch) -> tuple[_State, Any]:
+        loss, gradient = jax.value_and_grad(mean_loss)(state.weights, batch, n_items, settings)
+        updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.weights)
+        weights = optax.apply_updates(state.weights, updates)
+        # The average follows the first steps closely, so that a short training has one too.
+        keep = jnp.minimum(AVERAGING, (1 + state.steps) / (10 + state.steps))
+
+        def mix(mean: Any, new: Any) -> Any:
+            return keep * mean + (1 - keep) * new
+
+        average = jax.tree.map(mix, state.average, weights)
+        return _State(weights, average, optimizer_state, state.steps + 1), loss
+
+    return start, jax.jit(step, donate_argnums=0)
+
+
+def mean_loss(weights: Weights, batch: Batch, n_items: int, settings: NetworkSettings) -> Any:
+    """Return the mean over places of the cross-entropy of what follows, in JAX."""
+    import jax
+    import jax.numpy as jnp
+
+    keep = round(256 * (1 - settings.dropout))
+    offset = 0
+
+    def drop(x: Any) -> Any:
+        nonlocal offset
+        if keep == 256:
+            return x
+        noise = batch.noise[offset : offset + x.size].reshape(x.shape)
+        offset += x.size
+        return jnp.where(noise < keep, x * np.float32(256 / keep), np.float32(0))
+
+    states = encode(weights, batch.rows, settings.heads, jnp, drop)
+    states = states.reshape(-1, settings.rank)
+    targets = batch.targets.reshape(-1)
+    is_trained = targets != PADDING
+    target_logits = (states * weights.items[targets]).sum(axis=1)
+    logits = states @ weights.items[batch.negatives].T
+    # Each negative represents n_items / n items (the logQ correction of uniform sampling), so the
+    # sum estimates that of the full softmax. With every item as a negative it is the full softmax.
+    logits = logits + np.float32(np.log(n_items / len(batch.negatives)))
+    logits = jnp.where(batch.negatives[None, :] == targets[:, None], np.float32(MASKED), logits)
+    normalizers = jnp.logaddexp(target_logits, jax.nn.logsumexp(logits, axis=1))
+    losses = jnp.where(is_trained, normalizers - target_logits, 0)
+    return losses.sum() / jnp.maximum(is_trained.sum(), 1)
+
+
+def cut_into_windows(indptr: np.ndarray, items: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the sequences with long ones cut, from the end on, into windows of ``longest`` items.
+
+    Windows share one item, so that each item but the first of a sequence is a target once.
+    """
+    pieces = []
+    for start, stop in zip(indptr[:-1].tolist(), indptr[1:].tolist(), strict=True):
+        while stop - start >= 2:
+            begin = max(start, stop - longest)
+            pieces.append(items[begin:stop])
+            stop = begin + 1
+    lengths = [len(piece) for piece in pieces]
+    flat = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int32)
+    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]), flat.astype(np.int32)
+
+
+def batches(
+    indptr: np.ndarray,
+    items: np.ndarray,
+    n_items: int,
+    settings: TrainingSettings,
+    generator: np.random.Generator,
+) -> Iterator[Batch]:
+    """Yield the batches of one sweep over all sequences, in a random order.
+
+    All batches have one shape, so that the step is compiled once. Short sequences share rows: where
+    they are many, little of a batch is padding.
+    """
+    lengths = np.diff(indptr) - 1
+    row_length = int(power_of_two(lengths.max(initial=1)))
+    n_rows = max(1, settings.batch // row_length)
+    noise_bytes = 0
+    network = settings.network
+    if network.dropout > 0:
+        # Dropout comes after the input and, in a block, after the attention and each of two layers.
+        noise_bytes = n_rows * row_length * network.rank * (1 + 3 * network.blocks)
+    for part in _pack(lengths, generator.permutation(len(lengths)), row_length, n_rows):
+        shape = (n_rows, row_length)
+        rows = Rows(
+            items=np.zeros(shape, dtype=np.int32),
+            places=np.zeros(shape, dtype=np.int32),
+            sequence=np.full(shape, PADDING, dtype=np.int32),
+        )
+        targets = np.full(shape, PADDING, dtype=np.int32)
+        for sequence, row, column in part:
+            start, length = indptr[sequence], lengths[sequence]
+            cells = (row, slice(column, column + length))
+            rows.items[cells] = items[start : start + length]
+            rows.places[cells] = np.arange(length)
+            rows.sequence[cells] = column
+            targets[cells] = items[start + 1 : start + 1 + length]
+        negatives = np.arange(n_items, dtype=np.int32)
+        if settings.negatives < n_items:
+            negatives = generator.integers(0, n_items, settings.negatives, dtype=np.int32)
+        noise = np.frombuffer(generator.bytes(noise_bytes), dtype=np.uint8)
+        yield Batch(rows, targets, negatives, noise)
+
+
+def _pack(
+    lengths: np.ndarray,
+    order: np.ndarray,
+    row_length: int,
+    n_rows: int,
+) -> Iterator[list[tuple[int, int, int]]]:
+    """Yield for each batch (sequence, row, first column), each sequence in the first row with room."""
+    part: list[tuple[int, int, int]] = []
+    filled = [0] * n_rows
+    first = 0
+    for sequence in order.tolist():
+        length = int(lengths[sequence])
+        while first < n_rows and filled[first] + MIN_ROOM > row_length:
+            first += 1
+        row = first
+        while row < n_rows and filled[row] + length > row_length:
+            row += 1
+        if row == n_rows:
+            yield part
+            part = []
+            filled = [0] * n_rows
+            first = 0
+            row = 0
+        part.append((sequence, row, filled[row]))
+        filled[row] += length
+    if part:
+        yield part
+
+
+MIN_ROOM = 4
+"""A row with less room is full: looking for sequences this short would cost more than it saves."""
