@@ -102,7 +102,7 @@ class SASRec(Recommender):
             "of liked items or fewer, the loss is over all of them",
         ),
     ] = 1024
-    iterations: Annotated[int, Field(ge=1, description="sweeps over all sequences, at most")] = 200
+    iterations: Annotated[int, Field(ge=1, description="sweeps over all sequences, at most")] = 100
     patience: Annotated[int, Field(ge=1, description="sweeps without a better value after which training stops")] = 8
     minutes: Annotated[
         float | None,
@@ -197,7 +197,7 @@ class SASRec(Recommender):
         scores = np.full(histories.shape, np.nan, dtype=np.float32)
         rows = np.flatnonzero(self.can_score(histories))
         states = self.user_vectors(histories)[rows]
-        scores[np.ix_(rows, np.flatnonzero(self.known_))] = product(states, self.item_vectors_.T)
+        scores[np.ix_(rows, np.flatnonzero(self.known_))] = product(states, self._weights().items.T)
         return scores
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
