@@ -124,7 +124,8 @@ def choose(kind, validation):
         return ndcg
 
     values = {}
-    position = climb([len(rungs) for rungs in LADDERS[kind].values()], value)
+    lengths = [len(rungs) for rungs in LADDERS[kind].values()]
+    position = climb(tuple(length // 2 for length in lengths), lengths, value)
     return settings_of(kind, position), values.get(position) or value(position)
 
 

@@ -43,6 +43,17 @@ BLENDS = ("blend", "hybrid")
 """Kinds that have weights for each length of history: no trial decides for them who is served by the fallback."""
 
 
+HOLD_OUT = {
+    "time": "latest",
+    "last": "newest",
+    "files": "newest",
+    "fraction": "random",
+    "users": "random",
+    "items": "random",
+}
+"""Rule of the split -> what a hybrid hides in its trial: what is most like the test part."""
+
+
 @dataclass(frozen=True, eq=False)
 class Audience:
     """Users who get lists.
@@ -316,12 +327,15 @@ def configured_model(name: str, config: Config) -> Recommender:
     """Return one of ``config.models``, unfitted, with its fallback behind it.
 
     With ``min_history = "auto"`` the model scores everyone it can until a trial of the engine has
-    chosen otherwise. A model that takes a seed gets the run's unless it has one of its own.
+    chosen otherwise. A model that takes a seed gets the run's unless it has one of its own, and a hybrid hides
+    for its trial what is like the split.
     """
     settings: dict[str, Any] = dict(config.models[name])
     kind = settings.pop("model", name)
     if "seed" in models.parameters(kind):
         settings.setdefault("seed", config.seed)
+    if "hold_out" in models.parameters(kind):
+        settings.setdefault("hold_out", HOLD_OUT[config.rule(timed=True).rule])
     model = models.build(kind, settings)
     fallback = config.recommend.fallback
     if fallback == "none" or kind in BASELINES:

@@ -48,8 +48,8 @@ and its workers.
 DEFAULT_MB = 4_096
 """Taken for the memory there is where the system does not tell."""
 
-FEW = 50
-"""Events a user below which content has much to add, where there is any."""
+HYBRID_EVENTS = 20_000_000
+"""Events up to which a hybrid can try enough models within its minutes."""
 
 DENSE_ITEMS = 12_000
 """Items up to which an items × items matrix (EASE) is a matter of seconds and of a gigabyte."""
@@ -166,22 +166,25 @@ def _choose_models(log: LogStatistics, fits_locally: bool) -> tuple[tuple[str, .
     if not fits_locally:
         reason = "Models: als, which Spark trains; users without a history get the items of its fallback."
         return ("als",), reason
-    events_per_user = log.events / max(log.users, 1)
-    if log.attributes and events_per_user < FEW:
-        reason = (
-            f"Models: hybrid first, because {events_per_user:.0f} events per user are few and the items table has"
-            f" {log.attributes} columns to learn from; it chooses which model scores each user (`source` in its"
-            " lists)."
-        )
-        return ("hybrid", "als"), reason
-    if log.items <= DENSE_ITEMS:
-        reason = f"Models: ease first, because {log.items:,} items are few enough for its closed form."
-        return ("ease", "als"), reason
+    simple, simple_reason = _choose_single_model(log)
+    if log.events > HYBRID_EVENTS:
+        reason = f"Models: {simple} first, because {simple_reason}; a hybrid would not get far with so many events."
+        return (simple, "rp3beta"), reason
+    features = ""
+    if log.attributes:
+        features = f", with and without the {log.attributes} columns of the items table,"
     reason = (
-        "Models: als first, because its memory grows with users + items; the matrix of ease would have"
-        f" {log.items:,}² cells."
+        f"Models: hybrid first, which tries the others{features} on a part of train and keeps what helps, within"
+        f" [models.hybrid] minutes; beside it {simple}, because {simple_reason}."
     )
-    return ("als", "rp3beta"), reason
+    return ("hybrid", simple), reason
+
+
+def _choose_single_model(log: LogStatistics) -> tuple[str, str]:
+    """Return the single model that suits a log best, and why."""
+    if log.items <= DENSE_ITEMS:
+        return "ease", f"{log.items:,} items are few enough for its closed form"
+    return "als", f"its memory grows with users + items; the matrix of ease would have {log.items:,}² cells"
 
 
 def estimate_local_mb(log: LogStatistics) -> int:

@@ -79,16 +79,17 @@ def test_more_of_anything_needs_more():
 
 
 @pytest.mark.parametrize(
-    ("found", "first"),
+    ("found", "models"),
     [
-        (LogStatistics(10_000, 1000, 500, attributes=3), "hybrid"),
-        (LogStatistics(1_000_000, 1000, 500, attributes=3), "ease"),
-        (LogStatistics(10_000, 1000, 500), "ease"),
-        (LogStatistics(1_000_000, 1000, 50_000), "als"),
+        (LogStatistics(10_000, 1000, 500, attributes=3), ("hybrid", "ease")),
+        (LogStatistics(1_000_000, 1000, 50_000), ("hybrid", "als")),
+        (LogStatistics(20_000_000, 1000, 500), ("hybrid", "ease")),
+        (LogStatistics(20_000_001, 1000, 500), ("ease", "rp3beta")),
+        (LogStatistics(20_000_001, 1000, 50_000), ("als", "rp3beta")),
     ],
 )
-def test_which_model_first(found, first):
-    assert choose_route(found, 8_000).models[0] == first
+def test_which_models(found, models):
+    assert choose_route(found, 80_000).models == models
 
 
 def test_memory_is_some():

@@ -14,7 +14,7 @@ from recsys.errors import ConfigError, InputError
 from recsys.models import build
 from recsys.models.combining import hybrid
 from recsys.models.combining.blend import reassign_scores, rescale_rows, weighted_mean
-from recsys.models.combining.search import Search
+from recsys.models.combining.search import Deadline, Search
 from recsys.models.combining.trial import Trial, hide_items, hide_pairs, subset
 from recsys.recommender import Recommender
 from recsys.types import Features, Histories
@@ -134,7 +134,7 @@ def test_what_leans_on_content_goes_without_the_part_that_does_not_fit(monkeypat
 
 def test_new_items_stay_last_where_no_part_that_fits_knows_them(monkeypatch):
     train, features = contract.world(users=300)
-    monkeypatch.setattr(Search, "climb", refuse(Search.climb, "side_ease"))
+    monkeypatch.setattr(Search, "start", refuse(Search.start, "side_ease"))
     model = build("hybrid", {"parts": ["popular", "side_ease"]}).fit(train, features)
     assert list(model.members) == ["popular"]
 
@@ -268,8 +268,9 @@ def test_a_part_takes_the_field_weights_or_leaves_them():
     trial = hide_pairs(train, 0.3, 200, seed=1)
     rows = np.arange(len(trial.users))
     for weights, taken in (({"taste": 0.001}, False), ({"noise": 0.001}, True)):
-        params, _, _ = Search(trial, told, rows, 0, weights).climb("content")
-        assert params.get("fields") == (weights if taken else None)
+        attempt = Search(trial, told, rows, 0, weights, Deadline(60)).start("content")
+        Search(trial, told, rows, 0, weights, Deadline(60)).climb(attempt)
+        assert attempt.params.get("fields") == (weights if taken else None)
 
 
 def test_parts_that_are_none_are_refused():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import field, replace
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import Field
@@ -23,8 +23,8 @@ from recsys.models.combining.blend import (
     unliked_items,
     weighted_mean,
 )
-from recsys.models.combining.search import CONTENT, LADDERS, ON_REQUEST, Search, Settings, fit_part
-from recsys.models.combining.trial import Trial, gain, hide_items, hide_pairs
+from recsys.models.combining.search import CONTENT, LADDERS, PROMISING, Attempt, Deadline, Search, Settings, fit_part
+from recsys.models.combining.trial import Trial, gain, hide_items, hide_latest, hide_pairs
 from recsys.parameters import STRICT
 from recsys.recommender import Recommender
 from recsys.types import Features, Interactions
@@ -34,6 +34,9 @@ MIN_USERS = 60
 
 HIDDEN_SHARE = 0.2
 """The share of likes, or of items, that a trial hides."""
+
+SEARCH_SHARE = 0.5
+"""The share of ``minutes`` after which no setting is tried any more; the rest is for the fits on all of train."""
 
 Weights = dict[str, float]
 """Kind -> weight."""
@@ -61,8 +64,8 @@ class Choice:
 class Hybrid(Blended):
     """Chooses among models, their settings and their blends on a part of train, then fits the choice on all of it.
 
-    1. *Settings.* A trial hides 20 % of the likes, the newest where times are known (see ``combining.trial``). On half
-       of its users the settings of each kind climb their ladders.
+    1. *Settings.* A trial hides 20 % of the likes, in the way of ``hold_out`` (see ``combining.trial``). Each kind is
+       fitted once. On half of the trial's users, the settings of the promising kinds climb their ladders.
     2. *Weights.* Members are added to a blend one by one while that helps. A blend chosen on one half must beat the
        best single member on the other half. Both directions are pooled, and the 95 % interval of
        the difference must
@@ -83,14 +86,17 @@ class Hybrid(Blended):
     collaborative member, the best content member, the choice, and the choice with features shuffled
     among the items that have them.
 
-    Cost: about eighty fits. Models that do not fit in memory are left out and named in ``record``.
+    Cost: some fifty fits on most of train, cheap kinds first, and one of each chosen kind on all of it. After half of
+    ``minutes`` no other setting is tried, and the choice is among what was; a run that the clock stops may choose
+    otherwise on another machine, and ``record`` says so. Models that do not fit in memory are left out and named in
+    ``record``.
     A trial has fewer than ``users`` users (but at least 60) if the scores of all members for all of
     its users, 8 bytes per score, would not fit in ``memory_mb``.
     """
 
     parts: Annotated[
         list[str],
-        Field(description="kinds of models to choose among; empty: all but recent, transitions and next_item"),
+        Field(description="kinds of models to choose among; empty: all of them"),
     ] = Field(default_factory=list)
     scaling: Scaling = "standard"
     users: Annotated[int, Field(ge=MIN_USERS, description="number of users in a trial, at most")] = 2000
@@ -99,6 +105,16 @@ class Hybrid(Blended):
         Field(ge=1, description="memory for the scores of a trial, in MiB; a trial has fewer users if they need more"),
     ] = 4096
     placebo: Annotated[bool, Field(description="whether the ablation has the choice with shuffled features")] = True
+    hold_out: Annotated[
+        Literal["newest", "latest", "random"],
+        Field(
+            description="what the trial hides: newest (the newest likes of each user), latest (all events after a"
+            " time) or random (any likes of each user); a run takes what is like its split, unless it is set"
+        ),
+    ] = "newest"
+    minutes: Annotated[
+        float, Field(gt=0, description="minutes for a fit, about; after half of them no other setting is tried")
+    ] = 30.0
     seed: Annotated[int, Field(ge=0, description="seed of the trials and of every member that has one")] = 0
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
@@ -113,12 +129,12 @@ class Hybrid(Blended):
         kinds = self._usable_kinds(features)
         self.cold_ = unliked_items(train)
         self.record: dict[str, Any] = {"parts": {}, "left_out": {}}
-        trial = hide_pairs(train, HIDDEN_SHARE, self._trial_size(train, kinds), self.seed)
-        trial = replace(trial, scaling=self.scaling)
+        deadline = Deadline(SEARCH_SHARE * self.minutes)
+        trial = self._trial(train, kinds)
         if len(trial.users) < MIN_USERS:
             choice = Choice(self._default_weights(kinds, len(trial.users)))
         else:
-            choice = self._choose(trial, train, features, kinds)
+            choice = self._choose(trial, train, features, kinds, deadline)
         self.members = {}
         for kind in choice.kinds():
             self._fit_part(kind, train, features)
@@ -139,11 +155,21 @@ class Hybrid(Blended):
         unknown = [kind for kind in self.parts if kind not in LADDERS]
         if unknown:
             raise ConfigError(f"model 'hybrid': no part {unknown[0]!r}; it can use {', '.join(LADDERS)}")
-        by_default = [kind for kind in LADDERS if kind not in ON_REQUEST]
-        kinds = [kind for kind in self.parts or by_default if features is not None or kind not in CONTENT]
+        kinds = [kind for kind in self.parts or LADDERS if features is not None or kind not in CONTENT]
         if not kinds:
             raise ConfigError("model 'hybrid': all of its parts need item features: give [data] items a table.")
         return kinds
+
+    def _trial(self, train: Interactions, kinds: list[str]) -> Trial:
+        """Return the trial that chooses settings and weights."""
+        size = self._trial_size(train, kinds)
+        trial = hide_pairs(train, HIDDEN_SHARE, size, self.seed, newest=self.hold_out != "random")
+        if self.hold_out == "latest":
+            by_time = hide_latest(train, HIDDEN_SHARE, size, self.seed)
+            # Few users may have events on both sides of a time.
+            if len(by_time.users) >= MIN_USERS:
+                trial = by_time
+        return replace(trial, scaling=self.scaling)
 
     def _trial_size(self, train: Interactions, kinds: list[str]) -> int:
         """Return the largest number of users of a trial."""
@@ -180,21 +206,22 @@ class Hybrid(Blended):
         """Return the sort key of a kind as a replacement; ``attributes`` is last because its trial was another one."""
         return kind != "attributes", self.record["parts"].get(kind, {}).get("ndcg@100", -1.0)
 
-    def _choose(self, trial: Trial, train: Interactions, features: Features | None, kinds: list[str]) -> Choice:
+    def _choose(
+        self, trial: Trial, train: Interactions, features: Features | None, kinds: list[str], deadline: Deadline
+    ) -> Choice:
         """Return the choice that the trials lead to."""
         half, check = trial.halves(self.seed)
         new_item_trial = self._new_item_trial(train, features, kinds)
         field_weights: Settings = {}
         if set(kinds) & set(CONTENT):
-            field_weights = self._choose_field_weights(new_item_trial or trial, features)
-        search = Search(trial, features, half, self.seed, field_weights)
-        values: dict[str, np.ndarray] = {}
+            field_weights = self._choose_field_weights(new_item_trial or trial, features, deadline)
+        search = Search(trial, features, half, self.seed, field_weights, deadline)
         # Among known items `attributes` is ALS, so it is tried on new items only, unless it is the
         # only kind.
-        for kind in [kind for kind in kinds if kind != "attributes"] or kinds:
-            self._search_settings(kind, search, values)
-        if not values:
+        self._search_settings([kind for kind in LADDERS if kind in kinds and kind != "attributes"] or kinds, search)
+        if not trial.scores:
             raise ConfigError(f"model 'hybrid': no part could be fitted: {self.record['left_out']}")
+        values = {kind: trial.ndcg_per_user(scores) for kind, scores in trial.scores.items()}
         weights, reason = self._checked_choice(trial, half, check, None)
         self.record |= {"why": reason, "users": len(trial.users), "metric": "ndcg@100 on hidden likes"}
         by_group = self._choose_by_length(trial, half, check, weights)
@@ -215,12 +242,12 @@ class Hybrid(Blended):
         trial = hide_items(train, HIDDEN_SHARE, self._trial_size(train, kinds), self.seed)
         return replace(trial, scaling=self.scaling) if len(trial.users) >= MIN_USERS else None
 
-    def _choose_field_weights(self, trial: Trial, features: Features | None) -> Settings:
+    def _choose_field_weights(self, trial: Trial, features: Features | None, deadline: Deadline) -> Settings:
         """Return field -> weight, chosen with ``content`` on half of the users; none if the other half disagrees."""
         half, check = trial.halves(self.seed)
         if features is None:
             return {}
-        chosen = Search(trial, features, half, self.seed, {}).weigh_fields()
+        chosen = Search(trial, features, half, self.seed, {}, deadline).weigh_fields()
         if not chosen:
             return {}
         weighted, unweighted = (
@@ -231,20 +258,40 @@ class Hybrid(Blended):
         self.record["fields"] = {"weights": chosen, "against all 1": difference}
         return chosen if difference["mean"] > 0 else {}
 
-    def _search_settings(self, kind: str, search: Search, values: dict[str, np.ndarray]) -> None:
-        """Search the settings of a kind and record them; put its NDCG per user in ``values``.
+    def _search_settings(self, kinds: list[str], search: Search) -> None:
+        """Search the settings of some kinds and record them; the trial of the search keeps their scores.
 
-        A kind that does not fit in memory is recorded as left out.
+        Every kind is tried once before the settings of any are climbed, the best kind first. A kind
+        that does not fit in memory is recorded as left out.
         """
-        try:
-            params, values[kind], tried = search.climb(kind)
-        except InputError as error:
-            self.record["left_out"][kind] = str(error)
-            logger.info("hybrid: %s is left out: %s", kind, error)
-        else:
-            mean = float(values[kind].mean())
-            self.record["parts"][kind] = {"params": params, "ndcg@100": mean, "tried": tried}
-            logger.info("hybrid: %s has ndcg@100 %.4f with %s, the best of %d settings", kind, mean, params, tried)
+        attempts = []
+        for kind in kinds:
+            if attempts and search.deadline.is_over():
+                self.record["left_out"][kind] = "there was no time left to try it: raise `minutes`"
+                continue
+            try:
+                attempts.append(search.start(kind))
+            except InputError as error:
+                self.record["left_out"][kind] = str(error)
+                logger.info("hybrid: %s is left out: %s", kind, error)
+        attempts.sort(key=lambda attempt: -attempt.value)
+        for attempt in attempts:
+            if attempt.value >= PROMISING * attempts[0].value or _is_best_of_content(attempt, attempts):
+                search.climb(attempt)
+            mean = float(search.trial.ndcg_per_user(search.trial.scores[attempt.kind]).mean())
+            self._record_attempt(attempt, mean)
+        if search.deadline.is_over():
+            self.record["stopped"] = f"no other setting was tried after {SEARCH_SHARE * self.minutes:g} minutes"
+
+    def _record_attempt(self, attempt: Attempt, mean: float) -> None:
+        """Record the settings that were chosen for a kind, and the mean NDCG of all users of the trial with them."""
+        params = attempt.params
+        tried = len(attempt.values)
+        about = {"params": params, "ndcg@100": mean, "tried": tried}
+        if attempt.last_rungs:
+            about["on the last rung"] = attempt.last_rungs
+        self.record["parts"][attempt.kind] = about
+        logger.info("hybrid: %s has ndcg@100 %.4f with %s, the best of %d settings", attempt.kind, mean, params, tried)
 
     def _choose_by_length(
         self, trial: Trial, half: np.ndarray, check: np.ndarray, weights: Weights
@@ -308,8 +355,8 @@ class Hybrid(Blended):
         """
         half, check = trial.halves(self.seed)
         if "attributes" in kinds:
-            new_item_search = Search(trial, search.features, half, self.seed, search.field_weights)
-            self._search_settings("attributes", new_item_search, {})
+            new_item_search = Search(trial, search.features, half, self.seed, search.field_weights, search.deadline)
+            self._search_settings(["attributes"], new_item_search)
         for kind in kinds:
             if kind in CONTENT and kind != "attributes" and kind not in self.record["left_out"]:
                 trial.cache_scores(kind, self._fit_chosen(kind, trial.train, search.features))
@@ -383,6 +430,11 @@ def _ndcg_of_choice(trial: Trial, choice: Choice) -> np.ndarray:
         rows = np.flatnonzero(group_of_user == group)
         values[rows] = trial.blend_ndcg(weights, rows)
     return values
+
+
+def _is_best_of_content(attempt: Attempt, attempts: list[Attempt]) -> bool:
+    """Return whether a kind is the best of those that score new items, which other kinds cannot replace."""
+    return attempt is next((other for other in attempts if other.kind in CONTENT), None)
 
 
 def _format_weights(weights: Weights) -> str:

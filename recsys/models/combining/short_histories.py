@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from recsys.data.hashing import hash_words, to_unit_interval
 from recsys.evaluation.judging.judge import judge
 from recsys.evaluation.judging.metrics import ndcg
 from recsys.evaluation.min_history import GROUP_STARTS, TOP_K, can_decide, choose_min_history
-from recsys.models.combining.trial import Trial, hide_pairs, subset
+from recsys.models.combining.trial import Trial, hide_latest, hide_pairs
 from recsys.ranking.rank import recommend
 from recsys.recommender import Recommender
 from recsys.types import Features, Interactions
@@ -48,7 +47,7 @@ def try_short_histories(
             users of a run by time to the fallback without need.
     """
     if by_time:
-        trial = _hide_newest(train)
+        trial = hide_latest(train, HIDDEN_SHARE, len(train.users), seed)
     else:
         trial = hide_pairs(train, HIDDEN_SHARE, len(train.users), seed)
     is_short = trial.histories.n_liked < GROUP_STARTS[-1]
@@ -61,19 +60,6 @@ def try_short_histories(
     model_ndcg = _ndcg_of(model.fit(trial.train, features), trial, rows)
     fallback_ndcg = _ndcg_of(fallback.fit(trial.train, features), trial, rows)
     return choose_min_history(n_liked, model_ndcg, fallback_ndcg, seed=seed)
-
-
-def _hide_newest(train: Interactions) -> Trial:
-    """Return a trial that hides the newest events, of equal time all or none."""
-    cut = np.quantile(train.time, 1 - HIDDEN_SHARE)
-    is_hidden = train.time > cut
-    visible = subset(train, ~is_hidden)
-    hidden = subset(train, is_hidden & (train.value > 0))
-    hidden = replace(hidden, value=np.ones(len(hidden), dtype=np.float32))
-    n_visible = np.bincount(visible.user[visible.value > 0], minlength=len(train.users))
-    n_hidden = np.bincount(hidden.user, minlength=len(train.users))
-    users = np.flatnonzero((n_visible > 0) & (n_hidden > 0))
-    return Trial(visible, hidden.matrix(), users, np.ones(len(train.items), dtype=bool))
 
 
 def _ndcg_of(model: Recommender, trial: Trial, rows: np.ndarray) -> np.ndarray:

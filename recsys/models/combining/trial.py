@@ -5,7 +5,7 @@ No data other than the training data is used.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import product
@@ -14,19 +14,25 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from recsys.data.hashing import hash_words, to_unit_interval
-from recsys.evaluation.judging.judge import judge
-from recsys.evaluation.judging.metrics import ndcg
 from recsys.evaluation.testing.significance import mean_ci
-from recsys.kernels import add_weighted, select_top_k
+from recsys.kernels import add_weighted
 from recsys.models.combining.blend import Scaling, divide_sums, rescale_rows, weighted_sums
+from recsys.models.combining.hidden_likes import ndcg_of_hidden
 from recsys.recommender import Recommender, score_histories
-from recsys.types import Interactions, TopK
+from recsys.types import Interactions
 
 DEPTH = 100
 """Length of the lists. Lists this long have enough hits to compare models where hits are few."""
 
-SHARES = (0.25, 0.5, 1.0)
+MIDDLE_SHARE = 0.5
+OTHER_SHARES = (0.25, 1.0)
 """Possible weights of the next member of a blend, as shares of the sum of the weights so far."""
+
+SHORTLIST = 6
+"""The number of members that are tried again in the next step: the best ones of this step."""
+
+FULLY_TRIED = 3
+"""The number of members that are tried with all shares: the best ones with the middle share."""
 
 
 @dataclass
@@ -93,11 +99,7 @@ class Trial:
             rows: positions in ``users``. None: all users.
         """
         rows = np.arange(len(self.users)) if rows is None else rows
-        seen = self.histories.values[rows]
-        items, top_scores = select_top_k(np.ascontiguousarray(scores), seen.indptr, seen.indices, DEPTH)
-        source = np.zeros(items.shape, dtype=np.int8)
-        topk = TopK(self.users[rows], items, top_scores, source, ("trial",), source[:, 0])
-        return ndcg(judge(topk, self.relevant[rows]), DEPTH)
+        return ndcg_of_hidden(scores, self.histories.values[rows], self.relevant[rows], DEPTH)
 
     def blend_scores(self, weights: dict[str, float], rows: np.ndarray | None = None) -> np.ndarray:
         """Return float32[len(rows), items], the scores of a blend of members with stored scores.
@@ -116,10 +118,12 @@ class Trial:
     def choose(self, rows: np.ndarray, start: dict[str, float] | None = None, steps: int = 6) -> dict[str, float]:
         """Choose the weights of a blend by adding members one by one; return member -> weight.
 
-        Each step tries every member with stored scores at every weight of :data:`SHARES`, times the
-        sum of the weights so far. It adds the member and weight with the highest mean NDCG@100 over
-        ``rows``, the first of equals. A member may be added several times, and then its weights are
-        added up. The search ends when no addition raises the mean, or after ``steps`` additions.
+        Each step tries members with stored scores at weights that are a share of the sum of the weights
+        so far: every member first, and in later steps the :data:`SHORTLIST` best of the step before;
+        with :data:`MIDDLE_SHARE`, and the :data:`FULLY_TRIED` best with :data:`OTHER_SHARES` too. It adds
+        the member and weight with the highest mean NDCG@100 over ``rows``, the first of equals. A
+        member may be added several times, and then its weights are added up. The search ends when no
+        addition raises the mean, or after ``steps`` additions.
 
         The method is that of Caruana, Niculescu-Mizil, Crew and Ksikes, ICML 2004, except that
         their members have equal weights. Several weights are tried here, because a member may
@@ -137,21 +141,40 @@ class Trial:
             start = {max(single, key=lambda name: single[name]): 1.0}
         weights = dict(start)
         current_value = float(self.blend_ndcg(start, rows).mean())
+        shortlist = list(scores)
         for _ in range(steps):
-            blend_sums = _sums(scores, weights)
-            size = sum(weights.values())
-            values = {}
-            for name, share in product(scores, SHARES):
-                total, total_weight = (array.copy() for array in blend_sums)
-                added_weight = np.full((len(rows), 1), share * size, dtype=np.float32)
-                add_weighted(total, total_weight, scores[name], added_weight)
-                values[name, share] = float(self.ndcg_per_user(divide_sums(total, total_weight), rows).mean())
+            values = self._values_of_additions(scores, weights, rows, shortlist)
             name, share = max(values, key=lambda step: values[step])
             if values[name, share] <= current_value:
                 break
-            weights = weights | {name: weights.get(name, 0.0) + share * size}
+            shortlist = sorted(shortlist, key=lambda name: -values[name, MIDDLE_SHARE])[:SHORTLIST]
+            weights = weights | {name: weights.get(name, 0.0) + share * sum(weights.values())}
             current_value = values[name, share]
         return weights
+
+    def _values_of_additions(
+        self, scores: dict[str, np.ndarray], weights: dict[str, float], rows: np.ndarray, names: list[str]
+    ) -> dict[tuple[str, float], float]:
+        """Return (name, share) -> the mean NDCG@100 of a blend with one of ``names`` added.
+
+        All are tried with the middle share, and the best ones with the others.
+        """
+        sums = _sums(scores, weights)
+        size = sum(weights.values())
+        values: dict[tuple[str, float], float] = {}
+
+        def try_addition(name: str, share: float) -> None:
+            total, total_weight = (array.copy() for array in sums)
+            added_weight = np.full((len(rows), 1), share * size, dtype=np.float32)
+            add_weighted(total, total_weight, scores[name], added_weight)
+            values[name, share] = float(self.ndcg_per_user(divide_sums(total, total_weight), rows).mean())
+
+        for name in names:
+            try_addition(name, MIDDLE_SHARE)
+        best = sorted(names, key=lambda name: -values[name, MIDDLE_SHARE])[:FULLY_TRIED]
+        for name, share in product(best, OTHER_SHARES):
+            try_addition(name, share)
+        return values
 
     def halves(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Divide the users at random into two halves: rows to choose on, and rows to check on.
@@ -173,29 +196,40 @@ Position = tuple[int, ...]
 """The index of a rung on each ladder. A ladder is the ordered list of values of one setting."""
 
 
-def climb(lengths: list[int], value: Callable[[Position], float], rounds: int = 10) -> Position:
+def climb(
+    start: Position,
+    lengths: Sequence[int],
+    value: Callable[[Position], float],
+    axes: Sequence[int] | None = None,
+    rounds: int = 10,
+    least_gain: float = 0.0,
+) -> Position:
     """Maximise ``value`` by moving along one ladder at a time, and return the last position.
 
-    The search starts in the middle of every ladder. On each ladder it moves one rung up, and then
-    one rung down, as long as ``value`` rises. It repeats this for all ladders until no move raises
-    ``value``, but at most ``rounds`` times. The result is then a local maximum along every ladder.
-    ``value`` is called only once per position.
+    On each ladder the search moves one rung up, and then one rung down, as long as ``value`` rises.
+    It repeats this for all ladders until no move raises ``value``, but at most ``rounds`` times.
+    Without that limit the result is a local maximum along every ladder. ``value`` is called only
+    once per position.
 
     Args:
+        start: the first position.
         lengths: number of rungs of each ladder.
+        axes: the ladders to move along; None: all of them.
+        least_gain: the share of the value by which a move must raise it.
     """
     value = cache(value)
-    position = tuple(length // 2 for length in lengths)
+    position = start
+    value(position)
     for _ in range(rounds):
-        start = position
-        for axis, length in enumerate(lengths):
+        before_round = position
+        for axis in range(len(lengths)) if axes is None else axes:
             for step in (1, -1):
-                while 0 <= position[axis] + step < length:
+                while 0 <= position[axis] + step < lengths[axis]:
                     neighbour = (*position[:axis], position[axis] + step, *position[axis + 1 :])
-                    if value(neighbour) <= value(position):
+                    if value(neighbour) <= value(position) * (1 + least_gain):
                         break
                     position = neighbour
-        if position == start:
+        if position == before_round:
             break
     return position
 
@@ -210,8 +244,8 @@ def gain(new: np.ndarray, old: np.ndarray, seed: int = 0) -> dict[str, float]:
     return {"mean": mean, "low": low, "high": high}
 
 
-def hide_pairs(train: Interactions, share: float, max_users: int, seed: int) -> Trial:
-    """Return a trial that hides the newest likes of each user, about ``share`` of them.
+def hide_pairs(train: Interactions, share: float, max_users: int, seed: int, *, newest: bool = True) -> Trial:
+    """Return a trial that hides about ``share`` of the likes of each user.
 
     Each user keeps at least one like, so nothing is hidden of a user with one like. Likes with the
     same time, or without a known time, are in an order that a hash decides. Every item is a
@@ -221,11 +255,13 @@ def hide_pairs(train: Interactions, share: float, max_users: int, seed: int) -> 
         max_users: the largest number of users to judge. They are chosen by a hash among the users
             with a hidden like.
         seed: seed of the hashes.
+        newest: hide the newest likes of each user; False: any, by the hash.
     """
     liked = np.flatnonzero(train.value > 0)
     user = train.user[liked]
     chance = to_unit_interval(hash_words(seed, user, train.item[liked]))
-    newest_first = liked[np.lexsort((chance, -train.time[liked], user))]
+    time = train.time[liked] if newest else np.zeros(len(liked), dtype=np.int64)
+    newest_first = liked[np.lexsort((chance, -time, user))]
     likes = np.bincount(user, minlength=len(train.users))
     position = np.arange(len(liked)) - np.repeat(np.cumsum(likes) - likes, likes)
     # The number to hide is rounded up or down by chance, so that users with few likes take part
@@ -236,6 +272,22 @@ def hide_pairs(train: Interactions, share: float, max_users: int, seed: int) -> 
     is_hidden[newest_first] = (position + 1 <= goal[owner]) & (position + 1 < likes[owner])
     candidates = np.ones(len(train.items), dtype=bool)
     return _trial(train, is_hidden, is_hidden, candidates, max_users, seed)
+
+
+def hide_latest(train: Interactions, share: float, max_users: int, seed: int) -> Trial:
+    """Return a trial that hides all events after a time, about ``share`` of them, as a split by time does.
+
+    Events of the same time are all hidden or all visible. Items whose only likes are hidden are new
+    items of the trial. Every item is a candidate.
+
+    Args:
+        max_users: the largest number of users to judge. They are chosen by a hash among the users
+            with a hidden like and a visible one.
+        seed: seed of the hash.
+    """
+    is_hidden = train.time > np.quantile(train.time, 1 - share)
+    candidates = np.ones(len(train.items), dtype=bool)
+    return _trial(train, is_hidden, is_hidden & (train.value > 0), candidates, max_users, seed)
 
 
 def hide_items(train: Interactions, share: float, max_users: int, seed: int) -> Trial:

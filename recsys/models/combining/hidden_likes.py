@@ -1,0 +1,79 @@
+"""NDCG of hidden likes from scores, without making lists: compiled, because a trial asks thousands of times."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, prange
+from scipy.sparse import csr_array
+
+from recsys.linalg import arrays
+
+CHUNK = 256
+"""Columns that are counted between two looks at whether a like can still be in the list."""
+
+
+def ndcg_of_hidden(scores: np.ndarray, seen: csr_array, hidden: csr_array, depth: int) -> np.ndarray:
+    """Return float64[m], the NDCG@depth of the lists that some scores would give, with binary relevance.
+
+    The columns of ``seen`` are not in a list. A score that is not finite is in none. Of equal scores,
+    the lower column comes first. 0 for a row without hidden likes.
+
+    Args:
+        scores: float32[m, n], read only.
+        seen: csr (m, n), items that are left out.
+        hidden: csr (m, n), the relevant items; none of them is in ``seen``.
+        depth: length of the lists.
+    """
+    discounts = 1 / np.log2(np.arange(2.0, depth + 2))
+    seen_ptr, seen_columns, _ = arrays(seen)
+    hidden_ptr, hidden_columns, _ = arrays(hidden)
+    gains = _gain_per_row(np.ascontiguousarray(scores), seen_ptr, seen_columns, hidden_ptr, hidden_columns, discounts)
+    ideal = np.concatenate([[0.0], np.cumsum(discounts)])[np.minimum(np.diff(hidden_ptr), depth)]
+    return np.divide(gains, ideal, out=np.zeros(len(gains)), where=ideal > 0)
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def _gain_per_row(
+    scores: np.ndarray,
+    seen_ptr: np.ndarray,
+    seen_columns: np.ndarray,
+    hidden_ptr: np.ndarray,
+    hidden_columns: np.ndarray,
+    discounts: np.ndarray,
+) -> np.ndarray:
+    """Return float64[m], the sum of the discounts of the hidden likes that are in the list of a row."""
+    rows = scores.shape[0]
+    gains = np.zeros(rows)
+    for row in prange(rows):
+        open_scores = np.where(np.isfinite(scores[row]), scores[row], np.float32(np.nan))
+        open_scores[seen_columns[seen_ptr[row] : seen_ptr[row + 1]]] = np.nan
+        for column in hidden_columns[hidden_ptr[row] : hidden_ptr[row + 1]]:
+            score = open_scores[column]
+            if np.isnan(score):
+                continue
+            # The place of the item is the number of items before it.
+            place = _count(open_scores[:column], score, True, len(discounts))
+            place += _count(open_scores[column + 1 :], score, False, len(discounts) - place)
+            if place < len(discounts):
+                gains[row] += discounts[place]
+    return gains
+
+
+@njit(cache=True, nogil=True)
+def _count(scores: np.ndarray, score: np.float32, with_equal: bool, enough: int) -> int:
+    """Return how many scores are above ``score``, or not below it; some number ≥ ``enough`` if there are so many."""
+    count = 0
+    start = 0
+    while start < len(scores) and count < enough:
+        chunk = scores[start : start + CHUNK]
+        # Counted in 32 bits, as wide as a score, so that the loop runs on vectors of them.
+        in_chunk = np.int32(0)
+        if with_equal:
+            for other in chunk:
+                in_chunk += np.int32(1) if other >= score else np.int32(0)
+        else:
+            for other in chunk:
+                in_chunk += np.int32(1) if other > score else np.int32(0)
+        count += in_chunk
+        start += CHUNK
+    return count

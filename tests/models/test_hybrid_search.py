@@ -1,0 +1,179 @@
+"""The search of a hybrid: its ladders, its trials, its deadline, and how it judges."""
+
+import contract
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.sparse import csr_array
+
+from recsys import config
+from recsys.local_engine import configured_model
+from recsys.models import build
+from recsys.models.combining import hybrid
+from recsys.models.combining import search as search_module
+from recsys.models.combining.hidden_likes import ndcg_of_hidden
+from recsys.models.combining.search import FADING, LEAST_GAIN, Deadline, Search
+from recsys.models.combining.trial import climb, hide_latest, hide_pairs
+
+
+def ndcg_by_loops(scores, seen, hidden, depth):
+    """Return the NDCG of one row: sort all that may be listed, and look up each place."""
+    listed = [(-score, item) for item, score in enumerate(scores) if np.isfinite(score) and item not in seen]
+    order = [item for _, item in sorted(listed)][:depth]
+    gain = sum(1 / np.log2(place + 2) for place, item in enumerate(order) if item in hidden)
+    ideal = sum(1 / np.log2(place + 2) for place in range(min(len(hidden), depth)))
+    return gain / ideal if ideal else 0.0
+
+
+@given(st.integers(0, 10_000), st.sampled_from([1, 3, 700]), st.sampled_from([12, 600]))
+def test_the_ndcg_of_hidden_likes_is_that_of_sorted_lists(seed, depth, items):
+    rng = np.random.default_rng(seed)
+    # Few different scores, so that there are ties; some that are none.
+    scores = rng.integers(0, 9, (4, items)).astype(np.float32)
+    scores[rng.random(scores.shape) < 0.2] = np.nan
+    scores[rng.random(scores.shape) < 0.1] = -np.inf
+    kind = rng.choice(3, size=scores.shape, p=[0.6, 0.2, 0.2])
+    kind[3] = 0
+    seen, hidden = (csr_array((kind == value).astype(np.float32)) for value in (1, 2))
+    expected = [
+        ndcg_by_loops(scores[row], set(seen[[row]].indices), set(hidden[[row]].indices), depth) for row in range(4)
+    ]
+    np.testing.assert_allclose(ndcg_of_hidden(scores, seen, hidden, depth), expected, rtol=1e-12)
+
+
+def test_climbing_goes_on_while_it_helps_and_asks_once_for_each_position():
+    asked = []
+
+    def value(position):
+        asked.append(position)
+        return -((position[0] - 6) ** 2) - (position[1] - 1) ** 2
+
+    assert climb((2, 2), [8, 3], value) == (6, 1)
+    assert len(asked) == len(set(asked))
+    assert climb((2, 2), [8, 3], value, axes=[1]) == (2, 1)
+    assert climb((2, 2), [5, 3], value) == (4, 1)
+    assert climb((0,), [5], lambda position: 1 + 0.01 * position[0], least_gain=0.02) == (0,)
+
+
+def test_the_latest_events_of_all_users_are_hidden_together():
+    train, _ = contract.world(users=200)
+    trial = hide_latest(train, 0.2, 50, seed=1)
+    visible = set(zip(trial.train.user.tolist(), trial.train.item.tolist(), strict=True))
+    is_visible = np.array([pair in visible for pair in zip(train.user.tolist(), train.item.tolist(), strict=True)])
+    assert train.time[is_visible].max() < train.time[~is_visible].min()
+    assert 0.1 < (~is_visible).mean() <= 0.21
+    assert 10 < len(trial.users) <= 50
+    assert (trial.histories.n_liked > 0).all()
+    assert (np.diff(trial.relevant.indptr) > 0).all()
+    # What is relevant is what was liked after the cut, and nothing else.
+    later = {
+        (user, item)
+        for user, item, value, old in zip(train.user, train.item, train.value, is_visible, strict=True)
+        if value > 0 and not old
+    }
+    rows, columns = trial.relevant.nonzero()
+    assert set(zip(trial.users[rows], columns, strict=True)) <= later
+
+
+def test_likes_are_hidden_by_time_or_at_random():
+    train, _ = contract.world(users=200)
+    ages = {}
+    for newest in (True, False):
+        trial = hide_pairs(train, 0.3, 200, seed=1, newest=newest)
+        row, column = trial.hidden.nonzero()
+        time = train.matrix()
+        time.data = np.arange(train.matrix().nnz)
+        hidden = set(zip(row.tolist(), column.tolist(), strict=True))
+        pairs = zip(train.user.tolist(), train.item.tolist(), strict=True)
+        is_hidden = np.array([pair in hidden for pair in pairs])
+        likes = train.value > 0
+        ages[newest] = np.mean(
+            [
+                np.mean(train.time[likes & is_hidden & (train.user == user)])
+                > np.mean(train.time[likes & ~is_hidden & (train.user == user)])
+                for user in trial.users
+            ]
+        )
+    assert ages[True] == 1.0
+    assert 0.3 < ages[False] < 0.7
+
+
+def search_on(trial, features=None, minutes=60.0):
+    return Search(trial, features, np.arange(len(trial.users)), 0, {}, Deadline(minutes))
+
+
+def test_what_only_matters_at_prediction_needs_no_other_fit(monkeypatch):
+    train, _ = contract.world(users=200)
+    trial = hide_pairs(train, 0.3, 200, seed=1)
+    fits = []
+    fit_part = search_module.fit_part
+    monkeypatch.setattr(search_module, "fit_part", lambda kind, *rest: fits.append(rest[0]) or fit_part(kind, *rest))
+    attempt = search_on(trial).start("ease")
+    assert len(fits) == 1
+    assert len(attempt.values) >= 2
+    # The scores that the trial keeps are those of a model that is fitted with the settings.
+    fitted = build("ease", attempt.params).fit(trial.train)
+    assert trial.ndcg_per_user(trial.scores["ease"]).mean() == pytest.approx(attempt.value)
+    assert trial.judge(fitted, np.arange(len(trial.users))).mean() == pytest.approx(attempt.value)
+
+
+def test_a_climb_ends_above_its_start_and_below_no_neighbour():
+    train, _ = contract.world(users=300)
+    trial = hide_pairs(train, 0.3, 300, seed=1)
+    search = search_on(trial)
+    attempt = search.start("rp3beta")
+    start = attempt.value
+    search.climb(attempt)
+    assert attempt.value >= start
+    assert attempt.value >= max(attempt.values.values()) / (1 + LEAST_GAIN)
+    assert trial.ndcg_per_user(trial.scores["rp3beta"]).mean() == pytest.approx(attempt.value)
+    on_end = {
+        name: value
+        for step, rung in zip(attempt.steps, attempt.position, strict=True)
+        if rung in (0, len(step.rungs) - 1)
+        for name, value in step.rungs[rung].items()
+    }
+    assert attempt.last_rungs == on_end
+
+
+def test_when_time_is_over_the_best_so_far_is_the_choice():
+    train, _ = contract.world(users=200)
+    parts = ["popular", "itemknn", "ease"]
+    model = build("hybrid", {"parts": parts, "minutes": 1e-9}).fit(train)
+    assert list(model.record["parts"]) == ["popular"]
+    assert model.record["stopped"]
+    assert "raise `minutes`" in model.record["left_out"]["ease"]
+    assert np.isfinite(model.score(train.histories()[1:2])).any()
+    unhurried = build("hybrid", {"parts": parts}).fit(train)
+    assert set(unhurried.record["parts"]) == set(parts)
+    assert "stopped" not in unhurried.record
+
+
+def test_a_kind_that_promises_little_keeps_its_first_settings(monkeypatch):
+    train, _ = contract.world(users=400)
+    tried = {}
+    for promising in (0.0, 1.0):
+        monkeypatch.setattr(hybrid, "PROMISING", promising)
+        parts = build("hybrid", {"parts": ["itemknn", "rp3beta"]}).fit(train).record["parts"]
+        tried[promising] = {kind: part["tried"] for kind, part in parts.items()}
+    fewer = [kind for kind in parts if tried[1.0][kind] < tried[0.0][kind]]
+    assert len(fewer) == 1
+    # Of the fading of histories alone, all settings may have been tried.
+    assert tried[1.0][fewer[0]] <= len(FADING.rungs)
+    part = parts[fewer[0]]["params"]
+    first = {"itemknn": {"weighting": "cosine", "shrink": 5.0, "neighbours": 200}}
+    first["rp3beta"] = {"alpha": 0.7, "beta": 0.2, "neighbours": 200}
+    assert part == first[fewer[0]] | {"decay": part["decay"]}
+
+
+@pytest.mark.parametrize(
+    ("rule", "hold_out"),
+    [("time", "latest"), ("last", "newest"), ("fraction", "random"), ("users", "random"), ("items", "random")],
+)
+def test_a_run_hides_what_is_like_its_split(rule, hold_out):
+    raw = {"data": {"events": "events.csv"}, "split": {"rule": rule}, "recommend": {"fallback": "none"}}
+    chosen = configured_model("hybrid", config.parse_config(raw | {"models": {"hybrid": {}}}))
+    assert chosen.hold_out == hold_out
+    named = configured_model("hybrid", config.parse_config(raw | {"models": {"hybrid": {"hold_out": "newest"}}}))
+    assert named.hold_out == "newest"
