@@ -1,4 +1,6 @@
-"""NDCG of hidden likes from scores, without making lists: compiled, because a trial asks thousands of times."""
+"""NDCG of hidden likes from scores, without making lists: compiled, because a trial asks
+thousands of times.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,8 @@ CHUNK = 256
 def ndcg_of_hidden(scores: np.ndarray, seen: csr_array, hidden: csr_array, depth: int) -> np.ndarray:
     """Return float64[m], the NDCG@depth of the lists that some scores would give, with binary relevance.
 
-    The columns of ``seen`` are not in a list. A score that is not finite is in none. Of equal scores,
-    the lower column comes first. 0 for a row without hidden likes.
+    The columns of ``seen`` are not in a list. A score that is not finite is in none. Of equal
+    scores, the lower column comes first. 0 for a row without hidden likes.
 
     Args:
         scores: float32[m, n], read only.
@@ -41,7 +43,9 @@ def _gain_per_row(
     hidden_columns: np.ndarray,
     discounts: np.ndarray,
 ) -> np.ndarray:
-    """Return float64[m], the sum of the discounts of the hidden likes that are in the list of a row."""
+    """Return float64[m], the sum of the discounts of the hidden likes that are in the list of a
+    row.
+    """
     rows = scores.shape[0]
     gains = np.zeros(rows)
     for row in prange(rows):
@@ -61,7 +65,9 @@ def _gain_per_row(
 
 @njit(cache=True, nogil=True)
 def _count(scores: np.ndarray, score: np.float32, with_equal: bool, enough: int) -> int:
-    """Return how many scores are above ``score``, or not below it; some number ≥ ``enough`` if there are so many."""
+    """Return how many scores are above ``score``, or not below it; some number ≥ ``enough`` if
+    there are so many.
+    """
     count = 0
     start = 0
     while start < len(scores) and count < enough:

@@ -36,7 +36,9 @@ HIDDEN_SHARE = 0.2
 """The share of likes, or of items, that a trial hides."""
 
 SEARCH_SHARE = 0.5
-"""The share of ``minutes`` after which no setting is tried any more; the rest is for the fits on all of train."""
+"""The share of ``minutes`` after which no setting is tried any more; the rest is for the fits on
+all of train.
+"""
 
 Weights = dict[str, float]
 """Kind -> weight."""
@@ -64,19 +66,20 @@ class Choice:
 class Hybrid(Blended):
     """Chooses among models, their settings and their blends on a part of train, then fits the choice on all of it.
 
-    1. *Settings.* A trial hides 20 % of the likes, in the way of ``hold_out`` (see ``combining.trial``). Each kind is
-       fitted once. On half of the trial's users, the settings of the promising kinds climb their ladders.
-    2. *Weights.* Members are added to a blend one by one while that helps. A blend chosen on one half must beat the
-       best single member on the other half. Both directions are pooled, and the 95 % interval of
-       the difference must
-       be above 0. Otherwise the single member is the model: *do no harm*. Groups of history length
-       get weights of their own under the same condition.
-    3. *New items.* If there are new items with features, a second trial hides whole items and chooses the weights
-       that order new items among each other. No member is a safe default for new items, so the
-       better mean decides, unless these weights are shown to harm the first trial. Where no member
-       scores new items, they come last.
-    4. *Fields.* The weights of the fields of the features are chosen by ``content`` on new items. Each kind is tried
-       with and without them.
+    1. *Settings.* A trial hides 20 % of the likes, in the way of ``hold_out`` (see
+       ``combining.trial``). Each kind is fitted once. On half of the trial's users, the settings
+       of the promising kinds climb their ladders.
+    2. *Weights.* Members are added to a blend one by one while that helps. A blend chosen on one
+       half must beat the best single member on the other half. Both directions are pooled, and
+       the 95 % interval of the difference must be above 0. Otherwise the single member is the
+       model: *do no harm*. Groups of history length get weights of their own under the same
+       condition.
+    3. *New items.* If there are new items with features, a second trial hides whole items and
+       chooses the weights that order new items among each other. No member is a safe default for
+       new items, so the better mean decides, unless these weights are shown to harm the first
+       trial. Where no member scores new items, they come last.
+    4. *Fields.* The weights of the fields of the features are chosen by ``content`` on new items.
+       Each kind is tried with and without them.
 
     If there are too few users for a trial (for example because each has one event), content models
     are used without a choice. Where a chosen member does not fit in memory on all of train, the
@@ -86,12 +89,12 @@ class Hybrid(Blended):
     collaborative member, the best content member, the choice, and the choice with features shuffled
     among the items that have them.
 
-    Cost: some fifty fits on most of train, cheap kinds first, and one of each chosen kind on all of it. After half of
-    ``minutes`` no other setting is tried, and the choice is among what was; a run that the clock stops may choose
-    otherwise on another machine, and ``record`` says so. Models that do not fit in memory are left out and named in
-    ``record``.
-    A trial has fewer than ``users`` users (but at least 60) if the scores of all members for all of
-    its users, 8 bytes per score, would not fit in ``memory_mb``.
+    Cost: some fifty fits on most of train, cheap kinds first, and one of each chosen kind on all
+    of it. After half of ``minutes`` no other setting is tried, and the choice is among what was;
+    a run that the clock stops may choose otherwise on another machine, and ``record`` says so.
+    Models that do not fit in memory are left out and named in ``record``. A trial has fewer than
+    ``users`` users (but at least 60) if the scores of all members for all of its users, 8 bytes
+    per score, would not fit in ``memory_mb``.
     """
 
     parts: Annotated[
@@ -203,7 +206,9 @@ class Hybrid(Blended):
         return {kind: weight for kind, weight in weights.items() if kind in self.members}
 
     def _replacement_order(self, kind: str) -> tuple[bool, float]:
-        """Return the sort key of a kind as a replacement; ``attributes`` is last because its trial was another one."""
+        """Return the sort key of a kind as a replacement; ``attributes`` is last because its
+        trial was another one.
+        """
         return kind != "attributes", self.record["parts"].get(kind, {}).get("ndcg@100", -1.0)
 
     def _choose(
@@ -233,7 +238,9 @@ class Hybrid(Blended):
         return choice
 
     def _new_item_trial(self, train: Interactions, features: Features | None, kinds: list[str]) -> Trial | None:
-        """Return a trial on new items, None if train has none with features, or too few users to judge them by."""
+        """Return a trial on new items, None if train has none with features, or too few users to
+        judge them by.
+        """
         if features is None or not set(kinds) & set(CONTENT):
             return None
         has_features = np.diff(features.matrix.indptr) > 0
@@ -243,7 +250,9 @@ class Hybrid(Blended):
         return replace(trial, scaling=self.scaling) if len(trial.users) >= MIN_USERS else None
 
     def _choose_field_weights(self, trial: Trial, features: Features | None, deadline: Deadline) -> Settings:
-        """Return field -> weight, chosen with ``content`` on half of the users; none if the other half disagrees."""
+        """Return field -> weight, chosen with ``content`` on half of the users; none if the other
+        half disagrees.
+        """
         half, check = trial.halves(self.seed)
         if features is None:
             return {}
@@ -284,7 +293,9 @@ class Hybrid(Blended):
             self.record["stopped"] = f"no other setting was tried after {SEARCH_SHARE * self.minutes:g} minutes"
 
     def _record_attempt(self, attempt: Attempt, mean: float) -> None:
-        """Record the settings that were chosen for a kind, and the mean NDCG of all users of the trial with them."""
+        """Record the settings that were chosen for a kind, and the mean NDCG of all users of the
+        trial with them.
+        """
         params = attempt.params
         tried = len(attempt.values)
         about = {"params": params, "ndcg@100": mean, "tried": tried}
@@ -296,7 +307,9 @@ class Hybrid(Blended):
     def _choose_by_length(
         self, trial: Trial, half: np.ndarray, check: np.ndarray, weights: Weights
     ) -> dict[int, Weights]:
-        """Return group of history lengths -> weights, for the groups that are shown to need weights of their own."""
+        """Return group of history lengths -> weights, for the groups that are shown to need
+        weights of their own.
+        """
         group_of_user = length_groups(trial.histories)
         by_group: dict[int, Weights] = {}
         for group in range(len(LENGTHS) + 1):
@@ -375,7 +388,9 @@ class Hybrid(Blended):
     def _effect_on_all_items(
         self, trial: Trial, features: Features | None, weights: Weights, new_items: Weights
     ) -> dict[str, float]:
-        """Return the gain, among all items, of ordering items that nobody likes by weights of their own."""
+        """Return the gain, among all items, of ordering items that nobody likes by weights of
+        their own.
+        """
         if "attributes" in new_items:
             trial.cache_scores("attributes", self._fit_chosen("attributes", trial.train, features))
         scores = trial.blend_scores(weights)
@@ -423,7 +438,9 @@ class Hybrid(Blended):
 
 
 def _ndcg_of_choice(trial: Trial, choice: Choice) -> np.ndarray:
-    """Return the NDCG per user of a choice, with the weights of each user's group of history lengths."""
+    """Return the NDCG per user of a choice, with the weights of each user's group of history
+    lengths.
+    """
     group_of_user = length_groups(trial.histories)
     values = trial.blend_ndcg(choice.weights)
     for group, weights in choice.by_group.items():
@@ -433,7 +450,9 @@ def _ndcg_of_choice(trial: Trial, choice: Choice) -> np.ndarray:
 
 
 def _is_best_of_content(attempt: Attempt, attempts: list[Attempt]) -> bool:
-    """Return whether a kind is the best of those that score new items, which other kinds cannot replace."""
+    """Return whether a kind is the best of those that score new items, which other kinds cannot
+    replace.
+    """
     return attempt is next((other for other in attempts if other.kind in CONTENT), None)
 
 

@@ -45,7 +45,9 @@ SCALED = Ladder(
     ),
     start=3,
 )
-"""ALS: λ* = .001 and a rising weight of a like against the rest, in the terms of Rendle et al. 2021."""
+"""ALS: λ* = .001 and a rising weight of a like against the rest, in the terms of Rendle et al.
+2021.
+"""
 
 FADING = ladder("decay", (1.0, 0.95, 0.9, 0.8, 0.65, 0.5, 0.3), start=1.0)
 RANK = ladder("rank", (16, 32, 64, 128, 256, 512, 1024), start=64)
@@ -100,16 +102,22 @@ LADDERS: dict[str, tuple[Ladder, ...]] = {
         RANK,
     ),
 }
-"""Kind -> ladders of settings. The kinds that cost least come first, for a search with a deadline."""
+"""Kind -> ladders of settings. The kinds that cost least come first, for a search with a
+deadline.
+"""
 
 AT_PREDICTION = ("decay", "low")
 """Parameters of which a fitted model may change without another fit."""
 
 SWEEPS = 8
-"""Sweeps of an alternating model. More of them change its lists by less than its other settings do."""
+"""Sweeps of an alternating model. More of them change its lists by less than its other settings
+do.
+"""
 
 LEAST_GAIN = 0.002
-"""The share by which a step on a ladder must raise the value: less is noise, and not worth a higher rank."""
+"""The share by which a step on a ladder must raise the value: less is noise, and not worth a
+higher rank.
+"""
 
 PROMISING = 0.8
 """A kind whose first settings have less than this share of the best kind's value keeps them."""
@@ -118,7 +126,9 @@ CONTENT = ("content", "attributes", "side_ease", "content_als")
 """Kinds that need item features."""
 
 FIELD_WEIGHTS = (0.1, 0.3, 1.0, 3.0, 10.0)
-"""The ladder of the weight of a field. Never 0, because some items have features of this field alone."""
+"""The ladder of the weight of a field. Never 0, because some items have features of this field
+alone.
+"""
 
 
 def ladders(kind: str, max_rank: int) -> tuple[Ladder, ...]:
@@ -146,7 +156,9 @@ def settings_at(steps: Sequence[Ladder], position: Position) -> Settings:
 
 
 def fit_part(kind: str, params: Settings, train: Interactions, features: Features | None, seed: int) -> Recommender:
-    """Return a fitted model of a kind; only kinds that need features get them, and only kinds with a seed get it."""
+    """Return a fitted model of a kind; only kinds that need features get them, and only kinds
+    with a seed get it.
+    """
     names = parameters(kind)
     if "seed" in names:
         params = params | {"seed": seed}
@@ -193,7 +205,9 @@ class Attempt:
 
     @property
     def last_rungs(self) -> Settings:
-        """The best settings that are on the first or last rung of a ladder with a middle: others may be better."""
+        """The best settings that are on the first or last rung of a ladder with a middle: others
+        may be better.
+        """
         return settings_at([step for step, rung in self._ends()], tuple(rung for step, rung in self._ends()))
 
     def _ends(self) -> list[tuple[Ladder, int]]:
@@ -206,8 +220,9 @@ class Search:
     """Fits models on a trial with settings that climb the ladders of their kind, for some users of the trial.
 
     ``rows``: the users that settings are compared on. ``field_weights``: weights of the fields of
-    the features. Each kind that needs features is tried with and without them, because weights that
-    make ``content`` better may harm another kind. ``deadline``: after it, the best so far is the result.
+    the features. Each kind that needs features is tried with and without them, because weights
+    that make ``content`` better may harm another kind. ``deadline``: after it, the best so far is
+    the result.
     """
 
     trial: Trial
@@ -220,8 +235,8 @@ class Search:
     def start(self, kind: str) -> Attempt:
         """Fit a kind with the settings that its ladders start with, and climb the ladders that need no other fit.
 
-        Of ALS, the weight of likes is climbed too: no single value suits both dense and sparse logs.
-        The trial keeps the scores of the best of them.
+        Of ALS, the weight of likes is climbed too: no single value suits both dense and sparse
+        logs. The trial keeps the scores of the best of them.
 
         Raises:
             InputError: the model does not fit in memory, or train lacks what it needs.
@@ -233,11 +248,15 @@ class Search:
         return attempt
 
     def climb(self, attempt: Attempt) -> None:
-        """Climb all ladders of a kind from where an attempt is; the trial keeps the scores of the best settings."""
+        """Climb all ladders of a kind from where an attempt is; the trial keeps the scores of the
+        best settings.
+        """
         self._climb(attempt, range(len(attempt.steps)))
 
     def weigh_fields(self) -> Settings:
-        """Return field -> weight, for weights other than 1 that make ``content`` better for these users."""
+        """Return field -> weight, for weights other than 1 that make ``content`` better for these
+        users.
+        """
         if self.features is None:
             return {}
         names = list(columns_by_field(self.features))
@@ -257,7 +276,9 @@ class Search:
         return field_params(climb(start, lengths, value, rounds=1))["fields"]
 
     def _climb(self, attempt: Attempt, axes: Sequence[int]) -> None:
-        """Climb some ladders from the position of an attempt, and store the result in it and in the trial."""
+        """Climb some ladders from the position of an attempt, and store the result in it and in
+        the trial.
+        """
         # The models of the best position and of the last one: where only a parameter of AT_PREDICTION
         # differs, one of them serves.
         fitted: list[tuple[Settings, Recommender]] = []

@@ -118,12 +118,14 @@ class Trial:
     def choose(self, rows: np.ndarray, start: dict[str, float] | None = None, steps: int = 6) -> dict[str, float]:
         """Choose the weights of a blend by adding members one by one; return member -> weight.
 
-        Each step tries members with stored scores at weights that are a share of the sum of the weights
-        so far: every member first, and in later steps the :data:`SHORTLIST` best of the step before;
-        with :data:`MIDDLE_SHARE`, and the :data:`FULLY_TRIED` best with :data:`OTHER_SHARES` too. It adds
-        the member and weight with the highest mean NDCG@100 over ``rows``, the first of equals. A
-        member may be added several times, and then its weights are added up. The search ends when no
-        addition raises the mean, or after ``steps`` additions.
+        Each step tries members with stored scores at weights that are a share of the sum of the
+        weights
+        so far: every member first, and in later steps the :data:`SHORTLIST` best of the step
+        before; with :data:`MIDDLE_SHARE`, and the :data:`FULLY_TRIED` best with
+        :data:`OTHER_SHARES` too. It adds the member and weight with the highest mean NDCG@100
+        over ``rows``, the first of equals. A member may be added several times, and then its
+        weights are added up. The search ends when no addition raises the mean, or after ``steps``
+        additions.
 
         The method is that of Caruana, Niculescu-Mizil, Crew and Ksikes, ICML 2004, except that
         their members have equal weights. Several weights are tried here, because a member may
