@@ -250,6 +250,11 @@ def test_time_that_is_over_ends_the_training_with_weights():
     assert np.isfinite(model.score(chain().histories())).all()
 
 
+def test_steps_that_are_too_large_are_named():
+    with pytest.raises(ConfigError, match=r"no longer finite after sweep 1: set a smaller learning_rate than 1e\+38"):
+        recsys.build("sasrec", SMALL | {"learning_rate": 1e38, "batch": 32}).fit(chain())
+
+
 def test_too_few_likes_to_hide_some_are_judged_by_the_loss():
     train = chain(users=30)
     positions = train.histories().positions()

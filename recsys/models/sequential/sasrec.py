@@ -123,6 +123,7 @@ class SASRec(Recommender):
 
         Raises:
             MissingExtra: JAX or optax is not installed.
+            ConfigError: ``learning_rate`` is so large that weights are not finite.
             InputError: no event has a time, or no user has two likes.
         """
         require_jax()

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from recsys.errors import MissingExtra
+from recsys.errors import ConfigError, MissingExtra
 from recsys.logging import logger
 from recsys.models.sequential.transformer import (
     MASKED,
@@ -110,6 +110,9 @@ def train_network(
     Args:
         indptr, items: int64[m + 1] and int32[n], sequence u is ``items[indptr[u]:indptr[u + 1]]``.
         validate: weights -> a value, higher is better; None: minus the loss is the value.
+
+    Raises:
+        ConfigError: the steps are so large that weights are no longer finite.
     """
     begin = time.monotonic()
     generator = np.random.default_rng(settings.seed)
@@ -139,6 +142,11 @@ def train_network(
         losses.append(float(np.mean(step_losses)))
         # Copies, because the next step reuses the memory of its arguments.
         candidate = Weights(*(np.array(array) for array in state.average))
+        if not all(np.isfinite(array).all() for array in candidate):
+            raise ConfigError(
+                f"model 'sasrec': weights are no longer finite after sweep {len(losses)}: set a"
+                f" smaller learning_rate than {network.learning_rate:g}."
+            )
         values.append(-losses[-1] if validate is None else validate(candidate))
         if values[-1] >= max(values):
             best = candidate

@@ -19,6 +19,12 @@ VECTOR_DEVIATION = 0.02
 that knows nothing should score all items alike.
 """
 
+PLACES_AT_ONCE = 1 << 14
+"""Places of padded sequences that are scored in one go, so that the arrays stay in the cache."""
+
+PAIRS_AT_ONCE = 1 << 20
+"""Pairs of places, for the memory of attention over long sequences."""
+
 MASKED = -1e9
 """Attention logit of a place that may not be seen. It is finite, so that no row becomes NaN."""
 
@@ -152,8 +158,9 @@ def last_states(weights: Weights, indptr: np.ndarray, items: np.ndarray, heads: 
     states = np.zeros((len(lengths), weights.items.shape[1]), dtype=np.float32)
     for size in np.unique(power_of_two(lengths[lengths > 0])).tolist():
         users = np.flatnonzero((lengths > 0) & (power_of_two(lengths) == size))
-        for start in range(0, len(users), max(1, POSITIONS_AT_ONCE // size)):
-            part = users[start : start + max(1, POSITIONS_AT_ONCE // size)]
+        block = max(1, min(PLACES_AT_ONCE // size, PAIRS_AT_ONCE // size**2))
+        for start in range(0, len(users), block):
+            part = users[start : start + block]
             # The padding comes last, where no earlier place sees it.
             places = np.broadcast_to(np.arange(size), (len(part), size))
             is_padding = places >= lengths[part, None]
@@ -165,10 +172,6 @@ def last_states(weights: Weights, indptr: np.ndarray, items: np.ndarray, heads: 
                 encoded = encode(weights, rows, heads)
             states[part] = encoded[np.arange(len(part)), lengths[part] - 1]
     return states
-
-
-POSITIONS_AT_ONCE = 1 << 14
-"""Places of padded sequences that are computed in one go, so that the arrays stay in the cache."""
 
 
 def power_of_two(lengths: np.ndarray) -> np.ndarray:
