@@ -9,6 +9,7 @@ import sys
 import pytest
 from contract import world
 from rich.console import Console
+from rich.progress import Progress
 
 from recsys.cli import console, run_verb
 from recsys.meter import Meter
@@ -109,6 +110,19 @@ def test_progress_without_a_terminal_is_a_line_from_time_to_time(monkeypatch, ca
     first, second = shown.getvalue().splitlines()
     assert first == "10 s  recommend als: 64 of 2,991"
     assert second.startswith("20 s  als: train factors (users")
+
+
+def test_a_terminal_shows_the_latest_line_of_the_log_and_the_steps():
+    bars = Progress(console=Console(file=io.StringIO()))
+    steps = console.Steps(bars)
+    with console._listening(steps):
+        logging.getLogger("recsys").debug("fit hybrid …")
+        logging.getLogger("recsys").info("hybrid: tries %s", "als")
+        steps("recommend hybrid", 64, 2_991)
+    logging.getLogger("recsys").info("after it")
+    shown = [(task.description, task.completed, task.total) for task in bars.tasks]
+    assert shown == [("hybrid: tries als", 0, None), ("recommend hybrid: 64 of 2,991", 64, 2_991)]
+    assert logging.getLogger("recsys").level == logging.NOTSET
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from recsys import atomic_writing
@@ -31,6 +31,9 @@ log = Console(stderr=True, highlight=False, markup=False, soft_wrap=not sys.stde
 
 MAX_METRICS = 4
 """Metrics in a table of the terminal: as many as fit into 80 columns."""
+
+LOG_WIDTH = 60
+"""Characters of a line of the log that are shown on a terminal."""
 
 STATUS_SECONDS = 10.0
 """Seconds between two lines of progress, where stderr is no terminal."""
@@ -72,18 +75,29 @@ def write_errors_explained(path: Path, option: str = "--out") -> Iterator[None]:
         ) from error
 
 
-class Steps:
-    """Draws the progress of named steps: ``steps("fit als", done, total)``."""
+class Steps(logging.Handler):
+    """Draws what a run does now, the latest line of the package's log, and the progress of named steps,
+    ``steps("recommend als", done, total)``.
+    """
 
     def __init__(self, bars: Progress) -> None:
+        super().__init__(logging.DEBUG)
         self._bars = bars
         self._tasks: dict[str, Any] = {}
 
     def __call__(self, name: str, done: int, total: int) -> None:
         """Show that ``done`` of ``total`` units of a step are done."""
-        if name not in self._tasks:
-            self._tasks[name] = self._bars.add_task(name, total=total)
-        self._bars.update(self._tasks[name], completed=done, total=total)
+        self._draw(name, f"{name}: {done:,} of {total:,}", completed=done, total=total)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show what the log says."""
+        # A bar without a total moves to and fro.
+        self._draw("log", record.getMessage()[:LOG_WIDTH], total=None)
+
+    def _draw(self, key: str, description: str, **progress: Any) -> None:
+        if key not in self._tasks:
+            self._tasks[key] = self._bars.add_task(description, total=progress["total"])
+        self._bars.update(self._tasks[key], description=description, **progress)
 
 
 class StatusLines(logging.Handler):
@@ -123,11 +137,12 @@ def progress() -> Iterator[Steps | StatusLines]:
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=log, transient=True) as bars:
-        yield Steps(bars)
+        steps = Steps(bars)
+        with _listening(steps):
+            yield steps
 
 
 @contextmanager
@@ -139,17 +154,26 @@ def _status_lines() -> Iterator[StatusLines]:
         while not ended.wait(STATUS_SECONDS):
             lines.print_status()
 
-    level = logger.level
-    logger.setLevel(logging.DEBUG)
-    logger.addHandler(lines)
     printer = threading.Thread(target=print_regularly, name="recsys-status", daemon=True)
     printer.start()
     try:
-        yield lines
+        with _listening(lines):
+            yield lines
     finally:
         ended.set()
         printer.join()
-        logger.removeHandler(lines)
+
+
+@contextmanager
+def _listening(handler: logging.Handler) -> Iterator[None]:
+    """Let a handler get the log of the package, from its level on."""
+    level = logger.level
+    logger.setLevel(handler.level)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
         logger.setLevel(level)
 
 

@@ -278,6 +278,7 @@ class Hybrid(Blended):
             if attempts and search.deadline.is_over():
                 self.record["left_out"][kind] = "there was no time left to try it: raise `minutes`"
                 continue
+            logger.info("hybrid: tries %s", kind)
             try:
                 attempts.append(search.start(kind))
             except InputError as error:
@@ -286,6 +287,7 @@ class Hybrid(Blended):
         attempts.sort(key=lambda attempt: -attempt.value)
         for attempt in attempts:
             if attempt.value >= PROMISING * attempts[0].value or _is_best_of_content(attempt, attempts):
+                logger.info("hybrid: tries settings of %s, whose fit took %.1f s", attempt.kind, attempt.seconds)
                 search.climb(attempt)
             mean = float(search.trial.ndcg_per_user(search.trial.scores[attempt.kind]).mean())
             self._record_attempt(attempt, mean)
