@@ -5,9 +5,12 @@ engines.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
 
 from recsys.als.parameters import largest_rank
 from recsys.config import Config
@@ -15,6 +18,7 @@ from recsys.errors import ConfigError
 from recsys.meter import Meter
 from recsys.parameters import is_class_path
 from recsys.ranking.business_rules import Rules, load
+from recsys.recommender import FitsFromSums, Recommender
 from recsys.runfolder import RunFolder
 
 Progress = Callable[[str, int, int], None]
@@ -31,6 +35,25 @@ def training_rows(kind: str, users: int, items: int) -> int:
     if kind == "content_als":
         return users + items
     return users
+
+
+class Library(Protocol):
+    """Makes and saves models for an engine that must not import them."""
+
+    def build(self, kind: str, params: Mapping[str, Any]) -> FitsFromSums:
+        """Return an unfitted model; ConfigError for a parameter that is not valid."""
+        ...
+
+    def save(
+        self,
+        name: str,
+        model: Recommender,
+        fallback: tuple[str, np.ndarray] | None,
+        min_history: int,
+        folder: Path,
+    ) -> None:
+        """Write a fitted model with its fallback, the kind and the scores of one."""
+        ...
 
 
 class Engine(ABC):

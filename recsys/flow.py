@@ -168,9 +168,10 @@ def require_feasible(config: Config) -> None:
 def make_engine(config: Config) -> Engine:
     """Return the engine that a config names. Spark is imported only where it is asked for."""
     if config.engine == "spark":
+        from recsys.saved.model_library import ModelLibrary
         from recsys.spark.engine import SparkEngine
 
-        return SparkEngine(config)
+        return SparkEngine(config, library=ModelLibrary())
     from recsys.local_engine import LocalEngine
 
     return LocalEngine(config)

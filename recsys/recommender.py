@@ -141,6 +141,39 @@ class Recommender(ABC):
         return float(score_histories(self, history, np.array([user]))[0, item])
 
 
+class FitsFromSums(Recommender):
+    """A model that is fitted from sums over users, so that parts of the users can be summed apart.
+
+    ``fit(train)`` does the same as :meth:`prepare_sums` with the likes of each item, then
+    :meth:`fit_sums` of what :meth:`sum_users` returns for all users; so do the parts of any
+    division of the users, when what they return is added up.
+    """
+
+    @abstractmethod
+    def prepare_sums(self, likes: np.ndarray) -> None:
+        """Get ready to sum.
+
+        Args:
+            likes: int64[items], the number of users who like each item.
+
+        Raises:
+            InputError: the sums need more memory than the model may take.
+        """
+
+    @abstractmethod
+    def sum_users(self, histories: Histories) -> dict[str, np.ndarray | csr_array]:
+        """Return name -> sums over these users: dense or sparse matrices, the same shapes for any
+        users.
+
+        Raises:
+            InputError: the histories do not have what the model learns from.
+        """
+
+    @abstractmethod
+    def fit_sums(self, sums: Mapping[str, np.ndarray | csr_array]) -> None:
+        """Learn from the sums over all users. The arrays may be overwritten."""
+
+
 def score_histories(model: Recommender, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
     """Return the scores of a model, one row per history and one column per item.
 

@@ -35,10 +35,11 @@ def run_spark_engine(raw, spark=None):
     """Make a run of raw settings on Spark, on the session ``spark`` if one is given, and return its metrics."""
     from recsys.config import parse_config
     from recsys.flow import run
+    from recsys.saved.model_library import ModelLibrary
     from recsys.spark.engine import SparkEngine
 
     config = parse_config(raw)
-    return run(config, engine=SparkEngine(config, spark))
+    return run(config, engine=SparkEngine(config, spark, ModelLibrary()))
 
 
 ENGINES = {"local": run_local_engine, "spark": run_spark_engine}

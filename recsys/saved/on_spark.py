@@ -20,7 +20,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy.sparse import csr_array
 
 from recsys import run_files
 from recsys.array_files import read_npy
@@ -37,7 +36,8 @@ from recsys.recommender import Recommender
 from recsys.runfolder import RunFolder
 from recsys.saved.open_model import SavedModel, choose_saved_model, is_bundle, open_model
 from recsys.schema import ITEM, RANK, SCORE, SOURCE, USER
-from recsys.types import SHORTFALL, Histories, IdMap, select_rows
+from recsys.spark.ranking.scorers import histories_of_batch
+from recsys.types import SHORTFALL, IdMap, select_rows
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, Observation, SparkSession
@@ -263,7 +263,7 @@ def list_batch(request: BatchRequest, folder: Path, batch: pa.RecordBatch) -> pa
         batch: the columns of :func:`recsys.spark.shipped.list_users`.
     """
     saved = _open_once(folder, request.name, request.own_models)
-    histories = _histories(batch, len(saved.items), request.timed)
+    histories = histories_of_batch(batch, len(saved.items), request.timed)
     lists = rank.recommend(
         _model_of_batch(saved, batch, fallback=request.lists.fallback),
         histories,
@@ -297,25 +297,6 @@ def _open_once(folder: Path, name: str, own_models: bool) -> SavedModel:
     """Open the model of a folder; a Python worker does so for its first batch and keeps it."""
     with own_models_allowed(own_models):
         return open_model(folder, name, with_users=False)
-
-
-def _histories(batch: pa.RecordBatch, n_items: int, timed: bool) -> Histories:
-    """Return the histories of a batch.
-
-    Args:
-        timed: whether any history of the whole table has a known time. Models read a batch without
-            times differently from one whose times are unknown.
-    """
-    items = batch.column("items")
-    indptr = np.zeros(batch.num_rows + 1, dtype=np.int64)
-    np.cumsum(items.value_lengths().to_numpy(zero_copy_only=False), out=indptr[1:])
-    columns = items.flatten().to_numpy(zero_copy_only=False)
-    data = batch.column("values").flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-    values = csr_array((data, columns, indptr.astype(np.int32)), shape=(batch.num_rows, n_items))
-    if not timed:
-        return Histories(values)
-    times = pc.fill_null(batch.column("times").flatten(), -1)
-    return Histories(values, times.to_numpy(zero_copy_only=False))
 
 
 def _model_of_batch(saved: SavedModel, batch: pa.RecordBatch, *, fallback: bool) -> Recommender:

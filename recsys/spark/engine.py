@@ -22,7 +22,7 @@ from pyspark.sql import functions as F
 from recsys import run_files
 from recsys.config import Config
 from recsys.data.reading.sources import no_such_file
-from recsys.engine import Engine, Progress
+from recsys.engine import Engine, Library, Progress
 from recsys.errors import ConfigError, InputError
 from recsys.evaluation.beyond import Catalogue
 from recsys.evaluation.groups import HISTORY
@@ -32,6 +32,7 @@ from recsys.evaluation.summary import Facts, Layout, document
 from recsys.features.segment_popularity import Segments, describe_users, popularity_below_zero
 from recsys.locations import is_remote, local_path
 from recsys.meter import Meter
+from recsys.recommender import FitsFromSums
 from recsys.runfolder import RunFolder
 from recsys.schema import ITEM, RANK, SCORE, SOURCE, TIME, USER
 from recsys.spark.data import audit
@@ -57,6 +58,7 @@ from recsys.spark.ranking.recommend import (
 )
 from recsys.spark.ranking.scorers import (
     FactorScorer,
+    ModelScorer,
     RandomScorer,
     RepeatScorer,
     Scorer,
@@ -64,12 +66,15 @@ from recsys.spark.ranking.scorers import (
     SharedScorer,
 )
 from recsys.spark.session import session
+from recsys.spark.shipped import has_times
 from recsys.spark.training.parameters import (
     SparkALSParameters,
     TrainingData,
     kind_module,
     model_parameters,
+    summed_models,
 )
+from recsys.spark.training.sums import fit_from_sums
 from recsys.spark.training.trainer import FittedALS
 from recsys.spark.training.training_curve import TrainingCurve
 
@@ -112,11 +117,18 @@ class SparkEngine(Engine):
     lists: DataFrame
     shortfall: DataFrame | None
 
-    def __init__(self, config: Config, spark: SparkSession | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        spark: SparkSession | None = None,
+        library: Library | None = None,
+    ) -> None:
         """Check the models and the rules of a config, before Spark starts.
 
         Args:
             spark: the session to use. None: :meth:`open` creates one from the config.
+            library: makes and saves the models that are fitted from sums over users. Without it
+                such models are refused.
 
         Raises:
             ConfigError: a model does not run on Spark, a parameter of a model is not valid, or the
@@ -133,6 +145,12 @@ class SparkEngine(Engine):
                 "[judge] cold_start is a curve of the local engine only: remove it, or set engine = 'local'."
             )
         self.als_parameters = model_parameters(config)
+        self.library = library
+        self.summed_models: dict[str, FitsFromSums] = {}
+        for name, (kind, params) in summed_models(config).items():
+            if library is None:
+                raise ConfigError(f"model '{name}': this engine was made without a library of models.")
+            self.summed_models[name] = library.build(kind, params)
         self._given_session = spark
         self.fitted: dict[str, FittedModel] = {}
         self.judged: dict[str, DataFrame] = {}
@@ -226,7 +244,8 @@ class SparkEngine(Engine):
         """The baselines and the models of the config."""
         exclude_seen = self.config.recommend.exclude_seen
         baselines = baselines_of(timed=self.recent_likes is not None, exclude_seen=exclude_seen)
-        return [*baselines, *(name for name in self.als_parameters if name not in baselines)]
+        trained = self.als_parameters | self.summed_models
+        return [*baselines, *(name for name in self.config.models if name in trained)]
 
     def fit(self, name: str) -> None:
         """Train one model and write its factors.
@@ -235,6 +254,8 @@ class SparkEngine(Engine):
         """
         if name in self.als_parameters:
             self.fitted[name] = self._fit_als(name, self.als_parameters[name])
+        elif name in self.summed_models:
+            self.fitted[name] = self._fit_summed(name, self.summed_models[name])
         elif name == "repeat":
             self.fitted[name] = FittedModel(RepeatScorer(name, popularity_below_zero(self.likes)))
         elif name == "random":
@@ -257,6 +278,7 @@ class SparkEngine(Engine):
         allowed = self._allowed_items()
         if allowed is not None:
             judged_users = _join_factors(users.join(tested, "user", "left_semi"), model.users)
+            judged_users = add_histories(judged_users, self.split.history, scorer.columns)
             self.shortfall = shortfall_reasons(judged_users, scorer, settings.k)
             scorer = scorer.restricted_to(allowed)
         if self.compiled_rules is not None:
@@ -326,16 +348,55 @@ class SparkEngine(Engine):
         card = {"model": parameters.kind, "min_history": min_history} | asdict(parameters)
         self.folder.write_json(run_files.spark_params(name), card)
         users = keep_long_histories(als.users, self.split.history, min_history)
-        fallback = self.config.recommend.fallback
         segment_scores = None
         if self.segments is not None:
             users = users.join(segment_popularity.segments_of_users(self.split, self.segments), "user", "full")
-            fallback = "popular"
             segment_scores = SegmentScores(self.segments.scores, self.segments.row_sources)
-        fallback_scorer = None
-        if fallback != "none":
-            fallback_scorer = SharedScorer(fallback, self._baseline_scores(fallback))
-        return FittedModel(FactorScorer(name, als.items, fallback_scorer, segment_scores), users)
+        scorer = FactorScorer(name, als.items, self._fallback_scorer(), segment_scores)
+        return FittedModel(scorer, users)
+
+    def _fallback_scorer(self) -> SharedScorer | None:
+        """Return the scores for users whom a model cannot score and who have no segment."""
+        fallback = self.config.recommend.fallback
+        if self.segments is not None:
+            fallback = "popular"
+        if fallback == "none":
+            return None
+        return SharedScorer(fallback, self._baseline_scores(fallback))
+
+    def _fit_summed(self, name: str, model: FitsFromSums) -> FittedModel:
+        """Fit a model from sums over users, and write it as the local engine does.
+
+        No trial chooses ``min_history``: unless it is a number, the model scores all users it can.
+        """
+        timed = has_times(self.split.train)
+        fit_from_sums(model, self.split.train, self.likes, timed=timed)
+        settings = self.config.recommend
+        min_history = 0
+        if settings.fallback != "none" and isinstance(settings.min_history, int):
+            min_history = settings.min_history
+        fallback = self._fallback_scorer()
+        saved_fallback = None
+        if fallback is not None:
+            saved_fallback = (fallback.name, fallback.scores)
+        if self.library is not None:
+            path = self.folder.path / run_files.model_folder(name)
+            self.library.save(name, model, saved_fallback, min_history, path)
+        users = self.split.users.select(F.col("row").alias("user"))
+        segment_scores = None
+        if self.segments is not None:
+            users = segment_popularity.segments_of_users(self.split, self.segments)
+            segment_scores = SegmentScores(self.segments.scores, self.segments.row_sources)
+        scorer = ModelScorer(
+            name,
+            model,
+            self.likes > 0,
+            has_times(self.split.history),
+            min_history,
+            fallback,
+            segment_scores,
+        )
+        return FittedModel(scorer, users)
 
     def _min_history_of(self, als: FittedALS) -> int:
         """Return the smallest number of liked items with which a user is scored by the factor.

@@ -39,13 +39,13 @@ def ship_folder(spark: SparkSession, folder: Path) -> str:
     The archive is removed when the session ends.
     """
     # Executors fetch the archive when they start a task, so it lives as long as the session.
-    place = Path(tempfile.mkdtemp(prefix="recsys-model-", dir=spark.sparkContext._temp_dir))
-    archive = place / "model.zip"
+    scratch = Path(tempfile.mkdtemp(prefix="recsys-model-", dir=spark.sparkContext._temp_dir))
+    archive = scratch / "model.zip"
     with ZipFile(archive, "w", ZIP_STORED, allowZip64=True) as file:
         for path in sorted(folder.rglob("*")):
             file.write(path, path.relative_to(folder).as_posix())
-    spark.sparkContext.addArchive(f"{archive}#{place.name}")
-    return place.name
+    spark.sparkContext.addArchive(f"{archive}#{scratch.name}")
+    return scratch.name
 
 
 def has_times(history: DataFrame) -> bool:

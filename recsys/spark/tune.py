@@ -47,7 +47,8 @@ def fold_judges(config: Config, name: str, metric: str, folder: Path) -> Iterato
         InputError: no times for windows, or a fold without train or test pairs.
         ConfigError: a model that is more than ALS; folds have no attributes.
     """
-    if model_parameters(config)[name].kind != "als":
+    parameters = model_parameters(config).get(name)
+    if parameters is None or parameters.kind != "als":
         raise ConfigError(
             f"[tune] model '{name}': Spark tunes models of kind 'als' only."
             " Tune one of that kind, and copy the parameters to this model."

@@ -38,7 +38,12 @@ def liked(matrix: csr_array, columns: np.ndarray | None = None, *, binary: bool)
 
 def liked_columns(matrix: csr_array) -> np.ndarray:
     """Return bool[columns]: some row has a value > 0 there."""
-    return np.bincount(matrix.indices[matrix.data > 0], minlength=matrix.shape[1]) > 0
+    return count_liked_rows(matrix) > 0
+
+
+def count_liked_rows(matrix: csr_array) -> np.ndarray:
+    """Return int64[columns], the number of rows with a value > 0 there."""
+    return np.bincount(matrix.indices[matrix.data > 0], minlength=matrix.shape[1])
 
 
 class Linear(Recommender):

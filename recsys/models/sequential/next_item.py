@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Self
 
 import numpy as np
@@ -14,7 +15,7 @@ from recsys.errors import InputError
 from recsys.linalg import one_blas_thread
 from recsys.logging import log_phase
 from recsys.models.collaborative.fading import RecencyDays
-from recsys.models.collaborative.linear import Linear, liked_columns
+from recsys.models.collaborative.linear import Linear, count_liked_rows
 from recsys.models.sequential.sequences import (
     Sequences,
     count_neighbours_in_time,
@@ -22,6 +23,7 @@ from recsys.models.sequential.sequences import (
     liked_sequences,
 )
 from recsys.parameters import STRICT
+from recsys.recommender import FitsFromSums
 from recsys.types import Features, Histories, Interactions
 
 NEGLIGIBLE = 1e-7
@@ -31,7 +33,7 @@ its square.
 
 
 @dataclass(config=STRICT)
-class NextItem(Linear):
+class NextItem(Linear, FitsFromSums):
     """Ridge regression from what a user liked, the latest most, to what they liked next. Exact and
     deterministic; for some ten thousand items.
 
@@ -70,28 +72,51 @@ class NextItem(Linear):
         Raises:
             InputError: no event has a time, or the matrices would not fit in ``memory_mb``.
         """
-        self.known_ = liked_columns(train.matrix())
+        histories = train.histories()
+        self.prepare_sums(count_liked_rows(histories.values))
+        self.fit_sums(self.sum_users(histories))
+        return self
+
+    def prepare_sums(self, likes: np.ndarray) -> None:
+        """Keep which items are liked.
+
+        Raises:
+            InputError: the matrices would not fit in ``memory_mb``.
+        """
+        self.known_ = likes > 0
         items = int(self.known_.sum())
-        size = len(self.decays) * items
-        need = 12 * size**2 / 2**20
+        need = 12 * (len(self.decays) * items) ** 2 / 2**20
         if need > self.memory_mb:
             raise InputError(
-                f"model 'next_item': {items:,} liked items and {len(self.decays)} decays need {need:,.0f} MiB, more"
-                f" than memory_mb = {self.memory_mb:,}. Raise it, drop rare items (the `filter` section), or use"
-                " 'transitions'"
+                f"model 'next_item': {items:,} liked items and {len(self.decays)} decays need"
+                f" {need:,.0f} MiB, more than memory_mb = {self.memory_mb:,}. Raise it, drop rare"
+                " items (the `filter` section), or use 'transitions'"
             )
-        sequences = _among_liked(liked_sequences(train, "next_item"), self.known_)
+
+    def sum_users(self, histories: Histories) -> dict[str, np.ndarray | csr_array]:
+        """Return ``gram``, float32[S · liked, S · liked], and ``targets``, csr (S · liked, liked).
+
+        Raises:
+            InputError: no event has a time.
+        """
+        sequences = _among_liked(liked_sequences(histories, "next_item"), self.known_)
+        size = len(self.decays) * sequences.n_items
         with log_phase("next_item: sum the Gram matrix", likes=len(sequences.items), size=size):
             powers, sums = _tables(self.decays, sequences.longest)
             gram = decayed_gram(*sequences, powers, sums)
-            targets = self._targets(sequences)
+            return {"gram": gram, "targets": self._targets(sequences)}
+
+    def fit_sums(self, sums: Mapping[str, np.ndarray | csr_array]) -> None:
+        """Invert the Gram matrix."""
+        gram = np.asarray(sums["gram"])
+        size = len(gram)
         with one_blas_thread(), log_phase("next_item: invert the Gram matrix", size=size):
             gram[np.diag_indices(size)] += np.float32(self.reg)
             inverse = inv(gram, overwrite_a=True, check_finite=False, assume_a="pos", lower=True)
             # The inverse is symmetric, and a sparse matrix times a dense one is the faster order.
+            targets = csr_array(sums["targets"])
             weights = np.ascontiguousarray((targets.T @ inverse).T, dtype=np.float32)
-        self.weights_ = weights.reshape(len(self.decays), items, items)
-        return self
+        self.weights_ = weights.reshape(len(self.decays), -1, weights.shape[1])
 
     def _targets(self, sequences: Sequences) -> csr_array:
         """Return csr float32[S · items, items], Σ_t x_s(t) e(t)ᵀ for each memory s, one below the other."""

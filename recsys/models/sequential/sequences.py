@@ -14,7 +14,7 @@ from scipy.sparse import csr_array
 
 from recsys.errors import InputError
 from recsys.linalg import PARTS
-from recsys.types import Interactions
+from recsys.types import Histories
 
 
 class Sequences(NamedTuple):
@@ -45,7 +45,7 @@ class Sequences(NamedTuple):
         return int(max(np.diff(self.indptr).max(initial=1), 1))
 
 
-def liked_sequences(train: Interactions, model: str) -> Sequences:
+def liked_sequences(histories: Histories, model: str) -> Sequences:
     """Return the likes of each user in the order of their times.
 
     A pair with several events counts once, at the time of its latest event. Events of one user with
@@ -57,7 +57,6 @@ def liked_sequences(train: Interactions, model: str) -> Sequences:
     Raises:
         InputError: no event has a time, so nothing is known of the order.
     """
-    histories = train.histories()
     if histories.times is None:
         raise InputError(
             f"model '{model}' learns from the order of events, but no event of train has a time: add a column of times"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Self
 
 import numpy as np
@@ -11,14 +12,15 @@ from scipy.sparse import csr_array
 
 from recsys.logging import log_phase
 from recsys.models.collaborative.fading import Decay, Fading
-from recsys.models.collaborative.linear import SparseLinear, liked_columns
+from recsys.models.collaborative.linear import SparseLinear, count_liked_rows
 from recsys.models.sequential.sequences import count_neighbours_in_time, liked_sequences
 from recsys.parameters import STRICT
-from recsys.types import Features, Interactions
+from recsys.recommender import FitsFromSums
+from recsys.types import Features, Histories, Interactions
 
 
 @dataclass(config=STRICT)
-class Transitions(Fading, SparseLinear):
+class Transitions(Fading, SparseLinear, FitsFromSums):
     """What followed what within a window: for logs where the next item depends on the last ones. Fast
     at any size.
 
@@ -63,14 +65,32 @@ class Transitions(Fading, SparseLinear):
         Raises:
             InputError: no event has a time.
         """
-        sequences = liked_sequences(train, "transitions")
-        self.known_ = liked_columns(train.matrix())
+        histories = train.histories()
+        self.prepare_sums(count_liked_rows(histories.values))
+        self.fit_sums(self.sum_users(histories))
+        return self
+
+    def prepare_sums(self, likes: np.ndarray) -> None:
+        """Keep the likes of each item, which divide the counts."""
+        self.known_ = likes > 0
+        self._likes = np.maximum(likes, 1).astype(np.float64)
+
+    def sum_users(self, histories: Histories) -> dict[str, np.ndarray | csr_array]:
+        """Return the transitions of these users as ``counts``, csr (items, items).
+
+        Raises:
+            InputError: no event has a time.
+        """
+        sequences = liked_sequences(histories, "transitions")
         by_distance = 1 / np.arange(1.0, self.window + 1)
         with log_phase("transitions: count", likes=len(sequences.items), window=self.window):
             counts = count_neighbours_in_time(sequences, by_distance, self.backward * by_distance)
-        likes = np.maximum(np.diff(sequences.by_item), 1).astype(np.float64)
-        source = np.repeat(likes**-self.source_power, np.diff(counts.indptr))
-        target = likes[counts.indices] ** -self.target_power
+        return {"counts": counts}
+
+    def fit_sums(self, sums: Mapping[str, np.ndarray | csr_array]) -> None:
+        """Divide the counts by powers of the likes of both items."""
+        counts = csr_array(sums["counts"])
+        source = np.repeat(self._likes**-self.source_power, np.diff(counts.indptr))
+        target = self._likes[counts.indices] ** -self.target_power
         weights = (counts.data * source * target).astype(np.float32)
         self.weights_ = csr_array((weights, counts.indices, counts.indptr), shape=counts.shape)
-        return self

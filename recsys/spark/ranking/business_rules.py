@@ -18,7 +18,7 @@ from scipy.sparse import csr_array
 from recsys.ranking.business_rules import CompiledRules, Rules, compile_rules
 from recsys.schema import ITEM, USER
 from recsys.spark.ranking.recommend import select_columns
-from recsys.spark.ranking.scorers import Scorer, user_kinds
+from recsys.spark.ranking.scorers import Scorer
 from recsys.types import SHORTFALL, IdMap
 
 
@@ -76,22 +76,31 @@ def shortfall_reasons(users: DataFrame, scorer: Scorer, k: int) -> DataFrame:
         users: as for ``top_k``, ``seen`` without the items that rules deny.
         scorer: the scorer without the rules.
     """
-    shared = users.sparkSession.sparkContext.broadcast(scorer.scored_items())
+    shared = users.sparkSession.sparkContext.broadcast((scorer, scorer.scored_items()))
     frame = select_columns(users, scorer)
 
     def reasons(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            names = pa.array(_reasons_of_batch(batch, shared.value, k))
+            names = pa.array(_reasons_of_batch(batch, shared.value[0].kinds(batch), shared.value[1], k))
             yield pa.RecordBatch.from_arrays([batch.column("user"), names], names=["user", "shortfall"])
 
     user_type = frame.schema["user"].dataType.simpleString()
     return frame.mapInArrow(reasons, f"user {user_type}, shortfall string")
 
 
-def _reasons_of_batch(users: pa.RecordBatch, scored_items: np.ndarray, k: int) -> np.ndarray:
-    """Return the shortfall of each user; ``scored_items``: bool[kinds, items]."""
+def _reasons_of_batch(
+    users: pa.RecordBatch,
+    kinds: np.ndarray,
+    scored_items: np.ndarray,
+    k: int,
+) -> np.ndarray:
+    """Return the shortfall of each user.
+
+    Args:
+        kinds: int64[users], the kind of each user.
+        scored_items: bool[kinds, items].
+    """
     seen = users.column("seen")
-    kinds = user_kinds(users)
     row = np.repeat(np.arange(users.num_rows), seen.value_lengths().to_numpy(zero_copy_only=False))
     item = seen.flatten().to_numpy(zero_copy_only=False)
     n_scored = scored_items.sum(axis=1)[kinds]

@@ -20,7 +20,7 @@ from scipy.sparse import csr_array
 from recsys import kernels
 from recsys.ranking import rank
 from recsys.schema import RANK, SCORE, SOURCE, TIME, VALUE
-from recsys.spark.ranking.scorers import HISTORY_COLUMNS, Scorer, user_kinds
+from recsys.spark.ranking.scorers import HISTORY_COLUMNS, Scorer
 
 BLOCK_BYTES = 64 * 2**20
 """Bytes of scores per block even if more memory is allowed, so that selection reads them from the
@@ -82,6 +82,23 @@ def add_histories(users: DataFrame, history: DataFrame, names: Container[str]) -
     columns = [name for name in HISTORY_COLUMNS if name in names]
     if not columns:
         return users
+    joined = users.join(group_histories(history), "user", "left")
+    for name in columns:
+        empty = F.array().cast(HISTORY_COLUMNS[name])
+        column = F.coalesce(F.col("entries")[name], empty)
+        if name == "times" and TIME not in history.columns:
+            column = F.lit(None).cast(HISTORY_COLUMNS[name])
+        joined = joined.withColumn(name, column)
+    return joined.drop("entries")
+
+
+def group_histories(history: DataFrame) -> DataFrame:
+    """Return (user, entries): the items, values and times of each user, in ascending order of the
+    items.
+
+    Args:
+        history: (user, item, value), one row per pair, and ``timestamp`` where events have times.
+    """
     times = F.col(TIME) if TIME in history.columns else F.lit(None)
     entry = F.struct(
         F.col("item").alias("items"),
@@ -90,15 +107,7 @@ def add_histories(users: DataFrame, history: DataFrame, names: Container[str]) -
     )
     # A list of structs sorts by the first field, so that values and times follow their item.
     entries = F.sort_array(F.collect_list(entry)).alias("entries")
-    grouped = history.groupBy("user").agg(entries)
-    joined = users.join(grouped, "user", "left")
-    for name in columns:
-        empty = F.array().cast(HISTORY_COLUMNS[name])
-        column = F.coalesce(F.col("entries")[name], empty)
-        if name == "times" and TIME not in history.columns:
-            column = F.lit(None).cast(HISTORY_COLUMNS[name])
-        joined = joined.withColumn(name, column)
-    return joined.drop("entries")
+    return history.groupBy("user").agg(entries)
 
 
 def top_k(users: DataFrame, scorer: Scorer, settings: ListSettings) -> DataFrame:
@@ -174,7 +183,7 @@ def _lists_of_block(
             pa.array(items[row, position]),
             pa.array((position + 1).astype(np.int32)),
             pa.array(list_scores[row, position]),
-            sources.take(pa.array(user_kinds(users)[row])),
+            sources.take(pa.array(scorer.kinds(users)[row])),
         ],
         names=["user", "item", RANK, SCORE, SOURCE],
     )

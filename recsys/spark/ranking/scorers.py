@@ -15,8 +15,11 @@ from typing import Self
 
 import numpy as np
 import pyarrow as pa
+from scipy.sparse import csr_array
 
 from recsys.data.hashing import random_scores
+from recsys.recommender import Recommender, score_histories
+from recsys.types import Histories
 
 FEATURES = "features"
 """Column of a user's factor; null for a user without one."""
@@ -58,6 +61,10 @@ class Scorer(ABC):
     @abstractmethod
     def fill(self, scores: np.ndarray, users: pa.RecordBatch) -> None:
         """Write float32[users, items] into ``scores``, NaN where there is no score."""
+
+    def kinds(self, users: pa.RecordBatch) -> np.ndarray:
+        """Return int64[users], the kind of each user: a position in :attr:`sources`."""
+        return np.zeros(users.num_rows, dtype=np.int64)
 
     @abstractmethod
     def scored_items(self) -> np.ndarray:
@@ -227,6 +234,10 @@ class FactorScorer(Scorer):
         """Number of candidates."""
         return len(self.item_factors)
 
+    def kinds(self, users: pa.RecordBatch) -> np.ndarray:
+        """Return int64[users]."""
+        return _kinds(users, users.column(FEATURES).is_valid().to_numpy(zero_copy_only=False))
+
     def fill(self, scores: np.ndarray, users: pa.RecordBatch) -> None:
         """Write float32[users, items]."""
         features = users.column(FEATURES)
@@ -239,7 +250,7 @@ class FactorScorer(Scorer):
                 scores[has_factor] = factors @ self.item_factors.T
         scores[~has_factor] = np.nan if self.fallback is None else self.fallback.scores
         if self.segments is not None:
-            segment = user_kinds(users) - 2
+            segment = self.kinds(users) - 2
             in_segment = segment >= 0
             scores[in_segment] = self.segments.scores[segment[in_segment]]
 
@@ -263,20 +274,115 @@ class FactorScorer(Scorer):
         )
 
 
-def user_kinds(users: pa.RecordBatch) -> np.ndarray:
-    """Return int64[users], the kind of each user, as :class:`FactorScorer` numbers them.
+@dataclass(frozen=True)
+class ModelScorer(Scorer):
+    """Scores users by a fitted model, from their histories.
 
-    It is read from the columns :data:`FEATURES` and :data:`SEGMENT`. All kinds are 0 for a batch
-    without the column of factors.
+    A user whom the model cannot score has the scores of the user's segment. A user without a
+    segment has the scores of the fallback, or no list if there is none. The kinds are those of
+    :class:`FactorScorer`, with the model in place of the factors.
+
+    Attributes:
+        name: name of the model.
+        model: the fitted model.
+        has_score: bool[items], the items that the model scores.
+        timed: whether an entry of any history has a known time.
+        min_history: users with fewer liked items have the fallback.
+        fallback: scores for users whom the model does not score and who have no segment, or None.
+        segments: scores of the segments, or None.
+        allowed: bool[items], the items that are scored. None: all items.
     """
-    kinds = np.zeros(users.num_rows, dtype=np.int64)
-    if FEATURES not in users.schema.names:
-        return kinds
-    has_factor = users.column(FEATURES).is_valid().to_numpy(zero_copy_only=False)
-    kinds[has_factor] = 1
+
+    name: str
+    model: Recommender
+    has_score: np.ndarray
+    timed: bool
+    min_history: int = 0
+    fallback: SharedScorer | None = None
+    segments: SegmentScores | None = None
+    allowed: np.ndarray | None = None
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        """The history, and the segment if there are segments."""
+        columns = dict(HISTORY_COLUMNS)
+        if self.segments is not None:
+            columns[SEGMENT] = "int"
+        return columns
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Names of the fallback, of the model, and of each segment."""
+        fallback = self.name if self.fallback is None else self.fallback.name
+        segments = () if self.segments is None else self.segments.sources
+        return (fallback, self.name, *segments)
+
+    @property
+    def n_items(self) -> int:
+        """Number of candidates."""
+        return len(self.has_score)
+
+    def kinds(self, users: pa.RecordBatch) -> np.ndarray:
+        """Return int64[users]."""
+        histories = histories_of_batch(users, self.n_items, self.timed)
+        is_scored = self.model.can_score(histories) & (histories.n_liked >= self.min_history)
+        return _kinds(users, is_scored)
+
+    def fill(self, scores: np.ndarray, users: pa.RecordBatch) -> None:
+        """Write float32[users, items]."""
+        kinds = self.kinds(users)
+        scores[kinds == 0] = np.nan if self.fallback is None else self.fallback.scores
+        rows = np.flatnonzero(kinds == 1)
+        if len(rows):
+            histories = histories_of_batch(users, self.n_items, self.timed)
+            scores[rows] = score_histories(self.model, histories[rows])
+        if self.segments is not None:
+            in_segment = kinds >= 2
+            scores[in_segment] = self.segments.scores[kinds[in_segment] - 2]
+        if self.allowed is not None:
+            scores[:, ~self.allowed] = np.nan
+
+    def scored_items(self) -> np.ndarray:
+        """Return bool[kinds, items]."""
+        none = np.zeros(self.n_items, dtype=bool)
+        fallback = none if self.fallback is None else np.isfinite(self.fallback.scores)
+        rows = [fallback, self.has_score]
+        if self.segments is not None:
+            rows.append(np.isfinite(self.segments.scores))
+        scored = np.vstack(rows)
+        return scored if self.allowed is None else scored & self.allowed
+
+    def restricted_to(self, allowed: np.ndarray) -> Self:
+        """Return the scorer without scores where ``allowed`` is False."""
+        return replace(self, allowed=allowed)
+
+
+def histories_of_batch(batch: pa.RecordBatch, n_items: int, timed: bool) -> Histories:
+    """Return the histories of a batch, from the columns :data:`HISTORY_COLUMNS`.
+
+    Args:
+        timed: whether any history of the whole table has a known time. Models read histories
+            without times differently from such whose times are unknown.
+    """
+    items = batch.column("items")
+    indptr = np.zeros(batch.num_rows + 1, dtype=np.int64)
+    np.cumsum(items.value_lengths().to_numpy(zero_copy_only=False), out=indptr[1:])
+    columns = items.flatten().to_numpy(zero_copy_only=False)
+    data = batch.column("values").flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+    cells = (data, columns, indptr.astype(np.int32))
+    values = csr_array(cells, shape=(batch.num_rows, n_items))
+    if not timed:
+        return Histories(values)
+    times = batch.column("times").flatten().fill_null(-1)
+    return Histories(values, times.to_numpy(zero_copy_only=False))
+
+
+def _kinds(users: pa.RecordBatch, is_scored: np.ndarray) -> np.ndarray:
+    """Return int64[users]: 1 where ``is_scored``, else 2 + the segment; 0 without a segment."""
+    kinds = is_scored.astype(np.int64)
     if SEGMENT in users.schema.names:
         segment = users.column(SEGMENT).fill_null(-1).to_numpy(zero_copy_only=False)
-        in_segment = ~has_factor & (segment >= 0)
+        in_segment = ~is_scored & (segment >= 0)
         kinds[in_segment] = 2 + segment[in_segment]
     return kinds
 

@@ -121,6 +121,11 @@ of parameters based on :class:`SparkALSParameters`, and ``fit_model(parameters, 
 :class:`~recsys.spark.training.trainer.FittedALS` for a :class:`TrainingData`."""
 
 
+SUMMED_KINDS = ("transitions", "next_item")
+"""Kinds that are fitted from sums over users (:mod:`recsys.spark.training.sums`), with the parameters of the local
+engine. A kind whose class is a :class:`recsys.recommender.FitsFromSums` needs its name here, and nothing else."""
+
+
 def kind_module(kind: str) -> Any:
     """Return the module of a kind; ConfigError for a kind that Spark does not train."""
     if is_class_path(kind):
@@ -128,8 +133,10 @@ def kind_module(kind: str) -> Any:
             f"model '{kind}' is a class of your own, which runs on the local engine alone: set engine = 'local'."
         )
     if kind not in KINDS:
-        kinds = " or ".join(f"'{name}'" for name in KINDS)
-        raise ConfigError(f"model '{kind}' does not run on Spark: use {kinds}, or engine = 'local'.")
+        *kinds, last_kind = [f"'{name}'" for name in (*KINDS, *SUMMED_KINDS)]
+        raise ConfigError(
+            f"model '{kind}' does not run on Spark: use {', '.join(kinds)} or {last_kind}, or engine = 'local'."
+        )
     return importlib.import_module(f"recsys.spark.{KINDS[kind]}")
 
 
@@ -150,8 +157,7 @@ def parse_parameters(kind: str, params: Mapping[str, Any]) -> SparkALSParameters
 
 
 def model_parameters(config: Config) -> dict[str, SparkALSParameters]:
-    """Return name -> parameters of every model in ``[models]`` that Spark trains, without the
-    baselines.
+    """Return name -> parameters of every factor model in ``[models]``.
 
     Raises:
         ConfigError: as of :func:`parse_parameters`; a baseline with parameters or another name.
@@ -160,6 +166,8 @@ def model_parameters(config: Config) -> dict[str, SparkALSParameters]:
     for name, settings in config.models.items():
         own_settings = dict(settings)
         kind = own_settings.pop("model", name)
+        if kind in SUMMED_KINDS:
+            continue
         if kind not in BASELINES:
             parameters[name] = parse_parameters(kind, {"seed": config.seed} | own_settings)
         elif own_settings or name != kind:
@@ -168,3 +176,15 @@ def model_parameters(config: Config) -> dict[str, SparkALSParameters]:
                 " [models], because every run has it, or set engine = 'local'."
             )
     return parameters
+
+
+def summed_models(config: Config) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Return name -> (kind, parameters) of every model in ``[models]`` that is fitted from sums over
+    users.
+    """
+    kinds = {name: settings.get("model", name) for name, settings in config.models.items()}
+    return {
+        name: (kinds[name], {key: value for key, value in settings.items() if key != "model"})
+        for name, settings in config.models.items()
+        if kinds[name] in SUMMED_KINDS
+    }

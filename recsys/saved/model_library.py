@@ -1,0 +1,52 @@
+"""The models of the local engine, for an engine that must not import them: made by name, and saved
+with their fallback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recsys import models
+from recsys.models.combining.cascade import Cascade
+from recsys.recommender import FitsFromSums, Recommender
+
+
+class ModelLibrary:
+    """Makes and saves models for the Spark engine (:class:`recsys.engine.Library`)."""
+
+    def build(self, kind: str, params: Mapping[str, Any]) -> FitsFromSums:
+        """Return an unfitted model.
+
+        Raises:
+            ConfigError: a parameter that is not valid.
+            TypeError: a kind that is not fitted from sums.
+        """
+        model = models.build(kind, dict(params))
+        if not isinstance(model, FitsFromSums):
+            raise TypeError(f"model '{kind}' is not fitted from sums over users")
+        return model
+
+    def save(
+        self,
+        name: str,
+        model: Recommender,
+        fallback: tuple[str, np.ndarray] | None,
+        min_history: int,
+        folder: Path,
+    ) -> None:
+        """Write a fitted model with its fallback, as the local engine does.
+
+        Args:
+            fallback: the kind of the fallback and its scores, float32[items]; or None.
+            min_history: users with fewer liked items have the fallback.
+        """
+        if fallback is not None:
+            kind, scores = fallback
+            shared: Any = models.build(kind, {})
+            shared.scores_ = scores.astype(np.float32)
+            model = Cascade({name: model, kind: shared}, min_history)
+        models.save(model, folder)
