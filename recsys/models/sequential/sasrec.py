@@ -127,7 +127,7 @@ class SASRec(Recommender):
             InputError: no event has a time, or no user has two likes.
         """
         require_jax()
-        sequences = liked_sequences(train, "sasrec")
+        sequences = liked_sequences(train.histories(), "sasrec")
         self.known_ = liked_columns(train.matrix())
         likes = LikedSequences(sequences.indptr, _liked_number(self.known_)[sequences.items])
         if np.diff(likes.indptr).max(initial=0) < 2:
