@@ -58,7 +58,7 @@ LADDERS = {
 }
 """Kind -> parameter -> rungs. A search starts in the middle and climbs while the validation value rises."""
 
-SASREC = {"minutes": 20.0}
+SASREC = {"minutes": 18.0}
 """Parameters of ``sasrec``, which is too slow for a ladder: its defaults, and a deadline."""
 
 SHARES = (0.2, 0.4, 0.6, 0.8)

@@ -103,7 +103,7 @@ class SASRec(Recommender):
         ),
     ] = 1024
     iterations: Annotated[int, Field(ge=1, description="sweeps over all sequences, at most")] = 100
-    patience: Annotated[int, Field(ge=1, description="sweeps without a better value after which training stops")] = 8
+    patience: Annotated[int, Field(ge=1, description="sweeps without a better value after which training stops")] = 12
     minutes: Annotated[
         float | None,
         Field(gt=0, description="training stops then, with the best weights so far; unset: no limit"),
@@ -172,7 +172,7 @@ class SASRec(Recommender):
             "metric": metric,
             "values": [round(value, 5) for value in result.values],
             "best": 1 + int(np.argmax(result.values)),
-            "why": result.reason,
+            "stopped": result.reason,
         }
         return self
 

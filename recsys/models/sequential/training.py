@@ -25,7 +25,7 @@ from recsys.models.sequential.transformer import (
     power_of_two,
 )
 
-AVERAGING = 0.995
+AVERAGING = 0.998
 """Weights are averaged over about the last 1 / (1 − this) steps, to even out the noise of batches."""
 
 PADDING = -1
