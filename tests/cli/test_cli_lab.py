@@ -3,6 +3,8 @@
 import json
 from html.parser import HTMLParser
 
+import pytest
+
 from recsys.cli import run_verb
 
 
@@ -20,6 +22,7 @@ class Text(HTMLParser):
         self.tags.append(tag)
 
 
+@pytest.mark.slow
 def test_page_and_json(world_files, tmp_path, capsys):
     folder = tmp_path / "lab"
     arguments = ["lab", str(world_files["events"]), "-m", "tau_b", "-m", "overlap@10", "--pairs", "200"]

@@ -182,6 +182,7 @@ def test_a_file_that_is_read_is_not_replaced(place):
         require_replaceable_file(Path("lists.csv"), lambda start: True, "--out", [None, place / "lists.csv"])
 
 
+@pytest.mark.slow
 def test_a_made_up_world_replaces_only_an_unchanged_world(place, capsys):
     make = ["data", "make", "world", "--users", "20", "--items", "8", "--events", "200"]
     for _ in range(2):
