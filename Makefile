@@ -24,7 +24,7 @@ demo:           ## a made-up film world through both engines, in six minutes the
 	@$(RUN) spark-submit --driver-memory 3g $(SHORT_RUN) --conf spark.log.level=ERROR jobs/train_als.py --config configs/als_demo.toml
 	@$(RUN) recsys report runs/demo runs/als_demo
 
-quick:          ## lint, types and the tests without Spark, other processes or a browser: some minutes
+quick:          ## lint, types and the tests without Spark, other processes, a browser or whole runs: a minute or two
 	@$(PYTEST) --hypothesis-profile=quick -m "not spark and not subprocess and not browser and not slow" $(ARGS)
 
 test:           ## lint, types and every test; goes on after a failure, so that one run shows all
