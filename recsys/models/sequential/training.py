@@ -288,6 +288,8 @@ def batches(
             rows.places[cells] = np.arange(length)
             rows.sequence[cells] = column
             targets[cells] = items[start + 1 : start + 1 + length]
+        # The full softmax costs a product with every item at each place, which is most of a step for
+        # more than some thousand items. So larger catalogues are sampled, once for the whole batch.
         negatives = np.arange(n_items, dtype=np.int32)
         if settings.negatives < n_items:
             negatives = generator.integers(0, n_items, settings.negatives, dtype=np.int32)
