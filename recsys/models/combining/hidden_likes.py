@@ -80,6 +80,6 @@ def _count(scores: np.ndarray, score: np.float32, with_equal: bool, enough: int)
         else:
             for other in chunk:
                 in_chunk += np.int32(1) if other > score else np.int32(0)
-        count += in_chunk
+        count += int(in_chunk)
         start += CHUNK
     return count

@@ -273,7 +273,7 @@ class Hybrid(Blended):
         Every kind is tried once before the settings of any are climbed, the best kind first. A kind
         that does not fit in memory is recorded as left out.
         """
-        attempts = []
+        attempts: list[Attempt] = []
         for kind in kinds:
             if attempts and search.deadline.is_over():
                 self.record["left_out"][kind] = "there was no time left to try it: raise `minutes`"
