@@ -72,7 +72,9 @@ def promises(kind):
 def checks():
     for name in MAKERS:
         for check in contract.ALL + promises(kind_of(name)):
-            yield pytest.param(check, MAKERS[name], id=f"{name}-{check.__name__}")
+            # Compiling the training of sasrec takes seconds.
+            marks = [pytest.mark.slow] if kind_of(name) == "sasrec" else []
+            yield pytest.param(check, MAKERS[name], id=f"{name}-{check.__name__}", marks=marks)
 
 
 @pytest.mark.parametrize(("check", "make"), list(checks()))
