@@ -15,6 +15,8 @@ from recsys.models.sequential import training
 from recsys.models.sequential.sasrec import HiddenLikes, LikedSequences, mean_ndcg
 from recsys.models.sequential.transformer import Rows, Weights, encode, initial_weights, last_states
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"rank": 16, "blocks": 1, "batch": 256, "learning_rate": 0.02, "iterations": 60, "dropout": 0.1}
 ITEMS, PLACES, HEADS = 9, 6, 2
 
