@@ -5,6 +5,7 @@ import pytest
 
 from recsys import config, route
 from recsys.cli import run_verb
+from recsys.cli.run import choose_engine_and_models
 from recsys.route import LogStatistics, available_mb, choose_route, estimate_local_mb, measure_log
 
 
@@ -118,6 +119,28 @@ def test_what_is_wrong_is_said(words, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run_verb(["route", *words]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("columns", "recommend", "fallback"),
+    [
+        ("user_id,item_id,timestamp", {}, "recent"),
+        ("user_id,item_id,timestamp", {"k": 5}, "recent"),
+        ("user_id,item_id,timestamp", {"fallback": "popular"}, "popular"),
+        ("user_id,item_id", {}, "popular"),
+    ],
+)
+def test_users_without_a_history_get_what_is_liked_lately(columns, recommend, fallback, tmp_path):
+    """Where nobody has named a model: with times, what is new is worth more than what was liked years ago."""
+    path = tmp_path / "events.csv"
+    rows = [(user, user % 3, 1_600_000_000 + user)[: columns.count(",") + 1] for user in range(9)]
+    path.write_text("\n".join([columns, *(",".join(map(str, row)) for row in rows)]) + "\n")
+    raw = {"data": {"events": str(path)}, "recommend": recommend}
+    chosen = choose_engine_and_models(config.parse_config(raw))
+    assert chosen.recommend.fallback == fallback
+    assert "hybrid" in chosen.models
+    named = choose_engine_and_models(config.parse_config(raw | {"models": {"als": {}}}))
+    assert named.recommend.fallback == recommend.get("fallback", "popular")
 
 
 @pytest.mark.slow

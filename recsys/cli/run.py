@@ -87,6 +87,10 @@ def choose_engine_and_models(settings: Config) -> Config:
         "models": {name: {} for name in route.models},
     }
     log.print(f"engine: {route.engine}. {route.reasons[0]}")
+    update = {name: choices[name] for name in missing}
     if "models" in missing:
         log.print(route.reasons[-1])
-    return settings.model_copy(update={name: choices[name] for name in missing})
+        if route.statistics.timed and "fallback" not in settings.recommend.model_fields_set:
+            log.print("Users without a history get what is liked lately (fallback: recent), because events have times.")
+            update["recommend"] = settings.recommend.model_copy(update={"fallback": "recent"})
+    return settings.model_copy(update=update)
