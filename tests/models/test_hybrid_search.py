@@ -13,7 +13,7 @@ from recsys.models import build
 from recsys.models.combining import hybrid
 from recsys.models.combining import search as search_module
 from recsys.models.combining.hidden_likes import ndcg_of_hidden
-from recsys.models.combining.search import FADING, LEAST_GAIN, Deadline, Search
+from recsys.models.combining.search import FADING, LADDERS, LEAST_GAIN, Attempt, Deadline, Search, settings_at
 from recsys.models.combining.trial import climb, hide_latest, hide_pairs
 
 
@@ -112,10 +112,13 @@ def test_what_only_matters_at_prediction_needs_no_other_fit(monkeypatch):
     attempt = search_on(trial).start("ease")
     assert len(fits) == 1
     assert len(attempt.values) >= 2
-    # The scores that the trial keeps are those of a model that is fitted with the settings.
-    fitted = build("ease", attempt.params).fit(trial.train)
+    # Every value is that of a model which is fitted with these settings.
+    rows = np.arange(len(trial.users))
+    for position, value in attempt.values.items():
+        fitted = build("ease", settings_at(attempt.steps, position)).fit(trial.train)
+        assert trial.judge(fitted, rows).mean() == pytest.approx(value)
+    assert len(set(attempt.values.values())) >= 2
     assert trial.ndcg_per_user(trial.scores["ease"]).mean() == pytest.approx(attempt.value)
-    assert trial.judge(fitted, np.arange(len(trial.users))).mean() == pytest.approx(attempt.value)
 
 
 def test_a_climb_ends_above_its_start_and_below_no_neighbour():
@@ -128,13 +131,21 @@ def test_a_climb_ends_above_its_start_and_below_no_neighbour():
     assert attempt.value >= start
     assert attempt.value >= max(attempt.values.values()) / (1 + LEAST_GAIN)
     assert trial.ndcg_per_user(trial.scores["rp3beta"]).mean() == pytest.approx(attempt.value)
-    on_end = {
-        name: value
-        for step, rung in zip(attempt.steps, attempt.position, strict=True)
-        if rung in (0, len(step.rungs) - 1)
-        for name, value in step.rungs[rung].items()
-    }
-    assert attempt.last_rungs == on_end
+
+
+@pytest.mark.parametrize(
+    ("kind", "position", "last_rungs"),
+    [
+        ("ease", (0, 6), {"reg": 12800.0}),
+        ("ease", (6, 0), {"decay": 0.3, "reg": 3.0}),
+        ("ease", (1, 3), {}),
+        # No shrinkage, no fading and a name are where a ladder ends by itself.
+        ("itemknn", (0, 2, 0, 4), {"neighbours": 800}),
+        ("itemknn", (0, 2, 3, 2), {"shrink": 80.0}),
+    ],
+)
+def test_the_last_rungs_are_those_beyond_which_there_are_other_values(kind, position, last_rungs):
+    assert Attempt(kind, LADDERS[kind], position).last_rungs == last_rungs
 
 
 def test_when_time_is_over_the_best_so_far_is_the_choice():

@@ -205,14 +205,15 @@ class Attempt:
 
     @property
     def last_rungs(self) -> Settings:
-        """The best settings that are on the first or last rung of a ladder with a middle: others
+        """The best settings that are on the first or last rung of a ladder that could go on: others
         may be better.
         """
-        return settings_at([step for step, rung in self._ends()], tuple(rung for step, rung in self._ends()))
-
-    def _ends(self) -> list[tuple[Ladder, int]]:
-        rungs = zip(self.steps, self.position, strict=True)
-        return [(step, rung) for step, rung in rungs if len(step.rungs) > 2 and rung in (0, len(step.rungs) - 1)]
+        settings: Settings = {}
+        for step, rung in zip(self.steps, self.position, strict=True):
+            is_end = len(step.rungs) > 2 and rung in (0, len(step.rungs) - 1)
+            if is_end and _could_go_on(step.rungs[rung]):
+                settings |= step.rungs[rung]
+        return settings
 
 
 @dataclass
@@ -327,6 +328,14 @@ class Search:
         if self.field_weights and kind in CONTENT:
             steps = (*steps, Ladder(({}, {"fields": self.field_weights}), start=1))
         return steps
+
+
+def _could_go_on(settings: Settings) -> bool:
+    """Return whether there are values beyond those of a rung: none beyond 0, a decay of 1, or a choice by name."""
+    return any(
+        isinstance(value, int | float) and value != 0 and (name, value) != ("decay", 1.0)
+        for name, value in settings.items()
+    )
 
 
 def _to_fit(params: Settings) -> Settings:
