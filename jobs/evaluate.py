@@ -40,7 +40,7 @@ def parse_options() -> argparse.Namespace:
 
 
 def work(options: argparse.Namespace) -> None:
-    """Read the tables, evaluate, and print the result."""
+    """Read the tables, compute the metrics, and print them as JSON."""
     from recsys.config import SparkSettings
     from recsys.evaluation.judging.metrics import parse_all
     from recsys.evaluation.settings import EvaluationSettings

@@ -44,7 +44,7 @@ def parse_options() -> argparse.Namespace:
 
 
 def work(options: argparse.Namespace) -> None:
-    """Open the run, write the lists, and print their number."""
+    """Open the saved model, write the table of lists, and print the number of lists."""
     from recsys.config import SparkSettings
     from recsys.ranking.business_rules import load
     from recsys.saved.on_spark import excludes_seen, open_on_spark, recommend

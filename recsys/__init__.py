@@ -1,18 +1,18 @@
-"""Recommendations that can be read, proved and scaled.
+"""A reference implementation of recommender systems: every result can be read, checked and scaled.
 
-The public names, imported when they are first used, so that ``import recsys`` costs next to
-nothing:
+The public names are imported only when they are first used, so ``import recsys`` is fast:
 
-    read_tables, read_events     files -> checked tables            recsys.data.reading.read; ReadSettings says how
+    read_tables, read_events     files -> checked tables            recsys.data.reading.read
+    ReadSettings                 how the files are read             recsys.data.reading.read_settings
     split                        events -> Split                    recsys.data.splitting.split
     build                        name, parameters -> Recommender    recsys.models
+    allow_own_models             permit classes named in configs    recsys.models.own_model
     recommend                    model, histories -> TopK           recsys.ranking.rank
-    judge, evaluate              TopK, truth -> numbers a user      recsys.evaluation
+    judge, evaluate              TopK, truth -> metrics per user    recsys.evaluation
     evaluate_tables              any top-N table against any truth  recsys.evaluation.evaluate
-    compare                      evaluations -> who beats whom      recsys.evaluation.testing.compare
-    agree, agree_tables          two ranked lists, or tables        recsys.evaluation.agreement.measures
+    compare                      evaluations -> which model wins    recsys.evaluation.testing.compare
+    agree, agree_tables          two ranked lists, or two tables    recsys.evaluation.agreement.measures
     summarise                    evaluations -> metrics.json        recsys.evaluation.summary
-    allow_own_models             with it: classes in configs      recsys.models.own_model
     load_config, run             one TOML file -> a run folder      recsys.config, recsys.flow
 """
 
@@ -37,7 +37,7 @@ _HOMES = {
     "load_config": "config",
     "run": "flow",
 }
-"""Public name -> module."""
+"""Public name -> the module that defines it, relative to ``recsys``."""
 
 __all__ = sorted([*_HOMES, "__version__"])
 

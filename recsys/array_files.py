@@ -1,7 +1,8 @@
-"""Arrays of saved models in files: read only if the file is what it says it is.
+"""Write and read the arrays of saved models, with checks before an array is used.
 
-A file may come from anywhere. Its header is compared with its size before memory is taken, nothing
-is unpickled, and a sparse matrix is checked entry by entry before a compiled loop uses its indices.
+A file may come from an untrusted source. So the size that its header declares is compared with the
+size of the file before memory is allocated, nothing is unpickled, and the indices of a sparse
+matrix are checked before a compiled loop uses them.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _DESCRIPTION = re.compile(r"(?P<sparse>csr )?(?P<dtype>\w+)\[(?P<axes>[\w, ]+)\]
 
 
 def write_array(path: Path, array: Any) -> None:
-    """Write an array as ``path`` with the ending .npy, or a sparse matrix with .npz."""
+    """Write a dense array to ``path`` + ``.npy``, or a sparse matrix to ``path`` + ``.npz``."""
     if issparse(array):
         save_npz(path.with_name(path.name + ".npz"), array, compressed=False)
     else:
@@ -33,11 +34,12 @@ def write_array(path: Path, array: Any) -> None:
 
 
 def read_array(path: Path) -> Any:
-    """Return what :func:`write_array` wrote.
+    """Return the dense or sparse array that :func:`write_array` wrote to ``path``.
 
     Raises:
-        OSError: there is no such file.
-        ValueError: there are two, or the file is damaged, or its header does not fit its size.
+        OSError: neither the .npy nor the .npz file exists.
+        ValueError: both files exist, the file is damaged, or its size differs from the size that
+            its header declares.
     """
     dense = path.with_name(path.name + ".npy")
     sparse = path.with_name(path.name + ".npz")
@@ -49,11 +51,11 @@ def read_array(path: Path) -> Any:
 
 
 def read_npy(path: Path) -> np.ndarray:
-    """Return the array of a .npy file.
+    """Return the array in a .npy file.
 
     Raises:
-        OSError: there is no such file.
-        ValueError: the file is damaged, or its header does not fit its size.
+        OSError: the file does not exist.
+        ValueError: the file is damaged, or its size differs from the size that its header declares.
     """
     with path.open("rb") as file:
         _require_size(file, path.stat().st_size, path.name)
@@ -61,15 +63,17 @@ def read_npy(path: Path) -> np.ndarray:
 
 
 def read_factors(path: Path, column: str, ids: IdMap, rank: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return float32[ids, rank], zeros for ids without a factor, and bool[ids], whether an id has
-    one, from a Parquet table that Spark wrote.
+    """Return the factors in a Parquet table that Spark wrote, in the row order of ``ids``.
+
+    Returns two arrays: the factors, float32[ids, rank], and whether the table has a factor for each
+    id, bool[ids]. The factors of an id that is not in the table are zeros.
 
     Args:
-        column: holds the ids; the column ``features`` holds lists of ``rank`` numbers.
+        column: the column with the ids. The column ``features`` has lists of ``rank`` numbers.
 
     Raises:
-        RunFolderError: the table is missing or damaged, has ids that are not among ``ids``, or
-            factors of another rank or that are not finite.
+        RunFolderError: the table is missing or damaged, it has an id that is not in ``ids``, or its
+            factors have another rank or are not finite.
     """
     try:
         table = pq.read_table(path, columns=[column, "features"]).combine_chunks()
@@ -91,17 +95,19 @@ def read_factors(path: Path, column: str, ids: IdMap, rank: int) -> tuple[np.nda
 
 
 def require_arrays(arrays: Mapping[str, Any], descriptions: Mapping[str, str], sizes: Mapping[str, int]) -> None:
-    """Refuse arrays that are not what a model needs.
+    """Check that arrays have the dtypes, shapes and values that a model needs.
 
     Args:
-        descriptions: name -> ``float32[items, rank]``, with ``csr `` in front for a sparse matrix
-            and `` or NaN`` after it if values may be missing. ``float`` is any float, ``int`` any
-            integer, ``str`` text of any length. `` | `` is between alternatives.
-        sizes: lengths that are known before, such as the number of items. Any other length must be
-            the same in all arrays.
+        descriptions: array name -> what it must be, for example ``float32[items, rank]``. ``csr ``
+            in front requires a sparse matrix. `` or NaN`` at the end permits missing values.
+            ``float`` means any float dtype, ``int`` any integer dtype, ``str`` text of any length.
+            `` | `` separates alternatives.
+        sizes: axis name -> its required length, for example the number of items. An axis that is
+            not in ``sizes`` may have any length, but the same one in all arrays.
 
     Raises:
-        ValueError: another dtype or shape, or values that are not finite.
+        ValueError: an array has another dtype or shape, or has NaN or infinity where that is not
+            permitted.
     """
     lengths = dict(sizes)
     for name, description in descriptions.items():
@@ -123,7 +129,7 @@ def require_arrays(arrays: Mapping[str, Any], descriptions: Mapping[str, str], s
 
 
 def _has_kind(array: Any, match: re.Match[str]) -> bool:
-    """Return whether an array has the dtype and the number of axes of a description."""
+    """Return whether an array has the dtype, the sparsity and the number of axes of a description."""
     if issparse(array) != bool(match["sparse"]) or len(array.shape) != match["axes"].count(",") + 1:
         return False
     if match["dtype"] == "str":
@@ -139,7 +145,7 @@ def _describe(array: Any) -> str:
 
 
 def _read_sparse(path: Path) -> csr_array:
-    """Return a sparse matrix; its parts are in an archive without compression."""
+    """Return the sparse matrix in a .npz file, which must be an archive without compression."""
     try:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             for part in archive.infolist():
@@ -156,7 +162,8 @@ def _read_sparse(path: Path) -> csr_array:
 
 
 def _require_size(file: IO[bytes], size: int, name: str) -> None:
-    """Refuse an array whose header does not fit the size of its file."""
+    """Raise ValueError if the size of an array's file differs from the size that its header
+    declares."""
     version = np.lib.format.read_magic(file)
     if version == (1, 0):
         shape, _, dtype = np.lib.format.read_array_header_1_0(file)

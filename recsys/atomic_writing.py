@@ -1,17 +1,18 @@
-"""Atomic writing: a file or a folder gets its name only when all of it has been written.
+"""Write files and folders atomically: a target changes only when its new content is complete.
 
 Everything is written first into a scratch folder beside its target::
 
     .NAME.recsys-TOKEN.part    what is being written; TOKEN is random
     .NAME.recsys-TOKEN.lock    locked by the process that writes it
-    .NAME.recsys-TOKEN.old     the old folder, only where two folders cannot change places
+    .NAME.recsys-TOKEN.old     the old folder, where two folders cannot be exchanged in one step
 
-The operating system releases the lock when the process ends, however it ends. So a scratch folder
-whose lock is free belongs to no living process, whatever the process ids are, also of containers
-that share a disk. The next writer of the same target removes it.
+The operating system releases the lock when the process ends for any reason. So a scratch folder
+whose lock is free belongs to a process that has ended. This also holds for containers that share a
+disk, where process ids would mean nothing. The next process that writes the same target removes
+such a folder.
 
-A full disk, an error or Ctrl-C leaves the target as it was. After SIGKILL a scratch folder may
-remain too.
+A full disk, an error or Ctrl-C leaves the target unchanged. After SIGKILL a scratch folder may also
+remain.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ from pathlib import Path
 _TOKEN = r"recsys-[0-9a-f]{16}"  # noqa: S105 - the pattern of a name, no secret
 
 SCRATCH_NAME = re.compile(rf"\..+\.{_TOKEN}\.(part|lock|old)", re.DOTALL)
-"""Names that only this module gives."""
+"""Pattern of the names of scratch folders and locks. Nothing else has such a name."""
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""Error numbers of a full disk."""
+"""Error numbers that mean that the disk, or the user's share of it, is full."""
 
 _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100
@@ -43,12 +44,13 @@ _NOT_SUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 
 @contextmanager
 def scratch_folder(target: Path, is_ours: Callable[[Path], bool] | None = None) -> Iterator[Path]:
-    """Yield a new empty folder beside ``target``; what is in it at the end of the block is removed.
+    """Yield a new empty folder beside ``target``, and remove it at the end of the block.
 
-    Parents of ``target`` that are missing are made, and removed if they are still empty at the end.
+    Missing parent folders of ``target`` are made. Those that are still empty at the end of the
+    block are removed.
 
     Args:
-        is_ours: as for :func:`remove_leftovers`, which is called first.
+        is_ours: passed to :func:`remove_leftovers`, which is called first.
 
     Raises:
         OSError: the folder cannot be made.
@@ -75,15 +77,16 @@ def scratch_folder(target: Path, is_ours: Callable[[Path], bool] | None = None) 
 def new_folder(
     target: Path, require_replaceable: Callable[[Path], None], is_ours: Callable[[Path], bool] | None = None
 ) -> Iterator[Path]:
-    """Yield an empty folder to fill; when the block ends well, it takes the place of ``target``.
+    """Yield an empty folder to fill, and move it to ``target`` if the block ends without an error.
 
     Args:
-        require_replaceable: raises an error if a folder may not be replaced. It is called before
-            the block, after it, and on the old folder before that is removed.
-        is_ours: as for :func:`remove_leftovers`.
+        require_replaceable: raises an error if a folder may not be replaced. It is called with
+            ``target`` before and after the block, and with the old folder just before that folder
+            is removed.
+        is_ours: passed to :func:`remove_leftovers`.
 
     Raises:
-        OSError: the folder cannot be written; ``target`` is unchanged.
+        OSError: the folder cannot be written. ``target`` is then unchanged.
     """
     require_replaceable(target)
     with scratch_folder(target, is_ours) as part:
@@ -102,10 +105,12 @@ def new_folder(
 
 @contextmanager
 def new_file(target: str | Path) -> Iterator[Path]:
-    """Yield a path to write a file to; when the block ends well, the file is moved to ``target``.
+    """Yield a path to write to, and move that file to ``target`` if the block ends without an
+    error.
 
-    A file that is there keeps its permissions. A link keeps leading to the new file. A device or a
-    pipe, such as /dev/stdout, is written directly.
+    If ``target`` exists, the new file has the same permissions. If ``target`` is a symbolic link,
+    the file that it leads to is replaced. A device or a pipe, such as /dev/stdout, is written
+    directly.
 
     Raises:
         OSError: the file cannot be written.
@@ -123,16 +128,17 @@ def new_file(target: str | Path) -> Iterator[Path]:
 
 
 def write_text(target: str | Path, text: str) -> None:
-    """Write a file as UTF-8, whole or not at all."""
+    """Write ``text`` as UTF-8 to ``target``, replacing it only when the new file is complete."""
     with new_file(target) as part:
         part.write_text(text, encoding="utf-8")
 
 
 def write_texts(folder: Path, texts: Mapping[str, str]) -> None:
-    """Write several files into ``folder``; none of them is replaced before all have been written.
+    """Write several files into ``folder``. All are written first, and only then is any file
+    replaced.
 
     Args:
-        texts: name, relative to the folder, -> text.
+        texts: file name, relative to the folder, -> text.
     """
     first = next(iter(texts))
     with scratch_folder(folder / Path(first).name) as scratch:
@@ -146,15 +152,16 @@ def write_texts(folder: Path, texts: Mapping[str, str]) -> None:
 
 
 def replace_folder(part: Path, target: Path) -> None:
-    """Move the scratch folder ``part`` to ``target``; an older folder at ``target`` is then at ``part``.
+    """Move the scratch folder ``part`` to ``target``; a folder that was at ``target`` moves to
+    ``part``.
 
-    Where the file system can exchange two folders in one step (Linux: ext4, XFS, Btrfs, tmpfs),
-    ``target`` is a whole folder at every moment. Elsewhere there is a moment without one, and
-    :func:`remove_leftovers` puts the old one back if the process is killed just then. Of several
-    writers at the same time, the last one wins.
+    Some file systems exchange two folders in one step (Linux: ext4, XFS, Btrfs, tmpfs). On these, a
+    complete folder is at ``target`` at every moment. On others, ``target`` is missing for a moment.
+    If the process is killed in that moment, :func:`remove_leftovers` puts the old folder back. If
+    several processes write the same target, the last one wins.
 
     Raises:
-        OSError: ``target`` cannot be replaced; it is unchanged.
+        OSError: ``target`` cannot be replaced. It is then unchanged.
     """
     while True:
         try:
@@ -178,12 +185,13 @@ def replace_folder(part: Path, target: Path) -> None:
 
 
 def remove_leftovers(target: Path, is_ours: Callable[[Path], bool] | None = None) -> None:
-    """Remove the scratch folders of ``target`` whose process has ended.
+    """Remove the scratch folders of ``target`` that belong to processes that have ended.
 
-    An old folder that was moved aside is put back if there is no ``target``.
+    If ``target`` is missing, an old folder that was moved aside is put back.
 
     Args:
-        is_ours: whether the content of such a folder lets it be removed; unset: any content.
+        is_ours: returns whether a leftover folder with this content may be removed. None permits
+            any content.
     """
     pattern = re.compile(rf"(\.{re.escape(target.name)}\.{_TOKEN})\.(?:part|lock|old)")
     try:
@@ -200,7 +208,8 @@ def remove_leftovers(target: Path, is_ours: Callable[[Path], bool] | None = None
 
 @contextmanager
 def mark_as_running(target: Path) -> Iterator[str]:
-    """Yield a name that :func:`is_running` recognises in other processes until the block ends."""
+    """Yield the name of a lock that is held during the block, for :func:`is_running` in other
+    processes."""
     remove_leftovers(target)
     lock, descriptor = _take_new_lock(target)
     try:
@@ -211,7 +220,8 @@ def mark_as_running(target: Path) -> Iterator[str]:
 
 
 def is_running(folder: Path, name: str) -> bool:
-    """Return whether the process that got ``name`` from :func:`mark_as_running` is in its block."""
+    """Return whether another process is still in the :func:`mark_as_running` block that yielded
+    ``name``."""
     if not SCRATCH_NAME.fullmatch(name):
         return False
     with _lock_of_ended_process(folder / name) as is_free:
@@ -219,7 +229,7 @@ def is_running(folder: Path, name: str) -> bool:
 
 
 def _clean_up(part: Path, lock: Path) -> None:
-    """Remove a scratch folder and its lock, also if Ctrl-C comes while they are removed."""
+    """Remove a scratch folder and its lock, and finish the removal even if Ctrl-C interrupts it."""
     try:
         shutil.rmtree(part, ignore_errors=True)
         lock.unlink(missing_ok=True)
@@ -248,10 +258,10 @@ def _take_new_lock(target: Path) -> tuple[Path, int]:
 
 
 def _lock(descriptor: int) -> None:
-    """Lock an open file; do nothing where the file system has no locks.
+    """Lock an open file, or do nothing if the file system does not support locks.
 
     Raises:
-        BlockingIOError: another process has locked it.
+        BlockingIOError: another process holds the lock.
     """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -264,7 +274,7 @@ def _lock(descriptor: int) -> None:
 
 @contextmanager
 def _lock_of_ended_process(lock: Path) -> Iterator[bool]:
-    """Yield whether no living process holds a lock, and hold it during the block."""
+    """Yield whether no running process holds a lock. If so, hold the lock during the block."""
     try:
         descriptor = os.open(lock, os.O_RDWR)
     except FileNotFoundError:
@@ -286,7 +296,7 @@ def _lock_of_ended_process(lock: Path) -> Iterator[bool]:
 
 
 def _remove_leftover(target: Path, stem: str, is_ours: Callable[[Path], bool]) -> None:
-    """Put back the old folder of an ended process if there is no target, and remove the rest."""
+    """Remove what an ended process left, but put its old folder back if ``target`` is missing."""
     for suffix in ("old", "part"):
         leftover = target.with_name(f"{stem}.{suffix}")
         if leftover.is_symlink() or not leftover.is_dir():
@@ -300,7 +310,10 @@ def _remove_leftover(target: Path, stem: str, is_ours: Callable[[Path], bool]) -
 
 
 def _move_aside_and_in(part: Path, target: Path) -> bool:
-    """Replace a folder in two steps; return whether ``target`` is the new one now."""
+    """Replace a folder in two steps, and return whether the new folder is now at ``target``.
+
+    False means that another process changed ``target`` in between, so the caller has to try again.
+    """
     old = part.with_suffix(".old")
     try:
         os.rename(target, old)
@@ -322,10 +335,10 @@ def _move_aside_and_in(part: Path, target: Path) -> bool:
 
 
 def _exchange(a: Path, b: Path) -> None:
-    """Exchange two paths in one step.
+    """Exchange two paths in one step of the file system.
 
     Raises:
-        OSError: one of them is missing, or the system or the file system cannot do it.
+        OSError: a path is missing, or the operating system or the file system does not support it.
     """
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if renameat2 is None:

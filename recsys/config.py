@@ -1,9 +1,9 @@
-"""Read and check the TOML file that configures a run, on either engine.
+"""Read and check the TOML file that configures a run, for both engines.
 
-The sections are the settings classes of the rooms that use them, so each key is described in one
-place. An unknown key is an error that names the nearest known one. Relative paths are relative to
-the folder in which the command runs. ``--set a.b=c`` overrides a key; its value is read as TOML, or
-as text if it is not TOML.
+Each section is a settings class, which is defined in the package that uses it. So each key is
+described in one place. An unknown key is an error, whose message names the most similar valid key.
+Relative paths start at the folder in which the command runs. ``--set a.b=c`` overrides a key. Its
+value is read as TOML, or as text if it is not valid TOML.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class DataSettings(ReadSettings):
 
     @property
     def reading(self) -> ReadSettings:
-        """Return the settings of reading alone, without the paths."""
+        """Return only the settings of how to read, without the paths."""
         return ReadSettings(**{name: getattr(self, name) for name in ReadSettings.model_fields})
 
 
@@ -203,11 +203,12 @@ class TuneSettings(BaseModel):
     )
 
     def rule_for(self, *, timed: bool) -> Literal["time", "pairs"]:
-        """Return the rule that makes the folds: the one given, else by time if events have
-        timestamps.
+        """Return the rule that makes the folds.
+
+        It is ``rule`` if set, else "time" if the events have timestamps, else "pairs".
 
         Raises:
-            InputError: windows are wanted, and events have no timestamps.
+            InputError: ``rule`` is "time", but the events have no timestamps.
         """
         if self.rule == "time" and not timed:
             raise InputError("[tune] rule = 'time' needs events with timestamps: use 'pairs'.")
@@ -222,11 +223,11 @@ MODEL_NAME_BYTES = 100
 
 
 def check_model_name(name: str) -> str:
-    """Return a model's name if it can name a file and a folder inside the run folder.
+    """Return ``name`` unchanged if it can be the name of a file and of a folder in the run folder.
 
     Raises:
-        ValueError: empty, longer than ``MODEL_NAME_BYTES`` in UTF-8, with a slash, a backslash, a
-            control character, a dot in front, or a blank at an end.
+        ValueError: the name is empty, is longer than ``MODEL_NAME_BYTES`` in UTF-8, has a slash, a
+            backslash or a control character, starts with a dot, or starts or ends with a blank.
     """
     is_file_name = name.isprintable() and not set(name) & set("/\\")
     has_clean_ends = name == name.strip() and not name.startswith(".")
@@ -277,7 +278,7 @@ class Config(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _seed_the_split(cls, raw: Any) -> Any:
-        """Pass the seed of the run to a hashing split that has no seed of its own."""
+        """Use the seed of the run for a split that hashes and has no seed of its own."""
         split = raw.get("split")
         if isinstance(split, dict) and split.get("rule") in ("fraction", "users", "items") and "seed" in raw:
             return raw | {"split": {"seed": raw["seed"]} | split}
@@ -286,7 +287,8 @@ class Config(BaseModel):
     @field_validator("models")
     @classmethod
     def _check_part_names(cls, models: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        """Check the names of the parts of blends, which are saved as folders too."""
+        """Check the names of the parts of blends, because each part is saved in a folder of that
+        name."""
         unchecked = list(models.values())
         while unchecked:
             parts = unchecked.pop().get("parts")
@@ -298,7 +300,8 @@ class Config(BaseModel):
 
     @model_validator(mode="after")
     def _check_numbers(self) -> Config:
-        """Refuse inf and nan, which no setting gives a meaning to."""
+        """Raise an error if a setting is infinite or NaN, because no setting has a meaning for
+        these."""
         for key, value in _leaves(self.model_dump()):
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError(f"{key} is {value}, but a setting is a finite number")
@@ -318,33 +321,33 @@ class Config(BaseModel):
 
     @property
     def events(self) -> str | dict[str, str]:
-        """Return the file or folder of the events, or part of the split -> its file or folder."""
+        """The location of the events, or, for ``[split] rule = "files"``, part name -> location."""
         if isinstance(self.split, ByFiles):
             return self.split.files
         return str(self.data.events)
 
     @property
     def event_files(self) -> list[str]:
-        """Return the files and folders of the events."""
+        """The locations of all files and folders of events."""
         if isinstance(self.events, str):
             return [self.events]
         return list(self.events.values())
 
     @property
     def tables(self) -> list[str]:
-        """Return the files and folders of the events, the items and the users."""
+        """The locations of all tables: the events, the items and the users."""
         return [*self.event_files, *(path for path in (self.data.items, self.data.users) if path)]
 
     @property
     def sources(self) -> list[str]:
-        """Return the files and folders that a run reads."""
+        """The locations of everything that a run reads: the tables and the business rules."""
         if self.recommend.rules:
             return [*self.tables, self.recommend.rules]
         return self.tables
 
     @property
     def kinds(self) -> list[str]:
-        """Return the kinds of all models, and of the parts of blends."""
+        """The kinds of all configured models, the parts of blends included."""
         kinds = []
         unread = list(self.models.items())
         while unread:
@@ -360,8 +363,9 @@ class Config(BaseModel):
         return kinds
 
     def rule(self, *, timed: bool) -> AnyRule:
-        """Return the split rule of the config, or the default: by time with timestamps, else a
-        fraction by hash.
+        """Return the split rule of the config, or the default rule if the config has none.
+
+        The default is by time if the events have timestamps, else a fraction of the events by hash.
         """
         if self.split:
             return self.split
@@ -370,16 +374,16 @@ class Config(BaseModel):
         return Fraction(seed=self.seed)
 
     def to_toml(self) -> str:
-        """Return the config as TOML, with all defaults written out, so that it can be run again."""
+        """Return the config as TOML with all defaults written out, so that the run can be repeated."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
 
 def require_toml(config: Config) -> None:
-    """Refuse settings that would be different, or missing, when ``config.toml`` is read back.
+    """Check that ``config.toml`` will hold every setting, so that the run can be repeated from it.
 
     Raises:
-        ConfigError: a value that TOML does not have, such as None in a list, or text that is not
-            Unicode.
+        ConfigError: a value that TOML cannot hold, such as None in a list, or text that is not
+            valid Unicode.
     """
     try:
         text = config.to_toml()
@@ -396,11 +400,11 @@ def require_toml(config: Config) -> None:
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
-    """Read the config file ``path``, apply ``key.sub=value`` overrides, and check the result.
+    """Read the config file ``path``, apply the ``key.sub=value`` overrides, and check the result.
 
     Raises:
-        ConfigError: no such file, not TOML, an override without ``=``, or unknown, missing or
-            ill-typed keys; the message names all of them.
+        ConfigError: the file does not exist or is not TOML, an override has no ``=``, or keys are
+            unknown, missing or of a wrong type. The message names all such keys.
     """
     path = Path(path)
     try:
@@ -417,10 +421,10 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
 
 
 def config_for_log(events: str | Path, overrides: Iterable[str] = ()) -> Config:
-    """Return the default config of a log; the run folder is named after the log.
+    """Return the default config for an event log, with a run folder that is named after the log.
 
     Raises:
-        ConfigError: as of :func:`load_config`.
+        ConfigError: an override is not valid, as for :func:`load_config`.
     """
     name = Path(events).name.partition(".")[0] or "run"
     raw: dict[str, Any] = {"out": f"runs/{name}", "data": {"events": str(events)}}
@@ -430,7 +434,15 @@ def config_for_log(events: str | Path, overrides: Iterable[str] = ()) -> Config:
 
 
 def parse_config(raw: dict[str, Any], source: str = "config") -> Config:
-    """Check a mapping as :func:`load_config` does; each line of an error starts with ``source``."""
+    """Return the checked config that ``raw`` describes.
+
+    Args:
+        source: the start of each line of an error message, for example the name of the file.
+
+    Raises:
+        ConfigError: keys are unknown, missing or of a wrong type. The message has one line for
+            each.
+    """
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
@@ -443,7 +455,7 @@ def parse_config(raw: dict[str, Any], source: str = "config") -> Config:
 
 
 def _names_events(raw: dict[str, Any]) -> bool:
-    """Return whether a config names a log, or the parts of a split."""
+    """Return whether a raw config names a log of events, or files for the parts of a split."""
     data = raw.get("data")
     split = raw.get("split")
     return (isinstance(data, dict) and "events" in data) or (isinstance(split, dict) and split.get("rule") == "files")
@@ -466,7 +478,7 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
 
 
 def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (dotted key, value) of everything in nested mappings and lists."""
+    """Yield (dotted key, value) for each single value in nested mappings and lists."""
     if isinstance(value, dict):
         for name, item in value.items():
             yield from _leaves(item, f"{key}.{name}".removeprefix("."))
@@ -478,7 +490,7 @@ def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _describe_problem(problem: Any, source: str) -> str:
-    """Return one line that describes one of pydantic's errors."""
+    """Return one line that describes an error that pydantic reports."""
     message = problem["msg"].removeprefix("Value error, ")
     if not problem["loc"]:
         return f"{source}: {message}"
@@ -501,7 +513,10 @@ def _describe_problem(problem: Any, source: str) -> str:
 
 
 def _settings_at(annotation: Any, path: tuple[str, ...]) -> list[type[BaseModel]]:
-    """Return the settings classes at ``path`` below an annotation."""
+    """Return the settings classes that the value at ``path`` may have, starting from an annotation.
+
+    There are several where the annotation is a union, and none if the path does not exist.
+    """
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         if not path:
             return [annotation]
@@ -518,9 +533,8 @@ def _settings_at(annotation: Any, path: tuple[str, ...]) -> list[type[BaseModel]
 
 
 def _rule_name(annotation: Any) -> str | None:
-    """Return the value of the key ``rule`` that selects this split rule; None for other
-    annotations.
-    """
+    """Return the value of the key ``rule`` that selects this settings class, or None if it has no
+    such key."""
     fields = getattr(annotation, "model_fields", {})
     if "rule" not in fields:
         return None
@@ -528,5 +542,5 @@ def _rule_name(annotation: Any) -> str | None:
 
 
 def _rule_names() -> set[str]:
-    """Return the values of the key ``rule`` of all split rules."""
+    """Return the names of all split rules, which are the values of the key ``rule``."""
     return {"time", "last", "fraction", "users", "items", "files"}

@@ -1,6 +1,4 @@
-"""What a run asks of an engine: the steps that ``recsys.flow.run`` calls, the same for both
-engines.
-"""
+"""The steps of a run that every engine implements, and that ``recsys.flow.run`` calls in order."""
 
 from __future__ import annotations
 
@@ -22,15 +20,18 @@ from recsys.recommender import FitsFromSums, Recommender
 from recsys.runfolder import RunFolder
 
 Progress = Callable[[str, int, int], None]
-"""Called with (step, done, total)."""
+"""A function that is called with (step, number done, total number) to report progress."""
 
 
 RANK_IS_CAPPED = ("spectral",)
-"""Kinds of model that take the largest rank that there is where a larger one is asked for."""
+"""Kinds of model that use the largest possible rank if their rank is set to a larger number."""
 
 
 def training_rows(kind: str, users: int, items: int) -> int:
-    """Return the number of rows of the matrix that a kind of model is trained on."""
+    """Return the number of rows of the matrix that a kind of model is trained on.
+
+    ``content_als`` adds one artificial user for each item.
+    """
     # Besides its users, it has an artificial user for each item with features.
     if kind == "content_als":
         return users + items
@@ -38,10 +39,14 @@ def training_rows(kind: str, users: int, items: int) -> int:
 
 
 class Library(Protocol):
-    """Makes and saves models for an engine that must not import them."""
+    """Builds and saves local models for an engine that must not import ``recsys.models``."""
 
     def build(self, kind: str, params: Mapping[str, Any]) -> FitsFromSums:
-        """Return an unfitted model; ConfigError for a parameter that is not valid."""
+        """Return an unfitted model of this kind.
+
+        Raises:
+            ConfigError: a parameter is not valid.
+        """
         ...
 
     def save(
@@ -52,15 +57,25 @@ class Library(Protocol):
         min_history: int,
         folder: Path,
     ) -> None:
-        """Write a fitted model with its fallback, the kind and the scores of one."""
+        """Write a fitted model, and the fallback that serves users whom the model does not score.
+
+        Args:
+            fallback: the kind and the scores of the fallback. None if there is no fallback.
+            min_history: users with fewer liked items than this are served by the fallback.
+            folder: the run folder.
+        """
         ...
 
 
 class Engine(ABC):
-    """One way to run a config. Each step keeps what it makes as attributes, for the steps after it.
+    """Runs one config. Each step stores its result in attributes, which later steps use.
 
-    ``folder``: where the steps write their files. ``meter``: measures their cost. ``fold_starts``:
-    set by the split, the start of the test of each fold of a rolling backtest; empty without one.
+    Attributes:
+        folder: where the steps write their files.
+        meter: measures the time and memory of each step.
+        rules: the business rules, or None if the config has none.
+        fold_starts: the start of the test part of each fold of a rolling backtest, set by the
+            split. It is empty without a backtest.
     """
 
     config: Config
@@ -71,7 +86,7 @@ class Engine(ABC):
     report_progress: Progress
 
     def __init__(self, config: Config) -> None:
-        """Check what can be checked before any work: the rules can be read.
+        """Read the business rules, if there are any.
 
         Raises:
             ConfigError: the file of rules cannot be read.
@@ -84,17 +99,17 @@ class Engine(ABC):
 
     @contextmanager
     def open(self, folder: RunFolder, meter: Meter, progress: Progress | None = None) -> Iterator[None]:
-        """Make ready for the steps of one run."""
+        """Keep the folder, the meter and the progress function that all steps of one run use."""
         self.folder = folder
         self.meter = meter
         self.report_progress = progress or (lambda step, done, total: None)
         yield
 
     def check_ranks(self, users: int, items: int) -> None:
-        """Check that no model of the config asks for a rank that train cannot hold.
+        """Check that the train part is large enough for the rank of each model of the config.
 
         Raises:
-            ConfigError: a rank above ``als.parameters.largest_rank``.
+            ConfigError: a rank is larger than ``als.parameters.largest_rank`` permits.
         """
         for name, settings in self.config.models.items():
             parts = {name: settings} | {f"{name}.parts.{part}": own for part, own in _parts_of(settings).items()}
@@ -113,51 +128,52 @@ class Engine(ABC):
 
     @abstractmethod
     def read_events(self) -> None:
-        """Read and check the tables; write the refused rows and the data card."""
+        """Read and check the tables, and write the refused rows and the data card."""
 
     @abstractmethod
     def split_events(self) -> None:
-        """Divide the events, write the parts, and make what all models share: truth, rules,
-        segments, catalogue.
-        """
+        """Split the events, write the parts, and prepare what all models use: truth, rules and
+        catalogue."""
 
     @property
     @abstractmethod
     def model_names(self) -> list[str]:
-        """The baselines and the models of the config, in the order of the run; known after the
-        split.
+        """The names of the baselines and of the configured models, in the order of the run.
+
+        They are available after :meth:`split_events`.
         """
 
     @abstractmethod
     def fit(self, name: str) -> None:
-        """Train one model and write it."""
+        """Train one model and save it."""
 
     @abstractmethod
     def recommend(self, name: str) -> None:
-        """Make the lists of one model and write them."""
+        """Make and write the lists of one model."""
 
     @abstractmethod
     def judge(self, name: str) -> None:
-        """Judge the lists of one model against the truth."""
+        """Compute the metrics of one model's lists against the truth."""
 
     @property
     def has_cold_start_curve(self) -> bool:
-        """Whether the run judges each model on shortened histories too."""
+        """Whether the run also evaluates each model on shortened histories."""
         return False
 
     def judge_cold_start(self, name: str) -> None:
-        """Judge one model on histories cut to their first events; asked only of an engine that has
-        the curve.
+        """Evaluate one model on histories that are cut to their first events.
+
+        It is called only if :attr:`has_cold_start_curve` is true.
         """
         raise NotImplementedError
 
     @abstractmethod
     def summarise(self) -> dict[str, Any]:
-        """Write the results per user and the metrics, and return the metrics."""
+        """Write the results per user and the metrics, and return the content of metrics.json."""
 
 
 def _parts_of(settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the settings of the parts of a blend, empty for another model."""
+    """Return part name -> settings of a blend. The result is empty for a model that is not a blend."""
     parts = settings.get("parts")
     if not isinstance(parts, dict):
         return {}

@@ -1,14 +1,15 @@
 """The exceptions of recsys, as a tree.
 
-    RecsysError                 exit code 1 unless a child says otherwise ├── InputError
-    2   the data: a file, a row, a column, an id ├── ConfigError             2   the config file, a
-    parameter, a metric name, a command-line option ├── MissingExtra            2   an optional
-    package or program that this step needs ├── RunFolderError          2   a run folder that is
-    incomplete, foreign, or not writable └── GateFired               3   a condition of `compare
-    --fail-if` holds, or a split leaks
+    RecsysError                 exit code 1, unless a class below says otherwise
+    ├── InputError              2   the data: a file, a row, a column, an id
+    ├── ConfigError             2   the config file, a parameter, a metric name, an option
+    ├── MissingExtra            2   an optional package or program that this step needs
+    ├── RunFolderError          2   a run folder that is incomplete, foreign, or not writable
+    └── GateFired               3   a condition of `compare --fail-if` holds, or a split leaks
 
 Every message says what is wrong, where, and what to do. The command line prints it without a
-traceback and exits with ``exit_code``; any other exception is a bug in recsys and exits with 1.
+traceback and exits with ``exit_code``. Any other exception is a bug in recsys, and the command line
+exits with 1.
 """
 
 import difflib
@@ -34,7 +35,7 @@ class ConfigError(RecsysError):
 
 
 class MissingExtra(RecsysError):
-    """A step needs something that is not installed."""
+    """A package or a program that a step needs is not installed."""
 
     exit_code = 2
 
@@ -52,12 +53,13 @@ class GateFired(RecsysError):
 
 
 SHOWN = 30
-"""Largest number of known words that an error lists."""
+"""Largest number of valid names that an error message lists."""
 
 
 def suggest_nearest(word: str, candidates: Iterable[str]) -> str:
-    """Return `` Did you mean 'x'?`` for the closest candidate, or list the candidates if none is
-    close.
+    """Return a hint for an unknown word: the most similar candidate, or the list of all candidates.
+
+    All candidates are listed (at most ``SHOWN``) if none is similar.
 
     >>> suggest_nearest("metrcs", ["metrics", "k"])
     " Did you mean 'metrics'?"

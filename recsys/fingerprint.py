@@ -7,7 +7,11 @@ from pathlib import Path
 
 
 def fingerprint(path: Path) -> str:
-    """Return a SHA-256 over the contents of a file, or over names and contents below a folder."""
+    """Return the SHA-256 of a file's content, or of the names and contents of all files in a
+    folder.
+
+    The result is text that starts with ``sha256:``.
+    """
     digest = hashlib.sha256()
     files = [path]
     if path.is_dir():

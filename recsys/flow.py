@@ -1,6 +1,4 @@
-"""The steps of a run, which are the same for both engines: read, split, fit, recommend, judge,
-summarise, report.
-"""
+"""The flow of a run on either engine: read, split, fit, recommend, judge, summarise, report."""
 
 from __future__ import annotations
 
@@ -23,19 +21,20 @@ from recsys.runfolder import RunFolder
 
 
 def run(config: Config, *, engine: Engine | None = None, progress: Progress | None = None) -> dict[str, Any]:
-    """Run a config: read, split, fit, recommend and judge, and write the run folder with its report.
+    """Run a config from the events to the report, write the run folder, and return the metrics.
 
-    The result is the content of metrics.json. After an error, an older run folder is as it was.
+    The steps are read, split, fit, recommend, judge, summarise and report. The result is the
+    content of metrics.json. If an error is raised, an older run folder stays unchanged.
 
     Args:
         engine: the engine to use. None: the engine that the config names.
-        progress: called with (step, done, total) during the longer steps.
+        progress: called with (step, number done, total number) during the longer steps.
 
     Raises:
         InputError: the data cannot be used.
         ConfigError: a setting cannot be used.
         RunFolderError: the run folder cannot be written, or may not be replaced.
-        MissingExtra: a library of the report is not installed.
+        MissingExtra: a library that the report needs is not installed.
     """
     require_feasible(config)
     write_report = load_report_writer()
@@ -75,12 +74,12 @@ def run(config: Config, *, engine: Engine | None = None, progress: Progress | No
 def run_folds(
     config: Config, starts: list[float], folder: RunFolder, meter: Meter, progress: Progress | None
 ) -> list[dict[str, Any]]:
-    """Repeat a run on the earlier windows of a rolling backtest, and return what is kept of each.
+    """Repeat a run on the earlier windows of a rolling backtest, and return a summary of each.
 
     Args:
-        starts: the start of the test of each fold, the earliest first; the last fold is the run
-            itself.
-        folder: that of the run; the folds are written inside of it, and removed.
+        starts: the start of the test part of each fold, the earliest first. The last fold is the
+            run itself, so it is not repeated.
+        folder: the folder of the run. The folds are written inside it, and removed at the end.
     """
     folds = []
     scratch = folder.path / run_files.FOLDS_SCRATCH
@@ -102,7 +101,7 @@ def run_folds(
 
 
 def run_fold(config: Config, path: Path, progress: Progress | None) -> dict[str, Any]:
-    """Run the config of one fold in the folder ``path``, and return what is kept of it."""
+    """Run the config of one fold in the new folder ``path``, and return a summary of the fold."""
     path.mkdir(parents=True)
     folder = RunFolder(path)
     engine = make_engine(config)
@@ -117,8 +116,10 @@ def run_fold(config: Config, path: Path, progress: Progress | None) -> dict[str,
 
 
 def describe_fold(folder: RunFolder, metrics: dict[str, Any]) -> dict[str, Any]:
-    """Return what backtest.json has of one fold: its window, the sizes of its parts, and the means
-    and differences of its models, paired by user.
+    """Return the entry of one fold in backtest.json.
+
+    The entry has the window of the fold, the sizes of its parts, the mean metrics of its models,
+    and the differences between models, paired by user.
     """
     split = folder.read_json(run_files.SPLIT_CARD)
     return {
@@ -132,10 +133,10 @@ def describe_fold(folder: RunFolder, metrics: dict[str, Any]) -> dict[str, Any]:
 
 
 def load_report_writer() -> Callable[[RunFolder], Path]:
-    """Return the function that writes the report.
+    """Import and return the function that writes the report.
 
     Raises:
-        MissingExtra: a library that it needs is not installed.
+        MissingExtra: a library that the report needs is not installed.
     """
     try:
         from recsys.report import write_report
@@ -148,11 +149,11 @@ def load_report_writer() -> Callable[[RunFolder], Path]:
 
 
 def require_feasible(config: Config) -> None:
-    """Try what a run does last, before work that may take hours.
+    """Check what a run needs only at its end, before work that may take hours.
 
     Raises:
-        ConfigError: a setting that config.toml cannot hold, or a class of the user's own that may
-            not be used or cannot be.
+        ConfigError: config.toml cannot hold a setting, or a class that the config names as a model
+            cannot or may not be used.
         RunFolderError: the run folder cannot be written, or may not be replaced.
     """
     require_toml(config)
@@ -166,7 +167,7 @@ def require_feasible(config: Config) -> None:
 
 
 def make_engine(config: Config) -> Engine:
-    """Return the engine that a config names. Spark is imported only where it is asked for."""
+    """Return the engine that the config names. Spark is imported only if the config names it."""
     if config.engine == "spark":
         from recsys.saved.model_library import ModelLibrary
         from recsys.spark.engine import SparkEngine

@@ -1,6 +1,6 @@
-"""Find Java, which only Spark needs.
+"""Find a Java installation, which only Spark needs.
 
-This module uses the standard library only, because the set-up runs it before Spark is installed.
+This module imports only the standard library, because the set-up runs it before Spark is installed.
 """
 
 import glob
@@ -38,8 +38,12 @@ INSTALL = {
 
 @dataclass(frozen=True)
 class Java:
-    """A Java that runs: its home, its feature version (17, 21, …), and notes on the candidates
-    passed over.
+    """A Java installation that runs.
+
+    Attributes:
+        home: its folder, the value for ``JAVA_HOME``.
+        version: its feature version (17, 21, …).
+        notes: why candidates that were tried earlier are not used, one sentence each.
     """
 
     home: str
@@ -48,11 +52,12 @@ class Java:
 
 
 def find_java(environ: Mapping[str, str] = os.environ, folders: tuple[str, ...] = FOLDERS) -> Java:
-    """Return the first Java ≥ 17 that runs: that of ``JAVA_HOME``, then of ``PATH``, then of the
-    usual folders.
+    """Return the first Java of version 17 or newer that runs.
 
-    Raises ``MissingExtra`` with the command that installs one. Give ``home`` to Spark as
-    ``JAVA_HOME``.
+    ``JAVA_HOME`` is tried first, then ``PATH``, then the folders in which systems install Java.
+
+    Raises:
+        MissingExtra: there is none. The message has the command that installs one.
     """
     notes: list[str] = []
     for label, program in _candidates(environ, folders):
@@ -70,14 +75,15 @@ def find_java(environ: Mapping[str, str] = os.environ, folders: tuple[str, ...] 
 
 
 def install_command() -> str:
-    """Return the command that installs Java as root through this system's package manager; "" if
-    none is known.
+    """Return the command that installs Java as root with the package manager of this system.
+
+    The result is "" if no known package manager is installed.
     """
     return next((command for manager, command in INSTALL.items() if shutil.which(manager)), "")
 
 
 def _candidates(environ: Mapping[str, str], folders: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """Yield (label for messages, program) of each possible Java."""
+    """Yield (label for messages, path of the program) for each Java that may be installed."""
     if home := environ.get("JAVA_HOME"):
         yield f"JAVA_HOME={home}", os.path.join(home, "bin", "java")
     if program := shutil.which("java", path=environ.get("PATH", "")):
@@ -89,7 +95,8 @@ def _candidates(environ: Mapping[str, str], folders: tuple[str, ...]) -> Iterato
 
 
 def _query_java(program: str) -> tuple[str, int]:
-    """Return (java.home, feature version) that a program reports; ("", 0) if it does not run."""
+    """Return (java.home, feature version) as a Java program reports them, or ("", 0) if it does not
+    run."""
     try:
         answer = subprocess.run(
             [program, "-XshowSettings:properties", "-version"],

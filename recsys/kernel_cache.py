@@ -1,9 +1,9 @@
-"""Keeps compiled kernels by the content of their sources, so that the clones on a machine share
-them.
+"""A cache of compiled kernels that all clones of the repository on a machine share.
 
-Numba names the folder of compiled functions after the path of their source file, so each fresh
+Numba names the folder of compiled functions after the path of their source file. So each fresh
 clone compiles all kernels again, which takes minutes. ``ByContent`` names the folder after the
-content of the sources. It is used where two environment variables say so, as they do in the tests:
+content of the sources instead. It is used if two environment variables are set, as they are in the
+tests:
 
     NUMBA_CACHE_DIR=$HOME/.cache/recsys/numba
     NUMBA_CACHE_LOCATOR_CLASSES=recsys.kernel_cache.ByContent
@@ -23,12 +23,11 @@ from numba.core.dispatcher import Dispatcher
 
 
 class ByContent(UserProvidedCacheLocator):
-    """Locates compiled functions in a folder named after their source files and the files of their
-    callees.
+    """Stores compiled functions in a folder that is named after the content of all their sources.
 
-    Numba itself compares only the function's own source file with the one it compiled. A kernel
-    that calls kernels of another module would keep the old code of its callees when that module
-    changes.
+    These sources are the file of the function and the files of the compiled functions that it may
+    call. Numba itself checks only the function's own file. So a kernel that calls kernels of
+    another module would keep their old code when that module changes.
     """
 
     def __init__(self, function: Callable[..., Any], source: str) -> None:
@@ -40,8 +39,10 @@ class ByContent(UserProvidedCacheLocator):
 
 
 def _sources(function: Callable[..., Any]) -> set[Path]:
-    """Return the source file of a function and those of the compiled functions its module imports,
-    at any depth.
+    """Return the source file of a function, and the files of all compiled functions it may call.
+
+    Those are the compiled functions that its module imports, directly or through another such
+    module.
     """
     sources: set[Path] = set()
     functions = [function]

@@ -1,6 +1,4 @@
-"""The local engine: everything in this process, with pandas, NumPy and compiled kernels; no Java,
-no Spark.
-"""
+"""The local engine: it runs everything in this process, with pandas, NumPy and compiled kernels."""
 
 from __future__ import annotations
 
@@ -40,7 +38,8 @@ from recsys.schema import ITEM, TIME
 from recsys.types import Evaluation, Features, Histories, IdMap, Interactions, Split, TopK
 
 BLENDS = ("blend", "hybrid")
-"""Kinds that have weights for each length of history: no trial decides for them who is served by the fallback."""
+"""Kinds of model that weigh their parts by the length of a history, so they need no
+``min_history``."""
 
 
 HOLD_OUT = {
@@ -51,15 +50,18 @@ HOLD_OUT = {
     "users": "random",
     "items": "random",
 }
-"""Rule of the split -> what a hybrid hides in its trial: what is most like the test part."""
+"""Split rule -> which likes a hybrid hides in its trial. They should resemble the test part."""
 
 
 @dataclass(frozen=True, eq=False)
 class Audience:
-    """Users who get lists.
+    """A set of users for whom lists are made.
 
-    ``users``: an id map, in which ``rows`` are these users. ``histories``: one row per entry of
-    ``rows``. ``rules``: compiled for ``users``; None where the run has none.
+    Attributes:
+        users: an id map that contains these users.
+        rows: the row of each of these users in ``users``.
+        histories: the history of each user, in the order of ``rows``.
+        rules: the business rules, compiled for ``users``. None if the run has none.
     """
 
     users: IdMap
@@ -84,10 +86,11 @@ class LocalEngine(Engine):
     lists: TopK
 
     def __init__(self, config: Config) -> None:
-        """Check the models, before anything is read.
+        """Check the configured models before anything is read.
 
         Raises:
-            ConfigError: no such kind of model, or a parameter that it does not take.
+            ConfigError: a kind of model does not exist, or does not have one of the given
+                parameters.
         """
         super().__init__(config)
         for name in config.models:
@@ -98,7 +101,7 @@ class LocalEngine(Engine):
         self.sampled_evaluations: list[Evaluation] = []
 
     def read_events(self) -> None:
-        """Read and check the tables; write the refused rows and the data card."""
+        """Read and check the tables, and write the refused rows and the data card."""
         data = self.config.data
         self.tables = read_tables(self.config.events, data.items, data.users, data.reading)
         self.tables.refusals.write_csv(self.folder.path / run_files.REFUSED_ROWS)
@@ -107,7 +110,8 @@ class LocalEngine(Engine):
         )
 
     def split_events(self) -> None:
-        """Divide the events, write the parts, and make what all models share."""
+        """Split the events, write the parts, and prepare what all models use: truth, rules and
+        catalogue."""
         config = self.config
         items = self.tables.items
         rule = config.rule(timed=TIME in self.tables.log)
@@ -132,13 +136,14 @@ class LocalEngine(Engine):
 
     @property
     def model_names(self) -> list[str]:
-        """The baselines and the models of the config."""
+        """The names of the baselines and of the configured models, in the order of the run."""
         return list(self.models)
 
     def fit(self, name: str) -> None:
-        """Train one model and write it, with the objective after each sweep where it has one.
+        """Train one model and save it.
 
-        Before that, where the config leaves it to a trial, choose who is served by the fallback.
+        If ``min_history`` is "auto", a trial first chooses which users the fallback serves. If the
+        model reports the objective after each sweep, these values are kept for the report.
         """
         model = self.models[name]
         if isinstance(model, Cascade) and self._chooses_min_history(name):
@@ -152,9 +157,8 @@ class LocalEngine(Engine):
             self.losses[name] = trained.losses_.tolist()
 
     def recommend(self, name: str) -> None:
-        """Make the lists of the tested users, and of all others where the config wants them, and
-        write both.
-        """
+        """Make and write the lists of the tested users and, if the config asks for it, of all other
+        users."""
         self.lists = self._lists_of(self.tested, name)
         tables = [topk_table(self.lists, self.tested.users, self.truth.candidates)]
         if self.untested is not None and name not in BASELINES:
@@ -163,7 +167,7 @@ class LocalEngine(Engine):
         self.folder.write_table(run_files.topk(name), pd.concat(tables, ignore_index=True))
 
     def judge(self, name: str) -> None:
-        """Judge the lists of the tested users, for accuracy and beyond."""
+        """Compute the accuracy metrics and the beyond-accuracy metrics of the tested users' lists."""
         evaluation = evaluate(self.lists, self.truth, name=name)
         self.evaluations.append(extend(evaluation, self.lists, self.truth, self.catalogue))
         if self.config.judge.sampled is not None:
@@ -171,15 +175,16 @@ class LocalEngine(Engine):
 
     @property
     def has_cold_start_curve(self) -> bool:
-        """Whether enough users have enough events for a curve."""
+        """Whether enough users have enough events for a cold-start curve."""
         return bool(self.cold_start_curve.cuts)
 
     def judge_cold_start(self, name: str) -> None:
-        """Judge one model on histories cut to their first events."""
+        """Evaluate one model on histories that are cut to their first events."""
         self.cold_start_values[name] = self.cold_start_curve.values(self._model_for(self.tested, name))
 
     def summarise(self) -> dict[str, Any]:
-        """Write the results per user, the metrics, and the curves; return the metrics."""
+        """Write the results per user, the metrics and the curves, and return the content of
+        metrics.json."""
         config = self.config
         per_user = [evaluation.per_user.assign(model=evaluation.name) for evaluation in self.evaluations]
         self.folder.write_table(run_files.PER_USER, pd.concat(per_user, ignore_index=True))
@@ -202,21 +207,21 @@ class LocalEngine(Engine):
         return metrics
 
     def _judge_sampled(self, name: str) -> Evaluation:
-        """Judge how one model ranks the relevant items among sampled candidates; business rules are
-        not applied.
-        """
+        """Evaluate how one model ranks the relevant items among sampled candidates, without
+        business rules."""
         judging = self.config.judge
         ranking = FullRanking(judging.ties, judging.sampled, self.config.seed, self.config.recommend.memory_mb)
         model = self._model_for(self.tested, name)
         return evaluate_scores(model, self.truth, judging.metrics, name=name, ranking=ranking)
 
     def _chooses_min_history(self, name: str) -> bool:
-        """Whether a trial decides from how many likes on the model scores users; blends weigh that by themselves."""
+        """Return whether a trial chooses the number of likes from which on the model serves a user."""
         kind = self.config.models[name].get("model", name)
         return self.config.recommend.min_history == "auto" and kind not in BLENDS
 
     def _choose_min_history(self, model: Cascade) -> None:
-        """Compare a model with its fallback on short histories, on a part of train, and store what follows from it."""
+        """Set the model's ``min_history`` to the result of a trial against its fallback on a part
+        of train."""
         members = list(model.members.values())
         record = try_short_histories(
             members[0],
@@ -231,7 +236,7 @@ class LocalEngine(Engine):
             model.record = record
 
     def _model_for(self, audience: Audience, name: str) -> Recommender:
-        """Return a model with the segments of these users between it and its fallback."""
+        """Return a model, with the segment recommender for these users between it and its fallback."""
         return insert_segment_fallback(self.models[name], self.segments, audience.users.ids)
 
     def _lists_of(self, audience: Audience, name: str) -> TopK:
@@ -249,9 +254,8 @@ class LocalEngine(Engine):
         )
 
     def _find_audiences(self) -> None:
-        """Set the audiences: the tested users, and, where the config wants lists for everyone, all
-        others.
-        """
+        """Set ``tested`` to the tested users and, if lists for everyone are wanted, ``untested`` to
+        the rest."""
         tested_users = self.split.test.users
         self.tested = Audience(
             tested_users,
@@ -275,9 +279,7 @@ class LocalEngine(Engine):
         return compile_rules(self.rules, users, self.split.train.items, self.tables.items)
 
     def _fit_segments(self) -> Segments | None:
-        """Return the segments of train, written to the folder; None where the run does not fall
-        back on them.
-        """
+        """Fit and write the segments of train, or return None if the fallback is not by segment."""
         settings = self.config.recommend
         if settings.fallback != "segment":
             return None
@@ -300,7 +302,7 @@ class LocalEngine(Engine):
         return Catalogue.from_items(likes, len(train.users), self.config.judge, train.items, self.tables.items)
 
     def _write_split(self) -> None:
-        """Write the parts, and the candidates with the columns of the items table."""
+        """Write the parts of the split, and the candidates with the columns of the items table."""
         self.folder.write_json(run_files.SPLIT_CARD, self.split.about)
         candidates = pd.DataFrame({ITEM: self.split.train.items.all_ids})
         if self.tables.items is not None:
@@ -312,10 +314,9 @@ class LocalEngine(Engine):
 
 
 def lineup(config: Config, train: Interactions) -> dict[str, Recommender]:
-    """Return name -> unfitted model: the baselines, then the configured models with their fallback
-    behind them.
+    """Return name -> unfitted model: the baselines, then each configured model with its fallback.
 
-    A configured model may replace a baseline of its name.
+    A configured model replaces a baseline of the same name.
     """
     has_times = bool((train.time >= 0).any())
     baselines = baselines_of(timed=has_times, exclude_seen=config.recommend.exclude_seen)
@@ -324,11 +325,11 @@ def lineup(config: Config, train: Interactions) -> dict[str, Recommender]:
 
 
 def configured_model(name: str, config: Config) -> Recommender:
-    """Return one of ``config.models``, unfitted, with its fallback behind it.
+    """Return the unfitted model ``name`` of the config, combined with its fallback.
 
-    With ``min_history = "auto"`` the model scores everyone it can until a trial of the engine has
-    chosen otherwise. A model that takes a seed gets the run's unless it has one of its own, and a hybrid hides
-    for its trial what is like the split.
+    With ``min_history = "auto"``, the model serves every user it can score, until a trial sets
+    another threshold. A model that has a seed gets the seed of the run, unless the config sets it.
+    A hybrid hides likes in its trial as the split rule does, unless the config sets ``hold_out``.
     """
     settings: dict[str, Any] = dict(config.models[name])
     kind = settings.pop("model", name)

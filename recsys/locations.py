@@ -1,6 +1,5 @@
-"""What names a table: a path, a ``file:`` URI, or the URI of another file system, which only Spark
-reads.
-"""
+"""Locations of tables: a path, a ``file:`` URI, or a URI of another file system, which only Spark
+reads."""
 
 from __future__ import annotations
 
@@ -15,18 +14,21 @@ _LOCAL = re.compile(r"file:(?://(?:localhost)?(?=/)|(?=/(?!/)))", re.IGNORECASE)
 
 
 def is_remote(location: str | Path) -> bool:
-    """Return whether a location is the URI of another file system, such as ``hdfs://host/clicks``."""
+    """Return whether a location is a URI of another file system, for example
+    ``hdfs://host/clicks``."""
     return bool(_URI.match(str(location))) and not _LOCAL.match(str(location))
 
 
 def local_paths(locations: Iterable[str | Path]) -> list[Path]:
-    """Return the paths of those locations that are on this machine."""
+    """Return the paths of the locations that are on this machine, and leave the others out."""
     return [local_path(location) for location in locations if not is_remote(location)]
 
 
 def local_path(location: str | Path) -> Path:
-    """Return the path that a location names on this machine. ``file:///logs/clicks`` is
-    ``/logs/clicks``; as in Hadoop, a blank in a URI is a blank and not ``%20``.
+    """Return the path of a location on this machine.
+
+    ``file:///logs/clicks`` becomes ``/logs/clicks``. As in Hadoop, ``%20`` in a URI is not decoded:
+    a blank is written as a blank.
 
     Raises:
         InputError: the location is on another file system.

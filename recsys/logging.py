@@ -1,10 +1,9 @@
-"""The log of the package: the sizes and the seconds of each phase, under the name ``recsys`` of the standard library.
+"""The log of the package: the sizes and the seconds of each phase, in the logger ``recsys``.
 
 INFO has one line per phase, DEBUG one per step of an iterative fit. Nothing is printed unless the
-caller asks for it::
+caller configures the standard library's logging::
 
     import logging
-
     logging.basicConfig(level=logging.INFO)
 """
 
@@ -21,7 +20,7 @@ logger.addHandler(logging.NullHandler())
 
 @contextmanager
 def log_phase(phase: str, **sizes: int) -> Iterator[None]:
-    """Log the seconds of the block when it ends, with the sizes of what it works on; a block that raises logs nothing.
+    """Log how many seconds the block took, with the sizes of its data. Log nothing if it raises.
 
     A line reads ``als: train factors (users 900, items 300, rank 64): 1.23 s``.
     """

@@ -1,10 +1,10 @@
-"""Measure seconds and peak memory of each hop, by process role: this Python, a JVM, and Python
-workers of the JVM.
+"""Measure the seconds and the peak memory of each step (*hop*) of a run.
 
-Memory is resident memory (RSS), sampled from ``/proc`` over the process tree. Pages that forked
-workers share count once per worker, but the pages of a fork that is still a copy of its parent (a
-JVM about to run a command) count only once. Without ``/proc``, only the high-water mark of this
-process is available.
+Memory is reported by role: this Python process, Java virtual machines (JVM), and the Python workers
+of Spark. It is resident memory (RSS), sampled from ``/proc`` over the process tree. Pages that
+forked workers share are counted once per worker. A process that has just been forked, such as a JVM
+about to run a command, is still a copy of its parent and is not counted. Without ``/proc``, only
+the largest memory use so far of this process is available.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from recsys.logging import logger
 _PROC = Path("/proc")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 FORKED = 0.01
-"""A child whose address space differs from its parent's by at most this share is still a copy of
-the parent.
-"""
+"""A child process is a copy of its parent if their address spaces differ by at most this share."""
 
 
 class Meter:
-    """Measures hops; use as ``with Meter() as meter: with meter.hop("fit"): ...``.
+    """Measures hops. Use it as ``with Meter() as meter: with meter.hop("fit"): ...``.
 
-    ``hops``: a list of ``{"name", "seconds", "peak_mb": {role: MiB, …, "total": MiB}}`` in order of
-    ending. ``announce``: called with the name of each hop when it begins.
+    Attributes:
+        hops: one ``{"name", "seconds", "peak_mb": {role: MiB, …, "total": MiB}}`` per hop, in the
+            order in which they end.
+        announce: a function that is called with the name of each hop when it begins.
     """
 
     def __init__(self, interval: float = 0.2) -> None:
@@ -55,7 +55,7 @@ class Meter:
 
     @contextmanager
     def hop(self, name: str) -> Iterator[None]:
-        """Measure the block as one hop; a block that raises is not recorded."""
+        """Measure the block as one hop. A block that raises an error is not recorded."""
         self.announce(name)
         logger.debug("%s …", name)
         with self._lock:
@@ -86,9 +86,8 @@ def _is_java(pid: int, processes: dict[int, tuple[int, str]]) -> bool:
 
 
 def memory_mb() -> dict[str, float]:
-    """Return the current resident MiB by role (``python``, ``jvm``, ``workers``) and their
-    ``total``.
-    """
+    """Return the resident memory in MiB now, by role: ``python``, ``jvm``, ``workers``, and
+    ``total``."""
     if not _PROC.is_dir():
         # macOS reports bytes, other systems without /proc report KiB.
         unit = 2**10
@@ -126,7 +125,7 @@ def memory_mb() -> dict[str, float]:
 
 
 def _processes() -> Iterator[tuple[int, tuple[int, str]]]:
-    """Yield (pid, (parent pid, command name)) of every process."""
+    """Yield (pid, (pid of the parent, name of the command)) of every process."""
     for entry in os.scandir(_PROC):
         if entry.name.isdigit():
             try:
@@ -139,7 +138,7 @@ def _processes() -> Iterator[tuple[int, tuple[int, str]]]:
 
 
 def _pages(pid: int) -> tuple[int, int]:
-    """Return the number of pages of a process's address space, and of those in memory."""
+    """Return the number of pages in a process's address space, and how many of them are in memory."""
     try:
         size, resident = (_PROC / str(pid) / "statm").read_text().split()[:2]
     except (OSError, ValueError):

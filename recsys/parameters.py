@@ -1,4 +1,4 @@
-"""Parameters of models: one way to check them, whatever the engine."""
+"""Check the parameters of models in one way, for all engines."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ STRICT = ConfigDict(extra="forbid", strict=False)
 
 
 def is_class_path(kind: Any) -> bool:
-    """Return whether a kind names a class of the user's own: ``package.module:Class``."""
+    """Return whether a kind of model is the path of a user's own class: ``package.module:Class``."""
     return isinstance(kind, str) and ":" in kind
 
 
 def build_from_parameters(
     cls: Any, params: Mapping[str, Any], label: str, elsewhere: Collection[str] = (), engine: str = ""
 ) -> Any:
-    """Return ``cls(**params)``, checked.
+    """Return ``cls(**params)`` after checking the parameters.
 
     Args:
         cls: a pydantic dataclass whose fields are the parameters.
-        label: opens the message of an error, ``model 'als'`` for example.
-        elsewhere: parameters that the model has on the other ``engine`` alone.
+        label: the start of an error message, for example ``model 'als'``.
+        elsewhere: parameters that the model has only on the other engine.
+        engine: the name of that other engine.
 
     Raises:
-        ConfigError: an unknown parameter (the message names the nearest one), or a value out of
-            range.
+        ConfigError: a parameter is unknown (the message names the most similar one), belongs to the
+            other engine, or is out of range.
     """
     names = [field.name for field in dataclasses.fields(cls)]
     unknown = [key for key in params if key not in names]

@@ -1,10 +1,10 @@
-"""The contract of a model: what it must do, what it may do, and how it explains a score. Nothing
-else is asked of one.
+"""The interface of a model: what it must implement, what it may implement, and how it explains a
+score.
 
-A recommender is a function from histories to scores. A model of one's own inherits
-:class:`Recommender` and writes ``fit`` and ``score``; everything else has a default. What a class
-claims by its capabilities (``EXPLAINS``, ``NEEDS_FEATURES`` …) is what callers ask, and what the
-contract tests hold it to.
+A recommender is a function from histories to scores. A custom model inherits from
+:class:`Recommender` and implements ``fit`` and ``score``. All other methods have defaults. A class
+declares what it can do in class attributes, its capabilities (``EXPLAINS``, ``NEEDS_FEATURES`` …).
+Callers rely on them, and the contract tests check them.
 """
 
 from __future__ import annotations
@@ -24,13 +24,17 @@ from recsys.types import Features, Histories, Interactions
 
 @dataclass(frozen=True)
 class Explanation:
-    """What a score is made of. Each kind of part sums to the score, together with ``constant``.
+    """The parts that a score is made of. The parts of each kind, plus ``constant``, sum to the
+    score.
 
-    ``score``: the score that is explained, NaN = no opinion. ``history``: float64[entries of the
-    history], what each entry adds; None where the model does not work that way. ``features``:
-    feature -> what it adds. ``members``: part of a blend -> what it adds. ``constant``: what the
-    item has for everyone. ``note``: one sentence that is true besides, or instead where there are
-    no parts.
+    Attributes:
+        score: the score that is explained. NaN means that the model has no score.
+        history: float64[entries of the history], the contribution of each entry. None if the model
+            does not compute it.
+        features: feature -> its contribution.
+        members: part of a blend -> its contribution.
+        constant: the part of the score that is the same for all users.
+        note: one sentence to add, or to show alone if there are no parts.
     """
 
     score: float
@@ -42,95 +46,116 @@ class Explanation:
 
 
 class Recommender(ABC):
-    """A model: fitted on interactions, it scores every item for any history.
+    """A model that is fitted on interactions and then scores every item for any history.
 
-    ``fit`` always starts afresh: fitting twice is fitting once. A score of NaN means *no opinion*.
+    A second call of ``fit`` forgets the first. A score of NaN means that the model cannot score the
+    item for the user (it has *no opinion*).
     """
 
     STATE: ClassVar[Mapping[str, str]] = MappingProxyType({})
-    """The attributes that ``fit`` learns: arrays, dense or sparse, which saving writes and loading
-    sets. Each is described, such as ``"float32[items, rank]"``, as
-    ``recsys.array_files.require_arrays`` checks it when a model is loaded.
+    """Name -> description of each attribute that ``fit`` sets and that is saved with the model.
+
+    The attributes are arrays, dense or sparse. A description such as ``"float32[items, rank]"`` is
+    checked by ``recsys.array_files.require_arrays`` when the model is loaded.
     """
 
     SPACE: ClassVar[dict[str, tuple]] = {}
-    """Parameter -> (low, high), or the values, that a search tries by default."""
+    """Parameter -> (low, high) or a list of values: what a search for good parameters tries by
+    default."""
 
     NEEDS_FEATURES: ClassVar[bool] = False
-    """``fit`` must be given item features."""
+    """Whether ``fit`` needs item features."""
 
     SCORES_EVERYONE: ClassVar[bool] = False
-    """Every user gets scores, one without a history too."""
+    """Whether every user gets scores, also a user without a history."""
 
     SCORES_NEW_ITEMS: ClassVar[bool] = False
-    """Items that nobody liked in training get scores, from their features or otherwise."""
+    """Whether items that nobody liked in training get scores, from their features or otherwise."""
 
     USES_ORDER: ClassVar[bool] = False
-    """``fit`` learns from the order of events, so it needs a log with times; and the order of a history
-    changes its scores.
+    """Whether the order of events matters, in ``fit`` and in the histories that are scored.
+
+    Such a model needs a log with times.
     """
 
     EXPLAINS: ClassVar[tuple[str, ...]] = ()
-    """The kinds of part that :meth:`explain` gives: "history", "features", "members". Empty: a note
-    alone.
+    """The kinds of parts that :meth:`explain` returns: "history", "features", "members".
+
+    If it is empty, an explanation has only a note.
     """
 
     SOURCE: ClassVar[str] = ""
-    """The name of the model in the column ``source`` of lists; empty: the name of the class, in
-    small letters.
-    """
+    """The name of the model in the column ``source`` of lists. If empty, it is the class name in
+    lower case."""
 
     members: Mapping[str, Recommender] = MappingProxyType({})
-    """The models that this one is made of, by name; empty for most."""
+    """The models that this model combines, by name. It is empty for most models."""
 
     record: dict[str, Any] | None = None
-    """How the model chose, if it chose: JSON."""
+    """How the model chose its own settings, as a JSON object. None if it chose nothing."""
 
     losses_: np.ndarray | None = None
-    """The objective after each sweep of training, float64[sweeps]; None for a model without sweeps."""
+    """The objective after each sweep of training, float64[sweeps]. None for a model without sweeps."""
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The names of what a score may come from; :meth:`source` gives positions in it."""
+        """The names of the models that a score may come from. :meth:`source` returns positions in
+        it."""
         return (self.SOURCE or type(self).__name__.lower(),)
 
     @property
     def n_items(self) -> int | None:
-        """The number of items that the model was fitted with; None where the model does not say."""
+        """The number of items that the model was fitted with, or None if the model does not know
+        it."""
         for member in self.members.values():
             return member.n_items
         return None
 
     @abstractmethod
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Learn from ``train``; ``features`` has one row per item of ``train.items``."""
+        """Learn from ``train``. ``features`` has one row per item of ``train.items``."""
 
     @abstractmethod
     def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return float32[m, items], NaN = no opinion; the array may be read-only.
+        """Return the score of every item for each history: float32[m, items], NaN where there is
+        none.
 
-        ``users``: int[m], a number that identifies each user, for models that need an identity
-        (seeds per user, stored factors); None means ``0 … m-1``.
+        The array may be read-only.
+
+        Args:
+            users: int[m], a number that identifies each user, for models that need it (for a random
+                seed per user, or for stored factors). None means ``0 … m-1``.
         """
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return bool[m]: the model has an opinion on at least one item for the row."""
+        """Return bool[m]: whether at least one item has a score for each history."""
         return np.isfinite(score_histories(self, histories, users)).any(axis=1)
 
     def user_vectors(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray | csr_array | None:
-        """Return one vector per row, float32[m, d] or csr, whose directions say how alike users are;
-        zeros for a row of which nothing is known. None for a model without vectors of users.
+        """Return one vector per history, float32[m, d] or csr, for measuring how similar users are.
+
+        Similar users have vectors of similar direction. The vector is zero for a user of whom the
+        model knows nothing. The result is None if the model has no user vectors.
         """
         return None
 
     def source(self, histories: Histories, items: np.ndarray, users: np.ndarray | None = None) -> np.ndarray:
-        """Return int8[m, k]: for each listed item (-1 = padding, any answer), the position of its
-        source.
+        """Return int8[m, k]: the position in :attr:`sources` of the model that scored each listed
+        item.
+
+        Args:
+            items: int[m, k], rows of items. -1 is padding, for which the result may be any number.
         """
         return np.zeros(items.shape, dtype=np.int8)
 
     def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
-        """Return what the score of ``item`` (a row) is made of for one history (1, items)."""
+        """Return the parts of the score of one item for one history.
+
+        Args:
+            history: the history, with one row.
+            item: the row of the item.
+            user: a number that identifies the user, as in :meth:`score`.
+        """
         return Explanation(
             self._score_of(history, item, user),
             note="This model does not say what its score is made of.",
@@ -142,44 +167,46 @@ class Recommender(ABC):
 
 
 class FitsFromSums(Recommender):
-    """A model that is fitted from sums over users, so that parts of the users can be summed apart.
+    """A model that can be fitted from sums over users, so that groups of users can be summed
+    separately.
 
-    ``fit(train)`` does the same as :meth:`prepare_sums` with the likes of each item, then
-    :meth:`fit_sums` of what :meth:`sum_users` returns for all users; so do the parts of any
-    division of the users, when what they return is added up.
+    ``fit(train)`` is the same as three steps: :meth:`prepare_sums` with the number of likes per
+    item, :meth:`sum_users` for all users, and :meth:`fit_sums` with the result. The users may also
+    be divided into groups: the sums of the groups, added up, give the same fit.
     """
 
     @abstractmethod
     def prepare_sums(self, likes: np.ndarray) -> None:
-        """Get ready to sum.
+        """Prepare the model for calls of :meth:`sum_users`.
 
         Args:
             likes: int64[items], the number of users who like each item.
 
         Raises:
-            InputError: the sums need more memory than the model may take.
+            InputError: the sums would need more memory than the model may use.
         """
 
     @abstractmethod
     def sum_users(self, histories: Histories) -> dict[str, np.ndarray | csr_array]:
-        """Return name -> sums over these users: dense or sparse matrices, the same shapes for any
-        users.
+        """Return name -> a sum over the users of ``histories``, as a dense or sparse matrix.
+
+        The shapes do not depend on the users.
 
         Raises:
-            InputError: the histories do not have what the model learns from.
+            InputError: the histories lack what the model learns from.
         """
 
     @abstractmethod
     def fit_sums(self, sums: Mapping[str, np.ndarray | csr_array]) -> None:
-        """Learn from the sums over all users. The arrays may be overwritten."""
+        """Fit the model from the sums over all users. The arrays may be overwritten."""
 
 
 def score_histories(model: Recommender, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-    """Return the scores of a model, one row per history and one column per item.
+    """Return the scores of a model, float32[m, items], after checking their shape and dtype.
 
     Raises:
-        InputError: histories of other items than the model was fitted with, or scores that are not
-            as :func:`require_scores` says.
+        InputError: the histories have another number of items than the model was fitted with, or
+            the scores have another shape or dtype.
     """
     rows, items = histories.shape
     name = type(model).__name__
@@ -192,13 +219,13 @@ def score_histories(model: Recommender, histories: Histories, users: np.ndarray 
 
 
 def require_scores(scores: Any, histories: Histories, name: str) -> np.ndarray:
-    """Return scores if they are an array float32[m, items] for m histories.
+    """Return ``scores`` unchanged if they are an array float32[m, items] for m histories.
 
     Args:
-        name: of the model, for the message.
+        name: the name of the model, for the error message.
 
     Raises:
-        InputError: another shape or dtype; both are named.
+        InputError: the shape or the dtype is another one. The message names it.
     """
     rows, items = histories.shape
     if np.shape(scores) != histories.shape:

@@ -1,17 +1,18 @@
-"""Which files and folders recsys may replace or remove: those that it wrote itself.
+"""Rules for which files and folders recsys may replace or remove: only those that it wrote itself.
 
 A run folder and a bundle are replaced as a whole, so everything in the old folder is lost. A folder
 is replaceable only if all of these are true:
 
-* it is empty, or its ``manifest.json`` has the keys that :class:`recsys.runfolder.RunFolder` writes,
-  with the kind of the folder (``run`` or ``bundle``), and ``_SUCCESS`` is there;
+* it is empty; or it has a ``_SUCCESS``, and a ``manifest.json`` with the keys that
+  :class:`recsys.runfolder.RunFolder` writes and with the kind of the folder (``run`` or ``bundle``);
 * the kind is the kind of the new folder: a run replaces a run, a bundle replaces a bundle;
 * every file in it has a name that recsys writes there;
 * nothing that the new folder is made from is inside it;
-* it can be renamed: it is no mount point and not the working folder, and its files can be removed.
+* it can be renamed: it is not a mount point and not the working folder, and its files can be
+  removed.
 
-A made-up world is replaced only if its files are unchanged, and a file that the user named, such as
-that of ``--out``, only if it begins as those that the same verb writes.
+A made-up world is replaced only if its files are unchanged. A file that the user names, for example
+with ``--out``, is replaced only if it begins as the files that this command writes.
 """
 
 from __future__ import annotations
@@ -57,14 +58,12 @@ _SPARK_PARTS = r"(/(\.?(part-[^/]+|_(SUCCESS|metadata|common_metadata)(\.crc)?))
 
 
 def _any_of(*names: str) -> str:
-    """Return the pattern of these file names."""
+    """Return a regular expression that matches any of these file names."""
     return "|".join(map(re.escape, names))
 
 
 def _any_model(name_of: Callable[[str], str]) -> str:
-    """Return the pattern of the names that a function of :mod:`recsys.run_files` gives for any
-    model.
-    """
+    """Return a regular expression that matches the file name that ``name_of`` gives for any model."""
     return re.escape(name_of("MODEL")).replace("MODEL", "[^/]+")
 
 
@@ -111,10 +110,11 @@ _FILES = {
 
 
 def resolve_target(target: str | Path) -> Path:
-    """Return the path where a new folder goes: absolute, with all links followed.
+    """Return the absolute path of a new folder, with all symbolic links followed.
 
     Raises:
-        RunFolderError: a URI, a link on the way that leads to nothing, or no name of a folder.
+        RunFolderError: ``target`` is a URI, cannot be the name of a folder, or has a link that
+            leads to nothing.
     """
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(target)):
         raise RunFolderError(f"{target}: this is a URI, but a folder is written to a path on a disk. Choose a path.")
@@ -130,15 +130,16 @@ def resolve_target(target: str | Path) -> Path:
 
 
 def require_replaceable(target: Path, kind: Kind, sources: Iterable[str | Path] = ()) -> None:
-    """Refuse a place that a new folder of ``kind`` may not take.
+    """Check that a new folder of this kind may take the place of ``target``.
 
     Args:
         target: as :func:`resolve_target` returns it.
         sources: files and folders that the new folder is made from.
 
     Raises:
-        RunFolderError: a file, a folder that recsys did not write, one of another kind, one that
-            holds other files too, one that holds a source, or one that cannot be renamed.
+        RunFolderError: ``target`` is a file, a folder that recsys did not write, a folder of
+            another kind, a folder that has other files too, one that contains a source, or one that
+            cannot be renamed.
     """
     if not target.exists():
         return
@@ -150,7 +151,7 @@ def require_replaceable(target: Path, kind: Kind, sources: Iterable[str | Path] 
 
 
 def _require_older(target: Path, kind: Kind, sources: Iterable[str | Path]) -> None:
-    """Refuse a folder that is not an older run or bundle, or that holds more than that."""
+    """Check that a folder is an older run or bundle of this kind, and has nothing else in it."""
     actual_kind = kind_of(target)
     if actual_kind is None:
         raise RunFolderError(
@@ -178,7 +179,7 @@ def _require_older(target: Path, kind: Kind, sources: Iterable[str | Path]) -> N
 
 
 def _require_movable(target: Path, kind: str) -> None:
-    """Refuse a folder that cannot be renamed, or whose files cannot be removed."""
+    """Check that a folder can be renamed, and that its files can be removed."""
     if Path.cwd().is_relative_to(target):
         raise RunFolderError(
             f"{target}: this is the working folder or one above it, which a {kind} cannot replace."
@@ -200,7 +201,7 @@ def _require_movable(target: Path, kind: str) -> None:
 
 
 def kind_of(folder: Path) -> Kind | None:
-    """Return the kind of a folder that recsys wrote and finished, None for any other folder."""
+    """Return the kind of a complete folder that recsys wrote, or None for any other folder."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -221,9 +222,10 @@ def kind_of(folder: Path) -> Kind | None:
 
 
 def foreign_files(folder: Path, kind: Literal["run", "bundle", "unfinished"]) -> list[str]:
-    """Return the paths, relative to ``folder``, of files that a folder of ``kind`` never has.
+    """Return the files in ``folder`` that recsys never writes in a folder of this kind.
 
-    ``unfinished`` is a run or a bundle whose writing was cut short.
+    They are paths relative to ``folder``. The kind ``unfinished`` is a run or a bundle whose
+    writing was interrupted.
     """
     foreign = []
     for parent, folders, files in os.walk(folder):
@@ -240,20 +242,21 @@ def foreign_files(folder: Path, kind: Literal["run", "bundle", "unfinished"]) ->
 
 
 def is_unfinished(folder: Path) -> bool:
-    """Return whether a folder holds only what an interrupted run or bundle leaves."""
+    """Return whether a folder contains only files that an interrupted run or bundle leaves."""
     return not foreign_files(folder, "unfinished")
 
 
 def is_unfinished_world(folder: Path) -> bool:
-    """Return whether a folder holds only what an interrupted ``data make`` leaves."""
+    """Return whether a folder contains only files that an interrupted ``recsys data make`` leaves."""
     return all(_WORLD_FILES.fullmatch(name) or SCRATCH_NAME.fullmatch(name) for name in os.listdir(folder))
 
 
 def require_replaceable_world(target: Path) -> None:
-    """Refuse a folder that a new made-up world may not take.
+    """Check that a new made-up world may take the place of ``target``.
 
     Raises:
-        RunFolderError: a file, or a folder that holds anything but an unchanged world.
+        RunFolderError: ``target`` is a file, or a folder that contains anything but an unchanged
+            made-up world.
     """
     if not target.exists():
         return
@@ -277,7 +280,7 @@ def require_replaceable_world(target: Path) -> None:
 
 
 def _world_sums(folder: Path) -> dict[str, str]:
-    """Return file name -> fingerprint of a made-up world, empty for any other folder."""
+    """Return file name -> fingerprint of a made-up world. The result is empty for any other folder."""
     try:
         card = json.loads((folder / run_files.WORLD_CARD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -288,10 +291,11 @@ def _world_sums(folder: Path) -> dict[str, str]:
 
 
 def require_study_folder(folder: Path) -> None:
-    """Refuse a folder where a search cannot write, or holds a file of its names that it did not write.
+    """Check that ``recsys tune`` may write its study into a folder.
 
     Raises:
-        RunFolderError: a file, a log of another program, or results without the log of their search.
+        RunFolderError: ``folder`` is a file, has a log that another program wrote, or has results
+            without the log of their search.
     """
     if folder.exists() and not folder.is_dir():
         raise RunFolderError(f"{folder}: a file is where the folder should go. Choose another --out.")
@@ -308,7 +312,7 @@ def require_study_folder(folder: Path) -> None:
 
 
 def _is_study_log(log: Path) -> bool:
-    """Return whether a file is empty or starts as Optuna's journal of a search does."""
+    """Return whether a file is empty, or starts as the Optuna journal of a recsys search does."""
     try:
         with log.open("rb") as file:
             first_line = file.readline(2**16)
@@ -324,18 +328,19 @@ def _is_study_log(log: Path) -> bool:
 def require_replaceable_file(
     path: Path, is_ours: Callable[[bytes], bool], option: str, sources: Iterable[Path | None] = ()
 ) -> None:
-    """Refuse a file that the user named, if it cannot be written or is not ours to replace.
+    """Check that a command may write the file that the user named.
 
-    A file that is empty, a device and a pipe may be written.
+    A new file, an empty file, a device and a pipe may be written.
 
     Args:
-        is_ours: whether a file that starts with these bytes, up to 1 MiB, is one of this verb.
-        option: the option that names the file, for the message.
-        sources: files that the verb reads.
+        is_ours: returns whether a file that starts with these bytes (at most 1 MiB) was written by
+            the same command.
+        option: the option that names the file, for the error message.
+        sources: files that the command reads.
 
     Raises:
-        InputError: a folder, a link to nothing, a path without a parent, a file that is read or
-            write-protected, or one of another program.
+        InputError: ``path`` is a folder, a link to nothing, in a folder that does not exist,
+            write-protected, one of the sources, or a file of another program.
     """
     advice = f"Choose another {option}."
     if "\0" in str(path):
@@ -369,10 +374,10 @@ def require_replaceable_file(
 
 
 def starts_with(text: str) -> Callable[[bytes], bool]:
-    """Return a function that checks whether a file starts with this text."""
+    """Return a function that returns whether the bytes at the start of a file begin with ``text``."""
     return lambda start: start.startswith(text.encode())
 
 
 def has_first_line(*lines: str) -> Callable[[bytes], bool]:
-    """Return a function that checks whether a file starts with one of these lines."""
+    """Return a function that returns whether the first line of a file is one of ``lines``."""
     return lambda start: start.partition(b"\n")[0].rstrip(b"\r") in [line.encode() for line in lines]

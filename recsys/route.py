@@ -1,8 +1,9 @@
-"""Which engine and which models suit a log: decided from its size, with the reasons in sentences.
+"""Choose the engine and the models for a log by its size, and give the reasons in sentences.
 
-The local engine is the faster one wherever the log fits into memory, because it moves nothing
-between processes (``MEASURED``). It is chosen while its peak memory, estimated from the size of the
-log, stays below the free memory. For larger logs the choice is Spark, which spills to disk.
+The local engine is faster than Spark for every log that fits into memory, because it moves nothing
+between processes (``MEASURED``). It is chosen if its peak memory, estimated from the size of the
+log, fits into the free memory. For larger logs the choice is Spark, which writes to disk what does
+not fit.
 """
 
 from __future__ import annotations
@@ -22,43 +23,48 @@ from recsys.errors import InputError
 from recsys.schema import ITEM, TIME, USER
 
 SAMPLE = 20_000_000
-"""Rows that are looked at; of a longer log the rest is extrapolated by its bytes."""
+"""Largest number of rows that are read to measure a log. A longer log is extrapolated by its bytes."""
 
 MEASURED = ((30_000, 4.9, 51.6), (300_000, 2.5, 62.7))
-"""(events, seconds on the local path, seconds on Spark) of a machine with two cores:
-bench/route.py.
-"""
+"""(events, seconds on the local engine, seconds on Spark), measured by bench/route.py on two cores."""
 
 BASE_MB = 600.0
 EVENT_BYTES = 300.0
 USER_BYTES = 1500.0
 ITEM_BYTES = 600.0
-"""Peak memory of the local path: this much anyway, and for each event, user and item. Fitted by
-bench/route.py.
+"""Peak memory of a local run: ``BASE_MB``, plus so many bytes per event, per user and per item.
+
+bench/route.py fitted these numbers.
 """
 
 HEADROOM = 0.8
-"""Share of the memory that an estimate may fill."""
+"""Largest share of the free memory that the estimated memory of a local run may take."""
 
 SPARK_MB = 6_000
-"""What Spark on one machine needs with its default settings, whatever the log: driver heap, Python
-and its workers.
+"""Memory that Spark on one machine needs with its default settings, for a log of any size.
+
+It is the sum for the heap of the driver, Python, and the Python workers.
 """
 
 DEFAULT_MB = 4_096
-"""Taken for the memory there is where the system does not tell."""
+"""Assumed free memory in MiB if the operating system does not report it."""
 
 HYBRID_EVENTS = 20_000_000
-"""Events up to which a hybrid can try enough models within its minutes."""
+"""Largest number of events for which a hybrid can try enough models in the minutes that it has."""
 
 DENSE_ITEMS = 12_000
-"""Items up to which an items × items matrix (EASE) is a matter of seconds and of a gigabyte."""
+"""Largest number of items for which EASE, with its items × items matrix, takes seconds and about 1
+GB."""
 
 
 @dataclass(frozen=True)
 class LogStatistics:
-    """What a path is chosen from. ``attributes``: columns of the items table. ``sampled``: partly
-    extrapolated.
+    """The size of a log, from which the engine and the models are chosen.
+
+    Attributes:
+        timed: whether the events have timestamps.
+        attributes: the number of columns of the items table besides the id.
+        sampled: whether the numbers are extrapolated from the first rows.
     """
 
     events: int
@@ -71,8 +77,13 @@ class LogStatistics:
 
 @dataclass(frozen=True)
 class Route:
-    """``engine``, ``models`` in the order to try them, the ``reasons`` in sentences, and the
-    numbers used.
+    """The chosen engine and models, with the reasons and the numbers behind the choice.
+
+    Attributes:
+        models: the models in the order in which to try them.
+        reasons: one sentence each.
+        local_mb: the estimated peak memory of a local run, in MiB.
+        memory_mb: the free memory, in MiB.
     """
 
     engine: str
@@ -83,19 +94,20 @@ class Route:
     statistics: LogStatistics
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all of it as plain values."""
+        """Return all fields as a dict of plain values."""
         return asdict(self)
 
 
 def measure_log(config: Config, sample: int = SAMPLE) -> LogStatistics:
-    """Count events, users and items in one pass over the log, or over its first ``sample`` rows.
+    """Count the events, users and items of a log, in one pass over at most its first ``sample``
+    rows.
 
-    Of a longer log, events are extrapolated by bytes (Parquet says how many rows it has) and users
-    and items in proportion: at most so many, for a log repeats its ids, and too many is the safe
-    side.
+    If the log is longer, the number of events is extrapolated from the size of the files in bytes
+    (a Parquet file declares its number of rows), and users and items in proportion. That
+    overestimates users and items, because ids repeat, and so it never chooses too small an engine.
 
     Raises:
-        InputError: a log that cannot be read, or without events.
+        InputError: the log cannot be read, or has no events.
     """
     reading = config.data.reading
     seen: dict[str, set[int]] = {USER: set(), ITEM: set()}
@@ -124,8 +136,10 @@ def measure_log(config: Config, sample: int = SAMPLE) -> LogStatistics:
 
 
 def choose_route(log: LogStatistics, memory_mb: int | None = None) -> Route:
-    """Choose a path and models for a log of this size; ``memory_mb``: default, what this process
-    may use.
+    """Return the engine and the models for a log of this size.
+
+    Args:
+        memory_mb: the free memory in MiB. None: the memory that this process may use.
     """
     memory = memory_mb
     if memory is None:
@@ -160,9 +174,7 @@ def choose_route(log: LogStatistics, memory_mb: int | None = None) -> Route:
 
 
 def _choose_models(log: LogStatistics, fits_locally: bool) -> tuple[tuple[str, ...], str]:
-    """Return the models to try, the most promising first, and the reason. Every run also has the
-    baselines.
-    """
+    """Return the models to try besides the baselines, the most promising first, and the reason."""
     if not fits_locally:
         reason = "Models: als, which Spark trains; users without a history get the items of its fallback."
         return ("als",), reason
@@ -181,7 +193,7 @@ def _choose_models(log: LogStatistics, fits_locally: bool) -> tuple[tuple[str, .
 
 
 def _choose_single_model(log: LogStatistics) -> tuple[str, str]:
-    """Return the single model that suits a log best, and why."""
+    """Return the kind of the single model that suits a log best, and the reason."""
     if log.items <= DENSE_ITEMS:
         return "ease", f"{log.items:,} items are few enough for its closed form"
     return "als", f"its memory grows with users + items; the matrix of ease would have {log.items:,}² cells"
@@ -194,8 +206,10 @@ def estimate_local_mb(log: LogStatistics) -> int:
 
 
 def available_mb() -> int:
-    """Return the MiB that this process may use: the free memory, or less where the container or
-    cgroup of the process has a limit.
+    """Return the memory in MiB that this process may use.
+
+    It is the free memory of the machine, or less if the container or cgroup of the process has a
+    limit.
     """
     free = [int(line.split()[1]) // 1024 for line in _read_lines("/proc/meminfo") if line.startswith("MemAvailable")]
     limits = [
@@ -216,7 +230,7 @@ def available_mb() -> int:
 
 
 def measured_slowdown() -> str:
-    """Return what was measured of both paths on one machine, as the end of a sentence."""
+    """Return a sentence that says how much slower Spark was than the local engine on one machine."""
     slowdowns = [f"{spark / local:.0f}x slower at {events:,} events" for events, local, spark in MEASURED]
     return f"Spark was {' and '.join(slowdowns)} (two cores, bench/RESULTS.md)."
 

@@ -1,6 +1,6 @@
 """Names of the files in a run folder, a bundle and a study, relative to the folder.
 
-Both engines write these names, and everything that reads a folder takes them from here.
+Both engines write these names. All code that reads such a folder takes the names from this module.
 """
 
 SUCCESS = "_SUCCESS"
@@ -25,7 +25,7 @@ COLD_START = "coldstart.json"
 SAMPLED = "sampled.json"
 BACKTEST = "backtest.json"
 FOLDS_SCRATCH = ".work/folds"
-"""The folder of the folds of a backtest while they run."""
+"""The folder in which the folds of a backtest are written while they run."""
 TRAINING = "training.json"
 WATCHED = "watched.json"
 
@@ -55,21 +55,24 @@ BEST_CONFIG = "best.toml"
 WORLD_CARD = "world.json"
 
 MODEL_CARD = "model.json"
-"""Inside the folder of each model of the local engine, also of a model within a model."""
+"""The file in the folder of each model of the local engine that describes the model.
+
+A model that is a part of another model has such a file too.
+"""
 
 
 def split_part(part: str) -> str:
-    """Return the name of the table of a part of the split: ``train``, ``history`` or ``test``."""
+    """Return the name of the table of one part of the split: ``train``, ``history`` or ``test``."""
     return f"split/{part}.parquet"
 
 
 def topk(model: str) -> str:
-    """Return the name of the table of a model's lists."""
+    """Return the name of the table with the lists of a model."""
     return f"topk/{model}.parquet"
 
 
 def model_folder(model: str) -> str:
-    """Return the name of the folder with a model's parameters."""
+    """Return the name of the folder in which a model is saved."""
     return f"model/{model}"
 
 

@@ -1,9 +1,9 @@
 """The run folder, which is either complete or absent.
 
 A run is written to a scratch folder beside its target (:mod:`recsys.atomic_writing`). When it is
-complete, ``_SUCCESS`` is written as the last file and the folder takes the place of the target. So a run that is
-interrupted leaves the previous run unchanged, and no folder that looks complete. A folder without
-``_SUCCESS`` is not read.
+complete, ``_SUCCESS`` is written as the last file, and the folder is moved to the target. So an
+interrupted run leaves the previous run unchanged, and never a folder that looks complete. A folder
+without ``_SUCCESS`` is not read.
 """
 
 from __future__ import annotations
@@ -38,13 +38,15 @@ from recsys.run_files import MANIFEST, SUCCESS
 PACKAGES = ("numpy", "scipy", "pandas", "pyarrow", "numba", "scikit-learn", "implicit", "pyspark")
 
 DAMAGE = (LookupError, TypeError, ValueError, AttributeError, NotImplementedError, RecursionError, MemoryError)
-"""What comes of files whose content has another shape than recsys gives it."""
+"""Exceptions that code may raise when it reads a file with another content than recsys writes."""
 
 
 class RunFolder:
-    """A run folder at ``path``: get one from :meth:`writing` or :meth:`open`.
+    """A run folder at ``path``, made by :meth:`writing` or :meth:`open`.
 
-    ``name``: that of the whole run. It differs from that of ``path`` while the run is written.
+    Attributes:
+        path: the folder. While a run is written, it is a scratch folder.
+        name: the name of the folder when the run is complete.
     """
 
     def __init__(self, path: Path, name: str | None = None) -> None:
@@ -54,16 +56,15 @@ class RunFolder:
     @classmethod
     @contextmanager
     def writing(cls, target: str | Path, kind: Kind = "run", sources: Iterable[str | Path] = ()) -> Iterator[RunFolder]:
-        """Give a ``with`` block an empty folder to fill.
+        """Yield an empty folder to fill, and move it to ``target`` at the end of the block.
 
-        At the end of the block the folder replaces ``target``. If the block raises an exception,
-        the folder is removed and ``target`` stays as it is.
+        If the block raises an exception, the folder is removed and ``target`` stays as it is.
 
         Args:
             kind: the kind of the new folder. An existing folder is replaced only if it is of the
                 same kind.
-            sources: files and folders from which the new folder is made. A target that contains
-                one of them is not replaced.
+            sources: files and folders from which the new folder is made. A target that contains one
+                of them is not replaced.
 
         Raises:
             RunFolderError: ``target`` cannot be written, or may not be replaced
@@ -78,10 +79,10 @@ class RunFolder:
 
     @classmethod
     def require_writable(cls, target: str | Path, kind: Kind = "run", sources: Iterable[str | Path] = ()) -> None:
-        """Try what :meth:`writing` will need, before work that may take hours.
+        """Check that :meth:`writing` will be possible, before work that may take hours.
 
         Raises:
-            RunFolderError: as of :meth:`writing`.
+            RunFolderError: ``target`` cannot be written, or may not be replaced.
         """
         with _write_errors_explained(target, kind):
             final = resolve_target(target)
@@ -114,10 +115,10 @@ class RunFolder:
         write_text(target, text)
 
     def write_texts(self, texts: Mapping[str, str]) -> None:
-        """Write several files; if one of them cannot be written, all are left as they were.
+        """Write several files. All are written first, and only then is any file replaced.
 
         Raises:
-            RunFolderError: a file cannot be written.
+            RunFolderError: a file cannot be written. All files are then as they were.
         """
         try:
             write_texts(self.path, texts)
@@ -156,10 +157,13 @@ class RunFolder:
             return json.loads((self.path / name).read_text(encoding="utf-8"))
 
     def read_object(self, name: str, **types: type) -> dict[str, Any]:
-        """Return the JSON object of ``name``, which has at least these keys, of these types.
+        """Return the JSON object in the file ``name``, after checking some of its keys.
+
+        Args:
+            types: key -> the type that its value must have.
 
         Raises:
-            RunFolderError: a missing or damaged file, or another shape.
+            RunFolderError: the file is missing or damaged, or a key is missing or has another type.
         """
         value = self.read_json(name)
         if not isinstance(value, dict):
@@ -172,7 +176,11 @@ class RunFolder:
         return value
 
     def read_manifest(self) -> dict[str, Any]:
-        """Return the manifest; a missing or damaged one is a RunFolderError."""
+        """Return the manifest.
+
+        Raises:
+            RunFolderError: the manifest is missing or damaged.
+        """
         manifest = self.read_object(MANIFEST)
         missing = sorted(MANIFEST_KEYS - manifest.keys())
         if missing:
@@ -207,7 +215,7 @@ class RunFolder:
         """Write the manifest, which says how to repeat the run.
 
         It has the versions of the packages, the commit, the command, the seed, a fingerprint of
-        each input of this machine, and the cost of each step (*hop*).
+        each input that is on this machine, and the seconds and memory of each step (*hop*).
         """
         self.write_json(
             MANIFEST,
@@ -239,12 +247,12 @@ def _fingerprint_input(location: str) -> str:
 
 
 def to_json_text(value: Any) -> str:
-    """Return ``value`` as strict JSON: NaN becomes null, NumPy scalars become numbers."""
+    """Return ``value`` as strict JSON text. NaN becomes null, and NumPy scalars become numbers."""
     return json.dumps(to_plain_json(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def to_plain_json(value: Any) -> Any:
-    """Return ``value`` with only types that JSON has.
+    """Return ``value`` converted to types that JSON has.
 
     NumPy scalars become Python numbers, arrays and tuples become lists, keys become text, and NaN
     and infinity become None.
@@ -265,10 +273,11 @@ def to_plain_json(value: Any) -> Any:
 
 @contextmanager
 def damage_explained(folder: str | Path) -> Iterator[None]:
-    """Turn what comes of damaged files of a finished run or bundle into an error that says so.
+    """Convert errors that damaged files cause in the block into one that says which folder is
+    damaged.
 
     Raises:
-        RunFolderError: one of :data:`DAMAGE`, or an OSError, was raised in the block.
+        RunFolderError: the block raised one of :data:`DAMAGE`, or an OSError.
     """
     try:
         yield
@@ -300,9 +309,10 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """Return the commit of the source tree that contains this code, 12 hexadecimal digits.
+    """Return the commit of the source tree that contains this code, as 12 hexadecimal digits.
 
-    A ``+`` at the end says that the working tree has changes. None if there is no Git repository.
+    A ``+`` at the end means that the working tree has uncommitted changes. The result is None if
+    this is not a Git repository.
     """
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():

@@ -1,7 +1,7 @@
-"""Names and dtypes of the tables that cross a process boundary, and their checks.
+"""Names and dtypes of the tables that recsys reads and writes, and their checks.
 
-``TableSchema.require`` takes the columns of a pandas or a Spark frame, so both engines refuse the
-same tables with the same message.
+``TableSchema.require`` takes the column names of a pandas or a Spark frame. So both engines refuse
+the same tables with the same message.
 """
 
 from __future__ import annotations
@@ -21,17 +21,16 @@ VALUE = "value"
 TIME = "timestamp"
 EVENT = "event"
 FALLBACK = "fallback_id"
-"""A column that takes the place of a missing user id; it is no part of a checked table."""
+"""A column whose id is used where the user id is missing. Checked tables do not have it."""
 SIDE = "side"
-"""A column of a log that comes as the parts of a split: the part of each event."""
+"""A column of a log that was read as the parts of a split. It names the part of each event."""
 RANK = "rank"
 SCORE = "score"
 SOURCE = "source"
 
 CANONICAL_INT = r"^(0|-?[1-9][0-9]{0,18})$"
-"""The decimal form that all ids must have to be read as int64; it means the same in Java and in
-Python.
-"""
+"""Regular expression for a canonical integer, for Java and Python. Ids are int64 only if all match
+it."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +42,15 @@ class TableSchema:
     optional: tuple[str, ...] = ()
 
     def require(self, columns: Iterable[str], source: str = "") -> None:
-        """Raise InputError if columns are missing; the message names each and the nearest present
-        column.
+        """Check that a table has all required columns.
+
+        Args:
+            columns: the columns of the table.
+            source: where the table comes from, for the error message.
+
+        Raises:
+            InputError: columns are missing. The message names each of them, and the most similar
+                column that exists.
         """
         columns = list(columns)
         missing = [column for column in self.required if column not in columns]
@@ -69,9 +75,9 @@ def is_text(values: np.ndarray) -> bool:
 
 
 def canonical_int64(values: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return the numbers as int64, and bool: the text is a canonical decimal number of 64 bits.
+    """Return texts as int64, and bool: whether each text is a canonical decimal number of 64 bits.
 
-    The number is 0 where it is not.
+    The number is 0 for a text that is not canonical.
 
     >>> canonical_int64(["7", "007", "-3", "9223372036854775808"])
     (array([ 7,  0, -3,  0]), array([ True, False,  True, False]))
@@ -92,11 +98,12 @@ def canonical_int64(values: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def unify_ids(*columns: pd.Series) -> list[pd.Series]:
-    """Convert columns of one kind of id (all user ids, or all item ids) to one type.
+    """Convert several columns of user ids, or several columns of item ids, to one type.
 
     Text becomes int64 only if *every* text id in *every* column is a canonical decimal integer of
-    64 bits; otherwise all columns become text ("007" differs from "7"). Integer columns keep their
-    dtype if all columns are integers. All categories count, used or not.
+    64 bits. Otherwise all columns become text, because "007" differs from "7". Integer columns keep
+    their dtype if all columns are integers. The categories of a categorical column all count, even
+    those that no row uses.
     """
     parsed = []
     for column in columns:
@@ -125,7 +132,11 @@ def _as_text(ids: pd.Series) -> pd.Series:
 
 
 def _recode_categories(column: pd.Series, ids: Any) -> pd.Categorical:
-    """Return a column of categories with new category names, sorted; null stays null."""
+    """Return a categorical column with new, sorted category names. Null stays null.
+
+    Args:
+        ids: the new name of each category, in the order of the old ones.
+    """
     ids = pd.Index(ids, dtype=object if ids.dtype.kind not in "iu" else None)
     order = ids.argsort()
     # The last entry is for null, whose code is -1.
@@ -135,5 +146,5 @@ def _recode_categories(column: pd.Series, ids: Any) -> pd.Categorical:
 
 
 def is_category(ids: Any) -> bool:
-    """Return whether ids (a Series, an Index, an array …) are categories."""
+    """Return whether ids (a Series, an Index, an array …) are a pandas categorical."""
     return isinstance(getattr(ids, "dtype", None), pd.CategoricalDtype)

@@ -17,7 +17,7 @@ from recsys.errors import InputError
 from recsys.schema import canonical_int64, is_category, is_text
 
 SHORTFALL = ("none", "small_catalogue", "all_seen", "filtered", "cold_no_fallback")
-"""Why a list is shorter than k; ``TopK.shortfall`` holds positions in this tuple."""
+"""Reasons why a list is shorter than k. ``TopK.shortfall`` has positions in this tuple."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,13 @@ class IdMap:
 
     @classmethod
     def of(cls, *columns: Any) -> IdMap:
-        """Build the map of every id that occurs in ``columns`` (arrays, Series or lists of ids of
-        one kind).
+        """Return the map of all ids that occur in ``columns``.
+
+        Args:
+            columns: arrays, Series or lists of ids of one kind (all user ids, or all item ids).
 
         Raises:
-            InputError: an id is missing, a float, or text and numbers are mixed.
+            InputError: an id is missing or is a float, or some ids are text and some are numbers.
         """
         parts = [_distinct(column) for column in columns if len(column)]
         if not parts:
@@ -64,13 +66,13 @@ class IdMap:
         return len(self.ids)
 
     def rows(self, ids: Any) -> np.ndarray:
-        """Return ``int64[len(ids)]`` rows, -1 where an id is unknown.
+        """Return the row of each id, int64[len(ids)], or -1 for an id that is not in the map.
 
-        Text is looked up among integer ids when it is their canonical decimal form ("7", not
+        If the map has integer ids, text is looked up by its canonical decimal form ("7", not
         "007").
 
         Raises:
-            InputError: numbers are looked up among text ids.
+            InputError: the map has text ids, but ``ids`` are numbers.
         """
         if not len(ids):
             return np.empty(0, dtype=np.int64)
@@ -89,7 +91,7 @@ class IdMap:
     def rows_int32(self, ids: Any) -> np.ndarray:
         """Return the same rows as :meth:`rows`, but as int32.
 
-        For categorical ids, no intermediate array has eight bytes per id.
+        For a categorical, it never makes an array with eight bytes per id.
         """
         if not is_category(ids):
             return self.rows(ids).astype(np.int32)
@@ -107,14 +109,14 @@ class IdMap:
 
     @property
     def all_ids(self) -> np.ndarray:
-        """The ids of all rows, in order, in the dtype of the input."""
+        """The ids of all rows, in row order, in the dtype of the input."""
         return self.ids.to_numpy().astype(self.dtype, copy=False)
 
 
 def _parts(n: int) -> Iterator[slice]:
-    """Yield slices of at most 2^20 rows that cover n rows.
+    """Yield slices of at most 2^20 rows that together cover n rows.
 
-    NumPy needs eight bytes for each position in an index, so an index by parts saves memory.
+    An index array takes eight bytes per row in NumPy, so indexing slice by slice saves memory.
     """
     return (slice(start, start + (1 << 20)) for start in range(0, n, 1 << 20))
 
@@ -136,10 +138,10 @@ def _distinct(ids: Any) -> pd.Index:
 
 
 def _as_int64_or_text(ids: Any) -> np.ndarray:
-    """Return ids as int64 or as an object array of ``str``.
+    """Return ids as int64, or as an object array of ``str``.
 
     Raises:
-        InputError: an id is missing, it does not fit in int64, or it is not an integer or text.
+        InputError: an id is missing, does not fit in int64, or is neither an integer nor text.
     """
     if hasattr(ids, "to_numpy"):
         values = ids.to_numpy()
@@ -213,16 +215,17 @@ class Interactions:
 
 @dataclass(frozen=True, eq=False)
 class Histories:
-    """What is known of ``m`` users when a model scores items for them: one row per user.
+    """The histories of ``m`` users at the time when a model scores items for them, one row per
+    user.
 
-    A model that ignores the order of events reads ``values`` alone.
+    A model that ignores the order of events reads only ``values``.
 
     Attributes:
         values: csr (m, items) of float32 with sorted indices. The user has seen every item with a
             stored entry. A value > 0 is a like.
-        times: int64[nnz], seconds since 1970 of the entries of ``values``, in the same order, -1
-            where unknown. The time of a pair with several events is that of the latest event. None
-            if no event has a time.
+        times: int64[nnz], the time of each entry of ``values`` in seconds since 1970, -1 where
+            unknown. The time of a (user, item) pair with several events is that of the latest
+            event. None if no event has a time.
 
     >>> values = csr_array(np.array([[5.0, 0.0, 1.0], [0.0, 2.0, 0.0]], dtype=np.float32))
     >>> histories = Histories(values, np.array([90, 30, 60]))
@@ -245,10 +248,10 @@ class Histories:
 
     @classmethod
     def of(cls, histories: Histories | csr_array) -> Histories:
-        """Return Histories, made of a matrix if ``histories`` is one.
+        """Return ``histories`` as Histories.
 
-        A matrix, csr (m, items), becomes Histories without times. An object that is already
-        Histories is returned unchanged.
+        A csr matrix (m, items) becomes Histories without times. An object that is already Histories
+        is returned unchanged.
         """
         if isinstance(histories, cls):
             return histories
@@ -259,7 +262,7 @@ class Histories:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(users, items)."""
+        """The number of users and the number of items."""
         return self.values.shape
 
     @property
@@ -280,7 +283,7 @@ class Histories:
     def __getitem__(self, rows: slice | np.ndarray) -> Histories:
         """Return the histories of some rows, given as a slice or as row numbers ≥ 0.
 
-        :meth:`select` also accepts unknown users.
+        For unknown users, use :meth:`select`.
         """
         if self.times is None:
             return Histories(self.values[rows])
@@ -293,7 +296,7 @@ class Histories:
         return self.select(rows)
 
     def select(self, rows: np.ndarray) -> Histories:
-        """Return the histories of ``rows``, where row -1 is an unknown user with an empty history.
+        """Return the histories of ``rows``. Row -1 means an unknown user, whose history is empty.
 
         Stored zeros are kept.
         """
@@ -328,13 +331,14 @@ class Histories:
         return ranked
 
     def places_from_end(self, counted: np.ndarray) -> np.ndarray:
-        """Return int64[entries that count]: 0 for the latest entry of its row that counts, 1 for the
-        one before it, and so on.
+        """Return the place of each counted entry in its row, from the end: 0 is the latest counted
+        entry.
 
-        Without times the order is unknown, and every place is 0.
+        The result is int64[number of counted entries]. Without times the order is unknown, and
+        every place is 0.
 
         Args:
-            counted: bool[nnz], the entries that count.
+            counted: bool[nnz], the entries that are counted.
         """
         counted_entries = self.keep_entries(counted)
         if counted_entries.times is None:
@@ -342,13 +346,13 @@ class Histories:
         return counted_entries.lengths[counted_entries.row_of_entry] - 1 - counted_entries.positions()
 
     def first(self, count: int) -> Histories:
-        """Return the histories cut to each user's ``count`` oldest entries."""
+        """Return the histories cut to the ``count`` oldest entries of each user."""
         return self.keep_entries(self.positions() < count)
 
     def ages(self) -> np.ndarray:
-        """Return float64[nnz], the days from each entry to the latest entry of its row.
+        """Return float64[nnz], the days between each entry and the latest entry of its row.
 
-        The age is 0 where the time of the entry is unknown.
+        The age is 0 if the time of the entry is unknown.
         """
         if self.times is None:
             return np.zeros(self.values.nnz)
@@ -360,13 +364,13 @@ class Histories:
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Features of items or of users, without any weighting such as tf-idf, which models apply.
+    """Features of items or of users. They are not weighted: models apply weights such as tf-idf.
 
     Two objects are equal only if they are the same object.
 
     Attributes:
-        matrix: csr_array (rows, features) of raw counts or values. The rows are those of an IdMap
-            of items or of users.
+        matrix: csr_array (rows, features) of counts or values. The rows are those of an IdMap of
+            items or of users.
         names: the name of each column.
         dense: the fields that are vectors of numbers, such as embeddings, and not counts.
     """
@@ -378,13 +382,14 @@ class Features:
 
 @dataclass(frozen=True)
 class Split:
-    """What a model may learn from, what is known when it predicts, and what it is judged on.
+    """The events of a run, split into those to learn from, those known at prediction, and those to
+    test on.
 
     Attributes:
         train: the interactions that models learn from.
-        history: what is known when a model predicts. It equals ``train``, except that it also has
-            the known events of held-out users. ``train`` and ``history`` have the same item map.
-            Its items are the *candidates*: the items of train and of the items table.
+        history: the interactions that are known when a model predicts: those of ``train``, and the
+            known events of held-out users. ``train`` and ``history`` have the same item map. Its
+            items are the *candidates*: the items of train and of the items table.
         test: the interactions that models are judged on. It has id maps of its own, because it may
             have items that are not candidates, which no model could have recommended. These items
             stay in the denominator of every metric.
