@@ -1,1 +1,1 @@
-"""Reading, checking, splitting and making events."""
+"""Read, check, split and generate events."""

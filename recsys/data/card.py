@@ -1,8 +1,8 @@
-"""The data card: what was read and refused, how sparse and long-tailed the log is, and what looks
+"""The data card: what was read and refused, how sparse and long-tailed the log is, and what is
 unusual.
 
-Everything is computed from counts that are small on either engine: events per item, users by number
-of events, days with events.
+It is computed from counts that are small on either engine: events per item, users per number of
+events, and days with events.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from recsys.schema import EVENT, ITEM, TIME, USER, VALUE
 
 DAY = 86_400
 PIECE = 1 << 22
-"""Values per piece, so that a full copy of the column is never made."""
+"""Number of values that are processed at a time, so that the whole column is never copied."""
 
 OUTLYING = 3.5
-"""Robust standard deviations of log(events per user) beyond which a user may be a machine."""
+"""Users whose log(number of events) is more than this many robust deviations off may be machines."""
 
 
 def data_card(tables: Tables) -> dict[str, Any]:
-    """Return the data card of the accepted events as plain values for JSON; see
-    :func:`card_from_counts`.
+    """Return the data card of the accepted events as plain values for JSON.
+
+    Its keys are described in :func:`card_from_counts`.
     """
     events = tables.log
     user, item = (events[column].cat.codes.to_numpy() for column in (USER, ITEM))
@@ -64,7 +65,10 @@ def data_card(tables: Tables) -> dict[str, Any]:
 
 
 def count_values(values: np.ndarray) -> dict[str, Any]:
-    """Describe the values of events; see :func:`describe_values`."""
+    """Return the entry ``values`` of the data card, computed from the values of all events.
+
+    Its keys are described in :func:`describe_values`.
+    """
     total = np.zeros(3)
     mean = 0.0
     # The mean comes first, because moments about another point lose all digits for large values.
@@ -91,10 +95,12 @@ def count_values(values: np.ndarray) -> dict[str, Any]:
 def describe_values(
     *, smallest: float, largest: float, mean: float, skew: float | None, negative: int, zero: int
 ) -> dict[str, Any]:
-    """Return the entry ``values`` of the data card.
+    """Return the entry ``values`` of the data card from statistics of the values.
 
-    ``skew``: the third standardised moment, positive where a few values are far above the others;
-    three digits; None where all values are equal or the moment is too large for float64.
+    Args:
+        skew: the third standardised moment, which is positive if a few values are far above the
+            others. It is rounded to three digits. It becomes None if all values are equal or if it
+            is too large for float64.
     """
     if skew is None or not np.isfinite(skew) or smallest == largest:
         skew = None
@@ -111,7 +117,8 @@ def describe_values(
 
 
 def _item_event_codes(events: pd.DataFrame) -> np.ndarray:
-    """Return int32[n], one number per (item, event type), in the order of items."""
+    """Return int32[n], one number for each combination of item and event type, in the order of
+    items."""
     item, kind = (events[column].cat for column in (ITEM, EVENT))
     combined = item.codes.to_numpy().astype(np.int64) * len(kind.categories) + kind.codes.to_numpy()
     if len(item.categories) * len(kind.categories) >= 2**31:
@@ -121,19 +128,22 @@ def _item_event_codes(events: pd.DataFrame) -> np.ndarray:
 
 @dataclass(frozen=True)
 class CardCounts:
-    """What a data card is computed from; either engine can count it.
+    """The counts from which a data card is computed. Either engine can count them.
 
     Attributes:
-        pairs: distinct (user, item) pairs.
-        distinct: distinct rows.
+        pairs: number of different (user, item) pairs.
+        distinct: number of different rows.
         per_item: int[items], events of each item that has any, in any order.
-        per_user: (int[m] numbers of events, ascending; int[m] users who have that many).
-        days: float[d], days since 1970 that have events (UTC), ascending; None without timestamps.
-        span: ISO times of the first and the last event; None without timestamps.
-        tables: rows of each further table.
-        refused: refused rows, in total and by reason.
+        per_user: two arrays int[m]: numbers of events, ascending, and how many users have each
+            number.
+        days: float[d], the days that have events (UTC), as days since 1970, ascending. None without
+            timestamps.
+        span: ISO times of the first and the last event. None without timestamps.
+        tables: name -> number of rows of the items and users tables.
+        refused: the number of refused rows, in total and by reason.
         values: what :func:`describe_values` returns.
-        duplicates: rows of each further table beyond one per id, which ``[data] duplicates`` settled.
+        duplicates: name -> number of rows of the items and users tables that ``[data] duplicates``
+            merged into others.
     """
 
     pairs: int
@@ -149,15 +159,18 @@ class CardCounts:
 
 
 def card_from_counts(counts: CardCounts) -> dict[str, Any]:
-    """Return the data card of these counts.
+    """Return the data card that follows from these counts.
 
-    ``sparsity``: share of (user, item) cells without an event, in [0, 1]. ``gini_items``: Gini
-    coefficient of events per item that has any, 0 = all equal. ``top_1_percent_share``: share of
-    events on the most popular 1 % of items (at least one item). ``repeats``: rows that are not the
-    first of their (user, item) pair.
-    ``values``: see :func:`describe_values`. ``exact_duplicates``: rows equal to an earlier one in every
-    column. ``span``: ISO times of the first and the last event. ``gaps``: see
-    :func:`describe_gaps`. ``busiest_users``: see :func:`find_busiest_users`.
+    Some of its keys:
+
+    * ``sparsity``: share of (user, item) cells without an event, in [0, 1];
+    * ``gini_items``: Gini coefficient of the events per item, over items with events; 0 = all equal;
+    * ``top_1_percent_share``: share of events on the most popular 1 % of items (at least one item);
+    * ``repeats``: number of rows that are not the first of their (user, item) pair;
+    * ``exact_duplicates``: number of rows that equal an earlier row in every column;
+    * ``values``, ``gaps``, ``busiest_users``: see :func:`describe_values`, :func:`describe_gaps` and
+      :func:`find_busiest_users`;
+    * ``span``: ISO times of the first and the last event.
     """
     per_item = np.sort(counts.per_item)
     events = int(per_item.sum())
@@ -186,8 +199,10 @@ def card_from_counts(counts: CardCounts) -> dict[str, Any]:
 
 
 def describe_gaps(days: np.ndarray) -> dict[str, Any]:
-    """Count the days between the first and the last that have no event, and find the longest run of
-    them.
+    """Return the number of days without an event, and the longest run of such days.
+
+    Args:
+        days: days since 1970 that have events, ascending.
 
     >>> describe_gaps(np.array([0.0, 1.0, 5.0, 7.0]))
     {'empty_days': 4, 'longest': 3, 'from': '1970-01-03', 'to': '1970-01-05'}
@@ -207,13 +222,18 @@ def describe_gaps(days: np.ndarray) -> dict[str, Any]:
 
 
 def find_busiest_users(numbers: np.ndarray, users: np.ndarray) -> dict[str, Any]:
-    """Count the users with implausibly many events, and return that limit and their share of all
+    """Return how many users have implausibly many events, from which number on, and their share of
     events.
 
     A user counts if the modified z-score of log(events) is above :data:`OUTLYING`. The score is the
-    distance from the median over 1.4826 × the median absolute deviation, or over 1.2533 × the mean
-    absolute deviation where more than half of the users have the same number. Reference: Iglewicz
-    and Hoaglin, How to Detect and Handle Outliers, 1993.
+    distance from the median, divided by 1.4826 × the median absolute deviation. If that deviation
+    is 0, because more than half of the users have the same number of events, it is divided by
+    1.2533 × the mean absolute deviation. Reference: Iglewicz and Hoaglin, How to Detect and Handle
+    Outliers, 1993.
+
+    Args:
+        numbers: numbers of events, ascending.
+        users: how many users have each number.
 
     >>> find_busiest_users(np.array([8, 10, 12, 5000]), np.array([30, 40, 29, 1]))["users"]
     1
@@ -234,8 +254,9 @@ def find_busiest_users(numbers: np.ndarray, users: np.ndarray) -> dict[str, Any]
 
 
 def median_of_counts(values: np.ndarray, counts: np.ndarray) -> float:
-    """Return the median of ascending ``values`` that occur ``counts`` times each; of two middle
-    ones, their mean.
+    """Return the median of ascending ``values`` that occur ``counts`` times each.
+
+    If there are two middle values, the result is their mean.
 
     >>> median_of_counts(np.array([1, 2, 9]), np.array([2, 1, 1]))
     1.5
@@ -246,8 +267,9 @@ def median_of_counts(values: np.ndarray, counts: np.ndarray) -> float:
 
 
 def gini_coefficient(sorted_counts: np.ndarray) -> float:
-    """Return the Gini coefficient of ascending non-negative counts, in [0, 1 − 1/n]; NaN when all
-    are zero.
+    """Return the Gini coefficient of ascending non-negative counts, in [0, 1 − 1/n].
+
+    It is NaN if all counts are zero.
 
     >>> gini_coefficient(np.array([1, 1, 1, 1])), gini_coefficient(np.array([0, 0, 0, 4]))
     (0.0, 0.75)

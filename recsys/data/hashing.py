@@ -1,9 +1,9 @@
-"""Pseudo-random numbers that depend only on a seed and on what is hashed, never on order, batch or
-engine.
+"""Pseudo-random numbers that depend only on a seed and on the hashed values.
 
-Splits hash ids, so that a row is on the same side after a shuffle, a repartition or a restart, on
-either engine. The synthetic world hashes (purpose, user, draw), so that it is the same in chunks of
-any size.
+They never depend on the order of rows, the batch or the engine. Splits hash ids, so that a row
+stays on the same side after a shuffle, a repartition or a restart, on either engine. The synthetic
+world hashes (purpose, user, draw), so that it is the same if it is generated in chunks of another
+size.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ _SHIFT = (np.uint64(30), np.uint64(27), np.uint64(31))
 
 
 def hash_words(seed: int, *words: np.ndarray) -> np.ndarray:
-    """Hash a seed and integer arrays that broadcast to uint64 bits: SplitMix64 chained over the
-    words.
+    """Return uint64 hashes of a seed and of integer arrays, which are broadcast against each other.
 
-    The order of the words matters. Reference: Steele, Lea and Flood, OOPSLA 2014 (the finaliser,
-    variant 13).
+    The hash is SplitMix64, chained over the arrays, so their order matters. Reference: Steele, Lea
+    and Flood, OOPSLA 2014 (the finaliser, variant 13).
     """
     state = _mix_bits(np.array([seed % 2**64], dtype=np.uint64) + GOLDEN)
     for word in words:
@@ -40,15 +39,15 @@ def _mix_bits(bits: np.ndarray) -> np.ndarray:
 
 
 def to_unit_interval(bits: np.ndarray) -> np.ndarray:
-    """Return float64 in [0, 1) from the upper 53 of 64 random bits."""
+    """Return float64 in [0, 1), made of the upper 53 of 64 random bits."""
     return (bits >> np.uint64(11)) * 2.0**-53
 
 
 def random_scores(seed: int, users: np.ndarray, items: int) -> np.ndarray:
-    """Return float32[m, items] in [0, 1) that depend on the seed, the user's number and the item's
-    row alone.
+    """Return random float32[m, items] in [0, 1), computed in compiled code.
 
-    They are ``to_unit_interval(hash_words(seed, user, item))``, item by item in compiled code.
+    A score is ``to_unit_interval(hash_words(seed, user, item))``, so it depends only on the seed,
+    the number of the user and the row of the item.
     """
     # Imported here because it takes a second to load, and only this function needs it.
     from recsys import kernels
@@ -57,10 +56,10 @@ def random_scores(seed: int, users: np.ndarray, items: int) -> np.ndarray:
 
 
 def id_bits(ids: Any) -> np.ndarray:
-    """Return uint64[n] bits of ids: the number itself (any integer dtype), or pandas' SipHash of
-    the text.
+    """Return uint64[n], bits that identify each id.
 
-    The number 7 and the text "7" differ; tables have one kind of id by the time they are split.
+    For an integer of any dtype they are the number itself, for text they are pandas' SipHash. So
+    the number 7 and the text "7" differ; tables have one kind of ids by the time they are split.
     """
     if is_category(ids):
         return id_bits(ids.array.categories)[ids.array.codes]
@@ -74,7 +73,7 @@ def id_bits(ids: Any) -> np.ndarray:
 
 
 def id_hash(ids: Any, seed: int) -> np.ndarray:
-    """Return float64[n] in [0, 1): uniform over ids, the same for equal ids.
+    """Return float64[n] in [0, 1), a uniform hash of each id. Equal ids have equal hashes.
 
     >>> id_hash(["alice", "bob", "alice"], seed=0).round(4)
     array([0.4485, 0.4119, 0.4485])
@@ -83,9 +82,9 @@ def id_hash(ids: Any, seed: int) -> np.ndarray:
 
 
 def pair_hash(user_ids: Any, item_ids: Any, seed: int) -> np.ndarray:
-    """Return float64[n] in [0, 1): uniform over (user, item) pairs, the same for repeats of a pair.
+    """Return float64[n] in [0, 1), a uniform hash of each (user, item) pair.
 
-    It depends on the ids and the seed alone: not on the other rows, their order, the batch, or
-    whether an integer id came as int32 or int64. Both engines call this very function.
+    It depends only on the ids and the seed. It does not depend on the other rows, their order, the
+    batch, or whether an integer id is an int32 or an int64. Both engines call this function.
     """
     return to_unit_interval(hash_words(seed, id_bits(user_ids), id_bits(item_ids)))

@@ -1,8 +1,8 @@
-"""Read one ranked list from a file: one id per line, best first, tied ids on one line between tabs;
-or CSV.
+"""Read one ranked list of ids from a text file or a CSV file.
 
-A CSV file has the header ``item_id,score``. A first line ``item_id`` is a header too. Ids are text:
-"007" is not "7". Lines end at a line feed, and no other character of an id ends one.
+A text file has one id per line, best first; tied ids are on one line, separated by tabs. Its first
+line may be the header ``item_id``. A CSV file has the header ``item_id,score``. Ids are text: "007"
+is not "7". Lines end at a line feed, and at no other character.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from recsys.schema import ITEM, SCORE
 
 
 def read_list(path: str | Path) -> list[list[str]] | dict[str, float]:
-    """Read a list as groups of tied ids, best first, or as id -> score.
+    """Return a list as groups of tied ids, best first, or, for a CSV file, as id -> score.
 
     Raises:
-        InputError: no such file, not UTF-8, empty, another header, an id twice, or a score that is
-            not a number.
+        InputError: the file does not exist, is not UTF-8, is empty, has another header, has an id
+            twice, or has a score that is not a number.
     """
     path = Path(path)
     text = _read_text(path)
@@ -34,16 +34,17 @@ def read_list(path: str | Path) -> list[list[str]] | dict[str, float]:
 
 
 def read_id_lines(path: str | Path) -> list[str]:
-    """Return the lines of a file of ids that are not blank, without blanks around them.
+    """Return the ids in a file with one id per line. Blank lines, and blanks around an id, are
+    removed.
 
     Raises:
-        InputError: no such file, or not UTF-8.
+        InputError: the file does not exist, or is not UTF-8.
     """
     return [line.strip() for line in split_lines(_read_text(Path(path))) if line.strip()]
 
 
 def split_lines(text: str) -> list[str]:
-    """Return the lines of a text; they end with LF or CRLF, and at no other character of Unicode."""
+    """Return the lines of a text. They end with LF or CRLF, and at no other line break of Unicode."""
     return [line.removesuffix("\r") for line in text.split("\n")]
 
 
@@ -59,7 +60,7 @@ def _read_text(path: Path) -> str:
 
 
 def _parse_groups(path: Path, lines: list[str], header: int) -> list[list[str]]:
-    """Return the groups of tied ids after ``header`` lines."""
+    """Return the groups of tied ids in the lines after the first ``header`` lines."""
     groups: list[list[str]] = []
     seen: dict[str, int] = {}
     for number, line in enumerate(lines[header:], start=header + 1):

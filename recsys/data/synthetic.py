@@ -1,11 +1,10 @@
-"""Synthetic data: a film world with tastes, times and text for demos and scale, and small logs with
-known answers.
+"""Synthetic data: a film world for demos and scale tests, and small logs with known answers.
 
 In the film world every user mixes some twenty tastes, in proportions that drift from the start to
-the end of the log, and every film serves one or two tastes. An event picks a taste of the user,
-then a released film that serves it. Every number is a hash of (seed, purpose, user or film, draw),
-so the events of one user do not depend on the other users, and the world is the same however many
-users are generated at a time.
+the end of the log, and every film serves one or two tastes. For each event, one of the user's
+tastes is drawn, then a released film that serves it. Every number is a hash of (seed, purpose, user
+or film, draw). So the events of a user do not depend on other users, and the world is the same for
+any number of users that are generated at a time.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""Turn accepted events into one weighted entry per (user, item): filters, event weights, decay,
-aggregation.
+"""Turn accepted events into one weighted entry per (user, item): filter, weigh, decay and
+aggregate.
 
-The numbers are defined so that any engine can reproduce them bit by bit. :func:`weigh_events`
-depends on one row at a time, so an engine may call it on batches. :func:`aggregate_events` adds in
-float64, from 0.0, one event after another in the order (timestamp, value), and rounds once to
-float32; in Spark SQL::
+The numbers are defined so that any engine can reproduce them bit by bit. :func:`weigh_events` works
+on each row alone, so an engine may call it on batches. :func:`aggregate_events` adds in float64,
+from 0.0, one event after another in the order (timestamp, value), and rounds once to float32. In
+Spark SQL this is::
 
-    aggregate(array_sort(collect_list(struct(timestamp, value))), 0D, (sum, event) -> sum +
-    event.value)
+    aggregate(array_sort(collect_list(struct(timestamp, value))), 0D,
+              (sum, event) -> sum + event.value)
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from recsys.types import IdMap, Interactions
 
 Aggregate = Literal["sum", "last", "max", "count"]
 AGGREGATES = get_args(Aggregate)
-"""The positions are the codes of ``pairs``: SUM, LAST, MAX, COUNT."""
+"""The methods of aggregation. Their positions are the codes of ``pairs``: SUM, LAST, MAX, COUNT."""
 DAY = 86_400.0
 DECAY_NEEDS_TIMES = "half_life_days needs timestamps: map a timestamp column, or remove half_life_days."
 LAST_NEEDS_TIMES = "aggregate = 'last' needs timestamps: map a timestamp column, or use 'sum' or 'max'."
@@ -41,8 +41,9 @@ TOO_LARGE = (
 
 
 class WeightSettings(BaseModel):
-    """The weight of an event, type weight × value × decay, and how the events of a (user, item)
-    pair are combined.
+    """How events are weighted, and how the events of a (user, item) pair are combined.
+
+    The weight of an event is type weight × value × decay.
 
     >>> WeightSettings(events={"view": 1, "buy": 5, "return": -5, "impression": 0}, half_life_days=30).aggregate
     'sum'
@@ -106,7 +107,7 @@ class WeightSettings(BaseModel):
 
     @property
     def rescales(self) -> bool:
-        """Whether values are changed before they are weighted."""
+        """Whether values are changed by ``transform`` or ``cap`` before they are weighted."""
         return self.transform is not None or self.cap is not None
 
     @property
@@ -141,12 +142,12 @@ class FilterSettings(BaseModel):
 
 
 def zero_removal_counts() -> dict[str, dict[str, int]]:
-    """Return the counts of :func:`filter_events` for no removal: filter -> 0 rows and 0 ids."""
+    """Return the second result of :func:`filter_events` for the case that nothing is removed."""
     return {name: {"rows": 0, "ids": 0} for name in ("min_item_events", "min_user_events")}
 
 
 def filter_events(events: pd.DataFrame, filters: FilterSettings) -> tuple[pd.DataFrame, dict[str, dict[str, int]]]:
-    """Return the events that pass the filters, and how much each filter removed.
+    """Return the events that pass the filters, and how many rows and ids each filter removed.
 
     The second result is name of the filter -> number of ``rows`` and of ``ids`` that it removed in
     all rounds together. With ``repeat`` the events are the largest part of the log in which every
@@ -170,11 +171,11 @@ def filter_events(events: pd.DataFrame, filters: FilterSettings) -> tuple[pd.Dat
 def keep_last_of_session(events: pd.DataFrame, weighting: WeightSettings) -> pd.DataFrame:
     """Return the last event of each session.
 
-    A session consists of events of one user, one item and one type. Two events that follow each
-    other in the order (timestamp, value) are in the same session if they are at most
-    ``session_minutes`` apart. So a session has no maximum length. Without ``session_minutes`` all
-    events are returned. A page that is loaded five times in ten minutes counts as one sign of
-    interest and not as five.
+    So a page that is loaded five times in ten minutes counts as one sign of interest, and not as
+    five. A session consists of events of one user, one item and one type. Two events that follow
+    each other in the order (timestamp, value) are in the same session if they are at most
+    ``session_minutes`` apart, so a session has no maximum length. If ``session_minutes`` is not
+    set, all events are returned.
 
     Raises:
         ConfigError: ``session_minutes`` is set and there are no timestamps.
@@ -226,20 +227,20 @@ def check_event_counts(counts: dict[str, int], weighting: WeightSettings) -> Non
 def weigh_events(events: pd.DataFrame, weighting: WeightSettings, *, reference: float | None = None) -> pd.DataFrame:
     """Return the events with weighted values: value × type weight × 2^(−age / half-life).
 
-    Before that, values are rescaled as ``transform`` and ``cap`` say. The sign of an event with a
-    negative weight is that of its type: a return of −6 pieces is a dislike, as one of 6 is.
+    Values are first rescaled by ``transform`` and ``cap``. If the weight of a type is negative, its
+    events are dislikes, whatever the sign of their values: a return of −6 pieces is a dislike, like
+    a return of 6. Events whose type has the weight 0 are left out. The type weight is 1 if there is
+    no ``event`` column or no weights are set.
 
-    Events whose type has the weight 0 are left out. The type weight is 1 if there is no ``event``
-    column or no weights are given. The age is ``reference − timestamp``, never below 0. A row with
-    the value 0 is kept, because it says that the user has seen the item. The value of a dislike
-    decays toward 0 as well.
+    The age is ``reference − timestamp``, but never below 0. Dislikes decay toward 0 as well. A row
+    with the value 0 is kept, because it says that the user has seen the item.
 
     Args:
         reference: seconds since 1970, not later than the cut between train and test. None: no
             decay. Test events are never decayed.
 
     Raises:
-        ConfigError: an event type has no weight, or there is a decay and no timestamps.
+        ConfigError: an event type has no weight, or a decay is set and there are no timestamps.
     """
     # The copy shares its columns with the input, because columns are never changed in place.
     weighed = events.copy(deep=False)
@@ -260,7 +261,7 @@ def weigh_events(events: pd.DataFrame, weighting: WeightSettings, *, reference: 
 
 
 def rescale_values(values: np.ndarray, weighting: WeightSettings) -> np.ndarray:
-    """Return float64 values after ``transform`` and ``cap``; each keeps its sign.
+    """Return values after ``transform`` and ``cap``, float64. Each value keeps its sign.
 
     >>> rescale_values(np.array([-6.0, 0.0, 1e8]), WeightSettings(cap=5)).tolist()
     [-5.0, 0.0, 5.0]
@@ -274,17 +275,17 @@ def rescale_values(values: np.ndarray, weighting: WeightSettings) -> np.ndarray:
 
 
 def count_both_negative(events: pd.DataFrame, weighting: WeightSettings) -> int:
-    """Return the number of events with a negative value and a type of negative weight."""
+    """Return the number of events whose value is negative and whose type has a negative weight."""
     if EVENT not in events or not weighting.negative_types:
         return 0
     return int(((events[VALUE] < 0) & events[EVENT].isin(weighting.negative_types)).sum())
 
 
 def undo_decay(interactions: Interactions, half_life_days: float, reference: float) -> Interactions:
-    """Return the interactions with values as they were before the decay of :func:`weigh_events`.
+    """Return the interactions with their values before the decay of :func:`weigh_events`.
 
-    Each value must come from one event. It is then exact up to the rounding of float32 and of whole
-    seconds. A sum of several events cannot be restored.
+    Each value must come from a single event, because a sum of several events cannot be restored.
+    The result is exact up to the rounding of float32 and of times to whole seconds.
     """
     value = interactions.value / _decay(interactions.time, half_life_days, reference)
     return replace(interactions, value=value.astype(np.float32))
@@ -350,10 +351,12 @@ def interactions_to_table(interactions: Interactions) -> pd.DataFrame:
 
 
 def interactions_from_table(df: pd.DataFrame, users: IdMap | None = None, items: IdMap | None = None) -> Interactions:
-    """Return the interactions of a table as :func:`interactions_to_table` makes it.
+    """Return the interactions in a table with the columns of :func:`interactions_to_table`.
 
-    The table has one row per (user, item), in any order. Without ``users`` or ``items``, a map is
-    made of the ids in the table.
+    The table has one row per (user, item), in any order.
+
+    Args:
+        users, items: the id maps to use. None: a map of the ids in the table.
 
     Raises:
         InputError: a column is missing, a pair occurs twice, or an id is not in its map.

@@ -41,15 +41,16 @@ THEMES = (
     ),
     ("war", "trench lieutenant bridge telegram retreat medic siege partisan radio border"),
 )
-"""(genre, ten words) of each taste. Genres repeat, so a genre is less informative than the words.
-"""
+"""(genre, ten words) of each taste. Several tastes share a genre, so the words say more about a
+film."""
 
 COMMON = "night town family secret friend road morning promise letter past winter city money journey home".split()
 OVERVIEW = (
     "Between a {0} and a {1} lies a {6}: what the {2} began, the {3} must end,"
     " and neither {4} nor {5} will ever be the same {7} again."
 )
-"""Positions 0 to 3: words of the main taste; 4 and 5: of the second; 6 and 7: common words."""
+"""Template of an overview. 0 to 3: words of the main taste; 4, 5: of the second; 6, 7: common
+words."""
 
 COUNTRIES = ("Arvenia", "Belmora", "Costrane", "Dunmark", "Estoria")
 AGE_GROUPS = ("under 18", "18-24", "25-34", "35-49", "50-64", "65 and over")
@@ -71,7 +72,7 @@ _END = "adek ander ava bury dale eki enko ette holm ini lund mark mond ova quist
 
 
 def person_names(count: int) -> np.ndarray:
-    """Return ``count`` (up to 8,000) distinct made-up names, always the same ones."""
+    """Return ``count`` distinct made-up names (at most 8,000), the same ones in every call."""
     mixed = np.arange(count) * 3_067 % (len(_FIRST) * len(_START) * len(_END))
     first, family = np.divmod(mixed, len(_START) * len(_END))
     start, end = np.divmod(family, len(_END))
@@ -82,8 +83,6 @@ def person_names(count: int) -> np.ndarray:
 
 
 def film_titles(numbers: np.ndarray) -> list[str]:
-    """Return a title for each of int[n] non-negative numbers; titles repeat after 900, as real ones
-    do.
-    """
+    """Return a title for each number of int[n] ≥ 0. There are 900 different titles."""
     adjective, noun = np.divmod(numbers % (len(_ADJECTIVES) * len(_NOUNS)), len(_NOUNS))
     return [f"The {_ADJECTIVES[a]} {_NOUNS[n]}" for a, n in zip(adjective, noun, strict=True)]

@@ -22,13 +22,14 @@ from recsys.replacing import KIND, is_unfinished_world, require_replaceable_worl
 
 @contextmanager
 def open_appenders(paths: dict[str, Path], format: str) -> Iterator[dict[str, Callable[[pd.DataFrame], None]]]:
-    """Yield, for each named path, a function that appends a frame; if the block fails, no file is
-    left.
+    """Yield, for each named path, a function that appends a frame to the file.
+
+    If the block raises an error, no file is written.
 
     Args:
         format: csv or parquet. All frames of one file have the same columns and dtypes. In CSV,
-            text is quoted only in a file that has a comma, a quote or a line end in the text of its
-            first frame.
+            text is quoted only if the first frame of the file has a comma, a quote or a line end in
+            a text.
 
     Raises:
         ConfigError: another format.
@@ -51,12 +52,15 @@ def open_appenders(paths: dict[str, Path], format: str) -> Iterator[dict[str, Ca
 
 @contextmanager
 def new_world_folder(target: str | Path) -> Iterator[Path]:
-    """Yield a folder for the tables of a made-up world; when the block ends well, it takes the
-    place of ``target``, with a card that says what recsys wrote there.
+    """Yield a folder for the tables of a made-up world, and move it to ``target`` if the block
+    succeeds.
+
+    A card with the fingerprints of the files is added, so that recsys can later recognise them as
+    its own.
 
     Raises:
-        RunFolderError: ``target`` holds anything but an unchanged made-up world.
-        InputError: it cannot be written.
+        RunFolderError: ``target`` has anything in it but an unchanged made-up world.
+        InputError: the folder cannot be written.
     """
     try:
         with new_folder(resolve_target(target), require_replaceable_world, is_unfinished_world) as folder:

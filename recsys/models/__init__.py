@@ -1,4 +1,4 @@
-"""Models: a name and parameters -> a :class:`recsys.recommender.Recommender`; and a fitted one -> files and back.
+"""Build models from a name and parameters, and save and load fitted models.
 
     random     a random score                       popular    the most liked items
     recent     the most liked items lately          als        matrix factorization
@@ -10,12 +10,11 @@
     hybrid     chooses parts and weights itself     bpr        pairwise ranking
     repeat     what the user had before             transitions what followed what
     next_item  what comes next, closed form         sasrec     what comes next, a Transformer
-
     package.module:Class           a class of the user's own (recsys.models.own_model)
 
-A model is a dataclass of its parameters. What ``fit`` learns are arrays, dense or sparse, named in
-the class's ``STATE``; members, if it is made of models, are in ``members``; how it chose, if it
-chose, is in ``record`` (JSON).
+A model is a dataclass of its parameters. ``fit`` sets the arrays, dense or sparse, that ``STATE``
+of the class names. ``members`` has the models that a combined model is made of. ``record`` is a
+JSON object that says how the model chose its settings, if it chose any.
 """
 
 from __future__ import annotations
@@ -68,21 +67,22 @@ KINDS = {
     "blend": ("combining.blend", "Blend"),
     "hybrid": ("combining.hybrid", "Hybrid"),
 }
-"""Kind -> (module, class); a module is imported when its kind is asked for."""
+"""Kind -> (module, class). A module is imported only when its kind is built."""
 
 FORMAT = 1
 """Version of the files that :func:`save` writes."""
 
 _DAMAGED = (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, RecursionError, TokenError, ConfigError)
-"""What comes of reading a damaged file: of JSON, of .npy, of .npz (zip), of a kind or parameter that is none."""
+"""Exceptions that reading a damaged model may raise: from JSON, .npy, .npz, or a wrong kind or
+parameter."""
 
 
 def build(kind: str, params: dict[str, Any]) -> Recommender:
-    """Return an unfitted model.
+    """Return an unfitted model of this kind with these parameters.
 
     Raises:
-        ConfigError: unknown kind, unknown parameter (the nearest one is named), or a value out of
-            range; a class of the user's own that may not be used or cannot be.
+        ConfigError: the kind or a parameter is unknown (the message names the most similar one), a
+            value is out of range, or a class of the user's own cannot or may not be used.
 
     >>> build("als", {"rnak": 8})
     Traceback (most recent call last):
@@ -95,12 +95,20 @@ def build(kind: str, params: dict[str, Any]) -> Recommender:
 
 
 def parameters(kind: str) -> list[str]:
-    """Return the names of a kind's parameters; ConfigError for an unknown kind."""
+    """Return the names of the parameters of a kind of model.
+
+    Raises:
+        ConfigError: the kind is unknown.
+    """
     return [field.name for field in dataclasses.fields(kind_class(kind))]
 
 
 def save(model: Recommender, folder: Path) -> None:
-    """Write a fitted model as ``model.json`` and a file an array (``.npy``; sparse ``.npz``); a member, a folder."""
+    """Write a fitted model into ``folder``: a ``model.json``, and one file per array.
+
+    A dense array is written as ``.npy``, a sparse one as ``.npz``. Each member of a combined model
+    is written in the same way into a folder of its own name.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name, member in model.members.items():
         save(member, folder / name)
@@ -118,7 +126,12 @@ def save(model: Recommender, folder: Path) -> None:
 
 
 def _kind_and_params(model: Recommender) -> dict[str, Any]:
-    """Return what :func:`build` needs to make the model again."""
+    """Return the ``kind`` and the ``params`` with which :func:`build` makes the same unfitted
+    model.
+
+    Raises:
+        ConfigError: the model is not of a known kind, and its class was not given by its path.
+    """
     class_path = class_path_of(model)
     if class_path is not None:
         return {"kind": class_path, "params": own_parameters(model)}
@@ -132,16 +145,16 @@ def _kind_and_params(model: Recommender) -> dict[str, Any]:
 
 
 def load(folder: Path, items: int | None = None) -> Recommender:
-    """Return the fitted model that :func:`save` wrote; it gives the same scores, bit for bit.
+    """Return the fitted model that :func:`save` wrote. It gives exactly the same scores.
 
     Args:
-        items: the number of candidates; unset: any.
+        items: the number of candidates that the model must have. None: any number.
 
     Raises:
-        RunFolderError: a file is missing or damaged, or of another format version; or an array is
-            not what the model needs.
-        OwnModelClosed: the model is of the user's own, and is not allowed, cannot be imported, or
-            says nothing of its arrays.
+        RunFolderError: a file is missing, damaged, or of another format version, or an array does
+            not have the dtype, shape or values that the model needs.
+        OwnModelClosed: the model is a class of the user's own, and it is not allowed, cannot be
+            imported, or does not name its arrays in ``STATE``.
     """
     try:
         return _load(folder, items)
@@ -189,7 +202,7 @@ def _load(folder: Path, items: int | None) -> Recommender:
 
 
 def _rebuild(kind: str, params: dict[str, Any], folder: Path) -> Recommender:
-    """Return the unfitted model of a card."""
+    """Return the unfitted model that a ``model.json`` describes."""
     if not is_class_path(kind):
         return build(kind, params)
     try:
@@ -205,7 +218,11 @@ def _rebuild(kind: str, params: dict[str, Any], folder: Path) -> Recommender:
 
 
 def kind_class(kind: str) -> Any:
-    """Return the class of a kind; ConfigError for an unknown one."""
+    """Return the class of a kind of model.
+
+    Raises:
+        ConfigError: the kind is unknown, or a class of the user's own cannot or may not be used.
+    """
     if is_class_path(kind):
         return own_model_class(kind)
     if kind not in KINDS:

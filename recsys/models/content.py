@@ -1,4 +1,5 @@
-"""Content: items as vectors of their features. A user is the weighted sum of the vectors of the history."""
+"""Content model: items are vectors of their features, and a user is the weighted sum of the
+history's."""
 
 from __future__ import annotations
 
@@ -28,18 +29,22 @@ FieldWeights = Annotated[
 
 @dataclass(config=STRICT)
 class Content(Recommender):
-    """Items like those in the history, by their attributes and words; the only model that needs no other users.
+    """Scores items by how similar their attributes and words are to those of the history.
 
-    score(u, i) = cos(Σ_j w_j t_j, t_i), where t is an item's weighted features
-    (:func:`weigh_terms`) and w_j is log(1 + |v|) with the sign of the value v, a dislike multiplied
-    by ``dislike``. Recency is in the value: ``[weigh] half_life_days`` makes old events small.
-    Scores are in [−1, 1]; NaN for items without features and for users whose history has none.
+    It is the only model that does not need the events of other users. The score is
 
-    With ``dims`` > 0 the cosine is taken after a truncated SVD, which gives related words similar
-    vectors.
+        score(u, i) = cos(Σ_j w_j t_j, t_i)
 
-    Choose it for items without any history, or for users with one or two events. Memory: the
-    features, and 4·dims·(items + features) bytes. Similarity stays sparse without ``dims``.
+    where t is the vector of an item's weighted features (:func:`weigh_terms`). The weight w_j is
+    log(1 + |v|) with the sign of the value v; that of a dislike is also multiplied by ``dislike``.
+    To weigh recent events more, make the values of old events smaller with ``[weigh]
+    half_life_days``. Scores are in [−1, 1]. They are NaN for items without features, and for users
+    whose history has none. With ``dims`` > 0 the cosine is taken after a truncated SVD, which gives
+    related words similar vectors.
+
+    Choose it for items without any history, or for users with one or two events. It keeps the
+    features, and with ``dims`` 4·dims·(items + features) bytes. Without ``dims`` the similarity is
+    computed on sparse vectors.
     """
 
     STATE: ClassVar = {
@@ -60,10 +65,11 @@ class Content(Recommender):
     seed: Annotated[int, Field(ge=0, description="seed of the truncated singular value decomposition")] = 0
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Weigh the features; interactions are not used.
+        """Compute the weighted feature vectors of the items. Of ``train``, nothing is used.
 
         Raises:
-            ConfigError: no features, or a weight for a field that they do not have.
+            ConfigError: there are no features, or a weight is given for a field that they do not
+                have.
         """
         item_features = require_features(features, "content")
         self.terms_ = weigh_terms(item_features, self.scheme, self.fields)
@@ -81,7 +87,7 @@ class Content(Recommender):
         return self.vectors_.shape[0]
 
     def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return float32[m, items]."""
+        """Return the scores of all items, float32[m, items], NaN where the model has none."""
         profiles = self.profiles(histories)
         items = self.vectors_
         if isinstance(items, csr_array):
@@ -93,11 +99,14 @@ class Content(Recommender):
         return scores.astype(np.float32, copy=False)
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return bool[m]: the history holds an item with features."""
+        """Return bool[m]: whether each history has an item with features."""
         return nonzero_rows(self.profiles(histories))
 
     def profiles(self, histories: Histories) -> np.ndarray | csr_array:
-        """Return one row per user, of length 1 (or 0), in the space of the item vectors ``vectors_``."""
+        """Return the profile of each user, in the space of the item vectors ``vectors_``.
+
+        A profile has length 1, or 0 if no item of the history has features.
+        """
         return normalize(self._evidence(histories) @ self.vectors_)
 
     def user_vectors(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray | csr_array:
@@ -105,7 +114,8 @@ class Content(Recommender):
         return self.profiles(histories)
 
     def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
-        """Return what each entry of the history, and what each feature of ``item``, adds to its score."""
+        """Return what each history entry, and what each feature of ``item``, adds to the score of
+        ``item``."""
         score = self._score_of(history, item)
         if np.isnan(score):
             return Explanation(score)
@@ -118,7 +128,8 @@ class Content(Recommender):
         return Explanation(score, history=added, features=self._feature_contributions(history, item))
 
     def _feature_contributions(self, history: Histories, item: int) -> dict[str, float]:
-        """Return feature -> what it adds to the score of ``item``, largest first; the values sum to the score."""
+        """Return feature -> what it adds to the score of ``item``, largest first. The values sum to
+        the score."""
         profile = _dense(self.profiles(history)).astype(np.float64)
         row = self.terms_[[item]]
         weight = row.data.astype(np.float64)
@@ -130,7 +141,8 @@ class Content(Recommender):
         return {str(self.names_[row.indices[k]]): float(parts[k]) for k in order if parts[k] != 0}
 
     def _evidence(self, histories: Histories) -> csr_array:
-        """Return float32 csr (m, items): the weight of each entry, negative for dislikes."""
+        """Return the weight of each history entry, csr (m, items) of float32, negative for
+        dislikes."""
         values = histories.values
         weight = np.sign(values.data) * np.log1p(np.abs(values.data))
         weight = np.where(weight < 0, self.dislike * weight, weight).astype(np.float32)
@@ -140,13 +152,15 @@ class Content(Recommender):
 def similar(
     vectors: np.ndarray | csr_array, rows: np.ndarray, k: int, block: int = 512
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return int32[m, k], the nearest other rows by dot product, and float32[m, k], their similarity, best first.
+    """Return the ``k`` nearest other rows of each row in ``rows``, best first, and their
+    similarities.
 
-    Only similarities above 0 count; -1 and NaN are padding. Ties: the lower row.
+    The shapes are int32[m, k] and float32[m, k]. The similarity is the dot product, which is the
+    cosine for rows of length 1. Only similarities above 0 count; the rest is padded with -1 and
+    NaN. Of equally similar rows, the lower one is first.
 
     Args:
-        vectors: rows of length 1 (so that the product is the cosine) of items, or of users'
-            profiles.
+        vectors: rows of length 1, of items or of user profiles.
         block: number of rows of dense similarities in memory at a time.
     """
     if isinstance(vectors, csr_array):
@@ -181,7 +195,7 @@ def _similar_sparse(vectors: csr_array, rows: np.ndarray, k: int) -> tuple[np.nd
 
 
 def nonzero_rows(rows: np.ndarray | csr_array) -> np.ndarray:
-    """Return bool[m]: the row is not all zero."""
+    """Return bool[m]: whether each row has a value other than zero."""
     if isinstance(rows, csr_array):
         return np.asarray(abs(rows).sum(axis=1)).ravel() > 0
     return np.abs(rows).sum(axis=1) > 0

@@ -1,4 +1,4 @@
-"""Likes and content in one model: in the factorization, in the autoencoder, or as a regression after the factors."""
+"""Models that combine likes and content: in a factorization, in an autoencoder, or by a regression."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ BLOCK = 1024
 
 @dataclass(config=STRICT)
 class Attributes(ALS, AttributesParameters):
-    """ALS that gives a new item the factor that its attributes predict: *attributes → factors*.
+    """ALS that gives each new item the factor that a regression predicts from its attributes.
 
-    W minimises Σ_i n_i^½ |y_i − [f_i, 1]·W|² + ``ridge``·|W|² over the items somebody liked n_i
-    times, with f the weighted features of :func:`recsys.features.terms.weigh_terms`; an item that
-    nobody liked gets [f_i, 1]·W. The other factors are those of ALS. NaN for items with neither
-    likes nor features.
+    The regression W minimises Σ_i n_i^½ |y_i − [f_i, 1]·W|² + ``ridge``·|W|² over the items that
+    somebody liked. n_i is the number of likes, y_i the factor, and f_i the weighted features of
+    :func:`recsys.features.terms.weigh_terms`. An item that nobody liked gets the factor [f_i, 1]·W.
+    All other factors are those of ALS. Scores are NaN for items with neither likes nor features.
 
     Reference: Gantner, Drumond, Freudenthaler, Rendle and Schmidt-Thieme, ICDM 2010.
     """
@@ -61,14 +61,17 @@ class Attributes(ALS, AttributesParameters):
 
 @dataclass(config=STRICT)
 class ContentALS(ALS):
-    """ALS with artificial users that stand for content, so that content shapes the factors in training.
+    """ALS with artificial users that represent content, so that content shapes the factors in
+    training.
 
-    One artificial user per item likes this item and its ``neighbours`` nearest items in content;
-    the value of each like is ``content`` times the median value of a like. One artificial user per
-    term of the features likes the items that have the term; the value of a like is proportional to
-    the weight of the term in the item, ``terms`` times the median value of a like on average. So
-    the factor of an item with few likes, or none, is near those of similar items. A user is folded
-    in as in ALS. NaN for items with neither likes nor features.
+    There are two kinds of artificial users. One user per item likes this item and its
+    ``neighbours`` nearest items by content; the value of these likes is ``content`` times the
+    median value of a like. One user per term of the features likes the items that have the term;
+    these values are proportional to the weight of the term in the item, and on average ``terms``
+    times the median value of a like. So an item with few likes or none gets a factor near those of
+    similar items.
+
+    Real users are folded in as in ALS. Scores are NaN for items with neither likes nor features.
 
     Reference: Singh and Gordon, KDD 2008, for factors shared by likes and attributes.
     """
@@ -95,7 +98,11 @@ class ContentALS(ALS):
     fields: FieldWeights = Field(default_factory=dict)
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Learn item factors from the users and the artificial users together."""
+        """Learn item factors from the users and the artificial users together.
+
+        Raises:
+            InputError: the values are too large for ``alpha``, or the training diverged.
+        """
         item_features = require_features(features, "content_als")
         matrix = train.matrix()
         self.objective.require_usable(float(np.abs(matrix.data).max(initial=0)))
@@ -114,7 +121,8 @@ class ContentALS(ALS):
         return self._set_factors(factors, liked_columns(all_users))
 
     def _item_users(self, item_features: Features, weights: csr_array, value: float) -> csr_array:
-        """Return the artificial users of items: float32 csr (items with features, items)."""
+        """Return the likes of the artificial users of items, csr (items with features, items) of
+        float32."""
         rows = np.flatnonzero(nonzero_rows(weights))
         key = ("near", self.scheme, *sorted(self.fields.items()), self.neighbours)
         neighbours = compute_once(item_features, key, lambda: similar(weights, rows, self.neighbours)[0])
@@ -128,16 +136,19 @@ class ContentALS(ALS):
 class SideEASE(Fading, Linear):
     """Linear autoencoder over likes and content together: an item is a column of [P; γ·Fᵀ].
 
-    P: 0/1 likes (users, items); F: the weighted features in ``dims`` latent dimensions, rows of
-    length 1; γ gives the two blocks equal norms, times ``content``. With X the stacked matrix,
+    P is the 0/1 matrix of likes (users, items). F has the weighted features, reduced to ``dims``
+    dimensions, with rows of length 1. γ is such that the norm of the second block is ``content``
+    times that of the first. With X the stacked matrix, the weights W
 
         minimise |X − X W|² + λ|W|²  with diag W = 0        λ = ``reg`` · mean diagonal of X Xᵀ
 
-    W is R = Xᵀ(XXᵀ + λI)⁻¹X, the minimum without the constraint, with a zero diagonal and column j
-    divided by 1 − R_jj, so that an item does not predict itself. A user's scores are the history
-    times W. Of XXᵀ and XᵀX the smaller is inverted: up to 12·side² bytes while fitting, 4·side²
-    kept, side = min(users + dims, items). If they exceed ``memory_mb``, the fit refuses before it
-    allocates.
+    Without the constraint the minimum is R = Xᵀ(XXᵀ + λI)⁻¹X. With it, W is R with a zero diagonal
+    and column j divided by 1 − R_jj, so that no item predicts itself. The scores of a user are the
+    history times W.
+
+    The smaller one of XXᵀ and XᵀX is inverted. With side = min(users + dims, items), the fit needs
+    up to 12·side² bytes, of which 4·side² are kept. If that is more than ``memory_mb``, it raises
+    an error before it allocates memory.
 
     References: Steck, WWW 2019; Jeunen, Van Balen and Goethals, RecSys 2020, for the side
     information.
@@ -167,10 +178,10 @@ class SideEASE(Fading, Linear):
     seed: Annotated[int, Field(ge=0, description="seed of the truncated singular value decomposition")] = 0
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Invert the Gram matrix of the smaller side.
+        """Compute the weights from the inverse of the smaller Gram matrix.
 
         Raises:
-            InputError: it would not fit in ``memory_mb``.
+            InputError: the matrices would not fit in ``memory_mb``.
         """
         item_features = require_features(features, "side_ease")
         terms = weigh_terms(item_features, self.scheme, self.fields)
@@ -210,7 +221,8 @@ class SideEASE(Fading, Linear):
         return _inverse(gram, self._penalty(gram))
 
     def _diagonal(self) -> np.ndarray:
-        """Return float32[items]: R_jj = x_jᵀ (XXᵀ + λI)⁻¹ x_j, in blocks of items."""
+        """Return R_jj = x_jᵀ (XXᵀ + λI)⁻¹ x_j of each item, float32[items], computed block by
+        block."""
         users, n = self.rows_.shape
         columns = csc_array(self.rows_)
         diagonal = np.empty(n, dtype=np.float32)
@@ -231,7 +243,7 @@ class SideEASE(Fading, Linear):
         return np.eye(len(gram), dtype=np.float32) - np.float32(reg) * _inverse(gram, reg)
 
     def _penalty(self, gram: np.ndarray) -> float:
-        """Return λ, the same for the Gram matrices of both sides, and above 0 even for empty matrices."""
+        """Return λ, which is the same for both Gram matrices, and above 0 even for empty matrices."""
         return float(self.reg * gram.trace() / (self.rows_.shape[0] + self.latent_.shape[1])) or 1.0
 
     @property
@@ -260,10 +272,11 @@ class SideEASE(Fading, Linear):
 
 
 def reduce_terms(terms: csr_array, dims: int, seed: int) -> np.ndarray:
-    """Return float32[items, ≤ dims]: the terms in the space of their largest singular values.
+    """Return the terms of items reduced to at most ``dims`` dimensions by an SVD, float32[items, ≤
+    dims].
 
-    With ``dims`` or fewer terms or items they are returned as they are, dense. Rows have length 1,
-    or 0 without terms.
+    If there are no more than ``dims`` terms or items, the terms are returned unreduced, as a dense
+    array. A row has length 1, or 0 if the item has no terms.
     """
     if dims >= min(terms.shape):
         return terms.toarray()
@@ -271,7 +284,7 @@ def reduce_terms(terms: csr_array, dims: int, seed: int) -> np.ndarray:
 
 
 def _inverse(gram: np.ndarray, reg: float) -> np.ndarray:
-    """Return (gram + reg·I)⁻¹ of a symmetric float32 matrix, which is written over."""
+    """Return (gram + reg·I)⁻¹ of a symmetric float32 matrix. ``gram`` is overwritten."""
     gram[np.diag_indices(len(gram))] += np.float32(reg)
     # The transpose of a symmetric matrix is the matrix itself, in the memory order that LAPACK
     # needs.

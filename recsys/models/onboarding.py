@@ -1,26 +1,30 @@
 """Onboarding of new users: which items to ask about, and what to recommend after each answer.
 
 A new user answers that they like an item, dislike it, or do not know it. The interactions of the
-users of train with the best-known items are a table of such answers; ridge regression on it
+users of train with the best-known items are a table of such answers. A ridge regression on it
 predicts what a new user likes:
 
     E[likes | answers to A] = μ + (z_A − z̄_A)ᵀ (G_AA + λI)⁻¹ C_A
 
-z has two indicators per item (liked, disliked), μ and z̄ are means over users; G and C are the
-centred products of the indicators with each other and with the likes of all items, λ = ``shrink`` ×
-users. Each answer costs the solution of one small system; no model is fitted again. The answer
-about an item is not used to predict the item itself: a known item is not recommended, and "I do not
-know it" is not a dislike. Without any answer the list is the popular one.
+z has two indicators per item (liked, disliked). μ and z̄ are means over users. G has the centred
+products of the indicators with each other, C those of the indicators with the likes of all items. λ
+is ``shrink`` × users. After each answer one small linear system is solved; no model is fitted
+again. The answer about an item is not used to predict that item: an item that the user knows is not
+recommended, and "I do not know it" is not a dislike. Without any answer the list is that of the
+most popular items.
 
-Strategies, the item to ask about next:
+A strategy chooses the item to ask about next:
 
     popular          the item that most users know
-    entropy0         the most even split into unknown (½), liked and disliked (Rashid et al., SIGKDD Explorations 2008)
-    popular_entropy  log of the users who know it × entropy of liked and disliked (Rashid et al., IUI 2002)
-    coverage         the most uncertain item given the items so far: greedy D-optimal design, pivoted Cholesky of G
-    best_guess       the item that they most probably like, given the answers so far, plus ``curiosity`` × how much the
-                     answer may change the expected likes of the top items (the sum of standard
-                     deviations): adaptive
+    entropy0         the most even split into unknown (weight ½), liked and disliked
+                     (Rashid et al., SIGKDD Explorations 2008)
+    popular_entropy  log of the number of users who know it × entropy of liked and disliked
+                     (Rashid et al., IUI 2002)
+    coverage         the most uncertain item given the items so far: greedy D-optimal design, by
+                     pivoted Cholesky of G
+    best_guess       the item that they most probably like, given the answers so far, plus
+                     ``curiosity`` × how much the answer may change the expected likes of the top
+                     items (the sum of standard deviations): it adapts to the answers
 """
 
 from __future__ import annotations
@@ -42,13 +46,14 @@ from recsys.ranking.rank import recommend
 from recsys.types import Interactions, TopK
 
 LIKES, DISLIKES, UNKNOWN = 1, -1, 0
-"""The three answers."""
+"""The three possible answers about an item."""
 
 Answers = dict[int, int]
-"""Item row -> answer."""
+"""Row of an item -> the answer about it."""
 
 TOP = 40
-"""Number of items with the largest expected likes whose change by an answer counts."""
+"""Number of top items. ``best_guess`` counts how much an answer may change the likes expected for
+them."""
 
 Strategy = Literal["popular", "entropy0", "popular_entropy", "coverage", "best_guess"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
@@ -58,8 +63,8 @@ STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 class Onboarding:
     """Chooses the items to ask a new user about, and recommends items by the answers.
 
-    Memory: 8 · candidates · items bytes are kept, and ``fit`` needs some copies of train. No dense
-    array is as long as the users.
+    It keeps 8 · candidates · items bytes, and ``fit`` needs some copies of train. No dense array
+    has one entry per user.
     """
 
     strategy: Annotated[Strategy, Field(description="how the next item to ask about is chosen")] = "best_guess"
@@ -74,7 +79,8 @@ class Onboarding:
     ] = None
 
     def fit(self, train: Interactions) -> Self:
-        """Count likes and dislikes, and compute the order of the questions that do not depend on answers."""
+        """Count likes and dislikes, and compute the order of the questions for strategies that do
+        not adapt."""
         users = max(1, len(train.users))
         self.users_ = users
         matrix = train.matrix()
@@ -104,7 +110,7 @@ class Onboarding:
         return self
 
     def _question_order(self, counts: np.ndarray, users: int) -> np.ndarray:
-        """Return the columns of the candidates, first question first.
+        """Return the candidates (positions in ``items_``) in the order in which to ask about them.
 
         Args:
             counts: number of users who know each candidate.
@@ -123,7 +129,8 @@ class Onboarding:
         return np.argsort(-value, kind="stable")
 
     def question(self, answers: Answers) -> int | None:
-        """Return the item row to ask about after these answers, None if every candidate was asked about."""
+        """Return the row of the item to ask about next, or None if all candidates have been asked
+        about."""
         unasked = [int(item) for item in self.items_[self.order_] if int(item) not in answers]
         if not unasked:
             return None
@@ -137,10 +144,12 @@ class Onboarding:
         return unasked[int(np.argmax(value[[self.column_of_[item] for item in unasked]]))]
 
     def _answer_deviations(self, answers: Answers, items: np.ndarray) -> np.ndarray:
-        """Return float64[candidates, items]: the standard deviation of what an answer adds to the expected likes.
+        """Return how much the answer about each candidate may change the expected likes of
+        ``items``.
 
-        Given the answers so far, the two indicators of an item have the covariance G|A / users (a
-        Schur complement) and change likes by G|A⁻¹ C|A: the variance is the diagonal of C|Aᵀ G|A⁻¹
+        The result is float64[candidates, items], a standard deviation. Given the answers so far,
+        the two indicators of a candidate have the covariance G|A / users (a Schur complement) and
+        change the likes by G|A⁻¹ C|A. So the variance of the change is the diagonal of C|Aᵀ G|A⁻¹
         C|A / users.
         """
         n = len(self.items_)
@@ -165,10 +174,12 @@ class Onboarding:
         return np.sqrt(np.maximum(explained, 0) / self.users_)
 
     def expected(self, answers: Answers) -> np.ndarray:
-        """Return float64[items]: the probability that the new user likes each item, as a linear model predicts it.
+        """Return the predicted probability that the new user likes each item, float64[items].
+
+        The linear model may return values outside of [0, 1].
 
         Raises:
-            KeyError: an answer about an item that is not a candidate.
+            KeyError: an answer is about an item that is not a candidate.
         """
         columns = np.array([self.column_of_[item] for item in answers], dtype=np.int64)
         replies = np.array(list(answers.values()), dtype=np.int64)
@@ -182,7 +193,8 @@ class Onboarding:
         return expected
 
     def _answer_weights(self, columns: np.ndarray, replies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the rows of the indicators of answered items, and the weight of each of these rows of ``cross_``."""
+        """Return the rows of ``cross_`` for the answered items' indicators, and the weight of each
+        row."""
         rows = np.concatenate([columns, columns + len(self.items_)])
         deviation = np.concatenate([replies == LIKES, replies == DISLIKES]) - self.indicator_mean_[rows]
         if not len(rows):
@@ -190,12 +202,13 @@ class Onboarding:
         return rows, cho_solve(cho_factor(self.gram_[np.ix_(rows, rows)]), deviation)
 
     def recommend(self, answers: Answers, k: int) -> TopK:
-        """Return the best ``k`` items, without those that the new user knows by their answers."""
+        """Return the list of the best ``k`` items, without items that the answers say the user
+        knows."""
         return _lists(self.expected(answers)[None], [answers], k)
 
 
 def _lists(scores: np.ndarray, answers: list[Answers], k: int) -> TopK:
-    """Return the best ``k`` items of each row of scores, without the known items of its answers."""
+    """Return the best ``k`` items of each row of scores, without the items that its answers know."""
     known_items = [
         np.sort([item for item, reply in row.items() if reply != UNKNOWN]).astype(np.int32) for row in answers
     ]
@@ -212,14 +225,17 @@ def simulate(
     questions: Iterable[int] = (0, 1, 3, 5, 10),
     k: int = 10,
 ) -> dict[int, TopK]:
-    """Ask users whose answers are in the data, and return their lists after each number of questions.
+    """Simulate the questions for users whose answers are in the data, and return their lists.
+
+    The result is number of questions -> the lists after this number.
 
     Args:
-        model: fitted without these users.
-        knowledge: csr (m, items): what each user would answer; stored > 0: likes, stored ≤ 0: dislikes, not
-            stored: does not know the item. The items that the lists are judged by must not be in
-            it.
-        questions: numbers of questions, each a key of the result.
+        model: an onboarding that was fitted without these users.
+        knowledge: csr (m, items), what each user would answer: a stored value > 0 means that they
+            like the item, a stored value ≤ 0 that they dislike it, and no stored value that they do
+            not know it. It must not have the items by which the lists are judged.
+        questions: the numbers of questions after which lists are made.
+        k: the length of the lists.
     """
     counts = sorted(set(questions))
     scores = {count: np.empty(knowledge.shape, dtype=np.float32) for count in counts}
@@ -240,17 +256,20 @@ def simulate(
 
 
 def _column_means(matrix: csr_array, rows: int) -> np.ndarray:
-    """Return float64[columns]: the number of entries of each column, divided by ``rows``."""
+    """Return the number of entries of each column divided by ``rows``, float64[columns]."""
     return np.bincount(matrix.indices, minlength=matrix.shape[1]) / rows
 
 
 def _information(p: np.ndarray) -> np.ndarray:
-    """Return −p log p, 0 at 0."""
+    """Return −p log p, which is 0 for p = 0."""
     return -p * np.log(np.where(p > 0, p, 1.0))
 
 
 def _pivots(covariance: np.ndarray) -> np.ndarray:
-    """Return the rows in the order of pivoted Cholesky: each time the one with the largest remaining variance."""
+    """Return the rows in the order of a pivoted Cholesky decomposition.
+
+    Each next row is the one with the largest remaining variance.
+    """
     residual = covariance.copy()
     is_taken = np.zeros(len(covariance), dtype=bool)
     order = np.empty(len(covariance), dtype=np.int64)

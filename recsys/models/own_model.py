@@ -1,11 +1,12 @@
-"""A model of the user's own, named in a config as ``package.module:Class``.
+"""Models of the user's own, named in a config as ``package.module:Class``.
 
-Such a config is code: whoever wrote it decides what runs. So a class is imported only inside
-:func:`allow_own_models`, which the option ``--own-models`` of the command line enters, and never
-because a config or a saved model asks for it.
+Such a config runs code that its author chose. So a class is imported only inside of
+:func:`allow_own_models`, which the option ``--own-models`` of the command line enters. A config or
+a saved model alone never causes an import.
 
-The class is a :class:`recsys.recommender.Recommender` and, if it has parameters, a dataclass of
-them. What it raises, and what it returns that the contract does not allow, becomes one sentence.
+The class must be a :class:`recsys.recommender.Recommender`. If it has parameters, it must be a
+dataclass whose fields they are. If the class raises an error or returns what its interface does not
+allow, the message is one sentence.
 """
 
 from __future__ import annotations
@@ -34,20 +35,22 @@ from recsys.types import Features, Histories, Interactions
 
 
 class OwnModelClosed(RunFolderError):
-    """A saved model of the user's own cannot be opened: not allowed, or without what it learnt."""
+    """A saved model of the user's own cannot be opened, because it is not allowed or its arrays are
+    missing."""
 
 
 class _Permission:
-    """How many ``with allow_own_models()`` blocks are open."""
+    """Counts the ``with allow_own_models()`` blocks that are active."""
 
     depth = 0
 
 
 @contextmanager
 def allow_own_models() -> Iterator[None]:
-    """Let configs and saved models name classes of the user's own, which runs their code.
+    """Allow, during the block, that configs and saved models name classes of the user's own.
 
-    Modules are looked up among those that are installed, then in the current folder.
+    The code of these classes then runs. Modules are searched among the installed ones first, then
+    in the current folder.
     """
     # At the end of the path, so that no file of the folder replaces an installed module.
     folder = os.getcwd()
@@ -61,11 +64,11 @@ def allow_own_models() -> Iterator[None]:
 
 
 def own_model_class(class_path: str) -> type[Recommender]:
-    """Return the class of a class path, as a subclass that keeps to the contract.
+    """Import the class of a class path, and return a subclass that checks its interface.
 
     Raises:
-        ConfigError: own models are not allowed, the class cannot be imported, or it does not meet
-            the contract.
+        ConfigError: own models are not allowed, the class cannot be imported, or it is not a usable
+            Recommender.
     """
     if not _Permission.depth:
         raise ConfigError(
@@ -97,11 +100,11 @@ def own_model_class(class_path: str) -> type[Recommender]:
 
 
 def build_own_model(class_path: str, params: dict[str, Any]) -> Recommender:
-    """Return an unfitted model of the user's own.
+    """Return an unfitted model of a class of the user's own.
 
     Raises:
-        ConfigError: as of :func:`own_model_class`; an unknown parameter, a value that the class
-            refuses, or one that a run folder cannot hold.
+        ConfigError: own models are not allowed, the class cannot be used, a parameter is unknown,
+            the class refuses a value, or a run folder cannot store it.
     """
     cls = own_model_class(class_path)
     with _failures_named(class_path, "making it"):
@@ -118,23 +121,23 @@ def build_own_model(class_path: str, params: dict[str, Any]) -> Recommender:
 
 
 def class_path_of(model: Recommender) -> str | None:
-    """Return the class path of a model of the user's own; None for any other model."""
+    """Return the class path of a model of the user's own, or None for any other model."""
     return getattr(model, "CLASS_PATH", None)
 
 
 def own_parameters(model: Recommender) -> dict[str, Any]:
-    """Return the parameters that a model of the user's own is made with."""
+    """Return the parameters of a model of the user's own, name -> value."""
     fields = dataclasses.fields(cast(Any, model))
     return {field.name: getattr(model, field.name) for field in fields if field.init}
 
 
 def declares_state(cls: type[Recommender]) -> bool:
-    """Return whether a class says in ``STATE`` what ``fit`` learns, be it nothing."""
+    """Return whether a class defines ``STATE``, the arrays that ``fit`` learns. It may be empty."""
     return any("STATE" in vars(base) for base in cls.__mro__ if base is not Recommender)
 
 
 def _require_contract(cls: Any, class_path: str) -> None:
-    """Refuse a class that does not meet the contract."""
+    """Raise ConfigError if a class is not a Recommender, lacks a method, or is not a dataclass."""
     if not issubclass(cls, Recommender):
         raise ConfigError(
             f"model '{class_path}' is not a recsys.recommender.Recommender: write class"
@@ -151,7 +154,7 @@ def _require_contract(cls: Any, class_path: str) -> None:
 
 @cache
 def _checked_subclass(cls: Any, class_path: str) -> type[Recommender]:
-    """Return a subclass of a class of the user's own that keeps to the contract."""
+    """Return a subclass of a user's class that checks its results and explains its errors."""
 
     class Checked(cls):  # type: ignore[misc]
         CLASS_PATH = class_path
@@ -190,7 +193,7 @@ def _checked_subclass(cls: Any, class_path: str) -> type[Recommender]:
 
 
 def _require_state(model: Recommender, class_path: str, items: int) -> None:
-    """Refuse a fitted model whose arrays are not those that its ``STATE`` describes."""
+    """Raise ConfigError if the arrays of a fitted model differ from what its ``STATE`` describes."""
     arrays = {}
     for name in model.STATE:
         arrays[name] = getattr(model, name, None)
@@ -204,7 +207,7 @@ def _require_state(model: Recommender, class_path: str, items: int) -> None:
 
 @contextmanager
 def _failures_named(class_path: str, step: str) -> Iterator[None]:
-    """Turn what the user's code raises into one sentence that says where."""
+    """Convert an exception of the user's code into a ConfigError that names the model and the step."""
     try:
         yield
     except RecsysError:
@@ -214,7 +217,7 @@ def _failures_named(class_path: str, step: str) -> Iterator[None]:
 
 
 def _describe(error: BaseException) -> str:
-    """Return the type, the message and the last line of an error: ``ValueError: no (mine.py, line 7)``."""
+    """Return the type, the message and the place of an error: ``ValueError: no (mine.py, line 7)``."""
     text = " ".join(str(error).split())
     described = f"{type(error).__name__}: {text}" if text else type(error).__name__
     # Of a syntax error the frames are those of the import, and the error has the line.

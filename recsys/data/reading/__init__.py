@@ -1,1 +1,1 @@
-"""Reading what people have: files in, checked tables and refused rows out."""
+"""Read files into checked tables and refused rows."""

@@ -1,5 +1,4 @@
-"""Read typed columns into raw chunks: Parquet files, partitioned folders of them, and tables in
-memory.
+"""Read typed columns into raw chunks: from Parquet files, folders of them, and tables in memory.
 
 A table in memory is any object with the Arrow C interface (pandas, Polars, pyarrow, DuckDB …).
 """
@@ -23,19 +22,19 @@ from recsys.errors import InputError, suggest_nearest
 from recsys.schema import EVENTS
 
 ROWS = 1 << 20
-"""Rows of a typed table per chunk."""
+"""Number of rows of a typed table per chunk."""
 
 
 @dataclass(frozen=True)
 class RawChunk:
-    """A part of a table, not yet validated.
+    """A part of a table that has not been checked yet.
 
     Attributes:
         table: the columns that were asked for, under their canonical names.
-        reasons: int8[n], refusal code set by the reader (0 = accepted).
-        source: file or table name for messages.
-        line: gives the line of a row in its file, from 1.
-        text: gives the text of a row for messages.
+        reasons: int8[n], the code of the reason why the reader refuses each row, 0 = accepted.
+        source: file or table name, for messages.
+        line: a function from the position of a row to its line in the file, from 1.
+        text: a function from the position of a row to its text, for messages.
     """
 
     table: pd.DataFrame
@@ -49,9 +48,11 @@ class RawChunk:
 class ParquetLayout:
     """The columns of a Parquet file, or of a folder of parts.
 
-    ``chosen``: canonical column -> its name in the file. ``schema``: the types of these columns that
-    hold the values of all parts. ``keys``: those that are spelt in the names of folders
-    (``day=2024-01-01``); they are text.
+    Attributes:
+        chosen: canonical column -> its name in the file.
+        schema: the types of these columns, each wide enough for the values of all parts.
+        keys: the columns whose values are in the names of folders (``day=2024-01-01``). They are
+            text.
     """
 
     chosen: dict[str, str]
@@ -60,12 +61,14 @@ class ParquetLayout:
 
 
 def parquet_layout(source: Source, mapping: dict[str, str], all_columns: bool = False) -> ParquetLayout:
-    """Return the layout that all parts of a table share; a column that is in some parts only is
-    null in the others, unless it is one of ``mapping``.
+    """Return the layout that all parts of a Parquet table share.
+
+    A column that only some parts have is null in the others, but all parts must have the same
+    columns of ``mapping``.
 
     Raises:
-        InputError: a part is no Parquet file, no column for an id, or two parts that differ in a
-            column of ``mapping`` or in the type of a column; the message names both.
+        InputError: a part is not a Parquet file, an id column is missing, or two parts differ in a
+            column of ``mapping`` or in the type of a column. The message names both parts.
     """
     chosen: dict[str, str] = {}
     keys: tuple[str, ...] = ()
@@ -94,8 +97,9 @@ def parquet_layout(source: Source, mapping: dict[str, str], all_columns: bool = 
 
 
 def time_storage(part: Source, name: str) -> str:
-    """Return how a Parquet file stores a column of times where Spark has to know it: ``int96``,
-    ``nanoseconds``, or else nothing.
+    """Return how a Parquet file stores a column of times, if Spark has to know it.
+
+    The result is ``int96``, ``nanoseconds``, or "" for any other form.
     """
     columns = pyarrow.parquet.read_metadata(part.open_parquet()).schema
     for position in range(len(columns)):
@@ -126,7 +130,13 @@ def _column_type(part: Source, schema: pa.Schema, name: str) -> pa.DataType:
 
 
 def _widen_schema(schema: pa.Schema, field: pa.Field, part: Source, first_with: dict[str, Source]) -> pa.Schema:
-    """Return the schema with a column of one more part, in the type that holds both parts' values."""
+    """Return the schema with the column ``field`` of one more part added.
+
+    If the column exists, its type becomes one that can hold the values of both.
+
+    Raises:
+        InputError: there is no such type. The message names both parts.
+    """
     first = first_with.setdefault(field.name, part)
     if field.name not in schema.names:
         return schema.append(field)
@@ -145,9 +155,11 @@ def _widen_schema(schema: pa.Schema, field: pa.Field, part: Source, first_with: 
 
 
 def read_parquet(source: Source, mapping: dict[str, str], all_columns: bool) -> Iterator[RawChunk]:
-    """Read columns of a Parquet file, or of a folder of parts, also with key=value folders in it.
+    """Yield chunks of a Parquet file, or of a folder of parts, which may have key=value folders.
 
-    ``mapping``: canonical column -> its name in the file. ``all_columns``: read all others too.
+    Args:
+        mapping: canonical column -> its name in the file.
+        all_columns: whether to read all other columns too.
     """
     layout = parquet_layout(source, mapping, all_columns)
     try:
@@ -162,7 +174,7 @@ def read_parquet(source: Source, mapping: dict[str, str], all_columns: bool) -> 
 
 
 def read_in_memory(table: Any, source: str, mapping: dict[str, str], all_columns: bool) -> Iterator[RawChunk]:
-    """Read columns of a table in memory as :func:`read_parquet` does; a pandas index is ignored."""
+    """Yield chunks of a table in memory, as :func:`read_parquet` does. A pandas index is ignored."""
     try:
         if isinstance(table, pd.DataFrame):
             chosen = choose_columns([str(name) for name in table.columns], mapping, all_columns)
@@ -179,7 +191,8 @@ def read_in_memory(table: Any, source: str, mapping: dict[str, str], all_columns
 
 
 def _to_chunks(batches: Iterable[pa.RecordBatch], source: str, chosen: dict[str, str]) -> Iterator[RawChunk]:
-    """Yield the ``chosen`` columns (canonical -> source name) as pandas columns for validation."""
+    """Yield one chunk per batch, with the ``chosen`` columns (canonical -> source name) as pandas
+    columns."""
     rows_before = 0
     for batch in batches:
         if batch.num_rows:
@@ -204,7 +217,11 @@ def _to_chunk(data: pa.Table, source: str, chosen: dict[str, str], rows_before: 
 
 
 def concat_chunks(chunks: Iterable[RawChunk], source: str) -> RawChunk:
-    """Return one chunk that holds all rows of the chunks."""
+    """Return one chunk with the rows of all chunks.
+
+    Raises:
+        InputError: there are no chunks.
+    """
     parts = list(chunks)
     if not parts:
         raise InputError(f"{source}: no rows: the file is empty, or has nothing but a header.")
@@ -228,15 +245,16 @@ def concat_chunks(chunks: Iterable[RawChunk], source: str) -> RawChunk:
 
 
 def is_table(thing: Any) -> bool:
-    """Return whether an object is a table in memory."""
+    """Return whether an object is a table in memory, and not a path."""
     return isinstance(thing, pd.DataFrame) or hasattr(thing, "__arrow_c_stream__")
 
 
 def require_table_or_path(thing: Any, label: str) -> Any:
-    """Return a table in memory or a path; a lazy frame of Polars is collected.
+    """Return ``thing``, which must be a table in memory or a path. A lazy Polars frame is
+    collected.
 
     Raises:
-        InputError: neither of them.
+        InputError: it is neither of them.
     """
     if hasattr(thing, "collect") and hasattr(thing, "lazy"):
         thing = thing.collect()
@@ -249,10 +267,11 @@ def require_table_or_path(thing: Any, label: str) -> Any:
 
 
 def choose_columns(names: list[str], mapping: dict[str, str], all_columns: bool = False) -> dict[str, str]:
-    """Return canonical column -> its name among ``names``, for the columns that exist.
+    """Return canonical column -> its name in ``names``, for those columns that exist.
 
-    A name in ``mapping`` may also be a position from 0. ``all_columns``: add the other columns
-    under their own names.
+    Args:
+        mapping: canonical column -> its name in the source, or its position from 0.
+        all_columns: whether to add all other columns under their own names.
     """
     by_position = {str(position): name for position, name in enumerate(names)}
     chosen = {
@@ -266,9 +285,7 @@ def choose_columns(names: list[str], mapping: dict[str, str], all_columns: bool 
 
 
 def require_id_columns(source: str, mapping: dict[str, str], names: list[str]) -> None:
-    """Raise InputError if a mapped id column is absent; the message names the nearest present
-    column.
-    """
+    """Raise InputError if a mapped id column is missing. The message names the most similar column."""
     present = {*names, *map(str, range(len(names)))}
     if not names:
         raise InputError(f"{source}: no columns: the table is empty.")
@@ -283,8 +300,9 @@ def require_id_columns(source: str, mapping: dict[str, str], names: list[str]) -
 def require_same_columns(
     first: str, first_columns: Collection[str], part: str, columns: Collection[str], mapping: dict[str, str]
 ) -> None:
-    """Raise InputError, which names both parts of a table, if one has a column of ours that the
-    other has not.
+    """Raise InputError if only one of two parts of a table has a column of ``mapping``.
+
+    The message names both parts.
     """
     for column in sorted({*first_columns} ^ {*columns}):
         without, having = part, first
@@ -304,11 +322,13 @@ def _to_arrow(table: pd.DataFrame, name: str) -> pa.ChunkedArray:
 
 
 def column_to_series(column: pa.ChunkedArray, name: str, source: str) -> pd.Series:
-    """Convert a typed column called ``name`` to the form that validation expects; text ids become
-    categories.
+    """Return a typed column in the form that validation expects. Text ids become categories.
+
+    Args:
+        name: the canonical name of the column.
 
     Raises:
-        InputError: ids that are neither text nor integers, or values that are not numbers.
+        InputError: ids are neither text nor integers, or values are not numbers.
     """
     if pa.types.is_dictionary(column.type):
         column = pa.chunked_array([_dictionary_values(chunk).take(chunk.indices) for chunk in column.chunks])
@@ -341,8 +361,9 @@ def _dictionary_values(coded: pa.DictionaryArray) -> pa.Array:
 
 
 def _convert_ids(column: pa.ChunkedArray, name: str, source: str) -> pd.Series:
-    """Return ids as integers or text; whole floats (pandas' integers with missing values) are
-    integers.
+    """Return ids as integers or text.
+
+    Whole floats become integers, because pandas makes floats of integers with missing values.
     """
     kind = column.type
     if pa.types.is_floating(kind):
@@ -364,11 +385,11 @@ def _convert_ids(column: pa.ChunkedArray, name: str, source: str) -> pd.Series:
 
 
 def parse_finite_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return text that consists of finite numbers as float64, correctly rounded; other columns
+    """Return a text column of finite numbers as float64, correctly rounded; any other column
     unchanged.
 
-    Text that Arrow's parser refuses or reads as infinite is left to ``validate.parse_numbers``,
-    which is slower and finds the reason.
+    A column with text that Arrow cannot parse, or reads as infinite, stays text.
+    ``validate.parse_numbers``, which is slower, then reads it and finds the reason.
     """
     if not _is_text(column.type):
         return column

@@ -1,7 +1,7 @@
 """Download public data sets from their own site, check the published MD5, and unpack them.
 
-An interrupted download is resumed, within a call and by the next call. An archive without the
-published checksum is never unpacked.
+An interrupted download is resumed, within a call and by the next call. An archive is unpacked only
+if its checksum is the published one.
 """
 
 from __future__ import annotations
@@ -32,34 +32,35 @@ MD5: dict[str, str | None] = {
     "ml-25m": "6b51fb2759a8657d3bfcbfc42b592ada",
     "ml-32m": None,
 }
-"""Data set -> MD5 of its archive; None: it is read from the .md5 file of the site, because the
-archive changes.
+"""Data set -> the MD5 of its archive.
+
+None means that the archive changes, so its MD5 is read from the .md5 file of the site.
 """
 
 TRIES = 5
-"""Attempts without a new byte before giving up."""
+"""Number of attempts in a row without a new byte after which a download fails."""
 
 PAUSE = 2.0
 """Seconds between two attempts."""
 
 TIMEOUT = 30.0
-"""Seconds without an answer after which an attempt fails."""
+"""Number of seconds without an answer after which an attempt fails."""
 
 BLOCK = 1 << 18
-"""Bytes per read."""
+"""Number of bytes per read."""
 
 Progress = Callable[[int, int], None]
-"""Called with (bytes done, bytes in all)."""
+"""A function that is called with (bytes done, total bytes) to report progress."""
 
 
 def fetch_data_set(name: str, folder: str | Path, *, progress: Progress | None = None) -> Path:
-    """Download a data set into ``folder/name`` and return that path; an existing folder is returned
-    as it is.
+    """Download a data set into ``folder/name``, and return this path. An existing folder is not
+    changed.
 
     Raises:
-        ConfigError: no such data set.
-        InputError: the site cannot be reached, the connection keeps breaking, or the checksum is
-            wrong.
+        ConfigError: the data set is unknown.
+        InputError: the site cannot be reached, the connection breaks repeatedly, the checksum is
+            wrong, or the folder cannot be written.
     """
     if name not in MD5:
         raise ConfigError(f"{name}: not a data set that can be fetched.{suggest_nearest(name, MD5)}")
@@ -100,7 +101,7 @@ def _published_md5(url: str) -> str:
 
 
 def _download(url: str, path: Path, progress: Progress) -> None:
-    """Download ``url`` to ``path``, resuming from the bytes that ``path`` has."""
+    """Download ``url`` to ``path``, continuing after the bytes that ``path`` already has."""
     tries = 0
     while True:
         size_before = _file_size(path)
@@ -142,9 +143,10 @@ def _file_size(path: Path) -> int:
 
 
 def _resume(url: str, path: Path, start: int, progress: Progress) -> bool:
-    """Fetch the bytes after the first ``start``; return whether the file is complete.
+    """Download the bytes from position ``start`` on, and return whether the file is complete.
 
-    A server without ranges sends the whole file (status 200), which then replaces ``path``.
+    A server that does not support ranges sends the whole file (status 200), which then replaces
+    ``path``.
     """
     headers = {}
     if start:
@@ -181,9 +183,10 @@ def _file_md5(path: Path) -> str:
 
 
 def _unpack(archive: Path, target: Path) -> None:
-    """Unpack into a temporary folder and rename it, so that ``target`` is complete or absent.
+    """Unpack an archive into a temporary folder, and move the result to ``target`` when it is
+    complete.
 
-    An archive holds one folder of any name.
+    If the archive has a single folder, this folder becomes ``target``.
     """
     with scratch_folder(target) as temporary:
         try:

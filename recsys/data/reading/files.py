@@ -1,7 +1,7 @@
-"""Read files into raw chunks, before any rule about their contents is applied.
+"""Read files into raw chunks, before their contents are checked.
 
-The functions that turn rows of delimited text, and lines of JSON, into chunks work on pieces of any
-size, so that the executors of Spark call the same ones.
+The functions that make chunks of rows of delimited text, and of lines of JSON, work on pieces of
+any size. So the executors of Spark call them too.
 """
 
 from __future__ import annotations
@@ -33,30 +33,35 @@ from recsys.errors import InputError
 from recsys.schema import EVENTS, ITEM, RANK, SCORE, TIME, USER, VALUE
 
 JSON_LINES = 1 << 17
-"""Lines of JSON per chunk."""
+"""Number of lines of JSON per chunk."""
 
 MAX_HEADER = 1 << 20
-"""Most characters of a header row."""
+"""Largest number of characters of a header row."""
 
 
 def read_chunks(
     source: Source, mapping: dict[str, str], reading: ReadSettings, *, all_columns: bool = False
 ) -> Iterator[RawChunk]:
-    """Read the columns of ``mapping`` that exist, under their canonical names, one chunk of a file
-    at a time, and the parts of a folder one after another.
+    """Yield the chunks of a table, under the canonical names of its columns.
 
-    ``mapping``: canonical column -> its name in the file. ``all_columns``: read the other columns
-    too, and all of them as text if the file is text.
+    The columns of ``mapping`` that exist are read. The parts of a folder are read one after
+    another.
+
+    Args:
+        mapping: canonical column -> its name in the file.
+        all_columns: whether to read all other columns too. All columns of a text file are then
+            text.
 
     Raises:
-        InputError: unreadable, truncated, empty, of another layout, or with the wrong delimiter.
+        InputError: the file is unreadable, truncated or empty, or has other columns or another
+            delimiter than expected.
     """
     return READERS[source.format(reading)](source, mapping, reading, all_columns)
 
 
 @contextmanager
 def read_errors_explained(source: Source, reading: ReadSettings) -> Iterator[None]:
-    """Turn the errors of a damaged or unreadable file into InputErrors that name it."""
+    """Convert the errors of a damaged or unreadable file into InputErrors that name the file."""
     try:
         yield
     except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as error:
@@ -72,10 +77,12 @@ def read_errors_explained(source: Source, reading: ReadSettings) -> Iterator[Non
 
 @dataclass(frozen=True)
 class DelimitedLayout:
-    """How one file of delimited text is divided into columns.
+    """How the rows of a file of delimited text are divided into columns.
 
-    ``names``: all columns of the file, in order. ``skip``: header rows. ``positions``: name of a
-    column in the chunk -> its position in the file.
+    Attributes:
+        names: all columns of the file, in order.
+        skip: number of header rows.
+        positions: name of a column in the chunk -> its position in the file.
     """
 
     delimiter: str
@@ -85,7 +92,7 @@ class DelimitedLayout:
 
     @property
     def selected(self) -> list[int]:
-        """Return the positions that are read, in order."""
+        """The positions of the columns that are read, ascending."""
         return sorted(set(self.positions.values()))
 
 
@@ -95,8 +102,8 @@ def delimited_layouts(
     """Return the parts of a table of delimited text that have rows, each with its layout.
 
     Raises:
-        InputError: no rows at all, no column for an id, parts with different columns, or the wrong
-            delimiter.
+        InputError: there are no rows, an id column is missing, two parts have different columns, or
+            the delimiter seems wrong.
     """
     delimiter = delimiter_of(source, reading)
     layouts: list[tuple[Source, DelimitedLayout]] = []
@@ -125,8 +132,10 @@ def delimited_layouts(
 
 
 def column_names(source: Source, reading: ReadSettings) -> list[str]:
-    """Return the columns that the first row of a text file names: its fields, or the keys of a line of
-    JSON. None are returned for a file without rows.
+    """Return the names of the columns in the first row of a text file.
+
+    They are the fields of the row, or the keys of the first line of JSON. The result is empty for a
+    file without rows.
     """
     with read_errors_explained(source, reading):
         if source.format(reading) == "jsonl":
@@ -136,7 +145,7 @@ def column_names(source: Source, reading: ReadSettings) -> list[str]:
 
 
 def delimiter_of(source: Source, reading: ReadSettings) -> str:
-    """Return the delimiter of the settings, or else that of the format."""
+    """Return the delimiter of a file: that of the settings, or else that of its format."""
     if reading.delimiter:
         return reading.delimiter
     if source.format(reading) == "tsv":
@@ -145,7 +154,7 @@ def delimiter_of(source: Source, reading: ReadSettings) -> str:
 
 
 def _first_row(source: Source, delimiter: str, reading: ReadSettings) -> list[str] | None:
-    """Return the fields of the first row that is not blank, or None."""
+    """Return the fields of the first row that is not blank, or None if there is none."""
     row = ""
     for line in text_lines(source, reading):
         if not row and not line.strip("\r\n"):
@@ -163,7 +172,10 @@ def _first_row(source: Source, delimiter: str, reading: ReadSettings) -> list[st
 def _name_columns(
     source: Source, fields: list[str], mapping: dict[str, str], reading: ReadSettings
 ) -> tuple[list[str], int]:
-    """Return the column names and the number of header rows: 1, or 0 if the names are positions."""
+    """Return the column names and the number of header rows.
+
+    Without a header (0 rows), the names are the positions, as text.
+    """
     mapped = set(reading.columns.values())
     # A row of data may hold the number of a column, but a header of numbers holds all of them.
     by_position = bool(mapped) and all(name.isdigit() for name in mapped) and not mapped <= set(fields)
@@ -176,7 +188,10 @@ def _name_columns(
 
 
 def _require_several_columns(source: Source, fields: list[str], delimiter: str, mapping: dict[str, str]) -> None:
-    """Raise InputError, with the delimiter that seems right, if a log has one column only."""
+    """Raise InputError if the first row of a log has only one column.
+
+    The message suggests a delimiter that occurs in the row.
+    """
     if len(fields) > 1 or len([1 for name in EVENTS.required if name in mapping]) < 2:
         return
     candidates = [d for d in ("::", ",", ";", "\t", "|") if d != delimiter and d in fields[0]]
@@ -203,7 +218,7 @@ def _read_delimited(
 def read_delimited_part(
     part: Source, layout: DelimitedLayout, reading: ReadSettings, all_columns: bool = False
 ) -> Iterator[RawChunk]:
-    """Read one file of delimited text, one block of bytes at a time."""
+    """Yield the chunks of one file of delimited text, one block of bytes at a time."""
     try:
         with read_errors_explained(part, reading), open_as_utf8(part, reading) as stream:
             for block in read_row_blocks(stream, layout.delimiter, len(layout.names), layout.selected, layout.skip):
@@ -217,9 +232,10 @@ def read_delimited_part(
 def chunk_of_rows(
     block: RowBlock, layout: DelimitedLayout, reading: ReadSettings, source: str, all_columns: bool = False
 ) -> RawChunk:
-    """Return rows of delimited text as a chunk.
+    """Return a block of rows of delimited text as a chunk.
 
-    ``all_columns``: every column as text.
+    Args:
+        all_columns: whether every column is returned as text.
     """
     selected = layout.selected
     columns = {
@@ -245,8 +261,10 @@ def _text_column(block: RowBlock, column: int) -> pd.Series:
 
 
 def _typed_column(block: RowBlock, column: int, name: str, reading: ReadSettings) -> pd.Series:
-    """Return a column as integers (ids that are all canonical), numbers (values and times) or
-    text.
+    """Return a column as integers, numbers or text.
+
+    Ids are integers if all of them are canonical integers. Values and times are numbers. All else
+    is text.
     """
     if name.endswith("_id"):
         integers = block.integer_column(column)
@@ -291,7 +309,10 @@ def _read_json_lines(
 def read_json_part(
     part: Source, mapping: dict[str, str], chosen: dict[str, str] | None, reading: ReadSettings
 ) -> Iterator[RawChunk]:
-    """Read one file of JSON lines, :data:`JSON_LINES` lines at a time; see :func:`chunk_of_json`."""
+    """Yield the chunks of one file of JSON lines, :data:`JSON_LINES` lines each.
+
+    The arguments are those of :func:`chunk_of_json`.
+    """
     with read_errors_explained(part, reading):
         numbered = (
             (number, line.rstrip("\r\n"))
@@ -307,9 +328,9 @@ def _number_of(lines: list[tuple[int, str]]) -> Callable[[int], int]:
 
 
 def find_json_keys(lines: Iterable[str], names: set[str], present: set[str]) -> None:
-    """Add to ``present`` those of the names that are keys of at least one line of JSON.
+    """Add to ``present`` those of ``names`` that are keys of at least one line of JSON.
 
-    Only lines in which a missing name occurs at all are parsed.
+    To save time, a line is parsed only if the text of a name that is still missing occurs in it.
     """
     missing = names - present
     for line in lines:
@@ -323,7 +344,7 @@ def find_json_keys(lines: Iterable[str], names: set[str], present: set[str]) -> 
 
 
 def parse_json_line(line: str) -> dict[str, object] | None:
-    """Return the object that a line holds, or None for anything else."""
+    """Return the JSON object in a line, or None if the line is anything else."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
@@ -343,7 +364,10 @@ def chunk_of_json(
 ) -> RawChunk:
     """Return lines of JSON as a chunk of text columns.
 
-    ``chosen``: the columns of the log, canonical name -> key; None: all keys of these lines.
+    Args:
+        mapping: canonical column -> its key.
+        chosen: the columns of the whole log, canonical name -> key. None: all keys of these lines.
+        line: a function from the position of a row to its line in the file.
     """
     records = [parse_json_line(text) for text in lines]
     if chosen is None:
@@ -369,7 +393,10 @@ def _is_id(value: object) -> bool:
 
 
 def _json_text(value: object) -> str | None:
-    """Return a JSON value as the text of a CSV cell; lists are joined by ``|``, and 3.0 is 3."""
+    """Return a JSON value as the text that a CSV cell would have.
+
+    Lists are joined by ``|``, and 3.0 becomes 3.
+    """
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         value = int(value)
     if isinstance(value, list):
@@ -385,6 +412,5 @@ READERS: dict[str, Callable[[Source, dict[str, str], ReadSettings, bool], Iterat
     "jsonl": _read_json_lines,
     "parquet": _read_parquet,
 }
-"""Format -> its reader, called with (source, mapping, settings, all_columns) as :func:`read_chunks`
-says.
-"""
+"""Format -> its reader, a function of (source, mapping, settings, all_columns) like
+:func:`read_chunks`."""

@@ -1,8 +1,8 @@
 """Read the published MovieLens layouts from a folder or a zip archive.
 
-``latest``, ``20m``, ``25m`` and ``32m`` have ratings.csv; ``1m`` and ``10m`` ratings.dat, split by
-``::``; ``100k`` u.data and its ready-made splits (u1.base with u1.test … u5, ua, ub), each of which
-is named by its file.
+``latest``, ``20m``, ``25m`` and ``32m`` have a ratings.csv. ``1m`` and ``10m`` have a ratings.dat
+with the delimiter ``::``. ``100k`` has u.data and ready-made splits (u1.base with u1.test … u5, ua,
+ub). Each part of such a split is named by its file.
 """
 
 from __future__ import annotations
@@ -32,8 +32,12 @@ _PART_100K = re.compile(r"u[1-5ab]\.(base|test)")
 
 @dataclass(frozen=True)
 class MovieLensLayout:
-    """The source of the ratings, how to read it, and functions that return the other tables or
-    None.
+    """The files of a MovieLens data set, and how to read them.
+
+    Attributes:
+        events: the source of the ratings.
+        reading: the read settings for the ratings.
+        items, users: functions that return the items and the users table, or None if there is none.
     """
 
     events: Source
@@ -43,11 +47,13 @@ class MovieLensLayout:
 
 
 def find_layout(path: Path) -> MovieLensLayout | None:
-    """Return the layout of a folder, a zip archive or one part of a ready-made 100k split; None if
-    it is none of these.
+    """Return the MovieLens layout of a folder, a zip archive or one part of a ready-made 100k
+    split.
+
+    The result is None if ``path`` is none of these.
 
     Raises:
-        InputError: the zip is damaged.
+        InputError: the zip archive is damaged, or its ratings cannot be read.
     """
     ready_made = bool(_PART_100K.fullmatch(path.name)) and path.is_file()
     if path.is_dir() or ready_made:
@@ -86,14 +92,15 @@ def find_layout(path: Path) -> MovieLensLayout | None:
 
 
 def _has_columns(ratings: Source, path: Path, columns: dict[str, str]) -> bool:
-    """Return whether ratings.csv names the users and items as MovieLens does."""
+    """Return whether the header of ratings.csv has the user and item columns of MovieLens."""
     names = _first_line(ratings, path).replace('"', "").split(",")
     return {columns["user_id"], columns["item_id"]} <= set(names)
 
 
 def _present_columns(ratings: Source, path: Path, reading: dict[str, Any]) -> dict[str, str]:
-    """Return the columns of ratings.dat that its first line has: other data sets of this form have no
-    timestamps.
+    """Return those columns of ratings.dat that its first line has.
+
+    Some other data sets of this form have no timestamps.
     """
     width = len(_first_line(ratings, path).split(reading["delimiter"]))
     required = ("user_id", "item_id")
@@ -113,9 +120,8 @@ def _first_line(ratings: Source, path: Path) -> str:
 
 
 def _read_or_explain(table: _Tables, members: dict[str, Source], path: Path) -> pd.DataFrame | None:
-    """Return the table; turn any reader error of a damaged or foreign file into a one-line
-    InputError.
-    """
+    """Return an items or users table, and convert any error of a damaged file into a one-line
+    InputError."""
     try:
         return table(members)
     except (
@@ -135,8 +141,9 @@ def _read_or_explain(table: _Tables, members: dict[str, Source], path: Path) -> 
 
 
 def _latest_items(members: dict[str, Source]) -> pd.DataFrame | None:
-    """Return movies.csv, joined with content.csv (year, director, cast, overview …) if there is
-    one.
+    """Return the items table of movies.csv.
+
+    If there is a content.csv (year, director, cast, overview …), its columns are added.
     """
     if "movies.csv" not in members:
         return None
@@ -192,8 +199,9 @@ def _dat_users(members: dict[str, Source]) -> pd.DataFrame | None:
 
 
 def _dat_table(source: Source, names: list[str]) -> pd.DataFrame:
-    """Return the fields of each line as text, under these names as far as there are fields, and
-    ``column_3`` and so on beyond them.
+    """Return the fields of each line of a .dat file as text columns with these names.
+
+    Further columns are called ``column_3`` and so on by their position.
     """
     rows = _split_lines(source, "::")
     width = max(map(len, rows), default=1)
@@ -203,9 +211,8 @@ def _dat_table(source: Source, names: list[str]) -> pd.DataFrame:
 
 
 def _split_lines(source: Source, separator: str) -> list[list[str]]:
-    """Return the fields of each line; these files are UTF-8 (10m) or Latin-1 (100k, 1m) and have no
-    quotes.
-    """
+    """Return the fields of each line of a file without quotes, in UTF-8 (10m) or Latin-1 (100k,
+    1m)."""
     with source.open() as stream:
         data = stream.read()
     try:
@@ -259,4 +266,4 @@ _READING: dict[str, tuple[dict[str, Any], _Tables, _Tables]] = {
         _100k_users,
     ),
 }
-"""Ratings file -> its read settings, and the functions that read items and users."""
+"""Name of the ratings file -> its read settings, and the functions that read items and users."""

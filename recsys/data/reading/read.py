@@ -55,20 +55,21 @@ from recsys.schema import (
 )
 
 PACKED = 5
-"""Approximate ratio of the size of a text log to that of its compressed file."""
+"""Assumed ratio between the size of a text log and the size of its compressed file."""
 
 MAX_REFUSED_ROWS = 100_000
-"""Most refused rows that are kept for ``write_csv``; further ones are only counted."""
+"""Largest number of refused rows that are kept for ``write_csv``. Further rows are only counted."""
 
 
 @dataclass
 class Refusals:
-    """The refused rows. All are counted, and the first :data:`MAX_REFUSED_ROWS` are stored.
+    """The rows that were refused. All are counted, and the first :data:`MAX_REFUSED_ROWS` are
+    stored.
 
     Attributes:
         total: number of all rows in the files, accepted and refused.
         counts: reason -> number of refused rows.
-        rows: (file, line, reason, text) of the stored rows.
+        rows: (file, line, reason, text) of each stored row.
     """
 
     total: int = 0
@@ -77,17 +78,17 @@ class Refusals:
 
     @property
     def refused(self) -> int:
-        """Return the number of rows refused for any reason."""
+        """The number of rows that were refused for any reason."""
         return sum(self.counts.values())
 
     def add(self, file: str, reasons: np.ndarray, line: Callable[[int], int], text: Callable[[int], str]) -> None:
-        """Count the rows of one file, and store refused rows.
+        """Add the rows of one file: count all of them, and store the refused ones.
 
         Args:
             reasons: int[n], position in :data:`REASONS` of the reason why each row is refused, 0
                 for an accepted row.
-            line: returns the line number of a row.
-            text: returns the text of a row.
+            line: a function from the position of a row to its line number.
+            text: a function from the position of a row to its text.
         """
         self.total += len(reasons)
         for reason, count in zip(*np.unique(reasons[reasons > 0], return_counts=True), strict=True):
@@ -103,14 +104,15 @@ class Refusals:
         self.rows += refusals.rows[: MAX_REFUSED_ROWS - len(self.rows)]
 
     def over_share(self, reading: ReadSettings) -> bool:
-        """Return whether more than ``reading.max_refused_share`` of the rows, or all, were refused."""
+        """Return whether all rows were refused, or a larger share than
+        ``reading.max_refused_share``."""
         return not self.refused < self.total or self.refused > reading.max_refused_share * self.total
 
     def write_csv(self, path: str | Path) -> None:
         """Write the stored rows as CSV with the columns ``file, line, reason, text``.
 
-        If more rows were refused than stored, a last line has their number. The file is written
-        whole or not at all.
+        If more rows were refused than stored, a last line has the number of the others. An existing
+        file is replaced only when the new file is complete.
         """
         rows = list(self.rows)
         if self.refused > len(rows):
@@ -130,8 +132,8 @@ class Tables:
         log: the events, packed by ``data.reading.log``.
         items, users: the items table and the users table, None if there is no such table.
         refusals_by_table: name of a table in messages -> its refusals.
-        duplicates: ``items`` or ``users`` -> rows beyond one per id that ``[data] duplicates``
-            settled.
+        duplicates: ``items`` or ``users`` -> number of rows that ``[data] duplicates`` merged into
+            others.
     """
 
     log: pd.DataFrame
@@ -142,32 +144,31 @@ class Tables:
 
     @property
     def refusals(self) -> Refusals:
-        """Return the refusals of all tables."""
+        """The refusals of all tables together."""
         merged = Refusals()
         for refusals in self.refusals_by_table.values():
             merged.merge(refusals)
         return merged
 
     def over_share(self, reading: ReadSettings) -> bool:
-        """Return whether too many rows of one table were refused, or all."""
+        """Return whether too many rows of any one table were refused (see
+        :meth:`Refusals.over_share`)."""
         return any(refusals.over_share(reading) for refusals in self.refusals_by_table.values())
 
     def require_few_refused(self, reading: ReadSettings) -> None:
-        """Raise InputError if too many rows of one table were refused, or all."""
+        """Raise InputError if too many rows of any one table were refused."""
         for name, refusals in self.refusals_by_table.items():
             check_refused_share(name, refusals, reading)
 
     @property
     def events(self) -> pd.DataFrame:
-        """Return a new plain table of the log: ids are integers or text, values and times
-        float64.
-        """
+        """The log as a new plain table: ids are integers or text, values and times are float64."""
         return widen_log(self.log)
 
     def take_log(self) -> pd.DataFrame:
         """Return the log and remove it from this object.
 
-        The caller then has the only reference to it, and can free its memory.
+        The caller then has the only reference to the log, and so can free its memory.
         """
         log = self.log
         # The copy is needed because a slice would keep the memory of the whole log.
@@ -176,12 +177,14 @@ class Tables:
 
 
 def read_tables(events: Any, items: Any = None, users: Any = None, reading: ReadSettings | None = None) -> Tables:
-    """Read and check all tables, and choose the type of ids, integer or text, for all of them.
+    """Read and check the events, items and users, with one type of ids (integer or text) for all
+    tables.
 
     Each table is a path or a table in memory: pandas, Polars, pyarrow, or anything with the Arrow C
-    interface. A MovieLens folder or zip archive as ``events`` also supplies the items (and users).
-    ``events`` may also be the parts of a split, a mapping of ``train``, ``test`` and optionally
-    ``history`` to a table each; then the log has a column ``side`` (:data:`strategies.SIDES`).
+    interface. If ``events`` is a MovieLens folder or zip archive, it also supplies the items (and
+    users). ``events`` may also be a mapping from the parts of a split, ``train``, ``test`` and
+    optionally ``history``, to a table each. Then the log has a column ``side``
+    (:data:`strategies.SIDES`).
 
     Raises:
         InputError: a file is missing, empty or damaged, it has another layout than expected, or
@@ -194,7 +197,7 @@ def read_tables(events: Any, items: Any = None, users: Any = None, reading: Read
 
 
 def read_tables_with_bad_rows(events: Any, items: Any, users: Any, reading: ReadSettings) -> Tables:
-    """Return the accepted rows as :func:`read_tables` does, however many are refused."""
+    """Return the accepted rows as :func:`read_tables` does, but raise no error if many are refused."""
     by_table: dict[str, Refusals] = {}
     if isinstance(events, Mapping):
         log, layout = _read_parts(events, reading, by_table)
@@ -224,9 +227,10 @@ def read_tables_with_bad_rows(events: Any, items: Any, users: Any, reading: Read
 def _read_log(
     events: Any, reading: ReadSettings, by_table: dict[str, Refusals], name: str | None = None
 ) -> tuple[pd.DataFrame, movielens.MovieLensLayout | None]:
-    """Return a log and its MovieLens layout or None, and add its refusals to ``by_table``.
+    """Return a log, and its MovieLens layout or None. The refusals are added to ``by_table``.
 
-    ``name``: that of a table in memory, in messages.
+    Args:
+        name: the name that messages use for a table in memory. None: "events".
     """
     source, reading, layout = _locate(events, reading)
     log = Log()
@@ -241,7 +245,8 @@ def _read_log(
 def _read_parts(
     parts: Mapping[str, Any], reading: ReadSettings, by_table: dict[str, Refusals]
 ) -> tuple[pd.DataFrame, movielens.MovieLensLayout | None]:
-    """Return the parts of a split as one log with a column ``side``, and the first MovieLens layout."""
+    """Return the parts of a split as one log with a column ``side``, and the first MovieLens layout
+    or None."""
     logs = {side: _read_log(part, reading, by_table, side) for side, part in parts.items()}
     require_same_part_columns({side: list(log.columns) for side, (log, _) in logs.items()})
     log = concat_logs([log for log, _ in logs.values()])
@@ -250,9 +255,10 @@ def _read_parts(
 
 
 def require_same_part_columns(columns: Mapping[str, Collection[str]]) -> None:
-    """Raise InputError if one part of a split has times or event types that another has not.
+    """Raise InputError if only some parts of a split have times, or only some have event types.
 
-    ``columns``: part -> its columns.
+    Args:
+        columns: part -> its columns.
     """
     for name in (TIME, EVENT):
         having = [side for side, names in columns.items() if name in names]
@@ -311,7 +317,8 @@ def read_items_of_log(events: Any, items: Any = None, reading: ReadSettings | No
 def scan_log(events: Any, reading: ReadSettings | None = None) -> Iterator[pd.DataFrame]:
     """Yield the accepted rows of a log, one chunk at a time, for callers that only count.
 
-    Times are read in the unit of the first chunk; :func:`read_tables` looks at all of them.
+    The unit of times is detected from the first chunk only, whereas :func:`read_tables` looks at
+    all chunks.
     """
     source, reading, _ = _locate(events, reading or ReadSettings())
     unit = reading.time_unit
@@ -324,14 +331,14 @@ def scan_log(events: Any, reading: ReadSettings | None = None) -> Iterator[pd.Da
 
 
 def _unit_of(time_counts: np.ndarray) -> TimeUnit:
-    """Return the unit of the times counted so far: seconds as soon as one is a number."""
+    """Return the unit of times, given how many of each form there are: seconds if any is a number."""
     if time_counts[0]:
         return "s"
     return "iso"
 
 
 def estimate_rows(events: Any, reading: ReadSettings | None = None) -> int:
-    """Return the number of rows of a log, or an estimate of it.
+    """Return the number of rows of a log, or an estimate.
 
     The number is exact for Parquet files and for tables in memory. For other files it is estimated
     from the size of the file and the bytes per row.
@@ -353,9 +360,9 @@ def estimate_rows(events: Any, reading: ReadSettings | None = None) -> int:
 
 
 def _locate(events: Any, reading: ReadSettings) -> tuple[Any, ReadSettings, movielens.MovieLensLayout | None]:
-    """Return the source of the events, its settings, and its MovieLens layout or None.
+    """Return the source of the events, the settings to read it, and its MovieLens layout or None.
 
-    The source is a file, or the table itself.
+    The source is a :class:`Source`, or the table in memory itself.
     """
     layout = None
     if not isinstance(events, Source):
@@ -374,7 +381,7 @@ def _locate(events: Any, reading: ReadSettings) -> tuple[Any, ReadSettings, movi
 def _source_name(source: Any) -> str:
     """Return the name that messages use for a source of events.
 
-    It is the path of a file, and ``events`` for a table in memory.
+    It is the path of a file, or ``events`` for a table in memory.
     """
     if isinstance(source, Source):
         return str(source)
@@ -382,14 +389,15 @@ def _source_name(source: Any) -> str:
 
 
 class _NumberAfterAllError(Exception):
-    """A numeric time occurs in a log whose first times were ISO 8601."""
+    """A time is a number, in a log whose first times were ISO 8601."""
 
 
 def _collect(source: Any, reading: ReadSettings, sink: Log | list[pd.DataFrame], all_columns: bool = False) -> Refusals:
     """Append the accepted rows of every chunk to ``sink``, and return the refusals.
 
-    Times without a configured unit are ISO 8601 if none is a number. This is decided from the first
-    chunk; if a later chunk contradicts it, the file is read again from the start.
+    If the settings have no time unit, times are ISO 8601 if none of them is a number. This is
+    decided from the first chunk. If a later chunk has a number, the file is read again from the
+    start.
     """
     try:
         return _append_chunks(source, reading, sink, reading.time_unit, all_columns)
@@ -460,10 +468,10 @@ def _prefetch(chunks: Iterator[RawChunk]) -> Iterator[RawChunk]:
 
 
 def require_columns(columns: Collection[str], reading: ReadSettings, where: str) -> None:
-    """Raise InputError if a required column or a column that the settings map is missing.
+    """Raise InputError if a required column is missing, or a column that the settings map.
 
     Args:
-        columns: the columns of this package that the source has.
+        columns: the canonical names of the columns that the source has.
         where: the source, for the message.
     """
     # The mapping comes first: a file may have the very name that the mapping says it has not.
@@ -480,8 +488,11 @@ def require_columns(columns: Collection[str], reading: ReadSettings, where: str)
 
 @dataclass(frozen=True)
 class AttributeTable:
-    """An items or users table, one row per id. ``name``: that of the table in messages.
-    ``duplicates``: rows beyond one per id that ``[data] duplicates`` settled.
+    """An items table or a users table, with one row per id.
+
+    Attributes:
+        name: the name of the table in messages.
+        duplicates: number of rows that ``[data] duplicates`` merged into others.
     """
 
     name: str
@@ -493,8 +504,8 @@ class AttributeTable:
 def read_attributes(source: Any, kind: TableSchema, reading: ReadSettings) -> AttributeTable:
     """Read an items or users table with all its columns.
 
-    Rows without an id are refused. Of the rows of one id, one is made as ``reading.duplicates``
-    says; without that setting all but the first are refused.
+    Rows without an id are refused. If several rows have the same id, ``reading.duplicates`` says
+    which row or values count. If it is not set, all but the first of them are refused.
     """
     key = kind.required[0]
     settings = reading.of_table(key)
@@ -534,8 +545,10 @@ def read_attributes(source: Any, kind: TableSchema, reading: ReadSettings) -> At
 def settle_duplicates(table: pd.DataFrame, key: str, rule: str) -> pd.DataFrame:
     """Return one row per id, in the order in which ids first occur.
 
-    ``rule``: ``first``, ``last``, or ``most frequent``: the most frequent value of each column that
-    is neither null nor empty, and of equally frequent values the one that occurs first.
+    Args:
+        rule: which of several rows counts: ``first``, ``last``, or ``most frequent``. The last one
+            takes, for each column, the most frequent value that is neither null nor empty, and of
+            equally frequent values the one that occurs first.
     """
     repeated = table[key].duplicated(keep=False)
     if not repeated.any():
@@ -595,7 +608,10 @@ def check_refused_share(source: str | Source, refusals: Refusals, reading: ReadS
 
 
 def _describe_location(file: str, line: int, source: str) -> str:
-    """Return where a refused row is, as the beginning of a sentence."""
+    """Return the file and line of a refused row, as the start of a sentence.
+
+    The file is left out if it is ``source``, and the line if it is unknown.
+    """
     parts = []
     if file != source:
         parts.append(file)

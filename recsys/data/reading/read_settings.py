@@ -1,4 +1,4 @@
-"""How files are read: the settings of the section ``[data]`` that do not name a file."""
+"""The settings of how files are read: the keys of section ``[data]`` that do not name a file."""
 
 from __future__ import annotations
 
@@ -18,12 +18,10 @@ SUFFIXES = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
-"""Suffix of a file name -> its format; ``data.reading.files.READERS`` has a reader for each
-format.
-"""
+"""Suffix of a file name -> its format. ``data.reading.files.READERS`` has a reader for each format."""
 
 COMPRESSED = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
-"""Suffix that may follow that of a text format -> how the file is compressed."""
+"""Suffix after that of a text format -> how the file is compressed."""
 
 FORMATS = ("auto", *dict.fromkeys(SUFFIXES.values()), "movielens")
 """The values of ``[data] format``."""
@@ -95,8 +93,13 @@ class ReadSettings(BaseModel):
     )
 
     def of_table(self, key: str) -> ReadSettings:
-        """Return the settings for the items table (``key`` is ``item_id``) or the users table: its
-        columns, and the format by its name.
+        """Return the settings for reading the items table or the users table.
+
+        The columns are those of ``item_columns`` or ``user_columns``, and the format is detected
+        from the file name.
+
+        Args:
+            key: ``item_id`` for the items table, ``user_id`` for the users table.
         """
         columns = {ITEM: self.item_columns, USER: self.user_columns}[key]
         if not columns and key in self.columns and not self.columns[key].isdigit():

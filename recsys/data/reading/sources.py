@@ -1,7 +1,7 @@
-"""Where a table is: a file, a folder of parts that are read as one table, or a member of a zip
+"""Locations of tables: a file, a folder of parts that are read as one table, or a member of a zip
 archive.
 
-Both engines take the parts of a folder, their order and their format from here.
+Both engines use this module for the parts of a folder, their order and their format.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from recsys.errors import InputError
 
 
 def no_such_file(location: object) -> str:
-    """Return the sentence for a file or folder that is not there."""
+    """Return the error message for a file or folder that does not exist."""
     if set(str(location)) & set("*?["):
         return (
             f"{location}: no such file or folder, and patterns are not expanded: name a folder, and all its files are"
@@ -36,7 +36,8 @@ def no_such_file(location: object) -> str:
 class Source:
     """A file, a folder of parts, or a member of a zip archive.
 
-    ``uri``: that of a table on another file system, which messages name instead of the path.
+    Attributes:
+        uri: the URI of a table on another file system, which messages show instead of the path.
     """
 
     path: Path
@@ -52,20 +53,20 @@ class Source:
 
     @property
     def name(self) -> str:
-        """Return the file name whose suffix tells the format."""
+        """The file name, whose suffix gives the format."""
         return self.member or self.path.name
 
     @property
     def compression(self) -> str | None:
-        """Return how the file is compressed by its name, ``gzip`` or ``zstd``, or None."""
+        """How the file is compressed, by the suffix of its name: ``gzip``, ``zstd``, or None."""
         return COMPRESSED.get(Path(self.name).suffix.lower())
 
     def open(self) -> BinaryIO:
-        """Open the file as a stream of unpacked bytes.
+        """Open the file as a stream of decompressed bytes.
 
         Raises:
-            InputError: a member of an archive that is encrypted, or packed in a way that Python does
-                not know.
+            InputError: a member of an archive is encrypted, or compressed by a method that Python
+                does not support.
         """
         if self.member:
             try:
@@ -83,11 +84,14 @@ class Source:
 
     @cached_property
     def parts(self) -> list[Source]:
-        """The files of the table: of a folder, those at any depth in the order of their paths; names
-        that begin with a dot or an underscore are left out, as Spark's ``_SUCCESS`` is.
+        """The files of the table.
+
+        For a folder, they are its files at any depth, in the order of their paths. Files and
+        folders whose names begin with a dot or an underscore are left out, for example Spark's
+        ``_SUCCESS``.
 
         Raises:
-            InputError: no such file or folder, or a folder without files.
+            InputError: the file or folder does not exist, or the folder has no files.
         """
         if self.member:
             return [self]
@@ -117,14 +121,16 @@ class Source:
         return f"{self.uri.rstrip('/')}/{file.relative_to(self.path).as_posix()}"
 
     def open_parquet(self) -> Any:
-        """Return what pyarrow reads a Parquet file from: its path, or a stream."""
+        """Return the path or the stream from which pyarrow reads a Parquet file."""
         return self.path
 
     def format(self, reading: ReadSettings) -> str:
-        """Return the format of the settings, or else the one that the suffixes of the names tell.
+        """Return the format of the settings, or else the format that the suffixes of the file names
+        give.
 
         Raises:
-            InputError: no such file or folder, an unknown suffix, or parts of two formats.
+            InputError: the file or folder does not exist, a suffix is unknown, or parts have
+                different formats.
         """
         if reading.format != "auto":
             return reading.format
@@ -156,12 +162,17 @@ class Source:
 
 
 def is_utf8(reading: ReadSettings) -> bool:
-    """Return whether files are read as UTF-8."""
+    """Return whether the settings say that text files are UTF-8."""
     return codecs.lookup(reading.encoding).name == "utf-8"
 
 
 def text_lines(source: Source, reading: ReadSettings) -> Iterator[str]:
-    """Yield the lines of one file. Invalid bytes become lone surrogates, which validation refuses."""
+    """Yield the lines of one text file. Invalid bytes become lone surrogates, which validation
+    refuses.
+
+    Raises:
+        InputError: the file is UTF-16, but the settings say UTF-8.
+    """
     stream = source.open()
     start = stream.read(2)
     stream.close()
@@ -176,7 +187,8 @@ def text_lines(source: Source, reading: ReadSettings) -> Iterator[str]:
 
 
 def open_as_utf8(source: Source, reading: ReadSettings) -> BinaryIO:
-    """Open a text file as a stream of UTF-8, recoded where the settings name another encoding."""
+    """Open a text file as a stream of UTF-8. If the settings name another encoding, it is
+    converted."""
     stream = source.open()
     if is_utf8(reading):
         return stream
@@ -184,12 +196,12 @@ def open_as_utf8(source: Source, reading: ReadSettings) -> BinaryIO:
 
 
 def recode(data: bytes, encoding: str) -> bytes:
-    """Return text of another encoding as UTF-8; invalid bytes stay invalid."""
+    """Return text of another encoding as UTF-8. Invalid bytes stay invalid."""
     return data.decode(encoding, "surrogateescape").encode("utf-8", "surrogatepass")
 
 
 class _Recoded(io.RawIOBase):
-    """A stream that recodes text of another encoding as UTF-8; invalid bytes stay invalid."""
+    """A stream that converts text of another encoding to UTF-8. Invalid bytes stay invalid."""
 
     def __init__(self, stream: BinaryIO, encoding: str) -> None:
         self._stream = stream

@@ -1,8 +1,8 @@
-"""The rules that decide whether a row of events is accepted; both engines run them on batches of
+"""The rules that decide whether a row of events is accepted. Both engines apply them to batches of
 rows.
 
-A batch is a frame with the canonical columns as read: text, or typed columns of Parquet. A refused
-row gets the first reason that applies, in the order of :data:`REASONS`.
+A batch is a frame with the canonical columns as they were read: text, or typed columns of Parquet.
+A refused row gets the first reason that applies, in the order of :data:`REASONS`.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ REASONS = (
     "not a JSON object",
     "id is neither text nor an integer",
 )
-"""Reasons for which a row is refused; position 0 means accepted."""
+"""Reasons for which a row is refused. Position 0 means accepted."""
 
 TimeUnit = Literal["s", "ms", "us", "ns", "yyyymmdd", "iso"]
 PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 LATEST = 4_102_444_800.0
-"""2100-01-01, the end of plausible times, which start in 1970."""
+"""2100-01-01 in seconds since 1970: the end of plausible times, which start in 1970."""
 
 DATES = (19_900_101, 20_991_232)
-"""Dates written as digits are recognised from 1990 to 2099."""
+"""The numbers that may be dates written as digits: from 1990 to 2099."""
 
 GUEST = "guest:"
-"""Beginning of the user id of a row without one, where the settings name a column to use instead."""
+"""Prefix of the user id of a row without a user, if the settings name a column to use instead."""
 
 NUMBER = r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*"
 NOT_FINITE = r"(?i:\s*[+-]?(nan|inf|infinity)\s*)"
@@ -52,11 +52,15 @@ def reason_code(reason: str) -> int:
 
 
 def check_events(batch: pd.DataFrame, unit: TimeUnit | None) -> tuple[pd.DataFrame, np.ndarray]:
-    """Return (events, reasons): the batch with canonical dtypes, and int8[n] positions in REASONS.
+    """Return the events of a batch with canonical dtypes, and the reason why each row is refused.
 
-    Text ids stay text here, because ``schema.unify_ids`` decides over whole tables. ``value`` is
-    float64, 1 if there is no such column; ``timestamp`` is float64 seconds since 1970. The contents
-    of refused rows are undefined.
+    The reasons are int8[n] positions in :data:`REASONS`, 0 for an accepted row. Text ids stay text
+    here, because ``schema.unify_ids`` decides over whole tables. ``value`` is float64, and 1 if the
+    batch has no such column. ``timestamp`` is float64 seconds since 1970. The contents of refused
+    rows are undefined.
+
+    Args:
+        unit: the unit of numeric times. None: seconds.
     """
     reasons = np.zeros(len(batch), dtype=np.int8)
     columns = {}
@@ -89,14 +93,20 @@ def check_events(batch: pd.DataFrame, unit: TimeUnit | None) -> tuple[pd.DataFra
 
 
 def refuse_rows(reasons: np.ndarray, rows: np.ndarray, reason: str) -> None:
-    """Set the reason of ``rows``, unless they have an earlier one of REASONS."""
+    """Set the reason of some rows, unless they have a reason that is earlier in :data:`REASONS`.
+
+    Args:
+        reasons: int[n], changed in place.
+        rows: bool[n], the rows to refuse.
+    """
     code = reason_code(reason)
     reasons[rows & ((reasons == 0) | (reasons > code))] = code
 
 
 def is_missing(ids: pd.Series) -> np.ndarray:
-    """Return bool[n]: the id is null, empty or blank. Other blanks belong to the id: "a " is not
-    "a".
+    """Return bool[n]: whether each id is null, empty or blank.
+
+    Blanks around other characters belong to the id: "a " is not "a".
     """
     if is_category(ids):
         return _test_categories(is_missing, ids)
@@ -107,10 +117,11 @@ def is_missing(ids: pd.Series) -> np.ndarray:
 
 
 def fill_missing_users(ids: pd.Series, fallback: pd.Series) -> pd.Series:
-    """Return user ids where missing ones are ``guest:`` and the text of the fallback column.
+    """Return user ids in which each missing one is replaced by ``guest:`` and the text of
+    ``fallback``.
 
-    All rows of one guest visit, such as one invoice, get one id, which is no id of a customer. The
-    ids are text as soon as one is filled in.
+    So all rows of one visit of a guest, for example of one invoice, get the same id, which no
+    customer has. If any id is replaced, all ids become text.
     """
     fill = is_missing(ids) & ~is_missing(fallback)
     if not fill.any():
@@ -123,7 +134,7 @@ def fill_missing_users(ids: pd.Series, fallback: pd.Series) -> pd.Series:
 
 
 def is_undecodable(text: pd.Series) -> np.ndarray:
-    """Return bool[n]: the text has bytes that are invalid in the encoding of the file.
+    """Return bool[n]: whether each text has bytes that are invalid in the encoding of the file.
 
     The local reader keeps such bytes as lone surrogates, Spark as U+FFFD.
     """
@@ -135,16 +146,16 @@ def is_undecodable(text: pd.Series) -> np.ndarray:
 
 
 def _test_categories(test: Callable[[pd.Series], np.ndarray], column: pd.Series) -> np.ndarray:
-    """Return the result of ``test`` for each row, computed once per distinct text (and for null,
-    code -1).
-    """
+    """Return the result of ``test`` for each row of a categorical, computed once per category."""
     distinct = pd.Series([*column.cat.categories, None], dtype=object)
     return test(distinct)[column.cat.codes.to_numpy()]
 
 
 def parse_numbers(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    """Return (float64[n], NaN where the text is not a number; bool[n], whether NaN or infinity is
-    spelt out).
+    """Return a column as float64[n], and bool[n]: whether a text spells NaN or infinity, such as
+    "nan".
+
+    A text that is not a number becomes NaN.
     """
     if is_category(column):
         column = column.astype(object)
@@ -161,8 +172,9 @@ def parse_numbers(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
 
 
 def parse_times(column: pd.Series, unit: TimeUnit) -> np.ndarray:
-    """Return float64[n] seconds since 1970, NaN where the text is not a time. ISO times without a
-    zone are UTC.
+    """Return a column as float64[n] seconds since 1970. A text that is not a time becomes NaN.
+
+    ISO times without a zone are UTC.
     """
     if pd.api.types.is_datetime64_any_dtype(column):
         return _to_seconds(pd.to_datetime(column, utc=True))
@@ -176,7 +188,8 @@ def parse_times(column: pd.Series, unit: TimeUnit) -> np.ndarray:
 
 
 def _parse_digits(numbers: np.ndarray) -> np.ndarray:
-    """Return float64[n] seconds of dates written as digits: 20180920 or 20180920153000."""
+    """Return float64[n], the seconds since 1970 of dates written as digits: 20180920 or
+    20180920153000."""
     is_usable = np.isfinite(numbers) & (numbers == np.floor(numbers)) & (numbers >= 0) & (numbers < 1e14)
     digits = np.where(is_usable, numbers, 0.0).astype(np.int64)
     short = digits < 10**8
@@ -192,10 +205,11 @@ def _to_seconds(moments: pd.Series) -> np.ndarray:
 
 
 def count_times(column: pd.Series) -> np.ndarray:
-    """Count the times of a batch: int64[4], numbers, numbers after 2100 if read as seconds, numbers
-    that look like dates written as digits, and the rest.
+    """Count the forms of the times in a batch, for :func:`guess_time_unit`.
 
-    Pass the sum of the counts of all batches to :func:`guess_time_unit`.
+    The result is int64[4]: all numbers, numbers that would be after 2100 as seconds, numbers that
+    look like dates written as digits, and times that are not numbers. Add the counts of all
+    batches.
     """
     if pd.api.types.is_datetime64_any_dtype(column):
         return np.array([0, 0, 0, len(column)])
@@ -207,7 +221,11 @@ def count_times(column: pd.Series) -> np.ndarray:
 
 
 def looks_like_date(numbers: Any) -> Any:
-    """Return whether numbers (an array, or a column of Spark) look like 20180920 or 20180920153000."""
+    """Return whether each number looks like 20180920 or 20180920153000.
+
+    Args:
+        numbers: an array, or a Spark column.
+    """
     short = (numbers >= DATES[0]) & (numbers < DATES[1])
     long = (numbers >= DATES[0] * 1e6) & (numbers < DATES[1] * 1e6)
     # As seconds, the eight digits of a date of our time are moments of a few weeks of 1970.
@@ -217,11 +235,15 @@ def looks_like_date(numbers: Any) -> Any:
 
 
 def guess_time_unit(counts: Any, source: str) -> TimeUnit:
-    """Return ``iso`` if no time is a number, else ``s``.
+    """Return the unit of times without a configured unit: ``iso`` if none is a number, else ``s``.
+
+    Args:
+        counts: the sum of the results of :func:`count_times`.
+        source: where the times come from, for the message.
 
     Raises:
-        InputError: most of the numbers look like dates written as digits, or as seconds most times
-            would be after 2100; they must be milliseconds or microseconds.
+        InputError: the times cannot be seconds, because most numbers look like dates written as
+            digits, or most would be after 2100.
     """
     numbers, after_2100, dates, rest = counts
     if numbers and dates * 2 > numbers and rest > numbers:

@@ -1,1 +1,1 @@
-"""Dividing a log into train, history and test, and the audit of what that did."""
+"""Split a log into train, history and test, and audit the result."""

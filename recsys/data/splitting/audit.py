@@ -1,5 +1,6 @@
-"""Numbers that describe a split: sizes, overlap, leakage in time, cold users and items (plain
-values for JSON).
+"""Describe a split in numbers: sizes, overlap, leakage in time, cold users and cold items.
+
+All results are plain values for JSON.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from recsys.schema import ITEM, TIME, USER, VALUE
 from recsys.types import IdMap, Interactions, Split
 
 PIECE = 1 << 24
-"""Rows per piece, where one more full column would take too much memory."""
+"""Number of rows that are processed at a time, to limit memory."""
 
 
 def rule_parameters(rule: AnyRule) -> dict[str, Any]:
-    """Return the settings of a rule that were used."""
+    """Return the settings of a split rule, without those that had no effect."""
     unused = {"rule"}
     # A split by time has either a date or a share, and the other setting has no effect.
     if isinstance(rule, ByTime) and rule.at is not None:
@@ -35,7 +36,11 @@ def rule_parameters(rule: AnyRule) -> dict[str, Any]:
 
 
 def cut_as_iso(rule: AnyRule, first_test: float | None) -> str | None:
-    """Return the start of the test of a split by time, as an ISO time; None for other rules."""
+    """Return the start of the test of a split by time as an ISO time, or None for other rules.
+
+    Args:
+        first_test: time of the first test event, in seconds since 1970. None without timestamps.
+    """
     if not isinstance(rule, ByTime) or first_test is None:
         return None
     if rule.at is not None:
@@ -44,7 +49,12 @@ def cut_as_iso(rule: AnyRule, first_test: float | None) -> str | None:
 
 
 def split_warnings(facts: dict[str, Any], rule: AnyRule, weighting: WeightSettings, has_types: bool) -> list[str]:
-    """Return warnings about a split as sentences; ``facts``: the contents of split.json."""
+    """Return warnings about a split, one sentence each.
+
+    Args:
+        facts: the contents of split.json.
+        has_types: whether the events have a column ``event``.
+    """
     messages = []
     if facts["shared_rows"]:
         messages.append(f"{facts['shared_rows']:,} rows are in both history and test: the split leaks.")
@@ -68,10 +78,10 @@ def split_warnings(facts: dict[str, Any], rule: AnyRule, weighting: WeightSettin
 
 
 def describe_part(rows: pd.DataFrame, interactions: Interactions) -> dict[str, Any]:
-    """Return the numbers of events, (user, item) pairs, users and items of one part, and its span
-    of time.
+    """Return the size of one part of a split, and its first and last time.
 
-    ``rows`` counts raw events; the other counts are those after weighting and aggregation.
+    ``rows`` is the number of raw events. ``pairs``, ``users`` and ``items`` are counted after
+    weighting and aggregation.
     """
     about: dict[str, Any] = {
         "rows": len(rows),
@@ -85,13 +95,19 @@ def describe_part(rows: pd.DataFrame, interactions: Interactions) -> dict[str, A
 
 
 def describe_overlap(split: Split, train: pd.DataFrame, history: pd.DataFrame, test: pd.DataFrame) -> dict[str, Any]:
-    """Describe the overlap of the test with train and history, from the raw events of each part.
+    """Return how the test overlaps with train and history, from the raw events of each part.
 
-    Keys: ``shared_rows``, equal in (user, item, timestamp) between history and test (must be 0);
-    ``repeated_pairs``, in both at any time; ``test_rows_before_train_end``, the share of test rows
-    strictly earlier than the latest train row (None without timestamps); ``test_users``, warm (with
-    history) and cold; ``test_items``, warm (with train events) and cold;
-    ``test_outside_candidates``: items, rows, their share.
+    Keys of the result:
+
+    * ``shared_rows``: rows with equal (user, item, timestamp) in history and in test (must be 0);
+    * ``repeated_pairs``: (user, item) pairs that are in both, at any time;
+    * ``test_rows_before_train_end``: share of test rows that are strictly earlier than the latest
+      train row (None without timestamps);
+    * ``test_users``: users with a history (warm) and without one (cold);
+    * ``test_items``: items with train events (warm) and without any (cold);
+    * ``test_outside_candidates``: test items that are not candidates, their rows, and their share of
+      the test rows;
+    * ``drift``: see :func:`describe_drift`.
     """
     candidates = split.train.items
     known_user = split.history.users.rows(split.test.users.ids) >= 0
@@ -138,14 +154,20 @@ def _count_items(ids: pd.Series) -> pd.Series:
 
 
 def describe_drift(train: np.ndarray, test: np.ndarray, means: list[float]) -> dict[str, Any]:
-    """Describe how far the events of the test are from those of train.
+    """Return how much the events of the test differ from those of train.
 
-    ``train``, ``test``: int[n], raw events of the same n items.
+    Keys of the result:
 
-    ``items_moved``: half the sum of |share of train − share of test|, in [0, 1]: the part of the
-    test's events that lie on other items than train's would. ``items_moved_by_chance``: about what
-    two random parts of these sizes would show, ½ Σ E|difference| with the difference of an item's
-    shares taken as normal, and never more than its two means. ``mean_value``: of train and of test.
+    * ``items_moved``: half the sum of |share in train − share in test| over items, in [0, 1]. This is
+      the share of test events that would have to move to other items to be distributed as in train.
+    * ``items_moved_by_chance``: approximately what two random parts of these sizes would show, which
+      is ½ Σ E|difference|. The difference of an item's shares is taken as normal, and its expectation
+      is never more than twice the item's share.
+    * ``mean_value``: the mean value in train and in test.
+
+    Args:
+        train, test: int[n], number of raw events of each of the same n items.
+        means: the mean values.
     """
     n = int(train.sum())
     m = int(test.sum())
@@ -159,8 +181,9 @@ def describe_drift(train: np.ndarray, test: np.ndarray, means: list[float]) -> d
 
 
 def _repeated_pairs(history: Interactions, test: Interactions) -> np.ndarray:
-    """Return int64 keys (row of history user × candidates + item) of the pairs in both history and
-    test.
+    """Return a key for each pair that is in both history and test.
+
+    A key is the row of the user in history × number of candidates + the row of the item, int64.
     """
     user = history.users.rows(test.users.ids)[test.user]
     item = history.items.rows(test.items.ids)[test.item]
@@ -172,9 +195,7 @@ def _repeated_pairs(history: Interactions, test: Interactions) -> np.ndarray:
 
 
 def _shared_rows(history: pd.DataFrame, test: pd.DataFrame, split: Split, repeated: np.ndarray) -> int:
-    """Count the test rows that equal a history row in user, item and (if there is one)
-    timestamp.
-    """
+    """Return the number of test rows that equal a history row in user, item and timestamp (if any)."""
     users = split.history.users
     items = split.history.items
     repeated = np.sort(repeated)

@@ -1,8 +1,8 @@
-"""Audit a split that was made elsewhere: find information in train that was not available before
+"""Audit a split that another program made: find information in train that was not available before
 the test.
 
-Every finding has a number and a sentence. What is natural in a sound split (cold users, cold items,
-a pair that recurs later) is not a finding; :data:`LEAKS` lists what is.
+Each finding has a number and a sentence. :data:`LEAKS` lists what is a finding. What occurs
+naturally in a sound split is not: cold users, cold items, or a pair that occurs again later.
 """
 
 from __future__ import annotations
@@ -33,19 +33,24 @@ LEAKS = {
 """Name of each leak -> what it means."""
 
 STRONG = 0.5
-"""Partial rank correlation from which a column is a leak; release years and the like stay near 0.3.
-"""
+"""Smallest partial rank correlation of a leaking column. Columns such as release years stay near
+0.3."""
 
 SURE = 5.0
-"""Standard errors by which the correlation must differ from 0, so that few ids cannot cause a
-finding by chance.
+"""Smallest number of standard errors by which the correlation must differ from 0.
+
+It prevents findings by chance if there are few ids.
 """
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One leak: its name in :data:`LEAKS`, the number of rows, ids or columns, and a sentence with
-    an example.
+    """One leak in a split.
+
+    Attributes:
+        leak: its name in :data:`LEAKS`.
+        count: the number of rows, ids or columns that leak.
+        message: a sentence with an example.
     """
 
     leak: str
@@ -54,10 +59,11 @@ class Finding:
 
 
 def find_leaks(train: pd.DataFrame, test: pd.DataFrame) -> list[Finding]:
-    """Return the leaks of a split given as two tables of events; an empty list if there are none.
+    """Return the leaks of a split that is given as two tables of events.
 
-    Both tables have ``user_id`` and ``item_id`` of one kind, ``value``, optionally ``timestamp``
-    (seconds) and ``event``. Any further columns are treated as features.
+    Both tables have ``user_id`` and ``item_id``, each of one kind of ids, ``value``, and optionally
+    ``timestamp`` (seconds) and ``event``. All other columns are treated as features. The list is
+    empty if there are no leaks.
     """
     return [
         *_find_shared_rows(train, test),
@@ -67,8 +73,10 @@ def find_leaks(train: pd.DataFrame, test: pd.DataFrame) -> list[Finding]:
 
 
 def split_overview(train: pd.DataFrame, test: pd.DataFrame) -> dict[str, Any]:
-    """Return facts that are not leaks: sizes, cold users and items, pairs that recur in the
-    test.
+    """Return facts about a split that are not leaks.
+
+    These are sizes, the number of cold users and cold items, the number of test rows whose pair is
+    also in train, and the time of the first test row.
     """
     pair = [USER, ITEM]
     about = {
@@ -189,8 +197,9 @@ def _sentence(subject: str, key: str, statistic: str, strength: float) -> str:
 
 
 def _numeric_column(column: pd.Series) -> pd.Series | None:
-    """Return a column as float64 if all given values are numbers, with more than two distinct ones;
-    else None.
+    """Return a column as float64 if it is a numeric feature, else None.
+
+    All of its values must be finite numbers or missing, and more than two of them different.
     """
     number = pd.to_numeric(column, errors="coerce").astype(float)
     is_given = column.notna() & (column.astype(str).str.strip() != "")
@@ -201,7 +210,7 @@ def _numeric_column(column: pd.Series) -> pd.Series | None:
 
 
 def _is_copy(number: pd.Series | None, value: pd.Series) -> bool:
-    """Return whether a column is a one-to-one function of the value."""
+    """Return whether a column is a one-to-one function of the value of the events."""
     if number is None or value.nunique() < 3:
         return False
     return bool(number.groupby(value).nunique().max() == 1 and value.groupby(number).nunique().max() == 1)
@@ -210,8 +219,9 @@ def _is_copy(number: pd.Series | None, value: pd.Series) -> bool:
 def _test_statistics(
     train: pd.DataFrame, test: pd.DataFrame, key: str
 ) -> dict[str, tuple[pd.Series, dict[str, pd.Series]]]:
-    """Return statistic -> (its values in the test by id, the controls: all statistics of train by
-    id).
+    """Return statistic -> its values in the test by id, and all statistics of train by id.
+
+    The statistics of train are the controls of :func:`_strongest_correlation`.
     """
     learnt = _statistics(train, key)
     tested = _statistics(test, key)
@@ -232,12 +242,13 @@ def _statistics(part: pd.DataFrame, key: str) -> dict[str, pd.Series]:
 def _strongest_correlation(
     feature: pd.Series, evidence: dict[str, tuple[pd.Series, dict[str, pd.Series]]]
 ) -> tuple[float, str]:
-    """Return the largest |partial rank correlation| of a feature with a statistic of the test, and
-    its name.
+    """Return the largest |partial rank correlation| of a feature with a test statistic, and its
+    name.
 
-    Both are replaced by ranks, the part that is linear in the ranks of train's statistics is
-    removed, and the residuals are correlated: 0 = train explains the relation completely, 1 = only
-    the test explains it. Correlations that are not significant count as 0.
+    The feature and the statistic are replaced by ranks. The part that is linear in the ranks of
+    train's statistics is removed, and the residuals are correlated. 0 means that train explains the
+    relation completely, 1 that only the test explains it. Correlations that are not significant
+    count as 0.
     """
     strongest = (0.0, "")
     for name, (tested, learnt) in evidence.items():

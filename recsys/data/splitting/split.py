@@ -1,6 +1,4 @@
-"""Split raw events into a :class:`recsys.types.Split` without leaks, with the numbers that show
-it.
-"""
+"""Split raw events into a :class:`recsys.types.Split` without leaks, and report its numbers."""
 
 from __future__ import annotations
 
@@ -51,14 +49,15 @@ def split(
 ) -> Split:
     """Split raw events into train, history and test, and prepare each part.
 
-    Steps: assign sides, keep the last event of each session, filter train, weigh, apply the decay
-    (relative to the latest train event), aggregate. Candidates are the items of train and of the
-    ``items`` table. Test events get type weights but no decay. ``Split.about`` holds the numbers of
-    the report, which :func:`~recsys.data.splitting.audit.describe_overlap` defines.
+    The steps are: assign sides, keep the last event of each session, filter train, weigh events,
+    apply the decay (relative to the latest train event), and aggregate. Candidates are the items of
+    train and of the ``items`` table. Test events get type weights but no decay. ``Split.about`` has
+    the numbers of the report, which :func:`~recsys.data.splitting.audit.describe_overlap` defines.
 
     Raises:
-        InputError: no timestamps where the rule needs them, or an empty train or test part.
-        ConfigError: an event type without a weight, or decay or sessions without timestamps.
+        InputError: the rule needs timestamps and there are none, or train or test is empty.
+        ConfigError: an event type has no weight, or decay or sessions are set and there are no
+            timestamps.
     """
     weighting = weighting or WeightSettings()
     filters = filters or FilterSettings()

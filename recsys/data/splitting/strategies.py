@@ -35,7 +35,7 @@ class _Rule(BaseModel):
 
     @property
     def has_history_events(self) -> bool:
-        """Whether some events are history only."""
+        """Whether some events are only in the history, and in neither train nor test."""
         return False
 
 
@@ -160,7 +160,7 @@ class HeldOutUsers(_Rule):
 
     @property
     def has_history_events(self) -> bool:
-        """Whether some events are history only."""
+        """True, because the first events of held-out users are only in the history."""
         return True
 
 
@@ -212,7 +212,7 @@ class ByFiles(_Rule):
 
     @property
     def files(self) -> dict[str, str]:
-        """Return part -> its file or folder."""
+        """Name of each part -> its file or folder."""
         files = {"train": self.train, "test": self.test}
         if self.history is not None:
             files["history"] = self.history
@@ -220,12 +220,12 @@ class ByFiles(_Rule):
 
     @property
     def has_history_events(self) -> bool:
-        """Whether some events are history only."""
+        """Whether there is a file of events that are only in the history."""
         return self.history is not None
 
 
 def _with_rule(settings: Any) -> Any:
-    """Return the settings of a split with a rule: the default, by time, where they name none."""
+    """Return the settings of a split, with the default rule, by time, if they name none."""
     if isinstance(settings, dict) and "rule" not in settings:
         return {"rule": "time"} | settings
     return settings
@@ -242,7 +242,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def to_iso(seconds: float) -> str:
-    """Return seconds since 1970 as ISO 8601 in UTC, without a time of day at midnight.
+    """Return seconds since 1970 as ISO 8601 in UTC. At midnight, the time of day is left out.
 
     >>> to_iso(1451606400.0), to_iso(1451606400.25)
     ('2016-01-01', '2016-01-01T00:00:00.250000Z')
@@ -281,7 +281,7 @@ def window_starts(rule: ByTime, cut_of: Callable[[float], float], end: float) ->
     """Return the start of the test of each fold of a rolling backtest, the earliest first.
 
     Args:
-        cut_of: returns :func:`cut_time` of the events for a share.
+        cut_of: a function from a share to the :func:`cut_time` of the events.
         end: time of the newest event.
     """
     if rule.at is None:
@@ -290,12 +290,10 @@ def window_starts(rule: ByTime, cut_of: Callable[[float], float], end: float) ->
 
 
 def require_fold_events(counts: list[int]) -> None:
-    """Refuse a rolling backtest with a part that has no events.
+    """Raise InputError if a fold of a rolling backtest has no train events or no test events.
 
-    ``counts``: the events before the first window, and in each window.
-
-    Raises:
-        InputError: a count is 0.
+    Args:
+        counts: number of events before the first window, and in each window.
     """
     if min(counts):
         return
@@ -309,17 +307,18 @@ def require_fold_events(counts: list[int]) -> None:
 
 
 def keep_until(events: pd.DataFrame, rule: AnyRule) -> pd.DataFrame:
-    """Return the events before the end of the test, where a rule has one."""
+    """Return the events before the end of the test, or all events if the rule sets no end."""
     if not isinstance(rule, ByTime) or rule.until is None:
         return events
     return keep_rows(events, _require_times(events, rule) < rule.until)
 
 
 def fold_starts(events: pd.DataFrame, rule: AnyRule) -> list[float]:
-    """Return the start of the test of each fold, the earliest first; none for a rule without folds.
+    """Return the start of the test of each fold, the earliest first, or [] for a rule without
+    folds.
 
     Raises:
-        InputError: a fold without train events or without test events.
+        InputError: a fold has no train events or no test events.
     """
     if not isinstance(rule, ByTime) or rule.folds == 1:
         return []
@@ -403,11 +402,12 @@ def _require_times(events: pd.DataFrame, rule: AnyRule) -> np.ndarray:
 
 
 def _rank_in_user(events: pd.DataFrame, time: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return three arrays of counts, int64[n] each, over the events of the user of each row.
+    """Return the position of each event among the events of its user, as three counts, int64[n]
+    each.
 
     They are the number of earlier events, the number of earlier and equal events, and the number of
-    all events. Events are in the order (time, item id). Events with the same user, time and item
-    are equal.
+    all events of the user. Events are in the order (time, item id). Events with the same user, time
+    and item are equal.
     """
     user, item = (IdMap.of(events[column]).rows_int32(events[column]) for column in (USER, ITEM))
     order = np.lexsort((item, time, user))
@@ -422,8 +422,11 @@ def _rank_in_user(events: pd.DataFrame, time: np.ndarray) -> tuple[np.ndarray, n
 
 
 def _run_bounds(change: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return two arrays, int64[n] each: the start and the length of the run of equal rows that
-    contains each position.
+    """Return the start and the length of the run of equal rows that contains each position,
+    int64[n] each.
+
+    Args:
+        change: bool[n - 1], whether each row differs from the row before it.
     """
     starts = np.append(0, np.flatnonzero(change) + 1)
     lengths = np.diff(np.append(starts, len(change) + 1))
@@ -431,7 +434,7 @@ def _run_bounds(change: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def missing_times_message(rule: AnyRule) -> str:
-    """Return the error message for a rule that needs timestamps, if the events have none."""
+    """Return the error message for events without timestamps under a rule that needs them."""
     return (
         f"rule = '{rule.rule}' needs timestamps and the events have none."
         " Map a column to `timestamp` under [data.columns], or use rule = 'fraction'."

@@ -1,4 +1,4 @@
-"""ALS on the local engine: fixed item factors, and a user's factor solved from the history when it is needed."""
+"""ALS on the local engine. It stores item factors, and computes a user's factor from the history."""
 
 from __future__ import annotations
 
@@ -26,22 +26,24 @@ from recsys.types import Features, Histories, Interactions
 class ALS(Fading, ALSParameters, Recommender):
     """Alternating least squares on implicit feedback, as ``recsys.als.definition`` defines it.
 
-    A user's scores are x·Yᵀ, where x solves the user's own normal equations given the item factors
-    Y (*fold-in*): the same for a user of the training data and for one who came later. NaN for a
-    history without any liked item that the model knows, and for items that nobody liked in
-    training. In a history that fades, the value of a like is multiplied by its weight.
+    The scores of a user are x·Yᵀ. Y are the item factors, and x solves the normal equations of the
+    user's history (*fold-in*). Users of the training data and later users are computed in the same
+    way. If the history fades (``decay``, ``recency_days``), the value of each like is multiplied by
+    its weight. Scores are NaN for a history without a liked item that the model knows, and for
+    items that nobody liked in training.
 
-    ``solver = "cg"`` takes three conjugate gradient steps per half-sweep, starting from the factors
-    of the previous sweep. This is many times faster than the exact solution (``cholesky``) and
-    reaches the same quality; with ``alpha`` in the hundreds it needs some sweeps more for the same
-    value of the objective. A user is always folded in exactly. ``nu = 0`` without ``beta`` is
-    trained by the ``implicit`` library; anything else, which ``implicit`` cannot express, by the
-    project's own kernel in float32. With ``nu = 1``, the default, ``reg`` means the same here as on
-    Spark.
+    ``solver = "cg"`` takes three conjugate gradient steps per half-sweep, and starts them from the
+    factors of the previous sweep. This is many times faster than the exact solution (``cholesky``)
+    and reaches the same quality. With ``alpha`` in the hundreds, it needs some more sweeps to reach
+    the same value of the objective. Fold-in is always exact.
 
-    The same data and parameters give the same factors: threads never change a result. Memory:
-    4·rank·(users + items) bytes. After a fit by our own kernel ``losses_`` holds the objective
-    after each sweep.
+    The ``implicit`` library trains the model if ``nu = 0`` and ``beta = 0``. It supports no other
+    values, so otherwise a kernel of this project trains the model in float32. With ``nu = 1``, the
+    default, ``reg`` means the same here as on Spark.
+
+    The same data and parameters give the same factors with any number of threads. The factors need
+    4·rank·(users + items) bytes. After a fit by the kernel, ``losses_`` has the objective after
+    each sweep.
     """
 
     STATE: ClassVar = {
@@ -61,12 +63,13 @@ class ALS(Fading, ALSParameters, Recommender):
 
     @classmethod
     def from_factors(cls, item_factors: np.ndarray, has_factor: np.ndarray, **params: float) -> Self:
-        """Return a fitted model from factors trained elsewhere, for example on Spark.
+        """Return a fitted model whose item factors were trained elsewhere, for example on Spark.
 
         Args:
-            item_factors: float32[items, rank], any numbers where ``has_factor`` is False.
-            has_factor: bool[items], False = no factor: the model has no opinion on the item.
-            params: alpha, reg, nu, beta of the training.
+            item_factors: float32[items, rank]. Rows where ``has_factor`` is False are ignored.
+            has_factor: bool[items], whether each item has a factor. Without one, the item has no
+                score.
+            params: the alpha, reg, nu and beta with which the factors were trained.
 
         Raises:
             InputError: a factor is not finite.
@@ -80,7 +83,11 @@ class ALS(Fading, ALSParameters, Recommender):
         return Objective(self.alpha, self.reg, self.nu, self.beta)
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Learn item factors, always from a fresh random start."""
+        """Learn the item factors, always from a new random start.
+
+        Raises:
+            InputError: the values are too large for ``alpha``, or the training diverged.
+        """
         matrix = train.matrix()
         self.objective.require_usable(float(np.abs(matrix.data).max(initial=0)))
         library = self.nu == 0 and self.beta == 0
@@ -96,28 +103,33 @@ class ALS(Fading, ALSParameters, Recommender):
         return len(self.known_)
 
     def user_factors(self, histories: Histories) -> np.ndarray:
-        """Return float32[m, rank]: the exact fold-in of each history; zeros without a liked item that has a factor."""
+        """Return float32[m, rank], the factor of each user, computed exactly from the history
+        (fold-in).
+
+        The factor is all zeros for a history without a liked item that the model knows.
+        """
         axes = (self.spread_, self.axes_)
         fixed = self.item_factors_.astype(np.float64)
         return half_step(self._faded(histories), fixed, self.objective, axes).astype(np.float32)
 
     def user_vectors(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return the factors of the users."""
+        """Return the factors of the users, float32[m, rank]."""
         return self.user_factors(histories)
 
     def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return float32[m, items]."""
+        """Return the scores of all items, float32[m, items], NaN where the model has none."""
         scores = linalg.product(self.user_factors(histories), self.item_factors_.T)
         scores[:, ~self.known_] = np.nan
         scores[~self.can_score(histories)] = np.nan
         return scores
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return bool[m]: the history holds a liked item that the model knows."""
+        """Return bool[m]: whether each history has a liked item that the model knows."""
         return np.diff(liked(histories.values, self.known_, binary=True).indptr) > 0
 
     def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
-        """Return what each entry of one history adds to the score of ``item``; 0 for entries that are not liked.
+        """Return what each entry of one history adds to the score of ``item``. Entries not liked
+        add 0.
 
         With x = A⁻¹ Σ_j c_j p_j y_j, entry j adds c_j p_j · y_jᵀ A⁻¹ y_item (Hu et al. 2008,
         section 5).
@@ -132,7 +144,8 @@ class ALS(Fading, ALSParameters, Recommender):
         return Explanation(score, history=confidence * (self.item_factors_[values.indices] @ item_direction))
 
     def _faded(self, histories: Histories) -> csr_array:
-        """Return csr (m, items): the values of the histories, those of liked items as they fade."""
+        """Return the values of the histories, csr (m, items), with each like multiplied by its
+        fading weight."""
         values = histories.values
         counted = values.data > 0
         data = values.data.copy()
@@ -140,7 +153,11 @@ class ALS(Fading, ALSParameters, Recommender):
         return csr_array((data, values.indices, values.indptr), shape=values.shape)
 
     def _set_factors(self, item_factors: np.ndarray, has_factor: np.ndarray) -> Self:
-        """Set the fitted arrays; InputError for a factor that is not finite."""
+        """Set the fitted arrays from item factors, and return the model.
+
+        Raises:
+            InputError: a factor is not finite.
+        """
         if not np.isfinite(item_factors[has_factor]).all():
             raise InputError("some item factors are not finite: the training diverged. Raise `reg`, or lower `alpha`.")
         self.item_factors_ = np.where(has_factor[:, None], item_factors, 0).astype(np.float32)
@@ -196,12 +213,14 @@ def half_step(
     axes: solvers.Axes | None = None,
     initial: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Return [rows, rank] in the dtype of ``fixed``: ``als.definition.half_step``, compiled and in parallel.
+    """Return ``als.definition.half_step``, computed by a parallel compiled kernel.
+
+    The result is [rows, rank] in the dtype of ``fixed``: the factor of each row of ``matrix``.
 
     Args:
-        axes: principal axes of ``fixed``, if the caller has them already.
-        initial: where conjugate gradients start, as in :func:`solvers.implicit_rows`; None solves
-            exactly.
+        axes: the principal axes of ``fixed``. None: they are computed here.
+        initial: the factors from which conjugate gradients start, as in
+            :func:`solvers.implicit_rows`. None: the exact solution is computed.
     """
     return solvers.implicit_rows(
         linalg.arrays(matrix), fixed, objective.alpha, objective.penalty(matrix), axes, initial
@@ -215,12 +234,12 @@ def loss(
     objective: Objective,
     axes: tuple[solvers.Axes, solvers.Axes] | None = None,
 ) -> float:
-    """Return ``als.definition.loss`` without the dense matrix.
+    """Return the objective ``als.definition.loss``, computed without the dense matrix of scores.
 
-    The pairs that are not stored enter by the two Gram matrices.
+    The (user, item) pairs that are not stored enter through the two Gram matrices.
 
     Args:
-        axes: principal axes of x and y, if the caller has them already.
+        axes: the principal axes of x and of y. None: they are computed here.
     """
     (spread_x, axes_x), (spread_y, axes_y) = axes or (solvers.principal_axes(x), solvers.principal_axes(y))
     # The trace of XᵀX · YᵀY is the sum of all squared scores.

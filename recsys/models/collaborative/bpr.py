@@ -1,4 +1,5 @@
-"""BPR on the local engine: item factors from pairwise ranking, user factors from the history."""
+"""BPR on the local engine. Item factors are trained by pairwise ranking; user factors come from the
+history."""
 
 from __future__ import annotations
 
@@ -114,11 +115,11 @@ class BPR(Recommender):
         return y - y.sum(axis=0) / n, b - b.sum() / n
 
     def user_vectors(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return the factors of the users."""
+        """Return the factors of the users, float32[m, rank]."""
         return self.user_factors(histories)
 
     def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return float32[m, items]."""
+        """Return the scores of all items, float32[m, items], NaN where the model has none."""
         scores = linalg.product(self.user_factors(histories), self.item_factors_.T)
         scores += self.bias_
         scores[:, ~self.known_] = np.nan
@@ -126,7 +127,7 @@ class BPR(Recommender):
         return scores
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return bool[m]: whether the history holds an item that is liked in it and in training."""
+        """Return bool[m]: whether each history has a liked item that somebody liked in training."""
         return np.diff(liked(histories.values, self.known_, binary=True).indptr) > 0
 
     def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:

@@ -1,4 +1,5 @@
-"""EASE: the item-to-item weights that best predict each item of a history from the other items, in closed form."""
+"""EASE: item-to-item weights, in closed form, that best predict each item of a history from the
+others."""
 
 from __future__ import annotations
 
@@ -21,15 +22,19 @@ from recsys.types import Features, Interactions
 
 @dataclass(config=STRICT)
 class EASE(Fading, Linear):
-    """Shallow linear autoencoder: strong on a few thousand items, with one parameter; not for large catalogues.
+    """Shallow linear autoencoder: strong on up to a few thousand items, with a single parameter to
+    tune.
 
-    With P the 0/1 matrix of likes,
+    With P the 0/1 matrix of likes, the weights W
 
-        minimise |P − P W|² + reg · |W|²   with diag W = 0        W_ij = −C_ij / C_jj for i ≠ j,  C = (PᵀP + reg · I)⁻¹
+        minimise |P − P W|² + reg · |W|²   with diag W = 0
 
-    score = the row of P times W. Only items that somebody liked take part. Memory while fitting: 14
-    bytes · items², of which 4 · items² are kept; time grows with items³. Beyond ``memory_mb`` the
-    fit refuses before it allocates.
+    The solution is W_ij = −C_ij / C_jj for i ≠ j, with C = (PᵀP + reg · I)⁻¹. The scores of a user
+    are the user's row of P times W.
+
+    Only items that somebody liked take part. The fit needs 14 · items² bytes, of which 4 · items²
+    are kept, and its time grows with items³. If it would need more than ``memory_mb``, it raises an
+    error before it allocates memory.
 
     Reference: Steck, WWW 2019.
     """
@@ -44,7 +49,7 @@ class EASE(Fading, Linear):
     ] = 4096
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Invert the items' Gram matrix.
+        """Compute the item-to-item weights from the inverse of the items' Gram matrix.
 
         Raises:
             InputError: the matrices would not fit in ``memory_mb``.
@@ -90,7 +95,10 @@ def _inverse(likes: csr_array, reg: float) -> np.ndarray:
 
 
 def _inverse_by_users(likes: csr_array, reg: float) -> np.ndarray:
-    """Return the same as (I − Pᵀ(PPᵀ + reg·I)⁻¹P) / reg, which is faster with few users (Woodbury)."""
+    """Return the same matrix as :func:`_inverse`, faster if there are few users.
+
+    By Woodbury's identity it is (I − Pᵀ(PPᵀ + reg·I)⁻¹P) / reg.
+    """
     gram = (likes @ likes.T).toarray().astype(np.float64)
     gram[np.diag_indices(len(gram))] += reg
     inverse = (likes.T @ np.linalg.inv(gram)) @ likes

@@ -1,6 +1,7 @@
-"""Histories that fade: older entries count less when a score is made, by their place or by their age.
+"""Fading histories: older entries count less in a score, by their position or by their age.
 
-Nothing of this is learned, so the settings of a fitted model may be changed.
+Fading affects only scoring. So ``decay`` and ``recency_days`` may be changed after a model has been
+fitted.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ RecencyDays = Annotated[
 
 @dataclass(config=STRICT)
 class Fading:
-    """The parameters of models whose histories may fade. Without times, nothing fades."""
+    """The parameters of models whose histories may fade. Histories without times do not fade."""
 
     decay: Decay = 1.0
     recency_days: RecencyDays = None
@@ -44,14 +45,15 @@ class Fading:
 def fading_weights(
     histories: Histories, counted: np.ndarray, decay: float = 1.0, recency_days: float | None = None
 ) -> np.ndarray:
-    """Return float32[entries that count], in [0, 1]: decay^p · 2^(−age / recency_days) for an entry with p
-    later ones that count; age: the days from the entry to the latest one of its row.
+    """Return the weight of each counted entry, float32[number of counted entries], in [0, 1].
 
-    All are 1 without times.
+    The weight is decay^p · 2^(−age / recency_days). p is the number of later counted entries in the
+    same row. The age is the number of days from the entry to the latest entry of its row. Without
+    times, all weights are 1.
 
     Args:
-        counted: bool[nnz], the entries of ``histories`` that count.
-        recency_days: None: the age does not matter.
+        counted: bool[nnz], the entries of ``histories`` that are counted.
+        recency_days: the half-life in days. None: the age does not matter.
 
     >>> from scipy.sparse import csr_array
     >>> histories = Histories(csr_array(np.ones((1, 3), dtype=np.float32)), np.array([20, 30, 10]))

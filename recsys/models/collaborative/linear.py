@@ -1,6 +1,7 @@
-"""Scores that are linear in the history: score(u, i) = Σ_j s_uj · W_ji over the liked items j of the history.
+"""Models whose scores are linear in the history.
 
-The strength s_uj of a liked item is 1 or its value, times its weight in a history that fades
+The score is score(u, i) = Σ_j s_uj · W_ji over the liked items j of the history. The strength s_uj
+of a liked item is 1 or its value, times its weight if the history fades
 (:mod:`recsys.models.collaborative.fading`).
 """
 
@@ -18,13 +19,13 @@ from recsys.types import Histories
 
 
 def liked(matrix: csr_array, columns: np.ndarray | None = None, *, binary: bool) -> csr_array:
-    """Return the entries with value > 0 as float32.
+    """Return ``matrix`` with only its entries > 0, as float32.
 
-    If these are all entries, the result shares its structure with ``matrix``.
+    If all entries are > 0, the result shares its index arrays with ``matrix``.
 
     Args:
-        columns: bool[columns], keep only entries of these columns.
-        binary: replace every value by 1.
+        columns: bool[columns], the columns whose entries are kept. None: all.
+        binary: whether every value is replaced by 1.
     """
     keep = matrix.data > 0
     if columns is not None:
@@ -37,26 +38,27 @@ def liked(matrix: csr_array, columns: np.ndarray | None = None, *, binary: bool)
 
 
 def liked_columns(matrix: csr_array) -> np.ndarray:
-    """Return bool[columns]: some row has a value > 0 there."""
+    """Return bool[columns]: whether any row has a value > 0 in each column."""
     return count_liked_rows(matrix) > 0
 
 
 def count_liked_rows(matrix: csr_array) -> np.ndarray:
-    """Return int64[columns], the number of rows with a value > 0 there."""
+    """Return int64[columns], the number of rows that have a value > 0 in each column."""
     return np.bincount(matrix.indices[matrix.data > 0], minlength=matrix.shape[1])
 
 
 class Linear(Recommender):
-    """Base of item-to-item models. NaN for a history without a liked item of training, and for items nobody liked.
+    """Base class of item-to-item models.
 
-    A subclass sets ``known_`` and defines ``_apply`` (strengths -> dense scores) and ``_weights``
-    (entries of a column of W).
+    Scores are NaN for a history without a liked item that somebody liked in training, and for items
+    that nobody liked in training. A subclass sets ``known_`` and implements ``_apply`` and
+    ``_weights``.
     """
 
     EXPLAINS: ClassVar = ("history",)
 
     BINARY: ClassVar = True
-    """Whether a liked item has strength 1 or its value."""
+    """Whether the strength of a liked item is 1. If False, it is the value of the item."""
 
     known_: np.ndarray  # bool[items]: somebody liked the item in training
 
@@ -69,7 +71,7 @@ class Linear(Recommender):
         return len(self.known_)
 
     def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return float32[m, items]."""
+        """Return the scores of all items, float32[m, items], NaN where the model has none."""
         strengths = self._strengths(histories)
         scores = self._apply(strengths)
         scores[:, ~self.known_] = np.nan
@@ -77,11 +79,14 @@ class Linear(Recommender):
         return scores
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return bool[m]: the history holds a liked item that the model knows."""
+        """Return bool[m]: whether each history has a liked item that the model knows."""
         return np.diff(liked(histories.values, self.known_, binary=True).indptr) > 0
 
     def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
-        """Return what each entry of one history adds to the score of ``item``: 0 where it is not liked or not known."""
+        """Return what each entry of one history adds to the score of ``item``.
+
+        An entry that is not liked, or whose item the model does not know, adds 0.
+        """
         score = self._score_of(history, item)
         if np.isnan(score):
             return Explanation(score)
@@ -91,30 +96,34 @@ class Linear(Recommender):
         return Explanation(score, history=added)
 
     def _contributions(self, strengths: csr_array, item: int) -> np.ndarray:
-        """Return float64[nnz]: what each entry of one row of strengths adds to the score of ``item``."""
+        """Return float64[nnz], what each entry of one row of strengths adds to the score of
+        ``item``."""
         return strengths.data.astype(np.float64) * self._weights(strengths.indices, item)
 
     def _strengths(self, histories: Histories) -> csr_array:
-        """Return float32 csr (m, items): the strength of each liked item of training."""
+        """Return the strength of each liked item that the model knows, csr (m, items) of float32."""
         strengths = liked(histories.values, self.known_, binary=self.BINARY)
         strengths.data *= fading_weights(histories, self._counted(histories), self.decay, self.recency_days)
         return strengths
 
     def _counted(self, histories: Histories) -> np.ndarray:
-        """Return bool[nnz], the entries that are liked items of training: those of :meth:`_strengths`."""
+        """Return bool[nnz]: whether each entry is a liked item that the model knows.
+
+        These are the entries that :meth:`_strengths` keeps.
+        """
         return (histories.values.data > 0) & self.known_[histories.values.indices]
 
     def _apply(self, strengths: csr_array) -> np.ndarray:
-        """Return strengths · W, a new float32[m, items]."""
+        """Return strengths · W as a new array float32[m, items]."""
         raise NotImplementedError
 
     def _weights(self, rows: np.ndarray, item: int) -> np.ndarray:
-        """Return float64[len(rows)]: W[rows, item]."""
+        """Return W[rows, item], float64[len(rows)]."""
         raise NotImplementedError
 
 
 class SparseLinear(Linear):
-    """Base of linear models with a sparse W (items, items), ``weights_``."""
+    """Base class of linear models that store W as the sparse matrix ``weights_`` (items, items)."""
 
     weights_: csr_array
 

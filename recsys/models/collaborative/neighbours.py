@@ -1,7 +1,8 @@
-"""Neighbourhood models: items that share users, users that share items, short walks between them.
+"""Neighbourhood models: items that share users, users that share items, and short walks between
+them.
 
-Their similarities are sparse: only the nearest neighbours are kept, and they are computed row by
-row, so that no dense (items, items) or (users, users) matrix exists.
+Similarities are computed row by row, and only the nearest neighbours are kept. So no dense (items,
+items) or (users, users) matrix is ever in memory.
 """
 
 from __future__ import annotations
@@ -30,21 +31,26 @@ Shrink = Annotated[
 ]
 
 K1, B = 1.2, 0.75
-"""The usual constants of BM25: K1 sets how soon repeats saturate, B how much long documents are discounted."""
+"""The usual constants of BM25.
+
+A higher K1 lets repeated values count more. A higher B discounts long histories more.
+"""
 
 
 @dataclass(config=STRICT)
 class ItemKNN(Fading, SparseLinear):
-    """Items liked by the same users: the first model to try, quick to fit and easy to explain.
+    """Item-based nearest neighbours: the first model to try, because it is quick to fit and easy to
+    explain.
 
     With a_i the column of item i in the weighted (users, items) matrix of liked values,
 
         s_ij = a_i·a_j / (|a_i| |a_j| + shrink)          score(u, i) = Σ_j r_uj · s_ij,  j among the neighbours of i
 
-    ``cosine`` weighs by the value itself; ``tfidf`` by √value · idf and ``bm25`` by its saturating
-    form, both of which discount users who like everything. ``shrink`` discounts pairs with little
-    evidence. Items that share no user with the history score 0. Ties among neighbours go to the
-    lower row. Memory: 8 · neighbours · items bytes.
+    The weight is the value itself (``cosine``), √value · idf (``tfidf``), or the saturating form of
+    BM25 (``bm25``). The last two discount users who like many items. ``shrink`` discounts pairs of
+    items with little evidence. An item that shares no user with the history has the score 0. Of
+    equally similar neighbours, those with the lower row are kept. The model needs 8 · neighbours ·
+    items bytes.
 
     References: Sarwar et al., WWW 2001; Bell and Koren, KDD Cup 2007 (shrinkage).
     """
@@ -59,7 +65,7 @@ class ItemKNN(Fading, SparseLinear):
     shrink: Shrink = 0.0
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Compute each item's nearest items."""
+        """Compute the nearest neighbours of each item."""
         matrix = train.matrix()
         self.known_ = liked_columns(matrix)
         by_item = liked(matrix, binary=False).T.tocsr()
@@ -78,13 +84,15 @@ class ItemKNN(Fading, SparseLinear):
 
 @dataclass(config=STRICT)
 class RP3beta(Fading, SparseLinear):
-    """A random walk from item to user to item that discounts popular items: strong on sparse data, and fast.
+    """Random walk from item to user to item that discounts popular items: fast, and strong on
+    sparse data.
 
         W_ji = Σ_v (1/n_j)^alpha (1/n_v)^alpha / n_i^beta       over the users v who like both j and i
 
-    n counts likes. A user's score is the sum of W_ji over the liked items j. ``alpha`` < 1 flattens
-    the walk's probabilities; ``beta`` = 0 is P3alpha, larger values favour the long tail. The
-    ``neighbours`` largest W_ji of each item j are kept; ties go to the lower row.
+    n_j, n_v and n_i are numbers of likes. The score of item i for a user is the sum of W_ji over
+    the liked items j. ``alpha`` below 1 makes the probabilities of the walk more equal. ``beta =
+    0`` is the model P3alpha, and a larger ``beta`` favours rare items. The ``neighbours`` largest
+    W_ji of each item j are kept; of equal ones, those with the lower row.
 
     References: Cooper et al., WWW 2014 (P3alpha); Paudel et al., ACM TiiS 2017 (RP3beta).
     """
@@ -102,7 +110,7 @@ class RP3beta(Fading, SparseLinear):
     ] = 0.3
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Walk from every item and keep the items with the largest weights."""
+        """Compute the walk from each item, and keep the items with the largest weights."""
         matrix = train.matrix()
         self.known_ = liked_columns(matrix)
         by_user = liked(matrix, binary=True)
@@ -125,14 +133,15 @@ class RP3beta(Fading, SparseLinear):
 
 @dataclass(config=STRICT)
 class UserKNN(Fading, Linear):
-    """What similar users like: for logs with few users and many items, and for explanations by similar users.
+    """User-based nearest neighbours: for logs with few users and many items, or to explain by
+    similar users.
 
         score(u, i) = Σ_v s_uv · r_vi,  v among the nearest training users of u's history
 
-    Similarity, weighting and shrinkage are those of :class:`ItemKNN` with users and items
-    exchanged. A training user is one of their own neighbours, which only affects items of their own
-    history. Every score reads all training users who share an item, so serving costs more than with
-    the other models. Nothing is fitted.
+    Similarity, weighting and shrinkage are those of :class:`ItemKNN`, with users and items
+    exchanged. A user of the training data is also a neighbour of their own, which only affects
+    items of their own history. Every score reads all training users who share an item with the
+    history. So scoring is slower than with the other models, but there is nothing to train.
     """
 
     STATE: ClassVar = {
@@ -152,7 +161,7 @@ class UserKNN(Fading, Linear):
     shrink: Shrink = 0.0
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Store the likes, both as they are and weighted."""
+        """Store the likes of the training users, unweighted and weighted."""
         self.train_ = liked(train.matrix(), binary=False)
         self.idf_, self.average_ = term_statistics(self.train_)
         self.known_ = self.idf_ > 0
@@ -177,7 +186,10 @@ class UserKNN(Fading, Linear):
         return weigh(self._strengths(histories), self.weighting, self.idf_, self.average_)
 
     def _nearest(self, strengths: csr_array) -> tuple[csr_array, csr_array]:
-        """Return the weighted histories (m, items) and their similarities to their neighbours (m, training users)."""
+        """Return the weighted histories, and their similarities to their nearest training users.
+
+        The shapes are csr (m, items) and csr (m, training users).
+        """
         weighted = weigh(strengths, self.weighting, self.idf_, self.average_)
         norm = np.maximum(_norms(weighted), np.finfo(np.float64).tiny)
         # No user is excluded: a history does not say which training user it belongs to.
@@ -189,14 +201,26 @@ class UserKNN(Fading, Linear):
 
 
 def term_statistics(documents: csr_array) -> tuple[np.ndarray, np.ndarray]:
-    """Return float64[columns] idf = log(1 + rows/df), 0 where df = 0, and float64[1], the mean row sum."""
+    """Return the inverse document frequency of each column, and the mean row sum.
+
+    The first is float64[columns], log(1 + rows/df), where df is the number of entries in the
+    column; it is 0 where df = 0. The second is float64[1].
+    """
     df = np.bincount(documents.indices, minlength=documents.shape[1])
     idf = np.log1p(np.divide(documents.shape[0], df, out=np.zeros(len(df)), where=df > 0))
     return idf, np.array([documents.sum() / max(1, documents.shape[0])])
 
 
 def weigh(documents: csr_array, weighting: Weighting, idf: np.ndarray, average: np.ndarray) -> csr_array:
-    """Return the documents (rows, values > 0) with every entry weighted: float64, > 0 for every term with idf > 0."""
+    """Return ``documents`` with the weight of each entry instead of its value, as float64.
+
+    A weight is above 0 if the idf of its column is.
+
+    Args:
+        documents: csr (rows, columns) with values > 0.
+        idf: as :func:`term_statistics` returns it.
+        average: the mean row sum, as :func:`term_statistics` returns it.
+    """
     value = documents.data.astype(np.float64)
     if weighting == "tfidf":
         value = np.sqrt(value) * idf[documents.indices]
@@ -211,12 +235,17 @@ def _norms(matrix: csr_array) -> np.ndarray:
 
 
 def _inverse(counts: np.ndarray) -> np.ndarray:
-    """Return 1/n, and 1 for n = 0: no entry refers to a row or column without any."""
+    """Return 1/n for each count n, and 1 for n = 0, which is never used."""
     return 1 / np.maximum(counts, 1)
 
 
 def _to_csr(columns: np.ndarray, values: np.ndarray, n: int) -> csr_array:
-    """Return lists of columns, padded with -1, as csr (rows, n) with sorted indices."""
+    """Return neighbours and their values as csr (rows, n) with sorted indices.
+
+    Args:
+        columns: int[rows, k], the columns of each row, padded with -1.
+        values: [rows, k], their values.
+    """
     is_listed = columns >= 0
     indptr = np.concatenate([[0], np.cumsum(is_listed.sum(axis=1))])
     matrix = csr_array((values[is_listed], columns[is_listed], indptr), shape=(len(columns), n))

@@ -16,7 +16,8 @@ from recsys.types import Features, Histories, Interactions
 
 @dataclass(config=STRICT)
 class Random(Recommender):
-    """Scores each (user, item) pair at random in [0, 1), whatever the order or batch of users."""
+    """Scores each (user, item) pair at random in [0, 1). The order and the batches of users do not
+    matter."""
 
     STATE: ClassVar = {"items_": "int[1]"}
     SCORES_EVERYONE: ClassVar = True
@@ -31,7 +32,7 @@ class Random(Recommender):
         return self
 
     def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return float32[m, items].
+        """Return random scores, float32[m, items].
 
         A score depends only on the seed, the number of the user and the row of the item.
         """
@@ -49,7 +50,7 @@ class Random(Recommender):
 
 @dataclass(config=STRICT)
 class Popular(Recommender):
-    """Scores each item by the number of users who like it (value > 0); 0 if nobody does."""
+    """Scores each item by the number of users who like it (value > 0), which may be 0."""
 
     STATE: ClassVar = {"scores_": "float32[items]"}
     SCORES_EVERYONE: ClassVar = True
@@ -57,12 +58,12 @@ class Popular(Recommender):
     SOURCE: ClassVar = "popular"
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Count the likers of every item."""
+        """Count the users who like each item."""
         self.scores_ = self._count(train.item[train.value > 0], len(train.items))
         return self
 
     def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return float32[m, items], read-only: the same row for every user."""
+        """Return float32[m, items], the same row of scores for every user. The array is read-only."""
         return np.broadcast_to(self.scores_, (len(histories), len(self.scores_)))
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:

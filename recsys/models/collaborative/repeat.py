@@ -1,7 +1,7 @@
-"""What the user had before, most often first: the baseline of repeat purchases.
+"""Repeat: recommends what the user had before, most often first. The baseline for repeat purchases.
 
-The personal top frequency of next-basket recommendation (Li et al., A Next Basket Recommendation
-Reality Check, 2021), filled up with what is popular.
+It is the personal top frequency of next-basket recommendation (Li et al., A Next Basket
+Recommendation Reality Check, 2021), with popular items after the user's own.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from recsys.types import Features, Histories, Interactions
 
 @dataclass(config=STRICT)
 class Repeat(Recommender):
-    """Scores the liked items of the user's own history by their values, all other items below them
-    by popularity. It is of use where `exclude_seen = false`: otherwise only the popular items are
-    left of its lists.
+    """Scores the liked items of the user's history by their values, and all other items by
+    popularity below these.
 
-    The value of a pair is the number of its events where events have no value and `[weigh]
-    aggregate` is "sum". With ``recency_days`` the value v of an entry is v · 2^(−age /
-    recency_days), with age the days to the user's latest entry. An item that is no like of the
-    history scores p − (1 + max p), where p is the number of its likers in train: below 0, and in
-    the order of ``popular``.
+    It is useful only with ``exclude_seen = false``. Otherwise its lists have only popular items.
+
+    If events have no values and ``[weigh] aggregate`` is "sum", the value of a pair is its number
+    of events. With ``recency_days`` an entry of value v scores v · 2^(−age / recency_days), where
+    the age is the number of days to the user's latest entry. An item that is not a like of the
+    history scores p − (1 + max p), where p is the number of users who like it in train. So its
+    score is below 0, and such items are in the order of ``popular``.
     """
 
     STATE: ClassVar = {"popularity_": "float32[items]"}
@@ -46,13 +47,14 @@ class Repeat(Recommender):
         return len(self.popularity_)
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Count the likers of every item, which order the items that a user has not had."""
+        """Count the users who like each item, to order the items that are not in a history."""
         likers = np.bincount(train.item[train.value > 0], minlength=len(train.items))
         self.popularity_ = popularity_below_zero(likers)
         return self
 
     def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return float32[m, items]: above 0 for what the user had and liked, below 0 for the rest."""
+        """Return float32[m, items]: above 0 for the liked items of the history, below 0 for all
+        others."""
         scores = np.tile(self.popularity_, (len(histories), 1))
         is_liked = histories.values.data > 0
         items = histories.values.indices[is_liked]
@@ -64,8 +66,10 @@ class Repeat(Recommender):
         return np.ones(len(histories), dtype=bool)
 
     def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
-        """Return the entry of ``item`` in the history as the whole score; of an item that the user
-        has not had, the score as a constant.
+        """Return the explanation of the score of ``item``.
+
+        If the item is a like of the history, its entry is the whole score. Otherwise the score is a
+        constant.
         """
         score = self._score_of(history, item, user)
         added = np.where((history.values.indices == item) & (history.values.data > 0), score, 0.0)
@@ -74,7 +78,8 @@ class Repeat(Recommender):
         return Explanation(score, history=added, constant=score, note="The user has not had it: it is popular.")
 
     def _strengths(self, histories: Histories) -> np.ndarray:
-        """Return float32[nnz], the values of the entries, halved with age where the model does so."""
+        """Return float32[nnz], the value of each history entry, reduced by its age if
+        ``recency_days`` is set."""
         values = histories.values.data.astype(np.float32)
         if self.recency_days is None or histories.times is None:
             return values

@@ -1,4 +1,4 @@
-"""A spectral filter: histories smoothed by the item graph and by its lowest frequencies."""
+"""Spectral: a filter that smooths histories over the graph of items."""
 
 from __future__ import annotations
 
@@ -18,24 +18,26 @@ from recsys.parameters import STRICT
 from recsys.types import Features, Interactions
 
 POWER, OVERSAMPLE = 4, 32
-"""Power iterations and extra vectors of the randomized SVD; more of either sharpen the last vectors."""
+"""Power iterations and extra vectors of the randomized SVD. More of them make its last vectors more
+accurate."""
 
 
 @dataclass(config=STRICT)
 class Spectral(Fading, Linear):
-    """Graph filter without training: fast and strong on sparse likes with a large catalogue.
+    """Graph filter without training: fast, and strong on sparse likes with a large catalogue.
 
-    With P the 0/1 likes, R = D_users^−½ P D_items^−½ (D: counts of likes) and V the first ``rank``
-    right singular vectors of R,
+    With P the 0/1 matrix of likes, R = D_users^−½ P D_items^−½ (D: the diagonal matrices of the
+    numbers of likes) and V the first ``rank`` right singular vectors of R, the scores of a history
+    p are
 
-        score = p (RᵀR + low · D_items^−½ V Vᵀ D_items^½)
+        p (RᵀR + low · D_items^−½ V Vᵀ D_items^½)
 
-    the first term smooths over neighbours in the graph, the second keeps the low frequencies alone.
-    ``low`` = 0 has only the first. Memory: 4 · rank · items bytes, and the likes. The singular
-    vectors come from a randomized method (seeded, ``POWER`` power iterations), so the last of them
-    are approximate.
+    The first term smooths the history over neighbouring items of the graph. The second term keeps
+    only the low frequencies of the graph; with ``low = 0`` it is left out. The model needs 4 · rank
+    · items bytes, and the likes. The singular vectors come from a seeded randomized method with
+    ``POWER`` power iterations, so the last of them are approximate.
 
-    Reference: Shen et al., CIKM 2021 (GF-CF); Halko, Martinsson and Tropp, SIAM Review 2011
+    References: Shen et al., CIKM 2021 (GF-CF); Halko, Martinsson and Tropp, SIAM Review 2011
     (randomized SVD).
     """
 

@@ -16,10 +16,10 @@ from recsys.recommender import Explanation, Recommender, score_histories
 from recsys.types import Features, Histories, Interactions
 
 LENGTHS = (2, 5, 20)
-"""Where the groups of history length begin. The groups have 0-1, 2-4, 5-19 and 20+ liked items."""
+"""The lengths at which the groups of histories begin: the groups have 0-1, 2-4, 5-19 and 20+ likes."""
 
 RRF_OFFSET = 60
-"""The constant of reciprocal rank fusion in the paper of Cormack, Clarke and Büttcher."""
+"""The constant 60 of reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009)."""
 
 Scaling = Annotated[
     Literal["standard", "rrf"],
@@ -31,19 +31,19 @@ Scaling = Annotated[
 
 
 class Blended(Recommender):
-    """The base class of blends, which compute a weighted mean of the rescaled scores of members.
+    """The base class of blends: the score of an item is a weighted mean of the members' scores.
 
-    The score of an item is Σ_p w_p z_p / Σ_p w_p over the members p that have a score for it. z is
-    the score of a member, standardized over the items of the user (``standard``), or 1/(60 + rank)
-    (``rrf``: reciprocal rank fusion, Cormack, Clarke and Büttcher, SIGIR 2009). The weights w
-    depend on the number of items that the user likes. The score is NaN if no member with a weight
-    has a score.
+    The score of an item is Σ_p w_p z_p / Σ_p w_p over the members p that have a score for it. z_p
+    is the member's score on a scale that is common to all members. It is either standardized over
+    the items of the user (``standard``), or 1/(60 + rank) (``rrf``: reciprocal rank fusion,
+    Cormack, Clarke and Büttcher, SIGIR 2009). The weights w_p depend on the number of items that
+    the user likes. The score is NaN if no member with a weight has a score.
 
     Items that nobody liked in training (*new items*) may have other weights, ``cold_weights_``.
-    They apply to scores that are standardized over the new items alone, because the scores of new
-    items hardly differ when they are standardized over all items. These weights decide only the
-    order of the new items among each other. The positions that new items together have in the list
-    of all items are those of the general weights.
+    They apply to scores that are standardized over the new items alone, because standardizing over
+    all items makes the scores of new items nearly equal. These weights decide only the order of the
+    new items relative to each other. The positions that the new items take in the list of all items
+    are those that the general weights give.
     """
 
     STATE: ClassVar = {
@@ -61,16 +61,16 @@ class Blended(Recommender):
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The name of the model, and its name for new items."""
+        """Two names of the model: for other items, and for new items."""
         name = type(self).__name__.lower()
         return name, f"{name}: new item"
 
     def source(self, histories: Histories, items: np.ndarray, users: np.ndarray | None = None) -> np.ndarray:
-        """Return int8[m, k]: 1 for new items."""
+        """Return int8[m, k]: 1 for a new item, 0 for any other item."""
         return self.cold_[items].astype(np.int8)
 
     def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return float32[m, items]."""
+        """Return the scores of all items, float32[m, items], NaN where the model has none."""
         users = np.arange(len(histories)) if users is None else users
         weights = self.weights_[length_groups(histories)]
         rescaled = self._rescaled_scores(histories, users)
@@ -86,7 +86,7 @@ class Blended(Recommender):
         return scores
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return bool[m], whether a member with a weight for the row can score it.
+        """Return bool[m]: whether a member that has a weight can score each history.
 
         No scores are computed for this.
         """
@@ -115,9 +115,9 @@ class Blended(Recommender):
     def _member_shares(self, history: Histories, item: int) -> dict[str, float]:
         """Return member -> what it adds to the score of one item.
 
-        The result is empty if no member has a score for the item. For a new item that a member of
-        ``cold_weights_`` has scored, the parts do not sum to the score of the item. They sum to the
-        value that orders the item among the new items.
+        The result is empty if no member has a score for the item. If the item is new and
+        ``cold_weights_`` apply to it, the parts do not sum to its score. They sum to the value by
+        which the new items are ordered.
         """
         names = list(self.members)
         rescaled = self._rescaled_scores(history, np.zeros(1, dtype=np.int64))
@@ -136,9 +136,9 @@ class Blended(Recommender):
         return shares(self.weights_[length_groups(history)[0]], {p: z[0, item] for p, z in rescaled.items()})
 
     def _rescaled_scores(self, histories: Histories, users: np.ndarray) -> dict[int, np.ndarray]:
-        """Return position of a member -> float32[m, items], its rescaled scores.
+        """Return the position of a member -> its rescaled scores, float32[m, items].
 
-        Members without any weight are left out.
+        Members whose weights are all 0 are left out.
         """
         used = self.weights_.any(axis=0) | (self.cold_weights_ > 0)
         return {
@@ -150,7 +150,9 @@ class Blended(Recommender):
 
 @dataclass(config=STRICT)
 class Blend(Blended):
-    """A blend of named members with given weights. The model ``hybrid`` chooses both by itself.
+    """A blend whose members and weights are given by the user.
+
+    The model ``hybrid`` chooses its members and weights by itself.
 
     >>> from recsys.models import build
     >>> build("blend", {"parts": {"als": {"rank": 8}, "content": {}}, "weights": {"content": 0.5}}).scaling
@@ -168,7 +170,7 @@ class Blend(Blended):
     scaling: Scaling = "standard"
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Fit every member.
+        """Fit every member on ``train``.
 
         Raises:
             ConfigError: there are no members, no weight is above 0, or a weight is given for a
@@ -191,12 +193,13 @@ class Blend(Blended):
 
 
 def unliked_items(train: Interactions) -> np.ndarray:
-    """Return bool[items], True for an item that nobody liked."""
+    """Return bool[items]: whether each item has no like in ``train``."""
     return np.bincount(train.item[train.value > 0], minlength=len(train.items)) == 0
 
 
 def length_groups(histories: Histories) -> np.ndarray:
-    """Return int64[m], the group of :data:`LENGTHS` to which each history belongs."""
+    """Return int64[m], the group of each history by its number of likes, as :data:`LENGTHS` divides
+    them."""
     liked = np.bincount(histories.row_of_entry[histories.values.data > 0], minlength=len(histories))
     return np.searchsorted(LENGTHS, liked, side="right")
 
@@ -224,10 +227,11 @@ def rescale_rows(scores: np.ndarray, scaling: Scaling = "standard") -> np.ndarra
 
 
 def rescale_columns(z: np.ndarray, columns: np.ndarray, scaling: Scaling = "standard") -> np.ndarray:
-    """Return float32[m, len(columns)], the scores of some columns, rescaled over these alone.
+    """Return float32[m, len(columns)], some columns of the scores, rescaled over these columns
+    only.
 
     Args:
-        z: float32[m, n], results of :func:`rescale_rows`.
+        z: float32[m, n], as :func:`rescale_rows` returns them.
     """
     return rescale_rows(z[:, columns], scaling)
 
@@ -235,8 +239,8 @@ def rescale_columns(z: np.ndarray, columns: np.ndarray, scaling: Scaling = "stan
 def weighted_mean(scored: Iterable[tuple[np.ndarray, np.ndarray]], shape: tuple[int, int]) -> np.ndarray:
     """Return float32[m, n], the weighted mean of several arrays of scores, cell by cell.
 
-    A score that is NaN is left out of the mean. The mean is NaN if no score with a weight above 0
-    is left.
+    A NaN score is left out of the mean. If no score with a weight above 0 remains in a cell, its
+    mean is NaN.
 
     Args:
         scored: pairs of scores [m, n] and their weights ≥ 0, [m] or [m, n].
@@ -248,9 +252,9 @@ def weighted_mean(scored: Iterable[tuple[np.ndarray, np.ndarray]], shape: tuple[
 def weighted_sums(
     scored: Iterable[tuple[np.ndarray, np.ndarray]], shape: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return two arrays for :func:`weighted_mean`, float32[m, n] each.
+    """Return, for each cell, the weighted sum of the scores and the sum of their weights.
 
-    They are the weighted sum of the scores of each cell, and the sum of the weights.
+    Both are float32[m, n]. The arguments are those of :func:`weighted_mean`.
     """
     total = np.zeros(shape, dtype=np.float32)
     total_weight = np.zeros(shape, dtype=np.float32)
@@ -266,17 +270,18 @@ def divide_sums(total: np.ndarray, total_weight: np.ndarray) -> np.ndarray:
 
 
 def reassign_scores(scores: np.ndarray, columns: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Return ``scores`` with the values in some columns of each row exchanged to follow an order.
+    """Return ``scores`` with the values of some columns permuted in each row to follow another
+    order.
 
-    In each row, the largest value in ``columns`` goes to the column with the largest value in
+    In each row, the largest score in ``columns`` goes to the column with the largest value in
     ``order``, the second largest to the second, and so on. Of equal values in ``order``, the lower
-    column gets the larger score. A cell that has a value in ``order`` and none in ``scores`` gets a
-    score below all scores of the row.
+    column gets the larger score. A cell that has a value in ``order`` but no score gets a score
+    below all scores of its row.
 
     Args:
         scores: float[m, n].
-        columns: int[c], the columns whose values are exchanged.
-        order: float[m, c].
+        columns: int[c], the columns whose scores are permuted.
+        order: float[m, c], the values that give the new order. A NaN cell keeps its score.
 
     >>> reassign_scores(
     ...     np.array([[0.1, 0.2, 0.9, 0.5, np.nan]]), np.array([0, 1, 2, 4]), np.array([[5.0, 7.0, 6.0, 8.0]])

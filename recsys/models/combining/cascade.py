@@ -14,12 +14,12 @@ from recsys.types import Features, Histories, Interactions
 class Cascade(Recommender):
     """Scores each user by the first member that can score the user.
 
-    All items in the list of a user come from the same member. Users with fewer than ``min_history``
-    liked items skip the first member, if a later member can score them. ``record`` says how a trial
-    chose ``min_history``, and is None if no trial did.
+    So all scores of a user come from the same member. Users with fewer than ``min_history`` liked
+    items skip the first member, if a later member can score them. ``record`` says how a trial chose
+    ``min_history``; it is None without a trial.
 
-    The sources are the names of the members. A member that has several sources is followed by its
-    further ones.
+    The sources are the names of the members. If a member has several sources, its second and later
+    sources follow its name.
 
     >>> from recsys.models import build
     >>> Cascade({"als": build("als", {}), "popular": build("popular", {})}).sources
@@ -37,12 +37,12 @@ class Cascade(Recommender):
         self.record = record
 
     def with_members(self, members: Mapping[str, Recommender]) -> Cascade:
-        """Return a cascade of other members with the same ``min_history`` and ``record``."""
+        """Return a new cascade of ``members``, with the same ``min_history`` and ``record``."""
         return Cascade(members, self.min_history, self.record)
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The members' names in order, each followed by the further sources of that member."""
+        """The name of each member, followed by the second and later sources of that member."""
         return tuple(name for key, model in self.members.items() for name in (key, *model.sources[1:]))
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
@@ -52,9 +52,10 @@ class Cascade(Recommender):
         return self
 
     def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return float32[m, items], where the first member that can score a row has scored it.
+        """Return float32[m, items], the scores of each user by the first member that can score the
+        user.
 
-        A row that no member can score is NaN.
+        The row of a user whom no member can score is all NaN.
         """
         users = _user_numbers(histories, users)
         member = self.member_of(histories, users)
@@ -71,7 +72,7 @@ class Cascade(Recommender):
     def source(self, histories: Histories, items: np.ndarray, users: np.ndarray | None = None) -> np.ndarray:
         """Return int8[m, k], the position in ``sources`` of the source of each item.
 
-        It is -1 for a row that no member can score.
+        It is -1 for a user whom no member can score.
         """
         users = _user_numbers(histories, users)
         member = self.member_of(histories, users)
@@ -85,14 +86,14 @@ class Cascade(Recommender):
         return source
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return bool[m], whether some member can score the row."""
+        """Return bool[m]: whether any member can score each history."""
         return self.member_of(histories, users) >= 0
 
     def member_of(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return int8[m], the position of the member that scores each row, -1 if none can.
+        """Return int8[m], the position of the member that scores each history, or -1 if none can.
 
-        It is the first member that can score the row. For a row with fewer than ``min_history``
-        likes, the first member is tried last.
+        It is the first member that can score the history. For a history with fewer than
+        ``min_history`` likes, the first member is tried last.
         """
         users = _user_numbers(histories, users)
         member = np.full(len(histories), -1, dtype=np.int8)
@@ -115,7 +116,8 @@ class Cascade(Recommender):
         histories: Histories,
         users: np.ndarray,
     ) -> None:
-        """Write ``position`` into ``member`` for the rows in ``is_open`` that ``model`` scores."""
+        """Write ``position`` into ``member`` for those rows of ``is_open`` that ``model`` can
+        score."""
         rows = np.flatnonzero(is_open)
         if len(rows):
             member[rows[model.can_score(histories[rows], users[rows])]] = position

@@ -1,4 +1,4 @@
-"""A blend that chooses its members, their settings and their weights on a part of train."""
+"""A blend that chooses its members, their settings and their weights by trials on a part of train."""
 
 from __future__ import annotations
 
@@ -30,27 +30,31 @@ from recsys.recommender import Recommender
 from recsys.types import Features, Interactions
 
 MIN_USERS = 60
-"""The least number of users for a choice; half of it for a group of history lengths."""
+"""Smallest number of users of a trial. A group of history lengths needs half as many in each half
+of a trial."""
 
 HIDDEN_SHARE = 0.2
 """The share of likes, or of items, that a trial hides."""
 
 SEARCH_SHARE = 0.5
-"""The share of ``minutes`` after which no setting is tried any more; the rest is for the fits on
-all of train.
+"""The share of ``minutes`` after which no further setting is tried.
+
+The rest of the time is for the fits on all of train.
 """
 
 Weights = dict[str, float]
-"""Kind -> weight."""
+"""Kind of model -> its weight in a blend."""
 
 
 @plain_dataclass(frozen=True)
 class Choice:
-    """What a hybrid has chosen.
+    """The weights that a hybrid has chosen.
 
-    ``weights``: for all items. ``by_group``: position of a group of history lengths -> weights that
-    replace them.
-    ``new_items``: weights that order new items among each other.
+    Attributes:
+        weights: the general weights.
+        by_group: position of a group of history lengths -> the weights that replace the general
+            ones.
+        new_items: the weights that order the new items relative to each other.
     """
 
     weights: Weights
@@ -58,43 +62,44 @@ class Choice:
     new_items: Weights = field(default_factory=dict)
 
     def kinds(self) -> list[str]:
-        """Return every kind with a weight, each once."""
+        """Return all kinds that have a weight, without duplicates."""
         return list(dict.fromkeys([*self.weights, *(k for w in self.by_group.values() for k in w), *self.new_items]))
 
 
 @dataclass(config=STRICT)
 class Hybrid(Blended):
-    """Chooses among models, their settings and their blends on a part of train, then fits the choice on all of it.
+    """Chooses models, their settings and their weights by trials on a part of train, then fits them
+    on all of it.
 
-    1. *Settings.* A trial hides 20 % of the likes, in the way of ``hold_out`` (see
-       ``combining.trial``). Each kind is fitted once. On half of the trial's users, the settings
-       of the promising kinds climb their ladders.
-    2. *Weights.* Members are added to a blend one by one while that helps. A blend chosen on one
-       half must beat the best single member on the other half. Both directions are pooled, and
-       the 95 % interval of the difference must be above 0. Otherwise the single member is the
-       model: *do no harm*. Groups of history length get weights of their own under the same
-       condition.
-    3. *New items.* If there are new items with features, a second trial hides whole items and
-       chooses the weights that order new items among each other. No member is a safe default for
-       new items, so the better mean decides, unless these weights are shown to harm the first
-       trial. Where no member scores new items, they come last.
-    4. *Fields.* The weights of the fields of the features are chosen by ``content`` on new items.
-       Each kind is tried with and without them.
+    1. *Settings.* A trial hides 20 % of the likes, in the way that ``hold_out`` names (see
+       ``combining.trial``). Each kind is fitted once. Then the settings of the promising kinds are
+       improved step by step, judged on half of the trial's users.
+    2. *Weights.* Members are added to a blend one by one as long as each addition helps. A blend that
+       is chosen on one half of the users must beat the best single member on the other half. This is
+       done in both directions, and the 95 % interval of the pooled difference must be above 0.
+       Otherwise the best single member is used alone. Groups of history length get their own weights
+       under the same condition.
+    3. *New items.* If train has new items with features, a second trial hides whole items and chooses
+       the weights that order new items relative to each other. Here the better mean decides, because
+       no single member is a safe default. But the weights are not used if the first trial shows that
+       they harm. If no member scores new items, they come last.
+    4. *Fields.* The weights of the feature fields are chosen with ``content`` on new items. Each kind
+       is tried with and without them.
 
     If there are too few users for a trial (for example because each has one event), content models
-    are used without a choice. Where a chosen member does not fit in memory on all of train, the
-    best one that does replaces it.
+    are used without a trial. If a chosen member does not fit in memory on all of train, the best
+    member that does fit replaces it.
 
-    ``record`` says what was tried, what was chosen and why. It has an ablation: the best
-    collaborative member, the best content member, the choice, and the choice with features shuffled
-    among the items that have them.
+    ``record`` says what was tried, what was chosen and why. It includes an ablation: the results of
+    the best collaborative member, of the best content member, of the choice, and of the choice with
+    shuffled features.
 
-    Cost: some fifty fits on most of train, cheap kinds first, and one of each chosen kind on all
-    of it. After half of ``minutes`` no other setting is tried, and the choice is among what was;
-    a run that the clock stops may choose otherwise on another machine, and ``record`` says so.
-    Models that do not fit in memory are left out and named in ``record``. A trial has fewer than
-    ``users`` users (but at least 60) if the scores of all members for all of its users, 8 bytes
-    per score, would not fit in ``memory_mb``.
+    A fit takes some fifty fits on most of train, cheap kinds first, and one fit of each chosen kind
+    on all of train. After half of ``minutes`` no further setting is tried. A fit that is stopped by
+    this limit may choose differently on another machine, and ``record`` says so. Models that do not
+    fit in memory are left out and named in ``record``. A trial has fewer than ``users`` users (but
+    at least 60) if the scores of all members for these users, at 8 bytes per score, would not fit
+    in ``memory_mb``.
     """
 
     parts: Annotated[
@@ -121,11 +126,12 @@ class Hybrid(Blended):
     seed: Annotated[int, Field(ge=0, description="seed of the trials and of every member that has one")] = 0
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Choose, then fit the choice on all of ``train``.
+        """Choose members, settings and weights by trials, then fit the chosen members on all of
+        ``train``.
 
         Raises:
-            ConfigError: ``parts`` names a kind that a hybrid cannot use, or no kind could be
-                fitted.
+            ConfigError: ``parts`` names a kind that a hybrid cannot use, all parts need features
+                and there are none, or no kind could be fitted.
         """
         if features is not None and not features.matrix.nnz:
             features = None
@@ -154,7 +160,7 @@ class Hybrid(Blended):
         return self
 
     def _usable_kinds(self, features: Features | None) -> list[str]:
-        """Return the kinds to choose among: without features, none that needs them."""
+        """Return the kinds to choose among. Without features, kinds that need them are left out."""
         unknown = [kind for kind in self.parts if kind not in LADDERS]
         if unknown:
             raise ConfigError(f"model 'hybrid': no part {unknown[0]!r}; it can use {', '.join(LADDERS)}")
@@ -164,7 +170,7 @@ class Hybrid(Blended):
         return kinds
 
     def _trial(self, train: Interactions, kinds: list[str]) -> Trial:
-        """Return the trial that chooses settings and weights."""
+        """Return the trial on which settings and weights are chosen."""
         size = self._trial_size(train, kinds)
         trial = hide_pairs(train, HIDDEN_SHARE, size, self.seed, newest=self.hold_out != "random")
         if self.hold_out == "latest":
@@ -175,12 +181,12 @@ class Hybrid(Blended):
         return replace(trial, scaling=self.scaling)
 
     def _trial_size(self, train: Interactions, kinds: list[str]) -> int:
-        """Return the largest number of users of a trial."""
+        """Return the largest number of users that a trial may have."""
         fitting = self.memory_mb * 2**20 // (8 * len(kinds) * len(train.items))
         return min(self.users, max(MIN_USERS, fitting))
 
     def _default_weights(self, kinds: list[str], users: int) -> Weights:
-        """Return the weights for a log with too few users for a trial."""
+        """Return the weights to use without a trial, and record why there is none."""
         default_kinds = [kind for kind in ("side_ease", "content_als") if kind in kinds] or kinds[:1]
         uses_content = bool(set(default_kinds) & set(CONTENT))
         self.record["why"] = (
@@ -190,31 +196,33 @@ class Hybrid(Blended):
         return dict.fromkeys(default_kinds, 1.0)
 
     def _fit_part(self, kind: str, train: Interactions, features: Features | None) -> None:
-        """Fit a member on all of train, or record that it does not fit in memory."""
+        """Fit a kind on all of train as a member, or record that it does not fit in memory."""
         try:
             self.members[kind] = self._fit_chosen(kind, train, features)
         except InputError as error:
             self.record["left_out"][kind] = str(error)
 
     def _fit_chosen(self, kind: str, train: Interactions, features: Features | None) -> Recommender:
-        """Return a model with the settings that were chosen for its kind."""
+        """Return a model of this kind, fitted with the settings that the search chose for it."""
         params = self.record["parts"].get(kind, {}).get("params", {})
         return fit_part(kind, params, train, features, self.seed)
 
     def _fitted_only(self, weights: Weights) -> Weights:
-        """Return the weights of the kinds that could be fitted."""
+        """Return the weights of only those kinds that could be fitted."""
         return {kind: weight for kind, weight in weights.items() if kind in self.members}
 
     def _replacement_order(self, kind: str) -> tuple[bool, float]:
-        """Return the sort key of a kind as a replacement; ``attributes`` is last because its
-        trial was another one.
+        """Return the sort key of a kind as a replacement for members that could not be fitted.
+
+        Kinds with a higher NDCG in the first trial are better. ``attributes`` is last, because it
+        had another trial.
         """
         return kind != "attributes", self.record["parts"].get(kind, {}).get("ndcg@100", -1.0)
 
     def _choose(
         self, trial: Trial, train: Interactions, features: Features | None, kinds: list[str], deadline: Deadline
     ) -> Choice:
-        """Return the choice that the trials lead to."""
+        """Run the trials, record their results, and return the weights that they choose."""
         half, check = trial.halves(self.seed)
         new_item_trial = self._new_item_trial(train, features, kinds)
         field_weights: Settings = {}
@@ -238,8 +246,10 @@ class Hybrid(Blended):
         return choice
 
     def _new_item_trial(self, train: Interactions, features: Features | None, kinds: list[str]) -> Trial | None:
-        """Return a trial on new items, None if train has none with features, or too few users to
-        judge them by.
+        """Return a trial that hides whole items, to judge models on new items.
+
+        The result is None if no kind uses features, if train has no new items with features, or if
+        the trial would have too few users.
         """
         if features is None or not set(kinds) & set(CONTENT):
             return None
@@ -250,8 +260,10 @@ class Hybrid(Blended):
         return replace(trial, scaling=self.scaling) if len(trial.users) >= MIN_USERS else None
 
     def _choose_field_weights(self, trial: Trial, features: Features | None, deadline: Deadline) -> Settings:
-        """Return field -> weight, chosen with ``content`` on half of the users; none if the other
-        half disagrees.
+        """Return field -> weight, chosen with ``content`` on half of the trial's users.
+
+        The result is empty (all weights 1) if the chosen weights do not improve the mean of the
+        other half.
         """
         half, check = trial.halves(self.seed)
         if features is None:
@@ -268,10 +280,12 @@ class Hybrid(Blended):
         return chosen if difference["mean"] > 0 else {}
 
     def _search_settings(self, kinds: list[str], search: Search) -> None:
-        """Search the settings of some kinds and record them; the trial of the search keeps their scores.
+        """Search the best settings of each kind, and record them. The trial of the search keeps the
+        scores.
 
-        Every kind is tried once before the settings of any are climbed, the best kind first. A kind
-        that does not fit in memory is recorded as left out.
+        Every kind is tried once before the settings of any kind are searched, the best kind first.
+        A kind that does not fit in memory, or that the time limit excludes, is recorded as left
+        out.
         """
         attempts: list[Attempt] = []
         for kind in kinds:
@@ -295,9 +309,8 @@ class Hybrid(Blended):
             self.record["stopped"] = f"no other setting was tried after {SEARCH_SHARE * self.minutes:g} minutes"
 
     def _record_attempt(self, attempt: Attempt, mean: float) -> None:
-        """Record the settings that were chosen for a kind, and the mean NDCG of all users of the
-        trial with them.
-        """
+        """Record the settings that were chosen for a kind, and their mean NDCG over all users of
+        the trial."""
         params = attempt.params
         tried = len(attempt.values)
         about = {"params": params, "ndcg@100": mean, "tried": tried}
@@ -309,9 +322,8 @@ class Hybrid(Blended):
     def _choose_by_length(
         self, trial: Trial, half: np.ndarray, check: np.ndarray, weights: Weights
     ) -> dict[int, Weights]:
-        """Return group of history lengths -> weights, for the groups that are shown to need
-        weights of their own.
-        """
+        """Return group of history lengths -> its weights, for the groups where other weights are
+        shown to help."""
         group_of_user = length_groups(trial.histories)
         by_group: dict[int, Weights] = {}
         for group in range(len(LENGTHS) + 1):
@@ -333,14 +345,16 @@ class Hybrid(Blended):
         start: Weights | None,
         conclusive: bool = True,
     ) -> tuple[Weights, str]:
-        """Return the best blend if choosing one is shown to beat ``start``, otherwise ``start``; and the reason.
+        """Return the best blend and the reason, or ``start`` if no blend is shown to beat it.
 
-        A blend is chosen on one half and judged on the other, in both directions, so that every
-        user counts.
+        A blend is chosen on one half of the users and judged on the other half. This is done in
+        both directions, so that every user is judged once.
 
         Args:
-            start: the weights to beat; None: the best single member.
-            conclusive: the interval of the difference must be above 0; if False, its mean must be.
+            half, check: the rows of the two halves of the users.
+            start: the weights to beat. None: those of the best single member.
+            conclusive: whether the whole 95 % interval of the difference must be above 0. If False,
+                only its mean must be.
         """
         users = np.union1d(half, check)
         baseline = start or trial.choose(users, steps=0)
@@ -359,14 +373,16 @@ class Hybrid(Blended):
         return trial.choose(users, baseline), reason
 
     def _choose_for_new_items(self, trial: Trial, search: Search, kinds: list[str], weights: Weights) -> Weights:
-        """Return weights that order new items among each other; none where the first trial shows that they harm.
+        """Return the weights that order new items relative to each other.
 
-        Kinds keep the settings of the first trial. Only ``attributes``, which differs from ALS on
-        new items alone, is searched here.
+        The result is empty if the first trial shows that these weights harm. Kinds keep the
+        settings of the first trial. Only ``attributes`` is searched here, because it differs from
+        ALS only on new items.
 
         Args:
-            trial: the one that hides whole items.
-            search: on the first trial.
+            trial: the trial that hides whole items.
+            search: the search on the first trial.
+            weights: the general weights, chosen on the first trial.
         """
         half, check = trial.halves(self.seed)
         if "attributes" in kinds:
@@ -390,9 +406,7 @@ class Hybrid(Blended):
     def _effect_on_all_items(
         self, trial: Trial, features: Features | None, weights: Weights, new_items: Weights
     ) -> dict[str, float]:
-        """Return the gain, among all items, of ordering items that nobody likes by weights of
-        their own.
-        """
+        """Return the gain in NDCG among all items if new items are ordered by weights of their own."""
         if "attributes" in new_items:
             trial.cache_scores("attributes", self._fit_chosen("attributes", trial.train, features))
         scores = trial.blend_scores(weights)
@@ -408,7 +422,8 @@ class Hybrid(Blended):
     def _record_ablation(
         self, trial: Trial, features: Features | None, choice: Choice, values: dict[str, np.ndarray]
     ) -> None:
-        """Record the choice against its best members, and against itself with shuffled features."""
+        """Record how the choice compares with its best members, and with itself on shuffled
+        features."""
         means = {kind: float(ndcg.mean()) for kind, ndcg in values.items()}
         collaborative = max((kind for kind in means if kind not in CONTENT), key=means.__getitem__, default=None)
         content = max((kind for kind in means if kind in CONTENT), key=means.__getitem__, default=None)
@@ -440,9 +455,8 @@ class Hybrid(Blended):
 
 
 def _ndcg_of_choice(trial: Trial, choice: Choice) -> np.ndarray:
-    """Return the NDCG per user of a choice, with the weights of each user's group of history
-    lengths.
-    """
+    """Return the NDCG of each user of a trial, with the weights for the user's group of history
+    lengths."""
     group_of_user = length_groups(trial.histories)
     values = trial.blend_ndcg(choice.weights)
     for group, weights in choice.by_group.items():
@@ -452,8 +466,9 @@ def _ndcg_of_choice(trial: Trial, choice: Choice) -> np.ndarray:
 
 
 def _is_best_of_content(attempt: Attempt, attempts: list[Attempt]) -> bool:
-    """Return whether a kind is the best of those that score new items, which other kinds cannot
-    replace.
+    """Return whether an attempt is the best of the kinds that use features.
+
+    Its settings are always searched, because no other kind scores new items.
     """
     return attempt is next((other for other in attempts if other.kind in CONTENT), None)
 

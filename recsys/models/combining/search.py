@@ -1,4 +1,7 @@
-"""What a hybrid can be made of, and the search for a part's settings on a trial."""
+"""The kinds of model that a hybrid can use, and the search for their best settings on a trial.
+
+A search moves along *ladders*: each ladder is an ordered list of values of one setting, its rungs.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +23,10 @@ Settings = dict[str, Any]
 
 
 class Ladder(NamedTuple):
-    """Settings to climb along, one rung at a time; ``start``: the index of the rung that is tried first.
+    """An ordered list of settings, the rungs, along which a search moves step by step.
 
-    A search tries the neighbours of the best rung alone, so that long ladders cost nothing where
-    the best rung is near the start.
+    ``start`` is the index of the rung that is tried first. A search tries only the neighbours of
+    the best rung so far. So a long ladder takes no more time if the best rung is near the start.
     """
 
     rungs: tuple[Settings, ...]
@@ -32,6 +35,10 @@ class Ladder(NamedTuple):
 
 def ladder(parameter: str, values: Sequence[Any], start: Any) -> Ladder:
     """Return the ladder of one parameter.
+
+    Args:
+        values: the values of the parameter, in order.
+        start: the value that is tried first.
 
     >>> ladder("rank", (32, 64, 128), start=64)
     Ladder(rungs=({'rank': 32}, {'rank': 64}, {'rank': 128}), start=1)
@@ -45,8 +52,9 @@ SCALED = Ladder(
     ),
     start=3,
 )
-"""ALS: λ* = .001 and a rising weight of a like against the rest, in the terms of Rendle et al.
-2021.
+"""The ladder of ALS in which the weight of a like, relative to all other pairs, rises.
+
+In the terms of Rendle et al. 2021, λ* is 0.001 on every rung.
 """
 
 FADING = ladder("decay", (1.0, 0.95, 0.9, 0.8, 0.65, 0.5, 0.3), start=1.0)
@@ -102,37 +110,33 @@ LADDERS: dict[str, tuple[Ladder, ...]] = {
         RANK,
     ),
 }
-"""Kind -> ladders of settings. The kinds that cost least come first, for a search with a
-deadline.
-"""
+"""Kind -> its ladders. The kinds that are fitted fastest come first, because a search has a
+deadline."""
 
 AT_PREDICTION = ("decay", "low")
-"""Parameters of which a fitted model may change without another fit."""
+"""Parameters that may be changed in a fitted model without fitting it again."""
 
 SWEEPS = 8
-"""Sweeps of an alternating model. More of them change its lists by less than its other settings
-do.
-"""
+"""Number of sweeps of ALS models. More sweeps change the lists less than the other settings do."""
 
 LEAST_GAIN = 0.002
-"""The share by which a step on a ladder must raise the value: less is noise, and not worth a
-higher rank.
-"""
+"""The share by which a step on a ladder must raise the NDCG. A smaller gain is noise."""
 
 PROMISING = 0.8
-"""A kind whose first settings have less than this share of the best kind's value keeps them."""
+"""The settings of a kind are searched if its first NDCG is at least this share of the best kind's."""
 
 CONTENT = ("content", "attributes", "side_ease", "content_als")
 """Kinds that need item features."""
 
 FIELD_WEIGHTS = (0.1, 0.3, 1.0, 3.0, 10.0)
-"""The ladder of the weight of a field. Never 0, because some items have features of this field
-alone.
-"""
+"""The ladder of the weight of a field. It has no 0, because some items have features of one field
+only."""
 
 
 def ladders(kind: str, max_rank: int) -> tuple[Ladder, ...]:
-    """Return the ladders of a kind with no rank above ``max_rank``; rungs that become equal are one.
+    """Return the ladders of a kind, with every rank above ``max_rank`` lowered to it.
+
+    Rungs that become equal are merged.
 
     >>> ladders("als", 50)[2]
     Ladder(rungs=({'rank': 16}, {'rank': 32}, {'rank': 50}), start=2)
@@ -148,7 +152,7 @@ def ladders(kind: str, max_rank: int) -> tuple[Ladder, ...]:
 
 
 def settings_at(steps: Sequence[Ladder], position: Position) -> Settings:
-    """Return the settings at a position on ladders."""
+    """Return the settings at a position: the rung of each ladder, merged into one dict."""
     settings: Settings = {}
     for step, rung in zip(steps, position, strict=True):
         settings |= step.rungs[rung]
@@ -156,8 +160,9 @@ def settings_at(steps: Sequence[Ladder], position: Position) -> Settings:
 
 
 def fit_part(kind: str, params: Settings, train: Interactions, features: Features | None, seed: int) -> Recommender:
-    """Return a fitted model of a kind; only kinds that need features get them, and only kinds
-    with a seed get it.
+    """Return a fitted model of a kind.
+
+    ``features`` and ``seed`` are passed only to kinds that use them.
     """
     names = parameters(kind)
     if "seed" in names:
@@ -169,22 +174,26 @@ def fit_part(kind: str, params: Settings, train: Interactions, features: Feature
 
 @dataclass
 class Deadline:
-    """A moment after which no fit begins."""
+    """A time limit, in minutes from the start, after which no fit begins."""
 
     minutes: float
     started: float = field(default_factory=time.monotonic)
 
     def is_over(self, seconds: float = 0.0) -> bool:
-        """Return whether it has passed, or will have passed in some seconds."""
+        """Return whether the time limit has passed, or will have passed after ``seconds`` more
+        seconds."""
         return time.monotonic() + seconds > self.started + 60 * self.minutes
 
 
 @dataclass
 class Attempt:
-    """How far the search for the settings of one kind has come.
+    """The state of the search for the best settings of one kind.
 
-    ``position``: the best one so far. ``values``: position -> mean NDCG@100. ``seconds``: what the
-    last fit took.
+    Attributes:
+        steps: the ladders of the kind.
+        position: the best position so far.
+        values: position -> mean NDCG@100.
+        seconds: how long the last fit took.
     """
 
     kind: str
@@ -205,8 +214,10 @@ class Attempt:
 
     @property
     def last_rungs(self) -> Settings:
-        """The best settings that are on the first or last rung of a ladder that could go on: others
-        may be better.
+        """Those of the best settings that are at an end of a ladder, so that values beyond it may
+        be better.
+
+        Ends that no value can be beyond are left out, such as a weight of 0.
         """
         settings: Settings = {}
         for step, rung in zip(self.steps, self.position, strict=True):
@@ -218,12 +229,13 @@ class Attempt:
 
 @dataclass
 class Search:
-    """Fits models on a trial with settings that climb the ladders of their kind, for some users of the trial.
+    """Searches the best settings of a kind on a trial, by moving along its ladders.
 
-    ``rows``: the users that settings are compared on. ``field_weights``: weights of the fields of
-    the features. Each kind that needs features is tried with and without them, because weights
-    that make ``content`` better may harm another kind. ``deadline``: after it, the best so far is
-    the result.
+    Attributes:
+        rows: the users on whom settings are compared, as positions in the users of the trial.
+        field_weights: weights of the feature fields. Each kind that needs features is tried with
+            and without them, because weights that improve ``content`` may harm another kind.
+        deadline: when it is over, the best settings so far are the result.
     """
 
     trial: Trial
@@ -234,13 +246,14 @@ class Search:
     deadline: Deadline
 
     def start(self, kind: str) -> Attempt:
-        """Fit a kind with the settings that its ladders start with, and climb the ladders that need no other fit.
+        """Fit a kind with its first settings, and search the ladders of settings that need no other
+        fit.
 
-        Of ALS, the weight of likes is climbed too: no single value suits both dense and sparse
-        logs. The trial keeps the scores of the best of them.
+        For ALS, the weight of likes is searched too, because no single value suits both dense and
+        sparse logs. The trial keeps the scores of the best settings.
 
         Raises:
-            InputError: the model does not fit in memory, or train lacks what it needs.
+            InputError: the model does not fit in memory, or train lacks what the model needs.
         """
         steps = self._ladders(kind)
         attempt = Attempt(kind, steps, tuple(step.start for step in steps))
@@ -249,15 +262,15 @@ class Search:
         return attempt
 
     def climb(self, attempt: Attempt) -> None:
-        """Climb all ladders of a kind from where an attempt is; the trial keeps the scores of the
-        best settings.
+        """Search all ladders of a kind from the best position so far, and store the result in
+        ``attempt``.
+
+        The trial keeps the scores of the best settings.
         """
         self._climb(attempt, range(len(attempt.steps)))
 
     def weigh_fields(self) -> Settings:
-        """Return field -> weight, for weights other than 1 that make ``content`` better for these
-        users.
-        """
+        """Return field -> weight, for the fields where a weight other than 1 improves ``content``."""
         if self.features is None:
             return {}
         names = list(columns_by_field(self.features))
@@ -277,8 +290,11 @@ class Search:
         return field_params(climb(start, lengths, value, rounds=1))["fields"]
 
     def _climb(self, attempt: Attempt, axes: Sequence[int]) -> None:
-        """Climb some ladders from the position of an attempt, and store the result in it and in
-        the trial.
+        """Search some ladders, and store the best position in the attempt and its scores in the
+        trial.
+
+        Args:
+            axes: the positions of these ladders in ``attempt.steps``.
         """
         # The models of the best position and of the last one: where only a parameter of AT_PREDICTION
         # differs, one of them serves.
@@ -312,7 +328,11 @@ class Search:
             self.trial.cache_scores(attempt.kind, model)
 
     def _fit(self, attempt: Attempt, params: Settings, fitted: list[tuple[Settings, Recommender]]) -> Recommender:
-        """Return a model with these settings: one of the fitted ones, as far as that is possible."""
+        """Return a fitted model with these settings.
+
+        If a model in ``fitted`` differs only in parameters of :data:`AT_PREDICTION`, it is reused.
+        Otherwise a new model is fitted.
+        """
         for fitted_params, model in fitted:
             if _to_fit(fitted_params) == _to_fit(params):
                 return _with_settings(model, params)
@@ -322,7 +342,8 @@ class Search:
         return model
 
     def _ladders(self, kind: str) -> tuple[Ladder, ...]:
-        """Return the ladders of a kind on this trial, the choice of field weights last."""
+        """Return the ladders of a kind for this trial. The last one is whether to use the field
+        weights."""
         max_rank = min(len(self.trial.train.users), len(self.trial.train.items))
         steps = ladders(kind, max_rank)
         if self.field_weights and kind in CONTENT:
@@ -331,7 +352,10 @@ class Search:
 
 
 def _could_go_on(settings: Settings) -> bool:
-    """Return whether there are values beyond those of a rung: none beyond 0, a decay of 1, or a choice by name."""
+    """Return whether a setting of a rung could have a value beyond it.
+
+    There is none beyond 0, beyond a decay of 1, or beyond a value that is a name.
+    """
     return any(
         isinstance(value, int | float) and value != 0 and (name, value) != ("decay", 1.0)
         for name, value in settings.items()
@@ -339,12 +363,12 @@ def _could_go_on(settings: Settings) -> bool:
 
 
 def _to_fit(params: Settings) -> Settings:
-    """Return the settings that ``fit`` needs."""
+    """Return the settings without those that only affect scoring."""
     return {name: value for name, value in params.items() if name not in AT_PREDICTION}
 
 
 def _with_settings(model: Recommender, params: Settings) -> Recommender:
-    """Return the same fitted model with other settings at prediction."""
+    """Return a copy of a fitted model, with those of ``params`` that only affect scoring."""
     changed = copy(model)
     for name in AT_PREDICTION:
         if name in params:

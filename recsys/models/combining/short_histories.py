@@ -1,4 +1,4 @@
-"""A trial on a part of train: from how many likes on is a model better than its fallback?"""
+"""A trial that finds from how many likes on a model is better than its fallback."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ HIDDEN_SHARE = 0.2
 """Share of the events, or of each user's likes, that the trial hides."""
 
 MAX_USERS = 2000
-"""Users that a trial judges, at most: with so many, scoring costs little beside the fit."""
+"""Largest number of users that a trial judges. For this number, scoring is fast compared with the
+fit."""
 
 
 def try_short_histories(
@@ -31,20 +32,21 @@ def try_short_histories(
     by_time: bool = False,
     seed: int = 0,
 ) -> dict[str, Any] | None:
-    """Fit both models without some likes, compare them, and return what :func:`choose_min_history` says.
+    """Compare a model with its fallback on users with few likes, in a trial on a part of train.
 
-    The users judged are at most ``MAX_USERS`` of those who have a like that is visible and one that
-    is hidden, and so few visible ones that they could go to the fallback. None, and nothing is
-    fitted, where they are too few.
+    Some likes are hidden, both models are fitted on the rest, and :func:`choose_min_history`
+    compares how well they retrieve the hidden likes. Its result is returned. At most ``MAX_USERS``
+    users are judged: those with a hidden like, a visible like, and few enough visible likes for the
+    fallback. If there are too few such users, nothing is fitted and the result is None.
 
-    Both models are left fitted on the part of train that the trial shows; fit them again
-    afterwards.
+    After the trial both models are fitted on only a part of train, so the caller must fit them
+    again.
 
     Args:
-        by_time: hide the newest fifth of all events, as a split by time does; otherwise about a
-            fifth of each user's likes, the newest, so that every user keeps one. Popularity gains
-            much from events that come later than what is hidden: a trial that shows them would hand
-            users of a run by time to the fallback without need.
+        by_time: whether to hide the newest fifth of all events, as a split by time does. Otherwise
+            the newest fifth or so of each user's likes is hidden, and every user keeps at least
+            one. In a run that is split by time, such a trial would favour the fallback, because
+            popularity would be counted from events that are later than the hidden ones.
     """
     if by_time:
         trial = hide_latest(train, HIDDEN_SHARE, len(train.users), seed)
@@ -63,6 +65,6 @@ def try_short_histories(
 
 
 def _ndcg_of(model: Recommender, trial: Trial, rows: np.ndarray) -> np.ndarray:
-    """Return the NDCG of a fitted model's lists for some users of a trial: float64[rows]."""
+    """Return the NDCG of a fitted model's lists for some users of a trial, float64[rows]."""
     lists = recommend(model, trial.histories[rows], TOP_K, users=trial.users[rows])
     return ndcg(judge(lists, trial.relevant[rows]), TOP_K)

@@ -1,6 +1,6 @@
-"""A validation split of the training data, for a model that chooses among models inside ``fit``.
+"""A validation split of the training data, for models that choose among other models in ``fit``.
 
-No data other than the training data is used.
+It uses no data other than the training data.
 """
 
 from __future__ import annotations
@@ -22,17 +22,21 @@ from recsys.recommender import Recommender, score_histories
 from recsys.types import Interactions
 
 DEPTH = 100
-"""Length of the lists. Lists this long have enough hits to compare models where hits are few."""
+"""Length of the lists. Lists of this length have enough hits to compare models, even where hits are
+rare."""
 
 MIDDLE_SHARE = 0.5
 OTHER_SHARES = (0.25, 1.0)
-"""Possible weights of the next member of a blend, as shares of the sum of the weights so far."""
+"""Possible weights of the next member of a blend, as shares of the sum of the weights so far.
+
+:data:`MIDDLE_SHARE` is tried first.
+"""
 
 SHORTLIST = 6
-"""The number of members that are tried again in the next step: the best ones of this step."""
+"""The number of best members of a step that are tried again in the next step."""
 
 FULLY_TRIED = 3
-"""The number of members that are tried with all shares: the best ones with the middle share."""
+"""The number of best members with the middle share that are also tried with the other shares."""
 
 
 @dataclass
@@ -116,16 +120,16 @@ class Trial:
         return self.ndcg_per_user(self.blend_scores(weights, rows), rows)
 
     def choose(self, rows: np.ndarray, start: dict[str, float] | None = None, steps: int = 6) -> dict[str, float]:
-        """Choose the weights of a blend by adding members one by one; return member -> weight.
+        """Choose the weights of a blend by adding members one by one, and return member -> weight.
 
-        Each step tries members with stored scores at weights that are a share of the sum of the
-        weights
-        so far: every member first, and in later steps the :data:`SHORTLIST` best of the step
-        before; with :data:`MIDDLE_SHARE`, and the :data:`FULLY_TRIED` best with
-        :data:`OTHER_SHARES` too. It adds the member and weight with the highest mean NDCG@100
-        over ``rows``, the first of equals. A member may be added several times, and then its
-        weights are added up. The search ends when no addition raises the mean, or after ``steps``
-        additions.
+        Each step tries to add one member, and keeps the addition with the highest mean NDCG@100
+        over ``rows`` (of equal ones, the first). The weight of the added member is a share of the
+        sum of the weights so far. A member may be added several times; its weights are then added
+        up. The search ends when no addition raises the mean, or after ``steps`` additions.
+
+        The first step tries all members with stored scores. Later steps try only the
+        :data:`SHORTLIST` best members of the step before. Each is tried with :data:`MIDDLE_SHARE`,
+        and the :data:`FULLY_TRIED` best ones also with :data:`OTHER_SHARES`.
 
         The method is that of Caruana, Niculescu-Mizil, Crew and Ksikes, ICML 2004, except that
         their members have equal weights. Several weights are tried here, because a member may
@@ -157,9 +161,10 @@ class Trial:
     def _values_of_additions(
         self, scores: dict[str, np.ndarray], weights: dict[str, float], rows: np.ndarray, names: list[str]
     ) -> dict[tuple[str, float], float]:
-        """Return (name, share) -> the mean NDCG@100 of a blend with one of ``names`` added.
+        """Return (name, share) -> the mean NDCG@100 of the blend after adding the member with this
+        share.
 
-        All are tried with the middle share, and the best ones with the others.
+        All ``names`` are tried with the middle share, and the best of them with the other shares.
         """
         sums = _sums(scores, weights)
         size = sum(weights.values())
@@ -188,14 +193,15 @@ class Trial:
 
 
 def _sums(scores: dict[str, np.ndarray], weights: dict[str, float]) -> tuple[np.ndarray, np.ndarray]:
-    """Return :func:`blend.weighted_sums` of members whose weight is the same for all users."""
+    """Return the result of :func:`blend.weighted_sums` for members with the same weight for all
+    users."""
     shape = next(iter(scores.values())).shape
     scored = ((scores[name], np.full(shape[0], weight)) for name, weight in weights.items())
     return weighted_sums(scored, shape)
 
 
 Position = tuple[int, ...]
-"""The index of a rung on each ladder. A ladder is the ordered list of values of one setting."""
+"""The index of the rung on each ladder. A ladder is the ordered list of values of one setting."""
 
 
 def climb(
@@ -208,16 +214,16 @@ def climb(
 ) -> Position:
     """Maximise ``value`` by moving along one ladder at a time, and return the last position.
 
-    On each ladder the search moves one rung up, and then one rung down, as long as ``value`` rises.
-    It repeats this for all ladders until no move raises ``value``, but at most ``rounds`` times.
-    Without that limit the result is a local maximum along every ladder. ``value`` is called only
-    once per position.
+    On each ladder the search moves up rung by rung as long as ``value`` rises, then down in the
+    same way. It repeats this for all ladders until no move raises ``value``, but at most ``rounds``
+    times. Without that limit the result is a local maximum along every ladder. ``value`` is called
+    only once per position.
 
     Args:
         start: the first position.
         lengths: number of rungs of each ladder.
-        axes: the ladders to move along; None: all of them.
-        least_gain: the share of the value by which a move must raise it.
+        axes: the ladders to move along. None: all of them.
+        least_gain: the share by which a move must raise the value.
     """
     value = cache(value)
     position = start
@@ -249,15 +255,14 @@ def gain(new: np.ndarray, old: np.ndarray, seed: int = 0) -> dict[str, float]:
 def hide_pairs(train: Interactions, share: float, max_users: int, seed: int, *, newest: bool = True) -> Trial:
     """Return a trial that hides about ``share`` of the likes of each user.
 
-    Each user keeps at least one like, so nothing is hidden of a user with one like. Likes with the
-    same time, or without a known time, are in an order that a hash decides. Every item is a
-    candidate.
+    Each user keeps at least one like, so a user with one like has nothing hidden. The order of
+    likes with the same time, or without a time, is decided by a hash. Every item is a candidate.
 
     Args:
         max_users: the largest number of users to judge. They are chosen by a hash among the users
             with a hidden like.
         seed: seed of the hashes.
-        newest: hide the newest likes of each user; False: any, by the hash.
+        newest: whether the newest likes of each user are hidden. If False, a hash chooses them.
     """
     liked = np.flatnonzero(train.value > 0)
     user = train.user[liked]
@@ -277,10 +282,10 @@ def hide_pairs(train: Interactions, share: float, max_users: int, seed: int, *, 
 
 
 def hide_latest(train: Interactions, share: float, max_users: int, seed: int) -> Trial:
-    """Return a trial that hides all events after a time, about ``share`` of them, as a split by time does.
+    """Return a trial that hides about ``share`` of all events: those after a point in time.
 
-    Events of the same time are all hidden or all visible. Items whose only likes are hidden are new
-    items of the trial. Every item is a candidate.
+    A split by time does the same. Events with the same time are all hidden or all visible. An item
+    whose likes are all hidden is a new item of the trial. Every item is a candidate.
 
     Args:
         max_users: the largest number of users to judge. They are chosen by a hash among the users
@@ -316,14 +321,14 @@ def _trial(
     max_users: int,
     seed: int,
 ) -> Trial:
-    """Return a trial with some entries of ``train`` removed and some as the relevant items.
+    """Return a trial in which some entries of ``train`` are hidden and some are the relevant items.
 
     Only users with a relevant entry and a remaining like are judged.
 
     Args:
         is_removed: bool[n], the entries that are hidden from training.
         is_relevant: bool[n], the entries that models should retrieve.
-        candidates: bool[items].
+        candidates: bool[items], the items that are ranked.
         max_users: the largest number of users to judge, chosen by a hash.
     """
     remaining = subset(train, ~is_removed)
@@ -336,6 +341,7 @@ def _trial(
 
 
 def subset(train: Interactions, keep: np.ndarray) -> Interactions:
-    """Return the entries for which ``keep``, bool[n], is True. The id maps stay the same."""
+    """Return the entries of ``train`` for which ``keep``, bool[n], is True. The id maps stay the
+    same."""
     columns = {name: getattr(train, name)[keep] for name in ("user", "item", "value", "time")}
     return replace(train, **columns)

@@ -1,4 +1,4 @@
-"""Things that score like a model but are not trained as one: stored factors, segments, scores made elsewhere."""
+"""Recommenders that are not trained: scores computed elsewhere, stored factors, and segments."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from recsys.types import Features, Histories, Interactions
 
 
 class FixedScores(Recommender):
-    """Scores that were computed elsewhere, one row per user number."""
+    """Scores that were computed elsewhere: ``scores[u]`` is the row of the user with the number u."""
 
     def __init__(self, scores: np.ndarray, source: str) -> None:
         self.scores = np.asarray(scores, dtype=np.float32)
@@ -23,23 +23,25 @@ class FixedScores(Recommender):
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The name that the scores were given."""
+        """The name of the scores, as a tuple of one."""
         return (self._source,)
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Return the same: there is nothing to learn."""
+        """Return the model unchanged, because there is nothing to learn."""
         return self
 
     def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return the rows of ``users``."""
+        """Return the stored rows of ``users``, float32[m, items]."""
         return self.scores[np.arange(len(histories)) if users is None else users]
 
 
 class StoredFactors(Recommender):
-    """ALS that scores users by stored factors, and folds in the history of whoever has none.
+    """ALS that scores users by stored factors, and computes the factor of any other user by
+    fold-in.
 
-    ``user_factors``: float32[users, rank], the factor of each user that will be asked about, NaN
-    where none is stored.
+    Attributes:
+        user_factors: float32[users, rank], the stored factor of each user number, NaN where there
+            is none.
     """
 
     def __init__(self, als: ALS, user_factors: np.ndarray) -> None:
@@ -48,11 +50,11 @@ class StoredFactors(Recommender):
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The sources of the ALS."""
+        """The sources of the ALS model."""
         return self.als.sources
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Refuse: stored factors were trained elsewhere."""
+        """Raise RunFolderError, because the stored factors were trained elsewhere."""
         raise RunFolderError("a model with stored factors is not trained again: train a run, and bundle that.")
 
     @property
@@ -61,7 +63,7 @@ class StoredFactors(Recommender):
         return self.als.n_items
 
     def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return float32[m, items]."""
+        """Return the scores of all items, float32[m, items], NaN where the model has none."""
         factors, is_stored = self._stored(histories, users)
         scores = np.empty(histories.shape, dtype=np.float32)
         scores[is_stored] = factors[is_stored] @ self.als.item_factors_.T
@@ -72,11 +74,13 @@ class StoredFactors(Recommender):
         return scores
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return bool[m]: a factor is stored, or the history can be folded in."""
+        """Return bool[m]: whether each user has a stored factor, or a history that allows a
+        fold-in."""
         return self._stored(histories, users)[1] | self.als.can_score(histories)
 
     def user_vectors(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return the stored factors; of users without one, the fold-in of the history."""
+        """Return float32[m, rank]: the stored factor of each user, or else the fold-in of the
+        history."""
         factors, is_stored = self._stored(histories, users)
         return np.where(is_stored[:, None], factors, self.als.user_factors(histories))
 
@@ -85,15 +89,17 @@ class StoredFactors(Recommender):
         return self.als.explain(history, item, user)
 
     def _stored(self, histories: Histories, users: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """Return the stored factors of the rows, and bool[m]: there is one."""
+        """Return the stored factor of each user, and bool[m]: whether there is one."""
         factors = self.user_factors[np.arange(len(histories)) if users is None else users]
         return factors, ~np.isnan(factors).any(axis=1)
 
 
 class SegmentMember(Recommender):
-    """Scores each user by the popularity of items in the user's segment; no opinion on users without a segment.
+    """Scores each user by the popularity of items in the user's segment. Users without a segment
+    have no scores.
 
-    ``segment_rows``: int64[users], the segment of each user that will be asked about, -1 for none.
+    Attributes:
+        segment_rows: int64[users], the row of the segment of each user number, -1 for none.
     """
 
     def __init__(self, segments: Segments, segment_rows: np.ndarray) -> None:
@@ -102,31 +108,33 @@ class SegmentMember(Recommender):
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """One name per number of columns: ``segment:country``, ``segment:country+age``."""
+        """The names of the segments by their number of columns, such as ``segment:country``."""
         return self.segments.sources
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Refuse: the segments are counted once for all models of a run."""
+        """Raise RunFolderError, because the segments of a run are counted once for all of its
+        models."""
         raise RunFolderError("segments are not trained as a model: train a run with fallback = 'segment'.")
 
     def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return float32[m, items]."""
+        """Return the scores of each user's segment, float32[m, items], NaN for users without a
+        segment."""
         rows = self._rows(histories, users)
         scores = np.full(histories.shape, np.nan, dtype=np.float32)
         scores[rows >= 0] = self.segments.scores[rows[rows >= 0]]
         return scores
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return bool[m]: the user has a segment."""
+        """Return bool[m]: whether each user has a segment."""
         return self._rows(histories, users) >= 0
 
     def source(self, histories: Histories, items: np.ndarray, users: np.ndarray | None = None) -> np.ndarray:
-        """Return int8[m, k]: the number of columns of each user's segment, minus one."""
+        """Return int8[m, k]: the number of columns that define each user's segment, minus one."""
         depth = np.append(self.segments.depths, 0)[self._rows(histories, users)]
         return np.broadcast_to(depth[:, None], items.shape)
 
     def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
-        """Return the share of the segment's users who like the item: nothing of the user's own is in it."""
+        """Return the score as a constant: the share of the segment's users who like the item."""
         row = int(self.segment_rows[user])
         if row < 0:
             return Explanation(np.nan)
@@ -141,9 +149,15 @@ class SegmentMember(Recommender):
 
 
 def with_stored_factors(model: Recommender, user_factors: np.ndarray | None) -> Recommender:
-    """Return an ALS, or a cascade that begins with one, that scores by ``user_factors`` first, by row.
+    """Return an ALS, or a cascade that begins with one, that scores users by their stored factors
+    first.
 
-    Without factors the model is returned unchanged.
+    Args:
+        user_factors: float32[users, rank], as for :class:`StoredFactors`. None: the model is
+            returned unchanged.
+
+    Raises:
+        RunFolderError: the model is not an ALS.
     """
     if user_factors is None:
         return model
@@ -156,16 +170,25 @@ def with_stored_factors(model: Recommender, user_factors: np.ndarray | None) -> 
 
 
 def insert_segment_fallback(model: Recommender, segments: Segments | None, user_ids: Any) -> Recommender:
-    """Put the segments between a cascade's model and its fallback, for users ``user_ids`` by row."""
+    """Return a cascade with the segments of some users between its first model and its fallback.
+
+    Without segments, or without a fallback, the model is returned unchanged.
+
+    Args:
+        user_ids: the id of each user number.
+    """
     if segments is None:
         return model
     return with_segment_rows(model, segments, segments.of_users(user_ids))
 
 
 def with_segment_rows(model: Recommender, segments: Segments, segment_rows: np.ndarray) -> Recommender:
-    """Put the segments behind a cascade's first member; ``segment_rows`` as of :class:`SegmentMember`.
+    """Return a cascade with the segments inserted after its first member.
 
-    A model without a fallback is returned unchanged.
+    A model that is not a cascade is returned unchanged.
+
+    Args:
+        segment_rows: int64[users], as for :class:`SegmentMember`.
     """
     if not isinstance(model, Cascade):
         return model

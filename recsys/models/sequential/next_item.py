@@ -1,4 +1,4 @@
-"""The next item by ridge regression from decayed histories, in closed form."""
+"""NextItem: a ridge regression, in closed form, from decayed histories to the next item."""
 
 from __future__ import annotations
 
@@ -27,28 +27,33 @@ from recsys.recommender import FitsFromSums
 from recsys.types import Features, Histories, Interactions
 
 NEGLIGIBLE = 1e-7
-"""A like that has faded to this share is left out, so that time grows with the length of a history and not with
-its square.
+"""A like that has faded to this share is ignored.
+
+So the time of a fit grows with the length of a history, and not with its square.
 """
 
 
 @dataclass(config=STRICT)
 class NextItem(Linear, FitsFromSums):
-    """Ridge regression from what a user liked, the latest most, to what they liked next. Exact and
-    deterministic; for some ten thousand items.
+    """Ridge regression from what a user liked, the latest most, to what the user liked next. It is
+    exact and deterministic, and meant for at most some ten thousand items.
 
-    Before each like t of a user, memory s holds the history with each like p faded by the places
-    since: x_s(t) = Σ_{p<t} decays_s^(t−1−p) · e(p). Over all likes of all users,
+    Before each like t of a user, memory s has the history with each earlier like p faded by the
+    number of likes in between: x_s(t) = Σ_{p<t} decays_s^(t−1−p) · e(p). Over all likes of all
+    users, the weights W
 
         minimise Σ_t |e(t) − Σ_s x_s(t) W_s|² + reg · Σ_s |W_s|²        score(u) = Σ_s x_s(u) W_s
 
-    The Gram matrix is summed in one pass over the sequences and inverted. Several decays let one
-    model hold what was last and what the user likes in general. Only items that somebody liked take
-    part. Memory while fitting: 12 · (S · items)² bytes with S decays, of which 4 · S · items² are kept; time
-    grows with (S · items)³. Beyond ``memory_mb`` the fit refuses before it allocates.
+    The Gram matrix is summed in one pass over the sequences and then inverted, so the result is
+    exact and deterministic. With several decays, one model has both the last likes and the general
+    taste. Only items that somebody liked take part.
 
-    It is EASE (Steck, WWW 2019) with the next item as its target, in the way that SLIT of Choi et al.,
-    WWW 2021 (session-aware linear models) does it for sessions.
+    With S decays a fit needs 12 · (S · items)²
+    bytes, of which 4 · S · items² are kept, and its time grows with (S · items)³. If it would need
+    more than ``memory_mb``, it raises an error before it allocates memory.
+
+    It is EASE (Steck, WWW 2019) with the next item as its target, as SLIT of Choi et al., WWW 2021
+    (session-aware linear models) does it for sessions.
     """
 
     STATE: ClassVar = {"weights_": "float32[memories, liked, liked]", "known_": "bool[items]"}
@@ -67,7 +72,7 @@ class NextItem(Linear, FitsFromSums):
     recency_days: RecencyDays = None
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Sum the Gram matrix and solve.
+        """Sum the Gram matrix over all users, and compute the weights from its inverse.
 
         Raises:
             InputError: no event has a time, or the matrices would not fit in ``memory_mb``.
@@ -78,7 +83,7 @@ class NextItem(Linear, FitsFromSums):
         return self
 
     def prepare_sums(self, likes: np.ndarray) -> None:
-        """Keep which items are liked.
+        """Store which items somebody liked.
 
         Raises:
             InputError: the matrices would not fit in ``memory_mb``.
@@ -107,7 +112,7 @@ class NextItem(Linear, FitsFromSums):
             return {"gram": gram, "targets": self._targets(sequences)}
 
     def fit_sums(self, sums: Mapping[str, np.ndarray | csr_array]) -> None:
-        """Invert the Gram matrix."""
+        """Compute the weights from the summed matrices. The Gram matrix is overwritten."""
         gram = np.asarray(sums["gram"])
         size = len(gram)
         with one_blas_thread(), log_phase("next_item: invert the Gram matrix", size=size):
@@ -119,7 +124,7 @@ class NextItem(Linear, FitsFromSums):
         self.weights_ = weights.reshape(len(self.decays), -1, weights.shape[1])
 
     def _targets(self, sequences: Sequences) -> csr_array:
-        """Return csr float32[S · items, items], Σ_t x_s(t) e(t)ᵀ for each memory s, one below the other."""
+        """Return Σ_t x_s(t) e(t)ᵀ for each memory s, stacked as csr float32[S · items, items]."""
         none = np.zeros(0)
         blocks = []
         for decay in self.decays:
@@ -128,7 +133,7 @@ class NextItem(Linear, FitsFromSums):
         return csr_array(vstack(blocks, format="csr"))
 
     def _strengths(self, histories: Histories) -> csr_array:
-        """Return csr float32 (m, S · liked): the faded likes of each memory, one beside the other."""
+        """Return the faded likes of all memories side by side, csr (m, S · liked) of float32."""
         likes = super()._strengths(histories)
         places = histories.places_from_end(self._counted(histories))
         memories = []
@@ -152,20 +157,26 @@ class NextItem(Linear, FitsFromSums):
 
 
 def _among_liked(sequences: Sequences, is_liked: np.ndarray) -> Sequences:
-    """Return the sequences with the liked items numbered 0, 1, …; ``is_liked``: bool[items]."""
+    """Return the sequences with only the liked items, numbered 0, 1, … .
+
+    Args:
+        is_liked: bool[items]. The sequences have no other items.
+    """
     number = (np.cumsum(is_liked) - 1).astype(np.int32)
     by_item = np.append(sequences.by_item[:-1][is_liked], len(sequences.items))
     return sequences._replace(items=number[sequences.items], by_item=by_item)
 
 
 def _reach(decay: float, longest: int) -> int:
-    """Return the number of places after which a like has faded to a negligible share, at most ``longest``."""
+    """Return how many likes later a like has faded to a negligible share, at most ``longest``."""
     return min(longest, 1 + int(np.log(NEGLIGIBLE) / np.log(max(decay, NEGLIGIBLE))))
 
 
 def _tables(decays: tuple[float, ...], longest: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the powers d_s^p, float64[S, reach], and the sums Σ_{u<m} (d_s d_r)^u, float64[S, S,
-    longest]; ``reach``: the most places after which a like still counts.
+    """Return tables of the powers of the decays, and of the sums of their products.
+
+    The first is d_s^p, float64[S, reach]; the second is Σ_{u<m} (d_s d_r)^u, float64[S, S,
+    longest]. ``reach`` is the largest number of later likes after which a like still counts.
     """
     powers = np.array(decays)[:, None] ** np.arange(longest)
     products = powers[:, None, :] * powers[None, :, :]

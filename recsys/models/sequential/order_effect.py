@@ -1,4 +1,5 @@
-"""Whether order matters in a log: one model of order, with histories as they are and with shuffled ones."""
+"""Measure whether order matters in a log, by a model that uses order on true and on shuffled
+histories."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from recsys.models.sequential.transitions import Transitions
 from recsys.types import Interactions
 
 LEAST_LIKES = 3
-"""A user with fewer likes has no order to shuffle once the last like is hidden."""
+"""Smallest number of likes of a user: one is hidden, and the others can be shuffled."""
 
 LEAST_USERS = 100
 MOST_USERS = 2_000
@@ -23,12 +24,12 @@ SHUFFLES = 3
 
 @dataclass(frozen=True)
 class OrderEffect:
-    """How much the order of histories helps to predict what comes last.
+    """How much the order of histories helps to predict the last like.
 
     Attributes:
         users: the number of users whose last like was hidden.
-        ordered, shuffled: mean NDCG of the hidden like, with histories in the order of time and in a
-            random order.
+        ordered, shuffled: mean NDCG of the hidden like, with histories in the order of time and in
+            a random order.
         difference, low, high: the mean of ordered − shuffled over users, and its 95 % interval.
     """
 
@@ -45,7 +46,7 @@ class OrderEffect:
         return self.low > 0
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the effect as plain values."""
+        """Return the effect as a dict of plain values."""
         return asdict(self) | {"metric": f"ndcg@{DEPTH}", "matters": self.matters}
 
     def __str__(self) -> str:
@@ -60,12 +61,14 @@ class OrderEffect:
 
 
 def measure_order(log: Interactions, seed: int = 0) -> OrderEffect | None:
-    """Hide the last like of some users, and return how well it is predicted with and without order.
+    """Measure how much better the last like of users is predicted if the order of their likes is
+    known.
 
-    ``transitions`` with its defaults is fitted on the rest of ``log`` and ranks all items for these
-    users; then the same with the times of each user's likes shuffled, as the mean of three shuffles.
-    At most 2,000 users with at least three likes are drawn; None if there are fewer than 100 or no
-    event has a time.
+    The last like of some users is hidden. ``transitions`` with its default settings is fitted on
+    the rest of ``log``, and ranks all items for these users. The same is done with the times of
+    each user's likes shuffled, as the mean of three shuffles. At most 2,000 users with at least
+    three likes are drawn. The result is None if there are fewer than 100 such users, or if no event
+    has a time.
 
     Reference: Klenitskiy, Volodkevich, Pembek and Vasilev, Does It Look Sequential?, RecSys 2024.
     """
@@ -93,18 +96,18 @@ def measure_order(log: Interactions, seed: int = 0) -> OrderEffect | None:
 
 
 def _likes_without(log: Interactions, is_hidden: np.ndarray) -> Interactions:
-    """Return the likes of a log without the hidden ones; ``is_hidden``: bool[likes]."""
+    """Return the likes of a log without the hidden ones, which ``is_hidden``, bool[likes], marks."""
     shown = np.flatnonzero(log.value > 0)[~is_hidden]
     return replace(log, user=log.user[shown], item=log.item[shown], value=log.value[shown], time=log.time[shown])
 
 
 def _shuffled(train: Interactions, generator: np.random.Generator) -> Interactions:
-    """Return the interactions with the times of each user in a random order."""
+    """Return the interactions with the times of each user's likes shuffled."""
     order = np.lexsort((generator.random(len(train)), train.user))
     return replace(train, time=train.time[order])
 
 
 def _ndcg(train: Interactions, hidden: csr_array, users: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    """Return float64[users], the NDCG of the hidden likes by a model that is fitted on ``train``."""
+    """Return the NDCG of the hidden likes, float64[users], by a model that is fitted on ``train``."""
     trial = Trial(train, hidden, users, candidates)
     return trial.judge(Transitions().fit(train), np.arange(len(users)))

@@ -1,4 +1,5 @@
-"""SASRec: a causal Transformer for the next item, trained with JAX and scored with NumPy."""
+"""SASRec: a causal Transformer that predicts the next item. JAX trains it, and NumPy scores with
+it."""
 
 from __future__ import annotations
 
@@ -25,34 +26,37 @@ from recsys.recommender import Recommender
 from recsys.types import Features, Histories, Interactions
 
 JUDGED_SHARE = 0.05
-"""The most likes that are hidden for early stopping, as a share of all."""
+"""Largest number of likes that are hidden for early stopping, as a share of all likes."""
 
 JUDGED_USERS = 2_000
-"""The most users of whom one like is hidden."""
+"""Largest number of users with a hidden like. One like is hidden per user."""
 
 FEWEST_LIKES = 3
-"""A user with fewer likes has too short a sequence once the last like is hidden."""
+"""Smallest number of likes of a user whose last like may be hidden."""
 
 SCORES_AT_ONCE = 1 << 22
-"""Scores that the validation holds in memory."""
+"""Number of scores that the validation holds in memory at a time."""
 
 
 @dataclass(config=STRICT)
 class SASRec(Recommender):
-    """A causal Transformer for the next item: where order matters and training may take minutes to
-    hours. Training needs the extra `deep`, scoring does not.
+    """A causal Transformer for the next item: for logs where order matters, if minutes of training
+    are affordable.
 
-    The likes of a user, oldest first, are the input. After each of them, the network outputs a
-    state h, and the score of item i is h·y_i, with y_i the same vector that the item has at the
-    input. A block is self-attention over the likes so far, then two layers, each after a layer norm
-    (pre-norm) and added to its input. The loss is the cross-entropy of the next like at every place
-    of every sequence, over all items or over a sample of ``negatives`` items. A binary
-    cross-entropy with one negative per place, as in the paper, is known to be worse.
+    Training needs the extra ``deep``; scoring does not.
 
-    The last like of up to 2,000 users is hidden from training. When the NDCG of these likes has not
-    risen for ``patience`` sweeps, training stops, and the weights of the best sweep are kept. They
-    are averages over the last steps. ``losses_`` holds the mean loss of each sweep, ``record`` the
-    values, the best sweep, and why training stopped.
+    The input is the sequence of a user's likes, oldest first. After each like the network outputs a
+    state h. The score of item i is h·y_i, where y_i is also the vector of the item at the input.
+    The network is a stack of blocks. A block has self-attention over the likes so far, then two
+    layers. Each of these follows a layer norm (pre-norm) and is added to its input. The loss is the
+    cross-entropy of the next like, at every place of every sequence, over all items or over a
+    sample of ``negatives`` items. The loss of the paper, a binary cross-entropy with one negative
+    per place, is known to be worse.
+
+    The last like of up to 2,000 users is hidden from training. Training stops when the NDCG of
+    these likes has not risen for ``patience`` sweeps. The weights of the best sweep are kept; they
+    are averages over the last steps. ``losses_`` has the mean loss of each sweep. ``record`` has
+    the NDCG after each sweep, the best sweep, and why training stopped.
 
     Only the ``max_length`` latest likes of a history count. A history without times is read in the
     order of its items. Scores are NaN for a history without a liked item that the model knows, and
@@ -119,11 +123,11 @@ class SASRec(Recommender):
         return heads
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Train, always from a fresh random start.
+        """Train the network, always from a new random start.
 
         Raises:
             MissingExtra: JAX or optax is not installed.
-            ConfigError: ``learning_rate`` is so large that weights are not finite.
+            ConfigError: ``learning_rate`` is so large that weights become infinite or NaN.
             InputError: no event has a time, or no user has two likes.
         """
         require_jax()
@@ -182,8 +186,9 @@ class SASRec(Recommender):
         return len(self.known_)
 
     def user_vectors(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return float32[m, rank], the state after the last like; zeros for a history without a
-        liked item that the model knows.
+        """Return the state after the last like of each history, float32[m, rank].
+
+        The state is zero for a history without a liked item that the model knows.
         """
         counted = (histories.values.data > 0) & self.known_[histories.values.indices]
         likes = histories.keep_entries(counted)
@@ -194,7 +199,7 @@ class SASRec(Recommender):
         return last_states(self._weights(), indptr, items, self.heads)
 
     def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return float32[m, items]."""
+        """Return the scores of all items, float32[m, items], NaN where the model has none."""
         scores = np.full(histories.shape, np.nan, dtype=np.float32)
         rows = np.flatnonzero(self.can_score(histories))
         states = self.user_vectors(histories)[rows]
@@ -202,7 +207,7 @@ class SASRec(Recommender):
         return scores
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return bool[m]: whether the history holds an item that is liked in it and in training."""
+        """Return bool[m]: whether each history has a liked item that somebody liked in training."""
         return np.diff(liked(histories.values, self.known_, binary=True).indptr) > 0
 
     def _weights(self) -> Weights:
@@ -210,19 +215,24 @@ class SASRec(Recommender):
 
 
 class LikedSequences(NamedTuple):
-    """Sequence u is ``items[indptr[u]:indptr[u + 1]]``: int64[m + 1] and int32[n]."""
+    """Sequences of liked items: sequence u is ``items[indptr[u]:indptr[u + 1]]``.
+
+    Attributes:
+        indptr: int64[m + 1].
+        items: int32[n], the number of each item among the liked items.
+    """
 
     indptr: np.ndarray
     items: np.ndarray
 
 
 class HiddenLikes(NamedTuple):
-    """Sequences, and the next like of some of them.
+    """Sequences of likes without the last like of some users, and these hidden likes.
 
     Attributes:
         shown: the sequences without the hidden likes.
-        users: int64[n], those who have one.
-        items: int32[n], the hidden likes.
+        users: int64[n], the users with a hidden like.
+        items: int32[n], the hidden like of each of these users.
     """
 
     shown: LikedSequences
@@ -231,7 +241,7 @@ class HiddenLikes(NamedTuple):
 
 
 def _liked_number(is_liked: np.ndarray) -> np.ndarray:
-    """Return int32[items], the number of each liked item among the liked ones."""
+    """Return int32[items], the number of each liked item, counted from 0 over the liked items only."""
     return (np.cumsum(is_liked) - 1).astype(np.int32)
 
 
@@ -248,9 +258,11 @@ def _hide_last_likes(likes: LikedSequences, seed: int) -> HiddenLikes:
 
 
 def mean_ndcg(weights: Weights, hidden: HiddenLikes, heads: int) -> float:
-    """Return the mean of 1 / log2(1 + rank) of the hidden likes among the items that the user has
-    not liked before. All ranks count, because that varies less from sweep to sweep than a cut at
-    ten.
+    """Return the mean NDCG of the hidden likes, without a cut-off.
+
+    The NDCG of a hidden like is 1 / log2(1 + rank), where the rank is that among the items that the
+    user has not liked before. Without a cut-off the mean varies less from sweep to sweep than with
+    a cut at ten.
     """
     total = 0.0
     indptr, items = hidden.shown

@@ -1,7 +1,7 @@
-"""Training of a causal Transformer on JAX: packed batches, the loss, and early stopping.
+"""Train a causal Transformer with JAX: packed batches, the loss, and early stopping.
 
-JAX and optax are imported where they are used, because the rest of the package, scoring included,
-works without them.
+JAX and optax are imported inside functions, because the rest of the package works without them, and
+so does scoring.
 """
 
 from __future__ import annotations
@@ -26,15 +26,16 @@ from recsys.models.sequential.transformer import (
 )
 
 AVERAGING = 0.998
-"""Weights are averaged over about the last 1 / (1 − this) steps, to even out the noise of batches."""
+"""Decay of the moving average of weights. It averages over about the last 1 / (1 − AVERAGING)
+steps."""
 
 PADDING = -1
-"""The target of a place that is not trained, and the sequence number of padding."""
+"""The target of a place that has no next item, and the sequence number of padding."""
 
 
 @dataclass(frozen=True)
 class NetworkSettings:
-    """What a step of training depends on; the fields are parameters of ``sasrec``."""
+    """The parameters of ``sasrec`` on which a single training step depends."""
 
     rank: int
     blocks: int
@@ -45,7 +46,7 @@ class NetworkSettings:
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How a network is trained; the fields are parameters of ``sasrec``, but ``network``."""
+    """The parameters of ``sasrec`` that control the training, with those of its network."""
 
     network: NetworkSettings
     max_length: int
@@ -58,13 +59,13 @@ class TrainingSettings:
 
 
 class Batch(NamedTuple):
-    """Packed rows with what follows each place.
+    """Packed rows of sequences, with the item that follows each place.
 
     Attributes:
         rows: the inputs.
-        targets: int32[rows, length], the item after each place; -1: none.
-        negatives: int32[n], the items that all places of the batch are contrasted with.
-        noise: uint8[n], random bytes that say what dropout leaves out.
+        targets: int32[rows, length], the item after each place, -1 for none.
+        negatives: int32[n], the sampled items of the loss, the same for all places of the batch.
+        noise: uint8[n], random bytes that decide which values dropout sets to zero.
     """
 
     rows: Rows
@@ -74,10 +75,10 @@ class Batch(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What training returns.
+    """The result of a training.
 
     Attributes:
-        weights: the best ones, as NumPy arrays.
+        weights: the weights of the best sweep, as NumPy arrays.
         losses: the mean loss of each sweep.
         values: the validation value after each sweep.
         reason: why training stopped.
@@ -105,14 +106,17 @@ def train_network(
     settings: TrainingSettings,
     validate: Callable[[Weights], float] | None,
 ) -> Result:
-    """Train on sequences until the validation value rises no more, and return the best weights.
+    """Train a network on sequences until its validation value stops rising, and return the best
+    weights.
 
     Args:
-        indptr, items: int64[m + 1] and int32[n], sequence u is ``items[indptr[u]:indptr[u + 1]]``.
-        validate: weights -> a value, higher is better; None: minus the loss is the value.
+        indptr, items: int64[m + 1] and int32[n]. Sequence u is ``items[indptr[u]:indptr[u + 1]]``.
+        n_items: the number of different items.
+        validate: a function from weights to a value, where higher is better. None: the value is
+            minus the loss.
 
     Raises:
-        ConfigError: the steps are so large that weights are no longer finite.
+        ConfigError: the learning rate is so large that weights become infinite or NaN.
     """
     begin = time.monotonic()
     generator = np.random.default_rng(settings.seed)
@@ -165,7 +169,8 @@ def train_network(
 
 
 class _State(NamedTuple):
-    """What a step changes: weights, their average, the state of the optimizer, the number of steps."""
+    """The state of a training: weights, their average, the optimizer's state, and the number of
+    steps."""
 
     weights: Weights
     average: Weights
@@ -175,8 +180,11 @@ class _State(NamedTuple):
 
 @functools.lru_cache(maxsize=8)
 def _compiled_step(n_items: int, settings: NetworkSettings) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Return two functions: weights -> the first state, and (state, batch) -> (state, loss) of one
-    step, which is compiled once for all fits of the same sizes.
+    """Return the function that makes the first state, and the compiled function of one training
+    step.
+
+    The first maps weights to a state. The second maps (state, batch) to (state, loss). It is
+    compiled only once for all fits with the same sizes.
     """
     import jax
     import jax.numpy as jnp
@@ -207,7 +215,8 @@ def _compiled_step(n_items: int, settings: NetworkSettings) -> tuple[Callable[..
 
 
 def mean_loss(weights: Weights, batch: Batch, n_items: int, settings: NetworkSettings) -> Any:
-    """Return the mean over places of the cross-entropy of what follows, in JAX."""
+    """Return the cross-entropy of the next item, averaged over the places of a batch, computed with
+    JAX."""
     import jax
     import jax.numpy as jnp
 
@@ -238,9 +247,11 @@ def mean_loss(weights: Weights, batch: Batch, n_items: int, settings: NetworkSet
 
 
 def cut_into_windows(indptr: np.ndarray, items: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the sequences with long ones cut, from the end on, into windows of ``longest`` items.
+    """Return the sequences with each long one cut into windows of at most ``longest`` items.
 
-    Windows share one item, so that each item but the first of a sequence is a target once.
+    The windows are cut from the end. Two neighbouring windows share one item, so that each item,
+    except the first of a sequence, is the next item exactly once. Sequences with fewer than two
+    items are left out.
     """
     pieces = []
     for start, stop in zip(indptr[:-1].tolist(), indptr[1:].tolist(), strict=True):
@@ -262,8 +273,8 @@ def batches(
 ) -> Iterator[Batch]:
     """Yield the batches of one sweep over all sequences, in a random order.
 
-    All batches have one shape, so that the step is compiled once. Short sequences share rows: where
-    they are many, little of a batch is padding.
+    All batches have the same shape, so that the step is compiled only once. Several short sequences
+    share a row, so that little of a batch is padding.
     """
     lengths = np.diff(indptr) - 1
     row_length = int(power_of_two(lengths.max(initial=1)))
@@ -303,7 +314,11 @@ def _pack(
     row_length: int,
     n_rows: int,
 ) -> Iterator[list[tuple[int, int, int]]]:
-    """Yield for each batch (sequence, row, first column), each sequence in the first row with room."""
+    """Yield, for each batch, a list of (sequence, row, first column).
+
+    Each sequence is put into the first row that has room for it. ``order`` is the order of the
+    sequences.
+    """
     part: list[tuple[int, int, int]] = []
     filled = [0] * n_rows
     first = 0
@@ -327,4 +342,5 @@ def _pack(
 
 
 MIN_ROOM = 4
-"""A row with less room is full: looking for sequences this short would cost more than it saves."""
+"""A row with less free room than this counts as full. Filling it would cost more time than it
+saves."""

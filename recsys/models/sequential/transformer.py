@@ -1,7 +1,7 @@
 """A causal Transformer over sequences of items: its weights, and its forward pass as a function.
 
-The same lines run in NumPy, which scores, and in ``jax.numpy``, which trains: the array module is
-an argument.
+The array module is an argument of the forward pass. So the same code scores with NumPy and trains
+with ``jax.numpy``.
 """
 
 from __future__ import annotations
@@ -15,30 +15,33 @@ from recsys.linalg import one_blas_thread
 
 NORM_EPSILON = 1e-6
 VECTOR_DEVIATION = 0.02
-"""Standard deviation of the first vectors: small, because they are the output too, and a network
-that knows nothing should score all items alike.
+"""Standard deviation of the random item vectors at the start.
+
+It is small, because these vectors also compute the scores, and an untrained network should score
+all items alike.
 """
 
 PLACES_AT_ONCE = 1 << 14
-"""Places of padded sequences that are scored in one go, so that the arrays stay in the cache."""
+"""Number of places of padded sequences that are scored at a time, so that arrays fit in the CPU
+cache."""
 
 PAIRS_AT_ONCE = 1 << 20
-"""Pairs of places, for the memory of attention over long sequences."""
+"""Number of pairs of places that are scored at a time, which limits the memory of attention."""
 
 MASKED = -1e9
-"""Attention logit of a place that may not be seen. It is finite, so that no row becomes NaN."""
+"""Attention logit of a place that must not be seen. It is finite, so that no row becomes NaN."""
 
 
 class Weights(NamedTuple):
-    """The weights of a network of B blocks and width d, float32.
+    """The weights of a network with B blocks and width d, float32.
 
     Attributes:
-        items: [liked, d], the vector of each item, at the input and at the output.
-        positions: [longest, d], added to the item at each place of a sequence.
+        items: [liked, d], the vector of each item, used at the input and at the output.
+        positions: [longest, d], the vector that is added to the item at each place of a sequence.
         queries, keys, values, mixes: [B, d, d], the attention of each block.
         inner, inner_bias, outer, outer_bias: [B, d, h], [B, h], [B, h, d], [B, d], the two layers
-            that follow it.
-        scales, shifts: [2B + 1, d], of the layer norms: two in each block, and the last one.
+            after the attention of each block.
+        scales, shifts: [2B + 1, d], the layer norms: two per block, and a last one.
     """
 
     items: Any
@@ -56,12 +59,13 @@ class Weights(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Sequences in rows of one length, several short ones in a row.
+    """Sequences packed into rows of one length. A row may have several short sequences.
 
     Attributes:
-        items: int32[rows, length].
+        items: int32[rows, length], the items.
         places: int32[rows, length], the place of each entry in its sequence, 0 for the first.
-        sequence: int32[rows, length], a number for each sequence of a row; -1 for padding.
+        sequence: int32[rows, length], a number that identifies the sequence within its row, -1 for
+            padding.
     """
 
     items: Any
@@ -70,7 +74,11 @@ class Rows(NamedTuple):
 
 
 def initial_weights(sizes: dict[str, int], generator: np.random.Generator) -> Weights:
-    """Return random weights; ``sizes``: items, places, blocks, rank."""
+    """Return random weights for a network of the given sizes.
+
+    Args:
+        sizes: the numbers of ``items``, ``places`` and ``blocks``, and the ``rank`` (the width).
+    """
     width = sizes["rank"]
     blocks = sizes["blocks"]
 
@@ -103,14 +111,15 @@ def encode(
     xp: Any = np,
     drop: Callable[[Any], Any] = lambda x: x,
 ) -> Any:
-    """Return float32[rows, length, d], the state after each place; state · items scores what is next.
+    """Return the state after each place, float32[rows, length, d].
 
-    A place sees itself and the earlier places of its sequence. Layer norms come first in each block
-    (pre-norm), so that training needs no warm-up.
+    The product of a state and the item vectors gives the scores of the next item. A place sees
+    itself and the earlier places of its sequence. Layer norms come first in each block (pre-norm),
+    so that training needs no warm-up.
 
     Args:
-        xp: ``numpy`` or ``jax.numpy``.
-        drop: dropout, while training.
+        xp: the array module, ``numpy`` or ``jax.numpy``.
+        drop: the function that applies dropout in training. By default it does nothing.
     """
     n_rows, length = rows.items.shape
     width = weights.items.shape[1]
@@ -141,18 +150,20 @@ def encode(
 
 
 def _norm(x: Any, scale: Any, shift: Any, xp: Any) -> Any:
-    """Return the layer norm over the last axis."""
+    """Return the layer norm of ``x`` over its last axis."""
     centred = x - x.mean(axis=-1, keepdims=True)
     deviation = xp.sqrt((centred * centred).mean(axis=-1, keepdims=True) + np.float32(NORM_EPSILON))
     return centred / deviation * scale + shift
 
 
 def last_states(weights: Weights, indptr: np.ndarray, items: np.ndarray, heads: int) -> np.ndarray:
-    """Return float32[m, d], the state after the last item of each sequence; zeros for an empty one.
+    """Return the state after the last item of each sequence, float32[m, d], zero for an empty
+    sequence.
 
     Args:
-        indptr, items: int64[m + 1] and int32[n], sequence u is ``items[indptr[u]:indptr[u + 1]]``.
-            Only its last items are read, as many as the network has positions.
+        indptr, items: int64[m + 1] and int32[n]. Sequence u is ``items[indptr[u]:indptr[u + 1]]``.
+            Of a longer sequence, only as many of its last items are read as the network has
+            positions.
     """
     lengths = np.minimum(np.diff(indptr), len(weights.positions))
     states = np.zeros((len(lengths), weights.items.shape[1]), dtype=np.float32)
@@ -175,5 +186,5 @@ def last_states(weights: Weights, indptr: np.ndarray, items: np.ndarray, heads: 
 
 
 def power_of_two(lengths: np.ndarray) -> np.ndarray:
-    """Return int64, the smallest power of two that is at least each length."""
+    """Return int64, the smallest power of two that is not less than each length."""
     return 2 ** np.ceil(np.log2(np.maximum(lengths, 1))).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Counts of what followed what: the next item, from the last items of a history."""
+"""Transitions: counts which item followed which, and predicts the next item from the last ones."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ from recsys.types import Features, Histories, Interactions
 
 @dataclass(config=STRICT)
 class Transitions(Fading, SparseLinear, FitsFromSums):
-    """What followed what within a window: for logs where the next item depends on the last ones. Fast
-    at any size.
+    """Counts which items follow each item within a window: fast, for logs where the last items
+    matter most.
 
     With C_ji the sum, over the users who like j and i, of 1/d where i comes d places after j (d ≤
-    ``window``), and of ``backward``/d where it comes before,
+    ``window``), and of ``backward``/d where i comes d places before j,
 
         W_ji = C_ji / (n_j^source_power · n_i^target_power)
         score(u, i) = Σ_p decay^p · W_ji,  where j is the liked item p places from the end
 
-    n counts likes. Time is used for order alone, unless ``recency_days`` is set, which halves the
-    weight of a like with its age too. Memory: at most 8 · likes · (2 · window) bytes.
+    n_j and n_i are numbers of likes. Times are used only for the order. If ``recency_days`` is set,
+    the weight of a like is also halved with its age. The model needs at most 8 · likes · (2 ·
+    window) bytes.
 
     Reference: a sequential-rules model with weights by distance, Ludewig and Jannach, UMUAI 2018.
     """
@@ -60,7 +61,7 @@ class Transitions(Fading, SparseLinear, FitsFromSums):
     decay: Decay = 0.7
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Count the transitions.
+        """Count the transitions in the sequences of all users, and compute the weights.
 
         Raises:
             InputError: no event has a time.
@@ -71,7 +72,7 @@ class Transitions(Fading, SparseLinear, FitsFromSums):
         return self
 
     def prepare_sums(self, likes: np.ndarray) -> None:
-        """Keep the likes of each item, which divide the counts."""
+        """Store the number of likes of each item, by which the counts will be divided."""
         self.known_ = likes > 0
         self._likes = np.maximum(likes, 1).astype(np.float64)
 
@@ -88,7 +89,7 @@ class Transitions(Fading, SparseLinear, FitsFromSums):
         return {"counts": counts}
 
     def fit_sums(self, sums: Mapping[str, np.ndarray | csr_array]) -> None:
-        """Divide the counts by powers of the likes of both items."""
+        """Compute the weights: the counts divided by powers of the numbers of likes of both items."""
         counts = csr_array(sums["counts"])
         source = np.repeat(self._likes**-self.source_power, np.diff(counts.indptr))
         target = self._likes[counts.indices] ** -self.target_power
