@@ -1,1 +1,1 @@
-"""Judging ranked lists: metrics, agreement, intervals, segments."""
+"""Evaluate ranked lists: metrics, agreement, intervals and groups."""

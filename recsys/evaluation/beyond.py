@@ -51,8 +51,10 @@ OF_FEATURES = {
 DEFINITIONS = OF_ALL_LISTS | OF_A_LIST | OF_FEATURES
 
 KEEP = 0.01
-"""Calibration compares the user's shares with (1 - KEEP) · the list's + KEEP · the user's,
-so that it is finite."""
+"""Calibration replaces the list's shares by (1 - KEEP) · the list's + KEEP · the user's shares.
+
+Without this, it would be infinite for an attribute that the list does not have.
+"""
 
 
 @dataclass(frozen=True)

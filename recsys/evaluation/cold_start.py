@@ -1,6 +1,5 @@
-"""The cold-start curve: how good each model is for users of whom only the first 0, 1, 2, 5,
-10 events are known.
-"""
+"""The cold-start curve: how good each model is if only a user's first 0, 1, 2, 5, 10 events are
+known."""
 
 from __future__ import annotations
 
@@ -19,32 +18,36 @@ from recsys.recommender import Recommender
 from recsys.types import Histories
 
 MOST_USERS = 1_000
-"""Users on the curve at most, drawn by hash: enough for narrow intervals,
-and every cut scores all of them again."""
+"""Largest number of users on the curve, drawn by hash.
+
+It is enough for narrow intervals, and it limits the time, because every cut scores all users again.
+"""
 FEWEST_USERS = 20
-"""A cut for which fewer users have enough events is left out."""
+"""Smallest number of users with enough events for a cut. A cut with fewer such users is left out."""
 
 
 class ColdStart:
-    """The same users at every cut, for every model: their histories cut to the first events,
-    and their truth.
+    """The users of the cold-start curve, the same for every cut and model, with their cut
+    histories.
 
-    Histories are cut to a user's first events (equal times: the lower item row), or, where events
-    have no time, to random ones that depend on user and item alone. Lists leave out *all* items of
-    the whole history, and the truth stays the same,
-    so that only what the model knows of the user changes from cut to cut.
+    Histories are cut to a user's first events (at equal times, the lower item row is first). If
+    events have no times, they are cut to random events that depend only on user and item. Lists
+    leave out *all* items of the whole history, and the truth is the same for every cut. So only
+    what the model knows of the user changes from cut to cut.
 
-    ``cuts``: those of ``settings.cold_start`` for which at least :data:`FEWEST_USERS` users have
-    enough events.
-    ``users``: int[m], the users on the curve as rows of ``truth.users``.
+    Attributes:
+        cuts: those of ``settings.cold_start`` for which at least :data:`FEWEST_USERS` users have
+            enough events.
+        users: int[m], the users on the curve, as rows of ``truth.users``.
     """
 
     def __init__(self, truth: Truth, k: int) -> None:
         """Choose the users and cut their histories, once for all models.
 
         Args:
-            truth: of the run, with or without seen items; the curve always leaves them out.
-            k: length of the lists.
+            truth: the truth of the run. The curve always leaves out seen items, even if the run
+                does not.
+            k: the length of the lists.
         """
         self.truth = truth.without_seen()
         self.metric = parse_all(truth.settings.metrics)[0]
@@ -67,7 +70,8 @@ class ColdStart:
         self._histories = {cut: full_histories.keep_entries(position < cut) for cut in self.cuts}
 
     def values(self, model: Recommender) -> dict[int, np.ndarray]:
-        """Return cut -> float64[users] of the primary metric."""
+        """Return number of events -> the primary metric of each user, float64[users], for one
+        model."""
         values = {}
         for cut, histories in self._histories.items():
             topk = recommend(
@@ -79,8 +83,12 @@ class ColdStart:
 
 
 def summary(values: dict[str, dict[int, np.ndarray]], metric: str) -> dict[str, Any]:
-    """Return what coldstart.json holds: a row per model and cut with its interval,
-    and the best model at each cut.
+    """Return the content of coldstart.json: the mean of each model at each cut, and the best
+    models.
+
+    Args:
+        values: model -> number of events -> the metric of each user.
+        metric: the name of the metric.
     """
     rows = []
     for name, by_cut in values.items():
@@ -101,8 +109,9 @@ def summary(values: dict[str, dict[int, np.ndarray]], metric: str) -> dict[str, 
 
 
 def _event_positions(histories: Histories, user_ids: np.ndarray) -> np.ndarray:
-    """Return int64[nnz]: the position of each entry in its user's history; without times,
-    an order drawn by hash.
+    """Return int64[nnz], the position of each entry in its user's history, 0 for the first.
+
+    Without times, a hash decides the order.
     """
     if histories.times is not None:
         return histories.positions()

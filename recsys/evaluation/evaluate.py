@@ -1,4 +1,4 @@
-"""Lists and truth -> Evaluation: which users count, and one number per user and metric."""
+"""Evaluate lists against a truth: one number per user and metric, and how many users count."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ CAUTION = (
 
 
 def evaluate(topk: TopK, truth: Truth, *, name: str) -> Evaluation:
-    """Judge the lists of all tested users.
+    """Compute the metrics of the lists of all tested users.
+
+    The ``per_user`` table of the result has one row per tested user, with the columns user_id,
+    n_relevant, n_history, shortfall, and the metrics.
 
     Args:
-        topk: one list per tested user; ``topk.users`` are rows of ``truth.users``, items are rows
+        topk: one list per tested user. ``topk.users`` are rows of ``truth.users``, items are rows
             of ``truth.candidates``.
-        truth: what is relevant, and the settings, which :meth:`.truth.Truth.from_split` explains.
-
-    Returns:
-        per_user: user_id, n_relevant, n_history, shortfall, then the metrics;
-            one row per tested user.
+        truth: the relevant items, the histories and the settings, see
+            :meth:`.truth.Truth.from_split`.
 
     Raises:
-        ValueError: lists and tested users differ in number.
+        ValueError: the number of lists is not the number of tested users.
     """
     if len(topk.users) != len(truth):
         raise ValueError(f"{len(topk.users):,} lists for {len(truth):,} tested users: give one list per user")
@@ -64,31 +64,34 @@ def evaluate_tables(
     convention: str | None = None,
     propensity: pd.Series | None = None,
 ) -> Evaluation:
-    """Judge a topk table from any system against a table of what users chose (user_id, item_id[,
-    value]).
+    """Compute the metrics of a table of lists from any system against a table of what users chose.
 
-    Every user of ``truth`` with something relevant counts. Lists of other users are counted and
-    left out, and so are rows of ``truth`` whose value is missing or infinite (``refused_truth``).
-    For lists that rank relevant items among sampled candidates only, see :func:`mark_sampled`.
+    Every user of ``truth`` with a relevant item counts. Lists of other users are left out and
+    counted. Rows of ``truth`` whose value is missing or infinite are left out and counted too
+    (``refused_truth``). If the lists rank relevant items among sampled candidates only, use
+    :func:`mark_sampled` on the result.
+
+    The ``per_user`` table of the result has one row for every user of ``truth``, sorted by id, with
+    the columns user_id, n_relevant, and the metrics. ``about["warnings"]`` has sentences on what
+    makes the numbers doubtful.
 
     Args:
-        settings: ``AllCandidatesSettings`` where the lists hold every candidate, as AUC needs.
-        recs: user_id, item_id, rank; or a score instead of the rank, or beside it for
-            ``settings.ties``. Categorical ids are quickest.
-        convention: a name of :data:`~recsys.evaluation.judging.conventions.CONVENTIONS`: the
-            definitions of another library, which then set ties and missing users too.
+        recs: user_id, item_id and rank. A score may replace the rank, or may be added for
+            ``settings.ties``. Categorical ids are fastest.
+        truth: user_id, item_id, and optionally value.
+        settings: the metrics and how to compute them. Use ``AllCandidatesSettings`` if the lists
+            have every candidate, which AUC needs.
+        convention: a name of :data:`~recsys.evaluation.judging.conventions.CONVENTIONS`: compute
+            the metrics as another library defines them. It then also sets the treatment of ties and
+            of users without lists.
         propensity: item id -> chance in (0, 1] that its relevance is observed, for metrics with
-            ``ips``; see :func:`item_propensities`.
-
-    Returns:
-        per_user: user_id, n_relevant, then the metrics; one row for every user of ``truth``,
-            sorted by id.
-        about: also ``warnings``, sentences on what makes the numbers doubtful: no id in common.
+            ``ips``, see :func:`item_propensities`.
 
     Raises:
-        InputError: no table, a missing column, ids of two kinds, an item twice in a list or in a
-            user's truth, NaN scores.
-        ConfigError: a metric that the convention, or a table without all scores, cannot give.
+        InputError: an argument is not a table, a column is missing, ids are of two kinds, an item
+            is twice in a list or in a user's truth, or a score is NaN.
+        ConfigError: the convention does not have a metric, or the lists lack the scores that it
+            needs.
     """
     settings = settings or EvaluationSettings()
     rules = None
@@ -154,20 +157,23 @@ def evaluate_tables(
 
 
 def _largest_cut(settings: EvaluationSettings) -> int:
-    """Return the largest cut-off of the metrics, 0 without one."""
+    """Return the largest cut-off of the metrics, or 0 if none has one."""
     return max(metric.k or 0 for metric in settings.parsed_metrics)
 
 
 def _unshared_ids(kind: str, of_truth: np.ndarray, of_lists: np.ndarray, names: np.ndarray) -> list[str]:
-    """Return a sentence if lists and truth have no id of a kind in common."""
+    """Return a list with one warning if lists and truth have no id of this kind in common, else []."""
     if not len(of_truth) or not len(of_lists) or np.isin(of_truth, of_lists).any():
         return []
     return [no_shared_ids(kind, names[of_lists[0]], names[of_truth[0]])]
 
 
 def no_shared_ids(kind: str, listed: object, chosen: object) -> str:
-    """Return the warning that lists and truth have no id of a kind in common, with an example of
-    each.
+    """Return the warning that lists and truth have no id of a kind in common.
+
+    Args:
+        kind: "user" or "item".
+        listed, chosen: an example id of the lists, and one of the truth.
     """
     return (
         f"no {kind} of the lists is in the truth, so every metric is 0: {kind} ids are like {str(listed)!r} in the"
@@ -176,10 +182,13 @@ def no_shared_ids(kind: str, listed: object, chosen: object) -> str:
 
 
 def mark_sampled(evaluation: Evaluation, n: int) -> Evaluation:
-    """Return the evaluation of lists that rank relevant items among ``n`` sampled candidates only,
-    named as such.
+    """Return the evaluation with its metrics renamed, because relevant items were ranked among
+    samples.
 
     Every metric's name ends in ``[sampled=n]``, and its definition ends in a caution.
+
+    Args:
+        n: the number of sampled candidates.
     """
     names = {metric: f"{metric}[sampled={n}]" for metric in evaluation.metrics}
     definitions = {names[metric]: text + CAUTION.format(n) for metric, text in evaluation.about["definitions"].items()}
@@ -188,10 +197,13 @@ def mark_sampled(evaluation: Evaluation, n: int) -> Evaluation:
 
 
 def item_propensities(train: pd.DataFrame, items: pd.Series | None = None) -> pd.Series:
-    """Return item id -> propensity (n + 1) / (max n + 1),
-    where n counts the item's train rows with a value > 0.
+    """Return item id -> propensity (n + 1) / (max n + 1), where n is the item's number of likes in
+    train.
 
-    ``items``: ids that get a propensity although train may lack them (n = 0).
+    Args:
+        train: a table of events. Rows with a value > 0 are likes; without a column ``value``, all
+            are.
+        items: further ids that get a propensity. One that train lacks has n = 0.
     """
     likes = train
     if VALUE in train:
@@ -205,7 +217,8 @@ def item_propensities(train: pd.DataFrame, items: pd.Series | None = None) -> pd
 
 
 def _propensity_by_code(propensity: pd.Series, items: np.ndarray) -> np.ndarray:
-    """Return float64[items]; an item that the Series does not name has its smallest value."""
+    """Return the propensity of each item, float64[items]. An item without one gets the smallest
+    propensity."""
     if not ((propensity > 0) & (propensity <= 1)).all():
         raise InputError("propensities must lie in (0, 1]")
     index, ids = unify_ids(pd.Series(propensity.index), pd.Series(items))
@@ -220,8 +233,11 @@ def assemble_evaluation(
     counts: dict[str, int],
     convention: Convention | None = None,
 ) -> Evaluation:
-    """Return the Evaluation of judged lists: ``per_user`` with a column per metric,
-    definitions and counts.
+    """Return the Evaluation of judged lists: metrics per user, definitions and counts.
+
+    Args:
+        per_user: the table to which one column per metric is added.
+        counts: further counts for ``about["counts"]``.
     """
     metrics = settings.parsed_metrics
     if convention:
@@ -241,9 +257,12 @@ def assemble_evaluation(
 def compute_metrics(
     judged: Judged, metrics: list[Metric], missing_users: str, convention: Convention | None = None
 ) -> dict[str, np.ndarray]:
-    """Return metric name -> float64[m], NaN = undefined or skipped. Both engines call this.
+    """Return metric name -> its value for each user, float64[m]. Both engines call this function.
 
-    ``missing_users``: "skip" leaves out users without a list, "zero" counts them as 0.
+    The value is NaN where the metric is undefined or the user is skipped.
+
+    Args:
+        missing_users: "skip" leaves out users without a list, "zero" counts them as 0.
     """
     skip = (judged.length == 0) & (missing_users == "skip")
     compute: Callable[[Metric, Judged], np.ndarray] = Metric.__call__
@@ -253,8 +272,11 @@ def compute_metrics(
 
 
 def count_users(judged: Judged, missing_users: str) -> dict[str, int]:
-    """Return how many users were evaluated, had nothing relevant, no list,
-    or a list shorter than the longest.
+    """Return the numbers of users in four cases: evaluated, undefined, without a list, and with a
+    short list.
+
+    A user is undefined if nothing is relevant. A list is short if it has fewer than ``judged.k``
+    items.
     """
     defined = ~judged.undefined
     without_list = defined & (judged.length == 0)
@@ -267,8 +289,10 @@ def count_users(judged: Judged, missing_users: str) -> dict[str, int]:
 
 
 def count_short_lists(judged: Judged, expected_length: int) -> int:
-    """Return how many users with something relevant have a list, but one shorter than that
-    length.
+    """Return how many users with a relevant item have a list of fewer than ``expected_length``
+    items.
+
+    Empty lists are not counted.
     """
     has_list = ~judged.undefined & (judged.length > 0)
     return int((has_list & (judged.length < expected_length)).sum())

@@ -1,9 +1,10 @@
-"""Results by group: users by length of history or by any column,
-relevant items by popularity or by any column.
+"""Results by group: of users (by history length or a column) or of relevant items (by popularity or
+a column).
 
-A *user* grouping puts users in groups and averages over each. An *item* grouping measures how well
-a model finds the relevant items of one group: the lists stay as they are, only the items of the
-group count as relevant, and the metric is undefined for a user with nothing relevant in the group.
+A *user* grouping puts users into groups, and results are averaged over each group. An *item*
+grouping measures how well a model finds the relevant items of one group. The lists stay the same,
+but only the items of the group count as relevant. The metric is undefined for a user without
+relevant items in the group.
 """
 
 from __future__ import annotations
@@ -24,12 +25,17 @@ from recsys.schema import ITEM, USER
 from recsys.types import TopK
 
 LEAST_USERS = 20
-"""A group with fewer users is shown, but no gap is taken from it:
-its bootstrap interval cannot be trusted."""
+"""Smallest number of users in a group for which differences between groups are computed.
+
+Smaller groups are shown, but their bootstrap intervals cannot be trusted.
+"""
 
 MOST_LEVELS = 12
-"""Most groups of a column, besides ``unknown``; with more distinct values numbers are cut at their
-quartiles, and the rarest texts are ``other``."""
+"""Largest number of groups of a column, not counting ``unknown``.
+
+If the column has more distinct values, numbers are cut at their quartiles, and the rarest texts
+become ``other``.
+"""
 
 UNKNOWN = "unknown"
 OTHER = "other"
@@ -39,21 +45,24 @@ _HISTORY_STARTS = np.array([0, 1, 5, 20])
 
 @dataclass(frozen=True)
 class Grouping:
-    """A way to group users, or relevant items: ``levels`` in the order in which they are shown."""
+    """A way to group users or relevant items. ``levels`` are its groups, in the order in which they
+    are shown."""
 
     name: str
     levels: tuple[str, ...]
 
 
 HISTORY = Grouping("history", ("0", "1-4", "5-19", "20+"))
-"""Users by the number of items in their history when their lists were made."""
+"""The grouping of users by the number of items in their history when their lists were made."""
 
 POPULARITY = Grouping("popularity", ("head", "mid", "tail"))
-"""Relevant items by popularity: :func:`popularity_codes`."""
+"""The grouping of relevant items by popularity, see :func:`popularity_codes`."""
 
 
 def history_codes(n_history: np.ndarray) -> np.ndarray:
-    """Return int[m], the level of :data:`HISTORY`; -1 for an unknown (negative) length.
+    """Return int[m], the position in the levels of :data:`HISTORY` of each history length.
+
+    It is -1 for an unknown (negative) length.
 
     >>> history_codes(np.array([0, 4, 5, 99, -1])).tolist()
     [0, 1, 2, 3, -1]
@@ -62,12 +71,15 @@ def history_codes(n_history: np.ndarray) -> np.ndarray:
 
 
 def popularity_codes(likes: np.ndarray) -> np.ndarray:
-    """Return int[items], the level of :data:`POPULARITY`: each third of all likes,
-    the most liked items first.
+    """Return int[items], the popularity of each item: 0 head, 1 mid, 2 tail, each with about a
+    third of all likes.
 
-    An item is in the head when the more popular items have less than a third of all likes, in the
-    middle when less than two thirds, else in the tail. Items liked equally often share a level; an
-    item without likes is in the tail.
+    An item is in the head if all more popular items together have less than a third of the likes.
+    It is in the middle if they have less than two thirds, and else in the tail. Items with the same
+    number of likes are in the same group. An item without likes is in the tail.
+
+    Args:
+        likes: int[items], the number of likes of each item.
 
     >>> popularity_codes(np.array([5, 2, 2, 1, 1, 1, 0])).tolist()
     [0, 1, 1, 2, 2, 2, 2]
@@ -81,19 +93,25 @@ def popularity_codes(likes: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Groups:
-    """A grouping and its members: ``membership`` is bool[n, levels], row i for user or item i."""
+    """A grouping, and which groups each user or item is in.
+
+    Attributes:
+        membership: bool[n, levels], whether user or item i is in each group.
+    """
 
     grouping: Grouping
     membership: np.ndarray
 
     @classmethod
     def from_codes(cls, grouping: Grouping, codes: np.ndarray) -> Groups:
-        """Return the groups of int[n] levels, -1 for none."""
+        """Return the groups of a grouping, given the level of each user or item: int[n], -1 for
+        none."""
         return cls(grouping, codes[:, None] == np.arange(len(grouping.levels)))
 
     def rows(self, rows: np.ndarray) -> np.ndarray:
-        """Return bool[len(rows), levels]; a row of -1 or past the end is in the last level:
-        unknown, or tail.
+        """Return the membership of some rows, bool[len(rows), levels].
+
+        A row that is -1 or past the end is in the last level (unknown, or tail).
         """
         n = len(self.membership)
         last_level = np.zeros((1, len(self.grouping.levels)), dtype=bool)
@@ -103,12 +121,12 @@ class Groups:
 
 
 def column_groups(name: str, column: pd.Series) -> Groups:
-    """Return the groups that a column of a users or items table makes.
+    """Return the groups that a column of a users or items table defines.
 
-    Each text is a group, and a cell ``a|b`` (or a list) is in both; so is each number when there
-    are few. Beyond :data:`MOST_LEVELS` numbers are cut at their quartiles and the rarer texts are
-    ``other``. A missing or empty cell
-    is ``unknown``: a group like any other, and the last one.
+    Each text is a group; a cell ``a|b`` (or a list) is in several groups. Each number is a group.
+    If there are more than :data:`MOST_LEVELS` groups, numbers are cut at their quartiles, and the
+    rarer texts become ``other``. Rows with a missing or empty cell form the last group,
+    ``unknown``.
     """
     cells = [_cell(value) for value in column]
     levels, level_of = _levels(pd.Series([v for cell in cells for v in cell], dtype=object).value_counts())
@@ -129,8 +147,10 @@ def _cell(value: Any) -> list[str]:
 
 
 def _levels(counts: pd.Series) -> tuple[list[str], dict[str, int]]:
-    """Return the levels of distinct values (the index; how often each occurs),
-    and value -> level.
+    """Return the names of the groups of a column, and value -> position of its group.
+
+    Args:
+        counts: a Series, distinct value -> how often it occurs.
     """
     numbers = pd.to_numeric(pd.Series(counts.index, dtype=object), errors="coerce").to_numpy(dtype=np.float64)
     numeric = bool(len(numbers)) and bool(np.isfinite(numbers).all())
@@ -147,8 +167,12 @@ def _levels(counts: pd.Series) -> tuple[list[str], dict[str, int]]:
 
 
 def table_groups(names: list[str], table: pd.DataFrame | None, key: str, ids: Any) -> list[Groups]:
-    """Return the groups of some columns of a table, row i for ``ids[i]``;
-    an id that it does not have is unknown.
+    """Return the groups that some columns of a table define, where row i is for ``ids[i]``.
+
+    An id that the table does not have is in the group ``unknown``.
+
+    Args:
+        key: the column of the table with the ids.
     """
     if table is None:
         return []
@@ -160,11 +184,11 @@ def table_groups(names: list[str], table: pd.DataFrame | None, key: str, ids: An
 def assign_columns(
     names: Iterable[str], user_columns: Iterable[str], item_columns: Iterable[str]
 ) -> tuple[list[str], list[str]]:
-    """Return which of the named columns are in the users table, and which in the items table.
+    """Return which of the named columns are in the users table, and which are in the items table.
 
     Raises:
-        ConfigError: a column that neither table has, or both, or whose name a built-in grouping
-            has.
+        ConfigError: a column is in neither table or in both, or has the name of a built-in
+            grouping.
     """
     names = list(names)
     of_users = set(user_columns) - {USER}
@@ -183,8 +207,7 @@ def assign_columns(
 
 
 def group_column(metric: Metric | str, grouping: Grouping, level: str) -> str:
-    """Return the name of the per-user column of a metric for which only one level's items are
-    relevant.
+    """Return the name of the column of a metric for which only the items of one group are relevant.
 
     >>> group_column("ndcg@10", POPULARITY, "tail")
     'ndcg@10[popularity=tail]'
@@ -193,10 +216,14 @@ def group_column(metric: Metric | str, grouping: Grouping, level: str) -> str:
 
 
 def by_item_group(topk: TopK, truth: Truth, groups: Groups, metric: Metric) -> dict[str, np.ndarray]:
-    """Return column -> float64[m]: the metric when only one group's items are relevant,
-    NaN where a user has none.
+    """Return column name -> the metric of each user, float64[m], if only the items of one group are
+    relevant.
 
-    ``groups``: of the candidates; relevant items that are no candidates are in the last level.
+    The metric is NaN for a user without such items.
+
+    Args:
+        groups: the groups of the candidates. Relevant items that are not candidates are in the last
+            level.
     """
     in_level = groups.rows(truth.relevant.indices)
     return {
@@ -206,20 +233,21 @@ def by_item_group(topk: TopK, truth: Truth, groups: Groups, metric: Metric) -> d
 
 
 def gap(sums: Sums, columns: np.ndarray, levels: tuple[str, ...]) -> dict[str, Any]:
-    """Return the largest difference of means between two groups: fairness towards groups of users.
+    """Return the largest difference of means between two groups of users, a measure of fairness.
 
-    ``gap``: best mean minus worst; ``ci95``: an interval that allows for having picked the most
-    distant of all pairs (it excludes 0 in 5 to 7 % of cases when all groups are alike:
-    bench/RESULTS.md); ``best``, ``worst``: their levels.
+    Keys: ``gap``, the best mean minus the worst; ``best`` and ``worst``, these two groups;
+    ``ci95``, an interval that allows for the choice of the two most distant groups. If all groups
+    are alike, it excludes 0 in 5 to 7 % of cases (bench/RESULTS.md).
 
-    The interval is gap ± c · se of that pair, where c is the 95 % point, over resamples, of the
-    largest standardised deviation of any pair's difference:
-    Tukey's range with bootstrap errors instead of normal ones.
-
-    Undefined (None) with fewer than two groups of :data:`LEAST_USERS` users.
+    The interval is gap ± c · se of the two groups' difference. c is the 95 % quantile, over
+    resamples, of the largest standardised deviation of the difference of any two groups. This is
+    Tukey's range with bootstrap errors instead of normal ones. All values are None if fewer than
+    two groups have :data:`LEAST_USERS` users.
 
     Args:
-        sums: of disjoint groups of users; ``columns``: int[groups], the column of each group.
+        sums: the sums of disjoint groups of users.
+        columns: int[groups], the column of each group in ``sums``.
+        levels: the name of each group.
     """
     large = np.flatnonzero(sums.count[columns] >= LEAST_USERS)
     if len(large) < 2:

@@ -1,13 +1,16 @@
-"""Measures of agreement of ranked lists: functions of :class:`Pairs` that return one number per pair of lists.
+"""Measures of agreement of ranked lists: functions of :class:`Pairs` that return one number per
+pair.
 
-A name is both the request and the label, for example ``tau_b``, ``rbo[p=0.8,ties=b]`` or
-``overlap@10``; it is read by :func:`parse_measure`. All measures return float64[m]; NaN means
+A name of a measure, such as ``tau_b``, ``rbo[p=0.8,ties=b]`` or ``overlap@10``, both requests it
+and labels its values. :func:`parse_measure` reads it. All measures return float64[m], NaN where
 undefined.
 
-*Correlations* compare the items of both lists (``missing=intersection``: an item that somebody did
-not rate is not an item that they dislike) or of either list (``missing=bottom``: the items that a
-list misses are tied below its end). They are undefined for fewer than two such items, and where a
-list ties all of them. ``kendall_topk`` and ``footrule_topk`` are *distances*: smaller is closer.
+*Correlations* compare two lists on some items. With ``missing=intersection`` they are the items of
+both lists, because an item that a user did not rate is not one that they dislike. With
+``missing=bottom`` they are the items of either list, and those that a list misses are tied below
+its end. A correlation is undefined for fewer than two such items, and if a list ties all of them.
+``kendall_topk`` and ``footrule_topk`` are *distances*: smaller means closer.
+
 docs/agreement.md compares the formulas and says which measure answers which question.
 """
 
@@ -252,28 +255,28 @@ MEASURES: dict[str, Callable[..., np.ndarray]] = {
     "jaccard": jaccard,
 }
 DISTANCES = ("kendall_topk", "footrule_topk")
-"""Measures where smaller means closer."""
+"""The measures for which a smaller value means more agreement."""
 
 MIN_PAIRS_FOR_THREADS = 256
-"""With fewer pairs, starting the other threads takes longer than the computation."""
+"""Smallest number of pairs that several threads compute. For fewer, starting threads takes longer."""
 
 
 def _divide(numerator: np.ndarray, denominator: np.ndarray, *, undefined: np.ndarray) -> np.ndarray:
-    """Return numerator / denominator, NaN where undefined."""
+    """Return numerator / denominator as float64, NaN where ``undefined`` is True."""
     quotient = np.asarray(numerator, dtype=np.float64) / np.where(undefined, 1.0, denominator)
     return np.where(undefined, np.nan, quotient)
 
 
 @dataclass(frozen=True)
 class Measure(MeasureName):
-    """A measure with its options. Call it on Pairs; ``str`` returns its name.
+    """A measure with its options. Call it with Pairs to compute its values; ``str`` gives its name.
 
     >>> str(parse_measure("rbo[p=0.5]"))
     'rbo[p=0.5]'
     """
 
     def __call__(self, pairs: Pairs) -> np.ndarray:
-        """Return float64[m]; NaN = undefined."""
+        """Return the value of the measure for each pair of lists, float64[m], NaN where undefined."""
         threads = numba.get_num_threads()
         numba.set_num_threads(threads if len(pairs) >= MIN_PAIRS_FOR_THREADS else 1)
         try:
@@ -288,7 +291,7 @@ class Measure(MeasureName):
 
     @property
     def definition(self) -> str:
-        """The first line of the measure's documentation, which is its formula, and its options."""
+        """The formula of the measure and its options, for reports."""
         return self.describe(MEASURES[self.name])
 
 
@@ -296,8 +299,8 @@ def parse_measure(text: str) -> Measure:
     """Return the measure with this name.
 
     Raises:
-        ConfigError: an unknown name or option (the message suggests the nearest one), an invalid
-            value, or a cut-off for a measure that takes none.
+        ConfigError: the name or an option is unknown (the message suggests the most similar one), a
+            value is not valid, or a cut-off is given for a measure that has none.
     """
     measure = parse_name(text, MEASURES, Measure)
     # Measures check the values of their options when they are called.
@@ -306,7 +309,11 @@ def parse_measure(text: str) -> Measure:
 
 
 def parse_measures(texts: Iterable[str]) -> list[Measure]:
-    """Return the measures with these names; one ConfigError reports all bad names."""
+    """Return the measures with these names.
+
+    Raises:
+        ConfigError: a name is not valid. The message lists all such names.
+    """
     return parse_names(texts, parse_measure)
 
 
@@ -316,11 +323,12 @@ def compute_measures(pairs: Pairs, measures: Iterable[Measure]) -> dict[str, np.
 
 
 def agree(a: RankedList, b: RankedList, measure: str) -> float:
-    """Return the agreement of two ranked lists; NaN = undefined.
+    """Return the agreement of two ranked lists, NaN if it is undefined.
 
     Args:
-        a, b: ids, best first, where a nested list or tuple is a group of ties; or a dict id ->
-            score, or a Series of scores by id, high = best.
+        a, b: two ranked lists. Each is a sequence of ids, best first, in which a nested list or
+            tuple is a group of ties; or a dict id -> score or a Series of scores by id, where a
+            higher score is better.
         measure: a name such as ``tau_b[missing=bottom]``.
 
     >>> agree(["x", "y", "z"], ["y", "x", "z"], "tau_ap")
@@ -338,7 +346,12 @@ def kendall_tau(
     variant: str = "b",
     missing: str = "intersection",
 ) -> float:
-    """Return Kendall's tau-a, tau-b or tau-c of two ranked lists; see :func:`agree`.
+    """Return Kendall's tau-a, tau-b or tau-c of two ranked lists.
+
+    Args:
+        a, b: two ranked lists, as for :func:`agree`.
+        variant: "a", "b" or "c".
+        missing: how an item counts that only one list has: "intersection" or "bottom".
 
     >>> round(kendall_tau({"v": 12, "w": 2, "x": 1, "y": 12, "z": 2}, {"v": 1, "w": 4, "x": 7, "y": 1, "z": 0}), 4)
     -0.4714

@@ -45,16 +45,18 @@ class Rankings:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Return int64[m], the number of items of each list."""
+        """The number of items of each list, int64[m]."""
         return np.diff(self.offsets)
 
     @cached_property
     def position_tables(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the hash tables of all lists for ``concordance.find_position``, and int64[m + 1],
-        where the table of each list begins.
+        """The hash tables of all lists for ``concordance.find_position``, and where each table
+        begins.
+
+        The second array is int64[m + 1].
 
         Raises:
-            InputError: a list holds an item twice.
+            InputError: a list has an item twice.
         """
         # At most half of the slots are used, so that probing stays short.
         slots = np.exp2(np.ceil(np.log2(2 * np.maximum(self.lengths, 1)))).astype(np.int64)
@@ -337,7 +339,15 @@ def make_pair(a: RankedList, b: RankedList) -> Pairs:
 
 
 def _encode(ranked: RankedList, codes: dict[Hashable, int], label: str) -> Rankings:
-    """Return one list as Rankings; new ids are added to ``codes``."""
+    """Return one ranked list as Rankings.
+
+    Args:
+        codes: id -> item code. New ids are added.
+        label: the name of the list, for error messages.
+
+    Raises:
+        InputError: the list has an id twice or a NaN score, or is not a ranked list.
+    """
     items: list[int] = []
     dense_ranks: list[int] = []
     seen: set[Hashable] = set()

@@ -1,6 +1,5 @@
-"""The most similar users of each user: those who rank the items that both rated in the most similar
-order.
-"""
+"""Find the most similar users of each user: those who rank their common items in the most similar
+order."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ from recsys.evaluation.agreement.measures import Measure, parse_measure
 from recsys.evaluation.agreement.rankings import Pairs, Rankings
 
 BLOCK_PAIRS = 1 << 19
-"""Pairs of users compared at a time; this sets the memory that is needed."""
+"""Number of pairs of users that are compared at a time. It determines the memory that is needed."""
 
 
 @dataclass(frozen=True)
@@ -42,22 +41,21 @@ def nearest_users(
     min_common: int = 5,
     users: np.ndarray | None = None,
 ) -> Neighbours:
-    """Return the k users whose ratings agree most with those of each user,
-    over the items that both rated.
+    """Return, for each user, the k users whose ratings of common items agree most.
+
+    Users with the same agreement are ordered by the number of common items, largest first, then by
+    row. Pairs of users whose agreement is undefined are left out. Only pairs with common items are
+    compared. About :data:`BLOCK_PAIRS` pairs are compared at a time, but at least all pairs of one
+    user.
 
     Args:
-        ratings: csr (users, items); the stored values are the ratings, and equal ratings are ties.
-        measure: a name of ``agreement.measures``; for a distance, the smallest values are nearest.
-        min_common: pairs with fewer items in common are not compared, because their agreement is
-            mostly chance.
-        users: rows of the users to find neighbours for; default: all.
-
-    Equal values are ordered by the number of items in common, most first, then by row. Pairs whose
-    value is undefined are left out. Only pairs of users that share items are compared, at most
-    :data:`BLOCK_PAIRS` of them (but all those of one user) at a time.
+        ratings: csr (users, items). The stored values are the ratings, and equal ratings are ties.
+        measure: a name of ``agreement.measures``. For a distance, the smallest values are nearest.
+        min_common: smallest number of common items. With fewer, agreement would be mostly chance.
+        users: rows of the users to find neighbours for. None: all.
 
     Raises:
-        ConfigError: k below 1, min_common below 2, or an unknown measure.
+        ConfigError: k is below 1, ``min_common`` is below 2, or the measure is unknown.
     """
     if k < 1 or min_common < 2:
         raise ConfigError(
@@ -76,7 +74,7 @@ def nearest_users(
 
 
 class _NeighbourSearch:
-    """The rankings of all users, and the settings that all blocks share."""
+    """The rankings of all users, and the settings of a search for neighbours."""
 
     def __init__(self, ratings: csr_array, k: int, measure: Measure, min_common: int) -> None:
         self.lists = Rankings.from_scores(ratings)

@@ -1,4 +1,4 @@
-"""Agreement of the lists of several systems: every pair of top-k tables, user by user."""
+"""Agreement of several systems: every two tables of lists are compared, user by user."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ def pairwise_agreement(
     tables: dict[str, pd.DataFrame],
     measures: Iterable[str] = DEFAULT_MEASURES,
 ) -> pd.DataFrame:
-    """Return one row per pair of tables and user that has a list in both: ``a``, ``b``,
-    ``user_id``, the measures.
+    """Return the agreement of every two tables, with one row per pair of tables and user.
 
-    An item that one list misses is ranked below its end (``missing="bottom"``). NaN = undefined.
+    The columns are ``a``, ``b``, ``user_id`` and the measures, NaN where undefined. Only users with
+    a list in both tables have a row. An item that one list misses is ranked below its end
+    (``missing="bottom"``).
 
     Args:
-        tables: name -> top-k table (user_id, item_id, rank); an item at most once per user.
+        tables: name -> table of lists (user_id, item_id, rank), with an item at most once per user.
 
     >>> one = pd.DataFrame({"user_id": [1, 1], "item_id": [7, 8], "rank": [1, 2]})
     >>> two = pd.DataFrame({"user_id": [1, 1], "item_id": [7, 9], "rank": [1, 2]})
@@ -54,7 +55,7 @@ def pairwise_agreement(
 
 
 def _encode_tables(tables: list[pd.DataFrame]) -> list[tuple[pd.Index, Rankings]]:
-    """Return (users, their lists) of each table; an item has the same code in all tables."""
+    """Return the user ids and the lists of each table. An item has the same code in all tables."""
     user_columns = unify_ids(*(table[USER] for table in tables))
     item_columns = unify_ids(*(table[ITEM] for table in tables))
     codes, _ = pd.factorize(np.concatenate([column.to_numpy(dtype=object) for column in item_columns]))

@@ -1,1 +1,1 @@
-"""Lists against truth: the metrics, their names, and the definitions of other libraries."""
+"""Compare lists with the truth: the metrics, their names, and the definitions of other libraries."""

@@ -1,8 +1,8 @@
-"""The definitions of other libraries, to recompute a number that was published under one of them.
+"""The definitions of other libraries, to recompute a number that was published with one of them.
 
-A convention gives each metric name the definition that the library uses, and treats ties, users
-without a list and users without anything relevant as the library does. Metrics that the library
-does not have are refused. The tests compare each convention with the library itself.
+A convention defines each metric as the library does, and treats ties, users without a list and
+users without relevant items as the library does. Metrics that the library does not have are
+refused. The tests compare each convention with the library itself.
 """
 
 from __future__ import annotations
@@ -29,13 +29,18 @@ from recsys.evaluation.judging.metrics import (
 
 @dataclass(frozen=True)
 class Convention:
-    """One library's definitions.
+    """The definitions of one library.
 
-    ``metrics``: our name -> its definition. ``missing_users``: what a user with truth but no list
-    counts. ``nothing_relevant``: how a user counts who has truth rows, but no relevant one.
-    ``by_score``: lists are sorted by score (single precision), equal ones by item id, last in the
-    alphabet first, whatever the ranks say. ``ungated``: metrics that take every truth row with a
-    value above 0, also where a threshold says which rows are relevant to the others.
+    Attributes:
+        metrics: our name of a metric -> the function that computes it.
+        ties: how tied scores are treated.
+        missing_users: how a user with truth but without a list counts.
+        nothing_relevant: how a user counts who has truth rows, but no relevant one.
+        says: one sentence that describes the convention.
+        by_score: whether lists are sorted by score (in single precision) instead of by rank. Equal
+            scores are then sorted by item id, descending.
+        ungated: metrics that use every truth row with a value above 0, even if a threshold decides
+            which rows are relevant for the other metrics.
     """
 
     name: str
@@ -48,14 +53,14 @@ class Convention:
     ungated: frozenset[str] = frozenset()
 
     def value(self, metric: Metric, judged: Judged) -> np.ndarray:
-        """Return float64[m], NaN = undefined, of a metric under this convention."""
+        """Return the value of a metric under this convention, float64[m], NaN where undefined."""
         values = self.metrics[metric.name](judged, **metric.arguments())
         if self.nothing_relevant != "zero":
             return values
         return np.where(judged.undefined, 0.0, values)
 
     def definition(self, metric: Metric) -> str:
-        """One line that says what is computed, for metric cards."""
+        """Return one line that says how this convention computes a metric."""
         function = self.metrics[metric.name]
         undecorated = function
         settings = {}
@@ -66,7 +71,11 @@ class Convention:
         return (undecorated.__doc__ or "").split("\n")[0] + (f" With {options}." if options else "")
 
     def check(self, metrics: list[Metric]) -> None:
-        """Raise ConfigError naming every metric that the library does not have, and every option."""
+        """Raise ConfigError if the library does not have one of the metrics, or if a metric has
+        options.
+
+        The message lists all problems.
+        """
         problems = [
             f"{self.name} has no {m.name}.{suggest_nearest(m.name, self.metrics)}"
             for m in metrics
@@ -144,11 +153,15 @@ _IMPLICIT = Convention(
     says="implicit: precision pools hits over users and divides by the sum of min(k, relevant)",
 )
 CONVENTIONS = {convention.name: convention for convention in (_TREC, _SKLEARN, _SPARK, _IMPLICIT)}
-"""Other libraries' conventions by name; our own needs none."""
+"""The conventions of other libraries by name. The definitions of recsys need no convention."""
 
 
 def named(name: str) -> Convention:
-    """Return a convention, or raise ConfigError naming the nearest one."""
+    """Return the convention with this name.
+
+    Raises:
+        ConfigError: the name is unknown. The message suggests the most similar one.
+    """
     if name not in CONVENTIONS:
         raise ConfigError(f"convention {name!r}: unknown.{suggest_nearest(name, CONVENTIONS)}")
     return CONVENTIONS[name]

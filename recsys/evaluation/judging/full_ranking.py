@@ -1,6 +1,5 @@
-"""The ranking of all candidates, without cutting lists: AUC, ties that a cut hides,
-and sampled candidates by name.
-"""
+"""Evaluate the ranking of all candidates instead of lists: for AUC, for ties, and for sampled
+candidates."""
 
 from __future__ import annotations
 
@@ -25,12 +24,14 @@ from recsys.types import Evaluation
 class FullRanking:
     """How all candidates are ranked.
 
-    ``ties``: what equal scores mean; the average over all their orders, unless another choice is
-    made.
-    ``sampled``: rank relevant items against this number of other candidates only, drawn by a hash
-    of ``seed``, user and item, the same for every model. Metric names then end in ``[sampled=…]``
-    (:func:`.evaluate.mark_sampled`).
-    ``memory_mb``: bound on the block of scores held at a time.
+    Attributes:
+        ties: how equal scores are treated. By default, the metric is averaged over all their
+            orders.
+        sampled: the number of other candidates among which relevant items are ranked. None: all
+            candidates. They are drawn by a hash of ``seed``, user and item, so they are the same
+            for every model. Metric names then end in ``[sampled=…]``
+            (:func:`.evaluate.mark_sampled`).
+        memory_mb: largest size of the block of scores in memory, in MiB.
     """
 
     ties: Ties = "average"
@@ -47,15 +48,16 @@ def evaluate_scores(
     name: str,
     ranking: FullRanking | None = None,
 ) -> Evaluation:
-    """Judge a model's ranking of *all* candidates, in blocks of users: for AUC,
-    and for ties that a cut list hides.
+    """Compute the metrics of a model's ranking of *all* candidates, in blocks of users.
+
+    It is needed for AUC, and for ties that a cut list would hide. Users whom the model cannot score
+    count as 0.
 
     Args:
-        model: fitted on the train part that ``truth`` was made from.
-        truth: also says whether seen items are left out; its metrics and ties, which are for lists,
-            are not used.
-
-    Users whom the model cannot score count 0.
+        model: a model that was fitted on the train part from which ``truth`` was made.
+        truth: the relevant items and the histories. It also says whether seen items are left out.
+            Its metrics and ties are not used, because they are for lists.
+        metrics: the names of the metrics.
     """
     ranking = ranking or FullRanking()
     chosen = parse_all(metrics, complete=True)
@@ -99,8 +101,11 @@ def _cells(matrix: csr_array) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _sample(scores: np.ndarray, relevant: csr_array, draw: np.ndarray, n: int) -> np.ndarray:
-    """Return scores with NaN for all but the relevant items and the ``n`` other candidates
-    of the lowest draw.
+    """Return scores in which all but the relevant items and ``n`` other candidates are NaN.
+
+    Args:
+        draw: uint64, a random number for each score. The ``n`` candidates with the lowest numbers
+            stay.
     """
     row, column = _cells(relevant)
     is_candidate = column < scores.shape[1]

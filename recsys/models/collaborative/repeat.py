@@ -22,8 +22,7 @@ from recsys.types import Features, Histories, Interactions
 class Repeat(Recommender):
     """Scores the liked items of the user's history by their values, and all other items by
     popularity below these.
-
-    It is useful only with ``exclude_seen = false``. Otherwise its lists have only popular items.
+    It is useful only with `exclude_seen = false`: otherwise its lists have only popular items.
 
     If events have no values and ``[weigh] aggregate`` is "sum", the value of a pair is its number
     of events. With ``recency_days`` an entry of value v scores v · 2^(−age / recency_days), where
