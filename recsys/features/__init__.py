@@ -1,3 +1,1 @@
-"""What is known of items and users besides events: attributes and words as matrices, and user
-segments.
-"""
+"""Attributes and words of items and users as matrices, and user segments."""

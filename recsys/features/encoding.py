@@ -39,7 +39,7 @@ categories.
 """
 
 VECTOR = 8
-"""Smallest number of numbers that is taken for a vector."""
+"""Smallest length of a list of numbers that counts as a vector."""
 
 _NUMBERED = re.compile(r"(.*?)[_.-]?(\d+)")
 _TAG = re.compile(r"<(?:[a-zA-Z!/?][^<>]*)>")
@@ -49,12 +49,13 @@ _ACCENTS = re.compile("[̀-ͯ]")
 
 
 def encode_features(table: pd.DataFrame, key: str, ids: IdMap) -> Features:
-    """Return the features of ``table``: row i belongs to row i of ``ids``, and is empty if the
-    table lacks that id.
+    """Return the features of a table, with one row per id of ``ids``.
+
+    The row of an id that the table does not have is empty.
 
     Args:
         table: one row per id, which is in the column ``key``, and any other columns.
-        ids: ids of the table that are not in this map are left out.
+        ids: the ids, in row order. Ids of the table that are not among them are left out.
 
     Raises:
         InputError: an id occurs twice, or the name of a field contains ``=``.
@@ -87,8 +88,9 @@ def encode_features(table: pd.DataFrame, key: str, ids: IdMap) -> Features:
 
 
 def _group_columns(table: pd.DataFrame, key: str) -> dict[str, pd.DataFrame]:
-    """Return field -> its columns: all but the id and names with an underscore in front, each on its
-    own, except numbered columns of numbers that are one vector.
+    """Return field -> its columns, without the id and without columns whose name starts with ``_``.
+
+    A field has one column, or several numbered columns of numbers that together are a vector.
     """
     names = [name for name in table.columns if name != key and not str(name).startswith("_")]
     numbered: dict[str, dict[int, Any]] = {}
@@ -113,8 +115,10 @@ def _group_columns(table: pd.DataFrame, key: str) -> dict[str, pd.DataFrame]:
 
 
 def _vectors_of_columns(columns: pd.DataFrame) -> np.ndarray | None:
-    """Return float64[rows, columns] of columns of finite numbers, not all whole, in which a row has
-    all numbers or none (zeros); None for other columns.
+    """Return float64[rows, columns] if the columns are a vector, else None.
+
+    All values must be finite numbers and not all whole. A row may lack all of its numbers, and is
+    then zeros.
     """
     numbers = np.column_stack([pd.to_numeric(columns[name], errors="coerce") for name in columns])
     numbers = numbers.astype(np.float64)
@@ -132,8 +136,9 @@ def _vectors_of_columns(columns: pd.DataFrame) -> np.ndarray | None:
 
 
 def _vectors_of_cells(column: pd.Series) -> np.ndarray | None:
-    """Return float64[rows, length] of cells that are lists of numbers of one length, or missing
-    (zeros); None for other columns.
+    """Return float64[rows, length] if the cells are lists of numbers of one length, else None.
+
+    A missing cell becomes zeros.
     """
     vectors: list[np.ndarray | None] = []
     length = 0
@@ -157,9 +162,8 @@ def _vectors_of_cells(column: pd.Series) -> np.ndarray | None:
 
 
 def _parse_vector(cell: Any) -> np.ndarray | None:
-    """Return the numbers of a list, or of a text such as ``[0.1, -2]`` or ``0.1|-2``; None for other
-    cells.
-    """
+    """Return the numbers of a list, or of a text such as ``[0.1, -2]`` or ``0.1|-2``; None for any
+    other cell."""
     if isinstance(cell, str):
         cell = [part for part in re.split(r"[\s,|;]+", cell.strip().strip("[](){}")) if part]
     if not isinstance(cell, list | tuple | np.ndarray):
@@ -183,8 +187,9 @@ def columns_by_field(features: Features) -> dict[str, np.ndarray]:
 
 
 def split_words(text: str) -> list[str]:
-    """Return the words of a text without HTML, case and accents; scripts without spaces give
-    character pairs.
+    """Return the words of a text, without HTML, case and accents.
+
+    Scripts that do not separate words give pairs of characters.
 
     >>> split_words("<b>Amélie</b> &amp; the CAFÉ: 東京物語, part 2")
     ['amelie', 'the', 'cafe', '東京', '京物', '物語', 'part']
@@ -212,9 +217,8 @@ def _normalise(text: str) -> str:
 
 
 def numbers_of_field(column: pd.Series) -> np.ndarray | None:
-    """Return the values of a number field, float64[rows], NaN where one is missing; None for a
-    field of another kind.
-    """
+    """Return a field as numbers, float64[rows], NaN where missing; None if it is not a number
+    field."""
     return _numbers_of_cells([_cell_values(value) for value in column])
 
 
@@ -260,7 +264,8 @@ def _split_list(cell: str) -> list[str]:
 
 
 def _count_values(cells: list[list[str]], split: Callable[[list[str]], list[str]]) -> tuple[csr_array, list[str]]:
-    """Count the values of each row, of the values that occur in at least two rows."""
+    """Return how often each row has each value, and the values. Values of fewer than two rows are
+    left out."""
     counter = CountVectorizer(analyzer=split, min_df=2, dtype=np.float32)
     try:
         counts = csr_array(counter.fit_transform(cells))
@@ -271,11 +276,11 @@ def _count_values(cells: list[list[str]], split: Callable[[list[str]], list[str]
 
 
 def _interpolate_knots(values: np.ndarray) -> tuple[csr_array, list[str]]:
-    """Encode numbers as shares of the two knots around them (linear interpolation), NaN as an empty
-    row.
+    """Encode each number as shares of the two knots around it (linear interpolation). NaN gives an
+    empty row.
 
-    Knots are quantiles. Similar numbers share knots, so that a dot product reflects that 1994 is
-    close to 1995, and a linear model of the shares is a piecewise linear function of the number.
+    Knots are quantiles. Similar numbers share knots, so a dot product shows that 1994 is close to
+    1995, and a linear model of the shares is a piecewise linear function of the number.
     """
     finite = np.flatnonzero(np.isfinite(values))
     knots = np.unique(np.quantile(values[finite], np.linspace(0, 1, KNOTS), method="nearest"))
@@ -289,10 +294,10 @@ def _interpolate_knots(values: np.ndarray) -> tuple[csr_array, list[str]]:
 
 
 def shuffle_features(features: Features, seed: int) -> Features:
-    """Permute the rows of the features among the rows that have any: the placebo of an ablation.
+    """Return the features with their rows permuted, among the rows that have any, as a placebo.
 
-    Which rows have features is informative too, because popular items are described better. A
-    shuffle over all rows would destroy that as well.
+    Rows without features stay empty, because whether an item has features is informative too:
+    popular items are described better.
     """
     described = np.flatnonzero(np.diff(features.matrix.indptr) > 0)
     rows = np.arange(features.matrix.shape[0])

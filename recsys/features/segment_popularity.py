@@ -1,11 +1,10 @@
-"""Popularity by segment, for users without a history: which items are liked in a country, an age
-group, and so on.
+"""Popularity by segment: scores for users without a history, by country, age group, and so on.
 
 A *segment* is the set of users who have the same values in some columns of the users table. With
-several columns, from wide to narrow, every prefix of the values is a segment too:
-``("arvenia",)`` contains ``("arvenia", "18-24")``. The score of an item is the share of the users
-of the segment who like it, moved towards the score of the next wider segment. The widest segments
-are moved towards the share among all users.
+several columns, from wide to narrow, every prefix of the values is a segment too: ``("arvenia",)``
+contains ``("arvenia", "18-24")``. The score of an item is the share of the users of the segment who
+like it, moved towards the score of the next wider segment. The widest segments are moved towards
+the share among all users.
 
     score(s, i) = (users of s who like i + m · score(wider, i)) / (users of s + m)
 
@@ -43,8 +42,7 @@ _MISSING = ""
 _HINT = "[recommend] segment"
 
 Key = tuple[str, ...]
-"""The values of a user in the columns, as text, from the first column up to the last one before a
-missing value."""
+"""The values of a user in the columns of the segments, as text, up to the first missing value."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +109,7 @@ class Segments:
 
     @classmethod
     def load(cls, run: Path) -> Segments | None:
-        """Read what :meth:`save` wrote; None if the run has no segments.
+        """Return the segments that :meth:`save` wrote, or None if the run has no segments.
 
         Raises:
             RunFolderError: the files are damaged.
@@ -135,8 +133,9 @@ class Segments:
 
 
 def popularity_below_zero(likers: np.ndarray) -> np.ndarray:
-    """Return float32[items], scores below 0 in the order of popularity: p − (1 + max p) for an item
-    with p likers.
+    """Return float32[items], scores below 0 in the order of popularity.
+
+    The score of an item that p users like is p − (1 + max p).
 
     >>> popularity_below_zero(np.array([3, 0, 5])).tolist()
     [-3.0, -6.0, -1.0]

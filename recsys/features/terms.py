@@ -1,6 +1,4 @@
-"""Weighted terms of features, and factors predicted from terms; shared by the models and by
-Spark.
-"""
+"""Weight the terms of features, and predict factors from terms. Both engines use these functions."""
 
 from __future__ import annotations
 
@@ -28,8 +26,10 @@ B = 0.75
 
 
 def require_features(features: Features | None, kind: str) -> Features:
-    """Return the features; raise ConfigError if there are none, because the model ``kind`` needs
-    them.
+    """Return ``features`` unchanged.
+
+    Raises:
+        ConfigError: there are none, but the model of this kind needs them.
     """
     if features is None or not features.matrix.nnz:
         raise ConfigError(f"model '{kind}' needs item features: give [data] items a table with attributes or text.")
@@ -40,10 +40,12 @@ _REMEMBERED: WeakKeyDictionary[Features, dict[tuple[Any, ...], Any]] = WeakKeyDi
 
 
 def compute_once(features: Features, key: tuple[Any, ...], compute: Callable[[], T]) -> T:
-    """Return ``compute()``, computed once per ``key`` while ``features`` is alive.
+    """Return ``compute()``. The result is stored per ``key`` as long as ``features`` exists, and
+    reused.
 
-    The arrays of ``features`` never change. Models that are fitted repeatedly on the same features,
-    for example by a search, share results that depend on the features alone.
+    This is safe because the arrays of ``features`` never change. So models that are fitted
+    repeatedly on the same features, for example in a search, share results that depend only on the
+    features.
     """
     cache = _REMEMBERED.setdefault(features, {})
     if key not in cache:
@@ -52,13 +54,18 @@ def compute_once(features: Features, key: tuple[Any, ...], compute: Callable[[],
 
 
 def weigh_terms(features: Features, scheme: Scheme = "tfidf", weights: dict[str, float] | None = None) -> csr_array:
-    """Return float32 csr (items, features) with rows of length 1 (0 for an item without features).
+    """Return the weighted features, csr (items, features) of float32 with rows of length 1.
 
-    Each field is weighted separately: values are damped (``tfidf``: log(1 + v); ``bm25``: v(k₁ +
-    1)/(v + k₁(1 − b + b·length/mean length)); ``raw``: as they are), multiplied by the inverse
-    document frequency (not for ``raw``), scaled to length 1, multiplied by the weight of the field.
-    A vector of numbers, such as an embedding, is always ``raw``. Thus a long text does not dominate
-    three genres. If a row has no value of a field, the other fields get a larger share.
+    The row of an item without features is zero. Each field is weighted on its own, so that a long
+    text does not dominate three genres:
+
+    1. values are damped: ``tfidf``: log(1 + v); ``bm25``: v(k₁ + 1)/(v + k₁(1 − b + b·length/mean
+       length)); ``raw``: unchanged;
+    2. they are multiplied by the inverse document frequency (not for ``raw``);
+    3. the field is scaled to length 1, and multiplied by its weight.
+
+    A vector of numbers, such as an embedding, is always ``raw``. If an item has no value of a
+    field, its other fields get a larger share.
 
     References: Manning, Raghavan and Schütze 2008, 6.2 to 6.4 and 11.4.3; the idf is
     scikit-learn's, smoothed.
@@ -99,17 +106,19 @@ def add_constant_column(terms: csr_array) -> csr_array:
 def predict_cold_factors(
     terms: csr_array, factors: np.ndarray, warm: np.ndarray, liked_by: np.ndarray, ridge: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return factors float32[items, rank], those of cold items predicted from terms, and
-    bool[items], has a factor.
+    """Return item factors in which those of cold items are predicted from terms, and who has a
+    factor.
 
-    W minimises Σ_i n_i^½ |y_i − f_i·W|² + ``ridge``·|W|² over warm items, n_i = ``liked_by``; a
-    cold item gets f_i·W. Warm items keep their factors. A cold item without a term has none.
+    The shapes are float32[items, rank] and bool[items]. The regression W minimises Σ_i n_i^½ |y_i −
+    f_i·W|² + ``ridge``·|W|² over warm items, where n_i is ``liked_by``, y_i the factor and f_i the
+    terms. A cold item gets the factor f_i·W, or none if it has no terms. Warm items keep their
+    factors.
 
     Args:
-        terms: csr (items, terms), the last column ones: :func:`add_constant_column`.
-        factors: float[items, rank], any numbers where ``warm``, bool[items], is False; some item is
-            warm.
-        liked_by: [items], > 0 where ``warm``.
+        terms: csr (items, terms), with a last column of ones (:func:`add_constant_column`).
+        factors: float[items, rank]. Rows of cold items are ignored.
+        warm: bool[items], the items that somebody liked. At least one is.
+        liked_by: [items], the number of users who like each item.
     """
     has_terms = np.diff(terms.indptr) > 1
     learned = linalg.ridge(terms[warm], factors[warm], ridge, np.sqrt(liked_by[warm]))

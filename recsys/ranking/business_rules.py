@@ -65,7 +65,10 @@ class Available(_Strict):
 
 
 class Quota(_Strict):
-    """At most this number of items with one value of a field in a list; the next best items replace the rest."""
+    """Allow at most this number of items with one value of a field in a list.
+
+    The next best items take the places of those that exceed it.
+    """
 
     field: str
     at_most: int = Field(ge=0)
@@ -84,12 +87,15 @@ class Rules(_Strict):
 
 @dataclass(frozen=True)
 class CompiledRules:
-    """Rules in rows of one catalogue.
+    """Rules compiled for the rows of one id map of users and one of items.
 
-    ``candidates``: bool[items]. ``denied``: csr (users, items), one entry per denied pair.
-    ``quotas``: pairs of csr (items, values) and the limit. ``removed``: rule -> number of items
-    (``deny_for``: pairs) that this rule alone would remove. ``unknown``: rule -> ids that are not
-    in the data.
+    Attributes:
+        candidates: bool[items], the items that may be recommended.
+        denied: csr (users, items), one entry per denied pair.
+        quotas: pairs of csr (items, values) and the largest number of items with one value in a
+            list.
+        removed: rule -> number of items (``deny_for``: pairs) that this rule alone would remove.
+        unknown: rule -> ids in the rule that are not in the data.
     """
 
     candidates: np.ndarray
@@ -105,10 +111,11 @@ class CompiledRules:
 
 
 def load(path: str | Path) -> Rules:
-    """Read rules from TOML.
+    """Read rules from a TOML file.
 
     Raises:
-        ConfigError: no such file, not TOML, or an unknown or ill-typed key, the nearest one named.
+        ConfigError: the file does not exist or is not TOML, or a key is unknown (the message
+            suggests the most similar one) or has a wrong type.
     """
     try:
         raw = tomllib.loads(Path(path).read_text(encoding="utf-8"))
@@ -128,14 +135,14 @@ def load(path: str | Path) -> Rules:
 
 
 def compile_rules(rules: Rules, users: IdMap, items: IdMap, table: pd.DataFrame | None = None) -> CompiledRules:
-    """Return the rules in rows of ``users`` and ``items``.
+    """Return the rules compiled for the rows of ``users`` and ``items``.
 
     Args:
-        table: the items table; needed by ``where``, ``available`` and ``quota``.
+        table: the items table, which ``where``, ``available`` and ``quota`` need.
 
     Raises:
-        ConfigError: a rule needs a field that the items table does not have, or names the id
-            column, or there is no table.
+        ConfigError: a rule needs a field that the items table does not have, or the id column, or
+            there is no items table.
         InputError: a time is neither an ISO date nor a number.
     """
     keep: dict[str, np.ndarray] = {}
@@ -165,7 +172,7 @@ def compile_rules(rules: Rules, users: IdMap, items: IdMap, table: pd.DataFrame 
 
 
 def _denied(rules: Rules, users: IdMap, items: IdMap, rows: Any, unknown: dict[str, list[Any]]) -> csr_array:
-    """Return csr (users, items) of the pairs of ``deny_for``."""
+    """Return the denied pairs of the rule ``deny_for`` as csr (users, items)."""
     denied_users: list[int] = []
     denied_items: list[int] = []
     for user_id, ids in rules.deny_for.items():
@@ -187,7 +194,8 @@ def _rows(id_map: IdMap, ids: Ids) -> np.ndarray:
 
 
 def _column(table: pd.DataFrame | None, field: str, items: IdMap) -> pd.Series:
-    """Return a column of the items table, one cell per item row, None if the table has no such item."""
+    """Return a column of the items table in the row order of ``items``. Items without a row have a
+    missing cell."""
     if field == ITEM:
         raise ConfigError(
             f"a rule asks for the field '{ITEM}', which is not an attribute: put ids into `allow` or `deny`."
@@ -200,13 +208,16 @@ def _column(table: pd.DataFrame | None, field: str, items: IdMap) -> pd.Series:
 
 
 def _cells(column: pd.Series) -> list[list[str]]:
-    """Return the values of each cell, casefolded: none for a missing cell, the members of a list or of ``a|b``."""
+    """Return the values of each cell, casefolded.
+
+    A missing cell has no values. A list, or a text such as ``a|b``, has several.
+    """
     cells = [[value.strip() for value in cell.casefold().split("|")] for cell in values_as_text(column)]
     return [[value for value in cell if value] for cell in cells]
 
 
 def _passes(test: Where, column: pd.Series) -> np.ndarray:
-    """Return bool[items]: the cell passes every test of a ``where`` rule."""
+    """Return bool[items]: whether each cell passes every test of a ``where`` rule."""
     passes = np.ones(len(column), dtype=bool)
     cells = _cells(column)
     for listed, must_match in ((test.any_of, True), (test.none_of, False)):
@@ -222,7 +233,7 @@ def _passes(test: Where, column: pd.Series) -> np.ndarray:
 
 
 def _on_offer(rule: Available, table: pd.DataFrame | None, items: IdMap) -> np.ndarray:
-    """Return bool[items]: the item is on offer at the time of the rule."""
+    """Return bool[items]: whether each item is on offer at the time of the rule."""
     time = _to_seconds(rule.at)
     is_on_offer = np.ones(len(items), dtype=bool)
     for field, is_start in ((rule.from_field, True), (rule.until_field, False)):
@@ -235,7 +246,11 @@ def _on_offer(rule: Available, table: pd.DataFrame | None, items: IdMap) -> np.n
 
 
 def _to_seconds(moment: Any) -> float:
-    """Return seconds since 1970 of an ISO date or time (UTC unless it says otherwise), or of a number."""
+    """Return a time as seconds since 1970.
+
+    Args:
+        moment: a number of seconds, or an ISO date or time, in UTC if it has no zone.
+    """
     if isinstance(moment, int | float | np.number):
         return float(moment)
     try:
@@ -249,7 +264,7 @@ def _to_seconds(moment: Any) -> float:
 
 
 def _timestamp(moment: date) -> float:
-    """Return seconds since 1970; a date is its first second, and a time without a zone is in UTC."""
+    """Return seconds since 1970 of a date (its start) or a time (in UTC if it has no zone)."""
     if not isinstance(moment, datetime):
         moment = datetime(moment.year, moment.month, moment.day)
     if moment.tzinfo is None:
@@ -258,7 +273,7 @@ def _timestamp(moment: date) -> float:
 
 
 def _values(column: pd.Series) -> csr_array:
-    """Return (items, values of the field): what each item has."""
+    """Return which values of a field each item has, csr (items, values)."""
     cells = [sorted(set(cell)) for cell in _cells(column)]
     row = np.repeat(np.arange(len(cells)), [len(cell) for cell in cells])
     code, names = pd.factorize(np.array([value for cell in cells for value in cell], dtype=object))

@@ -1,6 +1,8 @@
-"""Scores -> TopK: the only place that masks, breaks ties, pads and gives the reason of a short list.
+"""Make lists of scores: the only module that masks items, breaks ties, pads, and explains short
+lists.
 
-Both engines end here or in ``kernels.select_top_k``, so lists of both engines mean the same.
+Both engines make their lists here or with ``kernels.select_top_k``, so the lists of both mean the
+same.
 """
 
 from __future__ import annotations
@@ -21,10 +23,13 @@ BLOCK_BYTES = 16 * 2**20
 """Target bytes per score block, small enough for the allocator to reuse."""
 
 MIN_BLOCK_ROWS = 1024
-"""A block has at least this many users if ``memory_mb`` allows, because every block costs the model a fixed set-up."""
+"""Smallest number of users in a block, if ``memory_mb`` allows it.
+
+Every block costs the model a fixed time, so small blocks are slow.
+"""
 
 Progress = Callable[[int, int], None]
-"""Called with (done, total) after each block of users."""
+"""A function that is called with (users done, all users) after each block."""
 
 
 def recommend(
@@ -40,36 +45,37 @@ def recommend(
     memory_mb: int = 512,
     progress: Progress | None = None,
 ) -> TopK:
-    """Return each row's k best items.
+    """Return the list of the k best items of each user.
 
     Args:
-        model: fitted; scored in blocks of rows, so (users, items) never exists as a whole.
-        histories: of m users; a csr matrix (m, items) is taken as histories without times. Every
-            stored entry counts as seen, zeros included.
-        k: length of the lists, ≥ 1; shorter catalogues pad with item -1 and score NaN.
-        users: int[m], passed to ``model.score`` and kept in the result; default ``0 … m-1``.
-        exclude_seen: leave out the items of the history.
-        seen: csr (m, items), the items to leave out instead, if ``histories`` have only a part of
-            them.
-        candidates: bool[items], False = never recommended.
-        rules: compiled by :func:`recsys.ranking.business_rules.compile_rules`; ``users`` are rows
-            of the map that it was compiled with (any other number: a user without denials).
-        memory_mb: bound on the memory of a block of scores.
+        model: a fitted model. It scores block by block, so the scores of all users are never in
+            memory together.
+        histories: the histories of m users. A csr matrix (m, items) means histories without times.
+            Every stored entry counts as seen, also a zero.
+        k: length of the lists, ≥ 1. A shorter list is padded with item -1 and score NaN.
+        users: int[m], the number of each user, passed to ``model.score`` and kept in the result.
+            None: ``0 … m-1``.
+        exclude_seen: whether to leave out the items of the history.
+        seen: csr (m, items), the items to leave out, if ``histories`` have only a part of them.
+        candidates: bool[items], the items that may be recommended. None: all.
+        rules: rules from :func:`recsys.ranking.business_rules.compile_rules`. ``users`` are rows of
+            the user map of the rules; a number outside of it is a user without denied items.
+        memory_mb: largest size of a block of scores, in MiB.
         progress: called after each block.
 
-    Ties: the lower item row first. Shortfall, of a list of fewer than k items, the first that
-    holds:
+    Of items with equal scores, the lower row is first. A list of fewer than k items gets the first
+    reason that is true:
 
-        cold_no_fallback   the model has no opinion on any item, a candidate or not
+        cold_no_fallback   the model has no score for any item, candidate or not
         small_catalogue    there are fewer than k items, candidates or not
         filtered           without ``candidates`` and ``rules`` the list would be full
-        all_seen           the model has an opinion on fewer than k items that are not left out as seen
+        all_seen           the model has scores for fewer than k items that are not left out as seen
 
-    So two cold items as the only candidates are ``filtered`` if the model could fill the list with
-    others.
+    For example, if the only candidates are two cold items, the reason is ``filtered`` if the model
+    could fill the list with other items.
 
     Raises:
-        ConfigError: k < 1, or ``candidates`` of the wrong length.
+        ConfigError: k < 1, or ``candidates`` has another shape or dtype.
     """
     histories = Histories.of(histories)
     m, n = histories.shape
@@ -122,13 +128,21 @@ def _union(seen: csr_array, denied: csr_array, users: np.ndarray) -> csr_array:
 
 
 Quota = tuple[csr_array, int]
-"""csr (items, values) with an entry if an item has a value, and the largest number of items of one value in a list."""
+"""csr (items, values) with the values of each item, and the largest number of items with one value
+in a list."""
 
 
 def within_quotas(
     scores: np.ndarray, skip: csr_array, quotas: Sequence[Quota], k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the k best of each row, going down the ranking and skipping items that would exceed a quota."""
+    """Return the k best items of each row that keep all quotas, and their scores.
+
+    An item that would exceed a quota is skipped, and the next one in the ranking is tried.
+
+    Args:
+        scores: float32[m, items].
+        skip: csr (m, items), the items to leave out.
+    """
     m, n = scores.shape
     chosen_items = np.full((m, k), -1, dtype=np.int32)
     chosen_scores = np.full((m, k), np.nan, dtype=np.float32)
@@ -150,7 +164,7 @@ def within_quotas(
 
 
 def _allowed_positions(ranked: np.ndarray, quotas: Sequence[Quota], k: int) -> list[int]:
-    """Return the first k positions of one ranking that keep every quota."""
+    """Return the positions of the first k items of one ranking that keep every quota."""
     counts = [np.zeros(values.shape[1], dtype=np.int64) for values, _ in quotas]
     positions: list[int] = []
     for position, item in enumerate(ranked):
@@ -166,11 +180,12 @@ def _allowed_positions(ranked: np.ndarray, quotas: Sequence[Quota], k: int) -> l
 
 
 def _shortfall_reasons(raw: np.ndarray, seen: csr_array, candidates: np.ndarray | None, k: int) -> np.ndarray:
-    """Return int8 positions in SHORTFALL for rows whose list is short. Not compiled, because such rows are rare.
+    """Return the reason of each short list, int8 positions in :data:`SHORTFALL`.
 
     Args:
-        raw: float32[m, items], the scores before candidates are applied.
-        seen: csr (m, items), without the items that rules deny.
+        raw: float32[m, items], the scores before candidates are applied, of users with a short
+            list.
+        seen: csr (m, items), the seen items, without the items that rules deny.
     """
     n = raw.shape[1]
     scored = np.isfinite(raw)
@@ -186,9 +201,10 @@ def _shortfall_reasons(raw: np.ndarray, seen: csr_array, candidates: np.ndarray 
 
 
 def topk_table(topk: TopK, users: IdMap, items: IdMap) -> pd.DataFrame:
-    """Return the topk table: ``user_id``, ``item_id``, ``rank`` from 1 (int32), ``score``, ``source``.
+    """Return lists as a table: ``user_id``, ``item_id``, ``rank`` from 1 (int32), ``score``,
+    ``source``.
 
-    Padding has no row, so a user without any item has none either.
+    Padding has no row, so a user with an empty list is not in the table.
     """
     row, column = np.nonzero(topk.items >= 0)
     names = np.array(topk.sources, dtype=object)
@@ -204,15 +220,15 @@ def topk_table(topk: TopK, users: IdMap, items: IdMap) -> pd.DataFrame:
 
 
 def topk_from_table(table: pd.DataFrame, users: IdMap, items: IdMap) -> TopK:
-    """Return the TopK of a topk table with one row for *every* user of ``users``, absent ones empty.
+    """Return a table of lists as TopK, with one row for *every* user of ``users``.
 
-    ``rank`` orders. An item of the table must be in ``items`` to keep its rank as a miss, so build
-    ``items`` from the lists and from the truth. Shortfall is not stored in the table and comes back
-    as ``none``.
+    A user without rows has an empty list. Items are ordered by ``rank``. Every item of the table
+    must be in ``items``, so that an irrelevant item keeps its place; so make ``items`` from the
+    lists and the truth together. The table does not have the shortfall, so it is ``none``.
 
     Raises:
-        InputError: a user or item outside the maps, a rank below 1, or one (user, rank) or (user,
-            item) twice.
+        InputError: a user or an item is not in its map, a rank is below 1, or a (user, rank) or a
+            (user, item) occurs twice.
     """
     schema.TOPK.require(table.columns)
     user, item = users.rows(table[schema.USER]), items.rows(table[schema.ITEM])
@@ -253,7 +269,7 @@ def topk_from_table(table: pd.DataFrame, users: IdMap, items: IdMap) -> TopK:
 
 
 def _position_in_group(sorted_keys: np.ndarray) -> np.ndarray:
-    """Return 0, 1, 2 … within each run of equal keys."""
+    """Return the position of each key within its run of equal keys: 0, 1, 2 …"""
     if not len(sorted_keys):
         return np.empty(0, dtype=np.int64)
     starts = np.flatnonzero(np.r_[True, sorted_keys[1:] != sorted_keys[:-1]])

@@ -1,7 +1,7 @@
-"""Re-ranked lists: more diverse, closer to the mix of the user's history, or partly random.
+"""Re-rank lists: more diverse, closer to the mix of genres in the user's history, or partly random.
 
-Each function takes a model's best ``n`` (ask ``rank.recommend`` for more than you show) and returns
-``k`` of them.
+Each function takes lists of a model's best items and returns lists of ``k`` of these items. So call
+``rank.recommend`` for longer lists than you want to show.
 """
 
 from __future__ import annotations
@@ -20,15 +20,19 @@ from recsys.types import TopK
 
 
 def mmr(topk: TopK, vectors: np.ndarray | csr_array, k: int, weight: float) -> TopK:
-    """Return lists by maximal marginal relevance: each position goes to the item with the largest
+    """Return lists re-ranked by maximal marginal relevance.
+
+    Each next position goes to the item with the largest
 
         λ · relevance − (1 − λ) · (its largest similarity to the items chosen before)
 
-    with λ = ``weight`` in [0, 1] and relevance the list's scores scaled to [0, 1] (all 1 when they
-    are equal). λ = 1 leaves the first k items as they are. Ties: the earlier position.
+    λ is ``weight``, in [0, 1]. Relevance is the score, scaled to [0, 1] within the list (all 1 if
+    the scores are equal). λ = 1 keeps the first k items as they are. Of equal items, the one with
+    the earlier position is chosen.
 
     Args:
-        vectors: rows of length 1 of every item, dense or csr: similarity is their dot product.
+        vectors: one row of length 1 per item, dense or csr. The similarity of two items is the dot
+            product.
 
     Reference: Carbonell and Goldstein, SIGIR 1998.
     """
@@ -52,16 +56,18 @@ def mmr(topk: TopK, vectors: np.ndarray | csr_array, k: int, weight: float) -> T
 
 
 def calibrated(topk: TopK, genres: np.ndarray | csr_array, histories: csr_array, k: int, weight: float) -> TopK:
-    """Return lists with a mix of genres like that of the liked items, chosen greedily by the largest
+    """Return lists whose mix of genres is close to that of the liked items.
+
+    Items are chosen greedily, each time the one with the largest
 
         λ · (sum of relevance) − (1 − λ) · KL(p | 0.99 q + 0.01 p)
 
-    with λ = ``weight``, p the mean genre shares of the history and q those of the list so far. λ =
-    1, or a history without genres, leaves the first k items as they are. Ties: the earlier
-    position.
+    λ is ``weight``, p has the mean genre shares of the liked items, and q those of the list so far.
+    If λ = 1, or if the history has no genres, the first k items stay as they are. Of equal items,
+    the one with the earlier position is chosen.
 
     Args:
-        genres: float[items, g], dense or csr, rows that sum to 1 (or to 0).
+        genres: float[items, g], dense or csr. Each row sums to 1 (or to 0).
 
     Reference: Steck, RecSys 2018.
     """
@@ -92,13 +98,15 @@ def calibrated(topk: TopK, genres: np.ndarray | csr_array, histories: csr_array,
 
 
 def explore(topk: TopK, k: int, temperature: float, seed: int, users: np.ndarray | None = None) -> TopK:
-    """Return lists drawn without replacement in proportion to exp(relevance / ``temperature``), relevance in [0, 1].
+    """Return lists of items drawn at random, where items with a higher score are more probable.
 
-    The draw depends on the seed, the user's number and the item alone, not on the other users of
-    the call. A temperature near 0 leaves the first k items as they are.
+    Items are drawn without replacement, in proportion to exp(relevance / ``temperature``).
+    Relevance is the score, scaled to [0, 1] within the list. The draw depends only on the seed, the
+    number of the user and the item, not on the other users. A temperature near 0 keeps the first k
+    items as they are.
 
     Args:
-        users: numbers in place of ``topk.users``, for example hashed ids.
+        users: the numbers of the users to use instead of ``topk.users``, for example hashed ids.
     """
     if not temperature > 0:
         raise ConfigError(f"temperature is {temperature}: it must be above 0; leave exploration out for none")
@@ -118,11 +126,11 @@ def sample(weights: Mapping[Any, float], k: int, *, seed: int = 0, user: Hashabl
 
     Each remaining key is the next one with probability weight / sum of the remaining weights.
     Weights may be huge or tiny, because only their logarithms are used. A key of weight 0 is never
-    drawn, so fewer than ``k`` keys may be returned. The same seed and user give the same keys,
-    whatever the order of the dictionary.
+    drawn, so the result may have fewer than ``k`` keys. The same seed and user give the same keys,
+    also if the dictionary has another order.
 
-    Method: the largest of log w + Gumbel noise, which is the exponential keys of Efraimidis and
-    Spirakis (2006).
+    Method: sort by log w + Gumbel noise and take the largest, which is equivalent to the
+    exponential keys of Efraimidis and Spirakis (2006).
 
     Raises:
         ConfigError: k is negative.
@@ -159,7 +167,11 @@ def _weight(key: Any, weight: Any) -> float:
 
 
 def _order(log_weight: np.ndarray, chance: np.ndarray) -> np.ndarray:
-    """Return all positions by log weight + Gumbel noise from ``chance`` in [0, 1), largest first."""
+    """Return all positions in descending order of log weight + Gumbel noise.
+
+    Args:
+        chance: random numbers in [0, 1), from which the noise is computed.
+    """
     noise = -np.log(-np.log(np.clip(chance, 2.0**-60, 1 - 2.0**-53)))
     return np.argsort(-(log_weight + noise), kind="stable")
 
@@ -170,7 +182,7 @@ def _check_share(weight: float, name: str) -> None:
 
 
 def _scaled(scores: np.ndarray) -> np.ndarray:
-    """Return float64 scores moved to [0, 1]; all 1 when they are equal."""
+    """Return scores scaled to [0, 1] as float64. They are all 1 if the scores are equal."""
     scores = scores.astype(np.float64)
     if not len(scores) or scores.max() == scores.min():
         return np.ones(len(scores))
@@ -182,7 +194,8 @@ def _dense(matrix: np.ndarray | csr_array) -> np.ndarray:
 
 
 def _take_positions(topk: TopK, positions: np.ndarray) -> TopK:
-    """Return the items at ``positions`` (-1: padding) of every list, in that order, with their scores and sources."""
+    """Return the lists made of the items at ``positions`` (-1 is padding) of each list, in this
+    order."""
     is_listed = positions >= 0
     row = np.arange(len(positions))[:, None]
     column = np.where(is_listed, positions, 0)

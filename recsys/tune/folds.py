@@ -1,6 +1,5 @@
-"""Folds of the train part that stand in for the test part: rolling windows in time,
-or pairs by hash.
-"""
+"""Folds of the train part, each of which replaces the test part in a search: time windows, or pairs
+by hash."""
 
 from __future__ import annotations
 
@@ -25,12 +24,12 @@ from recsys.types import Features, IdMap, Split
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """A part of train that stands in for the test part.
+    """A split of the train part into its own train and test.
 
     Attributes:
         split: the train and test pairs of the fold.
-        item_features: the features of its items, where there is an items table.
-        truth: what the lists of its tested users are judged against.
+        item_features: the features of its items, or None without an items table.
+        truth: the relevant items and the settings by which lists are judged.
     """
 
     split: Split
@@ -44,17 +43,17 @@ def make_folds(
     metric: str,
     items: pd.DataFrame | None = None,
 ) -> list[Fold]:
-    """Return the folds of a train part, by the rule of ``config.tune``,
-    with the truth for one metric.
+    """Return the folds of a train part, each with the truth for one metric.
 
-    Rule ``time``: fold f of F tests the f-th of the last F windows, each with the ``share`` of all
-    events, and trains on all earlier events. Events of equal time are on the same side. Rule
-    ``pairs``: the hash of (user, item) decides which fold tests a pair; all other folds train on
-    it. Without a rule: ``time`` if all events have times, else ``pairs``.
+    The rule is ``config.tune.rule``, or else ``time`` if all events have times, or else ``pairs``.
+    With ``time`` and F folds, fold f tests on the f-th of the last F windows, each with the
+    ``share`` of all events, and trains on all earlier events. Events with equal times are on the
+    same side. With ``pairs``, the hash of (user, item) decides which fold tests on a pair; all
+    other folds train on it.
 
     Raises:
-        InputError: rule ``time`` without times, or a fold without train pairs or relevant test
-            pairs.
+        InputError: the rule is ``time`` and there are no times, or a fold has no train pairs or no
+            relevant test pairs.
     """
     settings = config.tune
     has_times = bool((train[TIME] >= 0).all())
@@ -74,26 +73,27 @@ def make_folds(
 
 
 def fold_truth(split: Split, config: Config, metric: str) -> Truth:
-    """Return the truth of the tested users of a split,
-    for one metric and without groups of users. The lists of a fold rank all its candidates.
+    """Return the truth of the tested users of a split, for one metric and without groups of users.
+
+    The lists of a fold rank all candidates of the fold.
     """
     settings = config.judge.model_copy(update={"metrics": (metric,), "segments": (), "candidates": "items"})
     return Truth.from_split(split, settings, exclude_seen=config.recommend.exclude_seen)
 
 
 def fit_and_judge(model: Recommender, fold: Fold, settings: RecommendSettings) -> pd.Series:
-    """Return user -> metric of a model that is fitted on the train side of a fold.
+    """Fit a model on the train side of a fold, and return user -> metric on the test side.
 
-    NaN for a user without a relevant item on the test side.
+    The metric is NaN for a user without a relevant item on the test side.
     """
     fitted = model.fit(fold.split.train, fold.item_features)
     return judge_fitted(fitted, fold.truth, settings)
 
 
 def judge_fitted(model: Recommender, truth: Truth, settings: RecommendSettings) -> pd.Series:
-    """Return user -> value of the truth's first metric for a fitted model.
+    """Return user -> value of the truth's first metric, for a fitted model.
 
-    Seen items are excluded from the lists if the truth excludes them.
+    The lists leave out seen items if the truth does.
     """
     topk = recommend(
         model,
@@ -140,7 +140,7 @@ def _split_by_masks(
     items: pd.DataFrame | None,
     rule: str,
 ) -> Split:
-    """Return the split of two masks over the rows of train."""
+    """Return the split in which two masks over the rows of train choose its train and its test."""
     is_relevant = is_test & (train[VALUE].to_numpy() > 0)
     advice = "use fewer folds, or another share or rule"
     if not is_train.any():

@@ -1,6 +1,4 @@
-"""Would more data, more capacity or more regularisation help? Each is tried on one fold and
-compared user by user.
-"""
+"""Test whether more data, more capacity or more regularisation would help a model, on one fold."""
 
 from __future__ import annotations
 
@@ -24,9 +22,9 @@ from recsys.types import Split
 Steps = Callable[[str, int, int], None]
 SHARES = (0.125, 0.25, 0.5, 1.0)
 CAPACITY_PARAMETERS = ("rank", "neighbours")
-"""Parameters that increase the capacity of a model; they are doubled."""
+"""Parameters that increase the capacity of a model. The test doubles them."""
 REGULARISATION_PARAMETERS = ("reg", "shrink")
-"""Parameters that increase the regularisation of a model; they are tripled and divided by three."""
+"""Parameters that increase the regularisation. The test triples them and divides them by three."""
 SHARE_SEED = 5
 
 
@@ -51,12 +49,13 @@ class LearningReport:
 
 
 def learning_curve(tuned: Tuned, *, progress: Steps | None = None) -> LearningReport:
-    """Measure the learning curve of the best settings, and changes of their parameters,
-    on the last fold.
+    """Measure how the metric changes with the amount of data and with changed parameters, on the
+    last fold.
 
-    The shares of data are shares of the *users* trained on, drawn by hash; the tested users and
-    their histories are the same for all shares. A change doubles the capacity (rank, neighbours),
-    or triples the regularisation or divides it by three.
+    The model has the best settings of a search. The amount of data is the share of *users* that are
+    trained on, drawn by hash. The tested users and their histories are the same for all shares. A
+    change of parameters doubles the capacity (rank, neighbours), or triples the regularisation or
+    divides it by three.
     """
     config = tuned.config
     name = tuned.model
@@ -90,7 +89,7 @@ def learning_curve(tuned: Tuned, *, progress: Steps | None = None) -> LearningRe
 
 
 def _parameter_changes(config: Config, name: str) -> dict[str, Config]:
-    """Return description of a change -> the config with it."""
+    """Return the description of each change of a parameter -> the config with this change."""
     parameters = dict(config.models[name])
     model = models.build(str(parameters.pop("model", name)), parameters)
     factors = [(key, 2.0) for key in CAPACITY_PARAMETERS]
@@ -123,9 +122,8 @@ def _with_user_share(fold: Fold, share: float) -> Fold:
 
 
 def _value_on_train(config: Config, name: str, fold: Fold, metric: str) -> float:
-    """Return the metric on the pairs that the model is trained on;
-    seen items are not excluded from the lists.
-    """
+    """Return the metric on the pairs that the model is trained on. Lists do not leave out seen
+    items."""
     model = configured_model(name, config).fit(fold.split.train, fold.item_features)
     recommend = config.recommend.model_copy(update={"exclude_seen": False})
     config = config.model_copy(update={"recommend": recommend})
@@ -144,7 +142,7 @@ def _difference_with_interval(differences: pd.Series, seed: int) -> dict[str, An
 
 
 def _effect(row: dict[str, Any]) -> str:
-    """Return what the interval of a difference shows."""
+    """Return "helps", "hurts" or "shows no difference", as the interval of a difference shows."""
     low, high = row["ci95"]
     if low > 0:
         return "helps"
@@ -161,7 +159,8 @@ DATA_FINDINGS = {
 
 
 def _findings(gain_of_data: dict[str, Any], changes: list[dict[str, Any]]) -> list[str]:
-    """Return one sentence on more data, one per change, and a last one if nothing helps."""
+    """Return the findings as sentences: one on more data, one per change, and a last one if nothing
+    helps."""
 
     def size(row: dict[str, Any]) -> str:
         low, high = row["ci95"]

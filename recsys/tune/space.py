@@ -1,6 +1,4 @@
-"""The search space: parameter -> listed values or a range, from TOML or, by default,
-from the model's ``SPACE``.
-"""
+"""The search space: parameter -> list of values or range, from TOML or from the model's ``SPACE``."""
 
 from __future__ import annotations
 
@@ -12,14 +10,15 @@ from recsys import models
 from recsys.errors import ConfigError, suggest_nearest
 
 LOG_RATIO = 10
-"""A range whose high is at least this many times its low is searched on a logarithmic scale
-by default."""
+"""A range with high / low of at least this is searched on a logarithmic scale by default."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from ``low`` to ``high``, both included; ``log``:
-    drawn uniformly on a logarithmic scale.
+    """The numbers from ``low`` to ``high``, both included.
+
+    Attributes:
+        log: whether numbers are drawn uniformly on a logarithmic scale.
     """
 
     low: float
@@ -36,8 +35,7 @@ Space = dict[str, Range | list[Any]]
 
 
 def search_space(kind: str, requested: dict[str, Any], location: str = "[tune.space]") -> Space:
-    """Return the search space of a kind of model: the requested one,
-    or the model's own if none is requested.
+    """Return the search space of a kind of model: the requested one, or else the model's own.
 
     >>> search_space("als", {"rank": [16, 32], "reg": {"low": 0.01, "high": 1.0}})
     {'rank': [16, 32], 'reg': Range(low=0.01, high=1.0, log=True)}
@@ -48,7 +46,7 @@ def search_space(kind: str, requested: dict[str, Any], location: str = "[tune.sp
         location: where the space was written, for error messages.
 
     Raises:
-        ConfigError: a parameter that the model does not have, an empty list, an invalid range; or
+        ConfigError: the model does not have a parameter, a list is empty, a range is not valid, or
             nothing is requested and the model has no space of its own.
     """
     parameters = [name for name in models.parameters(kind) if name != "seed"]
@@ -82,7 +80,8 @@ def grid_points(space: Space, location: str = "[tune.space]") -> list[dict[str, 
 
 
 def at_most(values: Range | list[Any], limit: int) -> Range | list[Any]:
-    """Return the values of a parameter with those above a limit lowered to it, each once.
+    """Return the values of a parameter with those above ``limit`` lowered to it, without
+    duplicates.
 
     >>> at_most([16, 100, 200], 64)
     [16, 64]

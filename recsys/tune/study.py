@@ -45,11 +45,11 @@ from recsys.tune.space import Range, Space, at_most, grid_points, search_space
 
 Steps = Callable[[str, int, int], None]
 FoldJudge = Callable[[Config], float]
-"""Judges a config on one fold: the mean of the metric over its users."""
+"""A function from a config to the mean of the metric over the users of one fold."""
 
 FINISHED_STATES = (TrialState.COMPLETE, TrialState.PRUNED)
 TPE_RANDOM_TRIALS = 8
-"""Trials that the TPE sampler draws at random before it learns from results."""
+"""Number of trials that the TPE sampler draws at random before it learns from results."""
 PRUNERS: dict[str, optuna.pruners.BasePruner] = {
     "median": optuna.pruners.MedianPruner(n_startup_trials=5),
     "halving": optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),
@@ -155,7 +155,7 @@ def tune(config: Config, storage: Path, *, progress: Steps | None = None) -> Tun
 
 @dataclass(frozen=True)
 class _Search:
-    """What all threads of a search share."""
+    """The state that all threads of a search share."""
 
     config: Config
     name: str
@@ -249,7 +249,7 @@ def _fold_judges(
 
 
 def _possible_ranks(ranks: Range | list[Any], kind: str, run: RunFolder) -> Range | list[Any]:
-    """Return the ranks to try without those that the train part of a run cannot hold."""
+    """Return the ranks to try, with those that are too large for the train part of a run lowered."""
     highest = max(ranks) if isinstance(ranks, list) else int(ranks.high)
     train = run.path / run_files.TRAIN
     users, items = (_count_distinct(train, column, highest) for column in (USER, ITEM))
@@ -257,7 +257,8 @@ def _possible_ranks(ranks: Range | list[Any], kind: str, run: RunFolder) -> Rang
 
 
 def _count_distinct(path: Path, column: str, enough: int) -> int:
-    """Return the number of values of a column; no more than ``enough`` are counted."""
+    """Return the number of distinct values of a column, or ``enough`` if there are at least that
+    many."""
     values: set[Any] = set()
     for batch in ds.dataset(path).to_batches(columns=[column]):
         values.update(batch.column(0).unique().to_pylist())
@@ -272,7 +273,8 @@ def model_kind(config: Config, name: str) -> str:
 
 
 def read_train_part(config: Config, kind: str) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-    """Return the train pairs of the run, and its items table, None for a kind without features."""
+    """Return the train pairs of the run, and its items table if this kind of model uses features,
+    else None."""
     folder = RunFolder.open(config.out)
     train = folder.read_table(run_files.TRAIN)
     if kind not in FEATURE_MODELS and not is_class_path(kind):
@@ -307,13 +309,13 @@ def _model_name(config: Config) -> str:
 
 
 def _open_study(storage: Path, about: dict[str, Any]) -> optuna.Study:
-    """Return the study in a file, which is created if it does not exist.
+    """Return the study in a file. The file is created if it does not exist.
 
     Unfinished trials of processes that have ended are marked as failed.
 
     Raises:
-        ConfigError: the file holds a study that is not about the same search.
-        RunFolderError: it is no study of recsys, or is damaged.
+        ConfigError: the file has a study of another search.
+        RunFolderError: the file is not a study of recsys, or is damaged.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     storage.parent.mkdir(parents=True, exist_ok=True)
@@ -369,7 +371,7 @@ def _sampler(config: Config, grid: list[dict[str, Any]], number: int) -> BaseSam
 
 
 class _FixedSampler(BaseSampler):
-    """Draws the given parameters."""
+    """An Optuna sampler that returns given parameters."""
 
     def __init__(self, params: dict[str, Any]) -> None:
         self._params = params
@@ -379,7 +381,7 @@ class _FixedSampler(BaseSampler):
         study: optuna.Study,
         trial: FrozenTrial,
     ) -> dict[str, BaseDistribution]:
-        """Return no parameters: each is drawn independently."""
+        """Return an empty search space, because each parameter is returned independently."""
         return {}
 
     def sample_relative(
@@ -388,7 +390,7 @@ class _FixedSampler(BaseSampler):
         trial: FrozenTrial,
         search_space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
-        """Return no parameters."""
+        """Return no parameters, because each parameter is returned independently."""
         return {}
 
     def sample_independent(
@@ -398,7 +400,7 @@ class _FixedSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """Return the value of the parameter."""
+        """Return the given value of a parameter."""
         return self._params[param_name]
 
 
@@ -431,7 +433,8 @@ def _judge_trial(
 
 
 def _result(study: optuna.Study, config: Config, name: str, metric: str) -> Tuned:
-    """Return the result of the study: the finished trials and the best of them, first of equals."""
+    """Return the result of the study: the finished trials, and the best of them (of equal ones, the
+    first)."""
     rows = []
     for number, trial in enumerate(study.get_trials(deepcopy=False, states=FINISHED_STATES)):
         rows.append(

@@ -40,10 +40,8 @@ SCORES_AT_ONCE = 1 << 22
 
 @dataclass(config=STRICT)
 class SASRec(Recommender):
-    """A causal Transformer for the next item: for logs where order matters, if minutes of training
-    are affordable.
-
-    Training needs the extra ``deep``; scoring does not.
+    """A causal Transformer for the next item: for logs where order matters, if training may take
+    minutes to hours. Training needs the extra `deep`; scoring does not.
 
     The input is the sequence of a user's likes, oldest first. After each like the network outputs a
     state h. The score of item i is h·y_i, where y_i is also the vector of the item at the input.
