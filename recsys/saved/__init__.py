@@ -1,1 +1,1 @@
-"""Saved models: bundles, their update with new events, and export to MLflow."""
+"""Saved models: open them, bundle them, update them with new events, and export them to MLflow."""

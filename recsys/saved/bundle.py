@@ -28,14 +28,16 @@ from recsys.saved.open_model import FORMAT, SavedModel, open_model
 
 
 def bundle_run(run: str | Path, out: str | Path, model: str | None = None) -> str:
-    """Write the bundle of a run's model to ``out``, and return the model's name; an older bundle there is replaced.
+    """Write the bundle of a run's model to ``out``, and return the name of the model.
+
+    An older bundle at ``out`` is replaced.
 
     Args:
-        model: which model; unset: the pick of the run (``open_model``).
+        model: the name of the model. None: the pick of the run (``open_model``).
 
     Raises:
-        RunFolderError: not a whole run, no such model in it, a model that cannot be carried, or an
-            ``out`` that may not be replaced.
+        RunFolderError: the run is not complete, has no such model, or has one that cannot be
+            bundled, or ``out`` may not be replaced.
     """
     RunFolder.require_writable(out, "bundle", [run])
     saved = open_model(run, model)
@@ -44,10 +46,10 @@ def bundle_run(run: str | Path, out: str | Path, model: str | None = None) -> st
 
 
 def write_bundle(saved: SavedModel, out: Path, source: RunFolder, *, sources: Iterable[str | Path]) -> None:
-    """Write a bundle; its config, metrics and manifest are those of ``source``.
+    """Write a bundle of a saved model. Its config, metrics and manifest are copied from ``source``.
 
     Args:
-        sources: files and folders that ``out`` must not hold, because they would be lost.
+        sources: files and folders that must not be inside ``out``, because they would be lost.
 
     Raises:
         RunFolderError: ``out`` may not be replaced, or cannot be written.

@@ -1,6 +1,4 @@
-"""The models of the local engine, for an engine that must not import them: made by name, and saved
-with their fallback.
-"""
+"""Build and save models of the local engine for the Spark engine, which must not import them."""
 
 from __future__ import annotations
 
@@ -16,14 +14,14 @@ from recsys.recommender import FitsFromSums, Recommender
 
 
 class ModelLibrary:
-    """Makes and saves models for the Spark engine (:class:`recsys.engine.Library`)."""
+    """Builds and saves models for the Spark engine (:class:`recsys.engine.Library`)."""
 
     def build(self, kind: str, params: Mapping[str, Any]) -> FitsFromSums:
         """Return an unfitted model.
 
         Raises:
-            ConfigError: a parameter that is not valid.
-            TypeError: a kind that is not fitted from sums.
+            ConfigError: a parameter is not valid.
+            TypeError: models of this kind are not fitted from sums.
         """
         model = models.build(kind, dict(params))
         if not isinstance(model, FitsFromSums):

@@ -78,14 +78,14 @@ class ShippedModel:
 
 @dataclass(frozen=True)
 class BatchRequest:
-    """Which lists an executor makes.
+    """Settings with which an executor makes lists.
 
     Attributes:
         name: name of the model.
-        lists: which lists.
+        lists: the settings of the lists.
         timed: whether an entry of any history has a known time.
         own_models: whether the model may be of a class of the user's own.
-        rules: compiled for ``denied_users``, or None.
+        rules: rules compiled for ``denied_users``, or None.
         denied_users: the users to whom rules deny items.
     """
 
@@ -178,7 +178,7 @@ def excludes_seen(folder: str | Path) -> bool:
 
 
 def copy_without_users(source: RunFolder, saved: SavedModel, target: Path) -> None:
-    """Write what ``open_model`` reads of one model of a run or a bundle without users."""
+    """Copy the files that ``open_model`` reads of one model into ``target``, without data of users."""
     (target / run_files.ITEMS).parent.mkdir()
     for name in (run_files.ITEMS, run_files.CONFIG, run_files.METRICS):
         shutil.copyfile(source.path / name, target / name)
@@ -246,9 +246,8 @@ def recommend(
 
 
 def _read_stored_factors(source: RunFolder) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return the ids and the factors of the users of a bundle of a Spark run; None for any other
-    model.
-    """
+    """Return the user ids and the user factors of a bundle of a Spark run, or None for any other
+    model."""
     path = source.path / run_files.BUNDLE_USER_FACTORS
     if not path.exists():
         return None
@@ -256,10 +255,10 @@ def _read_stored_factors(source: RunFolder) -> tuple[np.ndarray, np.ndarray] | N
 
 
 def list_batch(request: BatchRequest, folder: Path, batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return the lists of a batch of users, one row per item; executors call this.
+    """Return the lists of a batch of users, one row per item. Executors call this function.
 
     Args:
-        folder: of :func:`copy_without_users`.
+        folder: the folder that :func:`copy_without_users` wrote.
         batch: the columns of :func:`recsys.spark.shipped.list_users`.
     """
     saved = _open_once(folder, request.name, request.own_models)
@@ -294,13 +293,15 @@ def list_batch(request: BatchRequest, folder: Path, batch: pa.RecordBatch) -> pa
 
 @lru_cache(maxsize=1)
 def _open_once(folder: Path, name: str, own_models: bool) -> SavedModel:
-    """Open the model of a folder; a Python worker does so for its first batch and keeps it."""
+    """Open the model in a folder, and keep it, so that a Python worker opens it only for its first
+    batch."""
     with own_models_allowed(own_models):
         return open_model(folder, name, with_users=False)
 
 
 def _model_of_batch(saved: SavedModel, batch: pa.RecordBatch, *, fallback: bool) -> Recommender:
-    """Return the model with the stored factors and the segments of the users of a batch, by row."""
+    """Return the model with the stored factors and the segments of the users of a batch, in their
+    order."""
     model = saved.model
     if not fallback and isinstance(model, Cascade):
         name, first = next(iter(model.members.items()))
@@ -321,7 +322,7 @@ def _model_of_batch(saved: SavedModel, batch: pa.RecordBatch, *, fallback: bool)
 
 
 def _rules_of_batch(request: BatchRequest, batch: pa.RecordBatch) -> CompiledRules | None:
-    """Return the rules with the denials of the users of a batch, by row."""
+    """Return the rules with the denied items of the users of a batch, in their order."""
     if request.rules is None:
         return None
     rows = request.denied_users.rows(batch.column("user").cast(pa.string()).to_pandas())

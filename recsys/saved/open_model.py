@@ -99,10 +99,10 @@ def open_model(
         folder: path of the run folder or of the bundle.
         name: name of the model. None: the model of the bundle, or for a run its pick
             (``recsys.evaluation.testing.pick``) among the models that it has kept.
-        uses_history: whether an unset name is the best model that is no baseline, because a
-            baseline says the same to every history; a baseline only where the run has nothing else.
+        uses_history: whether, if no name is given, the best model that is not a baseline is read.
+            Baselines ignore the history; one is read only if the run has no other model.
         with_users: whether to read the histories and the stored factors of users. Without them the
-            result has no users; histories come from elsewhere.
+            result has no users, and the caller supplies the histories.
 
     Raises:
         RunFolderError: the folder is not a complete run or bundle, it has no such model, or the
@@ -202,7 +202,8 @@ def choose_saved_model(run: RunFolder, name: str | None, *, uses_history: bool =
 
 
 def _default_model(run: RunFolder, names: list[str], uses_history: bool) -> str:
-    """Return the model that is taken when none is named; the first of ``names`` if none has a mean."""
+    """Return the name of the model to use if none is named, or the first of ``names`` if none has a
+    mean."""
     pick = pick_model(run.read_json(run_files.METRICS), names)
     name = pick.name
     if uses_history and pick.model is not None:
@@ -272,7 +273,7 @@ def _open_bundle(path: str | Path, with_users: bool) -> SavedModel:
 
 
 def _require_listed_files(folder: Path, sums: dict[str, str]) -> None:
-    """Refuse a bundle whose files are not exactly those on its list, each with its fingerprint.
+    """Check that a bundle has exactly the files on its list, each with its fingerprint.
 
     Raises:
         RunFolderError: a file is missing, changed, not on the list, or a link.

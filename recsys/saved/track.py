@@ -26,19 +26,20 @@ MAX_LENGTH = 6_000
 
 
 def track(path: str | Path, uri: str, experiment: str = "recsys") -> list[str]:
-    """Log a whole run to MLflow, and return the ids of its runs there: one for the folder, and one per model below it.
+    """Log a complete run to MLflow, and return the ids of its MLflow runs: one for the folder, and
+    one per model.
 
-    The run of the folder has the config as parameters (dotted: ``judge.resamples``), seconds and
-    peak MiB of each hop, and the files of the report as artifacts. The run of a model has its
-    parameters, and each metric's mean with the ends of its interval: ``ndcg_at_10``,
-    ``ndcg_at_10.low``, ``ndcg_at_10.high``. MLflow accepts few characters in names.
+    The MLflow run of the folder has the config as parameters (dotted: ``judge.resamples``), seconds
+    and peak MiB of each step (*hop*), and the files of the report as artifacts. The MLflow run of a
+    model has its parameters, and the mean of each metric with the ends of its interval:
+    ``ndcg_at_10``, ``ndcg_at_10.low``, ``ndcg_at_10.high``. MLflow accepts few characters in names.
 
     Args:
-        uri: the tracking server or store, as ``mlflow.set_tracking_uri`` takes it.
+        uri: the tracking server or store, as for ``mlflow.set_tracking_uri``.
 
     Raises:
         MissingExtra: MLflow is not installed.
-        RunFolderError: no whole run at ``path``.
+        RunFolderError: there is no complete run at ``path``.
         ConfigError: MLflow cannot be reached, or refuses a value.
     """
     # The default of MLflow retries a wrong host for minutes.
@@ -113,7 +114,7 @@ def mlflow_name(name: str) -> str:
 
 
 def flatten_settings(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return dotted key -> value.
+    """Return nested settings as one dict with dotted keys.
 
     >>> flatten_settings({"split": {"rule": "time"}, "seed": 0})
     {'split.rule': 'time', 'seed': 0}

@@ -1,18 +1,20 @@
-"""Fold new events into a bundle without training, and estimate what a retrain would change.
+"""Add new events to a bundle without training, and estimate how much a retrained model would
+differ.
 
-The factor of a user with new events is solved from the *full* history given the item factors; the
-factor of a new item is solved from the users who like it. The item factors of training stay. What a
-retrain would change is estimated by its first step: solve every item given the users as they are
-now, and take
+The factor of a user with new events is solved from the *full* history and the item factors. The
+factor of a new item is solved from the users who like it. The item factors of training stay the
+same. How much retraining would change is estimated by its first step: all item factors are solved
+for the present user factors, and the drift is
 
     drift = ‖Y' − Y‖ / ‖Y‖      over the items of training (Frobenius norms)
 
-It is not 0 for a fresh bundle, because training stops before it has converged; its growth is due to
+It is not 0 for a new bundle, because training stops before it has converged. Its growth is due to
 the new events.
 
-A model that is no ALS scores users by their histories, so new events and new users need nothing but
-the longer histories; its baselines are counted again. It cannot list items that it was not trained
-with: events on such items are left out and counted, and many of them are the reason to retrain.
+A model other than ALS scores users by their histories. So for new events and new users only the
+histories are extended, and the baselines are counted again. Such a model cannot list items that it
+was not trained with. Events on such items are left out and counted, and many of them are a reason
+to retrain.
 """
 
 from __future__ import annotations
@@ -42,17 +44,19 @@ from recsys.schema import ITEM, TIME, USER
 from recsys.types import Histories, IdMap, Interactions
 
 RETRAIN_AT = 0.05
-"""Retrain when the new events add more than this to the drift."""
+"""Growth of the drift by new events above which the model should be retrained."""
 
 
 @dataclass(frozen=True)
 class Update:
     """The result of an update.
 
-    ``events_left_out``: those on items that the model cannot learn without training.
-    ``drift_before``, ``drift_after``: without and with the new events, NaN for a model that is no
-    ALS. ``overlap``: mean share of common items in the first ten positions of an updated and a
-    retrained bundle, over users of both; NaN without a retrained one.
+    Attributes:
+        events_left_out: number of events on items that the model cannot learn without training.
+        drift_before, drift_after: the drift without and with the new events, NaN for a model other
+            than ALS.
+        overlap: mean share of common items in the first ten positions of the updated and of a
+            retrained bundle, over users of both. NaN without a retrained bundle.
     """
 
     events: int
@@ -67,9 +71,8 @@ class Update:
 
     @property
     def retrain(self) -> bool:
-        """Whether the growth of the drift, or the share of events left out, exceeds
-        ``retrain_at``.
-        """
+        """Whether to retrain: the growth of the drift, or the share of events left out, is above
+        ``retrain_at``."""
         growth = self.drift_after - self.drift_before
         return growth > self.retrain_at or self.events_left_out > self.retrain_at * self.events
 
@@ -82,16 +85,17 @@ def update(
     retrain_at: float = RETRAIN_AT,
     against: str | Path | None = None,
 ) -> Update:
-    """Fold new events into ``bundle``, write the result to ``out``, and return how far it has drifted.
+    """Add new events to ``bundle``, write the updated bundle to ``out``, and return its drift.
 
     Args:
-        bundle: of a run of either engine.
-        events: a file of the layout that the bundle's config describes; ids as there.
+        bundle: a bundle of a run of either engine.
+        events: a file with the columns and ids that the config of the bundle describes.
         against: a bundle of a retrained run, to compare with.
 
     Raises:
-        RunFolderError: not a bundle, or ``out`` may not be replaced.
-        InputError: the events cannot be read, or none of them is on an item that the model knows.
+        RunFolderError: ``bundle`` is not a bundle, or ``out`` may not be replaced.
+        InputError: the events cannot be read, or none of them is on an item that the model was
+            trained with.
     """
     # The bundle that is updated may be replaced: the new one has all of it.
     sources = [events] if against is None else [events, against]
@@ -112,8 +116,9 @@ def update(
 
 
 def _als_of(saved: SavedModel) -> ALS | None:
-    """Return the ALS whose factors can be solved again, which is the first member of a cascade or
-    the model itself; None for any other model.
+    """Return the ALS of a saved model whose factors can be solved again, or None.
+
+    It is the first member of a cascade, or the model itself.
     """
     model = saved.model
     if isinstance(model, Cascade):
@@ -125,7 +130,8 @@ def _als_of(saved: SavedModel) -> ALS | None:
 
 
 def _extend_histories(old: SavedModel, events: pd.DataFrame, retrain_at: float) -> tuple[SavedModel, Update]:
-    """Return the bundle with longer histories and its baselines counted again."""
+    """Return the model with the new events in its histories and its baselines counted again, and
+    the Update."""
     is_known = old.history.items.rows(_with_ids_like(old, events)[ITEM]) >= 0
     if not is_known.any():
         raise InputError(f"no event is on an item that {old.name} was trained with: train again.")
@@ -150,9 +156,8 @@ def _extend_histories(old: SavedModel, events: pd.DataFrame, retrain_at: float) 
 
 
 def _fold_into_als(old: SavedModel, als: ALS, events: pd.DataFrame, retrain_at: float) -> tuple[SavedModel, Update]:
-    """Return the bundle with the factors of changed users and new items solved, and how far it
-    has drifted.
-    """
+    """Return the model with the factors of changed users and new items solved, and the Update with
+    its drift."""
     history, changed_users = _merge_history(old, events)
     matrix = history.matrix()
     changed = history.histories()[changed_users]
@@ -196,7 +201,7 @@ def _fold_into_als(old: SavedModel, als: ALS, events: pd.DataFrame, retrain_at: 
 
 
 def _replace_als(model: Recommender, als: ALS, history: Interactions) -> Recommender:
-    """Return the model with another ALS in the place of its own, and its baselines counted again."""
+    """Return the model with its ALS replaced by another one, and its baselines counted again."""
     if not isinstance(model, Cascade):
         return als
     (name, _), *fallbacks = model.members.items()
@@ -223,7 +228,7 @@ def _merge_history(old: SavedModel, events: pd.DataFrame) -> tuple[Interactions,
 
 
 def _with_ids_like(old: SavedModel, events: pd.DataFrame) -> pd.DataFrame:
-    """Return the events with ids as text where those of the bundle are."""
+    """Return the events with their ids converted to text if the ids of the bundle are text."""
     for column, ids in ((USER, old.history.users), (ITEM, old.history.items)):
         if ids.ids.dtype == object:
             events = events.assign(**{column: events[column].astype(str)})
@@ -231,7 +236,7 @@ def _with_ids_like(old: SavedModel, events: pd.DataFrame) -> pd.DataFrame:
 
 
 def _recount_segments(old: SavedModel, history: Interactions) -> Segments | None:
-    """Return the segments counted again; the membership of users is that of the bundle."""
+    """Return the segments counted again from the history. The segment of each user stays the same."""
     if old.segments is None:
         return None
     settings = old.config.recommend
@@ -245,12 +250,12 @@ def _recount_segments(old: SavedModel, history: Interactions) -> Segments | None
 
 
 def _extend_catalogue(als: ALS, old: IdMap, new: IdMap) -> ALS:
-    """Return the model over a larger catalogue; it has no factor for the items that are new."""
+    """Return the ALS with the rows of a larger catalogue. New items have no factor."""
     return _with_factors(als, _align_rows(als.item_factors_, old, new), _align_rows(als.known_, old, new))
 
 
 def _align_rows(values: np.ndarray, old: IdMap, new: IdMap) -> np.ndarray:
-    """Return the values of old items in the rows of new ones, 0 or False for the rest."""
+    """Return the values of old items in the rows of the new id map, 0 or False for new items."""
     aligned = np.zeros((len(new), *values.shape[1:]), dtype=values.dtype)
     aligned[new.rows(old.all_ids)] = values
     return aligned
@@ -262,19 +267,22 @@ def _with_factors(als: ALS, item_factors: np.ndarray, has_factor: np.ndarray) ->
 
 
 def _fold_in(als: ALS, histories: Histories) -> np.ndarray:
-    """Return float32[m, rank], NaN rows for histories that the model cannot score."""
+    """Return the factors of users, float32[m, rank]. Rows of histories that the model cannot score
+    are NaN."""
     return np.where(als.can_score(histories)[:, None], als.user_factors(histories), np.float32(np.nan))
 
 
 def _drift(als: ALS, trained: np.ndarray, user_factors: np.ndarray, matrix: csr_array) -> tuple[float, np.ndarray]:
-    """Return the drift of the trained items, and all item factors solved given the users as they are now."""
+    """Return the drift of the trained items, and all item factors solved for the given user
+    factors."""
     solved = half_step(matrix.T.tocsr(), user_factors.astype(np.float64), als.objective)
     change = np.linalg.norm(solved[trained] - als.item_factors_[trained])
     return float(change / np.linalg.norm(als.item_factors_[trained])), solved.astype(np.float32)
 
 
 def _overlap(updated: SavedModel, retrained: SavedModel, k: int = 10, max_users: int = 10_000) -> float:
-    """Return the mean share of common items in the first k places, over at most ``max_users`` users of both."""
+    """Return the mean share of common items in the first k positions, over at most ``max_users``
+    users."""
     user_ids = updated.history.users.all_ids
     user_ids = user_ids[retrained.history.users.rows(user_ids) >= 0]
     user_ids = user_ids[:: max(1, len(user_ids) // max_users)]

@@ -160,7 +160,7 @@ class SparkEngine(Engine):
 
     @contextmanager
     def open(self, folder: RunFolder, meter: Meter, progress: Progress | None = None) -> Iterator[None]:
-        """Start Spark for the duration of a ``with`` block.
+        """Start Spark, and stop it at the end of the block.
 
         A failure of Spark with a known cause becomes an error of this package with a message of one
         sentence (:mod:`recsys.spark.errors`).
@@ -178,7 +178,7 @@ class SparkEngine(Engine):
             shutil.rmtree(self.work, ignore_errors=True)
 
     def _require_inputs(self) -> None:
-        """Refuse a table of this machine that is not there, before Spark starts."""
+        """Raise InputError if a table of this machine does not exist, before Spark starts."""
         for location in self.config.tables:
             if not is_remote(location) and not local_path(location).exists():
                 raise InputError(no_such_file(location))
@@ -195,7 +195,7 @@ class SparkEngine(Engine):
         self.folder.write_json(run_files.DATA_CARD, card | {"source": " + ".join(self.config.event_files)})
 
     def split_events(self) -> None:
-        """Divide the events, write the parts, and prepare what all models use.
+        """Split the events, write the parts, and prepare what all models use.
 
         This includes the candidates, the rules, the relevant items, the counts of likes and the
         segments.
@@ -302,7 +302,7 @@ class SparkEngine(Engine):
         return allowed & ranked_items
 
     def judge(self, name: str) -> None:
-        """Judge the lists of the tested users, for accuracy and beyond."""
+        """Compute the accuracy metrics and the beyond-accuracy metrics of the tested users' lists."""
         k = self.config.recommend.k
         columns = self.layout.columns[len(self.layout.metrics) :]
         further = (beyond.columns_of(self.catalogue, self.truth, k), columns)
@@ -460,7 +460,7 @@ class SparkEngine(Engine):
         )
 
     def _write_split(self) -> None:
-        """Write the parts, and the candidates with the columns of the items table."""
+        """Write the parts of the split, and the candidates with the columns of the items table."""
         self.folder.write_json(run_files.SPLIT_CARD, self.split.about)
         self.folder.write_table(run_files.ITEMS, self.items)
         for name, pairs in self.split.by_id.items():

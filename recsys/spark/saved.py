@@ -1,5 +1,6 @@
-"""A factor model of a saved Spark run, opened on Spark again: lists for any user, of any length,
-under rules, without training.
+"""Open a factor model that Spark trained, and make lists from it on Spark without training.
+
+Lists can be made for any user, of any length, and under rules.
 """
 
 from __future__ import annotations
@@ -41,14 +42,17 @@ from recsys.types import IdMap
 
 @dataclass(frozen=True)
 class SavedSparkModel:
-    """A trained model with all it needs to make lists.
+    """A saved factor model, with all that is needed to make lists.
 
-    ``users``: (user: the id, features). ``history``: (user: the id, item: row, value, timestamp).
-    ``items``: the candidates, row by row, with their attributes. ``factors``: float32[candidates,
-    rank], NaN rows for items without a factor. ``likes``: float32[candidates], users who like each
-    item in train. ``segments``: popular items per user segment, or None. ``user_segments``: (key:
-    the id as text, segment), of the run's users table. ``min_history``: users with fewer liked items
-    get the fallback.
+    Attributes:
+        users: (user: the id, features), the factors of the users.
+        history: (user: the id, item: row, value, timestamp).
+        items: the candidates in row order, with their attributes.
+        factors: float32[candidates, rank], NaN rows for items without a factor.
+        likes: float32[candidates], the number of train users who like each item.
+        segments: the popularity by user segment, or None.
+        user_segments: (key: the id as text, segment), from the users table of the run.
+        min_history: users with fewer liked items are served by the fallback.
     """
 
     name: str
@@ -65,12 +69,15 @@ class SavedSparkModel:
 
 @dataclass(frozen=True)
 class ListRequest:
-    """Which lists to make.
+    """Settings of the lists to make.
 
-    ``k``: length. ``rules``: business rules. ``exclude_seen``: leave out items of the user's
-    history. ``fallback``: popular items for users without a factor, those of their segment if the
-    run has segments; otherwise such users get no list. ``memory_mb``: limit on one block of
-    scores.
+    Attributes:
+        k: the length of the lists.
+        rules: business rules, or None.
+        exclude_seen: whether to leave out the items of the user's history.
+        fallback: whether users without a factor get popular items (those of their segment if the
+            run has segments). Otherwise such users get no list.
+        memory_mb: largest size of a block of scores, in MiB.
     """
 
     k: int
@@ -81,11 +88,13 @@ class ListRequest:
 
 
 def open_spark_run(spark: SparkSession, run: str | Path, model: str | None = None) -> SavedSparkModel:
-    """Open a model of a run folder; without a name the pick of the run among those that Spark
-    trained.
+    """Open a model of a run folder that Spark trained.
+
+    Args:
+        model: the name of the model. None: the pick of the run among the models that Spark trained.
 
     Raises:
-        RunFolderError: not a complete run, or it has no such model trained on Spark.
+        RunFolderError: the folder is not a complete run, or has no such model that Spark trained.
     """
     with damage_explained(run):
         return _open_spark_run(spark, RunFolder.open(run), model)
@@ -129,7 +138,7 @@ def read_part(spark: SparkSession, folder: RunFolder, part: str) -> DataFrame:
     """Return a Parquet table of a run or a bundle.
 
     Raises:
-        RunFolderError: it cannot be read.
+        RunFolderError: the table cannot be read.
     """
     try:
         return spark.read.parquet(spark_path(folder.path.resolve() / part))
@@ -164,18 +173,18 @@ def recommend(
     users: DataFrame | None = None,
     late: DataFrame | None = None,
 ) -> tuple[DataFrame, dict[str, Any]]:
-    """Return (user_id, item_id, rank, score, source), and the contents of rules.json: how many items
-    each rule removed, and the ids in the rules that the run does not have. Empty without rules.
+    """Return lists (user_id, item_id, rank, score, source), and the content of rules.json.
 
-    A user with a factor is scored by it. A user with a history and no factor, or with late events,
-    is folded in first. All others get the fallback.
+    rules.json says how many items each rule removed, and which ids in the rules the run does not
+    have. It is empty without rules. A user with a stored factor is scored by it. A user with a
+    history but no factor, or with late events, is first folded in. All other users are served by
+    the fallback.
 
     Args:
-        users: (user_id), the users to make lists for; None: all users with a factor or a history.
-            Columns with the names of the segments' columns take precedence over the run's users
-            table.
+        users: (user_id), the users to make lists for. None: all users with a factor or a history.
+            Columns of the segments take precedence over the users table of the run.
         late: (user_id, item_id, value), pairs that came after the run. They are added to the
-            histories; items that the run does not have are left out.
+            histories. Items that the run does not have are left out.
     """
     history, factors = _with_late_events(saved, late)
     listed_users = factors.select("user")
@@ -200,7 +209,7 @@ def recommend(
 
 
 def with_ids(lists: DataFrame, items: pd.DataFrame) -> DataFrame:
-    """Return (user_id, item_id, rank, score, source) of lists (user: the id, item: row, …)."""
+    """Return lists (user: the id, item: row, …) as (user_id, item_id, rank, score, source)."""
     named = lists.join(item_rows(lists.sparkSession, items), "item").withColumnRenamed("user", USER)
     return named.select(USER, ITEM, RANK, SCORE, SOURCE).sortWithinPartitions(USER, RANK)
 
@@ -257,13 +266,15 @@ def add_segments(
     user_segments: DataFrame | None,
     users: DataFrame | None,
 ) -> DataFrame:
-    """Add the column ``segment`` if there are segments: by the columns of ``users``, else by the
-    users table.
+    """Return ``listed`` with the column ``segment``; unchanged if there are no segments.
+
+    The segment of a user is found by the columns of ``users``, or else by the users table of the
+    run.
 
     Args:
         listed: (user: the id, …).
-        user_segments: of :func:`read_user_segments`.
-        users: (user_id, …), with columns of the segments or without.
+        user_segments: as :func:`read_user_segments` returns it.
+        users: (user_id, …), with or without columns of the segments.
     """
     if segments is None or user_segments is None:
         return listed
@@ -279,6 +290,6 @@ def add_segments(
 
 
 def item_rows(spark: SparkSession, items: pd.DataFrame) -> DataFrame:
-    """Return (item_id, item: its row), for a broadcast join."""
+    """Return the frame (item_id, item: its row) of the candidates, marked for a broadcast join."""
     rows = pd.DataFrame({ITEM: items[ITEM], "item": np.arange(len(items), dtype=np.int32)})
     return F.broadcast(spark.createDataFrame(rows))

@@ -38,24 +38,28 @@ DEFAULTS = {
 MEMORY_SETTINGS = ("spark.driver.memory", "spark.executor.memory")
 
 LEAST_MEMORY_MB = 450
-"""Spark refuses a heap of less than 1.5 times the 300 MiB that it reserves."""
+"""Smallest heap in MiB with which Spark starts: 1.5 times the 300 MiB that it reserves."""
 
 UNITS = {"k": 2**-10, "m": 1, "g": 2**10, "t": 2**20, "p": 2**30}
-"""Unit of a size -> MiB."""
+"""Letter of a unit of memory -> its size in MiB."""
 
 CONNECT_SECONDS = 5.0
-"""How long a master may take to answer."""
+"""Number of seconds within which a master must answer."""
 
 SHUFFLE_PARTITIONS_PER_CORE = 32
-"""On a local master: enough for 100 million rows; Spark merges small partitions."""
+"""Partitions of a shuffle per core on a local master.
+
+They are enough for 100 million rows, and Spark merges small partitions.
+"""
 
 
 def session(settings: SparkSettings) -> SparkSession:
-    """Return the running session, or start one. Settings of spark-submit come first, then
-    ``settings``, then defaults.
+    """Return the running Spark session, or start one.
+
+    Settings of spark-submit have precedence, then ``settings``, then the defaults.
 
     Raises:
-        MissingExtra: no Java 17 or newer.
+        MissingExtra: there is no Java 17 or newer.
         ConfigError: the master cannot be reached, or rejects a setting.
     """
     if "PYSPARK_GATEWAY_PORT" in os.environ:
@@ -98,10 +102,10 @@ def session(settings: SparkSettings) -> SparkSession:
 
 
 def _require_reachable(master: str) -> None:
-    """Refuse a standalone master that does not answer, which Spark would try for a minute.
+    """Check that a standalone master answers, because Spark would try for a minute.
 
     Raises:
-        ConfigError: no host of the master takes a connection.
+        ConfigError: no host of the master accepts a connection.
     """
     if not master.startswith("spark://"):
         return
@@ -123,10 +127,11 @@ def _require_reachable(master: str) -> None:
 
 
 def _require_memory(settings: Mapping[str, str | None]) -> None:
-    """Refuse sizes of memory that Spark cannot read or start with.
+    """Check that Spark can read the sizes of memory, and can start with them.
 
     Raises:
-        ConfigError: the setting and the least that it needs are named.
+        ConfigError: a size is not valid or too small. The message names the setting and the
+            smallest size.
     """
     for key, text in settings.items():
         if text is None:
@@ -144,8 +149,9 @@ def _is_not_of_py4j(record: logging.LogRecord) -> bool:
 
 
 def _warn_if_heap_is_small(spark: SparkSession, driver_memory: str) -> None:
-    """Warn if the JVM has less memory than the config sets: spark-submit starts it before the
-    config is read.
+    """Warn if the JVM has less memory than the config sets.
+
+    This happens if spark-submit has started the JVM before the config is read.
     """
     heap = spark._jvm.java.lang.Runtime.getRuntime().maxMemory()
     configured = spark._jvm.org.apache.spark.network.util.JavaUtils.byteStringAsBytes(driver_memory)

@@ -1,8 +1,7 @@
-"""Lists from a model that was fitted elsewhere: its folder is sent to the executors, and batches of
-users come with their histories.
+"""Make lists on Spark with a model that was fitted elsewhere.
 
-What scores a batch of users is a function of the caller. This module brings the folder, the
-histories and the function together, and knows nothing of the model.
+The folder of the model is sent to the executors. They get batches of users with their histories. A
+function of the caller makes the lists of a batch, so this module does not depend on the model.
 """
 
 from __future__ import annotations
@@ -25,11 +24,12 @@ from recsys.spark.ranking.recommend import add_histories
 from recsys.spark.ranking.scorers import FEATURES, HISTORY_COLUMNS, SEGMENT
 
 SHORTFALL = "shortfall"
-"""Column of the reason why a list is short."""
+"""The column with the reason why a list is short."""
 
 ScoreBatch = Callable[[Path, pa.RecordBatch], pa.RecordBatch]
-"""Makes the lists of a batch of users with the model in a folder. Executors call it, so it can be
-pickled.
+"""A function that makes the lists of a batch of users with the model in a folder.
+
+Executors call it, so it must be picklable.
 """
 
 
@@ -59,8 +59,9 @@ def list_users(
     folder: str,
     score_batch: ScoreBatch,
 ) -> DataFrame:
-    """Return (user, item, rank from 1, score, source, shortfall). A user without a list has one row
-    without an item.
+    """Return lists as rows (user, item, rank from 1, score, source, shortfall).
+
+    A user without a list has one row without an item.
 
     Args:
         users: (user: the id), optionally ``segment`` and ``features``.
@@ -77,7 +78,8 @@ def list_users(
 
 
 def observe_shortfall(lists: DataFrame, reasons: Sequence[str]) -> tuple[DataFrame, Observation]:
-    """Return the lists, and what counts the users by shortfall while the lists are written."""
+    """Return the lists, and an Observation that counts users by shortfall while the lists are
+    written."""
     observation = Observation()
     is_first = (F.col(RANK) == 1) | F.col("item").isNull()
     reason_of_user = F.when(is_first, F.col(SHORTFALL))
@@ -115,7 +117,7 @@ def _list_batches(
     score_batch: ScoreBatch,
     batches: Iterator[pa.RecordBatch],
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the lists of each batch; executors run this."""
+    """Yield the lists of each batch of users. Executors call this function."""
     import numba
 
     numba.set_num_threads(1)  # Spark runs one task per core

@@ -1,1 +1,1 @@
-"""Judging on Spark: the twins of ``recsys.evaluation``."""
+"""Evaluate lists on Spark: the counterparts of the modules in ``recsys.evaluation``."""

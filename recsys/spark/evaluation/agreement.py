@@ -1,4 +1,5 @@
-"""Agreement of two tables of lists on the executors: the measures of ``recsys.evaluation``, on batches of users."""
+"""Compare two tables of lists on the executors, with the measures of
+``recsys.evaluation.agreement``."""
 
 from __future__ import annotations
 
@@ -19,11 +20,13 @@ COUNTED = ("n_a", "n_b", "n_common")
 
 
 def per_user(a: DataFrame, b: DataFrame, measures: Iterable[str], *, missing: str = "bottom") -> DataFrame:
-    """Return (user, n_a, n_b, n_common, measures…), a row for every user of either frame, NaN = undefined.
+    """Return the agreement of two tables of lists, with one row for every user of either table.
+
+    The columns are user, n_a, n_b, n_common, and the measures, NaN where undefined.
 
     Args:
-        a, b: (user, item, rank), ids of any kind, or rows; an item at most once a user.
-        missing: as in ``rankings.Pairs``, for measures whose name does not say.
+        a, b: (user, item, rank), with ids of any kind, or rows. An item is in a list at most once.
+        missing: as in ``rankings.Pairs``, for measures whose name does not set it.
     """
     names = [str(measure) for measure in parse_measures(measures)]
     lists_of_users = _listed(a, "a").join(_listed(b, "b"), "user", "full")

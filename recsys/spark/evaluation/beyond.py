@@ -1,4 +1,8 @@
-"""Beyond accuracy and groups on Spark: the driver reads the items and users tables and counts items; users stay out."""
+"""Measures beyond accuracy, and groups, on Spark.
+
+The driver reads the items and users tables and counts per item. Data per user stays on the
+executors.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +34,8 @@ def catalogue(
     """Return the catalogue of the candidates.
 
     Args:
-        item_ids: the candidates, in the order of their rows.
-        likes: train users who like each (``popularity.count_likes``).
+        item_ids: the candidates, in row order.
+        likes: the number of train users who like each candidate (``popularity.count_likes``).
     """
     table = tables.item_table
     if table is not None and item_ids.dtype == object and table[ITEM].dtype != object:
@@ -45,9 +49,11 @@ def catalogue(
 def user_groups(
     spark: SparkSession, tables: SparkTables, settings: EvaluationSettings
 ) -> tuple[list[Groups], DataFrame | None]:
-    """Return the groups of the segment columns of the users table, and (key: id as text, inside: groups of each user).
+    """Return the groups of users by the segment columns of the users table, and the members of each
+    group.
 
-    No columns: no groups, and None.
+    The members are a frame (key: the user id as text, inside: whether the user is in each group).
+    Without such columns the result is no groups and None.
     """
     table = tables.user_table
     names = [] if table is None else [name for name in settings.segments if name in table]
@@ -62,9 +68,13 @@ def user_groups(
 def exposure(
     lists: DataFrame, tested: DataFrame, items: int, ranked_items: np.ndarray | None = None
 ) -> dict[str, dict[str, float]]:
-    """Return the measures of all lists of tested users; ``lists``: (user, item, rank, …), items are rows.
+    """Return the measures of all lists of the tested users together.
 
-    ``ranked_items``: those that lists may name; None: all.
+    Args:
+        lists: (user, item, rank, …), where items are rows.
+        tested: (user), the tested users.
+        items: the number of candidates.
+        ranked_items: bool[candidates], the items that lists may have. None: all.
     """
     tested_lists = lists.join(tested.select("user"), "user", "left_semi").select("user", "item", RANK)
     length = F.count(F.lit(1)).over(Window.partitionBy("user"))
@@ -88,11 +98,11 @@ def exposure(
 
 
 def columns_of(catalogue: Catalogue, truth: Truth, k: int) -> Callable[..., dict[str, np.ndarray]]:
-    """Return a function of a batch's lists, truth and histories that gives its further columns.
+    """Return a function that computes the measures beyond accuracy for a batch of users.
 
-    It takes (values, offsets) of listed items, of their scores, of relevant items and of their
-    gains, and an Arrow column of lists of (item, value): what each user's history holds. Items are
-    rows.
+    The function takes (values, offsets) of the listed items, of their scores, of the relevant items
+    and of their gains, and an Arrow column with the history of each user as a list of (item,
+    value). Items are rows.
     """
     n = len(catalogue.likes)
     candidates = IdMap.of(np.arange(n))

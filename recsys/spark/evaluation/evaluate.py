@@ -1,7 +1,8 @@
-"""Judging on the executors: the metric functions of ``recsys.evaluation``, called on batches of users.
+"""Compute metrics on the executors: the functions of ``recsys.evaluation`` are called on batches of
+users.
 
-A frame's ``user`` and ``item`` may hold ids of any kind, or rows. What reaches the driver are sums
-over users.
+The columns ``user`` and ``item`` of a frame may have ids of any kind, or rows. The driver gets only
+sums over users.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ from recsys.spark.evaluation.truth import PROPENSITY, Truth
 Measure = Callable[..., dict[str, np.ndarray]]
 
 NAME = "recs"
-"""What lists from any system are called in metrics.json."""
+"""The name in metrics.json of lists that another system made."""
 
 FEW_TASKS = 16
-"""Up to this number of tasks send their sums straight to the driver."""
+"""Largest number of tasks that send their sums directly to the driver."""
 
 COUNTED = ("n_relevant", "n_history", "n_listed", "n_tied")
 
@@ -43,14 +44,17 @@ COUNTED = ("n_relevant", "n_history", "n_listed", "n_tied")
 def per_user(
     lists: DataFrame, truth: Truth, k: int, *, further: tuple[Measure, tuple[str, ...]] | None = None
 ) -> DataFrame:
-    """Return (user, n_relevant, n_history, n_listed, n_tied, metrics…), one row per tested user, NaN = undefined.
+    """Return the metrics of each tested user, one row per user.
+
+    The columns are user, n_relevant, n_history, n_listed, n_tied, and the metrics, NaN where
+    undefined.
 
     Args:
-        lists: (user, item, rank, score); users who are not tested do not matter.
-        truth: what the lists are judged against.
-        k: places that lists may have.
-        further: what ``beyond.columns_of`` returns, and the names of its columns; items must be
-            rows then.
+        lists: (user, item, rank, score). Users who are not tested are ignored.
+        truth: the relevant items and the histories.
+        k: the length that lists should have.
+        further: what ``beyond.columns_of`` returns, and the names of its columns. Items must then
+            be rows.
 
     Raises:
         ConfigError: a metric is debiased, and ``truth`` has no propensities.
@@ -74,9 +78,10 @@ def per_user(
 
 
 def shortfall(n_listed: Column, k: int, candidates: int) -> Column:
-    """Return why each list is shorter than k, a name of ``types.SHORTFALL``, for lists that no rules shortened.
+    """Return the reason why each list is shorter than k, a name of ``types.SHORTFALL``, without
+    rules.
 
-    Under rules ``recsys.spark.ranking.business_rules.shortfall_reasons`` gives the reason.
+    With rules, ``recsys.spark.ranking.business_rules.shortfall_reasons`` gives the reason.
     """
     return (
         F.when(n_listed >= k, "none")
@@ -121,7 +126,10 @@ def _judge_batches(
 
 
 def _lists(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """Return (values of all lists, int[m + 1] offsets); a missing list is empty."""
+    """Return the values of all lists of a column, and where each list begins, int[m + 1].
+
+    A missing list is empty.
+    """
     lengths = column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
     values = column.flatten().to_numpy(zero_copy_only=False)
     return values, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
@@ -136,20 +144,22 @@ def evaluate_tables(
     train: DataFrame | None = None,
     keep: Callable[[DataFrame], None] | None = None,
 ) -> tuple[DataFrame, dict[str, Any]]:
-    """Judge a table of lists from any system: return (one row a user, with ``user_id``; metrics.json).
+    """Compute the metrics of a table of lists from any system.
+
+    Returns a frame with one row per user, with ``user_id``, and the content of metrics.json.
 
     Args:
-        recs: (user_id, item_id, rank, and perhaps score).
-        test: (user_id, item_id, value): what users chose.
-        history: (user_id, item_id, value): such pairs leave the truth, and are counted.
-        train: (user_id, item_id, value): item popularity, which debiased metrics need.
-        keep: called with the rows of the users while they are in memory, to write them for example;
-            the frame that is returned computes them again.
+        recs: (user_id, item_id, rank, and optionally score).
+        test: (user_id, item_id, value), what users chose.
+        history: (user_id, item_id, value). Its pairs are removed from the truth, and counted.
+        train: (user_id, item_id, value), for the item popularity that debiased metrics need.
+        keep: a function that is called with the rows of the users while they are in memory, for
+            example to write them. Reading the returned frame computes them again.
 
     Raises:
         InputError: a user has an item or a rank twice in the lists, or an item twice in the truth;
-            a rank is not a whole number from 1; a score is missing; there are no lists.
-        ConfigError: a debiased metric, and no ``train``.
+            a rank is not a whole number from 1; a score is missing; or there are no lists.
+        ConfigError: a metric is debiased, and there is no ``train``.
     """
     test, n_refused = _drop_refused_values(test)
     lists, chosen = (frame.withColumnsRenamed({USER: "user", ITEM: "item"}) for frame in (recs, test))
@@ -176,7 +186,7 @@ def evaluate_tables(
 
 
 def _require_lists(lists: DataFrame) -> int:
-    """Return the largest rank.
+    """Check the ranks and scores of lists, and return the largest rank.
 
     Raises:
         InputError: there are no rows, a rank is not a whole number from 1, or a score is missing.
@@ -197,7 +207,7 @@ def _require_lists(lists: DataFrame) -> int:
 
 
 def _require_unique(table: DataFrame, column: str, label: str) -> None:
-    """Refuse a table that has a value of a column twice for one user."""
+    """Raise InputError if a table has a value of ``column`` twice for one user."""
     repeated = table.groupBy("user", column).count().where("count > 1").first()
     if repeated is not None:
         raise InputError(
@@ -207,7 +217,7 @@ def _require_unique(table: DataFrame, column: str, label: str) -> None:
 
 
 def _result_of(judged: DataFrame, truth: Truth, settings: EvaluationSettings, k: int, n_refused: int) -> dict[str, Any]:
-    """Return metrics.json of one row per user."""
+    """Return the content of metrics.json, computed from one row per user."""
     metrics = parse_all(settings.metrics)
     layout = Layout((NAME,), tuple(map(str, metrics)), settings.baseline)
     user_sums = sums({NAME: judged}, layout, resamples=settings.resamples, seed=0)
@@ -232,7 +242,7 @@ def _drop_refused_values(truth: DataFrame) -> tuple[DataFrame, int]:
 
 
 def _unshared_ids(lists: DataFrame, chosen: DataFrame) -> list[str]:
-    """Return a sentence for each kind of id of which lists and truth have none in common."""
+    """Return a warning for each kind of id (user, item) that lists and truth do not share."""
     sentences = []
     for kind in ("user", "item"):
         if lists.join(chosen, kind, "left_semi").first() is None:
@@ -243,7 +253,8 @@ def _unshared_ids(lists: DataFrame, chosen: DataFrame) -> list[str]:
 
 
 def counts(judged: DataFrame, settings: EvaluationSettings, k: int) -> dict[str, int]:
-    """Return the counts of ``evaluation.evaluate.assemble_evaluation``, from a frame of :func:`per_user`."""
+    """Return the counts of users that ``evaluation.evaluate.assemble_evaluation`` has, from
+    :func:`per_user`."""
     defined, listed = F.col("n_relevant") > 0, F.col("n_listed")
     evaluated = defined & (listed > 0) if settings.missing_users == "skip" else defined
     conditions = {
@@ -261,14 +272,16 @@ def counts(judged: DataFrame, settings: EvaluationSettings, k: int) -> dict[str,
 def sums(
     judged: dict[str, DataFrame], layout: Layout, *, resamples: int, seed: int, membership: DataFrame | None = None
 ) -> Sums:
-    """Return the sums of which ``layout`` makes metrics.json.
+    """Return the sums over users from which metrics.json is computed.
 
-    Each task adds up its users; tasks are added in two steps, so that the driver never holds many.
+    Each task adds up its users. The sums of tasks are added in two steps, so that the driver never
+    has many in memory.
 
     Args:
         judged: model -> its frame of :func:`per_user` with ``user_id``, over the same users.
-        membership: (key: user id as text, inside: array of bool) for the groupings after
-            :data:`HISTORY`; users without a row are in the last level, unknown.
+        layout: the models, metrics and groups of metrics.json.
+        membership: (key: user id as text, inside: array of bool), the groups of each user for the
+            groupings after :data:`HISTORY`. A user without a row is in the last group, unknown.
     """
     joined: Any = None
     for number, frame in enumerate(judged.values()):

@@ -1,4 +1,5 @@
-"""The truth of a run on Spark: tested users, their histories and what they chose, computed once for all models."""
+"""The truth of a run on Spark: tested users, their histories and relevant items, computed once for
+all models."""
 
 from __future__ import annotations
 
@@ -19,18 +20,20 @@ PROPENSITY = "propensity"
 
 @dataclass(frozen=True)
 class Truth:
-    """What lists are judged against; the twin of ``recsys.evaluation.truth.Truth``.
+    """The relevant items by which lists are judged, on Spark (``recsys.evaluation.truth.Truth`` is
+    local).
 
-    ``tested``: (user, n_history, history: array of (item, value)), one row per tested user, with or
-    without anything relevant. ``history`` is null for a user without one.
-    ``relevant``: (user, item, value) of values > 0, and ``propensity`` where a metric of the
-    settings is debiased.
-    ``counts``: ``seen_pairs_removed`` and, where candidates are known, ``relevant_pairs``,
-    ``relevant_outside_candidates`` and ``warm_pairs_removed``.
-    ``exclude_seen``: whether lists leave out what the history holds.
-    ``ranked_items``: bool[candidates], those that the lists rank; None: all.
+    ``user`` and ``item`` may have ids of any kind, or rows.
 
-    ``user`` and ``item`` may hold ids of any kind, or rows.
+    Attributes:
+        tested: (user, n_history, history: array of (item, value)), one row per tested user, with or
+            without relevant items. ``history`` is null for a user without one.
+        relevant: (user, item, value) with values > 0, and ``propensity`` if a metric of the
+            settings is debiased.
+        counts: ``seen_pairs_removed`` and, if candidates are known, ``relevant_pairs``,
+            ``relevant_outside_candidates`` and ``warm_pairs_removed``.
+        exclude_seen: whether lists leave out the items of the history.
+        ranked_items: bool[candidates], the items that the lists rank. None: all.
     """
 
     tested: DataFrame
@@ -42,7 +45,8 @@ class Truth:
 
     @classmethod
     def from_split(cls, split: SparkSplit, settings: EvaluationSettings, *, exclude_seen: bool, work: Path) -> Truth:
-        """Return the truth of the users of ``split.test``, written under ``work`` for every model to read."""
+        """Return the truth of the users of ``split.test``. It is written under ``work``, where all
+        models read it."""
         # Where no pair is in both parts, there is nothing that the history could remove.
         repeats = bool(split.about["repeated_pairs"])
         trained = split.train.select("item").distinct()
@@ -79,12 +83,13 @@ class Truth:
         exclude_seen: bool = True,
         warm: DataFrame | None = None,
     ) -> Truth:
-        """Return the truth of the users of ``test``, as plans that are not yet computed, without propensities.
+        """Return the truth of the users of ``test``, without propensities, as frames that are not
+        yet computed.
 
         Args:
             test, history: (user, item, value), each pair once.
-            exclude_seen: relevant pairs that the history holds are removed and counted.
-            warm: (item) of which relevant pairs are removed and counted, None: of no item.
+            exclude_seen: whether relevant pairs that are in the history are removed and counted.
+            warm: (item), the items whose relevant pairs are removed and counted. None: no items.
         """
         relevant = test.where(settings.is_relevant(F.col(VALUE).cast("float"))).select("user", "item", VALUE)
         users = test.select("user").distinct()
@@ -125,7 +130,8 @@ class Truth:
         return replace(self, relevant=relevant.withColumn(PROPENSITY, propensity).drop("likes"))
 
     def write(self, work: Path) -> Truth:
-        """Write both frames under ``work`` and return the truth that reads them, so that no model computes it again."""
+        """Write both frames under ``work``, and return the truth that reads them, so that they are
+        computed once."""
         return replace(
             self,
             tested=write_and_read(self.tested, work / "tested"),

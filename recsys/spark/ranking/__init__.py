@@ -1,1 +1,1 @@
-"""Top-N on Spark: the twins of ``recsys.ranking``."""
+"""Make lists on Spark: the counterparts of the modules in ``recsys.ranking``."""

@@ -1,6 +1,4 @@
-"""Business rules on Spark: compiled once on the driver, applied to every list, and named where
-they shorten one.
-"""
+"""Business rules on Spark: they are compiled once on the driver and applied to every list."""
 
 from __future__ import annotations
 
@@ -24,8 +22,10 @@ from recsys.types import SHORTFALL, IdMap
 
 @dataclass(frozen=True)
 class RulesInRows:
-    """Compiled rules of a run. ``users``: the rows of the users to whom the rows of
-    ``compiled.denied`` belong.
+    """Compiled rules of a run.
+
+    Attributes:
+        users: the row of the user to whom each row of ``compiled.denied`` belongs.
     """
 
     compiled: CompiledRules
@@ -68,12 +68,13 @@ def exclude_denied_items(users: DataFrame, denied: csr_array, denied_users: Sequ
 
 
 def shortfall_reasons(users: DataFrame, scorer: Scorer, k: int) -> DataFrame:
-    """Return (user, shortfall): why each user's list is short if rules made it short.
+    """Return (user, shortfall): the reason why each user's list is short, for lists that rules
+    shortened.
 
     The reasons are those of ``rank.recommend``.
 
     Args:
-        users: as for ``top_k``, ``seen`` without the items that rules deny.
+        users: as for ``top_k``, with ``seen`` without the items that rules deny.
         scorer: the scorer without the rules.
     """
     shared = users.sparkSession.sparkContext.broadcast((scorer, scorer.scored_items()))
@@ -94,11 +95,11 @@ def _reasons_of_batch(
     scored_items: np.ndarray,
     k: int,
 ) -> np.ndarray:
-    """Return the shortfall of each user.
+    """Return the shortfall of each user of a batch.
 
     Args:
         kinds: int64[users], the kind of each user.
-        scored_items: bool[kinds, items].
+        scored_items: bool[kinds, items], whether an item has a score for users of a kind.
     """
     seen = users.column("seen")
     row = np.repeat(np.arange(users.num_rows), seen.value_lengths().to_numpy(zero_copy_only=False))

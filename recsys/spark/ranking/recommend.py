@@ -1,8 +1,8 @@
-"""Top-N lists on Spark: item scores are broadcast once, and users pass by in batches.
+"""Make lists on Spark: a scorer is broadcast once, and executors score batches of users.
 
-Each executor scores a block of users and selects with the kernel of :mod:`recsys.ranking.rank`;
-seen items are removed in the same step. Memory is one block of scores per task; the driver holds
-the catalogue, whatever the number of users.
+Each executor scores a block of users, removes seen items, and selects the best with the kernel of
+:mod:`recsys.ranking.rank`. A task needs the memory of one block of scores. The driver has the
+catalogue in memory, but not the users.
 """
 
 from __future__ import annotations
@@ -23,18 +23,21 @@ from recsys.schema import RANK, SCORE, SOURCE, TIME, VALUE
 from recsys.spark.ranking.scorers import HISTORY_COLUMNS, Scorer
 
 BLOCK_BYTES = 64 * 2**20
-"""Bytes of scores per block even if more memory is allowed, so that selection reads them from the
-cache.
+"""Largest size of a block of scores in bytes, even if more memory is allowed.
+
+A block of this size stays in the CPU cache until the best items are selected.
 """
 
 
 @dataclass(frozen=True)
 class ListSettings:
-    """What holds for all lists.
+    """The settings of all lists of a call.
 
-    ``k``: length. ``exclude_seen``: leave out the items of the column ``seen``. ``memory_mb``:
-    limit on the scores of one block, in each task. ``quotas``: limits on the items of one kind in
-    a list.
+    Attributes:
+        k: the length of the lists.
+        exclude_seen: whether to leave out the items of the column ``seen``.
+        memory_mb: largest size of the scores of one block in each task, in MiB.
+        quotas: limits on the number of items with one value in a list.
     """
 
     k: int
@@ -43,22 +46,26 @@ class ListSettings:
     quotas: tuple[rank.Quota, ...] = ()
 
     def users_per_block(self, n_items: int) -> int:
-        """Return the number of users that are scored at a time."""
+        """Return the number of users who are scored at a time."""
         return max(1, int(min(self.memory_mb * 2**20 / 3, BLOCK_BYTES) / (4 * max(1, n_items))))
 
 
 def collect_seen_items(history: DataFrame, users: DataFrame) -> DataFrame:
-    """Return (user, seen array<int> ascending) of every user of ``users`` (user); empty without
+    """Return (user, seen array<int> ascending) for every user; the array is empty without a
     history.
 
-    ``history``: (user, item), one row per pair.
+    Args:
+        history: (user, item), one row per pair.
+        users: (user).
     """
     seen = history.groupBy("user").agg(F.sort_array(F.collect_list("item")).alias("seen"))
     return users.join(seen, "user", "left").withColumn("seen", F.coalesce("seen", F.array().cast("array<int>")))
 
 
 def keep_long_histories(factors: DataFrame, history: DataFrame, min_history: int) -> DataFrame:
-    """Return the factors of users with at least ``min_history`` liked items; the others have the fallback.
+    """Return the factors of only those users who have at least ``min_history`` liked items.
+
+    All other users are served by the fallback.
 
     Args:
         factors: (user, features).
@@ -71,13 +78,13 @@ def keep_long_histories(factors: DataFrame, history: DataFrame, min_history: int
 
 
 def add_histories(users: DataFrame, history: DataFrame, names: Container[str]) -> DataFrame:
-    """Return ``users`` with the columns of their histories that are in ``names``; unchanged if none
-    is.
+    """Return ``users`` with those columns of their histories that are in ``names``.
 
     Args:
         users: (user, …).
-        history: (user, item, value), one row per pair, and ``timestamp`` where events have times.
-            Without it the column ``times`` is null.
+        history: (user, item, value), one row per pair, and ``timestamp`` if events have times.
+            Without it, the column ``times`` is null.
+        names: columns of :data:`HISTORY_COLUMNS`. Without any, ``users`` is returned unchanged.
     """
     columns = [name for name in HISTORY_COLUMNS if name in names]
     if not columns:
@@ -93,11 +100,11 @@ def add_histories(users: DataFrame, history: DataFrame, names: Container[str]) -
 
 
 def group_histories(history: DataFrame) -> DataFrame:
-    """Return (user, entries): the items, values and times of each user, in ascending order of the
-    items.
+    """Return (user, entries): the items, values and times of each user's history, in ascending
+    order of items.
 
     Args:
-        history: (user, item, value), one row per pair, and ``timestamp`` where events have times.
+        history: (user, item, value), one row per pair, and ``timestamp`` if events have times.
     """
     times = F.col(TIME) if TIME in history.columns else F.lit(None)
     entry = F.struct(
@@ -111,14 +118,13 @@ def group_histories(history: DataFrame) -> DataFrame:
 
 
 def top_k(users: DataFrame, scorer: Scorer, settings: ListSettings) -> DataFrame:
-    """Return (user, item, rank from 1, score, source), best first; a user without scores has no
-    row.
+    """Return the lists as rows (user, item, rank from 1, score, source), best first.
 
-    Ties go to the lower item row. Seen items are removed before the selection, so lists are as
-    long as they can be.
+    A user without scores has no row. Of equal scores, the lower item row is first. Seen items are
+    removed before the selection, so that lists are as long as possible.
 
     Args:
-        users: (user, seen) and the scorer's columns; ``user`` is a row, or an id of any kind.
+        users: (user, seen) and the scorer's columns. ``user`` is a row, or an id of any kind.
     """
     shared: Broadcast[Scorer] = users.sparkSession.sparkContext.broadcast(scorer)
     frame = select_columns(users, scorer)
@@ -128,7 +134,8 @@ def top_k(users: DataFrame, scorer: Scorer, settings: ListSettings) -> DataFrame
 
 
 def select_columns(users: DataFrame, scorer: Scorer) -> DataFrame:
-    """Return ``user``, ``seen`` and the scorer's columns, null where ``users`` does not have them."""
+    """Return ``user``, ``seen`` and the columns that the scorer reads. A column that is missing
+    becomes null."""
     columns: list[Column] = []
     for name, kind in scorer.columns.items():
         column = F.col(name) if name in users.columns else F.lit(None).cast(kind)
@@ -139,7 +146,7 @@ def select_columns(users: DataFrame, scorer: Scorer) -> DataFrame:
 def _select_batches(
     shared: Broadcast[Scorer], settings: ListSettings
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """Return the function that executors run."""
+    """Return the function with which executors make the lists of their batches of users."""
 
     def select(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         import numba
@@ -160,8 +167,10 @@ def _select_batches(
 def _lists_of_block(
     users: pa.RecordBatch, scorer: Scorer, settings: ListSettings, scores: np.ndarray
 ) -> pa.RecordBatch:
-    """Return the lists of a block of users; ``scores``: float32[users, items], which is
-    overwritten.
+    """Return the lists of a block of users.
+
+    Args:
+        scores: float32[users, items], memory for the scores, which is overwritten.
     """
     scorer.fill(scores, users)
     seen = users.column("seen")

@@ -1,9 +1,9 @@
-"""Scorers, which score all items for a user on Spark: at random, by one vector for all users, or by
-the factor or the segment of the user.
+"""Scorers, which compute the scores of all items for a user on Spark.
 
-A scorer is broadcast to the executors, which call it with Arrow batches of users. A scorer may
-score users in several ways, its *kinds*. Each kind has a name in the column ``source`` of the
-lists.
+There are scorers for random scores, for one vector of scores that all users share, for the factor
+or the segment of a user, and for a fitted model. A scorer is broadcast to the executors, which call
+it with Arrow batches of users. A scorer may score users in several ways, its *kinds*. Each kind has
+a name in the column ``source`` of the lists.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ class Scorer(ABC):
 
     @abstractmethod
     def fill(self, scores: np.ndarray, users: pa.RecordBatch) -> None:
-        """Write float32[users, items] into ``scores``, NaN where there is no score."""
+        """Write the scores of a batch of users into ``scores``, float32[users, items], NaN where
+        there is none."""
 
     def kinds(self, users: pa.RecordBatch) -> np.ndarray:
         """Return int64[users], the kind of each user: a position in :attr:`sources`."""
@@ -77,7 +78,7 @@ class Scorer(ABC):
 
 @dataclass(frozen=True)
 class RandomScorer(Scorer):
-    """Scores items at random. A score depends on the seed, the user's row and the item's row.
+    """Gives random scores. A score depends only on the seed, the user's row and the item's row.
 
     Attributes:
         size: number of candidates.
@@ -95,14 +96,15 @@ class RandomScorer(Scorer):
         return self.size
 
     def fill(self, scores: np.ndarray, users: pa.RecordBatch) -> None:
-        """Write float32[users, items]. The column ``user`` must have the rows of the users."""
+        """Write the scores into ``scores``, float32[users, items]. The column ``user`` must have
+        the rows of the users."""
         rows = users.column("user").to_numpy(zero_copy_only=False)
         scores[:] = random_scores(self.seed, rows, self.size)
         if self.allowed is not None:
             scores[:, ~self.allowed] = np.nan
 
     def scored_items(self) -> np.ndarray:
-        """Return bool[1, items]."""
+        """Return bool[1, items]: whether each item has a score."""
         allowed = np.ones(self.size, dtype=bool) if self.allowed is None else self.allowed
         return allowed[None]
 
@@ -124,11 +126,11 @@ class SharedScorer(Scorer):
         return len(self.scores)
 
     def fill(self, scores: np.ndarray, users: pa.RecordBatch) -> None:
-        """Write float32[users, items]."""
+        """Write the shared scores into each row of ``scores``, float32[users, items]."""
         scores[:] = self.scores
 
     def scored_items(self) -> np.ndarray:
-        """Return bool[1, items]."""
+        """Return bool[1, items]: whether each item has a score."""
         return np.isfinite(self.scores)[None]
 
     def restricted_to(self, allowed: np.ndarray) -> Self:
@@ -138,10 +140,11 @@ class SharedScorer(Scorer):
 
 @dataclass(frozen=True)
 class RepeatScorer(Scorer):
-    """Scores the liked items of a user's history by their values, and all others by ``popularity``.
+    """Scores the liked items of a user's history by their values, and all other items by
+    ``popularity``.
 
     Attributes:
-        popularity: float32[items], below 0.
+        popularity: float32[items], scores below 0.
         allowed: bool[items], the items that are scored. None: all items.
     """
 
@@ -151,7 +154,7 @@ class RepeatScorer(Scorer):
 
     @property
     def columns(self) -> Mapping[str, str]:
-        """The items of the history and their values."""
+        """The columns with the items of the history and their values."""
         return {name: HISTORY_COLUMNS[name] for name in ("items", "values")}
 
     @property
@@ -160,7 +163,7 @@ class RepeatScorer(Scorer):
         return len(self.popularity)
 
     def fill(self, scores: np.ndarray, users: pa.RecordBatch) -> None:
-        """Write float32[users, items]."""
+        """Write the scores of a batch of users into ``scores``, float32[users, items]."""
         scores[:] = self.popularity
         items = users.column("items")
         rows = np.repeat(np.arange(users.num_rows), items.value_lengths().to_numpy(zero_copy_only=False))
@@ -171,7 +174,7 @@ class RepeatScorer(Scorer):
             scores[:, ~self.allowed] = np.nan
 
     def scored_items(self) -> np.ndarray:
-        """Return bool[1, items]."""
+        """Return bool[1, items]: whether each item has a score."""
         allowed = np.ones(self.n_items, dtype=bool) if self.allowed is None else self.allowed
         return allowed[None]
 
@@ -186,8 +189,7 @@ class SegmentScores:
 
     Attributes:
         scores: float32[segments, items].
-        sources: for each segment, the name that the column ``source`` of the lists has for items
-            that it scores.
+        sources: the name of each segment in the column ``source`` of the lists.
     """
 
     scores: np.ndarray
@@ -216,7 +218,7 @@ class FactorScorer(Scorer):
 
     @property
     def columns(self) -> Mapping[str, str]:
-        """The user's factor, and the segment if there are segments."""
+        """The column with the user's factor, and the column with the segment if there are segments."""
         columns = {FEATURES: "array<float>"}
         if self.segments is not None:
             columns[SEGMENT] = "int"
@@ -235,11 +237,12 @@ class FactorScorer(Scorer):
         return len(self.item_factors)
 
     def kinds(self, users: pa.RecordBatch) -> np.ndarray:
-        """Return int64[users]."""
+        """Return int64[users], how each user is scored: 0 by the fallback, 1 by the factor, 2 + s
+        by segment s."""
         return _kinds(users, users.column(FEATURES).is_valid().to_numpy(zero_copy_only=False))
 
     def fill(self, scores: np.ndarray, users: pa.RecordBatch) -> None:
-        """Write float32[users, items]."""
+        """Write the scores of a batch of users into ``scores``, float32[users, items]."""
         features = users.column(FEATURES)
         has_factor = features.is_valid().to_numpy(zero_copy_only=False)
         if has_factor.any():
@@ -255,7 +258,7 @@ class FactorScorer(Scorer):
             scores[in_segment] = self.segments.scores[segment[in_segment]]
 
     def scored_items(self) -> np.ndarray:
-        """Return bool[kinds, items]."""
+        """Return bool[kinds, items]: whether each item has a score for users of each kind."""
         none = np.zeros(self.n_items, dtype=bool)
         fallback = none if self.fallback is None else np.isfinite(self.fallback.scores)
         rows = [fallback, np.isfinite(self.item_factors[:, 0])]
@@ -304,7 +307,7 @@ class ModelScorer(Scorer):
 
     @property
     def columns(self) -> Mapping[str, str]:
-        """The history, and the segment if there are segments."""
+        """The columns of the history, and the column with the segment if there are segments."""
         columns = dict(HISTORY_COLUMNS)
         if self.segments is not None:
             columns[SEGMENT] = "int"
@@ -323,13 +326,14 @@ class ModelScorer(Scorer):
         return len(self.has_score)
 
     def kinds(self, users: pa.RecordBatch) -> np.ndarray:
-        """Return int64[users]."""
+        """Return int64[users], how each user is scored: 0 by the fallback, 1 by the model, 2 + s by
+        segment s."""
         histories = histories_of_batch(users, self.n_items, self.timed)
         is_scored = self.model.can_score(histories) & (histories.n_liked >= self.min_history)
         return _kinds(users, is_scored)
 
     def fill(self, scores: np.ndarray, users: pa.RecordBatch) -> None:
-        """Write float32[users, items]."""
+        """Write the scores of a batch of users into ``scores``, float32[users, items]."""
         kinds = self.kinds(users)
         scores[kinds == 0] = np.nan if self.fallback is None else self.fallback.scores
         rows = np.flatnonzero(kinds == 1)
@@ -343,7 +347,7 @@ class ModelScorer(Scorer):
             scores[:, ~self.allowed] = np.nan
 
     def scored_items(self) -> np.ndarray:
-        """Return bool[kinds, items]."""
+        """Return bool[kinds, items]: whether each item has a score for users of each kind."""
         none = np.zeros(self.n_items, dtype=bool)
         fallback = none if self.fallback is None else np.isfinite(self.fallback.scores)
         rows = [fallback, self.has_score]
@@ -358,11 +362,12 @@ class ModelScorer(Scorer):
 
 
 def histories_of_batch(batch: pa.RecordBatch, n_items: int, timed: bool) -> Histories:
-    """Return the histories of a batch, from the columns :data:`HISTORY_COLUMNS`.
+    """Return the histories of a batch of users, from its columns :data:`HISTORY_COLUMNS`.
 
     Args:
-        timed: whether any history of the whole table has a known time. Models read histories
-            without times differently from such whose times are unknown.
+        timed: whether any history of the whole table has a known time. It decides if the result has
+            times, because models treat histories without times differently from histories with
+            unknown times.
     """
     items = batch.column("items")
     indptr = np.zeros(batch.num_rows + 1, dtype=np.int64)
@@ -378,7 +383,8 @@ def histories_of_batch(batch: pa.RecordBatch, n_items: int, timed: bool) -> Hist
 
 
 def _kinds(users: pa.RecordBatch, is_scored: np.ndarray) -> np.ndarray:
-    """Return int64[users]: 1 where ``is_scored``, else 2 + the segment; 0 without a segment."""
+    """Return int64[users]: 1 where ``is_scored``, else 2 + the user's segment, or 0 without a
+    segment."""
     kinds = is_scored.astype(np.int64)
     if SEGMENT in users.schema.names:
         segment = users.column(SEGMENT).fill_null(-1).to_numpy(zero_copy_only=False)
@@ -388,5 +394,5 @@ def _kinds(users: pa.RecordBatch, is_scored: np.ndarray) -> np.ndarray:
 
 
 def _masked(scores: np.ndarray, allowed: np.ndarray) -> np.ndarray:
-    """Return scores [..., items], NaN where ``allowed`` is False."""
+    """Return scores [..., items] that are NaN where ``allowed`` is False."""
     return np.where(allowed, scores, np.float32(np.nan))
