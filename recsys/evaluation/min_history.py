@@ -1,7 +1,8 @@
-"""From how many liked items on a model scores users itself, and below that its fallback does. Both engines decide here.
+"""Choose from how many liked items on a model scores a user, instead of its fallback, for both
+engines.
 
-With few likes to go by, a personal model can be worse than popularity. Where a trial on a part of
-train shows that, the users with short histories get the lists of the fallback.
+For users with few likes, a personal model can be worse than popularity. If a trial on a part of
+train shows this, users with short histories get the lists of the fallback.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ import numpy as np
 from recsys.evaluation.testing.significance import mean_ci
 
 GROUP_STARTS = (0, 2, 5, 20)
-"""Where the groups of history length begin: 0–1, 2–4, 5–19 and 20+ liked items, as for the weights of a hybrid."""
+"""The lengths at which the groups of histories begin: 0–1, 2–4, 5–19 and 20+ liked items."""
 
 MIN_USERS = 30
-"""A group with fewer users decides nothing."""
+"""Smallest number of users in a group for which the model and the fallback are compared."""
 
 TOP_K = 10
-"""The trial judges lists of this length, by NDCG."""
+"""Length of the lists that the trial judges by NDCG."""
 
 
 def choose_min_history(
@@ -29,25 +30,25 @@ def choose_min_history(
     *,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Return from how many liked items on the model scores users itself, with the results that led to it.
+    """Return from how many liked items on the model scores users, with the results behind this
+    choice.
 
-    A group in which the fallback is better, with the 95 % interval of the paired difference clear
-    of 0, goes to the fallback, and one in which the model is better stays with the model, as do all
-    longer ones. A group that shows neither, or that has fewer than ``MIN_USERS`` users, follows the
-    next longer group: what is worse with four likes is hardly better with one. Users with 20 likes
-    or more always stay with the model: one that is worse even for them is worse as a whole, which
-    the results of the run must show.
+    The groups of history lengths are compared one by one. If the 95 % interval of the paired
+    difference shows that the fallback is better, the group is served by the fallback. If it shows
+    that the model is better, this group and all longer ones are served by the model. A group for
+    which neither is shown, or with fewer than ``MIN_USERS`` users, is treated as the next longer
+    group. Users with 20 likes or more always get the model: if it is worse even for them, it is
+    worse as a whole, which the results of the run must show.
+
+    ``min_history`` in the result is one of ``GROUP_STARTS``; 0 means that the model scores
+    everyone. ``groups`` has, for each group, its name, its number of users, both means, and the
+    difference (model minus fallback) with its interval. The difference is None for fewer than
+    ``MIN_USERS`` users.
 
     Args:
-        n_liked: int[users], liked items in the history that the model sees.
-        model_ndcg: float64[users], NaN = undefined.
-        fallback_ndcg: float64[users], for the same users and the same hidden items.
-
-    Returns:
-        ``min_history``: one of ``GROUP_STARTS``, 0 = the model scores everyone. ``groups``: per
-            group of history its name, the number of users, both means, and the difference model
-            minus fallback with its interval; the difference is null with fewer than ``MIN_USERS``
-            users.
+        n_liked: int[users], the number of likes that the model sees in each history.
+        model_ndcg: float64[users], the NDCG of the model, NaN = undefined.
+        fallback_ndcg: float64[users], the NDCG of the fallback for the same users and hidden likes.
     """
     groups: list[dict[str, Any]] = []
     chosen = 0
@@ -69,12 +70,13 @@ def choose_min_history(
 
 
 def can_decide(n_liked: np.ndarray) -> bool:
-    """Return whether a group below 20 likes has enough users for :func:`choose_min_history` to decide anything."""
+    """Return whether any group below 20 likes has enough users for :func:`choose_min_history`."""
     return any(in_group.sum() >= MIN_USERS for _, in_group in history_groups(n_liked)[:-1])
 
 
 def history_groups(n_liked: np.ndarray) -> list[tuple[str, np.ndarray]]:
-    """Return the name of each group of history length and bool[users], who is in it; the shortest histories first."""
+    """Return the name of each group of history lengths, and bool[users]: who is in it. The shortest
+    is first."""
     group_of_user = np.searchsorted(GROUP_STARTS, n_liked, side="right") - 1
     ends = [start - 1 for start in GROUP_STARTS[1:]]
     names = [f"{start}-{end}" for start, end in zip(GROUP_STARTS, ends, strict=False)]

@@ -1,4 +1,4 @@
-"""What is measured and how: the section ``[judge]`` of a config, read by both engines."""
+"""Settings of the evaluation: the section ``[judge]`` of a config, for both engines."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from recsys.evaluation.judging.judge import Ties
 from recsys.evaluation.judging.metrics import Metric, parse_all
 
 BASELINES = ("random", "popular", "recent", "repeat")
-"""Models that are trained and judged beside every other, to be beaten; :func:`baselines_of` says
-which of them a run has.
-"""
+"""Simple models that other models should beat. They are part of every run, see
+:func:`baselines_of`."""
 
 
 def baselines_of(*, timed: bool, exclude_seen: bool) -> list[str]:
-    """Return the baselines of a run.
+    """Return the names of the baselines of a run.
 
     Args:
-        timed: events have times, without which ``recent`` is ``popular``.
-        exclude_seen: lists leave out what the user had, so that nothing is left of ``repeat``.
+        timed: whether events have times. Without times, ``recent`` would be the same as
+            ``popular``.
+        exclude_seen: whether lists leave out seen items. Then ``repeat`` would be of no use.
     """
     absent = set()
     if not timed:
@@ -117,16 +117,16 @@ class EvaluationSettings(BaseModel):
         return "items"
 
     def is_relevant(self, values: Any) -> Any:
-        """Return which test pairs are relevant: value > 0,
-        and at least ``relevant`` where that is set.
+        """Return which test pairs are relevant: those with a value > 0 that is at least
+        ``relevant``, if set.
 
-        Values are compared in single precision, in which a run stores them, and so is the
-        threshold: on both engines a value of 0.7 reaches a threshold of 0.7. A dislike (< 0) and
-        a decayed value of 0 are never relevant, whatever the threshold.
+        Values and the threshold are compared in single precision, in which a run stores values. So
+        a value of 0.7 reaches a threshold of 0.7 on both engines. A dislike (< 0) and a decayed
+        value of 0 are never relevant.
 
         Args:
-            values: float32 array, for bool of the same shape; or a Spark column of type float, for
-                a condition.
+            values: a float32 array, for a bool array of the same shape; or a Spark column of type
+                float, for a condition.
         """
         positive = values > 0
         if self.relevant is None:
@@ -135,13 +135,13 @@ class EvaluationSettings(BaseModel):
 
 
 def choose_ranked_items(candidates: Literal["train", "items", "cold"], is_trained: np.ndarray) -> np.ndarray | None:
-    """Return bool[items], the items that lists rank; None: all of them.
+    """Return the items that lists rank, bool[items], or None for all items.
 
     Args:
-        is_trained: bool[items], whether an item of the catalogue has an event in train.
+        is_trained: bool[items], whether each item of the catalogue has an event in train.
 
     Raises:
-        InputError: ``cold``, and every item has an event in train.
+        InputError: ``candidates`` is "cold", but every item has an event in train.
     """
     if candidates == "items" or (candidates == "train" and is_trained.all()):
         return None
@@ -157,13 +157,13 @@ def choose_ranked_items(candidates: Literal["train", "items", "cold"], is_traine
 
 
 def describe_ranked(candidates: str, n_items: int, ranked_items: np.ndarray | None) -> dict[str, Any]:
-    """Return what split.json says of the items that lists rank: which, and how many of ``n_items``."""
+    """Return the entry of split.json about the items that lists rank: which items, and how many."""
     if ranked_items is not None:
         n_items = int(ranked_items.sum())
     return {"candidates": candidates, "items": n_items}
 
 
 class AllCandidatesSettings(EvaluationSettings):
-    """What is measured on tables that score every candidate of each user: AUC too."""
+    """Settings for tables that score every candidate of each user, which metrics such as AUC need."""
 
     all_candidates: ClassVar[bool] = True

@@ -1,10 +1,9 @@
-"""From per-user values to ``metrics.json``: means, 95 % intervals, paired differences, segments,
-gaps.
+"""Compute ``metrics.json`` from values per user: means, 95 % intervals, paired differences, groups
+and gaps.
 
-Everything is a sum over users (:class:`~recsys.evaluation.testing.significance.Sums`), so one
-machine and a cluster write the same document: each part of the users is summed by
-:meth:`Layout.sums`, the parts are added,
-:func:`document` divides.
+Everything is computed from sums over users (:class:`~recsys.evaluation.testing.significance.Sums`).
+So one machine and a cluster write the same document: :meth:`Layout.sums` sums the users of each
+part, the sums of the parts are added, and :func:`document` divides.
 """
 
 from __future__ import annotations
@@ -42,18 +41,19 @@ from recsys.types import Evaluation
 
 ALL = ("", "")
 LEVEL = ("any", "level")
-"""The part of the users that is all of them, and the name for any other part."""
+"""The key of the sums of any group of users. All users together have the key ALL."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The columns of the sums, and which model, metric and group of users each one belongs to.
+    """The columns of the sums: which model, metric and group of users each column is for.
 
-    ``baseline``: a name of ``models``; with any other name there are no differences.
-    ``groupings``: of users; each metric is averaged over each group. ``item_groupings``: of
-    relevant items; the primary metric within each group is a column of its own
-    (``groups.group_column``). ``catalogue_measures``: the further columns of
-    ``Catalogue.measures``.
+    Attributes:
+        baseline: the name of one of ``models``. With any other name there are no differences.
+        groupings: the groupings of users. Each metric is averaged over each group.
+        item_groupings: the groupings of relevant items. The primary metric on the items of each
+            group is a column of its own (``groups.group_column``).
+        catalogue_measures: the further columns, ``Catalogue.measures``.
     """
 
     models: tuple[str, ...]
@@ -78,13 +78,12 @@ class Layout:
 
     @property
     def baselines(self) -> tuple[str, ...]:
-        """The models to be beaten: the baselines of every run, and the one that the settings
-        name.
-        """
+        """The models that others should beat: the baselines of every run, and the one that the
+        settings name."""
         return tuple(name for name in self.models if name in BASELINES or name == self.baseline)
 
     def parts(self) -> Iterator[tuple[str, str]]:
-        """Yield (grouping, level) of each part of the users, all of them first."""
+        """Yield (grouping, level) of each group of users, starting with all users."""
         yield ALL
         yield from ((grouping.name, level) for grouping in self.groupings for level in grouping.levels)
 
@@ -103,8 +102,11 @@ class Layout:
         resamples: int,
         seed: int,
     ) -> Sums:
-        """Return the sums of some users: models, then differences, then the primary metric minus
-        that of another model (:meth:`_pairs`), of all of them and of each level.
+        """Return the sums of some users, for :func:`document`.
+
+        They are the sums of the models' values, of their differences from the baseline, and of the
+        primary metric minus that of other models (:meth:`_pairs`), each for all users and for each
+        group.
 
         Args:
             values: float64[m, models × columns], NaN = undefined.
@@ -123,8 +125,10 @@ class Layout:
         return Sums.hstack([bootstrap_sums(table, ids, resamples=resamples, seed=seed) for table, ids in parts])
 
     def sum_columns(self) -> dict[tuple[str, str, str, str], np.ndarray]:
-        """Return (kind, grouping, level, model) -> columns of the sums; kind is models,
-        differences, or ``minus NAME`` of another model, which has one column for the primary metric.
+        """Return (kind, grouping, level, model) -> its columns in the sums.
+
+        The kind is "models", "differences", or "minus NAME" with the name of another model, which
+        has only one column, for the primary metric.
         """
         columns: dict[tuple[str, str, str, str], np.ndarray] = {}
         start = 0
@@ -140,8 +144,10 @@ class Layout:
         return columns
 
     def _pairs(self, part: tuple[str, str]) -> list[tuple[str, str]]:
-        """Return the pairs (model that is subtracted, other model) of a part of the users: every
-        two models over all users, and each baseline with the other models in a group.
+        """Return the pairs (model that is subtracted, other model) of a group of users.
+
+        For all users these are every two models. For a group, they are each baseline with every
+        other model.
         """
         # Which model is best, and which is next, is known only after the sums.
         subtracted = self.baselines
@@ -152,8 +158,9 @@ class Layout:
 
 @dataclass(frozen=True)
 class Facts:
-    """What metrics.json holds besides the sums: ``counts`` and ``all_lists`` are by model,
-    ``definitions`` by metric.
+    """The parts of metrics.json that are not computed from sums.
+
+    ``counts`` and ``all_lists`` are by model, ``definitions`` by metric.
     """
 
     engine: str
@@ -163,7 +170,7 @@ class Facts:
 
 
 def document(layout: Layout, sums: Sums, facts: Facts) -> dict[str, Any]:
-    """Return metrics.json from the sums of all users."""
+    """Return the content of metrics.json, computed from the sums of all users."""
     columns = layout.sum_columns()
     cells = _cells(sums)
 
@@ -214,8 +221,10 @@ def document(layout: Layout, sums: Sums, facts: Facts) -> dict[str, Any]:
 def _baseline_differences(
     layout: Layout, cells: np.ndarray, columns: dict[tuple[str, str, str, str], np.ndarray]
 ) -> dict[str, Any]:
-    """Return baseline -> ``all`` and ``history`` -> the primary metric of every other model minus
-    that of the baseline: of all users by model, and of each level of the history by model.
+    """Return the primary metric of every other model minus that of each baseline.
+
+    The result is baseline -> ``all`` (by model) and ``history`` (by group of history lengths, then
+    by model).
     """
 
     def cells_of(baseline: str, part: tuple[str, str]) -> dict[str, Any]:
@@ -233,8 +242,10 @@ def _baseline_differences(
 
 
 def _leads(layout: Layout, cells: np.ndarray, columns: dict[tuple[str, str, str, str], np.ndarray]) -> dict[str, Any]:
-    """Return model -> the primary metric minus that of the next model by quality, the best model
-    first; the last model, and models without a mean, have no lead.
+    """Return model -> how much its primary metric is above that of the next best model, the best
+    first.
+
+    The last model, and models without a mean, are left out.
     """
     primary_columns = {name: columns["models", *ALL, name][0] for name in layout.models}
     means = {name: cells[column]["mean"] for name, column in primary_columns.items()}
@@ -247,9 +258,7 @@ def _select_cells(names: tuple[str, ...], row: dict[str, Any]) -> dict[str, Any]
 
 
 def _item_group_cells(metric: str, grouping: Grouping, rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Return level -> model -> metric -> cell of an item grouping,
-    from the cells of all columns.
-    """
+    """Return group -> model -> metric -> entry, for one grouping of items."""
     return {
         level: {name: {metric: row[group_column(metric, grouping, level)]} for name, row in rows.items()}
         for level in grouping.levels
@@ -257,7 +266,7 @@ def _item_group_cells(metric: str, grouping: Grouping, rows: dict[str, dict[str,
 
 
 def _cells(sums: Sums) -> np.ndarray:
-    """Return object[c]: mean, 95 % interval and users of each column."""
+    """Return the mean, the 95 % interval and the number of users of each column, object[c]."""
     mean, low, high = sums.intervals()
     rows = zip(mean, low, high, sums.count, strict=True)
     cells = [{"mean": float(x), "ci95": [float(a), float(b)], "users": int(n)} for x, a, b, n in rows]
@@ -267,8 +276,10 @@ def _cells(sums: Sums) -> np.ndarray:
 
 
 def _test(family: list[np.ndarray], cells: np.ndarray, sums: Sums) -> None:
-    """Add to each difference of ``family``: effect size, detectable difference,
-    p of the paired t-test, and Holm's.
+    """Add the results of tests to each difference of ``family``.
+
+    They are the effect size, the detectable difference, p of the paired t-test, and p adjusted by
+    Holm.
     """
     columns = np.concatenate([np.empty(0, dtype=np.int64), *family])
     p = sums.t_test()[columns]
@@ -280,7 +291,7 @@ def _test(family: list[np.ndarray], cells: np.ndarray, sums: Sums) -> None:
 
 
 def _gaps(layout: Layout, sums: Sums, sum_columns: dict[tuple[str, str, str, str], np.ndarray]) -> dict[str, Any]:
-    """Return grouping -> model -> metric -> the gap between the groups."""
+    """Return grouping -> model -> metric -> the gap between the groups of users."""
     gaps: dict[str, Any] = {}
     for grouping in layout.groupings:
         gaps[grouping.name] = {}
@@ -307,14 +318,15 @@ def summarise(
     users: pd.DataFrame | None = None,
     catalogue: Catalogue | None = None,
 ) -> dict[str, Any]:
-    """Return metrics.json of evaluations of the same users by the same metrics.
+    """Return the content of metrics.json for evaluations of the same users by the same metrics.
 
-    Users whose value is undefined (NaN) are left out of a mean; a difference is over the users for
+    Users with an undefined value (NaN) are left out of a mean. A difference is over the users for
     whom both models are defined.
 
     Args:
-        users: the users table; its columns in ``judging.segments`` group the users.
-        catalogue: what the evaluations were extended with (``beyond.extend``).
+        users: the users table. Its columns in ``judging.segments`` group the users.
+        catalogue: the catalogue with which the evaluations were extended (``beyond.extend``), or
+            None.
     """
     first = evaluations[0]
     ids = first.per_user[USER]
@@ -348,10 +360,10 @@ def summarise(
 
 
 def summarise_sampled(evaluations: list[Evaluation], judging: EvaluationSettings, *, seed: int) -> dict[str, Any]:
-    """Return sampled.json of evaluations among sampled candidates: model -> metric -> mean with its
-    interval.
+    """Return the content of sampled.json, for evaluations among sampled candidates.
 
-    Keys of ``metrics``: name of a metric of the run -> its name here (:func:`.evaluate.mark_sampled`).
+    ``models`` has model -> metric -> the mean with its interval. ``metrics`` has the name of each
+    metric of the run -> its name here (:func:`.evaluate.mark_sampled`).
     """
     names = dict(zip(judging.metrics, evaluations[0].metrics, strict=True))
     models: dict[str, Any] = {}

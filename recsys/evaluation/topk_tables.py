@@ -1,6 +1,4 @@
-"""Tables of lists and of truth: read from files with ids as categories,
-and turned into integer codes for the judge.
-"""
+"""Read tables of lists and of truth, and convert their ids to integer codes for the metrics."""
 
 from __future__ import annotations
 
@@ -44,26 +42,28 @@ TRUTH = TableSchema("truth", (USER, ITEM), (VALUE, TIME, EVENT))
 NUMBERS = (RANK, SCORE, VALUE)
 
 PANDAS_INDEX = "__index_level_"
-"""How the column begins that pandas writes for an index without a name."""
+"""Prefix of the column that pandas writes for an index without a name."""
 
 
 def read_topk(path: str | Path, reading: ReadSettings | None = None) -> pd.DataFrame:
-    """Read a topk table: ``user_id``, ``item_id``, ``rank`` and/or ``score``; any format of a log."""
+    """Read a table of lists with ``user_id``, ``item_id``, and ``rank``, ``score`` or both, in any
+    format of a log."""
     return _read(Source(local_path(path)), LISTS, reading or ReadSettings())
 
 
 def read_truth(path: str | Path, reading: ReadSettings | None = None) -> pd.DataFrame:
-    """Read what users chose: ``user_id``, ``item_id``, ``value``; a ``timestamp`` and an ``event`` are
-    allowed.
+    """Read a table of what users chose: ``user_id``, ``item_id``, and optionally ``value``.
+
+    It may also have the columns ``timestamp`` and ``event``.
     """
     return _read(Source(local_path(path)), TRUTH, reading or ReadSettings())
 
 
 def as_frame(table: Any, label: str) -> pd.DataFrame:
-    """Return a table in memory as a pandas frame; one of Polars or Arrow is converted.
+    """Return a table in memory as a pandas frame. A Polars or Arrow table is converted.
 
     Raises:
-        InputError: not a table.
+        InputError: ``table`` is not a table.
     """
     if isinstance(table, pd.DataFrame):
         return table
@@ -96,7 +96,7 @@ def drop_refused_values(truth: pd.DataFrame) -> tuple[pd.DataFrame, int]:
 
 
 def require_finite_values(count: int) -> None:
-    """Refuse a truth of which ``count`` = 0 rows are left."""
+    """Raise InputError if no row of a truth has a finite value (``count`` is 0)."""
     if not count:
         raise InputError(
             "no row of the truth has a value that is a finite number: correct the column 'value', or drop it, so that"
@@ -105,11 +105,11 @@ def require_finite_values(count: int) -> None:
 
 
 def _read(source: Source, table: TableSchema, reading: ReadSettings) -> pd.DataFrame:
-    """Return the known columns of a file, text ids as categories.
+    """Return the known columns of a file. Text ids become categories.
 
     Raises:
-        InputError: no such file, another format, no rows, a missing, unknown or repeated column, a
-            cell that is not what its column holds, an id that is missing.
+        InputError: the file does not exist, has another format or no rows, a column is missing,
+            unknown or repeated, an id is missing, or a cell is not valid in its column.
     """
     # A mapped name counts in whichever of the two tables has it.
     known = table.required + table.optional
@@ -131,8 +131,10 @@ def _read(source: Source, table: TableSchema, reading: ReadSettings) -> pd.DataF
 
 
 def _text(source: Source, table: TableSchema, mapping: dict[str, str], reading: ReadSettings) -> pd.DataFrame:
-    """Read a text table with the reader of logs; a row that a log would refuse stops here, for a list
-    without one of its rows is another list.
+    """Read a table in a text file with the reader of logs.
+
+    A row that would be refused in a log is an error here, because a list without one of its rows is
+    another list.
     """
     # Columns are looked at before the ids, so that all that is wrong is named at once.
     for part in source.parts:
@@ -171,8 +173,12 @@ def _text(source: Source, table: TableSchema, mapping: dict[str, str], reading: 
 
 
 def _numbers(chunk: RawChunk, column: str) -> np.ndarray:
-    """Return a column as float64. A value that is no finite number is NaN or infinite, to be refused and
-    counted as in a log; InputError for such a rank or score.
+    """Return a column as float64.
+
+    A value that is not a finite number becomes NaN or infinite, and is refused and counted later.
+
+    Raises:
+        InputError: a rank or a score is not a finite number.
     """
     values = parse_numbers(chunk.table[column])[0]
     bad = ~np.isfinite(values) & (column != VALUE)
@@ -185,7 +191,7 @@ def _numbers(chunk: RawChunk, column: str) -> np.ndarray:
 
 
 def _present_names(mapping: dict[str, str], names: list[str]) -> dict[str, str]:
-    """Return canonical column -> its name in a file that may use ours instead of the mapped one."""
+    """Return canonical column -> its name in a file, which may be the canonical or the mapped name."""
     return {
         column: column if column in names and source_name not in names else source_name
         for column, source_name in mapping.items()
@@ -218,7 +224,7 @@ def _parquet(source: Source, table: TableSchema, mapping: dict[str, str]) -> pd.
 
 
 def _numbers_of(column: pd.Series, kind: pa.DataType, source: Source) -> pd.Series:
-    """Return a column of a Parquet file as numbers; text is read as in a text file."""
+    """Return a column of a Parquet file as numbers. Text is read as in a text file."""
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind):
         return column
     if pa.types.is_decimal(kind):
@@ -229,7 +235,7 @@ def _numbers_of(column: pd.Series, kind: pa.DataType, source: Source) -> pd.Seri
 
 
 def require(table: TableSchema, columns: Iterable[str], label: str) -> None:
-    """Raise InputError naming every missing, repeated and unknown column at once."""
+    """Raise InputError if columns are missing, repeated or unknown. The message names all of them."""
     columns = list(columns)
     schema_columns = table.required + table.optional
     problems = [
@@ -246,18 +252,16 @@ def require(table: TableSchema, columns: Iterable[str], label: str) -> None:
 
 
 def codes(*columns: pd.Series) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Give equal ids of several columns equal codes,
-    hashing every column once and categories not at all.
+    """Return the distinct ids of several columns, and each column as int32 codes (positions in
+    these ids).
 
-    Returns:
-        (ids by code, int32[n] codes of each column). Codes count in the order of first appearance,
-            column by column,
-        so a table that stands in the order of another needs no sorting. Where one column holds text
-            and another
-        numbers, text that is canonical decimal counts as the number if all of it is.
+    Equal ids of different columns have equal codes. Codes are in the order of first appearance,
+    column by column. So a table in the same order as another needs no sorting. If one column has
+    text and another numbers, text that is canonical decimal counts as the number, if all of it is
+    canonical.
 
     Raises:
-        InputError: an id is missing, or neither text nor an integer.
+        InputError: an id is missing, or is neither text nor an integer.
     """
     encoded = [_encode(column) for column in columns]
     ids = [pd.Series(names) for names, _, _ in encoded]
@@ -272,9 +276,8 @@ def codes(*columns: pd.Series) -> tuple[np.ndarray, list[np.ndarray]]:
 
 
 def _encode(column: pd.Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return (ids that occur, in that order; the index in them of each code; codes)
-    of one column.
-    """
+    """Return the ids that occur in a column, the position of each category in these ids, and the
+    codes."""
     if is_category(column):
         column_codes = column.cat.codes.to_numpy()
         names = column.cat.categories.to_numpy()
@@ -292,11 +295,11 @@ def _encode(column: pd.Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _factorize(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return (codes, ids) as ``pd.factorize``. Tables hold few Python strings many times:
-    those are hashed once each.
+    """Return (codes, ids) as ``pd.factorize`` does, but faster for text.
 
-    Rows that share one object are found by its address, an integer, which is far quicker to hash
-    than text.
+    Tables have few different Python strings, each many times. Rows that share a string object are
+    found by its address, which is much faster to hash than text. So each object is hashed only
+    once.
     """
     if values.dtype != object or not len(values):
         return pd.factorize(values)
@@ -321,15 +324,18 @@ def lists(
     label: str,
     names: np.ndarray | None = None,
 ) -> Lists:
-    """Return the lists of users ``0 … m-1``; rows of others are left out.
+    """Return the lists of users ``0 … m-1``. Rows of other users are left out.
 
-    Order: ``rank``; in a table without ranks, score, equal ones as they stand. With ``names`` (ids
-    by item code) order is by score in single precision, equal ones by id, last in the alphabet
-    first, whatever the ranks say.
+    Lists are in the order of ``rank``, or, without ranks, of the score; equal scores keep the order
+    of the rows. With ``names`` they are always in the order of the score in single precision; equal
+    scores are ordered by id, descending.
+
+    Args:
+        names: the id of each item code, or None.
 
     Raises:
-        InputError: neither rank nor score, a rank that is no whole number from 1, a missing score,
-            or one (user, item) or (user, rank) twice.
+        InputError: there is neither a rank nor a score, a rank is not a whole number from 1, a
+            score is missing, or a (user, item) or a (user, rank) occurs twice.
     """
     score = _scores(table, label)
     rank = None
@@ -377,7 +383,7 @@ def lists(
 
 
 def _alphabetical(names: np.ndarray) -> np.ndarray:
-    """Return float64[n]: the position of each id when all are sorted as text."""
+    """Return the position of each id when all ids are sorted as text, float64[n]."""
     position = np.empty(len(names))
     position[np.argsort(names.astype(str))] = np.arange(len(names))
     return position

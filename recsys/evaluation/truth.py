@@ -1,6 +1,4 @@
-"""The truth of a run: its tested users, their histories and what they chose,
-computed once and shared by all models.
-"""
+"""The truth of a run: tested users, their histories and their relevant items, shared by all models."""
 
 from __future__ import annotations
 
@@ -17,20 +15,26 @@ from recsys.types import Histories, IdMap, Split, TopK, select_rows
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """What lists are judged against, for the tested users of one split.
+    """The relevant items by which lists are judged, and the histories, for the tested users of one
+    split.
+
     Row i of each matrix is user i.
 
-    ``users``: the m tested users. ``candidates``: the items that lists can name. ``histories``:
-    of m users over the candidates, what was known of each user when the lists were made.
-    ``relevant``: csr (m, candidates + other test items) of values > 0. Test items that are no
-    candidates come after them: no model could recommend them, and they count in every
-    denominator. ``propensity``: float64[columns of ``relevant``] in (0, 1], the chance that an
-    item's relevance is observed. ``counts``: ``relevant_pairs`` (those that are judged),
-    ``seen_pairs_removed`` (relevant pairs that the history holds, removed because a list that
-    leaves out seen items could not name them) and ``relevant_outside_candidates``, which are
-    judged too; where lists rank cold items alone also ``warm_pairs_removed``, relevant pairs on items
-    of train. ``exclude_seen``: whether lists leave out what the history holds.
-    ``ranked_items``: bool[candidates], those that the lists rank; None: all.
+    Attributes:
+        users: the m tested users.
+        candidates: the items that lists can have.
+        histories: of m users over the candidates, as known when the lists were made.
+        relevant: csr (m, candidates + other test items) of values > 0. The other test items are not
+            candidates: no model could recommend them, but they count in every denominator.
+        propensity: float64[columns of ``relevant``] in (0, 1], the chance that an item's relevance
+            is observed.
+        counts: ``relevant_pairs``, those that are judged; ``relevant_outside_candidates``, those of
+            them on items that no list can have; ``seen_pairs_removed``, relevant pairs that were
+            removed because the history has them and lists leave out seen items; and, if lists rank
+            only cold items, ``warm_pairs_removed``, relevant pairs that were removed because their
+            item has train events.
+        exclude_seen: whether lists leave out the items of the history.
+        ranked_items: bool[candidates], the items that the lists rank. None: all.
     """
 
     users: IdMap
@@ -50,12 +54,12 @@ class Truth:
         """Return the truth of the users of ``split.test``.
 
         Args:
-            settings: ``relevant`` says which test pairs are relevant; default: those with a value >
-                0, and ``candidates`` which items the lists rank.
-            exclude_seen: relevant pairs that the history holds are removed and counted.
+            settings: ``relevant`` says which test pairs are relevant (by default those with a value
+                > 0), ``candidates`` which items the lists rank.
+            exclude_seen: whether relevant pairs that are in the history are removed and counted.
 
         Raises:
-            InputError: the lists should rank cold items alone, and there are none.
+            InputError: the lists rank only cold items, and there are none.
         """
         settings = settings or EvaluationSettings()
         train = split.train
@@ -89,8 +93,9 @@ class Truth:
         return len(self.users)
 
     def without_seen(self) -> Truth:
-        """Return the truth of lists that leave out seen items:
-        relevant pairs in the history are removed, counted.
+        """Return the truth for lists that leave out seen items.
+
+        Relevant pairs that are in the history are removed and counted.
         """
         if self.exclude_seen:
             return self
@@ -100,8 +105,10 @@ class Truth:
         return replace(self.keep_relevant(~seen), counts=counts, exclude_seen=True)
 
     def without_warm(self, is_trained: np.ndarray) -> Truth:
-        """Return the truth of lists that rank cold items alone: relevant pairs on items with an event
-        in train, ``is_trained``, are removed and counted.
+        """Return the truth for lists that rank only cold items.
+
+        Relevant pairs on items with train events (``is_trained``, bool[candidates]) are removed and
+        counted.
         """
         is_warm = np.zeros(self.relevant.shape[1], dtype=bool)
         is_warm[: len(is_trained)] = is_trained
@@ -115,8 +122,10 @@ class Truth:
         return replace(truth, counts=self.counts | counts)
 
     def keep_relevant(self, keep: np.ndarray) -> Truth:
-        """Return the truth with some of its relevant pairs:
-        ``keep`` is bool[entries of ``relevant``].
+        """Return the truth with only some of its relevant pairs.
+
+        Args:
+            keep: bool[entries of ``relevant``], the pairs to keep.
         """
         relevant = self.relevant
         indptr = np.concatenate([[0], np.cumsum(keep)])[relevant.indptr]
@@ -124,10 +133,11 @@ class Truth:
         return replace(self, relevant=kept_pairs)
 
     def judge(self, topk: TopK) -> Judged:
-        """Look up where each user's relevant items are in the lists of ``topk.users``,
-        which are rows of ``users``.
+        """Return the places of each user's relevant items in the user's list.
 
-        Ties are settled as ``settings.ties`` says.
+        Args:
+            topk: lists, whose ``users`` are rows of the users of this truth. Ties are treated as
+                ``settings.ties`` says.
         """
         rows = topk.users
         all_users = len(rows) == len(self) and bool((rows == np.arange(len(self))).all())
@@ -139,7 +149,7 @@ class Truth:
 
 
 def _count_outside(relevant: csr_array, n_items: int, ranked_items: np.ndarray | None) -> int:
-    """Return the number of relevant pairs on items that no list can name."""
+    """Return the number of relevant pairs whose item no list can have."""
     is_outside = np.ones(relevant.shape[1], dtype=bool)
     is_outside[:n_items] = False
     if ranked_items is not None:
@@ -148,8 +158,9 @@ def _count_outside(relevant: csr_array, n_items: int, ranked_items: np.ndarray |
 
 
 def relevant_pairs(split: Split, settings: EvaluationSettings) -> csr_array:
-    """Return float64 csr (tested users, candidates + other test items) of the relevant values,
-    seen ones included.
+    """Return the values of all relevant pairs, also of seen items.
+
+    The result is float64 csr (tested users, candidates + other test items).
     """
     test = split.test
     candidates = split.train.items
@@ -163,15 +174,18 @@ def relevant_pairs(split: Split, settings: EvaluationSettings) -> csr_array:
 
 
 def propensity_of_counts(likes: Any) -> Any:
-    """Return (n + 1) / (max n + 1) of an array or Series of counts n: never 0,
-    and 1 for the most popular item.
+    """Return (n + 1) / (max n + 1) for each count n. It is never 0, and 1 for the most popular
+    item.
 
     Metrics with ``ips`` raise it to a power. Source: Yang et al., RecSys 2018.
+
+    Args:
+        likes: an array or Series of the numbers of likes.
     """
     return (likes + 1) / (likes.max() + 1)
 
 
 def _cell_numbers(matrix: csr_array, width: int) -> np.ndarray:
-    """Return int64[nnz]: row · width + column of each stored entry."""
+    """Return int64[nnz], a number of the cell of each stored entry: row · width + column."""
     row = np.repeat(np.arange(matrix.shape[0], dtype=np.int64), np.diff(matrix.indptr))
     return row * width + matrix.indices

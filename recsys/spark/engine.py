@@ -160,7 +160,7 @@ class SparkEngine(Engine):
 
     @contextmanager
     def open(self, folder: RunFolder, meter: Meter, progress: Progress | None = None) -> Iterator[None]:
-        """Start Spark, and stop it at the end of the block.
+        """Start Spark, or use the given session, for the steps of one run.
 
         A failure of Spark with a known cause becomes an error of this package with a message of one
         sentence (:mod:`recsys.spark.errors`).

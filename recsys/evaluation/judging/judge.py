@@ -287,7 +287,8 @@ def _count_per_user(marked: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 
 def _require_unique(lists: Lists, relevant: RelevantItems, width: int) -> None:
-    """Raise ValueError if an item occurs twice in the list or in the relevant items of a user."""
+    """Raise ValueError if an item occurs twice in a list, or twice in the relevant items, of a
+    user."""
     for name, part in (("list", lists), ("truth", relevant)):
         if kernels.count_repeats(part.items, part.offsets, width).any():
             raise ValueError(f"an item stands twice in a user's {name}")

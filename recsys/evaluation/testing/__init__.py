@@ -1,1 +1,2 @@
-"""Whether a difference is real: intervals, tests, comparisons of models, gates, and A/B tests."""
+"""Decide whether a difference is real: intervals, tests, comparisons of models, gates, and A/B
+tests."""

@@ -289,7 +289,7 @@ def sample_ratio_pvalue(counts: dict[str, int], shares: dict[str, float] | None 
 
 
 def _check_outcomes(table: pd.DataFrame, control: str) -> None:
-    """Raise InputError unless the table is as :func:`analyse_experiment` needs it."""
+    """Raise InputError if the table does not have what :func:`analyse_experiment` needs."""
     if missing := [name for name in OUTCOMES.required if name not in table]:
         columns = list(map(str, table.columns))
         hints = "".join(f" No column '{name}'.{suggest_nearest(name, columns)}" for name in missing)

@@ -1,4 +1,4 @@
-"""Choose between models: the difference first, then what it costs, explained in sentences.
+"""Choose between models by the difference of a metric and by what the better model costs.
 
 "85 % or 82 %: which do you pick?" cannot be answered from the two numbers. The answer needs the
 interval of their difference over the same users, the smallest difference that the test can detect,
@@ -25,8 +25,10 @@ GUARDRAILS: dict[str, tuple[str, float]] = {
     "ms_per_user": ("milliseconds to make one list", 2.0),
     "peak_mb": ("peak memory of fitting and recommending, MiB", 1.5),
 }
-"""Guardrail -> (description, largest change, as candidate / incumbent). A ratio below 1 is a lower
-limit, a ratio above 1 an upper limit."""
+"""Guardrail -> its description, and the limit for candidate / incumbent.
+
+A limit below 1 is the smallest ratio that is allowed, a limit above 1 the largest.
+"""
 
 CHANGED_USERS = 5
 
@@ -36,8 +38,9 @@ class ModelChoice:
     """The result of :func:`choose_model`.
 
     Attributes:
-        pick: the name of the model to take.
-        conclusive: whether it is shown to be better than the incumbent and breaks no guardrail.
+        pick: the name of the chosen model.
+        conclusive: whether the chosen model is shown to be better than the incumbent and breaks no
+            guardrail.
         reasons: sentences that explain the choice.
     """
 
@@ -49,7 +52,7 @@ class ModelChoice:
 def broken_guardrails(incumbent: dict[str, float], candidate: dict[str, float]) -> list[str]:
     """Return one sentence for each guardrail that the candidate breaks.
 
-    A guardrail is skipped where a value is missing or the incumbent's is not positive.
+    A guardrail is skipped if a value is missing, or if the value of the incumbent is not positive.
     """
     sentences = []
     for name, (description, limit) in GUARDRAILS.items():
@@ -75,12 +78,12 @@ def choose_model(
     """Choose between the incumbent and the models that were compared with it, by one metric.
 
     A candidate is shown to be better if the lower end of its interval is above 0 and its ``p_holm``
-    is at most ``comparison.alpha``. Of several such candidates, the one with the largest difference
-    is taken, but one that breaks a guardrail only if all of them do. Without any, the incumbent is
-    kept.
+    is at most ``comparison.alpha``. Of such candidates that break no guardrail, the one with the
+    largest difference is chosen; if all of them break one, the one with the largest difference of
+    all. If no candidate is shown to be better, the incumbent is kept.
 
     Args:
-        guardrails: model -> guardrail -> value; missing values are not checked.
+        guardrails: model -> guardrail -> value. Missing values are not checked.
     """
     differences = comparison.differences
     is_relevant = (differences["metric"] == metric) & (differences["against"] == incumbent)
@@ -119,8 +122,10 @@ def _difference_text(row: Any) -> str:
 
 
 def _why_not_taken(row: Any, alpha: float) -> str:
-    """Return a sentence that says why a candidate is not taken,
-    and how many users could show its difference.
+    """Return a sentence with the reason why a candidate is not chosen.
+
+    If its difference is too small for this number of users, the sentence says how many users could
+    show it.
     """
     size = f"{row.metric} {_difference_text(row)}"
     if row.high < 0:
@@ -139,11 +144,13 @@ def _why_not_taken(row: Any, alpha: float) -> str:
 
 
 def mean_agreement(lists: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Return one row per pair of models: ``a``, ``b``, the mean of each of ``DEFAULT_MEASURES``,
-    and ``users``.
+    """Return the mean agreement of every two models: ``a``, ``b``, one column per measure, and
+    ``users``.
+
+    The measures are ``DEFAULT_MEASURES``.
 
     Args:
-        lists: model -> top-k table (user_id, item_id, rank).
+        lists: model -> table of lists (user_id, item_id, rank).
     """
     groups = pairwise_agreement(lists).groupby(["a", "b"], sort=False)
     return groups[list(DEFAULT_MEASURES)].mean().assign(users=groups.size()).reset_index()
@@ -155,11 +162,10 @@ def most_changed_users(
     metric: str,
     lists: dict[str, pd.DataFrame],
 ) -> pd.DataFrame:
-    """Return the :data:`CHANGED_USERS` users whose ``metric`` differs most between two models:
-    user_id, a, b, overlap.
+    """Return the :data:`CHANGED_USERS` users for whom a metric differs most between two models.
 
-    The largest difference comes first; equal differences are ordered by overlap, smallest first,
-    then by id.
+    The columns are user_id, a, b and overlap. The largest difference is first. Equal differences
+    are ordered by the overlap of the lists, smallest first, then by id.
     """
     values = a.per_user[[USER, metric]].merge(b.per_user[[USER, metric]], on=USER).dropna()
     values.columns = pd.Index([USER, "a", "b"])

@@ -1,6 +1,5 @@
-"""Compare several models on the same users: differences with intervals, effect sizes and tests,
-and a table.
-"""
+"""Compare models on the same users: differences with intervals, effect sizes and tests, and a
+table."""
 
 from __future__ import annotations
 
@@ -30,19 +29,17 @@ from recsys.types import Evaluation
 class Comparison:
     """The result of :func:`compare`.
 
-    Attributes:
-        means: one row per model, one column per metric: the mean over the users for whom the metric
-            is defined.
-        differences: one row per pair of models and metric, with the columns
+    ``means`` has one row per model and one column per metric: the mean over the users for whom the
+    metric is defined. ``alpha`` is the level with which ``p_holm`` is compared. ``differences`` has
+    one row per pair of models and metric, with these columns:
 
-            * ``model``, ``against``, ``metric``; * ``difference``, the mean of model − against, and
-            ``low``, ``high``, its 95 % bootstrap interval; * ``effect_size``, the difference
-            divided by its standard deviation between users; * ``p`` of the randomisation test, and
-            ``p_holm``, adjusted for all pairs and metrics; * ``users``, the number of users for
-            whom both models are defined; * ``detectable``, the true difference that this number of
-            users detects with 80 % power; * ``folds``, the difference in each fold.
-
-        alpha: the level that ``p_holm`` is compared with.
+    * ``model``, ``against``, ``metric``;
+    * ``difference``, the mean of model − against, and ``low``, ``high``, its 95 % bootstrap interval;
+    * ``effect_size``, the difference divided by its standard deviation over users;
+    * ``p`` of the randomisation test, and ``p_holm``, adjusted for all pairs and metrics;
+    * ``users``, the number of users for whom the metric of both models is defined;
+    * ``detectable``, the true difference that this number of users detects with 80 % power;
+    * ``folds``, the difference in each fold.
     """
 
     means: pd.DataFrame
@@ -50,11 +47,10 @@ class Comparison:
     alpha: float
 
     def table(self) -> pd.DataFrame:
-        """Return a table of text: one row per model, labelled by its letter,
-        and one column per metric.
+        """Return a table of text, with one row per model and one column per metric.
 
-        Each mean is followed by the letters of the models that it beats: those with a lower mean
-        and a ``p_holm`` of at most ``alpha``.
+        A row starts with the letter of its model. Each mean is followed by the letters of the
+        models that it beats: those with a lower mean and a ``p_holm`` of at most ``alpha``.
         """
         letters = dict(zip(self.means.index, _letters(len(self.means)), strict=True))
         beaten: dict[tuple[str, str], list[str]] = {}
@@ -86,23 +82,23 @@ def compare(
 ) -> Comparison:
     """Compare models that were judged on the same users by the same metrics.
 
-    Evaluations with the same name are the folds of one model, in order; fold f of a model is
-    compared with fold f of the other. A user who is tested in several folds counts once, with the
-    mean of the user's differences, because the folds of one user are not independent.
+    Evaluations with the same name are the folds of one model, in order. Fold f of a model is
+    compared with fold f of the other model. A user who is tested in several folds counts once, with
+    the mean of the user's differences, because the folds of one user are not independent.
 
     Args:
-        baseline: compare all other models with this one; None: compare every pair.
-        resamples: of the bootstrap and of the randomisation test; p is at least 1 / (resamples +
-            1).
-        alpha: the level of :meth:`Comparison.table`; Holm's adjustment is over all pairs and
+        baseline: the model with which all others are compared. None: every two models are compared.
+        resamples: number of resamples of the bootstrap and of the randomisation test. p is at least
+            1 / (resamples + 1).
+        alpha: the level of :meth:`Comparison.table`. Holm's adjustment is over all pairs and
             metrics.
-        method: of the interval. For differences of ranking metrics, ``bca`` misses the true
-            difference more often than ``percentile`` (bench/RESULTS.md). Below about a hundred
-            users both are too narrow; rely on p there.
+        method: the method of the interval. For differences of ranking metrics, ``bca`` misses the
+            true difference more often than ``percentile`` (bench/RESULTS.md). With fewer than about
+            a hundred users both intervals are too narrow; then rely on p.
 
     Raises:
-        InputError: fewer than two models; metrics, users or numbers of folds that differ; an
-            unknown baseline.
+        InputError: there are fewer than two models, the metrics, the users or the numbers of folds
+            differ, or the baseline is unknown.
     """
     folds = _group_folds(evaluations)
     names = list(folds)
@@ -144,9 +140,8 @@ def compare(
 
 
 def read_run(folder: RunFolder) -> dict[str, Evaluation]:
-    """Return name -> evaluation for the models of a complete run folder,
-    in the order of its metrics.json.
-    """
+    """Return the models of a complete run folder as name -> evaluation, in the order of
+    metrics.json."""
     about = folder.read_json(run_files.METRICS)
     definitions = about["about"]["definitions"]
     table = folder.read_table(run_files.PER_USER)
@@ -188,9 +183,7 @@ def _group_folds(evaluations: list[Evaluation]) -> dict[str, list[Evaluation]]:
 
 
 def _check_comparable(first: Evaluation, second: Evaluation, label: str) -> None:
-    """Raise InputError unless both evaluations have the same metrics and the same users,
-    each user once.
-    """
+    """Raise InputError if two evaluations differ in their metrics or users, or have a user twice."""
     if first.metrics != second.metrics:
         raise InputError(
             f"{label}: metrics differ: {first.metrics} and {second.metrics}. Judge both by the same metrics.",

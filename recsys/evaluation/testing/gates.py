@@ -1,15 +1,15 @@
-"""Gates: conditions under which a comparison fails, for continuous integration; one line of text
+"""Gates: conditions under which ``recsys compare`` fails, for continuous integration, one line
 each.
 
-    ndcg@10 drops 0.01       fires when the estimate falls by more than 0.01 and the interval
-    excludes
-                             0: harm is shown
-    ms_per_user rises 5      the same for an increase ndcg@10 within 0.01      fires unless the
-    interval's lower end is above -0.01: harmlessness is not
-                             shown; of a cost, unless the upper end is below 0.01
- A gate is on a metric, on a guardrail (``coverage`` …) or on a measure of agreement (``rbo`` …).
-The last two have no interval: their value alone counts. Agreement is compared with 1, that of a
-model with itself.
+    ndcg@10 drops 0.01       fails if the difference is below -0.01 and its interval below 0: harm is
+                             shown
+    ms_per_user rises 5      fails if the difference is above 5 and its interval above 0
+    ndcg@10 within 0.01      fails unless the lower end of the interval is above -0.01: harmlessness
+                             is not shown; for a cost, unless the upper end is below 0.01
+
+A gate is on a metric, on a guardrail (``coverage`` …) or on a measure of agreement (``rbo`` …). The
+last two have no interval, so only their value counts. Agreement is compared with 1, which is the
+agreement of a model with itself.
 """
 
 from __future__ import annotations
@@ -30,9 +30,8 @@ _PATTERN = re.compile(r"(?P<measure>\S+)\s+(?P<kind>\w+)\s+(?P<limit>\d*\.?\d+)"
 
 @dataclass(frozen=True)
 class Change:
-    """A measure of ``model`` minus that of ``against``, with its interval; NaN where it is
-    unknown.
-    """
+    """The difference of a measure between ``model`` and ``against``, with its interval. Unknown
+    values are NaN."""
 
     measure: str
     model: str
@@ -44,7 +43,11 @@ class Change:
 
 @dataclass(frozen=True)
 class Gate:
-    """A condition on one measure; ``limit`` ≥ 0 is in the measure's unit."""
+    """A condition on the change of one measure.
+
+    Attributes:
+        limit: the size of the change, ≥ 0, in the unit of the measure.
+    """
 
     measure: str
     kind: str
@@ -76,7 +79,8 @@ class Gate:
         return cls(measure, kind, float(match["limit"]))
 
     def fires(self, change: Change) -> bool:
-        """Return whether a change fails; an unknown one fails ``within`` only."""
+        """Return whether a change makes the comparison fail. An unknown change only fails
+        ``within``."""
         if self.kind == "drops":
             return bool(change.difference < -self.limit and change.high < 0)
         if self.kind == "rises":
@@ -87,7 +91,7 @@ class Gate:
         return not change.low > -self.limit
 
     def describe(self, change: Change) -> str:
-        """Return the gate and the change that it was applied to, in one line."""
+        """Return one line with the gate and the change that it was applied to."""
         return (
             f"{self.measure} {self.kind} {self.limit:g}: {change.model} - {change.against} ="
             f" {change.difference:+.4f} [{change.low:+.4f}, {change.high:+.4f}]"
@@ -100,7 +104,7 @@ def changes_from(
     guardrails: Mapping[str, Mapping[str, float]],
     agreement: pd.DataFrame,
 ) -> list[Change]:
-    """Return how every other model differs from the first, in everything that a comparison prints.
+    """Return the changes of all measures of a comparison, of every other model against ``first``.
 
     Args:
         differences: ``Comparison.differences``.

@@ -1,9 +1,9 @@
-"""The pick of a run: the one model that the verdict names, and that every verb takes when none is
+"""The pick of a run: the model that the verdict names, and that every command uses if none is
 named.
 
-The best model by the first metric of the run is taken, whether it is a baseline or not. Whether
-the difference between the best model and the best baseline could be chance is a second question,
-which the interval of the difference answers.
+It is the best model by the first metric of the run, which may be a baseline. Whether the difference
+between the best model and the best baseline could be chance is another question, which the interval
+of the difference answers.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ Outcome = Literal["better", "worse", "no difference shown"]
 
 @dataclass(frozen=True)
 class Pick:
-    """The result of :func:`pick_model`; a name is None where the run has no such model with a mean.
+    """The result of :func:`pick_model`. A name is None if the run has no such model with a mean.
 
     Attributes:
-        model: the best model that is no baseline.
+        model: the best model that is not a baseline.
         baseline: the best baseline.
-        difference: the cell of metrics.json of ``model`` minus ``baseline``, with ``mean``,
-            ``ci95`` and ``users``; None where one of them is missing.
-        by_history: level of the history -> the same for the users of that level.
-        name: the model to take: the better of ``model`` and ``baseline`` by the mean, at equal
-            means the baseline, which is simpler.
+        difference: the entry of metrics.json for ``model`` minus ``baseline``, with ``mean``,
+            ``ci95`` and ``users``. None if there is no such model or no baseline.
+        by_history: group of history lengths -> the same entry for the users of this group.
+        name: the picked model: the one of ``model`` and ``baseline`` with the higher mean. At equal
+            means it is the baseline, which is simpler.
     """
 
     model: str | None
@@ -46,14 +46,14 @@ class Pick:
 
 
 def pick_model(metrics: dict[str, Any], names: Collection[str] | None = None) -> Pick:
-    """Return the best model of a run, the best baseline, and the one of them to take.
+    """Return the best model of a run, the best baseline, and which of the two is picked.
 
-    Best is the highest mean of the first metric over all users; of equal means the first. Models
-    without a mean are left out.
+    The best has the highest mean of the first metric over all users; of equal means, it is the
+    first. Models without a mean are left out.
 
     Args:
-        metrics: the contents of metrics.json.
-        names: the models to choose from; None: all of the run.
+        metrics: the content of metrics.json.
+        names: the models to choose from. None: all models of the run.
     """
     about = metrics["about"]
     primary = about["primary"]
@@ -72,8 +72,9 @@ def pick_model(metrics: dict[str, Any], names: Collection[str] | None = None) ->
 
 
 def models_by_quality(means: Mapping[str, float | None]) -> list[str]:
-    """Return the names by their means, the best first; equal means keep their order, and names
-    without a mean are last.
+    """Return the names of models in descending order of their means.
+
+    Models with equal means keep their order. Models without a mean are last.
     """
 
     def quality(name: str) -> tuple[bool, float]:
@@ -84,7 +85,7 @@ def models_by_quality(means: Mapping[str, float | None]) -> list[str]:
 
 
 def interval_outcome(cell: dict[str, Any]) -> Outcome:
-    """Return what the interval of a difference shows; nothing without an interval."""
+    """Return what the interval of a difference shows: "better", "worse" or "no difference shown"."""
     low, high = cell["ci95"]
     if low is not None and low > 0:
         return "better"
@@ -94,8 +95,11 @@ def interval_outcome(cell: dict[str, Any]) -> Outcome:
 
 
 def baseline_differences(metrics: dict[str, Any]) -> dict[str, Any]:
-    """Return ``about.baseline_differences``; of a run of recsys 0.1.0, which has none, the
-    differences from the baseline of its settings.
+    """Return the differences of models from the baselines, ``about.baseline_differences`` of
+    metrics.json.
+
+    A run of recsys 0.1.0 does not have this entry; then they are the differences from its
+    configured baseline.
     """
     about = metrics["about"]
     if "baseline_differences" in about:
