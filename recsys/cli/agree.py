@@ -78,8 +78,9 @@ def agree(
 
 
 def is_table_of_lists(path: Path) -> bool:
-    """Return whether a file holds the lists of many users: Parquet, or text whose header has
-    ``user_id``.
+    """Return whether a file has the lists of many users.
+
+    It does if it is Parquet, or text whose header has ``user_id``.
     """
     if path.suffix.lower() in PARQUET_SUFFIXES:
         return True
@@ -93,9 +94,8 @@ def is_table_of_lists(path: Path) -> bool:
 
 
 def agree_per_user(path_a: Path, path_b: Path, measures: list[Measure], save: Path | None, as_json: bool) -> None:
-    """Print how much two tables of lists agree: the mean over users of each measure with its
-    interval.
-    """
+    """Print the mean agreement of two tables of lists over users, with its interval, for each
+    measure."""
     from recsys.cli.compare import with_ranks
     from recsys.data.hashing import id_bits
     from recsys.evaluation.agreement.measures import agree_tables

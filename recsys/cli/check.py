@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from recsys.models.sequential.order_effect import OrderEffect
 
 MOST_USERS_FOR_ORDER = 20_000
-"""Users of a log whose events say whether order matters."""
+"""Largest number of users whose events are used to test whether order matters."""
 
 
 @app.command(rich_help_panel=DATA)
@@ -137,9 +137,9 @@ def check(
 
 
 def measure_order_of_log(log: pd.DataFrame, weighting: WeightSettings) -> OrderEffect | None:
-    """Return whether the order of events matters; None where the log is too small or has no times.
+    """Return whether the order of events matters, or None if the log is too small or has no times.
 
-    A sample of users is enough, so that a long log takes no longer.
+    Only a sample of users is used, so that a long log takes no longer.
     """
     import numpy as np
 
@@ -162,8 +162,11 @@ def measure_order_of_log(log: pd.DataFrame, weighting: WeightSettings) -> OrderE
 
 @dataclass(frozen=True)
 class SplitAudit:
-    """What a split by files shares between its parts. ``facts``: sizes and overlap; ``leaks``: what
-    leaks from the test table into the train table.
+    """The audit of a split that is given as files.
+
+    Attributes:
+        facts: sizes of the parts, and how they overlap.
+        leaks: information on the test table that is in the train table.
     """
 
     train: str
@@ -176,7 +179,7 @@ class SplitAudit:
         return {"about": self.facts, "leaks": [vars(leak) for leak in self.leaks]}
 
     def require_no_leaks(self) -> None:
-        """Raise GateFired if something leaks."""
+        """Raise GateFired if the split has leaks."""
         from recsys.errors import GateFired
 
         if self.leaks:
@@ -198,7 +201,7 @@ def audit_split(train: str, test: str, settings: ReadSettings) -> SplitAudit:
 
 
 def print_audit(audit: SplitAudit) -> None:
-    """Print the audit of a split for people."""
+    """Print the audit of a split as text."""
     for name, value in audit.facts.items():
         out.print(f"{name.replace('_', ' '):>26}  {format_value(value)}")
     out.print(f"{len(audit.leaks)} leaks found:" if audit.leaks else "no leaks found")
@@ -207,7 +210,7 @@ def print_audit(audit: SplitAudit) -> None:
 
 
 def format_value(value: object) -> str:
-    """Return a value of a data card as text for people."""
+    """Return a value of a data card as readable text."""
     if isinstance(value, dict):
         parts = [f"{key.replace('_', ' ')}: {format_value(item)}" for key, item in value.items()]
         return ", ".join(parts) or "none"

@@ -25,14 +25,13 @@ if TYPE_CHECKING:
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".gz", ".pq")
 MACHINE_COSTS = ("ms_per_user", "peak_mb")
-"""Guardrails that can be compared only between runs of one machine."""
+"""Guardrails that can be compared only between runs on the same machine."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model to compare: its values per user, its lists, its guardrails,
-    and the machine that it ran on.
-    """
+    """A model to compare: its values per user, its lists, its guardrails, and the machine it ran
+    on."""
 
     evaluation: Evaluation
     lists: pd.DataFrame
@@ -137,12 +136,11 @@ def compare(
 
 
 def choose_in_run(metrics: dict[str, Any], guards: dict[str, dict[str, float]]) -> ModelChoice:
-    """Return the pick of a run, as its report and every verb have it, with the guardrails that it
-    breaks.
+    """Return the pick of a run, and the guardrails that it breaks.
 
     Args:
-        metrics: the contents of metrics.json.
-        guards: model -> guardrail -> value, compared with those of the best baseline.
+        metrics: the content of metrics.json.
+        guards: model -> guardrail -> value. They are compared with those of the best baseline.
     """
     from recsys.evaluation.testing.choose import ModelChoice, broken_guardrails
     from recsys.evaluation.testing.pick import pick_model
@@ -162,8 +160,10 @@ def choose_in_run(metrics: dict[str, Any], guards: dict[str, dict[str, float]]) 
 
 
 def read_run_folders(runs: list[Path], model: str | None) -> list[Candidate]:
-    """Return all models of one run by their names,
-    or one model of each of several runs by the names of the runs.
+    """Return the candidates of one run or of several runs.
+
+    For one run they are all of its models, under their names. For several runs they are one model
+    of each, under the names of the runs.
     """
     from recsys.evaluation.testing.compare import read_run
     from recsys.evaluation.testing.pick import pick_model
@@ -238,7 +238,8 @@ def read_tables_of_lists(
 
 
 def with_ranks(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table of lists with a column ``rank``, which a table with scores may lack."""
+    """Return a table of lists with a column ``rank``, which is computed from the scores if it is
+    missing."""
     table = table.astype({column: object for column in ("user_id", "item_id") if table[column].dtype == "category"})
     if "rank" in table:
         return table
@@ -247,7 +248,7 @@ def with_ranks(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def short_labels(paths: list[Path]) -> list[str]:
-    """Return the shortest names by which the paths can be distinguished."""
+    """Return the shortest labels that distinguish the paths."""
     short = [path.resolve().stem if path.is_file() else path.resolve().name for path in paths]
     for labels in (short, [str(path) for path in paths]):
         if len(set(labels)) == len(labels):

@@ -1,4 +1,4 @@
-"""What the verbs print with: results on stdout, logs and progress on stderr."""
+"""Functions with which commands print: results on stdout, logs and progress on stderr."""
 
 from __future__ import annotations
 
@@ -30,20 +30,24 @@ out = Console(
 log = Console(stderr=True, highlight=False, markup=False, soft_wrap=not sys.stderr.isatty())
 
 MAX_METRICS = 4
-"""Metrics in a table of the terminal: as many as fit into 80 columns."""
+"""Largest number of metrics in a table on the terminal, so that it fits into 80 columns."""
 
 LOG_WIDTH = 60
-"""Characters of a line of the log that are shown on a terminal."""
+"""Largest number of characters of a log line that a terminal shows."""
 
 STATUS_SECONDS = 10.0
-"""Seconds between two lines of progress, where stderr is no terminal."""
+"""Number of seconds between two lines of progress if stderr is not a terminal."""
 
 
 def save_text(path: Path, text: str, option: str = "--out") -> None:
-    """Write a file that the user named, whole or not at all; InputError if it cannot be written.
+    """Write text to a file that the user named. The file is replaced only when the new one is
+    complete.
 
-    The verb has checked before its work that the file may be replaced
+    The command has checked before its work that the file may be replaced
     (``replacing.require_replaceable_file``).
+
+    Raises:
+        InputError: the file cannot be written.
     """
     with write_errors_explained(path, option):
         atomic_writing.write_text(path, text)
@@ -58,14 +62,18 @@ def print_or_save(text: str, path: Path | None) -> None:
 
 
 def make_folder(folder: Path, option: str = "--out") -> None:
-    """Make a folder that the user named; InputError if it cannot be made."""
+    """Make a folder that the user named.
+
+    Raises:
+        InputError: the folder cannot be made.
+    """
     with write_errors_explained(folder, option):
         folder.mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager
 def write_errors_explained(path: Path, option: str = "--out") -> Iterator[None]:
-    """Turn a failure to write into an InputError that says what to do."""
+    """Convert an OSError in the block into an InputError that says what to do."""
     try:
         yield
     except OSError as error:
@@ -76,8 +84,9 @@ def write_errors_explained(path: Path, option: str = "--out") -> Iterator[None]:
 
 
 class Steps(logging.Handler):
-    """Draws what a run does now, the latest line of the package's log, and the progress of named steps,
-    ``steps("recommend als", done, total)``.
+    """Shows the current step of a run on a terminal, its progress, and the latest line of the log.
+
+    It is called as ``steps("recommend als", done, total)``.
     """
 
     def __init__(self, bars: Progress) -> None:
@@ -90,7 +99,7 @@ class Steps(logging.Handler):
         self._draw(name, f"{name}: {done:,} of {total:,}", completed=done, total=total)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Show what the log says."""
+        """Show a line of the log."""
         # A bar without a total moves to and fro.
         self._draw("log", record.getMessage()[:LOG_WIDTH], total=None)
 
@@ -101,8 +110,9 @@ class Steps(logging.Handler):
 
 
 class StatusLines(logging.Handler):
-    """Keeps what a run does now, from its steps and from the log of the package, and prints it as
-    a line from time to time: for a stderr that is no terminal, where bars cannot be drawn.
+    """Prints the current step of a run as a line from time to time, if stderr is not a terminal.
+
+    The step is the latest call with a progress, or the latest line of the log.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -112,15 +122,15 @@ class StatusLines(logging.Handler):
         self._status = ""
 
     def __call__(self, name: str, done: int, total: int) -> None:
-        """Note that ``done`` of ``total`` units of a step are done."""
+        """Store the progress of a step as the current step: ``done`` of ``total`` units are done."""
         self._status = f"{name}: {done:,} of {total:,}"
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Note what the log says."""
+        """Store a line of the log as the current step."""
         self._status = record.getMessage()
 
     def print_status(self) -> None:
-        """Print the latest note, if there is one, after the seconds since the start."""
+        """Print the seconds since the start and the current step, if there is one."""
         if self._status:
             log.print(f"{self._clock() - self._start:,.0f} s  {self._status}")
 
@@ -166,7 +176,7 @@ def _status_lines() -> Iterator[StatusLines]:
 
 @contextmanager
 def _listening(handler: logging.Handler) -> Iterator[None]:
-    """Let a handler get the log of the package, from its level on."""
+    """Send the log of the package to a handler during the block, from the handler's level on."""
     level = logger.level
     logger.setLevel(handler.level)
     logger.addHandler(handler)

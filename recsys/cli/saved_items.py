@@ -1,6 +1,5 @@
-"""What recommend, similar and explain share: a saved model, its users and items by id or title,
-and lists with titles.
-"""
+"""Functions of ``recommend``, ``similar`` and ``explain``: find users and items of a saved model,
+show lists."""
 
 from __future__ import annotations
 
@@ -23,14 +22,14 @@ if TYPE_CHECKING:
 _LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 
 MAX_NEAREST = 3
-"""Similar names that a message suggests, at most."""
+"""Largest number of similar names that a message suggests."""
 
 MAX_COMPARED = 50_000
-"""Names that are compared letter by letter, at most; of more, only other spellings are suggested.
-"""
+"""Largest number of names that are compared letter by letter. Of more names, only other spellings
+are suggested."""
 
 MAX_UNKNOWN = 5
-"""Unknown users who get a line of their own."""
+"""Largest number of unknown users who get a line of their own."""
 
 
 def open_with_notice(run: Path, model: str | None, *, uses_history: bool = False) -> SavedModel:
@@ -51,7 +50,8 @@ def item_row(saved: SavedModel, item: str) -> int:
     """Return the row of an item by its id, or by its title if exactly one item has it.
 
     Raises:
-        InputError: no such item, with the nearest ids and titles; or several items of this title.
+        InputError: there is no such item (the message has the most similar ids and titles), or
+            several items have this title.
     """
     row = int(saved.history.items.rows([item])[0])
     if row >= 0:
@@ -78,7 +78,7 @@ def user_row(saved: SavedModel, user: str) -> int:
     """Return the row of a user in the history of a saved model.
 
     Raises:
-        InputError: no such user, with the nearest ids.
+        InputError: there is no such user. The message has the most similar ids.
     """
     users = saved.history.users
     row = int(users.rows([user])[0])
@@ -90,7 +90,7 @@ def user_row(saved: SavedModel, user: str) -> int:
 
 
 def report_unknown_users(saved: SavedModel, user_ids: Iterable[Any]) -> None:
-    """Say on stderr which users have no history in the run, with the nearest ids."""
+    """Print on stderr which users have no history in the run, with the most similar ids."""
     users = np.array([str(user) for user in user_ids], dtype=object)
     unknown = users[saved.history.users.rows(users) < 0]
     if not len(unknown):
@@ -105,8 +105,10 @@ def report_unknown_users(saved: SavedModel, user_ids: Iterable[Any]) -> None:
 
 
 def nearest_names(word: str, names: Iterable[str]) -> list[str]:
-    """Return the names that a word may have been meant for, the nearest first: other spellings of
-    it (case, blanks, ``17850`` for ``17850.0``), else names of similar letters.
+    """Return the names that are most similar to a word, the most similar first.
+
+    They are other spellings of the word (case, blanks, ``17850`` for ``17850.0``) or, if there are
+    none, names with similar letters.
     """
     names = list(names)
     spelling = _normal_spelling(word)

@@ -164,10 +164,11 @@ def extend(evaluation: Evaluation, topk: TopK, truth: Truth, catalogue: Catalogu
 
 
 def per_user(topk: TopK, truth: Truth, catalogue: Catalogue) -> dict[str, np.ndarray]:
-    """Return column -> float64[m]: the primary metric in each group of items, then the measures.
+    """Return the measures of each user's list as columns, name -> float64[m].
 
-    The measures are those of ``catalogue.measures``. A value is NaN where it is undefined. With
-    ``missing_users = "skip"``, the primary metric in groups is NaN for a user with an empty list.
+    The first columns are the primary metric in each group of items; the others are
+    ``catalogue.measures``. A value is NaN where it is undefined. With ``missing_users = "skip"``,
+    the primary metric in groups is NaN for a user with an empty list.
 
     Args:
         topk: one list per user of ``truth``, in the same order. Items are rows of the catalogue.

@@ -1,4 +1,5 @@
-"""Why an item is recommended, in words: what the user liked, and what the item shares with it."""
+"""Explain in words why an item is recommended: what the user liked, and what the item shares with
+it."""
 
 from __future__ import annotations
 
@@ -15,10 +16,10 @@ from recsys.schema import ITEM
 from recsys.types import Histories
 
 MAX_NAMES = 3
-"""Liked items, and shared values, that a sentence names at most."""
+"""Largest number of liked items, and of shared values, that a sentence names."""
 
 YEARS = (1800, 2100)
-"""Whole numbers in this range are taken for years, and shared by decade."""
+"""Whole numbers in this range are treated as years. Items of the same decade share a value."""
 
 
 class Reasons:
@@ -70,11 +71,10 @@ class Reasons:
         return sentence
 
     def shared_values(self, item: int, others: Sequence[int] | np.ndarray) -> list[str]:
-        """Return what an item has in common with other items: the values that most of them share,
-        of each field the most frequent first, at most three.
+        """Return the values that an item shares with most of the other items, at most three.
 
-        Texts in which hardly two items are alike, such as titles, are left out; a number is
-        shared by the decade if it is a year, and otherwise left out.
+        Of each field, the most frequent value is first. Fields whose values hardly two items share,
+        such as titles, are left out. A year is shared by its decade; other numbers are left out.
         """
         shared: list[tuple[int, str]] = []
         for name in self.items.columns:

@@ -1,4 +1,5 @@
-"""Which model is best for whom: by length of history, and for the items that few or none liked in train."""
+"""Find the best model for each group of users by history length, and for items that few or none
+liked."""
 
 from __future__ import annotations
 
@@ -7,19 +8,19 @@ from typing import Any
 from recsys.evaluation.groups import LEAST_USERS
 
 RARE_ITEMS = "rare items"
-"""The column of the items in the tail of popularity, those that nobody liked in train included."""
+"""The name of the group of items in the tail of popularity, including those that nobody liked in
+train."""
 
 
 def best_models(metrics: dict[str, Any]) -> dict[str, tuple[str, float]]:
-    """Return group -> (model, mean): the best model by the first metric for each group of users by
-    the length of their history.
+    """Return group -> (model, mean): the best model by the first metric in each group.
 
-    The last group, :data:`RARE_ITEMS`, is of items: relevant are those of the popularity tail alone.
-    Ties go to the first model. A group in which no model was judged on ``LEAST_USERS`` users is left
-    out.
+    The groups are the users by history length, and last :data:`RARE_ITEMS`, for which only items of
+    the popularity tail are relevant. Of equal means, the first model wins. A group in which no
+    model was judged on ``LEAST_USERS`` users is left out.
 
     Args:
-        metrics: the contents of metrics.json.
+        metrics: the content of metrics.json.
     """
     about = metrics["about"]
     primary = about["primary"]

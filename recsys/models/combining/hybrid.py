@@ -406,7 +406,12 @@ class Hybrid(Blended):
     def _effect_on_all_items(
         self, trial: Trial, features: Features | None, weights: Weights, new_items: Weights
     ) -> dict[str, float]:
-        """Return the gain in NDCG among all items if new items are ordered by weights of their own."""
+        """Return how much the NDCG of a trial changes if new items are reordered by weights of
+        their own.
+
+        The new items are those that nobody likes in the trial's train part. The lists rank all
+        items.
+        """
         if "attributes" in new_items:
             trial.cache_scores("attributes", self._fit_chosen("attributes", trial.train, features))
         scores = trial.blend_scores(weights)
