@@ -29,7 +29,7 @@ PARAMETERS = SparkALSParameters
 
 
 def fit_model(parameters: SparkALSParameters, data: TrainingData) -> FittedALS:
-    """Train the kind ``als``."""
+    """Train ALS with these parameters on prepared data."""
     return fit_als(data.train, data.candidates, parameters, data.work)
 
 

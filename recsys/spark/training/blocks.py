@@ -1,9 +1,8 @@
-"""Histories packed into blocks of whole users, and what executors compute on a block while ALS is
-trained.
+"""Pack histories into blocks of whole users, and compute on such blocks while ALS is trained.
 
-The functions here return the functions that executors run. ``holdout_interval`` is 0 or n: then
-one user in n is held out for validation (:mod:`recsys.spark.training.training_curve`), and the
-others are the *training users*.
+Many functions of this module return the function that executors run. ``holdout_interval`` is 0 or
+n. If it is n, one user in n is held out for validation
+(:mod:`recsys.spark.training.training_curve`). The others are the *training users*.
 """
 
 from __future__ import annotations
@@ -21,10 +20,14 @@ from recsys.spark.training.parameters import SparkALSParameters
 
 
 class HistoryBlock(NamedTuple):
-    """Histories of whole users as CSR; the order of users looks random and is always the same.
+    """The histories of some users as CSR. Users are in the order of a hash, which is always the
+    same.
 
-    ``users``: int32[m]. ``indptr``: int64[m + 1]. ``items``: int32[n], ascending within a user.
-    ``values``: float32[n].
+    Attributes:
+        users: int32[m].
+        indptr: int64[m + 1].
+        items: int32[n], ascending within a user.
+        values: float32[n].
     """
 
     users: np.ndarray
@@ -34,7 +37,7 @@ class HistoryBlock(NamedTuple):
 
     @classmethod
     def from_pairs(cls, users: np.ndarray, items: np.ndarray, values: np.ndarray, seed: int) -> HistoryBlock:
-        """Return the block of pairs that come in any order."""
+        """Return the block of the given pairs, which may be in any order."""
         order = np.lexsort((items, users, hash_words(seed, users)))
         users = users[order]
         starts = np.flatnonzero(np.append(True, users[1:] != users[:-1]))
@@ -49,7 +52,7 @@ class HistoryBlock(NamedTuple):
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> HistoryBlock:
-        """Return the block of :meth:`to_bytes`; its arrays are views of ``raw``."""
+        """Return the block that :meth:`to_bytes` wrote. Its arrays are views of ``raw``."""
         m, n = np.frombuffer(raw, np.int64, 2).tolist()
         offset = 2 * np.dtype(np.int64).itemsize
         arrays = []
@@ -60,7 +63,10 @@ class HistoryBlock(NamedTuple):
         return cls(users, indptr, items, values)
 
     def split_users(self, seed: int, holdout_interval: int) -> tuple[HistoryBlock, HistoryBlock]:
-        """Return (held-out users, training users), the same for a user in whatever block."""
+        """Return two blocks: the held-out users, and the training users.
+
+        A hash of the user decides, so a user is on the same side in every block.
+        """
         cut = 0
         if holdout_interval:
             # Users are in the order of their hash, so the smallest hashes are the first rows.
@@ -74,9 +80,7 @@ class HistoryBlock(NamedTuple):
         return HistoryBlock(self.users[start:stop], indptr - indptr[0], self.items[entries], self.values[entries])
 
     def weights_and_targets(self, params: SparkALSParameters) -> tuple[np.ndarray, np.ndarray]:
-        """Return float32[n] twice: weight and target of each pair, as ``als_half_step`` takes
-        them.
-        """
+        """Return the weight and the target of each pair for ``als_half_step``, float32[n] each."""
         if not params.implicit:
             return np.ones_like(self.values), self.values
         weight = np.float32(params.alpha) * np.abs(self.values)

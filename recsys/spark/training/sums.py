@@ -27,10 +27,11 @@ from recsys.spark.ranking.scorers import HISTORY_COLUMNS, histories_of_batch
 from recsys.types import Histories
 
 BLOCK_BYTES = 4 * 2**20
-"""Bytes of a dense block of rows. A task that adds up holds one such block of each partition."""
+"""Size of a dense block of rows in bytes. A task that adds blocks has one of each partition in
+memory."""
 
 PASS_ENTRIES = 2**22
-"""A task sums over about this number of history entries at a time."""
+"""Approximate number of history entries over which a task sums at a time."""
 
 SUMS_SCHEMA = "name string, start int, part int, rows binary"
 

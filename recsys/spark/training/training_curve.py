@@ -1,10 +1,10 @@
-"""The training curve: the objective after each sweep, and the quality of lists for users held out
-for validation.
+"""The training curve: the objective after each sweep, and the quality of lists for validation
+users.
 
-Validation users take no part in training while it sweeps, and some of their pairs are hidden.
-Their factors are folded in from the other pairs, as for any new user, so the curve shows when
-lists stop getting better and whether they get worse again. Reference: Liang, Krishnan, Hoffman and
-Jebara, WWW 2018, section 4 (strong generalisation).
+Validation users are not trained on, and some of their pairs are hidden. Their factors are folded in
+from their other pairs, as for any new user. So the curve shows from which sweep on lists no longer
+improve, and whether they get worse. Reference: Liang, Krishnan, Hoffman and Jebara, WWW 2018,
+section 4 (strong generalisation).
 """
 
 from __future__ import annotations
@@ -26,30 +26,32 @@ from recsys.spark.training.parameters import SparkALSParameters
 from recsys.types import Features, Histories, Interactions
 
 MAX_USERS = 1000
-"""Number of validation users that is aimed at, where there are enough users."""
+"""Approximate number of validation users, if there are enough users."""
 
 MIN_INTERVAL = 100
-"""At most one user in this number is held out."""
+"""Smallest interval: at most one user in this number is held out."""
 
 MIN_USERS = 30
-"""With fewer validation users than this, none are held out."""
+"""Smallest number of validation users. If there would be fewer, no users are held out."""
 
 HIDDEN_SHARE = 0.2
 """Share of the validation users' pairs that is hidden."""
 
 NDCG_CUTOFF = 10
-"""Positions of a list that NDCG looks at."""
+"""Number of positions of a list for which NDCG is computed."""
 
 
 @dataclass
 class TrainingCurve:
-    """What was measured during a training.
+    """The measurements during a training.
 
-    ``losses``: the objective after each sweep, over the training users. ``quality``: the
-    ``measure`` of ``validation_users`` users after each sweep; empty if no user was held out.
-    ``short_histories``: the comparison with popularity by length of history
-    (:func:`recsys.evaluation.min_history.choose_min_history`); None if no user was held out or
-    feedback is explicit.
+    Attributes:
+        losses: the objective after each sweep, over the training users.
+        quality: the ``measure`` of the ``validation_users`` users after each sweep. Empty if no
+            user was held out.
+        short_histories: the comparison with popularity by history length
+            (:func:`recsys.evaluation.min_history.choose_min_history`). None if no user was held
+            out, or for explicit feedback.
     """
 
     losses: list[float] = field(default_factory=list)
@@ -67,10 +69,11 @@ def holdout_interval(n_users: int) -> int:
 
 @dataclass(frozen=True)
 class ValidationUsers:
-    """Histories of held-out users.
+    """The histories of held-out users, with some pairs hidden.
 
-    ``seen``: csr (users, items), the pairs from which a user's factor is solved. ``hidden``: csr
-    of the same shape.
+    Attributes:
+        seen: csr (users, items), the pairs from which a user's factor is solved.
+        hidden: csr (users, items), the hidden pairs.
     """
 
     seen: csr_array
@@ -79,10 +82,10 @@ class ValidationUsers:
 
     @classmethod
     def draw(cls, matrices: list[linalg.CSR], n_items: int, params: SparkALSParameters) -> ValidationUsers | None:
-        """Hide training pairs of these histories at random.
+        """Hide training pairs of these histories at random, and return the validation users.
 
-        Users without a hidden pair, or without a training pair that is left, are not used; None if
-        no user remains.
+        Users without a hidden pair, or without a remaining training pair, are left out. The result
+        is None if no user remains.
         """
         parts = [
             csr_array((values, items, indptr), shape=(len(indptr) - 1, n_items))
@@ -118,11 +121,13 @@ class ValidationUsers:
         return f"ndcg@{NDCG_CUTOFF}" if self.params.implicit else "rmse"
 
     def evaluate(self, items: np.ndarray) -> float:
-        """Return the measure under ``items``, float32[items, rank], zeros for an item without a
-        training pair.
+        """Return the quality of item factors on the validation users.
 
-        Implicit feedback: mean NDCG of lists without seen items. Explicit feedback: root mean
-        squared error of the hidden values.
+        It is the mean NDCG of lists without seen items for implicit feedback, and the root mean
+        squared error of the hidden values for explicit feedback.
+
+        Args:
+            items: float32[items, rank], zeros for an item without a training pair.
         """
         model = _FixedItems(items, self.params)
         if self.params.implicit:
@@ -154,7 +159,7 @@ class ValidationUsers:
 
 
 class _Popular(Recommender):
-    """Scores every item by its training pairs, the same for all users."""
+    """Scores every item by its number of training pairs, the same for all users."""
 
     def __init__(self, pair_counts: np.ndarray) -> None:
         self.pair_counts = pair_counts
@@ -164,7 +169,7 @@ class _Popular(Recommender):
         return self
 
     def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return float32[m, items]."""
+        """Return the number of training pairs of each item in every row, float32[m, items]."""
         return np.tile(self.pair_counts.astype(np.float32), (len(histories), 1))
 
 
@@ -184,7 +189,8 @@ class _FixedItems(Recommender):
         return self.params.solve_rows(linalg.arrays(histories), self.items, axes)
 
     def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return float32[m, items]."""
+        """Return the scores of users who are folded in, float32[m, items], NaN for items without a
+        factor."""
         scores = self.solve_users(histories.values) @ self.items.T
         scores[:, ~self.items.any(axis=1)] = np.nan
         return scores.astype(np.float32, copy=False)
