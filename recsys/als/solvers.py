@@ -16,6 +16,9 @@ CG_STEPS = 3
 as well as many.
 """
 
+HEAVY_WEIGHT = 1e4
+"""Weight of a pair above which the exact solution of a row is computed in float64."""
+
 Axes = tuple[np.ndarray, np.ndarray]
 """Eigenvalues float64[rank] ≥ 0 and eigenvectors float64[rank, rank] (columns) of a Gram matrix
 YᵀY.
@@ -29,6 +32,27 @@ def principal_axes(factors: np.ndarray) -> Axes:
     with one_blas_thread():
         values, vectors = np.linalg.eigh(gram(np.ascontiguousarray(factors)))
     return np.maximum(values, 0), vectors
+
+
+@njit(cache=True, nogil=True)
+def _solve_short_row(columns: np.ndarray, weight: np.ndarray, target: np.ndarray, diagonal: np.ndarray) -> np.ndarray:
+    """Return x of one row of fewer columns than factors; see :func:`als_half_step`.
+
+    ``columns``: [n, rank], the factors y of the row, in the dtype in which x is computed.
+    """
+    n = len(columns)
+    scaled = columns / diagonal
+    system = np.dot(scaled, columns.T)
+    u = np.empty(n, dtype=columns.dtype)
+    for j in range(n):
+        # Equations that are divided by 1 + weight all have numbers of one size, also where a weight
+        # is 1e9.
+        share = 1 / (1 + weight[j])
+        for k in range(n):
+            system[j, k] *= weight[j] * share
+        system[j, j] += share
+        u[j] = target[j] * share
+    return np.dot(np.linalg.solve(system, u), scaled)
 
 
 @njit(cache=True, nogil=True, parallel=True)
@@ -56,9 +80,11 @@ def als_half_step(
         [m, rank]; all arrays have one dtype, float32 or float64. A row without a target other than
         0 gets zeros.
 
-    The system of a row is a diagonal plus a matrix of rank n, the row's length. The Woodbury
-    identity solves it in O(n²·rank) instead of O(n·rank² + rank³), which makes a high rank cheap;
-    it is used for rows shorter than the rank. The caller limits BLAS to one thread.
+    The system of a row is a diagonal D plus YᵀWY of rank n, the row's length. For rows shorter than
+    ``rank`` the identity x = D⁻¹Yᵀu, where u solves (I + W·YD⁻¹Yᵀ) u = target, takes O(n²·rank)
+    instead of O(n·rank² + rank³), which makes a high rank cheap. It subtracts no large numbers that
+    are almost equal, as the Woodbury identity does when weights are large. The caller limits BLAS to
+    one thread.
     """
     m = len(indptr) - 1
     rank = fixed.shape[1]
@@ -67,26 +93,29 @@ def als_half_step(
         start = indptr[i]
         n = indptr[i + 1] - start
         diagonal = base + penalty[i]
-        b = np.zeros(rank, dtype=fixed.dtype)
-        # The weighted factors of the row's columns: their Gram matrix is the sum over j.
-        weighted = np.empty((n, rank), dtype=fixed.dtype)
+        columns = np.empty((n, rank), dtype=fixed.dtype)
         for j in range(n):
-            y = fixed[indices[start + j]]
-            root_weight = np.sqrt(weight[start + j])
-            row_target = target[start + j]
-            for f in range(rank):
-                weighted[j, f] = root_weight * y[f]
-                b[f] += row_target * y[f]
+            columns[j] = fixed[indices[start + j]]
+        row_weight = weight[start : start + n]
+        row_target = target[start : start + n]
+        b = np.dot(row_target, columns)
         if not np.any(b != 0):
             continue
-        if n < rank:
-            scaled = weighted / diagonal
-            small = np.dot(scaled, weighted.T)
-            for j in range(n):
-                small[j, j] += 1.0
-            x[i] = (b - np.dot(np.linalg.solve(small, np.dot(scaled, b)), weighted)) / diagonal
+        is_heavy = row_weight.max() > HEAVY_WEIGHT
+        if n < rank and is_heavy:
+            x[i] = _solve_short_row(columns.astype(np.float64), row_weight, row_target, diagonal)
+        elif n < rank:
+            x[i] = _solve_short_row(columns, row_weight, row_target, diagonal)
+        elif is_heavy:
+            # Beside such a weight float32 loses the diagonal, and the system is singular.
+            wide = columns.astype(np.float64)
+            wide_system = np.dot((wide * row_weight.reshape(n, 1)).T, wide)
+            for f in range(rank):
+                wide_system[f, f] += diagonal[f]
+            x[i] = np.linalg.solve(wide_system, np.dot(row_target.astype(np.float64), wide))
         else:
-            system = np.dot(weighted.T, weighted)
+            weighted = columns * row_weight.reshape(n, 1)
+            system = np.dot(weighted.T, columns)
             for f in range(rank):
                 system[f, f] += diagonal[f]
             x[i] = np.linalg.solve(system, b)

@@ -21,6 +21,9 @@ from recsys.parameters import STRICT
 from recsys.recommender import Explanation, Recommender
 from recsys.types import Features, Histories, Interactions
 
+LARGEST_FACTOR = 1e18
+"""Sums of squares of larger factors overflow in float32."""
+
 
 @dataclass(config=STRICT)
 class ALS(Fading, ALSParameters, Recommender):
@@ -158,8 +161,7 @@ class ALS(Fading, ALSParameters, Recommender):
         Raises:
             InputError: a factor is not finite.
         """
-        if not np.isfinite(item_factors[has_factor]).all():
-            raise InputError("some item factors are not finite: the training diverged. Raise `reg`, or lower `alpha`.")
+        _require_finite(item_factors[has_factor])
         self.item_factors_ = np.where(has_factor[:, None], item_factors, 0).astype(np.float32)
         self.known_ = has_factor.astype(bool)
         # Kept, because every fold-in needs the principal axes of the item factors.
@@ -177,8 +179,10 @@ class ALS(Fading, ALSParameters, Recommender):
         y_axes = solvers.principal_axes(y)
         for sweep in range(self.iterations):
             x = half_step(matrix, y, self.objective, y_axes, x if is_warm else None)
+            _require_finite(x)
             x_axes = solvers.principal_axes(x)
             y = half_step(by_item, x, self.objective, x_axes, y if is_warm else None)
+            _require_finite(y)
             y_axes = solvers.principal_axes(y)
             self.losses_[sweep] = loss(x, y, matrix, self.objective, (x_axes, y_axes))
             logger.debug("%s: sweep %d of %d, loss %.6g", self.SOURCE, sweep + 1, self.iterations, self.losses_[sweep])
@@ -202,8 +206,18 @@ class ALS(Fading, ALSParameters, Recommender):
                 random_state=self.seed,
                 num_threads=0,
             )
-            library.fit(csr_matrix(confident), show_progress=False)
+            try:
+                library.fit(csr_matrix(confident), show_progress=False)
+            except ValueError as error:
+                # Its Cholesky decomposition found no positive definite system in single precision.
+                raise InputError(f"the training failed in single precision ({error}). Raise `reg`.") from error
         return np.asarray(library.item_factors)
+
+
+def _require_finite(factors: np.ndarray) -> None:
+    """Raise InputError for factors that are not finite, or whose squares are not in single precision."""
+    if not np.abs(factors).max(initial=0) < LARGEST_FACTOR:
+        raise InputError("some factors are not finite: the training diverged. Raise `reg`, or lower `alpha`.")
 
 
 def half_step(
