@@ -1,6 +1,6 @@
 """Defaults of models, compared on validation parts of eight logs of different kinds; no test part is opened.
 
-    python bench/defaults.py [KIND …]      some twenty minutes; writes its section of bench/RESULTS.md
+    python bench/defaults.py [KIND …]      an hour for all; writes a section of bench/RESULTS.md for each kind
 
 Of each log, the newest fifth of each user's likes is hidden (any fifth where there are no times), after its own test
 part was left out: the last item of the sequences, the newest fifth of ml-latest-small, of the clicks and of the
@@ -42,6 +42,18 @@ GRIDS = {
         "neighbours": (100, 200),
     },
     "ease": {"reg": (30.0, 100.0, 250.0, 500.0, 1000.0, 2000.0)},
+    "userknn": {
+        "weighting": ("cosine", "tfidf"),
+        "shrink": (0.0, 5.0, 20.0),
+        "neighbours": (50, 100, 200, 400),
+    },
+    "spectral": {"rank": (64, 256), "low": (0.1, 0.3, 1.0, 3.0)},
+    "transitions": {
+        "source_power": (0.25, 0.5, 0.75),
+        "target_power": (0.0, 0.1, 0.2),
+        "decay": (0.6, 0.7, 0.8, 0.9),
+    },
+    "als": {"alpha": (3.0, 10.0, 30.0, 100.0), "reg": (0.01, 0.03, 0.05, 0.1), "beta": (0.0, 0.03)},
 }
 """Kind -> parameter -> values. All their combinations are tried."""
 
@@ -139,10 +151,11 @@ def main() -> None:
         f"{name} {len(trial.train.users):,} × {len(trial.train.items):,}, {len(trial.train):,} pairs"
         for name, trial in trials.items()
     )
-    kinds = sys.argv[1:] or list(GRIDS)
-    body = "\n\n".join(section_of(kind, trials) for kind in kinds)
-    body += f"\n\nNDCG@100 divided by that of the best setting on the same log, up to 2,000 users each. {sizes}."
-    write_section("defaults", "Defaults on validation parts of eight logs", "python bench/defaults.py", body)
+    note = f"NDCG@100 divided by that of the best setting on the same log, up to 2,000 users each. {sizes}."
+    for kind in sys.argv[1:] or list(GRIDS):
+        body = f"{section_of(kind, trials)}\n\n{note}"
+        title = f"Defaults of {kind} on validation parts of eight logs"
+        write_section(f"defaults-{kind}", title, f"python bench/defaults.py {kind}", body)
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ class ItemKNN(Fading, SparseLinear):
 
     neighbours: Neighbours = 100
     weighting: WeightingScheme = "cosine"
-    shrink: Shrink = 0.0
+    shrink: Shrink = 20.0
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
         """Compute the nearest neighbours of each item."""
@@ -104,10 +104,10 @@ class RP3beta(Fading, SparseLinear):
     neighbours: Neighbours = 200
     alpha: Annotated[
         float, Field(ge=0, description="exponent of the transition probabilities; below 1 flattens them")
-    ] = 1.0
+    ] = 0.7
     beta: Annotated[
         float, Field(ge=0, description="exponent of the popularity that divides a weight; higher favours rare items")
-    ] = 0.3
+    ] = 0.2
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
         """Compute the walk from each item, and keep the items with the largest weights."""
