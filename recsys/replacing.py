@@ -17,6 +17,7 @@ with ``--out``, is replaced only if it begins as the files that this command wri
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -119,14 +120,30 @@ def resolve_target(target: str | Path) -> Path:
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(target)):
         raise RunFolderError(f"{target}: this is a URI, but a folder is written to a path on a disk. Choose a path.")
     target = Path(target)
-    if "\0" in str(target):
-        raise RunFolderError(f"{str(target)!r}: no folder can have a NUL character in its name. Choose another folder.")
+    if problem := _problem_of_name(target):
+        raise RunFolderError(f"{str(target)!r}: the name of a folder {problem}. Choose another folder.")
     for path in (target, *target.parents):
         if path.is_symlink() and not path.exists():
             raise RunFolderError(
                 f"{path}: a link to {os.readlink(path)}, which does not exist. Make that folder, or choose another one."
             )
     return Path(os.path.realpath(target))
+
+
+def _problem_of_name(path: Path) -> str | None:
+    """Return why nothing can be written under this name, as the end of a sentence; None if it can."""
+    if "\0" in str(path):
+        return "cannot have a NUL character"
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return "must be UTF-8 text"
+    try:
+        os.lstat(path)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return "is longer than this file system allows"
+    return None
 
 
 def require_replaceable(target: Path, kind: Kind, sources: Iterable[str | Path] = ()) -> None:
@@ -343,8 +360,8 @@ def require_replaceable_file(
             write-protected, one of the sources, or a file of another program.
     """
     advice = f"Choose another {option}."
-    if "\0" in str(path):
-        raise InputError(f"{str(path)!r}: no file can have a NUL character in its name. {advice}")
+    if problem := _problem_of_name(path):
+        raise InputError(f"{str(path)!r}: the name of a file {problem}. {advice}")
     if path.is_symlink() and not path.exists():
         raise InputError(f"{path}: a link to {os.readlink(path)}, which does not exist. {advice}")
     try:

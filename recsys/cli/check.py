@@ -97,7 +97,8 @@ def check(
     settings = config_of(events, all_overrides)
     data = settings.data
     if refused:
-        make_folder(refused.parent, "--refused")
+        if refused.name != "..":  # which is a folder, and is refused below
+            make_folder(refused.parent, "--refused")
         is_ours = has_first_line("file,line,reason,text")
         require_replaceable_file(refused, is_ours, "--refused", local_paths(settings.sources))
     tables = read_tables_with_bad_rows(settings.events, data.items, data.users, data.reading)

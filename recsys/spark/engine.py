@@ -152,6 +152,7 @@ class SparkEngine(Engine):
                 raise ConfigError(f"model '{name}': this engine was made without a library of models.")
             self.summed_models[name] = library.build(kind, params)
         self._given_session = spark
+        self.trained: dict[tuple[Any, ...], Any] = {}
         self.fitted: dict[str, FittedModel] = {}
         self.judged: dict[str, DataFrame] = {}
         self.counts: dict[str, dict[str, int]] = {}
@@ -339,7 +340,9 @@ class SparkEngine(Engine):
         A user is scored by the user's factor. A user without a factor is scored by the segment, and
         a user without both is scored by the fallback.
         """
-        data = TrainingData(self.split.train, self.split.candidates, self.items, self.likes, self.work / name)
+        data = TrainingData(
+            self.split.train, self.split.candidates, self.items, self.likes, self.work / name, self.trained
+        )
         als = kind_module(parameters.kind).fit_model(parameters, data)
         if als.curve:
             self.curves[name] = als.curve

@@ -98,7 +98,7 @@ def test_a_missing_library_of_the_report_is_named_before_the_work(place, monkeyp
         ("out=thesis.txt", "a file is where the run folder should go"),
         ("out=thesis.txt/run", "the run folder cannot be written"),
         ("out=/proc/nothing/run", "the run folder cannot be written"),
-        ("out=" + "x" * 300, "the run folder cannot be written"),
+        ("out=" + "x" * 300, "longer than this file system allows"),
         ('out="a\\u0000b"', "NUL character"),
     ],
 )
@@ -109,6 +109,23 @@ def test_what_would_fail_at_the_end_is_refused_before_the_work(place, monkeypatc
     before = digest(place.parent)
     words = [word for override in setting.split(" ") for word in ("--set", override)]
     assert message in refused(capsys, "run", "config.toml", *words)
+    assert digest(place.parent) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("check", "events.csv", "--refused", "x" * 300), "longer than this file system allows"),
+        (("check", "events.csv", "--refused", "new/.."), "there is no folder new"),
+        (("check", "events.csv", "--refused", "\udcff"), "must be UTF-8 text"),
+        (("data", "make", "\udcff"), "must be UTF-8 text"),
+        (("data", "make", "x" * 300), "longer than this file system allows"),
+        (("bundle", "run", "\udcff"), "must be UTF-8 text"),
+    ],
+)
+def test_names_that_no_output_can_have_are_refused_before_anything_is_made(place, capsys, words, message):
+    before = digest(place.parent)
+    assert message in refused(capsys, *words)
     assert digest(place.parent) == before
 
 

@@ -86,3 +86,26 @@ def test_explicit_factors_solve_their_normal_equations(spark, tmp_path):
         y, r = model.items[ratings.item[own]].astype(np.float64), ratings.value[own].astype(np.float64)
         a, b = y.T @ y + 0.02 * own.sum() * np.eye(3), y.T @ r
         assert np.linalg.norm(a @ x - b) <= 1e-6 * np.linalg.norm(b)
+
+
+def test_models_of_one_run_with_equal_parameters_of_als_train_it_once(monkeypatch, tmp_path):
+    from recsys.spark.training import als
+    from recsys.spark.training.parameters import SparkALSParameters, SparkAttributesParameters, TrainingData
+
+    ranks = []
+
+    def train(pairs, candidates, params, work):
+        ranks.append(params.rank)
+        return work
+
+    monkeypatch.setattr(als, "fit_als", train)
+    trained = {}
+
+    def fit(params, name):
+        return als.fit_als_once(params, TrainingData(None, 3, None, None, tmp_path / name, trained))
+
+    first = fit(SparkALSParameters(rank=4), "als")
+    assert fit(SparkAttributesParameters(rank=4, ridge=9.0), "attributes") == first == tmp_path / "als"
+    assert fit(SparkALSParameters(rank=4, reg=0.5), "other") == tmp_path / "other"
+    assert fit(SparkALSParameters(rank=5), "wide") == tmp_path / "wide"
+    assert ranks == [4, 4, 5]

@@ -25,7 +25,7 @@ from recsys.features.terms import (
     weigh_terms,
 )
 from recsys.schema import ITEM
-from recsys.spark.training.als import fit_als, fold_in
+from recsys.spark.training.als import fit_als_once, fold_in
 from recsys.spark.training.parameters import SparkALSParameters, SparkAttributesParameters, TrainingData
 from recsys.spark.training.trainer import FittedALS
 from recsys.types import IdMap
@@ -37,7 +37,7 @@ def fit_model(parameters: SparkAttributesParameters, data: TrainingData) -> Fitt
     """Train the kind ``attributes``: ALS, then factors of cold items from their attributes."""
     # A field that the items lack is refused before the training.
     terms = item_terms(data.items, parameters)
-    als = fit_als(data.train, data.candidates, parameters, data.work)
+    als = fit_als_once(parameters, data)
     return predict_cold_items(als, data.train, terms, data.liked_by, parameters, data.work)
 
 

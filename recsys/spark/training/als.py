@@ -8,6 +8,7 @@ number of values and m the number of rows of the other side.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,19 @@ PARAMETERS = SparkALSParameters
 
 def fit_model(parameters: SparkALSParameters, data: TrainingData) -> FittedALS:
     """Train ALS with these parameters on prepared data."""
-    return fit_als(data.train, data.candidates, parameters, data.work)
+    return fit_als_once(parameters, data)
+
+
+def fit_als_once(parameters: SparkALSParameters, data: TrainingData) -> FittedALS:
+    """Return ALS with these parameters, trained only if no earlier model of the run has the same ones.
+
+    Parameters that a kind has beside those of ALS make no difference here.
+    """
+    names = (field.name for field in fields(SparkALSParameters))
+    key = tuple(getattr(parameters, name) for name in names)
+    if key not in data.trained:
+        data.trained[key] = fit_als(data.train, data.candidates, parameters, data.work)
+    return data.trained[key]
 
 
 def fit_als(train: DataFrame, candidates: int, params: SparkALSParameters, work: Path) -> FittedALS:

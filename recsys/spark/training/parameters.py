@@ -103,9 +103,14 @@ class SparkAttributesParameters(SparkALSParameters, AttributesParameters):
 class TrainingData:
     """What a model is trained on.
 
-    ``train``: (user, item, value), rows for ids, one row per pair. ``candidates``: number of items that lists can name.
-    ``items``: the candidates, row by row, with the columns of the items table. ``liked_by``: [candidates], users who
-    like each item. ``work``: a folder for tables of this model, which executors see too.
+    Attributes:
+        train: (user, item, value), rows for ids, one row per pair.
+        candidates: number of items that lists can name.
+        items: the candidates, row by row, with the columns of the items table.
+        liked_by: [candidates], users who like each item.
+        work: a folder for tables of this model, which executors see too.
+        trained: parameters of ALS -> the factors that were trained with them. The models of a run
+            share it.
     """
 
     train: DataFrame
@@ -113,6 +118,7 @@ class TrainingData:
     items: pd.DataFrame
     liked_by: np.ndarray
     work: Path
+    trained: dict[tuple[Any, ...], Any] = dataclasses.field(default_factory=dict)
 
 
 KINDS = {"als": "training.als", "attributes": "features.attributes"}
