@@ -33,12 +33,15 @@ from scipy.sparse import csr_array
 from recsys.errors import InputError
 
 MAX_CONFIDENCE = 1e9
-"""Confidence beside which the 1 of all other pairs is lost in the sums of single precision."""
+"""The largest confidence of a pair. If one is added to a larger number, float32 loses the one."""
 
 
 @dataclass(frozen=True)
 class Objective:
-    """The four numbers of the definition: ``alpha`` ≥ 0, ``reg`` (λ) > 0, ``nu`` (ν) and ``beta`` (β) ≥ 0."""
+    """The parameters of the ALS objective: ``alpha`` ≥ 0, ``reg`` (λ) > 0, ``nu`` (ν) ≥ 0, ``beta`` (β) ≥ 0.
+
+    The equation that uses them is in the description of this module.
+    """
 
     alpha: float = 1.0
     reg: float = 0.1
@@ -46,8 +49,13 @@ class Objective:
     beta: float = 0.0
 
     def require_usable(self, largest: float) -> None:
-        """Raise InputError if the ``largest`` |value| is so large that its confidence hides all other
-        pairs.
+        """Raise InputError if the largest confidence is too large for single precision.
+
+        The confidence is 1 + alpha · ``largest``, and the limit is :data:`MAX_CONFIDENCE`. Beyond it
+        the pairs that are not stored, of confidence 1, no longer change the sums.
+
+        Args:
+            largest: the largest absolute value of all pairs.
         """
         confidence = 1 + self.alpha * largest
         if not confidence <= MAX_CONFIDENCE:
@@ -59,13 +67,20 @@ class Objective:
             )
 
     def penalty(self, matrix: csr_array) -> np.ndarray:
-        """Return float64[rows]: λ(n + β·columns)^ν, what multiplies each row's squared norm."""
+        """Return the penalty of each row, float64[rows]: λ(n + β·columns)^ν.
+
+        The loss adds it times the squared norm of the row's factor. n is the number of stored pairs
+        of the row with a value above 0.
+        """
         n = np.bincount(_row_of(matrix)[matrix.data > 0], minlength=matrix.shape[0])
         return self.reg * (n + self.beta * matrix.shape[1]) ** self.nu
 
 
 def loss(x: np.ndarray, y: np.ndarray, matrix: csr_array, objective: Objective) -> float:
-    """Return the value that ALS minimises, from dense (users, items) arrays: for small data only."""
+    """Return the value of the ALS objective for user factors ``x`` and item factors ``y``.
+
+    It makes dense arrays of shape (users, items), so it is for small data only.
+    """
     value = matrix.toarray().astype(np.float64)
     p = (value > 0).astype(np.float64)
     c = 1 + objective.alpha * np.abs(value)
@@ -75,7 +90,10 @@ def loss(x: np.ndarray, y: np.ndarray, matrix: csr_array, objective: Objective) 
 
 
 def half_step(matrix: csr_array, y: np.ndarray, objective: Objective) -> np.ndarray:
-    """Return float64[rows, rank]: the best factor of every row while the columns' factors ``y`` stay."""
+    """Return the factors of the rows that minimise the loss for fixed factors ``y`` of the columns.
+
+    The result is float64[rows, rank]. A row without a positive value gets zeros.
+    """
     x = np.zeros((matrix.shape[0], y.shape[1]))
     for row, (a, b) in enumerate(systems(matrix, y, objective)):
         # Without a positive pair zero is a minimum, and with ν > 0 and β = 0 the system may be
@@ -86,7 +104,10 @@ def half_step(matrix: csr_array, y: np.ndarray, objective: Objective) -> np.ndar
 
 
 def residual(x: np.ndarray, y: np.ndarray, matrix: csr_array, objective: Objective) -> np.ndarray:
-    """Return float64[rows]: ‖A x − b‖ / ‖b‖ of each row's system, NaN for a row without a positive pair."""
+    """Return how exactly ``x`` solves each row's system A x = b: ‖A x − b‖ / ‖b‖, float64[rows].
+
+    The result is NaN for a row without a positive value.
+    """
     norms = np.full(matrix.shape[0], np.nan)
     for row, (a, b) in enumerate(systems(matrix, y, objective)):
         if b.any():
@@ -97,7 +118,10 @@ def residual(x: np.ndarray, y: np.ndarray, matrix: csr_array, objective: Objecti
 def fit(
     matrix: csr_array, rank: int, iterations: int, objective: Objective, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return user and item factors (float64) after full sweeps, each solving the users first and the items last."""
+    """Train with exact solutions, and return the user factors and the item factors, both float64.
+
+    Each of the ``iterations`` solves for all users first and then for all items.
+    """
     x = np.empty((matrix.shape[0], rank))
     y = start(matrix.shape[1], rank, seed)
     by_item = matrix.T.tocsr()
@@ -108,12 +132,18 @@ def fit(
 
 
 def start(rows: int, rank: int, seed: int) -> np.ndarray:
-    """Return the random factors that a fit begins with: float64[rows, rank], normal, deviation 0.1/√rank."""
+    """Return the random factors from which training starts, float64[rows, rank].
+
+    They are normally distributed with mean 0 and standard deviation 0.1/√rank.
+    """
     return np.random.default_rng(seed).normal(0.0, 0.1 / np.sqrt(rank), (rows, rank))
 
 
 def systems(matrix: csr_array, y: np.ndarray, objective: Objective) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield (A, b) of each row: float64[rank, rank] and float64[rank]."""
+    """Yield the linear system A x = b of each row, where x is the row's factor.
+
+    A is float64[rank, rank] and b is float64[rank]. ``y`` holds the fixed factors of the columns.
+    """
     y = y.astype(np.float64)
     gram = y.T @ y
     identity = np.eye(y.shape[1])

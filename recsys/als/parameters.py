@@ -14,14 +14,14 @@ DEFAULT_RANK = 64
 
 LOCAL_ONLY = ("solver", "decay", "recency_days")
 SPARK_ONLY = ("implicit", "trainer", "nonnegative", "blocks", "checkpoint_every")
-"""Parameters that one engine alone has."""
+"""Names of the parameters that only the local engine has, and of those that only Spark has."""
 
 
 def largest_rank(users: int, items: int) -> int:
-    """Return the largest rank that may be asked for with so many users and items in train.
+    """Return the largest allowed rank for these numbers of users and items in train.
 
-    A matrix has no more independent factors than rows or columns; more of them cost time and
-    memory, and fit noise. The default rank is always allowed.
+    It is the smaller of the two numbers, because a matrix has no more independent factors than it
+    has rows or columns. The default rank is always allowed.
     """
     return max(DEFAULT_RANK, min(users, items))
 
@@ -59,8 +59,9 @@ class ALSParameters:
 
 @dataclass(config=STRICT)
 class AttributesParameters:
-    """Parameters of the regression that gives an item without likes the factor its attributes
-    predict.
+    """Parameters of the ridge regression from item attributes to item factors.
+
+    Its predictions are the factors of the items that have no likes.
     """
 
     ridge: Annotated[

@@ -221,10 +221,11 @@ def document(layout: Layout, sums: Sums, facts: Facts) -> dict[str, Any]:
 def _baseline_differences(
     layout: Layout, cells: np.ndarray, columns: dict[tuple[str, str, str, str], np.ndarray]
 ) -> dict[str, Any]:
-    """Return the primary metric of every other model minus that of each baseline.
+    """Compare every model with each baseline, by the primary metric of the model minus that of the baseline.
 
-    The result is baseline -> ``all`` (by model) and ``history`` (by group of history lengths, then
-    by model).
+    The result has one entry per baseline: a dict of two keys. ``all`` holds model -> difference over
+    all users. ``history`` holds, for each group of users by length of history, model -> difference
+    in that group. A difference is a cell of the summary: an estimate with its interval.
     """
 
     def cells_of(baseline: str, part: tuple[str, str]) -> dict[str, Any]:

@@ -170,8 +170,9 @@ def auc(judged: Judged) -> np.ndarray:
 
 
 def _exponential_gain(value: np.ndarray, exponent: np.ndarray) -> np.ndarray:
-    """Return (2^value − 1) / 2^exponent; exact near 0 too, where the difference would lose its
-    digits.
+    """Return (2^value − 1) / 2^exponent for each element, float64.
+
+    Values below 1 are computed by ``expm1``, because the subtraction would lose digits near 0.
     """
     gain = np.exp2(value - exponent) - np.exp2(-exponent)
     small = value < 1
@@ -186,20 +187,18 @@ GAINS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "linear": lambda value, exponent: np.ldexp(value, -exponent.astype(np.int64)),
     "exp": _exponential_gain,
 }
-"""Name -> gains of relevant values, divided by 2^exponent: float64[nnz] of two such arrays."""
+"""Name -> function (value, exponent) that returns the gain of each value, divided by 2^exponent."""
 
 LARGEST_EXPONENT = 900
-"""Gains of up to 2^900 can be added up in double precision, for more relevant items than a user
-has.
-"""
+"""Gains are scaled to at most 2^900, so that their sum over a user's items is finite in float64."""
 
 
 def _exponents(judged: Judged, gain: str) -> np.ndarray:
-    """Return the power of two by which all gains of an entry's user are divided: float64[nnz], or
-    float64[1] if it is 0 for everyone.
+    """Return the exponent e of each relevant item: all gains of its user are divided by 2^e.
 
-    It is 0 except for users whose largest gain could not be added up otherwise. NDCG is a ratio, so
-    it stays the same, and a power of two changes no digit.
+    The result is float64[nnz], or a single 0 if e is 0 for all users. e is above 0 only for a user
+    whose largest gain exceeds 2^900 (:data:`LARGEST_EXPONENT`), because the sum of such gains could
+    overflow. NDCG does not change, because it is a ratio of two sums of gains of one user.
     """
     exponent = judged.value if gain == "exp" else np.frexp(judged.value)[1].astype(np.float64)
     if exponent.max(initial=0.0) <= LARGEST_EXPONENT:
@@ -238,19 +237,19 @@ OPTION_MEANINGS = {
 
 @dataclass(frozen=True)
 class Metric(MeasureName):
-    """A metric with its options and cut-off; call it on a Judged, ``str`` gives the name back.
+    """A metric with its options and cut-off. Call it with a Judged; ``str`` returns its name.
 
     >>> str(parse("ndcg[gain=exp]@10"))
     'ndcg[gain=exp]@10'
     """
 
     def __call__(self, judged: Judged) -> np.ndarray:
-        """Return float64[m]; NaN = undefined."""
+        """Return the value of the metric for each of m users, float64[m]; NaN where it is undefined."""
         return METRICS[self.name](judged, **self.arguments())
 
     @property
     def definition(self) -> str:
-        """One line that says what is computed, for metric cards."""
+        """One line of text that says what the metric computes."""
         return self.describe(METRICS[self.name], OPTION_MEANINGS)
 
 
@@ -269,11 +268,11 @@ Calling a metric on it checks the range of its options."""
 
 
 def parse(text: str) -> Metric:
-    """Return the metric that a name asks for.
+    """Parse a name such as ``ndcg[gain=exp]@10``, and return its metric.
 
     Raises:
-        ConfigError: unknown name or option (the nearest one is named), a bad value, or a needless
-            cut-off.
+        ConfigError: the name or an option is unknown (the message suggests the nearest one), an
+            option has a bad value, or the metric has no cut-off.
     """
     metric = parse_name(text, METRICS, Metric)
     metric(_ONE)
@@ -281,9 +280,13 @@ def parse(text: str) -> Metric:
 
 
 def parse_all(texts: Iterable[str], *, complete: bool = False) -> list[Metric]:
-    """Parse every name; all bad ones are reported in one ConfigError.
+    """Parse every name, and return the metrics in the same order.
 
-    ``complete``: the scores of all candidates are available; else AUC is refused.
+    Args:
+        complete: whether the scores of all candidates are available, which AUC needs.
+
+    Raises:
+        ConfigError: bad names, all in one message, or AUC without ``complete``.
     """
 
     def read(text: str) -> Metric:
@@ -299,7 +302,10 @@ def parse_all(texts: Iterable[str], *, complete: bool = False) -> list[Metric]:
 
 
 def _cut(judged: Judged, k: int | None) -> int:
-    """Return the cut-off, but no more than the longest list or the most relevant items: larger ones change nothing."""
+    """Return the cut-off k, limited to the length of the longest list or the largest number of relevant items.
+
+    The limit is the larger of the two. A larger cut-off would give the same metrics.
+    """
     longest = max(judged.k, int(judged.n_relevant.max(initial=1)))
     return min(k or longest, longest)
 

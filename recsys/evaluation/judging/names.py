@@ -20,7 +20,10 @@ _NAME = re.compile(r"(?P<name>[a-z_]+)(\[(?P<options>[^\[\]]*)\])?(@(?P<k>\d+))?
 
 @dataclass(frozen=True)
 class MeasureName:
-    """A parsed name: the measure, its options and its cut-off; ``str`` gives the name back."""
+    """A parsed name: the measure ``name``, its ``options`` as (name, value) pairs, and its cut-off ``k``.
+
+    ``str`` returns the text of the name.
+    """
 
     name: str
     options: tuple[tuple[str, Any], ...] = ()
@@ -31,15 +34,16 @@ class MeasureName:
         return self.name + (f"[{options}]" if options else "") + (f"@{self.k}" if self.k else "")
 
     def arguments(self) -> dict[str, Any]:
-        """Return the keyword arguments that the name's function gets."""
+        """Return the options and the cut-off as keyword arguments of the measure's function."""
         return dict(self.options) | ({"k": self.k} if self.k else {})
 
     def describe(self, function: Callable[..., Any], meanings: Mapping[str, str] | None = None) -> str:
-        """Return one line that says what ``function`` computes with these options, for metric
-        cards.
+        """Return one line of text that says what ``function`` computes with these options.
+
+        It is the first line of the function's docstring, and one sentence for each option.
 
         Args:
-            meanings: ``option=value`` or ``option`` -> what it means.
+            meanings: ``option=value`` or ``option`` -> the text that explains it.
         """
         sentences = [(inspect.getdoc(function) or "").split("\n")[0]]
         for key, value in self.options:
@@ -53,11 +57,19 @@ NameT = TypeVar("NameT", bound=MeasureName)
 
 
 def parse_name(text: str, functions: Mapping[str, Callable[..., Any]], kind: type[NameT]) -> NameT:
-    """Return the ``kind`` of name that ``text`` is, with every option in the type of its default.
+    """Parse the text of a name, and return it as an object of the class ``kind``.
+
+    The value of each option is converted to the type of the option's default.
+
+    Args:
+        text: for example ``ndcg[gain=exp]@10``.
+        functions: name -> function of every known measure. Its parameters after the first one are
+            the options and ``k``.
 
     Raises:
-        ConfigError: not of the grammar, unknown name or option (the nearest one is named), a bad
-            value, a cut-off below 1 or where none belongs.
+        ConfigError: the text does not follow the grammar, the name or an option is unknown (the
+            message suggests the nearest one), an option has a bad value, the cut-off is below 1, or
+            the measure has no cut-off.
     """
     match = _NAME.fullmatch(text.strip())
     if not match:
@@ -88,7 +100,11 @@ def parse_name(text: str, functions: Mapping[str, Callable[..., Any]], kind: typ
 
 
 def parse_names(texts: Iterable[str], parse: Callable[[str], NameT]) -> list[NameT]:
-    """Parse every name; all bad ones are reported in one ConfigError."""
+    """Parse every text with ``parse``, and return the names in the same order.
+
+    Raises:
+        ConfigError: names that cannot be parsed, all in one message; or a name that occurs twice.
+    """
     names: list[NameT] = []
     problems = []
     for text in texts:
@@ -105,8 +121,9 @@ def parse_names(texts: Iterable[str], parse: Callable[[str], NameT]) -> list[Nam
 
 
 def _read(text: str, key: str, value: str, default: Any) -> Any:
-    """Return the value in the type of the default;
-    a default of None stands for an optional number.
+    """Convert the text of an option's value to the type of the option's default.
+
+    If the default is None, the value is converted to float.
     """
     if isinstance(default, bool):
         if value not in ("true", "false"):

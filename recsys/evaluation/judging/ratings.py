@@ -38,19 +38,23 @@ def mae(predicted: Any, actual: Any) -> float:
 
 
 def evaluate_ratings(predictions: pd.DataFrame, truth: pd.DataFrame, *, name: str = "predictions") -> Evaluation:
-    """Judge predicted ratings (user_id, item_id, score) against ratings (user_id, item_id, value).
+    """Compute RMSE and MAE of predicted ratings, for each user and over all pairs.
 
-    Ratings without a prediction are counted, not guessed;
-    predictions of other pairs are counted and left out.
+    Only pairs that have both a prediction and a rating are used. The other predictions and ratings
+    are counted in ``about["counts"]``.
+
+    Args:
+        predictions: user_id, item_id, score.
+        truth: user_id, item_id, value.
 
     Returns:
-        per_user: user_id, n_rated (with a prediction), rmse, mae; NaN for a user without any.
-            The mean of per-user errors is not the error over all pairs, which is in
-            ``about["pooled"]``.
+        An Evaluation. Its ``per_user`` has user_id, n_rated (the number of the user's pairs that
+        are used), rmse and mae, which are NaN if n_rated is 0. ``about["pooled"]`` has the errors
+        over all pairs, which differ from the means of the errors of the users.
 
     Raises:
-        InputError: a missing column, a pair twice, a number that is not finite, or no pair in
-            common.
+        InputError: a column is missing, a pair occurs twice, a number is not finite, or no pair is
+            in both tables.
     """
     PREDICTIONS.require(predictions.columns, name)
     RATINGS.require(truth.columns)
@@ -95,7 +99,11 @@ def evaluate_ratings(predictions: pd.DataFrame, truth: pd.DataFrame, *, name: st
 
 
 def _errors(predicted: Any, actual: Any) -> np.ndarray:
-    """Return float64[n] differences, after the checks."""
+    """Return predicted − actual, float64[n].
+
+    Raises:
+        InputError: the lengths differ, there are no pairs, or a number is not finite.
+    """
     predicted = np.asarray(predicted, dtype=np.float64)
     actual = np.asarray(actual, dtype=np.float64)
     if predicted.ndim != 1 or predicted.shape != actual.shape:
