@@ -64,12 +64,18 @@ def _rule(rule: type[BaseModel]) -> str:
 
 def _table(title: str, section: type[BaseModel], but: Sequence[str] = (), level: int = 2) -> str:
     rows = [
-        [f"`{name}`", _type(field.annotation), _default(field), field.description or ""]
+        [f"`{name}`", _field_type(field), _default(field), field.description or ""]
         for name, field in section.model_fields.items()
         if name not in but
     ]
     doc = _first_paragraph(section)
     return f"{'#' * level} {title}\n\n{doc}\n\n{_markdown(['key', 'type', 'default', 'meaning'], rows)}\n"
+
+
+def _field_type(field: Any) -> str:
+    """Return the type that a user writes, which a field names where it differs from its annotation."""
+    schema = field.json_schema_extra or {}
+    return schema.get("type") or _type(field.annotation)
 
 
 def _parameters(title: str, found: Any) -> str:

@@ -107,6 +107,12 @@ def test_the_reference_has_every_key_of_every_section():
             assert [key for key in keys if f"\n| `{key}` |" not in section] == [], name
 
 
+@pytest.mark.parametrize("key", ["at", "until"])
+def test_the_reference_types_the_ends_of_a_split_as_dates(key):
+    page = (ROOT / "docs" / "config.md").read_text(encoding="utf-8")
+    assert re.search(rf"^\| `{key}` \| date or number \| unset \|", page, re.M)
+
+
 @pytest.mark.parametrize("name", METRICS)
 def test_the_page_on_metrics_defines_every_metric(name):
     page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")

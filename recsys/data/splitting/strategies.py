@@ -61,10 +61,12 @@ class ByTime(_Rule):
         description=(
             "start of the test: an ISO date or date and time (UTC), or seconds since 1970; unset: from `test`"
         ),
+        json_schema_extra={"type": "date or number"},
     )
     until: float | None = Field(
         default=None,
         description="end of the test, as `at`: events from then on are left out; unset: the end of the log",
+        json_schema_extra={"type": "date or number"},
     )
     folds: int = Field(
         default=1,
