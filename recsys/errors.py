@@ -13,7 +13,7 @@ exits with 1.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class RecsysError(Exception):
@@ -70,7 +70,31 @@ def suggest_nearest(word: str, candidates: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, candidates, n=1)
     if close:
         return f" Did you mean '{close[0]}'?"
+    return f" Known: {list_names(candidates)}."
+
+
+def suggest_columns(words: Iterable[str], columns: Iterable[str]) -> str:
+    """Return a hint for missing columns: the most similar one of each, and all columns in order.
+
+    >>> suggest_columns(["usr"], ["user", "item"])
+    " No column 'usr'. Did you mean 'user'? Columns: user, item."
+    """
+    columns = list(columns)
+    hints = ""
+    for word in words:
+        hints += f" No column '{word}'."
+        if close := difflib.get_close_matches(word, columns, n=2):
+            hints += f" Did you mean {' or '.join(map(repr, close))}?"
+    return f"{hints} Columns: {list_names(columns)}."
+
+
+def list_names(names: Sequence[str]) -> str:
+    """Return at most ``SHOWN`` names as one text, and the number of those that it leaves out.
+
+    >>> list_names(["user", "item"])
+    'user, item'
+    """
     more = ""
-    if len(candidates) > SHOWN:
-        more = f" … and {len(candidates) - SHOWN:,} more"
-    return f" Known: {', '.join(candidates[:SHOWN])}{more}."
+    if len(names) > SHOWN:
+        more = f" … and {len(names) - SHOWN:,} more"
+    return f"{', '.join(names[:SHOWN])}{more}"

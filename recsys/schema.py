@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recsys.errors import InputError, suggest_nearest
+from recsys.errors import InputError, suggest_columns
 
 USER = "user_id"
 ITEM = "item_id"
@@ -55,9 +55,9 @@ class TableSchema:
         columns = list(columns)
         missing = [column for column in self.required if column not in columns]
         if missing:
-            hints = "".join(f" No column '{column}'.{suggest_nearest(column, columns)}" for column in missing)
             raise InputError(
-                f"{source or self.name}: the {self.name} table needs {', '.join(self.required)}.{hints}"
+                f"{source or self.name}: the {self.name} table needs {', '.join(self.required)}."
+                f"{suggest_columns(missing, columns)}"
                 " Map columns under [data.columns] or rename them."
             )
 

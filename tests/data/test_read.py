@@ -115,6 +115,22 @@ def test_a_mapped_column_that_is_absent_is_an_error_even_if_optional(tmp_path):
         read_events(write(tmp_path / "e.csv", text()), ReadSettings(columns={"value": "stars"}))
 
 
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+@pytest.mark.parametrize("column", ["user_id", "value"])
+def test_a_mapped_column_that_is_absent_is_answered_with_the_columns_of_the_file(suffix, column, tmp_path):
+    table = pd.DataFrame({"user": ["a"], "item": ["x"], "usage": [1.0], "rating": [1.0]})
+    path = tmp_path / f"events.{suffix}"
+    if suffix == "csv":
+        table.to_csv(path, index=False)
+    else:
+        table.to_parquet(path)
+    columns = {"user_id": "user", "item_id": "item"} | {column: "usr"}
+    with pytest.raises(InputError) as caught:
+        read_events(path, ReadSettings(columns=columns))
+    assert "No column 'usr'. Did you mean 'user'" in str(caught.value)
+    assert "Columns: user, item, usage, rating." in str(caught.value)
+
+
 def test_mapping_names_our_columns_only():
     with pytest.raises(ValidationError, match="Did you mean 'timestamp'"):
         ReadSettings(columns={"timestmp": "when"})

@@ -18,7 +18,7 @@ import pyarrow.dataset
 import pyarrow.parquet
 
 from recsys.data.reading.sources import Source
-from recsys.errors import InputError, suggest_nearest
+from recsys.errors import InputError, suggest_columns
 from recsys.schema import EVENTS
 
 ROWS = 1 << 20
@@ -285,16 +285,28 @@ def choose_columns(names: list[str], mapping: dict[str, str], all_columns: bool 
 
 
 def require_id_columns(source: str, mapping: dict[str, str], names: list[str]) -> None:
-    """Raise InputError if a mapped id column is missing. The message names the most similar column."""
+    """Check that a table has its id columns, and a table of events also every other mapped column.
+
+    Raises:
+        InputError: a column is missing. The message names the most similar columns, and lists all.
+    """
     present = {*names, *map(str, range(len(names)))}
     if not names:
         raise InputError(f"{source}: no columns: the table is empty.")
     missing = [column for column in EVENTS.required if column in mapping and not present & {column, mapping[column]}]
     if missing:
-        hints = "".join(
-            f" No column '{mapping[column]}'.{suggest_nearest(mapping[column], names)}" for column in missing
-        )
+        hints = suggest_columns([mapping[column] for column in missing], names)
         raise InputError(f'{source}:{hints} Map columns under [data.columns], for example user_id = "{names[0]}".')
+    # Tables of items and users may have our names although the log of events has others.
+    if not mapping.keys() >= {*EVENTS.required}:
+        return
+    for column in (*EVENTS.required, *EVENTS.optional):
+        source_name = mapping.get(column, column)
+        if source_name != column and source_name not in present:
+            raise InputError(
+                f"{source}: [data.columns] maps {column} to '{source_name}', but there is no such column: correct the"
+                f" mapping, or remove it if the name in the file is ours.{suggest_columns([source_name], names)}"
+            )
 
 
 def require_same_columns(
