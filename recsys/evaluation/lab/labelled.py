@@ -37,11 +37,15 @@ def discrimination_auc(
     max_users: int = 2000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Return for each measure the probability (AUC)
-    that the user's own ranking agrees more than the other one.
+    """Measure how often a user's own ranking agrees more with the user's ratings than another ranking.
 
-    A tie counts half. Each AUC has a 95 % interval; users for whom the measure is undefined are
-    left out of it.
+    The other ranking is made from the history of another user. The share of users for whom the own
+    ranking agrees more is the AUC of a measure. A tie counts half, and users for whom the measure
+    is undefined are left out.
+
+    The result has ``users``, the number of compared users; ``left_out``, the number of users with
+    too few events; and ``measures``: name -> ``auc``, ``ci95`` (its 95 % interval) and ``users``
+    (for whom the measure is defined).
 
     Args:
         events: user_id, item_id, value, and a timestamp; without one, the rows are in order of
@@ -123,7 +127,10 @@ def _centred_interactions(
     item: np.ndarray,
     value: np.ndarray,
 ) -> Interactions:
-    """Return interactions whose values are the given ones minus the mean of their user."""
+    """Return Interactions of which each value is ``value`` minus the mean of its user.
+
+    ``user`` and ``item`` are row numbers. The entries have no times.
+    """
     count = np.maximum(np.bincount(user, minlength=len(users)), 1)
     mean = np.bincount(user, weights=value, minlength=len(users)) / count
     centred = value - mean[user]
@@ -145,10 +152,17 @@ def _rank_second_halves(
     users: np.ndarray,
     block: int = 256,
 ) -> tuple[Rankings, Rankings, Rankings]:
-    """Return the second half of each user, ranked from the own history, from the next user's,
-    and by the ratings.
+    """Rank the items of each user's second half in three ways, and return the three Rankings.
 
-    Items without a score from either history are left out of all three rankings.
+    The first ranking is by the model's scores from the user's own history. The second one is by its
+    scores from the history of the next user in ``users``. The third one is by the user's ratings. An
+    item that has no score from one of the two histories is left out of all three rankings.
+
+    Args:
+        histories: the first halves.
+        ratings: csr (users, items), the second halves.
+        users: rows of the users, in random order.
+        block: number of users that are scored at a time.
     """
     # The users are in random order, so the next one is a random other user.
     other_users = np.roll(users, -1)

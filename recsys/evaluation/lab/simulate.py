@@ -1,6 +1,6 @@
-"""Simulated rankings whose truth is known: orders of 0, 1, …, n − 1, disturbed in stated ways.
+"""Simulated rankings of n items with a known true order, to which different kinds of noise are added.
 
-The true order is 0, 1, …, n − 1, best first.
+The items are 0, 1, …, n − 1, and this is also their true order, best first.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from recsys.evaluation.agreement.rankings import Rankings
 
 
 def sample_mallows(rng: np.random.Generator, m: int, n: int, dispersion: float) -> np.ndarray:
-    """Return m orders, int64[m, n]: an order at Kendall distance d has a probability ∝
-    exp(−dispersion · d).
+    """Draw m orders of n items from the Mallows model, int64[m, n].
 
-    Sampled by repeated insertion: item j is inserted above v of the j items already placed, with a
-    probability ∝ exp(−dispersion · v). References: Mallows, Biometrika 1957; Doignon, Pekeč and
-    Regenwetter, Psychometrika 2004.
+    The probability of an order is proportional to exp(−dispersion · d), where d is its Kendall
+    distance from the true order. A dispersion of 0 gives uniformly random orders.
+
+    The orders are sampled by repeated insertion: item j is inserted above v of the j items that are
+    already in the order, with a probability proportional to exp(−dispersion · v). References:
+    Mallows, Biometrika 1957; Doignon, Pekeč and Regenwetter, Psychometrika 2004.
     """
     orders = np.zeros((m, n), dtype=np.int64)
     positions = np.arange(n)
@@ -46,10 +48,12 @@ def expected_mallows_distance(n: int, dispersion: float) -> float:
 
 
 def sample_plackett_luce(rng: np.random.Generator, m: int, n: int, spread: float) -> np.ndarray:
-    """Return m orders, int64[m, n], drawn item by item with a probability ∝ exp(utility).
+    """Draw m orders of n items from the Plackett-Luce model, int64[m, n].
 
-    The utilities of the items fall evenly from ``spread`` to 0. Sorting utilities with Gumbel noise
-    is an equivalent way to draw. Reference: Plackett, Applied Statistics 1975.
+    The model chooses the items of an order one after another, from those that are left, with
+    probabilities proportional to exp(utility). The utilities of items 0 … n − 1 fall in equal steps
+    from ``spread`` to 0. The orders are drawn by sorting the utilities after Gumbel noise is added,
+    which is equivalent. Reference: Plackett, Applied Statistics 1975.
     """
     utility = np.linspace(spread, 0, n)
     return np.argsort(-(utility + rng.gumbel(size=(m, n))), axis=1)
@@ -62,11 +66,11 @@ def sample_ratings(
     noise: float,
     grades: int = 5,
 ) -> Rankings:
-    """Return the rankings of n items by m people, from noisy ratings in whole grades,
-    hence with ties.
+    """Draw the ratings of n items by m people, and return m Rankings by these ratings.
 
-    The preference falls from 1 for the first item to −1 for the last; normal noise with standard
-    deviation ``noise`` is added before rounding.
+    A rating is one of ``grades`` grades, so many items of a ranking are tied. It is computed from a
+    preference, which falls in equal steps from 1 for the first item to −1 for the last. Normal noise
+    with the standard deviation ``noise`` is added to it before it is rounded to a grade.
     """
     preference = np.linspace(1, -1, n) + noise * rng.standard_normal((m, n))
     grade = np.clip(np.floor((preference + 1) / 2 * grades), 0, grades - 1)
@@ -82,8 +86,9 @@ def shuffle_positions(
     start: int,
     stop: int,
 ) -> np.ndarray:
-    """Return m copies of the true order 0 … n − 1 as int64[m, n], each with the positions start, …,
-    stop − 1 in random order.
+    """Return m copies of the true order, int64[m, n], with the items of some positions shuffled.
+
+    Each copy is shuffled independently, at the positions ``start`` … ``stop`` − 1.
     """
     orders = np.tile(np.arange(n), (m, 1))
     orders[:, start:stop] = rng.permuted(orders[:, start:stop], axis=1)
@@ -91,14 +96,15 @@ def shuffle_positions(
 
 
 def tie_positions(orders: np.ndarray, size: int) -> Rankings:
-    """Return the orders with each ``size`` consecutive positions tied."""
+    """Return Rankings of the orders int[m, n] in which every ``size`` consecutive items are tied."""
     dense_ranks = np.arange(orders.shape[1]) // size
     return Rankings.from_padded(orders, np.broadcast_to(dense_ranks, orders.shape))
 
 
 def drop_items(rng: np.random.Generator, orders: np.ndarray, share: float) -> Rankings:
-    """Return the orders without a random ``share`` of the items,
-    drawn for each list independently.
+    """Return Rankings of the orders int[m, n] from which items are removed at random.
+
+    Each item of each list is removed with the probability ``share``.
     """
     is_kept = rng.random(orders.shape) >= share
     return Rankings.from_padded(np.where(is_kept, orders, -1))

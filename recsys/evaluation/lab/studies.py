@@ -172,22 +172,29 @@ def independence_test_sizes(settings: LabSettings) -> dict[str, float]:
 
 
 def study_measure(measure: MeasureFunction, settings: LabSettings) -> dict[str, Any]:
-    """Run all studies of one measure, and return its results as a dict that is ready for JSON.
+    """Run all studies of one measure, and return the results as a dict that is ready for JSON.
 
-    ``perfect`` is the unscaled value of a list and itself. ``chance`` is the unscaled mean of
-    independent orders. Everything else is computed from scaled values, where 1 is ``perfect`` and 0
-    is ``chance``:
+    The lists of the studies are noisy copies of the true order. Each is compared with the true
+    order. The first two entries are values of the measure itself:
 
-    * ``curve``: the mean for each of :data:`DISPERSIONS`.
-    * ``spread``: the standard deviation for the dispersion 0.1.
-    * ``swap``: the loss when two neighbours are exchanged at the ``top`` or the ``bottom``.
-    * ``shuffle``: the mean loss when the first or the last third of the positions is shuffled.
-    * ``top_weight``: the share of the first third in both losses of ``shuffle`` together. None if
-      both are 0.
-    * ``observed``: see :func:`partial_list_errors`.
-    * ``power``: see :func:`discriminative_power`.
-    * ``null``: the share of experiments in which a test distinguishes two equal systems.
-    * ``failed``: see :func:`failed_checks`.
+    * ``perfect``: the value of the true order compared with itself, a number.
+    * ``chance``: the mean value of random orders, a number.
+
+    All other entries are computed from scaled values, (value − chance) / (perfect − chance). A loss
+    is 1 minus a scaled value.
+
+    * ``curve``: a list with the mean for each of :data:`DISPERSIONS`.
+    * ``spread``: the standard deviation of the values for the dispersion 0.1.
+    * ``swap``: ``top`` -> the loss when the first two items are exchanged, ``bottom`` -> the loss
+      when the last two are.
+    * ``shuffle``: ``top`` -> the mean loss when the first third of the list is shuffled,
+      ``bottom`` -> the mean loss when the last third is.
+    * ``top_weight``: the loss ``top`` of ``shuffle`` divided by the sum of ``top`` and ``bottom``,
+      None if the sum is not above 1e-9.
+    * ``observed``: the result of :func:`partial_list_errors`.
+    * ``power``: the result of :func:`discriminative_power`.
+    * ``null``: the result of :func:`rejection_rate` for two systems that are equal.
+    * ``failed``: the result of :func:`failed_checks`.
     """
     scaled = ScaledMeasure(measure, settings)
     n = settings.items
@@ -452,9 +459,14 @@ def _partial_errors(measures: dict[str, Any], condition: str) -> dict[str, float
 
 
 def _top_two(values: dict[str, float], *, smallest_first: bool) -> list[list[Any]]:
-    """Return the best and the second best [measure, value].
+    """Return the best and the second best measure as a list of at most two [measure, value].
 
-    The second best has another value than the best. It is missing if all values are equal.
+    Measures with the same value as the best are skipped. So the second is missing if all values
+    are equal.
+
+    Args:
+        values: measure -> value.
+        smallest_first: whether the smallest value is the best one, and not the largest.
     """
     order = sorted(values, key=lambda name: values[name] if smallest_first else -values[name])
     second = [name for name in order[1:] if abs(values[name] - values[order[0]]) > 1e-9]

@@ -65,10 +65,10 @@ def _describe_values(events: DataFrame) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class RowCounts:
-    """Counts of the raw events of one side.
+    """Counts of the raw events of one side of a split.
 
-    ``mean``: their mean value, NaN without events. ``first``, ``last``: times of the first and the last event, NaN
-    without times.
+    ``mean`` is the mean value of the events, NaN without events. ``first`` and ``last`` are the
+    times of the first and the last event, NaN without times.
     """
 
     rows: int
@@ -77,7 +77,7 @@ class RowCounts:
     last: float
 
     def __add__(self, other: RowCounts) -> RowCounts:
-        """Return the counts of two sides together."""
+        """Return the counts of the events of both sides together."""
         rows = self.rows + other.rows
         mean = float(np.nansum([self.rows * self.mean, other.rows * other.mean]) / max(1, rows))
         first = float(np.fmin(self.first, other.first))
@@ -88,9 +88,12 @@ NO_ROWS = RowCounts(0, math.nan, math.nan, math.nan)
 
 
 def count_rows(sided: DataFrame) -> dict[str, RowCounts]:
-    """Return side -> counts of its events, in one pass; a side without events is not there.
+    """Count the events of each side in one pass, and return side -> counts.
 
-    ``sided``: events with the column ``side``.
+    A side without events has no entry.
+
+    Args:
+        sided: events with the column ``side``.
     """
     times = [F.min(TIME), F.max(TIME)] if TIME in sided.columns else [F.lit(math.nan), F.lit(math.nan)]
     rows = sided.groupBy(SIDE).agg(F.count(F.lit(1)), F.avg(VALUE), *times).collect()
@@ -107,11 +110,14 @@ def count_item_rows(train: DataFrame, test: DataFrame, path: Path) -> DataFrame:
 
 @dataclass(frozen=True)
 class SplitCounts:
-    """What is counted while events are divided.
+    """Numbers of the events and items of a split.
 
-    ``rows``: side -> counts of its raw events. ``item_rows``: (item_id, train, test), raw events per item;
-    ``weighed_item_rows``: the same without the event types of weight 0. ``other_items``: (item_id, row) of the
-    ``n_other_items`` items that are no candidates.
+    Attributes:
+        rows: side -> counts of its raw events.
+        item_rows: (item_id, train, test), the number of raw events of each item on both sides.
+        weighed_item_rows: the same without the event types of weight 0.
+        other_items: (item_id, row) of the items that are not candidates.
+        n_other_items: their number.
     """
 
     rows: dict[str, RowCounts]
@@ -122,12 +128,12 @@ class SplitCounts:
 
 
 def describe_part(rows: RowCounts, pairs: DataFrame, n_items: int) -> dict[str, Any]:
-    """Return the entry of one part in ``split.json``.
+    """Return the entry that describes one part (train, history or test) in ``split.json``.
 
     Args:
-        rows: counts of its raw events.
-        pairs: prepared (user, item, value), one row per pair.
-        n_items: items of the part.
+        rows: counts of the raw events of the part.
+        pairs: (user, item, value), one row per pair of the part.
+        n_items: number of items of the part.
 
     Raises:
         InputError: a value of a pair is too large for float32.
@@ -145,13 +151,14 @@ def describe_part(rows: RowCounts, pairs: DataFrame, n_items: int) -> dict[str, 
 def describe_overlap(
     pairs: tuple[DataFrame, DataFrame], raw: dict[str, DataFrame], counts: SplitCounts
 ) -> dict[str, Any]:
-    """Return what test shares with train and history, but ``test_items``; the local
-    ``describe_overlap`` defines the keys.
+    """Count what test shares with train and history, and return the counts for ``split.json``.
+
+    The keys are those of the local ``describe_overlap``, except ``test_items``.
 
     Args:
-        pairs: history and test, as prepared pairs.
+        pairs: the pairs (user, item, value) of history, and those of test.
         raw: side -> raw events.
-        counts: of the same split.
+        counts: the counts of the same split.
     """
     history, test = pairs
     train_rows, history_rows, test_rows = (counts.rows[side] for side in (TRAIN, HISTORY, TEST))
@@ -187,9 +194,7 @@ def describe_overlap(
 
 
 def _count_warm_users(test: DataFrame, history: DataFrame) -> dict[str, int]:
-    """Return the number of test's users that are in ``history`` (warm), and of those that are not
-    (cold).
-    """
+    """Count the users of ``test`` that occur in ``history`` (warm) and those that do not (cold)."""
     marked = history.select("user").distinct().withColumn("warm", F.lit(1))
     joined = test.select("user").distinct().join(marked, "user", "left")
     warm, total = joined.agg(F.count("warm"), F.count(F.lit(1))).first()

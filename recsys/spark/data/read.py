@@ -114,11 +114,15 @@ class SparkTables:
 
 @dataclass(frozen=True)
 class RawEvents:
-    """A log as Spark divides it.
+    """A log before its rows are checked.
 
-    ``pieces``: frames, each with the function by which an executor turns its batches into chunks.
-    ``columns``: those of ours that the log has. ``id_types``: the types of the ids in the checked
-    table. ``numeric_time``: the time is a typed number, which Spark can count itself.
+    Attributes:
+        pieces: pairs of a DataFrame (lines of text, file paths or typed columns) and the function
+            that parses its batches on an executor.
+        columns: the columns of the log, by the names that this package uses.
+        id_types: ``user_id`` and ``item_id`` -> type of the ids after the check.
+        numeric_time: whether the times are stored as numbers, so that Spark can count them without
+            parsing.
     """
 
     pieces: list[tuple[DataFrame, Callable[[Batches], ParsedRows]]]
@@ -129,9 +133,10 @@ class RawEvents:
 
 @dataclass(frozen=True)
 class CheckedLog:
-    """The accepted rows of one file or folder of events.
+    """The accepted rows of one file or folder of events, and the counts of the refused ones.
 
-    ``is_canonical``: column of ids that are text -> whether all of them are canonical integers.
+    ``is_canonical``: name of an id column of text -> whether all of its ids are canonical integers
+    ("7", not "007").
     """
 
     accepted: DataFrame
@@ -218,7 +223,10 @@ def _read_errors_explained(location: str) -> Iterator[None]:
 
 
 def accepted_pairs(spark: SparkSession, data: DataSettings, locations: list[str]) -> DataFrame:
-    """Return user_id and item_id of the accepted events of all locations, read anew by each action."""
+    """Return a DataFrame with user_id and item_id of the accepted events of all locations.
+
+    It is not stored: every action on it reads and checks the files again.
+    """
     pairs = []
     for location in locations:
         source, reading = _source(spark, location, data)
@@ -246,7 +254,11 @@ def _source(spark: SparkSession, location: str, data: DataSettings) -> tuple[Sou
 
 
 def _read_raw(spark: SparkSession, source: Source, reading: ReadSettings) -> RawEvents:
-    """Return the log as Spark divides it, with the columns that it has."""
+    """Find the format and the columns of a log, and return it as RawEvents.
+
+    Raises:
+        InputError: Spark does not read this format, or a required column is missing.
+    """
     file_format = source.format(reading)
     if file_format not in READERS:
         raise InputError(
@@ -267,11 +279,13 @@ def _read_raw(spark: SparkSession, source: Source, reading: ReadSettings) -> Raw
 
 
 def _is_divisible(part: Source, reading: ReadSettings) -> bool:
-    """Return whether Spark can divide a text file into lines: it does not read zstd without native
-    libraries, nor files with a colon in the name, and it looks for line ends of one byte.
+    """Return whether Spark can divide a text file into lines.
+
+    It cannot if the file is compressed by zstd (which needs native libraries), if its name has a
+    colon, or if a line end takes more than one byte per character, as in UTF-16.
 
     Raises:
-        InputError: it cannot, and the file is on another file system.
+        InputError: Spark cannot divide a file that only Spark can read.
     """
     is_divisible = part.compression != "zstd" and ":" not in part.path.name
     is_divisible = is_divisible and "\r\n".encode(reading.encoding) == b"\r\n"
@@ -284,8 +298,10 @@ def _is_divisible(part: Source, reading: ReadSettings) -> bool:
 
 
 def _text_frame(spark: SparkSession, parts: list[Source]) -> DataFrame:
-    """Return the lines of files as bytes, with a number of the file and the first byte of its
-    piece.
+    """Return a DataFrame with one row per line of some text files.
+
+    ``line`` has the bytes of the line, and ``file`` a number that identifies its file. Spark reads a
+    file in pieces; ``start`` is the position in the file at which the piece of the line begins.
     """
     lines = spark.read.text([spark_uri(part) for part in parts])
     return lines.select(
@@ -302,8 +318,9 @@ def _file_frame(spark: SparkSession, parts: list[Source]) -> DataFrame:
 
 
 def _lines(batches: Batches, skip: int) -> Iterator[list[bytes]]:
-    """Yield the lines of each batch of :func:`_text_frame` that are not empty, without the first
-    ``skip`` of each file.
+    """Yield one list of lines per batch of :func:`_text_frame`, without empty lines.
+
+    The first ``skip`` lines of each file are left out.
     """
     current = None
     to_skip = 0
@@ -472,8 +489,16 @@ def _read_parquet(spark: SparkSession, source: Source, mapping: dict[str, str]) 
 def _parquet_frame(
     spark: SparkSession, source: Source, parts: list[Source], layout: ParquetLayout, storage: str
 ) -> DataFrame:
-    """Return columns of Parquet files under our names; times as timestamps, however they are
-    stored.
+    """Return a DataFrame of the chosen columns of Parquet files, by the names that this package uses.
+
+    A column that the files lack is null.
+
+    Args:
+        storage: "nanoseconds" or "int96" if the times are stored in this way; they are converted to
+            timestamps. Empty for other times.
+
+    Raises:
+        InputError: a file is damaged.
     """
     fields = []
     for column in layout.schema:
@@ -502,7 +527,11 @@ def _parquet_frame(
 
 
 def _whole_ids(frame: DataFrame, kinds: dict[str, pa.DataType], source: Source) -> DataFrame:
-    """Return ids that are unsigned or decimal as text, and whole floats as integers."""
+    """Convert the ids of some types: uint64 and decimals to text, and floats to integers.
+
+    Raises:
+        InputError: a float is not a whole number, or its absolute value is 2^53 or more.
+    """
     floats = [column for column in (USER, ITEM, FALLBACK) if column in kinds and pa.types.is_floating(kinds[column])]
     if floats:
         bad = [F.max(F.isnan(c) | (F.abs(c) >= 2.0**53) | (c != F.floor(c))) for c in map(F.col, floats)]
@@ -597,8 +626,9 @@ def _text_of_row(frame: pd.DataFrame) -> Callable[[int], str]:
 
 
 def _time_unit(raw: RawEvents, source: Source) -> Any:
-    """Return the unit of the times, by the rule of the local reader: guessed from counts over all
-    batches.
+    """Guess the unit of the times from counts over all rows, by the rule of the local reader.
+
+    The result is that of ``guess_time_unit``, or None for a log without times.
     """
     if TIME not in raw.columns:
         return None
@@ -626,7 +656,12 @@ def _count_batches(parse: Callable[[Batches], ParsedRows], batches: Batches) -> 
 
 
 def _checked_rows(raw: RawEvents, unit: Any) -> DataFrame:
-    """Return all rows in canonical types, with :data:`REASON` and, where refused, :data:`TEXT`."""
+    """Check all rows, and return them with a column for the result of the check.
+
+    The column :data:`REASON` is 0 for an accepted row, and otherwise the code of the reason for
+    which the row is refused. The column :data:`TEXT` has the text of some refused rows, and is
+    null for all other rows.
+    """
     fields = [T.StructField(column, raw.id_types[column]) for column in (USER, ITEM)]
     fields.append(T.StructField(VALUE, T.DoubleType()))
     if TIME in raw.columns:
@@ -640,8 +675,12 @@ def _checked_rows(raw: RawEvents, unit: Any) -> DataFrame:
 
 
 def _check_batches(parse: Callable[[Batches], ParsedRows], unit: Any, text_ids: set[str], batches: Batches) -> Batches:
-    """Check the rows of each chunk: integer ids stay as they are, and only refused rows become
-    text.
+    """Check the rows of each batch, and yield batches with the columns of :func:`_checked_rows`.
+
+    Args:
+        parse: yields the chunks of batches.
+        unit: the unit of the times.
+        text_ids: the id columns that are text. Other ids are passed on unchanged.
     """
     described = 0
     for chunk, ids in parse(batches):
@@ -667,7 +706,7 @@ def _check_batches(parse: Callable[[Batches], ParsedRows], unit: Any, text_ids: 
 
 
 def _text_array(column: pd.Series, reasons: np.ndarray) -> pa.Array:
-    """Return a column as text; that of refused rows may be null, for it need not be text at all."""
+    """Convert a column to text. The text of a refused row is null, except in a column of integers."""
     if column.dtype.kind in "iu":
         return pa.array(column.to_numpy()).cast(pa.string())
     texts = column.astype(object)
@@ -678,7 +717,7 @@ def _text_array(column: pd.Series, reasons: np.ndarray) -> pa.Array:
 
 
 def _valid_text(text: str) -> str:
-    """Return text with bytes that are no text replaced."""
+    """Replace characters that UTF-8 cannot encode by escape sequences such as ``\\udc80``."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -729,8 +768,9 @@ def _count_refusals(observed: dict[str, Any], checked: DataFrame, source: Source
 def _read_attributes(
     spark: SparkSession, data: DataSettings, locations: list[str], refusals: Refusals, work: Path
 ) -> tuple[pd.DataFrame | None, pd.DataFrame | None, dict[str, int]]:
-    """Return the items table, the users table and the rows of them that repeat an id, read by the
-    driver: a catalogue and a list of users fit there.
+    """Read the items table and the users table into the memory of the driver.
+
+    Return (items table, users table, table name -> number of rows that repeat an id).
     """
     layouts = [_movielens_layout(location, data) for location in locations]
     layout = next((layout for layout in layouts if layout), None)
@@ -756,7 +796,7 @@ def _accept(side: AttributeTable, refusals: Refusals, reading: ReadSettings) -> 
 def _unify_id_types(
     events: DataFrame, is_canonical: dict[str, bool], items: DataFrame | None
 ) -> tuple[DataFrame, DataFrame | None]:
-    """Return both tables with ids of one type, by the rule of ``schema.unify_ids``.
+    """Convert the ids of both tables to one type, and return the tables.
 
     User ids, and likewise item ids, that are text become int64 only if every one of them is a
     canonical integer that fits. Otherwise they are text in both tables.

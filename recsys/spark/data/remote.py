@@ -31,7 +31,10 @@ BUFFER = 1 << 16
 
 @dataclass(frozen=True)
 class RemoteSource(Source):
-    """A file or a folder of parts on another file system. ``path``: its path there."""
+    """A table on a file system that only Spark reads: one file, or a folder of files.
+
+    ``path`` is the path on that file system.
+    """
 
     spark: SparkSession | None = None
 
@@ -64,7 +67,7 @@ class RemoteSource(Source):
         ]
 
     def open(self) -> BinaryIO:
-        """Open the file as a stream of unpacked bytes."""
+        """Open the file as a stream of its bytes, decompressed if the file is compressed."""
         stream = self.open_parquet()
         if self.compression == "gzip":
             return gzip.GzipFile(fileobj=stream)  # type: ignore[return-value]

@@ -187,10 +187,14 @@ def split(
 
 @dataclass(frozen=True)
 class NumberedItems:
-    """The rows of the items.
+    """All items with their row numbers.
 
-    ``candidates``, ``other_items``: (item_id, row); the others occur in test alone, and their rows come after those
-    of the candidates.
+    Attributes:
+        candidates: (item_id, row) of the items that can be recommended, with rows from 0.
+        n_candidates: their number.
+        other_items: (item_id, row) of the items that occur only in test. Their rows follow those of
+            the candidates.
+        n_other_items: their number.
     """
 
     candidates: DataFrame
@@ -205,11 +209,16 @@ class NumberedItems:
 
 
 def _number_items(item_rows: DataFrame, items: DataFrame | None, work: Path) -> NumberedItems:
-    """Number the candidates, which are the items of train and of the items table, and then the
-    items that occur in test alone.
+    """Give each item a row number: first the candidates, then the items that occur only in test.
+
+    The candidates are the items of train and of the items table. Each group is numbered in
+    ascending order of the ids.
 
     Args:
-        item_rows: (item_id, train, test), the number of events of each item in both parts.
+        item_rows: one row per item: item_id, ``train`` (the number of its events in train) and
+            ``test`` (the number of its events in test).
+        items: the items table, or None without one.
+        work: folder to which the sorted ids are written.
     """
     ids = item_rows.where(F.col(TRAIN) > 0).select(ITEM)
     if items is not None:
@@ -225,9 +234,17 @@ def _number_items(item_rows: DataFrame, items: DataFrame | None, work: Path) -> 
 def _describe(split: SparkSplit, raw: dict[str, DataFrame], counts: SplitCounts, rule: AnyRule) -> dict[str, Any]:
     """Return the content of ``split.json``.
 
+    The entries for the decay, the filters and the removed history rows have their empty values.
+    The caller replaces them.
+
     Args:
-        raw: train, history and test -> the events before they are aggregated.
-        counts: what was counted of them.
+        split: the aggregated parts.
+        raw: ``train``, ``history`` and ``test`` -> the events before they are aggregated.
+        counts: the numbers of events, counted before.
+        rule: the rule that made the split.
+
+    Raises:
+        InputError: train or test has no pairs.
     """
     table = counts.weighed_item_rows.select(TRAIN, TEST).toPandas()
     trained = table[TRAIN].to_numpy() > 0
@@ -263,14 +280,16 @@ def _describe(split: SparkSplit, raw: dict[str, DataFrame], counts: SplitCounts,
 
 
 def keep_until(events: DataFrame, rule: AnyRule) -> DataFrame:
-    """Return the events before the end of the test, where a rule has one."""
+    """Return the events before the time ``rule.until``, or all events if the rule has no such time."""
     if not isinstance(rule, ByTime) or rule.until is None or TIME not in events.columns:
         return events
     return events.where(F.col(TIME) < rule.until)
 
 
 def fold_starts(events: DataFrame, rule: AnyRule) -> list[float]:
-    """Return the start of the test of each fold, as the local ``fold_starts`` does.
+    """Return the time at which the test part of each fold starts, in seconds since 1970.
+
+    The result is that of the local ``fold_starts``. It is empty for a rule without folds.
 
     Raises:
         InputError: no timestamps, or a fold without train events or without test events.
@@ -290,13 +309,15 @@ def fold_starts(events: DataFrame, rule: AnyRule) -> list[float]:
 
 
 def assign_sides(events: DataFrame, rule: AnyRule) -> tuple[DataFrame, float | None]:
-    """Return the events with a column ``side``: "train", "history" or "test".
+    """Divide the events by ``rule``, and return (the events with a column ``side``, the cut).
 
-    The second result is the cut in seconds since 1970 for a split by time, and None for other
-    rules.
+    ``side`` is "train", "history" or "test". Events of the side "history" are earlier events of
+    test users, on which no model is trained; a rule that holds out users makes them. For a split by
+    time the cut is the time at which test starts, in seconds since 1970. For other rules it is
+    None. Events of ``ByFiles`` have their side already and are returned unchanged.
 
     Raises:
-        InputError: the rule needs timestamps and there are none.
+        InputError: the rule needs timestamps and the events have none.
     """
     if isinstance(rule, ByFiles):
         return events, None
