@@ -9,8 +9,9 @@ value is read as TOML, or as text if it is not valid TOML.
 from __future__ import annotations
 
 import math
+import re
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -28,9 +29,12 @@ from pydantic import (
 from recsys.data.reading.read_settings import ReadSettings
 from recsys.data.splitting.strategies import AnyRule, ByFiles, ByTime, Fraction
 from recsys.data.weigh import FilterSettings, WeightSettings
-from recsys.errors import ConfigError, InputError, suggest_nearest
+from recsys.errors import ConfigError, InputError, describe_values, suggest_nearest
 from recsys.evaluation.settings import EvaluationSettings
 from recsys.run_files import CONFIG
+
+_UNION_MEMBER = re.compile(r"(literal|list|dict|tuple)\[.*\]|constrained-\w+|int|float|str|bool")
+"""The name that pydantic gives to one of several types, as the last part of a location."""
 
 MISSING_EVENTS = "[data] events: missing; add it."
 
@@ -446,7 +450,7 @@ def parse_config(raw: dict[str, Any], source: str = "config") -> Config:
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
-        lines = [_describe_problem(problem, source) for problem in error.errors()]
+        lines = [_describe_problems(problems, source) for problems in _group_by_value(error.errors())]
         # Sections are compared with each other only where each of them is valid.
         missing = f"{source}: {MISSING_EVENTS}"
         if not _names_events(raw) and missing not in lines:
@@ -489,8 +493,29 @@ def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
         yield key, value
 
 
-def _describe_problem(problem: Any, source: str) -> str:
-    """Return one line that describes an error that pydantic reports."""
+def _group_by_value(problems: Sequence[Any]) -> list[list[Any]]:
+    """Return the errors of pydantic in groups, each about one value.
+
+    A value that may have several types has one error for each. Their locations end with the type,
+    which is removed. A list that is too short only because its entries are wrong is left out.
+    """
+    groups: dict[tuple[Any, ...], list[Any]] = {}
+    for problem in problems:
+        location = problem["loc"]
+        if location and _UNION_MEMBER.fullmatch(str(location[-1])):
+            siblings = [other for other in problems if other["loc"][:-1] == location[:-1]]
+            if len(siblings) > 1 and all(other["input"] is problem["input"] for other in siblings):
+                location = location[:-1]
+        has_wrong_entries = any(other["loc"][:-1] == location for other in problems)
+        if problem["type"] == "too_short" and has_wrong_entries:
+            continue
+        groups.setdefault(location, []).append(problem | {"loc": location})
+    return list(groups.values())
+
+
+def _describe_problems(problems: list[Any], source: str) -> str:
+    """Return one line that describes the errors that pydantic reports about one value."""
+    problem = problems[0]
     message = problem["msg"].removeprefix("Value error, ")
     if not problem["loc"]:
         return f"{source}: {message}"
@@ -499,6 +524,9 @@ def _describe_problem(problem: Any, source: str) -> str:
     # names.
     if key == "[key]":
         *parents, key = parents[:-1]
+    if isinstance(key, int):
+        *parents, list_key = parents
+        key = f"{list_key}, entry {key + 1}"
     models = _settings_at(Config, tuple(map(str, parents)))
     section = ".".join(str(part) for part in parents if str(part) not in _rule_names())
     location = f"{source}: {key}"
@@ -509,7 +537,9 @@ def _describe_problem(problem: Any, source: str) -> str:
         return f"{location}: unknown key.{suggest_nearest(str(key), key_names)}"
     if problem["type"] == "missing":
         return f"{location}: missing; add it."
-    return f"{location}: {message} (it is {problem['input']!r})"
+    if problem["type"] == "union_tag_invalid":
+        location = f"{source}: [{key}] rule"
+    return f"{location}: {describe_values(problems)}"
 
 
 def _settings_at(annotation: Any, path: tuple[str, ...]) -> list[type[BaseModel]]:

@@ -13,7 +13,9 @@ exits with 1.
 """
 
 import difflib
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 
 class RecsysError(Exception):
@@ -98,3 +100,61 @@ def list_names(names: Sequence[str]) -> str:
     if len(names) > SHOWN:
         more = f" … and {len(names) - SHOWN:,} more"
     return f"{', '.join(names[:SHOWN])}{more}"
+
+
+_REQUIREMENTS = {
+    "int_": "a whole number",
+    "float_": "a number",
+    "bool_": "true or false",
+    "string_type": "text",
+    "finite_number": "a finite number",
+    "dict_type": "a table of keys and values",
+    "model_type": "a table of keys and values",
+    "model_attributes_type": "a table of keys and values",
+    "dataclass_type": "a table of keys and values",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "greater_than_equal": "at least {ge:.15g}",
+    "greater_than": "greater than {gt:.15g}",
+    "less_than_equal": "at most {le:.15g}",
+    "less_than": "less than {lt:.15g}",
+    "too_short": "a list of {min_length} or more",
+    "too_long": "a list of {max_length} or fewer",
+    "string_too_short": "text of {min_length} or more characters",
+    "literal_error": "{expected}",
+    "union_tag_invalid": "one of {expected_tags}",
+}
+"""Start of the type of a pydantic error -> what the value must be."""
+
+
+def describe_values(problems: Sequence[Mapping[str, Any]]) -> str:
+    """Return what one value must be and what it is.
+
+    Args:
+        problems: the errors of pydantic about the value, one for each type that it may have.
+
+    >>> describe_values([{"type": "int_type", "msg": "", "input": "x"}])
+    "must be a whole number (it is 'x')"
+    """
+    value = problems[0]["input"]
+    requirements = [_requirement(problem) for problem in problems]
+    if None in requirements:
+        message = "; ".join(problem["msg"].removeprefix("Value error, ") for problem in problems)
+        return f"{message} (it is {value!r})"
+    expected = " or ".join(dict.fromkeys(map(str, requirements)))
+    choices = re.findall("'([^']*)'", expected)
+    tag = problems[0].get("ctx", {}).get("tag")
+    if tag is not None:
+        value = tag
+    hint = ""
+    if isinstance(value, str) and difflib.get_close_matches(value, choices, n=1):
+        hint = f".{suggest_nearest(value, choices)}"
+    return f"must be {expected} (it is {value!r}){hint}"
+
+
+def _requirement(problem: Mapping[str, Any]) -> str | None:
+    """Return what a value must be, or None for an error that has a message of our own."""
+    for start, requirement in _REQUIREMENTS.items():
+        if problem["type"].startswith(start):
+            return requirement.format(**problem.get("ctx", {}))
+    return None

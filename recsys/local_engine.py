@@ -31,6 +31,7 @@ from recsys.features.segment_popularity import Segments, fit_segments
 from recsys.models.combining.cascade import Cascade
 from recsys.models.combining.short_histories import try_short_histories
 from recsys.models.combining.wrappers import insert_segment_fallback
+from recsys.parameters import build_each
 from recsys.ranking.business_rules import CompiledRules, compile_rules
 from recsys.ranking.rank import recommend, topk_table
 from recsys.recommender import Recommender
@@ -90,11 +91,10 @@ class LocalEngine(Engine):
 
         Raises:
             ConfigError: a kind of model does not exist, or does not have one of the given
-                parameters.
+                parameters. The message names all such kinds and parameters.
         """
         super().__init__(config)
-        for name in config.models:
-            configured_model(name, config)
+        build_each(lambda name: configured_model(name, config), config.models)
         self.evaluations: list[Evaluation] = []
         self.cold_start_values: dict[str, dict[int, np.ndarray]] = {}
         self.losses: dict[str, list[float]] = {}

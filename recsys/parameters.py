@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from pydantic import ConfigDict, ValidationError
 
-from recsys.errors import ConfigError, suggest_nearest
+from recsys.errors import ConfigError, describe_values, suggest_nearest
 
 STRICT = ConfigDict(extra="forbid", strict=False)
 """Configuration of the pydantic dataclasses whose fields are a model's parameters."""
@@ -32,25 +32,70 @@ def build_from_parameters(
 
     Raises:
         ConfigError: a parameter is unknown (the message names the most similar one), belongs to the
-            other engine, or is out of range.
+            other engine, or is out of range. The message has one line for each.
     """
     names = [field.name for field in dataclasses.fields(cls)]
     unknown = [key for key in params if key not in names]
-    if misplaced := [key for key in unknown if key in elsewhere]:
-        raise ConfigError(
-            f"{label}: '{misplaced[0]}' is a parameter of the {engine} engine only: remove it, or set engine ="
-            f" '{engine}'."
-        )
-    if unknown:
-        hints = " ".join(f"unknown parameter '{key}'.{_hint(key, names)}" for key in unknown)
-        raise ConfigError(f"{label}: {hints}")
+    lines = []
+    for key in unknown:
+        if key in elsewhere:
+            lines.append(
+                f"{label}: '{key}' is a parameter of the {engine} engine only: remove it, or set engine = '{engine}'."
+            )
+        else:
+            lines.append(f"{label}: unknown parameter '{key}'.{_hint(key, names)}")
     try:
-        return cls(**params)
+        built = cls(**{key: value for key, value in params.items() if key in names})
     except ValidationError as error:
-        problems = "; ".join(
-            f"{problem['loc'][0]}: {problem['msg']} (it is {problem['input']!r})" for problem in error.errors()
+        lines += _describe_problems(error, label)
+    if lines:
+        raise ConfigError("\n".join(lines))
+    return built
+
+
+def _describe_problems(error: ValidationError, label: str) -> list[str]:
+    """Return one line for each parameter about which pydantic reports errors."""
+    groups: dict[tuple[Any, ...], list[Any]] = {}
+    for problem in error.errors():
+        # The text after the name of a parameter is the name of one of its types.
+        location: tuple[Any, ...] = (
+            *problem["loc"][:1],
+            *(part for part in problem["loc"][1:] if isinstance(part, int)),
         )
-        raise ConfigError(f"{label}: {problems}") from None
+        groups.setdefault(location, []).append(problem)
+    lines = []
+    for location, problems in groups.items():
+        if not location:
+            lines += [f"{label}: {problem['msg'].removeprefix('Value error, ')}" for problem in problems]
+            continue
+        name = str(location[0])
+        for entry in location[1:]:
+            name = f"{name}, entry {entry + 1}"
+        lines.append(f"{label}: {name}: {describe_values(problems)}")
+    return lines
+
+
+def build_each(build: Callable[[str], Any], names: Iterable[str]) -> dict[str, Any]:
+    """Return name -> ``build(name)`` for the names of configured models.
+
+    Raises:
+        ConfigError: at least one model cannot be built. The message has the lines of all of them.
+    """
+    built = {}
+    errors: dict[str, ConfigError] = {}
+    for name in names:
+        try:
+            built[name] = build(name)
+        except ConfigError as error:
+            errors[name] = error
+    if not errors:
+        return built
+    if len(errors) == 1:
+        raise next(iter(errors.values()))
+    # Sections of one kind have the same message, so it names the section too.
+    raise ConfigError(
+        "\n".join(f"[models.{name}] {line}" for name, error in errors.items() for line in str(error).splitlines())
+    )
 
 
 def _hint(key: str, names: list[str]) -> str:

@@ -34,7 +34,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from scipy.sparse import csr_array
 
-from recsys.errors import ConfigError, InputError, suggest_nearest
+from recsys.errors import ConfigError, InputError, describe_values, suggest_nearest
 from recsys.features.segment_popularity import value_as_text, values_as_text
 from recsys.schema import ITEM
 from recsys.types import IdMap
@@ -127,10 +127,10 @@ def load(path: str | Path) -> Rules:
         lines = []
         for problem in error.errors():
             key = ".".join(map(str, problem["loc"]))
-            hint = ""
+            message = describe_values([problem])
             if problem["type"] == "extra_forbidden":
-                hint = suggest_nearest(str(problem["loc"][-1]), Rules.model_fields)
-            lines.append(f"{path}: {key}: {problem['msg']}.{hint}")
+                message = f"unknown key.{suggest_nearest(str(problem['loc'][-1]), Rules.model_fields)}"
+            lines.append(f"{path}: {key}: {message}")
         raise ConfigError("\n".join(lines)) from None
 
 

@@ -118,8 +118,8 @@ def test_an_encrypted_archive_is_named(verb, tmp_path, monkeypatch, capsys):
 
 
 ABSURD = {
-    "recommend.k=10000000000": "k: Input should be less than or equal to 1000000",
-    "judge.resamples=10000000000": "resamples: Input should be less than or equal to 1000000",
+    "recommend.k=10000000000": "k: must be at most 1000000",
+    "judge.resamples=10000000000": "resamples: must be at most 1000000",
     "models.als.rank=100000000": "rank = 100,000,000, but train has",
     "data.events=/": "/: the root of the file system is no table",
     "data.items=/": "/: the root of the file system is no table",

@@ -112,6 +112,18 @@ def test_what_would_fail_at_the_end_is_refused_before_the_work(place, monkeypatc
     assert digest(place.parent) == before
 
 
+def test_all_wrong_models_are_named_at_once(place, monkeypatch, capsys):
+    monkeypatch.setattr("recsys.local_engine.read_tables", never)
+    models = "{x={model='eas'}, y={model='ease', rge=1, reg=-1}, als={rank='a', rnak=3}, popular={}}"
+    message = refused(capsys, "run", "config.toml", "--set", "engine=local", "--set", f"models={models}")
+    assert message.count("[models.") == 5
+    assert "[models.x] unknown model 'eas'. Did you mean 'ease'?" in message
+    assert "[models.y] model 'ease': unknown parameter 'rge'. Did you mean 'reg'?" in message
+    assert "[models.y] model 'ease': reg: must be " in message
+    assert "[models.als] model 'als': unknown parameter 'rnak'. Did you mean 'rank'?" in message
+    assert "[models.als] model 'als': rank: must be a whole number (it is 'a')" in message
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

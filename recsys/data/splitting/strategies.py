@@ -93,7 +93,10 @@ class ByTime(_Rule):
     @classmethod
     def _to_seconds(cls, moment: Any) -> Any:
         if isinstance(moment, str):
-            moment = datetime.fromisoformat(moment)
+            try:
+                moment = datetime.fromisoformat(moment)
+            except ValueError:
+                raise ValueError("must be an ISO date, such as 2024-05-31, or seconds since 1970") from None
         # A datetime is a date too, so only a date without a time of day becomes its midnight.
         if isinstance(moment, date) and not isinstance(moment, datetime):
             moment = datetime(moment.year, moment.month, moment.day)

@@ -22,7 +22,7 @@ from recsys.config import Config
 from recsys.errors import ConfigError
 from recsys.evaluation.settings import BASELINES
 from recsys.linalg import CSR
-from recsys.parameters import STRICT, build_from_parameters, is_class_path
+from recsys.parameters import STRICT, build_each, build_from_parameters, is_class_path
 
 
 @dataclass(config=STRICT)
@@ -168,20 +168,24 @@ def model_parameters(config: Config) -> dict[str, SparkALSParameters]:
     Raises:
         ConfigError: as of :func:`parse_parameters`; a baseline with parameters or another name.
     """
-    parameters = {}
-    for name, settings in config.models.items():
-        own_settings = dict(settings)
-        kind = own_settings.pop("model", name)
-        if kind in SUMMED_KINDS:
-            continue
-        if kind not in BASELINES:
-            parameters[name] = parse_parameters(kind, {"seed": config.seed} | own_settings)
-        elif own_settings or name != kind:
-            raise ConfigError(
-                f"model '{name}': on Spark the baseline '{kind}' has no parameters and no other name: leave it out of"
-                " [models], because every run has it, or set engine = 'local'."
-            )
-    return parameters
+    parameters = build_each(lambda name: _parameters_of(name, config), config.models)
+    return {name: checked for name, checked in parameters.items() if checked is not None}
+
+
+def _parameters_of(name: str, config: Config) -> SparkALSParameters | None:
+    """Return the parameters of a configured model, or None if it is not a factor model."""
+    own_settings = dict(config.models[name])
+    kind = own_settings.pop("model", name)
+    if kind in SUMMED_KINDS:
+        return None
+    if kind not in BASELINES:
+        return parse_parameters(kind, {"seed": config.seed} | own_settings)
+    if own_settings or name != kind:
+        raise ConfigError(
+            f"model '{name}': on Spark the baseline '{kind}' has no parameters and no other name: leave it out of"
+            " [models], because every run has it, or set engine = 'local'."
+        )
+    return None
 
 
 def summed_models(config: Config) -> dict[str, tuple[str, dict[str, Any]]]:
