@@ -27,12 +27,16 @@ LOST = (
 
 @contextmanager
 def spark_errors_explained(out: str) -> Iterator[None]:
-    """Turn a failure of Spark in a ``with`` block into an error that says what to do.
+    """Convert a failure of Spark in a ``with`` block into an error that says what to do.
 
     A failure without a known cause is raised unchanged.
 
+    Args:
+        out: the folder or table that is being written, for the message.
+
     Raises:
-        RunFolderError: the disk is full or read-only.
+        RunFolderError: the disk is full, or the folder cannot be written.
+        InputError: a file cannot be read.
         ConfigError: there is too little memory, or executors are lost.
     """
     try:
@@ -45,7 +49,9 @@ def spark_errors_explained(out: str) -> Iterator[None]:
 
 
 def explain_spark_error(text: str, out: str) -> RecsysError | None:
-    """Return the error for a stack trace, by the first known cause in it, or None.
+    """Find a known cause in the text of a failure of Spark, and return an error that explains it.
+
+    The result is None if the text has no known cause.
 
     >>> print(explain_spark_error("No space left on device", "a"))  # doctest: +NORMALIZE_WHITESPACE
     a: writing the run failed: No space left on device. Free some space, or choose another `out` or

@@ -40,8 +40,9 @@ NUMBER_TYPES = {RANK: "int", SCORE: "double", VALUE: "double"}
 
 
 def spark_path(path: Path) -> str:
-    """Return the path of a local file or folder as Spark takes it for exactly that one, whatever
-    characters are in it.
+    """Return a URI by which Spark reads exactly this local file or folder.
+
+    Characters that Spark would read as a pattern, such as ``*``, are escaped.
     """
     return "file://" + str(path.absolute()).translate(GLOB_CHARACTERS)
 
@@ -49,17 +50,20 @@ def spark_path(path: Path) -> str:
 def read_table(
     spark: SparkSession, uri: str, *, columns: tuple[str, ...] = (), like: DataFrame | None = None
 ) -> DataFrame:
-    """Return a Parquet table, or CSV with a header when ``uri`` ends in .csv; ids of CSV are text.
+    """Read a table from a CSV file with a header, if ``uri`` ends in .csv, or else from Parquet.
+
+    Ids in CSV are text. If ``columns`` has ``item_id`` and the table has no column ``value``, it gets
+    one that is 1 in every row.
 
     Args:
-        columns: must exist; a missing ``value`` becomes 1.
-        like: a frame whose ids (``user_id`` or ``user``, ``item_id``) have the type that these ids
-            get.
+        columns: the columns that the table must have.
+        like: the ids of the table are converted to the types that the columns ``user_id`` (or
+            ``user``) and ``item_id`` of this DataFrame have.
 
     Raises:
-        InputError: it cannot be read or has no rows, a column is missing, an id is missing or
-            neither text nor an integer, a value does not have the type of its column, or a line
-            has another number of fields than the header.
+        InputError: the table cannot be read or has no rows, a column is missing, an id is missing
+            or neither text nor an integer, a value cannot be converted to the type of its column,
+            or a line of a CSV file has another number of fields than the header.
     """
     try:
         # A local file is meant by its exact name, whatever characters a pattern could have.
@@ -94,8 +98,15 @@ def read_table(
 
 
 def _require_even_rows(reader: DataFrameReader, table: DataFrame, exact: str, uri: str) -> None:
-    """Refuse a CSV file with a line of more or fewer fields than its header, which Spark would cut or
-    fill up.
+    """Raise InputError if a line of a CSV file has more or fewer fields than the header.
+
+    Without this check Spark would drop the extra fields, or add null fields.
+
+    Args:
+        reader: the reader with the options of CSV.
+        table: the file as it was read.
+        exact: the escaped URI of the file.
+        uri: the name of the file for the message.
     """
     if not table.columns:
         raise InputError(f"{uri}: no rows: the file is empty, or has nothing but a header.")
@@ -110,7 +121,7 @@ def _require_even_rows(reader: DataFrameReader, table: DataFrame, exact: str, ur
 
 
 def _require_ids(table: DataFrame, columns: list[str], uri: str) -> None:
-    """Refuse a table without rows, or with ids that are missing or neither text nor integers."""
+    """Raise InputError if a table has no rows, or ids that are missing or neither text nor integers."""
     if not columns:
         return
     for column in columns:
@@ -128,10 +139,10 @@ def _require_ids(table: DataFrame, columns: list[str], uri: str) -> None:
 
 
 def require_new_table(spark: SparkSession, uri: str) -> None:
-    """Refuse a path where something is already, before the work.
+    """Check, before any work, that no file or folder exists at ``uri``.
 
     Raises:
-        RunFolderError: ``uri`` exists, or is no path that Spark can write to.
+        RunFolderError: ``uri`` exists already, or Spark cannot write there.
     """
     with _write_errors_explained(uri):
         path, files = hadoop_path(spark, uri)
@@ -140,10 +151,10 @@ def require_new_table(spark: SparkSession, uri: str) -> None:
 
 
 def write_table(table: DataFrame, uri: str) -> None:
-    """Write a table as Parquet, or as CSV with a header when ``uri`` ends in .csv.
+    """Write a table as CSV with a header, if ``uri`` ends in .csv, or else as Parquet.
 
-    On a local disk and on HDFS the table gets its name when all of it is written. An object store
-    cannot rename, so a table there is whole when it has a file ``_SUCCESS``.
+    On a local disk and on HDFS the table is written under a temporary name, and renamed when it is
+    complete. An object store cannot rename: a table there is complete if it has a file ``_SUCCESS``.
 
     Raises:
         RunFolderError: ``uri`` exists, or cannot be written.
@@ -172,7 +183,7 @@ def write_table(table: DataFrame, uri: str) -> None:
 
 
 def hadoop_path(spark: Any, uri: str) -> tuple[Any, Any]:
-    """Return a path and its file system, as Java objects."""
+    """Return (path, file system) of a URI as two Java objects of Hadoop."""
     path = spark._jvm.org.apache.hadoop.fs.Path(uri)
     files = path.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration())
     return files.makeQualified(path), files
@@ -188,7 +199,11 @@ def _write_errors_explained(uri: str) -> Iterator[None]:
 
 
 def _cast_column(table: DataFrame, name: str, column_type: str, uri: str) -> DataFrame:
-    """Return ``table`` with a column cast to another type; InputError if a value cannot be cast."""
+    """Convert a column of a table to the type ``column_type``, and return the table.
+
+    Raises:
+        InputError: a value cannot be converted without loss.
+    """
     kind = table.schema[name].dataType
     if kind.simpleString() == column_type:
         return table

@@ -36,16 +36,21 @@ Judge = Callable[[Config], float]
 
 @contextmanager
 def fold_judges(config: Config, name: str, metric: str, folder: Path) -> Iterator[list[Judge]]:
-    """Yield one function per fold, from a config to the mean of the metric; the folds are those of
-    local tuning.
+    """Prepare the folds of a tuning study, and yield one function per fold that judges a trial.
 
-    Only ``split/train.parquet`` of the run at ``config.out`` is read. Intermediate tables are
-    written under ``folder``, which executors must see under the same path as the driver, and are
-    removed at the end.
+    The function takes the config of a trial. It trains the model on the fold and returns the mean
+    of the metric, NaN if the metric is undefined for all users. The folds are those of local tuning.
+    They are made from ``split/train.parquet`` of the run at ``config.out``; no other table is read.
+
+    Args:
+        name: the name of the model in ``[models]``.
+        folder: intermediate tables are written below it and removed at the end. Executors must see
+            it under the same path as the driver.
 
     Raises:
-        InputError: no times for windows, or a fold without train or test pairs.
-        ConfigError: a model that is more than ALS; folds have no attributes.
+        InputError: the folds need times and the events have none, or a fold has no train pairs or
+            no test pairs.
+        ConfigError: the model is not of kind ``als``.
     """
     parameters = model_parameters(config).get(name)
     if parameters is None or parameters.kind != "als":
@@ -75,8 +80,9 @@ def _holds_folds(folder: Path) -> bool:
 
 
 def fold_conditions(train: DataFrame, settings: TuneSettings, seed: int) -> list[tuple[Column, Column]]:
-    """Return (in train, in test) of each fold, as conditions on a row; the folds are those of
-    local tuning.
+    """Return for each fold two conditions on a row: that it is in train, and that it is in test.
+
+    The folds are those of local tuning.
     """
     timed = train.where(F.col(TIME) < 0).isEmpty()
     if settings.rule_for(timed=timed) == "pairs":
@@ -90,7 +96,10 @@ def fold_conditions(train: DataFrame, settings: TuneSettings, seed: int) -> list
 
 
 def _first_of_newest(share: float, rows: int) -> int:
-    """Return the position of the first of the newest ``share`` of ``rows`` rows."""
+    """Return the position of the oldest row among the newest rows, if ``rows`` rows are sorted by time.
+
+    The newest rows are a ``share`` of all rows.
+    """
     return max(0, rows - round(share * rows))
 
 
@@ -101,9 +110,14 @@ def _judge(
     target: tuple[str, str],
     work: Path,
 ) -> Judge:
-    """Write what all trials share on one fold, and return the function that judges a trial.
+    """Write the tables of one fold that all trials use, and return the function that judges a trial.
 
-    ``target``: name of the model, and the metric.
+    Args:
+        target: (name of the model, metric).
+        work: the folder for the tables.
+
+    Raises:
+        InputError: the fold has no train pairs, or no test pairs with a value above 0.
     """
     name, metric = target
     candidates, width = number_ids(train_events.select(ITEM).distinct(), ITEM, work / "candidates")

@@ -48,10 +48,16 @@ def require_items(parameters: Iterable[SparkALSParameters], items: pd.DataFrame 
 
 
 def item_terms(items: pd.DataFrame, params: SparkAttributesParameters) -> csr_array:
-    """Return csr (items, terms + 1) of the candidates ``items``: the inputs of the regression.
+    """Return the inputs of the regression: the weighted terms of each candidate and a constant column.
+
+    Args:
+        items: the candidates with their attributes.
+
+    Returns:
+        csr (items, terms + 1).
 
     Raises:
-        ConfigError: no attributes, or a weight for a field that they do not have.
+        ConfigError: the items have no attributes, or a weight is set for a field that they lack.
     """
     encoded = encode_features(items, ITEM, IdMap.of(items[ITEM]))
     return add_constant_column(weigh_terms(require_features(encoded, params.kind), params.scheme, params.fields))
@@ -65,17 +71,18 @@ def predict_cold_items(
     params: SparkAttributesParameters,
     work: Path,
 ) -> FittedALS:
-    """Return the model with factors for cold items that have a term; the factors of warm items
-    stay.
+    """Give each cold item with a term the factor that its attributes predict, and return the new model.
 
-    With implicit feedback the users are folded in under *all* these items, as in the local model,
-    and written under ``work``. With explicit feedback they do not depend on items for which they
-    have no value. With ``nonnegative`` users stay as trained, and predictions below 0 become 0.
+    A cold item is one without a factor. The factors of the other items do not change. With implicit
+    feedback the factors of all users are computed again, because they depend on all items with a
+    factor; they are written to the folder ``work``. With explicit feedback they do not change. With
+    ``nonnegative`` they do not change either, and predictions below 0 become 0.
 
     Args:
-        train: (user, item, value), the pairs on which the model was trained.
+        fitted: the trained ALS.
+        train: (user, item, value), the pairs on which ``fitted`` was trained.
         terms: :func:`item_terms` of the candidates.
-        liked_by: [candidates], users who like each item.
+        liked_by: int[candidates], the number of users who like each item.
     """
     warm = np.isfinite(fitted.items[:, 0])
     if not warm.any():

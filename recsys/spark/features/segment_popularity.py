@@ -16,11 +16,13 @@ from recsys.spark.data.split import SparkSplit
 
 
 def fit_segments(split: SparkSplit, users: pd.DataFrame | None, settings: RecommendSettings) -> Segments | None:
-    """Return the segments of train, equal to those of the local engine on the same pairs.
+    """Count the likes of each segment in train, and return the Segments.
+
+    They are equal to those of the local engine on the same pairs.
 
     Args:
-        users: the users table with the segments' columns as text; None if the run has no segments,
-            and then neither has the result.
+        users: the users table, with the columns of the segments as text. None if the run has no
+            segments; the result is then None.
 
     Raises:
         ConfigError: the scores of all segments need more memory than ``settings.memory_mb``.
@@ -44,18 +46,19 @@ def fit_segments(split: SparkSplit, users: pd.DataFrame | None, settings: Recomm
 
 
 def segments_of_users(split: SparkSplit, segments: Segments) -> DataFrame:
-    """Return (user: row, segment) of every user of the split; null for a user who is not in the
-    users table.
+    """Return a DataFrame (user, segment) with the row number and the segment of every user of the split.
+
+    ``segment`` is null for a user who is not in the users table.
     """
     return _values_of_users(split, segments.users, segments.rows(segments.users), "segment")
 
 
 def assign_segments(users: DataFrame, segments: Segments) -> DataFrame:
-    """Return ``users`` with a column ``segment``, by its columns that have the names of the
-    segments' columns.
+    """Return ``users`` with a column ``segment``: the number of the segment of each user.
 
-    -1 for a user who belongs to no segment; null if ``users`` has none of the columns. The driver
-    reads each combination of values once.
+    The segment is found by the values of those columns of ``users`` that define segments. It is -1
+    for a user who belongs to no segment, and null for all users if ``users`` has no such column.
+    The driver reads each combination of values once.
     """
     columns = [name for name in segments.columns if name in users.columns]
     if not columns:
@@ -74,8 +77,14 @@ def assign_segments(users: DataFrame, segments: Segments) -> DataFrame:
 
 
 def _values_of_users(split: SparkSplit, users: pd.DataFrame, values: np.ndarray, name: str) -> DataFrame:
-    """Return (user: row, value) of every user of the split, null for one who is not in the users
-    table.
+    """Return a DataFrame (user, ``name``) with the row number and a value of every user of the split.
+
+    The value is null for a user who is not in the users table.
+
+    Args:
+        users: the users table.
+        values: one integer per row of ``users``.
+        name: the name of the column of values.
     """
     frame = pd.DataFrame({"key": users[USER], name: values.astype(np.int32)})
     table = split.users.sparkSession.createDataFrame(frame, f"key string, {name} int")
