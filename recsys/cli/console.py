@@ -137,8 +137,10 @@ class StatusLines(logging.Handler):
 
 @contextmanager
 def progress() -> Iterator[Steps | StatusLines]:
-    """Yield what shows the progress of steps: bars that disappear when the block ends or, if
-    stderr is no terminal, one line every :data:`STATUS_SECONDS` seconds.
+    """Show the progress of steps during a ``with`` block, and yield the object to report it to.
+
+    On a terminal the progress is shown as bars, which disappear when the block ends. If stderr is
+    not a terminal, it is one line every :data:`STATUS_SECONDS` seconds.
     """
     if not sys.stderr.isatty():
         with _status_lines() as lines:

@@ -68,8 +68,10 @@ def items_that_go_with(saved: SavedModel, item: str, k: int) -> pd.DataFrame:
 
 
 def nearest_users(saved: SavedModel, user: str, k: int) -> pd.DataFrame:
-    """Return the users most like one user: user_id, rank, score (the cosine of their vectors, above
-    0), common (items that both like). Ties: the user whose id comes first.
+    """Return the ``k`` users that are most similar to one user, the most similar first.
+
+    The columns are user_id, rank, score (the cosine of the vectors of the two users, above 0) and
+    common (the number of items that both like). If scores are equal, the lower id comes first.
     """
     from sklearn.preprocessing import normalize
 
@@ -102,8 +104,9 @@ def nearest_users(saved: SavedModel, user: str, k: int) -> pd.DataFrame:
 
 
 def first_member(model: Recommender) -> Recommender:
-    """Return the first member of a cascade, because the fallback has the same answer for everything;
-    any other model itself.
+    """Return the first member of a cascade, or the model itself if it is not a cascade.
+
+    The last member of a cascade is the fallback, which gives the same scores for every history.
     """
     from recsys.models.combining.cascade import Cascade
 

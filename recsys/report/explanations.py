@@ -26,9 +26,9 @@ NO_REASON = "nothing in the history counts in favour of it"
 
 @dataclass(frozen=True)
 class Explainer:
-    """A run's best model, opened with what it needs to explain its scores for the sampled users.
+    """Explains the scores of listed items by the best model of a run, for the sampled users.
 
-    ``min_history``: users with fewer liked items are served by the fallback.
+    ``min_history``: a user with fewer liked items gets the list of the fallback.
     """
 
     name: str
@@ -39,8 +39,10 @@ class Explainer:
 
     @classmethod
     def for_run(cls, run: Run) -> Explainer | None:
-        """Return the explainer of the run's best model; None when the run has not kept it, or it is
-        a class of the user's own that is not allowed here.
+        """Open the best model of a run, and return its explainer.
+
+        The result is None if the run has not stored the model, or if the model is a class of the
+        user's own that this command may not open.
         """
         name = run.best_model
         if name is None or not (run.folder.path / run_files.model_folder(name)).is_dir():
@@ -54,11 +56,13 @@ class Explainer:
         return cls(name, model, items, run, min_history)
 
     def explain(self, user: Any, item: Any, source: str) -> str:
-        """Return the strongest reasons for one listed item with their shares of the score,
-        or why there are none.
+        """Return the reasons for one listed item as text, or a text that says that there are none.
+
+        The reasons are the parts that raise the score most, with their shares of the score.
 
         Args:
-            source: what the listed item came from, for a user whom the model cannot score.
+            source: the name of the model or fallback from which the listed item came. The text
+                names it if the model cannot score the user.
         """
         history = self._history(user)
         row = int(self.items.rows([item])[0])
@@ -72,7 +76,7 @@ class Explainer:
         return self._reasons(model.explain(history, row), history, row)
 
     def _history(self, user: Any) -> Histories:
-        """Return what the run knows of one user, as one row."""
+        """Return the history of one user in the run, as Histories with one row."""
         table = self.run.history[self.run.history[USER] == user]
         rows = self.items.rows(table[ITEM])
         order = np.argsort(rows, kind="stable")
@@ -84,8 +88,9 @@ class Explainer:
         return Histories(matrix, times if (times >= 0).any() else None)
 
     def _reasons(self, explanation: Explanation, history: Histories, item: int) -> str:
-        """Return the strongest parts with their shares, and what the item shares with the liked
-        items among them.
+        """Return the parts that raise the score most as text, with their shares of the score.
+
+        The text also has the attributes that the item shares with the liked items in these parts.
         """
         if np.isnan(explanation.score):
             return "no opinion on it"
@@ -108,7 +113,10 @@ class Explainer:
 
 
 def _format_parts(parts: list[tuple[str, float]]) -> str:
-    """Return the parts that raise the score most, with their shares; empty without any."""
+    """Return the parts that raise the score most as text, each with its share of the total.
+
+    The text is empty if no part raises the score.
+    """
     # Parts that lower the score are no reasons to show the item, but they count in the total.
     total = sum(abs(value) for _, value in parts)
     strongest = sorted(parts, key=lambda part: -part[1])[:MAX_REASONS]

@@ -72,5 +72,5 @@ def _row_id(table_number: int, row: int) -> str:
 
 
 def _prefix_ids(svg: str, prefix: str) -> str:
-    """Return an SVG with a prefix before each id, so that two drawings of a page share no id."""
+    """Put a prefix before each id of an SVG, so that no two drawings of a page have the same id."""
     return re.sub(r'( id="|href="#|url\(#)', rf"\1{prefix}", svg)

@@ -26,10 +26,10 @@ DOT = 4.0
 
 
 def name_points(axes: Axes, points: Points, marked: str | None, max_length: int = 18) -> None:
-    """Write each name beside its point, at the nearest position where it covers no point and no
-    other name, and inside the axes; a name that is not beside its point gets a line to it.
+    """Write the name of each point near the point, where it covers no point and no other name.
 
-    A name that fits nowhere is left out: the table of the figure has it.
+    All names are inside the axes. A line connects a name with its point if the name is not directly
+    beside it. A name without a free position is left out; the table below the figure has it.
     """
     scale = _lay_out(axes)
     centres = {name: scale * axes.transData.transform(point) for name, point in points.items()}
@@ -54,8 +54,10 @@ def name_points(axes: Axes, points: Points, marked: str | None, max_length: int 
 
 
 def name_line_ends(axes: Axes, ends: Points, marked: str | None, max_length: int = 24) -> None:
-    """Write the name of each line in a column at the right of the axes, in the order of the ends
-    of the lines, with a thin line from the end to the name.
+    """Write the names of curves in a column at the right of the axes.
+
+    The names are in the vertical order of the right ends of the curves. A thin line connects each
+    end with its name.
     """
     scale = _lay_out(axes)
     y_min = scale * axes.bbox.y0
@@ -81,8 +83,13 @@ def name_line_ends(axes: Axes, ends: Points, marked: str | None, max_length: int
 
 
 def spread(heights: list[float], lowest: float, highest: float) -> list[float]:
-    """Return heights, ascending, that are at least a line apart and as near as possible to the
-    given ones, which ascend too; between two bounds while there is room.
+    """Move heights apart, so that neighbours differ by at least the height of a line of text.
+
+    The result is ascending, and as close as possible to ``heights``. It is between ``lowest`` and
+    ``highest`` if there is room; otherwise it starts at ``lowest``.
+
+    Args:
+        heights: ascending, in points.
     """
     lines = [height - row * LINE_HEIGHT for row, height in enumerate(heights)]
     # Without the lines between them the heights only have to ascend: neighbours that do not are

@@ -1,4 +1,4 @@
-"""What a page is made of, and how numbers are formatted on it."""
+"""The parts of a page (tables, figures, sections), and the format of its numbers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Fold:
-    """Tables below a line that a reader opens and closes."""
+    """Tables that a reader shows and hides by a click on the line ``summary``."""
 
     summary: str
     tables: list[ReportTable]
@@ -49,7 +49,7 @@ class Fold:
 class Section:
     """A part of a page with a title: paragraphs, warnings, figures, tables, folds, code.
 
-    ``search``: what a search box above the folds looks for, as its label; empty: no box.
+    ``search`` is the label of a search box above the folds. If it is empty, there is no box.
     """
 
     title: str
@@ -116,8 +116,9 @@ def format_interval(ends: list[float | None], sign: bool = False) -> str:
 
 
 def best_places(means: list[float | None]) -> list[int]:
-    """Return the places of the highest mean, more than one where means are equal; None is no
-    mean.
+    """Return the positions of the highest mean in a list, more than one if several are equal.
+
+    None in the list is a mean that is undefined. The result is empty if all means are undefined.
     """
     highest = max((mean for mean in means if mean is not None), default=None)
     if highest is None:

@@ -87,8 +87,10 @@ class Reasons:
         return [value for _, value in sorted(shared, key=lambda pair: pair[0])[:MAX_NAMES]]
 
     def feature_name(self, feature: str, item: int) -> str:
-        """Return a feature as the item has it: of a number field the number of the item, because
-        ``year=1986`` is only a knot beside a film of 1972.
+        """Return the name of a feature, as an explanation of this item shows it.
+
+        For a field of numbers the name has the number of the item, as in ``year=1972``. The name of
+        the feature itself, such as ``year=1986``, has the number of a knot of the encoding.
         """
         field, _, _ = feature.partition("=")
         if field not in self._numbers:
@@ -96,7 +98,13 @@ class Reasons:
         return f"{field}={self._numbers[field][item]:.12g}"
 
     def item_features(self, features: dict[str, float], item: int) -> dict[str, float]:
-        """Return contributions by :meth:`feature_name`; those of one number are added up."""
+        """Return name of a feature (see :meth:`feature_name`) -> its contribution to the score.
+
+        The contributions of all features of one number are added up.
+
+        Args:
+            features: feature -> contribution.
+        """
         renamed: dict[str, float] = {}
         for feature, value in features.items():
             name = self.feature_name(feature, item)

@@ -59,7 +59,7 @@ class Run:
 
     @property
     def notes(self) -> dict[str, str]:
-        """Return what tables say beside the name of a model: which ones are baselines."""
+        """Return name of a baseline -> "baseline", the note that tables show beside the name."""
         return dict.fromkeys(baseline_differences(self.metrics), "baseline")
 
     @property
@@ -109,8 +109,9 @@ class Run:
 
     @cached_property
     def items(self) -> pd.DataFrame:
-        """Return the candidates with the columns of the items table;
-        empty if the run has no such file.
+        """Return the table of candidates, with the columns of the items table.
+
+        It is empty if the run has not stored it.
         """
         if not (self.folder.path / run_files.ITEMS).exists():
             return pd.DataFrame({ITEM: []})
@@ -126,7 +127,7 @@ class Run:
 
     @cached_property
     def reasons(self) -> Reasons:
-        """Return what puts explanations into words, with the candidates and their attributes."""
+        """Return the Reasons that explain scores by the titles and attributes of the candidates."""
         return Reasons(self.items)
 
     def title(self, item: Any) -> str:

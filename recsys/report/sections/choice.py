@@ -13,8 +13,9 @@ from recsys.runfolder import RunFolder
 
 
 def choice(run: Run) -> Section | None:
-    """Return the choices of the run's hybrids with their ablations,
-    None for a run without a hybrid.
+    """Return the section on the weights that hybrids chose, with their ablations.
+
+    The result is None for a run without a hybrid.
     """
     records = {name: record for name in run.models if (record := _read_record(run.folder, name))}
     if not records:

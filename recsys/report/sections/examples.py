@@ -55,8 +55,9 @@ def examples(run: Run) -> Section | None:
 
 
 def _draw_users(run: Run) -> pd.DataFrame:
-    """Return (user_id, n_history, is_first) of some tested users of each length of history;
-    is_first: the first one of its length.
+    """Draw some tested users from each group of history lengths.
+
+    The result has user_id, n_history and ``is_first``: whether the user is the first of the group.
     """
     order = np.argsort(hash_words(1, id_bits(pd.Index(run.users[USER]))), kind="stable")
     drawn = run.users.iloc[order]

@@ -14,7 +14,7 @@ from recsys.schema import ITEM, RANK, USER
 
 
 def tradeoff(run: Run) -> Section | None:
-    """Return accuracy against coverage and novelty."""
+    """Return the section that plots the accuracy of models against their coverage and novelty."""
     primary = run.about["primary"]
     measures = run.about["beyond"]
     panels = {}
@@ -114,6 +114,6 @@ def hits_by_rank(run: Run) -> Section | None:
 
 
 def _hits(lists: pd.DataFrame, judged: pd.Series, truth: pd.DataFrame, k: int) -> np.ndarray:
-    """Return float64[k]: at each rank the relevant items over the judged users."""
+    """Return for each rank the share of judged users with a relevant item at it, float64[k]."""
     hits = lists.loc[lists[USER].isin(judged), [USER, ITEM, RANK]].merge(truth, on=[USER, ITEM])
     return np.bincount(hits[RANK], minlength=k + 1)[1 : k + 1] / len(judged)

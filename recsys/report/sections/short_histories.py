@@ -10,7 +10,10 @@ from recsys.saved.open_model import read_min_history, saved_models
 
 
 def short_histories(run: Run) -> Section | None:
-    """Return who is handed to the fallback, None for a run in which every model scores all users that it can."""
+    """Return the section on users with short histories, who get the list of the fallback.
+
+    The result is None if no model of the run leaves users that it can score to the fallback.
+    """
     records = {name: read_min_history(run.folder, name) for name in saved_models(run.folder)}
     records = {name: record for name, record in records.items() if record["min_history"]}
     if not records:

@@ -56,7 +56,10 @@ def _describe_losses(name: str, losses: np.ndarray) -> str:
 
 
 def _describe_quality(name: str, watched: dict[str, Any]) -> str:
-    """Return a sentence; ``watched``: the entry of the model in watched.json."""
+    """Return a sentence on the quality of a model during the training.
+
+    ``watched`` is the entry of the model in watched.json.
+    """
     measure, quality = watched["measure"], watched["quality"]
     best_sweep = int(np.argmin(quality) if measure == "rmse" else np.argmax(quality))
     sentence = (

@@ -53,37 +53,40 @@ class SparkALSParameters(ALSParameters):
     ] = 10
 
     def penalty(self, pair_counts: np.ndarray, opposite_rows: int) -> np.ndarray:
-        """Return float64[rows]: the factor that multiplies each row's squared norm.
+        """Return the penalty of each row, float64[rows].
+
+        The loss adds it times the squared norm of the row's factors.
 
         Args:
-            pair_counts: [rows], training pairs of each row.
-            opposite_rows: number of rows of the other side (users for items, items for users).
+            pair_counts: int[rows], the number of training pairs of each row.
+            opposite_rows: the number of users if rows are items, of items if rows are users.
         """
         return self.reg * (pair_counts + self.beta * opposite_rows) ** self.nu
 
     def is_training_pair(self, values: np.ndarray) -> np.ndarray:
-        """Return bool[n]: pairs that count in the penalty and give their row a factor.
+        """Return for each value whether its pair is a training pair, bool[n].
 
-        Those are pairs with a value > 0 for implicit feedback, and all stored pairs for explicit
-        feedback.
+        With implicit feedback, training pairs are the pairs with a value above 0. With explicit
+        feedback, all stored pairs are. The penalty counts training pairs only. A user or an item
+        without any of them gets no factors.
         """
         if self.implicit:
             return values > 0
         return np.ones(len(values), dtype=bool)
 
     def count_training_pairs(self, indptr: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """Return int64[rows]: training pairs of each row of a CSR matrix."""
+        """Return the number of training pairs of each row of a CSR matrix, int64[rows]."""
         cumulative = np.append(0, np.cumsum(self.is_training_pair(values)))
         return np.diff(cumulative[indptr])
 
     def solve_rows(self, matrix: CSR, fixed: np.ndarray, axes: Axes | None) -> np.ndarray:
-        """Return [rows, rank] in the dtype of ``fixed``: each row's exact factor while ``fixed``
-        stays.
+        """Compute the factors of each row that minimise the loss for fixed factors of the columns.
+
+        The result is [rows, rank] in the dtype of ``fixed``.
 
         Args:
-            matrix: indptr, columns and values of complete histories.
-            fixed: [columns, rank], the factors of the other side; zeros for a column without a
-                factor.
+            matrix: indptr, columns and values of a CSR matrix with all pairs of each row.
+            fixed: [columns, rank], the factors of the columns. A column without factors has zeros.
             axes: ``principal_axes(fixed)`` for implicit feedback, else None.
         """
         penalty = self.penalty(self.count_training_pairs(matrix[0], matrix[2]), len(fixed))
@@ -101,16 +104,16 @@ class SparkAttributesParameters(SparkALSParameters, AttributesParameters):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrainingData:
-    """What a model is trained on.
+    """The tables from which a model is trained.
 
     Attributes:
-        train: (user, item, value), rows for ids, one row per pair.
-        candidates: number of items that lists can name.
-        items: the candidates, row by row, with the columns of the items table.
-        liked_by: [candidates], users who like each item.
-        work: a folder for tables of this model, which executors see too.
-        trained: parameters of ALS -> the factors that were trained with them. The models of a run
-            share it.
+        train: (user, item, value), one row per pair. ``user`` and ``item`` are row numbers.
+        candidates: the number of items that can be recommended.
+        items: the candidates in the order of their rows, with the columns of the items table.
+        liked_by: int[candidates], the number of users who like each item.
+        work: a folder for tables of this model. Executors see it under the same path.
+        trained: parameters of ALS -> the factors trained with them. All models of a run share it,
+            so that no factors are trained twice.
     """
 
     train: DataFrame
@@ -133,7 +136,11 @@ engine. A kind whose class is a :class:`recsys.recommender.FitsFromSums` needs i
 
 
 def kind_module(kind: str) -> Any:
-    """Return the module of a kind; ConfigError for a kind that Spark does not train."""
+    """Import the module that trains a kind of model, and return it.
+
+    Raises:
+        ConfigError: Spark does not train factors of this kind.
+    """
     if is_class_path(kind):
         raise ConfigError(
             f"model '{kind}' is a class of your own, which runs on the local engine alone: set engine = 'local'."
@@ -147,10 +154,11 @@ def kind_module(kind: str) -> Any:
 
 
 def parse_parameters(kind: str, params: Mapping[str, Any]) -> SparkALSParameters:
-    """Return the checked parameters of a model that Spark trains.
+    """Check the parameters of a model that Spark trains, and return them as an object.
 
     Raises:
-        ConfigError: another kind, an unknown parameter, a value out of range, or a contradiction.
+        ConfigError: Spark does not train this kind, a parameter is unknown, a value is out of
+            range, or two parameters contradict each other.
     """
     parameters_class = kind_module(kind).PARAMETERS
     label = f"model '{kind}' on Spark"
@@ -163,10 +171,11 @@ def parse_parameters(kind: str, params: Mapping[str, Any]) -> SparkALSParameters
 
 
 def model_parameters(config: Config) -> dict[str, SparkALSParameters]:
-    """Return name -> parameters of every factor model in ``[models]``.
+    """Return name -> parameters, for every model in ``[models]`` that has factors.
 
     Raises:
-        ConfigError: as of :func:`parse_parameters`; a baseline with parameters or another name.
+        ConfigError: the errors of :func:`parse_parameters`, or a baseline that has parameters or
+            another name than its own.
     """
     parameters = build_each(lambda name: _parameters_of(name, config), config.models)
     return {name: checked for name, checked in parameters.items() if checked is not None}
@@ -189,8 +198,9 @@ def _parameters_of(name: str, config: Config) -> SparkALSParameters | None:
 
 
 def summed_models(config: Config) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Return name -> (kind, parameters) of every model in ``[models]`` that is fitted from sums over
-    users.
+    """Return name -> (kind, parameters), for every model in ``[models]`` of a summed kind.
+
+    The summed kinds are :data:`SUMMED_KINDS`.
     """
     kinds = {name: settings.get("model", name) for name, settings in config.models.items()}
     return {

@@ -49,11 +49,13 @@ executors.
 
 
 class FittedALS(NamedTuple):
-    """A trained ALS.
+    """The factors of a trained ALS model.
 
-    ``users``: DataFrame (user, features array<float>) of users with a training pair; it stays on
-    the executors. ``items``: float32[candidates, rank], NaN rows for items without a training
-    pair. ``curve``: None for MLlib, which does not report its objective.
+    Attributes:
+        users: DataFrame (user, features array<float>) of the users with a training pair.
+        items: float32[candidates, rank], with NaN in the rows of items without a training pair.
+        curve: the loss and the quality after each sweep. None for MLlib, which does not report
+            them.
     """
 
     users: DataFrame
@@ -62,17 +64,22 @@ class FittedALS(NamedTuple):
 
 
 def train(pairs: DataFrame, candidates: int, params: SparkALSParameters, path: Path) -> FittedALS:
-    """Train on prepared pairs (user: row, item: row below ``candidates``, value), one row per
-    (user, item) pair.
+    """Train ALS on the pairs of a log, and return the factors of users and items.
 
-    Users are solved last, from all their pairs, in float64, and written to ``path``. With enough
-    users some are held out for validation (:mod:`recsys.spark.training.training_curve`) until the
-    sweeps are over; then one more half-step of the items uses everyone.
+    The user factors are computed last, in float64, from the final item factors and all pairs of
+    each user, and written to ``path``. If there are enough users, some are held out for validation
+    while the sweeps run (:mod:`recsys.spark.training.training_curve`). After the sweeps the item
+    factors are updated once more, with the pairs of all users.
 
     The same data, parameters and number of cores give the same factors, bit for bit.
 
+    Args:
+        pairs: (user, item, value), one row per pair. ``user`` and ``item`` are row numbers.
+        candidates: number of items; all item rows are below it.
+        path: folder for the table of user factors.
+
     Raises:
-        InputError: a factor is not finite.
+        InputError: an item factor is not finite.
     """
     spark = pairs.sparkSession
     context = spark.sparkContext
@@ -113,8 +120,13 @@ class _Sums(NamedTuple):
 
 
 class _State(NamedTuple):
-    """Users solved against ``items``; ``solved`` holds (packed block, float32[m, rank]) on the
-    executors.
+    """The item factors at one moment of the training, and the user factors computed from them.
+
+    Attributes:
+        items: float32[items, rank].
+        solved: pairs (packed block of users, float32[m, rank] of their factors), on the executors.
+        shared: the broadcast of ``items`` from which ``solved`` is computed.
+        sums: the sums over all blocks that the next update of the items needs.
     """
 
     items: np.ndarray
@@ -128,9 +140,11 @@ class _State(NamedTuple):
 
 
 class _Fitter:
-    """The driver's side of the sweeps.
+    """Runs the sweeps of one training from the driver.
 
-    ``pair_counts``: int64[items], training pairs per item. ``n_users``: number of training users.
+    Attributes:
+        pair_counts: int64[items], the number of training pairs of each item.
+        n_users: the number of users that have a training pair and are not held out.
     """
 
     def __init__(self, log: RDD[bytes], candidates: int, params: SparkALSParameters, hop: str) -> None:
@@ -143,7 +157,10 @@ class _Fitter:
         self.holdout_interval = 0
 
     def fit(self) -> np.ndarray:
-        """Return float32[items, rank]; zeros for an item without a training pair."""
+        """Run all sweeps, and return the item factors, float32[items, rank].
+
+        The factors of an item without a training pair are zeros.
+        """
         self._count_training_pairs("count")
         validation = self._hold_out_users()
         deviation = 0.1 / np.sqrt(self.params.rank)
@@ -170,8 +187,9 @@ class _Fitter:
         return items
 
     def _hold_out_users(self) -> ValidationUsers | None:
-        """Choose validation users and count the pairs of the others; without enough users return
-        None.
+        """Choose the validation users, and count the pairs of all other users.
+
+        The result is None if there are too few users.
         """
         self.holdout_interval = training_curve.holdout_interval(self.n_users)
         if not self.holdout_interval:
@@ -189,8 +207,16 @@ class _Fitter:
         return validation
 
     def _solve_users(self, items: np.ndarray, name: str, previous: _State | None = None) -> _State:
-        """Solve all users against ``items``, sum the items' residuals, and release the
-        ``previous`` state.
+        """Compute all user factors from the item factors ``items``, and return the new state.
+
+        The new state includes the residuals of the items, summed over all users. The ``previous``
+        state is released from memory.
+
+        Args:
+            name: the name of the sweep, for the job descriptions of Spark.
+
+        Raises:
+            InputError: a factor in ``items`` is not finite.
         """
         if not np.isfinite(items).all():
             raise InputError("ALS diverged: item factors are not finite. Raise reg, or scale the values down.")
@@ -206,7 +232,10 @@ class _Fitter:
         return _State(items, solved, shared, sums)
 
     def _step_items(self, state: _State, name: str) -> np.ndarray:
-        """Return the items after conjugate gradient steps from where they are."""
+        """Return float32[items, rank], the item factors after ``CG_STEPS`` conjugate gradient steps.
+
+        The steps start from the item factors of ``state``, and the user factors are fixed.
+        """
         penalty = self.params.penalty(self.pair_counts, self.n_users)[:, None]
         gram = state.sums.gram if self.params.implicit else np.zeros_like(state.sums.gram)
         residual = state.sums.residual - state.items @ gram - penalty * state.items
@@ -221,8 +250,11 @@ class _Fitter:
     def _hessian(
         self, state: _State, gram: np.ndarray, penalty: np.ndarray, name: str
     ) -> Callable[[np.ndarray], np.ndarray]:
-        """Return the function that multiplies the items' equations A with directions, one column
-        per item.
+        """Return the function that multiplies each item's matrix A by the direction of the item.
+
+        A is the matrix of the item's linear system A y = b. The function takes the directions as
+        [rank, items], one column per item, and returns the products in the same shape. Each call
+        runs one Spark job.
         """
         step = 0
 
@@ -240,10 +272,11 @@ class _Fitter:
         return multiply
 
     def _preconditioner(self, gram: np.ndarray, penalty: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-        """Return the function that solves the part of the equations that all items share.
+        """Return the function that solves an approximation of the linear system of each item.
 
-        Implicit feedback: without the item's own pairs. Explicit feedback: as if the item's users
-            were like all others.
+        With implicit feedback the approximation leaves out the pairs of the item. With explicit
+        feedback it takes the Gram matrix of all users, multiplied by the share of users with the
+        item. The function takes and returns [rank, items].
         """
         eigenvalues, axes = np.linalg.eigh(gram)
         share = 1.0 if self.params.implicit else self.pair_counts[:, None] / self.n_users
@@ -272,8 +305,10 @@ class _Fitter:
 
 
 def _sum_partitions(partial_sums: RDD[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
-    """Return the sum of one tuple of arrays per partition, always added in the order of the
-    partitions.
+    """Add up the tuples of arrays that the partitions hold, one tuple per partition.
+
+    The result is one tuple. The order of the additions is always that of the partitions, so the
+    result is the same in every run.
     """
     n = partial_sums.getNumPartitions()
     if n > MAX_DIRECT_SUMS:
