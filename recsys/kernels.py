@@ -162,7 +162,10 @@ def number_codes(codes: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 @njit(cache=True, nogil=True)
 def is_identity(order: np.ndarray, n: int) -> bool:
-    """Return whether ``order``, of at most n different rows, is 0, 1, …, n - 1."""
+    """Return whether ``order`` is 0, 1, …, n - 1.
+
+    ``order`` must have at most n elements, all of them different.
+    """
     position = 0
     while position < len(order) and order[position] == position:
         position += 1
@@ -171,11 +174,11 @@ def is_identity(order: np.ndarray, n: int) -> bool:
 
 @njit(cache=True, nogil=True)
 def group_rows(group: np.ndarray, m: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return (order int64[n'], offsets int64[m + 1]): rows of group 0, then of group 1, …, in their
-    first order.
+    """Sort rows by their group, and return (order int64[n'], offsets int64[m + 1]).
 
-    ``group``: int[n]; rows of a group outside ``0 … m-1`` are left out. A counting sort: two
-    passes.
+    The rows of group g are ``order[offsets[g]:offsets[g + 1]]``, ascending. ``group`` is int[n], the
+    group of each row; rows of a group outside ``0 … m-1`` are left out. The method is a counting
+    sort in two passes.
     """
     offsets = np.zeros(m + 1, dtype=np.int64)
     for g in group:
@@ -209,8 +212,9 @@ def sort_groups(order: np.ndarray, offsets: np.ndarray, key: np.ndarray) -> None
 
 @njit(cache=True, nogil=True, parallel=True)
 def count_repeats(codes: np.ndarray, offsets: np.ndarray, n: int) -> np.ndarray:
-    """Count the entries of each group that repeat an earlier one: int64[groups]; ``codes`` are in
-    ``0 … n-1``.
+    """Count in each group the entries that equal an earlier entry of the group, int64[groups].
+
+    The entries of group g are ``codes[offsets[g]:offsets[g + 1]]``, each in ``0 … n-1``.
     """
     m = len(offsets) - 1
     repeats = np.zeros(m, dtype=np.int64)
@@ -225,8 +229,10 @@ def count_repeats(codes: np.ndarray, offsets: np.ndarray, n: int) -> np.ndarray:
 
 @njit(cache=True, nogil=True, parallel=True)
 def count_equal_neighbours(key: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Count equal entries: int64[groups, 2], those that equal the one before, and those that equal
-    a neighbour.
+    """Count the entries of each group that equal neighbours in the group, int64[groups, 2].
+
+    Column 0 counts the entries that equal the entry before them. Column 1 counts the entries that
+    equal the entry before or after them.
     """
     counts = np.zeros((len(offsets) - 1, 2), dtype=np.int64)
     for g in prange(len(offsets) - 1):
@@ -337,15 +343,18 @@ def rank_relevant(
 
 @njit(cache=True, nogil=True)
 def expected_reciprocal_rank(first_place: np.ndarray, spread: np.ndarray, relevant: np.ndarray, k: int) -> np.ndarray:
-    """Return float64[n]: mean of 1 / rank of the first relevant item, 0 after rank k, over random
-    orders of a tie group.
+    """Return the mean reciprocal rank of the first relevant item over all orders of its tie group.
+
+    The result is float64[n]. A rank greater than k counts as 0.
 
     Args:
-        place: int[n], the group's first place, from 0.
-        spread, relevant: int[n], places and relevant items in it, 1 ≤ relevant ≤ spread.
+        first_place: int[n], the first position of the group in the list, from 0.
+        spread, relevant: int[n], the number of items in the group and the number of relevant items
+            among them, 1 ≤ relevant ≤ spread.
 
-    P(first at offset i) = C(g−i−1, r−1) / C(g, r), by recursion from r/g. McSherry and Najork, ECIR
-    2008.
+    With g items, r of them relevant, the first relevant item is at offset i with the probability
+    C(g−i−1, r−1) / C(g, r), which is computed by recursion from r/g. Reference: McSherry and Najork,
+    ECIR 2008.
     """
     means = np.zeros(len(first_place))
     for row in range(len(first_place)):
@@ -363,8 +372,13 @@ def expected_reciprocal_rank(first_place: np.ndarray, spread: np.ndarray, releva
 
 @njit(cache=True, nogil=True, parallel=True)
 def hash_last_word(state: np.ndarray, n: int) -> np.ndarray:
-    """Return float32[m, n] in [0, 1): ``hashing.to_unit_interval`` of uint64[m] states to which
-    ``hash_words`` adds a word below n."""
+    """Hash each of m states together with each word 0 … n - 1 to a number in [0, 1), float32[m, n].
+
+    The result is ``hashing.to_unit_interval`` of the states after ``hash_words`` has added the word.
+
+    Args:
+        state: uint64[m].
+    """
     numbers = np.empty((len(state), n), dtype=np.float32)
     for i in prange(len(state)):
         for word in range(n):

@@ -43,10 +43,10 @@ def _gather(
     total: np.ndarray,
     filled: np.ndarray,
 ) -> int:
-    """Add Σ_j values_j · row(columns_j) of a CSR matrix to ``total``, which is all NaN at the
-    start.
+    """Add up weighted rows of a CSR matrix: ``total`` becomes Σ_j values_j · row(columns_j).
 
-    Lists the columns that it fills in ``filled``, and returns their number.
+    ``total`` must be all NaN at the start, and stays NaN where no row has an entry. The columns that
+    get a value are written to ``filled``. The result is their number.
     """
     indptr, indices, data = matrix
     count = 0
@@ -145,8 +145,9 @@ def dense_two_hops(
     u: int,
     n: int,
 ) -> np.ndarray:
-    """Return float32[m, n] = A·B·T of CSR matrices (m, n'), (n', u) and (u, n), without B·T, which
-    may be dense.
+    """Return the product A·B·T of three CSR matrices as a dense array, float32[m, n].
+
+    The shapes are (m, n'), (n', u) and (u, n). B·T, which may be dense, is never computed.
     """
     a_indptr, a_indices, a_data = a
     t_indptr, t_indices, t_data = t
@@ -178,18 +179,19 @@ def _blas() -> ThreadpoolController:
 
 
 def one_blas_thread() -> Any:
-    """Return a context in which BLAS keeps to one thread, for work whose rows are in parallel
-    already.
+    """Return a context in which BLAS uses one thread.
+
+    It is for code that already distributes its rows over all cores.
     """
     return _blas().limit(limits=1, user_api="blas")
 
 
 def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return a·b of one dtype, a in C order, b in C or Fortran order: the same bits for any number
-    of threads.
+    """Return the matrix product a·b, the same bit for bit for any number of threads.
 
-    Between compiled loops it is faster than BLAS with threads of its own, which are still awake
-    when the loop begins.
+    Both arrays have the same dtype; ``a`` is in C order, ``b`` in C or Fortran order. Between
+    compiled loops this is faster than BLAS on several threads, because the threads of BLAS still
+    occupy the cores when the next loop starts.
     """
     # NumPy allocates large pages, compiled code does not.
     result = np.empty((a.shape[0], b.shape[1]), dtype=a.dtype)
@@ -208,10 +210,11 @@ def _fill_product(a: np.ndarray, b: np.ndarray, result: np.ndarray) -> None:
 
 @njit(cache=True, nogil=True, parallel=True)
 def gram(y: np.ndarray) -> np.ndarray:
-    """Return float64[rank, rank] YᵀY of C-contiguous [n, rank], summed in its dtype within runs of
-    rows.
+    """Return the Gram matrix YᵀY of ``y`` [n, rank], float64[rank, rank].
 
-    The same bits for any number of threads. The caller limits BLAS to one thread.
+    ``y`` is in C order. Sums over a block of rows are computed in the dtype of ``y``, and sums over
+    the blocks in float64. The result is the same bit for bit for any number of threads. The caller
+    limits BLAS to one thread.
     """
     n, rank = y.shape
     parts = min(16, 1 + n // 256)
@@ -226,11 +229,12 @@ def gram(y: np.ndarray) -> np.ndarray:
 
 
 def ridge(features: Any, targets: np.ndarray, reg: float, weight: np.ndarray, direct: int = 4096) -> np.ndarray:
-    """Return float64[f, r]: W that minimises Σ_i weight_i |targets_i − features_i·W|² + reg·|W|².
+    """Solve a weighted ridge regression, and return its coefficients W, float64[f, r].
 
-    Closed form over the smaller of n and f while that is at most ``direct``: W = (FᵀDF +
-    λI)⁻¹FᵀDY, or Fᵀ(FFᵀ + λD⁻¹)⁻¹Y. Beyond, the same equations by conjugate gradients, which never
-    form a Gram matrix.
+    W minimises Σ_i weight_i |targets_i − features_i·W|² + reg·|W|². If the smaller of n and f is at
+    most ``direct``, W is computed in closed form: (FᵀDF + λI)⁻¹FᵀDY for f ≤ n, or else
+    Fᵀ(FFᵀ + λD⁻¹)⁻¹Y. Otherwise the same equations are solved by conjugate gradients, without a
+    Gram matrix.
 
     Args:
         features: csr_array (n, f).
@@ -255,14 +259,18 @@ def conjugate_gradients(
     steps: int = 500,
     precondition: Callable[[np.ndarray], np.ndarray] = np.asarray,
 ) -> np.ndarray:
-    """Return x of a positive definite A x = b, for each column of b.
+    """Solve A x = b for each column of ``b`` by conjugate gradients.
 
-    It stops at a relative residual of 1e-8 of all columns, or after ``steps`` steps.
+    The result is x, float64[n, columns]. A is symmetric and positive definite, and is given as a
+    function. The steps end when the relative residual of every column is at most 1e-8 in the norm of
+    M⁻¹, and after ``steps`` steps at the latest.
 
     Args:
-        multiply: returns A times columns.
+        multiply: takes V [n, columns] and returns A·V. It may use another A for each column.
         b: float64[n, columns].
-        precondition: returns M⁻¹ times columns, with M near A.
+        steps: the largest number of steps.
+        precondition: takes V [n, columns] and returns M⁻¹·V, where M approximates A. The default M
+            is the identity.
     """
     x = np.zeros_like(b)
     residual = b.copy()
@@ -289,8 +297,10 @@ def conjugate_gradients(
 def logistic_rows(
     indptr: np.ndarray, indices: np.ndarray, fixed: np.ndarray, offset: np.ndarray, reg: float
 ) -> np.ndarray:
-    """Return x of each row, minimising Σ_j log(1 + exp(−(x·y_j + offset_j))) + reg/2 · n |x|² over
-    its n columns j.
+    """Fit a logistic regression for each row of a sparse matrix, and return its coefficients x.
+
+    x minimises Σ_j log(1 + exp(−(x·y_j + offset_j))) + reg/2 · n |x|² over the n columns j of the
+    row.
 
     Args:
         indptr, indices: the CSR structure of the rows; indices point into ``fixed``.

@@ -26,8 +26,9 @@ YᵀY.
 
 
 def principal_axes(factors: np.ndarray) -> Axes:
-    """Return the axes of ``factors`` [n, rank]; the Gram matrix is summed as
-    :func:`recsys.linalg.gram` does.
+    """Return the eigenvalues and eigenvectors of the Gram matrix of ``factors`` [n, rank].
+
+    The Gram matrix is computed by :func:`recsys.linalg.gram`.
     """
     with one_blas_thread():
         values, vectors = np.linalg.eigh(gram(np.ascontiguousarray(factors)))
@@ -65,8 +66,10 @@ def als_half_step(
     base: np.ndarray,
     penalty: np.ndarray,
 ) -> np.ndarray:
-    """Return x of each row, solving (diag(base + penalty) + Σ_j weight_j y_j y_jᵀ) x = Σ_j
-    target_j y_j exactly.
+    """Solve the linear system of each row exactly, and return its solution x.
+
+    The system is (diag(base + penalty) + Σ_j weight_j y_j y_jᵀ) x = Σ_j target_j y_j, where the sums
+    are over the columns j of the row.
 
     Args:
         indptr, indices: the CSR structure of the rows; indices point into ``fixed``.
@@ -206,8 +209,9 @@ def als_cg_step(
     rotation: np.ndarray,
     steps: int,
 ) -> np.ndarray:
-    """Return x of each row after ``steps`` conjugate gradient steps from ``initial`` to what
-    ``als_half_step`` solves.
+    """Improve the factors x of each row by ``steps`` conjugate gradient steps, and return them.
+
+    The steps start from ``initial``. The linear system is that of :func:`als_half_step`.
 
     Args:
         initial: [m, rank], the x that each row starts from: that of the previous sweep, or zeros.
@@ -241,8 +245,9 @@ def implicit_rows(
     axes: Axes | None = None,
     initial: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Return [rows, rank] in the dtype of ``fixed``: one half-step of implicit ALS, compiled and
-    in parallel.
+    """Compute the factors of all rows by one half-step of implicit ALS, on all cores.
+
+    The result is [rows, rank] in the dtype of ``fixed``.
 
     Args:
         matrix: stored values v; its columns are rows of ``fixed``.
@@ -273,8 +278,10 @@ def implicit_rows(
 
 
 def explicit_rows(matrix: CSR, fixed: np.ndarray, penalty: np.ndarray) -> np.ndarray:
-    """Return [rows, rank] in the dtype of ``fixed``: x minimises Σ_j (v_j − x·y_j)² + penalty |x|²
-    over stored values.
+    """Compute the factors x of all rows by one half-step of explicit ALS, on all cores.
+
+    x minimises Σ_j (v_j − x·y_j)² + penalty |x|² over the stored values v_j of its row. The result
+    is [rows, rank] in the dtype of ``fixed``.
 
     Arguments as for :func:`implicit_rows`.
     """

@@ -27,10 +27,11 @@ SHARES = 16
 def sort_events(
     user: np.ndarray, item: np.ndarray, users: int, time: np.ndarray, value: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return (begins int64[users + 1], order int32[n]) of the events by (user, item, time, value).
+    """Sort events by (user, item, time, value), and return the order as two arrays.
 
-    The events of user u are ``order[begins[u] : begins[u + 1]]``. ``user``, ``item``: int[n] rows
-    from 0, those of users below ``users``.
+    The arrays are ``begins``, int64[users + 1], and ``order``, int32[n]. The positions of the events
+    of user u, sorted, are ``order[begins[u] : begins[u + 1]]``. ``user`` and ``item`` are int[n],
+    the row numbers of users (below ``users``) and of items.
     """
     begins = np.zeros(users + 1, dtype=np.int64)
     _count_events(user, begins)
@@ -121,8 +122,9 @@ def contains_pairs(begins: np.ndarray, item: np.ndarray, users: np.ndarray, item
 
 
 def keys_contain(user: np.ndarray, item: np.ndarray, width: int, keys: np.ndarray) -> np.ndarray:
-    """Return bool[n]: whether ``keys`` (sorted) contains user × width + item; False where either is
-    -1.
+    """Return for each pair whether ``keys`` contains user × width + item, bool[n].
+
+    ``keys`` is sorted. The result is False for a pair whose user or item is -1.
     """
     contained = np.zeros(len(user), dtype=np.bool_)
     _run_parts(_search_keys, _equal_parts(len(user)), user, item, width, keys, contained)
@@ -130,8 +132,9 @@ def keys_contain(user: np.ndarray, item: np.ndarray, width: int, keys: np.ndarra
 
 
 def _run_parts(loop: Callable[..., None], bounds: np.ndarray, *arguments: Any) -> None:
-    """Run ``loop(low, high, …)`` for each pair of neighbouring bounds, on all cores; a single part
-    without a thread.
+    """Call ``loop(low, high, *arguments)`` for each two neighbouring bounds, on several threads.
+
+    If there is only one part, it runs in the calling thread.
     """
     parts = list(pairwise(bounds.tolist()))
     if len(parts) == 1:

@@ -84,8 +84,10 @@ class RowBlock:
         return pd.Series(pd.Categorical.from_codes(codes, categories=pd.Index(distinct, dtype=object)))
 
     def integer_column(self, column: int) -> np.ndarray | None:
-        """Return int64[n] if every complete row has a canonical integer here ("7", not "007"), else
-        None.
+        """Parse a column of integers, and return int64[n].
+
+        The result is None if a complete row has anything else than a canonical integer ("7", not
+        "007").
         """
         values = np.zeros(len(self), dtype=np.int64)
         usable = self.complete & ~self.escaped
@@ -97,8 +99,10 @@ class RowBlock:
         return values
 
     def number_column(self, column: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return (float64[n], the rows whose text is not a plain number); all other numbers are
-        correctly rounded.
+        """Parse a column of numbers, and return (float64[n], rows whose text is not a plain number).
+
+        The value is the float64 that is nearest to the text. It is NaN in the rows of the second
+        result.
         """
         values = np.full(len(self), np.nan)
         state = np.zeros(len(self), dtype=np.uint8)
@@ -173,7 +177,7 @@ def _quoted_text(row: str, start: int) -> tuple[str, int]:
 
 
 class EndlessRowError(Exception):
-    """A row does not end. ``line``: its first line; ``problem``: a sentence."""
+    """The end of a row was not found. ``line`` is its first line, ``problem`` says what is wrong."""
 
     def __init__(self, line: int, problem: str) -> None:
         super().__init__(line, problem)
@@ -254,8 +258,16 @@ def _tokenise(
     lines: np.ndarray,
     flags: np.ndarray,
 ) -> tuple[int, int, int]:
-    """Fill in the fields of each row that ends in ``data``; return (rows, bytes used, line of the
-    next row).
+    """Find the fields of each row that ends in ``data``, and write them to the arrays.
+
+    Return (number of rows, number of bytes in these rows, line number of the next row).
+
+    Args:
+        final: whether the file ends with ``data``.
+        slots: position of a column in the file -> its index among the selected columns, or -1.
+        line: the line number of the first byte.
+        begins, ends, rows, lines: the arrays of :class:`RowBlock`, which are filled.
+        flags: bool[2, rows], which gets ``complete`` and ``escaped`` of :class:`RowBlock`.
     """
     n = 0
     byte = 0
@@ -347,8 +359,10 @@ def _scan_field(
 
 @njit(cache=True, nogil=True)
 def _is_delimiter(data: np.ndarray, byte: int, delimiter: tuple[int, ...]) -> bool:
-    """Return whether the delimiter is at ``byte``. A part of it at the end of the data is not: that
-    field is scanned again with the next block.
+    """Return whether the delimiter begins at ``byte``, whose first byte has been compared already.
+
+    The result is False if the data end within the delimiter. The caller then scans the field again
+    together with the next block.
     """
     if byte + len(delimiter) > len(data):
         return False
@@ -369,7 +383,11 @@ def _copy_fields(data: np.ndarray, begins: np.ndarray, offsets: np.ndarray, pack
 def _parse_integers(
     data: np.ndarray, begins: np.ndarray, ends: np.ndarray, usable: np.ndarray, values: np.ndarray
 ) -> bool:
-    """Fill ``values``; return whether each usable row is canonical and fits in 64 bits."""
+    """Parse integers into ``values``, int64[n], and return whether all usable rows hold one.
+
+    The text must be a canonical integer ("7", not "007") that fits in 64 bits. The parsing stops at
+    the first row that does not.
+    """
     for row in range(len(begins)):
         begin = begins[row]
         end = ends[row]
@@ -405,10 +423,11 @@ def _parse_numbers(
     values: np.ndarray,
     state: np.ndarray,
 ) -> None:
-    """Fill ``values`` where the digits form an integer that is exact in float64, so that one
-    division rounds once.
+    """Parse simple numbers into ``values``, float64[n], and classify each text in ``state``.
 
-    ``state``: DONE; LONG, a number that needs a full parser; ODD, not a plain number.
+    A number is simple if its digits form an integer that is exact in float64: a division by a power
+    of ten then gives the correctly rounded value. ``state`` is DONE for these numbers, LONG for
+    other numbers, which the caller must parse, and ODD for text that is not a plain number.
     """
     for row in range(len(begins)):
         state[row] = ODD

@@ -169,15 +169,17 @@ class IdNumbers:
 
 
 def keep_rows(events: pd.DataFrame, rows: np.ndarray) -> pd.DataFrame:
-    """Return the rows where ``rows`` (bool[n]) is true, without building an index of eight bytes
-    per row.
+    """Return the rows of a log for which ``rows``, bool[n], is True.
+
+    Unlike the selection of pandas, it makes no index of eight bytes per row.
     """
     return pd.DataFrame({name: events[name].array[rows] for name in events}, copy=False)
 
 
 def concat_logs(logs: list[pd.DataFrame]) -> pd.DataFrame:
-    """Return the rows of several logs with the same columns as one log, with ids of one type by the
-    rule of ``schema.unify_ids``.
+    """Join several logs with the same columns to one log.
+
+    Ids of different types are converted to one type by the rule of ``schema.unify_ids``.
     """
     columns: dict[str, Any] = {}
     for name in logs[0]:
@@ -196,7 +198,9 @@ def _concat_ids(parts: list[pd.Series]) -> pd.Categorical:
 
 
 def widen_log(events: pd.DataFrame) -> pd.DataFrame:
-    """Return the plain table: ids as int64 (or their own dtype) or text, values and times as
+    """Convert a compact log to a plain table, without categories.
+
+    Ids become int64 (or the integer dtype of the categories) or text; values and times become
     float64.
     """
     columns = {name: events[name].to_numpy(np.float64 if name in SMALLEST else None) for name in events}
@@ -220,8 +224,15 @@ def _number_integers(
     n_distinct: int,
     numbers: np.ndarray,
 ) -> tuple[int, int]:
-    """Fill ``numbers`` from row ``start`` until the table is full; return (next row, distinct ids
-    so far).
+    """Give each id its number by means of a hash table, and write the numbers to ``numbers``.
+
+    It starts at the row ``start`` and stops when there is no room for another distinct id. Return
+    (first row without a number, number of distinct ids).
+
+    Args:
+        table: int64[2, slots], the id and the number of each slot.
+        distinct: the ids in the order of their numbers; new ones are added.
+        n_distinct: how many ids ``distinct`` has at the start.
     """
     mask = np.uint64(table.shape[1] - 1)
     for row in range(start, len(ids)):

@@ -55,7 +55,14 @@ def _depth_agreement(
     depth: int,
     ties: int,
 ) -> float:
-    """Return A_d from X_d and (Σ c, Σ c²) of each list."""
+    """Return the agreement A_d at the depth d, as the description of this module defines it.
+
+    Args:
+        x: X_d.
+        short_sums, long_sums: (Σ c, Σ c²) of the shorter and of the longer list.
+        depth: d.
+        ties: the variant, W, A or B.
+    """
     if ties == W:
         return 2 * x / (short_sums[0] + long_sums[0])
     if ties == A:
@@ -65,7 +72,11 @@ def _depth_agreement(
 
 @njit(cache=True, nogil=True)
 def _list_sums(start: int, end: int, contribution: float) -> tuple[float, float]:
-    """Return (Σ c, Σ c²) of a list whose open group of ties fills the positions [start, end)."""
+    """Return (Σ c, Σ c²) over the items of a list at one depth.
+
+    The items above ``start`` contribute 1 each. The group of ties at the positions [start, end)
+    contains the depth, and each of its items contributes ``contribution``.
+    """
     size = end - start
     return start + size * contribution, start + size * contribution**2
 
@@ -79,7 +90,7 @@ def _pair_bounds(
     p: float,
     ties: int,
 ) -> tuple[float, float, float]:
-    """Return the extrapolated, the smallest and the largest RBO of a list and one that is at least as long.
+    """Return the extrapolated, the smallest and the largest RBO of two lists.
 
     Args:
         short_ranks, long_ranks: dense ranks of the shorter and the longer list.

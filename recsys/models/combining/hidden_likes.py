@@ -15,10 +15,11 @@ CHUNK = 256
 
 
 def ndcg_of_hidden(scores: np.ndarray, seen: csr_array, hidden: csr_array, depth: int) -> np.ndarray:
-    """Return float64[m], the NDCG@depth of the lists that some scores would give, with binary relevance.
+    """Return the NDCG@depth of the list of each row, float64[m], with binary relevance.
 
-    The columns of ``seen`` are not in a list. A score that is not finite is in none. Of equal
-    scores, the lower column comes first. 0 for a row without hidden likes.
+    The list of a row holds the columns with the highest scores, without the columns of ``seen`` and
+    without scores that are not finite. Of equal scores, the lower column comes first. The result is
+    0 for a row without hidden likes.
 
     Args:
         scores: float32[m, n], read only.
@@ -43,8 +44,9 @@ def _gain_per_row(
     hidden_columns: np.ndarray,
     discounts: np.ndarray,
 ) -> np.ndarray:
-    """Return float64[m], the sum of the discounts of the hidden likes that are in the list of a
-    row.
+    """Add up the discounts of the hidden likes in the list of each row, float64[m].
+
+    The discount of a hidden like is that of its position in the list.
     """
     rows = scores.shape[0]
     gains = np.zeros(rows)
@@ -65,8 +67,10 @@ def _gain_per_row(
 
 @njit(cache=True, nogil=True)
 def _count(scores: np.ndarray, score: np.float32, with_equal: bool, enough: int) -> int:
-    """Return how many scores are above ``score``, or not below it; some number ≥ ``enough`` if
-    there are so many.
+    """Count the scores above ``score``, or with ``with_equal`` those above or equal to it.
+
+    Counting stops when the count has reached ``enough``, so a result of ``enough`` or more only says
+    that there are at least ``enough`` such scores.
     """
     count = 0
     start = 0

@@ -75,8 +75,10 @@ def liked_sequences(histories: Histories, model: str) -> Sequences:
 
 
 def count_neighbours_in_time(sequences: Sequences, forward: np.ndarray, backward: np.ndarray) -> csr_array:
-    """Return csr float32[items, items]: entry (j, i) is the sum of weights over all places where i and
-    j occur in one sequence.
+    """Return csr float32[items, items], in which entry (j, i) says how often i is close to j.
+
+    The entry is the sum of weights over all pairs of positions in one sequence at which j and i are.
+    The weight depends on the distance of the two positions.
 
     Args:
         forward: float64[window], the weight where i comes d places after j is ``forward[d - 1]``.
@@ -107,8 +109,10 @@ def _count_rows(
     columns: np.ndarray,
     weights: np.ndarray,
 ) -> np.ndarray:
-    """Fill row j of a sparse matrix from ``start[j]`` on, its columns ascending, and return the sizes of
-    all rows.
+    """Write the rows of a sparse matrix to ``columns`` and ``weights``, and return their sizes.
+
+    Row j begins at position ``start[j]`` of both arrays, and its columns are ascending. The sizes
+    are int64[items].
     """
     n = len(by_item) - 1
     size = np.zeros(n, dtype=np.int64)
