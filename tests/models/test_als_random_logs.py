@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 from hypothesis import settings
-from random_logs import backward_error, random_log, require_told
+from random_logs import backward_error, random_log, require_one_sentence
 from scipy.sparse import csr_array
 
 from recsys.models import build
@@ -46,7 +46,7 @@ def check(kind, log):
     try:
         model, calls = train(kind, log)
     except Exception as error:
-        require_told(error, log)
+        require_one_sentence(error, log)
         return "refused"
     assert np.isfinite(model.item_factors_).all()
     if calls:  # implicit keeps its loss and its users for itself

@@ -93,11 +93,13 @@ class ALS(Fading, ALSParameters, Recommender):
         """
         matrix = train.matrix()
         self.objective.require_usable(float(np.abs(matrix.data).max(initial=0)))
-        library = self.nu == 0 and self.beta == 0
-        train_factors = self._fit_implicit if library else self._fit_kernel
         users, items = matrix.shape
         with log_phase(f"{self.SOURCE}: train factors", users=users, items=items, pairs=matrix.nnz, rank=self.rank):
-            factors = train_factors(matrix)
+            factors = None
+            if self.nu == 0 and self.beta == 0:
+                factors = self._fit_implicit(matrix)
+            if factors is None:
+                factors = self._fit_kernel(matrix)
         return self._set_factors(factors, liked_columns(matrix))
 
     @property
@@ -188,7 +190,8 @@ class ALS(Fading, ALSParameters, Recommender):
             logger.debug("%s: sweep %d of %d, loss %.6g", self.SOURCE, sweep + 1, self.iterations, self.losses_[sweep])
         return y
 
-    def _fit_implicit(self, matrix: csr_array) -> np.ndarray:
+    def _fit_implicit(self, matrix: csr_array) -> np.ndarray | None:
+        """Return item factors trained by ``implicit``; None if it cannot solve this matrix."""
         from implicit.cpu.als import AlternatingLeastSquares
 
         # implicit takes the confidence as it is; a negative confidence means preference 0.
@@ -209,8 +212,10 @@ class ALS(Fading, ALSParameters, Recommender):
             try:
                 library.fit(csr_matrix(confident), show_progress=False)
             except ValueError as error:
-                # Its Cholesky decomposition found no positive definite system in single precision.
-                raise InputError(f"the training failed in single precision ({error}). Raise `reg`.") from error
+                # It decomposes in single precision, where a system with confidences far apart may
+                # have no positive definite matrix.
+                logger.info("%s: implicit cannot solve this log (%s); trained by our own kernel", self.SOURCE, error)
+                return None
         return np.asarray(library.item_factors)
 
 
