@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 from urllib.request import urlopen
 
 import yaml
@@ -64,6 +65,7 @@ class Cluster:
             "SPARK_DAEMON_JAVA_OPTS": SHORT_LIVED,
         }
         self.processes: list[subprocess.Popen[bytes]] = []
+        self.jobs: list[subprocess.Popen[bytes]] = []
         self.web = ""
 
     def start(self, workers: int = 2) -> None:
@@ -80,7 +82,8 @@ class Cluster:
         conf = [word for word in words if word.startswith("spark.")]
         rest = [word for word in words if not word.startswith("spark.")]
         flags = [part for word in [*conf, *QUIET, f"spark.ui.port={self.web[10:]}"] for part in ("--conf", word)]
-        return self._launch([*own[:-1], *flags, own[-1], *rest], "submit.log")
+        self.jobs.append(self._launch([*own[:-1], *flags, own[-1], *rest], "submit.log"))
+        return self.jobs[-1]
 
     def events(self) -> list[dict[str, Any]]:
         """Return the events of the newest job's log, which may still be growing."""
@@ -96,25 +99,30 @@ class Cluster:
         They are halted first: a task given to a halted executor cannot end before the kill, however short it is.
         """
         worker = self.processes.pop()
-        own = {found[1] for words in _commands(worker.pid) if (found := re.search(r"--executor-id (\d+)", words))}
+        log = self.place / "submit.log"
         try:
+            # A worker that has just started has no executor yet, so no task could be lost with it.
+            executors = wait_for(lambda: _executors_of(worker.pid) & self._active_tasks().keys(), job, log)
             os.killpg(worker.pid, signal.SIGSTOP)
-            wait_for(lambda: own & self._busy(), job, self.place / "submit.log")
+            wait_for(lambda: any(self._active_tasks().get(executor) for executor in executors), job, log)
         finally:
             end(worker)
 
     def stop(self) -> None:
-        """Kill everything, in reverse order."""
-        for process in reversed(self.processes):
+        """Kill everything: a job that a failed test left running, then workers and master."""
+        for process in [*self.jobs, *reversed(self.processes)]:
             end(process)
 
-    def _busy(self) -> set[str]:
-        """Return the executors at work on a task, as the job's own web page tells."""
+    def _active_tasks(self) -> dict[str, int]:
+        """Return the running tasks of each executor of the job, by its own web page; empty once the job is over."""
         start = f"http://{self.web}/api/v1/applications"
-        with urlopen(start, timeout=30) as page:
-            (job,) = json.load(page)
-        with urlopen(f"{start}/{job['id']}/executors", timeout=30) as page:
-            return {executor["id"] for executor in json.load(page) if executor["activeTasks"]}
+        try:
+            with urlopen(start, timeout=30) as page:
+                (job,) = json.load(page)
+            with urlopen(f"{start}/{job['id']}/executors", timeout=30) as page:
+                return {executor["id"]: executor["activeTasks"] for executor in json.load(page)}
+        except URLError:
+            return {}
 
     def _start(self, service: str, log: str, ready: str) -> None:
         process = self._launch(command(service, self.values), log)
@@ -194,6 +202,11 @@ def rerun_tasks(events: list[dict[str, Any]]) -> int:
     ends = [event for event in events if event["Event"] == "SparkListenerTaskEnd"]
     failed = sum(event["Task End Reason"]["Reason"] != "Success" for event in ends)
     return failed + sum(event["Stage Attempt ID"] > 0 for event in ends)
+
+
+def _executors_of(worker: int) -> set[str]:
+    """Return the ids of the executors that a worker has started."""
+    return {match[1] for words in _commands(worker) if (match := re.search(r"--executor-id (\d+)", words))}
 
 
 def _commands(group: int) -> list[str]:
