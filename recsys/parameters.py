@@ -71,7 +71,10 @@ def _describe_problems(error: ValidationError, label: str) -> list[str]:
         name = str(location[0])
         for entry in location[1:]:
             name = f"{name}, entry {entry + 1}"
-        lines.append(f"{label}: {name}: {describe_values(problems)}")
+        if problems[0]["type"] == "missing":
+            lines.append(f"{label}: {name}: missing; add it.")
+        else:
+            lines.append(f"{label}: {name}: {describe_values(problems)}")
     return lines
 
 

@@ -7,6 +7,7 @@ import pytest
 from recsys.config import load_config, parse_config
 from recsys.data.splitting.strategies import ByTime, Fraction
 from recsys.errors import ConfigError
+from recsys.models import build
 
 CONFIGS = sorted((Path(__file__).resolve().parent.parent / "configs").glob("*.toml"))
 DATA = {"data": {"events": "events.csv"}}
@@ -117,3 +118,8 @@ def test_a_split_without_a_rule_is_by_time():
     assert (config.split.rule, config.split.test) == ("time", 0.3)
     with pytest.raises(ConfigError, match=r"split\.time\.tset|tset"):
         parse_config({"data": {"events": "e.csv"}, "split": {"tset": 0.3}})
+
+
+def test_a_parameter_that_is_missing_is_named():
+    with pytest.raises(ConfigError, match=r"^model 'blend': parts: missing; add it\.$"):
+        build("blend", {})
