@@ -297,7 +297,10 @@ def require_replaceable_world(target: Path) -> None:
 
 
 def _world_sums(folder: Path) -> dict[str, str]:
-    """Return file name -> fingerprint of a made-up world. The result is empty for any other folder."""
+    """Return file name -> fingerprint, as the card of a folder with synthetic data records them.
+
+    The result is empty for any other folder.
+    """
     try:
         card = json.loads((folder / run_files.WORLD_CARD).read_text(encoding="utf-8"))
     except (OSError, ValueError):

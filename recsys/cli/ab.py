@@ -101,8 +101,13 @@ def plan(
 
 
 def offline_lifts(run: Path, model: str | None) -> dict[str, float]:
-    """Return the lift of a run's model over the best baseline,
-    and the lower end of its interval if that is a gain.
+    """Return the possible lifts of a run's model over the best baseline, for planning a test.
+
+    The result is description -> relative lift. It holds the lift itself, and the lower end of its
+    interval if that is above 0.
+
+    Raises:
+        ConfigError: the model has no positive lift over a baseline.
     """
     from recsys.evaluation.testing.pick import baseline_differences, pick_model
     from recsys.runfolder import RunFolder

@@ -17,8 +17,8 @@ def write_report(run: str | Path | RunFolder) -> Path:
     """Write both reports, and their tables as CSV and LaTeX, into a run folder;
     return the path of the HTML page.
 
-    The page is one file that loads nothing: its styles, its figures and the script of its search box
-    are inside. Without scripts it is all there but the box.
+    The page is one file that loads no other: its styles, its figures and the script of its search
+    box are part of it. If the browser runs no scripts, only the search box is missing.
     An older report is replaced only when all files of the new one have been written.
 
     Args:

@@ -33,12 +33,13 @@ STYLE: Any = {
 
 
 def dots(cells: dict[str, tuple[float, list[float] | None]], label: str, neutral: float) -> str:
-    """Return one row per name with a dot at its value and a line over its interval, if any;
-    "" without names.
+    """Return an SVG figure with one row per name: a dot at its value, a line over its interval.
+
+    The result is "" if there are no names.
 
     Args:
         cells: name -> (value, interval or None).
-        neutral: the value without meaning, marked by a dashed line.
+        neutral: the value that shows no effect, such as 0, which a dashed line marks.
     """
     if not cells:
         return ""

@@ -50,7 +50,10 @@ def render_html(report: Report, kind: str = "evaluation report") -> str:
 
 
 def _script_source(script: str) -> str:
-    """Return the source of scripts that the policy of the page allows: this script, or none."""
+    """Return the value of ``script-src`` in the content security policy of the page.
+
+    It allows only ``script``, or no script at all if ``script`` is empty.
+    """
     if not script:
         return "'none'"
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

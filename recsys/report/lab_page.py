@@ -232,8 +232,9 @@ def _interval(ends: list[float]) -> str:
 
 
 def curves(results: dict[str, Any]) -> str:
-    """Return one small panel per measure: its mean by dispersion,
-    in front of the lines of all measures.
+    """Return a figure with one small panel per measure, which shows its mean by dispersion.
+
+    Behind it are the lines of all measures.
     """
     steps = range(len(results["about"]["dispersions"]))
     names = list(results["measures"])
@@ -266,9 +267,7 @@ def top_weights(results: dict[str, Any]) -> str:
 
 
 def draw_labelled(labelled: dict[str, Any]) -> str:
-    """Return one dot with an interval per measure:
-    the AUC of the own history against that of another user.
-    """
+    """Return a figure with the AUC of each measure on real ratings, as a dot with its interval."""
     ordered = sorted(labelled["measures"].items(), key=lambda row: -row[1]["auc"])
     cells = {name: (cell["auc"], cell["ci95"]) for name, cell in ordered}
     return dots(cells, "AUC, 95 % interval: 0.5 is no better than chance", 0.5)

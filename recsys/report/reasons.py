@@ -127,8 +127,10 @@ class Reasons:
 
 
 def _strongest_member(model: Recommender, explanation: Explanation, history: Histories, user: int) -> Recommender:
-    """Return the member of a cascade that scores the user, or the member of a blend that adds
-    most.
+    """Return the member of a combined model that contributes most to the explained score.
+
+    In a cascade, it is the member that scores the user. In a blend, it is the member whose part of
+    the score is largest.
     """
     if isinstance(model, Cascade):
         scoring = model.scoring_member(history, user)

@@ -69,7 +69,10 @@ class Scorer(ABC):
 
     @abstractmethod
     def scored_items(self) -> np.ndarray:
-        """Return bool[kinds, items]: whether an item has a score for users of a kind."""
+        """Return for each kind of user which items have a score, bool[kinds, items].
+
+        The rows are in the order of :attr:`sources`.
+        """
 
     @abstractmethod
     def restricted_to(self, allowed: np.ndarray) -> Self:
