@@ -33,8 +33,9 @@ def build_command() -> Any:
 
 
 def _escape_help(command: Any) -> None:
-    """Keep Rich from taking ``[judge]`` or ``ndcg[gain=exp]`` in the help of a command for
-    markup.
+    """Escape the square brackets in the help texts of a command.
+
+    Otherwise the library Rich would read ``[judge]`` as markup and not print it.
     """
     for part in (command, *command.params):
         if getattr(part, "help", None):

@@ -43,7 +43,10 @@ def lines(
     marked: str | None,
     x: list[float] | None = None,
 ) -> str:
-    """Return one line per name over ``x`` (default 1, 2, …), with its name at its right end."""
+    """Return an SVG figure with one line per name over ``x`` (default 1, 2, …).
+
+    The name of each line is at its right end.
+    """
     with matplotlib.rc_context(STYLE):
         # Each name needs a line of its own at the right.
         height = max(3.4, 1.0 + LINE_HEIGHT / 72 * len(curves))
