@@ -42,6 +42,7 @@ from recsys.runfolder import RunFolder
 from recsys.schema import ITEM, USER
 from recsys.tune.folds import Fold, fit_and_judge, make_folds
 from recsys.tune.space import Range, Space, at_most, grid_points, search_space
+from recsys.tune.study_lock import StudyLock
 
 Steps = Callable[[str, int, int], None]
 FoldJudge = Callable[[Config], float]
@@ -325,7 +326,7 @@ def _open_study(storage: Path, about: dict[str, Any]) -> optuna.Study:
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study = optuna.create_study(
                 study_name=run_files.STUDY_NAME,
-                storage=JournalStorage(JournalFileBackend(str(storage))),
+                storage=JournalStorage(JournalFileBackend(str(storage), lock_obj=StudyLock(storage))),
                 direction="maximize",
                 load_if_exists=True,
                 pruner=PRUNERS[about["tune"]["prune"]],

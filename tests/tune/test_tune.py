@@ -1,6 +1,7 @@
 """The search: what it reads, that it repeats, that a kill or a second process changes nothing."""
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ from recsys.tune import study, tune
 from recsys.tune.folds import make_folds
 from recsys.tune.learning import _findings
 from recsys.tune.space import Range, grid_points, search_space
+from recsys.tune.study_lock import StudyLock
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
@@ -182,6 +184,25 @@ def test_another_study_is_not_mixed_in(raw, tmp_path):
     tune(changed(raw, trials=1), tmp_path / "study.log")
     with pytest.raises(ConfigError, match="a study of other settings"):
         tune(changed(raw, trials=1, folds=2), tmp_path / "study.log")
+
+
+def test_what_a_killed_search_left_holds_nobody_up(raw, tmp_path, monkeypatch):
+    log = tmp_path / "study.log"
+    os.symlink(log, tmp_path / "study.log.lock")  # the lock file of Optuna
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("it waits"))
+    assert len(tune(changed(raw, trials=1), log).trials) == 1
+
+
+def test_one_holder_at_a_time_has_the_lock_of_a_study(tmp_path):
+    log = tmp_path / "study.log"
+    lock = StudyLock(log)
+    for _ in range(2):
+        assert lock.acquire()
+        with log.open() as other:
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock.release()
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def pairs(n=200, timed=True):
