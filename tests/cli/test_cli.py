@@ -120,6 +120,6 @@ def test_an_interrupt_leaves_nothing_behind(config):
         assert running.poll() is None, running.stderr.read()
     running.send_signal(signal.SIGINT)
     said = running.communicate(timeout=60)[1]
-    assert running.returncode == 130
+    assert running.returncode == 130, said
     assert "interrupted" in said
     assert os.listdir(config.parent) == ["config.toml"]

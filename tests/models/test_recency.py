@@ -12,7 +12,7 @@ from recsys.models import build
 from recsys.types import Histories
 
 HALF_LIFE = 3.0
-SETTINGS = {"itemknn": {"neighbours": 100}, "ease": {"reg": 20.0}}
+SETTINGS = {"itemknn": {"neighbours": 100, "shrink": 0.0}, "ease": {"reg": 20.0}}
 
 
 def hourly_world():
