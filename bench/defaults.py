@@ -1,6 +1,6 @@
 """Defaults of models, compared on validation parts of eight logs of different kinds; no test part is opened.
 
-    python bench/defaults.py [KIND …]      an hour for all; writes a section of bench/RESULTS.md for each kind
+    python bench/defaults.py [KIND …]      an hour or more for all; writes a section of bench/RESULTS.md for each kind
 
 Of each log, the newest fifth of each user's likes is hidden (any fifth where there are no times), after its own test
 part was left out: the last item of the sequences, the newest fifth of ml-latest-small, of the clicks and of the

@@ -42,6 +42,7 @@ REPEATS = 5
 ALS = {"rank": peers.RANK, "iterations": peers.SWEEPS, "alpha": peers.ALPHA}
 BPR_PARAMS = {"iterations": peers.BPR_SWEEPS, "learning_rate": peers.BPR_RATE, "reg": peers.BPR_REG}
 KNN = {"neighbours": peers.NEIGHBOURS}
+ITEM_KNN = KNN | {"shrink": 0.0}  # the peers have no shrinkage
 OURS = {  # family -> {label: kind and parameters}; the first is the one that the peers are compared with
     CG: {
         "ours, ν = 1": ("als", ALS | {"reg": 0.05}),
@@ -49,9 +50,9 @@ OURS = {  # family -> {label: kind and parameters}; the first is the one that th
     },
     EXACT: {"ours, ν = 1": ("als", ALS | {"reg": 0.05, "solver": "cholesky"})},
     BPR: {"ours": ("bpr", BPR_PARAMS | {"rank": peers.RANK})},
-    COSINE: {"ours": ("itemknn", KNN)},
-    TFIDF: {"ours": ("itemknn", KNN | {"weighting": "tfidf"})},
-    BM25: {"ours": ("itemknn", KNN | {"weighting": "bm25"})},
+    COSINE: {"ours": ("itemknn", ITEM_KNN)},
+    TFIDF: {"ours": ("itemknn", ITEM_KNN | {"weighting": "tfidf"})},
+    BM25: {"ours": ("itemknn", ITEM_KNN | {"weighting": "bm25"})},
     USERS: {"ours": ("userknn", KNN)},
     "EASE": {"ours": ("ease", {"reg": peers.EASE_REG})},
     "popular": {"ours": ("popular", {})},

@@ -503,10 +503,10 @@ def _group_by_value(problems: Sequence[Any]) -> list[list[Any]]:
     for problem in problems:
         location = problem["loc"]
         if location and _UNION_MEMBER.fullmatch(str(location[-1])):
-            siblings = [other for other in problems if other["loc"][:-1] == location[:-1]]
-            if len(siblings) > 1 and all(other["input"] is problem["input"] for other in siblings):
+            siblings = [sibling for sibling in problems if sibling["loc"][:-1] == location[:-1]]
+            if len(siblings) > 1 and all(sibling["input"] is problem["input"] for sibling in siblings):
                 location = location[:-1]
-        has_wrong_entries = any(other["loc"][:-1] == location for other in problems)
+        has_wrong_entries = any(entry["loc"][:-1] == location for entry in problems)
         if problem["type"] == "too_short" and has_wrong_entries:
             continue
         groups.setdefault(location, []).append(problem | {"loc": location})

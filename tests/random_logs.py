@@ -1,7 +1,6 @@
 """Random logs that are hard on a factorization, and what must hold of factors that are trained on them.
 
-``tests/models/test_als_random_logs.py`` trains the models of the local engine on them, and
-``tests/spark/test_spark_trainer.py`` the trainer on Spark.
+``tests/models/test_als_random_logs.py`` trains the models of the local engine on them.
 """
 
 from dataclasses import dataclass

@@ -97,7 +97,8 @@ def check(
     settings = config_of(events, all_overrides)
     data = settings.data
     if refused:
-        if refused.name != "..":  # which is a folder, and is refused below
+        # A path that ends in ".." names a folder and is refused below, so no folder is made for it.
+        if refused.name != "..":
             make_folder(refused.parent, "--refused")
         is_ours = has_first_line("file,line,reason,text")
         require_replaceable_file(refused, is_ours, "--refused", local_paths(settings.sources))

@@ -164,7 +164,7 @@ class AlignedKeys:
 
     @cached_property
     def swapped(self) -> AlignedKeys:
-        """The keys with the two lists of each pair exchanged."""
+        """The keys of the pairs (b, a), which are these of the pairs (a, b) with the lists exchanged."""
         return replace(self, keys=concordance.swap_lists(self.keys, self.starts, self.sizes))
 
     @cached_property
