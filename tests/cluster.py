@@ -64,7 +64,8 @@ class Cluster:
             "JAVA_HOME": _java(),
             "SPARK_DAEMON_JAVA_OPTS": SHORT_LIVED,
         }
-        self.processes: list[subprocess.Popen[bytes]] = []
+        self.processes: list[subprocess.Popen[bytes]] = []  # the master first, then workers, the oldest first
+        self.workers_started = 0
         self.jobs: list[subprocess.Popen[bytes]] = []
         self.web = ""
 
@@ -73,7 +74,8 @@ class Cluster:
         if not self.processes:
             self._start("master", "master.log", "New state: ALIVE|I have been elected leader")
         while len(self.processes) < 1 + workers:
-            self._start("worker", f"worker{len(self.processes)}.log", "Successfully registered")
+            self.workers_started += 1
+            self._start("worker", f"worker{self.workers_started}.log", "Successfully registered")
 
     def submit(self, *words: str) -> subprocess.Popen[bytes]:
         """Start the job in ``place``; conf words go before the job, others after it."""
@@ -94,14 +96,15 @@ class Cluster:
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
     def lose_worker(self, job: subprocess.Popen[bytes]) -> None:
-        """Kill the newest worker and its executors in the middle of a task, as when a machine is lost.
+        """Kill the oldest worker and its executors in the middle of a task, as when a machine is lost.
 
-        They are halted first: a task given to a halted executor cannot end before the kill, however short it is.
+        The oldest has run since before the job began: its executor holds data, so tasks are given to it. A worker
+        that has just started might get no task before the job ends. They are halted first: a task given to a halted
+        executor cannot end before the kill, however short it is.
         """
-        worker = self.processes.pop()
+        worker = self.processes.pop(1)
         log = self.place / "submit.log"
         try:
-            # A worker that has just started has no executor yet, so no task could be lost with it.
             executors = wait_for(lambda: _executors_of(worker.pid) & self._active_tasks().keys(), job, log)
             os.killpg(worker.pid, signal.SIGSTOP)
             wait_for(lambda: any(self._active_tasks().get(executor) for executor in executors), job, log)
