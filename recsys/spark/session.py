@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import re
@@ -30,6 +31,9 @@ DEFAULTS = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.execution.arrow.maxRecordsPerBatch": "8192",
     "spark.ui.showConsoleProgress": "false",
+    # Otherwise Python functions of RDDs and of tables run in different processes, and each process
+    # has to load the package and the kernels first.
+    "spark.sql.execution.pyspark.udf.simplifiedTraceback.enabled": "false",
     # No limit: sums of the size of the item factors come to the driver, never more of them than
     # fit.
     "spark.driver.maxResultSize": "0",
@@ -45,6 +49,14 @@ UNITS = {"k": 2**-10, "m": 1, "g": 2**10, "t": 2**20, "p": 2**30}
 
 CONNECT_SECONDS = 5.0
 """Number of seconds within which a master must answer."""
+
+UNIX_SOCKETS = "spark.python.unix.domain.socket.enabled"
+"""Setting by which Java and Python exchange rows through Unix sockets. Spark before 4.1 ignores it.
+
+Through TCP each task with Python code waits some 50 ms for delayed acknowledgements. The path of a
+Unix socket has at most 107 characters, and the temporary folder of a YARN container is too long for
+that.
+"""
 
 SHUFFLE_PARTITIONS_PER_CORE = 32
 """Partitions of a shuffle per core on a local master.
@@ -74,6 +86,8 @@ def session(settings: SparkSettings) -> SparkSession:
     master = submitted.get("spark.master") or chosen["spark.master"]
     _require_memory({key: submitted.get(key) or chosen.get(key) for key in MEMORY_SETTINGS})
     _require_reachable(master)
+    if master.startswith(("local", "spark:")):
+        chosen.setdefault(UNIX_SOCKETS, "true")
     if master.startswith("local"):
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         chosen.setdefault("spark.sql.shuffle.partitions", str(SHUFFLE_PARTITIONS_PER_CORE * _cores(master)))
@@ -87,6 +101,7 @@ def session(settings: SparkSettings) -> SparkSession:
     except (PySparkException, PySparkRuntimeError, Py4JError) as error:
         reason = str(getattr(error, "java_exception", None) or error).splitlines()[0]
         raise ConfigError(f"[spark]: no session on {master}: {reason}") from error
+    atexit.register(_remove_socket, spark.sparkContext)
     # Py4J logs a traceback for each error that it raises, also for an interruption, in part with the
     # root logger. The error itself is what users are told.
     logging.getLogger("py4j").setLevel(logging.CRITICAL)
@@ -99,6 +114,13 @@ def session(settings: SparkSettings) -> SparkSession:
     if master.startswith("local") and "driver_memory" in settings.model_fields_set:
         _warn_if_heap_is_small(spark, chosen["spark.driver.memory"])
     return spark
+
+
+def _remove_socket(context: SparkContext) -> None:
+    """Remove the Unix socket of the driver, which only ``stop()`` of the session would remove."""
+    server = getattr(context, "_accumulatorServer", None)
+    if server is not None and isinstance(server.server_address, str):
+        Path(server.server_address).unlink(missing_ok=True)
 
 
 def _require_reachable(master: str) -> None:

@@ -95,7 +95,9 @@ def train(pairs: DataFrame, candidates: int, params: SparkALSParameters, path: P
     )
     # Each task sends one partial sum per step, so few tasks send less.
     tasks = max(cores, n_blocks // MAX_BLOCKS_PER_TASK)
-    log = packed.rdd.map(lambda row: bytes(row[0])).coalesce(tasks)
+    # Rows are coalesced before they are given to Python: afterwards each step would need one more
+    # Python process, which does nothing but pass the blocks on.
+    log = packed.coalesce(tasks).rdd.map(lambda row: bytes(row[0]))
     try:
         fitter = _Fitter(log, candidates, params, hop)
         items = fitter.fit()
