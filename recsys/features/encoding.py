@@ -28,7 +28,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array, hstack
-from sklearn.feature_extraction.text import CountVectorizer
 
 from recsys.errors import InputError
 from recsys.types import Features, IdMap
@@ -266,6 +265,9 @@ def _split_list(cell: str) -> list[str]:
 def _count_values(cells: list[list[str]], split: Callable[[list[str]], list[str]]) -> tuple[csr_array, list[str]]:
     """Return how often each row has each value, and the values. Values of fewer than two rows are
     left out."""
+    # scikit-learn takes a second to import, and few processes that import this module encode features.
+    from sklearn.feature_extraction.text import CountVectorizer
+
     counter = CountVectorizer(analyzer=split, min_df=2, dtype=np.float32)
     try:
         counts = csr_array(counter.fit_transform(cells))

@@ -8,8 +8,6 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 from scipy.sparse import csr_array, hstack
-from sklearn.feature_extraction.text import TfidfTransformer
-from sklearn.preprocessing import normalize
 
 from recsys import linalg
 from recsys.errors import ConfigError
@@ -78,6 +76,9 @@ def weigh_terms(features: Features, scheme: Scheme = "tfidf", weights: dict[str,
 
 
 def _weigh_fields(features: Features, scheme: Scheme, weights: dict[str, float]) -> csr_array:
+    # scikit-learn takes a second to import, and most processes that import this module weigh no terms.
+    from sklearn.preprocessing import normalize
+
     parts = []
     columns = []
     for name, field_columns in columns_by_field(features).items():
@@ -126,6 +127,8 @@ def predict_cold_factors(
 
 
 def _damp_and_idf(block: csr_array, scheme: Scheme) -> csr_array:
+    from sklearn.feature_extraction.text import TfidfTransformer
+
     if scheme == "raw":
         return block
     damped = block.astype(np.float64)
