@@ -48,6 +48,14 @@ SETTINGS = {
         {"encoding": "latin-1", "delimiter": "::", "columns": {"user_id": "0", "item_id": "1", "value": "2"}},
     ),
     "utf-16": ({"e.csv": (HEAD + GOOD).encode("utf-16")}, {"encoding": "utf-16"}),
+    "numbers as times after many dates": (
+        {
+            "e.csv": b"user_id,item_id,timestamp\n"
+            + b"u,x,2024-01-01\n" * 1_000
+            + b"".join(b"u%d,y,%d\n" % (n, 1_700_000_000 + n) for n in range(900))
+        },
+        {},
+    ),
     "guests": ({"e.csv": b"user_id,item_id,invoice\n1,x,7\n,y,8\n"}, {"user_fallback": "invoice"}),
 }
 CASES = {name: (files, {}) for name, files in TEXT.items()} | SETTINGS

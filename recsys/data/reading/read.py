@@ -35,6 +35,7 @@ from recsys.data.reading.validate import (
     is_undecodable,
     reason_code,
     refuse_rows,
+    unit_of_counts,
 )
 from recsys.data.splitting.strategies import SIDES
 from recsys.errors import InputError
@@ -325,16 +326,9 @@ def scan_log(events: Any, reading: ReadSettings | None = None) -> Iterator[pd.Da
     for chunk in _read_source(source, _source_name(source), reading, False):
         require_columns(chunk.table.columns, reading, chunk.source)
         if unit is None and TIME in chunk.table:
-            unit = _unit_of(count_times(chunk.table[TIME]))
+            unit = unit_of_counts(count_times(chunk.table[TIME]))
         accepted, reasons = check_events(chunk.table, unit)
         yield accepted[(reasons == 0) & (chunk.reasons == 0)]
-
-
-def _unit_of(time_counts: np.ndarray) -> TimeUnit:
-    """Return the unit of times, given how many of each form there are: seconds if any is a number."""
-    if time_counts[0]:
-        return "s"
-    return "iso"
 
 
 def estimate_rows(events: Any, reading: ReadSettings | None = None) -> int:
@@ -423,7 +417,7 @@ def _append_chunks(
             if unit == "iso" and time_counts[0]:
                 raise _NumberAfterAllError
             if unit is None:
-                unit = _unit_of(time_counts)
+                unit = unit_of_counts(time_counts)
         accepted, reasons = check_events(chunk.table, unit)
         reasons = np.where(chunk.reasons > 0, chunk.reasons, reasons)
         refusals.add(chunk.source, reasons, chunk.line, chunk.text)

@@ -234,6 +234,14 @@ def looks_like_date(numbers: Any) -> Any:
     return (short | long) & day & month
 
 
+def unit_of_counts(counts: Any) -> TimeUnit:
+    """Return the unit of times, given the result of :func:`count_times`: ``s`` if any is a number,
+    else ``iso``."""
+    if counts[0]:
+        return "s"
+    return "iso"
+
+
 def guess_time_unit(counts: Any, source: str) -> TimeUnit:
     """Return the unit of times without a configured unit: ``iso`` if none is a number, else ``s``.
 
@@ -262,6 +270,4 @@ def guess_time_unit(counts: Any, source: str) -> TimeUnit:
             f"{source}: most timestamps, read as seconds, lie after the year 2100. They look like milliseconds,"
             " microseconds or nanoseconds: set [data] time_unit = 'ms' or 'us' or 'ns'."
         )
-    if numbers:
-        return "s"
-    return "iso"
+    return unit_of_counts(counts)

@@ -60,12 +60,11 @@ from recsys.data.reading.read import (
 from recsys.data.reading.read_settings import ReadSettings
 from recsys.data.reading.sources import Source, is_utf8, recode, text_lines
 from recsys.data.reading.validate import (
-    LATEST,
     REASONS,
     check_events,
     count_times,
     guess_time_unit,
-    looks_like_date,
+    unit_of_counts,
 )
 from recsys.errors import InputError
 from recsys.locations import is_remote, local_path
@@ -80,6 +79,12 @@ TEXT = "text"
 
 MAX_REFUSED_ROWS = 1_000
 """Number of refused rows that are written out; all are counted."""
+
+FIRST_ROWS = 1_000
+"""Number of rows from which the unit of times is guessed; the check of all rows tests the guess."""
+
+TIME_COUNTS = ("number times", "late times", "date times", "other times")
+"""Columns of the results of ``count_times``, which the first row of each checked batch holds."""
 
 SEVERAL_LINES = -1
 """Refusal code of a row that holds one half of a quoted field."""
@@ -121,14 +126,11 @@ class RawEvents:
             that parses its batches on an executor.
         columns: the columns of the log, by the names that this package uses.
         id_types: ``user_id`` and ``item_id`` -> type of the ids after the check.
-        numeric_time: whether the times are stored as numbers, so that Spark can count them without
-            parsing.
     """
 
     pieces: list[tuple[DataFrame, Callable[[Batches], ParsedRows]]]
     columns: tuple[str, ...]
     id_types: dict[str, T.DataType]
-    numeric_time: bool = False
 
 
 @dataclass(frozen=True)
@@ -181,14 +183,21 @@ def _read_log(spark: SparkSession, location: str, data: DataSettings, path: Path
     source, reading = _source(spark, location, data)
     with _read_errors_explained(location):
         raw = _read_raw(spark, source, reading)
-        unit = reading.time_unit or _time_unit(raw, source)
-        counts = Observation()
-        checked = _checked_rows(raw, unit)
-        checked.observe(counts, *_counted_columns(checked)).write.parquet(str(path))
+        unit = reading.time_unit
+        is_guessed = unit is None and TIME in raw.columns
+        if is_guessed:
+            unit = unit_of_counts(_count_times(raw, FIRST_ROWS))
+        counts = _write_checked(raw, unit, path, count_forms=is_guessed)
+        if is_guessed:
+            unit_of_all_rows = guess_time_unit([counts[name] or 0 for name in TIME_COUNTS], str(source))
+            if unit_of_all_rows != unit:
+                # The first rows have no time that is a number, and a later row has one.
+                path = path.with_name(f"{path.name}_again")
+                counts = _write_checked(raw, unit_of_all_rows, path, count_forms=True)
         checked = spark.read.parquet(str(path))
-        refusals = _count_refusals(counts.get, checked, source)
+        refusals = _count_refusals(counts, checked, source)
         check_refused_share(source, refusals, reading)
-    is_canonical = {column: bool(counts.get[f"canonical {column}"]) for column in _text_columns(checked)}
+    is_canonical = {column: bool(counts[f"canonical {column}"]) for column in _text_columns(checked)}
     accepted = checked.where(F.col(REASON) == 0).drop(REASON, TEXT)
     return CheckedLog(accepted, is_canonical, refusals)
 
@@ -212,6 +221,14 @@ def _read_parts(spark: SparkSession, parts: dict[str, str], data: DataSettings, 
     for log in logs.values():
         refusals.merge(log.refusals)
     return CheckedLog(accepted, is_canonical, refusals)
+
+
+def _write_checked(raw: RawEvents, unit: Any, path: Path, *, count_forms: bool) -> dict[str, Any]:
+    """Check all rows, write them to ``path``, and return the values of :func:`_counted_columns`."""
+    counts = Observation()
+    checked = _checked_rows(raw, unit, count_forms=count_forms)
+    checked.observe(counts, *_counted_columns(checked)).drop(*TIME_COUNTS).write.parquet(str(path))
+    return counts.get
 
 
 @contextmanager
@@ -482,8 +499,7 @@ def _read_parquet(spark: SparkSession, source: Source, mapping: dict[str, str]) 
     pieces: list[tuple[DataFrame, Callable[[Batches], ParsedRows]]] = [
         (frame, partial(_parse_typed, str(source))) for frame in frames
     ]
-    numeric_time = TIME in kinds and _is_number(kinds[TIME])
-    return RawEvents(pieces, tuple(layout.chosen), id_types, numeric_time)
+    return RawEvents(pieces, tuple(layout.chosen), id_types)
 
 
 def _parquet_frame(
@@ -626,41 +642,41 @@ def _text_of_row(frame: pd.DataFrame) -> Callable[[int], str]:
 
 
 def _time_unit(raw: RawEvents, source: Source) -> Any:
-    """Guess the unit of the times from counts over all rows, by the rule of the local reader.
-
-    The result is that of ``guess_time_unit``, or None for a log without times.
-    """
+    """Return the unit of the times, by the rule of the local reader; None for a log without times."""
     if TIME not in raw.columns:
         return None
+    return guess_time_unit(_count_times(raw), str(source))
+
+
+def _count_times(raw: RawEvents, first_rows: int | None = None) -> np.ndarray:
+    """Return the sum of ``count_times`` over all rows, or over some ``first_rows``, int64[4]."""
     total = np.zeros(4, dtype=np.int64)
     for frame, parse in raw.pieces:
-        if raw.numeric_time:  # no text to look at: Spark can count
-            time = F.col(TIME).cast("double")
-            number = time.isNotNull() & ~F.isnan(time)
-            counts = [number, time >= LATEST, looks_like_date(time)]
-            row = frame.select(*(F.count_if(F.coalesce(number & count, F.lit(False))) for count in counts)).first()
-            total += np.array([*(row or (0, 0, 0)), 0])
-        else:
-            counted = frame.mapInArrow(partial(_count_batches, parse), "numbers long, late long, dates long, rest long")
-            row = counted.agg(*map(F.sum, counted.columns)).first()
-            total += np.array([count or 0 for count in row or (0, 0, 0, 0)])
-    return guess_time_unit(total, str(source))
+        chunks = None
+        if first_rows is not None:
+            frame = frame.limit(first_rows)
+            # A row may stand for a whole file, which is read in chunks.
+            chunks = 1
+        schema = ", ".join(f"`{name}` long" for name in TIME_COUNTS)
+        counted = frame.mapInArrow(partial(_count_batches, parse, chunks), schema)
+        row = counted.agg(*(F.sum(name) for name in TIME_COUNTS)).first()
+        total += np.array([count or 0 for count in row or (0, 0, 0, 0)])
+    return total
 
 
-def _count_batches(parse: Callable[[Batches], ParsedRows], batches: Batches) -> Batches:
+def _count_batches(parse: Callable[[Batches], ParsedRows], chunks: int | None, batches: Batches) -> Batches:
     total = np.zeros(4, dtype=np.int64)
-    for chunk, _ in parse(batches):
+    for chunk, _ in islice(parse(batches), chunks):
         total += count_times(chunk.table[TIME])
-    names = ["numbers", "late", "dates", "rest"]
-    yield pa.RecordBatch.from_arrays([pa.array([count]) for count in total], names=names)
+    yield pa.RecordBatch.from_arrays([pa.array([count]) for count in total], names=TIME_COUNTS)
 
 
-def _checked_rows(raw: RawEvents, unit: Any) -> DataFrame:
+def _checked_rows(raw: RawEvents, unit: Any, *, count_forms: bool = False) -> DataFrame:
     """Check all rows, and return them with a column for the result of the check.
 
     The column :data:`REASON` is 0 for an accepted row, and otherwise the code of the reason for
     which the row is refused. The column :data:`TEXT` has the text of some refused rows, and is
-    null for all other rows.
+    null for all other rows. With ``count_forms`` there are the columns :data:`TIME_COUNTS` as well.
     """
     fields = [T.StructField(column, raw.id_types[column]) for column in (USER, ITEM)]
     fields.append(T.StructField(VALUE, T.DoubleType()))
@@ -668,22 +684,33 @@ def _checked_rows(raw: RawEvents, unit: Any) -> DataFrame:
         fields.append(T.StructField(TIME, T.DoubleType()))
     if EVENT in raw.columns:
         fields.append(T.StructField(EVENT, T.StringType()))
-    schema = T.StructType([*fields, T.StructField(REASON, T.ByteType()), T.StructField(TEXT, T.StringType())])
+    fields += [T.StructField(REASON, T.ByteType()), T.StructField(TEXT, T.StringType())]
+    if count_forms:
+        fields += [T.StructField(name, T.LongType()) for name in TIME_COUNTS]
+    schema = T.StructType(fields)
     text_ids = {column for column, kind in raw.id_types.items() if isinstance(kind, T.StringType)}
-    checked = [frame.mapInArrow(partial(_check_batches, parse, unit, text_ids), schema) for frame, parse in raw.pieces]
+    checked = [
+        frame.mapInArrow(partial(_check_batches, parse, unit, text_ids, count_forms), schema)
+        for frame, parse in raw.pieces
+    ]
     return reduce(DataFrame.unionByName, checked)
 
 
-def _check_batches(parse: Callable[[Batches], ParsedRows], unit: Any, text_ids: set[str], batches: Batches) -> Batches:
+def _check_batches(
+    parse: Callable[[Batches], ParsedRows], unit: Any, text_ids: set[str], count_forms: bool, batches: Batches
+) -> Batches:
     """Check the rows of each batch, and yield batches with the columns of :func:`_checked_rows`.
 
     Args:
         parse: yields the chunks of batches.
         unit: the unit of the times.
         text_ids: the id columns that are text. Other ids are passed on unchanged.
+        count_forms: whether the first row of a batch gets the counts of the forms of its times.
     """
     described = 0
     for chunk, ids in parse(batches):
+        if not len(chunk.table):
+            continue
         events, reasons = check_events(chunk.table, unit)
         reasons = np.where(chunk.reasons != 0, chunk.reasons, reasons).astype(np.int8)
         columns = {
@@ -702,6 +729,9 @@ def _check_batches(parse: Callable[[Batches], ParsedRows], unit: Any, text_ids: 
             described += 1
             texts[row] = _valid_text(chunk.text(int(row)))
         columns[TEXT] = pa.array(texts, pa.string())
+        if count_forms:
+            for name, count in zip(TIME_COUNTS, count_times(chunk.table[TIME]), strict=True):
+                columns[name] = pa.array([count] + [None] * (len(reasons) - 1), pa.int64())
         yield pa.RecordBatch.from_pydict(columns)
 
 
@@ -724,9 +754,9 @@ def _valid_text(text: str) -> str:
 def _counted_columns(checked: DataFrame) -> list[Column]:
     """Return the aggregates that are computed while the checked rows are written.
 
-    They are ``reason CODE``, the number of rows by reason, and ``canonical COLUMN``, whether every
-    accepted id of a text column is a canonical integer. The write is one stage, so rows of a task
-    that runs again are not counted twice.
+    They are ``reason CODE``, the number of rows by reason; ``canonical COLUMN``, whether every
+    accepted id of a text column is a canonical integer; and the sums of :data:`TIME_COUNTS`. The
+    write is one stage, so rows of a task that runs again are not counted twice.
     """
     reason = F.col(REASON)
     codes = [*range(len(REASONS)), SEVERAL_LINES]
@@ -734,7 +764,8 @@ def _counted_columns(checked: DataFrame) -> list[Column]:
     canonical = [
         F.min(F.when(reason == 0, _canonical(column))).alias(f"canonical {column}") for column in _text_columns(checked)
     ]
-    return by_reason + canonical
+    times = [F.sum(name).alias(name) for name in TIME_COUNTS if name in checked.columns]
+    return by_reason + canonical + times
 
 
 def _text_columns(frame: DataFrame) -> list[str]:
