@@ -1,8 +1,8 @@
 """Compiled loops that both engines use. The tests compare each of them with a slow reference.
 
-They are pure functions of arrays, so they work in the same way in this process and in a Spark task.
-The number of threads of Numba (``numba.set_num_threads``) is the number of cores that a call uses.
-Results do not depend on it.
+Each function depends only on its arguments, which are arrays and numbers. So it works in the same
+way in this process and in a task of Spark. A call uses the number of threads that
+``numba.set_num_threads`` sets. Results do not depend on this number.
 """
 
 import numpy as np
@@ -19,9 +19,10 @@ def _ranks_before(score_a: float, item_a: int, score_b: float, item_b: int) -> b
 
 @njit(cache=True, nogil=True)
 def _sift_down(scores: np.ndarray, items: np.ndarray, node: int, size: int) -> None:
-    """Restore the order of a heap below ``node``.
+    """Restore the order of a heap below the position ``node``.
 
-    The root of the heap is the entry that ranks last among the entries of the heap.
+    The heap is stored in the first ``size`` entries of ``scores`` and ``items``. Its root, at
+    position 0, is the entry that ranks last among the entries of the heap.
     """
     score, item = scores[node], items[node]
     while 2 * node + 1 < size:
@@ -37,9 +38,14 @@ def _sift_down(scores: np.ndarray, items: np.ndarray, node: int, size: int) -> N
 
 @njit(cache=True, nogil=True)
 def select_top_k_of_row(row: np.ndarray, skip: np.ndarray, items: np.ndarray, scores: np.ndarray) -> int:
-    """Fill ``items`` and ``scores`` with the best entries of ``row``, and return their number.
+    """Write the best entries of ``row`` to ``items`` and ``scores``, and return their number.
 
-    Entries at the positions ``skip``, which must be sorted, are left out.
+    Args:
+        row: float32[n], the scores. NaN and -inf are never chosen.
+        skip: the positions in ``row`` to leave out, ascending.
+        items, scores: [k], which become the positions and the scores of the best entries, best
+            first, with the lower position first if scores are equal. If there are fewer than k
+            entries, the rest is filled with -1 and NaN.
     """
     k = len(items)
     size = 0
@@ -82,18 +88,17 @@ def select_top_k_of_row(row: np.ndarray, skip: np.ndarray, items: np.ndarray, sc
 
 
 def select_top_k(scores: np.ndarray, indptr: np.ndarray, indices: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the k best columns of each row, best first, leaving out the row's own ``indices``.
+    """Return the k columns with the highest scores in each row, best first, and their scores.
+
+    Both results have the shape [m, k]: the columns as int32 and the scores as float32. If scores
+    are equal, the lower column is first. If a row has fewer than k columns to choose from, its
+    columns end with -1 and its scores with NaN. Each row is read once, with a heap of k entries.
 
     Args:
-        scores: float32[m, n], read only. NaN and -inf are never chosen.
-        indptr, indices: the CSR structure of what to leave out, int[m + 1] and int[nnz], columns
-            sorted and unique within a row.
+        scores: float32[m, n], which is not changed. NaN and -inf are never chosen.
+        indptr, indices: the columns to leave out in each row, as the structure of a CSR matrix,
+            int[m + 1] and int[nnz]. The columns of a row are ascending and distinct.
         k: length of the lists, ≥ 1.
-
-    Returns:
-        items int32[m, k] with -1 padding, scores float32[m, k] with NaN padding. Ties go to the
-        lower column. One pass over the row with a heap of k entries: O(n + hits·log k), no
-        partition of the whole row.
     """
     # A kernel is compiled once more for other dtypes, and for arrays that are read-only.
     indptr = np.require(indptr, dtype=np.int64, requirements="W")
@@ -115,10 +120,12 @@ def _select_top_k(scores: np.ndarray, indptr: np.ndarray, indices: np.ndarray, k
 
 
 NOWHERE = np.int32(2**30)
-"""The place of a relevant item that is not in a list: after every cut-off."""
+"""The position of a relevant item that is not in a list. It is larger than every cut-off."""
 
 PARTS = 16
-"""Parallel parts of the lists, where each part needs an array as long as the catalogue."""
+"""Number of parts that are processed in parallel. Each part needs an array as long as the
+catalogue.
+"""
 
 
 @njit(cache=True, nogil=True, parallel=True)
@@ -142,12 +149,13 @@ def add_weighted(total: np.ndarray, weight: np.ndarray, scores: np.ndarray, entr
 
 @njit(cache=True, nogil=True)
 def number_codes(codes: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Number the codes that occur, in order of first appearance.
+    """Number the distinct codes from 0, in the order in which they first appear.
 
-    ``codes``: int[rows] below ``n``; negative codes are skipped.
+    The result is two arrays: int32[seen], the code that has each number, and int32[n], the number
+    of each code, which is 0 for a code that does not occur.
 
-    Returns:
-        (code int32[seen] of each number, number int32[n] of each code, 0 where it never occurs).
+    Args:
+        codes: int[rows], all below ``n``. Negative codes are left out.
     """
     seen = np.empty(n, dtype=np.int32)
     number = np.full(n, -1, dtype=np.int32)
@@ -174,11 +182,14 @@ def is_identity(order: np.ndarray, n: int) -> bool:
 
 @njit(cache=True, nogil=True)
 def group_rows(group: np.ndarray, m: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sort rows by their group, and return (order int64[n'], offsets int64[m + 1]).
+    """Sort rows by their group, and return the order and where each group begins in it.
 
-    The rows of group g are ``order[offsets[g]:offsets[g + 1]]``, ascending. ``group`` is int[n], the
-    group of each row; rows of a group outside ``0 … m-1`` are left out. The method is a counting
-    sort in two passes.
+    The order is int64[n'], the offsets are int64[m + 1]. The rows of group g are
+    ``order[offsets[g]:offsets[g + 1]]``, ascending. The method is a counting sort.
+
+    Args:
+        group: int[n], the group of each row. Rows whose group is not in ``0 … m-1`` are left out.
+        m: the number of groups.
     """
     offsets = np.zeros(m + 1, dtype=np.int64)
     for g in group:
@@ -198,7 +209,13 @@ def group_rows(group: np.ndarray, m: int) -> tuple[np.ndarray, np.ndarray]:
 
 @njit(cache=True, nogil=True, parallel=True)
 def sort_groups(order: np.ndarray, offsets: np.ndarray, key: np.ndarray) -> None:
-    """Sort each group of ``order`` in place by ``key[order]``, ascending; the sort is stable."""
+    """Sort the rows of each group by a key, ascending. Rows with equal keys keep their order.
+
+    Args:
+        order, offsets: the rows by group, as :func:`group_rows` returns them. ``order`` is changed
+            in place.
+        key: [n], the key of each row.
+    """
     for g in prange(len(offsets) - 1):
         start = offsets[g]
         stop = offsets[g + 1]
@@ -212,9 +229,13 @@ def sort_groups(order: np.ndarray, offsets: np.ndarray, key: np.ndarray) -> None
 
 @njit(cache=True, nogil=True, parallel=True)
 def count_repeats(codes: np.ndarray, offsets: np.ndarray, n: int) -> np.ndarray:
-    """Count in each group the entries that equal an earlier entry of the group, int64[groups].
+    """Return for each group the number of entries that equal an earlier entry of the group.
 
-    The entries of group g are ``codes[offsets[g]:offsets[g + 1]]``, each in ``0 … n-1``.
+    The result is int64[groups].
+
+    Args:
+        codes, offsets: the entries of group g are ``codes[offsets[g]:offsets[g + 1]]``.
+        n: all codes are in ``0 … n-1``.
     """
     m = len(offsets) - 1
     repeats = np.zeros(m, dtype=np.int64)
@@ -229,10 +250,14 @@ def count_repeats(codes: np.ndarray, offsets: np.ndarray, n: int) -> np.ndarray:
 
 @njit(cache=True, nogil=True, parallel=True)
 def count_equal_neighbours(key: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Count the entries of each group that equal neighbours in the group, int64[groups, 2].
+    """Return for each group two counts of entries that equal a neighbouring entry, int64[groups,
+    2].
 
-    Column 0 counts the entries that equal the entry before them. Column 1 counts the entries that
-    equal the entry before or after them.
+    Column 0 counts the entries that equal the entry before them in the group. Column 1 counts the
+    entries that equal the entry before or after them.
+
+    Args:
+        key, offsets: the entries of group g are ``key[offsets[g]:offsets[g + 1]]``.
     """
     counts = np.zeros((len(offsets) - 1, 2), dtype=np.int64)
     for g in prange(len(offsets) - 1):
@@ -249,19 +274,19 @@ def count_equal_neighbours(key: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 def find_relevant(
     listed: np.ndarray, offsets: np.ndarray, relevant: np.ndarray, indptr: np.ndarray, n: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Find the place of each relevant item in the list of its user.
+    """Return the position of each relevant item in the list of its user.
+
+    The result is two arrays with one entry per relevant item, user by user: int64[nnz], the index
+    of the item in ``relevant``, and int32[nnz], the position of the item in the list of its user,
+    from 0. The entries of a user are in the order of these positions. The relevant items that are
+    not in the list follow, with the position :data:`NOWHERE`.
 
     Args:
-        listed, offsets: codes of all lists, best first, one list after another; no code twice in a
-            list.
-        relevant, indptr: codes of the relevant items of all users in the same form; no code twice
-            for a user.
+        listed, offsets: the list of user u is ``listed[offsets[u]:offsets[u + 1]]``, codes of
+            items, best first. No code occurs twice in a list.
+        relevant, indptr: the relevant items of user u are ``relevant[indptr[u]:indptr[u + 1]]``. No
+            code occurs twice for a user.
         n: all codes are in ``0 … n-1``.
-
-    Returns:
-        (entry int64[nnz], place int32[nnz]): user by user, positions in ``relevant`` in the order
-        of their places from 0, then those that are not listed, with place NOWHERE. One pass over
-        lists and truth, without search or sort.
     """
     m = len(indptr) - 1
     entry = np.empty(len(relevant), dtype=np.int64)
@@ -292,16 +317,18 @@ def find_relevant(
 def rank_relevant(
     scores: np.ndarray, relevant: np.ndarray, indptr: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Rank the relevant items of each row among all its candidates.
+    """Return how each relevant item ranks among all candidates of its row, as four arrays of
+    counts.
+
+    The first three arrays are int32[nnz], with one entry per relevant item. They count the
+    candidates with a higher score, the candidates with the same score (including the item), and the
+    candidates with the same score in a lower column. For an item that is no candidate they are
+    :data:`NOWHERE`, 1 and 0. The fourth array is int64[m], the number of candidates of each row.
 
     Args:
-        scores: float[m, n]; entries that are NaN or -inf are not candidates.
-        relevant, indptr: columns of the relevant items of each row; columns ≥ n are not candidates.
-
-    Returns:
-        (above, tied, before int32[nnz], candidates int64[m]): candidates with a higher score
-        (NOWHERE if the item is not a candidate), with the same score (itself included), and with
-        the same score in a lower column.
+        scores: float[m, n]. Columns whose score is NaN or -inf are not candidates.
+        relevant, indptr: the relevant items of row u are the columns ``relevant[indptr[u]:indptr[u
+            + 1]]``. Columns ≥ n are not candidates.
     """
     m, n = scores.shape
     above = np.full(len(relevant), NOWHERE, dtype=np.int32)
@@ -372,12 +399,14 @@ def expected_reciprocal_rank(first_place: np.ndarray, spread: np.ndarray, releva
 
 @njit(cache=True, nogil=True, parallel=True)
 def hash_last_word(state: np.ndarray, n: int) -> np.ndarray:
-    """Hash each of m states together with each word 0 … n - 1 to a number in [0, 1), float32[m, n].
+    """Return float32[m, n], a random number in [0, 1) for each of m states and each word 0 … n - 1.
 
-    The result is ``hashing.to_unit_interval`` of the states after ``hash_words`` has added the word.
+    The number is ``hashing.to_unit_interval`` of the state after ``hash_words`` has hashed the word
+    as its last one.
 
     Args:
-        state: uint64[m].
+        state: uint64[m], the states of ``hash_words`` before the last word.
+        n: the number of words.
     """
     numbers = np.empty((len(state), n), dtype=np.float32)
     for i in prange(len(state)):

@@ -1,7 +1,7 @@
 """Compiled linear algebra that both engines share: products of matrices, and least squares.
 
-Pure functions of arrays, like ``recsys.kernels``: results never depend on the number of threads.
-The tests of the models compare them with plain loops.
+As in ``recsys.kernels``, each function depends only on its arguments, and results do not depend on
+the number of threads. The tests of the models compare these functions with plain loops.
 """
 
 from collections.abc import Callable
@@ -18,19 +18,22 @@ from recsys.kernels import select_top_k_of_row
 # --- Sparse products ---------------------------------------------------------------------------------------
 
 CSR = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""indptr, indices and data of a sparse matrix."""
+"""A sparse matrix for compiled code, as the three arrays ``indptr``, ``indices`` and ``data``."""
 
 PARTS = 64
-"""Number of parts into which rows are divided, each with scratch memory of its own; no sum depends
-on it.
+"""Number of parts into which rows are divided.
+
+Each part has scratch memory of its own. Results do not depend on this number.
 """
 
 
 def arrays(matrix: csr_array) -> CSR:
-    """Return the arrays of a sparse matrix for compiled code: indptr int64, indices int32, and data.
+    """Return the arrays of a sparse matrix for compiled code: indptr int64, indices int32, and
+    data.
 
-    A kernel is compiled once for each combination of dtypes, which takes seconds, and scipy chooses
-    the dtype of the indices by the operation that made the matrix.
+    Compiled code needs the same dtypes in every call, because it is compiled again for each other
+    combination, which takes seconds. SciPy chooses the dtype of the indices by the operation that
+    made the matrix.
     """
     return matrix.indptr.astype(np.int64, copy=False), matrix.indices.astype(np.int32, copy=False), matrix.data
 
@@ -43,10 +46,17 @@ def _gather(
     total: np.ndarray,
     filled: np.ndarray,
 ) -> int:
-    """Add up weighted rows of a CSR matrix: ``total`` becomes Σ_j values_j · row(columns_j).
+    """Compute a weighted sum of rows of a CSR matrix: ``total`` becomes Σ_j values_j ·
+    row(columns_j).
 
-    ``total`` must be all NaN at the start, and stays NaN where no row has an entry. The columns that
-    get a value are written to ``filled``. The result is their number.
+    Args:
+        columns, values: the rows to add, and their weights.
+        total: float64[n], all NaN before the call. Entries in which no row has a stored value stay
+            NaN.
+        filled: int64[n]. Its first entries become the columns of ``total`` that get a value.
+
+    Returns:
+        the number of columns that get a value.
     """
     indptr, indices, data = matrix
     count = 0
@@ -74,19 +84,23 @@ def nearest_rows(
     k: int,
     excluded: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the k largest entries of each row of S, S_ij = (A·B)_ij / (a_scale_i · b_scale_j +
-    shrink).
+    """Return the k largest entries of each row of a similarity matrix S, which is never stored.
+
+    S_ij = (A·B)_ij / (a_scale_i · b_scale_j + shrink), for the sparse matrices A (m, u) and B (u,
+    n). Only pairs (i, j) are listed for which row i of A and column j of B both have a stored entry
+    at the same of the u positions.
 
     Args:
-        a, b: A (m, u) and B (u, n), finite.
-        a_scale, b_scale: float64[m], float64[n]; every denominator of a listed pair is > 0.
-        k: ≥ 1.
-        excluded: int[m], a column that row i leaves out (itself, for example); -1 leaves out none.
+        a, b: A and B. All values are finite.
+        a_scale, b_scale: float64[m] and float64[n]. The denominator of every listed pair is > 0.
+        shrink: the shrinkage in the denominator, ≥ 0.
+        k: number of entries per row, ≥ 1.
+        excluded: int[m], the column that each row leaves out, for example the row itself; -1 for
+            none.
 
     Returns:
-        columns int32[m, k], best first, ties to the lower one, -1 padding; values float32[m, k],
-        NaN padding. Pairs without a common column of A and row of B are never listed, and (m, n)
-        never exists as a whole.
+        the columns int32[m, k], largest entry first, and the values float32[m, k]. If values are
+            equal, the lower column is first. Rows with fewer than k entries end with -1 and NaN.
     """
     a_indptr, a_indices, a_data = a
     m = len(a_indptr) - 1
@@ -124,7 +138,7 @@ def dense_product(
     b: CSR,
     n: int,
 ) -> np.ndarray:
-    """Return float32[m, n], the product of two CSR matrices (m, u) and (u, n) as a dense array."""
+    """Return the product of two sparse matrices (m, u) and (u, n) as an array, float32[m, n]."""
     a_indptr, a_indices, a_data = a
     b_indptr, b_indices, b_data = b
     m = len(a_indptr) - 1
@@ -181,17 +195,22 @@ def _blas() -> ThreadpoolController:
 def one_blas_thread() -> Any:
     """Return a context in which BLAS uses one thread.
 
-    It is for code that already distributes its rows over all cores.
+    It is for code that already divides its rows among all cores.
     """
     return _blas().limit(limits=1, user_api="blas")
 
 
 def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return the matrix product a·b, the same bit for bit for any number of threads.
+    """Return the matrix product a·b. The result is the same, bit for bit, for any number of
+    threads.
 
-    Both arrays have the same dtype; ``a`` is in C order, ``b`` in C or Fortran order. Between
-    compiled loops this is faster than BLAS on several threads, because the threads of BLAS still
-    occupy the cores when the next loop starts.
+    The rows of ``a`` are divided among compiled threads. Between other compiled loops this is
+    faster than BLAS on several threads, because the threads of BLAS still occupy the cores when the
+    next loop starts.
+
+    Args:
+        a: float[m, u], in C order.
+        b: float[u, n], with the dtype of ``a``, in C or Fortran order.
     """
     # NumPy allocates large pages, compiled code does not.
     result = np.empty((a.shape[0], b.shape[1]), dtype=a.dtype)
@@ -210,11 +229,11 @@ def _fill_product(a: np.ndarray, b: np.ndarray, result: np.ndarray) -> None:
 
 @njit(cache=True, nogil=True, parallel=True)
 def gram(y: np.ndarray) -> np.ndarray:
-    """Return the Gram matrix YᵀY of ``y`` [n, rank], float64[rank, rank].
+    """Return the Gram matrix YᵀY, float64[rank, rank], of ``y``, float[n, rank] in C order.
 
-    ``y`` is in C order. Sums over a block of rows are computed in the dtype of ``y``, and sums over
-    the blocks in float64. The result is the same bit for bit for any number of threads. The caller
-    limits BLAS to one thread.
+    Sums over a block of rows are computed in the dtype of ``y``, and sums over the blocks in
+    float64. The result is the same, bit for bit, for any number of threads. The caller limits BLAS
+    to one thread.
     """
     n, rank = y.shape
     parts = min(16, 1 + n // 256)
@@ -231,16 +250,17 @@ def gram(y: np.ndarray) -> np.ndarray:
 def ridge(features: Any, targets: np.ndarray, reg: float, weight: np.ndarray, direct: int = 4096) -> np.ndarray:
     """Solve a weighted ridge regression, and return its coefficients W, float64[f, r].
 
-    W minimises Σ_i weight_i |targets_i − features_i·W|² + reg·|W|². If the smaller of n and f is at
-    most ``direct``, W is computed in closed form: (FᵀDF + λI)⁻¹FᵀDY for f ≤ n, or else
-    Fᵀ(FFᵀ + λD⁻¹)⁻¹Y. Otherwise the same equations are solved by conjugate gradients, without a
-    Gram matrix.
+    W minimises Σ_i weight_i · |targets_i − features_i·W|² + reg · |W|², where i is a row. With F
+    the features, Y the targets, D the diagonal matrix of the weights and λ = ``reg``, W is (FᵀDF +
+    λI)⁻¹FᵀDY for f ≤ n, and otherwise the equal Fᵀ(FFᵀ + λD⁻¹)⁻¹Y. If both n and f are above
+    ``direct``, the same equations are solved by conjugate gradients, without a Gram matrix.
 
     Args:
-        features: csr_array (n, f).
-        targets: float[n, r].
-        reg: λ > 0.
-        weight: float[n] > 0.
+        features: csr_array (n, f), one row per observation.
+        targets: float[n, r], r targets per observation.
+        reg: the regularisation λ > 0.
+        weight: float[n], the weight of each observation, > 0.
+        direct: the largest size of a system that is solved directly.
     """
     root = np.sqrt(np.asarray(weight, dtype=np.float64))
     a = features.astype(np.float64).multiply(root[:, None]).tocsr()
@@ -297,19 +317,21 @@ def conjugate_gradients(
 def logistic_rows(
     indptr: np.ndarray, indices: np.ndarray, fixed: np.ndarray, offset: np.ndarray, reg: float
 ) -> np.ndarray:
-    """Fit a logistic regression for each row of a sparse matrix, and return its coefficients x.
+    """Fit one logistic regression per row of a sparse matrix, and return float64[m, rank]
+    coefficients.
 
-    x minimises Σ_j log(1 + exp(−(x·y_j + offset_j))) + reg/2 · n |x|² over the n columns j of the
-    row.
+    The coefficients x of a row minimise Σ_j log(1 + exp(−(x·y_j + offset_j))) + reg/2 · n·|x|² over
+    the n columns j that the row stores. They are zeros for an empty row. The minimum is unique. It
+    is found by Newton's method, which halves a step that does not lower the value. If n < rank, a
+    step solves a system of n equations (Woodbury identity).
+
+    The caller limits BLAS to one thread.
 
     Args:
-        indptr, indices: the CSR structure of the rows; indices point into ``fixed``.
-        fixed: float64[n, rank], C order: y. offset: float64[n]. reg: > 0.
-
-    Returns:
-        float64[m, rank], zeros for an empty row. Newton's method, halving steps that do not lower
-        the value; the minimum is unique. Where n < rank a step solves an n × n system (Woodbury).
-        The caller limits BLAS to one thread.
+        indptr, indices: the structure of the CSR matrix. Columns are rows of ``fixed``.
+        fixed: float64[columns, rank] in C order, the vectors y.
+        offset: float64[columns], the offset of each column.
+        reg: the regularisation, > 0.
     """
     m = len(indptr) - 1
     rank = fixed.shape[1]

@@ -20,10 +20,13 @@ from recsys.schema import EVENT, ITEM, TIME, USER, VALUE
 
 DAY = 86_400
 PIECE = 1 << 22
-"""Number of values that are processed at a time, so that the whole column is never copied."""
+"""Number of values that are processed at a time, so that no copy of the whole column is made."""
 
 OUTLYING = 3.5
-"""Users whose log(number of events) is more than this many robust deviations off may be machines."""
+"""Modified z-score of log(number of events) above which a user is called implausibly busy.
+
+Such users may be machines. :func:`find_busiest_users` defines the score.
+"""
 
 
 def data_card(tables: Tables) -> dict[str, Any]:
@@ -68,6 +71,9 @@ def count_values(values: np.ndarray) -> dict[str, Any]:
     """Return the entry ``values`` of the data card, computed from the values of all events.
 
     Its keys are described in :func:`describe_values`.
+
+    Args:
+        values: float[n], n ≥ 1.
     """
     total = np.zeros(3)
     mean = 0.0
@@ -95,12 +101,16 @@ def count_values(values: np.ndarray) -> dict[str, Any]:
 def describe_values(
     *, smallest: float, largest: float, mean: float, skew: float | None, negative: int, zero: int
 ) -> dict[str, Any]:
-    """Return the entry ``values`` of the data card from statistics of the values.
+    """Return the entry ``values`` of the data card, made of statistics of the values of all events.
+
+    The keys are the names of the arguments. The mean is rounded to six significant digits.
 
     Args:
+        smallest, largest, mean: the smallest, the largest and the mean value.
         skew: the third standardised moment, which is positive if a few values are far above the
-            others. It is rounded to three digits. It becomes None if all values are equal or if it
-            is too large for float64.
+            others. It is rounded to three significant digits. It becomes None if all values are
+            equal, or if it is too large for float64.
+        negative, zero: the numbers of events with a value below 0 and with the value 0.
     """
     if skew is None or not np.isfinite(skew) or smallest == largest:
         skew = None
@@ -117,8 +127,10 @@ def describe_values(
 
 
 def _item_event_codes(events: pd.DataFrame) -> np.ndarray:
-    """Return int32[n], one number for each combination of item and event type, in the order of
-    items."""
+    """Return int32[n], a number for the combination of item and event type of each event.
+
+    Equal combinations have equal numbers. The numbers ascend with the item, and then with the type.
+    """
     item, kind = (events[column].cat for column in (ITEM, EVENT))
     combined = item.codes.to_numpy().astype(np.int64) * len(kind.categories) + kind.codes.to_numpy()
     if len(item.categories) * len(kind.categories) >= 2**31:
@@ -132,7 +144,7 @@ class CardCounts:
 
     Attributes:
         pairs: number of different (user, item) pairs.
-        distinct: number of different rows.
+        distinct: number of different rows of the log.
         per_item: int[items], events of each item that has any, in any order.
         per_user: two arrays int[m]: numbers of events, ascending, and how many users have each
             number.
@@ -141,7 +153,7 @@ class CardCounts:
         span: ISO times of the first and the last event. None without timestamps.
         tables: name -> number of rows of the items and users tables.
         refused: the number of refused rows, in total and by reason.
-        values: what :func:`describe_values` returns.
+        values: the result of :func:`describe_values`.
         duplicates: name -> number of rows of the items and users tables that ``[data] duplicates``
             merged into others.
     """
@@ -201,8 +213,12 @@ def card_from_counts(counts: CardCounts) -> dict[str, Any]:
 def describe_gaps(days: np.ndarray) -> dict[str, Any]:
     """Return the number of days without an event, and the longest run of such days.
 
+    The days are those between the first and the last event. The result has the keys ``empty_days``
+    and ``longest`` (numbers of days), and, if there is a gap, ``from`` and ``to``: the first and
+    the last day of the longest one.
+
     Args:
-        days: days since 1970 that have events, ascending.
+        days: float[d], the days that have events, as days since 1970, ascending.
 
     >>> describe_gaps(np.array([0.0, 1.0, 5.0, 7.0]))
     {'empty_days': 4, 'longest': 3, 'from': '1970-01-03', 'to': '1970-01-05'}
@@ -222,18 +238,24 @@ def describe_gaps(days: np.ndarray) -> dict[str, Any]:
 
 
 def find_busiest_users(numbers: np.ndarray, users: np.ndarray) -> dict[str, Any]:
-    """Return how many users have implausibly many events, from which number on, and their share of
+    """Count the users with implausibly many events, and return their number and share of all
     events.
 
-    A user counts if the modified z-score of log(events) is above :data:`OUTLYING`. The score is the
-    distance from the median, divided by 1.4826 × the median absolute deviation. If that deviation
-    is 0, because more than half of the users have the same number of events, it is divided by
-    1.2533 × the mean absolute deviation. Reference: Iglewicz and Hoaglin, How to Detect and Handle
-    Outliers, 1993.
+    Keys of the result:
+
+    * ``users``: the number of these users;
+    * ``more_than``: each of them has more events than this number;
+    * ``share_of_events``: the share of all events that are theirs, in [0, 1].
+
+    A user has implausibly many events if the modified z-score of log(number of events) is above
+    :data:`OUTLYING`. The score is the distance from the median, divided by 1.4826 × the median
+    absolute deviation. If that deviation is 0, because more than half of the users have the same
+    number of events, the distance is divided by 1.2533 × the mean absolute deviation. Reference:
+    Iglewicz and Hoaglin, How to Detect and Handle Outliers, 1993.
 
     Args:
-        numbers: numbers of events, ascending.
-        users: how many users have each number.
+        numbers: int[m], numbers of events, ascending.
+        users: int[m], how many users have each number.
 
     >>> find_busiest_users(np.array([8, 10, 12, 5000]), np.array([30, 40, 29, 1]))["users"]
     1
@@ -254,9 +276,13 @@ def find_busiest_users(numbers: np.ndarray, users: np.ndarray) -> dict[str, Any]
 
 
 def median_of_counts(values: np.ndarray, counts: np.ndarray) -> float:
-    """Return the median of ascending ``values`` that occur ``counts`` times each.
+    """Return the median of values, each of which occurs a number of times.
 
     If there are two middle values, the result is their mean.
+
+    Args:
+        values: [m], ascending.
+        counts: int[m], how often each value occurs.
 
     >>> median_of_counts(np.array([1, 2, 9]), np.array([2, 1, 1]))
     1.5
@@ -267,9 +293,12 @@ def median_of_counts(values: np.ndarray, counts: np.ndarray) -> float:
 
 
 def gini_coefficient(sorted_counts: np.ndarray) -> float:
-    """Return the Gini coefficient of ascending non-negative counts, in [0, 1 − 1/n].
+    """Return the Gini coefficient of n counts, in [0, 1 − 1/n]. 0 means that all counts are equal.
 
     It is NaN if all counts are zero.
+
+    Args:
+        sorted_counts: [n], ascending and not negative.
 
     >>> gini_coefficient(np.array([1, 1, 1, 1])), gini_coefficient(np.array([0, 0, 0, 4]))
     (0.0, 0.75)

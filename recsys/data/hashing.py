@@ -23,8 +23,9 @@ _SHIFT = (np.uint64(30), np.uint64(27), np.uint64(31))
 def hash_words(seed: int, *words: np.ndarray) -> np.ndarray:
     """Return uint64 hashes of a seed and of integer arrays, which are broadcast against each other.
 
-    The hash is SplitMix64, chained over the arrays, so their order matters. Reference: Steele, Lea
-    and Flood, OOPSLA 2014 (the finaliser, variant 13).
+    The arrays (the *words*) are hashed one after another, so another order of them gives other
+    hashes. The hash is SplitMix64. Reference: Steele, Lea and Flood, OOPSLA 2014 (the finaliser,
+    variant 13).
     """
     state = _mix_bits(np.array([seed % 2**64], dtype=np.uint64) + GOLDEN)
     for word in words:
@@ -39,15 +40,21 @@ def _mix_bits(bits: np.ndarray) -> np.ndarray:
 
 
 def to_unit_interval(bits: np.ndarray) -> np.ndarray:
-    """Return float64 in [0, 1), made of the upper 53 of 64 random bits."""
+    """Return numbers in [0, 1), float64, made of the upper 53 bits of each number of 64 random
+    bits.
+    """
     return (bits >> np.uint64(11)) * 2.0**-53
 
 
 def random_scores(seed: int, users: np.ndarray, items: int) -> np.ndarray:
-    """Return random float32[m, items] in [0, 1), computed in compiled code.
+    """Return random scores in [0, 1), float32[m, items], for m users and all items.
 
     A score is ``to_unit_interval(hash_words(seed, user, item))``, so it depends only on the seed,
-    the number of the user and the row of the item.
+    the number of the user and the row of the item. The scores are computed in compiled code.
+
+    Args:
+        users: int[m], a number that identifies each user.
+        items: the number of items.
     """
     # Imported here because it takes a second to load, and only this function needs it.
     from recsys import kernels
@@ -56,10 +63,11 @@ def random_scores(seed: int, users: np.ndarray, items: int) -> np.ndarray:
 
 
 def id_bits(ids: Any) -> np.ndarray:
-    """Return uint64[n], bits that identify each id.
+    """Return uint64[n], the bits by which each id is hashed.
 
-    For an integer of any dtype they are the number itself, for text they are pandas' SipHash. So
-    the number 7 and the text "7" differ; tables have one kind of ids by the time they are split.
+    For an integer of any dtype they are the number itself, and for text they are pandas' SipHash of
+    the text. So the number 7 and the text "7" have different bits. This does no harm, because all
+    ids of a column have one type when they are hashed.
     """
     if is_category(ids):
         return id_bits(ids.array.categories)[ids.array.codes]

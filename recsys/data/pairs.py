@@ -1,9 +1,9 @@
-"""Sort events by (user, item, time, value) and aggregate them per pair, in compiled code for very
-large logs.
+"""Sort events by (user, item, time, value) and aggregate the events of each (user, item) pair.
 
-Rows are counting-sorted into their users, then sorted within each user, so that no array as long as
-the log is copied: the order itself takes four bytes per event. Users are distributed over cores;
-results never depend on the number of cores.
+The loops are compiled, for very large logs. The events of a log are never copied. The result of the
+sort is an array of positions in the log, with four bytes per event. A counting sort first groups
+the positions by user, and then the positions of each user are sorted. The users are divided among
+several threads. Results do not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -18,10 +18,13 @@ from numba import get_num_threads, njit
 
 SUM, LAST, MAX, COUNT = range(4)
 LONG = 1 << 18
-"""Events from which the work is split over threads."""
+"""Smallest number of rows for which the work is divided among threads."""
 
 SHARES = 16
-"""Parts per core, so that a part with a very active user does not delay the others."""
+"""Number of parts per thread into which users are divided.
+
+There are more parts than threads, so that a part with a very active user does not delay the end.
+"""
 
 
 def sort_events(
@@ -29,9 +32,14 @@ def sort_events(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sort events by (user, item, time, value), and return the order as two arrays.
 
-    The arrays are ``begins``, int64[users + 1], and ``order``, int32[n]. The positions of the events
-    of user u, sorted, are ``order[begins[u] : begins[u + 1]]``. ``user`` and ``item`` are int[n],
-    the row numbers of users (below ``users``) and of items.
+    The arrays are ``begins``, int64[users + 1], and ``order``, int32[n] (int64 for 2^31 events or
+    more). The positions of the events of user u, sorted, are ``order[begins[u] : begins[u + 1]]``.
+    Events that are equal in all four columns stay in the order of the log.
+
+    Args:
+        user, item: int[n], the row numbers of the user and of the item of each event.
+        users: number of users. All numbers in ``user`` are below it.
+        time, value: float or int[n], the time and the value of each event.
     """
     begins = np.zeros(users + 1, dtype=np.int64)
     _count_events(user, begins)
@@ -52,9 +60,15 @@ def aggregate_pairs(
     value: np.ndarray,
     method: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return (int32 user, int32 item, float32 value, int64 latest time) of each pair.
+    """Combine the events of each (user, item) pair, and return one entry per pair in four arrays.
 
-    ``begins, order``: as of :func:`sort_events`.
+    The arrays are the user row (int32), the item row (int32), the combined value (float32) and the
+    latest time (int64, rounded down) of each pair, in the order of (user, item).
+
+    Args:
+        begins, order: the result of :func:`sort_events`.
+        item, time, value: the columns of the events, as for :func:`sort_events`.
+        method: how values are combined: ``SUM``, ``LAST``, ``MAX`` or ``COUNT``.
     """
     # After the cumulative sum, entry u is the number of pairs of all users before u.
     pair_offsets = np.zeros(len(begins), dtype=np.int64)
@@ -90,10 +104,16 @@ def last_of_session(
     kind: np.ndarray,
     seconds: float,
 ) -> np.ndarray:
-    """Return bool[n]: whether an event is the last of its session.
+    """Return bool[n]: whether each event of a log is the last event of its session.
 
-    It is, unless an event of the same pair and kind follows it within ``seconds``. ``begins,
-    order``: as of :func:`sort_events`.
+    An event is not the last one if a later event in the sorted order has the same user, item and
+    kind, and is at most ``seconds`` later. "Later" refers to the order of :func:`sort_events`.
+
+    Args:
+        begins, order: the result of :func:`sort_events`.
+        item, time, kind: [n], the item, the time in seconds and the number of the event type of
+            each event.
+        seconds: the longest pause within a session.
     """
     last = np.ones(len(order), dtype=np.bool_)
     _run_parts(_mark_followed, _user_parts(begins), begins, order, item, time, kind, seconds, last)
@@ -101,8 +121,14 @@ def last_of_session(
 
 
 def count_distinct(begins: np.ndarray, order: np.ndarray, columns: list[np.ndarray]) -> int:
-    """Count the events that differ from the one before them in the user or in any of the
-    columns.
+    """Return the number of sorted events that differ from the event before them.
+
+    Two events differ if they have different users or different values in at least one of
+    ``columns``.
+
+    Args:
+        begins, order: the result of :func:`sort_events`.
+        columns: arrays [n], in the order of the log.
     """
     first = np.zeros(len(order), dtype=np.bool_)
     first[begins[:-1][np.diff(begins) > 0]] = True
@@ -112,9 +138,12 @@ def count_distinct(begins: np.ndarray, order: np.ndarray, columns: list[np.ndarr
 
 
 def contains_pairs(begins: np.ndarray, item: np.ndarray, users: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """Return bool[m]: whether each of m pairs occurs among sorted pairs.
+    """Return bool[m]: whether each of m (user, item) pairs is in a sorted table of pairs.
 
-    The sorted pairs of user u are ``item[begins[u] : begins[u + 1]]``.
+    Args:
+        begins, item: the sorted table. The items of user u are ``item[begins[u] : begins[u + 1]]``,
+            ascending.
+        users, items: int[m], the rows of the user and of the item of each pair to look for.
     """
     contained = np.zeros(len(users), dtype=np.bool_)
     _run_parts(_search_pairs, _equal_parts(len(users)), begins, item, users, items, contained)
@@ -122,9 +151,15 @@ def contains_pairs(begins: np.ndarray, item: np.ndarray, users: np.ndarray, item
 
 
 def keys_contain(user: np.ndarray, item: np.ndarray, width: int, keys: np.ndarray) -> np.ndarray:
-    """Return for each pair whether ``keys`` contains user × width + item, bool[n].
+    """Return bool[n]: whether the key user × ``width`` + item of each (user, item) pair is in
+    ``keys``.
 
-    ``keys`` is sorted. The result is False for a pair whose user or item is -1.
+    The result is False for a pair whose user or item is -1.
+
+    Args:
+        user, item: int[n], rows, or -1 for an unknown user or item.
+        width: the number of items.
+        keys: int64, ascending.
     """
     contained = np.zeros(len(user), dtype=np.bool_)
     _run_parts(_search_keys, _equal_parts(len(user)), user, item, width, keys, contained)
@@ -132,9 +167,10 @@ def keys_contain(user: np.ndarray, item: np.ndarray, width: int, keys: np.ndarra
 
 
 def _run_parts(loop: Callable[..., None], bounds: np.ndarray, *arguments: Any) -> None:
-    """Call ``loop(low, high, *arguments)`` for each two neighbouring bounds, on several threads.
+    """Call ``loop(low, high, *arguments)`` for each part of a range, on several threads.
 
-    If there is only one part, it runs in the calling thread.
+    A part is the range between two neighbouring entries of ``bounds``. If there is only one part,
+    it runs in the calling thread.
     """
     parts = list(pairwise(bounds.tolist()))
     if len(parts) == 1:
@@ -146,6 +182,9 @@ def _run_parts(loop: Callable[..., None], bounds: np.ndarray, *arguments: Any) -
 
 
 def _equal_parts(n: int) -> np.ndarray:
+    """Return int64[parts + 1], bounds that divide n rows equally: one part per thread, or one if
+    few.
+    """
     parts = 1
     if n >= LONG:
         parts = get_num_threads()
@@ -153,7 +192,7 @@ def _equal_parts(n: int) -> np.ndarray:
 
 
 def _user_parts(begins: np.ndarray, per_core: int = SHARES) -> np.ndarray:
-    """Return the bounds of parts of the users that have about the same number of events."""
+    """Return int64[parts + 1], bounds that divide the users into parts with about equal events."""
     parts = 1
     if begins[-1] >= LONG:
         parts = per_core * get_num_threads()
@@ -163,6 +202,9 @@ def _user_parts(begins: np.ndarray, per_core: int = SHARES) -> np.ndarray:
 
 @njit(cache=True, nogil=True)
 def _count_events(user: np.ndarray, begins: np.ndarray) -> None:
+    """Fill ``begins``, int64[users + 1] of zeros, with the position of the first event of each
+    user.
+    """
     for row in range(len(user)):
         begins[user[row] + 1] += 1
     for position in range(1, len(begins)):
@@ -171,7 +213,10 @@ def _count_events(user: np.ndarray, begins: np.ndarray) -> None:
 
 @njit(cache=True, nogil=True)
 def _place_rows(low: int, high: int, user: np.ndarray, begins: np.ndarray, order: np.ndarray) -> None:
-    """Write the rows of the events of users ``low … high - 1`` to the range of their user."""
+    """Group the positions of events by user in ``order``, for the users ``low … high - 1``.
+
+    The positions of user u are written to ``order[begins[u] : begins[u + 1]]``, ascending.
+    """
     free = begins[low:high].copy()
     for row in range(len(user)):
         if low <= user[row] < high:
@@ -189,6 +234,7 @@ def _sort_users(
     time: np.ndarray,
     value: np.ndarray,
 ) -> None:
+    """Sort the positions of each user ``low … high - 1`` in ``order`` by (item, time, value)."""
     for user in range(low, high):
         rows = order[begins[user] : begins[user + 1]]
         keys = np.empty(len(rows), dtype=np.int64)
@@ -208,6 +254,7 @@ def _sort_users(
 @njit(cache=True, nogil=True)
 def _sort_ties(rows: np.ndarray, time: np.ndarray, value: np.ndarray) -> None:
     # Two stable sorts, the less important key first, order by (time, value).
+    """Sort ``rows``, the positions of the events of one pair, in place by (time, value)."""
     rows[:] = rows[np.argsort(value[rows], kind="mergesort")]
     rows[:] = rows[np.argsort(time[rows], kind="mergesort")]
 
@@ -216,6 +263,7 @@ def _sort_ties(rows: np.ndarray, time: np.ndarray, value: np.ndarray) -> None:
 def _count_pairs(
     low: int, high: int, begins: np.ndarray, order: np.ndarray, item: np.ndarray, pairs: np.ndarray
 ) -> None:
+    """Write the number of pairs of each user u in ``low … high - 1`` to ``pairs[u + 1]``."""
     for user in range(low, high):
         for position in range(begins[user], begins[user + 1]):
             pairs[user + 1] += position == begins[user] or item[order[position]] != item[order[position - 1]]
@@ -237,7 +285,17 @@ def _write_pairs(
     values: np.ndarray,
     times: np.ndarray,
 ) -> None:
-    """Write one entry per pair. A sum adds in float64, in order, from 0, and is rounded once."""
+    """Combine the events of each pair of the users ``low … high - 1``, and write one entry per
+    pair.
+
+    A sum is computed in float64, from 0.0, in the sorted order of the events, and is rounded to
+    float32 once.
+
+    Args:
+        pairs: int64[users + 1], the number of pairs of all users before each user.
+        users, items, values, times: the arrays of the result, as :func:`aggregate_pairs` returns
+            them.
+    """
     entry = pairs[low] - 1
     total = 0.0
     for user in range(low, high):
@@ -272,6 +330,10 @@ def _mark_followed(
     seconds: float,
     last: np.ndarray,
 ) -> None:
+    """Set ``last`` to False for events that another event of the same session follows.
+
+    It does so for the users ``low … high - 1``. The rule is that of :func:`last_of_session`.
+    """
     for user in range(low, high):
         for position in range(begins[user], begins[user + 1]):
             row = order[position]
@@ -285,6 +347,9 @@ def _mark_followed(
 
 @njit(cache=True, nogil=True)
 def _mark_changes(low: int, high: int, order: np.ndarray, column: np.ndarray, first: np.ndarray) -> None:
+    """Set ``first`` to True at the sorted positions whose value in ``column`` differs from the one
+    before.
+    """
     for position in range(max(low, 1), high):
         first[position] |= column[order[position]] != column[order[position - 1]]
 

@@ -42,7 +42,8 @@ class World:
         items: item_id, title, genres and cast (several values separated by ``|``), director, year,
             overview.
         users: user_id, age_group, country.
-        truth: the recipe. Its row i of users or items is the i-th id in ascending order.
+        truth: the recipe, which knows the true tastes of the users. Its row i of users or items is
+            the i-th id in ascending order.
     """
 
     events: pd.DataFrame
@@ -85,11 +86,13 @@ class Recipe:
     All films are generated at once. Users and their events can be generated in parts of any size.
 
     Attributes:
-        serves: float64[items, tastes], how well a film fits each taste.
+        main, second: int64[items], the main and the second taste of each film.
+        serves: float64[items, tastes], how well each film fits each taste.
+        quality: float64[items], the quality of each film, which raises its ratings.
         appeal: float64[tastes, items], the probability of each film when a film is chosen for a
             taste. Rows sum to 1. The probability is 0 for films without events.
-        release: float64[items], the release of a film in years since the start of the log, negative
-            for older films.
+        release: float64[items], the release of each film in years since the start of the log,
+            negative for older films.
         block: number of users to generate at a time.
     """
 
@@ -118,9 +121,10 @@ class Recipe:
         self.block = max(1, min(2**26 // items, 2**20 * users // events))  # users a piece: 64 MB of "has seen"
 
     def item_table(self) -> pd.DataFrame:
-        """Return the items table.
+        """Return the items table, one row per film.
 
-        The attributes of a film depend on the tastes that it serves, and partly on chance.
+        The columns are those of :attr:`World.items`. The attributes of a film depend on its tastes,
+        and partly on chance.
         """
         film = np.arange(self.n_items)
         genre = np.array([genre for genre, _ in words.THEMES], dtype=object)
@@ -142,7 +146,12 @@ class Recipe:
         )
 
     def user_table(self, user: np.ndarray) -> pd.DataFrame:
-        """Return the users table for int rows ``user``."""
+        """Return the users table of some users, with one row per user and the columns of
+        ``World.users``.
+
+        Args:
+            user: int[n], the rows of the users, from 0.
+        """
         age, country = self._segments(user)
         return pd.DataFrame(
             {
@@ -172,7 +181,12 @@ class Recipe:
         return odds / odds.sum(axis=-1, keepdims=True)
 
     def events(self, user: np.ndarray) -> pd.DataFrame:
-        """Return the events of int rows ``user``, sorted by user and time."""
+        """Return the events of some users, sorted by user and time, with the columns of
+        ``World.events``.
+
+        Args:
+            user: int[n], the rows of the users, from 0.
+        """
         tastes = self.tastes(user)
         row = np.repeat(np.arange(len(user)), self._activity(user))
         slot = np.arange(len(row)) - np.searchsorted(row, row)
@@ -218,10 +232,19 @@ class Recipe:
         time: np.ndarray,
         tastes: np.ndarray,
     ) -> np.ndarray:
-        """Return the film of each slot, -1 where none was found.
+        """Return int64[slots], the film of each event to generate, or -1 if no film can be found.
 
-        A film is drawn again, up to 100 times, if the user has seen it or it is rejected. A film is
-        accepted with the probability :func:`_freshness`, which is 0 before its release.
+        An event to generate is called a slot. A film is drawn for each slot, and accepted with the
+        probability :func:`_freshness`, which is 0 before the release of the film. If it is not
+        accepted, or the user has already had the film, another film is drawn, up to 100 times.
+
+        Args:
+            user: int[n], rows of users.
+            row: int[slots], the position in ``user`` of the user of each slot.
+            slot: int[slots], the number of each slot among the slots of its user, from 0.
+            time: float64[slots], in years since the start of the log.
+            tastes: float64[2, n, tastes], the cumulative shares of the tastes at the start and at
+                the end of the log.
         """
         film = np.full(len(row), -1)
         seen = np.zeros(len(user) * self.n_items, dtype=bool)
@@ -246,10 +269,16 @@ class Recipe:
         return film
 
     def _ratings(self, user: np.ndarray, film: np.ndarray, time: np.ndarray, tastes: np.ndarray) -> np.ndarray:
-        """Return ratings from 0.5 to 5 in steps of 0.5.
+        """Return float64[events], a rating from 0.5 to 5 in steps of 0.5 for each event.
 
         A rating depends on the habit of the user, the quality of the film, how well the film fits
         the tastes of the user at that time, and chance.
+
+        Args:
+            user, film: int[events], the rows of the user and of the film of each event.
+            time: float64[events], in years since the start of the log.
+            tastes: float64[2, events, tastes], the shares of the tastes of the user of each event
+                at the start and at the end of the log.
         """
         elapsed = (time / self.years)[:, None]
         match = np.log((((1 - elapsed) * tastes[0] + elapsed * tastes[1]) * self.serves[film]).sum(axis=1))
@@ -257,24 +286,38 @@ class Recipe:
         return np.clip(np.round(2 * (liking + 0.5 * self._normal("mood", user, film))) / 2, 0.5, 5.0)
 
     def _times(self, user: np.ndarray, slot: np.ndarray) -> np.ndarray:
-        """Return the time of each event in years since the start of the log.
+        """Return float64[events], the time of each event in years since the start of the log.
 
         Two in five users join in the first tenth of the log, the others at any time.
+
+        Args:
+            user: int[events], the row of the user of each event.
+            slot: int[events], the number of the event among the events of its user, from 0.
         """
         joins = self._uniform("join", user) * np.where(self._uniform("early", user) < 0.4, 0.1, 0.98)
         stays = np.minimum(1.0 - joins, 0.15 - 0.7 * np.log1p(-self._uniform("stay", user)))
         return self.years * (joins + stays * self._uniform("time", user, slot))
 
     def _activity(self, user: np.ndarray) -> np.ndarray:
-        """Return int64, the number of events to generate for each user.
+        """Return int64[n], the number of events to generate for each user.
 
-        The numbers are quantiles of a log-normal distribution. Each user has another quantile, so
-        the sum over all users is close to the number of events of the recipe.
+        The numbers are quantiles of a log-normal distribution, and no two users have the same
+        quantile. So the sum over all users is close to the number of events of the recipe.
+
+        Args:
+            user: int[n], rows of users.
         """
         quantile = (user * self._stride % self.n_users + 0.5) / self.n_users
         return np.floor(self._clipped_quantile(self._typical, quantile) + self._uniform("round", user)).astype(np.int64)
 
     def _clipped_quantile(self, typical: float, quantile: np.ndarray) -> np.ndarray:
+        """Return quantiles of a log-normal distribution, clipped to possible numbers of events per
+        user.
+
+        Args:
+            typical: the median of the distribution.
+            quantile: float64[n], in (0, 1).
+        """
         return np.clip(typical * np.exp(ndtri(quantile)), 1.0, max(1.0, 0.3 * self.n_items))
 
     def _typical_activity(self, mean: float) -> float:
@@ -286,20 +329,30 @@ class Recipe:
         return typical
 
     def _segments(self, user: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return two arrays int64[n]: the age group and the country of each user, as numbers."""
         return self._below(len(words.AGE_GROUPS), "age group", user), self._below(len(words.COUNTRIES), "country", user)
 
     def _main_or_any_taste(self, purpose: str, film: np.ndarray) -> np.ndarray:
-        """Return a taste per film: its main taste for three films in four, else a random one."""
+        """Return int64[n], a taste for each film: in three of four cases its main taste, else a
+        random one.
+
+        Args:
+            purpose: a name of the draw. Draws with different names are independent.
+            film: int[n], rows of films.
+        """
         any_taste = self._below(TASTES, purpose + " any", film)
         return np.where(self._uniform(purpose, film) < 0.75, self.main[film], any_taste)
 
     def _person(self, purpose: str, film: np.ndarray, people_per_taste: int) -> np.ndarray:
+        """Return int64[n], the number of a person for each film, drawn from the people of one
+        taste.
+        """
         return self._main_or_any_taste(purpose, film) * people_per_taste + self._below(
             people_per_taste, purpose + " who", film
         )
 
     def _overviews(self, film: np.ndarray) -> list[str]:
-        """Return a sentence per film.
+        """Return one sentence for each film.
 
         It has four words of the main taste of the film, two words of its second taste, and two
         words that all tastes share.
@@ -322,12 +375,18 @@ class Recipe:
         ]
 
     def _uniform(self, purpose: str, *numbers: np.ndarray | int) -> np.ndarray:
+        """Return random numbers in [0, 1), one per element of the broadcast ``numbers``.
+
+        A number depends only on the seed, the ``purpose`` and the ``numbers``.
+        """
         return to_unit_interval(hash_words(self.seed, id_bits([purpose]), *(np.asarray(number) for number in numbers)))
 
     def _normal(self, purpose: str, *numbers: np.ndarray | int) -> np.ndarray:
+        """Return random numbers of the standard normal distribution, as :meth:`_uniform` does."""
         return ndtri(self._uniform(purpose, *numbers) + 2.0**-54)
 
     def _below(self, limit: int, purpose: str, *numbers: np.ndarray | int) -> np.ndarray:
+        """Return random integers from 0 to ``limit`` - 1, as :meth:`_uniform` does."""
         return (self._uniform(purpose, *numbers) * limit).astype(np.int64)
 
 

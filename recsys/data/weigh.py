@@ -27,7 +27,10 @@ from recsys.types import IdMap, Interactions
 
 Aggregate = Literal["sum", "last", "max", "count"]
 AGGREGATES = get_args(Aggregate)
-"""The methods of aggregation. Their positions are the codes of ``pairs``: SUM, LAST, MAX, COUNT."""
+"""The methods of aggregation.
+
+The position of a method is its code in ``recsys.data.pairs``: SUM, LAST, MAX, COUNT.
+"""
 DAY = 86_400.0
 DECAY_NEEDS_TIMES = "half_life_days needs timestamps: map a timestamp column, or remove half_life_days."
 LAST_NEEDS_TIMES = "aggregate = 'last' needs timestamps: map a timestamp column, or use 'sum' or 'max'."
@@ -117,7 +120,10 @@ class WeightSettings(BaseModel):
 
 
 class FilterSettings(BaseModel):
-    """Minimum numbers of train rows: items first, then users, counted in the remaining rows."""
+    """The smallest numbers of train rows that an item and a user must have.
+
+    Items with fewer rows are removed first. Users are removed next, by the rows that remain.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

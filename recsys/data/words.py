@@ -49,8 +49,11 @@ OVERVIEW = (
     "Between a {0} and a {1} lies a {6}: what the {2} began, the {3} must end,"
     " and neither {4} nor {5} will ever be the same {7} again."
 )
-"""Template of an overview. 0 to 3: words of the main taste; 4, 5: of the second; 6, 7: common
-words."""
+"""Template of an overview, with numbered places for words.
+
+The words 0 to 3 are of the main taste of the film, 4 and 5 of its second taste, and 6 and 7 are
+words that all tastes share.
+"""
 
 COUNTRIES = ("Arvenia", "Belmora", "Costrane", "Dunmark", "Estoria")
 AGE_GROUPS = ("under 18", "18-24", "25-34", "35-49", "50-64", "65 and over")

@@ -1,4 +1,4 @@
-"""Write tables to files in pieces, and the folder of a made-up world."""
+"""Write tables to files in pieces, and make the folder of a synthetic world."""
 
 from __future__ import annotations
 

@@ -97,9 +97,13 @@ def parquet_layout(source: Source, mapping: dict[str, str], all_columns: bool = 
 
 
 def time_storage(part: Source, name: str) -> str:
-    """Return how a Parquet file stores a column of times, if Spark has to know it.
+    """Return how a Parquet file stores the times of a column, for the forms that Spark must
+    convert.
 
     The result is ``int96``, ``nanoseconds``, or "" for any other form.
+
+    Args:
+        name: the name of the column in the file.
     """
     columns = pyarrow.parquet.read_metadata(part.open_parquet()).schema
     for position in range(len(columns)):
@@ -334,10 +338,12 @@ def _to_arrow(table: pd.DataFrame, name: str) -> pa.ChunkedArray:
 
 
 def column_to_series(column: pa.ChunkedArray, name: str, source: str) -> pd.Series:
-    """Return a typed column in the form that validation expects. Text ids become categories.
+    """Convert a typed column to the form that the validation of rows expects. Text ids become
+    categories.
 
     Args:
         name: the canonical name of the column.
+        source: the file or table, for the error message.
 
     Raises:
         InputError: ids are neither text nor integers, or values are not numbers.
@@ -397,11 +403,11 @@ def _convert_ids(column: pa.ChunkedArray, name: str, source: str) -> pd.Series:
 
 
 def parse_finite_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return a text column of finite numbers as float64, correctly rounded; any other column
-    unchanged.
+    """Convert a text column of finite numbers to float64, and return any other column unchanged.
 
-    A column with text that Arrow cannot parse, or reads as infinite, stays text.
-    ``validate.parse_numbers``, which is slower, then reads it and finds the reason.
+    The numbers are correctly rounded. A column stays text if it has a text that Arrow cannot parse,
+    or that it reads as NaN or infinite. ``validate.parse_numbers``, which is slower, then parses
+    the column and finds the reason.
     """
     if not _is_text(column.type):
         return column

@@ -38,16 +38,16 @@ None means that the archive changes, so its MD5 is read from the .md5 file of th
 """
 
 TRIES = 5
-"""Number of attempts in a row without a new byte after which a download fails."""
+"""A download fails after this number of attempts in a row that brought no new byte."""
 
 PAUSE = 2.0
-"""Seconds between two attempts."""
+"""Number of seconds between two attempts."""
 
 TIMEOUT = 30.0
-"""Number of seconds without an answer after which an attempt fails."""
+"""Number of seconds without an answer from the site after which an attempt fails."""
 
 BLOCK = 1 << 18
-"""Number of bytes per read."""
+"""Number of bytes that are read at a time."""
 
 Progress = Callable[[int, int], None]
 """A function that is called with (bytes done, total bytes) to report progress."""

@@ -367,7 +367,8 @@ def chunk_of_json(
     Args:
         mapping: canonical column -> its key.
         chosen: the columns of the whole log, canonical name -> key. None: all keys of these lines.
-        line: a function from the position of a row to its line in the file.
+        source: the file, for messages.
+        line: a function from the position of a row in ``lines`` to its line number in the file.
     """
     records = [parse_json_line(text) for text in lines]
     if chosen is None:

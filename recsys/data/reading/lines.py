@@ -1,10 +1,13 @@
 """Split delimited text into fields, one block of bytes at a time, in compiled code.
 
-One state machine reads every file, clean or not. It is that of Python's :mod:`csv` (RFC 4180,
-lenient): a quote opens a field only at its start, two quotes inside are one quote, text after the
-closing quote belongs to the field, and a line ends with LF, CRLF or CR. The readers of pyarrow,
-Polars and DuckDB are not used because they reject the whole file, or lose the line and the text of
-a bad row, where this reader refuses one row and names its line.
+The same rules apply to clean and to damaged files. They are the rules of Python's :mod:`csv` module
+(RFC 4180, lenient). A quote opens a quoted field only at the start of the field. Two quotes inside
+a quoted field are one quote. Text after the closing quote belongs to the field. A line ends with
+LF, CRLF or CR.
+
+The readers of pyarrow, Polars and DuckDB are not used, because one bad row makes them reject the
+whole file, or they do not report the line and the text of that row. This reader refuses the one row
+and gives its line number.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import pyarrow as pa
 from numba import njit
 
 BLOCK = 1 << 24
-"""Bytes per read, and the largest size of one row."""
+"""Number of bytes that are read at a time. A longer row is an error."""
 
 LF, CR, QUOTE, PLUS, MINUS, POINT, ZERO, NINE = (ord(character) for character in '\n\r"+-.09')
 BOM = b"\xef\xbb\xbf"
@@ -32,12 +35,18 @@ POWERS = 10.0 ** np.arange(19)
 class RowBlock:
     """``n`` rows of text, split into fields.
 
-    ``begins``, ``ends``: int32[selected columns, n], the bytes of each field in ``data``, without
-    quotes. ``rows``: int32[n + 1], the first byte of each row. ``lines``: int64[n], its first line
-    in the file, from 1. ``complete``: bool[n], the row has as many fields as there are columns.
-    ``escaped``: bool[n], a selected field is not simply the bytes between its ends (doubled quotes,
-    or text after the closing quote). ``positions``: the positions of the selected columns in the
-    file.
+    Attributes:
+        data: uint8, the bytes of the rows.
+        begins, ends: int32[selected columns, n], the positions in ``data`` of the first byte of
+            each field and of the byte after its end. Quotes around a field are not part of it.
+        rows: int32[n + 1], the position in ``data`` of the first byte of each row, and of the byte
+            after the last row.
+        lines: int64[n], the number of the first line of each row in the file, from 1.
+        complete: bool[n], whether the row has as many fields as the file has columns.
+        escaped: bool[n], whether the text of a selected field differs from its bytes in ``data``,
+            because it has doubled quotes, or text after the closing quote.
+        positions: the positions of the selected columns in the file, from 0.
+        delimiter: the text between two fields.
     """
 
     data: np.ndarray
@@ -54,13 +63,18 @@ class RowBlock:
         return len(self.lines)
 
     def row_fields(self, row: int) -> list[str]:
-        """Return the fields of a row."""
+        """Return the text of all fields of one row, also of the columns that are not selected."""
         # Blank lines may follow the row, so all line ends are stripped.
         line = _text(self.data[self.rows[row] : self.rows[row + 1]]).rstrip("\r\n")
         return split_row(line, self.delimiter)
 
     def cell_text(self, column: int, row: int) -> str:
-        """Return the text of a field; empty where the row has no such field."""
+        """Return the text of one field. It is empty if the row does not have this field.
+
+        Args:
+            column: index of the column among the selected ones.
+            row: index of the row in this block.
+        """
         if self.escaped[row]:
             fields = self.row_fields(row)
             position = self.positions[column]
@@ -70,7 +84,9 @@ class RowBlock:
         return _text(self.data[self.begins[column, row] : self.ends[column, row]])
 
     def text_column(self, column: int) -> pd.Series:
-        """Return a column as categories of text, so that each distinct text is stored once."""
+        """Return a selected column as categories of text, so that each distinct text is stored
+        once.
+        """
         coded = self._packed(column, np.arange(len(self)), pa.binary()).dictionary_encode()
         codes = np.array(coded.indices)
         distinct = _decode_distinct(coded.dictionary)
@@ -84,10 +100,10 @@ class RowBlock:
         return pd.Series(pd.Categorical.from_codes(codes, categories=pd.Index(distinct, dtype=object)))
 
     def integer_column(self, column: int) -> np.ndarray | None:
-        """Parse a column of integers, and return int64[n].
+        """Return a selected column as int64[n], or None if it is not a column of integers.
 
-        The result is None if a complete row has anything else than a canonical integer ("7", not
-        "007").
+        Every complete row must have a canonical integer ("7", not "007") that fits in 64 bits. Rows
+        that are not complete have undefined values.
         """
         values = np.zeros(len(self), dtype=np.int64)
         usable = self.complete & ~self.escaped
@@ -99,10 +115,11 @@ class RowBlock:
         return values
 
     def number_column(self, column: int) -> tuple[np.ndarray, np.ndarray]:
-        """Parse a column of numbers, and return (float64[n], rows whose text is not a plain number).
+        """Parse a selected column as numbers, and return the numbers and the rows that have none.
 
-        The value is the float64 that is nearest to the text. It is NaN in the rows of the second
-        result.
+        The numbers are float64[n]. Each is the float64 that is nearest to the text. The second
+        array has the rows, ascending, whose text is not a plain decimal number. Their number is
+        NaN.
         """
         values = np.full(len(self), np.nan)
         state = np.zeros(len(self), dtype=np.uint8)
@@ -126,9 +143,12 @@ class RowBlock:
 
 
 def split_row(row: str, delimiter: str) -> list[str]:
-    """Return the fields of a row without its line end, by the rules of the compiled reader.
+    """Return the fields of one row of text, by the same rules as the compiled reader.
 
-    A quote that is never closed ends with the row; see :func:`has_open_quote`.
+    If a quote is never closed, its field ends at the end of the row (see :func:`has_open_quote`).
+
+    Args:
+        row: the row without its line end.
     """
     fields = []
     position = 0
@@ -145,7 +165,7 @@ def split_row(row: str, delimiter: str) -> list[str]:
 
 
 def has_open_quote(row: str, delimiter: str) -> bool:
-    """Return whether the last field of a text opens a quote that is not closed in it."""
+    """Return whether the last field of a row opens a quote and does not close it."""
     position = 0
     while position <= len(row):
         if row.startswith('"', position):
@@ -160,8 +180,12 @@ def has_open_quote(row: str, delimiter: str) -> bool:
 
 
 def _quoted_text(row: str, start: int) -> tuple[str, int]:
-    """Return the text of a quoted field that begins at ``start``, and the position after its
-    closing quote: beyond the end of the row if there is none.
+    """Return the text of a quoted field, and the position in the row after its closing quote.
+
+    If there is no closing quote, the position is ``len(row) + 1``.
+
+    Args:
+        start: the position after the opening quote.
     """
     pieces = []
     while True:
@@ -177,7 +201,12 @@ def _quoted_text(row: str, start: int) -> tuple[str, int]:
 
 
 class EndlessRowError(Exception):
-    """The end of a row was not found. ``line`` is its first line, ``problem`` says what is wrong."""
+    """An error that is raised if the end of a row is not found.
+
+    Attributes:
+        line: number of the first line of the row, from 1.
+        problem: what is wrong, as a sentence without a full stop.
+    """
 
     def __init__(self, line: int, problem: str) -> None:
         super().__init__(line, problem)
@@ -188,11 +217,13 @@ class EndlessRowError(Exception):
 def read_row_blocks(
     stream: BinaryIO, delimiter: str, columns: int, positions: list[int], skip: int
 ) -> Iterator[RowBlock]:
-    """Yield the rows of a UTF-8 stream after the first ``skip``, without blank rows.
+    """Yield the rows of a UTF-8 stream in blocks, without blank rows.
 
     Args:
         delimiter: one or more characters, none of them a quote or a line end.
-        positions: positions of the selected columns among all ``columns``.
+        columns: the number of columns of the file.
+        positions: positions of the selected columns, from 0.
+        skip: number of rows to leave out at the start, such as a header.
 
     Raises:
         EndlessRowError: an open quote makes the rest of the file one row, or a row is longer than a
@@ -258,16 +289,18 @@ def _tokenise(
     lines: np.ndarray,
     flags: np.ndarray,
 ) -> tuple[int, int, int]:
-    """Find the fields of each row that ends in ``data``, and write them to the arrays.
+    """Find the fields of each row that ends in ``data``, and write their positions to the arrays.
 
     Return (number of rows, number of bytes in these rows, line number of the next row).
 
     Args:
         final: whether the file ends with ``data``.
-        slots: position of a column in the file -> its index among the selected columns, or -1.
+        delimiter: the bytes of the delimiter.
+        slots: int32[columns], the index of each column of the file among the selected columns, or
+            -1.
         line: the line number of the first byte.
         begins, ends, rows, lines: the arrays of :class:`RowBlock`, which are filled.
-        flags: bool[2, rows], which gets ``complete`` and ``escaped`` of :class:`RowBlock`.
+        flags: bool[2, rows]. Its rows become ``complete`` and ``escaped`` of :class:`RowBlock`.
     """
     n = 0
     byte = 0
@@ -312,11 +345,16 @@ def _tokenise(
 def _scan_field(
     data: np.ndarray, byte: int, final: bool, first: int, width: int, delimiter: tuple[int, ...]
 ) -> tuple[int, int, int, bool, int]:
-    """Scan the field at ``byte``; return (begin, end, position after it, escaped, line ends inside).
+    """Find the end of the field that begins at ``byte``, and return five facts about the field.
 
-    ``first``, ``width``: the first byte and the length of the delimiter.
-    The position is that of the delimiter or line end; it is -1 if the data end before the field
-    does.
+    They are: the position of the first byte of its text, the position after its text, the position
+    of the delimiter or line end after the field, whether it is ``escaped`` (see :class:`RowBlock`),
+    and the number of line ends inside. If the data end before the field does, the third value is
+    -1.
+
+    Args:
+        final: whether the file ends with ``data``.
+        first, width: the first byte and the number of bytes of the delimiter.
     """
     size = len(data)
     escaped = False
@@ -359,10 +397,10 @@ def _scan_field(
 
 @njit(cache=True, nogil=True)
 def _is_delimiter(data: np.ndarray, byte: int, delimiter: tuple[int, ...]) -> bool:
-    """Return whether the delimiter begins at ``byte``, whose first byte has been compared already.
+    """Return whether the delimiter begins at the position ``byte`` of ``data``.
 
-    The result is False if the data end within the delimiter. The caller then scans the field again
-    together with the next block.
+    The caller has already compared the first byte. The result is False if the data end within the
+    delimiter. The caller then scans the field again, together with the next block.
     """
     if byte + len(delimiter) > len(data):
         return False
@@ -383,10 +421,14 @@ def _copy_fields(data: np.ndarray, begins: np.ndarray, offsets: np.ndarray, pack
 def _parse_integers(
     data: np.ndarray, begins: np.ndarray, ends: np.ndarray, usable: np.ndarray, values: np.ndarray
 ) -> bool:
-    """Parse integers into ``values``, int64[n], and return whether all usable rows hold one.
+    """Parse integers into ``values``, int64[n], and return whether every usable row has an integer.
 
-    The text must be a canonical integer ("7", not "007") that fits in 64 bits. The parsing stops at
-    the first row that does not.
+    The text must be a canonical integer ("7", not "007") that fits in 64 bits. The function stops
+    at the first row with any other text.
+
+    Args:
+        begins, ends: int32[n], where the text of each row begins and ends in ``data``.
+        usable: bool[n], the rows to parse.
     """
     for row in range(len(begins)):
         begin = begins[row]
@@ -423,11 +465,13 @@ def _parse_numbers(
     values: np.ndarray,
     state: np.ndarray,
 ) -> None:
-    """Parse simple numbers into ``values``, float64[n], and classify each text in ``state``.
+    """Parse simple numbers into ``values``, float64[n], and classify the text of each row in
+    ``state``.
 
-    A number is simple if its digits form an integer that is exact in float64: a division by a power
-    of ten then gives the correctly rounded value. ``state`` is DONE for these numbers, LONG for
-    other numbers, which the caller must parse, and ODD for text that is not a plain number.
+    A number is simple if its digits, read as one integer, are exact in float64. Its value is then
+    this integer divided by a power of ten, which is correctly rounded. ``state``, uint8[n], becomes
+    DONE for simple numbers, LONG for other numbers, which the caller must parse, and ODD for text
+    that is not a plain decimal number.
     """
     for row in range(len(begins)):
         state[row] = ODD

@@ -58,7 +58,11 @@ class Log:
 
 
 class _Column:
-    """A growing column, in slabs so large that the allocator returns their memory to the system."""
+    """A column that grows by arrays of values.
+
+    The values are stored in arrays so large that the allocator returns their memory to the
+    operating system when they are freed.
+    """
 
     def __init__(self) -> None:
         self._slabs: list[np.ndarray] = []
@@ -87,8 +91,10 @@ class _Column:
 
 
 class IdNumbers:
-    """Number distinct ids in order of appearance: as integers while all are canonical integers,
-    then as text.
+    """Numbers distinct ids in the order in which they first appear, from 0.
+
+    Ids are stored as integers as long as all of them are canonical integers ("7", not "007"). From
+    the first other id on, all of them are stored as text.
     """
 
     def __init__(self) -> None:
@@ -100,9 +106,10 @@ class IdNumbers:
         self._dtypes: set[np.dtype] = set()
 
     def number(self, ids: pd.Series) -> np.ndarray:
-        """Return int32[n], the numbers of the ids; new ids get new numbers.
+        """Return int32[n], the number of each id. An id that is new gets the next number.
 
-        ``ids``: integers, text or categories of text.
+        Args:
+            ids: integers, text, or a categorical of text.
         """
         if ids.dtype.kind in "iu":
             self._dtypes.add(ids.dtype)
@@ -153,7 +160,11 @@ class IdNumbers:
             _number_integers(self._found[: self._count].copy(), 0, self._table, self._found, 0, rehashed)
 
     def categories(self, numbers: np.ndarray) -> pd.Categorical:
-        """Return the ids of all rows as categories in id order; ``numbers`` is changed in place."""
+        """Return the ids of all rows as a categorical whose categories are in ascending order.
+
+        Args:
+            numbers: int32[n], the number of the id of each row. The array is changed in place.
+        """
         if self._texts is not None:
             ids = pd.Index(list(self._texts), dtype=object)
         else:

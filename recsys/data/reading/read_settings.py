@@ -21,14 +21,16 @@ SUFFIXES = {
 """Suffix of a file name -> its format. ``data.reading.files.READERS`` has a reader for each format."""
 
 COMPRESSED = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
-"""Suffix after that of a text format -> how the file is compressed."""
+"""Suffix that may follow the suffix of a text format, as in ``.csv.gz`` -> how the file is
+compressed.
+"""
 
 FORMATS = ("auto", *dict.fromkeys(SUFFIXES.values()), "movielens")
 """The values of ``[data] format``."""
 
 
 class ReadSettings(BaseModel):
-    """How files are read."""
+    """The settings that say how files are read and which of their rows are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -34,7 +34,7 @@ def no_such_file(location: object) -> str:
 
 @dataclass(frozen=True)
 class Source:
-    """A file, a folder of parts, or a member of a zip archive.
+    """The location of a table: a file, a folder of parts, or a member of a zip archive.
 
     Attributes:
         uri: the URI of a table on another file system, which messages show instead of the path.

@@ -34,13 +34,13 @@ REASONS = (
 TimeUnit = Literal["s", "ms", "us", "ns", "yyyymmdd", "iso"]
 PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 LATEST = 4_102_444_800.0
-"""2100-01-01 in seconds since 1970: the end of plausible times, which start in 1970."""
+"""2100-01-01 in seconds since 1970. Times before 1970, and from this one on, are impossible."""
 
 DATES = (19_900_101, 20_991_232)
-"""The numbers that may be dates written as digits: from 1990 to 2099."""
+"""Bounds of the numbers that may be dates of eight digits, such as 20180920: from 1990 to 2099."""
 
 GUEST = "guest:"
-"""Prefix of the user id of a row without a user, if the settings name a column to use instead."""
+"""Prefix of the id that replaces a missing user id (:func:`fill_missing_users`)."""
 
 NUMBER = r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*"
 NOT_FINITE = r"(?i:\s*[+-]?(nan|inf|infinity)\s*)"
@@ -117,11 +117,11 @@ def is_missing(ids: pd.Series) -> np.ndarray:
 
 
 def fill_missing_users(ids: pd.Series, fallback: pd.Series) -> pd.Series:
-    """Return user ids in which each missing one is replaced by ``guest:`` and the text of
-    ``fallback``.
+    """Replace each missing user id by ``guest:`` and the text of ``fallback``, and return the ids.
 
-    So all rows of one visit of a guest, for example of one invoice, get the same id, which no
-    customer has. If any id is replaced, all ids become text.
+    For example, ``fallback`` has the number of the invoice. All rows of one invoice then get the
+    same id, and no real user has this id. If any id is replaced, all ids become text. If the text
+    in ``fallback`` is missing too, the id stays missing.
     """
     fill = is_missing(ids) & ~is_missing(fallback)
     if not fill.any():
@@ -136,7 +136,7 @@ def fill_missing_users(ids: pd.Series, fallback: pd.Series) -> pd.Series:
 def is_undecodable(text: pd.Series) -> np.ndarray:
     """Return bool[n]: whether each text has bytes that are invalid in the encoding of the file.
 
-    The local reader keeps such bytes as lone surrogates, Spark as U+FFFD.
+    The local reader represents such bytes by lone surrogates, and Spark by the character U+FFFD.
     """
     if is_category(text):
         return _test_categories(is_undecodable, text)
@@ -152,10 +152,10 @@ def _test_categories(test: Callable[[pd.Series], np.ndarray], column: pd.Series)
 
 
 def parse_numbers(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    """Return a column as float64[n], and bool[n]: whether a text spells NaN or infinity, such as
-    "nan".
+    """Parse a column as numbers, and return two arrays.
 
-    A text that is not a number becomes NaN.
+    The first one is float64[n], the numbers. A text that is not a number becomes NaN. The second
+    one is bool[n], whether the text is a spelling of NaN or infinity, such as "nan".
     """
     if is_category(column):
         column = column.astype(object)
@@ -172,7 +172,8 @@ def parse_numbers(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
 
 
 def parse_times(column: pd.Series, unit: TimeUnit) -> np.ndarray:
-    """Return a column as float64[n] seconds since 1970. A text that is not a time becomes NaN.
+    """Return the times of a column as seconds since 1970, float64[n], NaN for a text that is no
+    time.
 
     ISO times without a zone are UTC.
     """
@@ -205,11 +206,11 @@ def _to_seconds(moments: pd.Series) -> np.ndarray:
 
 
 def count_times(column: pd.Series) -> np.ndarray:
-    """Count the forms of the times in a batch, for :func:`guess_time_unit`.
+    """Count the forms in which the times of a batch are written, for :func:`guess_time_unit`.
 
-    The result is int64[4]: all numbers, numbers that would be after 2100 as seconds, numbers that
-    look like dates written as digits, and times that are not numbers. Add the counts of all
-    batches.
+    The result is int64[4]: the number of times that are numbers; of those that would be after 2100
+    if they were seconds; of those that look like dates written as digits; and the number of times
+    that are not numbers. To get the counts of a whole log, add the results of its batches.
     """
     if pd.api.types.is_datetime64_any_dtype(column):
         return np.array([0, 0, 0, len(column)])
@@ -221,10 +222,10 @@ def count_times(column: pd.Series) -> np.ndarray:
 
 
 def looks_like_date(numbers: Any) -> Any:
-    """Return whether each number looks like 20180920 or 20180920153000.
+    """Return whether each number looks like a date written as digits: 20180920 or 20180920153000.
 
     Args:
-        numbers: an array, or a Spark column.
+        numbers: an array, or a Spark column. The result has the same form.
     """
     short = (numbers >= DATES[0]) & (numbers < DATES[1])
     long = (numbers >= DATES[0] * 1e6) & (numbers < DATES[1] * 1e6)
@@ -243,11 +244,13 @@ def unit_of_counts(counts: Any) -> TimeUnit:
 
 
 def guess_time_unit(counts: Any, source: str) -> TimeUnit:
-    """Return the unit of times without a configured unit: ``iso`` if none is a number, else ``s``.
+    """Return the unit of the times of a log whose settings have no unit.
+
+    It is ``iso`` if none of the times is a number, and otherwise ``s`` (seconds since 1970).
 
     Args:
-        counts: the sum of the results of :func:`count_times`.
-        source: where the times come from, for the message.
+        counts: the sum of the results of :func:`count_times` over the log.
+        source: the file or table, for the error message.
 
     Raises:
         InputError: the times cannot be seconds, because most numbers look like dates written as

@@ -181,9 +181,9 @@ def describe_drift(train: np.ndarray, test: np.ndarray, means: list[float]) -> d
 
 
 def _repeated_pairs(history: Interactions, test: Interactions) -> np.ndarray:
-    """Return a key for each pair that is in both history and test.
+    """Return int64, one key for each (user, item) pair that is in both history and test.
 
-    A key is the row of the user in history × number of candidates + the row of the item, int64.
+    A key is the row of the user in history × number of candidates + the row of the item.
     """
     user = history.users.rows(test.users.ids)[test.user]
     item = history.items.rows(test.items.ids)[test.item]

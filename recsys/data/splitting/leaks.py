@@ -33,11 +33,13 @@ LEAKS = {
 """Name of each leak -> what it means."""
 
 STRONG = 0.5
-"""Smallest partial rank correlation of a leaking column. Columns such as release years stay near
-0.3."""
+"""Smallest partial rank correlation with the test from which a column counts as a leak.
+
+The correlation of columns that do not leak, such as release years, stays near 0.3.
+"""
 
 SURE = 5.0
-"""Smallest number of standard errors by which the correlation must differ from 0.
+"""Number of standard errors from 0 that a correlation must have at least.
 
 It prevents findings by chance if there are few ids.
 """
@@ -119,10 +121,12 @@ def _find_shared_rows(train: pd.DataFrame, test: pd.DataFrame) -> Iterator[Findi
 
 
 def _in_both(train: pd.DataFrame, test: pd.DataFrame) -> np.ndarray:
+    """Return bool[n]: whether each row of ``test`` is also a row of ``train``."""
     return pd.MultiIndex.from_frame(test).isin(pd.MultiIndex.from_frame(train.drop_duplicates()))
 
 
 def _normalise_ids(ids: pd.Series) -> pd.Series:
+    """Return ids as text without outer blanks, capital letters and leading zeros."""
     text = ids.astype(str).str.strip().str.lower()
     return text.str.replace(r"^0+(?=.)", "", regex=True)
 
@@ -210,7 +214,11 @@ def _numeric_column(column: pd.Series) -> pd.Series | None:
 
 
 def _is_copy(number: pd.Series | None, value: pd.Series) -> bool:
-    """Return whether a column is a one-to-one function of the value of the events."""
+    """Return whether a column determines the value of the events, and the value determines the
+    column.
+
+    The result is False if the column is not numeric, or if there are fewer than three values.
+    """
     if number is None or value.nunique() < 3:
         return False
     return bool(number.groupby(value).nunique().max() == 1 and value.groupby(number).nunique().max() == 1)
@@ -219,9 +227,13 @@ def _is_copy(number: pd.Series | None, value: pd.Series) -> bool:
 def _test_statistics(
     train: pd.DataFrame, test: pd.DataFrame, key: str
 ) -> dict[str, tuple[pd.Series, dict[str, pd.Series]]]:
-    """Return statistic -> its values in the test by id, and all statistics of train by id.
+    """Return the statistics of the test that a leaking feature may follow, each with its controls.
 
-    The statistics of train are the controls of :func:`_strongest_correlation`.
+    The result is name of a statistic -> (its value for each id in the test, the controls). The
+    controls are all statistics of the same ids in train (see :func:`_strongest_correlation`).
+
+    Args:
+        key: the column of the ids, users or items.
     """
     learnt = _statistics(train, key)
     tested = _statistics(test, key)
@@ -242,13 +254,18 @@ def _statistics(part: pd.DataFrame, key: str) -> dict[str, pd.Series]:
 def _strongest_correlation(
     feature: pd.Series, evidence: dict[str, tuple[pd.Series, dict[str, pd.Series]]]
 ) -> tuple[float, str]:
-    """Return the largest |partial rank correlation| of a feature with a test statistic, and its
-    name.
+    """Return the largest |partial rank correlation| of a feature with a statistic of the test, in
+    [0, 1).
 
-    The feature and the statistic are replaced by ranks. The part that is linear in the ranks of
-    train's statistics is removed, and the residuals are correlated. 0 means that train explains the
-    relation completely, 1 that only the test explains it. Correlations that are not significant
-    count as 0.
+    The name of that statistic is returned too. The feature and the statistic are replaced by their
+    ranks. The part of both that is a linear function of the ranks of train's statistics is
+    subtracted, and the remainders are correlated. A correlation near 1 means that the feature
+    follows the test in a way that train does not explain. A correlation that is not significant
+    (:data:`SURE`) counts as 0, and the result is then (0, "").
+
+    Args:
+        feature: one value per id.
+        evidence: the result of :func:`_test_statistics`.
     """
     strongest = (0.0, "")
     for name, (tested, learnt) in evidence.items():

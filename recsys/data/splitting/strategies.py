@@ -31,6 +31,8 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class _Rule(BaseModel):
+    """The base class of the split rules."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     @property
@@ -40,7 +42,7 @@ class _Rule(BaseModel):
 
 
 class ByTime(_Rule):
-    """One cut in time for all users. The test has the events that a deployed model would have met.
+    """One cut in time for all users: later events are the test, as after the deployment of a model.
     This is the default.
 
         Alice   o  o  o  .  |  x  .  x
