@@ -1,10 +1,10 @@
-"""Measures beyond accuracy: how lists use the catalogue, and how novel, diverse and surprising they
-are for a user.
+"""Measures beyond accuracy: how much of the catalogue the lists use, and how novel, diverse and
+surprising the list of a user is.
 
 There are two kinds of measures. Coverage, Gini, entropy and personalisation are one number for all
-lists together, computed from how often each item is listed. The others are one number per user, and
-are averaged with an interval like any metric. Both engines call the functions of this module, with
-counts per item and with batches of users. Formulas and edge cases: docs/deciding.md.
+lists together, computed from the number of lists that have each item. The others are one number per
+user, and are averaged with an interval like any metric. The local engine and the Spark engine both
+call the functions of this module. Formulas and edge cases: docs/deciding.md.
 """
 
 from __future__ import annotations
@@ -51,9 +51,10 @@ OF_FEATURES = {
 DEFINITIONS = OF_ALL_LISTS | OF_A_LIST | OF_FEATURES
 
 KEEP = 0.01
-"""Calibration replaces the list's shares by (1 - KEEP) · the list's + KEEP · the user's shares.
+"""Weight of the user's shares in the shares with which :func:`calibration` compares them.
 
-Without this, it would be infinite for an attribute that the list does not have.
+The shares of the list are replaced by (1 - KEEP) · list's shares + KEEP · user's shares. Without
+this, the divergence would be infinite for an attribute that the list does not have.
 """
 
 
@@ -64,8 +65,9 @@ class Catalogue:
     Attributes:
         likes: int64[items], the number of train users who like each item (value > 0).
         users: the number of train users.
-        attributes: csr (items, values) of 0 and 1, or None, see :func:`attributes`.
-        groups: the groupings of items. The first is by popularity, the others are columns of the
+        attributes: csr (items, attribute values), 1 where an item has a value, or None, see
+            :func:`attributes`.
+        groups: the groupings of items. The first is by popularity, the others are by columns of the
             items table.
     """
 
@@ -91,7 +93,9 @@ class Catalogue:
         Args:
             likes: int64[items], the number of train users who like each item.
             users: the number of train users.
+            settings: the names of the columns to group by, and of the column with attributes.
             ids: the ids of the items.
+            table: the items table, or None.
 
         Raises:
             ConfigError: ``[judge] attribute`` names no column of the items table.
@@ -155,7 +159,10 @@ def extend(evaluation: Evaluation, topk: TopK, truth: Truth, catalogue: Catalogu
     all lists together (:func:`of_all_lists`).
 
     Args:
+        evaluation: the metrics of the lists.
         topk: the lists that were evaluated, one per row of ``evaluation.per_user``.
+        truth: the relevant items and the histories of the same users.
+        catalogue: the popularity, the groups and the attributes of the candidates.
     """
     columns = per_user(topk, truth, catalogue)
     all_lists = of_all_lists(*exposure(topk.items, len(catalogue.likes)), truth.ranked_items)
@@ -164,7 +171,7 @@ def extend(evaluation: Evaluation, topk: TopK, truth: Truth, catalogue: Catalogu
 
 
 def per_user(topk: TopK, truth: Truth, catalogue: Catalogue) -> dict[str, np.ndarray]:
-    """Return the measures of each user's list as columns, name -> float64[m].
+    """Return the measures of each user's list as a dict of columns: name -> float64[m].
 
     The first columns are the primary metric in each group of items; the others are
     ``catalogue.measures``. A value is NaN where it is undefined. With ``missing_users = "skip"``,
@@ -216,7 +223,8 @@ def serendipity(topk: TopK, relevant: csr_array, likes: np.ndarray, seen: csr_ar
         topk: the lists, int[m, k].
         relevant: csr (m, items or more), > 0 for the relevant items of each user.
         likes: int64[items], number of train users who like each item.
-        seen: csr (m, items), the seen items of each user. None: seen items may be in both lists.
+        seen: csr (m, items), the seen items of each user. None: seen items may also be in the lists
+            and in the popular lists.
     """
     m, k = topk.items.shape
     rank = np.empty(len(likes), dtype=np.int64)
@@ -236,11 +244,11 @@ def serendipity(topk: TopK, relevant: csr_array, likes: np.ndarray, seen: csr_ar
 
 
 def diversity(listed: csr_array, attributes: csr_array) -> np.ndarray:
-    """Return float64[m] in [0, 1], 1 - mean cosine of two items in a list.
+    """Return the diversity of each list, float64[m] in [0, 1]: 1 - mean cosine of two items.
 
-    The mean is over all pairs of items of the list that have attributes. NaN for a list with fewer
-    than two such items. The sum over pairs is computed as (|Σ f|² - n) / 2 for unit vectors f, and
-    so does not need the pairs.
+    The cosine is that of the attribute vectors of the two items. The mean is over all pairs of items
+    of the list that have attributes. NaN for a list with fewer than two such items. The sum over
+    pairs is computed as (|Σ f|² - n) / 2 for the n unit vectors f, so pairs need not be formed.
 
     Also called intra-list diversity. References: Smyth and McClave, ICCBR 2001; Ziegler et al., WWW
     2005.
@@ -258,11 +266,11 @@ def diversity(listed: csr_array, attributes: csr_array) -> np.ndarray:
 
 
 def calibration(listed: csr_array, liked: csr_array, attributes: csr_array) -> np.ndarray:
-    """Return float64[m] ≥ 0, how much the attributes of a list differ from those of the history.
+    """Return how much the attributes of each user's list and history differ, float64[m] ≥ 0.
 
-    It is the divergence Σ_g p(g) ln(p(g) / ((1 - KEEP) q(g) + KEEP p(g))). p(g) is the share of the
-    attribute g among the liked items, and q(g) its share among the listed items. An item divides
-    one vote evenly between its attributes. The value is 0 if all shares are the same, and
+    The value is the divergence Σ_g p(g) ln(p(g) / ((1 - KEEP) q(g) + KEEP p(g))). p(g) is the share
+    of the attribute g in the liked items of the history, and q(g) its share in the listed items. An
+    item with n attributes adds 1/n to each of them. The value is 0 if all shares are the same, and
     -ln KEEP = 4.6, the maximum, if list and history have no attribute in common. NaN if no listed
     item or no liked item has an attribute.
 
@@ -285,13 +293,13 @@ def calibration(listed: csr_array, liked: csr_array, attributes: csr_array) -> n
 
 
 def exposure(items: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Return the three sums from which :func:`of_all_lists` computes its measures.
+    """Return three sums over lists, from which :func:`of_all_lists` computes its measures.
 
-    1. int64[n], the number of lists that have each item.
-    2. float64[n], the sum of 1/√length of these lists.
+    1. For each item, the number of lists that have the item, int64[n].
+    2. For each item, the sum of 1/√length over the lists that have the item, float64[n].
     3. The number of lists that are not empty.
 
-    The sums of disjoint sets of users add up to the sums of their union.
+    If users are divided into groups, the sums of the groups add up to the sums of all users.
 
     Args:
         items: int[m, k], -1 where a list has no item.
@@ -307,7 +315,7 @@ def exposure(items: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray, int]:
 def of_all_lists(
     times: np.ndarray, weight: np.ndarray, lists: int, ranked_items: np.ndarray | None = None
 ) -> dict[str, dict[str, float]]:
-    """Return measure -> {"value": x} for the measures of all lists together.
+    """Return the measures of all lists together as a dict: measure -> {"value": number}.
 
     The overlap of two lists is the number of common items, divided by the geometric mean of the
     lengths of the lists (by k if both have the length k). Its exact mean over all pairs of lists is
@@ -316,7 +324,7 @@ def of_all_lists(
 
     Args:
         times, weight, lists: the results of :func:`exposure`.
-        ranked_items: bool[candidates], those that lists may name. None: all.
+        ranked_items: bool[candidates], True for the items that lists may have. None: all items.
     """
     if ranked_items is not None:
         times = times[ranked_items]
@@ -336,9 +344,11 @@ def of_all_lists(
 
 
 def _list_mean(items: np.ndarray, of_item: np.ndarray) -> np.ndarray:
-    """Return float64[m], the mean of ``of_item`` over the items of each list.
+    """Return the mean of a number over the items of each list, float64[m], NaN for an empty list.
 
-    NaN for an empty list.
+    Args:
+        items: int[m, k], -1 where a list has no item.
+        of_item: one number per candidate.
     """
     present = items >= 0
     total = np.where(present, np.asarray(of_item, dtype=np.float64)[np.maximum(items, 0)], 0.0).sum(axis=1)
@@ -346,7 +356,12 @@ def _list_mean(items: np.ndarray, of_item: np.ndarray) -> np.ndarray:
 
 
 def _listed(items: np.ndarray, n: int) -> csr_array:
-    """Return float64 csr (m, n), 1 where an item is listed."""
+    """Return float64 csr (m lists, n candidates), 1 where a list has an item.
+
+    Args:
+        items: int[m, k], -1 where a list has no item.
+        n: the number of candidates.
+    """
     row, position = np.nonzero(items >= 0)
     return csr_array((np.ones(len(row)), (row, items[row, position])), shape=(len(items), n))
 
@@ -360,4 +375,5 @@ def _shares(counts: Any) -> csr_array:
 
 
 def _ratio(over: np.ndarray, under: np.ndarray, empty: float = np.nan) -> np.ndarray:
+    """Return over / under for each element, and ``empty`` where ``under`` is not positive."""
     return np.divide(over, under, out=np.full(np.shape(over), empty), where=np.asarray(under) > 0)

@@ -1,5 +1,5 @@
-"""The cold-start curve: how good each model is if only a user's first 0, 1, 2, 5, 10 events are
-known."""
+"""The cold-start curve: the quality of each model when it knows only the first 0, 1, 2, 5 or 10
+events of a user."""
 
 from __future__ import annotations
 
@@ -27,18 +27,23 @@ FEWEST_USERS = 20
 
 
 class ColdStart:
-    """The users of the cold-start curve, the same for every cut and model, with their cut
-    histories.
+    """The users of the cold-start curve, with their histories cut to the first 0, 1, 2 … events.
 
-    Histories are cut to a user's first events (at equal times, the lower item row is first). If
-    events have no times, they are cut to random events that depend only on user and item. Lists
-    leave out *all* items of the whole history, and the truth is the same for every cut. So only
-    what the model knows of the user changes from cut to cut.
+    A *cut* is a number of events. For a cut c, the model sees only the first c events of each user
+    (of events at equal times, the one with the lower item row is first). If events have no times,
+    it sees c random events, which depend only on user and item.
+
+    All cuts and models have the same users and the same truth, and lists leave out all items of the
+    *whole* history. So only the part of the history that the model sees differs between two cuts.
 
     Attributes:
-        cuts: those of ``settings.cold_start`` for which at least :data:`FEWEST_USERS` users have
-            enough events.
+        truth: the truth by which lists are judged, without the seen items.
+        metric: the metric of the curve, which is the primary metric of the run.
+        k: the length of the lists.
+        cuts: the numbers of ``settings.cold_start`` for which at least :data:`FEWEST_USERS` users
+            have enough events, in ascending order.
         users: int[m], the users on the curve, as rows of ``truth.users``.
+        seen: csr (m, items), the whole histories of these users.
     """
 
     def __init__(self, truth: Truth, k: int) -> None:
@@ -70,8 +75,11 @@ class ColdStart:
         self._histories = {cut: full_histories.keep_entries(position < cut) for cut in self.cuts}
 
     def values(self, model: Recommender) -> dict[int, np.ndarray]:
-        """Return number of events -> the primary metric of each user, float64[users], for one
-        model."""
+        """Return the primary metric of each user for every cut, as a dict: cut -> float64[users].
+
+        Args:
+            model: a fitted model.
+        """
         values = {}
         for cut, histories in self._histories.items():
             topk = recommend(
@@ -83,11 +91,11 @@ class ColdStart:
 
 
 def summary(values: dict[str, dict[int, np.ndarray]], metric: str) -> dict[str, Any]:
-    """Return the content of coldstart.json: the mean of each model at each cut, and the best
-    models.
+    """Return the content of coldstart.json: the mean of each model at each cut, and the best model
+    of each cut.
 
     Args:
-        values: model -> number of events -> the metric of each user.
+        values: model -> cut (number of events) -> the metric of each user, float64[users].
         metric: the name of the metric.
     """
     rows = []
@@ -111,7 +119,8 @@ def summary(values: dict[str, dict[int, np.ndarray]], metric: str) -> dict[str, 
 def _event_positions(histories: Histories, user_ids: np.ndarray) -> np.ndarray:
     """Return int64[nnz], the position of each entry in its user's history, 0 for the first.
 
-    Without times, a hash decides the order.
+    Entries are in the order of their times. If there are no times, they are in the order of a hash
+    of user and item.
     """
     if histories.times is not None:
         return histories.positions()

@@ -1,4 +1,5 @@
-"""Evaluate lists against a truth: one number per user and metric, and how many users count."""
+"""Evaluate lists against the items that users chose: one number per user and metric, and counts of
+users."""
 
 from __future__ import annotations
 
@@ -162,14 +163,20 @@ def _largest_cut(settings: EvaluationSettings) -> int:
 
 
 def _unshared_ids(kind: str, of_truth: np.ndarray, of_lists: np.ndarray, names: np.ndarray) -> list[str]:
-    """Return a list with one warning if lists and truth have no id of this kind in common, else []."""
+    """Return a list with one warning if lists and truth have no id of a kind in common, else [].
+
+    Args:
+        kind: "user" or "item".
+        of_truth, of_lists: the codes of this kind in the truth and in the lists.
+        names: the id of each code.
+    """
     if not len(of_truth) or not len(of_lists) or np.isin(of_truth, of_lists).any():
         return []
     return [no_shared_ids(kind, names[of_lists[0]], names[of_truth[0]])]
 
 
 def no_shared_ids(kind: str, listed: object, chosen: object) -> str:
-    """Return the warning that lists and truth have no id of a kind in common.
+    """Return the text of the warning that lists and truth have no id of a kind in common.
 
     Args:
         kind: "user" or "item".
@@ -182,10 +189,10 @@ def no_shared_ids(kind: str, listed: object, chosen: object) -> str:
 
 
 def mark_sampled(evaluation: Evaluation, n: int) -> Evaluation:
-    """Return the evaluation with its metrics renamed, because relevant items were ranked among
-    samples.
+    """Return the evaluation with its metrics renamed, to show that candidates were sampled.
 
-    Every metric's name ends in ``[sampled=n]``, and its definition ends in a caution.
+    The name of every metric gets the ending ``[sampled=n]``, and its definition ends in a caution.
+    Use it if the relevant items were ranked together with ``n`` sampled candidates only.
 
     Args:
         n: the number of sampled candidates.
@@ -197,13 +204,15 @@ def mark_sampled(evaluation: Evaluation, n: int) -> Evaluation:
 
 
 def item_propensities(train: pd.DataFrame, items: pd.Series | None = None) -> pd.Series:
-    """Return item id -> propensity (n + 1) / (max n + 1), where n is the item's number of likes in
-    train.
+    """Return the propensity of each item, a Series by item id: (n + 1) / (max n + 1).
+
+    The propensity is the probability that the relevance of an item is observed. n is the number of
+    likes of the item in train.
 
     Args:
         train: a table of events. Rows with a value > 0 are likes; without a column ``value``, all
             are.
-        items: further ids that get a propensity. One that train lacks has n = 0.
+        items: ids of further items. If train does not have an item, its n is 0.
     """
     likes = train
     if VALUE in train:
@@ -217,8 +226,17 @@ def item_propensities(train: pd.DataFrame, items: pd.Series | None = None) -> pd
 
 
 def _propensity_by_code(propensity: pd.Series, items: np.ndarray) -> np.ndarray:
-    """Return the propensity of each item, float64[items]. An item without one gets the smallest
-    propensity."""
+    """Return the propensity of each item, float64[items].
+
+    An item that ``propensity`` does not have gets the smallest propensity of all.
+
+    Args:
+        propensity: the propensities by item id.
+        items: the ids of the items.
+
+    Raises:
+        InputError: a propensity is not in (0, 1].
+    """
     if not ((propensity > 0) & (propensity <= 1)).all():
         raise InputError("propensities must lie in (0, 1]")
     index, ids = unify_ids(pd.Series(propensity.index), pd.Series(items))
@@ -236,8 +254,12 @@ def assemble_evaluation(
     """Return the Evaluation of judged lists: metrics per user, definitions and counts.
 
     Args:
-        per_user: the table to which one column per metric is added.
+        name: the name of the result.
+        per_user: the table to which one column per metric is added, one row per user of ``judged``.
+        judged: the places of the relevant items in the lists.
+        settings: the metrics, and how users without a list count.
         counts: further counts for ``about["counts"]``.
+        convention: the other library whose definitions are used. None: those of recsys.
     """
     metrics = settings.parsed_metrics
     if convention:
@@ -257,12 +279,14 @@ def assemble_evaluation(
 def compute_metrics(
     judged: Judged, metrics: list[Metric], missing_users: str, convention: Convention | None = None
 ) -> dict[str, np.ndarray]:
-    """Return metric name -> its value for each user, float64[m]. Both engines call this function.
+    """Return the value of each metric for each user, as a dict: metric name -> float64[m].
 
-    The value is NaN where the metric is undefined or the user is skipped.
+    The value is NaN where the metric is undefined or the user is left out. The local engine and the
+    Spark engine both call this function.
 
     Args:
         missing_users: "skip" leaves out users without a list, "zero" counts them as 0.
+        convention: the other library whose definitions are used. None: those of recsys.
     """
     skip = (judged.length == 0) & (missing_users == "skip")
     compute: Callable[[Metric, Judged], np.ndarray] = Metric.__call__
@@ -272,11 +296,14 @@ def compute_metrics(
 
 
 def count_users(judged: Judged, missing_users: str) -> dict[str, int]:
-    """Return the numbers of users in four cases: evaluated, undefined, without a list, and with a
-    short list.
+    """Return four numbers of users: ``evaluated``, ``undefined``, ``without_list`` and ``short``.
 
-    A user is undefined if nothing is relevant. A list is short if it has fewer than ``judged.k``
-    items.
+    ``undefined`` are users without relevant items. The other three count only users with relevant
+    items: those who count in the means, those whose list is empty, and those whose list is not
+    empty, but has fewer than ``judged.k`` items.
+
+    Args:
+        missing_users: "skip" if users without a list do not count in means, "zero" if they do.
     """
     defined = ~judged.undefined
     without_list = defined & (judged.length == 0)
@@ -289,10 +316,7 @@ def count_users(judged: Judged, missing_users: str) -> dict[str, int]:
 
 
 def count_short_lists(judged: Judged, expected_length: int) -> int:
-    """Return how many users with a relevant item have a list of fewer than ``expected_length``
-    items.
-
-    Empty lists are not counted.
-    """
+    """Return the number of users with relevant items whose list has fewer than ``expected_length``
+    items, but is not empty."""
     has_list = ~judged.undefined & (judged.length > 0)
     return int((has_list & (judged.length < expected_length)).sum())

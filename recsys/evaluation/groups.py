@@ -1,10 +1,10 @@
-"""Results by group: of users (by history length or a column) or of relevant items (by popularity or
-a column).
+"""Compute results for groups of users, and for groups of relevant items.
 
-A *user* grouping puts users into groups, and results are averaged over each group. An *item*
-grouping measures how well a model finds the relevant items of one group. The lists stay the same,
-but only the items of the group count as relevant. The metric is undefined for a user without
-relevant items in the group.
+Users are grouped by the length of their history, or by a column of the users table. Results are
+averaged over each group. Relevant items are grouped by popularity, or by a column of the items
+table. For a group of items, the lists stay the same, but only the items of the group count as
+relevant. So the metric shows how well a model finds the relevant items of this group. It is
+undefined for a user without relevant items in the group.
 """
 
 from __future__ import annotations
@@ -45,8 +45,12 @@ _HISTORY_STARTS = np.array([0, 1, 5, 20])
 
 @dataclass(frozen=True)
 class Grouping:
-    """A way to group users or relevant items. ``levels`` are its groups, in the order in which they
-    are shown."""
+    """A way to divide users or relevant items into groups.
+
+    Attributes:
+        name: for example "history", or the name of a column.
+        levels: the names of the groups, in the order in which they are shown.
+    """
 
     name: str
     levels: tuple[str, ...]
@@ -60,9 +64,12 @@ POPULARITY = Grouping("popularity", ("head", "mid", "tail"))
 
 
 def history_codes(n_history: np.ndarray) -> np.ndarray:
-    """Return int[m], the position in the levels of :data:`HISTORY` of each history length.
+    """Return the group of each history length, int[m]: its position in the levels of :data:`HISTORY`.
 
-    It is -1 for an unknown (negative) length.
+    The group of an unknown (negative) length is -1.
+
+    Args:
+        n_history: int[m], the lengths of the histories of m users.
 
     >>> history_codes(np.array([0, 4, 5, 99, -1])).tolist()
     [0, 1, 2, 3, -1]
@@ -71,12 +78,12 @@ def history_codes(n_history: np.ndarray) -> np.ndarray:
 
 
 def popularity_codes(likes: np.ndarray) -> np.ndarray:
-    """Return int[items], the popularity of each item: 0 head, 1 mid, 2 tail, each with about a
-    third of all likes.
+    """Return the popularity group of each item, int[items]: 0 (head), 1 (mid) or 2 (tail).
 
-    An item is in the head if all more popular items together have less than a third of the likes.
-    It is in the middle if they have less than two thirds, and else in the tail. Items with the same
-    number of likes are in the same group. An item without likes is in the tail.
+    Each group has about a third of all likes. An item is in the head if all more popular items
+    together have less than a third of the likes. It is in the middle group if they have at least a
+    third, but less than two thirds, and else in the tail. Items with the same number of likes are
+    in the same group. An item without likes is in the tail.
 
     Args:
         likes: int[items], the number of likes of each item.
@@ -96,7 +103,7 @@ class Groups:
     """A grouping, and which groups each user or item is in.
 
     Attributes:
-        membership: bool[n, levels], whether user or item i is in each group.
+        membership: bool[n, levels], row i for user or item i: True for each group that it is in.
     """
 
     grouping: Grouping
@@ -104,14 +111,18 @@ class Groups:
 
     @classmethod
     def from_codes(cls, grouping: Grouping, codes: np.ndarray) -> Groups:
-        """Return the groups of a grouping, given the level of each user or item: int[n], -1 for
-        none."""
+        """Return the Groups of users or items that are each in at most one group.
+
+        Args:
+            codes: int[n], the position of the group in the levels of ``grouping``. -1: in no group.
+        """
         return cls(grouping, codes[:, None] == np.arange(len(grouping.levels)))
 
     def rows(self, rows: np.ndarray) -> np.ndarray:
-        """Return the membership of some rows, bool[len(rows), levels].
+        """Return the membership of the users or items with these row numbers, bool[len(rows), levels].
 
-        A row that is -1 or past the end is in the last level (unknown, or tail).
+        A row number that is negative or too large counts as a member of the last group, which is
+        ``unknown`` or ``tail``.
         """
         n = len(self.membership)
         last_level = np.zeros((1, len(self.grouping.levels)), dtype=bool)
@@ -123,10 +134,10 @@ class Groups:
 def column_groups(name: str, column: pd.Series) -> Groups:
     """Return the groups that a column of a users or items table defines.
 
-    Each text is a group; a cell ``a|b`` (or a list) is in several groups. Each number is a group.
-    If there are more than :data:`MOST_LEVELS` groups, numbers are cut at their quartiles, and the
-    rarer texts become ``other``. Rows with a missing or empty cell form the last group,
-    ``unknown``.
+    Each distinct text or number of the column is a group. A row whose cell is a list, or a text
+    ``a|b``, is in several groups. If there are more than :data:`MOST_LEVELS` groups, numbers are cut
+    at their quartiles, and the rarer texts become ``other``. Rows with a missing or empty cell form
+    the last group, ``unknown``.
     """
     cells = [_cell(value) for value in column]
     levels, level_of = _levels(pd.Series([v for cell in cells for v in cell], dtype=object).value_counts())
@@ -137,6 +148,8 @@ def column_groups(name: str, column: pd.Series) -> Groups:
 
 
 def _cell(value: Any) -> list[str]:
+    """Return the values of one cell as texts: several for a list or a text with ``|``, none if it
+    is empty."""
     if isinstance(value, list | tuple | np.ndarray):
         return [text for part in value for text in _cell(part)]
     if value is None or value is pd.NA or value != value:
@@ -147,10 +160,10 @@ def _cell(value: Any) -> list[str]:
 
 
 def _levels(counts: pd.Series) -> tuple[list[str], dict[str, int]]:
-    """Return the names of the groups of a column, and value -> position of its group.
+    """Return the names of the groups of a column, and a dict: value -> position of its group.
 
     Args:
-        counts: a Series, distinct value -> how often it occurs.
+        counts: the number of occurrences of each distinct value, a Series by value.
     """
     numbers = pd.to_numeric(pd.Series(counts.index, dtype=object), errors="coerce").to_numpy(dtype=np.float64)
     numeric = bool(len(numbers)) and bool(np.isfinite(numbers).all())
@@ -167,12 +180,15 @@ def _levels(counts: pd.Series) -> tuple[list[str], dict[str, int]]:
 
 
 def table_groups(names: list[str], table: pd.DataFrame | None, key: str, ids: Any) -> list[Groups]:
-    """Return the groups that some columns of a table define, where row i is for ``ids[i]``.
+    """Return the groups of users or items that some columns of a table define, one Groups per column.
 
-    An id that the table does not have is in the group ``unknown``.
+    Row i of each Groups is the user or item ``ids[i]``. An id that the table does not have is in the
+    group ``unknown``. Without a table, the result is empty.
 
     Args:
+        names: the columns.
         key: the column of the table with the ids.
+        ids: the ids of the users or items.
     """
     if table is None:
         return []
@@ -207,7 +223,7 @@ def assign_columns(
 
 
 def group_column(metric: Metric | str, grouping: Grouping, level: str) -> str:
-    """Return the name of the column of a metric for which only the items of one group are relevant.
+    """Return the name of the column with a metric that counts only the items of one group as relevant.
 
     >>> group_column("ndcg@10", POPULARITY, "tail")
     'ndcg@10[popularity=tail]'
@@ -216,14 +232,18 @@ def group_column(metric: Metric | str, grouping: Grouping, level: str) -> str:
 
 
 def by_item_group(topk: TopK, truth: Truth, groups: Groups, metric: Metric) -> dict[str, np.ndarray]:
-    """Return column name -> the metric of each user, float64[m], if only the items of one group are
-    relevant.
+    """Compute a metric for each group of items, with only the items of the group as relevant ones.
 
-    The metric is NaN for a user without such items.
+    Returns:
+        A dict with one column per group: column name (:func:`group_column`) -> float64[m], one value
+        per user, NaN for a user without relevant items in the group.
 
     Args:
+        topk: the lists of m users.
+        truth: the relevant items of the same users.
         groups: the groups of the candidates. Relevant items that are not candidates are in the last
-            level.
+            group.
+        metric: the metric.
     """
     in_level = groups.rows(truth.relevant.indices)
     return {
@@ -235,14 +255,16 @@ def by_item_group(topk: TopK, truth: Truth, groups: Groups, metric: Metric) -> d
 def gap(sums: Sums, columns: np.ndarray, levels: tuple[str, ...]) -> dict[str, Any]:
     """Return the largest difference of means between two groups of users, a measure of fairness.
 
-    Keys: ``gap``, the best mean minus the worst; ``best`` and ``worst``, these two groups;
-    ``ci95``, an interval that allows for the choice of the two most distant groups. If all groups
-    are alike, it excludes 0 in 5 to 7 % of cases (bench/RESULTS.md).
+    The result has the keys ``gap``, the best mean minus the worst; ``best`` and ``worst``, the names
+    of these two groups; and ``ci95``, the 95 % interval of the gap. All values are None if fewer
+    than two groups have :data:`LEAST_USERS` users.
 
-    The interval is gap ± c · se of the two groups' difference. c is the 95 % quantile, over
-    resamples, of the largest standardised deviation of the difference of any two groups. This is
-    Tukey's range with bootstrap errors instead of normal ones. All values are None if fewer than
-    two groups have :data:`LEAST_USERS` users.
+    The interval takes into account that the two groups were chosen because they differ most. It is
+    gap ± c · e, where e is the bootstrap standard error of the difference of the two groups. For
+    each resample, the deviation of the difference of every two groups is divided by its standard
+    error, and the largest result is taken; c is the 95 % quantile of these largest values. This is
+    Tukey's range with bootstrap errors instead of normal ones. If the true means of all groups are
+    equal, the interval excludes 0 in 5 to 7 % of cases (bench/RESULTS.md).
 
     Args:
         sums: the sums of disjoint groups of users.

@@ -1,8 +1,8 @@
-"""Choose from how many liked items on a model scores a user, instead of its fallback, for both
-engines.
+"""Choose the smallest number of liked items with which a user gets the list of a model.
 
-For users with few likes, a personal model can be worse than popularity. If a trial on a part of
-train shows this, users with short histories get the lists of the fallback.
+For users with few likes, a personal model can be worse than its fallback, for example popularity.
+If a trial on a part of train shows this, users with fewer liked items get the list of the fallback.
+The local engine and the Spark engine both use this module.
 """
 
 from __future__ import annotations
@@ -30,25 +30,27 @@ def choose_min_history(
     *,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Return from how many liked items on the model scores users, with the results behind this
-    choice.
+    """Choose the smallest number of liked items with which a user gets the list of the model.
 
-    The groups of history lengths are compared one by one. If the 95 % interval of the paired
-    difference shows that the fallback is better, the group is served by the fallback. If it shows
-    that the model is better, this group and all longer ones are served by the model. A group for
-    which neither is shown, or with fewer than ``MIN_USERS`` users, is treated as the next longer
-    group. Users with 20 likes or more always get the model: if it is worse even for them, it is
-    worse as a whole, which the results of the run must show.
+    Users are grouped by their number of liked items, and the model and its fallback are compared in
+    each group, from the shortest histories to the longest. If the 95 % interval of the mean paired
+    difference shows that the fallback is better, the group gets the fallback. If it shows that the
+    model is better, this group and all groups with longer histories get the model. If it shows
+    neither, or the group has fewer than ``MIN_USERS`` users, the group is treated like the group
+    with the next longer histories. Users with 20 likes or more always get the model: if it is worse
+    even for them, it is a bad model, which the results of the run must show.
 
-    ``min_history`` in the result is one of ``GROUP_STARTS``; 0 means that the model scores
-    everyone. ``groups`` has, for each group, its name, its number of users, both means, and the
-    difference (model minus fallback) with its interval. The difference is None for fewer than
-    ``MIN_USERS`` users.
+    Returns:
+        A dict. ``min_history`` is the chosen number, one of ``GROUP_STARTS``; 0 means that all users
+        get the model. ``metric`` describes the metric. ``groups`` has an entry per group: its name,
+        its number of users, both means, and the difference (model minus fallback) with its
+        interval. The difference is None for fewer than ``MIN_USERS`` users.
 
     Args:
         n_liked: int[users], the number of likes that the model sees in each history.
-        model_ndcg: float64[users], the NDCG of the model, NaN = undefined.
+        model_ndcg: float64[users], the NDCG of the model for each user, NaN where undefined.
         fallback_ndcg: float64[users], the NDCG of the fallback for the same users and hidden likes.
+        seed: the seed of the bootstrap.
     """
     groups: list[dict[str, Any]] = []
     chosen = 0
@@ -75,8 +77,10 @@ def can_decide(n_liked: np.ndarray) -> bool:
 
 
 def history_groups(n_liked: np.ndarray) -> list[tuple[str, np.ndarray]]:
-    """Return the name of each group of history lengths, and bool[users]: who is in it. The shortest
-    is first."""
+    """Return the groups of users by number of liked items, shortest histories first.
+
+    Each group is (name, bool[users]); the mask is True for the users of the group.
+    """
     group_of_user = np.searchsorted(GROUP_STARTS, n_liked, side="right") - 1
     ends = [start - 1 for start in GROUP_STARTS[1:]]
     names = [f"{start}-{end}" for start, end in zip(GROUP_STARTS, ends, strict=False)]

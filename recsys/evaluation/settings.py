@@ -36,7 +36,7 @@ DEFAULT_METRICS = ("ndcg@10", "recall@10", "precision@10", "map@10", "mrr@10", "
 
 
 class EvaluationSettings(BaseModel):
-    """What is measured, and what counts as relevant."""
+    """The settings of an evaluation: the metrics, and which test pairs count as relevant."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -109,7 +109,11 @@ class EvaluationSettings(BaseModel):
         return any(dict(metric.options).get("ips") for metric in self.parsed_metrics)
 
     def candidates_for(self, rule: str) -> Literal["train", "items", "cold"]:
-        """Return which items lists rank under a split rule: ``candidates``, or else the default."""
+        """Return which items lists rank: ``candidates`` if it is set, else the default of a split rule.
+
+        Args:
+            rule: the rule by which events were split into train and test, see ``[split] rule``.
+        """
         if self.candidates is not None:
             return self.candidates
         if rule == "items":
@@ -135,9 +139,11 @@ class EvaluationSettings(BaseModel):
 
 
 def choose_ranked_items(candidates: Literal["train", "items", "cold"], is_trained: np.ndarray) -> np.ndarray | None:
-    """Return the items that lists rank, bool[items], or None for all items.
+    """Return the items that lists rank, bool[items], or None if they rank all items.
 
     Args:
+        candidates: "train" for the items with an event in train, "cold" for the other items, or
+            "items" for all.
         is_trained: bool[items], whether each item of the catalogue has an event in train.
 
     Raises:

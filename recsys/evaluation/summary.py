@@ -2,8 +2,9 @@
 and gaps.
 
 Everything is computed from sums over users (:class:`~recsys.evaluation.testing.significance.Sums`).
-So one machine and a cluster write the same document: :meth:`Layout.sums` sums the users of each
-part, the sums of the parts are added, and :func:`document` divides.
+A cluster computes the sums of each partition of the users (:meth:`Layout.sums`) and adds them.
+:func:`document` computes the means, intervals and tests from the sums of all users. So one machine
+and a cluster write the same document.
 """
 
 from __future__ import annotations
@@ -41,19 +42,23 @@ from recsys.types import Evaluation
 
 ALL = ("", "")
 LEVEL = ("any", "level")
-"""The key of the sums of any group of users. All users together have the key ALL."""
+"""A stand-in for the key (grouping, level) of any group of users. The key of all users together is
+ALL."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The columns of the sums: which model, metric and group of users each column is for.
+    """The order of the columns of the sums: the model, the metric and the group of users of each.
 
     Attributes:
-        baseline: the name of one of ``models``. With any other name there are no differences.
+        models: the names of the models.
+        metrics: the names of the metrics. The first is the primary metric.
+        baseline: the name of the model from which differences are taken. If it is not one of
+            ``models``, there are no differences.
         groupings: the groupings of users. Each metric is averaged over each group.
         item_groupings: the groupings of relevant items. The primary metric on the items of each
             group is a column of its own (``groups.group_column``).
-        catalogue_measures: the further columns, ``Catalogue.measures``.
+        catalogue_measures: the names of the further columns per user, ``Catalogue.measures``.
     """
 
     models: tuple[str, ...]
@@ -83,12 +88,16 @@ class Layout:
         return tuple(name for name in self.models if name in BASELINES or name == self.baseline)
 
     def parts(self) -> Iterator[tuple[str, str]]:
-        """Yield (grouping, level) of each group of users, starting with all users."""
+        """Yield the key of each group of users, (grouping, level), starting with all users (ALL)."""
         yield ALL
         yield from ((grouping.name, level) for grouping in self.groupings for level in grouping.levels)
 
     def names(self, part: tuple[str, str]) -> tuple[str, ...]:
-        """Return the columns that are averaged over a part of the users."""
+        """Return the columns that are averaged over a group of users.
+
+        Args:
+            part: the key of the group, as from :meth:`parts`.
+        """
         if part == ALL:
             return self.columns
         return self.metrics
@@ -109,9 +118,12 @@ class Layout:
         group.
 
         Args:
-            values: float64[m, models × columns], NaN = undefined.
+            values: float64[m, models × columns], one row per user: the columns of the first model,
+                then those of the second model, and so on. NaN = undefined.
             membership: bool[m, levels of all groupings], the groups of each user.
             users: uint64[m], ``id_bits`` of the user ids.
+            resamples: the number of resamples of the bootstrap.
+            seed: the seed of the bootstrap.
         """
         by_model = dict(zip(self.models, np.split(values, len(self.models), axis=1), strict=True))
         tables = []
@@ -125,10 +137,11 @@ class Layout:
         return Sums.hstack([bootstrap_sums(table, ids, resamples=resamples, seed=seed) for table, ids in parts])
 
     def sum_columns(self) -> dict[tuple[str, str, str, str], np.ndarray]:
-        """Return (kind, grouping, level, model) -> its columns in the sums.
+        """Return the positions of columns in the sums, as a dict: (kind, grouping, level, model) -> int[].
 
-        The kind is "models", "differences", or "minus NAME" with the name of another model, which
-        has only one column, for the primary metric.
+        The kind "models" has the values of the model. The kind "differences" has its differences
+        from the baseline. Both have one column per name of :meth:`names`. The kind "minus NAME" has
+        the primary metric of the model minus that of the model NAME, in one column.
         """
         columns: dict[tuple[str, str, str, str], np.ndarray] = {}
         start = 0
@@ -160,7 +173,11 @@ class Layout:
 class Facts:
     """The parts of metrics.json that are not computed from sums.
 
-    ``counts`` and ``all_lists`` are by model, ``definitions`` by metric.
+    Attributes:
+        engine: the name of the engine, "local" or "spark".
+        definitions: metric -> what it computes, in one line.
+        counts: model -> counts of users, lists and pairs.
+        all_lists: model -> the measures of all its lists together (``beyond.of_all_lists``).
     """
 
     engine: str
@@ -243,10 +260,10 @@ def _baseline_differences(
 
 
 def _leads(layout: Layout, cells: np.ndarray, columns: dict[tuple[str, str, str, str], np.ndarray]) -> dict[str, Any]:
-    """Return model -> how much its primary metric is above that of the next best model, the best
-    first.
+    """Return the lead of each model over the next best model: model -> difference, best model first.
 
-    The last model, and models without a mean, are left out.
+    The difference is that of the primary metric, as a cell with its interval. The worst model has
+    no next one and is left out. Models without a mean are left out too.
     """
     primary_columns = {name: columns["models", *ALL, name][0] for name in layout.models}
     means = {name: cells[column]["mean"] for name, column in primary_columns.items()}
@@ -255,11 +272,17 @@ def _leads(layout: Layout, cells: np.ndarray, columns: dict[tuple[str, str, str,
 
 
 def _select_cells(names: tuple[str, ...], row: dict[str, Any]) -> dict[str, Any]:
+    """Return the entries of ``row`` with these names."""
     return {name: row[name] for name in names}
 
 
 def _item_group_cells(metric: str, grouping: Grouping, rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Return group -> model -> metric -> entry, for one grouping of items."""
+    """Return the primary metric in each group of items, as a dict: group -> model -> metric -> cell.
+
+    Args:
+        metric: the name of the primary metric.
+        rows: model -> column name -> cell.
+    """
     return {
         level: {name: {metric: row[group_column(metric, grouping, level)]} for name, row in rows.items()}
         for level in grouping.levels
@@ -267,7 +290,7 @@ def _item_group_cells(metric: str, grouping: Grouping, rows: dict[str, dict[str,
 
 
 def _cells(sums: Sums) -> np.ndarray:
-    """Return the mean, the 95 % interval and the number of users of each column, object[c]."""
+    """Return one cell per column of the sums, object[c]: a dict of mean, ci95 and number of users."""
     mean, low, high = sums.intervals()
     rows = zip(mean, low, high, sums.count, strict=True)
     cells = [{"mean": float(x), "ci95": [float(a), float(b)], "users": int(n)} for x, a, b, n in rows]
@@ -277,10 +300,15 @@ def _cells(sums: Sums) -> np.ndarray:
 
 
 def _test(family: list[np.ndarray], cells: np.ndarray, sums: Sums) -> None:
-    """Add the results of tests to each difference of ``family``.
+    """Add the results of a test to the cell of each difference.
 
-    They are the effect size, the detectable difference, p of the paired t-test, and p adjusted by
-    Holm.
+    The results are the effect size, the difference that this number of users can detect, the p-value
+    of the paired t-test, and the p-value adjusted by Holm for all differences together.
+
+    Args:
+        family: arrays of the positions of the differences in the columns of the sums.
+        cells: object[c], the cells to which the results are added.
+        sums: the sums.
     """
     columns = np.concatenate([np.empty(0, dtype=np.int64), *family])
     p = sums.t_test()[columns]
@@ -292,7 +320,11 @@ def _test(family: list[np.ndarray], cells: np.ndarray, sums: Sums) -> None:
 
 
 def _gaps(layout: Layout, sums: Sums, sum_columns: dict[tuple[str, str, str, str], np.ndarray]) -> dict[str, Any]:
-    """Return grouping -> model -> metric -> the gap between the groups of users."""
+    """Return the largest difference between groups, as a dict: grouping -> model -> metric -> gap.
+
+    A gap is the result of :func:`~recsys.evaluation.groups.gap`. For a grouping of items, only the
+    primary metric has gaps.
+    """
     gaps: dict[str, Any] = {}
     for grouping in layout.groupings:
         gaps[grouping.name] = {}
@@ -325,6 +357,9 @@ def summarise(
     whom both models are defined.
 
     Args:
+        evaluations: one per model.
+        judging: the settings of the evaluation.
+        seed: the seed of the bootstrap.
         users: the users table. Its columns in ``judging.segments`` group the users.
         catalogue: the catalogue with which the evaluations were extended (``beyond.extend``), or
             None.

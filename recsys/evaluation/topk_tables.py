@@ -46,15 +46,17 @@ PANDAS_INDEX = "__index_level_"
 
 
 def read_topk(path: str | Path, reading: ReadSettings | None = None) -> pd.DataFrame:
-    """Read a table of lists with ``user_id``, ``item_id``, and ``rank``, ``score`` or both, in any
-    format of a log."""
+    """Read a table of lists: ``user_id``, ``item_id``, and ``rank`` or ``score`` or both.
+
+    The file can have any format in which an event log can be read.
+    """
     return _read(Source(local_path(path)), LISTS, reading or ReadSettings())
 
 
 def read_truth(path: str | Path, reading: ReadSettings | None = None) -> pd.DataFrame:
-    """Read a table of what users chose: ``user_id``, ``item_id``, and optionally ``value``.
+    """Read a table of the items that users chose: ``user_id``, ``item_id``, and optionally ``value``.
 
-    It may also have the columns ``timestamp`` and ``event``.
+    The table may also have the columns ``timestamp`` and ``event``.
     """
     return _read(Source(local_path(path)), TRUTH, reading or ReadSettings())
 
@@ -81,7 +83,7 @@ def as_frame(table: Any, label: str) -> pd.DataFrame:
 
 
 def drop_refused_values(truth: pd.DataFrame) -> tuple[pd.DataFrame, int]:
-    """Return the rows of a truth whose value is a finite number, and the number of other rows.
+    """Return the rows of a truth table whose value is a finite number, and the number of other rows.
 
     Raises:
         InputError: there are rows, but none with such a value.
@@ -96,7 +98,11 @@ def drop_refused_values(truth: pd.DataFrame) -> tuple[pd.DataFrame, int]:
 
 
 def require_finite_values(count: int) -> None:
-    """Raise InputError if no row of a truth has a finite value (``count`` is 0)."""
+    """Raise InputError if no row of a truth table has a finite value.
+
+    Args:
+        count: the number of rows with a finite value.
+    """
     if not count:
         raise InputError(
             "no row of the truth has a value that is a finite number: correct the column 'value', or drop it, so that"
@@ -191,7 +197,15 @@ def _numbers(chunk: RawChunk, column: str) -> np.ndarray:
 
 
 def _present_names(mapping: dict[str, str], names: list[str]) -> dict[str, str]:
-    """Return canonical column -> its name in a file, which may be the canonical or the mapped name."""
+    """Return the name of each column in a file, as a dict: column of recsys -> name in the file.
+
+    The name in the file is the mapped one. If only the column name of recsys is in the file, it is
+    that name.
+
+    Args:
+        mapping: column of recsys -> mapped name.
+        names: the column names of the file.
+    """
     return {
         column: column if column in names and source_name not in names else source_name
         for column, source_name in mapping.items()
@@ -199,6 +213,11 @@ def _present_names(mapping: dict[str, str], names: list[str]) -> dict[str, str]:
 
 
 def _our_names(names: list[str], mapping: dict[str, str]) -> list[str]:
+    """Return column names of a file as column names of recsys; names that are not mapped stay.
+
+    Args:
+        mapping: column of recsys -> name in the file.
+    """
     canonical = {source_name: column for column, source_name in mapping.items()}
     return [canonical.get(name, name) for name in names]
 
@@ -252,13 +271,12 @@ def require(table: TableSchema, columns: Iterable[str], label: str) -> None:
 
 
 def codes(*columns: pd.Series) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Return the distinct ids of several columns, and each column as int32 codes (positions in
-    these ids).
+    """Return the distinct ids of several columns, and each column as int32 codes.
 
-    Equal ids of different columns have equal codes. Codes are in the order of first appearance,
-    column by column. So a table in the same order as another needs no sorting. If one column has
-    text and another numbers, text that is canonical decimal counts as the number, if all of it is
-    canonical.
+    A code is a position in the distinct ids. Equal ids of different columns have the same code. Ids
+    are in the order in which they first appear, column by column. If one column has text and
+    another has numbers, the text is read as numbers, provided that every text is the usual decimal
+    form of an integer.
 
     Raises:
         InputError: an id is missing, or is neither text nor an integer.
@@ -276,8 +294,13 @@ def codes(*columns: pd.Series) -> tuple[np.ndarray, list[np.ndarray]]:
 
 
 def _encode(column: pd.Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the ids that occur in a column, the position of each category in these ids, and the
-    codes."""
+    """Return the distinct ids of a column, and the column as positions in them.
+
+    The result is (ids, index, codes): row r of the column has the id ``ids[index[codes[r]]]``.
+
+    Raises:
+        InputError: an id is missing, or is neither text nor an integer.
+    """
     if is_category(column):
         column_codes = column.cat.codes.to_numpy()
         names = column.cat.categories.to_numpy()
@@ -297,9 +320,9 @@ def _encode(column: pd.Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _factorize(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return (codes, ids) as ``pd.factorize`` does, but faster for text.
 
-    Tables have few different Python strings, each many times. Rows that share a string object are
-    found by its address, which is much faster to hash than text. So each object is hashed only
-    once.
+    In a table of text ids, many rows share one Python string object. Rows are first grouped by the
+    address of their object, because an address is hashed much faster than a text. Then each object
+    is hashed as text only once.
     """
     if values.dtype != object or not len(values):
         return pd.factorize(values)
@@ -331,6 +354,10 @@ def lists(
     scores are ordered by id, descending.
 
     Args:
+        table: the table of lists.
+        user, item: int32[rows], the codes of the user and the item of each row.
+        m: the number of users.
+        label: the name of the table, for error messages.
         names: the id of each item code, or None.
 
     Raises:

@@ -23,16 +23,17 @@ class Truth:
     Attributes:
         users: the m tested users.
         candidates: the items that lists can have.
-        histories: of m users over the candidates, as known when the lists were made.
+        histories: the history of each user over the candidates, as it was when the lists were made.
         relevant: csr (m, candidates + other test items) of values > 0. The other test items are not
             candidates: no model could recommend them, but they count in every denominator.
         propensity: float64[columns of ``relevant``] in (0, 1], the chance that an item's relevance
             is observed.
-        counts: ``relevant_pairs``, those that are judged; ``relevant_outside_candidates``, those of
-            them on items that no list can have; ``seen_pairs_removed``, relevant pairs that were
-            removed because the history has them and lists leave out seen items; and, if lists rank
-            only cold items, ``warm_pairs_removed``, relevant pairs that were removed because their
-            item has train events.
+        counts: numbers of (user, item) pairs. ``relevant_pairs``: the relevant pairs that are
+            judged. ``relevant_outside_candidates``: those of them on items that no list can have.
+            ``seen_pairs_removed``: relevant pairs that were removed, because the history has them
+            and lists leave out seen items. ``warm_pairs_removed``: relevant pairs that were removed,
+            because lists rank only items without train events, and the item has some.
+        settings: the settings of the evaluation.
         exclude_seen: whether lists leave out the items of the history.
         ranked_items: bool[candidates], the items that the lists rank. None: all.
     """
@@ -54,6 +55,7 @@ class Truth:
         """Return the truth of the users of ``split.test``.
 
         Args:
+            split: the events, split into train and test.
             settings: ``relevant`` says which test pairs are relevant (by default those with a value
                 > 0), ``candidates`` which items the lists rank.
             exclude_seen: whether relevant pairs that are in the history are removed and counted.
@@ -93,9 +95,9 @@ class Truth:
         return len(self.users)
 
     def without_seen(self) -> Truth:
-        """Return the truth for lists that leave out seen items.
+        """Return the truth for lists that leave out the items of the history.
 
-        Relevant pairs that are in the history are removed and counted.
+        Relevant pairs that are in the history are removed, and counted as ``seen_pairs_removed``.
         """
         if self.exclude_seen:
             return self
@@ -105,10 +107,12 @@ class Truth:
         return replace(self.keep_relevant(~seen), counts=counts, exclude_seen=True)
 
     def without_warm(self, is_trained: np.ndarray) -> Truth:
-        """Return the truth for lists that rank only cold items.
+        """Return the truth for lists that rank only cold items, which have no train events.
 
-        Relevant pairs on items with train events (``is_trained``, bool[candidates]) are removed and
-        counted.
+        Relevant pairs on other items are removed, and counted as ``warm_pairs_removed``.
+
+        Args:
+            is_trained: bool[candidates], whether each item has train events.
         """
         is_warm = np.zeros(self.relevant.shape[1], dtype=bool)
         is_warm[: len(is_trained)] = is_trained
@@ -149,7 +153,13 @@ class Truth:
 
 
 def _count_outside(relevant: csr_array, n_items: int, ranked_items: np.ndarray | None) -> int:
-    """Return the number of relevant pairs whose item no list can have."""
+    """Return the number of relevant pairs whose item no list can have.
+
+    Args:
+        relevant: csr (users, candidates + other test items).
+        n_items: the number of candidates.
+        ranked_items: bool[candidates], the items that lists rank. None: all.
+    """
     is_outside = np.ones(relevant.shape[1], dtype=bool)
     is_outside[:n_items] = False
     if ranked_items is not None:
@@ -158,7 +168,7 @@ def _count_outside(relevant: csr_array, n_items: int, ranked_items: np.ndarray |
 
 
 def relevant_pairs(split: Split, settings: EvaluationSettings) -> csr_array:
-    """Return the values of all relevant pairs, also of seen items.
+    """Return the values of all relevant pairs, including those on seen items.
 
     The result is float64 csr (tested users, candidates + other test items).
     """
@@ -174,10 +184,11 @@ def relevant_pairs(split: Split, settings: EvaluationSettings) -> csr_array:
 
 
 def propensity_of_counts(likes: Any) -> Any:
-    """Return (n + 1) / (max n + 1) for each count n. It is never 0, and 1 for the most popular
-    item.
+    """Return the propensity of each item, (n + 1) / (max n + 1) for an item with n likes.
 
-    Metrics with ``ips`` raise it to a power. Source: Yang et al., RecSys 2018.
+    The propensity is the probability that the relevance of an item is observed. It is in (0, 1], and
+    1 for the most popular item. Metrics with ``ips`` raise it to a power. Source: Yang et al.,
+    RecSys 2018.
 
     Args:
         likes: an array or Series of the numbers of likes.
@@ -186,6 +197,6 @@ def propensity_of_counts(likes: Any) -> Any:
 
 
 def _cell_numbers(matrix: csr_array, width: int) -> np.ndarray:
-    """Return int64[nnz], a number of the cell of each stored entry: row · width + column."""
+    """Return the cell number of each stored entry of a csr matrix, int64[nnz]: row · width + column."""
     row = np.repeat(np.arange(matrix.shape[0], dtype=np.int64), np.diff(matrix.indptr))
     return row * width + matrix.indices

@@ -1,15 +1,19 @@
-"""Measures of agreement of ranked lists: functions of :class:`Pairs` that return one number per
-pair.
+"""Measures of agreement of ranked lists: each function takes :class:`Pairs` and returns one number
+per pair of lists.
 
-A name of a measure, such as ``tau_b``, ``rbo[p=0.8,ties=b]`` or ``overlap@10``, both requests it
-and labels its values. :func:`parse_measure` reads it. All measures return float64[m], NaN where
-undefined.
+All measures return float64[m], one value for each of the m pairs, NaN where the measure is
+undefined. The user writes a measure as a name with options, such as ``tau_b``,
+``rbo[p=0.8,ties=b]`` or ``overlap@10`` (read by :func:`parse_measure`). The same name is the title
+of its column in results. The first line of a measure's docstring is printed in reports as its
+definition.
 
-*Correlations* compare two lists on some items. With ``missing=intersection`` they are the items of
-both lists, because an item that a user did not rate is not one that they dislike. With
-``missing=bottom`` they are the items of either list, and those that a list misses are tied below
-its end. A correlation is undefined for fewer than two such items, and if a list ties all of them.
-``kendall_topk`` and ``footrule_topk`` are *distances*: smaller means closer.
+*Correlations* compare the order of the same items in the two lists of a pair, a and b. The option
+``missing`` says which items are compared. ``intersection``: the items that both lists have; this
+suits ratings, because a user who did not rate an item does not necessarily dislike it. ``bottom``:
+the items that at least one list has; the items that a list lacks are tied with each other below its
+last item. A correlation is undefined if fewer than two items are compared, or if one list ties all
+of them. ``kendall_topk`` and ``footrule_topk`` are *distances*: a smaller value means more
+agreement.
 
 docs/agreement.md compares the formulas and says which measure answers which question.
 """
@@ -35,19 +39,22 @@ from recsys.types import Evaluation, IdMap
 
 
 def tau_a(pairs: Pairs, missing: str = "") -> np.ndarray:
-    """Kendall's tau-a: (concordant − discordant) / all pairs of items, in [−1, 1].
+    """Kendall's tau-a: (concordant − discordant item pairs) / (all item pairs), in [−1, 1].
 
-    A pair of items tied in a list adds 0, as the mean over all ways to break the tie does.
-    Reference: Kendall, Biometrika 1938.
+    A pair of items is concordant if both lists put the two items in the same order, and discordant
+    if the lists put them in opposite orders. A pair that is tied in a list is neither. This gives
+    the mean of tau-a over all ways to break the ties. Reference: Kendall, Biometrika 1938.
     """
     counts = pairs.aligned(missing).counts
     return _divide(counts.balance, counts.pairs, undefined=counts.undefined)
 
 
 def tau_b(pairs: Pairs, missing: str = "") -> np.ndarray:
-    """Kendall's tau-b: (concordant − discordant) / √(pairs untied in a · pairs untied in b), in [−1, 1].
+    """Kendall's tau-b: (concordant − discordant item pairs) / √(pairs untied in a · pairs untied in b), in [−1, 1].
 
-    Equals ``scipy.stats.kendalltau``. Reference: Kendall, Biometrika 1945.
+    Concordant and discordant pairs are those of :func:`tau_a`. A pair of items is untied in a list
+    if the list puts one of the two above the other. Equals ``scipy.stats.kendalltau``. Reference:
+    Kendall, Biometrika 1945.
     """
     counts = pairs.aligned(missing).counts
     untied = (counts.pairs - counts.tied_a).astype(np.float64) * (counts.pairs - counts.tied_b)
@@ -55,10 +62,12 @@ def tau_b(pairs: Pairs, missing: str = "") -> np.ndarray:
 
 
 def tau_c(pairs: Pairs, missing: str = "") -> np.ndarray:
-    """Stuart's tau-c: 2 (concordant − discordant) / (n² (g − 1) / g), in [−1, 1].
+    """Stuart's tau-c: (concordant − discordant item pairs) / the largest difference possible, in [−1, 1].
 
-    n is the number of items and g the smaller number of groups of ties. Meant for two lists with
-    few groups of ties and different numbers of them. Equals
+    The largest difference is n² (g − 1) / (2 g) for n compared items. g is the number of groups of
+    tied items in the list that has fewer groups; an item without ties is a group of its own.
+    Concordant and discordant pairs are those of :func:`tau_a`. The measure is meant for two lists
+    that have few groups of ties, and not equally many. Equals
     ``scipy.stats.kendalltau(variant="c")``. Reference: Stuart, Biometrika 1953.
     """
     counts = pairs.aligned(missing).counts
@@ -68,12 +77,19 @@ def tau_c(pairs: Pairs, missing: str = "") -> np.ndarray:
 
 
 def weighted_tau(pairs: Pairs, missing: str = "", additive: bool = True) -> np.ndarray:
-    """Weighted tau-b: a pair of items at ranks r and s has the weight 1/r + 1/s (else 1/rs), in [−1, 1].
+    """Kendall's tau-b in which a pair of items at ranks r and s weighs 1/r + 1/s (not additive: 1/rs); in [−1, 1].
 
-    ``additive`` chooses between the two weights. The value is the mean of two: items ranked by the
-    first list (ties by the second), and by the second list (ties by the first). Equals
-    ``scipy.stats.weightedtau`` of scores, where high is best; given ranks, scipy would weight the
-    *bottom* most. Reference: Vigna, WWW 2015.
+    Pairs of items at the top of the lists therefore count most. Ranks start at 1. An item can have
+    different ranks in the two lists, so tau-b is computed twice, and the result is the mean of the
+    two values. The first computation takes r and s from list a, where items tied in a are ordered
+    by b. The second takes them from list b, where items tied in b are ordered by a.
+
+    Equals ``scipy.stats.weightedtau`` of scores, where a higher score is better. If scipy gets
+    ranks instead of scores, it gives the largest weights to the *bottom* of the lists. Reference:
+    Vigna, WWW 2015.
+
+    Args:
+        additive: True: the weight of a pair is 1/r + 1/s. False: it is 1/(r s).
     """
     aligned = pairs.aligned(missing)
     by_a, by_b = (
@@ -84,14 +100,21 @@ def weighted_tau(pairs: Pairs, missing: str = "", additive: bool = True) -> np.n
 
 
 def tau_ap(pairs: Pairs, missing: str = "", ties: str = "a", symmetric: bool = False) -> np.ndarray:
-    """AP correlation 2/(n − 1) Σ_{i≥2} C(i)/(i − 1) − 1, in [−1, 1]; the *first* list is the reference.
+    """AP correlation: a tau in which errors at the top cost most; the first list is the reference; in [−1, 1].
 
-    C(i) is the number of items above position i of the second list that the reference also ranks
-    above the item at i, so disorder at the top costs most. ``symmetric``: the mean of both
-    directions. ``ties=a``: the mean over all ways to break ties. ``ties=b``: a tied pair counts as
-    disagreement, items of the top group are not compared, and the value is symmetric. References:
-    Yilmaz, Aslam and Robertson, SIGIR 2008; Urbano and Marrero, ICTIR 2017 (their variant a allows
-    no ties in the reference).
+    For n items it is 2/(n − 1) Σ_{i≥2} C(i)/(i − 1) − 1, where i is a position of the second list,
+    from 1. C(i) is the number of items above position i that the reference also ranks above the
+    item at position i. References: Yilmaz, Aslam and Robertson, SIGIR 2008; Urbano and Marrero,
+    ICTIR 2017 (their variant a allows no ties in the reference).
+
+    Args:
+        ties: "a": the mean over all ways to break the ties. "b": a tied pair of items counts as
+            disagreement, an item is compared only with the items of better groups of ties, and the
+            result is the mean of two values, with each of the two lists as the reference.
+        symmetric: whether to return this mean of two values for ``ties="a"`` as well.
+
+    Raises:
+        ConfigError: ``ties`` is neither "a" nor "b".
     """
     if ties not in ("a", "b"):
         raise ConfigError(f"tau_ap: ties is {ties!r}.{suggest_nearest(ties, 'ab')}")
@@ -104,7 +127,7 @@ def tau_ap(pairs: Pairs, missing: str = "", ties: str = "a", symmetric: bool = F
 
 
 def spearman(pairs: Pairs, missing: str = "") -> np.ndarray:
-    """Spearman's rho: the Pearson correlation of the ranks, in [−1, 1]; tied items share their mean rank.
+    """Spearman's rho: the Pearson correlation of the items' ranks in the two lists (ties: mean rank), in [−1, 1].
 
     Equals ``scipy.stats.spearmanr``. Reference: Spearman, American Journal of Psychology 1904.
     """
@@ -118,9 +141,10 @@ def spearman(pairs: Pairs, missing: str = "") -> np.ndarray:
 
 
 def footrule(pairs: Pairs, missing: str = "") -> np.ndarray:
-    """Spearman's footrule as a similarity: 1 − Σ |rank in a − rank in b| / ⌊n²/2⌋, in [0, 1]; 0 = reversed.
+    """Spearman's footrule as a similarity of n items: 1 − Σ |rank in a − rank in b| / ⌊n²/2⌋, in [0, 1].
 
-    Tied items share their mean rank. Reference: Diaconis and Graham, JRSS B 1977.
+    The value is 1 for equal orders, and 0 if one list is the reverse of the other. Tied items share
+    their mean rank. Reference: Diaconis and Graham, JRSS B 1977.
     """
     aligned = pairs.aligned(missing)
     # All compared items are in both lists here, so the location of missing items is never used.
@@ -138,13 +162,23 @@ def footrule(pairs: Pairs, missing: str = "") -> np.ndarray:
 
 
 def rbo(pairs: Pairs, p: float = 0.9, ties: str = "a", score: str = "ext") -> np.ndarray:
-    """Rank-biased overlap (1 − p) Σ_d p^(d−1) A_d of two lists that go on beyond what is observed, in [0, 1].
+    """Rank-biased overlap: a weighted mean, over depths d, of the agreement of the first d positions; in [0, 1].
 
-    ``p`` is the probability that a reader goes on to the next depth; the first 1/(1 − p) positions
-    weigh most. ``score=ext`` assumes that the rest agrees as the observed part does, ``score=min``
-    is the smallest possible value, ``score=res`` the difference between the largest and the
-    smallest. ``ties`` is w, a or b, see ``recsys.evaluation.agreement.rbo``. Undefined where a list
-    is empty. References: see that module.
+    It is (1 − p) Σ_d p^(d−1) A_d. Without ties, the agreement A_d is the number of items that both
+    lists have in their first d positions, divided by d. The two lists are taken as the observed
+    beginnings of endless lists. Undefined if a list is empty. The module
+    ``recsys.evaluation.agreement.rbo`` has the formulas and the references.
+
+    Args:
+        p: the probability that a reader goes on from one depth to the next. The first 1/(1 − p)
+            positions have most of the weight.
+        ties: the variant for tied items, "w", "a" or "b", see that module.
+        score: "ext": the value if the rest of the lists agrees as much as the observed part.
+            "min": the smallest possible value. "res": the largest possible value minus the
+            smallest.
+
+    Raises:
+        ConfigError: ``p`` is not between 0 and 1, or ``ties`` or ``score`` is unknown.
     """
     variants = {"w": rbo_kernels.W, "a": rbo_kernels.A, "b": rbo_kernels.B}
     scores = ("ext", "min", "res")
@@ -173,12 +207,19 @@ def rbo(pairs: Pairs, p: float = 0.9, ties: str = "a", score: str = "ext") -> np
 
 
 def kendall_topk(pairs: Pairs, p: float = 0.5, k: int | None = None) -> np.ndarray:
-    """Fagin's K^(p) *distance*: discordant pairs of items, plus p for each pair tied in exactly one list; ≥ 0.
+    """Fagin's Kendall distance K^(p): the discordant item pairs, plus p per pair tied in exactly one list; ≥ 0.
 
-    Items of either list are compared; the items that a list misses are tied below its end. ``p`` is
-    the penalty for an unknown order: 0.5 is its expected cost, 0 is optimistic. ``k``: cut both
-    lists first. Undefined where both lists are empty. Reference: Fagin, Kumar and Sivakumar, SIAM
-    J. Discrete Math. 2003.
+    A smaller value means more agreement. The items that at least one list has are compared. The
+    items that a list lacks are tied with each other below its last item. Undefined if both lists
+    are empty. Reference: Fagin, Kumar and Sivakumar, SIAM J. Discrete Math. 2003.
+
+    Args:
+        p: the penalty in [0, 1] for a pair whose order in one list is unknown. 0.5 is the expected
+            cost if both orders are equally likely, 0 assumes that the lists agree.
+        k: number of first items that are kept of each list. None: all.
+
+    Raises:
+        ConfigError: ``p`` is outside [0, 1].
     """
     if not 0 <= p <= 1:
         raise ConfigError(f"kendall_topk: p is {p}; it must lie between 0 and 1")
@@ -188,11 +229,18 @@ def kendall_topk(pairs: Pairs, p: float = 0.5, k: int | None = None) -> np.ndarr
 
 
 def footrule_topk(pairs: Pairs, location: float | None = None, k: int | None = None) -> np.ndarray:
-    """Fagin's F^(l) *distance*: Σ |rank in a − rank in b| over the items of either list; ≥ 0.
+    """Fagin's footrule distance F^(l): Σ |rank in a − rank in b| over the items that at least one list has; ≥ 0.
 
-    An item that a list misses has the rank ``location`` there (default: one more than the length of
-    the longer list). Tied items share their mean rank. ``k``: cut both lists first. Undefined where
-    both lists are empty. Reference: as ``kendall_topk``.
+    A smaller value means more agreement. Tied items share their mean rank. Undefined if both lists
+    are empty. Reference: as for :func:`kendall_topk`.
+
+    Args:
+        location: the rank of an item in a list that does not have the item. None: one more than
+            the length of the longer list.
+        k: number of first items that are kept of each list. None: all.
+
+    Raises:
+        ConfigError: ``location`` is not larger than the length of every list.
     """
     pairs = pairs.cut(k)
     aligned = pairs.aligned("bottom")
@@ -218,10 +266,11 @@ def footrule_topk(pairs: Pairs, location: float | None = None, k: int | None = N
 
 
 def overlap(pairs: Pairs, k: int | None = None) -> np.ndarray:
-    """Items of both lists / mean length of the two lists, each cut at k; in [0, 1].
+    """Number of items that both lists have, divided by the mean length of the lists (cut at k, if given); in [0, 1].
 
-    For lists of at least k items without ties across the cut, this is |A ∩ B| / k. A group of ties
-    that crosses the cut is kept whole. Undefined where both lists are empty.
+    For two lists of at least k items this is the share of the first k items that are common. If
+    position k is inside a group of ties, the whole group is kept. Undefined if both lists are
+    empty.
     """
     pairs = pairs.cut(k)
     a_lengths, b_lengths = pairs.lengths
@@ -230,9 +279,10 @@ def overlap(pairs: Pairs, k: int | None = None) -> np.ndarray:
 
 
 def jaccard(pairs: Pairs, k: int | None = None) -> np.ndarray:
-    """Items of both lists / items of either list, |A ∩ B| / |A ∪ B|, each list cut at k; in [0, 1].
+    """Number of items that both lists have / number that at least one has (lists cut at k, if given); in [0, 1].
 
-    A group of ties that crosses the cut is kept whole. Undefined where both lists are empty.
+    If position k is inside a group of ties, the whole group is kept. Undefined if both lists are
+    empty.
     """
     pairs = pairs.cut(k)
     a_lengths, b_lengths = pairs.lengths
@@ -258,7 +308,8 @@ DISTANCES = ("kendall_topk", "footrule_topk")
 """The measures for which a smaller value means more agreement."""
 
 MIN_PAIRS_FOR_THREADS = 256
-"""Smallest number of pairs that several threads compute. For fewer, starting threads takes longer."""
+"""Smallest number of pairs of lists for which several threads are used. For fewer pairs, starting
+the threads would take longer than the computation."""
 
 
 def _divide(numerator: np.ndarray, denominator: np.ndarray, *, undefined: np.ndarray) -> np.ndarray:
@@ -269,7 +320,9 @@ def _divide(numerator: np.ndarray, denominator: np.ndarray, *, undefined: np.nda
 
 @dataclass(frozen=True)
 class Measure(MeasureName):
-    """A measure with its options. Call it with Pairs to compute its values; ``str`` gives its name.
+    """A measure of agreement with its options.
+
+    Calling it with :class:`Pairs` returns its values. ``str`` returns its name.
 
     >>> str(parse_measure("rbo[p=0.5]"))
     'rbo[p=0.5]'
@@ -291,16 +344,16 @@ class Measure(MeasureName):
 
     @property
     def definition(self) -> str:
-        """The formula of the measure and its options, for reports."""
+        """The first line of the measure's docstring and a sentence per option, for reports."""
         return self.describe(MEASURES[self.name])
 
 
 def parse_measure(text: str) -> Measure:
-    """Return the measure with this name.
+    """Return the measure that a name describes, for example ``rbo[p=0.8]`` or ``overlap@10``.
 
     Raises:
-        ConfigError: the name or an option is unknown (the message suggests the most similar one), a
-            value is not valid, or a cut-off is given for a measure that has none.
+        ConfigError: the name or an option is unknown (the message suggests the most similar one),
+            the value of an option is not valid, or a cut-off is given for a measure that has none.
     """
     measure = parse_name(text, MEASURES, Measure)
     # Measures check the values of their options when they are called.
@@ -309,7 +362,7 @@ def parse_measure(text: str) -> Measure:
 
 
 def parse_measures(texts: Iterable[str]) -> list[Measure]:
-    """Return the measures with these names.
+    """Return the measures that the names describe, in the same order.
 
     Raises:
         ConfigError: a name is not valid. The message lists all such names.
@@ -318,12 +371,15 @@ def parse_measures(texts: Iterable[str]) -> list[Measure]:
 
 
 def compute_measures(pairs: Pairs, measures: Iterable[Measure]) -> dict[str, np.ndarray]:
-    """Return name -> float64[m], the values of each measure. Both engines call this function."""
+    """Return a dict with the values of each measure: name -> float64[m], one value per pair of lists.
+
+    The local engine and the Spark engine both call this function.
+    """
     return {str(measure): measure(pairs) for measure in measures}
 
 
 def agree(a: RankedList, b: RankedList, measure: str) -> float:
-    """Return the agreement of two ranked lists, NaN if it is undefined.
+    """Return the value of a measure of agreement for two ranked lists, NaN if it is undefined.
 
     Args:
         a, b: two ranked lists. Each is a sequence of ids, best first, in which a nested list or
@@ -351,7 +407,8 @@ def kendall_tau(
     Args:
         a, b: two ranked lists, as for :func:`agree`.
         variant: "a", "b" or "c".
-        missing: how an item counts that only one list has: "intersection" or "bottom".
+        missing: "intersection" compares only the items that both lists have. "bottom" compares the
+            items that at least one list has; the items that a list lacks are tied below its end.
 
     >>> round(kendall_tau({"v": 12, "w": 2, "x": 1, "y": 12, "z": 2}, {"v": 1, "w": 4, "x": 7, "y": 1, "z": 0}), 4)
     -0.4714
@@ -366,19 +423,26 @@ def agree_tables(
     *,
     name: str = "agreement",
 ) -> Evaluation:
-    """Compare two top-k tables (user_id, item_id, rank) user by user.
+    """Compare the lists of two top-k tables (user_id, item_id, rank) for each user.
 
-    Correlations use ``missing=bottom`` by default: an item that a list misses is ranked below its
+    Correlations use ``missing=bottom`` by default: the items that a list lacks are tied below its
     end.
 
+    Args:
+        measures: names such as ``tau_b`` or ``overlap@10``.
+        name: the name of the result.
+
     Returns:
-        per_user: user_id, n_a, n_b, n_common, then the measures; one row for every user of either
-            table.
-        about: the definitions, the number of users without a list in a or in b, and for each
-            measure the number of users for whom it is undefined.
+        An Evaluation. Its ``per_user`` has one row for every user who is in at least one table, with
+        the columns user_id, n_a and n_b (the lengths of the user's two lists), n_common (the number
+        of items that both lists have), and one column per measure. Its ``about`` has the definitions
+        of the measures, the numbers of users without a list in a or in b, and for each measure the
+        number of users for whom it is undefined.
 
     Raises:
-        InputError: a missing column, ids of two types, or an item or a rank twice in a list.
+        InputError: a column is missing, the ids are of two types, an item or a rank occurs twice in
+            a list, or both tables are empty.
+        ConfigError: the name of a measure is not valid.
     """
     a = as_frame(a, "the first table")
     b = as_frame(b, "the second table")

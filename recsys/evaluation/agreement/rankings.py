@@ -33,7 +33,8 @@ class Rankings:
         items: int32[n], item codes ≥ 0; a list holds an item at most once.
         dense_ranks: int32[n], 0 for the best group of ties of a list, 1 for the next group, and so
             on.
-        offsets: int64[m + 1], list i is ``items[offsets[i] : offsets[i + 1]]``.
+        offsets: int64[m + 1], where each list begins and ends: list i is
+            ``items[offsets[i] : offsets[i + 1]]``.
     """
 
     items: np.ndarray
@@ -50,10 +51,11 @@ class Rankings:
 
     @cached_property
     def position_tables(self) -> tuple[np.ndarray, np.ndarray]:
-        """The hash tables of all lists for ``concordance.find_position``, and where each table
-        begins.
+        """The hash tables of all lists, with which ``concordance.find_position`` looks up the
+        position of an item.
 
-        The second array is int64[m + 1].
+        The first array, int32, has the tables of all lists one after the other. The second array,
+        int64[m + 1], says where each table begins and ends.
 
         Raises:
             InputError: a list has an item twice.
@@ -153,9 +155,15 @@ class Rankings:
 
 @dataclass(frozen=True)
 class AlignedKeys:
-    """The items that each pair of lists is compared on, as sorted keys (see ``concordance``).
+    """The compared items of m pairs of lists, as sorted keys.
 
-    The keys of pair i are ``keys[starts[i] : starts[i] + sizes[i]]``, one per item.
+    A key is an int64 that holds the ranks of one item in both lists of a pair, see
+    ``concordance``. The keys of pair i are ``keys[starts[i] : starts[i] + sizes[i]]``.
+
+    Attributes:
+        keys: int64[n], one key per compared item.
+        starts: int64[m], where the keys of each pair begin.
+        sizes: int64[m], the number of compared items of each pair.
     """
 
     keys: np.ndarray
@@ -164,12 +172,12 @@ class AlignedKeys:
 
     @cached_property
     def swapped(self) -> AlignedKeys:
-        """The keys of the pairs (b, a), which are these of the pairs (a, b) with the lists exchanged."""
+        """The keys of the same pairs with the two lists exchanged: b is the first list, a the second."""
         return replace(self, keys=concordance.swap_lists(self.keys, self.starts, self.sizes))
 
     @cached_property
     def counts(self) -> ConcordanceCounts:
-        """The numbers of concordant, discordant and tied pairs of items."""
+        """The numbers of discordant and tied pairs of items, for each pair of lists."""
         counts, moments = concordance.count_concordance(self.keys, self.starts, self.sizes)
         return ConcordanceCounts(moments[:, :2].T, moments[:, 2:].T, *counts.T)
 
@@ -180,12 +188,14 @@ class ConcordanceCounts:
     computed.
 
     Attributes:
-        moments_a, moments_b: float64[2, m], Σ t(t − 1)(t − 2) and Σ t(t − 1)(2t + 5) over the
-            groups of t items.
-        items: int64[m], compared items.
-        discordant: int64[m], pairs of items in opposite order.
-        tied_a, tied_b, tied_both: int64[m], pairs of items tied in list a, in list b, and in both.
-        groups_a, groups_b: int64[m], groups of ties; an item without ties is a group of its own.
+        moments_a, moments_b: float64[2, m], the sums Σ t(t − 1)(t − 2) and Σ t(t − 1)(2t + 5) over
+            the groups of ties of list a, and of list b. t is the number of items of a group.
+        items: int64[m], the number of compared items.
+        discordant: int64[m], the number of pairs of items that the two lists put in opposite order.
+        tied_a, tied_b, tied_both: int64[m], the number of pairs of items that are tied in list a,
+            in list b, and in both lists.
+        groups_a, groups_b: int64[m], the number of groups of ties in list a, and in list b. An item
+            without ties is a group of its own.
     """
 
     moments_a: np.ndarray
@@ -200,12 +210,12 @@ class ConcordanceCounts:
 
     @property
     def pairs(self) -> np.ndarray:
-        """All pairs of items, n (n − 1) / 2."""
+        """The number of all pairs of compared items, n (n − 1) / 2 for n items; int64[m]."""
         return self.items * (self.items - 1) // 2
 
     @property
     def balance(self) -> np.ndarray:
-        """Concordant minus discordant pairs."""
+        """The number of concordant minus the number of discordant pairs of items, int64[m]."""
         return self.pairs - self.tied_a - self.tied_b + self.tied_both - 2 * self.discordant
 
     @property
@@ -226,7 +236,8 @@ class Pairs:
     Both Rankings use the same item codes.
 
     Attributes:
-        rows_a, rows_b: int[m].
+        a, b: the lists from which the pairs are formed.
+        rows_a, rows_b: int[m], for each pair, the number of its list in ``a`` and in ``b``.
         missing: the default rule for an item that only one list of a pair has. ``intersection``
             leaves the item out. ``bottom`` adds the item below the end of the other list. All
             items that are added to a list form one group of ties.
@@ -339,7 +350,7 @@ def make_pair(a: RankedList, b: RankedList) -> Pairs:
 
 
 def _encode(ranked: RankedList, codes: dict[Hashable, int], label: str) -> Rankings:
-    """Return one ranked list as Rankings.
+    """Return one ranked list, in any of the forms of :data:`RankedList`, as Rankings of one list.
 
     Args:
         codes: id -> item code. New ids are added.

@@ -1,5 +1,5 @@
-"""Find the most similar users of each user: those who rank their common items in the most similar
-order."""
+"""Find the most similar users of each user: the users who order the items that both rated most
+alike."""
 
 from __future__ import annotations
 
@@ -13,18 +13,23 @@ from recsys.evaluation.agreement.measures import Measure, parse_measure
 from recsys.evaluation.agreement.rankings import Pairs, Rankings
 
 BLOCK_PAIRS = 1 << 19
-"""Number of pairs of users that are compared at a time. It determines the memory that is needed."""
+"""Number of pairs of users that are compared at a time. The memory use grows with it."""
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The nearest users of m users.
+    """The k most similar users (neighbours) of each of m users.
+
+    A user with fewer than k neighbours has padding at the end of the row.
 
     Attributes:
-        users: int64[m], rows of the users.
-        neighbours: int64[m, k], rows of their neighbours, nearest first, padded with -1.
-        values: float64[m, k], the measure of each neighbour, padded with NaN.
-        common: int64[m, k], the number of items that both users rated, padded with 0.
+        users: int64[m], the row of each user in the matrix of ratings.
+        neighbours: int64[m, k], the rows of the neighbours of each user, the most similar first;
+            padding is -1.
+        values: float64[m, k], the value of the measure for the user and each neighbour; padding is
+            NaN.
+        common: int64[m, k], the number of items that the user and the neighbour both rated;
+            padding is 0.
     """
 
     users: np.ndarray
@@ -41,18 +46,22 @@ def nearest_users(
     min_common: int = 5,
     users: np.ndarray | None = None,
 ) -> Neighbours:
-    """Return, for each user, the k users whose ratings of common items agree most.
+    """Return, for each user, the k users whose ratings agree most with the ratings of the user.
 
-    Users with the same agreement are ordered by the number of common items, largest first, then by
-    row. Pairs of users whose agreement is undefined are left out. Only pairs with common items are
-    compared. About :data:`BLOCK_PAIRS` pairs are compared at a time, but at least all pairs of one
-    user.
+    Two users are compared on their common items, which both rated. Users with the same agreement
+    are ordered by the number of common items, largest first, then by row. Pairs of users whose
+    agreement is undefined are left out. About :data:`BLOCK_PAIRS` pairs are compared at a time, but
+    at least all pairs of one user.
 
     Args:
-        ratings: csr (users, items). The stored values are the ratings, and equal ratings are ties.
-        measure: a name of ``agreement.measures``. For a distance, the smallest values are nearest.
-        min_common: smallest number of common items. With fewer, agreement would be mostly chance.
-        users: rows of the users to find neighbours for. None: all.
+        ratings: csr (users, items). The stored values are the ratings. Items with equal ratings of
+            a user are tied.
+        k: the number of neighbours per user.
+        measure: the name of a measure of ``agreement.measures``. If it is a distance, the smallest
+            values are the most similar.
+        min_common: smallest number of common items with which two users are compared. The agreement
+            on very few items is mostly chance.
+        users: int[m], the rows of the users to find neighbours for. None: all users.
 
     Raises:
         ConfigError: k is below 1, ``min_common`` is below 2, or the measure is unknown.
@@ -74,7 +83,7 @@ def nearest_users(
 
 
 class _NeighbourSearch:
-    """The rankings of all users, and the settings of a search for neighbours."""
+    """A search for similar users: the ranked items of all users, and the settings of the search."""
 
     def __init__(self, ratings: csr_array, k: int, measure: Measure, min_common: int) -> None:
         self.lists = Rankings.from_scores(ratings)
@@ -86,7 +95,11 @@ class _NeighbourSearch:
         self.raters = self.is_rated.T.tocsr()
 
     def find_neighbours(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return (neighbours, values, common) of a block of users, as in :class:`Neighbours`."""
+        """Return (neighbours, values, common) of a block of users, shaped as in :class:`Neighbours`.
+
+        Args:
+            users: int64[m], the rows of the users of the block.
+        """
         common_counts = (self.is_rated[users] @ self.raters).tocoo()
         is_compared = (common_counts.data >= self.min_common) & (users[common_counts.row] != common_counts.col)
         row = common_counts.row[is_compared]

@@ -1,4 +1,4 @@
-"""Agreement of several systems: every two tables of lists are compared, user by user."""
+"""Compare the lists of several recommenders: every two tables of lists, user by user."""
 
 from __future__ import annotations
 
@@ -19,14 +19,18 @@ def pairwise_agreement(
     tables: dict[str, pd.DataFrame],
     measures: Iterable[str] = DEFAULT_MEASURES,
 ) -> pd.DataFrame:
-    """Return the agreement of every two tables, with one row per pair of tables and user.
+    """Return how much the lists of every two tables agree, one row per pair of tables and user.
 
-    The columns are ``a``, ``b``, ``user_id`` and the measures, NaN where undefined. Only users with
-    a list in both tables have a row. An item that one list misses is ranked below its end
-    (``missing="bottom"``).
+    The columns of the result are ``a`` and ``b`` (the names of the two tables), ``user_id``, and one
+    column per measure, NaN where it is undefined. Only users with a list in both tables have a row.
+    The items that a list lacks are tied below its end (``missing="bottom"``).
 
     Args:
         tables: name -> table of lists (user_id, item_id, rank), with an item at most once per user.
+        measures: names of measures of ``agreement.measures``.
+
+    Raises:
+        ConfigError: the name of a measure is not valid.
 
     >>> one = pd.DataFrame({"user_id": [1, 1], "item_id": [7, 8], "rank": [1, 2]})
     >>> two = pd.DataFrame({"user_id": [1, 1], "item_id": [7, 9], "rank": [1, 2]})
@@ -55,7 +59,10 @@ def pairwise_agreement(
 
 
 def _encode_tables(tables: list[pd.DataFrame]) -> list[tuple[pd.Index, Rankings]]:
-    """Return the user ids and the lists of each table. An item has the same code in all tables."""
+    """Return, for each table, the ids of its users and their lists, in the same order.
+
+    Items are coded as integers. An item has the same code in all tables.
+    """
     user_columns = unify_ids(*(table[USER] for table in tables))
     item_columns = unify_ids(*(table[ITEM] for table in tables))
     codes, _ = pd.factorize(np.concatenate([column.to_numpy(dtype=object) for column in item_columns]))

@@ -1,6 +1,6 @@
-"""The definitions of other libraries, to recompute a number that was published with one of them.
+"""Compute metrics as other libraries define them, to reproduce numbers that were published with one.
 
-A convention defines each metric as the library does, and treats ties, users without a list and
+A convention defines each metric as the library does. It also treats ties, users without a list and
 users without relevant items as the library does. Metrics that the library does not have are
 refused. The tests compare each convention with the library itself.
 """
@@ -29,13 +29,17 @@ from recsys.evaluation.judging.metrics import (
 
 @dataclass(frozen=True)
 class Convention:
-    """The definitions of one library.
+    """How one library defines its metrics.
 
     Attributes:
-        metrics: our name of a metric -> the function that computes it.
-        ties: how tied scores are treated.
-        missing_users: how a user with truth but without a list counts.
-        nothing_relevant: how a user counts who has truth rows, but no relevant one.
+        name: the name of the convention, for example "trec".
+        metrics: the name of a metric in recsys -> the function that computes it as the library
+            does.
+        ties: how equal scores are treated, see :data:`~recsys.evaluation.judging.judge.Ties`.
+        missing_users: how a user with relevant items but without a list counts: "zero" (as 0) or
+            "skip" (left out of means).
+        nothing_relevant: how a user without relevant items counts: "zero" or "skip", in the same
+            sense.
         says: one sentence that describes the convention.
         by_score: whether lists are sorted by score (in single precision) instead of by rank. Equal
             scores are then sorted by item id, descending.
@@ -53,7 +57,10 @@ class Convention:
     ungated: frozenset[str] = frozenset()
 
     def value(self, metric: Metric, judged: Judged) -> np.ndarray:
-        """Return the value of a metric under this convention, float64[m], NaN where undefined."""
+        """Return the value of a metric for each of m users under this convention.
+
+        The result is float64[m], NaN for a user whom the convention leaves out of means.
+        """
         values = self.metrics[metric.name](judged, **metric.arguments())
         if self.nothing_relevant != "zero":
             return values
@@ -87,7 +94,11 @@ class Convention:
 
 
 def pooled_precision(judged: Judged, k: int | None = None) -> np.ndarray:
-    """Hits among the first k over the *mean* of min(k, relevant): in the mean Σ hits / Σ min(k, relevant)."""
+    """Number of relevant items among the first k, divided by the mean of min(k, relevant items) over all users.
+
+    The mean of this value over users is the number of relevant items in all lists, divided by the
+    sum of min(k, relevant items) over the users. The value of a single user can exceed 1.
+    """
     hits = precision(judged, k) * (k or judged.k)
     attainable = np.minimum(k or judged.k, judged.n_relevant)[~judged.undefined]
     if len(attainable):
@@ -96,7 +107,11 @@ def pooled_precision(judged: Judged, k: int | None = None) -> np.ndarray:
 
 
 def average_precision_by_score(judged: Judged, k: int | None = None) -> np.ndarray:
-    """Mean over all relevant items of the precision at the end of each one's tie group (scikit-learn's steps)."""
+    """Mean over the relevant items of the precision down to the last item with the same score, as in scikit-learn.
+
+    Raises:
+        ConfigError: ``k`` is given. scikit-learn's average precision has no cut-off.
+    """
     if k:
         raise ConfigError("scikit-learn's average precision has no cut-off: ask for 'map'")
     relevant_above, tied = judged.group
@@ -106,7 +121,10 @@ def average_precision_by_score(judged: Judged, k: int | None = None) -> np.ndarr
 
 
 def spark_map(judged: Judged, k: int | None = None) -> np.ndarray:
-    """Mean of the precision at each relevant place, over min(k, relevant); without a cut over all relevant items."""
+    """Sum of the precision at each relevant item of the first k, divided by min(k, relevant); without k, by relevant.
+
+    ``relevant`` is the number of all relevant items of the user.
+    """
     return average_precision(judged, k, "capped" if k else "relevant")
 
 

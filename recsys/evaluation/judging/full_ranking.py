@@ -1,5 +1,7 @@
-"""Evaluate the ranking of all candidates instead of lists: for AUC, for ties, and for sampled
-candidates."""
+"""Evaluate a model's ranking of all candidates, or of a sample of them, instead of its top-k lists.
+
+AUC needs this ranking. Ties at the end of a list are visible only in it.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +27,13 @@ class FullRanking:
     """How all candidates are ranked.
 
     Attributes:
-        ties: how equal scores are treated. By default, the metric is averaged over all their
-            orders.
-        sampled: the number of other candidates among which relevant items are ranked. None: all
-            candidates. They are drawn by a hash of ``seed``, user and item, so they are the same
-            for every model. Metric names then end in ``[sampled=…]``
-            (:func:`.evaluate.mark_sampled`).
+        ties: how equal scores are treated. By default, a metric is averaged over all orders of the
+            items with equal scores.
+        sampled: the number of candidates per user that are not relevant and are ranked together
+            with the relevant items. None: all candidates are ranked. The sample is drawn by a hash
+            of ``seed``, user and item, so it is the same for every model. The names of the metrics
+            then end in ``[sampled=…]`` (:func:`.evaluate.mark_sampled`).
+        seed: the seed of the sample.
         memory_mb: largest size of the block of scores in memory, in MiB.
     """
 
@@ -50,14 +53,19 @@ def evaluate_scores(
 ) -> Evaluation:
     """Compute the metrics of a model's ranking of *all* candidates, in blocks of users.
 
-    It is needed for AUC, and for ties that a cut list would hide. Users whom the model cannot score
-    count as 0.
+    AUC needs the whole ranking. Ties at the end of a top-k list are visible only in it. A user whom
+    the model cannot score has the value 0.
 
     Args:
         model: a model that was fitted on the train part from which ``truth`` was made.
         truth: the relevant items and the histories. It also says whether seen items are left out.
             Its metrics and ties are not used, because they are for lists.
         metrics: the names of the metrics.
+        name: the name of the result.
+        ranking: how the candidates are ranked. None: the defaults of :class:`FullRanking`.
+
+    Raises:
+        ConfigError: the name of a metric is not valid.
     """
     ranking = ranking or FullRanking()
     chosen = parse_all(metrics, complete=True)
@@ -97,15 +105,19 @@ def evaluate_scores(
 
 
 def _cells(matrix: csr_array) -> tuple[np.ndarray, np.ndarray]:
+    """Return the row and the column of each stored entry of a csr matrix, int[nnz] each."""
     return np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr)), matrix.indices
 
 
 def _sample(scores: np.ndarray, relevant: csr_array, draw: np.ndarray, n: int) -> np.ndarray:
-    """Return scores in which all but the relevant items and ``n`` other candidates are NaN.
+    """Return the scores of the relevant items and of ``n`` sampled candidates; all others become NaN.
 
     Args:
-        draw: uint64, a random number for each score. The ``n`` candidates with the lowest numbers
-            stay.
+        scores: float32[users, items], NaN or -inf for an item that is not a candidate of the user.
+        relevant: csr (users, items or more), whose stored entries are the relevant items.
+        draw: uint64[users, items], a random number for each score. Of a user's candidates that are
+            not relevant, the ``n`` with the smallest numbers are sampled.
+        n: the number of sampled candidates per user.
     """
     row, column = _cells(relevant)
     is_candidate = column < scores.shape[1]

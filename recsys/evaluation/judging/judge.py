@@ -94,10 +94,10 @@ class Judged:
 
     @cached_property
     def group(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return two arrays, int64[nnz] each, about the tie group of each entry.
+        """Return two counts of relevant items for the tie group of each entry, int64[nnz] each.
 
-        They are the number of relevant items of the user before the tie group, and the number of
-        relevant items in it.
+        They are the number of relevant items in the list above the tie group, and the number of
+        relevant items in the tie group.
         """
         if not self.tied:
             return self.ordinal, np.ones(len(self.position), dtype=np.int64)
@@ -106,16 +106,19 @@ class Judged:
 
     @cached_property
     def by_value(self) -> np.ndarray:
-        """Return int64[nnz], the entries of each user, largest value first.
+        """Return int64[nnz], the numbers of all entries, user by user, largest value first.
 
         The order is computed once and used for all cut-offs.
         """
         return np.lexsort((-self.value, self.user))
 
     def total(self, entries: np.ndarray) -> np.ndarray:
-        """Return float64[m], the sum of ``entries``, float64[nnz], over each user.
+        """Return the sum over the entries of each user, float64[m].
 
-        Numbers are added in the order of the places.
+        The numbers of a user are added in the order of the places.
+
+        Args:
+            entries: float64[nnz], one number per entry.
         """
         return np.bincount(self.user, weights=entries, minlength=len(self.length))
 
@@ -224,7 +227,8 @@ def judge_lists(lists: Lists, relevant: RelevantItems, *, k: int | None = None, 
     """Judge lists of external ids, for example of an Arrow batch, as :func:`judge` does.
 
     Args:
-        lists, relevant: the ids in both are text, or in both integers.
+        lists, relevant: the lists and the relevant items of the same m users, in the same order.
+            The ids in both are text, or in both integers.
         k: the number of places of the longest list of all batches. None: of this batch.
         ties: one of :data:`Ties`.
     """
@@ -403,6 +407,11 @@ def tie_runs(user: np.ndarray, position: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def _runs(starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return, for each element, the position at which its run begins and the length of the run.
+
+    Args:
+        starts: bool[n], True where a run begins. The first element must be True.
+    """
     first = np.flatnonzero(starts)
     size = np.diff(np.append(first, len(starts)))
     return np.repeat(first, size), np.repeat(size, size)

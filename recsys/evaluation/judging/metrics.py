@@ -1,11 +1,15 @@
-"""Ranking quality: a metric is a function of a :class:`Judged` that gives one number per user, NaN = undefined.
+"""Metrics of ranking quality: each function takes a :class:`Judged` and returns one number per user.
 
-A name is both the request and the label: ``name[option=value,…]@k``, read by :func:`parse`. Every
-metric is undefined for a user without any relevant item. An empty list scores 0. Without a cut-off
-a list is taken whole: the ideal list and the denominators then hold every relevant item. Where the
-judge left items tied (``ties = "average"``), a metric is its exact expectation over all orders of
-the tied items. Each costs one pass over the relevant items, not over the lists. Definitions side by
-side with other libraries': docs/metrics.md.
+All metrics return float64[m], one value for each of the m users of the Judged. The value is NaN
+(undefined) for a user without relevant items. An empty list has the value 0. The user writes a
+metric as ``name[option=value,…]@k``, which :func:`parse` reads. The same text is the name of its
+column in results. The first line of a metric's docstring is printed in reports as its definition.
+
+``k`` is the number of first places of a list that count. Without a cut-off ``k``, the whole list
+counts, and ideal lists and denominators have all relevant items. If tied items were left tied
+(``ties = "average"``), the value is the exact expectation of the metric over all orders of the tied
+items. The computation takes one pass over the relevant items, and does not read the lists.
+docs/metrics.md compares the definitions with those of other libraries.
 """
 
 from __future__ import annotations
@@ -22,21 +26,30 @@ from recsys.evaluation.judging.names import MeasureName, parse_name, parse_names
 
 
 def precision(judged: Judged, k: int | None = None, ips: float = 0.0) -> np.ndarray:
-    """Relevant items among the first k, divided by k; in [0, 1]. Missing places count as misses.
+    """Number of relevant items among the first k, divided by k, even if the list is shorter; in [0, 1].
 
-    ``ips``: each relevant item weighs its propensity^-ips, weights scaled to mean 1 per user:
-    debiased for items that are observed by chance. Differs from: LensKit divides by the length of
-    the list; ``implicit`` pools hits over users and divides by Σ min(k, relevant).
+    Without a cut-off, k is the length of the longest list. Other libraries: LensKit divides by the
+    length of the list; ``implicit`` divides the relevant items in all lists by the sum of min(k,
+    number of relevant items) over the users.
+
+    Args:
+        ips: if above 0, each relevant item has the weight propensity^-ips, divided by the mean
+            weight of the user's relevant items. This corrects the bias towards popular items, whose
+            relevance is observed more often.
     """
     return recall(judged, k, ips) * judged.n_relevant / (k or judged.k)
 
 
 def recall(judged: Judged, k: int | None = None, ips: float = 0.0) -> np.ndarray:
-    """Relevant items among the first k, divided by all relevant ones; in [0, 1].
+    """Number of relevant items among the first k, divided by the number of all relevant items; in [0, 1].
 
-    ``ips``: both sums weigh each relevant item by its propensity^-ips. Differs from: LensKit, Liang
-    et al. 2018 and google-research/ials divide by min(k, relevant): ``capped_recall``. Reference
-    for ``ips``: Yang et al., RecSys 2018 (self-normalised); Steck, RecSys 2011.
+    LensKit, Liang et al. 2018 and google-research/ials divide by the smaller of k and the number of
+    relevant items, as :func:`capped_recall` does.
+
+    Args:
+        ips: if above 0, each relevant item counts with the weight propensity^-ips in the numerator
+            and in the denominator. References: Yang et al., RecSys 2018 (self-normalised
+            estimator); Steck, RecSys 2011.
     """
     k = _cut(judged, k)
     if not ips:
@@ -46,16 +59,20 @@ def recall(judged: Judged, k: int | None = None, ips: float = 0.0) -> np.ndarray
 
 
 def capped_recall(judged: Judged, k: int | None = None) -> np.ndarray:
-    """Relevant items among the first k, divided by min(k, relevant); in [0, 1]: a perfect list reaches 1."""
+    """Number of relevant items among the first k, divided by min(k, number of all relevant items); in [0, 1].
+
+    A list whose first k places have as many relevant items as possible has the value 1.
+    """
     k = _cut(judged, k)
     return _share(judged, judged.hits(k), np.minimum(k, judged.n_relevant))
 
 
 def hit_rate(judged: Judged, k: int | None = None) -> np.ndarray:
-    """1 when any of the first k items is relevant, else 0; over tied scores, the chance of it.
+    """1 if at least one of the first k items is relevant, else 0; with averaged ties, the probability of 1.
 
-    A tie group of g places, t of them within the cut, misses its r relevant items with chance
-    C(g−t, r) / C(g, r).
+    Take a group of g tied items, r of them relevant, with t of its places among the first k. With
+    probability C(g−t, r) / C(g, r), none of its relevant items is among the first k, where C(n, r)
+    is the binomial coefficient.
     """
     if not judged.tied:
         return _defined(judged, np.minimum(judged.hits(_cut(judged, k)), 1.0))
@@ -71,15 +88,22 @@ def hit_rate(judged: Judged, k: int | None = None) -> np.ndarray:
 
 
 def ndcg(judged: Judged, k: int | None = None, gain: str = "binary", ips: float = 0.0) -> np.ndarray:
-    """Discounted gain of the first k places over that of the best possible list; in [0, 1].
+    """Discounted gain (DCG) of the first k items, divided by the DCG of the best possible list; in [0, 1].
 
-    DCG = Σ_r g_r / log2(r + 1) for ranks r from 1; the ideal list holds the user's min(k, relevant)
-    best items, whether or not they were retrieved. ``gain``: binary (g = 1), linear (g = value),
-    exp (g = 2^value − 1). ``ips``: each gain is multiplied by propensity^-ips, in both lists.
+    DCG = Σ_r g_r / log2(r + 1) over the ranks r = 1 … k, where g_r is the gain of the item at rank
+    r, and 0 if the item is not relevant. The best possible list has the user's relevant items in
+    the order of their gains, whether or not the judged list has them.
 
-    Differs from: RecTools' default divides by k hits however few are relevant; trec_eval's gain is
-    linear.
-    Reference: Järvelin and Kekäläinen, TOIS 2002; Burges et al., ICML 2005 (exponential gain).
+    Other libraries: RecTools divides by default by the DCG of k relevant items, even if the user
+    has fewer; trec_eval uses the linear gain. References: Järvelin and Kekäläinen, TOIS 2002;
+    Burges et al., ICML 2005 (exponential gain).
+
+    Args:
+        gain: the gain of a relevant item. "binary": 1. "linear": its value. "exp": 2^value − 1.
+        ips: if above 0, each gain is multiplied by propensity^-ips, in both lists.
+
+    Raises:
+        ConfigError: ``gain`` is unknown, or ``ips`` is above 0 without propensities.
     """
     if gain not in GAINS:
         raise ConfigError(f"ndcg: gain is {gain!r}.{suggest_nearest(gain, GAINS)}")
@@ -96,12 +120,22 @@ def ndcg(judged: Judged, k: int | None = None, gain: str = "binary", ips: float 
 
 
 def average_precision(judged: Judged, k: int | None = None, over: str = "capped") -> np.ndarray:
-    """Mean over min(k, relevant) of the precision at each relevant place, missed ones counting 0; in [0, 1].
+    """Sum of the precision at each relevant item of the first k, divided by min(k, relevant items); in [0, 1].
 
-    ``over``: capped divides by min(k, relevant); relevant divides by all relevant items, as
-    trec_eval does. Over tied scores: a relevant item at offset i of g tied places, r of them
-    relevant and h before, finds h + 1 + i(r − 1)/(g − 1) relevant ones up to its place in the mean
-    (McSherry and Najork, ECIR 2008).
+    The precision at an item of rank r is the number of relevant items among the first r, divided
+    by r.
+
+    With averaged ties: take a group of g tied items, r of them relevant, with h relevant items
+    above the group. If a relevant item is at place i of the group (from 0), the expected number of
+    relevant items down to this place is h + 1 + i(r − 1)/(g − 1). Source: McSherry and Najork,
+    ECIR 2008.
+
+    Args:
+        over: the divisor. "capped": min(k, number of relevant items). "relevant": the number of
+            all relevant items, as in trec_eval.
+
+    Raises:
+        ConfigError: ``over`` is unknown.
     """
     if over not in ("capped", "relevant"):
         raise ConfigError(f"map: over is {over!r}.{suggest_nearest(over, ('capped', 'relevant'))}")
@@ -119,7 +153,7 @@ def average_precision(judged: Judged, k: int | None = None, over: str = "capped"
 
 
 def reciprocal_rank(judged: Judged, k: int | None = None) -> np.ndarray:
-    """1 / rank of the first relevant item among the first k, 0 when there is none; in [0, 1]."""
+    """1 / rank of the first relevant item, if it is among the first k, else 0; in [0, 1]."""
     _, tied = judged.group
     first = judged.indptr[:-1][~judged.undefined]
     value = np.zeros(len(judged.length))
@@ -130,9 +164,9 @@ def reciprocal_rank(judged: Judged, k: int | None = None) -> np.ndarray:
 
 
 def r_precision(judged: Judged) -> np.ndarray:
-    """Relevant items among the first R places, divided by R, the number of relevant items; in [0, 1].
+    """Share of relevant items in the first R places, where R is the number of the user's relevant items; in [0, 1].
 
-    Places past the end of the list count as misses, so lists should be at least R long.
+    Places after the end of the list count as not relevant, so lists should have at least R items.
     """
     cut = judged.n_relevant[judged.user]
     places_in_cut = np.minimum(judged.position + judged.spread, cut) - np.minimum(judged.position, cut)
@@ -140,10 +174,15 @@ def r_precision(judged: Judged) -> np.ndarray:
 
 
 def rbp(judged: Judged, k: int | None = None, p: float = 0.8) -> np.ndarray:
-    """Rank-biased precision (1 − p) Σ_r p^(r−1) hit_r over the first k places; in [0, 1).
+    """Rank-biased precision: the sum of (1 − p) p^(r−1) over the ranks r ≤ k of the relevant items; in [0, 1).
 
-    ``p``: chance that the reader continues to the next place, in (0, 1). Reference: Moffat and
-    Zobel, TOIS 2008.
+    Reference: Moffat and Zobel, TOIS 2008.
+
+    Args:
+        p: the probability that a reader goes on from one place to the next, in (0, 1).
+
+    Raises:
+        ConfigError: ``p`` is not between 0 and 1.
     """
     if not 0 < p < 1:
         raise ConfigError(f"rbp: p is {p}; it must lie strictly between 0 and 1")
@@ -151,11 +190,14 @@ def rbp(judged: Judged, k: int | None = None, p: float = 0.8) -> np.ndarray:
 
 
 def auc(judged: Judged) -> np.ndarray:
-    """Chance that a relevant item ranks above one that is not, ties counting half; in [0, 1].
+    """Probability that a relevant item ranks above an item that is not relevant, a tie counting half; in [0, 1].
 
-    Needs the scores of all candidates (:func:`~recsys.evaluation.judging.judge.judge_scores`).
-    Relevant items that are no candidates rank below everything. Undefined also when every candidate
-    is relevant.
+    The metric needs the scores of all candidates
+    (:func:`~recsys.evaluation.judging.judge.judge_scores`). Relevant items that are not candidates
+    rank below all candidates. The value is also undefined if every candidate is relevant.
+
+    Raises:
+        ConfigError: only the best candidates were ranked.
     """
     if not judged.complete:
         raise ConfigError(NEEDS_ALL)
@@ -187,7 +229,8 @@ GAINS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "linear": lambda value, exponent: np.ldexp(value, -exponent.astype(np.int64)),
     "exp": _exponential_gain,
 }
-"""Name -> function (value, exponent) that returns the gain of each value, divided by 2^exponent."""
+"""Name of a gain -> function that takes the values of relevant items and an exponent for each (or one
+for all), and returns the gains, divided by 2^exponent."""
 
 LARGEST_EXPONENT = 900
 """Gains are scaled to at most 2^900, so that their sum over a user's items is finite in float64."""
@@ -232,12 +275,14 @@ OPTION_MEANINGS = {
     "over=relevant": "the divisor is the number of all relevant items",
     "p": "the chance that the reader continues to the next place",
 }
-"""Option, or option=value -> what it means, for metric cards."""
+"""Option, or option=value -> the text that explains it in the definition of a metric."""
 
 
 @dataclass(frozen=True)
 class Metric(MeasureName):
-    """A metric with its options and cut-off. Call it with a Judged; ``str`` returns its name.
+    """A metric with its options and cut-off.
+
+    Calling it with a :class:`Judged` returns its values. ``str`` returns its name.
 
     >>> str(parse("ndcg[gain=exp]@10"))
     'ndcg[gain=exp]@10'
@@ -249,7 +294,7 @@ class Metric(MeasureName):
 
     @property
     def definition(self) -> str:
-        """One line of text that says what the metric computes."""
+        """The first line of the metric's docstring and a sentence per option, for reports."""
         return self.describe(METRICS[self.name], OPTION_MEANINGS)
 
 
@@ -263,8 +308,8 @@ _ONE = Judged(
     complete=True,
     propensity=np.ones(1),
 )
-"""One user with one relevant item, in first place.
-Calling a metric on it checks the range of its options."""
+"""One user with a list of two items, the first of which is relevant. A metric that is called with it
+checks the values of its options."""
 
 
 def parse(text: str) -> Metric:
@@ -302,15 +347,21 @@ def parse_all(texts: Iterable[str], *, complete: bool = False) -> list[Metric]:
 
 
 def _cut(judged: Judged, k: int | None) -> int:
-    """Return the cut-off k, limited to the length of the longest list or the largest number of relevant items.
+    """Return the cut-off k, or a smaller one that gives the same metrics.
 
-    The limit is the larger of the two. A larger cut-off would give the same metrics.
+    The cut-off is limited to the length of the longest list, or to the largest number of relevant
+    items of a user if that is larger. The result is this limit if k is None.
     """
     longest = max(judged.k, int(judged.n_relevant.max(initial=1)))
     return min(k or longest, longest)
 
 
 def _weights(judged: Judged, ips: float) -> np.ndarray:
+    """Return the weight propensity^-ips of each relevant item, float64[nnz]; 1 if ``ips`` is 0.
+
+    Raises:
+        ConfigError: ``ips`` is not 0, and the propensities are not known.
+    """
     if not ips:
         return np.ones(len(judged.position))
     if judged.propensity is None:
@@ -319,8 +370,10 @@ def _weights(judged: Judged, ips: float) -> np.ndarray:
 
 
 def _share(judged: Judged, part: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """Return part / total of each user, float64[m], NaN for a user without relevant items."""
     return np.divide(part, total, out=np.full(len(part), np.nan), where=~judged.undefined)
 
 
 def _defined(judged: Judged, values: np.ndarray) -> np.ndarray:
+    """Return the value of each user, float64[m], replaced by NaN for a user without relevant items."""
     return np.where(judged.undefined, np.nan, values)

@@ -1,8 +1,8 @@
-"""Names of measures: ``name[option=value,…]@k`` is both the request and the label.
+"""Parse and write the names of metrics and measures of agreement: ``name[option=value,…]@k``.
 
-One grammar serves every table of measures (ranking quality, agreement of lists): a measure is a
-function of some data, its other parameters with defaults are its options, and ``k``, if it has one,
-is its cut-off.
+A user asks for a measure by such a name, and results are labelled with the same name. A measure is
+computed by a function. Its first parameter is the data. The other parameters have defaults and are
+the options of the measure. The parameter ``k``, if there is one, is the cut-off.
 """
 
 from __future__ import annotations
@@ -20,9 +20,12 @@ _NAME = re.compile(r"(?P<name>[a-z_]+)(\[(?P<options>[^\[\]]*)\])?(@(?P<k>\d+))?
 
 @dataclass(frozen=True)
 class MeasureName:
-    """A parsed name: the measure ``name``, its ``options`` as (name, value) pairs, and its cut-off ``k``.
+    """The parsed name of a measure. ``str`` returns it as text.
 
-    ``str`` returns the text of the name.
+    Attributes:
+        name: the measure, for example "ndcg".
+        options: the (name, value) of each option that the text names.
+        k: the cut-off, or None.
     """
 
     name: str
@@ -40,7 +43,7 @@ class MeasureName:
     def describe(self, function: Callable[..., Any], meanings: Mapping[str, str] | None = None) -> str:
         """Return one line of text that says what ``function`` computes with these options.
 
-        It is the first line of the function's docstring, and one sentence for each option.
+        The text is the first line of the function's docstring, then one sentence for each option.
 
         Args:
             meanings: ``option=value`` or ``option`` -> the text that explains it.
@@ -138,6 +141,7 @@ def _read(text: str, key: str, value: str, default: Any) -> Any:
 
 
 def _written(value: Any) -> str:
+    """Return the value of an option as it is written in a name: true or false for a bool."""
     if isinstance(value, bool):
         return str(value).lower()
     return str(value)

@@ -1,3 +1,3 @@
-"""The lab: tests of the agreement measures themselves,
-on simulated preferences whose truth is known.
+"""The lab: studies of how well the agreement measures work, on simulated lists whose true order is
+known, and on real ratings.
 """

@@ -1,9 +1,9 @@
-"""The lab on real ratings: can a measure tell a user's own model from the model of another user?
+"""Test agreement measures on real ratings: do they prefer a ranking that was made for the right user?
 
-Every user's events are split in two halves by time. A model learns from the first halves of all
-users. It ranks the items of a user's second half twice: once from the user's own first half, and
-once from another user's first half. Both rankings are compared with the user's own ratings of these
-items.
+The events of each user are split by time into two halves. A model is fitted on the first halves of
+all users. It ranks the items of a user's second half twice: once from the first half of this user,
+and once from the first half of another user. A measure then compares both rankings with the user's
+ratings of these items. A good measure gives more agreement to the first ranking for most users.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from recsys.types import Histories, IdMap, Interactions
 MIN_HALF_EVENTS = 8
 """Users with fewer events in either half are left out, and counted."""
 MIN_USERS = 20
-"""The smallest number of users that the comparison is made for."""
+"""The smallest number of users with which :func:`discrimination_auc` works."""
 
 
 def discrimination_auc(
@@ -37,11 +37,12 @@ def discrimination_auc(
     max_users: int = 2000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Measure how often a user's own ranking agrees more with the user's ratings than another ranking.
+    """Return, for each measure, how often it prefers a ranking from the user's history to a random one.
 
-    The other ranking is made from the history of another user. The share of users for whom the own
-    ranking agrees more is the AUC of a measure. A tie counts half, and users for whom the measure
-    is undefined are left out.
+    Two rankings are compared with a user's ratings: one that the model makes from the history of
+    this user, and one that it makes from the history of another user, chosen at random. The AUC of
+    a measure is the share of users for whom the first ranking agrees more with the ratings. Equal
+    agreement counts half. Users for whom the measure is undefined are left out.
 
     The result has ``users``, the number of compared users; ``left_out``, the number of users with
     too few events; and ``measures``: name -> ``auc``, ``ci95`` (its 95 % interval) and ``users``
@@ -53,11 +54,14 @@ def discrimination_auc(
         model: a model that is not fitted. It is fitted on the first halves, each value minus the
             mean of its user, so that items above the user's mean are liked and items below are
             disliked.
-        max_users: the number of users to draw at random.
+        measures: name -> measure, a function of Pairs.
+        max_users: the largest number of users to compare. If more have enough events, this number
+            is drawn at random.
+        seed: the seed of the random draw and of the intervals.
 
     Raises:
-        InputError: no values, or fewer than :data:`MIN_USERS` users with :data:`MIN_HALF_EVENTS`
-            events in each half.
+        InputError: there are no values, all values are equal, or fewer than :data:`MIN_USERS` users
+            have :data:`MIN_HALF_EVENTS` events in each half.
     """
     if VALUE not in events or events[VALUE].nunique() < 2:
         raise InputError(
@@ -127,9 +131,14 @@ def _centred_interactions(
     item: np.ndarray,
     value: np.ndarray,
 ) -> Interactions:
-    """Return Interactions of which each value is ``value`` minus the mean of its user.
+    """Return Interactions with the value of each event minus the mean value of its user.
 
-    ``user`` and ``item`` are row numbers. The entries have no times.
+    The Interactions have no times.
+
+    Args:
+        users, items: the ids of the users and of the items.
+        user, item, value: int[n], int[n] and float64[n], the row of the user, the row of the item,
+            and the value of each event.
     """
     count = np.maximum(np.bincount(user, minlength=len(users)), 1)
     mean = np.bincount(user, weights=value, minlength=len(users)) / count

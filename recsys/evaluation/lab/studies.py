@@ -1,8 +1,8 @@
 """Studies of the agreement measures on simulated preferences whose true order is known.
 
-Measures have different scales, so the lab compares *scaled* values. A scaled value of 0 is the mean
-of independent orders, and 1 is the value of a list and itself. The same seed gives the same
-results.
+Measures have different scales, so the lab compares *scaled* values: the value of the measure is
+mapped linearly, so that its mean over pairs of independent orders becomes 0, and its value for two
+identical lists becomes 1. The same seed gives the same results.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ SHUFFLED_POSITIONS = 5
 
 @dataclass(frozen=True)
 class LabSettings:
-    """Sizes of the simulations.
+    """The sizes of the simulations.
 
     Attributes:
-        items: length of a list.
-        pairs: pairs of lists per condition.
-        users: users per experiment of the power study.
-        experiments: experiments per test.
-        seed: seed of all random numbers.
+        items: the number of items of a list.
+        pairs: the number of pairs of lists that are simulated for each kind and strength of noise.
+        users: the number of users in each experiment of the study of power.
+        experiments: the number of experiments of a statistical test.
+        seed: the seed of all random numbers.
     """
 
     items: int = 30
@@ -60,9 +60,14 @@ class LabSettings:
 
 
 class ScaledMeasure:
-    """A measure with its scale, and the simulated lists on which it is studied.
+    """A measure of agreement together with its scale, and the simulated lists on which it is studied.
 
-    A scaled value is 0 for the mean of independent orders and 1 for identical orders.
+    A scaled value is (value − chance) / (perfect − chance).
+
+    Attributes:
+        perfect: the value of the measure for the true order and itself.
+        chance: the mean value for the true order and random orders.
+        truth: int64[items], the true order: 0, 1, 2 …
     """
 
     def __init__(self, measure: MeasureFunction, settings: LabSettings) -> None:
@@ -75,24 +80,25 @@ class ScaledMeasure:
         self.chance = float(np.nanmean(self.raw(self._true_lists(len(independent)), independent)))
 
     def mallows(self, dispersion: float) -> np.ndarray:
-        """Return int64[pairs, items], random orders from the Mallows model.
+        """Return random orders of the items from the Mallows model, int64[pairs, items].
 
-        They depend on the seed and the dispersion, and so are the same for all measures. A larger
-        dispersion parameter gives orders that are closer to the true order.
+        A larger dispersion gives orders that are closer to the true order. The orders depend only on
+        the settings and the dispersion, so they are the same for all measures.
         """
         rng = np.random.default_rng([self.settings.seed, round(1000 * dispersion)])
         return simulate.sample_mallows(rng, self.settings.pairs, self.settings.items, dispersion)
 
     def raw(self, a: Rankings, b: Rankings) -> np.ndarray:
-        """Return the unscaled measure of each pair of lists."""
+        """Return the value of the measure, not scaled, for list i of a and list i of b, float64[m]."""
         return np.asarray(self.measure(Pairs.row_by_row(a, b)), dtype=np.float64)
 
     def scaled(self, lists: np.ndarray | Rankings, reference: Rankings | None = None) -> np.ndarray:
-        """Return float64[m], the scaled measure of each list and its reference.
+        """Return the scaled value of the measure for each of m lists and its reference, float64[m].
 
         Args:
-            lists: Rankings, or int[m, k] items.
-            reference: m lists. None: the true order for every list.
+            lists: m lists, as Rankings or as items, int[m, k].
+            reference: the list with which each list is compared, m lists. None: the true order for
+                every list.
         """
         if isinstance(lists, Rankings):
             rankings = lists
@@ -117,7 +123,10 @@ def run_lab(
     (:func:`independence_test_sizes`) and ``measures`` (name -> :func:`study_measure`).
 
     Args:
-        progress: called with ("lab", measures done, measures in all).
+        measures: name -> measure, a function of Pairs.
+        settings: the sizes of the simulations.
+        progress: called after each measure with ("lab", number of measures done, number of all
+            measures).
     """
     settings = settings or LabSettings()
     results = {}
@@ -160,9 +169,10 @@ def check_mallows_distances(settings: LabSettings) -> list[dict[str, float]]:
 
 
 def independence_test_sizes(settings: LabSettings) -> dict[str, float]:
-    """Return the size of each test of independence, in [0, 1].
+    """Return the size of each test of independence at the level 5 %, as a dict: test -> size in [0, 1].
 
-    The size is the share of pairs of unrelated orders for which p ≤ 0.05. It should be 0.05.
+    The size of a test is the probability that it rejects a hypothesis that is true. Here it is the
+    share of pairs of independent random orders with a p-value ≤ 0.05, which should be 0.05.
     """
     rng = np.random.default_rng([settings.seed, 100])
     a, b = (simulate.sample_mallows(rng, settings.experiments, settings.items, 0.0) for _ in range(2))
@@ -185,10 +195,10 @@ def study_measure(measure: MeasureFunction, settings: LabSettings) -> dict[str, 
 
     * ``curve``: a list with the mean for each of :data:`DISPERSIONS`.
     * ``spread``: the standard deviation of the values for the dispersion 0.1.
-    * ``swap``: ``top`` -> the loss when the first two items are exchanged, ``bottom`` -> the loss
-      when the last two are.
-    * ``shuffle``: ``top`` -> the mean loss when the first third of the list is shuffled,
-      ``bottom`` -> the mean loss when the last third is.
+    * ``swap``: a dict. ``top`` is the loss if the first two items are exchanged, ``bottom`` the loss
+      if the last two items are exchanged.
+    * ``shuffle``: a dict. ``top`` is the mean loss if the first third of the list is shuffled,
+      ``bottom`` the mean loss if the last third is shuffled.
     * ``top_weight``: the loss ``top`` of ``shuffle`` divided by the sum of ``top`` and ``bottom``,
       None if the sum is not above 1e-9.
     * ``observed``: the result of :func:`partial_list_errors`.
@@ -294,6 +304,7 @@ def _error(observed: np.ndarray, complete: np.ndarray) -> dict[str, float | None
 
 
 def _mean_and_spread(values: np.ndarray) -> dict[str, float | None]:
+    """Return the ``mean`` and the standard deviation (``spread``) of the values that are not NaN."""
     return {"mean": float(np.nanmean(values)), "spread": float(np.nanstd(values))}
 
 
@@ -333,9 +344,12 @@ def rejection_rate(
 ) -> float:
     """Return the share of experiments in which Welch's t-test distinguishes two systems at 5 %.
 
-    Each experiment draws ``settings.users`` values of a and as many of b, with replacement, among
-    the values that are not NaN. The share is the size of the test if the systems are equal, and its
-    power if they differ.
+    Each experiment draws ``settings.users`` values of a and the same number of values of b, with
+    replacement, from the values that are not NaN. The share is the size of the test if the systems
+    are equal, and its power if they differ.
+
+    Args:
+        a, b: float64[n], the values of a measure for the lists of each system.
     """
     shape = (settings.experiments, settings.users)
     sample_a, sample_b = (rng.choice(values[~np.isnan(values)], shape) for values in (a, b))
@@ -351,11 +365,11 @@ def failed_checks(
     top_swap: float,
     bottom_swap: float,
 ) -> list[str]:
-    """Return one sentence for each check that the measure fails. A sound measure fails none.
+    """Return one sentence for each property that the measure should have, but does not have.
 
     Args:
-        curve: mean scaled value for each of :data:`DISPERSIONS`.
-        top_swap, bottom_swap: the loss when the two first or the two last items are exchanged.
+        curve: the mean scaled value for each of :data:`DISPERSIONS`.
+        top_swap, bottom_swap: the loss if the first two items, or the last two items, are exchanged.
     """
     orders = scaled.mallows(0.1)
     values = scaled.scaled(orders)
@@ -389,8 +403,8 @@ def failed_checks(
 def best_measures(results: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the two best measures for each question that the lab can answer.
 
-    Each entry has the ``question``, the ``figure`` that answers it, and ``best``, up to two
-    [measure, value]. Measures that failed a check are left out.
+    Each entry has the ``question``, the ``figure`` by which measures are ordered (for example "most
+    power"), and ``best``, at most two [measure, value]. Measures that failed a check are left out.
 
     Args:
         results: from :func:`run_lab`, with or without ``labelled``
@@ -442,10 +456,14 @@ def best_measures(results: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _partial_errors(measures: dict[str, Any], condition: str) -> dict[str, float]:
-    """Return measure -> root mean square error under a condition of :func:`partial_list_errors`.
+    """Return the root mean square error of each measure on partly observed lists: measure -> error.
 
-    A measure with an error of at most 0.01 is left out, because it uses only the part of the lists
-    that is observed. A measure without any value is left out too.
+    A measure with an error of at most 0.01 is left out: it ignores the part of the lists that is
+    not observed, so it has no error to compare. A measure without any value is left out too.
+
+    Args:
+        measures: measure -> result of :func:`study_measure`.
+        condition: the kind of observed lists, a key of :func:`partial_list_errors`.
     """
     errors = {}
     for name, row in measures.items():

@@ -1,2 +1,2 @@
-"""Decide whether a difference is real: intervals, tests, comparisons of models, gates, and A/B
-tests."""
+"""Decide whether a difference could be chance: intervals, tests, comparisons of models, conditions
+for continuous integration, and A/B tests."""

@@ -52,8 +52,10 @@ def users_per_arm(
     Args:
         sd: standard deviation of the outcome over users. For a rate r it is √(r (1 - r)).
         effect: difference of means to detect, in the unit of the outcome.
-        correlation: correlation of the outcome with the covariate of CUPED, which removes this part
-            of the variance. 0: without CUPED.
+        correlation: correlation of the outcome with the covariate of CUPED. CUPED reduces the
+            variance by the factor 1 - correlation². 0: without CUPED.
+        power: probability with which the effect is detected.
+        alpha: level of the test.
 
     Raises:
         ConfigError: the effect is 0, sd is not positive, or the correlation is outside (-1, 1).

@@ -25,12 +25,15 @@ GUARDRAILS: dict[str, tuple[str, float]] = {
     "ms_per_user": ("milliseconds to make one list", 2.0),
     "peak_mb": ("peak memory of fitting and recommending, MiB", 1.5),
 }
-"""Guardrail -> its description, and the limit for candidate / incumbent.
+"""Guardrail -> its description, and a limit for the ratio value of candidate / value of incumbent.
 
-A limit below 1 is the smallest ratio that is allowed, a limit above 1 the largest.
+A guardrail is a property of the lists or the cost of a model that a new model must not make much
+worse. The incumbent is the model in use, a candidate is a model that could replace it. A limit below
+1 is the smallest allowed ratio, a limit above 1 is the largest.
 """
 
 CHANGED_USERS = 5
+"""Number of users that :func:`most_changed_users` returns."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,9 @@ def broken_guardrails(incumbent: dict[str, float], candidate: dict[str, float]) 
     """Return one sentence for each guardrail that the candidate breaks.
 
     A guardrail is skipped if a value is missing, or if the value of the incumbent is not positive.
+
+    Args:
+        incumbent, candidate: guardrail -> value, for the model in use and for the new model.
     """
     sentences = []
     for name, (description, limit) in GUARDRAILS.items():
@@ -78,11 +84,14 @@ def choose_model(
     """Choose between the incumbent and the models that were compared with it, by one metric.
 
     A candidate is shown to be better if the lower end of its interval is above 0 and its ``p_holm``
-    is at most ``comparison.alpha``. Of such candidates that break no guardrail, the one with the
-    largest difference is chosen; if all of them break one, the one with the largest difference of
-    all. If no candidate is shown to be better, the incumbent is kept.
+    is at most ``comparison.alpha``. If no candidate is shown to be better, the incumbent is kept.
+    Otherwise the choice is the better candidate with the largest difference that breaks no
+    guardrail. If all better candidates break a guardrail, it is the one with the largest difference.
 
     Args:
+        comparison: the differences of the candidates from the incumbent.
+        incumbent: the name of the model in use.
+        metric: the name of the metric.
         guardrails: model -> guardrail -> value. Missing values are not checked.
     """
     differences = comparison.differences
@@ -118,6 +127,7 @@ def choose_model(
 
 
 def _difference_text(row: Any) -> str:
+    """Return the difference of a row and its interval as text."""
     return f"{row.difference:+.4f} [{row.low:+.4f}, {row.high:+.4f}]"
 
 
@@ -144,10 +154,11 @@ def _why_not_taken(row: Any, alpha: float) -> str:
 
 
 def mean_agreement(lists: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Return the mean agreement of every two models: ``a``, ``b``, one column per measure, and
-    ``users``.
+    """Return the mean agreement of the lists of every two models, one row per pair of models.
 
-    The measures are ``DEFAULT_MEASURES``.
+    The columns are ``a`` and ``b`` (the names of the two models), one column for each of
+    ``DEFAULT_MEASURES`` with its mean over users, and ``users`` (the number of users with a list of
+    both models).
 
     Args:
         lists: model -> table of lists (user_id, item_id, rank).
@@ -164,8 +175,14 @@ def most_changed_users(
 ) -> pd.DataFrame:
     """Return the :data:`CHANGED_USERS` users for whom a metric differs most between two models.
 
-    The columns are user_id, a, b and overlap. The largest difference is first. Equal differences
-    are ordered by the overlap of the lists, smallest first, then by id.
+    The columns are user_id, a and b (the metric of the user under each model), and overlap (of the
+    user's two lists). The largest difference is first. Equal differences are ordered by the overlap,
+    smallest first, then by id.
+
+    Args:
+        a, b: the evaluations of the two models.
+        metric: the name of the metric.
+        lists: model -> table of lists (user_id, item_id, rank).
     """
     values = a.per_user[[USER, metric]].merge(b.per_user[[USER, metric]], on=USER).dropna()
     values.columns = pd.Index([USER, "a", "b"])

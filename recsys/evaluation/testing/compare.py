@@ -1,5 +1,5 @@
-"""Compare models on the same users: differences with intervals, effect sizes and tests, and a
-table."""
+"""Compare models that were judged on the same users: differences with intervals, effect sizes and
+tests."""
 
 from __future__ import annotations
 
@@ -33,10 +33,11 @@ class Comparison:
     metric is defined. ``alpha`` is the level with which ``p_holm`` is compared. ``differences`` has
     one row per pair of models and metric, with these columns:
 
-    * ``model``, ``against``, ``metric``;
+    * ``model``, ``against``, ``metric``, the names of the two models and of the metric;
     * ``difference``, the mean of model − against, and ``low``, ``high``, its 95 % bootstrap interval;
     * ``effect_size``, the difference divided by its standard deviation over users;
-    * ``p`` of the randomisation test, and ``p_holm``, adjusted for all pairs and metrics;
+    * ``p``, the p-value of the randomisation test, and ``p_holm``, p adjusted by Holm's procedure for
+      all pairs and metrics;
     * ``users``, the number of users for whom the metric of both models is defined;
     * ``detectable``, the true difference that this number of users detects with 80 % power;
     * ``folds``, the difference in each fold.
@@ -87,6 +88,7 @@ def compare(
     the mean of the user's differences, because the folds of one user are not independent.
 
     Args:
+        evaluations: one per model, or one per model and fold.
         baseline: the model with which all others are compared. None: every two models are compared.
         resamples: number of resamples of the bootstrap and of the randomisation test. p is at least
             1 / (resamples + 1).
@@ -140,8 +142,10 @@ def compare(
 
 
 def read_run(folder: RunFolder) -> dict[str, Evaluation]:
-    """Return the models of a complete run folder as name -> evaluation, in the order of
-    metrics.json."""
+    """Return the evaluation of each model of a complete run folder, as a dict: model -> Evaluation.
+
+    The models are in the order of metrics.json.
+    """
     about = folder.read_json(run_files.METRICS)
     definitions = about["about"]["definitions"]
     table = folder.read_table(run_files.PER_USER)
@@ -156,8 +160,11 @@ def read_run(folder: RunFolder) -> dict[str, Evaluation]:
 
 
 def _group_folds(evaluations: list[Evaluation]) -> dict[str, list[Evaluation]]:
-    """Return name -> the evaluations of its folds,
-    after checking that all models can be compared.
+    """Return the evaluations of the folds of each model, as a dict: model -> list of Evaluations.
+
+    Raises:
+        InputError: there are fewer than two models, or the models differ in their numbers of folds,
+            their metrics or their users.
     """
     folds: dict[str, list[Evaluation]] = {}
     for evaluation in evaluations:
@@ -202,8 +209,9 @@ def _values_by_model(
     folds: dict[str, list[Evaluation]],
     metrics: list[str],
 ) -> tuple[pd.Index, dict[str, np.ndarray]]:
-    """Return all users, and name -> float64[folds, users, metrics],
-    NaN where undefined or not tested in a fold.
+    """Return the ids of all users, and the values of each model: model -> float64[folds, users, metrics].
+
+    A value is NaN if the metric is undefined for the user, or if the user is not tested in the fold.
     """
     first = next(iter(folds.values()))
     users = pd.Index(pd.concat([evaluation.per_user[USER] for evaluation in first]).unique())
@@ -215,7 +223,7 @@ def _values_by_model(
 
 
 def _defined_mean(values: np.ndarray, axis: int) -> np.ndarray:
-    """Return the mean of the defined values along an axis, NaN without any."""
+    """Return the mean along an axis of the values that are not NaN; NaN if there are none."""
     count = (~np.isnan(values)).sum(axis=axis)
     total = np.nansum(values, axis=axis)
     return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)

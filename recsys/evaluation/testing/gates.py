@@ -1,15 +1,18 @@
-"""Gates: conditions under which ``recsys compare`` fails, for continuous integration, one line
-each.
+"""Gates: conditions under which ``recsys compare`` fails, for use in continuous integration.
 
-    ndcg@10 drops 0.01       fails if the difference is below -0.01 and its interval below 0: harm is
-                             shown
-    ms_per_user rises 5      fails if the difference is above 5 and its interval above 0
-    ndcg@10 within 0.01      fails unless the lower end of the interval is above -0.01: harmlessness
-                             is not shown; for a cost, unless the upper end is below 0.01
+A gate is one line of text. There are three kinds:
 
-A gate is on a metric, on a guardrail (``coverage`` …) or on a measure of agreement (``rbo`` …). The
-last two have no interval, so only their value counts. Agreement is compared with 1, which is the
-agreement of a model with itself.
+    ndcg@10 drops 0.01       fails if the difference is below -0.01 and its whole interval is below 0,
+                             which shows that the new model is worse
+    ms_per_user rises 5      fails if the difference is above 5 and its whole interval is above 0
+    ndcg@10 within 0.01      fails if the interval goes down to -0.01 or below, so that the new model
+                             is not shown to be almost as good; for a cost, if the interval goes up to
+                             0.01 or above
+
+A gate is on a metric, on a guardrail (such as ``coverage``), or on a measure of agreement (such as
+``rbo``). Guardrails and measures of agreement have no interval, so only the difference counts. The
+difference of a measure of agreement is its value minus 1, because 1 is the agreement of a model with
+itself.
 """
 
 from __future__ import annotations
@@ -30,8 +33,15 @@ _PATTERN = re.compile(r"(?P<measure>\S+)\s+(?P<kind>\w+)\s+(?P<limit>\d*\.?\d+)"
 
 @dataclass(frozen=True)
 class Change:
-    """The difference of a measure between ``model`` and ``against``, with its interval. Unknown
-    values are NaN."""
+    """The difference of a measure between two models, with its interval.
+
+    Attributes:
+        measure: the name of a metric, a guardrail or a measure of agreement.
+        model, against: the names of the two models.
+        difference: the value of ``model`` minus the value of ``against``. NaN if it is unknown.
+        low, high: the ends of the interval of the difference. NaN if they are unknown. Both equal
+            ``difference`` if the measure has no interval.
+    """
 
     measure: str
     model: str
@@ -46,6 +56,8 @@ class Gate:
     """A condition on the change of one measure.
 
     Attributes:
+        measure: the name of the measure.
+        kind: "drops", "rises" or "within", see the description of this module.
         limit: the size of the change, ≥ 0, in the unit of the measure.
     """
 
@@ -55,8 +67,11 @@ class Gate:
 
     @classmethod
     def parse(cls, text: str, measures: Collection[str]) -> Gate:
-        """Return the gate of a text ``MEASURE drops LIMIT``, ``… rises LIMIT`` or ``… within
-        LIMIT``.
+        """Parse a text such as ``ndcg@10 drops 0.01``, and return its gate.
+
+        Args:
+            text: ``MEASURE KIND LIMIT``.
+            measures: the names of the measures that the comparison has.
 
         Raises:
             ConfigError: the text has another form, or the comparison has no such measure.
@@ -79,8 +94,10 @@ class Gate:
         return cls(measure, kind, float(match["limit"]))
 
     def fires(self, change: Change) -> bool:
-        """Return whether a change makes the comparison fail. An unknown change only fails
-        ``within``."""
+        """Return whether a change makes the comparison fail.
+
+        If the change is unknown (NaN), only a gate of the kind ``within`` fails.
+        """
         if self.kind == "drops":
             return bool(change.difference < -self.limit and change.high < 0)
         if self.kind == "rises":
@@ -91,7 +108,7 @@ class Gate:
         return not change.low > -self.limit
 
     def describe(self, change: Change) -> str:
-        """Return one line with the gate and the change that it was applied to."""
+        """Return one line of text with the gate and the change to which it was applied."""
         return (
             f"{self.measure} {self.kind} {self.limit:g}: {change.model} - {change.against} ="
             f" {change.difference:+.4f} [{change.low:+.4f}, {change.high:+.4f}]"
@@ -104,9 +121,10 @@ def changes_from(
     guardrails: Mapping[str, Mapping[str, float]],
     agreement: pd.DataFrame,
 ) -> list[Change]:
-    """Return the changes of all measures of a comparison, of every other model against ``first``.
+    """Return the change of each measure of a comparison, from the model ``first`` to each other model.
 
     Args:
+        first: the name of the model with which the others are compared.
         differences: ``Comparison.differences``.
         guardrails: model -> guardrail -> value.
         agreement: ``choose.mean_agreement``.

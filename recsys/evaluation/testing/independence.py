@@ -17,10 +17,10 @@ as in scipy."""
 
 @dataclass(frozen=True)
 class IndependenceTest:
-    """The result of a test of independence.
+    """The result of a test of whether two rankings are unrelated.
 
     Attributes:
-        statistic: the correlation.
+        statistic: the correlation of the two rankings.
         pvalue: the probability of a correlation at least as far from 0 if the rankings are
             unrelated.
         items: the number of items compared.
@@ -37,11 +37,17 @@ def kendall_test(
     *,
     missing: str = "intersection",
 ) -> IndependenceTest:
-    """Test Kendall's tau-b of two ranked lists.
+    """Test whether two ranked lists are unrelated, by Kendall's tau-b.
 
-    The distribution is exact for few items without ties. Otherwise it is approximated by a normal
-    distribution whose variance is corrected for ties. NaN where tau is undefined. Equals
-    ``scipy.stats.kendalltau``. Reference: Kendall, Rank correlation methods, 4th edition 1970.
+    The p-value comes from the exact distribution of tau if the items are few and not tied.
+    Otherwise it comes from a normal distribution whose variance is corrected for ties. Statistic and
+    p-value are NaN if tau is undefined. They equal those of ``scipy.stats.kendalltau``. Reference:
+    Kendall, Rank correlation methods, 4th edition 1970.
+
+    Args:
+        a, b: two ranked lists, as for :func:`~recsys.evaluation.agreement.measures.agree`.
+        missing: "intersection" compares the items that both lists have, "bottom" the items that at
+            least one list has.
 
     >>> kendall_test("abcde", "abced")
     IndependenceTest(statistic=0.8, pvalue=0.08333333333333333, items=5)
@@ -60,9 +66,11 @@ def spearman_test(
     *,
     missing: str = "intersection",
 ) -> IndependenceTest:
-    """Test Spearman's rho of two ranked lists by Student's t with n − 2 degrees of freedom.
+    """Test whether two ranked lists of n items are unrelated, by Spearman's rho.
 
-    NaN where rho is undefined, and for two items. Equals ``scipy.stats.spearmanr``.
+    The p-value comes from Student's t distribution with n − 2 degrees of freedom. It is NaN if rho is
+    undefined or if n is 2. Statistic and p-value equal those of ``scipy.stats.spearmanr``. Arguments
+    as for :func:`kendall_test`.
     """
     pairs = make_pair(a, b)
     return IndependenceTest(
@@ -73,7 +81,7 @@ def spearman_test(
 
 
 def kendall_pvalues(pairs: Pairs, missing: str = "") -> np.ndarray:
-    """Return float64[m], the p-values of :func:`kendall_test` for many pairs."""
+    """Return the p-value of :func:`kendall_test` for each of m pairs of lists, float64[m]."""
     counts = pairs.aligned(missing).counts
     # Without ties the distribution is symmetric, so the smaller count of the two is looked up.
     inversions = np.minimum(counts.discordant, counts.pairs - counts.discordant)
@@ -89,7 +97,7 @@ def kendall_pvalues(pairs: Pairs, missing: str = "") -> np.ndarray:
 
 
 def spearman_pvalues(pairs: Pairs, missing: str = "") -> np.ndarray:
-    """Return float64[m], the p-values of :func:`spearman_test` for many pairs."""
+    """Return the p-value of :func:`spearman_test` for each of m pairs of lists, float64[m]."""
     rho = spearman(pairs, missing)
     freedom = pairs.aligned(missing).sizes - 2.0
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -99,9 +107,10 @@ def spearman_pvalues(pairs: Pairs, missing: str = "") -> np.ndarray:
 
 
 def _normal_pvalues(counts: ConcordanceCounts) -> np.ndarray:
-    """Return two-sided p-values of concordant − discordant from its normal approximation.
+    """Return the two-sided p-value of each pair of lists from a normal approximation, float64[m].
 
-    The variance is corrected for the ties of both lists. Reference: Kendall 1970, chapter 4.
+    The statistic is the number of concordant minus the number of discordant pairs of items. The
+    variance is corrected for the ties of both lists. Reference: Kendall 1970, chapter 4.
     """
     n = counts.items.astype(np.float64)
     third_a, variance_a = counts.moments_a
@@ -115,12 +124,12 @@ def _normal_pvalues(counts: ConcordanceCounts) -> np.ndarray:
 
 
 def _inversion_distribution(n: int, largest: int) -> np.ndarray:
-    """Return float64[largest + 1]: the probability that a random order of n items has at most 0, 1,
-    … inversions.
+    """Return the distribution function of the number of inversions of a random order of n items.
 
-    The j-th inserted item adds 0, 1, …, j − 1 inversions with equal probability. So the number of
-    orders with a given number of inversions is a Mahonian number, and the probability is that
-    number over n!.
+    The result is float64[largest + 1]. Element i is the probability of at most i inversions. If the
+    items are inserted one after the other, the j-th item adds 0, 1, …, or j − 1 inversions with equal
+    probability. So the distribution is computed by one sum over a window per item. (The number of
+    orders with a given number of inversions is known as a Mahonian number.)
     """
     probability = np.zeros(largest + 1)
     probability[0] = 1.0

@@ -1,5 +1,4 @@
-"""The pick of a run: the model that the verdict names, and that every command uses if none is
-named.
+"""Pick a model of a run: the model that the report recommends, and that commands use by default.
 
 It is the best model by the first metric of the run, which may be a baseline. Whether the difference
 between the best model and the best baseline could be chance is another question, which the interval
@@ -19,7 +18,9 @@ Outcome = Literal["better", "worse", "no difference shown"]
 
 @dataclass(frozen=True)
 class Pick:
-    """The result of :func:`pick_model`. A name is None if the run has no such model with a mean.
+    """The result of :func:`pick_model`: the best model, the best baseline, and which of them is picked.
+
+    A name is None if no such model of the run has a mean.
 
     Attributes:
         model: the best model that is not a baseline.
@@ -39,7 +40,8 @@ class Pick:
 
     @property
     def outcome(self) -> Outcome | None:
-        """Whether the interval of the difference is above 0, below 0, or includes 0."""
+        """What the interval of the difference shows, see :func:`interval_outcome`. None without a
+        difference."""
         if self.difference is None:
             return None
         return interval_outcome(self.difference)
@@ -48,8 +50,8 @@ class Pick:
 def pick_model(metrics: dict[str, Any], names: Collection[str] | None = None) -> Pick:
     """Return the best model of a run, the best baseline, and which of the two is picked.
 
-    The best has the highest mean of the first metric over all users; of equal means, it is the
-    first. Models without a mean are left out.
+    The best model has the highest mean of the first metric over all users. If several models have
+    this mean, it is the first of them. Models without a mean are left out.
 
     Args:
         metrics: the content of metrics.json.
@@ -85,7 +87,13 @@ def models_by_quality(means: Mapping[str, float | None]) -> list[str]:
 
 
 def interval_outcome(cell: dict[str, Any]) -> Outcome:
-    """Return what the interval of a difference shows: "better", "worse" or "no difference shown"."""
+    """Return what the interval of a difference shows: "better", "worse" or "no difference shown".
+
+    It is "better" if the whole interval is above 0, and "worse" if it is below 0.
+
+    Args:
+        cell: a difference with its interval ``ci95``, from metrics.json.
+    """
     low, high = cell["ci95"]
     if low is not None and low > 0:
         return "better"
@@ -95,11 +103,13 @@ def interval_outcome(cell: dict[str, Any]) -> Outcome:
 
 
 def baseline_differences(metrics: dict[str, Any]) -> dict[str, Any]:
-    """Return the differences of models from the baselines, ``about.baseline_differences`` of
-    metrics.json.
+    """Return the differences of all models from each baseline: baseline -> ``all`` and ``history``.
 
-    A run of recsys 0.1.0 does not have this entry; then they are the differences from its
-    configured baseline.
+    They are the entry ``about.baseline_differences`` of metrics.json. A run of recsys 0.1.0 does not
+    have this entry; the result then has only the differences from the baseline of its config.
+
+    Args:
+        metrics: the content of metrics.json.
     """
     about = metrics["about"]
     if "baseline_differences" in about:

@@ -41,15 +41,17 @@ BLOCK_CELLS = 1 << 22
 
 @dataclass(frozen=True)
 class Sums:
-    """Sums over users, from which means, intervals and t-tests are computed.
+    """Sums over users of c columns of values, from which means, intervals and t-tests are computed.
 
-    The sums of disjoint sets of users add up to the sums of their union.
+    A column has one value per user, for example a metric of a model. A value that is NaN is undefined
+    and not part of any sum. If users are divided into parts, the Sums of the parts add up to the Sums
+    of all users.
 
     Attributes:
-        moments: float64[4, c], the number of defined values and the sums of their first three
-            powers.
-        resampled: float64[resamples, c], the weighted sums of the values.
-        weights: float64[resamples, c], the sums of the weights.
+        moments: float64[4, c], for each column: the number of defined values, the sum of the values,
+            of their squares and of their cubes.
+        resampled: float64[resamples, c], the weighted sum of the values in each bootstrap resample.
+        weights: float64[resamples, c], the sum of the weights in each bootstrap resample.
     """
 
     moments: np.ndarray
@@ -65,9 +67,9 @@ class Sums:
 
     @classmethod
     def hstack(cls, parts: list[Sums]) -> Sums:
-        """Return the columns of all parts side by side.
+        """Return Sums with the columns of all parts, one part after the other.
 
-        The parts may be sums over different users.
+        The parts must have the same number of resamples. They may be sums over different users.
         """
         columns = zip(*((part.moments, part.resampled, part.weights) for part in parts), strict=True)
         return cls(*(np.concatenate(arrays, axis=1) for arrays in columns))
@@ -175,6 +177,8 @@ def bootstrap_sums(
         values: float64[m, c]. NaN is an undefined value, which is left out of the sums of its
             column.
         users: uint64[m], a number that identifies each user (``data.hashing.id_bits``).
+        resamples: the number of resamples.
+        seed: the seed of the random weights.
     """
     columns = values.shape[1]
     is_defined = ~np.isnan(values)
@@ -379,15 +383,18 @@ def users_needed(sd: float, difference: float, *, power: float = 0.8, alpha: flo
 
 
 def _user_blocks(m: int, resamples: int) -> list[slice]:
-    """Return slices of users with at most :data:`BLOCK_CELLS` random cells each."""
+    """Return slices that divide m users into blocks of at most :data:`BLOCK_CELLS` random cells each.
+
+    A block of n users has n · resamples random cells.
+    """
     size = max(1, BLOCK_CELLS // resamples)
     return [slice(start, start + size) for start in range(0, m, size)]
 
 
 def _random_bits(users: np.ndarray, n: int, seed: int) -> np.ndarray:
-    """Return uint64[m, ⌈n / 64⌉], at least n random bits per user.
+    """Return at least n random bits for each of m users, uint64[m, ⌈n / 64⌉].
 
-    They depend on the user and the seed only.
+    The bits of a user depend on the user and the seed only.
     """
     words = np.arange(-(-n // 64), dtype=np.uint64)
     return np.ascontiguousarray(
