@@ -1,1 +1,1 @@
-"""The large path: the hops of ``recsys.flow`` on a cluster; pyspark is imported here only."""
+"""The Spark engine: the steps of ``recsys.flow`` on a cluster. pyspark is imported only here."""

@@ -15,7 +15,7 @@ SPACE = ("No space left on device", "Disk quota exceeded", "File too large")
 RIGHTS = ("Permission denied", "Read-only file system", "Mkdirs failed")
 MEMORY = ("OutOfMemoryError", "GC overhead limit", "Cannot allocate memory")
 UNREADABLE = re.compile(r"\[FAILED_READ_FILE[.\w]*\] Encountered error while reading file (?:file:(?://)?)?(.+?)\. ")
-"""How Spark names a file that it could not read."""
+"""Pattern of the message in which Spark names a file that it could not read."""
 
 LOST = (
     "ExecutorLostFailure",

@@ -37,19 +37,21 @@ SPLIT_ROW = 5.7e-6
 """Core-seconds to split, number and aggregate a row."""
 
 JUDGE_ROW = 0.55e-6
-"""Core-seconds per row to judge a model."""
+"""Core-seconds per row of the log to judge the lists of one model."""
 
 PACK_ROW = 2.8e-6
-"""Core-seconds per row to bring a user's pairs together and to write the factors."""
+"""Core-seconds per row to group the pairs by user before a training and to write the factors after
+it.
+"""
 
 MOVE_ROW = 20e-9
-"""Core-seconds to hand a pair to Python once."""
+"""Core-seconds to pass one pair from the JVM to Python."""
 
 LIST = 60e-6
-"""Core-seconds per list, without its scores."""
+"""Core-seconds per list, without the computation of its scores."""
 
 START_SECONDS = 3.0
-"""Seconds of Spark's start."""
+"""Seconds that Spark needs to start."""
 
 READ_SECONDS, SPLIT_SECONDS, FIT_SECONDS, HOP_SECONDS = 11.0, 20.0, 12.0, 2.0
 """Seconds that a step of a run takes on a tiny log: reading, splitting, a fit, any other step."""

@@ -215,8 +215,9 @@ def with_ids(lists: DataFrame, items: pd.DataFrame) -> DataFrame:
 
 
 def _with_late_events(saved: SavedSparkModel, late: DataFrame | None) -> tuple[DataFrame, DataFrame]:
-    """Return the histories with late events, and (user, features) of all users with a factor or a
-    history.
+    """Add late events, and return the histories and the factors of users.
+
+    The factors are (user, features), for all users with a factor or a history.
     """
     history = saved.history
     factors = saved.users
@@ -290,6 +291,6 @@ def add_segments(
 
 
 def item_rows(spark: SparkSession, items: pd.DataFrame) -> DataFrame:
-    """Return the frame (item_id, item: its row) of the candidates, marked for a broadcast join."""
+    """Return (item_id, item), the id and the row of each candidate, marked for a broadcast join."""
     rows = pd.DataFrame({ITEM: items[ITEM], "item": np.arange(len(items), dtype=np.int32)})
     return F.broadcast(spark.createDataFrame(rows))

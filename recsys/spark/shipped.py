@@ -49,7 +49,7 @@ def ship_folder(spark: SparkSession, folder: Path) -> str:
 
 
 def has_times(history: DataFrame) -> bool:
-    """Return whether an entry of ``history`` has a known time."""
+    """Return whether any entry of ``history`` has a known time."""
     return not history.where(F.col(TIME) >= 0).isEmpty()
 
 

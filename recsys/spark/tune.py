@@ -1,5 +1,6 @@
-"""Folds of a run's train part on Spark, each as a function that judges a trial; ``recsys.tune``
-does the search.
+"""Make the folds of a run's train part on Spark, each as a function that judges a trial.
+
+The search itself is in ``recsys.tune``.
 """
 
 from __future__ import annotations
@@ -96,9 +97,12 @@ def fold_conditions(train: DataFrame, settings: TuneSettings, seed: int) -> list
 
 
 def _first_of_newest(share: float, rows: int) -> int:
-    """Return the position of the oldest row among the newest rows, if ``rows`` rows are sorted by time.
+    """Return the position of the oldest of the newest rows, if ``rows`` rows are sorted by time.
 
-    The newest rows are a ``share`` of all rows.
+    Positions are from 0.
+
+    Args:
+        share: the share of all rows that are called the newest.
     """
     return max(0, rows - round(share * rows))
 

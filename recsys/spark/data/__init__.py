@@ -1,1 +1,1 @@
-"""Reading, splitting and auditing on Spark: the twins of ``recsys.data``."""
+"""Read, split and audit events on Spark: the counterparts of the modules in ``recsys.data``."""

@@ -1,6 +1,4 @@
-"""Counts of a log and of its split on Spark: the numbers of the data card, and the keys of
-``split.json``.
-"""
+"""Count the events of a log and of its split on Spark, for the data card and for ``split.json``."""
 
 from __future__ import annotations
 
@@ -25,7 +23,18 @@ TRAIN, HISTORY, TEST = "train", "history", "test"
 
 
 def card(events: DataFrame, refusals: Refusals, tables: dict[str, int], duplicates: dict[str, int]) -> dict[str, Any]:
-    """Return the data card, as the local engine does; the driver holds one count per item."""
+    """Return the data card of the accepted events, with the contents of the local data card.
+
+    The driver receives one count per item, one count per number of events of a user, and one row
+    per day with events.
+
+    Args:
+        events: the accepted events.
+        refusals: the refused rows.
+        tables: name -> number of rows of the items and users tables.
+        duplicates: name -> number of rows of these tables that ``[data] duplicates`` merged into
+            others.
+    """
     events = events.drop(SIDE)
     per_item = events.groupBy(ITEM).count().select("count").toPandas()["count"].to_numpy()
     per_user = events.groupBy(USER).count().groupBy("count").agg(F.count(F.lit(1)).alias("users"))
@@ -56,6 +65,7 @@ def card(events: DataFrame, refusals: Refusals, tables: dict[str, int], duplicat
 
 
 def _describe_values(events: DataFrame) -> dict[str, Any]:
+    """Return the entry ``values`` of the data card (:func:`recsys.data.card.describe_values`)."""
     value = F.col(VALUE)
     smallest, largest, mean, skew, negative, zero = events.agg(
         F.min(value), F.max(value), F.avg(value), F.skewness(value), F.count_if(value < 0), F.count_if(value == 0)
@@ -67,8 +77,11 @@ def _describe_values(events: DataFrame) -> dict[str, Any]:
 class RowCounts:
     """Counts of the raw events of one side of a split.
 
-    ``mean`` is the mean value of the events, NaN without events. ``first`` and ``last`` are the
-    times of the first and the last event, NaN without times.
+    Attributes:
+        rows: number of events.
+        mean: mean value of the events, NaN without events.
+        first, last: times of the first and the last event, in seconds since 1970, NaN without
+            times.
     """
 
     rows: int
@@ -101,7 +114,10 @@ def count_rows(sided: DataFrame) -> dict[str, RowCounts]:
 
 
 def count_item_rows(train: DataFrame, test: DataFrame, path: Path) -> DataFrame:
-    """Return (item_id, train, test), the number of events of each item on both sides, written to ``path``."""
+    """Count the events of each item in train and in test, and return (item_id, train, test).
+
+    The table is written to ``path`` and read from there.
+    """
     union = train.select(ITEM, F.lit(1).alias(TRAIN)).unionByName(test.select(ITEM, F.lit(0).alias(TRAIN)))
     counts = union.groupBy(ITEM).agg(F.sum(TRAIN).alias(TRAIN), F.sum(1 - F.col(TRAIN)).alias(TEST))
     counts.write.parquet(str(path))

@@ -1,9 +1,8 @@
-"""Read events on Spark and check them: executors apply the rules of the local reader to batches of
-rows.
+"""Read events on Spark and check them by the rules of the local reader.
 
-Spark divides text files into lines and Parquet files into batches; everything after that, from
-fields to reasons of refusal, is done by the functions of ``data.reading``. Files that Spark cannot
-divide into lines (``.zst``, UTF-16) are read by one task each, as the local reader reads them.
+Spark divides text files into lines, and Parquet files into batches. The executors then parse and
+check the rows in batches, with the functions of ``data.reading``. A file that Spark cannot divide
+into lines (``.zst``, UTF-16) is read as a whole by one task.
 """
 
 from __future__ import annotations
@@ -72,31 +71,39 @@ from recsys.schema import CANONICAL_INT, EVENT, FALLBACK, ITEM, ITEMS, SIDE, TIM
 from recsys.spark.data.remote import fetch_source, make_source, spark_uri
 
 REASON = "reason"
-"""Column of the refusal code; 0 = accepted."""
+"""Column with the code of the reason why a row is refused; 0 for an accepted row."""
 
 TEXT = "text"
-"""Column of a refused row as text."""
+"""Column with the text of a refused row."""
 
 MAX_REFUSED_ROWS = 1_000
-"""Number of refused rows that are written out; all are counted."""
+"""Largest number of refused rows that are written out. All refused rows are counted."""
 
 FIRST_ROWS = 1_000
-"""Number of rows from which the unit of times is guessed; the check of all rows tests the guess."""
+"""Number of rows from which the unit of times is guessed.
+
+The guess is verified when all rows are checked.
+"""
 
 TIME_COUNTS = ("number times", "late times", "date times", "other times")
-"""Columns of the results of ``count_times``, which the first row of each checked batch holds."""
+"""Columns with the counts of ``count_times``. The first row of each checked batch has those of the
+batch.
+"""
 
 SEVERAL_LINES = -1
-"""Refusal code of a row that holds one half of a quoted field."""
+"""Code of the reason for which a row is refused that is only one line of a quoted field."""
 
 Batches = Iterator[pa.RecordBatch]
 ParsedRows = Iterator[tuple[RawChunk, dict[str, pa.Array]]]
-"""Chunks, and the arrays of ids that keep the type that the log gives them; the others become text."""
+"""Pairs of a chunk of rows and a dict: id column -> its ids, for columns that keep their type.
+
+Ids that are not in the dict become text.
+"""
 
 
 @dataclass(frozen=True)
 class SparkTables:
-    """The tables of a run.
+    """The checked tables of a run.
 
     Attributes:
         events: the accepted rows. All user ids have one type, and so do all item ids.
@@ -105,8 +112,8 @@ class SparkTables:
         refusals: refused rows, counted by reason.
         item_table, user_table: the tables in the memory of the driver, with ids as they are in the
             file. None without such a table.
-        duplicates: ``items`` or ``users`` -> rows beyond one per id that ``[data] duplicates``
-            settled.
+        duplicates: ``items`` or ``users`` -> number of rows that ``[data] duplicates`` merged into
+            others.
     """
 
     events: DataFrame
@@ -137,8 +144,11 @@ class RawEvents:
 class CheckedLog:
     """The accepted rows of one file or folder of events, and the counts of the refused ones.
 
-    ``is_canonical``: name of an id column of text -> whether all of its ids are canonical integers
-    ("7", not "007").
+    Attributes:
+        accepted: the accepted rows.
+        is_canonical: name of an id column of text -> whether all of its ids are canonical integers
+            ("7", not "007").
+        refusals: the refused rows, counted by reason.
     """
 
     accepted: DataFrame
@@ -151,14 +161,14 @@ def read_tables(
 ) -> SparkTables:
     """Read and check the events, items and users that ``data`` names, and return them as tables.
 
-    User ids and item ids that are text become int64 if every id of that kind is a canonical
-    integer that fits ("7", not "007"). Otherwise ids of that kind are text in all tables. The
-    checked rows are written to the folder ``work``. Later steps read them there and not in the
-    source.
+    User ids and item ids that are text become int64 if every id of that kind is a canonical integer
+    ("7", not "007") of 64 bits. Otherwise ids of that kind are text in all tables. The checked rows
+    are written to the folder ``work``, and later steps read them there and not in the source.
 
     Args:
-        events: where the events are, unset: as ``data`` says; or the parts of a split, name of the
-            part -> file or folder. Then the events have a column ``side`` with these names.
+        events: the location of the events. None: ``data.events``. It may also be the parts of a
+            split, name of the part -> file or folder. The events then have a column ``side`` with
+            these names.
 
     Raises:
         InputError: a file is missing, empty or damaged, it has another layout than expected, Spark
@@ -329,7 +339,9 @@ def _text_frame(spark: SparkSession, parts: list[Source]) -> DataFrame:
 
 
 def _file_frame(spark: SparkSession, parts: list[Source]) -> DataFrame:
-    """Return the paths of files, one per partition."""
+    """Return a DataFrame with the paths of files, one per partition, so that one task reads each
+    file.
+    """
     paths = spark.sparkContext.parallelize([(str(part.path.absolute()),) for part in parts], len(parts))
     return spark.createDataFrame(paths, "path string")
 
@@ -337,7 +349,8 @@ def _file_frame(spark: SparkSession, parts: list[Source]) -> DataFrame:
 def _lines(batches: Batches, skip: int) -> Iterator[list[bytes]]:
     """Yield one list of lines per batch of :func:`_text_frame`, without empty lines.
 
-    The first ``skip`` lines of each file are left out.
+    Args:
+        skip: number of lines to leave out at the start of each file.
     """
     current = None
     to_skip = 0
@@ -386,6 +399,11 @@ def _read_delimited(spark: SparkSession, source: Source, mapping: dict[str, str]
 
 
 def _parse_delimited(layout: DelimitedLayout, reading: ReadSettings, source: str, batches: Batches) -> ParsedRows:
+    """Yield the chunks of batches of lines of delimited text.
+
+    A quoted field that contains a line end cannot be read, because Spark has divided its row. The
+    rows of that batch are then replaced by one refused row (:func:`_half_row`).
+    """
     for lines in _lines(batches, layout.skip):
         data = b"\n".join(lines)
         if not is_utf8(reading):
@@ -404,7 +422,9 @@ def _parse_delimited(layout: DelimitedLayout, reading: ReadSettings, source: str
 
 
 def _half_row(lines: list[bytes], layout: DelimitedLayout, source: str) -> RawChunk:
-    """Return a chunk of one refused row: the first line that opens a quote without closing it."""
+    """Return a chunk with one refused row: the first of ``lines`` that opens a quote and does not
+    close it.
+    """
     texts = (line.decode("utf-8", "replace") for line in lines)
     half = next((text for text in texts if has_open_quote(text, layout.delimiter)), "")
     table = pd.DataFrame({column: pd.Series([""], dtype=object) for column in layout.positions})
@@ -414,6 +434,7 @@ def _half_row(lines: list[bytes], layout: DelimitedLayout, source: str) -> RawCh
 def _parse_whole_files(
     by_path: dict[str, tuple[Source, DelimitedLayout]], reading: ReadSettings, batches: Batches
 ) -> ParsedRows:
+    """Yield the chunks of files of delimited text that one task reads as a whole."""
     for batch in batches:
         for path in batch.column("path").to_pylist():
             for chunk in read_delimited_part(*by_path[path], reading):
@@ -458,6 +479,7 @@ def _json_lines_of_files(reading: ReadSettings, batches: Batches) -> Iterator[li
 
 
 def _keys_of(lines: Callable[[Batches], Iterator[list[str]]], names: set[str], batches: Batches) -> Batches:
+    """Yield one batch with those of ``names`` that are keys of at least one line of JSON."""
     present: set[str] = set()
     for texts in lines(batches):
         find_json_keys(texts, names, present)

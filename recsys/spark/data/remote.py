@@ -1,7 +1,7 @@
 """Tables on file systems that only Spark reads, by their URIs (``hdfs://``, ``s3a://`` ...).
 
-Spark reads the rows. The driver needs the names of the parts, the first row of a text file and the
-footer of a Parquet file, and gets them through Hadoop's own file systems, inside Spark's JVM.
+Spark reads the rows. The driver also needs the names of the parts, the first row of a text file and
+the footer of a Parquet file. It reads them through Hadoop's file systems in the JVM of Spark.
 """
 
 from __future__ import annotations
@@ -26,25 +26,27 @@ from recsys.locations import is_remote, local_path
 from recsys.spark.table_files import GLOB_CHARACTERS, hadoop_path, spark_path
 
 BUFFER = 1 << 16
-"""Bytes that the driver fetches at once."""
+"""Number of bytes that the driver reads at a time."""
 
 
 @dataclass(frozen=True)
 class RemoteSource(Source):
     """A table on a file system that only Spark reads: one file, or a folder of files.
 
-    ``path`` is the path on that file system.
+    Attributes:
+        path: the path of the table on that file system, without scheme and host.
+        uri: the whole URI.
     """
 
     spark: SparkSession | None = None
 
     @cached_property
     def parts(self) -> list[Source]:
-        """The files of the table, as :class:`Source` chooses and orders them.
+        """The files of the table, chosen and ordered as in :attr:`Source.parts`.
 
         Raises:
-            InputError: no such file or folder, a folder without files, or a file system that Spark
-                cannot reach.
+            InputError: the file or folder does not exist, the folder has no files, or Spark cannot
+                reach the file system.
         """
         with _hadoop_errors_explained(self):
             path, files = hadoop_path(self.spark, str(self))
@@ -81,7 +83,7 @@ class RemoteSource(Source):
 
 
 class _HadoopStream(io.RawIOBase):
-    """The bytes of a file that Hadoop reads."""
+    """A stream of the bytes of a file that Hadoop reads, which can be read from any position."""
 
     def __init__(self, source: RemoteSource) -> None:
         self._source = source
@@ -120,7 +122,7 @@ class _HadoopStream(io.RawIOBase):
 
 
 def make_source(spark: SparkSession | None, location: str) -> Source:
-    """Return the source that a path or a URI names."""
+    """Return the source of a table, given its path or its URI."""
     if not is_remote(location):
         return Source(local_path(location))
     path_there = location.partition("://")[2].partition("/")[2]
@@ -128,14 +130,23 @@ def make_source(spark: SparkSession | None, location: str) -> Source:
 
 
 def spark_uri(source: Source) -> str:
-    """Return the string by which Spark reads exactly this file or folder: a URI as it was given."""
+    """Return the URI with which Spark reads exactly this file or folder.
+
+    Characters that Spark would read as a pattern, such as ``*``, are escaped.
+    """
     if source.uri:
         return source.uri.translate(GLOB_CHARACTERS)
     return spark_path(source.path)
 
 
 def fetch_source(spark: SparkSession, location: str, folder: Path) -> Source:
-    """Return the source of a small table; one of another file system is copied to ``folder``."""
+    """Return the source of a small table, as a file or folder on this machine.
+
+    A table on another file system is first copied to ``folder``.
+
+    Raises:
+        InputError: the table does not exist, or Spark cannot read it.
+    """
     source = make_source(spark, location)
     if source.uri is None:
         return source

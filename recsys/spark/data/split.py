@@ -1,8 +1,8 @@
-"""The split rules on Spark, the weighing of events, and row numbers for ids, as the local
-engine defines them.
+"""Split the events on Spark, weigh them, and number users and items, with the local engine's
+results.
 
-Every step writes Parquet and reads it again: a lost executor then recomputes from files, not from
-a source that may have changed.
+Each step writes its result as Parquet and reads it again. If an executor is lost, Spark then
+computes the lost rows from these files, and not from a source that may have changed.
 """
 
 from __future__ import annotations
@@ -59,7 +59,10 @@ LEVELS: tuple[Callable[[Column], Column], ...] = (
     lambda time: F.floor(time),
     lambda time: time,
 )
-"""How a search for a time narrows it down: by day, by second, and to the value itself."""
+"""Functions that divide times into ever smaller buckets: by day, by second, and by the time itself.
+
+A search for a time uses one after another, each within the bucket that the previous one has found.
+"""
 
 
 @dataclass(frozen=True)
@@ -435,9 +438,12 @@ def order_statistic(frame: DataFrame, column: str, position_of: Callable[[int], 
 
 
 def _descend(frame: DataFrame, column: str, days: pd.DataFrame, position: int) -> tuple[float, int]:
-    """Return the value at ``position``, and the number of rows with a smaller one.
+    """Return the value at a position of a column in ascending order, and the number of smaller
+    rows.
 
-    ``days``: the counts of the first level.
+    Args:
+        days: the counts of :func:`_count_buckets` for the first of :data:`LEVELS`.
+        position: the position, from 0.
     """
     counts = days
     earlier = 0
@@ -456,7 +462,13 @@ def _descend(frame: DataFrame, column: str, days: pd.DataFrame, position: int) -
 
 
 def _count_buckets(frame: DataFrame, column: str, bucket_of: Callable[[Column], Column]) -> pd.DataFrame:
-    """Return (bucket, count, low, high), ascending; ``low`` and ``high`` are the extreme values in a bucket."""
+    """Return (bucket, count, low, high), one row per bucket of values, in ascending order.
+
+    ``low`` and ``high`` are the smallest and the largest value in the bucket.
+
+    Args:
+        bucket_of: a function from a column of values to a column of buckets, as in :data:`LEVELS`.
+    """
     value = F.col(column)
     aggregates = (F.count(F.lit(1)).alias("count"), F.min(value).alias("low"), F.max(value).alias("high"))
     return frame.groupBy(bucket_of(value).alias("bucket")).agg(*aggregates).toPandas().sort_values("bucket")
@@ -526,17 +538,22 @@ def _adds_exactly(events: DataFrame) -> bool:
 
 
 def _sum_in_order(time: Column) -> Column:
+    """Return the sum of the values of a group, added in the order of (time, value)."""
     ordered = F.array_sort(F.collect_list(F.struct(time.alias("t"), F.col(VALUE).alias("v"))))
     return F.aggregate(ordered, F.lit(0.0), lambda sum_, event: sum_ + event["v"])
 
 
 def number_ids(ids: DataFrame, column: str, path: Path, start: int = 0) -> tuple[DataFrame, int]:
-    """Return the ids with a row number, DataFrame (``column``, ``row`` int), and their number.
+    """Number ids in ascending order, and return (the ids with their row numbers, the number of
+    ids).
 
-    Rows are numbered from ``start`` in ascending order of the ids. ``ids`` must not repeat an id.
+    The rows are numbered from ``start``. The result has the columns ``column`` and ``row`` (int).
     The sorted ids are written to ``path`` as Parquet files. The row of an id is ``start``, plus the
     number of ids in earlier files, plus its position in its own file. So a row stays the same if
-    Spark computes it again. The driver receives the size of each file but no ids.
+    Spark computes it again. The driver receives the number of ids of each file, but no ids.
+
+    Args:
+        ids: a DataFrame with the column ``column``, in which no id is repeated.
     """
     spark = ids.sparkSession
     ids.select(column).sort(column).write.parquet(str(path))

@@ -119,9 +119,13 @@ class Truth:
         )
 
     def with_propensity(self, train: DataFrame) -> Truth:
-        """Return the truth with the propensity of each relevant item: (n + 1) / (max n + 1) for n likes in ``train``.
+        """Return the truth with the propensity of each relevant item, as estimated from ``train``.
 
-        ``recsys.evaluation.truth.propensity_of_counts`` defines it.
+        For an item that n users like it is (n + 1) / (max n + 1), where the maximum is over all
+        items (``recsys.evaluation.truth.propensity_of_counts``).
+
+        Args:
+            train: the pairs of train, (user, item, value).
         """
         likes = train.where(F.col(VALUE) > 0).groupBy("item").agg(F.count(F.lit(1)).alias("likes"))
         most_likes = likes.agg(F.max("likes")).first()[0] or 0
@@ -130,8 +134,10 @@ class Truth:
         return replace(self, relevant=relevant.withColumn(PROPENSITY, propensity).drop("likes"))
 
     def write(self, work: Path) -> Truth:
-        """Write both frames under ``work``, and return the truth that reads them, so that they are
-        computed once."""
+        """Write both tables under ``work``, and return the truth that reads them from there.
+
+        So they are computed only once.
+        """
         return replace(
             self,
             tested=write_and_read(self.tested, work / "tested"),

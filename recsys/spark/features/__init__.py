@@ -1,1 +1,1 @@
-"""Segments and attributes on Spark: the twins of ``recsys.features``."""
+"""Segments and attributes on Spark: the counterparts of the modules in ``recsys.features``."""

@@ -48,13 +48,12 @@ def require_items(parameters: Iterable[SparkALSParameters], items: pd.DataFrame 
 
 
 def item_terms(items: pd.DataFrame, params: SparkAttributesParameters) -> csr_array:
-    """Return the inputs of the regression: the weighted terms of each candidate and a constant column.
+    """Return csr (items, terms + 1), the inputs of the regression for each candidate.
+
+    They are the weighted terms of the item's attributes, and a last column that is constant.
 
     Args:
         items: the candidates with their attributes.
-
-    Returns:
-        csr (items, terms + 1).
 
     Raises:
         ConfigError: the items have no attributes, or a weight is set for a field that they lack.
@@ -71,17 +70,18 @@ def predict_cold_items(
     params: SparkAttributesParameters,
     work: Path,
 ) -> FittedALS:
-    """Give each cold item with a term the factor that its attributes predict, and return the new model.
+    """Give a factor to each cold item that has a term, and return the new model.
 
-    A cold item is one without a factor. The factors of the other items do not change. With implicit
-    feedback the factors of all users are computed again, because they depend on all items with a
-    factor; they are written to the folder ``work``. With explicit feedback they do not change. With
-    ``nonnegative`` they do not change either, and predictions below 0 become 0.
+    A cold item is one without a factor. Its factor is the one that its attributes predict. The
+    factors of the other items do not change. With implicit feedback the factors of all users are
+    computed again, because they depend on all items with a factor; they are written to the folder
+    ``work``. With explicit feedback, or with ``nonnegative``, the factors of users do not change.
+    With ``nonnegative``, predictions below 0 become 0.
 
     Args:
         fitted: the trained ALS.
         train: (user, item, value), the pairs on which ``fitted`` was trained.
-        terms: :func:`item_terms` of the candidates.
+        terms: the result of :func:`item_terms` for the candidates.
         liked_by: int[candidates], the number of users who like each item.
     """
     warm = np.isfinite(fitted.items[:, 0])

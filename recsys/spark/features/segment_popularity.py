@@ -1,4 +1,7 @@
-"""Popular by segment on Spark: executors count, the driver keeps the users table and the scores."""
+"""Popularity by user segment on Spark.
+
+The executors count likes. The driver has the users table and the scores of all segments in memory.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,7 @@ def fit_segments(split: SparkSplit, users: pd.DataFrame | None, settings: Recomm
 
 
 def segments_of_users(split: SparkSplit, segments: Segments) -> DataFrame:
-    """Return a DataFrame (user, segment) with the row number and the segment of every user of the split.
+    """Return (user, segment), the row number and the segment of every user of the split.
 
     ``segment`` is null for a user who is not in the users table.
     """
@@ -77,7 +80,7 @@ def assign_segments(users: DataFrame, segments: Segments) -> DataFrame:
 
 
 def _values_of_users(split: SparkSplit, users: pd.DataFrame, values: np.ndarray, name: str) -> DataFrame:
-    """Return a DataFrame (user, ``name``) with the row number and a value of every user of the split.
+    """Return (user, ``name``), the row number and a value of every user of the split.
 
     The value is null for a user who is not in the users table.
 

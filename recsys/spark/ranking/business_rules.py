@@ -22,10 +22,11 @@ from recsys.types import SHORTFALL, IdMap
 
 @dataclass(frozen=True)
 class RulesInRows:
-    """Compiled rules of a run.
+    """The compiled rules of a run, for tables in which users are row numbers.
 
     Attributes:
-        users: the row of the user to whom each row of ``compiled.denied`` belongs.
+        compiled: the compiled rules.
+        users: the row number of the user of each row of ``compiled.denied``.
     """
 
     compiled: CompiledRules
@@ -48,12 +49,12 @@ def compile_rules_in_rows(rules: Rules, users: DataFrame, items: pd.DataFrame) -
 
 
 def exclude_denied_items(users: DataFrame, denied: csr_array, denied_users: Sequence[Any]) -> DataFrame:
-    """Return (user, seen) with the items that rules deny to a user added to ``seen``.
+    """Add the items that rules deny to the items that a user has seen, and return (user, seen).
 
     Args:
-        users: (user, seen array<int>), ``user`` a row or an id of any kind.
-        denied: csr (denied users, items).
-        denied_users: the user of each row of ``denied``, as the column ``user`` names them.
+        users: (user, seen array<int>), where ``user`` is a row or an id of any kind.
+        denied: csr (denied users, items), the denied items.
+        denied_users: the user of each row of ``denied``, as in the column ``user``.
     """
     if not denied.nnz:
         return users
@@ -68,14 +69,14 @@ def exclude_denied_items(users: DataFrame, denied: csr_array, denied_users: Sequ
 
 
 def shortfall_reasons(users: DataFrame, scorer: Scorer, k: int) -> DataFrame:
-    """Return (user, shortfall): the reason why each user's list is short, for lists that rules
-    shortened.
+    """Return (user, shortfall), the reason why the list of each user is short.
 
-    The reasons are those of ``rank.recommend``.
+    It is for lists that rules have shortened. The reasons are those of ``rank.recommend``.
 
     Args:
-        users: as for ``top_k``, with ``seen`` without the items that rules deny.
+        users: as for ``top_k``, but ``seen`` has no items that rules deny.
         scorer: the scorer without the rules.
+        k: the length of a full list.
     """
     shared = users.sparkSession.sparkContext.broadcast((scorer, scorer.scored_items()))
     frame = select_columns(users, scorer)

@@ -22,10 +22,10 @@ from recsys.recommender import Recommender, score_histories
 from recsys.types import Histories
 
 FEATURES = "features"
-"""Column of a user's factor; null for a user without one."""
+"""Column with the factor of a user, which is null for a user without one."""
 
 SEGMENT = "segment"
-"""Column of a user's segment; null or -1 for a user without one."""
+"""Column with the segment of a user, which is null or -1 for a user without one."""
 
 HISTORY_COLUMNS = {"items": "array<int>", "values": "array<float>", "times": "array<bigint>"}
 """Columns of the history of a user, and their types.
@@ -386,8 +386,11 @@ def histories_of_batch(batch: pa.RecordBatch, n_items: int, timed: bool) -> Hist
 
 
 def _kinds(users: pa.RecordBatch, is_scored: np.ndarray) -> np.ndarray:
-    """Return int64[users]: 1 where ``is_scored``, else 2 + the user's segment, or 0 without a
-    segment."""
+    """Return int64[users], how each user is scored.
+
+    It is 1 where ``is_scored``, bool[users], is True. For other users it is 2 + the segment, or 0
+    without a segment.
+    """
     kinds = is_scored.astype(np.int64)
     if SEGMENT in users.schema.names:
         segment = users.column(SEGMENT).fill_null(-1).to_numpy(zero_copy_only=False)

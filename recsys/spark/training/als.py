@@ -1,8 +1,10 @@
-"""ALS on Spark: training by our own kernels or by MLlib, and fold-in of users.
+"""ALS on Spark: training by the project's own kernels or by MLlib, and fold-in of users.
 
-Implicit feedback: the objective of :mod:`recsys.als.definition`, users solved last. Explicit
-feedback: the squared error over stored values plus the penalty λ(n + β·m)^ν, with n the row's
-number of values and m the number of rows of the other side.
+With implicit feedback the objective is that of :mod:`recsys.als.definition`. With explicit feedback
+it is the squared error over the stored values, plus a penalty for each user and each item. The
+penalty is λ(n + β·m)^ν times the squared norm of the factor. Here n is the number of values of the
+user or item, and m is the number of items for a user, and of users for an item. Users are solved
+last in both cases.
 """
 
 from __future__ import annotations
@@ -35,9 +37,11 @@ def fit_model(parameters: SparkALSParameters, data: TrainingData) -> FittedALS:
 
 
 def fit_als_once(parameters: SparkALSParameters, data: TrainingData) -> FittedALS:
-    """Return ALS with these parameters, trained only if no earlier model of the run has the same ones.
+    """Train ALS, unless an earlier model of the run had the same ALS parameters, and return the
+    factors.
 
-    Parameters that a kind has beside those of ALS make no difference here.
+    If there is such a model, its factors are returned. Parameters of other kinds, which they have
+    besides those of ALS, are not compared.
     """
     names = (field.name for field in fields(SparkALSParameters))
     key = tuple(getattr(parameters, name) for name in names)
@@ -47,12 +51,13 @@ def fit_als_once(parameters: SparkALSParameters, data: TrainingData) -> FittedAL
 
 
 def fit_als(train: DataFrame, candidates: int, params: SparkALSParameters, work: Path) -> FittedALS:
-    """Train ALS on prepared pairs (user, item, value), and write the user factors under ``work``.
+    """Train ALS on prepared pairs (user, item, value), and return the factors of users and items.
 
-    A user or item without a training pair has no factor: zeros would be scores.
+    The user factors are written under the folder ``work``. A user or item without a training pair
+    has no factor. A factor of zeros would not mean the same, because it gives scores.
 
     Raises:
-        InputError: a factor is not finite.
+        InputError: a value is too large for the objective, or a factor is not finite.
     """
     if params.implicit:
         row = train.agg(F.max(F.abs(VALUE))).first()
@@ -104,8 +109,12 @@ def _train_mllib(train: DataFrame, candidates: int, params: SparkALSParameters, 
 
 
 def collect_item_factors(factors: DataFrame, training_pairs: DataFrame, candidates: int, rank: int) -> np.ndarray:
-    """Return float32[candidates, rank] of (id, features), NaN rows for items without a training
-    pair.
+    """Return the item factors, float32[candidates, rank], with NaN rows for items without training
+    pairs.
+
+    Args:
+        factors: (id, features), where ``id`` is the row of an item.
+        training_pairs: the pairs that were trained on, with the column ``item``.
     """
     training_items = training_pairs.select(F.col("item").alias("id")).distinct()
     table = factors.join(training_items, "id", "left_semi").toPandas()
@@ -116,10 +125,10 @@ def collect_item_factors(factors: DataFrame, training_pairs: DataFrame, candidat
 
 
 def fold_in(history: DataFrame, items: np.ndarray, params: SparkALSParameters) -> DataFrame:
-    """Return (user, features array<float>): each user's factor while these item factors stay fixed.
+    """Return (user, features array<float>), the factor of each user for fixed item factors.
 
     For a user of the training data it equals the trained factor, because training solves the users
-    last. Null for a user without a training pair on an item that has a factor.
+    last. It is null for a user without a training pair on an item that has a factor.
 
     Args:
         history: (user: a row or an id of any kind, item: row, value), one row per (user, item)
@@ -136,7 +145,11 @@ def fold_in(history: DataFrame, items: np.ndarray, params: SparkALSParameters) -
 def _fold_in_batches(
     shared: Any, params: SparkALSParameters
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """Return the function that executors run; ``shared`` broadcasts the item factors."""
+    """Return the function with which executors compute the factors of batches of users.
+
+    Args:
+        shared: the broadcast of the item factors.
+    """
 
     def fold_in_each(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         import numba
@@ -163,7 +176,9 @@ def _fold_in_batches(
 
 
 def _factor_column(factors: np.ndarray, scorable: np.ndarray) -> pa.Array:
-    """Return lists of float32, null where ``scorable`` is False."""
+    """Return the rows of ``factors`` as lists of float32, null where ``scorable``, bool[m], is
+    False.
+    """
     offsets = np.append(0, np.cumsum(scorable * factors.shape[1])).astype(np.int32)
     values = pa.array(factors[scorable].astype(np.float32).ravel())
     return pa.ListArray.from_arrays(pa.array(offsets), values, mask=pa.array(~scorable))

@@ -1,8 +1,11 @@
-"""Pack histories into blocks of whole users, and compute on such blocks while ALS is trained.
+"""Pack histories into blocks of users, and compute on such blocks while ALS is trained.
 
-Many functions of this module return the function that executors run. ``holdout_interval`` is 0 or
-n. If it is n, one user in n is held out for validation
-(:mod:`recsys.spark.training.training_curve`). The others are the *training users*.
+A block has all pairs of its users. Most functions of this module return a function that executors
+run on blocks.
+
+For validation, one user in ``holdout_interval`` is held out
+(:mod:`recsys.spark.training.training_curve`), and none if it is 0. The other users are called the
+*training users*. A block of m training users is written with m in the shapes below.
 """
 
 from __future__ import annotations
@@ -20,14 +23,16 @@ from recsys.spark.training.parameters import SparkALSParameters
 
 
 class HistoryBlock(NamedTuple):
-    """The histories of some users as CSR. Users are in the order of a hash, which is always the
-    same.
+    """The histories of m users, as the structure and the values of a CSR matrix.
+
+    The users are in the order of a hash, which is the same in every run.
 
     Attributes:
-        users: int32[m].
-        indptr: int64[m + 1].
-        items: int32[n], ascending within a user.
-        values: float32[n].
+        users: int32[m], the row number of each user.
+        indptr: int64[m + 1]. The pairs of user j of the block are those from ``indptr[j]`` to
+            ``indptr[j + 1]`` in the arrays below.
+        items: int32[n], the item of each pair, ascending within a user.
+        values: float32[n], the value of each pair.
     """
 
     users: np.ndarray
@@ -37,7 +42,11 @@ class HistoryBlock(NamedTuple):
 
     @classmethod
     def from_pairs(cls, users: np.ndarray, items: np.ndarray, values: np.ndarray, seed: int) -> HistoryBlock:
-        """Return the block of the given pairs, which may be in any order."""
+        """Return the block of some pairs, which are given as arrays [n] in any order.
+
+        Args:
+            seed: the seed of the hash by which users are sorted.
+        """
         order = np.lexsort((items, users, hash_words(seed, users)))
         users = users[order]
         starts = np.flatnonzero(np.append(True, users[1:] != users[:-1]))
@@ -45,7 +54,7 @@ class HistoryBlock(NamedTuple):
         return cls(users[starts], indptr, items[order], values[order])
 
     def to_bytes(self) -> bytes:
-        """Return the block as bytes, for :meth:`from_bytes`."""
+        """Return the block as bytes, which :meth:`from_bytes` reads."""
         sizes = np.array([len(self.users), len(self.items)], dtype=np.int64)
         arrays = (sizes, self.indptr, self.users, self.items, self.values)
         return b"".join(array.tobytes() for array in arrays)
@@ -63,9 +72,10 @@ class HistoryBlock(NamedTuple):
         return cls(users, indptr, items, values)
 
     def split_users(self, seed: int, holdout_interval: int) -> tuple[HistoryBlock, HistoryBlock]:
-        """Return two blocks: the held-out users, and the training users.
+        """Divide the users, and return the block of the held-out users and that of the training
+        users.
 
-        A hash of the user decides, so a user is on the same side in every block.
+        The hash of a user decides, so the same user is always on the same side.
         """
         cut = 0
         if holdout_interval:
@@ -80,7 +90,10 @@ class HistoryBlock(NamedTuple):
         return HistoryBlock(self.users[start:stop], indptr - indptr[0], self.items[entries], self.values[entries])
 
     def weights_and_targets(self, params: SparkALSParameters) -> tuple[np.ndarray, np.ndarray]:
-        """Return the weight and the target of each pair for ``als_half_step``, float32[n] each."""
+        """Return the weight and the target of each pair for the solvers of ALS, float32[n] each.
+
+        They are defined in ``recsys.als.solvers.als_half_step``.
+        """
         if not params.implicit:
             return np.ones_like(self.values), self.values
         weight = np.float32(params.alpha) * np.abs(self.values)
@@ -99,7 +112,7 @@ def _use_one_thread() -> None:
 
 
 def pack_blocks(seed: int) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """Return the function that packs a partition of (user, item, value) into one block."""
+    """Return the function that packs a partition of rows (user, item, value) into one block."""
 
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         columns = [[column.to_numpy() for column in batch.columns] for batch in batches if batch.num_rows]
@@ -114,8 +127,9 @@ def pack_blocks(seed: int) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.R
 def count_training_pairs(
     n_items: int, params: SparkALSParameters, holdout_interval: int
 ) -> Callable[[PackedBlocks], PartialSums]:
-    """Return the function that counts training pairs per item, int64[n_items], and training users,
-    int64[1].
+    """Return the function that counts the training pairs of each item, and the training users.
+
+    The function takes blocks and yields one tuple: int64[n_items] and int64[1].
     """
 
     def work(blocks: PackedBlocks) -> PartialSums:
@@ -134,9 +148,14 @@ def count_training_pairs(
 def solve_training_users(
     shared: Broadcast[Any], params: SparkALSParameters, holdout_interval: int
 ) -> Callable[[bytes], tuple[bytes, np.ndarray]]:
-    """Return the function that solves a block's training users exactly: (block, float32[m, rank]).
+    """Return the function that computes the factors of the training users of a block.
 
-    ``shared``: float32[items, rank] and their principal axes (None for explicit feedback).
+    The function takes a block as bytes. It solves the linear system of each user exactly, and
+    returns the same bytes and the factors, float32[m, rank].
+
+    Args:
+        shared: the broadcast of the item factors, float32[items, rank], and of their principal axes
+            (None for explicit feedback).
     """
 
     def work(raw: bytes) -> tuple[bytes, np.ndarray]:
@@ -151,11 +170,19 @@ def solve_training_users(
 def residual_gram_loss(
     shared: Broadcast[Any], params: SparkALSParameters, holdout_interval: int
 ) -> Callable[[SolvedBlocks], PartialSums]:
-    """Return the function that sums over users x, solved for the items y of ``shared``:
+    """Return the function that computes, over the users of blocks, the sums that an item step
+    needs.
 
-    * float32[items, rank], the residual Σ (target − weight·x·y) x over each item's pairs;
-    * float64[rank, rank], the Gram matrix Σ x xᵀ;
-    * float64[1], the users' part of the objective.
+    With x the factor of a user and y that of an item, the function yields one tuple of three sums:
+
+    * float32[items, rank], the residual of each item: Σ (target − weight·x·y) x over its pairs;
+    * float64[rank, rank], the Gram matrix: Σ x xᵀ over the training users;
+    * float64[1], the terms of the objective that belong to pairs or users.
+
+    It takes pairs (block, factors), as :func:`solve_training_users` returns them.
+
+    Args:
+        shared: the broadcast from which the factors of the users were computed.
     """
 
     def work(solved: SolvedBlocks) -> PartialSums:
@@ -182,9 +209,14 @@ def residual_gram_loss(
 def hessian_product(
     shared: Broadcast[np.ndarray], params: SparkALSParameters, holdout_interval: int
 ) -> Callable[[SolvedBlocks], PartialSums]:
-    """Return the function that sums −Σ weight·(x·p) x over each item's pairs, float32[items, rank].
+    """Return the function that multiplies the pairs' part of each item's matrix by a direction.
 
-    It is the part of the Hessian's product with the direction p, ``shared``, that needs the users.
+    With p the direction of an item and x the factor of a user, the function yields one tuple with
+    −Σ weight·(x·p) x over the pairs of each item, float32[items, rank]. The sign is that of a
+    residual. It takes pairs (block, factors), as :func:`solve_training_users` returns them.
+
+    Args:
+        shared: the broadcast of the directions, float32[items, rank].
     """
 
     def work(solved: SolvedBlocks) -> PartialSums:
@@ -203,9 +235,12 @@ def hessian_product(
 def solve_all_users(
     shared: Broadcast[np.ndarray], params: SparkALSParameters
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """Return the function that solves all users of a block in float64: (user, features).
+    """Return the function that computes the factors of all users of a block, in float64.
 
-    Users without a training pair are left out. ``shared``: float32[items, rank].
+    The function yields rows (user, features). Users without a training pair are left out.
+
+    Args:
+        shared: the broadcast of the item factors, float32[items, rank].
     """
 
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

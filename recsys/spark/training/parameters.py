@@ -1,6 +1,4 @@
-"""Parameters of the models that Spark trains: those of the local model of the same name, and
-Spark's own.
-"""
+"""Parameters of the models that Spark trains. Most are those of the local models."""
 
 from __future__ import annotations
 
@@ -27,7 +25,7 @@ from recsys.parameters import STRICT, build_each, build_from_parameters, is_clas
 
 @dataclass(config=STRICT)
 class SparkALSParameters(ALSParameters):
-    """Parameters of ALS on Spark; those that the local ``als`` has as well mean the same."""
+    """Parameters of ALS on Spark. A parameter that the local ``als`` has too means the same there."""
 
     kind: ClassVar[str] = "als"
 
@@ -53,13 +51,13 @@ class SparkALSParameters(ALSParameters):
     ] = 10
 
     def penalty(self, pair_counts: np.ndarray, opposite_rows: int) -> np.ndarray:
-        """Return the penalty of each row, float64[rows].
+        """Return the penalty of each row (user or item), float64[rows].
 
-        The loss adds it times the squared norm of the row's factors.
+        The objective has the penalty times the squared norm of the factor of the row.
 
         Args:
             pair_counts: int[rows], the number of training pairs of each row.
-            opposite_rows: the number of users if rows are items, of items if rows are users.
+            opposite_rows: the number of users if rows are items, and of items if rows are users.
         """
         return self.reg * (pair_counts + self.beta * opposite_rows) ** self.nu
 
@@ -125,14 +123,20 @@ class TrainingData:
 
 
 KINDS = {"als": "training.als", "attributes": "features.attributes"}
-"""Kind -> its module in ``recsys.spark``, imported when the kind is asked for. The module has ``PARAMETERS``, a class
-of parameters based on :class:`SparkALSParameters`, and ``fit_model(parameters, data)``, which returns a
-:class:`~recsys.spark.training.trainer.FittedALS` for a :class:`TrainingData`."""
+"""Kind of model -> its module in ``recsys.spark``, which is imported when it is first needed.
+
+The module has ``PARAMETERS``, a class of parameters based on :class:`SparkALSParameters`, and
+``fit_model(parameters, data)``, which takes a :class:`TrainingData` and returns a
+:class:`~recsys.spark.training.trainer.FittedALS`.
+"""
 
 
 SUMMED_KINDS = ("transitions", "next_item")
-"""Kinds that are fitted from sums over users (:mod:`recsys.spark.training.sums`), with the parameters of the local
-engine. A kind whose class is a :class:`recsys.recommender.FitsFromSums` needs its name here, and nothing else."""
+"""Kinds of models that are fitted from sums over users (:mod:`recsys.spark.training.sums`).
+
+They have the parameters of the local engine. To add a kind whose class is a
+:class:`recsys.recommender.FitsFromSums`, add its name here.
+"""
 
 
 def kind_module(kind: str) -> Any:

@@ -1,8 +1,9 @@
-"""Models that are fitted from sums over users: executors sum over their users, the driver solves.
+"""Fit models from sums over users: executors compute the sums, and the driver solves for the model.
 
-Each task sums over the users of one partition and cuts the sums into blocks of rows. The blocks are
-added up in the order of the partitions, so the same cluster shape gives the same bits. The model
-itself (:class:`recsys.recommender.FitsFromSums`) is that of the local engine.
+The model (:class:`recsys.recommender.FitsFromSums`) is that of the local engine. Each task sums
+over the users of one partition, and cuts the sums into blocks of rows. The blocks are added up in
+the order of the partitions. So a cluster with the same number of cores gives the same result, bit
+for bit.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ from recsys.spark.ranking.scorers import HISTORY_COLUMNS, histories_of_batch
 from recsys.types import Histories
 
 BLOCK_BYTES = 4 * 2**20
-"""Size of a dense block of rows in bytes. A task that adds blocks has one of each partition in
-memory."""
+"""Size in bytes of a dense block of rows.
+
+A task that adds blocks has one block of each partition in memory.
+"""
 
 PASS_ENTRIES = 2**22
 """Approximate number of history entries over which a task sums at a time."""
@@ -46,16 +49,17 @@ def fit_from_sums(
     timed: bool,
     block_bytes: int = BLOCK_BYTES,
 ) -> None:
-    """Fit a model on prepared pairs (user, item: row, value, timestamp), one row per pair.
+    """Fit a model in place, from sums over the users of train.
 
     Args:
+        train: (user, item: row, value, timestamp), one row per (user, item) pair.
         likes: [candidates], the number of users who like each item.
         timed: whether events have times.
-        block_bytes: bytes of a dense block of rows.
+        block_bytes: size in bytes of a dense block of rows.
 
     Raises:
-        InputError: the model needs more memory than it may take, or times that the log does not
-            have.
+        InputError: the model needs more memory than it may use, or it needs times and the log has
+            none.
     """
     model.prepare_sums(likes.astype(np.int64))
     nobody = Histories(csr_array((0, len(likes)), dtype=np.float32))
@@ -80,7 +84,12 @@ def fit_from_sums(
 def _sum_partition(
     shared: Broadcast[tuple[FitsFromSums, int, bool, int]],
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """Return the function that sums over the users of a partition; executors run it."""
+    """Return the function with which executors sum over the users of a partition.
+
+    Args:
+        shared: the broadcast of (model, number of items, whether events have times, bytes of a
+            block).
+    """
 
     def sum_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         import numba
@@ -107,7 +116,7 @@ def _sum_partition(
 
 
 def _groups_of_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Yield batches of more users, of about :data:`PASS_ENTRIES` entries each."""
+    """Join small batches of users to batches of about :data:`PASS_ENTRIES` history entries each."""
     group: list[pa.RecordBatch] = []
     n_entries = 0
     for batch in batches:
@@ -122,7 +131,10 @@ def _groups_of_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordB
 
 
 def _cut(total: np.ndarray | csr_array, block_bytes: int) -> Iterator[tuple[int, np.ndarray | csr_array]]:
-    """Yield (first row, rows) of each block of rows; a sparse block without entries is left out."""
+    """Cut a matrix into blocks of rows, and yield (number of the first row, the rows) for each.
+
+    A sparse block without entries is left out.
+    """
     height = max(1, block_bytes // (4 * max(1, total.shape[1])))
     for start in range(0, total.shape[0], height):
         rows = total[start : start + height]
@@ -131,7 +143,9 @@ def _cut(total: np.ndarray | csr_array, block_bytes: int) -> Iterator[tuple[int,
 
 
 def _add_blocks(table: pa.Table) -> pa.Table:
-    """Return one row with the sum of the blocks of all partitions; executors run it."""
+    """Add the blocks of all partitions for the same rows, and return a table of one row. Executors
+    run it.
+    """
     ordered = table.sort_by("part")
     total = reduce(add, (_from_bytes(rows.as_py()) for rows in ordered["rows"]))
     first = ordered.slice(0, 1)
@@ -140,10 +154,11 @@ def _add_blocks(table: pa.Table) -> pa.Table:
 
 
 def _assemble(blocks: dict[int, Any], empty: np.ndarray | csr_array) -> np.ndarray | csr_array:
-    """Return the whole matrix, in the shape and dtype of ``empty``.
+    """Join blocks of rows to the whole matrix, in the shape and dtype of ``empty``.
 
     Args:
-        blocks: first row -> rows; rows that are in no block are those of ``empty``.
+        blocks: number of the first row -> the rows.
+        empty: the sum over no users. Rows that are in no block are taken from it.
     """
     if isinstance(empty, np.ndarray):
         for start, rows in blocks.items():

@@ -1,19 +1,22 @@
-"""ALS by the project's own kernels on Spark: histories stay on the executors, and item factors
-travel.
+"""Train ALS on Spark by the project's own kernels.
 
-The log is packed once into blocks of whole users. A sweep is one half-step for each side:
+The log is packed once into blocks, each with all pairs of some users. Histories stay on the
+executors. Item factors are sent to the executors, and sums over users come back. A sweep is one
+half-step for each side:
 
-* items: three conjugate gradient steps from the factors of the previous sweep, preconditioned by
-  what all items share. Each step needs one sum over all blocks, of the size of the item factors.
-  No rank × rank system of an item ever exists, and nothing of a user travels.
-* users: each block solves its users' systems exactly, against the item factors it receives.
+* items: three conjugate gradient steps, which start from the factors of the previous sweep. The
+  preconditioner is the part of the linear systems that all items share. Each step needs one sum
+  over all blocks, as large as the item factors. The rank × rank matrix of an item is never
+  computed.
+* users: for each block, the linear systems of its users are solved exactly for the new item
+  factors.
 
-A task holds a block and twice the item factors; tasks × items × rank numbers travel per step,
-whatever the number of users. The item factors are on the driver, so a lost block is packed and
-solved again on its own: there is no lineage to cut, and no checkpoint.
+A task has one block and twice the item factors in memory. In each step tasks × items × rank numbers
+are sent over the network, for any number of users. The driver has the item factors. If a block is
+lost, it is packed and solved again, without any other block. So no checkpoint is needed.
 
-References: Hu, Koren and Volinsky, ICDM 2008 (the objective); Takács, Pilászy and Tikk, RecSys
-2011 (conjugate gradients inside ALS).
+References: Hu, Koren and Volinsky, ICDM 2008 (the objective); Takács, Pilászy and Tikk, RecSys 2011
+(conjugate gradients inside ALS).
 """
 
 from __future__ import annotations
@@ -37,14 +40,15 @@ from recsys.spark.training.parameters import SparkALSParameters
 from recsys.spark.training.training_curve import TrainingCurve, ValidationUsers
 
 BLOCK_PAIRS = 2**19
-"""Number of pairs in a block, roughly."""
+"""Approximate number of pairs in a block."""
 
 MAX_BLOCKS_PER_TASK = 64
-"""Limit on the blocks of one task; with more blocks there are more tasks than cores."""
+"""Largest number of blocks of one task. With more blocks there are more tasks than cores."""
 
 MAX_DIRECT_SUMS = 16
-"""Up to this number of partial sums the driver adds; more are first added in groups on the
-executors.
+"""Largest number of partial sums that the driver adds up by itself.
+
+More of them are first added up in groups on the executors.
 """
 
 

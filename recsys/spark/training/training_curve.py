@@ -29,7 +29,7 @@ MAX_USERS = 1000
 """Approximate number of validation users, if there are enough users."""
 
 MIN_INTERVAL = 100
-"""Smallest interval: at most one user in this number is held out."""
+"""Smallest value of :func:`holdout_interval`: at most one user in this number is held out."""
 
 MIN_USERS = 30
 """Smallest number of validation users. If there would be fewer, no users are held out."""
@@ -138,8 +138,13 @@ class ValidationUsers:
         return float(np.sqrt(np.mean(error**2)))
 
     def compare_with_popular(self, items: np.ndarray, pair_counts: np.ndarray) -> dict[str, Any] | None:
-        """Return from how many likes on lists by factors are as good as popular ones, and the
-        results that led to it; None if feedback is explicit.
+        """Compare lists by factors with popular lists, by the number of likes of the validation
+        users.
+
+        The result has the number of likes from which on lists by factors are as good as popular
+        ones, and the results from which it was chosen
+        (:func:`recsys.evaluation.min_history.choose_min_history`). It is None if feedback is
+        explicit.
 
         Args:
             items: float32[items, rank], trained without these users.
