@@ -95,7 +95,7 @@ def read_factors(path: Path, column: str, ids: IdMap, rank: int) -> tuple[np.nda
 
 
 def require_arrays(arrays: Mapping[str, Any], descriptions: Mapping[str, str], sizes: Mapping[str, int]) -> None:
-    """Check that arrays have the dtypes, shapes and values that a model needs.
+    """Check that the arrays of a model have the dtypes, shapes and values that the model needs.
 
     Args:
         descriptions: array name -> what it must be, for example ``float32[items, rank]``. ``csr ``

@@ -274,7 +274,11 @@ def _lock(descriptor: int) -> None:
 
 @contextmanager
 def _lock_of_ended_process(lock: Path) -> Iterator[bool]:
-    """Yield whether no running process holds a lock. If so, hold the lock during the block."""
+    """Yield whether the process that made a lock has ended.
+
+    If it has ended, the lock is held during the block. A lock whose file is missing also belongs to
+    a process that has ended.
+    """
     try:
         descriptor = os.open(lock, os.O_RDWR)
     except FileNotFoundError:
@@ -296,7 +300,14 @@ def _lock_of_ended_process(lock: Path) -> Iterator[bool]:
 
 
 def _remove_leftover(target: Path, stem: str, is_ours: Callable[[Path], bool]) -> None:
-    """Remove what an ended process left, but put its old folder back if ``target`` is missing."""
+    """Remove the scratch folders that an ended process left beside ``target``.
+
+    If ``target`` is missing, the old folder that was moved aside is moved back to ``target``. A
+    folder is removed only if ``is_ours`` returns True for it.
+
+    Args:
+        stem: the name of the scratch folders without their suffix ``.old`` or ``.part``.
+    """
     for suffix in ("old", "part"):
         leftover = target.with_name(f"{stem}.{suffix}")
         if leftover.is_symlink() or not leftover.is_dir():

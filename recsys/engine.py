@@ -99,7 +99,11 @@ class Engine(ABC):
 
     @contextmanager
     def open(self, folder: RunFolder, meter: Meter, progress: Progress | None = None) -> Iterator[None]:
-        """Keep the folder, the meter and the progress function that all steps of one run use."""
+        """Store the folder, the meter and the progress function that all steps of one run use.
+
+        An engine that needs other resources during a run acquires them here, and releases them at
+        the end of the block.
+        """
         self.folder = folder
         self.meter = meter
         self.report_progress = progress or (lambda step, done, total: None)

@@ -1,5 +1,7 @@
-"""Locations of tables: a path, a ``file:`` URI, or a URI of another file system, which only Spark
-reads."""
+"""Locations of tables: a path, a ``file:`` URI, or a URI of another file system.
+
+Only Spark reads tables on other file systems.
+"""
 
 from __future__ import annotations
 

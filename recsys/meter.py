@@ -1,10 +1,11 @@
 """Measure the seconds and the peak memory of each step (*hop*) of a run.
 
-Memory is reported by role: this Python process, Java virtual machines (JVM), and the Python workers
-of Spark. It is resident memory (RSS), sampled from ``/proc`` over the process tree. Pages that
-forked workers share are counted once per worker. A process that has just been forked, such as a JVM
-about to run a command, is still a copy of its parent and is not counted. Without ``/proc``, only
-the largest memory use so far of this process is available.
+Memory is reported for three roles: this Python process, Java virtual machines (JVM), and the Python
+workers of Spark. It is resident memory (RSS), which is read from ``/proc`` at regular intervals for
+this process and all its descendants. Pages that forked workers share are counted once per worker. A
+process that has just been forked, such as a JVM that is about to run a command, is still a copy of
+its parent and is not counted. Without ``/proc``, the only number is the largest memory of this
+process so far.
 """
 
 from __future__ import annotations
@@ -24,7 +25,11 @@ from recsys.logging import logger
 _PROC = Path("/proc")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 FORKED = 0.01
-"""A child process is a copy of its parent if their address spaces differ by at most this share."""
+"""Largest relative difference between the address spaces of a process that was just forked and of
+its parent.
+
+A child process with a difference of at most this share counts as a copy of its parent.
+"""
 
 
 class Meter:

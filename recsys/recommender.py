@@ -24,7 +24,7 @@ from recsys.types import Features, Histories, Interactions
 
 @dataclass(frozen=True)
 class Explanation:
-    """The parts that a score is made of. The parts of each kind, plus ``constant``, sum to the
+    """The parts of which a score is the sum. The parts of each kind, plus ``constant``, give the
     score.
 
     Attributes:
@@ -32,9 +32,9 @@ class Explanation:
         history: float64[entries of the history], the contribution of each entry. None if the model
             does not compute it.
         features: feature -> its contribution.
-        members: part of a blend -> its contribution.
+        members: name of a part of a blend -> its contribution.
         constant: the part of the score that is the same for all users.
-        note: one sentence to add, or to show alone if there are no parts.
+        note: one sentence that is shown after the parts, or alone if there are none.
     """
 
     score: float

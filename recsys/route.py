@@ -23,7 +23,9 @@ from recsys.errors import InputError
 from recsys.schema import ITEM, TIME, USER
 
 SAMPLE = 20_000_000
-"""Largest number of rows that are read to measure a log. A longer log is extrapolated by its bytes."""
+"""Largest number of rows that are read to measure a log. The numbers of a longer log are
+extrapolated.
+"""
 
 MEASURED = ((30_000, 4.9, 51.6), (300_000, 2.5, 62.7))
 """(events, seconds on the local engine, seconds on Spark), measured by bench/route.py on two cores."""
@@ -32,16 +34,16 @@ BASE_MB = 600.0
 EVENT_BYTES = 300.0
 USER_BYTES = 1500.0
 ITEM_BYTES = 600.0
-"""Peak memory of a local run: ``BASE_MB``, plus so many bytes per event, per user and per item.
+"""Estimated peak memory of a local run: ``BASE_MB``, plus these bytes per event, user and item.
 
-bench/route.py fitted these numbers.
+The numbers were fitted to runs of bench/route.py.
 """
 
 HEADROOM = 0.8
 """Largest share of the free memory that the estimated memory of a local run may take."""
 
 SPARK_MB = 6_000
-"""Memory that Spark on one machine needs with its default settings, for a log of any size.
+"""Memory in MiB that Spark on one machine needs with its default settings, for a log of any size.
 
 It is the sum for the heap of the driver, Python, and the Python workers.
 """
@@ -50,11 +52,17 @@ DEFAULT_MB = 4_096
 """Assumed free memory in MiB if the operating system does not report it."""
 
 HYBRID_EVENTS = 20_000_000
-"""Largest number of events for which a hybrid can try enough models in the minutes that it has."""
+"""Largest number of events for which a hybrid is proposed.
+
+With more events it could not try enough models in its time limit of some minutes.
+"""
 
 DENSE_ITEMS = 12_000
-"""Largest number of items for which EASE, with its items × items matrix, takes seconds and about 1
-GB."""
+"""Largest number of items for which EASE is proposed. It then takes seconds, and about 1 GB of
+memory.
+
+EASE needs a matrix of items × items numbers.
+"""
 
 
 @dataclass(frozen=True)

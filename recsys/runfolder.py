@@ -38,7 +38,7 @@ from recsys.run_files import MANIFEST, SUCCESS
 PACKAGES = ("numpy", "scipy", "pandas", "pyarrow", "numba", "scikit-learn", "implicit", "pyspark")
 
 DAMAGE = (LookupError, TypeError, ValueError, AttributeError, NotImplementedError, RecursionError, MemoryError)
-"""Exceptions that code may raise when it reads a file with another content than recsys writes."""
+"""Exceptions that the reading of a file may raise if its content is not what recsys wrote."""
 
 
 class RunFolder:
@@ -273,8 +273,8 @@ def to_plain_json(value: Any) -> Any:
 
 @contextmanager
 def damage_explained(folder: str | Path) -> Iterator[None]:
-    """Convert errors that damaged files cause in the block into one that says which folder is
-    damaged.
+    """Convert an error that a damaged file causes in the block into one that names the damaged
+    folder.
 
     Raises:
         RunFolderError: the block raised one of :data:`DAMAGE`, or an OSError.

@@ -21,21 +21,26 @@ VALUE = "value"
 TIME = "timestamp"
 EVENT = "event"
 FALLBACK = "fallback_id"
-"""A column whose id is used where the user id is missing. Checked tables do not have it."""
+"""Column whose id is used for a row without a user id. Checked tables do not have this column."""
 SIDE = "side"
-"""A column of a log that was read as the parts of a split. It names the part of each event."""
+"""Column that names the part of a split (train, history or test) to which each event belongs.
+
+Only a log that was read from the parts of a split has it.
+"""
 RANK = "rank"
 SCORE = "score"
 SOURCE = "source"
 
 CANONICAL_INT = r"^(0|-?[1-9][0-9]{0,18})$"
-"""Regular expression for a canonical integer, for Java and Python. Ids are int64 only if all match
-it."""
+"""Regular expression for a canonical integer ("7", not "007"), for Java and Python.
+
+Ids of text become int64 only if all of them match it and fit in 64 bits.
+"""
 
 
 @dataclass(frozen=True)
 class TableSchema:
-    """The name of a table, its required columns and its optional ones."""
+    """The name of a table, the columns that it must have, and the columns that it may have."""
 
     name: str
     required: tuple[str, ...]

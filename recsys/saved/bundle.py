@@ -2,13 +2,14 @@
 
     bundle.json        format version, the model's name, SHA-256 of every other file
     model/NAME/        the fitted model, as ``models.save`` writes it: JSON and .npy
-    user_factors.npy   float32[users of the history, rank], NaN rows without one; of Spark runs only
+    user_factors.npy   float32[users of the history, rank], NaN rows for users without a factor;
+                       only if the run was on Spark
     split/             items.parquet, history.parquet
-    segment/           what users without a history are shown, where the run has segments
+    segment/           the lists for users without a history, if the run has segments
     config.toml  metrics.json  manifest.json
 
-Nothing is pickled. ``open_model`` opens a bundle only when every file is there, unchanged, and of a
-format that this version reads.
+Nothing is pickled. ``open_model`` opens a bundle only if every file is there and unchanged, and if
+this version can read the format.
 """
 
 from __future__ import annotations

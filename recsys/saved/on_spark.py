@@ -78,14 +78,14 @@ class ShippedModel:
 
 @dataclass(frozen=True)
 class BatchRequest:
-    """Settings with which an executor makes lists.
+    """The settings with which an executor makes lists with a shipped model.
 
     Attributes:
         name: name of the model.
         lists: the settings of the lists.
-        timed: whether an entry of any history has a known time.
+        timed: whether any entry of any history has a known time.
         own_models: whether the model may be of a class of the user's own.
-        rules: rules compiled for ``denied_users``, or None.
+        rules: the rules, compiled for ``denied_users``, or None.
         denied_users: the users to whom rules deny items.
     """
 
@@ -99,13 +99,13 @@ class BatchRequest:
 
 @dataclass(frozen=True)
 class SparkLists:
-    """Lists as a Spark table.
+    """Lists as a Spark table, which is computed when it is written.
 
     Attributes:
         table: (user_id, item_id, rank, score, source).
         rules: the contents of rules.json; empty without rules.
-        observation: counts the users by shortfall while the table is written. None for a factor
-            model.
+        observation: counts the users by the reason why their list is short, while the table is
+            written. None for a factor model.
     """
 
     table: DataFrame
@@ -113,9 +113,9 @@ class SparkLists:
     observation: Observation | None = None
 
     def shortfall(self) -> dict[str, int]:
-        """Return reason -> number of users with a short list; empty for a factor model.
+        """Return reason -> number of users whose list is short for this reason.
 
-        It waits until the table has been written.
+        The result is empty for a factor model. The function waits until the table has been written.
         """
         if self.observation is None:
             return {}

@@ -202,8 +202,14 @@ def choose_saved_model(run: RunFolder, name: str | None, *, uses_history: bool =
 
 
 def _default_model(run: RunFolder, names: list[str], uses_history: bool) -> str:
-    """Return the name of the model to use if none is named, or the first of ``names`` if none has a
-    mean."""
+    """Return the name of the model to use if the caller names none.
+
+    It is the first of ``names`` if no model has a mean of the primary metric.
+
+    Args:
+        names: the saved models, in the order of the results.
+        uses_history: as in :func:`open_model`.
+    """
     pick = pick_model(run.read_json(run_files.METRICS), names)
     name = pick.name
     if uses_history and pick.model is not None:

@@ -26,16 +26,18 @@ MAX_LENGTH = 6_000
 
 
 def track(path: str | Path, uri: str, experiment: str = "recsys") -> list[str]:
-    """Log a complete run to MLflow, and return the ids of its MLflow runs: one for the folder, and
-    one per model.
+    """Log a complete run to MLflow, and return the ids of the MLflow runs that this makes.
 
-    The MLflow run of the folder has the config as parameters (dotted: ``judge.resamples``), seconds
-    and peak MiB of each step (*hop*), and the files of the report as artifacts. The MLflow run of a
-    model has its parameters, and the mean of each metric with the ends of its interval:
-    ``ndcg_at_10``, ``ndcg_at_10.low``, ``ndcg_at_10.high``. MLflow accepts few characters in names.
+    There is one MLflow run for the folder and one for each model. That of the folder has the config
+    as parameters, with dotted names such as ``judge.resamples``, the seconds and the peak memory in
+    MiB of each step, and the files of the report as artifacts. That of a model has the parameters
+    of the model and its metrics. A metric has three values: the mean over users and both ends of
+    its 95 % interval, named ``ndcg_at_10``, ``ndcg_at_10.low`` and ``ndcg_at_10.high``. Names are
+    changed to what MLflow accepts (:func:`mlflow_name`).
 
     Args:
         uri: the tracking server or store, as for ``mlflow.set_tracking_uri``.
+        experiment: the name of the MLflow experiment, which is created if it does not exist.
 
     Raises:
         MissingExtra: MLflow is not installed.
@@ -94,7 +96,15 @@ def track(path: str | Path, uri: str, experiment: str = "recsys") -> list[str]:
 
 
 def _mean_and_ends(metrics: dict[str, Any]) -> dict[str, float]:
-    """Return the mean of each metric and the ends of its interval, where they are defined."""
+    """Return the values to log for the metrics of one model: name -> number.
+
+    Each metric ``m`` gives up to three values: ``m`` is its mean over users, and ``m.low`` and
+    ``m.high`` are the ends of the 95 % confidence interval of the mean. Values that are undefined
+    (None) are left out.
+
+    Args:
+        metrics: metric -> ``{"mean": number or None, "ci95": [low, high]}``, as in metrics.json.
+    """
     values = {}
     for metric, cell in metrics.items():
         low, high = cell["ci95"]
@@ -105,7 +115,10 @@ def _mean_and_ends(metrics: dict[str, Any]) -> dict[str, float]:
 
 
 def mlflow_name(name: str) -> str:
-    """Return a metric or parameter name with the characters that MLflow accepts.
+    """Return the name of a metric or a parameter without the characters that MLflow does not
+    accept.
+
+    ``@`` becomes ``_at_``, and other such characters become ``_``.
 
     >>> mlflow_name("recall[ips=0.5]@10")
     'recall_ips_0.5_at_10'
@@ -114,7 +127,7 @@ def mlflow_name(name: str) -> str:
 
 
 def flatten_settings(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings as one dict with dotted keys.
+    """Return nested settings as one dict, whose keys are the nested keys joined by dots.
 
     >>> flatten_settings({"split": {"rule": "time"}, "seed": 0})
     {'split.rule': 'time', 'seed': 0}

@@ -130,8 +130,15 @@ def _als_of(saved: SavedModel) -> ALS | None:
 
 
 def _extend_histories(old: SavedModel, events: pd.DataFrame, retrain_at: float) -> tuple[SavedModel, Update]:
-    """Return the model with the new events in its histories and its baselines counted again, and
-    the Update."""
+    """Add new events to the histories of a model that is not ALS, and return the model and the
+    Update.
+
+    The baselines inside the model are counted again. Nothing else of the model changes. Events on
+    items that the model was not trained with are left out and counted.
+
+    Raises:
+        InputError: no event is on an item that the model was trained with.
+    """
     is_known = old.history.items.rows(_with_ids_like(old, events)[ITEM]) >= 0
     if not is_known.any():
         raise InputError(f"no event is on an item that {old.name} was trained with: train again.")
@@ -156,8 +163,11 @@ def _extend_histories(old: SavedModel, events: pd.DataFrame, retrain_at: float) 
 
 
 def _fold_into_als(old: SavedModel, als: ALS, events: pd.DataFrame, retrain_at: float) -> tuple[SavedModel, Update]:
-    """Return the model with the factors of changed users and new items solved, and the Update with
-    its drift."""
+    """Add new events to an ALS model, and return the model and the Update with its drift.
+
+    The factors of users with new events and of new items are solved again. The factors of the items
+    of training stay the same.
+    """
     history, changed_users = _merge_history(old, events)
     matrix = history.matrix()
     changed = history.histories()[changed_users]
@@ -273,16 +283,26 @@ def _fold_in(als: ALS, histories: Histories) -> np.ndarray:
 
 
 def _drift(als: ALS, trained: np.ndarray, user_factors: np.ndarray, matrix: csr_array) -> tuple[float, np.ndarray]:
-    """Return the drift of the trained items, and all item factors solved for the given user
-    factors."""
+    """Return the drift of the items of training, and all item factors solved for the given user
+    factors.
+
+    Args:
+        als: the updated ALS.
+        trained: bool[items], the items that have a factor from training.
+        user_factors: float32[users, rank].
+        matrix: csr (users, items), the history.
+    """
     solved = half_step(matrix.T.tocsr(), user_factors.astype(np.float64), als.objective)
     change = np.linalg.norm(solved[trained] - als.item_factors_[trained])
     return float(change / np.linalg.norm(als.item_factors_[trained])), solved.astype(np.float32)
 
 
 def _overlap(updated: SavedModel, retrained: SavedModel, k: int = 10, max_users: int = 10_000) -> float:
-    """Return the mean share of common items in the first k positions, over at most ``max_users``
-    users."""
+    """Return the mean share of items that the lists of two bundles have in common, in [0, 1].
+
+    The lists are the first ``k`` positions for the same user, averaged over at most ``max_users``
+    users that both bundles have.
+    """
     user_ids = updated.history.users.all_ids
     user_ids = user_ids[retrained.history.users.rows(user_ids) >= 0]
     user_ids = user_ids[:: max(1, len(user_ids) // max_users)]

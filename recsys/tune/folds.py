@@ -24,11 +24,11 @@ from recsys.types import Features, IdMap, Split
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """A split of the train part into its own train and test.
+    """A split of the train part of a run into its own train and test.
 
     Attributes:
         split: the train and test pairs of the fold.
-        item_features: the features of its items, or None without an items table.
+        item_features: the features of the items of the fold, or None without an items table.
         truth: the relevant items and the settings by which lists are judged.
     """
 
@@ -110,7 +110,9 @@ def _window_masks(
     train: pd.DataFrame,
     settings: TuneSettings,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield (is_train, is_test) of each window, earliest first."""
+    """Yield two masks bool[n] for each time window, earliest first: the train events, the test
+    events.
+    """
     times = train[TIME].to_numpy()
     sorted_times = np.sort(times)
     n = len(times)
@@ -127,7 +129,10 @@ def _pair_masks(
     settings: TuneSettings,
     seed: int,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield (is_train, is_test) of each fold of a partition of the pairs."""
+    """Yield two masks bool[n] for each fold: the pairs to train on, and the pairs to test on.
+
+    The hash of a pair decides in which fold it is a test pair.
+    """
     fold_of_pair = (pair_hash(train[USER], train[ITEM], seed) * settings.folds).astype(int)
     for fold in range(settings.folds):
         yield fold_of_pair != fold, fold_of_pair == fold

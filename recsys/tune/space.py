@@ -80,8 +80,10 @@ def grid_points(space: Space, location: str = "[tune.space]") -> list[dict[str, 
 
 
 def at_most(values: Range | list[Any], limit: int) -> Range | list[Any]:
-    """Return the values of a parameter with those above ``limit`` lowered to it, without
-    duplicates.
+    """Return the values to try for a parameter, with values above ``limit`` lowered to ``limit``.
+
+    Values of a list that become equal are listed once. The upper end of a range is lowered. A range
+    whose lower end is ``limit`` or more becomes the list with ``limit`` alone.
 
     >>> at_most([16, 100, 200], 64)
     [16, 64]

@@ -12,13 +12,13 @@ from optuna.storages.journal import JournalFileOpenLock
 class StudyLock(JournalFileOpenLock):
     """Lets one process or thread at a time write into the log of a study.
 
-    The operating system releases the lock when its holder ends, however it ends. The lock of Optuna
-    is a file, which a killed process leaves behind; the next search would wait half a minute for
-    it.
+    The operating system releases the lock when the process that holds it ends, for any reason.
+    Optuna's own lock is a file that remains if this process is killed, and then the next search
+    would wait for half a minute.
     """
 
     def __init__(self, log: Path) -> None:
-        """Name the log, which need not exist yet."""
+        """Store the path of the log, which need not exist yet."""
         super().__init__(str(log))
         self.log = log
         self._descriptor = -1
@@ -32,5 +32,5 @@ class StudyLock(JournalFileOpenLock):
         return True
 
     def release(self) -> None:
-        """Let others take the lock."""
+        """Release the lock, so that another process or thread can take it."""
         os.close(self._descriptor)
