@@ -1,1 +1,1 @@
-"""Alternating least squares, as both engines need it: the definition and the solvers."""
+"""Alternating least squares (ALS): the definition and the solvers, for both engines."""

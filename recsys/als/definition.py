@@ -1,18 +1,20 @@
 """Implicit-feedback matrix factorization by alternating least squares: the definition, in plain NumPy.
 
 Every fast solver of the project (:mod:`recsys.als.solvers`, ``implicit``, Spark) is tested against
-these lines. With value v of a stored (user, item) pair:
+this module. x_u is the factor of user u, y_i the factor of item i, and v the value of a stored
+(user, item) pair:
 
     p = 1 if v > 0 else 0                    preference; 0 where nothing is stored
     c = 1 + α|v|                             confidence; 1 where nothing is stored
     minimise  Σ_ui c_ui (p_ui − x_u·y_i)²  +  λ [ Σ_u (n_u + β·items)^ν |x_u|²  +  Σ_i (n_i + β·users)^ν |y_i|² ]
 
-over all pairs, stored or not; n counts a row's pairs with p = 1. With the items fixed, each user is
-one linear system:
+The first sum is over all pairs, stored or not. n_u and n_i are the numbers of pairs with p = 1 of a
+user and of an item. If the item factors are fixed, the factor of each user solves one linear system:
 
     (YᵀY + Yᵀ(C_u − I)Y + λ(n_u + β·items)^ν I) x_u = YᵀC_u p_u
 
-The same function solves for the items when it is handed the transposed matrix.
+C_u is the diagonal matrix of the confidences c of the user. The same equations with the transposed
+matrix give the item factors for fixed user factors. Other implementations are special cases:
 
     Spark MLlib, implicitPrefs     ν = 1, β = 0, users solved last
     implicit                       ν = 0, items solved last
@@ -33,7 +35,8 @@ from scipy.sparse import csr_array
 from recsys.errors import InputError
 
 MAX_CONFIDENCE = 1e9
-"""The largest confidence of a pair. If one is added to a larger number, float32 loses the one."""
+"""The largest allowed confidence of a pair. In float32, 1 plus a much larger number is that number,
+so the pairs of confidence 1 would have no effect."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +70,13 @@ class Objective:
             )
 
     def penalty(self, matrix: csr_array) -> np.ndarray:
-        """Return the penalty of each row, float64[rows]: λ(n + β·columns)^ν.
+        """Return the weight of each row's squared norm in the objective, float64[rows].
 
-        The loss adds it times the squared norm of the row's factor. n is the number of stored pairs
-        of the row with a value above 0.
+        The weight is λ(n + β·columns)^ν, where n is the number of stored pairs of the row with a
+        value above 0.
+
+        Args:
+            matrix: csr (rows, columns) of values.
         """
         n = np.bincount(_row_of(matrix)[matrix.data > 0], minlength=matrix.shape[0])
         return self.reg * (n + self.beta * matrix.shape[1]) ** self.nu
@@ -79,7 +85,12 @@ class Objective:
 def loss(x: np.ndarray, y: np.ndarray, matrix: csr_array, objective: Objective) -> float:
     """Return the value of the ALS objective for user factors ``x`` and item factors ``y``.
 
-    It makes dense arrays of shape (users, items), so it is for small data only.
+    The function makes dense arrays of shape (users, items), so it is for small data only.
+
+    Args:
+        x: float[users, rank], the user factors.
+        y: float[items, rank], the item factors.
+        matrix: csr (users, items) of values.
     """
     value = matrix.toarray().astype(np.float64)
     p = (value > 0).astype(np.float64)
@@ -92,7 +103,11 @@ def loss(x: np.ndarray, y: np.ndarray, matrix: csr_array, objective: Objective) 
 def half_step(matrix: csr_array, y: np.ndarray, objective: Objective) -> np.ndarray:
     """Return the factors of the rows that minimise the loss for fixed factors ``y`` of the columns.
 
-    The result is float64[rows, rank]. A row without a positive value gets zeros.
+    The result is float64[rows, rank]. The factor of a row without a positive value is all zeros.
+
+    Args:
+        matrix: csr (rows, columns) of values. Rows are users and columns are items, or the reverse.
+        y: float[columns, rank], the fixed factors.
     """
     x = np.zeros((matrix.shape[0], y.shape[1]))
     for row, (a, b) in enumerate(systems(matrix, y, objective)):
@@ -104,9 +119,14 @@ def half_step(matrix: csr_array, y: np.ndarray, objective: Objective) -> np.ndar
 
 
 def residual(x: np.ndarray, y: np.ndarray, matrix: csr_array, objective: Objective) -> np.ndarray:
-    """Return how exactly ``x`` solves each row's system A x = b: ‖A x − b‖ / ‖b‖, float64[rows].
+    """Return the relative error of each row's factor in its linear system A x = b, float64[rows].
 
-    The result is NaN for a row without a positive value.
+    The error is ‖A x − b‖ / ‖b‖. It is NaN for a row without a positive value, where b is 0.
+
+    Args:
+        x: float[rows, rank], the factors to check.
+        y: float[columns, rank], the fixed factors.
+        matrix: csr (rows, columns) of values.
     """
     norms = np.full(matrix.shape[0], np.nan)
     for row, (a, b) in enumerate(systems(matrix, y, objective)):
@@ -118,9 +138,13 @@ def residual(x: np.ndarray, y: np.ndarray, matrix: csr_array, objective: Objecti
 def fit(
     matrix: csr_array, rank: int, iterations: int, objective: Objective, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Train with exact solutions, and return the user factors and the item factors, both float64.
+    """Train by exact solutions, and return the factors of users and items.
 
-    Each of the ``iterations`` solves for all users first and then for all items.
+    The result is (float64[users, rank], float64[items, rank]). Each iteration solves for all users
+    first and then for all items.
+
+    Args:
+        matrix: csr (users, items) of values.
     """
     x = np.empty((matrix.shape[0], rank))
     y = start(matrix.shape[1], rank, seed)
@@ -140,9 +164,13 @@ def start(rows: int, rank: int, seed: int) -> np.ndarray:
 
 
 def systems(matrix: csr_array, y: np.ndarray, objective: Objective) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the linear system A x = b of each row, where x is the row's factor.
+    """Yield (A, b) of the linear system A x = b of each row, where x is the row's factor.
 
-    A is float64[rank, rank] and b is float64[rank]. ``y`` holds the fixed factors of the columns.
+    A is float64[rank, rank] and b is float64[rank].
+
+    Args:
+        matrix: csr (rows, columns) of values.
+        y: float[columns, rank], the fixed factors of the columns.
     """
     y = y.astype(np.float64)
     gram = y.T @ y
@@ -157,4 +185,5 @@ def systems(matrix: csr_array, y: np.ndarray, objective: Objective) -> Iterator[
 
 
 def _row_of(matrix: csr_array) -> np.ndarray:
+    """Return the row of each stored entry of a csr matrix, int64[nnz]."""
     return np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))

@@ -14,7 +14,8 @@ DEFAULT_RANK = 64
 
 LOCAL_ONLY = ("solver", "decay", "recency_days")
 SPARK_ONLY = ("implicit", "trainer", "nonnegative", "blocks", "checkpoint_every")
-"""Names of the parameters that only the local engine has, and of those that only Spark has."""
+"""Names of the parameters that only the ALS of Spark has. :data:`LOCAL_ONLY` has those that only the
+ALS of the local engine has."""
 
 
 def largest_rank(users: int, items: int) -> int:

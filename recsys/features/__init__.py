@@ -1,1 +1,1 @@
-"""Attributes and words of items and users as matrices, and user segments."""
+"""Encode attributes and words of items and users as matrices, and score items by user segment."""

@@ -1,20 +1,21 @@
-"""Encode an items (or users) table as :class:`recsys.types.Features`: raw counts and values, one
-row per id.
+"""Encode a table of items or users as a matrix of features (:class:`recsys.types.Features`).
 
-Every column except the id and names that start with ``_`` is a *field*, whose kind is inferred from
-its values:
+The matrix has one row per item or user, and one column per feature. Every column of the table is a
+*field*, except the id and columns whose names start with ``_``. A field gives one or more features,
+named ``field=value``. The kind of a field is inferred from its values:
 
-* *vector*: every value is a list of the same number of numbers, at least eight and not all whole, or
-  such a list as text (``[0.12, -0.5, …]``), or the field is a set of numbered columns (``emb_0`` to
-  ``emb_383``): an embedding, taken as it is: ``emb=[0]``, ``emb=[1]``;
-* *number*: every value is a number, with more than ten distinct ones: ``year=1987``, ``year=1994``
-  (see :func:`_interpolate_knots`);
-* *list*: some value contains a ``|``, or is a list: ``genres=drama``, ``genres=war``;
-* *category*: at least half of the values occur more than once: ``country=arvenia``;
-* *text*: anything else; its words are counted: ``overview=harbour``, ``title=story``.
+* *vector*, an embedding: every value is a list of numbers, or such a list as text
+  (``[0.12, -0.5, …]``). All lists have the same length, at least eight, and not all numbers are whole.
+  Numbered columns (``emb_0`` to ``emb_383``) are a vector too. Its features are the unchanged numbers:
+  ``emb=[0]``, ``emb=[1]``.
+* *number*: every value is a number, and there are more than ten distinct ones: ``year=1987``,
+  ``year=1994`` (see :func:`_interpolate_knots`).
+* *list*: some value contains a ``|`` or is a list: ``genres=drama``, ``genres=war``.
+* *category*: at least half of the values occur more than once: ``country=arvenia``.
+* *text*: any other field. Its words are counted: ``overview=harbour``, ``title=story``.
 
-A feature is named ``field=value``. Missing and empty values give no entry, so an empty field gives
-no feature. A value or word of a single row relates no two rows and is left out.
+Missing and empty values give no entry. A value or word that occurs in only one row is left out,
+because it does not relate any two rows.
 """
 
 from __future__ import annotations
@@ -53,8 +54,10 @@ def encode_features(table: pd.DataFrame, key: str, ids: IdMap) -> Features:
     The row of an id that the table does not have is empty.
 
     Args:
-        table: one row per id, which is in the column ``key``, and any other columns.
-        ids: the ids, in row order. Ids of the table that are not among them are left out.
+        table: the table, with at most one row per id.
+        key: the column of the table with the ids.
+        ids: the ids, in the order of the rows of the result. Rows of the table with other ids are
+            left out.
 
     Raises:
         InputError: an id occurs twice, or the name of a field contains ``=``.
@@ -87,9 +90,10 @@ def encode_features(table: pd.DataFrame, key: str, ids: IdMap) -> Features:
 
 
 def _group_columns(table: pd.DataFrame, key: str) -> dict[str, pd.DataFrame]:
-    """Return field -> its columns, without the id and without columns whose name starts with ``_``.
+    """Return the columns of each field, as a dict: name of the field -> its columns as a table.
 
-    A field has one column, or several numbered columns of numbers that together are a vector.
+    A field has one column, or several numbered columns of numbers that together are a vector. The id
+    and columns whose name starts with ``_`` are not fields.
     """
     names = [name for name in table.columns if name != key and not str(name).startswith("_")]
     numbered: dict[str, dict[int, Any]] = {}
@@ -114,10 +118,10 @@ def _group_columns(table: pd.DataFrame, key: str) -> dict[str, pd.DataFrame]:
 
 
 def _vectors_of_columns(columns: pd.DataFrame) -> np.ndarray | None:
-    """Return float64[rows, columns] if the columns are a vector, else None.
+    """Return numbered columns as vectors, float64[rows, columns], or None if they are not vectors.
 
-    All values must be finite numbers and not all whole. A row may lack all of its numbers, and is
-    then zeros.
+    They are vectors if all values are finite numbers and not all of them are whole. A row may also be
+    empty in all columns; its vector is zeros.
     """
     numbers = np.column_stack([pd.to_numeric(columns[name], errors="coerce") for name in columns])
     numbers = numbers.astype(np.float64)
@@ -135,9 +139,10 @@ def _vectors_of_columns(columns: pd.DataFrame) -> np.ndarray | None:
 
 
 def _vectors_of_cells(column: pd.Series) -> np.ndarray | None:
-    """Return float64[rows, length] if the cells are lists of numbers of one length, else None.
+    """Return the cells of one column as vectors, float64[rows, length], or None if they are not.
 
-    A missing cell becomes zeros.
+    They are vectors if all cells are lists of numbers of the same length, at least :data:`VECTOR`, and
+    not all numbers are whole. The vector of a missing cell is zeros.
     """
     vectors: list[np.ndarray | None] = []
     length = 0
@@ -174,7 +179,9 @@ def _parse_vector(cell: Any) -> np.ndarray | None:
 
 
 def columns_by_field(features: Features) -> dict[str, np.ndarray]:
-    """Return field -> int64 columns of its features, in order of first appearance.
+    """Return the columns of each field's features, as a dict: field -> int64[features of the field].
+
+    Fields are in the order in which they first appear.
 
     >>> columns_by_field(Features(csr_array((1, 3)), ("genres=drama", "year=1994", "genres=war")))
     {'genres': array([0, 2]), 'year': array([1])}
@@ -186,9 +193,10 @@ def columns_by_field(features: Features) -> dict[str, np.ndarray]:
 
 
 def split_words(text: str) -> list[str]:
-    """Return the words of a text, without HTML, case and accents.
+    """Return the words of a text in lower case, without HTML tags and accents.
 
-    Scripts that do not separate words give pairs of characters.
+    In scripts that do not separate words, such as Japanese, every two neighbouring characters are a
+    word.
 
     >>> split_words("<b>Amélie</b> &amp; the CAFÉ: 東京物語, part 2")
     ['amelie', 'the', 'cafe', '東京', '京物', '物語', 'part']
@@ -203,10 +211,10 @@ def split_words(text: str) -> list[str]:
 
 
 def _normalise(text: str) -> str:
-    """Return text without tags, entities, case and accents, with single spaces.
+    """Return a text in lower case, without HTML tags, entities and accents, and with single spaces.
 
-    Only accents of Latin, Greek and Cyrillic letters are removed: a Japanese sound mark changes the
-    sound.
+    Only accents of Latin, Greek and Cyrillic letters are removed. A Japanese sound mark is kept,
+    because without it the character is a different one.
     """
     # An escaped tag, ``&lt;b&gt;``, becomes a tag only when its entities are decoded, so tags are
     # removed before and after.
@@ -216,12 +224,16 @@ def _normalise(text: str) -> str:
 
 
 def numbers_of_field(column: pd.Series) -> np.ndarray | None:
-    """Return a field as numbers, float64[rows], NaN where missing; None if it is not a number
-    field."""
+    """Return the numbers of a field, float64[rows], NaN where missing; None if it is no number field."""
     return _numbers_of_cells([_cell_values(value) for value in column])
 
 
 def _numbers_of_cells(cells: list[list[str]]) -> np.ndarray | None:
+    """Return the numbers of a field, as :func:`numbers_of_field` does.
+
+    Args:
+        cells: the values of each cell as text, see :func:`_cell_values`.
+    """
     single_cells = pd.Series([c[0] if len(c) == 1 else None for c in cells], dtype=object)
     numbers = pd.to_numeric(single_cells, errors="coerce")
     has_value = np.array([len(c) > 0 for c in cells], dtype=bool)
@@ -231,7 +243,10 @@ def _numbers_of_cells(cells: list[list[str]]) -> np.ndarray | None:
 
 
 def _encode_field(column: pd.Series) -> tuple[csr_array, list[str]]:
-    """Return a field as csr (rows, values of the field), and the names of the values."""
+    """Return the features of a field that is not a vector, and their values as text.
+
+    The features are csr (rows, values of the field) of float32.
+    """
     cells = [_cell_values(value) for value in column]
     numbers = _numbers_of_cells(cells)
     if numbers is not None:
@@ -259,12 +274,19 @@ def _cell_values(value: Any) -> list[str]:
 
 
 def _split_list(cell: str) -> list[str]:
+    """Return the normalised values of a cell in which values are separated by ``|``."""
     return [value for part in cell.split("|") if (value := _normalise(part))]
 
 
 def _count_values(cells: list[list[str]], split: Callable[[list[str]], list[str]]) -> tuple[csr_array, list[str]]:
-    """Return how often each row has each value, and the values. Values of fewer than two rows are
-    left out."""
+    """Return how often each value occurs in each row, csr (rows, values), and the values.
+
+    Values that occur in fewer than two rows are left out.
+
+    Args:
+        cells: the values of each row's cell as text.
+        split: the function that returns the values or words of a cell to count.
+    """
     # scikit-learn takes a second to import, and few processes that import this module encode features.
     from sklearn.feature_extraction.text import CountVectorizer
 
@@ -278,11 +300,14 @@ def _count_values(cells: list[list[str]], split: Callable[[list[str]], list[str]
 
 
 def _interpolate_knots(values: np.ndarray) -> tuple[csr_array, list[str]]:
-    """Encode each number as shares of the two knots around it (linear interpolation). NaN gives an
-    empty row.
+    """Encode each number by its two neighbouring knots, with weights of linear interpolation.
 
-    Knots are quantiles. Similar numbers share knots, so a dot product shows that 1994 is close to
-    1995, and a linear model of the shares is a piecewise linear function of the number.
+    The knots are quantiles of the numbers, at most :data:`KNOTS`. A number between two knots has two
+    weights that sum to 1; the weight of the closer knot is larger. Similar numbers have the same
+    knots, so a dot product shows that 1994 is close to 1995, and a linear model of the weights is a
+    piecewise linear function of the number.
+
+    The result is csr (rows, knots) of float32, and the knots as text. The row of a NaN is empty.
     """
     finite = np.flatnonzero(np.isfinite(values))
     knots = np.unique(np.quantile(values[finite], np.linspace(0, 1, KNOTS), method="nearest"))
@@ -296,10 +321,11 @@ def _interpolate_knots(values: np.ndarray) -> tuple[csr_array, list[str]]:
 
 
 def shuffle_features(features: Features, seed: int) -> Features:
-    """Return the features with their rows permuted, among the rows that have any, as a placebo.
+    """Return the features with the rows of items shuffled, to test whether the features matter.
 
-    Rows without features stay empty, because whether an item has features is informative too:
-    popular items are described better.
+    If a model is as good with shuffled features, the features do not help it. Rows without features
+    stay empty, because it is informative whether an item has features: popular items more often
+    have a description.
     """
     described = np.flatnonzero(np.diff(features.matrix.indptr) > 0)
     rows = np.arange(features.matrix.shape[0])

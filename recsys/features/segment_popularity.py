@@ -1,4 +1,6 @@
-"""Popularity by segment: scores for users without a history, by country, age group, and so on.
+"""Score items by their popularity in the user's segment, such as a country or an age group.
+
+These scores are for users without a history.
 
 A *segment* is the set of users who have the same values in some columns of the users table. With
 several columns, from wide to narrow, every prefix of the values is a segment too: ``("arvenia",)``
@@ -8,13 +10,13 @@ the share among all users.
 
     score(s, i) = (users of s who like i + m · score(wider, i)) / (users of s + m)
 
-This is the posterior mean under a prior of ``m`` pseudo-users (empirical Bayes). A segment of m
-users has the mean of its own scores and those of the wider segment. Only users who like something
-count. A user belongs to the narrowest segment that occurs in train. A user without such a segment
-is scored by the next fallback, the popularity among all users.
+This is the posterior mean under a prior of ``m`` pseudo-users (empirical Bayes). For example, if a
+segment has m users, its score is the mean of the share in the segment and the score of the wider
+segment. Only users who like something count. A user belongs to the narrowest segment that occurs in
+train. A user without such a segment is scored by the next fallback, the popularity among all users.
 
-Each engine counts, and passes the counts to this module, so both engines have the same scores and
-lists. Of items with equal scores, the lower row comes first.
+The local engine and the Spark engine each count likes and pass the counts to this module, so they
+have the same scores and lists. Of items with equal scores, the lower row comes first.
 """
 
 from __future__ import annotations
@@ -47,11 +49,11 @@ Key = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Segments:
-    """The segments of train and their scores.
+    """The segments of the users of train, and the scores of items in each segment.
 
     Attributes:
-        columns: columns of the users table, from wide to narrow.
-        keys: the segments, in ascending order.
+        columns: the columns of the users table that define segments, from wide to narrow.
+        keys: the key of each segment, in ascending order.
         scores: float32[segments, items] in [0, 1].
         users: the users table, with ids and columns as text.
     """
@@ -63,9 +65,10 @@ class Segments:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Return one source name per number of columns.
+        """Return the names by which lists say that an item was scored by a segment.
 
-        For the columns country and age they are ``segment:country`` and ``segment:country+age``.
+        There is one name per number of columns that define a segment. For the columns country and age,
+        the names are ``segment:country`` and ``segment:country+age``.
         """
         return tuple(f"segment:{'+'.join(self.columns[: depth + 1])}" for depth in range(len(self.columns)))
 
@@ -80,9 +83,13 @@ class Segments:
         return np.array([len(key) - 1 for key in self.keys], dtype=np.int8)
 
     def rows(self, table: pd.DataFrame) -> np.ndarray:
-        """Return int64[len(table)], the position of the narrowest segment of each row.
+        """Return the position in ``keys`` of the narrowest segment of each user, int64[rows].
 
-        It is -1 for a row in no segment. A column that ``table`` does not have counts as missing.
+        It is -1 for a user who is in no segment.
+
+        Args:
+            table: one row per user, with the columns of the segments. A column that it does not have
+                counts as missing.
         """
         row_of = {key: row for row, key in enumerate(self.keys)}
         keys, codes = _group_keys(table.reindex(columns=list(self.columns)))
@@ -92,9 +99,12 @@ class Segments:
         return np.array(segment_rows, dtype=np.int64)[codes]
 
     def of_users(self, ids: Iterable[Any]) -> np.ndarray:
-        """Return int64[ids], the position of the segment of each user by the users table.
+        """Return the position in ``keys`` of each user's segment, int64[ids].
 
-        It is -1 for a user in no segment.
+        The segment is looked up in the users table. It is -1 for a user who is in no segment.
+
+        Args:
+            ids: the ids of the users.
         """
         positions = pd.Index(self.users[USER]).get_indexer(pd.Index([str(user) for user in ids], dtype=object))
         return np.append(self.rows(self.users), -1)[positions]
@@ -133,9 +143,12 @@ class Segments:
 
 
 def popularity_below_zero(likers: np.ndarray) -> np.ndarray:
-    """Return float32[items], scores below 0 in the order of popularity.
+    """Return a score below 0 for each item, higher for more popular items, float32[items].
 
     The score of an item that p users like is p − (1 + max p).
+
+    Args:
+        likers: int[items], the number of users who like each item.
 
     >>> popularity_below_zero(np.array([3, 0, 5])).tolist()
     [-3.0, -6.0, -1.0]
@@ -176,11 +189,13 @@ def describe_users(table: pd.DataFrame | None, columns: Sequence[str]) -> pd.Dat
 def group_users(
     users: pd.DataFrame, columns: Sequence[str], items: int, memory_mb: int
 ) -> tuple[list[Key], np.ndarray]:
-    """Return the distinct keys of the users, and int64[users], the position of each user's key.
+    """Return the distinct keys of the users, and the position of each user's key, int64[users].
 
     Args:
         users: users table of :func:`describe_users`.
+        columns: the columns that define segments, from wide to narrow.
         items: number of items.
+        memory_mb: the largest allowed size of the scores, in MiB.
 
     Raises:
         ConfigError: the scores of all segments, 4 · segments · items bytes, are more than
@@ -205,7 +220,7 @@ def segments_from_counts(
     share: np.ndarray,
     prior: float,
 ) -> Segments:
-    """Return the segments, with scores computed from counts by the formula of this module.
+    """Compute the scores of all segments from counts of likes, by the formula of this module.
 
     The segments are all prefixes of ``keys`` that have at least one user who likes something. They
     are in ascending order. Scores are computed from wide segments to narrow ones, because the score
@@ -250,9 +265,10 @@ def fit_segments(
     prior: float,
     memory_mb: int,
 ) -> Segments:
-    """Return the segments of ``train`` and their scores, on the local engine.
+    """Count likes by segment and return the segments with their scores, on the local engine.
 
     Args:
+        train: the interactions in which likes are counted.
         table: the users table.
         columns: columns of the users table, from wide to narrow.
         prior: m, the number of pseudo-users, ≥ 0.
@@ -295,7 +311,7 @@ def fit_segments(
 
 
 def parse_user_attributes(pairs: Iterable[str], segments: Segments) -> dict[str, str]:
-    """Return column -> value, parsed from texts such as ``country=arvenia``.
+    """Parse texts such as ``country=arvenia``, and return a dict: column -> value.
 
     Raises:
         InputError: a text has no ``=``, or the segments do not use such a column.
@@ -313,10 +329,13 @@ def parse_user_attributes(pairs: Iterable[str], segments: Segments) -> dict[str,
 
 
 def _group_keys(table: pd.DataFrame) -> tuple[list[Key], np.ndarray]:
-    """Return the keys of a table, and int64[rows], the position of the key of each row.
+    """Return the keys of the users in a table, and the position of each row's key, int64[rows].
 
-    Rows with the same values in all columns have the same position. Keys are in the order of first
-    appearance.
+    A key has the values of a row, up to the first missing one. Rows with the same values in all
+    columns have the same position. Keys are in the order in which they first appear.
+
+    Args:
+        table: one row per user; its columns are those that define segments.
     """
     cells = pd.DataFrame({name: values_as_text(table[name]) for name in table})
     codes = cells.groupby(list(cells), sort=False).ngroup().to_numpy(dtype=np.int64)

@@ -1,4 +1,7 @@
-"""Weight the terms of features, and predict factors from terms. Both engines use these functions."""
+"""Weight the features of items (words and attribute values), and predict item factors from them.
+
+The local engine and the Spark engine both use these functions.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +20,20 @@ from recsys.types import Features
 T = TypeVar("T")
 Scheme = Literal["tfidf", "bm25", "raw"]
 K1 = 1.2
-"""The default of Okapi BM25 for the saturation of repeated words."""
+"""k₁ of BM25, the usual value: how much a repeated word counts. A higher k₁ lets it count more."""
 
 B = 0.75
-"""The default of Okapi BM25 for the penalty of long texts, in [0, 1]."""
+"""b of BM25, the usual value, in [0, 1]: how much the words of long texts count less."""
 
 
 def require_features(features: Features | None, kind: str) -> Features:
-    """Return ``features`` unchanged.
+    """Return ``features`` unchanged, after checking that there are any.
+
+    Args:
+        kind: the kind of the model that needs features, for the message.
 
     Raises:
-        ConfigError: there are none, but the model of this kind needs them.
+        ConfigError: there are no features.
     """
     if features is None or not features.matrix.nnz:
         raise ConfigError(f"model '{kind}' needs item features: give [data] items a table with attributes or text.")
@@ -38,12 +44,15 @@ _REMEMBERED: WeakKeyDictionary[Features, dict[tuple[Any, ...], Any]] = WeakKeyDi
 
 
 def compute_once(features: Features, key: tuple[Any, ...], compute: Callable[[], T]) -> T:
-    """Return ``compute()``. The result is stored per ``key`` as long as ``features`` exists, and
-    reused.
+    """Return the result of ``compute()``, which is computed only once per ``features`` and ``key``.
 
-    This is safe because the arrays of ``features`` never change. So models that are fitted
-    repeatedly on the same features, for example in a search, share results that depend only on the
-    features.
+    The result is stored as long as ``features`` exists. This is safe because the arrays of
+    ``features`` never change. So models that are fitted repeatedly on the same features, for example
+    in a search, share results that depend only on the features.
+
+    Args:
+        key: a name of the result, with all settings on which it depends.
+        compute: the function that computes the result.
     """
     cache = _REMEMBERED.setdefault(features, {})
     if key not in cache:
@@ -52,21 +61,27 @@ def compute_once(features: Features, key: tuple[Any, ...], compute: Callable[[],
 
 
 def weigh_terms(features: Features, scheme: Scheme = "tfidf", weights: dict[str, float] | None = None) -> csr_array:
-    """Return the weighted features, csr (items, features) of float32 with rows of length 1.
+    """Return the weighted features of items, csr (items, features) of float32 with rows of length 1.
 
-    The row of an item without features is zero. Each field is weighted on its own, so that a long
-    text does not dominate three genres:
+    The row of an item without features is zero. Each field is weighted separately, so that a field
+    with a long text does not outweigh a field with three genres:
 
-    1. values are damped: ``tfidf``: log(1 + v); ``bm25``: v(k₁ + 1)/(v + k₁(1 − b + b·length/mean
-       length)); ``raw``: unchanged;
-    2. they are multiplied by the inverse document frequency (not for ``raw``);
-    3. the field is scaled to length 1, and multiplied by its weight.
+    1. A value v of the field is replaced: by log(1 + v) for ``tfidf``; by v(k₁ + 1) / (v + k₁(1 − b +
+       b·length / mean length)) for ``bm25``, where the length is the sum of the item's values in the
+       field; it stays as it is for ``raw``.
+    2. The values are multiplied by the inverse document frequency of the feature (not for ``raw``).
+    3. The values of the field are scaled to a vector of length 1, and multiplied by the weight of the
+       field.
 
     A vector of numbers, such as an embedding, is always ``raw``. If an item has no value of a
     field, its other fields get a larger share.
 
-    References: Manning, Raghavan and Schütze 2008, 6.2 to 6.4 and 11.4.3; the idf is
-    scikit-learn's, smoothed.
+    References: Manning, Raghavan and Schütze 2008, 6.2 to 6.4 and 11.4.3. The inverse document
+    frequency is the smoothed one of scikit-learn.
+
+    Args:
+        scheme: "tfidf", "bm25" or "raw".
+        weights: field -> weight. The weight of a field that is not named is 1.
 
     Raises:
         ConfigError: ``weights`` names a field that the features do not have.
@@ -76,6 +91,7 @@ def weigh_terms(features: Features, scheme: Scheme = "tfidf", weights: dict[str,
 
 
 def _weigh_fields(features: Features, scheme: Scheme, weights: dict[str, float]) -> csr_array:
+    """Return the weighted features, as :func:`weigh_terms` defines them. ``weights`` is emptied."""
     # scikit-learn takes a second to import, and most processes that import this module weigh no terms.
     from sklearn.preprocessing import normalize
 
@@ -107,19 +123,23 @@ def add_constant_column(terms: csr_array) -> csr_array:
 def predict_cold_factors(
     terms: csr_array, factors: np.ndarray, warm: np.ndarray, liked_by: np.ndarray, ridge: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return item factors in which those of cold items are predicted from terms, and who has a
-    factor.
+    """Predict the factors of cold items from their terms, and return the factors of all items.
 
-    The shapes are float32[items, rank] and bool[items]. The regression W minimises Σ_i n_i^½ |y_i −
-    f_i·W|² + ``ridge``·|W|² over warm items, where n_i is ``liked_by``, y_i the factor and f_i the
-    terms. A cold item gets the factor f_i·W, or none if it has no terms. Warm items keep their
-    factors.
+    A warm item is one that somebody liked; the others are cold. A ridge regression W from terms to
+    factors is computed on the warm items. It minimises Σ_i n_i^½ |y_i − f_i·W|² + ``ridge``·|W|²,
+    where n_i is the number of users who like the item i, y_i its factor, and f_i its terms. A cold
+    item with terms gets the factor f_i·W. Warm items keep their factors.
+
+    Returns:
+        float32[items, rank], the factors, and bool[items], whether each item has a factor. Cold items
+        without terms have none; their rows have no meaning.
 
     Args:
         terms: csr (items, terms), with a last column of ones (:func:`add_constant_column`).
         factors: float[items, rank]. Rows of cold items are ignored.
-        warm: bool[items], the items that somebody liked. At least one is.
+        warm: bool[items], the items that somebody liked. At least one must be True.
         liked_by: [items], the number of users who like each item.
+        ridge: the regularization.
     """
     has_terms = np.diff(terms.indptr) > 1
     learned = linalg.ridge(terms[warm], factors[warm], ridge, np.sqrt(liked_by[warm]))
@@ -127,6 +147,7 @@ def predict_cold_factors(
 
 
 def _damp_and_idf(block: csr_array, scheme: Scheme) -> csr_array:
+    """Return the features of one field after the steps 1 and 2 of :func:`weigh_terms`."""
     from sklearn.feature_extraction.text import TfidfTransformer
 
     if scheme == "raw":

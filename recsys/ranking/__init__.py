@@ -1,1 +1,1 @@
-"""From scores to lists: selection, masking, business rules, and re-ranking."""
+"""Make lists of recommended items from scores: leave items out, apply business rules, re-rank."""

@@ -15,10 +15,11 @@
     field = "genres"
     at_most = 3
 
-Every rule is applied before the best k are chosen. An item without the attribute passes ``none_of``
-and fails all other tests. A cell that is a list or contains a ``|`` has several values. Values are
-compared as text without regard to case. A whole number is compared by its digits, so that 1994
-matches 1994.0, which pandas makes of it in a column with gaps.
+Every rule is applied before the best k items are chosen. An item without the attribute passes
+``none_of`` and fails all other tests. A cell that is a list or contains a ``|`` has several values.
+Values are compared as text, and upper and lower case are equal. A whole number is compared as an
+integer: 1994 matches 1994.0, because pandas turns integers into floats if the column has missing
+cells.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class _Strict(BaseModel):
 
 
 class Where(_Strict):
-    """Keep the items with an attribute that passes every test of the rule."""
+    """The rule ``where``: keep the items whose attribute ``field`` passes every test that is set."""
 
     field: str
     any_of: list[bool | int | float | str] | None = None
@@ -57,7 +58,11 @@ class Where(_Strict):
 
 
 class Available(_Strict):
-    """Keep the items on offer at a time: from ≤ at < until, as ISO dates or seconds since 1970."""
+    """The rule ``available``: keep the items that are on offer at the time ``at``.
+
+    An item is on offer if the time in its column ``from_field`` is at most ``at``, and the time in its
+    column ``until_field`` is after ``at``. Times are ISO dates or seconds since 1970.
+    """
 
     from_field: str | None = None
     until_field: str | None = None
@@ -65,9 +70,9 @@ class Available(_Strict):
 
 
 class Quota(_Strict):
-    """Allow at most this number of items with one value of a field in a list.
+    """The rule ``quota``: a list has at most ``at_most`` items with the same value of ``field``.
 
-    The next best items take the places of those that exceed it.
+    Items above this number are left out of the list, and the next best items take their places.
     """
 
     field: str
@@ -75,7 +80,7 @@ class Quota(_Strict):
 
 
 class Rules(_Strict):
-    """All rules; none by default."""
+    """All rules of a file. By default there are no rules."""
 
     allow: Ids | None = None
     deny: Ids = []
@@ -87,13 +92,13 @@ class Rules(_Strict):
 
 @dataclass(frozen=True)
 class CompiledRules:
-    """Rules compiled for the rows of one id map of users and one of items.
+    """Rules in the form of arrays, whose rows and columns are the users and items of two id maps.
 
     Attributes:
         candidates: bool[items], the items that may be recommended.
         denied: csr (users, items), one entry per denied pair.
-        quotas: pairs of csr (items, values) and the largest number of items with one value in a
-            list.
+        quotas: one pair per quota: csr (items, values), the values of each item, and the largest
+            number of items with the same value in a list.
         removed: rule -> number of items (``deny_for``: pairs) that this rule alone would remove.
         unknown: rule -> ids in the rule that are not in the data.
     """
@@ -135,9 +140,11 @@ def load(path: str | Path) -> Rules:
 
 
 def compile_rules(rules: Rules, users: IdMap, items: IdMap, table: pd.DataFrame | None = None) -> CompiledRules:
-    """Return the rules compiled for the rows of ``users`` and ``items``.
+    """Convert rules from ids to arrays over the rows of two id maps.
 
     Args:
+        rules: the rules.
+        users, items: the id maps of the users and of the items.
         table: the items table, which ``where``, ``available`` and ``quota`` need.
 
     Raises:
@@ -172,7 +179,12 @@ def compile_rules(rules: Rules, users: IdMap, items: IdMap, table: pd.DataFrame 
 
 
 def _denied(rules: Rules, users: IdMap, items: IdMap, rows: Any, unknown: dict[str, list[Any]]) -> csr_array:
-    """Return the denied pairs of the rule ``deny_for`` as csr (users, items)."""
+    """Return the denied pairs of the rule ``deny_for`` as csr (users, items).
+
+    Args:
+        rows: function (name of a rule, ids) -> the rows of the items with these ids.
+        unknown: rule -> ids that are not in the data. Unknown user ids are added to it.
+    """
     denied_users: list[int] = []
     denied_items: list[int] = []
     for user_id, ids in rules.deny_for.items():
@@ -190,12 +202,18 @@ def _denied(rules: Rules, users: IdMap, items: IdMap, rows: Any, unknown: dict[s
 
 
 def _rows(id_map: IdMap, ids: Ids) -> np.ndarray:
+    """Return the row of each id, int[ids], -1 for an id that the map does not have."""
     return id_map.rows([str(key) for key in ids])
 
 
 def _column(table: pd.DataFrame | None, field: str, items: IdMap) -> pd.Series:
-    """Return a column of the items table in the row order of ``items``. Items without a row have a
-    missing cell."""
+    """Return a column of the items table with one cell per item, in the order of ``items``.
+
+    The cell of an item that the table does not have is missing.
+
+    Raises:
+        ConfigError: the table does not have the column, it is the id column, or there is no table.
+    """
     if field == ITEM:
         raise ConfigError(
             f"a rule asks for the field '{ITEM}', which is not an attribute: put ids into `allow` or `deny`."
@@ -208,7 +226,7 @@ def _column(table: pd.DataFrame | None, field: str, items: IdMap) -> pd.Series:
 
 
 def _cells(column: pd.Series) -> list[list[str]]:
-    """Return the values of each cell, casefolded.
+    """Return the values of each cell as text in lower case (casefolded).
 
     A missing cell has no values. A list, or a text such as ``a|b``, has several.
     """
@@ -250,6 +268,9 @@ def _to_seconds(moment: Any) -> float:
 
     Args:
         moment: a number of seconds, or an ISO date or time, in UTC if it has no zone.
+
+    Raises:
+        InputError: the text is neither a number nor an ISO date.
     """
     if isinstance(moment, int | float | np.number):
         return float(moment)
@@ -273,7 +294,7 @@ def _timestamp(moment: date) -> float:
 
 
 def _values(column: pd.Series) -> csr_array:
-    """Return which values of a field each item has, csr (items, values)."""
+    """Return which values of a field each item has: csr (items, values), 1 where the item has it."""
     cells = [sorted(set(cell)) for cell in _cells(column)]
     row = np.repeat(np.arange(len(cells)), [len(cell) for cell in cells])
     code, names = pd.factorize(np.array([value for cell in cells for value in cell], dtype=object))

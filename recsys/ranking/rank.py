@@ -1,8 +1,8 @@
-"""Make lists of scores: the only module that masks items, breaks ties, pads, and explains short
-lists.
+"""Make the list of the best items of each user from the scores of a model.
 
-Both engines make their lists here or with ``kernels.select_top_k``, so the lists of both mean the
-same.
+Only this module leaves items out, orders items with equal scores, pads short lists, and gives the
+reason why a list is short. The local engine and the Spark engine both make their lists here or with
+``kernels.select_top_k``, so their lists follow the same rules.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from recsys.recommender import Recommender, score_histories
 from recsys.types import SHORTFALL, Histories, IdMap, TopK, select_rows
 
 BLOCK_BYTES = 16 * 2**20
-"""Target bytes per score block, small enough for the allocator to reuse."""
+"""Target size of a block of scores, in bytes. It is so small that the memory of one block is reused
+for the next one."""
 
 MIN_BLOCK_ROWS = 1024
 """Smallest number of users in a block, if ``memory_mb`` allows it.
@@ -53,7 +54,7 @@ def recommend(
         histories: the histories of m users. A csr matrix (m, items) means histories without times.
             Every stored entry counts as seen, also a zero.
         k: length of the lists, ≥ 1. A shorter list is padded with item -1 and score NaN.
-        users: int[m], the number of each user, passed to ``model.score`` and kept in the result.
+        users: int[m], a number that identifies each user, for ``model.score`` and in the result.
             None: ``0 … m-1``.
         exclude_seen: whether to leave out the items of the history.
         seen: csr (m, items), the items to leave out, if ``histories`` have only a part of them.
@@ -118,7 +119,14 @@ def recommend(
 
 
 def _union(seen: csr_array, denied: csr_array, users: np.ndarray) -> csr_array:
-    """Return csr (m, items) with an entry for each item that is seen or denied."""
+    """Return csr (m, items) with an entry for each item that is seen or denied.
+
+    Args:
+        seen: csr (m, items), the seen items.
+        denied: csr (users, items), the denied items of all users of the rules.
+        users: int[m], the row in ``denied`` of each user. A number outside of it means that the user
+            has no denied items.
+    """
     denied_rows = select_rows(denied, np.where((users >= 0) & (users < denied.shape[0]), users, -1))
     # Ones, because a stored zero of the history would be lost in the sum.
     seen_ones = csr_array((np.ones(len(seen.indices), np.float32), seen.indices, seen.indptr), shape=seen.shape)
@@ -128,20 +136,24 @@ def _union(seen: csr_array, denied: csr_array, users: np.ndarray) -> csr_array:
 
 
 Quota = tuple[csr_array, int]
-"""csr (items, values) with the values of each item, and the largest number of items with one value
-in a list."""
+"""A pair: csr (items, values) with the values of each item, and the largest number of items with the
+same value in a list."""
 
 
 def within_quotas(
     scores: np.ndarray, skip: csr_array, quotas: Sequence[Quota], k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the k best items of each row that keep all quotas, and their scores.
+    """Return lists of the best items of each user that keep all quotas, and the items' scores.
 
-    An item that would exceed a quota is skipped, and the next one in the ranking is tried.
+    The shapes are int32[m, k] and float32[m, k]. The items are taken in the order of their scores;
+    an item that would exceed a quota is skipped. A shorter list is padded with item -1 and score
+    NaN.
 
     Args:
-        scores: float32[m, items].
+        scores: float32[m, items], NaN for an item that may not be listed.
         skip: csr (m, items), the items to leave out.
+        quotas: the quotas.
+        k: the length of the lists.
     """
     m, n = scores.shape
     chosen_items = np.full((m, k), -1, dtype=np.int32)
@@ -164,7 +176,11 @@ def within_quotas(
 
 
 def _allowed_positions(ranked: np.ndarray, quotas: Sequence[Quota], k: int) -> list[int]:
-    """Return the positions of the first k items of one ranking that keep every quota."""
+    """Return the positions of the first k items of one ranking that keep every quota.
+
+    Args:
+        ranked: int[n], items, best first, -1 after the last one.
+    """
     counts = [np.zeros(values.shape[1], dtype=np.int64) for values, _ in quotas]
     positions: list[int] = []
     for position, item in enumerate(ranked):
@@ -180,12 +196,14 @@ def _allowed_positions(ranked: np.ndarray, quotas: Sequence[Quota], k: int) -> l
 
 
 def _shortfall_reasons(raw: np.ndarray, seen: csr_array, candidates: np.ndarray | None, k: int) -> np.ndarray:
-    """Return the reason of each short list, int8 positions in :data:`SHORTFALL`.
+    """Return the reason why each of m lists is short, int8[m], as positions in :data:`SHORTFALL`.
 
     Args:
-        raw: float32[m, items], the scores before candidates are applied, of users with a short
-            list.
+        raw: float32[m, items], the scores of the model for the users with a short list, also of
+            items that are not candidates.
         seen: csr (m, items), the seen items, without the items that rules deny.
+        candidates: bool[items], the items that may be recommended. None: all.
+        k: the length of a full list.
     """
     n = raw.shape[1]
     scored = np.isfinite(raw)
@@ -201,10 +219,14 @@ def _shortfall_reasons(raw: np.ndarray, seen: csr_array, candidates: np.ndarray 
 
 
 def topk_table(topk: TopK, users: IdMap, items: IdMap) -> pd.DataFrame:
-    """Return lists as a table: ``user_id``, ``item_id``, ``rank`` from 1 (int32), ``score``,
-    ``source``.
+    """Return lists as a table with one row per user and listed item.
 
+    The columns are ``user_id``, ``item_id``, ``rank`` (int32, from 1), ``score`` and ``source``.
     Padding has no row, so a user with an empty list is not in the table.
+
+    Args:
+        topk: the lists. Their users and items are rows of the id maps.
+        users, items: the id maps.
     """
     row, column = np.nonzero(topk.items >= 0)
     names = np.array(topk.sources, dtype=object)
@@ -220,11 +242,17 @@ def topk_table(topk: TopK, users: IdMap, items: IdMap) -> pd.DataFrame:
 
 
 def topk_from_table(table: pd.DataFrame, users: IdMap, items: IdMap) -> TopK:
-    """Return a table of lists as TopK, with one row for *every* user of ``users``.
+    """Convert a table of lists to a TopK, with one list for *every* user of ``users``.
 
-    A user without rows has an empty list. Items are ordered by ``rank``. Every item of the table
-    must be in ``items``, so that an irrelevant item keeps its place; so make ``items`` from the
-    lists and the truth together. The table does not have the shortfall, so it is ``none``.
+    A user without rows in the table has an empty list. Items are ordered by ``rank``. The reason of
+    a short list is not in the table, so ``shortfall`` is ``none`` for all users.
+
+    Args:
+        table: user_id, item_id, rank, and optionally score and source.
+        users: the id map of the users.
+        items: the id map of the items. It must have every item of the table, and not only relevant
+            items, because each listed item takes a place of the list. So make it from the ids of the
+            lists and of the truth together.
 
     Raises:
         InputError: a user or an item is not in its map, a rank is below 1, or a (user, rank) or a

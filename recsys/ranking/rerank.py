@@ -1,7 +1,7 @@
-"""Re-rank lists: more diverse, closer to the mix of genres in the user's history, or partly random.
+"""Re-rank lists, to make them more diverse, closer to the genres of the history, or partly random.
 
-Each function takes lists of a model's best items and returns lists of ``k`` of these items. So call
-``rank.recommend`` for longer lists than you want to show.
+Each function takes the lists of a model and returns lists of ``k`` items that it chooses from them.
+So make longer lists with ``rank.recommend`` than you want to show.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from recsys.types import TopK
 
 
 def mmr(topk: TopK, vectors: np.ndarray | csr_array, k: int, weight: float) -> TopK:
-    """Return lists re-ranked by maximal marginal relevance.
+    """Return lists that are re-ranked by maximal marginal relevance (MMR), which makes them diverse.
 
     Each next position goes to the item with the largest
 
@@ -31,8 +31,14 @@ def mmr(topk: TopK, vectors: np.ndarray | csr_array, k: int, weight: float) -> T
     the earlier position is chosen.
 
     Args:
+        topk: the lists to choose from.
         vectors: one row of length 1 per item, dense or csr. The similarity of two items is the dot
-            product.
+            product of their rows.
+        k: the length of the new lists.
+        weight: λ.
+
+    Raises:
+        ConfigError: ``weight`` is outside [0, 1].
 
     Reference: Carbonell and Goldstein, SIGIR 1998.
     """
@@ -56,18 +62,28 @@ def mmr(topk: TopK, vectors: np.ndarray | csr_array, k: int, weight: float) -> T
 
 
 def calibrated(topk: TopK, genres: np.ndarray | csr_array, histories: csr_array, k: int, weight: float) -> TopK:
-    """Return lists whose mix of genres is close to that of the liked items.
+    """Return lists whose shares of genres are close to those of the items that the user likes.
 
-    Items are chosen greedily, each time the one with the largest
+    Items are chosen one after the other, each time the item for which the list so far, with this
+    item added, has the largest value of
 
         λ · (sum of relevance) − (1 − λ) · KL(p | 0.99 q + 0.01 p)
 
-    λ is ``weight``, p has the mean genre shares of the liked items, and q those of the list so far.
-    If λ = 1, or if the history has no genres, the first k items stay as they are. Of equal items,
-    the one with the earlier position is chosen.
+    λ is ``weight``. Relevance is the score, scaled to [0, 1] within the list. p has the mean genre
+    shares of the liked items of the history, and q those of the items of the list. If λ = 1, or if
+    the history has no genres, the first k items stay as they are. Of items with equal values, the one
+    with the earlier position is chosen.
 
     Args:
-        genres: float[items, g], dense or csr. Each row sums to 1 (or to 0).
+        topk: the lists to choose from.
+        genres: float[items, g], dense or csr: the share of each of g genres in each item. A row sums
+            to 1, or to 0 for an item without genres.
+        histories: csr (m, items), row i for list i. Values above 0 are likes.
+        k: the length of the new lists.
+        weight: λ, in [0, 1].
+
+    Raises:
+        ConfigError: ``weight`` is outside [0, 1].
 
     Reference: Steck, RecSys 2018.
     """
@@ -98,7 +114,7 @@ def calibrated(topk: TopK, genres: np.ndarray | csr_array, histories: csr_array,
 
 
 def explore(topk: TopK, k: int, temperature: float, seed: int, users: np.ndarray | None = None) -> TopK:
-    """Return lists of items drawn at random, where items with a higher score are more probable.
+    """Return lists of items that are drawn at random; items with higher scores are drawn more often.
 
     Items are drawn without replacement, in proportion to exp(relevance / ``temperature``).
     Relevance is the score, scaled to [0, 1] within the list. The draw depends only on the seed, the
@@ -106,7 +122,14 @@ def explore(topk: TopK, k: int, temperature: float, seed: int, users: np.ndarray
     items as they are.
 
     Args:
-        users: the numbers of the users to use instead of ``topk.users``, for example hashed ids.
+        topk: the lists to draw from.
+        k: the length of the new lists.
+        temperature: above 0. A higher temperature makes the draw more even.
+        seed: the seed of the draw.
+        users: numbers that identify the users for the draw. None: ``topk.users``.
+
+    Raises:
+        ConfigError: the temperature is not above 0.
     """
     if not temperature > 0:
         raise ConfigError(f"temperature is {temperature}: it must be above 0; leave exploration out for none")
@@ -122,15 +145,15 @@ def explore(topk: TopK, k: int, temperature: float, seed: int, users: np.ndarray
 
 
 def sample(weights: Mapping[Any, float], k: int, *, seed: int = 0, user: Hashable = 0) -> list[Any]:
-    """Return ``k`` different keys, drawn one after the other in proportion to their weights.
+    """Return ``k`` different keys, drawn at random one after the other in proportion to their weights.
 
-    Each remaining key is the next one with probability weight / sum of the remaining weights.
-    Weights may be huge or tiny, because only their logarithms are used. A key of weight 0 is never
-    drawn, so the result may have fewer than ``k`` keys. The same seed and user give the same keys,
-    also if the dictionary has another order.
+    At each draw, the probability of a key is its weight divided by the sum of the weights of all keys
+    that are not drawn yet. Weights may be huge or tiny, because only their logarithms are used. A key
+    with the weight 0 is never drawn, so the result may have fewer than ``k`` keys. The same seed and
+    user give the same keys, even if the dictionary has another order.
 
-    Method: sort by log w + Gumbel noise and take the largest, which is equivalent to the
-    exponential keys of Efraimidis and Spirakis (2006).
+    Method: keys are sorted by log weight + Gumbel noise, and the ``k`` largest are taken. This is
+    equivalent to the exponential keys of Efraimidis and Spirakis (2006).
 
     Raises:
         ConfigError: k is negative.
@@ -153,9 +176,13 @@ def sample(weights: Mapping[Any, float], k: int, *, seed: int = 0, user: Hashabl
 
 
 def _weight(key: Any, weight: Any) -> float:
+    """Return a weight as a float.
+
+    Raises:
+        InputError: the weight is not a number, not finite or negative.
+    """
     if not isinstance(weight, Real):
         raise InputError(f"the weight of {key!r} is {weight!r}: weights are numbers")
-    """Return a weight as a float; InputError unless it is finite and not negative."""
     try:
         number = float(weight)
     except OverflowError:
@@ -167,22 +194,24 @@ def _weight(key: Any, weight: Any) -> float:
 
 
 def _order(log_weight: np.ndarray, chance: np.ndarray) -> np.ndarray:
-    """Return all positions in descending order of log weight + Gumbel noise.
+    """Return the positions 0 … n − 1 in descending order of log weight + Gumbel noise, int64[n].
 
     Args:
-        chance: random numbers in [0, 1), from which the noise is computed.
+        log_weight: float64[n].
+        chance: float64[n], random numbers in [0, 1), from which the noise is computed.
     """
     noise = -np.log(-np.log(np.clip(chance, 2.0**-60, 1 - 2.0**-53)))
     return np.argsort(-(log_weight + noise), kind="stable")
 
 
 def _check_share(weight: float, name: str) -> None:
+    """Raise ConfigError if a weight is outside [0, 1]."""
     if not 0 <= weight <= 1:
         raise ConfigError(f"{name} is {weight}: it must be between 0 (only variety) and 1 (only relevance)")
 
 
 def _scaled(scores: np.ndarray) -> np.ndarray:
-    """Return scores scaled to [0, 1] as float64. They are all 1 if the scores are equal."""
+    """Return the scores of one list, scaled to [0, 1] as float64; all 1 if the scores are equal."""
     scores = scores.astype(np.float64)
     if not len(scores) or scores.max() == scores.min():
         return np.ones(len(scores))
@@ -194,8 +223,12 @@ def _dense(matrix: np.ndarray | csr_array) -> np.ndarray:
 
 
 def _take_positions(topk: TopK, positions: np.ndarray) -> TopK:
-    """Return the lists made of the items at ``positions`` (-1 is padding) of each list, in this
-    order."""
+    """Return new lists with the items at some positions of the given lists.
+
+    Args:
+        positions: int64[m, k], for each list, the positions of the items to take, in the new order.
+            -1 is padding.
+    """
     is_listed = positions >= 0
     row = np.arange(len(positions))[:, None]
     column = np.where(is_listed, positions, 0)
