@@ -1,5 +1,4 @@
-"""Content model: items are vectors of their features, and a user is the weighted sum of the
-history's."""
+"""The model ``content``: it compares the features of items with those of the items in a history."""
 
 from __future__ import annotations
 
@@ -65,7 +64,7 @@ class Content(Recommender):
     seed: Annotated[int, Field(ge=0, description="seed of the truncated singular value decomposition")] = 0
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Compute the weighted feature vectors of the items. Of ``train``, nothing is used.
+        """Compute the weighted feature vectors of the items. ``train`` is not used.
 
         Raises:
             ConfigError: there are no features, or a weight is given for a field that they do not
@@ -103,9 +102,10 @@ class Content(Recommender):
         return nonzero_rows(self.profiles(histories))
 
     def profiles(self, histories: Histories) -> np.ndarray | csr_array:
-        """Return the profile of each user, in the space of the item vectors ``vectors_``.
+        """Return the profile of each user: the weighted sum of the feature vectors of the history.
 
-        A profile has length 1, or 0 if no item of the history has features.
+        The shape is (m, features), or (m, dims) with ``dims`` > 0. A profile is scaled to length 1. It
+        is all 0 if no item of the history has features.
         """
         return normalize(self._evidence(histories) @ self.vectors_)
 
@@ -128,8 +128,10 @@ class Content(Recommender):
         return Explanation(score, history=added, features=self._feature_contributions(history, item))
 
     def _feature_contributions(self, history: Histories, item: int) -> dict[str, float]:
-        """Return feature -> what it adds to the score of ``item``, largest first. The values sum to
-        the score."""
+        """Return what each feature adds to the score of ``item``, as a dict: feature -> number.
+
+        The largest number is first. The numbers sum to the score.
+        """
         profile = _dense(self.profiles(history)).astype(np.float64)
         row = self.terms_[[item]]
         weight = row.data.astype(np.float64)
@@ -141,7 +143,7 @@ class Content(Recommender):
         return {str(self.names_[row.indices[k]]): float(parts[k]) for k in order if parts[k] != 0}
 
     def _evidence(self, histories: Histories) -> csr_array:
-        """Return the weight of each history entry, csr (m, items) of float32, negative for
+        """Return the weight w_j of each history entry, csr (m, items) of float32; negative for
         dislikes."""
         values = histories.values
         weight = np.sign(values.data) * np.log1p(np.abs(values.data))
@@ -152,15 +154,16 @@ class Content(Recommender):
 def similar(
     vectors: np.ndarray | csr_array, rows: np.ndarray, k: int, block: int = 512
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ``k`` nearest other rows of each row in ``rows``, best first, and their
-    similarities.
+    """Return the ``k`` vectors that are most similar to each of some vectors, and the similarities.
 
-    The shapes are int32[m, k] and float32[m, k]. The similarity is the dot product, which is the
-    cosine for rows of length 1. Only similarities above 0 count; the rest is padded with -1 and
-    NaN. Of equally similar rows, the lower one is first.
+    The shapes are int32[m, k] (row numbers in ``vectors``, most similar first) and float32[m, k]. The
+    similarity is the dot product, which is the cosine for vectors of length 1. A vector is not
+    compared with itself. Only similarities above 0 count; if there are fewer than k, the rest is
+    padded with -1 and NaN. Of equally similar vectors, the lower row is first.
 
     Args:
-        vectors: rows of length 1, of items or of user profiles.
+        vectors: one vector of length 1 per row, of items or of user profiles.
+        rows: int[m], the rows of the vectors for which similar ones are searched.
         block: number of rows of dense similarities in memory at a time.
     """
     if isinstance(vectors, csr_array):

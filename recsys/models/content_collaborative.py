@@ -1,4 +1,4 @@
-"""Models that combine likes and content: in a factorization, in an autoencoder, or by a regression."""
+"""Models that combine likes and item features: ``attributes``, ``content_als`` and ``side_ease``."""
 
 from __future__ import annotations
 
@@ -61,8 +61,7 @@ class Attributes(ALS, AttributesParameters):
 
 @dataclass(config=STRICT)
 class ContentALS(ALS):
-    """ALS with artificial users that represent content, so that content shapes the factors in
-    training.
+    """ALS with artificial users who like similar items, so that features influence the item factors.
 
     There are two kinds of artificial users. One user per item likes this item and its
     ``neighbours`` nearest items by content; the value of these likes is ``content`` times the
@@ -121,8 +120,10 @@ class ContentALS(ALS):
         return self._set_factors(factors, liked_columns(all_users))
 
     def _item_users(self, item_features: Features, weights: csr_array, value: float) -> csr_array:
-        """Return the likes of the artificial users of items, csr (items with features, items) of
-        float32."""
+        """Return the likes of the artificial users for items, csr (items with features, items).
+
+        The dtype is float32. There is one user for each item with features.
+        """
         rows = np.flatnonzero(nonzero_rows(weights))
         key = ("near", self.scheme, *sorted(self.fields.items()), self.neighbours)
         neighbours = compute_once(item_features, key, lambda: similar(weights, rows, self.neighbours)[0])
@@ -134,17 +135,17 @@ class ContentALS(ALS):
 
 @dataclass(config=STRICT)
 class SideEASE(Fading, Linear):
-    """Linear autoencoder over likes and content together: an item is a column of [P; γ·Fᵀ].
+    """Linear autoencoder like EASE that learns from likes and item features together.
 
-    P is the 0/1 matrix of likes (users, items). F has the weighted features, reduced to ``dims``
-    dimensions, with rows of length 1. γ is such that the norm of the second block is ``content``
-    times that of the first. With X the stacked matrix, the weights W
+    It uses the stacked matrix X = [P; γ·Fᵀ]. P is the 0/1 matrix of likes (users, items). F (items,
+    dims) has the weighted features, reduced to ``dims`` dimensions, with rows of length 1. γ is such
+    that the norm of the second block is ``content`` times that of the first. The weights W
 
         minimise |X − X W|² + λ|W|²  with diag W = 0        λ = ``reg`` · mean diagonal of X Xᵀ
 
-    Without the constraint the minimum is R = Xᵀ(XXᵀ + λI)⁻¹X. With it, W is R with a zero diagonal
-    and column j divided by 1 − R_jj, so that no item predicts itself. The scores of a user are the
-    history times W.
+    Without the constraint diag W = 0 the minimum is R = Xᵀ(XXᵀ + λI)⁻¹X. With the constraint, which
+    prevents that an item predicts itself, W is R with a zero diagonal and column j divided by
+    1 − R_jj. The scores of a user are the user's likes times W.
 
     The smaller one of XXᵀ and XᵀX is inverted. With side = min(users + dims, items), the fit needs
     up to 12·side² bytes, of which 4·side² are kept. If that is more than ``memory_mb``, it raises
@@ -221,8 +222,7 @@ class SideEASE(Fading, Linear):
         return _inverse(gram, self._penalty(gram))
 
     def _diagonal(self) -> np.ndarray:
-        """Return R_jj = x_jᵀ (XXᵀ + λI)⁻¹ x_j of each item, float32[items], computed block by
-        block."""
+        """Return R_jj = x_jᵀ (XXᵀ + λI)⁻¹ x_j of each item j, float32[items], where x_j is column j of X."""
         users, n = self.rows_.shape
         columns = csc_array(self.rows_)
         diagonal = np.empty(n, dtype=np.float32)
@@ -272,11 +272,16 @@ class SideEASE(Fading, Linear):
 
 
 def reduce_terms(terms: csr_array, dims: int, seed: int) -> np.ndarray:
-    """Return the terms of items reduced to at most ``dims`` dimensions by an SVD, float32[items, ≤
-    dims].
+    """Reduce the features of items to at most ``dims`` dimensions by a truncated SVD.
 
-    If there are no more than ``dims`` terms or items, the terms are returned unreduced, as a dense
-    array. A row has length 1, or 0 if the item has no terms.
+    The result is a dense array float32[items, at most dims]. If there are no more than ``dims``
+    features or items, the features are not reduced. A row has length 1, or 0 if the item has no
+    features.
+
+    Args:
+        terms: csr (items, features), weighted.
+        dims: the number of dimensions.
+        seed: the seed of the SVD.
     """
     if dims >= min(terms.shape):
         return terms.toarray()

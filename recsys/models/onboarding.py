@@ -1,4 +1,4 @@
-"""Onboarding of new users: which items to ask about, and what to recommend after each answer.
+"""Onboarding: ask new users about items, and recommend items by their answers.
 
 A new user answers that they like an item, dislike it, or do not know it. The interactions of the
 users of train with the best-known items are a table of such answers. A ridge regression on it
@@ -6,12 +6,13 @@ predicts what a new user likes:
 
     E[likes | answers to A] = μ + (z_A − z̄_A)ᵀ (G_AA + λI)⁻¹ C_A
 
-z has two indicators per item (liked, disliked). μ and z̄ are means over users. G has the centred
-products of the indicators with each other, C those of the indicators with the likes of all items. λ
-is ``shrink`` × users. After each answer one small linear system is solved; no model is fitted
-again. The answer about an item is not used to predict that item: an item that the user knows is not
-recommended, and "I do not know it" is not a dislike. Without any answer the list is that of the
-most popular items.
+A is the set of the items with an answer. z has two indicators per item (liked, disliked). μ is the
+mean of the likes over users, and z̄ the mean of the indicators. G has the sums over users of the
+products of two centred indicators. C has the sums of the products of the centred indicators and the
+centred likes of all items. λ is ``shrink`` × users. After each answer one small linear system is
+solved; no model is fitted again. The answer about an item is not used to predict that item: an item
+that the user knows is not recommended, and "I do not know it" is not a dislike. Without any answer
+the list has the most popular items.
 
 A strategy chooses the item to ask about next:
 
@@ -20,11 +21,13 @@ A strategy chooses the item to ask about next:
                      (Rashid et al., SIGKDD Explorations 2008)
     popular_entropy  log of the number of users who know it × entropy of liked and disliked
                      (Rashid et al., IUI 2002)
-    coverage         the most uncertain item given the items so far: greedy D-optimal design, by
-                     pivoted Cholesky of G
-    best_guess       the item that they most probably like, given the answers so far, plus
-                     ``curiosity`` × how much the answer may change the expected likes of the top
-                     items (the sum of standard deviations): it adapts to the answers
+    coverage         the item whose answer is hardest to predict from the items before it (greedy
+                     D-optimal design, by a pivoted Cholesky decomposition of G)
+    best_guess       the item with the largest value, which is the probability that the user likes it,
+                     given the answers so far, plus ``curiosity`` × the expected change of the
+                     predictions for the top items (a sum of standard deviations)
+
+Only the choice of ``best_guess`` depends on the answers.
 """
 
 from __future__ import annotations
@@ -52,8 +55,8 @@ Answers = dict[int, int]
 """Row of an item -> the answer about it."""
 
 TOP = 40
-"""Number of top items. ``best_guess`` counts how much an answer may change the likes expected for
-them."""
+"""Number of top items. ``best_guess`` takes into account how much an answer may change the
+predictions for these items."""
 
 Strategy = Literal["popular", "entropy0", "popular_entropy", "coverage", "best_guess"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
@@ -61,10 +64,10 @@ STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
 @dataclass(config=STRICT)
 class Onboarding:
-    """Chooses the items to ask a new user about, and recommends items by the answers.
+    """Chooses items to ask a new user about, and recommends items by the answers.
 
-    It keeps 8 · candidates · items bytes, and ``fit`` needs some copies of train. No dense array
-    has one entry per user.
+    A fitted object needs 8 · candidates · items bytes, where the candidates are the items about which
+    it may ask. ``fit`` also needs memory for some copies of train.
     """
 
     strategy: Annotated[Strategy, Field(description="how the next item to ask about is chosen")] = "best_guess"
@@ -79,8 +82,10 @@ class Onboarding:
     ] = None
 
     def fit(self, train: Interactions) -> Self:
-        """Count likes and dislikes, and compute the order of the questions for strategies that do
-        not adapt."""
+        """Compute the sums of the regression from ``train``, and the order of the questions.
+
+        The order is used by all strategies except ``best_guess``.
+        """
         users = max(1, len(train.users))
         self.users_ = users
         matrix = train.matrix()
@@ -144,13 +149,16 @@ class Onboarding:
         return unasked[int(np.argmax(value[[self.column_of_[item] for item in unasked]]))]
 
     def _answer_deviations(self, answers: Answers, items: np.ndarray) -> np.ndarray:
-        """Return how much the answer about each candidate may change the expected likes of
-        ``items``.
+        """Return how much the answer about each candidate may change the predictions for some items.
 
-        The result is float64[candidates, items], a standard deviation. Given the answers so far,
-        the two indicators of a candidate have the covariance G|A / users (a Schur complement) and
-        change the likes by G|A⁻¹ C|A. So the variance of the change is the diagonal of C|Aᵀ G|A⁻¹
-        C|A / users.
+        The result is float64[candidates, items]: the standard deviation of the change of the
+        predicted probability. Let G|A and C|A be the parts of G and C for the two indicators of a
+        candidate after the answers so far are taken into account (Schur complements). The
+        covariance of the indicators is then G|A / users, and their coefficients for the likes are
+        G|A⁻¹ C|A. So the variances of the change are the diagonal of C|Aᵀ G|A⁻¹ C|A / users.
+
+        Args:
+            items: int[n], rows of the items.
         """
         n = len(self.items_)
         gram = self.gram_
@@ -193,8 +201,15 @@ class Onboarding:
         return expected
 
     def _answer_weights(self, columns: np.ndarray, replies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the rows of ``cross_`` for the answered items' indicators, and the weight of each
-        row."""
+        """Return the rows of C for the indicators of the answered items, and the weight of each row.
+
+        Both have two elements per answer. The prediction is the mean plus the weighted sum of these
+        rows.
+
+        Args:
+            columns: int64[answers], the positions of the answered items among the candidates.
+            replies: int64[answers], the answers.
+        """
         rows = np.concatenate([columns, columns + len(self.items_)])
         deviation = np.concatenate([replies == LIKES, replies == DISLIKES]) - self.indicator_mean_[rows]
         if not len(rows):
@@ -202,13 +217,19 @@ class Onboarding:
         return rows, cho_solve(cho_factor(self.gram_[np.ix_(rows, rows)]), deviation)
 
     def recommend(self, answers: Answers, k: int) -> TopK:
-        """Return the list of the best ``k`` items, without items that the answers say the user
+        """Return the list of the ``k`` items with the highest predictions, without those that the user
         knows."""
         return _lists(self.expected(answers)[None], [answers], k)
 
 
 def _lists(scores: np.ndarray, answers: list[Answers], k: int) -> TopK:
-    """Return the best ``k`` items of each row of scores, without the items that its answers know."""
+    """Return the list of the best ``k`` items of each user, without the items that the user knows.
+
+    Args:
+        scores: float[m, items].
+        answers: the answers of each of the m users. A user knows an item if the answer is a like or a
+            dislike.
+    """
     known_items = [
         np.sort([item for item, reply in row.items() if reply != UNKNOWN]).astype(np.int32) for row in answers
     ]
@@ -225,9 +246,9 @@ def simulate(
     questions: Iterable[int] = (0, 1, 3, 5, 10),
     k: int = 10,
 ) -> dict[int, TopK]:
-    """Simulate the questions for users whose answers are in the data, and return their lists.
+    """Ask users whose answers are in the data, and return their lists after some numbers of questions.
 
-    The result is number of questions -> the lists after this number.
+    The result is a dict: number of questions -> the lists of the m users after this number.
 
     Args:
         model: an onboarding that was fitted without these users.
@@ -266,9 +287,13 @@ def _information(p: np.ndarray) -> np.ndarray:
 
 
 def _pivots(covariance: np.ndarray) -> np.ndarray:
-    """Return the rows in the order of a pivoted Cholesky decomposition.
+    """Return the row numbers in the order of a pivoted Cholesky decomposition, int64[n].
 
-    Each next row is the one with the largest remaining variance.
+    The next row is always the one with the largest variance that the rows before it leave
+    unexplained.
+
+    Args:
+        covariance: float64[n, n].
     """
     residual = covariance.copy()
     is_taken = np.zeros(len(covariance), dtype=bool)

@@ -35,8 +35,10 @@ from recsys.types import Features, Histories, Interactions
 
 
 class OwnModelClosed(RunFolderError):
-    """A saved model of the user's own cannot be opened, because it is not allowed or its arrays are
-    missing."""
+    """The error that a saved model of the user's own class cannot be opened.
+
+    Such models are not allowed, or the class cannot be imported or does not name its arrays.
+    """
 
 
 class _Permission:
@@ -217,7 +219,10 @@ def _failures_named(class_path: str, step: str) -> Iterator[None]:
 
 
 def _describe(error: BaseException) -> str:
-    """Return the type, the message and the place of an error: ``ValueError: no (mine.py, line 7)``."""
+    """Return an error as text: its type, its message, and the line of the user's file that raised it.
+
+    For example, ``ValueError: no (mine.py, line 7)``.
+    """
     text = " ".join(str(error).split())
     described = f"{type(error).__name__}: {text}" if text else type(error).__name__
     # Of a syntax error the frames are those of the import, and the error has the line.

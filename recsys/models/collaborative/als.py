@@ -22,7 +22,8 @@ from recsys.recommender import Explanation, Recommender
 from recsys.types import Features, Histories, Interactions
 
 LARGEST_FACTOR = 1e18
-"""Sums of squares of larger factors overflow in float32."""
+"""The largest allowed absolute value in a factor. The sum of squares of larger values overflows in
+float32."""
 
 
 @dataclass(config=STRICT)
@@ -108,10 +109,10 @@ class ALS(Fading, ALSParameters, Recommender):
         return len(self.known_)
 
     def user_factors(self, histories: Histories) -> np.ndarray:
-        """Return float32[m, rank], the factor of each user, computed exactly from the history
-        (fold-in).
+        """Compute the factor of each user from the history (fold-in), float32[m, rank].
 
-        The factor is all zeros for a history without a liked item that the model knows.
+        The linear system of a user is solved exactly. The factor is all zeros for a history without a
+        liked item that the model knows.
         """
         axes = (self.spread_, self.axes_)
         fixed = self.item_factors_.astype(np.float64)
@@ -133,11 +134,11 @@ class ALS(Fading, ALSParameters, Recommender):
         return np.diff(liked(histories.values, self.known_, binary=True).indptr) > 0
 
     def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
-        """Return what each entry of one history adds to the score of ``item``. Entries not liked
-        add 0.
+        """Return what each entry of one history adds to the score of ``item``.
 
-        With x = A⁻¹ Σ_j c_j p_j y_j, entry j adds c_j p_j · y_jᵀ A⁻¹ y_item (Hu et al. 2008,
-        section 5).
+        The user factor is x = A⁻¹ Σ_j c_j p_j y_j, with the symbols of ``recsys.als.definition``. So
+        entry j adds c_j p_j · y_jᵀ A⁻¹ y_item to the score x·y_item (Hu et al. 2008, section 5). An
+        entry that is not liked adds 0.
         """
         score = self._score_of(history, item)
         if np.isnan(score):
@@ -191,7 +192,7 @@ class ALS(Fading, ALSParameters, Recommender):
         return y
 
     def _fit_implicit(self, matrix: csr_array) -> np.ndarray | None:
-        """Return item factors trained by ``implicit``; None if it cannot solve this matrix."""
+        """Return item factors that ``implicit`` trains, or None if it cannot solve this matrix."""
         from implicit.cpu.als import AlternatingLeastSquares
 
         # implicit takes the confidence as it is; a negative confidence means preference 0.
@@ -220,7 +221,7 @@ class ALS(Fading, ALSParameters, Recommender):
 
 
 def _require_finite(factors: np.ndarray) -> None:
-    """Raise InputError for factors that are not finite, or whose squares are not in single precision."""
+    """Raise InputError if a factor is not finite, or is larger than :data:`LARGEST_FACTOR`."""
     if not np.abs(factors).max(initial=0) < LARGEST_FACTOR:
         raise InputError("some factors are not finite: the training diverged. Raise `reg`, or lower `alpha`.")
 
@@ -232,11 +233,14 @@ def half_step(
     axes: solvers.Axes | None = None,
     initial: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Return ``als.definition.half_step``, computed by a parallel compiled kernel.
+    """Return the factors of the rows that minimise the loss for fixed factors of the columns.
 
-    The result is [rows, rank] in the dtype of ``fixed``: the factor of each row of ``matrix``.
+    This is ``als.definition.half_step``, computed by a compiled kernel on all cores. The result is
+    [rows, rank] in the dtype of ``fixed``.
 
     Args:
+        matrix: csr (rows, columns) of values.
+        fixed: [columns, rank], the fixed factors.
         axes: the principal axes of ``fixed``. None: they are computed here.
         initial: the factors from which conjugate gradients start, as in
             :func:`solvers.implicit_rows`. None: the exact solution is computed.
@@ -253,11 +257,15 @@ def loss(
     objective: Objective,
     axes: tuple[solvers.Axes, solvers.Axes] | None = None,
 ) -> float:
-    """Return the objective ``als.definition.loss``, computed without the dense matrix of scores.
+    """Return the value of the ALS objective, without computing the dense matrix of scores.
 
-    The (user, item) pairs that are not stored enter through the two Gram matrices.
+    It equals ``als.definition.loss``. The sum over (user, item) pairs that are not stored is computed
+    from the Gram matrices of x and y.
 
     Args:
+        x: [users, rank], the user factors.
+        y: [items, rank], the item factors.
+        matrix: csr (users, items) of values.
         axes: the principal axes of x and of y. None: they are computed here.
     """
     (spread_x, axes_x), (spread_y, axes_y) = axes or (solvers.principal_axes(x), solvers.principal_axes(y))

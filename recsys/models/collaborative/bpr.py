@@ -1,5 +1,7 @@
-"""BPR on the local engine. Item factors are trained by pairwise ranking; user factors come from the
-history."""
+"""The model ``bpr`` on the local engine: matrix factorization that is trained by pairwise ranking.
+
+The model keeps item factors. The factor of a user is computed from the history.
+"""
 
 from __future__ import annotations
 
@@ -107,7 +109,7 @@ class BPR(Recommender):
             return linalg.logistic_rows(indptr, indices, y, b, self.reg)
 
     def _centred(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return float64[items, rank] y_i − ȳ and float64[items] b_i − b̄."""
+        """Return the centred factors y_i − ȳ, float64[items, rank], and biases b_i − b̄, float64[items]."""
         y = self.item_factors_.astype(np.float64)
         b = self.bias_.astype(np.float64)
         # Rows of items without a factor are zeros, so the sums are over the items that have one.

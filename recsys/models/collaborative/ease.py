@@ -1,5 +1,7 @@
-"""EASE: item-to-item weights, in closed form, that best predict each item of a history from the
-others."""
+"""The model ``ease``: weights between items that best predict each liked item from the other likes.
+
+The weights are computed in closed form.
+"""
 
 from __future__ import annotations
 
@@ -86,7 +88,12 @@ class EASE(Fading, Linear):
 
 
 def _inverse(likes: csr_array, reg: float) -> np.ndarray:
-    """Return (PᵀP + reg·I)⁻¹, float64[items, items]."""
+    """Return (PᵀP + reg·I)⁻¹, float64[items, items], where P is the matrix of likes.
+
+    Args:
+        likes: P, csr (users, items) of 0 and 1.
+        reg: the regularization.
+    """
     # The products are counts, which float32 holds exactly below 2**24.
     gram = dense_product(arrays(likes.T.tocsr()), arrays(likes), likes.shape[1])
     gram = gram.astype(np.float64, order="F")

@@ -1,4 +1,4 @@
-"""Fading histories: older entries count less in a score, by their position or by their age.
+"""Fading: older entries of a history count less in a score, by their position or by their age.
 
 Fading affects only scoring. So ``decay`` and ``recency_days`` may be changed after a model has been
 fitted.
@@ -36,7 +36,10 @@ RecencyDays = Annotated[
 
 @dataclass(config=STRICT)
 class Fading:
-    """The parameters of models whose histories may fade. Histories without times do not fade."""
+    """The parameters of models that can give older entries of a history less weight.
+
+    In histories without times, all entries have the same weight.
+    """
 
     decay: Decay = 1.0
     recency_days: RecencyDays = None

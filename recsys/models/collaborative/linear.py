@@ -24,6 +24,7 @@ def liked(matrix: csr_array, columns: np.ndarray | None = None, *, binary: bool)
     If all entries are > 0, the result shares its index arrays with ``matrix``.
 
     Args:
+        matrix: csr (rows, columns), usually (users, items).
         columns: bool[columns], the columns whose entries are kept. None: all.
         binary: whether every value is replaced by 1.
     """
@@ -38,27 +39,27 @@ def liked(matrix: csr_array, columns: np.ndarray | None = None, *, binary: bool)
 
 
 def liked_columns(matrix: csr_array) -> np.ndarray:
-    """Return bool[columns]: whether any row has a value > 0 in each column."""
+    """Return for each column whether any row has a value > 0 in it, bool[columns]."""
     return count_liked_rows(matrix) > 0
 
 
 def count_liked_rows(matrix: csr_array) -> np.ndarray:
-    """Return int64[columns], the number of rows that have a value > 0 in each column."""
+    """Return for each column the number of rows with a value > 0 in it, int64[columns]."""
     return np.bincount(matrix.indices[matrix.data > 0], minlength=matrix.shape[1])
 
 
 class Linear(Recommender):
-    """Base class of item-to-item models.
+    """Base class of models that score an item by the weights between it and the liked items.
 
-    Scores are NaN for a history without a liked item that somebody liked in training, and for items
-    that nobody liked in training. A subclass sets ``known_`` and implements ``_apply`` and
-    ``_weights``.
+    The formula is in the description of this module. Scores are NaN for a history without a liked item
+    that somebody liked in training, and for items that nobody liked in training. A subclass sets
+    ``known_`` and implements ``_apply`` and ``_weights``.
     """
 
     EXPLAINS: ClassVar = ("history",)
 
     BINARY: ClassVar = True
-    """Whether the strength of a liked item is 1. If False, it is the value of the item."""
+    """Whether the strength of a liked item is 1. If False, it is the value of the history entry."""
 
     known_: np.ndarray  # bool[items]: somebody liked the item in training
 
@@ -96,8 +97,11 @@ class Linear(Recommender):
         return Explanation(score, history=added)
 
     def _contributions(self, strengths: csr_array, item: int) -> np.ndarray:
-        """Return float64[nnz], what each entry of one row of strengths adds to the score of
-        ``item``."""
+        """Return what each liked item of one history adds to the score of ``item``, float64[nnz].
+
+        Args:
+            strengths: csr (1, items), the strengths of the liked items.
+        """
         return strengths.data.astype(np.float64) * self._weights(strengths.indices, item)
 
     def _strengths(self, histories: Histories) -> csr_array:
@@ -114,11 +118,15 @@ class Linear(Recommender):
         return (histories.values.data > 0) & self.known_[histories.values.indices]
 
     def _apply(self, strengths: csr_array) -> np.ndarray:
-        """Return strengths · W as a new array float32[m, items]."""
+        """Return the scores, strengths · W, as a new array float32[m, items].
+
+        Args:
+            strengths: csr (m, items), the strengths of the liked items of m users.
+        """
         raise NotImplementedError
 
     def _weights(self, rows: np.ndarray, item: int) -> np.ndarray:
-        """Return W[rows, item], float64[len(rows)]."""
+        """Return the weights between some items and ``item``, W[rows, item], float64[len(rows)]."""
         raise NotImplementedError
 
 

@@ -1,5 +1,5 @@
-"""Neighbourhood models: items that share users, users that share items, and short walks between
-them.
+"""Neighbourhood models: similar items (``itemknn``), similar users (``userknn``), and random walks
+(``rp3beta``).
 
 Similarities are computed row by row, and only the nearest neighbours are kept. So no dense (items,
 items) or (users, users) matrix is ever in memory.
@@ -42,15 +42,16 @@ class ItemKNN(Fading, SparseLinear):
     """Item-based nearest neighbours: the first model to try, because it is quick to fit and easy to
     explain.
 
-    With a_i the column of item i in the weighted (users, items) matrix of liked values,
+    With a_i the column of item i in the weighted (users, items) matrix of liked values, and r_uj the
+    value of the liked item j in the history of user u,
 
         s_ij = a_i·a_j / (|a_i| |a_j| + shrink)          score(u, i) = Σ_j r_uj · s_ij,  j among the neighbours of i
 
-    The weight is the value itself (``cosine``), √value · idf (``tfidf``), or the saturating form of
-    BM25 (``bm25``). The last two discount users who like many items. ``shrink`` discounts pairs of
-    items with little evidence. An item that shares no user with the history has the score 0. Of
-    equally similar neighbours, those with the lower row are kept. The model needs 8 · neighbours ·
-    items bytes.
+    The weight of a liked value is the value itself (``cosine``), √value · idf (``tfidf``), or the
+    saturating form of BM25 (``bm25``). The last two discount users who like many items. ``shrink``
+    discounts pairs of items with little evidence. An item that shares no user with the history has
+    the score 0. Of equally similar neighbours, those with the lower row are kept. The model needs
+    8 · neighbours · items bytes.
 
     References: Sarwar et al., WWW 2001; Bell and Koren, KDD Cup 2007 (shrinkage).
     """
@@ -89,10 +90,11 @@ class RP3beta(Fading, SparseLinear):
 
         W_ji = Σ_v (1/n_j)^alpha (1/n_v)^alpha / n_i^beta       over the users v who like both j and i
 
-    n_j, n_v and n_i are numbers of likes. The score of item i for a user is the sum of W_ji over
-    the liked items j. ``alpha`` below 1 makes the probabilities of the walk more equal. ``beta =
-    0`` is the model P3alpha, and a larger ``beta`` favours rare items. The ``neighbours`` largest
-    W_ji of each item j are kept; of equal ones, those with the lower row.
+    n_j and n_i are the numbers of likes of the items, n_v the number of likes of the user v. The
+    score of item i for a user is the sum of W_ji over the liked items j. ``alpha`` below 1 makes the
+    probabilities of the walk more equal. ``beta = 0`` is the model P3alpha, and a larger ``beta``
+    favours rare items. The ``neighbours`` largest W_ji of each item j are kept; of equal ones, those
+    with the lower row.
 
     References: Cooper et al., WWW 2014 (P3alpha); Paudel et al., ACM TiiS 2017 (RP3beta).
     """
@@ -138,10 +140,11 @@ class UserKNN(Fading, Linear):
 
         score(u, i) = Σ_v s_uv · r_vi,  v among the nearest training users of u's history
 
-    Similarity, weighting and shrinkage are those of :class:`ItemKNN`, with users and items
-    exchanged. A user of the training data is also a neighbour of their own, which only affects
-    items of their own history. Every score reads all training users who share an item with the
-    history. So scoring is slower than with the other models, but there is nothing to train.
+    r_vi is the value of item i in the history of the training user v. The similarity s_uv, weighting
+    and shrinkage are those of :class:`ItemKNN`, with users and items exchanged. A user who is in the
+    training data is one of their own neighbours, which only affects the items of their own history.
+    Every score reads all training users who share an item with the history. So scoring is slower than
+    with the other models, but there is nothing to train.
     """
 
     STATE: ClassVar = {
@@ -201,10 +204,13 @@ class UserKNN(Fading, Linear):
 
 
 def term_statistics(documents: csr_array) -> tuple[np.ndarray, np.ndarray]:
-    """Return the inverse document frequency of each column, and the mean row sum.
+    """Return the inverse document frequency of each column, and the mean sum of a row.
 
-    The first is float64[columns], log(1 + rows/df), where df is the number of entries in the
-    column; it is 0 where df = 0. The second is float64[1].
+    The first is float64[columns]: log(1 + rows/df), where df is the number of entries in the column;
+    it is 0 if df is 0. The second is float64[1].
+
+    Args:
+        documents: csr (rows, columns) with values > 0. A row is a document, a column is a term.
     """
     df = np.bincount(documents.indices, minlength=documents.shape[1])
     idf = np.log1p(np.divide(documents.shape[0], df, out=np.zeros(len(df)), where=df > 0))
@@ -212,12 +218,13 @@ def term_statistics(documents: csr_array) -> tuple[np.ndarray, np.ndarray]:
 
 
 def weigh(documents: csr_array, weighting: Weighting, idf: np.ndarray, average: np.ndarray) -> csr_array:
-    """Return ``documents`` with the weight of each entry instead of its value, as float64.
+    """Replace the value of each entry by its weight, and return the matrix as float64.
 
-    A weight is above 0 if the idf of its column is.
+    A weight is above 0 if the inverse document frequency of its column is above 0.
 
     Args:
         documents: csr (rows, columns) with values > 0.
+        weighting: "cosine" (values stay), "tfidf" or "bm25".
         idf: as :func:`term_statistics` returns it.
         average: the mean row sum, as :func:`term_statistics` returns it.
     """
@@ -231,20 +238,22 @@ def weigh(documents: csr_array, weighting: Weighting, idf: np.ndarray, average: 
 
 
 def _norms(matrix: csr_array) -> np.ndarray:
+    """Return the Euclidean norm of each row, float64[rows]."""
     return np.sqrt(matrix.power(2).sum(axis=1, dtype=np.float64))
 
 
 def _inverse(counts: np.ndarray) -> np.ndarray:
-    """Return 1/n for each count n, and 1 for n = 0, which is never used."""
+    """Return 1/n for each count n, and 1 if n is 0; no result uses that 1."""
     return 1 / np.maximum(counts, 1)
 
 
 def _to_csr(columns: np.ndarray, values: np.ndarray, n: int) -> csr_array:
-    """Return neighbours and their values as csr (rows, n) with sorted indices.
+    """Convert padded lists of neighbours to a sparse matrix, csr (rows, n) with sorted indices.
 
     Args:
-        columns: int[rows, k], the columns of each row, padded with -1.
-        values: [rows, k], their values.
+        columns: int[rows, k], the columns of each row's neighbours, padded with -1.
+        values: [rows, k], the value of each neighbour.
+        n: the number of columns of the matrix.
     """
     is_listed = columns >= 0
     indptr = np.concatenate([[0], np.cumsum(is_listed.sum(axis=1))])

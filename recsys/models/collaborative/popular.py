@@ -16,8 +16,10 @@ from recsys.types import Features, Histories, Interactions
 
 @dataclass(config=STRICT)
 class Random(Recommender):
-    """Scores each (user, item) pair at random in [0, 1). The order and the batches of users do not
-    matter."""
+    """Scores each (user, item) pair by a random number in [0, 1).
+
+    The number depends only on the seed, the user and the item, not on the order of users.
+    """
 
     STATE: ClassVar = {"items_": "int[1]"}
     SCORES_EVERYONE: ClassVar = True
@@ -50,7 +52,7 @@ class Random(Recommender):
 
 @dataclass(config=STRICT)
 class Popular(Recommender):
-    """Scores each item by the number of users who like it (value > 0), which may be 0."""
+    """Scores each item by the number of users who like it (value > 0). The score may be 0."""
 
     STATE: ClassVar = {"scores_": "float32[items]"}
     SCORES_EVERYONE: ClassVar = True
@@ -105,7 +107,9 @@ class Recent(Popular):
 
 
 def newest_since(times: np.ndarray, share: float) -> int:
-    """Return the smallest of the ``ceil(share · n)`` largest of n ≥ 1 times.
+    """Return the time since when the newest ``share`` of n ≥ 1 events happened.
+
+    It is the smallest of the ``ceil(share · n)`` largest times.
 
     >>> newest_since(np.array([10, 30, 20, 40, 50]), share=0.4)
     40

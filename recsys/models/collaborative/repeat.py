@@ -1,7 +1,8 @@
-"""Repeat: recommends what the user had before, most often first. The baseline for repeat purchases.
+"""The model ``repeat``: it recommends the items that the user had before, most frequent first.
 
-It is the personal top frequency of next-basket recommendation (Li et al., A Next Basket
-Recommendation Reality Check, 2021), with popular items after the user's own.
+It is the baseline for repeat purchases, known as personal top frequency in next-basket recommendation
+(Li et al., A Next Basket Recommendation Reality Check, 2021). After the items of the user, a list has
+the most popular items.
 """
 
 from __future__ import annotations
@@ -52,8 +53,10 @@ class Repeat(Recommender):
         return self
 
     def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return float32[m, items]: above 0 for the liked items of the history, below 0 for all
-        others."""
+        """Return the scores of all items, float32[m, items].
+
+        They are above 0 for the liked items of the history, and below 0 for all other items.
+        """
         scores = np.tile(self.popularity_, (len(histories), 1))
         is_liked = histories.values.data > 0
         items = histories.values.indices[is_liked]

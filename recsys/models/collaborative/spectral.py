@@ -1,4 +1,4 @@
-"""Spectral: a filter that smooths histories over the graph of items."""
+"""The model ``spectral``: it smooths histories over the graph of items that the same users like."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from recsys.parameters import STRICT
 from recsys.types import Features, Interactions
 
 POWER, OVERSAMPLE = 4, 32
-"""Power iterations and extra vectors of the randomized SVD. More of them make its last vectors more
-accurate."""
+"""The numbers of power iterations and of extra vectors of the randomized SVD. Larger numbers make its
+last vectors more accurate."""
 
 
 @dataclass(config=STRICT)
 class Spectral(Fading, Linear):
     """Graph filter without training: fast, and strong on sparse likes with a large catalogue.
 
-    With P the 0/1 matrix of likes, R = D_users^−½ P D_items^−½ (D: the diagonal matrices of the
-    numbers of likes) and V the first ``rank`` right singular vectors of R, the scores of a history
-    p are
+    P is the 0/1 matrix of likes (users, items). D_users and D_items are the diagonal matrices of the
+    numbers of likes of users and of items, and R = D_users^−½ P D_items^−½. V (items, rank) has the
+    first ``rank`` right singular vectors of R. The scores of a history p, a row of P, are
 
         p (RᵀR + low · D_items^−½ V Vᵀ D_items^½)
 

@@ -1,4 +1,4 @@
-"""A weighted mean of the scores of several models, on one scale per user."""
+"""The model ``blend``: a weighted mean of the scores of several models."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from recsys.recommender import Explanation, Recommender, score_histories
 from recsys.types import Features, Histories, Interactions
 
 LENGTHS = (2, 5, 20)
-"""The lengths at which the groups of histories begin: the groups have 0-1, 2-4, 5-19 and 20+ likes."""
+"""Numbers of likes at which the second and later groups of histories begin: the groups have 0-1, 2-4,
+5-19 and 20+ likes."""
 
 RRF_OFFSET = 60
 """The constant 60 of reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009)."""
@@ -113,7 +114,7 @@ class Blended(Recommender):
         return Explanation(score, members=members, note=note)
 
     def _member_shares(self, history: Histories, item: int) -> dict[str, float]:
-        """Return member -> what it adds to the score of one item.
+        """Return what each member adds to the score of one item, as a dict: member -> number.
 
         The result is empty if no member has a score for the item. If the item is new and
         ``cold_weights_`` apply to it, the parts do not sum to its score. They sum to the value by
@@ -136,7 +137,7 @@ class Blended(Recommender):
         return shares(self.weights_[length_groups(history)[0]], {p: z[0, item] for p, z in rescaled.items()})
 
     def _rescaled_scores(self, histories: Histories, users: np.ndarray) -> dict[int, np.ndarray]:
-        """Return the position of a member -> its rescaled scores, float32[m, items].
+        """Return the rescaled scores of each member, as a dict: position of member -> float32[m, items].
 
         Members whose weights are all 0 are left out.
         """
@@ -198,14 +199,16 @@ def unliked_items(train: Interactions) -> np.ndarray:
 
 
 def length_groups(histories: Histories) -> np.ndarray:
-    """Return int64[m], the group of each history by its number of likes, as :data:`LENGTHS` divides
-    them."""
+    """Return the group of each history by its number of likes, int64[m].
+
+    Group 0 has the shortest histories; see :data:`LENGTHS`.
+    """
     liked = np.bincount(histories.row_of_entry[histories.values.data > 0], minlength=len(histories))
     return np.searchsorted(LENGTHS, liked, side="right")
 
 
 def rescale_rows(scores: np.ndarray, scaling: Scaling = "standard") -> np.ndarray:
-    """Return float32[m, n], the scores of each row on a common scale. NaN stays NaN.
+    """Rescale the scores of each row to a common scale, float32[m, n]. NaN stays NaN.
 
     ``standard`` gives the scores of a row the mean 0 and the standard deviation 1, or all 0 if they
     are equal. ``rrf`` replaces a score by 1/(60 + rank), where the highest score of the row has the
@@ -227,17 +230,18 @@ def rescale_rows(scores: np.ndarray, scaling: Scaling = "standard") -> np.ndarra
 
 
 def rescale_columns(z: np.ndarray, columns: np.ndarray, scaling: Scaling = "standard") -> np.ndarray:
-    """Return float32[m, len(columns)], some columns of the scores, rescaled over these columns
-    only.
+    """Rescale the scores of some columns, each row over these columns only, float32[m, len(columns)].
 
     Args:
-        z: float32[m, n], as :func:`rescale_rows` returns them.
+        z: float32[m, n], scores as :func:`rescale_rows` returns them.
+        columns: int[c], the columns.
+        scaling: as for :func:`rescale_rows`.
     """
     return rescale_rows(z[:, columns], scaling)
 
 
 def weighted_mean(scored: Iterable[tuple[np.ndarray, np.ndarray]], shape: tuple[int, int]) -> np.ndarray:
-    """Return float32[m, n], the weighted mean of several arrays of scores, cell by cell.
+    """Return the weighted mean of several arrays of scores, cell by cell, float32[m, n].
 
     A NaN score is left out of the mean. If no score with a weight above 0 remains in a cell, its
     mean is NaN.
@@ -264,14 +268,13 @@ def weighted_sums(
 
 
 def divide_sums(total: np.ndarray, total_weight: np.ndarray) -> np.ndarray:
-    """Return float32[m, n], ``total`` / ``total_weight``, NaN where the weight is 0."""
+    """Return ``total`` / ``total_weight`` for each cell, float32[m, n], NaN where the weight is 0."""
     undefined = np.full(total.shape, np.nan, dtype=np.float32)
     return np.divide(total, total_weight, out=undefined, where=total_weight > 0)
 
 
 def reassign_scores(scores: np.ndarray, columns: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Return ``scores`` with the values of some columns permuted in each row to follow another
-    order.
+    """Permute the scores of some columns within each row, so that they follow another order.
 
     In each row, the largest score in ``columns`` goes to the column with the largest value in
     ``order``, the second largest to the second, and so on. Of equal values in ``order``, the lower

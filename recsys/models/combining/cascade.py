@@ -1,4 +1,4 @@
-"""Models in order of preference: each user is scored by the first model that can score the user."""
+"""The cascade: models in order of preference. The first one that can score a user scores the user."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from recsys.types import Features, Histories, Interactions
 class Cascade(Recommender):
     """Scores each user by the first member that can score the user.
 
-    So all scores of a user come from the same member. Users with fewer than ``min_history`` liked
-    items skip the first member, if a later member can score them. ``record`` says how a trial chose
-    ``min_history``; it is None without a trial.
+    So all scores of a user come from the same member. A user with fewer than ``min_history`` liked
+    items is scored by a later member if one can, and otherwise by the first. ``record`` says how a
+    trial chose ``min_history``; it is None without a trial.
 
     The sources are the names of the members. If a member has several sources, its second and later
     sources follow its name.
@@ -52,8 +52,7 @@ class Cascade(Recommender):
         return self
 
     def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return float32[m, items], the scores of each user by the first member that can score the
-        user.
+        """Return the scores of each user by the member that scores the user, float32[m, items].
 
         The row of a user whom no member can score is all NaN.
         """
@@ -116,8 +115,13 @@ class Cascade(Recommender):
         histories: Histories,
         users: np.ndarray,
     ) -> None:
-        """Write ``position`` into ``member`` for those rows of ``is_open`` that ``model`` can
-        score."""
+        """Store the position of a model as the member of those users whom the model can score.
+
+        Args:
+            member: int8[m], the position of each user's member, which is changed.
+            is_open: bool[m], the users who may get this model.
+            position: the position of the model.
+        """
         rows = np.flatnonzero(is_open)
         if len(rows):
             member[rows[model.can_score(histories[rows], users[rows])]] = position
@@ -128,7 +132,7 @@ class Cascade(Recommender):
         return None if position < 0 else list(self.members.items())[position]
 
     def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
-        """Return the explanation of the member that scores this history."""
+        """Return the explanation of one score by the member that scores this history."""
         member = self.scoring_member(history, user)
         if member is None:
             return Explanation(np.nan, note="No model has an opinion on this user.")
@@ -136,4 +140,5 @@ class Cascade(Recommender):
 
 
 def _user_numbers(histories: Histories, users: np.ndarray | None) -> np.ndarray:
+    """Return ``users``, or 0, 1, … for the histories if ``users`` is None; int[m]."""
     return np.arange(len(histories)) if users is None else np.asarray(users)

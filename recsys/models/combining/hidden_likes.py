@@ -1,5 +1,6 @@
-"""NDCG of hidden likes from scores, without making lists: compiled, because a trial asks
-thousands of times.
+"""Compute the NDCG of hidden likes from scores, without making lists.
+
+The loops are compiled, because a trial computes this NDCG thousands of times.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from scipy.sparse import csr_array
 from recsys.linalg import arrays
 
 CHUNK = 256
-"""Columns that are counted between two looks at whether a like can still be in the list."""
+"""Number of scores that are compared before the loop checks whether it can stop."""
 
 
 def ndcg_of_hidden(scores: np.ndarray, seen: csr_array, hidden: csr_array, depth: int) -> np.ndarray:
@@ -44,7 +45,7 @@ def _gain_per_row(
     hidden_columns: np.ndarray,
     discounts: np.ndarray,
 ) -> np.ndarray:
-    """Add up the discounts of the hidden likes in the list of each row, float64[m].
+    """Return for each row the sum of the discounts of the hidden likes in its list, float64[m].
 
     The discount of a hidden like is that of its position in the list.
     """

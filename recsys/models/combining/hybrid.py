@@ -1,4 +1,4 @@
-"""A blend that chooses its members, their settings and their weights by trials on a part of train."""
+"""The model ``hybrid``: a blend that chooses its members, settings and weights by trials on train."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from recsys.recommender import Recommender
 from recsys.types import Features, Interactions
 
 MIN_USERS = 60
-"""Smallest number of users of a trial. A group of history lengths needs half as many in each half
-of a trial."""
+"""Smallest number of users of a trial. A group of users with similar history lengths gets weights of
+its own only if each half of the trial has at least half this number of its users."""
 
 HIDDEN_SHARE = 0.2
 """The share of likes, or of items, that a trial hides."""
@@ -52,8 +52,8 @@ class Choice:
 
     Attributes:
         weights: the general weights.
-        by_group: position of a group of history lengths -> the weights that replace the general
-            ones.
+        by_group: position of a group of users with similar history lengths -> the weights that
+            replace the general ones for this group.
         new_items: the weights that order the new items relative to each other.
     """
 
@@ -62,7 +62,7 @@ class Choice:
     new_items: Weights = field(default_factory=dict)
 
     def kinds(self) -> list[str]:
-        """Return all kinds that have a weight, without duplicates."""
+        """Return all kinds of models that have a weight, each once."""
         return list(dict.fromkeys([*self.weights, *(k for w in self.by_group.values() for k in w), *self.new_items]))
 
 
@@ -160,7 +160,11 @@ class Hybrid(Blended):
         return self
 
     def _usable_kinds(self, features: Features | None) -> list[str]:
-        """Return the kinds to choose among. Without features, kinds that need them are left out."""
+        """Return the kinds of models to choose from. Without features, kinds that need them are left out.
+
+        Raises:
+            ConfigError: ``parts`` names a kind that a hybrid cannot use, or no kind is left.
+        """
         unknown = [kind for kind in self.parts if kind not in LADDERS]
         if unknown:
             raise ConfigError(f"model 'hybrid': no part {unknown[0]!r}; it can use {', '.join(LADDERS)}")
@@ -208,14 +212,14 @@ class Hybrid(Blended):
         return fit_part(kind, params, train, features, self.seed)
 
     def _fitted_only(self, weights: Weights) -> Weights:
-        """Return the weights of only those kinds that could be fitted."""
+        """Return the weights of the kinds that could be fitted, without those of the others."""
         return {kind: weight for kind, weight in weights.items() if kind in self.members}
 
     def _replacement_order(self, kind: str) -> tuple[bool, float]:
-        """Return the sort key of a kind as a replacement for members that could not be fitted.
+        """Return the sort key by which a kind is chosen to replace members that could not be fitted.
 
-        Kinds with a higher NDCG in the first trial are better. ``attributes`` is last, because it
-        had another trial.
+        The kind with the largest key is chosen first. The key grows with the NDCG in the first trial.
+        ``attributes`` has the smallest key, because it was judged in another trial.
         """
         return kind != "attributes", self.record["parts"].get(kind, {}).get("ndcg@100", -1.0)
 
@@ -260,10 +264,10 @@ class Hybrid(Blended):
         return replace(trial, scaling=self.scaling) if len(trial.users) >= MIN_USERS else None
 
     def _choose_field_weights(self, trial: Trial, features: Features | None, deadline: Deadline) -> Settings:
-        """Return field -> weight, chosen with ``content`` on half of the trial's users.
+        """Choose the weights of the feature fields, and return them as a dict: field -> weight.
 
-        The result is empty (all weights 1) if the chosen weights do not improve the mean of the
-        other half.
+        They are chosen by the NDCG of the model ``content`` on half of the trial's users. The result
+        is empty (all weights are 1) if they do not raise the mean NDCG of the other half.
         """
         half, check = trial.halves(self.seed)
         if features is None:
@@ -280,12 +284,11 @@ class Hybrid(Blended):
         return chosen if difference["mean"] > 0 else {}
 
     def _search_settings(self, kinds: list[str], search: Search) -> None:
-        """Search the best settings of each kind, and record them. The trial of the search keeps the
-        scores.
+        """Search the best settings of each kind, and record them.
 
-        Every kind is tried once before the settings of any kind are searched, the best kind first.
-        A kind that does not fit in memory, or that the time limit excludes, is recorded as left
-        out.
+        Every kind is first tried once. Then the settings of the promising kinds are searched, the best
+        kind first. The trial of the search stores the scores of the best settings. A kind that does
+        not fit in memory, or for which there was no time, is recorded as left out.
         """
         attempts: list[Attempt] = []
         for kind in kinds:
@@ -322,8 +325,15 @@ class Hybrid(Blended):
     def _choose_by_length(
         self, trial: Trial, half: np.ndarray, check: np.ndarray, weights: Weights
     ) -> dict[int, Weights]:
-        """Return group of history lengths -> its weights, for the groups where other weights are
-        shown to help."""
+        """Return the weights for groups of users with similar history lengths: group -> weights.
+
+        The result has only the groups for which weights other than the general ones are shown to be
+        better.
+
+        Args:
+            half, check: the rows of the two halves of the users.
+            weights: the general weights.
+        """
         group_of_user = length_groups(trial.histories)
         by_group: dict[int, Weights] = {}
         for group in range(len(LENGTHS) + 1):
@@ -345,7 +355,7 @@ class Hybrid(Blended):
         start: Weights | None,
         conclusive: bool = True,
     ) -> tuple[Weights, str]:
-        """Return the best blend and the reason, or ``start`` if no blend is shown to beat it.
+        """Return the weights of the best blend and the reason, or ``start`` if no blend is shown to beat it.
 
         A blend is chosen on one half of the users and judged on the other half. This is done in
         both directions, so that every user is judged once.
@@ -375,9 +385,9 @@ class Hybrid(Blended):
     def _choose_for_new_items(self, trial: Trial, search: Search, kinds: list[str], weights: Weights) -> Weights:
         """Return the weights that order new items relative to each other.
 
-        The result is empty if the first trial shows that these weights harm. Kinds keep the
-        settings of the first trial. Only ``attributes`` is searched here, because it differs from
-        ALS only on new items.
+        The result is empty if the first trial shows that these weights lower the NDCG. Kinds keep the
+        settings that were chosen in the first trial. Only the settings of ``attributes`` are searched
+        here, because this kind differs from ALS only on new items.
 
         Args:
             trial: the trial that hides whole items.
@@ -406,11 +416,15 @@ class Hybrid(Blended):
     def _effect_on_all_items(
         self, trial: Trial, features: Features | None, weights: Weights, new_items: Weights
     ) -> dict[str, float]:
-        """Return how much the NDCG of a trial changes if new items are reordered by weights of
-        their own.
+        """Return how much the mean NDCG of a trial changes if new items have weights of their own.
 
-        The new items are those that nobody likes in the trial's train part. The lists rank all
-        items.
+        The result is the mean change and its interval, as from :func:`gain`. The lists rank all items.
+        The new items are those that nobody likes in the train part of the trial; they are reordered
+        among themselves.
+
+        Args:
+            weights: the general weights.
+            new_items: the weights that order the new items.
         """
         if "attributes" in new_items:
             trial.cache_scores("attributes", self._fit_chosen("attributes", trial.train, features))
@@ -427,8 +441,11 @@ class Hybrid(Blended):
     def _record_ablation(
         self, trial: Trial, features: Features | None, choice: Choice, values: dict[str, np.ndarray]
     ) -> None:
-        """Record how the choice compares with its best members, and with itself on shuffled
-        features."""
+        """Record the NDCG of the chosen blend, of its best members, and of the blend with shuffled features.
+
+        Args:
+            values: kind -> NDCG of each user of the trial.
+        """
         means = {kind: float(ndcg.mean()) for kind, ndcg in values.items()}
         collaborative = max((kind for kind in means if kind not in CONTENT), key=means.__getitem__, default=None)
         content = max((kind for kind in means if kind in CONTENT), key=means.__getitem__, default=None)
@@ -451,7 +468,7 @@ class Hybrid(Blended):
         self.record["ablation"] = ablation
 
     def _store_weights(self, choice: Choice) -> None:
-        """Set the fitted arrays from the choice."""
+        """Store the chosen weights as arrays, in the order of the members."""
         groups = [choice.by_group.get(group, choice.weights) for group in range(len(LENGTHS) + 1)]
         self.weights_ = np.array([[weights.get(name, 0.0) for name in self.members] for weights in groups])
         self.cold_weights_ = np.array([choice.new_items.get(name, 0.0) for name in self.members])
@@ -460,8 +477,7 @@ class Hybrid(Blended):
 
 
 def _ndcg_of_choice(trial: Trial, choice: Choice) -> np.ndarray:
-    """Return the NDCG of each user of a trial, with the weights for the user's group of history
-    lengths."""
+    """Return the NDCG of each user of a trial, float64[n], with the weights for the user's group."""
     group_of_user = length_groups(trial.histories)
     values = trial.blend_ndcg(choice.weights)
     for group, weights in choice.by_group.items():
@@ -471,12 +487,16 @@ def _ndcg_of_choice(trial: Trial, choice: Choice) -> np.ndarray:
 
 
 def _is_best_of_content(attempt: Attempt, attempts: list[Attempt]) -> bool:
-    """Return whether an attempt is the best of the kinds that use features.
+    """Return whether an attempt is the best one of a kind that uses features.
 
-    Its settings are always searched, because no other kind scores new items.
+    Its settings are always searched, because only kinds that use features can score new items.
+
+    Args:
+        attempts: all attempts, best first.
     """
     return attempt is next((other for other in attempts if other.kind in CONTENT), None)
 
 
 def _format_weights(weights: Weights) -> str:
+    """Return weights as text, for example ``als + 0.5 content``."""
     return " + ".join(kind if weight == 1 else f"{weight:g} {kind}" for kind, weight in weights.items())

@@ -110,8 +110,8 @@ LADDERS: dict[str, tuple[Ladder, ...]] = {
         RANK,
     ),
 }
-"""Kind -> its ladders. The kinds that are fitted fastest come first, because a search has a
-deadline."""
+"""Kind of model -> its ladders. The kinds that are fitted fastest come first, because the time of a
+search is limited."""
 
 AT_PREDICTION = ("decay", "low")
 """Parameters that may be changed in a fitted model without fitting it again."""
@@ -120,7 +120,7 @@ SWEEPS = 8
 """Number of sweeps of ALS models. More sweeps change the lists less than the other settings do."""
 
 LEAST_GAIN = 0.002
-"""The share by which a step on a ladder must raise the NDCG. A smaller gain is noise."""
+"""The relative gain in NDCG that a step on a ladder must have. A smaller gain is probably noise."""
 
 PROMISING = 0.8
 """The settings of a kind are searched if its first NDCG is at least this share of the best kind's."""
@@ -134,7 +134,7 @@ only."""
 
 
 def ladders(kind: str, max_rank: int) -> tuple[Ladder, ...]:
-    """Return the ladders of a kind, with every rank above ``max_rank`` lowered to it.
+    """Return the ladders of a kind, in which ranks above ``max_rank`` are replaced by ``max_rank``.
 
     Rungs that become equal are merged.
 
@@ -160,9 +160,10 @@ def settings_at(steps: Sequence[Ladder], position: Position) -> Settings:
 
 
 def fit_part(kind: str, params: Settings, train: Interactions, features: Features | None, seed: int) -> Recommender:
-    """Return a fitted model of a kind.
+    """Fit a model of a kind on ``train``, and return it.
 
-    ``features`` and ``seed`` are passed only to kinds that use them.
+    ``features`` and ``seed`` are passed only to kinds that use them. A kind with sweeps makes
+    :data:`SWEEPS` of them, unless ``params`` has another number.
     """
     names = parameters(kind)
     if "seed" in names:
@@ -180,8 +181,7 @@ class Deadline:
     started: float = field(default_factory=time.monotonic)
 
     def is_over(self, seconds: float = 0.0) -> bool:
-        """Return whether the time limit has passed, or will have passed after ``seconds`` more
-        seconds."""
+        """Return whether the time limit will have passed ``seconds`` from now."""
         return time.monotonic() + seconds > self.started + 60 * self.minutes
 
 
@@ -190,10 +190,11 @@ class Attempt:
     """The state of the search for the best settings of one kind.
 
     Attributes:
+        kind: the kind of model.
         steps: the ladders of the kind.
-        position: the best position so far.
-        values: position -> mean NDCG@100.
-        seconds: how long the last fit took.
+        position: the best position so far: the number of the rung on each ladder.
+        values: position -> mean NDCG@100, for all positions that were tried.
+        seconds: the duration of the last fit, in seconds.
     """
 
     kind: str
@@ -214,10 +215,9 @@ class Attempt:
 
     @property
     def last_rungs(self) -> Settings:
-        """Those of the best settings that are at an end of a ladder, so that values beyond it may
-        be better.
+        """The best settings that are at an end of their ladder, so that values beyond may be better.
 
-        Ends that no value can be beyond are left out, such as a weight of 0.
+        An end is left out if there is no value beyond it, for example a weight of 0.
         """
         settings: Settings = {}
         for step, rung in zip(self.steps, self.position, strict=True):
@@ -232,6 +232,8 @@ class Search:
     """Searches the best settings of a kind on a trial, by moving along its ladders.
 
     Attributes:
+        trial: the trial on which settings are compared.
+        features: the features of the items, or None.
         rows: the users on whom settings are compared, as positions in the users of the trial.
         field_weights: weights of the feature fields. Each kind that needs features is tried with
             and without them, because weights that improve ``content`` may harm another kind.
@@ -246,11 +248,11 @@ class Search:
     deadline: Deadline
 
     def start(self, kind: str) -> Attempt:
-        """Fit a kind with its first settings, and search the ladders of settings that need no other
-        fit.
+        """Try a kind with its first settings, and search the settings that only affect scoring.
 
-        For ALS, the weight of likes is searched too, because no single value suits both dense and
-        sparse logs. The trial keeps the scores of the best settings.
+        Such a search needs no other fit. For ALS, the ladder :data:`SCALED` (the weight of likes) is
+        searched too, because no single value suits both dense and sparse logs. The trial stores the
+        scores of the best settings.
 
         Raises:
             InputError: the model does not fit in memory, or train lacks what the model needs.
@@ -265,12 +267,15 @@ class Search:
         """Search all ladders of a kind from the best position so far, and store the result in
         ``attempt``.
 
-        The trial keeps the scores of the best settings.
+        The trial stores the scores of the best settings.
         """
         self._climb(attempt, range(len(attempt.steps)))
 
     def weigh_fields(self) -> Settings:
-        """Return field -> weight, for the fields where a weight other than 1 improves ``content``."""
+        """Search the weights of the feature fields with which the model ``content`` is best.
+
+        The result is a dict: field -> weight. It has only the fields with a weight other than 1.
+        """
         if self.features is None:
             return {}
         names = list(columns_by_field(self.features))
@@ -342,8 +347,11 @@ class Search:
         return model
 
     def _ladders(self, kind: str) -> tuple[Ladder, ...]:
-        """Return the ladders of a kind for this trial. The last one is whether to use the field
-        weights."""
+        """Return the ladders of a kind for this trial.
+
+        If there are field weights and the kind uses features, the last ladder has two rungs: without
+        and with these weights.
+        """
         max_rank = min(len(self.trial.train.users), len(self.trial.train.items))
         steps = ladders(kind, max_rank)
         if self.field_weights and kind in CONTENT:
@@ -352,9 +360,9 @@ class Search:
 
 
 def _could_go_on(settings: Settings) -> bool:
-    """Return whether a setting of a rung could have a value beyond it.
+    """Return whether a setting at the end of a ladder could have a value beyond this end.
 
-    There is none beyond 0, beyond a decay of 1, or beyond a value that is a name.
+    There is no value beyond 0, beyond a decay of 1, or beyond a value that is a name.
     """
     return any(
         isinstance(value, int | float) and value != 0 and (name, value) != ("decay", 1.0)
@@ -368,7 +376,11 @@ def _to_fit(params: Settings) -> Settings:
 
 
 def _with_settings(model: Recommender, params: Settings) -> Recommender:
-    """Return a copy of a fitted model, with those of ``params`` that only affect scoring."""
+    """Return a copy of a fitted model with new values of the settings that only affect scoring.
+
+    Args:
+        params: the new settings. Those that affect the fit are ignored.
+    """
     changed = copy(model)
     for name in AT_PREDICTION:
         if name in params:

@@ -1,4 +1,4 @@
-"""A trial that finds from how many likes on a model is better than its fallback."""
+"""A trial that finds the number of likes from which a model is better than its fallback."""
 
 from __future__ import annotations
 
@@ -35,18 +35,21 @@ def try_short_histories(
     """Compare a model with its fallback on users with few likes, in a trial on a part of train.
 
     Some likes are hidden, both models are fitted on the rest, and :func:`choose_min_history`
-    compares how well they retrieve the hidden likes. Its result is returned. At most ``MAX_USERS``
-    users are judged: those with a hidden like, a visible like, and few enough visible likes for the
-    fallback. If there are too few such users, nothing is fitted and the result is None.
+    compares the NDCG of the hidden likes. Its result is returned. At most ``MAX_USERS`` users are
+    judged. They have a hidden like, a visible like, and fewer than 20 visible likes. If there are too
+    few such users, nothing is fitted and the result is None.
 
-    After the trial both models are fitted on only a part of train, so the caller must fit them
-    again.
+    After the trial both models are fitted on a part of train only, so the caller must fit them again.
 
     Args:
-        by_time: whether to hide the newest fifth of all events, as a split by time does. Otherwise
-            the newest fifth or so of each user's likes is hidden, and every user keeps at least
-            one. In a run that is split by time, such a trial would favour the fallback, because
-            popularity would be counted from events that are later than the hidden ones.
+        model, fallback: two models, which are fitted here.
+        train: the interactions on which the trial is made.
+        features: the features of the items, or None.
+        by_time: whether to hide the newest fifth of all events, as a split by time does. If False,
+            about the newest fifth of each user's likes is hidden, and every user keeps at least one
+            like. In a run that is split by time this would favour the fallback, because popularity
+            would be counted from events that are later than the hidden ones.
+        seed: the seed of the hashes and of the bootstrap.
     """
     if by_time:
         trial = hide_latest(train, HIDDEN_SHARE, len(train.users), seed)

@@ -22,21 +22,21 @@ from recsys.recommender import Recommender, score_histories
 from recsys.types import Interactions
 
 DEPTH = 100
-"""Length of the lists. Lists of this length have enough hits to compare models, even where hits are
-rare."""
+"""Length of the lists. Lists of this length have enough relevant items to compare models, even if
+relevant items are rare in lists."""
 
 MIDDLE_SHARE = 0.5
 OTHER_SHARES = (0.25, 1.0)
-"""Possible weights of the next member of a blend, as shares of the sum of the weights so far.
+"""Possible weights of a member that is added to a blend, as shares of the sum of the weights so far.
 
-:data:`MIDDLE_SHARE` is tried first.
+:data:`MIDDLE_SHARE` is tried before these.
 """
 
 SHORTLIST = 6
-"""The number of best members of a step that are tried again in the next step."""
+"""Number of members that are tried in a step of the search: the best ones of the step before."""
 
 FULLY_TRIED = 3
-"""The number of best members with the middle share that are also tried with the other shares."""
+"""Number of members that are tried with :data:`OTHER_SHARES`: the best ones with the middle share."""
 
 
 @dataclass
@@ -68,7 +68,7 @@ class Trial:
         self.relevant = self.hidden[self.users]
 
     def judge(self, model: Recommender, rows: np.ndarray) -> np.ndarray:
-        """Return float64[len(rows)], the NDCG@100 of a fitted model for some of the users.
+        """Return the NDCG@100 of a fitted model for each of some users, float64[len(rows)].
 
         Args:
             rows: positions in ``users``.
@@ -86,9 +86,12 @@ class Trial:
         return self.ndcg_per_user(self.scores[name])
 
     def _candidate_scores(self, model: Recommender, rows: np.ndarray) -> np.ndarray:
-        """Return float32[len(rows), items], the scores of a model for some of the users.
+        """Return the scores of a model for some of the users, float32[len(rows), items].
 
         Items that are not candidates have NaN.
+
+        Args:
+            rows: positions in ``users``.
         """
         scores = score_histories(model, self.histories[rows], self.users[rows])
         if self.candidates.all():
@@ -96,7 +99,7 @@ class Trial:
         return np.where(self.candidates, scores, np.float32(np.nan))
 
     def ndcg_per_user(self, scores: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
-        """Return float64[len(rows)], the NDCG@100 of each user.
+        """Return the NDCG@100 of each user for given scores, float64[len(rows)].
 
         Args:
             scores: float32[len(rows), items].
@@ -106,7 +109,7 @@ class Trial:
         return ndcg_of_hidden(scores, self.histories.values[rows], self.relevant[rows], DEPTH)
 
     def blend_scores(self, weights: dict[str, float], rows: np.ndarray | None = None) -> np.ndarray:
-        """Return float32[len(rows), items], the scores of a blend of members with stored scores.
+        """Return the scores of a blend of members with stored scores, float32[len(rows), items].
 
         Args:
             weights: member -> weight.
@@ -116,7 +119,10 @@ class Trial:
         return divide_sums(*_sums({name: self.scores[name][rows] for name in weights}, weights))
 
     def blend_ndcg(self, weights: dict[str, float], rows: np.ndarray | None = None) -> np.ndarray:
-        """Return float64[len(rows)], the NDCG@100 of each user for :meth:`blend_scores`."""
+        """Return the NDCG@100 of each user for a blend of members with stored scores, float64[len(rows)].
+
+        Arguments as for :meth:`blend_scores`.
+        """
         return self.ndcg_per_user(self.blend_scores(weights, rows), rows)
 
     def choose(self, rows: np.ndarray, start: dict[str, float] | None = None, steps: int = 6) -> dict[str, float]:
@@ -161,10 +167,16 @@ class Trial:
     def _values_of_additions(
         self, scores: dict[str, np.ndarray], weights: dict[str, float], rows: np.ndarray, names: list[str]
     ) -> dict[tuple[str, float], float]:
-        """Return (name, share) -> the mean NDCG@100 of the blend after adding the member with this
-        share.
+        """Return the mean NDCG@100 of a blend after each possible addition of one member.
 
-        All ``names`` are tried with the middle share, and the best of them with the other shares.
+        The result is a dict: (name of the member, share) -> mean. All ``names`` are tried with the
+        middle share, and the best of them also with the other shares.
+
+        Args:
+            scores: member -> float32[len(rows), items].
+            weights: the weights of the blend before the addition.
+            rows: positions in ``users``.
+            names: the members to try.
         """
         sums = _sums(scores, weights)
         size = sum(weights.values())
@@ -184,24 +196,31 @@ class Trial:
         return values
 
     def halves(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Divide the users at random into two halves: rows to choose on, and rows to check on.
+        """Divide the users at random into two halves: one to choose a blend on, and one to check it on.
 
-        Both are int64 positions in ``users``, in ascending order.
+        The halves are int64 positions in ``users``, in ascending order.
         """
         first = to_unit_interval(hash_words(seed + 1, self.users)) < 0.5
         return np.flatnonzero(first), np.flatnonzero(~first)
 
 
 def _sums(scores: dict[str, np.ndarray], weights: dict[str, float]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the result of :func:`blend.weighted_sums` for members with the same weight for all
-    users."""
+    """Return the weighted sum of the members' scores and the sum of the weights, for each cell.
+
+    Both are float32[n, items], as from :func:`blend.weighted_sums`.
+
+    Args:
+        scores: member -> float32[n, items].
+        weights: member -> weight, the same for all users.
+    """
     shape = next(iter(scores.values())).shape
     scored = ((scores[name], np.full(shape[0], weight)) for name, weight in weights.items())
     return weighted_sums(scored, shape)
 
 
 Position = tuple[int, ...]
-"""The index of the rung on each ladder. A ladder is the ordered list of values of one setting."""
+"""The number of the current rung on each ladder. A ladder is the ordered list of values of a setting,
+and a rung is one of these values."""
 
 
 def climb(
@@ -212,18 +231,20 @@ def climb(
     rounds: int = 10,
     least_gain: float = 0.0,
 ) -> Position:
-    """Maximise ``value`` by moving along one ladder at a time, and return the last position.
+    """Search a position with a high ``value`` by moving along one ladder at a time, and return it.
 
     On each ladder the search moves up rung by rung as long as ``value`` rises, then down in the
     same way. It repeats this for all ladders until no move raises ``value``, but at most ``rounds``
-    times. Without that limit the result is a local maximum along every ladder. ``value`` is called
+    times. Without this limit the result is a local maximum along every ladder. ``value`` is called
     only once per position.
 
     Args:
         start: the first position.
         lengths: number of rungs of each ladder.
-        axes: the ladders to move along. None: all of them.
-        least_gain: the share by which a move must raise the value.
+        value: the function to maximise.
+        axes: the numbers of the ladders to move along. None: all ladders.
+        rounds: largest number of passes over the ladders.
+        least_gain: the relative gain that a move must have.
     """
     value = cache(value)
     position = start
@@ -243,7 +264,7 @@ def climb(
 
 
 def gain(new: np.ndarray, old: np.ndarray, seed: int = 0) -> dict[str, float]:
-    """Return the mean of ``new - old`` over users, and its 95 % bootstrap interval.
+    """Return the mean of ``new - old`` over users and its 95 % bootstrap interval: mean, low, high.
 
     Args:
         new, old: float64[n], the values of two models for the same users.
@@ -341,7 +362,10 @@ def _trial(
 
 
 def subset(train: Interactions, keep: np.ndarray) -> Interactions:
-    """Return the entries of ``train`` for which ``keep``, bool[n], is True. The id maps stay the
-    same."""
+    """Return some entries of ``train``, with the same id maps.
+
+    Args:
+        keep: bool[n], True for the entries to keep.
+    """
     columns = {name: getattr(train, name)[keep] for name in ("user", "item", "value", "time")}
     return replace(train, **columns)

@@ -1,4 +1,4 @@
-"""Recommenders that are not trained: scores computed elsewhere, stored factors, and segments."""
+"""Recommenders that are not trained: they wrap stored scores, stored factors, or segments of users."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ from recsys.types import Features, Histories, Interactions
 
 
 class FixedScores(Recommender):
-    """Scores that were computed elsewhere: ``scores[u]`` is the row of the user with the number u."""
+    """Returns scores that were computed elsewhere.
+
+    Attributes:
+        scores: float32[users, items], one row per user number.
+    """
 
     def __init__(self, scores: np.ndarray, source: str) -> None:
         self.scores = np.asarray(scores, dtype=np.float32)
@@ -23,7 +27,7 @@ class FixedScores(Recommender):
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The name of the scores, as a tuple of one."""
+        """The name of the scores, as a tuple with one element."""
         return (self._source,)
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
@@ -36,10 +40,10 @@ class FixedScores(Recommender):
 
 
 class StoredFactors(Recommender):
-    """ALS that scores users by stored factors, and computes the factor of any other user by
-    fold-in.
+    """ALS that scores users by stored factors. The factor of any other user is computed by fold-in.
 
     Attributes:
+        als: the fitted ALS model, with the item factors.
         user_factors: float32[users, rank], the stored factor of each user number, NaN where there
             is none.
     """
@@ -89,7 +93,7 @@ class StoredFactors(Recommender):
         return self.als.explain(history, item, user)
 
     def _stored(self, histories: Histories, users: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """Return the stored factor of each user, and bool[m]: whether there is one."""
+        """Return the stored factor of each user, float32[m, rank], and whether there is one, bool[m]."""
         factors = self.user_factors[np.arange(len(histories)) if users is None else users]
         return factors, ~np.isnan(factors).any(axis=1)
 
@@ -99,7 +103,8 @@ class SegmentMember(Recommender):
     have no scores.
 
     Attributes:
-        segment_rows: int64[users], the row of the segment of each user number, -1 for none.
+        segments: the segments and their scores.
+        segment_rows: int64[users], the row in ``segments`` of each user number's segment, -1 for none.
     """
 
     def __init__(self, segments: Segments, segment_rows: np.ndarray) -> None:
@@ -108,7 +113,7 @@ class SegmentMember(Recommender):
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The names of the segments by their number of columns, such as ``segment:country``."""
+        """One name per number of columns that define a segment, such as ``segment:country``."""
         return self.segments.sources
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
@@ -145,14 +150,15 @@ class SegmentMember(Recommender):
         )
 
     def _rows(self, histories: Histories, users: np.ndarray | None) -> np.ndarray:
+        """Return the row of each user's segment, int64[m], -1 for users without a segment."""
         return self.segment_rows[np.arange(len(histories)) if users is None else users]
 
 
 def with_stored_factors(model: Recommender, user_factors: np.ndarray | None) -> Recommender:
-    """Return an ALS, or a cascade that begins with one, that scores users by their stored factors
-    first.
+    """Return an ALS, or a cascade whose first member is ALS, that uses stored factors of users.
 
     Args:
+        model: an ALS, or a cascade whose first member is ALS.
         user_factors: float32[users, rank], as for :class:`StoredFactors`. None: the model is
             returned unchanged.
 
@@ -170,12 +176,13 @@ def with_stored_factors(model: Recommender, user_factors: np.ndarray | None) -> 
 
 
 def insert_segment_fallback(model: Recommender, segments: Segments | None, user_ids: Any) -> Recommender:
-    """Return a cascade with the segments of some users between its first model and its fallback.
+    """Insert the popularity by segment between the first model of a cascade and its fallback.
 
-    Without segments, or without a fallback, the model is returned unchanged.
+    The new cascade is returned. If there are no segments, or the model is not a cascade, the model is
+    returned unchanged.
 
     Args:
-        user_ids: the id of each user number.
+        user_ids: the id of each user number, to look up the segment of the user.
     """
     if segments is None:
         return model

@@ -1,4 +1,4 @@
-"""NextItem: a ridge regression, in closed form, from decayed histories to the next item."""
+"""The model ``next_item``: a ridge regression from faded histories to the next item, in closed form."""
 
 from __future__ import annotations
 
@@ -27,33 +27,34 @@ from recsys.recommender import FitsFromSums
 from recsys.types import Features, Histories, Interactions
 
 NEGLIGIBLE = 1e-7
-"""A like that has faded to this share is ignored.
+"""A like whose weight has faded to this value is ignored.
 
-So the time of a fit grows with the length of a history, and not with its square.
+So the time of a fit grows with the length of the histories, and not with its square.
 """
 
 
 @dataclass(config=STRICT)
 class NextItem(Linear, FitsFromSums):
-    """Ridge regression from what a user liked, the latest most, to what the user liked next. It is
-    exact and deterministic, and meant for at most some ten thousand items.
+    """Ridge regression that predicts the next like from the likes before it, of which later ones count
+    more. The result is exact and deterministic. For at most some ten thousand items.
 
-    Before each like t of a user, memory s has the history with each earlier like p faded by the
-    number of likes in between: x_s(t) = Σ_{p<t} decays_s^(t−1−p) · e(p). Over all likes of all
-    users, the weights W
+    There is one *memory* per number in ``decays``. Before the like t of a user, memory s is a vector
+    over the items, with the weight decays_s^(t−1−p) for each earlier like p: x_s(t) = Σ_{p<t}
+    decays_s^(t−1−p) · e(p). e(p) is the indicator vector of the item of like p. So a like counts less
+    the more likes come after it. Over all likes of all users, the weights W_s
 
         minimise Σ_t |e(t) − Σ_s x_s(t) W_s|² + reg · Σ_s |W_s|²        score(u) = Σ_s x_s(u) W_s
 
-    The Gram matrix is summed in one pass over the sequences and then inverted, so the result is
-    exact and deterministic. With several decays, one model has both the last likes and the general
-    taste. Only items that somebody liked take part.
+    x_s(u) is memory s after the last like of user u. The Gram matrix of the regression is summed in
+    one pass over the sequences and then inverted. With a small and a large decay, one model uses both
+    the last likes and the general taste of a user. Only items that somebody liked take part.
 
-    With S decays a fit needs 12 · (S · items)²
-    bytes, of which 4 · S · items² are kept, and its time grows with (S · items)³. If it would need
-    more than ``memory_mb``, it raises an error before it allocates memory.
+    With S decays a fit needs 12 · (S · items)² bytes, of which 4 · S · items² are kept, and its time
+    grows with (S · items)³. If it would need more than ``memory_mb``, it raises an error before it
+    allocates memory.
 
-    It is EASE (Steck, WWW 2019) with the next item as its target, as SLIT of Choi et al., WWW 2021
-    (session-aware linear models) does it for sessions.
+    The model is EASE (Steck, WWW 2019) with the next item as its target. The model SLIT of Choi et
+    al., WWW 2021 (session-aware linear models), does the same for sessions.
     """
 
     STATE: ClassVar = {"weights_": "float32[memories, liked, liked]", "known_": "bool[items]"}
@@ -85,6 +86,9 @@ class NextItem(Linear, FitsFromSums):
     def prepare_sums(self, likes: np.ndarray) -> None:
         """Store which items somebody liked.
 
+        Args:
+            likes: int[items], the number of likes of each item.
+
         Raises:
             InputError: the matrices would not fit in ``memory_mb``.
         """
@@ -99,7 +103,11 @@ class NextItem(Linear, FitsFromSums):
             )
 
     def sum_users(self, histories: Histories) -> dict[str, np.ndarray | csr_array]:
-        """Return ``gram``, float32[S · liked, S · liked], and ``targets``, csr (S · liked, liked).
+        """Return the sums over these users from which the weights are computed.
+
+        For S memories and n liked items, they are ``gram``, float32[S · n, S · n], the Gram matrix of
+        the memories, and ``targets``, csr (S · n, n), the products of the memories and the next items.
+        The sums of several sets of users may be added.
 
         Raises:
             InputError: no event has a time.
@@ -124,7 +132,11 @@ class NextItem(Linear, FitsFromSums):
         self.weights_ = weights.reshape(len(self.decays), -1, weights.shape[1])
 
     def _targets(self, sequences: Sequences) -> csr_array:
-        """Return Σ_t x_s(t) e(t)ᵀ for each memory s, stacked as csr float32[S · items, items]."""
+        """Return the products of the memories and the next items, summed over all likes.
+
+        The sum for memory s is Σ_t x_s(t) e(t)ᵀ. The sums of the S memories are stacked as csr
+        float32[S · items, items].
+        """
         none = np.zeros(0)
         blocks = []
         for decay in self.decays:
@@ -133,7 +145,10 @@ class NextItem(Linear, FitsFromSums):
         return csr_array(vstack(blocks, format="csr"))
 
     def _strengths(self, histories: Histories) -> csr_array:
-        """Return the faded likes of all memories side by side, csr (m, S · liked) of float32."""
+        """Return the S memories of each history, one after the other, csr (m, S · liked items).
+
+        The dtype is float32.
+        """
         likes = super()._strengths(histories)
         places = histories.places_from_end(self._counted(histories))
         memories = []
@@ -157,10 +172,10 @@ class NextItem(Linear, FitsFromSums):
 
 
 def _among_liked(sequences: Sequences, is_liked: np.ndarray) -> Sequences:
-    """Return the sequences with only the liked items, numbered 0, 1, … .
+    """Return the sequences with their items renumbered over the liked items only: 0, 1, …
 
     Args:
-        is_liked: bool[items]. The sequences have no other items.
+        is_liked: bool[items], the items that somebody liked. The sequences have no other items.
     """
     number = (np.cumsum(is_liked) - 1).astype(np.int32)
     by_item = np.append(sequences.by_item[:-1][is_liked], len(sequences.items))
@@ -168,15 +183,25 @@ def _among_liked(sequences: Sequences, is_liked: np.ndarray) -> Sequences:
 
 
 def _reach(decay: float, longest: int) -> int:
-    """Return how many likes later a like has faded to a negligible share, at most ``longest``."""
+    """Return the number of positions in a history over which a like has a weight that counts.
+
+    The weight of a like falls by the factor ``decay`` per later like. From this number of later likes
+    on, it is below :data:`NEGLIGIBLE`. The result is at most ``longest``.
+    """
     return min(longest, 1 + int(np.log(NEGLIGIBLE) / np.log(max(decay, NEGLIGIBLE))))
 
 
 def _tables(decays: tuple[float, ...], longest: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return tables of the powers of the decays, and of the sums of their products.
+    """Compute two tables from S decays d, which :func:`~.sequences.decayed_gram` needs.
 
-    The first is d_s^p, float64[S, reach]; the second is Σ_{u<m} (d_s d_r)^u, float64[S, S,
-    longest]. ``reach`` is the largest number of later likes after which a like still counts.
+    The first table, float64[S, reach], has the powers d_s^p of each decay s, for p = 0 … reach − 1.
+    Likes that are ``reach`` or more positions apart have no effect on each other. The second table,
+    float64[S, S, longest], has at [s, r, m] the sum Σ_{u<m} (d_s d_r)^u of powers of the product of
+    two decays.
+
+    Args:
+        decays: the S decays.
+        longest: the length of the longest sequence.
     """
     powers = np.array(decays)[:, None] ** np.arange(longest)
     products = powers[:, None, :] * powers[None, :, :]

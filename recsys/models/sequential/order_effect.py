@@ -1,5 +1,7 @@
-"""Measure whether order matters in a log, by a model that uses order on true and on shuffled
-histories."""
+"""Measure whether the order of events in a log helps to predict the next event.
+
+A model that uses the order is judged on the true histories and on shuffled ones.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,11 @@ LEAST_LIKES = 3
 """Smallest number of likes of a user: one is hidden, and the others can be shuffled."""
 
 LEAST_USERS = 100
+"""Smallest number of users with enough likes. With fewer, nothing is measured."""
 MOST_USERS = 2_000
+"""Largest number of users whose last like is hidden."""
 SHUFFLES = 3
+"""Number of times that the histories are shuffled."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +33,8 @@ class OrderEffect:
 
     Attributes:
         users: the number of users whose last like was hidden.
-        ordered, shuffled: mean NDCG of the hidden like, with histories in the order of time and in
-            a random order.
+        ordered: the mean NDCG of the hidden likes if histories are in the order of time.
+        shuffled: the same if histories are in a random order.
         difference, low, high: the mean of ordered − shuffled over users, and its 95 % interval.
     """
 
@@ -61,8 +66,7 @@ class OrderEffect:
 
 
 def measure_order(log: Interactions, seed: int = 0) -> OrderEffect | None:
-    """Measure how much better the last like of users is predicted if the order of their likes is
-    known.
+    """Measure how much the order of their likes helps to predict the last like of users.
 
     The last like of some users is hidden. ``transitions`` with its default settings is fitted on
     the rest of ``log``, and ranks all items for these users. The same is done with the times of
@@ -96,7 +100,11 @@ def measure_order(log: Interactions, seed: int = 0) -> OrderEffect | None:
 
 
 def _likes_without(log: Interactions, is_hidden: np.ndarray) -> Interactions:
-    """Return the likes of a log without the hidden ones, which ``is_hidden``, bool[likes], marks."""
+    """Return the likes of a log without the hidden ones.
+
+    Args:
+        is_hidden: bool[likes], True for the likes to leave out.
+    """
     shown = np.flatnonzero(log.value > 0)[~is_hidden]
     return replace(log, user=log.user[shown], item=log.item[shown], value=log.value[shown], time=log.time[shown])
 
@@ -108,6 +116,12 @@ def _shuffled(train: Interactions, generator: np.random.Generator) -> Interactio
 
 
 def _ndcg(train: Interactions, hidden: csr_array, users: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    """Return the NDCG of the hidden likes, float64[users], by a model that is fitted on ``train``."""
+    """Fit ``transitions`` on ``train``, and return the NDCG of each user's hidden like, float64[users].
+
+    Args:
+        hidden: csr (users, items), the hidden likes.
+        users: int[n], rows of the users to judge.
+        candidates: bool[items], the items that are ranked.
+    """
     trial = Trial(train, hidden, users, candidates)
     return trial.judge(Transitions().fit(train), np.arange(len(users)))

@@ -1,5 +1,7 @@
-"""SASRec: a causal Transformer that predicts the next item. JAX trains it, and NumPy scores with
-it."""
+"""The model ``sasrec``: a causal Transformer that predicts the next item.
+
+It is trained with JAX. Scores are computed with NumPy.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ from recsys.recommender import Recommender
 from recsys.types import Features, Histories, Interactions
 
 JUDGED_SHARE = 0.05
-"""Largest number of likes that are hidden for early stopping, as a share of all likes."""
+"""Largest share of all likes that is hidden to decide when training stops."""
 
 JUDGED_USERS = 2_000
 """Largest number of users with a hidden like. One like is hidden per user."""
@@ -35,7 +37,7 @@ FEWEST_LIKES = 3
 """Smallest number of likes of a user whose last like may be hidden."""
 
 SCORES_AT_ONCE = 1 << 22
-"""Number of scores that the validation holds in memory at a time."""
+"""Largest number of scores in memory at a time when the hidden likes are judged."""
 
 
 @dataclass(config=STRICT)
@@ -209,6 +211,7 @@ class SASRec(Recommender):
         return np.diff(liked(histories.values, self.known_, binary=True).indptr) > 0
 
     def _weights(self) -> Weights:
+        """Return the fitted arrays as the weights of the network."""
         return Weights(*(getattr(self, name) for name in list(self.STATE)[1:]))
 
 
@@ -244,7 +247,7 @@ def _liked_number(is_liked: np.ndarray) -> np.ndarray:
 
 
 def _hide_last_likes(likes: LikedSequences, seed: int) -> HiddenLikes:
-    """Hide the last like of a random sample of users."""
+    """Hide the last like of a random sample of users with at least :data:`FEWEST_LIKES` likes."""
     lengths = np.diff(likes.indptr)
     eligible = np.flatnonzero(lengths >= FEWEST_LIKES)
     count = min(JUDGED_USERS, len(eligible) // 2, int(np.ceil(JUDGED_SHARE * len(likes.items))))
@@ -258,9 +261,14 @@ def _hide_last_likes(likes: LikedSequences, seed: int) -> HiddenLikes:
 def mean_ndcg(weights: Weights, hidden: HiddenLikes, heads: int) -> float:
     """Return the mean NDCG of the hidden likes, without a cut-off.
 
-    The NDCG of a hidden like is 1 / log2(1 + rank), where the rank is that among the items that the
-    user has not liked before. Without a cut-off the mean varies less from sweep to sweep than with
-    a cut at ten.
+    The NDCG of a hidden like is 1 / log2(1 + rank), where rank is its position in the ranking of all
+    items that the user has not liked before. Without a cut-off the mean varies less from sweep to
+    sweep than with a cut-off at ten.
+
+    Args:
+        weights: the weights of the network.
+        hidden: the sequences, and the hidden like of some users. There is at least one.
+        heads: the number of attention heads of a block.
     """
     total = 0.0
     indptr, items = hidden.shown

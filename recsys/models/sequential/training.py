@@ -26,16 +26,15 @@ from recsys.models.sequential.transformer import (
 )
 
 AVERAGING = 0.998
-"""Decay of the moving average of weights. It averages over about the last 1 / (1 − AVERAGING)
-steps."""
+"""Decay of the moving average of the weights, which averages about the last 1 / (1 − AVERAGING) steps."""
 
 PADDING = -1
-"""The target of a place that has no next item, and the sequence number of padding."""
+"""This number marks a place without a next item in the targets, and padding in the sequence numbers."""
 
 
 @dataclass(frozen=True)
 class NetworkSettings:
-    """The parameters of ``sasrec`` on which a single training step depends."""
+    """The parameters of ``sasrec`` that determine the network and a single training step."""
 
     rank: int
     blocks: int
@@ -46,7 +45,7 @@ class NetworkSettings:
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """The parameters of ``sasrec`` that control the training, with those of its network."""
+    """All parameters of ``sasrec``: those of its network, and those that control the training."""
 
     network: NetworkSettings
     max_length: int
@@ -180,11 +179,11 @@ class _State(NamedTuple):
 
 @functools.lru_cache(maxsize=8)
 def _compiled_step(n_items: int, settings: NetworkSettings) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Return the function that makes the first state, and the compiled function of one training
-    step.
+    """Return two functions: one that makes the first state, and one that does a training step.
 
-    The first maps weights to a state. The second maps (state, batch) to (state, loss). It is
-    compiled only once for all fits with the same sizes.
+    The first function takes the weights of the network and returns a state. The second takes a state
+    and a batch, and returns the next state and the loss. It is compiled, only once for all fits with
+    the same sizes.
     """
     import jax
     import jax.numpy as jnp
@@ -215,8 +214,11 @@ def _compiled_step(n_items: int, settings: NetworkSettings) -> tuple[Callable[..
 
 
 def mean_loss(weights: Weights, batch: Batch, n_items: int, settings: NetworkSettings) -> Any:
-    """Return the cross-entropy of the next item, averaged over the places of a batch, computed with
-    JAX."""
+    """Return the mean cross-entropy of the next item over the places of a batch, computed with JAX.
+
+    Places without a next item do not count. If the batch has a sample of the items as negatives, the
+    result is an estimate of the cross-entropy over all items.
+    """
     import jax
     import jax.numpy as jnp
 
@@ -250,8 +252,12 @@ def cut_into_windows(indptr: np.ndarray, items: np.ndarray, longest: int) -> tup
     """Return the sequences with each long one cut into windows of at most ``longest`` items.
 
     The windows are cut from the end. Two neighbouring windows share one item, so that each item,
-    except the first of a sequence, is the next item exactly once. Sequences with fewer than two
-    items are left out.
+    except the first of a sequence, is the next item of a place exactly once. Sequences with fewer
+    than two items are left out.
+
+    Args:
+        indptr, items: int64[m + 1] and int32[n]. Sequence u is ``items[indptr[u]:indptr[u + 1]]``. The
+            result has the same form.
     """
     pieces = []
     for start, stop in zip(indptr[:-1].tolist(), indptr[1:].tolist(), strict=True):
@@ -273,8 +279,12 @@ def batches(
 ) -> Iterator[Batch]:
     """Yield the batches of one sweep over all sequences, in a random order.
 
-    All batches have the same shape, so that the step is compiled only once. Several short sequences
-    share a row, so that little of a batch is padding.
+    All batches have the same shape, so that the training step is compiled only once. Several short
+    sequences share a row, so that little of a batch is padding.
+
+    Args:
+        indptr, items: int64[m + 1] and int32[n]. Sequence u is ``items[indptr[u]:indptr[u + 1]]``.
+        n_items: the number of different items.
     """
     lengths = np.diff(indptr) - 1
     row_length = int(power_of_two(lengths.max(initial=1)))
@@ -314,10 +324,17 @@ def _pack(
     row_length: int,
     n_rows: int,
 ) -> Iterator[list[tuple[int, int, int]]]:
-    """Yield, for each batch, a list of (sequence, row, first column).
+    """Assign sequences to the rows of batches, and yield a list of (sequence, row, first column) per
+    batch.
 
-    Each sequence is put into the first row that has room for it. ``order`` is the order of the
-    sequences.
+    Each sequence is put into the first row of the batch that has room for it. If no row has, a new
+    batch begins.
+
+    Args:
+        lengths: int[m], the length of each sequence.
+        order: int[m], the order in which sequences are assigned.
+        row_length: the length of a row.
+        n_rows: the number of rows of a batch.
     """
     part: list[tuple[int, int, int]] = []
     filled = [0] * n_rows

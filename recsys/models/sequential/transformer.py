@@ -15,25 +15,25 @@ from recsys.linalg import one_blas_thread
 
 NORM_EPSILON = 1e-6
 VECTOR_DEVIATION = 0.02
-"""Standard deviation of the random item vectors at the start.
+"""Standard deviation of the random item vectors at the start of training.
 
-It is small, because these vectors also compute the scores, and an untrained network should score
-all items alike.
+It is small, because scores are products with these vectors, and the scores of an untrained network
+should be nearly equal for all items.
 """
 
 PLACES_AT_ONCE = 1 << 14
-"""Number of places of padded sequences that are scored at a time, so that arrays fit in the CPU
-cache."""
+"""Largest number of places of padded sequences that are encoded at a time. It is so small that arrays
+fit in the CPU cache."""
 
 PAIRS_AT_ONCE = 1 << 20
-"""Number of pairs of places that are scored at a time, which limits the memory of attention."""
+"""Largest number of pairs of places for which attention is computed at a time. It limits the memory."""
 
 MASKED = -1e9
-"""Attention logit of a place that must not be seen. It is finite, so that no row becomes NaN."""
+"""Attention logit of a place that must have no effect. It is finite, so that no result becomes NaN."""
 
 
 class Weights(NamedTuple):
-    """The weights of a network with B blocks and width d, float32.
+    """The weights of a network with B blocks, the width d, and h values in the inner layer; float32.
 
     Attributes:
         items: [liked, d], the vector of each item, used at the input and at the output.
@@ -111,13 +111,16 @@ def encode(
     xp: Any = np,
     drop: Callable[[Any], Any] = lambda x: x,
 ) -> Any:
-    """Return the state after each place, float32[rows, length, d].
+    """Compute the state of the network after each place of packed sequences, float32[rows, length, d].
 
-    The product of a state and the item vectors gives the scores of the next item. A place sees
-    itself and the earlier places of its sequence. Layer norms come first in each block (pre-norm),
-    so that training needs no warm-up.
+    The product of a state and the item vectors gives the scores of the next item. The state after a
+    place depends on this place and the earlier places of its sequence only. Each block begins with a
+    layer norm (pre-norm), so that training needs no warm-up.
 
     Args:
+        weights: the weights of the network.
+        rows: the packed sequences.
+        heads: the number of attention heads of a block.
         xp: the array module, ``numpy`` or ``jax.numpy``.
         drop: the function that applies dropout in training. By default it does nothing.
     """
@@ -150,20 +153,22 @@ def encode(
 
 
 def _norm(x: Any, scale: Any, shift: Any, xp: Any) -> Any:
-    """Return the layer norm of ``x`` over its last axis."""
+    """Return ``x`` after a layer norm over its last axis, multiplied by ``scale`` plus ``shift``."""
     centred = x - x.mean(axis=-1, keepdims=True)
     deviation = xp.sqrt((centred * centred).mean(axis=-1, keepdims=True) + np.float32(NORM_EPSILON))
     return centred / deviation * scale + shift
 
 
 def last_states(weights: Weights, indptr: np.ndarray, items: np.ndarray, heads: int) -> np.ndarray:
-    """Return the state after the last item of each sequence, float32[m, d], zero for an empty
-    sequence.
+    """Compute the state of the network after the last item of each of m sequences, float32[m, d].
+
+    The state of an empty sequence is zero. If a sequence is longer than the number of positions of
+    the network, only its last items are used.
 
     Args:
+        weights: the weights of the network.
         indptr, items: int64[m + 1] and int32[n]. Sequence u is ``items[indptr[u]:indptr[u + 1]]``.
-            Of a longer sequence, only as many of its last items are read as the network has
-            positions.
+        heads: the number of attention heads of a block.
     """
     lengths = np.minimum(np.diff(indptr), len(weights.positions))
     states = np.zeros((len(lengths), weights.items.shape[1]), dtype=np.float32)
@@ -186,5 +191,5 @@ def last_states(weights: Weights, indptr: np.ndarray, items: np.ndarray, heads: 
 
 
 def power_of_two(lengths: np.ndarray) -> np.ndarray:
-    """Return int64, the smallest power of two that is not less than each length."""
+    """Return the smallest power of two that is not less than each length, int64, in the same shape."""
     return 2 ** np.ceil(np.log2(np.maximum(lengths, 1))).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Transitions: counts which item followed which, and predicts the next item from the last ones."""
+"""The model ``transitions``: it counts which items follow an item, and predicts the next one from it."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class Transitions(Fading, SparseLinear, FitsFromSums):
     """Counts which items follow each item within a window: fast, for logs where the last items
     matter most.
 
-    With C_ji the sum, over the users who like j and i, of 1/d where i comes d places after j (d ≤
-    ``window``), and of ``backward``/d where i comes d places before j,
+    C_ji is a sum over the users who like both items j and i. A user adds 1/d if i comes d places after
+    j in the sequence of likes, and ``backward``/d if i comes d places before j (d ≤ ``window``). Then
 
         W_ji = C_ji / (n_j^source_power · n_i^target_power)
         score(u, i) = Σ_p decay^p · W_ji,  where j is the liked item p places from the end
 
-    n_j and n_i are numbers of likes. Times are used only for the order. If ``recency_days`` is set,
+    n_j and n_i are the numbers of likes of the items. Times are used only for the order. If ``recency_days`` is set,
     the weight of a like is also halved with its age. The model needs at most 8 · likes · (2 ·
     window) bytes.
 
