@@ -1,7 +1,7 @@
-"""The command line: one file per verb, named by the verb.
+"""The command line, with one file per verb, which has the name of the verb.
 
-Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 a bug in recsys, 2 the user's
-input or configuration, 3 a gate fired, 130 interrupted.
+Results are printed to stdout, and everything else to stderr. Exit codes: 0 the verb is done, 1 a
+bug in recsys, 2 a problem with the user's input or configuration, 3 a gate fired, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ VERBS = (
     "demo run tune plan route check data recommend similar explain onboard"
     " evaluate report compare agree lab ab bundle update track doctor"
 ).split()
-"""The modules of the verbs, in the order of `recsys --help`."""
+"""The names of the verbs' modules, in the order of `recsys --help`."""
 
 INTERRUPTED = 130
 
@@ -34,8 +34,9 @@ def load_command() -> Any:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one verb and exit with its exit code. An error of the user is a message,
-    never a traceback.
+    """Run one verb, and end the process with the exit code of the verb.
+
+    An error of the user is printed as a message, never as a traceback.
     """
     sys.exit(run_verb(arguments))
 
@@ -47,8 +48,8 @@ def run_verb(arguments: list[str] | None = None) -> int:
 
 
 def exit_code_of(work: Callable[[], object]) -> int:
-    """Call ``work``, print the error that it raises,
-    and return the exit code that says how it ended.
+    """Call ``work``, print the error that it raises, if any, and return the exit code for the
+    result.
     """
     try:
         work()

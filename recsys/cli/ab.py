@@ -101,10 +101,10 @@ def plan(
 
 
 def offline_lifts(run: Path, model: str | None) -> dict[str, float]:
-    """Return the possible lifts of a run's model over the best baseline, for planning a test.
+    """Return the lifts of a run's model over the best baseline that an A/B test can be planned for.
 
-    The result is description -> relative lift. It holds the lift itself, and the lower end of its
-    interval if that is above 0.
+    The result is description -> relative lift. It has the measured lift and, if the lower end of
+    its interval is above 0, this lower end.
 
     Raises:
         ConfigError: the model has no positive lift over a baseline.
@@ -151,6 +151,7 @@ def assign(
     save: TableOut = None,
 ) -> None:
     """Print the arm of each user as CSV: user_id, arm.
+
     The same user and name always give the same arm.
 
     Example: recsys ab assign users.txt --name ranker-2
@@ -189,8 +190,9 @@ def analyse(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Print the result of an experiment: difference, interval,
-    and whether its numbers can be trusted.
+    """Print the result of an experiment, and whether its numbers can be trusted.
+
+    The result is the difference of each arm from the control, with its interval.
 
     Example: recsys ab analyse outcomes.csv --expected 0.002
     """
@@ -239,7 +241,13 @@ def print_result(result: ArmResult, control: str, has_before: bool) -> None:
 
 
 def parse_shares(arms: list[str] | None) -> dict[str, float]:
-    """Return arm -> share, from the values of ``--arm``."""
+    """Return arm -> share of the users, from the values of ``--arm`` (``NAME=SHARE``).
+
+    Without values, it is the default: two arms of equal size.
+
+    Raises:
+        ConfigError: a value has another form.
+    """
     shares: dict[str, float] = {}
     for text in arms or []:
         # The share follows the last =, because the name of an arm may contain one.
@@ -254,7 +262,11 @@ def parse_shares(arms: list[str] | None) -> dict[str, float]:
 
 
 def read_outcomes(path: Path) -> pd.DataFrame:
-    """Read a table of outcomes from CSV or Parquet."""
+    """Read a table of outcomes from a CSV or Parquet file.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
     import pandas as pd
     from pyarrow.lib import ArrowException
 

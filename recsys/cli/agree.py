@@ -47,8 +47,9 @@ def agree(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure how much two ranked lists agree, or two tables of lists, user by user. Undefined
-    values are "undefined", null in JSON.
+    """Measure how much two ranked lists agree, or two tables of lists, user by user.
+
+    A value that is undefined is printed as "undefined", and is null in JSON.
 
     Example: recsys agree mine.txt yours.txt -m tau_b -m rbo --json
     """
@@ -94,8 +95,9 @@ def is_table_of_lists(path: Path) -> bool:
 
 
 def agree_per_user(path_a: Path, path_b: Path, measures: list[Measure], save: Path | None, as_json: bool) -> None:
-    """Print the mean agreement of two tables of lists over users, with its interval, for each
-    measure."""
+    """Print the mean agreement over users of two tables of lists, with its interval, for each
+    measure.
+    """
     from recsys.cli.compare import with_ranks
     from recsys.data.hashing import id_bits
     from recsys.evaluation.agreement.measures import agree_tables

@@ -1,6 +1,4 @@
-"""The Typer application that every verb registers itself with,
-and the groups that `recsys --help` shows.
-"""
+"""The Typer application with which every verb registers, and the groups of `recsys --help`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The verb bundle: one model of a run as a folder that can be carried elsewhere."""
+"""The verb bundle: write one model of a run as a portable folder."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ def bundle(
     model: ModelName = None,
     own_models: OwnModels = False,
 ) -> None:
-    """Write a portable folder for recommend, similar and explain,
-    which then need neither Spark nor Java.
+    """Write one model of a run as a portable folder.
+
+    With it, recommend, similar and explain need neither Spark nor Java.
 
     Example: recsys bundle runs/als_demo bundles/als_demo
     """

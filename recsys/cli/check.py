@@ -61,9 +61,10 @@ def check(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Read the tables as a run would and print a data card, with whether the order of events matters;
-    or audit a split; for a config whose split is files, both. Exit code 2 when so many rows are refused
-    that a run would stop; the card is printed all the same.
+    """Read the tables as a run would and print a data card, or audit a split for leaks.
+
+    The card also says whether the order of events matters. If more rows are refused than a run
+    allows, the exit code is 2. For a config whose split is files, the split is audited too.
 
     Example: recsys check ratings.csv --column user_id=userId --column item_id=movieId
 
@@ -139,9 +140,9 @@ def check(
 
 
 def measure_order_of_log(log: pd.DataFrame, weighting: WeightSettings) -> OrderEffect | None:
-    """Return whether the order of events matters, or None if the log is too small or has no times.
+    """Measure whether the order of events matters, on a sample of at most 20,000 users.
 
-    Only a sample of users is used, so that a long log takes no longer.
+    The result is None if the log has too few events or no times.
     """
     import numpy as np
 
@@ -167,8 +168,9 @@ class SplitAudit:
     """The audit of a split that is given as files.
 
     Attributes:
+        train, test: the names of the files.
         facts: sizes of the parts, and how they overlap.
-        leaks: information on the test table that is in the train table.
+        leaks: what train reveals about test, one finding per leak.
     """
 
     train: str

@@ -1,4 +1,4 @@
-"""The verb compare: which of several models to take, and why."""
+"""The verb compare: which of several models to choose, and why."""
 
 from __future__ import annotations
 
@@ -30,8 +30,14 @@ MACHINE_COSTS = ("ms_per_user", "peak_mb")
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model to compare: its values per user, its lists, its guardrails, and the machine it ran
-    on."""
+    """A model to compare.
+
+    Attributes:
+        evaluation: the metrics of the model for each user.
+        lists: the table of its lists.
+        guards: guardrail -> value.
+        platform: the machine on which the model ran, for guardrails that depend on the machine.
+    """
 
     evaluation: Evaluation
     lists: pd.DataFrame
@@ -68,8 +74,9 @@ def compare(
     seed: Annotated[int, typer.Option(help="The seed of the bootstrap.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Compare one model of each run, all models of one run, or tables of lists, on the same users;
-    print which to take.
+    """Compare models on the same users, and print which to choose.
+
+    The models are one of each run, all of one run, or the makers of tables of lists.
 
     Example: recsys compare runs/old runs/new --fail-if "ndcg@10 drops 0.01"
     """
@@ -238,8 +245,11 @@ def read_tables_of_lists(
 
 
 def with_ranks(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table of lists with a column ``rank``, which is computed from the scores if it is
-    missing."""
+    """Return a table of lists with a column ``rank``.
+
+    If the column is missing, it is computed per user from the scores: 1 for the highest score. Of
+    equal scores, the earlier row of the table has the lower rank.
+    """
     table = table.astype({column: object for column in ("user_id", "item_id") if table[column].dtype == "category"})
     if "rank" in table:
         return table
@@ -248,7 +258,12 @@ def with_ranks(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def short_labels(paths: list[Path]) -> list[str]:
-    """Return the shortest labels that distinguish the paths."""
+    """Return one label per path: the names of the files or folders, or the whole paths if names
+    repeat.
+
+    Raises:
+        ConfigError: a path occurs twice.
+    """
     short = [path.resolve().stem if path.is_file() else path.resolve().name for path in paths]
     for labels in (short, [str(path) for path in paths]):
         if len(set(labels)) == len(labels):
@@ -257,7 +272,10 @@ def short_labels(paths: list[Path]) -> list[str]:
 
 
 def comparable_guards(candidates: list[Candidate]) -> dict[str, dict[str, float]]:
-    """Return model -> guardrails, without those that depend on the machine if the machines differ."""
+    """Return model -> guardrail -> value, for the guardrails that can be compared.
+
+    Time and memory (:data:`MACHINE_COSTS`) are left out if the models ran on different machines.
+    """
     guards = {candidate.evaluation.name: candidate.guards for candidate in candidates}
     if len({candidate.platform for candidate in candidates}) == 1:
         return guards
@@ -269,7 +287,7 @@ def comparable_guards(candidates: list[Candidate]) -> dict[str, dict[str, float]
 
 
 def guards_table(guards: dict[str, dict[str, float]]) -> pd.DataFrame:
-    """Return one row per model with its guardrails."""
+    """Return a table with one row per model, and one column per guardrail."""
     import pandas as pd
 
     return pd.DataFrame([{"model": name, **values} for name, values in guards.items()])

@@ -110,9 +110,10 @@ class Steps(logging.Handler):
 
 
 class StatusLines(logging.Handler):
-    """Prints the current step of a run as a line from time to time, if stderr is not a terminal.
+    """Prints the current step of a run as one line at regular intervals, if stderr is not a
+    terminal.
 
-    The step is the latest call with a progress, or the latest line of the log.
+    The current step is the last one that reported progress or wrote a line to the log.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

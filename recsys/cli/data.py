@@ -42,8 +42,9 @@ def make(
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same world.")] = 0,
     file_format: Annotated[str, typer.Option("--format", help="csv or parquet.")] = "csv",
 ) -> None:
-    """Make up a world of films with tastes, popularity, drift, genres, cast, text,
-    cold films and new users.
+    """Make up a world of films, with the tables of its users, items and events.
+
+    It has tastes, popularity, drift, genres, cast, text, films without events and new users.
 
     Example: recsys data make runs/world --users 1000 --items 500 --events 50000
     """

@@ -35,7 +35,7 @@ EXTRAS = {
 """Extra -> (a module that it installs, what needs it)."""
 
 Finding = tuple[str, str, str]
-"""(``ok``, ``missing`` or ``broken``; the thing looked at; remedy or detail)."""
+"""What a check finds: (``ok``, ``missing`` or ``broken``; what was checked; detail or remedy)."""
 
 
 @app.command(rich_help_panel=SETUP)
@@ -43,9 +43,9 @@ def doctor(
     spark: Annotated[bool, typer.Option(help="Also start Spark and run a small job: about ten seconds.")] = False,
 ) -> None:
     """Print what is installed, what is missing, and the command that installs it.
-    Exit code 2 if something is broken.
 
-    A missing extra is not an error: the local engine needs none of them.
+    A missing extra is not an error: the local engine needs none of them. The exit code is 2 if
+    something is broken.
 
     Example: recsys doctor --spark
     """
@@ -83,7 +83,7 @@ def check_installation() -> Iterator[Finding]:
 
 
 def _check_kernels() -> Finding:
-    """Compile and run one function of numba."""
+    """Check whether numba compiles and runs one function."""
     import numpy as np
 
     try:
@@ -109,7 +109,7 @@ def _check_kernels() -> Finding:
 
 
 def _check_java() -> Finding:
-    """Look for a Java that Spark can run on."""
+    """Check whether there is a Java installation that Spark can use."""
     from recsys.errors import MissingExtra
     from recsys.java import find_java
 
@@ -128,7 +128,7 @@ def _check_java() -> Finding:
 
 
 def _check_spark() -> Finding:
-    """Start Spark and run a small job."""
+    """Check whether Spark starts and runs a small job."""
     try:
         from recsys.config import SparkSettings
         from recsys.spark.session import session

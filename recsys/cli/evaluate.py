@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from recsys.types import Evaluation
 
 ERRORS = ("rmse", "mae")
-"""Metrics of predicted values, which are no lists."""
+"""Metrics that compare predicted values with true values, and do not judge lists."""
 
 
 @app.command(rich_help_panel=DECISIONS)
@@ -116,7 +116,7 @@ def evaluate(
 
 
 def print_errors(predictions: str, truth: str, names: list[str], reading: ReadSettings, as_json: bool) -> None:
-    """Print the errors of predicted values: per user, averaged, and over all pairs."""
+    """Print the errors of predicted values: their mean over users, and the error over all pairs."""
     from dataclasses import replace
 
     from recsys.evaluation.judging.ratings import evaluate_ratings
@@ -136,10 +136,11 @@ def print_errors(predictions: str, truth: str, names: list[str], reading: ReadSe
 def print_evaluation(
     evaluation: Evaluation, settings: EvaluationSettings, about: dict[str, Any], as_json: bool
 ) -> None:
-    """Print the means with their intervals, the counts and what each metric means.
+    """Print the mean of each metric with its interval, the counts, and the definition of each
+    metric.
 
     Args:
-        about: what else metrics.json says under ``about``.
+        about: further entries for the part ``about`` of the result.
     """
     from recsys.evaluation.summary import summarise
     from recsys.runfolder import to_plain_json

@@ -26,12 +26,12 @@ def explain(
     model: ModelName = None,
     own_models: OwnModels = False,
 ) -> None:
-    """Print why a user gets an item: in one sentence, then what each history item, word or part
-    adds.
+    """Print why a user gets an item: a sentence, and the parts of the score.
 
-    The lines of a kind sum to the score; those of history items together with the part that is the
-    same for everyone, if the model has one. A line says so if they sum to something else,
-    as for new items of a hybrid.
+    The parts are how much each history item, feature or part of the model adds. The lines of one
+    kind sum to the score. If the model has a part of the score that is the same for all users, the
+    history items and this part together sum to it. If they do not, as for new items of a hybrid, a
+    line says so.
 
     Example: recsys explain runs/demo --user u0001 --item f0007
     """
@@ -72,7 +72,9 @@ def explain(
 
 
 def _id_and_title(reasons: Reasons, row: int) -> str:
-    """Return "f0007, The Harbour", or the id alone of an item without a title."""
+    """Return the id and the title of an item, such as "f0007, The Harbour", or the id if it has no
+    title.
+    """
     item_id = str(reasons.items["item_id"].iat[row])
     title = reasons.title(row)
     return item_id if title == item_id else f"{item_id}, {title}"

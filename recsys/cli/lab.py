@@ -34,8 +34,9 @@ def lab(
     folder: Annotated[Path, typer.Option("--out", help="The folder for lab.html and lab.json.")] = Path("runs/lab"),
     as_json: Json = False,
 ) -> None:
-    """Test measures of agreement on simulated preferences with a known truth,
-    and on the ratings of users.
+    """Test measures of agreement on simulated preferences with a known truth.
+
+    They are also tested on the ratings of users: those of EVENTS, or of a made-up world.
 
     Example: recsys lab -m tau_b -m rbo --out runs/lab
     """
@@ -82,9 +83,12 @@ def lab(
 
 
 def require_lab_folder(folder: Path) -> None:
-    """Refuse a folder that cannot be made, or whose files of these names are not of this verb.
+    """Check that this verb may write its page and its JSON file into a folder.
 
-    A page belongs to the JSON file beside it.
+    A page is replaced only if the JSON file beside it is a result of this verb.
+
+    Raises:
+        InputError: the folder cannot be made, or it has files of these names from another program.
     """
 
     def is_result(start: bytes) -> bool:

@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from recsys.types import Interactions
 
 REPLIES = {"y": 1, "yes": 1, "n": -1, "no": -1, "": 0, "?": 0}
-"""What the user may type -> the answer, as ``models.onboarding`` counts them."""
+"""What the user may type -> the answer for ``models.onboarding``: 1 like, -1 dislike, 0 unknown."""
 
 ROUNDING = 1e-4
-"""The relative error of a restored value: stored values are float32,
-and their times whole seconds."""
+"""The largest relative error of a restored value.
+
+Stored values are float32, and their times are whole seconds.
+"""
 
 
 @app.command(rich_help_panel=LISTS)
@@ -38,10 +40,10 @@ def onboard(
     ] = "best_guess",
     k: Annotated[int, typer.Option("-k", min=1, max=1_000_000, help="The length of the list.")] = 10,
 ) -> None:
-    """Ask a new user about a few items (y: I like it, n: I don't, Enter: I don't know it),
-    then print a list as CSV.
+    """Ask a new user about a few items, then print a list as CSV.
 
-    q, or the end of the input, ends the questions early.
+    The answers are y (I like it), n (I don't) and Enter (I don't know it). q, or the end of the
+    input, ends the questions early.
 
     Example: recsys onboard runs/demo --questions 5
     """
@@ -78,15 +80,17 @@ def onboard(
 
 
 def restore_values(folder: RunFolder, config: Config, history: Interactions) -> tuple[Interactions, float | None]:
-    """Return the history as it was before it decayed, and the least value of a like;
-    None if any value above 0 is one.
+    """Return the history with its values before the decay, and the smallest value of a like.
 
-    ``[judge] relevant`` is about values with their event weights and without decay. Such a value
-    can be restored from the stored one if it is of one event: every pair has one event, or
-    ``aggregate = "last"``. It cannot be restored from the sum of several events, nor in a bundle,
-    which does not record when the decay starts. There any value above 0 is a like, and a line on
-    stderr says so. Pairs whose value has decayed to 0 in float32 are left out, and a line on stderr
-    gives their number.
+    The smallest value is None if every value above 0 is a like.
+
+    ``[judge] relevant`` is a limit for values that have the weights of their events, but no decay.
+    The value before the decay can be computed from the stored value only if it comes from a single
+    event. That is so if every pair has one event, or with ``aggregate = "last"``. It is not
+    possible for the sum of several events, nor in a bundle, which does not record the time from
+    which ages are counted. In these cases the history is returned with its stored values, every
+    value above 0 is a like, and a line on stderr says so. Pairs whose value has decayed to 0 in
+    float32 are left out, and a line on stderr gives their number.
     """
     from recsys.data.weigh import undo_decay
     from recsys.models.combining.trial import subset
@@ -121,8 +125,10 @@ def restore_values(folder: RunFolder, config: Config, history: Interactions) -> 
 
 
 def ask(question: str) -> int | None:
-    """Print a question and return the answer, None if there is no more input.
-    Unknown replies are asked again.
+    """Ask the user a question, and return the answer as in :data:`REPLIES`.
+
+    The result is None if the user types q, or if there is no more input. After an unknown reply the
+    question is asked again.
     """
     while True:
         log.print(question, end="", highlight=False)

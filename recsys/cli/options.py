@@ -80,7 +80,12 @@ def reading_overrides(
     encoding: str | None = None,
     time_unit: str | None = None,
 ) -> list[str]:
-    """Return the options that say how files are read as overrides of ``[data]``."""
+    """Return overrides of ``[data]``, such as ``data.format="csv"``, for the options on reading
+    files.
+
+    Raises:
+        ConfigError: a value of ``--column`` is not of the form OURS=THEIRS.
+    """
     overrides = []
     for pair in columns or ():
         canonical, equals, source = pair.partition("=")
@@ -96,13 +101,17 @@ def reading_overrides(
 
 
 def table_overrides(items: str | None, users: str | None = None) -> list[str]:
-    """Return the options that name the items and users tables as overrides of ``[data]``."""
+    """Return overrides of ``[data]`` for the options that name the items and users tables."""
     tables = {"items": items, "users": users}
     return [f"data.{key}={json.dumps(path, ensure_ascii=False)}" for key, path in tables.items() if path]
 
 
 def config_of(location: str, overrides: list[str]) -> Config:
-    """Return the config at ``location``, or the default config of the log there."""
+    """Return the config in a TOML file, or the default config for a file of events.
+
+    Args:
+        overrides: keys to set, such as ``recommend.k=20``.
+    """
     from recsys.config import config_for_log, load_config
 
     if Path(location).suffix == ".toml":

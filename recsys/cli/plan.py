@@ -36,7 +36,8 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Count the log and print what a run on Spark needs: memory, shuffle, blocks, time.
-    Exit code 2 if it cannot fit.
+
+    The exit code is 2 if the run cannot fit.
 
     Example: recsys plan configs/als_large.toml --set models.als.rank=128
     """

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from recsys.saved.open_model import SavedModel
 
 HEADERS = ("user_id,item_id,rank,score,source", "user_id,item_id,rank,score,source,title")
-"""First lines of the tables that this verb writes."""
+"""The possible first lines of the tables that this verb writes."""
 
 POOL = 100
-"""A reranked list is chosen among at least this number of items."""
+"""Smallest number of items from which a reranked list is chosen."""
 
 
 @app.command(rich_help_panel=LISTS)
@@ -134,8 +134,15 @@ def recommend(
 
 
 def read_user_table(ids: list[str], path: Path | None) -> pd.DataFrame:
-    """Return the users to recommend to, by id, each once: ``user_id``,
-    and the other columns of the file.
+    """Return the users to recommend to, ascending by id: ``user_id``, each once, and the file's
+    columns.
+
+    Args:
+        ids: user ids that are given one by one.
+        path: a file of users (:func:`read_user_file`), or None.
+
+    Raises:
+        InputError: there are no users.
     """
     tables = [pd.DataFrame({"user_id": ids}, dtype=object)]
     if path:
@@ -147,8 +154,12 @@ def read_user_table(ids: list[str], path: Path | None) -> pd.DataFrame:
 
 
 def read_user_file(path: Path) -> pd.DataFrame:
-    """Return the users of a file as text: ``user_id``,
-    and the other columns of a CSV that has this header.
+    """Return the users of a file as text: ``user_id``, and the other columns of a CSV file.
+
+    A file whose first line does not have the field ``user_id`` has one id per line.
+
+    Raises:
+        InputError: a row of a CSV file has another number of fields than the header.
     """
     from recsys.data.list_file import read_id_lines
 
@@ -165,8 +176,12 @@ def read_user_file(path: Path) -> pd.DataFrame:
 
 
 def parse_attributes(pairs: list[str], saved: SavedModel) -> dict[str, str]:
-    """Return the attributes that ``--with`` gives,
-    and warn if train has no segment with these values.
+    """Return the attributes that ``--with`` gives: column -> value.
+
+    A warning is printed if no train user has these values, so that there is no segment for them.
+
+    Raises:
+        InputError: the run has no segments.
     """
     from recsys.features.segment_popularity import parse_user_attributes
 
@@ -181,7 +196,11 @@ def parse_attributes(pairs: list[str], saved: SavedModel) -> dict[str, str]:
 
 
 def weigh_item_terms(saved: SavedModel) -> csr_array:
-    """Return the weighted terms of the items, float32 csr (items, terms), rows of length 1."""
+    """Return the weighted terms of each item, float32 csr (items, terms), with rows of length 1.
+
+    Raises:
+        InputError: the items have no attributes.
+    """
     from recsys.features.encoding import encode_features
     from recsys.features.terms import weigh_terms
 
@@ -192,7 +211,15 @@ def weigh_item_terms(saved: SavedModel) -> csr_array:
 
 
 def item_shares(saved: SavedModel, column: str | None) -> csr_array:
-    """Return the shares of the values of a column for each item, float64 csr (items, values)."""
+    """Return the values of a column for each item, float64 csr (items, values), with rows that sum
+    to 1.
+
+    Args:
+        column: name of the column. None: the first column that has lists.
+
+    Raises:
+        InputError: there is no such column.
+    """
     from sklearn.preprocessing import normalize
 
     from recsys.evaluation.beyond import attributes

@@ -18,8 +18,10 @@ def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders; their reports are written again.")],
     own_models: OwnModels = False,
 ) -> None:
-    """Write report.html and report.md of each run, and print a verdict per run, one table of all
-    models, and which model is best for whom.
+    """Write the reports of runs again, and print one table of all their models.
+
+    The reports are report.html and report.md in each run folder. A verdict per run, and which model
+    is best for whom, are printed too.
 
     Example: recsys report runs/demo runs/als_demo
     """

@@ -47,8 +47,9 @@ def run(
     time_unit: TimeUnit = None,
     own_models: OwnModels = False,
 ) -> None:
-    """Read, split, fit, recommend and evaluate as CONFIG says,
-    and write the run folder with its report.
+    """Read, split, fit, recommend and evaluate as CONFIG says, and write a report.
+
+    All results are in the run folder that the config names.
 
     Example: recsys run configs/demo.toml --set recommend.k=20
 
@@ -73,10 +74,10 @@ def run(
 
 
 def kernels_are_cached() -> bool:
-    """Return whether a run before this one has left compiled kernels.
+    """Return whether an earlier run has stored compiled kernels on this machine.
 
-    Every local run compiles kernels of ``recsys.data.pairs``, so an index file of that module is
-    looked for. Numba is not imported, because that takes a second.
+    Every local run compiles the kernels of ``recsys.data.pairs``, so the function looks for an
+    index file of this module in the cache. Numba is not imported, because that takes a second.
     """
     if os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
         return True
@@ -96,8 +97,9 @@ def kernels_are_cached() -> bool:
 
 
 def choose_engine_and_models(settings: Config) -> Config:
-    """Return the settings with an engine, and models, that suit the log,
-    if the config names none.
+    """Return the settings with an engine and models that suit the log, if the config names none.
+
+    What the config names is not changed. The reasons for the choice are printed to stderr.
     """
     missing = {"engine", "models"} - settings.model_fields_set
     if not missing:

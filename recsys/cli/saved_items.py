@@ -1,5 +1,4 @@
-"""Functions of ``recommend``, ``similar`` and ``explain``: find users and items of a saved model,
-show lists."""
+"""Functions that recommend, similar and explain share: find users and items, and show lists."""
 
 from __future__ import annotations
 
@@ -25,15 +24,17 @@ MAX_NEAREST = 3
 """Largest number of similar names that a message suggests."""
 
 MAX_COMPARED = 50_000
-"""Largest number of names that are compared letter by letter. Of more names, only other spellings
-are suggested."""
+"""Largest number of names that are compared letter by letter with an unknown name.
+
+If there are more names, only other spellings of the unknown name are suggested.
+"""
 
 MAX_UNKNOWN = 5
-"""Largest number of unknown users who get a line of their own."""
+"""Largest number of unknown users for each of whom a line is printed."""
 
 
 def open_with_notice(run: Path, model: str | None, *, uses_history: bool = False) -> SavedModel:
-    """Open a saved model, and say on stderr which one it is if none was named.
+    """Open a saved model. If the user named none, print on stderr which one it is.
 
     Args:
         uses_history: as in ``open_model``.

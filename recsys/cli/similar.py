@@ -30,9 +30,10 @@ def similar(
     model: ModelName = None,
     own_models: OwnModels = False,
 ) -> None:
-    """Print what the model recommends to a user whose history is this one item; or with --user the
-    users whose vectors point most nearly in the direction of this user's (cosine), and how many
-    liked items they have in common.
+    """Print the items that go with an item, or with --user the most similar users.
+
+    The items are the list of the model for a history of this one item. Users are similar if their
+    vectors have a similar direction (cosine). The number of liked items in common is printed too.
 
     Example: recsys similar runs/demo f0001
 
@@ -48,7 +49,11 @@ def similar(
 
 
 def items_that_go_with(saved: SavedModel, item: str, k: int) -> pd.DataFrame:
-    """Return the list for a history of one item: item_id, rank, score, source."""
+    """Return the list of a model for a history of one item: item_id, rank, score, source.
+
+    Raises:
+        InputError: there is no such item, or the model has no scores for such a history.
+    """
     from recsys.ranking import rank
 
     row = item_row(saved, item)

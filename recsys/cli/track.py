@@ -1,4 +1,4 @@
-"""The verb track: a run logged to MLflow."""
+"""The verb track: log a run to MLflow."""
 
 from __future__ import annotations
 

@@ -31,8 +31,9 @@ def tune(
     ] = True,
     own_models: OwnModels = False,
 ) -> None:
-    """Search for better settings on the train part of a run. Call it again,
-    or several times at once, to continue.
+    """Search for better settings on the train part of a run.
+
+    To continue a search, call the verb again. Several processes may search at once.
 
     Example: recsys tune configs/demo.toml --set tune.trials=20
     """

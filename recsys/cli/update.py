@@ -1,4 +1,4 @@
-"""The verb update: new events into a bundle, without training."""
+"""The verb update: add new events to a bundle, without training."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ def update(
     as_json: Json = False,
     own_models: OwnModels = False,
 ) -> None:
-    """Fold new users and items into a bundle with their full history, and print whether to retrain.
+    """Add new events to a bundle without training, and print whether to retrain.
+
+    With ALS, the factors of users with new events are solved again from their full histories.
 
     Example: recsys update bundles/als_demo late.csv bundles/als_demo
     """
