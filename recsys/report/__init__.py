@@ -1,4 +1,7 @@
-"""The report of a run folder, as report.html, report.md and tables/, all with the same content."""
+"""The report of a run: the files report.html and report.md, and the folder tables/.
+
+The two files have the same text and tables. Only the HTML page has figures.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,12 @@ from recsys.runfolder import RunFolder, damage_explained
 
 
 def write_report(run: str | Path | RunFolder) -> Path:
-    """Write both reports, and their tables as CSV and LaTeX, into a run folder;
-    return the path of the HTML page.
+    """Write the report of a run into its folder, and return the path of the HTML page.
 
-    The page is one file that loads no other: its styles, its figures and the script of its search
-    box are part of it. If the browser runs no scripts, only the search box is missing.
-    An older report is replaced only when all files of the new one have been written.
+    The report is written as HTML, as Markdown, and its tables as CSV and LaTeX. The HTML page is one
+    file that loads no other: its styles, its figures and the script of its search box are part of it.
+    If the browser runs no scripts, only the search box is missing. An older report is replaced only
+    when all files of the new one have been written.
 
     Args:
         run: the path of a whole run, or a run folder that is being written.

@@ -1,5 +1,6 @@
-"""Why a user is shown an item, in a few words: the parts of the score that add most,
-with their shares of it.
+"""Explain in a few words why a user is shown an item.
+
+An explanation names the parts of the score that raise it most, with their shares of the score.
 """
 
 from __future__ import annotations
@@ -26,9 +27,14 @@ NO_REASON = "nothing in the history counts in favour of it"
 
 @dataclass(frozen=True)
 class Explainer:
-    """Explains the scores of listed items by the best model of a run, for the sampled users.
+    """Explains why the best model of a run lists an item for one of the sampled users.
 
-    ``min_history``: a user with fewer liked items gets the list of the fallback.
+    Attributes:
+        name: the name of the model.
+        model: the model.
+        items: the ids of the items, in the order of the rows of the model.
+        run: the run.
+        min_history: a user with fewer liked items gets the list of the fallback.
     """
 
     name: str
@@ -61,8 +67,9 @@ class Explainer:
         The reasons are the parts that raise the score most, with their shares of the score.
 
         Args:
-            source: the name of the model or fallback from which the listed item came. The text
-                names it if the model cannot score the user.
+            user, item: the ids of the user and of the item.
+            source: the name of the model or fallback that put the item on the list. The text names
+                it if the model did not score the user.
         """
         history = self._history(user)
         row = int(self.items.rows([item])[0])
@@ -115,7 +122,11 @@ class Explainer:
 def _format_parts(parts: list[tuple[str, float]]) -> str:
     """Return the parts that raise the score most as text, each with its share of the total.
 
-    The text is empty if no part raises the score.
+    The total is the sum of the absolute values of all parts. The text is empty if no part raises the
+    score.
+
+    Args:
+        parts: (name, what the part adds to the score) of each part.
     """
     # Parts that lower the score are no reasons to show the item, but they count in the total.
     total = sum(abs(value) for _, value in parts)

@@ -1,4 +1,4 @@
-"""The tables of a report as files for other programs: CSV, and LaTeX with booktabs."""
+"""Write the tables of a report for other programs: as CSV, and as LaTeX for the package booktabs."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ _LATEX = str.maketrans(
 
 
 def table_files(report: Report) -> dict[str, str]:
-    """Return file name -> text: each table as NN-caption.csv and .tex,
-    numbered in the order of the report.
+    """Return the files with the tables of a report, as a dict: file name -> text.
+
+    Each table is in two files, NN-caption.csv and NN-caption.tex, where NN is the number of the table
+    in the report.
     """
     files = {}
     for number, table in enumerate(report.tables, start=1):
@@ -35,17 +37,19 @@ def table_files(report: Report) -> dict[str, str]:
 
 
 def is_table_name(name: str) -> bool:
-    """Return whether :func:`table_files` makes file names like this one."""
+    """Return whether a file name has the form of the names that :func:`table_files` gives."""
     return re.fullmatch(r"\d{2,}-[a-z0-9-]*\.(csv|tex)", name) is not None
 
 
 def _csv(table: ReportTable) -> str:
+    """Return a table as CSV, with the heads in the first line."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([table.heads, *table.rows])
     return text.getvalue()
 
 
 def _latex(table: ReportTable) -> str:
+    """Return a table as a LaTeX ``table`` environment."""
     cells = [[_escape_latex(cell) for cell in row] for row in (table.heads, *table.rows)]
     for row, column in table.bold:
         # The first line has the heads.
@@ -70,4 +74,5 @@ def _latex(table: ReportTable) -> str:
 
 
 def _escape_latex(text: str) -> str:
+    """Return a text that LaTeX shows unchanged, with single spaces."""
     return " ".join(text.split()).translate(_LATEX)

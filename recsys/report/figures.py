@@ -1,5 +1,5 @@
-"""Figures as SVG text. Their colours are CSS variables of the page,
-so that one figure fits light and dark mode.
+"""Draw figures as SVG text. Their colours are CSS variables of the page,
+so that the same figure fits light and dark mode.
 """
 
 from __future__ import annotations
@@ -33,13 +33,14 @@ STYLE: Any = {
 
 
 def dots(cells: dict[str, tuple[float, list[float] | None]], label: str, neutral: float) -> str:
-    """Return an SVG figure with one row per name: a dot at its value, a line over its interval.
+    """Return an SVG figure with one row per name: a dot at the value, and a line over the interval.
 
     The result is "" if there are no names.
 
     Args:
         cells: name -> (value, interval or None).
-        neutral: the value that shows no effect, such as 0, which a dashed line marks.
+        label: the text below the axis.
+        neutral: the value that means no effect, such as 0. A dashed line marks it.
     """
     if not cells:
         return ""
@@ -61,7 +62,7 @@ def dots(cells: dict[str, tuple[float, list[float] | None]], label: str, neutral
 
 
 def bare(axes: Axes) -> None:
-    """Remove the frame and the tick marks."""
+    """Remove the frame and the tick marks of the axes."""
     axes.tick_params(colors=INK, length=0, labelsize=9)
     axes.set_axisbelow(True)
     for side in axes.spines.values():
@@ -69,7 +70,10 @@ def bare(axes: Axes) -> None:
 
 
 def shorten_name(name: str, max_length: int = 40) -> str:
-    """Return a name of at most ``max_length`` characters, in which matplotlib sees no formula."""
+    """Return a name that is cut to ``max_length`` characters, with dollar signs escaped.
+
+    Without the escape, matplotlib would read the text between two dollar signs as a formula.
+    """
     name = " ".join(name.split())
     if len(name) > max_length:
         name = name[: max_length - 1] + "…"
@@ -95,8 +99,9 @@ def svg(figure: Figure) -> str:
 
 @contextmanager
 def missing_letters_ignored() -> Iterator[None]:
-    """Ignore letters that the fonts of matplotlib do not have: the browser draws the text with its
-    own fonts.
+    """Suppress the warnings that the fonts of matplotlib do not have a letter.
+
+    The letter is shown nevertheless, because the browser draws the text with its own fonts.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")

@@ -1,4 +1,4 @@
-"""A report as one HTML page."""
+"""Write a report as one HTML page."""
 
 from __future__ import annotations
 
@@ -24,8 +24,11 @@ _TEMPLATES = Environment(
 def render_html(report: Report, kind: str = "evaluation report") -> str:
     """Return the HTML page of a report.
 
-    All text is escaped; the drawings are SVG made by this package. The page has a script only if
-    a section has a search box, and its policy allows no other script and no load.
+    All text is escaped; the drawings are SVG that this package made. The page has a script only if a
+    section has a search box. Its content security policy allows no other script and no other file.
+
+    Args:
+        kind: the kind of report, which the page shows above its title.
     """
     # All figures share the page, and matplotlib may use the same ids in each of them.
     figure_number = count(1)
@@ -61,7 +64,10 @@ def _script_source(script: str) -> str:
 
 
 def _term_ids(report: Report) -> dict[str, str]:
-    """Return term -> the id of its row in the first glossary that has it."""
+    """Return the id of the row that defines each term, as a dict: term -> id in the page.
+
+    If several glossaries have a term, the first one counts.
+    """
     ids: dict[str, str] = {}
     for number, table in enumerate(report.tables, start=1):
         if table.is_glossary:
@@ -71,6 +77,7 @@ def _term_ids(report: Report) -> dict[str, str]:
 
 
 def _row_id(table_number: int, row: int) -> str:
+    """Return the id in the page of a row of a table."""
     return f"t{table_number}-{row}"
 
 

@@ -1,4 +1,4 @@
-"""The report of the lab, as one HTML page."""
+"""Write the report of the lab (``recsys lab``) as one HTML page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ SCALE = "On the scale 0 = what independent orders give, 1 = what a list gives ag
 
 
 def lab_page(results: dict[str, Any]) -> str:
-    """Return the page for the contents of lab.json, with or without the part ``labelled``."""
+    """Return the HTML page for the contents of lab.json.
+
+    The part ``labelled``, with results on real ratings, may be missing.
+    """
     sections = [
         _questions(results),
         _soundness(results),
@@ -38,6 +41,7 @@ def lab_page(results: dict[str, Any]) -> str:
 
 
 def _questions(results: dict[str, Any]) -> Section:
+    """Return the section with the best measures for each question."""
     rows = []
     for row in results["questions"]:
         best_two = [f"{name} ({value:.3f})" for name, value in row["best"]]
@@ -48,6 +52,7 @@ def _questions(results: dict[str, Any]) -> Section:
 
 
 def _labelled(labelled: dict[str, Any]) -> Section:
+    """Return the section with the results on real ratings."""
     rows = [
         [name, f"{cell['auc']:.3f}", _interval(cell["ci95"]), f"{cell['users']:,}"]
         for name, cell in sorted(labelled["measures"].items(), key=lambda row: -row[1]["auc"])
@@ -68,6 +73,7 @@ def _labelled(labelled: dict[str, Any]) -> Section:
 
 
 def _soundness(results: dict[str, Any]) -> Section:
+    """Return the section with the checks of the measures and of the simulations."""
     rows = [[name, "; ".join(row["failed"]) or "passed"] for name, row in results["measures"].items()]
     warnings = [f"{name}: {'; '.join(row['failed'])}" for name, row in results["measures"].items() if row["failed"]]
     text = (
@@ -97,6 +103,7 @@ def _soundness(results: dict[str, Any]) -> Section:
 
 
 def _noise(results: dict[str, Any]) -> Section:
+    """Return the section on how the measures fall as noise grows."""
     heads = ["measure", *(f"{d:g}" for d in results["about"]["dispersions"]), "deviation"]
     rows = [
         [name, *(f"{v:.2f}" for v in row["curve"]), f"{row['spread']:.3f}"] for name, row in results["measures"].items()
@@ -109,6 +116,7 @@ def _noise(results: dict[str, Any]) -> Section:
 
 
 def _top(results: dict[str, Any]) -> Section:
+    """Return the section on how much the top of a list counts in each measure."""
     rows = [
         [
             name,
@@ -140,6 +148,7 @@ def _top(results: dict[str, Any]) -> Section:
 
 
 def _partial(results: dict[str, Any]) -> Section:
+    """Return the section on lists that are cut, tied or incomplete, and on other kinds of noise."""
     parts = ("truncated", "tied", "subsampled")
     heads = [
         "measure",
@@ -183,6 +192,7 @@ def _partial(results: dict[str, Any]) -> Section:
 
 
 def _power(results: dict[str, Any]) -> Section:
+    """Return the section on the power and the size of tests that use the measures."""
     about = results["about"]
     ordered = sorted(results["measures"].items(), key=lambda row: -row[1]["power"]["all"])
     rows = [
@@ -216,6 +226,11 @@ def _power(results: dict[str, Any]) -> Section:
 
 
 def _number(value: float | None, *, sign: bool = False) -> str:
+    """Return a number with three decimals as text, or a dash (–) for None and NaN.
+
+    Args:
+        sign: whether a positive number has a plus sign.
+    """
     if value is None or math.isnan(value):
         return "–"
     # A value that rounds to 0 is written without its sign.
@@ -232,9 +247,9 @@ def _interval(ends: list[float]) -> str:
 
 
 def curves(results: dict[str, Any]) -> str:
-    """Return a figure with one small panel per measure, which shows its mean by dispersion.
+    """Return an SVG figure with one small panel per measure: a curve of its mean by dispersion.
 
-    Behind it are the lines of all measures.
+    In each panel the curves of all measures are drawn in a light colour behind that of the measure.
     """
     steps = range(len(results["about"]["dispersions"]))
     names = list(results["measures"])
@@ -257,7 +272,7 @@ def curves(results: dict[str, Any]) -> str:
 
 
 def top_weights(results: dict[str, Any]) -> str:
-    """Return one dot per measure: the share of its loss that is due to the top third."""
+    """Return an SVG figure with one dot per measure: its top weight, see ``studies.study_measure``."""
     values = {name: row["top_weight"] for name, row in results["measures"].items() if row["top_weight"] is not None}
     return dots(
         {name: (values[name], None) for name in sorted(values, key=values.__getitem__, reverse=True)},
@@ -267,7 +282,7 @@ def top_weights(results: dict[str, Any]) -> str:
 
 
 def draw_labelled(labelled: dict[str, Any]) -> str:
-    """Return a figure with the AUC of each measure on real ratings, as a dot with its interval."""
+    """Return an SVG figure with one dot per measure: its AUC on real ratings, with the interval."""
     ordered = sorted(labelled["measures"].items(), key=lambda row: -row[1]["auc"])
     cells = {name: (cell["auc"], cell["ci95"]) for name, cell in ordered}
     return dots(cells, "AUC, 95 % interval: 0.5 is no better than chance", 0.5)

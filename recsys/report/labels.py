@@ -1,4 +1,4 @@
-"""Names written beside the points and lines of a figure, so that no two of them overlap."""
+"""Write names beside the points and lines of a figure, so that no two names overlap."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from recsys.report.figures import ACCENT, INK, SOFT, missing_letters_ignored, sh
 
 Points = dict[str, tuple[float, float]]
 Box = tuple[float, float, float, float]
-"""(x_min, y_min, x_max, y_max) in points, 1/72 inch, from the lower left corner of the figure."""
+"""A rectangle in a figure: (x_min, y_min, x_max, y_max) from the lower left corner of the figure, in
+points (1/72 inch)."""
 
 FONT_SIZE = 8.5
 LINE_HEIGHT = 12.0
@@ -30,6 +31,11 @@ def name_points(axes: Axes, points: Points, marked: str | None, max_length: int 
 
     All names are inside the axes. A line connects a name with its point if the name is not directly
     beside it. A name without a free position is left out; the table below the figure has it.
+
+    Args:
+        points: name -> (x, y) in the coordinates of the data.
+        marked: the name that is written in the accent colour, and is placed first.
+        max_length: longer names are cut to this number of characters.
     """
     scale = _lay_out(axes)
     centres = {name: scale * axes.transData.transform(point) for name, point in points.items()}
@@ -58,6 +64,11 @@ def name_line_ends(axes: Axes, ends: Points, marked: str | None, max_length: int
 
     The names are in the vertical order of the right ends of the curves. A thin line connects each
     end with its name.
+
+    Args:
+        ends: name -> (x, y) of the right end of the curve, in the coordinates of the data.
+        marked: the name that is written in the accent colour.
+        max_length: longer names are cut to this number of characters.
     """
     scale = _lay_out(axes)
     y_min = scale * axes.bbox.y0
@@ -89,7 +100,8 @@ def spread(heights: list[float], lowest: float, highest: float) -> list[float]:
     ``highest`` if there is room; otherwise it starts at ``lowest``.
 
     Args:
-        heights: ascending, in points.
+        heights: ascending, in points (1/72 inch).
+        lowest, highest: in the same unit.
     """
     lines = [height - row * LINE_HEIGHT for row, height in enumerate(heights)]
     # Without the lines between them the heights only have to ascend: neighbours that do not are
@@ -106,7 +118,7 @@ def spread(heights: list[float], lowest: float, highest: float) -> list[float]:
 
 
 def text_width(text: str) -> float:
-    """Return a width in points that the text does not exceed in the usual fonts of browsers."""
+    """Return an upper bound of the width of a text in the usual fonts of browsers, in points."""
     # The browser chooses the font. DejaVu Sans, the font measured here, is one of the widest; other
     # letters than those of ASCII count as the widest one, because it may not have them.
     letters = "".join(letter if letter.isascii() else "W" for letter in text)
@@ -116,7 +128,13 @@ def text_width(text: str) -> float:
 
 
 def _offsets(width: float) -> Iterator[tuple[float, float]]:
-    """Yield (x, y) from a point to the left end of its name, in points, the best position first."""
+    """Yield the possible positions of a name relative to its point, the best position first.
+
+    A position is the offset (x, y) of the left end of the name from the point, in points (1/72 inch).
+
+    Args:
+        width: the width of the name, in points.
+    """
     for lines_up in (0, 1, -1, 2, -2, 3, -3, 4, -4):
         for x_offset in (DOT + 3, -width - DOT - 3, -width / 2):
             yield x_offset, lines_up * LINE_HEIGHT
@@ -144,7 +162,7 @@ def _write(axes: Axes, text: str, point: tuple[float, float], offset: tuple[floa
 
 
 def _lay_out(axes: Axes) -> float:
-    """Give the axes their position in the figure; return the points per pixel of the figure."""
+    """Compute the position of the axes in the figure, and return the number of points per pixel."""
     figure = cast(Figure, axes.figure)
     with missing_letters_ignored():
         figure.draw_without_rendering()
@@ -156,4 +174,5 @@ def _mean(values: list[float]) -> float:
 
 
 def _overlap(a: Box, b: Box) -> bool:
+    """Return whether two rectangles overlap."""
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

@@ -1,4 +1,4 @@
-"""A report as Markdown."""
+"""Write a report as Markdown."""
 
 from __future__ import annotations
 
@@ -38,12 +38,15 @@ def _table(table: ReportTable) -> str:
 
 
 def _note(table: ReportTable, name: str) -> str:
-    """Return the note on a name in parentheses, empty without one."""
+    """Return the note of a table on a name, in parentheses, or "" if there is none."""
     if name not in table.notes:
         return ""
     return f" ({_escape(table.notes[name])})"
 
 
 def _escape(text: str) -> str:
-    """Return text that Markdown shows unchanged, because names come from the files of users."""
+    """Return a text with all characters escaped that have a meaning in Markdown.
+
+    The names of users, items and models may have such characters.
+    """
     return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(text.split()))

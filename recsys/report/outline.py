@@ -1,4 +1,4 @@
-"""The sections of a report in their order; each is a function that returns a section for a run."""
+"""Build the report of a run from its sections, in a fixed order."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     results.definitions,
     inputs.reproduce,
 )
-"""In order of reading. A function returns None if its section does not apply to the run."""
+"""The functions that build the sections of a report, in the order of the report. A function returns
+None if its section does not apply to the run."""
 
 
 def build_report(folder: RunFolder) -> Report:

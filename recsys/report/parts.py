@@ -11,11 +11,14 @@ class ReportTable:
     """A table of text cells with a caption and column heads.
 
     Attributes:
-        numbers: index of the first column that holds numbers. All later columns hold numbers too.
+        caption: the text above the table.
+        heads: the head of each column.
+        rows: the cells of each row.
+        numbers: position of the first column with numbers. All later columns have numbers too.
         bold: (row, column) of the cells in bold, such as the best mean of a metric.
-        notes: name in the first column or in the heads -> a short note beside it.
+        notes: name in the first column or in the heads -> a short note that is shown beside it.
         is_glossary: whether the first column has terms and the second their definitions.
-        has_terms: whether heads that are terms of a glossary of the page link to it.
+        has_terms: whether a head that is a term of a glossary of the page links to its definition.
     """
 
     caption: str
@@ -30,7 +33,7 @@ class ReportTable:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure: SVG made by this package, and a label that says what it shows."""
+    """A figure: its SVG text, which this package made, and a label that says what it shows."""
 
     svg: str
     label: str
@@ -38,7 +41,13 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Fold:
-    """Tables that a reader shows and hides by a click on the line ``summary``."""
+    """A part of a page with tables, which the reader shows or hides by a click on its first line.
+
+    Attributes:
+        summary: the first line, which is always visible.
+        tables: the tables.
+        is_open: whether the tables are visible at first.
+    """
 
     summary: str
     tables: list[ReportTable]
@@ -63,13 +72,13 @@ class Section:
 
     @property
     def all_tables(self) -> list[ReportTable]:
-        """Return the tables, those in folds last."""
+        """Return all tables of the section; the tables in folds come last."""
         return [*self.tables, *(table for fold in self.folds for table in fold.tables)]
 
 
 @dataclass(frozen=True)
 class Report:
-    """A whole page; ``verdict`` is the sentence that it opens with."""
+    """A whole page: its title, the verdict (the text at the top of the page), and its sections."""
 
     title: str
     verdict: str
@@ -105,6 +114,7 @@ def format_interval(ends: list[float | None], sign: bool = False) -> str:
     The text is empty if one of the two ends is None.
 
     Args:
+        ends: low and high.
         sign: whether a positive number has a plus sign.
     """
     low, high = ends
@@ -116,9 +126,9 @@ def format_interval(ends: list[float | None], sign: bool = False) -> str:
 
 
 def best_places(means: list[float | None]) -> list[int]:
-    """Return the positions of the highest mean in a list, more than one if several are equal.
+    """Return the positions of the highest mean in a list; several positions if means are equal.
 
-    None in the list is a mean that is undefined. The result is empty if all means are undefined.
+    An undefined mean is None. The result is empty if all means are undefined.
     """
     highest = max((mean for mean in means if mean is not None), default=None)
     if highest is None:

@@ -1,5 +1,6 @@
-"""The figures of the report of a run, as SVG text;
-each takes numbers and names and computes nothing.
+"""Draw the figures of the report of a run as SVG text.
+
+The functions take numbers and names. They do not read a run.
 """
 
 from __future__ import annotations
@@ -16,7 +17,13 @@ from recsys.report.labels import LINE_HEIGHT, Points, name_line_ends, name_point
 
 
 def scatter(points: Points, x_label: str, y_label: str, marked: str | None) -> str:
-    """Return one named dot per model; the ``marked`` one has the accent colour."""
+    """Return an SVG figure with one dot per model, and its name beside the dot.
+
+    Args:
+        points: name of a model -> (x, y).
+        x_label, y_label: the texts at the axes.
+        marked: the model whose dot has the accent colour.
+    """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.4, 3.6), layout="constrained")
         axes = figure.add_subplot()
@@ -43,9 +50,13 @@ def lines(
     marked: str | None,
     x: list[float] | None = None,
 ) -> str:
-    """Return an SVG figure with one line per name over ``x`` (default 1, 2, …).
+    """Return an SVG figure with one line per name. The name of a line is at its right end.
 
-    The name of each line is at its right end.
+    Args:
+        curves: name -> the values of the line. NaN is a missing value.
+        x_label, y_label: the texts at the axes.
+        marked: the name whose line has the accent colour.
+        x: the position of each value on the horizontal axis. None: 1, 2, …
     """
     with matplotlib.rc_context(STYLE):
         # Each name needs a line of its own at the right.
@@ -76,7 +87,12 @@ def lines(
 
 
 def bars(values: dict[str, float], label: str) -> str:
-    """Return one horizontal bar per name, with its number."""
+    """Return an SVG figure with one horizontal bar per name, and its value beside the bar.
+
+    Args:
+        values: name -> value.
+        label: the text below the axis.
+    """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 0.8 + 0.27 * len(values)), layout="constrained")
         axes = figure.add_subplot()
@@ -92,10 +108,11 @@ def bars(values: dict[str, float], label: str) -> str:
 
 
 def share_curve(shares: np.ndarray, label: str, y_label: str) -> str:
-    """Return the cumulative share of a total over the first x % of its parts.
+    """Return an SVG figure with the curve of cumulative shares: how much the largest x % of parts have.
 
     Args:
-        shares: the share of each part, in falling order; their sum is 1.
+        shares: float[n], the share of each part in the total, largest first. Their sum is 1.
+        label, y_label: the texts at the horizontal and the vertical axis.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 2.9), layout="constrained")
@@ -119,12 +136,14 @@ def share_curve(shares: np.ndarray, label: str, y_label: str) -> str:
 
 
 def cloud(points: np.ndarray, labels: dict[int, str], x_label: str, y_label: str) -> str:
-    """Return a figure of points; those with a label have the accent colour,
-    and a name if there is room.
+    """Return an SVG figure of many points, some of which have names.
+
+    A point with a name has the accent colour. Its name is written if there is room.
 
     Args:
-        points: float[n, 2].
+        points: float[n, 2], (x, y) of each point.
         labels: row of a point -> its name.
+        x_label, y_label: the texts at the axes.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.6, 5.2), layout="constrained")

@@ -44,12 +44,14 @@ class Reasons:
         return str(self.items[ITEM].iat[row])
 
     def sentence(self, model: Recommender, history: Histories, item: int, user: int = 0) -> str:
-        """Return "because you liked A and B; shares war, 1970s" for one score; empty where
-        nothing in the history speaks for the item.
+        """Return the reasons for a score, such as "because you liked A and B; shares war, 1970s".
+
+        The text is empty if no entry of the history raises the score.
 
         Args:
-            model: what makes the score; of a blend, the member that adds most is taken.
-            history: one row.
+            model: the model that scores the item. For a blend, the text explains the score of the
+                member that adds most.
+            history: the history of one user, one row.
             item: the row of the item.
             user: as in ``Recommender.score``.
         """
@@ -71,10 +73,15 @@ class Reasons:
         return sentence
 
     def shared_values(self, item: int, others: Sequence[int] | np.ndarray) -> list[str]:
-        """Return the values that an item shares with most of the other items, at most three.
+        """Return the attribute values that an item has in common with some other items.
 
-        Of each field, the most frequent value is first. Fields whose values hardly two items share,
-        such as titles, are left out. A year is shared by its decade; other numbers are left out.
+        At most three values are returned: those that most of the other items have, the most frequent
+        first. For a year, the decade is compared, for example "1970s". Other numbers, the title and
+        the id are not compared.
+
+        Args:
+            item: the row of the item.
+            others: the rows of the other items.
         """
         shared: list[tuple[int, str]] = []
         for name in self.items.columns:
@@ -87,10 +94,11 @@ class Reasons:
         return [value for _, value in sorted(shared, key=lambda pair: pair[0])[:MAX_NAMES]]
 
     def feature_name(self, feature: str, item: int) -> str:
-        """Return the name of a feature, as an explanation of this item shows it.
+        """Return the name of a feature for an explanation of this item.
 
-        For a field of numbers the name has the number of the item, as in ``year=1972``. The name of
-        the feature itself, such as ``year=1986``, has the number of a knot of the encoding.
+        For a field of numbers the name has the number of the item, as in ``year=1972``. The original
+        name, such as ``year=1986``, has the number of a knot of the encoding instead
+        (:mod:`recsys.features.encoding`). Other names are returned unchanged.
         """
         field, _, _ = feature.partition("=")
         if field not in self._numbers:
@@ -98,12 +106,14 @@ class Reasons:
         return f"{field}={self._numbers[field][item]:.12g}"
 
     def item_features(self, features: dict[str, float], item: int) -> dict[str, float]:
-        """Return name of a feature (see :meth:`feature_name`) -> its contribution to the score.
+        """Return the contributions of features to a score, under their names for explanations.
 
-        The contributions of all features of one number are added up.
+        The result is a dict: name (see :meth:`feature_name`) -> contribution. The features of one
+        field of numbers have the same name, and their contributions are added up.
 
         Args:
             features: feature -> contribution.
+            item: the row of the item.
         """
         renamed: dict[str, float] = {}
         for feature, value in features.items():
@@ -112,7 +122,7 @@ class Reasons:
         return renamed
 
     def _values(self, field: str, row: int) -> list[str]:
-        """Return the values of a field of one item that other items may share."""
+        """Return the values of a field of one item that other items may have in common with it."""
         if field in self._numbers:
             number = self._numbers[field][row]
             if YEARS[0] <= number < YEARS[1] and number == int(number):
@@ -139,7 +149,7 @@ def _strongest_member(model: Recommender, explanation: Explanation, history: His
 
 
 def _enumerate(names: list[Any]) -> str:
-    """Return "A", "A and B" or "A, B and C"."""
+    """Return names as one text: "A", "A and B" or "A, B and C"."""
     if len(names) < 2:
         return "".join(names)
     return f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,5 +1,6 @@
-"""Reads a run folder for the report: each file when a section needs it,
-lists for a sample of users.
+"""Read a run folder for its report.
+
+Each file is read when a section first needs it. Lists are read for a sample of the users.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from recsys.runfolder import RunFolder
 from recsys.schema import ITEM, RANK, USER, VALUE
 
 MAX_USERS = 5_000
-"""Users whose lists are read, at most: enough for a share to within 1.5 %,
-few enough for a run of any size."""
+"""Largest number of users whose lists are read. It is large enough to estimate a share of users within
+±1.5 %, and small enough for a run of any size."""
 
 
 class Run:
@@ -59,21 +60,23 @@ class Run:
 
     @property
     def notes(self) -> dict[str, str]:
-        """Return name of a baseline -> "baseline", the note that tables show beside the name."""
+        """Return the notes that tables show beside names of models: name of a baseline -> "baseline"."""
         return dict.fromkeys(baseline_differences(self.metrics), "baseline")
 
     @property
     def best_model(self) -> str | None:
-        """Return the best model that is no baseline, else the best baseline; None if no model has
-        a mean.
+        """Return the name of the best model that is not a baseline, or else of the best baseline.
+
+        The result is None if no model has a mean.
         """
         pick = pick_model(self.metrics)
         return pick.model or pick.baseline
 
     @cached_property
     def users(self) -> pd.DataFrame:
-        """Return ``user_id``, ``n_relevant``, ``n_history`` of a sample of the tested users,
-        drawn by hash.
+        """Return a table of the sampled users: ``user_id``, ``n_relevant`` and ``n_history``.
+
+        The sample is drawn from the tested users by a hash of their ids.
         """
         # Every model is judged on the same users, so the rows of one model are enough.
         columns = [USER, "n_relevant", "n_history"]
@@ -86,7 +89,7 @@ class Run:
 
     @cached_property
     def lists(self) -> dict[str, pd.DataFrame]:
-        """Return model -> the table of lists of the sampled users, by user and rank."""
+        """Return the lists of the sampled users, as a dict: model -> table in the order of user and rank."""
         tables = {name: self._of_users(run_files.topk(name)) for name in self.models}
         return {name: table.sort_values([USER, RANK], ignore_index=True) for name, table in tables.items()}
 
@@ -103,7 +106,7 @@ class Run:
 
     @cached_property
     def likes(self) -> pd.Series:
-        """Return item id -> number of users in train who liked it, the most liked first."""
+        """Return the number of users in train who like each item, a Series by item id, largest first."""
         liked = self.folder.read_table(run_files.TRAIN, [ITEM], ds.field(VALUE) > 0)
         return liked[ITEM].value_counts()
 
@@ -119,7 +122,7 @@ class Run:
 
     @cached_property
     def titles(self) -> dict[Any, str]:
-        """Return item id -> title, for the items that have one."""
+        """Return the titles of items, as a dict: item id -> title. Items without a title are left out."""
         if "title" not in self.items:
             return {}
         titled = self.items.dropna(subset=["title"])

@@ -1,4 +1,4 @@
-"""The report of a search for settings, as one HTML page."""
+"""Write the report of a search for settings (``recsys tune``) as one HTML page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from recsys.report.parts import Drawing, Report, ReportTable, Section, format_in
 
 
 def tuning_page(title: str, study: dict[str, Any]) -> str:
-    """Return the page for the contents of ``tuning.json``."""
+    """Return the HTML page for the contents of ``tuning.json``.
+
+    Args:
+        title: the title of the page.
+        study: the contents of the file.
+    """
     gain = study["value"] - study["initial_value"]
     if gain > 0:
         verdict = (
@@ -32,6 +37,7 @@ def tuning_page(title: str, study: dict[str, Any]) -> str:
 
 
 def _learning(metric: str, learning: dict[str, Any]) -> Section:
+    """Return the section on the learning curve and on changes that may improve the model."""
     curve = learning["curve"]
     text = (
         "Measured with the best settings on the last fold of train, user by user. The model reaches"
@@ -80,6 +86,7 @@ def _learning(metric: str, learning: dict[str, Any]) -> Section:
 
 
 def _trials(study: dict[str, Any]) -> Section:
+    """Return the section with all settings that were tried and their values."""
     trials = study["trials"]
     names = list(dict.fromkeys(name for row in trials for name in row["params"]))
     rows = [
@@ -105,6 +112,7 @@ def _trials(study: dict[str, Any]) -> Section:
 
 
 def _format_value(value: Any) -> str:
+    """Return the value of a setting as text; a float has four significant digits."""
     if isinstance(value, float):
         return f"{value:.4g}"
     return str(value)

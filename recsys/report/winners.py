@@ -1,5 +1,4 @@
-"""Find the best model for each group of users by history length, and for items that few or none
-liked."""
+"""Find the best model for each group of users by length of history, and for rarely liked items."""
 
 from __future__ import annotations
 
@@ -13,11 +12,12 @@ train."""
 
 
 def best_models(metrics: dict[str, Any]) -> dict[str, tuple[str, float]]:
-    """Return group -> (model, mean): the best model by the first metric in each group.
+    """Return the best model of each group by the first metric, as a dict: group -> (model, mean).
 
-    The groups are the users by history length, and last :data:`RARE_ITEMS`, for which only items of
-    the popularity tail are relevant. Of equal means, the first model wins. A group in which no
-    model was judged on ``LEAST_USERS`` users is left out.
+    The groups are those of users by length of history. The last group is :data:`RARE_ITEMS`: the
+    metric of all users, with only items of the popularity tail as relevant items. If several models
+    have the highest mean, it is the first of them. A group in which no model was judged on at least
+    ``LEAST_USERS`` users is left out.
 
     Args:
         metrics: the content of metrics.json.

@@ -1,1 +1,1 @@
-"""The sections of a report: each is a function of the run."""
+"""The sections of the report of a run. Each is built by a function that takes the run."""

@@ -1,4 +1,4 @@
-"""A rolling backtest: the run repeated on earlier windows of time."""
+"""The section on the rolling backtest, which repeats the run on earlier windows of time."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from recsys.report.run_reader import Run
 
 
 def backtest(run: Run) -> Section | None:
-    """Return the primary metric of every model in every fold, and its differences from the baseline;
-    None for a run without folds.
+    """Return the section "Backtest": the primary metric of every model in every fold.
+
+    A second table has the differences from the baseline. The result is None for a run without folds.
     """
     if not (run.folder.path / run_files.BACKTEST).exists():
         return None
@@ -42,7 +43,13 @@ def backtest(run: Run) -> Section | None:
 
 
 def _differences(run: Run, folds: list[dict[str, Any]], metric: str, heads: list[str]) -> ReportTable:
-    """Return the table of each model minus the baseline, in every fold."""
+    """Return the table with the differences of each model from the baseline, in every fold.
+
+    Args:
+        folds: the folds, from the file of the backtest.
+        metric: the name of the metric.
+        heads: the head of the column of each fold.
+    """
     baseline = run.about["baseline"]
     rows = []
     for name in run.models:
@@ -56,7 +63,7 @@ def _differences(run: Run, folds: list[dict[str, Any]], metric: str, heads: list
 
 
 def _mean(values: list[float | None]) -> float | None:
-    """Return the mean over the folds in which a metric is defined, None if there is none."""
+    """Return the mean over the folds in which a metric is defined, or None if there is no such fold."""
     defined = [value for value in values if value is not None]
     if not defined:
         return None
@@ -64,6 +71,7 @@ def _mean(values: list[float | None]) -> float | None:
 
 
 def _format(mean: float | None) -> str:
+    """Return a mean with four decimals as text, or a dash (–) for None."""
     if mean is None:
         return "–"
     return f"{mean:.4f}"

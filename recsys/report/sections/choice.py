@@ -1,4 +1,4 @@
-"""What a hybrid chose, why, and whether its features help."""
+"""The section on what a hybrid chose, why, and whether the features of items help."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from recsys.runfolder import RunFolder
 
 
 def choice(run: Run) -> Section | None:
-    """Return the section on the weights that hybrids chose, with their ablations.
+    """Return the section "What the hybrid chose": the weights that hybrids chose, and their ablations.
 
     The result is None for a run without a hybrid.
     """
@@ -40,8 +40,9 @@ def choice(run: Run) -> Section | None:
 
 
 def _read_record(folder: RunFolder, name: str) -> dict[str, Any] | None:
-    """Return the record of a hybrid, which may be the first member of a cascade;
-    None for another model.
+    """Return the record of how a hybrid was chosen, or None if the model is not a hybrid.
+
+    The hybrid may also be the first member of a cascade.
     """
     own_card = run_files.model_card(name)
     in_cascade = f"{run_files.model_folder(name)}/{name}/{run_files.MODEL_CARD}"
@@ -52,7 +53,7 @@ def _read_record(folder: RunFolder, name: str) -> dict[str, Any] | None:
 
 
 def _exceptions(record: dict[str, Any]) -> dict[str, str]:
-    """Return case -> reason: the users and items for which the hybrid uses other weights."""
+    """Return the users and items for which the hybrid uses other weights, as a dict: case -> reason."""
     groups = [
         f"under {LENGTHS[0]}",
         *(f"{low} to {high - 1}" for low, high in pairwise(LENGTHS)),
@@ -70,6 +71,7 @@ def _exceptions(record: dict[str, Any]) -> dict[str, str]:
 
 
 def _ablation_table(name: str, record: dict[str, Any]) -> ReportTable:
+    """Return the table that compares a hybrid with its best members, and with shuffled features."""
     ablation = record["ablation"]
     rows = [["hybrid", f"{ablation['hybrid']:.4f}", ""]]
     for key in ("collaborative", "content"):
@@ -82,7 +84,7 @@ def _ablation_table(name: str, record: dict[str, Any]) -> ReportTable:
 
 
 def _ablation_warnings(name: str, ablation: dict[str, Any]) -> list[str]:
-    """Return a warning where the features, or the blend, are not shown to help."""
+    """Return a warning if the blend is not shown to help, and one if shuffled features help too."""
     warnings = []
     parts = [ablation[key] for key in ("collaborative", "content") if key in ablation]
     if parts and not all(part["hybrid_minus_it"]["low"] > 0 for part in parts):
@@ -95,6 +97,7 @@ def _ablation_warnings(name: str, ablation: dict[str, Any]) -> list[str]:
 
 
 def _parts_table(name: str, record: dict[str, Any]) -> ReportTable:
+    """Return the table with the best settings of each kind that a hybrid tried, best kind first."""
     rows = [
         [
             kind,
@@ -107,4 +110,5 @@ def _parts_table(name: str, record: dict[str, Any]) -> ReportTable:
 
 
 def _format_gain(gain: dict[str, float]) -> str:
+    """Return a mean difference and its interval as text."""
     return f"{gain['mean']:+.4f} {format_interval([gain['low'], gain['high']], sign=True)}"

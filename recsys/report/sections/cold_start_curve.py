@@ -1,4 +1,4 @@
-"""How good each model is for users with a short history."""
+"""The section on the quality of each model when it knows only the first events of a user."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from recsys.report.run_reader import Run
 
 
 def cold_start_curve(run: Run) -> Section | None:
-    """Return the cold-start curve, None for a run without one."""
+    """Return the section "Cold start": the cold-start curve. The result is None for a run without one."""
     if not (run.folder.path / run_files.COLD_START).exists():
         return None
     record = run.folder.read_json(run_files.COLD_START)
@@ -39,8 +39,12 @@ def cold_start_curve(run: Run) -> Section | None:
 
 
 def _leads(leads: dict[str, str]) -> str:
-    """Return which model is best at which numbers of events,
-    as in ``popular at 0 and 1, then als at 2 to 20``.
+    """Return a text that says which model is best at which numbers of events.
+
+    For example, ``popular at 0 and 1, then als at 2 to 20``.
+
+    Args:
+        leads: number of events -> the best model.
     """
     clauses = []
     for name, entries in groupby(leads.items(), key=lambda entry: entry[1]):

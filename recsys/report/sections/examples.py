@@ -1,4 +1,4 @@
-"""A few users with what they liked, what each model shows them, and why."""
+"""The section with examples: what some users liked, what each model shows them, and why."""
 
 from __future__ import annotations
 
@@ -15,20 +15,23 @@ from recsys.report.run_reader import Run
 from recsys.schema import ITEM, SOURCE, TIME, USER, VALUE
 
 USERS_PER_LENGTH = 3
-"""Users of each length of history; the first of them is open, with reasons."""
+"""Number of users per group of history lengths. The fold of the first one is open and has reasons."""
 
 MAX_PLACES = 10
-"""Places of a list that are shown, at most."""
+"""Largest number of places of a list that are shown."""
 
 MAX_LIKED = 5
-"""Liked items that the line of a user names, at most."""
+"""Largest number of liked items that the line of a user names."""
 
 MAX_LENGTH = 60
-"""Characters of a title or an id, at most."""
+"""Largest number of characters of a title or an id that are shown."""
 
 
 def examples(run: Run) -> Section | None:
-    """Return the section "Examples": one fold per user, and a search box for them."""
+    """Return the section "Examples": one fold per user, and a box to search users and items.
+
+    The result is None if there are no tested users.
+    """
     users = _draw_users(run)
     if not len(users):
         return None
@@ -68,7 +71,11 @@ def _draw_users(run: Run) -> pd.DataFrame:
 
 
 def _lists_table(run: Run, user: Any, tops: dict[str, pd.DataFrame]) -> ReportTable:
-    """Return the table with a column for the list of each model."""
+    """Return the table with the lists of one user, one column per model. Relevant items have a mark.
+
+    Args:
+        tops: model -> the first rows of the user's list.
+    """
     relevant = set(run.truth.loc[run.truth[USER] == user, ITEM])
     columns = {
         name: [("✓ " if item in relevant else "") + _name_item(run, item) for item in top[ITEM]]
@@ -82,7 +89,11 @@ def _lists_table(run: Run, user: Any, tops: dict[str, pd.DataFrame]) -> ReportTa
 
 
 def _reasons_table(run: Run, explainer: Explainer, user: Any, top: pd.DataFrame) -> ReportTable:
-    """Return the table with the reason for each item of a list."""
+    """Return the table with the reason for each item of a user's list.
+
+    Args:
+        top: the first rows of the user's list.
+    """
     items = [_name_item(run, item) for item in top[ITEM]]
     reasons = [explainer.explain(user, *entry) for entry in zip(top[ITEM], top[SOURCE], strict=True)]
     caption = f"{_name_user(user)}: why {explainer.name} lists these items"
@@ -90,7 +101,12 @@ def _reasons_table(run: Run, explainer: Explainer, user: Any, top: pd.DataFrame)
 
 
 def _reason_rows(items: list[str], reasons: list[str]) -> list[list[str]]:
-    """Return (rank, item, reason) rows; neighbours with the same reason share a row."""
+    """Return the rows [ranks, items, reason] of a table. Consecutive items with the same reason share a row.
+
+    Args:
+        items: the names of the items, in the order of the list.
+        reasons: the reason of each item.
+    """
     rows = []
     for reason, group in groupby(enumerate(reasons), key=lambda entry: entry[1]):
         indexes = [index for index, _ in group]
@@ -102,6 +118,7 @@ def _reason_rows(items: list[str], reasons: list[str]) -> list[list[str]]:
 
 
 def _liked(run: Run, user: Any, history_length: int) -> str:
+    """Return a text with the number of items in a user's history and the newest liked ones."""
     history = run.history[(run.history[USER] == user) & (run.history[VALUE] > 0)]
     newest = history.sort_values([TIME, VALUE], ascending=False)[ITEM].head(MAX_LIKED)
     if not len(newest):

@@ -1,6 +1,4 @@
-"""What a run was made from and what it cost: data, split and its audit, rules, time and memory,
-versions.
-"""
+"""The sections on the input and the cost of a run: data, split, rules, time and memory, versions."""
 
 from __future__ import annotations
 
@@ -12,11 +10,11 @@ from recsys.report.parts import Drawing, Fold, ReportTable, Section
 from recsys.report.run_reader import Run
 
 MIN_SHARE = 0.01
-"""Share of the time of a run: shorter steps are not in the figure of its costs."""
+"""Smallest share of the run time that a step must have to be in the figure of the costs."""
 
 
 def data_overview(run: Run) -> Section:
-    """Return the data card."""
+    """Return the section "Data": the properties of the log, and the curve of the long tail."""
     data = run.folder.read_json(run_files.DATA_CARD)
     refused = data["refused"]
     rows = [
@@ -67,8 +65,13 @@ def data_overview(run: Run) -> Section:
 
 
 def _format_values(values: dict[str, Any] | None) -> list[list[str]]:
-    """Return the rows of the data card about values; none for a run of 0.1.0, which did not count
-    them, and one for a log without values.
+    """Return the rows of the data card about the values of events.
+
+    There is one row if all events have the same value.
+
+    Args:
+        values: the statistics of the values. None for a run of recsys 0.1.0, which did not compute
+            them: there are no rows then.
     """
     if values is None:
         return []
@@ -89,11 +92,11 @@ RANKED = {
     "cold": "only those without an event in train, so new items compete with new items alone"
     " ([judge] candidates = 'cold'; 'items' ranks them among all).",
 }
-"""Which items lists rank, for each value of ``[judge] candidates``."""
+"""Value of ``[judge] candidates`` -> a text that says which items the lists rank."""
 
 
 def split_audit(run: Run) -> Section:
-    """Return the parts of the split, and the audit of what leaks between them."""
+    """Return the section on the split: its parts, and an audit of data that is in more than one part."""
     split = run.folder.read_json(run_files.SPLIT_CARD)
     settings = ", ".join(f"{key} = {value}" for key, value in split["parameters"].items() if value is not None)
     cut = ""
@@ -159,7 +162,11 @@ def split_audit(run: Run) -> Section:
 
 
 def rules(run: Run) -> Section | None:
-    """Return what each business rule removes, and its unknown ids; None for a run without rules."""
+    """Return the section "Rules": the number of items that each business rule removes.
+
+    Warnings name the ids in rules that are not in the data. The result is None for a run without
+    rules.
+    """
     if not (run.folder.path / run_files.RULES_CARD).exists():
         return None
     about = run.folder.read_json(run_files.RULES_CARD)
@@ -177,7 +184,7 @@ def rules(run: Run) -> Section | None:
 
 
 def costs(run: Run) -> Section:
-    """Return the seconds and the peak memory of each hop."""
+    """Return the section "Time and memory": the seconds and the peak memory of each step of the run."""
     manifest = run.manifest
     hops = manifest["hops"]
     roles = [role for role in ("python", "jvm", "workers", "total") if any(role in hop["peak_mb"] for hop in hops)]
@@ -207,7 +214,7 @@ def costs(run: Run) -> Section:
 
 
 def reproduce(run: Run) -> Section:
-    """Return versions, command, seed, fingerprints of the data, and the configuration."""
+    """Return the section "Reproduce": versions, command, seed, fingerprints of the data, and the config."""
     manifest = run.manifest
     config = (run.folder.path / run_files.CONFIG).read_text(encoding="utf-8")
     rows = [
@@ -230,12 +237,14 @@ def reproduce(run: Run) -> Section:
 
 
 def _format_span(part: dict[str, Any]) -> str:
+    """Return the first and the last time of a part of the split as text, or a dash (–) without times."""
     if "from" not in part:
         return "–"
     return f"{part['from']} to {part['to']}"
 
 
 def _format_reasons(by_reason: dict[str, int]) -> str:
+    """Return the number of refused rows per reason as text in parentheses, or "" if there are none."""
     reasons = ", ".join(f"{reason}: {count:,}" for reason, count in by_reason.items())
     if reasons:
         return f" ({reasons})"

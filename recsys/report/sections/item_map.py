@@ -1,4 +1,4 @@
-"""A map of the items: the two directions in which their factors differ most."""
+"""The section with a map of the items, by the two directions in which their factors differ most."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ from recsys.schema import ITEM
 from recsys.types import IdMap
 
 MAX_ITEMS = 800
-"""Items on the map: the most liked ones."""
+"""Largest number of items on the map. The map has the most liked items."""
 
 ITEMS_PER_END = 4
-"""Items that are named at each end of a direction."""
+"""Number of items that are named at each end of a direction."""
 
 
 def item_map(run: Run) -> Section | None:
-    """Return the principal components of the item factors of the first model that has some,
-    None without any.
+    """Return the section "Item map": the items by the first two principal components of their factors.
+
+    The factors are those of the first model of the run that has item factors. The result is None if
+    no model has, or if there are too few items or factors for a map.
     """
     first = next(filter(None, (_factors(run, name) for name in run.metrics["models"])), None)
     if first is None:
@@ -60,7 +62,13 @@ def item_map(run: Run) -> Section | None:
 
 
 def _ends(directions: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return the outermost points at both ends of each of the first four directions."""
+    """Return the rows of the outermost points at both ends of each of the first four directions.
+
+    There is one pair (rows at the low end, rows at the high end) per direction, outermost row first.
+
+    Args:
+        directions: float64[points, directions], the coordinates of the points.
+    """
     orders = np.argsort(directions[:, :4], axis=0, kind="stable").T
     return [(order[:ITEMS_PER_END], order[: -ITEMS_PER_END - 1 : -1]) for order in orders]
 
@@ -78,8 +86,10 @@ def _table(run: Run, ids: np.ndarray, ends: list[tuple[np.ndarray, np.ndarray]],
 
 
 def _factors(run: Run, name: str) -> tuple[str, np.ndarray, IdMap] | None:
-    """Return (name, float32[items, rank], their ids) of a model stored by either engine;
-    None without item factors.
+    """Return the item factors of a stored model: (name, float32[items, rank], ids of these items).
+
+    The model may come from the local engine or from Spark. The result is None if it has no item
+    factors.
     """
     items = IdMap.of(run.items[ITEM])
     if (run.folder.path / run_files.item_factors(name)).exists():

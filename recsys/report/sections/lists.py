@@ -1,4 +1,4 @@
-"""The lists of the models compared: accuracy against breadth, agreement, hits by rank."""
+"""The sections that compare the lists of the models: accuracy and coverage, agreement, hits by rank."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from recsys.schema import ITEM, RANK, USER
 
 
 def tradeoff(run: Run) -> Section | None:
-    """Return the section that plots the accuracy of models against their coverage and novelty."""
+    """Return the section "Accuracy against breadth": plots of accuracy against coverage and novelty.
+
+    The result is None if neither coverage nor novelty was measured.
+    """
     primary = run.about["primary"]
     measures = run.about["beyond"]
     panels = {}
@@ -50,7 +53,13 @@ def tradeoff(run: Run) -> Section | None:
 
 
 def _dominated(panels: dict[str, Points]) -> str:
-    """Return a sentence with the models that another model dominates."""
+    """Return a sentence with the names of the models that another model dominates.
+
+    A model is dominated if another one is at least as good in everything and better in something.
+
+    Args:
+        panels: label of a plot -> the (x, y) of each model. Larger is better in both.
+    """
     names = sorted(set.intersection(*(set(points) for points in panels.values())))
     values = {name: np.array([value for points in panels.values() for value in points[name]]) for name in names}
     dominated = [
@@ -62,7 +71,11 @@ def _dominated(panels: dict[str, Points]) -> str:
 
 
 def model_agreement(run: Run) -> Section | None:
-    """Return how much the lists of every two models agree: one row per pair, the most alike first."""
+    """Return the section "Agreement between models": how much the lists of every two models agree.
+
+    The table has one row per pair of models, the pair with the largest agreement first. The result is
+    None if fewer than two models have lists.
+    """
     names = [name for name in run.models if len(run.lists[name])]
     if len(names) < 2:
         return None
@@ -91,7 +104,10 @@ def model_agreement(run: Run) -> Section | None:
 
 
 def hits_by_rank(run: Run) -> Section | None:
-    """Return the share of users for whom the item at each rank is relevant."""
+    """Return the section on hits by rank: the share of users for whom the item at each rank is relevant.
+
+    The result is None if no sampled user has a relevant item.
+    """
     judged = run.users.loc[run.users["n_relevant"] > 0, USER]
     if not len(judged):
         return None
@@ -114,6 +130,13 @@ def hits_by_rank(run: Run) -> Section | None:
 
 
 def _hits(lists: pd.DataFrame, judged: pd.Series, truth: pd.DataFrame, k: int) -> np.ndarray:
-    """Return for each rank the share of judged users with a relevant item at it, float64[k]."""
+    """Return for each rank the share of judged users whose item at this rank is relevant, float64[k].
+
+    Args:
+        lists: the lists of a model (user_id, item_id, rank).
+        judged: the ids of the users with relevant items.
+        truth: the relevant (user_id, item_id) pairs.
+        k: the length of the lists.
+    """
     hits = lists.loc[lists[USER].isin(judged), [USER, ITEM, RANK]].merge(truth, on=[USER, ITEM])
     return np.bincount(hits[RANK], minlength=k + 1)[1 : k + 1] / len(judged)

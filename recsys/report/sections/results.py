@@ -1,5 +1,5 @@
-"""How good the models are: means, differences, groups of users and items, beyond accuracy,
-judged users.
+"""The sections with the results: means, differences, groups of users and items, measures beyond
+accuracy, and counts of judged users.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from recsys.report.parts import (
 from recsys.report.run_reader import Run
 
 LEAD = "lead over the next"
-"""The head of the column with the difference from the next model."""
+"""The head of the column with the difference from the next best model."""
 
 COUNTS = {
     "evaluated": "users with something relevant",
@@ -39,15 +39,15 @@ COUNTS = {
         "relevant pairs whose item no model could recommend; they count in the denominators"
     ),
 }
-"""What is counted of each model -> what it means."""
+"""Name of a count -> the text that explains it."""
 
 
 def models(run: Run) -> Section:
-    """Return the section "Models": a table of the mean of every metric for every model, the best
-    model by the first metric first.
+    """Return the section "Models": a table with the mean of every metric for every model.
 
-    Each mean has its 95 % interval, and the best of each metric is bold. Beside the first metric
-    is its difference from the next model.
+    The best model by the first metric is first. Each mean has its 95 % interval, and the best mean of
+    each metric is bold. The column after the first metric has the difference from the next best
+    model.
     """
     about = run.about
     users = max(cell["users"] for model in run.metrics["models"].values() for cell in model.values())
@@ -74,6 +74,7 @@ def models(run: Run) -> Section:
 
 
 def _format_lead(leads: dict[str, Any], model: str) -> str:
+    """Return the lead of a model over the next best one as text, or a dash (–) if it has none."""
     if model not in leads:
         return "–"
     return format_mean(leads[model], sign=True)
@@ -118,6 +119,11 @@ def differences(run: Run) -> Section:
 
 
 def _forest(cells: dict[str, Any], label: str) -> list[Drawing]:
+    """Return a list with one figure of differences and their intervals; empty if there are none.
+
+    Args:
+        cells: model -> its difference from the baseline.
+    """
     dots = {name: (cell["mean"], cell["ci95"]) for name, cell in cells.items() if cell["mean"] is not None}
     if not dots:
         return []
@@ -125,6 +131,7 @@ def _forest(cells: dict[str, Any], label: str) -> list[Drawing]:
 
 
 def _test_cells(cell: dict[str, Any]) -> list[str]:
+    """Return the cells of a row on a test: difference, p, effect size, detectable difference, users."""
     p = cell["p_holm"]
     p_text = "–"
     if p is not None:
@@ -142,6 +149,7 @@ def _test_cells(cell: dict[str, Any]) -> list[str]:
 
 
 def _format_or_dash(value: float | None, form: str) -> str:
+    """Return a number in a format such as ``.4f`` as text, or a dash (–) for None."""
     if value is None:
         return "–"
     return f"{value:{form}}"
@@ -182,8 +190,14 @@ def segments(run: Run) -> Section:
 
 
 def _group_rows(run: Run, grouping: str, *, small: bool) -> list[tuple[list[str], list[int]]]:
-    """Return (cells of the row, columns in bold) of each group with users: of those under
-    :data:`LEAST_USERS` users, or of the others.
+    """Return the rows of a table of groups: (cells, positions of the columns in bold) for each group.
+
+    Groups without users are left out.
+
+    Args:
+        grouping: the name of the grouping.
+        small: whether to return the groups of fewer than :data:`LEAST_USERS` users. If False, the
+            larger ones are returned.
     """
     primary = run.about["primary"]
     rows = []
@@ -208,11 +222,15 @@ def _group_table(run: Run, grouping: str, rows: list[tuple[list[str], list[int]]
 
 
 def _format_in_group(model: str, cells: dict[str, Any], differences: dict[str, Any], metric: str) -> str:
-    """Return the mean of a group and its interval as text, with a mark at the end.
+    """Return the mean of a model in a group and its interval as text, with a mark at the end.
 
     The mark is + if the interval of the difference from the baseline is above 0, − if it is below
-    0, and otherwise missing. A group of fewer than :data:`LEAST_USERS` users has the mean alone.
-    The text is a dash (–) if the mean is undefined.
+    0, and otherwise missing. For a group of fewer than :data:`LEAST_USERS` users, the text is the mean
+    without an interval. It is a dash (–) if the mean is undefined.
+
+    Args:
+        cells: model -> metric -> mean and interval in the group.
+        differences: model -> metric -> difference from the baseline in the group.
     """
     cell = cells[model][metric]
     if cell["mean"] is None or cell["users"] < LEAST_USERS:
@@ -230,6 +248,7 @@ def _format_in_group(model: str, cells: dict[str, Any], differences: dict[str, A
 
 
 def _format_gap(gap: dict[str, Any]) -> str:
+    """Return the largest difference between groups as text, with the best and the worst group."""
     if gap["gap"] is None:
         return "–"
     return f"{gap['gap']:.4f} {format_interval(gap['ci95'], sign=True)}\n{gap['best']} over {gap['worst']}"
@@ -262,6 +281,7 @@ def beyond_accuracy(run: Run) -> Section:
 
 
 def _format_measure(cell: dict[str, Any]) -> str:
+    """Return a measure as text; with its interval if it is a mean over users."""
     if "mean" not in cell:
         return _format_or_dash(cell["value"], ".3f")
     if cell["mean"] is None:
@@ -297,13 +317,15 @@ def definitions(run: Run) -> Section:
 
 
 def _spaced(name: str) -> str:
-    """Return the name of a measure or a count as words."""
+    """Return the name of a measure or a count with spaces instead of underscores."""
     return name.replace("_", " ")
 
 
 def sampled_candidates(run: Run) -> Section | None:
-    """Return every metric among sampled candidates and among all; None for a run that did not
-    sample.
+    """Return the section "Sampled candidates": each metric with sampled and with all candidates.
+
+    A warning says whether the two order the models differently. The result is None for a run that did
+    not sample candidates.
     """
     if not (run.folder.path / run_files.SAMPLED).exists():
         return None

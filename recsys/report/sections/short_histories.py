@@ -1,4 +1,4 @@
-"""Which users get the lists of the fallback although the model could score them, and why."""
+"""The section on users with short histories who get the fallback, although the model can score them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from recsys.saved.open_model import read_min_history, saved_models
 
 
 def short_histories(run: Run) -> Section | None:
-    """Return the section on users with short histories, who get the list of the fallback.
+    """Return the section "Short histories": which users get the list of the fallback, and why.
 
-    The result is None if no model of the run leaves users that it can score to the fallback.
+    The result is None if every model of the run scores all users whom it can score.
     """
     records = {name: read_min_history(run.folder, name) for name in saved_models(run.folder)}
     records = {name: record for name, record in records.items() if record["min_history"]}
@@ -42,7 +42,12 @@ def short_histories(run: Run) -> Section | None:
 
 
 def _trial_table(name: str, record: dict[str, Any], groups: list[dict[str, Any]]) -> ReportTable:
-    """Return the results of the trial for some lengths of history."""
+    """Return the table with the results of the trial for some groups of history lengths.
+
+    Args:
+        record: the result of the trial, see ``min_history.choose_min_history``.
+        groups: the groups to show, from this record.
+    """
     rows = []
     for group in groups:
         values = ["–", "–", "–"]

@@ -1,5 +1,6 @@
-"""Whether the training was long enough: its objective,
-and the quality for users who are not trained on, by sweep.
+"""The section on the training: whether it was long enough, by the objective after each sweep.
+
+If it was measured, the section also has the quality for users who are not part of the training.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ SETTLED = 0.01
 
 
 def training(run: Run) -> Section | None:
-    """Return the training curves of the models that record one, None for a run without any."""
+    """Return the section "Training": the curves of the objective of the models that record one.
+
+    The result is None if no model of the run does.
+    """
     if not (run.folder.path / run_files.TRAINING).exists():
         return None
     record = run.folder.read_json(run_files.TRAINING)
@@ -43,6 +47,11 @@ def training(run: Run) -> Section | None:
 
 
 def _describe_losses(name: str, losses: np.ndarray) -> str:
+    """Return sentences on how the objective of a model fell, and whether it still falls.
+
+    Args:
+        losses: float[sweeps], the objective after each sweep.
+    """
     last_gain = 1 - losses[-1] / losses[-2]
     sentence = (
         f"{name}: after {len(losses)} sweeps the objective is {losses[-1] / losses[0]:.1%} of its"

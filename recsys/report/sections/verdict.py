@@ -1,4 +1,4 @@
-"""The sentences that a report opens with."""
+"""Write the verdict: the sentences at the top of a report."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from recsys.evaluation.testing.pick import Pick, interval_outcome, pick_model
 from recsys.report.parts import format_interval
 
 MUCH_TRUTH = 1 / 20
-"""Share of what the tested users chose: if more than this cannot be in a list, the verdict says
-so.
+"""A share of the items that the tested users chose. If a larger share is not judged or cannot be
+recommended, the verdict says so.
 """
 
 MANY_NEWCOMERS = 1 / 4
-"""Share of the judged users: if more than this have no history, the verdict says so."""
+"""A share of the judged users. If a larger share has no history, the verdict says so."""
 
 
 def verdict(metrics: dict[str, Any]) -> str:
-    """Return the sentences that a report opens with: the best model against the best baseline.
+    """Return the verdict: sentences on the best model, compared with the best baseline.
 
     Args:
         metrics: the contents of metrics.json.
@@ -34,9 +34,7 @@ def verdict(metrics: dict[str, Any]) -> str:
 
 
 def _comparison(metrics: dict[str, Any], pick: Pick) -> str:
-    """Return what the difference between the best model and the best baseline shows, and the
-    pick.
-    """
+    """Return a sentence that compares the best model with the best baseline."""
     primary = metrics["about"]["primary"]
     if pick.difference is None:
         cell = metrics["models"][pick.name][primary]
@@ -58,7 +56,10 @@ def _comparison(metrics: dict[str, Any], pick: Pick) -> str:
 
 
 def _repeat_purchases(pick: Pick) -> str:
-    """Return a sentence where no model is shown to be better than what the user had before."""
+    """Return a sentence if no model is shown to be better than ``repeat``, or else "".
+
+    The baseline ``repeat`` lists the items that the user had before.
+    """
     if pick.baseline != "repeat" or pick.outcome in (None, "better"):
         return ""
     if pick.outcome == "worse":
@@ -67,8 +68,10 @@ def _repeat_purchases(pick: Pick) -> str:
 
 
 def _by_history(pick: Pick) -> str:
-    """Return a sentence on the groups of users by history,
-    empty if fewer than two of them are large enough.
+    """Return a sentence with the outcome in each group of users by length of history.
+
+    Groups of fewer than ``LEAST_USERS`` users are left out. The text is empty if fewer than two groups
+    remain.
     """
     levels_by_outcome: dict[str, list[str]] = {"better": [], "worse": [], "no difference shown": []}
     for level, cell in pick.by_history.items():
@@ -81,7 +84,10 @@ def _by_history(pick: Pick) -> str:
 
 
 def _without_history(metrics: dict[str, Any], model: str) -> str:
-    """Return a sentence where many of the judged users have no history, on whom most models agree."""
+    """Return a sentence if many judged users have no history, or else "".
+
+    Most models give such users the list of their fallback, so the models hardly differ for them.
+    """
     judged = metrics["about"]["counts"][model].get("evaluated", 0)
     cells = metrics["about"].get("segments", {}).get("history", {}).get("0", {}).get(model, {})
     users = cells.get(metrics["about"]["primary"], {}).get("users", 0)
@@ -94,8 +100,10 @@ def _without_history(metrics: dict[str, Any], model: str) -> str:
 
 
 def _left_out(metrics: dict[str, Any], model: str) -> list[str]:
-    """Return a sentence for each large part of what the tested users chose that no list could
-    hold.
+    """Return sentences on the chosen items that are not judged, or that no model could recommend.
+
+    There is one sentence for each cause that affects more than :data:`MUCH_TRUTH` of the items that
+    the tested users chose.
     """
     counts = metrics["about"]["counts"][model]
     judged = counts.get("relevant_pairs", 0)
