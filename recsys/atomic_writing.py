@@ -152,7 +152,7 @@ def write_texts(folder: Path, texts: Mapping[str, str]) -> None:
 
 
 def replace_folder(part: Path, target: Path) -> None:
-    """Move the scratch folder ``part`` to ``target``; a folder that was at ``target`` moves to
+    """Move the scratch folder ``part`` to ``target``, and an existing folder at ``target`` to
     ``part``.
 
     Some file systems exchange two folders in one step (Linux: ext4, XFS, Btrfs, tmpfs). On these, a

@@ -52,7 +52,7 @@ MANIFEST_KEYS = frozenset(
         "finished",
     }
 )
-"""Keys of every manifest besides ``kind``; the manifests of version 0.1.0 have no ``kind``."""
+"""Keys that every manifest has besides ``kind``. Version 0.1.0 wrote manifests without ``kind``."""
 
 # A table is one Parquet file of the local engine, or a folder of part files that Spark writes.
 _SPARK_PARTS = r"(/(\.?(part-[^/]+|_(SUCCESS|metadata|common_metadata)(\.crc)?)))?"
@@ -131,7 +131,10 @@ def resolve_target(target: str | Path) -> Path:
 
 
 def _problem_of_name(path: Path) -> str | None:
-    """Return why nothing can be written under this name, as the end of a sentence; None if it can."""
+    """Return the reason why a file cannot have this name, as the end of a sentence, or None.
+
+    The result is None if the name can be used.
+    """
     if "\0" in str(path):
         return "cannot have a NUL character"
     try:

@@ -35,7 +35,10 @@ EXTRAS = {
 """Extra -> (a module that it installs, what needs it)."""
 
 Finding = tuple[str, str, str]
-"""What a check finds: (``ok``, ``missing`` or ``broken``; what was checked; detail or remedy)."""
+"""The result of a check: its state (``ok``, ``missing`` or ``broken``), its subject, and a detail.
+
+If the state is not ``ok``, the detail says what to do.
+"""
 
 
 @app.command(rich_help_panel=SETUP)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from recsys.types import Interactions
 
 REPLIES = {"y": 1, "yes": 1, "n": -1, "no": -1, "": 0, "?": 0}
-"""What the user may type -> the answer for ``models.onboarding``: 1 like, -1 dislike, 0 unknown."""
+"""Text that the user may type -> the answer: 1 for a like, -1 for a dislike, 0 for unknown."""
 
 ROUNDING = 1e-4
 """The largest relative error of a restored value.

@@ -171,17 +171,18 @@ class CardCounts:
 
 
 def card_from_counts(counts: CardCounts) -> dict[str, Any]:
-    """Return the data card that follows from these counts.
+    """Compute the data card from counts of the log, and return it as plain values for JSON.
 
     Some of its keys:
 
     * ``sparsity``: share of (user, item) cells without an event, in [0, 1];
-    * ``gini_items``: Gini coefficient of the events per item, over items with events; 0 = all equal;
+    * ``gini_items``: Gini coefficient of the events per item, over items with events; 0 = all
+      equal;
     * ``top_1_percent_share``: share of events on the most popular 1 % of items (at least one item);
     * ``repeats``: number of rows that are not the first of their (user, item) pair;
     * ``exact_duplicates``: number of rows that equal an earlier row in every column;
-    * ``values``, ``gaps``, ``busiest_users``: see :func:`describe_values`, :func:`describe_gaps` and
-      :func:`find_busiest_users`;
+    * ``values``, ``gaps``, ``busiest_users``: see :func:`describe_values`, :func:`describe_gaps`
+      and :func:`find_busiest_users`;
     * ``span``: ISO times of the first and the last event.
     """
     per_item = np.sort(counts.per_item)

@@ -47,11 +47,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ShippedModel:
-    """A model that was fitted elsewhere, on the executors of a Spark session.
+    """A model that was fitted elsewhere and is sent to the executors of a Spark session.
 
     Attributes:
         name: name of the model.
-        folder: its name on the executors.
+        folder: name of the folder with the files of the model on the executors.
         source: the run or bundle.
         history: (user: the id, item: row, value, timestamp).
         items: the candidates, one per row, with the columns of the items table.
@@ -200,13 +200,14 @@ def recommend(
     users: DataFrame | None = None,
     late: DataFrame | None = None,
 ) -> SparkLists:
-    """Return the lists of users.
+    """Make the lists of users with a saved model, and return them as a Spark table.
 
     The lists of a shipped model are those of ``recsys recommend`` for the same histories.
 
     Args:
-        users: (user_id), the users to make lists for; None: all users with a history. Columns with
-            the names of the segments' columns take precedence over the run's users table.
+        request: the settings of the lists.
+        users: (user_id), the users to make lists for. None: all users with a history. Columns that
+            define segments take precedence over the run's users table.
         late: (user_id, item_id, value), pairs that came after the run.
     """
     from recsys.spark import saved as factor_model
@@ -246,8 +247,10 @@ def recommend(
 
 
 def _read_stored_factors(source: RunFolder) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return the user ids and the user factors of a bundle of a Spark run, or None for any other
-    model."""
+    """Return the user ids and the user factors that a bundle of a Spark run stores.
+
+    The result is None for any other model.
+    """
     path = source.path / run_files.BUNDLE_USER_FACTORS
     if not path.exists():
         return None
@@ -293,15 +296,19 @@ def list_batch(request: BatchRequest, folder: Path, batch: pa.RecordBatch) -> pa
 
 @lru_cache(maxsize=1)
 def _open_once(folder: Path, name: str, own_models: bool) -> SavedModel:
-    """Open the model in a folder, and keep it, so that a Python worker opens it only for its first
-    batch."""
+    """Open the model in a folder, and keep it for later calls.
+
+    So a Python worker opens the model only for its first batch.
+    """
     with own_models_allowed(own_models):
         return open_model(folder, name, with_users=False)
 
 
 def _model_of_batch(saved: SavedModel, batch: pa.RecordBatch, *, fallback: bool) -> Recommender:
-    """Return the model with the stored factors and the segments of the users of a batch, in their
-    order."""
+    """Return the model with the stored factors and the segments of the users of a batch.
+
+    The result scores histories of exactly these users, in their order.
+    """
     model = saved.model
     if not fallback and isinstance(model, Cascade):
         name, first = next(iter(model.members.items()))

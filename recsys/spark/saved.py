@@ -158,7 +158,11 @@ def read_user_segments(
     folder: RunFolder,
     segments: Segments | None,
 ) -> DataFrame | None:
-    """Return (key: the id as text, segment) of the users table of a run; None without segments."""
+    """Return (key, segment), the id as text and the segment of each user in the users table of a
+    run.
+
+    The result is None if the run has no segments.
+    """
     if segments is None:
         return None
     users = read_part(spark, folder, run_files.SEGMENT_USERS)
@@ -209,7 +213,11 @@ def recommend(
 
 
 def with_ids(lists: DataFrame, items: pd.DataFrame) -> DataFrame:
-    """Return lists (user: the id, item: row, …) as (user_id, item_id, rank, score, source)."""
+    """Return lists (user: the id, item: row, …) as (user_id, item_id, rank, score, source).
+
+    Args:
+        items: the candidates, in the order of their rows.
+    """
     named = lists.join(item_rows(lists.sparkSession, items), "item").withColumnRenamed("user", USER)
     return named.select(USER, ITEM, RANK, SCORE, SOURCE).sortWithinPartitions(USER, RANK)
 
@@ -267,15 +275,16 @@ def add_segments(
     user_segments: DataFrame | None,
     users: DataFrame | None,
 ) -> DataFrame:
-    """Return ``listed`` with the column ``segment``; unchanged if there are no segments.
+    """Return ``listed`` with a further column ``segment``, the number of the segment of each user.
 
-    The segment of a user is found by the columns of ``users``, or else by the users table of the
-    run.
+    The segment is looked up by the columns of ``users``, or if they give none, by the users table
+    of the run. ``listed`` is returned unchanged if the run has no segments.
 
     Args:
         listed: (user: the id, …).
-        user_segments: as :func:`read_user_segments` returns it.
-        users: (user_id, …), with or without columns of the segments.
+        segments: the segments of the run, or None.
+        user_segments: the result of :func:`read_user_segments`.
+        users: (user_id, …), with or without columns of the segments, or None.
     """
     if segments is None or user_segments is None:
         return listed

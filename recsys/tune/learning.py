@@ -115,15 +115,21 @@ def _users_in_share(split: Split, share: float) -> np.ndarray:
 
 
 def _with_user_share(fold: Fold, share: float) -> Fold:
-    """Return the fold with a share of its training users; histories and truth are unchanged."""
+    """Return the fold with only a share of its training users. Histories and truth do not change.
+
+    Args:
+        share: the share of the users, in (0, 1].
+    """
     train = fold.split.train
     is_kept = _users_in_share(fold.split, share)[train.user]
     return replace(fold, split=replace(fold.split, train=subset(train, is_kept)))
 
 
 def _value_on_train(config: Config, name: str, fold: Fold, metric: str) -> float:
-    """Return the metric on the pairs that the model is trained on. Lists do not leave out seen
-    items."""
+    """Return the mean of the metric on the same pairs on which the model is trained.
+
+    For this the lists do not leave out seen items.
+    """
     model = configured_model(name, config).fit(fold.split.train, fold.item_features)
     recommend = config.recommend.model_copy(update={"exclude_seen": False})
     config = config.model_copy(update={"recommend": recommend})
@@ -132,6 +138,7 @@ def _value_on_train(config: Config, name: str, fold: Fold, metric: str) -> float
 
 
 def _mean_with_interval(values: pd.Series, seed: int) -> dict[str, Any]:
+    """Return the mean over users of a value, and its 95 % interval."""
     mean, low, high = mean_ci(values.to_numpy(), id_bits(values.index), seed=seed)
     return {"value": mean, "ci95": [low, high]}
 
@@ -142,7 +149,11 @@ def _difference_with_interval(differences: pd.Series, seed: int) -> dict[str, An
 
 
 def _effect(row: dict[str, Any]) -> str:
-    """Return "helps", "hurts" or "shows no difference", as the interval of a difference shows."""
+    """Return "helps", "hurts" or "shows no difference", depending on the interval of a difference.
+
+    Args:
+        row: its entry ``ci95`` has both ends of the interval.
+    """
     low, high = row["ci95"]
     if low > 0:
         return "helps"

@@ -66,7 +66,10 @@ def search_space(kind: str, requested: dict[str, Any], location: str = "[tune.sp
 
 
 def grid_points(space: Space, location: str = "[tune.space]") -> list[dict[str, Any]]:
-    """Return all combinations of the listed values; the last parameter changes fastest.
+    """Return all combinations of the listed values. The last parameter changes fastest.
+
+    Args:
+        location: where the space was written, for error messages.
 
     Raises:
         ConfigError: a parameter has a range.
@@ -96,10 +99,10 @@ def at_most(values: Range | list[Any], limit: int) -> Range | list[Any]:
 
 
 def _parse_values(values: Any, location: str) -> Range | list[Any]:
-    """Return the values of one parameter.
+    """Return the values of one parameter as a list or a Range.
 
-    A dict is a range of TOML, a tuple of two numbers a range of a model's ``SPACE``, anything else
-    is a list.
+    A dict is a range of TOML, a tuple of two numbers is a range of a model's ``SPACE``, and
+    anything else is a list.
     """
     if isinstance(values, dict):
         if unknown := set(values) - {"low", "high", "log"}:

@@ -32,7 +32,7 @@ class Log:
         self._columns: dict[str, _Column] = {}
 
     def append(self, piece: pd.DataFrame) -> None:
-        """Append the rows of a chunk; every chunk must have the same columns."""
+        """Append the rows of a chunk. Every chunk must have the same columns."""
         for name in piece:
             if name in SMALLEST:
                 values = _narrow(piece[name].to_numpy(), SMALLEST[name])

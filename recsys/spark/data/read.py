@@ -71,7 +71,7 @@ from recsys.schema import CANONICAL_INT, EVENT, FALLBACK, ITEM, ITEMS, SIDE, TIM
 from recsys.spark.data.remote import fetch_source, make_source, spark_uri
 
 REASON = "reason"
-"""Column with the code of the reason why a row is refused; 0 for an accepted row."""
+"""Column with the code of the reason why a row is refused, which is 0 for an accepted row."""
 
 TEXT = "text"
 """Column with the text of a refused row."""
@@ -189,7 +189,14 @@ def read_tables(
 
 
 def _read_log(spark: SparkSession, location: str, data: DataSettings, path: Path) -> CheckedLog:
-    """Read and check one file or folder of events; the checked rows are written to ``path``."""
+    """Read and check one file or folder of events, and write the checked rows to ``path``.
+
+    If the settings have no unit of times, it is guessed from the first rows. If all rows together
+    show another unit, they are checked and written again, to a folder beside ``path``.
+
+    Raises:
+        InputError: the file cannot be read, or too many rows are refused.
+    """
     source, reading = _source(spark, location, data)
     with _read_errors_explained(location):
         raw = _read_raw(spark, source, reading)
@@ -664,14 +671,21 @@ def _text_of_row(frame: pd.DataFrame) -> Callable[[int], str]:
 
 
 def _time_unit(raw: RawEvents, source: Source) -> Any:
-    """Return the unit of the times, by the rule of the local reader; None for a log without times."""
+    """Return the unit of the times of a log, by the rule of the local reader.
+
+    All rows are read for this. The result is None for a log without times.
+    """
     if TIME not in raw.columns:
         return None
     return guess_time_unit(_count_times(raw), str(source))
 
 
 def _count_times(raw: RawEvents, first_rows: int | None = None) -> np.ndarray:
-    """Return the sum of ``count_times`` over all rows, or over some ``first_rows``, int64[4]."""
+    """Return the sum of ``count_times`` over all rows of a log, int64[4].
+
+    Args:
+        first_rows: number of rows after which the counting stops. None: all rows.
+    """
     total = np.zeros(4, dtype=np.int64)
     for frame, parse in raw.pieces:
         chunks = None
@@ -869,7 +883,11 @@ def _unify_id_types(
 
 
 def _all_canonical(items: DataFrame) -> dict[str, bool]:
-    """Return {item_id: whether every id is a canonical int64}; empty if the ids are no text."""
+    """Return whether every item id of a table is a canonical integer, as ``{"item_id": True or
+    False}``.
+
+    The result is empty if the ids are not text.
+    """
     if not isinstance(items.schema[ITEM].dataType, T.StringType):
         return {}
     row = items.agg(F.min(_canonical(ITEM))).first()
@@ -877,6 +895,9 @@ def _all_canonical(items: DataFrame) -> dict[str, bool]:
 
 
 def _canonical(column: str) -> Column:
+    """Return a column of booleans: whether each text is a canonical integer ("7", not "007") of 64
+    bits.
+    """
     return F.col(column).rlike(CANONICAL_INT) & F.expr(f"try_cast({column} AS bigint)").isNotNull()
 
 

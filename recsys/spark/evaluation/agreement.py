@@ -20,12 +20,15 @@ COUNTED = ("n_a", "n_b", "n_common")
 
 
 def per_user(a: DataFrame, b: DataFrame, measures: Iterable[str], *, missing: str = "bottom") -> DataFrame:
-    """Return the agreement of two tables of lists, with one row for every user of either table.
+    """Compare the lists of each user in two tables, and return one row for every user of either
+    table.
 
-    The columns are user, n_a, n_b, n_common, and the measures, NaN where undefined.
+    The columns are user, the lengths n_a and n_b of the two lists, n_common (the number of items in
+    both lists), and one column per measure, NaN where it is undefined.
 
     Args:
         a, b: (user, item, rank), with ids of any kind, or rows. An item is in a list at most once.
+        measures: the names of the measures.
         missing: as in ``rankings.Pairs``, for measures whose name does not set it.
     """
     names = [str(measure) for measure in parse_measures(measures)]
@@ -37,6 +40,7 @@ def per_user(a: DataFrame, b: DataFrame, measures: Iterable[str], *, missing: st
 
 
 def _listed(frame: DataFrame, name: str) -> DataFrame:
+    """Return (user, ``name``), the items of each user as an array, best first."""
     return frame.groupBy("user").agg(F.array_sort(F.collect_list(F.struct(RANK, "item")))["item"].alias(name))
 
 

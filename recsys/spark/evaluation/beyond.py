@@ -49,11 +49,11 @@ def catalogue(
 def user_groups(
     spark: SparkSession, tables: SparkTables, settings: EvaluationSettings
 ) -> tuple[list[Groups], DataFrame | None]:
-    """Return the groups of users by the segment columns of the users table, and the members of each
-    group.
+    """Return the groups of users by the segment columns of the users table, and their members.
 
-    The members are a frame (key: the user id as text, inside: whether the user is in each group).
-    Without such columns the result is no groups and None.
+    The members are a DataFrame (key, inside): the user id as text, and an array of booleans, which
+    says for each group whether the user is in it. Without such columns the result is an empty list
+    and None.
     """
     table = tables.user_table
     names = [] if table is None else [name for name in settings.segments if name in table]
@@ -68,7 +68,9 @@ def user_groups(
 def exposure(
     lists: DataFrame, tested: DataFrame, items: int, ranked_items: np.ndarray | None = None
 ) -> dict[str, dict[str, float]]:
-    """Return the measures of all lists of the tested users together.
+    """Return the measures that describe all lists of the tested users together, such as coverage.
+
+    They are those of ``recsys.evaluation.beyond.of_all_lists``.
 
     Args:
         lists: (user, item, rank, …), where items are rows.
@@ -100,9 +102,14 @@ def exposure(
 def columns_of(catalogue: Catalogue, truth: Truth, k: int) -> Callable[..., dict[str, np.ndarray]]:
     """Return a function that computes the measures beyond accuracy for a batch of users.
 
-    The function takes (values, offsets) of the listed items, of their scores, of the relevant items
-    and of their gains, and an Arrow column with the history of each user as a list of (item,
-    value). Items are rows.
+    The function takes six arguments, for m users: the listed items and their offsets [m + 1] (the
+    list of user u is ``listed[offsets[u]:offsets[u + 1]]``), the scores of the listed items, the
+    relevant items with their offsets, the gains of the relevant items, and an Arrow column with the
+    history of each user as a list of (item, value). Items are rows. It returns measure ->
+    float64[m].
+
+    Args:
+        k: the length of the lists.
     """
     n = len(catalogue.likes)
     candidates = IdMap.of(np.arange(n))

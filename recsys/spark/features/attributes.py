@@ -34,7 +34,10 @@ PARAMETERS = SparkAttributesParameters
 
 
 def fit_model(parameters: SparkAttributesParameters, data: TrainingData) -> FittedALS:
-    """Train the kind ``attributes``: ALS, then factors of cold items from their attributes."""
+    """Train a model of the kind ``attributes``, and return the factors of users and items.
+
+    First ALS is trained. Then cold items get the factors that their attributes predict.
+    """
     # A field that the items lack is refused before the training.
     terms = item_terms(data.items, parameters)
     als = fit_als_once(parameters, data)

@@ -57,10 +57,10 @@ def segments_of_users(split: SparkSplit, segments: Segments) -> DataFrame:
 
 
 def assign_segments(users: DataFrame, segments: Segments) -> DataFrame:
-    """Return ``users`` with a column ``segment``: the number of the segment of each user.
+    """Return ``users`` with a further column ``segment``, the number of the segment of each user.
 
-    The segment is found by the values of those columns of ``users`` that define segments. It is -1
-    for a user who belongs to no segment, and null for all users if ``users`` has no such column.
+    The segment is looked up by the values of those columns of ``users`` that define segments. It is
+    -1 for a user who belongs to no segment, and null for all users if ``users`` has no such column.
     The driver reads each combination of values once.
     """
     columns = [name for name in segments.columns if name in users.columns]

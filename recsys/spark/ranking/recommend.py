@@ -51,12 +51,13 @@ class ListSettings:
 
 
 def collect_seen_items(history: DataFrame, users: DataFrame) -> DataFrame:
-    """Return (user, seen array<int> ascending) for every user; the array is empty without a
-    history.
+    """Return (user, seen), the items that each user has seen, as an ascending array<int>.
+
+    The array is empty for a user without a history.
 
     Args:
         history: (user, item), one row per pair.
-        users: (user).
+        users: (user), the users of the result.
     """
     seen = history.groupBy("user").agg(F.sort_array(F.collect_list("item")).alias("seen"))
     return users.join(seen, "user", "left").withColumn("seen", F.coalesce("seen", F.array().cast("array<int>")))
@@ -100,8 +101,9 @@ def add_histories(users: DataFrame, history: DataFrame, names: Container[str]) -
 
 
 def group_histories(history: DataFrame) -> DataFrame:
-    """Return (user, entries): the items, values and times of each user's history, in ascending
-    order of items.
+    """Return (user, entries), the items, values and times of the history of each user.
+
+    They are in ascending order of the items.
 
     Args:
         history: (user, item, value), one row per pair, and ``timestamp`` if events have times.
@@ -134,8 +136,10 @@ def top_k(users: DataFrame, scorer: Scorer, settings: ListSettings) -> DataFrame
 
 
 def select_columns(users: DataFrame, scorer: Scorer) -> DataFrame:
-    """Return ``user``, ``seen`` and the columns that the scorer reads. A column that is missing
-    becomes null."""
+    """Return ``user``, ``seen`` and the columns that the scorer reads.
+
+    A column that ``users`` does not have is null in the result.
+    """
     columns: list[Column] = []
     for name, kind in scorer.columns.items():
         column = F.col(name) if name in users.columns else F.lit(None).cast(kind)
@@ -146,7 +150,11 @@ def select_columns(users: DataFrame, scorer: Scorer) -> DataFrame:
 def _select_batches(
     shared: Broadcast[Scorer], settings: ListSettings
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """Return the function with which executors make the lists of their batches of users."""
+    """Return the function with which executors make the lists of batches of users.
+
+    Args:
+        shared: the broadcast of the scorer.
+    """
 
     def select(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         import numba

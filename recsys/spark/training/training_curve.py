@@ -43,12 +43,14 @@ NDCG_CUTOFF = 10
 
 @dataclass
 class TrainingCurve:
-    """The measurements during a training.
+    """The numbers that are measured during a training.
 
     Attributes:
         losses: the objective after each sweep, over the training users.
-        quality: the ``measure`` of the ``validation_users`` users after each sweep. Empty if no
-            user was held out.
+        quality: the mean over validation users of ``measure`` after each sweep. Empty if no user
+            was held out.
+        measure: the name of the number in ``quality``.
+        validation_users: the number of validation users.
         short_histories: the comparison with popularity by history length
             (:func:`recsys.evaluation.min_history.choose_min_history`). None if no user was held
             out, or for explicit feedback.
@@ -62,7 +64,7 @@ class TrainingCurve:
 
 
 def holdout_interval(n_users: int) -> int:
-    """Return n if one user in n is to be held out for validation; 0 if there are too few users."""
+    """Return n if one user in n should be held out for validation, or 0 if users are too few."""
     interval = max(MIN_INTERVAL, -(-n_users // MAX_USERS))
     return interval if n_users >= MIN_USERS * interval else 0
 
