@@ -208,7 +208,7 @@ def per_user(topk: TopK, truth: Truth, catalogue: Catalogue) -> dict[str, np.nda
 
 
 def serendipity(topk: TopK, relevant: csr_array, likes: np.ndarray, seen: csr_array | None) -> np.ndarray:
-    """Return float64[m] in [0, 1], the share of relevant and unexpected items in each list.
+    """Return the share of relevant and unexpected items in each list, float64[m] in [0, 1].
 
     It is the number of listed items that are relevant and not in the user's popular list, divided
     by k. The popular list of a user has the k items with the most likes among those that the user

@@ -117,7 +117,7 @@ def summary(values: dict[str, dict[int, np.ndarray]], metric: str) -> dict[str, 
 
 
 def _event_positions(histories: Histories, user_ids: np.ndarray) -> np.ndarray:
-    """Return int64[nnz], the position of each entry in its user's history, 0 for the first.
+    """Return the position of each entry in its user's history, 0 for the first, int64[nnz].
 
     Entries are in the order of their times. If there are no times, they are in the order of a hash
     of user and item.

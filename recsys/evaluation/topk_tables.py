@@ -223,6 +223,12 @@ def _our_names(names: list[str], mapping: dict[str, str]) -> list[str]:
 
 
 def _parquet(source: Source, table: TableSchema, mapping: dict[str, str]) -> pd.DataFrame:
+    """Read a table in Parquet files.
+
+    Raises:
+        InputError: a column is missing, unknown or repeated, ids are neither text nor integers, or a
+            column of numbers has another type.
+    """
     names = [name for name in pa.parquet.ParquetDataset(source.path).schema.names if not name.startswith(PANDAS_INDEX)]
     mapping = _present_names(mapping, names)
     data = pa.parquet.ParquetDataset(source.path, read_dictionary=[mapping[USER], mapping[ITEM]])
@@ -424,6 +430,14 @@ def _refuse_repeats(
     repeated: np.ndarray,
     label: str,
 ) -> None:
+    """Raise InputError if a list has an item or a rank twice.
+
+    Args:
+        order: int[rows], the rows of the table in the order of the lists.
+        offsets: int64[m + 1], where the list of each user begins and ends in this order.
+        column: "item" or "rank", for the message.
+        repeated: int[m], the number of repeated items or ranks in the list of each user.
+    """
     if repeated.any():
         first = table[USER].iloc[order[offsets[int(repeated.argmax())]]]
         raise InputError(
@@ -433,6 +447,11 @@ def _refuse_repeats(
 
 
 def _scores(table: pd.DataFrame, label: str) -> np.ndarray | None:
+    """Return the scores of a table, float64[rows], or None if it has no scores.
+
+    Raises:
+        InputError: a score is missing or not a number.
+    """
     if SCORE not in table:
         return None
     column = table[SCORE]
@@ -446,6 +465,7 @@ def _scores(table: pd.DataFrame, label: str) -> np.ndarray | None:
 
 
 def _as_numbers(column: pd.Series, label: str) -> np.ndarray:
+    """Return a column as float64, or raise InputError if it does not hold numbers."""
     try:
         return column.to_numpy(dtype=np.float64, na_value=np.nan)
     except (TypeError, ValueError) as error:
@@ -453,6 +473,11 @@ def _as_numbers(column: pd.Series, label: str) -> np.ndarray:
 
 
 def _ranks(table: pd.DataFrame, label: str) -> np.ndarray:
+    """Return the ranks of a table, one per row.
+
+    Raises:
+        InputError: a rank is not a whole number from 1.
+    """
     rank = table[RANK].to_numpy()
     if rank.dtype.kind not in "iu":
         rank = _as_numbers(table[RANK], label)

@@ -79,7 +79,7 @@ class Segments:
 
     @property
     def depths(self) -> np.ndarray:
-        """Return int8[segments], the position in ``sources`` of each segment."""
+        """Return the position in ``sources`` of each segment, int8[segments]."""
         return np.array([len(key) - 1 for key in self.keys], dtype=np.int8)
 
     def rows(self, table: pd.DataFrame) -> np.ndarray:

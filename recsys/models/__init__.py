@@ -163,6 +163,10 @@ def load(folder: Path, items: int | None = None) -> Recommender:
 
 
 def _load(folder: Path, items: int | None) -> Recommender:
+    """Return the fitted model of a folder, as :func:`load` does.
+
+    If a file is damaged, any of the exceptions in ``_DAMAGED`` is raised.
+    """
     about = json.loads((folder / run_files.MODEL_CARD).read_text(encoding="utf-8"))
     if not isinstance(about, dict):
         raise ValueError(f"{run_files.MODEL_CARD} is no JSON object")

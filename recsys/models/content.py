@@ -98,7 +98,7 @@ class Content(Recommender):
         return scores.astype(np.float32, copy=False)
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return bool[m]: whether each history has an item with features."""
+        """Return whether each history has an item with features, bool[m]."""
         return nonzero_rows(self.profiles(histories))
 
     def profiles(self, histories: Histories) -> np.ndarray | csr_array:
@@ -198,7 +198,7 @@ def _similar_sparse(vectors: csr_array, rows: np.ndarray, k: int) -> tuple[np.nd
 
 
 def nonzero_rows(rows: np.ndarray | csr_array) -> np.ndarray:
-    """Return bool[m]: whether each row has a value other than zero."""
+    """Return whether each row has a value other than zero, bool[m]."""
     if isinstance(rows, csr_array):
         return np.asarray(abs(rows).sum(axis=1)).ravel() > 0
     return np.abs(rows).sum(axis=1) > 0

@@ -235,7 +235,7 @@ def _cells(column: pd.Series) -> list[list[str]]:
 
 
 def _passes(test: Where, column: pd.Series) -> np.ndarray:
-    """Return bool[items]: whether each cell passes every test of a ``where`` rule."""
+    """Return whether each cell passes every test of a ``where`` rule, bool[items]."""
     passes = np.ones(len(column), dtype=bool)
     cells = _cells(column)
     for listed, must_match in ((test.any_of, True), (test.none_of, False)):
@@ -251,7 +251,7 @@ def _passes(test: Where, column: pd.Series) -> np.ndarray:
 
 
 def _on_offer(rule: Available, table: pd.DataFrame | None, items: IdMap) -> np.ndarray:
-    """Return bool[items]: whether each item is on offer at the time of the rule."""
+    """Return whether each item is on offer at the time of the rule, bool[items]."""
     time = _to_seconds(rule.at)
     is_on_offer = np.ones(len(items), dtype=bool)
     for field, is_start in ((rule.from_field, True), (rule.until_field, False)):

@@ -141,6 +141,13 @@ def _offsets(width: float) -> Iterator[tuple[float, float]]:
 
 
 def _write(axes: Axes, text: str, point: tuple[float, float], offset: tuple[float, float], *, is_marked: bool) -> None:
+    """Write a name at an offset from its point, with a line to the point if it is not beside it.
+
+    Args:
+        point: (x, y) in the coordinates of the data.
+        offset: from the point to the left end of the name, in points (1/72 inch).
+        is_marked: whether the name has the accent colour.
+    """
     colour = INK
     if is_marked:
         colour = ACCENT

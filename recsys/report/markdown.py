@@ -16,6 +16,7 @@ def render_markdown(report: Report) -> str:
 
 
 def _section(section: Section) -> list[str]:
+    """Return the paragraphs of a section in Markdown: title, text, warnings, tables, code."""
     parts = [f"## {_escape(section.title)}", *map(_escape, section.paragraphs)]
     parts += [f"> **Warning:** {_escape(warning)}" for warning in section.warnings]
     parts += [_table(table) for table in section.all_tables]
@@ -26,6 +27,7 @@ def _section(section: Section) -> list[str]:
 
 
 def _table(table: ReportTable) -> str:
+    """Return a table with its caption in Markdown."""
     alignment = ["---" if column < table.numbers else "--:" for column in range(len(table.heads))]
     rows = [[_escape(cell) for cell in row] for row in table.rows]
     for row, column in table.bold:

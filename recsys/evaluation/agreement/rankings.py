@@ -220,7 +220,7 @@ class ConcordanceCounts:
 
     @property
     def undefined(self) -> np.ndarray:
-        """bool[m], True where a correlation is undefined.
+        """Whether a correlation is undefined for each pair of lists, bool[m].
 
         It is undefined if fewer than two items are compared, or if all items of a list are tied.
         """
@@ -271,7 +271,7 @@ class Pairs:
 
     @property
     def common(self) -> np.ndarray:
-        """int64[m], the number of items that are in both lists of each pair."""
+        """The number of items that are in both lists of each pair, int64[m]."""
         return self._intersection.sizes
 
     def cut(self, k: int | None) -> Pairs:

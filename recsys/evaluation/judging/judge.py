@@ -69,22 +69,22 @@ class Judged:
 
     @cached_property
     def n_relevant(self) -> np.ndarray:
-        """Return int64[m], the number of relevant items of each user."""
+        """Return the number of relevant items of each user, int64[m]."""
         return np.diff(self.indptr).astype(np.int64)
 
     @cached_property
     def undefined(self) -> np.ndarray:
-        """Return bool[m], True for a user without relevant items, for whom no metric is defined."""
+        """Return for each user whether metrics are undefined, because no item is relevant, bool[m]."""
         return self.n_relevant == 0
 
     @cached_property
     def user(self) -> np.ndarray:
-        """Return int64[nnz], the row of the user of each entry."""
+        """Return the row of the user of each entry, int64[nnz]."""
         return np.repeat(np.arange(len(self.length)), self.n_relevant)
 
     @cached_property
     def ordinal(self) -> np.ndarray:
-        """Return int64[nnz], the number of each entry within its user: 0, 1, 2 …"""
+        """Return the number of each entry within its user, 0, 1, 2 …, int64[nnz]."""
         return np.arange(len(self.position)) - self.indptr[self.user]
 
     @cached_property
@@ -106,7 +106,7 @@ class Judged:
 
     @cached_property
     def by_value(self) -> np.ndarray:
-        """Return int64[nnz], the numbers of all entries, user by user, largest value first.
+        """Return the numbers of all entries, user by user, each user's largest value first, int64[nnz].
 
         The order is computed once and used for all cut-offs.
         """
@@ -123,7 +123,7 @@ class Judged:
         return np.bincount(self.user, weights=entries, minlength=len(self.length))
 
     def hits(self, k: int) -> np.ndarray:
-        """Return float64[m], the number of relevant items among the first k places.
+        """Return the number of relevant items among the first k places, float64[m].
 
         If a tie group crosses place k, it is the expected number. The result is stored, because
         several metrics use it.
@@ -137,7 +137,7 @@ class Judged:
         return {}
 
     def mean_over_places(self, weights: np.ndarray) -> np.ndarray:
-        """Return float64[nnz], the mean weight of the places of each entry's tie group.
+        """Return the mean weight of the places of each entry's tie group, float64[nnz].
 
         Args:
             weights: float64[k], the weight of each of the first k places. Later places have the
@@ -285,7 +285,7 @@ def judge_codes(lists: Lists, relevant: RelevantItems, *, width: int, k: int, ti
 
 
 def _count_per_user(marked: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Return int64[m], the number of marked entries of each user."""
+    """Return the number of marked entries of each user, int64[m]."""
     cumulated = np.concatenate([[0], np.cumsum(marked)])
     return cumulated[offsets[1:]] - cumulated[offsets[:-1]]
 

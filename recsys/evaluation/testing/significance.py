@@ -86,12 +86,12 @@ class Sums:
 
     @property
     def count(self) -> np.ndarray:
-        """Return float64[c], the number of users with a defined value."""
+        """Return the number of users with a defined value, float64[c]."""
         return self.moments[0]
 
     @cached_property
     def mean(self) -> np.ndarray:
-        """Return float64[c], the mean of the defined values of each column.
+        """Return the mean of the defined values of each column, float64[c].
 
         NaN for a column without a defined value.
         """
@@ -99,7 +99,7 @@ class Sums:
 
     @cached_property
     def resampled_means(self) -> np.ndarray:
-        """Return float64[resamples, c], the weighted mean of each resample.
+        """Return the weighted mean of each resample, float64[resamples, c].
 
         If all weights of a resample are 0, its mean is that of the data.
         """
@@ -107,7 +107,7 @@ class Sums:
 
     @cached_property
     def sd(self) -> np.ndarray:
-        """Return float64[c], the standard deviation over users, with the denominator n − 1.
+        """Return the standard deviation over users, with the denominator n − 1, float64[c].
 
         NaN for fewer than two users.
         """
@@ -120,7 +120,7 @@ class Sums:
 
     @cached_property
     def acceleration(self) -> np.ndarray:
-        """Return float64[c], the jackknife acceleration of the mean, skewness / (6 √n).
+        """Return the jackknife acceleration of the mean, skewness / (6 √n), float64[c].
 
         It is 0 for constant values.
         """
@@ -151,7 +151,7 @@ class Sums:
         return self.mean, low, high
 
     def t_test(self) -> np.ndarray:
-        """Return float64[c], the two-sided p-value of Student's t-test that the mean is 0.
+        """Return the two-sided p-value of Student's t-test that the mean is 0, float64[c].
 
         If the values are the differences of two models per user, this is the paired t-test. NaN for
         fewer than two users. If all values are equal, p is 1 if they are 0, and otherwise 0.
@@ -195,7 +195,7 @@ def bootstrap_sums(
 
 
 def poisson_weights(users: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Return float32[m, resamples], random weights from the Poisson distribution with mean 1.
+    """Return random weights from the Poisson distribution with mean 1, float32[m, resamples].
 
     A weight depends on the user, the resample and the seed only.
     """
@@ -281,7 +281,7 @@ def sign_flip_test(
     resamples: int = 9999,
     seed: int = 0,
 ) -> np.ndarray:
-    """Return float64[c], the two-sided p-values of the paired randomisation test.
+    """Return the two-sided p-values of the paired randomisation test, float64[c].
 
     If two models are exchangeable for each user, both signs of the difference of a user are equally
     probable. The p-value is the share of sign assignments, the observed one included, whose |sum|

@@ -130,7 +130,7 @@ class ALS(Fading, ALSParameters, Recommender):
         return scores
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return bool[m]: whether each history has a liked item that the model knows."""
+        """Return whether each history has a liked item that the model knows, bool[m]."""
         return np.diff(liked(histories.values, self.known_, binary=True).indptr) > 0
 
     def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:

@@ -90,14 +90,14 @@ class BPR(Recommender):
         return len(self.known_)
 
     def user_factors(self, histories: Histories) -> np.ndarray:
-        """Return float32[m, rank], the factor of each user, computed from the history (fold-in).
+        """Return the factor of each user, computed from the history (fold-in), float32[m, rank].
 
         The factor is all zeros for a history without a liked item that the model knows.
         """
         return self._fold_in(liked(histories.values, self.known_, binary=True), *self._centred()).astype(np.float32)
 
     def _fold_in(self, likes: csr_array, y: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Return float64[m, rank], the minimum that the docstring of the class defines.
+        """Compute the factor of each user, the minimum that the class describes, float64[m, rank].
 
         Args:
             likes: csr (m, items), the liked items of each user.
@@ -129,7 +129,7 @@ class BPR(Recommender):
         return scores
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return bool[m]: whether each history has a liked item that somebody liked in training."""
+        """Return whether each history has a liked item that somebody liked in training, bool[m]."""
         return np.diff(liked(histories.values, self.known_, binary=True).indptr) > 0
 
     def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:

@@ -80,7 +80,7 @@ class Linear(Recommender):
         return scores
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return bool[m]: whether each history has a liked item that the model knows."""
+        """Return whether each history has a liked item that the model knows, bool[m]."""
         return np.diff(liked(histories.values, self.known_, binary=True).indptr) > 0
 
     def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
@@ -111,7 +111,7 @@ class Linear(Recommender):
         return strengths
 
     def _counted(self, histories: Histories) -> np.ndarray:
-        """Return bool[nnz]: whether each entry is a liked item that the model knows.
+        """Return whether each entry is a liked item that the model knows, bool[nnz].
 
         These are the entries that :meth:`_strengths` keeps.
         """

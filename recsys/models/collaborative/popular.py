@@ -42,7 +42,7 @@ class Random(Recommender):
         return random_scores(self.seed, users, int(self.items_[0]))
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return bool[m], all True."""
+        """Return True for every history, because the model scores all users, bool[m]."""
         return np.ones(len(histories), dtype=bool)
 
     def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
@@ -65,11 +65,11 @@ class Popular(Recommender):
         return self
 
     def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return float32[m, items], the same row of scores for every user. The array is read-only."""
+        """Return the same row of scores for every user, float32[m, items]. The array is read-only."""
         return np.broadcast_to(self.scores_, (len(histories), len(self.scores_)))
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return bool[m], all True."""
+        """Return True for every history, because the model scores all users, bool[m]."""
         return np.ones(len(histories), dtype=bool)
 
     def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:

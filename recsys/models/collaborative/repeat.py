@@ -64,7 +64,7 @@ class Repeat(Recommender):
         return scores
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return bool[m], all True."""
+        """Return True for every history, because the model scores all users, bool[m]."""
         return np.ones(len(histories), dtype=bool)
 
     def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
@@ -80,8 +80,10 @@ class Repeat(Recommender):
         return Explanation(score, history=added, constant=score, note="The user has not had it: it is popular.")
 
     def _strengths(self, histories: Histories) -> np.ndarray:
-        """Return float32[nnz], the value of each history entry, reduced by its age if
-        ``recency_days`` is set."""
+        """Return the value of each history entry, float32[nnz].
+
+        It is reduced by the age of the entry if ``recency_days`` is set.
+        """
         values = histories.values.data.astype(np.float32)
         if self.recency_days is None or histories.times is None:
             return values

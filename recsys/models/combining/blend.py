@@ -67,7 +67,10 @@ class Blended(Recommender):
         return name, f"{name}: new item"
 
     def source(self, histories: Histories, items: np.ndarray, users: np.ndarray | None = None) -> np.ndarray:
-        """Return int8[m, k]: 1 for a new item, 0 for any other item."""
+        """Return the source of each item, as a position in ``sources``, int8[m, k].
+
+        It is 1 for a new item and 0 for any other item.
+        """
         return self.cold_[items].astype(np.int8)
 
     def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
@@ -87,7 +90,7 @@ class Blended(Recommender):
         return scores
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return bool[m]: whether a member that has a weight can score each history.
+        """Return whether a member that has a weight can score each history, bool[m].
 
         No scores are computed for this.
         """
@@ -194,7 +197,7 @@ class Blend(Blended):
 
 
 def unliked_items(train: Interactions) -> np.ndarray:
-    """Return bool[items]: whether each item has no like in ``train``."""
+    """Return whether each item has no like in ``train``, bool[items]."""
     return np.bincount(train.item[train.value > 0], minlength=len(train.items)) == 0
 
 

@@ -69,7 +69,7 @@ class Cascade(Recommender):
         return scores
 
     def source(self, histories: Histories, items: np.ndarray, users: np.ndarray | None = None) -> np.ndarray:
-        """Return int8[m, k], the position in ``sources`` of the source of each item.
+        """Return the position in ``sources`` of the source of each item, int8[m, k].
 
         It is -1 for a user whom no member can score.
         """
@@ -85,11 +85,11 @@ class Cascade(Recommender):
         return source
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return bool[m]: whether any member can score each history."""
+        """Return whether any member can score each history, bool[m]."""
         return self.member_of(histories, users) >= 0
 
     def member_of(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return int8[m], the position of the member that scores each history, or -1 if none can.
+        """Return the position of the member that scores each history, or -1 if none can, int8[m].
 
         It is the first member that can score the history. For a history with fewer than
         ``min_history`` likes, the first member is tried last.

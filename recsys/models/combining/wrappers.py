@@ -78,13 +78,11 @@ class StoredFactors(Recommender):
         return scores
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return bool[m]: whether each user has a stored factor, or a history that allows a
-        fold-in."""
+        """Return whether each user has a stored factor, or a history that allows a fold-in, bool[m]."""
         return self._stored(histories, users)[1] | self.als.can_score(histories)
 
     def user_vectors(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return float32[m, rank]: the stored factor of each user, or else the fold-in of the
-        history."""
+        """Return the stored factor of each user, or else the fold-in of the history, float32[m, rank]."""
         factors, is_stored = self._stored(histories, users)
         return np.where(is_stored[:, None], factors, self.als.user_factors(histories))
 
@@ -130,11 +128,14 @@ class SegmentMember(Recommender):
         return scores
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return bool[m]: whether each user has a segment."""
+        """Return whether each user has a segment, bool[m]."""
         return self._rows(histories, users) >= 0
 
     def source(self, histories: Histories, items: np.ndarray, users: np.ndarray | None = None) -> np.ndarray:
-        """Return int8[m, k]: the number of columns that define each user's segment, minus one."""
+        """Return the source of each item, as a position in ``sources``, int8[m, k].
+
+        It is the number of columns that define the user's segment, minus one.
+        """
         depth = np.append(self.segments.depths, 0)[self._rows(histories, users)]
         return np.broadcast_to(depth[:, None], items.shape)
 

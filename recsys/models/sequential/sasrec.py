@@ -207,7 +207,7 @@ class SASRec(Recommender):
         return scores
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return bool[m]: whether each history has a liked item that somebody liked in training."""
+        """Return whether each history has a liked item that somebody liked in training, bool[m]."""
         return np.diff(liked(histories.values, self.known_, binary=True).indptr) > 0
 
     def _weights(self) -> Weights:
@@ -242,7 +242,7 @@ class HiddenLikes(NamedTuple):
 
 
 def _liked_number(is_liked: np.ndarray) -> np.ndarray:
-    """Return int32[items], the number of each liked item, counted from 0 over the liked items only."""
+    """Return the number of each liked item, counted from 0 over the liked items only, int32[items]."""
     return (np.cumsum(is_liked) - 1).astype(np.int32)
 
 

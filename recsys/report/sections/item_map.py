@@ -74,6 +74,13 @@ def _ends(directions: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def _table(run: Run, ids: np.ndarray, ends: list[tuple[np.ndarray, np.ndarray]], explained: np.ndarray) -> ReportTable:
+    """Return the table with the titles of the items at both ends of each direction.
+
+    Args:
+        ids: the ids of the items on the map.
+        ends: as :func:`_ends` returns them.
+        explained: float64[directions], the share of the variance of each direction.
+    """
     rows = [
         [
             str(component + 1),

@@ -212,6 +212,7 @@ def _group_rows(run: Run, grouping: str, *, small: bool) -> list[tuple[list[str]
 
 
 def _group_table(run: Run, grouping: str, rows: list[tuple[list[str], list[int]]]) -> ReportTable:
+    """Return the table of a grouping from its rows, as :func:`_group_rows` returns them."""
     return ReportTable(
         f"{run.about['primary']} by {grouping}",
         [grouping, "users", *run.models],
