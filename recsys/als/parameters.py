@@ -19,7 +19,7 @@ ALS of the local engine has."""
 
 
 def largest_rank(users: int, items: int) -> int:
-    """Return the largest allowed rank for these numbers of users and items in train.
+    """Return the largest rank that ALS allows for some numbers of users and items in train.
 
     It is the smaller of the two numbers, because a matrix has no more independent factors than it
     has rows or columns. The default rank is always allowed.

@@ -78,7 +78,7 @@ parameter."""
 
 
 def build(kind: str, params: dict[str, Any]) -> Recommender:
-    """Return an unfitted model of this kind with these parameters.
+    """Return an unfitted model of a kind with the given parameters.
 
     Raises:
         ConfigError: the kind or a parameter is unknown (the message names the most similar one), a

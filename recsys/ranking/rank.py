@@ -64,8 +64,8 @@ def recommend(
         memory_mb: largest size of a block of scores, in MiB.
         progress: called after each block.
 
-    Of items with equal scores, the lower row is first. A list of fewer than k items gets the first
-    reason that is true:
+    Of items with equal scores, the one with the lower row is first. For a list of fewer than k items,
+    ``shortfall`` of the result has the first of these reasons that is true:
 
         cold_no_fallback   the model has no score for any item, candidate or not
         small_catalogue    there are fewer than k items, candidates or not

@@ -100,12 +100,12 @@ def weighted_tau(pairs: Pairs, missing: str = "", additive: bool = True) -> np.n
 
 
 def tau_ap(pairs: Pairs, missing: str = "", ties: str = "a", symmetric: bool = False) -> np.ndarray:
-    """AP correlation: a tau in which errors at the top cost most; the first list is the reference; in [−1, 1].
+    """AP correlation: a rank correlation where errors at the top cost most; list a is the reference; in [−1, 1].
 
-    For n items it is 2/(n − 1) Σ_{i≥2} C(i)/(i − 1) − 1, where i is a position of the second list,
-    from 1. C(i) is the number of items above position i that the reference also ranks above the
-    item at position i. References: Yilmaz, Aslam and Robertson, SIGIR 2008; Urbano and Marrero,
-    ICTIR 2017 (their variant a allows no ties in the reference).
+    List a is the first list of a pair. For n items the value is 2/(n − 1) Σ_{i≥2} C(i)/(i − 1) − 1,
+    where i is a position of list b, from 1. C(i) is the number of items of b above position i that
+    the reference also ranks above the item at position i. References: Yilmaz, Aslam and Robertson,
+    SIGIR 2008; Urbano and Marrero, ICTIR 2017 (their variant a allows no ties in the reference).
 
     Args:
         ties: "a": the mean over all ways to break the ties. "b": a tied pair of items counts as
@@ -268,9 +268,9 @@ def footrule_topk(pairs: Pairs, location: float | None = None, k: int | None = N
 def overlap(pairs: Pairs, k: int | None = None) -> np.ndarray:
     """Number of items that both lists have, divided by the mean length of the lists (cut at k, if given); in [0, 1].
 
-    For two lists of at least k items this is the share of the first k items that are common. If
-    position k is inside a group of ties, the whole group is kept. Undefined if both lists are
-    empty.
+    For two lists of at least k items without ties this is the share of the first k items that are
+    common. If position k is inside a group of ties, the whole group is kept. Undefined if both lists
+    are empty.
     """
     pairs = pairs.cut(k)
     a_lengths, b_lengths = pairs.lengths

@@ -113,7 +113,7 @@ class Rankings:
 
     @classmethod
     def from_topk(cls, topk: TopK, *, tied_scores: bool = False) -> Rankings:
-        """Return the lists of a TopK, in the order of their positions.
+        """Return the lists of a TopK as Rankings, with the items in the order of their positions.
 
         Args:
             tied_scores: whether neighbouring items with the same score are tied. If False, no items

@@ -175,7 +175,7 @@ CONVENTIONS = {convention.name: convention for convention in (_TREC, _SKLEARN, _
 
 
 def named(name: str) -> Convention:
-    """Return the convention with this name.
+    """Return the convention of a library by its name.
 
     Raises:
         ConfigError: the name is unknown. The message suggests the most similar one.

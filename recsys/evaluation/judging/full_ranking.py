@@ -24,7 +24,7 @@ from recsys.types import Evaluation
 
 @dataclass(frozen=True)
 class FullRanking:
-    """How all candidates are ranked.
+    """Settings of the ranking of all candidates.
 
     Attributes:
         ties: how equal scores are treated. By default, a metric is averaged over all orders of the

@@ -224,13 +224,19 @@ def judge(topk: TopK, relevant: csr_array, *, ties: Ties = "stable", propensity:
 
 
 def judge_lists(lists: Lists, relevant: RelevantItems, *, k: int | None = None, ties: Ties = "stable") -> Judged:
-    """Judge lists of external ids, for example of an Arrow batch, as :func:`judge` does.
+    """Return the place of each relevant item in the list of its user, for lists of external ids.
+
+    This is :func:`judge` for lists that are not rows of an id map, for example those of an Arrow batch.
 
     Args:
         lists, relevant: the lists and the relevant items of the same m users, in the same order.
             The ids in both are text, or in both integers.
         k: the number of places of the longest list of all batches. None: of this batch.
         ties: one of :data:`Ties`.
+
+    Raises:
+        ValueError: an item occurs twice in a list, or in the relevant items of a user.
+        InputError: ``ties`` is not ``stable``, and a score is missing or scores rise along a list.
     """
     codes, names = pd.factorize(np.concatenate([lists.items, relevant.items]))
     lists = replace(lists, items=codes[: len(lists.items)])
@@ -240,10 +246,14 @@ def judge_lists(lists: Lists, relevant: RelevantItems, *, k: int | None = None, 
 
 
 def judge_codes(lists: Lists, relevant: RelevantItems, *, width: int, k: int, ties: Ties = "stable") -> Judged:
-    """Judge lists of integer codes. :func:`judge` and :func:`judge_lists` call this function.
+    """Return the place of each relevant item in the list of its user, for lists of integer codes.
+
+    :func:`judge` and :func:`judge_lists` call this function.
 
     Args:
-        lists, relevant: codes in ``0 … width - 1``, each at most once per user.
+        lists, relevant: the lists and the relevant items of the same m users, in the same order. Their
+            items are codes in ``0 … width - 1``, each at most once per user.
+        width: the number of different codes.
         k: the number of places of the longest list.
         ties: one of :data:`Ties`.
 
@@ -285,7 +295,12 @@ def judge_codes(lists: Lists, relevant: RelevantItems, *, width: int, k: int, ti
 
 
 def _count_per_user(marked: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Return the number of marked entries of each user, int64[m]."""
+    """Return the number of marked entries of each user, int64[m].
+
+    Args:
+        marked: bool[nnz], one per entry.
+        offsets: int64[m + 1], the entries of user i are ``offsets[i]:offsets[i + 1]``.
+    """
     cumulated = np.concatenate([[0], np.cumsum(marked)])
     return cumulated[offsets[1:]] - cumulated[offsets[:-1]]
 
@@ -348,7 +363,13 @@ def judge_scores(
 
 
 def _tie_groups(scores: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return two arrays, int64[n] each: the start and the length of the tie group of each place.
+    """Return the start and the length of the tie group of each place in the lists, int64[n] each.
+
+    A tie group is a run of items with equal scores in one list.
+
+    Args:
+        scores: float[n], the scores of all lists, one list after the other.
+        offsets: int64[m + 1], where each list begins and ends.
 
     Raises:
         InputError: a score is NaN, or scores rise along a list.
@@ -366,14 +387,16 @@ def _tie_groups(scores: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np
 def _settle_ties(
     user: np.ndarray, position: np.ndarray, spread: np.ndarray, value: np.ndarray, ties: Ties
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return (order, position, spread): entries in the order of places, with ties applied.
+    """Sort the entries of each user by place, and give tied entries the places that ``ties`` says.
 
-    ``order`` is the new order of the entries of all users. ``position`` and ``spread`` are in this
-    order, as :class:`Judged` defines them.
+    The result is (order, position, spread). ``order`` is int64[nnz], the new order of the entries of
+    all users. ``position`` and ``spread`` are in this order, as :class:`Judged` defines them.
 
     Args:
-        position, spread: the first place and the size of the tie group of each entry. Under
-            ``stable`` every group has the size 1.
+        user: int64[nnz], the row of the user of each entry.
+        position, spread: int32[nnz], the first place and the size of the tie group of each entry.
+            Under ``stable`` every group has the size 1.
+        value: float[nnz], the graded gain of each entry.
     """
     # In a tie group the optimistic choice puts the most valuable item first, the others last.
     value_key = value
@@ -397,9 +420,9 @@ def _settle_ties(
 
 
 def tie_runs(user: np.ndarray, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return two arrays, int64[nnz] each, about the run of equal (user, position) of each entry.
+    """Return the first entry and the length of the run to which each entry belongs, int64[nnz] each.
 
-    They are the first entry of the run and its length.
+    A run is a sequence of neighbouring entries with the same user and the same position.
     """
     starts = np.ones(len(position), dtype=bool)
     starts[1:] = (user[1:] != user[:-1]) | (position[1:] != position[:-1])

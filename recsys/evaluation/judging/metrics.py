@@ -313,11 +313,11 @@ checks the values of its options."""
 
 
 def parse(text: str) -> Metric:
-    """Parse a name such as ``ndcg[gain=exp]@10``, and return its metric.
+    """Parse a name such as ``ndcg[gain=exp]@10``, and return the metric.
 
     Raises:
-        ConfigError: the name or an option is unknown (the message suggests the nearest one), an
-            option has a bad value, or the metric has no cut-off.
+        ConfigError: the name or an option is unknown (the message suggests the most similar one), the
+            value of an option is not valid, or a cut-off is given for a metric that has none.
     """
     metric = parse_name(text, METRICS, Metric)
     metric(_ONE)
@@ -331,7 +331,8 @@ def parse_all(texts: Iterable[str], *, complete: bool = False) -> list[Metric]:
         complete: whether the scores of all candidates are available, which AUC needs.
 
     Raises:
-        ConfigError: bad names, all in one message, or AUC without ``complete``.
+        ConfigError: names are not valid (one message lists all of them), or AUC is one of the metrics
+            and ``complete`` is False.
     """
 
     def read(text: str) -> Metric:

@@ -37,7 +37,7 @@ def discrimination_auc(
     max_users: int = 2000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Return, for each measure, how often it prefers a ranking from the user's history to a random one.
+    """Return for each measure how often it prefers a ranking for the right user to one for another user.
 
     Two rankings are compared with a user's ratings: one that the model makes from the history of
     this user, and one that it makes from the history of another user, chosen at random. The AUC of
