@@ -30,7 +30,12 @@ RANK_IS_CAPPED = ("spectral",)
 def training_rows(kind: str, users: int, items: int) -> int:
     """Return the number of rows of the matrix that a kind of model is trained on.
 
-    ``content_als`` adds one artificial user for each item.
+    It is the number of users. For ``content_als`` it is larger, because this kind adds one
+    artificial user for each item.
+
+    Args:
+        kind: the kind of the model.
+        users, items: the numbers of users and items of train.
     """
     # Besides its users, it has an artificial user for each item with features.
     if kind == "content_als":

@@ -236,7 +236,11 @@ class LocalEngine(Engine):
             model.record = record
 
     def _model_for(self, audience: Audience, name: str) -> Recommender:
-        """Return a model, with the segment recommender for these users between it and its fallback."""
+        """Return a fitted model that can make the lists of an audience.
+
+        If the run has segments, the segment recommender of these users is put between a cascade's
+        model and its fallback.
+        """
         return insert_segment_fallback(self.models[name], self.segments, audience.users.ids)
 
     def _lists_of(self, audience: Audience, name: str) -> TopK:

@@ -128,7 +128,10 @@ class Recommender(ABC):
         """
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return bool[m]: whether at least one item has a score for each history."""
+        """Return bool[m]: whether at least one item has a score for each history.
+
+        The arguments are those of :meth:`score`.
+        """
         return np.isfinite(score_histories(self, histories, users)).any(axis=1)
 
     def user_vectors(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray | csr_array | None:

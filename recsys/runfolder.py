@@ -216,6 +216,11 @@ class RunFolder:
 
         It has the versions of the packages, the commit, the command, the seed, a fingerprint of
         each input that is on this machine, and the seconds and memory of each step (*hop*).
+
+        Args:
+            inputs: the files and folders that the run read, as paths or URIs.
+            hops: :attr:`recsys.meter.Meter.hops`.
+            started: when the run started.
         """
         self.write_json(
             MANIFEST,

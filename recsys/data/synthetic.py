@@ -399,9 +399,13 @@ def _freshness(age: np.ndarray) -> np.ndarray:
 
 
 def _ids(letter: str, rows: np.ndarray, count: int) -> np.ndarray:
-    """Return text ids such as "u0017".
+    """Return text ids such as "u0017", one for each of ``rows``.
 
     All ids have the same length, so their alphabetical order is the order of the rows.
+
+    Args:
+        letter: the first letter of each id.
+        count: the number of ids in all, which determines their length.
     """
     width = len(str(count - 1))
     return np.array([f"{letter}{row:0{width}d}" for row in rows], dtype=object)

@@ -292,6 +292,10 @@ def undo_decay(interactions: Interactions, half_life_days: float, reference: flo
 
     Each value must come from a single event, because a sum of several events cannot be restored.
     The result is exact up to the rounding of float32 and of times to whole seconds.
+
+    Args:
+        half_life_days: the half-life with which the values were decayed.
+        reference: the time at which the age is 0, in seconds since 1970.
     """
     value = interactions.value / _decay(interactions.time, half_life_days, reference)
     return replace(interactions, value=value.astype(np.float32))

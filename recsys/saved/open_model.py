@@ -122,7 +122,7 @@ def open_model(
 
 
 def _open_run(folder: Path, name: str | None, uses_history: bool, with_users: bool) -> SavedModel:
-    """Read a model from a run folder."""
+    """Read a model from a run folder. The arguments are those of :func:`open_model`."""
     run = RunFolder.open(folder)
     name = choose_saved_model(run, name, uses_history=uses_history)
     history, items = read_history_and_items(run, with_users=with_users)
@@ -281,6 +281,9 @@ def _open_bundle(path: str | Path, with_users: bool) -> SavedModel:
 def _require_listed_files(folder: Path, sums: dict[str, str]) -> None:
     """Check that a bundle has exactly the files on its list, each with its fingerprint.
 
+    Args:
+        sums: file name -> SHA-256 of its content, as in bundle.json.
+
     Raises:
         RunFolderError: a file is missing, changed, not on the list, or a link.
     """
@@ -306,9 +309,13 @@ def _is_spark_model(run: RunFolder, name: str) -> bool:
 
 
 def _read_factors(run: RunFolder, name: str, column: str, ids: IdMap) -> tuple[np.ndarray, np.ndarray]:
-    """Return float32[ids, rank], the stored factors, and bool[ids], whether an id has a factor.
+    """Return the stored factors, float32[ids, rank], and bool[ids]: whether each id has a factor.
 
     Rows of ids without a factor are zeros.
+
+    Args:
+        name: name of the model.
+        column: the id column, which also says whether to read the factors of users or of items.
     """
     rank = run.read_object(run_files.spark_params(name), rank=int)["rank"]
     file_name = run_files.item_factors(name) if column == ITEM else run_files.user_factors(name)

@@ -135,7 +135,10 @@ def _open_spark_run(spark: SparkSession, folder: RunFolder, model: str | None) -
 
 
 def read_part(spark: SparkSession, folder: RunFolder, part: str) -> DataFrame:
-    """Return a Parquet table of a run or a bundle.
+    """Return a Parquet table of a run or a bundle as a DataFrame.
+
+    Args:
+        part: the name of the file, relative to the folder.
 
     Raises:
         RunFolderError: the table cannot be read.

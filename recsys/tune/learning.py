@@ -49,13 +49,16 @@ class LearningReport:
 
 
 def learning_curve(tuned: Tuned, *, progress: Steps | None = None) -> LearningReport:
-    """Measure how the metric changes with the amount of data and with changed parameters, on the
-    last fold.
+    """Measure how the metric changes with the amount of data and with changed parameters.
 
-    The model has the best settings of a search. The amount of data is the share of *users* that are
-    trained on, drawn by hash. The tested users and their histories are the same for all shares. A
-    change of parameters doubles the capacity (rank, neighbours), or triples the regularisation or
-    divides it by three.
+    The model has the best settings of a search, and is trained and tested on the last fold of this
+    search. The amount of data is the share of *users* that are trained on, drawn by hash. The
+    tested users and their histories are the same for all shares. A change of parameters doubles the
+    capacity (rank, neighbours), or triples the regularisation or divides it by three.
+
+    Args:
+        tuned: the result of the search.
+        progress: called with (step, number done, total number).
     """
     config = tuned.config
     name = tuned.model

@@ -406,7 +406,9 @@ class _FixedSampler(BaseSampler):
 
 
 def _with_params(config: Config, name: str, params: dict[str, Any]) -> Config:
-    """Return the config with these parameters of a model."""
+    """Return the config with these parameters of the model ``name``. They replace those of the
+    config.
+    """
     model_settings = config.models[name] | params
     return config.model_copy(update={"models": config.models | {name: model_settings}})
 
@@ -434,8 +436,10 @@ def _judge_trial(
 
 
 def _result(study: optuna.Study, config: Config, name: str, metric: str) -> Tuned:
-    """Return the result of the study: the finished trials, and the best of them (of equal ones, the
-    first)."""
+    """Return the result of the study: all finished trials, and the best of them.
+
+    If several trials have the same best value, the first of them is the best.
+    """
     rows = []
     for number, trial in enumerate(study.get_trials(deepcopy=False, states=FINISHED_STATES)):
         rows.append(

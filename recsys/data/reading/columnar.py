@@ -66,6 +66,10 @@ def parquet_layout(source: Source, mapping: dict[str, str], all_columns: bool = 
     A column that only some parts have is null in the others, but all parts must have the same
     columns of ``mapping``.
 
+    Args:
+        mapping: canonical column -> its name in the file.
+        all_columns: whether to include all other columns too.
+
     Raises:
         InputError: a part is not a Parquet file, an id column is missing, or two parts differ in a
             column of ``mapping`` or in the type of a column. The message names both parts.
@@ -291,6 +295,11 @@ def choose_columns(names: list[str], mapping: dict[str, str], all_columns: bool 
 def require_id_columns(source: str, mapping: dict[str, str], names: list[str]) -> None:
     """Check that a table has its id columns, and a table of events also every other mapped column.
 
+    Args:
+        source: the file or table, for the message.
+        mapping: canonical column -> its name in the source.
+        names: the columns that the source has.
+
     Raises:
         InputError: a column is missing. The message names the most similar columns, and lists all.
     """
@@ -316,9 +325,15 @@ def require_id_columns(source: str, mapping: dict[str, str], names: list[str]) -
 def require_same_columns(
     first: str, first_columns: Collection[str], part: str, columns: Collection[str], mapping: dict[str, str]
 ) -> None:
-    """Raise InputError if only one of two parts of a table has a column of ``mapping``.
+    """Check that two parts of a table have the same columns of ``mapping``.
 
-    The message names both parts.
+    Args:
+        first, part: the names of the two parts, for the message.
+        first_columns, columns: the columns that they have.
+        mapping: canonical column -> its name in the files.
+
+    Raises:
+        InputError: only one of the parts has one of these columns. The message names both parts.
     """
     for column in sorted({*first_columns} ^ {*columns}):
         without, having = part, first

@@ -101,6 +101,10 @@ def delimited_layouts(
 ) -> list[tuple[Source, DelimitedLayout]]:
     """Return the parts of a table of delimited text that have rows, each with its layout.
 
+    Args:
+        mapping: canonical column -> its name in the file, or its position from 0.
+        all_columns: whether the layouts include all other columns too.
+
     Raises:
         InputError: there are no rows, an id column is missing, two parts have different columns, or
             the delimiter seems wrong.
@@ -172,9 +176,12 @@ def _first_row(source: Source, delimiter: str, reading: ReadSettings) -> list[st
 def _name_columns(
     source: Source, fields: list[str], mapping: dict[str, str], reading: ReadSettings
 ) -> tuple[list[str], int]:
-    """Return the column names and the number of header rows.
+    """Return the names of the columns of a file, and its number of header rows, 0 or 1.
 
-    Without a header (0 rows), the names are the positions, as text.
+    Without a header the names are the positions of the columns from 0, as text.
+
+    Args:
+        fields: the fields of the first row.
     """
     mapped = set(reading.columns.values())
     # A row of data may hold the number of a column, but a header of numbers holds all of them.
@@ -218,7 +225,11 @@ def _read_delimited(
 def read_delimited_part(
     part: Source, layout: DelimitedLayout, reading: ReadSettings, all_columns: bool = False
 ) -> Iterator[RawChunk]:
-    """Yield the chunks of one file of delimited text, one block of bytes at a time."""
+    """Yield the chunks of one file of delimited text, one block of bytes at a time.
+
+    Args:
+        all_columns: whether every column is returned as text.
+    """
     try:
         with read_errors_explained(part, reading), open_as_utf8(part, reading) as stream:
             for block in read_row_blocks(stream, layout.delimiter, len(layout.names), layout.selected, layout.skip):
@@ -261,10 +272,15 @@ def _text_column(block: RowBlock, column: int) -> pd.Series:
 
 
 def _typed_column(block: RowBlock, column: int, name: str, reading: ReadSettings) -> pd.Series:
-    """Return a column as integers, numbers or text.
+    """Return a column of a block as integers, numbers or text.
 
-    Ids are integers if all of them are canonical integers. Values and times are numbers. All else
-    is text.
+    Ids are integers if all of them are canonical integers ("7", not "007"), and otherwise text.
+    Values, ranks, scores and times are numbers, NaN for a text that is not a number. Times are text
+    if none of them is a number, or if their unit is ``iso``. All other columns are text.
+
+    Args:
+        column: index of the column among the selected ones.
+        name: canonical name of the column.
     """
     if name.endswith("_id"):
         integers = block.integer_column(column)

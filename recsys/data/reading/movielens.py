@@ -98,9 +98,9 @@ def _has_columns(ratings: Source, path: Path, columns: dict[str, str]) -> bool:
 
 
 def _present_columns(ratings: Source, path: Path, reading: dict[str, Any]) -> dict[str, str]:
-    """Return those columns of ratings.dat that its first line has.
+    """Return the columns of ratings.dat that its first line has: canonical column -> position.
 
-    Some other data sets of this form have no timestamps.
+    The timestamp may be missing, as in some other data sets of this form.
     """
     width = len(_first_line(ratings, path).split(reading["delimiter"]))
     required = ("user_id", "item_id")
@@ -120,8 +120,16 @@ def _first_line(ratings: Source, path: Path) -> str:
 
 
 def _read_or_explain(table: _Tables, members: dict[str, Source], path: Path) -> pd.DataFrame | None:
-    """Return an items or users table, and convert any error of a damaged file into a one-line
-    InputError."""
+    """Return an items or users table, or None if the data set has no such table.
+
+    Args:
+        table: the function that reads the table.
+        members: file name -> its source.
+        path: the data set, for the message.
+
+    Raises:
+        InputError: the file is damaged or has another layout. The message is one line.
+    """
     try:
         return table(members)
     except (

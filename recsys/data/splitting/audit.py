@@ -195,7 +195,11 @@ def _repeated_pairs(history: Interactions, test: Interactions) -> np.ndarray:
 
 
 def _shared_rows(history: pd.DataFrame, test: pd.DataFrame, split: Split, repeated: np.ndarray) -> int:
-    """Return the number of test rows that equal a history row in user, item and timestamp (if any)."""
+    """Return the number of test rows that equal a history row in user, item and timestamp (if any).
+
+    Args:
+        repeated: the result of :func:`_repeated_pairs`. Only rows of these pairs are compared.
+    """
     users = split.history.users
     items = split.history.items
     repeated = np.sort(repeated)

@@ -49,10 +49,18 @@ def split(
 ) -> Split:
     """Split raw events into train, history and test, and prepare each part.
 
-    The steps are: assign sides, keep the last event of each session, filter train, weigh events,
-    apply the decay (relative to the latest train event), and aggregate. Candidates are the items of
-    train and of the ``items`` table. Test events get type weights but no decay. ``Split.about`` has
-    the numbers of the report, which :func:`~recsys.data.splitting.audit.describe_overlap` defines.
+    The steps are: assign each event to a side, keep the last event of each session, filter train,
+    weigh events, apply the decay (relative to the latest train event), and aggregate the events of
+    each (user, item) pair. Candidates are the items of train and of the ``items`` table. Test
+    events get type weights but no decay. ``Split.about`` has the numbers of the report, which
+    :func:`~recsys.data.splitting.audit.describe_overlap` defines.
+
+    Args:
+        events: user_id, item_id, value, and optionally timestamp and event (the type).
+        rule: the split rule with its settings.
+        weighting: how events are weighted and aggregated. None: the defaults.
+        filters: the smallest numbers of events per item and user. None: no filters.
+        items: the items table, or None.
 
     Raises:
         InputError: the rule needs timestamps and there are none, or train or test is empty.

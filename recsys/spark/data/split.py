@@ -102,15 +102,22 @@ def split(
     items: DataFrame | None,
     work: Path,
 ) -> SparkSplit:
-    """Split the events and prepare the parts, with the results of the local engine.
+    """Split the events and prepare the parts. The results are those of the local ``split``.
 
     The steps are: divide the events by ``rule``, filter train, weigh the events and apply the
-    decay, aggregate them to one row per (user, item), and number users and items. Intermediate
-    tables are written to the folder ``work``.
+    decay, aggregate them to one row per (user, item), and number users and items.
+
+    Args:
+        events: user_id, item_id, value, and optionally timestamp and event (the type).
+        weighting: how events are weighted and aggregated.
+        filters: the smallest numbers of events per item and user.
+        items: the column ``item_id`` of the items table, or None.
+        work: the folder to which intermediate tables are written.
 
     Raises:
-        InputError: no timestamps where the rule needs them, or an empty train or test part.
-        ConfigError: an event type without a weight, or decay or sessions without timestamps.
+        InputError: the rule needs timestamps and there are none, or train or test is empty.
+        ConfigError: an event type has no weight, or decay or sessions are set and there are no
+            timestamps.
     """
     _check_event_types(events, weighting)
     events = keep_until(events, rule)

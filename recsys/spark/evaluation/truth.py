@@ -45,8 +45,12 @@ class Truth:
 
     @classmethod
     def from_split(cls, split: SparkSplit, settings: EvaluationSettings, *, exclude_seen: bool, work: Path) -> Truth:
-        """Return the truth of the users of ``split.test``. It is written under ``work``, where all
-        models read it."""
+        """Return the truth of the users of ``split.test``.
+
+        Args:
+            exclude_seen: whether relevant pairs that are in the history are removed and counted.
+            work: the folder to which the truth is written, and from which all models read it.
+        """
         # Where no pair is in both parts, there is nothing that the history could remove.
         repeats = bool(split.about["repeated_pairs"])
         trained = split.train.select("item").distinct()

@@ -129,7 +129,8 @@ def count_training_pairs(
 ) -> Callable[[PackedBlocks], PartialSums]:
     """Return the function that counts the training pairs of each item, and the training users.
 
-    The function takes blocks and yields one tuple: int64[n_items] and int64[1].
+    The function takes blocks and yields one tuple: int64[n_items] and int64[1]. Held-out users are
+    not counted.
     """
 
     def work(blocks: PackedBlocks) -> PartialSums:

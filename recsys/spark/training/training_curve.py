@@ -84,10 +84,14 @@ class ValidationUsers:
 
     @classmethod
     def draw(cls, matrices: list[linalg.CSR], n_items: int, params: SparkALSParameters) -> ValidationUsers | None:
-        """Hide training pairs of these histories at random, and return the validation users.
+        """Hide some training pairs of held-out users at random, and return the validation users.
 
         Users without a hidden pair, or without a remaining training pair, are left out. The result
         is None if no user remains.
+
+        Args:
+            matrices: the histories of the held-out users, as CSR matrices.
+            n_items: the number of items.
         """
         parts = [
             csr_array((values, items, indptr), shape=(len(indptr) - 1, n_items))
