@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 
 from recsys import run_files
@@ -315,11 +315,14 @@ class SparkEngine(Engine):
             per_user = per_user.join(self.shortfall, "user")
             reason = F.when(listed >= k, "none").otherwise(F.col("shortfall"))
         per_user = per_user.withColumn("shortfall", reason).drop("user")
+        # Spark counts while it writes.
+        counts = Observation()
+        per_user = per_user.observe(counts, *evaluate.count_columns(self.config.judge, k))
         self.judged[name] = write_and_read(per_user, self.work / f"judged-{name}")
         self.exposures[name] = beyond.exposure(
             self.lists, self.truth.tested, self.split.candidates, self.truth.ranked_items
         )
-        self.counts[name] = evaluate.counts(self.judged[name], self.config.judge, k) | self.truth.counts
+        self.counts[name] = evaluate.counts_of_sums(counts.get) | self.truth.counts
 
     def summarise(self) -> dict[str, Any]:
         """Write the results per user, the metrics and the training curves. Return the metrics."""

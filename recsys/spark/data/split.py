@@ -165,13 +165,12 @@ def split(
     item = F.broadcast(catalogue.items.withColumnRenamed("row", "item"))
     user = users.withColumnRenamed("row", "user")
     # Each pair is written by row and by id, so that neither has to be looked up again.
-    pairs = {
-        side: write_and_read(
-            aggregate_events(part.join(item, ITEM).join(user, USER), weighting.aggregate, with_rows=True),
-            work / side,
-        )
-        for side, part in weighed.items()
-    }
+    pairs = {}
+    for side, part in weighed.items():
+        # Counted before the joins, which change no value.
+        exact = weighting.aggregate == "sum" and _adds_exactly(part)
+        numbered = part.join(item, ITEM).join(user, USER)
+        pairs[side] = write_and_read(aggregate_events(numbered, weighting.aggregate, exact=exact), work / side)
     by_row = {side: table.select("user", "item", VALUE, TIME) for side, table in pairs.items()}
     result = SparkSplit(
         train=by_row[TRAIN],
@@ -508,14 +507,17 @@ def filter_events(
     return events, removed
 
 
-def aggregate_events(events: DataFrame, rule: Aggregate, *, with_rows: bool = False) -> DataFrame:
-    """Return (user_id, item_id, value float, timestamp long), one row per (user, item) pair.
+def aggregate_events(events: DataFrame, rule: Aggregate, *, exact: bool) -> DataFrame:
+    """Return (user_id, item_id, user, item, value float, timestamp long), one row per (user, item)
+    pair.
 
     Values and times are bit for bit those of the local :func:`recsys.data.weigh.aggregate_events`,
     which defines the rules. The timestamp is -1 without timestamps.
 
     Args:
-        with_rows: whether to keep the columns ``user`` and ``item``, which hold the row numbers.
+        events: the columns of a log, and ``user`` and ``item``, which hold the row numbers.
+        exact: whether sums of the values are exact in any order. Otherwise values are added in
+            the order of their times.
 
     Raises:
         ConfigError: ``last`` without timestamps.
@@ -523,14 +525,13 @@ def aggregate_events(events: DataFrame, rule: Aggregate, *, with_rows: bool = Fa
     if rule == "last" and TIME not in events.columns:
         raise ConfigError(weigh.LAST_NEEDS_TIMES)
     time = F.col(TIME) if TIME in events.columns else F.lit(-1.0)
-    pairs = events.groupBy(USER, ITEM, *(("user", "item") if with_rows else ()))
+    pairs = events.groupBy(USER, ITEM, "user", "item")
     value = {
+        "sum": F.sum(VALUE) if exact else _sum_in_order(time),
         "last": F.max(F.struct(time.alias("t"), F.col(VALUE).alias("v")))["v"],
         "max": F.max(VALUE),
         "count": F.count(F.lit(1)).cast("double"),
     }
-    if rule == "sum":
-        value["sum"] = F.sum(VALUE) if _adds_exactly(events) else _sum_in_order(time)
     return pairs.agg(value[rule].cast("float").alias(VALUE), F.floor(F.max(time)).cast("long").alias(TIME))
 
 

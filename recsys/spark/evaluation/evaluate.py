@@ -255,6 +255,16 @@ def _unshared_ids(lists: DataFrame, chosen: DataFrame) -> list[str]:
 def counts(judged: DataFrame, settings: EvaluationSettings, k: int) -> dict[str, int]:
     """Return the counts of users that ``evaluation.evaluate.assemble_evaluation`` has, from
     :func:`per_user`."""
+    return counts_of_sums(judged.agg(*count_columns(settings, k)).collect()[0].asDict())
+
+
+def counts_of_sums(values: dict[str, int | None]) -> dict[str, int]:
+    """Return the counts that the values of :func:`count_columns` are; without users they are 0."""
+    return {name: int(value or 0) for name, value in values.items()}
+
+
+def count_columns(settings: EvaluationSettings, k: int) -> list[Column]:
+    """Return the aggregates of the columns of :func:`per_user` that :func:`counts` consists of."""
     defined, listed = F.col("n_relevant") > 0, F.col("n_listed")
     evaluated = defined & (listed > 0) if settings.missing_users == "skip" else defined
     conditions = {
@@ -265,8 +275,7 @@ def counts(judged: DataFrame, settings: EvaluationSettings, k: int) -> dict[str,
     }
     sums = {name: condition.cast("long") for name, condition in conditions.items()}
     sums |= {"listed_places": listed, "tied_places": F.col("n_tied")}
-    row = judged.agg(*(F.sum(column).alias(name) for name, column in sums.items())).first()
-    return {name: int(row[name] or 0) for name in sums}
+    return [F.sum(column).alias(name) for name, column in sums.items()]
 
 
 def sums(
