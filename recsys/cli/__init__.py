@@ -7,8 +7,11 @@ bug in recsys, 2 a problem with the user's input or configuration, 3 a gate fire
 from __future__ import annotations
 
 import sys
+import threading
 import traceback
-from collections.abc import Callable
+from _thread import interrupt_main
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -21,6 +24,9 @@ VERBS = (
 """The names of the verbs' modules, in the order of `recsys --help`."""
 
 INTERRUPTED = 130
+
+SECONDS_OF_CALLBACK = 0.1
+"""Number of seconds after which a callback that has ignored an interruption is over."""
 
 
 def load_command() -> Any:
@@ -52,7 +58,8 @@ def exit_code_of(work: Callable[[], object]) -> int:
     result.
     """
     try:
-        work()
+        with _ignored_interruptions_repeated():
+            work()
     except SystemExit as stop:
         # Typer ends like this, after it has printed what is wrong with the arguments.
         if stop.code == INTERRUPTED:
@@ -78,6 +85,41 @@ def exit_code_of(work: Callable[[], object]) -> int:
         print("This is a bug in recsys: please report the lines above.", file=sys.stderr)
         return 1
     return 0
+
+
+@contextmanager
+def _ignored_interruptions_repeated() -> Iterator[None]:
+    """Raise KeyboardInterrupt in the main thread once more if Python had to ignore it.
+
+    Python ignores any exception in a function that is called by compiled code, such as the callback
+    with which Numba receives a compiled kernel. Without the repetition a verb would go on, or fail
+    because the callback did not do its work.
+
+    Raises:
+        KeyboardInterrupt: an interruption was ignored, and then the block raised another error.
+    """
+    report_ignored = sys.unraisablehook
+    repetitions: list[threading.Timer] = []
+
+    def repeat_interruption(ignored: Any) -> None:
+        if not issubclass(ignored.exc_type, KeyboardInterrupt):
+            report_ignored(ignored)
+            return
+        # Within the callback the interruption would be ignored again.
+        repetitions.append(threading.Timer(SECONDS_OF_CALLBACK, interrupt_main))
+        repetitions[-1].start()
+
+    sys.unraisablehook = repeat_interruption
+    try:
+        yield
+    except Exception as error:
+        if repetitions:
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        sys.unraisablehook = report_ignored
+        for repetition in repetitions:
+            repetition.cancel()
 
 
 def _report_interruption() -> int:
