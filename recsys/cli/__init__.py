@@ -54,8 +54,11 @@ def run_verb(arguments: list[str] | None = None) -> int:
 
 
 def exit_code_of(work: Callable[[], object]) -> int:
-    """Call ``work``, print the error that it raises, if any, and return the exit code for the
-    result.
+    """Call ``work`` and return the exit code of the process. An error is printed to stderr, not raised.
+
+    The code is 0 if ``work`` returns, whatever it returns; ``exit_code`` of a RecsysError; 2 if
+    memory runs out; ``INTERRUPTED`` after Ctrl-C. Any other error is a fault of this package: its
+    traceback is printed, and the code is 1. The code of a SystemExit is passed on.
     """
     try:
         with _ignored_interruptions_repeated():

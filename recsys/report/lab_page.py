@@ -272,7 +272,12 @@ def curves(results: dict[str, Any]) -> str:
 
 
 def top_weights(results: dict[str, Any]) -> str:
-    """Return an SVG figure with one dot per measure: its top weight, see ``studies.study_measure``."""
+    """Return an SVG figure with the top weight of each measure as a dot, largest first.
+
+    The top weight is the share of the top in the loss of agreement when the top third or the bottom
+    third of a list is shuffled: 0.5 if both count the same, see ``studies.study_measure``. Measures
+    without a top weight are left out.
+    """
     values = {name: row["top_weight"] for name, row in results["measures"].items() if row["top_weight"] is not None}
     return dots(
         {name: (values[name], None) for name in sorted(values, key=values.__getitem__, reverse=True)},

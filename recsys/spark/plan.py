@@ -175,10 +175,11 @@ def _count_ids(events: DataFrame, column: str) -> tuple[int, int, int]:
 
 
 def measure_machine(spark: SparkSession, facts: LogFacts, params: ParametersByName) -> Machine:
-    """Read the limits of the session, and measure the costs of a pair and of a score.
+    """Read the limits of the session, and measure two costs in core-seconds.
 
-    The cost of a score is measured at the largest rank of ``params``, that of a pair for each
-    model.
+    ``score`` is the cost of one score, measured with the largest rank in ``params``, or with rank 1
+    if there are no models. ``pair`` is the cost of one (user, item) pair in one training sweep,
+    measured for each model with ``trainer = "recsys"``.
     """
     context = spark.sparkContext
     heap = context._jvm.java.lang.Runtime.getRuntime().maxMemory() // 2**20  # type: ignore[union-attr]

@@ -346,7 +346,8 @@ def _number_of(lines: list[tuple[int, str]]) -> Callable[[int], int]:
 def find_json_keys(lines: Iterable[str], names: set[str], present: set[str]) -> None:
     """Add to ``present`` those of ``names`` that are keys of at least one line of JSON.
 
-    To save time, a line is parsed only if the text of a name that is still missing occurs in it.
+    To save time, a line is parsed only if it may have a name that is still missing: the name is in
+    its text, or the line has an escape for a character. Lines that are not JSON objects are ignored.
     """
     missing = names - present
     for line in lines:

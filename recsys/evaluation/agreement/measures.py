@@ -231,16 +231,17 @@ def kendall_topk(pairs: Pairs, p: float = 0.5, k: int | None = None) -> np.ndarr
 def footrule_topk(pairs: Pairs, location: float | None = None, k: int | None = None) -> np.ndarray:
     """Fagin's footrule distance F^(l): Σ |rank in a − rank in b| over the items that at least one list has; ≥ 0.
 
-    A smaller value means more agreement. Tied items share their mean rank. Undefined if both lists
-    are empty. Reference: as for :func:`kendall_topk`.
+    A smaller value means more agreement. Tied items share their mean rank. Undefined (NaN) if both
+    lists are empty. Reference: as for :func:`kendall_topk`.
 
     Args:
-        location: the rank of an item in a list that does not have the item. None: one more than
-            the length of the longer list.
-        k: number of first items that are kept of each list. None: all.
+        location: the rank that a list gives to each item it does not have. None: one more than
+            the length of the longer list of the pair.
+        k: number of first items that are kept of each list; a group of ties at position k is kept
+            whole. None: all.
 
     Raises:
-        ConfigError: ``location`` is not larger than the length of every list.
+        ConfigError: ``location`` is at most the length of some list, after the cut at ``k``.
     """
     pairs = pairs.cut(k)
     aligned = pairs.aligned("bottom")
@@ -382,10 +383,15 @@ def agree(a: RankedList, b: RankedList, measure: str) -> float:
     """Return the value of a measure of agreement for two ranked lists, NaN if it is undefined.
 
     Args:
-        a, b: two ranked lists. Each is a sequence of ids, best first, in which a nested list or
-            tuple is a group of ties; or a dict id -> score or a Series of scores by id, where a
+        a, b: two ranked lists. Each has one of two forms: a sequence of ids, best first, in which a
+            nested list or tuple is a group of ties; or scores by id (a dict or a Series), where a
             higher score is better.
-        measure: a name such as ``tau_b[missing=bottom]``.
+        measure: the name of one of :data:`MEASURES`, with options or a cut-off, such as
+            ``tau_b[missing=bottom]`` or ``overlap@10``.
+
+    Raises:
+        ConfigError: the name or an option is not valid.
+        InputError: a list has an id twice, or a score is NaN.
 
     >>> agree(["x", "y", "z"], ["y", "x", "z"], "tau_ap")
     0.0

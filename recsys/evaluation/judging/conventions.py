@@ -107,7 +107,10 @@ def pooled_precision(judged: Judged, k: int | None = None) -> np.ndarray:
 
 
 def average_precision_by_score(judged: Judged, k: int | None = None) -> np.ndarray:
-    """Mean over the relevant items of the precision down to the last item with the same score, as in scikit-learn.
+    """Average precision as in scikit-learn: each relevant item has the precision at the last item that ties with it.
+
+    The mean is over all relevant items of the user; one that is not in the list counts as 0. The
+    result is float64[m], NaN for a user without relevant items.
 
     Raises:
         ConfigError: ``k`` is given. scikit-learn's average precision has no cut-off.

@@ -86,7 +86,7 @@ class Sums:
 
     @property
     def count(self) -> np.ndarray:
-        """Return the number of users with a defined value, float64[c]."""
+        """Return the number of users with a defined value in each column, float64[c]."""
         return self.moments[0]
 
     @cached_property

@@ -68,10 +68,12 @@ class Trial:
         self.relevant = self.hidden[self.users]
 
     def judge(self, model: Recommender, rows: np.ndarray) -> np.ndarray:
-        """Return the NDCG@100 of a fitted model for each of some users, float64[len(rows)].
+        """Return the NDCG@100 of a fitted model for the chosen users, float64[len(rows)].
+
+        It is 0 for a user without hidden likes.
 
         Args:
-            rows: positions in ``users``.
+            rows: int64, the chosen users, as positions in ``self.users``.
         """
         return self.ndcg_per_user(self._candidate_scores(model, rows), rows)
 

@@ -87,7 +87,11 @@ class StoredFactors(Recommender):
         return np.where(is_stored[:, None], factors, self.als.user_factors(histories))
 
     def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
-        """Return the explanation of the fold-in of the history."""
+        """Return what each entry of the history adds to the score of ``item``, as computed by fold-in.
+
+        A user with a stored factor is scored by that factor, so this score may differ a little from
+        the one in the list.
+        """
         return self.als.explain(history, item, user)
 
     def _stored(self, histories: Histories, users: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
