@@ -9,6 +9,9 @@ import pytest
 from builders import run_job
 
 from recsys.cli import run_verb
+from recsys.errors import InputError
+from recsys.evaluation.settings import EvaluationSettings
+from recsys.spark.evaluation.evaluate import evaluate_tables
 
 pytestmark = pytest.mark.spark
 
@@ -80,3 +83,10 @@ def test_a_file_that_changed_is_read_again_in_the_same_session(spark, tmp_path, 
         found.append(json.loads(capsys.readouterr().out)["models"]["recs"]["ndcg@2"]["mean"])
         assert pd.read_parquet(tmp_path / f"{order[0]}.parquet")["ndcg@2"].tolist() == [found[-1]]
     assert found == pytest.approx([1.0, 0.6309], abs=1e-4)
+
+
+def test_ranks_of_a_frame_of_ones_own_are_whole_numbers(spark):
+    lists = spark.createDataFrame([("a", "x", 1.5), ("a", "y", 2.0)], "user_id string, item_id string, rank double")
+    truth = spark.createDataFrame([("a", "y", 1.0)], "user_id string, item_id string, value double")
+    with pytest.raises(InputError, match="ranks must be whole numbers from 1"):
+        evaluate_tables(lists, truth, EvaluationSettings(metrics=("ndcg@2",)))

@@ -144,21 +144,27 @@ def evaluate_tables(
     train: DataFrame | None = None,
     keep: Callable[[DataFrame], None] | None = None,
 ) -> tuple[DataFrame, dict[str, Any]]:
-    """Compute the metrics of a table of lists from any system.
+    """Evaluate the lists of any system against what users chose.
 
-    Returns a frame with one row per user, with ``user_id``, and the content of metrics.json.
+    Returns two things: a frame with one row per user of ``test`` (``user_id``, counts, and the
+    metrics, NaN where they are undefined), and the content of metrics.json. The frame is computed
+    again each time it is read.
 
     Args:
-        recs: (user_id, item_id, rank, and optionally score).
-        test: (user_id, item_id, value), what users chose.
-        history: (user_id, item_id, value). Its pairs are removed from the truth, and counted.
+        recs: (user_id, item_id, rank, and optionally score). Without scores, the items are ordered
+            by rank. Users who are not in ``test`` are ignored.
+        test: (user_id, item_id, value), what users chose. Rows whose value is not a finite number
+            are left out and counted.
+        history: (user_id, item_id, value). A pair of it is removed from the truth; metrics.json
+            has the number of removed pairs as ``seen_pairs_removed``.
         train: (user_id, item_id, value), for the item popularity that debiased metrics need.
-        keep: a function that is called with the rows of the users while they are in memory, for
-            example to write them. Reading the returned frame computes them again.
+        keep: a function that is called once with the frame while it is in memory, for example to
+            write it.
 
     Raises:
         InputError: a user has an item or a rank twice in the lists, or an item twice in the truth;
-            a rank is not a whole number from 1; a score is missing; or there are no lists.
+            a rank is not a whole number from 1; the column ``score`` has an empty value or NaN;
+            there are no lists; or no row of ``test`` has a finite value.
         ConfigError: a metric is debiased, and there is no ``train``.
     """
     test, n_refused = _drop_refused_values(test)
@@ -192,9 +198,11 @@ def _require_lists(lists: DataFrame) -> int:
         InputError: there are no rows, a rank is not a whole number from 1, or a score is missing.
     """
     score = F.col(SCORE) if SCORE in lists.columns else F.lit(0.0)
+    rank = F.col(RANK)
+    is_bad = rank.isNull() | (rank < 1) | (rank != F.floor(rank))
     row = lists.agg(
         F.max(RANK).alias("longest"),
-        F.count_if(F.col(RANK).isNull() | (F.col(RANK) < 1)).alias("bad_ranks"),
+        F.count_if(is_bad).alias("bad_ranks"),
         F.count_if(score.isNull() | F.isnan(score)).alias("missing_scores"),
     ).collect()[0]
     if row["bad_ranks"]:
