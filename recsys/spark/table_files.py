@@ -14,7 +14,9 @@ from pyspark.sql import DataFrame, DataFrameReader, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from recsys.errors import InputError, RunFolderError, suggest_nearest
+from recsys.config import Config
+from recsys.data.splitting.strategies import ByFiles
+from recsys.errors import ConfigError, InputError, RunFolderError, suggest_nearest
 from recsys.schema import ITEM, RANK, SCORE, USER, VALUE
 
 CSV_READING = {"header": True, "quote": '"', "escape": '"', "multiLine": True, "encoding": "UTF-8"}
@@ -180,6 +182,41 @@ def write_table(table: DataFrame, uri: str) -> None:
                 # After an interruption Java may not answer any more.
                 with suppress(Py4JError, OSError):
                     files.delete(part, True)
+
+
+def write_input_tables(
+    config: Config, folder: str, *, events: DataFrame, items: DataFrame | None = None, users: DataFrame | None = None
+) -> Config:
+    """Write DataFrames as the input tables of a run, and return the config that reads them on Spark.
+
+    They become ``events.parquet``, ``items.parquet`` and ``users.parquet`` in ``folder``, and stay
+    there, since a run names what it has read. Rows are checked by the run, as those of any file.
+
+    Args:
+        config: its settings of columns, times and ids hold for the DataFrames. Its locations of
+            events, items and users are replaced, those of tables that are not given by None.
+        folder: a path or URI that the driver and all executors see, such as ``hdfs://…/input``.
+        events: one row per event, with the columns that the config names (by default ``user_id``,
+            ``item_id``, and optionally ``value`` and ``timestamp``).
+        items, users: one row per item or user, with ids and attributes.
+
+    Raises:
+        ConfigError: the config has a split of its own files, which a DataFrame cannot replace.
+        RunFolderError: a table exists already, or cannot be written.
+    """
+    if isinstance(config.split, ByFiles):
+        raise ConfigError("[split] rule = 'files' reads the events from its own files: choose another rule.")
+    frames = {"events": events, "items": items, "users": users}
+    locations = {
+        name: None if frame is None else f"{folder.rstrip('/')}/{name}.parquet" for name, frame in frames.items()
+    }
+    for location in filter(None, locations.values()):
+        require_new_table(events.sparkSession, location)
+    for name, frame in frames.items():
+        if frame is not None:
+            write_table(frame, str(locations[name]))
+    data = config.data.model_copy(update={**locations, "format": "auto"})
+    return config.model_copy(update={"engine": "spark", "data": data})
 
 
 def hadoop_path(spark: Any, uri: str) -> tuple[Any, Any]:

@@ -42,3 +42,31 @@ def test_a_row_of_two_lines_is_read_locally_and_stops_spark_with_the_way_out(spa
     assert len(read_events(path)[0]) == 61
     with pytest.raises(InputError, match=r"e\.csv: a quoted field contains a line end.*engine = 'local'"):
         both(spark, path, tmp_path)
+
+
+def test_dataframes_become_the_input_of_a_run_and_are_never_replaced(spark, world, world_files, tmp_path):
+    import pandas as pd
+    from builders import run_local_engine, settings_of
+
+    from recsys.config import parse_config
+    from recsys.errors import RunFolderError
+    from recsys.flow import run
+    from recsys.spark.table_files import write_input_tables
+
+    raw = settings_of(tmp_path / "spark", world_files, {}, tables=("events", "items"))
+    frames = {
+        "events": spark.createDataFrame(pd.read_csv(world_files["events"])),
+        "items": spark.createDataFrame(pd.read_csv(world_files["items"])[["item_id", "title"]]),
+    }
+    config = write_input_tables(parse_config(raw), str(tmp_path / "input"), **frames)
+    large = run(config)
+    local = run_local_engine(raw | {"out": str(tmp_path / "local")})
+    means = [run["models"]["popular"]["ndcg@10"]["mean"] for run in (large, local)]
+    assert means[0] == pytest.approx(means[1], abs=1e-12)
+    written = (tmp_path / "spark" / "config.toml").read_text()
+    assert str(tmp_path / "input" / "items.parquet") in written
+    assert str(world_files["events"]) not in written
+    before = sorted(path.name for path in (tmp_path / "input").rglob("*"))
+    with pytest.raises(RunFolderError, match=r"events\.parquet: exists already and is not replaced"):
+        write_input_tables(config, str(tmp_path / "input"), **frames)
+    assert sorted(path.name for path in (tmp_path / "input").rglob("*")) == before
