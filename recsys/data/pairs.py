@@ -41,6 +41,8 @@ def sort_events(
         users: number of users. All numbers in ``user`` are below it.
         time, value: float or int[n], the time and the value of each event.
     """
+    # Narrow integers would each have loops of their own compiled.
+    user, item = (rows.astype(np.promote_types(rows.dtype, np.int32), copy=False) for rows in (user, item))
     begins = np.zeros(users + 1, dtype=np.int64)
     _count_events(user, begins)
     row_dtype: type = np.int64

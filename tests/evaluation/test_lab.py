@@ -70,7 +70,7 @@ def upside_down(pairs):
     def turned(lists):
         level = np.repeat(lists.lengths, lists.lengths) - 1 - lists.dense_ranks
         order = np.lexsort((level, np.repeat(np.arange(len(lists)), lists.lengths)))
-        return Rankings(lists.items[order], level[order], lists.offsets)
+        return Rankings(lists.items[order], level[order].astype(np.int32), lists.offsets)
 
     return parse_measure("weighted_tau")(Pairs(turned(pairs.a), turned(pairs.b), pairs.rows_a, pairs.rows_b))
 

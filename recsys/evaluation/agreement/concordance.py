@@ -20,25 +20,6 @@ INSERTION_RUN = 8
 """Runs of this length are sorted by insertion before merging starts, because that is faster for short runs."""
 
 
-@njit(cache=True, nogil=True, parallel=True)
-def flatten_lists(
-    items: np.ndarray,
-    dense_ranks: np.ndarray,
-    offsets: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the items and dense ranks of int[m, k] lists as flat int32 arrays, without the padding of -1."""
-    flat_items = np.empty(offsets[-1], dtype=np.int32)
-    flat_ranks = np.empty(offsets[-1], dtype=np.int32)
-    for i in prange(len(items)):
-        end = offsets[i]
-        for j in range(items.shape[1]):
-            if items[i, j] >= 0:
-                flat_items[end] = items[i, j]
-                flat_ranks[end] = dense_ranks[i, j]
-                end += 1
-    return flat_items, flat_ranks
-
-
 # --- Hash tables: item -> position in a list ------------------------------------------------------
 
 

@@ -96,9 +96,10 @@ class Rankings:
                 1 for the next group, and so on. None: no items are tied.
         """
         if dense_ranks is None:
-            dense_ranks = np.broadcast_to(np.arange(items.shape[1]), items.shape)
-        offsets = np.concatenate([[0], np.cumsum(np.count_nonzero(items >= 0, axis=1))])
-        return cls(*concordance.flatten_lists(items, dense_ranks, offsets), offsets)
+            dense_ranks = np.broadcast_to(np.arange(items.shape[1], dtype=np.int32), items.shape)
+        is_item = items >= 0
+        offsets = np.concatenate([[0], np.cumsum(np.count_nonzero(is_item, axis=1))])
+        return cls(items[is_item].astype(np.int32), dense_ranks[is_item].astype(np.int32), offsets)
 
     @classmethod
     def from_flat(cls, items: np.ndarray, offsets: np.ndarray) -> Rankings:

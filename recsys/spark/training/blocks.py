@@ -61,12 +61,14 @@ class HistoryBlock(NamedTuple):
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> HistoryBlock:
-        """Return the block that :meth:`to_bytes` wrote. Its arrays are views of ``raw``."""
-        m, n = np.frombuffer(raw, np.int64, 2).tolist()
+        """Return the block that :meth:`to_bytes` wrote."""
+        # Arrays on bytes cannot be written, and kernels would be compiled once more for such arrays.
+        buffer = bytearray(raw)
+        m, n = np.frombuffer(buffer, np.int64, 2).tolist()
         offset = 2 * np.dtype(np.int64).itemsize
         arrays = []
         for dtype, size in ((np.int64, m + 1), (np.int32, m), (np.int32, n), (np.float32, n)):
-            arrays.append(np.frombuffer(raw, dtype, size, offset))
+            arrays.append(np.frombuffer(buffer, dtype, size, offset))
             offset += arrays[-1].nbytes
         indptr, users, items, values = arrays
         return cls(users, indptr, items, values)
@@ -127,10 +129,16 @@ def pack_blocks(seed: int) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.R
 def count_training_pairs(
     n_items: int, params: SparkALSParameters, holdout_interval: int
 ) -> Callable[[PackedBlocks], PartialSums]:
-    """Return the function that counts the training pairs of each item, and the training users.
+    """Return a function that counts the training pairs of each item and the users of the training.
 
-    The function takes blocks and yields one tuple: int64[n_items] and int64[1]. Held-out users are
-    not counted.
+    The function takes the blocks of a partition, as bytes, and yields one tuple: the number of
+    training pairs of each item, int64[n_items] (see ``SparkALSParameters.is_training_pair``), and
+    the number of users, int64[1]. Held-out users and their pairs are not counted.
+
+    Args:
+        n_items: the number of items.
+        params: the parameters, which say what a training pair is.
+        holdout_interval: about one user in this many is held out. 0: none.
     """
 
     def work(blocks: PackedBlocks) -> PartialSums:
