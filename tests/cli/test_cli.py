@@ -133,12 +133,15 @@ def test_an_interrupt_that_python_ignores_in_a_callback_still_ends_the_verb(fail
 def test_an_interrupt_leaves_nothing_behind(config):
     """Long enough to be met in the middle: the run's unfinished folder shows that it is under way."""
     words = ["-c", "from recsys.cli import main; main()", "run", str(config), "--set", "models.als.iterations=1000000"]
-    running = subprocess.Popen([sys.executable, *words], stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not list(config.parent.glob(".run.*.part/split.json")) and time.monotonic() < deadline:
-        assert running.poll() is None, running.stderr.read()
-    running.send_signal(signal.SIGINT)
-    said = running.communicate(timeout=60)[1]
+    with subprocess.Popen([sys.executable, *words], stderr=subprocess.PIPE, text=True) as running:
+        try:
+            deadline = time.monotonic() + 60
+            while not list(config.parent.glob(".run.*.part/split.json")) and time.monotonic() < deadline:
+                assert running.poll() is None, running.stderr.read()
+            running.send_signal(signal.SIGINT)
+            said = running.communicate(timeout=60)[1]
+        finally:
+            running.kill()
     assert running.returncode == 130, said
     assert "interrupted" in said
     assert os.listdir(config.parent) == ["config.toml"]

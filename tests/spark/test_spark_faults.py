@@ -105,10 +105,13 @@ sys.exit(exit_code_of(work))
 @pytest.mark.subprocess
 def test_an_interrupt_of_a_job_is_one_line():
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
-    job = subprocess.Popen([sys.executable, "-c", ENDLESS_JOB], **pipes)
-    assert job.stdout.readline() == "started\n"
-    job.send_signal(signal.SIGINT)
-    said = job.communicate(timeout=120)[1]
+    with subprocess.Popen([sys.executable, "-c", ENDLESS_JOB], **pipes) as job:
+        try:
+            assert job.stdout.readline() == "started\n"
+            job.send_signal(signal.SIGINT)
+            said = job.communicate(timeout=120)[1]
+        finally:
+            job.kill()
     assert job.returncode == 130
     assert said.splitlines()[-1] == "interrupted: no result is half-written"
     assert "Traceback" not in said
