@@ -7,8 +7,8 @@ export PYTHON
 .DEFAULT_GOAL := help
 .NOTPARALLEL:   # `make -j` must not interleave set-up and tests
 .PHONY: help setup demo docs pictures bench-scale quick test test-all lint types pytest clean
-# Each file stays whole: in two workers its module fixtures, whole runs often, would run twice.
-PYTEST = $(RUN) python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+# tests/conftest.py says which worker runs what. Where Spark is, there are three for two cores, because it often waits.
+PYTEST = $(RUN) python -m pytest --dist=loadscope --no-loadscope-reorder
 
 help:           ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' Makefile
@@ -25,13 +25,13 @@ demo:           ## a made-up film world through both engines, in six minutes the
 	@$(RUN) recsys report runs/demo runs/als_demo
 
 quick:          ## lint, types and the tests without Spark, other processes, a browser or whole runs: a minute or two
-	@$(PYTEST) --hypothesis-profile=quick -m "not spark and not subprocess and not browser and not slow" $(ARGS)
+	@$(PYTEST) --numprocesses=2 --hypothesis-profile=quick --ignore=tests/spark --ignore=recsys/spark -m "not spark and not subprocess and not browser and not slow and not long" $(ARGS)
 
-test:           ## lint, types and every test; goes on after a failure, so that one run shows all
-	@$(PYTEST) --durations=10 $(ARGS)
+test:           ## lint, types and all tests but the long ones; goes on after a failure, so that one run shows all
+	@$(PYTEST) --numprocesses=3 --durations=10 -m "not long" $(ARGS)
 
-test-all:       ## the same with 400 examples of each property instead of 40; before a release
-	@$(PYTEST) --durations=10 --hypothesis-profile=full $(ARGS)
+test-all:       ## every test, with 400 examples of each property instead of 40; before a release
+	@$(PYTEST) --numprocesses=3 --durations=10 --hypothesis-profile=full $(ARGS)
 
 docs:           ## the pages and the API reference as a site in site/, every link checked
 	@$(RUN) python -m pip install --quiet --disable-pip-version-check --editable ".[docs]" --constraint constraints.txt

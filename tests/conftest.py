@@ -35,9 +35,34 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_collection_modifyitems(config, items):
-    """Under pytest-xdist the tests of Spark, which take longest, come first, then those that start processes."""
+    """Under pytest-xdist the tests of Spark come early, since they take longest, but its jobs come last among them.
+
+    What compiles many kernels comes before them: each process of Spark would compile them for itself.
+    """
+
+    def turn(item):
+        if item.path.name in ("test_cli.py", "test_agreement.py"):
+            return (0, False)
+        spark, process = (item.get_closest_marker(name) is not None for name in ("spark", "subprocess"))
+        return (1, process) if spark else (2, not process)
+
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: (not item.get_closest_marker("spark"), not item.get_closest_marker("subprocess")))
+        items.sort(key=turn)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Give each file whole to one worker, and what needs Spark to two workers: a session takes a minute to warm up."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class FewSessions(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.partition("::")[0]
+            if "spark" not in nodeid.lower():
+                return file
+            return f"Spark, {'first' if Path(file).name < 'test_spark_s' else 'second'} half of the files"
+
+    return FewSessions(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ PROBE = Path(__file__).with_name("probe.js").read_text(encoding="utf-8")
 
 @pytest.fixture(
     scope="module",
-    params=["twelve models", "baselines alone", pytest.param("of Spark", marks=pytest.mark.spark)],
+    params=["twelve models", "baselines alone", pytest.param("of Spark", marks=[pytest.mark.spark, pytest.mark.long])],
 )
 def page(request, world, world_files, tmp_path_factory):
     place = tmp_path_factory.mktemp("browser")

@@ -163,6 +163,7 @@ print(json.dumps({name: {user: float(x) for user, x in values.items()} for name,
 
 
 @pytest.mark.subprocess
+@pytest.mark.long
 def test_ranx():
     """ranx 0.3: linear gain and its ``burges`` form, map over all relevant items; no ties, whose order is open."""
     if not find_spec("ranx"):

@@ -69,12 +69,15 @@ def promises(kind):
     return contract.COLLABORATIVE + order + (() if claims.USES_ORDER else contract.DIAGONAL)
 
 
+def markers(name):
+    """Return the markers of the tests of a model: compiling the training of sasrec takes seconds."""
+    return [pytest.mark.slow] if kind_of(name) == "sasrec" else []
+
+
 def checks():
     for name in MAKERS:
         for check in contract.ALL + promises(kind_of(name)):
-            # Compiling the training of sasrec takes seconds.
-            marks = [pytest.mark.slow] if kind_of(name) == "sasrec" else []
-            yield pytest.param(check, MAKERS[name], id=f"{name}-{check.__name__}", marks=marks)
+            yield pytest.param(check, MAKERS[name], id=f"{name}-{check.__name__}", marks=markers(name))
 
 
 @pytest.mark.parametrize(("check", "make"), list(checks()))
@@ -82,7 +85,7 @@ def test_contract(check, make):
     check(make)
 
 
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=markers(name)) for name in MAKERS])
 def test_saving_and_loading_changes_nothing(name, tmp_path):
     contract.saving_and_loading_changes_nothing(MAKERS[name], tmp_path)
 

@@ -72,6 +72,7 @@ def test_every_user_agrees(both):
         pd.testing.assert_series_equal(tables[0][column], tables[1][column], rtol=0, atol=1e-12, check_dtype=False)
 
 
+@pytest.mark.long
 def test_new_items_are_ranked_among_new_items_on_both(spark, world_files, tmp_path):
     raw = {
         "data": {name: str(world_files[name]) for name in ("events", "items")},

@@ -115,6 +115,7 @@ def test_a_source_that_changes_at_every_look_is_read_once(spark, monkeypatch, tm
         assert train.merge(test, on=["user_id", "item_id"]).empty
 
 
+@pytest.mark.long
 def test_two_hundred_iterations_of_mllib_do_not_outgrow_the_stack(spark, tmp_path):
 
     rng = np.random.default_rng(0)

@@ -132,6 +132,7 @@ def test_a_bad_file_of_rules_is_refused_before_anything_is_read(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 def test_without_rules_too(spark, world_files, tmp_path):
     """Lists longer than the catalogue, and users without a history or a fallback, who are told apart from them."""
     found = {}

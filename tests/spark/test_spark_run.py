@@ -29,7 +29,14 @@ def ids(kind, rows):
     return rows.astype(np.int32)
 
 
-@pytest.fixture(scope="module", params=[("text", "uuid"), ("int64", "int32")], ids="-".join)
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(("int64", "int32"), id="integers"),
+        # All other runs of the tests have ids of text.
+        pytest.param(("text", "uuid"), id="texts", marks=pytest.mark.long),
+    ],
+)
 def runs(request, spark, world, tmp_path_factory):
     """One run a engine, over the film world under other ids."""
     place = tmp_path_factory.mktemp("runs")

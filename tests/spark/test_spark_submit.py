@@ -130,6 +130,7 @@ def wait(cluster, process, condition=None):
     processes.wait_for(lambda: process.poll() is None and condition(cluster.events()), process, log)
 
 
+@pytest.mark.long
 def test_a_killed_driver_leaves_nothing_whole_and_lost_workers_change_nothing(cluster, both, world_files):
     out = cluster.place / "run"
     driver = start(cluster, world_files["events"], out)

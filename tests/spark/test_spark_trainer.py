@@ -68,6 +68,7 @@ def test_a_sweep_gains_what_exact_half_steps_gain(spark, matrix, tmp_path):
     assert curve.losses == pytest.approx(exact, rel=0.001)
 
 
+@pytest.mark.long
 def test_explicit_values_end_where_no_factor_can_move(spark, matrix, tmp_path):
     x, y, curve = fit(spark, matrix, tmp_path / "als", rank=2, iterations=50, reg=0.1, implicit=False)
     x, y = np.nan_to_num(x), np.nan_to_num(y).astype(np.float64)

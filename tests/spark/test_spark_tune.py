@@ -110,6 +110,7 @@ def test_a_setting_is_worth_what_it_is_on_the_local_path(spark, raw, tmp_path, m
     assert not list(tmp_path.iterdir()), "what was written on the way is gone"
 
 
+@pytest.mark.long
 def test_the_job_is_resumed_with_settings_side_by_side(spark, raw, tmp_path, capsys):
     settings = tmp_path / "job.toml"
     settings.write_text(on_spark(raw).to_toml())
