@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from recsys.config import SparkSettings
@@ -49,6 +50,9 @@ UNITS = {"k": 2**-10, "m": 1, "g": 2**10, "t": 2**20, "p": 2**30}
 
 CONNECT_SECONDS = 5.0
 """Number of seconds within which a master must answer."""
+
+EXECUTOR_SECONDS = 30.0
+"""Number of seconds after which the user learns that a cluster has not given an executor yet."""
 
 UNIX_SOCKETS = "spark.python.unix.domain.socket.enabled"
 """Setting by which Java and Python exchange rows through Unix sockets. Spark before 4.1 ignores it.
@@ -110,6 +114,10 @@ def session(settings: SparkSettings) -> SparkSession:
         # That of PySpark calls Java in the middle of another call, which fails with a traceback.
         signal.signal(signal.SIGINT, interrupt_handler)
     spark.sparkContext.setLogLevel("ERROR")
+    if master.startswith("spark:"):
+        patience = threading.Timer(EXECUTOR_SECONDS, _warn_without_executors, [spark.sparkContext])
+        patience.daemon = True
+        patience.start()
     # A default that nobody chose is no expectation to disappoint.
     if master.startswith("local") and "driver_memory" in settings.model_fields_set:
         _warn_if_heap_is_small(spark, chosen["spark.driver.memory"])
@@ -184,6 +192,21 @@ def _warn_if_heap_is_small(spark: SparkSession, driver_memory: str) -> None:
             f" spark-submit starts it before the config is read:  spark-submit --driver-memory {driver_memory} …",
             file=sys.stderr,
         )
+
+
+def _warn_without_executors(context: SparkContext) -> None:
+    """Warn if the cluster has given no executor, because Spark waits for one without a word."""
+    # The session may have ended in the meantime.
+    with suppress(Py4JError, AttributeError):
+        # The driver is one of them.
+        if context._jsc.sc().getExecutorMemoryStatus().size() < 2:
+            memory = context.getConf().get("spark.executor.memory", "1g")
+            print(
+                f"warning: {context.master} has given no executor for {EXECUTOR_SECONDS:g} s, and Spark waits for one."
+                f" Its workers are busy, or each of them has less than spark.executor.memory = '{memory}': the web"
+                " page of the master shows them.",
+                file=sys.stderr,
+            )
 
 
 def _session_settings(settings: SparkSettings) -> dict[str, str]:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from builders import settings_of
+from cluster import Cluster
 
 from recsys.cli import run_verb
 from recsys.config import SparkSettings, parse_config
@@ -58,6 +59,31 @@ def test_a_master_that_does_not_answer_is_named():
     address = f"127.0.0.1:{closed_port()}"
     assert f"master 'spark://{address}' does not answer" in error_of_session(master=f"spark://{address}")
     assert "write it as spark://HOST:PORT" in error_of_session(master="spark://somewhere")
+
+
+@pytest.mark.subprocess
+def test_a_cluster_that_gives_no_executor_is_named(tmp_path):
+    code = """
+import sys, threading
+from recsys.config import SparkSettings
+from recsys.spark import session
+session.EXECUTOR_SECONDS = 0.1
+session.session(SparkSettings(master=sys.argv[1], conf={"spark.executor.memory": "900g"}))
+for thread in threading.enumerate():
+    if isinstance(thread, threading.Timer):
+        thread.join()
+"""
+    cluster = Cluster(tmp_path)
+    try:
+        cluster.start(workers=0)
+        master = f"spark://127.0.0.1:{cluster.values['SPARK_PORT']}"
+        words = [sys.executable, "-c", code, master]
+        done = subprocess.run(words, capture_output=True, text=True, env=cluster.environment)
+    finally:
+        cluster.stop()
+    assert done.returncode == 0, done.stderr
+    assert f"warning: {master} has given no executor" in done.stderr
+    assert "spark.executor.memory = '900g'" in done.stderr
 
 
 def test_one_of_several_masters_is_enough():
