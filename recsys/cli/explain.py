@@ -81,7 +81,10 @@ def _id_and_title(reasons: Reasons, row: int) -> str:
 
 
 def print_parts(kind: str, parts: dict[Any, float], k: int) -> None:
-    """Print the ``k`` largest parts of a score, one per line, and the sum of the rest."""
+    """Print the ``k`` parts of a score with the largest absolute values, one per line.
+
+    If there are more parts, the last line is the sum of the rest.
+    """
     # Parts that lower the score count by their size, as those that raise it do.
     largest = sorted(parts.items(), key=lambda part: -abs(part[1]))
     for key, value in largest[:k]:

@@ -47,10 +47,11 @@ def to_unit_interval(bits: np.ndarray) -> np.ndarray:
 
 
 def random_scores(seed: int, users: np.ndarray, items: int) -> np.ndarray:
-    """Return random scores in [0, 1), float32[m, items], for m users and all items.
+    """Return random scores in [0, 1], float32[m, items], for m users and all items.
 
-    A score is ``to_unit_interval(hash_words(seed, user, item))``, so it depends only on the seed,
-    the number of the user and the row of the item. The scores are computed in compiled code.
+    A score is ``to_unit_interval(hash_words(seed, user, item))``, rounded to float32, which gives 1
+    about once in 30 million scores. It depends only on the seed, the number of the user and the row
+    of the item. The scores are computed in compiled code.
 
     Args:
         users: int[m], a number that identifies each user.

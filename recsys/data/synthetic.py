@@ -210,14 +210,17 @@ class Recipe:
         )
 
     def preference(self, user: np.ndarray, when: float) -> np.ndarray:
-        """Return float64[n, items], the probability of each film when a user chooses a film.
+        """Return float64[n, items], the probability of each film when each user chooses one film.
 
-        Rows sum to 1. Films that are not released have the probability 0.
+        Each row sums to 1. A film has the probability 0 if it is released after ``when``, or if it
+        is one of the films without events.
+
+        A user has one taste at the start of the log and another at its end. At a time between them
+        the taste is the linear mix of the two.
 
         Args:
-            user: int[n], rows of users.
-            when: the time of the choice, from 0 (start of the log) to 1 (end). The tastes of users
-                change linearly from one to the other.
+            user: int[n], the rows of the users.
+            when: the time of the choice, from 0 (the start of the log) to 1 (its end).
         """
         start, end = self.tastes(user)
         age = when * self.years - self.release

@@ -114,16 +114,16 @@ def calibrated(topk: TopK, genres: np.ndarray | csr_array, histories: csr_array,
 
 
 def explore(topk: TopK, k: int, temperature: float, seed: int, users: np.ndarray | None = None) -> TopK:
-    """Return lists of items that are drawn at random; items with higher scores are drawn more often.
+    """Return lists of items that are drawn at random. Higher scores are drawn more often.
 
-    Items are drawn without replacement, in proportion to exp(relevance / ``temperature``).
-    Relevance is the score, scaled to [0, 1] within the list. The draw depends only on the seed, the
-    number of the user and the item, not on the other users. A temperature near 0 keeps the first k
-    items as they are.
+    Items are drawn without replacement, in proportion to exp(relevance / ``temperature``), where
+    relevance is the score, scaled to [0, 1] within the list. The draw depends on the seed, the
+    number of the user and the item, and not on the other users. A temperature near 0 gives the k
+    items with the highest scores, best first; items with equal scores stay in random order.
 
     Args:
         topk: the lists to draw from.
-        k: the length of the new lists.
+        k: the length of the new lists. They are not longer than the lists of ``topk``.
         temperature: above 0. A higher temperature makes the draw more even.
         seed: the seed of the draw.
         users: numbers that identify the users for the draw. None: ``topk.users``.

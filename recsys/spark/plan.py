@@ -175,11 +175,16 @@ def _count_ids(events: DataFrame, column: str) -> tuple[int, int, int]:
 
 
 def measure_machine(spark: SparkSession, facts: LogFacts, params: ParametersByName) -> Machine:
-    """Read the limits of the session, and measure two costs in core-seconds.
+    """Return the limits of the Spark session, and two costs that are measured, as a Machine.
 
-    ``score`` is the cost of one score, measured with the largest rank in ``params``, or with rank 1
-    if there are no models. ``pair`` is the cost of one (user, item) pair in one training sweep,
-    measured for each model with ``trainer = "recsys"``.
+    The limits are the number of cores, the heap of one JVM and the free disk space. The costs are
+    measured in the process of the driver, in core-seconds: ``score``, the cost of one score, with
+    the largest rank in ``params`` (1 if there are no models); and ``pair``, model name -> the cost
+    of one (user, item) pair in one training sweep, for each model with ``trainer = "recsys"``.
+
+    Args:
+        facts: the size of the log.
+        params: name -> parameters of each model to train.
     """
     context = spark.sparkContext
     heap = context._jvm.java.lang.Runtime.getRuntime().maxMemory() // 2**20  # type: ignore[union-attr]

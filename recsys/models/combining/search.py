@@ -175,7 +175,7 @@ def fit_part(kind: str, params: Settings, train: Interactions, features: Feature
 
 @dataclass
 class Deadline:
-    """A time limit, in minutes from the start, after which no fit begins."""
+    """A time limit, in minutes from the start. The search asks it before each fit but the first."""
 
     minutes: float
     started: float = field(default_factory=time.monotonic)

@@ -103,11 +103,18 @@ class NextItem(Linear, FitsFromSums):
             )
 
     def sum_users(self, histories: Histories) -> dict[str, np.ndarray | csr_array]:
-        """Return the sums over these users from which the weights are computed.
+        """Return two matrices that are summed over the likes of these users.
 
-        For S memories and n liked items, they are ``gram``, float32[S · n, S · n], the Gram matrix of
-        the memories, and ``targets``, csr (S · n, n), the products of the memories and the next items.
-        The sums of several sets of users may be added.
+        :meth:`fit_sums` computes the weights from them. Call :meth:`prepare_sums` first: it stores
+        which n items somebody liked. S is the number of memories, one per number in ``decays``.
+
+        The result is a dict. Each like of a user adds one term to both matrices; x is the vector of
+        the S memories before that like, and e is the indicator vector of its item:
+
+        - ``gram``: float32[S · n, S · n], the sum of x xᵀ;
+        - ``targets``: csr (S · n, n), the sum of x eᵀ.
+
+        The sums of several groups of users may be added.
 
         Raises:
             InputError: no event has a time.
