@@ -19,7 +19,7 @@ setup:          ## .venv, the packages of constraints.txt, Java 17 or newer
 # Java's second compiler pays for itself in runs longer than this one.
 SHORT_RUN = --driver-java-options "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m"
 
-demo:           ## a made-up film world through both engines, in six minutes the first time, then three
+demo:           ## a made-up film world through both engines, in six minutes the first time, then two
 	@$(RUN) recsys demo
 	@$(RUN) spark-submit --driver-memory 3g $(SHORT_RUN) --conf spark.log.level=ERROR jobs/train_als.py --config configs/als_demo.toml
 	@$(RUN) recsys report runs/demo runs/als_demo
