@@ -150,6 +150,16 @@ def refuse(climb, kind):
     return search
 
 
+@pytest.mark.parametrize(("high", "is_used"), [(-0.0019, True), (-0.0021, False)])
+def test_new_items_have_weights_of_their_own_unless_much_is_lost_among_all_items(monkeypatch, high, is_used):
+    """Half a percent of .4 is .002."""
+    train, features = contract.world(users=300)
+    effect = {"mean": high - 0.001, "low": high - 0.002, "high": high, "without": 0.4}
+    monkeypatch.setattr(hybrid.Hybrid, "_effect_on_all_items", lambda *_: effect)
+    model = build("hybrid", {"parts": ["popular", "content"]}).fit(train, features)
+    assert model.cold_weights_.any() == is_used
+
+
 def test_one_part_for_new_items_is_a_part_like_any_other():
     train, features = contract.world(users=300)
     model = build("hybrid", {"parts": ["attributes"]}).fit(train, features)

@@ -36,6 +36,9 @@ its own only if each half of the trial has at least half this number of its user
 HIDDEN_SHARE = 0.2
 """The share of likes, or of items, that a trial hides."""
 
+ACCEPTED_LOSS = 0.005
+"""Share of the NDCG among all items that may be lost for a better order of new items."""
+
 SEARCH_SHARE = 0.5
 """The share of ``minutes`` after which no further setting is tried.
 
@@ -385,9 +388,10 @@ class Hybrid(Blended):
     def _choose_for_new_items(self, trial: Trial, search: Search, kinds: list[str], weights: Weights) -> Weights:
         """Return the weights that order new items relative to each other.
 
-        The result is empty if the first trial shows that these weights lower the NDCG. Kinds keep the
-        settings that were chosen in the first trial. Only the settings of ``attributes`` are searched
-        here, because this kind differs from ALS only on new items.
+        The result is empty if the first trial shows that these weights lower the NDCG among all items
+        by more than :data:`ACCEPTED_LOSS`. Kinds keep the settings that were chosen in the first trial.
+        Only the settings of ``attributes`` are searched here, because this kind differs from ALS only
+        on new items.
 
         Args:
             trial: the trial that hides whole items.
@@ -411,14 +415,17 @@ class Hybrid(Blended):
             "users": len(trial.users),
             "among all items": effect,
         }
-        return chosen if effect["high"] >= 0 else {}
+        # Among all items a change of the few new ones is small, however much better they are ordered.
+        smallest = -ACCEPTED_LOSS * effect["without"]
+        return chosen if effect["high"] >= smallest else {}
 
     def _effect_on_all_items(
         self, trial: Trial, features: Features | None, weights: Weights, new_items: Weights
     ) -> dict[str, float]:
         """Return how much the mean NDCG of a trial changes if new items have weights of their own.
 
-        The result is the mean change and its interval, as from :func:`gain`. The lists rank all items.
+        The result is the mean change and its interval, as from :func:`gain`, and ``without``, the mean
+        NDCG without such weights. The lists rank all items.
         The new items are those that nobody likes in the train part of the trial; they are reordered
         among themselves.
 
@@ -436,7 +443,8 @@ class Hybrid(Blended):
         )
         order = weighted_mean(rescaled, (len(scores), len(columns)))
         reordered = trial.ndcg_per_user(reassign_scores(scores, columns, order))
-        return gain(reordered, trial.ndcg_per_user(scores), self.seed)
+        without = trial.ndcg_per_user(scores)
+        return gain(reordered, without, self.seed) | {"without": float(without.mean())}
 
     def _record_ablation(
         self, trial: Trial, features: Features | None, choice: Choice, values: dict[str, np.ndarray]
