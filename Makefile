@@ -7,7 +7,7 @@ export PYTHON
 .DEFAULT_GOAL := help
 .NOTPARALLEL:   # `make -j` must not interleave set-up and tests
 .PHONY: help setup demo docs pictures bench-scale quick test test-all lint types pytest clean
-# tests/conftest.py says which worker runs what. Where Spark is, there are three for two cores, because it often waits.
+# tests/conftest.py says which worker runs what. Targets with Spark have three workers for two cores: Spark often waits.
 PYTEST = $(RUN) python -m pytest --dist=loadscope --no-loadscope-reorder
 
 help:           ## list the targets

@@ -194,7 +194,8 @@ def write_input_tables(
 
     Args:
         config: its settings of columns, times and ids hold for the DataFrames. Its locations of
-            events, items and users are replaced, those of tables that are not given by None.
+            events, items and users are replaced, those of tables that are not given by None, so it
+            may have any name as the location of its events.
         folder: a path or URI that the driver and all executors see, such as ``hdfs://…/input``.
         events: one row per event, with the columns that the config names (by default ``user_id``,
             ``item_id``, and optionally ``value`` and ``timestamp``).

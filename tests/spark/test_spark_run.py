@@ -33,7 +33,7 @@ def ids(kind, rows):
     scope="module",
     params=[
         pytest.param(("int64", "int32"), id="integers"),
-        # All other runs of the tests have ids of text.
+        # Most other runs of the tests have ids of text.
         pytest.param(("text", "uuid"), id="texts", marks=pytest.mark.long),
     ],
 )
