@@ -24,7 +24,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -133,22 +133,48 @@ def write_text(target: str | Path, text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
-def write_texts(folder: Path, texts: Mapping[str, str]) -> None:
-    """Write several files into ``folder``. All are written first, and only then is any file
-    replaced.
+def write_texts(folder: Path, texts: Mapping[str, str], obsolete: Iterable[str] = ()) -> None:
+    """Write several files into ``folder`` that belong together.
+
+    All are written under other names first. Then all older files are removed, and only then do the
+    new ones get their names: if the process is killed in between, some files are missing, but new
+    files never stand beside older ones. If several processes write the same files, the last one
+    wins.
 
     Args:
         texts: file name, relative to the folder, -> text.
+        obsolete: the names of older files that are removed too.
+
+    Raises:
+        OSError: a file cannot be written. All files are then as they were.
     """
     first = next(iter(texts))
     with scratch_folder(folder / Path(first).name) as scratch:
         parts = {}
         for number, (name, text) in enumerate(texts.items()):
-            parts[name] = scratch / str(number)
-            parts[name].write_text(text, encoding="utf-8")
-        for name, part in parts.items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(part, folder / name)
+            parts[folder / name] = scratch / str(number)
+            (scratch / str(number)).write_text(text, encoding="utf-8")
+        for target in parts:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+        with _locked_folder(folder):
+            for target in [*parts, *(folder / name for name in obsolete)]:
+                target.unlink(missing_ok=True)
+            for target, part in parts.items():
+                os.replace(part, target)
+
+
+@contextmanager
+def _locked_folder(folder: Path) -> Iterator[None]:
+    """Keep other processes out of the same block for a folder, if the file system supports locks."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def replace_folder(part: Path, target: Path) -> None:

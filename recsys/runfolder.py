@@ -114,14 +114,18 @@ class RunFolder:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_text(target, text)
 
-    def write_texts(self, texts: Mapping[str, str]) -> None:
-        """Write several files. All are written first, and only then is any file replaced.
+    def write_texts(self, texts: Mapping[str, str], obsolete: Iterable[str] = ()) -> None:
+        """Write several files that belong together, as :func:`recsys.atomic_writing.write_texts` does.
+
+        Args:
+            texts: file name -> text.
+            obsolete: the names of older files that are removed.
 
         Raises:
             RunFolderError: a file cannot be written. All files are then as they were.
         """
         try:
-            write_texts(self.path, texts)
+            write_texts(self.path, texts, obsolete)
         except OSError as error:
             raise RunFolderError(f"{self.path}: cannot be written: {error}. Free some space.") from error
 

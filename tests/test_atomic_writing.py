@@ -1,6 +1,7 @@
 """A file or a folder gets its name when all of it is written; a living writer is never taken for a dead one."""
 
 import errno
+import fcntl
 import os
 import re
 import signal
@@ -8,7 +9,7 @@ import stat
 import subprocess
 import sys
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,63 @@ def test_of_several_files_none_is_replaced_if_one_cannot_be_written(tmp_path):
     write_texts(tmp_path, {"a": "new", "tables/b": "new"})
     assert (tmp_path / "a").read_text() == (tmp_path / "tables" / "b").read_text() == "new"
     assert sorted(os.listdir(tmp_path)) == ["a", "tables"]
+
+
+@pytest.mark.parametrize("moment", range(1, 6))
+def test_new_files_never_stand_beside_older_ones(tmp_path, monkeypatch, moment):
+    """Stopped between any two steps: three older files are removed, then two new ones get their names."""
+    write_texts(tmp_path, {"a": "old", "b": "old", "c": "old"})
+    unlink, replace = Path.unlink, os.replace
+    steps = []
+
+    def stop_before(step):
+        def stopping(*arguments, **options):
+            steps.append(step)
+            if len(steps) == moment:
+                raise KeyboardInterrupt
+            return step(*arguments, **options)
+
+        return stopping
+
+    monkeypatch.setattr(Path, "unlink", stop_before(unlink))
+    monkeypatch.setattr(os, "replace", stop_before(replace))
+    with suppress(KeyboardInterrupt):
+        write_texts(tmp_path, {"a": "new", "b": "new"}, obsolete=["c"])
+    assert len({file.read_text() for file in tmp_path.iterdir() if file.suffix == ""}) <= 1
+
+
+def test_a_folder_in_the_way_of_several_files_leaves_them_as_they_were(tmp_path):
+    write_texts(tmp_path, {"a": "old", "b": "old"})
+    (tmp_path / "c").mkdir()
+    with pytest.raises(IsADirectoryError):
+        write_texts(tmp_path, {"a": "new", "b": "new", "c": "new"})
+    assert (tmp_path / "a").read_text() == (tmp_path / "b").read_text() == "old"
+
+
+def test_one_writer_at_a_time_replaces_several_files(tmp_path, monkeypatch):
+    (tmp_path / "tables").mkdir()
+    replace, unlink = os.replace, Path.unlink
+    has_lock = []
+
+    def check_lock(step):
+        def checking(*arguments, **options):
+            descriptor = os.open(tmp_path, os.O_RDONLY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                has_lock.append(False)
+            except BlockingIOError:
+                has_lock.append(True)
+            finally:
+                os.close(descriptor)
+            return step(*arguments, **options)
+
+        return checking
+
+    monkeypatch.setattr(os, "replace", check_lock(replace))
+    monkeypatch.setattr(Path, "unlink", check_lock(unlink))
+    write_texts(tmp_path, {"a": "new", "tables/b": "new"})
+    # The last step removes the lock of the scratch folder, when all is done.
+    assert has_lock == [True, True, True, True, False]
 
 
 def test_missing_parents_are_removed_again_after_a_failure(tmp_path):

@@ -22,7 +22,7 @@ def write_report(run: str | Path | RunFolder) -> Path:
     The report is written as HTML, as Markdown, and its tables as CSV and LaTeX. The HTML page is one
     file that loads no other: its styles, its figures and the script of its search box are part of it.
     If the browser runs no scripts, only the search box is missing. An older report is replaced only
-    when all files of the new one have been written.
+    when all files of the new one have been written, and its files never stand beside new ones.
 
     Args:
         run: the path of a whole run, or a run folder that is being written.
@@ -41,15 +41,15 @@ def write_report(run: str | Path | RunFolder) -> Path:
         with damage_explained(run):
             report = build_report(folder)
     tables = table_files(report)
+    # Tables of an earlier report are removed; files with other names belong to the user.
+    older_tables = (folder.path / run_files.REPORT_TABLES).glob("*")
+    obsolete = [file for file in older_tables if is_table_name(file.name) and file.is_file()]
     folder.write_texts(
         {
             run_files.REPORT_MARKDOWN: render_markdown(report),
             run_files.REPORT_HTML: render_html(report),
             **{f"{run_files.REPORT_TABLES}/{name}": text for name, text in tables.items()},
-        }
+        },
+        [f"{run_files.REPORT_TABLES}/{file.name}" for file in obsolete],
     )
-    for file in (folder.path / run_files.REPORT_TABLES).glob("*"):
-        # Tables of an earlier report are removed; files with other names belong to the user.
-        if is_table_name(file.name) and file.is_file() and file.name not in tables:
-            file.unlink()
     return folder.path / run_files.REPORT_HTML
