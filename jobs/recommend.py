@@ -47,16 +47,18 @@ def work(options: argparse.Namespace) -> None:
     """Open the saved model, write the table of lists, and print the number of lists."""
     from recsys.config import SparkSettings
     from recsys.ranking.business_rules import load
-    from recsys.saved.on_spark import excludes_seen, open_on_spark, recommend
+    from recsys.saved.on_spark import config_of, open_on_spark, recommend
+    from recsys.saved.open_model import describe_other_ranking
     from recsys.spark.errors import spark_errors_explained
     from recsys.spark.saved import ListRequest
     from recsys.spark.session import session
     from recsys.spark.table_files import read_table, require_new_table, write_table
 
+    config = config_of(options.run)
     request = ListRequest(
         options.k,
         rules=load(options.rules) if options.rules else None,
-        exclude_seen=excludes_seen(options.run) and not options.keep_seen,
+        exclude_seen=config.recommend.exclude_seen and not options.keep_seen,
         fallback=not options.no_fallback,
         memory_mb=options.memory_mb,
     )
@@ -65,6 +67,8 @@ def work(options: argparse.Namespace) -> None:
     saved = open_on_spark(spark, options.run, options.model, own_models=options.own_models)
     if options.model is None:
         print(f"model: {saved.name} (another with --model)", file=sys.stderr)
+    if note := describe_other_ranking(config):
+        print(note, file=sys.stderr)
     users = None
     if options.users:
         users = read_table(spark, options.users, like=saved.users, columns=("user_id",))

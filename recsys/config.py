@@ -176,11 +176,13 @@ class TuneSettings(BaseModel):
             "`tpe` learns from earlier trials, `random` draws at random, `grid` tries every combination of values"
         ),
     )
-    rule: Literal["time", "pairs"] | None = Field(
+    rule: Literal["time", "pairs", "items"] | None = Field(
         None,
         description=(
-            "how folds are made: `time`: windows that roll through time; `pairs`: (user, item)"
-            " pairs by hash; unset: `time` if there are timestamps, else `pairs`"
+            "how folds are made: `time`: windows that roll through time; `pairs`: (user, item) pairs by hash; `items`:"
+            " items by hash, so that a fold tests on items that it does not train on; unset: `time` if there are"
+            " timestamps, else `pairs`; but where lists rank new items alone, `items` if `[split] rule` is 'items' or"
+            " there are no timestamps"
         ),
     )
     folds: int = Field(3, ge=2, description="number of folds on which each setting is judged")
@@ -205,22 +207,6 @@ class TuneSettings(BaseModel):
         {},
         description="parameter -> list of values, or {low, high, log}; unset: the default space of the model",
     )
-
-    def rule_for(self, *, timed: bool) -> Literal["time", "pairs"]:
-        """Return the rule that makes the folds.
-
-        It is ``rule`` if set, else "time" if the events have timestamps, else "pairs".
-
-        Raises:
-            InputError: ``rule`` is "time", but the events have no timestamps.
-        """
-        if self.rule == "time" and not timed:
-            raise InputError("[tune] rule = 'time' needs events with timestamps: use 'pairs'.")
-        if self.rule:
-            return self.rule
-        if timed:
-            return "time"
-        return "pairs"
 
 
 MODEL_NAME_BYTES = 100
@@ -376,6 +362,44 @@ class Config(BaseModel):
         if timed:
             return ByTime()
         return Fraction(seed=self.seed)
+
+    @property
+    def candidates(self) -> Literal["train", "items", "cold"]:
+        """Which items the lists of the run rank: ``[judge] candidates``, or the default of the split rule."""
+        return self.judge.candidates_for(self.rule(timed=True).rule)
+
+    def fold_rule(self, *, timed: bool) -> Literal["time", "pairs", "items"]:
+        """Return the rule that makes the folds of ``recsys tune``.
+
+        It is ``[tune] rule`` if that is set. Otherwise it is "time" if the events have timestamps,
+        else "pairs". But if the lists of the run rank new items alone, it is "items" if the split
+        holds out items, or if there are no timestamps.
+
+        Raises:
+            InputError: ``[tune] rule`` is "time", but the events have no timestamps.
+            ConfigError: ``[tune] rule`` is "pairs" and lists rank new items alone, or it is "items"
+                and lists rank the items of train alone. Then no fold could have a relevant item.
+        """
+        rule = self.tune.rule
+        if rule == "time" and not timed:
+            raise InputError("[tune] rule = 'time' needs events with timestamps: use 'pairs'.")
+        if rule == "pairs" and self.candidates == "cold":
+            raise ConfigError(
+                "[tune] rule = 'pairs' tests on items that it also trains on, but the lists of this run rank new items"
+                " alone ([judge] candidates = 'cold'): use 'items' or 'time'."
+            )
+        if rule == "items" and self.candidates == "train":
+            raise ConfigError(
+                "[tune] rule = 'items' tests on items that it does not train on, but the lists of this run rank the"
+                " items of train alone ([judge] candidates = 'train'): use 'pairs' or 'time'."
+            )
+        if rule is not None:
+            return rule
+        if self.candidates == "cold" and (not timed or self.rule(timed=timed).rule == "items"):
+            return "items"
+        if timed:
+            return "time"
+        return "pairs"
 
     def to_toml(self) -> str:
         """Return the config as TOML with all defaults written out, so that the run can be repeated."""

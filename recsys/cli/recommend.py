@@ -76,6 +76,9 @@ def recommend(
 ) -> None:
     """Print the best items of some users as CSV: user_id, item_id, rank, score, source.
 
+    The lists are for users: they rank all items, also of a run that ranked new items alone
+    ([judge] candidates). --rules leaves items out.
+
     Example: recsys recommend runs/demo --user u0001 -k 5
 
     A new user, if the run has segments: recsys recommend RUN --user me --with country=Arvenia
@@ -87,6 +90,7 @@ def recommend(
     from recsys.ranking.business_rules import compile_rules
     from recsys.ranking.business_rules import load as load_rules
     from recsys.replacing import has_first_line, require_replaceable_file
+    from recsys.saved.open_model import describe_other_ranking
     from recsys.types import SHORTFALL
 
     rerankers = {"--diverse": diverse, "--calibrate": calibrate, "--explore": explore}
@@ -99,6 +103,8 @@ def recommend(
         require_replaceable_file(save, has_first_line(*HEADERS), "--out", [users, rules])
     user_table = read_user_table(user or [], users)
     saved = open_with_notice(run, model)
+    if note := describe_other_ranking(saved.config):
+        log.print(note)
     user_ids = IdMap.of(user_table["user_id"])
     if not attributes:
         report_unknown_users(saved, user_table["user_id"])

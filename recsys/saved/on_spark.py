@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 
 from recsys import run_files
 from recsys.array_files import read_npy
-from recsys.config import load_config
+from recsys.config import Config, load_config
 from recsys.errors import ConfigError
 from recsys.features.segment_popularity import Segments
 from recsys.models.collaborative.popular import Random
@@ -172,9 +172,9 @@ def own_models_allowed(is_allowed: bool) -> Any:
     return allow_own_models() if is_allowed else nullcontext()
 
 
-def excludes_seen(folder: str | Path) -> bool:
-    """Return whether the lists of a run leave out what was seen (``[recommend] exclude_seen``)."""
-    return load_config(RunFolder.open(folder).path / run_files.CONFIG).recommend.exclude_seen
+def config_of(folder: str | Path) -> Config:
+    """Return the config of a run or a bundle."""
+    return load_config(RunFolder.open(folder).path / run_files.CONFIG)
 
 
 def copy_without_users(source: RunFolder, saved: SavedModel, target: Path) -> None:

@@ -180,6 +180,21 @@ def read_min_history(run: RunFolder, name: str) -> dict[str, Any]:
     return (trial or {}) | {"min_history": card.get("min_history", 0)}
 
 
+def describe_other_ranking(config: Config) -> str:
+    """Return a sentence on how lists from a saved model differ from the judged lists of its run.
+
+    Lists from a saved model are for users, so they rank all candidates, whatever the run was to show.
+    The result is empty if the run ranked all candidates too.
+    """
+    ranked = {"items": "", "train": "the items of train", "cold": "new items"}[config.candidates]
+    if not ranked:
+        return ""
+    return (
+        f"the run ranked {ranked} alone ([judge] candidates = '{config.candidates}'), these lists rank all items:"
+        " leave some out with a file of rules (--rules)"
+    )
+
+
 def saved_models(run: RunFolder) -> list[str]:
     """Return the names of the models that are saved in a run, in the order of its results."""
     names = run.read_object(run_files.METRICS, models=dict, about=dict)["models"]

@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 
 from recsys import run_files
 from recsys.atomic_writing import scratch_folder
-from recsys.config import Config, TuneSettings
+from recsys.config import Config
 from recsys.errors import ConfigError, InputError
 from recsys.runfolder import RunFolder
 from recsys.schema import ITEM, TIME, USER, VALUE
@@ -72,7 +72,7 @@ def fold_judges(config: Config, name: str, metric: str, folder: Path) -> Iterato
                 (name, metric),
                 work / f"fold{fold}",
             )
-            for fold, (in_train, in_test) in enumerate(fold_conditions(train, config.tune, config.seed))
+            for fold, (in_train, in_test) in enumerate(fold_conditions(train, config))
         ]
 
 
@@ -80,14 +80,16 @@ def _holds_folds(folder: Path) -> bool:
     return all(re.fullmatch(r"fold\d+", path.name) for path in folder.iterdir())
 
 
-def fold_conditions(train: DataFrame, settings: TuneSettings, seed: int) -> list[tuple[Column, Column]]:
+def fold_conditions(train: DataFrame, config: Config) -> list[tuple[Column, Column]]:
     """Return for each fold two conditions on a row: that it is in train, and that it is in test.
 
-    The folds are those of local tuning.
+    The folds are those of local tuning. There are none by items: a model of kind ``als``, the only
+    one that Spark tunes, cannot score an item without train events, and the search refuses it.
     """
+    settings = config.tune
     timed = train.where(F.col(TIME) < 0).isEmpty()
-    if settings.rule_for(timed=timed) == "pairs":
-        fold = F.floor(row_hash_of(seed)(USER, ITEM) * settings.folds)
+    if config.fold_rule(timed=timed) == "pairs":
+        fold = F.floor(row_hash_of(config.seed)(USER, ITEM) * settings.folds)
         return [(fold != number, fold == number) for number in range(settings.folds)]
     shares = [(settings.folds - fold) * settings.share for fold in range(settings.folds)]
     starts = [order_statistic(train, TIME, partial(_first_of_newest, share)) for share in shares]

@@ -131,11 +131,15 @@ def _with_user_share(fold: Fold, share: float) -> Fold:
 def _value_on_train(config: Config, name: str, fold: Fold, metric: str) -> float:
     """Return the mean of the metric on the same pairs on which the model is trained.
 
-    For this the lists do not leave out seen items.
+    For this the lists do not leave out seen items, and rank the items of train also in a run that
+    ranks new items alone.
     """
     model = configured_model(name, config).fit(fold.split.train, fold.item_features)
     recommend = config.recommend.model_copy(update={"exclude_seen": False})
-    config = config.model_copy(update={"recommend": recommend})
+    judge = config.judge
+    if config.candidates == "cold":
+        judge = judge.model_copy(update={"candidates": "train"})
+    config = config.model_copy(update={"recommend": recommend, "judge": judge})
     truth = fold_truth(replace(fold.split, test=fold.split.train), config, metric)
     return float(np.nanmean(judge_fitted(model, truth, config.recommend)))
 

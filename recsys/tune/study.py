@@ -35,7 +35,8 @@ from recsys.config import Config
 from recsys.engine import RANK_IS_CAPPED, training_rows
 from recsys.errors import ConfigError, RunFolderError, suggest_nearest
 from recsys.evaluation.judging.metrics import parse
-from recsys.local_engine import configured_model
+from recsys.local_engine import BLENDS, configured_model
+from recsys.models import kind_class
 from recsys.parameters import is_class_path
 from recsys.replacing import require_study_folder
 from recsys.runfolder import RunFolder
@@ -118,6 +119,7 @@ def tune(config: Config, storage: Path, *, progress: Steps | None = None) -> Tun
     settings = config.tune
     name = _model_name(config)
     kind = model_kind(config, name)
+    _require_scores_of_new_items(config, name, kind)
     metric = str(parse(settings.metric or config.judge.metrics[0]))
     requested = settings.space
     if not requested and config.engine == "spark":
@@ -139,6 +141,8 @@ def tune(config: Config, storage: Path, *, progress: Steps | None = None) -> Tun
         "metric": metric,
         "tune": settings.model_dump(mode="json", exclude={"trials", "parallel"}),
     }
+    if config.candidates != "items":
+        about["candidates"] = config.candidates
     study = _open_study(storage, about)
     with (
         mark_as_running(storage.with_name("trial")) as process,
@@ -274,11 +278,13 @@ def model_kind(config: Config, name: str) -> str:
 
 
 def read_train_part(config: Config, kind: str) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-    """Return the train pairs of the run, and its items table if this kind of model uses features,
-    else None."""
+    """Return the train pairs of the run, and its items table or None.
+
+    The items table is read if this kind of model uses features, or if lists rank new items alone.
+    """
     folder = RunFolder.open(config.out)
     train = folder.read_table(run_files.TRAIN)
-    if kind not in FEATURE_MODELS and not is_class_path(kind):
+    if kind not in FEATURE_MODELS and not is_class_path(kind) and config.candidates != "cold":
         return train, None
     return train, folder.read_table(run_files.ITEMS)
 
@@ -307,6 +313,24 @@ def _model_name(config: Config) -> str:
             f"[tune] model: '{name}' has nothing to search on Spark: name an ALS, or set engine = 'local'.",
         )
     return name
+
+
+def _require_scores_of_new_items(config: Config, name: str, kind: str) -> None:
+    """Check that the model can score the items on which it is judged.
+
+    Raises:
+        ConfigError: the folds test on new items alone, and the model scores none.
+    """
+    if config.candidates != "cold" and config.tune.rule != "items":
+        return
+    # A blend scores what its parts score.
+    if kind in BLENDS or kind_class(kind).SCORES_NEW_ITEMS:
+        return
+    raise ConfigError(
+        f"[tune] model: '{name}' scores no item without an event in train, and the folds test on such items alone"
+        " ([judge] candidates = 'cold' or [tune] rule = 'items'), so all its settings would be equal: tune a model that"
+        " learns from the attributes of items."
+    )
 
 
 def _open_study(storage: Path, about: dict[str, Any]) -> optuna.Study:

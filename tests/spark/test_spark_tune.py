@@ -9,7 +9,6 @@ import pytest
 from builders import run_job
 
 from recsys import config, flow, models
-from recsys.config import TuneSettings
 from recsys.errors import ConfigError, InputError
 from recsys.models.combining.cascade import Cascade
 from recsys.recommender import Recommender
@@ -52,7 +51,7 @@ def test_the_folds_are_those_of_the_local_path(spark, raw, rule):
     table = pd.read_parquet(Path(raw["out"], "split", "train.parquet"))
     there = spark.createDataFrame(table)
     local = [fold.split for fold in make_folds(table, settings, "ndcg@10")]
-    conditions = fold_conditions(there, settings.tune, seed=4)
+    conditions = fold_conditions(there, settings)
     for (known, tested), split in zip(conditions, local, strict=True):
         for condition, own in ((known, split.train), (tested, split.test)):
             expected = set(zip(own.users.ids_of(own.user), own.items.ids_of(own.item), strict=True))
@@ -66,7 +65,7 @@ def test_windows_need_times(spark, raw):
 
     there = spark.createDataFrame([("u", "i", 1.0, -1)], ["user_id", "item_id", "value", "timestamp"])
     with pytest.raises(InputError, match="needs events with timestamps"):
-        fold_conditions(there, TuneSettings(rule="time"), seed=0)
+        fold_conditions(there, config.parse_config(raw | {"tune": {"rule": "time"}}))
 
 
 class Fixed(Recommender):

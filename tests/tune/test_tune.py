@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import io
 import json
 import os
 import shutil
@@ -17,10 +18,12 @@ import pytest
 
 from recsys import config, flow
 from recsys.cli import run_verb
+from recsys.data.hashing import id_hash
+from recsys.data.weigh import interactions_to_table
 from recsys.errors import ConfigError, InputError
 from recsys.tune import study, tune
 from recsys.tune.folds import make_folds
-from recsys.tune.learning import _findings
+from recsys.tune.learning import _findings, learning_curve
 from recsys.tune.space import Range, grid_points, search_space
 from recsys.tune.study_lock import StudyLock
 
@@ -226,6 +229,10 @@ def rows(interactions):
     return set(zip(*(n.tolist() for n in names), strict=True))
 
 
+def rows_of(table):
+    return set(zip(table["user_id"], table["item_id"], strict=True))
+
+
 def folds_of(table, **tuning):
     raw = {"out": "unused", "data": {"events": "unused.csv"}, "tune": tuning}
     return make_folds(table, config.parse_config(raw), "ndcg@10")
@@ -247,6 +254,141 @@ def test_folds_of_pairs_are_a_partition():
     everything = set(zip(train["user_id"], train["item_id"], strict=True))
     assert sorted(pair for split in found for pair in rows(split.test)) == sorted(everything)
     assert all(rows(split.train) == everything - rows(split.test) for split in found)
+
+
+def cold_raw(**tuning):
+    return {
+        "out": "unused",
+        "data": {"events": "unused.csv"},
+        "split": {"rule": "items", "share": 0.3},
+        "models": {"content": {}},
+        "tune": tuning,
+    }
+
+
+def test_folds_of_a_run_of_new_items_are_items():
+    """Here train is what a split by the same hash and seed left, and there are times, which are not used."""
+    table = pairs(400)
+    train = table[id_hash(table["item_id"], seed=0) >= 0.3]
+    items = pd.DataFrame({"item_id": sorted(set(table["item_id"]))})
+    found = make_folds(train, config.parse_config(cold_raw(folds=3)), "ndcg@10", items)
+    everything = rows_of(train)
+    assert sorted(pair for fold in found for pair in rows(fold.split.test)) == sorted(everything)
+    tested = [{item for _, item in rows(fold.split.test)} for fold in found]
+    n_items = train["item_id"].nunique()
+    assert sum(map(len, tested)) == n_items
+    assert {len(part) for part in tested} <= {n_items // 3, n_items // 3 + 1}
+    for fold in found:
+        assert rows(fold.split.train) == everything - rows(fold.split.test)
+        trained = {item for _, item in rows(fold.split.train)}
+        assert fold.truth.ranked_items.tolist() == [item not in trained for item in items["item_id"]]
+
+
+@pytest.mark.parametrize(
+    ("judge", "tuning", "timed", "rule"),
+    [
+        ({}, {}, True, "items"),
+        ({}, {"rule": "time"}, True, "time"),
+        ({"candidates": "items"}, {}, True, "time"),
+        ({"candidates": "items"}, {"rule": "items"}, True, "items"),
+        ({"candidates": "train"}, {}, False, "pairs"),
+    ],
+)
+def test_the_folds_of_a_split_by_items(judge, tuning, timed, rule):
+    assert config.parse_config(cold_raw(**tuning) | {"judge": judge}).fold_rule(timed=timed) == rule
+
+
+@pytest.mark.parametrize(("timed", "rule"), [(True, "time"), (False, "items")])
+def test_the_folds_of_new_items_after_a_cut(timed, rule):
+    raw = {"data": {"events": "unused.csv"}, "judge": {"candidates": "cold"}}
+    assert config.parse_config(raw).fold_rule(timed=timed) == rule
+
+
+@pytest.mark.parametrize(
+    ("candidates", "rule", "message"),
+    [("cold", "pairs", "tests on items that it also trains on"), ("train", "items", "that it does not train on")],
+)
+def test_folds_without_anything_relevant_are_refused(candidates, rule, message):
+    settings = config.parse_config(cold_raw(rule=rule) | {"judge": {"candidates": candidates}})
+    with pytest.raises(ConfigError, match=message):
+        settings.fold_rule(timed=True)
+
+
+def test_windows_without_new_items_are_said():
+    settings = config.parse_config(cold_raw(rule="time"))
+    table = pd.DataFrame({"user_id": range(40), "item_id": [0, 1] * 20, "value": np.float32(1), "timestamp": range(40)})
+    with pytest.raises(InputError, match=r"no relevant test pairs on the items that lists rank .*'cold'"):
+        make_folds(table, settings, "ndcg@10", pd.DataFrame({"item_id": [0, 1, 2]}))
+
+
+@pytest.fixture(scope="module")
+def cold_run(world_files, tmp_path_factory):
+    """The settings of a finished run that ranks new items among new items."""
+    found = {
+        "out": str(tmp_path_factory.mktemp("cold") / "run"),
+        "data": {"events": str(world_files["events"]), "items": str(world_files["items"])},
+        "split": {"rule": "items", "share": 0.3},
+        "models": {"content": {}, "popular": {}, "als": {"rank": 4}},
+        "recommend": {"min_history": 0},
+        "judge": {"metrics": ["ndcg@5"], "resamples": 100},
+        "tune": {"trials": 1, "folds": 2, "model": "content", "space": {"scheme": ["tfidf"]}},
+    }
+    flow.run(config.parse_config(found))
+    return found
+
+
+def test_a_trial_is_judged_as_a_run_of_new_items_is(cold_run, tmp_path):
+    """A run over the files of a fold gives the number of the trial on that fold."""
+    settings = config.parse_config(cold_run)
+    found = tune(settings, tmp_path / "study.log")
+    train, items = study.read_train_part(settings, "content")
+    for number, fold in enumerate(make_folds(train, settings, "ndcg@5", items)):
+        files = {}
+        for side, part in (("train", fold.split.train), ("test", fold.split.test)):
+            files[side] = str(tmp_path / f"{side}{number}.parquet")
+            interactions_to_table(part).to_parquet(files[side])
+        data = {"items": cold_run["data"]["items"]}
+        raw = cold_run | {"out": str(tmp_path / f"run{number}"), "data": data, "split": {"rule": "files"} | files}
+        raw["judge"] = cold_run["judge"] | {"candidates": "cold"}
+        metrics = flow.run(config.parse_config(raw))
+        mean = metrics["models"]["content"]["ndcg@5"]["mean"]
+        assert mean > 0
+        assert found.trials[0]["folds"][number] == pytest.approx(mean, abs=1e-12)
+
+
+def test_what_more_data_would_give_new_items(cold_run, tmp_path):
+    settings = config.parse_config(cold_run)
+    report = learning_curve(tune(settings, tmp_path / "study.log"))
+    assert np.isfinite([report.train_value, report.value, *(row["value"] for row in report.curve)]).all()
+
+
+def test_a_model_that_scores_no_new_items_is_not_tuned_on_them(cold_run, tmp_path):
+    for engine in ("local", "spark"):
+        raw = cold_run | {"engine": engine, "tune": {"model": "als"}}
+        with pytest.raises(ConfigError, match="'als' scores no item without an event in train"):
+            tune(config.parse_config(raw), tmp_path / "study.log")
+
+
+def test_the_items_table_is_read_for_new_items_and_for_features(cold_run):
+    everything = pd.read_csv(cold_run["data"]["items"])["item_id"]
+    settings = config.parse_config(cold_run)
+    assert set(study.read_train_part(settings, "popular")[1]["item_id"]) == set(everything)
+    warm = config.parse_config(cold_run | {"judge": {"candidates": "items"}})
+    assert study.read_train_part(warm, "popular")[1] is None
+
+
+def test_lists_for_users_rank_all_items_also_after_a_run_of_new_ones(cold_run, capsys):
+    run = Path(cold_run["out"])
+    user = pd.read_parquet(run / "split" / "train.parquet")["user_id"].iloc[0]
+    trained = set(pd.read_parquet(run / "split" / "train.parquet")["item_id"])
+    assert run_verb(["recommend", str(run), "--model", "popular", "--user", user, "-k", "5"]) == 0
+    printed = capsys.readouterr()
+    assert "the run ranked new items alone ([judge] candidates = 'cold'), these lists rank all items" in " ".join(
+        printed.err.split()
+    )
+    listed = pd.read_csv(io.StringIO(printed.out))["item_id"]
+    assert len(listed) == 5
+    assert set(listed) <= trained, "popular items have events"
 
 
 def test_what_cannot_be_folded_is_said():
