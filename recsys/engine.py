@@ -180,6 +180,17 @@ class Engine(ABC):
     def summarise(self) -> dict[str, Any]:
         """Write the results per user and the metrics, and return the content of metrics.json."""
 
+    @abstractmethod
+    def pool_folds(self, folders: list[Path]) -> dict[str, Any]:
+        """Write the mean of each user's values over the folds of a backtest, and return what it shows.
+
+        The result is the entry ``backtest`` of metrics.json (:mod:`recsys.evaluation.pooling`).
+
+        Args:
+            folders: the folders of all folds, the last of which is that of the run itself. Each has
+                its values per user.
+        """
+
 
 def _parts_of(settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return part name -> settings of a blend. The result is empty for a model that is not a blend."""

@@ -62,9 +62,13 @@ def run(config: Config, *, engine: Engine | None = None, progress: Progress | No
         with meter.hop("summarise"):
             metrics = engine.summarise()
         if engine.fold_starts:
-            backtest = run_folds(config, engine.fold_starts, folder, meter, progress)
-            last = describe_fold(folder, metrics)
-            folder.write_json(run_files.BACKTEST, {"folds": [*backtest, last]})
+            folds = run_folds(config, engine.fold_starts, folder, meter, progress)
+            folder.write_json(run_files.BACKTEST, {"folds": [*folds, describe_fold(folder, metrics)]})
+            with meter.hop("pool folds"):
+                fold_folders = [fold_folder(folder, number) for number in range(1, len(folds) + 1)]
+                metrics["backtest"] = engine.pool_folds([*fold_folders, folder.path])
+            folder.write_json(run_files.METRICS, metrics)
+            remove_folds(folder)
         folder.write_text(run_files.CONFIG, config.to_toml())
         folder.write_manifest(seed=config.seed, inputs=config.tables, hops=meter.hops, started=started)
         write_report(folder)
@@ -79,10 +83,10 @@ def run_folds(
     Args:
         starts: the start of the test part of each fold, the earliest first. The last fold is the
             run itself, so it is not repeated.
-        folder: the folder of the run. The folds are written inside it, and removed at the end.
+        folder: the folder of the run. The folds are written inside it (:func:`fold_folder`), until
+            :func:`remove_folds` removes them.
     """
     folds = []
-    scratch = folder.path / run_files.FOLDS_SCRATCH
     lists = config.recommend.model_copy(update={"everyone": False})
     judging = config.judge.model_copy(update={"sampled": None})
     for number, (start, end) in enumerate(pairwise(starts), start=1):
@@ -90,14 +94,24 @@ def run_folds(
         fold_config = config.model_copy(update={"split": window, "recommend": lists, "judge": judging})
         try:
             with meter.hop(f"fold {number}"):
-                folds.append(run_fold(fold_config, scratch / str(number), progress))
+                folds.append(run_fold(fold_config, fold_folder(folder, number), progress))
         except (InputError, ConfigError) as error:
             raise type(error)(f"fold {number} of {len(starts)}, from {to_iso(start)}: {error}") from error
+    return folds
+
+
+def fold_folder(folder: RunFolder, number: int) -> Path:
+    """Return the folder in which an earlier fold of a run is written. Numbers start at 1."""
+    return folder.path / run_files.FOLDS_SCRATCH / str(number)
+
+
+def remove_folds(folder: RunFolder) -> None:
+    """Remove the folders of the earlier folds of a run."""
+    scratch = folder.path / run_files.FOLDS_SCRATCH
     shutil.rmtree(scratch)
     # On Spark the run itself still has tables in the folder around.
     with suppress(OSError):
         scratch.parent.rmdir()
-    return folds
 
 
 def run_fold(config: Config, path: Path, progress: Progress | None) -> dict[str, Any]:

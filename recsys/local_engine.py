@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from recsys.data.reading.read import Tables, read_tables
 from recsys.data.splitting.split import split
 from recsys.data.splitting.strategies import fold_starts
 from recsys.engine import Engine
-from recsys.evaluation import cold_start
+from recsys.evaluation import cold_start, pooling
 from recsys.evaluation.beyond import Catalogue, extend
 from recsys.evaluation.cold_start import ColdStart
 from recsys.evaluation.evaluate import evaluate
@@ -35,7 +36,8 @@ from recsys.parameters import build_each
 from recsys.ranking.business_rules import CompiledRules, compile_rules
 from recsys.ranking.rank import recommend, topk_table
 from recsys.recommender import Recommender
-from recsys.schema import ITEM, TIME
+from recsys.runfolder import RunFolder
+from recsys.schema import ITEM, TIME, USER
 from recsys.types import Evaluation, Features, Histories, IdMap, Interactions, Split, TopK
 
 BLENDS = ("blend", "hybrid")
@@ -205,6 +207,17 @@ class LocalEngine(Engine):
             sampled = summarise_sampled(self.sampled_evaluations, config.judge, seed=config.seed)
             self.folder.write_json(run_files.SAMPLED, sampled)
         return metrics
+
+    def pool_folds(self, folders: list[Path]) -> dict[str, Any]:
+        """Write the mean of each user's values over the folds, and return what it shows."""
+        judging = self.config.judge
+        columns = [pooling.MODEL, USER, *judging.metrics]
+        tables = [RunFolder(folder).read_table(run_files.PER_USER, columns) for folder in folders]
+        pooled = pooling.pool_folds(tables, judging.metrics)
+        self.folder.write_table(run_files.POOLED_PER_USER, pooled)
+        layout = pooling.pooled_layout(self.model_names, judging)
+        sums = pooling.sum_users(pooled, layout, resamples=judging.resamples, seed=self.config.seed)
+        return pooling.describe_pooled(layout, sums, "local", len(folders))
 
     def _judge_sampled(self, name: str) -> Evaluation:
         """Evaluate how one model ranks the relevant items among sampled candidates, without

@@ -5,7 +5,9 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
+from recsys.cli import run_verb
 from recsys.config import parse_config
 from recsys.data.splitting.split import split
 from recsys.data.splitting.strategies import ByTime, fold_starts
@@ -91,13 +93,75 @@ def test_each_fold_is_the_run_of_its_window(tmp_path, world, world_files):
     assert "ndcg@5 minus that of popular, by fold" in report
     assert not list(out.glob(".*"))
     hops = [hop["name"] for hop in json.loads((out / "manifest.json").read_text())["hops"]]
-    assert hops[-2:] == ["fold 1", "fold 2"]
+    assert hops[-3:] == ["fold 1", "fold 2", "pool folds"]
     # A second run may replace the first one with all that it wrote.
     RunFolder.require_writable(out)
 
 
 @pytest.mark.slow
+def test_the_difference_over_all_folds(tmp_path, world, world_files, capsys):
+    out = tmp_path / "run"
+    metrics = run(parse_config(config_of(out, world_files, folds=2)))
+    first, last = fold_starts(world.events, ByTime(test=0.2, folds=2))
+    run(parse_config(config_of(tmp_path / "alone", world_files, at=first, until=last)))
+    values = {}
+    for folder in (tmp_path / "alone", out):
+        wide = pd.read_parquet(folder / "per_user.parquet").pivot(index="user_id", columns="model", values="ndcg@5")
+        for user, difference in (wide["itemknn"] - wide["popular"]).dropna().items():
+            values.setdefault(user, []).append(difference)
+    means = [sum(of_user) / len(of_user) for of_user in values.values()]
+    assert any(len(of_user) == 2 for of_user in values.values())
+    cell = metrics["backtest"]["differences"]["itemknn"]["ndcg@5"]
+    assert cell["mean"] == pytest.approx(np.mean(means), abs=1e-12)
+    assert cell["users"] == len(means)
+    assert cell["p"] == pytest.approx(stats.ttest_1samp(means, 0).pvalue)
+    stored = json.loads((out / "metrics.json").read_text())["backtest"]
+    assert stored == to_plain_json(metrics["backtest"])
+    report = (out / "report.md").read_text()
+    assert "Over all 2 folds: " in report
+    low, high = cell["ci95"]
+    row = next(line for line in report.splitlines() if "| itemknn" in line and "of 2" in line)
+    assert f"{cell['mean']:+.4f} [{low:+.4f}, {high:+.4f}]" in row.replace("\\", "")
+    assert row.endswith(f"{cell['users']:,} |")
+    capsys.readouterr()
+    assert run_verb(["compare", str(out), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["differences_over_folds"]
+    pair = {"popular", "itemknn"}
+    (found,) = [row for row in rows if {row["model"], row["against"]} == pair and row["metric"] == "ndcg@5"]
+    sign = 1 if found["model"] == "itemknn" else -1
+    assert sign * found["difference"] == pytest.approx(np.mean(means), abs=1e-12)
+    assert found["users"] == len(means)
+    assert run_verb(["compare", str(out)]) == 0
+    assert "Differences over all folds, by user" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_two_backtests_are_compared_over_the_same_windows_alone(tmp_path, world_files, capsys):
+    for name, rule in (("a", {"folds": 2}), ("b", {"folds": 2}), ("c", {"folds": 3}), ("d", {})):
+        raw = config_of(tmp_path / name, world_files, **rule)
+        raw["models"] = {"itemknn": {"neighbours": 2 if name == "b" else 9}}
+        run(parse_config(raw))
+    capsys.readouterr()
+
+    def compared(other):
+        words = ["compare", str(tmp_path / "a"), str(tmp_path / other), "--model", "itemknn", "--json"]
+        assert run_verb(words) == 0
+        printed = capsys.readouterr()
+        return json.loads(printed.out), printed.err
+
+    tables = {name: pd.read_parquet(tmp_path / name / "backtest_per_user.parquet") for name in "ab"}
+    means = {name: table[table["model"] == "itemknn"]["ndcg@5"].mean() for name, table in tables.items()}
+    (row,) = [row for row in compared("b")[0]["differences_over_folds"] if row["metric"] == "ndcg@5"]
+    assert row["difference"] == pytest.approx(means["b"] - means["a"], abs=1e-12)
+    record, printed = compared("c")
+    assert "differences_over_folds" not in record
+    assert "have other windows of time" in printed
+    record, printed = compared("d")
+    assert "differences_over_folds" not in record
+
+
+@pytest.mark.slow
 def test_without_folds_there_is_no_backtest(tmp_path, world_files):
-    run(parse_config(config_of(tmp_path / "run", world_files)))
+    assert "backtest" not in run(parse_config(config_of(tmp_path / "run", world_files)))
     assert not (tmp_path / "run" / "backtest.json").exists()
     assert "## Backtest" not in (tmp_path / "run" / "report.md").read_text()

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from recsys.types import Evaluation
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".gz", ".pq")
+OVER_FOLDS = "differences_over_folds"
+"""The table of the differences over all folds of a backtest, one value per user."""
 MACHINE_COSTS = ("ms_per_user", "peak_mb")
 """Guardrails that can be compared only between runs on the same machine."""
 
@@ -37,12 +39,17 @@ class Candidate:
         lists: the table of its lists.
         guards: guardrail -> value.
         platform: the machine on which the model ran, for guardrails that depend on the machine.
+        pooled: the metrics of the model for each user, over all folds of a backtest. None without a
+            backtest.
+        windows: the start of the test of each fold of a backtest.
     """
 
     evaluation: Evaluation
     lists: pd.DataFrame
     guards: dict[str, float] = field(default_factory=dict)
     platform: str = ""
+    pooled: Evaluation | None = None
+    windows: tuple[str, ...] = ()
 
 
 @app.command(rich_help_panel=DECISIONS)
@@ -107,9 +114,14 @@ def compare(
         run_metrics = RunFolder.open(runs[0]).read_json(run_files.METRICS)
         incumbent = pick_model(run_metrics).baseline or first.name
         choice = choose_in_run(run_metrics, guards)
+        compared_with = None
     else:
+        compared_with = incumbent
         comparison = compare_evaluations(list(evaluations.values()), baseline=incumbent, seed=seed)
         choice = choose_model(comparison, incumbent, primary, guards)
+    over_folds: dict[str, pd.DataFrame] = {}
+    if pooled := pooled_evaluations(candidates):
+        over_folds[OVER_FOLDS] = compare_evaluations(pooled, baseline=compared_with, seed=seed).differences
     lists = {candidate.evaluation.name: candidate.lists for candidate in candidates}
     rival = choice.pick
     if choice.pick == incumbent:
@@ -126,6 +138,7 @@ def compare(
     tables = {
         "means": comparison.means,
         "differences": comparison.differences,
+        **over_folds,
         "agreement": agreement,
         "guardrails": guards_table(guards),
         "most_changed": changed.rename(columns={"a": incumbent, "b": rival}),
@@ -140,6 +153,20 @@ def compare(
         print_tables(tables | {"means": comparison.table()}, primary)
     if fired:
         raise GateFired("; ".join(fired))
+
+
+def pooled_evaluations(candidates: list[Candidate]) -> list[Evaluation]:
+    """Return the evaluation of each candidate over all folds of its backtest.
+
+    The result is empty if a candidate has no backtest, or if the folds are other windows of time.
+    """
+    pooled = [candidate.pooled for candidate in candidates if candidate.pooled is not None]
+    if len(pooled) < len(candidates):
+        return []
+    if len({candidate.windows for candidate in candidates}) > 1:
+        log.print("the backtests of these runs have other windows of time: nothing is compared over all folds")
+        return []
+    return pooled
 
 
 def choose_in_run(metrics: dict[str, Any], guards: dict[str, dict[str, float]]) -> ModelChoice:
@@ -183,7 +210,9 @@ def read_run_folders(runs: list[Path], model: str | None) -> list[Candidate]:
             raise ConfigError("--model chooses one model of each run: name at least two runs.")
         folder = RunFolder.open(runs[0])
         with damage_explained(runs[0]):
-            return [read_candidate(folder, evaluation, name) for name, evaluation in read_run(folder).items()]
+            evaluations = read_run(folder)
+            pooled = read_pooled(folder)
+            return [read_candidate(folder, evaluation, name, pooled) for name, evaluation in evaluations.items()]
     candidates = []
     for run, label in zip(runs, short_labels(runs), strict=True):
         folder = RunFolder.open(run)
@@ -196,12 +225,28 @@ def read_run_folders(runs: list[Path], model: str | None) -> list[Candidate]:
         if name not in evaluations:
             raise ConfigError(f"{run}: no model '{name}'.{suggest_nearest(name, evaluations)}")
         with damage_explained(run):
-            candidates.append(read_candidate(folder, replace(evaluations[name], name=label), name))
+            evaluation = replace(evaluations[name], name=label)
+            candidates.append(read_candidate(folder, evaluation, name, read_pooled(folder)))
     return candidates
 
 
-def read_candidate(folder: RunFolder, evaluation: Evaluation, name: str) -> Candidate:
-    """Read a model's lists of the tested users, and its guardrails, from the files of the run."""
+def read_pooled(folder: RunFolder) -> dict[str, Evaluation]:
+    """Return model -> its evaluation over all folds of a backtest; empty for a run without one."""
+    from recsys.evaluation.testing.compare import read_run
+
+    if not (folder.path / run_files.POOLED_PER_USER).exists():
+        return {}
+    return read_run(folder, run_files.POOLED_PER_USER)
+
+
+def read_candidate(folder: RunFolder, evaluation: Evaluation, name: str, pooled: dict[str, Evaluation]) -> Candidate:
+    """Read a model's lists of the tested users, and its guardrails, from the files of the run.
+
+    Args:
+        evaluation: the evaluation of the model, under the name of the candidate.
+        name: the name of the model in the run.
+        pooled: model -> its evaluation over all folds, from :func:`read_pooled`.
+    """
     lists = folder.read_table(run_files.topk(name))
     tested = evaluation.per_user["user_id"]
     guards: dict[str, float] = {}
@@ -215,7 +260,11 @@ def read_candidate(folder: RunFolder, evaluation: Evaluation, name: str) -> Cand
         guards["ms_per_user"] = 1000 * hops[f"recommend {name}"]["seconds"] / max(lists["user_id"].nunique(), 1)
         hops_of_model = [hops[hop] for hop in (f"fit {name}", f"recommend {name}") if hop in hops]
         guards["peak_mb"] = max(hop["peak_mb"].get("total", 0.0) for hop in hops_of_model)
-    return Candidate(evaluation, lists[lists["user_id"].isin(tested)], guards, manifest["platform"])
+    candidate = Candidate(evaluation, lists[lists["user_id"].isin(tested)], guards, manifest["platform"])
+    if not pooled:
+        return candidate
+    windows = tuple(fold["cut"] for fold in folder.read_json(run_files.BACKTEST)["folds"])
+    return replace(candidate, pooled=replace(pooled[name], name=evaluation.name), windows=windows)
 
 
 def read_tables_of_lists(
@@ -311,11 +360,13 @@ def print_tables(tables: dict[str, pd.DataFrame], primary: str) -> None:
     """Print each table below its title."""
     means = tables["means"].reset_index(names="model")
     print_table("Means (letters: the models that this one beats)", means.columns, _format_rows(means))
-    print_table(
-        "Differences",
-        ["difference", "metric", "size [95 %]", "p (Holm)", "effect size", "detectable", "users"],
-        [_format_difference(row) for row in tables["differences"].itertuples()],
-    )
+    for name, title in (("differences", "Differences"), (OVER_FOLDS, "Differences over all folds, by user")):
+        if name in tables:
+            print_table(
+                title,
+                ["difference", "metric", "size [95 %]", "p (Holm)", "effect size", "detectable", "users"],
+                [_format_difference(row) for row in tables[name].itertuples()],
+            )
     titles = {
         "agreement": "Agreement of the lists",
         "guardrails": "Guardrails",

@@ -24,6 +24,7 @@ from recsys.config import Config
 from recsys.data.reading.sources import no_such_file
 from recsys.engine import Engine, Library, Progress
 from recsys.errors import ConfigError, InputError
+from recsys.evaluation import pooling
 from recsys.evaluation.beyond import Catalogue
 from recsys.evaluation.groups import HISTORY
 from recsys.evaluation.judging.metrics import parse_all
@@ -336,6 +337,21 @@ class SparkEngine(Engine):
         metrics = document(self.layout, sums, Facts("spark", definitions, self.counts, self.exposures))
         self.folder.write_json(run_files.METRICS, metrics)
         return metrics
+
+    def pool_folds(self, folders: list[Path]) -> dict[str, Any]:
+        """Write the mean of each user's values over the folds, and return what it shows."""
+        judging = self.config.judge
+        layout = pooling.pooled_layout(self.model_names, judging)
+        tables = [self.spark.read.parquet(_uri(RunFolder(folder), run_files.PER_USER)) for folder in folders]
+        # An undefined value is NaN in the tables, and a mean leaves out what is null.
+        means = [F.avg(F.nanvl(F.col(f"`{metric}`"), F.lit(None))).alias(metric) for metric in layout.metrics]
+        columns = [pooling.MODEL, USER, *(f"`{metric}`" for metric in layout.metrics)]
+        every_fold = reduce(DataFrame.unionByName, [table.select(columns) for table in tables])
+        every_fold.groupBy(pooling.MODEL, USER).agg(*means).write.parquet(_uri(self.folder, run_files.POOLED_PER_USER))
+        pooled = self.spark.read.parquet(_uri(self.folder, run_files.POOLED_PER_USER))
+        by_model = {name: pooled.where(F.col(pooling.MODEL) == name) for name in layout.models}
+        sums = evaluate.sums(by_model, layout, resamples=judging.resamples, seed=self.config.seed)
+        return pooling.describe_pooled(layout, sums, "spark", len(folders))
 
     def _fit_als(self, name: str, parameters: SparkALSParameters) -> FittedModel:
         """Train one model and write it.

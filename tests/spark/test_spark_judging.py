@@ -159,4 +159,12 @@ def test_a_backtest_has_the_same_folds_on_both(spark, world_files, tmp_path):
                 assert next(values) == pytest.approx(next(values), abs=1e-9)
         for key in ("cut", "to", "train_rows", "test_rows"):
             assert actual[key] == expected[key]
+    pooled = [json.loads((tmp_path / name / "metrics.json").read_text())["backtest"] for name in ("local", "spark")]
+    for part in ("models", "differences"):
+        assert pooled[0][part].keys() == pooled[1][part].keys()
+        for model in pooled[0][part].keys() - {"random"}:
+            values = [dict(numbers(of_engine[part][model])) for of_engine in pooled]
+            # Holm's adjustment is over all models, and those drawn at random differ.
+            values = [{key: value for key, value in cells.items() if "p_holm" not in str(key)} for cells in values]
+            assert values[1] == pytest.approx(values[0], abs=1e-9)
     assert not list((tmp_path / "spark").glob(".*"))

@@ -141,14 +141,17 @@ def compare(
     return Comparison(pd.DataFrame(means, index=metrics).T, table, alpha)
 
 
-def read_run(folder: RunFolder) -> dict[str, Evaluation]:
+def read_run(folder: RunFolder, table_name: str = run_files.PER_USER) -> dict[str, Evaluation]:
     """Return the evaluation of each model of a complete run folder, as a dict: model -> Evaluation.
 
     The models are in the order of metrics.json.
+
+    Args:
+        table_name: the file with the values per user, that of the run or that of its backtest.
     """
     about = folder.read_json(run_files.METRICS)
     definitions = about["about"]["definitions"]
-    table = folder.read_table(run_files.PER_USER)
+    table = folder.read_table(table_name)
     return {
         name: Evaluation(
             name,

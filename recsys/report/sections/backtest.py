@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from recsys import run_files
+from recsys.evaluation.testing.pick import pick_model
 from recsys.report.parts import ReportTable, Section, best_places, format_mean
 from recsys.report.run_reader import Run
+from recsys.report.sections.verdict import compare_with_baseline
 
 
 def backtest(run: Run) -> Section | None:
     """Return the section "Backtest": the primary metric of every model in every fold.
 
-    A second table has the differences from the baseline. The result is None for a run without folds.
+    A second table has the differences from the baseline, in every fold and over all folds with the
+    user as the unit. The result is None for a run without folds.
     """
     if not (run.folder.path / run_files.BACKTEST).exists():
         return None
@@ -39,11 +42,30 @@ def backtest(run: Run) -> Section | None:
         " report. Each fold trains on all events before its window, and its models are paired by user. Events of train"
         f" and test: {sizes}. Folds share users and events, so they are not independent trials."
     )
-    return Section("Backtest", [text], tables=tables)
+    return Section("Backtest", [text, *_over_all_folds(run)], tables=tables)
+
+
+def _over_all_folds(run: Run) -> list[str]:
+    """Return a paragraph on the best model and the best baseline over all folds.
+
+    The result is empty for a run of an older version, which pooled nothing.
+    """
+    pooled = run.metrics.get("backtest")
+    if pooled is None:
+        return []
+    pick = pick_model(pooled)
+    if pick.name is None:
+        return []
+    return [
+        f"Over all {pooled['folds']} folds: {compare_with_baseline(pooled, pick)} A user counts once, with the mean of"
+        " the folds in which the user is tested. The interval says what other users would give in the same windows, not"
+        " what another season would."
+    ]
 
 
 def _differences(run: Run, folds: list[dict[str, Any]], metric: str, heads: list[str]) -> ReportTable:
-    """Return the table with the differences of each model from the baseline, in every fold.
+    """Return the table with the differences of each model from the baseline, in every fold and over
+    all folds.
 
     Args:
         folds: the folds, from the file of the backtest.
@@ -51,15 +73,21 @@ def _differences(run: Run, folds: list[dict[str, Any]], metric: str, heads: list
         heads: the head of the column of each fold.
     """
     baseline = run.about["baseline"]
+    pooled = run.metrics.get("backtest")
     rows = []
     for name in run.models:
         if name != baseline:
             cells = [fold["differences"][name][metric] for fold in folds]
             better = sum((cell["mean"] or 0) > 0 for cell in cells)
-            rows.append([name, *(format_mean(cell, sign=True) for cell in cells), f"{better} of {len(folds)}"])
-    return ReportTable(
-        f"{metric} minus that of {baseline}, by fold", ["model", *heads, "better in"], rows, notes=run.notes
-    )
+            row = [name, *(format_mean(cell, sign=True) for cell in cells), f"{better} of {len(folds)}"]
+            if pooled is not None:
+                cell = pooled["differences"][name][metric]
+                row += [format_mean(cell, sign=True), _format(cell["p_holm"]), f"{cell['users']:,}"]
+            rows.append(row)
+    heads = ["model", *heads, "better in"]
+    if pooled is not None:
+        heads += ["all folds, by user", "p (Holm)", "users"]
+    return ReportTable(f"{metric} minus that of {baseline}, by fold", heads, rows, notes=run.notes)
 
 
 def _mean(values: list[float | None]) -> float | None:
@@ -70,8 +98,8 @@ def _mean(values: list[float | None]) -> float | None:
     return sum(defined) / len(defined)
 
 
-def _format(mean: float | None) -> str:
-    """Return a mean with four decimals as text, or a dash (–) for None."""
-    if mean is None:
+def _format(number: float | None) -> str:
+    """Return a number with four decimals as text, or a dash (–) for None."""
+    if number is None:
         return "–"
-    return f"{mean:.4f}"
+    return f"{number:.4f}"

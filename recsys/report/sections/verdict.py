@@ -27,14 +27,19 @@ def verdict(metrics: dict[str, Any]) -> str:
     pick = pick_model(metrics)
     if pick.name is None:
         return f"No user could be judged by {primary}: the test part has nothing relevant."
-    sentences = [_comparison(metrics, pick), _repeat_purchases(pick), _by_history(pick)]
+    sentences = [compare_with_baseline(metrics, pick), _repeat_purchases(pick), _by_history(pick)]
     sentences.append(_without_history(metrics, pick.name))
     sentences += _left_out(metrics, pick.name)
     return " ".join(sentence for sentence in sentences if sentence)
 
 
-def _comparison(metrics: dict[str, Any], pick: Pick) -> str:
-    """Return a sentence that compares the best model with the best baseline."""
+def compare_with_baseline(metrics: dict[str, Any], pick: Pick) -> str:
+    """Return a sentence that compares the best model with the best baseline.
+
+    Args:
+        metrics: the contents of metrics.json, or its entry ``backtest``.
+        pick: the pick of these metrics; it has a name.
+    """
     primary = metrics["about"]["primary"]
     if pick.difference is None:
         cell = metrics["models"][pick.name][primary]

@@ -296,14 +296,15 @@ def sums(
 
     Args:
         judged: model -> its frame of :func:`per_user` with ``user_id``, over the same users.
-        layout: the models, metrics and groups of metrics.json.
+        layout: the models, metrics and groups of metrics.json. The first grouping of users, if there
+            is any, is :data:`HISTORY`.
         membership: (key: user id as text, inside: array of bool), the groups of each user for the
             groupings after :data:`HISTORY`. A user without a row is in the last group, unknown.
     """
     joined: Any = None
     for number, frame in enumerate(judged.values()):
         keep = [F.col(f"`{column}`").alias(f"m{number}_{j}") for j, column in enumerate(layout.columns)]
-        part = frame.select(USER, *(["n_history"] if number == 0 else []), *keep)
+        part = frame.select(USER, *(["n_history"] if number == 0 and layout.groupings else []), *keep)
         joined = part if joined is None else joined.join(part, USER)
     if membership is not None:
         joined = joined.join(membership, F.col(USER).cast("string") == F.col("key"), "left").drop("key")
@@ -321,7 +322,9 @@ def _sum_batches(layout: Layout, resamples: int, seed: int) -> Any:
     def run(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         total = None
         for batch in batches:
-            membership = [Groups.from_codes(HISTORY, history_codes(batch["n_history"].to_numpy())).membership]
+            membership = [np.empty((len(batch), 0), dtype=bool)]
+            if layout.groupings:
+                membership.append(Groups.from_codes(HISTORY, history_codes(batch["n_history"].to_numpy())).membership)
             if "inside" in batch:
                 levels = [unknown if row is None else list(row) for row in batch["inside"]]
                 membership.append(np.array(levels, dtype=bool))

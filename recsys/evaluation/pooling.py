@@ -1,0 +1,72 @@
+"""Pool the folds of a rolling backtest: one value per user, model and metric, and what it shows.
+
+The unit is the user. A user who is tested in several folds counts once, with the mean of the values
+of these folds, because the values of one user are not independent: who is easy to predict in one
+window is so in the next. With one number per user, every interval and test of a run applies as it is.
+If each value of a user were a unit of its own, intervals would be too narrow. Source: Matthews,
+Altman, Campbell and Royston, Analysis of serial measurements in medical research, BMJ 1990 (the mean
+as the summary measure of a subject).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from recsys.data.hashing import id_bits
+from recsys.evaluation.settings import EvaluationSettings
+from recsys.evaluation.summary import Facts, Layout, document
+from recsys.evaluation.testing.significance import Sums
+from recsys.schema import USER
+from recsys.types import IdMap
+
+MODEL = "model"
+"""The column of the values per user that has the name of the model."""
+
+
+def pool_folds(tables: list[pd.DataFrame], metrics: tuple[str, ...]) -> pd.DataFrame:
+    """Return the mean of each user's values over the folds: model, user_id and the metrics.
+
+    There is one row per model and user, in ascending order of both. A value that is NaN is undefined
+    and not part of its mean. A mean of no value is NaN.
+
+    Args:
+        tables: the values per user of each fold, with these columns. A user who is not tested in a
+            fold is not in its table.
+    """
+    columns = [MODEL, USER, *metrics]
+    every_fold = pd.concat([table[columns] for table in tables], ignore_index=True)
+    return every_fold.groupby([MODEL, USER], as_index=False, observed=True)[list(metrics)].mean()
+
+
+def pooled_layout(models: list[str], judging: EvaluationSettings) -> Layout:
+    """Return the layout of the pooled values: the models and metrics of a run, without any group."""
+    return Layout(tuple(models), judging.metrics, judging.baseline, groupings=())
+
+
+def sum_users(pooled: pd.DataFrame, layout: Layout, *, resamples: int, seed: int) -> Sums:
+    """Return the sums over users of the table that :func:`pool_folds` returns.
+
+    Args:
+        layout: as from :func:`pooled_layout`.
+    """
+    ids = IdMap.of(pooled[USER]).all_ids
+    by_model = {name: table.set_index(USER) for name, table in pooled.groupby(MODEL, observed=True)}
+    tables = [by_model[name][list(layout.metrics)].reindex(ids) for name in layout.models]
+    values = pd.concat(tables, axis=1).to_numpy(dtype=np.float64)
+    without_groups = np.empty((len(ids), 0), dtype=bool)
+    return layout.sums(values, without_groups, id_bits(ids), resamples=resamples, seed=seed)
+
+
+def describe_pooled(layout: Layout, sums: Sums, engine: str, folds: int) -> dict[str, Any]:
+    """Return the entry ``backtest`` of metrics.json.
+
+    ``folds`` is their number. ``models``, ``differences`` and ``about`` are those of metrics.json, for
+    the pooled values; of ``about`` there is what compares models over all users.
+    """
+    pooled = document(layout, sums, Facts(engine, {}, {}))
+    kept = ("primary", "baseline", "baseline_differences", "leads")
+    about = {key: pooled["about"][key] for key in kept}
+    return {"folds": folds, "models": pooled["models"], "differences": pooled["differences"], "about": about}
