@@ -6,7 +6,7 @@ import json
 import math
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import pandas as pd
@@ -100,8 +100,8 @@ def agree_per_user(path_a: Path, path_b: Path, measures: list[Measure], save: Pa
     """
     from recsys.cli.compare import with_ranks
     from recsys.data.hashing import id_bits
-    from recsys.evaluation.agreement.measures import agree_tables
-    from recsys.evaluation.testing.significance import mean_ci
+    from recsys.evaluation.agreement.measures import agree_tables, describe_agreement
+    from recsys.evaluation.testing.significance import bootstrap_sums
     from recsys.evaluation.topk_tables import read_topk
     from recsys.replacing import require_replaceable_file, starts_with
     from recsys.runfolder import to_plain_json
@@ -111,18 +111,15 @@ def agree_per_user(path_a: Path, path_b: Path, measures: list[Measure], save: Pa
     lists_a, lists_b = (with_ranks(read_topk(path)) for path in (path_a, path_b))
     agreement = agree_tables(lists_a, lists_b, map(str, measures))
     per_user = agreement.per_user
-    cells: dict[str, dict[str, Any]] = {}
-    for measure in measures:
-        values = per_user[str(measure)].to_numpy(dtype=np.float64)
-        mean, low, high = mean_ci(values, id_bits(pd.Index(per_user["user_id"])))
-        cells[str(measure)] = {"mean": mean, "ci95": [low, high], "users": int((~np.isnan(values)).sum())}
+    values = per_user[[str(measure) for measure in measures]].to_numpy(dtype=np.float64)
+    sums = bootstrap_sums(values, id_bits(pd.Index(per_user["user_id"])))
+    counts = {"users": len(per_user)} | {name: agreement.about["counts"][name] for name in ("without_a", "without_b")}
+    result = describe_agreement(measures, sums, counts)
     if save:
         save_text(save, per_user.to_csv(index=False))
     if as_json:
-        about = {"definitions": agreement.about["definitions"], "counts": agreement.about["counts"]}
-        print(json.dumps(to_plain_json({"measures": cells, "about": about}), ensure_ascii=False, allow_nan=False))
+        print(json.dumps(to_plain_json(result), ensure_ascii=False, allow_nan=False))
         return
-    counts = agreement.about["counts"]
     out.print(
         f"{len(per_user):,} users; without a list in the first table {counts['without_a']:,}, in the second"
         f" {counts['without_b']:,}"
@@ -132,7 +129,7 @@ def agree_per_user(path_a: Path, path_b: Path, measures: list[Measure], save: Pa
         table.add_column(head, justify="right")
     table.add_column("definition")
     for measure in measures:
-        cell = cells[str(measure)]
+        cell = result["measures"][str(measure)]
         interval = "" if math.isnan(cell["mean"]) else "{:.4f}–{:.4f}".format(*cell["ci95"])
         table.add_row(str(measure), _format_value(cell["mean"]), interval, f"{cell['users']:,}", measure.definition)
     out.print(table)

@@ -11,15 +11,11 @@ import typer
 from recsys.cli.application import DECISIONS, app
 from recsys.cli.console import log, models_table, out
 from recsys.cli.options import Columns, Delimiter, Encoding, FileFormat, Json, config_of, reading_overrides
-from recsys.errors import ConfigError
 
 if TYPE_CHECKING:
     from recsys.data.reading.read_settings import ReadSettings
     from recsys.evaluation.settings import EvaluationSettings
     from recsys.types import Evaluation
-
-ERRORS = ("rmse", "mae")
-"""Metrics that compare predicted values with true values, and do not judge lists."""
 
 
 @app.command(rich_help_panel=DECISIONS)
@@ -79,18 +75,15 @@ def evaluate(
     """
     from recsys.evaluation.evaluate import evaluate_tables, item_propensities, mark_sampled
     from recsys.evaluation.judging.metrics import parse_all
+    from recsys.evaluation.judging.ratings import error_metrics
     from recsys.evaluation.settings import AllCandidatesSettings, EvaluationSettings
     from recsys.evaluation.topk_tables import read_topk, read_truth
     from recsys.schema import ITEM
 
     reading = config_of(recs, reading_overrides(columns, file_format, delimiter, encoding)).data.reading
     requested = metrics or ["ndcg@10", "recall@10"]
-    if of_errors := [name for name in requested if name in ERRORS]:
-        if len(of_errors) < len(requested):
-            raise ConfigError(
-                f"{' and '.join(of_errors)} judge predicted values, the other metrics judge lists: ask for them apart."
-            )
-        print_errors(recs, truth, of_errors, reading, as_json)
+    if errors := error_metrics(requested):
+        print_errors(recs, truth, errors, reading, as_json)
         return
     names = tuple(map(str, parse_all(requested, complete=all_candidates)))
     kind = AllCandidatesSettings if all_candidates else EvaluationSettings

@@ -3,7 +3,7 @@ users."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -197,10 +197,19 @@ def mark_sampled(evaluation: Evaluation, n: int) -> Evaluation:
     Args:
         n: the number of sampled candidates.
     """
-    names = {metric: f"{metric}[sampled={n}]" for metric in evaluation.metrics}
-    definitions = {names[metric]: text + CAUTION.format(n) for metric, text in evaluation.about["definitions"].items()}
-    per_user = evaluation.per_user.rename(columns=names)
+    per_user = evaluation.per_user.rename(columns={metric: sampled_name(metric, n) for metric in evaluation.metrics})
+    definitions = sampled_definitions(evaluation.about["definitions"], n)
     return Evaluation(evaluation.name, per_user, evaluation.about | {"definitions": definitions})
+
+
+def sampled_name(metric: str, n: int) -> str:
+    """Return the name of a metric of lists that rank ``n`` sampled candidates only."""
+    return f"{metric}[sampled={n}]"
+
+
+def sampled_definitions(definitions: Mapping[str, str], n: int) -> dict[str, str]:
+    """Return definitions of metrics under their sampled names, each with a caution."""
+    return {sampled_name(metric, n): text + CAUTION.format(n) for metric, text in definitions.items()}
 
 
 def item_propensities(train: pd.DataFrame, items: pd.Series | None = None) -> pd.Series:

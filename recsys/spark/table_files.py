@@ -17,7 +17,8 @@ from pyspark.sql import types as T
 from recsys.config import Config
 from recsys.data.splitting.strategies import ByFiles
 from recsys.errors import ConfigError, InputError, RunFolderError, suggest_nearest
-from recsys.schema import ITEM, RANK, SCORE, USER, VALUE
+from recsys.evaluation.topk_tables import PANDAS_INDEX, require
+from recsys.schema import ITEM, RANK, SCORE, USER, VALUE, TableSchema
 
 CSV_READING = {"header": True, "quote": '"', "escape": '"', "multiLine": True, "encoding": "UTF-8"}
 """RFC 4180: a quote inside a quoted field is doubled, a backslash is a character like any other, and a
@@ -50,7 +51,12 @@ def spark_path(path: Path) -> str:
 
 
 def read_table(
-    spark: SparkSession, uri: str, *, columns: tuple[str, ...] = (), like: DataFrame | None = None
+    spark: SparkSession,
+    uri: str,
+    *,
+    columns: tuple[str, ...] = (),
+    like: DataFrame | None = None,
+    schema: TableSchema | None = None,
 ) -> DataFrame:
     """Read a table from a CSV file with a header, if ``uri`` ends in .csv, or else from Parquet.
 
@@ -58,14 +64,17 @@ def read_table(
     one that is 1 in every row.
 
     Args:
-        columns: the columns that the table must have.
+        columns: the columns that the table must have. It may have others.
+        schema: if given, the columns that the table must and may have. Those of a pandas index are
+            left out.
         like: the ids of the table are converted to the types that the columns ``user_id`` (or
             ``user``) and ``item_id`` of this DataFrame have.
 
     Raises:
-        InputError: the table cannot be read or has no rows, a column is missing, an id is missing
-            or neither text nor an integer, a value cannot be converted to the type of its column,
-            or a line of a CSV file has another number of fields than the header.
+        InputError: the table cannot be read or has no rows, a column is missing or not in the
+            schema, an id is missing or neither text nor an integer, a value cannot be converted to
+            the type of its column, or a line of a CSV file has another number of fields than the
+            header.
     """
     try:
         # A local file is meant by its exact name, whatever characters a pattern could have.
@@ -80,6 +89,10 @@ def read_table(
             table = spark.read.parquet(exact)
     except PySparkException as error:
         raise InputError(f"{uri}: Spark cannot read it: {str(error).splitlines()[0]}") from error
+    if schema is not None:
+        table = table.drop(*(name for name in table.columns if name.startswith(PANDAS_INDEX)))
+        require(schema, table.columns, uri)
+        columns = schema.required
     for column in columns:
         if column not in table.columns:
             raise InputError(

@@ -21,16 +21,22 @@ FRAME = pd.DataFrame({"user_id": ["a", "a", "b"], "item_id": ["x", "y", "z"], "r
 
 REFUSED = {
     "a pair twice": (LISTS.replace("a,y", "a,x"), TRUTH, "2 times: keep one"),
-    "a rank twice": (LISTS.replace("y,2", "y,1"), TRUTH, "the lists hold rank 1 of user 'a' 2 times"),
+    "a rank twice": (LISTS.replace("y,2", "y,1"), TRUTH, "the lists: rank 1 of user 'a' is there 2 times"),
     "an empty rank": (LISTS.replace("y,2", "y,"), TRUTH, "ranks must be whole numbers from 1"),
     "a zero rank": (LISTS.replace("x,1", "x,0"), TRUTH, "ranks must be whole numbers from 1"),
     "a rank in words": (LISTS.replace("x,1", "x,one"), TRUTH, "rank 'one' is not of type int"),
+    "an extra column": (
+        LISTS.replace(",rank", ",rank,note").replace("\n", ",\n")[:-1].replace("note,", "note"),
+        TRUTH,
+        "unknown column 'note'",
+    ),
+    "an extra column of the truth": (LISTS, "user_id,item_id,weight\na,y,1\n", "unknown column 'weight'"),
     "a header only": (LISTS[:21], TRUTH, "no rows"),
     "nothing": ("", TRUTH, "no rows"),
     "a long row": (LISTS.replace("y,2", "y,2,9"), TRUTH, r"another number of fields than the header.*'a,y,2,9'"),
     "a short row": (LISTS.replace("y,2", "y"), TRUTH, "another number of fields than the header"),
     "no user": (LISTS.replace("b,", ","), TRUTH, "1 rows have no user_id"),
-    "a truth twice": (LISTS, TRUTH + "b,z,1\n", "the truth holds item 'z' of user 'b' 2 times"),
+    "a truth twice": (LISTS, TRUTH + "b,z,1\n", "the truth: item 'z' of user 'b' is there 2 times"),
     "a truth without values": (LISTS, TRUTH.replace(",1", ","), "no row of the truth has a value"),
 }
 
@@ -90,3 +96,65 @@ def test_ranks_of_a_frame_of_ones_own_are_whole_numbers(spark):
     truth = spark.createDataFrame([("a", "y", 1.0)], "user_id string, item_id string, value double")
     with pytest.raises(InputError, match="ranks must be whole numbers from 1"):
         evaluate_tables(lists, truth, EvaluationSettings(metrics=("ndcg@2",)))
+
+
+def job_and_verb(capsys, lists, truth, *words):
+    """Return the JSON of jobs/evaluate.py and of `recsys evaluate` for the same tables."""
+    found = []
+    for call in (lambda: run_job("evaluate", lists, truth, *words), lambda: verb(lists, truth, *words)):
+        capsys.readouterr()
+        assert call() == 0
+        found.append(json.loads(capsys.readouterr().out))
+    return found
+
+
+def verb(lists, truth, *words):
+    return run_verb(["evaluate", str(lists), str(truth), *words, "--json"])
+
+
+def cells(document):
+    """Return the mean, the number of users and the interval of each metric of the only system."""
+    (metrics,) = document["models"].values()
+    return {name: [cell["mean"], cell["users"], *cell["ci95"]] for name, cell in metrics.items()}
+
+
+def test_errors_of_predicted_values_are_those_of_the_verb(spark, tmp_path, capsys):
+    """Two of four ratings have a prediction, off by 1.5 and 1; one prediction has no rating; one rating is refused."""
+    (tmp_path / "p.csv").write_text("user_id,item_id,score\na,x,3\na,y,2.5\nb,z,4\n")
+    (tmp_path / "t.csv").write_text("user_id,item_id,value\na,y,1\nb,z,3\nc,x,2\nd,x,nan\n")
+    job, local = job_and_verb(capsys, tmp_path / "p.csv", tmp_path / "t.csv", "-m", "rmse", "-m", "mae")
+    assert job["about"]["pooled"] == pytest.approx({"rmse": ((1.5**2 + 1) / 2) ** 0.5, "mae": 1.25})
+    assert cells(job) == {name: pytest.approx(cell) for name, cell in cells(local).items()}
+    assert job["about"]["definitions"] == local["about"]["definitions"]
+    counts = {"pairs": 2, "ratings_without_prediction": 1, "predictions_without_rating": 1, "refused_truth": 1}
+    assert list(job["about"]["counts"].values()) == list(local["about"]["counts"].values()) == [counts]
+    assert job["about"]["segments"]["history"]["0"]["predictions"]["mae"]["users"] == 0
+    assert run_job("evaluate", tmp_path / "p.csv", tmp_path / "t.csv", "-m", "rmse", "-m", "ndcg@2") == 2
+    assert "ask for them apart" in capsys.readouterr().err
+
+
+def test_auc_of_all_candidates_is_that_of_the_verb(spark, tmp_path, capsys):
+    """User a: x and z relevant, y between them: 1 of 2 pairs in order. User b: the relevant item is last."""
+    (tmp_path / "l.csv").write_text(
+        "user_id,item_id,rank,score\n"
+        + "".join(f"{user},{item},{rank},{4 - rank}\n" for user in "ab" for rank, item in enumerate("xyz", start=1))
+    )
+    (tmp_path / "t.csv").write_text("user_id,item_id\na,x\na,z\nb,z\n")
+    words = [tmp_path / "l.csv", tmp_path / "t.csv", "-m", "auc"]
+    job, local = job_and_verb(capsys, *words, "--all-candidates")
+    assert cells(job) == {"auc": pytest.approx(cells(local)["auc"])}
+    assert cells(job)["auc"][0] == 0.25
+    assert run_job("evaluate", *words) == 2
+    assert "auc" in capsys.readouterr().err
+
+
+def test_sampled_candidates_are_named_as_by_the_verb(spark, tmp_path, capsys):
+    (tmp_path / "l.csv").write_text(LISTS)
+    (tmp_path / "t.csv").write_text(TRUTH)
+    words = [tmp_path / "l.csv", tmp_path / "t.csv", "-m", "ndcg@2", "--sampled", "100"]
+    job, local = job_and_verb(capsys, *words)
+    assert cells(job) == {"ndcg@2[sampled=100]": pytest.approx(cells(local)["ndcg@2[sampled=100]"])}
+    assert "Caution" in job["about"]["definitions"]["ndcg@2[sampled=100]"]
+    assert job["about"]["definitions"] == local["about"]["definitions"]
+    assert run_job("evaluate", *words[:-1], "0") == 2
+    assert "--sampled: must be at least 1" in capsys.readouterr().err

@@ -20,8 +20,9 @@ docs/agreement.md compares the formulas and says which measure answers which que
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numba
 import numpy as np
@@ -32,6 +33,7 @@ from recsys.evaluation.agreement import concordance
 from recsys.evaluation.agreement import rbo as rbo_kernels
 from recsys.evaluation.agreement.rankings import Pairs, RankedList, Rankings, make_pair
 from recsys.evaluation.judging.names import MeasureName, parse_name, parse_names
+from recsys.evaluation.testing.significance import Sums
 from recsys.evaluation.topk_tables import as_frame
 from recsys.ranking.rank import topk_from_table
 from recsys.schema import ITEM, TOPK, USER
@@ -473,3 +475,24 @@ def agree_tables(
         pd.DataFrame(columns | values),
         {"definitions": definitions, "counts": counts},
     )
+
+
+def describe_agreement(measures: Sequence[Measure], sums: Sums, counts: dict[str, int]) -> dict[str, Any]:
+    """Return what ``recsys agree --json`` prints for two tables of lists.
+
+    Args:
+        sums: the sums over users of one column per measure, in their order; further columns are
+            ignored.
+        counts: ``users``, the number of users who are in at least one table, ``without_a`` and
+            ``without_b``.
+    """
+    mean, low, high = sums.intervals()
+    cells = {}
+    counts = dict(counts)
+    n_users = counts.pop("users")
+    for column, measure in enumerate(measures):
+        defined = int(sums.count[column])
+        cells[str(measure)] = {"mean": mean[column], "ci95": [low[column], high[column]], "users": defined}
+        counts[f"undefined {measure}"] = n_users - defined
+    definitions = {str(measure): measure.definition for measure in measures}
+    return {"measures": cells, "about": {"definitions": definitions, "counts": counts}}

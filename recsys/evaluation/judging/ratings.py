@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from recsys.errors import InputError
+from recsys.errors import ConfigError, InputError
 from recsys.evaluation.topk_tables import TRUTH, codes
-from recsys.schema import ITEM, SCORE, USER, VALUE, TableSchema
+from recsys.schema import EVENT, ITEM, RANK, SCORE, SOURCE, TIME, USER, VALUE, TableSchema
 from recsys.types import Evaluation
 
-PREDICTIONS = TableSchema("predictions", (USER, ITEM, SCORE))
-RATINGS = TableSchema("truth", (*TRUTH.required, VALUE))
+PREDICTIONS = TableSchema("predictions", (USER, ITEM, SCORE), (RANK, SOURCE))
+RATINGS = TableSchema("truth", (*TRUTH.required, VALUE), (TIME, EVENT))
+DEFINITIONS = {
+    "rmse": "Root of the mean squared error of the user's ratings.",
+    "mae": "Mean absolute error.",
+}
 
 
 def rmse(predicted: Any, actual: Any) -> float:
@@ -35,6 +40,20 @@ def mae(predicted: Any, actual: Any) -> float:
     1.5
     """
     return float(np.mean(np.abs(_errors(predicted, actual))))
+
+
+def error_metrics(requested: Sequence[str]) -> list[str]:
+    """Return the names of ``requested`` that are errors of predicted values, :data:`DEFINITIONS`.
+
+    Raises:
+        ConfigError: only some of the names are.
+    """
+    errors = [name for name in requested if name in DEFINITIONS]
+    if errors and len(errors) < len(requested):
+        raise ConfigError(
+            f"{' and '.join(errors)} judge predicted values, the other metrics judge lists: ask for them apart."
+        )
+    return errors
 
 
 def evaluate_ratings(predictions: pd.DataFrame, truth: pd.DataFrame, *, name: str = "predictions") -> Evaluation:
@@ -84,10 +103,7 @@ def evaluate_ratings(predictions: pd.DataFrame, truth: pd.DataFrame, *, name: st
         }
     ).sort_values(USER, ignore_index=True)
     about = {
-        "definitions": {
-            "rmse": "Root of the mean squared error of the user's ratings.",
-            "mae": "Mean absolute error.",
-        },
+        "definitions": dict(DEFINITIONS),
         "counts": {
             "pairs": len(common),
             "ratings_without_prediction": len(truth_key) - len(common),

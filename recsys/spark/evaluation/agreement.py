@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,10 +12,12 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys.evaluation.agreement.measures import compute_measures, parse_measures
+from recsys.errors import InputError
+from recsys.evaluation.agreement.measures import compute_measures, describe_agreement, parse_measures
 from recsys.evaluation.agreement.rankings import Pairs, Rankings
-from recsys.schema import RANK
-from recsys.spark.evaluation.evaluate import _lists
+from recsys.evaluation.summary import Layout
+from recsys.schema import ITEM, RANK, USER
+from recsys.spark.evaluation.evaluate import _lists, require_lists, require_unique, sums
 
 COUNTED = ("n_a", "n_b", "n_common")
 
@@ -37,6 +40,50 @@ def per_user(a: DataFrame, b: DataFrame, measures: Iterable[str], *, missing: st
         [f"{name} bigint" for name in COUNTED] + [f"`{name}` double" for name in names]
     )
     return lists_of_users.select("user", "a", "b").mapInArrow(_compare_batches(names, missing), schema)
+
+
+def agree_tables(
+    a: DataFrame, b: DataFrame, measures: Iterable[str], *, keep: Callable[[DataFrame], None] | None = None
+) -> dict[str, Any]:
+    """Compare two tables of lists user by user, and return what ``recsys agree --json`` prints.
+
+    Args:
+        a, b: (user_id, item_id, rank), with ids of the same types.
+        measures: the names of the measures. Correlations use ``missing=bottom`` by default.
+        keep: a function that is called once with one row per user (``user_id``, ``n_a``, ``n_b``,
+            ``n_common``, and the measures) while it is in memory, for example to write it.
+
+    Raises:
+        InputError: a list has an item or a rank twice, a rank is not a whole number from 1, or a
+            table has no rows.
+        ConfigError: the name of a measure is not valid.
+    """
+    parsed = parse_measures(measures)
+    names = tuple(map(str, parsed))
+    tables = []
+    for table, label in ((a, "the first table"), (b, "the second table")):
+        lists = table.select(F.col(USER).alias("user"), F.col(ITEM).alias("item"), RANK)
+        require_lists(lists, label)
+        require_unique(lists, "item", label)
+        require_unique(lists, RANK, label)
+        tables.append(lists)
+    for column in ("user", "item"):
+        kinds = [table.schema[column].dataType.simpleString() for table in tables]
+        if kinds[0] != kinds[1]:
+            raise InputError(f"ids of the two tables are of two types, {kinds[0]} and {kinds[1]}: convert one of them.")
+    judged = per_user(tables[0], tables[1], names).withColumnRenamed("user", USER).cache()
+    try:
+        has_no_list = {"without_a": F.count_if(F.col("n_a") == 0), "without_b": F.count_if(F.col("n_b") == 0)}
+        row = judged.agg(F.count("*").alias("users"), *(count.alias(name) for name, count in has_no_list.items()))
+        # Lists are not grouped by the length of a history, which is unknown here.
+        layout = Layout(("agreement",), names, baseline="")
+        totals = sums({"agreement": judged.withColumn("n_history", F.lit(-1))}, layout, resamples=1000, seed=0)
+        result = describe_agreement(parsed, totals, row.collect()[0].asDict())
+        if keep is not None:
+            keep(judged)
+    finally:
+        judged.unpersist()
+    return result
 
 
 def _listed(frame: DataFrame, name: str) -> DataFrame:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,10 @@ from pyspark.sql import functions as F
 
 from recsys.data.hashing import id_bits
 from recsys.errors import InputError
-from recsys.evaluation.evaluate import compute_metrics, no_shared_ids
+from recsys.evaluation.evaluate import compute_metrics, no_shared_ids, sampled_definitions, sampled_name
 from recsys.evaluation.groups import HISTORY, Groups, history_codes
 from recsys.evaluation.judging.judge import Lists, RelevantItems, judge_lists
-from recsys.evaluation.judging.metrics import parse_all
+from recsys.evaluation.judging.metrics import Metric, parse_all
 from recsys.evaluation.settings import EvaluationSettings
 from recsys.evaluation.summary import Facts, Layout, document
 from recsys.evaluation.testing.significance import Sums
@@ -61,7 +62,7 @@ def per_user(
     """
     truth.require_propensity()
     settings, relevant = truth.settings, truth.relevant
-    metrics = [str(metric) for metric in parse_all(settings.metrics)] + list(further[1] if further else ())
+    metrics = [str(metric) for metric in _parse_metrics(settings)] + list(further[1] if further else ())
     ranked = F.array_sort(F.collect_list(F.struct(RANK, "item", SCORE)))
     listed = lists.groupBy("user").agg(ranked["item"].alias("listed"), ranked[SCORE].alias("scores"))
     relevant_of_user = relevant.groupBy("user").agg(
@@ -75,6 +76,10 @@ def per_user(
     )
     columns = judged_users.select("user", "n_history", "history", "listed", "scores", "relevant", "gain", PROPENSITY)
     return columns.mapInArrow(_judge_batches(settings, k, further[0] if further else None), schema)
+
+
+def _parse_metrics(settings: EvaluationSettings) -> list[Metric]:
+    return parse_all(settings.metrics, complete=settings.all_candidates)
 
 
 def shortfall(n_listed: Column, k: int, candidates: int) -> Column:
@@ -98,7 +103,7 @@ def _judge_batches(
         import numba
 
         numba.set_num_threads(1)
-        metrics = parse_all(settings.metrics)
+        metrics = _parse_metrics(settings)
         for batch in batches:
             if not batch.num_rows:
                 continue
@@ -113,6 +118,7 @@ def _judge_batches(
                 k=k,
                 ties=settings.ties,
             )
+            judged = replace(judged, complete=settings.all_candidates)
             n_history = batch.column("n_history").to_numpy(zero_copy_only=False)
             counts = [judged.n_relevant, n_history, judged.length, judged.n_tied]
             values = compute_metrics(judged, metrics, settings.missing_users)
@@ -153,6 +159,9 @@ def evaluate_tables(
     Args:
         recs: (user_id, item_id, rank, and optionally score). Without scores, the items are ordered
             by rank. Users who are not in ``test`` are ignored.
+        settings: the metrics and how to compute them. ``sampled`` is the number of sampled
+            candidates, if the lists rank only those: the names of the metrics then say so, as those
+            of ``recsys evaluate --sampled``.
         test: (user_id, item_id, value), what users chose. Rows whose value is not a finite number
             are left out and counted.
         history: (user_id, item_id, value). A pair of it is removed from the truth; metrics.json
@@ -167,20 +176,27 @@ def evaluate_tables(
             there are no lists; or no row of ``test`` has a finite value.
         ConfigError: a metric is debiased, and there is no ``train``.
     """
-    test, n_refused = _drop_refused_values(test)
+    test, n_refused = drop_refused_values(test)
     lists, chosen = (frame.withColumnsRenamed({USER: "user", ITEM: "item"}) for frame in (recs, test))
     past = chosen.limit(0) if history is None else history.withColumnsRenamed({USER: "user", ITEM: "item"})
-    k = _require_lists(lists)
+    k = require_lists(lists, "the lists")
     lists = lists if SCORE in lists.columns else lists.withColumn(SCORE, -F.col(RANK).cast("double"))
-    _require_unique(lists, "item", "the lists hold")
-    _require_unique(lists, RANK, "the lists hold")
-    _require_unique(chosen, "item", "the truth holds")
+    require_unique(lists, "item", "the lists")
+    require_unique(lists, RANK, "the lists")
+    require_unique(chosen, "item", "the truth")
     truth = Truth.from_pairs(chosen, past, settings, exclude_seen=history is not None)
     if train is not None:
         truth = truth.with_propensity(train.withColumnsRenamed({USER: "user", ITEM: "item"}))
-    judged = per_user(lists, truth, k).withColumnRenamed("user", USER).cache()
+    judged = per_user(lists, truth, k).withColumnRenamed("user", USER)
+    definitions = {str(metric): metric.definition for metric in _parse_metrics(settings)}
+    if settings.sampled is not None:
+        names = {metric: sampled_name(metric, settings.sampled) for metric in definitions}
+        judged = judged.withColumnsRenamed(names)
+        definitions = sampled_definitions(definitions, settings.sampled)
+    judged = judged.cache()
     try:
-        result = _result_of(judged, truth, settings, k, n_refused)
+        result = _result_of(judged, truth, definitions, k)
+        result["about"]["counts"][NAME]["refused_truth"] = n_refused
         if not any(cell["mean"] for cell in result["models"][NAME].values()):
             result["about"]["warnings"] = _unshared_ids(lists, chosen)
         if keep is not None:
@@ -191,8 +207,11 @@ def evaluate_tables(
     return judged, result
 
 
-def _require_lists(lists: DataFrame) -> int:
+def require_lists(lists: DataFrame, label: str) -> int:
     """Check the ranks and scores of lists, and return the largest rank.
+
+    Args:
+        label: the name of the table, for error messages.
 
     Raises:
         InputError: there are no rows, a rank is not a whole number from 1, or a score is missing.
@@ -206,38 +225,42 @@ def _require_lists(lists: DataFrame) -> int:
         F.count_if(score.isNull() | F.isnan(score)).alias("missing_scores"),
     ).collect()[0]
     if row["bad_ranks"]:
-        raise InputError("the lists: ranks must be whole numbers from 1, best first")
+        raise InputError(f"{label}: ranks must be whole numbers from 1, best first")
     if row["missing_scores"]:
-        raise InputError(f"the lists: {row['missing_scores']:,} rows have no score: fill or drop the column")
+        raise InputError(f"{label}: {row['missing_scores']:,} rows have no score: fill or drop the column")
     if row["longest"] is None:
-        raise InputError("the lists have no rows.")
+        raise InputError(f"{label}: no rows.")
     return int(row["longest"])
 
 
-def _require_unique(table: DataFrame, column: str, label: str) -> None:
+def require_unique(table: DataFrame, column: str, label: str) -> None:
     """Raise InputError if a table has a value of ``column`` twice for one user."""
     repeated = table.groupBy("user", column).count().where("count > 1").first()
     if repeated is not None:
         raise InputError(
-            f"{label} {column} {repeated[column]!r} of user {repeated['user']!r} {repeated['count']} times: keep one"
-            " row of each."
+            f"{label}: {column} {repeated[column]!r} of user {repeated['user']!r} is there {repeated['count']} times:"
+            " keep one row of each."
         )
 
 
-def _result_of(judged: DataFrame, truth: Truth, settings: EvaluationSettings, k: int, n_refused: int) -> dict[str, Any]:
-    """Return the content of metrics.json, computed from one row per user."""
-    metrics = parse_all(settings.metrics)
-    layout = Layout((NAME,), tuple(map(str, metrics)), settings.baseline)
+def _result_of(judged: DataFrame, truth: Truth, definitions: dict[str, str], k: int) -> dict[str, Any]:
+    """Return the content of metrics.json, computed from one row per user.
+
+    Args:
+        definitions: the names of the metrics in ``judged``, with their definitions.
+        k: the length that lists should have if no metric has a cut.
+    """
+    settings = truth.settings
+    layout = Layout((NAME,), tuple(definitions), settings.baseline)
     user_sums = sums({NAME: judged}, layout, resamples=settings.resamples, seed=0)
-    expected_length = max([metric.k for metric in metrics if metric.k], default=k)
-    about = {NAME: counts(judged, settings, expected_length) | truth.counts | {"refused_truth": n_refused}}
-    definitions = {str(metric): metric.definition for metric in metrics}
+    expected_length = max([metric.k for metric in _parse_metrics(settings) if metric.k], default=k)
+    about = {NAME: counts(judged, settings, expected_length) | truth.counts}
     result = document(layout, user_sums, Facts("spark", definitions, about))
     result["about"]["warnings"] = []
     return result
 
 
-def _drop_refused_values(truth: DataFrame) -> tuple[DataFrame, int]:
+def drop_refused_values(truth: DataFrame) -> tuple[DataFrame, int]:
     """Return the rows of a truth whose value is a finite number, and the number of other rows."""
     if VALUE not in truth.columns:
         return truth, 0
