@@ -136,10 +136,10 @@ def write_text(target: str | Path, text: str) -> None:
 def write_texts(folder: Path, texts: Mapping[str, str], obsolete: Iterable[str] = ()) -> None:
     """Write several files into ``folder`` that belong together.
 
-    All are written under other names first. Then all older files are removed, and only then do the
-    new ones get their names: if the process is killed in between, some files are missing, but new
-    files never stand beside older ones. If several processes write the same files, the last one
-    wins.
+    All are written under other names first. Then all older files are moved aside, and only then do
+    the new ones get their names: if the process is killed in between, some files are missing, but
+    new files never stand beside older ones. After an error or Ctrl-C the older ones are moved back.
+    If several processes write the same files, the last one wins.
 
     Args:
         texts: file name, relative to the folder, -> text.
@@ -159,10 +159,31 @@ def write_texts(folder: Path, texts: Mapping[str, str], obsolete: Iterable[str] 
             if target.is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
         with _locked_folder(folder):
-            for target in [*parts, *(folder / name for name in obsolete)]:
-                target.unlink(missing_ok=True)
-            for target, part in parts.items():
-                os.replace(part, target)
+            _replace_files(parts, [folder / name for name in obsolete], scratch)
+
+
+def _replace_files(parts: Mapping[Path, Path], obsolete: Iterable[Path], scratch: Path) -> None:
+    """Give files their names, after all files that have these names were moved to ``scratch``.
+
+    Args:
+        parts: name -> file that gets it.
+        obsolete: files that are moved to ``scratch`` too.
+    """
+    older = {target: scratch / f"{number}.old" for number, target in enumerate([*parts, *obsolete])}
+    try:
+        for target, aside in older.items():
+            with suppress(FileNotFoundError):
+                os.rename(target, aside)
+        for target, part in parts.items():
+            os.rename(part, target)
+    except BaseException:
+        for target, aside in older.items():
+            if aside.exists():
+                os.replace(aside, target)
+            elif target in parts and not parts[target].exists():
+                # A new file that no older one takes the place of.
+                target.unlink()
+        raise
 
 
 @contextmanager

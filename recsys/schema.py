@@ -30,6 +30,7 @@ Only a log that was read from the parts of a split has it.
 RANK = "rank"
 SCORE = "score"
 SOURCE = "source"
+TITLE = "title"
 
 CANONICAL_INT = r"^(0|-?[1-9][0-9]{0,18})$"
 """Regular expression for a canonical integer ("7", not "007"), for Java and Python.
@@ -68,7 +69,7 @@ class TableSchema:
 
 
 EVENTS = TableSchema("events", (USER, ITEM), (VALUE, TIME, EVENT))
-ITEMS = TableSchema("items", (ITEM,), ("title",))
+ITEMS = TableSchema("items", (ITEM,), (TITLE,))
 USERS = TableSchema("users", (USER,))
 TOPK = TableSchema("topk", (USER, ITEM, RANK), (SCORE, SOURCE))
 INTERACTIONS = TableSchema("interactions", (USER, ITEM, VALUE, TIME))

@@ -129,7 +129,7 @@ def test_a_folder_in_the_way_of_several_files_leaves_them_as_they_were(tmp_path)
 
 def test_one_writer_at_a_time_replaces_several_files(tmp_path, monkeypatch):
     (tmp_path / "tables").mkdir()
-    replace, unlink = os.replace, Path.unlink
+    rename, unlink = os.rename, Path.unlink
     has_lock = []
 
     def check_lock(step):
@@ -146,7 +146,7 @@ def test_one_writer_at_a_time_replaces_several_files(tmp_path, monkeypatch):
 
         return checking
 
-    monkeypatch.setattr(os, "replace", check_lock(replace))
+    monkeypatch.setattr(os, "rename", check_lock(rename))
     monkeypatch.setattr(Path, "unlink", check_lock(unlink))
     write_texts(tmp_path, {"a": "new", "tables/b": "new"})
     # The last step removes the lock of the scratch folder, when all is done.
@@ -374,3 +374,23 @@ def test_verbs_leave_the_whole_old_or_the_whole_new(tmp_path):
     done = subprocess.run(script, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
     assert done.returncode == 0, done.stderr
     assert re.findall(r"^(.*): 0 complaints$", done.stderr, re.M) == verbs
+
+
+@pytest.mark.parametrize("moment", range(1, 7))
+def test_several_files_are_the_older_ones_again_after_an_interruption(tmp_path, monkeypatch, moment):
+    older = {"a": "old", "b": "old", "d": "old"}
+    for name, text in older.items():
+        (tmp_path / name).write_text(text)
+    rename = os.rename
+    moves = []
+
+    def interrupt(*paths):
+        moves.append(paths)
+        if len(moves) == moment:
+            raise KeyboardInterrupt
+        rename(*paths)
+
+    monkeypatch.setattr(os, "rename", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_texts(tmp_path, {"a": "new", "b": "new", "c": "new"}, obsolete=["d"])
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == older

@@ -60,7 +60,8 @@ def tune(
         require_study_folder(study)
         study.mkdir(parents=True, exist_ok=True)
     learning = None
-    with progress() as steps:
+    # Each trial is added to the study's log while the search goes on.
+    with progress() as steps, write_errors_explained(study):
         result = search(settings, study / run_files.STUDY_LOG, progress=steps)
         if curve and settings.engine == "local":
             learning = learning_curve(result, progress=steps)

@@ -29,6 +29,7 @@ from recsys.schema import (
     SCORE,
     SOURCE,
     TIME,
+    TITLE,
     USER,
     VALUE,
     TableSchema,
@@ -37,7 +38,7 @@ from recsys.schema import (
     unify_ids,
 )
 
-LISTS = TableSchema("topk", (USER, ITEM), (RANK, SCORE, SOURCE))
+LISTS = TableSchema("topk", (USER, ITEM), (RANK, SCORE, SOURCE, TITLE))
 TRUTH = TableSchema("truth", (USER, ITEM), (VALUE, TIME, EVENT))
 NUMBERS = (RANK, SCORE, VALUE)
 
@@ -48,7 +49,8 @@ PANDAS_INDEX = "__index_level_"
 def read_topk(path: str | Path, reading: ReadSettings | None = None) -> pd.DataFrame:
     """Read a table of lists: ``user_id``, ``item_id``, and ``rank`` or ``score`` or both.
 
-    The file can have any format in which an event log can be read.
+    ``source`` and ``title``, which `recsys recommend` writes too, may be there. The file can have
+    any format in which an event log can be read.
     """
     return _read(Source(local_path(path)), LISTS, reading or ReadSettings())
 

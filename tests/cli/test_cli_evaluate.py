@@ -136,12 +136,12 @@ def test_all_misspelt_metrics_are_named_at_once(files, capsys):
 
 
 def test_unknown_and_missing_columns_are_named_at_once(tmp_path, capsys):
-    RECS.rename(columns={"item_id": "itemid"}).assign(title="x").to_csv(tmp_path / "r.csv", index=False)
+    RECS.rename(columns={"item_id": "itemid"}).assign(year="x").to_csv(tmp_path / "r.csv", index=False)
     TRUTH.to_csv(tmp_path / "t.csv", index=False)
     code, _, error = run(capsys, str(tmp_path / "r.csv"), str(tmp_path / "t.csv"))
     assert code == 2
     assert "no column 'item_id'. Did you mean 'itemid'?" in error
-    assert "unknown column 'title'" in error
+    assert "unknown column 'year'" in error
 
 
 @pytest.mark.parametrize("damage", ["twice in a list", "twice in the truth", "a rank twice", "no user", "no number"])

@@ -49,6 +49,20 @@ def test_recommend_answers_known_users_and_strangers_under_rules(run, tmp_path, 
     assert "nothing" in ruled.err
 
 
+def test_lists_with_titles_are_judged_and_compared(run, tmp_path, capsys):
+    users = pd.read_parquet(run / "split" / "test.parquet").user_id.drop_duplicates()
+    (tmp_path / "users.txt").write_text("".join(f"{user}\n" for user in users))
+    files = [tmp_path / f"{model}.csv" for model in ("als", "content")]
+    for file in files:
+        asked(capsys, "recommend", run, "--users", tmp_path / "users.txt", "--model", file.stem, "--out", file)
+        assert "title" in file.read_text().splitlines()[0]
+    test = pd.read_parquet(run / "split" / "test.parquet")
+    test[["user_id", "item_id"]].drop_duplicates().to_csv(tmp_path / "truth.csv", index=False)
+    assert "ndcg@10" in asked(capsys, "evaluate", files[0], tmp_path / "truth.csv").out
+    assert "pick" in asked(capsys, "compare", *files, "--truth", tmp_path / "truth.csv").out
+    assert "rbo" in asked(capsys, "agree", *files).out
+
+
 def listed(capsys, run, users, *options):
     """Return user -> items of lists of ten by ALS."""
     ask = [part for user in users for part in ("--user", user)]

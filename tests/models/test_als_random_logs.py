@@ -1,6 +1,6 @@
 """Every kind of ALS on random logs: finite factors that solve their normal equations, or one sentence.
 
-``python tests/models/test_als_random_logs.py 2000`` tries that many logs instead of the sample of the tests.
+``PYTHONPATH=tests python tests/models/test_als_random_logs.py 2000`` tries that many logs instead of a sample.
 """
 
 import sys
