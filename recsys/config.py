@@ -30,7 +30,7 @@ from recsys.data.reading.read_settings import ReadSettings
 from recsys.data.splitting.strategies import AnyRule, ByFiles, ByTime, Fraction
 from recsys.data.weigh import FilterSettings, WeightSettings
 from recsys.errors import ConfigError, InputError, describe_values, suggest_nearest
-from recsys.evaluation.settings import EvaluationSettings
+from recsys.evaluation.settings import RunEvaluationSettings
 from recsys.run_files import CONFIG
 
 _UNION_MEMBER = re.compile(r"(literal|list|dict|tuple)\[.*\]|constrained-\w+|int|float|str|bool")
@@ -261,7 +261,7 @@ class Config(BaseModel):
         description="model name -> parameters; the key `model` is the kind, by default the name itself",
     )
     recommend: RecommendSettings = RecommendSettings()
-    judge: EvaluationSettings = EvaluationSettings()
+    judge: RunEvaluationSettings = RunEvaluationSettings()
     spark: SparkSettings = SparkSettings()
     tune: TuneSettings = TuneSettings()
 

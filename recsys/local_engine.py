@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -125,7 +125,7 @@ class LocalEngine(Engine):
         self.item_features = None
         if items is not None:
             self.item_features = encode_features(items, ITEM, train.items)
-        self.truth = Truth.from_split(self.split, config.judge, exclude_seen=config.recommend.exclude_seen)
+        self.truth = Truth.from_split(self.split, config.judge.for_lists(), exclude_seen=config.recommend.exclude_seen)
         self.split.about["ranked"] = describe_ranked(
             config.judge.candidates_for(rule.rule), len(train.items), self.truth.ranked_items
         )
@@ -169,8 +169,13 @@ class LocalEngine(Engine):
         self.folder.write_table(run_files.topk(name), pd.concat(tables, ignore_index=True))
 
     def judge(self, name: str) -> None:
-        """Compute the accuracy metrics and the beyond-accuracy metrics of the tested users' lists."""
+        """Compute the accuracy metrics and the beyond-accuracy metrics of the tested users' lists.
+
+        Metrics that need the scores of all candidates are computed from the model.
+        """
         evaluation = evaluate(self.lists, self.truth, name=name)
+        if self.config.judge.score_metrics:
+            evaluation = self._with_score_metrics(evaluation)
         self.evaluations.append(extend(evaluation, self.lists, self.truth, self.catalogue))
         if self.config.judge.sampled is not None:
             self.sampled_evaluations.append(self._judge_sampled(name))
@@ -218,6 +223,26 @@ class LocalEngine(Engine):
         layout = pooling.pooled_layout(self.model_names, judging)
         sums = pooling.sum_users(pooled, layout, resamples=judging.resamples, seed=self.config.seed)
         return pooling.describe_pooled(layout, sums, "local", len(folders))
+
+    def _with_score_metrics(self, evaluation: Evaluation) -> Evaluation:
+        """Return the evaluation with the metrics that need the scores of all candidates.
+
+        The candidates are the items that lists rank, without those that the model does not score and
+        without seen items if lists leave them out. Business rules are about lists, and leave nothing
+        out here.
+        """
+        judging = self.config.judge
+        model = self._model_for(self.tested, evaluation.name)
+        ranking = FullRanking(memory_mb=self.config.recommend.memory_mb)
+        of_scores = evaluate_scores(model, self.truth, judging.score_metrics, name=evaluation.name, ranking=ranking)
+        values = of_scores.per_user[list(judging.score_metrics)]
+        definitions = evaluation.about["definitions"] | of_scores.about["definitions"]
+        in_order = {metric: definitions[metric] for metric in judging.metrics}
+        return replace(
+            evaluation,
+            per_user=pd.concat([evaluation.per_user, values], axis=1),
+            about=evaluation.about | {"definitions": in_order},
+        )
 
     def _judge_sampled(self, name: str) -> Evaluation:
         """Evaluate how one model ranks the relevant items among sampled candidates, without

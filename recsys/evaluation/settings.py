@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from recsys.errors import InputError, RecsysError
 from recsys.evaluation.judging.judge import Ties
-from recsys.evaluation.judging.metrics import Metric, parse_all
+from recsys.evaluation.judging.metrics import Metric, parse, parse_all
 
 BASELINES = ("random", "popular", "recent", "repeat")
 """Simple models that other models should beat. They are part of every run, see
@@ -167,6 +167,46 @@ def describe_ranked(candidates: str, n_items: int, ranked_items: np.ndarray | No
     if ranked_items is not None:
         n_items = int(ranked_items.sum())
     return {"candidates": candidates, "items": n_items}
+
+
+class RunEvaluationSettings(EvaluationSettings):
+    """How a run is evaluated: the metrics, and which test pairs count as relevant."""
+
+    all_candidates: ClassVar[bool] = True
+
+    metrics: tuple[str, ...] = Field(
+        DEFAULT_METRICS,
+        min_length=1,
+        description=(
+            "the first is the primary one; `auc`, which is never the first, is computed from the scores of all"
+            " candidates, on the local engine; the others judge the lists (docs/metrics.md)"
+        ),
+    )
+
+    @field_validator("metrics")
+    @classmethod
+    def _require_lists_first(cls, metrics: tuple[str, ...]) -> tuple[str, ...]:
+        if needs_all_scores(metrics[0]):
+            raise ValueError(
+                f"the first metric is {metrics[0]}, but the first one also judges groups of items and shortened"
+                " histories, by lists: put a metric of lists before it, such as ndcg@10"
+            )
+        return metrics
+
+    @property
+    def score_metrics(self) -> tuple[str, ...]:
+        """The metrics that need the scores of all candidates, in order."""
+        return tuple(filter(needs_all_scores, self.metrics))
+
+    def for_lists(self) -> EvaluationSettings:
+        """Return the same settings with only the metrics that judge lists."""
+        lists = tuple(name for name in self.metrics if not needs_all_scores(name))
+        return EvaluationSettings(**self.model_dump() | {"metrics": lists})
+
+
+def needs_all_scores(metric: str) -> bool:
+    """Return whether a metric needs the scores of all candidates, and not only lists of the best."""
+    return parse(metric).name == "auc"
 
 
 class AllCandidatesSettings(EvaluationSettings):

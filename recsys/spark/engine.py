@@ -140,6 +140,11 @@ class SparkEngine(Engine):
             raise ConfigError(
                 "[judge] sampled ranks sampled candidates on the local engine only: remove it, or set engine = 'local'."
             )
+        if config.judge.score_metrics:
+            raise ConfigError(
+                f"[judge] metrics: {config.judge.score_metrics[0]} needs the scores of all candidates, which the local"
+                " engine alone computes: remove it, or set engine = 'local'."
+            )
         cold_start = config.judge.cold_start
         if cold_start and cold_start != EvaluationSettings().cold_start:
             raise ConfigError(

@@ -35,6 +35,7 @@ from recsys.config import Config
 from recsys.engine import RANK_IS_CAPPED, training_rows
 from recsys.errors import ConfigError, RunFolderError, suggest_nearest
 from recsys.evaluation.judging.metrics import parse
+from recsys.evaluation.settings import needs_all_scores
 from recsys.local_engine import BLENDS, configured_model
 from recsys.models import kind_class
 from recsys.parameters import is_class_path
@@ -120,7 +121,13 @@ def tune(config: Config, storage: Path, *, progress: Steps | None = None) -> Tun
     name = _model_name(config)
     kind = model_kind(config, name)
     _require_scores_of_new_items(config, name, kind)
-    metric = str(parse(settings.metric or config.judge.metrics[0]))
+    metric = settings.metric or config.judge.metrics[0]
+    if needs_all_scores(metric):
+        raise ConfigError(
+            f"[tune] metric: {metric} needs the scores of all candidates, and trials are judged by lists: choose"
+            " another, such as ndcg@10."
+        )
+    metric = str(parse(metric))
     requested = settings.space
     if not requested and config.engine == "spark":
         requested = SPARK_SPACE

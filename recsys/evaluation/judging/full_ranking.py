@@ -54,7 +54,8 @@ def evaluate_scores(
     """Compute the metrics of a model's ranking of *all* candidates, in blocks of users.
 
     AUC needs the whole ranking. Ties at the end of a top-k list are visible only in it. A user whom
-    the model cannot score has the value 0.
+    the model cannot score has the value 0, or is left out if the settings of the truth say so
+    (``missing_users = "skip"``).
 
     Args:
         model: a model that was fitted on the train part from which ``truth`` was made.
@@ -69,6 +70,7 @@ def evaluate_scores(
     """
     ranking = ranking or FullRanking()
     chosen = parse_all(metrics, complete=True)
+    missing_users = truth.settings.missing_users
     n_candidates = len(truth.candidates)
     bits = id_bits(truth.users.ids)
     # Bytes per cell: the scores, a masked copy, and the hashes of a sample.
@@ -88,7 +90,7 @@ def evaluate_scores(
             scores = _sample(scores, relevant, draw, ranking.sampled)
         judged = judge_scores(scores, relevant, ties=ranking.ties, propensity=truth.propensity)
         tallies = {"listed_places": int(judged.n_relevant.sum()), "tied_places": judged.tied_places}
-        parts.append((compute_metrics(judged, chosen, "zero"), count_users(judged, "zero") | tallies))
+        parts.append((compute_metrics(judged, chosen, missing_users), count_users(judged, missing_users) | tallies))
     values = {str(metric): np.concatenate([part[str(metric)] for part, _ in parts]) for metric in chosen}
     users = truth.users.ids_of(np.arange(len(truth)))
     per_user = pd.DataFrame({USER: users, "n_relevant": np.diff(truth.relevant.indptr)} | values)

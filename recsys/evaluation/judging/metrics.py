@@ -193,8 +193,10 @@ def auc(judged: Judged) -> np.ndarray:
     """Probability that a relevant item ranks above an item that is not relevant, a tie counting half; in [0, 1].
 
     The metric needs the scores of all candidates
-    (:func:`~recsys.evaluation.judging.judge.judge_scores`). Relevant items that are not candidates
-    rank below all candidates. The value is also undefined if every candidate is relevant.
+    (:func:`~recsys.evaluation.judging.judge.judge_scores`). A candidate is an item with a score. Relevant
+    items that are not candidates rank below all candidates. The value is also undefined if there are
+    candidates and every one is relevant. It is 0 for a user without candidates, whom the model cannot
+    score.
 
     Raises:
         ConfigError: only the best candidates were ranked.
@@ -208,6 +210,8 @@ def auc(judged: Judged) -> np.ndarray:
     # The irrelevant items of the tie group count half.
     irrelevant_below = n_irrelevant[judged.user] - irrelevant_above - (judged.spread - tied) / 2
     pairs = np.where(n_irrelevant > 0, judged.n_relevant * n_irrelevant, np.nan)
+    # Nothing of such a user is above anything, so the share is 0 of any number.
+    pairs = np.where(judged.length == 0, 1.0, pairs)
     return _share(judged, judged.total(np.where(ranked, irrelevant_below, 0.0)), pairs)
 
 
@@ -317,8 +321,20 @@ def parse(text: str) -> Metric:
 
     Raises:
         ConfigError: the name or an option is unknown (the message suggests the most similar one), the
-            value of an option is not valid, or a cut-off is given for a metric that has none.
+            value of an option is not valid, a cut-off is given for a metric that has none, or the
+            name is that of an error of predicted ratings (``ratings.DEFINITIONS``).
     """
+    name = text.strip().partition("@")[0]
+    if name not in METRICS:
+        # Imported here, because the readers of tables take a while to load.
+        from recsys.evaluation.judging.ratings import DEFINITIONS
+
+        if name in DEFINITIONS:
+            raise ConfigError(
+                f"metric {text!r}: it judges predicted ratings, but scores that order lists are no ratings. Write a"
+                " table of predictions (user_id, item_id, score) and one of ratings (user_id, item_id, value), and"
+                f" type: recsys evaluate PREDICTIONS RATINGS -m {name}"
+            )
     metric = parse_name(text, METRICS, Metric)
     metric(_ONE)
     return metric
