@@ -3,9 +3,13 @@
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from recsys.cli import run_verb
+from recsys.kernel_cache import CompilationNotice
 
 pytestmark = pytest.mark.subprocess
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,25 +50,75 @@ def test_a_kernel_is_compiled_again_when_its_callee_changes(call):
     assert call("one", 5) == (11, 0)
 
 
-@pytest.mark.parametrize("locator", [None, "recsys.kernel_cache.ByContent"], ids=["numba", "by content"])
-def test_a_run_says_that_it_compiles_only_if_nothing_is_cached(locator, tmp_path, monkeypatch, capsys):
-    """The first kernel of a module ``pairs`` that Numba caches ends the note."""
-    from recsys.cli import run_verb
+REPORTING = """
+from recsys import kernel_cache
+kernel_cache.SILENT_SECONDS = 0.0
+with kernel_cache.compilation_reported(lambda notice: print("said:", notice)):
+    from caller import twice
+    print(twice(1), twice(1.0))
+"""
 
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
-    # The run ends after the note, because the log has no items.
-    (tmp_path / "events.csv").write_text("user_id\na\n")
-    words = ["run", str(tmp_path / "events.csv"), "--set", f"out={tmp_path / 'run'}"]
+
+def test_the_notice_comes_once_and_only_where_something_is_compiled(tmp_path):
+    (tmp_path / "callee.py").write_text(CALLEE.format(number=1))
+    (tmp_path / "caller.py").write_text(CALLER)
+    environment = os.environ | {
+        "NUMBA_CACHE_DIR": str(tmp_path / "cache"),
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]),
+    }
+    command = [sys.executable, "-c", REPORTING]
+    printed = [
+        subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout for _ in range(2)
+    ]
+    assert printed[0].count("said: Compiling kernels") == 1
+    assert printed[1].split() == ["3", "3.0"]
+
+
+def test_a_second_in_all_is_worth_the_notice():
+    """Compilations last 0.6 s each, the inner one of the second is within it; pauses of 9 s do not count."""
+    said, now = [], [0.0]
+    notice = CompilationNotice(said.append, clock=lambda: now[0])
+
+    def compiling(*steps):
+        for seconds, step in steps:
+            now[0] += seconds
+            step(None)
+
+    compiling((0.0, notice.on_start), (0.6, notice.on_end))
+    compiling((9.0, notice.on_start), (0.3, notice.on_start))
+    assert said == []
+    compiling((0.2, notice.on_end), (0.1, notice.on_end), (9.0, notice.on_start))
+    assert len(said) == 1
+    compiling((9.0, notice.on_end), (9.0, notice.on_start), (9.0, notice.on_end))
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["run", "none.csv"], True),
+        (["check", "none.csv"], True),
+        (["tune", "none.toml"], True),
+        (["recommend", "none", "--user", "a"], True),
+        (["evaluate", "none.csv", "none.csv"], True),
+        (["compare", "none", "other"], True),
+        (["bundle", "none", "bundle"], True),
+        (["ab", "analyse", "none.csv"], False),
+    ],
+)
+def test_every_verb_that_uses_kernels_has_the_notice(words, says, monkeypatch, tmp_path, capsys):
+    entered = []
+
+    @contextmanager
+    def recorded(report):
+        report("the notice")
+        entered.append(words[0])
+        yield
+
+    monkeypatch.setattr("recsys.kernel_cache.compilation_reported", recorded)
+    monkeypatch.chdir(tmp_path)
     assert run_verb(words) == 2
     captured = capsys.readouterr()
-    assert "Compiling kernels: the first run on this machine" in captured.err
-    assert "Compiling" not in captured.out
-    (tmp_path / "pairs.py").write_text(CALLEE.format(number=1))
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
-    environment.pop("NUMBA_CACHE_LOCATOR_CLASSES", None)
-    if locator:
-        environment["NUMBA_CACHE_LOCATOR_CLASSES"] = locator
-    command = [sys.executable, "-c", "from pairs import add; add(1)"]
-    subprocess.run(command, env=environment, check=True, capture_output=True)
-    assert run_verb(words) == 2
-    assert "Compiling" not in capsys.readouterr().err
+    assert entered == [words[0]] * says
+    assert ("the notice" in captured.err) == says
+    assert "the notice" not in captured.out

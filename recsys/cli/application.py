@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import wraps
 from typing import Any
 
 import typer
@@ -20,14 +21,39 @@ DECISIONS = "Compare and decide"
 DEPLOYMENT = "Carry a run elsewhere"
 SETUP = "Installation"
 
+WITHOUT_KERNELS = ("ab", "data", "doctor")
+"""Verbs that use no compiled kernels, so that they need not wait for Numba; and the one that finds out
+whether Numba works."""
+
 
 def build_command() -> Any:
     """Return the command line as a callable, with help texts that show square brackets as they are
     written.
+
+    Every verb that uses kernels says so while they are compiled.
     """
-    command = typer.main.get_command(app)
+    command: Any = typer.main.get_command(app)
     _escape_help(command)
+    for name, verb in command.commands.items():
+        if name not in WITHOUT_KERNELS:
+            _report_compilation(verb)
     return command
+
+
+def _report_compilation(verb: Any) -> None:
+    """Let a verb print a notice on stderr while kernels are compiled."""
+    work = verb.callback
+
+    @wraps(work)
+    def work_with_notice(*arguments: Any, **options: Any) -> Any:
+        # Imported here, because Numba takes half a second to load, which help texts need not wait for.
+        from recsys.cli.console import log
+        from recsys.kernel_cache import compilation_reported
+
+        with compilation_reported(log.print):
+            return work(*arguments, **options)
+
+    verb.callback = work_with_notice
 
 
 def _escape_help(command: Any) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -65,35 +63,10 @@ def run(
 
     # Measuring a large log takes minutes, so what cannot be written is refused before that.
     require_feasible(settings)
-    if settings.engine == "local" and not kernels_are_cached():
-        log.print("Compiling kernels: the first run on this machine takes a minute or two longer.")
     settings = choose_engine_and_models(settings)
     with progress() as report_progress:
         run_flow(settings, progress=report_progress)
     print_results([Path(settings.out)], own_models)
-
-
-def kernels_are_cached() -> bool:
-    """Return whether an earlier run has stored compiled kernels on this machine.
-
-    Every local run compiles the kernels of ``recsys.data.pairs``, so the function looks for an
-    index file of this module in the cache. Numba is not imported, because that takes a second.
-    """
-    if os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
-        return True
-    index_files = "pairs.*.nbi"
-    cache_folder = os.environ.get("NUMBA_CACHE_DIR")
-    if cache_folder:
-        return any(Path(cache_folder).glob(f"*/{index_files}"))
-    if any((Path(__file__).parents[1] / "data" / "__pycache__").glob(index_files)):
-        return True
-    # Numba takes the folder of the user if that of the package is not writable.
-    user_folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "numba"
-    if sys.platform == "darwin":
-        user_folder = Path.home() / "Library" / "Caches" / "numba"
-    elif sys.platform == "win32":
-        user_folder = Path(os.environ.get("LOCALAPPDATA", Path.home())) / "numba" / "Cache"
-    return any(user_folder.glob(f"*/{index_files}"))
 
 
 def choose_engine_and_models(settings: Config) -> Config:
