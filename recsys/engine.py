@@ -118,8 +118,10 @@ class Engine(ABC):
         """Check that the train part is large enough for the rank of each model of the config.
 
         Raises:
-            ConfigError: a rank is larger than ``als.parameters.largest_rank`` permits.
+            ConfigError: a rank is larger than ``als.parameters.largest_rank`` permits. The message has
+                a line for each such rank.
         """
+        lines = []
         for name, settings in self.config.models.items():
             parts = {name: settings} | {f"{name}.parts.{part}": own for part, own in _parts_of(settings).items()}
             for label, part in parts.items():
@@ -130,10 +132,12 @@ class Engine(ABC):
                 if is_class_path(kind):
                     continue
                 if isinstance(rank, int) and rank > largest and kind not in RANK_IS_CAPPED:
-                    raise ConfigError(
+                    lines.append(
                         f"model '{label}': rank = {rank:,}, but train has {users:,} users and {items:,} items, and more"
                         f" factors than that fit noise. Set rank to {largest:,} or less."
                     )
+        if lines:
+            raise ConfigError("\n".join(lines))
 
     @abstractmethod
     def read_events(self) -> None:

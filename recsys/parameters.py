@@ -14,6 +14,14 @@ STRICT = ConfigDict(extra="forbid", strict=False)
 """Configuration of the pydantic dataclasses whose fields are a model's parameters."""
 
 
+class NestedErrors(ValueError):
+    """Models inside another model that cannot be built. ``lines`` has a line for each error."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__("; ".join(lines))
+        self.lines = lines
+
+
 def is_class_path(kind: Any) -> bool:
     """Return whether a kind of model is the path of a user's own class: ``package.module:Class``."""
     return isinstance(kind, str) and ":" in kind
@@ -48,6 +56,8 @@ def build_from_parameters(
         built = cls(**{key: value for key, value in params.items() if key in names})
     except ValidationError as error:
         lines += _describe_problems(error, label)
+    except ConfigError as error:
+        lines += str(error).splitlines()
     if lines:
         raise ConfigError("\n".join(lines))
     return built
@@ -71,7 +81,10 @@ def _describe_problems(error: ValidationError, label: str) -> list[str]:
         name = str(location[0])
         for entry in location[1:]:
             name = f"{name}, entry {entry + 1}"
-        if problems[0]["type"] == "missing":
+        nested = problems[0].get("ctx", {}).get("error")
+        if isinstance(nested, NestedErrors):
+            lines += [f"{label}: {name}.{line}" for line in nested.lines]
+        elif problems[0]["type"] == "missing":
             lines.append(f"{label}: {name}: missing; add it.")
         else:
             lines.append(f"{label}: {name}: {describe_values(problems)}")
@@ -99,6 +112,24 @@ def build_each(build: Callable[[str], Any], names: Iterable[str]) -> dict[str, A
     raise ConfigError(
         "\n".join(f"[models.{name}] {line}" for name, error in errors.items() for line in str(error).splitlines())
     )
+
+
+def check_nested(build: Callable[[str], Any], names: Iterable[str]) -> None:
+    """Check that each of the models inside another model can be built.
+
+    It is called by a validator of the parameter that names these models.
+
+    Raises:
+        NestedErrors: at least one cannot be built. :func:`build_from_parameters` names all errors.
+    """
+    lines = []
+    for name in names:
+        try:
+            build(name)
+        except ConfigError as error:
+            lines += [f"{name}: {line}" for line in str(error).splitlines()]
+    if lines:
+        raise NestedErrors(lines)
 
 
 def _hint(key: str, names: list[str]) -> str:

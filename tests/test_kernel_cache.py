@@ -76,7 +76,7 @@ def test_the_notice_comes_once_and_only_where_something_is_compiled(tmp_path):
 
 def test_a_second_in_all_is_worth_the_notice():
     """Compilations last 0.6 s each, the inner one of the second is within it; pauses of 9 s do not count."""
-    said, now = [], [0.0]
+    said, now = [], [100.0]
     notice = CompilationNotice(said.append, clock=lambda: now[0])
 
     def compiling(*steps):

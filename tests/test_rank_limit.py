@@ -26,6 +26,16 @@ def test_a_run_refuses_a_rank_that_train_cannot_hold(model, world_files, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
+def test_all_such_ranks_are_said_at_once(world_files, tmp_path, capsys):
+    models = "{als={rank=1000}, ease={}, mix={model='blend', parts={a={model='als', rank=900}, bpr={rank=800}}}}"
+    words = ["run", str(world_files["events"]), "--set", f"out={tmp_path}/run", "--set", f"models={models}"]
+    assert run_verb(words) == 2
+    said = capsys.readouterr().err
+    for label, rank in (("als", "1,000"), ("mix.parts.a", "900"), ("mix.parts.bpr", "800")):
+        assert f"model '{label}': rank = {rank}, but train has" in said
+    assert said.count("but train has") == 3
+
+
 @pytest.mark.parametrize("model", ["als={rank='many'}", "blend={parts={als={rank=[1]}}}", "blend={parts={als=7}}"])
 def test_a_rank_that_is_no_number_is_refused_with_the_parameters(model, world_files, tmp_path):
     words = ["run", str(world_files["events"]), "--set", f"out={tmp_path}/run", "--set", f"models={{{model}}}"]

@@ -229,7 +229,8 @@ def kind_class(kind: str) -> Any:
     """
     if is_class_path(kind):
         return own_model_class(kind)
-    if kind not in KINDS:
-        raise ConfigError(f"unknown model '{kind}'.{suggest_nearest(kind, KINDS)}")
+    # A config may name anything as the kind, also a list.
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise ConfigError(f"unknown model '{kind}'.{suggest_nearest(str(kind), KINDS)}")
     module, name = KINDS[kind]
     return getattr(importlib.import_module(f"recsys.models.{module}"), name)

@@ -114,9 +114,18 @@ def test_what_would_fail_at_the_end_is_refused_before_the_work(place, monkeypatc
 
 def test_all_wrong_models_are_named_at_once(place, monkeypatch, capsys):
     monkeypatch.setattr("recsys.local_engine.read_tables", never)
-    models = "{x={model='eas'}, y={model='ease', rge=1, reg=-1}, als={rank='a', rnak=3}, popular={}}"
+    mix = "{model='blend', parts={a={model='alss'}, ease={reg=-1}}}"
+    models = (
+        "{x={model='eas'}, y={model='ease', rge=1, reg=-1}, als={rank='a', rnak=3}, popular={}, z={model=[1]}, "
+        f"mix={mix}, hybrid={{parts=['asl', 'eas']}}}}"
+    )
     message = refused(capsys, "run", "config.toml", "--set", "engine=local", "--set", f"models={models}")
-    assert message.count("[models.") == 5
+    assert message.count("[models.") == 10
+    assert "[models.mix] model 'blend': parts.a: unknown model 'alss'. Did you mean 'als'?" in message
+    assert "[models.mix] model 'blend': parts.ease: model 'ease': reg: must be " in message
+    assert "[models.hybrid] model 'hybrid': parts: it cannot use 'asl'. Did you mean 'als'?" in message
+    assert "[models.hybrid] model 'hybrid': parts: it cannot use 'eas'. Did you mean 'ease'?" in message
+    assert "[models.z] unknown model '[1]'" in message
     assert "[models.x] unknown model 'eas'. Did you mean 'ease'?" in message
     assert "[models.y] model 'ease': unknown parameter 'rge'. Did you mean 'reg'?" in message
     assert "[models.y] model 'ease': reg: must be " in message

@@ -245,7 +245,7 @@ class Fixed(Recommender):
 
 def test_new_items_are_compared_among_new_items():
     """Beside the known items' scores those of the new ones hardly differ; among themselves both parts count."""
-    model = build("blend", {"parts": {"a": {}, "b": {}}})
+    model = build("blend", {"parts": {"a": {"model": "popular"}, "b": {"model": "popular"}}})
     model.members = {"a": Fixed(0, 100, 50, 1, 2, 3), "b": Fixed(0, 1, 0.5, 30, 20, -10)}
     model.weights_, model.cold_weights_ = np.ones((4, 2)), np.ones(2)
     model.cold_ = np.array([False] * 3 + [True] * 3)
@@ -259,7 +259,7 @@ def test_new_items_are_compared_among_new_items():
 
 def test_a_new_item_that_is_not_reordered_is_explained_as_any_other():
     """Where no part that orders new items has an opinion, the score stays that of the first weights."""
-    model = build("blend", {"parts": {"a": {}, "b": {}}})
+    model = build("blend", {"parts": {"a": {"model": "popular"}, "b": {"model": "popular"}}})
     model.members = {"a": Fixed(0, 100, 1, 2, 3), "b": Fixed(0, 1, np.nan, 20, -10)}
     model.weights_, model.cold_weights_ = np.ones((4, 2)), np.array([0.0, 1.0])
     model.cold_ = np.array([False] * 2 + [True] * 3)
@@ -284,13 +284,41 @@ def test_a_part_takes_the_field_weights_or_leaves_them():
 
 
 def test_parts_that_are_none_are_refused():
-    train, features = contract.world()
-    with pytest.raises(ConfigError, match="no part 'asl'"):
-        build("hybrid", {"parts": ["asl"]}).fit(train, features)
+    train, _ = contract.world()
+    with pytest.raises(ConfigError) as refusal:
+        build("hybrid", {"parts": ["asl", "popular", "contnet"]})
+    assert str(refusal.value).splitlines() == [
+        "model 'hybrid': parts: it cannot use 'asl'. Did you mean 'als'?",
+        "model 'hybrid': parts: it cannot use 'contnet'. Did you mean 'content'?",
+    ]
     with pytest.raises(ConfigError, match="need item features"):
         build("hybrid", {"parts": ["content"]}).fit(train)
-    with pytest.raises(ConfigError, match="weights for"):
-        build("blend", {"parts": {"als": {}}, "weights": {"alss": 1}}).fit(train, features)
+    with pytest.raises(ConfigError) as refusal:
+        build("blend", {"parts": {"als": {}}, "weights": {"alss": 1, "als": 0}, "scalling": "rrf"})
+    assert str(refusal.value).splitlines() == [
+        "model 'blend': unknown parameter 'scalling'. Did you mean 'scaling'?",
+        "model 'blend': weights: there is no part 'alss'. Did you mean 'als'?",
+        "model 'blend': no part has a weight above 0: name a part with one.",
+    ]
+    with pytest.raises(ConfigError, match="no part has a weight above 0"):
+        build("blend", {"parts": {}})
+
+
+def test_all_that_is_wrong_with_the_parts_is_said_at_once():
+    inner = {"model": "blend", "parts": {"als": {"reg": -1}}}
+    parts = {"als": {"rnak": 4, "iterations": "many"}, "mine": {"model": "eas"}, "inner": inner, "popular": {}}
+    with pytest.raises(ConfigError) as refusal:
+        build("blend", {"parts": parts, "scaling": "rff", "weight": {}})
+    lines = str(refusal.value).splitlines()
+    expected = [
+        "model 'blend': unknown parameter 'weight'. Did you mean 'weights'?",
+        "model 'blend': parts.als: model 'als': unknown parameter 'rnak'. Did you mean 'rank'?",
+        "model 'blend': parts.als: model 'als': iterations: must be a whole number (it is 'many')",
+        "model 'blend': parts.mine: unknown model 'eas'. Did you mean 'ease'?",
+        "model 'blend': parts.inner: model 'blend': parts.als: model 'als': reg: must be greater than 0 (it is -1)",
+        "model 'blend': scaling: must be 'standard' or 'rrf' (it is 'rff'). Did you mean 'rrf'?",
+    ]
+    assert lines == expected
 
 
 def test_bases_without_features_are_answered_by_the_crowd():

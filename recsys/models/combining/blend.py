@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
-from recsys.errors import ConfigError
+from recsys.errors import ConfigError, suggest_nearest
 from recsys.kernels import add_weighted
-from recsys.parameters import STRICT
+from recsys.parameters import STRICT, check_nested
 from recsys.recommender import Explanation, Recommender, score_histories
 from recsys.types import Features, Histories, Interactions
 
@@ -152,6 +152,27 @@ class Blended(Recommender):
         }
 
 
+def build_part(name: str, settings: dict[str, Any]) -> Recommender:
+    """Return an unfitted part of a blend.
+
+    Args:
+        settings: the parameters of the part; the key ``model`` is its kind, by default the name.
+
+    Raises:
+        ConfigError: the kind or a parameter is not valid.
+    """
+    from recsys.models import build
+
+    params = dict(settings)
+    return build(params.pop("model", name), params)
+
+
+def _check_parts(parts: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the parts unchanged, after a check of all their kinds and parameters."""
+    check_nested(lambda name: build_part(name, parts[name]), parts)
+    return parts
+
+
 @dataclass(config=STRICT)
 class Blend(Blended):
     """A blend whose members and weights are given by the user.
@@ -166,6 +187,7 @@ class Blend(Blended):
     parts: Annotated[
         dict[str, dict[str, Any]],
         Field(description="name -> parameters of a member; the key `model` is its kind, by default the name"),
+        AfterValidator(_check_parts),
     ]
     weights: Annotated[
         dict[str, Annotated[float, Field(ge=0)]],
@@ -173,23 +195,31 @@ class Blend(Blended):
     ] = Field(default_factory=dict)
     scaling: Scaling = "standard"
 
-    def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Fit every member on ``train``.
+    def __post_init__(self) -> None:
+        """Check the weights.
 
         Raises:
             ConfigError: there are no members, no weight is above 0, or a weight is given for a
                 member that does not exist.
         """
-        from recsys.models import build
+        problems = [
+            f"weights: there is no part '{name}'.{suggest_nearest(name, self.parts)}"
+            for name in self.weights
+            if name not in self.parts
+        ]
+        if not any(self._member_weights()):
+            problems.append("no part has a weight above 0: name a part with one.")
+        if problems:
+            raise ConfigError("\n".join(f"model 'blend': {problem}" for problem in problems))
 
-        unknown = set(self.weights) - set(self.parts)
-        weights = [self.weights.get(name, 1.0) for name in self.parts]
-        if unknown or not any(weights):
-            raise ConfigError(f"model 'blend': weights for {sorted(unknown)}, but the parts are {list(self.parts)}")
-        self.members = {}
-        for name, settings in self.parts.items():
-            params = dict(settings)
-            self.members[name] = build(params.pop("model", name), params).fit(train, features)
+    def _member_weights(self) -> list[float]:
+        """Return the weight of each member, in their order."""
+        return [self.weights.get(name, 1.0) for name in self.parts]
+
+    def fit(self, train: Interactions, features: Features | None = None) -> Self:
+        """Fit every member on ``train``."""
+        self.members = {name: build_part(name, settings).fit(train, features) for name, settings in self.parts.items()}
+        weights = self._member_weights()
         self.weights_ = np.tile(np.array(weights), (len(LENGTHS) + 1, 1))
         self.cold_weights_ = np.zeros(len(weights))
         self.cold_ = unliked_items(train)

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from recsys.errors import ConfigError, InputError
+from recsys.errors import ConfigError, InputError, suggest_nearest
 from recsys.features.encoding import shuffle_features
 from recsys.logging import logger
 from recsys.models.combining.blend import (
@@ -128,13 +128,26 @@ class Hybrid(Blended):
     ] = 30.0
     seed: Annotated[int, Field(ge=0, description="seed of the trials and of every member that has one")] = 0
 
+    def __post_init__(self) -> None:
+        """Check the kinds.
+
+        Raises:
+            ConfigError: ``parts`` names kinds that a hybrid cannot use. The message has a line for each.
+        """
+        problems = [
+            f"model 'hybrid': parts: it cannot use '{kind}'.{suggest_nearest(kind, LADDERS)}"
+            for kind in self.parts
+            if kind not in LADDERS
+        ]
+        if problems:
+            raise ConfigError("\n".join(problems))
+
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
         """Choose members, settings and weights by trials, then fit the chosen members on all of
         ``train``.
 
         Raises:
-            ConfigError: ``parts`` names a kind that a hybrid cannot use, all parts need features
-                and there are none, or no kind could be fitted.
+            ConfigError: all parts need features and there are none, or no kind could be fitted.
         """
         if features is not None and not features.matrix.nnz:
             features = None
@@ -166,11 +179,8 @@ class Hybrid(Blended):
         """Return the kinds of models to choose from. Without features, kinds that need them are left out.
 
         Raises:
-            ConfigError: ``parts`` names a kind that a hybrid cannot use, or no kind is left.
+            ConfigError: no kind is left.
         """
-        unknown = [kind for kind in self.parts if kind not in LADDERS]
-        if unknown:
-            raise ConfigError(f"model 'hybrid': no part {unknown[0]!r}; it can use {', '.join(LADDERS)}")
         kinds = [kind for kind in self.parts or LADDERS if features is not None or kind not in CONTENT]
         if not kinds:
             raise ConfigError("model 'hybrid': all of its parts need item features: give [data] items a table.")

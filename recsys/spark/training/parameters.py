@@ -149,7 +149,8 @@ def kind_module(kind: str) -> Any:
         raise ConfigError(
             f"model '{kind}' is a class of your own, which runs on the local engine alone: set engine = 'local'."
         )
-    if kind not in KINDS:
+    # A config may name anything as the kind, also a list.
+    if not isinstance(kind, str) or kind not in KINDS:
         *kinds, last_kind = [f"'{name}'" for name in (*KINDS, *SUMMED_KINDS)]
         raise ConfigError(
             f"model '{kind}' does not run on Spark: use {', '.join(kinds)} or {last_kind}, or engine = 'local'."
