@@ -248,11 +248,10 @@ class SparkEngine(Engine):
 
     @property
     def model_names(self) -> list[str]:
-        """The baselines and the models of the config."""
+        """The baselines and the models of the config, among which may be further baselines."""
         exclude_seen = self.config.recommend.exclude_seen
         baselines = baselines_of(timed=self.recent_likes is not None, exclude_seen=exclude_seen)
-        trained = self.als_parameters | self.summed_models
-        return [*baselines, *(name for name in self.config.models if name in trained)]
+        return [*baselines, *(name for name in self.config.models if name not in baselines)]
 
     def fit(self, name: str) -> None:
         """Train one model and write its factors.
