@@ -34,6 +34,7 @@ def work(options: argparse.Namespace) -> None:
     from recsys.evaluation.agreement.measures import parse_measures
     from recsys.runfolder import to_plain_json
     from recsys.schema import TOPK
+    from recsys.spark.errors import spark_errors_explained
     from recsys.spark.evaluation.agreement import agree_tables
     from recsys.spark.session import session
     from recsys.spark.table_files import read_table, require_new_table, write_table
@@ -42,10 +43,12 @@ def work(options: argparse.Namespace) -> None:
     spark = session(SparkSettings())
     if options.per_user:
         require_new_table(spark, options.per_user)
-    a = read_table(spark, options.a, schema=TOPK)
-    b = read_table(spark, options.b, like=a, schema=TOPK)
     keep = (lambda per_user: write_table(per_user, options.per_user)) if options.per_user else None
-    print(json.dumps(to_plain_json(agree_tables(a, b, measures, keep=keep)), ensure_ascii=False, allow_nan=False))
+    with spark_errors_explained(options.per_user or options.a):
+        a = read_table(spark, options.a, schema=TOPK)
+        b = read_table(spark, options.b, like=a, schema=TOPK)
+        result = agree_tables(a, b, measures, keep=keep)
+    print(json.dumps(to_plain_json(result), ensure_ascii=False, allow_nan=False))
 
 
 if __name__ == "__main__":

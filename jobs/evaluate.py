@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from typing import TYPE_CHECKING
 
@@ -63,6 +64,7 @@ def work(options: argparse.Namespace) -> None:
     from recsys.evaluation.topk_tables import TRUTH
     from recsys.runfolder import to_plain_json
     from recsys.schema import TOPK
+    from recsys.spark.errors import spark_errors_explained
     from recsys.spark.evaluation.evaluate import evaluate_tables
     from recsys.spark.evaluation.ratings import evaluate_ratings
     from recsys.spark.session import session
@@ -70,6 +72,8 @@ def work(options: argparse.Namespace) -> None:
 
     if options.sampled is not None and options.sampled < 1:
         raise ConfigError(f"--sampled: must be at least 1 (it is {options.sampled}).")
+    if options.relevant is not None and not math.isfinite(options.relevant):
+        raise ConfigError(f"--relevant: must be a finite number (it is {options.relevant}).")
     requested = options.metric or ["ndcg@10", "recall@10"]
     errors = error_metrics(requested)
     if not errors:
@@ -90,16 +94,17 @@ def work(options: argparse.Namespace) -> None:
         if options.per_user:
             write_table(per_user, options.per_user)
 
-    if errors:
-        predictions = read_table(spark, options.recs, schema=PREDICTIONS)
-        ratings = read_table(spark, options.truth, like=predictions, schema=RATINGS)
-        result = evaluate_ratings(predictions, ratings, errors, keep=write_per_user)
-    else:
-        recs = read_table(spark, options.recs, schema=TOPK)
-        truth = read_table(spark, options.truth, like=recs, schema=TRUTH)
-        history = read_table(spark, options.history, like=recs, schema=TRUTH) if options.history else None
-        train = read_table(spark, options.train, like=recs, schema=TRUTH) if options.train else None
-        _, result = evaluate_tables(recs, truth, judging, history=history, train=train, keep=write_per_user)
+    with spark_errors_explained(options.per_user or options.recs):
+        if errors:
+            predictions = read_table(spark, options.recs, schema=PREDICTIONS)
+            ratings = read_table(spark, options.truth, like=predictions, schema=RATINGS)
+            result = evaluate_ratings(predictions, ratings, errors, keep=write_per_user)
+        else:
+            recs = read_table(spark, options.recs, schema=TOPK)
+            truth = read_table(spark, options.truth, like=recs, schema=TRUTH)
+            history = read_table(spark, options.history, like=recs, schema=TRUTH) if options.history else None
+            train = read_table(spark, options.train, like=recs, schema=TRUTH) if options.train else None
+            _, result = evaluate_tables(recs, truth, judging, history=history, train=train, keep=write_per_user)
     for warning in result["about"]["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
     print(json.dumps(to_plain_json(result), ensure_ascii=False, allow_nan=False))

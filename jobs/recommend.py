@@ -70,12 +70,12 @@ def work(options: argparse.Namespace) -> None:
     if note := describe_other_ranking(config):
         print(note, file=sys.stderr)
     users = None
-    if options.users:
-        users = read_table(spark, options.users, like=saved.users, columns=("user_id",))
     late = None
-    if options.late:
-        late = read_table(spark, options.late, like=saved.users, columns=("user_id", "item_id"))
     with spark_errors_explained(options.out):
+        if options.users:
+            users = read_table(spark, options.users, like=saved.users, columns=("user_id",))
+        if options.late:
+            late = read_table(spark, options.late, like=saved.users, columns=("user_id", "item_id"))
         lists = recommend(saved, request, users=users, late=late)
         write_table(lists.table, options.out)
     if lists.rules:

@@ -8,6 +8,7 @@ is replaceable only if all of these are true:
 * the kind is the kind of the new folder: a run replaces a run, a bundle replaces a bundle;
 * every file in it has a name that recsys writes there;
 * nothing that the new folder is made from is inside it;
+* it is not inside another run or bundle, which would not be whole any more;
 * it can be renamed: it is not a mount point and not the working folder, and its files can be
   removed.
 
@@ -117,7 +118,7 @@ def resolve_target(target: str | Path) -> Path:
         RunFolderError: ``target`` is a URI, cannot be the name of a folder, or has a link that
             leads to nothing.
     """
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(target)):
+    if _is_uri(target):
         raise RunFolderError(f"{target}: this is a URI, but a folder is written to a path on a disk. Choose a path.")
     target = Path(target)
     if problem := _problem_of_name(target):
@@ -128,6 +129,11 @@ def resolve_target(target: str | Path) -> Path:
                 f"{path}: a link to {os.readlink(path)}, which does not exist. Make that folder, or choose another one."
             )
     return Path(os.path.realpath(target))
+
+
+def _is_uri(target: str | Path) -> bool:
+    # A Path has lost one of the two slashes.
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(target)) is not None
 
 
 def _problem_of_name(path: Path) -> str | None:
@@ -157,10 +163,11 @@ def require_replaceable(target: Path, kind: Kind, sources: Iterable[str | Path] 
         sources: files and folders that the new folder is made from.
 
     Raises:
-        RunFolderError: ``target`` is a file, a folder that recsys did not write, a folder of
-            another kind, a folder that has other files too, one that contains a source, or one that
+        RunFolderError: ``target`` is inside a run or a bundle, a file, a folder that recsys did not
+            write, a folder of another kind, a folder that has other files too, one that contains a source, or one that
             cannot be renamed.
     """
+    _require_outside(target, "Choose another folder.")
     if not target.exists():
         return
     if not target.is_dir():
@@ -168,6 +175,20 @@ def require_replaceable(target: Path, kind: Kind, sources: Iterable[str | Path] 
     if any(target.iterdir()):
         _require_older(target, kind, sources)
     _require_movable(target, kind)
+
+
+def _require_outside(target: Path, advice: str) -> None:
+    """Check that a new file or folder does not lie in a complete run or bundle.
+
+    Raises:
+        RunFolderError: it does. A bundle with a further file is refused by its readers, and a run
+            with one is not replaced.
+    """
+    for folder in Path(os.path.realpath(target)).parents:
+        if kind := kind_of(folder):
+            raise RunFolderError(
+                f"{target}: {folder} is a {kind}, which holds only its own files, so it is left alone. {advice}"
+            )
 
 
 def _require_older(target: Path, kind: Kind, sources: Iterable[str | Path]) -> None:
@@ -276,8 +297,9 @@ def require_replaceable_world(target: Path) -> None:
 
     Raises:
         RunFolderError: ``target`` is a file, or a folder that contains anything but an unchanged
-            made-up world.
+            made-up world, or inside a run or a bundle.
     """
+    _require_outside(target, "Choose another folder.")
     if not target.exists():
         return
     if not target.is_dir():
@@ -317,9 +339,10 @@ def require_study_folder(folder: Path) -> None:
     """Check that ``recsys tune`` may write its study into a folder.
 
     Raises:
-        RunFolderError: ``folder`` is a file, has a log that another program wrote, or has results
-            without the log of their search.
+        RunFolderError: ``folder`` is a file, a URI, a run or a bundle or inside one, has a log that
+            another program wrote, or has results without the log of their search.
     """
+    require_output_path(folder / run_files.STUDY_LOG, "--out")
     if folder.exists() and not folder.is_dir():
         raise RunFolderError(f"{folder}: a file is where the folder should go. Choose another --out.")
     log = folder / run_files.STUDY_LOG
@@ -348,6 +371,23 @@ def _is_study_log(log: Path) -> bool:
     return isinstance(record, dict) and record.get("study_name") == run_files.STUDY_NAME
 
 
+def require_output_path(path: Path, option: str) -> None:
+    """Check, before any folder is made, that a file may have this path.
+
+    Args:
+        option: the option that names the file or its folder, for the error message.
+
+    Raises:
+        InputError: ``path`` is a URI.
+        RunFolderError: ``path`` is inside a run or a bundle.
+    """
+    if _is_uri(path):
+        raise InputError(
+            f"{path}: this is a URI, but the file is written to a path on a disk. Choose another {option}."
+        )
+    _require_outside(path, f"Choose another {option}.")
+
+
 def require_replaceable_file(
     path: Path, is_ours: Callable[[bytes], bool], option: str, sources: Iterable[Path | None] = ()
 ) -> None:
@@ -362,9 +402,11 @@ def require_replaceable_file(
         sources: files that the command reads.
 
     Raises:
-        InputError: ``path`` is a folder, a link to nothing, in a folder that does not exist,
+        InputError: ``path`` is a folder, a URI, a link to nothing, in a folder that does not exist,
             write-protected, one of the sources, or a file of another program.
+        RunFolderError: ``path`` is inside a run or a bundle.
     """
+    require_output_path(path, option)
     advice = f"Choose another {option}."
     if problem := _problem_of_name(path):
         raise InputError(f"{str(path)!r}: the name of a file {problem}. {advice}")

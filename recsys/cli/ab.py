@@ -12,7 +12,7 @@ import typer
 from recsys import run_files
 from recsys.cli.application import DECISIONS, app
 from recsys.cli.console import log, out, print_or_save
-from recsys.cli.options import Json, TableOut
+from recsys.cli.options import Json, TableOut, require_finite
 from recsys.errors import ConfigError, InputError, suggest_nearest
 
 if TYPE_CHECKING:
@@ -33,8 +33,11 @@ app.add_typer(ab, name="ab", rich_help_panel=DECISIONS)
 
 @ab.command()
 def plan(
-    mean: Annotated[float, typer.Option(help="The outcome today: a rate, or a mean.")],
-    lift: Annotated[float | None, typer.Option(help="The relative change to detect: 0.05 is +5 %.")] = None,
+    mean: Annotated[float, typer.Option(callback=require_finite, help="The outcome today: a rate, or a mean.")],
+    lift: Annotated[
+        float | None,
+        typer.Option(callback=require_finite, help="The relative change to detect: 0.05 is +5 %."),
+    ] = None,
     run: Annotated[
         Path | None, typer.Option(help="Take the lift over the best baseline that this run measured offline instead.")
     ] = None,
@@ -44,11 +47,17 @@ def plan(
     ] = None,
     sd: Annotated[
         float | None,
-        typer.Option(help="The standard deviation of the outcome. Default: the outcome is a rate."),
+        typer.Option(
+            callback=require_finite,
+            help="The standard deviation of the outcome. Default: the outcome is a rate.",
+        ),
     ] = None,
     correlation: Annotated[
         float,
-        typer.Option(help="Correlation of the outcome with its value before the test, for CUPED."),
+        typer.Option(
+            callback=require_finite,
+            help="Correlation of the outcome with its value before the test, for CUPED.",
+        ),
     ] = 0.0,
     daily: Annotated[
         int | None,
@@ -186,7 +195,7 @@ def analyse(
     arms: Arms = None,
     expected: Annotated[
         float | None,
-        typer.Option(help="The difference that was planned for, in the unit of the outcome."),
+        typer.Option(callback=require_finite, help="The difference that was planned for, in the unit of the outcome."),
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -77,7 +77,7 @@ def check(
     from recsys.data.splitting.strategies import ByFiles
     from recsys.errors import ConfigError, InputError
     from recsys.locations import local_paths
-    from recsys.replacing import has_first_line, require_replaceable_file
+    from recsys.replacing import has_first_line, require_output_path, require_replaceable_file
 
     all_overrides = [
         *reading_overrides(columns, file_format, delimiter, encoding, time_unit),
@@ -98,6 +98,7 @@ def check(
     settings = config_of(events, all_overrides)
     data = settings.data
     if refused:
+        require_output_path(refused, "--refused")
         # A path that ends in ".." names a folder and is refused below, so no folder is made for it.
         if refused.name != "..":
             make_folder(refused.parent, "--refused")

@@ -13,7 +13,7 @@ from rich.table import Table
 from recsys import run_files
 from recsys.cli.application import DECISIONS, app
 from recsys.cli.console import log, out
-from recsys.cli.options import Json
+from recsys.cli.options import Json, require_finite
 from recsys.errors import ConfigError, GateFired, suggest_nearest
 from recsys.runfolder import RunFolder, damage_explained, to_plain_json
 
@@ -69,7 +69,9 @@ def compare(
     ] = None,
     relevant: Annotated[
         float | None,
-        typer.Option(help="For tables of lists: the least value of a relevant row of the truth."),
+        typer.Option(
+            callback=require_finite, help="For tables of lists: the least value of a relevant row of the truth."
+        ),
     ] = None,
     fail_if: Annotated[
         list[str] | None,

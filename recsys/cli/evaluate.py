@@ -10,7 +10,16 @@ import typer
 
 from recsys.cli.application import DECISIONS, app
 from recsys.cli.console import log, models_table, out
-from recsys.cli.options import Columns, Delimiter, Encoding, FileFormat, Json, config_of, reading_overrides
+from recsys.cli.options import (
+    Columns,
+    Delimiter,
+    Encoding,
+    FileFormat,
+    Json,
+    config_of,
+    reading_overrides,
+    require_finite,
+)
 
 if TYPE_CHECKING:
     from recsys.data.reading.read_settings import ReadSettings
@@ -34,7 +43,8 @@ def evaluate(
         ),
     ] = None,
     relevant: Annotated[
-        float | None, typer.Option(help="A row of TRUTH is relevant if its value is at least this.")
+        float | None,
+        typer.Option(callback=require_finite, help="A row of TRUTH is relevant if its value is at least this."),
     ] = None,
     missing_users: Annotated[
         Literal["zero", "skip"],

@@ -13,7 +13,7 @@ from recsys.atomic_writing import write_texts
 from recsys.cli.application import DECISIONS, app
 from recsys.cli.console import log, out, progress, write_errors_explained
 from recsys.cli.options import Json
-from recsys.replacing import require_replaceable_file
+from recsys.replacing import require_output_path, require_replaceable_file
 
 LAB_JSON = "lab.json"
 LAB_HTML = "lab.html"
@@ -88,12 +88,14 @@ def require_lab_folder(folder: Path) -> None:
     A page is replaced only if the JSON file beside it is a result of this verb.
 
     Raises:
-        InputError: the folder cannot be made, or it has files of these names from another program.
+        RunFolderError: the folder is a run or a bundle, or inside one.
+        InputError: the folder is a URI or cannot be made, or it has files of these names from another program.
     """
 
     def is_result(start: bytes) -> bool:
         return start.startswith(b"{") and b'"mallows"' in start
 
+    require_output_path(folder / LAB_JSON, "--out")
     with write_errors_explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
         has_result = (folder / LAB_JSON).exists() and is_result((folder / LAB_JSON).read_bytes())

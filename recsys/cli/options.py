@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +27,14 @@ ModelName = Annotated[
     str | None,
     typer.Option("--model", help="Which model of the run. Default: the pick of the run, the best by its first metric."),
 ]
+
+
+def require_finite(value: float | None) -> float | None:
+    """Return the number of an option, or refuse NaN and infinity, which no option has a meaning for."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"must be a finite number (it is {value})")
+    return value
+
 
 TableOut = Annotated[
     Path | None,

@@ -14,7 +14,7 @@ import pyarrow.parquet
 
 from recsys import kernels
 from recsys.data.reading.columnar import RawChunk
-from recsys.data.reading.files import column_names, read_chunks
+from recsys.data.reading.files import column_names, delimiter_of, read_chunks, require_several_columns
 from recsys.data.reading.log import IdNumbers
 from recsys.data.reading.read_settings import ReadSettings
 from recsys.data.reading.sources import Source
@@ -147,6 +147,8 @@ def _text(source: Source, table: TableSchema, mapping: dict[str, str], reading: 
     # Columns are looked at before the ids, so that all that is wrong is named at once.
     for part in source.parts:
         names = column_names(part, reading)
+        if part.format(reading) != "jsonl":
+            require_several_columns(part, names, delimiter_of(part, reading))
         mapping = _present_names(mapping, names)
         if reading.header is not False and names:
             require(table, _our_names(names, mapping), str(part))

@@ -108,7 +108,9 @@ def read_table(
             types[USER] = like.schema["user"].dataType.simpleString()
     for name, column_type in types.items():
         if name in table.columns:
-            table = _cast_column(table, name, column_type, uri)
+            # As on the local engine, values that are no numbers are counted as refused later.
+            keep_bad = schema is not None and name == VALUE
+            table = _cast_column(table, name, column_type, uri, keep_bad=keep_bad)
     return table
 
 
@@ -249,8 +251,11 @@ def _write_errors_explained(uri: str) -> Iterator[None]:
         raise RunFolderError(f"{uri}: cannot be written: {reason}") from error
 
 
-def _cast_column(table: DataFrame, name: str, column_type: str, uri: str) -> DataFrame:
+def _cast_column(table: DataFrame, name: str, column_type: str, uri: str, *, keep_bad: bool = False) -> DataFrame:
     """Convert a column of a table to the type ``column_type``, and return the table.
+
+    Args:
+        keep_bad: whether a value that cannot be converted becomes null, and is no error.
 
     Raises:
         InputError: a value cannot be converted without loss.
@@ -263,6 +268,8 @@ def _cast_column(table: DataFrame, name: str, column_type: str, uri: str) -> Dat
     cast = F.expr(f"try_cast(`{name}` AS {column_type})")
     if column_type == T.StringType().simpleString():
         cast = F.col(name).cast("string")
+    if keep_bad:
+        return table.withColumn(name, cast)
     is_bad = F.col(name).isNotNull() & cast.isNull()
     if isinstance(kind, T.FractionalType) and column_type == "int":
         # A cast cuts off what comes after the point.

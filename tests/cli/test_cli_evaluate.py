@@ -204,3 +204,33 @@ def test_auc_of_tables_with_every_candidate(tmp_path, capsys):
     code, _, error = run(capsys, *paths, "-m", "auc")
     assert code == 2
     assert "--all-candidates" in error
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["evaluate", "recs.csv", "truth.csv", "--relevant"],
+        ["compare", "recs.csv", "recs2.csv", "--truth", "truth.csv", "--relevant"],
+        ["ab", "plan", "--mean", "0.1", "--lift"],
+        ["ab", "plan", "--mean"],
+        ["ab", "analyse", "outcomes.csv", "--expected"],
+    ],
+    ids=" ".join,
+)
+def test_numbers_of_options_are_finite(words, number, capsys):
+    assert run_verb([*words[:-1], f"{words[-1]}={number}"]) == 2
+    assert "must be a finite number" in " ".join(capsys.readouterr().err.split()).replace("│ ", "")
+
+
+def test_a_delimiter_that_is_none_is_answered_with_the_option(tmp_path, capsys):
+    (tmp_path / "recs.csv").write_text("user_id;item_id;rank\nann;x;1\n")
+    (tmp_path / "truth.csv").write_text("user_id;item_id\nann;x\n")
+    words = [str(tmp_path / "recs.csv"), str(tmp_path / "truth.csv"), "-m", "recall@1"]
+    code, _, error = run(capsys, *words)
+    assert code == 2
+    assert "one column only" in error
+    assert "--delimiter" in error
+    assert run(capsys, *words, "--delimiter", ";")[0] == 0
+    (tmp_path / "recs.foo").write_text("user_id;item_id;rank\nann;x;1\n")
+    assert "--format" in run(capsys, words[0], str(tmp_path / "recs.foo"))[2]

@@ -88,7 +88,7 @@ def test_evaluate_takes_the_options_and_names_the_line(tmp_path, capsys):
     assert run_verb(words) == 2
     assert "r.csv, line 3: wrong column count: 'a;y'" in " ".join(capsys.readouterr().err.split())
     assert run_verb(["evaluate", str(recs), str(truth)]) == 2
-    assert "no column 'user_id'" in capsys.readouterr().err
+    assert "It looks separated by ';'" in capsys.readouterr().err
 
 
 def test_a_column_option_without_an_equals_sign(log, capsys):

@@ -14,7 +14,7 @@ from recsys.cli import run_verb
 from recsys.config import load_config, parse_config
 from recsys.errors import ConfigError, MissingExtra
 from recsys.flow import require_feasible, run
-from recsys.replacing import require_replaceable_file
+from recsys.replacing import MANIFEST_KEYS, require_replaceable_file
 from recsys.runfolder import RunFolder
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -270,6 +270,32 @@ def test_a_search_does_not_write_into_a_run(place, capsys):
     before = digest(place)
     assert "left alone" in refused(capsys, "tune", "config.toml", "--out", "run")
     assert digest(place) == before
+
+
+OUTPUTS = {
+    "run": ["run", "config.toml", "--set", "out=PLACE/x"],
+    "check": ["check", "events.csv", "--refused", "PLACE/x.csv"],
+    "tune": ["tune", "config.toml", "--out", "PLACE"],
+    "tune below": ["tune", "config.toml", "--out", "PLACE/x"],
+    "lab": ["lab", "events.csv", "--out", "PLACE"],
+    "lab below": ["lab", "events.csv", "--out", "PLACE/x"],
+    "ab assign": ["ab", "assign", "users.txt", "--name", "x", "--out", "PLACE/x.csv"],
+    "data make": ["data", "make", "PLACE/x"],
+}
+
+
+@pytest.mark.parametrize("words", OUTPUTS.values(), ids=OUTPUTS)
+def test_nothing_is_written_into_a_run_or_a_bundle_or_to_a_uri(place, capsys, words):
+    """A bundle with a further file is refused by its readers, and a run with one is not replaced."""
+    pytest.importorskip("optuna")
+    for kind in ("run", "bundle"):
+        (place / kind / "model").mkdir(parents=True)
+        (place / kind / "manifest.json").write_text(json.dumps(dict.fromkeys(MANIFEST_KEYS) | {"kind": kind}))
+        (place / kind / "_SUCCESS").touch()
+    before = digest(place)
+    for folder, message in (("run", "is a run, which"), ("bundle/model", "is a bundle, which"), ("s3a://b/c", "URI")):
+        assert message in refused(capsys, *[word.replace("PLACE", folder) for word in words])
+        assert digest(place) == before
 
 
 def test_the_lab_replaces_only_its_own_files(place, capsys):

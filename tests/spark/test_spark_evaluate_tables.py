@@ -158,3 +158,25 @@ def test_sampled_candidates_are_named_as_by_the_verb(spark, tmp_path, capsys):
     assert job["about"]["definitions"] == local["about"]["definitions"]
     assert run_job("evaluate", *words[:-1], "0") == 2
     assert "--sampled: must be at least 1" in capsys.readouterr().err
+
+
+def test_values_that_are_no_numbers_are_counted_on_both_engines(spark, tmp_path, capsys):
+    (tmp_path / "l.csv").write_text(LISTS)
+    (tmp_path / "t.csv").write_text("user_id,item_id,value\na,x,many\na,y,1\n")
+    job, local = job_and_verb(capsys, tmp_path / "l.csv", tmp_path / "t.csv", "-m", "ndcg@2")
+    assert cells(job)["ndcg@2"][0] == pytest.approx(cells(local)["ndcg@2"][0]) == pytest.approx(0.6309, abs=1e-4)
+    assert [counts["refused_truth"] for counts in job["about"]["counts"].values()] == [1]
+
+
+def test_a_damaged_parquet_file_of_a_job_is_named(spark, tmp_path, capsys):
+    FRAME.to_parquet(tmp_path / "lists.parquet")
+    data = (tmp_path / "lists.parquet").read_bytes()
+    (tmp_path / "lists.parquet").write_bytes(data[:-20] + b"x" * 12 + data[-8:])
+    (tmp_path / "truth.csv").write_text(TRUTH)
+    assert "lists.parquet" in refuse(capsys, tmp_path / "lists.parquet", tmp_path / "truth.csv")
+
+
+def test_a_threshold_that_is_no_number_is_refused(spark, tmp_path, capsys):
+    for call in (lambda *words: run_job("evaluate", *words), verb):
+        assert call(tmp_path / "l.csv", tmp_path / "t.csv", "--relevant", "nan") == 2
+        assert "must be a finite number" in capsys.readouterr().err

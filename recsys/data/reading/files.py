@@ -124,7 +124,8 @@ def delimited_layouts(
             present = {column for column in first_layout.positions if column in mapping}
             require_same_columns(str(first), present, str(part), chosen, mapping)
         else:
-            _require_several_columns(part, fields, delimiter, mapping)
+            if len([1 for name in EVENTS.required if name in mapping]) > 1:
+                require_several_columns(part, fields, delimiter)
             require_id_columns(str(part), mapping, names)
         positions = {column: names.index(name) for column, name in chosen.items()}
         if all_columns:
@@ -194,17 +195,17 @@ def _name_columns(
     return fields, 1
 
 
-def _require_several_columns(source: Source, fields: list[str], delimiter: str, mapping: dict[str, str]) -> None:
-    """Raise InputError if the first row of a log has only one column.
+def require_several_columns(source: Source, fields: list[str], delimiter: str) -> None:
+    """Raise InputError if the first row of a file has only one column.
 
     The message suggests a delimiter that occurs in the row.
     """
-    if len(fields) > 1 or len([1 for name in EVENTS.required if name in mapping]) < 2:
+    if len(fields) != 1:
         return
     candidates = [d for d in ("::", ",", ";", "\t", "|") if d != delimiter and d in fields[0]]
     hint = ""
     if candidates:
-        hint = f" It looks separated by {candidates[0]!r}: set [data] delimiter."
+        hint = f" It looks separated by {candidates[0]!r}: set the delimiter ([data] delimiter, or --delimiter)."
     raise InputError(f"{source}: one column only ({fields[0][:60]!r}), when split by {delimiter!r}.{hint}")
 
 

@@ -594,9 +594,12 @@ def check_refused_share(source: str | Source, refusals: Refusals, reading: ReadS
         f"\n  {_describe_location(file, line, str(source))}{reason}: {text!r}"
         for file, line, reason, text in refusals.rows[:3]
     )
+    advice = "Check the column mapping and the delimiter, or raise that share."
+    if "duplicate id" in refusals.counts:
+        advice += " Where a table has several rows per id, [data] duplicates says which of them counts."
     raise InputError(
         f"{source}: {refused:,} of {total:,} rows are bad ({reasons}), more than [data] max_refused_share ="
-        f" {reading.max_refused_share:g} allows. Check the column mapping and the delimiter, or raise that share."
+        f" {reading.max_refused_share:g} allows. {advice}"
         f" `recsys check` with --refused FILE lists them. The first:{examples}"
     )
 

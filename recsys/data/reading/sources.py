@@ -155,7 +155,7 @@ class Source:
         # Only delimited text has a delimiter, so a file with one needs no known name.
         if reading.delimiter:
             return "csv"
-        advice = "Set [data] format, or for delimited text the delimiter."
+        advice = "Set the format ([data] format, or --format), or for delimited text the delimiter."
         if part.path != self.path and part.member is None:
             advice += " A folder is read as one table: keep files that are no part of it elsewhere."
         raise InputError(f"{part}: the format cannot be told from the name. {advice}")

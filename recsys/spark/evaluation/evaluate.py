@@ -159,11 +159,11 @@ def evaluate_tables(
     Args:
         recs: (user_id, item_id, rank, and optionally score). Without scores, the items are ordered
             by rank. Users who are not in ``test`` are ignored.
+        test: (user_id, item_id, value), what users chose. Rows whose value is not a finite number
+            are left out and counted.
         settings: the metrics and how to compute them. ``sampled`` is the number of sampled
             candidates, if the lists rank only those: the names of the metrics then say so, as those
             of ``recsys evaluate --sampled``.
-        test: (user_id, item_id, value), what users chose. Rows whose value is not a finite number
-            are left out and counted.
         history: (user_id, item_id, value). A pair of it is removed from the truth; metrics.json
             has the number of removed pairs as ``seen_pairs_removed``.
         train: (user_id, item_id, value), for the item popularity that debiased metrics need.
