@@ -160,6 +160,13 @@ def test_a_table_that_cannot_be_analysed(table, message):
         analyse_experiment(table)
 
 
+@pytest.mark.parametrize("expected", [0.0, np.inf, -np.inf, np.nan, 1e300, 1e-300])
+def test_an_effect_that_no_outcome_can_have_is_refused(expected):
+    table = outcomes(n=90, arm=["control", "new"] * 45)
+    with pytest.raises(InputError, match="no effect that these outcomes can have"):
+        analyse_experiment(table, expected=expected)
+
+
 def test_every_arm_meets_control():
     table = outcomes(n=90, arm=["control", "new", "other"] * 30, **{COVARIATE: np.arange(90) % 5})
     assert [row.arm for row in analyse_experiment(table)] == ["new", "other"]

@@ -140,6 +140,16 @@ def test_parquet_parts_of_two_widths_and_in_partitions_are_the_same_on_both_engi
     require_equal(*both(spark, tmp_path / "log", tmp_path))
 
 
+def test_parts_whose_columns_have_other_types_are_the_same_on_both_engines(spark, tmp_path):
+    (tmp_path / "log").mkdir()
+    kinds = [pa.int64(), pa.float32(), pa.float64(), pa.int8(), pa.decimal128(9, 2)]
+    for number, kind in enumerate(kinds):
+        columns = {"user_id": [number], "item_id": [7], "value": pa.array([3], pa.int64()).cast(pa.float64())}
+        columns["value"] = columns["value"].cast(kind)
+        pq.write_table(pa.table(columns), tmp_path / "log" / f"{number}.parquet")
+    require_equal(*both(spark, tmp_path / "log", tmp_path))
+
+
 def test_fractional_ids_and_parts_without_values_are_refused_on_spark_too(spark, tmp_path):
     from recsys.errors import InputError
 

@@ -51,12 +51,14 @@ class ParquetLayout:
     Attributes:
         chosen: canonical column -> its name in the file.
         schema: the types of these columns, each wide enough for the values of all parts.
+        part_schemas: the types of these columns in each part, in the order of the parts.
         keys: the columns whose values are in the names of folders (``day=2024-01-01``). They are
             text.
     """
 
     chosen: dict[str, str]
     schema: pa.Schema
+    part_schemas: tuple[pa.Schema, ...]
     keys: tuple[str, ...]
 
 
@@ -77,6 +79,7 @@ def parquet_layout(source: Source, mapping: dict[str, str], all_columns: bool = 
     chosen: dict[str, str] = {}
     keys: tuple[str, ...] = ()
     schema = pa.schema([])
+    part_schemas = []
     first_with: dict[str, Source] = {}
     for number, part in enumerate(source.parts):
         part_schema = _read_schema(part)
@@ -91,13 +94,16 @@ def parquet_layout(source: Source, mapping: dict[str, str], all_columns: bool = 
             columns = [column for column in part_chosen if column in mapping]
             present = [column for column in chosen if column in mapping]
             require_same_columns(str(source.parts[0]), present, str(part), columns, mapping)
+        fields = []
         for name in dict.fromkeys(part_chosen.values()):
             kind = pa.string()
             if name not in part_keys:
                 kind = _column_type(part, part_schema, name)
-            schema = _widen_schema(schema, pa.field(name, kind), part, first_with)
+            fields.append(pa.field(name, kind))
+            schema = _widen_schema(schema, fields[-1], part, first_with)
+        part_schemas.append(pa.schema(fields))
         chosen |= part_chosen
-    return ParquetLayout(chosen, schema, tuple(key for key in keys if key in schema.names))
+    return ParquetLayout(chosen, schema, tuple(part_schemas), tuple(key for key in keys if key in schema.names))
 
 
 def time_storage(part: Source, name: str) -> str:

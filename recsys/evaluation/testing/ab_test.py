@@ -27,6 +27,10 @@ from recsys.schema import USER, TableSchema
 ARM = "arm"
 OUTCOME = "outcome"
 COVARIATE = "before"
+MIN_EXPECTED = 1e-6
+MAX_EXPECTED = 1e6
+"""Bounds of an expected effect, in standard deviations of the outcome."""
+
 OUTCOMES = TableSchema("outcomes", (USER, ARM, OUTCOME), (COVARIATE,))
 SAMPLE_RATIO_ALPHA = 0.001
 """If the p-value of :func:`sample_ratio_pvalue` is smaller, the sizes of the arms do not fit the
@@ -150,8 +154,8 @@ def analyse_experiment(
 
     Raises:
         InputError: a required column is missing, a user occurs twice, a number is missing or
-            infinite, there is no arm ``control`` or no other arm, or an arm has fewer than
-            :data:`MIN_ARM_USERS` users.
+            infinite, there is no arm ``control`` or no other arm, an arm has fewer than
+            :data:`MIN_ARM_USERS` users, or ``expected`` is no possible effect.
     """
     _check_outcomes(table, control)
     results = []
@@ -189,7 +193,8 @@ def compare_arms(
         expected, alpha: as in :func:`analyse_experiment`.
 
     Raises:
-        InputError: the outcome has no variance within the arms.
+        InputError: the outcome has no variance within the arms, or ``expected`` is not finite, or not
+            between :data:`MIN_EXPECTED` and :data:`MAX_EXPECTED` standard deviations of the outcome.
     """
     arms = (is_treated, ~is_treated)
     unadjusted_variance = _difference_variance(outcome, arms)
@@ -210,10 +215,15 @@ def compare_arms(
     )
     half_width = float(special.stdtrit(freedom, 1 - alpha / 2)) * math.sqrt(variance)
     p = float(2 * special.stdtr(freedom, -abs(difference) / math.sqrt(variance)))
-    if expected:
+    deviation = float(np.std(outcome))
+    tau = 0.1 * deviation
+    if expected is not None:
         tau = abs(expected)
-    else:
-        tau = 0.1 * float(np.std(outcome))
+        if not MIN_EXPECTED * deviation <= tau <= MAX_EXPECTED * deviation:
+            raise InputError(
+                f"expected: {expected:g} is no effect that these outcomes can have: their standard deviation is"
+                f" {deviation:g}. Give the expected difference of the means, or leave it out."
+            )
     p_always, always_half_width = always_valid_test(difference, variance, tau, alpha)
     return {
         "users": int(is_treated.sum()),

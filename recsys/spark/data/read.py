@@ -516,13 +516,15 @@ def _read_parquet(spark: SparkSession, source: Source, mapping: dict[str, str]) 
     layout = parquet_layout(source, mapping)
     kinds = {column: layout.schema.field(name).type for column, name in layout.chosen.items()}
     _require_types(kinds, source)
-    by_storage: dict[str, list[Source]] = {}
-    for part in source.parts:
+    by_storage: dict[tuple[str, pa.Schema], list[Source]] = {}
+    for part, schema in zip(source.parts, layout.part_schemas, strict=True):
         storage = ""
         if pa.types.is_timestamp(kinds.get(TIME, pa.null())):
             storage = time_storage(part, layout.chosen[TIME])
-        by_storage.setdefault(storage, []).append(part)
-    frames = [_parquet_frame(spark, source, parts, layout, storage) for storage, parts in by_storage.items()]
+        by_storage.setdefault((storage, schema), []).append(part)
+    frames = [
+        _parquet_frame(spark, source, parts, layout, schema, storage) for (storage, schema), parts in by_storage.items()
+    ]
     frames = [_whole_ids(frame, kinds, source) for frame in frames]
     id_types = {column: frames[0].schema[column].dataType for column in (USER, ITEM) if column in kinds}
     pieces: list[tuple[DataFrame, Callable[[Batches], ParsedRows]]] = [
@@ -532,13 +534,19 @@ def _read_parquet(spark: SparkSession, source: Source, mapping: dict[str, str]) 
 
 
 def _parquet_frame(
-    spark: SparkSession, source: Source, parts: list[Source], layout: ParquetLayout, storage: str
+    spark: SparkSession,
+    source: Source,
+    parts: list[Source],
+    layout: ParquetLayout,
+    schema: pa.Schema,
+    storage: str,
 ) -> DataFrame:
     """Return a DataFrame of the chosen columns of Parquet files, by the names that this package uses.
 
-    A column that the files lack is null.
+    A column that the files lack is null. The types are those of the layout.
 
     Args:
+        schema: the types of the columns in these files.
         storage: "nanoseconds" or "int96" if the times are stored in this way; they are converted to
             timestamps. Empty for other times.
 
@@ -546,7 +554,7 @@ def _parquet_frame(
         InputError: a file is damaged.
     """
     fields = []
-    for column in layout.schema:
+    for column in schema:
         kind = _spark_type(column.type)
         if column.name == layout.chosen.get(TIME) and storage:
             kind = {"nanoseconds": T.LongType(), "int96": T.TimestampType()}[storage]
@@ -567,6 +575,9 @@ def _parquet_frame(
             values = F.col(f"`{name}`")
         if column == TIME and storage == "nanoseconds":
             values = F.timestamp_micros(F.expr(f"`{name}` div 1000"))
+        elif name in schema.names and schema.field(name).type != layout.schema.field(name).type:
+            # Spark itself widens few types while it reads.
+            values = values.cast(_spark_type(layout.schema.field(name).type))
         columns.append(values.alias(column))
     return table.select(*columns)
 
