@@ -8,11 +8,19 @@ tests:
 
     NUMBA_CACHE_DIR=$HOME/.cache/recsys/numba
     NUMBA_CACHE_LOCATOR_CLASSES=recsys.kernel_cache.ByContent
+
+Processes that need the same kernel at the same moment would each compile it, and a process that
+writes to the index of a function could lose what another one has just added. So ``ByContent`` also
+makes Numba hold a lock while it compiles a function: the other processes wait, and load what the
+first one has compiled.
 """
 
 from __future__ import annotations
 
+import fcntl
 import inspect
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,8 +29,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from numba.core import dispatcher
 from numba.core import event as numba_event
-from numba.core.caching import UserProvidedCacheLocator
+from numba.core.caching import FunctionCache, UserProvidedCacheLocator
 from numba.core.dispatcher import Dispatcher
 
 NOTICE = "Compiling kernels: the first time on this machine this can take a minute or two."
@@ -41,6 +50,7 @@ class ByContent(UserProvidedCacheLocator):
 
     def __init__(self, function: Callable[..., Any], source: str) -> None:
         super().__init__(function, source)
+        _compile_once()
         digest = sha256()
         for path in sorted(_sources(function), key=lambda path: path.name):
             digest.update(_digest(path))
@@ -108,3 +118,64 @@ def compilation_reported(report: Callable[[str], object]) -> Iterator[None]:
     """Call ``report`` with a notice, once, if kernels are compiled in the block for a second or more."""
     with numba_event.install_listener("numba:compile", CompilationNotice(report)):
         yield
+
+
+class CompiledOnce(FunctionCache):  # type: ignore[misc]
+    """The cache of one function, locked from a failed look into it until the function is in it.
+
+    A function waits for the functions that it calls, which never wait for it, so no two processes
+    wait for each other. A lock ends with its process.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        self._lock: int | None = None
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Return the compiled function, or None, and then hold the lock until it is saved."""
+        compiled = super().load_overload(sig, target_context)
+        if compiled is not None or self._lock is not None:
+            return compiled
+        self._impl.locator.ensure_cache_path()
+        self._lock = os.open(Path(self.cache_path, f"{self._impl.filename_base}.lock"), os.O_RDWR | os.O_CREAT)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        # Another process may have compiled it while this one waited.
+        compiled = super().load_overload(sig, target_context)
+        if compiled is not None:
+            self.release()
+        return compiled
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Save the compiled function, and release the lock."""
+        try:
+            super().save_overload(sig, data)
+        finally:
+            self.release()
+
+    def release(self) -> None:
+        """Release the lock, if it is held."""
+        if self._lock is not None:
+            # A fork of this process has the same lock, and would keep it.
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+            os.close(self._lock)
+            self._lock = None
+
+
+class _ReleaseAfterFailure(numba_event.Listener):  # type: ignore[misc]
+    """Releases the lock of a function that cannot be compiled, which is never saved."""
+
+    def on_start(self, event: Any) -> None:
+        pass
+
+    def on_end(self, event: Any) -> None:
+        cache = getattr(event.data["dispatcher"], "_cache", None)
+        # ``event.is_failed`` is true of what did not fail (Numba 0.68).
+        if sys.exc_info()[0] and isinstance(cache, CompiledOnce):
+            cache.release()
+
+
+@cache
+def _compile_once() -> None:
+    """Make Numba use the lock for all functions that are decorated from now on."""
+    vars(dispatcher)["FunctionCache"] = CompiledOnce
+    numba_event.register("numba:compile", _ReleaseAfterFailure())

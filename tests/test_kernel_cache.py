@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -122,3 +123,66 @@ def test_every_verb_that_uses_kernels_has_the_notice(words, says, monkeypatch, t
     assert entered == [words[0]] * says
     assert ("the notice" in captured.err) == says
     assert "the notice" not in captured.out
+
+
+def increment(x):
+    return x + 1
+
+
+def fail(x):
+    return x.nothing
+
+
+@pytest.fixture
+def caches(tmp_path, monkeypatch):
+    """Return a function from a Python function to two caches of it, as two processes have them."""
+    from numba.core import config
+
+    from recsys.kernel_cache import CompiledOnce
+
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
+    return lambda function: (CompiledOnce(function), CompiledOnce(function))
+
+
+def test_who_comes_while_a_kernel_is_compiled_waits_and_loads_it(caches, monkeypatch):
+    from numba import int64, njit
+    from numba.core.caching import FunctionCache
+
+    dispatcher = njit(int64(int64))(increment)
+    (compiled,) = dispatcher.overloads.values()
+    compiling, waiting = caches(increment)
+    assert compiling.load_overload(compiled.signature, dispatcher.targetctx) is None
+    has_looked, results = threading.Event(), []
+    look = FunctionCache.load_overload
+
+    def look_and_tell(*arguments):
+        loaded = look(*arguments)
+        has_looked.set()
+        return loaded
+
+    monkeypatch.setattr(FunctionCache, "load_overload", look_and_tell)
+    thread = threading.Thread(
+        target=lambda: results.append(waiting.load_overload(compiled.signature, dispatcher.targetctx))
+    )
+    thread.start()
+    has_looked.wait()
+    compiling.save_overload(compiled.signature, compiled)
+    thread.join(timeout=60)
+    assert [loaded and loaded.signature for loaded in results] == [compiled.signature]
+
+
+def test_a_kernel_that_cannot_be_compiled_keeps_nobody_waiting(caches, monkeypatch):
+    from numba import njit
+    from numba.core.errors import TypingError
+
+    failing, following = caches(fail)
+    dispatcher = njit(fail)
+    monkeypatch.setattr(dispatcher, "_cache", failing)
+    with pytest.raises(TypingError):
+        dispatcher(1)
+    results = []
+    thread = threading.Thread(target=lambda: results.append(following.load_overload((), dispatcher.targetctx)))
+    thread.start()
+    thread.join(timeout=60)
+    following.release()
+    assert results == [None]

@@ -6,6 +6,7 @@ bug in recsys, 2 a problem with the user's input or configuration, 3 a gate fire
 
 from __future__ import annotations
 
+import errno
 import sys
 import threading
 import traceback
@@ -24,6 +25,9 @@ VERBS = (
 """The names of the verbs' modules, in the order of `recsys --help`."""
 
 INTERRUPTED = 130
+
+UNUSABLE_NAME = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ELOOP)
+"""What the operating system says of a path that it cannot even look up."""
 
 SECONDS_OF_CALLBACK = 0.1
 """Number of seconds after which a callback that has ignored an interruption is over."""
@@ -57,8 +61,9 @@ def exit_code_of(work: Callable[[], object]) -> int:
     """Call ``work`` and return the exit code of the process. An error is printed to stderr, not raised.
 
     The code is 0 if ``work`` returns, whatever it returns; ``exit_code`` of a RecsysError; 2 if
-    memory runs out; ``INTERRUPTED`` after Ctrl-C. Any other error is a fault of this package: its
-    traceback is printed, and the code is 1. The code of a SystemExit is passed on.
+    memory runs out, or if the operating system refuses a path; ``INTERRUPTED`` after Ctrl-C. Any
+    other error is a fault of this package: its traceback is printed, and the code is 1. The code of
+    a SystemExit is passed on.
     """
     try:
         with _ignored_interruptions_repeated():
@@ -83,11 +88,20 @@ def exit_code_of(work: Callable[[], object]) -> int:
             file=sys.stderr,
         )
         return 2
+    except OSError as error:
+        if error.errno not in UNUSABLE_NAME or not error.filename:
+            return _report_bug()
+        print(f"error: {error.filename}: {error.strerror}. Check the path and its permissions.", file=sys.stderr)
+        return 2
     except Exception:
-        traceback.print_exc()
-        print("This is a bug in recsys: please report the lines above.", file=sys.stderr)
-        return 1
+        return _report_bug()
     return 0
+
+
+def _report_bug() -> int:
+    traceback.print_exc()
+    print("This is a bug in recsys: please report the lines above.", file=sys.stderr)
+    return 1
 
 
 @contextmanager

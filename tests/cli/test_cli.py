@@ -1,5 +1,6 @@
 """The command line as a user meets it: help, wrong words, an interrupt, the second run over the first."""
 
+import errno
 import json
 import os
 import signal
@@ -145,3 +146,19 @@ def test_an_interrupt_leaves_nothing_behind(config):
     assert running.returncode == 130, said
     assert "interrupted" in said
     assert os.listdir(config.parent) == ["config.toml"]
+
+
+@pytest.mark.parametrize("words", ["check {}", "lab {}", "report {}", "onboard {}", "evaluate {} {}"])
+def test_a_name_that_is_too_long_is_refused(words, capsys):
+    assert run_verb(words.replace("{}", "a" * 300).split()) == 2
+    assert "error: " + "a" * 300 + ": File name too long." in capsys.readouterr().err.replace("\n", "")
+
+
+def test_a_path_without_permission_is_refused_but_other_errors_of_the_system_are_bugs(capsys):
+    def work(*arguments):
+        raise OSError(*arguments)
+
+    assert exit_code_of(lambda: work(errno.EACCES, "Permission denied", "secret/e.csv")) == 2
+    assert capsys.readouterr().err == "error: secret/e.csv: Permission denied. Check the path and its permissions.\n"
+    assert exit_code_of(lambda: work(errno.EACCES, "Permission denied")) == 1
+    assert exit_code_of(lambda: work(errno.ENOENT, "No such file or directory", "e.csv")) == 1
