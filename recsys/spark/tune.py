@@ -89,7 +89,7 @@ def fold_conditions(train: DataFrame, config: Config) -> list[tuple[Column, Colu
     settings = config.tune
     timed = train.where(F.col(TIME) < 0).isEmpty()
     if config.fold_rule(timed=timed) == "pairs":
-        fold = F.floor(row_hash_of(config.seed)(USER, ITEM) * settings.folds)
+        fold = F.floor(row_hash_of(config.seed)(ITEM, USER) * settings.folds)
         return [(fold != number, fold == number) for number in range(settings.folds)]
     shares = [(settings.folds - fold) * settings.share for fold in range(settings.folds)]
     starts = [order_statistic(train, TIME, partial(_first_of_newest, share)) for share in shares]

@@ -49,7 +49,7 @@ def make_folds(
 
     The rule is that of ``config.fold_rule``. With ``time`` and F folds, fold f tests on the f-th of
     the last F windows, each with the ``share`` of all events, and trains on all earlier events.
-    Events with equal times are on the same side. With ``pairs``, the hash of (user, item) decides
+    Events with equal times are on the same side. With ``pairs``, the hash of (item, user) decides
     which fold tests on a pair; all other folds train on it. With ``items``, the items are dealt to
     the folds in the order of their hashes, so each fold tests on an equal number of items, and
     trains on all others.
@@ -146,7 +146,9 @@ def _pair_masks(
 
     The hash of a pair decides in which fold it is a test pair.
     """
-    fold_of_pair = (pair_hash(train[USER], train[ITEM], seed) * settings.folds).astype(int)
+    # The item comes first, which gives another hash than that of ``[split] rule = "fraction"``. Of
+    # that hash, train has no low values left, so the first folds would be small or empty.
+    fold_of_pair = (pair_hash(train[ITEM], train[USER], seed) * settings.folds).astype(int)
     for fold in range(settings.folds):
         yield fold_of_pair != fold, fold_of_pair == fold
 

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pandas as pd
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
@@ -41,7 +42,7 @@ from recsys.models import kind_class
 from recsys.parameters import is_class_path
 from recsys.replacing import require_study_folder
 from recsys.runfolder import RunFolder
-from recsys.schema import ITEM, USER
+from recsys.schema import ITEM, TIME, USER
 from recsys.tune.folds import Fold, fit_and_judge, make_folds
 from recsys.tune.space import Range, Space, at_most, grid_points, search_space
 from recsys.tune.study_lock import StudyLock
@@ -49,6 +50,9 @@ from recsys.tune.study_lock import StudyLock
 Steps = Callable[[str, int, int], None]
 FoldJudge = Callable[[Config], float]
 """A function from a config to the mean of the metric over the users of one fold."""
+
+PAIR_FOLDS = 2
+"""The version of the folds of pairs. A study of other folds is not continued."""
 
 FINISHED_STATES = (TrialState.COMPLETE, TrialState.PRUNED)
 TPE_RANDOM_TRIALS = 8
@@ -141,7 +145,7 @@ def tune(config: Config, storage: Path, *, progress: Steps | None = None) -> Tun
     total = settings.trials
     if grid:
         total = min(settings.trials, len(grid) + 1)
-    about = {
+    about: dict[str, Any] = {
         "engine": config.engine,
         "model": name,
         "kind": kind,
@@ -150,6 +154,8 @@ def tune(config: Config, storage: Path, *, progress: Steps | None = None) -> Tun
     }
     if config.candidates != "items":
         about["candidates"] = config.candidates
+    if config.fold_rule(timed=_is_timed(RunFolder.open(config.out))) == "pairs":
+        about["pair_folds"] = PAIR_FOLDS
     study = _open_study(storage, about)
     with (
         mark_as_running(storage.with_name("trial")) as process,
@@ -266,6 +272,12 @@ def _possible_ranks(ranks: Range | list[Any], kind: str, run: RunFolder) -> Rang
     train = run.path / run_files.TRAIN
     users, items = (_count_distinct(train, column, highest) for column in (USER, ITEM))
     return at_most(ranks, largest_rank(training_rows(kind, users, items), items))
+
+
+def _is_timed(run: RunFolder) -> bool:
+    """Return whether all train pairs of a run have times."""
+    batches = ds.dataset(run.path / run_files.TRAIN).to_batches(columns=[TIME])
+    return all(pc.all(pc.greater_equal(batch.column(0), 0)).as_py() is not False for batch in batches)
 
 
 def _count_distinct(path: Path, column: str, enough: int) -> int:

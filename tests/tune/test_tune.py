@@ -18,7 +18,7 @@ import pytest
 
 from recsys import config, flow
 from recsys.cli import run_verb
-from recsys.data.hashing import id_hash
+from recsys.data.hashing import id_hash, pair_hash
 from recsys.data.weigh import interactions_to_table
 from recsys.errors import ConfigError, InputError
 from recsys.tune import study, tune
@@ -168,11 +168,9 @@ def test_only_the_train_part_is_read(raw, undisturbed, tmp_path):
     finally:
         WATCHING.clear()
     assert found.trials == undisturbed.trials
-    names = {Path(path).name for path in OPENED if str(tmp_path) in path or str(raw["out"]) in path}
-    # The lock says that this process is at work, for others on the same study.
-    names = {name for name in names if not name.endswith(".lock")}
-    assert names <= {"study.log", "train.parquet"}, names
-    assert "study.log" in names, "the hook saw nothing"
+    of_runs = {Path(path).name for path in OPENED if str(place) in path or str(raw["out"]) in path}
+    assert of_runs <= {"train.parquet"}, of_runs
+    assert "study.log" in {Path(path).name for path in OPENED if str(tmp_path) in path}, "the hook saw nothing"
 
 
 def test_a_grid_tries_every_combination_once(raw, tmp_path):
@@ -389,6 +387,27 @@ def test_lists_for_users_rank_all_items_also_after_a_run_of_new_ones(cold_run, c
     listed = pd.read_csv(io.StringIO(printed.out))["item_id"]
     assert len(listed) == 5
     assert set(listed) <= trained, "popular items have events"
+
+
+@pytest.mark.parametrize("folds", [3, 5])
+def test_folds_of_pairs_are_of_one_size_also_after_a_split_by_the_same_hash(folds):
+    """Here the run has put the pairs of the lowest hashes into its test part: a fraction of them, by the same seed."""
+    table = pd.DataFrame({"user_id": np.repeat(range(60), 50), "item_id": np.tile(range(50), 60), "value": 1.0})
+    train = table[pair_hash(table["user_id"], table["item_id"], 0) >= 0.2].assign(timestamp=-1)
+    sizes = [len(fold.split.test) for fold in folds_of(train, folds=folds)]
+    assert sum(sizes) == len(train)
+    # The standard deviation of a size is 22 pairs or less.
+    assert sizes == pytest.approx([len(train) / folds] * folds, abs=100)
+
+
+def test_a_study_of_older_folds_of_pairs_is_not_continued(raw, tmp_path, monkeypatch):
+    by_pairs = changed(raw, trials=1, rule="pairs")
+    tune(by_pairs, tmp_path / "study.log")
+    tune(changed(raw, trials=1), tmp_path / "windows.log")
+    monkeypatch.setattr(study, "PAIR_FOLDS", 1)
+    with pytest.raises(ConfigError, match="a study of other settings"):
+        tune(by_pairs, tmp_path / "study.log")
+    tune(changed(raw, trials=1), tmp_path / "windows.log")
 
 
 def test_what_cannot_be_folded_is_said():
