@@ -86,6 +86,7 @@ def read_table(
             table = reader.csv(exact)
             _require_even_rows(reader, table, exact, uri)
         else:
+            _require_no_empty_part(Path(uri))
             table = spark.read.parquet(exact)
     except PySparkException as error:
         raise InputError(f"{uri}: Spark cannot read it: {str(error).splitlines()[0]}") from error
@@ -135,6 +136,13 @@ def _require_even_rows(reader: DataFrameReader, table: DataFrame, exact: str, ur
             f"{uri}: a line has another number of fields than the header, which has {len(table.columns)}:"
             f" {odd[CORRUPT][:80]!r}."
         )
+
+
+def _require_no_empty_part(folder: Path) -> None:
+    """Raise InputError if a local folder has a Parquet file of 0 bytes, which Spark would skip in silence."""
+    for part in sorted(folder.rglob("*.parquet")):
+        if part.is_file() and not part.stat().st_size:
+            raise InputError(f"{part}: not a readable Parquet file: it has 0 bytes. Write it again, or leave it out.")
 
 
 def _require_ids(table: DataFrame, columns: list[str], uri: str) -> None:

@@ -176,6 +176,15 @@ def test_a_damaged_parquet_file_of_a_job_is_named(spark, tmp_path, capsys):
     assert "lists.parquet" in refuse(capsys, tmp_path / "lists.parquet", tmp_path / "truth.csv")
 
 
+def test_a_part_without_a_byte_is_named(spark, tmp_path, capsys):
+    (tmp_path / "lists").mkdir()
+    FRAME.to_parquet(tmp_path / "lists" / "a.parquet")
+    (tmp_path / "lists" / "b.parquet").touch()
+    (tmp_path / "truth.csv").write_text(TRUTH)
+    assert run_job("evaluate", tmp_path / "lists", tmp_path / "truth.csv", "-m", "ndcg@2") == 2
+    assert "b.parquet: not a readable Parquet file" in capsys.readouterr().err
+
+
 def test_a_threshold_that_is_no_number_is_refused(spark, tmp_path, capsys):
     for call in (lambda *words: run_job("evaluate", *words), verb):
         assert call(tmp_path / "l.csv", tmp_path / "t.csv", "--relevant", "nan") == 2

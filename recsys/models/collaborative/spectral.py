@@ -50,7 +50,13 @@ class Spectral(Fading, Linear):
     SPACE: ClassVar = {"rank": (16, 1024), "low": (0.0, 2.0)}
     SOURCE: ClassVar = "spectral"
 
-    rank: Annotated[int, Field(ge=1, description="number of singular vectors, the low frequencies")] = 256
+    rank: Annotated[
+        int,
+        Field(
+            ge=1,
+            description="number of singular vectors, the low frequencies; at most the number of users and items",
+        ),
+    ] = 256
     low: Annotated[float, Field(ge=0, description="weight of the low frequencies; 0 leaves the neighbours alone")] = 0.3
     seed: Annotated[int, Field(ge=0, description="seed of the randomized singular value decomposition")] = 0
 
