@@ -12,6 +12,7 @@ from recsys.cli import run_verb
 from recsys.errors import InputError
 from recsys.evaluation.settings import EvaluationSettings
 from recsys.spark.evaluation.evaluate import evaluate_tables
+from recsys.spark.table_files import read_table
 
 pytestmark = pytest.mark.spark
 
@@ -174,6 +175,15 @@ def test_a_damaged_parquet_file_of_a_job_is_named(spark, tmp_path, capsys):
     (tmp_path / "lists.parquet").write_bytes(data[:-20] + b"x" * 12 + data[-8:])
     (tmp_path / "truth.csv").write_text(TRUTH)
     assert "lists.parquet" in refuse(capsys, tmp_path / "lists.parquet", tmp_path / "truth.csv")
+
+
+def test_the_file_that_was_named_is_read(spark, tmp_path):
+    names = ["events[1].csv", "events1.csv", "{a}.csv", "a.csv", "*.csv", "q?.csv", "back\\slash.csv"]
+    for name in names:
+        (tmp_path / name).write_text(f'user_id,item_id\n"{name}",x\n')
+    for name in names:
+        table = read_table(spark, str(tmp_path / name), columns=("user_id", "item_id"))
+        assert [row["user_id"] for row in table.collect()] == [name]
 
 
 def test_a_part_without_a_byte_is_named(spark, tmp_path, capsys):

@@ -14,7 +14,7 @@ from recsys.types import Histories
 pytestmark = pytest.mark.spark
 
 RULES = """
-deny = ["{denied}"]
+deny = ["{denied}", "unheard-of"]
 [deny_for]
 {user} = ["{denied_to_one}"]
 stranger = ["{denied_to_stranger}"]
@@ -89,7 +89,9 @@ def test_the_job_lists_what_the_verb_lists(spark, run, tmp_path, capsys):
     assert_same_lists(ruled, ruled_local)
     assert first not in set(ruled["item_id"])
     assert second not in set(ruled[ruled["user_id"] == user]["item_id"])
-    assert "short lists, filtered" in capsys.readouterr().err
+    messages = capsys.readouterr().err
+    assert "short lists, filtered" in messages
+    assert "rule deny: unknown ids ['unheard-of']" in messages
 
 
 def test_late_events_join_the_histories_with_their_times(spark, run, tmp_path):
