@@ -73,14 +73,19 @@ class Library(Protocol):
 
 
 class Engine(ABC):
-    """Runs one config. Each step stores its result in attributes, which later steps use.
+    """The abstract base of the two engines. An engine runs one config, step by step.
+
+    Each step stores its result in attributes, which later steps use.
 
     Attributes:
-        folder: where the steps write their files.
-        meter: measures the time and memory of each step.
+        config: the config.
         rules: the business rules, or None if the config has none.
-        fold_starts: the start of the test part of each fold of a rolling backtest, set by the
-            split. It is empty without a backtest.
+        folder: where the steps write their files. Set by :meth:`open`.
+        meter: measures the time and memory of each step. Set by :meth:`open`.
+        report_progress: called with the name of a step, the number of units that are done, and the
+            number of all units. Set by :meth:`open`.
+        fold_starts: the time at which the test part of each fold of a rolling backtest starts, in
+            seconds since 1970, earliest first. Set by the split. Empty without a backtest.
     """
 
     config: Config

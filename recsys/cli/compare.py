@@ -345,7 +345,11 @@ def guards_table(guards: dict[str, dict[str, float]]) -> pd.DataFrame:
 
 
 def print_json(tables: dict[str, pd.DataFrame], choice: ModelChoice, fired: list[str]) -> None:
-    """Print the tables, the choice and the gates that fired as one JSON object."""
+    """Print one JSON object to stdout: the tables, the choice, and the gates that fired.
+
+    ``means`` is model -> metric -> value, each other table a list of rows. The other keys are
+    ``pick``, ``conclusive``, ``reasons`` and ``fired``. NaN becomes null.
+    """
     record: dict[str, Any] = {
         name: table.to_dict(orient="index" if name == "means" else "records") for name, table in tables.items()
     }

@@ -73,7 +73,12 @@ def make_folder(folder: Path, option: str = "--out") -> None:
 
 @contextmanager
 def write_errors_explained(path: Path, option: str = "--out") -> Iterator[None]:
-    """Convert an OSError in the block into an InputError that says what to do."""
+    """Convert an OSError in the block into an InputError that names the path and says what to do.
+
+    Args:
+        path: the file or folder that the block writes.
+        option: the option of the command line by which the user can choose another path.
+    """
     try:
         yield
     except OSError as error:
@@ -131,7 +136,9 @@ class StatusLines(logging.Handler):
         self._status = record.getMessage()
 
     def print_status(self) -> None:
-        """Print the seconds since the start and the current step, if there is one."""
+        """Print the seconds since the start, and the current step. Before the first step nothing is
+        printed.
+        """
         if self._status:
             log.print(f"{self._clock() - self._start:,.0f} s  {self._status}")
 

@@ -75,7 +75,11 @@ _END = "adek ander ava bury dale eki enko ette holm ini lund mark mond ova quist
 
 
 def person_names(count: int) -> np.ndarray:
-    """Return ``count`` distinct made-up names (at most 8,000), the same ones in every call."""
+    """Return the first ``count`` of 8,000 made-up names, as an object array.
+
+    Args:
+        count: number of names. Beyond 8,000 the names repeat.
+    """
     mixed = np.arange(count) * 3_067 % (len(_FIRST) * len(_START) * len(_END))
     first, family = np.divmod(mixed, len(_START) * len(_END))
     start, end = np.divmod(family, len(_END))

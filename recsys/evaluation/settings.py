@@ -170,7 +170,10 @@ def describe_ranked(candidates: str, n_items: int, ranked_items: np.ndarray | No
 
 
 class RunEvaluationSettings(EvaluationSettings):
-    """How a run is evaluated: the metrics, and which test pairs count as relevant."""
+    """The settings of the evaluation of a run, which has scores of all candidates.
+
+    Unlike :class:`EvaluationSettings` it permits ``auc``, but not as the first metric.
+    """
 
     all_candidates: ClassVar[bool] = True
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
+from recsys.data.hashing import hash_words, to_unit_interval
 from recsys.errors import ConfigError, InputError
 from recsys.models import build
 from recsys.models.combining import hybrid
@@ -61,6 +62,14 @@ def test_trials_hide_without_taking_everything():
     items = hide_items(train, 0.3, 50, seed=1)
     assert not np.isin(items.train.item, np.flatnonzero(items.candidates)).any()
     assert items.candidates[items.relevant.indices].all()
+
+
+def test_a_trial_of_new_items_is_as_large_after_a_split_by_the_same_hash():
+    train, _ = contract.world(users=80)
+    low = to_unit_interval(hash_words(1, np.arange(len(train.items)))) < 0.3
+    rest = subset(train, ~low[train.item])
+    liked = np.unique(rest.item[rest.value > 0])
+    assert hide_items(rest, 0.3, 50, seed=1).candidates.sum() == np.ceil(0.3 * len(liked))
 
 
 @pytest.mark.slow

@@ -169,11 +169,16 @@ def _widen_schema(schema: pa.Schema, field: pa.Field, part: Source, first_with: 
 
 
 def read_parquet(source: Source, mapping: dict[str, str], all_columns: bool) -> Iterator[RawChunk]:
-    """Yield chunks of a Parquet file, or of a folder of parts, which may have key=value folders.
+    """Yield chunks of a Parquet file, or of a folder of parts.
+
+    If parts are in folders such as ``day=2024-01-01``, they have a text column ``day``.
 
     Args:
         mapping: canonical column -> its name in the file.
         all_columns: whether to read all other columns too.
+
+    Raises:
+        InputError: a file cannot be read, an id column is missing, or two parts differ in a column.
     """
     layout = parquet_layout(source, mapping, all_columns)
     try:

@@ -452,7 +452,11 @@ def empty_side_message(part: str, events: int, rule: AnyRule, span: tuple[float,
     """Return the error message for a rule that leaves no train or no test events.
 
     Args:
-        span: first and last time of the log, in seconds since 1970. None without timestamps.
+        part: the part without events, ``train`` or ``test``.
+        events: the number of events that were split.
+        rule: the split rule.
+        span: first and last time of the log, in seconds since 1970, for a rule by time. None without
+            timestamps.
     """
     if not isinstance(rule, ByTime) or span is None:
         setting = {"last": "n", "fraction": "test", "files": "file"}.get(rule.rule, "share")

@@ -94,10 +94,12 @@ class Judged:
 
     @cached_property
     def group(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return two counts of relevant items for the tie group of each entry, int64[nnz] each.
+        """Return two numbers for each entry, int64[nnz] each.
 
-        They are the number of relevant items in the list above the tie group, and the number of
-        relevant items in the tie group.
+        The first one is the number of the user's relevant items that stand before the tie group of
+        the entry, the second one the number of those inside this tie group. Tie groups exist under
+        ``average`` only: otherwise each entry is a group of its own. The numbers of an entry whose
+        item is not in the list mean nothing.
         """
         if not self.tied:
             return self.ordinal, np.ones(len(self.position), dtype=np.int64)

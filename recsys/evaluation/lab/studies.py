@@ -89,11 +89,20 @@ class ScaledMeasure:
         return simulate.sample_mallows(rng, self.settings.pairs, self.settings.items, dispersion)
 
     def raw(self, a: Rankings, b: Rankings) -> np.ndarray:
-        """Return the value of the measure, not scaled, for list i of a and list i of b, float64[m]."""
+        """Return the value of the measure, not scaled, for list i of a and list i of b, float64[m].
+
+        It is NaN where the measure is undefined.
+
+        Args:
+            a: m lists.
+            b: m lists.
+        """
         return np.asarray(self.measure(Pairs.row_by_row(a, b)), dtype=np.float64)
 
     def scaled(self, lists: np.ndarray | Rankings, reference: Rankings | None = None) -> np.ndarray:
         """Return the scaled value of the measure for each of m lists and its reference, float64[m].
+
+        It is NaN where the measure is undefined.
 
         Args:
             lists: m lists, as Rankings or as items, int[m, k].

@@ -30,17 +30,20 @@ class Comparison:
     """The result of :func:`compare`.
 
     ``means`` has one row per model and one column per metric: the mean over the users for whom the
-    metric is defined. ``alpha`` is the level with which ``p_holm`` is compared. ``differences`` has
-    one row per pair of models and metric, with these columns:
+    metric is defined. ``alpha`` is the significance level: a difference counts if its ``p_holm`` is at
+    most ``alpha``. ``differences`` has one row per pair of models and metric, with these columns:
 
     * ``model``, ``against``, ``metric``, the names of the two models and of the metric;
     * ``difference``, the mean of model − against, and ``low``, ``high``, its 95 % bootstrap interval;
-    * ``effect_size``, the difference divided by its standard deviation over users;
+    * ``effect_size``, the difference divided by its standard deviation over users; NaN if all users
+      have the same difference;
     * ``p``, the p-value of the randomisation test, and ``p_holm``, p adjusted by Holm's procedure for
       all pairs and metrics;
     * ``users``, the number of users for whom the metric of both models is defined;
-    * ``detectable``, the true difference that this number of users detects with 80 % power;
-    * ``folds``, the difference in each fold.
+    * ``detectable``, the true difference that a two-sided test of this number of users at the level
+      .05, before Holm's procedure, detects with 80 % power;
+    * ``folds``, a list with the mean difference of each fold of a backtest, NaN for a fold without
+      one. In all other columns a user counts once, with the mean over folds.
     """
 
     means: pd.DataFrame

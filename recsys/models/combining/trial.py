@@ -321,18 +321,22 @@ def hide_latest(train: Interactions, share: float, max_users: int, seed: int) ->
 
 
 def hide_items(train: Interactions, share: float, max_users: int, seed: int) -> Trial:
-    """Return a trial that hides all entries of about ``share`` of the liked items.
+    """Return a trial that hides all entries of ``share`` of the liked items, rounded up.
 
-    A hash chooses the items. They are the new items of the trial, and no other item is a candidate.
-    Users are judged if they like a hidden item and an item that is not hidden.
+    These are the items with the lowest hashes. They are the new items of the trial, and no other
+    item is a candidate. Users are judged if they like a hidden item and an item that is not hidden.
 
     Args:
         max_users: the largest number of users to judge. They are chosen by a hash.
         seed: seed of the hashes.
     """
-    is_new = to_unit_interval(hash_words(seed, np.arange(len(train.items)))) < share
+    # A fixed limit of the hash would leave few: items that a split by items has hidden have low hashes.
+    liked = np.unique(train.item[train.value > 0])
+    count = int(np.ceil(share * len(liked)))
+    order = np.argsort(hash_words(seed, liked), kind="stable")
+    is_new = np.zeros(len(train.items), dtype=bool)
+    is_new[liked[order[:count]]] = True
     is_removed = is_new[train.item]
-    is_new &= np.bincount(train.item[train.value > 0], minlength=len(is_new)) > 0
     return _trial(train, is_removed, is_removed & (train.value > 0), is_new, max_users, seed)
 
 

@@ -63,6 +63,12 @@ class Transitions(Fading, SparseLinear, FitsFromSums):
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
         """Count the transitions in the sequences of all users, and compute the weights.
 
+        The sequence of a user has the user's likes (values above 0), the earliest first. Likes of the
+        same time are in the order of their item rows, and likes without a time come first.
+
+        Args:
+            features: not used.
+
         Raises:
             InputError: no event has a time.
         """

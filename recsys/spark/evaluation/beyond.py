@@ -102,14 +102,19 @@ def exposure(
 def columns_of(catalogue: Catalogue, truth: Truth, k: int) -> Callable[..., dict[str, np.ndarray]]:
     """Return a function that computes the measures beyond accuracy for a batch of users.
 
-    The function takes six arguments, for m users: the listed items and their offsets [m + 1] (the
-    list of user u is ``listed[offsets[u]:offsets[u + 1]]``), the scores of the listed items, the
-    relevant items with their offsets, the gains of the relevant items, and an Arrow column with the
-    history of each user as a list of (item, value). Items are rows. It returns measure ->
-    float64[m].
+    The function returns measure -> float64[m] for m users, NaN where a measure is undefined. An item
+    is given by its row in the catalogue. The arguments are, in this order:
+
+    1. ``listed``, int32[n], the items of all lists, one list after the other;
+    2. ``offsets``, int64[m + 1]: the list of user u is ``listed[offsets[u]:offsets[u + 1]]``;
+    3. ``scores``, float32[n], the scores of the listed items;
+    4. ``relevant``, a tuple: the relevant items of all users, and their offsets as for the lists;
+    5. ``gain``, float64, the gain of each relevant item;
+    6. ``history``, an Arrow column: the history of each user as a list of (item, value). Null is an
+       empty history.
 
     Args:
-        k: the length of the lists.
+        k: the largest length of a list.
     """
     n = len(catalogue.likes)
     candidates = IdMap.of(np.arange(n))

@@ -127,12 +127,15 @@ def collect_item_factors(factors: DataFrame, training_pairs: DataFrame, candidat
 def fold_in(history: DataFrame, items: np.ndarray, params: SparkALSParameters) -> DataFrame:
     """Return (user, features array<float>), the factor of each user for fixed item factors.
 
-    For a user of the training data it equals the trained factor, because training solves the users
-    last. It is null for a user without a training pair on an item that has a factor.
+    If the history of a user is that of training, the factor is the trained one up to rounding,
+    because training solves the users last. The exception is MLlib with ``nonnegative``, whose
+    constraint does not hold here. The factor is null for a user whose history has no pair that is
+    trained on (value > 0 with implicit feedback, any pair with explicit feedback) on an item with a
+    factor. A user without rows in ``history`` is not in the result.
 
     Args:
-        history: (user: a row or an id of any kind, item: row, value), one row per (user, item)
-            pair.
+        history: (user, item, value), one row per (user, item) pair. ``user`` may have any type, and
+            ``item`` is the row of the item.
         items: float32[candidates, rank], NaN rows for items without a factor.
     """
     pair = F.struct("item", F.col(VALUE).cast("float").alias(VALUE))
