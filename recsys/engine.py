@@ -73,7 +73,7 @@ class Library(Protocol):
 
 
 class Engine(ABC):
-    """The abstract base of the two engines. An engine runs one config, step by step.
+    """The abstract base of the two engines, each of which runs one config step by step.
 
     Each step stores its result in attributes, which later steps use.
 

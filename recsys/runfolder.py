@@ -107,8 +107,15 @@ class RunFolder:
     def write_text(self, name: str, text: str) -> None:
         """Write ``text`` as UTF-8 to the file ``name`` of this folder, replacing an existing file.
 
-        Folders in ``name`` are created. The text is written to a temporary file beside the target,
-        which then takes its name. So the file ``name`` is never half-written.
+        Folders in ``name`` are created. The text is first written to a temporary file. When this
+        file is complete, it takes the place of the file ``name``, which is thus never half-written.
+
+        Args:
+            name: the path of the file, relative to this folder.
+            text: the whole content.
+
+        Raises:
+            OSError: the file cannot be written. An existing file is then unchanged.
         """
         target = self.path / name
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -136,8 +136,9 @@ class StatusLines(logging.Handler):
         self._status = record.getMessage()
 
     def print_status(self) -> None:
-        """Print the seconds since the start, and the current step. Before the first step nothing is
-        printed.
+        """Print a line to stderr: the seconds since this object was made, and the current step.
+
+        Nothing is printed before the first step.
         """
         if self._status:
             log.print(f"{self._clock() - self._start:,.0f} s  {self._status}")

@@ -116,10 +116,16 @@ def table_overrides(items: str | None, users: str | None = None) -> list[str]:
 
 
 def config_of(location: str, overrides: list[str]) -> Config:
-    """Return the config in a TOML file, or the default config for a file of events.
+    """Return the config in a TOML file, or the default config for a log of events.
 
     Args:
+        location: a file whose name ends in ``.toml`` is read as a config. Anything else is the
+            location of a log, which is not opened here.
         overrides: keys to set, such as ``recommend.k=20``.
+
+    Raises:
+        ConfigError: the TOML file cannot be read, an override has no ``=``, or keys are unknown,
+            missing or of a wrong type.
     """
     from recsys.config import config_for_log, load_config
 

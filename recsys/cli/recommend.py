@@ -140,15 +140,19 @@ def recommend(
 
 
 def read_user_table(ids: list[str], path: Path | None) -> pd.DataFrame:
-    """Return the users to recommend to, ascending by id: ``user_id``, each once, and the file's
-    columns.
+    """Return the users to recommend to as a table with one row per user.
+
+    Its columns are ``user_id`` and the other columns of the file, all of them text. The rows are in
+    ascending order of the ids as text, so "10" is before "9". A user who is in ``ids`` has missing
+    values in the other columns, also if the file has the user too. If the file has an id several
+    times, its first row counts.
 
     Args:
         ids: user ids that are given one by one.
         path: a file of users (:func:`read_user_file`), or None.
 
     Raises:
-        InputError: there are no users.
+        InputError: there are no users, or the file cannot be read.
     """
     tables = [pd.DataFrame({"user_id": ids}, dtype=object)]
     if path:
@@ -202,10 +206,14 @@ def parse_attributes(pairs: list[str], saved: SavedModel) -> dict[str, str]:
 
 
 def weigh_item_terms(saved: SavedModel) -> csr_array:
-    """Return the weighted terms of each item, float32 csr (items, terms), with rows of length 1.
+    """Return the weighted terms of each item, float32 csr (items, terms).
+
+    The rows are the items of the history of the saved model, in its order. The terms come from the
+    items table, and have TF-IDF weights (:func:`recsys.features.terms.weigh_terms`). The row of an
+    item without attributes is zero. All other rows have the Euclidean norm 1.
 
     Raises:
-        InputError: the items have no attributes.
+        InputError: no item has an attribute.
     """
     from recsys.features.encoding import encode_features
     from recsys.features.terms import weigh_terms

@@ -111,7 +111,8 @@ def nearest_users(saved: SavedModel, user: str, k: int) -> pd.DataFrame:
 def first_member(model: Recommender) -> Recommender:
     """Return the first member of a cascade, or the model itself if it is not a cascade.
 
-    The last member of a cascade is the fallback, which gives the same scores for every history.
+    The other members are fallbacks, such as popularity. They give the same list for every history,
+    so they say nothing about similarity.
     """
     from recsys.models.combining.cascade import Cascade
 

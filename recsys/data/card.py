@@ -239,8 +239,7 @@ def describe_gaps(days: np.ndarray) -> dict[str, Any]:
 
 
 def find_busiest_users(numbers: np.ndarray, users: np.ndarray) -> dict[str, Any]:
-    """Count the users with implausibly many events, and return their number and share of all
-    events.
+    """Return how many users have implausibly many events, and their share of all events.
 
     Keys of the result:
 
@@ -249,13 +248,15 @@ def find_busiest_users(numbers: np.ndarray, users: np.ndarray) -> dict[str, Any]
     * ``share_of_events``: the share of all events that are theirs, in [0, 1].
 
     A user has implausibly many events if the modified z-score of log(number of events) is above
-    :data:`OUTLYING`. The score is the distance from the median, divided by 1.4826 × the median
-    absolute deviation. If that deviation is 0, because more than half of the users have the same
-    number of events, the distance is divided by 1.2533 × the mean absolute deviation. Reference:
-    Iglewicz and Hoaglin, How to Detect and Handle Outliers, 1993.
+    :data:`OUTLYING`. The score is log(number of events) minus the median over all users, divided by
+    1.4826 × the median absolute deviation. So users with few events have a score below 0. If the
+    median absolute deviation is 0, because more than half of the users have the same number of
+    events, 1.2533 × the mean absolute deviation takes its place. If all users have the same number
+    of events, nobody is counted. Reference: Iglewicz and Hoaglin, How to Detect and Handle
+    Outliers, 1993.
 
     Args:
-        numbers: int[m], numbers of events, ascending.
+        numbers: int[m], different numbers of events, each ≥ 1, ascending; m ≥ 1.
         users: int[m], how many users have each number.
 
     >>> find_busiest_users(np.array([8, 10, 12, 5000]), np.array([30, 40, 29, 1]))["users"]

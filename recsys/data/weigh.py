@@ -290,12 +290,15 @@ def count_both_negative(events: pd.DataFrame, weighting: WeightSettings) -> int:
 def undo_decay(interactions: Interactions, half_life_days: float, reference: float) -> Interactions:
     """Return the interactions with their values before the decay of :func:`weigh_events`.
 
-    Each value must come from a single event, because a sum of several events cannot be restored.
-    The result is exact up to the rounding of float32 and of times to whole seconds.
+    Each value must come from a single event, the one at the time of its entry. A sum of several
+    events cannot be restored. The result is exact up to the rounding of float32 and of times to
+    whole seconds. A value that the decay has rounded to 0 stays 0.
 
     Args:
+        interactions: entries with known times.
         half_life_days: the half-life with which the values were decayed.
-        reference: the time at which the age is 0, in seconds since 1970.
+        reference: the reference of :func:`weigh_events`, in seconds since 1970. Entries at this
+            time or later did not decay.
     """
     value = interactions.value / _decay(interactions.time, half_life_days, reference)
     return replace(interactions, value=value.astype(np.float32))

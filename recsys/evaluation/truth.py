@@ -139,9 +139,15 @@ class Truth:
     def judge(self, topk: TopK) -> Judged:
         """Return the places of each user's relevant items in the user's list.
 
+        User i of the result is the user of list i. Ties are treated as ``settings.ties`` says.
+
         Args:
-            topk: lists, whose ``users`` are rows of the users of this truth. Ties are treated as
-                ``settings.ties`` says.
+            topk: lists, whose ``users`` are rows of the users of this truth.
+
+        Raises:
+            ValueError: an item occurs twice in a list.
+            InputError: ``settings.ties`` is not ``stable``, and a score is missing or scores rise
+                along a list.
         """
         rows = topk.users
         all_users = len(rows) == len(self) and bool((rows == np.arange(len(self))).all())

@@ -80,9 +80,16 @@ parameter."""
 def build(kind: str, params: dict[str, Any]) -> Recommender:
     """Return an unfitted model of a kind with the given parameters.
 
+    Args:
+        kind: a key of :data:`KINDS`, or the path ``package.module:Class`` of a class of the user's
+            own.
+        params: parameter -> value. A parameter that is not given has its default.
+
     Raises:
-        ConfigError: the kind or a parameter is unknown (the message names the most similar one), a
-            value is out of range, or a class of the user's own cannot or may not be used.
+        ConfigError: the kind or a parameter is unknown (the message names the most similar one, if
+            there is one), a parameter is missing or belongs to the Spark engine, or a value is out
+            of range or of a wrong type. For a class of the user's own: it cannot be imported or
+            used, or own models are not allowed (:mod:`recsys.models.own_model`).
 
     >>> build("als", {"rnak": 8})
     Traceback (most recent call last):

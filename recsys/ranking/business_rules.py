@@ -61,7 +61,10 @@ class Available(_Strict):
     """The rule ``available``: keep the items that are on offer at the time ``at``.
 
     An item is on offer if the time in its column ``from_field`` is at most ``at``, and the time in its
-    column ``until_field`` is after ``at``. Times are ISO dates or seconds since 1970.
+    column ``until_field`` is after ``at``. There is no limit where a column is not named, where a
+    cell is empty, or for an item that the items table does not have. Times are ISO dates or times,
+    in UTC if they have no zone, or seconds since 1970. A cell that is neither is an error in
+    :func:`compile_rules`.
     """
 
     from_field: str | None = None

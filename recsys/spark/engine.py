@@ -254,9 +254,14 @@ class SparkEngine(Engine):
         return [*baselines, *(name for name in self.config.models if name not in baselines)]
 
     def fit(self, name: str) -> None:
-        """Train one model and write its factors.
+        """Train one model and write it to the run folder.
 
-        A baseline needs no training here, because :meth:`split_events` has counted the likes.
+        For ALS and ``attributes`` the factors are written, for other models the fitted arrays. A
+        baseline needs no training here, because :meth:`split_events` has counted the likes, and
+        nothing is written for it.
+
+        Args:
+            name: one of :attr:`model_names`.
         """
         if name in self.als_parameters:
             self.fitted[name] = self._fit_als(name, self.als_parameters[name])

@@ -61,7 +61,16 @@ def read_chunks(
 
 @contextmanager
 def read_errors_explained(source: Source, reading: ReadSettings) -> Iterator[None]:
-    """Convert the errors of a damaged or unreadable file into InputErrors that name the file."""
+    """Convert errors of reading a file in a ``with`` block into InputErrors that name the file.
+
+    Args:
+        source: the file that the block reads.
+        reading: the settings, whose encoding an error message names.
+
+    Raises:
+        InputError: an archive is damaged or cut short, text is not in the encoding of the settings,
+            or the operating system cannot read the file. Other errors are not converted.
+    """
     try:
         yield
     except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as error:
@@ -345,10 +354,12 @@ def _number_of(lines: list[tuple[int, str]]) -> Callable[[int], int]:
 
 
 def find_json_keys(lines: Iterable[str], names: set[str], present: set[str]) -> None:
-    """Add to ``present`` those of ``names`` that are keys of at least one line of JSON.
+    """Add to the set ``present`` those of ``names`` that are keys of at least one line of JSON.
 
     To save time, a line is parsed only if it may have a name that is still missing: the name is in
-    its text, or the line has an escape for a character. Lines that are not JSON objects are ignored.
+    its text as it is, or the line has an escape such as ``\\u0041``. Other escapes do not count, so
+    a name that is written with ``\\"`` or ``\\/`` may be missed. Lines that are not JSON objects
+    are ignored. Reading stops when all names are present.
     """
     missing = names - present
     for line in lines:

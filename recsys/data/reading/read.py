@@ -130,11 +130,14 @@ class Tables:
     User ids are integers in all tables or text in all tables, and so are item ids.
 
     Attributes:
-        log: the events, packed by ``data.reading.log``.
+        log: the accepted events in a compact form: ids are categories, and numbers have a small
+            dtype that holds them exactly (:mod:`recsys.data.reading.log`). :attr:`events` returns
+            them in plain columns. Empty after :meth:`take_log`.
         items, users: the items table and the users table, None if there is no such table.
-        refusals_by_table: name of a table in messages -> its refusals.
+        refusals_by_table: path of a table, or its name if it was in memory -> its refusals.
         duplicates: ``items`` or ``users`` -> number of rows that ``[data] duplicates`` merged into
-            others.
+            others. A table that was not given, or that belongs to a MovieLens data set, has no
+            entry.
     """
 
     log: pd.DataFrame

@@ -49,23 +49,27 @@ def split(
 ) -> Split:
     """Split raw events into train, history and test, and prepare each part.
 
-    The steps are: assign each event to a side, keep the last event of each session, filter train,
-    weigh events, apply the decay (relative to the latest train event), and aggregate the events of
-    each (user, item) pair. Candidates are the items of train and of the ``items`` table. Test
-    events get type weights but no decay. ``Split.about`` has the numbers of the report, which
-    :func:`~recsys.data.splitting.audit.describe_overlap` defines.
+    The steps are: keep the events before the end of the test, if the rule sets one; assign each
+    event to a side; keep the last event of each session within a side; filter train; weigh events;
+    apply the decay (relative to the latest train event); and aggregate the events of each (user,
+    item) pair. Candidates are the items of train and of the ``items`` table. History events on
+    other items are removed and counted. Test events get type weights but no decay. Without
+    timestamps no decay is applied. ``Split.about`` has the numbers of the report; those on the
+    overlap of the parts are defined by :func:`~recsys.data.splitting.audit.describe_overlap`.
 
     Args:
-        events: user_id, item_id, value, and optionally timestamp and event (the type).
+        events: user_id, item_id, value, and optionally timestamp (seconds since 1970) and event
+            (the type).
         rule: the split rule with its settings.
         weighting: how events are weighted and aggregated. None: the defaults.
         filters: the smallest numbers of events per item and user. None: no filters.
         items: the items table, or None.
 
     Raises:
-        InputError: the rule needs timestamps and there are none, or train or test is empty.
-        ConfigError: an event type has no weight, or decay or sessions are set and there are no
-            timestamps.
+        InputError: the rule needs timestamps and there are none; train or test is empty, also after
+            filters and weights; or a sum of values does not fit in float32.
+        ConfigError: an event type has no weight, or there are no timestamps and sessions or the
+            aggregate ``last`` are set.
     """
     weighting = weighting or WeightSettings()
     filters = filters or FilterSettings()

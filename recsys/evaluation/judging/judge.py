@@ -79,7 +79,7 @@ class Judged:
 
     @cached_property
     def user(self) -> np.ndarray:
-        """Return the row of the user of each entry, int64[nnz]."""
+        """Return the number of the user of each entry, 0 … m − 1, int64[nnz], ascending."""
         return np.repeat(np.arange(len(self.length)), self.n_relevant)
 
     @cached_property

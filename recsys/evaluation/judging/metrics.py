@@ -91,8 +91,9 @@ def ndcg(judged: Judged, k: int | None = None, gain: str = "binary", ips: float 
     """Discounted gain (DCG) of the first k items, divided by the DCG of the best possible list; in [0, 1].
 
     DCG = Σ_r g_r / log2(r + 1) over the ranks r = 1 … k, where g_r is the gain of the item at rank
-    r, and 0 if the item is not relevant. The best possible list has the user's relevant items in
-    the order of their gains, whether or not the judged list has them.
+    r, and 0 if the item is not relevant. The best possible list has the user's relevant items, the
+    largest gain first, whether or not the judged list has them. It also counts up to rank k. The
+    value is NaN for a user without relevant items.
 
     Other libraries: RecTools divides by default by the DCG of k relevant items, even if the user
     has fewer; trec_eval uses the linear gain. References: Järvelin and Kekäläinen, TOIS 2002;
@@ -194,9 +195,9 @@ def auc(judged: Judged) -> np.ndarray:
 
     The metric needs the scores of all candidates
     (:func:`~recsys.evaluation.judging.judge.judge_scores`). A candidate is an item with a score. Relevant
-    items that are not candidates rank below all candidates. The value is also undefined if there are
-    candidates and every one is relevant. It is 0 for a user without candidates, whom the model cannot
-    score.
+    items that are not candidates rank below all candidates. The value is NaN (undefined) for a user
+    without relevant items, and for a user who has candidates that are all relevant. A user who has
+    relevant items but no candidates, because the model cannot score the user, has the value 0.
 
     Raises:
         ConfigError: only the best candidates were ranked.

@@ -96,6 +96,9 @@ class ScaledMeasure:
         Args:
             a: m lists.
             b: m lists.
+
+        Raises:
+            ValueError: a and b do not have the same number of lists.
         """
         return np.asarray(self.measure(Pairs.row_by_row(a, b)), dtype=np.float64)
 

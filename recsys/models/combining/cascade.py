@@ -15,8 +15,9 @@ class Cascade(Recommender):
     """Scores each user by the first member that can score the user.
 
     So all scores of a user come from the same member. A user with fewer than ``min_history`` liked
-    items is scored by a later member if one can, and otherwise by the first. ``record`` says how a
-    trial chose ``min_history``; it is None without a trial.
+    items is scored by a later member if one can, and otherwise by the first. A user whom no member
+    can score has no scores: all are NaN. ``record`` says how a trial chose ``min_history``; it is
+    None without a trial.
 
     The sources are the names of the members. If a member has several sources, its second and later
     sources follow its name.

@@ -115,7 +115,11 @@ class SegmentMember(Recommender):
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """One name per number of columns that define a segment, such as ``segment:country``."""
+        """The names of the sources: name i is for segments that the first i + 1 columns define.
+
+        For the columns country and age, the names are ``segment:country`` and
+        ``segment:country+age``.
+        """
         return self.segments.sources
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
@@ -138,7 +142,13 @@ class SegmentMember(Recommender):
     def source(self, histories: Histories, items: np.ndarray, users: np.ndarray | None = None) -> np.ndarray:
         """Return the source of each item, as a position in ``sources``, int8[m, k].
 
-        It is the number of columns that define the user's segment, minus one.
+        All items of a user have the same source: the number of columns that define the user's
+        segment, minus one. It is 0 for a user without a segment, who has no scores.
+
+        Args:
+            histories: the histories of m users, of which only the number m is used.
+            items: int[m, k], of which only the shape is used.
+            users: int[m], the user numbers. None: 0, 1, …, m − 1.
         """
         depth = np.append(self.segments.depths, 0)[self._rows(histories, users)]
         return np.broadcast_to(depth[:, None], items.shape)

@@ -261,9 +261,10 @@ def _hide_last_likes(likes: LikedSequences, seed: int) -> HiddenLikes:
 def mean_ndcg(weights: Weights, hidden: HiddenLikes, heads: int) -> float:
     """Return the mean NDCG of the hidden likes, without a cut-off.
 
-    The NDCG of a hidden like is 1 / log2(1 + rank), where rank is its position in the ranking of all
-    items that the user has not liked before. Without a cut-off the mean varies less from sweep to
-    sweep than with a cut-off at ten.
+    The NDCG of a hidden like is 1 / log2(1 + rank), where rank is 1 + the number of items with a
+    higher score. Only items that the network knows and that are not in the user's sequence are
+    ranked. A tie counts in favour of the hidden like. Without a cut-off the mean varies less from
+    sweep to sweep than with a cut-off at ten.
 
     Args:
         weights: the weights of the network.

@@ -251,13 +251,16 @@ def mean_loss(weights: Weights, batch: Batch, n_items: int, settings: NetworkSet
 def cut_into_windows(indptr: np.ndarray, items: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the sequences with each long one cut into windows of at most ``longest`` items.
 
-    The windows are cut from the end. Two neighbouring windows share one item, so that each item,
-    except the first of a sequence, is the next item of a place exactly once. Sequences with fewer
-    than two items are left out.
+    A sequence is cut from its end, so only the window with its earliest items can be shorter. Two
+    neighbouring windows share one item: the last of the earlier one is the first of the later one.
+    So each item of a sequence, except its first, follows another item in exactly one window. Of the
+    windows of a sequence, the one with the latest items is first in the result. Sequences with
+    fewer than two items are left out.
 
     Args:
         indptr, items: int64[m + 1] and int32[n]. Sequence u is ``items[indptr[u]:indptr[u + 1]]``. The
             result has the same form.
+        longest: the largest number of items of a window, at least 2.
     """
     pieces = []
     for start, stop in zip(indptr[:-1].tolist(), indptr[1:].tolist(), strict=True):

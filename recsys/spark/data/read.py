@@ -142,13 +142,16 @@ class RawEvents:
 
 @dataclass(frozen=True)
 class CheckedLog:
-    """The accepted rows of one file or folder of events, and the counts of the refused ones.
+    """The checked events of a log: the accepted rows, and what is known of the refused ones.
 
     Attributes:
-        accepted: the accepted rows.
-        is_canonical: name of an id column of text -> whether all of its ids are canonical integers
-            ("7", not "007").
-        refusals: the refused rows, counted by reason.
+        accepted: the accepted rows under the canonical names of their columns. The parts of a split
+            are one table, whose column ``side`` has the name of the part.
+        is_canonical: name of an id column with ids that are text -> whether all of these ids are
+            canonical integers of 64 bits ("7", not "007"). Only accepted rows count. False if there
+            are none.
+        refusals: the number of refused rows by reason, and up to :data:`MAX_REFUSED_ROWS` of these
+            rows.
     """
 
     accepted: DataFrame

@@ -102,18 +102,22 @@ def exposure(
 def columns_of(catalogue: Catalogue, truth: Truth, k: int) -> Callable[..., dict[str, np.ndarray]]:
     """Return a function that computes the measures beyond accuracy for a batch of users.
 
-    The function returns measure -> float64[m] for m users, NaN where a measure is undefined. An item
-    is given by its row in the catalogue. The arguments are, in this order:
+    The function returns measure -> float64[m] for m users, NaN where a measure is undefined. The
+    measures are those of :func:`recsys.evaluation.beyond.per_user`. An item is given by its row in
+    the catalogue. A relevant item that is not in the catalogue has a number after its last row. The
+    arguments are, in this order:
 
     1. ``listed``, int32[n], the items of all lists, one list after the other;
     2. ``offsets``, int64[m + 1]: the list of user u is ``listed[offsets[u]:offsets[u + 1]]``;
     3. ``scores``, float32[n], the scores of the listed items;
     4. ``relevant``, a tuple: the relevant items of all users, and their offsets as for the lists;
-    5. ``gain``, float64, the gain of each relevant item;
+    5. ``gain``, float64, the gain of each relevant item, in the order of ``relevant``;
     6. ``history``, an Arrow column: the history of each user as a list of (item, value). Null is an
        empty history.
 
     Args:
+        catalogue: the catalogue of the candidates.
+        truth: its settings are used, and whether lists leave out seen items.
         k: the largest length of a list.
     """
     n = len(catalogue.likes)

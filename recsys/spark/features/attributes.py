@@ -36,7 +36,16 @@ PARAMETERS = SparkAttributesParameters
 def fit_model(parameters: SparkAttributesParameters, data: TrainingData) -> FittedALS:
     """Train a model of the kind ``attributes``, and return the factors of users and items.
 
-    First ALS is trained. Then cold items get the factors that their attributes predict.
+    First ALS is trained. Then cold items get the factors that their attributes predict, and the
+    factors of users are computed again where they depend on them (:func:`predict_cold_items`).
+
+    Args:
+        parameters: the parameters of the model.
+        data: the training pairs, and the candidates with their attributes.
+
+    Raises:
+        ConfigError: the items have no attributes, or a weight is set for a field that they lack.
+        InputError: the name of a field contains ``=``.
     """
     # A field that the items lack is refused before the training.
     terms = item_terms(data.items, parameters)

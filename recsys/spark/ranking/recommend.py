@@ -66,11 +66,13 @@ def collect_seen_items(history: DataFrame, users: DataFrame) -> DataFrame:
 def keep_long_histories(factors: DataFrame, history: DataFrame, min_history: int) -> DataFrame:
     """Return the factors of only those users who have at least ``min_history`` liked items.
 
-    All other users are served by the fallback.
+    A liked item has a value above 0 in the history. The other users then have no factor, so they
+    get the list of their segment or of the fallback.
 
     Args:
-        factors: (user, features).
+        factors: (user, features). The result has the same columns.
         history: (user, item, value), one row per pair.
+        min_history: the smallest number. 0: ``factors`` is returned unchanged.
     """
     if not min_history:
         return factors

@@ -284,16 +284,17 @@ class FactorScorer(Scorer):
 class ModelScorer(Scorer):
     """Scores users by a fitted model, from their histories.
 
-    A user whom the model cannot score has the scores of the user's segment. A user without a
-    segment has the scores of the fallback, or no list if there is none. The kinds are those of
-    :class:`FactorScorer`, with the model in place of the factors.
+    The model scores the users whom it can score and who have at least ``min_history`` liked items.
+    Each of the other users has the scores of the user's segment. A user without a segment has the
+    scores of the fallback, or no list if there is none. The kinds are 0 for the fallback, 1 for the
+    model, and 2 + s for segment s.
 
     Attributes:
         name: name of the model.
         model: the fitted model.
         has_score: bool[items], the items that the model scores.
         timed: whether an entry of any history has a known time.
-        min_history: users with fewer liked items have the fallback.
+        min_history: the smallest number of liked items with which the model scores a user.
         fallback: scores for users whom the model does not score and who have no segment, or None.
         segments: scores of the segments, or None.
         allowed: bool[items], the items that are scored. None: all items.

@@ -47,9 +47,11 @@ class TrainingCurve:
 
     Attributes:
         losses: the objective after each sweep, over the training users.
-        quality: the mean over validation users of ``measure`` after each sweep. Empty if no user
+        quality: the value of ``measure`` on the validation users after each sweep. Empty if no user
             was held out.
-        measure: the name of the number in ``quality``.
+        measure: for implicit feedback "ndcg@10", the mean over the validation users. For explicit
+            feedback "rmse", the root mean squared error over all of their hidden values. Empty if
+            no user was held out.
         validation_users: the number of validation users.
         short_histories: the comparison with popularity by history length
             (:func:`recsys.evaluation.min_history.choose_min_history`). None if no user was held
@@ -144,17 +146,18 @@ class ValidationUsers:
         return float(np.sqrt(np.mean(error**2)))
 
     def compare_with_popular(self, items: np.ndarray, pair_counts: np.ndarray) -> dict[str, Any] | None:
-        """Compare lists by factors with popular lists, by the number of likes of the validation
-        users.
+        """Compare the lists of the model with popular lists, for short and for long histories.
 
-        The result has the number of likes from which on lists by factors are as good as popular
-        ones, and the results from which it was chosen
-        (:func:`recsys.evaluation.min_history.choose_min_history`). It is None if feedback is
-        explicit.
+        Both lists of each validation user are judged by NDCG on the user's hidden pairs. The result
+        is that of :func:`recsys.evaluation.min_history.choose_min_history`: the smallest number of
+        likes with which a user gets the list of the model, and both means for each group of users
+        with similarly many likes. It is None if feedback is explicit.
 
         Args:
-            items: float32[items, rank], trained without these users.
-            pair_counts: int[items], training pairs of the other users: the popularity.
+            items: float32[items, rank], the item factors, trained without these users; zeros for an
+                item without a training pair.
+            pair_counts: int[items], the number of training pairs of the other users on each item:
+                the popularity.
         """
         if not self.params.implicit:
             return None
