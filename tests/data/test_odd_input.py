@@ -107,6 +107,11 @@ REFUSED = {
         {},
         {"impossible time": 1},
     ),
+    "a JSON key of later lines alone, written with an escape: the column is there": (
+        ("e.jsonl", b'{"user_id": "a", "item_id": 3}\n' + rb'{"user_id": "a", "item_id": 4, "v\/l": 2}'),
+        {"columns": {"value": "v/l"}, "max_refused_share": 0.9},
+        {"unparsable value": 1},
+    ),
 }
 
 STOPPED = {

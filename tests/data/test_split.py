@@ -268,6 +268,12 @@ def test_decay_refers_to_the_newest_train_event_and_never_to_the_test():
     assert parts.about["decay_reference"] == "1970-01-03"
 
 
+def test_a_decay_without_times_is_refused():
+    log = events([("a", "x", 8.0, 0.0), ("a", "y", 8.0, 1.0), ("b", "x", 8.0, 2.0)]).drop(columns="timestamp")
+    with pytest.raises(ConfigError, match="half_life_days needs timestamps"):
+        split(log, Fraction(test=0.5), weighting=WeightSettings(half_life_days=1))
+
+
 def test_test_events_are_never_decayed_even_when_they_are_old():
     log = events([("a", "x", 8.0, 0.0), ("a", "y", 8.0, 86_400.0), ("b", "x", 8.0, 9 * 86_400.0)])
     parts = split(log, LastN(n=1), weighting=WeightSettings(half_life_days=1))

@@ -357,16 +357,15 @@ def find_json_keys(lines: Iterable[str], names: set[str], present: set[str]) -> 
     """Add to the set ``present`` those of ``names`` that are keys of at least one line of JSON.
 
     To save time, a line is parsed only if it may have a name that is still missing: the name is in
-    its text as it is, or the line has an escape such as ``\\u0041``. Other escapes do not count, so
-    a name that is written with ``\\"`` or ``\\/`` may be missed. Lines that are not JSON objects
-    are ignored. Reading stops when all names are present.
+    its text as it is, or the line has an escape such as ``\\u0041`` or ``\\/``. Lines that are not
+    JSON objects are ignored. Reading stops when all names are present.
     """
     missing = names - present
     for line in lines:
         if not missing:
             return
         # An escape may spell a name in another way.
-        if "\\u" not in line and not any(name in line for name in missing):
+        if "\\" not in line and not any(name in line for name in missing):
             continue
         present |= missing & set(parse_json_line(line) or ())
         missing = names - present

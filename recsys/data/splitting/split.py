@@ -23,6 +23,7 @@ from recsys.data.splitting.strategies import (
     to_iso,
 )
 from recsys.data.weigh import (
+    DECAY_NEEDS_TIMES,
     FilterSettings,
     WeightSettings,
     aggregate_events,
@@ -32,7 +33,7 @@ from recsys.data.weigh import (
     keep_last_of_session,
     weigh_events,
 )
-from recsys.errors import InputError
+from recsys.errors import ConfigError, InputError
 from recsys.schema import EVENT, ITEM, SIDE, TIME, USER
 from recsys.types import IdMap, Split
 
@@ -68,12 +69,14 @@ def split(
     Raises:
         InputError: the rule needs timestamps and there are none; train or test is empty, also after
             filters and weights; or a sum of values does not fit in float32.
-        ConfigError: an event type has no weight, or there are no timestamps and sessions or the
-            aggregate ``last`` are set.
+        ConfigError: an event type has no weight, or there are no timestamps and sessions, a
+            half-life or the aggregate ``last`` are set.
     """
     weighting = weighting or WeightSettings()
     filters = filters or FilterSettings()
     check_event_types(events, weighting)
+    if weighting.half_life_days and TIME not in events:
+        raise ConfigError(DECAY_NEEDS_TIMES)
     events = keep_until(events, rule)
     side = assign_sides(events, rule)
     if isinstance(rule, ByFiles):
