@@ -276,16 +276,12 @@ class Config(BaseModel):
 
     @field_validator("models")
     @classmethod
-    def _check_kinds_and_part_names(cls, models: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        """Check that the kind of each model is text, and the names of the parts of blends, because
-        each part is saved in a folder of that name."""
+    def _check_part_names(cls, models: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Check the names of the parts of blends, because each part is saved in a folder of that
+        name."""
         unchecked = list(models.values())
         while unchecked:
-            settings = unchecked.pop()
-            kind = settings.get("model", "")
-            if not isinstance(kind, str):
-                raise ValueError(f"the kind of a model is text, such as model = 'als' (it is {kind!r})")
-            parts = settings.get("parts")
+            parts = unchecked.pop().get("parts")
             if isinstance(parts, dict):
                 for name in parts:
                     check_model_name(str(name))

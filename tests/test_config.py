@@ -64,13 +64,6 @@ def test_a_model_that_cannot_name_a_file_is_refused(name):
             parse_config(DATA | {"models": models})
 
 
-@pytest.mark.parametrize("kind", [0.5, 3, True, ["als"], {"als": 1}])
-def test_the_kind_of_a_model_is_text(kind):
-    for models in ({"a": {"model": kind}}, {"blend": {"parts": {"b": {"parts": {"c": {"model": kind}}}}}}):
-        with pytest.raises(ConfigError, match="the kind of a model is text"):
-            parse_config(DATA | {"models": models})
-
-
 def test_model_names_of_any_script_are_taken():
     names = ["m $1$", "m_2^", "<script>m3", "ثلاثة", "四", "m" * 100, "als.v2"]
     assert list(parse_config(DATA | {"models": {name: {"model": "als"} for name in names}}).models) == names
