@@ -143,9 +143,8 @@ def read_user_table(ids: list[str], path: Path | None) -> pd.DataFrame:
     """Return the users to recommend to as a table with one row per user.
 
     Its columns are ``user_id`` and the other columns of the file, all of them text. The rows are in
-    ascending order of the ids as text, so "10" is before "9". A user who is in ``ids`` has missing
-    values in the other columns, also if the file has the user too. If the file has an id several
-    times, its first row counts.
+    ascending order of the ids as text, so "10" is before "9". A user who is in ``ids`` alone has
+    missing values in the other columns. If the file has an id several times, its first row counts.
 
     Args:
         ids: user ids that are given one by one.
@@ -156,7 +155,8 @@ def read_user_table(ids: list[str], path: Path | None) -> pd.DataFrame:
     """
     tables = [pd.DataFrame({"user_id": ids}, dtype=object)]
     if path:
-        tables.append(read_user_file(path))
+        # Its rows come first, because they may have attributes.
+        tables.insert(0, read_user_file(path))
     table = pd.concat(tables).drop_duplicates("user_id").sort_values("user_id", ignore_index=True)
     if table.empty:
         raise InputError("nobody to recommend to: give --user ID or --users FILE.")

@@ -63,6 +63,12 @@ def test_lists_with_titles_are_judged_and_compared(run, tmp_path, capsys):
     assert "rbo" in asked(capsys, "agree", *files).out
 
 
+def test_a_user_who_is_named_twice_keeps_the_attributes_of_the_file(tmp_path):
+    (tmp_path / "users.csv").write_text("user_id,country\nb,DE\na,FR\nb,IT\n")
+    table = recommend.read_user_table(["c", "b"], tmp_path / "users.csv")
+    assert table.fillna("").values.tolist() == [["a", "FR"], ["b", "DE"], ["c", ""]]
+
+
 def listed(capsys, run, users, *options):
     """Return user -> items of lists of ten by ALS."""
     ask = [part for user in users for part in ("--user", user)]
