@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from recsys import run_files
-from recsys.config import Config, require_toml
+from recsys.config import Config, load_config, require_toml
 from recsys.data.splitting.strategies import ByTime, to_iso
 from recsys.engine import Engine, Progress
 from recsys.errors import ConfigError, InputError, MissingExtra
@@ -20,13 +20,16 @@ from recsys.parameters import is_class_path
 from recsys.runfolder import RunFolder
 
 
-def run(config: Config, *, engine: Engine | None = None, progress: Progress | None = None) -> dict[str, Any]:
+def run(
+    config: Config | str | Path, *, engine: Engine | None = None, progress: Progress | None = None
+) -> dict[str, Any]:
     """Run a config from the events to the report, write the run folder, and return the metrics.
 
     The steps are read, split, fit, recommend, judge, summarise and report. The result is the
     content of metrics.json. If an error is raised, an older run folder stays unchanged.
 
     Args:
+        config: a config, or the path of its TOML file.
         engine: the engine to use. None: the engine that the config names.
         progress: called with (step, number done, total number) during the longer steps.
 
@@ -36,6 +39,8 @@ def run(config: Config, *, engine: Engine | None = None, progress: Progress | No
         RunFolderError: the run folder cannot be written, or may not be replaced.
         MissingExtra: a library that the report needs is not installed.
     """
+    if not isinstance(config, Config):
+        config = load_config(config)
     require_feasible(config)
     write_report = load_report_writer()
     engine = engine or make_engine(config)

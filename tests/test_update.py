@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from builders import run_locally
 
+from recsys.cli import run_verb
 from recsys.config import parse_config
 from recsys.data.weigh import interactions_from_table
 from recsys.errors import RunFolderError
@@ -47,6 +48,13 @@ def packed(tmp_path):
 def test_an_update_may_replace_the_bundle_that_it_updates(packed):
     update(packed, packed.parent / "late.csv", packed)
     assert len(open_model(packed).history.users) == 3
+
+
+def test_events_that_are_not_newer_are_counted(packed, capsys):
+    (packed.parent / "again.csv").write_text("user_id,item_id,value,timestamp\na,x,1,0\nc,x,1,9\n")
+    assert update(packed, packed.parent / "again.csv", packed.parent / "new").events_not_newer == 1
+    assert run_verb(["update", str(packed), str(packed.parent / "again.csv"), str(packed.parent / "new")]) == 0
+    assert "1 events are not newer than the newest event" in capsys.readouterr().out
 
 
 def test_an_update_replaces_no_run_and_nothing_else_that_it_reads(packed):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -169,13 +170,18 @@ def read_user_file(path: Path) -> pd.DataFrame:
     A file whose first line does not have the field ``user_id`` has one id per line.
 
     Raises:
-        InputError: a row of a CSV file has another number of fields than the header.
+        InputError: a row of a CSV file has another number of fields than the header, or the header
+            is separated by another character than a comma.
     """
     from recsys.data.list_file import read_id_lines
 
     lines = read_id_lines(path)
     header = [cell.strip() for cell in next(csv.reader(lines[:1]), [])]
     # Without a header every line is one id, even if it contains a comma.
+    if len(header) == 1 and "user_id" in re.split(r"[;\t|]", header[0]) and header != ["user_id"]:
+        raise InputError(
+            f"{path}: the header {header[0]!r} is not separated by commas. Write the file as CSV with commas."
+        )
     if "user_id" not in header:
         return pd.DataFrame({"user_id": lines}, dtype=object)
     rows = list(csv.reader(lines))

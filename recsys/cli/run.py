@@ -58,12 +58,15 @@ def run(
     settings = config_of(config, all_overrides)
     for override in all_overrides:
         log.print(f"override: {override}")
+    from recsys.evaluation.judging.metrics import cut_off_caution
     from recsys.flow import require_feasible
     from recsys.flow import run as run_flow
 
     # Measuring a large log takes minutes, so what cannot be written is refused before that.
     require_feasible(settings)
     settings = choose_engine_and_models(settings)
+    if caution := cut_off_caution(settings.judge.metrics, settings.recommend.k):
+        log.print(f"caution: {caution}")
     with progress() as report_progress:
         run_flow(settings, progress=report_progress)
     print_results([Path(settings.out)], own_models)

@@ -48,6 +48,11 @@ def update(
     )
     if result.events_left_out:
         print(f"left out: {result.events_left_out:,} events on items that the model was not trained with")
+    if result.events_not_newer:
+        print(
+            f"{result.events_not_newer:,} events are not newer than the newest event of {bundle}:"
+            " any that it has already count twice"
+        )
     if not math.isnan(result.drift_after):
         print(
             f"drift: {result.drift_before:.4f} before, {result.drift_after:.4f} after;"
@@ -55,4 +60,9 @@ def update(
         )
     if against:
         print(f"share of the first ten items that are also in the lists of {against}: {result.overlap:.1%}")
-    print("retrain now" if result.retrain else "no need to retrain yet")
+    if result.retrain:
+        print("retrain now")
+    elif math.isnan(result.drift_after):
+        print("whether to retrain was not measured: only ALS has a measure of drift. Retrain on a schedule.")
+    else:
+        print("no need to retrain yet")

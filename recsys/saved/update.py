@@ -53,6 +53,8 @@ class Update:
 
     Attributes:
         events_left_out: number of events on items that the model cannot learn without training.
+        events_not_newer: number of events that are not newer than the newest event of the bundle.
+            Events that the bundle has already are among them, and then count twice.
         drift_before, drift_after: the drift without and with the new events, NaN for a model other
             than ALS.
         overlap: mean share of common items in the first ten positions of the updated and of a
@@ -68,6 +70,7 @@ class Update:
     retrain_at: float
     overlap: float = float("nan")
     events_left_out: int = 0
+    events_not_newer: int = 0
 
     @property
     def retrain(self) -> bool:
@@ -110,9 +113,19 @@ def update(
     else:
         updated, result = _fold_into_als(old, als, new_events, retrain_at)
     write_bundle(updated, Path(out), RunFolder.open(bundle), sources=sources)
+    result = replace(result, events_not_newer=_count_not_newer(old, new_events))
     if against is None:
         return result
     return replace(result, overlap=_overlap(updated, open_model(against)))
+
+
+def _count_not_newer(old: SavedModel, events: pd.DataFrame) -> int:
+    """Return the number of events that are not newer than the newest event of a bundle, 0 without
+    times."""
+    newest = old.history.time.max(initial=-1)
+    if TIME not in events or newest < 0:
+        return 0
+    return int((np.floor(events[TIME].to_numpy(dtype=np.float64)) <= newest).sum())
 
 
 def _als_of(saved: SavedModel) -> ALS | None:

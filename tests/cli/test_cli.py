@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from recsys import flow
 from recsys.cli import exit_code_of, load_command, run_verb
 
 
@@ -146,6 +147,16 @@ def test_an_interrupt_leaves_nothing_behind(config):
     assert running.returncode == 130, said
     assert "interrupted" in said
     assert os.listdir(config.parent) == ["config.toml"]
+
+
+@pytest.mark.slow
+def test_run_takes_the_path_of_a_config_in_python_too(tmp_path):
+    (tmp_path / "e.csv").write_text(
+        "user_id,item_id,timestamp\n" + "".join(f"u{n % 9},i{n % 5},{n}\n" for n in range(90))
+    )
+    text = f"out = '{tmp_path}/run'\n[data]\nevents = '{tmp_path}/e.csv'\n[models.popular2]\nmodel = 'popular'\n"
+    (tmp_path / "c.toml").write_text(text)
+    assert "popular2" in flow.run(tmp_path / "c.toml")["models"]
 
 
 @pytest.mark.parametrize("words", ["check {}", "lab {}", "report {}", "onboard {}", "evaluate {} {}"])

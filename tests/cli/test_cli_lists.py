@@ -9,6 +9,7 @@ import pytest
 
 from recsys.cli import explain, recommend, run_verb, similar
 from recsys.data.synthetic import film_world, write_world
+from recsys.errors import InputError
 
 pytestmark = pytest.mark.slow
 
@@ -67,6 +68,13 @@ def test_a_user_who_is_named_twice_keeps_the_attributes_of_the_file(tmp_path):
     (tmp_path / "users.csv").write_text("user_id,country\nb,DE\na,FR\nb,IT\n")
     table = recommend.read_user_table(["c", "b"], tmp_path / "users.csv")
     assert table.fillna("").values.tolist() == [["a", "FR"], ["b", "DE"], ["c", ""]]
+
+
+@pytest.mark.parametrize("header", ["user_id;Name", "Name;user_id", "user_id\tName"])
+def test_a_file_of_users_with_another_delimiter_is_refused(tmp_path, header):
+    (tmp_path / "users.csv").write_text(f"{header}\na;b\n")
+    with pytest.raises(InputError, match="is not separated by commas"):
+        recommend.read_user_table([], tmp_path / "users.csv")
 
 
 def listed(capsys, run, users, *options):

@@ -179,9 +179,7 @@ def test_dates_written_as_digits_are_noticed(tmp_path, value):
 
 def test_a_few_dates_as_digits_among_iso_dates_are_read_as_iso(tmp_path):
     path = write(tmp_path / "e.csv", "user_id,item_id,timestamp\na,x,2018-09-20\na,y,2018-09-20\nb,z,20180920\n")
-    with pytest.raises(
-        InputError, match=r"1 timestamps are digits.* 2 are text or empty: set \[data\] time_unit = 'iso'"
-    ):
+    with pytest.raises(InputError, match=r"1 timestamps are digits.* 2 are text: set \[data\] time_unit = 'iso'"):
         read_events(path)
     assert read_events(path, ReadSettings(time_unit="iso"))[0]["timestamp"].tolist() == [1_537_401_600.0] * 3
 
@@ -199,3 +197,38 @@ def test_nanoseconds(tmp_path):
     assert read_events(path, ReadSettings(time_unit="ns"))[0]["timestamp"].tolist() == [1537401600.0]
     with pytest.raises(InputError, match="'ms' or 'us' or 'ns'"):
         read_events(path)
+
+
+HALF_READ = "user_id,item_id,timestamp\n" + "u1,i1,2024-01-01 03:45\n" * 200
+
+
+@pytest.mark.parametrize("odd", ["u1,i1,5\n", "u1,i1,5,2024-01-02 10:00\n", "u1,i1,\n" * 3])
+def test_one_number_among_dates_is_refused_alone(tmp_path, odd):
+    for number, text in enumerate([HALF_READ + odd, HALF_READ.replace("\n", "\n" + odd, 1)]):
+        (tmp_path / f"{number}.csv").write_text(text)
+        events, refusals = read_events(tmp_path / f"{number}.csv")
+        assert len(events) == 200
+        assert refusals.refused == odd.count("\n")
+
+
+def test_one_date_among_numbers_is_refused_alone(tmp_path):
+    (tmp_path / "e.csv").write_text("user_id,item_id,timestamp\nu,i,2024-01-01\n" + "u,i,1700000000\n" * 99)
+    events, refusals = read_events(tmp_path / "e.csv")
+    assert events["timestamp"].tolist() == [1_700_000_000.0] * 99
+    assert refusals.counts == {"impossible time": 1}
+
+
+@pytest.mark.parametrize("day", ["45292", "45292.15625"])
+def test_days_of_a_spreadsheet_are_not_seconds(tmp_path, day):
+    (tmp_path / "e.csv").write_text("user_id,item_id,timestamp\n" + f"u,i,{day}\n" * 10)
+    with pytest.raises(InputError, match="days of a spreadsheet"):
+        read_events(tmp_path / "e.csv")
+    events, _ = read_events(tmp_path / "e.csv", ReadSettings(time_unit="s"))
+    assert len(events) == 10
+
+
+@pytest.mark.parametrize("date", ["31.12.2024 14:05", "12/31/2024", "1.2.2024"])
+def test_dates_whose_order_is_unknown_are_answered_with_what_to_write(tmp_path, date):
+    (tmp_path / "e.csv").write_text("user_id,item_id,timestamp\n" + f"u,i,{date}\n" * 9)
+    with pytest.raises(InputError, match=r"write them as 2024-12-31"):
+        read_events(tmp_path / "e.csv")

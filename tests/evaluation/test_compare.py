@@ -112,6 +112,16 @@ def test_a_misspelt_baseline_is_refused():
 
 
 @pytest.mark.slow
+def test_a_large_family_of_tests_can_still_show_a_difference():
+    rng = np.random.default_rng(0)
+    base = rng.random((200, 6))
+    evaluations = [
+        evaluation(f"m{number}", base + number + rng.normal(0, 0.05, (200, 6)), metrics=tuple("abcdef"))
+        for number in range(12)
+    ]
+    assert (compare(evaluations).differences["p_holm"] <= 0.01).all()
+
+
 def test_equal_models_seldom_get_letters():
     """200 comparisons of four equal models: a letter anywhere in at most 5 % of them (Holm), four errors allowed."""
     rng = np.random.default_rng(3)

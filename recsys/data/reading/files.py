@@ -28,7 +28,7 @@ from recsys.data.reading.columnar import (
 from recsys.data.reading.lines import EndlessRowError, RowBlock, has_open_quote, read_row_blocks, split_row
 from recsys.data.reading.read_settings import ReadSettings
 from recsys.data.reading.sources import Source, open_as_utf8, text_lines
-from recsys.data.reading.validate import parse_numbers, reason_code, refuse_rows
+from recsys.data.reading.validate import is_missing, parse_numbers, reason_code, refuse_rows
 from recsys.errors import InputError
 from recsys.schema import EVENTS, ITEM, RANK, SCORE, TIME, USER, VALUE
 
@@ -286,7 +286,8 @@ def _typed_column(block: RowBlock, column: int, name: str, reading: ReadSettings
 
     Ids are integers if all of them are canonical integers ("7", not "007"), and otherwise text.
     Values, ranks, scores and times are numbers, NaN for a text that is not a number. Times are text
-    if none of them is a number, or if their unit is ``iso``. All other columns are text.
+    if none of them is a number, or if their unit is ``iso``, or if some have another form and the
+    settings have no unit. All other columns are text.
 
     Args:
         column: index of the column among the selected ones.
@@ -302,9 +303,12 @@ def _typed_column(block: RowBlock, column: int, name: str, reading: ReadSettings
         if name == TIME and len(unparsed) == len(values):
             return _text_column(block, column)
         if len(unparsed):
-            values[unparsed], spelt_out = parse_numbers(
-                pd.Series([block.cell_text(column, row) for row in unparsed], dtype=object)
-            )
+            texts = pd.Series([block.cell_text(column, row) for row in unparsed], dtype=object)
+            values[unparsed], spelt_out = parse_numbers(texts)
+            is_text = np.isnan(values[unparsed]) & ~is_missing(texts)
+            if name == TIME and reading.time_unit is None and is_text.any():
+                # The log decides whether its times are numbers or text, not this block.
+                return _text_column(block, column)
             if name == VALUE:
                 # Infinity stands for "nan" too: validation refuses both with the same reason.
                 values[unparsed[spelt_out]] = np.inf

@@ -8,6 +8,7 @@ integers. So the id "007" stays text.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from recsys.data.reading.log import Log, concat_logs, widen_log
 from recsys.data.reading.read_settings import ReadSettings
 from recsys.data.reading.sources import Source
 from recsys.data.reading.validate import (
+    IMPOSSIBLE_TIME,
     REASONS,
     TimeUnit,
     check_events,
@@ -385,22 +387,29 @@ def _source_name(source: Any) -> str:
     return EVENTS.name
 
 
-class _NumberAfterAllError(Exception):
-    """A time is a number, in a log whose first times were ISO 8601."""
+DAY_BEFORE_YEAR = re.compile(r"\b\d{1,2}[./]\d{1,2}[./]\d{4}\b")
+"""Dates of which nobody can say whether the day or the month comes first."""
+
+
+class _OtherTimeUnitError(Exception):
+    """All times of a log have another unit than its first ones."""
+
+    def __init__(self, unit: TimeUnit) -> None:
+        super().__init__(unit)
+        self.unit = unit
 
 
 def _collect(source: Any, reading: ReadSettings, sink: Log | list[pd.DataFrame], all_columns: bool = False) -> Refusals:
     """Append the accepted rows of every chunk to ``sink``, and return the refusals.
 
-    If the settings have no time unit, times are ISO 8601 if none of them is a number. This is
-    decided from the first chunk. If a later chunk has a number, the file is read again from the
-    start.
+    If the settings have no time unit, it is guessed from the first chunk. If all chunks together
+    show another unit, the file is read again from the start.
     """
     try:
         return _append_chunks(source, reading, sink, reading.time_unit, all_columns)
-    except _NumberAfterAllError:
+    except _OtherTimeUnitError as other:
         sink.clear()
-        return _append_chunks(source, reading, sink, "s", all_columns)
+        return _append_chunks(source, reading, sink, other.unit, all_columns)
 
 
 def _append_chunks(
@@ -412,13 +421,11 @@ def _append_chunks(
 ) -> Refusals:
     name = _source_name(source)
     refusals = Refusals()
-    time_counts = np.zeros(4, dtype=np.int64)
+    time_counts = np.zeros(5, dtype=np.int64)
     for chunk in _prefetch(_read_source(source, name, reading, all_columns)):
         require_columns(chunk.table.columns, reading, chunk.source)
         if TIME in chunk.table and reading.time_unit is None:
             time_counts += count_times(chunk.table[TIME])
-            if unit == "iso" and time_counts[0]:
-                raise _NumberAfterAllError
             if unit is None:
                 unit = unit_of_counts(time_counts)
         accepted, reasons = check_events(chunk.table, unit)
@@ -434,7 +441,9 @@ def _append_chunks(
             accepted = accepted[reasons == 0]
         sink.append(accepted)
     if time_counts.any():
-        guess_time_unit(time_counts, name)
+        unit_of_all = guess_time_unit(time_counts, name)
+        if unit_of_all != unit:
+            raise _OtherTimeUnitError(unit_of_all)
     if not refusals.total:
         raise InputError(f"{name}: no rows: the file is empty, or has nothing but a header.")
     return refusals
@@ -598,6 +607,11 @@ def check_refused_share(source: str | Source, refusals: Refusals, reading: ReadS
         for file, line, reason, text in refusals.rows[:3]
     )
     advice = "Check the column mapping and the delimiter, or raise that share."
+    if any(reason == IMPOSSIBLE_TIME and DAY_BEFORE_YEAR.search(text) for *_, reason, text in refusals.rows):
+        advice += (
+            " Dates such as 31.12.2024 or 12/31/2024 are not read, because their order is not known: write them as"
+            " 2024-12-31, for example with pandas.to_datetime(column, format='%d.%m.%Y')."
+        )
     if "duplicate id" in refusals.counts:
         advice += " Where a table has several rows per id, [data] duplicates says which of them counts."
     raise InputError(

@@ -16,6 +16,7 @@ import pandas as pd
 from recsys.errors import InputError
 from recsys.schema import EVENT, FALLBACK, ITEM, TIME, USER, VALUE, is_category
 
+IMPOSSIBLE_TIME = "impossible time"
 REASONS = (
     "",
     "wrong column count",
@@ -24,7 +25,7 @@ REASONS = (
     "missing item id",
     "unparsable value",
     "non-finite value",
-    "impossible time",
+    IMPOSSIBLE_TIME,
     "duplicate id",
     "not a JSON object",
     "id is neither text nor an integer",
@@ -35,6 +36,9 @@ TimeUnit = Literal["s", "ms", "us", "ns", "yyyymmdd", "iso"]
 PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 LATEST = 4_102_444_800.0
 """2100-01-01 in seconds since 1970. Times before 1970, and from this one on, are impossible."""
+
+SPREADSHEET_DAYS = (36_526, 54_789)
+"""Days of a spreadsheet, counted from 1899-12-30: from 2000 to the end of 2049."""
 
 DATES = (19_900_101, 20_991_232)
 """Bounds of the numbers that may be dates of eight digits, such as 20180920: from 1990 to 2099."""
@@ -81,7 +85,7 @@ def check_events(batch: pd.DataFrame, unit: TimeUnit | None) -> tuple[pd.DataFra
     if TIME in batch:
         seconds = parse_times(batch[TIME], unit or "s")
         with np.errstate(invalid="ignore"):
-            refuse_rows(reasons, ~((seconds >= 0) & (seconds < LATEST)), "impossible time")
+            refuse_rows(reasons, ~((seconds >= 0) & (seconds < LATEST)), IMPOSSIBLE_TIME)
         columns[TIME] = pd.Series(seconds, index=batch.index)
     if EVENT in batch:
         kinds = batch[EVENT]
@@ -208,17 +212,20 @@ def _to_seconds(moments: pd.Series) -> np.ndarray:
 def count_times(column: pd.Series) -> np.ndarray:
     """Count the forms in which the times of a batch are written, for :func:`guess_time_unit`.
 
-    The result is int64[4]: the number of times that are numbers; of those that would be after 2100
-    if they were seconds; of those that look like dates written as digits; and the number of times
-    that are not numbers. To get the counts of a whole log, add the results of its batches.
+    The result is int64[5]: the number of times that are numbers; of those that would be after 2100
+    if they were seconds; of those that look like dates written as digits; of those that look like
+    the days of a spreadsheet; and the number of times that are other text. Missing times are not
+    counted. To get the counts of a whole log, add the results of its batches.
     """
     if pd.api.types.is_datetime64_any_dtype(column):
-        return np.array([0, 0, 0, len(column)])
+        return np.array([0, 0, 0, 0, len(column)])
     value, _ = parse_numbers(column)
     is_number = ~np.isnan(value)
     numbers = value[is_number]
     dates = looks_like_date(numbers[np.isfinite(numbers)])
-    return np.array([is_number.sum(), (numbers >= LATEST).sum(), dates.sum(), (~is_number).sum()])
+    days = (numbers >= SPREADSHEET_DAYS[0]) & (numbers < SPREADSHEET_DAYS[1])
+    is_text = ~is_number & ~is_missing(column)
+    return np.array([is_number.sum(), (numbers >= LATEST).sum(), dates.sum(), days.sum(), is_text.sum()])
 
 
 def looks_like_date(numbers: Any) -> Any:
@@ -236,9 +243,9 @@ def looks_like_date(numbers: Any) -> Any:
 
 
 def unit_of_counts(counts: Any) -> TimeUnit:
-    """Return the unit of times, given the result of :func:`count_times`: ``s`` if any is a number,
-    else ``iso``."""
-    if counts[0]:
+    """Return the unit of times, given the result of :func:`count_times`: ``s`` if more of them are
+    numbers than other text, else ``iso``."""
+    if counts[0] > counts[-1]:
         return "s"
     return "iso"
 
@@ -246,7 +253,8 @@ def unit_of_counts(counts: Any) -> TimeUnit:
 def guess_time_unit(counts: Any, source: str) -> TimeUnit:
     """Return the unit of the times of a log whose settings have no unit.
 
-    It is ``iso`` if none of the times is a number, and otherwise ``s`` (seconds since 1970).
+    It is ``s`` (seconds since 1970) if more times are numbers than other text, and otherwise
+    ``iso``. The times of the other form are refused row by row.
 
     Args:
         counts: the sum of the results of :func:`count_times` over the log.
@@ -254,19 +262,25 @@ def guess_time_unit(counts: Any, source: str) -> TimeUnit:
 
     Raises:
         InputError: the times cannot be seconds, because most numbers look like dates written as
-            digits, or most would be after 2100.
+            digits, or most would be after 2100, or all look like the days of a spreadsheet.
     """
-    numbers, after_2100, dates, rest = counts
+    numbers, after_2100, dates, days, rest = counts
     if numbers and dates * 2 > numbers and rest > numbers:
         raise InputError(
             f"{source}: {numbers:,} timestamps are digits, and most of these look like dates (20180920), while"
-            f" {rest:,} are text or empty: set [data] time_unit = 'iso' (--time-unit iso), which reads 2018-09-20 and"
+            f" {rest:,} are text: set [data] time_unit = 'iso' (--time-unit iso), which reads 2018-09-20 and"
             " 20180920."
         )
     if numbers and dates * 2 > numbers:
         raise InputError(
             f"{source}: most timestamps look like dates written as digits (20180920). Read as seconds they would all"
             " lie in 1970, or far in the future: set [data] time_unit = 'yyyymmdd', or 's' if they are seconds."
+        )
+    if numbers and days == numbers and numbers > rest:
+        raise InputError(
+            f"{source}: the timestamps look like the days of a spreadsheet (45292 is 2024-01-01). Read as seconds they"
+            " would all lie on the first day of 1970: write them as dates, for example with pandas.to_datetime(days,"
+            " unit='D', origin='1899-12-30'), or set [data] time_unit = 's' if they are seconds."
         )
     if numbers and after_2100 * 2 > numbers:
         raise InputError(

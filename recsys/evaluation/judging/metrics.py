@@ -303,6 +303,27 @@ class Metric(MeasureName):
         return self.describe(METRICS[self.name], OPTION_MEANINGS)
 
 
+def cut_off_caution(metrics: Iterable[str], length: int) -> str:
+    """Return a sentence that names the metrics whose cut-off is beyond the length of the lists.
+
+    The sentence is empty if there are none.
+
+    Args:
+        metrics: names of metrics.
+        length: the number of places of the lists, ``[recommend] k``.
+
+    >>> cut_off_caution(["ndcg@10", "recall@20"], 10)
+    'recall@20: lists have 10 places ([recommend] k), so no later place is judged. Raise k for more.'
+    """
+    beyond = [name for name in metrics if (parse(name).k or 0) > length]
+    if not beyond:
+        return ""
+    return (
+        f"{', '.join(beyond)}: lists have {length} places ([recommend] k), so no later place is judged. Raise k for"
+        " more."
+    )
+
+
 _ONE = Judged(
     np.array([0, 1]),
     np.zeros(1, dtype=np.int32),

@@ -24,6 +24,12 @@ from recsys.runfolder import RunFolder
 from recsys.schema import USER
 from recsys.types import Evaluation
 
+FLIPS_PER_TEST = 100
+"""Resamples of the randomisation test for each test of a family.
+
+With them the smallest p, adjusted by Holm's procedure, is at most 1/100 however large the family.
+"""
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -93,8 +99,9 @@ def compare(
     Args:
         evaluations: one per model, or one per model and fold.
         baseline: the model with which all others are compared. None: every two models are compared.
-        resamples: number of resamples of the bootstrap and of the randomisation test. p is at least
-            1 / (resamples + 1).
+        resamples: number of resamples of the bootstrap, and the smallest number of those of the
+            randomisation test, which has :data:`FLIPS_PER_TEST` for each of its tests: p is at least
+            1 / (number + 1), and Holm's procedure multiplies it by the number of tests.
         alpha: the level of :meth:`Comparison.table`. Holm's adjustment is over all pairs and
             metrics.
         method: the method of the interval. For differences of ranking metrics, ``bca`` misses the
@@ -123,7 +130,8 @@ def compare(
     user_bits = id_bits(users)
     sums = bootstrap_sums(differences, user_bits, resamples=resamples, seed=seed)
     mean, low, high = sums.intervals(method=method)
-    p = sign_flip_test(differences, user_bits, resamples=resamples, seed=seed)
+    flips = max(resamples, FLIPS_PER_TEST * differences.shape[1])
+    p = sign_flip_test(differences, user_bits, resamples=flips, seed=seed)
     labels = [(model, against, metric) for model, against in pairs for metric in metrics]
     table = pd.DataFrame(labels, columns=["model", "against", "metric"]).assign(
         difference=mean,

@@ -9,6 +9,7 @@ from typing import Any
 from recsys import run_files
 from recsys.evaluation.beyond import DEFINITIONS
 from recsys.evaluation.groups import LEAST_USERS
+from recsys.evaluation.judging.metrics import cut_off_caution
 from recsys.evaluation.testing.pick import models_by_quality
 from recsys.report import figures
 from recsys.report.parts import (
@@ -53,6 +54,9 @@ def models(run: Run) -> Section:
     users = max(cell["users"] for model in run.metrics["models"].values() for cell in model.values())
     text = f"Means over {users:,} users with 95 % bootstrap intervals over users, on the {about['engine']} engine."
     text += " Bold: the best of each metric."
+    caution = cut_off_caution(run.config.judge.metrics, run.config.recommend.k)
+    if caution:
+        text += f" {caution}"
     columns: dict[str, list[str]] = {"model": run.models}
     bold = set()
     for name in about["definitions"]:

@@ -85,7 +85,7 @@ FIRST_ROWS = 1_000
 The guess is verified when all rows are checked.
 """
 
-TIME_COUNTS = ("number times", "late times", "date times", "other times")
+TIME_COUNTS = ("number times", "late times", "date times", "day times", "text times")
 """Columns with the counts of ``count_times``. The first row of each checked batch has those of the
 batch.
 """
@@ -211,7 +211,7 @@ def _read_log(spark: SparkSession, location: str, data: DataSettings, path: Path
         if is_guessed:
             unit_of_all_rows = guess_time_unit([counts[name] or 0 for name in TIME_COUNTS], str(source))
             if unit_of_all_rows != unit:
-                # The first rows have no time that is a number, and a later row has one.
+                # All rows together show another unit than the first ones.
                 path = path.with_name(f"{path.name}_again")
                 counts = _write_checked(raw, unit_of_all_rows, path, count_forms=True)
         checked = spark.read.parquet(str(path))
@@ -695,12 +695,12 @@ def _time_unit(raw: RawEvents, source: Source) -> Any:
 
 
 def _count_times(raw: RawEvents, first_rows: int | None = None) -> np.ndarray:
-    """Return the sum of ``count_times`` over all rows of a log, int64[4].
+    """Return the sum of ``count_times`` over all rows of a log, int64[5].
 
     Args:
         first_rows: number of rows after which the counting stops. None: all rows.
     """
-    total = np.zeros(4, dtype=np.int64)
+    total = np.zeros(len(TIME_COUNTS), dtype=np.int64)
     for frame, parse in raw.pieces:
         chunks = None
         if first_rows is not None:
@@ -715,7 +715,7 @@ def _count_times(raw: RawEvents, first_rows: int | None = None) -> np.ndarray:
 
 
 def _count_batches(parse: Callable[[Batches], ParsedRows], chunks: int | None, batches: Batches) -> Batches:
-    total = np.zeros(4, dtype=np.int64)
+    total = np.zeros(len(TIME_COUNTS), dtype=np.int64)
     for chunk, _ in islice(parse(batches), chunks):
         total += count_times(chunk.table[TIME])
     yield pa.RecordBatch.from_arrays([pa.array([count]) for count in total], names=TIME_COUNTS)
