@@ -43,6 +43,7 @@ def run(tmp_path):
             "gaps": {"history": {name: {"ndcg@10": no_gap} for name in NDCG}},
         },
     }
+    (tmp_path / "config.toml").write_text("[data]\nevents = 'e.csv'\n")
     return found
 
 
