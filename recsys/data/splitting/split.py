@@ -54,9 +54,9 @@ def split(
     event to a side; keep the last event of each session within a side; filter train; weigh events;
     apply the decay (relative to the latest train event); and aggregate the events of each (user,
     item) pair. Candidates are the items of train and of the ``items`` table. History events on
-    other items are removed and counted. Test events get type weights but no decay. Without
-    timestamps no decay is applied. ``Split.about`` has the numbers of the report; those on the
-    overlap of the parts are defined by :func:`~recsys.data.splitting.audit.describe_overlap`.
+    other items are removed and counted. Test events get type weights but no decay. ``Split.about``
+    has the numbers of the report; those on the overlap of the parts are defined by
+    :func:`~recsys.data.splitting.audit.describe_overlap`.
 
     Args:
         events: user_id, item_id, value, and optionally timestamp (seconds since 1970) and event
