@@ -65,7 +65,12 @@ def compare(
     truth: Annotated[Path | None, typer.Option(help="For tables of lists: what the users chose.")] = None,
     metrics: Annotated[
         list[str] | None,
-        typer.Option("-m", "--metric", help="For tables of lists: a metric (repeatable)."),
+        typer.Option(
+            "-m",
+            "--metric",
+            help="A metric (repeatable); the first decides between several runs or tables."
+            " Default: all of the runs, or ndcg@10 and recall@10 of the tables.",
+        ),
     ] = None,
     relevant: Annotated[
         float | None,
@@ -99,6 +104,8 @@ def compare(
         candidates = read_tables_of_lists(runs, truth, metrics, relevant)
     else:
         candidates = read_run_folders(runs, model)
+        if metrics:
+            candidates = [with_metrics(candidate, metrics) for candidate in candidates]
     evaluations = {candidate.evaluation.name: candidate.evaluation for candidate in candidates}
     names = list(evaluations)
     first = evaluations[names[0]]
@@ -130,7 +137,7 @@ def compare(
         rival = next(name for name in reversed(names) if name != incumbent)
     changed = most_changed_users(evaluations[incumbent], evaluations[rival], primary, lists)
     agreement = mean_agreement(lists)
-    changes = changes_from(first.name, comparison.differences, guards, agreement)
+    changes = changes_from(incumbent, comparison.differences, guards, agreement)
     fired = [
         gate.describe(change)
         for gate in gates
@@ -230,6 +237,34 @@ def read_run_folders(runs: list[Path], model: str | None) -> list[Candidate]:
             evaluation = replace(evaluations[name], name=label)
             candidates.append(read_candidate(folder, evaluation, name, read_pooled(folder)))
     return candidates
+
+
+def with_metrics(candidate: Candidate, metrics: list[str]) -> Candidate:
+    """Return a candidate with some of the metrics of its run, in the given order.
+
+    Raises:
+        ConfigError: the run has no such metric.
+    """
+    from recsys.evaluation.judging.metrics import parse_all
+
+    known = candidate.evaluation.metrics
+    names = [name if name in known else str(parse_all([name], complete=True)[0]) for name in metrics]
+    for name in names:
+        if name not in known:
+            raise ConfigError(
+                f"{candidate.evaluation.name}: its run has no metric '{name}'.{suggest_nearest(name, known)}"
+                " A run computes what [judge] metrics names."
+            )
+    pooled = candidate.pooled
+    if pooled is not None:
+        pooled = _select_metrics(pooled, names)
+    return replace(candidate, evaluation=_select_metrics(candidate.evaluation, names), pooled=pooled)
+
+
+def _select_metrics(evaluation: Evaluation, names: list[str]) -> Evaluation:
+    """Return an evaluation whose metrics are ``names``, in this order."""
+    definitions = {name: evaluation.about["definitions"][name] for name in names}
+    return replace(evaluation, about=evaluation.about | {"definitions": definitions})
 
 
 def read_pooled(folder: RunFolder) -> dict[str, Evaluation]:

@@ -198,21 +198,29 @@ def _listening(handler: logging.Handler) -> Iterator[None]:
         logger.setLevel(level)
 
 
-def models_table(runs: dict[str, dict[str, Any]]) -> Table:
-    """Return one table of all models of some runs: means,
-    and the 95 % interval of the primary metric.
-
-    The models of a run are in the order of the primary metric, and the best of them is bold.
+def metrics_of(runs: dict[str, dict[str, Any]]) -> list[str]:
+    """Return the metrics of some runs, each once, in the order in which they first appear.
 
     Args:
-        runs: run name -> the contents of its metrics.json. The table shows the first
-            :data:`MAX_METRICS` metrics; the reports have all of them.
+        runs: run name -> the contents of its metrics.json.
+    """
+    all_cells = [cells for run in runs.values() for cells in run["models"].values()]
+    return list(dict.fromkeys(metric for cells in all_cells for metric in cells))
+
+
+def models_table(runs: dict[str, dict[str, Any]], metrics: list[str]) -> Table:
+    """Return one table of all models of some runs: the means of some metrics, and the 95 % interval
+    of the first of them.
+
+    The models of a run are in the order of the first metric, and the best of them is bold.
+
+    Args:
+        runs: run name -> the contents of its metrics.json.
+        metrics: the metrics to show, at most :data:`MAX_METRICS`.
     """
     from recsys.evaluation.testing.pick import models_by_quality
 
-    all_cells = [cells for run in runs.values() for cells in run["models"].values()]
-    metrics = list(dict.fromkeys(metric for cells in all_cells for metric in cells))[:MAX_METRICS]
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table = _plain_table()
     table.add_column("run", no_wrap=True)
     table.add_column("model", no_wrap=True)
     for metric in metrics:
@@ -232,6 +240,21 @@ def models_table(runs: dict[str, dict[str, Any]]) -> Table:
     return table
 
 
+def metrics_table(cells: dict[str, dict[str, Any]]) -> Table:
+    """Return a table of all metrics of one model: the mean and its 95 % interval.
+
+    Args:
+        cells: metric -> its entry for this model in metrics.json.
+    """
+    table = _plain_table()
+    table.add_column("metric", no_wrap=True)
+    table.add_column("mean", justify="right", no_wrap=True)
+    table.add_column("95 % interval", no_wrap=True)
+    for metric, cell in cells.items():
+        table.add_row(metric, _format_mean(cell), _format_interval(cell))
+    return table
+
+
 def winners_table(runs: dict[str, dict[str, Any]]) -> Table:
     """Return a table of the best model of each run, by the length of users' histories and for rare
     items.
@@ -243,7 +266,7 @@ def winners_table(runs: dict[str, dict[str, Any]]) -> Table:
 
     best = {name: best_models(metrics) for name, metrics in runs.items()}
     groups = list(dict.fromkeys(group for winners in best.values() for group in winners))
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table = _plain_table()
     table.add_column("best by items in the history", no_wrap=True)
     for group in groups:
         table.add_column(group, no_wrap=True)
@@ -254,6 +277,10 @@ def winners_table(runs: dict[str, dict[str, Any]]) -> Table:
             cells.append(model if mean is None else f"{model} {mean:.4f}")
         table.add_row(name, *cells)
     return table
+
+
+def _plain_table() -> Table:
+    return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 2, 0, 0))
 
 
 def _format_mean(cell: dict[str, Any] | None) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from recsys.cli.application import DECISIONS, app
-from recsys.cli.console import log, models_table, out
+from recsys.cli.console import log, metrics_table, out
 from recsys.cli.options import (
     Columns,
     Delimiter,
@@ -153,7 +153,7 @@ def print_evaluation(
     if as_json:
         print(json.dumps(result, ensure_ascii=False, allow_nan=False))
         return
-    out.print(models_table({evaluation.name: result}))
+    out.print(metrics_table(result["models"][evaluation.name]))
     if "pooled" in about:
         out.print("over all pairs: " + ", ".join(f"{name} {value:.4f}" for name, value in about["pooled"].items()))
     counts = evaluation.about["counts"]

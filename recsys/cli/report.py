@@ -9,7 +9,7 @@ import typer
 
 from recsys import run_files
 from recsys.cli.application import RUNS, app
-from recsys.cli.console import models_table, out, winners_table
+from recsys.cli.console import MAX_METRICS, metrics_of, models_table, out, winners_table
 from recsys.cli.options import OwnModels
 
 
@@ -52,7 +52,10 @@ def print_results(runs: list[Path], own_models: bool) -> None:
     for name, values in metrics.items():
         out.print(f"{name}: {verdict(values)}")
     out.print()
-    out.print(models_table(metrics))
+    names_of_metrics = metrics_of(metrics)
+    out.print(models_table(metrics, names_of_metrics[:MAX_METRICS]))
+    if len(names_of_metrics) > MAX_METRICS:
+        out.print(f"further metrics, in the report: {', '.join(names_of_metrics[MAX_METRICS:])}")
     out.print()
     out.print(winners_table(metrics))
     out.print()

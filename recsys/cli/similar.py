@@ -45,7 +45,7 @@ def similar(
     if item is not None:
         print(csv_with_titles(saved, items_that_go_with(saved, item, k)), end="")
     elif user is not None:
-        print(nearest_users(saved, user, k).to_csv(index=False), end="")
+        print(nearest_users(saved, user, k, model).to_csv(index=False), end="")
 
 
 def items_that_go_with(saved: SavedModel, item: str, k: int) -> pd.DataFrame:
@@ -72,8 +72,11 @@ def items_that_go_with(saved: SavedModel, item: str, k: int) -> pd.DataFrame:
     return rank.topk_table(lists, IdMap.of(["?"]), saved.history.items).drop(columns="user_id")
 
 
-def nearest_users(saved: SavedModel, user: str, k: int) -> pd.DataFrame:
+def nearest_users(saved: SavedModel, user: str, k: int, model: str | None) -> pd.DataFrame:
     """Return the ``k`` users that are most similar to one user, the most similar first.
+
+    If the saved model has no vectors of users, the histories are the vectors; but not if the user of
+    the command asked for the model by its name.
 
     The columns are user_id, rank, score (the cosine of the vectors of the two users, above 0) and
     common (the number of items that both like). If scores are equal, the lower id comes first.
@@ -88,6 +91,9 @@ def nearest_users(saved: SavedModel, user: str, k: int) -> pd.DataFrame:
     # Stored factors belong to users by row, so the model is asked about all of them at once.
     recommender = first_member(saved.recommender(pd.DataFrame({"user_id": users.all_ids})))
     vectors = recommender.user_vectors(histories)
+    if vectors is None and model is None:
+        log.print(f"{saved.name} has no vectors of users: the likes in their histories are compared")
+        vectors = histories.values.maximum(0)
     if vectors is None:
         raise InputError(
             f"{saved.name} has no vectors of users to compare: choose an als, bpr, content or userknn with --model."

@@ -51,6 +51,46 @@ def test_all_models_of_one_run(runs, capsys):
     assert "itemknn - popular" in text
 
 
+def test_gates_in_one_run_compare_with_its_best_baseline(runs, capsys):
+    result = told([runs / "good", "--fail-if", "rbo drops 0.001", "--fail-if", "ndcg@10 drops 0.01"], capsys, code=3)
+    metrics = json.loads((runs / "good" / "metrics.json").read_text())
+    baselines = metrics["about"]["baseline_differences"]
+    best = max(baselines, key=lambda name: metrics["models"][name]["ndcg@10"]["mean"])
+    others = [name for name in metrics["models"] if name != best]
+    # Agreement has no interval, so none is printed.
+    by_rbo = [text for text in result["fired"] if text.startswith("rbo")]
+    assert sorted(re.fullmatch(rf"rbo drops 0.001: (\S+) - {best} = -0\.\d+", text)[1] for text in by_rbo) == sorted(
+        others
+    )
+    worse = [
+        name
+        for name in others
+        if (row := difference(result, name, best))["high"] < 0 and row["difference"] < -0.01
+    ]
+    by_ndcg = [re.match(r"ndcg@10 drops 0.01: (\S+) - ", text) for text in result["fired"]]
+    assert worse
+    assert [match[1] for match in by_ndcg if match] == worse
+
+
+def difference(result, model, against):
+    """The difference of two models by NDCG, whichever of them the table of differences names first."""
+    for row in result["differences"]:
+        if row["metric"] == "ndcg@10" and (row["model"], row["against"]) == (model, against):
+            return row
+        if row["metric"] == "ndcg@10" and (row["model"], row["against"]) == (against, model):
+            return {"difference": -row["difference"], "high": -row["low"]}
+    raise AssertionError(f"no difference of {model} and {against}")
+
+
+def test_chosen_metrics_of_runs(runs, capsys):
+    result = told([runs / "poor", runs / "good", "-m", "recall@10"], capsys)
+    assert {row["metric"] for row in result["differences"]} == {"recall@10"}
+    assert result["pick"] == "good"
+    assert "recall@10" in result["reasons"][0]
+    assert run_verb(["compare", str(runs / "poor"), str(runs / "good"), "-m", "recall@20"]) == 2
+    assert "no metric 'recall@20'. Did you mean 'recall@10'?" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["good", "poor"])
 def test_the_pick_of_a_run_is_that_of_its_report_and_of_every_verb(name, runs, tmp_path, capsys):
     found = told([runs / name], capsys)

@@ -1,6 +1,7 @@
 """`recsys evaluate` on files: the numbers of a hand-made example, and every refusal in one message."""
 
 import json
+import re
 import math
 
 import pandas as pd
@@ -63,12 +64,12 @@ def test_without_json_a_table_is_printed(files, capsys):
 
 
 def test_metrics_are_shown_as_they_are_written(files, capsys):
-    names = ["ndcg@3", "ndcg[gain=exp]@3", "recall@3"]
+    names = ["ndcg@3", "ndcg[gain=exp]@3", "recall@3", "map@3", "mrr@3"]
     words = [word for name in names for word in ("-m", name)]
     code, text, _ = run(capsys, *files, *words, "--sampled", "100")
     assert code == 0
-    heads = [word for word in text.splitlines()[0].split() if "@" in word]
-    assert heads == [f"{name}[sampled=100]" for name in names]
+    rows = [line.split()[0] for line in text.splitlines() if re.search(r"@3\S* +\d\.\d{4} ", line)]
+    assert rows == [f"{name}[sampled=100]" for name in names]
     assert "ndcg[gain=exp]@3[sampled=100]: Discounted gain" in text
 
 

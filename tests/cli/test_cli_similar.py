@@ -14,18 +14,25 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A run over forty users, of whom u2 and u3, u4 and u5 … have the same events."""
-    place = tmp_path_factory.mktemp("similar")
+def events(tmp_path_factory):
+    """The events of forty users, of whom u2 and u3, u4 and u5 … have the same."""
+    path = tmp_path_factory.mktemp("similar") / "events.csv"
     rng = np.random.default_rng(4)
     rows = []
     for pair in range(20):
         for time, item in enumerate(rng.choice(25, size=rng.integers(4, 12), replace=False)):
             rows += [(f"u{2 * pair + twin:02}", f"i{item:02}", 100 * time + pair) for twin in (0, 1)]
     events = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"])
-    events.to_csv(place / "events.csv", index=False)
-    models = {"als": {"rank": 4, "iterations": 5}, "userknn": {}, "popular": {}, "rp3beta": {}}
-    return run_locally(place / "run", {"events": place / "events.csv"}, models)
+    events.to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(events):
+    als = {"rank": 4, "iterations": 5}
+    blend = {"parts": {"rp3beta": {}, "als": als, "userknn": {}}, "weights": {"userknn": 0.5}}
+    models = {"als": als, "userknn": {}, "popular": {}, "rp3beta": {}, "blend": blend}
+    return run_locally(events.with_name("run"), {"events": events}, models)
 
 
 def similar(capsys, *words):
@@ -66,6 +73,17 @@ def test_the_user_of_the_same_events_is_nearest_by_factors(run, capsys, user):
     assert table.score[0] == pytest.approx(1, abs=1e-5)
     assert len(table) == 3
     assert f"u{user:02}" not in table.user_id.tolist()
+
+
+def test_users_of_a_blend_are_compared_by_its_heaviest_part_with_vectors(run, capsys):
+    by_blend = similar(capsys, run, "--user", "u04", "--model", "blend")
+    pd.testing.assert_frame_equal(by_blend, similar(capsys, run, "--user", "u04", "--model", "als"))
+
+
+def test_without_vectors_of_users_their_likes_are_compared(events, run, capsys):
+    without = run_locally(events.with_name("without"), {"events": events}, {"rp3beta": {}, "popular": {}})
+    by_likes = similar(capsys, without, "--user", "u17")
+    pd.testing.assert_frame_equal(by_likes, similar(capsys, run, "--user", "u17", "--model", "userknn"))
 
 
 def test_what_cannot_be_answered_is_said(run, capsys):

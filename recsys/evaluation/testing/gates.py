@@ -109,9 +109,12 @@ class Gate:
 
     def describe(self, change: Change) -> str:
         """Return one line of text with the gate and the change to which it was applied."""
+        interval = ""
+        if change.low != change.high:
+            interval = f" [{change.low:+.4f}, {change.high:+.4f}]"
         return (
             f"{self.measure} {self.kind} {self.limit:g}: {change.model} - {change.against} ="
-            f" {change.difference:+.4f} [{change.low:+.4f}, {change.high:+.4f}]"
+            f" {change.difference:+.4f}{interval}"
         )
 
 
@@ -125,14 +128,16 @@ def changes_from(
 
     Args:
         first: the name of the model with which the others are compared.
-        differences: ``Comparison.differences``.
+        differences: ``Comparison.differences``. A pair of models may have either order there.
         guardrails: model -> guardrail -> value.
         agreement: ``choose.mean_agreement``.
     """
-    changes = [
-        Change(row.metric, row.model, first, row.difference, row.low, row.high)
-        for row in differences[differences["against"] == first].itertuples()
-    ]
+    changes = []
+    for row in differences.itertuples():
+        if row.against == first:
+            changes.append(Change(row.metric, row.model, first, row.difference, row.low, row.high))
+        elif row.model == first:
+            changes.append(Change(row.metric, row.against, first, -row.difference, -row.high, -row.low))
     names = list(dict.fromkeys(name for values in guardrails.values() for name in values))
     for model, values in guardrails.items():
         for name in names if model != first else ():

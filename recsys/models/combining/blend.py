@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import numpy as np
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
+from scipy.sparse import csr_array
 
 from recsys.errors import ConfigError, suggest_nearest
 from recsys.kernels import add_weighted
@@ -103,6 +104,19 @@ class Blended(Recommender):
             if len(remaining):
                 scorable[remaining] = model.can_score(histories[remaining])
         return scorable
+
+    def user_vectors(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray | csr_array | None:
+        """Return the user vectors of the member with the largest mean weight that has such vectors.
+
+        The result is None if no member with a weight has user vectors.
+        """
+        users = np.arange(len(histories)) if users is None else users
+        mean_weights = self.weights_.mean(axis=0)
+        for p in np.argsort(-mean_weights, kind="stable"):
+            vectors = list(self.members.values())[p].user_vectors(histories, users)
+            if mean_weights[p] > 0 and vectors is not None:
+                return vectors
+        return None
 
     def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
         """Return what each member adds to the score of one item."""
