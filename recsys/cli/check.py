@@ -73,6 +73,7 @@ def check(
     Example: recsys check --split train.csv test.csv
     """
     from recsys.data.card import data_card
+    from recsys.data.ids import describe_ids
     from recsys.data.reading.read import read_tables_with_bad_rows
     from recsys.data.splitting.strategies import ByFiles
     from recsys.errors import ConfigError, InputError
@@ -111,7 +112,7 @@ def check(
             refusals.write_csv(refused)
     effect = None
     if len(tables.log):
-        facts = data_card(tables)
+        facts = data_card(tables) | {"ids": describe_ids(tables.log, tables.items)}
         effect = measure_order_of_log(tables.log, settings.weigh)
     else:
         facts = {"events": 0, "refused": {"total": refusals.refused, "by_reason": refusals.counts}}
@@ -125,7 +126,8 @@ def check(
             facts |= {"split": audit.as_dict()}
         print(json.dumps(facts, ensure_ascii=False))
     else:
-        for name, value in facts.items():
+        ids = facts.get("ids", {})
+        for name, value in ({name: value for name, value in facts.items() if name != "ids"} | ids).items():
             out.print(f"{name.replace('_', ' '):>22}  {format_value(value)}")
         if effect:
             out.print(f"{'order':>22}  {effect}")
@@ -220,7 +222,7 @@ def format_value(value: object) -> str:
         parts = [f"{key.replace('_', ' ')}: {format_value(item)}" for key, item in value.items()]
         return ", ".join(parts) or "none"
     if isinstance(value, list):
-        return " … ".join(map(format_value, value))
+        return " … ".join(map(format_value, value)) or "none"
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     if isinstance(value, float):

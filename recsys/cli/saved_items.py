@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recsys.cli.console import log
+from recsys.data.ids import normal_spelling
 from recsys.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from recsys.saved.open_model import SavedModel
-
-_LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 
 MAX_NEAREST = 3
 """Largest number of similar names that a message suggests."""
@@ -112,19 +110,11 @@ def nearest_names(word: str, names: Iterable[str]) -> list[str]:
     none, names with similar letters.
     """
     names = list(names)
-    spelling = _normal_spelling(word)
-    alike = [name for name in names if _normal_spelling(name) == spelling]
+    spelling = normal_spelling(word)
+    alike = [name for name in names if normal_spelling(name) == spelling]
     if alike or len(names) > MAX_COMPARED:
         return alike[:MAX_NEAREST]
     return difflib.get_close_matches(word, names, n=MAX_NEAREST, cutoff=0.6)
-
-
-def _normal_spelling(name: str) -> str:
-    text = name.strip().casefold()
-    try:
-        return repr(float(text))
-    except ValueError:
-        return _LEADING_ZEROS.sub("", text)
 
 
 def csv_with_titles(saved: SavedModel, table: pd.DataFrame) -> str:

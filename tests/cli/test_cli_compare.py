@@ -63,9 +63,7 @@ def test_gates_in_one_run_compare_with_its_best_baseline(runs, capsys):
         others
     )
     worse = [
-        name
-        for name in others
-        if (row := difference(result, name, best))["high"] < 0 and row["difference"] < -0.01
+        name for name in others if (row := difference(result, name, best))["high"] < 0 and row["difference"] < -0.01
     ]
     by_ndcg = [re.match(r"ndcg@10 drops 0.01: (\S+) - ", text) for text in result["fired"]]
     assert worse

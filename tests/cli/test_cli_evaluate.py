@@ -1,8 +1,8 @@
 """`recsys evaluate` on files: the numbers of a hand-made example, and every refusal in one message."""
 
 import json
-import re
 import math
+import re
 
 import pandas as pd
 import pytest

@@ -227,6 +227,19 @@ def test_days_of_a_spreadsheet_are_not_seconds(tmp_path, day):
     assert len(events) == 10
 
 
+def test_decimal_commas_are_answered_with_what_to_write(tmp_path):
+    (tmp_path / "e.csv").write_text("user_id;item_id;value\n" + "u;i;4,5\n" * 9)
+    with pytest.raises(InputError, match="decimal comma"):
+        read_tables(tmp_path / "e.csv", reading=ReadSettings(delimiter=";"))
+
+
+def test_two_integers_side_by_side_are_no_decimal_comma(tmp_path):
+    (tmp_path / "e.csv").write_text("user_id,item_id,value\n" + "1,2,x\n" * 9)
+    with pytest.raises(InputError, match="unparsable value") as error:
+        read_events(tmp_path / "e.csv")
+    assert "comma" not in str(error.value)
+
+
 @pytest.mark.parametrize("date", ["31.12.2024 14:05", "12/31/2024", "1.2.2024"])
 def test_dates_whose_order_is_unknown_are_answered_with_what_to_write(tmp_path, date):
     (tmp_path / "e.csv").write_text("user_id,item_id,timestamp\n" + f"u,i,{date}\n" * 9)

@@ -34,6 +34,20 @@ def test_order_does_not_matter_where_times_are_random():
     assert found <= 3
 
 
+def test_the_order_of_ids_is_no_order_of_time():
+    """Each item follows the one before it in the rows of items, but all events of a user have one time."""
+    generator = np.random.default_rng(3)
+    user = np.repeat(np.arange(300), 6)
+    item = np.repeat(generator.integers(0, 35, 300), 6) + np.tile(np.arange(6), 300)
+    log = chain(users=300, items=41)
+    one_basket = replace(
+        log, user=user, item=item, value=np.ones(1800), time=np.full(1800, 5), users=log.users, items=log.items
+    )
+    effect = measure_order(one_basket)
+    assert effect.users > 250
+    assert not effect.matters
+
+
 def test_a_log_of_few_users_or_without_times_says_nothing():
     log = chain(users=300)
     assert measure_order(replace(log, time=np.full(len(log), -1))) is None

@@ -29,6 +29,7 @@ from recsys.data.reading.sources import Source
 from recsys.data.reading.validate import (
     IMPOSSIBLE_TIME,
     REASONS,
+    UNPARSABLE_VALUE,
     TimeUnit,
     check_events,
     count_times,
@@ -387,6 +388,7 @@ def _source_name(source: Any) -> str:
     return EVENTS.name
 
 
+DECIMAL_COMMA = re.compile(r"[;\t|\"]\s*-?\d+,\d+\s*([;\t|\"]|$)")
 DAY_BEFORE_YEAR = re.compile(r"\b\d{1,2}[./]\d{1,2}[./]\d{4}\b")
 """Dates of which nobody can say whether the day or the month comes first."""
 
@@ -611,6 +613,11 @@ def check_refused_share(source: str | Source, refusals: Refusals, reading: ReadS
         advice += (
             " Dates such as 31.12.2024 or 12/31/2024 are not read, because their order is not known: write them as"
             " 2024-12-31, for example with pandas.to_datetime(column, format='%d.%m.%Y')."
+        )
+    if any(reason == UNPARSABLE_VALUE and DECIMAL_COMMA.search(text) for *_, reason, text in refusals.rows):
+        advice += (
+            " Numbers with a decimal comma (4,5) are not read: write them as 4.5, for example with"
+            " pandas.read_csv(FILE, sep=';', decimal=',')."
         )
     if "duplicate id" in refusals.counts:
         advice += " Where a table has several rows per id, [data] duplicates says which of them counts."

@@ -17,13 +17,14 @@ from recsys.errors import InputError
 from recsys.schema import EVENT, FALLBACK, ITEM, TIME, USER, VALUE, is_category
 
 IMPOSSIBLE_TIME = "impossible time"
+UNPARSABLE_VALUE = "unparsable value"
 REASONS = (
     "",
     "wrong column count",
     "undecodable bytes",
     "missing user id",
     "missing item id",
-    "unparsable value",
+    UNPARSABLE_VALUE,
     "non-finite value",
     IMPOSSIBLE_TIME,
     "duplicate id",
@@ -77,7 +78,7 @@ def check_events(batch: pd.DataFrame, unit: TimeUnit | None) -> tuple[pd.DataFra
         refuse_rows(reasons, is_undecodable(ids), "undecodable bytes")
     if VALUE in batch:
         value, spelt_out = parse_numbers(batch[VALUE])
-        refuse_rows(reasons, np.isnan(value) & ~spelt_out, "unparsable value")
+        refuse_rows(reasons, np.isnan(value) & ~spelt_out, UNPARSABLE_VALUE)
         refuse_rows(reasons, ~np.isfinite(value), "non-finite value")
         columns[VALUE] = pd.Series(value, index=batch.index)
     else:

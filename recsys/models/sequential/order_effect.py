@@ -70,17 +70,20 @@ def measure_order(log: Interactions, seed: int = 0) -> OrderEffect | None:
 
     The last like of some users is hidden. ``transitions`` with its default settings is fitted on
     the rest of ``log``, and ranks all items for these users. The same is done with the times of
-    each user's likes shuffled, as the mean of three shuffles. At most 2,000 users with at least
-    three likes are drawn. The result is None if there are fewer than 100 such users, or if no event
-    has a time.
+    each user's likes shuffled, as the mean of three shuffles. Likes of one user with the same time,
+    such as the items of one basket, are first put in a random order, because the order of their ids
+    says nothing about the user. At most 2,000 users with at least three likes are drawn. The result
+    is None if there are fewer than 100 such users, or if no event has a time.
 
     Reference: Klenitskiy, Volodkevich, Pembek and Vasilev, Does It Look Sequential?, RecSys 2024.
     """
     histories = log.histories()
     if histories.times is None:
         return None
-    likes = histories.keep_entries(histories.values.data > 0)
     generator = np.random.default_rng(seed)
+    log = replace(log, time=_times_without_ties(log, generator))
+    histories = log.histories()
+    likes = histories.keep_entries(histories.values.data > 0)
     eligible = np.flatnonzero(likes.lengths >= LEAST_LIKES)
     if len(eligible) < LEAST_USERS:
         return None
@@ -97,6 +100,17 @@ def measure_order(log: Interactions, seed: int = 0) -> OrderEffect | None:
     shuffled = np.mean([_ndcg(_shuffled(train, generator), hidden, users, all_items) for _ in range(SHUFFLES)], axis=0)
     interval = mean_ci(ordered - shuffled, seed=seed)
     return OrderEffect(len(users), float(ordered.mean()), float(shuffled.mean()), *interval)
+
+
+def _times_without_ties(log: Interactions, generator: np.random.Generator) -> np.ndarray:
+    """Return the position of each entry in the order of time, int64[entries].
+
+    Entries of one user with the same time are in a random order; those without a time are first.
+    """
+    order = np.lexsort((generator.random(len(log)), log.time, log.user))
+    position = np.empty(len(log), dtype=np.int64)
+    position[order] = np.arange(len(log))
+    return position
 
 
 def _likes_without(log: Interactions, is_hidden: np.ndarray) -> Interactions:
