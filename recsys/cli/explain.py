@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import pandas as pd
 import typer
 
@@ -35,31 +34,25 @@ def explain(
 
     Example: recsys explain runs/demo --user u0001 --item f0007
     """
-    from recsys.models.combining.cascade import Cascade
-    from recsys.report.reasons import Reasons
+    from recsys.report.reasons import Reasons, explain_score
 
     saved = open_with_notice(run, model, uses_history=True)
     history = saved.histories([user])
     row = item_row(saved, item)
     report_unknown_users(saved, [user])
     reasons = Reasons(saved.items)
-    name = saved.name
     recommender = saved.recommender(pd.DataFrame({"user_id": [user]}))
-    # A cascade has no explanation of its own: that of the member that scores this user is shown.
-    if isinstance(recommender, Cascade):
-        name, recommender = recommender.scoring_member(history) or (name, recommender)
-    explanation = recommender.explain(history, row)
-    if np.isnan(explanation.score):
-        missing = "the user's history"
-        if recommender.can_score(history)[0]:
-            missing = "the item"
+    explained = explain_score(saved.name, recommender, reasons, history, row)
+    explanation = explained.explanation
+    if explained.missing:
         out.print(
-            f"{name}: no opinion, because {missing} has nothing that this model uses (likes in training, or features)",
+            f"{explained.model}: no opinion, because {explained.missing} has nothing that this model uses"
+            " (likes in training, or features)",
         )
         return
-    if sentence := reasons.sentence(recommender, history, row):
-        out.print(f"{reasons.title(row)}: {sentence}.")
-    out.print(f"{name}: score {explanation.score:.6g}")
+    if explained.sentence:
+        out.print(f"{reasons.title(row)}: {explained.sentence}.")
+    out.print(f"{explained.model}: score {explanation.score:.6g}")
     if explanation.note:
         out.print(explanation.note)
     print_parts("part", explanation.members, k)

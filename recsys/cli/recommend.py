@@ -117,22 +117,15 @@ def recommend(
         log.print(f"rules removed: {compiled.removed}")
         for name, ids in compiled.unknown.items():
             log.print(f"rule {name}: unknown ids {ids[:10]}{' …' if len(ids) > 10 else ''}")
-    histories = saved.histories(user_ids.ids)
     # A re-ranker needs more than k items to choose from.
     length = k
     if chosen_rerankers:
         length = max(POOL, 5 * k)
-    lists = rank.recommend(
-        saved.recommender(user_table),
-        histories,
-        length,
-        exclude_seen=saved.config.recommend.exclude_seen,
-        rules=compiled,
-    )
+    lists = saved.recommend(user_table, length, rules=compiled)
     if diverse is not None:
         lists = rerank.mmr(lists, weigh_item_terms(saved), k, diverse)
     elif calibrate is not None:
-        lists = rerank.calibrated(lists, item_shares(saved, by), histories.values, k, calibrate)
+        lists = rerank.calibrated(lists, item_shares(saved, by), saved.histories(user_ids.ids).values, k, calibrate)
     elif explore is not None:
         lists = rerank.explore(lists, k, explore, seed, id_bits(user_ids.ids))
     for row in np.flatnonzero(lists.shortfall):

@@ -7,17 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import pandas as pd
 import typer
-from scipy.sparse import csr_array
 
 from recsys.cli.application import LISTS, app
 from recsys.cli.console import log
 from recsys.cli.options import ModelName, OwnModels, RunOrBundle
 from recsys.cli.saved_items import csv_with_titles, item_row, open_with_notice, user_row
 from recsys.errors import ConfigError, InputError
-from recsys.types import Histories, IdMap
+from recsys.types import IdMap
 
 if TYPE_CHECKING:
-    from recsys.recommender import Recommender
     from recsys.saved.open_model import SavedModel
 
 
@@ -39,37 +37,21 @@ def similar(
 
     Example: recsys similar runs/demo --user u0001 --model als
     """
+    from recsys.ranking.rank import topk_table
+    from recsys.saved.similar_items import first_member, items_that_go_with
+
     if (item is None) == (user is None):
         raise ConfigError("similar: name one item, or one user with --user ID.")
     saved = open_with_notice(run, model, uses_history=True)
     if item is not None:
-        print(csv_with_titles(saved, items_that_go_with(saved, item, k)), end="")
+        lists = items_that_go_with(saved, item_row(saved, item), k)
+        if first_member(saved.model).SCORES_EVERYONE:
+            log.print(f"{saved.name} gives the same list for every item: choose another with --model")
+        # The history belongs to no user, so the column with the placeholder id is dropped.
+        table = topk_table(lists, IdMap.of(["?"]), saved.history.items).drop(columns="user_id")
+        print(csv_with_titles(saved, table), end="")
     elif user is not None:
         print(nearest_users(saved, user, k, model).to_csv(index=False), end="")
-
-
-def items_that_go_with(saved: SavedModel, item: str, k: int) -> pd.DataFrame:
-    """Return the list of a model for a history of one item: item_id, rank, score, source.
-
-    Raises:
-        InputError: there is no such item, or the model has no scores for such a history.
-    """
-    from recsys.ranking import rank
-
-    row = item_row(saved, item)
-    one = csr_array((np.ones(1, np.float32), [row], [0, 1]), shape=(1, len(saved.history.items)))
-    scorer = first_member(saved.model)
-    if not scorer.can_score(Histories(one))[0]:
-        raise InputError(
-            f"{saved.name} knows nothing that goes with {item!r}: nobody in train liked it"
-            f"{'' if scorer.NEEDS_FEATURES else ', and this model does not read its attributes'}."
-            " Try another --model of the run, for example one of kind content."
-        )
-    if scorer.SCORES_EVERYONE:
-        log.print(f"{saved.name} gives the same list for every item: choose another with --model")
-    lists = rank.recommend(scorer, one, k)
-    # The history belongs to no user, so the column with the placeholder id is dropped.
-    return rank.topk_table(lists, IdMap.of(["?"]), saved.history.items).drop(columns="user_id")
 
 
 def nearest_users(saved: SavedModel, user: str, k: int, model: str | None) -> pd.DataFrame:
@@ -84,6 +66,7 @@ def nearest_users(saved: SavedModel, user: str, k: int, model: str | None) -> pd
     from sklearn.preprocessing import normalize
 
     from recsys.models.content import similar as nearest_rows
+    from recsys.saved.similar_items import first_member
 
     users = saved.history.users
     row = user_row(saved, user)
@@ -112,16 +95,3 @@ def nearest_users(saved: SavedModel, user: str, k: int, model: str | None) -> pd
             "common": (likes[neighbours] @ likes[[row]].T).toarray().ravel(),
         }
     )
-
-
-def first_member(model: Recommender) -> Recommender:
-    """Return the first member of a cascade, or the model itself if it is not a cascade.
-
-    The other members are fallbacks, such as popularity. They give the same list for every history,
-    so they say nothing about similarity.
-    """
-    from recsys.models.combining.cascade import Cascade
-
-    if isinstance(model, Cascade):
-        return next(iter(model.members.values()))
-    return model

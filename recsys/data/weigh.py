@@ -347,6 +347,27 @@ def aggregate_events(events: pd.DataFrame, method: Aggregate, users: IdMap, item
     return Interactions(users, items, user, item, value, time)
 
 
+def add_pairs(history: Interactions, new_pairs: Interactions, method: Aggregate) -> Interactions:
+    """Return the entries of two sets of interactions together, over the id maps of the second.
+
+    The entries of a (user, item) pair that is in both are combined by ``method``. Times are kept
+    only if all entries have one.
+
+    Args:
+        history: the older interactions. Each of its users and items is in the maps of ``new_pairs``.
+        new_pairs: the newer interactions, aggregated by ``method``.
+    """
+    pairs_of_both = pd.concat(
+        [interactions_to_table(history), interactions_to_table(new_pairs)],
+        ignore_index=True,
+    )
+    if (pairs_of_both[TIME] < 0).any():
+        pairs_of_both = pairs_of_both.drop(columns=TIME)
+    # Counts were made when the pairs were: from here on they add up.
+    rule: Aggregate = "sum" if method == "count" else method
+    return aggregate_events(pairs_of_both, rule, new_pairs.users, new_pairs.items)
+
+
 def interactions_to_table(interactions: Interactions) -> pd.DataFrame:
     """Return the interactions as a table of one row per (user, item).
 

@@ -24,6 +24,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ class Segments:
             table: one row per user, with the columns of the segments. A column that it does not have
                 counts as missing.
         """
-        row_of = {key: row for row, key in enumerate(self.keys)}
+        row_of = self._row_of_key
         keys, codes = _group_keys(table.reindex(columns=list(self.columns)))
         segment_rows = [
             next((row_of[key[:n]] for n in range(len(key), 0, -1) if key[:n] in row_of), -1) for key in keys
@@ -106,8 +107,23 @@ class Segments:
         Args:
             ids: the ids of the users.
         """
-        positions = pd.Index(self.users[USER]).get_indexer(pd.Index([str(user) for user in ids], dtype=object))
-        return np.append(self.rows(self.users), -1)[positions]
+        positions = self._user_index.get_indexer(pd.Index([str(user) for user in ids], dtype=object))
+        return self._rows_of_users[positions]
+
+    # What follows depends on the segments alone. A server looks up one user at a time.
+
+    @cached_property
+    def _row_of_key(self) -> dict[Key, int]:
+        return {key: row for row, key in enumerate(self.keys)}
+
+    @cached_property
+    def _user_index(self) -> pd.Index:
+        return pd.Index(self.users[USER])
+
+    @cached_property
+    def _rows_of_users(self) -> np.ndarray:
+        """The segment of each row of the users table, and then -1, for the position -1."""
+        return np.append(self.rows(self.users), -1)
 
     def save(self, run: Path) -> None:
         """Write the segments into a run folder as JSON, ``.npy`` and Parquet."""

@@ -4,6 +4,7 @@ it."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -134,6 +135,46 @@ class Reasons:
         if cell is None or cell is pd.NA or (isinstance(cell, float) and np.isnan(cell)):
             return []
         return [value for value in str(cell).split("|") if value.strip()]
+
+
+@dataclass(frozen=True)
+class ExplainedScore:
+    """Why a user gets an item.
+
+    Attributes:
+        model: the name of the model that scores the user, which may be a fallback.
+        explanation: the parts of the score. The score is NaN if the model has no opinion.
+        sentence: the reasons in words, or empty text.
+        missing: what the model knows too little of if it has no opinion: "the user's history" or
+            "the item". Otherwise empty.
+    """
+
+    model: str
+    explanation: Explanation
+    sentence: str
+    missing: str
+
+
+def explain_score(
+    name: str, recommender: Recommender, reasons: Reasons, history: Histories, row: int
+) -> ExplainedScore:
+    """Return why a model gives an item its score.
+
+    Args:
+        name: the name of the model.
+        recommender: the model. Of a cascade, the member that scores this user is explained.
+        history: the history of the user, one row.
+        row: the row of the item.
+    """
+    if isinstance(recommender, Cascade):
+        name, recommender = recommender.scoring_member(history) or (name, recommender)
+    explanation = recommender.explain(history, row)
+    if not np.isnan(explanation.score):
+        return ExplainedScore(name, explanation, reasons.sentence(recommender, history, row), "")
+    missing = "the user's history"
+    if recommender.can_score(history)[0]:
+        missing = "the item"
+    return ExplainedScore(name, explanation, "", missing)
 
 
 def _strongest_member(model: Recommender, explanation: Explanation, history: Histories, user: int) -> Recommender:

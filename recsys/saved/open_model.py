@@ -10,6 +10,7 @@ bundle                     model/NAME/model.json, and user_factors.npy if the ru
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,12 @@ from recsys.models.collaborative.popular import Popular
 from recsys.models.combining.cascade import Cascade
 from recsys.models.combining.wrappers import with_segment_rows, with_stored_factors
 from recsys.models.content_collaborative import Attributes
+from recsys.ranking import rank
+from recsys.ranking.business_rules import CompiledRules
 from recsys.recommender import Recommender
 from recsys.runfolder import RunFolder, damage_explained
 from recsys.schema import ITEM, USER
-from recsys.types import Histories, IdMap, Interactions
+from recsys.types import Histories, IdMap, Interactions, TopK
 
 FORMAT = 1
 """Version of the layout of a bundle."""
@@ -62,9 +65,43 @@ class SavedModel:
 
     def histories(self, user_ids: Any) -> Histories:
         """Return the histories of users by id. The history of an unknown user is empty."""
-        return self.history.histories().select(self.history.users.rows(user_ids))
+        return self._all_histories.select(self.history.users.rows(user_ids))
 
-    def recommender(self, users: pd.DataFrame) -> Recommender:
+    @cached_property
+    def _all_histories(self) -> Histories:
+        # A server asks for one user at a time, and the matrix of all users is made only once.
+        return self.history.histories()
+
+    def recommend(
+        self,
+        users: pd.DataFrame,
+        k: int,
+        *,
+        histories: Histories | None = None,
+        candidates: np.ndarray | None = None,
+        rules: CompiledRules | None = None,
+    ) -> TopK:
+        """Return the lists of the ``k`` best items of some users.
+
+        Seen items are left out as the config of the run says.
+
+        Args:
+            users: as for :meth:`recommender`.
+            histories: the histories of these users, if they differ from the stored ones. Factors are
+                then computed from them, also where there is a stored factor.
+            candidates: bool[items], the items that may be listed. None: all.
+            rules: rules whose users are the rows of ``users``.
+        """
+        return rank.recommend(
+            self.recommender(users, use_stored_factors=histories is None),
+            self.histories(users[USER].to_numpy(dtype=object)) if histories is None else histories,
+            k,
+            exclude_seen=self.config.recommend.exclude_seen,
+            candidates=candidates,
+            rules=rules,
+        )
+
+    def recommender(self, users: pd.DataFrame, *, use_stored_factors: bool = True) -> Recommender:
         """Return the model with the stored factors and the segments of some users.
 
         The result scores histories of exactly these users, in this order.
@@ -72,17 +109,19 @@ class SavedModel:
         Args:
             users: ``user_id``, and optionally columns that put a user into a segment. Such a column
                 takes precedence over the users table.
+            use_stored_factors: False: the factors of all users are computed from their histories.
         """
         model = self.model
-        if self.user_factors is not None:
+        if self.user_factors is not None and use_stored_factors:
             rows = self.history.users.rows(users[USER])
             stored = np.where((rows >= 0)[:, None], self.user_factors[rows], np.float32(np.nan))
             model = with_stored_factors(model, stored)
         if self.segments is None:
             return model
-        rows_by_column = self.segments.rows(users)
-        rows_by_id = self.segments.of_users(users[USER])
-        segment_rows = np.where(rows_by_column >= 0, rows_by_column, rows_by_id)
+        segment_rows = self.segments.of_users(users[USER])
+        if not users.columns.intersection(self.segments.columns).empty:
+            rows_by_column = self.segments.rows(users)
+            segment_rows = np.where(rows_by_column >= 0, rows_by_column, segment_rows)
         return with_segment_rows(model, self.segments, segment_rows)
 
 

@@ -27,7 +27,7 @@ import pandas as pd
 from scipy.sparse import csr_array
 
 from recsys.data.reading.read import read_events
-from recsys.data.weigh import aggregate_events, interactions_to_table, weigh_events
+from recsys.data.weigh import add_pairs, aggregate_events, weigh_events
 from recsys.errors import InputError, RunFolderError
 from recsys.features import segment_popularity
 from recsys.features.segment_popularity import Segments
@@ -241,13 +241,8 @@ def _merge_history(old: SavedModel, events: pd.DataFrame) -> tuple[Interactions,
     weighed = weigh_events(events, settings, reference=reference)
     users = IdMap.of(old.history.users.all_ids, weighed[USER])
     items = IdMap.of(old.history.items.all_ids, weighed[ITEM])
-    new_pairs = interactions_to_table(aggregate_events(weighed, settings.aggregate, users, items))
-    pairs = pd.concat([interactions_to_table(old.history), new_pairs], ignore_index=True)
-    if (pairs[TIME] < 0).any():
-        pairs = pairs.drop(columns=TIME)
-    # Counts were made when the pairs were: from here on they add up.
-    rule = "sum" if settings.aggregate == "count" else settings.aggregate
-    return aggregate_events(pairs, rule, users, items), np.unique(users.rows(weighed[USER]))
+    new_pairs = aggregate_events(weighed, settings.aggregate, users, items)
+    return add_pairs(old.history, new_pairs, settings.aggregate), np.unique(users.rows(weighed[USER]))
 
 
 def _with_ids_like(old: SavedModel, events: pd.DataFrame) -> pd.DataFrame:

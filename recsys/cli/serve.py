@@ -1,0 +1,92 @@
+"""The verb serve: answer requests over HTTP."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from recsys.cli.application import DEPLOYMENT, app
+from recsys.cli.console import log
+from recsys.cli.options import OwnModels
+from recsys.errors import ConfigError, MissingExtra
+
+API_KEY = "RECSYS_API_KEY"
+"""The environment variable that may hold the API key."""
+
+
+@app.command(rich_help_panel=DEPLOYMENT)
+def serve(
+    bundles: Annotated[
+        list[str],
+        typer.Argument(help="A bundle, or NAME=BUNDLE (several). The first is the default.", metavar="BUNDLE..."),
+    ],
+    host: Annotated[str, typer.Option(help="The address to listen at. 0.0.0.0: every address of this machine.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="The port; 0: any free one.")] = 8000,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(help=f"A file with the key that clients must send. Default: the variable {API_KEY}, if set."),
+    ] = None,
+    max_k: Annotated[int, typer.Option(min=1, max=1_000_000, help="The longest list.")] = 1_000,
+    max_history: Annotated[int, typer.Option(min=1, help="The longest history of a request.")] = 1_000,
+    max_batch: Annotated[int, typer.Option(min=1, help="The largest number of lists in a request.")] = 100,
+    max_body: Annotated[int, typer.Option(min=1, help="The largest body, in bytes.")] = 2**20,
+    timeout: Annotated[float, typer.Option(min=0.001, max=3_600, help="Seconds until a request is given up.")] = 10.0,
+    own_models: OwnModels = False,
+) -> None:
+    """Serve bundles over HTTP, until Ctrl-C: lists, explanations, onboarding, as JSON.
+
+    The lists are those of recsys recommend. docs/serving.md describes requests and answers;
+    /openapi.json has them for programs.
+
+    Example: recsys serve bundles/als_demo --port 8000
+    """
+    try:
+        import starlette  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise MissingExtra(f"serve needs the package {error.name}: pip install 'recsys[serve]'.") from error
+    from recsys.serving.application import make_application
+    from recsys.serving.limits import Limits
+    from recsys.serving.registry import Registry, parse_paths
+    from recsys.serving.server import bind, url_of
+    from recsys.serving.server import serve as serve_until_signal
+    from recsys.serving.service import Service
+
+    api_key = read_api_key(api_key_file)
+    listener = bind(host, port)
+    limits = Limits(k=max_k, history=max_history, batch=max_batch, body_bytes=max_body, seconds=timeout)
+    service = Service(Registry(parse_paths(bundles)), limits)
+    for model in service.registry.about():
+        log.print(f"{model['model']}: {model['kind']}, {model['users']:,} users, {model['items']:,} items")
+    try:
+        serve_until_signal(
+            make_application(service, api_key),
+            listener,
+            timeout,
+            lambda: log.print(f"serving at {url_of(listener)} (Ctrl-C ends)"),
+        )
+    finally:
+        service.close()
+    log.print("ended")
+
+
+def read_api_key(path: Path | None) -> str | None:
+    """Return the API key in a file or in the environment, or None if there is none.
+
+    Raises:
+        ConfigError: the file cannot be read, or has no key.
+    """
+    if path is None:
+        return os.environ.get(API_KEY) or None
+    try:
+        key = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: the API key cannot be read: {error}.") from error
+    if not key:
+        raise ConfigError(f"{path}: the file has no API key. Write one line into it.")
+    return key

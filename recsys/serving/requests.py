@@ -1,0 +1,194 @@
+"""What a request may say, as classes that check it.
+
+Ids may be text or whole numbers. Inside the server they are text, as in files of ids.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError, WithJsonSchema
+
+from recsys.data.reading.validate import LATEST
+from recsys.ranking.business_rules import Rules
+from recsys.serving.limits import MAX_ID_LENGTH, Limits
+from recsys.serving.problems import Problem, invalid_fields
+
+
+def _check_id(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise ValueError("an id is text or a whole number")
+    text = str(value)
+    if not text.strip() or len(text) > MAX_ID_LENGTH:
+        raise ValueError(f"an id has 1 to {MAX_ID_LENGTH} characters, of which one is no blank")
+    # PostgreSQL cannot store this character in a text.
+    if "\0" in text:
+        raise ValueError("an id has no character of code 0")
+    return text
+
+
+Id = Annotated[
+    str,
+    BeforeValidator(_check_id),
+    WithJsonSchema({"anyOf": [{"type": "string", "minLength": 1, "maxLength": MAX_ID_LENGTH}, {"type": "integer"}]}),
+]
+"""The id of a user or of an item."""
+
+Word = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH, pattern=r"^[^\x00]+$")]
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[FiniteFloat, Field(ge=0, lt=LATEST)]
+"""A time in seconds since 1970."""
+
+Value = Annotated[FiniteFloat, Field(ge=-1e30, le=1e30)]
+"""A value of an event. Sums of larger ones would not fit in float32."""
+
+
+class Strict(BaseModel):
+    """A class that refuses unknown fields and values of another type."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelChoice(Strict):
+    """Which of the served bundles answers."""
+
+    model: Word | None = Field(default=None, description="the name of a served bundle; unset: the first")
+
+
+class ListOptions(ModelChoice):
+    """What every request for a list may say."""
+
+    k: Count = Field(default=10, description="the length of the list")
+    reasons: bool = Field(default=False, description="whether each item has a sentence that says why it is listed")
+    details: bool = Field(default=False, description="whether each item has its attributes")
+
+
+class UserQuery(ListOptions):
+    """The query of ``GET /recommend``."""
+
+    user: Id = Field(description="the id of a user; an unknown user gets the fallback")
+
+
+class HistoryEntry(Strict):
+    """One event of a history that comes with the request."""
+
+    item: Id
+    value: Value = Field(default=1.0, description="above 0: a like; below 0: a dislike; 0: seen")
+    timestamp: Seconds | None = Field(
+        default=None,
+        description="seconds since 1970; unset: entries are in their order, a second apart, the last one now",
+    )
+    event: Word | None = Field(default=None, description="the type of the event; unset: its weight is 1")
+
+
+class ListRequest(ListOptions):
+    """The body of ``POST /recommend``: for whom, from what, and which items."""
+
+    user: Id | None = Field(default=None, description="the id of a user; unset: somebody of whom only this is known")
+    history: list[HistoryEntry | Id] = Field(default=[], description="events that are added to the user's history")
+    attributes: dict[Word, Word] = Field(
+        default={}, description="column -> value, the segment of a user without a history"
+    )
+    exclude: list[Id] = Field(default=[], description="items that the list leaves out")
+    only: list[Id] | None = Field(default=None, description="the only items that the list may name")
+    rules: Rules | None = Field(default=None, description="business rules for this list (docs/rules.md)")
+
+
+class BatchRequest(Strict):
+    """The body of ``POST /recommend/batch``."""
+
+    requests: list[ListRequest] = Field(min_length=1)
+
+
+class SimilarQuery(ListOptions):
+    """The query of ``GET /similar``."""
+
+    item: Id
+
+
+class ExplainQuery(ModelChoice):
+    """The query of ``GET /explain``."""
+
+    user: Id
+    item: Id
+
+
+class ItemQuery(ModelChoice):
+    """The query of ``GET /items/{id}``."""
+
+
+class SearchQuery(ModelChoice):
+    """The query of ``GET /items`` and of ``GET /users``."""
+
+    search: Annotated[str, Field(max_length=MAX_ID_LENGTH)] = Field(
+        default="", description="part of an id or a title; upper and lower case are equal"
+    )
+    limit: Annotated[int, Field(ge=1, le=100)] = 20
+
+
+class Answer(Strict):
+    """What a new user says about one item."""
+
+    item: Id
+    answer: Literal["like", "dislike", "unknown"]
+
+
+class OnboardRequest(ListOptions):
+    """The body of ``POST /onboard``: the answers so far."""
+
+    answers: list[Answer] = Field(default=[], max_length=100)
+
+
+class NoQuery(Strict):
+    """A query without parameters."""
+
+
+Checked = TypeVar("Checked", bound=BaseModel)
+
+
+def parse_query(kind: type[Checked], pairs: list[tuple[str, str]]) -> Checked:
+    """Return the checked parameters of a URL.
+
+    Raises:
+        Problem: a parameter is unknown, missing, repeated, or of a wrong type.
+    """
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise Problem(422, "a parameter of the URL occurs twice.")
+    try:
+        return kind.model_validate_strings(values)
+    except ValidationError as error:
+        raise invalid_fields(error) from None
+
+
+def parse_body(kind: type[Checked], body: bytes) -> Checked:
+    """Return the checked content of a JSON body.
+
+    Raises:
+        Problem: the body is not JSON, or a field is unknown, missing, or of a wrong type.
+    """
+    try:
+        return kind.model_validate_json(body, strict=True)
+    except ValidationError as error:
+        raise invalid_fields(error) from None
+
+
+def check_limits(request: BaseModel, limits: Limits) -> None:
+    """Check that a request is within the limits of the server.
+
+    Raises:
+        Problem: a list, a history or a batch is too long.
+    """
+    sizes: list[tuple[str, int, int]] = []
+    if isinstance(request, BatchRequest):
+        sizes.append(("requests", len(request.requests), limits.batch))
+        for part in request.requests:
+            check_limits(part, limits)
+    if isinstance(request, ListOptions):
+        sizes.append(("k", request.k, limits.k))
+    if isinstance(request, ListRequest):
+        sizes.append(("history", len(request.history), limits.history))
+    for field, size, limit in sizes:
+        if size > limit:
+            message = f"at most {limit:,} (it is {size:,})"
+            raise Problem(422, f"{field}: {message}.", [{"field": field, "message": message}])

@@ -1,0 +1,445 @@
+"""One served bundle, with all that its answers need.
+
+The lists are those of ``recsys recommend``: both call ``SavedModel.recommend``. Every method may take
+long, so a server calls them in its scoring thread, one at a time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from recsys import run_files
+from recsys.errors import InputError, suggest_nearest
+from recsys.fingerprint import fingerprint
+from recsys.models.onboarding import Answers, Onboarding
+from recsys.ranking.business_rules import CompiledRules, Rules, compile_rules
+from recsys.report.reasons import Reasons, explain_score
+from recsys.saved.open_model import SavedModel, is_bundle, open_model
+from recsys.saved.restore_values import restore_values
+from recsys.saved.similar_items import items_that_go_with
+from recsys.schema import EVENT, ITEM, TIME, USER, VALUE
+from recsys.serving.answers import (
+    ExplainAnswer,
+    ItemAnswer,
+    ListAnswer,
+    ListedItem,
+    LoadedModel,
+    OnboardAnswer,
+    Part,
+)
+from recsys.serving.histories import NOBODY, add_events, is_new_to
+from recsys.serving.requests import (
+    HistoryEntry,
+    ListOptions,
+    ListRequest,
+    OnboardRequest,
+)
+from recsys.types import SHORTFALL, Histories, IdMap, TopK
+
+REPLIES = {"like": 1, "dislike": -1, "unknown": 0}
+"""Word of a request -> the answer of a new user, as :mod:`recsys.models.onboarding` has it."""
+
+MAX_RULES = 64
+"""Number of different rules that are kept compiled."""
+
+MAX_PARTS = 20
+"""Largest number of parts of one kind in an explanation; those with the largest sizes are kept."""
+
+ONBOARDING_BYTES = 2**30
+"""Onboarding is refused if its tables would be larger."""
+
+
+@dataclass
+class ServedModel:
+    """A saved model with its titles and the texts of its ids, opened once and never changed.
+
+    Attributes:
+        name: the name under which the server has it.
+        version: the first 16 digits of the SHA-256 of the card of the bundle (which has the SHA-256
+            of every other file), or of the manifest of a run.
+        item_ids: the id of each item, as text.
+        titles: the title of each item, or None if the items have no titles.
+    """
+
+    name: str
+    path: Path
+    saved: SavedModel
+    version: str
+    item_ids: list[str]
+    titles: list[str | None] | None
+    reasons: Reasons
+    loaded: str
+    _rules: OrderedDict[str, CompiledRules] = field(default_factory=OrderedDict)
+    _onboarding: Onboarding | None = None
+
+    @classmethod
+    def open(cls, name: str, path: Path) -> ServedModel:
+        """Read a bundle or a run, and answer one request of each kind, so that the next is fast.
+
+        Raises:
+            RunFolderError: the folder cannot be served.
+        """
+        version = _version(path)
+        saved = open_model(path)
+        titles = None
+        if "title" in saved.items:
+            titles = [None if pd.isna(title) else str(title) for title in saved.items["title"]]
+        served = cls(
+            name,
+            path,
+            saved,
+            version,
+            [str(item) for item in saved.history.items.all_ids],
+            titles,
+            Reasons(saved.items),
+            datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        served._warm()
+        return served
+
+    def _warm(self) -> None:
+        """Answer a known and an unknown user, which fills caches and compiles kernels."""
+        history: list[HistoryEntry | str] = list(self.item_ids[:2])
+        for user_id in [*map(str, self.saved.history.users.all_ids[:1]), NOBODY]:
+            self.recommend(ListRequest.model_construct(user=user_id, history=history))
+            self.recommend(ListRequest.model_construct(user=user_id))
+
+    def about(self, refused: str = "") -> LoadedModel:
+        """Return what ``/ready`` says of the bundle."""
+        return {
+            "model": self.name,
+            "kind": self.saved.name,
+            "version": self.version,
+            "users": len(self.saved.history.users),
+            "items": len(self.item_ids),
+            "loaded": self.loaded,
+            "refused": refused,
+        }
+
+    def recommend(self, request: ListRequest, events: pd.DataFrame | None = None) -> ListAnswer:
+        """Return the list that a request asks for.
+
+        Args:
+            events: the events of the user in the store: ``item_id``, ``value``, ``timestamp``,
+                ``event``. Those that the bundle has already do not count again.
+
+        Raises:
+            InputError, ConfigError: a rule or an attribute does not fit the bundle.
+        """
+        users = self._user_table(request)
+        history, new_events, unknown = self._history(request, events)
+        candidates = self._candidates(request, unknown)
+        rules = None
+        if request.rules is not None:
+            rules = self._compile(request.rules, users)
+            unknown += [str(item) for name, ids in rules.unknown.items() if "users" not in name for item in ids]
+        lists = self.saved.recommend(users, request.k, histories=history, candidates=candidates, rules=rules)
+        answer: ListAnswer = {
+            "request_id": "",
+            "user": request.user,
+            "model": self.name,
+            "version": self.version,
+            "items": self._listed_items(lists, request),
+            "shortfall": SHORTFALL[lists.shortfall[0]],
+            "has_history": bool(self._user_row(request.user) >= 0),
+            "new_events": new_events,
+            "unknown_items": list(dict.fromkeys(unknown)),
+        }
+        if request.reasons:
+            recommender = self.saved.recommender(users, use_stored_factors=history is None)
+            known_history = self.saved.histories(users[USER]) if history is None else history
+            for item in answer["items"]:
+                row = self.item_row(item["item"])
+                item["reason"] = explain_score(self.saved.name, recommender, self.reasons, known_history, row).sentence
+        if rules is not None:
+            answer["removed"] = rules.removed
+        return answer
+
+    def _user_row(self, user: str | None) -> int:
+        return -1 if user is None else int(self.saved.history.users.rows([user])[0])
+
+    def _user_table(self, request: ListRequest) -> pd.DataFrame:
+        """Return the user of a request as a table of one row, with the attributes of the request.
+
+        Raises:
+            InputError: the bundle has no segments, or they do not use such an attribute.
+        """
+        table = pd.DataFrame({USER: [NOBODY if request.user is None else request.user]}, dtype=object)
+        if not request.attributes:
+            return table
+        segments = self.saved.segments
+        if segments is None:
+            raise InputError("attributes: this bundle has no segments, so nothing is known of users with attributes.")
+        for name in request.attributes:
+            if name not in segments.columns:
+                raise InputError(
+                    f"attributes: {name!r} is not a column of the segments.{suggest_nearest(name, segments.columns)}"
+                )
+        return table.assign(**request.attributes)
+
+    def _history(self, request: ListRequest, events: pd.DataFrame | None) -> tuple[Histories | None, int, list[str]]:
+        """Return the history of a request's user, the number of new events in it, and unknown items.
+
+        The history is None if it is that of the bundle.
+
+        Raises:
+            InputError: an event of the request has a type without a weight.
+        """
+        history = self.saved.histories([NOBODY if request.user is None else request.user])
+        parts = []
+        unknown: list[str] = []
+        if events is not None and len(events):
+            parts.append(events[is_new_to(history, self.saved.history.items, events)])
+        if request.history:
+            entries = history_table(request.history, time.time())
+            self._check_event_types(entries)
+            self._known_rows(entries[ITEM].tolist(), unknown)
+            parts.append(entries)
+        new_events = [part for part in parts if len(part)]
+        if not new_events:
+            return None, 0, unknown
+        extended, count = add_events(self.saved, history, pd.concat(new_events))
+        return (extended if count else None), count, unknown
+
+    def _check_event_types(self, entries: pd.DataFrame) -> None:
+        weights = self.saved.config.weigh.events
+        for event in entries[EVENT].dropna():
+            if weights and event not in weights:
+                raise InputError(f"event {event!r} has no weight in this bundle.{suggest_nearest(event, weights)}")
+
+    def accepts_event(self, event: str | None) -> bool:
+        """Return whether an event of this type can be added to a history."""
+        weights = self.saved.config.weigh.events
+        return event is None or not weights or event in weights
+
+    def _candidates(self, request: ListRequest, unknown: list[str]) -> np.ndarray | None:
+        """Return which items the list may name, bool[items], or None for all.
+
+        Ids that the bundle does not have are added to ``unknown``.
+        """
+        if request.only is None and not request.exclude:
+            return None
+        candidates = np.ones(len(self.item_ids), dtype=bool)
+        if request.only is not None:
+            candidates[:] = False
+            candidates[self._known_rows(request.only, unknown)] = True
+        candidates[self._known_rows(request.exclude, unknown)] = False
+        return candidates
+
+    def _known_rows(self, items: list[str], unknown: list[str]) -> np.ndarray:
+        rows = self.saved.history.items.rows(np.array(items, dtype=object))
+        unknown += [item for item, row in zip(items, rows, strict=True) if row < 0]
+        return rows[rows >= 0]
+
+    def _compile(self, rules: Rules, users: pd.DataFrame) -> CompiledRules:
+        """Return rules as arrays. The last ones are kept, because a shop asks with the same rules again.
+
+        Raises:
+            InputError, ConfigError: a rule does not fit the items.
+        """
+        key = rules.model_dump_json()
+        # Which user a row is matters only for items that are denied for some users.
+        if rules.deny_for:
+            return compile_rules(rules, IdMap.of(users[USER]), self.saved.history.items, self.saved.items)
+        if key not in self._rules:
+            nobody = IdMap.of([NOBODY])
+            self._rules[key] = compile_rules(rules, nobody, self.saved.history.items, self.saved.items)
+            if len(self._rules) > MAX_RULES:
+                self._rules.popitem(last=False)
+        self._rules.move_to_end(key)
+        return self._rules[key]
+
+    def _listed_items(self, lists: TopK, options: ListOptions) -> list[ListedItem]:
+        """Return the one list of ``lists`` as JSON, best first."""
+        listed: list[ListedItem] = []
+        rows = lists.items[0].tolist()
+        scores = lists.scores[0].tolist()
+        sources = lists.source[0].tolist()
+        for position, row in enumerate(rows):
+            if row < 0:
+                break
+            item: ListedItem = {
+                "item": self.item_ids[row],
+                "rank": position + 1,
+                "score": scores[position],
+                "source": lists.sources[sources[position]],
+            }
+            if self.titles is not None and (title := self.titles[row]) is not None:
+                item["title"] = title
+            if options.details:
+                item["attributes"] = self._attributes(row)
+            listed.append(item)
+        return listed
+
+    def item_row(self, item: str) -> int:
+        """Return the row of an item, or -1."""
+        return int(self.saved.history.items.rows([item])[0])
+
+    def item(self, row: int) -> ItemAnswer:
+        """Return an item with its attributes."""
+        answer: ItemAnswer = {"item": self.item_ids[row], "attributes": self._attributes(row)}
+        if self.titles is not None and (title := self.titles[row]) is not None:
+            answer["title"] = title
+        return answer
+
+    def _attributes(self, row: int) -> dict[str, Any]:
+        cells = self.saved.items.iloc[row].drop([ITEM, "title"], errors="ignore")
+        return {str(name): _json_value(cell) for name, cell in cells.items()}
+
+    def search_items(self, text: str, limit: int) -> list[ItemAnswer]:
+        """Return at most ``limit`` items whose id or title has a text, in the order of the items."""
+        part = text.casefold()
+        found_rows = []
+        for row, item_id in enumerate(self.item_ids):
+            title = "" if self.titles is None else self.titles[row] or ""
+            if part in title.casefold() or part in item_id.casefold():
+                found_rows.append(row)
+                if len(found_rows) == limit:
+                    break
+        return [self.item(row) for row in found_rows]
+
+    def search_users(self, text: str, limit: int) -> list[str]:
+        """Return the ids of at most ``limit`` users that have a text, in the order of the users."""
+        part = text.casefold()
+        ids = []
+        for user_id in self.saved.history.users.all_ids:
+            if part in str(user_id).casefold():
+                ids.append(str(user_id))
+                if len(ids) == limit:
+                    break
+        return ids
+
+    def similar(self, row: int, options: ListOptions) -> list[ListedItem]:
+        """Return the items that go with an item.
+
+        Raises:
+            InputError: the model knows nothing that goes with it.
+        """
+        lists = items_that_go_with(self.saved, row, options.k)
+        return self._listed_items(lists, options)
+
+    def explain(self, user: str, row: int, events: pd.DataFrame | None = None) -> ExplainAnswer:
+        """Return why a user gets an item, by the history that :meth:`recommend` uses too."""
+        request = ListRequest(user=user)
+        extended, _, _ = self._history(request, events)
+        users = self._user_table(request)
+        history = self.saved.histories([user]) if extended is None else extended
+        recommender = self.saved.recommender(users, use_stored_factors=extended is None)
+        explained = explain_score(self.saved.name, recommender, self.reasons, history, row)
+        explanation = explained.explanation
+        history_parts: list[tuple[str, float]] = []
+        if explanation.history is not None:
+            names = [self.reasons.title(int(entry)) for entry in history.values.indices]
+            history_parts = list(zip(names, explanation.history.tolist(), strict=True))
+        score = float(explanation.score)
+        return {
+            "request_id": "",
+            "user": user,
+            "item": self.item_ids[row],
+            "model": self.name,
+            "version": self.version,
+            "scored_by": explained.model,
+            "score": None if np.isnan(score) else score,
+            "reason": explained.sentence,
+            "missing": explained.missing,
+            "note": explanation.note,
+            "constant": float(explanation.constant),
+            "history": _largest_parts(history_parts),
+            "features": _largest_parts(list(self.reasons.item_features(explanation.features, row).items())),
+            "members": _largest_parts(list(explanation.members.items())),
+        }
+
+    def onboard(self, request: OnboardRequest) -> OnboardAnswer:
+        """Return the next question to a new user, and the list by the answers so far.
+
+        Raises:
+            InputError: an answer is about an item that is not asked about, or the catalogue is too
+                large for onboarding.
+        """
+        model = self._fitted_onboarding()
+        answers: Answers = {}
+        for answer in request.answers:
+            row = self.item_row(answer.item)
+            if row not in model.column_of_:
+                raise InputError(f"answers: {answer.item!r} is not an item that is asked about.")
+            answers[row] = REPLIES[answer.answer]
+        question = model.question(answers)
+        return {
+            "request_id": "",
+            "model": self.name,
+            "version": self.version,
+            "question": None if question is None else self.item(question),
+            "items": self._listed_items(model.recommend(answers, request.k), request),
+        }
+
+    def _fitted_onboarding(self) -> Onboarding:
+        """Return the onboarding of this bundle, fitted at the first call."""
+        if self._onboarding is None:
+            if 8 * Onboarding().candidates * len(self.item_ids) > ONBOARDING_BYTES:
+                raise InputError("onboarding is not available: this bundle has too many items for its tables.")
+            history, least_like = restore_values(self.saved.history, self.saved.config, None, lambda sentence: None)
+            self._onboarding = Onboarding(like=least_like).fit(history)
+        return self._onboarding
+
+
+def history_table(entries: list[HistoryEntry | str], now: float) -> pd.DataFrame:
+    """Return the history of a request as events.
+
+    Entries without a time are in their order, a second apart, the last one at ``now``.
+    """
+    rows = []
+    for position, entry in enumerate(entries):
+        if isinstance(entry, str):
+            entry = HistoryEntry.model_construct(item=entry, value=1.0, timestamp=None, event=None)
+        timestamp = entry.timestamp
+        if timestamp is None:
+            timestamp = now - (len(entries) - 1 - position)
+        rows.append((entry.item, entry.value, float(timestamp), entry.event))
+    return event_table(rows)
+
+
+def event_table(rows: list[tuple[str, float, float, str | None]]) -> pd.DataFrame:
+    """Return events as a table: item_id, value, timestamp, event."""
+    table = pd.DataFrame(rows, columns=[ITEM, VALUE, TIME, EVENT])
+    return table.astype({ITEM: object, VALUE: np.float64, TIME: np.float64, EVENT: object})
+
+
+def _version(path: Path) -> str:
+    """Return what tells this bundle or run from every other one."""
+    card = run_files.BUNDLE_CARD if is_bundle(path) else run_files.MANIFEST
+    if not (path / card).is_file():
+        return ""
+    return fingerprint(path / card).removeprefix("sha256:")[:16]
+
+
+def _largest_parts(parts: list[tuple[str, float]]) -> list[Part]:
+    """Return the parts with the largest sizes, largest first, and the sum of the rest as one part."""
+    ordered = sorted(parts, key=lambda part: -abs(part[1]))
+    kept: list[Part] = [{"name": str(name), "value": float(value)} for name, value in ordered[:MAX_PARTS]]
+    if len(ordered) > MAX_PARTS:
+        rest = float(sum(value for _, value in ordered[MAX_PARTS:]))
+        kept.append({"name": f"{len(ordered) - MAX_PARTS} more", "value": rest})
+    return kept
+
+
+def _json_value(cell: Any) -> Any:
+    """Return a cell of the items table as a value that JSON has."""
+    if isinstance(cell, np.ndarray | list | tuple):
+        return [_json_value(value) for value in cell]
+    if isinstance(cell, np.generic):
+        cell = cell.item()
+    if cell is None or cell is pd.NA or cell is pd.NaT or cell != cell:
+        return None
+    if isinstance(cell, bool | int | str):
+        return cell
+    if isinstance(cell, float):
+        return cell if np.isfinite(cell) else None
+    return str(cell)

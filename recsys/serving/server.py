@@ -1,0 +1,71 @@
+"""The server process: its socket, its signals, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from recsys.errors import ConfigError
+
+
+class _Server(uvicorn.Server):
+    """A server that ends in peace after SIGINT or SIGTERM: with the answers it owes, and exit code 0."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """End after the requests that have begun. A second Ctrl-C ends at once."""
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a socket that listens.
+
+    Raises:
+        ConfigError: the address cannot be used, for example because another process has the port.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(1024)
+    except (OSError, UnicodeError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{host}:{port}: cannot listen: {reason}. Choose another --host or --port.") from None
+    return listener
+
+
+def url_of(listener: socket.socket) -> str:
+    """Return the URL of a listening socket."""
+    host, port = listener.getsockname()[:2]
+    if ":" in host:
+        host = f"[{host}]"
+    return f"http://{host}:{port}/"
+
+
+def serve(application: ASGIApp, listener: socket.socket, seconds: float, started: Callable[[], object]) -> None:
+    """Answer requests until SIGINT or SIGTERM.
+
+    Args:
+        seconds: how long requests that have begun may take at the end.
+        started: called when the server listens.
+    """
+    config = uvicorn.Config(
+        application,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=int(seconds) + 1,
+        http="h11",
+        loop="asyncio",
+    )
+    started()
+    asyncio.run(_Server(config).serve([listener]))

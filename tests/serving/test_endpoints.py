@@ -1,0 +1,234 @@
+"""What every endpoint keeps: problems, limits, the API key, the OpenAPI document, metrics."""
+
+import asyncio
+import json
+import logging
+import re
+import threading
+
+import pytest
+from pydantic import TypeAdapter
+
+from recsys.serving.endpoints import ENDPOINTS
+from recsys.serving.limits import Limits
+from recsys.serving.problems import ProblemDetails
+
+pytestmark = pytest.mark.slow
+
+
+def check_problem(answer, status, text=""):
+    """Check that an answer is a problem of RFC 9457, with a status and a text."""
+    assert answer.status == status, answer.body
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = TypeAdapter(ProblemDetails).validate_python(answer.json, strict=True)
+    assert problem["status"] == status
+    assert answer.headers["x-request-id"] == problem["request_id"]
+    assert text in problem["detail"]
+    return problem
+
+
+REFUSED = {
+    "no user": ("GET", "/recommend", {}, None, 422, "user: is missing"),
+    "a blank user": ("GET", "/recommend", {"user": " "}, None, 422, "user:"),
+    "a long user": ("GET", "/recommend", {"user": "x" * 600}, None, 422, "user:"),
+    "k of 0": ("GET", "/recommend", {"user": "a", "k": 0}, None, 422, "k: must be at least 1"),
+    "a large k": ("GET", "/recommend", {"user": "a", "k": 1001}, None, 422, "k: at most 1,000"),
+    "a huge k": ("GET", "/recommend", {"user": "a", "k": "9" * 5000}, None, 422, "k:"),
+    "k of text": ("GET", "/recommend", {"user": "a", "k": "ten"}, None, 422, "k: must be a whole number"),
+    "an unknown parameter": ("GET", "/recommend", {"user": "a", "limit": 3}, None, 422, "limit: there is no such"),
+    "a repeated parameter": ("GET", "/recommend", {"user": ["a", "b"]}, None, 422, "occurs twice"),
+    "an unknown model": ("GET", "/recommend", {"user": "a", "model": "asl"}, None, 404, "Did you mean 'als'?"),
+    "no JSON": ("POST", "/recommend", {}, b"{", 400, "not JSON"),
+    "not UTF-8": ("POST", "/recommend", {}, b'{"user": "\xff"}', 400, "not JSON"),
+    "a list": ("POST", "/recommend", {}, [], 422, "body:"),
+    "NaN": ("POST", "/recommend", {}, b'{"history": [{"item": 1, "value": NaN}]}', 422, "finite"),
+    "a time of the future": ("POST", "/recommend", {}, {"history": [{"item": 1, "timestamp": 1e30}]}, 422, "timestamp"),
+    "text for k": ("POST", "/recommend", {}, {"k": "3"}, 422, "k: must be a whole number"),
+    "a long history": ("POST", "/recommend", {}, {"history": ["f001"] * 1001}, 422, "history: at most 1,000"),
+    "a large batch": ("POST", "/recommend/batch", {}, {"requests": [{}] * 101}, 422, "requests: at most 100"),
+    "an empty batch": ("POST", "/recommend/batch", {}, {"requests": []}, 422, "requests: must be"),
+    "a long list in a batch": ("POST", "/recommend/batch", {}, {"requests": [{"k": 2000}]}, 422, "k: at most"),
+    "deep nesting": ("POST", "/recommend", {}, b'{"rules": ' + b"[" * 50_000 + b"]" * 50_000 + b"}", 400, "not JSON"),
+    "an unknown field of a rule": ("POST", "/recommend", {}, {"rules": {"where": [{"field": "x"}]}}, 422, "'x'"),
+    "a rule on ids": ("POST", "/recommend", {}, {"rules": {"where": [{"field": "item_id"}]}}, 422, "not an attribute"),
+    "a wrong time": ("POST", "/recommend", {}, {"rules": {"available": {"at": "now"}}}, 422, "ISO date"),
+    "an unknown item": ("GET", "/items/zzz", {}, None, 404, "no item 'zzz'"),
+    "similar to nothing": ("GET", "/similar", {"item": "zzz"}, None, 404, "no item 'zzz'"),
+    "a path": ("GET", "/items/../../etc/passwd", {}, None, 404, "no item"),
+    "another path": ("GET", "/recommender", {}, None, 404, "/openapi.json"),
+    "another method": ("DELETE", "/recommend", {}, None, 405, "DELETE"),
+    "an answer about no candidate": (
+        "POST",
+        "/onboard",
+        {},
+        {"answers": [{"item": "z", "answer": "like"}]},
+        422,
+        "'z'",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_answered_is_a_problem(client, case):
+    method, path, query, body, status, text = REFUSED[case]
+    check_problem(client.call(method, path, body, query), status, text)
+
+
+def test_messages_are_short(client):
+    answer = client.post("/recommend", {"history": [{"item": "x", "value": "y" * 100_000}] * 10})
+    assert answer.status == 422
+    assert len(answer.body) < 30_000
+    assert all(len(error["message"]) <= 300 for error in answer.json["errors"])
+
+
+def test_a_body_is_limited_whether_it_says_its_size_or_not(make_client):
+    client = make_client(limits=Limits(body_bytes=100))
+    check_problem(client.post("/recommend", b"x" * 101), 413, "100 bytes")
+    check_problem(client.call("POST", "/recommend", b"{}", headers={"content-length": "1000000"}), 413)
+    check_problem(client.call("POST", "/recommend", b"{}", headers={"content-type": "text/plain"}), 415)
+    assert client.post("/recommend", b"{}" + b" " * 98).status == 200
+
+
+def test_a_key_is_asked_for(make_client):
+    client = make_client(api_key="sécret")
+    for headers in ({}, {"authorization": "Bearer other"}, {"x-api-key": ""}, {"authorization": "Basic secret"}):
+        problem = client.call("GET", "/recommend", query={"user": "a"}, headers=headers)
+        check_problem(problem, 401, "API key")
+        assert problem.headers["www-authenticate"] == "Bearer"
+        check_problem(client.call("GET", "/metrics", headers=headers), 401)
+    assert client.get("/health").status == 200
+    key = "sécret".encode().decode("latin-1")
+    for headers in ({"authorization": f"Bearer {key}"}, {"x-api-key": key}):
+        assert client.call("GET", "/recommend", query={"user": "a"}, headers=headers).status == 200
+
+
+def test_an_unexpected_error_tells_the_client_nothing(make_client, monkeypatch, caplog):
+    client = make_client()
+
+    def fail(*arguments):
+        raise RuntimeError("the secret of the server")
+
+    model = client.service.registry.model("als")
+    monkeypatch.setattr(model, "recommend", fail)
+    with caplog.at_level(logging.ERROR, "recsys"):
+        answer = client.call(
+            "GET", "/recommend", query={"user": "a", "model": "als"}, headers={"x-request-id": "abc-1"}
+        )
+    problem = check_problem(answer, 500)
+    assert problem["request_id"] == "abc-1"
+    assert b"secret" not in answer.body
+    assert b"Traceback" not in answer.body
+    assert "abc-1" in caplog.text
+    assert "the secret of the server" in caplog.text
+
+
+def test_a_slow_answer_ends_and_the_event_loop_stays_free(make_client, monkeypatch):
+    client = make_client(limits=Limits(seconds=0.2))
+    release = threading.Event()
+    monkeypatch.setattr(client.service.registry.model("als"), "recommend", lambda *arguments: release.wait(20))
+
+    async def both():
+        slow = asyncio.create_task(client.acall("GET", "/recommend", query={"user": "a", "model": "als"}))
+        await asyncio.sleep(0)
+        fast = await client.acall("GET", "/health")
+        assert not slow.done()
+        return fast, await slow
+
+    try:
+        fast, slow = asyncio.run(both())
+    finally:
+        release.set()
+    assert fast.status == 200
+    check_problem(slow, 503, "no answer within 0.2 seconds")
+
+
+def test_more_requests_than_may_wait_are_refused_at_once(make_client, monkeypatch):
+    client = make_client(limits=Limits(waiting=2))
+    release = threading.Event()
+    model = client.service.registry.model("als")
+    plain = model.recommend
+
+    def wait(*arguments):
+        release.wait(20)
+        return plain(*arguments)
+
+    monkeypatch.setattr(model, "recommend", wait)
+
+    async def four():
+        query = {"user": "a", "model": "als"}
+        tasks = [asyncio.create_task(client.acall("GET", "/recommend", query=query)) for _ in range(4)]
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        release.set()
+        first = next(iter(done)).result()
+        return first, sorted(answer.status for answer in await asyncio.gather(*tasks))
+
+    first, statuses = asyncio.run(four())
+    check_problem(first, 503, "too many")
+    assert first.headers["retry-after"] == "1"
+    assert statuses == [200, 200, 503, 503]
+    assert client.service.active == 0
+
+
+@pytest.mark.parametrize("given", ["a b", "x" * 65, "ü", "<script>"])
+def test_a_request_id_of_another_form_is_replaced(client, given):
+    answer = client.call("GET", "/health", headers={"x-request-id": given.encode().decode("latin-1")})
+    assert re.fullmatch("[0-9a-f]{16}", answer.headers["x-request-id"])
+
+
+def test_the_document_describes_every_endpoint_and_every_answer(client):
+    document = client.get("/openapi.json").json
+    assert document["openapi"] == "3.1.0"
+    described = {(path, method.upper()) for path, methods in document["paths"].items() for method in methods}
+    assert described == {(re.sub(":path", "", e.path), e.method) for e in ENDPOINTS}
+    text = json.dumps(document)
+    for name in re.findall(r'"#/components/schemas/(\w+)"', text):
+        assert name in document["components"]["schemas"]
+    operations = [operation for methods in document["paths"].values() for operation in methods.values()]
+    assert len({operation["operationId"] for operation in operations}) == len(operations)
+    for endpoint, path, query in [
+        ("/recommend", "/recommend", {"user": "u0001", "reasons": True, "details": True}),
+        ("/similar", "/similar", {"item": "f001", "model": "als"}),
+        ("/explain", "/explain", {"item": "f001", "user": "u0001"}),
+        ("/items", "/items", {"search": "the", "limit": 3}),
+        ("/items/{item:path}", "/items/f001", {}),
+        ("/users", "/users", {"search": "U000"}),
+        ("/onboard", "/onboard", {}),
+        ("/ready", "/ready", {}),
+    ]:
+        kind = next(e.answer for e in ENDPOINTS if e.path == endpoint and e.method == "GET")
+        answer = client.get(path, **query)
+        assert answer.status == 200, answer.body
+        TypeAdapter(kind).validate_json(answer.body, strict=True)
+
+
+def test_searches_find_parts_of_ids_and_titles(client, bundles):
+    import pandas as pd
+
+    items = pd.read_csv(bundles["als"].parent / "data" / "items.csv")
+    title = items.title[7]
+    assert client.get("/items", search=title.upper()).json["items"][0]["title"] == title
+    assert [item["item"] for item in client.get("/items", search="F00", limit=4).json["items"]] == [
+        "f000", "f001", "f002", "f003",
+    ]  # fmt: skip
+    assert client.get("/users", search="u000", limit=100).json["users"] == sorted(
+        set(pd.read_parquet(bundles["als"] / "split" / "history.parquet").user_id[lambda ids: ids.str.contains("u000")])
+    )
+
+
+def test_metrics_count_requests_by_route_and_not_by_what_clients_send(make_client):
+    client = make_client()
+    for item in ("f001", "f002", "zzz"):
+        client.get(f"/items/{item}")
+    client.get("/nothing/here")
+    text = client.get("/metrics").body.decode()
+    assert 'recsys_requests_total{route="/items/{item:path}",method="GET",status="200"} 2' in text
+    assert 'recsys_requests_total{route="/items/{item:path}",method="GET",status="404"} 1' in text
+    assert 'recsys_request_seconds_count{route="/items/{item:path}"} 3' in text
+    assert "zzz" not in text
+    assert "nothing" not in text
+    assert 'recsys_model_info{model="als",kind="als",version="' in text
+    buckets = [int(n) for n in re.findall(r'bucket\{route="/items/\{item:path\}",le="[^"]*"\} (\d+)', text)]
+    assert buckets == sorted(buckets)
+    assert buckets[-1] == 3
+    for line in text.splitlines():
+        assert re.fullmatch(r'# TYPE \w+ (counter|gauge|histogram)|\w+(\{(\w+="[^"\n]*",?)*\})? [-+.e\d]+', line), line
