@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -62,4 +63,5 @@ def print_results(runs: list[Path], own_models: bool) -> None:
     for path in runs:
         out.print(f"report: {path / run_files.REPORT_HTML}")
     option = " --own-models" if own_models else ""
-    out.print(f"next: recsys recommend {runs[0]}{option} --user ID, or recsys compare {runs[0]} OTHER_RUN")
+    run = shlex.quote(str(runs[0]))
+    out.print(f"next: recsys recommend {run}{option} --user ID, or recsys compare {run} OTHER_RUN")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -43,11 +44,14 @@ def run(
     delimiter: Delimiter = None,
     encoding: Encoding = None,
     time_unit: TimeUnit = None,
+    out: Annotated[
+        str | None, typer.Option("--out", help="The run folder, instead of the one that the config names.")
+    ] = None,
     own_models: OwnModels = False,
 ) -> None:
     """Read, split, fit, recommend and evaluate as CONFIG says, and write a report.
 
-    All results are in the run folder that the config names.
+    All results are in the run folder. A run of an earlier time in it is replaced.
 
     Example: recsys run configs/demo.toml --set recommend.k=20
 
@@ -55,6 +59,8 @@ def run(
     """
     reading = reading_overrides(columns, file_format, delimiter, encoding, time_unit)
     all_overrides = [*reading, *table_overrides(items, users), *(overrides or ())]
+    if out is not None:
+        all_overrides.append(f"out={json.dumps(out, ensure_ascii=False)}")
     settings = config_of(config, all_overrides)
     for override in all_overrides:
         log.print(f"override: {override}")

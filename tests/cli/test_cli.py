@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -65,6 +66,17 @@ def config(tmp_path, world_files):
         f"out = '{tmp_path}/run'\n[data]\nevents = '{world_files['events']}'\n[models.als]\nrank = 4\niterations = 2\n"
     )
     return path
+
+
+@pytest.mark.slow
+def test_the_folder_of_a_run_can_be_named_and_what_comes_next_be_pasted(config, tmp_path, capsys):
+    place = tmp_path / "Ann's runs" / "first"
+    assert run_verb(["run", str(config), "--out", str(place)]) == 0
+    assert sorted(os.listdir(tmp_path)) == ["Ann's runs", "config.toml"]
+    proposed = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("next: "))
+    words = shlex.split(proposed.removeprefix("next: ").partition(",")[0])
+    assert words == ["recsys", "recommend", str(place), "--user", "ID"]
+    assert run_verb(["run", str(config), "--out", ""]) == 2
 
 
 @pytest.mark.slow
