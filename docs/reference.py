@@ -45,6 +45,9 @@ def page() -> str:
                 "its own to search, it stands in the last column.\n"
             )
             parts += [_parameters(f"`{kind}`", models.kind_class(kind)) for kind in sorted(models.KINDS)]
+            parts += [
+                _parameters(f"`{kind}`, for ratings", models.kind_class(kind)) for kind in sorted(models.RATING_KINDS)
+            ]
             parts += [_parameters(f"`{kind}` on Spark", kind_module(kind).PARAMETERS) for kind in SPARK_KINDS]
     return "\n".join(parts)
 

@@ -27,7 +27,7 @@ from pydantic import (
 )
 
 from recsys.data.reading.read_settings import ReadSettings
-from recsys.data.splitting.strategies import AnyRule, ByFiles, ByTime, Fraction
+from recsys.data.splitting.strategies import AnyRule, ByFiles, ByTime, Folds, Fraction, HeldOutUsers
 from recsys.data.weigh import FilterSettings, WeightSettings
 from recsys.errors import ConfigError, InputError, describe_values, suggest_nearest
 from recsys.evaluation.settings import RunEvaluationSettings
@@ -209,6 +209,16 @@ class TuneSettings(BaseModel):
     )
 
 
+RATING_LINEUP = ("rating_als", "rating_knn", "bpmf", "stack")
+"""The models of a run with ``[judge] task = "ratings"`` that names none."""
+
+OF_RATINGS = {
+    "recommend": ("memory_mb",),
+    "weigh": (),
+    "judge": ("task", "metrics", "scale", "baseline"),
+}
+"""Section -> its keys that have a meaning for ``[judge] task = "ratings"``."""
+
 MODEL_NAME_BYTES = 100
 
 
@@ -270,8 +280,17 @@ class Config(BaseModel):
     def _seed_the_split(cls, raw: Any) -> Any:
         """Use the seed of the run for a split that hashes and has no seed of its own."""
         split = raw.get("split")
-        if isinstance(split, dict) and split.get("rule") in ("fraction", "users", "items") and "seed" in raw:
+        if isinstance(split, dict) and split.get("rule") in ("fraction", "users", "items", "folds") and "seed" in raw:
             return raw | {"split": {"seed": raw["seed"]} | split}
+        return raw
+
+    @model_validator(mode="before")
+    @classmethod
+    def _models_of_ratings(cls, raw: Any) -> Any:
+        """Use models of ratings if these are the task, and the config names none."""
+        judge = raw.get("judge")
+        if isinstance(judge, dict) and judge.get("task") == "ratings":
+            return {"engine": "local", "models": {name: {} for name in RATING_LINEUP}} | raw
         return raw
 
     @field_validator("models")
@@ -307,6 +326,38 @@ class Config(BaseModel):
                 )
         elif self.data.events is None:
             raise ValueError(MISSING_EVENTS)
+        return self
+
+    @model_validator(mode="after")
+    def _require_settings_of_task(self) -> Config:
+        """Refuse what has no meaning for the task: no setting is ignored in silence."""
+        if self.judge.task == "lists":
+            if isinstance(self.split, Folds):
+                raise ValueError(
+                    "[split] rule = 'folds' is for [judge] task = 'ratings'; for lists use rule = 'time' with folds ="
+                    " 3, or rule = 'fraction'"
+                )
+            return self
+        if self.engine == "spark":
+            raise ValueError(
+                "[judge] task = 'ratings' runs on the local engine: remove engine = 'spark'. On Spark,"
+                " jobs/train_als.py with implicit = false trains on ratings, and jobs/evaluate.py -m rmse judges them"
+            )
+        if isinstance(self.split, HeldOutUsers) or (isinstance(self.split, ByTime) and self.split.folds > 1):
+            raise ValueError(
+                f"[split] rule = '{self.split.rule}' with these keys is for lists: for task = 'ratings' use rule ="
+                " 'folds', 'fraction', 'time' with one fold, 'last', 'items' or 'files'"
+            )
+        of_lists = [
+            f"[{name}] {key}"
+            for name, kept in OF_RATINGS.items()
+            for key in changed_keys(getattr(self, name))
+            if key not in kept
+        ]
+        if of_lists:
+            raise ValueError(
+                f"task = 'ratings' makes no lists and takes ratings as they are: remove {', '.join(of_lists)}"
+            )
         return self
 
     @property
@@ -404,6 +455,24 @@ class Config(BaseModel):
     def to_toml(self) -> str:
         """Return the config as TOML with all defaults written out, so that the run can be repeated."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+def changed_keys(section: BaseModel) -> list[str]:
+    """Return the keys of a section whose values are not the defaults."""
+    return [name for name, field in type(section).model_fields.items() if getattr(section, name) != field.get_default()]
+
+
+def require_task_of_lists(config: Config, verb: str) -> None:
+    """Check that the models of a config make lists.
+
+    Args:
+        verb: what is to be done, for the error message.
+
+    Raises:
+        ConfigError: the config has ``[judge] task = "ratings"``.
+    """
+    if config.judge.task == "ratings":
+        raise ConfigError(f"{verb} is for models that make lists, and this config has [judge] task = 'ratings'.")
 
 
 def require_toml(config: Config) -> None:
@@ -597,4 +666,4 @@ def _rule_name(annotation: Any) -> str | None:
 
 def _rule_names() -> set[str]:
     """Return the names of all split rules, which are the values of the key ``rule``."""
-    return {"time", "last", "fraction", "users", "items", "files"}
+    return {"time", "last", "fraction", "users", "items", "folds", "files"}

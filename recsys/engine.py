@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -87,6 +87,9 @@ class Engine(ABC):
         fold_starts: the time at which the test part of each fold of a rolling backtest starts, in
             seconds since 1970, earliest first. Set by the split. Empty without a backtest.
     """
+
+    prediction_hop: ClassVar[str] = "recommend"
+    """The name of the step :meth:`recommend` in the costs of a run."""
 
     config: Config
     folder: RunFolder

@@ -57,7 +57,7 @@ def run(
         for name in engine.model_names:
             with meter.hop(f"fit {name}"):
                 engine.fit(name)
-            with meter.hop(f"recommend {name}"):
+            with meter.hop(f"{engine.prediction_hop} {name}"):
                 engine.recommend(name)
             with meter.hop(f"judge {name}"):
                 engine.judge(name)
@@ -192,6 +192,10 @@ def make_engine(config: Config) -> Engine:
         from recsys.spark.engine import SparkEngine
 
         return SparkEngine(config, library=ModelLibrary())
+    if config.judge.task == "ratings":
+        from recsys.ratings_engine import RatingsEngine
+
+        return RatingsEngine(config)
     from recsys.local_engine import LocalEngine
 
     return LocalEngine(config)

@@ -104,12 +104,7 @@ class LocalEngine(Engine):
 
     def read_events(self) -> None:
         """Read and check the tables, and write the refused rows and the data card."""
-        data = self.config.data
-        self.tables = read_tables(self.config.events, data.items, data.users, data.reading)
-        self.tables.refusals.write_csv(self.folder.path / run_files.REFUSED_ROWS)
-        self.folder.write_json(
-            run_files.DATA_CARD, data_card(self.tables) | {"source": " + ".join(self.config.event_files)}
-        )
+        self.tables = read_tables_of_run(self.config, self.folder)
 
     def split_events(self) -> None:
         """Split the events, write the parts, and prepare what all models use: truth, rules and
@@ -353,6 +348,15 @@ class LocalEngine(Engine):
         for name in ("train", "history", "test"):
             part = weigh.interactions_to_table(getattr(self.split, name))
             self.folder.write_table(run_files.split_part(name), part)
+
+
+def read_tables_of_run(config: Config, folder: RunFolder) -> Tables:
+    """Read and check the tables of a config, and write the refused rows and the data card."""
+    data = config.data
+    tables = read_tables(config.events, data.items, data.users, data.reading)
+    tables.refusals.write_csv(folder.path / run_files.REFUSED_ROWS)
+    folder.write_json(run_files.DATA_CARD, data_card(tables) | {"source": " + ".join(config.event_files)})
+    return tables
 
 
 def lineup(config: Config, train: Interactions) -> dict[str, Recommender]:

@@ -73,6 +73,11 @@ def topk(model: str) -> str:
     return f"topk/{model}.parquet"
 
 
+def predictions(model: str) -> str:
+    """Return the name of the table with the ratings that a model predicts."""
+    return f"predictions/{model}.parquet"
+
+
 def model_folder(model: str) -> str:
     """Return the name of the folder in which a model is saved."""
     return f"model/{model}"

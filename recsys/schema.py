@@ -31,6 +31,8 @@ RANK = "rank"
 SCORE = "score"
 SOURCE = "source"
 TITLE = "title"
+FOLD = "fold"
+SPREAD = "spread"
 
 CANONICAL_INT = r"^(0|-?[1-9][0-9]{0,18})$"
 """Regular expression for a canonical integer ("7", not "007"), for Java and Python.

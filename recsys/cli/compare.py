@@ -14,6 +14,7 @@ from recsys import run_files
 from recsys.cli.application import DECISIONS, app
 from recsys.cli.console import log, out
 from recsys.cli.options import Json, require_finite
+from recsys.cli.rating_runs import are_rating_runs, compare_rating_runs
 from recsys.errors import ConfigError, GateFired, suggest_nearest
 from recsys.runfolder import RunFolder, damage_explained, to_plain_json
 
@@ -100,6 +101,9 @@ def compare(
     from recsys.evaluation.testing.gates import Gate, changes_from
     from recsys.evaluation.testing.pick import pick_model
 
+    if not truth and are_rating_runs(runs):
+        compare_rating_runs(runs, model, metrics, fail_if or [], as_json)
+        return
     if truth:
         candidates = read_tables_of_lists(runs, truth, metrics, relevant)
     else:

@@ -218,7 +218,7 @@ def models_table(runs: dict[str, dict[str, Any]], metrics: list[str]) -> Table:
         runs: run name -> the contents of its metrics.json.
         metrics: the metrics to show, at most :data:`MAX_METRICS`.
     """
-    from recsys.evaluation.testing.pick import models_by_quality
+    from recsys.evaluation.testing.pick import lower_is_better, models_by_quality
 
     table = _plain_table()
     table.add_column("run", no_wrap=True)
@@ -230,7 +230,8 @@ def models_table(runs: dict[str, dict[str, Any]], metrics: list[str]) -> Table:
     for name, run in runs.items():
         table.add_section()
         primary_cells = {model: cells.get(metrics[0], {"mean": None}) for model, cells in run["models"].items()}
-        ranked = models_by_quality({model: cell["mean"] for model, cell in primary_cells.items()})
+        means_of_primary = {model: cell["mean"] for model, cell in primary_cells.items()}
+        ranked = models_by_quality(means_of_primary, is_error=lower_is_better(run))
         for model in ranked:
             means = [_format_mean(run["models"][model].get(metric)) for metric in metrics]
             style = ""

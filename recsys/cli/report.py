@@ -62,6 +62,9 @@ def print_results(runs: list[Path], own_models: bool) -> None:
     out.print()
     for path in runs:
         out.print(f"report: {path / run_files.REPORT_HTML}")
+    if any(values["about"].get("task") == "ratings" for values in metrics.values()):
+        out.print(f"next: recsys compare {runs[0]} OTHER_RUN; how to read it: docs/ratings.md")
+        return
     option = " --own-models" if own_models else ""
     run = shlex.quote(str(runs[0]))
     out.print(f"next: recsys recommend {run}{option} --user ID, or recsys compare {run} OTHER_RUN")

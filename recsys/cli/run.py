@@ -71,7 +71,10 @@ def run(
     # Measuring a large log takes minutes, so what cannot be written is refused before that.
     require_feasible(settings)
     settings = choose_engine_and_models(settings)
-    if caution := cut_off_caution(settings.judge.metrics, settings.recommend.k):
+    caution = ""
+    if settings.judge.task == "lists":
+        caution = cut_off_caution(settings.judge.metrics, settings.recommend.k)
+    if caution:
         log.print(f"caution: {caution}")
     with progress() as report_progress:
         run_flow(settings, progress=report_progress)

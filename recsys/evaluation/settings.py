@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from recsys.errors import InputError, RecsysError
 from recsys.evaluation.judging.judge import Ties
@@ -31,6 +31,13 @@ def baselines_of(*, timed: bool, exclude_seen: bool) -> list[str]:
         absent.add("repeat")
     return [name for name in BASELINES if name not in absent]
 
+
+RATING_METRICS = ("rmse", "mae")
+"""The metrics of predicted ratings, for ``task = "ratings"``. Lower is better."""
+
+RATING_BASELINES = ("mean", "biases")
+"""The models of ratings that every run with ``task = "ratings"`` has. The second one is the fallback of
+the other models."""
 
 DEFAULT_METRICS = ("ndcg@10", "recall@10", "precision@10", "map@10", "mrr@10", "hit_rate@10")
 
@@ -177,19 +184,71 @@ class RunEvaluationSettings(EvaluationSettings):
 
     all_candidates: ClassVar[bool] = True
 
+    task: Literal["lists", "ratings"] = Field(
+        "lists",
+        description=(
+            "what models are judged by: `lists`: the items that they recommend; `ratings`: the values that they"
+            " predict, by rmse and mae, on the local engine (docs/ratings.md)"
+        ),
+    )
     metrics: tuple[str, ...] = Field(
         DEFAULT_METRICS,
         min_length=1,
         description=(
             "the first is the primary one; `auc`, which is never the first, is computed from the scores of all"
-            " candidates, on the local engine; the others judge the lists (docs/metrics.md)"
+            " candidates, on the local engine; the others judge the lists (docs/metrics.md); for `task = 'ratings'`:"
+            " rmse and mae, which are its default"
         ),
     )
+    scale: tuple[float, float] | None = Field(
+        None,
+        description=(
+            "for `task = 'ratings'`: the smallest and the largest possible rating; predictions are clipped to them;"
+            " unset: those of the log"
+        ),
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_of_ratings(cls, raw: Any) -> Any:
+        """Use the metrics and the baseline of ratings if the task is that, and none are named."""
+        if isinstance(raw, dict) and raw.get("task") == "ratings":
+            return {"metrics": RATING_METRICS, "baseline": RATING_BASELINES[1]} | raw
+        return raw
+
+    @model_validator(mode="after")
+    def _require_metrics_of_task(self) -> RunEvaluationSettings:
+        of_ratings = [name for name in self.metrics if name in RATING_METRICS]
+        if self.task == "ratings" and len(of_ratings) < len(self.metrics):
+            other = next(name for name in self.metrics if name not in RATING_METRICS)
+            raise ValueError(f"task = 'ratings' is judged by rmse and mae, and {other} judges lists: remove it")
+        if self.task == "lists" and of_ratings:
+            try:
+                parse(of_ratings[0])
+            except RecsysError as error:
+                raise ValueError(f"{error} To judge models by it, set [judge] task = 'ratings'.") from error
+        if self.scale is not None and self.task == "lists":
+            raise ValueError("scale is for task = 'ratings': remove it")
+        if self.scale is not None and not self.scale[0] < self.scale[1]:
+            raise ValueError("scale is [smallest, largest], two different numbers")
+        return self
+
+    @field_validator("metrics")
+    @classmethod
+    def _check_metrics(cls, metrics: tuple[str, ...]) -> tuple[str, ...]:
+        if set(metrics) <= set(RATING_METRICS):
+            return tuple(dict.fromkeys(metrics))
+        of_lists = [name for name in metrics if name not in RATING_METRICS]
+        try:
+            parsed = map(str, parse_all(of_lists, complete=cls.all_candidates))
+        except RecsysError as error:
+            raise ValueError(str(error)) from error
+        return (*parsed, *(name for name in metrics if name in RATING_METRICS))
 
     @field_validator("metrics")
     @classmethod
     def _require_lists_first(cls, metrics: tuple[str, ...]) -> tuple[str, ...]:
-        if needs_all_scores(metrics[0]):
+        if metrics[0] not in RATING_METRICS and needs_all_scores(metrics[0]):
             raise ValueError(
                 f"the first metric is {metrics[0]}, but the first one also judges groups of items and shortened"
                 " histories, by lists: put a metric of lists before it, such as ndcg@10"
@@ -199,12 +258,15 @@ class RunEvaluationSettings(EvaluationSettings):
     @property
     def score_metrics(self) -> tuple[str, ...]:
         """The metrics that need the scores of all candidates, in order."""
+        if self.task == "ratings":
+            return ()
         return tuple(filter(needs_all_scores, self.metrics))
 
     def for_lists(self) -> EvaluationSettings:
         """Return the same settings with only the metrics that judge lists."""
         lists = tuple(name for name in self.metrics if not needs_all_scores(name))
-        return EvaluationSettings(**self.model_dump() | {"metrics": lists})
+        shared = self.model_dump(include=set(EvaluationSettings.model_fields))
+        return EvaluationSettings(**shared | {"metrics": lists})
 
 
 def needs_all_scores(metric: str) -> bool:

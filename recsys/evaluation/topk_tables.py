@@ -24,10 +24,12 @@ from recsys.evaluation.judging.judge import Lists
 from recsys.locations import local_path
 from recsys.schema import (
     EVENT,
+    FOLD,
     ITEM,
     RANK,
     SCORE,
     SOURCE,
+    SPREAD,
     TIME,
     TITLE,
     USER,
@@ -38,7 +40,7 @@ from recsys.schema import (
     unify_ids,
 )
 
-LISTS = TableSchema("topk", (USER, ITEM), (RANK, SCORE, SOURCE, TITLE))
+LISTS = TableSchema("topk", (USER, ITEM), (RANK, SCORE, SOURCE, TITLE, FOLD, SPREAD))
 TRUTH = TableSchema("truth", (USER, ITEM), (VALUE, TIME, EVENT))
 NUMBERS = (RANK, SCORE, VALUE)
 
@@ -49,7 +51,8 @@ PANDAS_INDEX = "__index_level_"
 def read_topk(path: str | Path, reading: ReadSettings | None = None) -> pd.DataFrame:
     """Read a table of lists: ``user_id``, ``item_id``, and ``rank`` or ``score`` or both.
 
-    ``source`` and ``title``, which `recsys recommend` writes too, may be there. The file can have
+    ``source`` and ``title``, which `recsys recommend` writes too, and ``fold`` and ``spread`` of a table of
+    predicted ratings may be there. The file can have
     any format in which an event log can be read.
     """
     return _read(Source(local_path(path)), LISTS, reading or ReadSettings())

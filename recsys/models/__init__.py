@@ -12,6 +12,12 @@
     next_item  what comes next, closed form         sasrec     what comes next, a Transformer
     package.module:Class           a class of the user's own (recsys.models.own_model)
 
+Models of ratings, for ``[judge] task = "ratings"`` (:mod:`recsys.rating_model`):
+
+    mean       the mean of all ratings              biases     plus those of users and items
+    rating_als factors by least squares             rating_knn what the user gave to similar items
+    bpmf       factors by Gibbs sampling            stack      a weighted average of several
+
 A model is a dataclass of its parameters. ``fit`` sets the arrays, dense or sparse, that ``STATE``
 of the class names. ``members`` has the models that a combined model is made of. ``record`` is a
 JSON object that says how the model chose its settings, if it chose any.
@@ -43,6 +49,7 @@ from recsys.models.own_model import (
     own_parameters,
 )
 from recsys.parameters import build_from_parameters, is_class_path
+from recsys.rating_model import RatingModel
 from recsys.recommender import Recommender
 
 KINDS = {
@@ -68,6 +75,16 @@ KINDS = {
     "hybrid": ("combining.hybrid", "Hybrid"),
 }
 """Kind -> (module, class). A module is imported only when its kind is built."""
+
+RATING_KINDS = {
+    "mean": ("ratings.biases", "Mean"),
+    "biases": ("ratings.biases", "Biases"),
+    "rating_als": ("ratings.als", "RatingALS"),
+    "rating_knn": ("ratings.neighbours", "RatingKNN"),
+    "bpmf": ("ratings.bpmf", "BPMF"),
+    "stack": ("ratings.stack", "Stack"),
+}
+"""Kind -> (module, class) of the models that predict ratings, for ``[judge] task = "ratings"``."""
 
 FORMAT = 1
 """Version of the files that :func:`save` writes."""
@@ -97,8 +114,32 @@ def build(kind: str, params: dict[str, Any]) -> Recommender:
     """
     if is_class_path(kind):
         return build_own_model(kind, params)
+    if isinstance(kind, str) and kind in RATING_KINDS:
+        raise ConfigError(f"model '{kind}' predicts ratings and makes no lists: set [judge] task = 'ratings'.")
     elsewhere = SPARK_ONLY if kind in ("als", "attributes") else ()
     return build_from_parameters(kind_class(kind), params, f"model '{kind}'", elsewhere, "spark")
+
+
+def build_rating_model(kind: str, params: dict[str, Any]) -> RatingModel:
+    """Return an unfitted model of ratings with the given parameters.
+
+    Args:
+        kind: a key of :data:`RATING_KINDS`.
+        params: parameter -> value. A parameter that is not given has its default.
+
+    Raises:
+        ConfigError: the kind or a parameter is unknown, a value is out of range, or the kind is one
+            that makes lists.
+
+    >>> build_rating_model("biases", {"user_shrink": 5}).user_shrink
+    5.0
+    """
+    if is_class_path(kind) or (isinstance(kind, str) and kind in KINDS):
+        raise ConfigError(
+            f"model '{kind}' ranks items and predicts no ratings: with [judge] task = 'ratings' the models are"
+            f" {', '.join(RATING_KINDS)}."
+        )
+    return build_from_parameters(kind_class(kind), params, f"model '{kind}'")  # type: ignore[no-any-return]
 
 
 def parameters(kind: str) -> list[str]:
@@ -110,7 +151,7 @@ def parameters(kind: str) -> list[str]:
     return [field.name for field in dataclasses.fields(kind_class(kind))]
 
 
-def save(model: Recommender, folder: Path) -> None:
+def save(model: Recommender | RatingModel, folder: Path) -> None:
     """Write a fitted model into ``folder``: a ``model.json``, and one file per array.
 
     A dense array is written as ``.npy``, a sparse one as ``.npz``. Each member of a combined model
@@ -132,17 +173,16 @@ def save(model: Recommender, folder: Path) -> None:
     )
 
 
-def _kind_and_params(model: Recommender) -> dict[str, Any]:
+def _kind_and_params(model: Recommender | RatingModel) -> dict[str, Any]:
     """Return the ``kind`` and the ``params`` with which :func:`build` makes the same unfitted
     model.
 
     Raises:
         ConfigError: the model is not of a known kind, and its class was not given by its path.
     """
-    class_path = class_path_of(model)
-    if class_path is not None:
+    if isinstance(model, Recommender) and (class_path := class_path_of(model)) is not None:
         return {"kind": class_path, "params": own_parameters(model)}
-    for kind, (module, name) in KINDS.items():
+    for kind, (module, name) in (KINDS | RATING_KINDS).items():
         if (type(model).__module__, type(model).__name__) == (f"recsys.models.{module}", name):
             return {"kind": kind, "params": dataclasses.asdict(cast(Any, model))}
     raise ConfigError(
@@ -151,8 +191,10 @@ def _kind_and_params(model: Recommender) -> dict[str, Any]:
     )
 
 
-def load(folder: Path, items: int | None = None) -> Recommender:
-    """Return the fitted model that :func:`save` wrote. It gives exactly the same scores.
+def load(folder: Path, items: int | None = None) -> Any:
+    """Return the fitted model that :func:`save` wrote, a :class:`Recommender` or a :class:`RatingModel`.
+
+    It gives exactly the same scores or predictions.
 
     Args:
         items: the number of candidates that the model must have. None: any number.
@@ -169,7 +211,7 @@ def load(folder: Path, items: int | None = None) -> Recommender:
         raise RunFolderError(f"{folder}: not a whole model: {error}. Train it again.") from error
 
 
-def _load(folder: Path, items: int | None) -> Recommender:
+def _load(folder: Path, items: int | None) -> Any:
     """Return the fitted model of a folder, as :func:`load` does.
 
     If a file is damaged, any of the exceptions in ``_DAMAGED`` is raised.
@@ -209,11 +251,13 @@ def _load(folder: Path, items: int | None) -> Recommender:
         model.members = members
     if record is not None:
         model.record = record
-    return model  # type: ignore[no-any-return]
+    return model
 
 
-def _rebuild(kind: str, params: dict[str, Any], folder: Path) -> Recommender:
+def _rebuild(kind: str, params: dict[str, Any], folder: Path) -> Recommender | RatingModel:
     """Return the unfitted model that a ``model.json`` describes."""
+    if isinstance(kind, str) and kind in RATING_KINDS:
+        return build_rating_model(kind, params)
     if not is_class_path(kind):
         return build(kind, params)
     try:
@@ -237,7 +281,8 @@ def kind_class(kind: str) -> Any:
     if is_class_path(kind):
         return own_model_class(kind)
     # A config may name anything as the kind, also a list.
-    if not isinstance(kind, str) or kind not in KINDS:
-        raise ConfigError(f"unknown model '{kind}'.{suggest_nearest(str(kind), KINDS)}")
-    module, name = KINDS[kind]
+    kinds = KINDS | RATING_KINDS
+    if not isinstance(kind, str) or kind not in kinds:
+        raise ConfigError(f"unknown model '{kind}'.{suggest_nearest(str(kind), kinds)}")
+    module, name = kinds[kind]
     return getattr(importlib.import_module(f"recsys.models.{module}"), name)

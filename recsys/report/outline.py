@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from recsys.report.parts import Report, Section
 from recsys.report.run_reader import Run
-from recsys.report.sections import inputs, lists, results
+from recsys.report.sections import inputs, lists, ratings, results
 from recsys.report.sections.backtest import backtest
 from recsys.report.sections.choice import choice
 from recsys.report.sections.cold_start_curve import cold_start_curve
@@ -45,8 +45,23 @@ SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
 None if its section does not apply to the run."""
 
 
+RATING_SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
+    ratings.errors,
+    ratings.support,
+    ratings.calibration,
+    ratings.folds,
+    inputs.data_overview,
+    inputs.split_audit,
+    inputs.costs,
+    results.definitions,
+    inputs.reproduce,
+)
+"""The same for a run with ``[judge] task = "ratings"``."""
+
+
 def build_report(folder: RunFolder) -> Report:
     """Read a run folder and return its report."""
     run = Run(folder)
-    sections = [section for build_section in SECTIONS if (section := build_section(run)) is not None]
+    builders = RATING_SECTIONS if ratings.is_of_ratings(run.metrics) else SECTIONS
+    sections = [section for build_section in builders if (section := build_section(run)) is not None]
     return Report(folder.name, verdict(run.metrics), sections)

@@ -15,7 +15,7 @@ import pyarrow.dataset as ds
 from recsys import run_files
 from recsys.config import Config, load_config
 from recsys.data.hashing import hash_words, id_bits
-from recsys.evaluation.testing.pick import baseline_differences, models_by_quality, pick_model
+from recsys.evaluation.testing.pick import baseline_differences, lower_is_better, models_by_quality, pick_model
 from recsys.report.reasons import Reasons
 from recsys.runfolder import RunFolder
 from recsys.schema import ITEM, RANK, USER, VALUE
@@ -56,7 +56,8 @@ class Run:
     def models(self) -> list[str]:
         """Return the models by their mean of the first metric, the best first."""
         primary = self.about["primary"]
-        return models_by_quality({name: cells[primary]["mean"] for name, cells in self.metrics["models"].items()})
+        means = {name: cells[primary]["mean"] for name, cells in self.metrics["models"].items()}
+        return models_by_quality(means, is_error=lower_is_better(self.metrics))
 
     @property
     def notes(self) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from recsys.evaluation.groups import LEAST_USERS
+from recsys.evaluation.testing.pick import lower_is_better, models_by_quality
 
 RARE_ITEMS = "rare items"
 """The name of the group of items in the tail of popularity, including those that nobody liked in
@@ -16,7 +17,7 @@ def best_models(metrics: dict[str, Any]) -> dict[str, tuple[str, float]]:
 
     The groups are those of users by length of history. The last group is :data:`RARE_ITEMS`: the
     metric of all users, with only items of the popularity tail as relevant items. If several models
-    have the highest mean, it is the first of them. A group in which no model was judged on at least
+    have the best mean, it is the first of them. A group in which no model was judged on at least
     ``LEAST_USERS`` users is left out.
 
     Args:
@@ -34,6 +35,6 @@ def best_models(metrics: dict[str, Any]) -> dict[str, tuple[str, float]]:
         means = {name: cell["mean"] for name, cell in cells.items() if cell and cell["users"] >= LEAST_USERS}
         means = {name: mean for name, mean in means.items() if mean is not None}
         if means:
-            name = max(means, key=lambda name: means[name])
+            name = models_by_quality(means, is_error=lower_is_better(metrics))[0]
             best[group] = (name, means[name])
     return best

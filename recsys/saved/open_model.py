@@ -247,8 +247,13 @@ def choose_saved_model(run: RunFolder, name: str | None, *, uses_history: bool =
     """Return ``name``, or the default model of a run if it is None.
 
     Raises:
-        RunFolderError: the run has no such model.
+        RunFolderError: the run has no such model, or its models predict ratings.
     """
+    if run.read_object(run_files.METRICS, about=dict)["about"].get("task") == "ratings":
+        raise RunFolderError(
+            f"{run.path}: its models predict ratings and make no lists ([judge] task = 'ratings'). Its predictions are"
+            f" {run_files.predictions('MODEL')}."
+        )
     names = saved_models(run)
     if not names or (name and name not in names):
         raise RunFolderError(f"{run.path}: no model {name or 'at all'} in it; it has {', '.join(names) or 'none'}.")

@@ -32,7 +32,7 @@ from optuna.trial import FrozenTrial, TrialState
 from recsys import run_files
 from recsys.als.parameters import largest_rank
 from recsys.atomic_writing import is_running, mark_as_running
-from recsys.config import Config
+from recsys.config import Config, require_task_of_lists
 from recsys.engine import RANK_IS_CAPPED, training_rows
 from recsys.errors import ConfigError, RunFolderError, suggest_nearest
 from recsys.evaluation.judging.metrics import parse
@@ -121,6 +121,7 @@ def tune(config: Config, storage: Path, *, progress: Steps | None = None) -> Tun
             settings.
         RunFolderError: there is no complete run at ``config.out``.
     """
+    require_task_of_lists(config, "recsys tune")
     settings = config.tune
     name = _model_name(config)
     kind = model_kind(config, name)

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from recsys.data.hashing import id_hash, pair_hash
+from recsys.data.hashing import hash_words, id_bits, id_hash, pair_hash, to_unit_interval
 from recsys.data.reading.log import keep_rows
 from recsys.errors import InputError
 from recsys.schema import ITEM, SIDE, TIME, USER
@@ -188,6 +188,33 @@ class ColdItems(_Rule):
     seed: int = Field(default=0, ge=0, description="seed of the hash; another seed gives another split")
 
 
+class Folds(_Rule):
+    """Cross-validation: each (user, item) pair is in the test of one fold, by its hash, and in train of
+    the others. For ``[judge] task = "ratings"``.
+
+        Alice   2  1  4  .  3  .  1  5
+        Bob     .  5  .  2  .  3  .  1
+        Carol   .  .  .  .  .  4  2  .
+
+    The numbers are folds. Every model is fitted once per fold, and predicts the ratings of the fold
+    from those of the other folds. With ``fold`` only one of the folds is the test. The hash has a
+    salt, so that a fold is never the test part of ``rule = "fraction"`` or a fold of ``recsys tune``.
+    """
+
+    rule: Literal["folds"] = "folds"
+    folds: int = Field(default=5, ge=2, le=100, description="number of folds")
+    fold: int | None = Field(
+        default=None, ge=1, description="the only fold to test on, from 1 to `folds`; unset: each fold in turn"
+    )
+    seed: int = Field(default=0, ge=0, description="seed of the hash; another seed gives other folds")
+
+    @model_validator(mode="after")
+    def _require_fold(self) -> Folds:
+        if self.fold is not None and self.fold > self.folds:
+            raise ValueError(f"there are {self.folds} folds, and no fold {self.fold}")
+        return self
+
+
 class ByFiles(_Rule):
     """The parts are files: a published benchmark, or a split of your own. `[data] events` stays unset.
 
@@ -239,7 +266,7 @@ def _with_rule(settings: Any) -> Any:
 
 
 AnyRule = Annotated[
-    ByTime | LastN | Fraction | HeldOutUsers | ColdItems | ByFiles,
+    ByTime | LastN | Fraction | HeldOutUsers | ColdItems | Folds | ByFiles,
     Field(discriminator="rule"),
     BeforeValidator(_with_rule),
 ]
@@ -372,11 +399,29 @@ def _apply_rule(events: pd.DataFrame, rule: AnyRule) -> np.ndarray:
         test = pair_hash(events[USER], events[ITEM], rule.seed) < rule.test
     elif isinstance(rule, ColdItems):
         test = id_hash(events[ITEM], rule.seed) < rule.share
+    elif isinstance(rule, Folds):
+        test = fold_of_pairs(events[USER], events[ITEM], rule) == (rule.fold or 1)
     elif isinstance(rule, ByFiles):
         return _sides_of_files(events)
     else:
         return _hold_out_users(events, rule)
     return np.where(test, TEST, TRAIN).astype(np.int8)
+
+
+FOLDS_SALT = np.array(0x666F6C6473, dtype=np.uint64)
+"""Hashed before the ids of a pair (the letters of "folds"), so that folds and :func:`pair_hash` differ."""
+
+
+def fold_of_pairs(user_ids: Any, item_ids: Any, rule: Folds) -> np.ndarray:
+    """Return the fold of each (user, item) pair, int64[n] in 1 … ``rule.folds``.
+
+    It depends only on the ids, the number of folds and the seed.
+
+    >>> fold_of_pairs(["alice", "bob", "alice"], [7, 7, 8], Folds(folds=3)).tolist()
+    [3, 1, 1]
+    """
+    bits = hash_words(rule.seed, FOLDS_SALT, id_bits(user_ids), id_bits(item_ids))
+    return (to_unit_interval(bits) * rule.folds).astype(np.int64) + 1
 
 
 def _sides_of_files(events: pd.DataFrame) -> np.ndarray:

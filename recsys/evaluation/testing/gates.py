@@ -6,8 +6,8 @@ A gate is one line of text. There are three kinds:
                              which shows that the new model is worse
     ms_per_user rises 5      fails if the difference is above 5 and its whole interval is above 0
     ndcg@10 within 0.01      fails if the interval goes down to -0.01 or below, so that the new model
-                             is not shown to be almost as good; for a cost, if the interval goes up to
-                             0.01 or above
+                             is not shown to be almost as good; for a cost or an error, if the interval goes
+                             up to 0.01 or above
 
 A gate is on a metric, on a guardrail (such as ``coverage``), or on a measure of agreement (such as
 ``rbo``). Guardrails and measures of agreement have no interval, so only the difference counts. The
@@ -25,6 +25,7 @@ import pandas as pd
 
 from recsys.errors import ConfigError, suggest_nearest
 from recsys.evaluation.agreement.system_pairs import DEFAULT_MEASURES
+from recsys.evaluation.settings import RATING_METRICS
 from recsys.evaluation.testing.choose import GUARDRAILS
 
 KINDS = ("drops", "rises", "within")
@@ -103,7 +104,10 @@ class Gate:
         if self.kind == "rises":
             return bool(change.difference > self.limit and change.low > 0)
         # Negated, so that a NaN fires the gate.
-        if self.measure in GUARDRAILS and GUARDRAILS[self.measure][1] >= 1:
+        is_cost = self.measure in RATING_METRICS
+        if self.measure in GUARDRAILS:
+            is_cost = GUARDRAILS[self.measure][1] >= 1
+        if is_cost:
             return not change.high < self.limit
         return not change.low > -self.limit
 

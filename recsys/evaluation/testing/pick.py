@@ -28,8 +28,9 @@ class Pick:
         difference: the entry of metrics.json for ``model`` minus ``baseline``, with ``mean``,
             ``ci95`` and ``users``. None if there is no such model or no baseline.
         by_history: group of history lengths -> the same entry for the users of this group.
-        name: the picked model: the one of ``model`` and ``baseline`` with the higher mean. At equal
+        name: the picked model: the one of ``model`` and ``baseline`` with the better mean. At equal
             means it is the baseline, which is simpler.
+        lower_is_better: whether the metric is an error, see :func:`lower_is_better`.
     """
 
     model: str | None
@@ -37,6 +38,7 @@ class Pick:
     difference: dict[str, Any] | None
     by_history: dict[str, dict[str, Any]]
     name: str | None
+    lower_is_better: bool = False
 
     @property
     def outcome(self) -> Outcome | None:
@@ -44,14 +46,15 @@ class Pick:
         difference."""
         if self.difference is None:
             return None
-        return interval_outcome(self.difference)
+        return interval_outcome(self.difference, self.lower_is_better)
 
 
 def pick_model(metrics: dict[str, Any], names: Collection[str] | None = None) -> Pick:
     """Return the best model of a run, the best baseline, and which of the two is picked.
 
-    The best model has the highest mean of the first metric over all users. If several models have
-    this mean, it is the first of them. Models without a mean are left out.
+    The best model has the best mean of the first metric over all users: the highest, or the lowest if
+    the metric is an error. If several models have this mean, it is the first of them. Models without a
+    mean are left out.
 
     Args:
         metrics: the content of metrics.json.
@@ -64,41 +67,62 @@ def pick_model(metrics: dict[str, Any], names: Collection[str] | None = None) ->
     means = {name: mean for name, mean in means.items() if mean is not None and (names is None or name in names)}
     models = [name for name in means if name not in BASELINES and name not in differences]
     baselines = [name for name in means if name in differences]
-    model = max(models, key=means.__getitem__, default=None)
-    baseline = max(baselines, key=means.__getitem__, default=None)
+    is_error = lower_is_better(metrics)
+    sign = -1 if is_error else 1
+
+    def quality(name: str) -> float:
+        return sign * means[name]
+
+    model = max(models, key=quality, default=None)
+    baseline = max(baselines, key=quality, default=None)
     if model is None or baseline is None:
-        return Pick(model, baseline, None, {}, model or baseline)
+        return Pick(model, baseline, None, {}, model or baseline, is_error)
     by_history = {level: cells[model] for level, cells in differences[baseline]["history"].items()}
-    name = model if means[model] > means[baseline] else baseline
-    return Pick(model, baseline, differences[baseline]["all"][model], by_history, name)
+    name = model if quality(model) > quality(baseline) else baseline
+    return Pick(model, baseline, differences[baseline]["all"][model], by_history, name, is_error)
 
 
-def models_by_quality(means: Mapping[str, float | None]) -> list[str]:
-    """Return the names of models in descending order of their means.
+def lower_is_better(metrics: dict[str, Any]) -> bool:
+    """Return whether the metrics of a run are errors, so that the best model has the lowest mean.
+
+    Args:
+        metrics: the content of metrics.json.
+    """
+    return bool(metrics["about"].get("lower_is_better", False))
+
+
+def models_by_quality(means: Mapping[str, float | None], *, is_error: bool = False) -> list[str]:
+    """Return the names of models from the best mean to the worst, which for an error is ascending.
 
     Models with equal means keep their order. Models without a mean are last.
     """
 
     def quality(name: str) -> tuple[bool, float]:
         mean = means[name]
-        return mean is not None, mean or 0.0
+        if mean is None:
+            return False, 0.0
+        return True, -mean if is_error else mean
 
     return sorted(means, key=quality, reverse=True)
 
 
-def interval_outcome(cell: dict[str, Any]) -> Outcome:
+def interval_outcome(cell: dict[str, Any], is_error: bool = False) -> Outcome:
     """Return what the interval of a difference shows: "better", "worse" or "no difference shown".
 
-    It is "better" if the whole interval is above 0, and "worse" if it is below 0.
+    It is "better" if the whole interval is above 0, and "worse" if it is below 0. For an error it is
+    the reverse.
 
     Args:
         cell: a difference with its interval ``ci95``, from metrics.json.
     """
     low, high = cell["ci95"]
+    outcomes: tuple[Outcome, Outcome] = ("better", "worse")
+    if is_error:
+        outcomes = ("worse", "better")
     if low is not None and low > 0:
-        return "better"
+        return outcomes[0]
     if high is not None and high < 0:
-        return "worse"
+        return outcomes[1]
     return "no difference shown"
 
 

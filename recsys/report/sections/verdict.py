@@ -7,6 +7,7 @@ from typing import Any
 from recsys.evaluation.groups import LEAST_USERS
 from recsys.evaluation.testing.pick import Pick, interval_outcome, pick_model
 from recsys.report.parts import format_interval
+from recsys.report.sections.ratings import is_of_ratings, rating_verdict
 
 MUCH_TRUTH = 1 / 20
 """A share of the items that the tested users chose. If a larger share is not judged or cannot be
@@ -23,6 +24,8 @@ def verdict(metrics: dict[str, Any]) -> str:
     Args:
         metrics: the contents of metrics.json.
     """
+    if is_of_ratings(metrics):
+        return rating_verdict(metrics)
     primary = metrics["about"]["primary"]
     pick = pick_model(metrics)
     if pick.name is None:

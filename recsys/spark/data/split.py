@@ -30,6 +30,7 @@ from recsys.data.splitting.strategies import (
     ByFiles,
     ByTime,
     ColdItems,
+    Folds,
     Fraction,
     LastN,
     empty_side_message,
@@ -344,6 +345,8 @@ def assign_sides(events: DataFrame, rule: AnyRule) -> tuple[DataFrame, float | N
         ranked = events.select("*", earlier.alias("earlier"), total.alias("total"))
         test = (F.col("total") - F.col("earlier") <= rule.n) & (F.col("total") > rule.n)
         return _sides(ranked, test).drop("earlier", "total"), None
+    if isinstance(rule, Folds):
+        raise InputError("rule = 'folds' is for [judge] task = 'ratings', on the local engine.")
     order = F.col(TIME) if TIME in events.columns else row_hash_of(rule.seed)(USER, ITEM)
     marked = events.withColumn("order", order).withColumn("held", _id_hash(rule.seed)(USER) < rule.share)
     _, cumulative, total = _event_counts(F.col("order"))

@@ -1,0 +1,184 @@
+"""The model ``bpmf``: Bayesian matrix factorization with biases, by Gibbs sampling."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Self
+
+import numpy as np
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from scipy import linalg, stats
+
+from recsys.linalg import one_blas_thread
+from recsys.logging import log_phase
+from recsys.models.ratings.gibbs import draw_factors, pair_scores
+from recsys.parameters import STRICT
+from recsys.rating_model import RatingModel
+from recsys.types import Features, Interactions
+
+PAIRS = 1 << 16
+"""Number of pairs that are predicted at a time, to limit memory."""
+
+
+@dataclass(config=STRICT)
+class BPMF(RatingModel):
+    """Bayesian matrix factorization: the mean over many draws of the factors, instead of one best fit.
+
+    Choose it for the smallest errors without tuning. A rating is
+
+        r_ui = μ + b_u + c_i + x_u·y_i + noise of precision α
+
+    (b_u, x_u) of all users are normal with one unknown mean and precision matrix, and so are (c_i,
+    y_i) of all items. These have the prior of the reference (Normal-Wishart with μ₀ = 0, β₀ = 2,
+    W₀ = I and as many degrees of freedom as numbers). α has a flat Gamma prior. Gibbs sampling
+    draws all of them in turn; after ``burn_in`` sweeps each further sweep is kept. The prediction
+    is the mean over the kept draws, and the spread adds their variance to that of the noise.
+    Regularization needs no tuning, because its strength is drawn too.
+
+    Users and items without ratings have no opinion (NaN).
+
+    Reference: Salakhutdinov and Mnih, ICML 2008, section 3; the biases are one more number in each
+    factor.
+    """
+
+    STATE: ClassVar = {
+        "mean_": "float64[1]",
+        "user_draws_": "float32[samples, users, numbers]",
+        "item_draws_": "float32[samples, items, numbers]",
+        "noise_": "float64[samples]",
+        "known_users_": "bool[users]",
+        "known_items_": "bool[items]",
+    }
+    HAS_SPREAD: ClassVar = True
+
+    rank: Annotated[int, Field(ge=1, le=256, description="number of latent factors per user and per item")] = 8
+    burn_in: Annotated[int, Field(ge=0, description="sweeps that are forgotten")] = 40
+    samples: Annotated[int, Field(ge=1, description="sweeps after them, whose draws are kept and averaged")] = 80
+    seed: Annotated[int, Field(ge=0, description="seed of the draws")] = 0
+
+    def fit(self, train: Interactions, features: Features | None = None) -> Self:
+        """Draw factors, biases, their priors and the noise in turn, and keep the draws after ``burn_in``."""
+        # The matrices are small: several threads of BLAS would only wait for each other.
+        sizes = {"users": len(train.users), "items": len(train.items), "rank": self.rank}
+        with log_phase("bpmf", **sizes), one_blas_thread():
+            self._sample(train)
+        return self
+
+    def _sample(self, train: Interactions) -> None:
+        rng = np.random.default_rng(self.seed)
+        rating = train.value.astype(np.float64)
+        users = len(train.users)
+        items = len(train.items)
+        mean = rating.mean()
+        deviation = rating - mean
+        by_item = np.argsort(train.item, kind="stable")
+        user_indptr = np.append(0, np.cumsum(np.bincount(train.user, minlength=users)))
+        item_indptr = np.append(0, np.cumsum(np.bincount(train.item, minlength=items)))
+        user_of_item = train.user[by_item]
+        numbers = self.rank + 1
+        # Number 0 of a factor is the bias.
+        x = rng.normal(0.0, 0.1, (users, numbers))
+        y = rng.normal(0.0, 0.1, (items, numbers))
+        noise_precision = 1 / max(deviation.var(), 1e-6)
+        self.mean_ = np.array([mean])
+        self.user_draws_ = np.empty((self.samples, users, numbers), dtype=np.float32)
+        self.item_draws_ = np.empty((self.samples, items, numbers), dtype=np.float32)
+        self.noise_ = np.empty(self.samples)
+        for sweep in range(self.burn_in + self.samples):
+            centre, precision = draw_prior(x, rng)
+            x = draw_factors(
+                user_indptr,
+                train.item,
+                deviation - y[train.item, 0],
+                with_constant(y),
+                precision,
+                np.broadcast_to(precision @ centre, x.shape),
+                noise_precision,
+                rng.normal(size=x.shape),
+            )
+            centre, precision = draw_prior(y, rng)
+            y = draw_factors(
+                item_indptr,
+                user_of_item,
+                (deviation - x[train.user, 0])[by_item],
+                with_constant(x),
+                precision,
+                np.broadcast_to(precision @ centre, y.shape),
+                noise_precision,
+                rng.normal(size=y.shape),
+            )
+            error = deviation - pair_scores(x, y, train.user, train.item)
+            noise_precision = draw_noise_precision(error, rng)
+            draw = sweep - self.burn_in
+            if draw >= 0:
+                self.user_draws_[draw] = x
+                self.item_draws_[draw] = y
+                self.noise_[draw] = 1 / noise_precision
+        self.known_users_ = np.diff(user_indptr) > 0
+        self.known_items_ = np.diff(item_indptr) > 0
+
+    def predict(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """Return the mean over the draws, NaN for a user or an item without ratings."""
+        return self._moments(users, items)[0]
+
+    def spread(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """Return the root of the variance over the draws plus the mean variance of the noise."""
+        return np.sqrt(self._moments(users, items)[1] + self.noise_.mean())
+
+    def _moments(self, users: np.ndarray, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the mean and the variance over the draws of each pair, float64[m] each."""
+        is_known = (users >= 0) & (items >= 0)
+        is_known[is_known] = self.known_users_[users[is_known]] & self.known_items_[items[is_known]]
+        rows = np.flatnonzero(is_known)
+        mean = np.full(len(users), np.nan)
+        variance = np.full(len(users), np.nan)
+        for start in range(0, len(rows), PAIRS):
+            part = rows[start : start + PAIRS]
+            total = np.zeros(len(part))
+            squares = np.zeros(len(part))
+            for x, y in zip(self.user_draws_, self.item_draws_, strict=True):
+                score = pair_scores(x, y, users[part], items[part])
+                total += score
+                squares += score**2
+            mean[part] = self.mean_[0] + total / len(self.user_draws_)
+            variance[part] = np.maximum(squares / len(self.user_draws_) - (total / len(self.user_draws_)) ** 2, 0.0)
+        return mean, variance
+
+
+def with_constant(factors: np.ndarray) -> np.ndarray:
+    """Return the factors with 1 in place of the bias, which multiplies the bias of the other side."""
+    features = factors.copy()
+    features[:, 0] = 1.0
+    return features
+
+
+def draw_prior(factors: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the mean and the precision matrix of the normal distribution of factors, given the factors.
+
+    The posterior is Normal-Wishart, equation 14 of the reference, with μ₀ = 0, β₀ = 2, W₀ = I and
+    ν₀ = d.
+
+    Args:
+        factors: float64[n, d].
+
+    Returns:
+        (float64[d], float64[d, d]).
+    """
+    n, d = factors.shape
+    beta = 2.0
+    average = factors.mean(axis=0)
+    centred = factors - average
+    inverse_scale = np.eye(d) + centred.T @ centred + (beta * n / (beta + n)) * np.outer(average, average)
+    scale = linalg.inv(inverse_scale)
+    precision = np.atleast_2d(stats.wishart.rvs(df=d + n, scale=(scale + scale.T) / 2, random_state=rng))
+    root = linalg.cholesky((beta + n) * precision, lower=True)
+    mean = n * average / (beta + n)
+    return mean + linalg.solve_triangular(root.T, rng.normal(size=d)), precision
+
+
+def draw_noise_precision(errors: np.ndarray, rng: np.random.Generator) -> float:
+    """Draw the precision of normal noise, given the errors, with a Gamma(1, 1) prior.
+
+    The posterior is Gamma with shape 1 + n/2 and rate 1 + Σ errors² / 2.
+    """
+    return float(rng.gamma(1 + len(errors) / 2, 1 / (1 + (errors**2).sum() / 2)))

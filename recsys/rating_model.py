@@ -1,0 +1,76 @@
+"""The interface of a model that predicts ratings: the value that a user gives to an item.
+
+It is another question than that of :mod:`recsys.recommender`, whose models order items for a list.
+A model of ratings learns from the values alone, and is judged by the size of its errors
+(``[judge] task = "ratings"``, docs/ratings.md).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from recsys.errors import InputError
+from recsys.types import Features, Interactions
+
+
+class RatingModel(ABC):
+    """A model that is fitted on ratings and then predicts the rating of any pair of rows.
+
+    Rows are those of ``train.users`` and of ``train.items``. Row -1 is a user or an item that train
+    does not have. A prediction of NaN means that the model has *no opinion* on the pair.
+    Predictions are not clipped to the scale of the ratings; callers do that. A second call of
+    ``fit`` forgets the first.
+    """
+
+    STATE: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """Name -> description of each array that ``fit`` sets, as in ``recsys.recommender.Recommender``."""
+
+    HAS_SPREAD: ClassVar[bool] = False
+    """Whether :meth:`spread` returns numbers."""
+
+    members: Mapping[str, RatingModel] = MappingProxyType({})
+    """The models that this model combines, by name. It is empty for most models."""
+
+    record: dict[str, Any] | None = None
+    """How the model chose its own settings, as a JSON object. None if it chose nothing."""
+
+    @abstractmethod
+    def fit(self, train: Interactions, features: Features | None = None) -> Self:
+        """Learn from the values of ``train``. ``features`` has one row per item of ``train.items``."""
+
+    @abstractmethod
+    def predict(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """Return the predicted rating of each pair, float64[m], NaN where the model has no opinion.
+
+        Args:
+            users, items: int[m], rows of the users and of the items of train, -1 where unknown.
+        """
+
+    def spread(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """Return the standard deviation of the rating around its prediction, float64[m].
+
+        It counts both the uncertainty of the model and the noise of a single rating. NaN where the
+        model has no opinion on the pair, and everywhere if ``HAS_SPREAD`` is false.
+        """
+        return np.full(len(users), np.nan)
+
+
+def predict_ratings(model: RatingModel, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """Return the predictions of a model, float64[m], after checking their shape and dtype.
+
+    Raises:
+        InputError: the model returned something else than float64[m], or an infinite number.
+    """
+    predicted = model.predict(users, items)
+    name = type(model).__name__
+    if not isinstance(predicted, np.ndarray) or predicted.shape != users.shape or predicted.dtype != np.float64:
+        shape = f"{getattr(predicted, 'dtype', type(predicted).__name__)}{list(np.shape(predicted))}"
+        raise InputError(f"{name}.predict returned {shape} for {len(users):,} pairs: return float64[{len(users)}].")
+    if np.isinf(predicted).any():
+        raise InputError(f"{name}.predict returned an infinite number: return NaN where there is no prediction.")
+    return predicted

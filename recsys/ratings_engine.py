@@ -1,0 +1,262 @@
+"""The engine of a run with ``[judge] task = "ratings"``: fit, predict the ratings of the test, and judge the errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from recsys import models, run_files
+from recsys.config import Config
+from recsys.data.rating_pairs import rating_per_pair
+from recsys.data.reading.read import Tables
+from recsys.data.splitting.split import split
+from recsys.data.splitting.strategies import AnyRule, Folds
+from recsys.data.weigh import WeightSettings, aggregate_events, interactions_to_table
+from recsys.engine import Engine
+from recsys.evaluation.rating_summary import (
+    PredictedRatings,
+    RatedPairs,
+    errors_per_user,
+    summarise_ratings,
+)
+from recsys.evaluation.settings import RATING_BASELINES
+from recsys.local_engine import read_tables_of_run
+from recsys.parameters import build_each
+from recsys.rating_model import RatingModel, predict_ratings
+from recsys.schema import FOLD, ITEM, SCORE, SOURCE, SPREAD, TIME, USER
+from recsys.types import IdMap, Interactions, Split
+
+ONE_PER_PAIR = WeightSettings(aggregate="max")
+"""How ratings are aggregated: each pair has one, which stays as it is."""
+
+
+@dataclass(frozen=True, eq=False)
+class TestPart:
+    """The test part of one split, in the rows of its train part.
+
+    Attributes:
+        fold: the number of the fold, 1 if there is only one split.
+        train: the ratings that models learn from.
+        users, items: int[n], the rows of the users and of the items of the tested pairs in train,
+            -1 if train does not have them.
+    """
+
+    fold: int
+    train: Interactions
+    users: np.ndarray
+    items: np.ndarray
+
+
+class RatingsEngine(Engine):
+    """Runs a config with ``[judge] task = "ratings"`` in this process.
+
+    With ``[split] rule = "folds"`` every model is fitted once per fold, and once on all ratings;
+    the last one is saved. With another rule it is fitted once, on train.
+    """
+
+    prediction_hop = "predict"
+
+    tables: Tables
+    parts: list[TestPart]
+    pairs: RatedPairs
+    scale: tuple[float, float]
+
+    def __init__(self, config: Config) -> None:
+        """Check the configured models before anything is read.
+
+        Raises:
+            ConfigError: a kind of model does not exist or predicts no ratings, or does not have
+                one of the given parameters. The message names all such kinds and parameters.
+        """
+        super().__init__(config)
+        self._builders: dict[str, Callable[[], RatingModel]] = {}
+        for name in dict.fromkeys([*RATING_BASELINES, *config.models]):
+            self._builders[name] = lambda name=name: configured_model(name, config)  # type: ignore[misc]
+        build_each(lambda name: self._builders[name](), self._builders)
+        self._fitted: list[RatingModel] = []
+        self._predictions: dict[str, PredictedRatings] = {}
+        self._all_ratings: Interactions | None = None
+
+    def read_events(self) -> None:
+        """Read and check the tables, and write the refused rows and the data card."""
+        self.tables = read_tables_of_run(self.config, self.folder)
+
+    def split_events(self) -> None:
+        """Keep one rating per pair, split the ratings, and write the parts."""
+        config = self.config
+        rule = config.rule(timed=TIME in self.tables.log)
+        events, merged = rating_per_pair(self.tables.take_log())
+        splits = {number: self._split(events, of_fold) for number, of_fold in folds_of(rule).items()}
+        self.parts = [_test_part(number, parts) for number, parts in splits.items()]
+        first = next(iter(splits.values()))
+        about = first.about | {"merged_ratings": merged}
+        train, test = first.train, first.test
+        if len(splits) > 1:
+            self._all_ratings = aggregate_events(
+                events,
+                "max",
+                IdMap.of(events[USER]),
+                IdMap.of(*(part.train.items.ids for part in splits.values())),
+            )
+            train = test = self._all_ratings
+            about["folds"] = [
+                {"fold": number, "train_rows": len(parts.train), "test_rows": len(parts.test)}
+                for number, parts in splits.items()
+            ]
+        self.pairs = _rated_pairs(splits, self.parts)
+        self.scale = config.judge.scale or _range_of([part.train for part in self.parts])
+        self._write_split(about, train, test)
+
+    @property
+    def model_names(self) -> list[str]:
+        """The names of the baselines and of the configured models, in the order of the run."""
+        return list(self._builders)
+
+    def fit(self, name: str) -> None:
+        """Fit one model on the train part of every fold, and save it.
+
+        With several folds, the saved model is fitted on all ratings.
+        """
+        self._fitted = [self._builders[name]().fit(part.train) for part in self.parts]
+        saved = self._fitted[0]
+        if self._all_ratings is not None:
+            saved = self._builders[name]().fit(self._all_ratings)
+        models.save(saved, self.folder.path / run_files.model_folder(name))
+
+    def recommend(self, name: str) -> None:
+        """Predict the ratings of the test, and write the predictions.
+
+        Where the model has no opinion, the biases of the same fold predict. Then the predictions
+        are clipped to the scale.
+        """
+        predicted = []
+        spread = []
+        fallback = []
+        for part, model in zip(self.parts, self._fitted, strict=True):
+            of_part = predict_ratings(model, part.users, part.items)
+            fallback.append(of_part)
+            is_missing = np.isnan(of_part)
+            if is_missing.any():
+                biases = self._builders[RATING_BASELINES[1]]().fit(part.train)
+                of_part = np.where(is_missing, biases.predict(part.users, part.items), of_part)
+            predicted.append(of_part)
+            spread.append(model.spread(part.users, part.items))
+        raw = np.concatenate(predicted)
+        is_fallback = np.isnan(np.concatenate(fallback))
+        clipped = np.clip(raw, *self.scale)
+        self._predictions[name] = PredictedRatings(
+            clipped,
+            is_fallback,
+            clipped != raw,
+            np.concatenate(spread) if self._fitted[0].HAS_SPREAD else None,
+        )
+        self._write_predictions(name)
+        self._fitted = []
+
+    def judge(self, name: str) -> None:
+        """Do nothing: the errors of all models are computed together, by :meth:`summarise`."""
+
+    def summarise(self) -> dict[str, Any]:
+        """Write the errors per user and the metrics, and return the content of metrics.json."""
+        self.folder.write_table(run_files.PER_USER, errors_per_user(self.pairs, self._predictions))
+        metrics = summarise_ratings(self.pairs, self._predictions, self.config.judge, self.scale)
+        self.folder.write_json(run_files.METRICS, metrics)
+        return metrics
+
+    def pool_folds(self, folders: list[Path]) -> dict[str, Any]:
+        """Raise NotImplementedError: folds of ratings are judged together, without a rolling backtest."""
+        raise NotImplementedError
+
+    def _split(self, events: pd.DataFrame, rule: AnyRule) -> Split:
+        items = self.tables.items
+        return split(events, rule, weighting=ONE_PER_PAIR, filters=self.config.filter, items=items)
+
+    def _write_split(self, about: dict[str, Any], train: Interactions, test: Interactions) -> None:
+        self.folder.write_json(run_files.SPLIT_CARD, about)
+        items = pd.DataFrame({ITEM: train.items.all_ids})
+        if self.tables.items is not None:
+            items = items.merge(self.tables.items, on=ITEM, how="left")
+        self.folder.write_table(run_files.ITEMS, items)
+        for name, part in (("train", train), ("history", train), ("test", test)):
+            self.folder.write_table(run_files.split_part(name), interactions_to_table(part))
+
+    def _write_predictions(self, name: str) -> None:
+        model = self._predictions[name]
+        table = pd.DataFrame(
+            {
+                USER: self.pairs.user_ids[self.pairs.user],
+                ITEM: self.pairs.item_ids[self.pairs.item],
+                SCORE: model.predicted,
+                SOURCE: np.where(model.is_fallback, RATING_BASELINES[1], name),
+                FOLD: self.pairs.fold,
+            }
+        )
+        if model.spread is not None:
+            table[SPREAD] = model.spread
+        self.folder.write_table(run_files.predictions(name), table)
+
+
+def folds_of(rule: AnyRule) -> dict[int, AnyRule]:
+    """Return number of a fold -> the rule that splits it off; one entry for a rule without folds."""
+    if not isinstance(rule, Folds):
+        return {1: rule}
+    if rule.fold is not None:
+        return {rule.fold: rule}
+    return {number: rule.model_copy(update={"fold": number}) for number in range(1, rule.folds + 1)}
+
+
+def configured_model(name: str, config: Config) -> RatingModel:
+    """Return the unfitted model ``name`` of the config, or a baseline that the config does not name.
+
+    A model that has a seed gets the seed of the run, unless the config sets it.
+    """
+    settings = dict(config.models.get(name, {}))
+    kind = settings.pop("model", name)
+    if isinstance(kind, str) and kind in models.RATING_KINDS and "seed" in models.parameters(kind):
+        settings.setdefault("seed", config.seed)
+    return models.build_rating_model(kind, settings)
+
+
+def _test_part(number: int, parts: Split) -> TestPart:
+    users = parts.train.users.rows(parts.test.users.ids)[parts.test.user]
+    items = parts.train.items.rows(parts.test.items.ids)[parts.test.item]
+    return TestPart(number, parts.train, users, items)
+
+
+def _rated_pairs(splits: dict[int, Split], parts: list[TestPart]) -> RatedPairs:
+    """Return the tested pairs of all folds, fold by fold."""
+    tests = [parts_of_fold.test for parts_of_fold in splits.values()]
+    user_ids = IdMap.of(*(test.users.ids for test in tests))
+    item_ids = IdMap.of(*(test.items.ids for test in tests))
+    return RatedPairs(
+        user=np.concatenate([user_ids.rows(test.users.ids)[test.user] for test in tests]),
+        user_ids=user_ids.all_ids,
+        item=np.concatenate([item_ids.rows(test.items.ids)[test.item] for test in tests]),
+        item_ids=item_ids.all_ids,
+        rating=np.concatenate([test.value.astype(np.float64) for test in tests]),
+        user_ratings=np.concatenate([_support(part.train.user, part.users) for part in parts]),
+        item_ratings=np.concatenate([_support(part.train.item, part.items) for part in parts]),
+        fold=np.concatenate([np.full(len(part.users), part.fold) for part in parts]),
+    )
+
+
+def _support(rows: np.ndarray, pair_rows: np.ndarray) -> np.ndarray:
+    """Return the number of entries of train with each of some rows, int64[n]; 0 for row -1.
+
+    Args:
+        rows: int[entries], the row of each entry of train.
+        pair_rows: int[n].
+    """
+    counts = np.bincount(rows, minlength=max(int(pair_rows.max(initial=-1)) + 1, 1))
+    return np.where(pair_rows >= 0, counts[pair_rows], 0)
+
+
+def _range_of(parts: list[Interactions]) -> tuple[float, float]:
+    """Return the smallest and the largest rating of some train parts."""
+    smallest = min(float(train.value.min()) for train in parts)
+    return smallest, max(float(train.value.max()) for train in parts)

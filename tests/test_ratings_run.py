@@ -1,0 +1,212 @@
+"""A run with [judge] task = "ratings": folder, report, compare, evaluate, and what is refused."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recsys import models, run_files
+from recsys.cli import run_verb
+from recsys.config import parse_config
+from recsys.data.splitting.strategies import Folds, fold_of_pairs
+from recsys.errors import ConfigError, RunFolderError
+from recsys.flow import run
+from recsys.runfolder import RunFolder
+from recsys.saved.open_model import open_model
+
+KNN = {"rating_knn": {"neighbours": 5}}
+
+
+def log_of(seed=0, users=60, items=30):
+    rng = np.random.default_rng(seed)
+    taste = rng.normal(size=(users, 1)) * rng.normal(size=(1, items))
+    value = np.clip(np.round(2 * (3 + rng.normal(0, 0.5, (users, 1)) + taste)) / 2, 0.5, 5)
+    user, item = np.nonzero(rng.random((users, items)) < 0.4)
+    return pd.DataFrame({"user_id": user, "item_id": item, "value": value[user, item]})
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Return the folder with a log, a run with folds and one with a fraction; both have kNN."""
+    folder = tmp_path_factory.mktemp("ratings")
+    log_of().to_csv(folder / "log.csv", index=False)
+    for name, split in {"folds": {"rule": "folds", "folds": 3}, "fraction": {"rule": "fraction"}}.items():
+        run(parse_config(raw(folder, name, split)))
+    return folder
+
+
+def raw(folder, name, split, **sections):
+    return {
+        "out": str(folder / name),
+        "data": {"events": str(folder / "log.csv")},
+        "judge": {"task": "ratings"},
+        "split": split,
+        "models": KNN,
+    } | sections
+
+
+def biases_by_loops(train, users, items):
+    """Return the predictions of the biases with the defaults, by the sweeps of their definition."""
+    mean = train["value"].mean()
+    b_u = dict.fromkeys(train["user_id"], 0.0)
+    b_i = dict.fromkeys(train["item_id"], 0.0)
+    for _ in range(10):
+        for item, rows in train.groupby("item_id"):
+            b_i[item] = sum(v - mean - b_u[u] for u, v in zip(rows["user_id"], rows["value"], strict=True)) / (
+                len(rows) + 10
+            )
+        for user, rows in train.groupby("user_id"):
+            b_u[user] = sum(v - mean - b_i[i] for i, v in zip(rows["item_id"], rows["value"], strict=True)) / (
+                len(rows) + 15
+            )
+    return np.array([mean + b_u.get(u, 0.0) + b_i.get(i, 0.0) for u, i in zip(users, items, strict=True)])
+
+
+def test_every_pair_is_predicted_from_the_other_folds(runs):
+    log = log_of()
+    fold = fold_of_pairs(log["user_id"], log["item_id"], Folds(folds=3))
+    expected = np.empty(len(log))
+    for number in (1, 2, 3):
+        test = log[fold == number]
+        expected[fold == number] = biases_by_loops(log[fold != number], test["user_id"], test["item_id"])
+    folder = RunFolder.open(runs / "folds")
+    table = folder.read_table(run_files.predictions("biases")).sort_values(["user_id", "item_id"])
+    np.testing.assert_allclose(table["score"], np.clip(expected, 0.5, 5), rtol=1e-6)
+    np.testing.assert_array_equal(table["fold"], fold)
+    assert set(table["source"]) == {"biases"}
+    metrics = folder.read_json(run_files.METRICS)
+    error = np.clip(expected, 0.5, 5) - log["value"].to_numpy()
+    cell = metrics["models"]["biases"]["rmse"]
+    assert cell["mean"] == pytest.approx(np.sqrt(np.mean(error**2)), rel=1e-6)
+    assert (cell["pairs"], cell["users"]) == (len(log), log["user_id"].nunique())
+    assert metrics["about"]["scale"] == [0.5, 5.0]
+    assert [record["pairs"] for record in metrics["about"]["folds"]] == np.bincount(fold)[1:].tolist()
+
+
+def test_the_saved_model_is_fitted_on_all_ratings_with_folds_and_else_on_train(runs):
+    log = log_of()
+    at = np.array([0, 5, 7]), np.array([1, 2, 3])
+    saved = models.load(runs / "folds" / run_files.model_folder("biases"))
+    np.testing.assert_allclose(saved.predict(*at), biases_by_loops(log, *at), rtol=1e-6)
+    train = RunFolder.open(runs / "fraction").read_table(run_files.TRAIN)
+    saved = models.load(runs / "fraction" / run_files.model_folder("biases"))
+    rows = [np.searchsorted(np.unique(train[name]), ids) for name, ids in zip(("user_id", "item_id"), at, strict=True)]
+    np.testing.assert_allclose(saved.predict(*rows), biases_by_loops(train, *at), rtol=1e-6)
+
+
+def test_pairs_without_an_opinion_get_the_biases_and_are_counted(runs):
+    folder = RunFolder.open(runs / "folds")
+    table = folder.read_table(run_files.predictions("rating_knn"))
+    of_biases = folder.read_table(run_files.predictions("biases"))
+    is_fallback = (table["source"] == "biases").to_numpy()
+    assert 0 < is_fallback.sum() < len(table)
+    np.testing.assert_array_equal(table["score"][is_fallback], of_biases["score"][is_fallback])
+    counts = folder.read_json(run_files.METRICS)["about"]["counts"]["rating_knn"]
+    assert counts["no_opinion"] == is_fallback.sum()
+
+
+def test_evaluate_and_compare_give_the_numbers_of_the_run(runs, capsys):
+    metrics = RunFolder.open(runs / "folds").read_json(run_files.METRICS)
+    words = [str(runs / "folds" / name) for name in (run_files.predictions("rating_knn"), run_files.TEST)]
+    assert run_verb(["evaluate", *words, "-m", "rmse", "-m", "mae", "--json"]) == 0
+    pooled = json.loads(capsys.readouterr().out)["about"]["pooled"]
+    for metric in ("rmse", "mae"):
+        assert pooled[metric] == pytest.approx(metrics["models"]["rating_knn"][metric]["mean"], rel=1e-12)
+    assert run_verb(["compare", str(runs / "folds"), "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["pick"] == "rating_knn"
+    row = next(
+        row
+        for row in record["differences"]
+        if (row["model"], row["against"], row["metric"]) == ("rating_knn", "biases", "rmse")
+    )
+    cell = metrics["differences"]["rating_knn"]["rmse"]
+    assert [row["difference"], row["low"], row["high"]] == pytest.approx([cell["mean"], *cell["ci95"]])
+    assert [row["low_pairs"], row["high_pairs"]] == pytest.approx(cell["ci95_pairs"])
+
+
+def test_two_runs_are_compared_on_the_same_pairs_and_gates_fire(runs, capsys):
+    config = raw(runs, "more", {"rule": "folds", "folds": 3}, models={"rating_knn": {"neighbours": 5, "damping": 5}})
+    run(parse_config(config))
+    names = [str(runs / "folds"), str(runs / "more"), "--model", "rating_knn"]
+    assert run_verb(["compare", *names]) == 0
+    assert "more - folds" in capsys.readouterr().out
+    assert run_verb(["compare", *names, "--fail-if", "rmse rises 0.001"]) == 3
+    assert run_verb(["compare", *names, "--fail-if", "rmse within 0.0001"]) == 3
+    assert run_verb(["compare", *names, "-m", "mae", "--fail-if", "mae rises 0.001"]) == 3
+    assert run_verb(["compare", *names, "-m", "ndcg@10"]) == 2
+    # The mean is not shown to be as good as the biases, the best baseline.
+    assert run_verb(["compare", str(runs / "folds"), "--fail-if", "rmse within 0.001"]) == 3
+    assert run_verb(["compare", *reversed(names[:2]), *names[2:], "--fail-if", "rmse within 0.0001"]) == 0
+    capsys.readouterr()
+    assert run_verb(["compare", str(runs / "folds"), str(runs / "fraction")]) == 2
+    assert "predict other pairs" in capsys.readouterr().err
+
+
+def test_the_report_and_the_verdict(runs, capsys):
+    assert run_verb(["report", str(runs / "folds")]) == 0
+    printed = capsys.readouterr().out
+    assert "folds: rating_knn has smaller errors than the best baseline, biases: rmse" in printed
+    assert "recsys recommend" not in printed
+    report = (runs / "folds" / run_files.REPORT_MARKDOWN).read_text(encoding="utf-8")
+    for title in ("Errors", "By support", "Calibration", "Folds", "Split", "Reproduce"):
+        assert f"## {title}" in report
+    table = report[report.index("Errors by model") : report.index("Difference from biases")]
+    assert table.index("knn") < table.index("biases") < table.index("| mean")
+
+
+def test_predictions_are_clipped_to_the_scale_and_counted(runs):
+    config = raw(runs, "narrow", {"rule": "fraction"}, judge={"task": "ratings", "scale": [2.5, 3.2]})
+    metrics = run(parse_config(config))
+    table = RunFolder.open(runs / "narrow").read_table(run_files.predictions("biases"))
+    assert (table["score"].min(), table["score"].max()) == (2.5, 3.2)
+    clipped = table["score"].isin([2.5, 3.2]).sum()
+    assert metrics["about"]["counts"]["biases"]["clipped"] == clipped
+
+
+def test_verbs_of_lists_refuse_such_a_run(runs):
+    with pytest.raises(RunFolderError, match="predict ratings and make no lists"):
+        open_model(runs / "folds")
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"models": {"als": {}}}, "model 'als' ranks items and predicts no ratings"),
+        ({"models": {"bpmf": {"rnk": 3}}}, "unknown parameter 'rnk'"),
+        ({"recommend": {"k": 20}}, r"remove \[recommend\] k"),
+        ({"weigh": {"half_life_days": 3, "cap": 2}}, r"remove \[weigh\] cap, \[weigh\] half_life_days"),
+        ({"judge": {"task": "ratings", "relevant": 4}}, r"remove \[judge\] relevant"),
+        ({"judge": {"task": "ratings", "metrics": ["ndcg@10"]}}, "ndcg@10 judges lists"),
+        ({"judge": {"task": "ratings", "scale": [5, 1]}}, "scale is"),
+        ({"judge": {"task": "lists", "scale": [1, 5]}, "split": {"rule": "fraction"}}, "scale is for task"),
+        ({"judge": {}}, "rule = 'folds' is for"),
+        ({"engine": "spark"}, "runs on the local engine"),
+        ({"split": {"rule": "users"}}, "rule = 'users' with these keys is for lists"),
+        ({"split": {"rule": "time", "folds": 3}}, "one fold"),
+        ({"split": {"rule": "folds", "folds": 3, "fold": 4}}, "no fold 4"),
+    ],
+)
+def test_settings_without_a_meaning_are_refused(tmp_path, sections, message):
+    log_of().to_csv(tmp_path / "log.csv", index=False)
+    config = raw(tmp_path, "run", {"rule": "folds"}) | sections
+    with pytest.raises(ConfigError, match=message):
+        run(parse_config(config))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_log_without_ratings_is_refused(tmp_path, capsys):
+    log_of().drop(columns="value").to_csv(tmp_path / "log.csv", index=False)
+    words = ["run", str(tmp_path / "log.csv"), "--set", "judge.task=ratings", "--set", f"out={tmp_path / 'run'}"]
+    assert run_verb(words) == 2
+    assert "nothing to predict" in capsys.readouterr().err
+
+
+def test_a_run_can_be_repeated_from_its_config(runs):
+    text = (runs / "fraction" / run_files.CONFIG).read_text(encoding="utf-8")
+    import tomllib
+
+    again = parse_config(tomllib.loads(text))
+    assert again.judge.task == "ratings"
+    assert again.judge.metrics == ("rmse", "mae")
