@@ -15,8 +15,9 @@ cd "$(dirname "$0")/.."
 venv=$PWD/.venv
 stamp=$venv/installed   # written last: without it an installation was interrupted and is not believed
 
-# Settings of another Python or Spark must not leak into this one.
-unset PYTHONHOME PYTHONPATH SPARK_HOME PYSPARK_DRIVER_PYTHON PIP_USER PIP_TARGET PIP_PREFIX PIP_REQUIRE_VIRTUALENV
+# Settings of another Python or Spark must not leak into this one. Without files of compiled Python (containers often set
+# this) each process would compile every source again.
+unset PYTHONDONTWRITEBYTECODE PYTHONHOME PYTHONPATH SPARK_HOME PYSPARK_DRIVER_PYTHON PIP_USER PIP_TARGET PIP_PREFIX PIP_REQUIRE_VIRTUALENV
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 stop() { say "$@"; exit 2; }
@@ -124,7 +125,8 @@ need_packages() {
     say "installing the packages of constraints.txt: some 700 MB, one to a few minutes the first time"
     quiet=--quiet
     if [ -t 2 ]; then quiet=; fi   # at a terminal pip shows its progress
-    "$venv/bin/python" -m pip install $quiet --disable-pip-version-check --editable ".[$extras]" \
+    # Half of an installation would be compiling 12,000 files of which most are never imported.
+    "$venv/bin/python" -m pip install $quiet --no-compile --disable-pip-version-check --editable ".[$extras]" \
         --constraint constraints.txt >&2 ||
         stop "pip could not install the packages; its message is above. Call again when the cause is gone (network? disk space?)."
     recipe >"$stamp.new"
