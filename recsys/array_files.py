@@ -26,7 +26,13 @@ _DESCRIPTION = re.compile(r"(?P<sparse>csr )?(?P<dtype>\w+)\[(?P<axes>[\w, ]+)\]
 
 
 def write_array(path: Path, array: Any) -> None:
-    """Write a dense array to ``path`` + ``.npy``, or a sparse matrix to ``path`` + ``.npz``."""
+    """Write a dense array to ``path`` + ``.npy``, or a sparse matrix to ``path`` + ``.npz``.
+
+    A file of the same name is replaced. Sparse matrices are not compressed.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     if issparse(array):
         save_npz(path.with_name(path.name + ".npz"), array, compressed=False)
     else:
@@ -36,8 +42,10 @@ def write_array(path: Path, array: Any) -> None:
 def read_array(path: Path) -> Any:
     """Return the dense or sparse array that :func:`write_array` wrote to ``path``.
 
+    A sparse matrix is returned as csr, after checking its indices.
+
     Raises:
-        OSError: neither the .npy nor the .npz file exists.
+        OSError: neither the .npy nor the .npz file exists, or it cannot be read.
         ValueError: both files exist, the file is damaged, or its size differs from the size that
             its header declares.
     """
@@ -54,8 +62,9 @@ def read_npy(path: Path) -> np.ndarray:
     """Return the array in a .npy file.
 
     Raises:
-        OSError: the file does not exist.
-        ValueError: the file is damaged, or its size differs from the size that its header declares.
+        OSError: the file does not exist or cannot be read.
+        ValueError: the file is damaged, contains Python objects, or its size differs from the size
+            that its header declares.
     """
     with path.open("rb") as file:
         _require_size(file, path.stat().st_size, path.name)
@@ -98,16 +107,20 @@ def require_arrays(arrays: Mapping[str, Any], descriptions: Mapping[str, str], s
     """Check that the arrays of a model have the dtypes, shapes and values that the model needs.
 
     Args:
-        descriptions: array name -> what it must be, for example ``float32[items, rank]``. ``csr ``
-            in front requires a sparse matrix. `` or NaN`` at the end permits missing values.
-            ``float`` means any float dtype, ``int`` any integer dtype, ``str`` text of any length.
-            `` | `` separates alternatives.
+        arrays: array name -> a NumPy array or a sparse matrix. Names without a description are not
+            checked.
+        descriptions: array name -> what the array must be, for example ``float32[items, rank]``.
+            ``csr `` in front requires a sparse matrix. `` or NaN`` at the end allows NaN and
+            infinity. ``float`` means any float dtype, ``int`` any integer dtype, and ``str`` text
+            of any length. `` | `` separates alternatives.
         sizes: axis name -> its required length, for example the number of items. An axis that is
-            not in ``sizes`` may have any length, but the same one in all arrays.
+            not in ``sizes`` may have any length, but the same one in all arrays. An axis that is
+            written as a number has this length.
 
     Raises:
+        KeyError: a described array is missing.
         ValueError: an array has another dtype or shape, or has NaN or infinity where that is not
-            permitted.
+            allowed.
     """
     lengths = dict(sizes)
     for name, description in descriptions.items():

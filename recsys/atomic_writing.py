@@ -50,6 +50,7 @@ def scratch_folder(target: Path, is_ours: Callable[[Path], bool] | None = None) 
     block are removed.
 
     Args:
+        target: the path that will be written. It need not exist.
         is_ours: passed to :func:`remove_leftovers`, which is called first.
 
     Raises:
@@ -79,10 +80,14 @@ def new_folder(
 ) -> Iterator[Path]:
     """Yield an empty folder to fill, and move it to ``target`` if the block ends without an error.
 
+    An existing folder at ``target`` is replaced. If the block raises an error, ``target`` is
+    unchanged.
+
     Args:
-        require_replaceable: raises an error if a folder may not be replaced. It is called with
-            ``target`` before and after the block, and with the old folder just before that folder
-            is removed.
+        target: where the folder will be.
+        require_replaceable: a function that raises an error if a folder may not be replaced. It is
+            called with ``target`` before and after the block, and with the old folder just before
+            that folder is removed.
         is_ours: passed to :func:`remove_leftovers`.
 
     Raises:
@@ -128,22 +133,30 @@ def new_file(target: str | Path) -> Iterator[Path]:
 
 
 def write_text(target: str | Path, text: str) -> None:
-    """Write ``text`` as UTF-8 to ``target``, replacing it only when the new file is complete."""
+    """Write ``text`` as UTF-8 to the file ``target``.
+
+    An existing file is replaced, but only when the new file is complete.
+
+    Raises:
+        OSError: the file cannot be written. An existing file is then unchanged.
+    """
     with new_file(target) as part:
         part.write_text(text, encoding="utf-8")
 
 
 def write_texts(folder: Path, texts: Mapping[str, str], obsolete: Iterable[str] = ()) -> None:
-    """Write several files into ``folder`` that belong together.
+    """Write several files that belong together into ``folder``, so that new files are never mixed
+    with old ones.
 
-    All are written under other names first. Then all older files are moved aside, and only then do
-    the new ones get their names: if the process is killed in between, some files are missing, but
-    new files never stand beside older ones. After an error or Ctrl-C the older ones are moved back.
-    If several processes write the same files, the last one wins.
+    First, all new files are written under temporary names. Then the old files are moved aside. Only
+    then do the new files get their names. If the process is killed in between, some files are
+    missing. After an error or Ctrl-C the old files are moved back. If several processes write the
+    same files, the last one wins.
 
     Args:
-        texts: file name, relative to the folder, -> text.
-        obsolete: the names of older files that are removed too.
+        folder: the folder. Missing folders are made.
+        texts: file name, relative to the folder, -> the text of the file. At least one file.
+        obsolete: the names of old files that are removed.
 
     Raises:
         OSError: a file cannot be written. All files are then as they were.
@@ -232,13 +245,15 @@ def replace_folder(part: Path, target: Path) -> None:
 
 
 def remove_leftovers(target: Path, is_ours: Callable[[Path], bool] | None = None) -> None:
-    """Remove the scratch folders of ``target`` that belong to processes that have ended.
+    """Remove the scratch folders of ``target`` whose processes have ended.
 
-    If ``target`` is missing, an old folder that was moved aside is put back.
+    If ``target`` is missing, an old folder that was moved aside is put back. Nothing happens if the
+    parent folder of ``target`` cannot be read.
 
     Args:
-        is_ours: returns whether a leftover folder with this content may be removed. None permits
-            any content.
+        target: the path beside which the scratch folders are.
+        is_ours: a function that returns whether a leftover folder may be removed, given its path.
+            None allows it for every folder.
     """
     pattern = re.compile(rf"(\.{re.escape(target.name)}\.{_TOKEN})\.(?:part|lock|old)")
     try:
@@ -255,8 +270,10 @@ def remove_leftovers(target: Path, is_ours: Callable[[Path], bool] | None = None
 
 @contextmanager
 def mark_as_running(target: Path) -> Iterator[str]:
-    """Yield the name of a lock that is held during the block, for :func:`is_running` in other
-    processes."""
+    """Hold a lock beside ``target`` during the block, and yield the name of its file.
+
+    Other processes pass this name to :func:`is_running`.
+    """
     remove_leftovers(target)
     lock, descriptor = _take_new_lock(target)
     try:
@@ -267,8 +284,15 @@ def mark_as_running(target: Path) -> Iterator[str]:
 
 
 def is_running(folder: Path, name: str) -> bool:
-    """Return whether another process is still in the :func:`mark_as_running` block that yielded
-    ``name``."""
+    """Return whether the :func:`mark_as_running` block that yielded ``name`` is still running.
+
+    It is False if its process has ended for any reason, or if ``name`` is not the name of such a
+    lock.
+
+    Args:
+        folder: the parent folder of the ``target`` of that block.
+        name: the name of the lock.
+    """
     if not SCRATCH_NAME.fullmatch(name):
         return False
     with _lock_of_ended_process(folder / name) as is_free:

@@ -2,8 +2,10 @@
 
 Each section is a settings class, which is defined in the package that uses it. So each key is
 described in one place. An unknown key is an error, whose message names the most similar valid key.
-Relative paths start at the folder in which the command runs. ``--set a.b=c`` overrides a key. Its
-value is read as TOML, or as text if it is not valid TOML.
+Relative paths start at the folder in which the command runs.
+
+``--set a.b=c`` overrides a key. The value ``c`` is read as TOML, or as text if it is not valid
+TOML.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ _UNION_MEMBER = re.compile(r"(literal|list|dict|tuple)\[.*\]|constrained-\w+|int
 """The name that pydantic gives to one of several types, as the last part of a location."""
 
 MISSING_EVENTS = "[data] events: missing; add it."
+"""The message for a config that names no events."""
 
 
 class DataSettings(ReadSettings):
@@ -55,7 +58,7 @@ class DataSettings(ReadSettings):
 
     @property
     def reading(self) -> ReadSettings:
-        """Return only the settings of how to read, without the paths."""
+        """The settings of how to read the tables, without the locations of the tables."""
         return ReadSettings(**{name: getattr(self, name) for name in ReadSettings.model_fields})
 
 
@@ -220,14 +223,15 @@ OF_RATINGS = {
 """Section -> its keys that have a meaning for ``[judge] task = "ratings"``."""
 
 MODEL_NAME_BYTES = 100
+"""The largest length of a model's name, in bytes of UTF-8."""
 
 
 def check_model_name(name: str) -> str:
-    """Return ``name`` unchanged if it can be the name of a file and of a folder in the run folder.
+    """Return ``name`` unchanged if it can be the name of a file and of a folder.
 
     Raises:
-        ValueError: the name is empty, is longer than ``MODEL_NAME_BYTES`` in UTF-8, has a slash, a
-            backslash or a control character, starts with a dot, or starts or ends with a blank.
+        ValueError: the name is empty; is longer than :data:`MODEL_NAME_BYTES`; has a slash, a
+            backslash or a control character; starts with a dot; or starts or ends with a blank.
     """
     is_file_name = name.isprintable() and not set(name) & set("/\\")
     has_clean_ends = name == name.strip() and not name.startswith(".")
@@ -242,6 +246,7 @@ def check_model_name(name: str) -> str:
 
 
 ModelName = Annotated[str, AfterValidator(check_model_name)]
+"""A name of a model in a config, checked by :func:`check_model_name`."""
 
 
 class Config(BaseModel):
@@ -369,26 +374,34 @@ class Config(BaseModel):
 
     @property
     def event_files(self) -> list[str]:
-        """The locations of all files and folders of events."""
+        """The locations of all files and folders of events. There are several for ``[split] rule
+        = "files"``.
+        """
         if isinstance(self.events, str):
             return [self.events]
         return list(self.events.values())
 
     @property
     def tables(self) -> list[str]:
-        """The locations of all tables: the events, the items and the users."""
+        """The locations of all tables that a run reads: of the events, and of items and users if
+        it has them.
+        """
         return [*self.event_files, *(path for path in (self.data.items, self.data.users) if path)]
 
     @property
     def sources(self) -> list[str]:
-        """The locations of everything that a run reads: the tables and the business rules."""
+        """The locations of everything that a run reads: its tables, and its business rules if it
+        has them.
+        """
         if self.recommend.rules:
             return [*self.tables, self.recommend.rules]
         return self.tables
 
     @property
     def kinds(self) -> list[str]:
-        """The kinds of all configured models, the parts of blends included."""
+        """The kinds of all configured models, those inside blends included. A kind may occur
+        several times.
+        """
         kinds = []
         unread = list(self.models.items())
         while unread:
@@ -406,7 +419,11 @@ class Config(BaseModel):
     def rule(self, *, timed: bool) -> AnyRule:
         """Return the split rule of the config, or the default rule if the config has none.
 
-        The default is by time if the events have timestamps, else a fraction of the events by hash.
+        The default is by time if the events have timestamps. Otherwise a fraction of the events is
+        the test, chosen by hash with the seed of the run.
+
+        Args:
+            timed: whether the events have timestamps.
         """
         if self.split:
             return self.split
@@ -416,20 +433,33 @@ class Config(BaseModel):
 
     @property
     def candidates(self) -> Literal["train", "items", "cold"]:
-        """Which items the lists of the run rank: ``[judge] candidates``, or the default of the split rule."""
+        """Which items the lists of a run may name: "train", "items" or "cold".
+
+        * "train": the items with an event in train;
+        * "items": these, and all other items of the items table;
+        * "cold": only the items of the items table without an event in train.
+
+        It is ``[judge] candidates`` if that is set, else the default of the split rule.
+        """
         return self.judge.candidates_for(self.rule(timed=True).rule)
 
     def fold_rule(self, *, timed: bool) -> Literal["time", "pairs", "items"]:
-        """Return the rule that makes the folds of ``recsys tune``.
+        """Return the rule that makes the folds of ``recsys tune``: "time", "pairs" or "items".
 
-        It is ``[tune] rule`` if that is set. Otherwise it is "time" if the events have timestamps,
-        else "pairs". But if the lists of the run rank new items alone, it is "items" if the split
-        holds out items, or if there are no timestamps.
+        It is ``[tune] rule`` if that is set. Otherwise:
+
+        * "items" if :attr:`candidates` is "cold", and the split rule is "items" or there are no
+          timestamps;
+        * else "time" if the events have timestamps;
+        * else "pairs".
+
+        Args:
+            timed: whether the events have timestamps.
 
         Raises:
             InputError: ``[tune] rule`` is "time", but the events have no timestamps.
-            ConfigError: ``[tune] rule`` is "pairs" and lists rank new items alone, or it is "items"
-                and lists rank the items of train alone. Then no fold could have a relevant item.
+            ConfigError: ``[tune] rule`` is "pairs" and :attr:`candidates` is "cold", or the rule is
+                "items" and :attr:`candidates` is "train". Then no fold could have a relevant item.
         """
         rule = self.tune.rule
         if rule == "time" and not timed:
@@ -453,7 +483,11 @@ class Config(BaseModel):
         return "pairs"
 
     def to_toml(self) -> str:
-        """Return the config as TOML with all defaults written out, so that the run can be repeated."""
+        """Return the config as TOML text, with all defaults written out, so that the run can be
+        repeated.
+
+        A setting that is None is left out.
+        """
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
 
@@ -476,11 +510,11 @@ def require_task_of_lists(config: Config, verb: str) -> None:
 
 
 def require_toml(config: Config) -> None:
-    """Check that ``config.toml`` will hold every setting, so that the run can be repeated from it.
+    """Check that ``config.toml`` can hold every setting, so that the run can be repeated from it.
 
     Raises:
-        ConfigError: a value that TOML cannot hold, such as None in a list, or text that is not
-            valid Unicode.
+        ConfigError: TOML cannot hold a value, such as None in a list or text that is not valid
+            Unicode.
     """
     try:
         text = config.to_toml()
@@ -497,11 +531,16 @@ def require_toml(config: Config) -> None:
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
-    """Read the config file ``path``, apply the ``key.sub=value`` overrides, and check the result.
+    """Read a config file, apply overrides, and return the checked config.
+
+    Args:
+        path: the TOML file.
+        overrides: texts such as ``recommend.k=20``, as for ``--set``. A later one wins.
 
     Raises:
-        ConfigError: the file does not exist or is not TOML, an override has no ``=``, or keys are
-            unknown, missing or of a wrong type. The message names all such keys.
+        ConfigError: the file does not exist, cannot be read or is not TOML; an override is not
+            valid; or keys are unknown, missing, or have values that are not allowed. The message
+            names all such keys.
     """
     path = Path(path)
     try:
@@ -518,10 +557,16 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
 
 
 def config_for_log(events: str | Path, overrides: Iterable[str] = ()) -> Config:
-    """Return the default config for an event log, with a run folder that is named after the log.
+    """Return the default config for an event log, with the run folder ``runs/NAME``.
+
+    NAME is the name of the log up to its first dot, or "run" if that is empty.
+
+    Args:
+        events: the location of the log.
+        overrides: as for :func:`load_config`.
 
     Raises:
-        ConfigError: an override is not valid, as for :func:`load_config`.
+        ConfigError: an override is not valid.
     """
     name = Path(events).name.partition(".")[0] or "run"
     raw: dict[str, Any] = {"out": f"runs/{name}", "data": {"events": str(events)}}
@@ -531,14 +576,15 @@ def config_for_log(events: str | Path, overrides: Iterable[str] = ()) -> Config:
 
 
 def parse_config(raw: dict[str, Any], source: str = "config") -> Config:
-    """Return the checked config that ``raw`` describes.
+    """Check raw settings and return them as a config.
 
     Args:
+        raw: section -> key -> value, as ``tomllib`` reads a config file.
         source: the start of each line of an error message, for example the name of the file.
 
     Raises:
-        ConfigError: keys are unknown, missing or of a wrong type. The message has one line for
-            each.
+        ConfigError: keys are unknown or missing, or have values that are not allowed. The message
+            has one line for each.
     """
     try:
         return Config.model_validate(raw)

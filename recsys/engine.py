@@ -20,18 +20,22 @@ from recsys.recommender import FitsFromSums, Recommender
 from recsys.runfolder import RunFolder
 
 Progress = Callable[[str, int, int], None]
-"""A function that is called with (step, number done, total number) to report progress."""
+"""A function that reports progress. It is called with (name of the step, units done, units in
+all).
+"""
 
 
 RANK_IS_CAPPED = ("spectral",)
-"""Kinds of model that use the largest possible rank if their rank is set to a larger number."""
+"""Kinds of model that accept any rank: if the rank is larger than possible, they use the largest
+possible one.
+"""
 
 
 def training_rows(kind: str, users: int, items: int) -> int:
     """Return the number of rows of the matrix that a kind of model is trained on.
 
-    It is the number of users. For ``content_als`` it is larger, because this kind adds one
-    artificial user for each item.
+    For most kinds it is the number of users. For ``content_als`` it is users + items, because this
+    kind adds one artificial user per item.
 
     Args:
         kind: the kind of the model.
@@ -44,13 +48,20 @@ def training_rows(kind: str, users: int, items: int) -> int:
 
 
 class Library(Protocol):
-    """Builds and saves local models for an engine that must not import ``recsys.models``."""
+    """An interface to build and save local models, for an engine that must not import
+    ``recsys.models``.
+    """
 
     def build(self, kind: str, params: Mapping[str, Any]) -> FitsFromSums:
         """Return an unfitted model of this kind.
 
+        Args:
+            kind: the kind of the model, for example ``ease``.
+            params: parameter -> value. Parameters that are not given have their defaults.
+
         Raises:
             ConfigError: a parameter is not valid.
+            TypeError: models of this kind cannot be fitted from sums.
         """
         ...
 
@@ -62,30 +73,32 @@ class Library(Protocol):
         min_history: int,
         folder: Path,
     ) -> None:
-        """Write a fitted model, and the fallback that serves users whom the model does not score.
+        """Write a fitted model to a folder, together with its fallback.
 
         Args:
-            fallback: the kind and the scores of the fallback. None if there is no fallback.
+            name: the name of the model in the config.
+            model: the fitted model.
+            fallback: (kind, scores) of the model that serves users whom ``model`` does not serve.
+                The scores are float[items]. None if there is no fallback.
             min_history: users with fewer liked items than this are served by the fallback.
-            folder: the run folder.
+            folder: the folder of the model, which is inside the run folder.
         """
         ...
 
 
 class Engine(ABC):
-    """The abstract base of the two engines, each of which runs one config step by step.
+    """The abstract base of the two engines. An engine runs one config, step by step.
 
     Each step stores its result in attributes, which later steps use.
 
     Attributes:
         config: the config.
         rules: the business rules, or None if the config has none.
-        folder: where the steps write their files. Set by :meth:`open`.
+        folder: the run folder, where the steps write their files. Set by :meth:`open`.
         meter: measures the time and memory of each step. Set by :meth:`open`.
-        report_progress: called with the name of a step, the number of units that are done, and the
-            number of all units. Set by :meth:`open`.
-        fold_starts: the time at which the test part of each fold of a rolling backtest starts, in
-            seconds since 1970, earliest first. Set by the split. Empty without a backtest.
+        report_progress: a function of type :data:`Progress`. Set by :meth:`open`.
+        fold_starts: the start of the test part of each fold of a rolling backtest, in seconds since
+            1970, earliest first. Set by :meth:`split_events`. Empty without a backtest.
     """
 
     prediction_hop: ClassVar[str] = "recommend"
@@ -123,11 +136,16 @@ class Engine(ABC):
         yield
 
     def check_ranks(self, users: int, items: int) -> None:
-        """Check that the train part is large enough for the rank of each model of the config.
+        """Check that the rank of each configured model is not too large for train.
+
+        The rank is the number of latent factors.
+
+        Args:
+            users, items: the numbers of users and items of train.
 
         Raises:
-            ConfigError: a rank is larger than ``als.parameters.largest_rank`` permits. The message has
-                a line for each such rank.
+            ConfigError: a rank is larger than :func:`recsys.als.parameters.largest_rank` allows.
+                The message has one line for each such rank.
         """
         lines = []
         for name, settings in self.config.models.items():
@@ -159,48 +177,57 @@ class Engine(ABC):
     @property
     @abstractmethod
     def model_names(self) -> list[str]:
-        """The names of the baselines and of the configured models, in the order of the run.
+        """The names of the baselines, then those of the configured models. This is the order of the
+        run.
 
         They are available after :meth:`split_events`.
         """
 
     @abstractmethod
     def fit(self, name: str) -> None:
-        """Train one model and save it."""
+        """Train the model ``name`` and save it in the run folder."""
 
     @abstractmethod
     def recommend(self, name: str) -> None:
-        """Make and write the lists of one model."""
+        """Make the lists of the model ``name`` and write them. The model must be fitted."""
 
     @abstractmethod
     def judge(self, name: str) -> None:
-        """Compute the metrics of one model's lists against the truth."""
+        """Compute the metrics of the lists of the model ``name`` against the truth, and store them.
+
+        :meth:`recommend` must have been called for this model just before.
+        """
 
     @property
     def has_cold_start_curve(self) -> bool:
-        """Whether the run also evaluates each model on shortened histories."""
+        """Whether the run also evaluates each model on shortened histories. False by default."""
         return False
 
     def judge_cold_start(self, name: str) -> None:
-        """Evaluate one model on histories that are cut to their first events.
+        """Evaluate the model ``name`` on histories that are cut to their first events.
 
-        It is called only if :attr:`has_cold_start_curve` is true.
+        It is called only if :attr:`has_cold_start_curve` is True.
         """
         raise NotImplementedError
 
     @abstractmethod
     def summarise(self) -> dict[str, Any]:
-        """Write the results per user and the metrics, and return the content of metrics.json."""
+        """Write the values per user and the mean metrics, and return the content of metrics.json.
+
+        :func:`recsys.evaluation.summary.summarise` describes this content.
+        """
 
     @abstractmethod
     def pool_folds(self, folders: list[Path]) -> dict[str, Any]:
-        """Write the mean of each user's values over the folds of a backtest, and return what it shows.
+        """Average the values of each user over the folds of a backtest, write them, and summarise
+        them.
 
-        The result is the entry ``backtest`` of metrics.json (:mod:`recsys.evaluation.pooling`).
+        A rolling backtest tests on several windows of time; each window is a fold. The result is
+        the entry ``backtest`` of metrics.json (:func:`recsys.evaluation.pooling.describe_pooled`).
 
         Args:
-            folders: the folders of all folds, the last of which is that of the run itself. Each has
-                its values per user.
+            folders: the run folders of all folds. The last one is that of the run itself. Each has
+                the values per user.
         """
 
 

@@ -55,13 +55,14 @@ class GateFired(RecsysError):
 
 
 SHOWN = 30
-"""Largest number of valid names that an error message lists."""
+"""The largest number of names that an error message lists."""
 
 
 def suggest_nearest(word: str, candidates: Iterable[str]) -> str:
-    """Return a hint for an unknown word: the most similar candidate, or the list of all candidates.
+    """Return a hint for an unknown word, as text to append to an error message.
 
-    All candidates are listed (at most ``SHOWN``) if none is similar.
+    The hint is the most similar candidate. If none is similar, it lists the candidates in ascending
+    order, at most :data:`SHOWN`. Similar means a ratio of at least 0.6 by :mod:`difflib`.
 
     >>> suggest_nearest("metrcs", ["metrics", "k"])
     " Did you mean 'metrics'?"
@@ -76,7 +77,14 @@ def suggest_nearest(word: str, candidates: Iterable[str]) -> str:
 
 
 def suggest_columns(words: Iterable[str], columns: Iterable[str]) -> str:
-    """Return a hint for missing columns: the most similar one of each, and all columns in order.
+    """Return a hint for missing columns, as text to append to an error message.
+
+    The hint names up to two similar columns for each missing one. Then it lists the columns in
+    their order, at most :data:`SHOWN`.
+
+    Args:
+        words: the names of the missing columns.
+        columns: the names of the columns that exist.
 
     >>> suggest_columns(["usr"], ["user", "item"])
     " No column 'usr'. Did you mean 'user'? Columns: user, item."
@@ -91,7 +99,7 @@ def suggest_columns(words: Iterable[str], columns: Iterable[str]) -> str:
 
 
 def list_names(names: Sequence[str]) -> str:
-    """Return at most ``SHOWN`` names as one text, and the number of those that it leaves out.
+    """Return the first :data:`SHOWN` names as one text, then the number of names that are left out.
 
     >>> list_names(["user", "item"])
     'user, item'
@@ -128,10 +136,11 @@ _REQUIREMENTS = {
 
 
 def describe_values(problems: Sequence[Mapping[str, Any]]) -> str:
-    """Return what one value must be and what it is.
+    """Return a message about one invalid value: what it must be, and what it is.
 
     Args:
-        problems: the errors of pydantic about the value, one for each type that it may have.
+        problems: at least one error of pydantic (``ValidationError.errors()``), all about the same
+            value. There are several if the value may have several types.
 
     >>> describe_values([{"type": "int_type", "msg": "", "input": "x"}])
     "must be a whole number (it is 'x')"

@@ -7,10 +7,13 @@ from pathlib import Path
 
 
 def fingerprint(path: Path) -> str:
-    """Return the SHA-256 of a file's content, or of the names and contents of all files in a
-    folder.
+    """Return the SHA-256 of a file or a folder, as ``sha256:`` and 64 hexadecimal digits.
 
-    The result is text that starts with ``sha256:``.
+    For a file, it is the hash of the content. For a folder, it is the hash of the relative paths
+    and contents of all files in it and in its subfolders, in ascending order of the paths.
+
+    Raises:
+        OSError: the path does not exist, or a file cannot be read.
     """
     digest = hashlib.sha256()
     files = [path]

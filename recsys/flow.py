@@ -1,4 +1,4 @@
-"""The flow of a run on either engine: read, split, fit, recommend, judge, summarise, report."""
+"""Run a config on either engine: read, split, fit, recommend, judge, summarise, report."""
 
 from __future__ import annotations
 
@@ -25,19 +25,21 @@ def run(
 ) -> dict[str, Any]:
     """Run a config from the events to the report, write the run folder, and return the metrics.
 
-    The steps are read, split, fit, recommend, judge, summarise and report. The result is the
-    content of metrics.json. If an error is raised, an older run folder stays unchanged.
+    The steps are: read, split, fit, recommend, judge, summarise, report. The result is the content
+    of metrics.json (:func:`recsys.evaluation.summary.summarise`). If an error is raised, an older
+    run folder stays unchanged.
 
     Args:
         config: a config, or the path of its TOML file.
         engine: the engine to use. None: the engine that the config names.
-        progress: called with (step, number done, total number) during the longer steps.
+        progress: a function that is called with (name of the step, units done, units in all) during
+            the longer steps. None: no progress is reported.
 
     Raises:
         InputError: the data cannot be used.
         ConfigError: a setting cannot be used.
         RunFolderError: the run folder cannot be written, or may not be replaced.
-        MissingExtra: a library that the report needs is not installed.
+        MissingExtra: a program or a library that the run needs is not installed.
     """
     if not isinstance(config, Config):
         config = load_config(config)
@@ -85,11 +87,21 @@ def run_folds(
 ) -> list[dict[str, Any]]:
     """Repeat a run on the earlier windows of a rolling backtest, and return a summary of each.
 
+    A summary is the result of :func:`describe_fold`. Each fold trains on the events before its
+    window and tests on those in it.
+
     Args:
-        starts: the start of the test part of each fold, the earliest first. The last fold is the
-            run itself, so it is not repeated.
+        config: the config of the run. A fold makes no lists for other users and samples no
+            candidates.
+        starts: the start of the test part of each fold in seconds since 1970, earliest first. The
+            last fold is the run itself, so it is not repeated.
         folder: the folder of the run. The folds are written inside it (:func:`fold_folder`), until
             :func:`remove_folds` removes them.
+        meter: measures the time and memory of each fold.
+        progress: as in :func:`run`.
+
+    Raises:
+        InputError, ConfigError: a fold cannot be run. The message names the fold.
     """
     folds = []
     lists = config.recommend.model_copy(update={"everyone": False})
@@ -106,12 +118,17 @@ def run_folds(
 
 
 def fold_folder(folder: RunFolder, number: int) -> Path:
-    """Return the folder in which an earlier fold of a run is written. Numbers start at 1."""
+    """Return the path of the folder in which an earlier fold of a run is written.
+
+    Args:
+        folder: the folder of the run.
+        number: the number of the fold, from 1.
+    """
     return folder.path / run_files.FOLDS_SCRATCH / str(number)
 
 
 def remove_folds(folder: RunFolder) -> None:
-    """Remove the folders of the earlier folds of a run."""
+    """Remove the folders of the earlier folds from the folder of a run."""
     scratch = folder.path / run_files.FOLDS_SCRATCH
     shutil.rmtree(scratch)
     # On Spark the run itself still has tables in the folder around.
@@ -120,7 +137,9 @@ def remove_folds(folder: RunFolder) -> None:
 
 
 def run_fold(config: Config, path: Path, progress: Progress | None) -> dict[str, Any]:
-    """Run the config of one fold in the new folder ``path``, and return a summary of the fold."""
+    """Run the config of one fold in the new folder ``path``, and return :func:`describe_fold` of
+    it.
+    """
     path.mkdir(parents=True)
     folder = RunFolder(path)
     engine = make_engine(config)
@@ -137,8 +156,16 @@ def run_fold(config: Config, path: Path, progress: Progress | None) -> dict[str,
 def describe_fold(folder: RunFolder, metrics: dict[str, Any]) -> dict[str, Any]:
     """Return the entry of one fold in backtest.json.
 
-    The entry has the window of the fold, the sizes of its parts, the mean metrics of its models,
-    and the differences between models, paired by user.
+    Its keys:
+
+    * ``cut``, ``to``: the start of the test window and its last event, as ISO times;
+    * ``train_rows``, ``test_rows``: the numbers of events of the parts;
+    * ``models``, ``differences``: as in metrics.json: the mean metrics of each model, and the
+      differences between models on the same users.
+
+    Args:
+        folder: the folder of the fold.
+        metrics: the content of metrics.json of the fold.
     """
     split = folder.read_json(run_files.SPLIT_CARD)
     return {
@@ -168,7 +195,7 @@ def load_report_writer() -> Callable[[RunFolder], Path]:
 
 
 def require_feasible(config: Config) -> None:
-    """Check what a run needs only at its end, before work that may take hours.
+    """Check early what a run needs only at its end, because the work before may take hours.
 
     Raises:
         ConfigError: config.toml cannot hold a setting, or a class that the config names as a model
@@ -186,7 +213,13 @@ def require_feasible(config: Config) -> None:
 
 
 def make_engine(config: Config) -> Engine:
-    """Return the engine that the config names. Spark is imported only if the config names it."""
+    """Return a new engine of the kind that the config names. Spark is imported only if it is
+    needed.
+
+    Raises:
+        ConfigError: a configured model is not valid, or the business rules cannot be read.
+        MissingExtra: the config names Spark, which is not installed.
+    """
     if config.engine == "spark":
         from recsys.saved.model_library import ModelLibrary
         from recsys.spark.engine import SparkEngine

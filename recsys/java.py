@@ -56,6 +56,10 @@ def find_java(environ: Mapping[str, str] = os.environ, folders: tuple[str, ...] 
 
     ``JAVA_HOME`` is tried first, then ``PATH``, then the folders in which systems install Java.
 
+    Args:
+        environ: the environment variables.
+        folders: patterns of further folders, with ``*`` for any name.
+
     Raises:
         MissingExtra: there is none. The message has the command that installs one.
     """
@@ -75,9 +79,9 @@ def find_java(environ: Mapping[str, str] = os.environ, folders: tuple[str, ...] 
 
 
 def install_command() -> str:
-    """Return the command that installs Java as root with the package manager of this system.
+    """Return the shell command that installs Java with the package manager of this system.
 
-    The result is "" if no known package manager is installed.
+    It must be run as root, except with Homebrew. It is "" if no known package manager is installed.
     """
     return next((command for manager, command in INSTALL.items() if shutil.which(manager)), "")
 

@@ -35,15 +35,17 @@ from numba.core.caching import FunctionCache, UserProvidedCacheLocator
 from numba.core.dispatcher import Dispatcher
 
 NOTICE = "Compiling kernels: the first time on this machine this can take a minute or two."
+"""What the user reads while kernels are compiled."""
 
 SILENT_SECONDS = 1.0
-"""Compiling that takes less than this number of seconds in all is not worth a notice."""
+"""The notice is given only after kernels were compiled for this number of seconds in all."""
 
 
 class ByContent(UserProvidedCacheLocator):
-    """Stores compiled functions in a folder that is named after the content of all their sources.
+    """A cache locator of Numba: it names the folder of compiled functions after the content of all
+    their sources.
 
-    These sources are the file of the function and the files of the compiled functions that it may
+    These sources are the file of the function, and the files of the compiled functions that it may
     call. Numba itself checks only the function's own file. So a kernel that calls kernels of
     another module would keep their old code when that module changes.
     """
@@ -82,10 +84,14 @@ def _digest(path: Path) -> bytes:
 
 
 class CompilationNotice(numba_event.Listener):
-    """Reports once that kernels are compiled, when that has taken ``SILENT_SECONDS``.
+    """A listener of Numba that reports once that kernels are compiled, after ``SILENT_SECONDS``.
 
-    Numba tells a listener of every compilation, and of no kernel that its cache has. A kernel that
-    calls others is compiled around them.
+    Numba calls a listener for every compilation. It does not call it for a kernel that is loaded
+    from the cache. The compilation of a kernel includes that of the kernels that it calls.
+
+    Args:
+        report: called with :data:`NOTICE`, at most once.
+        clock: returns the time in seconds.
     """
 
     def __init__(self, report: Callable[[str], object], clock: Callable[[], float] = time.monotonic) -> None:
@@ -97,7 +103,9 @@ class CompilationNotice(numba_event.Listener):
         self._is_reported = False
 
     def on_start(self, event: numba_event.Event) -> None:
-        """Report the notice if the compilations before this one have taken long enough."""
+        """Call ``report`` if kernels were compiled for ``SILENT_SECONDS`` before this
+        compilation starts.
+        """
         now = self._clock()
         if self._depth == 0:
             self._start = now
@@ -107,7 +115,7 @@ class CompilationNotice(numba_event.Listener):
             self._report(NOTICE)
 
     def on_end(self, event: numba_event.Event) -> None:
-        """Add the time of the compilation that has ended."""
+        """Add the seconds of the compilation that has ended."""
         self._depth -= 1
         if self._depth == 0:
             self._seconds += self._clock() - self._start
@@ -115,16 +123,21 @@ class CompilationNotice(numba_event.Listener):
 
 @contextmanager
 def compilation_reported(report: Callable[[str], object]) -> Iterator[None]:
-    """Call ``report`` with a notice, once, if kernels are compiled in the block for a second or more."""
+    """Call ``report`` once with a notice if compiling kernels takes a second or more in the block.
+
+    The time is checked each time when a further compilation starts.
+    """
     with numba_event.install_listener("numba:compile", CompilationNotice(report)):
         yield
 
 
 class CompiledOnce(FunctionCache):  # type: ignore[misc]
-    """The cache of one function, locked from a failed look into it until the function is in it.
+    """The compiled versions of one function on disk. A lock keeps two processes from compiling the
+    same one.
 
-    A function waits for the functions that it calls, which never wait for it, so no two processes
-    wait for each other. A lock ends with its process.
+    The lock is held from a failed search in the cache until the compiled function is saved. A
+    function waits only for the functions that it calls, and these never wait for it. So no two
+    processes wait for each other. The operating system releases the lock when the process ends.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -132,7 +145,16 @@ class CompiledOnce(FunctionCache):  # type: ignore[misc]
         self._lock: int | None = None
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """Return the compiled function, or None, and then hold the lock until it is saved."""
+        """Return the compiled function from the cache. If it is not there, take the lock and return
+        None.
+
+        The lock is then held until :meth:`save_overload`. If another process holds it, this one
+        waits.
+
+        Args:
+            sig: the types of the arguments, as Numba passes them.
+            target_context: the compilation target, as Numba passes it.
+        """
         compiled = super().load_overload(sig, target_context)
         if compiled is not None or self._lock is not None:
             return compiled
@@ -146,14 +168,19 @@ class CompiledOnce(FunctionCache):  # type: ignore[misc]
         return compiled
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        """Save the compiled function, and release the lock."""
+        """Save the compiled function in the cache, and release the lock.
+
+        Args:
+            sig: the types of the arguments, as Numba passes them.
+            data: the compiled function.
+        """
         try:
             super().save_overload(sig, data)
         finally:
             self.release()
 
     def release(self) -> None:
-        """Release the lock, if it is held."""
+        """Release the lock. Nothing happens if it is not held."""
         if self._lock is not None:
             # A fork of this process has the same lock, and would keep it.
             fcntl.flock(self._lock, fcntl.LOCK_UN)

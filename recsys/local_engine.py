@@ -41,8 +41,9 @@ from recsys.schema import ITEM, TIME, USER
 from recsys.types import Evaluation, Features, Histories, IdMap, Interactions, Split, TopK
 
 BLENDS = ("blend", "hybrid")
-"""Kinds of model that weigh their parts by the length of a history, so they need no
-``min_history``."""
+"""Kinds of model that weigh their members by the length of a history. They need no
+``min_history``.
+"""
 
 
 HOLD_OUT = {
@@ -53,17 +54,21 @@ HOLD_OUT = {
     "users": "random",
     "items": "random",
 }
-"""Split rule -> which likes a hybrid hides in its trial. They should resemble the test part."""
+"""Split rule -> the default of a hybrid's parameter ``hold_out``.
+
+A hybrid hides some likes of train and chooses its members by them. The hidden likes should resemble
+the test: the latest in the log, the newest of each user, or random ones.
+"""
 
 
 @dataclass(frozen=True, eq=False)
 class Audience:
-    """A set of users for whom lists are made.
+    """The users for whom lists are made together.
 
     Attributes:
-        users: an id map that contains these users.
-        rows: the row of each of these users in ``users``.
-        histories: the history of each user, in the order of ``rows``.
+        users: an id map that contains these users, and maybe others.
+        rows: int64[m], the row of each of these users in ``users``.
+        histories: the histories of the m users, in the order of ``rows``.
         rules: the business rules, compiled for ``users``. None if the run has none.
     """
 
@@ -74,7 +79,26 @@ class Audience:
 
 
 class LocalEngine(Engine):
-    """Runs a config in this process."""
+    """The engine that runs a config in this process.
+
+    Attributes:
+        tables: the checked tables. Set by :meth:`read_events`.
+        split: the parts of the log. Set by :meth:`split_events`, like all that follow up to
+            ``models``.
+        item_features: the features of the candidates, or None without an items table.
+        truth: what lists are judged against.
+        segments: the popularity by segment of users. None unless it is the fallback.
+        catalogue: what the metrics beyond accuracy need to know of the items.
+        tested: the users of the test.
+        untested: the other users with a history. None unless the config asks for their lists.
+        cold_start_curve: the users and the shortened histories of the cold-start curve.
+        models: name -> model, in the order of the run.
+        lists: the lists of the tested users by the last model. Set by :meth:`recommend`.
+        evaluations: one per model so far. :meth:`judge` adds one.
+        sampled_evaluations: the same among sampled candidates, if the config asks for it.
+        cold_start_values: model name -> its values on the cold-start curve.
+        losses: model name -> its objective after each sweep, for models with sweeps.
+    """
 
     tables: Tables
     split: Split
@@ -92,8 +116,8 @@ class LocalEngine(Engine):
         """Check the configured models before anything is read.
 
         Raises:
-            ConfigError: a kind of model does not exist, or does not have one of the given
-                parameters. The message names all such kinds and parameters.
+            ConfigError: a kind of model does not exist, or a parameter is unknown or not valid. The
+                message names all of them.
         """
         super().__init__(config)
         build_each(lambda name: configured_model(name, config), config.models)
@@ -137,10 +161,11 @@ class LocalEngine(Engine):
         return list(self.models)
 
     def fit(self, name: str) -> None:
-        """Train one model and save it.
+        """Train the model ``name`` and save it in the run folder.
 
-        If ``min_history`` is "auto", a trial first chooses which users the fallback serves. If the
-        model reports the objective after each sweep, these values are kept for the report.
+        If ``min_history`` is "auto", a trial on a part of train first chooses which users the
+        fallback serves. If the model reports its objective after each sweep, these values are kept
+        for the report.
         """
         model = self.models[name]
         if isinstance(model, Cascade) and self._chooses_min_history(name):
@@ -154,8 +179,11 @@ class LocalEngine(Engine):
             self.losses[name] = trained.losses_.tolist()
 
     def recommend(self, name: str) -> None:
-        """Make and write the lists of the tested users and, if the config asks for it, of all other
-        users."""
+        """Make and write the lists of the model ``name``.
+
+        Lists are made for the tested users. If the config sets ``everyone``, they are also made for
+        all other users with a history, unless the model is a baseline.
+        """
         self.lists = self._lists_of(self.tested, name)
         tables = [topk_table(self.lists, self.tested.users, self.truth.candidates)]
         if self.untested is not None and name not in BASELINES:
@@ -164,9 +192,10 @@ class LocalEngine(Engine):
         self.folder.write_table(run_files.topk(name), pd.concat(tables, ignore_index=True))
 
     def judge(self, name: str) -> None:
-        """Compute the accuracy metrics and the beyond-accuracy metrics of the tested users' lists.
+        """Compute all metrics of the tested users' lists by the model ``name``, and store them.
 
-        Metrics that need the scores of all candidates are computed from the model.
+        Some metrics need the scores of all candidates. These are computed from the model, not from
+        the lists.
         """
         evaluation = evaluate(self.lists, self.truth, name=name)
         if self.config.judge.score_metrics:
@@ -177,16 +206,23 @@ class LocalEngine(Engine):
 
     @property
     def has_cold_start_curve(self) -> bool:
-        """Whether enough users have enough events for a cold-start curve."""
+        """Whether the run evaluates each model on shortened histories: True if enough users have
+        enough events.
+        """
         return bool(self.cold_start_curve.cuts)
 
     def judge_cold_start(self, name: str) -> None:
-        """Evaluate one model on histories that are cut to their first events."""
+        """Evaluate the model ``name`` on histories that are cut to their first events, and store
+        the values.
+        """
         self.cold_start_values[name] = self.cold_start_curve.values(self._model_for(self.tested, name))
 
     def summarise(self) -> dict[str, Any]:
-        """Write the results per user, the metrics and the curves, and return the content of
-        metrics.json."""
+        """Write the values per user, the mean metrics and the curves, and return the content of
+        metrics.json.
+
+        :func:`recsys.evaluation.summary.summarise` describes this content.
+        """
         config = self.config
         per_user = [evaluation.per_user.assign(model=evaluation.name) for evaluation in self.evaluations]
         self.folder.write_table(run_files.PER_USER, pd.concat(per_user, ignore_index=True))
@@ -209,7 +245,14 @@ class LocalEngine(Engine):
         return metrics
 
     def pool_folds(self, folders: list[Path]) -> dict[str, Any]:
-        """Write the mean of each user's values over the folds, and return what it shows."""
+        """Average the values of each user over the folds of a backtest, write them, and summarise
+        them.
+
+        The result is that of :func:`recsys.evaluation.pooling.describe_pooled`.
+
+        Args:
+            folders: the run folders of all folds, with the values per user of each.
+        """
         judging = self.config.judge
         columns = [pooling.MODEL, USER, *judging.metrics]
         tables = [RunFolder(folder).read_table(run_files.PER_USER, columns) for folder in folders]
@@ -360,9 +403,14 @@ def read_tables_of_run(config: Config, folder: RunFolder) -> Tables:
 
 
 def lineup(config: Config, train: Interactions) -> dict[str, Recommender]:
-    """Return name -> unfitted model: the baselines, then each configured model with its fallback.
+    """Return the unfitted models of a run as a dict: name -> model.
 
-    A configured model replaces a baseline of the same name.
+    The baselines come first, then each configured model, combined with its fallback. A configured
+    model with the name of a baseline replaces it.
+
+    Args:
+        config: the config of the run.
+        train: the train part. Without a known time, the baseline ``recent`` is left out.
     """
     has_times = bool((train.time >= 0).any())
     baselines = baselines_of(timed=has_times, exclude_seen=config.recommend.exclude_seen)
@@ -373,9 +421,14 @@ def lineup(config: Config, train: Interactions) -> dict[str, Recommender]:
 def configured_model(name: str, config: Config) -> Recommender:
     """Return the unfitted model ``name`` of the config, combined with its fallback.
 
-    With ``min_history = "auto"``, the model serves every user it can score, until a trial sets
-    another threshold. A model that has a seed gets the seed of the run, unless the config sets it.
-    A hybrid hides likes in its trial as the split rule does, unless the config sets ``hold_out``.
+    A model that has a seed gets the seed of the run, unless the config sets it. A hybrid gets
+    ``hold_out`` by :data:`HOLD_OUT`, unless the config sets it. With ``min_history = "auto"`` the
+    threshold is 0 at first: the model serves every user that it can score. With ``fallback =
+    "segment"`` the fallback is ``popular`` at first; segments are inserted when the users are
+    known.
+
+    Raises:
+        ConfigError: the kind of model does not exist, or a parameter is unknown or not valid.
     """
     settings: dict[str, Any] = dict(config.models[name])
     kind = settings.pop("model", name)

@@ -17,12 +17,15 @@ _LOCAL = re.compile(r"file:(?://(?:localhost)?(?=/)|(?=/(?!/)))", re.IGNORECASE)
 
 def is_remote(location: str | Path) -> bool:
     """Return whether a location is a URI of another file system, for example
-    ``hdfs://host/clicks``."""
+    ``hdfs://host/clicks``.
+
+    Paths and ``file:`` URIs are not remote.
+    """
     return bool(_URI.match(str(location))) and not _LOCAL.match(str(location))
 
 
 def local_paths(locations: Iterable[str | Path]) -> list[Path]:
-    """Return the paths of the locations that are on this machine, and leave the others out."""
+    """Return the paths of the locations that are on this machine. Remote locations are left out."""
     return [local_path(location) for location in locations if not is_remote(location)]
 
 

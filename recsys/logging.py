@@ -20,9 +20,14 @@ logger.addHandler(logging.NullHandler())
 
 @contextmanager
 def log_phase(phase: str, **sizes: int) -> Iterator[None]:
-    """Log how many seconds the block took, with the sizes of its data. Log nothing if it raises.
+    """Log the name, the sizes and the duration of a block, at level INFO.
 
-    A line reads ``als: train factors (users 900, items 300, rank 64): 1.23 s``.
+    A line reads ``als: train factors (users 900, items 300, rank 64): 1.23 s``. Nothing is logged
+    if the block raises an error.
+
+    Args:
+        phase: the name of the phase, for example ``als: train factors``.
+        sizes: name -> a number, in the order of the line.
     """
     start = time.perf_counter()
     yield

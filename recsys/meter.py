@@ -33,11 +33,17 @@ A child process with a difference of at most this share counts as a copy of its 
 
 
 class Meter:
-    """Measures hops. Use it as ``with Meter() as meter: with meter.hop("fit"): ...``.
+    """A meter of the seconds and the memory of the steps (*hops*) of a run.
+
+    Use it as ``with Meter() as meter:``, and inside it ``with meter.hop("fit"):`` for each step.
+
+    Args:
+        interval: the number of seconds between two readings of the memory.
 
     Attributes:
         hops: one ``{"name", "seconds", "peak_mb": {role: MiB, …, "total": MiB}}`` per hop, in the
-            order in which they end.
+            order in which hops end. The roles are those of :func:`memory_mb`. The total is the peak
+            of the sum, not the sum of the peaks.
         announce: a function that is called with the name of each hop when it begins.
     """
 
@@ -60,7 +66,9 @@ class Meter:
 
     @contextmanager
     def hop(self, name: str) -> Iterator[None]:
-        """Measure the block as one hop. A block that raises an error is not recorded."""
+        """Measure the block as one hop, and add it to :attr:`hops`. A block that raises an error
+        is not added.
+        """
         self.announce(name)
         logger.debug("%s …", name)
         with self._lock:
@@ -91,8 +99,12 @@ def _is_java(pid: int, processes: dict[int, tuple[int, str]]) -> bool:
 
 
 def memory_mb() -> dict[str, float]:
-    """Return the resident memory in MiB now, by role: ``python``, ``jvm``, ``workers``, and
-    ``total``."""
+    """Return the resident memory in MiB at this moment, as a dict: role -> MiB.
+
+    The roles are ``python`` (this process), ``jvm`` (Java), ``workers`` (all other descendants),
+    and ``total``. A role without a process is missing. Without ``/proc``, the roles are ``python``
+    and ``total``, and the number is the largest memory of this process so far.
+    """
     if not _PROC.is_dir():
         # macOS reports bytes, other systems without /proc report KiB.
         unit = 2**10

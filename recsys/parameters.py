@@ -11,11 +11,18 @@ from pydantic import ConfigDict, ValidationError
 from recsys.errors import ConfigError, describe_values, suggest_nearest
 
 STRICT = ConfigDict(extra="forbid", strict=False)
-"""Configuration of the pydantic dataclasses whose fields are a model's parameters."""
+"""The pydantic configuration of the dataclasses whose fields are a model's parameters.
+
+Unknown parameters are refused. Values of a similar type are converted, for example "1" to 1.
+"""
 
 
 class NestedErrors(ValueError):
-    """Models inside another model that cannot be built. ``lines`` has a line for each error."""
+    """An error that says which models inside another model cannot be built.
+
+    Attributes:
+        lines: one message for each problem.
+    """
 
     def __init__(self, lines: list[str]) -> None:
         super().__init__("; ".join(lines))
@@ -23,24 +30,29 @@ class NestedErrors(ValueError):
 
 
 def is_class_path(kind: Any) -> bool:
-    """Return whether a kind of model is the path of a user's own class: ``package.module:Class``."""
+    """Return whether a kind of model is the path of a custom class, ``package.module:Class``.
+
+    Only text with a colon is such a path. It is not checked further.
+    """
     return isinstance(kind, str) and ":" in kind
 
 
 def build_from_parameters(
     cls: Any, params: Mapping[str, Any], label: str, elsewhere: Collection[str] = (), engine: str = ""
 ) -> Any:
-    """Return ``cls(**params)`` after checking the parameters.
+    """Check the parameters of a model, and return ``cls(**params)``.
 
     Args:
         cls: a pydantic dataclass whose fields are the parameters.
-        label: the start of an error message, for example ``model 'als'``.
+        params: parameter -> value.
+        label: the start of each line of an error message, for example ``model 'als'``.
         elsewhere: parameters that the model has only on the other engine.
         engine: the name of that other engine.
 
     Raises:
         ConfigError: a parameter is unknown (the message names the most similar one), belongs to the
-            other engine, or is out of range. The message has one line for each.
+            other engine, is missing, or has a value that is not allowed. The message has one line
+            for each.
     """
     names = [field.name for field in dataclasses.fields(cls)]
     unknown = [key for key in params if key not in names]
@@ -92,7 +104,11 @@ def _describe_problems(error: ValidationError, label: str) -> list[str]:
 
 
 def build_each(build: Callable[[str], Any], names: Iterable[str]) -> dict[str, Any]:
-    """Return name -> ``build(name)`` for the names of configured models.
+    """Return a dict: name -> ``build(name)``, for the names of configured models.
+
+    Args:
+        build: returns the model of a name, or raises ConfigError.
+        names: the names of the models.
 
     Raises:
         ConfigError: at least one model cannot be built. The message has the lines of all of them.
@@ -115,12 +131,17 @@ def build_each(build: Callable[[str], Any], names: Iterable[str]) -> dict[str, A
 
 
 def check_nested(build: Callable[[str], Any], names: Iterable[str]) -> None:
-    """Check that each of the models inside another model can be built.
+    """Check that each model inside another model can be built.
 
-    It is called by a validator of the parameter that names these models.
+    A validator of the parameter that names these models calls this function.
+
+    Args:
+        build: returns the model of a name, or raises ConfigError.
+        names: the names of the inner models.
 
     Raises:
-        NestedErrors: at least one cannot be built. :func:`build_from_parameters` names all errors.
+        NestedErrors: at least one model cannot be built. :func:`build_from_parameters` reports all
+            errors.
     """
     lines = []
     for name in names:

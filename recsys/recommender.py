@@ -1,10 +1,9 @@
-"""The interface of a model: what it must implement, what it may implement, and how it explains a
-score.
+"""Define the interface of a model: what it must implement, and what it may implement.
 
-A recommender is a function from histories to scores. A custom model inherits from
+A model, or recommender, is a function from histories to scores. A custom model inherits from
 :class:`Recommender` and implements ``fit`` and ``score``. All other methods have defaults. A class
-declares what it can do in class attributes, its capabilities (``EXPLAINS``, ``NEEDS_FEATURES`` …).
-Callers rely on them, and the contract tests check them.
+declares in class attributes what it can do, for example ``EXPLAINS`` or ``NEEDS_FEATURES``. Callers
+rely on these attributes, and the contract tests check them.
 """
 
 from __future__ import annotations
@@ -24,17 +23,21 @@ from recsys.types import Features, Histories, Interactions
 
 @dataclass(frozen=True)
 class Explanation:
-    """The parts of which a score is the sum. The parts of each kind, plus ``constant``, give the
-    score.
+    """An explanation of one score by the contributions that add up to it.
+
+    Contributions are given for up to three kinds: entries of the history, features, and members of
+    a blend. For each kind that is present, its contributions plus ``constant`` give the score, up
+    to rounding. All kinds are absent if the model cannot explain the score.
 
     Attributes:
         score: the score that is explained. NaN means that the model has no score.
         history: float64[entries of the history], the contribution of each entry. None if the model
-            does not compute it.
-        features: feature -> its contribution.
-        members: name of a part of a blend -> its contribution.
-        constant: the part of the score that is the same for all users.
-        note: one sentence that is shown after the parts, or alone if there are none.
+            does not compute contributions of entries.
+        features: feature name -> its contribution.
+        members: name of a member of a blend -> its contribution.
+        constant: the part of the score that does not depend on the history, for example the item's
+            popularity.
+        note: one sentence that is shown after the contributions, or alone if there are none.
     """
 
     score: float
@@ -46,99 +49,123 @@ class Explanation:
 
 
 class Recommender(ABC):
-    """A model that is fitted on interactions and then scores every item for any history.
+    """The base class of all models. A model is fitted on interactions, then scores every item for
+    any history.
 
-    A second call of ``fit`` forgets the first. A score of NaN means that the model cannot score the
-    item for the user (it has *no opinion*).
+    A second call of ``fit`` forgets the first. A score of NaN means that the model has no score for
+    the item and the user (it has *no opinion*).
     """
 
     STATE: ClassVar[Mapping[str, str]] = MappingProxyType({})
-    """Name -> description of each attribute that ``fit`` sets and that is saved with the model.
+    """Name -> description of each array that ``fit`` sets as an attribute, and that is saved with
+    the model.
 
-    The attributes are arrays, dense or sparse. A description such as ``"float32[items, rank]"`` is
-    checked by ``recsys.array_files.require_arrays`` when the model is loaded.
+    The arrays are dense or sparse. :func:`recsys.array_files.require_arrays` checks the
+    description, for example ``"float32[items, rank]"``, when the model is loaded.
     """
 
     SPACE: ClassVar[dict[str, tuple]] = {}
-    """Parameter -> (low, high) or a list of values: what a search for good parameters tries by
-    default."""
+    """Parameter -> the values that ``recsys tune`` tries if the config does not name any.
+
+    A tuple of two numbers is a range, both ends included. Any other tuple or list has the values to
+    try.
+    """
 
     NEEDS_FEATURES: ClassVar[bool] = False
     """Whether ``fit`` needs item features."""
 
     SCORES_EVERYONE: ClassVar[bool] = False
-    """Whether every user gets scores, also a user without a history."""
+    """Whether the model has scores for every user, even for a user without a history."""
 
     SCORES_NEW_ITEMS: ClassVar[bool] = False
-    """Whether items that nobody liked in training get scores, from their features or otherwise."""
+    """Whether the model has scores for items that nobody liked in train, for example from their
+    features.
+    """
 
     USES_ORDER: ClassVar[bool] = False
-    """Whether the order of events matters, in ``fit`` and in the histories that are scored.
+    """Whether the model uses the order of events, in ``fit`` and in the histories that are scored.
 
-    Such a model needs a log with times.
+    If it is True, the log must have timestamps.
     """
 
     EXPLAINS: ClassVar[tuple[str, ...]] = ()
-    """The kinds of parts that :meth:`explain` returns: "history", "features", "members".
+    """The kinds of contributions that :meth:`explain` returns: "history", "features", "members".
 
-    If it is empty, an explanation has only a note.
+    If the tuple is empty, an explanation has only a note.
     """
 
     SOURCE: ClassVar[str] = ""
-    """The name of the model in the column ``source`` of lists. If empty, it is the class name in
-    lower case."""
+    """The name of the model in the column ``source`` of lists. Empty means the class name in
+    lower case.
+    """
 
     members: Mapping[str, Recommender] = MappingProxyType({})
-    """The models that this model combines, by name. It is empty for most models."""
+    """Name -> model, for the models that this model combines. It is empty for most models."""
 
     record: dict[str, Any] | None = None
-    """How the model chose its own settings, as a JSON object. None if it chose nothing."""
+    """How the model chose its own settings, as a dict for JSON. None if the model chose nothing."""
 
     losses_: np.ndarray | None = None
-    """The objective after each sweep of training, float64[sweeps]. None for a model without sweeps."""
+    """float64[sweeps], the value of the objective after each sweep of training. A sweep is one pass
+    over the data.
+
+    It is None for a model without sweeps.
+    """
 
     @property
     def sources(self) -> tuple[str, ...]:
         """The names of the models that a score may come from. :meth:`source` returns positions in
-        it."""
+        this tuple.
+
+        For a model without members it is one name: ``SOURCE``, or the class name in lower case.
+        """
         return (self.SOURCE or type(self).__name__.lower(),)
 
     @property
     def n_items(self) -> int | None:
-        """The number of items that the model was fitted with, or None if the model does not know
-        it."""
+        """The number of items that the model was fitted with. None if the model does not know
+        this number.
+        """
         for member in self.members.values():
             return member.n_items
         return None
 
     @abstractmethod
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Learn from ``train``. ``features`` has one row per item of ``train.items``."""
+        """Learn from ``train``, and return the fitted model itself.
+
+        Args:
+            train: the interactions to learn from.
+            features: the features of the items, with one row per item of ``train.items``. None if
+                there are none.
+        """
 
     @abstractmethod
     def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return the score of every item for each history: float32[m, items], NaN where there is
-        none.
+        """Return the score of every item for each history: float32[m, items]. NaN means no score.
 
         The array may be read-only.
 
         Args:
-            users: int[m], a number that identifies each user, for models that need it (for a random
-                seed per user, or for stored factors). None means ``0 … m-1``.
+            histories: the histories of m users, over the items of ``fit``.
+            users: int[m], a number that identifies each user. Some models need it, for a random
+                seed per user or for stored factors. None means ``0 … m-1``.
         """
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return bool[m]: whether at least one item has a score for each history.
+        """Return bool[m]: whether the model has a finite score for at least one item, for each
+        history.
 
         The arguments are those of :meth:`score`.
         """
         return np.isfinite(score_histories(self, histories, users)).any(axis=1)
 
     def user_vectors(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray | csr_array | None:
-        """Return one vector per history, float32[m, d] or csr, for measuring how similar users are.
+        """Return one vector per history, from which the similarity of users is computed; or None.
 
-        Similar users have vectors of similar direction. The vector is zero for a user of whom the
-        model knows nothing. The result is None if the model has no user vectors.
+        The result is float32[m, d] or csr (m, d). Similar users have vectors of similar direction.
+        The vector is zero for a user of whom the model knows nothing. The default is None, which
+        means that the model has no user vectors. The arguments are those of :meth:`score`.
         """
         return None
 
@@ -147,15 +174,19 @@ class Recommender(ABC):
         item.
 
         Args:
-            items: int[m, k], rows of items. -1 is padding, for which the result may be any number.
+            histories: the histories of the m users.
+            items: int[m, k], rows of items. -1 is padding; the result has any number there.
+            users: as in :meth:`score`.
         """
         return np.zeros(items.shape, dtype=np.int8)
 
     def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
-        """Return the parts of the score of one item for one history.
+        """Return the contributions to the score of one item for one history.
+
+        The default has the score and a note, but no contributions.
 
         Args:
-            history: the history, with one row.
+            history: the history of one user (one row).
             item: the row of the item.
             user: a number that identifies the user, as in :meth:`score`.
         """
@@ -170,12 +201,17 @@ class Recommender(ABC):
 
 
 class FitsFromSums(Recommender):
-    """A model that can be fitted from sums over users, so that groups of users can be summed
-    separately.
+    """A model that can be fitted from sums over users, so that groups of users can be summed in
+    parallel.
 
-    ``fit(train)`` is the same as three steps: :meth:`prepare_sums` with the number of likes per
-    item, :meth:`sum_users` for all users, and :meth:`fit_sums` with the result. The users may also
-    be divided into groups: the sums of the groups, added up, give the same fit.
+    ``fit(train)`` equals three steps:
+
+    1. :meth:`prepare_sums` with the number of likes of each item,
+    2. :meth:`sum_users` for all users,
+    3. :meth:`fit_sums` with the result.
+
+    The second step may be called for groups of users. The results of the groups, added up, give the
+    same fit.
     """
 
     @abstractmethod
@@ -186,30 +222,41 @@ class FitsFromSums(Recommender):
             likes: int64[items], the number of users who like each item.
 
         Raises:
-            InputError: the sums would need more memory than the model may use.
+            InputError: the sums would need more memory than the model's parameter ``memory_mb``
+                allows.
         """
 
     @abstractmethod
     def sum_users(self, histories: Histories) -> dict[str, np.ndarray | csr_array]:
-        """Return name -> a sum over the users of ``histories``, as a dense or sparse matrix.
+        """Return a dict: name -> a sum over the users of ``histories``, as a dense or sparse
+        matrix.
 
-        The shapes do not depend on the users.
+        The names and shapes are the same for every group of users, so results can be added.
 
         Raises:
-            InputError: the histories lack what the model learns from.
+            InputError: the histories lack what the model learns from, such as times.
         """
 
     @abstractmethod
     def fit_sums(self, sums: Mapping[str, np.ndarray | csr_array]) -> None:
-        """Fit the model from the sums over all users. The arrays may be overwritten."""
+        """Fit the model from the sums over all users.
+
+        Args:
+            sums: the results of :meth:`sum_users`, added by name. The arrays may be overwritten.
+        """
 
 
 def score_histories(model: Recommender, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
     """Return the scores of a model, float32[m, items], after checking their shape and dtype.
 
+    Args:
+        model: a fitted model.
+        histories: the histories of m users.
+        users: as in :meth:`Recommender.score`.
+
     Raises:
         InputError: the histories have another number of items than the model was fitted with, or
-            the scores have another shape or dtype.
+            the scores have the wrong shape or dtype.
     """
     rows, items = histories.shape
     name = type(model).__name__
@@ -222,13 +269,15 @@ def score_histories(model: Recommender, histories: Histories, users: np.ndarray 
 
 
 def require_scores(scores: Any, histories: Histories, name: str) -> np.ndarray:
-    """Return ``scores`` unchanged if they are an array float32[m, items] for m histories.
+    """Return ``scores`` unchanged, after checking that they are an array float32[m, items].
 
     Args:
+        scores: what ``score`` of a model returned.
+        histories: the histories that were scored. They give m and the number of items.
         name: the name of the model, for the error message.
 
     Raises:
-        InputError: the shape or the dtype is another one. The message names it.
+        InputError: the scores have the wrong shape or dtype. The message names it.
     """
     rows, items = histories.shape
     if np.shape(scores) != histories.shape:

@@ -37,6 +37,7 @@ from recsys.run_files import MANIFEST, SUCCESS
 Kind = Literal["run", "bundle"]
 
 KIND = "kind"
+"""The key of a manifest or card that has the kind of the folder."""
 
 MANIFEST_KEYS = frozenset(
     {
@@ -114,9 +115,11 @@ _FILES = {
 def resolve_target(target: str | Path) -> Path:
     """Return the absolute path of a new folder, with all symbolic links followed.
 
+    The folder itself need not exist.
+
     Raises:
-        RunFolderError: ``target`` is a URI, cannot be the name of a folder, or has a link that
-            leads to nothing.
+        RunFolderError: ``target`` is a URI, cannot be the name of a folder, or contains a symbolic
+            link to a path that does not exist.
     """
     if _is_uri(target):
         raise RunFolderError(f"{target}: this is a URI, but a folder is written to a path on a disk. Choose a path.")
@@ -156,16 +159,20 @@ def _problem_of_name(path: Path) -> str | None:
 
 
 def require_replaceable(target: Path, kind: Kind, sources: Iterable[str | Path] = ()) -> None:
-    """Check that a new folder of this kind may take the place of ``target``.
+    """Check that a new run or bundle may be written at ``target``.
+
+    It may if ``target`` does not exist, is an empty folder, or is an older folder of the same kind
+    with only its own files.
 
     Args:
         target: as :func:`resolve_target` returns it.
+        kind: the kind of the new folder, "run" or "bundle".
         sources: files and folders that the new folder is made from.
 
     Raises:
-        RunFolderError: ``target`` is inside a run or a bundle, a file, a folder that recsys did not
-            write, a folder of another kind, a folder that has other files too, one that contains a source, or one that
-            cannot be renamed.
+        RunFolderError: ``target`` is a file; is inside a run or a bundle; was not written by
+            recsys; is of another kind; contains other files or one of the sources; or cannot be
+            renamed.
     """
     _require_outside(target, "Choose another folder.")
     if not target.exists():
@@ -242,7 +249,9 @@ def _require_movable(target: Path, kind: str) -> None:
 
 
 def kind_of(folder: Path) -> Kind | None:
-    """Return the kind of a complete folder that recsys wrote, or None for any other folder."""
+    """Return "run" or "bundle" for a complete folder that recsys wrote, and None for any other
+    path.
+    """
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -265,8 +274,11 @@ def kind_of(folder: Path) -> Kind | None:
 def foreign_files(folder: Path, kind: Literal["run", "bundle", "unfinished"]) -> list[str]:
     """Return the files in ``folder`` that recsys never writes in a folder of this kind.
 
-    They are paths relative to ``folder``. The kind ``unfinished`` is a run or a bundle whose
-    writing was interrupted.
+    The result is a sorted list of paths relative to ``folder``, with ``/`` as separator. A symbolic
+    link to a folder counts as a file. Scratch files of an interrupted write are not listed.
+
+    Args:
+        kind: "run", "bundle", or "unfinished" for a run or a bundle whose writing was interrupted.
     """
     foreign = []
     for parent, folders, files in os.walk(folder):
@@ -283,21 +295,31 @@ def foreign_files(folder: Path, kind: Literal["run", "bundle", "unfinished"]) ->
 
 
 def is_unfinished(folder: Path) -> bool:
-    """Return whether a folder contains only files that an interrupted run or bundle leaves."""
+    """Return whether every file in a folder is one that an interrupted run or bundle may leave.
+
+    It is True for an empty folder.
+    """
     return not foreign_files(folder, "unfinished")
 
 
 def is_unfinished_world(folder: Path) -> bool:
-    """Return whether a folder contains only files that an interrupted ``recsys data make`` leaves."""
+    """Return whether every file in a folder is one that an interrupted ``recsys data make`` may
+    leave.
+
+    It is True for an empty folder.
+    """
     return all(_WORLD_FILES.fullmatch(name) or SCRATCH_NAME.fullmatch(name) for name in os.listdir(folder))
 
 
 def require_replaceable_world(target: Path) -> None:
-    """Check that a new made-up world may take the place of ``target``.
+    """Check that new synthetic data (a *made-up world*) may be written at ``target``.
+
+    It may if ``target`` does not exist, is an empty folder, or contains only unchanged synthetic
+    data that recsys wrote.
 
     Raises:
-        RunFolderError: ``target`` is a file, or a folder that contains anything but an unchanged
-            made-up world, or inside a run or a bundle.
+        RunFolderError: ``target`` is a file, is inside a run or a bundle, contains other or changed
+            files, or cannot be renamed.
     """
     _require_outside(target, "Choose another folder.")
     if not target.exists():
@@ -336,11 +358,14 @@ def _world_sums(folder: Path) -> dict[str, str]:
 
 
 def require_study_folder(folder: Path) -> None:
-    """Check that ``recsys tune`` may write its study into a folder.
+    """Check that ``recsys tune`` may write its study into ``folder``.
+
+    A study is the log and the results of one search. An older study in the folder is continued.
 
     Raises:
-        RunFolderError: ``folder`` is a file, a URI, a run or a bundle or inside one, has a log that
-            another program wrote, or has results without the log of their search.
+        InputError: ``folder`` is a URI.
+        RunFolderError: ``folder`` is a file; is a run or a bundle or inside one; has a log that
+            another program wrote; or has results of a search without its log.
     """
     require_output_path(folder / run_files.STUDY_LOG, "--out")
     if folder.exists() and not folder.is_dir():
@@ -372,9 +397,10 @@ def _is_study_log(log: Path) -> bool:
 
 
 def require_output_path(path: Path, option: str) -> None:
-    """Check, before any folder is made, that a file may have this path.
+    """Check that a file may have this path, before any folder is made for it.
 
     Args:
+        path: the path of the file.
         option: the option that names the file or its folder, for the error message.
 
     Raises:
@@ -393,13 +419,14 @@ def require_replaceable_file(
 ) -> None:
     """Check that a command may write the file that the user named.
 
-    A new file, an empty file, a device and a pipe may be written.
+    It may write a new file, an empty file, a device, a pipe, or a file that the same command wrote.
 
     Args:
-        is_ours: returns whether a file that starts with these bytes (at most 1 MiB) was written by
-            the same command.
+        path: the path of the file.
+        is_ours: a function that returns whether the same command wrote a file. It is called with
+            the first bytes of the file, at most 1 MiB.
         option: the option that names the file, for the error message.
-        sources: files that the command reads.
+        sources: files that the command reads. None is ignored.
 
     Raises:
         InputError: ``path`` is a folder, a URI, a link to nothing, in a folder that does not exist,
@@ -439,10 +466,16 @@ def require_replaceable_file(
 
 
 def starts_with(text: str) -> Callable[[bytes], bool]:
-    """Return a function that returns whether the bytes at the start of a file begin with ``text``."""
+    """Return a test for :func:`require_replaceable_file`: whether a file begins with ``text``
+    (UTF-8).
+    """
     return lambda start: start.startswith(text.encode())
 
 
 def has_first_line(*lines: str) -> Callable[[bytes], bool]:
-    """Return a function that returns whether the first line of a file is one of ``lines``."""
+    """Return a test for :func:`require_replaceable_file`: whether the first line of a file is in
+    ``lines``.
+
+    Lines are compared as UTF-8 and without their line ends.
+    """
     return lambda start: start.partition(b"\n")[0].rstrip(b"\r") in [line.encode() for line in lines]

@@ -23,20 +23,21 @@ from recsys.errors import InputError
 from recsys.schema import ITEM, TIME, USER
 
 SAMPLE = 20_000_000
-"""Largest number of rows that are read to measure a log. The numbers of a longer log are
-extrapolated.
-"""
+"""About the largest number of rows that are read to measure a log. A longer log is extrapolated."""
 
 MEASURED = ((30_000, 4.9, 51.6), (300_000, 2.5, 62.7))
 """(events, seconds on the local engine, seconds on Spark), measured by bench/route.py on two cores."""
 
 BASE_MB = 600.0
+"""The memory of a local run for an empty log, in MiB. See :func:`estimate_local_mb`."""
 EVENT_BYTES = 300.0
+"""The additional peak memory of a local run per event, in bytes."""
 USER_BYTES = 1500.0
+"""The additional peak memory of a local run per user, in bytes."""
 ITEM_BYTES = 600.0
-"""Estimated peak memory of a local run: ``BASE_MB``, plus these bytes per event, user and item.
+"""The additional peak memory of a local run per item, in bytes.
 
-The numbers were fitted to runs of bench/route.py.
+This number and the three above it were fitted to runs of bench/route.py.
 """
 
 HEADROOM = 0.8
@@ -52,16 +53,17 @@ DEFAULT_MB = 4_096
 """Assumed free memory in MiB if the operating system does not report it."""
 
 HYBRID_EVENTS = 20_000_000
-"""Largest number of events for which a hybrid is proposed.
+"""The largest number of events for which a hybrid is proposed.
 
-With more events it could not try enough models in its time limit of some minutes.
+A hybrid tries several models within a time limit of some minutes. With more events it could try too
+few.
 """
 
 DENSE_ITEMS = 12_000
-"""Largest number of items for which EASE is proposed. It then takes seconds, and about 1 GB of
-memory.
+"""The largest number of items for which EASE is proposed.
 
-EASE needs a matrix of items × items numbers.
+EASE inverts a dense matrix of items × items. With this number of items it takes seconds, and about
+1 GB of memory.
 """
 
 
@@ -70,8 +72,11 @@ class LogStatistics:
     """The size of a log, from which the engine and the models are chosen.
 
     Attributes:
-        timed: whether the events have timestamps.
-        attributes: the number of columns of the items table besides the id.
+        events: the number of events.
+        users: the number of users.
+        items: the number of items that have events.
+        timed: whether all events have timestamps.
+        attributes: the number of columns of the items table besides the id; 0 without such a table.
         sampled: whether the numbers are extrapolated from the first rows.
     """
 
@@ -88,10 +93,12 @@ class Route:
     """The chosen engine and models, with the reasons and the numbers behind the choice.
 
     Attributes:
-        models: the models in the order in which to try them.
-        reasons: one sentence each.
+        engine: "local" or "spark".
+        models: the kinds of models, in the order in which to try them.
+        reasons: the reasons for the choice, one sentence each.
         local_mb: the estimated peak memory of a local run, in MiB.
         memory_mb: the free memory, in MiB.
+        statistics: the size of the log.
     """
 
     engine: str
@@ -102,17 +109,22 @@ class Route:
     statistics: LogStatistics
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all fields as a dict of plain values."""
+        """Return all fields as a dict: field name -> value. ``statistics`` becomes a dict too."""
         return asdict(self)
 
 
 def measure_log(config: Config, sample: int = SAMPLE) -> LogStatistics:
-    """Count the events, users and items of a log, in one pass over at most its first ``sample``
-    rows.
+    """Count the events, users and items of a log. At most about ``sample`` rows are read.
 
-    If the log is longer, the number of events is extrapolated from the size of the files in bytes
-    (a Parquet file declares its number of rows), and users and items in proportion. That
-    overestimates users and items, because ids repeat, and so it never chooses too small an engine.
+    A longer log is extrapolated. Its number of events is estimated from the size of its files in
+    bytes; a Parquet file declares its number of rows. The numbers of users and items are multiplied
+    by the same factor. This gives too many users and items, because ids repeat. So the chosen
+    engine is never too small for the log.
+
+    Args:
+        config: names the log and the items table, and says how they are read.
+        sample: reading stops after the first piece of the log with which this number of rows is
+            reached.
 
     Raises:
         InputError: the log cannot be read, or has no events.
@@ -144,9 +156,13 @@ def measure_log(config: Config, sample: int = SAMPLE) -> LogStatistics:
 
 
 def choose_route(log: LogStatistics, memory_mb: int | None = None) -> Route:
-    """Return the engine and the models for a log of this size.
+    """Return the engine and the models for a log of this size, with reasons.
+
+    The engine is local if its estimated memory is at most the share :data:`HEADROOM` of the free
+    memory.
 
     Args:
+        log: the size of the log.
         memory_mb: the free memory in MiB. None: the memory that this process may use.
     """
     memory = memory_mb
@@ -208,16 +224,19 @@ def _choose_single_model(log: LogStatistics) -> tuple[str, str]:
 
 
 def estimate_local_mb(log: LogStatistics) -> int:
-    """Return the estimated peak memory of a local run in MiB."""
+    """Return the estimated peak memory of a local run, in MiB.
+
+    It is :data:`BASE_MB`, plus a number of bytes per event, user and item.
+    """
     size = EVENT_BYTES * log.events + USER_BYTES * log.users + ITEM_BYTES * log.items
     return round(BASE_MB + size / 2**20)
 
 
 def available_mb() -> int:
-    """Return the memory in MiB that this process may use.
+    """Return the memory that this process may use, in MiB.
 
-    It is the free memory of the machine, or less if the container or cgroup of the process has a
-    limit.
+    It is the free memory of the machine. If the container or cgroup of the process has a limit, it
+    is at most what is left of this limit. It is :data:`DEFAULT_MB` if the system reports neither.
     """
     free = [int(line.split()[1]) // 1024 for line in _read_lines("/proc/meminfo") if line.startswith("MemAvailable")]
     limits = [

@@ -25,9 +25,9 @@ COLD_START = "coldstart.json"
 SAMPLED = "sampled.json"
 BACKTEST = "backtest.json"
 POOLED_PER_USER = "backtest_per_user.parquet"
-"""The mean of the values of each user over the folds of a backtest, one row per user and model."""
+"""The mean of each user's values over the folds of a backtest, one row per user and model."""
 FOLDS_SCRATCH = ".work/folds"
-"""The folder in which the folds of a backtest are written while they run."""
+"""The folder in which the folds of a backtest are written during the run."""
 TRAINING = "training.json"
 WATCHED = "watched.json"
 
@@ -57,19 +57,23 @@ BEST_CONFIG = "best.toml"
 WORLD_CARD = "world.json"
 
 MODEL_CARD = "model.json"
-"""The file in the folder of each model of the local engine that describes the model.
+"""The file that describes a model of the local engine. It is in the folder of the model.
 
-A model that is a part of another model has such a file too.
+A model that is a part of another model has a folder and such a file too.
 """
 
 
 def split_part(part: str) -> str:
-    """Return the name of the table of one part of the split: ``train``, ``history`` or ``test``."""
+    """Return the path of the table of one part of the split, ``split/PART.parquet``.
+
+    Args:
+        part: ``train``, ``history`` or ``test``.
+    """
     return f"split/{part}.parquet"
 
 
 def topk(model: str) -> str:
-    """Return the name of the table with the lists of a model."""
+    """Return the path of the table with the lists of a model, ``topk/MODEL.parquet``."""
     return f"topk/{model}.parquet"
 
 
@@ -79,25 +83,33 @@ def predictions(model: str) -> str:
 
 
 def model_folder(model: str) -> str:
-    """Return the name of the folder in which a model is saved."""
+    """Return the path of the folder in which a model is saved, ``model/MODEL``."""
     return f"model/{model}"
 
 
 def model_card(model: str) -> str:
-    """Return the name of the file that describes a model of the local engine."""
+    """Return the path of the file that describes a model of the local engine,
+    ``model/MODEL/model.json``.
+    """
     return f"{model_folder(model)}/{MODEL_CARD}"
 
 
 def spark_params(model: str) -> str:
-    """Return the name of the file with the parameters of a model of the Spark engine."""
+    """Return the path of the parameters of a model that Spark trained,
+    ``model/MODEL/params.json``.
+    """
     return f"{model_folder(model)}/params.json"
 
 
 def user_factors(model: str) -> str:
-    """Return the name of the table of user factors of a model of the Spark engine."""
+    """Return the path of the table of user factors that Spark wrote,
+    ``model/MODEL/user_factors.parquet``.
+    """
     return f"{model_folder(model)}/user_factors.parquet"
 
 
 def item_factors(model: str) -> str:
-    """Return the name of the table of item factors of a model of the Spark engine."""
+    """Return the path of the table of item factors that Spark wrote,
+    ``model/MODEL/item_factors.parquet``.
+    """
     return f"{model_folder(model)}/item_factors.parquet"

@@ -36,13 +36,16 @@ from recsys.replacing import KIND, MANIFEST_KEYS, Kind, is_unfinished, require_r
 from recsys.run_files import MANIFEST, SUCCESS
 
 PACKAGES = ("numpy", "scipy", "pandas", "pyarrow", "numba", "scikit-learn", "implicit", "pyspark")
+"""The packages whose versions the manifest of a run has, if they are installed."""
 
 DAMAGE = (LookupError, TypeError, ValueError, AttributeError, NotImplementedError, RecursionError, MemoryError)
-"""Exceptions that the reading of a file may raise if its content is not what recsys wrote."""
+"""The exceptions that reading a file may raise if recsys did not write its content."""
 
 
 class RunFolder:
     """A run folder at ``path``, made by :meth:`writing` or :meth:`open`.
+
+    Names of files are relative to this folder. :mod:`recsys.run_files` has them.
 
     Attributes:
         path: the folder. While a run is written, it is a scratch folder.
@@ -56,13 +59,14 @@ class RunFolder:
     @classmethod
     @contextmanager
     def writing(cls, target: str | Path, kind: Kind = "run", sources: Iterable[str | Path] = ()) -> Iterator[RunFolder]:
-        """Yield an empty folder to fill, and move it to ``target`` at the end of the block.
+        """Yield an empty run folder to fill, and move it to ``target`` at the end of the block.
 
-        If the block raises an exception, the folder is removed and ``target`` stays as it is.
+        If the block raises an exception, the new folder is removed and ``target`` stays as it is.
 
         Args:
-            kind: the kind of the new folder. An existing folder is replaced only if it is of the
-                same kind.
+            target: where the folder will be. An existing folder is replaced as a whole, but only if
+                it is of the same kind.
+            kind: the kind of the new folder, "run" or "bundle".
             sources: files and folders from which the new folder is made. A target that contains one
                 of them is not replaced.
 
@@ -80,6 +84,8 @@ class RunFolder:
     @classmethod
     def require_writable(cls, target: str | Path, kind: Kind = "run", sources: Iterable[str | Path] = ()) -> None:
         """Check that :meth:`writing` will be possible, before work that may take hours.
+
+        The arguments are those of :meth:`writing`.
 
         Raises:
             RunFolderError: ``target`` cannot be written, or may not be replaced.
@@ -105,10 +111,10 @@ class RunFolder:
         return cls(path)
 
     def write_text(self, name: str, text: str) -> None:
-        """Write ``text`` as UTF-8 to the file ``name`` of this folder, replacing an existing file.
+        """Write ``text`` as UTF-8 to the file ``name`` of this folder.
 
-        Folders in ``name`` are created. The text is first written to a temporary file. When this
-        file is complete, it takes the place of the file ``name``, which is thus never half-written.
+        Folders in ``name`` are created. An existing file is replaced, but only when the new one is
+        complete.
 
         Args:
             name: the path of the file, relative to this folder.
@@ -122,11 +128,12 @@ class RunFolder:
         write_text(target, text)
 
     def write_texts(self, texts: Mapping[str, str], obsolete: Iterable[str] = ()) -> None:
-        """Write several files that belong together, as :func:`recsys.atomic_writing.write_texts` does.
+        """Write several files that belong together, as :func:`recsys.atomic_writing.write_texts`
+        does.
 
         Args:
-            texts: file name -> text.
-            obsolete: the names of older files that are removed.
+            texts: file name -> text. At least one file.
+            obsolete: the names of old files that are removed.
 
         Raises:
             RunFolderError: a file cannot be written. All files are then as they were.
@@ -140,13 +147,21 @@ class RunFolder:
         """Write ``value`` as JSON to the file ``name``, as :meth:`write_text` does.
 
         Values are converted by :func:`to_plain_json`, so NaN and infinity become null.
+
+        Raises:
+            OSError: the file cannot be written. An existing file is then unchanged.
+            TypeError: ``value`` contains an object that JSON does not have, such as a date.
         """
         self.write_text(name, to_json_text(value))
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
         """Write a table as Parquet to the file ``name``, without its index.
 
-        As with :meth:`write_text`, an existing file is replaced and never half-written.
+        Folders in ``name`` are created. An existing file is replaced, but only when the new one is
+        complete. In an empty table, columns of objects are written as text.
+
+        Raises:
+            OSError: the file cannot be written. An existing file is then unchanged.
         """
         target = self.path / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -168,10 +183,11 @@ class RunFolder:
             return json.loads((self.path / name).read_text(encoding="utf-8"))
 
     def read_object(self, name: str, **types: type) -> dict[str, Any]:
-        """Return the JSON object in the file ``name``, after checking some of its keys.
+        """Return the JSON object in the file ``name`` as a dict, after checking some of its keys.
 
         Args:
-            types: key -> the type that its value must have.
+            name: the path of the file, relative to this folder.
+            types: key -> the type that its value must have. Keys without a type are not checked.
 
         Raises:
             RunFolderError: the file is missing or damaged, or a key is missing or has another type.
@@ -187,10 +203,10 @@ class RunFolder:
         return value
 
     def read_manifest(self) -> dict[str, Any]:
-        """Return the manifest.
+        """Return the manifest as a dict. Its keys are described in :meth:`write_manifest`.
 
         Raises:
-            RunFolderError: the manifest is missing or damaged.
+            RunFolderError: the manifest is missing or damaged, or a key is missing.
         """
         manifest = self.read_object(MANIFEST)
         missing = sorted(MANIFEST_KEYS - manifest.keys())
@@ -201,14 +217,16 @@ class RunFolder:
     def read_table(
         self, name: str, columns: list[str] | None = None, row_filter: ds.Expression | None = None
     ) -> pd.DataFrame:
-        """Return the table in the Parquet file or folder ``name``.
+        """Return the table in the Parquet file, or folder of Parquet files, ``name``.
 
         Args:
+            name: the path of the file or folder, relative to this folder.
             columns: the columns to read. None: all of them.
-            row_filter: rows for which this is false are left out while the file is read.
+            row_filter: a condition on columns. Only rows for which it is true are read. None: all
+                rows.
 
         Raises:
-            RunFolderError: the file or folder is missing or damaged.
+            RunFolderError: the file or folder is missing or damaged, or lacks one of the columns.
         """
         with self._read_errors_explained(name):
             if columns is None and row_filter is None:
@@ -223,15 +241,27 @@ class RunFolder:
             raise RunFolderError(f"{self.path / name}: cannot be read: {error}. Run it again.") from error
 
     def write_manifest(self, *, seed: int, inputs: list[str], hops: list[dict[str, Any]], started: datetime) -> None:
-        """Write the manifest, which says how to repeat the run.
+        """Write the manifest, which says how to repeat the run, as ``manifest.json``.
 
-        It has the versions of the packages, the commit, the command, the seed, a fingerprint of
-        each input that is on this machine, and the seconds and memory of each step (*hop*).
+        Its keys are:
+
+        * ``kind``: "run";
+        * ``recsys``, ``python``, ``packages``, ``platform``: versions, and the machine;
+        * ``commit``: the commit of the code, or null;
+        * ``command``: the command line;
+        * ``seed``: the seed of the run;
+        * ``data``: location of each input -> its fingerprint, if it is on this machine;
+        * ``hops``: the seconds and memory of each step;
+        * ``started``, ``finished``: ISO times.
 
         Args:
+            seed: the seed of the run.
             inputs: the files and folders that the run read, as paths or URIs.
             hops: :attr:`recsys.meter.Meter.hops`.
             started: when the run started.
+
+        Raises:
+            OSError: the file cannot be written.
         """
         self.write_json(
             MANIFEST,
@@ -263,15 +293,23 @@ def _fingerprint_input(location: str) -> str:
 
 
 def to_json_text(value: Any) -> str:
-    """Return ``value`` as strict JSON text. NaN becomes null, and NumPy scalars become numbers."""
+    """Return ``value`` as strict JSON text with a line end. :func:`to_plain_json` converts it
+    first.
+
+    Raises:
+        TypeError: ``value`` contains an object that JSON does not have, such as a date.
+    """
     return json.dumps(to_plain_json(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def to_plain_json(value: Any) -> Any:
     """Return ``value`` converted to types that JSON has.
 
-    NumPy scalars become Python numbers, arrays and tuples become lists, keys become text, and NaN
-    and infinity become None.
+    NumPy scalars become Python numbers. Arrays and tuples become lists. Keys of dicts become text.
+    NaN and infinity become None. Everything else stays as it is.
+
+    >>> to_plain_json({1: np.array([0.5, np.nan])})
+    {'1': [0.5, None]}
     """
     if isinstance(value, dict):
         return {str(key): to_plain_json(item) for key, item in value.items()}
@@ -289,8 +327,11 @@ def to_plain_json(value: Any) -> Any:
 
 @contextmanager
 def damage_explained(folder: str | Path) -> Iterator[None]:
-    """Convert an error that a damaged file causes in the block into one that names the damaged
+    """Convert an error that a damaged file causes in the block into a RunFolderError that names the
     folder.
+
+    Args:
+        folder: the folder that is read in the block.
 
     Raises:
         RunFolderError: the block raised one of :data:`DAMAGE`, or an OSError.

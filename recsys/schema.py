@@ -43,7 +43,13 @@ Ids of text become int64 only if all of them match it and fit in 64 bits.
 
 @dataclass(frozen=True)
 class TableSchema:
-    """The name of a table, the columns that it must have, and the columns that it may have."""
+    """The columns of one table of recsys.
+
+    Attributes:
+        name: the name of the table, for error messages.
+        required: the columns that the table must have.
+        optional: the columns that the table may have. Other columns are allowed too.
+    """
 
     name: str
     required: tuple[str, ...]
@@ -53,12 +59,12 @@ class TableSchema:
         """Check that a table has all required columns.
 
         Args:
-            columns: the columns of the table.
+            columns: the names of the columns of the table.
             source: where the table comes from, for the error message.
 
         Raises:
-            InputError: columns are missing. The message names each of them, and the most similar
-                column that exists.
+            InputError: columns are missing. The message names each of them, and up to two similar
+                columns that exist.
         """
         columns = list(columns)
         missing = [column for column in self.required if column not in columns]
@@ -78,14 +84,18 @@ INTERACTIONS = TableSchema("interactions", (USER, ITEM, VALUE, TIME))
 
 
 def is_text(values: np.ndarray) -> bool:
-    """Return whether every entry of an object array is a ``str``."""
+    """Return whether every entry of an object array is a ``str``. It is True for an empty array."""
     return pd.api.types.infer_dtype(values, skipna=False) in ("string", "empty")
 
 
 def canonical_int64(values: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return texts as int64, and bool: whether each text is a canonical decimal number of 64 bits.
+    """Return texts as int64[n], and bool[n]: whether each text is a canonical integer that fits in
+    64 bits.
 
     The number is 0 for a text that is not canonical.
+
+    Args:
+        values: n texts, none of which is missing.
 
     >>> canonical_int64(["7", "007", "-3", "9223372036854775808"])
     (array([ 7,  0, -3,  0]), array([ True, False,  True, False]))
@@ -106,12 +116,17 @@ def canonical_int64(values: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def unify_ids(*columns: pd.Series) -> list[pd.Series]:
-    """Convert several columns of user ids, or several columns of item ids, to one type.
+    """Convert several columns of user ids, or several columns of item ids, to one kind: integers or
+    text.
 
-    Text becomes int64 only if *every* text id in *every* column is a canonical decimal integer of
-    64 bits. Otherwise all columns become text, because "007" differs from "7". Integer columns keep
-    their dtype if all columns are integers. The categories of a categorical column all count, even
-    those that no row uses.
+    Text becomes int64 only if *every* text id in *every* column is a canonical integer of 64 bits.
+    Otherwise all columns become text, because "007" differs from "7". A column of integers keeps
+    its dtype, unless all columns become text.
+
+    Args:
+        columns: Series of integers or text without missing values, or categorical Series, in which
+            nulls stay null. All categories of a categorical column count, even those that no row
+            uses.
     """
     parsed = []
     for column in columns:

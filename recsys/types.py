@@ -1,6 +1,6 @@
-"""The frozen types that several packages exchange.
+"""Define the frozen types that several packages exchange.
 
-An array is never changed in place after it has been put into one of them.
+Code never changes an array after it has put it into one of these objects.
 """
 
 from __future__ import annotations
@@ -17,16 +17,28 @@ from recsys.errors import InputError
 from recsys.schema import canonical_int64, is_category, is_text
 
 SHORTFALL = ("none", "small_catalogue", "all_seen", "filtered", "cold_no_fallback")
-"""Reasons why a list is shorter than k. ``TopK.shortfall`` has positions in this tuple."""
+"""The reasons why a list is shorter than k. ``TopK.shortfall`` has positions in this tuple.
+
+* ``none``: the list is not short.
+* ``small_catalogue``: there are fewer than k items.
+* ``all_seen``: fewer than k items that the user has not seen have a score.
+* ``filtered``: business rules, or a limit to some candidates, removed too many items.
+* ``cold_no_fallback``: no model has a score for any item for this user.
+"""
 
 
 @dataclass(frozen=True)
 class IdMap:
-    """A map between external ids and row numbers ``0 … n-1``, in ascending order of the ids.
+    """A map between the ids of users or items and the row numbers ``0 … n-1``. Rows are in
+    ascending order of the ids.
 
-    Ids are stored as ``int64`` or ``str``. ``dtype`` is the dtype of the input, for example
-    ``int32``, and :meth:`ids_of` returns ids in this dtype. Integers are sorted as numbers. Text is
-    sorted by code point, which is the order of Spark as well.
+    The map stores ids as ``int64`` or ``str``. Integers are sorted as numbers. Text is sorted by
+    code point, which is the order of Spark as well.
+
+    Attributes:
+        ids: the distinct ids in row order, as an Index of int64 or of ``str`` objects.
+        dtype: the dtype of the input, for example ``int32``. :meth:`ids_of` returns ids in this
+            dtype.
 
     >>> films = IdMap.of(np.array([30, 10, 20, 10], dtype=np.int32))
     >>> films.rows([20, 99])
@@ -42,11 +54,15 @@ class IdMap:
     def of(cls, *columns: Any) -> IdMap:
         """Return the map of all ids that occur in ``columns``.
 
+        Empty columns do not count. Without any id, the map is empty and its dtype is int64. A null
+        in a categorical column is not an id.
+
         Args:
-            columns: arrays, Series or lists of ids of one kind (all user ids, or all item ids).
+            columns: arrays, Series or lists of ids of one kind: all user ids, or all item ids.
 
         Raises:
-            InputError: an id is missing or is a float, or some ids are text and some are numbers.
+            InputError: some ids are text and some are numbers; an id of a column that is not
+                categorical is missing; an id is a float; or an id does not fit in int64.
         """
         parts = [_distinct(column) for column in columns if len(column)]
         if not parts:
@@ -68,11 +84,12 @@ class IdMap:
     def rows(self, ids: Any) -> np.ndarray:
         """Return the row of each id, int64[len(ids)], or -1 for an id that is not in the map.
 
-        If the map has integer ids, text is looked up by its canonical decimal form ("7", not
-        "007").
+        If the map has integer ids, text is looked up by its canonical decimal form: "7" is the id
+        7, but "007" is no id. A null in a categorical gives -1.
 
         Raises:
-            InputError: the map has text ids, but ``ids`` are numbers.
+            InputError: the map has text ids, but ``ids`` are numbers; or ``ids`` has a float, or a
+                missing id without being categorical.
         """
         if not len(ids):
             return np.empty(0, dtype=np.int64)
@@ -89,9 +106,10 @@ class IdMap:
         return self.ids.get_indexer(values).astype(np.int64)
 
     def rows_int32(self, ids: Any) -> np.ndarray:
-        """Return the same rows as :meth:`rows`, but as int32.
+        """Return the same rows as :meth:`rows`, but as int32[len(ids)].
 
-        For a categorical, it never makes an array with eight bytes per id.
+        For a categorical column it needs less memory: it never makes an array with eight bytes per
+        id.
         """
         if not is_category(ids):
             return self.rows(ids).astype(np.int32)
@@ -104,12 +122,16 @@ class IdMap:
         return rows
 
     def ids_of(self, rows: Any) -> np.ndarray:
-        """Return the ids of ``rows`` (any shape, each ≥ 0) in the dtype of the input."""
+        """Return the id of each row, in the dtype :attr:`dtype` and in the shape of ``rows``.
+
+        Args:
+            rows: row numbers in ``0 … n-1``, in any shape. -1 is not allowed.
+        """
         return self.ids.to_numpy()[np.asarray(rows, dtype=np.int64)].astype(self.dtype, copy=False)
 
     @property
     def all_ids(self) -> np.ndarray:
-        """The ids of all rows, in row order, in the dtype of the input."""
+        """The ids of all rows, in row order, in the dtype :attr:`dtype`."""
         return self.ids.to_numpy().astype(self.dtype, copy=False)
 
 
@@ -159,14 +181,24 @@ def _as_int64_or_text(ids: Any) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Interactions:
-    """``n`` weighted entries, sorted by (user, item), with at most one entry per (user, item).
+    """``n`` weighted (user, item) pairs, sorted by user and then by item. No pair occurs twice.
+
+    A pair is also called an *entry*.
 
     Attributes:
-        users, items: the ids of the rows.
-        user, item: int32[n], rows of ``users`` and of ``items``.
-        value: float32[n], finite. The preference p is 1 if value > 0, else 0. The confidence is
-            1 + α|value|. So a negative value is a dislike, and a stored 0 counts as seen.
-        time: int64[n], seconds since 1970 of the latest event, -1 where unknown.
+        users: the id map of the users.
+        items: the id map of the items.
+        user: int32[n], the row of the user in ``users``.
+        item: int32[n], the row of the item in ``items``.
+        value: float32[n], finite. A value > 0 is a like, a value < 0 is a dislike, and 0 only says
+            that the user has seen the item. For ALS, the preference p is 1 if value > 0, else 0,
+            and the confidence is 1 + α|value|.
+        time: int64[n], the time of the latest event of the pair in seconds since 1970, or -1 if it
+            is unknown.
+
+    Raises:
+        ValueError: the arrays differ in length, or the entries are not sorted, or a pair occurs
+            twice.
     """
 
     users: IdMap
@@ -189,7 +221,7 @@ class Interactions:
         return len(self.user)
 
     def matrix(self) -> csr_array:
-        """Return the values as float32 csr (users, items).
+        """Return the values as a csr matrix (users, items) of float32.
 
         Column indices are sorted within each row. Values of 0 stay stored.
         """
@@ -203,9 +235,9 @@ class Interactions:
         return csr_array((self.value, self.item.astype(index, copy=False), indptr.astype(index)), shape=shape)
 
     def histories(self) -> Histories:
-        """Return the history of each user: the entries of :meth:`matrix` with their times.
+        """Return one history per row of ``users``: the entries of :meth:`matrix` with their times.
 
-        The times are None if no entry has a known time.
+        If no entry has a known time, ``times`` of the result is None.
         """
         times = None
         if (self.time >= 0).any():
@@ -215,17 +247,21 @@ class Interactions:
 
 @dataclass(frozen=True, eq=False)
 class Histories:
-    """The histories of ``m`` users at the time when a model scores items for them, one row per
-    user.
+    """The histories of ``m`` users at the time when a model scores items for them. Each user is one
+    row.
 
     A model that ignores the order of events reads only ``values``.
 
     Attributes:
         values: csr (m, items) of float32 with sorted indices. The user has seen every item with a
             stored entry. A value > 0 is a like.
-        times: int64[nnz], the time of each entry of ``values`` in seconds since 1970, -1 where
-            unknown. The time of a (user, item) pair with several events is that of the latest
-            event. None if no event has a time.
+        times: int64[nnz], the time of each stored entry of ``values`` in seconds since 1970, -1 if
+            it is unknown. A (user, item) pair with several events has the time of the latest one.
+            None if no event has a time.
+
+    Raises:
+        ValueError: ``times`` has another length than ``values`` has entries, or ``times`` is given
+            and the indices of ``values`` are not sorted.
 
     >>> values = csr_array(np.array([[5.0, 0.0, 1.0], [0.0, 2.0, 0.0]], dtype=np.float32))
     >>> histories = Histories(values, np.array([90, 30, 60]))
@@ -281,9 +317,10 @@ class Histories:
         return np.repeat(np.arange(len(self)), self.lengths)
 
     def __getitem__(self, rows: slice | np.ndarray) -> Histories:
-        """Return the histories of some rows, given as a slice or as row numbers ≥ 0.
+        """Return the histories of some rows.
 
-        For unknown users, use :meth:`select`.
+        Args:
+            rows: a slice, or an array of row numbers ≥ 0. For unknown users, use :meth:`select`.
         """
         if self.times is None:
             return Histories(self.values[rows])
@@ -296,9 +333,10 @@ class Histories:
         return self.select(rows)
 
     def select(self, rows: np.ndarray) -> Histories:
-        """Return the histories of ``rows``. Row -1 means an unknown user, whose history is empty.
+        """Return the histories of ``rows``, in their order. Stored zeros are kept.
 
-        Stored zeros are kept.
+        Args:
+            rows: int[k], row numbers. -1 stands for an unknown user, whose history is empty.
         """
         selected = select_rows(self.values, rows)
         if self.times is None:
@@ -307,7 +345,13 @@ class Histories:
         return Histories(selected, select_rows(entries, rows).data)
 
     def keep_entries(self, keep: np.ndarray) -> Histories:
-        """Return the histories with only the entries for which ``keep``, bool[nnz], is True."""
+        """Return the histories without the entries for which ``keep`` is False.
+
+        The number of rows stays the same, so a history can become empty.
+
+        Args:
+            keep: bool[nnz], one value per stored entry of ``values``.
+        """
         values = self.values
         indptr = np.concatenate([[0], np.cumsum(keep)])[values.indptr].astype(values.indptr.dtype)
         filtered = csr_array((values.data[keep], values.indices[keep], indptr), shape=values.shape)
@@ -316,10 +360,11 @@ class Histories:
         return Histories(filtered, self.times[keep])
 
     def positions(self) -> np.ndarray:
-        """Return int64[nnz], the position of each entry in its user's history, 0 for the oldest.
+        """Return int64[nnz], the position of each stored entry in its user's history. 0 is the
+        oldest entry.
 
-        Entries with the same time are in the order of their item rows. Without times, all entries
-        are in this order.
+        Entries with equal times are in the order of their item rows. Entries with an unknown time
+        (-1) come first. Without times, all entries are in the order of their item rows.
         """
         row = self.row_of_entry
         position = np.arange(self.values.nnz) - self.values.indptr[row]
@@ -331,14 +376,15 @@ class Histories:
         return ranked
 
     def places_from_end(self, counted: np.ndarray) -> np.ndarray:
-        """Return the place of each counted entry in its row, from the end: 0 is the latest counted
-        entry.
+        """Return the position of each selected entry from the end of its history. 0 is the latest
+        one.
 
-        The result is int64[number of counted entries]. Without times the order is unknown, and
-        every place is 0.
+        The result is int64[number of selected entries]. Only selected entries are counted. Entries
+        with equal times are in the order of their item rows. Without times the order is unknown,
+        and every position is 0.
 
         Args:
-            counted: bool[nnz], the entries that are counted.
+            counted: bool[nnz], True for the selected entries.
         """
         counted_entries = self.keep_entries(counted)
         if counted_entries.times is None:
@@ -346,13 +392,17 @@ class Histories:
         return counted_entries.lengths[counted_entries.row_of_entry] - 1 - counted_entries.positions()
 
     def first(self, count: int) -> Histories:
-        """Return the histories cut to the ``count`` oldest entries of each user."""
+        """Return the histories cut to the ``count`` oldest entries of each user.
+
+        "Oldest" is defined by :meth:`positions`. A shorter history stays as it is.
+        """
         return self.keep_entries(self.positions() < count)
 
     def ages(self) -> np.ndarray:
-        """Return float64[nnz], the days between each entry and the latest entry of its row.
+        """Return float64[nnz], the age of each entry in days: the time from it to the latest entry
+        of its user.
 
-        The age is 0 if the time of the entry is unknown.
+        The age is 0 for an entry whose time is unknown, and for all entries without times.
         """
         if self.times is None:
             return np.zeros(self.values.nnz)
@@ -364,15 +414,18 @@ class Histories:
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Features of items or of users. They are not weighted: models apply weights such as tf-idf.
+    """The features of items or of users, as a matrix of counts or numbers.
 
-    Two objects are equal only if they are the same object.
+    The values are not weighted: models apply weights such as tf-idf. Two objects are equal only if
+    they are the same object.
 
     Attributes:
-        matrix: csr_array (rows, features) of counts or values. The rows are those of an IdMap of
-            items or of users.
-        names: the name of each column.
-        dense: the fields that are vectors of numbers, such as embeddings, and not counts.
+        matrix: csr_array (rows, features) of float32. The rows are those of an IdMap of items or of
+            users.
+        names: the name of each column of ``matrix``, written ``field=value``, for example
+            ``genres=drama``. A field is a column of the table that the features come from.
+        dense: the names of the fields that are vectors of numbers, such as embeddings, and not
+            counts.
     """
 
     matrix: csr_array
@@ -382,19 +435,19 @@ class Features:
 
 @dataclass(frozen=True)
 class Split:
-    """The events of a run, split into those to learn from, those known at prediction, and those to
-    test on.
+    """The parts of a log: train to learn from, history to score from, and test to judge by.
 
     Attributes:
         train: the interactions that models learn from.
-        history: the interactions that are known when a model predicts: those of ``train``, and the
-            known events of held-out users. ``train`` and ``history`` have the same item map. Its
-            items are the *candidates*: the items of train and of the items table.
-        test: the interactions that models are judged on. It has id maps of its own, because it may
-            have items that are not candidates, which no model could have recommended. These items
-            stay in the denominator of every metric.
-        rule: the name of the split rule.
-        about: counts of the split (see ``recsys.data.splitting.split``).
+        history: the interactions that a model may use when it scores: those of ``train``, and the
+            earlier events of users who are not in train (held-out users). ``train`` and ``history``
+            have the same item map. Its items are the *candidates*: the items of train and of the
+            items table.
+        test: the interactions that models are judged on. It has its own id maps, because it may
+            have items that are not candidates. No model could have recommended these items. Metrics
+            still count them as relevant.
+        rule: the name of the split rule, for example ``time``.
+        about: numbers about the split (see :func:`recsys.data.splitting.split.split`).
     """
 
     train: Interactions
@@ -404,15 +457,18 @@ class Split:
     about: dict[str, Any] = field(default_factory=dict)
 
     def histories(self) -> Histories:
-        """Return the histories of the tested users, in the order of ``test.users``.
+        """Return the histories of the tested users, one row per user of ``test.users``, in this
+        order.
 
-        The history of a user who is unknown when the model predicts is empty.
+        A tested user who is not in ``history`` has an empty history.
         """
         return self.history.histories().select(self.history.users.rows(self.test.users.ids))
 
 
 def select_rows(matrix: csr_array, rows: np.ndarray) -> csr_array:
-    """Return ``matrix[rows]``, where -1 in ``rows`` gives an empty row. Stored zeros are kept."""
+    """Return ``matrix[rows]`` as csr, where the row number -1 gives an empty row. Stored zeros
+    are kept.
+    """
     rows = np.asarray(rows, dtype=np.int64)
     is_known = rows >= 0
     lengths = np.zeros(len(rows), dtype=np.int64)
@@ -424,16 +480,20 @@ def select_rows(matrix: csr_array, rows: np.ndarray) -> csr_array:
 
 @dataclass(frozen=True)
 class TopK:
-    """The best ``k`` items of ``m`` users, best first.
+    """The lists of ``m`` users: the best ``k`` items of each user, best first.
 
     Attributes:
-        users: int[m], rows of the user map of the caller.
+        users: int[m], the row of each user in the user map of the caller.
         items: int32[m, k], rows of the item map. A list that is shorter than k has -1 at the end.
         scores: float32[m, k], NaN where ``items`` is -1.
-        source: int8[m, k], position in ``sources`` of the model that gave the score, -1 where
+        source: int8[m, k], the position in ``sources`` of the model that gave the score, -1 where
             ``items`` is -1.
-        sources: the names of the models.
-        shortfall: int8[m], position in :data:`SHORTFALL` of the reason why the list is short.
+        sources: the names of the models that gave scores.
+        shortfall: int8[m], the position in :data:`SHORTFALL` of the reason why the list is short; 0
+            for a list of k items.
+
+    Raises:
+        ValueError: the shapes do not fit each other.
     """
 
     users: np.ndarray
@@ -451,14 +511,16 @@ class TopK:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The results of one model for each user.
+    """The metrics of one model, for each tested user.
 
     Attributes:
-        name: name of the model.
-        per_user: DataFrame with ``user_id``, counts, and one float64 column per metric, NaN where
-            the metric is undefined.
-        about: ``definitions`` (metric -> one line) and ``counts`` (users evaluated, undefined,
-            short, without a list …).
+        name: the name of the model.
+        per_user: a DataFrame with one row per user: ``user_id``, counts such as the length of the
+            history, and one float64 column per metric. NaN means that the metric is undefined for
+            this user.
+        about: a dict with the keys ``definitions`` (metric name -> its definition in one line),
+            ``counts`` (name -> a number, such as the users ``evaluated``, ``undefined``,
+            ``without_list`` and ``short``), and the settings of the evaluation.
     """
 
     name: str
@@ -467,5 +529,5 @@ class Evaluation:
 
     @property
     def metrics(self) -> list[str]:
-        """The metric columns, in order."""
+        """The names of the metrics, in order. Each is a column of ``per_user``."""
         return list(self.about["definitions"])
