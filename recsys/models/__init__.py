@@ -74,7 +74,10 @@ KINDS = {
     "blend": ("combining.blend", "Blend"),
     "hybrid": ("combining.hybrid", "Hybrid"),
 }
-"""Kind -> (module, class). A module is imported only when its kind is built."""
+"""Kind -> (module below ``recsys.models``, name of the class).
+
+A module is imported only when a model of its kind is built or loaded.
+"""
 
 RATING_KINDS = {
     "mean": ("ratings.biases", "Mean"),
@@ -84,7 +87,10 @@ RATING_KINDS = {
     "bpmf": ("ratings.bpmf", "BPMF"),
     "stack": ("ratings.stack", "Stack"),
 }
-"""Kind -> (module, class) of the models that predict ratings, for ``[judge] task = "ratings"``."""
+"""Kind -> (module below ``recsys.models``, class) of each model that predicts ratings.
+
+A run uses these models if its config has ``[judge] task = "ratings"``.
+"""
 
 FORMAT = 1
 """Version of the files that :func:`save` writes."""
@@ -143,10 +149,16 @@ def build_rating_model(kind: str, params: dict[str, Any]) -> RatingModel:
 
 
 def parameters(kind: str) -> list[str]:
-    """Return the names of the parameters of a kind of model.
+    """Return the names of the parameters of a kind of model, in the order of their definition.
+
+    Args:
+        kind: as for :func:`build` or :func:`build_rating_model`.
 
     Raises:
-        ConfigError: the kind is unknown.
+        ConfigError: the kind is unknown, or a class of the user's own cannot or may not be used.
+
+    >>> parameters("recent")
+    ['share']
     """
     return [field.name for field in dataclasses.fields(kind_class(kind))]
 
@@ -154,8 +166,16 @@ def parameters(kind: str) -> list[str]:
 def save(model: Recommender | RatingModel, folder: Path) -> None:
     """Write a fitted model into ``folder``: a ``model.json``, and one file per array.
 
-    A dense array is written as ``.npy``, a sparse one as ``.npz``. Each member of a combined model
-    is written in the same way into a folder of its own name.
+    The folder is created if it does not exist, and files of the same names are overwritten. A dense
+    array is written as ``.npy``, a sparse one as ``.npz``. Each member of a combined model is
+    written in the same way into a subfolder that has the name of the member.
+
+    Args:
+        model: a fitted model that :func:`build` or :func:`build_rating_model` made, or a cascade of
+            such models.
+
+    Raises:
+        ConfigError: the model was not made in this way.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name, member in model.members.items():
@@ -192,12 +212,13 @@ def _kind_and_params(model: Recommender | RatingModel) -> dict[str, Any]:
 
 
 def load(folder: Path, items: int | None = None) -> Any:
-    """Return the fitted model that :func:`save` wrote, a :class:`Recommender` or a :class:`RatingModel`.
+    """Return the fitted model that :func:`save` wrote: a Recommender or a RatingModel.
 
-    It gives exactly the same scores or predictions.
+    The loaded model gives exactly the same scores or predictions as the saved one.
 
     Args:
-        items: the number of candidates that the model must have. None: any number.
+        folder: the folder with ``model.json``.
+        items: the number of items that the model must score. None: any number.
 
     Raises:
         RunFolderError: a file is missing, damaged, or of another format version, or an array does
@@ -273,7 +294,10 @@ def _rebuild(kind: str, params: dict[str, Any], folder: Path) -> Recommender | R
 
 
 def kind_class(kind: str) -> Any:
-    """Return the class of a kind of model.
+    """Return the class of a kind of model, for example ``ALS`` for "als".
+
+    Args:
+        kind: as for :func:`build`.
 
     Raises:
         ConfigError: the kind is unknown, or a class of the user's own cannot or may not be used.

@@ -35,15 +35,17 @@ class Content(Recommender):
         score(u, i) = cos(Σ_j w_j t_j, t_i)
 
     where t is the vector of an item's weighted features (:func:`weigh_terms`). The weight w_j is
-    log(1 + |v|) with the sign of the value v; that of a dislike is also multiplied by ``dislike``.
-    To weigh recent events more, make the values of old events smaller with ``[weigh]
-    half_life_days``. Scores are in [−1, 1]. They are NaN for items without features, and for users
-    whose history has none. With ``dims`` > 0 the cosine is taken after a truncated SVD, which gives
-    related words similar vectors.
+    log(1 + |v|) with the sign of the value v. The weight of a dislike (v < 0) is also multiplied by
+    ``dislike``. To weigh recent events more, make the values of old events smaller with ``[weigh]
+    half_life_days``. Scores are in [−1, 1]. The scores of an item without features are NaN. So are
+    all scores of a user if the sum Σ_j w_j t_j is zero, for example because no item of the history
+    has features. With ``dims`` > 0 the cosine is taken after a truncated SVD, which gives related
+    words similar vectors. The features stay as they are if there are at most ``dims`` features or
+    at most ``dims`` items.
 
-    Choose it for items without any history, or for users with one or two events. It keeps the
-    features, and with ``dims`` 4·dims·(items + features) bytes. Without ``dims`` the similarity is
-    computed on sparse vectors.
+    Choose it for new items, which no user has liked yet, or for users with one or two events. The
+    model keeps the features. With ``dims`` it also keeps 4·dims·(items + features) bytes. Without
+    ``dims`` the similarity is computed on sparse vectors.
     """
 
     STATE: ClassVar = {
@@ -64,7 +66,9 @@ class Content(Recommender):
     seed: Annotated[int, Field(ge=0, description="seed of the truncated singular value decomposition")] = 0
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Compute the weighted feature vectors of the items. ``train`` is not used.
+        """Compute the weighted feature vectors of the items, and return the model.
+
+        ``train`` is not used.
 
         Raises:
             ConfigError: there are no features, or a weight is given for a field that they do not
@@ -86,7 +90,11 @@ class Content(Recommender):
         return self.vectors_.shape[0]
 
     def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return the scores of all items, float32[m, items], NaN where the model has none."""
+        """Return the score of every item for each of m histories, float32[m, items].
+
+        Scores are in [−1, 1]. A score is NaN if the item has no features or the profile of the user
+        is zero (:meth:`profiles`). ``users`` is not used.
+        """
         profiles = self.profiles(histories)
         items = self.vectors_
         if isinstance(items, csr_array):
@@ -98,24 +106,28 @@ class Content(Recommender):
         return scores.astype(np.float32, copy=False)
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return whether each history has an item with features, bool[m]."""
+        """Return bool[m]: whether each of m histories has a profile other than zero (:meth:`profiles`)."""
         return nonzero_rows(self.profiles(histories))
 
     def profiles(self, histories: Histories) -> np.ndarray | csr_array:
         """Return the profile of each user: the weighted sum of the feature vectors of the history.
 
-        The shape is (m, features), or (m, dims) with ``dims`` > 0. A profile is scaled to length 1. It
-        is all 0 if no item of the history has features.
+        The result has one row per history. It is csr (m, features), or an array float32[m, dims]
+        if the features were reduced to ``dims`` dimensions. A profile is scaled to length 1. It is
+        all 0 if no item of the history has features, or if all values of the history are 0.
         """
         return normalize(self._evidence(histories) @ self.vectors_)
 
     def user_vectors(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray | csr_array:
-        """Return the profiles of the users."""
+        """Return the profile of each user, as :meth:`profiles` does. ``users`` is not used."""
         return self.profiles(histories)
 
     def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
-        """Return what each history entry, and what each feature of ``item``, adds to the score of
-        ``item``."""
+        """Return what each history entry, and what each feature of ``item``, adds to its score.
+
+        ``history`` of the result sums to the score, and so does ``features``. If the score is NaN,
+        the result has no parts.
+        """
         score = self._score_of(history, item)
         if np.isnan(score):
             return Explanation(score)
@@ -154,17 +166,19 @@ class Content(Recommender):
 def similar(
     vectors: np.ndarray | csr_array, rows: np.ndarray, k: int, block: int = 512
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ``k`` vectors that are most similar to each of some vectors, and the similarities.
+    """Return the ``k`` vectors that are most similar to each of m vectors, and the similarities.
 
-    The shapes are int32[m, k] (row numbers in ``vectors``, most similar first) and float32[m, k]. The
-    similarity is the dot product, which is the cosine for vectors of length 1. A vector is not
-    compared with itself. Only similarities above 0 count; if there are fewer than k, the rest is
-    padded with -1 and NaN. Of equally similar vectors, the lower row is first.
+    The first result, int32[m, k], has row numbers of ``vectors``, most similar first. The second,
+    float32[m, k], has their similarities. The similarity is the dot product, which is the cosine
+    for vectors of length 1. A vector is not compared with itself. Only vectors with a similarity
+    above 0 are listed. If there are fewer than k, the rest of the row is -1 and NaN. Of equally
+    similar vectors, the one in the lower row is first.
 
     Args:
-        vectors: one vector of length 1 per row, of items or of user profiles.
-        rows: int[m], the rows of the vectors for which similar ones are searched.
-        block: number of rows of dense similarities in memory at a time.
+        vectors: one vector of length 1 per row, dense or csr, for example of items or of users.
+        rows: int[m], the rows of the m vectors.
+        k: the number of similar vectors per row.
+        block: number of rows of dense similarities in memory at a time. Not used for csr.
     """
     if isinstance(vectors, csr_array):
         return _similar_sparse(vectors, rows, k)
@@ -198,7 +212,7 @@ def _similar_sparse(vectors: csr_array, rows: np.ndarray, k: int) -> tuple[np.nd
 
 
 def nonzero_rows(rows: np.ndarray | csr_array) -> np.ndarray:
-    """Return whether each row has a value other than zero, bool[m]."""
+    """Return bool[m]: whether each of m rows has a value other than zero."""
     if isinstance(rows, csr_array):
         return np.asarray(abs(rows).sum(axis=1)).ravel() > 0
     return np.abs(rows).sum(axis=1) > 0

@@ -37,10 +37,12 @@ BLOCK = 1024
 class Attributes(ALS, AttributesParameters):
     """ALS that gives each new item the factor that a regression predicts from its attributes.
 
-    The regression W minimises Σ_i n_i^½ |y_i − [f_i, 1]·W|² + ``ridge``·|W|² over the items that
-    somebody liked. n_i is the number of likes, y_i the factor, and f_i the weighted features of
-    :func:`recsys.features.terms.weigh_terms`. An item that nobody liked gets the factor [f_i, 1]·W.
-    All other factors are those of ALS. Scores are NaN for items with neither likes nor features.
+    A new item is one that nobody liked in training. The regression W minimises
+    Σ_i n_i^½ |y_i − [f_i, 1]·W|² + ``ridge``·|W|² over the other items i. n_i is the number of likes
+    of item i, y_i its factor, and f_i its weighted features (:func:`recsys.features.terms.weigh_terms`).
+    A new item with features gets the factor [f_i, 1]·W. The other items keep their factors of ALS.
+    Scores are NaN for items with neither likes nor features, and for a history without a liked item
+    that has a factor.
 
     Reference: Gantner, Drumond, Freudenthaler, Rendle and Schmidt-Thieme, ICDM 2010.
     """
@@ -50,7 +52,13 @@ class Attributes(ALS, AttributesParameters):
     SOURCE: ClassVar = "attributes"
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Fit ALS, then the ridge regression from features to factors."""
+        """Fit ALS, then the ridge regression from features to factors, and return the model.
+
+        Raises:
+            ConfigError: there are no features, or a weight is given for a field that they do not
+                have.
+            InputError: the values are too large for ``alpha``, or the training diverged.
+        """
         ALS.fit(self, train, features)
         terms = add_constant_column(weigh_terms(require_features(features, "attributes"), self.scheme, self.fields))
         liked_by = np.bincount(train.item[train.value > 0], minlength=len(train.items))
@@ -63,14 +71,15 @@ class Attributes(ALS, AttributesParameters):
 class ContentALS(ALS):
     """ALS with artificial users who like similar items, so that features influence the item factors.
 
-    There are two kinds of artificial users. One user per item likes this item and its
-    ``neighbours`` nearest items by content; the value of these likes is ``content`` times the
-    median value of a like. One user per term of the features likes the items that have the term;
-    these values are proportional to the weight of the term in the item, and on average ``terms``
-    times the median value of a like. So an item with few likes or none gets a factor near those of
-    similar items.
+    There are two kinds of artificial users. First, each item with features has one artificial user,
+    who likes the item and its ``neighbours`` nearest items by content. The value of these likes is
+    ``content`` times the median value of a like. Second, each column of the features, such as a
+    genre or a word, has one artificial user, who likes the items that have it. These values are
+    proportional to the weight of the feature in the item, and on average ``terms`` times the median
+    value of a like. So an item with few likes or none gets a factor near those of similar items.
 
-    Real users are folded in as in ALS. Scores are NaN for items with neither likes nor features.
+    The factor of a real user is computed from the history, as in ALS. Scores are NaN for items with
+    neither likes nor features, and for a history without a liked item that has a factor.
 
     Reference: Singh and Gordon, KDD 2008, for factors shared by likes and attributes.
     """
@@ -97,9 +106,11 @@ class ContentALS(ALS):
     fields: FieldWeights = Field(default_factory=dict)
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Learn item factors from the users and the artificial users together.
+        """Learn item factors from the users and the artificial users, and return the model.
 
         Raises:
+            ConfigError: there are no features, or a weight is given for a field that they do not
+                have.
             InputError: the values are too large for ``alpha``, or the training diverged.
         """
         item_features = require_features(features, "content_als")
@@ -143,13 +154,14 @@ class SideEASE(Fading, Linear):
 
         minimise |X − X W|² + λ|W|²  with diag W = 0        λ = ``reg`` · mean diagonal of X Xᵀ
 
-    Without the constraint diag W = 0 the minimum is R = Xᵀ(XXᵀ + λI)⁻¹X. With the constraint, which
-    prevents that an item predicts itself, W is R with a zero diagonal and column j divided by
-    1 − R_jj. The scores of a user are the user's likes times W.
+    Without the constraint diag W = 0 the minimum is R = Xᵀ(XXᵀ + λI)⁻¹X. The constraint prevents an
+    item from predicting itself. With it, W is R with a zero diagonal and column j divided by
+    1 − R_jj. The scores of a user are the user's likes times W. Scores are NaN for items with
+    neither likes nor features, and for a history without a liked item that has a score.
 
     The smaller one of XXᵀ and XᵀX is inverted. With side = min(users + dims, items), the fit needs
-    up to 12·side² bytes, of which 4·side² are kept. If that is more than ``memory_mb``, it raises
-    an error before it allocates memory.
+    up to 12·side² bytes, of which 4·side² are kept. If that is more than ``memory_mb``, the fit
+    raises an error before it allocates memory.
 
     References: Steck, WWW 2019; Jeunen, Van Balen and Goethals, RecSys 2020, for the side
     information.
@@ -179,9 +191,11 @@ class SideEASE(Fading, Linear):
     seed: Annotated[int, Field(ge=0, description="seed of the truncated singular value decomposition")] = 0
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Compute the weights from the inverse of the smaller Gram matrix.
+        """Compute the weights from the inverse of the smaller Gram matrix, and return the model.
 
         Raises:
+            ConfigError: there are no features, or a weight is given for a field that they do not
+                have.
             InputError: the matrices would not fit in ``memory_mb``.
         """
         item_features = require_features(features, "side_ease")
@@ -274,12 +288,13 @@ class SideEASE(Fading, Linear):
 def reduce_terms(terms: csr_array, dims: int, seed: int) -> np.ndarray:
     """Reduce the features of items to at most ``dims`` dimensions by a truncated SVD.
 
-    The result is a dense array float32[items, at most dims]. If there are no more than ``dims``
-    features or items, the features are not reduced. A row has length 1, or 0 if the item has no
-    features.
+    The result is a dense array of float32 with one row per item. If there are no more than ``dims``
+    features or no more than ``dims`` items, it has the features as they are, [items, features].
+    Otherwise it is [items, dims], and each row is scaled to length 1. The row of an item without
+    features is zero.
 
     Args:
-        terms: csr (items, features), weighted.
+        terms: csr (items, features) of float32, weighted, with rows of length 1 or 0.
         dims: the number of dimensions.
         seed: the seed of the SVD.
     """

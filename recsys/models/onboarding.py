@@ -49,22 +49,29 @@ from recsys.ranking.rank import recommend
 from recsys.types import Interactions, TopK
 
 LIKES, DISLIKES, UNKNOWN = 1, -1, 0
-"""The three possible answers about an item."""
+"""The three possible answers about an item: the user likes it, dislikes it, or does not know it."""
 
 Answers = dict[int, int]
-"""Row of an item -> the answer about it."""
+"""Row of an item -> the answer about it: ``LIKES``, ``DISLIKES`` or ``UNKNOWN``."""
 
 TOP = 40
-"""Number of top items. ``best_guess`` takes into account how much an answer may change the
-predictions for these items."""
+"""Number of items with the highest predictions that the strategy ``best_guess`` considers.
+
+It estimates how much an answer may change the predictions for these items.
+"""
 
 Strategy = Literal["popular", "entropy0", "popular_entropy", "coverage", "best_guess"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+"""The names of all strategies. The description of this module says what each one asks about."""
 
 
 @dataclass(config=STRICT)
 class Onboarding:
     """Chooses items to ask a new user about, and recommends items by the answers.
+
+    Call :meth:`fit` once. For each new user begin with no answers, ``{}``. Then ask about the item
+    that :meth:`question` returns, add the answer, and repeat. :meth:`recommend` returns the list.
+    The description of this module has the method.
 
     A fitted object needs 8 · candidates · items bytes, where the candidates are the items about which
     it may ask. ``fit`` also needs memory for some copies of train.
@@ -82,9 +89,13 @@ class Onboarding:
     ] = None
 
     def fit(self, train: Interactions) -> Self:
-        """Compute the sums of the regression from ``train``, and the order of the questions.
+        """Compute the sums of the regression and the order of the questions, and return the object.
 
-        The order is used by all strategies except ``best_guess``.
+        All strategies except ``best_guess`` ask in this order.
+
+        Args:
+            train: the interactions of users. A stored value is a like if it is above 0 and at least
+                ``like``. Any other stored value is a dislike.
         """
         users = max(1, len(train.users))
         self.users_ = users
@@ -134,8 +145,18 @@ class Onboarding:
         return np.argsort(-value, kind="stable")
 
     def question(self, answers: Answers) -> int | None:
-        """Return the row of the item to ask about next, or None if all candidates have been asked
-        about."""
+        """Return the row of the item to ask about next.
+
+        The result is None if ``answers`` has an answer about every candidate. The candidates are the
+        items about which the object may ask.
+
+        Args:
+            answers: the answers of the user so far; ``{}`` at the start.
+
+        Raises:
+            KeyError: the strategy is ``best_guess``, and an answer is about an item that is not a
+                candidate.
+        """
         unasked = [int(item) for item in self.items_[self.order_] if int(item) not in answers]
         if not unasked:
             return None
@@ -184,7 +205,12 @@ class Onboarding:
     def expected(self, answers: Answers) -> np.ndarray:
         """Return the predicted probability that the new user likes each item, float64[items].
 
-        The linear model may return values outside of [0, 1].
+        The linear model may return values outside of [0, 1]. The answer about an item is not used
+        to predict this item.
+
+        Args:
+            answers: the answers of the user so far. Without any, the result is the share of users
+                who like each item.
 
         Raises:
             KeyError: an answer is about an item that is not a candidate.
@@ -217,8 +243,13 @@ class Onboarding:
         return rows, cho_solve(cho_factor(self.gram_[np.ix_(rows, rows)]), deviation)
 
     def recommend(self, answers: Answers, k: int) -> TopK:
-        """Return the list of the ``k`` items with the highest predictions, without those that the user
-        knows."""
+        """Return the list of the ``k`` items with the highest predictions, as a TopK of one list.
+
+        Items that the user likes or dislikes by the answers are left out.
+
+        Raises:
+            KeyError: an answer is about an item that is not a candidate.
+        """
         return _lists(self.expected(answers)[None], [answers], k)
 
 
@@ -246,16 +277,17 @@ def simulate(
     questions: Iterable[int] = (0, 1, 3, 5, 10),
     k: int = 10,
 ) -> dict[int, TopK]:
-    """Ask users whose answers are in the data, and return their lists after some numbers of questions.
+    """Simulate the onboarding of users whose answers are known from data, and return their lists.
 
-    The result is a dict: number of questions -> the lists of the m users after this number.
+    The result is a dict: number of questions -> the lists of the m users after this number of
+    questions.
 
     Args:
-        model: an onboarding that was fitted without these users.
+        model: a fitted object. Fit it without these users.
         knowledge: csr (m, items), what each user would answer: a stored value > 0 means that they
             like the item, a stored value ≤ 0 that they dislike it, and no stored value that they do
             not know it. It must not have the items by which the lists are judged.
-        questions: the numbers of questions after which lists are made.
+        questions: the numbers of questions after which lists are made, at least one, each ≥ 0.
         k: the length of the lists.
     """
     counts = sorted(set(questions))

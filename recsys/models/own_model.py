@@ -37,7 +37,8 @@ from recsys.types import Features, Histories, Interactions
 class OwnModelClosed(RunFolderError):
     """The error that a saved model of the user's own class cannot be opened.
 
-    Such models are not allowed, or the class cannot be imported or does not name its arrays.
+    The reason is one of three. Own models are not allowed (:func:`allow_own_models`), the class
+    cannot be imported, or the class does not name its arrays in ``STATE``.
     """
 
 
@@ -49,10 +50,10 @@ class _Permission:
 
 @contextmanager
 def allow_own_models() -> Iterator[None]:
-    """Allow, during the block, that configs and saved models name classes of the user's own.
+    """Allow, inside the ``with`` block, that configs and saved models name classes of the user's own.
 
     The code of these classes then runs. Modules are searched among the installed ones first, then
-    in the current folder.
+    in the current folder. The permission holds for all threads of the process.
     """
     # At the end of the path, so that no file of the folder replaces an installed module.
     folder = os.getcwd()
@@ -66,7 +67,14 @@ def allow_own_models() -> Iterator[None]:
 
 
 def own_model_class(class_path: str) -> type[Recommender]:
-    """Import the class of a class path, and return a subclass that checks its interface.
+    """Import a class of the user's own, and return a subclass that also checks what it returns.
+
+    The subclass has the name and the parameters of the class. Its methods raise ConfigError if the
+    user's code raises an error, or if ``fit`` does not set the arrays that ``STATE`` describes.
+    They raise InputError if ``score`` returns another shape or dtype than it must.
+
+    Args:
+        class_path: ``package.module:Class``, for example ``shop_models:Mine``.
 
     Raises:
         ConfigError: own models are not allowed, the class cannot be imported, or it is not a usable
@@ -104,9 +112,13 @@ def own_model_class(class_path: str) -> type[Recommender]:
 def build_own_model(class_path: str, params: dict[str, Any]) -> Recommender:
     """Return an unfitted model of a class of the user's own.
 
+    Args:
+        class_path: ``package.module:Class``, for example ``shop_models:Mine``.
+        params: parameter -> value. A parameter that is not given has its default.
+
     Raises:
         ConfigError: own models are not allowed, the class cannot be used, a parameter is unknown,
-            the class refuses a value, or a run folder cannot store it.
+            the class raises an error for a value, or a value cannot be written as JSON.
     """
     cls = own_model_class(class_path)
     with _failures_named(class_path, "making it"):
@@ -123,18 +135,25 @@ def build_own_model(class_path: str, params: dict[str, Any]) -> Recommender:
 
 
 def class_path_of(model: Recommender) -> str | None:
-    """Return the class path of a model of the user's own, or None for any other model."""
+    """Return the class path ``package.module:Class`` of a model of the user's own class.
+
+    The result is None for a model of any other class.
+    """
     return getattr(model, "CLASS_PATH", None)
 
 
 def own_parameters(model: Recommender) -> dict[str, Any]:
-    """Return the parameters of a model of the user's own, name -> value."""
+    """Return the parameters of a model of the user's own class, as a dict: name -> value."""
     fields = dataclasses.fields(cast(Any, model))
     return {field.name: getattr(model, field.name) for field in fields if field.init}
 
 
 def declares_state(cls: type[Recommender]) -> bool:
-    """Return whether a class defines ``STATE``, the arrays that ``fit`` learns. It may be empty."""
+    """Return whether a class, or a class that it inherits from, defines ``STATE``.
+
+    ``STATE`` names the arrays that ``fit`` sets. It may be empty. The empty ``STATE`` that every
+    Recommender inherits does not count.
+    """
     return any("STATE" in vars(base) for base in cls.__mro__ if base is not Recommender)
 
 

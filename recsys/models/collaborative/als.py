@@ -1,4 +1,4 @@
-"""ALS on the local engine. It stores item factors, and computes a user's factor from the history."""
+"""ALS on the local engine: it stores item factors, and computes a user's factor from the history."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ class ALS(Fading, ALSParameters, Recommender):
 
     The scores of a user are x·Yᵀ. Y are the item factors, and x solves the normal equations of the
     user's history (*fold-in*). Users of the training data and later users are computed in the same
-    way. If the history fades (``decay``, ``recency_days``), the value of each like is multiplied by
-    its weight. Scores are NaN for a history without a liked item that the model knows, and for
-    items that nobody liked in training.
+    way. If ``decay`` or ``recency_days`` is set, the value of each like in the history is first
+    multiplied by its weight (``collaborative.fading``). Items that nobody liked in training have no
+    factor, and their scores are NaN. All scores are NaN for a history without a liked item that has
+    a factor.
 
     ``solver = "cg"`` takes three conjugate gradient steps per half-sweep, and starts them from the
     factors of the previous sweep. This is many times faster than the exact solution (``cholesky``)
@@ -42,12 +43,13 @@ class ALS(Fading, ALSParameters, Recommender):
     the same value of the objective. Fold-in is always exact.
 
     The ``implicit`` library trains the model if ``nu = 0`` and ``beta = 0``. It supports no other
-    values, so otherwise a kernel of this project trains the model in float32. With ``nu = 1``, the
-    default, ``reg`` means the same here as on Spark.
+    values. For other values, and for a log that ``implicit`` cannot solve, a compiled kernel of
+    this project trains the model in float32. With ``nu = 1``, the default, ``reg`` means the same
+    here as on Spark.
 
-    The same data and parameters give the same factors with any number of threads. The factors need
-    4·rank·(users + items) bytes. After a fit by the kernel, ``losses_`` has the objective after
-    each sweep.
+    The same data and parameters give the same factors with any number of threads. In training, the
+    factors need 4·rank·(users + items) bytes; only the item factors are kept. After a fit by the
+    kernel, ``losses_`` has the value of the objective after each sweep.
     """
 
     STATE: ClassVar = {
@@ -71,23 +73,25 @@ class ALS(Fading, ALSParameters, Recommender):
 
         Args:
             item_factors: float32[items, rank]. Rows where ``has_factor`` is False are ignored.
-            has_factor: bool[items], whether each item has a factor. Without one, the item has no
-                score.
+            has_factor: bool[items], whether each item has a factor. The scores of an item without
+                a factor are NaN.
             params: the alpha, reg, nu and beta with which the factors were trained.
 
         Raises:
-            InputError: a factor is not finite.
+            InputError: a factor is not finite, or its absolute value is 1e18 or more.
         """
         model = cls(rank=item_factors.shape[1], **params)  # type: ignore[arg-type]
         return model._set_factors(item_factors, has_factor)
 
     @property
     def objective(self) -> Objective:
-        """The parameters of the objective in ``recsys.als.definition``."""
+        """The model's alpha, reg, nu and beta, as an ``Objective`` of ``recsys.als.definition``."""
         return Objective(self.alpha, self.reg, self.nu, self.beta)
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Learn the item factors, always from a new random start.
+        """Learn the item factors from a random start, and return the model.
+
+        A second call starts again from ``seed``. ``features`` is not used.
 
         Raises:
             InputError: the values are too large for ``alpha``, or the training diverged.
@@ -111,34 +115,38 @@ class ALS(Fading, ALSParameters, Recommender):
     def user_factors(self, histories: Histories) -> np.ndarray:
         """Compute the factor of each user from the history (fold-in), float32[m, rank].
 
-        The linear system of a user is solved exactly. The factor is all zeros for a history without a
-        liked item that the model knows.
+        The linear system of a user is solved exactly. The factor is all zeros for a history without
+        a liked item that has a factor.
         """
         axes = (self.spread_, self.axes_)
         fixed = self.item_factors_.astype(np.float64)
         return half_step(self._faded(histories), fixed, self.objective, axes).astype(np.float32)
 
     def user_vectors(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return the factors of the users, float32[m, rank]."""
+        """Return the factor of each user by fold-in, float32[m, rank]. ``users`` is not used."""
         return self.user_factors(histories)
 
     def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return the scores of all items, float32[m, items], NaN where the model has none."""
+        """Return the score of every item for each of m histories, float32[m, items].
+
+        A score is NaN if the item has no factor, or if no liked item of the history has a factor.
+        ``users`` is not used.
+        """
         scores = linalg.product(self.user_factors(histories), self.item_factors_.T)
         scores[:, ~self.known_] = np.nan
         scores[~self.can_score(histories)] = np.nan
         return scores
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return whether each history has a liked item that the model knows, bool[m]."""
+        """Return bool[m]: whether each of m histories has a liked item that has a factor."""
         return np.diff(liked(histories.values, self.known_, binary=True).indptr) > 0
 
     def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
         """Return what each entry of one history adds to the score of ``item``.
 
-        The user factor is x = A⁻¹ Σ_j c_j p_j y_j, with the symbols of ``recsys.als.definition``. So
+        With the symbols of ``recsys.als.definition``, the user factor is x = A⁻¹ Σ_j c_j p_j y_j. So
         entry j adds c_j p_j · y_jᵀ A⁻¹ y_item to the score x·y_item (Hu et al. 2008, section 5). An
-        entry that is not liked adds 0.
+        entry that is not a like adds 0. If the score is NaN, the result has no parts.
         """
         score = self._score_of(history, item)
         if np.isnan(score):
@@ -233,17 +241,18 @@ def half_step(
     axes: solvers.Axes | None = None,
     initial: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Return the factors of the rows that minimise the loss for fixed factors of the columns.
+    """Return the factors of the rows that minimise the ALS loss for fixed factors of the columns.
 
     This is ``als.definition.half_step``, computed by a compiled kernel on all cores. The result is
-    [rows, rank] in the dtype of ``fixed``.
+    [rows, rank] in the dtype of ``fixed``. Rows are users and columns are items, or the reverse.
 
     Args:
         matrix: csr (rows, columns) of values.
-        fixed: [columns, rank], the fixed factors.
-        axes: the principal axes of ``fixed``. None: they are computed here.
-        initial: the factors from which conjugate gradients start, as in
-            :func:`solvers.implicit_rows`. None: the exact solution is computed.
+        fixed: float[columns, rank], the fixed factors.
+        objective: the parameters of the loss.
+        axes: ``solvers.principal_axes(fixed)``, to save time. None: computed here.
+        initial: [rows, rank] in the dtype of ``fixed``, the factors from which three conjugate
+            gradient steps start. None: the exact solution is computed.
     """
     return solvers.implicit_rows(
         linalg.arrays(matrix), fixed, objective.alpha, objective.penalty(matrix), axes, initial
@@ -259,14 +268,15 @@ def loss(
 ) -> float:
     """Return the value of the ALS objective, without computing the dense matrix of scores.
 
-    It equals ``als.definition.loss``. The sum over (user, item) pairs that are not stored is computed
-    from the Gram matrices of x and y.
+    The value is that of ``als.definition.loss``, up to rounding. The sum over (user, item) pairs
+    that are not stored is computed from the Gram matrices of x and y.
 
     Args:
-        x: [users, rank], the user factors.
-        y: [items, rank], the item factors.
+        x: float[users, rank], the user factors.
+        y: float[items, rank], the item factors.
         matrix: csr (users, items) of values.
-        axes: the principal axes of x and of y. None: they are computed here.
+        objective: the parameters of the objective.
+        axes: ``solvers.principal_axes`` of x and of y, to save time. None: computed here.
     """
     (spread_x, axes_x), (spread_y, axes_y) = axes or (solvers.principal_axes(x), solvers.principal_axes(y))
     # The trace of XᵀX · YᵀY is the sum of all squared scores.

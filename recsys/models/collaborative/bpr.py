@@ -24,20 +24,20 @@ from recsys.types import Features, Histories, Interactions
 class BPR(Recommender):
     """Pairwise ranking: each liked item should score above a random other item.
 
-    Choose it as an alternative to ALS, tuned by hand. The library ``implicit`` trains the item
-    factors y and the item biases b. It maximises ln σ(x_u·(y_i − y_j) + b_i − b_j) by stochastic
-    gradient descent, where user u likes item i and does not like item j.
+    It is an alternative to ALS whose parameters need tuning. The library ``implicit`` trains the
+    item factors y and the item biases b by stochastic gradient descent. It maximises
+    ln σ(x_u·(y_i − y_j) + b_i − b_j), less a penalty of strength ``reg`` on the squares of the
+    factors and biases. Here σ is the logistic function, and user u likes item i but not item j.
 
-    The factor x of a user is computed from the history of the user (*fold-in*). It is the unique
-    minimum of
+    The factor x of a user is computed from the history of the user (*fold-in*). It minimises
 
         Σ_i −ln σ(x·(y_i − ȳ) + b_i − b̄) + reg/2 · n |x|²
 
-    where the sum is over the n liked items of the history that the model knows. ȳ and b̄ are the
-    means over the items that somebody liked in training. The score of item i is x·y_i + b_i.
+    The sum is over those n liked items of the history that somebody liked in training. ȳ and b̄ are
+    the means over all items that somebody liked in training. The score of item i is x·y_i + b_i.
 
-    Scores are NaN for a history without a liked item that the model knows, and for items that
-    nobody liked in training. Training uses one thread, because with several threads ``implicit``
+    Scores are NaN for items that nobody liked in training, and for a history without a liked item
+    that somebody liked in training. Training uses one thread, because with several threads ``implicit``
     gives a different result each time. ALS is faster.
 
     Reference: Rendle et al., UAI 2009.
@@ -59,7 +59,11 @@ class BPR(Recommender):
     seed: Annotated[int, Field(ge=0, description="seed of the random start and of the sampled pairs")] = 0
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Learn item factors and biases from the liked pairs, always from a fresh random start."""
+        """Learn item factors and biases from the liked pairs, and return the model.
+
+        Only the pairs with a value above 0 are used. Every call starts again from ``seed``.
+        ``features`` is not used.
+        """
         from implicit.cpu.bpr import BayesianPersonalizedRanking
 
         matrix = train.matrix()
@@ -92,7 +96,7 @@ class BPR(Recommender):
     def user_factors(self, histories: Histories) -> np.ndarray:
         """Return the factor of each user, computed from the history (fold-in), float32[m, rank].
 
-        The factor is all zeros for a history without a liked item that the model knows.
+        The factor is all zeros for a history without a liked item that somebody liked in training.
         """
         return self._fold_in(liked(histories.values, self.known_, binary=True), *self._centred()).astype(np.float32)
 
@@ -117,11 +121,15 @@ class BPR(Recommender):
         return y - y.sum(axis=0) / n, b - b.sum() / n
 
     def user_vectors(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return the factors of the users, float32[m, rank]."""
+        """Return the factor of each user by fold-in, float32[m, rank]. ``users`` is not used."""
         return self.user_factors(histories)
 
     def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return the scores of all items, float32[m, items], NaN where the model has none."""
+        """Return the score of every item for each of m histories, float32[m, items].
+
+        A score is NaN if nobody liked the item in training, or if the history has no liked item
+        that somebody liked in training. ``users`` is not used.
+        """
         scores = linalg.product(self.user_factors(histories), self.item_factors_.T)
         scores += self.bias_
         scores[:, ~self.known_] = np.nan
@@ -129,7 +137,7 @@ class BPR(Recommender):
         return scores
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return whether each history has a liked item that somebody liked in training, bool[m]."""
+        """Return bool[m]: whether each of m histories has a liked item that somebody liked in training."""
         return np.diff(liked(histories.values, self.known_, binary=True).indptr) > 0
 
     def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
@@ -138,7 +146,8 @@ class BPR(Recommender):
         The score is x·y_item + b_item. The bias b_item is the constant of the explanation. At the
         minimum, reg · n x = Σ_j d_j (y_j − ȳ), where d_j = σ(−x·(y_j − ȳ) − b_j + b̄) is the
         residual of the liked item j. So entry j adds d_j (y_j − ȳ)·y_item / (reg · n). An entry
-        that is not liked, or whose item the model does not know, adds 0.
+        adds 0 if it is not a like, or if nobody liked its item in training. If the score is NaN,
+        the result has no parts.
         """
         score = self._score_of(history, item)
         if np.isnan(score):

@@ -24,8 +24,7 @@ from recsys.types import Features, Interactions
 
 @dataclass(config=STRICT)
 class EASE(Fading, Linear):
-    """Shallow linear autoencoder: strong on up to a few thousand items, with a single parameter to
-    tune.
+    """Shallow linear autoencoder with one parameter to tune, for up to a few thousand items.
 
     With P the 0/1 matrix of likes, the weights W
 
@@ -34,9 +33,10 @@ class EASE(Fading, Linear):
     The solution is W_ij = −C_ij / C_jj for i ≠ j, with C = (PᵀP + reg · I)⁻¹. The scores of a user
     are the user's row of P times W.
 
-    Only items that somebody liked take part. The fit needs 14 · items² bytes, of which 4 · items²
-    are kept, and its time grows with items³. If it would need more than ``memory_mb``, it raises an
-    error before it allocates memory.
+    Only items that somebody liked in training take part; the scores of the others are NaN. So are
+    all scores for a history without a liked item that takes part. With n such items the fit needs
+    14 · n² bytes, of which 4 · n² are kept, and its time grows with n³. If the fit would need more
+    than ``memory_mb``, it raises an error before it allocates memory.
 
     Reference: Steck, WWW 2019.
     """
@@ -51,7 +51,9 @@ class EASE(Fading, Linear):
     ] = 4096
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Compute the item-to-item weights from the inverse of the items' Gram matrix.
+        """Compute the item-to-item weights from the inverse of a Gram matrix, and return the model.
+
+        ``features`` is not used.
 
         Raises:
             InputError: the matrices would not fit in ``memory_mb``.

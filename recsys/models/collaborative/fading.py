@@ -38,7 +38,14 @@ RecencyDays = Annotated[
 class Fading:
     """The parameters of models that can give older entries of a history less weight.
 
-    In histories without times, all entries have the same weight.
+    :func:`fading_weights` has the formula. In histories without times, all entries have the same
+    weight.
+
+    Attributes:
+        decay: in [0, 1], the factor by which a like counts less for each later like of the user. 1:
+            the order does not matter.
+        recency_days: the half-life of a like in days, counted back from the latest entry of the
+            user. None: the age does not matter.
     """
 
     decay: Decay = 1.0
@@ -51,11 +58,14 @@ def fading_weights(
     """Return the weight of each counted entry, float32[number of counted entries], in [0, 1].
 
     The weight is decay^p · 2^(−age / recency_days). p is the number of later counted entries in the
-    same row. The age is the number of days from the entry to the latest entry of its row. Without
-    times, all weights are 1.
+    same row; of entries with the same time, that of the higher item row is the later one. The age
+    is the number of days from the entry to the latest entry of its row. An entry whose time is
+    unknown is the earliest, but has the age 0. Without times, all weights are 1.
 
     Args:
-        counted: bool[nnz], the entries of ``histories`` that are counted.
+        histories: the histories, with nnz entries.
+        counted: bool[nnz], the entries that are counted, usually the likes.
+        decay: in [0, 1]. 1: the order does not matter.
         recency_days: the half-life in days. None: the age does not matter.
 
     >>> from scipy.sparse import csr_array

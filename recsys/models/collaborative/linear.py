@@ -19,9 +19,10 @@ from recsys.types import Histories
 
 
 def liked(matrix: csr_array, columns: np.ndarray | None = None, *, binary: bool) -> csr_array:
-    """Return ``matrix`` with only its entries > 0, as float32.
+    """Return ``matrix`` with only its entries > 0 (the likes), as csr of float32.
 
-    If all entries are > 0, the result shares its index arrays with ``matrix``.
+    The values are a copy. If all entries are kept, the result shares its index arrays with
+    ``matrix``.
 
     Args:
         matrix: csr (rows, columns), usually (users, items).
@@ -39,21 +40,30 @@ def liked(matrix: csr_array, columns: np.ndarray | None = None, *, binary: bool)
 
 
 def liked_columns(matrix: csr_array) -> np.ndarray:
-    """Return for each column whether any row has a value > 0 in it, bool[columns]."""
+    """Return bool[columns]: whether any row has a value > 0 in the column.
+
+    Args:
+        matrix: csr (rows, columns), usually (users, items).
+    """
     return count_liked_rows(matrix) > 0
 
 
 def count_liked_rows(matrix: csr_array) -> np.ndarray:
-    """Return for each column the number of rows with a value > 0 in it, int64[columns]."""
+    """Return int64[columns]: the number of rows that have a value > 0 in the column.
+
+    Args:
+        matrix: csr (rows, columns), usually (users, items).
+    """
     return np.bincount(matrix.indices[matrix.data > 0], minlength=matrix.shape[1])
 
 
 class Linear(Recommender):
     """Base class of models that score an item by the weights between it and the liked items.
 
-    The formula is in the description of this module. Scores are NaN for a history without a liked item
-    that somebody liked in training, and for items that nobody liked in training. A subclass sets
-    ``known_`` and implements ``_apply`` and ``_weights``.
+    score(u, i) = Σ_j s_uj · W_ji, as the description of this module says. The *known* items are
+    those that somebody liked in training; a subclass may add others. Scores are NaN for items that
+    are not known, and for a history without a known liked item. A subclass sets ``known_``,
+    bool[items], and implements ``_apply`` and ``_weights``.
     """
 
     EXPLAINS: ClassVar = ("history",)
@@ -72,7 +82,11 @@ class Linear(Recommender):
         return len(self.known_)
 
     def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return the scores of all items, float32[m, items], NaN where the model has none."""
+        """Return the score of every item for each of m histories, float32[m, items].
+
+        A score is NaN if the item is not known (see the class), or if no liked item of the history
+        is known. ``users`` is not used.
+        """
         strengths = self._strengths(histories)
         scores = self._apply(strengths)
         scores[:, ~self.known_] = np.nan
@@ -80,13 +94,14 @@ class Linear(Recommender):
         return scores
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return whether each history has a liked item that the model knows, bool[m]."""
+        """Return bool[m]: whether each of m histories has a known liked item (see the class)."""
         return np.diff(liked(histories.values, self.known_, binary=True).indptr) > 0
 
     def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
         """Return what each entry of one history adds to the score of ``item``.
 
-        An entry that is not liked, or whose item the model does not know, adds 0.
+        An entry adds 0 if it is not a like, or if its item is not known (see the class). If the
+        score is NaN, the result has no parts.
         """
         score = self._score_of(history, item)
         if np.isnan(score):
@@ -131,7 +146,7 @@ class Linear(Recommender):
 
 
 class SparseLinear(Linear):
-    """Base class of linear models that store W as the sparse matrix ``weights_`` (items, items)."""
+    """Base class of linear models that store the weights W in ``weights_``, csr (items, items)."""
 
     weights_: csr_array
 

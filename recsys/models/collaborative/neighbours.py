@@ -1,5 +1,4 @@
-"""Neighbourhood models: similar items (``itemknn``), similar users (``userknn``), and random walks
-(``rp3beta``).
+"""Neighbourhood models: ``itemknn`` (items), ``userknn`` (users) and ``rp3beta`` (random walks).
 
 Similarities are computed row by row, and only the nearest neighbours are kept. So no dense (items,
 items) or (users, users) matrix is ever in memory.
@@ -49,9 +48,10 @@ class ItemKNN(Fading, SparseLinear):
 
     The weight of a liked value is the value itself (``cosine``), √value · idf (``tfidf``), or the
     saturating form of BM25 (``bm25``). The last two discount users who like many items. ``shrink``
-    discounts pairs of items with little evidence. An item that shares no user with the history has
-    the score 0. Of equally similar neighbours, those with the lower row are kept. The model needs
-    8 · neighbours · items bytes.
+    discounts pairs of items that few users share. An item has the score 0 if no liked item of the
+    history is among its neighbours. Scores are NaN for items that nobody liked in training, and for
+    a history without a liked item that somebody liked in training. Of equally similar neighbours,
+    those with the lower row are kept. The model needs 8 · neighbours · items bytes.
 
     References: Sarwar et al., WWW 2001; Bell and Koren, KDD Cup 2007 (shrinkage).
     """
@@ -66,7 +66,10 @@ class ItemKNN(Fading, SparseLinear):
     shrink: Shrink = 20.0
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Compute the nearest neighbours of each item."""
+        """Compute the nearest neighbours of each item, and return the model.
+
+        ``features`` is not used.
+        """
         matrix = train.matrix()
         self.known_ = liked_columns(matrix)
         by_item = liked(matrix, binary=False).T.tocsr()
@@ -85,8 +88,7 @@ class ItemKNN(Fading, SparseLinear):
 
 @dataclass(config=STRICT)
 class RP3beta(Fading, SparseLinear):
-    """Random walk from item to user to item that discounts popular items: fast, and strong on
-    sparse data.
+    """Random walk from item to user to item that discounts popular items: fast, for sparse data.
 
         W_ji = Σ_v (1/n_j)^alpha (1/n_v)^alpha / n_i^beta       over the users v who like both j and i
 
@@ -94,7 +96,8 @@ class RP3beta(Fading, SparseLinear):
     score of item i for a user is the sum of W_ji over the liked items j. ``alpha`` below 1 makes the
     probabilities of the walk more equal. ``beta = 0`` is the model P3alpha, and a larger ``beta``
     favours rare items. The ``neighbours`` largest W_ji of each item j are kept; of equal ones, those
-    with the lower row.
+    with the lower row i. The others count as 0. Scores are NaN for items that nobody liked in
+    training, and for a history without a liked item that somebody liked in training.
 
     References: Cooper et al., WWW 2014 (P3alpha); Paudel et al., ACM TiiS 2017 (RP3beta).
     """
@@ -112,7 +115,10 @@ class RP3beta(Fading, SparseLinear):
     ] = 0.2
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Compute the walk from each item, and keep the items with the largest weights."""
+        """Compute the largest weights W_ji of each item j, and return the model.
+
+        ``features`` is not used.
+        """
         matrix = train.matrix()
         self.known_ = liked_columns(matrix)
         by_user = liked(matrix, binary=True)
@@ -135,16 +141,17 @@ class RP3beta(Fading, SparseLinear):
 
 @dataclass(config=STRICT)
 class UserKNN(Fading, Linear):
-    """User-based nearest neighbours: for logs with few users and many items, or to explain by
-    similar users.
+    """User-based nearest neighbours: for logs with few users and many items.
 
         score(u, i) = Σ_v s_uv · r_vi,  v among the nearest training users of u's history
 
     r_vi is the value of item i in the history of the training user v. The similarity s_uv, weighting
     and shrinkage are those of :class:`ItemKNN`, with users and items exchanged. A user who is in the
-    training data is one of their own neighbours, which only affects the items of their own history.
-    Every score reads all training users who share an item with the history. So scoring is slower than
-    with the other models, but there is nothing to train.
+    training data is one of their own neighbours. This only affects the scores of the items in
+    their own history. To score a user, the model compares the history with all training users who
+    share an item with it. So scoring is slower than with the other models, but there is nothing to
+    train. Scores are NaN for items that nobody liked in training, and for a history without a liked
+    item that somebody liked in training.
     """
 
     STATE: ClassVar = {
@@ -164,7 +171,10 @@ class UserKNN(Fading, Linear):
     shrink: Shrink = 0.0
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Store the likes of the training users, unweighted and weighted."""
+        """Store the likes of the training users, unweighted and weighted, and return the model.
+
+        ``features`` is not used.
+        """
         self.train_ = liked(train.matrix(), binary=False)
         self.idf_, self.average_ = term_statistics(self.train_)
         self.known_ = self.idf_ > 0
@@ -185,7 +195,11 @@ class UserKNN(Fading, Linear):
         return dense_product(arrays(similarity), arrays(self.train_), len(self.known_))
 
     def user_vectors(self, histories: Histories, users: np.ndarray | None = None) -> csr_array:
-        """Return the weighted likes of the users, csr (m, items)."""
+        """Return the weighted likes of each user, csr (m, items) of float64.
+
+        The weights are those from which the similarity of users is computed. A row is empty for a
+        history without a liked item that somebody liked in training. ``users`` is not used.
+        """
         return weigh(self._strengths(histories), self.weighting, self.idf_, self.average_)
 
     def _nearest(self, strengths: csr_array) -> tuple[csr_array, csr_array]:
@@ -204,10 +218,11 @@ class UserKNN(Fading, Linear):
 
 
 def term_statistics(documents: csr_array) -> tuple[np.ndarray, np.ndarray]:
-    """Return the inverse document frequency of each column, and the mean sum of a row.
+    """Return the inverse document frequency (idf) of each column, and the mean row sum.
 
-    The first is float64[columns]: log(1 + rows/df), where df is the number of entries in the column;
-    it is 0 if df is 0. The second is float64[1].
+    The idf, float64[columns], is log(1 + rows/df), where df is the number of entries in the column.
+    It is 0 if df is 0. The mean row sum, float64[1], is the mean over the rows of the sum of their
+    values. It is 0 if there are no rows.
 
     Args:
         documents: csr (rows, columns) with values > 0. A row is a document, a column is a term.

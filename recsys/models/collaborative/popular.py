@@ -18,7 +18,8 @@ from recsys.types import Features, Histories, Interactions
 class Random(Recommender):
     """Scores each (user, item) pair by a random number in [0, 1).
 
-    The number depends only on the seed, the user and the item, not on the order of users.
+    The number depends only on the seed, the user number and the row of the item. So it does not
+    change if other users are scored in the same call.
     """
 
     STATE: ClassVar = {"items_": "int[1]"}
@@ -29,20 +30,21 @@ class Random(Recommender):
     seed: Annotated[int, Field(ge=0, description="seed of the scores")] = 0
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Store the number of items."""
+        """Store the number of items of ``train``, and return the model. ``features`` is not used."""
         self.items_ = np.array([len(train.items)])
         return self
 
     def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return random scores, float32[m, items].
+        """Return random scores in [0, 1), float32[m, items].
 
-        A score depends only on the seed, the number of the user and the row of the item.
+        A score depends only on the seed, the number of the user and the row of the item. The values
+        of the histories are not used.
         """
         users = np.arange(len(histories)) if users is None else np.asarray(users)
         return random_scores(self.seed, users, int(self.items_[0]))
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return True for every history, because the model scores all users, bool[m]."""
+        """Return bool[m], all True: the model scores every user."""
         return np.ones(len(histories), dtype=bool)
 
     def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
@@ -60,16 +62,19 @@ class Popular(Recommender):
     SOURCE: ClassVar = "popular"
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Count the users who like each item."""
+        """Count the users who like each item, and return the model. ``features`` is not used."""
         self.scores_ = self._count(train.item[train.value > 0], len(train.items))
         return self
 
     def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return the same row of scores for every user, float32[m, items]. The array is read-only."""
+        """Return the same row of scores for each of m histories, float32[m, items].
+
+        The array is read-only. The values of the histories and ``users`` are not used.
+        """
         return np.broadcast_to(self.scores_, (len(histories), len(self.scores_)))
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return True for every history, because the model scores all users, bool[m]."""
+        """Return bool[m], all True: the model scores every user."""
         return np.ones(len(histories), dtype=bool)
 
     def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
@@ -86,8 +91,9 @@ class Popular(Recommender):
 class Recent(Popular):
     """Scores each item by its number of likes among the newest ``share`` of all likes in train.
 
-    Of n likes, the newest ``ceil(share · n)`` count. Likes at the same time as the oldest of these
-    count as well. An item without such a like scores 0. Without timestamps all likes have the same
+    A like is a (user, item) pair with a value above 0, at the time of its latest event. Of n likes,
+    the newest ``ceil(share · n)`` count. Likes at the same time as the oldest of these count as
+    well. An item without such a like scores 0. Without timestamps all likes have the same
     time, so all of them count and the scores are those of :class:`Popular`. The period is a share
     and not a number of days, because a share suits a log of two weeks as well as one of twenty
     years.
@@ -98,7 +104,10 @@ class Recent(Popular):
     share: Annotated[float, Field(gt=0, le=1, description="the newest share of all likes, which is counted")] = 0.1
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Count the likes of every item among the newest ``share`` of all likes."""
+        """Count the likes of each item among the newest ``share`` of all likes, and return the model.
+
+        ``features`` is not used.
+        """
         liked = train.value > 0
         item, time = train.item[liked], train.time[liked]
         since = newest_since(time, self.share) if len(time) else 0
@@ -107,9 +116,13 @@ class Recent(Popular):
 
 
 def newest_since(times: np.ndarray, share: float) -> int:
-    """Return the time since when the newest ``share`` of n ≥ 1 events happened.
+    """Return the smallest of the ``ceil(share · n)`` largest of n times.
 
-    It is the smallest of the ``ceil(share · n)`` largest times.
+    So at least the share ``share`` of the times is not before the result.
+
+    Args:
+        times: int64[n], n ≥ 1, in any order.
+        share: in (0, 1].
 
     >>> newest_since(np.array([10, 30, 20, 40, 50]), share=0.4)
     40

@@ -21,15 +21,15 @@ from recsys.types import Features, Histories, Interactions
 
 @dataclass(config=STRICT)
 class Repeat(Recommender):
-    """Scores the liked items of the user's history by their values, and all other items by
-    popularity below these.
-    It is useful only with `exclude_seen = false`: otherwise its lists have only popular items.
+    """Scores the liked items of a history by their values, and all other items below 0 by popularity.
+    The model is useful only with `exclude_seen = false`: otherwise its lists have only popular items.
 
     If events have no values and ``[weigh] aggregate`` is "sum", the value of a pair is its number
-    of events. With ``recency_days`` an entry of value v scores v · 2^(−age / recency_days), where
-    the age is the number of days to the user's latest entry. An item that is not a like of the
-    history scores p − (1 + max p), where p is the number of users who like it in train. So its
-    score is below 0, and such items are in the order of ``popular``.
+    of events. With ``recency_days`` a like of value v scores v · 2^(−age / recency_days), where
+    the age is the number of days to the user's latest entry. The age is 0 if the time is unknown.
+    An item that is not a like of the history scores p − (1 + max p), where p is the number of users
+    who like it in train. So its score is below 0, and such items are in the order of ``popular``.
+    No score is NaN.
     """
 
     STATE: ClassVar = {"popularity_": "float32[items]"}
@@ -47,15 +47,19 @@ class Repeat(Recommender):
         return len(self.popularity_)
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Count the users who like each item, to order the items that are not in a history."""
+        """Count the users who like each item in ``train``, and return the model.
+
+        The counts order the items that are not likes of a history. ``features`` is not used.
+        """
         likers = np.bincount(train.item[train.value > 0], minlength=len(train.items))
         self.popularity_ = popularity_below_zero(likers)
         return self
 
     def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return the scores of all items, float32[m, items].
+        """Return the score of every item for each of m histories, float32[m, items].
 
-        They are above 0 for the liked items of the history, and below 0 for all other items.
+        Scores are above 0 for the liked items of the history, and below 0 for all other items.
+        ``users`` is not used.
         """
         scores = np.tile(self.popularity_, (len(histories), 1))
         is_liked = histories.values.data > 0
@@ -64,14 +68,14 @@ class Repeat(Recommender):
         return scores
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return True for every history, because the model scores all users, bool[m]."""
+        """Return bool[m], all True: the model scores every user."""
         return np.ones(len(histories), dtype=bool)
 
     def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
-        """Return the explanation of the score of ``item``.
+        """Return what each entry of one history adds to the score of ``item``.
 
-        If the item is a like of the history, its entry is the whole score. Otherwise the score is a
-        constant.
+        If the item is a like of the history, its own entry adds the whole score. Otherwise the
+        whole score is the constant of the explanation. All other entries add 0.
         """
         score = self._score_of(history, item, user)
         added = np.where((history.values.indices == item) & (history.values.data > 0), score, 0.0)

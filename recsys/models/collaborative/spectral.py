@@ -18,13 +18,16 @@ from recsys.parameters import STRICT
 from recsys.types import Features, Interactions
 
 POWER, OVERSAMPLE = 4, 32
-"""The numbers of power iterations and of extra vectors of the randomized SVD. Larger numbers make its
-last vectors more accurate."""
+"""Accuracy of the randomized SVD: its power iterations, and the fewest extra vectors.
+
+The number of extra vectors is ``OVERSAMPLE`` or a quarter of the rank, whichever is larger. Larger
+numbers make the last singular vectors more accurate.
+"""
 
 
 @dataclass(config=STRICT)
 class Spectral(Fading, Linear):
-    """Graph filter without training: fast, and strong on sparse likes with a large catalogue.
+    """Graph filter in closed form: fast, for sparse likes and a large catalogue.
 
     P is the 0/1 matrix of likes (users, items). D_users and D_items are the diagonal matrices of the
     numbers of likes of users and of items, and R = D_users^−½ P D_items^−½. V (items, rank) has the
@@ -33,9 +36,10 @@ class Spectral(Fading, Linear):
         p (RᵀR + low · D_items^−½ V Vᵀ D_items^½)
 
     The first term smooths the history over neighbouring items of the graph. The second term keeps
-    only the low frequencies of the graph; with ``low = 0`` it is left out. The model needs 4 · rank
-    · items bytes, and the likes. The singular vectors come from a seeded randomized method with
-    ``POWER`` power iterations, so the last of them are approximate.
+    only the low frequencies of the graph; with ``low = 0`` it is left out. Scores are NaN for items
+    that nobody liked in training, and for a history without a liked item that somebody liked in
+    training. The model keeps the likes, and 4 · rank · items bytes. The singular vectors come from
+    a seeded randomized method, so the last of them are approximate.
 
     References: Shen et al., CIKM 2021 (GF-CF); Halko, Martinsson and Tropp, SIAM Review 2011
     (randomized SVD).
@@ -61,7 +65,10 @@ class Spectral(Fading, Linear):
     seed: Annotated[int, Field(ge=0, description="seed of the randomized singular value decomposition")] = 0
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Compute the first singular vectors of the normalized likes."""
+        """Compute the first singular vectors of the normalized likes, and return the model.
+
+        ``features`` is not used.
+        """
         matrix = train.matrix()
         self.known_ = liked_columns(matrix)
         likes = liked(matrix, binary=True)

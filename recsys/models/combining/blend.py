@@ -21,7 +21,10 @@ LENGTHS = (2, 5, 20)
 5-19 and 20+ likes."""
 
 RRF_OFFSET = 60
-"""The constant 60 of reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009)."""
+"""The constant c of reciprocal rank fusion, which scores an item by 1/(c + rank).
+
+Source: Cormack, Clarke and Büttcher, SIGIR 2009.
+"""
 
 Scaling = Annotated[
     Literal["standard", "rrf"],
@@ -36,16 +39,23 @@ class Blended(Recommender):
     """The base class of blends: the score of an item is a weighted mean of the members' scores.
 
     The score of an item is Σ_p w_p z_p / Σ_p w_p over the members p that have a score for it. z_p
-    is the member's score on a scale that is common to all members. It is either standardized over
-    the items of the user (``standard``), or 1/(60 + rank) (``rrf``: reciprocal rank fusion,
-    Cormack, Clarke and Büttcher, SIGIR 2009). The weights w_p depend on the number of items that
-    the user likes. The score is NaN if no member with a weight has a score.
+    is the member's score on a scale that is common to all members (:func:`rescale_rows`). With
+    ``standard``, the scores of a user have mean 0 and standard deviation 1. With ``rrf`` (reciprocal
+    rank fusion), z_p is 1/(60 + rank). The weights w_p depend on the number of items that the user
+    likes. The score is NaN if no member with a weight above 0 has a score.
 
     Items that nobody liked in training (*new items*) may have other weights, ``cold_weights_``.
-    They apply to scores that are standardized over the new items alone, because standardizing over
-    all items makes the scores of new items nearly equal. These weights decide only the order of the
-    new items relative to each other. The positions that the new items take in the list of all items
-    are those that the general weights give.
+    They apply to scores that are rescaled over the new items alone, because rescaling over all items
+    makes the scores of new items nearly equal. These weights decide only the order of the new items
+    relative to each other. The general weights decide which positions of a list go to new items.
+
+    Attributes:
+        members: name -> fitted model.
+        scaling: "standard" or "rrf".
+        weights_: float64[4, members], a row of weights per group of history lengths
+            (:func:`length_groups`).
+        cold_weights_: float64[members]. If all are 0, new items are treated like all others.
+        cold_: bool[items], True for a new item.
     """
 
     STATE: ClassVar = {
@@ -63,19 +73,32 @@ class Blended(Recommender):
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Two names of the model: for other items, and for new items."""
+        """Two names: that of the model, and the same with ": new item" for new items.
+
+        For example ``("hybrid", "hybrid: new item")``.
+        """
         name = type(self).__name__.lower()
         return name, f"{name}: new item"
 
     def source(self, histories: Histories, items: np.ndarray, users: np.ndarray | None = None) -> np.ndarray:
-        """Return the source of each item, as a position in ``sources``, int8[m, k].
+        """Return the source of each listed item, as a position in :attr:`sources`, int8[m, k].
 
-        It is 1 for a new item and 0 for any other item.
+        It is 1 for a new item, which nobody liked in training, and 0 for any other item. The
+        histories and ``users`` are not used.
+
+        Args:
+            items: int[m, k], the items of each list. -1 is padding, whose result has no meaning.
         """
         return self.cold_[items].astype(np.int8)
 
     def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return the scores of all items, float32[m, items], NaN where the model has none."""
+        """Return the score of every item for each of m histories, float32[m, items].
+
+        A score is NaN if no member with a weight above 0 has a score for the item.
+
+        Args:
+            users: int[m], the user numbers, for the members. None: 0, 1, …, m − 1.
+        """
         users = np.arange(len(histories)) if users is None else users
         weights = self.weights_[length_groups(histories)]
         rescaled = self._rescaled_scores(histories, users)
@@ -91,9 +114,9 @@ class Blended(Recommender):
         return scores
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return whether a member that has a weight can score each history, bool[m].
+        """Return bool[m]: whether a member with a weight above 0 can score each of m histories.
 
-        No scores are computed for this.
+        ``users`` is not used.
         """
         has_weight = self.weights_[length_groups(histories)] > 0
         if self.cold_.any():
@@ -106,9 +129,11 @@ class Blended(Recommender):
         return scorable
 
     def user_vectors(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray | csr_array | None:
-        """Return the user vectors of the member with the largest mean weight that has such vectors.
+        """Return the user vectors of one member: float32[m, d] or csr, one row per history.
 
-        The result is None if no member with a weight has user vectors.
+        It is the member with the largest weight among those that have user vectors. The weight is
+        the mean over the groups of history lengths. The result is None if no member with a weight
+        above 0 has user vectors.
         """
         users = np.arange(len(histories)) if users is None else users
         mean_weights = self.weights_.mean(axis=0)
@@ -119,7 +144,11 @@ class Blended(Recommender):
         return None
 
     def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
-        """Return what each member adds to the score of one item."""
+        """Return what each member adds to the score of one item, in ``members`` of the result.
+
+        The parts sum to the score. The exception is a new item to which ``cold_weights_`` apply. Then
+        the parts sum to the value that orders the new items, and the note says so.
+        """
         score = self._score_of(history, item, user)
         members = self._member_shares(history, item)
         total = sum(members.values())
@@ -167,10 +196,11 @@ class Blended(Recommender):
 
 
 def build_part(name: str, settings: dict[str, Any]) -> Recommender:
-    """Return an unfitted part of a blend.
+    """Return the unfitted model of one part of a blend.
 
     Args:
-        settings: the parameters of the part; the key ``model`` is its kind, by default the name.
+        name: the name of the part.
+        settings: the parameters of the model. The key ``model`` is its kind, by default the name.
 
     Raises:
         ConfigError: the kind or a parameter is not valid.
@@ -189,9 +219,10 @@ def _check_parts(parts: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 @dataclass(config=STRICT)
 class Blend(Blended):
-    """A blend whose members and weights are given by the user.
+    """A weighted mean of the scores of several models, with members and weights set in the config.
 
-    The model ``hybrid`` chooses its members and weights by itself.
+    The weights are the same for all users and items. (The model ``hybrid`` chooses its members and
+    weights by itself.) :class:`Blended` describes how scores of different models become comparable.
 
     >>> from recsys.models import build
     >>> build("blend", {"parts": {"als": {"rank": 8}, "content": {}}, "weights": {"content": 0.5}}).scaling
@@ -231,7 +262,11 @@ class Blend(Blended):
         return [self.weights.get(name, 1.0) for name in self.parts]
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Fit every member on ``train``."""
+        """Fit every member on ``train``, and return the blend.
+
+        Raises:
+            RecsysError: any error that the fit of a member raises.
+        """
         self.members = {name: build_part(name, settings).fit(train, features) for name, settings in self.parts.items()}
         weights = self._member_weights()
         self.weights_ = np.tile(np.array(weights), (len(LENGTHS) + 1, 1))
@@ -241,25 +276,30 @@ class Blend(Blended):
 
 
 def unliked_items(train: Interactions) -> np.ndarray:
-    """Return whether each item has no like in ``train``, bool[items]."""
+    """Return bool[items]: True for each item that nobody likes (value > 0) in ``train``."""
     return np.bincount(train.item[train.value > 0], minlength=len(train.items)) == 0
 
 
 def length_groups(histories: Histories) -> np.ndarray:
     """Return the group of each history by its number of likes, int64[m].
 
-    Group 0 has the shortest histories; see :data:`LENGTHS`.
+    Group 0 has 0–1 likes, group 1 has 2–4, group 2 has 5–19, and group 3 has 20 or more.
     """
     liked = np.bincount(histories.row_of_entry[histories.values.data > 0], minlength=len(histories))
     return np.searchsorted(LENGTHS, liked, side="right")
 
 
 def rescale_rows(scores: np.ndarray, scaling: Scaling = "standard") -> np.ndarray:
-    """Rescale the scores of each row to a common scale, float32[m, n]. NaN stays NaN.
+    """Rescale the scores of each row to a common scale, and return them as float32[m, n].
 
     ``standard`` gives the scores of a row the mean 0 and the standard deviation 1, or all 0 if they
     are equal. ``rrf`` replaces a score by 1/(60 + rank), where the highest score of the row has the
-    rank 1. Of equal scores, the lower column has the smaller rank.
+    rank 1. Of equal scores, the lower column has the smaller rank. NaN stays NaN, and does not count
+    in the mean, the deviation or the ranks.
+
+    Args:
+        scores: float32[m, n], one row per user.
+        scaling: "standard" or "rrf".
     """
     is_scored = np.isfinite(scores)
     if scaling == "rrf":
@@ -277,11 +317,11 @@ def rescale_rows(scores: np.ndarray, scaling: Scaling = "standard") -> np.ndarra
 
 
 def rescale_columns(z: np.ndarray, columns: np.ndarray, scaling: Scaling = "standard") -> np.ndarray:
-    """Rescale the scores of some columns, each row over these columns only, float32[m, len(columns)].
+    """Rescale each row over some of its columns only, and return these columns, float32[m, c].
 
     Args:
         z: float32[m, n], scores as :func:`rescale_rows` returns them.
-        columns: int[c], the columns.
+        columns: int[c], the columns, in the order of the result.
         scaling: as for :func:`rescale_rows`.
     """
     return rescale_rows(z[:, columns], scaling)
@@ -305,7 +345,8 @@ def weighted_sums(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return, for each cell, the weighted sum of the scores and the sum of their weights.
 
-    Both are float32[m, n]. The arguments are those of :func:`weighted_mean`.
+    Both are float32[m, n]. A cell in which a score is NaN gets nothing from this score: neither its
+    value nor its weight. The arguments are those of :func:`weighted_mean`.
     """
     total = np.zeros(shape, dtype=np.float32)
     total_weight = np.zeros(shape, dtype=np.float32)
@@ -321,7 +362,7 @@ def divide_sums(total: np.ndarray, total_weight: np.ndarray) -> np.ndarray:
 
 
 def reassign_scores(scores: np.ndarray, columns: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Permute the scores of some columns within each row, so that they follow another order.
+    """Return scores that are permuted within each row, so that some columns follow another order.
 
     In each row, the largest score in ``columns`` goes to the column with the largest value in
     ``order``, the second largest to the second, and so on. Of equal values in ``order``, the lower

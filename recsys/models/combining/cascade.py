@@ -12,15 +12,21 @@ from recsys.types import Features, Histories, Interactions
 
 
 class Cascade(Recommender):
-    """Scores each user by the first member that can score the user.
+    """Scores each user by the first of its members that can score the user.
 
-    So all scores of a user come from the same member. A user with fewer than ``min_history`` liked
-    items is scored by a later member if one can, and otherwise by the first. A user whom no member
-    can score has no scores: all are NaN. ``record`` says how a trial chose ``min_history``; it is
-    None without a trial.
+    So all scores of a user come from the same member. The first member is tried last for a user
+    with fewer than ``min_history`` liked items. A user whom no member can score has no scores: all
+    are NaN.
 
     The sources are the names of the members. If a member has several sources, its second and later
     sources follow its name.
+
+    Attributes:
+        members: name -> model, in the order of preference. The later ones are called fallbacks.
+        min_history: the smallest number of liked items with which the first member is preferred. 0:
+            it is always preferred.
+        record: how a trial chose ``min_history``, the dict of
+            :func:`recsys.evaluation.min_history.choose_min_history`. None without a trial.
 
     >>> from recsys.models import build
     >>> Cascade({"als": build("als", {}), "popular": build("popular", {})}).sources
@@ -47,7 +53,7 @@ class Cascade(Recommender):
         return tuple(name for key, model in self.members.items() for name in (key, *model.sources[1:]))
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Fit every member."""
+        """Fit every member on ``train``, and return the cascade."""
         for model in self.members.values():
             model.fit(train, features)
         return self
@@ -55,7 +61,8 @@ class Cascade(Recommender):
     def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
         """Return the scores of each user by the member that scores the user, float32[m, items].
 
-        The row of a user whom no member can score is all NaN.
+        :meth:`member_of` says which member that is. The row of a user whom no member can score is
+        all NaN.
         """
         users = _user_numbers(histories, users)
         member = self.member_of(histories, users)
@@ -70,9 +77,13 @@ class Cascade(Recommender):
         return scores
 
     def source(self, histories: Histories, items: np.ndarray, users: np.ndarray | None = None) -> np.ndarray:
-        """Return the position in ``sources`` of the source of each item, int8[m, k].
+        """Return the source of each listed item, as a position in :attr:`sources`, int8[m, k].
 
         It is -1 for a user whom no member can score.
+
+        Args:
+            items: int[m, k], the items of each user's list, -1 for padding.
+            users: int[m], the user numbers. None: 0, 1, …, m − 1.
         """
         users = _user_numbers(histories, users)
         member = self.member_of(histories, users)
@@ -86,7 +97,7 @@ class Cascade(Recommender):
         return source
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return whether any member can score each history, bool[m]."""
+        """Return bool[m]: whether at least one member can score each of m histories."""
         return self.member_of(histories, users) >= 0
 
     def member_of(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
@@ -128,12 +139,20 @@ class Cascade(Recommender):
             member[rows[model.can_score(histories[rows], users[rows])]] = position
 
     def scoring_member(self, history: Histories, user: int = 0) -> tuple[str, Recommender] | None:
-        """Return (name, model) of the member that scores one history, or None if none can."""
+        """Return (name, model) of the member that scores one history, or None if none can.
+
+        Args:
+            history: the history, with one row.
+            user: the number of the user.
+        """
         position = int(self.member_of(history, np.array([user]))[0])
         return None if position < 0 else list(self.members.items())[position]
 
     def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
-        """Return the explanation of one score by the member that scores this history."""
+        """Return the explanation of one score by the member that scores this history.
+
+        If no member can score the history, the score is NaN and only a note explains it.
+        """
         member = self.scoring_member(history, user)
         if member is None:
             return Explanation(np.nan, note="No model has an opinion on this user.")

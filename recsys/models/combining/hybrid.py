@@ -40,7 +40,7 @@ ACCEPTED_LOSS = 0.005
 """Share of the NDCG among all items that may be lost for a better order of new items."""
 
 SEARCH_SHARE = 0.5
-"""The share of ``minutes`` after which no further setting is tried.
+"""The share of the parameter ``minutes`` after which a hybrid tries no further setting.
 
 The rest of the time is for the fits on all of train.
 """
@@ -65,14 +65,17 @@ class Choice:
     new_items: Weights = field(default_factory=dict)
 
     def kinds(self) -> list[str]:
-        """Return all kinds of models that have a weight, each once."""
+        """Return all kinds of models that occur in the three sets of weights, each once.
+
+        Those of ``weights`` are first, then those of ``by_group``, then those of ``new_items``.
+        """
         return list(dict.fromkeys([*self.weights, *(k for w in self.by_group.values() for k in w), *self.new_items]))
 
 
 @dataclass(config=STRICT)
 class Hybrid(Blended):
-    """Chooses models, their settings and their weights by trials on a part of train, then fits them
-    on all of it.
+    """Blend that chooses its models, their settings and their weights by trials on a part of train.
+    The chosen models, its *members*, are then fitted on all of train.
 
     1. *Settings.* A trial hides 20 % of the likes, in the way that ``hold_out`` names (see
        ``combining.trial``). Each kind is fitted once. Then the settings of the promising kinds are
@@ -143,8 +146,8 @@ class Hybrid(Blended):
             raise ConfigError("\n".join(problems))
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Choose members, settings and weights by trials, then fit the chosen members on all of
-        ``train``.
+        """Choose members, settings and weights, fit the members on all of ``train``, and return the
+        model.
 
         Raises:
             ConfigError: all parts need features and there are none, or no kind could be fitted.

@@ -23,10 +23,14 @@ Settings = dict[str, Any]
 
 
 class Ladder(NamedTuple):
-    """An ordered list of settings, the rungs, along which a search moves step by step.
+    """An ordered list of settings, the *rungs*, along which a search moves step by step.
 
-    ``start`` is the index of the rung that is tried first. A search tries only the neighbours of
-    the best rung so far. So a long ladder takes no more time if the best rung is near the start.
+    A search tries only the neighbours of the best rung so far. So a long ladder takes no more time
+    if the best rung is near the start.
+
+    Attributes:
+        rungs: the settings, each a dict parameter -> value, for example ``{"rank": 32}``.
+        start: the index of the rung that is tried first.
     """
 
     rungs: tuple[Settings, ...]
@@ -34,11 +38,12 @@ class Ladder(NamedTuple):
 
 
 def ladder(parameter: str, values: Sequence[Any], start: Any) -> Ladder:
-    """Return the ladder of one parameter.
+    """Return the ladder of one parameter, with one rung per value.
 
     Args:
+        parameter: the name of the parameter.
         values: the values of the parameter, in order.
-        start: the value that is tried first.
+        start: the value that is tried first, one of ``values``.
 
     >>> ladder("rank", (32, 64, 128), start=64)
     Ladder(rungs=({'rank': 32}, {'rank': 64}, {'rank': 128}), start=1)
@@ -52,9 +57,10 @@ SCALED = Ladder(
     ),
     start=3,
 )
-"""The ladder of ALS in which the weight of a like, relative to all other pairs, rises.
+"""The ladder of ALS on which the weight of a like, relative to all other pairs, rises.
 
-In the terms of Rendle et al. 2021, λ* is 0.001 on every rung.
+Each rung sets ``alpha``, ``reg`` and ``beta`` together. In the terms of Rendle et al. 2021 (see
+``recsys.als.definition``), α0 falls from 0.3 to 0.0003, and λ* is 0.001 on every rung.
 """
 
 FADING = ladder("decay", (1.0, 0.95, 0.9, 0.8, 0.65, 0.5, 0.3), start=1.0)
@@ -134,9 +140,13 @@ only."""
 
 
 def ladders(kind: str, max_rank: int) -> tuple[Ladder, ...]:
-    """Return the ladders of a kind, in which ranks above ``max_rank`` are replaced by ``max_rank``.
+    """Return the ladders of a kind of model, with no rank above ``max_rank``.
 
-    Rungs that become equal are merged.
+    A higher rank is replaced by ``max_rank``, and rungs that become equal are merged.
+
+    Args:
+        kind: a key of :data:`LADDERS`.
+        max_rank: the largest useful rank, usually the number of users or of items.
 
     >>> ladders("als", 50)[2]
     Ladder(rungs=({'rank': 16}, {'rank': 32}, {'rank': 50}), start=2)
@@ -152,7 +162,15 @@ def ladders(kind: str, max_rank: int) -> tuple[Ladder, ...]:
 
 
 def settings_at(steps: Sequence[Ladder], position: Position) -> Settings:
-    """Return the settings at a position: the rung of each ladder, merged into one dict."""
+    """Return the settings at a position: the rung of each ladder, merged into one dict.
+
+    Args:
+        steps: the ladders.
+        position: the index of a rung on each ladder.
+
+    >>> settings_at((ladder("rank", (8, 16), start=8), ladder("reg", (0.1, 1.0), start=0.1)), (1, 0))
+    {'rank': 16, 'reg': 0.1}
+    """
     settings: Settings = {}
     for step, rung in zip(steps, position, strict=True):
         settings |= step.rungs[rung]
@@ -160,10 +178,18 @@ def settings_at(steps: Sequence[Ladder], position: Position) -> Settings:
 
 
 def fit_part(kind: str, params: Settings, train: Interactions, features: Features | None, seed: int) -> Recommender:
-    """Fit a model of a kind on ``train``, and return it.
+    """Build a model of a kind, fit it on ``train``, and return it.
 
-    ``features`` and ``seed`` are passed only to kinds that use them. A kind with sweeps makes
-    :data:`SWEEPS` of them, unless ``params`` has another number.
+    ``features`` and ``seed`` are passed only to kinds that use them. A kind with the parameter
+    ``iterations`` makes :data:`SWEEPS` sweeps, unless ``params`` has another number.
+
+    Args:
+        kind: a key of :data:`LADDERS`.
+        params: parameter -> value. A parameter that is not given has its default.
+
+    Raises:
+        ConfigError: a parameter is not valid, or the kind needs features and there are none.
+        InputError: the model does not fit in memory, or train lacks what the model needs.
     """
     names = parameters(kind)
     if "seed" in names:
@@ -175,13 +201,19 @@ def fit_part(kind: str, params: Settings, train: Interactions, features: Feature
 
 @dataclass
 class Deadline:
-    """A time limit, in minutes from the start. The search asks it before each fit but the first."""
+    """A time limit for a search of settings.
+
+    Attributes:
+        minutes: the length of the limit.
+        started: the start, in seconds of ``time.monotonic``. The default is the time at which the
+            object is made.
+    """
 
     minutes: float
     started: float = field(default_factory=time.monotonic)
 
     def is_over(self, seconds: float = 0.0) -> bool:
-        """Return whether the time limit will have passed ``seconds`` from now."""
+        """Return whether the time limit will be over in ``seconds`` seconds from now."""
         return time.monotonic() + seconds > self.started + 60 * self.minutes
 
 
@@ -192,8 +224,8 @@ class Attempt:
     Attributes:
         kind: the kind of model.
         steps: the ladders of the kind.
-        position: the best position so far: the number of the rung on each ladder.
-        values: position -> mean NDCG@100, for all positions that were tried.
+        position: the best position so far: the index of the rung on each ladder.
+        values: position -> mean NDCG@100 in the trial, for all positions that were tried.
         seconds: the duration of the last fit, in seconds.
     """
 
@@ -210,14 +242,15 @@ class Attempt:
 
     @property
     def value(self) -> float:
-        """The mean NDCG@100 of the best settings so far."""
+        """The mean NDCG@100 of the best settings so far, in [0, 1]."""
         return self.values[self.position]
 
     @property
     def last_rungs(self) -> Settings:
-        """The best settings that are at an end of their ladder, so that values beyond may be better.
+        """The part of the best settings that lies at an end of its ladder.
 
-        An end is left out if there is no value beyond it, for example a weight of 0.
+        A value beyond such an end may be better, but was not tried. An end is left out if no value
+        beyond it is possible, for example beyond a weight of 0. Ladders with two rungs are left out.
         """
         settings: Settings = {}
         for step, rung in zip(self.steps, self.position, strict=True):
@@ -232,12 +265,15 @@ class Search:
     """Searches the best settings of a kind on a trial, by moving along its ladders.
 
     Attributes:
-        trial: the trial on which settings are compared.
+        trial: the trial on which settings are compared by their mean NDCG@100.
         features: the features of the items, or None.
-        rows: the users on whom settings are compared, as positions in the users of the trial.
-        field_weights: weights of the feature fields. Each kind that needs features is tried with
-            and without them, because weights that improve ``content`` may harm another kind.
-        deadline: when it is over, the best settings so far are the result.
+        rows: int64, the users on whom settings are compared, as positions in the users of the trial.
+        seed: the seed of every model that has one.
+        field_weights: field of the features -> weight. Each kind that needs features is tried with
+            and without these weights, because weights that improve ``content`` may harm another
+            kind.
+        deadline: when it is over, no further model is fitted, and the best settings so far are the
+            result. The first fit of each kind is always made.
     """
 
     trial: Trial
@@ -248,11 +284,15 @@ class Search:
     deadline: Deadline
 
     def start(self, kind: str) -> Attempt:
-        """Try a kind with its first settings, and search the settings that only affect scoring.
+        """Try a kind with its first settings, and return the state of its search.
 
-        Such a search needs no other fit. For ALS, the ladder :data:`SCALED` (the weight of likes) is
-        searched too, because no single value suits both dense and sparse logs. The trial stores the
-        scores of the best settings.
+        Then the settings that only affect scoring are searched, which needs no other fit. For ALS,
+        the ladder :data:`SCALED` (the weight of likes) is searched too, because no single value
+        suits both dense and sparse logs. The trial stores the scores of the best settings under the
+        name of the kind.
+
+        Args:
+            kind: a key of :data:`LADDERS`.
 
         Raises:
             InputError: the model does not fit in memory, or train lacks what the model needs.
@@ -264,17 +304,18 @@ class Search:
         return attempt
 
     def climb(self, attempt: Attempt) -> None:
-        """Search all ladders of a kind from the best position so far, and store the result in
-        ``attempt``.
+        """Search all ladders of a kind from its best position so far, and update ``attempt``.
 
-        The trial stores the scores of the best settings.
+        If another position is better, the trial stores the scores of the best settings under the
+        name of the kind.
         """
         self._climb(attempt, range(len(attempt.steps)))
 
     def weigh_fields(self) -> Settings:
         """Search the weights of the feature fields with which the model ``content`` is best.
 
-        The result is a dict: field -> weight. It has only the fields with a weight other than 1.
+        The result is a dict: field -> weight. It has only the fields with a weight other than 1. It
+        is empty if there are no features or only one field. The deadline does not apply.
         """
         if self.features is None:
             return {}

@@ -34,10 +34,14 @@ def try_short_histories(
 ) -> dict[str, Any] | None:
     """Compare a model with its fallback on users with few likes, in a trial on a part of train.
 
-    Some likes are hidden, both models are fitted on the rest, and :func:`choose_min_history`
-    compares the NDCG of the hidden likes. Its result is returned. At most ``MAX_USERS`` users are
-    judged. They have a hidden like, a visible like, and fewer than 20 visible likes. If there are too
-    few such users, nothing is fitted and the result is None.
+    The trial hides some likes, fits both models on the rest of ``train``, and compares the NDCG@10
+    of the hidden likes. At most ``MAX_USERS`` users are judged. Each has a hidden like and 1 to 19
+    likes that are not hidden.
+
+    The result is the dict of :func:`recsys.evaluation.min_history.choose_min_history`. Its key
+    ``min_history`` is the smallest number of likes with which a user gets the list of the model.
+    The result is None, and nothing is fitted, if no group of users by history length (0–1, 2–4,
+    5–19 likes) has 30 users.
 
     After the trial both models are fitted on a part of train only, so the caller must fit them again.
 
@@ -47,8 +51,8 @@ def try_short_histories(
         features: the features of the items, or None.
         by_time: whether to hide the newest fifth of all events, as a split by time does. If False,
             about the newest fifth of each user's likes is hidden, and every user keeps at least one
-            like. In a run that is split by time this would favour the fallback, because popularity
-            would be counted from events that are later than the hidden ones.
+            like. Use True in a run that is split by time. With False, popularity would be counted
+            from events that are later than the hidden ones, which would favour a popular fallback.
         seed: the seed of the hashes and of the bootstrap.
     """
     if by_time:

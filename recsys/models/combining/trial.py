@@ -27,9 +27,9 @@ relevant items are rare in lists."""
 
 MIDDLE_SHARE = 0.5
 OTHER_SHARES = (0.25, 1.0)
-"""Possible weights of a member that is added to a blend, as shares of the sum of the weights so far.
+"""Weights of a member that is added to a blend, as shares of the sum of the weights so far.
 
-:data:`MIDDLE_SHARE` is tried before these.
+Each addition is tried with :data:`MIDDLE_SHARE` first, and the best additions with these shares too.
 """
 
 SHORTLIST = 6
@@ -48,12 +48,15 @@ class Trial:
 
     Attributes:
         train: the interactions without the hidden entries.
-        hidden: float32 csr (users, items) of the hidden likes, in the rows of ``train``.
-        users: int64[n], rows of the users who are judged.
+        hidden: csr (users, items) of float32, an entry per hidden like. Its rows are those of
+            ``train.users``.
+        users: int64[n], the rows in ``train.users`` of the users who are judged.
         candidates: bool[items], the items that are ranked.
         scaling: how scores are rescaled, see :func:`blend.rescale_rows`.
         scores: name of a member -> float32[n, items], its rescaled scores. :meth:`cache_scores`
             stores them, so that a blend is a weighted sum of stored arrays.
+        histories: the histories of the n users in ``train``.
+        relevant: csr (n, items), the hidden likes of the n users.
     """
 
     train: Interactions
@@ -73,15 +76,16 @@ class Trial:
         It is 0 for a user without hidden likes.
 
         Args:
-            rows: int64, the chosen users, as positions in ``self.users``.
+            model: the model, fitted on ``train``.
+            rows: int64, the chosen users, as positions in ``users``.
         """
         return self.ndcg_per_user(self._candidate_scores(model, rows), rows)
 
     def cache_scores(self, name: str, model: Recommender) -> np.ndarray:
-        """Store the scores of a fitted model and return its NDCG@100, float64[n] for all users.
+        """Store the scores of a fitted model, and return the NDCG@100 of each user, float64[n].
 
-        ``self.scores[name]`` becomes float32[n, items]: the scores of the candidates, rescaled per
-        user as ``scaling`` says. Items that are not candidates have NaN.
+        ``scores[name]`` becomes float32[n, items]: the scores of the candidates, rescaled per user as
+        ``scaling`` says. The scores of other items are NaN.
         """
         all_rows = np.arange(len(self.users))
         self.scores[name] = rescale_rows(self._candidate_scores(model, all_rows), self.scaling)
@@ -103,8 +107,10 @@ class Trial:
     def ndcg_per_user(self, scores: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
         """Return the NDCG@100 of each user for given scores, float64[len(rows)].
 
+        It is 0 for a user without hidden likes.
+
         Args:
-            scores: float32[len(rows), items].
+            scores: float32[len(rows), items], NaN for an item that is not ranked.
             rows: positions in ``users``. None: all users.
         """
         rows = np.arange(len(self.users)) if rows is None else rows
@@ -113,8 +119,11 @@ class Trial:
     def blend_scores(self, weights: dict[str, float], rows: np.ndarray | None = None) -> np.ndarray:
         """Return the scores of a blend of members with stored scores, float32[len(rows), items].
 
+        A score is the weighted mean of the rescaled scores of those members that have one for the
+        item. It is NaN if no member has one.
+
         Args:
-            weights: member -> weight.
+            weights: name of a member -> weight, at least one. Each member is in ``scores``.
             rows: positions in ``users``. None: all users.
         """
         rows = np.arange(len(self.users)) if rows is None else rows
@@ -200,7 +209,11 @@ class Trial:
     def halves(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Divide the users at random into two halves: one to choose a blend on, and one to check it on.
 
-        The halves are int64 positions in ``users``, in ascending order.
+        Both are int64 positions in ``users``, in ascending order. A hash of the user decides, so the
+        halves may differ a little in size.
+
+        Args:
+            seed: the seed of the hash.
         """
         first = to_unit_interval(hash_words(seed + 1, self.users)) < 0.5
         return np.flatnonzero(first), np.flatnonzero(~first)
@@ -237,16 +250,18 @@ def climb(
 
     On each ladder the search moves up rung by rung as long as ``value`` rises, then down in the
     same way. It repeats this for all ladders until no move raises ``value``, but at most ``rounds``
-    times. Without this limit the result is a local maximum along every ladder. ``value`` is called
-    only once per position.
+    times. ``value`` is called only once per position.
 
     Args:
         start: the first position.
         lengths: number of rungs of each ladder.
         value: the function to maximise.
-        axes: the numbers of the ladders to move along. None: all ladders.
+        axes: the indices of the ladders to move along, in this order. None: all ladders.
         rounds: largest number of passes over the ladders.
-        least_gain: the relative gain that a move must have.
+        least_gain: a move is made if the new value is above (1 + ``least_gain``) times the old one.
+
+    >>> climb((0, 0), [5, 5], lambda position: -((position[0] - 3) ** 2) - (position[1] - 1) ** 2)
+    (3, 1)
     """
     value = cache(value)
     position = start
@@ -266,10 +281,13 @@ def climb(
 
 
 def gain(new: np.ndarray, old: np.ndarray, seed: int = 0) -> dict[str, float]:
-    """Return the mean of ``new - old`` over users and its 95 % bootstrap interval: mean, low, high.
+    """Return the mean of ``new - old`` over users, and its 95 % bootstrap interval.
+
+    The result is a dict with the keys ``mean``, ``low`` and ``high``.
 
     Args:
         new, old: float64[n], the values of two models for the same users.
+        seed: the seed of the bootstrap.
     """
     mean, low, high = mean_ci(new - old, seed=seed)
     return {"mean": mean, "low": low, "high": high}
@@ -282,6 +300,8 @@ def hide_pairs(train: Interactions, share: float, max_users: int, seed: int, *, 
     likes with the same time, or without a time, is decided by a hash. Every item is a candidate.
 
     Args:
+        train: the interactions, from which the trial takes both parts.
+        share: in (0, 1). The number of hidden likes of a user is rounded up or down by a hash.
         max_users: the largest number of users to judge. They are chosen by a hash among the users
             with a hidden like.
         seed: seed of the hashes.
@@ -307,10 +327,13 @@ def hide_pairs(train: Interactions, share: float, max_users: int, seed: int, *, 
 def hide_latest(train: Interactions, share: float, max_users: int, seed: int) -> Trial:
     """Return a trial that hides about ``share`` of all events: those after a point in time.
 
-    A split by time does the same. Events with the same time are all hidden or all visible. An item
-    whose likes are all hidden is a new item of the trial. Every item is a candidate.
+    A split by time does the same. Events are the entries of ``train``. Those with the same time are
+    all hidden or all visible; those without a time are visible. An item whose likes are all hidden
+    is a new item of the trial. Every item is a candidate.
 
     Args:
+        train: the interactions, from which the trial takes both parts.
+        share: in (0, 1).
         max_users: the largest number of users to judge. They are chosen by a hash among the users
             with a hidden like and a visible one.
         seed: seed of the hash.
@@ -321,12 +344,14 @@ def hide_latest(train: Interactions, share: float, max_users: int, seed: int) ->
 
 
 def hide_items(train: Interactions, share: float, max_users: int, seed: int) -> Trial:
-    """Return a trial that hides all entries of ``share`` of the liked items, rounded up.
+    """Return a trial that hides all entries of some of the liked items, chosen by a hash.
 
-    These are the items with the lowest hashes. They are the new items of the trial, and no other
-    item is a candidate. Users are judged if they like a hidden item and an item that is not hidden.
+    The hidden items are the new items of the trial, and only they are candidates. Users are judged
+    if they like a hidden item and an item that is not hidden.
 
     Args:
+        train: the interactions, from which the trial takes both parts.
+        share: in (0, 1), the share of the liked items that is hidden; their number is rounded up.
         max_users: the largest number of users to judge. They are chosen by a hash.
         seed: seed of the hashes.
     """
@@ -368,7 +393,7 @@ def _trial(
 
 
 def subset(train: Interactions, keep: np.ndarray) -> Interactions:
-    """Return some entries of ``train``, with the same id maps.
+    """Return interactions with only some of the entries of ``train``, and with the same id maps.
 
     Args:
         keep: bool[n], True for the entries to keep.

@@ -15,10 +15,14 @@ from recsys.types import Features, Histories, Interactions
 
 
 class FixedScores(Recommender):
-    """Returns scores that were computed elsewhere.
+    """Scores users by an array of scores that was computed elsewhere.
+
+    Args:
+        scores: float[users, items], one row per user number.
+        source: the name of the scores in the column ``source`` of lists.
 
     Attributes:
-        scores: float32[users, items], one row per user number.
+        scores: the scores as float32[users, items].
     """
 
     def __init__(self, scores: np.ndarray, source: str) -> None:
@@ -35,12 +39,18 @@ class FixedScores(Recommender):
         return self
 
     def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return the stored rows of ``users``, float32[m, items]."""
+        """Return the stored rows of ``users``, float32[m, items].
+
+        The histories are not used, except for their number m. ``users`` = None means the rows
+        0, 1, …, m − 1.
+        """
         return self.scores[np.arange(len(histories)) if users is None else users]
 
 
 class StoredFactors(Recommender):
-    """ALS that scores users by stored factors. The factor of any other user is computed by fold-in.
+    """ALS that scores a user by a stored factor, without looking at the history.
+
+    The factor of a user without a stored one is computed from the history (fold-in).
 
     Attributes:
         als: the fitted ALS model, with the item factors.
@@ -58,7 +68,7 @@ class StoredFactors(Recommender):
         return self.als.sources
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Raise RunFolderError, because the stored factors were trained elsewhere."""
+        """Raise RunFolderError: the stored factors were trained elsewhere, so this model has no fit."""
         raise RunFolderError("a model with stored factors is not trained again: train a run, and bundle that.")
 
     @property
@@ -67,7 +77,14 @@ class StoredFactors(Recommender):
         return self.als.n_items
 
     def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return the scores of all items, float32[m, items], NaN where the model has none."""
+        """Return the score of every item for each of m users, float32[m, items].
+
+        A score is NaN if the item has no factor, or if the user has no stored factor and no liked
+        item of the history has a factor.
+
+        Args:
+            users: int[m], the user numbers. None: 0, 1, …, m − 1.
+        """
         factors, is_stored = self._stored(histories, users)
         scores = np.empty(histories.shape, dtype=np.float32)
         scores[is_stored] = factors[is_stored] @ self.als.item_factors_.T
@@ -78,7 +95,10 @@ class StoredFactors(Recommender):
         return scores
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return whether each user has a stored factor, or a history that allows a fold-in, bool[m]."""
+        """Return bool[m]: whether each of m users has a stored factor, or can be folded in.
+
+        A user can be folded in if a liked item of the history has a factor.
+        """
         return self._stored(histories, users)[1] | self.als.can_score(histories)
 
     def user_vectors(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
@@ -101,8 +121,10 @@ class StoredFactors(Recommender):
 
 
 class SegmentMember(Recommender):
-    """Scores each user by the popularity of items in the user's segment. Users without a segment
-    have no scores.
+    """Scores items by their popularity in the user's segment.
+
+    A segment is the users with the same values of some columns of the users table, such as the
+    country. The scores of a user without a segment are NaN.
 
     Attributes:
         segments: the segments and their scores.
@@ -123,20 +145,25 @@ class SegmentMember(Recommender):
         return self.segments.sources
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Raise RunFolderError, because the segments of a run are counted once for all of its
-        models."""
+        """Raise RunFolderError: segments are counted once for all models of a run, not fitted here."""
         raise RunFolderError("segments are not trained as a model: train a run with fallback = 'segment'.")
 
     def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return the scores of each user's segment, float32[m, items], NaN for users without a
-        segment."""
+        """Return the scores of each user's segment, float32[m, items].
+
+        All scores of a user without a segment are NaN. The histories are not used, except for their
+        number m.
+
+        Args:
+            users: int[m], the user numbers. None: 0, 1, …, m − 1.
+        """
         rows = self._rows(histories, users)
         scores = np.full(histories.shape, np.nan, dtype=np.float32)
         scores[rows >= 0] = self.segments.scores[rows[rows >= 0]]
         return scores
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return whether each user has a segment, bool[m]."""
+        """Return bool[m]: whether each of m users has a segment."""
         return self._rows(histories, users) >= 0
 
     def source(self, histories: Histories, items: np.ndarray, users: np.ndarray | None = None) -> np.ndarray:
@@ -154,7 +181,15 @@ class SegmentMember(Recommender):
         return np.broadcast_to(depth[:, None], items.shape)
 
     def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
-        """Return the score as a constant: the share of the segment's users who like the item."""
+        """Return the score of ``item`` as a constant: the share of the segment's users who like it.
+
+        The score is NaN if the user has no segment.
+
+        Args:
+            history: not used.
+            item: the row of the item.
+            user: the number of the user.
+        """
         row = int(self.segment_rows[user])
         if row < 0:
             return Explanation(np.nan)
@@ -170,7 +205,9 @@ class SegmentMember(Recommender):
 
 
 def with_stored_factors(model: Recommender, user_factors: np.ndarray | None) -> Recommender:
-    """Return an ALS, or a cascade whose first member is ALS, that uses stored factors of users.
+    """Return a model that scores users by stored factors (:class:`StoredFactors`) instead of fold-in.
+
+    In a cascade, only the first member is replaced.
 
     Args:
         model: an ALS, or a cascade whose first member is ALS.
@@ -178,7 +215,7 @@ def with_stored_factors(model: Recommender, user_factors: np.ndarray | None) -> 
             returned unchanged.
 
     Raises:
-        RunFolderError: the model is not an ALS.
+        RunFolderError: the model, or the first member of the cascade, is not an ALS.
     """
     if user_factors is None:
         return model
@@ -191,13 +228,14 @@ def with_stored_factors(model: Recommender, user_factors: np.ndarray | None) -> 
 
 
 def insert_segment_fallback(model: Recommender, segments: Segments | None, user_ids: Any) -> Recommender:
-    """Insert the popularity by segment between the first model of a cascade and its fallback.
+    """Return a cascade with popularity by segment between its first member and its fallbacks.
 
-    The new cascade is returned. If there are no segments, or the model is not a cascade, the model is
-    returned unchanged.
+    If there are no segments, or the model is not a cascade, the model is returned unchanged.
 
     Args:
-        user_ids: the id of each user number, to look up the segment of the user.
+        model: a model, usually a cascade.
+        segments: the segments and their scores, or None.
+        user_ids: the ids of the users, in the order of the user numbers, to look up their segments.
     """
     if segments is None:
         return model
@@ -205,11 +243,14 @@ def insert_segment_fallback(model: Recommender, segments: Segments | None, user_
 
 
 def with_segment_rows(model: Recommender, segments: Segments, segment_rows: np.ndarray) -> Recommender:
-    """Return a cascade with the segments inserted after its first member.
+    """Return a cascade with popularity by segment between its first member and its fallbacks.
 
-    A model that is not a cascade is returned unchanged.
+    Unlike :func:`insert_segment_fallback`, it takes the segment of each user and not the ids. A
+    model that is not a cascade is returned unchanged.
 
     Args:
+        model: a model, usually a cascade.
+        segments: the segments and their scores.
         segment_rows: int64[users], as for :class:`SegmentMember`.
     """
     if not isinstance(model, Cascade):

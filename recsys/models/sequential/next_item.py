@@ -35,8 +35,8 @@ So the time of a fit grows with the length of the histories, and not with its sq
 
 @dataclass(config=STRICT)
 class NextItem(Linear, FitsFromSums):
-    """Ridge regression that predicts the next like from the likes before it, of which later ones count
-    more. The result is exact and deterministic. For at most some ten thousand items.
+    """Ridge regression that predicts the next like from the likes before it; later ones count more.
+    The result is exact and deterministic. The model is for at most some ten thousand items.
 
     There is one *memory* per number in ``decays``. Before the like t of a user, memory s is a vector
     over the items, with the weight decays_s^(t−1−p) for each earlier like p: x_s(t) = Σ_{p<t}
@@ -47,7 +47,9 @@ class NextItem(Linear, FitsFromSums):
 
     x_s(u) is memory s after the last like of user u. The Gram matrix of the regression is summed in
     one pass over the sequences and then inverted. With a small and a large decay, one model uses both
-    the last likes and the general taste of a user. Only items that somebody liked take part.
+    the last likes and the general taste of a user. Only items that somebody liked in training take
+    part; the scores of the others are NaN. So are all scores for a history without a liked item
+    that takes part.
 
     With S decays a fit needs 12 · (S · items)² bytes, of which 4 · S · items² are kept, and its time
     grows with (S · items)³. If it would need more than ``memory_mb``, it raises an error before it
@@ -73,7 +75,9 @@ class NextItem(Linear, FitsFromSums):
     recency_days: RecencyDays = None
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Sum the Gram matrix over all users, and compute the weights from its inverse.
+        """Sum the Gram matrix over all users, compute the weights, and return the model.
+
+        ``features`` is not used.
 
         Raises:
             InputError: no event has a time, or the matrices would not fit in ``memory_mb``.
@@ -87,7 +91,7 @@ class NextItem(Linear, FitsFromSums):
         """Store which items somebody liked.
 
         Args:
-            likes: int[items], the number of likes of each item.
+            likes: int[items], the number of users who like each item.
 
         Raises:
             InputError: the matrices would not fit in ``memory_mb``.
@@ -127,7 +131,11 @@ class NextItem(Linear, FitsFromSums):
             return {"gram": gram, "targets": self._targets(sequences)}
 
     def fit_sums(self, sums: Mapping[str, np.ndarray | csr_array]) -> None:
-        """Compute the weights from the summed matrices. The Gram matrix is overwritten."""
+        """Compute the weights from the matrices of :meth:`sum_users`, summed over all users.
+
+        Args:
+            sums: a dict with the keys ``gram``, which is overwritten, and ``targets``.
+        """
         gram = np.asarray(sums["gram"])
         size = len(gram)
         with one_blas_thread(), log_phase("next_item: invert the Gram matrix", size=size):

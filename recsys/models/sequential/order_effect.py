@@ -29,13 +29,17 @@ SHUFFLES = 3
 
 @dataclass(frozen=True)
 class OrderEffect:
-    """How much the order of histories helps to predict the last like.
+    """How much the order of histories helps to predict the last like of a user.
+
+    ``str`` of it is a sentence with the result.
 
     Attributes:
         users: the number of users whose last like was hidden.
-        ordered: the mean NDCG of the hidden likes if histories are in the order of time.
-        shuffled: the same if histories are in a random order.
-        difference, low, high: the mean of ordered − shuffled over users, and its 95 % interval.
+        ordered: the mean NDCG@100 of the hidden likes if histories are in the order of time.
+        shuffled: the mean NDCG@100 if each history is in a random order.
+        difference: the mean over users of their NDCG@100 in the order of time minus that in a random
+            order.
+        low, high: the 95 % interval of the difference.
     """
 
     users: int
@@ -47,11 +51,11 @@ class OrderEffect:
 
     @property
     def matters(self) -> bool:
-        """Whether the interval of the difference is above 0."""
+        """Whether the whole 95 % interval of the difference is above 0."""
         return self.low > 0
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the effect as a dict of plain values."""
+        """Return a dict of the attributes, with ``metric`` ("ndcg@100") and ``matters`` (bool) added."""
         return asdict(self) | {"metric": f"ndcg@{DEPTH}", "matters": self.matters}
 
     def __str__(self) -> str:
@@ -66,14 +70,19 @@ class OrderEffect:
 
 
 def measure_order(log: Interactions, seed: int = 0) -> OrderEffect | None:
-    """Measure how much the order of their likes helps to predict the last like of users.
+    """Measure how much the order of users' likes helps to predict their last like.
 
-    The last like of some users is hidden. ``transitions`` with its default settings is fitted on
-    the rest of ``log``, and ranks all items for these users. The same is done with the times of
-    each user's likes shuffled, as the mean of three shuffles. Likes of one user with the same time,
-    such as the items of one basket, are first put in a random order, because the order of their ids
-    says nothing about the user. At most 2,000 users with at least three likes are drawn. The result
-    is None if there are fewer than 100 such users, or if no event has a time.
+    At most 2,000 users with at least three likes are drawn, and their last like is hidden. The model
+    ``transitions`` with its default settings is fitted on the other likes of ``log``. It ranks all
+    items that these users have not seen. The same is done after the times of each user's likes are
+    shuffled, and repeated for three shuffles, whose mean counts. Likes of one user with the same
+    time, such as the items of one basket, are first put in a random order.
+
+    The result is None if fewer than 100 users have three likes, or if no event has a time.
+
+    Args:
+        log: all interactions. Likes are those with a value above 0.
+        seed: the seed of the draw, of the shuffles and of the bootstrap.
 
     Reference: Klenitskiy, Volodkevich, Pembek and Vasilev, Does It Look Sequential?, RecSys 2024.
     """

@@ -42,8 +42,8 @@ SCORES_AT_ONCE = 1 << 22
 
 @dataclass(config=STRICT)
 class SASRec(Recommender):
-    """A causal Transformer for the next item: for logs where order matters, if training may take
-    minutes to hours. Training needs the extra `deep`; scoring does not.
+    """A causal Transformer that predicts the next item, for logs where order matters.
+    Training takes minutes to hours and needs the extra `deep`; scoring does not need it.
 
     The input is the sequence of a user's likes, oldest first. After each like the network outputs a
     state h. The score of item i is h·y_i, where y_i is also the vector of the item at the input.
@@ -59,8 +59,8 @@ class SASRec(Recommender):
     the NDCG after each sweep, the best sweep, and why training stopped.
 
     Only the ``max_length`` latest likes of a history count. A history without times is read in the
-    order of its items. Scores are NaN for a history without a liked item that the model knows, and
-    for items that nobody liked in training. The same seed gives the same weights on one machine,
+    order of its items. Scores are NaN for items that nobody liked in training, and for a history
+    without a liked item that somebody liked in training. The same seed gives the same weights on one machine,
     unless ``minutes`` ends the training.
 
     References: Kang and McAuley, ICDM 2018 (the network); Klenitskiy and Vasilev, RecSys 2023 (the
@@ -123,7 +123,9 @@ class SASRec(Recommender):
         return heads
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Train the network, always from a new random start.
+        """Train the network, always from a new random start, and return the model.
+
+        ``features`` is not used.
 
         Raises:
             MissingExtra: JAX or optax is not installed.
@@ -186,9 +188,10 @@ class SASRec(Recommender):
         return len(self.known_)
 
     def user_vectors(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return the state after the last like of each history, float32[m, rank].
+        """Return the state of the network after the last like of each history, float32[m, rank].
 
-        The state is zero for a history without a liked item that the model knows.
+        The state is zero for a history without a liked item that somebody liked in training.
+        ``users`` is not used.
         """
         counted = (histories.values.data > 0) & self.known_[histories.values.indices]
         likes = histories.keep_entries(counted)
@@ -199,7 +202,11 @@ class SASRec(Recommender):
         return last_states(self._weights(), indptr, items, self.heads)
 
     def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return the scores of all items, float32[m, items], NaN where the model has none."""
+        """Return the score of every item for each of m histories, float32[m, items].
+
+        A score is NaN if nobody liked the item in training, or if the history has no liked item
+        that somebody liked in training. ``users`` is not used.
+        """
         scores = np.full(histories.shape, np.nan, dtype=np.float32)
         rows = np.flatnonzero(self.can_score(histories))
         states = self.user_vectors(histories)[rows]
@@ -207,7 +214,7 @@ class SASRec(Recommender):
         return scores
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return whether each history has a liked item that somebody liked in training, bool[m]."""
+        """Return bool[m]: whether each of m histories has a liked item that somebody liked in training."""
         return np.diff(liked(histories.values, self.known_, binary=True).indptr) > 0
 
     def _weights(self) -> Weights:
@@ -219,8 +226,8 @@ class LikedSequences(NamedTuple):
     """Sequences of liked items: sequence u is ``items[indptr[u]:indptr[u + 1]]``.
 
     Attributes:
-        indptr: int64[m + 1].
-        items: int32[n], the number of each item among the liked items.
+        indptr: int64[m + 1], where each of m sequences begins and ends in ``items``.
+        items: int32[n], the items. They are numbered 0, 1, … over the liked items only.
     """
 
     indptr: np.ndarray
@@ -231,9 +238,9 @@ class HiddenLikes(NamedTuple):
     """Sequences of likes without the last like of some users, and these hidden likes.
 
     Attributes:
-        shown: the sequences without the hidden likes.
-        users: int64[n], the users with a hidden like.
-        items: int32[n], the hidden like of each of these users.
+        shown: the sequences of all users, without the hidden likes.
+        users: int64[n], the sequences in ``shown`` from which a like is hidden.
+        items: int32[n], the hidden item of each of these users.
     """
 
     shown: LikedSequences

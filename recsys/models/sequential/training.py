@@ -34,7 +34,15 @@ PADDING = -1
 
 @dataclass(frozen=True)
 class NetworkSettings:
-    """The parameters of ``sasrec`` that determine the network and a single training step."""
+    """The parameters of ``sasrec`` that determine the network and a single training step.
+
+    Attributes:
+        rank: the number of values per item and per state.
+        blocks: the number of blocks of attention and two layers.
+        heads: the number of attention heads per block; a divisor of ``rank``.
+        dropout: in [0, 0.95], the share of the values that are set to zero in training.
+        learning_rate: the step size of the optimizer Adam, > 0.
+    """
 
     rank: int
     blocks: int
@@ -45,7 +53,19 @@ class NetworkSettings:
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """All parameters of ``sasrec``: those of its network, and those that control the training."""
+    """All parameters of ``sasrec``: those of its network, and those that control the training.
+
+    Attributes:
+        network: the parameters of the network and of a step.
+        max_length: the largest number of places of a training sequence. A longer sequence is cut
+            into several (:func:`cut_into_windows`).
+        batch: the number of places per training step.
+        negatives: the number of sampled items per batch that the loss compares with the next item.
+        iterations: the largest number of sweeps over all sequences.
+        patience: the number of sweeps without a better validation value after which training stops.
+        minutes: the time after which training stops. None: no limit.
+        seed: the seed of the first weights, the order of sequences, the samples and dropout.
+    """
 
     network: NetworkSettings
     max_length: int
@@ -61,9 +81,10 @@ class Batch(NamedTuple):
     """Packed rows of sequences, with the item that follows each place.
 
     Attributes:
-        rows: the inputs.
+        rows: the input sequences.
         targets: int32[rows, length], the item after each place, -1 for none.
-        negatives: int32[n], the sampled items of the loss, the same for all places of the batch.
+        negatives: int32[n], the items that the loss compares with the next item, the same for all
+            places of the batch. They are sampled, or all items of a small catalogue.
         noise: uint8[n], random bytes that decide which values dropout sets to zero.
     """
 
@@ -74,13 +95,13 @@ class Batch(NamedTuple):
 
 
 class Result(NamedTuple):
-    """The result of a training.
+    """The result of :func:`train_network`.
 
     Attributes:
         weights: the weights of the best sweep, as NumPy arrays.
         losses: the mean loss of each sweep.
-        values: the validation value after each sweep.
-        reason: why training stopped.
+        values: the validation value after each sweep, higher is better.
+        reason: why training stopped, for example "no better for 12 sweeps".
     """
 
     weights: Weights
@@ -105,12 +126,16 @@ def train_network(
     settings: TrainingSettings,
     validate: Callable[[Weights], float] | None,
 ) -> Result:
-    """Train a network on sequences until its validation value stops rising, and return the best
-    weights.
+    """Train a network on sequences, and return the weights of its best sweep.
+
+    Training stops when the validation value has not risen for ``settings.patience`` sweeps, after
+    ``settings.iterations`` sweeps, or after ``settings.minutes``.
 
     Args:
         indptr, items: int64[m + 1] and int32[n]. Sequence u is ``items[indptr[u]:indptr[u + 1]]``.
-        n_items: the number of different items.
+            At least one sequence has two items.
+        n_items: the number of different items, which are numbered 0, 1, …, n_items − 1.
+        settings: the parameters of the network and of the training.
         validate: a function from weights to a value, where higher is better. None: the value is
             minus the loss.
 
@@ -216,8 +241,14 @@ def _compiled_step(n_items: int, settings: NetworkSettings) -> tuple[Callable[..
 def mean_loss(weights: Weights, batch: Batch, n_items: int, settings: NetworkSettings) -> Any:
     """Return the mean cross-entropy of the next item over the places of a batch, computed with JAX.
 
-    Places without a next item do not count. If the batch has a sample of the items as negatives, the
-    result is an estimate of the cross-entropy over all items.
+    The result is a JAX scalar. Places without a next item do not count. If the batch has only a
+    sample of the items as negatives, the result estimates the cross-entropy over all items.
+
+    Args:
+        weights: the weights of the network.
+        batch: the sequences, their next items, the negatives, and the random bytes of dropout.
+        n_items: the number of different items.
+        settings: the parameters of the network, of which ``heads``, ``rank`` and ``dropout`` are used.
     """
     import jax
     import jax.numpy as jnp
@@ -286,8 +317,11 @@ def batches(
     sequences share a row, so that little of a batch is padding.
 
     Args:
-        indptr, items: int64[m + 1] and int32[n]. Sequence u is ``items[indptr[u]:indptr[u + 1]]``.
+        indptr, items: int64[m + 1] and int32[n]. Sequence u is ``items[indptr[u]:indptr[u + 1]]``, with
+            at least two items (:func:`cut_into_windows`).
         n_items: the number of different items.
+        settings: the size of a batch, the number of negatives, and the dropout.
+        generator: the source of the order, of the negatives and of the random bytes.
     """
     lengths = np.diff(indptr) - 1
     row_length = int(power_of_two(lengths.max(initial=1)))

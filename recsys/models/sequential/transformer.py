@@ -14,6 +14,8 @@ import numpy as np
 from recsys.linalg import one_blas_thread
 
 NORM_EPSILON = 1e-6
+"""Added to the variance in a layer norm, so that it never divides by 0."""
+
 VECTOR_DEVIATION = 0.02
 """Standard deviation of the random item vectors at the start of training.
 
@@ -74,10 +76,12 @@ class Rows(NamedTuple):
 
 
 def initial_weights(sizes: dict[str, int], generator: np.random.Generator) -> Weights:
-    """Return random weights for a network of the given sizes.
+    """Return random weights, as NumPy arrays, for a network of the given sizes.
 
     Args:
-        sizes: the numbers of ``items``, ``places`` and ``blocks``, and the ``rank`` (the width).
+        sizes: a dict with the keys ``items``, ``places``, ``blocks`` (numbers of each) and ``rank``
+            (the width d of the network).
+        generator: the source of the random numbers.
     """
     width = sizes["rank"]
     blocks = sizes["blocks"]

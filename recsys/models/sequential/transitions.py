@@ -21,8 +21,7 @@ from recsys.types import Features, Histories, Interactions
 
 @dataclass(config=STRICT)
 class Transitions(Fading, SparseLinear, FitsFromSums):
-    """Counts which items follow each item within a window: fast, for logs where the last items
-    matter most.
+    """Counts which items follow each item: fast, for logs where the last items matter most.
 
     C_ji is a sum over the users who like both items j and i. A user adds 1/d if i comes d places after
     j in the sequence of likes, and ``backward``/d if i comes d places before j (d ≤ ``window``). Then
@@ -30,9 +29,12 @@ class Transitions(Fading, SparseLinear, FitsFromSums):
         W_ji = C_ji / (n_j^source_power · n_i^target_power)
         score(u, i) = Σ_p decay^p · W_ji,  where j is the liked item p places from the end
 
-    n_j and n_i are the numbers of likes of the items. Times are used only for the order. If ``recency_days`` is set,
-    the weight of a like is also halved with its age. The model needs at most 8 · likes · (2 ·
-    window) bytes.
+    n_j and n_i are the numbers of likes of the items. Times are used only for the order. If
+    ``recency_days`` is set, the term of a like is also multiplied by 2^(−age / recency_days), where
+    the age is the number of days to the latest entry of the history. Without times in the history,
+    all likes have the same weight. Scores are NaN for items that nobody liked in training, and for
+    a history without a liked item that somebody liked in training. The model needs at most 8 ·
+    likes · (2 · window) bytes.
 
     Reference: a sequential-rules model with weights by distance, Ludewig and Jannach, UMUAI 2018.
     """
@@ -61,7 +63,7 @@ class Transitions(Fading, SparseLinear, FitsFromSums):
     decay: Decay = 0.7
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Count the transitions in the sequences of all users, and compute the weights.
+        """Count the transitions in the sequences of all users, and return the model.
 
         The sequence of a user has the user's likes (values above 0), the earliest first. Likes of the
         same time are in the order of their item rows, and likes without a time come first.
@@ -78,12 +80,19 @@ class Transitions(Fading, SparseLinear, FitsFromSums):
         return self
 
     def prepare_sums(self, likes: np.ndarray) -> None:
-        """Store the number of likes of each item, by which the counts will be divided."""
+        """Store the number of likes of each item, by which :meth:`fit_sums` divides the counts.
+
+        Args:
+            likes: int[items], the number of users who like each item.
+        """
         self.known_ = likes > 0
         self._likes = np.maximum(likes, 1).astype(np.float64)
 
     def sum_users(self, histories: Histories) -> dict[str, np.ndarray | csr_array]:
-        """Return the transitions of these users as ``counts``, csr (items, items).
+        """Return the weighted numbers of transitions of these users.
+
+        The result is a dict with one key, ``counts``: csr (items, items), the C_ji of the class,
+        summed over these users. Row j is the item of the history, column i the scored item.
 
         Raises:
             InputError: no event has a time.
@@ -95,7 +104,11 @@ class Transitions(Fading, SparseLinear, FitsFromSums):
         return {"counts": counts}
 
     def fit_sums(self, sums: Mapping[str, np.ndarray | csr_array]) -> None:
-        """Compute the weights: the counts divided by powers of the numbers of likes of both items."""
+        """Compute the weights: the counts divided by powers of the numbers of likes of both items.
+
+        Args:
+            sums: a dict with the key ``counts``, as :meth:`sum_users` returns it, for all users.
+        """
         counts = csr_array(sums["counts"])
         source = np.repeat(self._likes**-self.source_power, np.diff(counts.indptr))
         target = self._likes[counts.indices] ** -self.target_power
