@@ -9,7 +9,7 @@
 set -eu
 
 oldest=11 newest=14   # Python 3.x; every pin of constraints.txt has wheels for these
-extras=spark,tune,mlflow,deep,serve,bench,dev
+extras=spark,tune,mlflow,deep,serve,postgres,bench,dev
 
 cd "$(dirname "$0")/.."
 venv=$PWD/.venv

@@ -59,7 +59,7 @@ ONLY_IN = {
     "optuna": {"tune/", "spark/tune.py"},
     "starlette": {"serving/", "cli/serve.py"},
     "uvicorn": {"serving/", "cli/serve.py"},
-    "sqlalchemy": {"serving/"},
+    "sqlalchemy": {"serving/", "cli/serve.py"},
     "typing_extensions": {"serving/"},  # pydantic reads no other TypedDict before Python 3.12
 }
 

@@ -20,7 +20,7 @@ from recsys.errors import RecsysError
 
 VERBS = (
     "demo run tune plan route check data recommend similar explain onboard"
-    " evaluate report compare agree lab ab bundle update serve track doctor"
+    " evaluate report compare agree lab ab bundle update serve log track doctor"
 ).split()
 """The names of the verbs' modules, in the order of `recsys --help`."""
 

@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 HEADERS = ("user_id,item_id,rank,score,source", "user_id,item_id,rank,score,source,title")
 """The possible first lines of the tables that this verb writes."""
 
-POOL = 100
-"""Smallest number of items from which a reranked list is chosen."""
-
 
 @app.command(rich_help_panel=LISTS)
 def recommend(
@@ -120,7 +117,7 @@ def recommend(
     # A re-ranker needs more than k items to choose from.
     length = k
     if chosen_rerankers:
-        length = max(POOL, 5 * k)
+        length = rerank.pool_size(k)
     lists = saved.recommend(user_table, length, rules=compiled)
     if diverse is not None:
         lists = rerank.mmr(lists, weigh_item_terms(saved), k, diverse)

@@ -16,6 +16,9 @@ from recsys.errors import ConfigError, MissingExtra
 API_KEY = "RECSYS_API_KEY"
 """The environment variable that may hold the API key."""
 
+STORE = "RECSYS_STORE"
+"""The environment variable that may name the store: other users of the machine see the command line."""
+
 
 @app.command(rich_help_panel=DEPLOYMENT)
 def serve(
@@ -27,6 +30,17 @@ def serve(
         "127.0.0.1"
     ),
     port: Annotated[int, typer.Option(min=0, max=65_535, help="The port; 0: any free one.")] = 8000,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            help="Where events and impressions are kept: an SQLite file, or a URL postgresql://… Default:"
+            f" the variable {STORE}, if set."
+        ),
+    ] = None,
+    explore: Annotated[
+        float | None,
+        typer.Option(help="Draw lists at random, as recommend --explore does, and log each item's probability."),
+    ] = None,
     api_key_file: Annotated[
         Path | None,
         typer.Option(help=f"A file with the key that clients must send. Default: the variable {API_KEY}, if set."),
@@ -46,21 +60,27 @@ def serve(
     Example: recsys serve bundles/als_demo --port 8000
     """
     try:
+        import sqlalchemy  # noqa: F401
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:
         raise MissingExtra(f"serve needs the package {error.name}: pip install 'recsys[serve]'.") from error
     from recsys.serving.application import make_application
+    from recsys.serving.event_store import EventStore
     from recsys.serving.limits import Limits
     from recsys.serving.registry import Registry, parse_paths
     from recsys.serving.server import bind, url_of
     from recsys.serving.server import serve as serve_until_signal
     from recsys.serving.service import Service
 
+    if explore is not None and not 0 < explore < float("inf"):
+        raise ConfigError(f"--explore is {explore}: it must be above 0; leave it out for the best items.")
     api_key = read_api_key(api_key_file)
     listener = bind(host, port)
     limits = Limits(k=max_k, history=max_history, batch=max_batch, body_bytes=max_body, seconds=timeout)
-    service = Service(Registry(parse_paths(bundles)), limits)
+    location = store or os.environ.get(STORE)
+    opened = EventStore(location) if location else None
+    service = Service(Registry(parse_paths(bundles)), limits, opened, explore)
     for model in service.registry.about():
         log.print(f"{model['model']}: {model['kind']}, {model['users']:,} users, {model['items']:,} items")
     try:

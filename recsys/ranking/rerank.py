@@ -18,6 +18,9 @@ from recsys.data.hashing import hash_words, to_unit_interval
 from recsys.errors import ConfigError, InputError
 from recsys.types import TopK
 
+MIN_POOL = 100
+"""Smallest number of items from which a list is chosen."""
+
 
 def mmr(topk: TopK, vectors: np.ndarray | csr_array, k: int, weight: float) -> TopK:
     """Return lists that are re-ranked by maximal marginal relevance (MMR), which makes them diverse.
@@ -142,6 +145,38 @@ def explore(topk: TopK, k: int, temperature: float, seed: int, users: np.ndarray
         order = _order(log_weight, chance)[:k]
         positions[row, : len(order)] = order
     return _take_positions(topk, positions)
+
+
+def draw_probabilities(topk: TopK, drawn: TopK, temperature: float) -> np.ndarray:
+    """Return the probability with which :func:`explore` draws each item, given the items above it.
+
+    The result is float64[m, k], NaN for padding. An item of weight w = exp(relevance / temperature) has the
+    probability w / (the sum of the weights of all items of the list that are not above it). The
+    product of a row is the probability of the whole list (Plackett 1975, Luce 1959).
+
+    Args:
+        topk: the lists that were drawn from.
+        drawn: the lists that ``explore`` returned for them and this temperature.
+    """
+    probabilities = np.full(drawn.items.shape, np.nan)
+    for row, items in enumerate(topk.items):
+        listed = items[items >= 0]
+        drawn_items = drawn.items[row][drawn.items[row] >= 0]
+        position_of = {int(item): position for position, item in enumerate(listed)}
+        positions = np.array([position_of[int(item)] for item in drawn_items], dtype=np.int64)
+        log_weight = _scaled(topk.scores[row, : len(listed)]) / temperature
+        never_drawn = np.ones(len(listed), dtype=bool)
+        never_drawn[positions] = False
+        rest = np.logaddexp.reduce(log_weight[never_drawn], initial=-np.inf)
+        # From the end of the list: each sum has one item more than the sum before.
+        from_end = np.logaddexp.accumulate(np.append(rest, log_weight[positions[::-1]]))[1:]
+        probabilities[row, : len(positions)] = np.exp(log_weight[positions] - from_end[::-1])
+    return probabilities
+
+
+def pool_size(k: int) -> int:
+    """Return the length of the lists from which lists of ``k`` items are chosen."""
+    return max(MIN_POOL, 5 * k)
 
 
 def sample(weights: Mapping[Any, float], k: int, *, seed: int = 0, user: Hashable = 0) -> list[Any]:

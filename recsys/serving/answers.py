@@ -51,6 +51,19 @@ class SimilarAnswer(TypedDict):
     items: list[ListedItem]
 
 
+class EventsAnswer(TypedDict):
+    """What was stored: the number of new events, and of events that were in the store already.
+
+    ``unknown_items`` are items that the default bundle does not have. Their events are kept for the
+    next training, and change no list until then.
+    """
+
+    request_id: str
+    accepted: int
+    repeated: int
+    unknown_items: list[str]
+
+
 class BatchAnswer(TypedDict):
     """The lists of a batch, in the order of its requests."""
 

@@ -22,6 +22,7 @@ from recsys.errors import ConfigError, InputError
 from recsys.logging import logger
 from recsys.serving import metrics, problems
 from recsys.serving.endpoints import ENDPOINTS, Endpoint
+from recsys.serving.event_store import StoreError
 from recsys.serving.openapi import openapi_document
 from recsys.serving.problems import Problem
 from recsys.serving.requests import check_limits, parse_body, parse_query
@@ -128,6 +129,10 @@ def _guarded(handler: Handler, route: str, service: Service) -> Handler:
             response = _problem_response(problem, request_id)
         except (InputError, ConfigError) as error:
             response = _problem_response(Problem(422, str(error)), request_id)
+        except StoreError as error:
+            logger.error("request %s: the store failed: %s", request_id, error)
+            detail = "the store cannot be used now, and nothing was stored: try again."
+            response = _problem_response(Problem(503, detail, headers={"Retry-After": "1"}), request_id)
         except TimeoutError:
             detail = f"no answer within {service.limits.seconds:g} seconds: ask for less, or try again."
             response = _problem_response(Problem(503, detail, headers={"Retry-After": "1"}), request_id)

@@ -38,6 +38,18 @@ class Registry:
             raise Problem(404, f"no model {name!r} is served.{suggest_nearest(name, self._models)}")
         return self._models[name]
 
+    def check_event_type(self, event: str | None) -> None:
+        """Check that a served model has a weight for a type of event.
+
+        Raises:
+            Problem: none has.
+        """
+        if not any(model.accepts_event(event) for model in self._models.values()):
+            types = self.model().saved.config.weigh.events
+            raise Problem(
+                422, f"no served bundle gives events of type {event!r} a weight.{suggest_nearest(str(event), types)}"
+            )
+
     def models(self) -> list[ServedModel]:
         """Return all served models, the default first."""
         return list(self._models.values())

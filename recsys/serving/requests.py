@@ -63,7 +63,13 @@ class ListOptions(ModelChoice):
     details: bool = Field(default=False, description="whether each item has its attributes")
 
 
-class UserQuery(ListOptions):
+class UserListOptions(ListOptions):
+    """What every request for the list of a user may say."""
+
+    explore: bool = Field(default=True, description="whether a server that explores may draw this list at random")
+
+
+class UserQuery(UserListOptions):
     """The query of ``GET /recommend``."""
 
     user: Id = Field(description="the id of a user; an unknown user gets the fallback")
@@ -81,7 +87,7 @@ class HistoryEntry(Strict):
     event: Word | None = Field(default=None, description="the type of the event; unset: its weight is 1")
 
 
-class ListRequest(ListOptions):
+class ListRequest(UserListOptions):
     """The body of ``POST /recommend``: for whom, from what, and which items."""
 
     user: Id | None = Field(default=None, description="the id of a user; unset: somebody of whom only this is known")
@@ -98,6 +104,23 @@ class BatchRequest(Strict):
     """The body of ``POST /recommend/batch``."""
 
     requests: list[ListRequest] = Field(min_length=1)
+
+
+class Event(Strict):
+    """Something that a user did."""
+
+    id: Id | None = Field(default=None, description="an event is stored once per id; unset: each time it is sent")
+    user: Id
+    item: Id
+    value: Value = Field(default=1.0, description="above 0: a like; below 0: a dislike; 0: seen")
+    timestamp: Seconds | None = Field(default=None, description="seconds since 1970; unset: now")
+    event: Word | None = Field(default=None, description="the type of the event; unset: its weight is 1")
+
+
+class EventsRequest(Strict):
+    """The body of ``POST /events``."""
+
+    events: list[Event] = Field(min_length=1)
 
 
 class SimilarQuery(ListOptions):
@@ -186,6 +209,8 @@ def check_limits(request: BaseModel, limits: Limits) -> None:
             check_limits(part, limits)
     if isinstance(request, ListOptions):
         sizes.append(("k", request.k, limits.k))
+    if isinstance(request, EventsRequest):
+        sizes.append(("events", len(request.events), limits.history))
     if isinstance(request, ListRequest):
         sizes.append(("history", len(request.history), limits.history))
     for field, size, limit in sizes:

@@ -20,6 +20,7 @@ from recsys import run_files
 from recsys.errors import InputError, suggest_nearest
 from recsys.fingerprint import fingerprint
 from recsys.models.onboarding import Answers, Onboarding
+from recsys.ranking import rerank
 from recsys.ranking.business_rules import CompiledRules, Rules, compile_rules
 from recsys.report.reasons import Reasons, explain_score
 from recsys.saved.open_model import SavedModel, is_bundle, open_model
@@ -55,6 +56,14 @@ MAX_PARTS = 20
 
 ONBOARDING_BYTES = 2**30
 """Onboarding is refused if its tables would be larger."""
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """How a list is drawn at random (:func:`recsys.ranking.rerank.explore`)."""
+
+    temperature: float
+    seed: int
 
 
 @dataclass
@@ -124,12 +133,18 @@ class ServedModel:
             "refused": refused,
         }
 
-    def recommend(self, request: ListRequest, events: pd.DataFrame | None = None) -> ListAnswer:
+    def recommend(
+        self,
+        request: ListRequest,
+        events: pd.DataFrame | None = None,
+        exploration: Exploration | None = None,
+    ) -> ListAnswer:
         """Return the list that a request asks for.
 
         Args:
             events: the events of the user in the store: ``item_id``, ``value``, ``timestamp``,
                 ``event``. Those that the bundle has already do not count again.
+            exploration: how the list is drawn at random. None: the best items, best first.
 
         Raises:
             InputError, ConfigError: a rule or an attribute does not fit the bundle.
@@ -141,7 +156,13 @@ class ServedModel:
         if request.rules is not None:
             rules = self._compile(request.rules, users)
             unknown += [str(item) for name, ids in rules.unknown.items() if "users" not in name for item in ids]
-        lists = self.saved.recommend(users, request.k, histories=history, candidates=candidates, rules=rules)
+        length = request.k if exploration is None else rerank.pool_size(request.k)
+        lists = self.saved.recommend(users, length, histories=history, candidates=candidates, rules=rules)
+        probabilities = None
+        if exploration is not None:
+            pool = lists
+            lists = rerank.explore(pool, request.k, exploration.temperature, exploration.seed)
+            probabilities = rerank.draw_probabilities(pool, lists, exploration.temperature)[0].tolist()
         answer: ListAnswer = {
             "request_id": "",
             "user": request.user,
@@ -159,6 +180,9 @@ class ServedModel:
             for item in answer["items"]:
                 row = self.item_row(item["item"])
                 item["reason"] = explain_score(self.saved.name, recommender, self.reasons, known_history, row).sentence
+        if probabilities is not None:
+            for item, probability in zip(answer["items"], probabilities, strict=False):
+                item["probability"] = probability
         if rules is not None:
             answer["removed"] = rules.removed
         return answer

@@ -17,6 +17,15 @@ from recsys.errors import ConfigError
 class _Server(uvicorn.Server):
     """A server that ends in peace after SIGINT or SIGTERM: with the answers it owes, and exit code 0."""
 
+    def __init__(self, config: uvicorn.Config, report_start: Callable[[], object]) -> None:
+        super().__init__(config)
+        self._report_start = report_start
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and report it. Signals are handled from here on."""
+        await super().startup(sockets)
+        self._report_start()
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """End after the requests that have begun. A second Ctrl-C ends at once."""
         self.force_exit = self.should_exit and sig == signal.SIGINT
@@ -29,6 +38,7 @@ def bind(host: str, port: int) -> socket.socket:
     Raises:
         ConfigError: the address cannot be used, for example because another process has the port.
     """
+    listener = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
@@ -36,6 +46,8 @@ def bind(host: str, port: int) -> socket.socket:
         listener.bind(address)
         listener.listen(1024)
     except (OSError, UnicodeError, OverflowError) as error:
+        if listener is not None:
+            listener.close()
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"{host}:{port}: cannot listen: {reason}. Choose another --host or --port.") from None
     return listener
@@ -49,12 +61,12 @@ def url_of(listener: socket.socket) -> str:
     return f"http://{host}:{port}/"
 
 
-def serve(application: ASGIApp, listener: socket.socket, seconds: float, started: Callable[[], object]) -> None:
+def serve(application: ASGIApp, listener: socket.socket, seconds: float, report_start: Callable[[], object]) -> None:
     """Answer requests until SIGINT or SIGTERM.
 
     Args:
         seconds: how long requests that have begun may take at the end.
-        started: called when the server listens.
+        report_start: called when the server listens.
     """
     config = uvicorn.Config(
         application,
@@ -67,5 +79,4 @@ def serve(application: ASGIApp, listener: socket.socket, seconds: float, started
         http="h11",
         loop="asyncio",
     )
-    started()
-    asyncio.run(_Server(config).serve([listener]))
+    asyncio.run(_Server(config, report_start).serve([listener]))

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numba
+import pandas as pd
 from threadpoolctl import threadpool_limits
 
+from recsys.logging import logger
 from recsys.serving.answers import (
     BatchAnswer,
+    EventsAnswer,
     ExplainAnswer,
     HealthAnswer,
     ItemAnswer,
@@ -24,12 +29,14 @@ from recsys.serving.answers import (
     SimilarAnswer,
     UsersAnswer,
 )
+from recsys.serving.event_store import EventStore, StoreError
 from recsys.serving.limits import Limits
 from recsys.serving.metrics import Metrics
 from recsys.serving.problems import Problem
 from recsys.serving.registry import Registry
 from recsys.serving.requests import (
     BatchRequest,
+    EventsRequest,
     ExplainQuery,
     ItemQuery,
     ListRequest,
@@ -38,9 +45,12 @@ from recsys.serving.requests import (
     SimilarQuery,
     UserQuery,
 )
-from recsys.serving.served_model import ServedModel
+from recsys.serving.served_model import Exploration, ServedModel, event_table
 
 Result = TypeVar("Result")
+
+FLUSH_SECONDS = 0.5
+"""How long impressions are kept in memory. A killed server loses those of this time, and no event."""
 
 
 @dataclass(frozen=True)
@@ -63,15 +73,27 @@ class Service:
 
     registry: Registry
     limits: Limits = field(default_factory=Limits)
+    store: EventStore | None = None
+    explore: float | None = None
     metrics: Metrics = field(default_factory=Metrics)
     active: int = 0
 
     def __post_init__(self) -> None:
         self._scoring = ThreadPoolExecutor(1, "scoring", initializer=_use_one_core)
+        # One thread writes and another reads, so that a slow commit delays no list.
+        self._writing = ThreadPoolExecutor(1, "writing")
+        self._reading = ThreadPoolExecutor(1, "reading")
+        self._impressions: list[dict[str, Any]] = []
+        self._flush_is_planned = False
 
     def close(self) -> None:
-        """Wait for the work that has begun, and end the threads."""
+        """Wait for the work that has begun, store the last impressions, and end the threads."""
         self._scoring.shutdown(wait=True, cancel_futures=True)
+        self._flush_impressions()
+        self._writing.shutdown(wait=True)
+        self._reading.shutdown(wait=True, cancel_futures=True)
+        if self.store is not None:
+            self.store.close()
 
     async def _score(self, work: Callable[..., Result], *arguments: Any) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._scoring, work, *arguments)
@@ -98,8 +120,98 @@ class Service:
         return {"request_id": call.request_id, "lists": lists}
 
     async def _list(self, model: ServedModel, request: ListRequest, request_id: str) -> ListAnswer:
-        answer = await self._score(model.recommend, request)
-        return answer | {"request_id": request_id}  # type: ignore[return-value]
+        exploration = None
+        if self.explore is not None and request.explore:
+            exploration = Exploration(self.explore, secrets.randbits(63))
+        events = await self._events_of(request.user)
+        answer = await self._score(model.recommend, request, events, exploration)
+        answer["request_id"] = request_id
+        self._keep_impressions(answer, exploration)
+        return answer
+
+    async def _events_of(self, user: str | None) -> pd.DataFrame | None:
+        """Return the events of a user in the store, or None if there are none."""
+        if self.store is None or user is None:
+            return None
+        loop = asyncio.get_running_loop()
+        rows = await loop.run_in_executor(self._reading, self.store.events_of, user)
+        return event_table(rows) if rows else None
+
+    def _keep_impressions(self, answer: ListAnswer, exploration: Exploration | None) -> None:
+        """Plan to store what a list shows. A request does not wait for it."""
+        if self.store is None:
+            return
+        now = time.time()
+        for item in answer["items"]:
+            self._impressions.append(
+                {
+                    "request_id": answer["request_id"],
+                    "timestamp": now,
+                    "user_id": answer["user"],
+                    "model": answer["model"],
+                    "version": answer["version"],
+                    "rank": item["rank"],
+                    "item_id": item["item"],
+                    "score": item["score"],
+                    "source": item["source"],
+                    "explore": None if exploration is None else exploration.temperature,
+                    "probability": item.get("probability"),
+                }
+            )
+        if not self._flush_is_planned:
+            self._flush_is_planned = True
+            loop = asyncio.get_running_loop()
+            loop.call_later(FLUSH_SECONDS, self._flush_impressions)
+
+    def _flush_impressions(self) -> None:
+        """Hand the impressions since the last call to the writing thread. Only the event loop adds to them."""
+        self._flush_is_planned = False
+        impressions = self._impressions
+        self._impressions = []
+        if impressions:
+            self._writing.submit(self._store_impressions, impressions)
+
+    def _store_impressions(self, impressions: list[dict[str, Any]]) -> None:
+        if self.store is None:
+            return
+        try:
+            self.store.add_impressions(impressions)
+            self.metrics.impressions += len(impressions)
+        except StoreError as error:
+            logger.error("%d impressions are not stored: %s", len(impressions), error)
+            self.metrics.lost_impressions += len(impressions)
+
+    async def add_events(self, call: Call) -> EventsAnswer:
+        """Store events durably, then say so."""
+        if self.store is None:
+            raise Problem(409, "this server keeps no events: start it with --store.")
+        request: EventsRequest = call.body
+        model = self.registry.model()
+        for event_type in {event.event for event in request.events}:
+            self.registry.check_event_type(event_type)
+        now = time.time()
+        rows = [
+            {
+                "event_id": event.id or secrets.token_hex(16),
+                "user_id": event.user,
+                "item_id": event.item,
+                "value": event.value,
+                "timestamp": now if event.timestamp is None else event.timestamp,
+                "event": event.event,
+            }
+            for event in request.events
+        ]
+        loop = asyncio.get_running_loop()
+        accepted = await loop.run_in_executor(self._writing, self.store.add_events, rows)
+        self.metrics.events += accepted
+        self.metrics.repeated_events += len(rows) - accepted
+        items = dict.fromkeys(event.item for event in request.events)
+        return {
+            "request_id": call.request_id,
+            "accepted": accepted,
+            "repeated": len(rows) - accepted,
+            "unknown_items": [item for item in items if model.item_row(item) < 0],
+        }
 
     async def similar(self, call: Call) -> SimilarAnswer:
         """Return the items that go with an item."""
@@ -118,7 +230,8 @@ class Service:
         """Return why a user gets an item."""
         query: ExplainQuery = call.query
         model = self.registry.model(query.model)
-        answer = await self._score(model.explain, query.user, _item_row(model, query.item))
+        events = await self._events_of(query.user)
+        answer = await self._score(model.explain, query.user, _item_row(model, query.item), events)
         return answer | {"request_id": call.request_id}  # type: ignore[return-value]
 
     async def item(self, call: Call) -> ItemAnswer:
@@ -152,7 +265,12 @@ class Service:
 
     async def readiness(self, call: Call) -> ReadyAnswer:
         """Return what is served."""
-        return {"status": "ready", "models": self.registry.about(), "events": False, "explore": None}
+        return {
+            "status": "ready",
+            "models": self.registry.about(),
+            "events": self.store is not None,
+            "explore": self.explore,
+        }
 
 
 def _item_row(model: ServedModel, item: str) -> int:
