@@ -17,6 +17,10 @@ def bundle(
     run: Annotated[Path, typer.Argument(help="A run folder of either engine.")],
     out: Annotated[Path, typer.Argument(help="The folder of the bundle; an older bundle there is replaced.")],
     model: ModelName = None,
+    publish: Annotated[
+        Path | None,
+        typer.Option(help="A pointer that `recsys serve` watches: the server goes over to this bundle."),
+    ] = None,
     own_models: OwnModels = False,
 ) -> None:
     """Write one model of a run as a portable folder.
@@ -26,7 +30,12 @@ def bundle(
     Example: recsys bundle runs/als_demo bundles/als_demo
     """
     from recsys.saved.bundle import bundle_run
+    from recsys.saved.pointer import require_pointer, write_pointer
 
+    if publish is not None:
+        require_pointer(publish)
     name = bundle_run(run, out, model)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    if publish is not None:
+        write_pointer(publish, out)
     log.print(f"{out}: model {name}, {size / 2**20:.1f} MiB")

@@ -24,11 +24,15 @@ STORE = "RECSYS_STORE"
 def serve(
     bundles: Annotated[
         list[str],
-        typer.Argument(help="A bundle, or NAME=BUNDLE (several). The first is the default.", metavar="BUNDLE..."),
+        typer.Argument(
+            help="A bundle or a pointer to one, or NAME=BUNDLE (several). The first is the default.",
+            metavar="BUNDLE...",
+        ),
     ],
-    host: Annotated[str, typer.Option(help="The address to listen at. 0.0.0.0: every address of this machine.")] = (
-        "127.0.0.1"
-    ),
+    host: Annotated[
+        str,
+        typer.Option(help="The address to listen at. 0.0.0.0: every address of this machine."),
+    ] = ("127.0.0.1"),
     port: Annotated[int, typer.Option(min=0, max=65_535, help="The port; 0: any free one.")] = 8000,
     store: Annotated[
         str | None,
@@ -55,7 +59,7 @@ def serve(
     """Serve bundles over HTTP, until Ctrl-C: lists, explanations, onboarding, as JSON.
 
     The lists are those of recsys recommend. docs/serving.md describes requests and answers;
-    /openapi.json has them for programs.
+    /openapi.json has them for programs. SIGHUP opens newer bundles; a pointer is watched.
 
     Example: recsys serve bundles/als_demo --port 8000
     """
@@ -86,8 +90,8 @@ def serve(
     try:
         serve_until_signal(
             make_application(service, api_key),
+            service,
             listener,
-            timeout,
             lambda: log.print(f"serving at {url_of(listener)} (Ctrl-C ends)"),
         )
     finally:

@@ -86,14 +86,20 @@ def _handler_of(path: str, service: Service, api_key: str | None) -> Handler:
         endpoint = by_method.get("GET" if request.method == "HEAD" else request.method)
         if endpoint is None:
             raise Problem(
-                405, f"{request.method} is not a method of this path.", headers={"Allow": ", ".join(by_method)}
+                405,
+                f"{request.method} is not a method of this path.",
+                headers={"Allow": ", ".join(by_method)},
             )
         if not endpoint.is_open:
             require_key(request, api_key)
         if not endpoint.is_bounded:
             return await _answer(endpoint, request, service)
         if service.active >= service.limits.waiting:
-            raise Problem(503, "too many requests are waiting: try again soon.", headers={"Retry-After": "1"})
+            raise Problem(
+                503,
+                "too many requests are waiting: try again soon.",
+                headers={"Retry-After": "1"},
+            )
         service.active += 1
         try:
             return await _answer(endpoint, request, service)

@@ -42,8 +42,21 @@ class Endpoint:
 ENDPOINTS = [
     Endpoint("GET", "/recommend", Service.get_list, answers.ListAnswer, requests.UserQuery),
     Endpoint("POST", "/recommend", Service.post_list, answers.ListAnswer, body=requests.ListRequest),
-    Endpoint("POST", "/recommend/batch", Service.post_batch, answers.BatchAnswer, body=requests.BatchRequest),
-    Endpoint("POST", "/events", Service.add_events, answers.EventsAnswer, body=requests.EventsRequest, status=202),
+    Endpoint(
+        "POST",
+        "/recommend/batch",
+        Service.post_batch,
+        answers.BatchAnswer,
+        body=requests.BatchRequest,
+    ),
+    Endpoint(
+        "POST",
+        "/events",
+        Service.add_events,
+        answers.EventsAnswer,
+        body=requests.EventsRequest,
+        status=202,
+    ),
     Endpoint("GET", "/similar", Service.similar, answers.SimilarAnswer, requests.SimilarQuery),
     Endpoint("GET", "/explain", Service.explain, answers.ExplainAnswer, requests.ExplainQuery),
     Endpoint("GET", "/items", Service.items, answers.ItemsAnswer, requests.SearchQuery),

@@ -62,7 +62,10 @@ class Metrics:
         for name, count in counters.items():
             lines += [f"# TYPE {name} counter", f"{name} {count}"]
         lines += ["# TYPE recsys_requests_active gauge", f"recsys_requests_active {active}"]
-        lines += ["# TYPE recsys_start_time_seconds gauge", f"recsys_start_time_seconds {self.started:.3f}"]
+        lines += [
+            "# TYPE recsys_start_time_seconds gauge",
+            f"recsys_start_time_seconds {self.started:.3f}",
+        ]
         lines.append("# TYPE recsys_model_info gauge")
         for model in models:
             labels = _labels(model=model["model"], kind=model["kind"], version=model["version"])

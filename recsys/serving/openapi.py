@@ -56,7 +56,10 @@ def _operation(endpoint: Endpoint, path: str, schemas: dict[str, Any], problem: 
     }
     if endpoint.body is not None:
         body = _schema_of(endpoint.body, schemas)
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
+        operation["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": body}},
+        }
     return operation
 
 

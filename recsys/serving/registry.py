@@ -6,16 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from recsys.errors import ConfigError, suggest_nearest
+from recsys.saved.pointer import follow_pointer
 from recsys.serving.answers import LoadedModel
 from recsys.serving.problems import Problem
-from recsys.serving.served_model import ServedModel
+from recsys.serving.served_model import ServedModel, version_of
 
 
 class Registry:
     """The served bundles. A request takes one from it and keeps that one until its answer.
 
     Args:
-        paths: name -> the folder of a bundle or a run. The first is the default.
+        paths: name -> the folder of a bundle or a run, or a pointer to one. The first is the default.
 
     Raises:
         RunFolderError: a bundle cannot be opened.
@@ -23,8 +24,42 @@ class Registry:
 
     def __init__(self, paths: Mapping[str, Path]) -> None:
         self.paths = dict(paths)
-        self._models = {name: ServedModel.open(name, path) for name, path in self.paths.items()}
+        self._seen = {name: _look(path) for name, path in self.paths.items()}
+        self._models = {name: ServedModel.open(name, follow_pointer(path)) for name, path in self.paths.items()}
         self._refused = dict.fromkeys(self.paths, "")
+        for model in self._models.values():
+            model.warm()
+
+    def moved_pointers(self) -> list[str]:
+        """Return the names whose pointer has moved since the last call, or since the start."""
+        names = []
+        for name, path in self.paths.items():
+            now = _look(path)
+            if now != self._seen[name]:
+                self._seen[name] = now
+                names.append(name)
+        return names
+
+    def open_newer(self, name: str) -> ServedModel | None:
+        """Open the bundle that a name stands for now, or return None if it is the one that is served.
+
+        Raises:
+            RunFolderError: it cannot be opened.
+        """
+        path = follow_pointer(self.paths[name])
+        served = self._models[name]
+        if path == served.path and version_of(path) == served.version:
+            return None
+        return ServedModel.open(name, path)
+
+    def replace(self, model: ServedModel) -> None:
+        """Let later requests take this model. Requests that have begun keep the older one."""
+        self._models[model.name] = model
+        self._refused[model.name] = ""
+
+    def refuse(self, name: str, reason: str) -> None:
+        """Keep the reason why a newer bundle is not served, for ``/ready``."""
+        self._refused[name] = reason
 
     def model(self, name: str | None = None) -> ServedModel:
         """Return a served model, or the first if no name is given.
@@ -47,7 +82,8 @@ class Registry:
         if not any(model.accepts_event(event) for model in self._models.values()):
             types = self.model().saved.config.weigh.events
             raise Problem(
-                422, f"no served bundle gives events of type {event!r} a weight.{suggest_nearest(str(event), types)}"
+                422,
+                f"no served bundle gives events of type {event!r} a weight.{suggest_nearest(str(event), types)}",
             )
 
     def models(self) -> list[ServedModel]:
@@ -77,3 +113,11 @@ def parse_paths(texts: list[str]) -> dict[str, Path]:
             raise ConfigError(f"two bundles are named {name!r}: write NAME=BUNDLE for one of them.")
         paths[name] = Path(path)
     return paths
+
+
+def _look(path: Path) -> str:
+    """Return the content of a pointer, or empty text if the path is none."""
+    try:
+        return path.read_text(encoding="utf-8") if path.is_file() else ""
+    except (OSError, UnicodeDecodeError):
+        return ""

@@ -91,17 +91,17 @@ class ServedModel:
 
     @classmethod
     def open(cls, name: str, path: Path) -> ServedModel:
-        """Read a bundle or a run, and answer one request of each kind, so that the next is fast.
+        """Read a bundle or a run. :meth:`warm` makes its first answers fast.
 
         Raises:
             RunFolderError: the folder cannot be served.
         """
-        version = _version(path)
+        version = version_of(path)
         saved = open_model(path)
         titles = None
         if "title" in saved.items:
             titles = [None if pd.isna(title) else str(title) for title in saved.items["title"]]
-        served = cls(
+        return cls(
             name,
             path,
             saved,
@@ -111,10 +111,8 @@ class ServedModel:
             Reasons(saved.items),
             datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        served._warm()
-        return served
 
-    def _warm(self) -> None:
+    def warm(self) -> None:
         """Answer a known and an unknown user, which fills caches and compiles kernels."""
         history: list[HistoryEntry | str] = list(self.item_ids[:2])
         for user_id in [*map(str, self.saved.history.users.all_ids[:1]), NOBODY]:
@@ -436,7 +434,7 @@ def event_table(rows: list[tuple[str, float, float, str | None]]) -> pd.DataFram
     return table.astype({ITEM: object, VALUE: np.float64, TIME: np.float64, EVENT: object})
 
 
-def _version(path: Path) -> str:
+def version_of(path: Path) -> str:
     """Return what tells this bundle or run from every other one."""
     card = run_files.BUNDLE_CARD if is_bundle(path) else run_files.MANIFEST
     if not (path / card).is_file():

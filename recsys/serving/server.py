@@ -5,26 +5,45 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from recsys.errors import ConfigError
+from recsys.serving.service import Service
 
 
 class _Server(uvicorn.Server):
     """A server that ends in peace after SIGINT or SIGTERM: with the answers it owes, and exit code 0."""
 
-    def __init__(self, config: uvicorn.Config, report_start: Callable[[], object]) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service, report_start: Callable[[], object]) -> None:
         super().__init__(config)
+        self._service = service
         self._report_start = report_start
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and report it. Signals are handled from here on."""
+        """Listen, and report it. Signals are handled from here on: SIGHUP reloads."""
         await super().startup(sockets)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._start_task(self._service.reload()))
+        self._start_task(self._service.watch_pointers())
         self._report_start()
+
+    def _start_task(self, work: Coroutine[Any, Any, None]) -> None:
+        # The loop itself keeps no reference to a task.
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End the watch, and answer what has begun."""
+        for task in list(self._tasks):
+            task.cancel()
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """End after the requests that have begun. A second Ctrl-C ends at once."""
@@ -61,11 +80,15 @@ def url_of(listener: socket.socket) -> str:
     return f"http://{host}:{port}/"
 
 
-def serve(application: ASGIApp, listener: socket.socket, seconds: float, report_start: Callable[[], object]) -> None:
-    """Answer requests until SIGINT or SIGTERM.
+def serve(
+    application: ASGIApp,
+    service: Service,
+    listener: socket.socket,
+    report_start: Callable[[], object],
+) -> None:
+    """Answer requests until SIGINT or SIGTERM. Requests that have begun then get their answers.
 
     Args:
-        seconds: how long requests that have begun may take at the end.
         report_start: called when the server listens.
     """
     config = uvicorn.Config(
@@ -75,8 +98,8 @@ def serve(application: ASGIApp, listener: socket.socket, seconds: float, report_
         lifespan="off",
         server_header=False,
         timeout_keep_alive=30,
-        timeout_graceful_shutdown=int(seconds) + 1,
+        timeout_graceful_shutdown=int(service.limits.seconds) + 1,
         http="h11",
         loop="asyncio",
     )
-    asyncio.run(_Server(config, report_start).serve([listener]))
+    asyncio.run(_Server(config, service, report_start).serve([listener]))

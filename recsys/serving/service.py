@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -14,6 +14,7 @@ import numba
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
+from recsys.errors import RecsysError
 from recsys.logging import logger
 from recsys.serving.answers import (
     BatchAnswer,
@@ -49,6 +50,9 @@ from recsys.serving.served_model import Exploration, ServedModel, event_table
 
 Result = TypeVar("Result")
 
+WATCH_SECONDS = 1.0
+"""How often pointers are looked at."""
+
 FLUSH_SECONDS = 0.5
 """How long impressions are kept in memory. A killed server loses those of this time, and no event."""
 
@@ -83,6 +87,8 @@ class Service:
         # One thread writes and another reads, so that a slow commit delays no list.
         self._writing = ThreadPoolExecutor(1, "writing")
         self._reading = ThreadPoolExecutor(1, "reading")
+        self._loading = ThreadPoolExecutor(1, "loading", initializer=_use_one_core)
+        self._reload_lock = asyncio.Lock()
         self._impressions: list[dict[str, Any]] = []
         self._flush_is_planned = False
 
@@ -92,11 +98,50 @@ class Service:
         self._flush_impressions()
         self._writing.shutdown(wait=True)
         self._reading.shutdown(wait=True, cancel_futures=True)
+        self._loading.shutdown(wait=True, cancel_futures=True)
         if self.store is not None:
             self.store.close()
 
     async def _score(self, work: Callable[..., Result], *arguments: Any) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._scoring, work, *arguments)
+
+    async def reload(self, names: Iterable[str] | None = None) -> None:
+        """Open newer bundles beside the served ones, and swap each in between two requests.
+
+        A bundle is read and checked in a thread of its own, and warmed in the scoring thread. If
+        anything of this fails, the served one goes on, and ``/ready`` and the log say why.
+
+        Args:
+            names: which ones to look at. None: all.
+        """
+        loop = asyncio.get_running_loop()
+        async with self._reload_lock:
+            for name in self.registry.paths if names is None else names:
+                try:
+                    model = await loop.run_in_executor(self._loading, self.registry.open_newer, name)
+                    if model is None:
+                        continue
+                    await self._score(model.warm)
+                except Exception as error:
+                    self.registry.refuse(name, _reason(error))
+                    self.metrics.refused_reloads += 1
+                    logger.error(
+                        "model %s: the newer bundle is refused, the older one goes on: %s",
+                        name,
+                        error,
+                    )
+                    continue
+                self.registry.replace(model)
+                self.metrics.reloads += 1
+                logger.info("model %s: version %s is served from now on", name, model.version)
+
+    async def watch_pointers(self, seconds: float = WATCH_SECONDS) -> None:
+        """Reload whatever a pointer has moved to, until the task is cancelled."""
+        while True:
+            await asyncio.sleep(seconds)
+            names = self.registry.moved_pointers()
+            if names:
+                await self.reload(names)
 
     async def get_list(self, call: Call) -> ListAnswer:
         """Return the list of one user."""
@@ -283,6 +328,13 @@ def _item_row(model: ServedModel, item: str) -> int:
     if row < 0:
         raise Problem(404, f"no item {item!r} in model {model.name!r}.")
     return row
+
+
+def _reason(error: Exception) -> str:
+    """Return why a bundle is refused, for clients: a message of ours, or the kind of any other error."""
+    if isinstance(error, RecsysError):
+        return str(error)
+    return f"{type(error).__name__}; the log has more"
 
 
 def _use_one_core() -> None:

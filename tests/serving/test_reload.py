@@ -1,0 +1,156 @@
+"""A newer bundle is swapped in between two requests; one that is not whole is refused, and the older one goes on."""
+
+import asyncio
+import json
+import shutil
+import signal
+
+import pytest
+from serving_process import ServerProcess
+
+from recsys.cli import run_verb
+from recsys.errors import InputError, RunFolderError
+from recsys.saved.pointer import follow_pointer, write_pointer
+from recsys.serving.registry import Registry, parse_paths
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def pointed(make_client, bundles, tmp_path):
+    """A client whose model "film" is what a pointer names: at first the bundle of ALS."""
+    write_pointer(tmp_path / "current", bundles["als"])
+    return make_client(registry=Registry({"film": tmp_path / "current"}))
+
+
+def served(client):
+    return client.get("/ready").json["models"][0]
+
+
+def test_a_moved_pointer_is_followed_between_two_requests(pointed, bundles, tmp_path):
+    before = served(pointed)
+    assert before["kind"] == "als"
+
+    async def move_under_load():
+        watch = asyncio.create_task(pointed.service.watch_pointers(0.001))
+        answers = []
+        for move in range(20):
+            target = bundles[("hybrid", "als")[move % 2]]
+            write_pointer(tmp_path / "current", target)
+            while pointed.service.registry.model().path.resolve() != target.resolve():
+                answers.append(await pointed.acall("GET", "/recommend", query={"user": f"u{len(answers):04d}"}))
+        watch.cancel()
+        return answers
+
+    answers = asyncio.run(move_under_load())
+    assert {answer.status for answer in answers} == {200}
+    by_version = {}
+    for answer in answers:
+        by_version.setdefault(answer.json["version"], set()).update(item["source"] for item in answer.json["items"])
+    assert len(by_version) == 2
+    # Each list is of one bundle: its sources are those of its version.
+    assert by_version[before["version"]] <= {"als", "popular", "segment:country"}
+    assert set.union(*by_version.values()) - by_version[before["version"]] == {"hybrid"}
+    assert "recsys_reloads_total 20" in pointed.get("/metrics").body.decode()
+
+
+def damage_cut(bundle):
+    path = bundle / "split" / "history.parquet"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def damage_bit(bundle):
+    path = next(bundle.rglob("*.npy"))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def damage_format(bundle):
+    card = json.loads((bundle / "bundle.json").read_text())
+    (bundle / "bundle.json").write_text(json.dumps(card | {"format": 99}))
+
+
+def damage_whole(bundle):
+    (bundle / "_SUCCESS").unlink()
+
+
+@pytest.mark.parametrize("damage", [damage_cut, damage_bit, damage_format, damage_whole, shutil.rmtree])
+def test_a_bundle_that_is_not_whole_is_refused(pointed, bundles, tmp_path, damage):
+    before = served(pointed)
+    expected = pointed.get("/recommend", user="u0001").json["items"]
+    shutil.copytree(bundles["hybrid"], tmp_path / "next")
+    damage(tmp_path / "next")
+    write_pointer(tmp_path / "current", tmp_path / "next")
+    asyncio.run(pointed.service.reload())
+    after = served(pointed)
+    assert after["version"] == before["version"]
+    assert str(tmp_path / "next") in after["refused"] or "next" in after["refused"]
+    assert pointed.get("/recommend", user="u0001").json["items"] == expected
+    assert "recsys_reloads_refused_total 1" in pointed.get("/metrics").body.decode()
+    # A whole one is taken again, and the complaint is gone.
+    write_pointer(tmp_path / "current", bundles["hybrid"])
+    asyncio.run(pointed.service.reload())
+    assert (served(pointed)["kind"], served(pointed)["refused"]) == ("hybrid", "")
+
+
+def test_a_bundle_that_opens_and_cannot_answer_is_refused(pointed, bundles, tmp_path, monkeypatch):
+    from recsys.serving.served_model import ServedModel
+
+    def fail(self):
+        raise ValueError("no answer")
+
+    monkeypatch.setattr(ServedModel, "warm", fail)
+    write_pointer(tmp_path / "current", bundles["hybrid"])
+    asyncio.run(pointed.service.reload())
+    assert served(pointed)["kind"] == "als"
+    assert served(pointed)["refused"].startswith("ValueError")
+    assert "no answer" not in served(pointed)["refused"]
+
+
+def test_publish_moves_the_pointer_and_nothing_of_somebody_else(bundles, tmp_path, capsys):
+    run = bundles["als"].parent / "run"
+    pointer = tmp_path / "current"
+    for name in ("a", "b"):
+        assert run_verb(["bundle", str(run), str(tmp_path / name), "--model", "als", "--publish", str(pointer)]) == 0
+        assert follow_pointer(pointer).resolve() == tmp_path / name
+    shutil.copytree(tmp_path, tmp_path.parent / "moved-away")
+    assert follow_pointer(tmp_path.parent / "moved-away" / "current").resolve() == tmp_path.parent / "moved-away" / "b"
+    (tmp_path / "mine").write_text("mine")
+    assert (
+        run_verb(["bundle", str(run), str(tmp_path / "c"), "--model", "als", "--publish", str(tmp_path / "mine")]) == 2
+    )
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert not (tmp_path / "c").exists()
+    with pytest.raises(RunFolderError, match="neither a bundle nor a pointer"):
+        follow_pointer(tmp_path / "mine")
+    with pytest.raises((InputError, RunFolderError)):
+        write_pointer(tmp_path / "a" / "current", tmp_path / "b")
+
+
+def test_bundles_are_named_by_their_folder_or_by_the_user(tmp_path):
+    from recsys.errors import ConfigError
+
+    (tmp_path / "x=y").mkdir()
+    paths = parse_paths([str(tmp_path / "a"), f"shop={tmp_path}/b", str(tmp_path / "x=y")])
+    assert paths == {"a": tmp_path / "a", "shop": tmp_path / "b", "x=y": tmp_path / "x=y"}
+    with pytest.raises(ConfigError, match="two bundles are named 'a'"):
+        parse_paths([str(tmp_path / "a"), f"a={tmp_path}/b"])
+
+
+@pytest.mark.subprocess
+def test_sighup_reloads_and_sigterm_ends_in_peace(bundles, tmp_path):
+    shutil.copytree(bundles["als"], tmp_path / "bundle")
+    with ServerProcess(f"film={tmp_path}/bundle", "--store", tmp_path / "events.db") as server:
+        before = server.call("GET", "/ready")[1]["models"][0]
+        shutil.rmtree(tmp_path / "bundle")
+        shutil.copytree(bundles["hybrid"], tmp_path / "bundle")
+        server.process.send_signal(signal.SIGHUP)
+        for _ in range(5_000):
+            after = server.call("GET", "/ready")[1]["models"][0]
+            if after["version"] != before["version"]:
+                break
+        assert (after["kind"], after["refused"]) == ("hybrid", "")
+        code, printed = server.end(signal.SIGTERM)
+    assert code == 0, printed
+    assert printed.splitlines()[-1] == "ended"
