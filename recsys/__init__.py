@@ -13,6 +13,7 @@ The public names are imported only when they are first used, so ``import recsys`
     compare                      evaluations -> which model wins    recsys.evaluation.testing.compare
     agree, agree_tables          two ranked lists, or two tables    recsys.evaluation.agreement.measures
     summarise                    evaluations -> metrics.json        recsys.evaluation.summary
+    load, connect                lists of a bundle, or a server      recsys.serving.client
     load_config, run             one TOML file -> a run folder      recsys.config, recsys.flow
 """
 
@@ -34,6 +35,8 @@ _HOMES = {
     "agree": "evaluation.agreement.measures",
     "agree_tables": "evaluation.agreement.measures",
     "summarise": "evaluation.summary",
+    "load": "serving.client",
+    "connect": "serving.client",
     "load_config": "config",
     "run": "flow",
 }

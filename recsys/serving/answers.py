@@ -132,6 +132,18 @@ class OnboardAnswer(TypedDict):
     items: list[ListedItem]
 
 
+class AgreementAnswer(TypedDict):
+    """How far two lists agree. A measure is null where it is undefined.
+
+    ``tau`` is Kendall's tau-b over the items of either list, those that a list lacks tied below its
+    last; ``rbo`` is the rank-biased overlap with p = 0.9; ``common`` is the number of items in both.
+    """
+
+    tau: float | None
+    rbo: float | None
+    common: int
+
+
 class HealthAnswer(TypedDict):
     """The process answers."""
 

@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -40,6 +41,19 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
 }
 """Headers of every answer. Answers are of one user and one moment, so no cache may keep them."""
+
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""What the page may load: its own files, and answers of this server. No script or style inside the page."""
+
+PAGE_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -73,9 +87,27 @@ def make_application(service: Service, api_key: str | None = None) -> Starlette:
     routes = [Route(path, _handler_of(path, service, api_key)) for path in dict.fromkeys(e.path for e in ENDPOINTS)]
     for path, route in zip(dict.fromkeys(e.path for e in ENDPOINTS), routes, strict=True):
         route.methods = {e.method for e in ENDPOINTS if e.path == path} | {"HEAD"}
+    for name, content in read_page().items():
+        path = "/" if name == "index.html" else f"/page/{name}"
+        routes.append(Route(path, _file_handler(content, PAGE_TYPES[Path(name).suffix])))
     routes.append(Route("/openapi.json", openapi))
     routes.append(Route("/metrics", _guarded(prometheus, "/metrics", service)))
     return Starlette(routes=routes, exception_handlers={HTTPException: no_route})
+
+
+def read_page() -> dict[str, bytes]:
+    """Return name -> content of the files of the page."""
+    return {path.name: path.read_bytes() for path in sorted(Path(__file__).with_name("page").iterdir())}
+
+
+def _file_handler(content: bytes, media_type: str) -> Handler:
+    """Return the function that answers with one file of the page."""
+    headers = HEADERS | {"Content-Security-Policy": PAGE_POLICY, "Cache-Control": "no-cache"}
+
+    async def answer(request: Request) -> Response:
+        return Response(content, 200, headers, media_type)
+
+    return answer
 
 
 def _handler_of(path: str, service: Service, api_key: str | None) -> Handler:

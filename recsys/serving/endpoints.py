@@ -64,6 +64,13 @@ ENDPOINTS = [
     Endpoint("GET", "/users", Service.users, answers.UsersAnswer, requests.SearchQuery),
     Endpoint("GET", "/onboard", Service.onboard, answers.OnboardAnswer, requests.ModelChoice),
     Endpoint("POST", "/onboard", Service.onboard, answers.OnboardAnswer, body=requests.OnboardRequest),
+    Endpoint(
+        "POST",
+        "/agreement",
+        Service.agreement,
+        answers.AgreementAnswer,
+        body=requests.AgreementRequest,
+    ),
     Endpoint("GET", "/health", Service.health, answers.HealthAnswer, is_open=True, is_bounded=False),
     Endpoint("GET", "/ready", Service.readiness, answers.ReadyAnswer, is_open=True, is_bounded=False),
 ]

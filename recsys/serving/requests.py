@@ -177,6 +177,13 @@ class OnboardRequest(ListOptions):
     answers: list[Answer] = Field(default=[], max_length=100)
 
 
+class AgreementRequest(Strict):
+    """The body of ``POST /agreement``: two lists of items, best first."""
+
+    a: list[Id] = Field(max_length=1000)
+    b: list[Id] = Field(max_length=1000)
+
+
 class NoQuery(Strict):
     """A query without parameters."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 import time
 from collections.abc import Callable, Iterable
@@ -15,8 +16,10 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from recsys.errors import RecsysError
+from recsys.evaluation.agreement.measures import agree
 from recsys.logging import logger
 from recsys.serving.answers import (
+    AgreementAnswer,
     BatchAnswer,
     EventsAnswer,
     ExplainAnswer,
@@ -304,6 +307,10 @@ class Service:
         answer = await self._score(model.onboard, request)
         return answer | {"request_id": call.request_id}  # type: ignore[return-value]
 
+    async def agreement(self, call: Call) -> AgreementAnswer:
+        """Return how far two lists agree."""
+        return await self._score(measure_agreement, call.body.a, call.body.b)
+
     async def health(self, call: Call) -> HealthAnswer:
         """Return that the process answers."""
         return {"status": "ok"}
@@ -316,6 +323,19 @@ class Service:
             "events": self.store is not None,
             "explore": self.explore,
         }
+
+
+def measure_agreement(a: list[str], b: list[str]) -> AgreementAnswer:
+    """Return how far two lists of different items agree.
+
+    Raises:
+        InputError: a list has an item twice.
+    """
+    values = []
+    for measure in ("tau_b[missing=bottom]", "rbo[p=0.9]"):
+        value = agree(a, b, measure) if a and b else math.nan
+        values.append(None if math.isnan(value) else value)
+    return {"tau": values[0], "rbo": values[1], "common": len(set(a) & set(b))}
 
 
 def _item_row(model: ServedModel, item: str) -> int:

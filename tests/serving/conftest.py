@@ -8,6 +8,9 @@ from urllib.parse import urlencode
 import pytest
 from builders import run_locally
 
+MARKUP = "<img src=x onerror=document.title='attacked'> & \"so\""
+"""A title that a page must show as it is."""
+
 pytest.importorskip("starlette", reason="the extra serve is not installed")
 
 
@@ -18,7 +21,9 @@ def bundles(tmp_path_factory):
     from recsys.saved.bundle import bundle_run
 
     place = tmp_path_factory.mktemp("bundles")
-    files = write_world(film_world(users=1100, items=120, events=9000, seed=3), place / "data")
+    world = film_world(users=1100, items=120, events=9000, seed=3)
+    world.items.loc[7, "title"] = MARKUP
+    files = write_world(world, place / "data")
     models = {"hybrid": {"parts": ["popular", "rp3beta", "content"]}, "als": {"rank": 4, "iterations": 3}}
     fallback = {"fallback": "segment", "segment": ["country"]}
     run = run_locally(place / "run", files, models, ("events", "items", "users"), recommend=fallback)
