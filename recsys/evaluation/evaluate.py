@@ -25,22 +25,29 @@ CAUTION = (
     " Caution: ranked among {} sampled candidates only. Such numbers are biased, cannot be compared with full ranking,"
     " and can order models wrongly (Krichene and Rendle, KDD 2020)."
 )
+"""The end of the definition of a metric among sampled candidates; {} is their number."""
 
 
 def evaluate(topk: TopK, truth: Truth, *, name: str) -> Evaluation:
-    """Compute the metrics of the lists of all tested users.
+    """Compute the metrics of the lists of all tested users, and return an Evaluation.
 
-    The ``per_user`` table of the result has one row per tested user, with the columns user_id,
-    n_relevant, n_history, shortfall, and the metrics.
+    Its ``per_user`` table has one row per list, in the order of ``topk``. The columns are user_id;
+    n_relevant, the number of relevant items; n_history, the number of items in the history;
+    shortfall, the reason why the list is short (one of ``types.SHORTFALL``); and one column per
+    metric, NaN where it is undefined.
 
     Args:
         topk: one list per tested user. ``topk.users`` are rows of ``truth.users``, items are rows
             of ``truth.candidates``.
         truth: the relevant items, the histories and the settings, see
             :meth:`.truth.Truth.from_split`.
+        name: the name of the result, usually that of the model.
 
     Raises:
-        ValueError: the number of lists is not the number of tested users.
+        ValueError: the number of lists is not the number of tested users, or an item occurs twice
+            in a list.
+        InputError: ``settings.ties`` of the truth is not ``stable``, and a score is missing or
+            scores rise along a list.
     """
     if len(topk.users) != len(truth):
         raise ValueError(f"{len(topk.users):,} lists for {len(truth):,} tested users: give one list per user")
@@ -65,34 +72,47 @@ def evaluate_tables(
     convention: str | None = None,
     propensity: pd.Series | None = None,
 ) -> Evaluation:
-    """Compute the metrics of a table of lists from any system against a table of what users chose.
+    """Compute the metrics of the lists in one table by the items that users chose in another table.
 
-    Every user of ``truth`` with a relevant item counts. Lists of other users are left out and
-    counted. Rows of ``truth`` whose value is missing or infinite are left out and counted too
-    (``refused_truth``). If the lists rank relevant items among sampled candidates only, use
-    :func:`mark_sampled` on the result.
+    The tables may come from any system. The metrics are means over the users of ``truth`` who have
+    a relevant item. Users of ``recs`` who are not in ``truth`` are left out, and counted in
+    ``about["counts"]`` as ``listed_without_truth``. Rows of ``truth`` whose value is missing or
+    infinite are left out, and counted as ``refused_truth``. If the lists rank the relevant items
+    among sampled candidates only, use :func:`mark_sampled` on the result.
 
-    The ``per_user`` table of the result has one row for every user of ``truth``, sorted by id, with
-    the columns user_id, n_relevant, and the metrics. ``about["warnings"]`` has sentences on what
-    makes the numbers doubtful.
+    The ``per_user`` table of the result has one row for every user with a row of ``truth`` that is
+    not left out, sorted by id. The columns are user_id, n_relevant (the number of relevant items),
+    and one per metric, NaN where it is undefined. ``about["warnings"]`` is a list of sentences: it
+    is not empty if the two tables have no user id or no item id in common.
 
     Args:
-        recs: user_id, item_id and rank. A score may replace the rank, or may be added for
-            ``settings.ties``. Categorical ids are fastest.
-        truth: user_id, item_id, and optionally value.
+        recs: user_id, item_id and rank (1 for the best item), as a pandas, Polars or Arrow table. A
+            score may replace the rank. With a rank, scores are used for ``settings.ties`` alone.
+            Categorical ids are fastest.
+        truth: user_id, item_id, and optionally value. Without values, every value is 1.
         settings: the metrics and how to compute them. Use ``AllCandidatesSettings`` if the lists
-            have every candidate, which AUC needs.
+            have every candidate, which AUC needs. None: the default settings.
+        name: the name of the result, also used in error messages.
         convention: a name of :data:`~recsys.evaluation.judging.conventions.CONVENTIONS`: compute
-            the metrics as another library defines them. It then also sets the treatment of ties and
-            of users without lists.
+            the metrics as another library defines them. It then also sets the treatment of ties, of
+            users without a list, and of users without relevant items, who count as 0 in some
+            conventions.
         propensity: item id -> chance in (0, 1] that its relevance is observed, for metrics with
-            ``ips``, see :func:`item_propensities`.
+            ``ips``, see :func:`item_propensities`. An item that it does not have gets the smallest
+            propensity of all.
 
     Raises:
-        InputError: an argument is not a table, a column is missing, ids are of two kinds, an item
-            is twice in a list or in a user's truth, or a score is NaN.
-        ConfigError: the convention does not have a metric, or the lists lack the scores that it
-            needs.
+        InputError: an argument is not a table, a column is missing, ids are neither text nor
+            integers, an item is twice in a list or in a user's truth, a rank is twice in a list, a
+            propensity is not in (0, 1], or the scores that are needed are missing or NaN.
+        ConfigError: the convention does not have a metric, or a metric has ``ips`` and
+            ``propensity`` is None.
+
+    >>> recs = pd.DataFrame({"user_id": [1, 1], "item_id": [7, 8], "rank": [1, 2]})
+    >>> truth = pd.DataFrame({"user_id": [1, 2], "item_id": [8, 7]})
+    >>> settings = EvaluationSettings(metrics=("mrr@10",))
+    >>> evaluate_tables(recs, truth, settings).per_user.values.tolist()
+    [[1.0, 1.0, 0.5], [2.0, 1.0, 0.0]]
     """
     settings = settings or EvaluationSettings()
     rules = None
@@ -192,10 +212,11 @@ def mark_sampled(evaluation: Evaluation, n: int) -> Evaluation:
     """Return the evaluation with its metrics renamed, to show that candidates were sampled.
 
     The name of every metric gets the ending ``[sampled=n]``, and its definition ends in a caution.
-    Use it if the relevant items were ranked together with ``n`` sampled candidates only.
+    Call this function if the lists ranked each user's relevant items together with ``n`` sampled
+    candidates only.
 
     Args:
-        n: the number of sampled candidates.
+        n: the number of sampled candidates per user.
     """
     per_user = evaluation.per_user.rename(columns={metric: sampled_name(metric, n) for metric in evaluation.metrics})
     definitions = sampled_definitions(evaluation.about["definitions"], n)
@@ -203,25 +224,40 @@ def mark_sampled(evaluation: Evaluation, n: int) -> Evaluation:
 
 
 def sampled_name(metric: str, n: int) -> str:
-    """Return the name of a metric of lists that rank ``n`` sampled candidates only."""
+    """Return the name of a metric of lists that rank ``n`` sampled candidates only.
+
+    >>> sampled_name("ndcg@10", 100)
+    'ndcg@10[sampled=100]'
+    """
     return f"{metric}[sampled={n}]"
 
 
 def sampled_definitions(definitions: Mapping[str, str], n: int) -> dict[str, str]:
-    """Return definitions of metrics under their sampled names, each with a caution."""
+    """Return the definitions of metrics among sampled candidates: sampled name -> definition.
+
+    A name gets the ending of :func:`sampled_name`, and a definition ends in :data:`CAUTION`.
+
+    Args:
+        definitions: name of a metric -> its definition.
+        n: the number of sampled candidates per user.
+    """
     return {sampled_name(metric, n): text + CAUTION.format(n) for metric, text in definitions.items()}
 
 
 def item_propensities(train: pd.DataFrame, items: pd.Series | None = None) -> pd.Series:
-    """Return the propensity of each item, a Series by item id: (n + 1) / (max n + 1).
+    """Return the propensity of each item, a float64 Series by item id: (n + 1) / (max n + 1).
 
     The propensity is the probability that the relevance of an item is observed. n is the number of
-    likes of the item in train.
+    rows of the item in ``train`` that are likes.
 
     Args:
-        train: a table of events. Rows with a value > 0 are likes; without a column ``value``, all
-            are.
-        items: ids of further items. If train does not have an item, its n is 0.
+        train: a table of events with the column item_id, and optionally value. Rows with a value
+            > 0 are likes. Without a column ``value``, all rows are.
+        items: the ids of the items in the result, in addition to the liked ones. An item without a
+            like has n = 0. None: the items of ``train``.
+
+    Raises:
+        ValueError: there are no items.
     """
     likes = train
     if VALUE in train:
@@ -262,13 +298,21 @@ def assemble_evaluation(
 ) -> Evaluation:
     """Return the Evaluation of judged lists: metrics per user, definitions and counts.
 
+    ``about`` has the keys ``definitions`` (metric -> text), ``counts`` (those of
+    :func:`count_users`, ``listed_places``, ``tied_places`` and the argument ``counts``), ``ties``,
+    ``missing_users``, and ``convention`` (a text).
+
     Args:
         name: the name of the result.
         per_user: the table to which one column per metric is added, one row per user of ``judged``.
-        judged: the places of the relevant items in the lists.
+        judged: the positions of the relevant items in the lists.
         settings: the metrics, and how users without a list count.
         counts: further counts for ``about["counts"]``.
         convention: the other library whose definitions are used. None: those of recsys.
+
+    Raises:
+        ConfigError: the convention does not have a metric, or a metric with ``ips`` has no
+            propensities.
     """
     metrics = settings.parsed_metrics
     if convention:
@@ -290,12 +334,18 @@ def compute_metrics(
 ) -> dict[str, np.ndarray]:
     """Return the value of each metric for each user, as a dict: metric name -> float64[m].
 
-    The value is NaN where the metric is undefined or the user is left out. The local engine and the
-    Spark engine both call this function.
+    The name of a metric includes its options and its cut-off. The value is NaN where the metric is
+    undefined or the user is left out. The local engine and the Spark engine both call this
+    function.
 
     Args:
+        judged: the positions of the relevant items in the lists of m users.
+        metrics: the metrics to compute.
         missing_users: "skip" leaves out users without a list, "zero" counts them as 0.
         convention: the other library whose definitions are used. None: those of recsys.
+
+    Raises:
+        ConfigError: a metric with ``ips`` has no propensities.
     """
     skip = (judged.length == 0) & (missing_users == "skip")
     compute: Callable[[Metric, Judged], np.ndarray] = Metric.__call__
@@ -305,11 +355,13 @@ def compute_metrics(
 
 
 def count_users(judged: Judged, missing_users: str) -> dict[str, int]:
-    """Return four numbers of users: ``evaluated``, ``undefined``, ``without_list`` and ``short``.
+    """Return a dict with four numbers of users.
 
-    ``undefined`` are users without relevant items. The other three count only users with relevant
-    items: those who count in the means, those whose list is empty, and those whose list is not
-    empty, but has fewer than ``judged.k`` items.
+    * ``evaluated``: users with relevant items who count in the means;
+    * ``undefined``: users without relevant items;
+    * ``without_list``: users with relevant items whose list is empty;
+    * ``short``: users with relevant items whose list has at least one item, but fewer than
+      ``judged.k``.
 
     Args:
         missing_users: "skip" if users without a list do not count in means, "zero" if they do.

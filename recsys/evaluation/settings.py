@@ -12,17 +12,23 @@ from recsys.evaluation.judging.judge import Ties
 from recsys.evaluation.judging.metrics import Metric, parse, parse_all
 
 BASELINES = ("random", "popular", "recent", "repeat")
-"""Simple models that other models should beat. They are part of every run, see
-:func:`baselines_of`."""
+"""Names of simple models that other models should beat.
+
+``random`` orders items at random, ``popular`` by all likes, ``recent`` by the latest likes, and
+``repeat`` by the user's own history. A run adds those of :func:`baselines_of` to its models."""
 
 
 def baselines_of(*, timed: bool, exclude_seen: bool) -> list[str]:
-    """Return the names of the baselines of a run.
+    """Return the names of the baselines of a run, in the order of :data:`BASELINES`.
 
     Args:
-        timed: whether events have times. Without times, ``recent`` would be the same as
-            ``popular``.
-        exclude_seen: whether lists leave out seen items. Then ``repeat`` would be of no use.
+        timed: whether events have times. Without times, ``recent`` is left out, because it would
+            be the same as ``popular``.
+        exclude_seen: whether lists leave out items of the user's history. If they do, ``repeat`` is
+            left out, because it lists only such items.
+
+    >>> baselines_of(timed=False, exclude_seen=True)
+    ['random', 'popular']
     """
     absent = set()
     if not timed:
@@ -40,6 +46,7 @@ RATING_BASELINES = ("mean", "biases")
 the other models."""
 
 DEFAULT_METRICS = ("ndcg@10", "recall@10", "precision@10", "map@10", "mrr@10", "hit_rate@10")
+"""The metrics of an evaluation whose settings name none. The first one is the primary metric."""
 
 
 class EvaluationSettings(BaseModel):
@@ -48,7 +55,7 @@ class EvaluationSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     all_candidates: ClassVar[bool] = False
-    """Whether the lists hold every candidate, so that metrics which need them all are allowed."""
+    """Whether every candidate of a user has a score. Only then is the metric ``auc`` allowed."""
 
     metrics: tuple[str, ...] = Field(DEFAULT_METRICS, min_length=1, description="the first is the primary one")
     relevant: float | None = Field(
@@ -107,16 +114,19 @@ class EvaluationSettings(BaseModel):
 
     @property
     def parsed_metrics(self) -> list[Metric]:
-        """The metrics, in order."""
+        """The metrics as :class:`Metric` objects, in the order of ``metrics``."""
         return parse_all(self.metrics, complete=self.all_candidates)
 
     @property
     def debiased(self) -> bool:
-        """Whether a metric weighs items by their propensity (``ips``)."""
+        """Whether a metric has an option ``ips`` above 0, and so needs propensities of items."""
         return any(dict(metric.options).get("ips") for metric in self.parsed_metrics)
 
     def candidates_for(self, rule: str) -> Literal["train", "items", "cold"]:
-        """Return which items lists rank: ``candidates`` if it is set, else the default of a split rule.
+        """Return which items lists rank: "train", "items" or "cold", as in ``candidates``.
+
+        If ``candidates`` is None, the result is "cold" for the split rule "items", and "items" for
+        all other rules.
 
         Args:
             rule: the rule by which events were split into train and test, see ``[split] rule``.
@@ -128,16 +138,16 @@ class EvaluationSettings(BaseModel):
         return "items"
 
     def is_relevant(self, values: Any) -> Any:
-        """Return which test pairs are relevant: those with a value > 0 that is at least
-        ``relevant``, if set.
+        """Return for each value whether a test pair with this value is relevant.
 
-        Values and the threshold are compared in single precision, in which a run stores values. So
-        a value of 0.7 reaches a threshold of 0.7 on both engines. A dislike (< 0) and a decayed
-        value of 0 are never relevant.
+        A pair is relevant if its value is above 0 and, if ``relevant`` is set, at least
+        ``relevant``. So a dislike (< 0) and a value of 0 are never relevant. The threshold is
+        rounded to float32, because a run stores values in float32. So a value of 0.7 reaches a
+        threshold of 0.7 on both engines.
 
         Args:
-            values: a float32 array, for a bool array of the same shape; or a Spark column of type
-                float, for a condition.
+            values: a float32 array; the result is a bool array of the same shape. Or a Spark column
+                of type float; the result is a Spark column of conditions.
         """
         positive = values > 0
         if self.relevant is None:
@@ -146,7 +156,7 @@ class EvaluationSettings(BaseModel):
 
 
 def choose_ranked_items(candidates: Literal["train", "items", "cold"], is_trained: np.ndarray) -> np.ndarray | None:
-    """Return the items that lists rank, bool[items], or None if they rank all items.
+    """Return which items lists rank, bool[items], or None if they rank all items.
 
     Args:
         candidates: "train" for the items with an event in train, "cold" for the other items, or
@@ -170,16 +180,26 @@ def choose_ranked_items(candidates: Literal["train", "items", "cold"], is_traine
 
 
 def describe_ranked(candidates: str, n_items: int, ranked_items: np.ndarray | None) -> dict[str, Any]:
-    """Return the entry of split.json about the items that lists rank: which items, and how many."""
+    """Return the entry of split.json about the items that lists rank.
+
+    The result is a dict: ``candidates`` -> the argument ``candidates``, ``items`` -> the number of
+    ranked items.
+
+    Args:
+        candidates: "train", "items" or "cold".
+        n_items: the number of all items of the catalogue.
+        ranked_items: bool[items], as :func:`choose_ranked_items` returns it. None: all items.
+    """
     if ranked_items is not None:
         n_items = int(ranked_items.sum())
     return {"candidates": candidates, "items": n_items}
 
 
 class RunEvaluationSettings(EvaluationSettings):
-    """The settings of the evaluation of a run, which has scores of all candidates.
+    """The settings of the evaluation of a run.
 
-    Unlike :class:`EvaluationSettings` it permits ``auc``, but not as the first metric.
+    A run can score all candidates. So, unlike :class:`EvaluationSettings`, this class allows the
+    metric ``auc``, but not as the first metric.
     """
 
     all_candidates: ClassVar[bool] = True
@@ -257,20 +277,27 @@ class RunEvaluationSettings(EvaluationSettings):
 
     @property
     def score_metrics(self) -> tuple[str, ...]:
-        """The metrics that need the scores of all candidates, in order."""
+        """The names in ``metrics`` that need the scores of all candidates, in the same order."""
         if self.task == "ratings":
             return ()
         return tuple(filter(needs_all_scores, self.metrics))
 
     def for_lists(self) -> EvaluationSettings:
-        """Return the same settings with only the metrics that judge lists."""
+        """Return a copy of the settings with only the metrics of lists, so without ``auc``."""
         lists = tuple(name for name in self.metrics if not needs_all_scores(name))
         shared = self.model_dump(include=set(EvaluationSettings.model_fields))
         return EvaluationSettings(**shared | {"metrics": lists})
 
 
 def needs_all_scores(metric: str) -> bool:
-    """Return whether a metric needs the scores of all candidates, and not only lists of the best."""
+    """Return whether a metric needs the scores of all candidates. Only ``auc`` does.
+
+    Args:
+        metric: the name of the metric, such as "ndcg@10".
+
+    Raises:
+        ConfigError: the name is not that of a metric.
+    """
     return parse(metric).name == "auc"
 
 

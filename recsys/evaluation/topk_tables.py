@@ -41,33 +41,56 @@ from recsys.schema import (
 )
 
 LISTS = TableSchema("topk", (USER, ITEM), (RANK, SCORE, SOURCE, TITLE, FOLD, SPREAD))
+"""The columns of a table of lists. A rank or a score is needed too, see :func:`lists`."""
 TRUTH = TableSchema("truth", (USER, ITEM), (VALUE, TIME, EVENT))
+"""The columns of a table of the items that users chose."""
 NUMBERS = (RANK, SCORE, VALUE)
+"""The columns of both tables that have numbers."""
 
 PANDAS_INDEX = "__index_level_"
 """Prefix of the column that pandas writes for an index without a name."""
 
 
 def read_topk(path: str | Path, reading: ReadSettings | None = None) -> pd.DataFrame:
-    """Read a table of lists: ``user_id``, ``item_id``, and ``rank`` or ``score`` or both.
+    """Read a table of lists from a file, and return it as a pandas frame.
 
-    ``source`` and ``title``, which `recsys recommend` writes too, and ``fold`` and ``spread`` of a table of
-    predicted ratings may be there. The file can have
-    any format in which an event log can be read.
+    The file has the columns ``user_id``, ``item_id``, and ``rank`` or ``score`` or both. It may
+    also have ``source`` and ``title``, which ``recsys recommend`` writes, or ``fold`` and
+    ``spread`` of a table of predicted ratings. The file can have any format in which an event log
+    can be read. In the result, ids are text (as categories), or
+    integers if a Parquet file has integers.
+
+    Args:
+        path: the path or ``file:`` URI of a file or of a folder of files.
+        reading: the format and the names of the columns. None: the defaults.
+
+    Raises:
+        InputError: the file does not exist, has another format or no rows; a column is missing,
+            unknown or repeated; an id is missing; a rank or a score in a text file is not a finite
+            number.
     """
     return _read(Source(local_path(path)), LISTS, reading or ReadSettings())
 
 
 def read_truth(path: str | Path, reading: ReadSettings | None = None) -> pd.DataFrame:
-    """Read a table of the items that users chose: ``user_id``, ``item_id``, and optionally ``value``.
+    """Read a table of the items that users chose from a file, and return it as a pandas frame.
 
-    The table may also have the columns ``timestamp`` and ``event``.
+    The file has the columns ``user_id``, ``item_id``, and optionally ``value``. It may also have
+    ``timestamp`` and ``event``. Ids, arguments and errors raised are those of :func:`read_topk`. A
+    value in a text file that is not a finite number is no error: it becomes NaN or infinite.
     """
     return _read(Source(local_path(path)), TRUTH, reading or ReadSettings())
 
 
 def as_frame(table: Any, label: str) -> pd.DataFrame:
-    """Return a table in memory as a pandas frame. A Polars or Arrow table is converted.
+    """Return a table in memory as a pandas frame.
+
+    A Polars or Arrow table is converted, and a lazy Polars frame is computed. A pandas frame is
+    returned unchanged.
+
+    Args:
+        table: the table.
+        label: the name of the table, for the error message.
 
     Raises:
         InputError: ``table`` is not a table.
@@ -90,6 +113,8 @@ def as_frame(table: Any, label: str) -> pd.DataFrame:
 def drop_refused_values(truth: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     """Return the rows of a truth table whose value is a finite number, and the number of other rows.
 
+    Without a column ``value``, all rows are returned, and the number is 0.
+
     Raises:
         InputError: there are rows, but none with such a value.
     """
@@ -103,10 +128,13 @@ def drop_refused_values(truth: pd.DataFrame) -> tuple[pd.DataFrame, int]:
 
 
 def require_finite_values(count: int) -> None:
-    """Raise InputError if no row of a truth table has a finite value.
+    """Check that a truth table has a row with a finite value.
 
     Args:
         count: the number of rows with a finite value.
+
+    Raises:
+        InputError: ``count`` is 0.
     """
     if not count:
         raise InputError(
@@ -267,7 +295,16 @@ def _numbers_of(column: pd.Series, kind: pa.DataType, source: Source) -> pd.Seri
 
 
 def require(table: TableSchema, columns: Iterable[str], label: str) -> None:
-    """Raise InputError if columns are missing, repeated or unknown. The message names all of them."""
+    """Check that a table has all required columns, and no unknown or repeated ones.
+
+    Args:
+        table: the required and the optional columns.
+        columns: the columns that the table has.
+        label: the name of the table, for the error message.
+
+    Raises:
+        InputError: columns are missing, repeated or unknown. The message names all of them.
+    """
     columns = list(columns)
     schema_columns = table.required + table.optional
     problems = [
@@ -288,11 +325,15 @@ def codes(*columns: pd.Series) -> tuple[np.ndarray, list[np.ndarray]]:
 
     A code is a position in the distinct ids. Equal ids of different columns have the same code. Ids
     are in the order in which they first appear, column by column. If one column has text and
-    another has numbers, the text is read as numbers, provided that every text is the usual decimal
-    form of an integer.
+    another has integers, they are made one kind: integers, if every text is the usual decimal form
+    of an integer, such as "7" but not "007"; else text.
 
     Raises:
         InputError: an id is missing, or is neither text nor an integer.
+
+    >>> ids, (first, second) = codes(pd.Series(["b", "a", "b"]), pd.Series(["c", "a"]))
+    >>> ids.tolist(), first.tolist(), second.tolist()
+    (['b', 'a', 'c'], [0, 1, 0], [2, 1])
     """
     encoded = [_encode(column) for column in columns]
     ids = [pd.Series(names) for names, _, _ in encoded]
@@ -360,11 +401,15 @@ def lists(
     label: str,
     names: np.ndarray | None = None,
 ) -> Lists:
-    """Return the lists of users ``0 … m-1``. Rows of other users are left out.
+    """Return the lists of the users with the codes ``0 … m-1``, in this order.
 
-    Lists are in the order of ``rank``, or, without ranks, of the score; equal scores keep the order
-    of the rows. With ``names`` they are always in the order of the score in single precision; equal
-    scores are ordered by id, descending.
+    Rows of other users are left out. A user without rows has an empty list. There are two cases:
+
+    * ``names`` is None: lists are in the order of the ranks, or, without a column ``rank``, of the
+      scores, highest first. Equal scores keep the order of the rows. Gaps between ranks are
+      allowed.
+    * ``names`` is given: lists are in the order of the scores, rounded to float32. Items with equal
+      scores are sorted by id as text, descending.
 
     Args:
         table: the table of lists.
@@ -374,8 +419,8 @@ def lists(
         names: the id of each item code, or None.
 
     Raises:
-        InputError: there is neither a rank nor a score, a rank is not a whole number from 1, a
-            score is missing, or a (user, item) or a (user, rank) occurs twice.
+        InputError: the column to sort by is missing, a rank is not a whole number from 1, a score
+            is missing or not a number, or an item or a rank occurs twice in a list.
     """
     score = _scores(table, label)
     rank = None

@@ -15,24 +15,25 @@ from recsys.types import Histories, IdMap, Split, TopK, select_rows
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """The relevant items by which lists are judged, and the histories, for the tested users of one
-    split.
+    """The relevant items and the histories of the tested users of one split.
 
-    Row i of each matrix is user i.
+    Lists are judged by the relevant items. Row i of each matrix is user i.
 
     Attributes:
         users: the m tested users.
-        candidates: the items that lists can have.
+        candidates: the items of train and of the items table. Lists have only such items.
         histories: the history of each user over the candidates, as it was when the lists were made.
-        relevant: csr (m, candidates + other test items) of values > 0. The other test items are not
-            candidates: no model could recommend them, but they count in every denominator.
+        relevant: float64 csr (m, candidates + other test items), a value > 0 for each relevant
+            (user, item) pair. The other test items are not candidates. No model could recommend
+            them, but they count in every denominator.
         propensity: float64[columns of ``relevant``] in (0, 1], the chance that an item's relevance
             is observed.
-        counts: numbers of (user, item) pairs. ``relevant_pairs``: the relevant pairs that are
-            judged. ``relevant_outside_candidates``: those of them on items that no list can have.
-            ``seen_pairs_removed``: relevant pairs that were removed, because the history has them
-            and lists leave out seen items. ``warm_pairs_removed``: relevant pairs that were removed,
-            because lists rank only items without train events, and the item has some.
+        counts: numbers of (user, item) pairs, a dict with these keys. ``relevant_pairs``: the
+            relevant pairs that are judged. ``relevant_outside_candidates``: relevant pairs on items
+            that no list can have. ``seen_pairs_removed``: relevant pairs that were removed, because
+            the history has them and lists leave out seen items. ``warm_pairs_removed``: relevant
+            pairs that were removed, because their item has events in train and lists rank only
+            items without; this key is missing if lists rank other items too.
         settings: the settings of the evaluation.
         exclude_seen: whether lists leave out the items of the history.
         ranked_items: bool[candidates], the items that the lists rank. None: all.
@@ -55,13 +56,14 @@ class Truth:
         """Return the truth of the users of ``split.test``.
 
         Args:
-            split: the events, split into train and test.
-            settings: ``relevant`` says which test pairs are relevant (by default those with a value
-                > 0), ``candidates`` which items the lists rank.
+            split: the events, split into train, history and test.
+            settings: the settings of the evaluation. ``relevant`` says which test pairs are
+                relevant, by default those with a value > 0. ``candidates`` says which items the
+                lists rank. None: the default settings.
             exclude_seen: whether relevant pairs that are in the history are removed and counted.
 
         Raises:
-            InputError: the lists rank only cold items, and there are none.
+            InputError: the lists rank only items without events in train, and there are none.
         """
         settings = settings or EvaluationSettings()
         train = split.train
@@ -98,6 +100,7 @@ class Truth:
         """Return the truth for lists that leave out the items of the history.
 
         Relevant pairs that are in the history are removed, and counted as ``seen_pairs_removed``.
+        If ``exclude_seen`` is already True, the truth itself is returned.
         """
         if self.exclude_seen:
             return self
@@ -107,7 +110,7 @@ class Truth:
         return replace(self.keep_relevant(~seen), counts=counts, exclude_seen=True)
 
     def without_warm(self, is_trained: np.ndarray) -> Truth:
-        """Return the truth for lists that rank only cold items, which have no train events.
+        """Return the truth for lists that rank only items without events in train.
 
         Relevant pairs on other items are removed, and counted as ``warm_pairs_removed``.
 
@@ -126,7 +129,7 @@ class Truth:
         return replace(truth, counts=self.counts | counts)
 
     def keep_relevant(self, keep: np.ndarray) -> Truth:
-        """Return the truth with only some of its relevant pairs.
+        """Return the truth with only some of its relevant pairs. ``counts`` stays as it is.
 
         Args:
             keep: bool[entries of ``relevant``], the pairs to keep.
@@ -137,12 +140,14 @@ class Truth:
         return replace(self, relevant=kept_pairs)
 
     def judge(self, topk: TopK) -> Judged:
-        """Return the places of each user's relevant items in the user's list.
+        """Return the positions of the relevant items of each user in the user's list.
 
-        User i of the result is the user of list i. Ties are treated as ``settings.ties`` says.
+        User i of the result is the user of list i, ``topk.users[i]``. Equal scores are treated as
+        ``settings.ties`` says.
 
         Args:
-            topk: lists, whose ``users`` are rows of the users of this truth.
+            topk: lists. Its ``users`` are rows of ``users`` of this truth, in any order. Its
+                ``items`` are rows of ``candidates``.
 
         Raises:
             ValueError: an item occurs twice in a list.
@@ -176,7 +181,9 @@ def _count_outside(relevant: csr_array, n_items: int, ranked_items: np.ndarray |
 def relevant_pairs(split: Split, settings: EvaluationSettings) -> csr_array:
     """Return the values of all relevant pairs, including those on seen items.
 
-    The result is float64 csr (tested users, candidates + other test items).
+    The result is float64 csr (tested users, candidates + other test items). The rows are those of
+    ``split.test.users``. The first columns are the candidates, ``split.train.items``. The last ones
+    are the test items that are not candidates, in the order of their ids.
     """
     test = split.test
     candidates = split.train.items
@@ -193,11 +200,15 @@ def propensity_of_counts(likes: Any) -> Any:
     """Return the propensity of each item, (n + 1) / (max n + 1) for an item with n likes.
 
     The propensity is the probability that the relevance of an item is observed. It is in (0, 1], and
-    1 for the most popular item. Metrics with ``ips`` raise it to a power. Source: Yang et al.,
-    RecSys 2018.
+    1 for the most popular item. Metrics with the option ``ips`` weigh an item by a power of its
+    propensity. Source: Yang et al., RecSys 2018.
 
     Args:
-        likes: an array or Series of the numbers of likes.
+        likes: int[items], an array or Series of the number of likes of each item; at least one.
+            The result has the same type, with float64 values.
+
+    >>> propensity_of_counts(np.array([0, 1, 3])).tolist()
+    [0.25, 0.5, 1.0]
     """
     return (likes + 1) / (likes.max() + 1)
 

@@ -38,13 +38,13 @@ class Convention:
         ties: how equal scores are treated, see :data:`~recsys.evaluation.judging.judge.Ties`.
         missing_users: how a user with relevant items but without a list counts: "zero" (as 0) or
             "skip" (left out of means).
-        nothing_relevant: how a user without relevant items counts: "zero" or "skip", in the same
-            sense.
-        says: one sentence that describes the convention.
-        by_score: whether lists are sorted by score (in single precision) instead of by rank. Equal
-            scores are then sorted by item id, descending.
-        ungated: metrics that use every truth row with a value above 0, even if a threshold decides
-            which rows are relevant for the other metrics.
+        nothing_relevant: how a user without relevant items counts: "zero" (as 0) or "skip" (left
+            out of means).
+        says: one line that describes the convention.
+        by_score: whether lists are sorted by score (as float32) instead of by rank. Equal scores
+            are then sorted by item id as text, descending.
+        ungated: the metrics for which every truth row with a value above 0 is relevant, even if the
+            threshold ``[judge] relevant`` is higher. The threshold applies to the other metrics.
     """
 
     name: str
@@ -59,7 +59,13 @@ class Convention:
     def value(self, metric: Metric, judged: Judged) -> np.ndarray:
         """Return the value of a metric for each of m users under this convention.
 
-        The result is float64[m], NaN for a user whom the convention leaves out of means.
+        The result is float64[m]. For a user without relevant items it is 0 or NaN, as
+        ``nothing_relevant`` says. For a user without a list it is 0; ``evaluate.compute_metrics``
+        applies ``missing_users``.
+
+        Args:
+            metric: a metric that :meth:`check` accepts.
+            judged: the positions of the relevant items in the lists of the users.
         """
         values = self.metrics[metric.name](judged, **metric.arguments())
         if self.nothing_relevant != "zero":
@@ -67,7 +73,7 @@ class Convention:
         return np.where(judged.undefined, 0.0, values)
 
     def definition(self, metric: Metric) -> str:
-        """Return one line that says how this convention computes a metric."""
+        """Return one line of text that says how this convention computes a metric."""
         function = self.metrics[metric.name]
         undecorated = function
         settings = {}
@@ -78,10 +84,11 @@ class Convention:
         return (undecorated.__doc__ or "").split("\n")[0] + (f" With {options}." if options else "")
 
     def check(self, metrics: list[Metric]) -> None:
-        """Raise ConfigError if the library does not have one of the metrics, or if a metric has
-        options.
+        """Check that the library has each of the metrics, and that no metric has options.
 
-        The message lists all problems.
+        Raises:
+            ConfigError: the library does not have a metric, or a metric has options. The message
+                lists all problems.
         """
         problems = [
             f"{self.name} has no {m.name}.{suggest_nearest(m.name, self.metrics)}"
@@ -96,8 +103,10 @@ class Convention:
 def pooled_precision(judged: Judged, k: int | None = None) -> np.ndarray:
     """Number of relevant items among the first k, divided by the mean of min(k, relevant items) over all users.
 
-    The mean of this value over users is the number of relevant items in all lists, divided by the
-    sum of min(k, relevant items) over the users. The value of a single user can exceed 1.
+    The mean of this value over users is the number of relevant items in the first k items of all
+    lists, divided by the sum of min(k, relevant items) over the users. The value of a single user
+    can exceed 1. The result is float64[m], NaN for a user without relevant items. Without a
+    cut-off, k is ``judged.k``.
     """
     hits = precision(judged, k) * (k or judged.k)
     attainable = np.minimum(k or judged.k, judged.n_relevant)[~judged.undefined]
@@ -126,7 +135,8 @@ def average_precision_by_score(judged: Judged, k: int | None = None) -> np.ndarr
 def spark_map(judged: Judged, k: int | None = None) -> np.ndarray:
     """Sum of the precision at each relevant item of the first k, divided by min(k, relevant); without k, by relevant.
 
-    ``relevant`` is the number of all relevant items of the user.
+    ``relevant`` is the number of all relevant items of the user. The result is float64[m] in
+    [0, 1], NaN for a user without relevant items.
     """
     return average_precision(judged, k, "capped" if k else "relevant")
 
@@ -178,7 +188,7 @@ CONVENTIONS = {convention.name: convention for convention in (_TREC, _SKLEARN, _
 
 
 def named(name: str) -> Convention:
-    """Return the convention of a library by its name.
+    """Return the convention with this name, one of :data:`CONVENTIONS`, such as "trec".
 
     Raises:
         ConfigError: the name is unknown. The message suggests the most similar one.

@@ -29,12 +29,15 @@ class FullRanking:
     Attributes:
         ties: how equal scores are treated. By default, a metric is averaged over all orders of the
             items with equal scores.
-        sampled: the number of candidates per user that are not relevant and are ranked together
-            with the relevant items. None: all candidates are ranked. The sample is drawn by a hash
-            of ``seed``, user and item, so it is the same for every model. The names of the metrics
-            then end in ``[sampled=…]`` (:func:`.evaluate.mark_sampled`).
+        sampled: the number of sampled candidates per user, at least 1. The sampled candidates are
+            not relevant; they are ranked together with the relevant items. If a user has fewer
+            candidates that are not relevant, all of them are ranked. A candidate is drawn by a hash
+            of ``seed``, user and item, so every model that can score it gets the same sample. The
+            names of the metrics then end in ``[sampled=…]`` (:func:`.evaluate.mark_sampled`). None:
+            all candidates are ranked.
         seed: the seed of the sample.
-        memory_mb: largest size of the block of scores in memory, in MiB.
+        memory_mb: the memory for the scores of one block of users, in MiB. A block has at least one
+            user.
     """
 
     ties: Ties = "average"
@@ -51,17 +54,22 @@ def evaluate_scores(
     name: str,
     ranking: FullRanking | None = None,
 ) -> Evaluation:
-    """Compute the metrics of a model's ranking of *all* candidates, in blocks of users.
+    """Compute the metrics of a model's ranking of *all* candidates, and return an Evaluation.
 
-    AUC needs the whole ranking. Ties at the end of a top-k list are visible only in it. A user whom
-    the model cannot score has the value 0, or is left out if the settings of the truth say so
-    (``missing_users = "skip"``).
+    AUC needs the whole ranking. Ties at the end of a top-k list are visible only in the whole
+    ranking. A user whom the model cannot score has the value 0, or is left out (NaN) if the
+    settings of the truth have ``missing_users = "skip"``.
+
+    The ``per_user`` table of the result has one row per user of ``truth``, in the same order, with
+    the columns user_id, n_relevant, and one per metric. ``about`` has ``definitions``, ``counts``
+    and ``ties``.
 
     Args:
         model: a model that was fitted on the train part from which ``truth`` was made.
-        truth: the relevant items and the histories. It also says whether seen items are left out.
-            Its metrics and ties are not used, because they are for lists.
-        metrics: the names of the metrics.
+        truth: the relevant items and the histories of at least one user. It also says whether seen
+            items are left out, and which items are ranked. Its metrics and ties are not used,
+            because they are for lists.
+        metrics: the names of the metrics, such as "auc" or "ndcg@10".
         name: the name of the result.
         ranking: how the candidates are ranked. None: the defaults of :class:`FullRanking`.
 

@@ -1,4 +1,4 @@
-"""Find the place of each relevant item in the list of its user.
+"""Find the position of each relevant item in the list of its user.
 
 All metrics are functions of the result, :class:`Judged`.
 """
@@ -28,24 +28,26 @@ or rows are shuffled."""
 
 @dataclass(frozen=True)
 class Judged:
-    """The places of the relevant items of ``m`` users in their lists.
+    """The positions of the relevant items of ``m`` users in the lists of these users.
 
-    An entry is one relevant item of one user, whether or not the item is a candidate. The entries
-    of user i are ``indptr[i]:indptr[i + 1]``, in the order of their places. A tie group is a run of
-    items with equal scores in one list.
+    An entry is one relevant item of one user, whether or not the item is in the list. There are nnz
+    entries. Those of user i are ``indptr[i]:indptr[i + 1]``, in the order of their positions; items
+    that are not in the list come last. A tie group is a run of items with equal scores in one list.
 
     Attributes:
         indptr: int64[m + 1], where the entries of each user begin.
-        position: int32[nnz], the place of the item in the list, from 0. ``kernels.NOWHERE`` if the
-            item is not in the list. Under ``average`` it is the first place of the tie group.
-        spread: int32[nnz], the number of places of the tie group under ``average``, else 1.
+        position: int32[nnz], the position of the item in the list, 0 for the first item, or
+            ``kernels.NOWHERE`` if the item is not in the list. If ties are averaged (``average`` of
+            :data:`Ties`), it is the first position of the tie group of the item.
+        spread: int32[nnz], the number of items in the tie group if ties are averaged, else 1.
         value: float64[nnz] > 0, the graded gain of the item.
         length: int64[m], the number of items in each list.
-        k: the number of places of the longest list.
+        k: the number of positions that a list can have: the number of columns of a TopK, the length
+            of the longest list of a table, or the number of all items if all candidates were
+            ranked.
         complete: whether all candidates were ranked, and not only the best ones.
-        n_tied: int64[m], the number of places in each list that belong to a tie group of two or
-            more. If all candidates were ranked, only places of relevant items count. None without
-            scores.
+        n_tied: int64[m], the number of items in each list that belong to a tie group of two or
+            more. If all candidates were ranked, only relevant items count. None without scores.
         propensity: float64[nnz] in (0, 1], the probability that the relevance of the item is
             observed. None if it is unknown.
     """
@@ -79,7 +81,7 @@ class Judged:
 
     @cached_property
     def user(self) -> np.ndarray:
-        """Return the number of the user of each entry, 0 … m − 1, int64[nnz], ascending."""
+        """Return the user of each entry as a number in 0 … m − 1, int64[nnz], ascending."""
         return np.repeat(np.arange(len(self.length)), self.n_relevant)
 
     @cached_property
@@ -94,12 +96,11 @@ class Judged:
 
     @cached_property
     def group(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return two numbers for each entry, int64[nnz] each.
+        """Return the numbers of relevant items above and inside the tie group of each entry.
 
-        The first one is the number of the user's relevant items that stand before the tie group of
-        the entry, the second one the number of those inside this tie group. Tie groups exist under
-        ``average`` only: otherwise each entry is a group of its own. The numbers of an entry whose
-        item is not in the list mean nothing.
+        The result is (above, inside), int64[nnz] each. Both count relevant items of the same user.
+        If ties are not averaged, each entry is a group of its own, and ``inside`` is 1. The numbers
+        have no meaning for an entry whose item is not in the list.
         """
         if not self.tied:
             return self.ordinal, np.ones(len(self.position), dtype=np.int64)
@@ -108,16 +109,17 @@ class Judged:
 
     @cached_property
     def by_value(self) -> np.ndarray:
-        """Return the numbers of all entries, user by user, each user's largest value first, int64[nnz].
+        """Return the order of the entries by user, and within a user by value, largest first.
 
-        The order is computed once and used for all cut-offs.
+        The result is int64[nnz]: element j is the index of the entry that is at position j of this
+        order. Entries with equal values keep their order.
         """
         return np.lexsort((-self.value, self.user))
 
     def total(self, entries: np.ndarray) -> np.ndarray:
-        """Return the sum over the entries of each user, float64[m].
+        """Return the sum of ``entries`` over the entries of each user, float64[m].
 
-        The numbers of a user are added in the order of the places.
+        The sum is 0 for a user without entries.
 
         Args:
             entries: float64[nnz], one number per entry.
@@ -125,10 +127,11 @@ class Judged:
         return np.bincount(self.user, weights=entries, minlength=len(self.length))
 
     def hits(self, k: int) -> np.ndarray:
-        """Return the number of relevant items among the first k places, float64[m].
+        """Return the number of relevant items among the first k items of each list, float64[m].
 
-        If a tie group crosses place k, it is the expected number. The result is stored, because
-        several metrics use it.
+        If ties are averaged and a tie group contains both sides of the cut at k, the result is the
+        expected number over all orders of the group. The result is cached, because several metrics
+        use it.
         """
         if k not in self._hits:
             self._hits[k] = self.total(self.mean_over_places(np.ones(k)))
@@ -139,11 +142,13 @@ class Judged:
         return {}
 
     def mean_over_places(self, weights: np.ndarray) -> np.ndarray:
-        """Return the mean weight of the places of each entry's tie group, float64[nnz].
+        """Return the mean weight of the positions of each entry's tie group, float64[nnz].
+
+        If ties are not averaged, it is the weight of the entry's own position.
 
         Args:
-            weights: float64[k], the weight of each of the first k places. Later places have the
-                weight 0.
+            weights: float64[k], the weight of each of the first k positions. Later positions, and
+                items that are not in the list, have the weight 0.
         """
         k = len(weights)
         if not self.tied:
@@ -156,12 +161,13 @@ class Judged:
 
 @dataclass(frozen=True, eq=False)
 class Lists:
-    """The lists of ``m`` users in flat arrays, one after the other, best items first.
+    """The lists of ``m`` users in flat arrays, one list after the other, each best item first.
 
     Attributes:
-        items: [n] ids or integer codes.
-        offsets: int64[m + 1], the list of user i is ``offsets[i]:offsets[i + 1]``.
-        scores: float[n], which decide about ties. None if they are not known.
+        items: [n], the ids or integer codes of the items.
+        offsets: int64[m + 1], the list of user i is ``items[offsets[i]:offsets[i + 1]]``.
+        scores: float[n], the score of each item. Items of a list with equal scores are tied. None
+            if the scores are not known.
     """
 
     items: np.ndarray
@@ -170,7 +176,7 @@ class Lists:
 
     @property
     def depth(self) -> int:
-        """The number of places of the longest list, at least 1."""
+        """The number of items in the longest list, at least 1."""
         return int(np.diff(self.offsets).max(initial=1))
 
 
@@ -179,9 +185,9 @@ class RelevantItems:
     """The relevant items of ``m`` users in flat arrays, one user after the other.
 
     Attributes:
-        items: [n] ids or integer codes.
-        offsets: int64[m + 1], the items of user i are ``offsets[i]:offsets[i + 1]``.
-        values: float[n] > 0, the graded gains.
+        items: [n], the ids or integer codes of the items.
+        offsets: int64[m + 1], the items of user i are ``items[offsets[i]:offsets[i + 1]]``.
+        values: float[n] > 0, the graded gain of each item.
         propensity: float[n] in (0, 1], the probability that the relevance of the item is observed.
             None if it is not known.
     """
@@ -193,15 +199,15 @@ class RelevantItems:
 
 
 def judge(topk: TopK, relevant: csr_array, *, ties: Ties = "stable", propensity: np.ndarray | None = None) -> Judged:
-    """Return the place of each relevant item in the list of its user.
+    """Return the position of each relevant item in the list of its user.
 
     Args:
-        topk: lists of m users.
+        topk: lists of m users. Its scores decide which items are tied.
         relevant: csr (m, items or more), row i for list i. The stored entries are the relevant
             items. Their values must be > 0 and are the graded gains. Columns after the last
             candidate are relevant items that no model could have recommended. They count in
             ``n_relevant`` and in every denominator.
-        ties: one of :data:`Ties`.
+        ties: how items with equal scores are judged, see :data:`Ties`.
         propensity: float64[columns], the probability that the relevance of an item is observed,
             for debiased metrics.
 
@@ -226,15 +232,17 @@ def judge(topk: TopK, relevant: csr_array, *, ties: Ties = "stable", propensity:
 
 
 def judge_lists(lists: Lists, relevant: RelevantItems, *, k: int | None = None, ties: Ties = "stable") -> Judged:
-    """Return the place of each relevant item in the list of its user, for lists of external ids.
+    """Return the position of each relevant item in the list of its user, for lists of external ids.
 
-    This is :func:`judge` for lists that are not rows of an id map, for example those of an Arrow batch.
+    This is :func:`judge` for lists whose items are external ids instead of row numbers, for example
+    those of an Arrow batch.
 
     Args:
         lists, relevant: the lists and the relevant items of the same m users, in the same order.
-            The ids in both are text, or in both integers.
-        k: the number of places of the longest list of all batches. None: of this batch.
-        ties: one of :data:`Ties`.
+            The ids are text in both, or integers in both.
+        k: the length of the longest list, if other batches may have longer lists than this one.
+            None: the length of the longest list of this batch.
+        ties: how items with equal scores are judged, see :data:`Ties`.
 
     Raises:
         ValueError: an item occurs twice in a list, or in the relevant items of a user.
@@ -248,16 +256,17 @@ def judge_lists(lists: Lists, relevant: RelevantItems, *, k: int | None = None, 
 
 
 def judge_codes(lists: Lists, relevant: RelevantItems, *, width: int, k: int, ties: Ties = "stable") -> Judged:
-    """Return the place of each relevant item in the list of its user, for lists of integer codes.
+    """Return the position of each relevant item in the list of its user, for lists of item codes.
 
-    :func:`judge` and :func:`judge_lists` call this function.
+    :func:`judge` and :func:`judge_lists` call this function. It does not check whether items
+    repeat.
 
     Args:
         lists, relevant: the lists and the relevant items of the same m users, in the same order. Their
             items are codes in ``0 … width - 1``, each at most once per user.
         width: the number of different codes.
-        k: the number of places of the longest list.
-        ties: one of :data:`Ties`.
+        k: the number of positions that a list can have, :attr:`Judged.k`.
+        ties: how items with equal scores are judged, see :data:`Ties`.
 
     Raises:
         InputError: ``ties`` is not ``stable``, and a score is missing or scores rise along a list.
@@ -322,17 +331,19 @@ def judge_scores(
     ties: Ties = "average",
     propensity: np.ndarray | None = None,
 ) -> Judged:
-    """Return the place of each relevant item in the ranking of *all* candidates of its user.
+    """Return the position of each relevant item in the ranking of *all* candidates of its user.
 
-    Metrics such as AUC need the whole ranking, not only the first k places.
+    Metrics such as AUC need the whole ranking, not only its first k items. A relevant item that is
+    not a candidate has the position ``kernels.NOWHERE``.
 
     Args:
-        scores: float[m, n]. An item with the score NaN or -inf is not a candidate of the user. It
-            was not scored, was seen, or was filtered.
-        relevant, propensity: as in :func:`judge`. The position of a relevant item that is not a
-            candidate is ``kernels.NOWHERE``.
-        ties: one of :data:`Ties`. ``stable`` puts the lower column first, as ``rank.recommend``
-            does.
+        scores: float[m, n], one row per user, one column per item. A score of NaN or -inf means
+            that the item is not a candidate of the user: it was not scored, was seen, or was
+            filtered.
+        relevant: csr (m, n or more), the relevant items, as in :func:`judge`.
+        ties: how items with equal scores are judged, see :data:`Ties`. ``stable`` puts the lower
+            column first, as ``rank.recommend`` does.
+        propensity: float64[columns of ``relevant``], as in :func:`judge`.
 
     Raises:
         ValueError: ``scores`` and ``relevant`` do not have the same number of rows.
@@ -425,6 +436,13 @@ def tie_runs(user: np.ndarray, position: np.ndarray) -> tuple[np.ndarray, np.nda
     """Return the first entry and the length of the run to which each entry belongs, int64[nnz] each.
 
     A run is a sequence of neighbouring entries with the same user and the same position.
+
+    Args:
+        user, position: int[nnz], the user and the position of each entry, as in :class:`Judged`.
+
+    >>> first, length = tie_runs(np.array([0, 0, 0, 1]), np.array([2, 5, 5, 5]))
+    >>> first.tolist(), length.tolist()
+    ([0, 1, 1, 3], [1, 2, 2, 1])
     """
     starts = np.ones(len(position), dtype=bool)
     starts[1:] = (user[1:] != user[:-1]) | (position[1:] != position[:-1])

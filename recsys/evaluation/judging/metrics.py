@@ -28,14 +28,18 @@ from recsys.evaluation.judging.names import MeasureName, parse_name, parse_names
 def precision(judged: Judged, k: int | None = None, ips: float = 0.0) -> np.ndarray:
     """Number of relevant items among the first k, divided by k, even if the list is shorter; in [0, 1].
 
-    Without a cut-off, k is the length of the longest list. Other libraries: LensKit divides by the
-    length of the list; ``implicit`` divides the relevant items in all lists by the sum of min(k,
-    number of relevant items) over the users.
+    Without a cut-off, k is the number of positions of the longest possible list (``Judged.k``).
+    Other libraries: LensKit divides by the length of the list; ``implicit`` divides the relevant
+    items in all lists by the sum of min(k, number of relevant items) over the users.
 
     Args:
+        k: the cut-off. None: the whole list.
         ips: if above 0, each relevant item has the weight propensity^-ips, divided by the mean
             weight of the user's relevant items. This corrects the bias towards popular items, whose
-            relevance is observed more often.
+            relevance is observed more often. The value can then exceed 1.
+
+    Raises:
+        ConfigError: ``ips`` is above 0 without propensities.
     """
     return recall(judged, k, ips) * judged.n_relevant / (k or judged.k)
 
@@ -50,6 +54,9 @@ def recall(judged: Judged, k: int | None = None, ips: float = 0.0) -> np.ndarray
         ips: if above 0, each relevant item counts with the weight propensity^-ips in the numerator
             and in the denominator. References: Yang et al., RecSys 2018 (self-normalised
             estimator); Steck, RecSys 2011.
+
+    Raises:
+        ConfigError: ``ips`` is above 0 without propensities.
     """
     k = _cut(judged, k)
     if not ips:
@@ -70,9 +77,9 @@ def capped_recall(judged: Judged, k: int | None = None) -> np.ndarray:
 def hit_rate(judged: Judged, k: int | None = None) -> np.ndarray:
     """1 if at least one of the first k items is relevant, else 0; with averaged ties, the probability of 1.
 
-    Take a group of g tied items, r of them relevant, with t of its places among the first k. With
-    probability C(g−t, r) / C(g, r), none of its relevant items is among the first k, where C(n, r)
-    is the binomial coefficient.
+    With averaged ties: take a group of g tied items, r of them relevant, t of whose positions are
+    among the first k. With probability C(g−t, r) / C(g, r), none of its relevant items is among the
+    first k. C(n, r) is the binomial coefficient.
     """
     if not judged.tied:
         return _defined(judged, np.minimum(judged.hits(_cut(judged, k)), 1.0))
@@ -127,9 +134,9 @@ def average_precision(judged: Judged, k: int | None = None, over: str = "capped"
     by r.
 
     With averaged ties: take a group of g tied items, r of them relevant, with h relevant items
-    above the group. If a relevant item is at place i of the group (from 0), the expected number of
-    relevant items down to this place is h + 1 + i(r − 1)/(g − 1). Source: McSherry and Najork,
-    ECIR 2008.
+    above the group. If a relevant item is at position i of the group (from 0), the expected number
+    of relevant items down to this position is h + 1 + i(r − 1)/(g − 1). Source: McSherry and
+    Najork, ECIR 2008.
 
     Args:
         over: the divisor. "capped": min(k, number of relevant items). "relevant": the number of
@@ -167,7 +174,8 @@ def reciprocal_rank(judged: Judged, k: int | None = None) -> np.ndarray:
 def r_precision(judged: Judged) -> np.ndarray:
     """Share of relevant items in the first R places, where R is the number of the user's relevant items; in [0, 1].
 
-    Places after the end of the list count as not relevant, so lists should have at least R items.
+    A list with fewer than R items counts as if items that are not relevant followed it. So lists
+    should have at least R items.
     """
     cut = judged.n_relevant[judged.user]
     places_in_cut = np.minimum(judged.position + judged.spread, cut) - np.minimum(judged.position, cut)
@@ -180,7 +188,7 @@ def rbp(judged: Judged, k: int | None = None, p: float = 0.8) -> np.ndarray:
     Reference: Moffat and Zobel, TOIS 2008.
 
     Args:
-        p: the probability that a reader goes on from one place to the next, in (0, 1).
+        p: the probability that a reader goes on from one item of the list to the next, in (0, 1).
 
     Raises:
         ConfigError: ``p`` is not between 0 and 1.
@@ -270,6 +278,7 @@ METRICS: dict[str, Callable[..., np.ndarray]] = {
     "rbp": rbp,
     "auc": auc,
 }
+"""Name of a metric -> the function that computes it."""
 
 OPTION_MEANINGS = {
     "gain=binary": "the gain of a relevant item is 1",
@@ -299,18 +308,22 @@ class Metric(MeasureName):
 
     @property
     def definition(self) -> str:
-        """The first line of the metric's docstring and a sentence per option, for reports."""
+        """The definition of the metric, in one line for reports.
+
+        It is the first line of the docstring of the metric's function, then a sentence for each
+        option in the name.
+        """
         return self.describe(METRICS[self.name], OPTION_MEANINGS)
 
 
 def cut_off_caution(metrics: Iterable[str], length: int) -> str:
-    """Return a sentence that names the metrics whose cut-off is beyond the length of the lists.
+    """Return a text that names the metrics whose cut-off is larger than the length of the lists.
 
-    The sentence is empty if there are none.
+    The text is empty if there are none.
 
     Args:
         metrics: names of metrics.
-        length: the number of places of the lists, ``[recommend] k``.
+        length: the length of the lists, ``[recommend] k``.
 
     >>> cut_off_caution(["ndcg@10", "recall@20"], 10)
     'recall@20: lists have 10 places ([recommend] k), so no later place is judged. Raise k for more.'
@@ -339,7 +352,7 @@ checks the values of its options."""
 
 
 def parse(text: str) -> Metric:
-    """Parse a name such as ``ndcg[gain=exp]@10``, and return the metric.
+    """Parse the name of a metric, such as ``ndcg[gain=exp]@10``, and return the metric.
 
     Raises:
         ConfigError: the name or an option is unknown (the message suggests the most similar one), the
@@ -363,14 +376,15 @@ def parse(text: str) -> Metric:
 
 
 def parse_all(texts: Iterable[str], *, complete: bool = False) -> list[Metric]:
-    """Parse every name, and return the metrics in the same order.
+    """Parse the names of several metrics, and return the metrics in the same order.
 
     Args:
+        texts: names as :func:`parse` reads them, for example ``["ndcg@10", "recall@20"]``.
         complete: whether the scores of all candidates are available, which AUC needs.
 
     Raises:
-        ConfigError: names are not valid (one message lists all of them), or AUC is one of the metrics
-            and ``complete`` is False.
+        ConfigError: names are not valid (one message lists all of them), a metric is named twice,
+            or AUC is one of the metrics and ``complete`` is False.
     """
 
     def read(text: str) -> Metric:

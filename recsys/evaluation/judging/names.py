@@ -24,8 +24,12 @@ class MeasureName:
 
     Attributes:
         name: the measure, for example "ndcg".
-        options: the (name, value) of each option that the text names.
-        k: the cut-off, or None.
+        options: the (name, value) of each option that the text names, in the same order. Options
+            that are not named have the defaults of the measure's function.
+        k: the cut-off, ≥ 1, or None.
+
+    >>> str(MeasureName("ndcg", (("gain", "exp"),), 10))
+    'ndcg[gain=exp]@10'
     """
 
     name: str
@@ -37,16 +41,23 @@ class MeasureName:
         return self.name + (f"[{options}]" if options else "") + (f"@{self.k}" if self.k else "")
 
     def arguments(self) -> dict[str, Any]:
-        """Return the options and the cut-off as keyword arguments of the measure's function."""
+        """Return the options and the cut-off as keyword arguments of the measure's function.
+
+        >>> MeasureName("ndcg", (("gain", "exp"),), 10).arguments()
+        {'gain': 'exp', 'k': 10}
+        """
         return dict(self.options) | ({"k": self.k} if self.k else {})
 
     def describe(self, function: Callable[..., Any], meanings: Mapping[str, str] | None = None) -> str:
         """Return one line of text that says what ``function`` computes with these options.
 
-        The text is the first line of the function's docstring, then one sentence for each option.
+        The text is the first line of the function's docstring, then one sentence for each option in
+        the name.
 
         Args:
-            meanings: ``option=value`` or ``option`` -> the text that explains it.
+            function: the function that computes the measure.
+            meanings: ``option=value`` or ``option`` -> the text that explains it. An option without
+                such a text is only named.
         """
         sentences = [(inspect.getdoc(function) or "").split("\n")[0]]
         for key, value in self.options:
@@ -60,14 +71,16 @@ NameT = TypeVar("NameT", bound=MeasureName)
 
 
 def parse_name(text: str, functions: Mapping[str, Callable[..., Any]], kind: type[NameT]) -> NameT:
-    """Parse the text of a name, and return it as an object of the class ``kind``.
+    """Parse the name of a measure, and return it as an object of the class ``kind``.
 
-    The value of each option is converted to the type of the option's default.
+    The value of each option is converted to the type of the option's default. A default of None
+    stands for a float.
 
     Args:
-        text: for example ``ndcg[gain=exp]@10``.
-        functions: name -> function of every known measure. Its parameters after the first one are
-            the options and ``k``.
+        text: the name, for example ``ndcg[gain=exp]@10``.
+        functions: name -> function of every known measure. The parameters of the function after the
+            first one are the options and ``k``.
+        kind: :class:`MeasureName`, or a class that inherits from it.
 
     Raises:
         ConfigError: the text does not follow the grammar, the name or an option is unknown (the
@@ -103,10 +116,11 @@ def parse_name(text: str, functions: Mapping[str, Callable[..., Any]], kind: typ
 
 
 def parse_names(texts: Iterable[str], parse: Callable[[str], NameT]) -> list[NameT]:
-    """Parse every text with ``parse``, and return the names in the same order.
+    """Parse several names with the function ``parse``, and return its results in the same order.
 
     Raises:
-        ConfigError: names that cannot be parsed, all in one message; or a name that occurs twice.
+        ConfigError: some names cannot be parsed (one message has all the errors), or two results
+            are equal.
     """
     names: list[NameT] = []
     problems = []

@@ -14,18 +14,24 @@ from recsys.schema import EVENT, ITEM, RANK, SCORE, SOURCE, TIME, USER, VALUE, T
 from recsys.types import Evaluation
 
 PREDICTIONS = TableSchema("predictions", (USER, ITEM, SCORE), (RANK, SOURCE))
+"""The columns of a table of predicted ratings."""
 RATINGS = TableSchema("truth", (*TRUTH.required, VALUE), (TIME, EVENT))
+"""The columns of a table of given ratings."""
 DEFINITIONS = {
     "rmse": "Root of the mean squared error of the user's ratings.",
     "mae": "Mean absolute error.",
 }
+"""Name of an error of predicted ratings -> its definition."""
 
 
 def rmse(predicted: Any, actual: Any) -> float:
     """Return the root of the mean squared error, ≥ 0; larger errors weigh more than in :func:`mae`.
 
     Args:
-        predicted, actual: numbers of one length, at least one, all finite.
+        predicted, actual: one number per rating; sequences of the same length, at least 1.
+
+    Raises:
+        InputError: the lengths differ, there are no numbers, or a number is not finite.
 
     >>> rmse([3.0, 5.0], [4.0, 3.0]).__round__(4)
     1.5811
@@ -34,7 +40,7 @@ def rmse(predicted: Any, actual: Any) -> float:
 
 
 def mae(predicted: Any, actual: Any) -> float:
-    """Return the mean absolute error, ≥ 0; arguments as in :func:`rmse`.
+    """Return the mean absolute error, ≥ 0; arguments and errors raised as in :func:`rmse`.
 
     >>> mae([3.0, 5.0], [4.0, 3.0])
     1.5
@@ -43,10 +49,15 @@ def mae(predicted: Any, actual: Any) -> float:
 
 
 def error_metrics(requested: Sequence[str]) -> list[str]:
-    """Return the names of ``requested`` that are errors of predicted values, :data:`DEFINITIONS`.
+    """Return the names in ``requested`` that are errors of predicted ratings (:data:`DEFINITIONS`).
+
+    So the result is empty if all names are those of metrics of lists.
+
+    Args:
+        requested: the names of metrics.
 
     Raises:
-        ConfigError: only some of the names are.
+        ConfigError: some names are errors of predicted ratings and others are not.
     """
     errors = [name for name in requested if name in DEFINITIONS]
     if errors and len(errors) < len(requested):
@@ -59,21 +70,23 @@ def error_metrics(requested: Sequence[str]) -> list[str]:
 def evaluate_ratings(predictions: pd.DataFrame, truth: pd.DataFrame, *, name: str = "predictions") -> Evaluation:
     """Compute RMSE and MAE of predicted ratings, for each user and over all pairs.
 
-    Only pairs that have both a prediction and a rating are used. The other predictions and ratings
-    are counted in ``about["counts"]``.
+    Only (user, item) pairs that have both a prediction and a rating are used. The other predictions
+    and ratings are counted in ``about["counts"]``.
 
     Args:
-        predictions: user_id, item_id, score.
-        truth: user_id, item_id, value.
+        predictions: a pandas table of user_id, item_id, and score (the predicted rating).
+        truth: a pandas table of user_id, item_id, and value (the given rating).
+        name: the name of the result, also used in error messages.
 
     Returns:
-        An Evaluation. Its ``per_user`` has user_id, n_rated (the number of the user's pairs that
-        are used), rmse and mae, which are NaN if n_rated is 0. ``about["pooled"]`` has the errors
-        over all pairs, which differ from the means of the errors of the users.
+        An Evaluation. Its ``per_user`` has one row per user of ``truth``, sorted by id, with the
+        columns user_id, n_rated (the number of the user's pairs that are used), rmse and mae. Both
+        errors are NaN if n_rated is 0. ``about["pooled"]`` has ``rmse`` and ``mae`` over all pairs
+        that are used. These differ from the means of the errors of the users.
 
     Raises:
-        InputError: a column is missing, a pair occurs twice, a number is not finite, or no pair is
-            in both tables.
+        InputError: a column is missing, a pair occurs twice in a table, no pair is in both tables,
+            or a score or value of a pair that is used is not finite.
     """
     PREDICTIONS.require(predictions.columns, name)
     RATINGS.require(truth.columns)
