@@ -38,23 +38,28 @@ OF_ALL_LISTS = {
     "entropy": "of the listed items, in bits: 2^entropy equally frequent items would be as varied",
     "personalisation": "1 - mean overlap of two users' lists: 0 everyone sees the same, 1 nobody shares an item",
 }
+"""Measures that are one number for all lists together: name -> definition."""
 OF_A_LIST = {
     "novelty": "mean of -log2(share of train users who like the item), in bits",
     "popularity_lift": "mean likes of the listed items over those of the user's liked items, minus 1",
     "tail_share": "share of the listed items that are in the tail: the last third of all likes",
     "serendipity": "share of the places with a relevant item that a list of the most popular items would not show",
 }
+"""Measures that are one number per user and need no attributes of items: name -> definition."""
 OF_FEATURES = {
     "diversity": "1 - mean cosine between the attributes of two listed items",
     "calibration": "KL divergence of the attribute shares of the list from those of the user's history; 0 is best",
 }
+"""Measures that are one number per user and need attributes of items: name -> definition."""
 DEFINITIONS = OF_ALL_LISTS | OF_A_LIST | OF_FEATURES
+"""All measures of this module: name -> definition."""
 
 KEEP = 0.01
-"""Weight of the user's shares in the shares with which :func:`calibration` compares them.
+"""The weight of the history in :func:`calibration`, which compares a list with a user's history.
 
-The shares of the list are replaced by (1 - KEEP) · list's shares + KEEP · user's shares. Without
-this, the divergence would be infinite for an attribute that the list does not have.
+The function replaces the attribute shares of the list by (1 - KEEP) · shares of the list + KEEP ·
+shares of the history. Without this, the divergence would be infinite for an attribute that the
+history has and the list does not have.
 """
 
 
@@ -65,10 +70,10 @@ class Catalogue:
     Attributes:
         likes: int64[items], the number of train users who like each item (value > 0).
         users: the number of train users.
-        attributes: csr (items, attribute values), 1 where an item has a value, or None, see
-            :func:`attributes`.
-        groups: the groupings of items. The first is by popularity, the others are by columns of the
-            items table.
+        attributes: float64 csr (items, attribute values), 1 where an item has a value. None if no
+            attributes are known, see :func:`attributes`.
+        groups: the groupings of items. The first one is by popularity, the others are by columns of
+            the items table.
     """
 
     likes: np.ndarray
@@ -85,20 +90,21 @@ class Catalogue:
         ids: IdMap,
         table: pd.DataFrame | None = None,
     ) -> Catalogue:
-        """Return the catalogue of an items table.
+        """Return the catalogue of the items with the given ids.
 
-        Its groupings are the columns of ``table`` that ``settings.segments`` names. Names that are
-        not columns of the table are left out.
+        Its groupings are popularity, and the columns of ``table`` that ``settings.segments`` names.
+        Names that are not columns of the table are left out.
 
         Args:
             likes: int64[items], the number of train users who like each item.
             users: the number of train users.
-            settings: the names of the columns to group by, and of the column with attributes.
+            settings: ``segments`` names the columns to group by, ``attribute`` the column with
+                attributes.
             ids: the ids of the items.
-            table: the items table, or None.
+            table: the items table. None: there is none.
 
         Raises:
-            ConfigError: ``[judge] attribute`` names no column of the items table.
+            ConfigError: ``settings.attribute`` is not a column of the items table.
         """
         names = []
         if table is not None:
@@ -111,21 +117,27 @@ class Catalogue:
 
     @property
     def measures(self) -> tuple[str, ...]:
-        """The names of the measures that are one number per user."""
+        """The names of the measures that are one number per user.
+
+        They are those of :data:`OF_A_LIST`, and with attributes those of :data:`OF_FEATURES`.
+        """
         return (*OF_A_LIST, *(OF_FEATURES if self.attributes is not None else ()))
 
 
 def attributes(column: str | None, ids: IdMap, table: pd.DataFrame | None) -> csr_array | None:
     """Return the attributes of items: float64 csr (items, values), 1 where an item has a value.
 
-    The result is None if there is no items table, no column to use, or no value in the column.
+    The values are those of one column of the items table, such as genres. The result is None if
+    there is no such column to use, or if it has no values.
 
     Args:
-        column: column of the items table. None: the first column in which a cell is a list or a
-            text with ``|``.
+        column: the name of the column. None: the first column in which a cell is a list, or a text
+            with ``|`` such as "drama|war".
+        ids: the ids of the items, one per row of the result.
+        table: the items table. None: there is none.
 
     Raises:
-        ConfigError: the table has no such column.
+        ConfigError: ``column`` is given, but the table does not have it, or there is no table.
     """
     columns = []
     if table is not None:
@@ -153,10 +165,10 @@ def _is_list(cell: Any) -> bool:
 
 
 def extend(evaluation: Evaluation, topk: TopK, truth: Truth, catalogue: Catalogue) -> Evaluation:
-    """Return the evaluation with the measures beyond accuracy added.
+    """Return an evaluation with further columns and counts: the measures of this module.
 
-    ``per_user`` gets the columns of :func:`per_user`. ``about["beyond"]`` becomes the measures of
-    all lists together (:func:`of_all_lists`).
+    ``per_user`` gets the columns of the function :func:`per_user`. ``about["beyond"]`` gets the
+    result of :func:`of_all_lists`.
 
     Args:
         evaluation: the metrics of the lists.
@@ -173,15 +185,26 @@ def extend(evaluation: Evaluation, topk: TopK, truth: Truth, catalogue: Catalogu
 def per_user(topk: TopK, truth: Truth, catalogue: Catalogue) -> dict[str, np.ndarray]:
     """Return the measures of each user's list as a dict of columns: name -> float64[m].
 
-    The first columns are the primary metric in each group of items; the others are
-    ``catalogue.measures``. A value is NaN where it is undefined. With ``missing_users = "skip"``,
-    the primary metric in groups is NaN for a user with an empty list.
+    The first columns are the primary metric for each group of items
+    (:func:`.groups.by_item_group`). With ``missing_users = "skip"``, they are NaN for a user with
+    an empty list. The other columns are ``catalogue.measures``:
+
+    * ``novelty``: mean of −log2(share of train users who like the item). An item without likes
+      counts as an item with one like.
+    * ``popularity_lift``: mean number of likes of the listed items, divided by that of the liked
+      items of the history, minus 1.
+    * ``tail_share``: the share of listed items in the popularity group "tail".
+    * ``serendipity``, ``diversity``, ``calibration``: see the functions of these names.
+
+    The first three are NaN for an empty list. ``popularity_lift`` is also NaN for a user whose
+    history has no liked item.
 
     Args:
         topk: one list per user of ``truth``, in the same order. Items are rows of the catalogue.
         truth: the relevant items and the histories. The user has seen every item with a stored
             entry in the history, and likes those with a value > 0. If lists leave out seen items
             (``exclude_seen``), the popular lists of :func:`serendipity` leave them out too.
+        catalogue: the popularity, the groups and the attributes of the items.
     """
     settings = truth.settings
     histories = truth.histories.values
@@ -213,16 +236,17 @@ def serendipity(topk: TopK, relevant: csr_array, likes: np.ndarray, seen: csr_ar
     It is the number of listed items that are relevant and not in the user's popular list, divided
     by k. The popular list of a user has the k items with the most likes among those that the user
     has not seen. Of items with equally many likes, the lower row comes first. So the lists of the
-    model ``popular`` have the value 0. NaN for a user without relevant items.
+    model ``popular`` have the value 0, if they rank all items and follow no business rules. The
+    value is NaN for a user without relevant items, and 0 for an empty list.
 
     Some other definitions multiply by a similarity to the history. Reference: Ge,
     Delgado-Battenfeld and Jannach, RecSys 2010, where a primitive model defines which items are
     expected.
 
     Args:
-        topk: the lists, int[m, k].
+        topk: the lists of m users, with k places each.
         relevant: csr (m, items or more), > 0 for the relevant items of each user.
-        likes: int64[items], number of train users who like each item.
+        likes: int64[items], the number of train users who like each item.
         seen: csr (m, items), the seen items of each user. None: seen items may also be in the lists
             and in the popular lists.
     """
@@ -246,9 +270,10 @@ def serendipity(topk: TopK, relevant: csr_array, likes: np.ndarray, seen: csr_ar
 def diversity(listed: csr_array, attributes: csr_array) -> np.ndarray:
     """Return the diversity of each list, float64[m] in [0, 1]: 1 - mean cosine of two items.
 
-    The cosine is that of the attribute vectors of the two items. The mean is over all pairs of items
-    of the list that have attributes. NaN for a list with fewer than two such items. The sum over
-    pairs is computed as (|Σ f|² - n) / 2 for the n unit vectors f, so pairs need not be formed.
+    The cosine is that of the attribute vectors of the two items. The mean is over all pairs of
+    listed items that have attributes. The value is NaN for a list with fewer than two such items.
+    The sum of the cosines is computed as (|Σ f|² - n) / 2, where f are the n attribute vectors
+    divided by their lengths.
 
     Also called intra-list diversity. References: Smyth and McClave, ICCBR 2001; Ziegler et al., WWW
     2005.
@@ -268,11 +293,11 @@ def diversity(listed: csr_array, attributes: csr_array) -> np.ndarray:
 def calibration(listed: csr_array, liked: csr_array, attributes: csr_array) -> np.ndarray:
     """Return how much the attributes of each user's list and history differ, float64[m] ≥ 0.
 
-    The value is the divergence Σ_g p(g) ln(p(g) / ((1 - KEEP) q(g) + KEEP p(g))). p(g) is the share
-    of the attribute g in the liked items of the history, and q(g) its share in the listed items. An
-    item with n attributes adds 1/n to each of them. The value is 0 if all shares are the same, and
-    -ln KEEP = 4.6, the maximum, if list and history have no attribute in common. NaN if no listed
-    item or no liked item has an attribute.
+    The value is the Kullback-Leibler divergence Σ_g p(g) ln(p(g) / ((1 - KEEP) q(g) + KEEP p(g))).
+    p(g) is the share of the attribute g in the liked items of the history, and q(g) its share in
+    the listed items. An item with n attributes adds 1/n to the count of each of them. The value is
+    0 if all shares are the same. It is largest, -ln KEEP = 4.6, if list and history have no
+    attribute in common. It is NaN if no listed item or no liked item has an attribute.
 
     Every liked item has the same weight. Steck optionally gives recent items more weight.
     Reference: Steck, RecSys 2018, equations 3-6.
@@ -293,17 +318,17 @@ def calibration(listed: csr_array, liked: csr_array, attributes: csr_array) -> n
 
 
 def exposure(items: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Return three sums over lists, from which :func:`of_all_lists` computes its measures.
+    """Return three sums over lists, (times, weight, lists), for :func:`of_all_lists`.
 
-    1. For each item, the number of lists that have the item, int64[n].
-    2. For each item, the sum of 1/√length over the lists that have the item, float64[n].
-    3. The number of lists that are not empty.
+    * ``times``: for each item, the number of lists that have the item, int64[n].
+    * ``weight``: for each item, the sum of 1/√length over the lists that have the item, float64[n].
+    * ``lists``: the number of lists that are not empty.
 
-    If users are divided into groups, the sums of the groups add up to the sums of all users.
+    If users are divided into parts, the sums of the parts add up to the sums of all users.
 
     Args:
-        items: int[m, k], -1 where a list has no item.
-        n: the number of candidates.
+        items: int[m, k], the rows of the items in the lists of m users, -1 where a list has no
+        item. n: the number of candidates.
     """
     lengths = (items >= 0).sum(axis=1)
     row, position = np.nonzero(items >= 0)
@@ -317,14 +342,23 @@ def of_all_lists(
 ) -> dict[str, dict[str, float]]:
     """Return the measures of all lists together as a dict: measure -> {"value": number}.
 
+    * ``coverage``: the share of the items that are in at least one list. NaN without items.
+    * ``gini``: the Gini coefficient of ``times``, 0 if all items are listed equally often. NaN
+      without lists.
+    * ``entropy``: the entropy of the shares of the items in all listed places, in bits. NaN without
+      lists.
+    * ``personalisation``: 1 minus the mean overlap of two lists. NaN for fewer than two lists.
+
     The overlap of two lists is the number of common items, divided by the geometric mean of the
-    lengths of the lists (by k if both have the length k). Its exact mean over all pairs of lists is
-    (Σ_i weight_i² - lists) / (lists (lists - 1)). Personalisation is NaN for fewer than two lists,
-    and Gini and entropy are NaN without lists. Coverage is NaN without candidates.
+    lengths of the lists. Its exact mean over all pairs of lists is
+    (Σ_i weight_i² - lists) / (lists (lists - 1)).
 
     Args:
         times, weight, lists: the results of :func:`exposure`.
-        ranked_items: bool[candidates], True for the items that lists may have. None: all items.
+        ranked_items: bool[n], the items that lists may have; only these count. None: all items.
+
+    >>> of_all_lists(*exposure(np.array([[0, 1], [0, 2]]), 4))["coverage"]
+    {'value': 0.75}
     """
     if ranked_items is not None:
         times = times[ranked_items]

@@ -18,20 +18,20 @@ from recsys.recommender import Recommender
 from recsys.types import Histories
 
 MOST_USERS = 1_000
-"""Largest number of users on the curve, drawn by hash.
+"""Largest number of users on the curve. If more users qualify, a hash of the user id selects them.
 
-It is enough for narrow intervals, and it limits the time, because every cut scores all users again.
+This number gives narrow intervals. It limits the time, because every cut scores all users again.
 """
 FEWEST_USERS = 20
-"""Smallest number of users with enough events for a cut. A cut with fewer such users is left out."""
+"""Smallest number of users with a history long enough for a cut. Otherwise the cut is left out."""
 
 
 class ColdStart:
-    """The users of the cold-start curve, with their histories cut to the first 0, 1, 2 … events.
+    """The users of the cold-start curve, with their histories cut to the first 0, 1, 2 … items.
 
-    A *cut* is a number of events. For a cut c, the model sees only the first c events of each user
-    (of events at equal times, the one with the lower item row is first). If events have no times,
-    it sees c random events, which depend only on user and item.
+    A *cut* is a number of items. For a cut c, the model sees only the c oldest items of each
+    history. Of items with equal times, the one with the lower row counts as older. If no history
+    has times, the model sees c items that a hash of user and item selects.
 
     All cuts and models have the same users and the same truth, and lists leave out all items of the
     *whole* history. So only the part of the history that the model sees differs between two cuts.
@@ -40,9 +40,12 @@ class ColdStart:
         truth: the truth by which lists are judged, without the seen items.
         metric: the metric of the curve, which is the primary metric of the run.
         k: the length of the lists.
-        cuts: the numbers of ``settings.cold_start`` for which at least :data:`FEWEST_USERS` users
-            have enough events, in ascending order.
-        users: int[m], the users on the curve, as rows of ``truth.users``.
+        cuts: the numbers of ``settings.cold_start`` with at least :data:`FEWEST_USERS` users whose
+            history is that long, in ascending order. These users must also have a relevant item,
+            and at least one item in the history. Empty if there is no such number: then the curve
+            has no users.
+        users: int[m], the users on the curve, as rows of ``truth.users``: those with a relevant
+            item and a history of at least the largest cut, at most :data:`MOST_USERS` of them.
         seen: csr (m, items), the whole histories of these users.
     """
 
@@ -75,7 +78,10 @@ class ColdStart:
         self._histories = {cut: full_histories.keep_entries(position < cut) for cut in self.cuts}
 
     def values(self, model: Recommender) -> dict[int, np.ndarray]:
-        """Return the primary metric of each user for every cut, as a dict: cut -> float64[users].
+        """Return the primary metric of each user for every cut, as a dict: cut -> float64[m].
+
+        The values are in the order of ``users``. A user whom the model cannot score has the value
+        0.
 
         Args:
             model: a fitted model.
@@ -91,11 +97,15 @@ class ColdStart:
 
 
 def summary(values: dict[str, dict[int, np.ndarray]], metric: str) -> dict[str, Any]:
-    """Return the content of coldstart.json: the mean of each model at each cut, and the best model
-    of each cut.
+    """Return the content of coldstart.json, a dict.
+
+    Its keys are ``metric``; ``users``, their number; ``curve``, one entry per model and cut with
+    ``model``, ``events`` (the cut), ``mean`` and ``ci95`` (the 95 % interval of the mean); and
+    ``leads``, cut as text -> the model with the highest mean, the first of several.
 
     Args:
-        values: model -> cut (number of events) -> the metric of each user, float64[users].
+        values: model -> cut -> the metric of each user, float64[m], as :meth:`ColdStart.values`
+            returns it.
         metric: the name of the metric.
     """
     rows = []

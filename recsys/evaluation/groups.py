@@ -31,14 +31,16 @@ Smaller groups are shown, but their bootstrap intervals cannot be trusted.
 """
 
 MOST_LEVELS = 12
-"""Largest number of groups of a column, not counting ``unknown``.
+"""Largest number of groups of a column, not counting the group ``unknown``.
 
-If the column has more distinct values, numbers are cut at their quartiles, and the rarest texts
-become ``other``.
+If a column of numbers has more distinct values, its groups are the four ranges between the
+quartiles. If a column of text has more, the rarest texts form one group, ``other``.
 """
 
 UNKNOWN = "unknown"
+"""The group of users or items without a value in the column."""
 OTHER = "other"
+"""The group of the rarest texts of a column, see :data:`MOST_LEVELS`."""
 
 _HISTORY_STARTS = np.array([0, 1, 5, 20])
 
@@ -57,7 +59,8 @@ class Grouping:
 
 
 HISTORY = Grouping("history", ("0", "1-4", "5-19", "20+"))
-"""The grouping of users by the number of items in their history when their lists were made."""
+"""The grouping of users by the number of items in their history when their lists were made: none,
+1 to 4, 5 to 19, 20 or more."""
 
 POPULARITY = Grouping("popularity", ("head", "mid", "tail"))
 """The grouping of relevant items by popularity, see :func:`popularity_codes`."""
@@ -100,10 +103,11 @@ def popularity_codes(likes: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Groups:
-    """A grouping, and which groups each user or item is in.
+    """A grouping of n users or items, with the groups of each of them.
 
     Attributes:
-        membership: bool[n, levels], row i for user or item i: True for each group that it is in.
+        grouping: the grouping.
+        membership: bool[n, levels], True if user or item i is in group j of ``grouping.levels``.
     """
 
     grouping: Grouping
@@ -111,10 +115,12 @@ class Groups:
 
     @classmethod
     def from_codes(cls, grouping: Grouping, codes: np.ndarray) -> Groups:
-        """Return the Groups of users or items that are each in at most one group.
+        """Return the Groups of n users or items that are each in at most one group.
 
         Args:
-            codes: int[n], the position of the group in the levels of ``grouping``. -1: in no group.
+            grouping: the grouping.
+            codes: int[n], for each user or item the position of its group in ``grouping.levels``.
+                -1: it is in no group.
         """
         return cls(grouping, codes[:, None] == np.arange(len(grouping.levels)))
 
@@ -135,9 +141,19 @@ def column_groups(name: str, column: pd.Series) -> Groups:
     """Return the groups that a column of a users or items table defines.
 
     Each distinct text or number of the column is a group. A row whose cell is a list, or a text
-    ``a|b``, is in several groups. If there are more than :data:`MOST_LEVELS` groups, numbers are cut
-    at their quartiles, and the rarer texts become ``other``. Rows with a missing or empty cell form
+    with ``|`` such as "a|b", is in several groups. If there are more than :data:`MOST_LEVELS`
+    distinct values, some of them share a group (see there). Rows with a missing or empty cell form
     the last group, ``unknown``.
+
+    Args:
+        name: the name of the column, which becomes that of the grouping.
+        column: one cell per user or item.
+
+    >>> groups = column_groups("genre", pd.Series(["war", "war|drama", None]))
+    >>> groups.grouping.levels
+    ('drama', 'war', 'unknown')
+    >>> groups.membership.astype(int).tolist()
+    [[0, 1, 0], [1, 1, 0], [0, 0, 1]]
     """
     cells = [_cell(value) for value in column]
     levels, level_of = _levels(pd.Series([v for cell in cells for v in cell], dtype=object).value_counts())
@@ -186,8 +202,9 @@ def table_groups(names: list[str], table: pd.DataFrame | None, key: str, ids: An
     group ``unknown``. Without a table, the result is empty.
 
     Args:
-        names: the columns.
-        key: the column of the table with the ids.
+        names: the names of the columns.
+        table: the users table or the items table, with each id at most once; or None.
+        key: the name of the column of the table with the ids.
         ids: the ids of the users or items.
     """
     if table is None:
@@ -200,7 +217,14 @@ def table_groups(names: list[str], table: pd.DataFrame | None, key: str, ids: An
 def assign_columns(
     names: Iterable[str], user_columns: Iterable[str], item_columns: Iterable[str]
 ) -> tuple[list[str], list[str]]:
-    """Return which of the named columns are in the users table, and which are in the items table.
+    """Divide column names between the users table and the items table.
+
+    The result is (names in the users table, names in the items table), each in the order of
+    ``names``.
+
+    Args:
+        names: the names to divide.
+        user_columns, item_columns: the names of all columns of the two tables.
 
     Raises:
         ConfigError: a column is in neither table or in both, or has the name of a built-in
@@ -235,7 +259,7 @@ def by_item_group(topk: TopK, truth: Truth, groups: Groups, metric: Metric) -> d
     """Compute a metric for each group of items, with only the items of the group as relevant ones.
 
     Returns:
-        A dict with one column per group: column name (:func:`group_column`) -> float64[m], one value
+        A dict with one entry per group: column name (:func:`group_column`) -> float64[m], one value
         per user, NaN for a user without relevant items in the group.
 
     Args:
@@ -255,19 +279,22 @@ def by_item_group(topk: TopK, truth: Truth, groups: Groups, metric: Metric) -> d
 def gap(sums: Sums, columns: np.ndarray, levels: tuple[str, ...]) -> dict[str, Any]:
     """Return the largest difference of means between two groups of users, a measure of fairness.
 
-    The result has the keys ``gap``, the best mean minus the worst; ``best`` and ``worst``, the names
-    of these two groups; and ``ci95``, the 95 % interval of the gap. All values are None if fewer
-    than two groups have :data:`LEAST_USERS` users.
+    The result is a dict. ``gap`` is the highest mean minus the lowest. ``best`` and ``worst`` are
+    the names of these two groups. ``ci95`` is the 95 % interval of the gap, [low, high]. Groups of
+    fewer than :data:`LEAST_USERS` users do not count. If fewer than two groups count, the values
+    are None, and ``ci95`` is [None, None].
 
     The interval takes into account that the two groups were chosen because they differ most. It is
-    gap ± c · e, where e is the bootstrap standard error of the difference of the two groups. For
-    each resample, the deviation of the difference of every two groups is divided by its standard
-    error, and the largest result is taken; c is the 95 % quantile of these largest values. This is
-    Tukey's range with bootstrap errors instead of normal ones. If the true means of all groups are
-    equal, the interval excludes 0 in 5 to 7 % of cases (bench/RESULTS.md).
+    gap ± c · e, where e is the bootstrap standard error of the difference of the two means. To find
+    c, each resample gives one number. For every two groups, the deviation of their difference from
+    that of the data is divided by its standard error; the number is the largest of these quotients,
+    in absolute value. c is the 95 % quantile of these numbers. This is the method of Tukey's range
+    test, with errors from the bootstrap. If the true means of all groups are equal, the interval
+    excludes 0 in 5 to 7 % of cases (bench/RESULTS.md).
 
     Args:
-        sums: the sums of disjoint groups of users.
+        sums: the sums of the values of the metric, one column per group of users. No user is in two
+            of the groups.
         columns: int[groups], the column of each group in ``sums``.
         levels: the name of each group.
     """

@@ -1,7 +1,8 @@
 """Choose the smallest number of liked items with which a user gets the list of a model.
 
 For users with few likes, a personal model can be worse than its fallback, for example popularity.
-If a trial on a part of train shows this, users with fewer liked items get the list of the fallback.
+A trial hides some likes of train, and compares the lists of the model and of the fallback by them.
+If the fallback is better, users with fewer liked items get the list of the fallback.
 The local engine and the Spark engine both use this module.
 """
 
@@ -14,7 +15,7 @@ import numpy as np
 from recsys.evaluation.testing.significance import mean_ci
 
 GROUP_STARTS = (0, 2, 5, 20)
-"""The lengths at which the groups of histories begin: 0–1, 2–4, 5–19 and 20+ liked items."""
+"""The smallest number of liked items in each group of users: 0–1, 2–4, 5–19 and 20 or more."""
 
 MIN_USERS = 30
 """Smallest number of users in a group for which the model and the fallback are compared."""
@@ -32,19 +33,21 @@ def choose_min_history(
 ) -> dict[str, Any]:
     """Choose the smallest number of liked items with which a user gets the list of the model.
 
-    Users are grouped by their number of liked items, and the model and its fallback are compared in
-    each group, from the shortest histories to the longest. If the 95 % interval of the mean paired
-    difference shows that the fallback is better, the group gets the fallback. If it shows that the
-    model is better, this group and all groups with longer histories get the model. If it shows
-    neither, or the group has fewer than ``MIN_USERS`` users, the group is treated like the group
-    with the next longer histories. Users with 20 likes or more always get the model: if it is worse
-    even for them, it is a bad model, which the results of the run must show.
+    Users are grouped by their number of liked items. In each group, from the shortest histories to
+    the longest, the NDCG of the model minus that of the fallback is averaged over users, with its
+    95 % interval. If the interval is below 0, the group gets the fallback. If the interval is above
+    0, this group and all groups with longer histories get the model. If it contains 0, or the group
+    has fewer than ``MIN_USERS`` users, the group is treated like the group with the next longer
+    histories. Users with 20 likes or more always get the model: if it is worse even for them, it is
+    a bad model, which the results of the run must show.
 
     Returns:
         A dict. ``min_history`` is the chosen number, one of ``GROUP_STARTS``; 0 means that all users
-        get the model. ``metric`` describes the metric. ``groups`` has an entry per group: its name,
-        its number of users, both means, and the difference (model minus fallback) with its
-        interval. The difference is None for fewer than ``MIN_USERS`` users.
+        get the model. ``metric`` describes the metric. ``groups`` is a list with a dict per group:
+        ``history`` (its name, such as "2-4"), ``users`` (their number), ``model`` and ``fallback``
+        (the mean NDCG of each), and ``difference``, a dict with ``mean``, ``low`` and ``high``. For
+        a group of fewer than ``MIN_USERS`` users, ``difference`` is None, and ``model`` and
+        ``fallback`` are missing.
 
     Args:
         n_liked: int[users], the number of likes that the model sees in each history.
@@ -72,7 +75,13 @@ def choose_min_history(
 
 
 def can_decide(n_liked: np.ndarray) -> bool:
-    """Return whether any group below 20 likes has enough users for :func:`choose_min_history`."""
+    """Return whether :func:`choose_min_history` can choose another number than 0.
+
+    It can if a group below 20 likes has at least ``MIN_USERS`` users.
+
+    Args:
+        n_liked: int[users], the number of likes that the model sees in each history.
+    """
     return any(in_group.sum() >= MIN_USERS for _, in_group in history_groups(n_liked)[:-1])
 
 
@@ -80,6 +89,12 @@ def history_groups(n_liked: np.ndarray) -> list[tuple[str, np.ndarray]]:
     """Return the groups of users by number of liked items, shortest histories first.
 
     Each group is (name, bool[users]); the mask is True for the users of the group.
+
+    Args:
+        n_liked: int[users], the number of liked items of each user.
+
+    >>> [(name, mask.tolist()) for name, mask in history_groups(np.array([3, 30]))][1]
+    ('2-4', [True, False])
     """
     group_of_user = np.searchsorted(GROUP_STARTS, n_liked, side="right") - 1
     ends = [start - 1 for start in GROUP_STARTS[1:]]

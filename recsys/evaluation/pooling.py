@@ -29,12 +29,13 @@ MODEL = "model"
 def pool_folds(tables: list[pd.DataFrame], metrics: tuple[str, ...]) -> pd.DataFrame:
     """Return the mean of each user's values over the folds: model, user_id and the metrics.
 
-    There is one row per model and user, in ascending order of both. A value that is NaN is undefined
-    and not part of its mean. A mean of no value is NaN.
+    There is one row per model and user, in ascending order of both. An undefined value (NaN) is
+    left out of its mean. The mean is NaN if the value is undefined in all folds.
 
     Args:
-        tables: the values per user of each fold, with these columns. A user who is not tested in a
-            fold is not in its table.
+        tables: one table per fold, with the columns model, user_id and the metrics, and one row per
+            model and user. A user who is not tested in a fold is not in its table.
+        metrics: the names of the metrics.
     """
     columns = [MODEL, USER, *metrics]
     every_fold = pd.concat([table[columns] for table in tables], ignore_index=True)
@@ -42,15 +43,25 @@ def pool_folds(tables: list[pd.DataFrame], metrics: tuple[str, ...]) -> pd.DataF
 
 
 def pooled_layout(models: list[str], judging: EvaluationSettings) -> Layout:
-    """Return the layout of the pooled values: the models and metrics of a run, without any group."""
+    """Return the Layout of the pooled values, for :func:`sum_users` and :func:`describe_pooled`.
+
+    It has the models and metrics of a run, and no groups of users or items.
+
+    Args:
+        models: the names of the models.
+        judging: the settings of the evaluation, with the metrics and the baseline.
+    """
     return Layout(tuple(models), judging.metrics, judging.baseline, groupings=())
 
 
 def sum_users(pooled: pd.DataFrame, layout: Layout, *, resamples: int, seed: int) -> Sums:
-    """Return the sums over users of the table that :func:`pool_folds` returns.
+    """Return the sums over users of the pooled values, for :func:`describe_pooled`.
 
     Args:
-        layout: as from :func:`pooled_layout`.
+        pooled: the result of :func:`pool_folds`, with all models of the layout.
+        layout: the result of :func:`pooled_layout`.
+        resamples: the number of resamples of the bootstrap.
+        seed: the seed of the bootstrap.
     """
     ids = IdMap.of(pooled[USER]).all_ids
     by_model = {name: table.set_index(USER) for name, table in pooled.groupby(MODEL, observed=True)}
@@ -61,10 +72,17 @@ def sum_users(pooled: pd.DataFrame, layout: Layout, *, resamples: int, seed: int
 
 
 def describe_pooled(layout: Layout, sums: Sums, engine: str, folds: int) -> dict[str, Any]:
-    """Return the entry ``backtest`` of metrics.json.
+    """Return the entry ``backtest`` of metrics.json, a dict.
 
-    ``folds`` is their number. ``models``, ``differences`` and ``about`` are those of metrics.json, for
-    the pooled values; of ``about`` there is what compares models over all users.
+    ``folds`` is the number of folds. ``models`` and ``differences`` have the form of these entries
+    of metrics.json (:func:`.summary.document`), computed from the pooled values. So has ``about``,
+    with only ``primary``, ``baseline``, ``baseline_differences`` and ``leads``.
+
+    Args:
+        layout: the result of :func:`pooled_layout`.
+        sums: the result of :func:`sum_users`.
+        engine: "local" or "spark".
+        folds: the number of folds.
     """
     pooled = document(layout, sums, Facts(engine, {}, {}))
     kept = ("primary", "baseline", "baseline_differences", "leads")

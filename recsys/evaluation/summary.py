@@ -41,14 +41,17 @@ from recsys.schema import USER
 from recsys.types import Evaluation
 
 ALL = ("", "")
+"""The key of all users together, as a pair (grouping, level)."""
 LEVEL = ("any", "level")
-"""A stand-in for the key (grouping, level) of any group of users. The key of all users together is
-ALL."""
+"""A key that stands for any one group of users, where all groups are treated in the same way."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The order of the columns of the sums: the model, the metric and the group of users of each.
+    """The models, metrics and groups of a summary, which define the columns of its sums.
+
+    One column of the sums belongs to one model, one metric and one group of users, see
+    :meth:`sum_columns`.
 
     Attributes:
         models: the names of the models.
@@ -58,7 +61,8 @@ class Layout:
         groupings: the groupings of users. Each metric is averaged over each group.
         item_groupings: the groupings of relevant items. The primary metric on the items of each
             group is a column of its own (``groups.group_column``).
-        catalogue_measures: the names of the further columns per user, ``Catalogue.measures``.
+        catalogue_measures: the names of the measures beyond accuracy,
+        ``beyond.Catalogue.measures``.
     """
 
     models: tuple[str, ...]
@@ -70,30 +74,35 @@ class Layout:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The per-user columns that each model must have, in the order of :meth:`sums`."""
+        """The names of the values per user that each model must have, in the order of :meth:`sums`.
+
+        They are the metrics, the primary metric in each group of items, and the measures beyond
+        accuracy.
+        """
         of_items = (group_column(self.metrics[0], g, level) for g in self.item_groupings for level in g.levels)
         return (*self.metrics, *of_items, *self.catalogue_measures)
 
     @property
     def compared_models(self) -> tuple[str, ...]:
-        """The models that are compared with the baseline."""
+        """The models that are compared with the baseline; none if it is not in ``models``."""
         if self.baseline not in self.models:
             return ()
         return tuple(name for name in self.models if name != self.baseline)
 
     @property
     def baselines(self) -> tuple[str, ...]:
-        """The models that others should beat: the baselines of every run, and the one that the
-        settings name."""
+        """The models that others should beat: those in ``settings.BASELINES``, and ``baseline``."""
         return tuple(name for name in self.models if name in BASELINES or name == self.baseline)
 
     def parts(self) -> Iterator[tuple[str, str]]:
-        """Yield the key of each group of users, (grouping, level), starting with all users (ALL)."""
+        """Yield the keys (grouping, level): first :data:`ALL`, then one for each group of users."""
         yield ALL
         yield from ((grouping.name, level) for grouping in self.groupings for level in grouping.levels)
 
     def names(self, part: tuple[str, str]) -> tuple[str, ...]:
-        """Return the columns that are averaged over a group of users.
+        """Return the names of the values that are averaged over a group of users.
+
+        For all users these are ``columns``, for a group only the metrics.
 
         Args:
             part: the key of the group, as from :meth:`parts`.
@@ -111,17 +120,17 @@ class Layout:
         resamples: int,
         seed: int,
     ) -> Sums:
-        """Return the sums of some users, for :func:`document`.
+        """Return the sums over m users, for :func:`document`.
 
-        They are the sums of the models' values, of their differences from the baseline, and of the
-        primary metric minus that of other models (:meth:`_pairs`), each for all users and for each
-        group.
+        There are sums of three kinds of values: those of the models, their differences from the
+        baseline, and the differences of the primary metric between models. There are sums for all
+        users and for each group of users. :meth:`sum_columns` has the positions of the columns.
 
         Args:
             values: float64[m, models × columns], one row per user: the columns of the first model,
                 then those of the second model, and so on. NaN = undefined.
             membership: bool[m, levels of all groupings], the groups of each user.
-            users: uint64[m], ``id_bits`` of the user ids.
+            users: uint64[m], a number that identifies each user (``data.hashing.id_bits``).
             resamples: the number of resamples of the bootstrap.
             seed: the seed of the bootstrap.
         """
@@ -139,9 +148,12 @@ class Layout:
     def sum_columns(self) -> dict[tuple[str, str, str, str], np.ndarray]:
         """Return the positions of columns in the sums, as a dict: (kind, grouping, level, model) -> int[].
 
-        The kind "models" has the values of the model. The kind "differences" has its differences
-        from the baseline. Both have one column per name of :meth:`names`. The kind "minus NAME" has
-        the primary metric of the model minus that of the model NAME, in one column.
+        There are three kinds:
+
+        * "models": the values of the model, one column per name of :meth:`names`;
+        * "differences": its values minus those of the baseline, one column per name;
+        * "minus NAME": its primary metric minus that of the model NAME, one column. Over all users,
+          NAME is each other model. In a group, it is each baseline.
         """
         columns: dict[tuple[str, str, str, str], np.ndarray] = {}
         start = 0
@@ -187,7 +199,19 @@ class Facts:
 
 
 def document(layout: Layout, sums: Sums, facts: Facts) -> dict[str, Any]:
-    """Return the content of metrics.json, computed from the sums of all users."""
+    """Return the content of metrics.json, computed from the sums over all users.
+
+    The result is a dict. ``models`` is model -> metric -> a mean with its interval: a dict of
+    ``mean``, ``ci95`` and ``users``. ``differences`` has the same for each model minus the
+    baseline, with the results of the test: ``effect_size``, ``detectable``, ``p`` and ``p_holm``.
+    ``about`` has the names of the primary metric and the baseline, the results for groups, and the
+    fields of ``facts``. docs/deciding.md explains the numbers.
+
+    Args:
+        layout: the models, metrics and groups.
+        sums: the sums over all users: the result of :meth:`Layout.sums`, or several results added.
+        facts: what the sums do not have.
+    """
     columns = layout.sum_columns()
     cells = _cells(sums)
 
@@ -353,16 +377,16 @@ def summarise(
 ) -> dict[str, Any]:
     """Return the content of metrics.json for evaluations of the same users by the same metrics.
 
-    Users with an undefined value (NaN) are left out of a mean. A difference is over the users for
-    whom both models are defined.
+    The result has the form of :func:`document`. Users with an undefined value (NaN) are left out of
+    a mean. A difference is averaged over the users for whom the metric of both models is defined.
 
     Args:
-        evaluations: one per model.
+        evaluations: one per model, at least one.
         judging: the settings of the evaluation.
         seed: the seed of the bootstrap.
-        users: the users table. Its columns in ``judging.segments`` group the users.
-        catalogue: the catalogue with which the evaluations were extended (``beyond.extend``), or
-            None.
+        users: the users table, or None. Its columns in ``judging.segments`` group the users.
+        catalogue: the catalogue with which the evaluations were extended (``beyond.extend``). None:
+            they were not extended.
     """
     first = evaluations[0]
     ids = first.per_user[USER]
@@ -398,8 +422,16 @@ def summarise(
 def summarise_sampled(evaluations: list[Evaluation], judging: EvaluationSettings, *, seed: int) -> dict[str, Any]:
     """Return the content of sampled.json, for evaluations among sampled candidates.
 
-    ``models`` has model -> metric -> the mean with its interval. ``metrics`` has the name of each
-    metric of the run -> its name here (:func:`.evaluate.mark_sampled`).
+    The result is a dict. ``models`` is model -> metric -> a dict of ``mean``, ``ci95`` (the 95 %
+    interval) and ``users`` (the number of users with a defined value). ``metrics`` is the name of
+    each metric of the run -> its name among sampled candidates (:func:`.evaluate.mark_sampled`).
+    ``definitions`` is metric -> definition. ``sampled`` is the number of candidates per user, and
+    ``seed`` the argument.
+
+    Args:
+        evaluations: one per model, at least one, with the metrics of ``judging``.
+        judging: the settings of the evaluation.
+        seed: the seed of the bootstrap.
     """
     names = dict(zip(judging.metrics, evaluations[0].metrics, strict=True))
     models: dict[str, Any] = {}

@@ -25,13 +25,18 @@ from recsys.errors import ConfigError, InputError, suggest_nearest
 from recsys.schema import USER, TableSchema
 
 ARM = "arm"
+"""The column with the name of the arm of each user."""
 OUTCOME = "outcome"
+"""The column with the outcome of each user, a number."""
 COVARIATE = "before"
+"""The column with the covariate of CUPED, usually the outcome of the user before the experiment."""
 MIN_EXPECTED = 1e-6
+"""The smallest expected effect that is accepted, in standard deviations of the outcome."""
 MAX_EXPECTED = 1e6
-"""Bounds of an expected effect, in standard deviations of the outcome."""
+"""The largest expected effect that is accepted, in standard deviations of the outcome."""
 
 OUTCOMES = TableSchema("outcomes", (USER, ARM, OUTCOME), (COVARIATE,))
+"""The columns of a table of outcomes."""
 SAMPLE_RATIO_ALPHA = 0.001
 """If the p-value of :func:`sample_ratio_pvalue` is smaller, the sizes of the arms do not fit the
 plan. Find the fault before you use any result."""
@@ -76,13 +81,14 @@ def users_per_arm(
 
 
 def assign_arms(users: Any, name: str, shares: dict[str, float]) -> np.ndarray:
-    """Assign users to arms, and return object[n], the name of the arm of each user.
+    """Assign users to arms, and return the name of the arm of each user, object[n].
 
     The arm depends on a hash of the name of the experiment and the user id. So a user is always in
     the same arm of an experiment. Experiments with different names divide the users independently.
+    The sizes of the arms are random: a share is the probability of an arm.
 
     Args:
-        users: n user ids.
+        users: n user ids, all integers or all text.
         name: name of the experiment.
         shares: arm -> share of the users. The shares must sum to 1.
 
@@ -155,7 +161,9 @@ def analyse_experiment(
     Raises:
         InputError: a required column is missing, a user occurs twice, a number is missing or
             infinite, there is no arm ``control`` or no other arm, an arm has fewer than
-            :data:`MIN_ARM_USERS` users, or ``expected`` is no possible effect.
+            :data:`MIN_ARM_USERS` users, all outcomes within the arms are equal, or ``expected`` is
+            no possible effect (:func:`compare_arms`).
+        ValueError: an outcome or a covariate is text that is not a number.
     """
     _check_outcomes(table, control)
     results = []
@@ -179,16 +187,16 @@ def compare_arms(
     expected: float | None = None,
     alpha: float = 0.05,
 ) -> dict[str, Any]:
-    """Return the fields of :class:`ArmResult` except ``arm``.
+    """Compare the outcomes of an arm with those of control.
 
-    CUPED replaces the outcome y by y - θ (x - mean x), where x is the covariate and θ = cov(x, y) /
-    var(x) is computed within the arms. Users are assigned to arms independently of x. So the
-    expected difference of means stays the same, and the variance becomes (1 - correlation²) times
-    the variance of y.
+    The result is a dict with the fields of :class:`ArmResult` except ``arm``. CUPED replaces the
+    outcome y by y - θ (x - mean x), where x is the covariate and θ = cov(x, y) / var(x) is computed
+    within the arms. Users are assigned to arms independently of x. So the expected difference of
+    means stays the same, and the variance becomes (1 - correlation²) times the variance of y.
 
     Args:
         outcome: float64[n].
-        is_treated: bool[n], false for users in control.
+        is_treated: bool[n], True for users in the arm, False for users in control.
         covariate: float64[n], or None for an analysis without CUPED.
         expected, alpha: as in :func:`analyse_experiment`.
 
@@ -247,10 +255,10 @@ def always_valid_test(
     tau: float,
     alpha: float = 0.05,
 ) -> tuple[float, float]:
-    """Return the p-value and the half width of the 1 - α interval of an always-valid test.
+    """Test a difference so that the result stays valid if the test is repeated while data arrive.
 
-    The test is the mixture sequential probability ratio test. Both results stay valid if they are
-    computed many times while the experiment runs. The likelihood ratio of effects drawn from
+    The function returns (p-value, half width of the 1 - α interval of the difference). The test is
+    the mixture sequential probability ratio test. The likelihood ratio of effects drawn from
     N(0, τ²) to no effect is
 
         Λ = √(V / (V + τ²)) · exp(τ² d² / (2 V (V + τ²)))
@@ -264,6 +272,7 @@ def always_valid_test(
         difference: d.
         variance: V, > 0.
         tau: τ, the expected size of effects, > 0.
+        alpha: α, 1 − the confidence level of the interval.
     """
     total = variance + tau**2
     log_ratio = 0.5 * math.log(variance / total) + tau**2 * difference**2 / (2 * variance * total)
@@ -276,12 +285,12 @@ def always_valid_test(
 def sample_ratio_pvalue(counts: dict[str, int], shares: dict[str, float] | None = None) -> float:
     """Return the p-value of the χ² test of whether the sizes of the arms fit the planned shares.
 
-    If it is below :data:`SAMPLE_RATIO_ALPHA`, users of one arm were probably lost or counted twice,
-    and no difference between the arms can be trusted.
+    If the p-value is below :data:`SAMPLE_RATIO_ALPHA`, users of one arm were probably lost or
+    counted twice, and no difference between the arms can be trusted.
 
     Args:
-        counts: arm -> number of users.
-        shares: arm -> planned share of the users. None: equal shares.
+        counts: arm -> number of users, for two or more arms.
+        shares: arm -> planned share of the users, > 0; they sum to 1. None: equal shares.
 
     Raises:
         ConfigError: ``counts`` and ``shares`` do not have the same arms.

@@ -53,7 +53,7 @@ class ModelChoice:
 
 
 def broken_guardrails(incumbent: dict[str, float], candidate: dict[str, float]) -> list[str]:
-    """Return one sentence for each guardrail that the candidate breaks.
+    """Return one sentence for each guardrail (:data:`GUARDRAILS`) that the candidate breaks.
 
     A guardrail is skipped if a value is missing, or if the value of the incumbent is not positive.
 
@@ -81,15 +81,16 @@ def choose_model(
     metric: str,
     guardrails: dict[str, dict[str, float]],
 ) -> ModelChoice:
-    """Choose between the incumbent and the models that were compared with it, by one metric.
+    """Choose between the incumbent (the model in use) and the candidates, by one metric.
 
     A candidate is shown to be better if the lower end of its interval is above 0 and its ``p_holm``
     is at most ``comparison.alpha``. If no candidate is shown to be better, the incumbent is kept.
-    Otherwise the choice is the better candidate with the largest difference that breaks no
-    guardrail. If all better candidates break a guardrail, it is the one with the largest difference.
+    Otherwise the choice is among the candidates that are shown to be better. Those that break no
+    guardrail (:data:`GUARDRAILS`) come first; among these, the largest difference decides.
 
     Args:
-        comparison: the differences of the candidates from the incumbent.
+        comparison: the differences of the candidates from the incumbent: the result of
+            :func:`.compare.compare` with ``baseline=incumbent``.
         incumbent: the name of the model in use.
         metric: the name of the metric.
         guardrails: model -> guardrail -> value. Missing values are not checked.
@@ -158,7 +159,7 @@ def mean_agreement(lists: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
     The columns are ``a`` and ``b`` (the names of the two models), one column for each of
     ``DEFAULT_MEASURES`` with its mean over users, and ``users`` (the number of users with a list of
-    both models).
+    both models). Users for whom a measure is undefined are left out of its mean.
 
     Args:
         lists: model -> table of lists (user_id, item_id, rank).
@@ -175,14 +176,15 @@ def most_changed_users(
 ) -> pd.DataFrame:
     """Return the :data:`CHANGED_USERS` users for whom a metric differs most between two models.
 
-    The columns are user_id, a and b (the metric of the user under each model), and overlap (of the
-    user's two lists). The largest difference is first. Equal differences are ordered by the overlap,
-    smallest first, then by id.
+    The columns are user_id (as text), a and b (the metric of the user for each model), and overlap
+    (the measure ``overlap`` of the user's two lists, NaN if one of them is missing). The largest
+    difference is first. Equal differences are ordered by the overlap, smallest first, then by id.
+    Users for whom the metric is undefined (NaN) in one model are left out.
 
     Args:
         a, b: the evaluations of the two models.
         metric: the name of the metric.
-        lists: model -> table of lists (user_id, item_id, rank).
+        lists: model -> table of lists (user_id, item_id, rank), with those of the models a and b.
     """
     values = a.per_user[[USER, metric]].merge(b.per_user[[USER, metric]], on=USER).dropna()
     values.columns = pd.Index([USER, "a", "b"])

@@ -25,9 +25,11 @@ from recsys.schema import USER
 from recsys.types import Evaluation
 
 FLIPS_PER_TEST = 100
-"""Resamples of the randomisation test for each test of a family.
+"""The number of random sign assignments of the randomisation test, for each test of a comparison.
 
-With them the smallest p, adjusted by Holm's procedure, is at most 1/100 however large the family.
+A comparison of T tests uses at least 100 T assignments. So the smallest possible p-value is below
+1/100 after Holm's procedure, however large T is. With very few users, where all assignments are
+tried, it is larger.
 """
 
 
@@ -42,7 +44,7 @@ class Comparison:
     * ``model``, ``against``, ``metric``, the names of the two models and of the metric;
     * ``difference``, the mean of model − against, and ``low``, ``high``, its 95 % bootstrap interval;
     * ``effect_size``, the difference divided by its standard deviation over users; NaN if all users
-      have the same difference;
+      have the same difference or if there are fewer than two;
     * ``p``, the p-value of the randomisation test, and ``p_holm``, p adjusted by Holm's procedure for
       all pairs and metrics;
     * ``users``, the number of users for whom the metric of both models is defined;
@@ -60,7 +62,8 @@ class Comparison:
         """Return a table of text, with one row per model and one column per metric.
 
         A row starts with the letter of its model. Each mean is followed by the letters of the
-        models that it beats: those with a lower mean and a ``p_holm`` of at most ``alpha``.
+        models that the model beats. It beats a model if ``difference`` shows a higher value for it
+        and ``p_holm`` is at most ``alpha``.
         """
         letters = dict(zip(self.means.index, _letters(len(self.means)), strict=True))
         beaten: dict[tuple[str, str], list[str]] = {}
@@ -99,18 +102,18 @@ def compare(
     Args:
         evaluations: one per model, or one per model and fold.
         baseline: the model with which all others are compared. None: every two models are compared.
-        resamples: number of resamples of the bootstrap, and the smallest number of those of the
-            randomisation test, which has :data:`FLIPS_PER_TEST` for each of its tests: p is at least
-            1 / (number + 1), and Holm's procedure multiplies it by the number of tests.
-        alpha: the level of :meth:`Comparison.table`. Holm's adjustment is over all pairs and
-            metrics.
+        resamples: the number of resamples of the bootstrap. The randomisation test
+            (:func:`.significance.sign_flip_test`) uses this number too, or :data:`FLIPS_PER_TEST`
+            times the number of tests if that is larger. There is one test per pair and metric.
+        seed: the seed of the bootstrap and of the randomisation test.
+        alpha: the significance level of :meth:`Comparison.table`.
         method: the method of the interval. For differences of ranking metrics, ``bca`` misses the
             true difference more often than ``percentile`` (bench/RESULTS.md). With fewer than about
             a hundred users both intervals are too narrow; then rely on p.
 
     Raises:
-        InputError: there are fewer than two models, the metrics, the users or the numbers of folds
-            differ, or the baseline is unknown.
+        InputError: there are fewer than two models; the metrics, the users or the numbers of folds
+            differ; a user is twice in an evaluation; or ``baseline`` is not one of the models.
     """
     folds = _group_folds(evaluations)
     names = list(folds)
@@ -155,9 +158,11 @@ def compare(
 def read_run(folder: RunFolder, table_name: str = run_files.PER_USER) -> dict[str, Evaluation]:
     """Return the evaluation of each model of a complete run folder, as a dict: model -> Evaluation.
 
-    The models are in the order of metrics.json.
+    The models are in the order of metrics.json. ``about`` of each Evaluation has ``definitions``
+    only.
 
     Args:
+        folder: the run folder.
         table_name: the file with the values per user, that of the run or that of its backtest.
     """
     about = folder.read_json(run_files.METRICS)

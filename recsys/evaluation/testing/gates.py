@@ -29,6 +29,7 @@ from recsys.evaluation.settings import RATING_METRICS
 from recsys.evaluation.testing.choose import GUARDRAILS
 
 KINDS = ("drops", "rises", "within")
+"""The kinds of gates, see the description of this module."""
 _PATTERN = re.compile(r"(?P<measure>\S+)\s+(?P<kind>\w+)\s+(?P<limit>\d*\.?\d+)")
 
 
@@ -71,11 +72,13 @@ class Gate:
         """Parse a text such as ``ndcg@10 drops 0.01``, and return its gate.
 
         Args:
-            text: ``MEASURE KIND LIMIT``.
+            text: ``MEASURE KIND LIMIT``. LIMIT is a plain decimal number such as ``0.01`` or ``5``,
+                without a sign or an exponent.
             measures: the names of the measures that the comparison has.
 
         Raises:
-            ConfigError: the text has another form, or the comparison has no such measure.
+            ConfigError: the text has another form, there is no such kind, or the comparison has no
+                such measure.
         """
         match = _PATTERN.fullmatch(text.strip())
         if not match:
@@ -95,9 +98,12 @@ class Gate:
         return cls(measure, kind, float(match["limit"]))
 
     def fires(self, change: Change) -> bool:
-        """Return whether a change makes the comparison fail.
+        """Return whether a change makes the comparison fail, as the kind of this gate says.
 
-        If the change is unknown (NaN), only a gate of the kind ``within`` fails.
+        If the change is unknown (NaN), only a gate of the kind ``within`` makes it fail.
+
+        Args:
+            change: a change of the measure of this gate.
         """
         if self.kind == "drops":
             return bool(change.difference < -self.limit and change.high < 0)
@@ -130,11 +136,14 @@ def changes_from(
 ) -> list[Change]:
     """Return the change of each measure of a comparison, from the model ``first`` to each other model.
 
+    The changes are those of the metrics, then of the guardrails, then of the measures of agreement.
+    The change of a guardrail is NaN if one of the two values is missing.
+
     Args:
         first: the name of the model with which the others are compared.
         differences: ``Comparison.differences``. A pair of models may have either order there.
-        guardrails: model -> guardrail -> value.
-        agreement: ``choose.mean_agreement``.
+        guardrails: model -> guardrail -> value. If it is not empty, it has the model ``first``.
+        agreement: the result of ``choose.mean_agreement``.
     """
     changes = []
     for row in differences.itertuples():

@@ -11,8 +11,8 @@ from recsys.evaluation.agreement.measures import spearman, tau_b
 from recsys.evaluation.agreement.rankings import ConcordanceCounts, Pairs, RankedList, make_pair
 
 MAX_EXACT_ITEMS = 33
-"""The largest number of items without ties for which the exact distribution of tau is used,
-as in scipy."""
+"""The largest number of items for which the exact distribution of tau is used, as in scipy, if no
+items are tied. For more items it is used only for (nearly) equal or opposite orders."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,22 @@ def kendall_test(
 ) -> IndependenceTest:
     """Test whether two ranked lists are unrelated, by Kendall's tau-b.
 
-    The p-value comes from the exact distribution of tau if the items are few and not tied.
-    Otherwise it comes from a normal distribution whose variance is corrected for ties. Statistic and
-    p-value are NaN if tau is undefined. They equal those of ``scipy.stats.kendalltau``. Reference:
+    The p-value is two-sided. It comes from the exact distribution of tau if no items are tied, and
+    the items are at most :data:`MAX_EXACT_ITEMS`, or at most one pair of items is discordant, or at
+    most one is concordant. Otherwise it comes from a normal distribution whose variance is
+    corrected for ties. Statistic and p-value are NaN if fewer than two items are compared, or if
+    all items of a list are tied. They equal those of ``scipy.stats.kendalltau``. Reference:
     Kendall, Rank correlation methods, 4th edition 1970.
 
     Args:
         a, b: two ranked lists, as for :func:`~recsys.evaluation.agreement.measures.agree`.
-        missing: "intersection" compares the items that both lists have, "bottom" the items that at
-            least one list has.
+        missing: which items are compared. "intersection": the items that both lists have. "bottom":
+            the items that at least one list has; the items that a list lacks are tied below its
+            end.
+
+    Raises:
+        ConfigError: ``missing`` is neither of the two.
+        InputError: a list has an id twice, or a score is NaN.
 
     >>> kendall_test("abcde", "abced")
     IndependenceTest(statistic=0.8, pvalue=0.08333333333333333, items=5)
@@ -66,11 +73,12 @@ def spearman_test(
     *,
     missing: str = "intersection",
 ) -> IndependenceTest:
-    """Test whether two ranked lists of n items are unrelated, by Spearman's rho.
+    """Test whether two ranked lists are unrelated, by Spearman's rho.
 
-    The p-value comes from Student's t distribution with n − 2 degrees of freedom. It is NaN if rho is
-    undefined or if n is 2. Statistic and p-value equal those of ``scipy.stats.spearmanr``. Arguments
-    as for :func:`kendall_test`.
+    The p-value is two-sided. It comes from Student's t distribution with n − 2 degrees of freedom
+    for n compared items. It is NaN if n is 2 or less, or if all items of a list are tied. Statistic
+    and p-value equal those of ``scipy.stats.spearmanr``. Arguments and errors raised are those of
+    :func:`kendall_test`.
     """
     pairs = make_pair(a, b)
     return IndependenceTest(
@@ -81,7 +89,12 @@ def spearman_test(
 
 
 def kendall_pvalues(pairs: Pairs, missing: str = "") -> np.ndarray:
-    """Return the p-value of :func:`kendall_test` for each of m pairs of lists, float64[m]."""
+    """Return the p-value of :func:`kendall_test` for each of m pairs of lists, float64[m].
+
+    Args:
+        pairs: the pairs of lists.
+        missing: "intersection" or "bottom", as in :func:`kendall_test`. "": as ``pairs`` says.
+    """
     counts = pairs.aligned(missing).counts
     # Without ties the distribution is symmetric, so the smaller count of the two is looked up.
     inversions = np.minimum(counts.discordant, counts.pairs - counts.discordant)
@@ -97,7 +110,12 @@ def kendall_pvalues(pairs: Pairs, missing: str = "") -> np.ndarray:
 
 
 def spearman_pvalues(pairs: Pairs, missing: str = "") -> np.ndarray:
-    """Return the p-value of :func:`spearman_test` for each of m pairs of lists, float64[m]."""
+    """Return the p-value of :func:`spearman_test` for each of m pairs of lists, float64[m].
+
+    Args:
+        pairs: the pairs of lists.
+        missing: "intersection" or "bottom", as in :func:`kendall_test`. "": as ``pairs`` says.
+    """
     rho = spearman(pairs, missing)
     freedom = pairs.aligned(missing).sizes - 2.0
     with np.errstate(divide="ignore", invalid="ignore"):

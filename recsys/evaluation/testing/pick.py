@@ -14,23 +14,23 @@ from typing import Any, Literal
 from recsys.evaluation.settings import BASELINES
 
 Outcome = Literal["better", "worse", "no difference shown"]
+"""What the interval of a difference shows, see :func:`interval_outcome`."""
 
 
 @dataclass(frozen=True)
 class Pick:
     """The result of :func:`pick_model`: the best model, the best baseline, and which of them is picked.
 
-    A name is None if no such model of the run has a mean.
-
     Attributes:
-        model: the best model that is not a baseline.
-        baseline: the best baseline.
-        difference: the entry of metrics.json for ``model`` minus ``baseline``, with ``mean``,
-            ``ci95`` and ``users``. None if there is no such model or no baseline.
-        by_history: group of history lengths -> the same entry for the users of this group.
-        name: the picked model: the one of ``model`` and ``baseline`` with the better mean. At equal
-            means it is the baseline, which is simpler.
-        lower_is_better: whether the metric is an error, see :func:`lower_is_better`.
+        model: the name of the best model that is not a baseline. None if no such model has a mean.
+        baseline: the name of the best baseline. None if no baseline has a mean.
+        difference: the entry of metrics.json for ``model`` minus ``baseline``, a dict with
+            ``mean``, ``ci95`` and ``users``. None if ``model`` or ``baseline`` is None.
+        by_history: name of a group of users by length of history -> the same entry for this group.
+            Empty if ``difference`` is None.
+        name: the name of the picked model: the one of ``model`` and ``baseline`` with the better
+            mean. At equal means it is the baseline, which is simpler. None if both are None.
+        lower_is_better: whether the metric is an error, so that a lower mean is better.
     """
 
     model: str | None
@@ -42,8 +42,10 @@ class Pick:
 
     @property
     def outcome(self) -> Outcome | None:
-        """What the interval of the difference shows, see :func:`interval_outcome`. None without a
-        difference."""
+        """What the interval of ``difference`` shows about ``model``, see :func:`interval_outcome`.
+
+        None if ``difference`` is None.
+        """
         if self.difference is None:
             return None
         return interval_outcome(self.difference, self.lower_is_better)

@@ -28,6 +28,8 @@ from scipy import special
 from recsys.data.hashing import hash_words
 
 Method = Literal["percentile", "bca"]
+"""How the ends of a bootstrap interval are computed: as percentiles of the resampled means, or as
+:func:`bca_interval` does."""
 
 _POISSON_CDF = np.cumsum([math.exp(-1) / math.factorial(n) for n in range(12)])
 _POISSON_QUANTILES = np.searchsorted(_POISSON_CDF, (np.arange(2**16) + 0.5) / 2**16).astype(
@@ -80,7 +82,12 @@ class Sums:
 
     @classmethod
     def from_bytes(cls, data: bytes, resamples: int) -> Sums:
-        """Return the sums that :meth:`to_bytes` wrote."""
+        """Return the sums that :meth:`to_bytes` wrote.
+
+        Args:
+            data: the bytes.
+            resamples: the number of resamples of the sums.
+        """
         rows = np.frombuffer(data, dtype=np.float64).reshape(4 + 2 * resamples, -1)
         return cls(rows[:4], rows[4 : 4 + resamples], rows[4 + resamples :])
 
@@ -135,9 +142,9 @@ class Sums:
         level: float = 0.95,
         method: Method = "percentile",
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return (mean, low, high), float64[c] each: the mean and its bootstrap interval.
+        """Return the mean of each column and its bootstrap interval, as (mean, low, high).
 
-        All three are NaN for a column without a defined value.
+        All three are float64[c], NaN for a column without a defined value.
 
         Args:
             level: confidence level in (0, 1).
@@ -171,7 +178,7 @@ def bootstrap_sums(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Sums:
-    """Return the sums over users of c values per user, with bootstrap resamples.
+    """Return the Sums of c values per user over m users, with bootstrap resamples.
 
     Args:
         values: float64[m, c]. NaN is an undefined value, which is left out of the sums of its
@@ -197,7 +204,10 @@ def bootstrap_sums(
 def poisson_weights(users: np.ndarray, resamples: int, seed: int) -> np.ndarray:
     """Return random weights from the Poisson distribution with mean 1, float32[m, resamples].
 
-    A weight depends on the user, the resample and the seed only.
+    A weight depends on the user, the number of the resample and the seed only.
+
+    Args:
+        users: uint64[m], a number that identifies each user.
     """
     return _POISSON_QUANTILES[_random_bits(users, resamples * 16, seed).view(np.uint16)][:, :resamples]
 
@@ -211,18 +221,21 @@ def mean_ci(
     level: float = 0.95,
     method: Method = "percentile",
 ) -> tuple[float, float, float]:
-    """Return (mean, low, high), the mean of one value per user and its bootstrap interval.
+    """Return the mean of one value per user and its bootstrap interval, as (mean, low, high).
 
     NaN values are left out. All three results are NaN if no value is left. To compare two models,
-    pass the differences of their values per user. The method ``bca`` corrects the percentiles for
-    bias and skewness (:func:`bca_interval`). With hundreds of users both methods agree. With few
-    users and values that are mostly 0, as those of ranking metrics are, the interval of ``bca``
-    misses the true mean more often (bench/RESULTS.md).
+    pass the differences of their values per user.
 
     Args:
-        values: float64[m].
+        values: float64[m], one value per user.
         users: uint64[m], a number that identifies each user. None: 0 … m - 1.
+        resamples: the number of resamples of the bootstrap.
+        seed: the seed of the random weights.
         level: confidence level in (0, 1).
+        method: ``percentile``, or ``bca``, which corrects the percentiles for bias and skewness
+            (:func:`bca_interval`). With hundreds of users both agree. With few users and values
+            that are mostly 0, as those of ranking metrics are, the interval of ``bca`` misses the
+            true mean more often (bench/RESULTS.md).
 
     >>> mean_ci(np.array([1.0, 1.0, np.nan]))
     (1.0, 1.0, 1.0)
@@ -245,22 +258,23 @@ def bca_interval(
     acceleration: np.ndarray,
     tails: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the BCa interval of a mean: (low, high), float64[c] each.
+    """Return the bias-corrected and accelerated (BCa) bootstrap interval of c means: (low, high).
 
-    The ends of the interval are quantiles of the resampled means. Their levels are corrected for
-    bias and skewness: the level is Φ(z₀ + (z₀ + z) / (1 - a (z₀ + z))) with z = Φ⁻¹(tail), where a
-    is the acceleration of the jackknife. Φ(z₀) is the share of resampled means below the mean.
-    Resampled means equal to the mean count half. So that z₀ is finite, the share is limited to at
-    least 0.5 / resamples and at most 1 - 0.5 / resamples. If all resampled means equal the mean,
-    both ends equal it too. If they are NaN, both ends are NaN.
+    ``low`` and ``high`` are float64[c], quantiles of the resampled means. The level of each
+    quantile is corrected for bias and skewness: it is Φ(z₀ + (z₀ + z) / (1 - a (z₀ + z))) with
+    z = Φ⁻¹(tail), where Φ is the normal distribution function and a the acceleration. Φ(z₀) is the
+    share of resampled means below the mean; those equal to the mean count half. So that z₀ is
+    finite, the share is limited to at least 0.5 / resamples and at most 1 - 0.5 / resamples. If all
+    resampled means equal the mean, both ends equal it too. If they are NaN, both ends are NaN.
 
     References: Efron 1987; Efron and Tibshirani 1993, section 14.3.
 
     Args:
         resampled_means: float64[resamples, c].
         mean: float64[c], the mean of the data.
-        acceleration: float64[c].
-        tails: float64[2], the probabilities of the lower and the upper end.
+        acceleration: float64[c], see :attr:`Sums.acceleration`.
+        tails: float64[2], the probabilities of the lower and the upper end, for example 0.025 and
+            0.975.
     """
     strictly_below = (resampled_means < mean).mean(axis=0)
     share_below = (strictly_below + (resampled_means <= mean).mean(axis=0)) / 2
@@ -283,16 +297,22 @@ def sign_flip_test(
 ) -> np.ndarray:
     """Return the two-sided p-values of the paired randomisation test, float64[c].
 
-    If two models are exchangeable for each user, both signs of the difference of a user are equally
-    probable. The p-value is the share of sign assignments, the observed one included, whose |sum|
-    is at least the observed |sum|. The test is exact for any distribution. If 2^m is at most
-    ``resamples``, all 2^m assignments are tried. Otherwise ``resamples`` random assignments are
-    tried, and p is at least 1 / (resamples + 1).
+    The hypothesis is that the two models do not differ. Then both signs of the difference of a user
+    are equally probable. A sign assignment gives each of the m differences a sign. The p-value is
+    the share of sign assignments, the observed one included, whose |sum| is at least the observed
+    |sum|. The test is exact for any distribution. If 2^m is at most ``resamples``, all 2^m
+    assignments are tried. Otherwise ``resamples`` random assignments are tried, and p is at least
+    1 / (resamples + 1).
 
     Args:
         differences: float64[m, c], or float64[m] for one column. NaN is an undefined difference,
             which is left out of its column. p is NaN for a column without a defined difference.
         users: uint64[m], a number that identifies each user. None: 0 … m - 1.
+        resamples: the largest number of sign assignments that are tried.
+        seed: the seed of the random signs.
+
+    >>> sign_flip_test(np.array([0.1, 0.2, 0.3])).tolist()
+    [0.25]
     """
     values = np.asarray(differences, dtype=np.float64)
     if values.ndim == 1:
@@ -317,13 +337,13 @@ def sign_flip_test(
 
 
 def holm_adjust(p: np.ndarray) -> np.ndarray:
-    """Return p-values of any shape, adjusted for multiple tests by Holm's step-down procedure.
+    """Adjust p-values for multiple tests by Holm's step-down procedure, and return them.
 
-    If every hypothesis with an adjusted p-value ≤ α is rejected, the probability of one or more
-    false rejections is ≤ α, under any dependence. The i-th smallest of n p-values is multiplied by
-    n - i + 1. If the result is less than that of a smaller p-value, it is raised to it. No result
-    is above 1. NaN stays NaN and does not count in n. Reference: Holm, Scandinavian Journal of
-    Statistics 1979.
+    The result has the shape of ``p``. If every hypothesis with an adjusted p-value ≤ α is rejected,
+    the probability of one or more false rejections is ≤ α, under any dependence of the tests. The
+    i-th smallest of n p-values is multiplied by n - i + 1. If the product is less than the adjusted
+    value of a smaller p-value, it is raised to that value. No result is above 1. NaN stays NaN and
+    does not count in n. Reference: Holm, Scandinavian Journal of Statistics 1979.
 
     >>> holm_adjust(np.array([0.01, 0.04, 0.03, 0.005])).round(3).tolist()
     [0.03, 0.06, 0.06, 0.02]
@@ -348,11 +368,13 @@ def detectable_effect(
     """Return the minimal detectable effect of a paired two-sided test.
 
     It is the true difference that the test detects with the probability ``power``:
-    (z_{1-α/2} + z_power) · sd / √users. NaN for 0 users.
+    (z_{1-α/2} + z_power) · sd / √users. NaN for 0 users. The result has the shape of ``sd``.
 
     Args:
-        sd: standard deviation of the paired differences.
-        users: number of users, in the same shape as ``sd``.
+        sd: the standard deviation of the paired differences.
+        users: the number of users, in the same shape as ``sd``.
+        power: the probability with which the test detects the difference, in (0, 1).
+        alpha: the level of the test, in (0, 1).
 
     >>> float(detectable_effect(np.array(0.2), np.array(400)).round(4))
     0.028
@@ -365,10 +387,13 @@ def users_needed(sd: float, difference: float, *, power: float = 0.8, alpha: flo
     """Return the number of users, at least 2, that a paired two-sided test needs.
 
     With this number the test detects the true difference ``difference`` with the probability
-    ``power``.
+    ``power``. The number comes from a normal approximation.
 
     Args:
-        sd: standard deviation of the paired differences.
+        sd: the standard deviation of the paired differences.
+        difference: the true difference to detect; its sign does not count.
+        power: the probability with which the test detects it, in (0, 1).
+        alpha: the level of the test, in (0, 1).
 
     Raises:
         ValueError: ``difference`` is 0.
