@@ -44,8 +44,14 @@ def tau_a(pairs: Pairs, missing: str = "") -> np.ndarray:
     """Kendall's tau-a: (concordant − discordant item pairs) / (all item pairs), in [−1, 1].
 
     A pair of items is concordant if both lists put the two items in the same order, and discordant
-    if the lists put them in opposite orders. A pair that is tied in a list is neither. This gives
-    the mean of tau-a over all ways to break the ties. Reference: Kendall, Biometrika 1938.
+    if the lists put them in opposite orders. A pair that is tied in a list is neither. With ties,
+    the value is the mean of tau-a over all ways to break the ties. Reference: Kendall, Biometrika
+    1938.
+
+    Args:
+        missing: which items are compared. "intersection": those that both lists have. "bottom":
+            those that at least one list has; the items that a list lacks are tied below its end.
+            "": what ``pairs`` says.
     """
     counts = pairs.aligned(missing).counts
     return _divide(counts.balance, counts.pairs, undefined=counts.undefined)
@@ -57,6 +63,9 @@ def tau_b(pairs: Pairs, missing: str = "") -> np.ndarray:
     Concordant and discordant pairs are those of :func:`tau_a`. A pair of items is untied in a list
     if the list puts one of the two above the other. Equals ``scipy.stats.kendalltau``. Reference:
     Kendall, Biometrika 1945.
+
+    Args:
+        missing: which items are compared, see :func:`tau_a`.
     """
     counts = pairs.aligned(missing).counts
     untied = (counts.pairs - counts.tied_a).astype(np.float64) * (counts.pairs - counts.tied_b)
@@ -71,6 +80,9 @@ def tau_c(pairs: Pairs, missing: str = "") -> np.ndarray:
     Concordant and discordant pairs are those of :func:`tau_a`. The measure is meant for two lists
     that have few groups of ties, and not equally many. Equals
     ``scipy.stats.kendalltau(variant="c")``. Reference: Stuart, Biometrika 1953.
+
+    Args:
+        missing: which items are compared, see :func:`tau_a`.
     """
     counts = pairs.aligned(missing).counts
     groups = np.maximum(np.minimum(counts.groups_a, counts.groups_b), 1)
@@ -91,6 +103,7 @@ def weighted_tau(pairs: Pairs, missing: str = "", additive: bool = True) -> np.n
     Vigna, WWW 2015.
 
     Args:
+        missing: which items are compared, see :func:`tau_a`.
         additive: True: the weight of a pair is 1/r + 1/s. False: it is 1/(r s).
     """
     aligned = pairs.aligned(missing)
@@ -104,16 +117,19 @@ def weighted_tau(pairs: Pairs, missing: str = "", additive: bool = True) -> np.n
 def tau_ap(pairs: Pairs, missing: str = "", ties: str = "a", symmetric: bool = False) -> np.ndarray:
     """AP correlation: a rank correlation where errors at the top cost most; list a is the reference; in [−1, 1].
 
-    List a is the first list of a pair. For n items the value is 2/(n − 1) Σ_{i≥2} C(i)/(i − 1) − 1,
-    where i is a position of list b, from 1. C(i) is the number of items of b above position i that
-    the reference also ranks above the item at position i. References: Yilmaz, Aslam and Robertson,
-    SIGIR 2008; Urbano and Marrero, ICTIR 2017 (their variant a allows no ties in the reference).
+    AP stands for average precision. List a is the first list of a pair. For n items the value is
+    2/(n − 1) Σ_{i≥2} C(i)/(i − 1) − 1, where i is a position of list b, from 1. C(i) is the number
+    of items of b above position i that the reference also ranks above the item at position i.
+    References: Yilmaz, Aslam and Robertson, SIGIR 2008; Urbano and Marrero, ICTIR 2017 (their
+    variant a allows no ties in the reference).
 
     Args:
+        missing: which items are compared, see :func:`tau_a`.
         ties: "a": the mean over all ways to break the ties. "b": a tied pair of items counts as
             disagreement, an item is compared only with the items of better groups of ties, and the
             result is the mean of two values, with each of the two lists as the reference.
-        symmetric: whether to return this mean of two values for ``ties="a"`` as well.
+        symmetric: whether the result for ``ties="a"`` is also the mean of two values, with each of
+            the two lists as the reference.
 
     Raises:
         ConfigError: ``ties`` is neither "a" nor "b".
@@ -132,6 +148,9 @@ def spearman(pairs: Pairs, missing: str = "") -> np.ndarray:
     """Spearman's rho: the Pearson correlation of the items' ranks in the two lists (ties: mean rank), in [−1, 1].
 
     Equals ``scipy.stats.spearmanr``. Reference: Spearman, American Journal of Psychology 1904.
+
+    Args:
+        missing: which items are compared, see :func:`tau_a`.
     """
     aligned = pairs.aligned(missing)
     cross, squares_a, squares_b = concordance.rank_cross_products(
@@ -147,6 +166,9 @@ def footrule(pairs: Pairs, missing: str = "") -> np.ndarray:
 
     The value is 1 for equal orders, and 0 if one list is the reverse of the other. Tied items share
     their mean rank. Reference: Diaconis and Graham, JRSS B 1977.
+
+    Args:
+        missing: which items are compared, see :func:`tau_a`.
     """
     aligned = pairs.aligned(missing)
     # All compared items are in both lists here, so the location of missing items is never used.
@@ -218,7 +240,8 @@ def kendall_topk(pairs: Pairs, p: float = 0.5, k: int | None = None) -> np.ndarr
     Args:
         p: the penalty in [0, 1] for a pair whose order in one list is unknown. 0.5 is the expected
             cost if both orders are equally likely, 0 assumes that the lists agree.
-        k: number of first items that are kept of each list. None: all.
+        k: the number of first items that are kept of each list; a group of ties at position k is
+            kept whole. None: all.
 
     Raises:
         ConfigError: ``p`` is outside [0, 1].
@@ -307,8 +330,9 @@ MEASURES: dict[str, Callable[..., np.ndarray]] = {
     "overlap": overlap,
     "jaccard": jaccard,
 }
+"""Name of a measure of agreement -> the function that computes it."""
 DISTANCES = ("kendall_topk", "footrule_topk")
-"""The measures for which a smaller value means more agreement."""
+"""The names of the measures for which a smaller value means more agreement."""
 
 MIN_PAIRS_FOR_THREADS = 256
 """Smallest number of pairs of lists for which several threads are used. For fewer pairs, starting
@@ -347,7 +371,11 @@ class Measure(MeasureName):
 
     @property
     def definition(self) -> str:
-        """The first line of the measure's docstring and a sentence per option, for reports."""
+        """The definition of the measure, in one line for reports.
+
+        It is the first line of the docstring of the measure's function, then a sentence for each
+        option in the name.
+        """
         return self.describe(MEASURES[self.name])
 
 
@@ -368,7 +396,8 @@ def parse_measures(texts: Iterable[str]) -> list[Measure]:
     """Return the measures that the names describe, in the same order.
 
     Raises:
-        ConfigError: a name is not valid. The message lists all such names.
+        ConfigError: names are not valid (one message lists all of them), or a measure is named
+            twice.
     """
     return parse_names(texts, parse_measure)
 
@@ -376,7 +405,8 @@ def parse_measures(texts: Iterable[str]) -> list[Measure]:
 def compute_measures(pairs: Pairs, measures: Iterable[Measure]) -> dict[str, np.ndarray]:
     """Return a dict with the values of each measure: name -> float64[m], one value per pair of lists.
 
-    The local engine and the Spark engine both call this function.
+    A value is NaN where the measure is undefined. The local engine and the Spark engine both call
+    this function.
     """
     return {str(measure): measure(pairs) for measure in measures}
 
@@ -389,7 +419,8 @@ def agree(a: RankedList, b: RankedList, measure: str) -> float:
             nested list or tuple is a group of ties; or scores by id (a dict or a Series), where a
             higher score is better.
         measure: the name of one of :data:`MEASURES`, with options or a cut-off, such as
-            ``tau_b[missing=bottom]`` or ``overlap@10``.
+            ``tau_b[missing=bottom]`` or ``overlap@10``. By default, correlations compare only the
+            items that both lists have.
 
     Raises:
         ConfigError: the name or an option is not valid.
@@ -418,6 +449,10 @@ def kendall_tau(
         missing: "intersection" compares only the items that both lists have. "bottom" compares the
             items that at least one list has; the items that a list lacks are tied below its end.
 
+    Raises:
+        ConfigError: ``variant`` or ``missing`` is none of these.
+        InputError: a list has an id twice, or a score is NaN.
+
     >>> round(kendall_tau({"v": 12, "w": 2, "x": 1, "y": 12, "z": 2}, {"v": 1, "w": 4, "x": 7, "y": 1, "z": 0}), 4)
     -0.4714
     """
@@ -434,10 +469,11 @@ def agree_tables(
     """Compare the lists of two top-k tables (user_id, item_id, rank) for each user.
 
     Correlations use ``missing=bottom`` by default: the items that a list lacks are tied below its
-    end.
+    end. The scores in the tables are not used, so no items of a list are tied.
 
     Args:
-        measures: names such as ``tau_b`` or ``overlap@10``.
+        a, b: two tables, of pandas, Polars or Arrow.
+        measures: names of measures, such as ``tau_b`` or ``overlap@10``.
         name: the name of the result.
 
     Returns:
@@ -478,13 +514,18 @@ def agree_tables(
 
 
 def describe_agreement(measures: Sequence[Measure], sums: Sums, counts: dict[str, int]) -> dict[str, Any]:
-    """Return what ``recsys agree --json`` prints for two tables of lists.
+    """Return what ``recsys agree --json`` prints for two tables of lists, a dict.
+
+    ``measures`` is name -> a dict of ``mean``, ``ci95`` (the 95 % interval) and ``users`` (the
+    number of users for whom the measure is defined). ``about`` has ``definitions``, name -> text,
+    and ``counts``: ``without_a``, ``without_b``, and for each measure "undefined NAME".
 
     Args:
-        sums: the sums over users of one column per measure, in their order; further columns are
+        measures: the measures.
+        sums: the sums over users of one column per measure, in the same order. Further columns are
             ignored.
-        counts: ``users``, the number of users who are in at least one table, ``without_a`` and
-            ``without_b``.
+        counts: numbers of users. ``users``: in at least one table; ``without_a``, ``without_b``:
+            without a list in the first or in the second table.
     """
     mean, low, high = sums.intervals()
     cells = {}

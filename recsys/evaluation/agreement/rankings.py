@@ -23,11 +23,12 @@ In a sequence, a nested list, tuple or set is a group of ties. In a dict, ids wi
 are tied."""
 
 MISSING_RULES = ("intersection", "bottom")
+"""What to do with an item that only one list of a pair has, see :class:`Pairs`."""
 
 
 @dataclass(frozen=True)
 class Rankings:
-    """``m`` ranked lists of any lengths in flat arrays, each list best first.
+    """``m`` ranked lists of any lengths, in flat arrays: one list after the other, each best first.
 
     Attributes:
         items: int32[n], item codes ≥ 0; a list holds an item at most once.
@@ -51,11 +52,11 @@ class Rankings:
 
     @cached_property
     def position_tables(self) -> tuple[np.ndarray, np.ndarray]:
-        """The hash tables of all lists, with which ``concordance.find_position`` looks up the
-        position of an item.
+        """The hash tables with which the compiled functions find the position of an item in a list.
 
-        The first array, int32, has the tables of all lists one after the other. The second array,
-        int64[m + 1], says where each table begins and ends.
+        The value is (tables, offsets). ``tables``, int32, has the tables of all lists, one after
+        the other. ``offsets``, int64[m + 1], says where each table begins and ends.
+        ``concordance.find_position`` looks an item up.
 
         Raises:
             InputError: a list has an item twice.
@@ -71,9 +72,10 @@ class Rankings:
         return tables, table_offsets
 
     def cut(self, k: int) -> Rankings:
-        """Return the first k items of each list.
+        """Return the lists cut to their first k items, k ≥ 1.
 
-        If position k is inside a group of ties, the whole group is kept.
+        If the cut is inside a group of ties, the whole group is kept. So a list may keep more than
+        k items.
         """
         last = self.offsets[:-1] + np.minimum(k, self.lengths) - 1
         is_filled = self.lengths > 0
@@ -103,20 +105,21 @@ class Rankings:
 
     @classmethod
     def from_flat(cls, items: np.ndarray, offsets: np.ndarray) -> Rankings:
-        """Return lists without ties.
+        """Return m lists without ties.
 
         Args:
-            items: int[n], the items of all lists, one list after the other, each best first.
-            offsets: int64[m + 1], where each list begins, and n.
+            items: int[n], the item codes of all lists, one list after the other, each best first.
+            offsets: int64[m + 1], list i is ``items[offsets[i] : offsets[i + 1]]``.
         """
         positions = np.arange(len(items)) - np.repeat(offsets[:-1], np.diff(offsets))
         return cls(items.astype(np.int32), positions.astype(np.int32), offsets)
 
     @classmethod
     def from_topk(cls, topk: TopK, *, tied_scores: bool = False) -> Rankings:
-        """Return the lists of a TopK as Rankings, with the items in the order of their positions.
+        """Return the lists of a TopK as Rankings, with the items in the same order.
 
         Args:
+            topk: m lists of items.
             tied_scores: whether neighbouring items with the same score are tied. If False, no items
                 are tied.
         """
@@ -130,7 +133,10 @@ class Rankings:
     def from_scores(cls, scores: csr_array) -> Rankings:
         """Return one list per row of a matrix: its stored columns, highest value first.
 
-        Columns with the same value are tied.
+        The columns are the item codes. Columns with the same value are tied. Stored zeros count.
+
+        Args:
+            scores: csr (m, items).
 
         Raises:
             InputError: a value is NaN.
@@ -156,10 +162,11 @@ class Rankings:
 
 @dataclass(frozen=True)
 class AlignedKeys:
-    """The compared items of m pairs of lists, as sorted keys.
+    """The items on which m pairs of lists are compared, with their ranks in both lists.
 
-    A key is an int64 that holds the ranks of one item in both lists of a pair, see
-    ``concordance``. The keys of pair i are ``keys[starts[i] : starts[i] + sizes[i]]``.
+    A key is an int64 that holds the ranks of one item in both lists of a pair; the module
+    ``concordance`` has its layout. The keys of a pair are sorted. Those of pair i are
+    ``keys[starts[i] : starts[i] + sizes[i]]``.
 
     Attributes:
         keys: int64[n], one key per compared item.
@@ -178,7 +185,7 @@ class AlignedKeys:
 
     @cached_property
     def counts(self) -> ConcordanceCounts:
-        """The numbers of discordant and tied pairs of items, for each pair of lists."""
+        """The counts from which the coefficients of Kendall are computed, for each pair of lists."""
         counts, moments = concordance.count_concordance(self.keys, self.starts, self.sizes)
         return ConcordanceCounts(moments[:, :2].T, moments[:, 2:].T, *counts.T)
 
@@ -232,9 +239,8 @@ class ConcordanceCounts:
 class Pairs:
     """``m`` pairs of ranked lists.
 
-    Pair i is list ``rows_a[i]`` of ``a`` and list ``rows_b[i]`` of ``b``.
-
-    Both Rankings use the same item codes.
+    Pair i is list ``rows_a[i]`` of ``a`` and list ``rows_b[i]`` of ``b``. An item has the same code
+    in ``a`` and in ``b``.
 
     Attributes:
         a, b: the lists from which the pairs are formed.
@@ -282,11 +288,11 @@ class Pairs:
         return replace(self, a=self.a.cut(k), b=self.b.cut(k))
 
     def aligned(self, missing: str = "") -> AlignedKeys:
-        """Return the keys of the items on which the lists of each pair are compared.
+        """Return the items on which the lists of each pair are compared, with their ranks.
 
         Args:
-            missing: one of :data:`MISSING_RULES`, for an item that only one list of a pair has. The
-                empty string stands for the default rule of these pairs.
+            missing: "intersection": the items that both lists have. "bottom": the items that at
+                least one list has. "": what the attribute ``missing`` of these pairs says.
 
         Raises:
             ConfigError: there is no such rule.
@@ -336,13 +342,16 @@ class Pairs:
 
 
 def make_pair(a: RankedList, b: RankedList) -> Pairs:
-    """Return the Pairs of two ranked lists.
+    """Return two ranked lists of ids as Pairs of one pair.
+
+    Args:
+        a, b: two lists, each in one of the forms of :data:`RankedList`.
+
+    Raises:
+        InputError: a list has an id twice, a score is NaN, or an argument is not a list.
 
     >>> make_pair(["x", ["y", "z"]], {"z": 3.5, "x": 1.0}).common
     array([2])
-
-    Raises:
-        InputError: a list holds an id twice, or a score is NaN.
     """
     codes: dict[Hashable, int] = {}
     rankings_a = _encode(a, codes, "the first list")

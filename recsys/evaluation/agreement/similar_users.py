@@ -13,7 +13,7 @@ from recsys.evaluation.agreement.measures import Measure, parse_measure
 from recsys.evaluation.agreement.rankings import Pairs, Rankings
 
 BLOCK_PAIRS = 1 << 19
-"""Number of pairs of users that are compared at a time. The memory use grows with it."""
+"""Number of pairs of users that are compared at a time. A larger number needs more memory."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +46,16 @@ def nearest_users(
     min_common: int = 5,
     users: np.ndarray | None = None,
 ) -> Neighbours:
-    """Return, for each user, the k users whose ratings agree most with the ratings of the user.
+    """Return, for each user, the k other users whose ratings agree most with the ratings of the user.
 
-    Two users are compared on their common items, which both rated. Users with the same agreement
-    are ordered by the number of common items, largest first, then by row. Pairs of users whose
-    agreement is undefined are left out. About :data:`BLOCK_PAIRS` pairs are compared at a time, but
-    at least all pairs of one user.
+    The ratings of a user define a ranking of the items that the user rated. Two users are compared
+    by the agreement of their rankings; by default only the items that both rated count. Users with
+    the same agreement are ordered by the number of common items, largest first, then by row. Pairs
+    of users whose agreement is undefined are left out.
 
     Args:
-        ratings: csr (users, items). The stored values are the ratings. Items with equal ratings of
-            a user are tied.
+        ratings: csr (users, items). The stored values are the ratings, higher for a better item.
+            Items with equal ratings of a user are tied.
         k: the number of neighbours per user.
         measure: the name of a measure of ``agreement.measures``. If it is a distance, the smallest
             values are the most similar.
@@ -64,7 +64,9 @@ def nearest_users(
         users: int[m], the rows of the users to find neighbours for. None: all users.
 
     Raises:
-        ConfigError: k is below 1, ``min_common`` is below 2, or the measure is unknown.
+        ConfigError: k is below 1, ``min_common`` is below 2, or the name of the measure is not
+            valid.
+        InputError: a rating is NaN.
     """
     if k < 1 or min_common < 2:
         raise ConfigError(

@@ -13,6 +13,7 @@ from recsys.evaluation.agreement.rankings import Pairs, Rankings
 from recsys.schema import ITEM, RANK, USER, unify_ids
 
 DEFAULT_MEASURES = ("overlap", "rbo", "tau_b")
+"""The names of the measures of :func:`pairwise_agreement` if none are named."""
 
 
 def pairwise_agreement(
@@ -23,14 +24,16 @@ def pairwise_agreement(
 
     The columns of the result are ``a`` and ``b`` (the names of the two tables), ``user_id``, and one
     column per measure, NaN where it is undefined. Only users with a list in both tables have a row.
-    The items that a list lacks are tied below its end (``missing="bottom"``).
+    With fewer than two tables, the result has no rows. In correlations, the items that a list lacks
+    are tied below its end (``missing="bottom"``), unless the name of the measure says otherwise.
 
     Args:
         tables: name -> table of lists (user_id, item_id, rank), with an item at most once per user.
-        measures: names of measures of ``agreement.measures``.
+        measures: names of measures of ``agreement.measures``, such as "rbo" or "overlap@10".
 
     Raises:
         ConfigError: the name of a measure is not valid.
+        InputError: a list has an item twice.
 
     >>> one = pd.DataFrame({"user_id": [1, 1], "item_id": [7, 8], "rank": [1, 2]})
     >>> two = pd.DataFrame({"user_id": [1, 1], "item_id": [7, 9], "rank": [1, 2]})

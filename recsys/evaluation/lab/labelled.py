@@ -24,7 +24,7 @@ from recsys.schema import ITEM, TIME, USER, VALUE
 from recsys.types import Histories, IdMap, Interactions
 
 MIN_HALF_EVENTS = 8
-"""Users with fewer events in either half are left out, and counted."""
+"""Smallest number of events in each half. Users with fewer are left out, and counted."""
 MIN_USERS = 20
 """The smallest number of users with which :func:`discrimination_auc` works."""
 
@@ -39,22 +39,25 @@ def discrimination_auc(
 ) -> dict[str, Any]:
     """Return for each measure how often it prefers a ranking for the right user to one for another user.
 
-    Two rankings are compared with a user's ratings: one that the model makes from the history of
-    this user, and one that it makes from the history of another user, chosen at random. The AUC of
-    a measure is the share of users for whom the first ranking agrees more with the ratings. Equal
-    agreement counts half. Users for whom the measure is undefined are left out.
+    The events of a user are split by time into two halves. The items of the second half are ranked
+    in three ways: by the user's ratings, by the model from the first half of this user, and by the
+    model from the first half of another user, chosen at random. The AUC of a measure is the share
+    of users for whom the ranking from the own half agrees more with the ratings than the other one.
+    Equal agreement counts half. Users for whom the measure is undefined are left out.
 
-    The result has ``users``, the number of compared users; ``left_out``, the number of users with
-    too few events; and ``measures``: name -> ``auc``, ``ci95`` (its 95 % interval) and ``users``
-    (for whom the measure is defined).
+    The result is a dict: ``users``, the number of compared users; ``left_out``, the number of users
+    with too few events; and ``measures``, name -> a dict of ``auc``, ``ci95`` (its 95 % interval)
+    and ``users`` (the number of users for whom the measure is defined).
 
     Args:
-        events: user_id, item_id, value, and a timestamp; without one, the rows are in order of
-            time.
-        model: a model that is not fitted. It is fitted on the first halves, each value minus the
-            mean of its user, so that items above the user's mean are liked and items below are
-            disliked.
-        measures: name -> measure, a function of Pairs.
+        events: a table of user_id, item_id, value (the rating), and optionally timestamp. Without
+            timestamps, the rows must be in order of time. Of several rows of one (user, item) pair,
+            the last one in the table counts.
+        model: the model, which this function fits on the first halves. From each value, the mean of
+            the user's first half is subtracted. So items above this mean are liked, and items below
+            are disliked.
+        measures: name -> measure. A measure for which smaller values mean more agreement is
+            recognised as a distance.
         max_users: the largest number of users to compare. If more have enough events, this number
             is drawn at random.
         seed: the seed of the random draw and of the intervals.

@@ -20,6 +20,7 @@ from recsys.evaluation.lab import simulate
 from recsys.evaluation.testing.independence import kendall_pvalues, spearman_pvalues
 
 MeasureFunction = Callable[[Pairs], np.ndarray]
+"""A measure of agreement: a function of m pairs of lists that returns float64[m]."""
 
 STUDIED_MEASURES = (
     "tau_b",
@@ -35,7 +36,10 @@ STUDIED_MEASURES = (
     "overlap@10",
     "jaccard@10",
 )
+"""The names of the measures that ``recsys lab`` studies."""
 DISPERSIONS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.2, 2.0)
+"""The dispersions of the Mallows model (:func:`.simulate.sample_mallows`) in the studies: from random
+orders to orders that are close to the true order."""
 SHUFFLED_POSITIONS = 5
 """The number of positions at one end of a list that are shuffled in the study of power."""
 
@@ -47,8 +51,9 @@ class LabSettings:
     Attributes:
         items: the number of items of a list.
         pairs: the number of pairs of lists that are simulated for each kind and strength of noise.
-        users: the number of users in each experiment of the study of power.
-        experiments: the number of experiments of a statistical test.
+        users: the number of values per system in one experiment of :func:`rejection_rate`.
+        experiments: the number of experiments from which the size or the power of a test is
+            estimated.
         seed: the seed of all random numbers.
     """
 
@@ -60,7 +65,7 @@ class LabSettings:
 
 
 class ScaledMeasure:
-    """A measure of agreement together with its scale, and the simulated lists on which it is studied.
+    """A measure of agreement that is scaled to 0 for random orders and 1 for identical lists.
 
     A scaled value is (value − chance) / (perfect − chance).
 
@@ -68,6 +73,8 @@ class ScaledMeasure:
         perfect: the value of the measure for the true order and itself.
         chance: the mean value for the true order and random orders.
         truth: int64[items], the true order: 0, 1, 2 …
+        measure: the measure.
+        settings: the sizes of the simulations.
     """
 
     def __init__(self, measure: MeasureFunction, settings: LabSettings) -> None:
@@ -83,7 +90,7 @@ class ScaledMeasure:
         """Return random orders of the items from the Mallows model, int64[pairs, items].
 
         A larger dispersion gives orders that are closer to the true order. The orders depend only on
-        the settings and the dispersion, so they are the same for all measures.
+        the settings and the dispersion, rounded to 0.001. So they are the same for all measures.
         """
         rng = np.random.default_rng([self.settings.seed, round(1000 * dispersion)])
         return simulate.sample_mallows(rng, self.settings.pairs, self.settings.items, dispersion)
@@ -108,9 +115,9 @@ class ScaledMeasure:
         It is NaN where the measure is undefined.
 
         Args:
-            lists: m lists, as Rankings or as items, int[m, k].
-            reference: the list with which each list is compared, m lists. None: the true order for
-                every list.
+            lists: m lists, as Rankings, or as int[m, k], the items of each list, best first.
+            reference: m lists; list i is compared with list i of ``lists``. None: each list is
+                compared with the true order.
         """
         if isinstance(lists, Rankings):
             rankings = lists
@@ -135,8 +142,8 @@ def run_lab(
     (:func:`independence_test_sizes`) and ``measures`` (name -> :func:`study_measure`).
 
     Args:
-        measures: name -> measure, a function of Pairs.
-        settings: the sizes of the simulations.
+        measures: name -> measure.
+        settings: the sizes of the simulations. None: the defaults of :class:`LabSettings`.
         progress: called after each measure with ("lab", number of measures done, number of all
             measures).
     """
@@ -157,8 +164,10 @@ def run_lab(
 def check_mallows_distances(settings: LabSettings) -> list[dict[str, float]]:
     """Compare the mean Kendall distance of simulated Mallows orders with its exact expectation.
 
-    The result has one row per dispersion: ``mean``, ``expected``, and ``z``, the difference of the
-    two in standard errors. The distance is computed by ``kendall_topk`` of complete lists.
+    The Kendall distance of an order is its number of item pairs that are not in the true order. The
+    result has a dict for each of :data:`DISPERSIONS`: ``dispersion``; ``mean``, the mean distance
+    of ``settings.pairs`` simulated orders; ``expected``, its exact expectation; and ``z``, ``mean``
+    − ``expected`` in standard errors. If the simulation is right, ``z`` is mostly between −2 and 2.
     """
     kendall_distance = ScaledMeasure(lambda pairs: kendall_topk(pairs, p=0.0), settings)
     truth = Rankings.from_padded(np.tile(kendall_distance.truth, (settings.pairs, 1)))
@@ -184,7 +193,8 @@ def independence_test_sizes(settings: LabSettings) -> dict[str, float]:
     """Return the size of each test of independence at the level 5 %, as a dict: test -> size in [0, 1].
 
     The size of a test is the probability that it rejects a hypothesis that is true. Here it is the
-    share of pairs of independent random orders with a p-value ≤ 0.05, which should be 0.05.
+    share of ``settings.experiments`` pairs of independent random orders with a p-value ≤ 0.05. It
+    should be about 0.05. The tests are ``kendall_test`` and ``spearman_test``.
     """
     rng = np.random.default_rng([settings.seed, 100])
     a, b = (simulate.sample_mallows(rng, settings.experiments, settings.items, 0.0) for _ in range(2))
@@ -206,7 +216,7 @@ def study_measure(measure: MeasureFunction, settings: LabSettings) -> dict[str, 
     is 1 minus a scaled value.
 
     * ``curve``: a list with the mean for each of :data:`DISPERSIONS`.
-    * ``spread``: the standard deviation of the values for the dispersion 0.1.
+    * ``spread``: the standard deviation of the scaled values for the dispersion 0.1.
     * ``swap``: a dict. ``top`` is the loss if the first two items are exchanged, ``bottom`` the loss
       if the last two items are exchanged.
     * ``shuffle``: a dict. ``top`` is the mean loss if the first third of the list is shuffled,
@@ -217,6 +227,10 @@ def study_measure(measure: MeasureFunction, settings: LabSettings) -> dict[str, 
     * ``power``: the result of :func:`discriminative_power`.
     * ``null``: the result of :func:`rejection_rate` for two systems that are equal.
     * ``failed``: the result of :func:`failed_checks`.
+
+    Args:
+        measure: the measure.
+        settings: the sizes of the simulations.
     """
     scaled = ScaledMeasure(measure, settings)
     n = settings.items
@@ -252,8 +266,12 @@ def study_measure(measure: MeasureFunction, settings: LabSettings) -> dict[str, 
 
 
 def swap_neighbours(n: int, position: int) -> np.ndarray:
-    """Return the true order, int64[1, n], with the items at ``position`` and ``position + 1``
-    exchanged.
+    """Return the true order of n items with two neighbours exchanged, int64[1, n].
+
+    The neighbours are the items at ``position`` (from 0) and ``position + 1``.
+
+    >>> swap_neighbours(4, 1).tolist()
+    [[0, 2, 1, 3]]
     """
     order = np.arange(n)
     order[[position, position + 1]] = order[[position + 1, position]]
@@ -266,15 +284,21 @@ def partial_list_errors(
 ) -> dict[str, dict[str, float | None]]:
     """Return how the scaled values of a measure change when lists are only partly observed.
 
-    The lists are moderately noisy orders. The observed lists are cut at half their length
-    (``truncated``), tied in groups of three (``tied``), or lack a random third of the items
-    (``subsampled``). The error is the value of the observed lists minus the value of the complete
-    lists without ties. Each entry has the mean of the error (``bias``), its standard deviation
-    (``spread``), and the share of lists without a value (``undefined``).
+    The lists are orders from the Mallows model with the dispersion 0.2. The list and the true order
+    are both observed only in part, in three ways: cut at half their length (``truncated``), tied in
+    groups of three (``tied``), or with each item removed with probability 1/3, independently in
+    both (``subsampled``). The error of a list is the scaled value of the observed lists minus that
+    of the complete lists. Each of these entries of the result is a dict: the mean of the error
+    (``bias``) and its standard deviation (``spread``), both None if no list has a value, and the
+    share of lists without a value (``undefined``).
 
-    Two more entries have the ``mean`` and the standard deviation (``spread``) of the values for
-    other kinds of noise: ratings in five grades by two people (``rerated``), and lists that are
-    chosen item by item (``plackett_luce``).
+    Two more entries have the ``mean`` and the standard deviation (``spread``) of the scaled values
+    for other kinds of noise: ratings in five grades by two people (``rerated``), and lists from the
+    Plackett-Luce model (``plackett_luce``).
+
+    Args:
+        scaled: the measure.
+        rng: the source of random numbers.
     """
     n = scaled.settings.items
     orders = scaled.mallows(0.2)
@@ -321,10 +345,15 @@ def _mean_and_spread(values: np.ndarray) -> dict[str, float | None]:
 
 
 def discriminative_power(scaled: ScaledMeasure, rng: np.random.Generator) -> dict[str, float]:
-    """Return the share of experiments in which a test distinguishes a worse system from a good one.
+    """Return how often a test on a measure distinguishes a worse system from a better one.
 
-    The test is that of :func:`rejection_rate`. The worse system is noisier at all positions
-    (``all``), or has its first (``top``) or its last (``bottom``) five positions shuffled.
+    The result is a dict: kind of the worse system -> share of experiments in [0, 1]. The test is
+    that of :func:`rejection_rate`. The worse system is noisier at all positions (``all``), or has
+    its first (``top``) or its last (``bottom``) :data:`SHUFFLED_POSITIONS` positions shuffled.
+
+    Args:
+        scaled: the measure.
+        rng: the source of random numbers.
     """
     # Fewer disturbed than elsewhere, so that the shuffled positions make the difference.
     good = scaled.mallows(0.5)
@@ -356,12 +385,14 @@ def rejection_rate(
 ) -> float:
     """Return the share of experiments in which Welch's t-test distinguishes two systems at 5 %.
 
-    Each experiment draws ``settings.users`` values of a and the same number of values of b, with
-    replacement, from the values that are not NaN. The share is the size of the test if the systems
-    are equal, and its power if they differ.
+    Each of ``settings.experiments`` experiments draws ``settings.users`` values of a and the same
+    number of values of b, with replacement, from the values that are not NaN. The share is the size
+    of the test if the systems are equal, and its power if they differ.
 
     Args:
+        rng: the source of random numbers.
         a, b: float64[n], the values of a measure for the lists of each system.
+        settings: the sizes of the simulations.
     """
     shape = (settings.experiments, settings.users)
     sample_a, sample_b = (rng.choice(values[~np.isnan(values)], shape) for values in (a, b))
@@ -379,7 +410,12 @@ def failed_checks(
 ) -> list[str]:
     """Return one sentence for each property that the measure should have, but does not have.
 
+    The value of a sound measure is largest for a list and itself. It does not depend on the names
+    of items or on other pairs of lists. It falls as noise grows. It falls at least as much if the
+    first two items are exchanged as if the last two are.
+
     Args:
+        scaled: the measure.
         curve: the mean scaled value for each of :data:`DISPERSIONS`.
         top_swap, bottom_swap: the loss if the first two items, or the last two items, are exchanged.
     """
@@ -413,10 +449,11 @@ def failed_checks(
 
 
 def best_measures(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the two best measures for each question that the lab can answer.
+    """Return the two best measures for each question that the lab can answer, one dict per question.
 
-    Each entry has the ``question``, the ``figure`` by which measures are ordered (for example "most
-    power"), and ``best``, at most two [measure, value]. Measures that failed a check are left out.
+    A dict has the ``question``, the ``figure`` by which measures are ordered (for example "most
+    power"), and ``best``, a list of at most two [measure, value]. Measures that failed a check are
+    left out. The second measure is missing if all values are equal.
 
     Args:
         results: from :func:`run_lab`, with or without ``labelled``
