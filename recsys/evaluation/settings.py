@@ -196,7 +196,7 @@ def describe_ranked(candidates: str, n_items: int, ranked_items: np.ndarray | No
 
 
 class RunEvaluationSettings(EvaluationSettings):
-    """The settings of the evaluation of a run.
+    """The settings of the evaluation of a run: how its models are judged.
 
     A run can score all candidates. So, unlike :class:`EvaluationSettings`, this class allows the
     metric ``auc``, but not as the first metric.

@@ -185,7 +185,7 @@ class AlignedKeys:
 
     @cached_property
     def counts(self) -> ConcordanceCounts:
-        """The counts from which the coefficients of Kendall are computed, for each pair of lists."""
+        """The counts from which Kendall's coefficients are computed, for each pair of lists."""
         counts, moments = concordance.count_concordance(self.keys, self.starts, self.sizes)
         return ConcordanceCounts(moments[:, :2].T, moments[:, 2:].T, *counts.T)
 

@@ -46,7 +46,7 @@ def nearest_users(
     min_common: int = 5,
     users: np.ndarray | None = None,
 ) -> Neighbours:
-    """Return, for each user, the k other users whose ratings agree most with the ratings of the user.
+    """Return, for each user, the k other users whose ratings agree most with those of the user.
 
     The ratings of a user define a ranking of the items that the user rated. Two users are compared
     by the agreement of their rankings; by default only the items that both rated count. Users with

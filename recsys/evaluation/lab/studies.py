@@ -38,8 +38,8 @@ STUDIED_MEASURES = (
 )
 """The names of the measures that ``recsys lab`` studies."""
 DISPERSIONS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.2, 2.0)
-"""The dispersions of the Mallows model (:func:`.simulate.sample_mallows`) in the studies: from random
-orders to orders that are close to the true order."""
+"""The dispersions of the Mallows model (:func:`.simulate.sample_mallows`) in the studies. 0 gives
+random orders, the largest one gives orders that are close to the true order."""
 SHUFFLED_POSITIONS = 5
 """The number of positions at one end of a list that are shuffled in the study of power."""
 
@@ -449,7 +449,7 @@ def failed_checks(
 
 
 def best_measures(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the two best measures for each question that the lab can answer, one dict per question.
+    """Return the two best measures for each question that the lab can answer, as a list of dicts.
 
     A dict has the ``question``, the ``figure`` by which measures are ordered (for example "most
     power"), and ``best``, a list of at most two [measure, value]. Measures that failed a check are
