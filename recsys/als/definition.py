@@ -35,8 +35,8 @@ from scipy.sparse import csr_array
 from recsys.errors import InputError
 
 MAX_CONFIDENCE = 1e9
-"""The largest allowed confidence of a pair. In float32, 1 plus a much larger number is that number,
-so the pairs of confidence 1 would have no effect."""
+"""The largest allowed confidence of a pair. Numbers in float32 have about seven digits. Next to a
+much larger confidence, the pairs of confidence 1 would have no effect on a sum."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,15 @@ class Objective:
     beta: float = 0.0
 
     def require_usable(self, largest: float) -> None:
-        """Raise InputError if the largest confidence is too large for single precision.
+        """Check that no confidence is too large for float32.
 
-        The confidence is 1 + alpha · ``largest``, and the limit is :data:`MAX_CONFIDENCE`. Beyond it
-        the pairs that are not stored, of confidence 1, no longer change the sums.
+        The largest confidence is 1 + alpha · ``largest``, and the limit is :data:`MAX_CONFIDENCE`.
 
         Args:
             largest: the largest absolute value of all pairs.
+
+        Raises:
+            InputError: the largest confidence is above the limit, or is NaN.
         """
         confidence = 1 + self.alpha * largest
         if not confidence <= MAX_CONFIDENCE:
@@ -70,7 +72,7 @@ class Objective:
             )
 
     def penalty(self, matrix: csr_array) -> np.ndarray:
-        """Return the weight of each row's squared norm in the objective, float64[rows].
+        """Return the weight of |x|² in the objective for the factor x of each row, float64[rows].
 
         The weight is λ(n + β·columns)^ν, where n is the number of stored pairs of the row with a
         value above 0.
@@ -91,6 +93,7 @@ def loss(x: np.ndarray, y: np.ndarray, matrix: csr_array, objective: Objective) 
         x: float[users, rank], the user factors.
         y: float[items, rank], the item factors.
         matrix: csr (users, items) of values.
+        objective: the parameters of the objective.
     """
     value = matrix.toarray().astype(np.float64)
     p = (value > 0).astype(np.float64)
@@ -108,6 +111,7 @@ def half_step(matrix: csr_array, y: np.ndarray, objective: Objective) -> np.ndar
     Args:
         matrix: csr (rows, columns) of values. Rows are users and columns are items, or the reverse.
         y: float[columns, rank], the fixed factors.
+        objective: the parameters of the objective.
     """
     x = np.zeros((matrix.shape[0], y.shape[1]))
     for row, (a, b) in enumerate(systems(matrix, y, objective)):
@@ -121,12 +125,14 @@ def half_step(matrix: csr_array, y: np.ndarray, objective: Objective) -> np.ndar
 def residual(x: np.ndarray, y: np.ndarray, matrix: csr_array, objective: Objective) -> np.ndarray:
     """Return the relative error of each row's factor in its linear system A x = b, float64[rows].
 
-    The error is ‖A x − b‖ / ‖b‖. It is NaN for a row without a positive value, where b is 0.
+    The error is ‖A x − b‖ / ‖b‖, where (A, b) are those of :func:`systems`. It is NaN for a row
+    without a positive value, where b is 0.
 
     Args:
         x: float[rows, rank], the factors to check.
         y: float[columns, rank], the fixed factors.
         matrix: csr (rows, columns) of values.
+        objective: the parameters of the objective.
     """
     norms = np.full(matrix.shape[0], np.nan)
     for row, (a, b) in enumerate(systems(matrix, y, objective)):
@@ -138,13 +144,17 @@ def residual(x: np.ndarray, y: np.ndarray, matrix: csr_array, objective: Objecti
 def fit(
     matrix: csr_array, rank: int, iterations: int, objective: Objective, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Train by exact solutions, and return the factors of users and items.
+    """Train ALS with exact solutions of the linear systems, and return the factors.
 
-    The result is (float64[users, rank], float64[items, rank]). Each iteration solves for all users
-    first and then for all items.
+    The result is (user factors, item factors), float64[users, rank] and float64[items, rank]. Each
+    iteration solves for all users first and then for all items.
 
     Args:
         matrix: csr (users, items) of values.
+        rank: the number of latent factors.
+        iterations: the number of iterations, at least 1.
+        objective: the parameters of the objective.
+        seed: the seed of the item factors from which training starts.
     """
     x = np.empty((matrix.shape[0], rank))
     y = start(matrix.shape[1], rank, seed)
@@ -158,7 +168,12 @@ def fit(
 def start(rows: int, rank: int, seed: int) -> np.ndarray:
     """Return the random factors from which training starts, float64[rows, rank].
 
-    They are normally distributed with mean 0 and standard deviation 0.1/√rank.
+    The numbers are drawn from the normal distribution with mean 0 and standard deviation 0.1/√rank.
+
+    Args:
+        rows: the number of factors, one per item.
+        rank: the number of latent factors.
+        seed: the seed of the random numbers.
     """
     return np.random.default_rng(seed).normal(0.0, 0.1 / np.sqrt(rank), (rows, rank))
 
@@ -171,6 +186,7 @@ def systems(matrix: csr_array, y: np.ndarray, objective: Objective) -> Iterator[
     Args:
         matrix: csr (rows, columns) of values.
         y: float[columns, rank], the fixed factors of the columns.
+        objective: the parameters of the objective.
     """
     y = y.astype(np.float64)
     gram = y.T @ y

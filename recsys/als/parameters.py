@@ -11,18 +11,22 @@ from recsys.features.terms import Scheme
 from recsys.parameters import STRICT
 
 DEFAULT_RANK = 64
+"""The number of latent factors if the config does not set ``rank``."""
 
 LOCAL_ONLY = ("solver", "decay", "recency_days")
+"""Names of the parameters that only the ALS of the local engine has."""
 SPARK_ONLY = ("implicit", "trainer", "nonnegative", "blocks", "checkpoint_every")
-"""Names of the parameters that only the ALS of Spark has. :data:`LOCAL_ONLY` has those that only the
-ALS of the local engine has."""
+"""Names of the parameters that only the ALS of the Spark engine has."""
 
 
 def largest_rank(users: int, items: int) -> int:
-    """Return the largest rank that ALS allows for some numbers of users and items in train.
+    """Return the largest rank that ALS allows for a number of users and of items in train.
 
-    It is the smaller of the two numbers, because a matrix has no more independent factors than it
-    has rows or columns. The default rank is always allowed.
+    It is the smaller of the two numbers, but at least :data:`DEFAULT_RANK`. A matrix has no more
+    independent factors than it has rows or columns.
+
+    >>> largest_rank(1000, 200), largest_rank(1000, 20)
+    (200, 64)
     """
     return max(DEFAULT_RANK, min(users, items))
 

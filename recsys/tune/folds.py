@@ -22,6 +22,7 @@ from recsys.schema import ITEM, TIME, USER, VALUE
 from recsys.types import Features, IdMap, Split
 
 ADVICE = "use fewer folds, or another share or rule"
+"""What to do if a fold is empty, for error messages."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +31,8 @@ class Fold:
 
     Attributes:
         split: the train and test pairs of the fold.
-        item_features: the features of the items of the fold, or None without an items table.
-        truth: the relevant items and the settings by which lists are judged.
+        item_features: the features of the items of ``split.train``, or None without an items table.
+        truth: the relevant items of the test pairs, and the metric by which lists are judged.
     """
 
     split: Split
@@ -45,18 +46,27 @@ def make_folds(
     metric: str,
     items: pd.DataFrame | None = None,
 ) -> list[Fold]:
-    """Return the folds of a train part, each with the truth for one metric.
+    """Return the folds of a train part, as many as ``config.tune.folds`` says.
 
-    The rule is that of ``config.fold_rule``. With ``time`` and F folds, fold f tests on the f-th of
-    the last F windows, each with the ``share`` of all events, and trains on all earlier events.
-    Events with equal times are on the same side. With ``pairs``, the hash of (item, user) decides
-    which fold tests on a pair; all other folds train on it. With ``items``, the items are dealt to
-    the folds in the order of their hashes, so each fold tests on an equal number of items, and
-    trains on all others.
+    ``config.fold_rule`` says by which rule the pairs are divided:
+
+    * ``time``: the latest pairs are divided into one window of time per fold, earliest first. Each
+      window has the share ``config.tune.share`` of all pairs. A fold tests on the pairs of its
+      window, and trains on all earlier pairs. Pairs with equal times are on the same side.
+    * ``pairs``: a hash of (item, user) decides which fold tests on a pair. All other folds train on
+      the pair.
+    * ``items``: the items are divided into equally many per fold, in the order of their hashes. A
+      fold tests on all pairs of its items, and trains on all other pairs.
+
+    Args:
+        train: the train pairs of a run: user_id, item_id, value, timestamp (-1 where unknown).
+        config: the config of the run.
+        metric: the name of the metric by which the folds are judged.
+        items: the items table of the run, or None. Its items are candidates too.
 
     Raises:
-        InputError: the rule is ``time`` and there are no times, or a fold has no train pairs or no
-            relevant test pairs.
+        InputError: the rule is ``time`` and not every pair has a time, or a fold has no train pairs
+            or no relevant test pairs.
         ConfigError: the rule does not suit the items that the lists rank.
     """
     settings = config.tune
@@ -86,26 +96,43 @@ def make_folds(
 def fold_truth(split: Split, config: Config, metric: str) -> Truth:
     """Return the truth of the tested users of a split, for one metric and without groups of users.
 
-    The lists of a fold rank what those of the run rank: all candidates of the fold, or only those
-    with an event in its train part, or only those without.
+    The lists of a fold rank the same kind of items as those of the run: all candidates of the fold,
+    only those with an event in its train part, or only those without (``config.candidates``).
+
+    Args:
+        split: the train and test pairs of the fold.
+        config: the config of the run.
+        metric: the name of the metric.
     """
     settings = config.judge.model_copy(update={"metrics": (metric,), "segments": (), "candidates": config.candidates})
     return Truth.from_split(split, settings, exclude_seen=config.recommend.exclude_seen)
 
 
 def fit_and_judge(model: Recommender, fold: Fold, settings: RecommendSettings) -> pd.Series:
-    """Fit a model on the train side of a fold, and return user -> metric on the test side.
+    """Fit a model on the train pairs of a fold, and judge its lists by the test pairs.
 
-    The metric is NaN for a user without a relevant item on the test side.
+    The result is a Series of the metric of the fold by user id, NaN for a user without a relevant
+    test pair.
+
+    Args:
+        model: the model, which this function fits.
+        fold: the fold.
+        settings: the settings of the lists.
     """
     fitted = model.fit(fold.split.train, fold.item_features)
     return judge_fitted(fitted, fold.truth, settings)
 
 
 def judge_fitted(model: Recommender, truth: Truth, settings: RecommendSettings) -> pd.Series:
-    """Return user -> value of the truth's first metric, for a fitted model.
+    """Judge the lists of a fitted model, and return a Series of the first metric by user id.
 
-    The lists rank the items that the truth names, and leave out seen items if the truth does.
+    The metric is the first one of ``truth.settings``, NaN for a user without a relevant item. The
+    lists rank the items that the truth names, and leave out seen items if the truth does.
+
+    Args:
+        model: a fitted model.
+        truth: the histories and the relevant items of the tested users.
+        settings: the length of the lists, and the memory that may be used.
     """
     topk = recommend(
         model,

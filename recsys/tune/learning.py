@@ -20,12 +20,16 @@ from recsys.tune.study import Tuned, model_kind, read_train_part
 from recsys.types import Split
 
 Steps = Callable[[str, int, int], None]
+"""A function that is called after each step of a task: (name of task, steps done, all steps)."""
 SHARES = (0.125, 0.25, 0.5, 1.0)
+"""The shares of the training users for which the model is trained."""
 CAPACITY_PARAMETERS = ("rank", "neighbours")
 """Parameters that increase the capacity of a model. The test doubles them."""
 REGULARISATION_PARAMETERS = ("reg", "shrink")
 """Parameters that increase the regularisation. The test triples them and divides them by three."""
 SHARE_SEED = 5
+"""The seed of the hash that selects the users of a share. A larger share has all users of a smaller
+one."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +37,14 @@ class LearningReport:
     """The result of :func:`learning_curve`.
 
     Attributes:
-        curve: one row per share of the training users: ``share``, ``users``, ``value``, ``ci95``.
-        changes: one row per change of a parameter: ``change``, ``difference`` from the best
-            settings, ``ci95``.
-        train_value: the metric on the pairs that the model was trained on.
-        value: the metric on the test side of the fold.
-        findings: what follows from these numbers, in sentences.
+        curve: one dict per share of the training users: ``share``; ``users``, their number;
+            ``value``, the mean of the metric over the tested users; ``ci95``, its 95 % interval.
+        changes: one dict per change of a parameter: ``change``, a text such as "rank 128 instead of
+            64"; ``difference``, the mean of the metric minus that with the best settings; ``ci95``,
+            its 95 % interval.
+        train_value: the mean of the metric if the train pairs are also the test pairs.
+        value: the mean of the metric on the test pairs, with all training users.
+        findings: sentences that say whether more data or a change helps.
     """
 
     curve: list[dict[str, Any]]
@@ -51,14 +57,17 @@ class LearningReport:
 def learning_curve(tuned: Tuned, *, progress: Steps | None = None) -> LearningReport:
     """Measure how the metric changes with the amount of data and with changed parameters.
 
-    The model has the best settings of a search, and is trained and tested on the last fold of this
-    search. The amount of data is the share of *users* that are trained on, drawn by hash. The
-    tested users and their histories are the same for all shares. A change of parameters doubles the
-    capacity (rank, neighbours), or triples the regularisation or divides it by three.
+    The model has the best settings of a search. It is trained and tested on the last fold of this
+    search. The amount of data is the share of the *users* whose train pairs are used; a hash
+    selects them. The tested users and their histories are the same for all shares. A change of
+    parameters doubles the capacity (:data:`CAPACITY_PARAMETERS`), or triples the regularisation
+    (:data:`REGULARISATION_PARAMETERS`) or divides it by three. Parameters that the model does not
+    have, or that are 0, are not changed.
 
     Args:
         tuned: the result of the search.
-        progress: called with (step, number done, total number).
+        progress: called after each model that is trained with ("learning curve", number of models
+            done, number of all models).
     """
     config = tuned.config
     name = tuned.model
@@ -174,6 +183,7 @@ DATA_FINDINGS = {
     "hurts": "More data of this kind would not help: the second half of the training users costs",
     "shows no difference": "It is not shown whether more data would help: the second half of the training users adds",
 }
+"""Effect of the second half of the training users -> the beginning of the sentence about it."""
 
 
 def _findings(gain_of_data: dict[str, Any], changes: list[dict[str, Any]]) -> list[str]:

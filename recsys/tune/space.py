@@ -10,7 +10,8 @@ from recsys import models
 from recsys.errors import ConfigError, suggest_nearest
 
 LOG_RATIO = 10
-"""A range with high / low of at least this is searched on a logarithmic scale by default."""
+"""A range with low > 0 and high / low of at least this is searched on a logarithmic scale by
+default."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,8 @@ class Range:
     """The numbers from ``low`` to ``high``, both included.
 
     Attributes:
-        log: whether numbers are drawn uniformly on a logarithmic scale.
+        low, high: the smallest and the largest number, low < high.
+        log: whether numbers are drawn uniformly on a logarithmic scale. False: on a linear scale.
     """
 
     low: float
@@ -32,22 +34,26 @@ class Range:
 
 
 Space = dict[str, Range | list[Any]]
+"""A search space: name of a parameter -> the range or the list of values to try."""
 
 
 def search_space(kind: str, requested: dict[str, Any], location: str = "[tune.space]") -> Space:
     """Return the search space of a kind of model: the requested one, or else the model's own.
 
-    >>> search_space("als", {"rank": [16, 32], "reg": {"low": 0.01, "high": 1.0}})
-    {'rank': [16, 32], 'reg': Range(low=0.01, high=1.0, log=True)}
+    The model's own space is the attribute ``SPACE`` of its class.
 
     Args:
+        kind: the kind of the model, such as "als".
         requested: parameter -> list of values, or a dict with ``low``, ``high`` and optionally
-            ``log``.
+            ``log``. Empty: the model's own space is used.
         location: where the space was written, for error messages.
 
     Raises:
         ConfigError: the model does not have a parameter, a list is empty, a range is not valid, or
             nothing is requested and the model has no space of its own.
+
+    >>> search_space("als", {"rank": [16, 32], "reg": {"low": 0.01, "high": 1.0}})
+    {'rank': [16, 32], 'reg': Range(low=0.01, high=1.0, log=True)}
     """
     parameters = [name for name in models.parameters(kind) if name != "seed"]
     space = requested or models.kind_class(kind).SPACE
@@ -66,13 +72,19 @@ def search_space(kind: str, requested: dict[str, Any], location: str = "[tune.sp
 
 
 def grid_points(space: Space, location: str = "[tune.space]") -> list[dict[str, Any]]:
-    """Return all combinations of the listed values. The last parameter changes fastest.
+    """Return all combinations of the listed values of a space, one dict parameter -> value each.
+
+    The value of the last parameter changes fastest.
 
     Args:
+        space: a search space of lists alone.
         location: where the space was written, for error messages.
 
     Raises:
         ConfigError: a parameter has a range.
+
+    >>> grid_points({"rank": [16, 32], "seed": [1]})
+    [{'rank': 16, 'seed': 1}, {'rank': 32, 'seed': 1}]
     """
     if ranges := [name for name, values in space.items() if isinstance(values, Range)]:
         raise ConfigError(
@@ -83,7 +95,7 @@ def grid_points(space: Space, location: str = "[tune.space]") -> list[dict[str, 
 
 
 def at_most(values: Range | list[Any], limit: int) -> Range | list[Any]:
-    """Return the values to try for a parameter, with values above ``limit`` lowered to ``limit``.
+    """Return the numbers to try for a parameter, with those above ``limit`` lowered to it.
 
     Values of a list that become equal are listed once. The upper end of a range is lowered. A range
     whose lower end is ``limit`` or more becomes the list with ``limit`` alone.

@@ -48,13 +48,16 @@ from recsys.tune.space import Range, Space, at_most, grid_points, search_space
 from recsys.tune.study_lock import StudyLock
 
 Steps = Callable[[str, int, int], None]
+"""A function that is called after each step of a task: (name of task, steps done, all steps)."""
 FoldJudge = Callable[[Config], float]
 """A function from a config to the mean of the metric over the users of one fold."""
 
 PAIR_FOLDS = 2
-"""The version of the folds of pairs. A study of other folds is not continued."""
+"""The version of the rule by which pairs are divided into folds. A stored study of another version
+is not continued."""
 
 FINISHED_STATES = (TrialState.COMPLETE, TrialState.PRUNED)
+"""The states of trials that count as finished: judged on all folds, or stopped early."""
 TPE_RANDOM_TRIALS = 8
 """Number of trials that the TPE sampler draws at random before it learns from results."""
 PRUNERS: dict[str, optuna.pruners.BasePruner] = {
@@ -62,6 +65,7 @@ PRUNERS: dict[str, optuna.pruners.BasePruner] = {
     "halving": optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),
     "none": optuna.pruners.NopPruner(),
 }
+"""Value of ``[tune] prune`` -> the rule by which Optuna stops a trial before its last fold."""
 
 SPARK_SPACE: dict[str, Any] = {
     "rank": [16, 32, 64, 128],
@@ -79,17 +83,20 @@ FEATURE_MODELS = ("content", "attributes", "content_als", "side_ease", "blend", 
 class Tuned:
     """The result of :func:`tune`.
 
+    A trial is one setting of the parameters, which is judged on the folds.
+
     Attributes:
         model: name of the model.
         metric: the metric that was maximised.
         config: the config of the run, with the best settings.
-        trials: one row per finished trial, in order: ``number``, ``state``, ``value``, ``params``,
-            ``folds``.
-        best_params: the parameters of the best trial; empty if the config's own settings are the
-            best.
-        value: the mean over folds of the best trial.
-        initial_value: the mean over folds of the config's own settings, which are always tried
-            first.
+        trials: one dict per finished trial, in the order of the trials: ``number`` (from 0);
+            ``state``, "complete" or "pruned" (stopped early); ``value``, the mean of the metric
+            over the folds, None if pruned; ``params``, parameter -> value; ``folds``, the metric on
+            each fold that was judged.
+        best_params: the parameters of the best complete trial, the first one of equal trials. Empty
+            if the config's own settings are the best.
+        value: the mean of the metric over the folds for the best trial.
+        initial_value: the same for the config's own settings, which are always the first trial.
     """
 
     model: str
@@ -105,21 +112,24 @@ def tune(config: Config, storage: Path, *, progress: Steps | None = None) -> Tun
     """Search for the best settings of the model ``config.tune.model``, and return the result.
 
     Settings are judged on folds of the train part of the run at ``config.out``. The function reads
-    ``split/train.parquet`` of this run, and for models that use features ``split/items.parquet``.
-    It never reads the test part. To continue a search that was stopped, call the function again
-    with the same ``storage``. Several processes may work on the same search. With ``engine =
-    "spark"``, folds and models are those of the Spark engine, and ``tune.parallel`` trials run at
-    the same time.
+    the train pairs of this run, and the items table if the model or the lists need it
+    (:func:`read_train_part`). It never reads the test part. To continue a search that was stopped,
+    call the function again with the same ``storage``. Several processes may work on the same
+    search. With ``engine = "spark"``, folds and models are those of the Spark engine, and
+    ``tune.parallel`` trials run at the same time.
 
     Args:
         config: the config of a finished run.
-        storage: file in which the trials are stored, an Optuna journal.
-        progress: called with ("trials", finished trials, trials in all).
+        storage: the file in which the trials are stored, an Optuna journal. It is created if it
+            does not exist.
+        progress: called after each trial with ("trials", number of finished trials, number of all
+            trials).
 
     Raises:
-        ConfigError: there is no such model or parameter, or ``storage`` has a study of other
-            settings.
-        RunFolderError: there is no complete run at ``config.out``.
+        ConfigError: there is no such model, parameter or metric, the engine cannot tune the model,
+            or ``storage`` has a study of other settings.
+        RunFolderError: there is no complete run at ``config.out``, or ``storage`` is damaged.
+        InputError: a fold has no train pairs or no relevant test pairs.
     """
     require_task_of_lists(config, "recsys tune")
     settings = config.tune
@@ -293,14 +303,27 @@ def _count_distinct(path: Path, column: str, enough: int) -> int:
 
 
 def model_kind(config: Config, name: str) -> str:
-    """Return the kind of a model of the config: its key ``model``, by default its name."""
+    """Return the kind of a model of the config: its key ``model``, by default its name.
+
+    Args:
+        config: the config.
+        name: the name of the model, a key of ``config.models``.
+    """
     return str(config.models[name].get("model", name))
 
 
 def read_train_part(config: Config, kind: str) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-    """Return the train pairs of the run, and its items table or None.
+    """Return the train pairs of the run at ``config.out``, and its items table or None.
 
-    The items table is read if this kind of model uses features, or if lists rank new items alone.
+    The items table is read if this kind of model uses features of items (:data:`FEATURE_MODELS`),
+    if the model is a class of the user's own, or if lists rank only items without train events.
+
+    Args:
+        config: the config of the run.
+        kind: the kind of the model, or the path of its class.
+
+    Raises:
+        RunFolderError: there is no complete run at ``config.out``.
     """
     folder = RunFolder.open(config.out)
     train = folder.read_table(run_files.TRAIN)
