@@ -21,8 +21,10 @@ from recsys.schema import ITEM, TIME, USER, VALUE
 from recsys.types import Histories, IdMap
 
 MAX_REASONS = 3
+"""Largest number of parts of a score that an explanation names."""
 
 NO_REASON = "nothing in the history counts in favour of it"
+"""The explanation of a score that no part raises."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,10 @@ class Explainer:
 
     @classmethod
     def for_run(cls, run: Run) -> Explainer | None:
-        """Open the best model of a run, and return its explainer.
+        """Open the best model of a run (``Run.best_model``), and return its explainer.
 
-        The result is None if the run has not stored the model, or if the model is a class of the
-        user's own that this command may not open.
+        The result is None if no model has a mean, if the run has not stored the model, or if the
+        model is a class of the user's own that this command may not open.
         """
         name = run.best_model
         if name is None or not (run.folder.path / run_files.model_folder(name)).is_dir():
@@ -62,12 +64,15 @@ class Explainer:
         return cls(name, model, items, run, min_history)
 
     def explain(self, user: Any, item: Any, source: str) -> str:
-        """Return the reasons for one listed item as text, or a text that says that there are none.
+        """Return a text that says why an item is in the list of a user.
 
-        The reasons are the parts that raise the score most, with their shares of the score.
+        The text names at most :data:`MAX_REASONS` parts that raise the score most, such as liked
+        items, each with its share of the score. It says so if no part raises the score, or if the
+        item comes from the fallback.
 
         Args:
-            user, item: the ids of the user and of the item.
+            user: the id of one of the sampled users of the run.
+            item: the id of the item.
             source: the name of the model or fallback that put the item on the list. The text names
                 it if the model did not score the user.
         """

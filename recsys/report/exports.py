@@ -24,8 +24,9 @@ _LATEX = str.maketrans(
 def table_files(report: Report) -> dict[str, str]:
     """Return the files with the tables of a report, as a dict: file name -> text.
 
-    Each table is in two files, NN-caption.csv and NN-caption.tex, where NN is the number of the table
-    in the report.
+    Each table is in two files, for example ``01-metric-by-model.csv`` and
+    ``01-metric-by-model.tex``. The name has the number of the table in the report, from 01, and the
+    first words of its caption.
     """
     files = {}
     for number, table in enumerate(report.tables, start=1):

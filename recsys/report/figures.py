@@ -16,13 +16,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 INK = "#010101"
+"""The placeholder for the colour of text."""
 SOFT = "#020202"
+"""The placeholder for the colour of what is less important."""
 ACCENT = "#030303"
+"""The placeholder for the colour of what is most important."""
 LINE = "#040404"
+"""The placeholder for the colour of grid lines."""
 
 # Matplotlib cannot draw with CSS variables, so it draws with placeholders.
 COLOURS = {INK: "var(--ink)", SOFT: "var(--soft)", ACCENT: "var(--accent)", LINE: "var(--line)"}
-"""Placeholder -> the CSS variable that replaces it."""
+"""Placeholder colour -> the CSS variable of the page that replaces it."""
 
 STYLE: Any = {
     "svg.fonttype": "none",
@@ -30,15 +34,16 @@ STYLE: Any = {
     "font.family": "sans-serif",
     "font.size": 10,
 }
+"""The settings of matplotlib for all figures. The seed of ids makes equal figures equal files."""
 
 
 def dots(cells: dict[str, tuple[float, list[float] | None]], label: str, neutral: float) -> str:
     """Return an SVG figure with one row per name: a dot at the value, and a line over the interval.
 
-    The result is "" if there are no names.
+    The first name is at the top. The result is "" if there are no names.
 
     Args:
-        cells: name -> (value, interval or None).
+        cells: name -> (value, its interval [low, high] or None).
         label: the text below the axis.
         neutral: the value that means no effect, such as 0. A dashed line marks it.
     """
@@ -70,9 +75,13 @@ def bare(axes: Axes) -> None:
 
 
 def shorten_name(name: str, max_length: int = 40) -> str:
-    """Return a name that is cut to ``max_length`` characters, with dollar signs escaped.
+    """Return a name for a figure, cut to ``max_length`` characters and with dollar signs escaped.
 
-    Without the escape, matplotlib would read the text between two dollar signs as a formula.
+    A name that is cut ends in "…". Runs of spaces become one space. Without the escape, matplotlib
+    would read the text between two dollar signs as a formula.
+
+    >>> shorten_name("a long name", 6)
+    'a lon…'
     """
     name = " ".join(name.split())
     if len(name) > max_length:

@@ -24,10 +24,12 @@ _TEMPLATES = Environment(
 def render_html(report: Report, kind: str = "evaluation report") -> str:
     """Return the HTML page of a report.
 
-    All text is escaped; the drawings are SVG that this package made. The page has a script only if a
-    section has a search box. Its content security policy allows no other script and no other file.
+    All text is escaped. The drawings are SVG that this package made. The page has a script only if
+    a section has a search box. Its content security policy allows no other script and no other
+    file.
 
     Args:
+        report: the report.
         kind: the kind of report, which the page shows above its title.
     """
     # All figures share the page, and matplotlib may use the same ids in each of them.

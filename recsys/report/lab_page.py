@@ -13,12 +13,16 @@ from recsys.report.html import render_html
 from recsys.report.parts import Drawing, Report, ReportTable, Section
 
 SCALE = "On the scale 0 = what independent orders give, 1 = what a list gives against itself."
+"""A sentence that explains scaled values of measures, see ``lab.studies.ScaledMeasure``."""
 
 
 def lab_page(results: dict[str, Any]) -> str:
-    """Return the HTML page for the contents of lab.json.
+    """Return the HTML page of the lab, from the contents of its file ``lab.json``.
 
-    The part ``labelled``, with results on real ratings, may be missing.
+    Args:
+        results: the contents of the file: the result of ``lab.studies.run_lab``; ``questions``,
+            that of ``lab.studies.best_measures``; and optionally ``labelled``, that of
+            ``lab.labelled.discrimination_auc``.
     """
     sections = [
         _questions(results),
@@ -250,6 +254,9 @@ def curves(results: dict[str, Any]) -> str:
     """Return an SVG figure with one small panel per measure: a curve of its mean by dispersion.
 
     In each panel the curves of all measures are drawn in a light colour behind that of the measure.
+
+    Args:
+        results: the contents of lab.json, see :func:`lab_page`.
     """
     steps = range(len(results["about"]["dispersions"]))
     names = list(results["measures"])
@@ -277,6 +284,9 @@ def top_weights(results: dict[str, Any]) -> str:
     The top weight is the share of the top in the loss of agreement when the top third or the bottom
     third of a list is shuffled: 0.5 if both count the same, see ``studies.study_measure``. Measures
     without a top weight are left out.
+
+    Args:
+        results: the contents of lab.json, see :func:`lab_page`.
     """
     values = {name: row["top_weight"] for name, row in results["measures"].items() if row["top_weight"] is not None}
     return dots(
@@ -287,7 +297,14 @@ def top_weights(results: dict[str, Any]) -> str:
 
 
 def draw_labelled(labelled: dict[str, Any]) -> str:
-    """Return an SVG figure with one dot per measure: its AUC on real ratings, with the interval."""
+    """Return an SVG figure with one dot per measure: its AUC on real ratings, with the interval.
+
+    The largest AUC is at the top.
+
+    Args:
+        labelled: the entry ``labelled`` of lab.json, the result of
+            ``lab.labelled.discrimination_auc``.
+    """
     ordered = sorted(labelled["measures"].items(), key=lambda row: -row[1]["auc"])
     cells = {name: (cell["auc"], cell["ci95"]) for name, cell in ordered}
     return dots(cells, "AUC, 95 % interval: 0.5 is no better than chance", 0.5)

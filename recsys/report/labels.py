@@ -13,17 +13,20 @@ from matplotlib.textpath import TextToPath
 from recsys.report.figures import ACCENT, INK, SOFT, missing_letters_ignored, shorten_name
 
 Points = dict[str, tuple[float, float]]
+"""Name of a point -> its coordinates (x, y)."""
 Box = tuple[float, float, float, float]
 """A rectangle in a figure: (x_min, y_min, x_max, y_max) from the lower left corner of the figure, in
 points (1/72 inch)."""
 
 FONT_SIZE = 8.5
+"""The size of the letters of a name, in points (1/72 inch)."""
 LINE_HEIGHT = 12.0
+"""The height that a name takes, in points."""
 LINE_STYLE: dict[str, Any] = {"arrowstyle": "-", "color": SOFT, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 3}
-"""The line from a point to its name."""
+"""The style of the line from a point to its name."""
 
 DOT = 4.0
-"""Half the side of the square around a point that stays free of names."""
+"""Half the side of the square around a point that stays free of names, in points (1/72 inch)."""
 
 
 def name_points(axes: Axes, points: Points, marked: str | None, max_length: int = 18) -> None:

@@ -8,7 +8,7 @@ from recsys.report.parts import Report, ReportTable, Section
 
 
 def render_markdown(report: Report) -> str:
-    """Return a report as GitHub-flavoured Markdown, without its figures."""
+    """Return the text of a report as GitHub-flavoured Markdown, without its figures."""
     parts = [f"# {_escape(report.title)}", f"**{_escape(report.verdict)}**"]
     for section in report.sections:
         parts += _section(section)

@@ -41,8 +41,8 @@ SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     results.definitions,
     inputs.reproduce,
 )
-"""The functions that build the sections of a report, in the order of the report. A function returns
-None if its section does not apply to the run."""
+"""The functions that build the sections of a report on lists, in the order of the report. A function
+returns None if its section does not apply to the run."""
 
 
 RATING_SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
@@ -56,11 +56,16 @@ RATING_SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     results.definitions,
     inputs.reproduce,
 )
-"""The same for a run with ``[judge] task = "ratings"``."""
+"""The functions that build the sections of a report on a run with ``[judge] task = "ratings"``, in the
+order of the report."""
 
 
 def build_report(folder: RunFolder) -> Report:
-    """Read a run folder and return its report."""
+    """Read a run folder, and return its report.
+
+    Args:
+        folder: a run folder that is complete but for its report.
+    """
     run = Run(folder)
     builders = RATING_SECTIONS if ratings.is_of_ratings(run.metrics) else SECTIONS
     sections = [section for build_section in builders if (section := build_section(run)) is not None]

@@ -14,9 +14,11 @@ class ReportTable:
         caption: the text above the table.
         heads: the head of each column.
         rows: the cells of each row.
-        numbers: position of the first column with numbers. All later columns have numbers too.
-        bold: (row, column) of the cells in bold, such as the best mean of a metric.
-        notes: name in the first column or in the heads -> a short note that is shown beside it.
+        numbers: position of the first column with numbers, from 0. All later columns have numbers
+            too, which are aligned at the right.
+        bold: (row, column) of the cells in bold, from (0, 0), such as the best mean of a metric.
+        notes: text of a cell of the first column or of a head -> a short note that is shown beside
+            it.
         is_glossary: whether the first column has terms and the second their definitions.
         has_terms: whether a head that is a term of a glossary of the page links to its definition.
     """
@@ -33,7 +35,13 @@ class ReportTable:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure: its SVG text, which this package made, and a label that says what it shows."""
+    """A figure.
+
+    Attributes:
+        svg: the figure as SVG text. It goes into the page as it is, so it must come from this
+            package.
+        label: a text that says what the figure shows.
+    """
 
     svg: str
     label: str
@@ -58,7 +66,13 @@ class Fold:
 class Section:
     """A part of a page with a title: paragraphs, warnings, figures, tables, folds, code.
 
-    ``search`` is the label of a search box above the folds. If it is empty, there is no box.
+    Attributes:
+        title: the title.
+        paragraphs, warnings: the texts.
+        tables, figures: the tables and figures that are always visible.
+        folds: parts that the reader shows or hides.
+        search: the label of a search box above the folds. Empty: there is no box.
+        code: a text in TOML that is shown as it is, or None.
     """
 
     title: str
@@ -72,13 +86,19 @@ class Section:
 
     @property
     def all_tables(self) -> list[ReportTable]:
-        """Return all tables of the section; the tables in folds come last."""
+        """The tables of the section: ``tables``, then those of the folds."""
         return [*self.tables, *(table for fold in self.folds for table in fold.tables)]
 
 
 @dataclass(frozen=True)
 class Report:
-    """A whole page: its title, the verdict (the text at the top of the page), and its sections."""
+    """A whole page.
+
+    Attributes:
+        title: the title of the page.
+        verdict: the result in a few sentences, at the top of the page.
+        sections: the sections, in order.
+    """
 
     title: str
     verdict: str
@@ -86,7 +106,7 @@ class Report:
 
     @property
     def tables(self) -> list[ReportTable]:
-        """Return the tables of all sections in their order."""
+        """The tables of all sections, in order."""
         return [table for section in self.sections for table in section.all_tables]
 
 
@@ -98,6 +118,9 @@ def format_mean(cell: dict[str, Any], sign: bool = False) -> str:
     Args:
         cell: a dict with ``mean`` and ``ci95``.
         sign: whether a positive number has a plus sign.
+
+    >>> format_mean({"mean": 0.25, "ci95": [0.2, 0.3]})
+    '0.2500 [0.2000, 0.3000]'
     """
     if cell["mean"] is None:
         return "–"
@@ -128,7 +151,10 @@ def format_interval(ends: list[float | None], sign: bool = False) -> str:
 def best_places(means: list[float | None]) -> list[int]:
     """Return the positions of the highest mean in a list; several positions if means are equal.
 
-    An undefined mean is None. The result is empty if all means are undefined.
+    The result is empty if all means are undefined (None).
+
+    >>> best_places([0.1, None, 0.3, 0.3])
+    [2, 3]
     """
     highest = max((mean for mean in means if mean is not None), default=None)
     if highest is None:

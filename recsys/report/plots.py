@@ -53,7 +53,7 @@ def lines(
     """Return an SVG figure with one line per name. The name of a line is at its right end.
 
     Args:
-        curves: name -> the values of the line. NaN is a missing value.
+        curves: name -> float[n], the values of the line. NaN is a missing value.
         x_label, y_label: the texts at the axes.
         marked: the name whose line has the accent colour.
         x: the position of each value on the horizontal axis. None: 1, 2, …
@@ -108,10 +108,12 @@ def bars(values: dict[str, float], label: str) -> str:
 
 
 def share_curve(shares: np.ndarray, label: str, y_label: str) -> str:
-    """Return an SVG figure with the curve of cumulative shares: how much the largest x % of parts have.
+    """Return an SVG figure of cumulative shares, for example of the likes on the most liked items.
+
+    At x, the curve has the sum of the largest x % of the shares. A dashed line shows equal shares.
 
     Args:
-        shares: float[n], the share of each part in the total, largest first. Their sum is 1.
+        shares: float[n], the shares of a total, largest first. Their sum is 1.
         label, y_label: the texts at the horizontal and the vertical axis.
     """
     with matplotlib.rc_context(STYLE):

@@ -27,7 +27,8 @@ class Reasons:
     """Puts explanations of scores into words, with the titles and attributes of an items table.
 
     Args:
-        items: ``item_id`` and any further columns; row i describes item i.
+        items: a table with the columns ``item_id``, optionally ``title``, and any attributes. Row i
+            describes the item of row i of the model.
     """
 
     def __init__(self, items: pd.DataFrame) -> None:
@@ -39,7 +40,7 @@ class Reasons:
         }
 
     def title(self, row: int) -> str:
-        """Return the title of an item, or its id if it has none."""
+        """Return the title of the item of a row, or its id as text if it has none."""
         if "title" in self.items and not pd.isna(title := self.items["title"].iat[row]):
             return str(title)
         return str(self.items[ITEM].iat[row])
@@ -54,7 +55,7 @@ class Reasons:
                 member that adds most.
             history: the history of one user, one row.
             item: the row of the item.
-            user: as in ``Recommender.score``.
+            user: the row of the user, which only some models use, as in ``Recommender.score``.
         """
         explanation = model.explain(history, item, user)
         while explanation.members or isinstance(model, Cascade):
@@ -76,9 +77,9 @@ class Reasons:
     def shared_values(self, item: int, others: Sequence[int] | np.ndarray) -> list[str]:
         """Return the attribute values that an item has in common with some other items.
 
-        At most three values are returned: those that most of the other items have, the most frequent
-        first. For a year, the decade is compared, for example "1970s". Other numbers, the title and
-        the id are not compared.
+        At most :data:`MAX_NAMES` values are returned: those that most of the other items have, the
+        most frequent first. A cell such as "drama|war" has two values. For a year, the decade is
+        compared, for example "1970s". Other numbers, the title and the id are not compared.
 
         Args:
             item: the row of the item.
@@ -95,11 +96,16 @@ class Reasons:
         return [value for _, value in sorted(shared, key=lambda pair: pair[0])[:MAX_NAMES]]
 
     def feature_name(self, feature: str, item: int) -> str:
-        """Return the name of a feature for an explanation of this item.
+        """Return the name of a feature for an explanation of the score of an item.
 
-        For a field of numbers the name has the number of the item, as in ``year=1972``. The original
-        name, such as ``year=1986``, has the number of a knot of the encoding instead
-        (:mod:`recsys.features.encoding`). Other names are returned unchanged.
+        A column of numbers, such as ``year``, is encoded as several features. The name of each one
+        has a number that need not be that of any item, for example ``year=1986``
+        (:mod:`recsys.features.encoding`). This method replaces it by the number of the item, as in
+        ``year=1972``. Other names are returned unchanged.
+
+        Args:
+            feature: the name of the feature in the model.
+            item: the row of the item.
         """
         field, _, _ = feature.partition("=")
         if field not in self._numbers:
@@ -109,8 +115,8 @@ class Reasons:
     def item_features(self, features: dict[str, float], item: int) -> dict[str, float]:
         """Return the contributions of features to a score, under their names for explanations.
 
-        The result is a dict: name (see :meth:`feature_name`) -> contribution. The features of one
-        field of numbers have the same name, and their contributions are added up.
+        The result is a dict: name (see :meth:`feature_name`) -> contribution. All features of one
+        column of numbers get the same name, and their contributions are added up.
 
         Args:
             features: feature -> contribution.
@@ -139,14 +145,15 @@ class Reasons:
 
 @dataclass(frozen=True)
 class ExplainedScore:
-    """Why a user gets an item.
+    """Why a model gives an item its score for a user.
 
     Attributes:
         model: the name of the model that scores the user, which may be a fallback.
-        explanation: the parts of the score. The score is NaN if the model has no opinion.
-        sentence: the reasons in words, or empty text.
-        missing: what the model knows too little of if it has no opinion: "the user's history" or
-            "the item". Otherwise empty.
+        explanation: the parts of the score. The score is NaN if the model cannot score the item for
+            this user.
+        sentence: the reasons in words, "" if there are none.
+        missing: why there is no score: the model knows too little of "the user's history" or of
+            "the item". "" if there is a score.
     """
 
     model: str

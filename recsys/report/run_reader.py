@@ -26,7 +26,12 @@ MAX_USERS = 5_000
 
 
 class Run:
-    """The contents of a run folder of either engine, as the sections of a report need them."""
+    """The contents of a run folder of either engine, as the sections of a report need them.
+
+    Args:
+        folder: the run folder.
+        max_users: the largest number of sampled users, whose lists and histories are read.
+    """
 
     def __init__(self, folder: RunFolder, max_users: int = MAX_USERS) -> None:
         self.folder = folder
@@ -44,24 +49,30 @@ class Run:
 
     @cached_property
     def config(self) -> Config:
-        """Return the configuration with all defaults."""
+        """Return the config of the run, with all defaults."""
         return load_config(self.folder.path / run_files.CONFIG)
 
     @property
     def about(self) -> dict[str, Any]:
-        """Return the part ``about`` of metrics.json: settings, groups, counts."""
+        """Return the entry ``about`` of metrics.json, a dict: primary metric, groups, counts and more."""
         return self.metrics["about"]
 
     @property
     def models(self) -> list[str]:
-        """Return the models by their mean of the first metric, the best first."""
+        """Return the names of the models in the order of their mean of the first metric, best first.
+
+        Models without a mean are last.
+        """
         primary = self.about["primary"]
         means = {name: cells[primary]["mean"] for name, cells in self.metrics["models"].items()}
         return models_by_quality(means, is_error=lower_is_better(self.metrics))
 
     @property
     def notes(self) -> dict[str, str]:
-        """Return the notes that tables show beside names of models: name of a baseline -> "baseline"."""
+        """Return the notes that tables show beside the names of models.
+
+        The result is a dict: name of each baseline -> "baseline".
+        """
         return dict.fromkeys(baseline_differences(self.metrics), "baseline")
 
     @property
@@ -77,7 +88,9 @@ class Run:
     def users(self) -> pd.DataFrame:
         """Return a table of the sampled users: ``user_id``, ``n_relevant`` and ``n_history``.
 
-        The sample is drawn from the tested users by a hash of their ids.
+        ``n_relevant`` is the number of relevant items of a user, ``n_history`` the number of items
+        in the history. The sample has all tested users, or the ``max_users`` with the lowest hashes
+        of their ids. It is sorted by user id.
         """
         # Every model is judged on the same users, so the rows of one model are enough.
         columns = [USER, "n_relevant", "n_history"]
@@ -90,7 +103,10 @@ class Run:
 
     @cached_property
     def lists(self) -> dict[str, pd.DataFrame]:
-        """Return the lists of the sampled users, as a dict: model -> table in the order of user and rank."""
+        """Return the lists of the sampled users, as a dict: model -> table of user_id, item_id, rank …
+
+        The rows of a table are in the order of user and rank.
+        """
         tables = {name: self._of_users(run_files.topk(name)) for name in self.models}
         return {name: table.sort_values([USER, RANK], ignore_index=True) for name, table in tables.items()}
 
@@ -135,7 +151,7 @@ class Run:
         return Reasons(self.items)
 
     def title(self, item: Any) -> str:
-        """Return the title of an item, or its id if it has none."""
+        """Return the title of the item with this id, or the id as text if it has none."""
         return self.titles.get(item, str(item))
 
     def _of_users(self, name: str) -> pd.DataFrame:

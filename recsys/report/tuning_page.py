@@ -12,11 +12,12 @@ from recsys.report.parts import Drawing, Report, ReportTable, Section, format_in
 
 
 def tuning_page(title: str, study: dict[str, Any]) -> str:
-    """Return the HTML page for the contents of ``tuning.json``.
+    """Return the HTML page of a search for settings, from the contents of its file ``tuning.json``.
 
     Args:
         title: the title of the page.
-        study: the contents of the file.
+        study: the contents of the file: the fields of ``tune.study.Tuned``, and ``learning``, those
+            of ``tune.learning.LearningReport`` or None.
     """
     gain = study["value"] - study["initial_value"]
     if gain > 0:

@@ -12,7 +12,9 @@ from recsys.saved.open_model import read_min_history, saved_models
 def short_histories(run: Run) -> Section | None:
     """Return the section "Short histories": which users get the list of the fallback, and why.
 
-    The result is None if every model of the run scores all users whom it can score.
+    A trial on train can show that the fallback is better than a model for users with few liked
+    items. These users then get the list of the fallback (``evaluation.min_history``). The result is
+    None if no model of the run hands users over in this way.
     """
     records = {name: read_min_history(run.folder, name) for name in saved_models(run.folder)}
     records = {name: record for name, record in records.items() if record["min_history"]}

@@ -19,9 +19,10 @@ SETTLED = 0.01
 
 
 def training(run: Run) -> Section | None:
-    """Return the section "Training": the curves of the objective of the models that record one.
+    """Return the section "Training": how the objective of each model fell from sweep to sweep.
 
-    The result is None if no model of the run does.
+    If the run measured it, the section also has the quality of the lists after each sweep. The
+    result is None if no model has recorded its objective after at least two sweeps.
     """
     if not (run.folder.path / run_files.TRAINING).exists():
         return None

@@ -10,16 +10,17 @@ from recsys.report.parts import format_interval
 from recsys.report.sections.ratings import is_of_ratings, rating_verdict
 
 MUCH_TRUTH = 1 / 20
-"""A share of the items that the tested users chose. If a larger share is not judged or cannot be
-recommended, the verdict says so.
-"""
+"""If a larger share of the items that the tested users chose is not judged, or cannot be recommended,
+the verdict says so."""
 
 MANY_NEWCOMERS = 1 / 4
-"""A share of the judged users. If a larger share has no history, the verdict says so."""
+"""If a larger share of the judged users has no history, the verdict says so."""
 
 
 def verdict(metrics: dict[str, Any]) -> str:
     """Return the verdict: sentences on the best model, compared with the best baseline.
+
+    Further sentences say for which users the model is better, and what was not judged.
 
     Args:
         metrics: the contents of metrics.json.
