@@ -29,28 +29,31 @@ DEFINITIONS = {
     "rmse": "Root of the mean squared error over all predicted pairs; the lower, the better.",
     "mae": "Mean absolute error over all predicted pairs; the lower, the better.",
 }
+"""Name of a metric of predicted ratings -> its definition."""
 
 ITEM_SUPPORT = "item ratings"
-"""The name of the groups of pairs by the number of ratings that the item has in train."""
+"""The name of the grouping of pairs by the number of ratings that the item has in train."""
 
 BINS = 10
-"""Number of groups of equal size by the predicted rating, for the calibration."""
+"""Largest number of groups into which :func:`calibration` divides the pairs."""
 
 COVERED = (0.5, 0.9)
-"""The probabilities of the intervals around predictions that are checked."""
+"""The probabilities of the intervals around predictions that :func:`spread_coverage` checks."""
 
 
 @dataclass(frozen=True, eq=False)
 class RatedPairs:
-    """The pairs whose ratings are predicted, the same for all models.
+    """The n (user, item) pairs whose ratings are predicted, the same for all models.
 
     Attributes:
-        user: int[n], a number of the user of each pair, 0 … users - 1.
-        user_ids: the id of each user.
-        item, item_ids: the same for the items.
+        user: int[n], the user of each pair, as a position in ``user_ids``.
+        user_ids: the ids of the users.
+        item: int[n], the item of each pair, as a position in ``item_ids``.
+        item_ids: the ids of the items.
         rating: float64[n], the ratings that the users gave.
-        user_ratings, item_ratings: int[n], the number of train ratings of the user and of the item.
-        fold: int[n], the fold of each pair, 1 if there is only one.
+        user_ratings, item_ratings: int[n], the number of train ratings of the user and of the item
+            of each pair.
+        fold: int[n], the fold in which each pair is tested, from 1; 1 if there is only one.
     """
 
     user: np.ndarray
@@ -67,7 +70,11 @@ class RatedPairs:
 
     @cached_property
     def groups(self) -> dict[str, np.ndarray]:
-        """Name of a grouping -> int[n], the level of each pair in ``HISTORY.levels``."""
+        """The groups of each pair, as a dict: name of a grouping -> int[n].
+
+        The groupings are by the number of train ratings of the user and of the item. The numbers
+        are positions in ``HISTORY.levels``: none, 1 to 4, 5 to 19, 20 or more ratings.
+        """
         return {
             HISTORY.name: history_codes(self.user_ratings),
             ITEM_SUPPORT: history_codes(self.item_ratings),
@@ -79,11 +86,12 @@ class PredictedRatings:
     """The predictions of one model for the pairs of a :class:`RatedPairs`.
 
     Attributes:
-        predicted: float64[n], finite, clipped to the scale.
-        is_fallback: bool[n], whether the model had no opinion, so that the biases predicted the
-        pair. is_clipped: bool[n], whether the prediction was outside the scale.
+        predicted: float64[n], the predicted ratings, finite, clipped to the scale of the ratings.
+        is_fallback: bool[n], whether the model could not predict the pair, so that the fallback
+            model ``biases`` predicted it.
+        is_clipped: bool[n], whether the prediction was outside the scale before it was clipped.
         spread: float64[n], the standard deviation of the rating around the prediction, NaN where
-            there is none. None if the model has no spread.
+            there is none. None if the model does not estimate it.
     """
 
     predicted: np.ndarray
@@ -93,10 +101,17 @@ class PredictedRatings:
 
 
 def error_and_influence(metric: str, errors: np.ndarray) -> tuple[float, np.ndarray]:
-    """Return RMSE or MAE of some errors, and the influence of each error on it, float64[n].
+    """Return the RMSE or the MAE of n errors, and the influence of each error on it, float64[n].
 
-    The influences sum to 0. The measure of a resample is about the measure plus the mean of the
-    influences of its pairs.
+    The influences sum to 0. They approximate how the measure changes with the sample: the measure
+    of a resample of the errors is about the measure plus the mean influence of the drawn errors.
+
+    Args:
+        metric: "rmse" or "mae".
+        errors: float64[n], predicted minus given ratings, at least one.
+
+    >>> error_and_influence("mae", np.array([-1.0, 3.0]))
+    (2.0, array([-1.,  1.]))
     """
     if metric == "mae":
         absolute = np.abs(errors)
@@ -113,8 +128,11 @@ def error_and_influence(metric: str, errors: np.ndarray) -> tuple[float, np.ndar
 def error_of_mean(influence: np.ndarray, user: np.ndarray | None = None) -> tuple[float, int]:
     """Return the standard error of a measure, and the number of independent units.
 
+    The units are users or pairs. With fewer than two units, the standard error is NaN.
+
     Args:
-        influence: float64[n], the influence of each pair on the measure.
+        influence: float64[n], the influence of each pair on the measure
+            (:func:`error_and_influence`).
         user: int[n], the user of each pair, if users are the units. None: pairs are the units.
 
     >>> error_of_mean(np.array([-1.0, 1.0, -1.0, 1.0]))[0].__round__(4)
@@ -134,10 +152,13 @@ def error_of_mean(influence: np.ndarray, user: np.ndarray | None = None) -> tupl
 def error_cell(value: float, influence: np.ndarray, user: np.ndarray) -> dict[str, Any]:
     """Return an entry of metrics.json: a measure, or a difference of two, with its intervals.
 
-    The keys are ``mean`` (the measure), ``ci95`` (over users), ``ci95_pairs`` (over pairs),
-    ``users`` and ``pairs``. With fewer than two units an interval is NaN.
+    The result is a dict. ``mean`` is the measure. ``ci95`` is its 95 % interval if users are drawn
+    at random, ``ci95_pairs`` its 95 % interval if pairs are. ``users`` and ``pairs`` are their
+    numbers. An interval of fewer than two users or pairs is [NaN, NaN]. Without pairs, ``mean`` is
+    NaN too.
 
     Args:
+        value: the measure.
         influence: float64[n], the influence of each pair on the measure.
         user: int[n], the user of each pair.
     """
@@ -170,10 +191,12 @@ def _interval(value: float, standard_error: float, units: int) -> list[float]:
 def paired_difference(metric: str, errors: np.ndarray, other_errors: np.ndarray, user: np.ndarray) -> dict[str, Any]:
     """Return the measure of a model minus that of another one on the same pairs.
 
-    The result is that of :func:`error_cell` and ``p``, the p-value of the paired t-test over users.
+    The result is that of :func:`error_cell` with one more key: ``p``, the p-value of the paired
+    t-test over users. It is NaN for fewer than two users, and 1 if the standard error is 0.
 
     Args:
-        errors, other_errors: float64[n], predicted minus given.
+        metric: "rmse" or "mae".
+        errors, other_errors: float64[n], predicted minus given ratings of the two models.
         user: int[n], the user of each pair.
     """
     if not len(errors):
@@ -197,10 +220,16 @@ def summarise_ratings(
     judging: RunEvaluationSettings,
     scale: tuple[float, float],
 ) -> dict[str, Any]:
-    """Return the content of metrics.json.
+    """Return the content of metrics.json of a run that predicts ratings.
+
+    It has the entries ``models``, ``differences`` and ``about``, as that of a run with lists
+    (:func:`.summary.document`). A mean with its interval is a result of :func:`error_cell`, and a
+    difference one of :func:`paired_difference`.
 
     Args:
+        pairs: the pairs whose ratings are predicted.
         predictions: name of the model -> its predictions.
+        judging: the settings of the evaluation, with the metrics and the baseline.
         scale: the smallest and the largest rating, to which predictions are clipped.
     """
     errors = {name: model.predicted - pairs.rating for name, model in predictions.items()}
@@ -338,16 +367,16 @@ def _folds(pairs: RatedPairs, errors: Mapping[str, np.ndarray], metrics: tuple[s
 
 
 def calibration(predicted: np.ndarray, rating: np.ndarray) -> dict[str, Any]:
-    """Return how given ratings follow predicted ones.
+    """Return how well given ratings agree with predicted ones, on average, as a dict.
 
     ``slope`` and ``intercept`` are those of the least squares line of given on predicted ratings:
     1 and 0 for a calibrated model. A slope below 1 means that predictions differ too much from
-    each other. Both are NaN if all predictions are equal. ``bins`` are up to :data:`BINS` groups
-    of pairs of about equal size by the predicted rating, with its mean, the mean of the given
-    ratings, and the number of pairs.
+    each other. Both are NaN if all predictions are equal. ``bins`` is a list of at most
+    :data:`BINS` groups of pairs with similar predictions, of about equal size. Each is a dict:
+    ``predicted`` and ``given``, the mean predicted and given rating, and ``pairs``, their number.
 
     Args:
-        predicted, rating: float64[n].
+        predicted, rating: float64[n], the predicted and the given ratings, at least one.
     """
     centred = predicted - predicted.mean()
     square = (centred**2).sum()
@@ -372,13 +401,16 @@ def calibration(predicted: np.ndarray, rating: np.ndarray) -> dict[str, Any]:
 
 
 def spread_coverage(predicted: np.ndarray, spread: np.ndarray, rating: np.ndarray) -> dict[str, Any]:
-    """Return how many ratings are in the intervals that the spread of a model gives.
+    """Return how many ratings are in the intervals that the spread of a model gives, as a dict.
 
-    ``covered`` has probability -> share of the ratings in the normal interval of this probability
-    around the prediction, and ``pairs`` the number of pairs with a spread.
+    The spread is the standard deviation of the rating around its prediction. ``covered`` is
+    probability as text -> share of the ratings in the central normal interval of this probability,
+    for each of :data:`COVERED`. ``pairs`` is the number of pairs with a spread, ``mean`` the mean
+    spread. Without such pairs, the shares and the mean are NaN.
 
     Args:
-        predicted, spread, rating: float64[n]; the spread is NaN where there is none.
+        predicted, spread, rating: float64[n], the predicted ratings, their spreads (NaN where there
+            is none), and the given ratings.
     """
     has_spread = np.isfinite(spread)
     distance = np.abs(rating - predicted)[has_spread] / spread[has_spread]
@@ -392,10 +424,15 @@ def spread_coverage(predicted: np.ndarray, spread: np.ndarray, rating: np.ndarra
 
 
 def errors_per_user(pairs: RatedPairs, predictions: Mapping[str, PredictedRatings]) -> pd.DataFrame:
-    """Return one row per user and model: user_id, n_history, n_rated, rmse, mae and model.
+    """Return a table of user_id, n_history, n_rated, rmse, mae and model.
 
-    ``n_history`` is the largest number of train ratings of the user in a fold, ``n_rated`` the
-    number of predicted pairs. The errors are those of the user's pairs.
+    It has one row per model and user. ``n_history`` is the number of train ratings of the user, the
+    largest one of all folds. ``n_rated`` is the number of the user's predicted pairs, from which
+    ``rmse`` and ``mae`` are computed.
+
+    Args:
+        pairs: the pairs whose ratings are predicted. Every user has at least one.
+        predictions: name of the model -> its predictions.
     """
     users = len(pairs.user_ids)
     n_rated = np.bincount(pairs.user, minlength=users)

@@ -41,8 +41,9 @@ SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     results.definitions,
     inputs.reproduce,
 )
-"""The functions that build the sections of a report on lists, in the order of the report. A function
-returns None if its section does not apply to the run."""
+"""The functions that build the sections of a report on lists, in the order of the report.
+
+A function returns None if its section does not apply to the run."""
 
 
 RATING_SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
@@ -56,8 +57,9 @@ RATING_SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     results.definitions,
     inputs.reproduce,
 )
-"""The functions that build the sections of a report on a run with ``[judge] task = "ratings"``, in the
-order of the report."""
+"""The functions that build the sections of a report on predicted ratings, in order.
+
+Such a run has ``[judge] task = "ratings"``."""
 
 
 def build_report(folder: RunFolder) -> Report:

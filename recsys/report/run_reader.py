@@ -54,12 +54,12 @@ class Run:
 
     @property
     def about(self) -> dict[str, Any]:
-        """Return the entry ``about`` of metrics.json, a dict: primary metric, groups, counts and more."""
+        """Return the entry ``about`` of metrics.json: the primary metric, counts and more."""
         return self.metrics["about"]
 
     @property
     def models(self) -> list[str]:
-        """Return the names of the models in the order of their mean of the first metric, best first.
+        """Return the names of the models by their mean of the first metric, best first.
 
         Models without a mean are last.
         """
@@ -103,9 +103,10 @@ class Run:
 
     @cached_property
     def lists(self) -> dict[str, pd.DataFrame]:
-        """Return the lists of the sampled users, as a dict: model -> table of user_id, item_id, rank …
+        """Return the lists of the sampled users, as a dict: model -> table.
 
-        The rows of a table are in the order of user and rank.
+        A table has the columns user_id, item_id, rank, score and source. Its rows are in the order
+        of user and rank.
         """
         tables = {name: self._of_users(run_files.topk(name)) for name in self.models}
         return {name: table.sort_values([USER, RANK], ignore_index=True) for name, table in tables.items()}

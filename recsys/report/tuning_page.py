@@ -16,8 +16,8 @@ def tuning_page(title: str, study: dict[str, Any]) -> str:
 
     Args:
         title: the title of the page.
-        study: the contents of the file: the fields of ``tune.study.Tuned``, and ``learning``, those
-            of ``tune.learning.LearningReport`` or None.
+        study: the contents of the file: the fields of ``tune.study.Tuned`` without ``config``, and
+            ``learning``, a dict of the fields of ``tune.learning.LearningReport``, or None.
     """
     gain = study["value"] - study["initial_value"]
     if gain > 0:

@@ -19,7 +19,14 @@ from recsys.schema import ITEM, SCORE, USER, VALUE
 
 
 def read_predictions(run: RunFolder, model: str) -> pd.DataFrame:
-    """Return the predictions of a model: user_id, item_id, score and the given value."""
+    """Return the predictions of a model as a table of user_id, item_id, score and value.
+
+    ``score`` is the predicted rating, and ``value`` the rating that the user gave.
+
+    Args:
+        run: the folder of a run with ``[judge] task = "ratings"``.
+        model: the name of the model.
+    """
     predictions = run.read_table(run_files.predictions(model), [USER, ITEM, SCORE])
     return predictions.merge(run.read_table(run_files.TEST, [USER, ITEM, VALUE]), on=[USER, ITEM], how="left")
 
@@ -32,13 +39,18 @@ def compare_predictions(
 ) -> Comparison:
     """Compare the errors of predictions of the same pairs, with intervals over users.
 
+    ``differences`` of the result has the columns ``model``, ``against``, ``metric``, ``difference``
+    (the error of ``model`` minus that of ``against``, so below 0 if ``model`` is better), ``low``
+    and ``high`` (its 95 % interval over users), ``low_pairs`` and ``high_pairs`` (its 95 % interval
+    over pairs), ``p`` (of the paired t-test over users), ``users``, ``pairs``, and ``p_holm``.
+
     Args:
-        tables: name of a model -> its table of :func:`read_predictions`.
-        metrics: rmse, mae or both.
+        tables: name of a model -> its table of :func:`read_predictions`; at least two.
+        metrics: "rmse", "mae" or both.
         against: the model with which the others are compared. None: every two models are compared.
 
     Raises:
-        InputError: the tables have other pairs, or other ratings of the same pairs.
+        InputError: the tables do not have the same pairs with the same given ratings.
     """
     first, *_ = tables
     reference = tables[first].set_index([USER, ITEM]).sort_index()

@@ -13,7 +13,7 @@ from recsys.report.run_reader import Run
 
 
 def cold_start_curve(run: Run) -> Section | None:
-    """Return the section "Cold start": the quality of each model when it knows few events of a user.
+    """Return the section "Cold start": the quality of each model if it knows few events of a user.
 
     It has a table and a figure. The result is None for a run without a cold-start curve."""
     if not (run.folder.path / run_files.COLD_START).exists():

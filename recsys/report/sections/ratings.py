@@ -11,7 +11,7 @@ from recsys.report.parts import Fold, ReportTable, Section, format_interval, for
 from recsys.report.run_reader import Run
 
 MUCH_SLOPE = 0.1
-"""A calibration slope that differs more than this from 1 is in the verdict."""
+"""The verdict names the slope of the calibration if it differs from 1 by more than this."""
 
 
 def is_of_ratings(metrics: dict[str, Any]) -> bool:
@@ -20,7 +20,10 @@ def is_of_ratings(metrics: dict[str, Any]) -> bool:
 
 
 def rating_verdict(metrics: dict[str, Any]) -> str:
-    """Return the verdict: the best model against the best baseline, for whom it is better, its calibration.
+    """Return the verdict of a run that predicts ratings, as one text.
+
+    It compares the best model with the best baseline, over all users and by their number of train
+    ratings. It says whether the model is calibrated, and for how many pairs it has no prediction.
 
     Args:
         metrics: the contents of metrics.json.
@@ -75,7 +78,11 @@ def _by_history(pick: Pick) -> str:
 
 
 def errors(run: Run) -> Section:
-    """Return the section "Errors": every metric of every model with both intervals, and the differences."""
+    """Return the section "Errors": every metric of every model with its two intervals.
+
+    The intervals are over users and over ratings. A second table has the differences from the
+    baseline.
+    """
     about = run.about
     metrics = list(about["definitions"])
     first = run.metrics["models"][run.models[0]][about["primary"]]
@@ -135,7 +142,10 @@ def errors(run: Run) -> Section:
 
 
 def support(run: Run) -> Section:
-    """Return the section "By support": the errors by the number of train ratings of the user and of the item."""
+    """Return the section "By support": the errors by the number of train ratings.
+
+    One table is by the ratings of the user, another by the ratings of the item.
+    """
     primary = run.about["primary"]
     titles = {
         HISTORY.name: "ratings of the user in train",
@@ -154,7 +164,10 @@ def support(run: Run) -> Section:
 
 
 def calibration(run: Run) -> Section:
-    """Return the section "Calibration": given ratings by predicted ones, and how often the spread covers."""
+    """Return the section "Calibration": how well given ratings agree with predicted ones.
+
+    If a model estimates a spread, a table says how many ratings are in its intervals.
+    """
     records = run.about["calibration"]
     best = run.models[0]
     rows = [[name, _number(records[name]["slope"]), _number(records[name]["intercept"])] for name in run.models]
@@ -207,7 +220,10 @@ def calibration(run: Run) -> Section:
 
 
 def folds(run: Run) -> Section | None:
-    """Return the section "Folds": the first metric of every model in each fold. None without folds."""
+    """Return the section "Folds": the first metric of every model in each fold.
+
+    The result is None for a run with only one fold.
+    """
     records = run.about["folds"]
     if not records:
         return None

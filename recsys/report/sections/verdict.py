@@ -10,11 +10,11 @@ from recsys.report.parts import format_interval
 from recsys.report.sections.ratings import is_of_ratings, rating_verdict
 
 MUCH_TRUTH = 1 / 20
-"""If a larger share of the items that the tested users chose is not judged, or cannot be recommended,
-the verdict says so."""
+"""The verdict says so if a larger share of the items that the tested users chose is not judged, or
+cannot be recommended."""
 
 MANY_NEWCOMERS = 1 / 4
-"""If a larger share of the judged users has no history, the verdict says so."""
+"""The verdict says so if a larger share of the judged users has no history."""
 
 
 def verdict(metrics: dict[str, Any]) -> str:
