@@ -199,7 +199,8 @@ class RunEvaluationSettings(EvaluationSettings):
     """The settings of the evaluation of a run: how its models are judged.
 
     A run can score all candidates. So, unlike :class:`EvaluationSettings`, this class allows the
-    metric ``auc``, but not as the first metric.
+    metric ``auc``, but not as the first metric. With ``task = "ratings"``, the metrics are
+    ``rmse``, ``mae`` or both.
     """
 
     all_candidates: ClassVar[bool] = True
@@ -277,7 +278,10 @@ class RunEvaluationSettings(EvaluationSettings):
 
     @property
     def score_metrics(self) -> tuple[str, ...]:
-        """The names in ``metrics`` that need the scores of all candidates, in the same order."""
+        """The names in ``metrics`` that need the scores of all candidates, in the same order.
+
+        There are none with ``task = "ratings"``.
+        """
         if self.task == "ratings":
             return ()
         return tuple(filter(needs_all_scores, self.metrics))

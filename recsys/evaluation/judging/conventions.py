@@ -60,8 +60,8 @@ class Convention:
         """Return the value of a metric for each of m users under this convention.
 
         The result is float64[m]. For a user without relevant items it is 0 or NaN, as
-        ``nothing_relevant`` says. For a user without a list it is 0; ``evaluate.compute_metrics``
-        applies ``missing_users``.
+        ``nothing_relevant`` says. For any other user without a list it is 0;
+        ``evaluate.compute_metrics`` applies ``missing_users``.
 
         Args:
             metric: a metric that :meth:`check` accepts.

@@ -40,7 +40,7 @@ class Judged:
             ``kernels.NOWHERE`` if the item is not in the list. If ties are averaged (``average`` of
             :data:`Ties`), it is the first position of the tie group of the item.
         spread: int32[nnz], the number of items in the tie group if ties are averaged, else 1.
-        value: float64[nnz] > 0, the graded gain of the item.
+        value: float64[nnz] > 0, the value of the item for the user, from which NDCG computes gains.
         length: int64[m], the number of items in each list.
         k: the number of positions that a list can have: the number of columns of a TopK, the length
             of the longest list of a table, or the number of all items if all candidates were
@@ -129,9 +129,8 @@ class Judged:
     def hits(self, k: int) -> np.ndarray:
         """Return the number of relevant items among the first k items of each list, float64[m].
 
-        If ties are averaged and a tie group contains both sides of the cut at k, the result is the
-        expected number over all orders of the group. The result is cached, because several metrics
-        use it.
+        If ties are averaged and the cut at k is inside a tie group, the result is the expected
+        number over all orders of the group. The result is cached, because several metrics use it.
         """
         if k not in self._hits:
             self._hits[k] = self.total(self.mean_over_places(np.ones(k)))
@@ -187,7 +186,7 @@ class RelevantItems:
     Attributes:
         items: [n], the ids or integer codes of the items.
         offsets: int64[m + 1], the items of user i are ``items[offsets[i]:offsets[i + 1]]``.
-        values: float[n] > 0, the graded gain of each item.
+        values: float[n] > 0, the value of each item for the user, from which NDCG computes gains.
         propensity: float[n] in (0, 1], the probability that the relevance of the item is observed.
             None if it is not known.
     """
@@ -204,7 +203,7 @@ def judge(topk: TopK, relevant: csr_array, *, ties: Ties = "stable", propensity:
     Args:
         topk: lists of m users. Its scores decide which items are tied.
         relevant: csr (m, items or more), row i for list i. The stored entries are the relevant
-            items. Their values must be > 0 and are the graded gains. Columns after the last
+            items. Their values must be > 0; NDCG computes gains from them. Columns after the last
             candidate are relevant items that no model could have recommended. They count in
             ``n_relevant`` and in every denominator.
         ties: how items with equal scores are judged, see :data:`Ties`.

@@ -28,9 +28,10 @@ from recsys.evaluation.judging.names import MeasureName, parse_name, parse_names
 def precision(judged: Judged, k: int | None = None, ips: float = 0.0) -> np.ndarray:
     """Number of relevant items among the first k, divided by k, even if the list is shorter; in [0, 1].
 
-    Without a cut-off, k is the number of positions of the longest possible list (``Judged.k``).
-    Other libraries: LensKit divides by the length of the list; ``implicit`` divides the relevant
-    items in all lists by the sum of min(k, number of relevant items) over the users.
+    The result is float64[m], NaN for a user without relevant items. Without a cut-off, k is the
+    number of positions of the longest possible list (``Judged.k``). Other libraries: LensKit
+    divides by the length of the list; ``implicit`` divides the relevant items in all lists by the
+    sum of min(k, number of relevant items) over the users.
 
     Args:
         k: the cut-off. None: the whole list.
@@ -47,10 +48,12 @@ def precision(judged: Judged, k: int | None = None, ips: float = 0.0) -> np.ndar
 def recall(judged: Judged, k: int | None = None, ips: float = 0.0) -> np.ndarray:
     """Number of relevant items among the first k, divided by the number of all relevant items; in [0, 1].
 
-    LensKit, Liang et al. 2018 and google-research/ials divide by the smaller of k and the number of
-    relevant items, as :func:`capped_recall` does.
+    The result is float64[m], NaN for a user without relevant items. LensKit, Liang et al. 2018 and
+    google-research/ials divide by the smaller of k and the number of relevant items, as
+    :func:`capped_recall` does.
 
     Args:
+        k: the cut-off. None: the whole list.
         ips: if above 0, each relevant item counts with the weight propensity^-ips in the numerator
             and in the denominator. References: Yang et al., RecSys 2018 (self-normalised
             estimator); Steck, RecSys 2011.
@@ -68,7 +71,11 @@ def recall(judged: Judged, k: int | None = None, ips: float = 0.0) -> np.ndarray
 def capped_recall(judged: Judged, k: int | None = None) -> np.ndarray:
     """Number of relevant items among the first k, divided by min(k, number of all relevant items); in [0, 1].
 
-    A list whose first k places have as many relevant items as possible has the value 1.
+    A list whose first k places have as many relevant items as possible has the value 1. The result
+    is float64[m], NaN for a user without relevant items.
+
+    Args:
+        k: the cut-off. None: the whole list.
     """
     k = _cut(judged, k)
     return _share(judged, judged.hits(k), np.minimum(k, judged.n_relevant))
@@ -77,9 +84,14 @@ def capped_recall(judged: Judged, k: int | None = None) -> np.ndarray:
 def hit_rate(judged: Judged, k: int | None = None) -> np.ndarray:
     """1 if at least one of the first k items is relevant, else 0; with averaged ties, the probability of 1.
 
+    The result is float64[m], NaN for a user without relevant items.
+
     With averaged ties: take a group of g tied items, r of them relevant, t of whose positions are
     among the first k. With probability C(g−t, r) / C(g, r), none of its relevant items is among the
     first k. C(n, r) is the binomial coefficient.
+
+    Args:
+        k: the cut-off. None: the whole list.
     """
     if not judged.tied:
         return _defined(judged, np.minimum(judged.hits(_cut(judged, k)), 1.0))
@@ -107,6 +119,7 @@ def ndcg(judged: Judged, k: int | None = None, gain: str = "binary", ips: float 
     Burges et al., ICML 2005 (exponential gain).
 
     Args:
+        k: the cut-off. None: the whole list, and the ideal list has all relevant items.
         gain: the gain of a relevant item. "binary": 1. "linear": its value. "exp": 2^value − 1.
         ips: if above 0, each gain is multiplied by propensity^-ips, in both lists.
 
@@ -131,7 +144,7 @@ def average_precision(judged: Judged, k: int | None = None, over: str = "capped"
     """Sum of the precision at each relevant item of the first k, divided by min(k, relevant items); in [0, 1].
 
     The precision at an item of rank r is the number of relevant items among the first r, divided
-    by r.
+    by r. The result is float64[m], NaN for a user without relevant items.
 
     With averaged ties: take a group of g tied items, r of them relevant, with h relevant items
     above the group. If a relevant item is at position i of the group (from 0), the expected number
@@ -139,6 +152,7 @@ def average_precision(judged: Judged, k: int | None = None, over: str = "capped"
     Najork, ECIR 2008.
 
     Args:
+        k: the cut-off. None: the whole list, and the divisor is the number of all relevant items.
         over: the divisor. "capped": min(k, number of relevant items). "relevant": the number of
             all relevant items, as in trec_eval.
 
@@ -161,7 +175,13 @@ def average_precision(judged: Judged, k: int | None = None, over: str = "capped"
 
 
 def reciprocal_rank(judged: Judged, k: int | None = None) -> np.ndarray:
-    """1 / rank of the first relevant item, if it is among the first k, else 0; in [0, 1]."""
+    """1 / rank of the first relevant item, if it is among the first k, else 0; in [0, 1].
+
+    The result is float64[m], NaN for a user without relevant items.
+
+    Args:
+        k: the cut-off. None: the whole list.
+    """
     _, tied = judged.group
     first = judged.indptr[:-1][~judged.undefined]
     value = np.zeros(len(judged.length))
@@ -175,7 +195,7 @@ def r_precision(judged: Judged) -> np.ndarray:
     """Share of relevant items in the first R places, where R is the number of the user's relevant items; in [0, 1].
 
     A list with fewer than R items counts as if items that are not relevant followed it. So lists
-    should have at least R items.
+    should have at least R items. The result is float64[m], NaN for a user without relevant items.
     """
     cut = judged.n_relevant[judged.user]
     places_in_cut = np.minimum(judged.position + judged.spread, cut) - np.minimum(judged.position, cut)
@@ -185,9 +205,11 @@ def r_precision(judged: Judged) -> np.ndarray:
 def rbp(judged: Judged, k: int | None = None, p: float = 0.8) -> np.ndarray:
     """Rank-biased precision: the sum of (1 − p) p^(r−1) over the ranks r ≤ k of the relevant items; in [0, 1).
 
-    Reference: Moffat and Zobel, TOIS 2008.
+    The result is float64[m], NaN for a user without relevant items. Reference: Moffat and Zobel,
+    TOIS 2008.
 
     Args:
+        k: the cut-off. None: the whole list.
         p: the probability that a reader goes on from one item of the list to the next, in (0, 1).
 
     Raises:
@@ -201,7 +223,7 @@ def rbp(judged: Judged, k: int | None = None, p: float = 0.8) -> np.ndarray:
 def auc(judged: Judged) -> np.ndarray:
     """Probability that a relevant item ranks above an item that is not relevant, a tie counting half; in [0, 1].
 
-    The metric needs the scores of all candidates
+    The result is float64[m]. The metric needs the scores of all candidates
     (:func:`~recsys.evaluation.judging.judge.judge_scores`). A candidate is an item with a score. Relevant
     items that are not candidates rank below all candidates. The value is NaN (undefined) for a user
     without relevant items, and for a user who has candidates that are all relevant. A user who has
