@@ -377,7 +377,11 @@ def count_users(judged: Judged, missing_users: str) -> dict[str, int]:
 
 
 def count_short_lists(judged: Judged, expected_length: int) -> int:
-    """Return the number of users with relevant items whose list has fewer than ``expected_length``
-    items, but is not empty."""
+    """Return the number of users with relevant items whose list is short, but not empty.
+
+    Args:
+        judged: the positions of the relevant items in the lists.
+        expected_length: a list is short if it has fewer items than this.
+    """
     has_list = ~judged.undefined & (judged.length > 0)
     return int((has_list & (judged.length < expected_length)).sum())

@@ -249,6 +249,11 @@ def assign_columns(
 def group_column(metric: Metric | str, grouping: Grouping, level: str) -> str:
     """Return the name of the column with a metric that counts only the items of one group as relevant.
 
+    Args:
+        metric: the metric, or its name.
+        grouping: the grouping of items.
+        level: the name of the group.
+
     >>> group_column("ndcg@10", POPULARITY, "tail")
     'ndcg@10[popularity=tail]'
     """

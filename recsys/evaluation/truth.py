@@ -184,6 +184,10 @@ def relevant_pairs(split: Split, settings: EvaluationSettings) -> csr_array:
     The result is float64 csr (tested users, candidates + other test items). The rows are those of
     ``split.test.users``. The first columns are the candidates, ``split.train.items``. The last ones
     are the test items that are not candidates, in the order of their ids.
+
+    Args:
+        split: the events, split into train, history and test.
+        settings: its ``relevant`` says which pairs are relevant.
     """
     test = split.test
     candidates = split.train.items

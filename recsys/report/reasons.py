@@ -170,6 +170,7 @@ def explain_score(
     Args:
         name: the name of the model.
         recommender: the model. Of a cascade, the member that scores this user is explained.
+        reasons: the titles and attributes of the items, for the sentence.
         history: the history of the user, one row.
         row: the row of the item.
     """

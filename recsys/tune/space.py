@@ -100,6 +100,10 @@ def at_most(values: Range | list[Any], limit: int) -> Range | list[Any]:
     Values of a list that become equal are listed once. The upper end of a range is lowered. A range
     whose lower end is ``limit`` or more becomes the list with ``limit`` alone.
 
+    Args:
+        values: the numbers to try, as a list or a range.
+        limit: the largest number that is allowed.
+
     >>> at_most([16, 100, 200], 64)
     [16, 64]
     """

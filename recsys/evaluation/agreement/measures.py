@@ -48,7 +48,11 @@ def tau_a(pairs: Pairs, missing: str = "") -> np.ndarray:
     the value is the mean of tau-a over all ways to break the ties. Reference: Kendall, Biometrika
     1938.
 
+    The result is float64[m], NaN if fewer than two items are compared, or if a list ties all of
+    them.
+
     Args:
+        pairs: m pairs of lists.
         missing: which items are compared. "intersection": those that both lists have. "bottom":
             those that at least one list has; the items that a list lacks are tied below its end.
             "": what ``pairs`` says.
@@ -64,7 +68,11 @@ def tau_b(pairs: Pairs, missing: str = "") -> np.ndarray:
     if the list puts one of the two above the other. Equals ``scipy.stats.kendalltau``. Reference:
     Kendall, Biometrika 1945.
 
+    The result is float64[m], NaN if fewer than two items are compared, or if a list ties all of
+    them.
+
     Args:
+        pairs: m pairs of lists.
         missing: which items are compared, see :func:`tau_a`.
     """
     counts = pairs.aligned(missing).counts
@@ -81,7 +89,11 @@ def tau_c(pairs: Pairs, missing: str = "") -> np.ndarray:
     that have few groups of ties, and not equally many. Equals
     ``scipy.stats.kendalltau(variant="c")``. Reference: Stuart, Biometrika 1953.
 
+    The result is float64[m], NaN if fewer than two items are compared, or if a list ties all of
+    them.
+
     Args:
+        pairs: m pairs of lists.
         missing: which items are compared, see :func:`tau_a`.
     """
     counts = pairs.aligned(missing).counts
@@ -102,7 +114,11 @@ def weighted_tau(pairs: Pairs, missing: str = "", additive: bool = True) -> np.n
     ranks instead of scores, it gives the largest weights to the *bottom* of the lists. Reference:
     Vigna, WWW 2015.
 
+    The result is float64[m], NaN if fewer than two items are compared, or if a list ties all of
+    them.
+
     Args:
+        pairs: m pairs of lists.
         missing: which items are compared, see :func:`tau_a`.
         additive: True: the weight of a pair is 1/r + 1/s. False: it is 1/(r s).
     """
@@ -123,7 +139,11 @@ def tau_ap(pairs: Pairs, missing: str = "", ties: str = "a", symmetric: bool = F
     References: Yilmaz, Aslam and Robertson, SIGIR 2008; Urbano and Marrero, ICTIR 2017 (their
     variant a allows no ties in the reference).
 
+    The result is float64[m], NaN if fewer than two items are compared, or if a list ties all of
+    them.
+
     Args:
+        pairs: m pairs of lists.
         missing: which items are compared, see :func:`tau_a`.
         ties: "a": the mean over all ways to break the ties. "b": a tied pair of items counts as
             disagreement, an item is compared only with the items of better groups of ties, and the
@@ -149,7 +169,11 @@ def spearman(pairs: Pairs, missing: str = "") -> np.ndarray:
 
     Equals ``scipy.stats.spearmanr``. Reference: Spearman, American Journal of Psychology 1904.
 
+    The result is float64[m], NaN if fewer than two items are compared, or if a list ties all of
+    them.
+
     Args:
+        pairs: m pairs of lists.
         missing: which items are compared, see :func:`tau_a`.
     """
     aligned = pairs.aligned(missing)
@@ -167,7 +191,11 @@ def footrule(pairs: Pairs, missing: str = "") -> np.ndarray:
     The value is 1 for equal orders, and 0 if one list is the reverse of the other. Tied items share
     their mean rank. Reference: Diaconis and Graham, JRSS B 1977.
 
+    The result is float64[m], NaN if fewer than two items are compared, or if a list ties all of
+    them.
+
     Args:
+        pairs: m pairs of lists.
         missing: which items are compared, see :func:`tau_a`.
     """
     aligned = pairs.aligned(missing)
@@ -190,10 +218,11 @@ def rbo(pairs: Pairs, p: float = 0.9, ties: str = "a", score: str = "ext") -> np
 
     It is (1 − p) Σ_d p^(d−1) A_d. Without ties, the agreement A_d is the number of items that both
     lists have in their first d positions, divided by d. The two lists are taken as the observed
-    beginnings of endless lists. Undefined if a list is empty. The module
+    beginnings of endless lists. The result is float64[m], NaN if a list is empty. The module
     ``recsys.evaluation.agreement.rbo`` has the formulas and the references.
 
     Args:
+        pairs: m pairs of lists.
         p: the probability that a reader goes on from one depth to the next. The first 1/(1 − p)
             positions have most of the weight.
         ties: the variant for tied items, "w", "a" or "b", see that module.
@@ -234,10 +263,11 @@ def kendall_topk(pairs: Pairs, p: float = 0.5, k: int | None = None) -> np.ndarr
     """Fagin's Kendall distance K^(p): the discordant item pairs, plus p per pair tied in exactly one list; ≥ 0.
 
     A smaller value means more agreement. The items that at least one list has are compared. The
-    items that a list lacks are tied with each other below its last item. Undefined if both lists
-    are empty. Reference: Fagin, Kumar and Sivakumar, SIAM J. Discrete Math. 2003.
+    items that a list lacks are tied with each other below its last item. The result is float64[m],
+    NaN if both lists are empty. Reference: Fagin, Kumar and Sivakumar, SIAM J. Discrete Math. 2003.
 
     Args:
+        pairs: m pairs of lists.
         p: the penalty in [0, 1] for a pair whose order in one list is unknown. 0.5 is the expected
             cost if both orders are equally likely, 0 assumes that the lists agree.
         k: the number of first items that are kept of each list; a group of ties at position k is
@@ -256,10 +286,11 @@ def kendall_topk(pairs: Pairs, p: float = 0.5, k: int | None = None) -> np.ndarr
 def footrule_topk(pairs: Pairs, location: float | None = None, k: int | None = None) -> np.ndarray:
     """Fagin's footrule distance F^(l): Σ |rank in a − rank in b| over the items that at least one list has; ≥ 0.
 
-    A smaller value means more agreement. Tied items share their mean rank. Undefined (NaN) if both
-    lists are empty. Reference: as for :func:`kendall_topk`.
+    A smaller value means more agreement. Tied items share their mean rank. The result is
+    float64[m], NaN if both lists are empty. Reference: as for :func:`kendall_topk`.
 
     Args:
+        pairs: m pairs of lists.
         location: the rank that a list gives to each item it does not have. None: one more than
             the length of the longer list of the pair.
         k: number of first items that are kept of each list; a group of ties at position k is kept
@@ -295,8 +326,12 @@ def overlap(pairs: Pairs, k: int | None = None) -> np.ndarray:
     """Number of items that both lists have, divided by the mean length of the lists (cut at k, if given); in [0, 1].
 
     For two lists of at least k items without ties this is the share of the first k items that are
-    common. If position k is inside a group of ties, the whole group is kept. Undefined if both lists
-    are empty.
+    common. If position k is inside a group of ties, the whole group is kept. The result is
+    float64[m], NaN if both lists are empty.
+
+    Args:
+        pairs: m pairs of lists.
+        k: the number of first items that are kept of each list. None: all.
     """
     pairs = pairs.cut(k)
     a_lengths, b_lengths = pairs.lengths
@@ -307,8 +342,12 @@ def overlap(pairs: Pairs, k: int | None = None) -> np.ndarray:
 def jaccard(pairs: Pairs, k: int | None = None) -> np.ndarray:
     """Number of items that both lists have / number that at least one has (lists cut at k, if given); in [0, 1].
 
-    If position k is inside a group of ties, the whole group is kept. Undefined if both lists are
-    empty.
+    If position k is inside a group of ties, the whole group is kept. The result is float64[m], NaN
+    if both lists are empty.
+
+    Args:
+        pairs: m pairs of lists.
+        k: the number of first items that are kept of each list. None: all.
     """
     pairs = pairs.cut(k)
     a_lengths, b_lengths = pairs.lengths
@@ -380,7 +419,10 @@ class Measure(MeasureName):
 
 
 def parse_measure(text: str) -> Measure:
-    """Return the measure that a name describes, for example ``rbo[p=0.8]`` or ``overlap@10``.
+    """Parse the name of a measure of agreement, and return the measure.
+
+    Args:
+        text: the name, for example ``rbo[p=0.8]`` or ``overlap@10``.
 
     Raises:
         ConfigError: the name or an option is unknown (the message suggests the most similar one),
@@ -393,7 +435,10 @@ def parse_measure(text: str) -> Measure:
 
 
 def parse_measures(texts: Iterable[str]) -> list[Measure]:
-    """Return the measures that the names describe, in the same order.
+    """Parse the names of several measures of agreement, and return the measures in the same order.
+
+    Args:
+        texts: names as :func:`parse_measure` reads them.
 
     Raises:
         ConfigError: names are not valid (one message lists all of them), or a measure is named
@@ -405,8 +450,11 @@ def parse_measures(texts: Iterable[str]) -> list[Measure]:
 def compute_measures(pairs: Pairs, measures: Iterable[Measure]) -> dict[str, np.ndarray]:
     """Return a dict with the values of each measure: name -> float64[m], one value per pair of lists.
 
-    A value is NaN where the measure is undefined. The local engine and the Spark engine both call
-    this function.
+    The local engine and the Spark engine both call this function.
+
+    Args:
+        pairs: m pairs of lists.
+        measures: the measures. Their values are NaN where they are undefined.
     """
     return {str(measure): measure(pairs) for measure in measures}
 

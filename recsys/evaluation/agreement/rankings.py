@@ -260,6 +260,10 @@ class Pairs:
     def row_by_row(cls, a: Rankings, b: Rankings, missing: str = "intersection") -> Pairs:
         """Return the pairs of list i of ``a`` and list i of ``b``, for each i.
 
+        Args:
+            a, b: m lists each, with the same item codes.
+            missing: the attribute ``missing`` of the result.
+
         Raises:
             ValueError: ``a`` and ``b`` do not have the same number of lists.
         """

@@ -121,6 +121,10 @@ def average_precision_by_score(judged: Judged, k: int | None = None) -> np.ndarr
     The mean is over all relevant items of the user; one that is not in the list counts as 0. The
     result is float64[m], NaN for a user without relevant items.
 
+    Args:
+        judged: the positions of the relevant items in the lists of m users.
+        k: must be None.
+
     Raises:
         ConfigError: ``k`` is given. scikit-learn's average precision has no cut-off.
     """

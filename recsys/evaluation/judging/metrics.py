@@ -34,6 +34,7 @@ def precision(judged: Judged, k: int | None = None, ips: float = 0.0) -> np.ndar
     sum of min(k, number of relevant items) over the users.
 
     Args:
+        judged: the positions of the relevant items in the lists of m users.
         k: the cut-off. None: the whole list.
         ips: if above 0, each relevant item has the weight propensity^-ips, divided by the mean
             weight of the user's relevant items. This corrects the bias towards popular items, whose
@@ -53,6 +54,7 @@ def recall(judged: Judged, k: int | None = None, ips: float = 0.0) -> np.ndarray
     :func:`capped_recall` does.
 
     Args:
+        judged: the positions of the relevant items in the lists of m users.
         k: the cut-off. None: the whole list.
         ips: if above 0, each relevant item counts with the weight propensity^-ips in the numerator
             and in the denominator. References: Yang et al., RecSys 2018 (self-normalised
@@ -75,6 +77,7 @@ def capped_recall(judged: Judged, k: int | None = None) -> np.ndarray:
     is float64[m], NaN for a user without relevant items.
 
     Args:
+        judged: the positions of the relevant items in the lists of m users.
         k: the cut-off. None: the whole list.
     """
     k = _cut(judged, k)
@@ -91,6 +94,7 @@ def hit_rate(judged: Judged, k: int | None = None) -> np.ndarray:
     first k. C(n, r) is the binomial coefficient.
 
     Args:
+        judged: the positions of the relevant items in the lists of m users.
         k: the cut-off. None: the whole list.
     """
     if not judged.tied:
@@ -119,6 +123,7 @@ def ndcg(judged: Judged, k: int | None = None, gain: str = "binary", ips: float 
     Burges et al., ICML 2005 (exponential gain).
 
     Args:
+        judged: the positions of the relevant items in the lists of m users.
         k: the cut-off. None: the whole list, and the ideal list has all relevant items.
         gain: the gain of a relevant item. "binary": 1. "linear": its value. "exp": 2^value − 1.
         ips: if above 0, each gain is multiplied by propensity^-ips, in both lists.
@@ -152,6 +157,7 @@ def average_precision(judged: Judged, k: int | None = None, over: str = "capped"
     Najork, ECIR 2008.
 
     Args:
+        judged: the positions of the relevant items in the lists of m users.
         k: the cut-off. None: the whole list, and the divisor is the number of all relevant items.
         over: the divisor. "capped": min(k, number of relevant items). "relevant": the number of
             all relevant items, as in trec_eval.
@@ -180,6 +186,7 @@ def reciprocal_rank(judged: Judged, k: int | None = None) -> np.ndarray:
     The result is float64[m], NaN for a user without relevant items.
 
     Args:
+        judged: the positions of the relevant items in the lists of m users.
         k: the cut-off. None: the whole list.
     """
     _, tied = judged.group
@@ -196,6 +203,9 @@ def r_precision(judged: Judged) -> np.ndarray:
 
     A list with fewer than R items counts as if items that are not relevant followed it. So lists
     should have at least R items. The result is float64[m], NaN for a user without relevant items.
+
+    Args:
+        judged: the positions of the relevant items in the lists of m users.
     """
     cut = judged.n_relevant[judged.user]
     places_in_cut = np.minimum(judged.position + judged.spread, cut) - np.minimum(judged.position, cut)
@@ -209,6 +219,7 @@ def rbp(judged: Judged, k: int | None = None, p: float = 0.8) -> np.ndarray:
     TOIS 2008.
 
     Args:
+        judged: the positions of the relevant items in the lists of m users.
         k: the cut-off. None: the whole list.
         p: the probability that a reader goes on from one item of the list to the next, in (0, 1).
 
@@ -228,6 +239,9 @@ def auc(judged: Judged) -> np.ndarray:
     items that are not candidates rank below all candidates. The value is NaN (undefined) for a user
     without relevant items, and for a user who has candidates that are all relevant. A user who has
     relevant items but no candidates, because the model cannot score the user, has the value 0.
+
+    Args:
+        judged: the positions of the relevant items in the lists of m users.
 
     Raises:
         ConfigError: only the best candidates were ranked.
@@ -287,6 +301,7 @@ def _exponents(judged: Judged, gain: str) -> np.ndarray:
 
 
 NEEDS_ALL = "AUC needs the scores of all items, and a top-N table has only the best"
+"""The beginning of the error message if AUC is asked for without the scores of all candidates."""
 
 METRICS: dict[str, Callable[..., np.ndarray]] = {
     "precision": precision,
@@ -374,7 +389,10 @@ checks the values of its options."""
 
 
 def parse(text: str) -> Metric:
-    """Parse the name of a metric, such as ``ndcg[gain=exp]@10``, and return the metric.
+    """Parse the name of a metric, and return the metric.
+
+    Args:
+        text: the name, such as ``ndcg[gain=exp]@10``.
 
     Raises:
         ConfigError: the name or an option is unknown (the message suggests the most similar one), the

@@ -118,6 +118,10 @@ def parse_name(text: str, functions: Mapping[str, Callable[..., Any]], kind: typ
 def parse_names(texts: Iterable[str], parse: Callable[[str], NameT]) -> list[NameT]:
     """Parse several names with the function ``parse``, and return its results in the same order.
 
+    Args:
+        texts: the names.
+        parse: a function from the text of one name to the parsed name.
+
     Raises:
         ConfigError: some names cannot be parsed (one message has all the errors), or two results
             are equal.

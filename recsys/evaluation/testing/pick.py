@@ -94,9 +94,16 @@ def lower_is_better(metrics: dict[str, Any]) -> bool:
 
 
 def models_by_quality(means: Mapping[str, float | None], *, is_error: bool = False) -> list[str]:
-    """Return the names of models from the best mean to the worst, which for an error is ascending.
+    """Return the names of models in the order of their means, the best model first.
 
     Models with equal means keep their order. Models without a mean are last.
+
+    Args:
+        means: name of a model -> its mean, or None.
+        is_error: whether the metric is an error, so that the lowest mean is the best.
+
+    >>> models_by_quality({"als": 0.2, "ease": 0.3, "new": None})
+    ['ease', 'als', 'new']
     """
 
     def quality(name: str) -> tuple[bool, float]:
@@ -111,11 +118,12 @@ def models_by_quality(means: Mapping[str, float | None], *, is_error: bool = Fal
 def interval_outcome(cell: dict[str, Any], is_error: bool = False) -> Outcome:
     """Return what the interval of a difference shows: "better", "worse" or "no difference shown".
 
-    It is "better" if the whole interval is above 0, and "worse" if it is below 0. For an error it is
-    the reverse.
+    It is "better" if the whole interval is above 0, and "worse" if the whole interval is below 0.
+    For the difference of an error it is the reverse.
 
     Args:
         cell: a difference with its interval ``ci95``, from metrics.json.
+        is_error: whether the difference is one of an error such as RMSE, so that lower is better.
     """
     low, high = cell["ci95"]
     outcomes: tuple[Outcome, Outcome] = ("better", "worse")
