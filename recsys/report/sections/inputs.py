@@ -96,7 +96,7 @@ RANKED = {
 
 
 def split_audit(run: Run) -> Section:
-    """Return the section on the split: its parts, and an audit of data that is in more than one part."""
+    """Return the section "Split": the parts of the split, and which data are in several parts."""
     split = run.folder.read_json(run_files.SPLIT_CARD)
     settings = ", ".join(f"{key} = {value}" for key, value in split["parameters"].items() if value is not None)
     cut = ""

@@ -17,7 +17,7 @@ from recsys.schema import ITEM
 from recsys.types import IdMap
 
 MAX_ITEMS = 800
-"""Largest number of items on the map. The map has the most liked items."""
+"""Largest number of items on the map. If more items have likes, the most liked ones are on it."""
 
 ITEMS_PER_END = 4
 """Number of items that are named at each end of a direction."""
@@ -26,8 +26,9 @@ ITEMS_PER_END = 4
 def item_map(run: Run) -> Section | None:
     """Return the section "Item map": the items by the first two principal components of their factors.
 
-    The factors are those of the first model of the run that has item factors. The result is None if
-    no model has, or if there are too few items or factors for a map.
+    The factors are those of the first model of the run that has item factors. The map has the most
+    liked items. The result is None if no model has item factors, if fewer than three of the items
+    have likes, or if there are fewer than two factors.
     """
     first = next(filter(None, (_factors(run, name) for name in run.metrics["models"])), None)
     if first is None:

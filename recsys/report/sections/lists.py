@@ -16,6 +16,9 @@ from recsys.schema import ITEM, RANK, USER
 def tradeoff(run: Run) -> Section | None:
     """Return the section "Accuracy against breadth": plots of accuracy against coverage and novelty.
 
+    Accuracy is the mean of the first metric. A sentence names the dominated models: another one is
+    at least as good in everything, and better in something.
+
     The result is None if neither coverage nor novelty was measured.
     """
     primary = run.about["primary"]
@@ -73,8 +76,9 @@ def _dominated(panels: dict[str, Points]) -> str:
 def model_agreement(run: Run) -> Section | None:
     """Return the section "Agreement between models": how much the lists of every two models agree.
 
-    The table has one row per pair of models, the pair with the largest agreement first. The result is
-    None if fewer than two models have lists.
+    The agreement is averaged over the sampled users. The table has one row per pair of models, the
+    pair with the largest rank-biased overlap (RBO) first. The result is None if fewer than two
+    models have lists.
     """
     names = [name for name in run.models if len(run.lists[name])]
     if len(names) < 2:
@@ -104,9 +108,11 @@ def model_agreement(run: Run) -> Section | None:
 
 
 def hits_by_rank(run: Run) -> Section | None:
-    """Return the section on hits by rank: the share of users for whom the item at each rank is relevant.
+    """Return the section "Is the order right": how often the item at each rank is relevant.
 
-    The result is None if no sampled user has a relevant item.
+    For each model and rank, it has the share of the sampled users for whom the item at this rank is
+    relevant. Users without relevant items do not count. The result is None if no sampled user has a
+    relevant item.
     """
     judged = run.users.loc[run.users["n_relevant"] > 0, USER]
     if not len(judged):

@@ -298,8 +298,8 @@ def _format_measure(cell: dict[str, Any]) -> str:
 def judged_users(run: Run) -> Section:
     """Return the section "Who was judged".
 
-    Its first table has, for each model, the number of users whose results are averaged, the number
-    of users who are left out, and further counts of lists and pairs. The second one defines them.
+    Its first table has, for each model, the number of users with relevant items, the number of
+    users without, and further counts of lists and pairs. The second table defines these counts.
     """
     counts = run.about["counts"]
     keys = list(dict.fromkeys(key for model in counts.values() for key in model))
@@ -329,7 +329,7 @@ def _spaced(name: str) -> str:
 def sampled_candidates(run: Run) -> Section | None:
     """Return the section "Sampled candidates": each metric with sampled and with all candidates.
 
-    A warning says whether the two order the models differently. The result is None for a run that did
+    A warning names both orders of the models if they differ. The result is None for a run that did
     not sample candidates.
     """
     if not (run.folder.path / run_files.SAMPLED).exists():
