@@ -67,8 +67,8 @@ class Explainer:
         """Return a text that says why an item is in the list of a user.
 
         The text names at most :data:`MAX_REASONS` parts that raise the score most, such as liked
-        items, each with its share of the score. It says so if no part raises the score, or if the
-        item comes from the fallback.
+        items, each with its share of the score. If no part raises the score, or if the item comes
+        from the fallback, the text says that instead.
 
         Args:
             user: the id of one of the sampled users of the run.

@@ -55,7 +55,7 @@ def make_folds(
       window, and trains on all earlier pairs. Pairs with equal times are on the same side.
     * ``pairs``: a hash of (item, user) decides which fold tests on a pair. All other folds train on
       the pair.
-    * ``items``: the items are divided into equally many per fold, in the order of their hashes. A
+    * ``items``: each fold gets the same number of items, give or take one, selected by a hash. A
       fold tests on all pairs of its items, and trains on all other pairs.
 
     Args:

@@ -91,7 +91,7 @@ class Judged:
 
     @cached_property
     def tied(self) -> bool:
-        """Whether the tie group of some relevant item has two or more places."""
+        """Whether ties are averaged, and a relevant item is in a tie group of two or more items."""
         return bool((self.spread > 1).any())
 
     @cached_property
