@@ -12,14 +12,14 @@ import sys
 
 
 def main() -> int:
-    """Run the job and return its exit code, with the same meaning as on the command line."""
+    """Run the job and return its exit code: 0 done, 1 a fault of recsys, 2 wrong input or settings."""
     from recsys.cli import exit_code_of
 
     return exit_code_of(lambda: work(parse_options()))
 
 
 def parse_options() -> argparse.Namespace:
-    """Return the options of the command line."""
+    """Return the options of the command line, checked by argparse, which exits with 2 if one is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("a", metavar="A", help="top-N table")
     parser.add_argument("b", metavar="B", help="the other top-N table")
@@ -29,7 +29,11 @@ def parse_options() -> argparse.Namespace:
 
 
 def work(options: argparse.Namespace) -> None:
-    """Read the tables, compare the lists of each user, and print the means as JSON."""
+    """Read the two tables, compare the lists of each user, and print the means as one JSON object.
+
+    Raises:
+        RecsysError: a measure or a table is not valid, or ``--per-user`` exists already.
+    """
     from recsys.config import SparkSettings
     from recsys.evaluation.agreement.measures import parse_measures
     from recsys.runfolder import to_plain_json

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 def main() -> int:
-    """Run the job and return its exit code, with the same meaning as on the command line."""
+    """Run the job and return its exit code: 0 done, 1 a fault of recsys, 2 wrong input or settings."""
     from recsys.cli import exit_code_of
 
     return exit_code_of(lambda: work(parse_options()))
 
 
 def parse_options() -> argparse.Namespace:
-    """Return the options of the command line."""
+    """Return the options of the command line, checked by argparse, which exits with 2 if one is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recs", help="top-N table")
     parser.add_argument("truth", help="what the users chose")
@@ -55,7 +55,11 @@ def parse_options() -> argparse.Namespace:
 
 
 def work(options: argparse.Namespace) -> None:
-    """Read the tables, compute the metrics, and print them as JSON."""
+    """Read the tables, compute the metrics, and print them as one JSON object.
+
+    Raises:
+        RecsysError: an option or a table is not valid, or ``--per-user`` exists already.
+    """
     from recsys.config import SparkSettings
     from recsys.errors import ConfigError
     from recsys.evaluation.judging.metrics import parse_all

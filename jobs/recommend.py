@@ -14,14 +14,14 @@ import sys
 
 
 def main() -> int:
-    """Run the job and return its exit code, with the same meaning as on the command line."""
+    """Run the job and return its exit code: 0 done, 1 a fault of recsys, 2 wrong input or settings."""
     from recsys.cli import exit_code_of
 
     return exit_code_of(lambda: work(parse_options()))
 
 
 def parse_options() -> argparse.Namespace:
-    """Return the options of the command line."""
+    """Return the options of the command line, checked by argparse, which exits with 2 if one is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help="a run folder of either engine, or a bundle")
     parser.add_argument("--out", required=True, help="the path of the table; must not exist")
@@ -44,7 +44,11 @@ def parse_options() -> argparse.Namespace:
 
 
 def work(options: argparse.Namespace) -> None:
-    """Open the saved model, write the table of lists, and print the number of lists."""
+    """Open the saved model, write the table of lists, and print the number of lists to stderr.
+
+    Raises:
+        RecsysError: the run, an option or a table is not valid, or ``--out`` exists already.
+    """
     from recsys.config import SparkSettings
     from recsys.ranking.business_rules import load
     from recsys.saved.on_spark import config_of, open_on_spark, recommend

@@ -38,11 +38,11 @@ class Attributes(ALS, AttributesParameters):
     """ALS that gives each new item the factor that a regression predicts from its attributes.
 
     A new item is one that nobody liked in training. The regression W minimises
-    Σ_i n_i^½ |y_i − [f_i, 1]·W|² + ``ridge``·|W|² over the other items i. n_i is the number of likes
-    of item i, y_i its factor, and f_i its weighted features (:func:`recsys.features.terms.weigh_terms`).
-    A new item with features gets the factor [f_i, 1]·W. The other items keep their factors of ALS.
-    Scores are NaN for items with neither likes nor features, and for a history without a liked item
-    that has a factor.
+    Σ_i n_i^½ |y_i − [f_i, 1]·W|² + ``ridge``·|W|² over the other items i. n_i is the number of
+    likes of item i, y_i its factor, and f_i its weighted features
+    (:func:`recsys.features.terms.weigh_terms`). A new item with features gets the factor [f_i,
+    1]·W. The other items keep their factors of ALS. Scores are NaN for items with neither likes nor
+    features, and for a history without a liked item that has a factor.
 
     Reference: Gantner, Drumond, Freudenthaler, Rendle and Schmidt-Thieme, ICDM 2010.
     """

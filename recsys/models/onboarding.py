@@ -147,8 +147,8 @@ class Onboarding:
     def question(self, answers: Answers) -> int | None:
         """Return the row of the item to ask about next.
 
-        The result is None if ``answers`` has an answer about every candidate. The candidates are the
-        items about which the object may ask.
+        The result is None if ``answers`` has an answer about every candidate. The candidates are
+        the items about which the object may ask.
 
         Args:
             answers: the answers of the user so far; ``{}`` at the start.

@@ -48,7 +48,18 @@ class _Strict(BaseModel):
 
 
 class Where(_Strict):
-    """The rule ``where``: keep the items whose attribute ``field`` passes every test that is set."""
+    """The rule ``where``: keep the items whose attribute ``field`` passes every test that is set.
+
+    Text is compared without regard to upper and lower case. An item without the attribute passes
+    ``none_of`` and fails every other test.
+
+    Attributes:
+        field: a column of the items table.
+        any_of: the item must have at least one of these values.
+        none_of: the item must have none of these values.
+        at_least, at_most: the smallest and the largest number that the attribute may be. An
+            attribute that is not a number fails.
+    """
 
     field: str
     any_of: list[bool | int | float | str] | None = None
@@ -65,6 +76,11 @@ class Available(_Strict):
     cell is empty, or for an item that the items table does not have. Times are ISO dates or times,
     in UTC if they have no zone, or seconds since 1970. A cell that is neither is an error in
     :func:`compile_rules`.
+
+    Attributes:
+        from_field: the column with the time from which an item is on offer, or None.
+        until_field: the column with the time from which it is no longer on offer, or None.
+        at: the time for which lists are made.
     """
 
     from_field: str | None = None
@@ -75,7 +91,12 @@ class Available(_Strict):
 class Quota(_Strict):
     """The rule ``quota``: a list has at most ``at_most`` items with the same value of ``field``.
 
-    Items above this number are left out of the list, and the next best items take their places.
+    Items above this number are left out of the list, and the next best items take their places. An
+    item with several values counts for each of them. An item without a value is never left out.
+
+    Attributes:
+        field: a column of the items table.
+        at_most: the largest number of items with the same value, ≥ 0.
     """
 
     field: str
@@ -83,7 +104,14 @@ class Quota(_Strict):
 
 
 class Rules(_Strict):
-    """All rules of a file. By default there are no rules."""
+    """All rules of a file. By default there are no rules.
+
+    Attributes:
+        allow: ids of the only items that may be recommended. None: all.
+        deny: ids of items that are never recommended.
+        deny_for: user id as text -> ids of the items that this user never gets.
+        where, available, quota: tests of attributes, the time of the offer, and limits per value.
+    """
 
     allow: Ids | None = None
     deny: Ids = []
@@ -114,12 +142,12 @@ class CompiledRules:
 
     @property
     def about(self) -> dict[str, Any]:
-        """The contents of rules.json in a run folder."""
+        """The contents of rules.json in a run folder: a dict with the keys removed and unknown."""
         return {"removed": self.removed, "unknown": self.unknown}
 
 
 def load(path: str | Path) -> Rules:
-    """Read rules from a TOML file.
+    """Read business rules from a TOML file. The description of this module shows its keys.
 
     Raises:
         ConfigError: the file does not exist or is not TOML, or a key is unknown (the message
@@ -144,6 +172,8 @@ def load(path: str | Path) -> Rules:
 
 def compile_rules(rules: Rules, users: IdMap, items: IdMap, table: pd.DataFrame | None = None) -> CompiledRules:
     """Convert rules from ids to arrays over the rows of two id maps.
+
+    Ids of the rules that are not in the maps are ignored, and listed in ``unknown`` of the result.
 
     Args:
         rules: the rules.

@@ -20,8 +20,11 @@ from recsys.recommender import Recommender, score_histories
 from recsys.types import SHORTFALL, Histories, IdMap, TopK, select_rows
 
 BLOCK_BYTES = 16 * 2**20
-"""Target size of a block of scores, in bytes. It is so small that the memory of one block is reused
-for the next one."""
+"""Target size of a block of scores, in bytes.
+
+A block is the scores of the users who are scored together. Memory of this size is reused for the
+next block; larger memory would be requested from the system each time.
+"""
 
 MIN_BLOCK_ROWS = 1024
 """Smallest number of users in a block, if ``memory_mb`` allows it.
@@ -30,7 +33,7 @@ Every block costs the model a fixed time, so small blocks are slow.
 """
 
 Progress = Callable[[int, int], None]
-"""A function that is called with (users done, all users) after each block."""
+"""A function that is called with (number of users done, number of all users) after each block."""
 
 
 def recommend(
@@ -46,7 +49,7 @@ def recommend(
     memory_mb: int = 512,
     progress: Progress | None = None,
 ) -> TopK:
-    """Return the list of the k best items of each user.
+    """Return the list of the k best items of each of m users, as a TopK.
 
     Args:
         model: a fitted model. It scores block by block, so the scores of all users are never in
@@ -56,12 +59,14 @@ def recommend(
         k: length of the lists, ≥ 1. A shorter list is padded with item -1 and score NaN.
         users: int[m], a number that identifies each user, for ``model.score`` and in the result.
             None: ``0 … m-1``.
-        exclude_seen: whether to leave out the items of the history.
-        seen: csr (m, items), the items to leave out, if ``histories`` have only a part of them.
+        exclude_seen: whether to leave out the items of the history, or those of ``seen``.
+        seen: csr (m, items), an entry for each item to leave out, if ``histories`` have only a part
+            of them. Not used if ``exclude_seen`` is False.
         candidates: bool[items], the items that may be recommended. None: all.
         rules: rules from :func:`recsys.ranking.business_rules.compile_rules`. ``users`` are rows of
             the user map of the rules; a number outside of it is a user without denied items.
-        memory_mb: largest size of a block of scores, in MiB.
+        memory_mb: largest memory for the scores of a block and two copies, in MiB. A block has at
+            least one user.
         progress: called after each block.
 
     Of items with equal scores, the one with the lower row is first. For a list of fewer than k items,
@@ -77,6 +82,8 @@ def recommend(
 
     Raises:
         ConfigError: k < 1, or ``candidates`` has another shape or dtype.
+        InputError: the model was fitted with another number of items, or its scores have another
+            shape or dtype than float32[users, items].
     """
     histories = Histories.of(histories)
     m, n = histories.shape
@@ -136,18 +143,22 @@ def _union(seen: csr_array, denied: csr_array, users: np.ndarray) -> csr_array:
 
 
 Quota = tuple[csr_array, int]
-"""A pair: csr (items, values) with the values of each item, and the largest number of items with the
-same value in a list."""
+"""A limit on the number of items with the same value in a list, as a pair.
+
+The first is csr (items, values), with an entry for each value that an item has. The second is the
+largest number of items with the same value.
+"""
 
 
 def within_quotas(
     scores: np.ndarray, skip: csr_array, quotas: Sequence[Quota], k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return lists of the best items of each user that keep all quotas, and the items' scores.
+    """Return lists of the best items of each user that keep all quotas, and their scores.
 
-    The shapes are int32[m, k] and float32[m, k]. The items are taken in the order of their scores;
-    an item that would exceed a quota is skipped. A shorter list is padded with item -1 and score
-    NaN.
+    The first result, int32[m, k], has the items, best first; the second, float32[m, k], their
+    scores. The items are taken in the order of their scores; an item that would exceed a quota is
+    skipped. Of equal scores, the lower item is first. A shorter list is padded with item -1 and
+    score NaN.
 
     Args:
         scores: float32[m, items], NaN for an item that may not be listed.
@@ -221,8 +232,9 @@ def _shortfall_reasons(raw: np.ndarray, seen: csr_array, candidates: np.ndarray 
 def topk_table(topk: TopK, users: IdMap, items: IdMap) -> pd.DataFrame:
     """Return lists as a table with one row per user and listed item.
 
-    The columns are ``user_id``, ``item_id``, ``rank`` (int32, from 1), ``score`` and ``source``.
-    Padding has no row, so a user with an empty list is not in the table.
+    The columns are ``user_id``, ``item_id``, ``rank`` (int32, 1 is the best), ``score`` (float32)
+    and ``source`` (the name of the model that gave the score). Padding has no row, so a user with
+    an empty list is not in the table.
 
     Args:
         topk: the lists. Their users and items are rows of the id maps.
@@ -244,11 +256,13 @@ def topk_table(topk: TopK, users: IdMap, items: IdMap) -> pd.DataFrame:
 def topk_from_table(table: pd.DataFrame, users: IdMap, items: IdMap) -> TopK:
     """Convert a table of lists to a TopK, with one list for *every* user of ``users``.
 
-    A user without rows in the table has an empty list. Items are ordered by ``rank``. The reason of
-    a short list is not in the table, so ``shortfall`` is ``none`` for all users.
+    The lists are in the row order of ``users``. A user without rows in the table has an empty list.
+    Items are ordered by ``rank``; gaps between ranks are closed. The length k is that of the
+    longest list, at least 1. A table without ``score`` gives NaN, one without ``source`` the source
+    "". The reason of a short list is not in the table, so ``shortfall`` is ``none`` for all users.
 
     Args:
-        table: user_id, item_id, rank, and optionally score and source.
+        table: the columns user_id, item_id, rank, and optionally score and source.
         users: the id map of the users.
         items: the id map of the items. It must have every item of the table, and not only relevant
             items, because each listed item takes a place of the list. So make it from the ids of the

@@ -37,7 +37,7 @@ def mmr(topk: TopK, vectors: np.ndarray | csr_array, k: int, weight: float) -> T
         topk: the lists to choose from.
         vectors: one row of length 1 per item, dense or csr. The similarity of two items is the dot
             product of their rows.
-        k: the length of the new lists.
+        k: the length of the new lists. They are not longer than the lists of ``topk``.
         weight: λ.
 
     Raises:
@@ -72,17 +72,17 @@ def calibrated(topk: TopK, genres: np.ndarray | csr_array, histories: csr_array,
 
         λ · (sum of relevance) − (1 − λ) · KL(p | 0.99 q + 0.01 p)
 
-    λ is ``weight``. Relevance is the score, scaled to [0, 1] within the list. p has the mean genre
-    shares of the liked items of the history, and q those of the items of the list. If λ = 1, or if
-    the history has no genres, the first k items stay as they are. Of items with equal values, the one
-    with the earlier position is chosen.
+    λ is ``weight``. Relevance is the score, scaled to [0, 1] within the list. KL is the
+    Kullback–Leibler divergence. p has the mean genre shares of the liked items of the history, and
+    q those of the items of the list. If λ = 1, or if the history has no genres, the first k items
+    stay as they are. Of items with equal values, the one with the earlier position is chosen.
 
     Args:
         topk: the lists to choose from.
         genres: float[items, g], dense or csr: the share of each of g genres in each item. A row sums
             to 1, or to 0 for an item without genres.
         histories: csr (m, items), row i for list i. Values above 0 are likes.
-        k: the length of the new lists.
+        k: the length of the new lists. They are not longer than the lists of ``topk``.
         weight: λ, in [0, 1].
 
     Raises:
@@ -186,6 +186,12 @@ def sample(weights: Mapping[Any, float], k: int, *, seed: int = 0, user: Hashabl
     that are not drawn yet. Weights may be huge or tiny, because only their logarithms are used. A key
     with the weight 0 is never drawn, so the result may have fewer than ``k`` keys. The same seed and
     user give the same keys, even if the dictionary has another order.
+
+    Args:
+        weights: key -> weight, a finite number ≥ 0.
+        k: the largest number of keys, ≥ 0.
+        seed: the seed of the draw.
+        user: a value that identifies the user, so that users get different keys.
 
     Method: keys are sorted by log weight + Gumbel noise, and the ``k`` largest are taken. This is
     equivalent to the exponential keys of Efraimidis and Spirakis (2006).

@@ -34,6 +34,8 @@ def bundle_run(run: str | Path, out: str | Path, model: str | None = None) -> st
     An older bundle at ``out`` is replaced.
 
     Args:
+        run: the folder of a complete run of either engine.
+        out: the folder of the bundle.
         model: the name of the model. None: the pick of the run (``open_model``).
 
     Raises:
@@ -49,7 +51,12 @@ def bundle_run(run: str | Path, out: str | Path, model: str | None = None) -> st
 def write_bundle(saved: SavedModel, out: Path, source: RunFolder, *, sources: Iterable[str | Path]) -> None:
     """Write a bundle of a saved model. Its config, metrics and manifest are copied from ``source``.
 
+    A bundle that is already at ``out`` is replaced.
+
     Args:
+        saved: the model with all that it needs to score.
+        out: the folder of the bundle.
+        source: the run or bundle from which ``saved`` was read.
         sources: files and folders that must not be inside ``out``, because they would be lost.
 
     Raises:

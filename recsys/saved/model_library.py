@@ -17,10 +17,14 @@ class ModelLibrary:
     """Builds and saves models for the Spark engine (:class:`recsys.engine.Library`)."""
 
     def build(self, kind: str, params: Mapping[str, Any]) -> FitsFromSums:
-        """Return an unfitted model.
+        """Return an unfitted model that can be fitted from sums over users.
+
+        Args:
+            kind: a key of ``recsys.models.KINDS``.
+            params: parameter -> value. A parameter that is not given has its default.
 
         Raises:
-            ConfigError: a parameter is not valid.
+            ConfigError: the kind or a parameter is not valid.
             TypeError: models of this kind are not fitted from sums.
         """
         model = models.build(kind, dict(params))
@@ -36,11 +40,16 @@ class ModelLibrary:
         min_history: int,
         folder: Path,
     ) -> None:
-        """Write a fitted model with its fallback, as the local engine does.
+        """Write a fitted model into ``folder``, with its fallback as a cascade, as the local engine does.
 
         Args:
-            fallback: the kind of the fallback and its scores, float32[items]; or None.
-            min_history: users with fewer liked items have the fallback.
+            name: the name of the model.
+            model: the fitted model.
+            fallback: the kind of the fallback ("popular" or "recent") and its scores,
+                float32[items]. None: the model is written alone.
+            min_history: the smallest number of liked items with which the model scores a user, and
+                not the fallback. Not used without a fallback.
+            folder: the folder, which is created.
         """
         if fallback is not None:
             kind, scores = fallback

@@ -53,11 +53,12 @@ class ShippedModel:
         name: name of the model.
         folder: name of the folder with the files of the model on the executors.
         source: the run or bundle.
-        history: (user: the id, item: row, value, timestamp).
+        history: the columns ``user`` (the id), ``item`` (the row in ``items``), ``value`` and
+            ``timestamp``.
         items: the candidates, one per row, with the columns of the items table.
         segments: the segments of the run, or None.
-        user_segments: (key: the id as text, segment), or None.
-        exclude_seen: ``[recommend] exclude_seen`` of the run.
+        user_segments: the columns ``key`` (the user id as text) and ``segment`` (a row of
+            ``segments``), or None.
         own_models: whether the model may be of a class of the user's own.
     """
 
@@ -72,7 +73,7 @@ class ShippedModel:
 
     @property
     def users(self) -> DataFrame:
-        """(user), the users with a history."""
+        """The users with a history, as a DataFrame with the one column ``user`` (the id)."""
         return self.history.select("user").distinct()
 
 
@@ -82,11 +83,11 @@ class BatchRequest:
 
     Attributes:
         name: name of the model.
-        lists: the settings of the lists.
+        lists: the settings of the lists: their length, seen items, the fallback, memory.
         timed: whether any entry of any history has a known time.
         own_models: whether the model may be of a class of the user's own.
-        rules: the rules, compiled for ``denied_users``, or None.
-        denied_users: the users to whom rules deny items.
+        rules: the rules, compiled for the users of ``denied_users``, or None.
+        denied_users: the id map of the users to whom rules deny items.
     """
 
     name: str
@@ -102,8 +103,8 @@ class SparkLists:
     """Lists as a Spark table, which is computed when it is written.
 
     Attributes:
-        table: (user_id, item_id, rank, score, source).
-        rules: the contents of rules.json; empty without rules.
+        table: the columns user_id, item_id, rank (from 1), score and source.
+        rules: what the rules removed, and their unknown ids, as in rules.json; empty without rules.
         observation: counts the users by the reason why their list is short, while the table is
             written. None for a factor model.
     """
@@ -113,9 +114,10 @@ class SparkLists:
     observation: Observation | None = None
 
     def shortfall(self) -> dict[str, int]:
-        """Return reason -> number of users whose list is short for this reason.
+        """Return a dict: reason -> number of users whose list is short for this reason.
 
-        The result is empty for a factor model. The function waits until the table has been written.
+        The reasons are those of ``types.SHORTFALL``. The dict is empty for a model whose factors
+        Spark trained. Otherwise write the table first: the function waits until that is done.
         """
         if self.observation is None:
             return {}
@@ -128,14 +130,20 @@ def open_on_spark(
 ) -> SavedSparkModel | ShippedModel:
     """Open a model of a run or of a bundle on Spark.
 
+    The result is a SavedSparkModel if Spark trained the factors of the model. For any other model
+    it is a ShippedModel, whose files have been sent to the executors.
+
     Args:
+        spark: the session.
+        folder: the folder of the run or of the bundle.
         name: name of the model. None: as in :func:`recsys.saved.open_model.open_model`.
         own_models: whether the model may be of a class of the user's own, whose code then runs on
             the executors.
 
     Raises:
-        RunFolderError: as of :func:`recsys.saved.open_model.open_model`.
-        ConfigError: the model draws at random.
+        RunFolderError: the folder is not a complete run or bundle, it has no such model, or the
+            model cannot be read.
+        ConfigError: the model, or one of its members, is ``random``.
     """
     from recsys.spark.saved import open_spark_run, read_history, read_user_segments
     from recsys.spark.shipped import ship_folder
@@ -168,17 +176,33 @@ def open_on_spark(
 
 
 def own_models_allowed(is_allowed: bool) -> Any:
-    """Return a context in which classes of the user's own may run, if that is allowed."""
+    """Return a context manager in which models of the user's own classes may be opened, or may not.
+
+    Args:
+        is_allowed: whether they may (:func:`recsys.models.own_model.allow_own_models`).
+    """
     return allow_own_models() if is_allowed else nullcontext()
 
 
 def config_of(folder: str | Path) -> Config:
-    """Return the config of a run or a bundle."""
+    """Return the config of the run or bundle in a folder.
+
+    Raises:
+        RunFolderError: the folder is not a complete run or bundle.
+    """
     return load_config(RunFolder.open(folder).path / run_files.CONFIG)
 
 
 def copy_without_users(source: RunFolder, saved: SavedModel, target: Path) -> None:
-    """Copy the files that ``open_model`` reads of one model into ``target``, without data of users."""
+    """Copy the files of one model into a folder that ``open_model(…, with_users=False)`` can read.
+
+    Data of users is not copied: neither histories, nor factors of users, nor their segments.
+
+    Args:
+        source: the run or bundle.
+        saved: the model, opened from ``source``.
+        target: an empty folder.
+    """
     (target / run_files.ITEMS).parent.mkdir()
     for name in (run_files.ITEMS, run_files.CONFIG, run_files.METRICS):
         shutil.copyfile(source.path / name, target / name)
@@ -202,13 +226,15 @@ def recommend(
 ) -> SparkLists:
     """Make the lists of users with a saved model, and return them as a Spark table.
 
-    The lists of a shipped model are those of ``recsys recommend`` for the same histories.
+    The lists of a ShippedModel are those of ``recsys recommend`` for the same histories.
 
     Args:
+        saved: what :func:`open_on_spark` returns.
         request: the settings of the lists.
-        users: (user_id), the users to make lists for. None: all users with a history. Columns that
-            define segments take precedence over the run's users table.
-        late: (user_id, item_id, value), pairs that came after the run.
+        users: a table with the column user_id, the users to make lists for. None: all users with a
+            history. Columns that define segments take precedence over the run's users table.
+        late: a table with the columns user_id, item_id, value and optionally timestamp: events
+            that came after the run. They are added to the histories.
     """
     from recsys.spark import saved as factor_model
     from recsys.spark.shipped import add_stored_factors, has_times, list_users, observe_shortfall
@@ -258,9 +284,14 @@ def _read_stored_factors(source: RunFolder) -> tuple[np.ndarray, np.ndarray] | N
 
 
 def list_batch(request: BatchRequest, folder: Path, batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return the lists of a batch of users, one row per item. Executors call this function.
+    """Return the lists of a batch of users, one row per listed item. Executors call this function.
+
+    The columns are user, item (a row), rank, score, source, and shortfall (the reason why the list
+    of the user is short). A user without a list has one row, in which only user and shortfall are
+    not null.
 
     Args:
+        request: the settings.
         folder: the folder that :func:`copy_without_users` wrote.
         batch: the columns of :func:`recsys.spark.shipped.list_users`.
     """

@@ -47,8 +47,10 @@ class SavedModel:
 
     Attributes:
         name: name of the model.
-        history: the interactions of users with the candidates.
-        items: the candidates, one per row, with the columns of the items table.
+        model: the fitted model, with its fallback if it has one.
+        history: the interactions of users with the candidates, from which users are scored.
+        items: the candidates, one per row, in the order of ``history.items``, with the columns of
+            the items table.
         config: the config of the run.
         user_factors: float32[users of ``history``, rank]. The row of a user without a factor is
             NaN. None if the model has no stored factors of users.
@@ -64,7 +66,13 @@ class SavedModel:
     segments: Segments | None = None
 
     def histories(self, user_ids: Any) -> Histories:
-        """Return the histories of users by id. The history of an unknown user is empty."""
+        """Return the stored histories of some users, in the given order.
+
+        The history of an unknown user is empty.
+
+        Args:
+            user_ids: ids, as an array, a Series or a list.
+        """
         return self._all_histories.select(self.history.users.rows(user_ids))
 
     @cached_property
@@ -81,16 +89,17 @@ class SavedModel:
         candidates: np.ndarray | None = None,
         rules: CompiledRules | None = None,
     ) -> TopK:
-        """Return the lists of the ``k`` best items of some users.
+        """Return the lists of the ``k`` best items of some users, in the order of ``users``.
 
-        Seen items are left out as the config of the run says.
+        Seen items are left out if ``[recommend] exclude_seen`` of the run says so.
 
         Args:
             users: as for :meth:`recommender`.
-            histories: the histories of these users, if they differ from the stored ones. Factors are
-                then computed from them, also where there is a stored factor.
+            histories: the histories of these users, if they differ from the stored ones. The model
+                then scores users by these histories, and stored factors are not used.
             candidates: bool[items], the items that may be listed. None: all.
-            rules: rules whose users are the rows of ``users``.
+            rules: rules from :func:`recsys.ranking.business_rules.compile_rules`. User i of the rules
+                is row i of ``users``.
         """
         return rank.recommend(
             self.recommender(users, use_stored_factors=histories is None),
@@ -107,9 +116,11 @@ class SavedModel:
         The result scores histories of exactly these users, in this order.
 
         Args:
-            users: ``user_id``, and optionally columns that put a user into a segment. Such a column
-                takes precedence over the users table.
-            use_stored_factors: False: the factors of all users are computed from their histories.
+            users: a table with the column ``user_id``, and optionally columns that define segments,
+                such as country. A segment from these columns takes precedence over that of the users
+                table of the run.
+            use_stored_factors: whether to use the stored factors of users, if there are any. If
+                False, all factors are computed from the histories.
         """
         model = self.model
         if self.user_factors is not None and use_stored_factors:
@@ -138,9 +149,9 @@ def open_model(
         folder: path of the run folder or of the bundle.
         name: name of the model. None: the model of the bundle, or for a run its pick
             (``recsys.evaluation.testing.pick``) among the models that it has kept.
-        uses_history: whether, if no name is given, the best model that is not a baseline is read.
-            Baselines ignore the history; one is read only if the run has no other model.
-        with_users: whether to read the histories and the stored factors of users. Without them the
+        uses_history: if no name is given: whether to read the best model that is not a baseline,
+            even if a baseline is better. A baseline is read only if the run has no other model.
+        with_users: whether to read the histories and the stored factors of users. If False, the
             result has no users, and the caller supplies the histories.
 
     Raises:
@@ -184,7 +195,9 @@ def open_item_side(run: RunFolder, name: str, items: IdMap) -> Recommender:
     includes its fallback. A model of the Spark engine does not.
 
     Args:
-        items: the candidates of the run.
+        run: the run.
+        name: the name of the model.
+        items: the id map of the candidates of the run.
 
     Raises:
         RunFolderError: the model predicts ratings, or its files cannot be read.
@@ -206,11 +219,16 @@ def open_item_side(run: RunFolder, name: str, items: IdMap) -> Recommender:
 
 
 def read_min_history(run: RunFolder, name: str) -> dict[str, Any]:
-    """Return ``min_history`` of a model of a run, and how it was chosen.
+    """Return a dict with ``min_history`` of a saved model, and with the trial that chose it.
 
     ``min_history`` is the smallest number of liked items with which a user is scored by the model
-    and not by its fallback. If a trial chose the number, the result also has the results of the
-    trial, ``groups``.
+    and not by its fallback; 0 if there is no such number. If a trial on the local engine chose it,
+    the dict also has ``metric`` and ``groups``, as
+    :func:`recsys.evaluation.min_history.choose_min_history` returns them.
+
+    Args:
+        run: the run.
+        name: the name of the model.
     """
     if _is_spark_model(run, name):
         return {"min_history": run.read_json(run_files.spark_params(name)).get("min_history", 0)}
@@ -220,10 +238,13 @@ def read_min_history(run: RunFolder, name: str) -> dict[str, Any]:
 
 
 def describe_other_ranking(config: Config) -> str:
-    """Return a sentence on how lists from a saved model differ from the judged lists of its run.
+    """Return a sentence that says that a saved model ranks other items than the run that judged it.
 
-    Lists from a saved model are for users, so they rank all candidates, whatever the run was to show.
-    The result is empty if the run ranked all candidates too.
+    A run may judge lists of a part of the items (``[judge] candidates``). Lists from a saved model
+    rank all items. The result is the empty string if the run ranked all items too.
+
+    Args:
+        config: the config of the run.
     """
     ranked = {"items": "", "train": "the items of train", "cold": "new items"}[config.candidates]
     if not ranked:
@@ -235,7 +256,10 @@ def describe_other_ranking(config: Config) -> str:
 
 
 def saved_models(run: RunFolder) -> list[str]:
-    """Return the names of the models that are saved in a run, in the order of its results."""
+    """Return the names of the models that are saved in a run, in the order of metrics.json.
+
+    A model of metrics.json whose folder was not kept is left out.
+    """
     names = run.read_object(run_files.METRICS, models=dict, about=dict)["models"]
     # The names become paths: one such as "../x" would lead out of the run.
     for name in names:
@@ -244,7 +268,12 @@ def saved_models(run: RunFolder) -> list[str]:
 
 
 def choose_saved_model(run: RunFolder, name: str | None, *, uses_history: bool = False) -> str:
-    """Return ``name``, or the default model of a run if it is None.
+    """Return the name of the saved model to read: ``name``, or the default model of the run.
+
+    Args:
+        run: the run.
+        name: the name that the user gives. None: the pick of the run, as in :func:`open_model`.
+        uses_history: as in :func:`open_model`.
 
     Raises:
         RunFolderError: the run has no such model, or its models predict ratings.
@@ -277,7 +306,7 @@ def _default_model(run: RunFolder, names: list[str], uses_history: bool) -> str:
 
 
 def is_bundle(folder: Path) -> bool:
-    """Return whether a folder has the card of a bundle."""
+    """Return whether a folder has a ``bundle.json``, as bundles have and runs have not."""
     return (folder / run_files.BUNDLE_CARD).exists()
 
 
@@ -286,10 +315,17 @@ def read_history_and_items(
     *,
     with_users: bool = True,
 ) -> tuple[Interactions, pd.DataFrame]:
-    """Return the history of a run or a bundle, and its candidates.
+    """Return the history of a run or a bundle, and the table of its candidates.
 
-    The table of the candidates has the columns of the items table. Without users the history is
-    empty.
+    The table has one row per candidate, in the order of ``history.items``, and the columns of the
+    items table.
+
+    Args:
+        folder: the run or the bundle.
+        with_users: whether to read the history. If False, the history has no users.
+
+    Raises:
+        RunFolderError: the candidates are not sorted by id, or an id occurs twice.
     """
     items = folder.read_table(run_files.ITEMS)
     item_ids = IdMap.of(items[ITEM])
@@ -301,7 +337,7 @@ def read_history_and_items(
 
 
 def interactions_of_nobody(items: IdMap) -> Interactions:
-    """Return interactions with these items and without any user."""
+    """Return interactions with these items, without any user and without any entry."""
     rows = np.empty(0, dtype=np.int32)
     values = np.empty(0, dtype=np.float32)
     return Interactions(IdMap.of(), items, rows, rows, values, np.empty(0, dtype=np.int64))

@@ -1,4 +1,4 @@
-"""The values of a history before their decay, by which likes are told from dislikes."""
+"""Restore the values of a history before their decay, which separate likes from dislikes."""
 
 from __future__ import annotations
 
@@ -28,19 +28,21 @@ def restore_values(
 ) -> tuple[Interactions, float | None]:
     """Return the history with its values before the decay, and the smallest value of a like.
 
-    The smallest value is None if every value above 0 is a like.
+    The smallest value is None if every value above 0 is a like. If the config has no decay, the
+    history is returned unchanged, with ``[judge] relevant`` as the smallest value.
 
-    ``[judge] relevant`` is a limit for values that have the weights of their events, but no decay.
-    The value before the decay can be computed from the stored value only if it comes from a single
-    event. That is so if every pair has one event, or with ``aggregate = "last"``. It is not
-    possible for the sum of several events, nor in a bundle, which does not record the time from
-    which ages are counted. In these cases the history is returned with its stored values, every
-    value above 0 is a like, and this is reported. Pairs whose value has decayed to 0 in float32 are
-    left out, and their number is reported.
+    ``[judge] relevant`` is a limit for values before the decay. Such a value can be computed from
+    the stored one if the pair has a single event, or with ``aggregate = "last"``. It cannot be
+    computed for the sum of several events, nor in a bundle, which does not record the time from
+    which ages are counted. Then the history is returned with its stored values and the smallest
+    value None, and a sentence is reported. Pairs whose value has decayed to 0 in float32 are left
+    out, and their number is reported.
 
     Args:
-        split: the card of the split of the run. None for a bundle, which has none.
-        report: called with each sentence.
+        history: the stored history.
+        config: the config of the run: its decay, its aggregation, and ``[judge] relevant``.
+        split: the contents of split.json of the run. None for a bundle, which has none.
+        report: a function that is called with each sentence to show to the user.
     """
     half_life = config.weigh.half_life_days
     least_like = config.judge.relevant

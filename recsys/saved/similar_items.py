@@ -14,12 +14,14 @@ from recsys.types import Histories, TopK
 
 
 def items_that_go_with(saved: SavedModel, row: int, k: int) -> TopK:
-    """Return the list of the ``k`` best items for a history of one item, as one list.
+    """Return the ``k`` best items for a user whose only like is one item, as a TopK of one list.
 
-    Fallbacks have no part in it (:func:`first_member`).
+    The item itself is not in the list. Fallbacks are not used (:func:`first_member`).
 
     Args:
-        row: the row of the item.
+        saved: the saved model.
+        row: the row of the item in ``saved.items``.
+        k: the length of the list.
 
     Raises:
         InputError: the model has no scores for such a history.

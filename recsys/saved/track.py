@@ -21,6 +21,8 @@ FILES = (
     run_files.MANIFEST,
     run_files.CONFIG,
 )
+"""Files of a run folder that are logged as artifacts, if the run has them."""
+
 MAX_LENGTH = 6_000
 """Largest number of characters that MLflow accepts as the value of a parameter."""
 
@@ -36,6 +38,7 @@ def track(path: str | Path, uri: str, experiment: str = "recsys") -> list[str]:
     changed to what MLflow accepts (:func:`mlflow_name`).
 
     Args:
+        path: the run folder.
         uri: the tracking server or store, as for ``mlflow.set_tracking_uri``.
         experiment: the name of the MLflow experiment, which is created if it does not exist.
 
@@ -115,10 +118,10 @@ def _mean_and_ends(metrics: dict[str, Any]) -> dict[str, float]:
 
 
 def mlflow_name(name: str) -> str:
-    """Return the name of a metric or a parameter without the characters that MLflow does not
-    accept.
+    """Return the name of a metric or a parameter, with characters that MLflow accepts.
 
-    ``@`` becomes ``_at_``, and other such characters become ``_``.
+    ``@`` becomes ``_at_``, a ``]`` before ``@`` is dropped, and each run of other characters that
+    MLflow does not accept becomes one ``_``.
 
     >>> mlflow_name("recall[ips=0.5]@10")
     'recall_ips_0.5_at_10'

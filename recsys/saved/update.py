@@ -52,6 +52,12 @@ class Update:
     """The result of an update.
 
     Attributes:
+        events: number of new events that could be read.
+        users_new: number of users with new events whom the bundle did not have.
+        users_changed: number of users of the bundle with new events.
+        items_new: number of items that got a factor from the new events; 0 for a model other than
+            ALS.
+        retrain_at: growth of the drift, or share of events left out, above which to retrain.
         events_left_out: number of events on items that the model cannot learn without training.
         events_not_newer: number of events that are not newer than the newest event of the bundle.
             Events that the bundle has already are among them, and then count twice.
@@ -74,8 +80,11 @@ class Update:
 
     @property
     def retrain(self) -> bool:
-        """Whether to retrain: the growth of the drift, or the share of events left out, is above
-        ``retrain_at``."""
+        """Whether the model should be retrained.
+
+        True if ``drift_after`` − ``drift_before``, or the share of events left out, is above
+        ``retrain_at``.
+        """
         growth = self.drift_after - self.drift_before
         return growth > self.retrain_at or self.events_left_out > self.retrain_at * self.events
 
@@ -88,17 +97,21 @@ def update(
     retrain_at: float = RETRAIN_AT,
     against: str | Path | None = None,
 ) -> Update:
-    """Add new events to ``bundle``, write the updated bundle to ``out``, and return its drift.
+    """Add new events to a bundle, write the updated bundle to ``out``, and return what changed.
 
     Args:
-        bundle: a bundle of a run of either engine.
+        bundle: the folder of a bundle. It is not changed, unless ``out`` is the same folder.
         events: a file with the columns and ids that the config of the bundle describes.
-        against: a bundle of a retrained run, to compare with.
+        out: the folder of the updated bundle. An older bundle there is replaced.
+        retrain_at: growth of the drift, or share of events left out, above which to retrain.
+        against: a bundle or run of a retrained model, whose lists are compared with the updated
+            ones. None: nothing is compared.
 
     Raises:
-        RunFolderError: ``bundle`` is not a bundle, or ``out`` may not be replaced.
-        InputError: the events cannot be read, or none of them is on an item that the model was
-            trained with.
+        RunFolderError: ``bundle`` or ``against`` cannot be opened, ``bundle`` is a run, or ``out``
+            may not be replaced.
+        InputError: the events cannot be read; or the model is not ALS, and no event is on an item
+            that it was trained with.
     """
     # The bundle that is updated may be replaced: the new one has all of it.
     sources = [events] if against is None else [events, against]

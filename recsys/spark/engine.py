@@ -82,13 +82,14 @@ from recsys.spark.training.training_curve import TrainingCurve
 
 @dataclass(frozen=True)
 class FittedModel:
-    """A trained model on Spark: its scorer, and what the scorer needs to know of each user.
+    """A trained model on Spark: its scorer, and the columns of users that the scorer reads.
 
     Attributes:
         scorer: computes the scores of all items for a user.
-        users: (user int, features array<float>), the factor of each user who is scored by it. If
-            the run has segments, also the column ``segment``. A user without a factor or without a
-            segment has null there. None for a baseline, which needs no information on users.
+        users: columns (user int, features array<float>), the factor of each user who is scored by
+            it. If the run has segments, also the column ``segment``. A user without a factor or
+            without a segment has null there. None for a baseline, which needs no information on
+            users.
     """
 
     scorer: Scorer
@@ -96,10 +97,26 @@ class FittedModel:
 
 
 class SparkEngine(Engine):
-    """Runs a config on Spark.
+    """Runs a config on Spark, step by step. :func:`recsys.flow.run` calls the steps in order.
 
-    ``work`` is a folder inside the run folder for tables that later steps read. It is removed at
-    the end of the run.
+    Attributes:
+        work: a folder inside the run folder for tables that later steps read. It is removed at the
+            end of the run. Set by :meth:`open`, like ``spark``.
+        spark: the session.
+        tables: the checked tables. Set by :meth:`read_events`.
+        split: the parts of the split. Set by :meth:`split_events`, like all attributes below,
+            except the last two.
+        items: the candidates in row order, with the columns of the items table.
+        compiled_rules: the business rules, or None.
+        truth: the relevant items and histories of the tested users.
+        likes: float32[candidates], the number of users who like each candidate.
+        recent_likes: float32[candidates], the same among the newest likes. None without times.
+        segments: the popularity by segment of users, or None.
+        catalogue: what the measures beyond accuracy need of the candidates.
+        layout: the models, metrics and groups of metrics.json.
+        user_groups: the groups of each user (:func:`recsys.spark.evaluation.beyond.user_groups`).
+        lists: the lists of the model for which :meth:`recommend` was called last.
+        shortfall: the reasons why these lists are short, with rules; otherwise None.
     """
 
     work: Path
@@ -127,13 +144,14 @@ class SparkEngine(Engine):
         """Check the models and the rules of a config, before Spark starts.
 
         Args:
+            config: the config of the run.
             spark: the session to use. None: :meth:`open` creates one from the config.
             library: makes and saves the models that are fitted from sums over users. Without it
                 such models are refused.
 
         Raises:
-            ConfigError: a model does not run on Spark, a parameter of a model is not valid, or the
-                rules cannot be read.
+            ConfigError: a model or a setting of ``[judge]`` does not run on Spark, a parameter of a
+                model is not valid, or the rules cannot be read.
         """
         super().__init__(config)
         if config.judge.sampled is not None:
@@ -169,8 +187,16 @@ class SparkEngine(Engine):
     def open(self, folder: RunFolder, meter: Meter, progress: Progress | None = None) -> Iterator[None]:
         """Start Spark, or use the given session, for the steps of one run.
 
-        A failure of Spark with a known cause becomes an error of this package with a message of one
-        sentence (:mod:`recsys.spark.errors`).
+        If Spark fails for a cause such as a full disk, an error of this package is raised, which
+        says what to do (:mod:`recsys.spark.errors`).
+
+        Args:
+            folder: the run folder, where the steps write their files.
+            meter: measures the time and memory of each step.
+            progress: a function that is called with the progress of a step, or None.
+
+        Raises:
+            InputError: a table on this machine does not exist.
         """
         with super().open(folder, meter, progress), spark_errors_explained(self.config.out):
             self.work = folder.path.resolve() / ".work"
@@ -248,7 +274,7 @@ class SparkEngine(Engine):
 
     @property
     def model_names(self) -> list[str]:
-        """The baselines and the models of the config, among which may be further baselines."""
+        """The names of all models of the run: first the baselines, then those of ``[models]``."""
         exclude_seen = self.config.recommend.exclude_seen
         baselines = baselines_of(timed=self.recent_likes is not None, exclude_seen=exclude_seen)
         return [*baselines, *(name for name in self.config.models if name not in baselines)]
@@ -277,7 +303,11 @@ class SparkEngine(Engine):
     def recommend(self, name: str) -> None:
         """Compute and write the lists of a model for the tested users.
 
-        With ``[recommend] everyone``, a model that is not a baseline gets lists for all users.
+        With ``[recommend] everyone``, the lists of a model that is not a baseline are made for all
+        users.
+
+        Args:
+            name: one of :attr:`model_names`, which has been fitted.
         """
         settings = self.config.recommend
         model = self.fitted[name]
@@ -313,7 +343,13 @@ class SparkEngine(Engine):
         return allowed & ranked_items
 
     def judge(self, name: str) -> None:
-        """Compute the accuracy metrics and the beyond-accuracy metrics of the tested users' lists."""
+        """Compute the metrics of the tested users' lists, and store one row per user and model.
+
+        These are the metrics of the config and the measures beyond accuracy.
+
+        Args:
+            name: the model for which :meth:`recommend` was called just before.
+        """
         k = self.config.recommend.k
         columns = self.layout.columns[len(self.layout.metrics) :]
         further = (beyond.columns_of(self.catalogue, self.truth, k), columns)
@@ -335,7 +371,10 @@ class SparkEngine(Engine):
         self.counts[name] = evaluate.counts_of_sums(counts.get) | self.truth.counts
 
     def summarise(self) -> dict[str, Any]:
-        """Write the results per user, the metrics and the training curves. Return the metrics."""
+        """Write the results per user, metrics.json and the training curves, and return the metrics.
+
+        The result is the content of metrics.json, a dict.
+        """
         config = self.config
         _write_per_user(self.judged, self.layout, self.folder)
         _write_curves(self.curves, self.folder)
@@ -348,7 +387,14 @@ class SparkEngine(Engine):
         return metrics
 
     def pool_folds(self, folders: list[Path]) -> dict[str, Any]:
-        """Write the mean of each user's values over the folds, and return what it shows."""
+        """Write the mean of each user's values over the folds of a backtest, and return the summary.
+
+        The summary is a dict with the number of folds, the means and intervals of each model, and
+        the differences from the baseline (:func:`recsys.evaluation.pooling.describe_pooled`).
+
+        Args:
+            folders: the run folder of each fold.
+        """
         judging = self.config.judge
         layout = pooling.pooled_layout(self.model_names, judging)
         tables = [self.spark.read.parquet(_uri(RunFolder(folder), run_files.PER_USER)) for folder in folders]

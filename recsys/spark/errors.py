@@ -29,7 +29,7 @@ LOST = (
 def spark_errors_explained(out: str) -> Iterator[None]:
     """Convert a failure of Spark in a ``with`` block into an error that says what to do.
 
-    A failure without a known cause is raised unchanged.
+    A failure whose cause this module does not recognise is raised unchanged.
 
     Args:
         out: the folder or table that is being written, for the message.
@@ -51,7 +51,11 @@ def spark_errors_explained(out: str) -> Iterator[None]:
 def explain_spark_error(text: str, out: str) -> RecsysError | None:
     """Find a known cause in the text of a failure of Spark, and return an error that explains it.
 
-    The result is None if the text has no known cause.
+    The result is None if the text has no cause that this module recognises.
+
+    Args:
+        text: the message of the failure.
+        out: the folder or table that was being written, for the new message.
 
     >>> print(explain_spark_error("No space left on device", "a"))  # doctest: +NORMALIZE_WHITESPACE
     a: writing the run failed: No space left on device. Free some space, or choose another `out` or

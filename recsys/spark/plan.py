@@ -31,24 +31,24 @@ from recsys.spark.training.parameters import SparkALSParameters
 from recsys.spark.training.trainer import BLOCK_PAIRS, MAX_BLOCKS_PER_TASK
 
 READ_ROW = 4.2e-6
-"""Core-seconds to parse and check a row."""
+"""Seconds of one core to parse and check a row."""
 
 SPLIT_ROW = 5.7e-6
-"""Core-seconds to split, number and aggregate a row."""
+"""Seconds of one core to split, number and aggregate a row."""
 
 JUDGE_ROW = 0.55e-6
-"""Core-seconds per row of the log to judge the lists of one model."""
+"""Seconds of one core per row of the log to judge the lists of one model."""
 
 PACK_ROW = 2.8e-6
-"""Core-seconds per row to group the pairs by user before a training and to write the factors after
+"""Seconds of one core per row to group the pairs by user before a training and to write the factors after
 it.
 """
 
 MOVE_ROW = 20e-9
-"""Core-seconds to pass one pair from the JVM to Python."""
+"""Seconds of one core to pass one pair from the JVM to Python."""
 
 LIST = 60e-6
-"""Core-seconds per list, without the computation of its scores."""
+"""Seconds of one core per list, without the computation of its scores."""
 
 START_SECONDS = 3.0
 """Seconds that Spark needs to start."""
@@ -60,10 +60,10 @@ JOB_SECONDS = 0.25
 """Seconds of each job of a training sweep on a tiny log."""
 
 MLLIB_PAIR = 0.38e-9
-"""Core-seconds of MLlib's training per pair and side, divided by rank²."""
+"""Seconds of one core of MLlib's training per pair and side, divided by rank²."""
 
 MLLIB_SOLVE = 1.2e-9
-"""Core-seconds of MLlib's training per user or item, divided by rank³/3."""
+"""Seconds of one core of MLlib's training per user or item, divided by rank³/3."""
 
 PYTHON_MB, JVM_MB, WORKER_MB = 350, 900, 1000
 """MiB of the idle Python process of the driver, of an idle JVM, and of the Python workers of one
@@ -86,6 +86,7 @@ signed 32-bit number.
 
 
 ParametersByName = dict[str, SparkALSParameters]
+"""Name of a model -> its parameters."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,8 @@ class Machine:
         cores: number of tasks that run at the same time.
         heap: maximum heap of one JVM, in MiB.
         free: free disk space for shuffle files, in MiB.
-        score: core-seconds to compute one score.
-        pair: model -> core-seconds per pair in a training sweep, for models with ``trainer =
+        score: seconds of one core to compute one score.
+        pair: model -> seconds of one core per pair in a training sweep, for models with ``trainer =
             "recsys"``.
         local: whether Spark runs in one JVM on this machine.
     """
@@ -132,7 +133,7 @@ class Plan:
 
     Attributes:
         facts: the size of the log.
-        seconds: step of the run -> seconds.
+        seconds: step of the run, for example "read" or "fit als" -> seconds.
         memory: ``python``, ``jvm``, ``workers`` and ``total`` -> MiB at the peak.
         sizes: name -> further counts and sizes.
         notes: advice.
@@ -175,7 +176,7 @@ def _count_ids(events: DataFrame, column: str) -> tuple[int, int, int]:
 
 
 def measure_machine(spark: SparkSession, facts: LogFacts, params: ParametersByName) -> Machine:
-    """Return the limits of the Spark session, and two costs that are measured, as a Machine.
+    """Measure what this machine can do, and return it as a Machine.
 
     The limits are the number of cores, the heap of one JVM and the free disk space. The costs are
     measured in the process of the driver, in core-seconds: ``score``, the cost of one score, with
@@ -183,6 +184,7 @@ def measure_machine(spark: SparkSession, facts: LogFacts, params: ParametersByNa
     of one (user, item) pair in one training sweep, for each model with ``trainer = "recsys"``.
 
     Args:
+        spark: the session.
         facts: the size of the log.
         params: name -> parameters of each model to train.
     """
@@ -201,9 +203,14 @@ def measure_machine(spark: SparkSession, facts: LogFacts, params: ParametersByNa
 
 
 def measure_score_cost(rank: int, items: int) -> float:
-    """Return the core-seconds (CPU time of one thread) of one score.
+    """Measure the CPU time of one score, and return it in core-seconds.
 
-    They include the comparison of the score when the best items are selected.
+    A core-second is one second of one core. The time includes the comparison of the score when the
+    best items are selected.
+
+    Args:
+        rank: the length of a factor.
+        items: the number of items.
     """
     rng = np.random.default_rng(0)
     m = max(1, min(256, BLOCK_BYTES // (4 * items)))
@@ -221,12 +228,15 @@ def measure_score_cost(rank: int, items: int) -> float:
 
 
 def measure_pair_cost(params: SparkALSParameters, length: int, items: int) -> float:
-    """Return the core-seconds (CPU time of one thread) per pair in one training sweep.
+    """Measure the CPU time per pair in one training sweep, and return it in core-seconds.
 
-    A sweep solves for the users once and computes ``1 + CG_STEPS`` = 4 sums of residuals.
+    A core-second is one second of one core. A sweep solves for the users once and computes
+    ``1 + CG_STEPS`` = 4 sums of residuals.
 
     Args:
+        params: the parameters of the model.
         length: number of pairs per user.
+        items: the number of items.
     """
     users = max(1, 100_000 // length)
     rng = np.random.default_rng(0)

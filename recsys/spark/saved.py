@@ -45,14 +45,18 @@ class SavedSparkModel:
     """A saved factor model, with all that is needed to make lists.
 
     Attributes:
-        users: (user: the id, features), the factors of the users.
-        history: (user: the id, item: row, value, timestamp).
+        name: the name of the model.
+        params: the parameters with which it was trained.
+        users: columns (user: the id, features), the factors of the users.
+        history: columns (user: the id, item: row, value, timestamp).
         items: the candidates in row order, with their attributes.
         factors: float32[candidates, rank], NaN rows for items without a factor.
         likes: float32[candidates], the number of train users who like each item.
         segments: the popularity by user segment, or None.
-        user_segments: (key: the id as text, segment), from the users table of the run.
-        min_history: users with fewer liked items are served by the fallback.
+        user_segments: columns (key: the id as text, segment), from the users table of the run. None
+            if the run has no segments.
+        min_history: the smallest number of liked items with which a user is scored by the factor,
+            and not by the fallback.
     """
 
     name: str
@@ -77,7 +81,7 @@ class ListRequest:
         exclude_seen: whether to leave out the items of the user's history.
         fallback: whether users without a factor get popular items (those of their segment if the
             run has segments). Otherwise such users get no list.
-        memory_mb: largest size of a block of scores, in MiB.
+        memory_mb: largest memory for a block of scores in a task, in MiB.
     """
 
     k: int
@@ -88,9 +92,11 @@ class ListRequest:
 
 
 def open_spark_run(spark: SparkSession, run: str | Path, model: str | None = None) -> SavedSparkModel:
-    """Open a model of a run folder that Spark trained.
+    """Open a model that Spark trained, from a run folder.
 
     Args:
+        spark: the session.
+        run: the run folder.
         model: the name of the model. None: the pick of the run among the models that Spark trained.
 
     Raises:
@@ -138,6 +144,8 @@ def read_part(spark: SparkSession, folder: RunFolder, part: str) -> DataFrame:
     """Return a Parquet table of a run or a bundle as a DataFrame.
 
     Args:
+        spark: the session.
+        folder: the run or the bundle.
         part: the name of the file, relative to the folder.
 
     Raises:
@@ -151,7 +159,18 @@ def read_part(spark: SparkSession, folder: RunFolder, part: str) -> DataFrame:
 
 
 def read_history(spark: SparkSession, folder: RunFolder, items: pd.DataFrame) -> DataFrame:
-    """Return the history of a run or a bundle: (user: the id, item: row, value, timestamp)."""
+    """Return the history of a run or a bundle as a DataFrame with one row per pair.
+
+    The columns are user (the id), item (the row in ``items``), value and timestamp.
+
+    Args:
+        spark: the session.
+        folder: the run or the bundle.
+        items: the candidates, in row order.
+
+    Raises:
+        RunFolderError: the table cannot be read.
+    """
     history = read_part(spark, folder, run_files.HISTORY).join(item_rows(spark, items), ITEM)
     return history.withColumnRenamed(USER, "user").select("user", "item", VALUE, TIME)
 
@@ -161,10 +180,10 @@ def read_user_segments(
     folder: RunFolder,
     segments: Segments | None,
 ) -> DataFrame | None:
-    """Return (key, segment), the id as text and the segment of each user in the users table of a
-    run.
+    """Return the segment of each user in the users table of a run.
 
-    The result is None if the run has no segments.
+    The result is a DataFrame with the columns ``key`` (the user id as text) and ``segment`` (a row
+    of ``segments``, or -1 for none). It is None if ``segments`` is None.
     """
     if segments is None:
         return None
@@ -180,18 +199,24 @@ def recommend(
     users: DataFrame | None = None,
     late: DataFrame | None = None,
 ) -> tuple[DataFrame, dict[str, Any]]:
-    """Return lists (user_id, item_id, rank, score, source), and the content of rules.json.
+    """Make lists with a saved model, and return them with the content of rules.json.
 
-    rules.json says how many items each rule removed, and which ids in the rules the run does not
-    have. It is empty without rules. A user with a stored factor is scored by it. A user with a
-    history but no factor, or with late events, is first folded in. All other users are served by
-    the fallback.
+    The lists are a DataFrame with the columns user_id, item_id, rank, score and source. rules.json
+    is a dict that says how many items each rule removed, and which ids of the rules the run does
+    not have. It is empty without rules.
+
+    A user with a stored factor is scored by it. For a user with a history but no factor, or with
+    late events, the factor is computed from the history (fold-in). All other users, and those with
+    fewer likes than ``saved.min_history``, get the list of the fallback. If ``request.fallback`` is
+    False, ``saved.min_history`` is not used, and users who cannot be scored get no list.
 
     Args:
-        users: (user_id), the users to make lists for. None: all users with a factor or a history.
-            Columns of the segments take precedence over the users table of the run.
-        late: (user_id, item_id, value), pairs that came after the run. They are added to the
-            histories. Items that the run does not have are left out.
+        saved: the model.
+        request: the settings of the lists.
+        users: columns (user_id), the users to make lists for. None: all users with a factor or a
+            history. Columns of the segments take precedence over the users table of the run.
+        late: columns (user_id, item_id, value), pairs that came after the run. They are added to
+            the histories. Items that the run does not have are left out.
     """
     history, factors = _with_late_events(saved, late)
     listed_users = factors.select("user")
@@ -216,9 +241,10 @@ def recommend(
 
 
 def with_ids(lists: DataFrame, items: pd.DataFrame) -> DataFrame:
-    """Return lists (user: the id, item: row, …) as (user_id, item_id, rank, score, source).
+    """Return lists with item ids instead of item rows: (user_id, item_id, rank, score, source).
 
     Args:
+        lists: columns (user: the id, item: row, rank, score, source).
         items: the candidates, in the order of their rows.
     """
     named = lists.join(item_rows(lists.sparkSession, items), "item").withColumnRenamed("user", USER)
@@ -242,14 +268,17 @@ def _with_late_events(saved: SavedSparkModel, late: DataFrame | None) -> tuple[D
 
 
 def add_late_events(history: DataFrame, late: DataFrame, items: pd.DataFrame) -> tuple[DataFrame, DataFrame]:
-    """Return the histories with late events, and (user), the users who have such events.
+    """Add late events to histories, and return the new histories and the users who changed.
 
-    Values of a pair are added up, and its time is the latest. Items that are not candidates are left
-    out.
+    The histories have the columns of ``history``. The users are a DataFrame with the one column
+    ``user``. Values of a pair are added up, and its time is the latest. Events on items that are
+    not candidates are left out.
 
     Args:
-        history: (user, item: row, value, timestamp).
-        late: (user_id, item_id, value), optionally ``timestamp``.
+        history: columns (user, item: row, value, timestamp).
+        late: columns (user_id, item_id, value), optionally ``timestamp``: events that came after
+            the run.
+        items: the candidates, in row order.
     """
     times = F.expr(f"try_cast({TIME} AS bigint)") if TIME in late.columns else F.lit(None).cast("bigint")
     new = (
@@ -278,16 +307,17 @@ def add_segments(
     user_segments: DataFrame | None,
     users: DataFrame | None,
 ) -> DataFrame:
-    """Return ``listed`` with a further column ``segment``, the number of the segment of each user.
+    """Return ``listed`` with a further column ``segment``: the number of the segment of each user.
 
-    The segment is looked up by the columns of ``users``, or if they give none, by the users table
-    of the run. ``listed`` is returned unchanged if the run has no segments.
+    The segment is looked up by the columns of ``users``. If they give none, it is that of the users
+    table of the run. A user without a segment has null or -1. ``listed`` is returned unchanged if
+    the run has no segments.
 
     Args:
-        listed: (user: the id, …).
+        listed: columns (user: the id, …).
         segments: the segments of the run, or None.
         user_segments: the result of :func:`read_user_segments`.
-        users: (user_id, …), with or without columns of the segments, or None.
+        users: columns (user_id, …), with or without columns of the segments, or None.
     """
     if segments is None or user_segments is None:
         return listed
@@ -303,6 +333,13 @@ def add_segments(
 
 
 def item_rows(spark: SparkSession, items: pd.DataFrame) -> DataFrame:
-    """Return (item_id, item), the id and the row of each candidate, marked for a broadcast join."""
+    """Return the columns (item_id, item): the id and the row number of each candidate.
+
+    The table is marked for a broadcast join.
+
+    Args:
+        spark: the session.
+        items: the candidates, in row order.
+    """
     rows = pd.DataFrame({ITEM: items[ITEM], "item": np.arange(len(items), dtype=np.int32)})
     return F.broadcast(spark.createDataFrame(rows))

@@ -40,7 +40,10 @@ DEFAULTS = {
     "spark.driver.maxResultSize": "0",
 }
 
+"""Settings of Spark that hold unless the config or spark-submit sets them."""
+
 MEMORY_SETTINGS = ("spark.driver.memory", "spark.executor.memory")
+"""Settings of memory that are checked before Spark starts."""
 
 LEAST_MEMORY_MB = 450
 """Smallest heap in MiB with which Spark starts: 1.5 times the 300 MiB that it reserves."""
@@ -72,11 +75,15 @@ They are enough for 100 million rows, and Spark merges small partitions.
 def session(settings: SparkSettings) -> SparkSession:
     """Return the running Spark session, or start one.
 
-    Settings of spark-submit have precedence, then ``settings``, then the defaults.
+    Settings of spark-submit have precedence, then ``settings``, then :data:`DEFAULTS`.
+
+    Args:
+        settings: the section ``[spark]`` of a config.
 
     Raises:
         MissingExtra: there is no Java 17 or newer.
-        ConfigError: the master cannot be reached, or rejects a setting.
+        ConfigError: a size of memory is not valid or too small, or the master cannot be reached or
+            rejects a setting.
     """
     if "PYSPARK_GATEWAY_PORT" in os.environ:
         # spark-submit has started a JVM, which holds the settings of its command line.

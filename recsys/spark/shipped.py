@@ -27,16 +27,16 @@ SHORTFALL = "shortfall"
 """The column with the reason why a list is short."""
 
 ScoreBatch = Callable[[Path, pa.RecordBatch], pa.RecordBatch]
-"""A function that makes the lists of a batch of users with the model in a folder.
+"""A function (folder of the model, batch of users) -> lists of these users, one row per item.
 
 Executors call it, so it must be picklable.
 """
 
 
 def ship_folder(spark: SparkSession, folder: Path) -> str:
-    """Send a folder to all executors, each of which unpacks it once, and return its name there.
+    """Send a folder to all executors, and return its name there, as :func:`list_users` needs it.
 
-    The archive is removed when the session ends.
+    Each executor unpacks the folder once. The archive is removed when the session ends.
     """
     # Executors fetch the archive when they start a task, so it lives as long as the session.
     scratch = Path(tempfile.mkdtemp(prefix="recsys-model-", dir=spark.sparkContext._temp_dir))
@@ -49,7 +49,7 @@ def ship_folder(spark: SparkSession, folder: Path) -> str:
 
 
 def has_times(history: DataFrame) -> bool:
-    """Return whether any entry of ``history`` has a known time."""
+    """Return whether any row of ``history`` has a known time, a ``timestamp`` of 0 or more."""
     return not history.where(F.col(TIME) >= 0).isEmpty()
 
 
@@ -59,14 +59,17 @@ def list_users(
     folder: str,
     score_batch: ScoreBatch,
 ) -> DataFrame:
-    """Return lists as rows (user, item, rank from 1, score, source, shortfall).
+    """Return the lists of users as a DataFrame with one row per listed item.
 
-    A user without a list has one row without an item.
+    The columns are user, item (a row number), rank (1 is the best), score, source, and shortfall
+    (the reason why the list of the user is short). A user without a list has one row, in which only
+    user and shortfall are not null.
 
     Args:
-        users: (user: the id), optionally ``segment`` and ``features``.
-        history: (user, item: row, value, timestamp), one row per pair.
+        users: columns (user: the id), optionally ``segment`` and ``features``.
+        history: columns (user, item: row, value, timestamp), one row per pair.
         folder: the name that :func:`ship_folder` returned.
+        score_batch: makes the lists of a batch of users, with the columns of the result.
     """
     frame = add_histories(users, history, HISTORY_COLUMNS)
     names = ("user", *HISTORY_COLUMNS, SEGMENT, FEATURES)
@@ -78,8 +81,14 @@ def list_users(
 
 
 def observe_shortfall(lists: DataFrame, reasons: Sequence[str]) -> tuple[DataFrame, Observation]:
-    """Return the lists, and an Observation that counts users by shortfall while the lists are
-    written."""
+    """Return the lists, and an Observation that counts users by the reason of a short list.
+
+    The counts are there after the returned lists have been written: reason -> number of users.
+
+    Args:
+        lists: the result of :func:`list_users`.
+        reasons: the reasons to count, names of ``types.SHORTFALL``.
+    """
     observation = Observation()
     is_first = (F.col(RANK) == 1) | F.col("item").isNull()
     reason_of_user = F.when(is_first, F.col(SHORTFALL))
@@ -93,13 +102,13 @@ def add_stored_factors(
     factors: np.ndarray,
     changed: DataFrame | None,
 ) -> DataFrame:
-    """Return ``users`` with the column ``features``, null for users without a stored factor.
+    """Return ``users`` with a column ``features``: the stored factor, or null if there is none.
 
     Args:
-        users: (user, …).
+        users: columns (user, …).
         ids: [n], the ids of the users of ``factors``.
         factors: float32[n, rank], NaN rows for users without one.
-        changed: (user), users whose factors are out of date.
+        changed: columns (user), users whose factors are out of date.
     """
     is_stored = ~np.isnan(factors).any(axis=1)
     stored = np.ascontiguousarray(factors[is_stored])

@@ -21,8 +21,11 @@ from recsys.evaluation.topk_tables import PANDAS_INDEX, require
 from recsys.schema import ITEM, RANK, SCORE, USER, VALUE, TableSchema
 
 CSV_READING = {"header": True, "quote": '"', "escape": '"', "multiLine": True, "encoding": "UTF-8"}
-"""RFC 4180: a quote inside a quoted field is doubled, a backslash is a character like any other, and a
-field may contain line ends."""
+"""Options by which Spark reads CSV as RFC 4180 defines it.
+
+A quote inside a quoted field is doubled, a backslash is a character like any other, and a field may
+contain line ends.
+"""
 
 CSV_WRITING = {
     "header": True,
@@ -60,10 +63,12 @@ def read_table(
 ) -> DataFrame:
     """Read a table from a CSV file with a header, if ``uri`` ends in .csv, or else from Parquet.
 
-    Ids in CSV are text. If ``columns`` has ``item_id`` and the table has no column ``value``, it gets
-    one that is 1 in every row.
+    Ids in CSV are text. If ``item_id`` is a required column and the table has no column ``value``,
+    it gets one that is 1 in every row.
 
     Args:
+        spark: the session.
+        uri: the path or URI of the file or folder.
         columns: the columns that the table must have. It may have others.
         schema: if given, the columns that the table must and may have. Those of a pandas index are
             left out.
@@ -212,13 +217,14 @@ def write_input_tables(
 ) -> Config:
     """Write DataFrames as the input tables of a run, and return the config that reads them on Spark.
 
-    They become ``events.parquet``, ``items.parquet`` and ``users.parquet`` in ``folder``, and stay
-    there, since a run names what it has read. Rows are checked by the run, as those of any file.
+    The DataFrames become ``events.parquet``, ``items.parquet`` and ``users.parquet`` in ``folder``,
+    and stay there, because the run names them as its sources. The run checks their rows, as those
+    of any file.
 
     Args:
-        config: its settings of columns, times and ids hold for the DataFrames. Its locations of
-            events, items and users are replaced, those of tables that are not given by None, so it
-            may have any name as the location of its events.
+        config: a config whose settings of columns, times and ids hold for the DataFrames. Its
+            locations of events, items and users are replaced, so they may be any text. The location
+            of a table that is not given becomes None.
         folder: a path or URI that the driver and all executors see, such as ``hdfs://…/input``.
         events: one row per event, with the columns that the config names (by default ``user_id``,
             ``item_id``, and optionally ``value`` and ``timestamp``).
@@ -244,7 +250,7 @@ def write_input_tables(
 
 
 def hadoop_path(spark: Any, uri: str) -> tuple[Any, Any]:
-    """Return (path, file system) of a URI as two Java objects of Hadoop."""
+    """Return (path, file system) of a URI, as the Java objects Path and FileSystem of Hadoop."""
     path = spark._jvm.org.apache.hadoop.fs.Path(uri)
     files = path.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration())
     return files.makeQualified(path), files

@@ -33,18 +33,22 @@ from recsys.spark.training.als import fit_als
 from recsys.spark.training.parameters import model_parameters
 
 Judge = Callable[[Config], float]
+"""A function from the config of a trial to the mean of a metric on one fold."""
 
 
 @contextmanager
 def fold_judges(config: Config, name: str, metric: str, folder: Path) -> Iterator[list[Judge]]:
     """Prepare the folds of a tuning study, and yield one function per fold that judges a trial.
 
-    The function takes the config of a trial. It trains the model on the fold and returns the mean
-    of the metric, NaN if the metric is undefined for all users. The folds are those of local tuning.
+    The function takes the config of a trial, that is, of one setting of the model. It trains the
+    model on the train part of the fold. It returns the mean of the metric over the users of the
+    test part, NaN if the metric is undefined for all of them. The folds are those of local tuning.
     They are made from ``split/train.parquet`` of the run at ``config.out``; no other table is read.
 
     Args:
+        config: the config of the run and of the study.
         name: the name of the model in ``[models]``.
+        metric: the name of the metric, for example "ndcg@10".
         folder: intermediate tables are written below it and removed at the end. Executors must see
             it under the same path as the driver.
 
@@ -83,8 +87,13 @@ def _holds_folds(folder: Path) -> bool:
 def fold_conditions(train: DataFrame, config: Config) -> list[tuple[Column, Column]]:
     """Return for each fold two conditions on a row: that it is in train, and that it is in test.
 
-    The folds are those of local tuning. There are none by items: a model of kind ``als``, the only
-    one that Spark tunes, cannot score an item without train events, and the search refuses it.
+    The folds are those of local tuning, by pairs or by time. Folds by items are not made, because
+    Spark tunes only models of the kind ``als``, which cannot score an item without train events.
+
+    Args:
+        train: the train part of the run, with the columns user_id, item_id and timestamp (-1 where
+            unknown).
+        config: the config with the section ``[tune]``.
     """
     settings = config.tune
     timed = train.where(F.col(TIME) < 0).isEmpty()

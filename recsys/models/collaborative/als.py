@@ -144,9 +144,9 @@ class ALS(Fading, ALSParameters, Recommender):
     def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
         """Return what each entry of one history adds to the score of ``item``.
 
-        With the symbols of ``recsys.als.definition``, the user factor is x = A⁻¹ Σ_j c_j p_j y_j. So
-        entry j adds c_j p_j · y_jᵀ A⁻¹ y_item to the score x·y_item (Hu et al. 2008, section 5). An
-        entry that is not a like adds 0. If the score is NaN, the result has no parts.
+        With the symbols of ``recsys.als.definition``, the user factor is x = A⁻¹ Σ_j c_j p_j y_j.
+        So entry j adds c_j p_j · y_jᵀ A⁻¹ y_item to the score x·y_item (Hu et al. 2008, section 5).
+        An entry that is not a like adds 0. If the score is NaN, the result has no parts.
         """
         score = self._score_of(history, item)
         if np.isnan(score):

@@ -37,8 +37,8 @@ class BPR(Recommender):
     the means over all items that somebody liked in training. The score of item i is x·y_i + b_i.
 
     Scores are NaN for items that nobody liked in training, and for a history without a liked item
-    that somebody liked in training. Training uses one thread, because with several threads ``implicit``
-    gives a different result each time. ALS is faster.
+    that somebody liked in training. Training uses one thread, because with several threads
+    ``implicit`` gives a different result each time. ALS is faster.
 
     Reference: Rendle et al., UAI 2009.
     """

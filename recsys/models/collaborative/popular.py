@@ -48,13 +48,16 @@ class Random(Recommender):
         return np.ones(len(histories), dtype=bool)
 
     def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
-        """Return the score, and a note that it is random."""
+        """Return the score of ``item`` without parts, and a note that it is random."""
         return Explanation(self._score_of(history, item, user), note="The score is drawn at random.")
 
 
 @dataclass(config=STRICT)
 class Popular(Recommender):
-    """Scores each item by the number of users who like it (value > 0). The score may be 0."""
+    """Scores each item by the number of users who like it (value > 0), the same for all users.
+
+    An item that nobody likes has the score 0, and no score is NaN.
+    """
 
     STATE: ClassVar = {"scores_": "float32[items]"}
     SCORES_EVERYONE: ClassVar = True
@@ -78,7 +81,7 @@ class Popular(Recommender):
         return np.ones(len(histories), dtype=bool)
 
     def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
-        """Return the score as a constant, because it does not depend on the user."""
+        """Return the score of ``item`` as a constant, because it does not depend on the user."""
         score = float(self.scores_[item])
         return Explanation(score, constant=score, note="The score is the same for everyone.")
 

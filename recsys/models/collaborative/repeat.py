@@ -22,7 +22,8 @@ from recsys.types import Features, Histories, Interactions
 @dataclass(config=STRICT)
 class Repeat(Recommender):
     """Scores the liked items of a history by their values, and all other items below 0 by popularity.
-    The model is useful only with `exclude_seen = false`: otherwise its lists have only popular items.
+    The model is useful only with `exclude_seen = false`: otherwise its lists have only popular
+    items.
 
     If events have no values and ``[weigh] aggregate`` is "sum", the value of a pair is its number
     of events. With ``recency_days`` a like of value v scores v · 2^(−age / recency_days), where

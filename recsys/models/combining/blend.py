@@ -40,14 +40,15 @@ class Blended(Recommender):
 
     The score of an item is Σ_p w_p z_p / Σ_p w_p over the members p that have a score for it. z_p
     is the member's score on a scale that is common to all members (:func:`rescale_rows`). With
-    ``standard``, the scores of a user have mean 0 and standard deviation 1. With ``rrf`` (reciprocal
-    rank fusion), z_p is 1/(60 + rank). The weights w_p depend on the number of items that the user
-    likes. The score is NaN if no member with a weight above 0 has a score.
+    ``standard``, the scores of a user have mean 0 and standard deviation 1. With ``rrf``
+    (reciprocal rank fusion), z_p is 1/(60 + rank). The weights w_p depend on the number of items
+    that the user likes. The score is NaN if no member with a weight above 0 has a score.
 
     Items that nobody liked in training (*new items*) may have other weights, ``cold_weights_``.
-    They apply to scores that are rescaled over the new items alone, because rescaling over all items
-    makes the scores of new items nearly equal. These weights decide only the order of the new items
-    relative to each other. The general weights decide which positions of a list go to new items.
+    They apply to scores that are rescaled over the new items alone, because rescaling over all
+    items makes the scores of new items nearly equal. These weights decide only the order of the new
+    items relative to each other. The general weights decide which positions of a list go to new
+    items.
 
     Attributes:
         members: name -> fitted model.
@@ -146,8 +147,8 @@ class Blended(Recommender):
     def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
         """Return what each member adds to the score of one item, in ``members`` of the result.
 
-        The parts sum to the score. The exception is a new item to which ``cold_weights_`` apply. Then
-        the parts sum to the value that orders the new items, and the note says so.
+        The parts sum to the score. The exception is a new item to which ``cold_weights_`` apply.
+        Then the parts sum to the value that orders the new items, and the note says so.
         """
         score = self._score_of(history, item, user)
         members = self._member_shares(history, item)
@@ -294,8 +295,8 @@ def rescale_rows(scores: np.ndarray, scaling: Scaling = "standard") -> np.ndarra
 
     ``standard`` gives the scores of a row the mean 0 and the standard deviation 1, or all 0 if they
     are equal. ``rrf`` replaces a score by 1/(60 + rank), where the highest score of the row has the
-    rank 1. Of equal scores, the lower column has the smaller rank. NaN stays NaN, and does not count
-    in the mean, the deviation or the ranks.
+    rank 1. Of equal scores, the lower column has the smaller rank. NaN stays NaN, and does not
+    count in the mean, the deviation or the ranks.
 
     Args:
         scores: float32[m, n], one row per user.
@@ -356,7 +357,11 @@ def weighted_sums(
 
 
 def divide_sums(total: np.ndarray, total_weight: np.ndarray) -> np.ndarray:
-    """Return ``total`` / ``total_weight`` for each cell, float32[m, n], NaN where the weight is 0."""
+    """Return ``total`` / ``total_weight`` for each cell, float32[m, n], NaN where the weight is 0.
+
+    Args:
+        total, total_weight: float32[m, n], as :func:`weighted_sums` returns them.
+    """
     undefined = np.full(total.shape, np.nan, dtype=np.float32)
     return np.divide(total, total_weight, out=undefined, where=total_weight > 0)
 

@@ -30,14 +30,20 @@ from recsys.recommender import Recommender
 from recsys.types import Features, Interactions
 
 MIN_USERS = 60
-"""Smallest number of users of a trial. A group of users with similar history lengths gets weights of
-its own only if each half of the trial has at least half this number of its users."""
+"""Smallest number of users of a trial; with fewer, a hybrid makes no trial.
+
+A group of users with similar history lengths gets its own weights only if each half of the trial
+has at least ``MIN_USERS / 2`` users of the group.
+"""
 
 HIDDEN_SHARE = 0.2
-"""The share of likes, or of items, that a trial hides."""
+"""The share of likes, of events or of items that a trial of a hybrid hides."""
 
 ACCEPTED_LOSS = 0.005
-"""Share of the NDCG among all items that may be lost for a better order of new items."""
+"""Largest relative loss of NDCG for which a better order of new items is still accepted.
+
+The NDCG is that of lists of all items.
+"""
 
 SEARCH_SHARE = 0.5
 """The share of the parameter ``minutes`` after which a hybrid tries no further setting.
@@ -55,8 +61,8 @@ class Choice:
 
     Attributes:
         weights: the general weights.
-        by_group: position of a group of users with similar history lengths -> the weights that
-            replace the general ones for this group.
+        by_group: number of a group of users by history length (``blend.length_groups``) -> the
+            weights that replace the general ones for this group.
         new_items: the weights that order the new items relative to each other.
     """
 

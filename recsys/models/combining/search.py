@@ -126,17 +126,25 @@ SWEEPS = 8
 """Number of sweeps of ALS models. More sweeps change the lists less than the other settings do."""
 
 LEAST_GAIN = 0.002
-"""The relative gain in NDCG that a step on a ladder must have. A smaller gain is probably noise."""
+"""Smallest relative gain in NDCG for which a search moves to a neighbouring setting.
+
+A smaller gain is probably noise.
+"""
 
 PROMISING = 0.8
-"""The settings of a kind are searched if its first NDCG is at least this share of the best kind's."""
+"""The settings of a kind are searched if its NDCG is at least this share of that of the best kind.
+
+The NDCG is the one after the first try of each kind.
+"""
 
 CONTENT = ("content", "attributes", "side_ease", "content_als")
 """Kinds that need item features."""
 
 FIELD_WEIGHTS = (0.1, 0.3, 1.0, 3.0, 10.0)
-"""The ladder of the weight of a field. It has no 0, because some items have features of one field
-only."""
+"""The weights of a field of features that are tried.
+
+0 is not among them, because some items have features of one field only.
+"""
 
 
 def ladders(kind: str, max_rank: int) -> tuple[Ladder, ...]:

@@ -22,21 +22,27 @@ from recsys.recommender import Recommender, score_histories
 from recsys.types import Interactions
 
 DEPTH = 100
-"""Length of the lists. Lists of this length have enough relevant items to compare models, even if
-relevant items are rare in lists."""
+"""Length of the lists of which a trial computes the NDCG.
+
+Long lists have enough relevant items to compare models, even if relevant items are rare.
+"""
 
 MIDDLE_SHARE = 0.5
 OTHER_SHARES = (0.25, 1.0)
 """Weights of a member that is added to a blend, as shares of the sum of the weights so far.
 
-Each addition is tried with :data:`MIDDLE_SHARE` first, and the best additions with these shares too.
+Each addition is tried with :data:`MIDDLE_SHARE` first, and the best additions with these shares
+too.
 """
 
 SHORTLIST = 6
-"""Number of members that are tried in a step of the search: the best ones of the step before."""
+"""Number of members that :meth:`Trial.choose` tries in a step: the best ones of the step before."""
 
 FULLY_TRIED = 3
-"""Number of members that are tried with :data:`OTHER_SHARES`: the best ones with the middle share."""
+"""Number of members that a step also tries with :data:`OTHER_SHARES`.
+
+They are the best ones with :data:`MIDDLE_SHARE`.
+"""
 
 
 @dataclass
@@ -84,8 +90,8 @@ class Trial:
     def cache_scores(self, name: str, model: Recommender) -> np.ndarray:
         """Store the scores of a fitted model, and return the NDCG@100 of each user, float64[n].
 
-        ``scores[name]`` becomes float32[n, items]: the scores of the candidates, rescaled per user as
-        ``scaling`` says. The scores of other items are NaN.
+        ``scores[name]`` becomes float32[n, items]: the scores of the candidates, rescaled per user
+        as ``scaling`` says. The scores of other items are NaN.
         """
         all_rows = np.arange(len(self.users))
         self.scores[name] = rescale_rows(self._candidate_scores(model, all_rows), self.scaling)
@@ -132,7 +138,7 @@ class Trial:
     def blend_ndcg(self, weights: dict[str, float], rows: np.ndarray | None = None) -> np.ndarray:
         """Return the NDCG@100 of each user for a blend of members with stored scores, float64[len(rows)].
 
-        Arguments as for :meth:`blend_scores`.
+        The arguments are those of :meth:`blend_scores`.
         """
         return self.ndcg_per_user(self.blend_scores(weights, rows), rows)
 
@@ -155,6 +161,7 @@ class Trial:
         Args:
             rows: positions in ``users``.
             start: member -> weight of the first blend. None: the best single member, with weight 1.
+            steps: the largest number of additions. 0: the first blend is returned.
         """
         scores = self.scores
         if len(rows) < len(self.users):
@@ -209,8 +216,8 @@ class Trial:
     def halves(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Divide the users at random into two halves: one to choose a blend on, and one to check it on.
 
-        Both are int64 positions in ``users``, in ascending order. A hash of the user decides, so the
-        halves may differ a little in size.
+        Both are int64 positions in ``users``, in ascending order. A hash of the user decides, so
+        the halves may differ a little in size.
 
         Args:
             seed: the seed of the hash.

@@ -64,7 +64,7 @@ class StoredFactors(Recommender):
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The sources of the ALS model."""
+        """The names of the sources of the ALS model, usually ``("als",)``."""
         return self.als.sources
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:

@@ -26,8 +26,10 @@ class RatingALS(RatingModel):
         Σ_ui (r_ui − μ − b_u − c_i − x_u·y_i)²  +  reg [ Σ_u |x_u|² + Σ_i |y_i|² ]
                                                 +  bias_reg [ Σ_u b_u² + Σ_i c_i² ]
 
-    The bias and the factor of a user are solved for together, and then those of an item. Users and
-    items without ratings have no opinion (NaN).
+    r_ui is the rating of user u for item i, and μ the mean of all ratings. b_u and c_i are the
+    biases of the user and of the item, x_u and y_i their factors. The bias and the factor of a user
+    are solved for together, and so are those of an item. The prediction is NaN for a user or an
+    item without ratings.
 
     Reference: Koren, Bell and Volinsky, IEEE Computer 2009.
     """
@@ -50,7 +52,10 @@ class RatingALS(RatingModel):
     seed: Annotated[int, Field(ge=0, description="seed of the random start")] = 0
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Alternate the half steps of items and users."""
+        """Learn the biases and factors by alternating least squares, and return the model.
+
+        Every call starts again from ``seed``. ``features`` is not used.
+        """
         with log_phase("rating_als", users=len(train.users), items=len(train.items), rank=self.rank):
             self._alternate(train)
         return self
@@ -101,7 +106,13 @@ class RatingALS(RatingModel):
         return solution
 
     def predict(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """Return μ + b_u + c_i + x_u·y_i, NaN for a user or an item without ratings."""
+        """Return the predicted rating μ + b_u + c_i + x_u·y_i of each pair, float64[m].
+
+        It is NaN for a user or an item without ratings in train.
+
+        Args:
+            users, items: int[m], rows of the users and of the items of train, -1 where unknown.
+        """
         predicted = np.full(len(users), np.nan)
         is_known = (users >= 0) & (items >= 0)
         is_known[is_known] = self.known_users_[users[is_known]] & self.known_items_[items[is_known]]

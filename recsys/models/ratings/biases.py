@@ -15,17 +15,21 @@ from recsys.types import Features, Interactions
 
 @dataclass(config=STRICT)
 class Mean(RatingModel):
-    """The mean of all ratings of train, for every pair."""
+    """Predicts the mean of all ratings of train, for every pair."""
 
     STATE: ClassVar = {"mean_": "float64[1]"}
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Compute the mean."""
+        """Compute the mean of all ratings, and return the model. ``features`` is not used."""
         self.mean_ = np.array([train.value.mean(dtype=np.float64)])
         return self
 
     def predict(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """Return the mean for every pair."""
+        """Return the mean of all ratings for every pair, float64[m].
+
+        Args:
+            users, items: int[m], of which only the length is used.
+        """
         return np.full(len(users), self.mean_[0])
 
 
@@ -55,7 +59,10 @@ class Biases(RatingModel):
     iterations: Annotated[int, Field(ge=1, description="sweeps of alternating least squares")] = 10
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Compute the mean, and the biases by alternating least squares."""
+        """Compute the mean, and the biases by alternating least squares, and return the model.
+
+        ``features`` is not used.
+        """
         rating = train.value.astype(np.float64)
         users = len(train.users)
         items = len(train.items)
@@ -74,6 +81,12 @@ class Biases(RatingModel):
         return self
 
     def predict(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """Return the mean plus the two biases; an unknown user or item has the bias 0."""
+        """Return the mean plus the biases of the user and of the item for each pair, float64[m].
+
+        The bias of an unknown user or item is 0, so no prediction is NaN.
+
+        Args:
+            users, items: int[m], rows of the users and of the items of train, -1 where unknown.
+        """
         # The last entry is for row -1.
         return self.mean_[0] + np.append(self.user_bias_, 0.0)[users] + np.append(self.item_bias_, 0.0)[items]

@@ -28,14 +28,16 @@ class BPMF(RatingModel):
 
         r_ui = μ + b_u + c_i + x_u·y_i + noise of precision α
 
-    (b_u, x_u) of all users are normal with one unknown mean and precision matrix, and so are (c_i,
-    y_i) of all items. These have the prior of the reference (Normal-Wishart with μ₀ = 0, β₀ = 2,
-    W₀ = I and as many degrees of freedom as numbers). α has a flat Gamma prior. Gibbs sampling
-    draws all of them in turn; after ``burn_in`` sweeps each further sweep is kept. The prediction
-    is the mean over the kept draws, and the spread adds their variance to that of the noise.
+    where μ is the mean of all ratings, b_u and c_i are biases, and x_u and y_i are factors. The
+    vectors (b_u, x_u) of all users are normal with one unknown mean and precision matrix, and so
+    are the vectors (c_i, y_i) of all items. The mean and the precision matrix have the prior of the
+    reference: Normal-Wishart with μ₀ = 0, β₀ = 2, W₀ = I and ``rank`` + 1 degrees of freedom. α has
+    a Gamma(1, 1) prior. Gibbs sampling draws all of them in turn. The draws of the first
+    ``burn_in`` sweeps are dropped, those of the next ``samples`` sweeps are kept. The prediction is
+    the mean over the kept draws. The spread is the root of their variance plus that of the noise.
     Regularization needs no tuning, because its strength is drawn too.
 
-    Users and items without ratings have no opinion (NaN).
+    The prediction is NaN for a user or an item without ratings.
 
     Reference: Salakhutdinov and Mnih, ICML 2008, section 3; the biases are one more number in each
     factor.
@@ -57,7 +59,10 @@ class BPMF(RatingModel):
     seed: Annotated[int, Field(ge=0, description="seed of the draws")] = 0
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Draw factors, biases, their priors and the noise in turn, and keep the draws after ``burn_in``."""
+        """Draw factors, biases, their priors and the noise in turn, and return the model.
+
+        The draws after ``burn_in`` are kept. ``features`` is not used.
+        """
         # The matrices are small: several threads of BLAS would only wait for each other.
         sizes = {"users": len(train.users), "items": len(train.items), "rank": self.rank}
         with log_phase("bpmf", **sizes), one_blas_thread():
@@ -118,11 +123,22 @@ class BPMF(RatingModel):
         self.known_items_ = np.diff(item_indptr) > 0
 
     def predict(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """Return the mean over the draws, NaN for a user or an item without ratings."""
+        """Return the mean over the kept draws of the rating of each pair, float64[m].
+
+        It is NaN for a user or an item without ratings in train.
+
+        Args:
+            users, items: int[m], rows of the users and of the items of train, -1 where unknown.
+        """
         return self._moments(users, items)[0]
 
     def spread(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """Return the root of the variance over the draws plus the mean variance of the noise."""
+        """Return the standard deviation of each rating around its prediction, float64[m].
+
+        It is the root of the sum of two variances: that of the prediction over the kept draws, and
+        the mean variance of the noise. It is NaN where the prediction is NaN. The arguments are
+        those of :meth:`predict`.
+        """
         return np.sqrt(self._moments(users, items)[1] + self.noise_.mean())
 
     def _moments(self, users: np.ndarray, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -146,7 +162,13 @@ class BPMF(RatingModel):
 
 
 def with_constant(factors: np.ndarray) -> np.ndarray:
-    """Return the factors with 1 in place of the bias, which multiplies the bias of the other side."""
+    """Return a copy of factors whose first column is 1 instead of the bias.
+
+    The product with the factors of the other side then includes the bias of the other side.
+
+    Args:
+        factors: float64[n, rank + 1], with the biases in the first column.
+    """
     features = factors.copy()
     features[:, 0] = 1.0
     return features
@@ -160,9 +182,10 @@ def draw_prior(factors: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarra
 
     Args:
         factors: float64[n, d].
+        rng: the source of the random numbers.
 
     Returns:
-        (float64[d], float64[d, d]).
+        the mean, float64[d], and the precision matrix, float64[d, d].
     """
     n, d = factors.shape
     beta = 2.0
@@ -180,5 +203,9 @@ def draw_noise_precision(errors: np.ndarray, rng: np.random.Generator) -> float:
     """Draw the precision of normal noise, given the errors, with a Gamma(1, 1) prior.
 
     The posterior is Gamma with shape 1 + n/2 and rate 1 + Σ errors² / 2.
+
+    Args:
+        errors: float64[n], ratings minus their predictions.
+        rng: the source of the random numbers.
     """
     return float(rng.gamma(1 + len(errors) / 2, 1 / (1 + (errors**2).sum() / 2)))

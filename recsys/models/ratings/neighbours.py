@@ -26,7 +26,7 @@ class RatingKNN(RatingModel):
     most ``neighbours`` of them, and ``damping`` draws the mean towards 0 where their similarities
     are small.
 
-    A pair has no opinion (NaN) if the user rated no similar item.
+    The prediction is NaN for an unknown user or item, and if the user rated no similar item.
 
     Reference: Koren, ACM TKDD 2010, section 2.2.
     """
@@ -45,7 +45,10 @@ class RatingKNN(RatingModel):
     damping: Annotated[float, Field(ge=0, description="pseudo-neighbour without a deviation, as its similarity")] = 0.5
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Compute the biases, and keep the deviation of each rating from them."""
+        """Compute the biases, store the deviation of each rating from them, and return the model.
+
+        ``features`` is not used.
+        """
         biases = Biases().fit(train)
         self.mean_ = biases.mean_
         self.user_bias_ = biases.user_bias_
@@ -56,7 +59,14 @@ class RatingKNN(RatingModel):
         return self
 
     def predict(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """Return the bias prediction plus the mean deviation, NaN where the user rated no similar item."""
+        """Return the predicted rating of each pair, float64[m].
+
+        It is the prediction of the biases plus the weighted mean deviation of the user's ratings of
+        similar items. It is NaN for an unknown user or item, and if the user rated no similar item.
+
+        Args:
+            users, items: int[m], rows of the users and of the items of train, -1 where unknown.
+        """
         predicted = np.full(len(users), np.nan)
         rows = np.flatnonzero((users >= 0) & (items >= 0))
         rows = rows[np.argsort(items[rows], kind="stable")]

@@ -20,7 +20,7 @@ HOLD_OUT_SALT = 0x737461636B
 """Hashed with the rows of a pair to choose the hold-out (the letters of "stack")."""
 
 BIASES = "biases"
-"""The name of the member that serves where another member has no opinion."""
+"""The name of the member to whose predictions the parts add."""
 
 
 def _default_parts() -> dict[str, dict[str, Any]]:
@@ -29,12 +29,15 @@ def _default_parts() -> dict[str, dict[str, Any]]:
 
 @dataclass(config=STRICT)
 class Stack(RatingModel):
-    """The biases plus a weighted sum of what each part adds to them; the weights come from a hold-out of train.
+    """Weighted sum of several models of ratings, with weights that a hold-out of train gives.
 
-    Choose it for the smallest errors of all. The parts are first fitted without the hold-out, a
-    share of the pairs by hash. The weights ≥ 0 are those that give the smallest squared error on
-    it (non-negative least squares). Then the parts are fitted on all of train. A part without an
-    opinion on a pair adds nothing there, so every pair has a prediction.
+    Choose it for the smallest errors of all. The prediction is b + Σ_p w_p (r_p − b). b is the
+    prediction of the biases (:class:`Biases` with its defaults), and r_p that of part p. A term is
+    left out if the prediction of its part is NaN, so every pair has a prediction.
+
+    The *hold-out* is a share of the pairs of train, chosen by a hash. The parts are first fitted on
+    the other pairs. The weights w_p ≥ 0 then minimise the squared error on the hold-out
+    (non-negative least squares). Last, the biases and the parts are fitted on all of train.
 
     Reference: Breiman, Machine Learning 1996 (stacked regressions).
     """
@@ -57,7 +60,12 @@ class Stack(RatingModel):
         return parts
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Find the weights on the hold-out, then fit every part on all of train."""
+        """Compute the weights on the hold-out, fit every part on all of train, and return the model.
+
+        ``record`` then has the number of pairs of the hold-out, the weights, and the root mean
+        squared error on the hold-out of the biases, of each part, and of the stack. If the hold-out
+        is empty, all weights are 0.
+        """
         bits = hash_words(self.seed ^ HOLD_OUT_SALT, train.user, train.item)
         is_held_out = to_unit_interval(bits) < self.share
         held_out = np.flatnonzero(is_held_out)
@@ -93,13 +101,26 @@ class Stack(RatingModel):
         return parts
 
     def predict(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """Return the biases plus the weighted sum of what the parts add; every pair has a prediction."""
+        """Return the predicted rating of each pair, float64[m], which is never NaN.
+
+        Args:
+            users, items: int[m], rows of the users and of the items of train, -1 where unknown.
+        """
         added = _added_by_parts(self.members, users, items)
         return self.members[BIASES].predict(users, items) + added @ self.weights_
 
 
 def build_part(name: str, settings: dict[str, Any], seed: int) -> RatingModel:
-    """Return an unfitted part. Its kind is ``settings["model"]``, by default its name."""
+    """Return the unfitted model of one part of a stack.
+
+    Args:
+        name: the name of the part.
+        settings: the parameters of the model. The key ``model`` is its kind, by default the name.
+        seed: the seed of the part, if it has one and ``settings`` does not set it.
+
+    Raises:
+        ConfigError: the kind or a parameter is not valid.
+    """
     from recsys import models
 
     settings = dict(settings)
@@ -110,7 +131,11 @@ def build_part(name: str, settings: dict[str, Any], seed: int) -> RatingModel:
 
 
 def keep_entries(train: Interactions, keep: np.ndarray) -> Interactions:
-    """Return the interactions with only the entries for which ``keep``, bool[n], is true, and the same ids."""
+    """Return interactions with only some of the entries of ``train``, and with the same id maps.
+
+    Args:
+        keep: bool[n], True for the entries to keep.
+    """
     return replace(train, **{name: getattr(train, name)[keep] for name in ("user", "item", "value", "time")})
 
 

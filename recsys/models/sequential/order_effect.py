@@ -37,8 +37,8 @@ class OrderEffect:
         users: the number of users whose last like was hidden.
         ordered: the mean NDCG@100 of the hidden likes if histories are in the order of time.
         shuffled: the mean NDCG@100 if each history is in a random order.
-        difference: the mean over users of their NDCG@100 in the order of time minus that in a random
-            order.
+        difference: the mean over users of their NDCG@100 in the order of time minus that in a
+            random order.
         low, high: the 95 % interval of the difference.
     """
 
@@ -72,11 +72,11 @@ class OrderEffect:
 def measure_order(log: Interactions, seed: int = 0) -> OrderEffect | None:
     """Measure how much the order of users' likes helps to predict their last like.
 
-    At most 2,000 users with at least three likes are drawn, and their last like is hidden. The model
-    ``transitions`` with its default settings is fitted on the other likes of ``log``. It ranks all
-    items that these users have not seen. The same is done after the times of each user's likes are
-    shuffled, and repeated for three shuffles, whose mean counts. Likes of one user with the same
-    time, such as the items of one basket, are first put in a random order.
+    At most 2,000 users with at least three likes are drawn, and their last like is hidden. The
+    model ``transitions`` with its default settings is fitted on the other likes of ``log``. It
+    ranks all items that these users have not seen. The same is done after the times of each user's
+    likes are shuffled, and repeated for three shuffles, whose mean counts. Likes of one user with
+    the same time, such as the items of one basket, are first put in a random order.
 
     The result is None if fewer than 100 users have three likes, or if no event has a time.
 

@@ -54,14 +54,14 @@ class SASRec(Recommender):
     per place, is known to be worse.
 
     The last like of up to 2,000 users is hidden from training. Training stops when the NDCG of
-    these likes has not risen for ``patience`` sweeps. The weights of the best sweep are kept; they
-    are averages over the last steps. ``losses_`` has the mean loss of each sweep. ``record`` has
-    the NDCG after each sweep, the best sweep, and why training stopped.
+    these likes has been below its highest value for ``patience`` sweeps. The weights of the best
+    sweep are kept; they are averages over the last steps. ``losses_`` has the mean loss of each
+    sweep. ``record`` has the NDCG after each sweep, the best sweep, and why training stopped.
 
     Only the ``max_length`` latest likes of a history count. A history without times is read in the
     order of its items. Scores are NaN for items that nobody liked in training, and for a history
-    without a liked item that somebody liked in training. The same seed gives the same weights on one machine,
-    unless ``minutes`` ends the training.
+    without a liked item that somebody liked in training. The same seed gives the same weights on
+    one machine, unless ``minutes`` ends the training.
 
     References: Kang and McAuley, ICDM 2018 (the network); Klenitskiy and Vasilev, RecSys 2023 (the
     loss); Petrov and Macdonald, RecSys 2023 (why not the loss of the paper).
@@ -269,8 +269,8 @@ def mean_ndcg(weights: Weights, hidden: HiddenLikes, heads: int) -> float:
     """Return the mean NDCG of the hidden likes, without a cut-off.
 
     The NDCG of a hidden like is 1 / log2(1 + rank), where rank is 1 + the number of items with a
-    higher score. Only items that the network knows and that are not in the user's sequence are
-    ranked. A tie counts in favour of the hidden like. Without a cut-off the mean varies less from
+    higher score. Only items that somebody liked in training are ranked, without those of the user's
+    sequence. A tie counts in favour of the hidden like. Without a cut-off the mean varies less from
     sweep to sweep than with a cut-off at ten.
 
     Args:

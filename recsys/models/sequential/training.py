@@ -62,7 +62,8 @@ class TrainingSettings:
         batch: the number of places per training step.
         negatives: the number of sampled items per batch that the loss compares with the next item.
         iterations: the largest number of sweeps over all sequences.
-        patience: the number of sweeps without a better validation value after which training stops.
+        patience: the number of sweeps with a validation value below the highest one, after which
+            training stops.
         minutes: the time after which training stops. None: no limit.
         seed: the seed of the first weights, the order of sequences, the samples and dropout.
     """
@@ -128,8 +129,9 @@ def train_network(
 ) -> Result:
     """Train a network on sequences, and return the weights of its best sweep.
 
-    Training stops when the validation value has not risen for ``settings.patience`` sweeps, after
-    ``settings.iterations`` sweeps, or after ``settings.minutes``.
+    Training stops when the validation value has been below its highest value for
+    ``settings.patience`` sweeps, after ``settings.iterations`` sweeps, or after
+    ``settings.minutes``.
 
     Args:
         indptr, items: int64[m + 1] and int32[n]. Sequence u is ``items[indptr[u]:indptr[u + 1]]``.
@@ -248,7 +250,8 @@ def mean_loss(weights: Weights, batch: Batch, n_items: int, settings: NetworkSet
         weights: the weights of the network.
         batch: the sequences, their next items, the negatives, and the random bytes of dropout.
         n_items: the number of different items.
-        settings: the parameters of the network, of which ``heads``, ``rank`` and ``dropout`` are used.
+        settings: the parameters of the network, of which ``heads``, ``rank`` and ``dropout`` are
+            used.
     """
     import jax
     import jax.numpy as jnp
@@ -317,8 +320,8 @@ def batches(
     sequences share a row, so that little of a batch is padding.
 
     Args:
-        indptr, items: int64[m + 1] and int32[n]. Sequence u is ``items[indptr[u]:indptr[u + 1]]``, with
-            at least two items (:func:`cut_into_windows`).
+        indptr, items: int64[m + 1] and int32[n]. Sequence u is ``items[indptr[u]:indptr[u + 1]]``,
+            with at least two items (:func:`cut_into_windows`).
         n_items: the number of different items.
         settings: the size of a batch, the number of negatives, and the dropout.
         generator: the source of the order, of the negatives and of the random bytes.

@@ -20,16 +20,19 @@ from recsys.errors import InputError
 from recsys.schema import ITEM, SIDE, TIME, USER, VALUE
 
 TRAIN, HISTORY, TEST = "train", "history", "test"
+"""The values of the column ``side``, and the keys of the parts of a split."""
 
 
 def card(events: DataFrame, refusals: Refusals, tables: dict[str, int], duplicates: dict[str, int]) -> dict[str, Any]:
-    """Return the data card of the accepted events, with the contents of the local data card.
+    """Return the data card of the accepted events: the dict that becomes ``data.json``.
 
-    The driver receives one count per item, one count per number of events of a user, and one row
-    per day with events.
+    It has the contents of the card of the local engine (:mod:`recsys.data.card`). The driver
+    receives one count per item, one count per number of events of a user, and one row per day with
+    events.
 
     Args:
-        events: the accepted events.
+        events: the accepted events: columns (user_id, item_id, value), and optionally timestamp,
+            event and side.
         refusals: the refused rows.
         tables: name -> number of rows of the items and users tables.
         duplicates: name -> number of rows of these tables that ``[data] duplicates`` merged into
@@ -90,7 +93,7 @@ class RowCounts:
     last: float
 
     def __add__(self, other: RowCounts) -> RowCounts:
-        """Return the counts of the events of both sides together."""
+        """Return the counts of the events of two sides together."""
         rows = self.rows + other.rows
         mean = float(np.nansum([self.rows * self.mean, other.rows * other.mean]) / max(1, rows))
         first = float(np.fmin(self.first, other.first))
@@ -98,6 +101,7 @@ class RowCounts:
 
 
 NO_ROWS = RowCounts(0, math.nan, math.nan, math.nan)
+"""The counts of a side without events."""
 
 
 def count_rows(sided: DataFrame) -> dict[str, RowCounts]:
@@ -106,7 +110,7 @@ def count_rows(sided: DataFrame) -> dict[str, RowCounts]:
     A side without events has no entry.
 
     Args:
-        sided: events with the column ``side``.
+        sided: the columns value and side, and optionally timestamp; one row per event.
     """
     times = [F.min(TIME), F.max(TIME)] if TIME in sided.columns else [F.lit(math.nan), F.lit(math.nan)]
     rows = sided.groupBy(SIDE).agg(F.count(F.lit(1)), F.avg(VALUE), *times).collect()
@@ -114,9 +118,14 @@ def count_rows(sided: DataFrame) -> dict[str, RowCounts]:
 
 
 def count_item_rows(train: DataFrame, test: DataFrame, path: Path) -> DataFrame:
-    """Count the events of each item in train and in test, and return (item_id, train, test).
+    """Count the events of each item in train and in test.
 
-    The table is written to ``path`` and read from there.
+    The result is a DataFrame with the columns item_id, train and test, where train and test have
+    the numbers of events. It is written to ``path`` and read from there.
+
+    Args:
+        train, test: the column item_id, one row per event.
+        path: the folder of the result, which must not exist.
     """
     union = train.select(ITEM, F.lit(1).alias(TRAIN)).unionByName(test.select(ITEM, F.lit(0).alias(TRAIN)))
     counts = union.groupBy(ITEM).agg(F.sum(TRAIN).alias(TRAIN), F.sum(1 - F.col(TRAIN)).alias(TEST))
@@ -130,10 +139,11 @@ class SplitCounts:
 
     Attributes:
         rows: side -> counts of its raw events.
-        item_rows: (item_id, train, test), the number of raw events of each item on both sides.
+        item_rows: columns (item_id, train, test), the number of raw events of each item on both
+            sides.
         weighed_item_rows: the same without the event types of weight 0.
-        other_items: (item_id, row) of the items that are not candidates.
-        n_other_items: their number.
+        other_items: columns (item_id, row) of the items that are not candidates.
+        n_other_items: the number of items that are not candidates.
     """
 
     rows: dict[str, RowCounts]
@@ -146,9 +156,12 @@ class SplitCounts:
 def describe_part(rows: RowCounts, pairs: DataFrame, n_items: int) -> dict[str, Any]:
     """Return the entry that describes one part (train, history or test) in ``split.json``.
 
+    The dict has the keys rows, pairs, users and items, with numbers. If events have times, it also
+    has from and to, the ISO times of the first and the last event.
+
     Args:
         rows: counts of the raw events of the part.
-        pairs: (user, item, value), one row per pair of the part.
+        pairs: columns (user, item, value), one row per pair of the part.
         n_items: number of items of the part.
 
     Raises:
@@ -169,7 +182,8 @@ def describe_overlap(
 ) -> dict[str, Any]:
     """Count what test shares with train and history, and return the counts for ``split.json``.
 
-    The keys are those of the local ``describe_overlap``, except ``test_items``.
+    The keys are those of :func:`recsys.data.splitting.audit.describe_overlap`, where they are
+    defined, except ``test_items``.
 
     Args:
         pairs: the pairs (user, item, value) of history, and those of test.

@@ -86,18 +86,21 @@ The guess is verified when all rows are checked.
 """
 
 TIME_COUNTS = ("number times", "late times", "date times", "day times", "text times")
-"""Columns with the counts of ``count_times``. The first row of each checked batch has those of the
-batch.
+"""Columns with the numbers of times in each form, as ``count_times`` returns them.
+
+The first row of each checked batch has the numbers of the batch.
 """
 
 SEVERAL_LINES = -1
-"""Code of the reason for which a row is refused that is only one line of a quoted field."""
+"""Code of the reason for refusing a row that is only one line of a quoted field."""
 
 Batches = Iterator[pa.RecordBatch]
-ParsedRows = Iterator[tuple[RawChunk, dict[str, pa.Array]]]
-"""Pairs of a chunk of rows and a dict: id column -> its ids, for columns that keep their type.
+"""The batches of a partition, as an executor gets them."""
 
-Ids that are not in the dict become text.
+ParsedRows = Iterator[tuple[RawChunk, dict[str, pa.Array]]]
+"""Pairs of a chunk of rows and a dict: name of an id column -> the ids of the chunk.
+
+The dict has the id columns that keep their type. The ids of other columns become text.
 """
 
 
@@ -106,7 +109,8 @@ class SparkTables:
     """The checked tables of a run.
 
     Attributes:
-        events: the accepted rows. All user ids have one type, and so do all item ids.
+        events: the accepted rows, with the columns user_id, item_id, value, and timestamp and event
+            if the log has them. All user ids have one type, and so do all item ids.
         items: the column ``item_id`` of the items table, in the type of the item ids of ``events``.
             None without an items table.
         refusals: refused rows, counted by reason.
@@ -131,7 +135,7 @@ class RawEvents:
     Attributes:
         pieces: pairs of a DataFrame (lines of text, file paths or typed columns) and the function
             that parses its batches on an executor.
-        columns: the columns of the log, by the names that this package uses.
+        columns: the columns of the log, by the names of this package, such as "user_id".
         id_types: ``user_id`` and ``item_id`` -> type of the ids after the check.
     """
 
@@ -142,11 +146,12 @@ class RawEvents:
 
 @dataclass(frozen=True)
 class CheckedLog:
-    """The checked events of a log: the accepted rows, and what is known of the refused ones.
+    """The checked events of a log: the accepted rows, and the counts of the refused ones.
 
     Attributes:
-        accepted: the accepted rows under the canonical names of their columns. The parts of a split
-            are one table, whose column ``side`` has the name of the part.
+        accepted: the accepted rows, with the columns user_id, item_id, value, and timestamp and
+            event if the log has them. If the parts of a split were read, the column ``side`` has
+            the name of the part.
         is_canonical: name of an id column with ids that are text -> whether all of these ids are
             canonical integers of 64 bits ("7", not "007"). Only accepted rows count. False if there
             are none.
@@ -169,9 +174,12 @@ def read_tables(
     are written to the folder ``work``, and later steps read them there and not in the source.
 
     Args:
-        events: the location of the events. None: ``data.events``. It may also be the parts of a
-            split, name of the part -> file or folder. The events then have a column ``side`` with
-            these names.
+        spark: the session.
+        data: the section ``[data]``: the locations of the tables, and how to read them.
+        work: a folder that the executors see under the same path.
+        events: the location of the events. None: ``data.events``. For events that are split
+            already, it is a dict: name of the part ("train", "test" …) -> file or folder. The
+            events then have a column ``side`` with these names.
 
     Raises:
         InputError: a file is missing, empty or damaged, it has another layout than expected, Spark
@@ -262,7 +270,15 @@ def _read_errors_explained(location: str) -> Iterator[None]:
 def accepted_pairs(spark: SparkSession, data: DataSettings, locations: list[str]) -> DataFrame:
     """Return a DataFrame with user_id and item_id of the accepted events of all locations.
 
-    It is not stored: every action on it reads and checks the files again.
+    The result is not stored: every action on it reads and checks the files again.
+
+    Args:
+        spark: the session.
+        data: the section ``[data]``: how to read the files.
+        locations: paths or URIs of files or folders of events.
+
+    Raises:
+        InputError: a file cannot be read, or a required column is missing.
     """
     pairs = []
     for location in locations:
@@ -632,6 +648,7 @@ SPARK_TYPES: tuple[tuple[Callable[[pa.DataType], bool], T.DataType], ...] = (
     (pa.types.is_date, T.DateType()),
     (pa.types.is_null, T.NullType()),
 )
+"""Pairs of a test of an Arrow type and the type in which Spark reads such a column of Parquet."""
 
 
 def _is_number(kind: pa.DataType) -> bool:

@@ -36,6 +36,7 @@ class RemoteSource(Source):
     Attributes:
         path: the path of the table on that file system, without scheme and host.
         uri: the whole URI.
+        spark: the session, through which the driver reads.
     """
 
     spark: SparkSession | None = None
@@ -78,7 +79,7 @@ class RemoteSource(Source):
         return stream
 
     def open_parquet(self) -> Any:
-        """Open the file as a stream of its bytes, which can be read from any position."""
+        """Open the file as a stream of its bytes as they are, which can be read from any position."""
         return io.BufferedReader(_HadoopStream(self), BUFFER)
 
 
@@ -122,7 +123,12 @@ class _HadoopStream(io.RawIOBase):
 
 
 def make_source(spark: SparkSession | None, location: str) -> Source:
-    """Return the source of a table, given its path or its URI."""
+    """Return the source of a table.
+
+    Args:
+        spark: the session. It is only needed for a URI that only Spark reads.
+        location: a path, a ``file:`` URI, or a URI of another file system, such as ``hdfs://…``.
+    """
     if not is_remote(location):
         return Source(local_path(location))
     path_there = location.partition("://")[2].partition("/")[2]
@@ -142,7 +148,12 @@ def spark_uri(source: Source) -> str:
 def fetch_source(spark: SparkSession, location: str, folder: Path) -> Source:
     """Return the source of a small table, as a file or folder on this machine.
 
-    A table on another file system is first copied to ``folder``.
+    A table on another file system is first copied to ``folder``, which must not exist.
+
+    Args:
+        spark: the session.
+        location: a path or a URI, as for :func:`make_source`.
+        folder: the folder for the copy.
 
     Raises:
         InputError: the table does not exist, or Spark cannot read it.

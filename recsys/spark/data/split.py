@@ -71,15 +71,15 @@ class SparkSplit:
     """The parts of a split as tables, and the row numbers of users and items.
 
     Attributes:
-        train, history, test: (user int, item int, value float, timestamp long), one row per
+        train, history, test: columns (user int, item int, value float, timestamp long), one row per
             (user, item) pair, where ``user`` and ``item`` are row numbers.
-        users: (row, user_id) of every user.
-        items: (row, item_id) of every item.
-        candidates: the number of candidates. They are the items of train and of the items table,
-            and have the rows below this number. All other items occur only in test.
+        users: columns (row, user_id) of every user.
+        items: columns (row, item_id) of every item.
+        candidates: the number of candidates, which are the items of train and of the items table.
+            Their rows are below this number. All other items occur only in test.
         timed: whether events have timestamps.
-        by_id: train, test and history -> the same pairs as (user_id, item_id, value, timestamp).
-            ``history`` is missing where it is the same as ``train``.
+        by_id: "train", "test" and "history" -> the same pairs with the columns (user_id, item_id,
+            value, timestamp). The key "history" is missing if history is the same as train.
         about: the content of ``split.json``.
     """
 
@@ -103,13 +103,16 @@ def split(
     items: DataFrame | None,
     work: Path,
 ) -> SparkSplit:
-    """Split the events and prepare the parts. The results are those of the local ``split``.
+    """Split the events on Spark, and return the parts in rows and by id.
 
-    The steps are: divide the events by ``rule``, filter train, weigh the events and apply the
-    decay, aggregate them to one row per (user, item), and number users and items.
+    The results are those of the local :func:`recsys.data.splitting.split.split`. The steps are:
+    divide the events by ``rule``, filter train, weigh the events and apply the decay, aggregate
+    them to one row per (user, item), and number users and items.
 
     Args:
-        events: user_id, item_id, value, and optionally timestamp and event (the type).
+        events: columns (user_id, item_id, value), and optionally timestamp, event (the type), and
+            side for events that are split already.
+        rule: the split rule.
         weighting: how events are weighted and aggregated.
         filters: the smallest numbers of events per item and user.
         items: the column ``item_id`` of the items table, or None.
@@ -200,11 +203,11 @@ class NumberedItems:
     """All items with their row numbers.
 
     Attributes:
-        candidates: (item_id, row) of the items that can be recommended, with rows from 0.
-        n_candidates: their number.
-        other_items: (item_id, row) of the items that occur only in test. Their rows follow those of
-            the candidates.
-        n_other_items: their number.
+        candidates: columns (item_id, row) of the items that can be recommended, with rows from 0.
+        n_candidates: the number of candidates.
+        other_items: columns (item_id, row) of the items that occur only in test. Their rows follow
+            those of the candidates.
+        n_other_items: the number of these other items.
     """
 
     candidates: DataFrame
@@ -214,7 +217,7 @@ class NumberedItems:
 
     @property
     def items(self) -> DataFrame:
-        """(item_id, row) of all items."""
+        """All items with their row numbers, as a DataFrame with the columns item_id and row."""
         return self.candidates.unionByName(self.other_items)
 
 
@@ -290,7 +293,10 @@ def _describe(split: SparkSplit, raw: dict[str, DataFrame], counts: SplitCounts,
 
 
 def keep_until(events: DataFrame, rule: AnyRule) -> DataFrame:
-    """Return the events before the time ``rule.until``, or all events if the rule has no such time."""
+    """Return the events before the time ``rule.until``, in seconds since 1970.
+
+    All events are returned if the rule has no such time, or if the events have no timestamps.
+    """
     if not isinstance(rule, ByTime) or rule.until is None or TIME not in events.columns:
         return events
     return events.where(F.col(TIME) < rule.until)
@@ -299,10 +305,15 @@ def keep_until(events: DataFrame, rule: AnyRule) -> DataFrame:
 def fold_starts(events: DataFrame, rule: AnyRule) -> list[float]:
     """Return the time at which the test part of each fold starts, in seconds since 1970.
 
-    The result is that of the local ``fold_starts``. It is empty for a rule without folds.
+    The folds are those of a rolling backtest, in the order of time. The result is that of the local
+    ``fold_starts``. It is empty for a rule without folds.
+
+    Args:
+        events: columns (user_id, item_id, value), and timestamp.
+        rule: the split rule.
 
     Raises:
-        InputError: no timestamps, or a fold without train events or without test events.
+        InputError: the events have no timestamps, or a fold has no train events or no test events.
     """
     if not isinstance(rule, ByTime) or rule.folds == 1:
         return []
@@ -326,8 +337,13 @@ def assign_sides(events: DataFrame, rule: AnyRule) -> tuple[DataFrame, float | N
     time the cut is the time at which test starts, in seconds since 1970. For other rules it is
     None. Events of ``ByFiles`` have their side already and are returned unchanged.
 
+    Args:
+        events: columns (user_id, item_id, value), and optionally timestamp and event.
+        rule: the split rule.
+
     Raises:
-        InputError: the rule needs timestamps and the events have none.
+        InputError: the rule needs timestamps and the events have none, or the rule is ``folds``,
+            which is for ratings on the local engine.
     """
     if isinstance(rule, ByFiles):
         return events, None
@@ -372,9 +388,13 @@ def _event_counts(order: Column) -> tuple[Column, Column, Column]:
 
 
 def row_hash_of(seed: int) -> Any:
-    """Return a function of the columns (user, item) that hashes each row to a number in [0, 1).
+    """Return a Spark function of two columns of ids that hashes each row to a number in [0, 1).
 
-    The hash is the same as on the local engine. Spark calls the function on batches of rows.
+    The function takes a column of user ids and one of item ids. The hash is the same as on the
+    local engine.
+
+    Args:
+        seed: the seed of the hash.
     """
 
     def hashed(user: pd.Series, item: pd.Series) -> pd.Series:
@@ -393,10 +413,13 @@ def _id_hash(seed: int) -> Any:
 def cut_time(events: DataFrame, test: float) -> float:
     """Return the time at which test begins, in seconds since 1970.
 
-    The result is that of the local ``cut_time``, but the log is not sorted.
+    Events at this time or later are the test part. Events of one time are all on the same side, so
+    the share of test may differ a little from ``test``. The result is that of the local
+    ``cut_time``, but the log is not sorted.
 
     Args:
-        test: the share of the events in test.
+        events: the column timestamp, one row per event.
+        test: in (0, 1), the share of the events in test.
     """
     days = _count_buckets(events, TIME, LEVELS[0])
     total = int(days["count"].sum())
@@ -413,9 +436,15 @@ def cut_time(events: DataFrame, test: float) -> float:
 
 
 def keep_last_of_session(sided: DataFrame, weighting: WeightSettings) -> DataFrame:
-    """Return the last event of each session, as the local ``keep_last_of_session`` does.
+    """Return only the last event of each session.
 
-    Sessions are formed within each side. Without ``session_minutes`` all events are returned.
+    A session has the events of one user on one item, of one type and on one side, in which no gap
+    is longer than ``session_minutes``. Without ``session_minutes`` all events are returned. The
+    result is that of the local ``keep_last_of_session``.
+
+    Args:
+        sided: the events, with the column side.
+        weighting: the section ``[weigh]``.
 
     Raises:
         ConfigError: ``session_minutes`` is set and there are no timestamps.
@@ -431,14 +460,16 @@ def keep_last_of_session(sided: DataFrame, weighting: WeightSettings) -> DataFra
 
 
 def order_statistic(frame: DataFrame, column: str, position_of: Callable[[int], int]) -> float:
-    """Return the value at a position (from 0) of a column of seconds in ascending order.
+    """Return the value that is at a given position when a column of times is sorted.
 
-    The column is not sorted. Events are counted by day, then by second of the day that contains the
-    position, then by distinct value within that second. The driver holds these counts only. The
-    value of an empty column is infinity.
+    The column is not sorted for this. Rows are counted by day, then by second of the day that
+    contains the position, then by distinct value within that second. The driver has only these
+    counts in memory. The result for an empty column is infinity.
 
     Args:
-        position_of: returns the position for a number of rows.
+        frame: the table.
+        column: the name of the column, in seconds since 1970.
+        position_of: a function from the number of rows to the position, counted from 0.
     """
     days = _count_buckets(frame, column, LEVELS[0])
     if not len(days):
@@ -488,7 +519,9 @@ def filter_events(
 ) -> tuple[DataFrame, dict[str, dict[str, int]]]:
     """Return the events that pass the filters, and how much each filter removed.
 
-    Both results are those of the local :func:`recsys.data.weigh.filter_events`. With
+    The second result is a dict: name of the filter -> ``{"rows": …, "ids": …}``, the numbers of
+    removed events and of removed users or items. Both results are those of the local
+    :func:`recsys.data.weigh.filter_events`. With
     ``filters.repeat`` the events of each round are written to the folder ``work``, so that no
     round computes the earlier rounds again.
     """
@@ -511,14 +544,16 @@ def filter_events(
 
 
 def aggregate_events(events: DataFrame, rule: Aggregate, *, exact: bool) -> DataFrame:
-    """Return (user_id, item_id, user, item, value float, timestamp long), one row per (user, item)
-    pair.
+    """Add up the events of each (user, item) pair, and return one row per pair.
 
-    Values and times are bit for bit those of the local :func:`recsys.data.weigh.aggregate_events`,
-    which defines the rules. The timestamp is -1 without timestamps.
+    The columns are user_id, item_id, user, item, value (float) and timestamp (long). Values and
+    times are bit for bit those of the local :func:`recsys.data.weigh.aggregate_events`, which
+    defines the rules. The timestamp is -1 without timestamps.
 
     Args:
-        events: the columns of a log, and ``user`` and ``item``, which hold the row numbers.
+        events: columns (user_id, item_id, value, user, item), and optionally timestamp. ``user``
+            and ``item`` are row numbers.
+        rule: how the values of a pair are combined: "sum", "last", "max" or "count".
         exact: whether sums of the values are exact in any order. Otherwise values are added in
             the order of their times.
 
@@ -555,16 +590,19 @@ def _sum_in_order(time: Column) -> Column:
 
 
 def number_ids(ids: DataFrame, column: str, path: Path, start: int = 0) -> tuple[DataFrame, int]:
-    """Number ids in ascending order, and return (the ids with their row numbers, the number of
-    ids).
+    """Number ids in ascending order, and return their row numbers and the number of ids.
 
-    The rows are numbered from ``start``. The result has the columns ``column`` and ``row`` (int).
-    The sorted ids are written to ``path`` as Parquet files. The row of an id is ``start``, plus the
-    number of ids in earlier files, plus its position in its own file. So a row stays the same if
-    Spark computes it again. The driver receives the number of ids of each file, but no ids.
+    The row numbers are a DataFrame with the columns ``column`` (the id) and ``row`` (int). They
+    begin with ``start``. The sorted ids are written to ``path`` as Parquet files. The row of an id
+    is ``start``, plus the number of ids in earlier files, plus its position in its own file. So a
+    row stays the same if Spark computes it again. The driver receives the number of ids of each
+    file, but no ids.
 
     Args:
         ids: a DataFrame with the column ``column``, in which no id is repeated.
+        column: the name of the id column.
+        path: a folder that does not exist yet.
+        start: the first row number.
     """
     spark = ids.sparkSession
     ids.select(column).sort(column).write.parquet(str(path))

@@ -1,5 +1,4 @@
-"""Compare two tables of lists on the executors, with the measures of
-``recsys.evaluation.agreement``."""
+"""Compare two tables of lists on Spark, with the measures of ``recsys.evaluation.agreement``."""
 
 from __future__ import annotations
 
@@ -20,19 +19,21 @@ from recsys.schema import ITEM, RANK, USER
 from recsys.spark.evaluation.evaluate import _lists, require_lists, require_unique, sums
 
 COUNTED = ("n_a", "n_b", "n_common")
+"""Columns with the lengths of the two lists of a user, and with their number of common items."""
 
 
 def per_user(a: DataFrame, b: DataFrame, measures: Iterable[str], *, missing: str = "bottom") -> DataFrame:
-    """Compare the lists of each user in two tables, and return one row for every user of either
-    table.
+    """Compare the two lists of each user, and return one row per user of either table.
 
     The columns are user, the lengths n_a and n_b of the two lists, n_common (the number of items in
     both lists), and one column per measure, NaN where it is undefined.
 
     Args:
-        a, b: (user, item, rank), with ids of any kind, or rows. An item is in a list at most once.
-        measures: the names of the measures.
-        missing: as in ``rankings.Pairs``, for measures whose name does not set it.
+        a, b: columns (user, item, rank). Users and items are ids of any kind, or row numbers, the
+            same in both tables. An item is in a list at most once.
+        measures: the names of the measures, for example "tau_b" or "overlap@10".
+        missing: how correlations treat an item that is in one list only, as in ``rankings.Pairs``.
+            It holds for measures whose name does not set it.
     """
     names = [str(measure) for measure in parse_measures(measures)]
     lists_of_users = _listed(a, "a").join(_listed(b, "b"), "user", "full")
@@ -45,10 +46,10 @@ def per_user(a: DataFrame, b: DataFrame, measures: Iterable[str], *, missing: st
 def agree_tables(
     a: DataFrame, b: DataFrame, measures: Iterable[str], *, keep: Callable[[DataFrame], None] | None = None
 ) -> dict[str, Any]:
-    """Compare two tables of lists user by user, and return what ``recsys agree --json`` prints.
+    """Compare two tables of lists user by user, and return the dict that ``recsys agree --json`` prints.
 
     Args:
-        a, b: (user_id, item_id, rank), with ids of the same types.
+        a, b: columns (user_id, item_id, rank), with ids of the same types.
         measures: the names of the measures. Correlations use ``missing=bottom`` by default.
         keep: a function that is called once with one row per user (``user_id``, ``n_a``, ``n_b``,
             ``n_common``, and the measures) while it is in memory, for example to write it.

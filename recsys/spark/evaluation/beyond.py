@@ -31,11 +31,19 @@ from recsys.types import Histories, IdMap, TopK
 def catalogue(
     split: SparkSplit, tables: SparkTables, item_ids: pd.Series, likes: np.ndarray, settings: EvaluationSettings
 ) -> Catalogue:
-    """Return the catalogue of the candidates.
+    """Return the catalogue of the candidates: their likes, attributes and groups, for the measures.
 
     Args:
-        item_ids: the candidates, in row order.
-        likes: the number of train users who like each candidate (``popularity.count_likes``).
+        split: the split, for the number of train users.
+        tables: the items table and the users table, which may be None.
+        item_ids: the ids of the candidates, in row order.
+        likes: float32[candidates], the number of train users who like each candidate
+            (``popularity.count_likes``).
+        settings: the section ``[judge]``, for the columns of the groups.
+
+    Raises:
+        ConfigError: a column of ``[judge] segments`` is in neither table or in both, or has the
+            name of a built-in grouping.
     """
     table = tables.item_table
     if table is not None and item_ids.dtype == object and table[ITEM].dtype != object:
@@ -49,11 +57,12 @@ def catalogue(
 def user_groups(
     spark: SparkSession, tables: SparkTables, settings: EvaluationSettings
 ) -> tuple[list[Groups], DataFrame | None]:
-    """Return the groups of users by the segment columns of the users table, and their members.
+    """Return the groups of users by columns of the users table, and the members of each group.
 
-    The members are a DataFrame (key, inside): the user id as text, and an array of booleans, which
-    says for each group whether the user is in it. Without such columns the result is an empty list
-    and None.
+    The members are a DataFrame with two columns. ``key`` is the user id as text. ``inside`` is an
+    array of booleans, which says for each group whether the user is in it. If the users table has
+    no column of ``[judge] segments``, or there is no such table, the result is an empty list and
+    None.
     """
     table = tables.user_table
     names = [] if table is None else [name for name in settings.segments if name in table]
@@ -70,11 +79,11 @@ def exposure(
 ) -> dict[str, dict[str, float]]:
     """Return the measures that describe all lists of the tested users together, such as coverage.
 
-    They are those of ``recsys.evaluation.beyond.of_all_lists``.
+    The result is a dict of the form that ``recsys.evaluation.beyond.of_all_lists`` returns.
 
     Args:
-        lists: (user, item, rank, …), where items are rows.
-        tested: (user), the tested users.
+        lists: columns (user, item, rank, …), where items are rows.
+        tested: columns (user), the tested users.
         items: the number of candidates.
         ranked_items: bool[candidates], the items that lists may have. None: all.
     """

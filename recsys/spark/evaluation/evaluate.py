@@ -32,6 +32,7 @@ from recsys.schema import ITEM, RANK, SCORE, USER, VALUE
 from recsys.spark.evaluation.truth import PROPENSITY, Truth
 
 Measure = Callable[..., dict[str, np.ndarray]]
+"""A function that :func:`recsys.spark.evaluation.beyond.columns_of` returns."""
 
 NAME = "recs"
 """The name in metrics.json of lists that another system made."""
@@ -40,18 +41,20 @@ FEW_TASKS = 16
 """Largest number of tasks that send their sums directly to the driver."""
 
 COUNTED = ("n_relevant", "n_history", "n_listed", "n_tied")
+"""Counts per user: relevant items, entries of the history, listed items, and listed items whose
+score another item of the list has too."""
 
 
 def per_user(
     lists: DataFrame, truth: Truth, k: int, *, further: tuple[Measure, tuple[str, ...]] | None = None
 ) -> DataFrame:
-    """Return the metrics of each tested user, one row per user.
+    """Return the metrics of each tested user, as a DataFrame with one row per user.
 
-    The columns are user, n_relevant, n_history, n_listed, n_tied, and the metrics, NaN where
+    The columns are user, the counts :data:`COUNTED`, and one column per metric, NaN where it is
     undefined.
 
     Args:
-        lists: (user, item, rank, score). Users who are not tested are ignored.
+        lists: columns (user, item, rank, score). Users who are not tested are ignored.
         truth: the relevant items and the histories.
         k: the length that lists should have.
         further: what ``beyond.columns_of`` returns, and the names of its columns. Items must then
@@ -83,10 +86,15 @@ def _parse_metrics(settings: EvaluationSettings) -> list[Metric]:
 
 
 def shortfall(n_listed: Column, k: int, candidates: int) -> Column:
-    """Return the reason why each list is shorter than k, a name of ``types.SHORTFALL``, without
-    rules.
+    """Return a column with the reason why each list is shorter than k, for a run without rules.
 
-    With rules, ``recsys.spark.ranking.business_rules.shortfall_reasons`` gives the reason.
+    The reason is a name of ``types.SHORTFALL``: "none", "cold_no_fallback", "small_catalogue" or
+    "all_seen". With rules, ``recsys.spark.ranking.business_rules.shortfall_reasons`` gives it.
+
+    Args:
+        n_listed: the column with the length of each list.
+        k: the length of a full list.
+        candidates: the number of candidates.
     """
     return (
         F.when(n_listed >= k, "none")
@@ -152,21 +160,22 @@ def evaluate_tables(
 ) -> tuple[DataFrame, dict[str, Any]]:
     """Evaluate the lists of any system against what users chose.
 
-    Returns two things: a frame with one row per user of ``test`` (``user_id``, counts, and the
-    metrics, NaN where they are undefined), and the content of metrics.json. The frame is computed
-    again each time it is read.
+    The result is a pair. The first is a DataFrame with one row per user of ``test``: ``user_id``,
+    the counts :data:`COUNTED`, and the metrics, NaN where they are undefined. It is computed again
+    each time it is read. The second is the content of metrics.json, a dict.
 
     Args:
-        recs: (user_id, item_id, rank, and optionally score). Without scores, the items are ordered
-            by rank. Users who are not in ``test`` are ignored.
-        test: (user_id, item_id, value), what users chose. Rows whose value is not a finite number
-            are left out and counted.
+        recs: columns (user_id, item_id, rank, and optionally score). Without scores, the items are
+            ordered by rank. Users who are not in ``test`` are ignored.
+        test: columns (user_id, item_id, value), what users chose. Rows whose value is not a finite
+            number are left out and counted.
         settings: the metrics and how to compute them. ``sampled`` is the number of sampled
             candidates, if the lists rank only those: the names of the metrics then say so, as those
             of ``recsys evaluate --sampled``.
-        history: (user_id, item_id, value). A pair of it is removed from the truth; metrics.json
-            has the number of removed pairs as ``seen_pairs_removed``.
-        train: (user_id, item_id, value), for the item popularity that debiased metrics need.
+        history: columns (user_id, item_id, value). A pair of it is removed from the truth;
+            metrics.json has the number of removed pairs as ``seen_pairs_removed``.
+        train: columns (user_id, item_id, value), for the item popularity that debiased metrics
+            need.
         keep: a function that is called once with the frame while it is in memory, for example to
             write it.
 
@@ -211,6 +220,7 @@ def require_lists(lists: DataFrame, label: str) -> int:
     """Check the ranks and scores of lists, and return the largest rank.
 
     Args:
+        lists: the column ``rank``, and optionally ``score``.
         label: the name of the table, for error messages.
 
     Raises:
@@ -234,7 +244,13 @@ def require_lists(lists: DataFrame, label: str) -> int:
 
 
 def require_unique(table: DataFrame, column: str, label: str) -> None:
-    """Raise InputError if a table has a value of ``column`` twice for one user."""
+    """Raise InputError if a user has two rows with the same value of ``column``.
+
+    Args:
+        table: the column ``user``, and ``column``.
+        column: for example "item" or "rank".
+        label: the name of the table, for the message.
+    """
     repeated = table.groupBy("user", column).count().where("count > 1").first()
     if repeated is not None:
         raise InputError(
@@ -261,7 +277,16 @@ def _result_of(judged: DataFrame, truth: Truth, definitions: dict[str, str], k: 
 
 
 def drop_refused_values(truth: DataFrame) -> tuple[DataFrame, int]:
-    """Return the rows of a truth whose value is a finite number, and the number of other rows."""
+    """Return the rows whose value is a finite number, and the number of all other rows.
+
+    A table without a column ``value`` is returned unchanged, with the number 0.
+
+    Args:
+        truth: what users chose, or their ratings.
+
+    Raises:
+        InputError: no row has a finite value.
+    """
     if VALUE not in truth.columns:
         return truth, 0
     value = F.col(VALUE).cast("double")
@@ -284,18 +309,35 @@ def _unshared_ids(lists: DataFrame, chosen: DataFrame) -> list[str]:
 
 
 def counts(judged: DataFrame, settings: EvaluationSettings, k: int) -> dict[str, int]:
-    """Return the counts of users that ``evaluation.evaluate.assemble_evaluation`` has, from
-    :func:`per_user`."""
+    """Return the counts of users and of listed items, as a dict: name -> count.
+
+    The names are: ``evaluated``; ``undefined`` (users without relevant items); ``without_list``;
+    ``short`` (a list of fewer than k items); ``listed_places`` (all listed items); and
+    ``tied_places`` (listed items with a tied score). ``evaluated``, ``without_list`` and ``short``
+    count only users with relevant items. The result is equal to that of the local engine.
+
+    Args:
+        judged: the result of :func:`per_user`.
+        settings: says whether users without a list are evaluated (``missing_users``).
+        k: the length of a full list.
+    """
     return counts_of_sums(judged.agg(*count_columns(settings, k)).collect()[0].asDict())
 
 
 def counts_of_sums(values: dict[str, int | None]) -> dict[str, int]:
-    """Return the counts that the values of :func:`count_columns` are; without users they are 0."""
+    """Convert the values of :func:`count_columns` to the dict that :func:`counts` returns.
+
+    Args:
+        values: name -> sum. Spark gives None if there are no users, which becomes 0.
+    """
     return {name: int(value or 0) for name, value in values.items()}
 
 
 def count_columns(settings: EvaluationSettings, k: int) -> list[Column]:
-    """Return the aggregates of the columns of :func:`per_user` that :func:`counts` consists of."""
+    """Return the aggregates over the rows of :func:`per_user` that give the values of :func:`counts`.
+
+    The arguments are those of :func:`counts`.
+    """
     defined, listed = F.col("n_relevant") > 0, F.col("n_listed")
     evaluated = defined & (listed > 0) if settings.missing_users == "skip" else defined
     conditions = {
@@ -312,17 +354,21 @@ def count_columns(settings: EvaluationSettings, k: int) -> list[Column]:
 def sums(
     judged: dict[str, DataFrame], layout: Layout, *, resamples: int, seed: int, membership: DataFrame | None = None
 ) -> Sums:
-    """Return the sums over users from which metrics.json is computed.
+    """Return the sums over users from which means and intervals in metrics.json are computed.
 
-    Each task adds up its users. The sums of tasks are added in two steps, so that the driver never
-    has many in memory.
+    Each task adds up its users. The sums of many tasks are first added in groups, so that the
+    driver never has many in memory.
 
     Args:
-        judged: model -> its frame of :func:`per_user` with ``user_id``, over the same users.
+        judged: model -> the result of :func:`per_user` with the column ``user_id``. All models have
+            the same users.
         layout: the models, metrics and groups of metrics.json. The first grouping of users, if there
             is any, is :data:`HISTORY`.
-        membership: (key: user id as text, inside: array of bool), the groups of each user for the
-            groupings after :data:`HISTORY`. A user without a row is in the last group, unknown.
+        membership: columns (key: user id as text, inside: array of bool), the groups of each user
+            for the groupings after :data:`HISTORY`. A user without a row is in the last group,
+            "unknown".
+        resamples: the number of bootstrap resamples.
+        seed: the seed of the resamples.
     """
     joined: Any = None
     for number, frame in enumerate(judged.values()):

@@ -16,6 +16,7 @@ from recsys.schema import ITEM, SCORE, USER, VALUE
 from recsys.spark.evaluation.evaluate import drop_refused_values, require_unique, sums
 
 NAME = "predictions"
+"""The name of the predictions in metrics.json."""
 
 
 def evaluate_ratings(
@@ -32,10 +33,11 @@ def evaluate_ratings(
     ``about["pooled"]`` has the errors over all pairs.
 
     Args:
-        predictions: (user_id, item_id, score).
-        truth: (user_id, item_id, value). Rows whose value is not a finite number are left out and
-            counted.
+        predictions: columns (user_id, item_id, score).
+        truth: columns (user_id, item_id, value). Rows whose value is not a finite number are left
+            out and counted.
         metrics: ``rmse``, ``mae`` or both.
+        resamples: the number of bootstrap resamples for the intervals.
         keep: a function that is called once with one row per user of ``truth`` (``user_id``,
             ``n_rated``, ``rmse`` and ``mae``, NaN where ``n_rated`` is 0) while it is in memory.
 

@@ -1,5 +1,4 @@
-"""The truth of a run on Spark: tested users, their histories and relevant items, computed once for
-all models."""
+"""The truth on Spark: tested users, their histories and relevant items, once for all models."""
 
 from __future__ import annotations
 
@@ -16,22 +15,24 @@ from recsys.schema import VALUE
 from recsys.spark.data.split import SparkSplit, write_and_read
 
 PROPENSITY = "propensity"
+"""Column with the chance that the relevance of an item is observed, in (0, 1]."""
 
 
 @dataclass(frozen=True)
 class Truth:
-    """The relevant items by which lists are judged, on Spark (``recsys.evaluation.truth.Truth`` is
-    local).
+    """The relevant items of tested users, by which lists are judged, as DataFrames.
 
-    ``user`` and ``item`` may have ids of any kind, or rows.
+    The local engine has ``recsys.evaluation.truth.Truth``. The columns ``user`` and ``item`` have
+    row numbers, or ids of any kind.
 
     Attributes:
-        tested: (user, n_history, history: array of (item, value)), one row per tested user, with or
-            without relevant items. ``history`` is null for a user without one.
-        relevant: (user, item, value) with values > 0, and ``propensity`` if a metric of the
-            settings is debiased.
-        counts: ``seen_pairs_removed`` and, if candidates are known, ``relevant_pairs``,
-            ``relevant_outside_candidates`` and ``warm_pairs_removed``.
+        tested: columns (user, n_history, history: array of (item, value)), one row per tested user,
+            with or without relevant items. ``history`` is null for a user without one.
+        relevant: columns (user, item, value), one row per relevant pair, and ``propensity`` if a
+            metric of the settings is debiased.
+        counts: name -> number of pairs: ``seen_pairs_removed``, and in a run ``relevant_pairs`` and
+            ``relevant_outside_candidates``; ``warm_pairs_removed`` if only new items are ranked.
+        settings: the section ``[judge]``.
         exclude_seen: whether lists leave out the items of the history.
         ranked_items: bool[candidates], the items that the lists rank. None: all.
     """
@@ -45,9 +46,11 @@ class Truth:
 
     @classmethod
     def from_split(cls, split: SparkSplit, settings: EvaluationSettings, *, exclude_seen: bool, work: Path) -> Truth:
-        """Return the truth of the users of ``split.test``.
+        """Return the truth of the users of ``split.test``, written to a folder.
 
         Args:
+            split: the split of the run.
+            settings: the section ``[judge]``: what is relevant, and which items lists rank.
             exclude_seen: whether relevant pairs that are in the history are removed and counted.
             work: the folder to which the truth is written, and from which all models read it.
         """
@@ -87,11 +90,13 @@ class Truth:
         exclude_seen: bool = True,
         warm: DataFrame | None = None,
     ) -> Truth:
-        """Return the truth of the users of ``test``, without propensities, as frames that are not
-        yet computed.
+        """Return the truth of the users of ``test``, without propensities.
+
+        Its DataFrames are not computed yet; only the removed pairs are counted.
 
         Args:
             test, history: (user, item, value), each pair once.
+            settings: the section ``[judge]``: what is relevant.
             exclude_seen: whether relevant pairs that are in the history are removed and counted.
             warm: (item), the items whose relevant pairs are removed and counted. None: no items.
         """
@@ -125,11 +130,11 @@ class Truth:
     def with_propensity(self, train: DataFrame) -> Truth:
         """Return the truth with the propensity of each relevant item, as estimated from ``train``.
 
-        For an item that n users like it is (n + 1) / (max n + 1), where the maximum is over all
-        items (``recsys.evaluation.truth.propensity_of_counts``).
+        The propensity of an item that n users like is (n + 1) / (max n + 1), where the maximum is
+        over all items (``recsys.evaluation.truth.propensity_of_counts``).
 
         Args:
-            train: the pairs of train, (user, item, value).
+            train: columns (user, item, value), the pairs of train.
         """
         likes = train.where(F.col(VALUE) > 0).groupBy("item").agg(F.count(F.lit(1)).alias("likes"))
         most_likes = likes.agg(F.max("likes")).first()[0] or 0
@@ -138,9 +143,9 @@ class Truth:
         return replace(self, relevant=relevant.withColumn(PROPENSITY, propensity).drop("likes"))
 
     def write(self, work: Path) -> Truth:
-        """Write both tables under ``work``, and return the truth that reads them from there.
+        """Write both tables below the folder ``work``, and return a truth that reads them from there.
 
-        So they are computed only once.
+        So the tables are computed only once.
         """
         return replace(
             self,

@@ -1,5 +1,4 @@
-"""Cold items on Spark: once ALS is trained, an item without likes gets the factor that its
-attributes predict.
+"""Cold items on Spark: an item without likes gets the factor that its attributes predict.
 
 This is the local model ``attributes`` with Spark's factors. The driver, which holds the catalogue,
 solves the same ridge regression. Executors then fold all users in again, because there are more
@@ -31,6 +30,7 @@ from recsys.spark.training.trainer import FittedALS
 from recsys.types import IdMap
 
 PARAMETERS = SparkAttributesParameters
+"""The class of the parameters of ``attributes`` on Spark."""
 
 
 def fit_model(parameters: SparkAttributesParameters, data: TrainingData) -> FittedALS:
@@ -54,18 +54,25 @@ def fit_model(parameters: SparkAttributesParameters, data: TrainingData) -> Fitt
 
 
 def require_items(parameters: Iterable[SparkALSParameters], items: pd.DataFrame | None) -> None:
-    """Raise ConfigError if a model needs attributes and there is no items table."""
+    """Raise ConfigError if a model needs attributes and there is no items table.
+
+    Args:
+        parameters: the parameters of all models of the run.
+        items: the items table, or None.
+    """
     if items is None and any(isinstance(params, SparkAttributesParameters) for params in parameters):
         require_features(None, SparkAttributesParameters.kind)
 
 
 def item_terms(items: pd.DataFrame, params: SparkAttributesParameters) -> csr_array:
-    """Return csr (items, terms + 1), the inputs of the regression for each candidate.
+    """Return the inputs of the regression for each candidate, csr (candidates, terms + 1).
 
-    They are the weighted terms of the item's attributes, and a last column that is constant.
+    They are the weighted terms of the item's attributes, and a last column that is 1 everywhere. A
+    term is a value of an attribute, such as a genre, or a word.
 
     Args:
-        items: the candidates with their attributes.
+        items: the candidates in row order, with the columns of the items table.
+        params: the weighting scheme and the weights of the fields.
 
     Raises:
         ConfigError: the items have no attributes, or a weight is set for a field that they lack.
@@ -92,9 +99,11 @@ def predict_cold_items(
 
     Args:
         fitted: the trained ALS.
-        train: (user, item, value), the pairs on which ``fitted`` was trained.
+        train: columns (user, item, value), the pairs on which ``fitted`` was trained.
         terms: the result of :func:`item_terms` for the candidates.
         liked_by: int[candidates], the number of users who like each item.
+        params: the parameters of the model.
+        work: the folder for the new factors of users.
     """
     warm = np.isfinite(fitted.items[:, 0])
     if not warm.any():

@@ -19,13 +19,15 @@ from recsys.spark.data.split import SparkSplit
 
 
 def fit_segments(split: SparkSplit, users: pd.DataFrame | None, settings: RecommendSettings) -> Segments | None:
-    """Count the likes of each segment in train, and return the Segments.
+    """Count the likes of each segment of users in train, and return the Segments.
 
-    They are equal to those of the local engine on the same pairs.
+    The result is equal to that of the local engine on the same pairs.
 
     Args:
+        split: the split of the run.
         users: the users table, with the columns of the segments as text. None if the run has no
             segments; the result is then None.
+        settings: the section ``[recommend]``: the columns of the segments, the prior, the memory.
 
     Raises:
         ConfigError: the scores of all segments need more memory than ``settings.memory_mb``.
@@ -49,9 +51,10 @@ def fit_segments(split: SparkSplit, users: pd.DataFrame | None, settings: Recomm
 
 
 def segments_of_users(split: SparkSplit, segments: Segments) -> DataFrame:
-    """Return (user, segment), the row number and the segment of every user of the split.
+    """Return the columns (user, segment): the row number and the segment of every user of a split.
 
-    ``segment`` is null for a user who is not in the users table.
+    ``segment`` is a row of ``segments``, or -1 for a user who belongs to none. It is null for a
+    user who is not in the users table.
     """
     return _values_of_users(split, segments.users, segments.rows(segments.users), "segment")
 

@@ -25,8 +25,9 @@ class RulesInRows:
     """The compiled rules of a run, for tables in which users are row numbers.
 
     Attributes:
-        compiled: the compiled rules.
-        users: the row number of the user of each row of ``compiled.denied``.
+        compiled: the compiled rules. Rows of ``compiled.denied`` are only those users whom the
+            rules name.
+        users: the row number in the run of the user of each row of ``compiled.denied``.
     """
 
     compiled: CompiledRules
@@ -34,11 +35,16 @@ class RulesInRows:
 
 
 def compile_rules_in_rows(rules: Rules, users: DataFrame, items: pd.DataFrame) -> RulesInRows:
-    """Compile rules for a run.
+    """Compile rules for the users and candidates of a run.
 
     Args:
-        users: (row, user_id) of all users; the driver reads those that the rules name.
-        items: the candidates, row by row, with their attributes.
+        rules: the rules.
+        users: columns (row, user_id) of all users; the driver reads those that the rules name.
+        items: the candidates in row order: ``item_id``, and the columns of the items table.
+
+    Raises:
+        ConfigError: a rule needs a field that the items do not have.
+        InputError: a time is neither an ISO date nor a number.
     """
     named = users.sparkSession.createDataFrame([(name,) for name in rules.deny_for], "name string")
     table = users.join(F.broadcast(named), F.col(USER).cast("string") == F.col("name")).toPandas()
@@ -49,10 +55,13 @@ def compile_rules_in_rows(rules: Rules, users: DataFrame, items: pd.DataFrame) -
 
 
 def exclude_denied_items(users: DataFrame, denied: csr_array, denied_users: Sequence[Any]) -> DataFrame:
-    """Add the items that rules deny to the items that a user has seen, and return (user, seen).
+    """Return the columns (user, seen), where ``seen`` also has the items that rules deny to the user.
+
+    So these items are left out of lists like seen ones. If nothing is denied, ``users`` is returned
+    unchanged.
 
     Args:
-        users: (user, seen array<int>), where ``user`` is a row or an id of any kind.
+        users: columns (user, seen array<int>), where ``user`` is a row or an id of any kind.
         denied: csr (denied users, items), the denied items.
         denied_users: the user of each row of ``denied``, as in the column ``user``.
     """
@@ -69,13 +78,15 @@ def exclude_denied_items(users: DataFrame, denied: csr_array, denied_users: Sequ
 
 
 def shortfall_reasons(users: DataFrame, scorer: Scorer, k: int) -> DataFrame:
-    """Return (user, shortfall), the reason why the list of each user is short.
+    """Return the columns (user, shortfall): the reason why the list of each user would be short.
 
-    It is for lists that rules have shortened. The reasons are those of ``rank.recommend``.
+    The function is for runs with rules, or in which lists rank only a part of the items. Use the
+    reason only for lists of fewer than k items. The reasons are those of ``rank.recommend``:
+    "cold_no_fallback", "small_catalogue", "filtered" or "all_seen".
 
     Args:
         users: as for ``top_k``, but ``seen`` has no items that rules deny.
-        scorer: the scorer without the rules.
+        scorer: the scorer of all items, without the rules.
         k: the length of a full list.
     """
     shared = users.sparkSession.sparkContext.broadcast((scorer, scorer.scored_items()))

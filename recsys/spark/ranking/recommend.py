@@ -36,8 +36,10 @@ class ListSettings:
     Attributes:
         k: the length of the lists.
         exclude_seen: whether to leave out the items of the column ``seen``.
-        memory_mb: largest size of the scores of one block in each task, in MiB.
-        quotas: limits on the number of items with one value in a list.
+        memory_mb: largest memory for the scores of one block and their copies in each task, in
+            MiB. The scores alone get a third of it, and at most 64 MiB.
+        quotas: limits on the number of items with one value in a list
+            (:func:`recsys.ranking.rank.within_quotas`).
     """
 
     k: int
@@ -46,18 +48,22 @@ class ListSettings:
     quotas: tuple[rank.Quota, ...] = ()
 
     def users_per_block(self, n_items: int) -> int:
-        """Return the number of users who are scored at a time."""
+        """Return the number of users whose scores are in memory at a time, at least 1.
+
+        Args:
+            n_items: the number of candidates.
+        """
         return max(1, int(min(self.memory_mb * 2**20 / 3, BLOCK_BYTES) / (4 * max(1, n_items))))
 
 
 def collect_seen_items(history: DataFrame, users: DataFrame) -> DataFrame:
-    """Return (user, seen), the items that each user has seen, as an ascending array<int>.
+    """Return the columns (user, seen): the items that each user has seen, as an ascending array<int>.
 
     The array is empty for a user without a history.
 
     Args:
-        history: (user, item), one row per pair.
-        users: (user), the users of the result.
+        history: columns (user, item), one row per pair.
+        users: columns (user), the users of the result.
     """
     seen = history.groupBy("user").agg(F.sort_array(F.collect_list("item")).alias("seen"))
     return users.join(seen, "user", "left").withColumn("seen", F.coalesce("seen", F.array().cast("array<int>")))
@@ -66,12 +72,12 @@ def collect_seen_items(history: DataFrame, users: DataFrame) -> DataFrame:
 def keep_long_histories(factors: DataFrame, history: DataFrame, min_history: int) -> DataFrame:
     """Return the factors of only those users who have at least ``min_history`` liked items.
 
-    A liked item has a value above 0 in the history. The other users then have no factor, so they
-    get the list of their segment or of the fallback.
+    A liked item has a value above 0 in the history. Users without a factor get the list of their
+    segment or of the fallback.
 
     Args:
-        factors: (user, features). The result has the same columns.
-        history: (user, item, value), one row per pair.
+        factors: columns (user, features). The result has the same columns.
+        history: columns (user, item, value), one row per pair.
         min_history: the smallest number. 0: ``factors`` is returned unchanged.
     """
     if not min_history:
@@ -84,9 +90,9 @@ def add_histories(users: DataFrame, history: DataFrame, names: Container[str]) -
     """Return ``users`` with those columns of their histories that are in ``names``.
 
     Args:
-        users: (user, …).
-        history: (user, item, value), one row per pair, and ``timestamp`` if events have times.
-            Without it, the column ``times`` is null.
+        users: columns (user, …).
+        history: columns (user, item, value), one row per pair, and ``timestamp`` if events have
+            times. Without it, the column ``times`` is null.
         names: columns of :data:`HISTORY_COLUMNS`. Without any, ``users`` is returned unchanged.
     """
     columns = [name for name in HISTORY_COLUMNS if name in names]
@@ -103,12 +109,14 @@ def add_histories(users: DataFrame, history: DataFrame, names: Container[str]) -
 
 
 def group_histories(history: DataFrame) -> DataFrame:
-    """Return (user, entries), the items, values and times of the history of each user.
+    """Return the columns (user, entries): the history of each user as an array of structs.
 
-    They are in ascending order of the items.
+    A struct has the fields ``items``, ``values`` and ``times``. The structs are in ascending order
+    of the items. The field ``times`` is null if ``history`` has no timestamps.
 
     Args:
-        history: (user, item, value), one row per pair, and ``timestamp`` if events have times.
+        history: columns (user, item, value), one row per pair, and ``timestamp`` if events have
+            times.
     """
     times = F.col(TIME) if TIME in history.columns else F.lit(None)
     entry = F.struct(
@@ -122,13 +130,17 @@ def group_histories(history: DataFrame) -> DataFrame:
 
 
 def top_k(users: DataFrame, scorer: Scorer, settings: ListSettings) -> DataFrame:
-    """Return the lists as rows (user, item, rank from 1, score, source), best first.
+    """Return the lists of users as a DataFrame with one row per listed item.
 
-    A user without scores has no row. Of equal scores, the lower item row is first. Seen items are
-    removed before the selection, so that lists are as long as possible.
+    The columns are user, item (a row number), rank (1 is the best), score and source. A user
+    without scores has no row. Of equal scores, the lower item row is first. Seen items are removed
+    before the selection, so that lists are as long as possible.
 
     Args:
-        users: (user, seen) and the scorer's columns. ``user`` is a row, or an id of any kind.
+        users: columns (user, seen) and the scorer's columns. ``user`` is a row, or an id of any
+            kind.
+        scorer: computes the scores; it is sent to all executors.
+        settings: the length of lists, seen items, memory and quotas.
     """
     shared: Broadcast[Scorer] = users.sparkSession.sparkContext.broadcast(scorer)
     frame = select_columns(users, scorer)
@@ -138,9 +150,9 @@ def top_k(users: DataFrame, scorer: Scorer, settings: ListSettings) -> DataFrame
 
 
 def select_columns(users: DataFrame, scorer: Scorer) -> DataFrame:
-    """Return ``user``, ``seen`` and the columns that the scorer reads.
+    """Return a table with only ``user``, ``seen`` and the columns that a scorer reads.
 
-    A column that ``users`` does not have is null in the result.
+    A column of the scorer that ``users`` does not have is null in the result.
     """
     columns: list[Column] = []
     for name, kind in scorer.columns.items():

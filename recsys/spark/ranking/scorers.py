@@ -36,9 +36,13 @@ reads one of them names it in its ``columns``. They are not collected for other 
 
 
 class Scorer(ABC):
-    """Scores all items for each user of a batch.
+    """Scores all items for each user of a batch, in one or more ways, which are its *kinds*.
 
-    A batch has the columns ``user``, ``seen`` and those of :attr:`columns`, and no others.
+    A kind is, for example, "by the user's factor" or "by the fallback". A batch has the columns
+    ``user``, ``seen`` and those of :attr:`columns`, and no others.
+
+    Attributes:
+        name: the name of the model, for the column ``source`` of the lists.
     """
 
     name: str
@@ -60,16 +64,21 @@ class Scorer(ABC):
 
     @abstractmethod
     def fill(self, scores: np.ndarray, users: pa.RecordBatch) -> None:
-        """Write the scores of a batch of users into ``scores``, float32[users, items], NaN where
-        there is none."""
+        """Write the scores of a batch of users into the array ``scores``, float32[users, items].
+
+        The whole array is overwritten. An item without a score for a user gets NaN.
+        """
 
     def kinds(self, users: pa.RecordBatch) -> np.ndarray:
-        """Return int64[users], the kind of each user: a position in :attr:`sources`."""
+        """Return the kind by which each user of a batch is scored, int64[users].
+
+        A kind is a position in :attr:`sources`.
+        """
         return np.zeros(users.num_rows, dtype=np.int64)
 
     @abstractmethod
     def scored_items(self) -> np.ndarray:
-        """Return for each kind of user which items have a score, bool[kinds, items].
+        """Return bool[kinds, items]: whether each item has a score for users of each kind.
 
         The rows are in the order of :attr:`sources`.
         """
@@ -81,9 +90,13 @@ class Scorer(ABC):
 
 @dataclass(frozen=True)
 class RandomScorer(Scorer):
-    """Gives random scores. A score depends only on the seed, the user's row and the item's row.
+    """Scores items by random numbers, as the local model ``random`` does.
+
+    A score depends only on the seed, the user's row and the item's row.
 
     Attributes:
+        name: name of the model.
+        seed: the seed of the scores.
         size: number of candidates.
         allowed: bool[items], the items that are scored. None: all items.
     """
@@ -99,8 +112,10 @@ class RandomScorer(Scorer):
         return self.size
 
     def fill(self, scores: np.ndarray, users: pa.RecordBatch) -> None:
-        """Write the scores into ``scores``, float32[users, items]. The column ``user`` must have
-        the rows of the users."""
+        """Write the scores of a batch of users into the array ``scores``, float32[users, items].
+
+        The column ``user`` must have the row numbers of the users.
+        """
         rows = users.column("user").to_numpy(zero_copy_only=False)
         scores[:] = random_scores(self.seed, rows, self.size)
         if self.allowed is not None:
@@ -112,13 +127,18 @@ class RandomScorer(Scorer):
         return allowed[None]
 
     def restricted_to(self, allowed: np.ndarray) -> Self:
-        """Return the scorer without scores where ``allowed`` is False."""
+        """Return a scorer that scores only the items where ``allowed``, bool[items], is True."""
         return replace(self, allowed=allowed)
 
 
 @dataclass(frozen=True)
 class SharedScorer(Scorer):
-    """Gives every user the same ``scores``, float32[items]."""
+    """Gives every user the same scores, for example the popularity of the items.
+
+    Attributes:
+        name: name of the model.
+        scores: float32[items], NaN for an item without a score.
+    """
 
     name: str
     scores: np.ndarray
@@ -129,7 +149,7 @@ class SharedScorer(Scorer):
         return len(self.scores)
 
     def fill(self, scores: np.ndarray, users: pa.RecordBatch) -> None:
-        """Write the shared scores into each row of ``scores``, float32[users, items]."""
+        """Write the shared scores into each row of the array ``scores``, float32[users, items]."""
         scores[:] = self.scores
 
     def scored_items(self) -> np.ndarray:
@@ -137,17 +157,20 @@ class SharedScorer(Scorer):
         return np.isfinite(self.scores)[None]
 
     def restricted_to(self, allowed: np.ndarray) -> Self:
-        """Return the scorer without scores where ``allowed`` is False."""
+        """Return a scorer that scores only the items where ``allowed``, bool[items], is True."""
         return replace(self, scores=_masked(self.scores, allowed))
 
 
 @dataclass(frozen=True)
 class RepeatScorer(Scorer):
-    """Scores the liked items of a user's history by their values, and all other items by
-    ``popularity``.
+    """Scores the liked items of a user's history by their values, and other items by popularity.
+
+    It is the model ``repeat`` without ``recency_days``.
 
     Attributes:
-        popularity: float32[items], scores below 0.
+        name: name of the model.
+        popularity: float32[items], the scores of items that are not likes of the history, all
+            below 0.
         allowed: bool[items], the items that are scored. None: all items.
     """
 
@@ -166,7 +189,7 @@ class RepeatScorer(Scorer):
         return len(self.popularity)
 
     def fill(self, scores: np.ndarray, users: pa.RecordBatch) -> None:
-        """Write the scores of a batch of users into ``scores``, float32[users, items]."""
+        """Write the scores of a batch of users into the array ``scores``, float32[users, items]."""
         scores[:] = self.popularity
         items = users.column("items")
         rows = np.repeat(np.arange(users.num_rows), items.value_lengths().to_numpy(zero_copy_only=False))
@@ -182,7 +205,7 @@ class RepeatScorer(Scorer):
         return allowed[None]
 
     def restricted_to(self, allowed: np.ndarray) -> Self:
-        """Return the scorer without scores where ``allowed`` is False."""
+        """Return a scorer that scores only the items where ``allowed``, bool[items], is True."""
         return replace(self, allowed=allowed)
 
 
@@ -245,7 +268,7 @@ class FactorScorer(Scorer):
         return _kinds(users, users.column(FEATURES).is_valid().to_numpy(zero_copy_only=False))
 
     def fill(self, scores: np.ndarray, users: pa.RecordBatch) -> None:
-        """Write the scores of a batch of users into ``scores``, float32[users, items]."""
+        """Write the scores of a batch of users into the array ``scores``, float32[users, items]."""
         features = users.column(FEATURES)
         has_factor = features.is_valid().to_numpy(zero_copy_only=False)
         if has_factor.any():
@@ -270,7 +293,7 @@ class FactorScorer(Scorer):
         return np.vstack(rows)
 
     def restricted_to(self, allowed: np.ndarray) -> Self:
-        """Return the scorer without scores where ``allowed`` is False."""
+        """Return a scorer that scores only the items where ``allowed``, bool[items], is True."""
         segments = self.segments
         return replace(
             self,
@@ -337,7 +360,7 @@ class ModelScorer(Scorer):
         return _kinds(users, is_scored)
 
     def fill(self, scores: np.ndarray, users: pa.RecordBatch) -> None:
-        """Write the scores of a batch of users into ``scores``, float32[users, items]."""
+        """Write the scores of a batch of users into the array ``scores``, float32[users, items]."""
         kinds = self.kinds(users)
         scores[kinds == 0] = np.nan if self.fallback is None else self.fallback.scores
         rows = np.flatnonzero(kinds == 1)
@@ -361,7 +384,7 @@ class ModelScorer(Scorer):
         return scored if self.allowed is None else scored & self.allowed
 
     def restricted_to(self, allowed: np.ndarray) -> Self:
-        """Return the scorer without scores where ``allowed`` is False."""
+        """Return a scorer that scores only the items where ``allowed``, bool[items], is True."""
         return replace(self, allowed=allowed)
 
 
@@ -369,6 +392,8 @@ def histories_of_batch(batch: pa.RecordBatch, n_items: int, timed: bool) -> Hist
     """Return the histories of a batch of users, from its columns :data:`HISTORY_COLUMNS`.
 
     Args:
+        batch: the batch.
+        n_items: the number of candidates.
         timed: whether any history of the whole table has a known time. It decides if the result has
             times, because models treat histories without times differently from histories with
             unknown times.

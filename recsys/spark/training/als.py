@@ -29,19 +29,23 @@ from recsys.spark.training.parameters import SparkALSParameters, TrainingData
 from recsys.spark.training.trainer import FittedALS
 
 PARAMETERS = SparkALSParameters
+"""The class of the parameters of ``als`` on Spark."""
 
 
 def fit_model(parameters: SparkALSParameters, data: TrainingData) -> FittedALS:
-    """Train ALS with these parameters on prepared data."""
+    """Train a model of the kind ``als``, and return the factors of users and items.
+
+    It is :func:`fit_als_once` under the name that every kind of model has.
+    """
     return fit_als_once(parameters, data)
 
 
 def fit_als_once(parameters: SparkALSParameters, data: TrainingData) -> FittedALS:
-    """Train ALS, unless an earlier model of the run had the same ALS parameters, and return the
-    factors.
+    """Return the factors of ALS, trained only once for all models with the same ALS parameters.
 
-    If there is such a model, its factors are returned. Parameters of other kinds, which they have
-    besides those of ALS, are not compared.
+    The factors of each training are kept in ``data.trained``. For example, the models ``als`` and
+    ``attributes`` of a run share one training if they have the same rank, alpha and so on. The
+    parameters that ``attributes`` has in addition are not compared.
     """
     names = (field.name for field in fields(SparkALSParameters))
     key = tuple(getattr(parameters, name) for name in names)
@@ -51,10 +55,16 @@ def fit_als_once(parameters: SparkALSParameters, data: TrainingData) -> FittedAL
 
 
 def fit_als(train: DataFrame, candidates: int, params: SparkALSParameters, work: Path) -> FittedALS:
-    """Train ALS on prepared pairs (user, item, value), and return the factors of users and items.
+    """Train ALS on pairs, and return the factors of users and items.
 
-    The user factors are written under the folder ``work``. A user or item without a training pair
-    has no factor. A factor of zeros would not mean the same, because it gives scores.
+    The user factors are written below the folder ``work``. A user or item without a training pair
+    has no factor. A training pair has a value above 0; with explicit feedback it is any pair.
+
+    Args:
+        train: columns (user, item, value), one row per pair. ``user`` and ``item`` are row numbers.
+        candidates: the number of items. All item rows are below it.
+        params: the parameters of the training.
+        work: a folder that the executors see under the same path.
 
     Raises:
         InputError: a value is too large for the objective, or a factor is not finite.
@@ -109,12 +119,15 @@ def _train_mllib(train: DataFrame, candidates: int, params: SparkALSParameters, 
 
 
 def collect_item_factors(factors: DataFrame, training_pairs: DataFrame, candidates: int, rank: int) -> np.ndarray:
-    """Return the item factors, float32[candidates, rank], with NaN rows for items without training
-    pairs.
+    """Collect item factors from Spark, and return them as float32[candidates, rank].
+
+    The row of an item without a training pair is NaN.
 
     Args:
-        factors: (id, features), where ``id`` is the row of an item.
+        factors: columns (id, features), where ``id`` is the row of an item.
         training_pairs: the pairs that were trained on, with the column ``item``.
+        candidates: the number of items.
+        rank: the length of a factor.
     """
     training_items = training_pairs.select(F.col("item").alias("id")).distinct()
     table = factors.join(training_items, "id", "left_semi").toPandas()
@@ -125,18 +138,20 @@ def collect_item_factors(factors: DataFrame, training_pairs: DataFrame, candidat
 
 
 def fold_in(history: DataFrame, items: np.ndarray, params: SparkALSParameters) -> DataFrame:
-    """Return (user, features array<float>), the factor of each user for fixed item factors.
+    """Compute the factor of each user for fixed item factors, as columns (user, features).
 
-    If the history of a user is that of training, the factor is the trained one up to rounding,
-    because training solves the users last. The exception is MLlib with ``nonnegative``, whose
-    constraint does not hold here. The factor is null for a user whose history has no pair that is
-    trained on (value > 0 with implicit feedback, any pair with explicit feedback) on an item with a
-    factor. A user without rows in ``history`` is not in the result.
+    The column ``features``, array<float>, has the factor. If the history of a user is that of
+    training, it is the trained factor up to rounding, because training solves the users last. The
+    exception is MLlib with ``nonnegative``, whose constraint does not hold here. The factor is null
+    for a user whose history has no training pair on an item with a factor. A training pair has a
+    value above 0; with explicit feedback it is any pair. A user without rows in ``history`` is not
+    in the result.
 
     Args:
-        history: (user, item, value), one row per (user, item) pair. ``user`` may have any type, and
-            ``item`` is the row of the item.
+        history: columns (user, item, value), one row per (user, item) pair. ``user`` may have any
+            type, and ``item`` is the row of the item.
         items: float32[candidates, rank], NaN rows for items without a factor.
+        params: the parameters with which the items were trained.
     """
     pair = F.struct("item", F.col(VALUE).cast("float").alias(VALUE))
     grouped = history.groupBy("user").agg(F.array_sort(F.collect_list(pair)).alias("pairs"))

@@ -45,6 +45,8 @@ class HistoryBlock(NamedTuple):
         """Return the block of some pairs, which are given as arrays [n] in any order.
 
         Args:
+            users, items: int32[n], the rows of the user and of the item of each pair.
+            values: float32[n].
             seed: the seed of the hash by which users are sorted.
         """
         order = np.lexsort((items, users, hash_words(seed, users)))
@@ -74,10 +76,13 @@ class HistoryBlock(NamedTuple):
         return cls(users, indptr, items, values)
 
     def split_users(self, seed: int, holdout_interval: int) -> tuple[HistoryBlock, HistoryBlock]:
-        """Divide the users, and return the block of the held-out users and that of the training
-        users.
+        """Return two blocks: that of the held-out users, and that of the training users.
 
-        The hash of a user decides, so the same user is always on the same side.
+        A hash of the user decides, so the same user is always on the same side.
+
+        Args:
+            seed: the seed of the hash, the same as for :meth:`from_pairs`.
+            holdout_interval: about one user in this number is held out. 0: none.
         """
         cut = 0
         if holdout_interval:
@@ -94,7 +99,8 @@ class HistoryBlock(NamedTuple):
     def weights_and_targets(self, params: SparkALSParameters) -> tuple[np.ndarray, np.ndarray]:
         """Return the weight and the target of each pair for the solvers of ALS, float32[n] each.
 
-        They are defined in ``recsys.als.solvers.als_half_step``.
+        With implicit feedback the weight is alpha · |value|, and the target is 1 + weight for a
+        like and 0 otherwise. With explicit feedback the weight is 1, and the target is the value.
         """
         if not params.implicit:
             return np.ones_like(self.values), self.values
@@ -103,8 +109,13 @@ class HistoryBlock(NamedTuple):
 
 
 PackedBlocks = Iterator[bytes]
+"""The blocks of a partition, each as the bytes of :meth:`HistoryBlock.to_bytes`."""
+
 SolvedBlocks = Iterator[tuple[bytes, np.ndarray]]
+"""Pairs of a packed block and float32[m, rank], the factors of its training users."""
+
 PartialSums = Iterator[tuple[np.ndarray, ...]]
+"""One tuple of arrays: the sums over the users of a partition."""
 
 
 def _use_one_thread() -> None:
@@ -114,7 +125,14 @@ def _use_one_thread() -> None:
 
 
 def pack_blocks(seed: int) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """Return the function that packs a partition of rows (user, item, value) into one block."""
+    """Return the function that packs a partition of rows (user, item, value) into one block.
+
+    The function takes Arrow batches of these rows, and yields one batch with one row: the column
+    ``block`` with the bytes of the block. It yields nothing for an empty partition.
+
+    Args:
+        seed: the seed of the hash by which users are sorted.
+    """
 
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         columns = [[column.to_numpy() for column in batch.columns] for batch in batches if batch.num_rows]
@@ -165,6 +183,8 @@ def solve_training_users(
     Args:
         shared: the broadcast of the item factors, float32[items, rank], and of their principal axes
             (None for explicit feedback).
+        params: the parameters of ALS.
+        holdout_interval: about one user in this number is held out. 0: none.
     """
 
     def work(raw: bytes) -> tuple[bytes, np.ndarray]:
@@ -179,8 +199,7 @@ def solve_training_users(
 def residual_gram_loss(
     shared: Broadcast[Any], params: SparkALSParameters, holdout_interval: int
 ) -> Callable[[SolvedBlocks], PartialSums]:
-    """Return the function that computes, over the users of blocks, the sums that an item step
-    needs.
+    """Return the function that computes the sums over users that an update of the items needs.
 
     With x the factor of a user and y that of an item, the function yields one tuple of three sums:
 
@@ -192,6 +211,8 @@ def residual_gram_loss(
 
     Args:
         shared: the broadcast from which the factors of the users were computed.
+        params: the parameters of ALS.
+        holdout_interval: about one user in this number is held out. 0: none.
     """
 
     def work(solved: SolvedBlocks) -> PartialSums:
@@ -218,14 +239,18 @@ def residual_gram_loss(
 def hessian_product(
     shared: Broadcast[np.ndarray], params: SparkALSParameters, holdout_interval: int
 ) -> Callable[[SolvedBlocks], PartialSums]:
-    """Return the function that multiplies the pairs' part of each item's matrix by a direction.
+    """Return the function that multiplies a part of each item's matrix by a direction.
 
-    With p the direction of an item and x the factor of a user, the function yields one tuple with
-    −Σ weight·(x·p) x over the pairs of each item, float32[items, rank]. The sign is that of a
-    residual. It takes pairs (block, factors), as :func:`solve_training_users` returns them.
+    The matrix is that of the item's linear system, and the part is the one that depends on the
+    pairs of the item. With p the direction of an item and x the factor of a user, the function
+    yields one tuple with −Σ weight·(x·p) x over the pairs of each item, float32[items, rank]. The
+    sign is that of a residual. It takes pairs (block, factors), as :func:`solve_training_users`
+    returns them.
 
     Args:
         shared: the broadcast of the directions, float32[items, rank].
+        params: the parameters of ALS.
+        holdout_interval: about one user in this number is held out. 0: none.
     """
 
     def work(solved: SolvedBlocks) -> PartialSums:
@@ -246,10 +271,13 @@ def solve_all_users(
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     """Return the function that computes the factors of all users of a block, in float64.
 
-    The function yields rows (user, features). Users without a training pair are left out.
+    The function takes Arrow batches with the column ``block`` (:func:`pack_blocks`). It yields
+    batches with the columns ``user`` and ``features``, in which factors are float32. Users without
+    a training pair are left out.
 
     Args:
         shared: the broadcast of the item factors, float32[items, rank].
+        params: the parameters of ALS.
     """
 
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -51,9 +51,10 @@ class SparkALSParameters(ALSParameters):
     ] = 10
 
     def penalty(self, pair_counts: np.ndarray, opposite_rows: int) -> np.ndarray:
-        """Return the penalty of each row (user or item), float64[rows].
+        """Return the weight of each row's squared norm in the objective, float64[rows].
 
-        The objective has the penalty times the squared norm of the factor of the row.
+        A row is a user or an item. The weight is reg · (n + beta · m)^nu, where n is the number of
+        training pairs of the row and m is ``opposite_rows``.
 
         Args:
             pair_counts: int[rows], the number of training pairs of each row.
@@ -73,14 +74,20 @@ class SparkALSParameters(ALSParameters):
         return np.ones(len(values), dtype=bool)
 
     def count_training_pairs(self, indptr: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """Return the number of training pairs of each row of a CSR matrix, int64[rows]."""
+        """Return the number of training pairs of each row of a CSR matrix, int64[rows].
+
+        Args:
+            indptr: int64[rows + 1], where the entries of each row begin and end.
+            values: float[n], the values of all entries.
+        """
         cumulative = np.append(0, np.cumsum(self.is_training_pair(values)))
         return np.diff(cumulative[indptr])
 
     def solve_rows(self, matrix: CSR, fixed: np.ndarray, axes: Axes | None) -> np.ndarray:
-        """Compute the factors of each row that minimise the loss for fixed factors of the columns.
+        """Compute the factor of each row that minimises the loss for fixed factors of the columns.
 
-        The result is [rows, rank] in the dtype of ``fixed``.
+        Rows are users and columns are items, or the reverse. The result is [rows, rank] in the
+        dtype of ``fixed``. Each row is solved exactly.
 
         Args:
             matrix: indptr, columns and values of a CSR matrix with all pairs of each row.
@@ -105,7 +112,7 @@ class TrainingData:
     """The tables from which a model is trained.
 
     Attributes:
-        train: (user, item, value), one row per pair. ``user`` and ``item`` are row numbers.
+        train: columns (user, item, value), one row per pair. ``user`` and ``item`` are row numbers.
         candidates: the number of items that can be recommended.
         items: the candidates in the order of their rows, with the columns of the items table.
         liked_by: int[candidates], the number of users who like each item.
@@ -140,7 +147,10 @@ They have the parameters of the local engine. To add a kind whose class is a
 
 
 def kind_module(kind: str) -> Any:
-    """Import the module that trains a kind of model, and return it.
+    """Import the module that trains a kind of model on Spark, and return it.
+
+    Args:
+        kind: a key of :data:`KINDS`.
 
     Raises:
         ConfigError: Spark does not train factors of this kind.
@@ -161,6 +171,10 @@ def kind_module(kind: str) -> Any:
 def parse_parameters(kind: str, params: Mapping[str, Any]) -> SparkALSParameters:
     """Check the parameters of a model that Spark trains, and return them as an object.
 
+    Args:
+        kind: a key of :data:`KINDS`.
+        params: parameter -> value. A parameter that is not given has its default.
+
     Raises:
         ConfigError: Spark does not train this kind, a parameter is unknown, a value is out of
             range, or two parameters contradict each other.
@@ -176,7 +190,9 @@ def parse_parameters(kind: str, params: Mapping[str, Any]) -> SparkALSParameters
 
 
 def model_parameters(config: Config) -> dict[str, SparkALSParameters]:
-    """Return name -> parameters, for every model in ``[models]`` that has factors.
+    """Return a dict: name -> parameters of each model in ``[models]`` whose factors Spark trains.
+
+    Baselines and the kinds :data:`SUMMED_KINDS` are left out.
 
     Raises:
         ConfigError: the errors of :func:`parse_parameters`, or a baseline that has parameters or
@@ -203,9 +219,9 @@ def _parameters_of(name: str, config: Config) -> SparkALSParameters | None:
 
 
 def summed_models(config: Config) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Return name -> (kind, parameters), for every model in ``[models]`` of a summed kind.
+    """Return a dict: name -> (kind, parameters) of each model in ``[models]`` of :data:`SUMMED_KINDS`.
 
-    The summed kinds are :data:`SUMMED_KINDS`.
+    The parameters are those of the config, unchecked.
     """
     kinds = {name: settings.get("model", name) for name, settings in config.models.items()}
     return {

@@ -37,8 +37,10 @@ PASS_ENTRIES = 2**22
 """Approximate number of history entries over which a task sums at a time."""
 
 SUMS_SCHEMA = "name string, start int, part int, rows binary"
+"""Columns of a block of a sum: its name, its first row, the partition it is from, and its rows."""
 
 Sums = dict[str, np.ndarray | csr_array]
+"""Name -> a sum over users, a dense or sparse matrix."""
 
 
 def fit_from_sums(
@@ -51,10 +53,13 @@ def fit_from_sums(
 ) -> None:
     """Fit a model in place, from sums over the users of train.
 
+    The result is that of ``model.fit`` on the same pairs, up to rounding.
+
     Args:
-        train: (user, item: row, value, timestamp), one row per (user, item) pair.
+        model: the unfitted model, which this function changes.
+        train: columns (user, item: row, value, timestamp), one row per (user, item) pair.
         likes: [candidates], the number of users who like each item.
-        timed: whether events have times.
+        timed: whether any event has a known time.
         block_bytes: size in bytes of a dense block of rows.
 
     Raises:

@@ -56,8 +56,8 @@ class FittedALS(NamedTuple):
     """The factors of a trained ALS model.
 
     Attributes:
-        users: DataFrame (user, features array<float>) of the users with a training pair.
-        items: float32[candidates, rank], with NaN in the rows of items without a training pair.
+        users: columns (user, features array<float>), the factors of the users with a training pair.
+        items: float32[candidates, rank], with NaN in the rows of items without a factor.
         curve: the loss and the quality after each sweep. None for MLlib, which does not report
             them.
     """
@@ -78,8 +78,9 @@ def train(pairs: DataFrame, candidates: int, params: SparkALSParameters, path: P
     The same data, parameters and number of cores give the same factors, bit for bit.
 
     Args:
-        pairs: (user, item, value), one row per pair. ``user`` and ``item`` are row numbers.
+        pairs: columns (user, item, value), one row per pair. ``user`` and ``item`` are row numbers.
         candidates: number of items; all item rows are below it.
+        params: the parameters of ALS.
         path: folder for the table of user factors.
 
     Raises:

@@ -1,5 +1,4 @@
-"""The training curve: the objective after each sweep, and the quality of lists for validation
-users.
+"""The training curve: after each sweep, the objective and the quality of validation users' lists.
 
 Validation users are not trained on, and some of their pairs are hidden. Their factors are folded in
 from their other pairs, as for any new user. So the curve shows from which sweep on lists no longer
@@ -66,7 +65,14 @@ class TrainingCurve:
 
 
 def holdout_interval(n_users: int) -> int:
-    """Return n if one user in n should be held out for validation, or 0 if users are too few."""
+    """Return n if one user in n should be held out for validation, or 0 if there are too few users.
+
+    About :data:`MAX_USERS` users are held out, but at most one in :data:`MIN_INTERVAL`. There are
+    too few users if fewer than :data:`MIN_USERS` would be held out.
+
+    >>> holdout_interval(1_000_000), holdout_interval(20_000), holdout_interval(2_000)
+    (1000, 100, 0)
+    """
     interval = max(MIN_INTERVAL, -(-n_users // MAX_USERS))
     return interval if n_users >= MIN_USERS * interval else 0
 
@@ -78,6 +84,7 @@ class ValidationUsers:
     Attributes:
         seen: csr (users, items), the pairs from which a user's factor is solved.
         hidden: csr (users, items), the hidden pairs.
+        params: the parameters of the model.
     """
 
     seen: csr_array
@@ -94,6 +101,7 @@ class ValidationUsers:
         Args:
             matrices: the histories of the held-out users, as CSR matrices.
             n_items: the number of items.
+            params: the parameters of the model. ``params.seed`` is the seed of the choice.
         """
         parts = [
             csr_array((values, items, indptr), shape=(len(indptr) - 1, n_items))
@@ -125,14 +133,15 @@ class ValidationUsers:
 
     @property
     def measure(self) -> str:
-        """Name of the number that :meth:`evaluate` returns."""
+        """Name of the number that :meth:`evaluate` returns: "ndcg@10" or, for ratings, "rmse"."""
         return f"ndcg@{NDCG_CUTOFF}" if self.params.implicit else "rmse"
 
     def evaluate(self, items: np.ndarray) -> float:
         """Return the quality of item factors on the validation users.
 
-        It is the mean NDCG of lists without seen items for implicit feedback, and the root mean
-        squared error of the hidden values for explicit feedback.
+        For implicit feedback it is the mean NDCG@10 of lists without seen items; higher is better.
+        For explicit feedback it is the root mean squared error of the hidden values; lower is
+        better.
 
         Args:
             items: float32[items, rank], zeros for an item without a training pair.
