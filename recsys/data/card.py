@@ -23,16 +23,18 @@ PIECE = 1 << 22
 """Number of values that are processed at a time, so that no copy of the whole column is made."""
 
 OUTLYING = 3.5
-"""Modified z-score of log(number of events) above which a user is called implausibly busy.
+"""The modified z-score of log(number of events) above which a user counts as implausibly busy.
 
 Such users may be machines. :func:`find_busiest_users` defines the score.
 """
 
 
 def data_card(tables: Tables) -> dict[str, Any]:
-    """Return the data card of the accepted events as plain values for JSON.
+    """Return the data card of the accepted events as a dict for JSON. There must be at least one
+    event.
 
-    Its keys are described in :func:`card_from_counts`.
+    A data card says what was read and refused, and how the events are distributed. Its keys are
+    described in :func:`card_from_counts`.
     """
     events = tables.log
     user, item = (events[column].cat.codes.to_numpy() for column in (USER, ITEM))
@@ -68,12 +70,12 @@ def data_card(tables: Tables) -> dict[str, Any]:
 
 
 def count_values(values: np.ndarray) -> dict[str, Any]:
-    """Return the entry ``values`` of the data card, computed from the values of all events.
+    """Return statistics of the values of all events: the entry ``values`` of the data card.
 
-    Its keys are described in :func:`describe_values`.
+    The keys are described in :func:`describe_values`.
 
     Args:
-        values: float[n], n ≥ 1.
+        values: float[n], n ≥ 1, finite.
     """
     total = np.zeros(3)
     mean = 0.0
@@ -101,12 +103,12 @@ def count_values(values: np.ndarray) -> dict[str, Any]:
 def describe_values(
     *, smallest: float, largest: float, mean: float, skew: float | None, negative: int, zero: int
 ) -> dict[str, Any]:
-    """Return the entry ``values`` of the data card, made of statistics of the values of all events.
-
-    The keys are the names of the arguments. The mean is rounded to six significant digits.
+    """Return the entry ``values`` of the data card as a dict, whose keys are the names of the
+    arguments.
 
     Args:
-        smallest, largest, mean: the smallest, the largest and the mean value.
+        smallest, largest: the smallest and the largest value.
+        mean: the mean value. It is rounded to six significant digits.
         skew: the third standardised moment, which is positive if a few values are far above the
             others. It is rounded to three significant digits. It becomes None if all values are
             equal, or if it is too large for float64.
@@ -143,19 +145,20 @@ class CardCounts:
     """The counts from which a data card is computed. Either engine can count them.
 
     Attributes:
-        pairs: number of different (user, item) pairs.
-        distinct: number of different rows of the log.
-        per_item: int[items], events of each item that has any, in any order.
-        per_user: two arrays int[m]: numbers of events, ascending, and how many users have each
-            number.
-        days: float[d], the days that have events (UTC), as days since 1970, ascending. None without
+        pairs: the number of different (user, item) pairs.
+        distinct: the number of different rows of the log.
+        per_item: int[items], the number of events of each item that has any, in any order.
+        per_user: two arrays int[m]: different numbers of events in ascending order, and how many
+            users have each number.
+        days: float[d], the days (UTC) that have events, as days since 1970, ascending. None without
             timestamps.
-        span: ISO times of the first and the last event. None without timestamps.
-        tables: name -> number of rows of the items and users tables.
-        refused: the number of refused rows, in total and by reason.
+        span: the ISO times of the first and the last event. None without timestamps.
+        tables: ``items`` or ``users`` -> the number of rows of this table. A table that does not
+            exist has no entry.
+        refused: ``total``, the number of refused rows, and ``by_reason``, reason -> their number.
         values: the result of :func:`describe_values`.
-        duplicates: name -> number of rows of the items and users tables that ``[data] duplicates``
-            merged into others.
+        duplicates: ``items`` or ``users`` -> the number of rows that ``[data] duplicates`` merged
+            into others.
     """
 
     pairs: int
@@ -171,19 +174,21 @@ class CardCounts:
 
 
 def card_from_counts(counts: CardCounts) -> dict[str, Any]:
-    """Compute the data card from counts of the log, and return it as plain values for JSON.
+    """Compute the data card from counts of the log, and return it as a dict for JSON.
 
-    Some of its keys:
+    Its keys:
 
-    * ``sparsity``: share of (user, item) cells without an event, in [0, 1];
-    * ``gini_items``: Gini coefficient of the events per item, over items with events; 0 = all
-      equal;
-    * ``top_1_percent_share``: share of events on the most popular 1 % of items (at least one item);
-    * ``repeats``: number of rows that are not the first of their (user, item) pair;
-    * ``exact_duplicates``: number of rows that equal an earlier row in every column;
-    * ``values``, ``gaps``, ``busiest_users``: see :func:`describe_values`, :func:`describe_gaps`
-      and :func:`find_busiest_users`;
-    * ``span``: ISO times of the first and the last event.
+    * ``events``, ``users``, ``items``: the numbers of events, and of users and items that have any;
+    * ``sparsity``: the share of (user, item) pairs without an event, in [0, 1];
+    * ``median_events_per_user``, ``median_events_per_item``;
+    * ``gini_items``: the Gini coefficient of the events per item; 0 means that all are equal;
+    * ``top_1_percent_share``: the share of events on the most popular 1 % of items (at least one
+      item);
+    * ``repeats``: the number of rows that are not the first of their (user, item) pair;
+    * ``exact_duplicates``: the number of rows that equal an earlier row in every column;
+    * ``values``, ``busiest_users``: see :func:`describe_values` and :func:`find_busiest_users`;
+    * ``gaps``: see :func:`describe_gaps`; None without timestamps;
+    * ``span``, ``tables``, ``duplicates``, ``refused``: see :class:`CardCounts`.
     """
     per_item = np.sort(counts.per_item)
     events = int(per_item.sum())
@@ -212,14 +217,15 @@ def card_from_counts(counts: CardCounts) -> dict[str, Any]:
 
 
 def describe_gaps(days: np.ndarray) -> dict[str, Any]:
-    """Return the number of days without an event, and the longest run of such days.
+    """Return the number of days without an event, and the longest run of such days, as a dict.
 
-    The days are those between the first and the last event. The result has the keys ``empty_days``
-    and ``longest`` (numbers of days), and, if there is a gap, ``from`` and ``to``: the first and
-    the last day of the longest one.
+    Only days between the first and the last event count. The keys are ``empty_days`` and
+    ``longest`` (numbers of days), ``from`` and ``to`` (the first and the last day of the longest
+    run, as ISO dates). Of equally long runs, the earliest counts. Without an empty day, ``from``
+    and ``to`` are None.
 
     Args:
-        days: float[d], the days that have events, as days since 1970, ascending.
+        days: float[d], d ≥ 1, the days that have events, as days since 1970, ascending.
 
     >>> describe_gaps(np.array([0.0, 1.0, 5.0, 7.0]))
     {'empty_days': 4, 'longest': 3, 'from': '1970-01-03', 'to': '1970-01-05'}
@@ -278,13 +284,13 @@ def find_busiest_users(numbers: np.ndarray, users: np.ndarray) -> dict[str, Any]
 
 
 def median_of_counts(values: np.ndarray, counts: np.ndarray) -> float:
-    """Return the median of values, each of which occurs a number of times.
+    """Return the median of values that occur several times each, as a float.
 
     If there are two middle values, the result is their mean.
 
     Args:
-        values: [m], ascending.
-        counts: int[m], how often each value occurs.
+        values: [m], m ≥ 1, ascending.
+        counts: int[m], how often each value occurs, each ≥ 1.
 
     >>> median_of_counts(np.array([1, 2, 9]), np.array([2, 1, 1]))
     1.5
@@ -297,7 +303,7 @@ def median_of_counts(values: np.ndarray, counts: np.ndarray) -> float:
 def gini_coefficient(sorted_counts: np.ndarray) -> float:
     """Return the Gini coefficient of n counts, in [0, 1 − 1/n]. 0 means that all counts are equal.
 
-    It is NaN if all counts are zero.
+    It is NaN if all counts are zero, or if there are none.
 
     Args:
         sorted_counts: [n], ascending and not negative.

@@ -21,11 +21,15 @@ _SHIFT = (np.uint64(30), np.uint64(27), np.uint64(31))
 
 
 def hash_words(seed: int, *words: np.ndarray) -> np.ndarray:
-    """Return uint64 hashes of a seed and of integer arrays, which are broadcast against each other.
+    """Return uint64 hashes of a seed and of integer arrays (*words*).
 
-    The arrays (the *words*) are hashed one after another, so another order of them gives other
-    hashes. The hash is SplitMix64. Reference: Steele, Lea and Flood, OOPSLA 2014 (the finaliser,
-    variant 13).
+    The arrays are broadcast against each other, and the result has the common shape. They are
+    hashed one after another, so another order of them gives other hashes. The hash is SplitMix64.
+    Reference: Steele, Lea and Flood, OOPSLA 2014 (the finaliser, variant 13).
+
+    Args:
+        seed: any integer. Seeds that are equal modulo 2^64 give equal hashes.
+        words: integer arrays, at least one.
     """
     state = _mix_bits(np.array([seed % 2**64], dtype=np.uint64) + GOLDEN)
     for word in words:
@@ -40,20 +44,19 @@ def _mix_bits(bits: np.ndarray) -> np.ndarray:
 
 
 def to_unit_interval(bits: np.ndarray) -> np.ndarray:
-    """Return numbers in [0, 1), float64, made of the upper 53 bits of each number of 64 random
-    bits.
-    """
+    """Convert random uint64 numbers to float64 in [0, 1), by their upper 53 bits."""
     return (bits >> np.uint64(11)) * 2.0**-53
 
 
 def random_scores(seed: int, users: np.ndarray, items: int) -> np.ndarray:
-    """Return random scores in [0, 1], float32[m, items], for m users and all items.
+    """Return random scores in [0, 1] for m users and all items, float32[m, items].
 
-    A score is ``to_unit_interval(hash_words(seed, user, item))``, rounded to float32, which gives 1
-    about once in 30 million scores. It depends only on the seed, the number of the user and the row
-    of the item. The scores are computed in compiled code.
+    A score depends only on the seed, the number of the user and the row of the item. It is
+    ``to_unit_interval(hash_words(seed, user, item))``, rounded to float32. The rounding gives
+    exactly 1 about once in 30 million scores.
 
     Args:
+        seed: the seed of the hash.
         users: int[m], a number that identifies each user.
         items: the number of items.
     """
@@ -64,11 +67,15 @@ def random_scores(seed: int, users: np.ndarray, items: int) -> np.ndarray:
 
 
 def id_bits(ids: Any) -> np.ndarray:
-    """Return uint64[n], the bits by which each id is hashed.
+    """Return uint64[n], the bits of each id that are hashed.
 
-    For an integer of any dtype they are the number itself, and for text they are pandas' SipHash of
-    the text. So the number 7 and the text "7" have different bits. This does no harm, because all
-    ids of a column have one type when they are hashed.
+    For an integer they are the number itself, whatever its dtype. For text they are pandas' SipHash
+    of the text. So the number 7 and the text "7" have different bits. This does no harm, because
+    all ids of a column have one type when they are hashed.
+
+    Args:
+        ids: an array, Series or list of n integers or texts, or a categorical. No id may be
+            missing.
     """
     if is_category(ids):
         return id_bits(ids.array.categories)[ids.array.codes]
@@ -82,7 +89,11 @@ def id_bits(ids: Any) -> np.ndarray:
 
 
 def id_hash(ids: Any, seed: int) -> np.ndarray:
-    """Return float64[n] in [0, 1), a uniform hash of each id. Equal ids have equal hashes.
+    """Return a uniform hash of each id, float64[n] in [0, 1). Equal ids have equal hashes.
+
+    Args:
+        ids: as for :func:`id_bits`.
+        seed: another seed gives other hashes.
 
     >>> id_hash(["alice", "bob", "alice"], seed=0).round(4)
     array([0.4485, 0.4119, 0.4485])
@@ -91,9 +102,14 @@ def id_hash(ids: Any, seed: int) -> np.ndarray:
 
 
 def pair_hash(user_ids: Any, item_ids: Any, seed: int) -> np.ndarray:
-    """Return float64[n] in [0, 1), a uniform hash of each (user, item) pair.
+    """Return a uniform hash of each (user, item) pair, float64[n] in [0, 1).
 
-    It depends only on the ids and the seed. It does not depend on the other rows, their order, the
-    batch, or whether an integer id is an int32 or an int64. Both engines call this function.
+    The hash depends only on the ids and the seed. It does not depend on the other rows, their
+    order, the batch, or whether an integer id is an int32 or an int64. Both engines call this
+    function.
+
+    Args:
+        user_ids, item_ids: n ids each, as for :func:`id_bits`.
+        seed: another seed gives other hashes.
     """
     return to_unit_interval(hash_words(seed, id_bits(user_ids), id_bits(item_ids)))

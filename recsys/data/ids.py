@@ -1,5 +1,7 @@
-"""What the ids of a log look like: the items with the most events, items without a row in the items
-table, and ids that are probably two spellings of one thing."""
+"""Describe the ids of a log: busy items, items without a row, and similar spellings.
+
+Similar spellings, such as "a1" and "A01", are probably two ids of one thing.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ import pandas as pd
 from recsys.schema import ITEM, TITLE, USER
 
 MAX_SHOWN = 5
-"""Largest number of items or spellings that are named."""
+"""The largest number of items, or of groups of spellings, that are named."""
 
 _WHOLE_NUMBER = re.compile(r"(-?)0*(\d+)(?:\.0*)?")
 _LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
@@ -21,9 +23,10 @@ _BLANKS = re.compile(r"\s+")
 
 
 def normal_spelling(name: str) -> str:
-    """Return a form that different spellings of one name have in common.
+    """Return a normalised form of a name, which different spellings of the name have in common.
 
-    Spellings differ in case, in blanks, in leading zeros, and in ``.0`` at the end of a number.
+    Case is folded. Blanks at the ends are removed, and others become one space. Leading zeros of
+    numbers are removed, and ``.0`` at the end if the whole name is a number.
 
     >>> normal_spelling(" 017850.0 "), normal_spelling("Film  07")
     ('17850', 'film 7')
@@ -35,20 +38,20 @@ def normal_spelling(name: str) -> str:
 
 
 def describe_ids(log: pd.DataFrame, items: pd.DataFrame | None) -> dict[str, Any]:
-    """Describe the ids of a log, and return plain values for JSON.
+    """Return facts about the ids of a log as a dict for JSON.
 
-    Keys of the result:
+    Its keys:
 
-    * ``most_events``: the items with the most events, the most first, as ``id (title)`` -> number of
-      events. Items with equal numbers are in the order of their ids;
-    * ``items_without_row``: only with an items table. ``items``, how many items of the log the items
-      table lacks; ``share_of_events``, the share of all events on them, in [0, 1]; ``such_as``, the
-      ids of those with the most events;
-    * ``similar_users`` and ``similar_items``: ``groups``, how many groups of ids are equal but for
-      their spelling (:func:`normal_spelling`), and ``such_as``, the first of these groups.
+    * ``most_events``: ``id (title)`` -> number of events, for the :data:`MAX_SHOWN` items with the
+      most events, the most first. Items with equal numbers are in the order of their ids.
+    * ``items_without_row``: a dict, only with an items table. ``items`` is the number of items of
+      the log that the items table lacks. ``share_of_events`` is the share of all events on them, in
+      [0, 1]. ``such_as`` has the ids of those with the most events.
+    * ``similar_users``, ``similar_items``: a dict each. ``groups`` is the number of groups that
+      :func:`find_similar` returns. ``such_as`` has the first groups, such as ``"'a1' = 'A1'"``.
 
     Args:
-        log: the accepted events; ``user_id`` and ``item_id`` are categories.
+        log: the accepted events, at least one; ``user_id`` and ``item_id`` are categorical.
         items: the items table, or None.
     """
     counts = np.bincount(log[ITEM].cat.codes.to_numpy(), minlength=len(log[ITEM].cat.categories))
@@ -75,10 +78,14 @@ def describe_ids(log: pd.DataFrame, items: pd.DataFrame | None) -> dict[str, Any
 
 
 def find_similar(ids: Iterable[Any]) -> list[list[str]]:
-    """Return the groups of ids that are equal but for their spelling, in the order of their first id.
+    """Return the groups of ids that have the same :func:`normal_spelling`.
 
-    Each group has two ids or more, in the given order, in quotation marks so that blanks are seen.
-    Integers have one spelling each, so there are no such groups among them.
+    Each group has at least two ids, as Python literals in quotation marks, so that blanks are
+    visible. Groups and ids are in the given order. The result is empty if an id is not text,
+    because an integer has only one spelling.
+
+    >>> find_similar(["a1", "b", "A01"])
+    [["'a1'", "'A01'"]]
     """
     groups: dict[str, list[str]] = {}
     for name in ids:

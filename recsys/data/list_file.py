@@ -1,6 +1,6 @@
 """Read one ranked list of ids from a text file or a CSV file.
 
-A text file has one id per line, best first; tied ids are on one line, separated by tabs. Its first
+A text file has one id per line, best first. Tied ids are on one line, separated by tabs. The first
 line may be the header ``item_id``. A CSV file has the header ``item_id,score``. Ids are text: "007"
 is not "7". Lines end at a line feed, and at no other character.
 """
@@ -16,11 +16,16 @@ from recsys.schema import ITEM, SCORE
 
 
 def read_list(path: str | Path) -> list[list[str]] | dict[str, float]:
-    """Return a list as groups of tied ids, best first, or, for a CSV file, as id -> score.
+    """Return the ranked list in a text file or a CSV file.
+
+    A text file gives groups of tied ids, best first. A CSV file gives id -> score. A file is CSV if
+    its name ends with ``.csv`` or its first line has a comma, unless this line is ``item_id``.
+    Blanks around an id are removed.
 
     Raises:
-        InputError: the file does not exist, is not UTF-8, is empty, has another header, has an id
-            twice, or has a score that is not a number.
+        InputError: the file does not exist; is not UTF-8; is empty; is CSV with other columns than
+            ``item_id`` and ``score``, or with another number of fields in a row; has an empty id or
+            an id twice; or has a score that cannot be read as a number.
     """
     path = Path(path)
     text = _read_text(path)
@@ -34,8 +39,10 @@ def read_list(path: str | Path) -> list[list[str]] | dict[str, float]:
 
 
 def read_id_lines(path: str | Path) -> list[str]:
-    """Return the ids in a file with one id per line. Blank lines, and blanks around an id, are
-    removed.
+    """Return the ids in a file with one id per line.
+
+    Blank lines, and blanks around an id, are removed. An id that occurs twice is returned twice.
+    The result is empty for an empty file.
 
     Raises:
         InputError: the file does not exist, or is not UTF-8.
@@ -44,7 +51,14 @@ def read_id_lines(path: str | Path) -> list[str]:
 
 
 def split_lines(text: str) -> list[str]:
-    """Return the lines of a text. They end with LF or CRLF, and at no other line break of Unicode."""
+    r"""Return the lines of a text without their ends, LF or CRLF.
+
+    No other character ends a line. After the last line end there is one more line, which may be
+    empty.
+
+    >>> split_lines("a\r\nb\n")
+    ['a', 'b', '']
+    """
     return [line.removesuffix("\r") for line in text.split("\n")]
 
 

@@ -25,6 +25,7 @@ from recsys.schema import ITEM, TIME, USER, VALUE
 from recsys.types import IdMap, Interactions
 
 TASTES = len(words.THEMES)
+"""The number of tastes."""
 START = 1_451_606_400
 """2016-01-01 in seconds since 1970."""
 
@@ -37,12 +38,12 @@ class World:
     """The tables of a film world, and the recipe that generated them.
 
     Attributes:
-        events: user_id, item_id, value (a rating from 0.5 to 5 in steps of 0.5), timestamp (seconds
-            since 1970). The rows are sorted by user and time.
+        events: user_id, item_id, value (a rating from 0.5 to 5 in steps of 0.5), timestamp (whole
+            seconds since 1970, as float64). The rows are sorted by user and time.
         items: item_id, title, genres and cast (several values separated by ``|``), director, year,
             overview.
         users: user_id, age_group, country.
-        truth: the recipe, which knows the true tastes of the users. Its row i of users or items is
+        truth: the recipe, which has the true tastes of the users. Row i of its users or items is
             the i-th id in ascending order.
     """
 
@@ -63,10 +64,15 @@ def film_world(
     """Return a generated film world.
 
     It has a long tail of rarely chosen films, tastes that change, new films, films without events,
-    and users who join late. The log starts in 2016 and lasts ``years``. The number of events is
-    about ``events``, with an error of about 1 %, if that is less than a tenth of users × items. A
-    (user, item) pair occurs at most once. Ids are text, and their alphabetical order is the order
-    of the rows.
+    and users who join late. A (user, item) pair occurs at most once. Ids are text, and their
+    alphabetical order is the order of the rows.
+
+    Args:
+        users, items: the numbers of users and films.
+        events: the approximate number of events. The error is about 1 % if it is less than a tenth
+            of users × items.
+        seed: another seed gives another world.
+        years: the length of the log, which starts in 2016.
     """
     recipe = Recipe(users, items, events, seed, years)
     user_rows = np.arange(users)
@@ -85,6 +91,9 @@ class Recipe:
 
     All films are generated at once. Users and their events can be generated in parts of any size.
 
+    Args:
+        users, items, events, seed, years: as for :func:`film_world`.
+
     Attributes:
         main, second: int64[items], the main and the second taste of each film.
         serves: float64[items, tastes], how well each film fits each taste.
@@ -93,7 +102,7 @@ class Recipe:
             taste. Rows sum to 1. The probability is 0 for films without events.
         release: float64[items], the release of each film in years since the start of the log,
             negative for older films.
-        block: number of users to generate at a time.
+        block: the number of users to generate at a time, so that memory stays small.
     """
 
     def __init__(self, users: int, items: int, events: int, seed: int, years: float) -> None:
@@ -121,10 +130,9 @@ class Recipe:
         self.block = max(1, min(2**26 // items, 2**20 * users // events))  # users a piece: 64 MB of "has seen"
 
     def item_table(self) -> pd.DataFrame:
-        """Return the items table, one row per film.
+        """Return the items table, one row per film, with the columns of :class:`World`.
 
-        The columns are those of :attr:`World.items`. The attributes of a film depend on its tastes,
-        and partly on chance.
+        The attributes of a film depend on its tastes, and partly on chance.
         """
         film = np.arange(self.n_items)
         genre = np.array([genre for genre, _ in words.THEMES], dtype=object)
@@ -146,8 +154,8 @@ class Recipe:
         )
 
     def user_table(self, user: np.ndarray) -> pd.DataFrame:
-        """Return the users table of some users, with one row per user and the columns of
-        ``World.users``.
+        """Return the users table of some users, one row per user, with the columns of
+        :class:`World`.
 
         Args:
             user: int[n], the rows of the users, from 0.
@@ -164,11 +172,11 @@ class Recipe:
     def tastes(self, user: np.ndarray) -> np.ndarray:
         """Return the share of each taste in the preferences of users, float64[2, n, tastes].
 
-        Index 0 of the first axis is the start of the log, index 1 is the end. The shares of a user
+        Index 0 of the first axis is the start of the log, index 1 is its end. The shares of a user
         sum to 1 at each of the two times.
 
         Args:
-            user: int[n], rows of users.
+            user: int[n], the rows of the users, from 0.
         """
         taste = np.arange(TASTES)
         (age, country) = self._segments(user)
@@ -181,8 +189,8 @@ class Recipe:
         return odds / odds.sum(axis=-1, keepdims=True)
 
     def events(self, user: np.ndarray) -> pd.DataFrame:
-        """Return the events of some users, sorted by user and time, with the columns of
-        ``World.events``.
+        """Return the events of some users, with the columns of :class:`World`, sorted by user and
+        time.
 
         Args:
             user: int[n], the rows of the users, from 0.
@@ -210,16 +218,14 @@ class Recipe:
         )
 
     def preference(self, user: np.ndarray, when: float) -> np.ndarray:
-        """Return float64[n, items], the probability of each film when each user chooses one film.
+        """Return the probability of each film when each user chooses one film, float64[n, items].
 
         Each row sums to 1. A film has the probability 0 if it is released after ``when``, or if it
-        is one of the films without events.
-
-        A user has one taste at the start of the log and another at its end. At a time between them
-        the taste is the linear mix of the two.
+        is one of the films without events. The tastes of a user at ``when`` are the linear mix of
+        the tastes at the start and at the end of the log.
 
         Args:
-            user: int[n], the rows of the users.
+            user: int[n], the rows of the users, from 0.
             when: the time of the choice, from 0 (the start of the log) to 1 (its end).
         """
         start, end = self.tastes(user)
@@ -415,9 +421,19 @@ def _ids(letter: str, rows: np.ndarray, count: int) -> np.ndarray:
 
 
 def write_world(world: World, folder: Path | str, format: str = "csv") -> dict[str, Path]:
-    """Write the tables of a world into ``folder`` as files of the format "csv" or "parquet".
+    """Write the tables of a world into ``folder``, and return a dict: name of the table -> path.
 
-    The result is name of the table (``events``, ``items``, ``users``) -> path.
+    The names are ``events``, ``items`` and ``users``. Existing files are replaced. Timestamps are
+    written as integers.
+
+    Args:
+        world: the world.
+        folder: the folder. It is made if it does not exist.
+        format: ``csv`` or ``parquet``.
+
+    Raises:
+        ConfigError: the format is another one.
+        InputError: the folder cannot be written.
     """
     return _write_tables(world.items, [(world.events, world.users)], folder, format)
 
@@ -435,9 +451,15 @@ def generate_world(
     The memory that is needed does not grow with the number of users.
 
     Args:
-        users_at_a_time: number of users per part. It does not change the files. None:
+        recipe: the generator.
+        folder, format: as for :func:`write_world`.
+        users_at_a_time: the number of users per part. It does not change the files. None:
             ``recipe.block``.
-        progress: called with (users done, users in all).
+        progress: a function that is called with (users done, users in all). None: no progress is
+            reported.
+
+    Raises:
+        ConfigError, InputError: as for :func:`write_world`.
     """
     n = recipe.n_users
     step = users_at_a_time or recipe.block
@@ -469,10 +491,13 @@ def _write_tables(
 
 
 def checkerboard(n: int) -> Interactions:
-    """Return likes of n users and n items, where user u likes item i if u + i is even and u ≠ i.
+    """Return likes of n users and n items: user u likes item i if u + i is even and u ≠ i.
 
     A perfect model ranks item u first for user u, because it is the only unseen item that similar
-    users like. n must be at least 4, because a model can learn nothing from a smaller log.
+    users like. Values are 1, times are unknown, and ids are 0 … n-1.
+
+    Args:
+        n: at least 4, because a model can learn nothing from a smaller log. This is not checked.
     """
     user, item = np.divmod(np.arange(n * n), n)
     likes = ((user + item) % 2 == 0) & (user != item)
@@ -485,10 +510,14 @@ def low_rank(
     """Return interactions with values from X Yᵀ, and the factors X and Y.
 
     X is float64[users, rank] and Y is float64[items, rank], uniform in [0.1, 1). So every value is
-    positive, and the full matrix has exactly this rank. Values are rounded to float32.
+    positive, and the full matrix has rank ``rank`` if that is at most users and items. Values are
+    rounded to float32. Times are unknown, and ids are 0 … n-1.
 
     Args:
-        density: the probability that a cell of the matrix is stored.
+        users, items: the shape of the matrix.
+        rank: the number of factors.
+        density: the probability that a cell of the matrix is stored, in [0, 1].
+        seed: the seed of the factors and of the stored cells.
     """
     rng = np.random.default_rng(seed)
     x = rng.uniform(0.1, 1.0, (users, rank))

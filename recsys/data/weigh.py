@@ -1,10 +1,9 @@
-"""Turn accepted events into one weighted entry per (user, item): filter, weigh, decay and
-aggregate.
+"""Turn accepted events into one weighted entry per (user, item) pair.
 
-The numbers are defined so that any engine can reproduce them bit by bit. :func:`weigh_events` works
-on each row alone, so an engine may call it on batches. :func:`aggregate_events` adds in float64,
-from 0.0, one event after another in the order (timestamp, value), and rounds once to float32. In
-Spark SQL this is::
+The steps are: filter, weigh, decay and aggregate. The numbers are defined so that any engine can
+reproduce them bit by bit. :func:`weigh_events` works on each row alone, so an engine may call it on
+batches. :func:`aggregate_events` adds in float64, from 0.0, one event after another in the order
+(timestamp, value), and rounds once to float32. In Spark SQL this is::
 
     aggregate(array_sort(collect_list(struct(timestamp, value))), 0D,
               (sum, event) -> sum + event.value)
@@ -26,12 +25,11 @@ from recsys.schema import EVENT, INTERACTIONS, ITEM, TIME, USER, VALUE
 from recsys.types import IdMap, Interactions
 
 Aggregate = Literal["sum", "last", "max", "count"]
+"""How the events of one (user, item) pair become one value, see :func:`aggregate_events`."""
 AGGREGATES = get_args(Aggregate)
-"""The methods of aggregation.
-
-The position of a method is its code in ``recsys.data.pairs``: SUM, LAST, MAX, COUNT.
-"""
+"""The methods of aggregation. The compiled code takes the position of a method as its code."""
 DAY = 86_400.0
+"""The number of seconds of a day."""
 DECAY_NEEDS_TIMES = "half_life_days needs timestamps: map a timestamp column, or remove half_life_days."
 LAST_NEEDS_TIMES = "aggregate = 'last' needs timestamps: map a timestamp column, or use 'sum' or 'max'."
 SESSIONS_NEED_TIMES = "session_minutes needs timestamps: map a timestamp column, or remove session_minutes."
@@ -110,12 +108,12 @@ class WeightSettings(BaseModel):
 
     @property
     def rescales(self) -> bool:
-        """Whether values are changed by ``transform`` or ``cap`` before they are weighted."""
+        """Whether ``transform`` or ``cap`` changes values before they are weighted."""
         return self.transform is not None or self.cap is not None
 
     @property
     def negative_types(self) -> list[str]:
-        """The event types with a negative weight."""
+        """The event types with a negative weight, in the order of ``events``."""
         return [kind for kind, weight in self.events.items() if weight < 0]
 
 
@@ -137,8 +135,8 @@ class FilterSettings(BaseModel):
     def steps(self) -> list[tuple[str, str, int]]:
         """Return the filters to apply, in the order in which they are applied: items, then users.
 
-        Each is (name of the setting, column of the ids, minimum number of rows per id). A filter
-        with a minimum of 0 or 1 is left out, because it can remove nothing.
+        Each is a tuple (name of the setting, column of the ids, minimum number of rows per id). A
+        filter with a minimum of 0 or 1 is left out, because it can remove nothing.
         """
         filters = (
             ("min_item_events", ITEM, self.min_item_events),
@@ -148,17 +146,24 @@ class FilterSettings(BaseModel):
 
 
 def zero_removal_counts() -> dict[str, dict[str, int]]:
-    """Return the second result of :func:`filter_events` for the case that nothing is removed."""
+    """Return what :func:`filter_events` counts if it removes nothing: name of the filter ->
+    zeros.
+    """
     return {name: {"rows": 0, "ids": 0} for name in ("min_item_events", "min_user_events")}
 
 
 def filter_events(events: pd.DataFrame, filters: FilterSettings) -> tuple[pd.DataFrame, dict[str, dict[str, int]]]:
-    """Return the events that pass the filters, and how many rows and ids each filter removed.
+    """Remove the events of rare items, then of rare users, and count what each filter removed.
 
-    The second result is name of the filter -> number of ``rows`` and of ``ids`` that it removed in
-    all rounds together. With ``repeat`` the events are the largest part of the log in which every
-    item and every user has its minimum number of rows. This part does not depend on the order of
-    removal.
+    The first result has the other events. The second is a dict: name of the filter -> ``{"rows": …,
+    "ids": …}``, the numbers of rows and of ids that it removed in all rounds together. With
+    ``repeat``, the first result is the largest part of the log in which every item and every user
+    has its minimum number of rows. This part does not depend on the order of removal. It may be
+    empty.
+
+    Args:
+        events: the events, with ``user_id`` and ``item_id``.
+        filters: the minimum numbers of rows.
     """
     removed = zero_removal_counts()
     previous_rows = -1
@@ -175,13 +180,12 @@ def filter_events(events: pd.DataFrame, filters: FilterSettings) -> tuple[pd.Dat
 
 
 def keep_last_of_session(events: pd.DataFrame, weighting: WeightSettings) -> pd.DataFrame:
-    """Return the last event of each session.
+    """Return the last event of each session, or all events if ``session_minutes`` is not set.
 
     So a page that is loaded five times in ten minutes counts as one sign of interest, and not as
-    five. A session consists of events of one user, one item and one type. Two events that follow
+    five. A session consists of events of one user, one item and one type. Two of them that follow
     each other in the order (timestamp, value) are in the same session if they are at most
-    ``session_minutes`` apart, so a session has no maximum length. If ``session_minutes`` is not
-    set, all events are returned.
+    ``session_minutes`` apart. So a session has no maximum length. Rows stay in their order.
 
     Raises:
         ConfigError: ``session_minutes`` is set and there are no timestamps.
@@ -208,10 +212,12 @@ def keep_last_of_session(events: pd.DataFrame, weighting: WeightSettings) -> pd.
 
 
 def check_event_types(events: pd.DataFrame, weighting: WeightSettings) -> None:
-    """Raise ConfigError if an event type has no weight.
+    """Check that every event type of the events has a weight.
 
-    The message lists each such type with its number of rows. Nothing is checked if there is no
-    ``event`` column or no weights are given.
+    Nothing is checked if the events have no ``event`` column, or if no weights are set.
+
+    Raises:
+        ConfigError: a type has no weight. The message lists each such type with its number of rows.
     """
     if EVENT not in events or not weighting.events:
         return
@@ -219,10 +225,14 @@ def check_event_types(events: pd.DataFrame, weighting: WeightSettings) -> None:
 
 
 def check_event_counts(counts: dict[str, int], weighting: WeightSettings) -> None:
-    """Raise ConfigError if an event type has no weight.
+    """Check that every event type has a weight.
 
     Args:
         counts: event type -> number of rows.
+        weighting: the settings with the weights.
+
+    Raises:
+        ConfigError: a type has no weight. The message lists each such type with its number of rows.
     """
     unlisted = {kind: count for kind, count in counts.items() if kind not in weighting.events}
     if unlisted:
@@ -233,17 +243,20 @@ def check_event_counts(counts: dict[str, int], weighting: WeightSettings) -> Non
 def weigh_events(events: pd.DataFrame, weighting: WeightSettings, *, reference: float | None = None) -> pd.DataFrame:
     """Return the events with weighted values: value × type weight × 2^(−age / half-life).
 
-    Values are first rescaled by ``transform`` and ``cap``. If the weight of a type is negative, its
-    events are dislikes, whatever the sign of their values: a return of −6 pieces is a dislike, like
-    a return of 6. Events whose type has the weight 0 are left out. The type weight is 1 if there is
-    no ``event`` column or no weights are set.
-
-    The age is ``reference − timestamp``, but never below 0. Dislikes decay toward 0 as well. A row
-    with the value 0 is kept, because it says that the user has seen the item.
+    * Values are first rescaled by ``transform`` and ``cap``.
+    * If the weight of a type is negative, its events are dislikes, whatever the sign of their
+      values: a return of −6 pieces is a dislike, like a return of 6.
+    * Events whose type has the weight 0 are left out. The type weight is 1 if there is no ``event``
+      column or no weights are set.
+    * The age is ``reference − timestamp``, but never below 0. Dislikes decay toward 0 as well.
+    * A row with the value 0 is kept, because it says that the user has seen the item.
 
     Args:
-        reference: seconds since 1970, not later than the cut between train and test. None: no
-            decay. Test events are never decayed.
+        events: ``value``, and optionally ``timestamp`` (seconds) and ``event``; other columns are
+            kept.
+        weighting: the settings.
+        reference: the time from which ages count, in seconds since 1970. It is not later than the
+            cut between train and test. None: no decay, as for test events.
 
     Raises:
         ConfigError: an event type has no weight, or a decay is set and there are no timestamps.
@@ -267,7 +280,7 @@ def weigh_events(events: pd.DataFrame, weighting: WeightSettings, *, reference: 
 
 
 def rescale_values(values: np.ndarray, weighting: WeightSettings) -> np.ndarray:
-    """Return values after ``transform`` and ``cap``, float64. Each value keeps its sign.
+    """Return values after ``transform`` and then ``cap``, float64[n]. Each value keeps its sign.
 
     >>> rescale_values(np.array([-6.0, 0.0, 1e8]), WeightSettings(cap=5)).tolist()
     [-5.0, 0.0, 5.0]
@@ -296,7 +309,7 @@ def undo_decay(interactions: Interactions, half_life_days: float, reference: flo
 
     Args:
         interactions: entries with known times.
-        half_life_days: the half-life with which the values were decayed.
+        half_life_days: the half-life with which the values were decayed, in days.
         reference: the reference of :func:`weigh_events`, in seconds since 1970. Entries at this
             time or later did not decay.
     """
@@ -309,7 +322,7 @@ def _decay(time: np.ndarray, half_life_days: float, reference: float) -> np.ndar
 
 
 def aggregate_events(events: pd.DataFrame, method: Aggregate, users: IdMap, items: IdMap) -> Interactions:
-    """Return one entry per (user, item), sorted by rows of ``users`` and ``items``.
+    """Combine the events of each (user, item) pair, and return one entry per pair.
 
     The value of an entry depends on ``method``:
 
@@ -320,11 +333,16 @@ def aggregate_events(events: pd.DataFrame, method: Aggregate, users: IdMap, item
     * ``count``: the number of rows.
 
     The time of an entry is the latest timestamp, rounded down to whole seconds, or -1 without
-    timestamps.
+    timestamps. The result is empty if there are no events.
+
+    Args:
+        events: user_id, item_id, value, and optionally timestamp (seconds since 1970).
+        method: the name of the method.
+        users, items: id maps that have all ids of the events.
 
     Raises:
-        InputError: an id is not in its map, or a sum does not fit in float32.
-        ConfigError: ``last`` without timestamps.
+        InputError: an id is not in its map, or a value does not fit in float32.
+        ConfigError: the method is ``last``, but there are no timestamps.
     """
     if method == "last" and TIME not in events:
         raise ConfigError(LAST_NEEDS_TIMES)
@@ -348,14 +366,21 @@ def aggregate_events(events: pd.DataFrame, method: Aggregate, users: IdMap, item
 
 
 def add_pairs(history: Interactions, new_pairs: Interactions, method: Aggregate) -> Interactions:
-    """Return the entries of two sets of interactions together, over the id maps of the second.
+    """Add newer interactions to older ones, and return the entries of both together.
 
-    The entries of a (user, item) pair that is in both are combined by ``method``. Times are kept
-    only if all entries have one.
+    A (user, item) pair that is in both gets one entry. Its value is made of the two values by
+    ``method``; with ``count`` they are added. The result has the id maps of ``new_pairs``. If an
+    entry has no known time, all times of the result are -1.
 
     Args:
-        history: the older interactions. Each of its users and items is in the maps of ``new_pairs``.
+        history: the older interactions. Each of its users and items is in the maps of
+            ``new_pairs``.
         new_pairs: the newer interactions, aggregated by ``method``.
+        method: as for :func:`aggregate_events`.
+
+    Raises:
+        InputError: an id of ``history`` is not in its map, or a value does not fit in float32.
+        ConfigError: the method is ``last``, but an entry has no known time.
     """
     pairs_of_both = pd.concat(
         [interactions_to_table(history), interactions_to_table(new_pairs)],
@@ -390,6 +415,7 @@ def interactions_from_table(df: pd.DataFrame, users: IdMap | None = None, items:
     The table has one row per (user, item), in any order.
 
     Args:
+        df: the table.
         users, items: the id maps to use. None: a map of the ids in the table.
 
     Raises:

@@ -41,18 +41,21 @@ THEMES = (
     ),
     ("war", "trench lieutenant bridge telegram retreat medic siege partisan radio border"),
 )
-"""(genre, ten words) of each taste. Several tastes share a genre, so the words say more about a
-film."""
+"""(genre, ten words) of each taste of the synthetic film world.
+
+Several tastes share a genre, so the words say more about a film than its genre.
+"""
 
 COMMON = "night town family secret friend road morning promise letter past winter city money journey home".split()
+"""Words that films of all tastes have in their overviews."""
 OVERVIEW = (
     "Between a {0} and a {1} lies a {6}: what the {2} began, the {3} must end,"
     " and neither {4} nor {5} will ever be the same {7} again."
 )
-"""Template of an overview, with numbered places for words.
+"""Template of the overview of a film, with numbered places for words.
 
 The words 0 to 3 are of the main taste of the film, 4 and 5 of its second taste, and 6 and 7 are
-words that all tastes share.
+from :data:`COMMON`.
 """
 
 COUNTRIES = ("Arvenia", "Belmora", "Costrane", "Dunmark", "Estoria")
@@ -75,11 +78,7 @@ _END = "adek ander ava bury dale eki enko ette holm ini lund mark mond ova quist
 
 
 def person_names(count: int) -> np.ndarray:
-    """Return the first ``count`` of 8,000 made-up names, as an object array.
-
-    Args:
-        count: number of names. Beyond 8,000 the names repeat.
-    """
+    """Return ``count`` made-up names, as an object array of text. Beyond 8,000 the names repeat."""
     mixed = np.arange(count) * 3_067 % (len(_FIRST) * len(_START) * len(_END))
     first, family = np.divmod(mixed, len(_START) * len(_END))
     start, end = np.divmod(family, len(_END))
@@ -90,6 +89,11 @@ def person_names(count: int) -> np.ndarray:
 
 
 def film_titles(numbers: np.ndarray) -> list[str]:
-    """Return a title for each number of int[n] ≥ 0. There are 900 different titles."""
+    """Return one title per number. Equal numbers have equal titles, and there are 900 different
+    titles.
+
+    Args:
+        numbers: int[n], each ≥ 0.
+    """
     adjective, noun = np.divmod(numbers % (len(_ADJECTIVES) * len(_NOUNS)), len(_NOUNS))
     return [f"The {_ADJECTIVES[a]} {_NOUNS[n]}" for a, n in zip(adjective, noun, strict=True)]

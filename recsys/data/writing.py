@@ -22,18 +22,21 @@ from recsys.replacing import KIND, is_unfinished_world, require_replaceable_worl
 
 @contextmanager
 def open_appenders(paths: dict[str, Path], format: str) -> Iterator[dict[str, Callable[[pd.DataFrame], None]]]:
-    """Yield, for each named path, a function that appends a frame to the file.
+    """Yield a dict: name -> a function that appends a DataFrame to the file of this name.
 
-    If the block raises an error, no file is written.
+    Existing files are replaced. If the block raises an error, no file is written and existing files
+    stay as they are.
 
     Args:
-        format: csv or parquet. All frames of one file have the same columns and dtypes. In CSV,
-            text is quoted only if the first frame of the file has a comma, a quote or a line end in
-            a text.
+        paths: name -> path of the file. Missing folders are made.
+        format: ``csv`` or ``parquet``. All frames of one file have the same columns and dtypes.
+            Each file needs at least one frame. In CSV, text is quoted only if the first frame of
+            the file has a comma, a quote or a line end in a text.
 
     Raises:
-        ConfigError: another format.
-        InputError: the folder cannot be written.
+        ConfigError: the format is another one.
+        InputError: a file cannot be written, or has no frame.
+        ValueError: a later frame of a CSV file needs quotes, but the first frame did not.
     """
     if format not in ("csv", "parquet"):
         raise ConfigError(f"format {format!r}: a table is written as csv or parquet.")
@@ -52,14 +55,15 @@ def open_appenders(paths: dict[str, Path], format: str) -> Iterator[dict[str, Ca
 
 @contextmanager
 def new_world_folder(target: str | Path) -> Iterator[Path]:
-    """Yield a folder for the tables of a made-up world, and move it to ``target`` if the block
-    succeeds.
+    """Yield an empty folder for the tables of a synthetic world, and move it to ``target`` after
+    the block.
 
-    A card with the fingerprints of the files is added, so that recsys can later recognise them as
-    its own.
+    If the block raises an error, ``target`` is unchanged. A file ``world.json`` with the
+    fingerprints of all files is added. By it, recsys later recognises the folder as its own.
 
     Raises:
-        RunFolderError: ``target`` has anything in it but an unchanged made-up world.
+        RunFolderError: ``target`` may not be replaced, because it has anything but an unchanged
+            synthetic world, or is inside a run or a bundle.
         InputError: the folder cannot be written.
     """
     try:

@@ -34,12 +34,13 @@ from recsys.errors import InputError
 from recsys.types import Features, IdMap
 
 KNOTS = 10
-"""Largest number of knots of a number field; fields with at most this many distinct numbers are
-categories.
+"""The largest number of knots of a number field.
+
+A field with at most this many distinct numbers is not a number field, but a list, category or text.
 """
 
 VECTOR = 8
-"""Smallest length of a list of numbers that counts as a vector."""
+"""The smallest length of a list of numbers that counts as a vector."""
 
 _NUMBERED = re.compile(r"(.*?)[_.-]?(\d+)")
 _TAG = re.compile(r"<(?:[a-zA-Z!/?][^<>]*)>")
@@ -49,9 +50,10 @@ _ACCENTS = re.compile("[̀-ͯ]")
 
 
 def encode_features(table: pd.DataFrame, key: str, ids: IdMap) -> Features:
-    """Return the features of a table, with one row per id of ``ids``.
+    """Return the features of a table of items or users, with one row per id of ``ids``.
 
-    The row of an id that the table does not have is empty.
+    The matrix is csr (ids, features) of float32. The kinds of fields and the names of features are
+    described in this module. The row of an id that the table does not have is empty.
 
     Args:
         table: the table, with at most one row per id.
@@ -60,7 +62,7 @@ def encode_features(table: pd.DataFrame, key: str, ids: IdMap) -> Features:
             left out.
 
     Raises:
-        InputError: an id occurs twice, or the name of a field contains ``=``.
+        InputError: an id occurs twice, or the name of a column contains ``=``.
     """
     rows = ids.rows(table[key])
     table = table[rows >= 0]
@@ -179,9 +181,10 @@ def _parse_vector(cell: Any) -> np.ndarray | None:
 
 
 def columns_by_field(features: Features) -> dict[str, np.ndarray]:
-    """Return the columns of each field's features, as a dict: field -> int64[features of the field].
+    """Return a dict: field -> int64, the columns of its features in the matrix.
 
-    Fields are in the order in which they first appear.
+    Fields are in the order in which they first appear. The field of a feature is its name up to
+    ``=``.
 
     >>> columns_by_field(Features(csr_array((1, 3)), ("genres=drama", "year=1994", "genres=war")))
     {'genres': array([0, 2]), 'year': array([1])}
@@ -195,8 +198,9 @@ def columns_by_field(features: Features) -> dict[str, np.ndarray]:
 def split_words(text: str) -> list[str]:
     """Return the words of a text in lower case, without HTML tags and accents.
 
-    In scripts that do not separate words, such as Japanese, every two neighbouring characters are a
-    word.
+    Words of one letter or digit are left out. In scripts that do not separate words, such as
+    Japanese, every two neighbouring characters are a word. A character that stands alone is a word
+    too.
 
     >>> split_words("<b>Amélie</b> &amp; the CAFÉ: 東京物語, part 2")
     ['amelie', 'the', 'cafe', '東京', '京物', '物語', 'part']
@@ -224,7 +228,11 @@ def _normalise(text: str) -> str:
 
 
 def numbers_of_field(column: pd.Series) -> np.ndarray | None:
-    """Return the numbers of a field, float64[rows], NaN where missing; None if it is no number field."""
+    """Return the numbers of a number field, float64[rows], or None for any other field.
+
+    A missing cell is NaN. In a number field every other cell has one finite number, and there are
+    more than :data:`KNOTS` distinct ones.
+    """
     return _numbers_of_cells([_cell_values(value) for value in column])
 
 
@@ -321,11 +329,15 @@ def _interpolate_knots(values: np.ndarray) -> tuple[csr_array, list[str]]:
 
 
 def shuffle_features(features: Features, seed: int) -> Features:
-    """Return the features with the rows of items shuffled, to test whether the features matter.
+    """Return the features with their rows shuffled at random, to test whether the features matter.
 
     If a model is as good with shuffled features, the features do not help it. Rows without features
     stay empty, because it is informative whether an item has features: popular items more often
     have a description.
+
+    Args:
+        features: the features of items.
+        seed: another seed gives another order.
     """
     described = np.flatnonzero(np.diff(features.matrix.indptr) > 0)
     rows = np.arange(features.matrix.shape[0])

@@ -39,23 +39,26 @@ from recsys.schema import USER
 from recsys.types import Interactions
 
 MOST_NUMBERS = 50
-"""A column with more distinct numbers than this is a quantity, not a grouping."""
+"""The largest number of distinct numbers of a column that can group users.
+
+A column with more of them is a quantity, such as an age.
+"""
 
 _MISSING = ""
 _HINT = "[recommend] segment"
 
 Key = tuple[str, ...]
-"""The values of a user in the columns of the segments, as text, up to the first missing value."""
+"""The values that define a segment, as text: those of the columns, up to the first missing one."""
 
 
 @dataclass(frozen=True)
 class Segments:
-    """The segments of the users of train, and the scores of items in each segment.
+    """The segments of the users of train, and the scores of the items in each segment.
 
     Attributes:
         columns: the columns of the users table that define segments, from wide to narrow.
-        keys: the key of each segment, in ascending order.
-        scores: float32[segments, items] in [0, 1].
+        keys: the values that define each segment, as text, in ascending order.
+        scores: float32[segments, items] in [0, 1], in the order of ``keys``.
         users: the users table, with ids and columns as text.
     """
 
@@ -66,31 +69,29 @@ class Segments:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Return the names by which lists say that an item was scored by a segment.
+        """The names by which lists say that a segment scored an item, one per number of columns.
 
-        There is one name per number of columns that define a segment. For the columns country and age,
-        the names are ``segment:country`` and ``segment:country+age``.
+        For the columns country and age, they are ``segment:country`` and ``segment:country+age``.
         """
         return tuple(f"segment:{'+'.join(self.columns[: depth + 1])}" for depth in range(len(self.columns)))
 
     @property
     def row_sources(self) -> tuple[str, ...]:
-        """Return the source name of each segment."""
+        """The name in :attr:`sources` of each segment, in the order of ``keys``."""
         return tuple(self.sources[len(key) - 1] for key in self.keys)
 
     @property
     def depths(self) -> np.ndarray:
-        """Return the position in ``sources`` of each segment, int8[segments]."""
+        """The position in :attr:`sources` of each segment, int8[segments]."""
         return np.array([len(key) - 1 for key in self.keys], dtype=np.int8)
 
     def rows(self, table: pd.DataFrame) -> np.ndarray:
-        """Return the position in ``keys`` of the narrowest segment of each user, int64[rows].
-
-        It is -1 for a user who is in no segment.
+        """Return the narrowest segment of each user, int64[rows]: its position in ``keys``, or -1
+        for none.
 
         Args:
-            table: one row per user, with the columns of the segments. A column that it does not have
-                counts as missing.
+            table: one row per user, with the columns of the segments. A column that is absent
+                counts as missing in all rows.
         """
         row_of = self._row_of_key
         keys, codes = _group_keys(table.reindex(columns=list(self.columns)))
@@ -100,12 +101,12 @@ class Segments:
         return np.array(segment_rows, dtype=np.int64)[codes]
 
     def of_users(self, ids: Iterable[Any]) -> np.ndarray:
-        """Return the position in ``keys`` of each user's segment, int64[ids].
+        """Return the segment of each user id, int64[ids]: its position in ``keys``, or -1 for none.
 
-        The segment is looked up in the users table. It is -1 for a user who is in no segment.
+        A user who is not in the users table has no segment.
 
         Args:
-            ids: the ids of the users.
+            ids: the ids of the users, as text or numbers.
         """
         positions = self._user_index.get_indexer(pd.Index([str(user) for user in ids], dtype=object))
         return self._rows_of_users[positions]
@@ -126,7 +127,15 @@ class Segments:
         return np.append(self.rows(self.users), -1)
 
     def save(self, run: Path) -> None:
-        """Write the segments into a run folder as JSON, ``.npy`` and Parquet."""
+        """Write the segments into the folder ``segment`` of a run folder, as JSON, ``.npy`` and
+        Parquet.
+
+        Args:
+            run: the run folder.
+
+        Raises:
+            OSError: the folder ``segment`` exists already, or a file cannot be written.
+        """
         (run / run_files.SEGMENT_FOLDER).mkdir()
         about = {"columns": self.columns, "keys": self.keys}
         (run / run_files.SEGMENTS).write_text(json.dumps(about, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -137,8 +146,11 @@ class Segments:
     def load(cls, run: Path) -> Segments | None:
         """Return the segments that :meth:`save` wrote, or None if the run has no segments.
 
+        Args:
+            run: the run folder.
+
         Raises:
-            RunFolderError: the files are damaged.
+            RunFolderError: a file is missing or damaged.
         """
         folder = run / run_files.SEGMENT_FOLDER
         if not folder.exists():
@@ -159,7 +171,7 @@ class Segments:
 
 
 def popularity_below_zero(likers: np.ndarray) -> np.ndarray:
-    """Return a score below 0 for each item, higher for more popular items, float32[items].
+    """Return a score below 0 for each item, float32[items]. More popular items have higher scores.
 
     The score of an item that p users like is p − (1 + max p).
 
@@ -173,12 +185,18 @@ def popularity_below_zero(likers: np.ndarray) -> np.ndarray:
 
 
 def describe_users(table: pd.DataFrame | None, columns: Sequence[str]) -> pd.DataFrame:
-    """Return ``user_id`` and ``columns`` of the users table as text, missing values as empty text.
+    """Return ``user_id`` and ``columns`` of a users table as text, one row per user.
+
+    Missing values become the empty text.
+
+    Args:
+        table: the users table, or None.
+        columns: the columns that define segments.
 
     Raises:
-        ConfigError: there is no users table, or it does not have such a column. Or the column
-            cannot divide users into groups, because it has several values in one cell or more than
-            :data:`MOST_NUMBERS` distinct numbers.
+        ConfigError: there is no users table, or it lacks a column; or a column cannot divide users
+            into groups, because it has several values in one cell or more than :data:`MOST_NUMBERS`
+            distinct numbers.
     """
     if table is None:
         raise ConfigError(f"{_HINT}: there is no users table: name one in [data] users, or use fallback = 'popular'.")
@@ -207,10 +225,12 @@ def group_users(
 ) -> tuple[list[Key], np.ndarray]:
     """Return the distinct keys of the users, and the position of each user's key, int64[users].
 
+    Keys are in the order in which they first occur. See :data:`Key`.
+
     Args:
         users: users table of :func:`describe_users`.
         columns: the columns that define segments, from wide to narrow.
-        items: number of items.
+        items: the number of items.
         memory_mb: the largest allowed size of the scores, in MiB.
 
     Raises:
@@ -281,11 +301,11 @@ def fit_segments(
     prior: float,
     memory_mb: int,
 ) -> Segments:
-    """Count likes by segment and return the segments with their scores, on the local engine.
+    """Count likes by segment, and return the segments with their scores, on the local engine.
 
     Args:
         train: the interactions in which likes are counted.
-        table: the users table.
+        table: the users table, or None.
         columns: columns of the users table, from wide to narrow.
         prior: m, the number of pseudo-users, ≥ 0.
         memory_mb: the largest size of the scores, in MiB.
@@ -329,6 +349,10 @@ def fit_segments(
 def parse_user_attributes(pairs: Iterable[str], segments: Segments) -> dict[str, str]:
     """Parse texts such as ``country=arvenia``, and return a dict: column -> value.
 
+    Args:
+        pairs: the texts, from the option ``--with``. Of several for one column, the last counts.
+        segments: the segments, whose columns may be named.
+
     Raises:
         InputError: a text has no ``=``, or the segments do not use such a column.
     """
@@ -369,7 +393,7 @@ def values_as_text(column: pd.Series) -> np.ndarray:
     """Return the values of a column as text, object[n].
 
     A missing value is the empty text, 25.0 is "25", and several values in one cell are joined by
-    ``|``.
+    ``|``. Blanks around a value are removed.
     """
     try:
         codes, values = pd.factorize(column)
@@ -379,7 +403,7 @@ def values_as_text(column: pd.Series) -> np.ndarray:
 
 
 def value_as_text(value: Any) -> str:
-    """Return one value as :func:`values_as_text` does."""
+    """Return one value as text, by the rules of :func:`values_as_text`."""
     if isinstance(value, list | tuple | set | np.ndarray):
         return "|".join(map(value_as_text, value))
     if value is None or value is pd.NA or value != value:

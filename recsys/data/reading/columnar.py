@@ -22,7 +22,7 @@ from recsys.errors import InputError, suggest_columns
 from recsys.schema import EVENTS
 
 ROWS = 1 << 20
-"""Number of rows of a typed table per chunk."""
+"""The number of rows of a typed table per chunk."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,9 @@ class RawChunk:
 
     Attributes:
         table: the columns that were asked for, under their canonical names.
-        reasons: int8[n], the code of the reason why the reader refuses each row, 0 = accepted.
-        source: file or table name, for messages.
+        reasons: int8[n], the position in ``validate.REASONS`` of the reason why the reader refuses
+            each row, 0 if it does not.
+        source: the file or table, for messages.
         line: a function from the position of a row to its line in the file, from 1.
         text: a function from the position of a row to its text, for messages.
     """
@@ -65,10 +66,11 @@ class ParquetLayout:
 def parquet_layout(source: Source, mapping: dict[str, str], all_columns: bool = False) -> ParquetLayout:
     """Return the layout that all parts of a Parquet table share.
 
-    A column that only some parts have is null in the others, but all parts must have the same
-    columns of ``mapping``.
+    All parts must have the same columns of ``mapping``. Another column that only some parts have is
+    null in the others.
 
     Args:
+        source: the location of the table.
         mapping: canonical column -> its name in the file.
         all_columns: whether to include all other columns too.
 
@@ -107,12 +109,12 @@ def parquet_layout(source: Source, mapping: dict[str, str], all_columns: bool = 
 
 
 def time_storage(part: Source, name: str) -> str:
-    """Return how a Parquet file stores the times of a column, for the forms that Spark must
-    convert.
+    """Return how a Parquet file stores the times of a column: ``int96``, ``nanoseconds`` or "".
 
-    The result is ``int96``, ``nanoseconds``, or "" for any other form.
+    Spark must convert the first two forms. "" is any other form, or a column that does not exist.
 
     Args:
+        part: the file.
         name: the name of the column in the file.
     """
     columns = pyarrow.parquet.read_metadata(part.open_parquet()).schema
@@ -174,11 +176,13 @@ def read_parquet(source: Source, mapping: dict[str, str], all_columns: bool) -> 
     If parts are in folders such as ``day=2024-01-01``, they have a text column ``day``.
 
     Args:
+        source: the location of the table.
         mapping: canonical column -> its name in the file.
         all_columns: whether to read all other columns too.
 
     Raises:
-        InputError: a file cannot be read, an id column is missing, or two parts differ in a column.
+        InputError: a file cannot be read, there are no rows, an id column is missing, or two parts
+            differ in a column.
     """
     layout = parquet_layout(source, mapping, all_columns)
     try:
@@ -193,7 +197,17 @@ def read_parquet(source: Source, mapping: dict[str, str], all_columns: bool) -> 
 
 
 def read_in_memory(table: Any, source: str, mapping: dict[str, str], all_columns: bool) -> Iterator[RawChunk]:
-    """Yield chunks of a table in memory, as :func:`read_parquet` does. A pandas index is ignored."""
+    """Yield chunks of a table in memory. A pandas index is ignored.
+
+    Args:
+        table: pandas, pyarrow, or anything with the Arrow C interface.
+        source: the name of the table, for messages.
+        mapping: canonical column -> its name in the table.
+        all_columns: whether to read all other columns too.
+
+    Raises:
+        InputError: the table cannot be read, has no rows, or lacks an id column.
+    """
     try:
         if isinstance(table, pd.DataFrame):
             chosen = choose_columns([str(name) for name in table.columns], mapping, all_columns)
@@ -236,7 +250,11 @@ def _to_chunk(data: pa.Table, source: str, chosen: dict[str, str], rows_before: 
 
 
 def concat_chunks(chunks: Iterable[RawChunk], source: str) -> RawChunk:
-    """Return one chunk with the rows of all chunks.
+    """Return one chunk with the rows of all chunks, in their order. Categories become plain values.
+
+    Args:
+        chunks: the chunks of one table.
+        source: the table, for messages.
 
     Raises:
         InputError: there are no chunks.
@@ -269,11 +287,16 @@ def is_table(thing: Any) -> bool:
 
 
 def require_table_or_path(thing: Any, label: str) -> Any:
-    """Return ``thing``, which must be a table in memory or a path. A lazy Polars frame is
-    collected.
+    """Check that ``thing`` is a table in memory or a path, and return it.
+
+    A lazy Polars frame is computed.
+
+    Args:
+        thing: the object to check.
+        label: the start of the error message, for example ``events``.
 
     Raises:
-        InputError: it is neither of them.
+        InputError: it is neither a table nor a path.
     """
     if hasattr(thing, "collect") and hasattr(thing, "lazy"):
         thing = thing.collect()
@@ -286,10 +309,12 @@ def require_table_or_path(thing: Any, label: str) -> Any:
 
 
 def choose_columns(names: list[str], mapping: dict[str, str], all_columns: bool = False) -> dict[str, str]:
-    """Return canonical column -> its name in ``names``, for those columns that exist.
+    """Return canonical column -> its name in ``names``, for the columns of ``mapping`` that exist.
 
     Args:
-        mapping: canonical column -> its name in the source, or its position from 0.
+        names: the columns of the source, in order.
+        mapping: canonical column -> its name in the source, or its position from 0 as text. A
+            column with this name takes precedence over the position.
         all_columns: whether to add all other columns under their own names.
     """
     by_position = {str(position): name for position, name in enumerate(names)}
@@ -364,15 +389,21 @@ def _to_arrow(table: pd.DataFrame, name: str) -> pa.ChunkedArray:
 
 
 def column_to_series(column: pa.ChunkedArray, name: str, source: str) -> pd.Series:
-    """Convert a typed column to the form that the validation of rows expects. Text ids become
-    categories.
+    """Convert a typed column to the form that the validation of rows expects.
+
+    * Text ids and event types become categories. Integer ids stay integers, or become text if one
+      is null.
+    * Values and numeric times become float64. Timestamps and dates become datetimes.
+    * All other columns become pandas columns as they are.
 
     Args:
-        name: the canonical name of the column.
+        column: the column.
+        name: its canonical name.
         source: the file or table, for the error message.
 
     Raises:
-        InputError: ids are neither text nor integers, or values are not numbers.
+        InputError: ids are neither text nor integers, or values or times have a type that cannot be
+            read.
     """
     if pa.types.is_dictionary(column.type):
         column = pa.chunked_array([_dictionary_values(chunk).take(chunk.indices) for chunk in column.chunks])
@@ -429,11 +460,11 @@ def _convert_ids(column: pa.ChunkedArray, name: str, source: str) -> pd.Series:
 
 
 def parse_finite_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Convert a text column of finite numbers to float64, and return any other column unchanged.
+    """Convert a column of texts to float64 if all of them are finite numbers.
 
-    The numbers are correctly rounded. A column stays text if it has a text that Arrow cannot parse,
-    or that it reads as NaN or infinite. ``validate.parse_numbers``, which is slower, then parses
-    the column and finds the reason.
+    Any other column is returned unchanged. The numbers are correctly rounded. Nulls stay null. A
+    column stays text if one of its texts cannot be parsed by Arrow, or is read as NaN or infinity.
+    ``validate.parse_numbers``, which is slower, then parses the column and finds the reason.
     """
     if not _is_text(column.type):
         return column

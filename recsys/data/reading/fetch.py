@@ -38,24 +38,31 @@ None means that the archive changes, so its MD5 is read from the .md5 file of th
 """
 
 TRIES = 5
-"""A download fails after this number of attempts in a row that brought no new byte."""
+"""The number of attempts in a row without a new byte after which a download fails."""
 
 PAUSE = 2.0
-"""Number of seconds between two attempts."""
+"""The number of seconds between two attempts."""
 
 TIMEOUT = 30.0
-"""Number of seconds without an answer from the site after which an attempt fails."""
+"""The number of seconds without an answer from the site after which an attempt fails."""
 
 BLOCK = 1 << 18
-"""Number of bytes that are read at a time."""
+"""The number of bytes that are read at a time."""
 
 Progress = Callable[[int, int], None]
-"""A function that is called with (bytes done, total bytes) to report progress."""
+"""A function that reports progress. It is called with (bytes done, bytes in all)."""
 
 
 def fetch_data_set(name: str, folder: str | Path, *, progress: Progress | None = None) -> Path:
-    """Download a data set into ``folder/name``, and return this path. An existing folder is not
-    changed.
+    """Download a public data set into ``folder/name``, and return this path.
+
+    If this folder exists, nothing is downloaded. An interrupted download is resumed by the next
+    call.
+
+    Args:
+        name: one of the keys of :data:`MD5`.
+        folder: the parent folder. It is made if it does not exist.
+        progress: called after each block of bytes. None: no progress is reported.
 
     Raises:
         ConfigError: the data set is unknown.

@@ -33,22 +33,24 @@ from recsys.errors import InputError
 from recsys.schema import EVENTS, ITEM, RANK, SCORE, TIME, USER, VALUE
 
 JSON_LINES = 1 << 17
-"""Number of lines of JSON per chunk."""
+"""The number of lines of JSON per chunk."""
 
 MAX_HEADER = 1 << 20
-"""Largest number of characters of a header row."""
+"""The largest number of characters of a header row."""
 
 
 def read_chunks(
     source: Source, mapping: dict[str, str], reading: ReadSettings, *, all_columns: bool = False
 ) -> Iterator[RawChunk]:
-    """Yield the chunks of a table, under the canonical names of its columns.
+    """Yield a table in pieces that are not checked yet, under the canonical names of its columns.
 
     The columns of ``mapping`` that exist are read. The parts of a folder are read one after
     another.
 
     Args:
+        source: the location of the table.
         mapping: canonical column -> its name in the file.
+        reading: the format and the other settings.
         all_columns: whether to read all other columns too. All columns of a text file are then
             text.
 
@@ -89,9 +91,10 @@ class DelimitedLayout:
     """How the rows of a file of delimited text are divided into columns.
 
     Attributes:
+        delimiter: the text between two fields.
         names: all columns of the file, in order.
-        skip: number of header rows.
-        positions: name of a column in the chunk -> its position in the file.
+        skip: the number of header rows, 0 or 1.
+        positions: name of a column in the chunk -> its position in the file, from 0.
     """
 
     delimiter: str
@@ -101,17 +104,20 @@ class DelimitedLayout:
 
     @property
     def selected(self) -> list[int]:
-        """The positions of the columns that are read, ascending."""
+        """The positions of the columns that are read, ascending and each once."""
         return sorted(set(self.positions.values()))
 
 
 def delimited_layouts(
     source: Source, mapping: dict[str, str], reading: ReadSettings, all_columns: bool = False
 ) -> list[tuple[Source, DelimitedLayout]]:
-    """Return the parts of a table of delimited text that have rows, each with its layout.
+    """Return the parts of a table of delimited text, each with its layout. Empty parts are left
+    out.
 
     Args:
+        source: the location of the table.
         mapping: canonical column -> its name in the file, or its position from 0.
+        reading: the settings.
         all_columns: whether the layouts include all other columns too.
 
     Raises:
@@ -146,10 +152,13 @@ def delimited_layouts(
 
 
 def column_names(source: Source, reading: ReadSettings) -> list[str]:
-    """Return the names of the columns in the first row of a text file.
+    """Return the names of the columns of a text file.
 
-    They are the fields of the row, or the keys of the first line of JSON. The result is empty for a
-    file without rows.
+    They are the fields of its first row that is not blank. For JSON lines they are the keys of the
+    first line. The result is empty for a file without rows.
+
+    Raises:
+        InputError: the file cannot be read.
     """
     with read_errors_explained(source, reading):
         if source.format(reading) == "jsonl":
@@ -159,7 +168,9 @@ def column_names(source: Source, reading: ReadSettings) -> list[str]:
 
 
 def delimiter_of(source: Source, reading: ReadSettings) -> str:
-    """Return the delimiter of a file: that of the settings, or else that of its format."""
+    """Return the delimiter of a file: that of the settings, else tab for ``tsv`` and comma
+    otherwise.
+    """
     if reading.delimiter:
         return reading.delimiter
     if source.format(reading) == "tsv":
@@ -205,9 +216,15 @@ def _name_columns(
 
 
 def require_several_columns(source: Source, fields: list[str], delimiter: str) -> None:
-    """Raise InputError if the first row of a file has only one column.
+    """Check that the first row of a file has several columns.
 
-    The message suggests a delimiter that occurs in the row.
+    Args:
+        source: the file, for the message.
+        fields: the fields of the first row.
+        delimiter: the delimiter by which the row was split.
+
+    Raises:
+        InputError: there is only one field. The message suggests a delimiter that occurs in it.
     """
     if len(fields) != 1:
         return
@@ -238,7 +255,13 @@ def read_delimited_part(
     """Yield the chunks of one file of delimited text, one block of bytes at a time.
 
     Args:
+        part: the file.
+        layout: its columns.
+        reading: the settings.
         all_columns: whether every column is returned as text.
+
+    Raises:
+        InputError: the file cannot be read, or a row does not end.
     """
     try:
         with read_errors_explained(part, reading), open_as_utf8(part, reading) as stream:
@@ -255,8 +278,15 @@ def chunk_of_rows(
 ) -> RawChunk:
     """Return a block of rows of delimited text as a chunk.
 
+    Rows with a wrong number of fields get a reason to be refused.
+
     Args:
-        all_columns: whether every column is returned as text.
+        block: the rows.
+        layout: the columns of the file.
+        reading: the settings.
+        source: the file, for messages.
+        all_columns: whether every column is returned as text. Otherwise ids may be integers, and
+            values and times numbers.
     """
     selected = layout.selected
     columns = {
@@ -341,7 +371,15 @@ def read_json_part(
 ) -> Iterator[RawChunk]:
     """Yield the chunks of one file of JSON lines, :data:`JSON_LINES` lines each.
 
-    The arguments are those of :func:`chunk_of_json`.
+    Blank lines are skipped.
+
+    Args:
+        part: the file.
+        mapping, chosen: as for :func:`chunk_of_json`.
+        reading: the settings.
+
+    Raises:
+        InputError: the file cannot be read.
     """
     with read_errors_explained(part, reading):
         numbered = (
@@ -358,11 +396,16 @@ def _number_of(lines: list[tuple[int, str]]) -> Callable[[int], int]:
 
 
 def find_json_keys(lines: Iterable[str], names: set[str], present: set[str]) -> None:
-    """Add to the set ``present`` those of ``names`` that are keys of at least one line of JSON.
+    r"""Add to the set ``present`` those of ``names`` that are keys of at least one line of JSON.
 
     To save time, a line is parsed only if it may have a name that is still missing: the name is in
-    its text as it is, or the line has an escape such as ``\\u0041`` or ``\\/``. Lines that are not
+    its text as it is, or the line has an escape such as ``\u0041`` or ``\/``. Lines that are not
     JSON objects are ignored. Reading stops when all names are present.
+
+    Args:
+        lines: the lines of a file.
+        names: the keys to look for.
+        present: the keys that were found so far; changed in place.
     """
     missing = names - present
     for line in lines:
@@ -396,7 +439,11 @@ def chunk_of_json(
 ) -> RawChunk:
     """Return lines of JSON as a chunk of text columns.
 
+    A missing key and null become None. Lists are joined by ``|``. Lines that are not objects, and
+    ids that are neither text nor integers, get a reason to be refused.
+
     Args:
+        lines: the lines.
         mapping: canonical column -> its key.
         chosen: the columns of the whole log, canonical name -> key. None: all keys of these lines.
         source: the file, for messages.
@@ -445,5 +492,4 @@ READERS: dict[str, Callable[[Source, dict[str, str], ReadSettings, bool], Iterat
     "jsonl": _read_json_lines,
     "parquet": _read_parquet,
 }
-"""Format -> its reader, a function of (source, mapping, settings, all_columns) like
-:func:`read_chunks`."""
+"""Format -> its reader, which has the arguments of :func:`read_chunks`."""

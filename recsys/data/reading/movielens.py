@@ -25,6 +25,7 @@ GENRES_100K = (
     "unknown Action Adventure Animation Children Comedy Crime Documentary Drama Fantasy Film-Noir Horror Musical"
     " Mystery Romance Sci-Fi Thriller War Western"
 ).split()
+"""The genres of MovieLens 100k, in the order of the columns of its ``u.item``."""
 _Tables = Callable[[dict[str, Source]], pd.DataFrame | None]
 _YEAR = re.compile(r"\((\d{4})\)\s*$")
 _PART_100K = re.compile(r"u[1-5ab]\.(base|test)")
@@ -35,9 +36,10 @@ class MovieLensLayout:
     """The files of a MovieLens data set, and how to read them.
 
     Attributes:
-        events: the source of the ratings.
-        reading: the read settings for the ratings.
-        items, users: functions that return the items and the users table, or None if there is none.
+        events: the location of the ratings.
+        reading: setting -> value, for reading the ratings (:class:`ReadSettings`).
+        items, users: functions that read and return the items table and the users table, or None if
+            the data set has no such table. They raise InputError for a damaged file.
     """
 
     events: Source
@@ -47,10 +49,11 @@ class MovieLensLayout:
 
 
 def find_layout(path: Path) -> MovieLensLayout | None:
-    """Return the MovieLens layout of a folder, a zip archive or one part of a ready-made 100k
-    split.
+    """Return the MovieLens layout of a path, or None if it is no MovieLens data set.
 
-    The result is None if ``path`` is none of these.
+    Args:
+        path: a folder, a zip archive, or one part of a ready-made split of 100k, such as
+            ``u1.base``.
 
     Raises:
         InputError: the zip archive is damaged, or its ratings cannot be read.

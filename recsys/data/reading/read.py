@@ -59,21 +59,21 @@ from recsys.schema import (
 )
 
 PACKED = 5
-"""Assumed ratio between the size of a text log and the size of its compressed file."""
+"""The assumed ratio between the size of a text log and the size of its compressed file."""
 
 MAX_REFUSED_ROWS = 100_000
-"""Largest number of refused rows that are kept for ``write_csv``. Further rows are only counted."""
+"""The largest number of refused rows that are stored. Further rows are only counted."""
 
 
 @dataclass
 class Refusals:
-    """The rows that were refused. All are counted, and the first :data:`MAX_REFUSED_ROWS` are
-    stored.
+    """The refused rows: all are counted, and the first :data:`MAX_REFUSED_ROWS` are stored.
 
     Attributes:
-        total: number of all rows in the files, accepted and refused.
+        total: the number of all rows in the files, accepted and refused.
         counts: reason -> number of refused rows.
-        rows: (file, line, reason, text) of each stored row.
+        rows: (file, line, reason, text) of each stored row. The line is 0 if it is unknown. Texts
+            have at most 200 characters.
     """
 
     total: int = 0
@@ -89,8 +89,9 @@ class Refusals:
         """Add the rows of one file: count all of them, and store the refused ones.
 
         Args:
-            reasons: int[n], position in :data:`REASONS` of the reason why each row is refused, 0
-                for an accepted row.
+            file: the name of the file.
+            reasons: int[n], the position in :data:`REASONS` of the reason why each row is refused,
+                0 for an accepted row.
             line: a function from the position of a row to its line number.
             text: a function from the position of a row to its text.
         """
@@ -101,15 +102,18 @@ class Refusals:
             self.rows.append((file, int(line(row)), REASONS[reasons[row]], text(row)[:200]))
 
     def merge(self, refusals: Refusals) -> None:
-        """Add the refusals of another table."""
+        """Add the counts and the stored rows of other refusals to these."""
         self.total += refusals.total
         for reason, count in refusals.counts.items():
             self.counts[reason] = self.counts.get(reason, 0) + count
         self.rows += refusals.rows[: MAX_REFUSED_ROWS - len(self.rows)]
 
     def over_share(self, reading: ReadSettings) -> bool:
-        """Return whether all rows were refused, or a larger share than
-        ``reading.max_refused_share``."""
+        """Return whether too many rows were refused.
+
+        It is True if all rows were refused or there are no rows. It is also True if the refused
+        share is larger than ``reading.max_refused_share``.
+        """
         return not self.refused < self.total or self.refused > reading.max_refused_share * self.total
 
     def write_csv(self, path: str | Path) -> None:
@@ -117,6 +121,9 @@ class Refusals:
 
         If more rows were refused than stored, a last line has the number of the others. An existing
         file is replaced only when the new file is complete.
+
+        Raises:
+            OSError: the file cannot be written.
         """
         rows = list(self.rows)
         if self.refused > len(rows):
@@ -133,13 +140,13 @@ class Tables:
     User ids are integers in all tables or text in all tables, and so are item ids.
 
     Attributes:
-        log: the accepted events in a compact form: ids are categories, and numbers have a small
-            dtype that holds them exactly (:mod:`recsys.data.reading.log`). :attr:`events` returns
-            them in plain columns. Empty after :meth:`take_log`.
-        items, users: the items table and the users table, None if there is no such table.
+        log: the accepted events in a compact form. Ids are categories, and numbers have a small
+            dtype that holds them exactly (:mod:`recsys.data.reading.log`). It is empty after
+            :meth:`take_log`.
+        items, users: the items table and the users table. None if there is no such table.
         refusals_by_table: path of a table, or its name if it was in memory -> its refusals.
-        duplicates: ``items`` or ``users`` -> number of rows that ``[data] duplicates`` merged into
-            others. A table that was not given, or that belongs to a MovieLens data set, has no
+        duplicates: ``items`` or ``users`` -> the number of rows that ``[data] duplicates`` merged
+            into others. A table that was not given, or that belongs to a MovieLens data set, has no
             entry.
     """
 
@@ -151,31 +158,35 @@ class Tables:
 
     @property
     def refusals(self) -> Refusals:
-        """The refusals of all tables together."""
+        """The refusals of all tables together, as a new object."""
         merged = Refusals()
         for refusals in self.refusals_by_table.values():
             merged.merge(refusals)
         return merged
 
     def over_share(self, reading: ReadSettings) -> bool:
-        """Return whether too many rows of any one table were refused (see
-        :meth:`Refusals.over_share`)."""
+        """Return whether :meth:`Refusals.over_share` is True for at least one table."""
         return any(refusals.over_share(reading) for refusals in self.refusals_by_table.values())
 
     def require_few_refused(self, reading: ReadSettings) -> None:
-        """Raise InputError if too many rows of any one table were refused."""
+        """Check that no table has too many refused rows.
+
+        Raises:
+            InputError: :meth:`Refusals.over_share` is True for a table. The message has the reasons
+                and examples.
+        """
         for name, refusals in self.refusals_by_table.items():
             check_refused_share(name, refusals, reading)
 
     @property
     def events(self) -> pd.DataFrame:
-        """The log as a new plain table: ids are integers or text, values and times are float64."""
+        """The log as a new plain table. Ids are integers or text; values and times are float64."""
         return widen_log(self.log)
 
     def take_log(self) -> pd.DataFrame:
-        """Return the log and remove it from this object.
+        """Return the log and remove it from this object, so that the caller can free its memory.
 
-        The caller then has the only reference to the log, and so can free its memory.
+        The caller then has the only reference to it.
         """
         log = self.log
         # The copy is needed because a slice would keep the memory of the whole log.
@@ -184,18 +195,24 @@ class Tables:
 
 
 def read_tables(events: Any, items: Any = None, users: Any = None, reading: ReadSettings | None = None) -> Tables:
-    """Read and check the events, items and users, with one type of ids (integer or text) for all
-    tables.
+    """Read and check the events, the items and the users.
 
-    Each table is a path or a table in memory: pandas, Polars, pyarrow, or anything with the Arrow C
-    interface. If ``events`` is a MovieLens folder or zip archive, it also supplies the items (and
-    users). ``events`` may also be a mapping from the parts of a split, ``train``, ``test`` and
-    optionally ``history``, to a table each. Then the log has a column ``side``
-    (:data:`strategies.SIDES`).
+    Ids get one type in all tables: integers if all of them are canonical integers, else text. Each
+    table is a path, or a table in memory: pandas, Polars, pyarrow, or anything with the Arrow C
+    interface.
+
+    Args:
+        events: the events. A MovieLens folder or zip archive also has the items (and users). A dict
+            with the parts of a split, ``train``, ``test`` and optionally ``history``, has one table
+            for each; then the log gets a column ``side``
+            (:data:`recsys.data.splitting.strategies.SIDES`).
+        items: the items table. None: that of MovieLens, or none.
+        users: the users table. None: that of MovieLens, or none.
+        reading: how files are read. None: the defaults.
 
     Raises:
-        InputError: a file is missing, empty or damaged, it has another layout than expected, or
-            more rows are refused than ``max_refused_share`` allows.
+        InputError: a file is missing, empty or damaged, or has another layout than expected; or
+            more rows of a table are refused than ``max_refused_share`` allows.
     """
     reading = reading or ReadSettings()
     tables = read_tables_with_bad_rows(events, items, users, reading)
@@ -204,7 +221,13 @@ def read_tables(events: Any, items: Any = None, users: Any = None, reading: Read
 
 
 def read_tables_with_bad_rows(events: Any, items: Any, users: Any, reading: ReadSettings) -> Tables:
-    """Return the accepted rows as :func:`read_tables` does, but raise no error if many are refused."""
+    """Return the tables as :func:`read_tables` does, but accept any number of refused rows.
+
+    The arguments are those of :func:`read_tables`.
+
+    Raises:
+        InputError: a file is missing, empty or damaged, or has another layout than expected.
+    """
     by_table: dict[str, Refusals] = {}
     if isinstance(events, Mapping):
         log, layout = _read_parts(events, reading, by_table)
@@ -262,10 +285,13 @@ def _read_parts(
 
 
 def require_same_part_columns(columns: Mapping[str, Collection[str]]) -> None:
-    """Raise InputError if only some parts of a split have times, or only some have event types.
+    """Check that either all parts of a split have times, or none; and the same for event types.
 
     Args:
         columns: part -> its columns.
+
+    Raises:
+        InputError: only some parts have such a column. The message names two of them.
     """
     for name in (TIME, EVENT):
         having = [side for side, names in columns.items() if name in names]
@@ -280,14 +306,21 @@ def require_same_part_columns(columns: Mapping[str, Collection[str]]) -> None:
 def read_events(events: Any, reading: ReadSettings | None = None) -> tuple[pd.DataFrame, Refusals]:
     """Return the accepted events of a file, folder or table, and the refused rows.
 
-    The rules are those of :func:`read_tables`.
+    The events have ``user_id``, ``item_id``, ``value``, and ``timestamp`` and ``event`` if the log
+    has them. The rules and errors are those of :func:`read_tables`.
     """
     tables = read_tables(events, reading=reading)
     return tables.events, tables.refusals
 
 
 def read_all_columns(events: Any, reading: ReadSettings | None = None) -> tuple[pd.DataFrame, Refusals]:
-    """Return the accepted events with all their other columns unchanged, and the refused rows."""
+    """Return the accepted events with all other columns of the file, and the refused rows.
+
+    The other columns are unchanged. In a text file, the ids and the other columns are text.
+
+    Raises:
+        InputError: as for :func:`read_tables`.
+    """
     source, reading, _ = _locate(events, reading or ReadSettings())
     accepted: list[pd.DataFrame] = []
     refusals = _collect(source, reading, accepted, all_columns=True)
@@ -299,7 +332,15 @@ def read_all_columns(events: Any, reading: ReadSettings | None = None) -> tuple[
 def read_items(items: Any, reading: ReadSettings | None = None) -> pd.DataFrame:
     """Return an items table with ``item_id`` and all other columns.
 
-    The other columns are text if the file is a text file.
+    Ids are integers if all of them are canonical integers, else text. The other columns are text if
+    the file is a text file.
+
+    Args:
+        items: a path or a table in memory.
+        reading: how files are read. None: the defaults.
+
+    Raises:
+        InputError: as for :func:`read_tables`.
     """
     reading = reading or ReadSettings()
     side = read_attributes(items, ITEMS, reading)
@@ -309,9 +350,12 @@ def read_items(items: Any, reading: ReadSettings | None = None) -> pd.DataFrame:
 
 
 def read_items_of_log(events: Any, items: Any = None, reading: ReadSettings | None = None) -> pd.DataFrame | None:
-    """Return the items table that :func:`read_tables` would use.
+    """Return the items table that :func:`read_tables` would use, or None if there is none.
 
-    It is ``items``, or the items table of a MovieLens folder or archive, or None.
+    It is ``items`` if that is given, else the items table of a MovieLens folder or archive.
+
+    Raises:
+        InputError: as for :func:`read_tables`.
     """
     _, _, layout = _locate(events, reading or ReadSettings())
     if items is not None:
@@ -324,8 +368,15 @@ def read_items_of_log(events: Any, items: Any = None, reading: ReadSettings | No
 def scan_log(events: Any, reading: ReadSettings | None = None) -> Iterator[pd.DataFrame]:
     """Yield the accepted rows of a log, one chunk at a time, for callers that only count.
 
-    The unit of times is detected from the first chunk only, whereas :func:`read_tables` looks at
-    all chunks.
+    Rows may be refused without an error, however many they are. The unit of times is detected from
+    the first chunk only, whereas :func:`read_tables` looks at all chunks.
+
+    Args:
+        events: a path or a table in memory.
+        reading: how files are read. None: the defaults.
+
+    Raises:
+        InputError: the log cannot be read, or lacks a column.
     """
     source, reading, _ = _locate(events, reading or ReadSettings())
     unit = reading.time_unit
@@ -338,10 +389,13 @@ def scan_log(events: Any, reading: ReadSettings | None = None) -> Iterator[pd.Da
 
 
 def estimate_rows(events: Any, reading: ReadSettings | None = None) -> int:
-    """Return the number of rows of a log, or an estimate.
+    """Return the approximate number of rows of a log.
 
     The number is exact for Parquet files and for tables in memory. For other files it is estimated
-    from the size of the file and the bytes per row.
+    from the size of the files and the bytes per row at the start of the first file.
+
+    Raises:
+        InputError: the log is missing, or its format is unknown.
     """
     source, reading, _ = _locate(events, reading or ReadSettings())
     if not isinstance(source, Source):
@@ -389,8 +443,9 @@ def _source_name(source: Any) -> str:
 
 
 DECIMAL_COMMA = re.compile(r"[;\t|\"]\s*-?\d+,\d+\s*([;\t|\"]|$)")
+"""Pattern of a text row in which a number has a decimal comma."""
 DAY_BEFORE_YEAR = re.compile(r"\b\d{1,2}[./]\d{1,2}[./]\d{4}\b")
-"""Dates of which nobody can say whether the day or the month comes first."""
+"""Pattern of dates such as 01.02.2024, in which the day or the month may come first."""
 
 
 class _OtherTimeUnitError(Exception):
@@ -459,7 +514,11 @@ def _read_source(source: Any, name: str, reading: ReadSettings, all_columns: boo
 
 
 def column_mapping(reading: ReadSettings) -> dict[str, str]:
-    """Return canonical column -> its name in the files of a log, for the columns that are read."""
+    """Return canonical column -> its name in the files of a log, for the columns that are read.
+
+    The canonical columns are ``user_id``, ``item_id``, ``value``, ``timestamp`` and ``event``, and
+    ``fallback_id`` if ``user_fallback`` is set.
+    """
     mapping = {column: reading.columns.get(column, column) for column in (USER, ITEM, VALUE, TIME, EVENT)}
     if reading.user_fallback:
         mapping[FALLBACK] = reading.user_fallback
@@ -476,11 +535,15 @@ def _prefetch(chunks: Iterator[RawChunk]) -> Iterator[RawChunk]:
 
 
 def require_columns(columns: Collection[str], reading: ReadSettings, where: str) -> None:
-    """Raise InputError if a required column is missing, or a column that the settings map.
+    """Check that a log has its id columns, and every column that the settings map.
 
     Args:
-        columns: the canonical names of the columns that the source has.
-        where: the source, for the message.
+        columns: the canonical names of the columns that the log has.
+        reading: the settings.
+        where: the log, for the message.
+
+    Raises:
+        InputError: a column is missing.
     """
     # The mapping comes first: a file may have the very name that the mapping says it has not.
     for column, source_name in reading.columns.items():
@@ -499,8 +562,11 @@ class AttributeTable:
     """An items table or a users table, with one row per id.
 
     Attributes:
-        name: the name of the table in messages.
-        duplicates: number of rows that ``[data] duplicates`` merged into others.
+        name: the name of the table in messages: its path, or ``items`` or ``users`` if it was in
+            memory.
+        table: the accepted rows, with all columns.
+        refusals: the refused rows.
+        duplicates: the number of rows that ``[data] duplicates`` merged into others.
     """
 
     name: str
@@ -513,7 +579,16 @@ def read_attributes(source: Any, kind: TableSchema, reading: ReadSettings) -> At
     """Read an items or users table with all its columns.
 
     Rows without an id are refused. If several rows have the same id, ``reading.duplicates`` says
-    which row or values count. If it is not set, all but the first of them are refused.
+    which row or values count. If it is not set, all but the first of them are refused. Rows may be
+    refused without an error, however many they are.
+
+    Args:
+        source: a path or a table in memory.
+        kind: :data:`recsys.schema.ITEMS` or :data:`recsys.schema.USERS`.
+        reading: how files are read.
+
+    Raises:
+        InputError: the table cannot be read, is empty, or lacks a column.
     """
     key = kind.required[0]
     settings = reading.of_table(key)
@@ -554,9 +629,11 @@ def settle_duplicates(table: pd.DataFrame, key: str, rule: str) -> pd.DataFrame:
     """Return one row per id, in the order in which ids first occur.
 
     Args:
+        table: the table, with several rows for some ids.
+        key: the column with the ids.
         rule: which of several rows counts: ``first``, ``last``, or ``most frequent``. The last one
-            takes, for each column, the most frequent value that is neither null nor empty, and of
-            equally frequent values the one that occurs first.
+            takes, for each column, the most frequent value that is neither null nor empty. Of
+            equally frequent values it takes the one that occurs first.
     """
     repeated = table[key].duplicated(keep=False)
     if not repeated.any():
@@ -593,9 +670,16 @@ def _most_frequent_values(table: pd.DataFrame, key: str) -> pd.DataFrame:
 
 
 def check_refused_share(source: str | Source, refusals: Refusals, reading: ReadSettings) -> None:
-    """Raise InputError if there are no rows, or if too many were refused.
+    """Check that a table has rows, and that not too many of them were refused.
 
-    Too many are all rows, or more than the share ``reading.max_refused_share`` of them.
+    Args:
+        source: the table, for the message.
+        refusals: the refused rows.
+        reading: the settings, with the largest share.
+
+    Raises:
+        InputError: there are no rows, or :meth:`Refusals.over_share` is True. The message has the
+            reasons, examples and advice.
     """
     refused = refusals.refused
     total = refusals.total

@@ -21,9 +21,7 @@ SUFFIXES = {
 """Suffix of a file name -> its format. ``data.reading.files.READERS`` has a reader for each format."""
 
 COMPRESSED = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
-"""Suffix that may follow the suffix of a text format, as in ``.csv.gz`` -> how the file is
-compressed.
-"""
+"""Suffix of a compressed text file, as in ``.csv.gz`` -> its compression."""
 
 FORMATS = ("auto", *dict.fromkeys(SUFFIXES.values()), "movielens")
 """The values of ``[data] format``."""

@@ -36,7 +36,11 @@ def no_such_file(location: object) -> str:
 class Source:
     """The location of a table: a file, a folder of parts, or a member of a zip archive.
 
+    Its text is what messages show: the URI, the path of the member, or the path.
+
     Attributes:
+        path: the file, the folder, or the archive.
+        member: the name of the member of the archive. None for a file or a folder.
         uri: the URI of a table on another file system, which messages show instead of the path.
     """
 
@@ -58,15 +62,16 @@ class Source:
 
     @property
     def compression(self) -> str | None:
-        """How the file is compressed, by the suffix of its name: ``gzip``, ``zstd``, or None."""
+        """The compression of the file by the suffix of its name: ``gzip``, ``zstd``, or None."""
         return COMPRESSED.get(Path(self.name).suffix.lower())
 
     def open(self) -> BinaryIO:
-        """Open the file as a stream of decompressed bytes.
+        """Open the file as a stream of decompressed bytes. The caller closes it.
 
         Raises:
             InputError: a member of an archive is encrypted, or compressed by a method that Python
                 does not support.
+            OSError: the file cannot be opened.
         """
         if self.member:
             try:
@@ -84,14 +89,15 @@ class Source:
 
     @cached_property
     def parts(self) -> list[Source]:
-        """The files of the table.
+        """The files of the table, as Sources.
 
         For a folder, they are its files at any depth, in the order of their paths. Files and
         folders whose names begin with a dot or an underscore are left out, for example Spark's
-        ``_SUCCESS``.
+        ``_SUCCESS``. For a file or a member of an archive, the list has one entry.
 
         Raises:
-            InputError: the file or folder does not exist, or the folder has no files.
+            InputError: the file or folder does not exist, cannot be read, is the root of the file
+                system, or has no files.
         """
         if self.member:
             return [self]
@@ -121,12 +127,14 @@ class Source:
         return f"{self.uri.rstrip('/')}/{file.relative_to(self.path).as_posix()}"
 
     def open_parquet(self) -> Any:
-        """Return the path or the stream from which pyarrow reads a Parquet file."""
+        """Return what pyarrow reads a Parquet file from: its path, or a stream in a subclass."""
         return self.path
 
     def format(self, reading: ReadSettings) -> str:
-        """Return the format of the settings, or else the format that the suffixes of the file names
-        give.
+        """Return the format of the table: ``csv``, ``tsv``, ``jsonl`` or ``parquet``.
+
+        It is ``reading.format`` unless that is ``auto``. Then the suffix of the file name gives it.
+        A file with an unknown suffix is ``csv`` if ``reading.delimiter`` is set.
 
         Raises:
             InputError: the file or folder does not exist, a suffix is unknown, or parts have
@@ -167,8 +175,10 @@ def is_utf8(reading: ReadSettings) -> bool:
 
 
 def text_lines(source: Source, reading: ReadSettings) -> Iterator[str]:
-    """Yield the lines of one text file. Invalid bytes become lone surrogates, which validation
-    refuses.
+    """Yield the lines of one text file, with their line ends.
+
+    Invalid bytes become lone surrogates, which validation refuses. A byte order mark of UTF-8 is
+    skipped.
 
     Raises:
         InputError: the file is UTF-16, but the settings say UTF-8.
@@ -187,8 +197,10 @@ def text_lines(source: Source, reading: ReadSettings) -> Iterator[str]:
 
 
 def open_as_utf8(source: Source, reading: ReadSettings) -> BinaryIO:
-    """Open a text file as a stream of UTF-8. If the settings name another encoding, it is
-    converted."""
+    """Open a text file as a stream of UTF-8 bytes. Text in another encoding is converted.
+
+    Invalid bytes stay invalid. The caller closes the stream.
+    """
     stream = source.open()
     if is_utf8(reading):
         return stream
@@ -196,7 +208,7 @@ def open_as_utf8(source: Source, reading: ReadSettings) -> BinaryIO:
 
 
 def recode(data: bytes, encoding: str) -> bytes:
-    """Return text of another encoding as UTF-8. Invalid bytes stay invalid."""
+    """Convert text of another encoding to UTF-8. Invalid bytes stay invalid."""
     return data.decode(encoding, "surrogateescape").encode("utf-8", "surrogatepass")
 
 

@@ -1,8 +1,8 @@
-"""The rules that decide whether a row of events is accepted. Both engines apply them to batches of
-rows.
+"""Define the rules that decide whether a row of events is accepted.
 
-A batch is a frame with the canonical columns as they were read: text, or typed columns of Parquet.
-A refused row gets the first reason that applies, in the order of :data:`REASONS`.
+Both engines apply them to batches of rows. A batch is a frame with the canonical columns as they
+were read: text, or typed columns of Parquet. A refused row gets the first reason that applies, in
+the order of :data:`REASONS`.
 """
 
 from __future__ import annotations
@@ -31,40 +31,57 @@ REASONS = (
     "not a JSON object",
     "id is neither text nor an integer",
 )
-"""Reasons for which a row is refused. Position 0 means accepted."""
+"""The reasons why a row is refused. Position 0 means accepted."""
 
 TimeUnit = Literal["s", "ms", "us", "ns", "yyyymmdd", "iso"]
+"""How times are written: seconds or parts of them, dates as digits, or ISO 8601."""
 PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
+"""Unit of numeric times -> how many of them are one second."""
 LATEST = 4_102_444_800.0
-"""2100-01-01 in seconds since 1970. Times before 1970, and from this one on, are impossible."""
+"""2100-01-01 in seconds since 1970. Times before 1970, and times from this one on, are refused."""
 
 SPREADSHEET_DAYS = (36_526, 54_789)
-"""Days of a spreadsheet, counted from 1899-12-30: from 2000 to the end of 2049."""
+"""The numbers that may be days of a spreadsheet, from 2000 to the end of 2049.
+
+They count from 1899-12-30. The second number is not included.
+"""
 
 DATES = (19_900_101, 20_991_232)
-"""Bounds of the numbers that may be dates of eight digits, such as 20180920: from 1990 to 2099."""
+"""The bounds of the numbers that may be dates of eight digits, such as 20180920: 1990 to 2099."""
 
 GUEST = "guest:"
 """Prefix of the id that replaces a missing user id (:func:`fill_missing_users`)."""
 
 NUMBER = r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*"
+"""Pattern of a text that is a finite number."""
 NOT_FINITE = r"(?i:\s*[+-]?(nan|inf|infinity)\s*)"
+"""Pattern of a text that is a spelling of NaN or infinity."""
 
 
 def reason_code(reason: str) -> int:
-    """Return the position of a reason in :data:`REASONS`."""
+    """Return the position of a reason in :data:`REASONS`.
+
+    Raises:
+        ValueError: there is no such reason.
+    """
     return REASONS.index(reason)
 
 
 def check_events(batch: pd.DataFrame, unit: TimeUnit | None) -> tuple[pd.DataFrame, np.ndarray]:
     """Return the events of a batch with canonical dtypes, and the reason why each row is refused.
 
-    The reasons are int8[n] positions in :data:`REASONS`, 0 for an accepted row. Text ids stay text
-    here, because ``schema.unify_ids`` decides over whole tables. ``value`` is float64, and 1 if the
-    batch has no such column. ``timestamp`` is float64 seconds since 1970. The contents of refused
-    rows are undefined.
+    The reasons are int8[n], positions in :data:`REASONS`, 0 for an accepted row. All rows are
+    returned; the contents of refused rows are undefined.
+
+    * Ids are as in the batch. Text ids stay text, because :func:`recsys.schema.unify_ids` decides
+      over whole tables.
+    * ``value`` is float64. It is 1 if the batch has no such column.
+    * ``timestamp`` is float64 seconds since 1970, if the batch has it.
+    * ``event`` is text, if the batch has it. A missing type is the empty text.
 
     Args:
+        batch: ``user_id`` and ``item_id``, and optionally ``value``, ``timestamp``, ``event`` and
+            ``fallback_id``.
         unit: the unit of numeric times. None: seconds.
     """
     reasons = np.zeros(len(batch), dtype=np.int8)
@@ -103,6 +120,7 @@ def refuse_rows(reasons: np.ndarray, rows: np.ndarray, reason: str) -> None:
     Args:
         reasons: int[n], changed in place.
         rows: bool[n], the rows to refuse.
+        reason: one of :data:`REASONS`.
     """
     code = reason_code(reason)
     reasons[rows & ((reasons == 0) | (reasons > code))] = code
@@ -127,6 +145,10 @@ def fill_missing_users(ids: pd.Series, fallback: pd.Series) -> pd.Series:
     For example, ``fallback`` has the number of the invoice. All rows of one invoice then get the
     same id, and no real user has this id. If any id is replaced, all ids become text. If the text
     in ``fallback`` is missing too, the id stays missing.
+
+    Args:
+        ids: the user ids.
+        fallback: one text or number per id.
     """
     fill = is_missing(ids) & ~is_missing(fallback)
     if not fill.any():
@@ -157,10 +179,11 @@ def _test_categories(test: Callable[[pd.Series], np.ndarray], column: pd.Series)
 
 
 def parse_numbers(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    """Parse a column as numbers, and return two arrays.
+    """Parse a column as numbers, and return the numbers and whether a NaN was written out.
 
-    The first one is float64[n], the numbers. A text that is not a number becomes NaN. The second
-    one is bool[n], whether the text is a spelling of NaN or infinity, such as "nan".
+    The first array is float64[n]. A text that is not a number becomes NaN, and "inf" becomes
+    infinity. The second is bool[n], True for a text that spells NaN or infinity, such as "nan". In
+    a column of numbers it is True for a NaN that is not null.
     """
     if is_category(column):
         column = column.astype(object)
@@ -177,10 +200,14 @@ def parse_numbers(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
 
 
 def parse_times(column: pd.Series, unit: TimeUnit) -> np.ndarray:
-    """Return the times of a column as seconds since 1970, float64[n], NaN for a text that is no
-    time.
+    """Return the times of a column as seconds since 1970, float64[n].
 
-    ISO times without a zone are UTC.
+    A text that is not a time becomes NaN. ISO times without a zone are UTC. Dates as digits are
+    20180920 or 20180920153000, in UTC. A column of datetimes needs no unit.
+
+    Args:
+        column: the times, as numbers, text or datetimes.
+        unit: how they are written.
     """
     if pd.api.types.is_datetime64_any_dtype(column):
         return _to_seconds(pd.to_datetime(column, utc=True))
@@ -213,10 +240,16 @@ def _to_seconds(moments: pd.Series) -> np.ndarray:
 def count_times(column: pd.Series) -> np.ndarray:
     """Count the forms in which the times of a batch are written, for :func:`guess_time_unit`.
 
-    The result is int64[5]: the number of times that are numbers; of those that would be after 2100
-    if they were seconds; of those that look like dates written as digits; of those that look like
-    the days of a spreadsheet; and the number of times that are other text. Missing times are not
-    counted. To get the counts of a whole log, add the results of its batches.
+    The result is int64[5], the numbers of times
+
+    1. that are numbers;
+    2. that would be after 2100 if they were seconds;
+    3. that look like dates written as digits;
+    4. that look like the days of a spreadsheet;
+    5. that are other text.
+
+    Missing times are not counted. In a column of datetimes every row counts as text. To get the
+    counts of a whole log, add the results of its batches.
     """
     if pd.api.types.is_datetime64_any_dtype(column):
         return np.array([0, 0, 0, 0, len(column)])
@@ -244,26 +277,29 @@ def looks_like_date(numbers: Any) -> Any:
 
 
 def unit_of_counts(counts: Any) -> TimeUnit:
-    """Return the unit of times, given the result of :func:`count_times`: ``s`` if more of them are
-    numbers than other text, else ``iso``."""
+    """Return the unit of times: ``s`` if more of them are numbers than other text, else ``iso``.
+
+    Args:
+        counts: the result of :func:`count_times`.
+    """
     if counts[0] > counts[-1]:
         return "s"
     return "iso"
 
 
 def guess_time_unit(counts: Any, source: str) -> TimeUnit:
-    """Return the unit of the times of a log whose settings have no unit.
+    """Return the unit of the times of a log whose settings have no unit: ``s`` or ``iso``.
 
-    It is ``s`` (seconds since 1970) if more times are numbers than other text, and otherwise
-    ``iso``. The times of the other form are refused row by row.
+    It is ``s`` (seconds since 1970) if more times are numbers than other text. The times of the
+    other form are refused row by row.
 
     Args:
         counts: the sum of the results of :func:`count_times` over the log.
         source: the file or table, for the error message.
 
     Raises:
-        InputError: the times cannot be seconds, because most numbers look like dates written as
-            digits, or most would be after 2100, or all look like the days of a spreadsheet.
+        InputError: the times cannot be seconds. Most numbers look like dates written as digits, or
+            most would be after 2100, or all look like the days of a spreadsheet.
     """
     numbers, after_2100, dates, days, rest = counts
     if numbers and dates * 2 > numbers and rest > numbers:

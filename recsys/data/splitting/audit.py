@@ -17,11 +17,14 @@ from recsys.schema import ITEM, TIME, USER, VALUE
 from recsys.types import IdMap, Interactions, Split
 
 PIECE = 1 << 24
-"""Number of rows that are processed at a time, to limit memory."""
+"""The number of rows that are processed at a time, to limit memory."""
 
 
 def rule_parameters(rule: AnyRule) -> dict[str, Any]:
-    """Return the settings of a split rule, without those that had no effect."""
+    """Return the settings of a split rule that have an effect, as a dict: key -> value.
+
+    The name of the rule is not among them.
+    """
     unused = {"rule"}
     # A split by time has either a date or a share, and the other setting has no effect.
     if isinstance(rule, ByTime) and rule.at is not None:
@@ -36,10 +39,13 @@ def rule_parameters(rule: AnyRule) -> dict[str, Any]:
 
 
 def cut_as_iso(rule: AnyRule, first_test: float | None) -> str | None:
-    """Return the start of the test of a split by time as an ISO time, or None for other rules.
+    """Return the start of the test as an ISO time, or None for a rule other than by time.
+
+    It is ``at`` if the rule sets it, else the time of the first test event.
 
     Args:
-        first_test: time of the first test event, in seconds since 1970. None without timestamps.
+        rule: the split rule.
+        first_test: the time of the first test event in seconds since 1970. None without timestamps.
     """
     if not isinstance(rule, ByTime) or first_test is None:
         return None
@@ -49,10 +55,12 @@ def cut_as_iso(rule: AnyRule, first_test: float | None) -> str | None:
 
 
 def split_warnings(facts: dict[str, Any], rule: AnyRule, weighting: WeightSettings, has_types: bool) -> list[str]:
-    """Return warnings about a split, one sentence each.
+    """Return warnings about a split, one sentence each. The list is empty if there are none.
 
     Args:
-        facts: the contents of split.json.
+        facts: the content of split.json.
+        rule: the split rule.
+        weighting: the settings by which events were weighted.
         has_types: whether the events have a column ``event``.
     """
     messages = []
@@ -78,10 +86,18 @@ def split_warnings(facts: dict[str, Any], rule: AnyRule, weighting: WeightSettin
 
 
 def describe_part(rows: pd.DataFrame, interactions: Interactions) -> dict[str, Any]:
-    """Return the size of one part of a split, and its first and last time.
+    """Return the sizes of one part of a split, and its first and last time, as a dict for JSON.
 
-    ``rows`` is the number of raw events. ``pairs``, ``users`` and ``items`` are counted after
-    weighting and aggregation.
+    The keys are:
+
+    * ``rows``: the number of raw events;
+    * ``pairs``, ``users``, ``items``: numbers after weighting and aggregation;
+    * ``from``, ``to``: ISO times of the first and the last raw event. These keys are absent without
+      timestamps or without rows.
+
+    Args:
+        rows: the raw events of the part.
+        interactions: the entries that were made of them.
     """
     about: dict[str, Any] = {
         "rows": len(rows),
@@ -95,19 +111,25 @@ def describe_part(rows: pd.DataFrame, interactions: Interactions) -> dict[str, A
 
 
 def describe_overlap(split: Split, train: pd.DataFrame, history: pd.DataFrame, test: pd.DataFrame) -> dict[str, Any]:
-    """Return how the test overlaps with train and history, from the raw events of each part.
+    """Return how the test overlaps with train and history, as a dict for JSON.
 
-    Keys of the result:
+    Its keys:
 
-    * ``shared_rows``: rows with equal (user, item, timestamp) in history and in test (must be 0);
-    * ``repeated_pairs``: (user, item) pairs that are in both, at any time;
-    * ``test_rows_before_train_end``: share of test rows that are strictly earlier than the latest
-      train row (None without timestamps);
-    * ``test_users``: users with a history (warm) and without one (cold);
-    * ``test_items``: items with train events (warm) and without any (cold);
-    * ``test_outside_candidates``: test items that are not candidates, their rows, and their share of
-      the test rows;
-    * ``drift``: see :func:`describe_drift`.
+    * ``shared_rows``: the number of test rows with the user, item and timestamp of a history row.
+      It is 0 in a sound split.
+    * ``repeated_pairs``: the number of (user, item) pairs that are in both history and test, at any
+      time.
+    * ``test_rows_before_train_end``: the share of test rows that are strictly earlier than the
+      latest train row, in [0, 1]. None without timestamps.
+    * ``test_users``: the numbers of users with a history (``warm``) and without one (``cold``).
+    * ``test_items``: the numbers of items with train events (``warm``) and without any (``cold``).
+    * ``test_outside_candidates``: the number of test ``items`` that are not candidates, the number
+      of their test ``rows``, and their ``share_of_rows``.
+    * ``drift``: the result of :func:`describe_drift`.
+
+    Args:
+        split: the parts after weighting and aggregation.
+        train, history, test: the raw events of each part. Train and test are not empty.
     """
     candidates = split.train.items
     known_user = split.history.users.rows(split.test.users.ids) >= 0
@@ -154,20 +176,20 @@ def _count_items(ids: pd.Series) -> pd.Series:
 
 
 def describe_drift(train: np.ndarray, test: np.ndarray, means: list[float]) -> dict[str, Any]:
-    """Return how much the events of the test differ from those of train.
+    """Return how much the events of the test differ from those of train, as a dict for JSON.
 
-    Keys of the result:
+    Its keys:
 
-    * ``items_moved``: half the sum of |share in train − share in test| over items, in [0, 1]. This is
+    * ``items_moved``: half the sum of |share in train − share in test| over items, in [0, 1]. It is
       the share of test events that would have to move to other items to be distributed as in train.
-    * ``items_moved_by_chance``: approximately what two random parts of these sizes would show, which
-      is ½ Σ E|difference|. The difference of an item's shares is taken as normal, and its expectation
-      is never more than twice the item's share.
-    * ``mean_value``: the mean value in train and in test.
+    * ``items_moved_by_chance``: approximately what two random parts of these sizes would show, ½ Σ
+      E|difference|. The difference of an item's shares is taken as normal, and its expectation is
+      at most twice the item's share in both parts together.
+    * ``mean_value``: the mean value in train and in test, as a list of two.
 
     Args:
-        train, test: int[n], number of raw events of each of the same n items.
-        means: the mean values.
+        train, test: int[n], the number of raw events of each of the same n items. Neither sum is 0.
+        means: the mean values in train and in test.
     """
     n = int(train.sum())
     m = int(test.sum())

@@ -1,5 +1,4 @@
-"""Audit a split that another program made: find information in train that was not available before
-the test.
+"""Audit a split that another program made: find information in train that comes from the test.
 
 Each finding has a number and a sentence. :data:`LEAKS` lists what is a finding. What occurs
 naturally in a sound split is not: cold users, cold items, or a pair that occurs again later.
@@ -33,13 +32,13 @@ LEAKS = {
 """Name of each leak -> what it means."""
 
 STRONG = 0.5
-"""Smallest partial rank correlation with the test from which a column counts as a leak.
+"""The smallest |partial rank correlation| with the test from which a column counts as a leak.
 
-The correlation of columns that do not leak, such as release years, stays near 0.3.
+Columns that do not leak, such as release years, stay near 0.3.
 """
 
 SURE = 5.0
-"""Number of standard errors from 0 that a correlation must have at least.
+"""The smallest distance of a correlation from 0, in standard errors, for a leak.
 
 It prevents findings by chance if there are few ids.
 """
@@ -63,9 +62,12 @@ class Finding:
 def find_leaks(train: pd.DataFrame, test: pd.DataFrame) -> list[Finding]:
     """Return the leaks of a split that is given as two tables of events.
 
-    Both tables have ``user_id`` and ``item_id``, each of one kind of ids, ``value``, and optionally
-    ``timestamp`` (seconds) and ``event``. All other columns are treated as features. The list is
-    empty if there are no leaks.
+    The list is empty if there are no leaks.
+
+    Args:
+        train, test: ``user_id``, ``item_id``, ``value``, and optionally ``timestamp`` (seconds
+            since 1970) and ``event``. The ids of a column are of one type in both tables. All other
+            columns are treated as features.
     """
     return [
         *_find_shared_rows(train, test),
@@ -75,10 +77,18 @@ def find_leaks(train: pd.DataFrame, test: pd.DataFrame) -> list[Finding]:
 
 
 def split_overview(train: pd.DataFrame, test: pd.DataFrame) -> dict[str, Any]:
-    """Return facts about a split that are not leaks.
+    """Return facts about a split that are not leaks, as a dict for JSON.
 
-    These are sizes, the number of cold users and cold items, the number of test rows whose pair is
-    also in train, and the time of the first test row.
+    Its keys:
+
+    * ``train``, ``test``: the numbers of ``rows``, ``users`` and ``items`` of each part;
+    * ``cold_test_users``, ``cold_test_items``: the numbers of those in test that are not in train;
+    * ``test_rows_of_pairs_in_train``: the number of test rows whose (user, item) pair is also in
+      train;
+    * ``cut``: the time of the first test row as an ISO time, or None without timestamps.
+
+    Args:
+        train, test: tables as for :func:`find_leaks`, not empty.
     """
     pair = [USER, ITEM]
     about = {

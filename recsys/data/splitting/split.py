@@ -38,6 +38,7 @@ from recsys.schema import EVENT, ITEM, SIDE, TIME, USER
 from recsys.types import IdMap, Split
 
 WEIGHTLESS = "every event of train or of test has weight 0: give some event types another weight."
+"""The error message for a train or a test part without entries."""
 
 
 def split(
@@ -50,13 +51,23 @@ def split(
 ) -> Split:
     """Split raw events into train, history and test, and prepare each part.
 
-    The steps are: keep the events before the end of the test, if the rule sets one; assign each
-    event to a side; keep the last event of each session within a side; filter train; weigh events;
-    apply the decay (relative to the latest train event); and aggregate the events of each (user,
-    item) pair. Candidates are the items of train and of the ``items`` table. History events on
-    other items are removed and counted. Test events get type weights but no decay. ``Split.about``
-    has the numbers of the report; those on the overlap of the parts are defined by
-    :func:`~recsys.data.splitting.audit.describe_overlap`.
+    The steps are:
+
+    1. Keep the events before the end of the test, if the rule sets one.
+    2. Assign each event to a part (:func:`~recsys.data.splitting.strategies.assign_sides`).
+    3. Keep the last event of each session within a part, if ``session_minutes`` is set.
+    4. Filter train.
+    5. Weigh the events. Ages count from the latest train event. Test events do not decay.
+    6. Aggregate the events of each (user, item) pair.
+
+    Candidates are the items of train and of the ``items`` table. History events on other items are
+    removed and counted.
+
+    ``Split.about`` is the content of split.json: ``rule``, ``parameters``, ``cut``,
+    ``decay_reference``, the sizes of ``train``, ``history`` and ``test``, the number of
+    ``candidates``, what ``filters`` removed, ``warnings`` and others.
+    :func:`~recsys.data.splitting.audit.describe_overlap` defines the numbers on the overlap of the
+    parts.
 
     Args:
         events: user_id, item_id, value, and optionally timestamp (seconds since 1970) and event
@@ -68,7 +79,7 @@ def split(
 
     Raises:
         InputError: the rule needs timestamps and there are none; train or test is empty, also after
-            filters and weights; or a sum of values does not fit in float32.
+            filters and weights; or a value does not fit in float32.
         ConfigError: an event type has no weight, or there are no timestamps and sessions, a
             half-life or the aggregate ``last`` are set.
     """

@@ -1,8 +1,8 @@
-"""The split rules, each with a drawing, and the assignment of every raw event to a side.
+"""Define the split rules, each with a drawing, and assign every raw event to a part.
 
-A drawing has one user per line, and time goes from left to right. ``o`` is a train event, ``h`` an
-event of the history only (known at prediction time, never trained on), ``x`` a test event, and
-``|`` the cut.
+A drawing has one user per line, and time goes from left to right. ``o`` is a train event. ``h`` is
+an event of the history only, which is known when a model scores but which models never train on.
+``x`` is a test event, and ``|`` is the cut.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ TRAIN, HISTORY, TEST = 0, 1, 2
 """The sides of a split, as :func:`assign_sides` returns them."""
 
 SIDES = {"train": TRAIN, "history": HISTORY, "test": TEST}
-"""Name of a side -> its number."""
+"""Name of a part of a split -> its number."""
 
 Share = Annotated[float, Field(gt=0, lt=1)]
+"""A share, greater than 0 and less than 1."""
 
 
 class _Rule(BaseModel):
@@ -167,7 +168,7 @@ class HeldOutUsers(_Rule):
 
     @property
     def has_history_events(self) -> bool:
-        """True, because the first events of held-out users are only in the history."""
+        """True, because the first events of held-out users are in the history, but not in train."""
         return True
 
 
@@ -270,13 +271,15 @@ AnyRule = Annotated[
     Field(discriminator="rule"),
     BeforeValidator(_with_rule),
 ]
+"""Any of the split rules. The key ``rule`` selects one of them; it is ``time`` if it is absent."""
 
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+"""The start of 1970 in UTC."""
 
 
 def to_iso(seconds: float) -> str:
-    """Return seconds since 1970 as ISO 8601 in UTC. At midnight, the time of day is left out.
+    """Return seconds since 1970 as ISO 8601 text in UTC. At midnight, the time of day is left out.
 
     >>> to_iso(1451606400.0), to_iso(1451606400.25)
     ('2016-01-01', '2016-01-01T00:00:00.250000Z')
@@ -288,11 +291,15 @@ def to_iso(seconds: float) -> str:
 
 
 def cut_time(times: np.ndarray, test: float) -> float:
-    """Return the cut T of ``ByTime(test=...)``. An event is a test event if its timestamp is ≥ T.
+    """Return the cut T of ``ByTime(test=…)``. An event is a test event if its timestamp is ≥ T.
 
     T is the smallest timestamp of the log such that at most ``int(test * n)`` of the n events are
     at T or later. If the newest timestamp alone has more events than that, T is the newest
     timestamp.
+
+    Args:
+        times: float64[n], n ≥ 1, in any order.
+        test: the share of test events, in (0, 1).
 
     >>> cut_time(np.array([1.0, 2.0, 3.0, 3.0, 3.0]), test=0.4), cut_time(np.arange(10.0), test=0.2)
     (3.0, 8.0)
@@ -312,11 +319,15 @@ def cut_time(times: np.ndarray, test: float) -> float:
 
 
 def window_starts(rule: ByTime, cut_of: Callable[[float], float], end: float) -> list[float]:
-    """Return the start of the test of each fold of a rolling backtest, the earliest first.
+    """Return the start of the test of each fold of a rolling backtest, earliest first.
+
+    Without ``at``, each window has the share ``test`` of the events. With ``at``, each window is as
+    long as the time from ``at`` to ``end``. Times are in seconds since 1970.
 
     Args:
+        rule: the split rule with the number of folds.
         cut_of: a function from a share to the :func:`cut_time` of the events.
-        end: time of the newest event.
+        end: the time of the newest event.
     """
     if rule.at is None:
         return [cut_of(rule.test * number) for number in range(rule.folds, 0, -1)]
@@ -324,10 +335,13 @@ def window_starts(rule: ByTime, cut_of: Callable[[float], float], end: float) ->
 
 
 def require_fold_events(counts: list[int]) -> None:
-    """Raise InputError if a fold of a rolling backtest has no train events or no test events.
+    """Check that every fold of a rolling backtest has train events and test events.
 
     Args:
-        counts: number of events before the first window, and in each window.
+        counts: the number of events before the first window, then in each window.
+
+    Raises:
+        InputError: one of the numbers is 0. The message names the fold.
     """
     if min(counts):
         return
@@ -341,18 +355,23 @@ def require_fold_events(counts: list[int]) -> None:
 
 
 def keep_until(events: pd.DataFrame, rule: AnyRule) -> pd.DataFrame:
-    """Return the events before the end of the test, or all events if the rule sets no end."""
+    """Return the events before the end of the test, or all events if the rule sets no end.
+
+    Raises:
+        InputError: the rule sets an end, but the events have no timestamps.
+    """
     if not isinstance(rule, ByTime) or rule.until is None:
         return events
     return keep_rows(events, _require_times(events, rule) < rule.until)
 
 
 def fold_starts(events: pd.DataFrame, rule: AnyRule) -> list[float]:
-    """Return the start of the test of each fold, the earliest first, or [] for a rule without
-    folds.
+    """Return the start of the test of each fold of a rolling backtest, earliest first.
+
+    Starts are in seconds since 1970. The list is empty for a rule without a backtest.
 
     Raises:
-        InputError: a fold has no train events or no test events.
+        InputError: the events have no timestamps, or a fold has no train events or no test events.
     """
     if not isinstance(rule, ByTime) or rule.folds == 1:
         return []
@@ -363,12 +382,19 @@ def fold_starts(events: pd.DataFrame, rule: AnyRule) -> list[float]:
 
 
 def assign_sides(events: pd.DataFrame, rule: AnyRule) -> np.ndarray:
-    """Return int8[n], the side of each event: 0 train, 1 history only, 2 test.
+    """Return the part of each event as int8[n]: 0 train, 1 history only, 2 test (:data:`SIDES`).
 
-    The side does not depend on the order of the rows.
+    The part does not depend on the order of the rows. For ``rule = "folds"``, the test is the fold
+    ``fold``, or the first fold if that is not set.
+
+    Args:
+        events: user_id, item_id, and optionally timestamp (seconds since 1970). For ``rule =
+            "files"``, the column ``side`` too.
+        rule: the split rule.
 
     Raises:
-        InputError: the rule needs timestamps and there are none, or train or test would be empty.
+        InputError: the rule needs timestamps and there are none, train or test would be empty, or
+            for ``rule = "files"`` there is no column ``side``.
     """
     side = _apply_rule(events, rule)
     empty = next(
@@ -409,13 +435,20 @@ def _apply_rule(events: pd.DataFrame, rule: AnyRule) -> np.ndarray:
 
 
 FOLDS_SALT = np.array(0x666F6C6473, dtype=np.uint64)
-"""Hashed before the ids of a pair (the letters of "folds"), so that folds and :func:`pair_hash` differ."""
+"""A number that is hashed before the ids of a pair, so that folds differ from :func:`pair_hash`.
+
+It has the letters of "folds".
+"""
 
 
 def fold_of_pairs(user_ids: Any, item_ids: Any, rule: Folds) -> np.ndarray:
     """Return the fold of each (user, item) pair, int64[n] in 1 … ``rule.folds``.
 
     It depends only on the ids, the number of folds and the seed.
+
+    Args:
+        user_ids, item_ids: n ids each, integers or text.
+        rule: the number of folds, and the seed.
 
     >>> fold_of_pairs(["alice", "bob", "alice"], [7, 7, 8], Folds(folds=3)).tolist()
     [3, 1, 1]
@@ -486,7 +519,7 @@ def _run_bounds(change: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def missing_times_message(rule: AnyRule) -> str:
-    """Return the error message for events without timestamps under a rule that needs them."""
+    """Return the error message for events without timestamps under a rule that needs timestamps."""
     return (
         f"rule = '{rule.rule}' needs timestamps and the events have none."
         " Map a column to `timestamp` under [data.columns], or use rule = 'fraction'."
@@ -500,7 +533,7 @@ def empty_side_message(part: str, events: int, rule: AnyRule, span: tuple[float,
         part: the part without events, ``train`` or ``test``.
         events: the number of events that were split.
         rule: the split rule.
-        span: first and last time of the log, in seconds since 1970, for a rule by time. None without
+        span: the first and the last time of the log, in seconds since 1970. None without
             timestamps.
     """
     if not isinstance(rule, ByTime) or span is None:
