@@ -1,7 +1,8 @@
-"""The command line, with one file per verb, which has the name of the verb.
+"""The command line, with one file per verb (sub-command), which has the name of the verb.
 
 Results are printed to stdout, and everything else to stderr. Exit codes: 0 the verb is done, 1 a
-bug in recsys, 2 a problem with the user's input or configuration, 3 a gate fired, 130 interrupted.
+bug in recsys, 2 a problem with the user's input or configuration, 3 a condition of ``compare
+--fail-if`` holds or ``check`` found a leak, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -22,19 +23,23 @@ VERBS = (
     "demo run tune plan route check data recommend similar explain onboard"
     " evaluate report compare agree lab ab bundle update serve log track doctor"
 ).split()
-"""The names of the verbs' modules, in the order of `recsys --help`."""
+"""The names of the modules of the verbs, in the order of `recsys --help`."""
 
 INTERRUPTED = 130
+"""The exit code after Ctrl-C."""
 
 UNUSABLE_NAME = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ELOOP)
-"""What the operating system says of a path that it cannot even look up."""
+"""The error numbers of a path that the operating system cannot even look up."""
 
 SECONDS_OF_CALLBACK = 0.1
-"""Number of seconds after which a callback that has ignored an interruption is over."""
+"""The number of seconds after which an ignored Ctrl-C is repeated.
+
+By then the callback in which it was ignored has ended.
+"""
 
 
 def load_command() -> Any:
-    """Import the verbs and return the command line as a callable."""
+    """Import the verbs, and return the command line as a function that can be called."""
     from recsys.cli.application import build_command
 
     # A module registers its verb with the application when it is imported.
@@ -44,26 +49,37 @@ def load_command() -> Any:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one verb, and end the process with the exit code of the verb.
+    """Run one verb, and end the process with its exit code.
 
     An error of the user is printed as a message, never as a traceback.
+
+    Args:
+        arguments: the arguments after ``recsys``. None: those of the process.
     """
     sys.exit(run_verb(arguments))
 
 
 def run_verb(arguments: list[str] | None = None) -> int:
-    """Run one verb and return its exit code."""
+    """Run one verb and return its exit code, as :func:`exit_code_of` defines it.
+
+    Args:
+        arguments: the arguments after ``recsys``. None: those of the process.
+    """
     # The verbs are imported inside, because that takes a second in which Ctrl-C may come too.
     return exit_code_of(lambda: load_command()(args=arguments))
 
 
 def exit_code_of(work: Callable[[], object]) -> int:
-    """Call ``work`` and return the exit code of the process. An error is printed to stderr, not raised.
+    """Call ``work`` and return the exit code of the process.
 
-    The code is 0 if ``work`` returns, whatever it returns; ``exit_code`` of a RecsysError; 2 if
-    memory runs out, or if the operating system refuses a path; ``INTERRUPTED`` after Ctrl-C. Any
-    other error is a fault of this package: its traceback is printed, and the code is 1. The code of
-    a SystemExit is passed on.
+    Errors are printed to stderr, not raised. The code is
+
+    * 0 if ``work`` returns, whatever it returns;
+    * ``exit_code`` of a RecsysError;
+    * 2 if memory runs out, or if the operating system refuses a path;
+    * :data:`INTERRUPTED` after Ctrl-C;
+    * the code of a SystemExit: 0 without a code, 1 for a code that is not a number;
+    * 1 for any other error, which is a bug in recsys. Its traceback is printed.
     """
     try:
         with _ignored_interruptions_repeated():

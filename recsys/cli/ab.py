@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from recsys.evaluation.testing.ab_test import ArmResult
 
 EQUAL_ARMS = {"control": 0.5, "treatment": 0.5}
+"""Arm -> share of the users, for an A/B test whose arms are not named."""
 
 Arms = Annotated[
     list[str] | None,
@@ -110,13 +111,19 @@ def plan(
 
 
 def offline_lifts(run: Path, model: str | None) -> dict[str, float]:
-    """Return the lifts of a run's model over the best baseline that an A/B test can be planned for.
+    """Return the lifts that an A/B test can be planned for: description -> relative lift.
 
-    The result is description -> relative lift. It has the measured lift and, if the lower end of
-    its interval is above 0, this lower end.
+    A lift is the difference between a model and the best baseline of its run, divided by the mean
+    of the baseline, in the first metric. The result has the measured lift. If the lower end of its
+    95 % interval is above 0, it has this lower end too.
+
+    Args:
+        run: the run folder.
+        model: the name of the model. None: the best that is not a baseline.
 
     Raises:
-        ConfigError: the model has no positive lift over a baseline.
+        ConfigError: the run has no baseline or no such model, or the lift is not above 0.
+        RunFolderError: the run folder is incomplete or damaged.
     """
     from recsys.evaluation.testing.pick import baseline_differences, pick_model
     from recsys.runfolder import RunFolder
@@ -233,7 +240,13 @@ def analyse(
 
 
 def print_result(result: ArmResult, control: str, has_before: bool) -> None:
-    """Print the result of one arm in three lines."""
+    """Print the result of one arm in three lines.
+
+    Args:
+        result: the result.
+        control: the name of the control.
+        has_before: whether the outcomes have values from before the test.
+    """
     shows = "does not show"
     if result.low > 0 or result.high < 0:
         shows = "shows"
@@ -252,7 +265,8 @@ def print_result(result: ArmResult, control: str, has_before: bool) -> None:
 def parse_shares(arms: list[str] | None) -> dict[str, float]:
     """Return arm -> share of the users, from the values of ``--arm`` (``NAME=SHARE``).
 
-    Without values, it is the default: two arms of equal size.
+    Without values, the result is :data:`EQUAL_ARMS`. Of several values for one arm, the last
+    counts. It is not checked whether the shares sum to 1.
 
     Raises:
         ConfigError: a value has another form.
@@ -271,7 +285,9 @@ def parse_shares(arms: list[str] | None) -> dict[str, float]:
 
 
 def read_outcomes(path: Path) -> pd.DataFrame:
-    """Read a table of outcomes from a CSV or Parquet file.
+    """Return the table of outcomes in a CSV or Parquet file, with all its columns.
+
+    In a CSV file, user_id and arm are read as text, and outcome and before as numbers.
 
     Raises:
         InputError: the file cannot be read.

@@ -79,9 +79,10 @@ def agree(
 
 
 def is_table_of_lists(path: Path) -> bool:
-    """Return whether a file has the lists of many users.
+    """Return whether a file has the lists of many users, and not one list.
 
-    It does if it is Parquet, or text whose header has ``user_id``.
+    It does if it is Parquet, or text with the column ``user_id`` in its header. The result is False
+    for a file that cannot be opened.
     """
     if path.suffix.lower() in PARQUET_SUFFIXES:
         return True
@@ -95,8 +96,16 @@ def is_table_of_lists(path: Path) -> bool:
 
 
 def agree_per_user(path_a: Path, path_b: Path, measures: list[Measure], save: Path | None, as_json: bool) -> None:
-    """Print the mean agreement over users of two tables of lists, with its interval, for each
-    measure.
+    """Print how much two tables of lists agree: per measure, the mean over users and its interval.
+
+    Args:
+        path_a, path_b: the files with the tables.
+        measures: the measures of agreement.
+        save: a CSV file for the values of each user, or None.
+        as_json: whether to print JSON.
+
+    Raises:
+        InputError: a table cannot be read, or ``save`` cannot be written.
     """
     from recsys.cli.compare import with_ranks
     from recsys.data.hashing import id_bits

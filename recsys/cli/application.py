@@ -22,15 +22,18 @@ DEPLOYMENT = "Carry a run elsewhere"
 SETUP = "Installation"
 
 WITHOUT_KERNELS = ("ab", "data", "doctor")
-"""Verbs that use no compiled kernels, so that they need not wait for Numba; and the one that finds out
-whether Numba works."""
+"""The verbs that do not print a notice while kernels are compiled.
+
+``ab`` and ``data`` use no compiled kernels, so they need not wait for Numba. ``doctor`` finds out
+whether Numba works.
+"""
 
 
 def build_command() -> Any:
-    """Return the command line as a callable, with help texts that show square brackets as they are
-    written.
+    """Return the command line as a function that can be called.
 
-    Every verb that uses kernels says so while they are compiled.
+    Square brackets in help texts are shown as they are written. Every verb that uses compiled
+    kernels prints a notice while they are compiled.
     """
     command: Any = typer.main.get_command(app)
     _escape_help(command)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from recsys.models.sequential.order_effect import OrderEffect
 
 MOST_USERS_FOR_ORDER = 20_000
-"""Largest number of users whose events are used to test whether order matters."""
+"""The largest number of users whose events are used to test whether order matters."""
 
 
 @app.command(rich_help_panel=DATA)
@@ -143,9 +143,14 @@ def check(
 
 
 def measure_order_of_log(log: pd.DataFrame, weighting: WeightSettings) -> OrderEffect | None:
-    """Measure whether the order of events matters, on a sample of at most 20,000 users.
+    """Measure whether the order of events matters, on the events of a sample of users.
 
-    The result is None if the log has too few events or no times.
+    The sample has :data:`MOST_USERS_FOR_ORDER` users, or all if there are fewer. The result is None
+    if the log has too few events or no times.
+
+    Args:
+        log: the accepted events; user and item ids are categorical.
+        weighting: how events are weighted.
     """
     import numpy as np
 
@@ -172,8 +177,8 @@ class SplitAudit:
 
     Attributes:
         train, test: the names of the files.
-        facts: sizes of the parts, and how they overlap.
-        leaks: what train reveals about test, one finding per leak.
+        facts: the result of :func:`recsys.data.splitting.leaks.split_overview`.
+        leaks: the result of :func:`recsys.data.splitting.leaks.find_leaks`.
     """
 
     train: str
@@ -182,11 +187,15 @@ class SplitAudit:
     leaks: list[Finding]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the audit as plain values."""
+        """Return the audit as a dict for JSON, with the keys ``about`` and ``leaks``."""
         return {"about": self.facts, "leaks": [vars(leak) for leak in self.leaks]}
 
     def require_no_leaks(self) -> None:
-        """Raise GateFired if the split has leaks."""
+        """Check that the split has no leaks.
+
+        Raises:
+            GateFired: it has leaks. The message names their kinds.
+        """
         from recsys.errors import GateFired
 
         if self.leaks:
@@ -195,7 +204,15 @@ class SplitAudit:
 
 
 def audit_split(train: str, test: str, settings: ReadSettings) -> SplitAudit:
-    """Read the train and the test table of a split, and audit them."""
+    """Read the train and the test table of a split, and audit them for leaks.
+
+    Args:
+        train, test: the locations of the tables.
+        settings: how they are read.
+
+    Raises:
+        InputError: a table cannot be read, or too many of its rows are refused.
+    """
     from recsys.data.reading.read import read_all_columns
     from recsys.data.splitting.leaks import find_leaks, split_overview
     from recsys.schema import ITEM, USER, unify_ids
@@ -208,7 +225,7 @@ def audit_split(train: str, test: str, settings: ReadSettings) -> SplitAudit:
 
 
 def print_audit(audit: SplitAudit) -> None:
-    """Print the audit of a split as text."""
+    """Print the audit of a split as text: the facts, then one line per leak."""
     for name, value in audit.facts.items():
         out.print(f"{name.replace('_', ' '):>26}  {format_value(value)}")
     out.print(f"{len(audit.leaks)} leaks found:" if audit.leaks else "no leaks found")
@@ -217,7 +234,14 @@ def print_audit(audit: SplitAudit) -> None:
 
 
 def format_value(value: object) -> str:
-    """Return a value of a data card as readable text."""
+    """Return a value of a data card as readable text.
+
+    Whole numbers get separators of thousands, and other numbers four significant digits. An empty
+    dict or list is "none".
+
+    >>> format_value({"users": 1200, "share": 0.25})
+    'users: 1,200, share: 0.25'
+    """
     if isinstance(value, dict):
         parts = [f"{key.replace('_', ' ')}: {format_value(item)}" for key, item in value.items()]
         return ", ".join(parts) or "none"

@@ -25,10 +25,11 @@ if TYPE_CHECKING:
     from recsys.types import Evaluation
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".gz", ".pq")
+"""The suffixes of files that are tables, not run folders."""
 OVER_FOLDS = "differences_over_folds"
 """The table of the differences over all folds of a backtest, one value per user."""
 MACHINE_COSTS = ("ms_per_user", "peak_mb")
-"""Guardrails that can be compared only between runs on the same machine."""
+"""The guardrails that can be compared only between runs on the same machine."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,14 @@ class Candidate:
     """A model to compare.
 
     Attributes:
-        evaluation: the metrics of the model for each user.
-        lists: the table of its lists.
-        guards: guardrail -> value.
-        platform: the machine on which the model ran, for guardrails that depend on the machine.
+        evaluation: the metrics of the model for each user. Its name is the name of the candidate.
+        lists: the table of its lists: user_id, item_id, rank.
+        guards: guardrail -> value. A guardrail is a measure that a better model must not make
+            worse: ``coverage``, ``tail_share``, ``ms_per_user`` or ``peak_mb``.
+        platform: the machine on which the model ran, or "" if it is unknown.
         pooled: the metrics of the model for each user, over all folds of a backtest. None without a
             backtest.
-        windows: the start of the test of each fold of a backtest.
+        windows: the start of the test of each fold of a backtest, as ISO times.
     """
 
     evaluation: Evaluation
@@ -171,7 +173,8 @@ def compare(
 def pooled_evaluations(candidates: list[Candidate]) -> list[Evaluation]:
     """Return the evaluation of each candidate over all folds of its backtest.
 
-    The result is empty if a candidate has no backtest, or if the folds are other windows of time.
+    The result is empty if a candidate has no backtest. It is also empty if the candidates differ in
+    the windows of time of their folds; this is printed on stderr.
     """
     pooled = [candidate.pooled for candidate in candidates if candidate.pooled is not None]
     if len(pooled) < len(candidates):
@@ -183,11 +186,13 @@ def pooled_evaluations(candidates: list[Candidate]) -> list[Evaluation]:
 
 
 def choose_in_run(metrics: dict[str, Any], guards: dict[str, dict[str, float]]) -> ModelChoice:
-    """Return the pick of a run, and the guardrails that it breaks.
+    """Return which model of one run to choose, and why.
+
+    A pick that breaks a guardrail of the best baseline is not conclusive.
 
     Args:
         metrics: the content of metrics.json.
-        guards: model -> guardrail -> value. They are compared with those of the best baseline.
+        guards: model -> guardrail -> value.
     """
     from recsys.evaluation.testing.choose import ModelChoice, broken_guardrails
     from recsys.evaluation.testing.pick import pick_model
@@ -211,6 +216,15 @@ def read_run_folders(runs: list[Path], model: str | None) -> list[Candidate]:
 
     For one run they are all of its models, under their names. For several runs they are one model
     of each, under the names of the runs.
+
+    Args:
+        runs: run folders.
+        model: for several runs, the model of each. None: the best of each run that is not a
+            baseline.
+
+    Raises:
+        ConfigError: a path is a table, ``model`` is given for one run, or a run has no such model.
+        RunFolderError: a run folder is incomplete or damaged.
     """
     from recsys.evaluation.testing.compare import read_run
     from recsys.evaluation.testing.pick import pick_model
@@ -244,10 +258,14 @@ def read_run_folders(runs: list[Path], model: str | None) -> list[Candidate]:
 
 
 def with_metrics(candidate: Candidate, metrics: list[str]) -> Candidate:
-    """Return a candidate with some of the metrics of its run, in the given order.
+    """Return a candidate with only some of the metrics of its run, in the given order.
+
+    Args:
+        candidate: the candidate.
+        metrics: the names of the metrics.
 
     Raises:
-        ConfigError: the run has no such metric.
+        ConfigError: the run does not have one of the metrics.
     """
     from recsys.evaluation.judging.metrics import parse_all
 
@@ -272,7 +290,7 @@ def _select_metrics(evaluation: Evaluation, names: list[str]) -> Evaluation:
 
 
 def read_pooled(folder: RunFolder) -> dict[str, Evaluation]:
-    """Return model -> its evaluation over all folds of a backtest; empty for a run without one."""
+    """Return model -> its evaluation over all folds; empty for a run without a backtest."""
     from recsys.evaluation.testing.compare import read_run
 
     if not (folder.path / run_files.POOLED_PER_USER).exists():
@@ -281,12 +299,16 @@ def read_pooled(folder: RunFolder) -> dict[str, Evaluation]:
 
 
 def read_candidate(folder: RunFolder, evaluation: Evaluation, name: str, pooled: dict[str, Evaluation]) -> Candidate:
-    """Read a model's lists of the tested users, and its guardrails, from the files of the run.
+    """Return a model of a run as a candidate, with its lists for tested users and its guardrails.
 
     Args:
+        folder: the run folder.
         evaluation: the evaluation of the model, under the name of the candidate.
         name: the name of the model in the run.
         pooled: model -> its evaluation over all folds, from :func:`read_pooled`.
+
+    Raises:
+        RunFolderError: a file is missing or damaged.
     """
     lists = folder.read_table(run_files.topk(name))
     tested = evaluation.per_user["user_id"]
@@ -311,7 +333,22 @@ def read_candidate(folder: RunFolder, evaluation: Evaluation, name: str, pooled:
 def read_tables_of_lists(
     tables: list[Path], truth: Path, metrics: list[str] | None, relevant: float | None
 ) -> list[Candidate]:
-    """Evaluate tables of lists, made by any systems, against one truth."""
+    """Evaluate tables of lists against one truth, and return them as candidates.
+
+    The lists may come from any systems. Each candidate has the guardrail ``coverage``: the share of
+    the items in any table that this table names.
+
+    Args:
+        tables: at least two files with user_id, item_id, and rank or score.
+        truth: the file with what the users chose.
+        metrics: the names of the metrics. None: ndcg@10 and recall@10.
+        relevant: the smallest value of a relevant row of the truth. None: every value above 0 is
+            relevant.
+
+    Raises:
+        ConfigError: there are fewer than two tables, or a metric is unknown.
+        InputError: a table cannot be read.
+    """
     from recsys.evaluation.evaluate import evaluate_tables
     from recsys.evaluation.judging.metrics import parse_all
     from recsys.evaluation.settings import EvaluationSettings
@@ -335,7 +372,7 @@ def read_tables_of_lists(
 
 
 def with_ranks(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table of lists with a column ``rank``.
+    """Return a table of lists with a column ``rank``. Its ids are no longer categorical.
 
     If the column is missing, it is computed per user from the scores: 1 for the highest score. Of
     equal scores, the earlier row of the table has the lower rank.
@@ -348,8 +385,9 @@ def with_ranks(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def short_labels(paths: list[Path]) -> list[str]:
-    """Return one label per path: the names of the files or folders, or the whole paths if names
-    repeat.
+    """Return one label per path: the names of the folders, and of the files without suffix.
+
+    If two names are equal, all labels are the whole paths.
 
     Raises:
         ConfigError: a path occurs twice.
@@ -365,6 +403,7 @@ def comparable_guards(candidates: list[Candidate]) -> dict[str, dict[str, float]
     """Return model -> guardrail -> value, for the guardrails that can be compared.
 
     Time and memory (:data:`MACHINE_COSTS`) are left out if the models ran on different machines.
+    This is printed on stderr.
     """
     guards = {candidate.evaluation.name: candidate.guards for candidate in candidates}
     if len({candidate.platform for candidate in candidates}) == 1:
@@ -377,17 +416,28 @@ def comparable_guards(candidates: list[Candidate]) -> dict[str, dict[str, float]
 
 
 def guards_table(guards: dict[str, dict[str, float]]) -> pd.DataFrame:
-    """Return a table with one row per model, and one column per guardrail."""
+    """Return a table with one row per model: ``model``, and one column per guardrail.
+
+    A missing value is NaN.
+
+    Args:
+        guards: model -> guardrail -> value.
+    """
     import pandas as pd
 
     return pd.DataFrame([{"model": name, **values} for name, values in guards.items()])
 
 
 def print_json(tables: dict[str, pd.DataFrame], choice: ModelChoice, fired: list[str]) -> None:
-    """Print one JSON object to stdout: the tables, the choice, and the gates that fired.
+    """Print one JSON object to stdout: the tables, the choice, and the conditions that hold.
 
-    ``means`` is model -> metric -> value, each other table a list of rows. The other keys are
-    ``pick``, ``conclusive``, ``reasons`` and ``fired``. NaN becomes null.
+    The key ``means`` is a dict: model -> metric -> value. Each other table is a list of rows. The
+    other keys are ``pick``, ``conclusive``, ``reasons`` and ``fired``. NaN becomes null.
+
+    Args:
+        tables: name -> table.
+        choice: the chosen model, with the reasons.
+        fired: a sentence per condition of ``--fail-if`` that holds.
     """
     record: dict[str, Any] = {
         name: table.to_dict(orient="index" if name == "means" else "records") for name, table in tables.items()
@@ -402,7 +452,12 @@ def print_json(tables: dict[str, pd.DataFrame], choice: ModelChoice, fired: list
 
 
 def print_tables(tables: dict[str, pd.DataFrame], primary: str) -> None:
-    """Print each table below its title."""
+    """Print the tables of a comparison, each below its title.
+
+    Args:
+        tables: name -> table, with the names of :func:`print_json`.
+        primary: the metric that decides, for a title.
+    """
     means = tables["means"].reset_index(names="model")
     print_table("Means (letters: the models that this one beats)", means.columns, _format_rows(means))
     for name, title in (("differences", "Differences"), (OVER_FOLDS, "Differences over all folds, by user")):
@@ -422,7 +477,13 @@ def print_tables(tables: dict[str, pd.DataFrame], primary: str) -> None:
 
 
 def print_table(title: str, heads: Any, rows: list[list[str]]) -> None:
-    """Print one table of text."""
+    """Print one table of text to stdout.
+
+    Args:
+        title: the line above the table.
+        heads: the names of the columns.
+        rows: the cells of each row.
+    """
     table = Table(*map(str, heads), title=title, title_justify="left")
     for cells in rows:
         table.add_row(*cells)

@@ -1,4 +1,4 @@
-"""Functions with which commands print: results on stdout, logs and progress on stderr."""
+"""Functions with which verbs print: results on stdout, logs and progress on stderr."""
 
 from __future__ import annotations
 
@@ -30,21 +30,25 @@ out = Console(
 log = Console(stderr=True, highlight=False, markup=False, soft_wrap=not sys.stderr.isatty())
 
 MAX_METRICS = 4
-"""Largest number of metrics in a table on the terminal, so that it fits into 80 columns."""
+"""The largest number of metrics in a table on the terminal, so that it fits into 80 columns."""
 
 LOG_WIDTH = 60
-"""Largest number of characters of a log line that a terminal shows."""
+"""The largest number of characters of a log line that a terminal shows."""
 
 STATUS_SECONDS = 10.0
-"""Number of seconds between two lines of progress if stderr is not a terminal."""
+"""The number of seconds between two lines of progress if stderr is not a terminal."""
 
 
 def save_text(path: Path, text: str, option: str = "--out") -> None:
-    """Write text to a file that the user named. The file is replaced only when the new one is
-    complete.
+    """Write text to a file that the user named, replacing it only when the new file is complete.
 
-    The command has checked before its work that the file may be replaced
+    The verb has already checked that the file may be replaced
     (``replacing.require_replaceable_file``).
+
+    Args:
+        path: the file.
+        text: its whole content.
+        option: the option that names the file, for the error message.
 
     Raises:
         InputError: the file cannot be written.
@@ -54,7 +58,11 @@ def save_text(path: Path, text: str, option: str = "--out") -> None:
 
 
 def print_or_save(text: str, path: Path | None) -> None:
-    """Write text to ``path``, or print it if there is no path."""
+    """Print text to stdout, or write it to ``path`` if that is not None.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
     if path:
         save_text(path, text)
     else:
@@ -62,7 +70,11 @@ def print_or_save(text: str, path: Path | None) -> None:
 
 
 def make_folder(folder: Path, option: str = "--out") -> None:
-    """Make a folder that the user named.
+    """Make a folder that the user named, with its parents. An existing folder is no error.
+
+    Args:
+        folder: the folder.
+        option: the option that names the folder, for the error message.
 
     Raises:
         InputError: the folder cannot be made.
@@ -77,7 +89,10 @@ def write_errors_explained(path: Path, option: str = "--out") -> Iterator[None]:
 
     Args:
         path: the file or folder that the block writes.
-        option: the option of the command line by which the user can choose another path.
+        option: the option by which the user can choose another path.
+
+    Raises:
+        InputError: the block raised an OSError.
     """
     try:
         yield
@@ -89,9 +104,9 @@ def write_errors_explained(path: Path, option: str = "--out") -> Iterator[None]:
 
 
 class Steps(logging.Handler):
-    """Shows the current step of a run on a terminal, its progress, and the latest line of the log.
+    """Shows on a terminal the progress of the steps of a run, and the latest line of the log.
 
-    It is called as ``steps("recommend als", done, total)``.
+    Call it to report progress: ``steps("recommend als", done, total)``.
     """
 
     def __init__(self, bars: Progress) -> None:
@@ -100,11 +115,11 @@ class Steps(logging.Handler):
         self._tasks: dict[str, Any] = {}
 
     def __call__(self, name: str, done: int, total: int) -> None:
-        """Show that ``done`` of ``total`` units of a step are done."""
+        """Show that ``done`` of ``total`` units of the step ``name`` are done."""
         self._draw(name, f"{name}: {done:,} of {total:,}", completed=done, total=total)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Show a line of the log."""
+        """Show the text of a log record, cut to :data:`LOG_WIDTH` characters."""
         # A bar without a total moves to and fro.
         self._draw("log", record.getMessage()[:LOG_WIDTH], total=None)
 
@@ -115,10 +130,10 @@ class Steps(logging.Handler):
 
 
 class StatusLines(logging.Handler):
-    """Prints the current step of a run as one line at regular intervals, if stderr is not a
-    terminal.
+    """Stores the current step of a run, and prints it as a line when it is asked to.
 
-    The current step is the last one that reported progress or wrote a line to the log.
+    It is used if stderr is not a terminal. The current step is the last one that reported progress
+    or wrote a line to the log.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -128,15 +143,15 @@ class StatusLines(logging.Handler):
         self._status = ""
 
     def __call__(self, name: str, done: int, total: int) -> None:
-        """Store the progress of a step as the current step: ``done`` of ``total`` units are done."""
+        """Store that ``done`` of ``total`` units of the step ``name`` are done."""
         self._status = f"{name}: {done:,} of {total:,}"
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Store a line of the log as the current step."""
+        """Store the text of a log record as the current step."""
         self._status = record.getMessage()
 
     def print_status(self) -> None:
-        """Print a line to stderr: the seconds since this object was made, and the current step.
+        """Print to stderr the seconds since this object was made, and the current step.
 
         Nothing is printed before the first step.
         """
@@ -146,10 +161,11 @@ class StatusLines(logging.Handler):
 
 @contextmanager
 def progress() -> Iterator[Steps | StatusLines]:
-    """Show the progress of steps during a ``with`` block, and yield the object to report it to.
+    """Show the progress of steps during the block, and yield the object to report it to.
 
-    On a terminal the progress is shown as bars, which disappear when the block ends. If stderr is
-    not a terminal, it is one line every :data:`STATUS_SECONDS` seconds.
+    Progress is reported by calling this object with (name of the step, units done, units in all).
+    On a terminal it is shown as bars, which disappear when the block ends. If stderr is not a
+    terminal, it is one line every :data:`STATUS_SECONDS` seconds.
     """
     if not sys.stderr.isatty():
         with _status_lines() as lines:
@@ -199,24 +215,26 @@ def _listening(handler: logging.Handler) -> Iterator[None]:
 
 
 def metrics_of(runs: dict[str, dict[str, Any]]) -> list[str]:
-    """Return the metrics of some runs, each once, in the order in which they first appear.
+    """Return the names of the metrics of some runs, each once.
+
+    They are in the order in which they first appear.
 
     Args:
-        runs: run name -> the contents of its metrics.json.
+        runs: run name -> the content of its metrics.json.
     """
     all_cells = [cells for run in runs.values() for cells in run["models"].values()]
     return list(dict.fromkeys(metric for cells in all_cells for metric in cells))
 
 
 def models_table(runs: dict[str, dict[str, Any]], metrics: list[str]) -> Table:
-    """Return one table of all models of some runs: the means of some metrics, and the 95 % interval
-    of the first of them.
+    """Return a table of all models of some runs: the mean of each metric, one row per model.
 
-    The models of a run are in the order of the first metric, and the best of them is bold.
+    The first metric also has its 95 % interval. The models of a run are sorted by the first metric,
+    the best first, which is bold.
 
     Args:
-        runs: run name -> the contents of its metrics.json.
-        metrics: the metrics to show, at most :data:`MAX_METRICS`.
+        runs: run name -> the content of its metrics.json.
+        metrics: the metrics to show, at least one. More than :data:`MAX_METRICS` do not fit.
     """
     from recsys.evaluation.testing.pick import lower_is_better, models_by_quality
 
@@ -242,7 +260,7 @@ def models_table(runs: dict[str, dict[str, Any]], metrics: list[str]) -> Table:
 
 
 def metrics_table(cells: dict[str, dict[str, Any]]) -> Table:
-    """Return a table of all metrics of one model: the mean and its 95 % interval.
+    """Return a table of all metrics of one model: one row with mean and 95 % interval per metric.
 
     Args:
         cells: metric -> its entry for this model in metrics.json.
@@ -257,11 +275,12 @@ def metrics_table(cells: dict[str, dict[str, Any]]) -> Table:
 
 
 def winners_table(runs: dict[str, dict[str, Any]]) -> Table:
-    """Return a table of the best model of each run, by the length of users' histories and for rare
-    items.
+    """Return a table of the best model of each run in each group, with one row per run.
+
+    The groups are users by the length of their history, and rare items.
 
     Args:
-        runs: run name -> the contents of its metrics.json.
+        runs: run name -> the content of its metrics.json.
     """
     from recsys.report.winners import best_models
 

@@ -26,18 +26,19 @@ REQUIRED = (
     "jinja2",
     "matplotlib",
 )
+"""The packages that recsys cannot run without."""
 EXTRAS = {
     "spark": ("pyspark", "the Spark engine"),
     "tune": ("optuna", "recsys tune"),
     "mlflow": ("mlflow", "recsys track"),
     "deep": ("jax", "the training of sasrec"),
 }
-"""Extra -> (a module that it installs, what needs it)."""
+"""Extra of ``pip install 'recsys[EXTRA]'`` -> (a module that it installs, what needs it)."""
 
 Finding = tuple[str, str, str]
 """The result of a check: its state (``ok``, ``missing`` or ``broken``), its subject, and a detail.
 
-If the state is not ``ok``, the detail says what to do.
+If the state is not ``ok``, the detail says what to do or what is wrong.
 """
 
 
@@ -62,7 +63,10 @@ def doctor(
 
 
 def check_installation() -> Iterator[Finding]:
-    """Yield the findings of the checks that take no time."""
+    """Yield one finding per check of Python, packages, kernels, extras and Java.
+
+    Spark is not started.
+    """
     version = sys.version_info
     python = f"{version.major}.{version.minor}.{version.micro} ({sys.executable})"
     python_state = "ok"

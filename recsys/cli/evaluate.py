@@ -119,7 +119,18 @@ def evaluate(
 
 
 def print_errors(predictions: str, truth: str, names: list[str], reading: ReadSettings, as_json: bool) -> None:
-    """Print the errors of predicted values: their mean over users, and the error over all pairs."""
+    """Print the errors of predicted values: their mean over users, and the error over all pairs.
+
+    Args:
+        predictions: the file with the predicted values, in the column ``score``.
+        truth: the file with the true values.
+        names: the metrics, ``rmse`` or ``mae`` or both.
+        reading: how the files are read.
+        as_json: whether to print JSON.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
     from dataclasses import replace
 
     from recsys.evaluation.judging.ratings import evaluate_ratings
@@ -139,11 +150,13 @@ def print_errors(predictions: str, truth: str, names: list[str], reading: ReadSe
 def print_evaluation(
     evaluation: Evaluation, settings: EvaluationSettings, about: dict[str, Any], as_json: bool
 ) -> None:
-    """Print the mean of each metric with its interval, the counts, and the definition of each
-    metric.
+    """Print the mean, the interval and the definition of each metric, and the counts.
 
     Args:
-        about: further entries for the part ``about`` of the result.
+        evaluation: the metrics of each user.
+        settings: the settings of the evaluation.
+        about: further entries for the part ``about`` of the JSON object.
+        as_json: whether to print JSON.
     """
     from recsys.evaluation.summary import summarise
     from recsys.runfolder import to_plain_json

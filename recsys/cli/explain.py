@@ -76,7 +76,12 @@ def _id_and_title(reasons: Reasons, row: int) -> str:
 def print_parts(kind: str, parts: dict[Any, float], k: int) -> None:
     """Print the ``k`` parts of a score with the largest absolute values, one per line.
 
-    If there are more parts, the last line is the sum of the rest.
+    If there are more parts, one more line has the sum of the rest.
+
+    Args:
+        kind: what the parts are, for example ``feature``.
+        parts: name -> contribution to the score.
+        k: the number of lines.
     """
     # Parts that lower the score count by their size, as those that raise it do.
     largest = sorted(parts.items(), key=lambda part: -abs(part[1]))

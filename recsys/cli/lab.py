@@ -83,13 +83,14 @@ def lab(
 
 
 def require_lab_folder(folder: Path) -> None:
-    """Check that this verb may write its page and its JSON file into a folder.
+    """Make a folder, and check that ``recsys lab`` may write its page and its JSON file into it.
 
-    A page is replaced only if the JSON file beside it is a result of this verb.
+    A page is replaced only if the JSON file beside it is a result of ``recsys lab``.
 
     Raises:
         RunFolderError: the folder is a run or a bundle, or inside one.
-        InputError: the folder is a URI or cannot be made, or it has files of these names from another program.
+        InputError: the folder is a URI or cannot be made, or it has files of these names from
+            another program.
     """
 
     def is_result(start: bytes) -> bool:

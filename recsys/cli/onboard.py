@@ -14,7 +14,7 @@ from recsys.cli.console import log
 from recsys.errors import ConfigError, suggest_nearest
 
 REPLIES = {"y": 1, "yes": 1, "n": -1, "no": -1, "": 0, "?": 0}
-"""Text that the user may type -> the answer: 1 for a like, -1 for a dislike, 0 for unknown."""
+"""What the user may type -> the answer: 1 for a like, -1 for a dislike, 0 for "I don't know"."""
 
 
 @app.command(rich_help_panel=LISTS)
@@ -72,10 +72,10 @@ def onboard(
 
 
 def ask(question: str) -> int | None:
-    """Ask the user a question, and return the answer as in :data:`REPLIES`.
+    """Ask the user a question, and return the answer: 1 a like, -1 a dislike, 0 unknown.
 
-    The result is None if the user types q, or if there is no more input. After an unknown reply the
-    question is asked again.
+    The result is None if the user types q, or if the input ends. After any other reply the question
+    is asked again. It is printed to stderr, and the answer is read from stdin.
     """
     while True:
         log.print(question, end="", highlight=False)

@@ -15,22 +15,30 @@ if TYPE_CHECKING:
     from recsys.config import Config
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+"""The option ``--json``."""
 
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", help="Override a key of the config: --set recommend.k=20 (repeatable)."),
 ]
+"""The option ``--set``."""
 
 RunOrBundle = Annotated[Path, typer.Argument(help="A run folder of `recsys run`, or a bundle of one.")]
+"""The argument for a run folder or a bundle."""
 
 ModelName = Annotated[
     str | None,
     typer.Option("--model", help="Which model of the run. Default: the pick of the run, the best by its first metric."),
 ]
+"""The option ``--model`` of the verbs that use one saved model."""
 
 
 def require_finite(value: float | None) -> float | None:
-    """Return the number of an option, or refuse NaN and infinity, which no option has a meaning for."""
+    """Return the number of an option unchanged, or None if the option is not given.
+
+    Raises:
+        typer.BadParameter: the number is NaN or infinite. No option has a meaning for these.
+    """
     if value is not None and not math.isfinite(value):
         raise typer.BadParameter(f"must be a finite number (it is {value})")
     return value
@@ -89,8 +97,15 @@ def reading_overrides(
     encoding: str | None = None,
     time_unit: str | None = None,
 ) -> list[str]:
-    """Return overrides of ``[data]``, such as ``data.format="csv"``, for the options on reading
-    files.
+    r"""Return overrides of ``[data]`` for the options on reading files.
+
+    An override is a text such as ``data.format="csv"``. Options that are not given have no
+    override.
+
+    Args:
+        columns: values of ``--column``, each OURS=THEIRS.
+        file_format, delimiter, encoding, time_unit: the values of these options. ``\t`` in a
+            delimiter becomes a tab.
 
     Raises:
         ConfigError: a value of ``--column`` is not of the form OURS=THEIRS.
@@ -110,7 +125,10 @@ def reading_overrides(
 
 
 def table_overrides(items: str | None, users: str | None = None) -> list[str]:
-    """Return overrides of ``[data]`` for the options that name the items and users tables."""
+    """Return overrides of ``[data]`` for the given tables, such as ``data.items="items.csv"``.
+
+    A table that is None has no override.
+    """
     tables = {"items": items, "users": users}
     return [f"data.{key}={json.dumps(path, ensure_ascii=False)}" for key, path in tables.items() if path]
 
@@ -119,13 +137,13 @@ def config_of(location: str, overrides: list[str]) -> Config:
     """Return the config in a TOML file, or the default config for a log of events.
 
     Args:
-        location: a file whose name ends in ``.toml`` is read as a config. Anything else is the
-            location of a log, which is not opened here.
+        location: a path that ends in ``.toml`` is read as a config. Anything else is the location
+            of a log, which is not opened here.
         overrides: keys to set, such as ``recommend.k=20``.
 
     Raises:
-        ConfigError: the TOML file cannot be read, an override has no ``=``, or keys are unknown,
-            missing or of a wrong type.
+        ConfigError: the TOML file cannot be read, an override is not valid, or keys are unknown,
+            missing, or have values that are not allowed.
     """
     from recsys.config import config_for_log, load_config
 

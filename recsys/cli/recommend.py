@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from recsys.saved.open_model import SavedModel
 
 HEADERS = ("user_id,item_id,rank,score,source", "user_id,item_id,rank,score,source,title")
-"""The possible first lines of the tables that this verb writes."""
+"""The possible first lines of the tables that ``recsys recommend`` writes."""
 
 
 @app.command(rich_help_panel=LISTS)
@@ -157,11 +157,12 @@ def read_user_table(ids: list[str], path: Path | None) -> pd.DataFrame:
 def read_user_file(path: Path) -> pd.DataFrame:
     """Return the users of a file as text: ``user_id``, and the other columns of a CSV file.
 
-    A file whose first line does not have the field ``user_id`` has one id per line.
+    A file is CSV if its first line has the field ``user_id``. Any other file has one id per line.
+    Blank lines are skipped.
 
     Raises:
-        InputError: a row of a CSV file has another number of fields than the header, or the header
-            is separated by another character than a comma.
+        InputError: the file does not exist or is not UTF-8; a row of a CSV file has another number
+            of fields than the header; or the fields of the header are not separated by commas.
     """
     from recsys.data.list_file import read_id_lines
 
@@ -182,12 +183,17 @@ def read_user_file(path: Path) -> pd.DataFrame:
 
 
 def parse_attributes(pairs: list[str], saved: SavedModel) -> dict[str, str]:
-    """Return the attributes that ``--with`` gives: column -> value.
+    """Return the attributes that ``--with`` gives, as a dict: column -> value.
 
-    A warning is printed if no train user has these values, so that there is no segment for them.
+    A warning is printed if no user of train has these values, because there is then no segment for
+    them.
+
+    Args:
+        pairs: texts such as ``country=Arvenia``.
+        saved: the model.
 
     Raises:
-        InputError: the run has no segments.
+        InputError: the run has no segments, or its segments do not use such a column.
     """
     from recsys.features.segment_popularity import parse_user_attributes
 
@@ -221,11 +227,13 @@ def weigh_item_terms(saved: SavedModel) -> csr_array:
 
 
 def item_shares(saved: SavedModel, column: str | None) -> csr_array:
-    """Return the values of a column for each item, float64 csr (items, values), with rows that sum
-    to 1.
+    """Return how each item divides over the values of a column, csr (items, values) of float64.
+
+    Rows sum to 1. The row of an item without a value is zero.
 
     Args:
-        column: name of the column. None: the first column that has lists.
+        saved: the model, which has the items table.
+        column: the name of the column. None: the first column that has lists.
 
     Raises:
         InputError: there is no such column.

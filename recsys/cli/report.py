@@ -34,10 +34,16 @@ def report(
 
 
 def print_results(runs: list[Path], own_models: bool) -> None:
-    """Print a verdict per run, one table of all models, and which model is best for whom.
+    """Print a verdict per run, one table of all models, and which model is best for which users.
+
+    The last lines name the reports and the next command.
 
     Args:
-        own_models: whether the command that is named as the next one needs ``--own-models`` too.
+        runs: run folders.
+        own_models: whether the next command needs ``--own-models`` too.
+
+    Raises:
+        RunFolderError: a run folder is incomplete or damaged.
     """
     from recsys.report.sections.verdict import verdict
     from recsys.runfolder import RunFolder

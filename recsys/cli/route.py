@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from recsys.route import LogStatistics
 
 SIZE_NAMES = ("events", "users", "items", "attributes")
+"""The numbers that ``--size`` may give."""
 
 
 @app.command(rich_help_panel=RUNS)
@@ -74,7 +75,14 @@ def route(
 
 
 def parse_size(text: str) -> LogStatistics:
-    """Return the size that ``--size`` gives, as in ``events=3e8,users=3e7,items=50000``."""
+    """Return the size of a log that is written as in ``events=3e8,users=3e7,items=50000``.
+
+    ``attributes=4`` may follow.
+
+    Raises:
+        ConfigError: a name is unknown, a value is not a number, or events, users or items are
+            missing or less than 1.
+    """
     from recsys.route import LogStatistics
 
     values: dict[str, Any] = {}

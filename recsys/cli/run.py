@@ -84,7 +84,11 @@ def run(
 def choose_engine_and_models(settings: Config) -> Config:
     """Return the settings with an engine and models that suit the log, if the config names none.
 
-    What the config names is not changed. The reasons for the choice are printed to stderr.
+    What the config names is not changed. If models are chosen and events have times, the fallback
+    becomes ``recent``, unless the config names one. The reasons are printed on stderr.
+
+    Raises:
+        InputError: the log cannot be read, or has no events.
     """
     missing = {"engine", "models"} - settings.model_fields_set
     if not missing:

@@ -19,23 +19,28 @@ if TYPE_CHECKING:
     from recsys.saved.open_model import SavedModel
 
 MAX_NEAREST = 3
-"""Largest number of similar names that a message suggests."""
+"""The largest number of similar names that a message suggests."""
 
 MAX_COMPARED = 50_000
-"""Largest number of names that are compared letter by letter with an unknown name.
+"""The largest number of names that are compared letter by letter with an unknown name.
 
 If there are more names, only other spellings of the unknown name are suggested.
 """
 
 MAX_UNKNOWN = 5
-"""Largest number of unknown users for each of whom a line is printed."""
+"""The largest number of unknown users for whom a line each is printed."""
 
 
 def open_with_notice(run: Path, model: str | None, *, uses_history: bool = False) -> SavedModel:
-    """Open a saved model. If the user named none, print on stderr which one it is.
+    """Open and return a saved model. If the user named no model, print its name on stderr.
 
     Args:
-        uses_history: as in ``open_model``.
+        run: a run folder or a bundle.
+        model: the name of the model, or None.
+        uses_history: as in :func:`recsys.saved.open_model.open_model`.
+
+    Raises:
+        RunFolderError: the folder is not a complete run or bundle, or has no such model.
     """
     from recsys.saved.open_model import open_model
 
@@ -46,11 +51,17 @@ def open_with_notice(run: Path, model: str | None, *, uses_history: bool = False
 
 
 def item_row(saved: SavedModel, item: str) -> int:
-    """Return the row of an item by its id, or by its title if exactly one item has it.
+    """Return the row of an item, which is named by its id, or by its title if only one item has it.
+
+    Upper and lower case of titles do not matter.
+
+    Args:
+        saved: the model, whose items are searched.
+        item: the id or the title.
 
     Raises:
-        InputError: there is no such item (the message has the most similar ids and titles), or
-            several items have this title.
+        InputError: there is no such item (the message has similar ids and titles), or several items
+            have this title.
     """
     row = int(saved.history.items.rows([item])[0])
     if row >= 0:
@@ -76,8 +87,12 @@ def item_row(saved: SavedModel, item: str) -> int:
 def user_row(saved: SavedModel, user: str) -> int:
     """Return the row of a user in the history of a saved model.
 
+    Args:
+        saved: the model.
+        user: the id of the user.
+
     Raises:
-        InputError: there is no such user. The message has the most similar ids.
+        InputError: there is no such user. The message has similar ids.
     """
     users = saved.history.users
     row = int(users.rows([user])[0])
@@ -89,7 +104,14 @@ def user_row(saved: SavedModel, user: str) -> int:
 
 
 def report_unknown_users(saved: SavedModel, user_ids: Iterable[Any]) -> None:
-    """Print on stderr which users have no history in the run, with the most similar ids."""
+    """Print on stderr which users have no history in the run, with similar ids.
+
+    At most :data:`MAX_UNKNOWN` users have a line each. One more line has the number of the others.
+
+    Args:
+        saved: the model.
+        user_ids: the ids that the user of the command named.
+    """
     users = np.array([str(user) for user in user_ids], dtype=object)
     unknown = users[saved.history.users.rows(users) < 0]
     if not len(unknown):
@@ -104,10 +126,14 @@ def report_unknown_users(saved: SavedModel, user_ids: Iterable[Any]) -> None:
 
 
 def nearest_names(word: str, names: Iterable[str]) -> list[str]:
-    """Return the names that are most similar to a word, the most similar first.
+    """Return up to :data:`MAX_NEAREST` names that are similar to a word, the most similar first.
 
-    They are other spellings of the word (case, blanks, ``17850`` for ``17850.0``) or, if there are
-    none, names with similar letters.
+    They are other spellings of the word (:func:`recsys.data.ids.normal_spelling`). If there are
+    none, they are names with similar letters: a ratio of at least 0.6 by :mod:`difflib`.
+
+    Args:
+        word: the unknown name.
+        names: the names that exist.
     """
     names = list(names)
     spelling = normal_spelling(word)
@@ -118,7 +144,12 @@ def nearest_names(word: str, names: Iterable[str]) -> list[str]:
 
 
 def csv_with_titles(saved: SavedModel, table: pd.DataFrame) -> str:
-    """Return a table of lists as CSV, with a column of titles if the items have titles."""
+    """Return a table of lists as CSV text, with a column ``title`` if the items have titles.
+
+    Args:
+        saved: the model, which has the items table.
+        table: a table with the column ``item_id``.
+    """
     if "title" in saved.items:
         table = table.merge(saved.items[["item_id", "title"]], on="item_id", how="left")
     return table.to_csv(index=False)

@@ -57,11 +57,20 @@ def similar(
 def nearest_users(saved: SavedModel, user: str, k: int, model: str | None) -> pd.DataFrame:
     """Return the ``k`` users that are most similar to one user, the most similar first.
 
-    If the saved model has no vectors of users, the histories are the vectors; but not if the user of
-    the command asked for the model by its name.
+    The columns are user_id, rank (from 1), score (the cosine of the vectors of the two users, above
+    0) and common (the number of items that both like). If scores are equal, the lower id comes
+    first. There are fewer rows if fewer users have a score above 0.
 
-    The columns are user_id, rank, score (the cosine of the vectors of the two users, above 0) and
-    common (the number of items that both like). If scores are equal, the lower id comes first.
+    Args:
+        saved: the model. If it has no vectors of users, the likes in the histories are the vectors,
+            but only if ``model`` is None.
+        user: the id of the user.
+        k: the number of users.
+        model: the name of the model that the user of the command gave, or None.
+
+    Raises:
+        InputError: there is no such user, the model has no vectors of users, or the vector of this
+            user is zero.
     """
     from sklearn.preprocessing import normalize
 
