@@ -213,14 +213,14 @@ class TuneSettings(BaseModel):
 
 
 RATING_LINEUP = ("rating_als", "rating_knn", "bpmf", "stack")
-"""The models of a run with ``[judge] task = "ratings"`` that names none."""
+"""The models of a run with ``[judge] task = "ratings"`` whose config names no models."""
 
 OF_RATINGS = {
     "recommend": ("memory_mb",),
     "weigh": (),
     "judge": ("task", "metrics", "scale", "baseline"),
 }
-"""Section -> its keys that have a meaning for ``[judge] task = "ratings"``."""
+"""Section -> its keys that are allowed with ``[judge] task = "ratings"``."""
 
 MODEL_NAME_BYTES = 100
 """The largest length of a model's name, in bytes of UTF-8."""
@@ -492,15 +492,16 @@ class Config(BaseModel):
 
 
 def changed_keys(section: BaseModel) -> list[str]:
-    """Return the keys of a section whose values are not the defaults."""
+    """Return the keys of a section whose values differ from the defaults."""
     return [name for name, field in type(section).model_fields.items() if getattr(section, name) != field.get_default()]
 
 
 def require_task_of_lists(config: Config, verb: str) -> None:
-    """Check that the models of a config make lists.
+    """Check that the models of a config make lists, and do not predict ratings.
 
     Args:
-        verb: what is to be done, for the error message.
+        config: the config.
+        verb: what the caller is about to do, for the error message.
 
     Raises:
         ConfigError: the config has ``[judge] task = "ratings"``.

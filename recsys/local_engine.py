@@ -394,7 +394,17 @@ class LocalEngine(Engine):
 
 
 def read_tables_of_run(config: Config, folder: RunFolder) -> Tables:
-    """Read and check the tables of a config, and write the refused rows and the data card."""
+    """Read and check the tables of a config, and return them.
+
+    The refused rows (refused.csv) and the data card (data.json) are written into ``folder``.
+
+    Args:
+        config: names the tables.
+        folder: the run folder.
+
+    Raises:
+        InputError: as for :func:`recsys.data.reading.read.read_tables`.
+    """
     data = config.data
     tables = read_tables(config.events, data.items, data.users, data.reading)
     tables.refusals.write_csv(folder.path / run_files.REFUSED_ROWS)

@@ -19,43 +19,55 @@ from recsys.types import Features, Interactions
 
 
 class RatingModel(ABC):
-    """A model that is fitted on ratings and then predicts the rating of any pair of rows.
+    """A model that is fitted on ratings and then predicts the rating of any (user, item) pair.
 
-    Rows are those of ``train.users`` and of ``train.items``. Row -1 is a user or an item that train
-    does not have. A prediction of NaN means that the model has *no opinion* on the pair.
-    Predictions are not clipped to the scale of the ratings; callers do that. A second call of
-    ``fit`` forgets the first.
+    Users and items are given by their rows in ``train.users`` and ``train.items``. Row -1 is a user
+    or an item that train does not have. A prediction of NaN means that the model has *no opinion*
+    on the pair. Predictions may lie outside the scale of the ratings; callers clip them. A second
+    call of ``fit`` forgets the first.
     """
 
     STATE: ClassVar[Mapping[str, str]] = MappingProxyType({})
-    """Name -> description of each array that ``fit`` sets, as in ``recsys.recommender.Recommender``."""
+    """Name -> description of each array that ``fit`` sets, as in ``Recommender.STATE``."""
 
     HAS_SPREAD: ClassVar[bool] = False
     """Whether :meth:`spread` returns numbers."""
 
     members: Mapping[str, RatingModel] = MappingProxyType({})
-    """The models that this model combines, by name. It is empty for most models."""
+    """Name -> model, for the models that this model combines. It is empty for most models."""
 
     record: dict[str, Any] | None = None
-    """How the model chose its own settings, as a JSON object. None if it chose nothing."""
+    """How the model chose its own settings, as a dict for JSON. None if the model chose nothing."""
 
     @abstractmethod
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
-        """Learn from the values of ``train``. ``features`` has one row per item of ``train.items``."""
+        """Learn from the values of ``train``, and return the fitted model itself.
+
+        Args:
+            train: the ratings, one per (user, item) pair.
+            features: the features of the items, with one row per item of ``train.items``. None if
+                there are none.
+        """
 
     @abstractmethod
     def predict(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """Return the predicted rating of each pair, float64[m], NaN where the model has no opinion.
+        """Return the predicted rating of each pair, float64[m].
+
+        NaN means that the model has no opinion on the pair.
 
         Args:
-            users, items: int[m], rows of the users and of the items of train, -1 where unknown.
+            users, items: int[m], the rows of the users and of the items in train, -1 if it does not
+                have them.
         """
 
     def spread(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
         """Return the standard deviation of the rating around its prediction, float64[m].
 
-        It counts both the uncertainty of the model and the noise of a single rating. NaN where the
-        model has no opinion on the pair, and everywhere if ``HAS_SPREAD`` is false.
+        It includes both the uncertainty of the model and the noise of a single rating. It is NaN
+        where the model has no opinion on the pair, and everywhere if ``HAS_SPREAD`` is False.
+
+        Args:
+            users, items: as for :meth:`predict`.
         """
         return np.full(len(users), np.nan)
 
@@ -63,8 +75,12 @@ class RatingModel(ABC):
 def predict_ratings(model: RatingModel, users: np.ndarray, items: np.ndarray) -> np.ndarray:
     """Return the predictions of a model, float64[m], after checking their shape and dtype.
 
+    Args:
+        model: a fitted model.
+        users, items: as for :meth:`RatingModel.predict`.
+
     Raises:
-        InputError: the model returned something else than float64[m], or an infinite number.
+        InputError: the model returned something other than float64[m], or an infinite number.
     """
     predicted = model.predict(users, items)
     name = type(model).__name__

@@ -1,4 +1,7 @@
-"""The engine of a run with ``[judge] task = "ratings"``: fit, predict the ratings of the test, and judge the errors."""
+"""The engine of a run with ``[judge] task = "ratings"``.
+
+It fits models, predicts the ratings of the test, and judges the errors.
+"""
 
 from __future__ import annotations
 
@@ -32,15 +35,15 @@ from recsys.schema import FOLD, ITEM, SCORE, SOURCE, SPREAD, TIME, USER
 from recsys.types import IdMap, Interactions, Split
 
 ONE_PER_PAIR = WeightSettings(aggregate="max")
-"""How ratings are aggregated: each pair has one, which stays as it is."""
+"""How ratings are aggregated. Each pair has only one rating, which stays as it is."""
 
 
 @dataclass(frozen=True, eq=False)
 class TestPart:
-    """The test part of one split, in the rows of its train part.
+    """The tested pairs of one split, with users and items as rows of its train part.
 
     Attributes:
-        fold: the number of the fold, 1 if there is only one split.
+        fold: the number of the fold; 1 if there is only one split.
         train: the ratings that models learn from.
         users, items: int[n], the rows of the users and of the items of the tested pairs in train,
             -1 if train does not have them.
@@ -53,10 +56,17 @@ class TestPart:
 
 
 class RatingsEngine(Engine):
-    """Runs a config with ``[judge] task = "ratings"`` in this process.
+    """The engine that runs a config with ``[judge] task = "ratings"`` in this process.
 
-    With ``[split] rule = "folds"`` every model is fitted once per fold, and once on all ratings;
-    the last one is saved. With another rule it is fitted once, on train.
+    With ``[split] rule = "folds"`` every model is fitted once per fold, and once on all ratings.
+    The model of all ratings is saved. With another rule, a model is fitted once, on train.
+
+    Attributes:
+        tables: the checked tables. Set by :meth:`read_events`.
+        parts: the test part of each fold. Set by :meth:`split_events`.
+        pairs: the tested pairs of all folds, with their true ratings. Set by :meth:`split_events`.
+        scale: the smallest and the largest rating. Predictions are clipped to this range. Set by
+            :meth:`split_events`.
     """
 
     prediction_hop = "predict"
@@ -70,8 +80,8 @@ class RatingsEngine(Engine):
         """Check the configured models before anything is read.
 
         Raises:
-            ConfigError: a kind of model does not exist or predicts no ratings, or does not have
-                one of the given parameters. The message names all such kinds and parameters.
+            ConfigError: a kind of model does not exist or predicts no ratings, or a parameter is
+                unknown or not valid. The message names all of them.
         """
         super().__init__(config)
         self._builders: dict[str, Callable[[], RatingModel]] = {}
@@ -87,7 +97,11 @@ class RatingsEngine(Engine):
         self.tables = read_tables_of_run(self.config, self.folder)
 
     def split_events(self) -> None:
-        """Keep one rating per pair, split the ratings, and write the parts."""
+        """Keep one rating per (user, item) pair, split the ratings, and write the parts.
+
+        Raises:
+            InputError: all ratings have one value, or the split has no train or no test.
+        """
         config = self.config
         rule = config.rule(timed=TIME in self.tables.log)
         events, merged = rating_per_pair(self.tables.take_log())
@@ -118,7 +132,7 @@ class RatingsEngine(Engine):
         return list(self._builders)
 
     def fit(self, name: str) -> None:
-        """Fit one model on the train part of every fold, and save it.
+        """Fit the model ``name`` on the train part of every fold, and save it.
 
         With several folds, the saved model is fitted on all ratings.
         """
@@ -129,10 +143,10 @@ class RatingsEngine(Engine):
         models.save(saved, self.folder.path / run_files.model_folder(name))
 
     def recommend(self, name: str) -> None:
-        """Predict the ratings of the test, and write the predictions.
+        """Predict the ratings of the test with the model ``name``, and write the predictions.
 
-        Where the model has no opinion, the biases of the same fold predict. Then the predictions
-        are clipped to the scale.
+        Where the model has no opinion, the baseline of user and item biases of the same fold
+        predicts. Then the predictions are clipped to :attr:`scale`.
         """
         predicted = []
         spread = []
@@ -159,7 +173,7 @@ class RatingsEngine(Engine):
         self._fitted = []
 
     def judge(self, name: str) -> None:
-        """Do nothing: the errors of all models are computed together, by :meth:`summarise`."""
+        """Do nothing. :meth:`summarise` computes the errors of all models together."""
 
     def summarise(self) -> dict[str, Any]:
         """Write the errors per user and the metrics, and return the content of metrics.json."""
@@ -169,7 +183,7 @@ class RatingsEngine(Engine):
         return metrics
 
     def pool_folds(self, folders: list[Path]) -> dict[str, Any]:
-        """Raise NotImplementedError: folds of ratings are judged together, without a rolling backtest."""
+        """Raise NotImplementedError, because a run of this engine has no rolling backtest."""
         raise NotImplementedError
 
     def _split(self, events: pd.DataFrame, rule: AnyRule) -> Split:
@@ -202,7 +216,11 @@ class RatingsEngine(Engine):
 
 
 def folds_of(rule: AnyRule) -> dict[int, AnyRule]:
-    """Return number of a fold -> the rule that splits it off; one entry for a rule without folds."""
+    """Return a dict: number of a fold -> the split rule whose test is this fold.
+
+    A rule without folds is the only entry, with the number 1. A rule with ``fold`` set has only
+    that fold.
+    """
     if not isinstance(rule, Folds):
         return {1: rule}
     if rule.fold is not None:
@@ -211,9 +229,13 @@ def folds_of(rule: AnyRule) -> dict[int, AnyRule]:
 
 
 def configured_model(name: str, config: Config) -> RatingModel:
-    """Return the unfitted model ``name`` of the config, or a baseline that the config does not name.
+    """Return the unfitted model ``name`` of the config, or the baseline of this name.
 
     A model that has a seed gets the seed of the run, unless the config sets it.
+
+    Raises:
+        ConfigError: the kind of model does not exist or predicts no ratings, or a parameter is
+            unknown or not valid.
     """
     settings = dict(config.models.get(name, {}))
     kind = settings.pop("model", name)

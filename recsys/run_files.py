@@ -78,7 +78,7 @@ def topk(model: str) -> str:
 
 
 def predictions(model: str) -> str:
-    """Return the name of the table with the ratings that a model predicts."""
+    """Return the path of the table of predicted ratings, ``predictions/MODEL.parquet``."""
     return f"predictions/{model}.parquet"
 
 

@@ -1,4 +1,4 @@
-"""What `recsys compare` prints about runs with ``[judge] task = "ratings"``."""
+"""Compare runs with ``[judge] task = "ratings"``, for ``recsys compare``."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
 
 def are_rating_runs(runs: list[Path]) -> bool:
-    """Return whether the runs predicted ratings.
+    """Return whether the runs predicted ratings. Paths that are not runs are ignored.
 
     Raises:
-        ConfigError: only some of them did.
+        ConfigError: only some of the runs did.
+        RunFolderError: a run folder is incomplete or damaged.
     """
     tasks = {}
     for run in runs:
@@ -45,13 +46,15 @@ def compare_rating_runs(
     """Print the errors of one model per run, or of all models of one run, and their differences.
 
     Args:
-        model: the model of each run. None: the best model of the run.
+        runs: run folders. Several are compared with the first.
+        model: for several runs, the model of each. None: the pick of each run.
         metrics: rmse, mae or both; the first decides. None: both.
-        fail_if: gates on these metrics.
+        fail_if: conditions on these metrics, as for ``--fail-if``.
+        as_json: whether to print JSON.
 
     Raises:
-        ConfigError: a run has no such model or metric, or a gate is not valid.
-        GateFired: a gate fires.
+        ConfigError: a run has no such model or metric, or a condition is not valid.
+        GateFired: one of the conditions holds.
     """
     from recsys.evaluation.settings import RATING_METRICS
     from recsys.evaluation.testing.compare_ratings import compare_predictions

@@ -1,4 +1,4 @@
-"""A log of ratings → one rating per (user, item) pair."""
+"""Reduce a log of ratings to one rating per (user, item) pair."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from recsys.types import IdMap
 
 
 def rating_per_pair(events: pd.DataFrame) -> tuple[pd.DataFrame, int]:
-    """Return the events with one rating per (user, item) pair, and the number of merged rows.
+    """Return the events with one rating per (user, item) pair, and how many rows were merged away.
 
-    The rating of a pair is that of its latest event. The mean is taken of ratings with the same
-    time, and of all ratings of the pair in a log without times. Event types are left out. In a log
-    of parts (``[split] rule = "files"``) each part has its own pairs.
+    The rating of a pair is that of its latest event. If several events of the pair have this time,
+    or if the log has no times, it is the mean of their ratings. Event types are left out. In a log
+    of parts (``[split] rule = "files"``) each part has its own pairs. Rows stay in the order of the
+    log.
 
     Args:
         events: user_id, item_id, value, and optionally timestamp, event and side.

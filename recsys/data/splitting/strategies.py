@@ -190,16 +190,17 @@ class ColdItems(_Rule):
 
 
 class Folds(_Rule):
-    """Cross-validation: each (user, item) pair is in the test of one fold, by its hash, and in train of
-    the others. For ``[judge] task = "ratings"``.
+    """Cross-validation: each (user, item) pair is in the test of one fold, by its hash, and in
+    train of the others. For ``[judge] task = "ratings"``.
 
         Alice   2  1  4  .  3  .  1  5
         Bob     .  5  .  2  .  3  .  1
         Carol   .  .  .  .  .  4  2  .
 
     The numbers are folds. Every model is fitted once per fold, and predicts the ratings of the fold
-    from those of the other folds. With ``fold`` only one of the folds is the test. The hash has a
-    salt, so that a fold is never the test part of ``rule = "fraction"`` or a fold of ``recsys tune``.
+    from those of the other folds. If ``fold`` is set, only that fold is the test. The hash starts
+    from a fixed number of its own (:data:`FOLDS_SALT`). So a fold is never the test part of ``rule
+    = "fraction"`` or a fold of ``recsys tune``.
     """
 
     rule: Literal["folds"] = "folds"
