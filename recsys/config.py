@@ -250,7 +250,7 @@ ModelName = Annotated[str, AfterValidator(check_model_name)]
 
 
 class Config(BaseModel):
-    """The settings of a run."""
+    """The settings of a run, as the sections and keys of a config file (TOML) give them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -399,8 +399,9 @@ class Config(BaseModel):
 
     @property
     def kinds(self) -> list[str]:
-        """The kinds of all configured models, those inside blends included. A kind may occur
-        several times.
+        """The kinds of all configured models, those inside blends included.
+
+        A kind may occur several times.
         """
         kinds = []
         unread = list(self.models.items())

@@ -87,7 +87,7 @@ class Library(Protocol):
 
 
 class Engine(ABC):
-    """The abstract base of the two engines. An engine runs one config, step by step.
+    """The abstract base of all engines. An engine runs one config, step by step.
 
     Each step stores its result in attributes, which later steps use.
 
@@ -129,6 +129,11 @@ class Engine(ABC):
 
         An engine that needs other resources during a run acquires them here, and releases them at
         the end of the block.
+
+        Args:
+            folder: the run folder to write to.
+            meter: measures the time and memory of each step.
+            progress: is called to report progress. None: progress is not reported.
         """
         self.folder = folder
         self.meter = meter
@@ -219,11 +224,11 @@ class Engine(ABC):
 
     @abstractmethod
     def pool_folds(self, folders: list[Path]) -> dict[str, Any]:
-        """Average the values of each user over the folds of a backtest, write them, and summarise
-        them.
+        """Average the values of each user over the folds of a backtest, and summarise them.
 
-        A rolling backtest tests on several windows of time; each window is a fold. The result is
-        the entry ``backtest`` of metrics.json (:func:`recsys.evaluation.pooling.describe_pooled`).
+        A rolling backtest tests on several windows of time; each window is a fold. The averages are
+        written to backtest_per_user.parquet. The result is the entry ``backtest`` of metrics.json
+        (:func:`recsys.evaluation.pooling.describe_pooled`).
 
         Args:
             folders: the run folders of all folds. The last one is that of the run itself. Each has

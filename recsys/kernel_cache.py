@@ -42,8 +42,7 @@ SILENT_SECONDS = 1.0
 
 
 class ByContent(UserProvidedCacheLocator):
-    """A cache locator of Numba: it names the folder of compiled functions after the content of all
-    their sources.
+    """Names the folder of compiled functions after the content of all their sources, for Numba.
 
     These sources are the file of the function, and the files of the compiled functions that it may
     call. Numba itself checks only the function's own file. So a kernel that calls kernels of

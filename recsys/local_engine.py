@@ -245,10 +245,10 @@ class LocalEngine(Engine):
         return metrics
 
     def pool_folds(self, folders: list[Path]) -> dict[str, Any]:
-        """Average the values of each user over the folds of a backtest, write them, and summarise
-        them.
+        """Average the values of each user over the folds of a backtest, and summarise them.
 
-        The result is that of :func:`recsys.evaluation.pooling.describe_pooled`.
+        The averages are written to backtest_per_user.parquet. The result is that of
+        :func:`recsys.evaluation.pooling.describe_pooled`.
 
         Args:
             folders: the run folders of all folds, with the values per user of each.

@@ -66,8 +66,9 @@ class Meter:
 
     @contextmanager
     def hop(self, name: str) -> Iterator[None]:
-        """Measure the block as one hop, and add it to :attr:`hops`. A block that raises an error
-        is not added.
+        """Measure the block as one hop, and add it to :attr:`hops`.
+
+        A block that raises an error is not added.
         """
         self.announce(name)
         logger.debug("%s …", name)

@@ -114,10 +114,10 @@ class Recommender(ABC):
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The names of the models that a score may come from. :meth:`source` returns positions in
-        this tuple.
+        """The names of the models that a score may come from.
 
-        For a model without members it is one name: ``SOURCE``, or the class name in lower case.
+        :meth:`source` returns positions in this tuple. For a model without members it is one name:
+        ``SOURCE``, or the class name in lower case.
         """
         return (self.SOURCE or type(self).__name__.lower(),)
 

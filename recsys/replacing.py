@@ -295,7 +295,7 @@ def foreign_files(folder: Path, kind: Literal["run", "bundle", "unfinished"]) ->
 
 
 def is_unfinished(folder: Path) -> bool:
-    """Return whether every file in a folder is one that an interrupted run or bundle may leave.
+    """Return whether a folder has only files that an interrupted run or bundle may leave.
 
     It is True for an empty folder.
     """
@@ -303,8 +303,7 @@ def is_unfinished(folder: Path) -> bool:
 
 
 def is_unfinished_world(folder: Path) -> bool:
-    """Return whether every file in a folder is one that an interrupted ``recsys data make`` may
-    leave.
+    """Return whether a folder has only files that an interrupted ``recsys data make`` may leave.
 
     It is True for an empty folder.
     """

@@ -88,28 +88,24 @@ def model_folder(model: str) -> str:
 
 
 def model_card(model: str) -> str:
-    """Return the path of the file that describes a model of the local engine,
-    ``model/MODEL/model.json``.
-    """
+    """Return the path of the description of a local model, ``model/MODEL/model.json``."""
     return f"{model_folder(model)}/{MODEL_CARD}"
 
 
 def spark_params(model: str) -> str:
-    """Return the path of the parameters of a model that Spark trained,
-    ``model/MODEL/params.json``.
-    """
+    """Return the path of the parameters of a Spark model, ``model/MODEL/params.json``."""
     return f"{model_folder(model)}/params.json"
 
 
 def user_factors(model: str) -> str:
-    """Return the path of the table of user factors that Spark wrote,
+    """Return the path of the user factors that Spark wrote,
     ``model/MODEL/user_factors.parquet``.
     """
     return f"{model_folder(model)}/user_factors.parquet"
 
 
 def item_factors(model: str) -> str:
-    """Return the path of the table of item factors that Spark wrote,
+    """Return the path of the item factors that Spark wrote,
     ``model/MODEL/item_factors.parquet``.
     """
     return f"{model_folder(model)}/item_factors.parquet"

@@ -376,12 +376,11 @@ class Histories:
         return ranked
 
     def places_from_end(self, counted: np.ndarray) -> np.ndarray:
-        """Return the position of each selected entry from the end of its history. 0 is the latest
-        one.
+        """Return the position of each selected entry from the end of its history.
 
-        The result is int64[number of selected entries]. Only selected entries are counted. Entries
-        with equal times are in the order of their item rows. Without times the order is unknown,
-        and every position is 0.
+        The result is int64[number of selected entries]. 0 is the latest entry. Only selected
+        entries are counted. Entries with equal times are in the order of their item rows. Without
+        times the order is unknown, and every position is 0.
 
         Args:
             counted: bool[nnz], True for the selected entries.
@@ -439,10 +438,10 @@ class Split:
 
     Attributes:
         train: the interactions that models learn from.
-        history: the interactions that a model may use when it scores: those of ``train``, and the
-            earlier events of users who are not in train (held-out users). ``train`` and ``history``
-            have the same item map. Its items are the *candidates*: the items of train and of the
-            items table.
+        history: the interactions that a model may use when it scores: those of ``train``, and
+            further events that no model trains on, such as the earlier events of held-out users.
+            ``train`` and ``history`` have the same item map. Its items are the *candidates*: the
+            items of train and of the items table.
         test: the interactions that models are judged on. It has its own id maps, because it may
             have items that are not candidates. No model could have recommended these items. Metrics
             still count them as relevant.
@@ -457,8 +456,7 @@ class Split:
     about: dict[str, Any] = field(default_factory=dict)
 
     def histories(self) -> Histories:
-        """Return the histories of the tested users, one row per user of ``test.users``, in this
-        order.
+        """Return the histories of the tested users, one row per user of ``test.users``.
 
         A tested user who is not in ``history`` has an empty history.
         """

@@ -400,7 +400,7 @@ def short_labels(paths: list[Path]) -> list[str]:
 
 
 def comparable_guards(candidates: list[Candidate]) -> dict[str, dict[str, float]]:
-    """Return model -> guardrail -> value, for the guardrails that can be compared.
+    """Return the guardrails that can be compared, as a dict: model -> guardrail -> value.
 
     Time and memory (:data:`MACHINE_COSTS`) are left out if the models ran on different machines.
     This is printed on stderr.

@@ -130,7 +130,7 @@ class Steps(logging.Handler):
 
 
 class StatusLines(logging.Handler):
-    """Stores the current step of a run, and prints it as a line when it is asked to.
+    """Stores the current step of a run, and prints it as one line by :meth:`print_status`.
 
     It is used if stderr is not a terminal. The current step is the last one that reported progress
     or wrote a line to the log.

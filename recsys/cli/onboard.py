@@ -75,7 +75,7 @@ def ask(question: str) -> int | None:
     """Ask the user a question, and return the answer: 1 a like, -1 a dislike, 0 unknown.
 
     The result is None if the user types q, or if the input ends. After any other reply the question
-    is asked again. It is printed to stderr, and the answer is read from stdin.
+    is asked again. Questions are printed to stderr, and answers are read from stdin.
     """
     while True:
         log.print(question, end="", highlight=False)

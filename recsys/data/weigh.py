@@ -146,8 +146,9 @@ class FilterSettings(BaseModel):
 
 
 def zero_removal_counts() -> dict[str, dict[str, int]]:
-    """Return what :func:`filter_events` counts if it removes nothing: name of the filter ->
-    zeros.
+    """Return the counts of :func:`filter_events` for filters that remove nothing.
+
+    The result is a dict: name of the filter -> ``{"rows": 0, "ids": 0}``.
     """
     return {name: {"rows": 0, "ids": 0} for name in ("min_item_events", "min_user_events")}
 

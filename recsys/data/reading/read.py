@@ -197,9 +197,9 @@ class Tables:
 def read_tables(events: Any, items: Any = None, users: Any = None, reading: ReadSettings | None = None) -> Tables:
     """Read and check the events, the items and the users.
 
-    Ids get one type in all tables: integers if all of them are canonical integers, else text. Each
-    table is a path, or a table in memory: pandas, Polars, pyarrow, or anything with the Arrow C
-    interface.
+    Ids get one type in all tables: integers if all of them are canonical integers ("7", not "007"),
+    else text. Each table is a path, or a table in memory: pandas, Polars, pyarrow, or anything with
+    the Arrow C interface.
 
     Args:
         events: the events. A MovieLens folder or zip archive also has the items (and users). A dict
@@ -332,8 +332,8 @@ def read_all_columns(events: Any, reading: ReadSettings | None = None) -> tuple[
 def read_items(items: Any, reading: ReadSettings | None = None) -> pd.DataFrame:
     """Return an items table with ``item_id`` and all other columns.
 
-    Ids are integers if all of them are canonical integers, else text. The other columns are text if
-    the file is a text file.
+    Ids are integers if all of them are canonical integers ("7", not "007"), else text. The other
+    columns are text if the file is a text file.
 
     Args:
         items: a path or a table in memory.
