@@ -41,9 +41,13 @@ much larger confidence, the pairs of confidence 1 would have no effect on a sum.
 
 @dataclass(frozen=True)
 class Objective:
-    """The parameters of the ALS objective: ``alpha`` ≥ 0, ``reg`` (λ) > 0, ``nu`` (ν) ≥ 0, ``beta`` (β) ≥ 0.
+    """The parameters of the ALS objective; the description of this module has its equation.
 
-    The equation that uses them is in the description of this module.
+    Attributes:
+        alpha: α ≥ 0, how much a value adds to the confidence of its pair, 1 + α|value|.
+        reg: λ > 0, the strength of the regularisation.
+        nu: ν ≥ 0, the exponent of a row's number of pairs in the weight of its penalty.
+        beta: β ≥ 0, the part of that weight that does not depend on the row's number of pairs.
     """
 
     alpha: float = 1.0

@@ -64,9 +64,9 @@ class ALSParameters:
 
 @dataclass(config=STRICT)
 class AttributesParameters:
-    """Parameters of the ridge regression from item attributes to item factors.
+    """Parameters of the ridge regression that predicts item factors from item attributes.
 
-    Its predictions are the factors of the items that have no likes.
+    The predictions serve as the factors of the items that have no likes.
     """
 
     ridge: Annotated[

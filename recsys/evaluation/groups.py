@@ -129,6 +129,9 @@ class Groups:
 
         A row number that is negative or too large counts as a member of the last group, which is
         ``unknown`` or ``tail``.
+
+        Args:
+            rows: int[], row numbers of ``membership``.
         """
         n = len(self.membership)
         last_level = np.zeros((1, len(self.grouping.levels)), dtype=bool)

@@ -21,11 +21,11 @@ def write_report(run: str | Path | RunFolder) -> Path:
 
     The report is written as HTML, as Markdown, and its tables as CSV and LaTeX. The HTML page is one
     file that loads no other: its styles, its figures and the script of its search box are part of it.
-    If the browser runs no scripts, only the search box is missing. An older report is replaced only
-    when all files of the new one have been written, and its files never stand beside new ones.
+    If the browser runs no scripts, only the search box is missing. The files of an older report are
+    replaced or removed, but only after all files of the new report have been written.
 
     Args:
-        run: the path of a whole run, or a run folder that is being written.
+        run: the path of a complete run, or a run folder that is being written.
 
     Raises:
         RunFolderError: the folder is not a complete run, one of its files is damaged, or the report

@@ -34,9 +34,9 @@ class Explainer:
     Attributes:
         name: the name of the model.
         model: the model.
-        items: the ids of the items, in the order of the rows of the model.
+        items: the ids of the items, in the order of the columns of the model's scores.
         run: the run.
-        min_history: a user with fewer liked items gets the list of the fallback.
+        min_history: a user with fewer liked items gets the list of the fallback model.
     """
 
     name: str

@@ -108,7 +108,7 @@ def svg(figure: Figure) -> str:
 
 @contextmanager
 def missing_letters_ignored() -> Iterator[None]:
-    """Suppress the warnings that the fonts of matplotlib do not have a letter.
+    """Suppress matplotlib's warnings about letters that its fonts do not have, in a ``with`` block.
 
     The letter is shown nevertheless, because the browser draws the text with its own fonts.
     """

@@ -79,7 +79,7 @@ class Run:
     def best_model(self) -> str | None:
         """Return the name of the best model that is not a baseline, or else of the best baseline.
 
-        The result is None if no model has a mean.
+        The mean of the first metric decides. The result is None if no model has a mean.
         """
         pick = pick_model(self.metrics)
         return pick.model or pick.baseline

@@ -86,7 +86,10 @@ class Judged:
 
     @cached_property
     def ordinal(self) -> np.ndarray:
-        """Return the number of each entry within its user, 0, 1, 2 …, int64[nnz]."""
+        """Return the number of each entry among those of its user, from 0, int64[nnz].
+
+        The entry of the user's relevant item that is highest in the list has the number 0.
+        """
         return np.arange(len(self.position)) - self.indptr[self.user]
 
     @cached_property

@@ -20,10 +20,10 @@ class IndependenceTest:
     """The result of a test of whether two rankings are unrelated.
 
     Attributes:
-        statistic: the correlation of the two rankings.
+        statistic: the correlation of the two rankings, in [−1, 1]. NaN if it is undefined.
         pvalue: the probability of a correlation at least as far from 0 if the rankings are
-            unrelated.
-        items: the number of items compared.
+            unrelated. NaN if it is undefined.
+        items: the number of compared items.
     """
 
     statistic: float

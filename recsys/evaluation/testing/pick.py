@@ -137,10 +137,13 @@ def interval_outcome(cell: dict[str, Any], is_error: bool = False) -> Outcome:
 
 
 def baseline_differences(metrics: dict[str, Any]) -> dict[str, Any]:
-    """Return the differences of all models from each baseline: baseline -> ``all`` and ``history``.
+    """Return how much the models differ from each baseline in the first metric, as a nested dict.
 
-    They are the entry ``about.baseline_differences`` of metrics.json. A run of recsys 0.1.0 does not
-    have this entry; the result then has only the differences from the baseline of its config.
+    It is baseline -> "all" -> model -> difference over all users, and baseline -> "history" ->
+    group of users by length of history -> model -> difference in this group. A difference is a dict
+    with ``mean`` and ``ci95``. The result is the entry ``about.baseline_differences`` of
+    metrics.json. A run of recsys 0.1.0 does not have this entry. The result then has only the
+    differences from the baseline of its config.
 
     Args:
         metrics: the content of metrics.json.

@@ -14,8 +14,9 @@ from recsys.report.sections.verdict import compare_with_baseline
 def backtest(run: Run) -> Section | None:
     """Return the section "Backtest": the primary metric of every model in every fold.
 
-    A second table has the differences from the baseline, in every fold and over all folds with the
-    user as the unit. The result is None for a run without folds.
+    A fold is a repetition of the run on another window of time. A second table has the differences
+    from the baseline, in every fold and over all folds, where each user counts once. The result is
+    None for a run without folds.
     """
     if not (run.folder.path / run_files.BACKTEST).exists():
         return None

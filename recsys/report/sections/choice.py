@@ -13,9 +13,10 @@ from recsys.runfolder import RunFolder
 
 
 def choice(run: Run) -> Section | None:
-    """Return the section "What the hybrid chose": the weights that hybrids chose, and their ablations.
+    """Return the section "What the hybrid chose": the weights of each hybrid, and why it has them.
 
-    The result is None for a run without a hybrid.
+    A table (the ablation) compares the hybrid with its best members, and with a hybrid of shuffled
+    item features. The result is None for a run without a hybrid.
     """
     records = {name: record for name in run.models if (record := _read_record(run.folder, name))}
     if not records:

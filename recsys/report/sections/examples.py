@@ -28,9 +28,10 @@ MAX_LENGTH = 60
 
 
 def examples(run: Run) -> Section | None:
-    """Return the section "Examples": one fold per user, and a box to search users and items.
+    """Return the section "Examples": what some users liked, and what each model lists for them.
 
-    The result is None if there are no tested users.
+    Each user has a part of the page that opens by a click. A box searches users and items. The
+    result is None if there are no tested users.
     """
     users = _draw_users(run)
     if not len(users):

@@ -164,6 +164,8 @@ def split_audit(run: Run) -> Section:
 def rules(run: Run) -> Section | None:
     """Return the section "Rules": the number of items that each business rule removes.
 
+    For rules on (user, item) pairs, it is the number of pairs.
+
     Warnings name the ids in rules that are not in the data. The result is None for a run without
     rules.
     """
