@@ -78,6 +78,7 @@ class TableSchema:
 
 EVENTS = TableSchema("events", (USER, ITEM), (VALUE, TIME, EVENT))
 ITEMS = TableSchema("items", (ITEM,), (TITLE,))
+REVIEWS = TableSchema("reviews", (ITEM, "text", "score"), (USER,))
 USERS = TableSchema("users", (USER,))
 TOPK = TableSchema("topk", (USER, ITEM, RANK), (SCORE, SOURCE))
 INTERACTIONS = TableSchema("interactions", (USER, ITEM, VALUE, TIME))

@@ -1,0 +1,133 @@
+"""The verb reviews: scores predicted from what people write."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+import typer
+
+from recsys.cli.application import DATA, app
+from recsys.cli.console import out, save_text
+from recsys.cli.options import (
+    Columns,
+    Delimiter,
+    Encoding,
+    FileFormat,
+    Json,
+    config_of,
+    reading_overrides,
+)
+from recsys.data.reading.read_settings import ReadSettings
+from recsys.errors import InputError
+
+WORDS = 10
+"""Number of words that raise, and of words that lower a score, which are printed."""
+
+FIRST_COLUMNS = "item_id,value,source"
+ITEM_COLUMNS = "item_id,score,error,reviews"
+
+
+@app.command(rich_help_panel=DATA)
+def reviews(
+    table: Annotated[str, typer.Argument(help="A table of reviews: item_id, text, score (may be empty)[, user_id].")],
+    save: Annotated[
+        Path | None,
+        typer.Option("--out", help="Write the reviews with a value each, given or predicted: a log for recsys run."),
+    ] = None,
+    items: Annotated[
+        Path | None,
+        typer.Option(help="Write one row per item: the mean score of its reviews, drawn towards that of all items."),
+    ] = None,
+    columns: Columns = None,
+    file_format: FileFormat = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    as_json: Json = False,
+) -> None:
+    """Learn from reviews with a score what words say, and predict the score of those without one.
+
+    The error is that of a hold-out. The words that raise and lower a score most are printed.
+
+    Example: recsys reviews reviews.csv --out ratings.csv --items films.csv
+    """
+    from recsys.features.review_scores import ReviewScores, scores_of_items
+    from recsys.replacing import require_replaceable_file, starts_with
+
+    if save:
+        require_replaceable_file(save, starts_with(FIRST_COLUMNS), "--out", [Path(table)])
+    if items:
+        require_replaceable_file(items, starts_with(ITEM_COLUMNS), "--items", [Path(table)])
+    reading = config_of(table, reading_overrides(columns, file_format, delimiter, encoding)).data.reading
+    written = read_reviews(table, reading)
+    has_score = written["score"].notna().to_numpy()
+    model = ReviewScores().fit(written["text"][has_score], written["score"][has_score].to_numpy())
+    value = written["score"].to_numpy(dtype=np.float64, copy=True)
+    predicted = model.predict(written["text"][~has_score])
+    value[~has_score] = model.whole_scores(predicted)
+    filled = written.drop(columns=["text", "score"])
+    filled.insert(1, "value", value)
+    filled.insert(2, "source", np.where(has_score, "given", "text"))
+    has_value = np.isfinite(value)
+    filled = filled[has_value]
+    if save:
+        save_text(save, filled.to_csv(index=False))
+    if items:
+        # Items are compared by predictions that are not rounded.
+        unrounded = value.copy()
+        unrounded[~has_score] = predicted
+        of_items = scores_of_items(written["item_id"][has_value].to_numpy(), unrounded[has_value])
+        save_text(items, of_items.to_csv(index=False), "--items")
+    raising, lowering = model.strongest_words(WORDS)
+    counts = {
+        "predicted": int(np.isfinite(predicted).sum()),
+        "without_known_words": int(np.isnan(predicted).sum()),
+    }
+    if as_json:
+        print(json.dumps(model.record | counts | {"raise": raising, "lower": lowering}, ensure_ascii=False))
+        return
+    record = model.record
+    out.print(
+        f"{record['reviews']:,} reviews with a score. On held-out reviews: rmse {record['rmse']:.4f} (the mean for all:"
+        f" {record['rmse_of_mean']:.4f}), correlation {record['pearson']:.3f}."
+    )
+    if len(predicted):
+        out.print(
+            f"{counts['predicted']:,} reviews without a score got one; {counts['without_known_words']:,} have no known"
+            " word and are left out."
+        )
+    out.print(f"words that raise a score: {', '.join(raising)}")
+    out.print(f"words that lower a score: {', '.join(lowering)}")
+
+
+def read_reviews(table: str, reading: ReadSettings) -> pd.DataFrame:
+    """Read a table of reviews: item_id, text, score (NaN where it is empty), and user_id if it is there.
+
+    Raises:
+        InputError: a column is missing, an id or a text is empty, or a score is not a number.
+    """
+    from recsys.data.reading.columnar import concat_chunks
+    from recsys.data.reading.files import read_chunks
+    from recsys.data.reading.sources import Source
+    from recsys.locations import local_path
+    from recsys.schema import REVIEWS
+
+    mapping = {name: name for name in (*REVIEWS.required, *REVIEWS.optional)} | reading.columns
+    chunk = concat_chunks(read_chunks(Source(local_path(table)), mapping, reading, all_columns=True), table)
+    REVIEWS.require(chunk.table.columns, table)
+    frame = chunk.table[[name for name in (*REVIEWS.required, *REVIEWS.optional) if name in chunk.table]]
+    frame = frame.astype(object)
+    text = frame["text"].fillna("").astype(str)
+    score = pd.to_numeric(frame["score"].replace("", None), errors="coerce")
+    is_empty = frame["score"].isna() | (frame["score"] == "")
+    is_bad = (score.isna() & ~is_empty) | ~np.isfinite(score.fillna(0.0))
+    without_id = frame["item_id"].isna() | (frame["item_id"] == "")
+    for label, rows in (("score is not a number", is_bad), ("item_id is empty", without_id)):
+        if rows.any():
+            raise InputError(
+                f"{table}: in {int(rows.sum()):,} rows the {label}, first in data row {int(rows.argmax()) + 1:,}."
+            )
+    return frame.assign(text=text, score=score.astype(np.float64)).reset_index(drop=True)

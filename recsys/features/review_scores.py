@@ -1,0 +1,180 @@
+"""Scores predicted from what people write: TF-IDF of words and pairs of words, and a ridge regression."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import Ridge
+
+from recsys.data.hashing import id_hash
+from recsys.errors import InputError
+
+STRENGTHS = (0.3, 0.6, 1.0, 2.0, 4.0)
+"""The strengths of the ridge that are tried."""
+
+FOLDS = 5
+
+LEAST_REVIEWS = 50
+"""Smallest number of reviews with a score from which scores of others are predicted."""
+
+
+@dataclass
+class ReviewScores:
+    """Predicts the score of a review from its words and pairs of neighbouring words.
+
+    The strength of the ridge is the one with the smallest error over five folds of the reviews, which are
+    made by a hash of the text, so that equal texts are in the same fold. The error of these folds is kept.
+    If all scores are whole numbers, cut-offs on the predictions give whole scores whose shares are those
+    of the given ones.
+
+    Attributes:
+        record: ``reviews``, the number of reviews; ``strength``; and on the folds ``rmse``, ``rmse_of_mean``
+            (if each score is predicted by the mean) and ``pearson``.
+        cut_offs: float64[levels - 1], ascending, between the whole scores ``levels``. None if scores are
+            not whole.
+    """
+
+    record: dict[str, float] = field(default_factory=dict)
+    levels: np.ndarray | None = None
+    cut_offs: np.ndarray | None = None
+
+    def fit(self, texts: Sequence[str], scores: np.ndarray) -> ReviewScores:
+        """Learn the weights of words from reviews with a score.
+
+        Args:
+            texts: one text per review.
+            scores: float64[n], finite.
+
+        Raises:
+            InputError: there are fewer than ``LEAST_REVIEWS`` reviews, all scores are equal, or no
+                word is in two of them.
+        """
+        documents = pd.Series(list(texts), dtype=object).to_numpy()
+        scores = np.asarray(scores, dtype=np.float64)
+        if len(documents) < LEAST_REVIEWS or len(np.unique(scores)) < 2:
+            raise InputError(
+                f"{len(documents):,} reviews with {len(np.unique(scores)):,} different scores: at least"
+                f" {LEAST_REVIEWS} reviews with two scores are needed to learn what words say."
+            )
+        fold = (id_hash(documents, seed=0) * FOLDS).astype(int)
+        predicted = np.empty((len(STRENGTHS), len(scores)))
+        for number in np.unique(fold):
+            is_test = fold == number
+            vectorizer, matrix = _fit_words(documents[~is_test])
+            test_matrix = vectorizer.transform(documents[is_test])
+            for row, strength in enumerate(STRENGTHS):
+                ridge = _fit_ridge(matrix, scores[~is_test], strength)
+                predicted[row, is_test] = ridge.predict(test_matrix)
+        errors = np.sqrt(((predicted - scores) ** 2).mean(axis=1))
+        best = int(errors.argmin())
+        self.record = {
+            "reviews": len(scores),
+            "strength": STRENGTHS[best],
+            "rmse": float(errors[best]),
+            "rmse_of_mean": float(scores.std()),
+            "pearson": float(np.corrcoef(predicted[best], scores)[0, 1]),
+        }
+        self.levels, self.cut_offs = None, None
+        if (scores == np.round(scores)).all():
+            self.levels, counts = np.unique(scores, return_counts=True)
+            shares = np.cumsum(counts)[:-1] / len(scores)
+            self.cut_offs = np.quantile(predicted[best], shares)
+        self._vectorizer, matrix = _fit_words(documents)
+        self._ridge = _fit_ridge(matrix, scores, STRENGTHS[best])
+        self._range = float(scores.min()), float(scores.max())
+        return self
+
+    def predict(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the predicted score of each text, float64[n], within the range of the given scores.
+
+        NaN for a text without a word that two reviews with a score have.
+        """
+        matrix = self._vectorizer.transform(list(texts))
+        predicted = np.clip(self._ridge.predict(matrix), *self._range)
+        return np.where(np.diff(matrix.indptr) > 0, predicted, np.nan)
+
+    def whole_scores(self, predicted: np.ndarray) -> np.ndarray:
+        """Return predictions as whole scores by the cut-offs, float64[n], NaN where a prediction is.
+
+        Predictions are unchanged if the given scores were not whole.
+        """
+        if self.levels is None or self.cut_offs is None:
+            return predicted
+        whole = self.levels[np.searchsorted(self.cut_offs, predicted, side="right").clip(max=len(self.levels) - 1)]
+        return np.where(np.isnan(predicted), np.nan, whole)
+
+    def explain(self, text: str) -> dict[str, float]:
+        """Return what each word or pair of words adds to the score of a text, largest effect first.
+
+        With the score of an empty text, ``constant``, the parts sum to the prediction before it is
+        limited to the range of the scores.
+        """
+        row = self._vectorizer.transform([text])
+        names = self._vectorizer.get_feature_names_out()
+        parts = {
+            names[column]: float(value * self._ridge.coef_[column])
+            for column, value in zip(row.indices, row.data, strict=True)
+        }
+        return dict(sorted(parts.items(), key=lambda part: -abs(part[1])))
+
+    @property
+    def constant(self) -> float:
+        """The score of a text without a known word, as :meth:`explain` uses it."""
+        return float(self._ridge.intercept_)
+
+    def strongest_words(self, count: int) -> tuple[list[str], list[str]]:
+        """Return the words and pairs that raise a score most, and those that lower it most."""
+        names = self._vectorizer.get_feature_names_out()
+        order = np.argsort(self._ridge.coef_, kind="stable")
+        return names[order[::-1][:count]].tolist(), names[order[:count]].tolist()
+
+
+def scores_of_items(item_ids: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
+    """Return one row per item: item_id, score, error and reviews, sorted by item_id.
+
+    ``score`` is the mean score of the item's reviews, drawn towards the mean of all items as far as the
+    scores of one item differ (empirical Bayes: with n reviews, variance σ² within items and τ² between
+    them, the weight of the item's own mean is τ² / (τ² + σ²/n)). ``error`` is the standard deviation of
+    the item's true mean around it.
+
+    Args:
+        item_ids: the item of each review.
+        scores: float64[n], finite.
+    """
+    reviews = pd.DataFrame({"item_id": item_ids, "score": scores}).groupby("item_id")["score"]
+    table = reviews.agg(["mean", "count"])
+    n = table["count"].to_numpy()
+    mean = table["mean"].to_numpy()
+    within = float((reviews.transform(lambda group: group - group.mean()) ** 2).sum())
+    within /= max(len(scores) - len(table), 1)
+    overall = float(np.average(mean, weights=n))
+    # The variance of the means is that between items plus the share of that within, which is subtracted.
+    between = max(float(np.average((mean - overall) ** 2, weights=n)) - within * len(n) / len(scores), 0.0)
+    weight = np.zeros(len(n))
+    if between > 0:
+        weight = between / (between + within / n)
+    return pd.DataFrame(
+        {
+            "item_id": table.index.to_numpy(),
+            "score": overall + weight * (mean - overall),
+            "error": np.sqrt(between * (1 - weight)),
+            "reviews": n,
+        }
+    )
+
+
+def _fit_words(documents: np.ndarray) -> tuple[TfidfVectorizer, object]:
+    """Return the fitted TF-IDF of words and pairs that are in two documents or more, and its matrix."""
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2)
+    try:
+        return vectorizer, vectorizer.fit_transform(documents)
+    except ValueError as error:
+        raise InputError(f"the texts have no words to learn from: {error}") from error
+
+
+def _fit_ridge(matrix: object, scores: np.ndarray, strength: float) -> Ridge:
+    return Ridge(alpha=strength, solver="sparse_cg", tol=1e-4).fit(matrix, scores)
