@@ -109,10 +109,10 @@ def build(kind: str, params: dict[str, Any]) -> Recommender:
         params: parameter -> value. A parameter that is not given has its default.
 
     Raises:
-        ConfigError: the kind or a parameter is unknown (the message names the most similar one, if
-            there is one), a parameter is missing or belongs to the Spark engine, or a value is out
-            of range or of a wrong type. For a class of the user's own: it cannot be imported or
-            used, or own models are not allowed (:mod:`recsys.models.own_model`).
+        ConfigError: the kind or a parameter is unknown, or a parameter is missing or belongs to the
+            Spark engine. Or a value is out of range or of a wrong type. For a class of the user's
+            own: it cannot be imported or used, or own models are not allowed
+            (:mod:`recsys.models.own_model`).
 
     >>> build("als", {"rnak": 8})
     Traceback (most recent call last):

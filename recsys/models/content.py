@@ -127,6 +127,8 @@ class Content(Recommender):
 
         ``history`` of the result sums to the score, and so does ``features``. If the score is NaN,
         the result has no parts.
+
+        The arguments are those of :meth:`recsys.recommender.Recommender.explain`.
         """
         score = self._score_of(history, item)
         if np.isnan(score):

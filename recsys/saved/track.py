@@ -31,11 +31,11 @@ def track(path: str | Path, uri: str, experiment: str = "recsys") -> list[str]:
     """Log a complete run to MLflow, and return the ids of the MLflow runs that this makes.
 
     There is one MLflow run for the folder and one for each model. That of the folder has the config
-    as parameters, with dotted names such as ``judge.resamples``, the seconds and the peak memory in
-    MiB of each step, and the files of the report as artifacts. That of a model has the parameters
-    of the model and its metrics. A metric has three values: the mean over users and both ends of
-    its 95 % interval, named ``ndcg_at_10``, ``ndcg_at_10.low`` and ``ndcg_at_10.high``. Names are
-    changed to what MLflow accepts (:func:`mlflow_name`).
+    as parameters, with dotted names such as ``judge.resamples``. It also has the seconds and the
+    peak memory in MiB of each step as metrics, and the files of the report as artifacts. That of a
+    model has the parameters of the model and its metrics. A metric has three values: the mean over
+    users and both ends of its 95 % interval, named ``ndcg_at_10``, ``ndcg_at_10.low`` and
+    ``ndcg_at_10.high``. Names are changed to what MLflow accepts (:func:`mlflow_name`).
 
     Args:
         path: the run folder.
@@ -131,6 +131,10 @@ def mlflow_name(name: str) -> str:
 
 def flatten_settings(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested settings as one dict, whose keys are the nested keys joined by dots.
+
+    Args:
+        settings: the settings; a value that is a dict is nested.
+        prefix: the text before each key, for the calls of the function by itself.
 
     >>> flatten_settings({"split": {"rule": "time"}, "seed": 0})
     {'split.rule': 'time', 'seed': 0}

@@ -76,10 +76,10 @@ def read_table(
             ``user``) and ``item_id`` of this DataFrame have.
 
     Raises:
-        InputError: the table cannot be read or has no rows, a column is missing or not in the
-            schema, an id is missing or neither text nor an integer, a value cannot be converted to
-            the type of its column, or a line of a CSV file has another number of fields than the
-            header.
+        InputError: the table cannot be read or has no rows, or a line of a CSV file has another
+            number of fields than the header. Or a column is missing or not in the schema, an id is
+            missing or neither text nor an integer, or a value cannot be converted to the type of
+            its column.
     """
     try:
         # A local file is meant by its exact name, whatever characters a pattern could have.

@@ -147,6 +147,8 @@ class ALS(Fading, ALSParameters, Recommender):
         With the symbols of ``recsys.als.definition``, the user factor is x = A⁻¹ Σ_j c_j p_j y_j.
         So entry j adds c_j p_j · y_jᵀ A⁻¹ y_item to the score x·y_item (Hu et al. 2008, section 5).
         An entry that is not a like adds 0. If the score is NaN, the result has no parts.
+
+        The arguments are those of :meth:`recsys.recommender.Recommender.explain`.
         """
         score = self._score_of(history, item)
         if np.isnan(score):

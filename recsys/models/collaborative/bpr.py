@@ -148,6 +148,8 @@ class BPR(Recommender):
         residual of the liked item j. So entry j adds d_j (y_j − ȳ)·y_item / (reg · n). An entry
         adds 0 if it is not a like, or if nobody liked its item in training. If the score is NaN,
         the result has no parts.
+
+        The arguments are those of :meth:`recsys.recommender.Recommender.explain`.
         """
         score = self._score_of(history, item)
         if np.isnan(score):

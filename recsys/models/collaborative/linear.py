@@ -60,8 +60,10 @@ def count_liked_rows(matrix: csr_array) -> np.ndarray:
 class Linear(Recommender):
     """Base class of models that score an item by the weights between it and the liked items.
 
-    score(u, i) = Σ_j s_uj · W_ji, as the description of this module says. The *known* items are
-    those that somebody liked in training; a subclass may add others. Scores are NaN for items that
+    score(u, i) = Σ_j s_uj · W_ji over the liked items j of the history of user u. W_ji is the
+    weight between items j and i. The strength s_uj is 1 or the value of the history entry,
+    multiplied by ``fading_weights`` if older entries count less. The *known* items are those that
+    somebody liked in training; a subclass may add others. Scores are NaN for items that
     are not known, and for a history without a known liked item. A subclass sets ``known_``,
     bool[items], and implements ``_apply`` and ``_weights``.
     """
@@ -84,8 +86,9 @@ class Linear(Recommender):
     def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
         """Return the score of every item for each of m histories, float32[m, items].
 
-        A score is NaN if the item is not known (see the class), or if no liked item of the history
-        is known. ``users`` is not used.
+        A score is NaN if the item is not known, or if no liked item of the history is known. The
+        known items are usually those that somebody liked in training (see the class). ``users`` is
+        not used.
         """
         strengths = self._strengths(histories)
         scores = self._apply(strengths)
@@ -94,7 +97,10 @@ class Linear(Recommender):
         return scores
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return bool[m]: whether each of m histories has a known liked item (see the class)."""
+        """Return bool[m]: whether each of m histories has a liked item that is known.
+
+        The known items are usually those that somebody liked in training (see the class).
+        """
         return np.diff(liked(histories.values, self.known_, binary=True).indptr) > 0
 
     def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
@@ -102,6 +108,8 @@ class Linear(Recommender):
 
         An entry adds 0 if it is not a like, or if its item is not known (see the class). If the
         score is NaN, the result has no parts.
+
+        The arguments are those of :meth:`recsys.recommender.Recommender.explain`.
         """
         score = self._score_of(history, item)
         if np.isnan(score):

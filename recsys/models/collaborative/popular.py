@@ -48,7 +48,10 @@ class Random(Recommender):
         return np.ones(len(histories), dtype=bool)
 
     def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
-        """Return the score of ``item`` without parts, and a note that it is random."""
+        """Return the score of ``item`` without parts, and a note that it is random.
+
+        The arguments are those of :meth:`recsys.recommender.Recommender.explain`.
+        """
         return Explanation(self._score_of(history, item, user), note="The score is drawn at random.")
 
 
@@ -81,7 +84,10 @@ class Popular(Recommender):
         return np.ones(len(histories), dtype=bool)
 
     def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
-        """Return the score of ``item`` as a constant, because it does not depend on the user."""
+        """Return the score of ``item`` as a constant, because it does not depend on the user.
+
+        ``history`` and ``user`` are not used.
+        """
         score = float(self.scores_[item])
         return Explanation(score, constant=score, note="The score is the same for everyone.")
 

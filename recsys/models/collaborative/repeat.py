@@ -77,6 +77,8 @@ class Repeat(Recommender):
 
         If the item is a like of the history, its own entry adds the whole score. Otherwise the
         whole score is the constant of the explanation. All other entries add 0.
+
+        The arguments are those of :meth:`recsys.recommender.Recommender.explain`.
         """
         score = self._score_of(history, item, user)
         added = np.where((history.values.indices == item) & (history.values.data > 0), score, 0.0)

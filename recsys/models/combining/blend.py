@@ -149,6 +149,8 @@ class Blended(Recommender):
 
         The parts sum to the score. The exception is a new item to which ``cold_weights_`` apply.
         Then the parts sum to the value that orders the new items, and the note says so.
+
+        The arguments are those of :meth:`recsys.recommender.Recommender.explain`.
         """
         score = self._score_of(history, item, user)
         members = self._member_shares(history, item)

@@ -152,6 +152,8 @@ class Cascade(Recommender):
         """Return the explanation of one score by the member that scores this history.
 
         If no member can score the history, the score is NaN and only a note explains it.
+
+        The arguments are those of :meth:`recsys.recommender.Recommender.explain`.
         """
         member = self.scoring_member(history, user)
         if member is None:

@@ -63,6 +63,11 @@ def user_groups(
     array of booleans, which says for each group whether the user is in it. If the users table has
     no column of ``[judge] segments``, or there is no such table, the result is an empty list and
     None.
+
+    Args:
+        spark: the session.
+        tables: the tables of the run, of which the users table is used.
+        settings: the section ``[judge]``.
     """
     table = tables.user_table
     names = [] if table is None else [name for name in settings.segments if name in table]

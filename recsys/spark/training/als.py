@@ -36,6 +36,13 @@ def fit_model(parameters: SparkALSParameters, data: TrainingData) -> FittedALS:
     """Train a model of the kind ``als``, and return the factors of users and items.
 
     It is :func:`fit_als_once` under the name that every kind of model has.
+
+    Args:
+        parameters: the parameters of the model.
+        data: the training pairs, and the factors that other models of the run have trained.
+
+    Raises:
+        InputError: a value is too large for the objective, or a factor is not finite.
     """
     return fit_als_once(parameters, data)
 
@@ -46,6 +53,9 @@ def fit_als_once(parameters: SparkALSParameters, data: TrainingData) -> FittedAL
     The factors of each training are kept in ``data.trained``. For example, the models ``als`` and
     ``attributes`` of a run share one training if they have the same rank, alpha and so on. The
     parameters that ``attributes`` has in addition are not compared.
+
+    Raises:
+        InputError: a value is too large for the objective, or a factor is not finite.
     """
     names = (field.name for field in fields(SparkALSParameters))
     key = tuple(getattr(parameters, name) for name in names)

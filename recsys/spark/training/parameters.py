@@ -63,11 +63,14 @@ class SparkALSParameters(ALSParameters):
         return self.reg * (pair_counts + self.beta * opposite_rows) ** self.nu
 
     def is_training_pair(self, values: np.ndarray) -> np.ndarray:
-        """Return for each value whether its pair is a training pair, bool[n].
+        """Return bool[n]: whether the pair of each of n values is a training pair.
 
         With implicit feedback, training pairs are the pairs with a value above 0. With explicit
         feedback, all stored pairs are. The penalty counts training pairs only. A user or an item
-        without any of them gets no factors.
+        without a training pair gets no factor.
+
+        Args:
+            values: float[n], the values of the pairs.
         """
         if self.implicit:
             return values > 0
@@ -190,9 +193,10 @@ def parse_parameters(kind: str, params: Mapping[str, Any]) -> SparkALSParameters
 
 
 def model_parameters(config: Config) -> dict[str, SparkALSParameters]:
-    """Return a dict: name -> parameters of each model in ``[models]`` whose factors Spark trains.
+    """Return a dict: name -> parameters of each model of a config whose factors Spark trains.
 
-    Baselines and the kinds :data:`SUMMED_KINDS` are left out.
+    Baselines and the kinds :data:`SUMMED_KINDS` are left out. A model without a seed gets that of
+    the config.
 
     Raises:
         ConfigError: the errors of :func:`parse_parameters`, or a baseline that has parameters or

@@ -70,6 +70,9 @@ def holdout_interval(n_users: int) -> int:
     About :data:`MAX_USERS` users are held out, but at most one in :data:`MIN_INTERVAL`. There are
     too few users if fewer than :data:`MIN_USERS` would be held out.
 
+    Args:
+        n_users: the number of users with a training pair.
+
     >>> holdout_interval(1_000_000), holdout_interval(20_000), holdout_interval(2_000)
     (1000, 100, 0)
     """
