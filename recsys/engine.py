@@ -176,8 +176,10 @@ class Engine(ABC):
 
     @abstractmethod
     def split_events(self) -> None:
-        """Split the events, write the parts, and prepare what all models use: truth, rules and
-        catalogue."""
+        """Split the events, write the parts, and prepare what all models use.
+
+        That is the truth by which lists are judged, the business rules, and the catalogue.
+        """
 
     @property
     @abstractmethod

@@ -137,8 +137,12 @@ def remove_folds(folder: RunFolder) -> None:
 
 
 def run_fold(config: Config, path: Path, progress: Progress | None) -> dict[str, Any]:
-    """Run the config of one fold in the new folder ``path``, and return :func:`describe_fold` of
-    it.
+    """Run the config of one fold, and return its summary, the result of :func:`describe_fold`.
+
+    Args:
+        config: the config of the fold.
+        path: the folder to write to. It must not exist.
+        progress: as in :func:`run`.
     """
     path.mkdir(parents=True)
     folder = RunFolder(path)

@@ -127,12 +127,22 @@ class LocalEngine(Engine):
         self.sampled_evaluations: list[Evaluation] = []
 
     def read_events(self) -> None:
-        """Read and check the tables, and write the refused rows and the data card."""
+        """Read and check the tables, and write refused.csv and the data card (data.json).
+
+        Raises:
+            InputError: a table cannot be read, or too many of its rows are refused.
+        """
         self.tables = read_tables_of_run(self.config, self.folder)
 
     def split_events(self) -> None:
-        """Split the events, write the parts, and prepare what all models use: truth, rules and
-        catalogue."""
+        """Split the events, write the parts, and prepare what all models use.
+
+        That is the truth, the rules, the catalogue, the segments, the two groups of users who get
+        lists, and the unfitted models.
+
+        Raises:
+            InputError, ConfigError: the events cannot be split as the config says.
+        """
         config = self.config
         items = self.tables.items
         rule = config.rule(timed=TIME in self.tables.log)
@@ -212,8 +222,9 @@ class LocalEngine(Engine):
         return bool(self.cold_start_curve.cuts)
 
     def judge_cold_start(self, name: str) -> None:
-        """Evaluate the model ``name`` on histories that are cut to their first events, and store
-        the values.
+        """Evaluate the model ``name`` on histories that are cut to their first events.
+
+        The values are stored for :meth:`summarise`.
         """
         self.cold_start_values[name] = self.cold_start_curve.values(self._model_for(self.tested, name))
 

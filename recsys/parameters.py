@@ -47,7 +47,7 @@ def build_from_parameters(
         params: parameter -> value.
         label: the start of each line of an error message, for example ``model 'als'``.
         elsewhere: parameters that the model has only on the other engine.
-        engine: the name of that other engine.
+        engine: the name of that other engine, "local" or "spark".
 
     Raises:
         ConfigError: a parameter is unknown (the message names the most similar one), belongs to the

@@ -123,8 +123,8 @@ class Recommender(ABC):
 
     @property
     def n_items(self) -> int | None:
-        """The number of items that the model was fitted with. None if the model does not know
-        this number.
+        """The number of items that the model was fitted with, or None if the model does not know
+        it.
         """
         for member in self.members.values():
             return member.n_items
@@ -153,10 +153,9 @@ class Recommender(ABC):
         """
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return bool[m]: whether the model has a finite score for at least one item, for each
-        history.
+        """Return bool[m]: whether the model has a finite score for at least one item.
 
-        The arguments are those of :meth:`score`.
+        There is one value per history. The arguments are those of :meth:`score`.
         """
         return np.isfinite(score_histories(self, histories, users)).any(axis=1)
 

@@ -360,11 +360,11 @@ class Histories:
         return Histories(filtered, self.times[keep])
 
     def positions(self) -> np.ndarray:
-        """Return int64[nnz], the position of each stored entry in its user's history. 0 is the
-        oldest entry.
+        """Return int64[nnz], the position of each stored entry in its user's history.
 
-        Entries with equal times are in the order of their item rows. Entries with an unknown time
-        (-1) come first. Without times, all entries are in the order of their item rows.
+        0 is the oldest entry. Entries with equal times are in the order of their item rows. Entries
+        with an unknown time (-1) come first. Without times, all entries are in the order of their
+        item rows.
         """
         row = self.row_of_entry
         position = np.arange(self.values.nnz) - self.values.indptr[row]
@@ -398,10 +398,10 @@ class Histories:
         return self.keep_entries(self.positions() < count)
 
     def ages(self) -> np.ndarray:
-        """Return float64[nnz], the age of each entry in days: the time from it to the latest entry
-        of its user.
+        """Return float64[nnz], the age of each stored entry in days.
 
-        The age is 0 for an entry whose time is unknown, and for all entries without times.
+        The age is the time from the entry to the latest entry of the same user. It is 0 for an
+        entry whose time is unknown, and for all entries without times.
         """
         if self.times is None:
             return np.zeros(self.values.nnz)

@@ -287,7 +287,8 @@ def parse_shares(arms: list[str] | None) -> dict[str, float]:
 def read_outcomes(path: Path) -> pd.DataFrame:
     """Return the table of outcomes in a CSV or Parquet file, with all its columns.
 
-    In a CSV file, user_id and arm are read as text, and outcome and before as numbers.
+    In a CSV file, user_id and arm are read as text, and outcome and before as numbers. Whether the
+    columns exist is not checked here.
 
     Raises:
         InputError: the file cannot be read.

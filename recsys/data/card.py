@@ -30,11 +30,13 @@ Such users may be machines. :func:`find_busiest_users` defines the score.
 
 
 def data_card(tables: Tables) -> dict[str, Any]:
-    """Return the data card of the accepted events as a dict for JSON. There must be at least one
-    event.
+    """Return the data card of the accepted events as a dict for JSON.
 
     A data card says what was read and refused, and how the events are distributed. Its keys are
     described in :func:`card_from_counts`.
+
+    Args:
+        tables: the checked tables, with at least one event.
     """
     events = tables.log
     user, item = (events[column].cat.codes.to_numpy() for column in (USER, ITEM))

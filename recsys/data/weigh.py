@@ -295,7 +295,10 @@ def rescale_values(values: np.ndarray, weighting: WeightSettings) -> np.ndarray:
 
 
 def count_both_negative(events: pd.DataFrame, weighting: WeightSettings) -> int:
-    """Return the number of events whose value is negative and whose type has a negative weight."""
+    """Return the number of events whose value and whose type weight are both negative.
+
+    It is 0 if the events have no ``event`` column.
+    """
     if EVENT not in events or not weighting.negative_types:
         return 0
     return int(((events[VALUE] < 0) & events[EVENT].isin(weighting.negative_types)).sum())

@@ -30,7 +30,8 @@ class RawChunk:
     """A part of a table that has not been checked yet.
 
     Attributes:
-        table: the columns that were asked for, under their canonical names.
+        table: the columns that were asked for, under their canonical names (``user_id``,
+            ``item_id``, ``value`` …).
         reasons: int8[n], the position in ``validate.REASONS`` of the reason why the reader refuses
             each row, 0 if it does not.
         source: the file or table, for messages.

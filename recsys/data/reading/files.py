@@ -42,14 +42,14 @@ MAX_HEADER = 1 << 20
 def read_chunks(
     source: Source, mapping: dict[str, str], reading: ReadSettings, *, all_columns: bool = False
 ) -> Iterator[RawChunk]:
-    """Yield a table in pieces that are not checked yet, under the canonical names of its columns.
+    """Yield a table in pieces that are not checked yet, with the column names of recsys.
 
     The columns of ``mapping`` that exist are read. The parts of a folder are read one after
     another.
 
     Args:
         source: the location of the table.
-        mapping: canonical column -> its name in the file.
+        mapping: name of a column in recsys (canonical name) -> its name in the file.
         reading: the format and the other settings.
         all_columns: whether to read all other columns too. All columns of a text file are then
             text.

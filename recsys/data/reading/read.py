@@ -307,7 +307,14 @@ def read_events(events: Any, reading: ReadSettings | None = None) -> tuple[pd.Da
     """Return the accepted events of a file, folder or table, and the refused rows.
 
     The events have ``user_id``, ``item_id``, ``value``, and ``timestamp`` and ``event`` if the log
-    has them. The rules and errors are those of :func:`read_tables`.
+    has them. Ids are integers or text; values and times are float64.
+
+    Args:
+        events: as for :func:`read_tables`.
+        reading: how files are read. None: the defaults.
+
+    Raises:
+        InputError: as for :func:`read_tables`.
     """
     tables = read_tables(events, reading=reading)
     return tables.events, tables.refusals
@@ -393,6 +400,10 @@ def estimate_rows(events: Any, reading: ReadSettings | None = None) -> int:
 
     The number is exact for Parquet files and for tables in memory. For other files it is estimated
     from the size of the files and the bytes per row at the start of the first file.
+
+    Args:
+        events: a path or a table in memory.
+        reading: how files are read. None: the defaults.
 
     Raises:
         InputError: the log is missing, or its format is unknown.
@@ -514,10 +525,14 @@ def _read_source(source: Any, name: str, reading: ReadSettings, all_columns: boo
 
 
 def column_mapping(reading: ReadSettings) -> dict[str, str]:
-    """Return canonical column -> its name in the files of a log, for the columns that are read.
+    """Return a dict: name of a column in recsys -> its name in the files of a log.
 
-    The canonical columns are ``user_id``, ``item_id``, ``value``, ``timestamp`` and ``event``, and
-    ``fallback_id`` if ``user_fallback`` is set.
+    The names in recsys, called canonical, are ``user_id``, ``item_id``, ``value``, ``timestamp``
+    and ``event``, and ``fallback_id`` if ``user_fallback`` is set. ``[data.columns]`` gives the
+    names in the files. A column that it does not map has its canonical name.
+
+    Args:
+        reading: the settings.
     """
     mapping = {column: reading.columns.get(column, column) for column in (USER, ITEM, VALUE, TIME, EVENT)}
     if reading.user_fallback:
@@ -538,7 +553,7 @@ def require_columns(columns: Collection[str], reading: ReadSettings, where: str)
     """Check that a log has its id columns, and every column that the settings map.
 
     Args:
-        columns: the canonical names of the columns that the log has.
+        columns: the columns that the log has, by their names in recsys (:func:`column_mapping`).
         reading: the settings.
         where: the log, for the message.
 
