@@ -1,9 +1,10 @@
 """Pool the folds of a rolling backtest: one value per user, model and metric, and what it shows.
 
 The unit is the user. A user who is tested in several folds counts once, with the mean of the values
-of these folds, because the values of one user are not independent: who is easy to predict in one
-window is so in the next. With one number per user, every interval and test of a run applies as it is.
-If each value of a user were a unit of its own, intervals would be too narrow. Source: Matthews,
+of these folds. The values of one user are not independent: a user who is easy to predict in one
+window of time is often easy to predict in the next. If each of these values counted as a unit of
+its own, intervals would be too narrow. With one number per user, the intervals and tests of a run
+apply without change. Source: Matthews,
 Altman, Campbell and Royston, Analysis of serial measurements in medical research, BMJ 1990 (the mean
 as the summary measure of a subject).
 """

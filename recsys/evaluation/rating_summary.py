@@ -1,10 +1,11 @@
 """Compute ``metrics.json`` of a run with ``[judge] task = "ratings"`` from its predictions.
 
-RMSE and MAE are over all predicted pairs. Each has two intervals. That over users takes the users
-as drawn at random, and the ratings of a user as dependent. That over pairs takes each rating as
-drawn by itself, as most papers do; it is narrower where the errors of a user are alike. Both are
-linearised (delta method): near its value, an error measure is a mean over the pairs, and the
-interval is that of this mean, with quantiles of Student's t distribution.
+RMSE and MAE are computed over all predicted (user, item) pairs. Each has two intervals. The
+interval over users assumes that users are drawn at random, so the ratings of one user may depend on
+each other. The interval over pairs assumes that each rating is drawn independently, as most papers
+do. It is narrower if the errors of a user are alike. Both use the delta method: a small change of
+an error measure is about the mean of one number per pair (its *influence*). The interval is that of
+this mean, with quantiles of Student's t distribution.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ worse. The incumbent is the model in use, a candidate is a model that could repl
 """
 
 CHANGED_USERS = 5
-"""Number of users that :func:`most_changed_users` returns."""
+"""Largest number of users that :func:`most_changed_users` returns."""
 
 
 @dataclass(frozen=True)
@@ -174,8 +174,9 @@ def most_changed_users(
     metric: str,
     lists: dict[str, pd.DataFrame],
 ) -> pd.DataFrame:
-    """Return the :data:`CHANGED_USERS` users for whom a metric differs most between two models.
+    """Return the users for whom a metric differs most between two models.
 
+    There are at most :data:`CHANGED_USERS` of them, one per row.
     The columns are user_id (as text), a and b (the metric of the user for each model), and overlap
     (the measure ``overlap`` of the user's two lists, NaN if one of them is missing). The largest
     difference is first. Equal differences are ordered by the overlap, smallest first, then by id.

@@ -1,4 +1,4 @@
-"""Compare models of ratings, of one run or of several, on the same pairs."""
+"""Compare models that predict ratings, of one run or several, on the same (user, item) pairs."""
 
 from __future__ import annotations
 

@@ -15,7 +15,8 @@ from recsys.report.run_reader import Run
 from recsys.schema import ITEM, SOURCE, TIME, USER, VALUE
 
 USERS_PER_LENGTH = 3
-"""Number of users per group of history lengths. The fold of the first one is open and has reasons."""
+"""Number of users per group of history lengths. The part of the first user of a group is open, and
+says why the items are listed."""
 
 MAX_PLACES = 10
 """Largest number of places of a list that are shown."""
