@@ -218,7 +218,7 @@ RATING_LINEUP = ("rating_als", "rating_knn", "bpmf", "stack")
 OF_RATINGS = {
     "recommend": ("memory_mb",),
     "weigh": (),
-    "judge": ("task", "metrics", "scale", "baseline"),
+    "judge": ("task", "metrics", "scale", "refits", "baseline"),
 }
 """Section -> its keys that are allowed with ``[judge] task = "ratings"``."""
 

@@ -21,6 +21,7 @@ from recsys.data.splitting.split import split
 from recsys.data.splitting.strategies import AnyRule, Folds
 from recsys.data.weigh import WeightSettings, aggregate_events, interactions_to_table
 from recsys.engine import Engine
+from recsys.evaluation.error_parts import describe_refits
 from recsys.evaluation.rating_summary import (
     PredictedRatings,
     RatedPairs,
@@ -29,6 +30,7 @@ from recsys.evaluation.rating_summary import (
 )
 from recsys.evaluation.settings import RATING_BASELINES
 from recsys.local_engine import read_tables_of_run
+from recsys.models.ratings.stack import keep_entries
 from recsys.parameters import build_each
 from recsys.rating_model import RatingModel, predict_ratings
 from recsys.schema import FOLD, ITEM, SCORE, SOURCE, SPREAD, TIME, USER
@@ -36,6 +38,10 @@ from recsys.types import IdMap, Interactions, Split
 
 ONE_PER_PAIR = WeightSettings(aggregate="max")
 """How ratings are aggregated. Each pair has only one rating, which stays as it is."""
+
+
+REFIT_SHARES = (0.25, 0.5)
+"""The shares of train on which models are fitted again, for ``[judge] refits``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +96,7 @@ class RatingsEngine(Engine):
         build_each(lambda name: self._builders[name](), self._builders)
         self._fitted: list[RatingModel] = []
         self._predictions: dict[str, PredictedRatings] = {}
+        self._refits: dict[str, dict[str, Any]] = {}
         self._all_ratings: Interactions | None = None
 
     def read_events(self) -> None:
@@ -173,12 +180,38 @@ class RatingsEngine(Engine):
         self._fitted = []
 
     def judge(self, name: str) -> None:
-        """Do nothing. :meth:`summarise` computes the errors of all models together."""
+        """Fit the model again on parts of train, if the config asks for it.
+
+        The errors of all models are computed together, by :meth:`summarise`.
+        """
+        if not self.config.judge.refits:
+            return
+        part = self.parts[0]
+        is_of_part = self.pairs.fold == part.fold
+        refits = {
+            share: np.array(
+                [self._predict_from_share(name, share, number) for number in range(self.config.judge.refits)]
+            )
+            for share in REFIT_SHARES
+        }
+        predicted = self._predictions[name].predicted[is_of_part]
+        self._refits[name] = describe_refits(refits, predicted, self.pairs.rating[is_of_part])
+
+    def _predict_from_share(self, name: str, share: float, number: int) -> np.ndarray:
+        """Return the predictions, for the first test part, of a fit on a random share of its train part."""
+        part = self.parts[0]
+        rng = np.random.default_rng([self.config.seed, number])
+        train = keep_entries(part.train, rng.random(len(part.train)) < share)
+        predicted = predict_ratings(self._builders[name]().fit(train), part.users, part.items)
+        biases = self._builders[RATING_BASELINES[1]]().fit(train).predict(part.users, part.items)
+        return np.clip(np.where(np.isnan(predicted), biases, predicted), *self.scale)
 
     def summarise(self) -> dict[str, Any]:
         """Write the errors per user and the metrics, and return the content of metrics.json."""
         self.folder.write_table(run_files.PER_USER, errors_per_user(self.pairs, self._predictions))
         metrics = summarise_ratings(self.pairs, self._predictions, self.config.judge, self.scale)
+        if self._refits:
+            metrics["about"]["refits"] = {"fits": self.config.judge.refits, "models": self._refits}
         self.folder.write_json(run_files.METRICS, metrics)
         return metrics
 

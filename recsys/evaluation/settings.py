@@ -229,6 +229,16 @@ class RunEvaluationSettings(EvaluationSettings):
         ),
     )
 
+    refits: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description=(
+            "for `task = 'ratings'`: how often each model is fitted again on random quarters and halves of train, for"
+            " its learning curve and for the part of its error that is variance; 2 or more; 0: not at all"
+        ),
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _default_of_ratings(cls, raw: Any) -> Any:
@@ -250,6 +260,10 @@ class RunEvaluationSettings(EvaluationSettings):
                 raise ValueError(f"{error} To judge models by it, set [judge] task = 'ratings'.") from error
         if self.scale is not None and self.task == "lists":
             raise ValueError("scale is for task = 'ratings': remove it")
+        if self.refits and self.task == "lists":
+            raise ValueError("refits is for task = 'ratings': remove it")
+        if self.refits == 1:
+            raise ValueError("refits is at least 2, because variance is a difference between fits; or 0")
         if self.scale is not None and not self.scale[0] < self.scale[1]:
             raise ValueError("scale is [smallest, largest], two different numbers")
         return self

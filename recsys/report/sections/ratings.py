@@ -219,6 +219,37 @@ def calibration(run: Run) -> Section:
     return Section("Calibration", [text], tables=tables)
 
 
+def refits(run: Run) -> Section | None:
+    """Return the section "Bias, variance and more data". None for a run without refits."""
+    if "refits" not in run.about:
+        return None
+    record = run.about["refits"]
+    shares = list(next(iter(record["models"].values()))["rmse"])
+    rows = []
+    for name in run.models:
+        of_model = record["models"][name]
+        rows.append(
+            [
+                name,
+                *(f"{of_model['rmse'][share]:.4f}" for share in shares),
+                f"{of_model['variance']:.4f}",
+                f"{of_model['remainder']:.4f}",
+            ]
+        )
+    heads = ["model", *(f"rmse, {float(share):.0%} of train" for share in shares)]
+    heads += ["variance", "bias² + noise"]
+    text = (
+        f"Each model was fitted {record['fits']} more times on random quarters and halves of the train part"
+        " of the first fold. If the error still falls from half to all of train, more ratings will help. With"
+        " half of train, the mean squared error is the sum of the variance, by which fits on other halves differ,"
+        " and of bias² + noise, which no fit of this kind avoids. A large variance calls for more data,"
+        " regularization or averaging; a large bias for a richer model. The noise of the ratings is the same"
+        " for all models, so the smallest bias² + noise is a bound for it."
+    )
+    table = ReportTable("Learning curve, and the parts of the error", heads, rows, notes=run.notes)
+    return Section("Bias, variance and more data", [text], tables=[table])
+
+
 def folds(run: Run) -> Section | None:
     """Return the section "Folds": the first metric of every model in each fold.
 
