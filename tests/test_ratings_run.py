@@ -170,6 +170,39 @@ def test_verbs_of_lists_refuse_such_a_run(runs):
         open_model(runs / "folds")
 
 
+def test_predict_gives_the_ratings_of_a_table_of_pairs(runs, tmp_path, capsys):
+    folder = RunFolder.open(runs / "fraction")
+    judged = folder.read_table(run_files.predictions("rating_knn"))
+    unknown = pd.DataFrame({"user_id": ["999", "x", "3"], "item_id": ["2", "2", "zz"]})
+    pairs = pd.concat([judged[["user_id", "item_id"]].astype(str), unknown])
+    pairs.to_csv(tmp_path / "pairs.csv", index=False)
+    words = ["predict", str(runs / "fraction"), str(tmp_path / "pairs.csv")]
+    assert run_verb([*words, "--out", str(tmp_path / "out.csv")]) == 0
+    table = pd.read_csv(tmp_path / "out.csv")
+    np.testing.assert_allclose(table["score"][:-3], judged["score"], rtol=1e-12)
+    assert table["source"][:-3].tolist() == judged["source"].tolist()
+    train = folder.read_table(run_files.TRAIN)
+    expected = biases_by_loops(train, [999, 998, 3], [2, 2, 999])
+    np.testing.assert_allclose(table["score"][-3:], expected, rtol=1e-6)
+    assert set(table["source"][-3:]) == {"biases"}
+    assert run_verb([*words, "--out", str(tmp_path / "out.csv"), "--model", "biases"]) == 0
+    assert run_verb([*words, "--model", "bias"]) == 2
+    assert "Did you mean 'biases'" in capsys.readouterr().err
+    (tmp_path / "mine.csv").write_text("my notes\n")
+    assert run_verb([*words, "--out", str(tmp_path / "mine.csv")]) == 2
+    assert (tmp_path / "mine.csv").read_text() == "my notes\n"
+
+
+def test_predict_gives_the_spread_of_a_model_that_has_one(runs, tmp_path):
+    models_of_run = {"bpmf": {"rank": 2, "burn_in": 2, "samples": 3}}
+    run(parse_config(raw(runs, "bayes", {"rule": "fraction"}, models=models_of_run)))
+    judged = RunFolder.open(runs / "bayes").read_table(run_files.predictions("bpmf"))
+    judged[["user_id", "item_id"]].to_csv(tmp_path / "pairs.csv", index=False)
+    words = ["predict", str(runs / "bayes"), str(tmp_path / "pairs.csv"), "--model", "bpmf"]
+    assert run_verb([*words, "--out", str(tmp_path / "out.csv")]) == 0
+    np.testing.assert_allclose(pd.read_csv(tmp_path / "out.csv")["spread"], judged["spread"], rtol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("sections", "message"),
     [

@@ -20,7 +20,7 @@ from typing import Any
 from recsys.errors import RecsysError
 
 VERBS = (
-    "demo run tune plan route check data reviews recommend similar explain onboard"
+    "demo run tune plan route check data reviews recommend predict similar explain onboard"
     " evaluate report compare agree lab ab bundle update serve log track doctor"
 ).split()
 """The names of the modules of the verbs, in the order of `recsys --help`."""

@@ -69,7 +69,7 @@ def print_results(runs: list[Path], own_models: bool) -> None:
     for path in runs:
         out.print(f"report: {path / run_files.REPORT_HTML}")
     if any(values["about"].get("task") == "ratings" for values in metrics.values()):
-        out.print(f"next: recsys compare {runs[0]} OTHER_RUN; how to read it: docs/ratings.md")
+        out.print(f"next: recsys predict {runs[0]} PAIRS, or recsys compare {runs[0]} OTHER_RUN")
         return
     option = " --own-models" if own_models else ""
     run = shlex.quote(str(runs[0]))

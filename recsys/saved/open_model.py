@@ -280,8 +280,8 @@ def choose_saved_model(run: RunFolder, name: str | None, *, uses_history: bool =
     """
     if run.read_object(run_files.METRICS, about=dict)["about"].get("task") == "ratings":
         raise RunFolderError(
-            f"{run.path}: its models predict ratings and make no lists ([judge] task = 'ratings'). Its predictions are"
-            f" {run_files.predictions('MODEL')}."
+            f"{run.path}: its models predict ratings and make no lists ([judge] task = 'ratings'): recsys predict gives"
+            " the ratings of a table of pairs."
         )
     names = saved_models(run)
     if not names or (name and name not in names):

@@ -1,0 +1,39 @@
+"""The verb predict: ratings of pairs of users and items, from a run that predicts ratings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from recsys.cli.application import LISTS, app
+from recsys.cli.console import print_or_save
+from recsys.cli.options import ModelName
+
+FIRST_COLUMNS = "user_id,item_id,score,source"
+
+
+@app.command(rich_help_panel=LISTS)
+def predict(
+    run: Annotated[Path, typer.Argument(help="The folder of a run with [judge] task = 'ratings'.")],
+    pairs: Annotated[str, typer.Argument(help="A table of pairs, in any format of a log: user_id, item_id.")],
+    model: ModelName = None,
+    save: Annotated[Path | None, typer.Option("--out", help="Write the predictions to this file (CSV).")] = None,
+) -> None:
+    """Predict the rating of each pair of a table, by a model of a run that predicts ratings.
+
+    Example: recsys predict runs/ratings pairs.csv --model bpmf --out predicted.csv
+    """
+    from recsys.evaluation.topk_tables import read_truth
+    from recsys.replacing import require_replaceable_file, starts_with
+    from recsys.runfolder import RunFolder, damage_explained
+    from recsys.saved.rating_predictions import predict_pairs
+
+    if save:
+        require_replaceable_file(save, starts_with(FIRST_COLUMNS), "--out", [Path(pairs)])
+    folder = RunFolder.open(run)
+    table = read_truth(pairs)
+    with damage_explained(run):
+        predicted = predict_pairs(folder, table, model)
+    print_or_save(predicted.to_csv(index=False), save)

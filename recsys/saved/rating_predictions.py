@@ -1,0 +1,69 @@
+"""Ratings predicted by a saved model of a run with ``[judge] task = "ratings"``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from recsys import models, run_files
+from recsys.errors import RunFolderError, suggest_nearest
+from recsys.evaluation.settings import RATING_BASELINES
+from recsys.evaluation.testing.pick import pick_model
+from recsys.rating_model import predict_ratings
+from recsys.runfolder import RunFolder
+from recsys.schema import ITEM, SCORE, SOURCE, SPREAD, USER, canonical_int64
+from recsys.types import IdMap
+
+
+def predict_pairs(run: RunFolder, pairs: pd.DataFrame, name: str | None = None) -> pd.DataFrame:
+    """Return the predicted rating of each (user, item) pair, in the order of the pairs.
+
+    The columns are user_id, item_id, score, source, and ``spread`` of a model that has one. As in the
+    run, the biases predict where the model has no opinion, and predictions are clipped to the scale.
+    A user or an item that the run does not know has no bias.
+
+    Args:
+        pairs: user_id and item_id.
+        name: the model. None: the best one of the run.
+
+    Raises:
+        RunFolderError: the run makes lists and predicts no ratings, or it has no such model.
+    """
+    metrics = run.read_object(run_files.METRICS, models=dict, about=dict)
+    if metrics["about"].get("task") != "ratings":
+        raise RunFolderError(
+            f"{run.path}: its models make lists and predict no ratings: recsys recommend prints their lists, and"
+            " [judge] task = 'ratings' makes a run that predicts."
+        )
+    name = name or pick_model(metrics).name or RATING_BASELINES[1]
+    if name not in metrics["models"]:
+        raise RunFolderError(f"{run.path}: no model '{name}'.{suggest_nearest(name, metrics['models'])}")
+    users = _rows(IdMap.of(run.read_table(run_files.TRAIN, [USER])[USER]), pairs[USER])
+    items = _rows(IdMap.of(run.read_table(run_files.ITEMS, [ITEM])[ITEM]), pairs[ITEM])
+    model = models.load(run.path / run_files.model_folder(name))
+    biases = models.load(run.path / run_files.model_folder(RATING_BASELINES[1]))
+    predicted = predict_ratings(model, users, items)
+    has_opinion = ~np.isnan(predicted)
+    score = np.where(has_opinion, predicted, predict_ratings(biases, users, items))
+    table = pd.DataFrame(
+        {
+            USER: pairs[USER].to_numpy(),
+            ITEM: pairs[ITEM].to_numpy(),
+            SCORE: np.clip(score, *metrics["about"]["scale"]),
+            SOURCE: np.where(has_opinion, name, RATING_BASELINES[1]),
+        }
+    )
+    if model.HAS_SPREAD:
+        table[SPREAD] = model.spread(users, items)
+    return table
+
+
+def _rows(ids: IdMap, given: Any) -> np.ndarray:
+    """Return the row of each given id, -1 where the run does not have it."""
+    texts = pd.Series(given).astype(object).astype(str)
+    if ids.dtype.kind not in "iu":
+        return ids.rows(texts.to_numpy(dtype=object))
+    numbers, is_canonical = canonical_int64(texts)
+    return np.where(is_canonical, ids.rows(numbers), -1)
