@@ -11,7 +11,7 @@ RUN apt-get update \
 WORKDIR /opt/recsys
 COPY constraints.txt pyproject.toml README.md LICENSE ./
 COPY recsys recsys
-RUN pip install --no-cache-dir -c constraints.txt '.[spark]'
+RUN pip install --no-cache-dir -c constraints.txt '.[spark,serve]'
 COPY jobs jobs
 COPY configs configs
 

@@ -89,6 +89,10 @@ def is_text(values: np.ndarray) -> bool:
     return pd.api.types.infer_dtype(values, skipna=False) in ("string", "empty")
 
 
+FEW = 100
+"""Number of texts up to which they are parsed one by one."""
+
+
 def canonical_int64(values: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return texts as int64[n], and bool[n]: whether each text is a canonical integer that fits in
     64 bits.
@@ -101,6 +105,11 @@ def canonical_int64(values: Any) -> tuple[np.ndarray, np.ndarray]:
     >>> canonical_int64(["7", "007", "-3", "9223372036854775808"])
     (array([ 7,  0, -3,  0]), array([ True, False,  True, False]))
     """
+    # A server looks up one id at a time, for which a column of pandas costs more than the loop.
+    if len(values) <= FEW:
+        parsed = [_canonical_number(str(value)) for value in values]
+        numbers = np.array([number or 0 for number in parsed], dtype=np.int64)
+        return numbers, np.array([number is not None for number in parsed], dtype=bool)
     text = pd.Series(values, dtype=object)
     is_canonical = text.str.fullmatch(CANONICAL_INT[1:-1]).to_numpy(dtype=bool)
     numbers = np.zeros(len(text), dtype=np.int64)
@@ -114,6 +123,18 @@ def canonical_int64(values: Any) -> tuple[np.ndarray, np.ndarray]:
         if is_canonical[row]:
             numbers[row] = number
     return numbers, is_canonical
+
+
+def _canonical_number(text: str) -> int | None:
+    """Return a canonical decimal number of 64 bits, or None for any other text."""
+    # Longer texts are out of range, and Python refuses to parse those of thousands of digits.
+    if len(text) > 20:
+        return None
+    try:
+        number = int(text)
+    except ValueError:
+        return None
+    return number if str(number) == text and -(2**63) <= number < 2**63 else None
 
 
 def unify_ids(*columns: pd.Series) -> list[pd.Series]:

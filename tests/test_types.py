@@ -6,7 +6,7 @@ import pytest
 from scipy.sparse import csr_array
 
 from recsys.errors import InputError
-from recsys.schema import ITEMS, canonical_int64, unify_ids
+from recsys.schema import FEW, ITEMS, canonical_int64, unify_ids
 from recsys.types import Histories, IdMap, Interactions, select_rows
 
 
@@ -210,3 +210,34 @@ def test_interactions_without_a_known_time_have_histories_without_times():
     assert pairs.histories().times is None
     timed = Interactions(pairs.users, pairs.items, pairs.user, pairs.item, pairs.value, np.array([-1, 7, -1]))
     assert timed.histories().times.tolist() == [-1, 7, -1]
+
+
+ODD_NUMBERS = [
+    "7",
+    "-3",
+    "0",
+    "-0",
+    "007",
+    "+7",
+    " 7",
+    "7 ",
+    "7\n",
+    "",
+    "x",
+    "1_000",
+    "٣",
+    "7.0",
+    "1e3",
+    "9" * 30,
+    "9" * 5000,
+]
+ODD_NUMBERS += [str(2**63 - 1), str(2**63), str(-(2**63)), str(-(2**63) - 1), "-", "--3", "nan", "\u00b2"]
+
+
+def test_few_texts_and_many_are_parsed_alike():
+    many = canonical_int64(ODD_NUMBERS * (FEW // len(ODD_NUMBERS) + 2))
+    few = canonical_int64(ODD_NUMBERS)
+    for whole, part in zip(many, few, strict=True):
+        assert whole[: len(ODD_NUMBERS)].tolist() == part.tolist()
+        assert whole.dtype == part.dtype
+    assert canonical_int64([])[0].dtype == np.int64

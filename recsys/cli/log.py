@@ -24,6 +24,10 @@ def group() -> None:
 def export(
     store: Annotated[str, typer.Argument(help="The store of `recsys serve`: a file, or a URL postgresql://…")],
     out: Annotated[Path, typer.Argument(help="The folder to write; an older export there is replaced.")],
+    base: Annotated[
+        str | None,
+        typer.Option(help="An older log, such as that of the first training; its events come first."),
+    ] = None,
 ) -> None:
     """Write events.parquet and impressions.parquet, which recsys run reads as a log.
 
@@ -38,7 +42,7 @@ def export(
         raise InputError(f"{store}: there is no such store. `recsys serve --store {store}` makes one.")
     opened = EventStore(store)
     try:
-        counts = export_log(opened, out)
+        counts = export_log(opened, out, base)
     finally:
         opened.close()
     notes.print(f"{out}: {counts['events']:,} events, {counts['impressions']:,} impressions")

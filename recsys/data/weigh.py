@@ -386,6 +386,8 @@ def add_pairs(history: Interactions, new_pairs: Interactions, method: Aggregate)
         InputError: an id of ``history`` is not in its map, or a value does not fit in float32.
         ConfigError: the method is ``last``, but an entry has no known time.
     """
+    if not len(history):
+        return new_pairs
     pairs_of_both = pd.concat(
         [interactions_to_table(history), interactions_to_table(new_pairs)],
         ignore_index=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -11,8 +12,10 @@ import pyarrow.parquet as pq
 import sqlalchemy as sql
 
 from recsys.atomic_writing import new_folder
+from recsys.data.reading.read import read_events
 from recsys.errors import InputError, RunFolderError
 from recsys.replacing import KIND, require_output_path
+from recsys.schema import ITEM, USER
 from recsys.serving.event_store import EVENTS, IMPRESSIONS, EventStore, StoreError
 
 CARD = "log.json"
@@ -30,8 +33,11 @@ _LEFT_OUT = ("number", "received")
 """Columns of the store that say nothing to a reader of the log."""
 
 
-def export_log(store: EventStore, out: Path) -> dict[str, int]:
+def export_log(store: EventStore, out: Path, base: str | None = None) -> dict[str, int]:
     """Write the events and the impressions of a store into a folder, and return the number of each.
+
+    Args:
+        base: an older log, whose events are written before those of the store. None: no such log.
 
     ``events.parquet`` has user_id, item_id, value, timestamp (seconds since 1970), event (if any event
     has a type) and event_id. ``impressions.parquet`` has one row per listed item: request_id,
@@ -41,13 +47,14 @@ def export_log(store: EventStore, out: Path) -> dict[str, int]:
 
     Raises:
         RunFolderError: ``out`` is a folder of something else, or cannot be written.
-        InputError: the store cannot be read.
+        InputError: the store or the older log cannot be read.
     """
     require_output_path(out / CARD, "OUT")
+    older_events = None if base is None else _read_base(base)
     try:
         with new_folder(out, _require_log_folder, _is_unfinished) as folder:
             counts = {
-                "events": _write_table(store, EVENTS, folder / EVENTS_FILE),
+                "events": _write_table(store, EVENTS, folder / EVENTS_FILE, older_events),
                 "impressions": _write_table(store, IMPRESSIONS, folder / IMPRESSIONS_FILE),
             }
             (folder / CARD).write_text(json.dumps({KIND: "log", **counts}) + "\n", encoding="utf-8")
@@ -58,20 +65,33 @@ def export_log(store: EventStore, out: Path) -> dict[str, int]:
     return counts
 
 
-def _write_table(store: EventStore, table: sql.Table, path: Path) -> int:
-    """Write a table of the store as Parquet, and return the number of its rows."""
+def _read_base(base: str) -> pd.DataFrame:
+    """Return the events of an older log, with the columns of the store."""
+    events, _ = read_events(base)
+    texts = {name: events[name].astype(str) for name in (USER, ITEM)}
+    return events.assign(**texts).reindex(columns=[column.name for column in EVENTS.c])
+
+
+def _write_table(store: EventStore, table: sql.Table, path: Path, older_rows: pd.DataFrame | None = None) -> int:
+    """Write a table of the store as Parquet, after some older rows, and return the number of all rows."""
     columns = [column for column in table.c if column.name not in _LEFT_OUT]
-    if table is EVENTS and not any(piece["event"].notna().any() for piece in store.read(table)):
+    if table is EVENTS and not any(piece["event"].notna().any() for piece in _pieces(store, table, older_rows)):
         # A log without types has no such column: with one, every row would be of an unknown type.
         columns.remove(table.c.event)
     schema = pa.schema([(column.name, _TYPES[type(column.type)]) for column in columns])
     count = 0
     with pq.ParquetWriter(path, schema) as writer:
-        for piece in store.read(table):
+        for piece in _pieces(store, table, older_rows):
             part = piece[[column.name for column in columns]]
             writer.write_table(pa.Table.from_pandas(_without_nan(part), schema, preserve_index=False))
             count += len(part)
     return count
+
+
+def _pieces(store: EventStore, table: sql.Table, older_rows: pd.DataFrame | None) -> Iterator[pd.DataFrame]:
+    if older_rows is not None:
+        yield older_rows
+    yield from store.read(table)
 
 
 def _without_nan(part: pd.DataFrame) -> pd.DataFrame:

@@ -56,12 +56,13 @@ def add_events(saved: SavedModel, history: Histories, events: pd.DataFrame) -> t
         return history, 0
     used = events.assign(**{USER: "user", ITEM: items.ids_of(np.maximum(rows, 0))})[is_used]
     typed = has_type[is_used]
-    weighed = pd.concat(
-        [
-            weigh_events(used[typed], settings),
-            weigh_events(used[~typed].drop(columns=EVENT), settings),
-        ]
-    )
+    if not typed.any():
+        weighed = weigh_events(used.drop(columns=EVENT), settings)
+    elif typed.all():
+        weighed = weigh_events(used, settings)
+    else:
+        untyped_events = weigh_events(used[~typed].drop(columns=EVENT), settings)
+        weighed = pd.concat([weigh_events(used[typed], settings), untyped_events])
     users = IdMap.of(["user"])
     new_pairs = aggregate_events(weighed, settings.aggregate, users, items)
     return add_pairs(_interactions(history, users, items), new_pairs, settings.aggregate).histories(), int(

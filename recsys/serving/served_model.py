@@ -215,6 +215,8 @@ class ServedModel:
         Raises:
             InputError: an event of the request has a type without a weight.
         """
+        if not request.history and (events is None or not len(events)):
+            return None, 0, []
         history = self.saved.histories([NOBODY if request.user is None else request.user])
         parts = []
         unknown: list[str] = []
@@ -228,7 +230,8 @@ class ServedModel:
         new_events = [part for part in parts if len(part)]
         if not new_events:
             return None, 0, unknown
-        extended, count = add_events(self.saved, history, pd.concat(new_events))
+        table = new_events[0] if len(new_events) == 1 else pd.concat(new_events)
+        extended, count = add_events(self.saved, history, table)
         return (extended if count else None), count, unknown
 
     def _check_event_types(self, entries: pd.DataFrame) -> None:

@@ -1,0 +1,182 @@
+"""Answers per second and their times, beside a minimal server around implicit on the same stack.
+
+    PYTHONPATH=.:tests python bench/serving.py [SECONDS] [ITEMS ...]
+
+Items have random factors of rank 64, 2,000 users have 50 events each. Both servers are Starlette on uvicorn, one
+process, and score in one thread on one core; the client is in a process of its own, with 1 and with 8 connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from results import table, write_section
+from scipy.sparse import csr_array
+
+RANK, USERS, EVENTS = 64, 2_000, 50
+
+
+def world(items: int) -> tuple[np.ndarray, np.ndarray, csr_array]:
+    """Return item factors, user factors and histories, all random."""
+    rng = np.random.default_rng(0)
+    item_factors = rng.normal(scale=0.1, size=(items, RANK)).astype(np.float32)
+    user_factors = rng.normal(scale=0.1, size=(USERS, RANK)).astype(np.float32)
+    rows = np.sort(np.array([rng.choice(items, EVENTS, replace=False) for _ in range(USERS)]), axis=1)
+    indptr = np.arange(0, USERS * EVENTS + 1, EVENTS, dtype=np.int32)
+    values = csr_array(
+        (np.ones(USERS * EVENTS, np.float32), rows.ravel().astype(np.int32), indptr), shape=(USERS, items)
+    )
+    return item_factors, user_factors, values
+
+
+def our_application(items: int) -> object:
+    """Return the application of recsys around a saved model that is made here."""
+    from recsys.config import parse_config
+    from recsys.models.collaborative.als import ALS
+    from recsys.report.reasons import Reasons
+    from recsys.saved.open_model import SavedModel
+    from recsys.serving.application import make_application
+    from recsys.serving.registry import Registry
+    from recsys.serving.served_model import ServedModel
+    from recsys.serving.service import Service
+    from recsys.types import IdMap, Interactions
+
+    item_factors, user_factors, values = world(items)
+    als = ALS.from_factors(item_factors, np.ones(items, dtype=bool), alpha=10.0, reg=0.1, nu=1.0, beta=0.0)
+    ids = IdMap.of(np.arange(items))
+    user, item = np.repeat(np.arange(USERS), EVENTS).astype(np.int32), values.indices
+    times = np.full(len(item), -1, dtype=np.int64)
+    history = Interactions(IdMap.of(np.arange(USERS)), ids, user, item, values.data, times)
+    config = parse_config({"data": {"events": "none"}, "models": {"als": {}}})
+    item_table = pd.DataFrame({"item_id": np.arange(items)})
+    saved = SavedModel("als", als, history, item_table, config, user_factors)
+    served = ServedModel("als", Path(), saved, "0", [str(n) for n in range(items)], None, Reasons(item_table), "now")
+    served.warm()
+    registry = Registry({})
+    registry.replace(served)
+    return make_application(Service(registry))
+
+
+def implicit_application(items: int) -> object:
+    """Return the smallest application around implicit that leaves out what was seen and folds in a history."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from implicit.cpu.als import AlternatingLeastSquares
+    from scipy.sparse import csr_matrix
+    from starlette.applications import Starlette
+    from starlette.responses import Response
+    from starlette.routing import Route
+    from threadpoolctl import threadpool_limits
+
+    item_factors, user_factors, values = world(items)
+    model = AlternatingLeastSquares(factors=RANK, num_threads=1)
+    model.item_factors, model.user_factors = item_factors, user_factors
+    seen = csr_matrix((values.data, values.indices, values.indptr), shape=values.shape)
+    executor = ThreadPoolExecutor(1, initializer=lambda: threadpool_limits(1))
+
+    def answer_of(rows: csr_matrix, user: int, recalculate: bool) -> bytes:
+        listed, scores = model.recommend(user, rows, N=10, recalculate_user=recalculate)
+        answer = [{"item": str(i), "score": float(s)} for i, s in zip(listed, scores, strict=True)]
+        return json.dumps({"items": answer}).encode()
+
+    async def of_user(request: object) -> Response:
+        user = int(request.query_params["user"])
+        loop = asyncio.get_running_loop()
+        return Response(await loop.run_in_executor(executor, answer_of, seen[user], user, False))
+
+    async def of_history(request: object) -> Response:
+        rows = [int(item) for item in (await request.json())["history"]]
+        history = csr_matrix((np.ones(len(rows), np.float32), rows, [0, len(rows)]), shape=(1, items))
+        loop = asyncio.get_running_loop()
+        return Response(await loop.run_in_executor(executor, answer_of, history, 0, True))
+
+    return Starlette(routes=[Route("/recommend", of_user), Route("/recommend", of_history, methods=["POST"])])
+
+
+def serve(name: str, items: int) -> None:
+    """Serve one application on a free port, and print the port."""
+    import uvicorn
+
+    from recsys.serving.server import bind
+
+    application = {"recsys": our_application, "implicit": implicit_application}[name](items)
+    listener = bind("127.0.0.1", 0)
+    print(listener.getsockname()[1], flush=True)
+    config = uvicorn.Config(application, log_config=None, access_log=False, lifespan="off", http="h11", loop="asyncio")
+    asyncio.run(uvicorn.Server(config).serve([listener]))
+
+
+async def load(port: int, requests: list[bytes], connections: int, seconds: float) -> list[float]:
+    """Send requests on some connections for a time, and return the seconds of each answer."""
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+
+    async def one(seed: int) -> None:
+        rng = random.Random(seed)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        while time.perf_counter() < end:
+            start = time.perf_counter()
+            writer.write(rng.choice(requests))
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200"), head
+            length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length"))
+            await reader.readexactly(int(length.split(b":")[1]))
+            times.append(time.perf_counter() - start)
+        writer.close()
+
+    await asyncio.gather(*(one(seed) for seed in range(connections)))
+    return times
+
+
+def requests_of(items: int) -> dict[str, list[bytes]]:
+    """Return kind of request -> requests as bytes."""
+    rng = random.Random(1)
+    known = [f"GET /recommend?user={rng.randrange(USERS)} HTTP/1.1\r\nHost: x\r\n\r\n".encode() for _ in range(500)]
+    folded = []
+    for _ in range(200):
+        body = json.dumps({"history": [str(item) for item in rng.sample(range(items), EVENTS)]}).encode()
+        head = "POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        folded.append(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    return {"known user": known, "fold-in of 50": folded}
+
+
+def main(seconds: float, sizes: list[int]) -> None:
+    """Measure and write the section."""
+    rows = []
+    for items in sizes:
+        for name in ("recsys", "implicit"):
+            command = [sys.executable, __file__, "--serve", name, str(items)]
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+                port = int(process.stdout.readline())
+                for kind, requests in requests_of(items).items():
+                    asyncio.run(load(port, requests, 1, min(seconds, 1)))
+                    for connections in (1, 8):
+                        times = np.array(asyncio.run(load(port, requests, connections, seconds)))
+                        p50, p99 = np.quantile(times, [0.5, 0.99]) * 1000
+                        rate = f"{len(times) / seconds:,.0f}"
+                        rows.append(
+                            [f"{name}, {items:,} items, {kind}", str(connections), rate, f"{p50:.1f}", f"{p99:.1f}"]
+                        )
+                process.terminate()
+    heads = ["", "connections", "answers/s", "p50, ms", "p99, ms"]
+    body = (
+        f"{seconds:g} seconds each; server and client share the cores. The machine had other work, so read"
+        " the ratios.\n\n" + table(heads, rows)
+    )
+    write_section("serving", "Serving", "PYTHONPATH=.:tests python bench/serving.py", body)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--serve"]:
+        serve(sys.argv[2], int(sys.argv[3]))
+    else:
+        words = sys.argv[1:]
+        main(float(words[0]) if words else 5.0, [int(word) for word in words[1:]] or [27_000, 1_000_000])
