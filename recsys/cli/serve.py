@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,7 @@ from recsys.cli.application import DEPLOYMENT, app
 from recsys.cli.console import log
 from recsys.cli.options import OwnModels
 from recsys.errors import ConfigError, MissingExtra
+from recsys.logging import logger
 
 API_KEY = "RECSYS_API_KEY"
 """The environment variable that may hold the API key."""
@@ -87,6 +89,7 @@ def serve(
     service = Service(Registry(parse_paths(bundles)), limits, opened, explore)
     for model in service.registry.about():
         log.print(f"{model['model']}: {model['kind']}, {model['users']:,} users, {model['items']:,} items")
+    print_log()
     try:
         serve_until_signal(
             make_application(service, api_key),
@@ -97,6 +100,14 @@ def serve(
     finally:
         service.close()
     log.print("ended")
+
+
+def print_log() -> None:
+    """Print the log of the package on stderr: failed requests by their ids, and reloads."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
 
 
 def read_api_key(path: Path | None) -> str | None:

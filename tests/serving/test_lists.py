@@ -178,3 +178,31 @@ def test_onboarding_asks_the_questions_of_the_verb(client, bundles, monkeypatch,
         answer = client.post("/onboard", {"answers": answers, "k": 5})
         question = answer.json["question"]
     assert [item["item"] for item in answer.json["items"]] == table.item_id.tolist()
+
+
+def test_stored_factors_score_users_until_there_are_new_events(bundles):
+    """As in a bundle of a run on Spark: the list of a user is by the stored factor, with events by the fold-in."""
+    from dataclasses import replace
+
+    from recsys.models.collaborative.als import ALS
+    from recsys.saved.open_model import open_model
+    from recsys.serving.requests import ListRequest
+    from recsys.serving.served_model import ServedModel
+
+    plain = ServedModel.open("als", bundles["als"])
+    saved = open_model(bundles["als"])
+    als = saved.model.members["als"]
+    assert isinstance(als, ALS)
+    rng = np.random.default_rng(2)
+    stored = rng.normal(size=(len(saved.history.users), als.item_factors_.shape[1])).astype(np.float32)
+    model = replace(plain, saved=replace(saved, user_factors=stored))
+    history = saved.history.matrix()
+    for row in (0, 5, 17):
+        user = str(saved.history.users.ids_of([row])[0])
+        scores = als.item_factors_ @ stored[row]
+        scores[~als.known_] = -np.inf
+        scores[history.indices[history.indptr[row] : history.indptr[row + 1]]] = -np.inf
+        expected = [model.item_ids[item] for item in np.argsort(-scores, kind="stable")[:10]]
+        assert [item["item"] for item in model.recommend(ListRequest(user=user))["items"]] == expected
+        folded = [served.recommend(ListRequest(user=user, history=["f003"]))["items"] for served in (model, plain)]
+        assert folded[0] == folded[1]

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import shutil
 import signal
 
@@ -154,3 +155,4 @@ def test_sighup_reloads_and_sigterm_ends_in_peace(bundles, tmp_path):
         code, printed = server.end(signal.SIGTERM)
     assert code == 0, printed
     assert printed.splitlines()[-1] == "ended"
+    assert re.search(rf"INFO model film: version {after['version']} is served from now on", printed)

@@ -223,7 +223,13 @@ on("user-form", "submit", (happening) => {
   return showLists();
 });
 on("item-form", "submit", (happening) => { happening.preventDefault(); return findItems(); });
-on("user", "input", suggestUsers);
+let typing = 0;
+on("user", "input", async () => {
+  // One search for what is typed in a moment, not one per letter.
+  const mine = ++typing;
+  await new Promise((done) => setTimeout(done, 200));
+  if (mine === typing) await suggestUsers();
+});
 on("model", "change", showLists);
 on("other", "change", showLists);
 on("apply", "click", showLists);
