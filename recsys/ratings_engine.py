@@ -19,7 +19,12 @@ from recsys.data.rating_pairs import rating_per_pair
 from recsys.data.reading.read import Tables
 from recsys.data.splitting.split import split
 from recsys.data.splitting.strategies import AnyRule, Folds
-from recsys.data.weigh import WeightSettings, aggregate_events, interactions_to_table
+from recsys.data.weigh import (
+    WeightSettings,
+    aggregate_events,
+    filter_events,
+    interactions_to_table,
+)
 from recsys.engine import Engine
 from recsys.evaluation.error_parts import describe_refits
 from recsys.evaluation.rating_summary import (
@@ -118,13 +123,11 @@ class RatingsEngine(Engine):
         about = first.about | {"merged_ratings": merged}
         train, test = first.train, first.test
         if len(splits) > 1:
-            self._all_ratings = aggregate_events(
-                events,
-                "max",
-                IdMap.of(events[USER]),
-                IdMap.of(*(part.train.items.ids for part in splits.values())),
-            )
-            train = test = self._all_ratings
+            filtered, _ = filter_events(events, config.filter)
+            candidates = (part.train.items.ids for part in splits.values())
+            train = aggregate_events(filtered, "max", IdMap.of(filtered[USER]), IdMap.of(filtered[ITEM], *candidates))
+            test = aggregate_events(events, "max", IdMap.of(events[USER]), IdMap.of(events[ITEM]))
+            self._all_ratings = train
             about["folds"] = [
                 {"fold": number, "train_rows": len(parts.train), "test_rows": len(parts.test)}
                 for number, parts in splits.items()

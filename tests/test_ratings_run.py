@@ -165,9 +165,30 @@ def test_predictions_are_clipped_to_the_scale_and_counted(runs):
     assert metrics["about"]["counts"]["biases"]["clipped"] == clipped
 
 
-def test_verbs_of_lists_refuse_such_a_run(runs):
+def test_verbs_of_lists_refuse_such_a_run(runs, capsys):
     with pytest.raises(RunFolderError, match="predict ratings and make no lists"):
         open_model(runs / "folds")
+    for verb in ("route", "plan", "tune"):
+        assert run_verb([verb, str(runs / "folds" / run_files.CONFIG)]) == 2
+        assert f"recsys {verb} is for models that make lists" in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_saved_model_of_a_filtered_log_has_the_filtered_ratings(runs):
+    config = raw(runs, "filtered", {"rule": "folds", "folds": 3}, filter={"min_item_events": 20}, models={"biases": {}})
+    run(parse_config(config))
+    log = log_of()
+    common = log[log.groupby("item_id")["value"].transform("size") >= 20]
+    assert 0 < common["item_id"].nunique() < log["item_id"].nunique()
+    folder = RunFolder.open(runs / "filtered")
+    train = folder.read_table(run_files.TRAIN)
+    assert len(train) == len(common)
+    assert len(folder.read_table(run_files.TEST)) == len(log)
+    item = common["item_id"].iloc[0]
+    row = np.searchsorted(folder.read_table(run_files.ITEMS)["item_id"], item)
+    saved = models.load(runs / "filtered" / run_files.model_folder("biases"))
+    expected = biases_by_loops(common, [0], [item])
+    user = np.searchsorted(np.unique(common["user_id"]), 0)
+    np.testing.assert_allclose(saved.predict(np.array([user]), np.array([row])), expected, rtol=1e-6)
 
 
 def test_predict_gives_the_ratings_of_a_table_of_pairs(runs, tmp_path, capsys):

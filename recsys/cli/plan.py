@@ -41,6 +41,7 @@ def plan(
 
     Example: recsys plan configs/als_large.toml --set models.als.rank=128
     """
+    from recsys.config import require_task_of_lists
     from recsys.spark.data.read import accepted_pairs
     from recsys.spark.plan import count_log, measure_machine
     from recsys.spark.plan import plan as make_plan
@@ -49,6 +50,7 @@ def plan(
 
     reading = reading_overrides(columns, file_format, delimiter, encoding, time_unit)
     settings = config_of(config, [*reading, *(overrides or ())])
+    require_task_of_lists(settings, "recsys plan")
     params = model_parameters(settings)
     spark = session(settings.spark)
     facts = count_log(accepted_pairs(spark, settings.data, settings.event_files))

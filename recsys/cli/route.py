@@ -55,11 +55,13 @@ def route(
 
     Example: recsys route events.csv --items items.csv
     """
+    from recsys.config import require_task_of_lists
     from recsys.route import choose_route, measure_log
 
     if events is not None and size is None:
         reading = reading_overrides(columns, file_format, delimiter, encoding, time_unit)
         settings = config_of(events, [*reading, *table_overrides(items), *(overrides or ())])
+        require_task_of_lists(settings, "recsys route")
         statistics = measure_log(settings)
     elif size is not None and events is None:
         statistics = parse_size(size)

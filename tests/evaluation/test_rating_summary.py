@@ -98,6 +98,8 @@ def test_calibration_is_the_least_squares_line():
     in_lowest = np.argsort(predicted)[:50]
     assert record["bins"][0]["predicted"] == pytest.approx(predicted[in_lowest].mean())
     assert record["bins"][0]["given"] == pytest.approx(rating[in_lowest].mean())
+    by_fold = calibration(np.repeat([3.0, 3.001], 250), rating)
+    assert np.isnan([by_fold["slope"], by_fold["intercept"]]).all()
     equal = calibration(np.full(4, 3.0), np.arange(4.0))
     assert np.isnan(equal["slope"])
     assert [group["pairs"] for group in equal["bins"]] == [4]

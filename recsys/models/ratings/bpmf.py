@@ -37,7 +37,8 @@ class BPMF(RatingModel):
     the mean over the kept draws. The spread is the root of their variance plus that of the noise.
     Regularization needs no tuning, because its strength is drawn too.
 
-    The prediction is NaN for a user or an item without ratings.
+    The prediction is NaN for a user or an item without ratings. The kept draws take
+    4·samples·(rank + 1)·(users + items) bytes.
 
     Reference: Salakhutdinov and Mnih, ICML 2008, section 3; the biases are one more number in each
     factor.
