@@ -302,9 +302,13 @@ class LocalEngine(Engine):
         return evaluate_scores(model, self.truth, judging.metrics, name=name, ranking=ranking)
 
     def _chooses_min_history(self, name: str) -> bool:
-        """Return whether a trial chooses the number of likes from which on the model serves a user."""
+        """Return whether a trial chooses the number of likes from which on the model serves a user.
+
+        A trial hides likes of trained items, so it says nothing of lists of new items.
+        """
         kind = self.config.models[name].get("model", name)
-        return self.config.recommend.min_history == "auto" and kind not in BLENDS
+        is_useful = kind not in BLENDS and self.config.candidates != "cold"
+        return self.config.recommend.min_history == "auto" and is_useful
 
     def _choose_min_history(self, model: Cascade) -> None:
         """Set the model's ``min_history`` to the result of a trial against its fallback on a part
@@ -434,7 +438,7 @@ def lineup(config: Config, train: Interactions) -> dict[str, Recommender]:
         train: the train part. Without a known time, the baseline ``recent`` is left out.
     """
     has_times = bool((train.time >= 0).any())
-    baselines = baselines_of(timed=has_times, exclude_seen=config.recommend.exclude_seen)
+    baselines = baselines_of(timed=has_times, exclude_seen=config.recommend.exclude_seen, candidates=config.candidates)
     chosen = {name: models.build(name, {}) for name in baselines}
     return chosen | {name: configured_model(name, config) for name in config.models}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -18,7 +19,11 @@ BASELINES = ("random", "popular", "recent", "repeat")
 ``repeat`` by the user's own history. A run adds those of :func:`baselines_of` to its models."""
 
 
-def baselines_of(*, timed: bool, exclude_seen: bool) -> list[str]:
+Candidates = Literal["train", "items", "cold"]
+"""Which items lists rank; see ``candidates`` of :class:`EvaluationSettings`."""
+
+
+def baselines_of(*, timed: bool, exclude_seen: bool, candidates: Candidates) -> list[str]:
     """Return the names of the baselines of a run, in the order of :data:`BASELINES`.
 
     Args:
@@ -26,8 +31,11 @@ def baselines_of(*, timed: bool, exclude_seen: bool) -> list[str]:
             be the same as ``popular``.
         exclude_seen: whether lists leave out items of the user's history. If they do, ``repeat`` is
             left out, because it lists only such items.
+        candidates: which items lists rank. If it is "cold", only ``random`` is left: to the others
+            all items without an event in train are equal, and their lists would be in the order of
+            the item ids.
 
-    >>> baselines_of(timed=False, exclude_seen=True)
+    >>> baselines_of(timed=False, exclude_seen=True, candidates="items")
     ['random', 'popular']
     """
     absent = set()
@@ -35,6 +43,8 @@ def baselines_of(*, timed: bool, exclude_seen: bool) -> list[str]:
         absent.add("recent")
     if exclude_seen:
         absent.add("repeat")
+    if candidates == "cold":
+        absent |= {"popular", "recent", "repeat"}
     return [name for name in BASELINES if name not in absent]
 
 
@@ -62,7 +72,7 @@ class EvaluationSettings(BaseModel):
         None,
         description="a test pair is relevant when its value is at least this; unset: value > 0",
     )
-    candidates: Literal["train", "items", "cold"] | None = Field(
+    candidates: Candidates | None = Field(
         None,
         description=(
             "which items the lists of the run rank: `train`: those with an event in train; `items`: those of the items"
@@ -79,7 +89,9 @@ class EvaluationSettings(BaseModel):
         "stable",
         description="equal scores: the order as it is, the average over all orders, the worst, or the best",
     )
-    baseline: str = Field("popular", description="the model that differences are taken from")
+    baseline: str = Field(
+        "popular", description="the model that differences are taken from; `random` where a run does not have it"
+    )
     segments: tuple[str, ...] = Field(
         (),
         description="columns of the users or items table: results are shown for each of their groups too",
@@ -122,7 +134,19 @@ class EvaluationSettings(BaseModel):
         """Whether a metric has an option ``ips`` above 0, and so needs propensities of items."""
         return any(dict(metric.options).get("ips") for metric in self.parsed_metrics)
 
-    def candidates_for(self, rule: str) -> Literal["train", "items", "cold"]:
+    def baseline_among(self, models: Collection[str]) -> str:
+        """Return the name of the model from which differences are taken.
+
+        It is ``baseline``. If a run does not have that model but has ``random``, it is "random".
+
+        Args:
+            models: the names of the models of the run.
+        """
+        if self.baseline not in models and "random" in models:
+            return "random"
+        return self.baseline
+
+    def candidates_for(self, rule: str) -> Candidates:
         """Return which items lists rank: "train", "items" or "cold", as in ``candidates``.
 
         If ``candidates`` is None, the result is "cold" for the split rule "items", and "items" for

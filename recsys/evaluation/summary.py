@@ -398,10 +398,11 @@ def summarise(
         Groups.from_codes(HISTORY, history_codes(history)),
         *table_groups(names, users, USER, ids),
     ]
+    models = tuple(e.name for e in evaluations)
     layout = Layout(
-        tuple(e.name for e in evaluations),
+        models,
         tuple(first.metrics),
-        judging.baseline,
+        judging.baseline_among(models),
         tuple(one.grouping for one in groups),
         () if catalogue is None else tuple(one.grouping for one in catalogue.groups),
         () if catalogue is None else catalogue.measures,

@@ -275,8 +275,11 @@ class SparkEngine(Engine):
     @property
     def model_names(self) -> list[str]:
         """The names of all models of the run: first the baselines, then those of ``[models]``."""
-        exclude_seen = self.config.recommend.exclude_seen
-        baselines = baselines_of(timed=self.recent_likes is not None, exclude_seen=exclude_seen)
+        baselines = baselines_of(
+            timed=self.recent_likes is not None,
+            exclude_seen=self.config.recommend.exclude_seen,
+            candidates=self.config.candidates,
+        )
         return [*baselines, *(name for name in self.config.models if name not in baselines)]
 
     def fit(self, name: str) -> None:
@@ -479,14 +482,15 @@ class SparkEngine(Engine):
         """Return the smallest number of liked items with which a user is scored by the factor.
 
         It is ``[recommend] min_history`` if that is a number. Otherwise it is the number that was
-        chosen during training, or 0 if none was. It is 0 without a fallback.
+        chosen during training, or 0 if none was. It is 0 without a fallback. It is also 0 if lists
+        rank new items, of which training says nothing.
         """
         settings = self.config.recommend
         if settings.fallback == "none":
             return 0
         if isinstance(settings.min_history, int):
             return settings.min_history
-        if als.curve is None or als.curve.short_histories is None:
+        if self.config.candidates == "cold" or als.curve is None or als.curve.short_histories is None:
             return 0
         return int(als.curve.short_histories["min_history"])
 
@@ -530,7 +534,7 @@ class SparkEngine(Engine):
         self.layout = Layout(
             tuple(self.model_names),
             tuple(map(str, parse_all(self.config.judge.metrics))),
-            self.config.judge.baseline,
+            self.config.judge.baseline_among(self.model_names),
             (HISTORY, *(group.grouping for group in groups)),
             tuple(group.grouping for group in self.catalogue.groups),
             self.catalogue.measures,

@@ -9,7 +9,9 @@ from recsys.errors import InputError
 from recsys.evaluation.settings import EvaluationSettings
 from recsys.evaluation.truth import Truth
 from recsys.flow import run
+from recsys.report.sections.verdict import verdict
 from recsys.runfolder import RunFolder
+from recsys.saved.open_model import read_min_history
 from recsys.types import IdMap, Interactions, Split
 
 
@@ -98,6 +100,25 @@ def test_new_items_are_ranked_among_new_items_by_default(tmp_path, world_files):
     assert coverage == 1
     shortfall = folder.read_table("per_user.parquet").query("model == 'als'")["shortfall"]
     assert set(shortfall) <= {"filtered", "cold_no_fallback"}
+
+
+@pytest.mark.slow
+def test_new_items_are_compared_with_chance_alone(tmp_path, world_files):
+    """To popular and recent all new items are equal, so their lists would be in the order of the ids."""
+    config = {
+        "out": str(tmp_path / "run"),
+        "data": {"events": str(world_files["events"]), "items": str(world_files["items"])},
+        "split": {"rule": "items", "share": 0.3},
+        "models": {"content": {}},
+        "judge": {"metrics": ["ndcg@5"], "resamples": 100},
+    }
+    metrics = run(parse_config(config))
+    assert list(metrics["models"]) == ["random", "content"]
+    assert metrics["about"]["baseline"] == "random"
+    assert set(metrics["differences"]) == {"content"}
+    assert "random, the best baseline" in verdict(metrics)
+    # A trial on hidden likes of trained items says nothing of new items.
+    assert read_min_history(RunFolder.open(tmp_path / "run"), "content") == {"min_history": 0}
 
 
 @pytest.mark.slow
